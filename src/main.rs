@@ -1,0 +1,3 @@
+//! The `forkpool` binary. Uses the library's public API only.
+
+fn main() {}
