@@ -1,0 +1,188 @@
+//! PURE. What the supervisor is told, and what it says.
+
+use std::fmt;
+use std::time::Duration;
+
+/// A place in the pool, numbered from 0.
+pub(crate) type SlotId = usize;
+
+/// The name of a process. Only a reaped process's pid can be used again, and reaping is [`Event::Exited`], so one pid is
+/// never two processes here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Pid(pub(crate) i32);
+
+/// A fact for the supervisor. One about a pid it does not know, or told twice, changes nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// [`Effect::Spawn`] was performed. To be told before anything else about the pid.
+    Spawned { slot: SlotId, pid: Pid },
+    /// [`Effect::Spawn`] could not be performed.
+    SpawnFailed { slot: SlotId },
+    /// Its listening sockets are in the parent's custody.
+    Listening { pid: Pid },
+    /// It is ready to serve.
+    Ready { pid: Pid },
+    /// It has been busy past its deadline.
+    Stalled { pid: Pid },
+    /// It was reaped.
+    Exited { pid: Pid, exit: Exit },
+    /// Replace every worker that runs now, one after the other.
+    Restart,
+    /// Have this many workers, and at least one.
+    Scale { workers: usize },
+    /// End the pool. A firmer stop may follow a softer one.
+    Stop(Stop),
+    /// Time has passed. Only this judges time-outs: told last in a turn of the parent's loop, it never kills a worker whose
+    /// readiness waits to be read, not even after the machine was suspended.
+    Tick,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Code(i32),
+    Signal { signal: i32, core_dumped: bool },
+}
+
+/// How to stop, the firmer the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Stop {
+    /// Finish what has begun.
+    Drain,
+    /// End now, by yourself.
+    Quick,
+    /// Be killed.
+    Force,
+}
+
+/// What the parent has to do. An effect on a process is never given out after the process was reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Fork a worker; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    Spawn {
+        slot: SlotId,
+        generation: u64,
+    },
+    /// Ask it to finish what it has.
+    Drain {
+        pid: Pid,
+    },
+    /// Ask it to end now.
+    Quit {
+        pid: Pid,
+    },
+    Kill {
+        pid: Pid,
+        why: KillReason,
+    },
+    /// The slot was scaled away and no process of it lives: its sockets may be closed. A slot that later gets the same
+    /// number is a new one.
+    Retire {
+        slot: SlotId,
+    },
+    /// A fact worth a log line.
+    Notice(Notice),
+    /// No process is left, and none will be started. The last effect, given once.
+    Finish(Outcome),
+}
+
+/// Why a process is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum KillReason {
+    /// It was not ready in time.
+    BootTimeout,
+    /// It did not drain in time.
+    DrainTimeout,
+    /// It did not quit in time.
+    QuickTimeout,
+    Stalled,
+    /// The pool is stopped by force.
+    Forced,
+}
+
+/// What an operator may want to know, and the supervisor alone knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Every slot has a ready worker, for the first time.
+    AllReady {
+        workers: usize,
+    },
+    /// The slot failed this often in a row and is started again after the delay.
+    BackingOff {
+        slot: SlotId,
+        delay: Duration,
+        failures: u32,
+    },
+    RestartBegun,
+    /// A restart was asked for while one runs. It follows that one, together with all others asked for until then.
+    RestartQueued,
+    RestartDone,
+    /// The slot's new worker failed before it was ready. Workers that were not replaced yet stay.
+    RestartAborted {
+        slot: SlotId,
+        reason: Failure,
+    },
+    Scaled {
+        from: usize,
+        to: usize,
+    },
+}
+
+/// What went wrong with a worker that was not told to leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Spawn,
+    Exit(Exit),
+    Kill(KillReason),
+}
+
+/// How the pool ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// As it was asked to.
+    Stopped,
+    /// No worker was ever ready and every slot has failed; `last` is the latest failure.
+    BootFailed { last: Failure },
+}
+
+impl Effect {
+    /// The process it is to be performed on.
+    pub(super) fn pid(&self) -> Option<Pid> {
+        match *self {
+            Effect::Drain { pid } | Effect::Quit { pid } | Effect::Kill { pid, .. } => Some(pid),
+            Effect::Spawn { .. } | Effect::Retire { .. } | Effect::Notice(_) | Effect::Finish(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Spawn => f.write_str("could not be forked"),
+            Failure::Exit(exit) => exit.fmt(f),
+            Failure::Kill(why) => write!(f, "was killed: {why}"),
+        }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Code(code) => write!(f, "exited with code {code}"),
+            Exit::Signal { signal, core_dumped: false } => write!(f, "died of signal {signal}"),
+            Exit::Signal { signal, core_dumped: true } => write!(f, "died of signal {signal} (core dumped)"),
+        }
+    }
+}
+
+impl fmt::Display for KillReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            KillReason::BootTimeout => "not ready within the boot time-out",
+            KillReason::DrainTimeout => "not drained within the drain time-out",
+            KillReason::QuickTimeout => "still there after a quick stop",
+            KillReason::Stalled => "stalled",
+            KillReason::Forced => "stopped by force",
+        })
+    }
+}

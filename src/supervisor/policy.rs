@@ -1,0 +1,69 @@
+//! PURE. How long things may take, and how long to wait before the next try.
+
+use std::time::Duration;
+
+/// The time limits of the pool. A time-out of zero means never.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Policy {
+    /// From the fork until the worker is ready. Default 60 s: long enough for a worker that loads a large data set, short
+    /// enough that one which hangs at start is replaced while somebody is still looking.
+    pub(crate) boot_timeout: Duration,
+    /// From being asked to drain until being killed. Default 25 s: Kubernetes kills everything 30 s after its TERM, and
+    /// the parent wants to see the end of its workers and say so.
+    pub(crate) drain_timeout: Duration,
+    /// From being asked to quit until being killed. Default 1 s: a quick stop waits for nobody, and this only lets a
+    /// worker leave through its own exit.
+    pub(crate) quick_timeout: Duration,
+    /// The wait before the second respawn in a row; the first is immediate. Each further one doubles it. Default 100 ms,
+    /// never zero. At that pace a crash loop costs the other workers nothing, and a passing cause is hardly noticed.
+    pub(crate) backoff_first: Duration,
+    /// The longest wait before a respawn. Default 5 s: once the cause is repaired, the slot serves again this soon.
+    pub(crate) backoff_max: Duration,
+    /// A worker that was ready for this long forgets the failures before it. Default 1 s: longer than a worker lives that
+    /// crashes on its first requests.
+    pub(crate) stable: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy {
+            boot_timeout: Duration::from_secs(60),
+            drain_timeout: Duration::from_secs(25),
+            quick_timeout: Duration::from_secs(1),
+            backoff_first: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(5),
+            stable: Duration::from_secs(1),
+        }
+    }
+}
+
+impl Policy {
+    /// The wait before a slot's next start after this many failures in a row: between half of the full delay and all of
+    /// it, so that slots which failed together do not start together.
+    pub(super) fn backoff(&self, failures: u32, random: u64) -> Duration {
+        let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
+        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let full = self.backoff_first.saturating_mul(factor).min(self.backoff_max);
+        let full = u64::try_from(full.as_millis()).unwrap_or(u64::MAX);
+        let least = full.div_ceil(2);
+        Duration::from_millis(least + random % (full - least + 1))
+    }
+}
+
+/// The splitmix64 generator: small, seedable, and good enough to spread respawns.
+#[derive(Clone, Debug)]
+pub(super) struct SplitMix64(u64);
+
+impl SplitMix64 {
+    pub(super) fn new(seed: u64) -> SplitMix64 {
+        SplitMix64(seed)
+    }
+
+    pub(super) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}

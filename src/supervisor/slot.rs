@@ -1,0 +1,112 @@
+//! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
+
+use super::{KillReason, Pid, Policy, Stop};
+use crate::time::Time;
+
+/// A place in the pool. It outlives the processes that serve it.
+#[derive(Debug)]
+pub(super) struct Slot {
+    /// Its sockets are in the parent's custody: a start need not take its turn any more.
+    pub(super) listened: bool,
+    /// How often it has been started.
+    pub(super) generation: u64,
+    /// Failures in a row.
+    pub(super) failures: u32,
+    /// While it is vacant: not started before this time.
+    pub(super) start_at: Time,
+    /// In the order of their start; never more than two.
+    pub(super) processes: Vec<Process>,
+}
+
+impl Slot {
+    pub(super) fn new(now: Time) -> Slot {
+        Slot { listened: false, generation: 0, failures: 0, start_at: now, processes: Vec::with_capacity(Slot::MOST) }
+    }
+
+    /// A worker and its replacement, or a worker and its predecessor: more could not be told apart by anyone.
+    pub(super) const MOST: usize = 2;
+
+    /// The processes that were not told to leave: the slot's worker and, during a rolling restart, its replacement.
+    pub(super) fn staying(&self) -> impl Iterator<Item = &Process> {
+        self.processes.iter().filter(|process| !process.stage.is_leaving())
+    }
+
+    /// It has no worker, and room for one.
+    pub(super) fn is_vacant(&self) -> bool {
+        self.staying().next().is_none() && self.processes.len() < Slot::MOST
+    }
+
+    /// Whether a worker that was not told to leave is ready.
+    pub(super) fn is_ready(&self) -> bool {
+        self.staying().any(|process| process.stage == Stage::Ready)
+    }
+
+    /// Between the fork of its first worker and that worker's `listen`, no other slot's first worker is forked.
+    pub(super) fn holds_turn(&self) -> bool {
+        !self.listened && self.staying().any(|process| process.stage != Stage::Ready)
+    }
+}
+
+/// A worker process, from the wish to fork it until it is reaped.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Process {
+    /// None until the fork is done.
+    pub(crate) pid: Option<Pid>,
+    pub(crate) generation: u64,
+    pub(crate) stage: Stage,
+    /// When it entered the stage.
+    pub(crate) since: Time,
+    /// Started before the running rolling restart began, and so to be replaced by it.
+    pub(super) stale: bool,
+}
+
+impl Process {
+    pub(super) fn enter(&mut self, stage: Stage, now: Time) {
+        self.stage = stage;
+        self.since = now;
+    }
+
+    /// When it has been in its stage for too long, and why it is killed then.
+    pub(super) fn deadline(&self, policy: &Policy) -> Option<(Time, KillReason)> {
+        let (limit, reason) = match self.stage {
+            Stage::Starting => (policy.boot_timeout, KillReason::BootTimeout),
+            Stage::Draining => (policy.drain_timeout, KillReason::DrainTimeout),
+            Stage::Quitting => (policy.quick_timeout, KillReason::QuickTimeout),
+            Stage::Spawning | Stage::Ready | Stage::Killing(_) => return None,
+        };
+        (!limit.is_zero()).then(|| (self.since + limit, reason))
+    }
+}
+
+/// Where a process is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// To be forked.
+    Spawning,
+    /// Forked, and not ready yet.
+    Starting,
+    Ready,
+    /// Asked to finish what it has.
+    Draining,
+    /// Asked to end now.
+    Quitting,
+    /// Killed, and not reaped yet.
+    Killing(KillReason),
+}
+
+impl Stage {
+    /// Whether it was told to leave, so that its exit, whatever its status, is no failure.
+    pub(crate) fn is_leaving(self) -> bool {
+        self.told().is_some()
+    }
+
+    /// How firmly it was told to leave.
+    pub(super) fn told(self) -> Option<Stop> {
+        match self {
+            Stage::Spawning | Stage::Starting | Stage::Ready => None,
+            Stage::Draining => Some(Stop::Drain),
+            Stage::Quitting => Some(Stop::Quick),
+            Stage::Killing(_) => Some(Stop::Force),
+        }
+    }
+}
