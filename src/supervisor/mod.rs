@@ -44,6 +44,10 @@ mod event;
 mod policy;
 mod slot;
 
+#[cfg(test)]
+mod simulation;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 

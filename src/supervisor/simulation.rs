@@ -1,0 +1,434 @@
+//! Thousands of invented histories: workers crash, hang, stall and recycle, forks fail, commands come at any time, effects
+//! are performed late and facts are learnt between them. What must hold is checked after every step.
+//!
+//! `SEED=n cargo test simulation -- --nocapture` replays one history and prints it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+
+const HISTORIES: u64 = 3000;
+const STEPS: u32 = 250;
+
+/// More forks of one slot than the backoff lets happen in any second.
+const FORKS_A_SECOND: usize = 6;
+const SECOND: u64 = 1000;
+
+#[test]
+fn histories() {
+    if let Ok(seed) = std::env::var("SEED") {
+        history(seed.parse().expect("SEED is a number"), true);
+        return;
+    }
+    let mut seen = BTreeMap::new();
+    for seed in 0..HISTORIES {
+        for kind in history(seed, false) {
+            *seen.entry(kind).or_insert(0) += 1;
+        }
+    }
+    // What the histories never come to, they do not test.
+    for kind in
+        ["Drain", "Quit", "BootTimeout", "DrainTimeout", "QuickTimeout", "Stalled", "Forced", "Retire", "BackingOff"]
+            .into_iter()
+            .chain(["AllReady", "RestartQueued", "RestartDone", "RestartAborted", "Scaled", "Stopped", "BootFailed"])
+    {
+        let histories = seen.get(kind).copied().unwrap_or(0);
+        assert!(histories >= HISTORIES / 50, "{kind} in {histories} histories of {HISTORIES}: {seen:?}");
+    }
+}
+
+/// Plays one history; returns the kinds of effects it came to.
+fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
+    let mut world = World::new(seed, trace);
+    for _ in 0..STEPS {
+        world.step();
+    }
+    world.troubled = false;
+    world.settle();
+    world.check_settled();
+    let stop = world.pick(&[Stop::Drain, Stop::Quick, Stop::Force]);
+    world.tell(Event::Stop(stop));
+    world.settle();
+    assert!(world.finished, "a stopped pool ends");
+    assert!(world.workers.is_empty(), "and leaves nobody behind");
+    std::mem::take(&mut world.seen)
+}
+
+fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Spawn { .. } => "Spawn",
+        Effect::Drain { .. } => "Drain",
+        Effect::Quit { .. } => "Quit",
+        Effect::Kill { why: KillReason::BootTimeout, .. } => "BootTimeout",
+        Effect::Kill { why: KillReason::DrainTimeout, .. } => "DrainTimeout",
+        Effect::Kill { why: KillReason::QuickTimeout, .. } => "QuickTimeout",
+        Effect::Kill { why: KillReason::Stalled, .. } => "Stalled",
+        Effect::Kill { why: KillReason::Forced, .. } => "Forced",
+        Effect::Retire { .. } => "Retire",
+        Effect::Notice(Notice::AllReady { .. }) => "AllReady",
+        Effect::Notice(Notice::BackingOff { .. }) => "BackingOff",
+        Effect::Notice(Notice::RestartBegun) => "RestartBegun",
+        Effect::Notice(Notice::RestartQueued) => "RestartQueued",
+        Effect::Notice(Notice::RestartDone) => "RestartDone",
+        Effect::Notice(Notice::RestartAborted { .. }) => "RestartAborted",
+        Effect::Notice(Notice::Scaled { .. }) => "Scaled",
+        Effect::Finish(Outcome::Stopped) => "Stopped",
+        Effect::Finish(Outcome::BootFailed { .. }) => "BootFailed",
+    }
+}
+
+/// What a history is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    /// Nothing fails, nobody commands.
+    Peace,
+    /// Every worker fails, nobody commands.
+    CrashLoop,
+    Anything,
+}
+
+struct World {
+    seed: u64,
+    trace: bool,
+    mood: Mood,
+    /// Workers misbehave and operators act; at the end both stop.
+    troubled: bool,
+    random: SplitMix64,
+    now: u64,
+    supervisor: Supervisor,
+    /// By pid; a pid is used again as soon as its process was reaped.
+    workers: BTreeMap<i32, Worker>,
+    forks: Vec<(SlotId, u64)>,
+    first_listens: Vec<SlotId>,
+    /// The kinds of effects performed.
+    seen: BTreeSet<&'static str>,
+    ever_ready: bool,
+    stop: Option<Stop>,
+    finished: bool,
+}
+
+/// A process, until it is reaped.
+struct Worker {
+    slot: SlotId,
+    generation: u64,
+    told: Option<Stop>,
+    hears_drain: bool,
+    hears_quit: bool,
+    /// What it will do, and when; an exit ends the list.
+    deeds: Vec<(u64, Deed)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Deed {
+    Listen,
+    Ready,
+    Stall,
+    Exit(Exit),
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> World {
+        let mut random = SplitMix64::new(seed);
+        let mood = match random.next() % 6 {
+            0 => Mood::Peace,
+            1 => Mood::CrashLoop,
+            _ => Mood::Anything,
+        };
+        let policy = Policy {
+            boot_timeout: Duration::from_millis(800),
+            drain_timeout: Duration::from_millis(1000),
+            quick_timeout: Duration::from_millis(300),
+            ..Policy::default()
+        };
+        let workers = 1 + (random.next() % 5) as usize;
+        let supervisor = Supervisor::new(policy, workers, random.next(), Time::from_millis(0));
+        let world = World {
+            seed,
+            trace,
+            mood,
+            troubled: true,
+            random,
+            now: 0,
+            supervisor,
+            workers: BTreeMap::new(),
+            forks: Vec::new(),
+            first_listens: Vec::new(),
+            seen: BTreeSet::new(),
+            ever_ready: false,
+            stop: None,
+            finished: false,
+        };
+        world.note(|| format!("{mood:?}, {workers} workers"));
+        world
+    }
+
+    /// One thing happens, whichever: an effect, a deed, a command, a tick, or time passes.
+    fn step(&mut self) {
+        match self.random.next() % 16 {
+            0..6 => {
+                self.perform();
+            }
+            6..11 => self.one_deed(),
+            11 if self.mood == Mood::Anything => self.command(),
+            // A tick before the rest of the news makes a worker late that is not: an unlucky parent, but a possible one.
+            11 | 12 if self.mood != Mood::Peace || self.due_deeds().next().is_none() => self.tell(Event::Tick),
+            // Now and then the whole machine sleeps.
+            13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),
+            _ => self.wait(),
+        }
+    }
+
+    /// Lets everything happen that will happen by itself, the parent doing its work at once.
+    fn settle(&mut self) {
+        let end = self.now + 100 * SECOND;
+        loop {
+            while self.perform() {}
+            if self.due_deeds().next().is_some() {
+                self.one_deed();
+            } else if self.supervisor.deadline().is_some_and(|at| at.as_millis() <= self.now) {
+                self.tell(Event::Tick);
+            } else if !self.wait_for_next() {
+                return;
+            }
+            assert!(self.now < end, "it comes to rest");
+        }
+    }
+
+    /// Nothing is due and nothing will happen by itself: is what is what should be?
+    fn check_settled(&mut self) {
+        assert_eq!(self.supervisor.poll_effect(), None);
+        assert_eq!(self.finished, self.supervisor.is_stopping(), "a stopped pool ends");
+        if self.finished {
+            return assert!(self.workers.is_empty());
+        }
+        let mut slots: Vec<SlotId> = self.workers.values().map(|worker| worker.slot).collect();
+        slots.sort_unstable();
+        assert_eq!(slots, (0..self.supervisor.wanted()).collect::<Vec<_>>(), "a worker a slot, and no other");
+        assert_eq!(self.supervisor.ready_workers(), self.supervisor.wanted(), "all of them ready");
+        assert!(self.supervisor.restart.is_none(), "a restart ends");
+        if self.mood == Mood::Peace {
+            assert_eq!(self.first_listens, slots, "the group's order is the slots' order");
+            assert_eq!(self.forks.len(), slots.len(), "nobody was replaced without need");
+        }
+    }
+
+    fn command(&mut self) {
+        let event = match self.random.next() % 24 {
+            0..10 => Event::Restart,
+            10..20 => Event::Scale { workers: (self.random.next() % 7) as usize },
+            20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
+            21 => Event::Stalled { pid: Pid(self.below(8) as i32) },
+            // News of strangers.
+            22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0) },
+            _ => Event::Ready { pid: Pid(1000) },
+        };
+        self.tell(event);
+    }
+
+    fn one_deed(&mut self) {
+        let due: Vec<(i32, usize)> = self.due_deeds().collect();
+        if due.is_empty() {
+            return;
+        }
+        let (number, index) = self.pick(&due);
+        let pid = Pid(number);
+        let worker = self.workers.get_mut(&number).expect("its deed is due");
+        let slot = worker.slot;
+        match worker.deeds.remove(index).1 {
+            Deed::Listen => {
+                if !self.first_listens.contains(&slot) {
+                    self.first_listens.push(slot);
+                }
+                self.tell(Event::Listening { pid });
+            }
+            Deed::Ready => {
+                self.tell(Event::Ready { pid });
+                if self.random.next() % 4 == 0 {
+                    self.tell(Event::Ready { pid });
+                }
+            }
+            Deed::Stall => self.tell(Event::Stalled { pid }),
+            Deed::Exit(exit) => {
+                self.workers.remove(&number);
+                self.tell(Event::Exited { pid, exit });
+            }
+        }
+    }
+
+    /// What may become known now, in any order, but one process's deeds in theirs.
+    fn due_deeds(&self) -> impl Iterator<Item = (i32, usize)> + '_ {
+        self.workers.iter().filter_map(|(&pid, worker)| {
+            let (index, (at, _)) = worker.deeds.iter().enumerate().min_by_key(|(_, (at, _))| *at)?;
+            (*at <= self.now).then_some((pid, index))
+        })
+    }
+
+    fn wait(&mut self) {
+        if self.random.next() % 2 == 0 {
+            self.now += self.below(50);
+        } else {
+            self.wait_for_next();
+        }
+    }
+
+    fn wait_for_next(&mut self) -> bool {
+        let deeds = self.workers.values().flat_map(|worker| &worker.deeds).map(|(at, _)| *at);
+        let next = deeds.chain(self.supervisor.deadline().map(Time::as_millis)).min();
+        self.now = next.map_or(self.now, |next| next.max(self.now));
+        next.is_some()
+    }
+
+    /// Performs the next effect, as the parent would, and checks that it makes sense.
+    fn perform(&mut self) -> bool {
+        let Some(effect) = self.supervisor.poll_effect() else { return false };
+        self.note(|| format!("{effect:?}"));
+        assert!(!self.finished, "Finish is the last effect");
+        self.seen.insert(kind(&effect));
+        match effect {
+            Effect::Spawn { slot, generation } => self.fork(slot, generation),
+            Effect::Drain { pid } => self.told(pid, Stop::Drain),
+            Effect::Quit { pid } => self.told(pid, Stop::Quick),
+            Effect::Kill { pid, .. } => self.told(pid, Stop::Force),
+            Effect::Retire { slot } => {
+                assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
+            }
+            Effect::Finish(outcome) => {
+                assert!(self.workers.is_empty(), "nobody is left at the end");
+                match outcome {
+                    Outcome::Stopped => assert!(self.stop.is_some(), "nobody asked it to stop"),
+                    Outcome::BootFailed { .. } => assert!(!self.ever_ready, "a worker was ready"),
+                }
+                self.finished = true;
+            }
+            Effect::Notice(_) => {}
+        }
+        true
+    }
+
+    fn fork(&mut self, slot: SlotId, generation: u64) {
+        assert!(self.stop.is_none(), "nothing is started after a stop");
+        let siblings: Vec<&Worker> = self.workers.values().filter(|worker| worker.slot == slot).collect();
+        assert!(siblings.len() < 2, "two processes a slot at most");
+        assert!(siblings.iter().all(|worker| worker.generation < generation), "generations go up");
+        self.forks.push((slot, self.now));
+        let lately = self.forks.iter().filter(|(id, at)| *id == slot && at + SECOND > self.now).count();
+        assert!(self.mood == Mood::Anything || lately <= FORKS_A_SECOND, "{lately} forks of slot {slot} in a second");
+        if self.mood == Mood::Anything && self.chance(12) {
+            return self.tell(Event::SpawnFailed { slot });
+        }
+        let pid = (1..).find(|pid| !self.workers.contains_key(pid)).expect("numbers do not run out");
+        let worker = self.invent(slot, generation);
+        self.workers.insert(pid, worker);
+        self.tell(Event::Spawned { slot, pid: Pid(pid) });
+    }
+
+    /// A worker's whole life, unless it is told something.
+    fn invent(&mut self, slot: SlotId, generation: u64) -> Worker {
+        let listens = self.now + self.below(20);
+        let ready = listens + self.below(500);
+        let mut deeds = vec![(listens, Deed::Listen), (ready, Deed::Ready)];
+        let exit = self.pick(&[
+            Exit::Code(0),
+            Exit::Code(1),
+            Exit::Signal { signal: 9, core_dumped: false },
+            Exit::Signal { signal: 11, core_dumped: true },
+        ]);
+        match self.mood {
+            Mood::Anything if self.troubled => match self.random.next() % 8 {
+                0 => deeds.truncate(self.below(2) as usize),
+                1 => deeds.push((ready + self.below(3 * SECOND), Deed::Stall)),
+                2..5 => deeds.push((self.now + self.below(3 * SECOND), Deed::Exit(exit))),
+                _ => {}
+            },
+            Mood::CrashLoop if self.troubled => deeds.push((self.now + self.below(600), Deed::Exit(exit))),
+            _ => {}
+        }
+        let deaf = self.troubled && self.mood == Mood::Anything;
+        let (hears_drain, hears_quit) = (!(deaf && self.chance(4)), !(deaf && self.chance(4)));
+        Worker { slot, generation, told: None, hears_drain, hears_quit, deeds }
+    }
+
+    fn told(&mut self, pid: Pid, how: Stop) {
+        let delay = match how {
+            Stop::Drain => self.below(1500),
+            Stop::Quick => self.below(400),
+            // A process may hang in the kernel for a while.
+            Stop::Force if self.troubled && self.chance(10) => self.below(4 * SECOND),
+            Stop::Force => self.below(5),
+        };
+        let exit = if how == Stop::Force { Exit::Signal { signal: 9, core_dumped: false } } else { Exit::Code(3) };
+        let at = self.now + delay;
+        let worker = self.workers.get_mut(&pid.0).expect("an effect is for a living process");
+        assert!(worker.told < Some(how), "nothing is asked twice");
+        worker.told = Some(how);
+        if [worker.hears_drain, worker.hears_quit, true][how as usize] {
+            worker.deeds.push((at, Deed::Exit(exit)));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.note(|| format!("{event:?}"));
+        let before = self.stages();
+        if let Event::Stop(how) = event {
+            self.stop = self.stop.max(Some(how));
+        }
+        self.supervisor.handle(event, Time::from_millis(self.now));
+        self.check(event, &before);
+    }
+
+    fn check(&mut self, event: Event, before: &BTreeMap<i32, (SlotId, Stage)>) {
+        let after = self.stages();
+        assert!(after.keys().eq(self.workers.keys()), "the supervisor knows who lives");
+        self.ever_ready |= after.values().any(|(_, stage)| *stage == Stage::Ready);
+        for (pid, (slot, stage)) in &after {
+            let Some((_, earlier)) = before.get(pid) else { continue };
+            assert!(earlier.told() <= stage.told(), "{pid} was told to leave and is back");
+            let drained = *earlier == Stage::Ready && *stage == Stage::Draining;
+            let serving = |(id, stage): &(SlotId, Stage)| id == slot && *stage == Stage::Ready;
+            if drained && *slot < self.supervisor.wanted() && !self.supervisor.is_stopping() {
+                assert!(after.values().any(serving), "{pid} is drained before its replacement is ready");
+            }
+        }
+        for slot in self.supervisor.slots.values() {
+            assert!(slot.processes.len() <= 2, "two processes a slot at most");
+        }
+        let holding = self.supervisor.slots.values().filter(|slot| slot.holds_turn()).count();
+        assert!(holding <= 1, "first starts take turns");
+        if event == Event::Tick {
+            let deadline = self.supervisor.deadline();
+            assert!(deadline.is_none_or(|at| at > Time::from_millis(self.now)), "a tick leaves nothing that is due");
+        }
+    }
+
+    fn stages(&self) -> BTreeMap<i32, (SlotId, Stage)> {
+        let stages = self.supervisor.processes();
+        stages.filter_map(|(slot, process)| Some((process.pid?.0, (slot, process.stage)))).collect()
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random.next() % limit
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    fn note(&self, line: impl Fn() -> String) {
+        if self.trace {
+            eprintln!("{:>8} ms  {}", self.now, line());
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay this history with SEED={}", self.seed);
+        }
+    }
+}

@@ -1,0 +1,675 @@
+//! The rules one by one, with invented pids and times. `simulation.rs` mixes them.
+
+use std::time::Duration;
+
+use super::*;
+
+const SECOND: u64 = 1000;
+
+/// Times are milliseconds since the pool began; `stable` is one second, the first backoff 50 to 100 ms.
+struct Pool {
+    supervisor: Supervisor,
+    now: u64,
+}
+
+impl Pool {
+    fn new(workers: usize) -> Pool {
+        Pool::with(Policy::default(), workers)
+    }
+
+    fn with(policy: Policy, workers: usize) -> Pool {
+        Pool { supervisor: Supervisor::new(policy, workers, 1, Time::from_millis(0)), now: 0 }
+    }
+
+    /// A pool whose slot `n` is served by pid `10 + n`, ready since the beginning.
+    fn ready(workers: usize) -> Pool {
+        let mut pool = Pool::new(workers);
+        pool.boot(0..workers, 10);
+        pool
+    }
+
+    #[track_caller]
+    fn boot(&mut self, slots: std::ops::Range<usize>, first_pid: i32) {
+        for (slot, pid) in slots.zip(first_pid..) {
+            let effects = self.effects();
+            assert!(effects.iter().any(|effect| matches!(effect, Effect::Spawn { slot: s, .. } if *s == slot)));
+            self.start(slot, pid);
+        }
+        self.effects();
+    }
+
+    /// The whole start of a worker whose spawn was given out.
+    fn start(&mut self, slot: SlotId, pid: i32) {
+        for event in [spawned(slot, pid), listening(pid), ready(pid)] {
+            self.tell(event);
+        }
+    }
+
+    fn at(&mut self, now: u64) -> &mut Pool {
+        assert!(self.now <= now, "time goes on");
+        self.now = now;
+        self
+    }
+
+    fn tell(&mut self, event: Event) -> &mut Pool {
+        self.supervisor.handle(event, Time::from_millis(self.now));
+        self
+    }
+
+    fn effects(&mut self) -> Vec<Effect> {
+        std::iter::from_fn(|| self.supervisor.poll_effect()).collect()
+    }
+
+    #[track_caller]
+    fn expect(&mut self, expected: &[Effect]) -> &mut Pool {
+        assert_eq!(self.effects(), expected);
+        self
+    }
+
+    fn stage(&self, pid: i32) -> Option<Stage> {
+        self.supervisor.process(Pid(pid)).map(|(_, process)| process.stage)
+    }
+
+    fn deadline(&self) -> Option<u64> {
+        self.supervisor.deadline().map(Time::as_millis)
+    }
+
+    fn failures(&self, slot: SlotId) -> u32 {
+        self.supervisor.slots[&slot].failures
+    }
+}
+
+fn spawned(slot: SlotId, pid: i32) -> Event {
+    Event::Spawned { slot, pid: Pid(pid) }
+}
+fn listening(pid: i32) -> Event {
+    Event::Listening { pid: Pid(pid) }
+}
+fn ready(pid: i32) -> Event {
+    Event::Ready { pid: Pid(pid) }
+}
+fn stalled(pid: i32) -> Event {
+    Event::Stalled { pid: Pid(pid) }
+}
+fn exited(pid: i32, code: i32) -> Event {
+    Event::Exited { pid: Pid(pid), exit: Exit::Code(code) }
+}
+fn spawn(slot: SlotId, generation: u64) -> Effect {
+    Effect::Spawn { slot, generation }
+}
+fn drain(pid: i32) -> Effect {
+    Effect::Drain { pid: Pid(pid) }
+}
+fn quit(pid: i32) -> Effect {
+    Effect::Quit { pid: Pid(pid) }
+}
+fn kill(pid: i32, why: KillReason) -> Effect {
+    Effect::Kill { pid: Pid(pid), why }
+}
+fn retire(slot: SlotId) -> Effect {
+    Effect::Retire { slot }
+}
+const STOPPED: Effect = Effect::Finish(Outcome::Stopped);
+const BEGUN: Effect = Effect::Notice(Notice::RestartBegun);
+const QUEUED: Effect = Effect::Notice(Notice::RestartQueued);
+const DONE: Effect = Effect::Notice(Notice::RestartDone);
+fn aborted(slot: SlotId, reason: Failure) -> Effect {
+    Effect::Notice(Notice::RestartAborted { slot, reason })
+}
+fn scaled(from: usize, to: usize) -> Effect {
+    Effect::Notice(Notice::Scaled { from, to })
+}
+fn boot_failed(last: Failure) -> Effect {
+    Effect::Finish(Outcome::BootFailed { last })
+}
+const EXIT_1: Failure = Failure::Exit(Exit::Code(1));
+
+/// The table of the module's doc, walked cell by cell: slot 1's first process, pid 11, is in the column's stage while pid 10
+/// serves slot 0. A cell says what becomes of pid 11: its new stage, `gone`, or `·` for none; and what its slot learns.
+#[test]
+fn every_event_in_every_stage() {
+    const TABLE: &str = "
+        event        queued  spawning  starting          ready             draining  quitting  killing
+        spawned      ·       Starting  ·                 ·                 ·         ·         ·
+        spawn_failed ·       gone+fail ·                 ·                 ·         ·         ·
+        listening    ·       ·         custody           custody           custody   custody   custody
+        ready        ·       ·         Ready             ·                 ·         ·         ·
+        stalled      ·       ·         ·                 Killing+fail      ·         ·         ·
+        exited_0     ·       ·         gone+fail         gone+fail         gone      gone      gone
+        exited_1     ·       ·         gone+fail         gone+fail         gone      gone      gone
+        recycled     ·       ·         gone+fail         gone              gone      gone      gone
+        late_tick    ·       ·         Killing+fail      ·                 Killing   Killing   ·
+        stranger     ·       ·         ·                 ·                 ·         ·         ·
+        restart      ·       ·         ·                 ·                 ·         ·         ·
+        scale_up     ·       ·         ·                 ·                 ·         ·         ·
+        scale_down   gone    ·         Draining          Draining          ·         ·         ·
+        stop_drain   gone    ·         Draining          Draining          ·         ·         ·
+        stop_quick   gone    ·         Quitting          Quitting          Quitting  ·         ·
+        stop_force   gone    ·         Killing           Killing           Killing   Killing   ·";
+
+    let mut lines = TABLE.trim().lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let stages = lines.next().expect("the table has a head");
+    for line in lines {
+        for (stage, expected) in stages.iter().zip(&line).skip(1) {
+            let event = line[0];
+            assert_eq!(cell(stage, event), *expected, "{event} while {stage}");
+        }
+    }
+}
+
+fn cell(stage: &str, event: &str) -> String {
+    let mut pool = Pool::new(2);
+    pool.boot(0..1, 10);
+    // The start of slot 0 has queued the one of slot 1; `boot` gave it out.
+    match stage {
+        "spawning" => {}
+        "queued" => pool.supervisor.effects.push_back(spawn(1, 1)),
+        _ => {
+            pool.tell(spawned(1, 11));
+            let process = &mut pool.supervisor.slots.get_mut(&1).expect("it is wanted").processes[0];
+            process.stage = match stage {
+                "starting" => Stage::Starting,
+                "ready" => Stage::Ready,
+                "draining" => Stage::Draining,
+                "quitting" => Stage::Quitting,
+                "killing" => Stage::Killing(KillReason::Forced),
+                _ => panic!("no such stage: {stage}"),
+            };
+        }
+    }
+    let state = |pool: &Pool| {
+        let slot = &pool.supervisor.slots.get(&1);
+        let process = slot.and_then(|slot| slot.processes.iter().find(|process| process.generation == 1));
+        let stage = process.map_or("gone".to_string(), |process| match process.stage {
+            Stage::Killing(_) => "Killing".to_string(),
+            stage => format!("{stage:?}"),
+        });
+        (stage, slot.map_or(0, |slot| slot.failures), slot.is_some_and(|slot| slot.listened))
+    };
+    let (stage_before, failures_before, listened_before) = state(&pool);
+    let (event, now) = match event {
+        "spawned" => (spawned(1, 11), 10),
+        "spawn_failed" => (Event::SpawnFailed { slot: 1 }, 10),
+        "listening" => (listening(11), 10),
+        "ready" => (ready(11), 10),
+        "stalled" => (stalled(11), 10),
+        "exited_0" => (exited(11, 0), 10),
+        "exited_1" => (exited(11, 1), 10),
+        "recycled" => (exited(11, 0), SECOND),
+        "late_tick" => (Event::Tick, 1000 * SECOND),
+        "stranger" => (exited(99, 1), 10),
+        "restart" => (Event::Restart, 10),
+        "scale_up" => (Event::Scale { workers: 3 }, 10),
+        "scale_down" => (Event::Scale { workers: 1 }, 10),
+        "stop_drain" => (Event::Stop(Stop::Drain), 10),
+        "stop_quick" => (Event::Stop(Stop::Quick), 10),
+        "stop_force" => (Event::Stop(Stop::Force), 10),
+        _ => panic!("no such event: {event}"),
+    };
+    pool.at(now).tell(event);
+    let (stage_after, failures_after, listened_after) = state(&pool);
+    let mut changes = Vec::new();
+    changes.extend((stage_after != stage_before).then_some(stage_after.as_str()));
+    changes.extend((failures_after > failures_before).then_some("fail"));
+    changes.extend((listened_after != listened_before).then_some("custody"));
+    // Told twice, it changes nothing more.
+    let once = state(&pool);
+    pool.tell(event);
+    assert_eq!(state(&pool), once, "{event:?} twice while {stage}");
+    if changes.is_empty() {
+        "·".to_string()
+    } else {
+        changes.join("+")
+    }
+}
+
+#[test]
+fn first_starts_take_turns() {
+    let mut pool = Pool::new(3);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(spawned(0, 10)).expect(&[]);
+    pool.tell(listening(10)).expect(&[spawn(1, 1)]);
+    // A worker that is ready without having listened holds up nobody either.
+    pool.tell(spawned(1, 11)).expect(&[]);
+    pool.tell(ready(11)).expect(&[spawn(2, 1)]);
+    pool.tell(spawned(2, 12)).tell(ready(10)).expect(&[]);
+    pool.tell(ready(12)).expect(&[Effect::Notice(Notice::AllReady { workers: 3 })]);
+}
+
+#[test]
+fn a_first_start_that_dies_lets_the_next_slot_go_first() {
+    let mut pool = Pool::new(2);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(spawned(0, 10)).tell(exited(10, 1)).expect(&[spawn(1, 1)]);
+    pool.tell(spawned(1, 11)).expect(&[]);
+    assert_eq!(pool.deadline(), Some(60 * SECOND), "slot 0 waits for its turn, and not for a time");
+    pool.tell(listening(11)).expect(&[spawn(0, 2)]);
+}
+
+#[test]
+fn a_respawn_takes_no_turn() {
+    let mut pool = Pool::new(2);
+    pool.boot(0..1, 10);
+    pool.tell(spawned(1, 11)).tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+}
+
+#[test]
+fn backoff_doubles_from_the_second_failure_to_the_cap() {
+    let policy = Policy::default();
+    let cases = [(0, 0, 0), (1, 0, 0), (2, 50, 100), (3, 100, 200), (4, 200, 400), (7, 1600, 3200), (8, 2500, 5000)];
+    for (failures, least, most) in cases.into_iter().chain([(9, 2500, 5000), (40, 2500, 5000), (u32::MAX, 2500, 5000)])
+    {
+        let mut random = SplitMix64::new(7);
+        let delays: Vec<u64> =
+            (0..20_000).map(|_| policy.backoff(failures, random.next()).as_millis() as u64).collect();
+        assert!(delays.iter().all(|delay| (least..=most).contains(delay)), "after {failures} failures");
+        assert_eq!(
+            (delays.iter().min(), delays.iter().max()),
+            (Some(&least), Some(&most)),
+            "after {failures} failures"
+        );
+    }
+}
+
+#[test]
+fn the_first_respawn_is_immediate_and_the_next_ones_wait() {
+    let mut pool = Pool::ready(1);
+    pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    pool.start(0, 11);
+    pool.expect(&[]).tell(exited(11, 1));
+    let [Effect::Notice(Notice::BackingOff { slot: 0, delay, failures: 2 })] = pool.effects()[..] else {
+        panic!("it backs off and says so")
+    };
+    let at = delay.as_millis() as u64;
+    assert_eq!(pool.deadline(), Some(at));
+    pool.at(at - 1).tell(Event::Tick).expect(&[]);
+    pool.at(at).tell(Event::Tick).expect(&[spawn(0, 3)]);
+}
+
+#[test]
+fn failures_are_forgotten_after_a_stable_time() {
+    for (lifetime, expected) in [(SECOND - 1, 3), (SECOND, 1)] {
+        let mut pool = Pool::ready(1);
+        pool.supervisor.slots.get_mut(&0).expect("it is wanted").failures = 2;
+        pool.at(lifetime).tell(exited(10, 1));
+        assert_eq!(pool.failures(0), expected, "after {lifetime} ms");
+    }
+}
+
+#[test]
+fn time_spent_starting_is_not_stable_time() {
+    let mut pool = Pool::new(1);
+    pool.effects();
+    pool.tell(spawned(0, 10)).tell(listening(10)).at(10 * SECOND).tell(ready(10));
+    pool.at(11 * SECOND - 1).tell(exited(10, 0));
+    assert_eq!(pool.failures(0), 1);
+}
+
+#[test]
+fn a_worker_that_recycles_itself_is_replaced_at_once_every_time() {
+    let mut pool = Pool::ready(1);
+    for (turn, pid) in (1..20).zip(10..) {
+        pool.at(turn * SECOND).tell(exited(pid, 0)).expect(&[spawn(0, turn + 1)]);
+        pool.start(0, pid + 1);
+        pool.expect(&[]);
+    }
+}
+
+#[test]
+fn a_failing_fork_is_not_repeated_at_once() {
+    let mut pool = Pool::ready(1);
+    pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    pool.tell(Event::SpawnFailed { slot: 0 });
+    assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { slot: 0, .. })]));
+    let mut pool = Pool::ready(1);
+    pool.at(SECOND).tell(exited(10, 0)).expect(&[spawn(0, 2)]);
+    pool.tell(Event::SpawnFailed { slot: 0 });
+    assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { slot: 0, failures: 2, .. })]));
+    assert!(pool.deadline() >= Some(SECOND + 50));
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_killed_and_replaced_without_waiting_for_its_exit() {
+    let mut pool = Pool::ready(2);
+    pool.tell(exited(11, 1)).expect(&[spawn(1, 2)]);
+    pool.tell(spawned(1, 12)).expect(&[]);
+    assert_eq!(pool.deadline(), Some(60 * SECOND));
+    pool.at(60 * SECOND - 1).tell(Event::Tick).expect(&[]);
+    pool.at(60 * SECOND).tell(Event::Tick);
+    let effects = pool.effects();
+    assert_eq!(effects[0], kill(12, KillReason::BootTimeout));
+    assert!(matches!(effects[1..], [Effect::Notice(Notice::BackingOff { slot: 1, failures: 2, .. })]));
+    // It hangs in the kernel; its successor does, too: now the slot is full.
+    pool.at(61 * SECOND).tell(Event::Tick).expect(&[spawn(1, 3)]);
+    pool.tell(spawned(1, 13)).at(121 * SECOND).tell(Event::Tick);
+    assert_eq!(pool.effects()[0], kill(13, KillReason::BootTimeout));
+    pool.at(200 * SECOND).tell(Event::Tick).expect(&[]);
+    assert_eq!(pool.deadline(), None);
+    pool.tell(exited(12, 9)).expect(&[spawn(1, 4)]);
+}
+
+#[test]
+fn only_a_tick_judges_time_outs() {
+    let mut pool = Pool::new(1);
+    pool.effects();
+    pool.tell(spawned(0, 10)).at(90 * SECOND).tell(listening(10)).expect(&[]);
+    pool.tell(ready(10)).tell(Event::Tick);
+    assert_eq!(pool.stage(10), Some(Stage::Ready));
+}
+
+#[test]
+fn a_time_out_of_zero_is_never() {
+    let never = Policy { boot_timeout: Duration::ZERO, drain_timeout: Duration::ZERO, ..Policy::default() };
+    let mut pool = Pool::with(Policy { quick_timeout: Duration::ZERO, ..never }, 1);
+    pool.effects();
+    pool.tell(spawned(0, 10));
+    for event in [Event::Tick, Event::Stop(Stop::Drain), Event::Stop(Stop::Quick)] {
+        let now = pool.now + 1_000_000 * SECOND;
+        pool.tell(event).at(now).tell(Event::Tick);
+        assert_eq!(pool.deadline(), None);
+    }
+    pool.expect(&[drain(10), quit(10)]);
+}
+
+#[test]
+fn a_stalled_worker_is_killed_and_is_a_failure() {
+    let mut pool = Pool::ready(1);
+    pool.tell(stalled(10)).expect(&[kill(10, KillReason::Stalled), spawn(0, 2)]);
+    assert_eq!(pool.failures(0), 1);
+    pool.tell(spawned(0, 11)).tell(stalled(11)).tell(stalled(10)).expect(&[]);
+    pool.tell(Event::Exited { pid: Pid(10), exit: Exit::Signal { signal: 9, core_dumped: false } }).expect(&[]);
+    assert_eq!(pool.failures(0), 1, "its exit is not counted again");
+}
+
+#[test]
+fn the_pool_gives_up_when_every_slot_failed_and_none_was_ever_ready() {
+    let mut pool = Pool::new(3);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(spawned(0, 10)).tell(listening(10)).expect(&[spawn(1, 1)]);
+    pool.tell(Event::SpawnFailed { slot: 1 });
+    assert!(matches!(
+        pool.effects()[..],
+        [Effect::Notice(Notice::BackingOff { slot: 1, .. }), Effect::Spawn { slot: 2, .. }]
+    ));
+    pool.tell(exited(10, 7)).expect(&[spawn(0, 2)]);
+    pool.tell(spawned(0, 11)).tell(spawned(2, 12)).expect(&[]);
+    // The last slot's first failure decides; what lives is told to go, and only then is it over.
+    pool.tell(exited(12, 1)).expect(&[quit(11)]);
+    pool.tell(Event::Restart).tell(Event::Scale { workers: 9 }).tell(ready(11)).expect(&[]);
+    pool.tell(exited(11, 0)).expect(&[boot_failed(EXIT_1)]);
+    assert_eq!(pool.deadline(), None);
+}
+
+#[test]
+fn the_pool_gives_up_on_a_boot_time_out() {
+    let mut pool = Pool::new(1);
+    pool.effects();
+    pool.tell(spawned(0, 10)).at(60 * SECOND).tell(Event::Tick).expect(&[kill(10, KillReason::BootTimeout)]);
+    pool.tell(exited(10, 9)).expect(&[boot_failed(Failure::Kill(KillReason::BootTimeout))]);
+}
+
+#[test]
+fn the_pool_does_not_give_up_once_a_worker_was_ready() {
+    let mut pool = Pool::new(2);
+    pool.boot(0..1, 10);
+    pool.tell(spawned(1, 11)).tell(exited(10, 1)).tell(exited(11, 1));
+    pool.expect(&[spawn(0, 2), spawn(1, 2)]);
+    assert!(!pool.supervisor.is_stopping());
+}
+
+#[test]
+fn a_rolling_restart_replaces_slot_by_slot_and_drains_only_what_is_replaced() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
+    pool.tell(spawned(0, 20)).tell(listening(20)).expect(&[]);
+    // It does not wait for the exit of the old worker.
+    pool.tell(ready(20)).expect(&[drain(10), spawn(1, 2)]);
+    pool.tell(spawned(1, 21)).tell(exited(10, 0)).expect(&[]);
+    pool.tell(ready(21)).expect(&[drain(11), DONE]);
+    pool.at(25 * SECOND).tell(Event::Tick).expect(&[kill(11, KillReason::DrainTimeout)]);
+    pool.tell(exited(11, 9)).expect(&[]);
+    assert_eq!((pool.failures(0), pool.failures(1)), (0, 0));
+    assert_eq!(pool.deadline(), None);
+}
+
+#[test]
+fn a_replacement_that_fails_aborts_the_restart_and_the_old_workers_stay() {
+    type Fail = fn(&mut Pool) -> &mut Pool;
+    let cases: [(Fail, Failure); 4] = [
+        (|pool| pool.tell(spawned(1, 21)).tell(exited(21, 1)), EXIT_1),
+        (|pool| pool.tell(spawned(1, 21)).tell(exited(21, 0)), Failure::Exit(Exit::Code(0))),
+        (|pool| pool.tell(Event::SpawnFailed { slot: 1 }), Failure::Spawn),
+        (|pool| pool.tell(spawned(1, 21)).at(60 * SECOND).tell(Event::Tick), Failure::Kill(KillReason::BootTimeout)),
+    ];
+    for (fail, reason) in cases {
+        let mut pool = Pool::ready(3);
+        pool.tell(Event::Restart).effects();
+        pool.start(0, 20);
+        pool.expect(&[drain(10), spawn(1, 2)]).tell(exited(10, 0));
+        fail(&mut pool);
+        let effects = pool.effects();
+        let killed = reason == Failure::Kill(KillReason::BootTimeout);
+        let expected = [kill(21, KillReason::BootTimeout), aborted(1, reason)];
+        assert_eq!(effects, expected[usize::from(!killed)..], "{reason}");
+        for pid in [20, 11, 12] {
+            assert_eq!(pool.stage(pid), Some(Stage::Ready), "{reason}: {pid} stays");
+        }
+        assert_eq!((pool.failures(1), pool.deadline()), (0, None), "{reason}: nothing is tried again");
+        pool.tell(exited(21, 9)).tell(Event::Restart).expect(&[BEGUN, spawn(0, 3)]);
+    }
+}
+
+#[test]
+fn restarts_asked_for_meanwhile_share_the_next_one() {
+    let mut pool = Pool::ready(1);
+    pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
+    pool.tell(spawned(0, 20)).tell(Event::Restart).tell(Event::Restart).expect(&[QUEUED, QUEUED]);
+    pool.tell(ready(20)).expect(&[drain(10), DONE, BEGUN]);
+    // The slot is full until the first worker has gone.
+    pool.tell(exited(10, 0)).expect(&[spawn(0, 3)]);
+    pool.tell(spawned(0, 21)).tell(Event::Restart).tell(exited(21, 1));
+    pool.expect(&[QUEUED, aborted(0, EXIT_1), BEGUN, spawn(0, 4)]);
+    pool.start(0, 22);
+    pool.expect(&[drain(20), DONE]);
+}
+
+#[test]
+fn a_replacement_takes_over_when_the_old_worker_dies_first() {
+    for death in [exited(10, 1), stalled(10)] {
+        let mut pool = Pool::ready(2);
+        pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
+        pool.tell(spawned(0, 20)).tell(death).tell(exited(10, 1));
+        assert!(!pool.effects().iter().any(|effect| matches!(effect, Effect::Spawn { .. })));
+        pool.tell(ready(20)).expect(&[spawn(1, 2)]);
+    }
+    // And if it fails after all, the slot is started like any other.
+    let mut pool = Pool::ready(1);
+    pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
+    pool.tell(spawned(0, 20)).at(SECOND).tell(exited(10, 1)).tell(exited(20, 1));
+    let effects = pool.effects();
+    assert!(matches!(effects[0], Effect::Notice(Notice::BackingOff { slot: 0, failures: 2, .. })));
+    assert_eq!(effects[1..], [aborted(0, EXIT_1)]);
+    pool.at(2 * SECOND).tell(Event::Tick).expect(&[spawn(0, 3)]);
+}
+
+#[test]
+fn a_restart_awaits_the_next_start_of_a_slot_that_backs_off() {
+    let backing_off = || {
+        let mut pool = Pool::ready(2);
+        pool.tell(exited(10, 1)).effects();
+        pool.tell(spawned(0, 13)).tell(exited(13, 1)).effects();
+        pool.tell(Event::Restart).expect(&[BEGUN]);
+        pool.at(SECOND).tell(Event::Tick).expect(&[spawn(0, 3)]);
+        pool.tell(spawned(0, 20));
+        pool
+    };
+    backing_off().tell(ready(20)).expect(&[spawn(1, 2)]);
+    let mut pool = backing_off();
+    pool.tell(exited(20, 1));
+    assert_eq!(pool.effects()[1..], [aborted(0, EXIT_1)]);
+    assert_eq!(pool.stage(11), Some(Stage::Ready));
+}
+
+#[test]
+fn a_restart_replaces_even_a_worker_that_was_still_starting() {
+    let mut pool = Pool::ready(1);
+    pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    pool.tell(spawned(0, 20)).tell(Event::Restart).expect(&[BEGUN]);
+    pool.tell(ready(20)).expect(&[spawn(0, 3)]);
+    pool.start(0, 21);
+    pool.expect(&[drain(20), DONE]);
+    // Its failure is not the restart's.
+    let mut pool = Pool::ready(1);
+    pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    pool.tell(spawned(0, 20)).tell(Event::Restart).expect(&[BEGUN]);
+    pool.tell(exited(20, 1)).effects();
+    pool.at(SECOND).tell(Event::Tick).expect(&[spawn(0, 3)]);
+    pool.start(0, 21);
+    pool.expect(&[DONE]);
+}
+
+#[test]
+fn scaling_up_adds_slots_and_scaling_down_retires_the_highest() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Scale { workers: 4 }).expect(&[scaled(2, 4), spawn(2, 1)]);
+    pool.tell(spawned(2, 12)).expect(&[]);
+    pool.tell(listening(12)).expect(&[spawn(3, 1)]);
+    // The fork of slot 3 is in flight, the worker of slot 2 still starting.
+    pool.tell(Event::Scale { workers: 1 }).expect(&[scaled(4, 1), drain(11), drain(12)]);
+    pool.tell(spawned(3, 13)).expect(&[drain(13)]);
+    pool.tell(exited(12, 0)).expect(&[retire(2)]);
+    pool.tell(exited(13, 1)).tell(exited(11, 9)).expect(&[retire(3), retire(1)]);
+    pool.tell(Event::Scale { workers: 0 }).tell(Event::Scale { workers: 1 }).expect(&[]);
+    // A slot of the same number is a new one.
+    pool.tell(Event::Scale { workers: 2 }).expect(&[scaled(1, 2), spawn(1, 1)]);
+}
+
+#[test]
+fn scaling_down_takes_back_a_start_that_was_not_given_out() {
+    let mut pool = Pool::ready(1);
+    pool.tell(Event::Scale { workers: 2 }).tell(Event::Scale { workers: 1 });
+    pool.expect(&[scaled(1, 2), scaled(2, 1), retire(1)]);
+}
+
+#[test]
+fn a_slot_wanted_again_is_started_as_soon_as_there_is_room() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Restart).effects();
+    pool.start(0, 20);
+    pool.effects();
+    pool.tell(spawned(1, 21));
+    // Slot 1 has a worker and its replacement; both leave.
+    pool.tell(Event::Scale { workers: 1 });
+    pool.expect(&[scaled(2, 1), drain(11), drain(21), DONE]);
+    pool.tell(Event::Scale { workers: 2 }).expect(&[scaled(1, 2)]);
+    pool.tell(exited(21, 0)).expect(&[spawn(1, 3)]);
+    pool.start(1, 31);
+    pool.tell(exited(11, 0)).expect(&[]);
+}
+
+#[test]
+fn a_restart_reaches_slots_added_meanwhile_and_forgets_removed_ones() {
+    let mut pool = Pool::ready(1);
+    pool.tell(Event::Restart).tell(Event::Scale { workers: 2 });
+    pool.expect(&[BEGUN, spawn(0, 2), scaled(1, 2), spawn(1, 1)]);
+    pool.start(0, 20);
+    pool.expect(&[drain(10)]);
+    pool.start(1, 21);
+    pool.expect(&[DONE]);
+    assert_eq!(pool.supervisor.ready_workers(), 2);
+}
+
+#[test]
+fn stops_escalate_and_end_the_pool_once() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Stop(Stop::Drain)).expect(&[drain(10), drain(11)]);
+    pool.at(10).tell(Event::Stop(Stop::Drain)).tell(Event::Restart).tell(Event::Scale { workers: 5 }).expect(&[]);
+    assert_eq!(pool.deadline(), Some(25 * SECOND));
+    pool.tell(Event::Stop(Stop::Quick)).expect(&[quit(10), quit(11)]);
+    pool.at(20).tell(Event::Stop(Stop::Drain)).expect(&[]);
+    pool.at(SECOND + 10).tell(Event::Tick);
+    pool.expect(&[kill(10, KillReason::QuickTimeout), kill(11, KillReason::QuickTimeout)]);
+    pool.tell(Event::Stop(Stop::Force)).tell(exited(10, 9)).expect(&[]);
+    pool.tell(exited(11, 9)).expect(&[STOPPED]);
+    assert_eq!(pool.deadline(), None);
+    for event in [Event::Stop(Stop::Force), Event::Tick, Event::Restart, exited(11, 9), spawned(0, 12)] {
+        pool.tell(event).expect(&[]);
+    }
+}
+
+#[test]
+fn a_stop_reaches_a_fork_in_flight() {
+    let cases = [
+        (Stop::Drain, drain(10), 25 * SECOND, KillReason::DrainTimeout),
+        (Stop::Quick, quit(10), SECOND, KillReason::QuickTimeout),
+    ];
+    for (stop, told, time_out, reason) in cases {
+        let mut pool = Pool::new(2);
+        pool.expect(&[spawn(0, 1)]);
+        pool.tell(Event::Stop(stop)).at(100).expect(&[]);
+        pool.tell(spawned(0, 10)).expect(&[told]);
+        assert_eq!(pool.deadline(), Some(100 + time_out));
+        pool.at(100 + time_out).tell(Event::Tick).expect(&[kill(10, reason)]);
+        pool.tell(exited(10, 9)).expect(&[STOPPED]);
+    }
+    let mut pool = Pool::new(2);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(Event::Stop(Stop::Force)).tell(spawned(0, 10)).expect(&[kill(10, KillReason::Forced)]);
+    let mut pool = Pool::new(2);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(Event::Stop(Stop::Drain)).tell(Event::SpawnFailed { slot: 0 }).expect(&[STOPPED]);
+    let mut pool = Pool::new(2);
+    pool.tell(Event::Stop(Stop::Drain)).expect(&[STOPPED]);
+}
+
+#[test]
+fn a_stop_ends_a_restart() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Restart).tell(Event::Restart).effects();
+    pool.tell(spawned(0, 20)).tell(Event::Stop(Stop::Drain)).expect(&[drain(10), drain(20), drain(11)]);
+    for pid in [20, 10] {
+        pool.tell(exited(pid, 1)).expect(&[]);
+    }
+    pool.tell(exited(11, 1)).expect(&[STOPPED]);
+}
+
+#[test]
+fn queued_effects_die_with_their_process() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Stop(Stop::Drain)).tell(Event::Stop(Stop::Quick)).tell(Event::Stop(Stop::Force));
+    pool.tell(exited(10, 0)).expect(&[drain(11), quit(11), kill(11, KillReason::Forced)]);
+}
+
+#[test]
+fn late_news_does_not_revive_a_leaving_worker() {
+    let mut pool = Pool::ready(1);
+    pool.tell(Event::Scale { workers: 2 }).effects();
+    pool.tell(spawned(1, 11)).tell(Event::Scale { workers: 1 }).effects();
+    pool.tell(listening(11)).tell(ready(11)).expect(&[]);
+    assert_eq!(pool.stage(11), Some(Stage::Draining));
+    // It may still be what the program's fate hangs on: it does not count as a first ready worker.
+    let mut pool = Pool::new(1);
+    pool.effects();
+    pool.tell(spawned(0, 10)).at(60 * SECOND).tell(Event::Tick).tell(ready(10));
+    pool.effects();
+    pool.tell(exited(10, 9)).expect(&[boot_failed(Failure::Kill(KillReason::BootTimeout))]);
+}
+
+#[test]
+fn nothing_is_due_while_all_is_well() {
+    let mut pool = Pool::ready(4);
+    assert_eq!(pool.deadline(), None);
+    pool.at(1_000_000 * SECOND).tell(Event::Tick).expect(&[]);
+    assert_eq!((pool.supervisor.ready_workers(), pool.supervisor.wanted()), (4, 4));
+}
+
+#[test]
+fn all_ready_is_said_once() {
+    let mut pool = Pool::new(1);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(spawned(0, 10)).tell(listening(10)).expect(&[]);
+    pool.tell(ready(10)).expect(&[Effect::Notice(Notice::AllReady { workers: 1 })]);
+    pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    pool.start(0, 11);
+    pool.expect(&[]);
+}
