@@ -286,8 +286,7 @@ impl Supervisor {
         if self.stopping.is_some() || id >= self.wanted {
             return;
         }
-        let was_ready = process.stage == Stage::Ready;
-        let was_stable = was_ready && now.since(process.since) >= self.policy.stable;
+        let was_stable = process.stage == Stage::Ready && now.since(process.since) >= self.policy.stable;
         if was_stable {
             slot.failures = 0;
             slot.start_at = now;
@@ -305,8 +304,9 @@ impl Supervisor {
                 self.notice(Notice::BackingOff { slot: id, delay, failures });
             }
         }
+        // The turn passes on when the slot's fresh worker is ready: one that fails in its turn never was.
         let in_turn = self.restart.as_ref().is_some_and(|restart| restart.slot == id);
-        if in_turn && !process.stale && !was_ready {
+        if in_turn && !process.stale {
             self.end_restart(Notice::RestartAborted { slot: id, reason });
         }
         if !self.ever_ready && self.slots.range(..self.wanted).all(|(_, slot)| slot.failures > 0) {

@@ -42,7 +42,10 @@ fn histories() {
 fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
     let mut world = World::new(seed, trace);
     for _ in 0..STEPS {
-        world.step();
+        match world.mood {
+            Mood::CrashLoop => _ = world.turn(),
+            Mood::Peace | Mood::Anything => world.step(),
+        }
     }
     world.troubled = false;
     world.settle();
@@ -166,9 +169,7 @@ impl World {
     /// One thing happens, whichever: an effect, a deed, a command, a tick, or time passes.
     fn step(&mut self) {
         match self.random.next() % 16 {
-            0..6 => {
-                self.perform();
-            }
+            0..6 => _ = self.perform(),
             6..11 => self.one_deed(),
             11 if self.mood == Mood::Anything => self.command(),
             // A tick before the rest of the news makes a worker late that is not: an unlucky parent, but a possible one.
@@ -179,20 +180,27 @@ impl World {
         }
     }
 
-    /// Lets everything happen that will happen by itself, the parent doing its work at once.
+    /// Lets everything happen that will happen by itself.
     fn settle(&mut self) {
         let end = self.now + 100 * SECOND;
-        loop {
-            while self.perform() {}
-            if self.due_deeds().next().is_some() {
-                self.one_deed();
-            } else if self.supervisor.deadline().is_some_and(|at| at.as_millis() <= self.now) {
-                self.tell(Event::Tick);
-            } else if !self.wait_for_next() {
-                return;
-            }
+        while self.turn() {
             assert!(self.now < end, "it comes to rest");
         }
+    }
+
+    /// What a prompt parent does next; false when nothing will happen any more.
+    fn turn(&mut self) -> bool {
+        if self.perform() {
+            return true;
+        }
+        if self.due_deeds().next().is_some() {
+            self.one_deed();
+        } else if self.supervisor.deadline().is_some_and(|at| at.as_millis() <= self.now) {
+            self.tell(Event::Tick);
+        } else {
+            return self.wait_for_next();
+        }
+        true
     }
 
     /// Nothing is due and nothing will happen by itself: is what is what should be?
@@ -326,7 +334,7 @@ impl World {
     /// A worker's whole life, unless it is told something.
     fn invent(&mut self, slot: SlotId, generation: u64) -> Worker {
         let listens = self.now + self.below(20);
-        let ready = listens + self.below(500);
+        let ready = listens + if self.mood == Mood::CrashLoop { self.below(20) } else { self.below(500) };
         let mut deeds = vec![(listens, Deed::Listen), (ready, Deed::Ready)];
         let exit = self.pick(&[
             Exit::Code(0),
@@ -341,7 +349,10 @@ impl World {
                 2..5 => deeds.push((self.now + self.below(3 * SECOND), Deed::Exit(exit))),
                 _ => {}
             },
-            Mood::CrashLoop if self.troubled => deeds.push((self.now + self.below(600), Deed::Exit(exit))),
+            // Sooner or later than ready, but not than stable.
+            Mood::CrashLoop if self.troubled => {
+                deeds.push((self.now + self.below(ready - self.now + 100), Deed::Exit(exit)))
+            }
             _ => {}
         }
         let deaf = self.troubled && self.mood == Mood::Anything;

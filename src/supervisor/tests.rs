@@ -247,6 +247,28 @@ fn a_first_start_that_dies_lets_the_next_slot_go_first() {
 }
 
 #[test]
+fn a_first_start_that_hangs_lets_the_next_slot_go_first() {
+    let mut pool = Pool::new(2);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(spawned(0, 10)).at(60 * SECOND).tell(Event::Tick);
+    pool.expect(&[kill(10, KillReason::BootTimeout), spawn(1, 1)]);
+    // Being ready when it is too late is not to have been ready.
+    pool.tell(spawned(1, 11)).tell(ready(10)).tell(exited(10, 9)).tell(exited(11, 1));
+    pool.expect(&[boot_failed(EXIT_1)]);
+}
+
+#[test]
+fn a_first_start_that_keeps_dying_backs_off() {
+    let mut pool = Pool::new(2);
+    pool.boot(0..1, 10);
+    pool.tell(spawned(1, 11)).tell(exited(11, 1)).expect(&[spawn(1, 2)]);
+    pool.tell(spawned(1, 12)).tell(exited(12, 1));
+    assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { slot: 1, failures: 2, .. })]));
+    pool.at(49).tell(Event::Tick).expect(&[]);
+    pool.at(100).tell(Event::Tick).expect(&[spawn(1, 3)]);
+}
+
+#[test]
 fn a_respawn_takes_no_turn() {
     let mut pool = Pool::new(2);
     pool.boot(0..1, 10);
@@ -313,6 +335,16 @@ fn a_worker_that_recycles_itself_is_replaced_at_once_every_time() {
         pool.start(0, pid + 1);
         pool.expect(&[]);
     }
+}
+
+#[test]
+fn a_worker_that_recycles_itself_does_not_wait_for_an_older_failure() {
+    let mut pool = Pool::ready(1);
+    pool.supervisor.slots.get_mut(&0).expect("it is wanted").failures = 9;
+    pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
+    // The old worker's failure asks for seconds of backoff, but its replacement is there.
+    pool.tell(spawned(0, 20)).tell(exited(10, 1)).tell(ready(20)).effects();
+    pool.at(SECOND).tell(exited(20, 0)).expect(&[spawn(0, 3)]);
 }
 
 #[test]
@@ -395,7 +427,11 @@ fn the_pool_gives_up_when_every_slot_failed_and_none_was_ever_ready() {
     pool.tell(spawned(0, 11)).tell(spawned(2, 12)).expect(&[]);
     // The last slot's first failure decides; what lives is told to go, and only then is it over.
     pool.tell(exited(12, 1)).expect(&[quit(11)]);
-    pool.tell(Event::Restart).tell(Event::Scale { workers: 9 }).tell(ready(11)).expect(&[]);
+    pool.tell(Event::Restart)
+        .tell(Event::Scale { workers: 9 })
+        .tell(ready(11))
+        .tell(Event::Stop(Stop::Drain))
+        .expect(&[]);
     pool.tell(exited(11, 0)).expect(&[boot_failed(EXIT_1)]);
     assert_eq!(pool.deadline(), None);
 }
@@ -612,6 +648,10 @@ fn a_stop_reaches_a_fork_in_flight() {
         pool.at(100 + time_out).tell(Event::Tick).expect(&[kill(10, reason)]);
         pool.tell(exited(10, 9)).expect(&[STOPPED]);
     }
+    // The firmest stop counts, not the latest.
+    let mut pool = Pool::new(2);
+    pool.expect(&[spawn(0, 1)]);
+    pool.tell(Event::Stop(Stop::Quick)).tell(Event::Stop(Stop::Drain)).tell(spawned(0, 10)).expect(&[quit(10)]);
     let mut pool = Pool::new(2);
     pool.expect(&[spawn(0, 1)]);
     pool.tell(Event::Stop(Stop::Force)).tell(spawned(0, 10)).expect(&[kill(10, KillReason::Forced)]);
@@ -647,12 +687,16 @@ fn late_news_does_not_revive_a_leaving_worker() {
     pool.tell(spawned(1, 11)).tell(Event::Scale { workers: 1 }).effects();
     pool.tell(listening(11)).tell(ready(11)).expect(&[]);
     assert_eq!(pool.stage(11), Some(Stage::Draining));
-    // It may still be what the program's fate hangs on: it does not count as a first ready worker.
-    let mut pool = Pool::new(1);
-    pool.effects();
-    pool.tell(spawned(0, 10)).at(60 * SECOND).tell(Event::Tick).tell(ready(10));
-    pool.effects();
-    pool.tell(exited(10, 9)).expect(&[boot_failed(Failure::Kill(KillReason::BootTimeout))]);
+}
+
+#[test]
+fn a_pid_names_one_process() {
+    let mut pool = Pool::ready(1);
+    pool.tell(Event::Scale { workers: 2 }).effects();
+    pool.tell(spawned(1, 10)).tell(listening(10)).tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    assert_eq!(pool.stage(10), None);
+    pool.tell(spawned(1, 10));
+    assert_eq!(pool.stage(10), Some(Stage::Starting), "a reaped process's pid may be used again");
 }
 
 #[test]
