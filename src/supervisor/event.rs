@@ -6,8 +6,8 @@ use std::time::Duration;
 /// A place in the pool, numbered from 0.
 pub(crate) type SlotId = usize;
 
-/// The name of a process. Only a reaped process's pid can be used again, and reaping is [`Event::Exited`], so one pid is
-/// never two processes here.
+/// The name of a process. Only a reaped process's pid can be used again, and reaping is [`Event::Exited`], so one pid
+/// is never two processes here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Pid(pub(crate) i32);
 
@@ -32,8 +32,8 @@ pub(crate) enum Event {
     Scale { workers: usize },
     /// End the pool. A firmer stop may follow a softer one.
     Stop(Stop),
-    /// Time has passed. Only this judges time-outs: told last in a turn of the parent's loop, it never kills a worker whose
-    /// readiness waits to be read, not even after the machine was suspended.
+    /// Time has passed. Only this judges time-outs: told last in a turn of the parent's loop, it never kills a worker
+    /// whose readiness waits to be read, not even after the machine was suspended.
     Tick,
 }
 

@@ -1,11 +1,11 @@
 //! PURE. Decides which worker processes should run: facts in, effects out.
 //!
 //! [`Supervisor::handle`] learns one [`Event`], then compares what is with what should be and queues the difference as
-//! [`Effect`]s. It forks, waits and kills nothing, reads no clock and knows a pid only as a name: `parent.rs` performs the
-//! effects, and their results are the next events.
+//! [`Effect`]s. It forks, waits and kills nothing, reads no clock and knows a pid only as a name: `parent.rs` performs
+//! the effects, and their results are the next events.
 //!
-//! The life of a process, and what each event does to it (`·` nothing, `×` impossible: the event names a pid, and a process
-//! that is still to be forked has none):
+//! The life of a process, and what each event does to it (`·` nothing, `×` impossible: the event names a pid, and a
+//! process that is still to be forked has none):
 //!
 //! ```text
 //!              Spawned            Ready
@@ -31,11 +31,11 @@
 //!   Stop(Force)     withdrawn† K          K            K          K          ·
 //! ```
 //!
-//! K: Killing. *: an exit with code 0 after a stable time is no failure: the worker recycled itself. †: if its effect was not
-//! given out yet; else the process is told as soon as its pid is known.
+//! K: Killing. *: an exit with code 0 after a stable time is no failure: the worker recycled itself. †: if its effect
+//! was not given out yet; else the process is told as soon as its pid is known.
 //!
-//! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker that was
-//! told to leave is never one, and a slot need not wait for a killed process that will not die.
+//! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
+//! that was told to leave is never one, and a slot need not wait for a killed process that will not die.
 
 #![forbid(unsafe_code)]
 #![allow(dead_code)] // Until the parent performs the effects.

@@ -5,8 +5,8 @@ use std::time::Duration;
 /// The time limits of the pool. A time-out of zero means never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// From the fork until the worker is ready. Default 60 s: long enough for a worker that loads a large data set, short
-    /// enough that one which hangs at start is replaced while somebody is still looking.
+    /// From the fork until the worker is ready. Default 60 s: long enough for a worker that loads a large data set,
+    /// short enough that one which hangs at start is replaced while somebody is still looking.
     pub(crate) boot_timeout: Duration,
     /// From being asked to drain until being killed. Default 25 s: Kubernetes kills everything 30 s after its TERM, and
     /// the parent wants to see the end of its workers and say so.
@@ -14,13 +14,14 @@ pub(crate) struct Policy {
     /// From being asked to quit until being killed. Default 1 s: a quick stop waits for nobody, and this only lets a
     /// worker leave through its own exit.
     pub(crate) quick_timeout: Duration,
-    /// The wait before the second respawn in a row; the first is immediate. Each further one doubles it. Default 100 ms,
-    /// never zero. At that pace a crash loop costs the other workers nothing, and a passing cause is hardly noticed.
+    /// The wait before the second respawn in a row; the first is immediate. Each further one doubles it. Default 100
+    /// ms, never zero. At that pace a crash loop costs the other workers nothing, and a passing cause is hardly
+    /// noticed.
     pub(crate) backoff_first: Duration,
     /// The longest wait before a respawn. Default 5 s: once the cause is repaired, the slot serves again this soon.
     pub(crate) backoff_max: Duration,
-    /// A worker that was ready for this long forgets the failures before it. Default 1 s: longer than a worker lives that
-    /// crashes on its first requests.
+    /// A worker that was ready for this long forgets the failures before it. Default 1 s: longer than a worker lives
+    /// that crashes on its first requests.
     pub(crate) stable: Duration,
 }
 

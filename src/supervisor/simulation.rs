@@ -1,5 +1,5 @@
-//! Thousands of invented histories: workers crash, hang, stall and recycle, forks fail, commands come at any time, effects
-//! are performed late and facts are learnt between them. What must hold is checked after every step.
+//! Thousands of invented histories: workers crash, hang, stall and recycle, forks fail, commands come at any time,
+//! effects are performed late and facts are learnt between them. What must hold is checked after every step.
 //!
 //! `SEED=n cargo test simulation -- --nocapture` replays one history and prints it.
 
@@ -172,7 +172,8 @@ impl World {
             0..6 => _ = self.perform(),
             6..11 => self.one_deed(),
             11 if self.mood == Mood::Anything => self.command(),
-            // A tick before the rest of the news makes a worker late that is not: an unlucky parent, but a possible one.
+            // A tick before the rest of the news makes a worker late that is not: an unlucky parent, but a possible
+            // one.
             11 | 12 if self.mood != Mood::Peace || self.due_deeds().next().is_none() => self.tell(Event::Tick),
             // Now and then the whole machine sleeps.
             13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),

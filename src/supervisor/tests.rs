@@ -124,8 +124,9 @@ fn boot_failed(last: Failure) -> Effect {
 }
 const EXIT_1: Failure = Failure::Exit(Exit::Code(1));
 
-/// The table of the module's doc, walked cell by cell: slot 1's first process, pid 11, is in the column's stage while pid 10
-/// serves slot 0. A cell says what becomes of pid 11: its new stage, `gone`, or `·` for none; and what its slot learns.
+/// The table of the module's doc, walked cell by cell: slot 1's first process, pid 11, is in the column's stage while
+/// pid 10 serves slot 0. A cell says what becomes of pid 11: its new stage, `gone`, or `·` for none; and what its slot
+/// learns.
 #[test]
 fn every_event_in_every_stage() {
     const TABLE: &str = "
