@@ -1,3 +1,55 @@
-//! The `forkpool` binary. Uses the library's public API only.
+//! The `forkpool` binary: a pool that serves one page, configured by flags and variables. Uses the library's public API only.
 
-fn main() {}
+use std::io::Write;
+use std::process::ExitCode;
+
+use forkpool::{Error, Response};
+
+use cli::{Asked, Options};
+
+mod cli;
+
+/// Exit code of a command line, a variable or a combination of them that makes no sense.
+const USAGE: u8 = 2;
+/// Exit code of every other error.
+const FAILED: u8 = 1;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
+        Ok(Asked::Text(text)) => {
+            print(&text);
+            ExitCode::SUCCESS
+        }
+        Ok(Asked::Run(options)) => run(options),
+        Err(problem) => fail(&problem, USAGE),
+    }
+}
+
+fn run(options: Options) -> ExitCode {
+    cli::log::init(options.verbosity);
+    let result = match options.check {
+        true => options.pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
+        false => options.pool.serve(|_request| Response::text("hello world\n")),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.to_string(), exit_code(&error)),
+    }
+}
+
+fn exit_code(error: &Error) -> u8 {
+    match error.is_usage() {
+        true => USAGE,
+        false => FAILED,
+    }
+}
+
+/// A reader that goes away, as `head` does, is no error; `println!` would panic.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+fn fail(problem: &str, code: u8) -> ExitCode {
+    let _ = writeln!(std::io::stderr(), "forkpool: {problem}");
+    ExitCode::from(code)
+}

@@ -1,13 +1,22 @@
 //! What a pool is told to be, and its checks: contradictions are errors here, so that later code has none to handle.
 
-use std::path::PathBuf;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::unistd::{eaccess, AccessFlags};
+
+use crate::credentials::Credentials;
+use crate::error::{Error, Result};
 use crate::http::Limits;
 
 mod address;
+mod settings;
+mod values;
+mod workers;
 
 pub(crate) use address::Address;
+pub use settings::{settings, Setting};
 
 /// A pool's whole configuration.
 #[derive(Clone, Debug)]
@@ -20,11 +29,11 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     /// Permission bits of Unix sockets.
     pub(crate) unix_mode: u32,
-    /// How long a worker told to leave may finish what it has.
+    /// How long a worker told to leave may finish what it has; zero is for ever, as for every time-out.
     pub(crate) drain_timeout: Duration,
     /// How long a worker may take from fork to ready.
     pub(crate) boot_timeout: Duration,
-    /// How long a worker may be busy without progress before it is replaced; zero is never.
+    /// How long a worker may be busy without progress before it is replaced.
     pub(crate) stall_timeout: Duration,
     /// User and group the workers run as.
     pub(crate) user: Option<String>,
@@ -40,7 +49,7 @@ pub(crate) struct ServerConfig {
     pub(crate) limits: Limits,
     /// Requests one connection may make in a row before another has its turn.
     pub(crate) max_pipelined: usize,
-    /// Open connections per worker; at the limit it leaves new ones to the others.
+    /// Open connections per worker; at the limit it leaves new ones to the others. Zero is no limit.
     pub(crate) max_connections: usize,
     /// Bytes of answers kept for a client that does not read; beyond it the client is not read either.
     pub(crate) max_output: usize,
@@ -48,4 +57,145 @@ pub(crate) struct ServerConfig {
     pub(crate) body_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            addresses: vec![Address::Tcp(([127, 0, 0, 1], 8000).into())],
+            workers: None,
+            backlog: 1024,
+            unix_mode: 0o666,
+            drain_timeout: Duration::from_secs(30),
+            boot_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
+            user: None,
+            group: None,
+            pid_file: None,
+            server: ServerConfig {
+                limits: Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 },
+                max_pipelined: 64,
+                max_connections: 0,
+                max_output: 256 << 10,
+                head_timeout: Duration::from_secs(10),
+                body_timeout: Duration::from_secs(30),
+                idle_timeout: Duration::from_secs(75),
+                write_timeout: Duration::from_secs(30),
+            },
+        }
+    }
+}
+
+impl Config {
+    /// The most workers: what a classic BPF program and one page of scoreboard rows can still be asked to hold.
+    pub(crate) const WORKERS_MAX: usize = 1024;
+    /// The shortest limit of a request's head that an ordinary browser's fits in with luck; less is a mistake of unit.
+    const HEAD_MIN: usize = 256;
+    /// Every worker's read buffer is longer by the limit.
+    const HEAD_MAX: usize = 1 << 20;
+    /// What the codec has room for on its stack.
+    const FIELDS_MAX: usize = 128;
+    /// Per connection; more is a mistake of unit.
+    const OUTPUT_MAX: usize = 1 << 30;
+
+    /// Refuses what does not make sense, alone or together. Opens, binds and writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] names the setting, [`Error::File`] the pid file.
+    pub(crate) fn check(&self) -> Result<()> {
+        for setting in settings() {
+            setting.check(self).map_err(|problem| Error::config(setting.name(), problem))?;
+        }
+        self.check_addresses()?;
+        let limits = &self.server.limits;
+        if limits.target > limits.head {
+            let (target, head) = (limits.target, limits.head);
+            let problem = format!("{target} bytes do not fit in max-head ({head}); lower max-target or raise max-head");
+            return Err(Error::config("max-target", problem));
+        }
+        Credentials::look_up(self.user.as_deref(), self.group.as_deref())?;
+        self.pid_file.as_deref().map_or(Ok(()), check_pid_file)
+    }
+
+    fn check_addresses(&self) -> Result<()> {
+        for (index, address) in self.addresses.iter().enumerate() {
+            let earlier = &self.addresses[..index];
+            if earlier.contains(address) && address.covers(address) {
+                return Err(Error::config("listen", format!("{address} is given twice; leave one out")));
+            }
+            if let Some(other) = earlier.iter().find(|other| other.covers(address) || address.covers(other)) {
+                let (wide, narrow) = if other.covers(address) { (other, address) } else { (address, other) };
+                let problem = format!("{wide} already takes the connections to {narrow}; leave one out");
+                return Err(Error::config("listen", problem));
+            }
+            if matches!((address, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {
+                return Err(Error::config("pid-file", format!("is also the path of {address}; choose another")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether the pid file could be written, without writing it: `--check` must not touch a running pool's file.
+fn check_pid_file(path: &Path) -> Result<()> {
+    let directory = match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => directory,
+        _ => Path::new("."),
+    };
+    let shown = directory.display();
+    let problem = if path.is_dir() {
+        "it is a directory; add the file's name".to_owned()
+    } else if !directory.is_dir() {
+        format!("the directory {shown} does not exist; create it or choose another")
+    } else if let Err(errno) = eaccess(directory, AccessFlags::W_OK | AccessFlags::X_OK) {
+        format!("the directory {shown} is not writable: {}; choose another or change its owner", errno.desc())
+    } else {
+        return Ok(());
+    };
+    let source = io::Error::new(ErrorKind::InvalidInput, problem);
+    Err(Error::File { path: path.display().to_string(), action: "write the pid file", source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        Config::default().check().expect("valid");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        for (said, message) in [
+            (&[("listen", "127.0.0.1:1 127.0.0.1:1")][..], "listen: 127.0.0.1:1 is given twice"),
+            (&[("listen", "unix:/a,unix:/a")], "listen: unix:/a is given twice"),
+            (&[("listen", "127.0.0.1:1,:1")], "listen: :1 already takes the connections to 127.0.0.1:1"),
+            (&[("listen", "0.0.0.0:1,127.0.0.1:1")], "listen: 0.0.0.0:1 already takes the connections to 127.0.0.1:1"),
+            (&[("max-target", "8k"), ("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
+            (&[("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
+            (&[("listen", "unix:/a/b"), ("pid-file", "/a/b")], "pid-file: is also the path of unix:/a/b"),
+            (&[("pid-file", "/nowhere/x.pid")], "the directory /nowhere does not exist"),
+            (&[("pid-file", "/")], "it is a directory"),
+        ] {
+            let mut config = Config::default();
+            for (name, value) in said {
+                let setting = Setting::named(name).expect("a setting");
+                setting.apply(&mut config, value).expect("valid alone");
+            }
+            let error = config.check().expect_err(message).to_string();
+            assert!(error.contains(message), "{said:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn what_only_looks_like_a_contradiction_is_accepted() {
+        for listen in ["127.0.0.1:0,127.0.0.1:0", ":0,:0", "[::]:1,0.0.0.0:1", "127.0.0.1:1,127.0.0.2:1", "unix:/a,:1"]
+        {
+            let mut config = Config::default();
+            Setting::named("listen").expect("a setting").apply(&mut config, listen).expect("valid alone");
+            assert!(config.check().is_ok(), "{listen}");
+        }
+    }
 }

@@ -1,0 +1,386 @@
+//! How a program says what its pool is to be.
+
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::{settings, Address, Config, Setting};
+use crate::error::{Error, Result};
+use crate::http::{Request, Response};
+use crate::pool;
+use crate::worker::Worker;
+
+/// A pool of worker processes. It is made by [`Pool::bind`] and lives inside [`Builder::serve`] or [`Builder::run`].
+#[derive(Debug)]
+pub enum Pool {}
+
+impl Pool {
+    /// Begins a pool that listens on `address`; see [`Builder::bind`] for its forms.
+    pub fn bind(address: impl Display) -> Builder {
+        let config = Config { addresses: Vec::new(), ..Config::default() };
+        Builder { config, mistakes: Vec::new() }.bind(address)
+    }
+}
+
+/// What a pool is to be. Methods replace what was said before, but for [`bind`](Builder::bind), which adds.
+///
+/// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and [`check`](Builder::check), unless
+/// a later call replaces it. Every time-out can be [`Duration::ZERO`], which is never, and otherwise is 1 ms to 24 h.
+#[derive(Debug)]
+#[must_use = "a builder starts nothing before `serve` or `run`"]
+pub struct Builder {
+    config: Config,
+    mistakes: Vec<Mistake>,
+}
+
+/// Something said that cannot be understood, kept for the end of the chain.
+#[derive(Debug)]
+struct Mistake {
+    /// The setting's name: what is said about it later takes the mistake back.
+    name: String,
+    /// As the user wrote it.
+    written: String,
+    problem: String,
+}
+
+impl Builder {
+    /// Listens on `address` too: `127.0.0.1:8000`, `[::1]:8000`, `:8000` (every interface, IPv6 and IPv4), `localhost:8000`
+    /// (127.0.0.1), `unix:/run/app.sock`. Port 0 is a free port, one for all workers. Host names are not looked up.
+    pub fn bind(mut self, address: impl Display) -> Builder {
+        let address = address.to_string();
+        match address.parse::<Address>() {
+            Ok(address) => self.config.addresses.push(address),
+            Err(problem) => self.mistaken("listen", quoted("listen", &address), problem),
+        }
+        self
+    }
+
+    /// Permission bits of Unix sockets. Default `0o666`: every local user may connect, as to a port on 127.0.0.1, whatever
+    /// user the proxy in front runs as. The umask does not apply; a directory of its own restricts further.
+    pub fn unix_mode(self, mode: u32) -> Builder {
+        self.put("unix-mode", |config| config.unix_mode = mode)
+    }
+
+    /// Connections that may wait in a worker's queue to be accepted. Default 1024; the kernel caps it at
+    /// `net.core.somaxconn` (listen(2)).
+    pub fn backlog(self, connections: u32) -> Builder {
+        self.put("backlog", |config| config.backlog = connections)
+    }
+
+    /// Worker processes, 1 to 1024. Default: one for each CPU that affinity (sched_getaffinity(2)) and the cgroup's CPU quota
+    /// leave, which is also said by `set("workers", "auto")`.
+    pub fn workers(self, count: usize) -> Builder {
+        self.put("workers", |config| config.workers = Some(count))
+    }
+
+    /// How long a worker told to stop may finish its requests before it is killed. Default 30 s.
+    pub fn drain_timeout(self, timeout: Duration) -> Builder {
+        self.put("drain-timeout", |config| config.drain_timeout = timeout)
+    }
+
+    /// How long a worker may take from its fork until it is ready, before it is replaced. Default 60 s, as some load much data.
+    pub fn boot_timeout(self, timeout: Duration) -> Builder {
+        self.put("boot-timeout", |config| config.boot_timeout = timeout)
+    }
+
+    /// How long a worker may be busy with one request before it counts as hung and is replaced. Default 60 s; at least 100 ms.
+    /// It watches workers that run [`Worker::serve`].
+    pub fn stall_timeout(self, timeout: Duration) -> Builder {
+        self.put("stall-timeout", |config| config.stall_timeout = timeout)
+    }
+
+    /// User that workers become once they listen, by name or number; only root can. Default: nobody else.
+    pub fn user(self, user: impl Into<String>) -> Builder {
+        self.put("user", |config| config.user = Some(user.into()))
+    }
+
+    /// Group that workers become, by name or number; only root can. Default: the user's own.
+    pub fn group(self, group: impl Into<String>) -> Builder {
+        self.put("group", |config| config.group = Some(group.into()))
+    }
+
+    /// File for the parent's process id, written once the addresses are bound and removed at the end. Default: none.
+    pub fn pid_file(self, path: impl Into<PathBuf>) -> Builder {
+        self.put("pid-file", |config| config.pid_file = Some(path.into()))
+    }
+
+    /// Bytes of the longest request target; beyond it 414. Default 8 KiB: RFC 9112 section 3 asks for at least 8000 bytes.
+    pub fn max_target(self, bytes: usize) -> Builder {
+        self.put("max-target", |config| config.server.limits.target = bytes)
+    }
+
+    /// Bytes of the longest request head, from the method to the empty line; beyond it 431. Default 16 KiB.
+    pub fn max_head(self, bytes: usize) -> Builder {
+        self.put("max-head", |config| config.server.limits.head = bytes)
+    }
+
+    /// Most header fields of a request, 1 to 128; beyond it 431. Default 100.
+    pub fn max_fields(self, count: usize) -> Builder {
+        self.put("max-fields", |config| config.server.limits.fields = count)
+    }
+
+    /// Bytes of the longest request body, which is held in memory; beyond it 413. Default 1 MiB; zero refuses bodies.
+    pub fn max_body(self, bytes: usize) -> Builder {
+        self.put("max-body", |config| config.server.limits.body = bytes)
+    }
+
+    /// Requests on one connection before it is closed, so that clients spread anew. Default 0, no limit.
+    pub fn max_requests_per_connection(self, count: u64) -> Builder {
+        self.put("max-requests-per-connection", |config| config.server.limits.requests = count)
+    }
+
+    /// Requests of one connection that are answered in a row before the others have their turn. Default 64.
+    pub fn max_pipelined(self, count: usize) -> Builder {
+        self.put("max-pipelined", |config| config.server.max_pipelined = count)
+    }
+
+    /// Open connections per worker; new ones wait in its queue beyond it. Default 0, as many as descriptors allow.
+    pub fn max_connections(self, count: usize) -> Builder {
+        self.put("max-connections", |config| config.server.max_connections = count)
+    }
+
+    /// Bytes of answers held for a client that does not read them, before it is not read from either. Default 256 KiB.
+    pub fn max_output(self, bytes: usize) -> Builder {
+        self.put("max-output", |config| config.server.max_output = bytes)
+    }
+
+    /// How long a client may take to send a whole request head. Default 10 s.
+    pub fn head_timeout(self, timeout: Duration) -> Builder {
+        self.put("head-timeout", |config| config.server.head_timeout = timeout)
+    }
+
+    /// How long a client may pause while it sends a body. Default 30 s.
+    pub fn body_timeout(self, timeout: Duration) -> Builder {
+        self.put("body-timeout", |config| config.server.body_timeout = timeout)
+    }
+
+    /// How long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies, so that they
+    /// close first.
+    pub fn idle_timeout(self, timeout: Duration) -> Builder {
+        self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
+    }
+
+    /// How long a client may take nothing of an answer that waits for it. Default 30 s.
+    pub fn write_timeout(self, timeout: Duration) -> Builder {
+        self.put("write-timeout", |config| config.server.write_timeout = timeout)
+    }
+
+    /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of [`settings`], and
+    /// `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
+    ///
+    /// Those set replace what was said so far; an empty one counts as unset. `PORT` listens on that port of every interface.
+    pub fn env(self) -> Builder {
+        self.env_from(&|name| std::env::var_os(name))
+    }
+
+    fn env_from(mut self, source: &dyn Fn(&str) -> Option<OsString>) -> Builder {
+        for setting in settings() {
+            let Some((variable, value, prefix)) = setting.variable_set(source) else { continue };
+            let written = quoted(&variable, &value.to_string_lossy());
+            match value.into_string() {
+                Ok(value) => self.assign(setting, written, &format!("{prefix}{value}")),
+                Err(_) => self.mistaken(setting.name(), written, "is not valid UTF-8".into()),
+            }
+        }
+        self
+    }
+
+    /// Sets any of [`settings`] by its name (`drain-timeout`; leading dashes are allowed) and from text, as the binary does
+    /// with its flags: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` takes a list and replaces all
+    /// addresses given before.
+    pub fn set(mut self, name: &str, value: &str) -> Builder {
+        match Setting::named(name.strip_prefix("--").unwrap_or(name)) {
+            Some(setting) => self.assign(setting, quoted(name, value), value),
+            None => self.mistaken(name, quoted(name, value), "there is no such setting".into()),
+        }
+        self
+    }
+
+    /// Whether all that was said makes sense, without opening, binding or writing anything. The answer is one line for people.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Builder::run), but for what only starting can tell.
+    pub fn check(&self) -> Result<String> {
+        if let Some(mistake) = self.mistakes.first() {
+            return Err(Error::config(&mistake.written, &mistake.problem));
+        }
+        self.config.check()?;
+        let addresses: Vec<String> = self.config.addresses.iter().map(Address::to_string).collect();
+        let (_, workers) = self.config.worker_count();
+        Ok(format!("listens on {}, {workers}", addresses.join(", ")))
+    }
+
+    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests, in the workers;
+    /// see [`Worker::serve`].
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Builder::run).
+    pub fn serve(self, handler: impl FnMut(&Request<'_>) -> Response) -> Result<()> {
+        self.run(|worker| worker.serve(handler))
+    }
+
+    /// Runs the pool until it is asked to stop. Each worker runs `main` once, and ends with it.
+    ///
+    /// `main` is called in the worker, after the fork, and never in this process; it may borrow from the caller and need not
+    /// be `Send`. A worker whose `main` returns before it was told to finish, or returns an error, is replaced. This returns
+    /// in the parent alone.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Config`] for a setting that makes no sense, [`Error::Threads`] when another thread runs, [`Error::Bind`] for an
+    /// address that cannot be had, [`Error::File`] for the pid file, [`Error::Boot`] when no worker could start.
+    pub fn run<E>(self, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
+    where
+        E: Into<Box<dyn StdError>>,
+    {
+        self.check()?;
+        pool::run(self.config, main)
+    }
+
+    fn put(mut self, name: &'static str, change: impl FnOnce(&mut Config)) -> Builder {
+        self.mistakes.retain(|mistake| mistake.name != name);
+        change(&mut self.config);
+        self
+    }
+
+    fn assign(&mut self, setting: &Setting, written: String, value: &str) {
+        self.mistakes.retain(|mistake| mistake.name != setting.name());
+        if let Err(problem) = setting.apply(&mut self.config, value) {
+            self.mistaken(setting.name(), written, problem);
+        }
+    }
+
+    fn mistaken(&mut self, name: &str, written: String, problem: String) {
+        self.mistakes.push(Mistake { name: name.to_owned(), written, problem });
+    }
+}
+
+/// A setting and its value as the user wrote them, on one line whatever is in them.
+fn quoted(name: &str, value: &str) -> String {
+    let separator = if name.starts_with("--") { ' ' } else { '=' };
+    format!("{}{separator}{}", name.escape_debug(), value.escape_debug())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn methods_and_names_set_the_same() {
+        const SEVEN: Duration = Duration::from_secs(7);
+        type Method = fn(Builder) -> Builder;
+        let methods: &[(&str, &str, Method)] = &[
+            ("listen", "127.0.0.1:7", |_| Pool::bind("127.0.0.1:7")),
+            ("unix-mode", "0600", |pool| pool.unix_mode(0o600)),
+            ("backlog", "7", |pool| pool.backlog(7)),
+            ("workers", "7", |pool| pool.workers(7)),
+            ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
+            ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
+            ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),
+            ("max-target", "777", |pool| pool.max_target(777)),
+            ("max-head", "777", |pool| pool.max_head(777)),
+            ("max-fields", "7", |pool| pool.max_fields(7)),
+            ("max-body", "777", |pool| pool.max_body(777)),
+            ("max-requests-per-connection", "7", |pool| pool.max_requests_per_connection(7)),
+            ("max-pipelined", "7", |pool| pool.max_pipelined(7)),
+            ("max-connections", "7", |pool| pool.max_connections(7)),
+            ("max-output", "777", |pool| pool.max_output(777)),
+            ("head-timeout", "7s", |pool| pool.head_timeout(SEVEN)),
+            ("body-timeout", "7s", |pool| pool.body_timeout(SEVEN)),
+            ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
+            ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
+            ("user", "www", |pool| pool.user("www")),
+            ("group", "www", |pool| pool.group("www")),
+            ("pid-file", "x.pid", |pool| pool.pid_file("x.pid")),
+        ];
+        let names: Vec<&str> = methods.iter().map(|(name, ..)| *name).collect();
+        assert_eq!(names, settings().map(Setting::name).collect::<Vec<_>>());
+        for (name, value, method) in methods {
+            let by_method = method(Pool::bind(":1"));
+            let by_name = Pool::bind(":1").set(name, value);
+            let by_flag = Pool::bind(":1").set(&format!("--{name}"), value);
+            assert_eq!(format!("{by_method:?}"), format!("{by_name:?}"));
+            assert_eq!(format!("{by_method:?}"), format!("{by_flag:?}"));
+            assert_ne!(format!("{by_method:?}"), format!("{:?}", Pool::bind(":1")));
+        }
+    }
+
+    #[test]
+    fn every_variable_replaces_what_was_said_and_later_calls_replace_it() {
+        for setting in settings() {
+            let value = setting.another_value();
+            let by_variable = Pool::bind(":1").env_from(&|name| (name == setting.variable()).then(|| value.into()));
+            let by_name = Pool::bind(":1").set(setting.name(), value);
+            assert_eq!(format!("{by_variable:?}"), format!("{by_name:?}"));
+            let Some(default) = setting.default() else { continue };
+            let later = by_variable.set(setting.name(), default);
+            assert_eq!(format!("{later:?}"), format!("{:?}", Pool::bind(":1").set(setting.name(), default)));
+        }
+    }
+
+    #[test]
+    fn variables_of_other_programs_are_read() {
+        for (variables, addresses, workers) in [
+            (&[("PORT", "9")][..], ":9", None),
+            (&[("PORT", "9"), ("FORKPOOL_LISTEN", "127.0.0.1:7")], "127.0.0.1:7", None),
+            (&[("FORKPOOL_LISTEN", "127.0.0.1:7, [::1]:7 unix:/x")], "127.0.0.1:7 [::1]:7 unix:/x", None),
+            (&[("WEB_CONCURRENCY", "3")], ":1", Some(3)),
+            (&[("WEB_CONCURRENCY", "3"), ("CLUSTER_WORKERS", "2")], ":1", Some(2)),
+            (&[("WEB_CONCURRENCY", "none"), ("FORKPOOL_WORKERS", "2")], ":1", Some(2)),
+            (&[("WEB_CONCURRENCY", "3"), ("FORKPOOL_WORKERS", "auto")], ":1", None),
+            (&[("PORT", ""), ("CLUSTER_WORKERS", ""), ("FORKPOOL_WORKERS", "")], ":1", None),
+        ] {
+            let builder = Pool::bind(":1").env_from(&source(variables));
+            builder.check().expect("valid");
+            let listens: Vec<_> = builder.config.addresses.iter().map(Address::to_string).collect();
+            assert_eq!((listens.join(" ").as_str(), builder.config.workers), (addresses, workers), "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_reported_as_it_was_written() {
+        for (builder, message) in [
+            (Pool::bind("8000"), "listen=8000: is only a port; write :8000"),
+            (Pool::bind(":1").bind("x"), "listen=x: needs a port"),
+            (Pool::bind(":1").env_from(&source(&[("FORKPOOL_WORKERS", "0")])), "FORKPOOL_WORKERS=0: must be 1 to 1024"),
+            (Pool::bind(":1").env_from(&source(&[("WEB_CONCURRENCY", "x")])), "WEB_CONCURRENCY=x: must be 1 to 1024"),
+            (Pool::bind(":1").env_from(&source(&[("PORT", "http")])), "PORT=http: :http the port must be"),
+            (Pool::bind(":1").set("--workers", "0"), "--workers 0: must be 1 to 1024"),
+            (Pool::bind(":1").set("workers", "a\nb"), "workers=a\\nb: must be 1 to 1024"),
+            (Pool::bind(":1").set("wrokers", "1"), "wrokers=1: there is no such setting"),
+            (Pool::bind(":1").workers(0), "workers: must be 1 to 1024"),
+            (Pool::bind(":1").stall_timeout(Duration::from_millis(1)), "stall-timeout: must be 100ms"),
+        ] {
+            let error = builder.check().expect_err(message);
+            assert!(error.is_usage());
+            assert!(error.to_string().starts_with(message), "{error}");
+        }
+        let latin1 = |name: &str| (name == "FORKPOOL_USER").then(|| OsString::from_vec(vec![0xe9]));
+        let error = Pool::bind(":1").env_from(&latin1).check().expect_err("no UTF-8");
+        assert!(error.to_string().ends_with("is not valid UTF-8"), "{error}");
+    }
+
+    #[test]
+    fn what_is_said_later_takes_a_mistake_back() {
+        let bad = || Pool::bind("x").set("workers", "0").set("nothing", "1");
+        assert_eq!(bad().mistakes.len(), 3);
+        let good = bad().set("listen", ":1").workers(1);
+        assert_eq!(good.mistakes.len(), 1);
+    }
+
+    #[test]
+    fn the_check_says_what_it_has_checked() {
+        let line = Pool::bind(":1").bind("unix:/x").workers(2).check().expect("valid");
+        assert_eq!(line, "listens on :1, unix:/x, 2 workers: as configured");
+    }
+
+    fn source<'a>(variables: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+        |name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+    }
+}

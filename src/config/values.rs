@@ -1,0 +1,195 @@
+//! PURE. Values as people write them: durations, sizes, numbers, permission bits. What is wrong is said as `must be …`.
+#![forbid(unsafe_code)]
+
+use std::fmt::Debug;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// `30` and `30s`, `500ms`, `2m`, `1h`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let problem = || "must be a duration: seconds, or a number with a unit as in 500ms, 30s, 2m, 1h".to_owned();
+    let (number, unit) = split_unit(text);
+    let number: u64 = number.parse().map_err(|_| problem())?;
+    let millis = match unit {
+        "ms" => 1,
+        "" | "s" => 1000,
+        "m" => 60 * 1000,
+        "h" => 60 * 60 * 1000,
+        _ => return Err(problem()),
+    };
+    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(problem)
+}
+
+/// `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024.
+pub(super) fn bytes(text: &str) -> Result<usize, String> {
+    let problem = || "must be a size: bytes, or a number with a unit as in 8KiB, 1MiB".to_owned();
+    let (number, unit) = split_unit(text);
+    let number: usize = number.parse().map_err(|_| problem())?;
+    let shift = match unit {
+        "" => 0,
+        "k" | "K" | "KiB" => 10,
+        "m" | "M" | "MiB" => 20,
+        "g" | "G" | "GiB" => 30,
+        _ => return Err(problem()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(problem)
+}
+
+/// A number in decimal digits, nothing else.
+pub(super) fn number<N: FromStr>(text: &str) -> Result<N, String> {
+    let (number, unit) = split_unit(text);
+    let parsed = number.parse().ok().filter(|_| unit.is_empty());
+    parsed.ok_or_else(|| "must be a whole number".into())
+}
+
+/// Permission bits in octal: `660`, `0660`, `0o660`.
+pub(super) fn mode(text: &str) -> Result<u32, String> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    let octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+    let mode = u32::from_str_radix(digits, 8).ok().filter(|_| octal);
+    mode.ok_or_else(|| "must be permission bits in octal, as in 0660".into())
+}
+
+/// A name or path: anything but nothing.
+pub(super) fn text(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("must not be empty".into()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+/// The items of a list separated by commas or blanks.
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|separator: char| separator == ',' || separator.is_whitespace()).filter(|item| !item.is_empty())
+}
+
+/// Whether `value` is in `range`.
+pub(super) fn within<V: PartialOrd + Debug>(value: V, range: RangeInclusive<V>) -> Result<(), String> {
+    match range.contains(&value) {
+        true => Ok(()),
+        false => Err(format!("must be {:?} to {:?}", range.start(), range.end())),
+    }
+}
+
+/// Whether a time-out makes sense: zero is never, less than a millisecond cannot be told from it, and more than a day is an error of unit.
+pub(super) fn timeout(value: Duration, min: Duration) -> Result<(), String> {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    match value.is_zero() || (min..=DAY).contains(&value) {
+        true => Ok(()),
+        false => Err(format!("must be {min:?} to 24h, or 0 for never")),
+    }
+}
+
+fn split_unit(text: &str) -> (&str, &str) {
+    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in [
+            ("0", Some(0)),
+            ("30", Some(30_000)),
+            ("30s", Some(30_000)),
+            ("500ms", Some(500)),
+            ("2m", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("18446744073709551615ms", Some(u64::MAX)),
+            ("18446744073709551615", None),
+            ("18446744073709551616ms", None),
+            ("", None),
+            ("s", None),
+            ("1.5s", None),
+            ("+1", None),
+            ("-1", None),
+            ("1 s", None),
+            ("1S", None),
+            ("1d", None),
+            ("1s1", None),
+        ] {
+            assert_eq!(duration(text).ok(), millis.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("8192", Some(8192)),
+            ("8k", Some(8192)),
+            ("8K", Some(8192)),
+            ("8KiB", Some(8192)),
+            ("1m", Some(1 << 20)),
+            ("1M", Some(1 << 20)),
+            ("1MiB", Some(1 << 20)),
+            ("2g", Some(2 << 30)),
+            ("2GiB", Some(2 << 30)),
+            ("99999999999GiB", None),
+            ("8kB", None),
+            ("8KB", None),
+            ("k", None),
+            ("", None),
+            ("+8", None),
+            ("8 KiB", None),
+        ] {
+            assert_eq!(bytes(text).ok(), size, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_modes() {
+        for (text, expected) in
+            [("0", Some(0)), ("12", Some(12)), ("", None), ("+1", None), ("1k", None), ("4294967296", None)]
+        {
+            assert_eq!(number::<u32>(text).ok(), expected, "{text}");
+        }
+        for (text, expected) in [
+            ("660", Some(0o660)),
+            ("0660", Some(0o660)),
+            ("0o660", Some(0o660)),
+            ("0", Some(0)),
+            ("8", None),
+            ("+7", None),
+            ("", None),
+            ("0o", None),
+            ("rw", None),
+            ("77777777777777", None),
+        ] {
+            assert_eq!(mode(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lists() {
+        for (text, items) in [
+            ("a", &["a"][..]),
+            ("a,b", &["a", "b"]),
+            ("a b", &["a", "b"]),
+            (" a, b ,\tc\n", &["a", "b", "c"]),
+            ("", &[]),
+            (" , ", &[]),
+        ] {
+            assert_eq!(list(text).collect::<Vec<_>>(), items, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_is_never_or_between_its_least_and_a_day() {
+        let least = Duration::from_millis(100);
+        for (value, good) in [
+            (Duration::ZERO, true),
+            (Duration::from_nanos(1), false),
+            (Duration::from_millis(99), false),
+            (least, true),
+            (Duration::from_secs(86_400), true),
+            (Duration::from_millis(86_400_001), false),
+            (Duration::MAX, false),
+        ] {
+            assert_eq!(timeout(value, least).is_ok(), good, "{value:?}");
+        }
+    }
+}
