@@ -261,8 +261,9 @@ impl Builder {
 
 /// A setting and its value as the user wrote them, on one line whatever is in them.
 fn quoted(name: &str, value: &str) -> String {
+    let value = if value.is_empty() { "\"\"" } else { &value.escape_debug().to_string() };
     let separator = if name.starts_with("--") { ' ' } else { '=' };
-    format!("{}{separator}{}", name.escape_debug(), value.escape_debug())
+    format!("{}{separator}{value}", name.escape_debug())
 }
 
 #[cfg(test)]
@@ -329,7 +330,7 @@ mod tests {
         for (variables, addresses, workers) in [
             (&[("PORT", "9")][..], ":9", None),
             (&[("PORT", "9"), ("FORKPOOL_LISTEN", "127.0.0.1:7")], "127.0.0.1:7", None),
-            (&[("FORKPOOL_LISTEN", "127.0.0.1:7, [::1]:7 unix:/x")], "127.0.0.1:7 [::1]:7 unix:/x", None),
+            (&[("FORKPOOL_LISTEN", "127.0.0.1:7, [::1]:7 unix:x")], "127.0.0.1:7 [::1]:7 unix:x", None),
             (&[("WEB_CONCURRENCY", "3")], ":1", Some(3)),
             (&[("WEB_CONCURRENCY", "3"), ("CLUSTER_WORKERS", "2")], ":1", Some(2)),
             (&[("WEB_CONCURRENCY", "none"), ("FORKPOOL_WORKERS", "2")], ":1", Some(2)),
@@ -350,9 +351,10 @@ mod tests {
             (Pool::bind(":1").bind("x"), "listen=x: needs a port"),
             (Pool::bind(":1").env_from(&source(&[("FORKPOOL_WORKERS", "0")])), "FORKPOOL_WORKERS=0: must be 1 to 1024"),
             (Pool::bind(":1").env_from(&source(&[("WEB_CONCURRENCY", "x")])), "WEB_CONCURRENCY=x: must be 1 to 1024"),
-            (Pool::bind(":1").env_from(&source(&[("PORT", "http")])), "PORT=http: :http the port must be"),
+            (Pool::bind(":1").env_from(&source(&[("PORT", "http")])), "PORT=http: :http needs a port from"),
             (Pool::bind(":1").set("--workers", "0"), "--workers 0: must be 1 to 1024"),
             (Pool::bind(":1").set("workers", "a\nb"), "workers=a\\nb: must be 1 to 1024"),
+            (Pool::bind(":1").set("--listen", ""), "--listen \"\": needs an address"),
             (Pool::bind(":1").set("wrokers", "1"), "wrokers=1: there is no such setting"),
             (Pool::bind(":1").workers(0), "workers: must be 1 to 1024"),
             (Pool::bind(":1").stall_timeout(Duration::from_millis(1)), "stall-timeout: must be 100ms"),
@@ -376,8 +378,8 @@ mod tests {
 
     #[test]
     fn the_check_says_what_it_has_checked() {
-        let line = Pool::bind(":1").bind("unix:/x").workers(2).check().expect("valid");
-        assert_eq!(line, "listens on :1, unix:/x, 2 workers: as configured");
+        let line = Pool::bind(":1").bind("unix:x").workers(2).check().expect("valid");
+        assert_eq!(line, "listens on :1, unix:x, 2 workers: as configured");
     }
 
     fn source<'a>(variables: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + 'a {

@@ -20,7 +20,7 @@ fn main() -> ExitCode {
             print(&text);
             ExitCode::SUCCESS
         }
-        Ok(Asked::Run(options)) => run(options),
+        Ok(Asked::Run(options)) => run(*options),
         Err(problem) => fail(&problem, USAGE),
     }
 }

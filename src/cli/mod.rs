@@ -16,7 +16,8 @@ use self::log::Verbosity;
 pub(crate) enum Asked {
     /// To print something and be done.
     Text(String),
-    Run(Options),
+    /// To run a pool, or to check it.
+    Run(Box<Options>),
 }
 
 #[derive(Debug)]
@@ -43,11 +44,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
         }
         Err(error) => return Err(one_line(&error)),
     };
-    Ok(Asked::Run(Options {
+    let options = Options {
         pool: pool(&matches),
         check: matches.get_flag(CHECK) || on(CHECK, variables)?.unwrap_or(false),
         verbosity: verbosity(&matches, variables)?,
-    }))
+    };
+    Ok(Asked::Run(Box::new(options)))
 }
 
 const CHECK: &str = "check";
@@ -140,29 +142,31 @@ fn read(name: &str, variables: Variables<'_>) -> Option<(String, String)> {
     Some((variable, value.to_string_lossy().into_owned()))
 }
 
-/// clap's error takes several lines; a log takes one.
+/// clap's error takes several lines; ours takes one.
 fn one_line(error: &clap::Error) -> String {
     let context = |kind| match error.get(kind) {
         Some(ContextValue::String(text)) => Some(text.as_str()),
         Some(ContextValue::Strings(texts)) => texts.first().map(String::as_str),
         _ => None,
     };
-    let argument = context(ContextKind::InvalidArg).unwrap_or("the command line").escape_debug();
+    let argument = context(ContextKind::InvalidArg).unwrap_or("the command line").escape_debug().to_string();
+    // As clap writes it in a usage: `--listen <ADDR>`, `--verbose...`.
+    let flag = |argument: &str| argument.split(' ').next().unwrap_or_default().trim_end_matches("...").to_owned();
     let problem = match error.kind() {
         ErrorKind::UnknownArgument => match context(ContextKind::SuggestedArg) {
             Some(suggested) => format!("{argument} is unknown; did you mean {suggested}?"),
             None => format!("{argument} is unknown"),
         },
-        ErrorKind::InvalidValue => format!("{argument} needs a value"),
+        ErrorKind::InvalidValue => format!("{} needs a value: {argument}", flag(&argument)),
         ErrorKind::TooManyValues => format!("{argument} takes no value"),
-        ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg) {
-            Some(prior) if prior != context(ContextKind::InvalidArg).unwrap_or_default() => {
-                format!("{argument} and {prior} contradict each other; leave one out")
+        ErrorKind::ArgumentConflict => match context(ContextKind::PriorArg).map(flag) {
+            Some(prior) if prior != flag(&argument) => {
+                format!("{} and {prior} contradict each other; leave one out", flag(&argument))
             }
-            _ => format!("{argument} is given twice; leave one out"),
+            _ => format!("{} is given twice; leave one out", flag(&argument)),
         },
         ErrorKind::InvalidUtf8 => "an argument is not valid UTF-8".to_owned(),
-        _ => format!("{argument}: {}", error.kind()),
+        kind => format!("{argument}: {kind}"),
     };
     format!("{problem} (try forkpool --help)")
 }

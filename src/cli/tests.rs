@@ -1,1 +1,82 @@
+//! What needs no process; `tests/cli.rs` runs the real one.
 
+use super::*;
+
+fn asked(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Asked, String> {
+    let arguments = ["forkpool"].iter().chain(arguments).map(OsString::from);
+    parse(arguments, &|name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into()))
+}
+
+fn options(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Box<Options>, String> {
+    match asked(arguments, variables)? {
+        Asked::Run(options) => Ok(options),
+        Asked::Text(text) => panic!("printed {text}"),
+    }
+}
+
+#[test]
+fn clap_accepts_its_description() {
+    command().debug_assert();
+}
+
+#[test]
+fn flags_decide_over_variables_about_the_log() {
+    use Verbosity::{Quiet, Unsaid, Verbose};
+    for (arguments, variables, verbosity) in [
+        (&[][..], &[][..], Ok(Unsaid)),
+        (&["-q"], &[], Ok(Quiet)),
+        (&["--quiet"], &[], Ok(Quiet)),
+        (&["-v"], &[], Ok(Verbose(1))),
+        (&["-vv"], &[], Ok(Verbose(2))),
+        (&["-v", "--verbose"], &[], Ok(Verbose(2))),
+        (&[], &[("FORKPOOL_QUIET", "1")], Ok(Quiet)),
+        (&[], &[("FORKPOOL_QUIET", "0")], Ok(Unsaid)),
+        (&[], &[("FORKPOOL_QUIET", "")], Ok(Unsaid)),
+        (&[], &[("FORKPOOL_VERBOSE", "2")], Ok(Verbose(2))),
+        (&[], &[("FORKPOOL_VERBOSE", "0")], Ok(Unsaid)),
+        (&["-q"], &[("FORKPOOL_VERBOSE", "2")], Ok(Quiet)),
+        (&["-v"], &[("FORKPOOL_QUIET", "1")], Ok(Verbose(1))),
+        (&[], &[("FORKPOOL_QUIET", "0"), ("FORKPOOL_VERBOSE", "1")], Ok(Verbose(1))),
+        (&["-q", "-v"], &[], Err("contradict each other")),
+        (&[], &[("FORKPOOL_QUIET", "1"), ("FORKPOOL_VERBOSE", "1")], Err("contradict each other")),
+        (&[], &[("FORKPOOL_QUIET", "maybe")], Err("FORKPOOL_QUIET=maybe: must be 1 or 0")),
+        (&[], &[("FORKPOOL_VERBOSE", "much")], Err("FORKPOOL_VERBOSE=much: must be")),
+    ] {
+        let found = options(arguments, variables).map(|options| options.verbosity);
+        match verbosity {
+            Ok(verbosity) => assert_eq!(found, Ok(verbosity), "{arguments:?} {variables:?}"),
+            Err(problem) => assert!(found.clone().is_err_and(|found| found.contains(problem)), "{found:?}"),
+        }
+    }
+}
+
+#[test]
+fn checking_can_be_asked_for_by_flag_and_by_variable() {
+    for (arguments, variables, check) in [
+        (&[][..], &[][..], false),
+        (&["--check"], &[], true),
+        (&["--check"], &[("FORKPOOL_CHECK", "0")], true),
+        (&[], &[("FORKPOOL_CHECK", "1")], true),
+        (&[], &[("FORKPOOL_CHECK", "yes")], true),
+        (&[], &[("FORKPOOL_CHECK", "no")], false),
+    ] {
+        let found = options(arguments, variables).expect("valid").check;
+        assert_eq!(found, check, "{arguments:?} {variables:?}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_one_line_that_names_the_argument() {
+    for (arguments, problem) in [
+        (&["--lisen", "x"][..], "--lisen is unknown; did you mean --listen? (try forkpool --help)"),
+        (&["--frobnicate"], "--frobnicate is unknown (try forkpool --help)"),
+        (&["-x"], "-x is unknown (try forkpool --help)"),
+        (&["a\nb"], "a\\nb is unknown (try forkpool --help)"),
+        (&["--listen"], "--listen needs a value: --listen <ADDR> (try forkpool --help)"),
+        (&["--quiet=1"], "--quiet takes no value (try forkpool --help)"),
+        (&["--workers", "1", "--workers", "2"], "--workers is given twice; leave one out (try forkpool --help)"),
+        (&["-q", "-v"], "--quiet and --verbose contradict each other; leave one out (try forkpool --help)"),
+    ] {
+        assert_eq!(asked(arguments, &[]).map(|_| ()), Err(problem.to_owned()), "{arguments:?}");
+    }
+}

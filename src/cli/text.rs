@@ -45,32 +45,37 @@ pub(super) const VERBOSE: &str = "\
 Log more: once for debug, twice for trace. With neither -q nor -v, RUST_LOG decides
 (RUST_LOG=forkpool=debug); the default is info [FORKPOOL_VERBOSE=1 or 2]";
 pub(super) const CHECK: &str = "\
-Say whether the configuration makes sense, without opening a socket or a file, and exit [FORKPOOL_CHECK=1]";
+Say whether the configuration makes sense and exit; opens no socket and writes no file [FORKPOOL_CHECK=1]";
 pub(super) const HELP: &str = "Print this help";
 pub(super) const VERSION: &str = "Print the version";
 
-/// Columns that a terminal has; less what stands in front of the help.
+/// Columns of a line of help, besides its indentation.
 const WIDTH: usize = 100;
 
 /// The help of a setting with its default and variables, in lines that fit.
 pub(super) fn help(setting: &Setting) -> String {
-    let variables: Vec<String> =
-        std::iter::once(setting.variable()).chain(setting.aliases().map(String::from)).collect();
-    let default = setting.default().map(|default| format!(" [default: {default}]")).unwrap_or_default();
-    wrapped(&format!("{}{default} [{}]", setting.help(), variables.join(", ")))
+    let mut variables = setting.variable();
+    for alias in setting.aliases() {
+        variables.push_str(", ");
+        variables.push_str(alias);
+    }
+    let default = setting.default().map(|default| format!("[default: {default}]"));
+    let pieces = setting.help().split(' ').map(String::from).chain(default).chain([format!("[{variables}]")]);
+    wrapped(pieces)
 }
 
-fn wrapped(text: &str) -> String {
-    let mut lines = String::new();
+/// Joins pieces by blanks, and by line ends where a line is full.
+fn wrapped(pieces: impl Iterator<Item = String>) -> String {
+    let mut text = String::new();
     let mut column = 0;
-    for word in text.split(' ') {
+    for piece in pieces {
         if column > 0 {
-            let fits = column + 1 + word.len() <= WIDTH;
-            lines.push(if fits { ' ' } else { '\n' });
+            let fits = column + 1 + piece.len() <= WIDTH;
+            text.push(if fits { ' ' } else { '\n' });
             column = if fits { column + 1 } else { 0 };
         }
-        lines.push_str(word);
-        column += word.len();
+        column += piece.len();
+        text.push_str(&piece);
     }
-    lines
+    text
 }

@@ -48,26 +48,24 @@ impl Address {
 
     fn unix(path: &str) -> Result<Address, String> {
         if path.is_empty() {
-            return Err("a Unix socket needs a path, as in unix:/run/app.sock".into());
+            return Err("needs a path, as in unix:/run/app.sock".into());
         }
         if path.starts_with('@') || path.contains('\0') {
-            return Err(
-                "abstract Unix sockets have no permissions to protect them; give a path, as in unix:/run/app.sock"
-                    .into(),
-            );
+            return Err("is abstract, so no permissions protect it; give a path, as in unix:/run/app.sock".into());
         }
         if path.len() > Address::UNIX_PATH_MAX {
             let (length, max) = (path.len(), Address::UNIX_PATH_MAX);
-            return Err(format!("the path has {length} bytes and a Unix socket's at most {max}; choose a shorter one"));
+            return Err(format!("has a path of {length} bytes and may have {max}; choose a shorter one"));
         }
         if path.ends_with('/') {
-            return Err("the path names a directory; add the socket's name, as in unix:/run/app.sock".into());
+            return Err("names a directory; add the socket's name, as in unix:/run/app.sock".into());
         }
         Ok(Address::Unix(PathBuf::from(path)))
     }
 }
 
 impl FromStr for Address {
+    /// What is wrong with the text, said of it: `needs a port, …`.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Address, String> {
@@ -88,7 +86,7 @@ impl FromStr for Address {
             return Err(format!("is only a port; write :{text} for every interface, or 127.0.0.1:{text}"));
         }
         if let Ok(IpAddr::V6(ip)) = text.parse() {
-            return Err(format!("IPv6 needs brackets and a port, as in [{ip}]:8000"));
+            return Err(format!("needs brackets and a port, as in [{ip}]:8000"));
         }
         let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.ends_with(']')) else {
             return Err(format!("needs a port, as in {text}:8000"));
@@ -101,8 +99,8 @@ impl FromStr for Address {
             _ => {}
         }
         let tcp = text.parse::<SocketAddr>().map_err(|_| match host.starts_with('[') {
-            true => format!("{host} is not an IPv6 address; {FORMS}"),
-            false => format!("{host} is not an IP address, and host names are not looked up; {FORMS}"),
+            true => format!("has no IPv6 address in its brackets; {FORMS}"),
+            false => format!("has no IP address, and host names are not looked up; {FORMS}"),
         })?;
         Ok(Address::Tcp(tcp))
     }
@@ -113,7 +111,7 @@ const FORMS: &str = "write 127.0.0.1:8000, [::1]:8000, :8000 (every interface) o
 fn parse_port(text: &str) -> Result<u16, String> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let port = text.parse().ok().filter(|_| digits);
-    port.ok_or_else(|| "the port must be a number from 0 (a free one) to 65535".into())
+    port.ok_or_else(|| "needs a port from 0 (a free one) to 65535".into())
 }
 
 impl fmt::Display for Address {
@@ -165,12 +163,12 @@ mod tests {
             ("[::1]", "as in [::1]:8000"),
             ("::1", "as in [::1]:8000"),
             ("::1:8000", "brackets"),
-            ("[::zz]:8000", "not an IPv6 address"),
+            ("[::zz]:8000", "no IPv6 address"),
             ("127.0.0.1:", "0 (a free one) to 65535"),
             ("127.0.0.1:65536", "0 (a free one) to 65535"),
             ("127.0.0.1:+80", "0 (a free one) to 65535"),
             ("127.0.0.1:http", "0 (a free one) to 65535"),
-            ("127.0.0.256:80", "127.0.0.256 is not an IP address"),
+            ("127.0.0.256:80", "has no IP address"),
             ("example.org:80", "host names are not looked up"),
             ("*:80", ":8000 (every interface)"),
             ("http://127.0.0.1:80", "is a URL"),

@@ -1,5 +1,6 @@
 //! What a pool is told to be, and its checks: contradictions are errors here, so that later code has none to handle.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -87,46 +88,50 @@ impl Default for Config {
 }
 
 impl Config {
-    /// The most workers: what a classic BPF program and one page of scoreboard rows can still be asked to hold.
+    /// Twice as many processes have a row in the scoreboard: a slot may hold two. More is a mistake.
     pub(crate) const WORKERS_MAX: usize = 1024;
-    /// The shortest limit of a request's head that an ordinary browser's fits in with luck; less is a mistake of unit.
+    /// Less does not hold the plainest request of a browser: a mistake of unit.
     const HEAD_MIN: usize = 256;
     /// Every worker's read buffer is longer by the limit.
     const HEAD_MAX: usize = 1 << 20;
-    /// What the codec has room for on its stack.
+    /// The parser keeps the fields of a request on its stack.
     const FIELDS_MAX: usize = 128;
-    /// Per connection; more is a mistake of unit.
+    /// For each connection; more is a mistake of unit.
     const OUTPUT_MAX: usize = 1 << 30;
 
     /// Refuses what does not make sense, alone or together. Opens, binds and writes nothing.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the setting, [`Error::File`] the pid file.
+    /// [`Error::Config`] names the setting, [`Error::File`] the pid file, [`Error::Bind`] a Unix socket without a directory.
     pub(crate) fn check(&self) -> Result<()> {
         for setting in settings() {
             setting.check(self).map_err(|problem| Error::config(setting.name(), problem))?;
         }
+        self.check_limits()?;
         self.check_addresses()?;
-        let limits = &self.server.limits;
-        if limits.target > limits.head {
-            let (target, head) = (limits.target, limits.head);
+        Credentials::look_up(self.user.as_deref(), self.group.as_deref())?;
+        self.check_directories()
+    }
+
+    fn check_limits(&self) -> Result<()> {
+        let (target, head) = (self.server.limits.target, self.server.limits.head);
+        if target > head {
             let problem = format!("{target} bytes do not fit in max-head ({head}); lower max-target or raise max-head");
             return Err(Error::config("max-target", problem));
         }
-        Credentials::look_up(self.user.as_deref(), self.group.as_deref())?;
-        self.pid_file.as_deref().map_or(Ok(()), check_pid_file)
+        Ok(())
     }
 
     fn check_addresses(&self) -> Result<()> {
         for (index, address) in self.addresses.iter().enumerate() {
-            let earlier = &self.addresses[..index];
-            if earlier.contains(address) && address.covers(address) {
-                return Err(Error::config("listen", format!("{address} is given twice; leave one out")));
-            }
-            if let Some(other) = earlier.iter().find(|other| other.covers(address) || address.covers(other)) {
+            let overlapping = |other: &&Address| other.covers(address) || address.covers(other);
+            if let Some(other) = self.addresses[..index].iter().find(overlapping) {
                 let (wide, narrow) = if other.covers(address) { (other, address) } else { (address, other) };
-                let problem = format!("{wide} already takes the connections to {narrow}; leave one out");
+                let problem = match wide == narrow {
+                    true => format!("{address} is given twice; leave one out"),
+                    false => format!("{wide} already takes the connections to {narrow}; leave one out"),
+                };
                 return Err(Error::config("listen", problem));
             }
             if matches!((address, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {
@@ -135,26 +140,40 @@ impl Config {
         }
         Ok(())
     }
+
+    fn check_directories(&self) -> Result<()> {
+        for address in &self.addresses {
+            if let Address::Unix(path) = address {
+                writable(path).map_err(|source| Error::Bind { address: address.to_string(), source })?;
+            }
+        }
+        let Some(path) = &self.pid_file else { return Ok(()) };
+        let unwritable =
+            |source| Error::File { path: path.display().to_string(), action: "write the pid file", source };
+        writable(path).map_err(unwritable)
+    }
 }
 
-/// Whether the pid file could be written, without writing it: `--check` must not touch a running pool's file.
-fn check_pid_file(path: &Path) -> Result<()> {
+/// Whether a file could be made at `path`, without making one: a check must not touch what a running pool has there.
+fn writable(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,
         _ => Path::new("."),
     };
     let shown = directory.display();
-    let problem = if path.is_dir() {
-        "it is a directory; add the file's name".to_owned()
-    } else if !directory.is_dir() {
-        format!("the directory {shown} does not exist; create it or choose another")
-    } else if let Err(errno) = eaccess(directory, AccessFlags::W_OK | AccessFlags::X_OK) {
-        format!("the directory {shown} is not writable: {}; choose another or change its owner", errno.desc())
-    } else {
-        return Ok(());
+    let problem = match fs::metadata(directory) {
+        _ if path.is_dir() => "it is a directory; add the file's name".to_owned(),
+        Ok(found) if found.is_dir() => match eaccess(directory, AccessFlags::W_OK | AccessFlags::X_OK) {
+            Ok(()) => return Ok(()),
+            Err(errno) => format!("the directory {shown} is not writable ({}); choose another", errno.desc()),
+        },
+        Ok(_) => format!("{shown} is no directory; choose another"),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            format!("the directory {shown} does not exist; create it or choose another")
+        }
+        Err(error) => format!("the directory {shown} cannot be reached ({error}); choose another"),
     };
-    let source = io::Error::new(ErrorKind::InvalidInput, problem);
-    Err(Error::File { path: path.display().to_string(), action: "write the pid file", source })
+    Err(io::Error::new(ErrorKind::InvalidInput, problem))
 }
 
 #[cfg(test)]
@@ -170,13 +189,17 @@ mod tests {
     fn contradictions_are_refused() {
         for (said, message) in [
             (&[("listen", "127.0.0.1:1 127.0.0.1:1")][..], "listen: 127.0.0.1:1 is given twice"),
-            (&[("listen", "unix:/a,unix:/a")], "listen: unix:/a is given twice"),
+            (&[("listen", "unix:a,unix:a")], "listen: unix:a is given twice"),
             (&[("listen", "127.0.0.1:1,:1")], "listen: :1 already takes the connections to 127.0.0.1:1"),
             (&[("listen", "0.0.0.0:1,127.0.0.1:1")], "listen: 0.0.0.0:1 already takes the connections to 127.0.0.1:1"),
             (&[("max-target", "8k"), ("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
             (&[("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
             (&[("listen", "unix:/a/b"), ("pid-file", "/a/b")], "pid-file: is also the path of unix:/a/b"),
             (&[("pid-file", "/nowhere/x.pid")], "the directory /nowhere does not exist"),
+            (
+                &[("listen", "unix:/nowhere/x")],
+                "cannot listen on unix:/nowhere/x: the directory /nowhere does not exist",
+            ),
             (&[("pid-file", "/")], "it is a directory"),
         ] {
             let mut config = Config::default();
@@ -191,8 +214,7 @@ mod tests {
 
     #[test]
     fn what_only_looks_like_a_contradiction_is_accepted() {
-        for listen in ["127.0.0.1:0,127.0.0.1:0", ":0,:0", "[::]:1,0.0.0.0:1", "127.0.0.1:1,127.0.0.2:1", "unix:/a,:1"]
-        {
+        for listen in ["127.0.0.1:0,127.0.0.1:0", ":0,:0", "[::]:1,0.0.0.0:1", "127.0.0.1:1,127.0.0.2:1", "unix:a,:1"] {
             let mut config = Config::default();
             Setting::named("listen").expect("a setting").apply(&mut config, listen).expect("valid alone");
             assert!(config.check().is_ok(), "{listen}");
