@@ -1,13 +1,52 @@
-//! PURE. Bytes to requests, responses to bytes.
+//! PURE. HTTP/1.1 for a server: bytes to requests, responses to bytes (RFC 9110, RFC 9112).
+//!
+//! Knows no socket and no clock. A [`Codec`] holds the state of one connection:
+//!
+//! ```text
+//!            bytes                       bytes
+//!   Idle ──────────► Head ──────────► Body (owned: head, decoded body)
+//!    ▲                 │ whole request in   │ body complete
+//!    │                 ▼ the caller's bytes ▼
+//!    └──── respond ── Request ◄─────────────┘
+//!
+//!   any ── a broken rule ── Reject ──► Closed      respond, the last one ──► Closed
+//! ```
+//!
+//! A request that lies whole in the caller's bytes is given out as slices of them: nothing is copied and nothing allocated.
+//! Only a request whose body is incomplete or chunked is gathered in memory of the codec's own, freed with its answer.
+#![forbid(unsafe_code)]
+
+mod body;
+mod codec;
+mod date;
+mod encode;
+mod head;
+mod host;
+mod reject;
+mod request;
+mod response;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use codec::{Codec, Next, Phase};
+pub(crate) use date::Common;
+pub(crate) use encode::CONTINUE;
+pub(crate) use head::Scratch;
+pub(crate) use reject::Reject;
+pub use request::{Fields, Request, Version};
+pub use response::{InvalidHeader, Response};
+
+/// Most header fields that a request may be allowed to have: there is room on the stack for so many.
+pub(crate) const FIELDS_MAX: usize = 128;
 
 /// What the codec accepts from a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
     /// Bytes of a request's target; beyond it 414.
     pub(crate) target: usize,
-    /// Bytes of a request's head, from the method to the empty line; beyond it 431.
+    /// Bytes of a request's head, from the method to the empty line; beyond it 431. Also those of a body's trailer section.
     pub(crate) head: usize,
-    /// Header fields of a request; beyond it 431.
+    /// Header fields of a request, at most [`FIELDS_MAX`]; beyond it 431.
     pub(crate) fields: usize,
     /// Bytes of a request's body; beyond it 413.
     pub(crate) body: usize,

@@ -1,0 +1,292 @@
+//! One connection's protocol state.
+
+use super::body::{Chunked, Decoder};
+use super::date::Common;
+use super::encode::{self, Connection, Manner};
+use super::head::{self, Framing, Head, Scan, Scratch};
+use super::request::{Request, Version};
+use super::response::Response;
+use super::{Limits, Reject};
+
+/// Empty lines taken before a request line (RFC 9112 section 2.2 asks for one at least).
+const EMPTY_LINES_MAX: u8 = 4;
+
+/// What the bytes so far amount to.
+#[derive(Debug)]
+pub(crate) enum Next<'a> {
+    /// No whole request.
+    NeedMore,
+    /// No whole request, and the client waits for [`CONTINUE`](super::CONTINUE) before it sends the rest. Said once.
+    Continue,
+    /// A whole request. [`Codec::respond`] comes next.
+    Request(Request<'a>),
+    /// A broken rule. [`Codec::reject`] comes next.
+    Reject(Reject),
+}
+
+/// What a connection waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A request, of which nothing has come.
+    Idle,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body.
+    Body,
+}
+
+/// The protocol state of one connection. Small while nothing is in progress.
+#[derive(Debug)]
+pub(crate) struct Codec {
+    /// The incomplete head at the start of the input.
+    scan: Scan,
+    empty_lines: u8,
+    phase: Phase,
+    is_closed: bool,
+    /// What the request that was given out asks of its answer.
+    asked: Asked,
+    requests: u64,
+    gathered: Option<Box<Gathered>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    is_head: bool,
+    keep_alive: bool,
+    version: Version,
+}
+
+/// A request whose body has not come whole, or is chunked.
+#[derive(Debug)]
+struct Gathered {
+    head: Vec<u8>,
+    decoder: Decoder,
+    body: Vec<u8>,
+}
+
+impl Codec {
+    pub(crate) fn new() -> Codec {
+        let asked = Asked { is_head: false, keep_alive: false, version: Version::Http11 };
+        let (scan, phase) = (Scan::default(), Phase::Idle);
+        Codec { scan, empty_lines: 0, phase, is_closed: false, asked, requests: 0, gathered: None }
+    }
+
+    /// What the connection waits for.
+    pub(crate) fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Whether the last answer has been given.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.is_closed
+    }
+
+    /// Takes what it can from the front of `input`, which is all that has come and was not consumed before. Returns how much
+    /// that was, and what it amounts to. `scratch` is made anew for each call.
+    pub(crate) fn next<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        scratch: &'a mut Scratch<'a>,
+        limits: &Limits,
+    ) -> (usize, Next<'a>) {
+        if self.is_closed {
+            // Nothing behind the last answer is a request.
+            return (input.len(), Next::NeedMore);
+        }
+        if self.gathered.is_some() {
+            return self.next_of_body(input, scratch, limits);
+        }
+        let skipped = match self.skip_empty_lines(input) {
+            Ok(skipped) => skipped,
+            Err(reject) => return (0, Next::Reject(reject)),
+        };
+        let input = &input[skipped..];
+        match self.scan.find_end(input, limits) {
+            Ok(Some(len)) => {
+                let (consumed, next) = self.next_of_head(&input[..len], &input[len..], scratch, limits);
+                (skipped + consumed, next)
+            }
+            Ok(None) => {
+                self.phase = if input.is_empty() { Phase::Idle } else { Phase::Head };
+                (skipped, Next::NeedMore)
+            }
+            Err(reject) => (skipped, Next::Reject(reject)),
+        }
+    }
+
+    fn skip_empty_lines(&mut self, input: &[u8]) -> Result<usize, Reject> {
+        let mut skipped = 0;
+        while input[skipped..].starts_with(b"\r\n") {
+            skipped += 2;
+            self.empty_lines += 1;
+            if self.empty_lines > EMPTY_LINES_MAX {
+                return Err(Reject::RequestLine);
+            }
+        }
+        if skipped > 0 {
+            self.scan = Scan::default();
+        }
+        Ok(skipped)
+    }
+
+    /// Goes on with a complete head and what is behind it.
+    fn next_of_head<'a>(
+        &'a mut self,
+        head: &'a [u8],
+        rest: &'a [u8],
+        scratch: &'a mut Scratch<'a>,
+        limits: &Limits,
+    ) -> (usize, Next<'a>) {
+        self.scan = Scan::default();
+        self.empty_lines = 0;
+        if let Some(minor) = head::later_minor_version(head) {
+            return self.next_of_later_version(head, minor, rest, scratch, limits);
+        }
+        let parsed = match head::parse(head, scratch, limits) {
+            Ok(parsed) => parsed,
+            Err(reject) => return (head.len(), Next::Reject(reject)),
+        };
+        let decoder = match parsed.framing {
+            Framing::Length(length) if length > limits.body as u64 => {
+                return (head.len(), Next::Reject(Reject::BodyTooLarge));
+            }
+            Framing::Length(length) if length <= rest.len() as u64 => {
+                let body = &rest[..length as usize];
+                self.ask(&parsed);
+                return (head.len() + body.len(), Next::Request(request(parsed, body)));
+            }
+            Framing::Length(length) => Decoder::Length { left: length },
+            Framing::Chunked => Decoder::Chunked(Chunked::default()),
+        };
+        let mut gathered = Box::new(Gathered { head: Vec::new(), decoder, body: Vec::new() });
+        match gathered.decoder.decode(rest, &mut gathered.body, limits) {
+            Err(reject) => (head.len(), Next::Reject(reject)),
+            Ok((taken, true)) => {
+                self.ask(&parsed);
+                let gathered = self.gathered.insert(gathered);
+                (head.len() + taken, Next::Request(request(parsed, &gathered.body)))
+            }
+            Ok((taken, false)) => {
+                gathered.head.extend_from_slice(head);
+                self.gathered = Some(gathered);
+                self.phase = Phase::Body;
+                let waits = parsed.expects_continue && taken == 0;
+                (head.len() + taken, if waits { Next::Continue } else { Next::NeedMore })
+            }
+        }
+    }
+
+    /// Reads HTTP/1.2 and later as HTTP/1.1: from a copy that says so. Nobody sends it, so it may cost a copy.
+    fn next_of_later_version<'a>(
+        &'a mut self,
+        head: &[u8],
+        minor: usize,
+        rest: &[u8],
+        scratch: &'a mut Scratch<'a>,
+        limits: &Limits,
+    ) -> (usize, Next<'a>) {
+        let mut copy = head.to_vec();
+        copy[minor] = b'1';
+        let (consumed, framing, waits) = {
+            let mut scratch = Scratch::new();
+            match head::parse(&copy, &mut scratch, limits) {
+                Err(reject) => return (head.len(), Next::Reject(reject)),
+                Ok(parsed) => (head.len(), parsed.framing, parsed.expects_continue && rest.is_empty()),
+            }
+        };
+        let decoder = match framing {
+            Framing::Length(length) if length > limits.body as u64 => {
+                return (consumed, Next::Reject(Reject::BodyTooLarge));
+            }
+            Framing::Length(left) => Decoder::Length { left },
+            Framing::Chunked => Decoder::Chunked(Chunked::default()),
+        };
+        self.gathered = Some(Box::new(Gathered { head: copy, decoder, body: Vec::new() }));
+        self.phase = Phase::Body;
+        let has_body = framing != Framing::Length(0);
+        if waits && has_body {
+            return (consumed, Next::Continue);
+        }
+        let (taken, next) = self.next_of_body(rest, scratch, limits);
+        (consumed + taken, next)
+    }
+
+    /// Goes on with a request whose head is gathered.
+    fn next_of_body<'a>(
+        &'a mut self,
+        input: &[u8],
+        scratch: &'a mut Scratch<'a>,
+        limits: &Limits,
+    ) -> (usize, Next<'a>) {
+        let Some(gathered) = &mut self.gathered else { return (0, Next::NeedMore) };
+        let taken = match gathered.decoder.decode(input, &mut gathered.body, limits) {
+            Err(reject) => return (input.len(), Next::Reject(reject)),
+            Ok((taken, false)) => return (taken, Next::NeedMore),
+            Ok((taken, true)) => taken,
+        };
+        match head::parse(&gathered.head, scratch, limits) {
+            // It was valid when it came.
+            Err(reject) => (taken, Next::Reject(reject)),
+            Ok(parsed) => {
+                self.asked = Asked::by(&parsed);
+                self.requests += 1;
+                (taken, Next::Request(request(parsed, &gathered.body)))
+            }
+        }
+    }
+
+    /// Remembers what a request asks of its answer.
+    fn ask(&mut self, head: &Head<'_>) {
+        self.asked = Asked::by(head);
+        self.requests += 1;
+    }
+
+    /// Appends the answer to the request that was given out last. `is_last` makes it the connection's last.
+    pub(crate) fn respond(
+        &mut self,
+        response: Response,
+        common: &Common,
+        is_last: bool,
+        limits: &Limits,
+        out: &mut Vec<u8>,
+    ) {
+        let is_limit = limits.requests != 0 && self.requests >= limits.requests;
+        self.is_closed = is_last || is_limit || response.close || !self.asked.keep_alive;
+        let connection = match self.asked.version {
+            _ if self.is_closed => Connection::Close,
+            Version::Http10 => Connection::KeepAlive,
+            Version::Http11 => Connection::Implied,
+        };
+        encode::response(&response, common, Manner { is_head: self.asked.is_head, connection }, out);
+        self.gathered = None;
+        self.phase = Phase::Idle;
+    }
+
+    /// Appends the answer to a broken rule, the connection's last.
+    pub(crate) fn reject(&mut self, reject: Reject, common: &Common, out: &mut Vec<u8>) {
+        self.is_closed = true;
+        self.gathered = None;
+        self.phase = Phase::Idle;
+        let response = Response::text(reject.reason()).status(reject.status());
+        encode::response(&response, common, Manner { is_head: false, connection: Connection::Close }, out);
+    }
+}
+
+impl Asked {
+    fn by(head: &Head<'_>) -> Asked {
+        Asked { is_head: head.method == "HEAD", keep_alive: head.keep_alive, version: head.version }
+    }
+}
+
+fn request<'a>(head: Head<'a>, body: &'a [u8]) -> Request<'a> {
+    Request {
+        method: head.method,
+        target: head.target,
+        version: head.version,
+        host: head.host,
+        fields: head.fields,
+        body,
+        peer: None,
+        worker: 0,
+    }
+}

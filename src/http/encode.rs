@@ -1,0 +1,129 @@
+//! Responses to bytes.
+
+use super::date::Common;
+use super::response::Response;
+
+/// The interim answer to a client that waits before it sends a body (RFC 9110 section 15.2.1).
+pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// What the request and the connection make of a response.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Manner {
+    /// The request was HEAD: the head tells of a body that does not follow.
+    pub(super) is_head: bool,
+    /// What the Connection field says, if it has to say anything.
+    pub(super) connection: Connection,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Connection {
+    /// HTTP/1.1's default.
+    Implied,
+    /// HTTP/1.0 has to be told.
+    KeepAlive,
+    Close,
+}
+
+/// Appends a response. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
+pub(super) fn response(response: &Response, common: &Common, manner: Manner, out: &mut Vec<u8>) {
+    // RFC 9110 sections 8.6 and 15.4.5: no length in a 204, and none needed in a 304.
+    let has_length = !matches!(response.status, 204 | 304);
+    let has_body = has_length && !manner.is_head;
+    out.reserve(HEAD_GUESS + response.fields.len() + if has_body { response.body.len() } else { 0 });
+    out.extend_from_slice(b"HTTP/1.1 ");
+    match reason(response.status) {
+        Some(line) => out.extend_from_slice(line.as_bytes()),
+        None => {
+            out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
+            out.push(b' ');
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    out.extend_from_slice(common.rendered());
+    out.extend_from_slice(&response.fields);
+    if let Some(content_type) = &response.content_type {
+        out.extend_from_slice(b"Content-Type: ");
+        out.extend_from_slice(content_type.as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    match manner.connection {
+        Connection::Implied => {}
+        Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+        Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
+    }
+    if has_length {
+        out.extend_from_slice(b"Content-Length: ");
+        out.extend_from_slice(itoa::Buffer::new().format(response.body.len()).as_bytes());
+        out.extend_from_slice(b"\r\n");
+    }
+    out.extend_from_slice(b"\r\n");
+    if has_body {
+        out.extend_from_slice(&response.body);
+    }
+}
+
+/// Bytes of an ordinary head, so that one reservation does.
+const HEAD_GUESS: usize = 256;
+
+/// Status code and reason phrase, as registered (RFC 9110 section 15 and the IANA registry).
+fn reason(status: u16) -> Option<&'static str> {
+    Some(match status {
+        200 => "200 OK",
+        201 => "201 Created",
+        202 => "202 Accepted",
+        203 => "203 Non-Authoritative Information",
+        204 => "204 No Content",
+        205 => "205 Reset Content",
+        206 => "206 Partial Content",
+        207 => "207 Multi-Status",
+        208 => "208 Already Reported",
+        226 => "226 IM Used",
+        300 => "300 Multiple Choices",
+        301 => "301 Moved Permanently",
+        302 => "302 Found",
+        303 => "303 See Other",
+        304 => "304 Not Modified",
+        305 => "305 Use Proxy",
+        307 => "307 Temporary Redirect",
+        308 => "308 Permanent Redirect",
+        400 => "400 Bad Request",
+        401 => "401 Unauthorized",
+        402 => "402 Payment Required",
+        403 => "403 Forbidden",
+        404 => "404 Not Found",
+        405 => "405 Method Not Allowed",
+        406 => "406 Not Acceptable",
+        407 => "407 Proxy Authentication Required",
+        408 => "408 Request Timeout",
+        409 => "409 Conflict",
+        410 => "410 Gone",
+        411 => "411 Length Required",
+        412 => "412 Precondition Failed",
+        413 => "413 Content Too Large",
+        414 => "414 URI Too Long",
+        415 => "415 Unsupported Media Type",
+        416 => "416 Range Not Satisfiable",
+        417 => "417 Expectation Failed",
+        421 => "421 Misdirected Request",
+        422 => "422 Unprocessable Content",
+        423 => "423 Locked",
+        424 => "424 Failed Dependency",
+        425 => "425 Too Early",
+        426 => "426 Upgrade Required",
+        428 => "428 Precondition Required",
+        429 => "429 Too Many Requests",
+        431 => "431 Request Header Fields Too Large",
+        451 => "451 Unavailable For Legal Reasons",
+        500 => "500 Internal Server Error",
+        501 => "501 Not Implemented",
+        502 => "502 Bad Gateway",
+        503 => "503 Service Unavailable",
+        504 => "504 Gateway Timeout",
+        505 => "505 HTTP Version Not Supported",
+        506 => "506 Variant Also Negotiates",
+        507 => "507 Insufficient Storage",
+        508 => "508 Loop Detected",
+        511 => "511 Network Authentication Required",
+        _ => return None,
+    })
+}

@@ -1,0 +1,67 @@
+//! The authority of a request: `uri-host [ ":" port ]` (RFC 9110 section 4.2, RFC 3986 section 3.2.2).
+
+/// Whether `host` may stand in a Host field. An empty one may: the target has no authority then (RFC 9112 section 3.2).
+pub(super) fn is_valid(host: &[u8]) -> bool {
+    let port = match host.strip_prefix(b"[") {
+        None => {
+            let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
+            if !is_name(&host[..end]) {
+                return false;
+            }
+            &host[end..]
+        }
+        Some(literal) => {
+            let Some(end) = literal.iter().position(|byte| *byte == b']') else { return false };
+            if !is_ip_literal(&literal[..end]) {
+                return false;
+            }
+            &literal[end + 1..]
+        }
+    };
+    match port.strip_prefix(b":") {
+        None => port.is_empty(),
+        Some(digits) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+    }
+}
+
+/// `reg-name`, of which an IPv4 address is a special case.
+fn is_name(name: &[u8]) -> bool {
+    let mut rest = name;
+    while let Some((byte, after)) = rest.split_first() {
+        rest = match byte {
+            b'%' => match after {
+                [a, b, after @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => after,
+                _ => return false,
+            },
+            _ if IN_NAME[usize::from(*byte)] => after,
+            _ => return false,
+        };
+    }
+    true
+}
+
+/// An IPv6 address, or `IPvFuture`.
+fn is_ip_literal(literal: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(literal) else { return false };
+    if let Some(future) = text.strip_prefix(['v', 'V']) {
+        let Some((version, address)) = future.split_once('.') else { return false };
+        let valid = |byte: u8| IN_NAME[usize::from(byte)] || byte == b':';
+        return !version.is_empty()
+            && version.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !address.is_empty()
+            && address.bytes().all(valid);
+    }
+    text.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+/// unreserved / sub-delims
+static IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let allowed = b"-._~!$&'()*+,;=0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut index = 0;
+    while index < allowed.len() {
+        table[allowed[index] as usize] = true;
+        index += 1;
+    }
+    table
+};

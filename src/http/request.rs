@@ -1,0 +1,156 @@
+//! A request, as a handler sees it.
+
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The version of HTTP that a request is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// HTTP/1.0.
+    Http10,
+    /// HTTP/1.1; also what calls itself HTTP/1.2 and later, which RFC 9110 section 2.5 has understood as 1.1.
+    Http11,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        })
+    }
+}
+
+/// A request with its whole body. It borrows from the worker's buffers, for as long as the handler runs.
+#[derive(Clone)]
+pub struct Request<'a> {
+    pub(super) method: &'a str,
+    pub(super) target: &'a str,
+    pub(super) version: Version,
+    pub(super) host: Option<&'a str>,
+    pub(super) fields: &'a [httparse::Header<'a>],
+    pub(super) body: &'a [u8],
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) worker: usize,
+}
+
+impl<'a> Request<'a> {
+    /// The method, as sent: methods are case-sensitive (RFC 9110 section 9.1).
+    pub fn method(&self) -> &'a str {
+        self.method
+    }
+
+    /// The request target, as sent: `/path?query`, `http://host/path?query`, or `*` with OPTIONS.
+    pub fn target(&self) -> &'a str {
+        self.target
+    }
+
+    /// The target's path, as sent: not percent-decoded, and `..` not resolved. `*` for the whole server.
+    pub fn path(&self) -> &'a str {
+        let origin = self.origin_form();
+        match origin.split_once('?').map_or(origin, |(path, _)| path) {
+            "" => "/",
+            path => path,
+        }
+    }
+
+    /// What follows the first `?` of the target, as sent.
+    pub fn query(&self) -> Option<&'a str> {
+        self.origin_form().split_once('?').map(|(_, query)| query)
+    }
+
+    /// The target without scheme and authority.
+    fn origin_form(&self) -> &'a str {
+        if self.target.starts_with('/') {
+            return self.target;
+        }
+        match self.target.split_once("://") {
+            Some((_, rest)) => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
+            None => self.target,
+        }
+    }
+
+    /// The version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// The host the client meant, with its port if it said one: the target's authority, or else the Host field (RFC 9112 section
+    /// 3.2.2). HTTP/1.0 may lack both.
+    pub fn host(&self) -> Option<&'a str> {
+        self.host
+    }
+
+    /// The value of the first field with this name, in any case. `None` also when it is not UTF-8; see
+    /// [`header_bytes`](Request::header_bytes).
+    pub fn header(&self, name: &str) -> Option<&'a str> {
+        std::str::from_utf8(self.header_bytes(name)?).ok()
+    }
+
+    /// The value of the first field with this name, in any case, without the white space around it.
+    pub fn header_bytes(&self, name: &str) -> Option<&'a [u8]> {
+        self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// All fields in the order sent: name and value.
+    pub fn headers(&self) -> Fields<'a> {
+        Fields { fields: self.fields.iter() }
+    }
+
+    /// The body, whole and decoded; empty when there is none.
+    pub fn body(&self) -> &'a [u8] {
+        self.body
+    }
+
+    /// The client's address; `None` on a Unix socket.
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// The slot of the worker that serves it: [`Worker::id`](crate::Worker::id).
+    pub fn worker(&self) -> usize {
+        self.worker
+    }
+
+    /// Adds what the codec cannot know.
+    pub(crate) fn with_origin(mut self, peer: Option<SocketAddr>, worker: usize) -> Request<'a> {
+        self.peer = peer;
+        self.worker = worker;
+        self
+    }
+}
+
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let fields: Vec<_> = self.headers().map(|(name, value)| (name, String::from_utf8_lossy(value))).collect();
+        f.debug_struct("Request")
+            .field("method", &self.method)
+            .field("target", &self.target)
+            .field("version", &self.version)
+            .field("fields", &fields)
+            .field("body_len", &self.body.len())
+            .field("peer", &self.peer)
+            .field("worker", &self.worker)
+            .finish()
+    }
+}
+
+/// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`].
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    fields: std::slice::Iter<'a, httparse::Header<'a>>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = (&'a str, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.fields.next().map(|field| (field.name, field.value))
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        self.fields.size_hint()
+    }
+}
+
+impl ExactSizeIterator for Fields<'_> {}
