@@ -11,6 +11,9 @@ use std::time::Duration;
 pub(crate) struct Time(u64);
 
 impl Time {
+    /// A moment that does not come.
+    pub(crate) const NEVER: Time = Time(u64::MAX);
+
     pub(crate) const fn from_millis(millis: u64) -> Time {
         Time(millis)
     }

@@ -8,7 +8,7 @@ pub(crate) type SlotId = usize;
 
 /// The name of a process. Only a reaped process's pid can be used again, and reaping is [`Event::Exited`], so one pid
 /// is never two processes here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pid(pub(crate) i32);
 
 /// A fact for the supervisor. One about a pid it does not know, or told twice, changes nothing.

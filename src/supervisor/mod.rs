@@ -38,7 +38,6 @@
 //! that was told to leave is never one, and a slot need not wait for a killed process that will not die.
 
 #![forbid(unsafe_code)]
-#![allow(dead_code)] // Until the parent performs the effects.
 
 mod event;
 mod policy;

@@ -1,0 +1,128 @@
+//! A listening socket in a worker's loop.
+
+use std::io::{self, ErrorKind};
+use std::net::{SocketAddr, TcpListener as StdTcpListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixListener as StdUnixListener;
+
+use mio::event::Source;
+use mio::net::{TcpListener, UnixListener};
+use mio::{Interest, Poll, Token};
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use crate::connection::Stream;
+
+/// A listening socket, and whether connections may be waiting on it.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    listener: Listener,
+    token: Token,
+    /// An edge has come, and nothing since has said that the queue is empty.
+    pub(crate) has_waiting: bool,
+    /// The loop is told of new connections.
+    is_offered: bool,
+}
+
+#[derive(Debug)]
+enum Listener {
+    /// This slot's own.
+    Tcp(TcpListener),
+    /// Shared by all workers.
+    Unix(UnixListener),
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum Refusal {
+    /// None waits.
+    Nothing,
+    /// The one that waited has gone; there may be another.
+    Gone,
+    /// Descriptors or memory have run out, or the listener itself fails; trying again at once would spin.
+    Exhausted(io::Error),
+}
+
+impl Acceptor {
+    pub(crate) fn tcp(listener: StdTcpListener) -> Acceptor {
+        Acceptor::new(Listener::Tcp(TcpListener::from_std(listener)))
+    }
+
+    pub(crate) fn unix(listener: StdUnixListener) -> Acceptor {
+        Acceptor::new(Listener::Unix(UnixListener::from_std(listener)))
+    }
+
+    fn new(listener: Listener) -> Acceptor {
+        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false }
+    }
+
+    pub(crate) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
+        self.token = token;
+        match &mut self.listener {
+            Listener::Tcp(listener) => listener.register(poll.registry(), token, Interest::READABLE)?,
+            Listener::Unix(listener) => watch_exclusively(poll, listener, token)?,
+        }
+        self.is_offered = true;
+        // A queue that was inherited may hold connections since before.
+        self.has_waiting = true;
+        Ok(())
+    }
+
+    /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to the other workers.
+    /// A listener of the slot's own is left as it is: its connections wait.
+    pub(crate) fn offer(&mut self, poll: &Poll, has_room: bool) {
+        let Listener::Unix(listener) = &self.listener else { return };
+        if self.is_offered == has_room {
+            return;
+        }
+        let done = match has_room {
+            true => watch_exclusively(poll, listener, self.token),
+            false => inner(poll).and_then(|epoll| Ok(epoll.delete(listener)?)),
+        };
+        // A failure leaves it as it is, and the next change tries again.
+        if done.is_ok() {
+            self.is_offered = has_room;
+            self.has_waiting = has_room;
+        }
+    }
+
+    pub(crate) fn accept(&self) -> Result<(Stream, Option<SocketAddr>), Refusal> {
+        let accepted = match &self.listener {
+            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
+            Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), None)),
+        };
+        accepted.map_err(|error| match error.raw_os_error() {
+            _ if error.kind() == ErrorKind::WouldBlock => Refusal::Nothing,
+            Some(code) if OF_THE_CONNECTION.contains(&code) => Refusal::Gone,
+            _ => Refusal::Exhausted(error),
+        })
+    }
+}
+
+/// Errors that were pending on the new connection and end only that (accept(2), "Error handling").
+const OF_THE_CONNECTION: [i32; 11] = [
+    libc::EINTR,
+    libc::ECONNABORTED,
+    libc::EPERM,
+    libc::EPROTO,
+    libc::ENETDOWN,
+    libc::ENOPROTOOPT,
+    libc::EHOSTDOWN,
+    libc::ENONET,
+    libc::EHOSTUNREACH,
+    libc::EOPNOTSUPP,
+    libc::ENETUNREACH,
+];
+
+/// Registers a listener that other processes watch as well, so that a connection wakes one of them (`EPOLLEXCLUSIVE`, epoll_ctl(2)).
+/// mio does not know the flag, but its selector is an ordinary epoll instance and gives back the data as the token.
+fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) -> io::Result<()> {
+    let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
+    inner(poll)?.add(listener, EpollEvent::new(flags, token.0 as u64))?;
+    Ok(())
+}
+
+/// mio's epoll instance, by another descriptor.
+fn inner(poll: &Poll) -> io::Result<Epoll> {
+    let descriptor: OwnedFd = poll.registry().as_fd().try_clone_to_owned()?;
+    Ok(Epoll(descriptor))
+}

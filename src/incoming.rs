@@ -1,0 +1,73 @@
+//! The blocking accept loop of a plain `std` server.
+
+use std::io;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+use crate::worker::Worker;
+
+/// Accepted connections, until the worker is to finish; see [`Worker::incoming`].
+#[derive(Debug)]
+pub struct Incoming<'a> {
+    worker: &'a Worker,
+    /// Closed when the worker is to finish.
+    listeners: Vec<TcpListener>,
+    /// How many connections may still be taken after that.
+    allowance: u32,
+}
+
+/// What may wait in the queues when the worker is to finish, and would be lost if the pool stops. Bounded, since during a rolling
+/// restart a busy queue, which the successor serves as well, might never be empty.
+const WAITING_MAX: u32 = 1024;
+
+impl<'a> Incoming<'a> {
+    pub(crate) fn new(worker: &'a Worker) -> Incoming<'a> {
+        Incoming { worker, listeners: worker.listeners(), allowance: WAITING_MAX }
+    }
+
+    fn accept(&mut self) -> io::Result<Option<TcpStream>> {
+        self.worker.ready()?;
+        loop {
+            let lifeline = self.worker.lifeline().stream();
+            let mut wait: Vec<PollFd<'_>> = vec![PollFd::new(lifeline.as_fd(), PollFlags::POLLIN)];
+            wait.extend(self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)));
+            match poll(&mut wait, PollTimeout::NONE) {
+                Err(Errno::EINTR) => continue,
+                result => result?,
+            };
+            let is_over = wait[0].any() != Some(false);
+            if is_over {
+                self.allowance = self.allowance.saturating_sub(1);
+            }
+            for (listener, ready) in self.listeners.iter().zip(&wait[1..]) {
+                if ready.any() == Some(false) || self.allowance == 0 {
+                    continue;
+                }
+                match listener.accept() {
+                    Ok((stream, _)) => {
+                        stream.set_nonblocking(false)?;
+                        self.worker.row().count_accepted();
+                        return Ok(Some(stream));
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if is_over {
+                self.listeners.clear();
+                return Ok(None);
+            }
+        }
+    }
+}
+
+impl Iterator for Incoming<'_> {
+    type Item = io::Result<TcpStream>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.accept().transpose()
+    }
+}

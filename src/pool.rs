@@ -1,0 +1,38 @@
+//! The one place that forks, and where parent and worker part.
+
+use std::error::Error as StdError;
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::parent::{Parent, Turn};
+use crate::signals;
+use crate::sys::process::{fork, Fork};
+use crate::worker::{self, Worker};
+
+/// Runs a pool to its end in this process; in each worker, `main`.
+///
+/// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
+/// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
+pub(crate) fn run<E>(config: Config, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
+where
+    E: Into<Box<dyn StdError>>,
+{
+    let mut parent = Parent::start(config)?;
+    loop {
+        match parent.turn()? {
+            Turn::Finished(result) => return result,
+            Turn::Fork(seed) => {
+                let masked = signals::block_all()
+                    .map_err(|source| Error::system("block signals for a fork with sigprocmask(2)", source))?;
+                match fork() {
+                    Ok(Fork::Parent(pid)) => parent.forked(pid),
+                    Ok(Fork::Child) => {
+                        drop(parent);
+                        worker::start(seed, masked, main)
+                    }
+                    Err(error) => parent.fork_failed(&error),
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,335 @@
+//! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Duration;
+
+use log::{debug, error, warn};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use slab::Slab;
+
+use crate::acceptor::{Acceptor, Refusal};
+use crate::clock;
+use crate::connection::{Connection, Context, Step};
+use crate::deadlines::{Alarm, Deadlines};
+use crate::error::{Error, Result};
+use crate::http::{Request, Response};
+use crate::time::Time;
+use crate::worker::{panic_message, Worker};
+
+/// Events taken in one turn.
+const EVENTS: usize = 256;
+
+/// Connections that one listener may bring in one turn, so that those that are open have theirs.
+const ACCEPTS: usize = 64;
+
+/// How long accepting rests when descriptors have run out and no connection of this worker ends.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+const LIFELINE: Token = Token(usize::MAX);
+
+/// Listeners count down from here, connections up from zero.
+const LISTENERS: usize = usize::MAX - 1;
+
+/// Serves until the lifeline ends and every connection is done.
+pub(crate) fn run<H>(worker: &Worker, handler: H) -> Result<()>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    let mut server = Server::new(worker, handler)?;
+    worker.ready().map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
+    server.run()
+}
+
+/// What it takes to serve.
+struct Server<'w, H> {
+    worker: &'w Worker,
+    handler: H,
+    cx: Context<'w>,
+    poll: Poll,
+    lifeline: UnixStream,
+    acceptors: Vec<Acceptor>,
+    connections: Slab<Entry>,
+    deadlines: Deadlines,
+    /// Connections that have more to do in the next turn.
+    again: Vec<usize>,
+    /// Tells successive connections in one place of the slab apart.
+    accepted: u32,
+    /// When to try to accept again though no connection has ended.
+    accept_retry: Option<Time>,
+    /// The second that the Date field shows.
+    second: u64,
+}
+
+struct Entry {
+    connection: Connection,
+    serial: u32,
+    /// When the deadlines will next look at it.
+    armed: Time,
+}
+
+impl<'w, H> Server<'w, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    fn new(worker: &'w Worker, handler: H) -> Result<Server<'w, H>> {
+        let listen = |source| Error::system("listen in the worker with epoll_ctl(2)", source);
+        let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
+        let lifeline = worker.shutdown().map_err(listen)?;
+        let descriptor = lifeline.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&descriptor), LIFELINE, Interest::READABLE).map_err(listen)?;
+        let tcp = worker.listeners().into_iter().map(Acceptor::tcp);
+        let unix = worker.unix_listeners().into_iter().map(Acceptor::unix);
+        let mut acceptors: Vec<Acceptor> = tcp.chain(unix).collect();
+        for (index, acceptor) in acceptors.iter_mut().enumerate() {
+            acceptor.register(&poll, Token(LISTENERS - index)).map_err(listen)?;
+        }
+        let common = worker.common().borrow().clone();
+        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, clock::coarse());
+        Ok(Server {
+            worker,
+            handler,
+            cx,
+            poll,
+            lifeline,
+            acceptors,
+            connections: Slab::new(),
+            deadlines: Deadlines::default(),
+            again: Vec::new(),
+            accepted: 0,
+            accept_retry: None,
+            second: 0,
+        })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !(self.cx.is_draining && self.connections.is_empty()) {
+            self.worker.row().idle();
+            match self.poll.poll(&mut events, self.wait()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result.map_err(|source| Error::system("wait for events with epoll_wait(2)", source))?,
+            }
+            self.begin_turn();
+            for index in std::mem::take(&mut self.again) {
+                self.advance(index);
+            }
+            for event in &events {
+                match event.token() {
+                    LIFELINE => self.drain(),
+                    Token(token) if token > LISTENERS - self.acceptors.len() => {
+                        self.acceptors[LISTENERS - token].has_waiting = true;
+                    }
+                    Token(index) => {
+                        if let Some(entry) = self.connections.get_mut(index) {
+                            let readable = event.is_readable() || event.is_error();
+                            entry.connection.notice(readable, event.is_read_closed());
+                            self.advance(index);
+                        }
+                    }
+                }
+            }
+            if self.worker.quits() {
+                break;
+            }
+            self.expire();
+            self.accept();
+        }
+        self.worker.row().idle();
+        Ok(())
+    }
+
+    /// Reads the clocks, once for all that happens in this turn.
+    fn begin_turn(&mut self) {
+        self.cx.now = clock::coarse();
+        self.worker.mark_busy(self.cx.now);
+        let second = clock::unix_seconds();
+        if second != self.second {
+            self.second = second;
+            self.cx.common.refresh(second);
+        }
+    }
+
+    /// How long nothing is due.
+    fn wait(&self) -> Option<Duration> {
+        let accepts = self.accept_retry.is_none() && self.has_room() && self.acceptors.iter().any(|a| a.has_waiting);
+        if accepts || !self.again.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let next = [self.deadlines.next(), self.accept_retry].into_iter().flatten().min()?;
+        // Not from the turn's own time: the turn may have been long.
+        Some(next.since(clock::coarse()))
+    }
+
+    fn advance(&mut self, index: usize) {
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        let mut handler = Guard { worker: self.worker, handler: &mut self.handler };
+        let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
+        self.settle(index, step);
+    }
+
+    fn settle(&mut self, index: usize, step: Step) {
+        match step {
+            Step::Close => return self.close(index),
+            Step::Again => self.again.push(index),
+            Step::Wait => {}
+        }
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        if entry.connection.deadline < entry.armed {
+            entry.armed = entry.connection.deadline;
+            self.deadlines.push(Alarm { due: entry.armed, index, serial: entry.serial });
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        drop(self.connections.remove(index));
+        self.worker.row().count_closed();
+        // A descriptor is free.
+        self.accept_retry = None;
+    }
+
+    /// Ends the connections that are out of time.
+    fn expire(&mut self) {
+        while let Some(alarm) = self.deadlines.pop_due(self.cx.now) {
+            let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
+            if entry.serial != alarm.serial || entry.armed != alarm.due {
+                continue;
+            }
+            entry.armed = Time::NEVER;
+            let step = match entry.connection.deadline <= self.cx.now {
+                true => entry.connection.expire(&mut self.cx),
+                false => Step::Wait,
+            };
+            self.settle(alarm.index, step);
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        match self.cx.config.max_connections {
+            0 => true,
+            max => self.connections.len() < max,
+        }
+    }
+
+    /// Takes in new connections, as far as limits and descriptors allow.
+    fn accept(&mut self) {
+        if self.accept_retry.is_some_and(|due| self.cx.now < due) {
+            return;
+        }
+        let was_paused = self.accept_retry.take().is_some();
+        for index in 0..self.acceptors.len() {
+            for _ in 0..ACCEPTS {
+                if !self.acceptors[index].has_waiting || !self.has_room() {
+                    break;
+                }
+                match self.acceptors[index].accept() {
+                    Ok((stream, peer)) => {
+                        self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
+                    }
+                    Err(Refusal::Nothing) => self.acceptors[index].has_waiting = false,
+                    Err(Refusal::Gone) => {}
+                    Err(Refusal::Exhausted(error)) => return self.pause(was_paused, &error),
+                }
+            }
+        }
+        let has_room = self.has_room();
+        for acceptor in &mut self.acceptors {
+            acceptor.offer(&self.poll, has_room);
+        }
+    }
+
+    fn admit(&mut self, connection: Connection) {
+        self.accepted = self.accepted.wrapping_add(1);
+        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER };
+        let index = self.connections.insert(entry);
+        self.worker.row().count_accepted();
+        match self.connections[index].connection.register(self.poll.registry(), Token(index)) {
+            Ok(()) => self.settle(index, Step::Wait),
+            Err(error) => {
+                warn!("{} dropped a connection: cannot watch it with epoll_ctl(2): {error}", self.worker.tag());
+                self.close(index);
+            }
+        }
+    }
+
+    /// Rests from accepting until a connection ends, and tries again now and then in case somebody else has freed a descriptor.
+    /// What waits in the queues is not lost, and the loop does not spin.
+    fn pause(&mut self, was_paused: bool, error: &io::Error) {
+        if !was_paused {
+            warn!(
+                "{} accepts nothing until a descriptor is free: {error}; it has {} connections, raise RLIMIT_NOFILE \
+                 or set max-connections",
+                self.worker.tag(),
+                self.connections.len()
+            );
+        }
+        self.accept_retry = Some(self.cx.now + ACCEPT_RETRY);
+    }
+
+    /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
+    /// connections are closed spread over the first half of the drain, so that their clients do not all come back at once
+    /// and most can make one more request, whose answer says that it is the last.
+    fn drain(&mut self) {
+        if self.cx.is_draining {
+            return;
+        }
+        debug!("{} drains {} connections", self.worker.tag(), self.connections.len());
+        self.cx.is_draining = true;
+        for acceptor in &mut self.acceptors {
+            acceptor.has_waiting = true;
+        }
+        while self.acceptors.iter().any(|acceptor| acceptor.has_waiting)
+            && self.accept_retry.is_none()
+            && self.has_room()
+        {
+            self.accept();
+        }
+        self.acceptors.clear();
+        self.accept_retry = None;
+        let descriptor = self.lifeline.as_raw_fd();
+        // At worst it wakes the loop once more.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        self.spread_idle();
+    }
+
+    fn spread_idle(&mut self) {
+        let idle = self.connections.iter().filter(|(_, entry)| entry.connection.is_idle());
+        let mut idle: Vec<usize> = idle.map(|(index, _)| index).collect();
+        // The longest idle first: the least likely to have a request on its way.
+        idle.sort_by_key(|index| self.connections[*index].connection.deadline);
+        let window = self.worker.drain_timeout() / 2;
+        let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
+        for (turn, index) in (1..).zip(idle) {
+            let entry = &mut self.connections[index].connection;
+            entry.deadline = entry.deadline.min(self.cx.now + window * turn / count);
+            self.settle(index, Step::Wait);
+        }
+    }
+}
+
+/// Stands between the loop and user code.
+struct Guard<'a, H> {
+    worker: &'a Worker,
+    handler: &'a mut H,
+}
+
+impl<H> Guard<'_, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    /// The handler's answer, or 500 and a close when it panics. The worker goes on.
+    fn answer(&mut self, request: &Request<'_>) -> Response {
+        match panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(request))) {
+            Ok(response) => response,
+            Err(panic) => {
+                self.worker.row().count_panic();
+                let (method, target) = (request.method(), request.target());
+                error!("{} panicked in {method} {target}: {}", self.worker.tag(), panic_message(&*panic));
+                Response::text("the server failed to answer this request\n").status(500).close()
+            }
+        }
+    }
+}

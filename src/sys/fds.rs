@@ -1,0 +1,24 @@
+//! Receiving file descriptors from another process (unix(7), `SCM_RIGHTS`).
+
+use std::io::{self, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use nix::sys::socket::{recvmsg, ControlMessageOwned, MsgFlags, UnixAddr};
+
+/// Most descriptors that one message carries (`SCM_MAX_FD`).
+pub(crate) const MAX: usize = 253;
+
+/// Receives bytes and the descriptors that came with them; `Ok((0, _))` is the end of the stream.
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
+    let mut space = nix::cmsg_space!([i32; MAX]);
+    let mut parts = [IoSliceMut::new(bytes)];
+    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
+    let mut fds = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(received) = control {
+            // SAFETY: the kernel made these descriptors for this message; nothing else in the process knows them.
+            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+        }
+    }
+    Ok((message.bytes, fds))
+}

@@ -1,0 +1,7 @@
+//! The only unsafe code: what no library wraps safely for a process that forks.
+#![allow(unsafe_code)]
+
+pub(crate) mod fds;
+pub(crate) mod process;
+pub(crate) mod shared;
+pub(crate) mod signal;

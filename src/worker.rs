@@ -1,0 +1,319 @@
+//! What user code gets in a worker, and how a worker starts and ends.
+
+use std::cell::{Cell, RefCell};
+use std::error::Error as StdError;
+use std::io;
+use std::net::TcpListener;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{raise, Signal};
+use nix::unistd::getppid;
+
+use crate::announce::tag;
+use crate::channel::WorkerEnd;
+use crate::config::ServerConfig;
+use crate::credentials::Credentials;
+use crate::error::{Error, Result};
+use crate::http::{Common, InvalidHeader, Request, Response};
+use crate::incoming::Incoming;
+use crate::listener::{Reserved, SlotSockets};
+use crate::scoreboard::{Row, Scoreboard};
+use crate::signals::{self, Masked};
+use crate::{server, sys};
+
+/// Exit code of a worker whose code returned an error.
+const FAILED: i32 = 1;
+/// Exit code of a worker whose code panicked, as the standard library has it.
+const PANICKED: i32 = 101;
+
+/// Everything a worker is born with. Made in the parent, moved through the fork.
+#[derive(Debug)]
+pub(crate) struct Seed {
+    pub(crate) slot: usize,
+    pub(crate) generation: u64,
+    pub(crate) lifeline: WorkerEnd,
+    pub(crate) sockets: Sockets,
+    pub(crate) unix_listeners: Vec<UnixListener>,
+    pub(crate) board: Rc<Scoreboard>,
+    pub(crate) row: usize,
+    pub(crate) server: Rc<ServerConfig>,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) credentials: Option<Rc<Credentials>>,
+    pub(crate) parent: u32,
+}
+
+/// Where a worker's listening sockets come from.
+#[derive(Debug)]
+pub(crate) enum Sockets {
+    /// The slot's first start: it makes its own and sends the parent copies.
+    Listen { reserved: Rc<Vec<Reserved>>, backlog: u32 },
+    /// The slot has had them since; what waits in their queues waits for this worker.
+    Inherit(SlotSockets),
+}
+
+/// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
+pub(crate) fn start<E>(seed: Seed, masked: Masked, main: impl FnOnce(&Worker) -> Result<(), E>) -> !
+where
+    E: Into<Box<dyn StdError>>,
+{
+    let code = match Worker::set_up(seed, masked) {
+        Ok(worker) => worker.run(main),
+        Err((lifeline, error)) => {
+            lifeline.failed(&error.to_string());
+            FAILED
+        }
+    };
+    sys::process::exit(code)
+}
+
+/// The worker that this process is. User code gets it from [`Builder::run`](crate::Builder::run).
+///
+/// It belongs to one process and one thread. What it hands out is of the standard library, so that any runtime can take it.
+#[derive(Debug)]
+pub struct Worker {
+    id: usize,
+    generation: u64,
+    lifeline: WorkerEnd,
+    listeners: RefCell<Vec<TcpListener>>,
+    unix_listeners: RefCell<Vec<UnixListener>>,
+    board: Rc<Scoreboard>,
+    row: usize,
+    server: Rc<ServerConfig>,
+    drain_timeout: Duration,
+    common: RefCell<Common>,
+    is_ready: Cell<bool>,
+    quit: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
+        let quit = Arc::new(AtomicBool::new(false));
+        let sockets = match prepare(seed.sockets, &seed.lifeline, seed.drain_timeout, &quit) {
+            Ok(sockets) => sockets,
+            Err(error) => return Err((seed.lifeline, error)),
+        };
+        let assumed = seed.credentials.map_or(Ok(()), |credentials| credentials.assume());
+        if let Err(error) = assumed.and_then(|()| end_with_parent(seed.parent)) {
+            return Err((seed.lifeline, error));
+        }
+        drop(masked);
+        Ok(Worker {
+            id: seed.slot,
+            generation: seed.generation,
+            lifeline: seed.lifeline,
+            listeners: RefCell::new(sockets.into_listeners()),
+            unix_listeners: RefCell::new(seed.unix_listeners),
+            board: seed.board,
+            row: seed.row,
+            server: seed.server,
+            drain_timeout: seed.drain_timeout,
+            common: RefCell::new(Common::new()),
+            is_ready: Cell::new(false),
+            quit,
+        })
+    }
+
+    /// Runs user code and turns its end into an exit code.
+    fn run<E>(&self, main: impl FnOnce(&Worker) -> Result<(), E>) -> i32
+    where
+        E: Into<Box<dyn StdError>>,
+    {
+        // Unwinding on would run the caller's code of the parent, in the worker.
+        match panic::catch_unwind(AssertUnwindSafe(|| main(self))) {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                self.lifeline.failed(&error.into().to_string());
+                FAILED
+            }
+            Err(panic) => {
+                self.lifeline.failed(&format!("panicked: {}", panic_message(&*panic)));
+                PANICKED
+            }
+        }
+    }
+
+    /// The slot this worker serves: a number from 0, kept by the worker that replaces it.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// How often the slot has been started: 1 for its first worker.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// This worker's own listening socket for the first TCP address, non-blocking. It is given away: a second call gives the
+    /// socket of the next address.
+    ///
+    /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so that a
+    /// stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor holds the same
+    /// socket.
+    ///
+    /// # Errors
+    ///
+    /// When there is none left: the pool listens on Unix sockets only, or all have been given away.
+    pub fn listener(&self) -> io::Result<TcpListener> {
+        let mut listeners = self.listeners.borrow_mut();
+        match listeners.is_empty() {
+            false => Ok(listeners.remove(0)),
+            true => Err(io::Error::other("the worker has no TCP listener to give (see Worker::unix_listeners)")),
+        }
+    }
+
+    /// As [`listener`](Worker::listener), for every TCP address, in the order in which they were given.
+    pub fn listeners(&self) -> Vec<TcpListener> {
+        self.listeners.take()
+    }
+
+    /// The Unix sockets, non-blocking and shared by all workers of the pool, in the order in which they were given. They are
+    /// given away, as those of [`listener`](Worker::listener) are.
+    pub fn unix_listeners(&self) -> Vec<UnixListener> {
+        self.unix_listeners.take()
+    }
+
+    /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the boot
+    /// time-out is replaced. Further calls do nothing. [`serve`](Worker::serve) and [`incoming`](Worker::incoming) call it.
+    ///
+    /// # Errors
+    ///
+    /// When the parent is gone.
+    pub fn ready(&self) -> io::Result<()> {
+        if self.is_ready.replace(true) {
+            return Ok(());
+        }
+        self.lifeline.ready()
+    }
+
+    /// A stream that is readable (at its end of file) when this worker is to finish what it has and return.
+    ///
+    /// That is so when the parent asks for it, when the parent has died, and when SIGTERM, SIGQUIT or SIGINT came. It is a
+    /// stream because every reactor can wait for one. Nothing is ever to be read from it, and nothing may be written to it.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free.
+    pub fn shutdown(&self) -> io::Result<UnixStream> {
+        let stream = self.lifeline.stream().try_clone()?;
+        stream.set_nonblocking(true)?;
+        Ok(stream)
+    }
+
+    /// Connections to any of the TCP addresses, one after the other, until this worker is to finish: the blocking loop of a
+    /// plain `std` server. Reports [`ready`](Worker::ready).
+    ///
+    /// The streams are blocking. An error to accept one is passed on and does not end the loop.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming::new(self)
+    }
+
+    /// Adds a header field to every answer that [`serve`](Worker::serve) will give, its own errors included. It costs nothing per request.
+    ///
+    /// # Errors
+    ///
+    /// When the name or value is not valid, or the field is one that the server sets itself.
+    pub fn add_header(&self, name: &str, value: &str) -> Result<(), InvalidHeader> {
+        self.common.borrow_mut().add(name, value)
+    }
+
+    /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
+    ///
+    /// `handler` runs on this thread, for one request at a time: while it runs, this worker does nothing else. When it
+    /// panics, the client gets a 500, the connection is closed, and the worker goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses what the loop needs (epoll(7)). Whatever clients do is no error.
+    pub fn serve<H>(&self, handler: H) -> Result<()>
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        server::run(self, handler)
+    }
+
+    pub(crate) fn lifeline(&self) -> &WorkerEnd {
+        &self.lifeline
+    }
+
+    /// How the log names it.
+    pub(crate) fn tag(&self) -> String {
+        tag(self.id, self.generation, std::process::id())
+    }
+
+    pub(crate) fn row(&self) -> Row<'_> {
+        self.board.row(self.row)
+    }
+
+    /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment.
+    ///
+    /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last word is seen.
+    pub(crate) fn mark_busy(&self, now: crate::time::Time) {
+        self.row().busy(now);
+        if !self.board.is_watched() && !self.board.watch(true) {
+            self.lifeline.awake();
+        }
+    }
+
+    /// Whether to end at once instead of draining.
+    pub(crate) fn quits(&self) -> bool {
+        self.quit.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn server_config(&self) -> &ServerConfig {
+        &self.server
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+
+    pub(crate) fn common(&self) -> &RefCell<Common> {
+        &self.common
+    }
+}
+
+/// The steps that come before anything else may take time, in an order that matters: handlers first; then sockets, before
+/// privileges are dropped and before user code runs, so that the slot's queue takes connections while that code starts.
+fn prepare(
+    sockets: Sockets,
+    lifeline: &WorkerEnd,
+    drain_timeout: Duration,
+    quit: &Arc<AtomicBool>,
+) -> Result<SlotSockets> {
+    signals::install_worker(lifeline.stream(), drain_timeout, quit)
+        .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source))?;
+    match sockets {
+        Sockets::Inherit(sockets) => Ok(sockets),
+        Sockets::Listen { reserved, backlog } => {
+            let sockets = SlotSockets::listen(&reserved, backlog)?;
+            lifeline
+                .listening(&sockets.fds())
+                .map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
+            Ok(sockets)
+        }
+    }
+}
+
+/// Makes the kernel ask this worker to finish when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).
+///
+/// The lifeline says so too; the signal also reaches user code that does not wait for it, and bounds the drain.
+fn end_with_parent(parent: u32) -> Result<()> {
+    set_pdeathsig(Signal::SIGTERM)
+        .map_err(|errno| Error::system("ask for the parent-death signal with prctl(2)", errno))?;
+    // It may have died before that.
+    if u32::try_from(getppid().as_raw()) != Ok(parent) {
+        raise(Signal::SIGTERM).map_err(|errno| Error::system("signal itself with raise(3)", errno))?;
+    }
+    Ok(())
+}
+
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}
