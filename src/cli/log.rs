@@ -1,8 +1,10 @@
 //! The log: one line per record on stderr.
 
 use std::io::Write;
+use std::time::SystemTime;
 
 use env_logger::{Builder, Target};
+use humantime::format_rfc3339_millis;
 use log::{Level, LevelFilter};
 
 /// What the user has said about the log.
@@ -26,7 +28,7 @@ pub(crate) fn init(verbosity: Verbosity) {
         Verbosity::Verbose(_) => writer.filter_level(LevelFilter::Trace),
     };
     writer.target(Target::Stderr).format(|line, record| {
-        let (time, level, message) = (line.timestamp_millis(), record.level(), record.args());
+        let (time, level, message) = (format_rfc3339_millis(SystemTime::now()), record.level(), record.args());
         match level {
             Level::Debug | Level::Trace => writeln!(line, "{time} {level:<5} [{}] {message}", record.target()),
             _ => writeln!(line, "{time} {level:<5} {message}"),
