@@ -1,0 +1,93 @@
+//! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
+
+use std::io::Write;
+use std::process::{self, Command};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use forkpool::{Pool, Request, Response, Worker};
+
+fn main() -> forkpool::Result<()> {
+    let log = env_logger::Env::default().default_filter_or("info");
+    env_logger::Builder::from_env(log)
+        .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
+        .init();
+    let mut child = None;
+    match fixture().as_deref() {
+        // An embedder's own child, which the pool must leave to it.
+        Some("child") => child = Some(Command::new("true").spawn().expect("`true` runs")),
+        // What a pool must refuse to start beside.
+        Some("thread") => drop(thread::spawn(thread::park)),
+        _ => {}
+    }
+    let result = Pool::bind("127.0.0.1:8000").env().run(serve);
+    if let Some(mut child) = child {
+        println!("own child: {}", child.wait().expect("the pool has not reaped it"));
+    }
+    result
+}
+
+/// What a test wants to go wrong.
+fn fixture() -> Option<String> {
+    std::env::var("TESTBED").ok()
+}
+
+fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
+    match fixture().as_deref() {
+        Some("fail") => return Err("the testbed was told to fail".into()),
+        Some("hang") => loop {
+            thread::park();
+        },
+        _ => {}
+    }
+    worker.add_header("X-Pid", &process::id().to_string())?;
+    Ok(worker.serve(answer)?)
+}
+
+fn answer(request: &Request<'_>) -> Response {
+    match request.path() {
+        "/plaintext" => Response::bytes("text/plain", b"Hello, World!".as_slice()),
+        "/" => match request.method() {
+            "GET" | "HEAD" => Response::text("testbed\n"),
+            _ => Response::text("GET or HEAD\n").status(405).header("Allow", "GET, HEAD"),
+        },
+        "/echo" => match request.method() {
+            "POST" => {
+                let content_type = request.header("Content-Type").unwrap_or("application/octet-stream");
+                Response::bytes(content_type.to_owned(), request.body().to_owned())
+            }
+            _ => Response::text("POST\n").status(405).header("Allow", "POST"),
+        },
+        "/204" => Response::new(204),
+        "/304" => Response::new(304),
+        "/pid" => Response::text(process::id().to_string()),
+        "/slow" => {
+            thread::sleep(Duration::from_millis(number(request, "ms")));
+            Response::text("slow\n")
+        }
+        "/burn" => {
+            let end = Instant::now() + Duration::from_millis(number(request, "ms"));
+            while Instant::now() < end {
+                std::hint::spin_loop();
+            }
+            Response::text("burnt\n")
+        }
+        "/exit" => process::exit(number(request, "code") as i32),
+        "/panic" => panic!("the testbed was told to panic"),
+        "/abort" => process::abort(),
+        "/leak" => {
+            let kib = number(request, "kib") as usize;
+            // Ones, so that every page is touched.
+            vec![1_u8; kib * 1024].leak();
+            Response::text(format!("leaked {kib} KiB\n"))
+        }
+        _ => Response::text("no such page\n").status(404),
+    }
+}
+
+/// The value of a parameter in the query, or zero.
+fn number(request: &Request<'_>, name: &str) -> u64 {
+    let parameters = request.query().unwrap_or_default().split('&');
+    let mut values = parameters.filter_map(|parameter| parameter.split_once('='));
+    values.find(|(key, _)| *key == name).and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}

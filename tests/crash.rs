@@ -1,0 +1,187 @@
+//! A worker dies: it is replaced, the log says how it died, and the others serve.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::net::TcpStream;
+
+use nix::sys::signal::{kill, Signal};
+use support::{example, is_gone, testbed, until, Client, Server};
+
+/// Makes one worker die by a request; its client gets no answer.
+fn provoke(server: &mut Server, target: &str) {
+    let mut client = server.connect();
+    client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert!(client.try_answer(false).is_err(), "{target}");
+}
+
+#[test]
+fn the_log_tells_the_ways_to_die_apart() {
+    for (target, expected) in [
+        ("/exit?code=3", "exited with code 3, 1 requests on 1 connections"),
+        ("/exit?code=0", "exited with code 0, 1 requests on 1 connections"),
+        ("/abort", "killed by SIGABRT"),
+    ] {
+        let mut server = testbed(&[]);
+        let before = server.workers();
+        provoke(&mut server, target);
+        let line = server.wait_for(expected);
+        assert!(line.contains(" gen=1 pid="), "{line}");
+        let ready = server.wait_for(" ready");
+        assert!(ready.contains(" gen=2 pid="), "{ready}");
+        assert_eq!(server.workers().len(), 2);
+        assert_eq!(server.workers().iter().filter(|pid| before.contains(pid)).count(), 1);
+        assert_eq!(server.get("/").status, 200);
+    }
+}
+
+#[test]
+fn a_killed_worker_is_replaced_and_its_queue_is_served() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGSTOP).expect("it runs");
+    // They wait in the queue of a socket that outlives the worker.
+    let mut waiting: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    for client in &mut waiting {
+        assert_ne!(client.answer().worker(), worker);
+    }
+    server.wait_for("killed by SIGKILL (not by this pool: out of memory, or by hand)");
+}
+
+#[test]
+fn a_panic_costs_its_connection_and_not_the_worker() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    let worker = client.get("/").worker();
+    let answer = client.get("/panic");
+    assert_eq!((answer.status, answer.worker()), (500, worker));
+    assert!(answer.closes() && client.is_closed());
+    let line = server.wait_for("panicked in GET /panic: the testbed was told to panic");
+    assert!(line.contains(&format!("pid={worker} ")), "{line}");
+    assert!(!is_gone(worker));
+}
+
+#[test]
+fn killing_all_again_and_again_leaves_a_whole_pool() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "3")]);
+    for _ in 0..5 {
+        let before: BTreeSet<_> = server.workers().into_iter().collect();
+        for worker in &before {
+            kill(*worker, Signal::SIGKILL).expect("it runs");
+        }
+        let whole = || {
+            let now = server.workers();
+            (now.len() == 3 && now.iter().all(|pid| !before.contains(pid))).then_some(())
+        };
+        until("all are replaced", whole);
+    }
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_crash_loop_backs_off_while_the_others_serve() {
+    let mut server = testbed(&[]);
+    let mut steady = server.connect();
+    let survivor = steady.get("/").worker();
+    let mut delays = Vec::new();
+    while delays.len() < 4 {
+        let victim = until("the slot has a worker", || server.workers().into_iter().find(|pid| *pid != survivor));
+        kill(victim, Signal::SIGKILL).expect("it runs");
+        until("it is gone", || is_gone(victim).then_some(()));
+        assert_eq!(steady.get("/").worker(), survivor);
+        let backing_off = server.log().iter().filter_map(|line| line.split_once(" backing off for "));
+        delays = backing_off.filter_map(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok()).collect();
+    }
+    // The first respawn was immediate; then from half of 100, 200, 400 ... milliseconds up.
+    for (delay, full) in delays.iter().zip([100, 200, 400, 800]) {
+        assert!((full / 2..=full).contains(delay), "{delays:?}");
+    }
+}
+
+#[test]
+fn a_pool_whose_workers_all_fail_to_start_ends_with_the_reason() {
+    let mut command = example("testbed");
+    command.env("TESTBED", "fail").env("FORKPOOL_WORKERS", "3");
+    let (status, log) = Server::spawn(command).finish();
+    assert_eq!(status.code(), Some(1));
+    let last = log.last().expect("it says why");
+    assert!(last.contains("no worker could start: "), "{log:?}");
+    assert!(last.contains("exited with code 1: the testbed was told to fail"), "{log:?}");
+}
+
+#[test]
+fn a_worker_that_is_not_ready_in_time_is_killed() {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "hang"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_BOOT_TIMEOUT", "100ms")]);
+    let (status, log) = Server::spawn(command).finish();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.iter().any(|line| line.contains("killed: not ready 100ms after its start")), "{log:?}");
+}
+
+#[test]
+fn a_worker_that_hangs_is_replaced() {
+    let mut server = testbed(&[("FORKPOOL_STALL_TIMEOUT", "200ms")]);
+    let mut client = server.connect();
+    let worker = client.get("/").worker();
+    client.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let line = server.wait_for("killed: busy with one request for 200ms (stall-timeout)");
+    assert!(line.contains(&format!("pid={worker} ")), "{line}");
+    assert!(client.try_answer(false).is_err());
+    server.wait_for(" ready");
+}
+
+#[test]
+fn a_worker_that_is_busy_with_many_requests_does_not_hang() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "400ms")]);
+    let mut client = server.connect();
+    // One turn of the loop, several times longer than the time-out.
+    client.send("GET /slow?ms=50 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(30));
+    for _ in 0..30 {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(server.count("stall-timeout"), 0);
+}
+
+#[test]
+fn rolling_restarts_replace_every_worker_and_lose_no_request() {
+    let mut server = testbed(&[]);
+    let port = server.port();
+    let before = server.workers();
+    let load = std::thread::spawn(move || {
+        let mut served = 0;
+        // Until told by the last answer that a second generation has come and gone.
+        for _ in 0..2000 {
+            let mut client = Client::new(TcpStream::connect(("127.0.0.1", port)).expect("the port stays open"));
+            assert_eq!(client.get("/").status, 200);
+            served += 1;
+        }
+        served
+    });
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    assert_eq!(load.join().expect("no request is lost"), 2000);
+    until("the old ones are gone", || before.iter().all(|pid| is_gone(*pid)).then_some(()));
+    assert_eq!(server.workers().len(), 2);
+}
+
+#[test]
+fn workers_come_and_go_one_by_one() {
+    let mut server = testbed(&[]);
+    server.signal(Signal::SIGTTIN);
+    server.wait_for("scaled from 2 to 3 workers");
+    until("there are three", || (server.workers().len() == 3).then_some(()));
+    for to in [2, 1] {
+        server.signal(Signal::SIGTTOU);
+        server.wait_for(&format!("to {to} workers"));
+        until("one is gone", || (server.workers().len() == to).then_some(()));
+    }
+    server.signal(Signal::SIGTTOU);
+    server.wait_for("still 1 worker");
+    assert_eq!(server.get("/").status, 200);
+}

@@ -1,0 +1,167 @@
+//! The pool stops: gracefully, quickly, by force.
+
+mod support;
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, Signal};
+use support::{is_gone, testbed, until, Server};
+
+/// Starts a request of which the worker has read the head.
+fn begin_slow(server: &mut Server, millis: u64) -> support::Client<TcpStream> {
+    let mut client = server.connect();
+    let fields = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n";
+    client.send(format!("POST /slow?ms={millis} HTTP/1.1\r\n{fields}\r\n"));
+    assert_eq!(client.answer().status, 100);
+    client
+}
+
+/// Waits until the workers have let go of the port.
+fn wait_until_closed(server: &mut Server) {
+    let port = server.port();
+    until("the port is closed", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+}
+
+#[test]
+fn sigterm_and_sigquit_let_requests_finish() {
+    for signal in [Signal::SIGTERM, Signal::SIGQUIT] {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+        let mut client = begin_slow(&mut server, 1);
+        server.signal(signal);
+        server.wait_for(&format!("draining: {signal}"));
+        wait_until_closed(&mut server);
+        client.send("x");
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (200, true), "{signal}");
+        assert!(client.is_closed());
+        let (status, log) = server.finish();
+        assert_eq!(status.code(), Some(0), "{signal}");
+        assert!(log.iter().any(|line| line.contains("exited with code 0, 1 requests on 1 connections")), "{log:?}");
+        assert!(log.iter().any(|line| line.contains("stopped")), "{log:?}");
+    }
+}
+
+#[test]
+fn an_idle_connection_is_served_once_more() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let mut client = server.connect();
+    assert!(!client.get("/").closes());
+    server.signal(Signal::SIGTERM);
+    wait_until_closed(&mut server);
+    let answer = client.get("/");
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn idle_connections_do_not_hold_the_drain_up() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "400ms")]);
+    let mut idle: Vec<_> = (0..10).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    // By itself, before the time-out.
+    assert!(log.iter().any(|line| line.contains("exited with code 0, 10 requests")), "{log:?}");
+    for client in &mut idle {
+        assert!(client.is_closed());
+    }
+}
+
+#[test]
+fn what_waits_in_the_queue_is_served_before_the_end() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGSTOP).expect("it runs");
+    let mut waiting: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    server.signal(Signal::SIGTERM);
+    server.wait_for("draining: SIGTERM");
+    kill(worker, Signal::SIGCONT).expect("it runs");
+    for client in &mut waiting {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (200, true));
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn the_drain_ends_at_its_timeout() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "200ms")]);
+    let mut client = begin_slow(&mut server, 60_000);
+    client.send("x");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("killed: not done 200ms after it was asked to finish (drain-timeout)");
+    let _ = client.try_answer(false);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn sigint_is_quick() {
+    let mut server = testbed(&[]);
+    // An idle connection would hold a drain up.
+    let mut client = server.connect();
+    assert_eq!(client.get("/").status, 200);
+    server.signal(Signal::SIGINT);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.iter().any(|line| line.contains("stopping: SIGINT")), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains("killed")), "{log:?}");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn sigint_waits_for_nobody() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let begun = Instant::now();
+    let mut client = begin_slow(&mut server, 600_000);
+    client.send("x");
+    server.signal(Signal::SIGINT);
+    let (status, _) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    // Not a measurement: it tells "quick" from "never".
+    assert!(begun.elapsed() < Duration::from_secs(25));
+}
+
+#[test]
+fn a_second_signal_forces() {
+    for second in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+        let mut client = begin_slow(&mut server, 600_000);
+        client.send("x");
+        server.signal(Signal::SIGTERM);
+        server.wait_for("draining: SIGTERM");
+        server.signal(second);
+        server.wait_for("killed: told to stop at once");
+        let _ = client.try_answer(false);
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_worker_told_by_itself_drains_and_is_replaced() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGTERM).expect("it runs");
+    server.wait_for("exited with code 0, 0 requests");
+    server.wait_for(" ready");
+    assert!(is_gone(worker));
+    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn the_whole_group_may_be_told_at_once() {
+    // As a terminal or a service manager does.
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = testbed(&[]);
+        nix::sys::signal::killpg(server.pid(), signal).expect("the group lives");
+        let (status, log) = server.finish();
+        assert_eq!(status.code(), Some(0), "{signal}: {log:?}");
+        assert!(!log.iter().any(|line| line.contains("gen=2")), "{signal}: {log:?}");
+    }
+}

@@ -1,0 +1,151 @@
+//! The parent as a process among others: it is killed, it is PID 1, it has an embedder's children beside its own.
+
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+use std::process::Command;
+
+use nix::sys::signal::{kill, Signal};
+use support::{binary, children, example, is_gone, skip, testbed, until, Server};
+
+#[test]
+fn workers_end_with_a_killed_parent_and_free_the_port() {
+    let mut server = testbed(&[]);
+    let (port, workers) = (server.port(), server.workers());
+    server.signal(Signal::SIGKILL);
+    server.wait();
+    until("the workers are gone", || workers.iter().all(|pid| is_gone(*pid)).then_some(()));
+    TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
+}
+
+#[test]
+fn workers_of_a_killed_parent_finish_what_they_have() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let port = server.port();
+    let mut client = server.connect();
+    client.send("POST /slow?ms=1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(client.answer().status, 100);
+    server.signal(Signal::SIGKILL);
+    until("the port is closed", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+    client.send("x");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    until("the worker is gone", || is_gone(answer.worker()).then_some(()));
+}
+
+#[test]
+fn workers_of_a_killed_parent_do_not_outlive_the_drain() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "100ms")]);
+    let worker = server.workers()[0];
+    let mut client = server.connect();
+    client.send("GET /slow?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.signal(Signal::SIGKILL);
+    until("the worker is gone", || is_gone(worker).then_some(()));
+}
+
+#[test]
+fn an_embedders_child_is_left_to_it() {
+    let mut server = testbed(&[("TESTBED", "child")]);
+    let worker = server.workers()[0];
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    server.wait_for(" gen=2 ");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.iter().any(|line| line == "own child: exit status: 0"), "{log:?}");
+}
+
+#[test]
+fn a_second_thread_is_refused() {
+    let mut command = example("testbed");
+    command.env("TESTBED", "thread");
+    let (status, log) = Server::spawn(command).finish();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.last().is_some_and(|line| line.contains("cannot fork: the process has 2 threads")), "{log:?}");
+}
+
+#[test]
+fn as_pid_1_it_reaps_orphans_and_its_workers() {
+    let privileged = Command::new("unshare").args(["--pid", "--fork", "--mount-proc", "true"]).output();
+    if !privileged.is_ok_and(|output| output.status.success()) {
+        return skip("no privilege, or no unshare(1), for a new PID namespace");
+    }
+    let program = example("testbed");
+    let mut command = Command::new("unshare");
+    command.args(["--pid", "--fork", "--kill-child", "--mount-proc"]).arg(program.get_program());
+    command.envs([("FORKPOOL_LISTEN", "127.0.0.1:0"), ("FORKPOOL_WORKERS", "1"), ("RUST_LOG", "debug")]);
+    let mut server = Server::start(command);
+    let first = children(server.pid())[0];
+    // A shell in the namespace that leaves an orphan behind, whose new parent is PID 1.
+    let target = first.to_string();
+    let orphan = Command::new("nsenter")
+        .args(["--target", &target, "--pid", "sh", "-c", "sh -c 'exec true' & exit 0"])
+        .status()
+        .expect("nsenter comes with unshare");
+    assert!(orphan.success());
+    server.wait_for("reaped orphan");
+    // Its own workers are told apart from them.
+    let worker = children(first)[0];
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    server.wait_for("killed by SIGKILL");
+    server.wait_for(" gen=2 ");
+    assert_eq!(server.get("/").status, 200);
+    kill(first, Signal::SIGTERM).expect("it runs");
+    server.wait_for("stopped");
+}
+
+#[test]
+fn the_number_of_workers_follows_the_affinity() {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0"]).arg(binary().get_program());
+    command.envs(binary().get_envs().filter_map(|(name, value)| Some((name, value?))));
+    if Command::new("taskset").arg("-V").output().is_err() {
+        return skip("no taskset(1)");
+    }
+    let mut server = Server::spawn(command);
+    server.wait_for("with 1 worker: 1 CPU by affinity");
+    assert_eq!(server.workers().len(), 1);
+}
+
+#[test]
+fn the_pid_file_is_there_while_the_pool_is() {
+    let path = support::fresh_path("parent.pid");
+    let mut server = testbed(&[("FORKPOOL_PID_FILE", path.to_str().expect("UTF-8"))]);
+    let written = std::fs::read_to_string(&path).expect("it is written");
+    assert_eq!(written, format!("{}\n", server.pid()));
+    // A worker's death must not remove it.
+    kill(server.workers()[0], Signal::SIGTERM).expect("it runs");
+    server.wait_for(" gen=2 ");
+    assert!(path.exists());
+    server.signal(Signal::SIGTERM);
+    server.wait();
+    assert!(!path.exists());
+}
+
+#[test]
+fn workers_run_as_who_they_are_told_to() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return skip("not root");
+    }
+    let mut server = testbed(&[("FORKPOOL_USER", "nobody"), ("FORKPOOL_WORKERS", "1")]);
+    let owner = |pid: nix::unistd::Pid| {
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let ids = |name: &str| {
+            let line = status.lines().find(|line| line.starts_with(name)).expect("a line of it");
+            line.split_whitespace().skip(1).map(str::to_owned).collect::<Vec<_>>()
+        };
+        (ids("Uid:"), ids("Gid:"), ids("Groups:"))
+    };
+    let nobody = nix::unistd::User::from_name("nobody").expect("a user database").expect("nobody");
+    for generation in 1..=2 {
+        let worker = server.workers()[0];
+        let (uids, gids, groups) = owner(worker);
+        assert!(uids.iter().all(|uid| *uid == nobody.uid.to_string()), "{uids:?}");
+        assert!(gids.iter().all(|gid| *gid == nobody.gid.to_string()), "{gids:?}");
+        assert_eq!(groups, [nobody.gid.to_string()]);
+        assert_eq!(server.get("/").status, 200);
+        // Its successor inherits the socket that root bound.
+        kill(worker, Signal::SIGKILL).expect("it runs");
+        server.wait_for(&format!(" gen={} ", generation + 1));
+    }
+}

@@ -1,0 +1,269 @@
+//! What a client sees of a pool that is well.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::{Shutdown, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+use nix::sys::signal::Signal;
+use support::{binary, connect_unix, example, fresh_path, testbed, Client, Server};
+
+#[test]
+fn the_binary_serves_its_page() {
+    let mut server = Server::start(binary());
+    let answer = server.get("/");
+    assert_eq!((answer.status, answer.text()), (200, "hello world\n"));
+    assert_eq!(answer.field("content-type"), Some("text/plain; charset=utf-8"));
+    assert!(answer.field("date").is_some_and(|date| date.ends_with(" GMT")), "{answer:?}");
+}
+
+#[test]
+fn the_examples_serve() {
+    for name in ["hello", "run_any"] {
+        let mut command = example(name);
+        command.env("FORKPOOL_WORKERS", "2");
+        let mut server = Server::spawn(command);
+        // The examples write no log.
+        let port = support::until("it listens", || listening_port(server.workers().first()?.as_raw()));
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("open");
+        let answer = Client::new(stream).get("/");
+        assert_eq!((answer.status, answer.text()), (200, "hello world\n"), "{name}");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0), "{name}");
+    }
+}
+
+/// The port of a process's first listening socket, from `/proc`.
+fn listening_port(pid: i32) -> Option<u16> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let inodes: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    let mut rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[3] == "0A" && inodes.contains(&format!("socket:[{}]", row[9])))?;
+    u16::from_str_radix(row[1].split(':').nth(1)?, 16).ok()
+}
+
+#[test]
+fn the_testbed_has_its_pages() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    for (target, status, body) in [
+        ("/", 200, "testbed\n"),
+        ("/plaintext", 200, "Hello, World!"),
+        ("/204", 204, ""),
+        ("/304", 304, ""),
+        ("/slow?ms=1", 200, "slow\n"),
+        ("/burn?ms=1", 200, "burnt\n"),
+        ("/leak?kib=1", 200, "leaked 1 KiB\n"),
+        ("/nowhere", 404, "no such page\n"),
+    ] {
+        let answer = client.get(target);
+        assert_eq!((answer.status, answer.text()), (status, body), "{target}");
+        assert!(server.workers().contains(&answer.worker()), "{target}");
+    }
+    let pid = client.get("/pid");
+    assert_eq!(pid.text(), pid.worker().to_string());
+    client.send("PUT / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let refused = client.answer();
+    assert_eq!((refused.status, refused.field("allow")), (405, Some("GET, HEAD")));
+}
+
+#[test]
+fn every_worker_serves() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4")]);
+    let mut seen = BTreeSet::new();
+    while seen.len() < 4 {
+        seen.insert(server.get("/pid").worker());
+    }
+    assert_eq!(seen, server.workers().into_iter().collect());
+}
+
+#[test]
+fn a_connection_is_kept_and_requests_may_be_pipelined() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    for _ in 0..3 {
+        assert!(!client.get("/").closes());
+    }
+    // More than one turn's worth.
+    let request = "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n";
+    client.send(request.repeat(200) + "HEAD / HTTP/1.1\r\nHost: a\r\n\r\n" + "GET /pid HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..200 {
+        assert_eq!(client.answer().text(), "Hello, World!");
+    }
+    let head = client.answer_to_head();
+    assert_eq!((head.status, head.field("content-length")), (200, Some("8")));
+    assert_eq!(client.answer().status, 200);
+}
+
+#[test]
+fn a_half_closed_client_gets_its_answers() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100) + "GET / HT");
+    client.stream().shutdown(Shutdown::Write).expect("connected");
+    for _ in 0..100 {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert!(client.is_closed());
+}
+
+#[test]
+fn http_1_0_closes_unless_asked_not_to() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    assert_eq!(client.answer().field("connection"), Some("keep-alive"));
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert!(client.answer().closes());
+    assert!(client.is_closed());
+}
+
+#[test]
+fn bodies_come_by_length_and_chunked() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Type: x/y\r\nContent-Length: 5\r\n\r\nhel");
+    client.send("lo");
+    let answer = client.answer();
+    assert_eq!((answer.text(), answer.field("content-type")), ("hello", Some("x/y")));
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nhel\r\n2\r\nlo\r\n");
+    client.send("0\r\n\r\n");
+    assert_eq!(client.answer().text(), "hello");
+    let large = "x".repeat(1 << 20);
+    client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{large}", large.len()));
+    assert_eq!(client.answer().body.len(), large.len());
+}
+
+#[test]
+fn a_client_that_expects_to_be_told_to_go_on_is_told() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
+    assert_eq!(client.answer().status, 100);
+    client.send("ok");
+    assert_eq!(client.answer().text(), "ok");
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 9999999\r\n\r\n");
+    assert_eq!(client.answer().status, 413);
+}
+
+#[test]
+fn a_bad_request_is_answered_even_while_its_client_still_sends() {
+    let mut server = testbed(&[]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5, 5\r\n\r\n");
+    // A reset would overtake the answer if the server closed with this unread.
+    client.send("x".repeat(100_000));
+    let answer = client.answer();
+    assert_eq!(answer.status, 400);
+    assert!(answer.closes() && answer.field("x-pid").is_some());
+    client.stream().shutdown(Shutdown::Write).expect("connected");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_thousand_connections_are_served_at_once() {
+    let mut server = testbed(&[]);
+    let mut clients: Vec<_> = (0..1000).map(|_| server.connect()).collect();
+    for _ in 0..2 {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        for client in &mut clients {
+            assert_eq!(client.answer().status, 200);
+        }
+    }
+}
+
+#[test]
+fn a_client_that_does_not_read_costs_the_others_nothing() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_OUTPUT", "64KiB")]);
+    let mut greedy = server.connect();
+    greedy.stream().set_nonblocking(true).expect("a socket");
+    let request = "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000);
+    // Until neither side's buffers take more.
+    let mut sent = 0;
+    while let Ok(count @ 1..) = std::io::Write::write(&mut greedy.stream(), &request.as_bytes()[sent % request.len()..])
+    {
+        sent += count;
+    }
+    assert_eq!(server.get("/").status, 200);
+    // What it has sent is answered as soon as it reads.
+    greedy.stream().set_nonblocking(false).expect("a socket");
+    for _ in 0..sent / (request.len() / 1000) {
+        assert_eq!(greedy.answer().text(), "Hello, World!");
+    }
+}
+
+#[test]
+fn several_addresses_of_all_kinds_are_served() {
+    let path = fresh_path("serve.sock");
+    let listen = format!("127.0.0.1:0,[::1]:0,unix:{}", path.display());
+    let mut server = testbed(&[("FORKPOOL_LISTEN", &listen), ("FORKPOOL_UNIX_MODE", "0600")]);
+    server.wait_for("listening on http://[::1]:");
+    server.wait_for("listening on unix:");
+    assert_eq!(server.get("/").status, 200);
+    let v6 = server.log().iter().find_map(|line| line.split("http://[::1]:").nth(1)?.split(' ').next()?.parse().ok());
+    let v6 = TcpStream::connect(("::1", v6.expect("announced"))).expect("open");
+    assert_eq!(Client::new(v6).get("/").status, 200);
+    let mode = fs::metadata(&path).expect("the socket file").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    for _ in 0..20 {
+        assert_eq!(connect_unix(&path).get("/").status, 200);
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!path.exists(), "the socket file is removed");
+}
+
+#[test]
+fn every_interface_means_both_families() {
+    let mut server = testbed(&[("FORKPOOL_LISTEN", ":0")]);
+    let port = server.port();
+    for host in ["127.0.0.1", "::1"] {
+        let stream = TcpStream::connect((host, port)).expect(host);
+        assert_eq!(Client::new(stream).get("/").status, 200, "{host}");
+    }
+}
+
+#[test]
+fn a_stale_socket_file_is_replaced_and_a_live_one_is_not() {
+    let path = fresh_path("stale.sock");
+    let listen = format!("unix:{}", path.display());
+    drop(UnixListener::bind(&path).expect("a socket file"));
+    let mut first = testbed(&[("FORKPOOL_LISTEN", &listen)]);
+    let mut second = example("testbed");
+    second.env("FORKPOOL_LISTEN", &listen);
+    let (status, log) = Server::spawn(second).finish();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.iter().any(|line| line.contains(&listen)), "{log:?}");
+    assert_eq!(connect_unix(&path).get("/").status, 200);
+    first.signal(Signal::SIGTERM);
+    first.wait();
+    fs::write(&path, "precious").expect("a file");
+    let mut third = example("testbed");
+    third.env("FORKPOOL_LISTEN", &listen);
+    assert_eq!(Server::spawn(third).wait().code(), Some(1));
+    assert_eq!(fs::read_to_string(&path).expect("still there"), "precious");
+}
+
+#[test]
+fn the_time_limits_hold() {
+    let limits =
+        [("FORKPOOL_HEAD_TIMEOUT", "200ms"), ("FORKPOOL_BODY_TIMEOUT", "200ms"), ("FORKPOOL_IDLE_TIMEOUT", "200ms")];
+    let mut server = testbed(&limits);
+    let mut head = server.connect();
+    head.send("GET / HTTP/1.1\r\nHo");
+    assert_eq!(head.answer().status, 408);
+    let mut body = server.connect();
+    body.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhel");
+    assert_eq!(body.answer().status, 408);
+    // Nothing was asked, so nothing is answered.
+    assert!(server.connect().is_closed());
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").status, 200);
+    assert!(idle.is_closed());
+}

@@ -1,0 +1,328 @@
+//! Starts programs as children and talks to them as any client would.
+//!
+//! Nothing forks inside the test harness, which has threads. Nothing sleeps to synchronise: a test waits for the line in which a
+//! program announces something, or, where nothing is announced, asks again until a deadline.
+// Each test file uses its own part of this, and none is a library.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, killpg, Signal};
+use nix::unistd::Pid;
+
+/// Far beyond what anything here takes; a test that runs into it has failed.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// An example, built by `cargo test` beside the tests.
+pub fn example(name: &str) -> Command {
+    let test = std::env::current_exe().expect("the test has a path");
+    let profile = test.parent().and_then(Path::parent).expect("the test is in target/PROFILE/deps");
+    clean(Command::new(profile.join("examples").join(name)))
+}
+
+/// The binary.
+pub fn binary() -> Command {
+    clean(Command::new(env!("CARGO_BIN_EXE_forkpool")))
+}
+
+/// The testbed on a free port, with two workers unless told otherwise.
+pub fn testbed(variables: &[(&str, &str)]) -> Server {
+    let mut command = example("testbed");
+    command.env("FORKPOOL_WORKERS", "2").envs(variables.iter().copied());
+    Server::start(command)
+}
+
+/// Without the variables that would configure it, on a free port.
+fn clean(mut command: Command) -> Command {
+    for (name, _) in std::env::vars() {
+        let others = ["PORT", "WEB_CONCURRENCY", "CLUSTER_WORKERS", "RUST_LOG", "RUST_BACKTRACE", "TESTBED"];
+        if name.starts_with("FORKPOOL_") || others.contains(&name.as_str()) {
+            command.env_remove(name);
+        }
+    }
+    command.env("FORKPOOL_LISTEN", "127.0.0.1:0");
+    command
+}
+
+/// A running program in a process group of its own, which is killed when the test ends, however it ends.
+pub struct Server {
+    child: Child,
+    lines: Receiver<String>,
+    log: Vec<String>,
+    /// How many lines of the log have been waited for.
+    waited: usize,
+    status: Option<ExitStatus>,
+}
+
+impl Server {
+    /// Starts a program without waiting for anything.
+    pub fn spawn(mut command: Command) -> Server {
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let (sender, lines) = mpsc::channel();
+        let outputs: [Box<dyn Read + Send>; 2] = [
+            Box::new(child.stderr.take().expect("stderr is piped")),
+            Box::new(child.stdout.take().expect("stdout is piped")),
+        ];
+        for output in outputs {
+            let sender = sender.clone();
+            thread::spawn(move || {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    let _ = sender.send(line);
+                }
+            });
+        }
+        Server { child, lines, log: Vec::new(), waited: 0, status: None }
+    }
+
+    /// Starts a program and waits until all its workers are ready.
+    #[track_caller]
+    pub fn start(command: Command) -> Server {
+        let mut server = Server::spawn(command);
+        server.wait_for("listening on ");
+        server
+    }
+
+    /// Waits for a line that contains `part`, behind those that earlier calls have waited for; returns it.
+    #[track_caller]
+    pub fn wait_for(&mut self, part: &str) -> String {
+        let end = Instant::now() + DEADLINE;
+        loop {
+            while let Some(line) = self.log.get(self.waited) {
+                self.waited += 1;
+                if line.contains(part) {
+                    return line.clone();
+                }
+            }
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.log.push(line),
+                Err(_) => panic!("no line with {part:?}; there were:\n{}", self.log.join("\n")),
+            }
+        }
+    }
+
+    /// Every line so far.
+    pub fn log(&mut self) -> &[String] {
+        self.log.extend(self.lines.try_iter());
+        &self.log
+    }
+
+    /// How many lines so far contain `part`.
+    pub fn count(&mut self, part: &str) -> usize {
+        self.log().iter().filter(|line| line.contains(part)).count()
+    }
+
+    /// The port of the first address that the log names.
+    #[track_caller]
+    pub fn port(&mut self) -> u16 {
+        let ports = self.log().iter().filter_map(|line| line.split_once("listening on http://"));
+        let address = ports.filter_map(|(_, rest)| rest.split(' ').next()).next().expect("a TCP address is announced");
+        address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the address ends in a port")
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a pid"))
+    }
+
+    /// The pids of the parent's living children.
+    pub fn workers(&self) -> Vec<Pid> {
+        children(self.pid())
+    }
+
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        kill(self.pid(), signal).expect("the program runs");
+    }
+
+    #[track_caller]
+    pub fn connect(&mut self) -> Client<TcpStream> {
+        let port = self.port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+        Client::new(stream)
+    }
+
+    /// Makes one request on a connection of its own.
+    #[track_caller]
+    pub fn get(&mut self, target: &str) -> Answer {
+        self.connect().get(target)
+    }
+
+    /// Waits for the program to end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let status = until("the program ends", || self.child.try_wait().expect("a child"));
+        self.status = Some(status);
+        status
+    }
+
+    /// Waits for the program to end and returns all that it has said.
+    #[track_caller]
+    pub fn finish(&mut self) -> (ExitStatus, Vec<String>) {
+        let status = self.wait();
+        // The pipes end with the last process that holds them.
+        self.log.extend(self.lines.iter());
+        (status, self.log.clone())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The group may be empty already.
+        let _ = killpg(self.pid(), Signal::SIGKILL);
+        if self.status.is_none() {
+            let _ = self.child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("{}", self.log().join("\n"));
+        }
+    }
+}
+
+/// The living children of a process.
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
+    pids.filter(|pid| !is_gone(*pid)).collect()
+}
+
+/// Whether a process has ended, reaped or not.
+pub fn is_gone(pid: Pid) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['Z', 'X']))
+}
+
+/// Asks until there is an answer: for what nobody announces.
+#[track_caller]
+pub fn until<T>(wanted: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + DEADLINE;
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(Instant::now() < end, "still waiting until {wanted}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// A path in a directory that `cargo test` keeps for such things, unused.
+pub fn fresh_path(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    path
+}
+
+/// Says why a test cannot run here.
+pub fn skip(reason: &str) {
+    eprintln!("skipped: {reason}");
+}
+
+/// A client that sends what it is told, right or wrong.
+pub struct Client<S> {
+    stream: BufReader<S>,
+}
+
+impl<S: Read + Write> Client<S> {
+    pub fn new(stream: S) -> Client<S> {
+        Client { stream: BufReader::new(stream) }
+    }
+
+    pub fn stream(&self) -> &S {
+        self.stream.get_ref()
+    }
+
+    #[track_caller]
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.get_mut().write_all(bytes.as_ref()).expect("the server takes it");
+    }
+
+    /// Reads one response, as the answer to a GET.
+    #[track_caller]
+    pub fn answer(&mut self) -> Answer {
+        self.try_answer(false).expect("a whole response")
+    }
+
+    /// Reads one response without a body.
+    #[track_caller]
+    pub fn answer_to_head(&mut self) -> Answer {
+        self.try_answer(true).expect("a whole response")
+    }
+
+    #[track_caller]
+    pub fn get(&mut self, target: &str) -> Answer {
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.answer()
+    }
+
+    pub fn try_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            if self.stream.read_until(b'\n', &mut head)? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        let head = String::from_utf8(head).map_err(std::io::Error::other)?;
+        let (line, fields) = head.split_once("\r\n").expect("it has a line");
+        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("it has a status");
+        let fields = fields.lines().filter_map(|line| line.split_once(": "));
+        let fields: BTreeMap<_, _> =
+            fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+        let len = fields.get("content-length").map_or(0, |len| len.parse().expect("a length"));
+        let mut body = vec![0; if is_head { 0 } else { len }];
+        self.stream.read_exact(&mut body)?;
+        Ok(Answer { status, fields, body })
+    }
+
+    /// Whether the server has closed and nothing else is to be read.
+    #[track_caller]
+    pub fn is_closed(&mut self) -> bool {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).is_ok() && rest.is_empty()
+    }
+}
+
+/// Connects to a Unix socket.
+#[track_caller]
+pub fn connect_unix(path: &Path) -> Client<UnixStream> {
+    let stream = UnixStream::connect(path).expect("the socket is open");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    Client::new(stream)
+}
+
+/// A response.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub fields: BTreeMap<String, String>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.fields.get(name).map(String::as_str)
+    }
+
+    /// The worker that gave it.
+    #[track_caller]
+    pub fn worker(&self) -> Pid {
+        Pid::from_raw(self.field("x-pid").and_then(|pid| pid.parse().ok()).expect("the testbed says its pid"))
+    }
+
+    pub fn closes(&self) -> bool {
+        self.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
+    }
+}
