@@ -94,8 +94,6 @@ impl Config {
     const HEAD_MIN: usize = 256;
     /// Every worker's read buffer is longer by the limit.
     const HEAD_MAX: usize = 1 << 20;
-    /// The parser keeps the fields of a request on its stack.
-    const FIELDS_MAX: usize = 128;
     /// For each connection; more is a mistake of unit.
     const OUTPUT_MAX: usize = 1 << 30;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::values::{bytes, duration, list, mode, number, text, timeout, within};
 use super::Config;
+use crate::http::FIELDS_MAX;
 
 /// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
 #[derive(Debug)]
@@ -262,7 +263,7 @@ const SETTINGS: &[Setting] = &[
         aliases: &[],
         is_list: false,
         apply: |config, text| set(&mut config.server.limits.fields, number(text)),
-        check: |config| within(config.server.limits.fields, 1..=Config::FIELDS_MAX),
+        check: |config| within(config.server.limits.fields, 1..=FIELDS_MAX),
     },
     Setting {
         name: "max-body",
