@@ -26,8 +26,9 @@ impl Pool {
 
 /// What a pool is to be. Methods replace what was said before, but for [`bind`](Builder::bind), which adds.
 ///
-/// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and [`check`](Builder::check), unless
-/// a later call replaces it. Every time-out can be [`Duration::ZERO`], which is never, and otherwise is 1 ms to 24 h.
+/// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and
+/// [`check`](Builder::check), unless a later call replaces it. Every time-out can be [`Duration::ZERO`], which is
+/// never, and otherwise is 1 ms to 24 h.
 #[derive(Debug)]
 #[must_use = "a builder starts nothing before `serve` or `run`"]
 pub struct Builder {
@@ -46,8 +47,9 @@ struct Mistake {
 }
 
 impl Builder {
-    /// Listens on `address` too: `127.0.0.1:8000`, `[::1]:8000`, `:8000` (every interface, IPv6 and IPv4), `localhost:8000`
-    /// (127.0.0.1), `unix:/run/app.sock`. Port 0 is a free port, one for all workers. Host names are not looked up.
+    /// Listens on `address` too: `127.0.0.1:8000`, `[::1]:8000`, `:8000` (every interface, IPv6 and IPv4),
+    /// `localhost:8000` (127.0.0.1), `unix:/run/app.sock`. Port 0 is a free port, one for all workers. Host names are
+    /// not looked up.
     pub fn bind(mut self, address: impl Display) -> Builder {
         let address = address.to_string();
         match address.parse::<Address>() {
@@ -57,8 +59,8 @@ impl Builder {
         self
     }
 
-    /// Permission bits of Unix sockets. Default `0o666`: every local user may connect, as to a port on 127.0.0.1, whatever
-    /// user the proxy in front runs as. The umask does not apply; a directory of its own restricts further.
+    /// Permission bits of Unix sockets. Default `0o666`: every local user may connect, as to a port on 127.0.0.1,
+    /// whatever user the proxy in front runs as. The umask does not apply; a directory of its own restricts further.
     pub fn unix_mode(self, mode: u32) -> Builder {
         self.put("unix-mode", |config| config.unix_mode = mode)
     }
@@ -69,8 +71,8 @@ impl Builder {
         self.put("backlog", |config| config.backlog = connections)
     }
 
-    /// Worker processes, 1 to 1024. Default: one for each CPU that affinity (sched_getaffinity(2)) and the cgroup's CPU quota
-    /// leave, which is also said by `set("workers", "auto")`.
+    /// Worker processes, 1 to 1024. Default: one for each CPU that affinity (sched_getaffinity(2)) and the cgroup's CPU
+    /// quota leave, which is also said by `set("workers", "auto")`.
     pub fn workers(self, count: usize) -> Builder {
         self.put("workers", |config| config.workers = Some(count))
     }
@@ -80,13 +82,14 @@ impl Builder {
         self.put("drain-timeout", |config| config.drain_timeout = timeout)
     }
 
-    /// How long a worker may take from its fork until it is ready, before it is replaced. Default 60 s, as some load much data.
+    /// How long a worker may take from its fork until it is ready, before it is replaced. Default 60 s, as some load
+    /// much data.
     pub fn boot_timeout(self, timeout: Duration) -> Builder {
         self.put("boot-timeout", |config| config.boot_timeout = timeout)
     }
 
-    /// How long a worker may be busy with one request before it counts as hung and is replaced. Default 60 s; at least 100 ms.
-    /// It watches workers that run [`Worker::serve`].
+    /// How long a worker may be busy with one request before it counts as hung and is replaced. Default 60 s; at least
+    /// 100 ms. It watches workers that run [`Worker::serve`].
     pub fn stall_timeout(self, timeout: Duration) -> Builder {
         self.put("stall-timeout", |config| config.stall_timeout = timeout)
     }
@@ -106,7 +109,8 @@ impl Builder {
         self.put("pid-file", |config| config.pid_file = Some(path.into()))
     }
 
-    /// Bytes of the longest request target; beyond it 414. Default 8 KiB: RFC 9112 section 3 asks for at least 8000 bytes.
+    /// Bytes of the longest request target; beyond it 414. Default 8 KiB: RFC 9112 section 3 asks for at least 8000
+    /// bytes.
     pub fn max_target(self, bytes: usize) -> Builder {
         self.put("max-target", |config| config.server.limits.target = bytes)
     }
@@ -156,8 +160,8 @@ impl Builder {
         self.put("body-timeout", |config| config.server.body_timeout = timeout)
     }
 
-    /// How long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies, so that they
-    /// close first.
+    /// How long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies, so
+    /// that they close first.
     pub fn idle_timeout(self, timeout: Duration) -> Builder {
         self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
     }
@@ -167,10 +171,11 @@ impl Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
     }
 
-    /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of [`settings`], and
-    /// `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
+    /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of
+    /// [`settings`], and `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
     ///
-    /// Those set replace what was said so far; an empty one counts as unset. `PORT` listens on that port of every interface.
+    /// Those set replace what was said so far; an empty one counts as unset. `PORT` listens on that port of every
+    /// interface.
     pub fn env(self) -> Builder {
         self.env_from(&|name| std::env::var_os(name))
     }
@@ -187,9 +192,9 @@ impl Builder {
         self
     }
 
-    /// Sets any of [`settings`] by its name (`drain-timeout`; leading dashes are allowed) and from text, as the binary does
-    /// with its flags: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` takes a list and replaces all
-    /// addresses given before.
+    /// Sets any of [`settings`] by its name (`drain-timeout`; leading dashes are allowed) and from text, as the binary
+    /// does with its flags: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` takes a list and
+    /// replaces all addresses given before.
     pub fn set(mut self, name: &str, value: &str) -> Builder {
         match Setting::named(name.strip_prefix("--").unwrap_or(name)) {
             Some(setting) => self.assign(setting, quoted(name, value), value),
@@ -198,7 +203,8 @@ impl Builder {
         self
     }
 
-    /// Whether all that was said makes sense, without opening, binding or writing anything. The answer is one line for people.
+    /// Whether all that was said makes sense, without opening, binding or writing anything. The answer is one line for
+    /// people.
     ///
     /// # Errors
     ///
@@ -213,8 +219,8 @@ impl Builder {
         Ok(format!("listens on {}, {workers}", addresses.join(", ")))
     }
 
-    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests, in the workers;
-    /// see [`Worker::serve`].
+    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests, in the
+    /// workers; see [`Worker::serve`].
     ///
     /// # Errors
     ///
@@ -225,14 +231,15 @@ impl Builder {
 
     /// Runs the pool until it is asked to stop. Each worker runs `main` once, and ends with it.
     ///
-    /// `main` is called in the worker, after the fork, and never in this process; it may borrow from the caller and need not
-    /// be `Send`. A worker whose `main` returns before it was told to finish, or returns an error, is replaced. This returns
-    /// in the parent alone.
+    /// `main` is called in the worker, after the fork, and never in this process; it may borrow from the caller and
+    /// need not be `Send`. A worker whose `main` returns before it was told to finish, or returns an error, is
+    /// replaced. This returns in the parent alone.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a setting that makes no sense, [`Error::Threads`] when another thread runs, [`Error::Bind`] for an
-    /// address that cannot be had, [`Error::File`] for the pid file, [`Error::Boot`] when no worker could start.
+    /// [`Error::Config`] for a setting that makes no sense, [`Error::Threads`] when another thread runs,
+    /// [`Error::Bind`] for an address that cannot be had, [`Error::File`] for the pid file, [`Error::Boot`] when no
+    /// worker could start.
     pub fn run<E>(self, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
     where
         E: Into<Box<dyn StdError>>,

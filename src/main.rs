@@ -1,4 +1,5 @@
-//! The `forkpool` binary: a pool that serves one page, configured by flags and variables. Uses the library's public API only.
+//! The `forkpool` binary: a pool that serves one page, configured by flags and variables. Uses the library's public API
+//! only.
 
 use std::io::Write;
 use std::process::ExitCode;

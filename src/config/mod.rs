@@ -101,7 +101,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the setting, [`Error::File`] the pid file, [`Error::Bind`] a Unix socket without a directory.
+    /// [`Error::Config`] names the setting, [`Error::File`] the pid file, [`Error::Bind`] a Unix socket without a
+    /// directory.
     pub(crate) fn check(&self) -> Result<()> {
         for setting in settings() {
             setting.check(self).map_err(|problem| Error::config(setting.name(), problem))?;

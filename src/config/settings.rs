@@ -185,7 +185,10 @@ const SETTINGS: &[Setting] = &[
         value_name: "N|auto",
         default: Some("auto"),
         help: "Worker processes; auto is one for each CPU that affinity and the cgroup's quota leave",
-        aliases: &[Alias { variable: "CLUSTER_WORKERS", prefix: "" }, Alias { variable: "WEB_CONCURRENCY", prefix: "" }],
+        aliases: &[
+            Alias { variable: "CLUSTER_WORKERS", prefix: "" },
+            Alias { variable: "WEB_CONCURRENCY", prefix: "" },
+        ],
         is_list: false,
         apply: |config, text| {
             let workers = match text {
@@ -215,7 +218,8 @@ const SETTINGS: &[Setting] = &[
         heading: WORKERS,
         value_name: "DURATION",
         default: Some("60s"),
-        help: "How long a worker may take to become ready before it is replaced; long, as some load much data; 0 is for ever",
+        help: "How long a worker may take to become ready before it is replaced; long, as some load much data; \
+               0 is for ever",
         aliases: &[],
         is_list: false,
         apply: |config, text| set(&mut config.boot_timeout, duration(text)),
@@ -347,7 +351,8 @@ const SETTINGS: &[Setting] = &[
         heading: TIMEOUTS,
         value_name: "DURATION",
         default: Some("75s"),
-        help: "How long a connection may be idle between requests; longer than the 60s of common proxies, so that they \
+        help:
+            "How long a connection may be idle between requests; longer than the 60s of common proxies, so that they \
                close first; 0 is for ever",
         aliases: &[],
         is_list: false,

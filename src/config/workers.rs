@@ -15,8 +15,9 @@ impl Config {
     }
 }
 
-/// From the CPUs this process may run on, and from what the cgroup's quota (version 1 or 2) leaves of them, which num_cpus
-/// knows. A part of a CPU counts as one: the kernel hands out the quota in slices, and a worker cannot be halved.
+/// From the CPUs this process may run on, and from what the cgroup's quota (version 1 or 2) leaves of them, which
+/// num_cpus knows. A part of a CPU counts as one: the kernel hands out the quota in slices, and a worker cannot be
+/// halved.
 fn derive(affinity: Option<usize>, available: usize) -> (usize, String) {
     let available = available.max(1);
     let workers = available.min(Config::WORKERS_MAX);
