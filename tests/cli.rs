@@ -201,7 +201,7 @@ fn a_wrong_command_line_is_refused_with_the_remedy() {
         (&["--lisen", "127.0.0.1:1"][..], "did you mean --listen? (try forkpool --help)"),
         (&["--frobnicate"], "--frobnicate is unknown (try forkpool --help)"),
         (&["serve"], "serve is unknown (try forkpool --help)"),
-        (&["--listen"], "--listen <ADDR>"),
+        (&["--listen"], "--listen needs a value (try forkpool --help)"),
         (&["--quiet", "--verbose"], "leave one out"),
         (&["--workers", "1", "--workers", "2"], "leave one out"),
         (&["--listen", "8000"], "write :8000"),

@@ -1,25 +1,91 @@
 //! What `--help` says.
 
+use std::iter;
+
 use forkpool::Setting;
 
-pub(super) const ABOUT: &str = "\
+/// The whole help: what this is, examples, every option with its variables and default, signals, exit codes.
+pub(super) fn help() -> String {
+    let mut help = version() + BEFORE;
+    let mut heading = "";
+    for setting in forkpool::settings() {
+        if heading != setting.heading() {
+            heading = setting.heading();
+            help.push_str(&format!("\n{heading}:\n"));
+        }
+        help.push_str(&format!("      --{} <{}>\n", setting.name(), setting.value_name()));
+        describe(&mut help, &description(setting));
+    }
+    help.push_str("\nOutput:\n");
+    for (option, description) in OWN {
+        help.push_str(&format!("  {option}\n"));
+        describe(&mut help, &description.split(' ').collect::<Vec<_>>());
+    }
+    help + AFTER
+}
+
+pub(super) fn version() -> String {
+    format!("forkpool {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// What a setting does, its default and its variables, in pieces that are not to be broken.
+fn description(setting: &Setting) -> Vec<String> {
+    let default = setting.default().map(|default| format!("[default: {default}]"));
+    let variables: Vec<String> = iter::once(setting.variable()).chain(setting.aliases().map(String::from)).collect();
+    let words = setting.help().split(' ').map(String::from);
+    words.chain(default).chain([format!("[{}]", variables.join(", "))]).collect()
+}
+
+/// Appends pieces, indented, in lines of at most so many columns.
+fn describe(help: &mut String, pieces: &[impl AsRef<str>]) {
+    const INDENT: &str = "          ";
+    const COLUMNS: usize = 110;
+    let mut line = String::from(INDENT);
+    for piece in pieces.iter().map(AsRef::as_ref) {
+        if line.len() > INDENT.len() {
+            if line.len() + 1 + piece.len() > COLUMNS {
+                help.push_str(&line);
+                help.push('\n');
+                line.truncate(INDENT.len());
+            } else {
+                line.push(' ');
+            }
+        }
+        line.push_str(piece);
+    }
+    help.push_str(&line);
+    help.push('\n');
+}
+
+const BEFORE: &str = "\
 Serves HTTP/1.1 from one forked worker process per CPU, each on its own SO_REUSEPORT socket, so that the
-kernel spreads the connections. The parent replaces every worker that dies, and what waited for it is served.";
+kernel spreads the connections. The parent replaces every worker that dies, and what waited for it is served.
 
-pub(super) const TEMPLATE: &str = "\
-{name} {version}
-{about}
-
-Usage: {usage}
+Usage: forkpool [OPTIONS]
 
 Examples:
   forkpool                                           serve http://127.0.0.1:8000, a worker per CPU
   forkpool --listen :80 --user www-data --workers 4  port 80 of every interface, workers not as root
   forkpool --listen unix:/run/app.sock --check       only say whether that would make sense
+";
 
-{all-args}{after-help}";
+/// The options that are the binary's own.
+const OWN: &[(&str, &str)] = &[
+    ("-q, --quiet", "Log only errors [FORKPOOL_QUIET=1]"),
+    (
+        "-v, --verbose",
+        "Log more: once for debug, twice for trace; with neither -q nor -v RUST_LOG decides, as in \
+         RUST_LOG=forkpool=debug, and by default it is info [FORKPOOL_VERBOSE=2]",
+    ),
+    (
+        "    --check",
+        "Say whether the configuration makes sense and exit; opens no socket, writes no file [FORKPOOL_CHECK=1]",
+    ),
+    ("-h, --help", "Print this help"),
+    ("-V, --version", "Print the version"),
+];
 
-pub(super) const AFTER: &str = "\
+const AFTER: &str = "
 Values:
   DURATION  30 or 30s, 500ms, 2m, 1h
   BYTES     8192, 8KiB or 8k, 1MiB
@@ -39,43 +105,3 @@ Exit codes:
   1  an error: the address is taken, no worker could start, ...
   2  usage: an option, a variable or their combination makes no sense
 ";
-
-pub(super) const QUIET: &str = "Log only errors [FORKPOOL_QUIET=1]";
-pub(super) const VERBOSE: &str = "\
-Log more: once for debug, twice for trace. With neither -q nor -v, RUST_LOG decides
-(RUST_LOG=forkpool=debug); the default is info [FORKPOOL_VERBOSE=1 or 2]";
-pub(super) const CHECK: &str = "\
-Say whether the configuration makes sense and exit; opens no socket and writes no file [FORKPOOL_CHECK=1]";
-pub(super) const HELP: &str = "Print this help";
-pub(super) const VERSION: &str = "Print the version";
-
-/// Columns of a line of help, besides its indentation.
-const WIDTH: usize = 100;
-
-/// The help of a setting with its default and variables, in lines that fit.
-pub(super) fn help(setting: &Setting) -> String {
-    let mut variables = setting.variable();
-    for alias in setting.aliases() {
-        variables.push_str(", ");
-        variables.push_str(alias);
-    }
-    let default = setting.default().map(|default| format!("[default: {default}]"));
-    let pieces = setting.help().split(' ').map(String::from).chain(default).chain([format!("[{variables}]")]);
-    wrapped(pieces)
-}
-
-/// Joins pieces by blanks, and by line ends where a line is full.
-fn wrapped(pieces: impl Iterator<Item = String>) -> String {
-    let mut text = String::new();
-    let mut column = 0;
-    for piece in pieces {
-        if column > 0 {
-            let fits = column + 1 + piece.len() <= WIDTH;
-            text.push(if fits { ' ' } else { '\n' });
-            column = if fits { column + 1 } else { 0 };
-        }
-        column += piece.len();
-        text.push_str(&piece);
-    }
-    text
-}
