@@ -77,7 +77,8 @@ impl Builder {
         self.put("workers", |config| config.workers = Some(count))
     }
 
-    /// How long a worker told to stop may finish its requests before it is killed. Default 30 s.
+    /// How long a worker told to stop may finish its requests before it is killed. Default 25 s: Kubernetes kills
+    /// everything 30 s after its SIGTERM, and the parent wants to see the end of its workers and say so.
     pub fn drain_timeout(self, timeout: Duration) -> Builder {
         self.put("drain-timeout", |config| config.drain_timeout = timeout)
     }

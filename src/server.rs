@@ -29,6 +29,9 @@ const ACCEPTS: usize = 64;
 /// How long accepting rests when descriptors have run out and no connection of this worker ends.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Over how long idle connections are closed when the drain has no time-out.
+const SPREAD_FOREVER: Duration = Duration::from_secs(15);
+
 const LIFELINE: Token = Token(usize::MAX);
 
 /// Listeners count down from here, connections up from zero.
@@ -300,7 +303,10 @@ where
         let mut idle: Vec<usize> = idle.map(|(index, _)| index).collect();
         // The longest idle first: the least likely to have a request on its way.
         idle.sort_by_key(|index| self.connections[*index].connection.deadline);
-        let window = self.worker.drain_timeout() / 2;
+        let window = match self.worker.drain_timeout() {
+            Duration::ZERO => SPREAD_FOREVER,
+            timeout => timeout / 2,
+        };
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
             let entry = &mut self.connections[index].connection;

@@ -106,8 +106,8 @@ pub(crate) fn install_worker(
     drain_timeout: Duration,
     quit: &Arc<AtomicBool>,
 ) -> io::Result<()> {
-    let seconds = drain_timeout.as_millis().div_ceil(1000).max(1);
-    let seconds = u32::try_from(seconds).unwrap_or(u32::MAX);
+    // Zero is never.
+    let seconds = u32::try_from(drain_timeout.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     let end = |quit| EndLifeline { lifeline: Arc::clone(lifeline), seconds, quit };
     sys::signal::on(SIGTERM, end(None))?;
     sys::signal::on(SIGQUIT, end(None))?;
@@ -129,7 +129,9 @@ impl sys::signal::Action for EndLifeline {
         if let Some(quit) = &self.quit {
             quit.store(true, Ordering::Relaxed);
         }
-        alarm::set(self.seconds);
+        if self.seconds > 0 {
+            alarm::set(self.seconds);
+        }
         // Already shut is as good.
         let _ = shutdown(self.lifeline.as_raw_fd(), Shutdown::Read);
     }

@@ -67,7 +67,7 @@ impl Default for Config {
             workers: None,
             backlog: 1024,
             unix_mode: 0o666,
-            drain_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(25),
             boot_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
             user: None,

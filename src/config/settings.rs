@@ -206,7 +206,7 @@ const SETTINGS: &[Setting] = &[
         name: "drain-timeout",
         heading: WORKERS,
         value_name: "DURATION",
-        default: Some("30s"),
+        default: Some("25s"),
         help: "How long a worker told to stop may finish its requests before it is killed; 0 is for ever",
         aliases: &[],
         is_list: false,

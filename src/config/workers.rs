@@ -10,7 +10,7 @@ impl Config {
     pub(crate) fn worker_count(&self) -> (usize, String) {
         match self.workers {
             Some(workers) => (workers, format!("{}: as configured", counted(workers, "worker"))),
-            None => derive(cpus_by_affinity(), num_cpus::get()),
+            None => derive(cpus_by_affinity(), cpus_by_quota()),
         }
     }
 }
@@ -38,6 +38,11 @@ fn derive(affinity: Option<usize>, available: usize) -> (usize, String) {
 fn cpus_by_affinity() -> Option<usize> {
     let set = sched_getaffinity(Pid::from_raw(0)).ok()?;
     Some((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count())
+}
+
+/// num_cpus knows the quota of the process's own cgroup, the standard library also those of the groups above it.
+fn cpus_by_quota() -> usize {
+    std::thread::available_parallelism().map_or_else(|_| num_cpus::get(), |cpus| num_cpus::get().min(cpus.get()))
 }
 
 fn counted(count: usize, noun: &str) -> String {
