@@ -19,6 +19,9 @@ use crate::time::Time;
 /// Bytes read at once, besides what is held of an incomplete head.
 const READ_SIZE: usize = 64 * 1024;
 
+/// Most bytes of the shared output buffer that are kept between turns.
+const OUTPUT_KEPT: usize = 256 * 1024;
+
 /// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once would reset the
 /// connection, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(2);
@@ -270,9 +273,12 @@ impl Connection {
         let is_sent = sent == cx.output.len();
         if !is_sent {
             let kept = self.kept.get_or_insert_default();
-            kept.output = cx.output[sent..].to_vec();
+            kept.output = std::mem::take(&mut cx.output);
+            kept.sent = sent;
         }
         cx.output.clear();
+        // One large answer is no reason to hold its memory for good.
+        cx.output.shrink_to(OUTPUT_KEPT);
         Ok(is_sent)
     }
 

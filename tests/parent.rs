@@ -108,6 +108,53 @@ fn the_number_of_workers_follows_the_affinity() {
     assert_eq!(server.workers().len(), 1);
 }
 
+/// A control group with a quota of one CPU, removed at the end.
+struct Quota(std::path::PathBuf);
+
+impl Quota {
+    /// `None` where control groups cannot be made.
+    fn one_cpu() -> Option<Quota> {
+        let name = format!("forkpool-test-{}", std::process::id());
+        // Version 1 has a hierarchy for the controller, version 2 one for all of them.
+        for (root, files) in [
+            ("/sys/fs/cgroup/cpu", [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "100000")].as_slice()),
+            ("/sys/fs/cgroup", [("cpu.max", "100000 100000")].as_slice()),
+        ] {
+            let group = Quota(std::path::Path::new(root).join(&name));
+            let set = |(file, value): &(&str, &str)| std::fs::write(group.0.join(file), value).is_ok();
+            if std::fs::create_dir(&group.0).is_ok() && files.iter().all(set) {
+                return Some(group);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        let removed =
+            || std::fs::remove_dir(&self.0).map_or_else(|e| e.kind() == std::io::ErrorKind::NotFound, |()| true);
+        until("the group is empty", || removed().then_some(()));
+    }
+}
+
+#[test]
+fn the_number_of_workers_follows_the_quota() {
+    if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+        return skip("one CPU has no quota to show");
+    }
+    let Some(group) = Quota::one_cpu() else { return skip("no privilege to make a control group with a CPU quota") };
+    let program = binary();
+    let mut command = Command::new("sh");
+    let join = format!("echo $$ >{}/cgroup.procs && exec \"$0\" --check", group.0.display());
+    command.args(["-c", &join]).arg(program.get_program());
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let (status, log) = Server::spawn(command).finish();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    let line = log.last().expect("a line");
+    assert!(line.contains("1 worker: ") && line.ends_with("limited to 1 by the cgroup's CPU quota"), "{line}");
+}
+
 #[test]
 fn the_pid_file_is_there_while_the_pool_is() {
     let path = support::fresh_path("parent.pid");
