@@ -10,7 +10,7 @@ use mio::net::{TcpListener, UnixListener};
 use mio::{Interest, Poll, Token};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use crate::connection::Stream;
+use crate::client::Client;
 
 /// A listening socket, and whether connections may be waiting on it.
 #[derive(Debug)]
@@ -85,10 +85,10 @@ impl Acceptor {
         }
     }
 
-    pub(crate) fn accept(&self) -> Result<(Stream, Option<SocketAddr>), Refusal> {
+    pub(crate) fn accept(&self) -> Result<(Client, Option<SocketAddr>), Refusal> {
         let accepted = match &self.listener {
-            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), Some(peer))),
-            Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), None)),
+            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Client::Tcp(stream), Some(peer))),
+            Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Client::Unix(stream), None)),
         };
         accepted.map_err(|error| match error.raw_os_error() {
             _ if error.kind() == ErrorKind::WouldBlock => Refusal::Nothing,

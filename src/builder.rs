@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::config::{settings, Address, Config, Setting};
 use crate::error::{Error, Result};
-use crate::http::{Request, Response};
+use crate::http::Request;
 use crate::pool;
+use crate::response::Response;
 use crate::worker::Worker;
 
 /// A pool of worker processes. It is made by [`Pool::bind`] and lives inside [`Builder::serve`] or [`Builder::run`].

@@ -3,18 +3,22 @@
 //! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only while a
 //! request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
-use mio::event::Source;
-use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
+use mio::{Registry, Token};
 
+use crate::client::Client;
 use crate::config::ServerConfig;
-use crate::http::{Codec, Common, Next, Phase, Reject, Request, Response, Scratch, CONTINUE};
+use crate::http::{Codec, Common, Length, Next, Phase, Reject, Request, ResponseHead, Scratch, Transfer, CONTINUE};
+use crate::mailbox::{Bell, Mailbox, Place};
+use crate::outgoing::{Flow, Outgoing, COPY_MAX};
+use crate::response::{Body, Response};
 use crate::scoreboard::Row;
 use crate::time::Time;
+use crate::upgrade::{Upgrade, Upgraded};
 
 /// Bytes read at once, besides what is held of an incomplete head.
 const READ_SIZE: usize = 64 * 1024;
@@ -35,14 +39,29 @@ pub(crate) struct Context<'w> {
     pub(crate) is_draining: bool,
     pub(crate) now: Time,
     pub(crate) common: Common,
+    pub(crate) mailbox: Arc<Mailbox>,
+    /// The connection that has its turn.
+    pub(crate) place: Place,
     input: Box<[u8]>,
-    output: Vec<u8>,
+    pub(crate) output: Vec<u8>,
 }
 
 impl<'w> Context<'w> {
-    pub(crate) fn new(config: &'w ServerConfig, row: Row<'w>, worker: usize, common: Common, now: Time) -> Context<'w> {
+    pub(crate) fn new(
+        config: &'w ServerConfig,
+        row: Row<'w>,
+        worker: usize,
+        common: Common,
+        mailbox: Arc<Mailbox>,
+    ) -> Context<'w> {
         let input = vec![0; READ_SIZE + config.limits.head].into_boxed_slice();
-        Context { config, row, worker, is_draining: false, now, common, input, output: Vec::new() }
+        let (place, now) = (Place::default(), Time::NEVER);
+        Context { config, row, worker, is_draining: false, now, common, mailbox, place, input, output: Vec::new() }
+    }
+
+    /// What other threads ring for the connection that has its turn.
+    pub(crate) fn bell(&self) -> Bell {
+        Bell { mailbox: Arc::clone(&self.mailbox), place: self.place }
     }
 }
 
@@ -55,6 +74,8 @@ pub(crate) enum Step {
     Again,
     /// It is over.
     Close,
+    /// It goes on in another protocol: [`Connection::into_upgraded`].
+    HandOver,
 }
 
 /// What a connection waits for, which decides how long it may.
@@ -68,6 +89,8 @@ enum Timing {
     Idle,
     /// Room for the next bytes of an answer.
     Write,
+    /// An answer, or the next bytes of one, that the application makes.
+    Answer,
     /// The client's end of a connection that is over.
     Linger,
 }
@@ -75,9 +98,11 @@ enum Timing {
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: Stream,
+    client: Client,
     codec: Codec,
     kept: Option<Box<Kept>>,
+    /// The answer that is being made or sent, if that takes more than one step.
+    outgoing: Option<Box<Outgoing>>,
     peer: Option<SocketAddr>,
     /// When the connection is out of time.
     pub(crate) deadline: Time,
@@ -88,6 +113,8 @@ pub(crate) struct Connection {
     is_half_closed: bool,
     /// End of file has been read.
     is_at_end: bool,
+    /// The socket has failed, or both sides have closed.
+    is_broken: bool,
     /// The client may still be sending when the last answer has been sent.
     must_linger: bool,
 }
@@ -102,17 +129,19 @@ struct Kept {
 }
 
 impl Connection {
-    pub(crate) fn new(stream: Stream, peer: Option<SocketAddr>, config: &ServerConfig, now: Time) -> Connection {
+    pub(crate) fn new(client: Client, peer: Option<SocketAddr>, config: &ServerConfig, now: Time) -> Connection {
         let mut connection = Connection {
-            stream,
+            client,
             codec: Codec::new(),
             kept: None,
+            outgoing: None,
             peer,
             deadline: now,
             timing: Timing::Head,
             is_readable: false,
             is_half_closed: false,
             is_at_end: false,
+            is_broken: false,
             must_linger: false,
         };
         connection.time(Timing::Head, config, now);
@@ -121,22 +150,19 @@ impl Connection {
 
     /// Registers for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        let both = Interest::READABLE | Interest::WRITABLE;
-        match &mut self.stream {
-            Stream::Tcp(stream) => stream.register(registry, token, both),
-            Stream::Unix(stream) => stream.register(registry, token, both),
-        }
+        self.client.register(registry, token)
     }
 
     /// Learns what an event says.
-    pub(crate) fn notice(&mut self, readable: bool, read_closed: bool) {
-        self.is_readable |= readable || read_closed;
-        self.is_half_closed |= read_closed;
+    pub(crate) fn notice(&mut self, event: &mio::event::Event) {
+        self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.is_half_closed |= event.is_read_closed();
+        self.is_broken |= event.is_write_closed() || event.is_error();
     }
 
     /// Whether it waits for a request of which nothing has come.
     pub(crate) fn is_idle(&self) -> bool {
-        self.codec.phase() == Phase::Idle && self.kept.is_none() && self.timing != Timing::Linger
+        matches!(self.timing, Timing::Idle | Timing::Head) && self.codec.phase() == Phase::Idle && self.kept.is_none()
     }
 
     /// Sends what is left, reads once, answers what is complete, sends.
@@ -147,28 +173,113 @@ impl Connection {
         if self.timing == Timing::Linger {
             return self.discard(cx);
         }
-        match self.send_kept(cx) {
-            Ok(true) => {}
-            Ok(false) => return Step::Wait,
-            Err(_) => return Step::Close,
-        }
-        if self.codec.is_closing() {
-            return self.finish(cx);
+        if let Some(step) = self.send(cx) {
+            return step;
         }
         let Ok(len) = self.fill(cx) else { return Step::Close };
         let read = self.answer(len, cx, handler);
         self.keep_input(&cx.input[read.consumed..len]);
-        let Ok(is_sent) = self.send(cx) else { return Step::Close };
-        self.time_after(&read, is_sent, len, cx);
-        match is_sent {
-            false => Step::Wait,
-            true if self.codec.is_closing() => self.finish(cx),
-            true if read.is_cut_short => Step::Again,
+        self.time_after(&read, len, cx);
+        match self.send(cx) {
+            Some(step) => step,
+            None if read.is_cut_short => Step::Again,
             // Complete requests were answered; of an incomplete one the rest will never come.
-            true if self.is_at_end => Step::Close,
-            true if self.is_readable => Step::Again,
-            true => Step::Wait,
+            None if self.is_at_end => Step::Close,
+            None if self.is_readable || self.kept.is_some() && read.has_outgoing => Step::Again,
+            None => Step::Wait,
         }
+    }
+
+    /// Sends what there is to send. `None`: all of it, and the connection goes on.
+    fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        loop {
+            match self.send_output(cx) {
+                Ok(true) => {}
+                Ok(false) => return Some(Step::Wait),
+                Err(_) => return Some(Step::Close),
+            }
+            let Some(mut outgoing) = self.outgoing.take() else { break };
+            match outgoing.proceed(&self.client, cx) {
+                Err(_) => return Some(Step::Close),
+                Ok(Flow::Done) => {}
+                Ok(Flow::Answer(response)) => self.start(response, cx),
+                Ok(Flow::Output) => self.outgoing = Some(outgoing),
+                Ok(Flow::Sent) => {
+                    self.time(Timing::Write, cx.config, cx.now);
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Again);
+                }
+                Ok(Flow::Blocked { progress }) => {
+                    if progress || self.timing != Timing::Write {
+                        self.time(Timing::Write, cx.config, cx.now);
+                    }
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Wait);
+                }
+                // Nobody is left to wait with it.
+                Ok(Flow::Waiting) if self.is_broken => return Some(Step::Close),
+                Ok(Flow::Waiting) => {
+                    self.time(Timing::Answer, cx.config, cx.now);
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Wait);
+                }
+                Ok(Flow::HandOver) => {
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::HandOver);
+                }
+            }
+        }
+        if matches!(self.timing, Timing::Write | Timing::Answer) {
+            self.time(Timing::Idle, cx.config, cx.now);
+        }
+        self.codec.is_closing().then(|| self.finish(cx))
+    }
+
+    /// Begins to send a response: its head and what is small at once, the rest step by step.
+    fn start(&mut self, response: Response, cx: &mut Context<'_>) {
+        let Response { head, body } = response;
+        let outgoing = match body {
+            Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
+            Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
+            Body::File(file) if file.len() <= COPY_MAX => match file.read() {
+                Ok(bytes) => return self.start(Response { head, body: Body::Bytes(bytes.into()) }, cx),
+                // It has shrunk since it was opened; nothing of it has been promised yet.
+                Err(_) => return self.start(Response::new(500), cx),
+            },
+            body => {
+                let transfer = self.respond(&head, Outgoing::length(&body), cx);
+                Outgoing::body(body, transfer, &mut cx.output)
+            }
+        };
+        self.outgoing = outgoing.map(Box::new);
+    }
+
+    fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
+        self.codec.respond(head, length, &cx.common, cx.is_draining, &cx.config.limits, &mut cx.output)
+    }
+
+    fn begin_upgrade(&mut self, mut head: ResponseHead, upgrade: Upgrade, cx: &mut Context<'_>) -> Option<Outgoing> {
+        if self.codec.may_upgrade() {
+            self.codec.upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
+            return Some(Outgoing::Upgrade(upgrade));
+        }
+        head.set_status(426);
+        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
+        None
+    }
+
+    /// Gives the socket away, with what its client has sent behind the request.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is none that goes on in another protocol, or its socket cannot be made blocking.
+    pub(crate) fn into_upgraded(mut self, registry: &Registry) -> io::Result<(Upgrade, Upgraded)> {
+        let Some(Outgoing::Upgrade(upgrade)) = self.outgoing.map(|outgoing| *outgoing) else {
+            return Err(io::Error::other("no upgrade is under way"));
+        };
+        self.client.deregister(registry)?;
+        let leftover = self.kept.map(|kept| kept.input).unwrap_or_default();
+        Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover)?))
     }
 
     /// Ends a connection that is out of time: with 408 when a request has begun, silently otherwise.
@@ -179,14 +290,7 @@ impl Connection {
             _ => return Step::Close,
         };
         self.reject(reject, cx);
-        match self.send(cx) {
-            Ok(true) => self.finish(cx),
-            Ok(false) => {
-                self.time(Timing::Write, cx.config, cx.now);
-                Step::Wait
-            }
-            Err(_) => Step::Close,
-        }
+        self.send(cx).unwrap_or(Step::Close)
     }
 
     /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
@@ -201,7 +305,7 @@ impl Connection {
             return Ok(len);
         }
         loop {
-            match self.stream.read(room) {
+            match self.client.read(room) {
                 Ok(0) => {
                     self.is_at_end = true;
                     self.is_readable = false;
@@ -228,8 +332,8 @@ impl Connection {
     where
         H: FnMut(&Request<'_>) -> Response,
     {
-        let mut read = Answered { consumed: 0, requests: 0, is_cut_short: false };
-        while !self.codec.is_closing() {
+        let mut read = Answered { consumed: 0, requests: 0, is_cut_short: false, has_outgoing: false };
+        while !self.codec.is_closing() && self.outgoing.is_none() {
             if read.requests == cx.config.max_pipelined || cx.output.len() >= cx.config.max_output {
                 read.is_cut_short = read.consumed < len;
                 break;
@@ -244,12 +348,13 @@ impl Connection {
                 Next::Request(request) => {
                     cx.row.count_request();
                     let response = handler(&request.with_origin(self.peer, cx.worker));
-                    self.codec.respond(response, &cx.common, cx.is_draining, &cx.config.limits, &mut cx.output);
+                    self.start(response, cx);
                     read.requests += 1;
                 }
                 Next::Reject(reject) => self.reject(reject, cx),
             }
         }
+        read.has_outgoing = self.outgoing.is_some();
         // Whatever follows the last answer is not read, and must not reset it away.
         self.must_linger |= self.codec.is_closing() && read.consumed < len;
         read
@@ -267,34 +372,35 @@ impl Connection {
         }
     }
 
-    /// Sends the shared output; keeps what the client does not take. Returns whether all is sent.
-    fn send(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        let sent = write_some(&mut self.stream, &cx.output)?;
-        let is_sent = sent == cx.output.len();
-        if !is_sent {
+    /// Sends what was kept, then the shared output; keeps what the client does not take. Returns whether all is sent.
+    fn send_output(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
+        if let Some(kept) = self.kept.as_mut().filter(|kept| !kept.output.is_empty()) {
+            let sent = self.client.write_some(&kept.output[kept.sent..])?;
+            kept.sent += sent;
+            if kept.sent < kept.output.len() {
+                if sent > 0 {
+                    self.time(Timing::Write, cx.config, cx.now);
+                }
+                return Ok(false);
+            }
+            kept.output = Vec::new();
+            kept.sent = 0;
+        }
+        if cx.output.is_empty() {
+            return Ok(true);
+        }
+        let sent = self.client.write_some(&cx.output)?;
+        if sent < cx.output.len() {
             let kept = self.kept.get_or_insert_default();
             kept.output = std::mem::take(&mut cx.output);
             kept.sent = sent;
+            self.time(Timing::Write, cx.config, cx.now);
+            return Ok(false);
         }
         cx.output.clear();
         // One large answer is no reason to hold its memory for good.
         cx.output.shrink_to(OUTPUT_KEPT);
-        Ok(is_sent)
-    }
-
-    /// Sends what was kept. Returns whether all is sent.
-    fn send_kept(&mut self, cx: &Context<'_>) -> io::Result<bool> {
-        let Some(kept) = &mut self.kept else { return Ok(true) };
-        let sent = write_some(&mut self.stream, &kept.output[kept.sent..])?;
-        kept.sent += sent;
-        let is_sent = kept.sent == kept.output.len();
-        if is_sent {
-            kept.output = Vec::new();
-            kept.sent = 0;
-        } else if sent > 0 {
-            self.time(Timing::Write, cx.config, cx.now);
-        }
-        Ok(is_sent)
+        Ok(true)
     }
 
     /// The last answer is sent.
@@ -303,7 +409,7 @@ impl Connection {
             return Step::Close;
         }
         self.time(Timing::Linger, cx.config, cx.now);
-        if self.stream.shutdown(Shutdown::Write).is_err() {
+        if self.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
         }
         self.discard(cx)
@@ -311,7 +417,7 @@ impl Connection {
 
     /// Reads and forgets what the client still sends, until it has closed too.
     fn discard(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.stream.read(&mut cx.input) {
+        match self.client.read(&mut cx.input) {
             Ok(0) => Step::Close,
             Ok(count) if count == cx.input.len() => Step::Again,
             Ok(_) if self.is_half_closed => Step::Again,
@@ -323,9 +429,8 @@ impl Connection {
     }
 
     /// Starts the clock again where there was progress.
-    fn time_after(&mut self, read: &Answered, is_sent: bool, received: usize, cx: &Context<'_>) {
+    fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
         let timing = match self.codec.phase() {
-            _ if !is_sent => Timing::Write,
             Phase::Head => Timing::Head,
             Phase::Body => Timing::Body,
             Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
@@ -343,6 +448,7 @@ impl Connection {
             Timing::Body => config.body_timeout,
             Timing::Idle => config.idle_timeout,
             Timing::Write => config.write_timeout,
+            Timing::Answer => Duration::ZERO,
             Timing::Linger => LINGER,
         };
         self.timing = timing;
@@ -356,57 +462,6 @@ struct Answered {
     requests: usize,
     /// The budget ended before the input.
     is_cut_short: bool,
-}
-
-/// Writes until done or until the socket takes no more; returns how much it took.
-fn write_some(stream: &mut Stream, bytes: &[u8]) -> io::Result<usize> {
-    let mut sent = 0;
-    while sent < bytes.len() {
-        match stream.write(&bytes[sent..]) {
-            Ok(0) => return Err(ErrorKind::WriteZero.into()),
-            Ok(count) => sent += count,
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(sent)
-}
-
-/// A client's socket.
-#[derive(Debug)]
-pub(crate) enum Stream {
-    Tcp(TcpStream),
-    Unix(UnixStream),
-}
-
-impl Stream {
-    fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match self {
-            Stream::Tcp(stream) => stream.shutdown(how),
-            Stream::Unix(stream) => stream.shutdown(how),
-        }
-    }
-}
-
-impl Read for Stream {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.read(bytes),
-            Stream::Unix(stream) => stream.read(bytes),
-        }
-    }
-}
-
-impl Write for Stream {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => stream.write(bytes),
-            Stream::Unix(stream) => stream.write(bytes),
-        }
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    /// The last answer takes more than one step.
+    has_outgoing: bool,
 }

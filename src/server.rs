@@ -4,11 +4,12 @@ use std::io::{self, ErrorKind};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, warn};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::acceptor::{Acceptor, Refusal};
@@ -16,7 +17,9 @@ use crate::clock;
 use crate::connection::{Connection, Context, Step};
 use crate::deadlines::{Alarm, Deadlines};
 use crate::error::{Error, Result};
-use crate::http::{Request, Response};
+use crate::http::Request;
+use crate::mailbox::{Mailbox, Place};
+use crate::response::Response;
 use crate::time::Time;
 use crate::worker::{panic_message, Worker};
 
@@ -34,8 +37,11 @@ const SPREAD_FOREVER: Duration = Duration::from_secs(15);
 
 const LIFELINE: Token = Token(usize::MAX);
 
+/// Other threads have something for the loop.
+const MAILBOX: Token = Token(usize::MAX - 1);
+
 /// Listeners count down from here, connections up from zero.
-const LISTENERS: usize = usize::MAX - 1;
+const LISTENERS: usize = usize::MAX - 2;
 
 /// Serves until the lifeline ends and every connection is done.
 pub(crate) fn run<H>(worker: &Worker, handler: H) -> Result<()>
@@ -91,7 +97,10 @@ where
             acceptor.register(&poll, Token(LISTENERS - index)).map_err(listen)?;
         }
         let common = worker.common().borrow().clone();
-        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, clock::coarse());
+        let waker = Waker::new(poll.registry(), MAILBOX)
+            .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
+        let mailbox = Arc::new(Mailbox::new(waker));
+        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, mailbox);
         Ok(Server {
             worker,
             handler,
@@ -123,13 +132,13 @@ where
             for event in &events {
                 match event.token() {
                     LIFELINE => self.drain(),
+                    MAILBOX => self.deliver(),
                     Token(token) if token > LISTENERS - self.acceptors.len() => {
                         self.acceptors[LISTENERS - token].has_waiting = true;
                     }
                     Token(index) => {
                         if let Some(entry) = self.connections.get_mut(index) {
-                            let readable = event.is_readable() || event.is_error();
-                            entry.connection.notice(readable, event.is_read_closed());
+                            entry.connection.notice(event);
                             self.advance(index);
                         }
                     }
@@ -167,8 +176,18 @@ where
         Some(next.since(clock::coarse()))
     }
 
+    /// Goes on with the connections that other threads have named.
+    fn deliver(&mut self) {
+        for place in self.cx.mailbox.take() {
+            if self.connections.get(place.index).is_some_and(|entry| entry.serial == place.serial) {
+                self.advance(place.index);
+            }
+        }
+    }
+
     fn advance(&mut self, index: usize) {
         let Some(entry) = self.connections.get_mut(index) else { return };
+        self.cx.place = Place { index, serial: entry.serial };
         let mut handler = Guard { worker: self.worker, handler: &mut self.handler };
         let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
         self.settle(index, step);
@@ -177,6 +196,7 @@ where
     fn settle(&mut self, index: usize, step: Step) {
         match step {
             Step::Close => return self.close(index),
+            Step::HandOver => return self.hand_over(index),
             Step::Again => self.again.push(index),
             Step::Wait => {}
         }
@@ -188,7 +208,29 @@ where
     }
 
     fn close(&mut self, index: usize) {
+        // Its answer must not go to whoever comes next.
+        self.cx.output.clear();
         drop(self.connections.remove(index));
+        self.forget();
+    }
+
+    /// Gives a connection to the application.
+    fn hand_over(&mut self, index: usize) {
+        let connection = self.connections.remove(index).connection;
+        match connection.into_upgraded(self.poll.registry()) {
+            Ok((upgrade, upgraded)) => {
+                let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
+                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
+                    self.worker.row().count_panic();
+                    error!("{} panicked in an upgrade to {protocol}: {}", self.worker.tag(), panic_message(&*panic));
+                }
+            }
+            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.worker.tag()),
+        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
         self.worker.row().count_closed();
         // A descriptor is free.
         self.accept_retry = None;
@@ -202,6 +244,7 @@ where
                 continue;
             }
             entry.armed = Time::NEVER;
+            self.cx.place = Place { index: alarm.index, serial: alarm.serial };
             let step = match entry.connection.deadline <= self.cx.now {
                 true => entry.connection.expire(&mut self.cx),
                 false => Step::Wait,

@@ -199,6 +199,22 @@ fn a_client_that_does_not_read_costs_the_others_nothing() {
 }
 
 #[test]
+#[cfg(target_arch = "x86_64")]
+fn an_answer_that_cannot_be_sent_reaches_nobody_else() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let worker = server.workers()[0];
+    let mut gone = server.connect();
+    gone.send("GET /slow?ms=300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    // The system call that the handler sleeps in (clock_nanosleep is number 230 here).
+    let sleeps = || fs::read_to_string(format!("/proc/{worker}/syscall")).ok()?.starts_with("230 ").then_some(());
+    support::until("the handler sleeps", sleeps);
+    // Closing resets the connection.
+    socket2::SockRef::from(gone.stream()).set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
+    drop(gone);
+    assert_eq!(server.get("/plaintext").text(), "Hello, World!");
+}
+
+#[test]
 fn several_addresses_of_all_kinds_are_served() {
     let path = fresh_path("serve.sock");
     let listen = format!("127.0.0.1:0,[::1]:0,unix:{}", path.display());

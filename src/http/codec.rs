@@ -2,10 +2,10 @@
 
 use super::body::{Chunked, Decoder};
 use super::date::Common;
-use super::encode::{self, Connection, Manner};
+use super::encode::{self, Connection};
 use super::head::{self, Framing, Head, Scan, Scratch};
 use super::request::{Request, Version};
-use super::response::Response;
+use super::response::ResponseHead;
 use super::{Limits, Reject};
 
 /// Empty lines taken before a request line (RFC 9112 section 2.2 asks for one at least).
@@ -22,6 +22,24 @@ pub(crate) enum Next<'a> {
     Request(Request<'a>),
     /// A broken rule. [`Codec::reject`] comes next.
     Reject(Reject),
+}
+
+/// How long a response's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    Known(u64),
+    /// It ends when it ends.
+    Unknown,
+}
+
+/// How a response's body is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transfer {
+    /// Not at all: the request was HEAD, or the status has none.
+    Nothing,
+    AsIs,
+    /// In [`chunk`](super::chunk)s and with [`LAST_CHUNK`](super::LAST_CHUNK) at the end.
+    Chunked,
 }
 
 /// What a connection waits for.
@@ -53,6 +71,8 @@ pub(crate) struct Codec {
 struct Asked {
     is_head: bool,
     keep_alive: bool,
+    /// The client would change the protocol (RFC 9110 section 7.8).
+    upgrade: bool,
     version: Version,
 }
 
@@ -66,7 +86,7 @@ struct Gathered {
 
 impl Codec {
     pub(crate) fn new() -> Codec {
-        let asked = Asked { is_head: false, keep_alive: false, version: Version::Http11 };
+        let asked = Asked { is_head: false, keep_alive: false, upgrade: false, version: Version::Http11 };
         let (scan, phase) = (Scan::default(), Phase::Idle);
         Codec { scan, empty_lines: 0, phase, is_closed: false, asked, requests: 0, gathered: None }
     }
@@ -241,25 +261,61 @@ impl Codec {
         self.requests += 1;
     }
 
-    /// Appends the answer to the request that was given out last. `is_last` makes it the connection's last.
+    /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow. `is_last`
+    /// makes it the connection's last.
     pub(crate) fn respond(
         &mut self,
-        response: Response,
+        head: &ResponseHead,
+        length: Length,
         common: &Common,
         is_last: bool,
         limits: &Limits,
         out: &mut Vec<u8>,
-    ) {
+    ) -> Transfer {
+        // RFC 9110 sections 8.6 and 15.4.5: no length in a 204, and none needed in a 304.
+        let has_none = matches!(head.status, 204 | 304);
+        let framing = match length {
+            _ if has_none => encode::Framing::None,
+            Length::Known(length) => encode::Framing::Length(length),
+            Length::Unknown if self.asked.version == Version::Http11 => encode::Framing::Chunked,
+            Length::Unknown => encode::Framing::Close,
+        };
         let is_limit = limits.requests != 0 && self.requests >= limits.requests;
-        self.is_closed = is_last || is_limit || response.close || !self.asked.keep_alive;
+        let is_delimiter = framing == encode::Framing::Close;
+        self.is_closed = is_last || is_limit || is_delimiter || head.close || !self.asked.keep_alive;
         let connection = match self.asked.version {
             _ if self.is_closed => Connection::Close,
             Version::Http10 => Connection::KeepAlive,
             Version::Http11 => Connection::Implied,
         };
-        encode::response(&response, common, Manner { is_head: self.asked.is_head, connection }, out);
+        encode::head(head, framing, connection, common, out);
         self.gathered = None;
         self.phase = Phase::Idle;
+        match framing {
+            _ if has_none || self.asked.is_head => Transfer::Nothing,
+            encode::Framing::Chunked => Transfer::Chunked,
+            _ => Transfer::AsIs,
+        }
+    }
+
+    /// Whether the client has offered to change the protocol with the request that was given out last.
+    pub(crate) fn may_upgrade(&self) -> bool {
+        self.asked.upgrade
+    }
+
+    /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
+    pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
+        encode::switching(head, protocol, common, out);
+        self.gathered = None;
+        self.phase = Phase::Idle;
+    }
+
+    /// Appends the answer to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
+    pub(crate) fn require_upgrade(&mut self, head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
+        self.is_closed = true;
+        self.gathered = None;
+        self.phase = Phase::Idle;
+        encode::requiring(head, protocol, common, out);
     }
 
     /// Appends the answer to a broken rule, the connection's last.
@@ -267,14 +323,18 @@ impl Codec {
         self.is_closed = true;
         self.gathered = None;
         self.phase = Phase::Idle;
-        let response = Response::text(reject.reason()).status(reject.status());
-        encode::response(&response, common, Manner { is_head: false, connection: Connection::Close }, out);
+        let head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
+        let reason = reject.reason().as_bytes();
+        let framing = encode::Framing::Length(reason.len() as u64);
+        encode::head(&head, framing, Connection::Close, common, out);
+        out.extend_from_slice(reason);
     }
 }
 
 impl Asked {
     fn by(head: &Head<'_>) -> Asked {
-        Asked { is_head: head.method == "HEAD", keep_alive: head.keep_alive, version: head.version }
+        let upgrade = head.upgrade && head.version == Version::Http11;
+        Asked { is_head: head.method == "HEAD", keep_alive: head.keep_alive, upgrade, version: head.version }
     }
 }
 

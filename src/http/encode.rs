@@ -1,64 +1,99 @@
 //! Responses to bytes.
 
 use super::date::Common;
-use super::response::Response;
+use super::response::ResponseHead;
 
 /// The interim answer to a client that waits before it sends a body (RFC 9110 section 15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What the request and the connection make of a response.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Manner {
-    /// The request was HEAD: the head tells of a body that does not follow.
-    pub(super) is_head: bool,
-    /// What the Connection field says, if it has to say anything.
-    pub(super) connection: Connection,
+/// What ends a chunked body.
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// How a response's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// There can be none: 204, 304.
+    None,
+    Length(u64),
+    Chunked,
+    /// By the end of the connection.
+    Close,
 }
 
+/// What the Connection field says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connection {
-    /// HTTP/1.1's default.
+    /// Nothing: HTTP/1.1's default.
     Implied,
     /// HTTP/1.0 has to be told.
     KeepAlive,
     Close,
 }
 
-/// Appends a response. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
-pub(super) fn response(response: &Response, common: &Common, manner: Manner, out: &mut Vec<u8>) {
-    // RFC 9110 sections 8.6 and 15.4.5: no length in a 204, and none needed in a 304.
-    let has_length = !matches!(response.status, 204 | 304);
-    let has_body = has_length && !manner.is_head;
-    out.reserve(HEAD_GUESS + response.fields.len() + if has_body { response.body.len() } else { 0 });
+/// Appends a response's head. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
+pub(super) fn head(head: &ResponseHead, framing: Framing, connection: Connection, common: &Common, out: &mut Vec<u8>) {
+    out.reserve(HEAD_GUESS + head.fields.len());
     out.extend_from_slice(b"HTTP/1.1 ");
-    match reason(response.status) {
+    match reason(head.status) {
         Some(line) => out.extend_from_slice(line.as_bytes()),
         None => {
-            out.extend_from_slice(itoa::Buffer::new().format(response.status).as_bytes());
+            out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
             out.push(b' ');
         }
     }
     out.extend_from_slice(b"\r\n");
     out.extend_from_slice(common.rendered());
-    out.extend_from_slice(&response.fields);
-    if let Some(content_type) = &response.content_type {
+    out.extend_from_slice(&head.fields);
+    if let Some(content_type) = &head.content_type {
         out.extend_from_slice(b"Content-Type: ");
         out.extend_from_slice(content_type.as_bytes());
         out.extend_from_slice(b"\r\n");
     }
-    match manner.connection {
+    match connection {
         Connection::Implied => {}
         Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
     }
-    if has_length {
-        out.extend_from_slice(b"Content-Length: ");
-        out.extend_from_slice(itoa::Buffer::new().format(response.body.len()).as_bytes());
-        out.extend_from_slice(b"\r\n");
+    match framing {
+        Framing::None | Framing::Close => {}
+        Framing::Length(length) => {
+            out.extend_from_slice(b"Content-Length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
-    if has_body {
-        out.extend_from_slice(&response.body);
+}
+
+/// Appends the answer that changes the protocol (RFC 9110 section 15.2.2).
+pub(super) fn switching(head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
+    upgrade("101 Switching Protocols", &["Connection: Upgrade\r\n"], head, protocol, common, out);
+}
+
+/// Appends the answer that asks for a change of the protocol (RFC 9110 section 15.5.22).
+pub(super) fn requiring(head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
+    let fields = ["Connection: close, Upgrade\r\n", "Content-Length: 0\r\n"];
+    upgrade("426 Upgrade Required", &fields, head, protocol, common, out);
+}
+
+fn upgrade(status: &str, fields: &[&str], head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
+    for part in ["HTTP/1.1 ", status, "\r\n"] {
+        out.extend_from_slice(part.as_bytes());
+    }
+    out.extend_from_slice(common.rendered());
+    out.extend_from_slice(&head.fields);
+    for part in fields.iter().chain(&["Upgrade: ", protocol, "\r\n\r\n"]) {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+/// Appends one chunk of a chunked body (RFC 9112 section 7.1). An empty one would end the body, and is left out.
+pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
+    if !data.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
     }
 }
 

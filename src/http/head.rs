@@ -107,6 +107,8 @@ pub(super) struct Head<'a> {
     pub(super) keep_alive: bool,
     /// The client waits for 100 (Continue) before it sends the body.
     pub(super) expects_continue: bool,
+    /// Both Upgrade and `Connection: upgrade` are there.
+    pub(super) upgrade: bool,
 }
 
 /// How the body behind a head is delimited (RFC 9112 section 6).
@@ -151,6 +153,7 @@ pub(super) fn parse<'a>(head: &'a [u8], scratch: &'a mut Scratch<'a>, limits: &L
         framing: facts.framing,
         keep_alive: facts.keep_alive,
         expects_continue: facts.expects_continue,
+        upgrade: facts.upgrade,
     })
 }
 
@@ -199,16 +202,23 @@ struct Facts<'a> {
     framing: Framing,
     keep_alive: bool,
     expects_continue: bool,
+    upgrade: bool,
 }
 
 impl<'a> Facts<'a> {
     /// One pass, by length first: most fields concern nobody here.
     fn of(fields: &[httparse::Header<'a>], version: Version) -> Result<Facts<'a>, Reject> {
         let mut hosts = 0;
-        let mut found = Facts { host: None, framing: Framing::Length(0), keep_alive: false, expects_continue: false };
+        let mut found = Facts {
+            host: None,
+            framing: Framing::Length(0),
+            keep_alive: false,
+            expects_continue: false,
+            upgrade: false,
+        };
         let mut length = None;
         let mut coding: Option<TransferCoding> = None;
-        let (mut close, mut keep_alive) = (false, false);
+        let (mut close, mut keep_alive, mut upgrade, mut protocol) = (false, false, false, false);
         for field in fields {
             match field.name.len() {
                 4 if field.name.eq_ignore_ascii_case("host") => {
@@ -221,10 +231,12 @@ impl<'a> Facts<'a> {
                     }
                     found.expects_continue = true;
                 }
+                7 if field.name.eq_ignore_ascii_case("upgrade") => protocol = true,
                 10 if field.name.eq_ignore_ascii_case("connection") => {
                     for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
                         close |= option.eq_ignore_ascii_case(b"close");
                         keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                        upgrade |= option.eq_ignore_ascii_case(b"upgrade");
                     }
                 }
                 14 if field.name.eq_ignore_ascii_case("content-length") => {
@@ -253,6 +265,7 @@ impl<'a> Facts<'a> {
             (Some(_), None) if version == Version::Http10 => return Err(Reject::TransferEncoding),
             (Some(coding), None) => coding.framing()?,
         };
+        found.upgrade = upgrade && protocol;
         found.keep_alive = !close && (keep_alive || version == Version::Http11);
         Ok(found)
     }

@@ -18,23 +18,28 @@
 
 mod body;
 mod codec;
+mod conditional;
 mod date;
 mod encode;
 mod head;
 mod host;
+mod range;
 mod reject;
 mod request;
 mod response;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use codec::{Codec, Next, Phase};
+pub(crate) use codec::{Codec, Length, Next, Phase, Transfer};
+pub(crate) use conditional::{evaluate, Validators, Verdict};
 pub(crate) use date::Common;
-pub(crate) use encode::CONTINUE;
+pub(crate) use encode::{chunk, CONTINUE, LAST_CHUNK};
 pub(crate) use head::Scratch;
+pub(crate) use range::{parse as parse_range, Ranges};
 pub(crate) use reject::Reject;
 pub use request::{Fields, Request, Version};
-pub use response::{InvalidHeader, Response};
+pub use response::InvalidHeader;
+pub(crate) use response::{is_value, ResponseHead};
 
 /// Most header fields that a request may be allowed to have: there is room on the stack for so many.
 pub(crate) const FIELDS_MAX: usize = 128;

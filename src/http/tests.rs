@@ -31,7 +31,7 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Vec<Seen> {
                 }
                 Next::Request(request) => {
                     let mut request = see(&request);
-                    codec.respond(Response::text("ok"), &common, false, &LIMITS, &mut out);
+                    codec.respond(&ResponseHead::new(200, None), Length::Known(0), &common, false, &LIMITS, &mut out);
                     if let Seen::Request { keeps_alive, .. } = &mut request {
                         *keeps_alive = !codec.is_closing();
                     }
@@ -418,8 +418,8 @@ fn requests_tell_path_query_and_host() {
     }
 }
 
-/// Answers a request and returns the bytes.
-fn answer(request: &str, response: Response, is_last: bool) -> String {
+/// Answers a request; returns the head, and how the body is to follow.
+fn answer(request: &str, head: &ResponseHead, length: Length, is_last: bool) -> (String, Transfer) {
     let (mut codec, mut common, mut out) = (Codec::new(), Common::new(), Vec::new());
     common.add("X-Worker", "7").expect("valid");
     common.refresh(784_111_777);
@@ -427,78 +427,122 @@ fn answer(request: &str, response: Response, is_last: bool) -> String {
     let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS) else {
         panic!("{request:?} is valid");
     };
-    codec.respond(response, &common, is_last, &LIMITS, &mut out);
+    let transfer = codec.respond(head, length, &common, is_last, &LIMITS, &mut out);
     assert_eq!(codec.is_closing(), String::from_utf8_lossy(&out).contains("Connection: close\r\n"));
-    String::from_utf8(out).expect("these are ASCII")
+    (String::from_utf8(out).expect("these are ASCII"), transfer)
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+
+fn head(status: u16) -> ResponseHead {
+    ResponseHead::new(status, Some("text/plain".into()))
 }
 
 #[test]
-fn responses_are_what_the_request_and_the_status_make_of_them() {
-    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+fn a_head_has_what_the_server_and_the_handler_put_there() {
+    let mut own = head(200);
+    own.add("X-A", "b").expect("valid");
+    let (text, transfer) = answer(GET, &own, Length::Known(3), false);
     assert_eq!(
-        answer(get, Response::text("hi\n").header("X-A", "b"), false),
+        text,
         "HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nX-Worker: 7\r\nX-A: b\r\n\
-         Content-Type: text/plain; charset=utf-8\r\nContent-Length: 3\r\n\r\nhi\n"
+         Content-Type: text/plain\r\nContent-Length: 3\r\n\r\n"
     );
-    let head = answer("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n", Response::text("hi\n"), false);
-    assert!(head.ends_with("Content-Length: 3\r\n\r\n"), "{head}");
-    for status in [204, 304] {
-        let none = answer(get, Response::text("hi\n").status(status), false);
-        assert!(!none.contains("Content-Length") && none.ends_with("\r\n\r\n"), "{none}");
-    }
-    assert!(answer(get, Response::new(200), false).contains("Content-Length: 0\r\n"));
-    assert!(answer(get, Response::new(299), false).starts_with("HTTP/1.1 299 \r\n"));
-    let replaced = answer(get, Response::text("").header("content-type", "text/x"), false);
+    assert_eq!(transfer, Transfer::AsIs);
+    assert!(answer(GET, &head(299), Length::Known(0), false).0.starts_with("HTTP/1.1 299 \r\n"));
+    own.add("content-type", "text/x").expect("valid");
+    let (replaced, _) = answer(GET, &own, Length::Known(0), false);
     assert_eq!(replaced.to_ascii_lowercase().matches("content-type").count(), 1, "{replaced}");
-    assert!(answer(get, Response::new(200), true).contains("Connection: close\r\n"));
-    assert!(answer(get, Response::new(200).close(), false).contains("Connection: close\r\n"));
-    let old = answer("GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", Response::new(200), false);
-    assert!(old.contains("Connection: keep-alive\r\n"), "{old}");
 }
 
 #[test]
-fn a_connection_ends_after_its_last_allowed_request() {
+fn the_body_is_framed_as_request_and_status_demand() {
+    let old = "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+    let to_head = GET.replace("GET", "HEAD");
+    for (request, status, length, field, transfer, closes) in [
+        (GET, 200, Length::Known(3), "Content-Length: 3\r\n", Transfer::AsIs, false),
+        (GET, 200, Length::Unknown, "Transfer-Encoding: chunked\r\n", Transfer::Chunked, false),
+        (&to_head, 200, Length::Known(3), "Content-Length: 3\r\n", Transfer::Nothing, false),
+        (&to_head, 200, Length::Unknown, "Transfer-Encoding: chunked\r\n", Transfer::Nothing, false),
+        (GET, 204, Length::Known(3), "", Transfer::Nothing, false),
+        (GET, 304, Length::Unknown, "", Transfer::Nothing, false),
+        (old, 200, Length::Known(3), "Connection: keep-alive\r\nContent-Length: 3\r\n", Transfer::AsIs, false),
+        (old, 200, Length::Unknown, "", Transfer::AsIs, true),
+    ] {
+        let (text, how) = answer(request, &head(status), length, false);
+        let case = format!("{request:?} {status} {length:?}: {text}");
+        assert!(text.contains(field) && how == transfer, "{case}");
+        assert_eq!(text.contains("Connection: close\r\n"), closes, "{case}");
+        let framed = text.matches("Content-Length").count() + text.matches("Transfer-Encoding").count();
+        assert_eq!(framed, usize::from(field.contains("Length") || field.contains("Encoding")), "{case}");
+    }
+}
+
+#[test]
+fn the_last_answer_says_so() {
+    assert!(answer(GET, &head(200), Length::Known(0), true).0.contains("Connection: close\r\n"));
+    let closing = ResponseHead { close: true, ..head(200) };
+    assert!(answer(GET, &closing, Length::Known(0), false).0.contains("Connection: close\r\n"));
     let limits = Limits { requests: 2, ..LIMITS };
     let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
     for closes in [false, true] {
         let mut scratch = Scratch::new();
-        let (_, Next::Request(_)) = codec.next(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &mut scratch, &limits) else {
-            panic!("valid");
-        };
-        codec.respond(Response::new(200), &common, false, &limits, &mut out);
+        let (_, Next::Request(_)) = codec.next(GET.as_bytes(), &mut scratch, &limits) else { panic!("valid") };
+        codec.respond(&head(200), Length::Known(0), &common, false, &limits, &mut out);
         assert_eq!(codec.is_closing(), closes);
     }
 }
 
 #[test]
-fn responses_are_what_httparse_reads_back() {
+fn protocols_are_changed_only_when_the_client_offers_it() {
+    for (request, expected) in [
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Upgrade\r\nUpgrade: y\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: y\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\r\n", false),
+        ("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n", false),
+    ] {
+        let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+        let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS) else { panic!("valid") };
+        assert_eq!(codec.may_upgrade(), expected, "{request:?}");
+    }
+}
+
+#[test]
+fn heads_are_what_httparse_reads_back() {
     let mut random = Random(1);
     for _ in 0..500 {
         let status = 200 + random.below(400) as u16;
-        let fields: Vec<(String, String)> = (0..random.below(8))
-            .map(|n| {
-                (format!("X-{n}"), (0..random.below(20)).map(|_| char::from(b'!' + random.below(94) as u8)).collect())
-            })
-            .collect();
-        let body: Vec<u8> = (0..random.below(100)).map(|_| random.below(256) as u8).collect();
-        let mut response = Response::bytes("a/b", body.clone()).status(status);
+        let mut value = || (0..random.below(20)).map(|_| char::from(b'!' + random.below(94) as u8)).collect::<String>();
+        let fields: Vec<(String, String)> = (0..6).map(|n| (format!("X-{n}"), value())).collect();
+        let mut head = head(status);
         for (name, value) in &fields {
-            response = response.header(name, value);
+            head.add(name, value).expect("valid");
         }
-        let (mut codec, mut out, mut scratch) = (Codec::new(), Vec::new(), Scratch::new());
-        let (_, Next::Request(_)) = codec.next(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", &mut scratch, &LIMITS) else {
-            panic!("valid");
-        };
-        codec.respond(response, &Common::new(), false, &LIMITS, &mut out);
+        let (text, _) = answer(GET, &head, Length::Known(7), false);
         let mut slots = [httparse::EMPTY_HEADER; 32];
         let mut parsed = httparse::Response::new(&mut slots);
-        let httparse::Status::Complete(len) = parsed.parse(&out).expect("valid") else { panic!("whole") };
+        let parsed_len = parsed.parse(text.as_bytes()).expect("valid");
+        assert_eq!(parsed_len, httparse::Status::Complete(text.len()));
         assert_eq!(parsed.code, Some(status));
         for (name, value) in &fields {
             assert!(parsed.headers.iter().any(|field| field.name == name && field.value == value.as_bytes()));
         }
-        let expected: &[u8] = if matches!(status, 204 | 304) { b"" } else { &body };
-        assert_eq!(&out[len..], expected);
+    }
+}
+
+#[test]
+fn chunks_are_what_the_decoder_reads_back() {
+    let mut random = Random(2);
+    let limits = Limits { body: 1 << 20, ..LIMITS };
+    for _ in 0..200 {
+        let pieces: Vec<Vec<u8>> =
+            (0..random.below(6)).map(|_| (0..random.below(300)).map(|_| random.below(256) as u8).collect()).collect();
+        let mut bytes = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+        pieces.iter().for_each(|piece| chunk(piece, &mut bytes));
+        bytes.extend_from_slice(LAST_CHUNK);
+        let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+        let (_, Next::Request(request)) = codec.next(&bytes, &mut scratch, &limits) else { panic!("valid") };
+        assert_eq!(request.body(), pieces.concat());
     }
 }
 
@@ -517,7 +561,6 @@ fn refusals_say_why_and_close() {
 
 #[test]
 fn fields_that_would_split_a_response_are_refused() {
-    let response = Response::new(200);
     for (name, value) in [
         ("X", "a\r\nY: b"),
         ("X", "a\nb"),
@@ -532,8 +575,8 @@ fn fields_that_would_split_a_response_are_refused() {
         ("CONNECTION", "close"),
         ("Date", "now"),
     ] {
-        assert!(response.clone().try_header(name, value).is_err(), "{name:?}: {value:?}");
+        assert!(head(200).add(name, value).is_err(), "{name:?}: {value:?}");
         assert!(Common::new().add(name, value).is_err(), "{name:?}: {value:?}");
     }
-    assert!(response.try_header("X", "a\tb \u{e4}").is_ok());
+    assert!(head(200).add("X", "a\tb \u{e4}").is_ok());
 }

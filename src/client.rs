@@ -1,0 +1,85 @@
+//! A client's socket. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in `upgrade.rs`.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+
+use crate::upgrade::Socket;
+
+/// A client's socket, non-blocking.
+#[derive(Debug)]
+pub(crate) enum Client {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Client {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Client::Tcp(stream) => stream,
+            Client::Unix(stream) => stream,
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Client::Tcp(stream) => stream.read(bytes),
+            Client::Unix(stream) => stream.read(bytes),
+        }
+    }
+
+    /// Writes until done or until the socket takes no more; returns how much it took.
+    pub(crate) fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let written = match self {
+                Client::Tcp(stream) => (&mut &*stream).write(&bytes[sent..]),
+                Client::Unix(stream) => (&mut &*stream).write(&bytes[sent..]),
+            };
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Client::Tcp(stream) => stream.shutdown(how),
+            Client::Unix(stream) => stream.shutdown(how),
+        }
+    }
+
+    /// The socket as the standard library has it, still non-blocking.
+    pub(crate) fn into_socket(self) -> Socket {
+        match self {
+            Client::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
+            Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Client::Tcp(stream) => stream.as_fd(),
+            Client::Unix(stream) => stream.as_fd(),
+        }
+    }
+}

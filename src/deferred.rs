@@ -1,0 +1,95 @@
+//! Responses that are made later, on any thread.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::mailbox::Bell;
+use crate::response::Response;
+
+/// Makes the response that [`Response::deferred`] has promised.
+///
+/// It can be sent to any thread. Dropped without an answer, by a panic say, it answers 500: no client waits for ever.
+#[derive(Debug)]
+pub struct Responder {
+    shared: Arc<Shared>,
+}
+
+impl Responder {
+    /// Answers. The worker that holds the connection is woken and sends it; if the client has gone, nothing happens.
+    pub fn respond(self, response: Response) {
+        self.shared.answer(response);
+    }
+
+    /// Whether the client has gone, so that the answer need not be made.
+    pub fn is_gone(&self) -> bool {
+        matches!(*self.shared.lock(), State::Gone)
+    }
+}
+
+impl Drop for Responder {
+    fn drop(&mut self) {
+        // Does nothing after an answer.
+        self.shared.answer(Response::text("the server failed to answer this request\n").status(500));
+    }
+}
+
+/// The loop's side.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    shared: Arc<Shared>,
+}
+
+impl Pending {
+    /// The answer, once there is one; before that, `bell` will be rung for it.
+    pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Option<Response> {
+        let mut state = self.shared.lock();
+        match std::mem::replace(&mut *state, State::Gone) {
+            State::Answered(response) => Some(*response),
+            State::Open(_) => {
+                *state = State::Open(Some(bell()));
+                None
+            }
+            State::Gone => None,
+        }
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        *self.shared.lock() = State::Gone;
+    }
+}
+
+#[derive(Debug)]
+struct Shared(Mutex<State>);
+
+#[derive(Debug)]
+enum State {
+    /// Not answered; the bell is there once the connection waits.
+    Open(Option<Bell>),
+    Answered(Box<Response>),
+    /// The client has gone, or the answer has been taken.
+    Gone,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn answer(&self, response: Response) {
+        let mut state = self.lock();
+        if let State::Open(bell) = &mut *state {
+            let bell = bell.take();
+            *state = State::Answered(Box::new(response));
+            drop(state);
+            if let Some(bell) = bell {
+                bell.ring();
+            }
+        }
+    }
+}
+
+pub(crate) fn pair() -> (Responder, Pending) {
+    let shared = Arc::new(Shared(Mutex::new(State::Open(None))));
+    (Responder { shared: Arc::clone(&shared) }, Pending { shared })
+}

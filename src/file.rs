@@ -1,0 +1,198 @@
+//! Files as responses: whole or in ranges, on conditions, sent by the kernel.
+
+use std::collections::VecDeque;
+use std::fs::{File, Metadata, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use nix::sys::sendfile::sendfile64;
+
+use crate::http::{evaluate, parse_range, Ranges, Request, ResponseHead, Validators, Verdict};
+use crate::response::{Body, Response};
+
+impl Response {
+    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has it already
+    /// (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the kernel sends it
+    /// (sendfile(2)).
+    ///
+    /// `path` is taken as it is: what comes from a request must be checked by the caller, `..` and links included.
+    ///
+    /// ```no_run
+    /// # use forkpool::{Pool, Response};
+    /// # fn main() -> forkpool::Result<()> {
+    /// Pool::bind("127.0.0.1:8000").serve(|request| match request.path() {
+    ///     "/manual.pdf" => Response::file(request, "/srv/manual.pdf").unwrap_or_else(|_| Response::new(404)),
+    ///     _ => Response::new(404),
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, or is no regular file ([`ErrorKind::InvalidInput`]).
+    pub fn file(request: &Request<'_>, path: impl AsRef<Path>) -> io::Result<Response> {
+        let path = path.as_ref();
+        // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
+        }
+        let content_type = mime_guess::from_path(path).first_or_octet_stream().to_string();
+        Ok(respond(request, file, &metadata, content_type))
+    }
+}
+
+fn respond(request: &Request<'_>, file: File, metadata: &Metadata, content_type: String) -> Response {
+    let len = metadata.len();
+    let validators = validators(metadata);
+    let verdict = evaluate(request, &validators);
+    let ranges = match verdict {
+        Verdict::Go { ranges: true } => request.header("Range").map_or(Ranges::All, |field| parse_range(field, len)),
+        _ => Ranges::All,
+    };
+    let whole = Part { preamble: Vec::new(), range: 0..len };
+    let (status, content_type, extra, parts) = match (verdict, ranges) {
+        (Verdict::NotModified, _) => (304, None, None, Vec::new()),
+        (Verdict::Failed, _) => (412, None, None, Vec::new()),
+        (Verdict::Go { .. }, Ranges::Unsatisfiable) => (416, None, Some(format!("bytes */{len}")), Vec::new()),
+        (Verdict::Go { .. }, Ranges::All) => (200, Some(content_type), None, vec![whole]),
+        (Verdict::Go { .. }, Ranges::Some(ranges)) => match <[Range<u64>; 1]>::try_from(ranges) {
+            Ok([range]) => {
+                let content_range = content_range(&range, len);
+                (206, Some(content_type), Some(content_range), vec![Part { preamble: Vec::new(), range }])
+            }
+            Err(ranges) => {
+                let boundary = format!("forkpool-{}", validators.etag.trim_matches('"'));
+                let parts = multipart(&ranges, len, &content_type, &boundary);
+                (206, Some(format!("multipart/byteranges; boundary={boundary}")), None, parts)
+            }
+        },
+    };
+    let mut head = ResponseHead::new(status, content_type.map(Into::into));
+    let modified = httpdate::fmt_http_date(validators.modified);
+    let range = extra.as_deref().map(|extra| ("Content-Range", extra));
+    let validating = [("ETag", validators.etag.as_str()), ("Last-Modified", &modified), ("Accept-Ranges", "bytes")];
+    for (name, value) in validating.into_iter().chain(range) {
+        head.add(name, value).expect("digits, dates and these names are valid");
+    }
+    let body = if parts.is_empty() { Body::Bytes(Default::default()) } else { Body::File(FileBody::new(file, parts)) };
+    Response { head, body }
+}
+
+/// Size, time to the nanosecond, and inode: strong, as far as a file system can tell.
+fn validators(metadata: &Metadata) -> Validators {
+    let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+    let etag = format!("\"{:x}-{nanos:x}-{:x}\"", metadata.ino(), metadata.len());
+    Validators { etag, modified: metadata.modified().unwrap_or(std::time::UNIX_EPOCH).max(std::time::UNIX_EPOCH) }
+}
+
+fn content_range(range: &Range<u64>, len: u64) -> String {
+    format!("bytes {}-{}/{len}", range.start, range.end - 1)
+}
+
+/// Several ranges in one body (RFC 9110 section 14.6).
+fn multipart(ranges: &[Range<u64>], len: u64, content_type: &str, boundary: &str) -> Vec<Part> {
+    let preamble = |range: &Range<u64>| {
+        let content_range = content_range(range, len);
+        format!("\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {content_range}\r\n\r\n")
+            .into_bytes()
+    };
+    let parts = ranges.iter().map(|range| Part { preamble: preamble(range), range: range.clone() });
+    let end = Part { preamble: format!("\r\n--{boundary}--\r\n").into_bytes(), range: 0..0 };
+    parts.chain([end]).collect()
+}
+
+/// A file to be sent.
+#[derive(Debug)]
+pub(crate) struct FileBody {
+    file: File,
+    parts: VecDeque<Part>,
+}
+
+/// Some bytes, and a range of the file behind them.
+#[derive(Debug)]
+struct Part {
+    preamble: Vec<u8>,
+    range: Range<u64>,
+}
+
+/// Most bytes sent before other connections have their turn.
+const TURN: u64 = 1 << 20;
+
+/// How far sending has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    All,
+    /// A turn's worth.
+    Some,
+    /// The socket takes no more at the moment.
+    Blocked {
+        progress: bool,
+    },
+}
+
+impl FileBody {
+    fn new(file: File, parts: Vec<Part>) -> FileBody {
+        FileBody { file, parts: parts.into() }
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.parts.iter().map(|part| part.preamble.len() as u64 + part.range.end - part.range.start).sum()
+    }
+
+    /// Takes what is to be sent before the next range of the file.
+    pub(crate) fn take_preamble(&mut self, out: &mut Vec<u8>) {
+        if let Some(part) = self.parts.front_mut() {
+            out.append(&mut part.preamble);
+        }
+    }
+
+    /// Reads all of it: for a small file one copy and one send cost less than a second system call to the socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
+    pub(crate) fn read(mut self) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while let Some(mut part) = self.parts.pop_front() {
+            bytes.append(&mut part.preamble);
+            let start = bytes.len();
+            bytes.resize(start + (part.range.end - part.range.start) as usize, 0);
+            self.file.read_exact_at(&mut bytes[start..], part.range.start)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Sends the current range; the kernel copies it from its cache to the socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
+    pub(crate) fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
+        let Some(part) = self.parts.front_mut() else { return Ok(Sent::All) };
+        let mut turn = TURN;
+        while part.range.start < part.range.end {
+            if turn == 0 {
+                return Ok(Sent::Some);
+            }
+            let count = (part.range.end - part.range.start).min(turn);
+            let mut offset = i64::try_from(part.range.start).map_err(io::Error::other)?;
+            match sendfile64(&socket, &self.file, Some(&mut offset), count as usize) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(sent) => {
+                    part.range.start += sent as u64;
+                    turn -= sent as u64;
+                }
+                Err(nix::Error::EAGAIN) => return Ok(Sent::Blocked { progress: turn < TURN }),
+                Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        self.parts.pop_front();
+        Ok(if self.parts.is_empty() { Sent::All } else { Sent::Some })
+    }
+}

@@ -1,0 +1,93 @@
+//! Conditional requests (RFC 9110 section 13).
+
+use std::time::{Duration, SystemTime};
+
+use super::request::Request;
+
+/// What tells one state of a resource from another.
+#[derive(Debug)]
+pub(crate) struct Validators {
+    /// A strong entity tag, with its quotes.
+    pub(crate) etag: String,
+    pub(crate) modified: SystemTime,
+}
+
+/// What becomes of a request on its conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is answered; its Range applies or does not.
+    Go { ranges: bool },
+    /// 304.
+    NotModified,
+    /// 412.
+    Failed,
+}
+
+/// Evaluates the conditions in the order of RFC 9110 section 13.2.2.
+pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Verdict {
+    let is_read = matches!(request.method(), "GET" | "HEAD");
+    let unchanged_since =
+        |name| request.header(name).and_then(date).map(|date| whole_seconds(validators.modified) <= date);
+    if request.header_bytes("If-Match").is_some() {
+        if !any_matches(request, "If-Match", &validators.etag, Comparison::Strong) {
+            return Verdict::Failed;
+        }
+    } else if unchanged_since("If-Unmodified-Since") == Some(false) {
+        return Verdict::Failed;
+    }
+    if request.header_bytes("If-None-Match").is_some() {
+        if any_matches(request, "If-None-Match", &validators.etag, Comparison::Weak) {
+            return if is_read { Verdict::NotModified } else { Verdict::Failed };
+        }
+    } else if is_read && unchanged_since("If-Modified-Since") == Some(true) {
+        return Verdict::NotModified;
+    }
+    Verdict::Go { ranges: request.method() == "GET" && range_applies(request, validators) }
+}
+
+/// If-Range: the range is of the state that the client has a part of (section 13.1.5).
+fn range_applies(request: &Request<'_>, validators: &Validators) -> bool {
+    match request.header_bytes("If-Range") {
+        None => true,
+        Some(_) => request.header("If-Range").is_some_and(|condition| match condition.starts_with(['"', 'W']) {
+            true => condition == validators.etag,
+            false => date(condition) == Some(whole_seconds(validators.modified)),
+        }),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Comparison {
+    Strong,
+    Weak,
+}
+
+/// Whether one of the listed entity tags is this one, or the list is `*`. Several fields are one list.
+fn any_matches(request: &Request<'_>, name: &str, etag: &str, comparison: Comparison) -> bool {
+    let fields = request.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+    let values = fields.filter_map(|(_, value)| std::str::from_utf8(value).ok());
+    values.flat_map(entity_tags).any(|candidate| match candidate.strip_prefix("W/") {
+        Some(weak) => comparison == Comparison::Weak && weak == etag,
+        None => candidate == "*" || candidate == etag,
+    })
+}
+
+/// Splits a list of entity tags. A comma may stand inside the quotes.
+fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
+    let mut is_quoted = false;
+    list.split(move |c: char| {
+        is_quoted ^= c == '"';
+        c == ',' && !is_quoted
+    })
+    .map(str::trim)
+}
+
+fn date(text: &str) -> Option<SystemTime> {
+    httpdate::parse_http_date(text).ok()
+}
+
+/// As Last-Modified says it.
+fn whole_seconds(time: SystemTime) -> SystemTime {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}

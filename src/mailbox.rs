@@ -1,0 +1,45 @@
+//! How other threads wake a worker's loop: by naming a connection that has something to do.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use mio::Waker;
+
+/// The connections that have been named since the loop last looked.
+#[derive(Debug)]
+pub(crate) struct Mailbox {
+    waker: Waker,
+    places: Mutex<Vec<Place>>,
+}
+
+/// A connection: where it is, and which of those that were there one after the other.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) index: usize,
+    pub(crate) serial: u32,
+}
+
+impl Mailbox {
+    pub(crate) fn new(waker: Waker) -> Mailbox {
+        Mailbox { waker, places: Mutex::default() }
+    }
+
+    /// Runs in the loop.
+    pub(crate) fn take(&self) -> Vec<Place> {
+        std::mem::take(&mut *self.places.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// Wakes the loop for one connection. Rung by any thread.
+#[derive(Clone, Debug)]
+pub(crate) struct Bell {
+    pub(crate) mailbox: Arc<Mailbox>,
+    pub(crate) place: Place,
+}
+
+impl Bell {
+    pub(crate) fn ring(&self) {
+        self.mailbox.places.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
+        // It fails only when the loop is gone, and the connection with it.
+        let _ = self.mailbox.waker.wake();
+    }
+}
