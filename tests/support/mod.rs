@@ -61,6 +61,7 @@ pub struct Server {
     log: Vec<String>,
     /// How many lines of the log have been waited for.
     waited: usize,
+    port: Option<u16>,
     status: Option<ExitStatus>,
 }
 
@@ -82,7 +83,7 @@ impl Server {
                 }
             });
         }
-        Server { child, lines, log: Vec::new(), waited: 0, status: None }
+        Server { child, lines, log: Vec::new(), waited: 0, port: None, status: None }
     }
 
     /// Starts a program and waits until all its workers are ready.
@@ -122,9 +123,17 @@ impl Server {
         self.log().iter().filter(|line| line.contains(part)).count()
     }
 
+    /// The port of a program that does not announce it.
+    pub fn set_port(&mut self, port: u16) {
+        self.port = Some(port);
+    }
+
     /// The port of the first address that the log names.
     #[track_caller]
     pub fn port(&mut self) -> u16 {
+        if let Some(port) = self.port {
+            return port;
+        }
         let ports = self.log().iter().filter_map(|line| line.split_once("listening on http://"));
         let address = ports.filter_map(|(_, rest)| rest.split(' ').next()).next().expect("a TCP address is announced");
         address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the address ends in a port")
@@ -278,9 +287,47 @@ impl<S: Read + Write> Client<S> {
         let fields: BTreeMap<_, _> =
             fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
         let len = fields.get("content-length").map_or(0, |len| len.parse().expect("a length"));
-        let mut body = vec![0; if is_head { 0 } else { len }];
-        self.stream.read_exact(&mut body)?;
+        let is_chunked = fields.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
+        let body = match () {
+            () if is_head => Vec::new(),
+            () if is_chunked => self.chunks()?,
+            () => self.exactly(len)?,
+        };
         Ok(Answer { status, fields, body })
+    }
+
+    fn chunks(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let mut line = String::new();
+            self.stream.read_line(&mut line)?;
+            let size = usize::from_str_radix(line.trim_end(), 16).map_err(std::io::Error::other)?;
+            body.extend(self.exactly(size)?);
+            assert_eq!(self.exactly(2)?, b"\r\n");
+            if size == 0 {
+                return Ok(body);
+            }
+        }
+    }
+
+    fn exactly(&mut self, len: usize) -> std::io::Result<Vec<u8>> {
+        let mut bytes = vec![0; len];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Reads what no response frames.
+    #[track_caller]
+    pub fn read(&mut self, bytes: &mut [u8]) {
+        self.stream.read_exact(bytes).expect("so many bytes");
+    }
+
+    /// Reads until the server closes.
+    #[track_caller]
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).expect("a clean end");
+        rest
     }
 
     /// Whether the server has closed and nothing else is to be read.

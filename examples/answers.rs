@@ -1,0 +1,74 @@
+//! cargo run --example answers: every kind of answer on http://127.0.0.1:8000, each in a few lines.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use forkpool::{Pool, Request, Response};
+
+fn main() -> forkpool::Result<()> {
+    // Threads belong into the worker; here they are started by its handler.
+    Pool::bind("127.0.0.1:8000").env().serve(answer)
+}
+
+fn answer(request: &Request<'_>) -> Response {
+    match request.path() {
+        "/text" => Response::text("plain\n"),
+        "/json" => Response::json(r#"{"kind":"json"}"#),
+        "/redirect" => Response::redirect(303, "/text"),
+        "/large" => Response::shared("application/octet-stream", Arc::from(vec![b'x'; 8 << 20])),
+        // The worker serves others while a thread makes the answer.
+        "/deferred" => {
+            let (responder, response) = Response::deferred();
+            let millis = request.query().and_then(|query| query.parse().ok()).unwrap_or(100);
+            thread::spawn(move || {
+                thread::sleep(Duration::from_millis(millis));
+                responder.respond(Response::text("made elsewhere\n"));
+            });
+            response
+        }
+        "/forgotten" => Response::deferred().1,
+        // As large as the query says, in constant memory: the writer waits for the client.
+        "/stream" => {
+            let (mut body, response) = Response::stream("application/octet-stream");
+            let mut left = request.query().and_then(|query| query.parse().ok()).unwrap_or(10_usize);
+            thread::spawn(move || {
+                while left > 0 {
+                    let count = left.min(16 * 1024);
+                    // The client may have gone.
+                    if body.write_all(&vec![b's'; count]).is_err() {
+                        return;
+                    }
+                    left -= count;
+                }
+            });
+            response
+        }
+        "/broken" => {
+            let (mut body, response) = Response::stream("text/plain");
+            thread::spawn(move || {
+                let _ = body.write_all(b"half");
+                body.abort();
+            });
+            response
+        }
+        // Whole or in ranges, or not at all when the client has it already.
+        "/file" => {
+            let path = std::env::var("ANSWERS_FILE").unwrap_or_else(|_| "Cargo.toml".to_owned());
+            Response::file(request, path).unwrap_or_else(|_| Response::text("no such file\n").status(404))
+        }
+        "/upgrade" => Response::upgrade("shout", |mut stream| {
+            thread::spawn(move || {
+                let mut bytes = [0; 1024];
+                while let Ok(count @ 1..) = stream.read(&mut bytes) {
+                    bytes.make_ascii_uppercase();
+                    if stream.write_all(&bytes[..count]).is_err() {
+                        return;
+                    }
+                }
+            });
+        }),
+        _ => Response::text("no such page\n").status(404),
+    }
+}

@@ -1,0 +1,268 @@
+//! Every kind of answer that a handler can give, as its client sees it.
+
+mod support;
+
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+use nix::sys::signal::Signal;
+use support::{example, fresh_path, until, Client, Server};
+
+fn answers(variables: &[(&str, &str)]) -> Server {
+    let mut command = example("answers");
+    command.env("FORKPOOL_WORKERS", "1").envs(variables.iter().copied());
+    quiet(command)
+}
+
+/// Starts a program that writes no log.
+fn quiet(mut command: std::process::Command) -> Server {
+    // The port is chosen here, since nothing announces it.
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    command.env("FORKPOOL_LISTEN", format!("127.0.0.1:{port}"));
+    let mut server = Server::spawn(command);
+    server.set_port(port);
+    until("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
+    server
+}
+
+#[test]
+fn helpers_set_what_they_stand_for() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    for (target, status, field, value) in [
+        ("/text", 200, "content-type", "text/plain; charset=utf-8"),
+        ("/json", 200, "content-type", "application/json"),
+        ("/redirect", 303, "location", "/text"),
+    ] {
+        let answer = client.get(target);
+        assert_eq!((answer.status, answer.field(field)), (status, Some(value)), "{target}");
+    }
+}
+
+#[test]
+fn a_deferred_answer_holds_nobody_else_up() {
+    let mut server = answers(&[]);
+    let mut late = server.connect();
+    // The requests behind it keep their order.
+    late.send("GET /deferred?200 HTTP/1.1\r\nHost: a\r\n\r\nGET /json HTTP/1.1\r\nHost: a\r\n\r\n");
+    for _ in 0..10 {
+        assert_eq!(server.get("/text").text(), "plain\n");
+    }
+    assert_eq!(late.answer().text(), "made elsewhere\n");
+    assert_eq!(late.answer().text(), r#"{"kind":"json"}"#);
+    assert_eq!(late.get("/deferred?0").text(), "made elsewhere\n");
+}
+
+#[test]
+fn a_forgotten_answer_is_a_500() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    assert_eq!(client.get("/forgotten").status, 500);
+    assert_eq!(client.get("/text").status, 200);
+}
+
+#[test]
+fn clients_that_go_leave_a_worker_that_serves() {
+    let mut server = answers(&[]);
+    for target in ["/deferred?50", "/stream?100000000", "/large"] {
+        let mut gone = server.connect();
+        gone.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        drop(gone);
+        assert_eq!(server.get("/text").text(), "plain\n", "{target}");
+    }
+}
+
+#[test]
+fn a_large_body_arrives_whole() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\nGET /text HTTP/1.1\r\nHost: a\r\n\r\n");
+    let large = client.answer();
+    assert!(large.body.len() == 8 << 20 && large.body.iter().all(|byte| *byte == b'x'));
+    assert_eq!(client.answer().text(), "plain\n");
+}
+
+#[test]
+fn a_stream_is_chunked_for_1_1_and_ends_with_the_connection_for_1_0() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    for size in [0, 10, 1_000_000] {
+        let answer = client.get(&format!("/stream?{size}"));
+        assert_eq!(answer.field("transfer-encoding"), Some("chunked"));
+        assert!(answer.body.len() == size && answer.body.iter().all(|byte| *byte == b's'), "{size}");
+    }
+    client.send("HEAD /stream?10 HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer_to_head().status, 200);
+    client.send("GET /stream?100000 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n");
+    let answer = client.answer();
+    assert!(answer.closes() && answer.field("transfer-encoding").is_none());
+    assert_eq!(client.rest().len(), 100_000);
+}
+
+#[test]
+fn a_broken_stream_is_not_taken_for_a_whole_one() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    client.send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert!(client.try_answer(false).is_err());
+}
+
+#[test]
+fn a_drain_waits_for_answers_that_are_being_made() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    client.send("GET /text HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.answer();
+    client.send("GET /deferred?300 HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Behind a second request on another connection, the first has surely been read.
+    server.get("/text");
+    server.signal(Signal::SIGTERM);
+    let answer = client.answer();
+    assert_eq!((answer.text(), answer.closes()), ("made elsewhere\n", true));
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A file of bytes that tell their place.
+fn file(len: usize) -> (PathBuf, Vec<u8>) {
+    let path = fresh_path(&format!("file-{len}.txt"));
+    let bytes: Vec<u8> = (0..len).map(|n| b'a' + (n % 26) as u8).collect();
+    std::fs::write(&path, &bytes).expect("a file");
+    (path, bytes)
+}
+
+fn ask(client: &mut Client<TcpStream>, fields: &str) -> support::Answer {
+    client.send(format!("GET /file HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+    client.answer()
+}
+
+#[test]
+fn files_are_sent_whole_and_in_ranges() {
+    // Small enough to be copied, and large enough to be sent by the kernel.
+    for len in [1000, 3_000_000] {
+        let (path, bytes) = file(len);
+        let mut server = answers(&[("ANSWERS_FILE", path.to_str().expect("UTF-8"))]);
+        let mut client = server.connect();
+        let whole = ask(&mut client, "");
+        assert_eq!((whole.status, whole.field("content-type")), (200, Some("text/plain")));
+        assert_eq!(whole.field("accept-ranges"), Some("bytes"));
+        assert!(whole.body == bytes, "{len}");
+        let last = len - 1;
+        for (range, start, end) in [("0-0", 0, 1), ("5-", 5, len), ("-7", len - 7, len), ("10-99", 10, 100)] {
+            let part = ask(&mut client, &format!("Range: bytes={range}\r\n"));
+            assert_eq!(part.status, 206, "{range}");
+            let content_range = format!("bytes {start}-{}/{len}", end - 1);
+            assert_eq!(part.field("content-range"), Some(content_range.as_str()));
+            assert!(part.body == bytes[start..end], "{range}");
+        }
+        let none = ask(&mut client, &format!("Range: bytes={len}-\r\n"));
+        assert_eq!((none.status, none.field("content-range")), (416, Some(format!("bytes */{len}").as_str())));
+        let several = ask(&mut client, &format!("Range: bytes=0-1,{last}-\r\n"));
+        assert_eq!(several.status, 206);
+        let boundary =
+            several.field("content-type").and_then(|value| value.strip_prefix("multipart/byteranges; boundary="));
+        let boundary = boundary.expect("a multipart type");
+        let end = char::from(bytes[last]);
+        assert_eq!(
+            several.text(),
+            format!(
+                "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/{len}\r\n\r\nab\
+                 \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {last}-{last}/{len}\r\n\r\n{end}\
+                 \r\n--{boundary}--\r\n"
+            )
+        );
+        client.send("HEAD /file HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(client.answer_to_head().field("content-length"), Some(len.to_string().as_str()));
+        std::fs::remove_file(path).expect("the file");
+    }
+}
+
+#[test]
+fn conditions_decide_what_is_sent() {
+    let (path, _) = file(100);
+    let mut server = answers(&[("ANSWERS_FILE", path.to_str().expect("UTF-8"))]);
+    let mut client = server.connect();
+    let first = ask(&mut client, "");
+    let (etag, modified) = (first.field("etag").expect("a tag"), first.field("last-modified").expect("a date"));
+    let old = "Sat, 01 Jan 2000 00:00:00 GMT";
+    for (fields, status) in [
+        (format!("If-None-Match: {etag}"), 304),
+        (format!("If-None-Match: \"x,y\", W/{etag}"), 304),
+        ("If-None-Match: *".to_owned(), 304),
+        ("If-None-Match: \"x\"".to_owned(), 200),
+        (format!("If-Modified-Since: {modified}"), 304),
+        (format!("If-Modified-Since: {old}"), 200),
+        ("If-Modified-Since: nonsense".to_owned(), 200),
+        // The tag decides when both are there.
+        (format!("If-None-Match: \"x\"\r\nIf-Modified-Since: {modified}"), 200),
+        (format!("If-Match: {etag}"), 200),
+        (format!("If-Match: W/{etag}"), 412),
+        ("If-Match: \"x\"".to_owned(), 412),
+        (format!("If-Unmodified-Since: {old}"), 412),
+        (format!("If-Unmodified-Since: {modified}"), 200),
+        (format!("Range: bytes=0-1\r\nIf-Range: {etag}"), 206),
+        (format!("Range: bytes=0-1\r\nIf-Range: {modified}"), 206),
+        ("Range: bytes=0-1\r\nIf-Range: \"x\"".to_owned(), 200),
+        (format!("Range: bytes=0-1\r\nIf-Range: {old}"), 200),
+        ("Range: lines=0-1".to_owned(), 200),
+    ] {
+        let answer = ask(&mut client, &format!("{fields}\r\n"));
+        assert_eq!(answer.status, status, "{fields}");
+        assert_eq!(answer.field("etag"), Some(etag), "{fields}");
+    }
+    std::fs::remove_file(path).expect("the file");
+    assert_eq!(ask(&mut client, "").status, 404);
+}
+
+#[test]
+fn what_is_no_file_is_not_sent() {
+    for path in ["/", "/dev/null", "/nowhere"] {
+        let mut server = answers(&[("ANSWERS_FILE", path)]);
+        assert_eq!(server.get("/file").status, 404, "{path}");
+    }
+    let fifo = fresh_path("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a FIFO");
+    let mut server = answers(&[("ANSWERS_FILE", fifo.to_str().expect("UTF-8"))]);
+    assert_eq!(server.get("/file").status, 404);
+}
+
+#[test]
+fn an_upgraded_connection_is_the_applications() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    // What comes behind the request belongs to the other protocol.
+    client.send("GET /upgrade HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: shout\r\n\r\nfirst ");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.field("upgrade")), (101, Some("shout")));
+    client.send("second");
+    client.stream().shutdown(std::net::Shutdown::Write).expect("connected");
+    assert_eq!(client.rest(), b"FIRST SECOND");
+    let refused = server.get("/upgrade");
+    assert_eq!((refused.status, refused.field("upgrade")), (426, Some("shout")));
+}
+
+#[test]
+fn events_come_as_they_are_made() {
+    let mut server = quiet(example("events"));
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.answer().field("content-type"), Some("text/event-stream"));
+    let mut event = [0; 18];
+    client.read(&mut event);
+    assert_eq!(&event, b"event: time\ndata: ");
+}
+
+#[test]
+fn websockets_echo() {
+    let mut server = quiet(example("websocket"));
+    let port = server.port();
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("open");
+    let (mut socket, response) =
+        tungstenite::client(format!("ws://127.0.0.1:{port}/"), stream).expect("a WebSocket handshake");
+    assert_eq!(response.status(), 101);
+    for text in ["hello", "world"] {
+        socket.send(text.into()).expect("open");
+        assert_eq!(socket.read().expect("an echo").to_text().expect("text"), text);
+    }
+    socket.close(None).expect("open");
+}
