@@ -96,6 +96,13 @@ impl Builder {
         self.put("stall-timeout", |config| config.stall_timeout = timeout)
     }
 
+    /// Whether a handler that panics ends its worker, as an uncaught exception does in Node, instead of answering 500 and
+    /// closing the connection. Default `false`: a worker has many clients, and most panics concern one. (The setting is
+    /// `on-panic`, `answer` or `exit`.)
+    pub fn exit_on_panic(self, exit: bool) -> Builder {
+        self.put("on-panic", |config| config.server.exit_on_panic = exit)
+    }
+
     /// User that workers become once they listen, by name or number; only root can. Default: nobody else.
     pub fn user(self, user: impl Into<String>) -> Builder {
         self.put("user", |config| config.user = Some(user.into()))
@@ -293,6 +300,7 @@ mod tests {
             ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
             ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
             ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),
+            ("on-panic", "exit", |pool| pool.exit_on_panic(true)),
             ("max-target", "777", |pool| pool.max_target(777)),
             ("max-head", "777", |pool| pool.max_head(777)),
             ("max-fields", "7", |pool| pool.max_fields(7)),

@@ -369,7 +369,7 @@ impl<H> Guard<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// The handler's answer, or 500 and a close when it panics. The worker goes on.
+    /// The handler's answer, or 500 and a close when it panics. The worker goes on, unless it is told to end then.
     fn answer(&mut self, request: &Request<'_>) -> Response {
         match panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(request))) {
             Ok(response) => response,
@@ -377,6 +377,9 @@ where
                 self.worker.row().count_panic();
                 let (method, target) = (request.method(), request.target());
                 error!("{} panicked in {method} {target}: {}", self.worker.tag(), panic_message(&*panic));
+                if self.worker.server_config().exit_on_panic {
+                    panic::resume_unwind(panic);
+                }
                 Response::text("the server failed to answer this request\n").status(500).close()
             }
         }

@@ -187,6 +187,7 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "NAME" => ("root", "no-such-flag", "no-such-variable"),
         "PATH" => ("x.pid", "/nowhere-flag/x", "/nowhere-variable/x"),
         "DURATION" => ("7s", "wrong-flag", "wrong-variable"),
+        "answer|exit" => ("exit", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),
         "BYTES" => ("1k", "wrong-flag", "wrong-variable"),

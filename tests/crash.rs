@@ -66,6 +66,16 @@ fn a_panic_costs_its_connection_and_not_the_worker() {
 }
 
 #[test]
+fn a_panic_ends_the_worker_when_told_to() {
+    let mut server = testbed(&[("FORKPOOL_ON_PANIC", "exit")]);
+    provoke(&mut server, "/panic");
+    server.wait_for("panicked in GET /panic: the testbed was told to panic");
+    server.wait_for("exited with code 101: panicked: the testbed was told to panic, 1 requests on");
+    server.wait_for(" gen=2 ");
+    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
 fn killing_all_again_and_again_leaves_a_whole_pool() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "3")]);
     for _ in 0..5 {

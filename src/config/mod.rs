@@ -58,6 +58,8 @@ pub(crate) struct ServerConfig {
     pub(crate) body_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
+    /// A handler's panic ends the worker, and not only the connection.
+    pub(crate) exit_on_panic: bool,
 }
 
 impl Default for Config {
@@ -82,6 +84,7 @@ impl Default for Config {
                 body_timeout: Duration::from_secs(30),
                 idle_timeout: Duration::from_secs(75),
                 write_timeout: Duration::from_secs(30),
+                exit_on_panic: false,
             },
         }
     }

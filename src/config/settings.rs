@@ -237,6 +237,24 @@ const SETTINGS: &[Setting] = &[
         check: |config| timeout(config.stall_timeout, STALL_MIN),
     },
     Setting {
+        name: "on-panic",
+        heading: WORKERS,
+        value_name: "answer|exit",
+        default: Some("answer"),
+        help: "What a panic in a handler ends: with answer its connection, by a 500; with exit its worker, as in Node",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.server.exit_on_panic = match text {
+                "answer" => false,
+                "exit" => true,
+                _ => return Err("must be answer or exit".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "max-target",
         heading: LIMITS,
         value_name: "BYTES",
@@ -431,6 +449,7 @@ mod tests {
                 "DURATION" => "7s",
                 "BYTES" => "777",
                 "NAME" | "PATH" => "another",
+                "answer|exit" => "exit",
                 _ => "7",
             }
         }
@@ -505,6 +524,7 @@ mod tests {
             ("drain-timeout", "2d", "as in 500ms, 30s"),
             ("boot-timeout", "25h", "1ms to 24h, or 0 for never"),
             ("stall-timeout", "99ms", "100ms to 24h, or 0 for never"),
+            ("on-panic", "ignore", "must be answer or exit"),
             ("max-target", "0", "1 to 1048576"),
             ("max-head", "255", "256 to 1048576"),
             ("max-fields", "0", "1 to 128"),
