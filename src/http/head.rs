@@ -65,9 +65,6 @@ impl Scan {
             let end = memchr(b'\n', input).unwrap_or(input.len());
             check_begun_request_line(&input[..end], limits)?;
         }
-        if input.len() > limits.head {
-            return Err(Reject::HeadTooLarge);
-        }
         Ok(())
     }
 
@@ -83,8 +80,12 @@ impl Scan {
                 return Err(reject);
             }
         }
-        if self.lines > seen || self.lines == 0 || input.len() > limits.head {
+        let is_too_large = input.len() > limits.head;
+        if self.lines > seen || self.lines == 0 || is_too_large {
             self.refuse(input, limits)?;
+        }
+        if is_too_large {
+            return Err(Reject::HeadTooLarge);
         }
         Ok(None)
     }
@@ -167,11 +168,11 @@ pub(super) fn later_minor_version(head: &[u8]) -> Option<usize> {
 
 /// Checks the form of the target (RFC 9112 section 3.2); returns its authority if it has one.
 fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reject> {
-    if method == "CONNECT" {
-        return Err(Reject::Connect);
-    }
     if !is_target(target.as_bytes()) {
         return Err(Reject::Target);
+    }
+    if method == "CONNECT" {
+        return Err(Reject::Connect);
     }
     if target.starts_with('/') {
         return Ok(None);
@@ -369,13 +370,14 @@ fn check_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
 
 /// Checks the first line before its end has come: what speaks another protocol is told at once.
 fn check_begun_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
+    // The CR may be there already, and is not part of the line.
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
     let method = &line[..memchr(b' ', line).unwrap_or(line.len())];
-    let method = method.strip_suffix(b"\r").unwrap_or(method);
     if method.len() > METHOD_MAX || !method.iter().all(|byte| is_token(&[*byte])) {
         return Err(Reject::Method);
     }
     // What stands around a target of the longest kind.
-    let around = method.len() + " ".len() + " HTTP/1.1\r".len();
+    let around = method.len() + " ".len() + " HTTP/1.1".len();
     if line.len() > around + limits.target {
         return Err(Reject::TargetTooLong);
     }
