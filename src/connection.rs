@@ -5,20 +5,27 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::error;
 use mio::{Registry, Token};
 
 use crate::client::Client;
 use crate::config::ServerConfig;
-use crate::http::{Codec, Common, Length, Next, Phase, Reject, Request, ResponseHead, Scratch, Transfer, CONTINUE};
+use crate::http::{
+    Codec, Common, Length, Next, Phase, Piece, Reject, Request, ResponseHead, Scratch, Transfer, CONTINUE,
+};
 use crate::mailbox::{Bell, Mailbox, Place};
 use crate::outgoing::{Flow, Outgoing, COPY_MAX};
+use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
 use crate::scoreboard::Row;
 use crate::time::Time;
 use crate::upgrade::{Upgrade, Upgraded};
+use crate::worker::panic_message;
 
 /// Bytes read at once, besides what is held of an incomplete head.
 const READ_SIZE: usize = 64 * 1024;
@@ -40,6 +47,8 @@ pub(crate) struct Context<'w> {
     pub(crate) now: Time,
     pub(crate) common: Common,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// Chooses the requests that are given out before their body.
+    pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// The connection that has its turn.
     pub(crate) place: Place,
     input: Box<[u8]>,
@@ -53,10 +62,23 @@ impl<'w> Context<'w> {
         worker: usize,
         common: Common,
         mailbox: Arc<Mailbox>,
+        streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     ) -> Context<'w> {
         let input = vec![0; READ_SIZE + config.limits.head].into_boxed_slice();
         let (place, now) = (Place::default(), Time::NEVER);
-        Context { config, row, worker, is_draining: false, now, common, mailbox, place, input, output: Vec::new() }
+        Context {
+            config,
+            row,
+            worker,
+            is_draining: false,
+            now,
+            common,
+            mailbox,
+            streams,
+            place,
+            input,
+            output: Vec::new(),
+        }
     }
 
     /// What other threads ring for the connection that has its turn.
@@ -103,6 +125,8 @@ pub(crate) struct Connection {
     kept: Option<Box<Kept>>,
     /// The answer that is being made or sent, if that takes more than one step.
     outgoing: Option<Box<Outgoing>>,
+    /// What takes the request's body as it comes.
+    receiver: Option<Box<Receiver>>,
     peer: Option<SocketAddr>,
     /// When the connection is out of time.
     pub(crate) deadline: Time,
@@ -135,6 +159,7 @@ impl Connection {
             codec: Codec::new(),
             kept: None,
             outgoing: None,
+            receiver: None,
             peer,
             deadline: now,
             timing: Timing::Head,
@@ -241,6 +266,8 @@ impl Connection {
         let outgoing = match body {
             Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
+            // Made late, for a request whose body is gone.
+            Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
             Body::File(file) if file.len() <= COPY_MAX => match file.read() {
                 Ok(bytes) => return self.start(Response { head, body: Body::Bytes(bytes.into()) }, cx),
                 // It has shrunk since it was opened; nothing of it has been promised yet.
@@ -255,6 +282,8 @@ impl Connection {
     }
 
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
+        // A body that is refused may be on its way, and must not reset the answer away.
+        self.must_linger |= self.codec.is_streaming();
         self.codec.respond(head, length, &cx.common, cx.is_draining, &cx.config.limits, &mut cx.output)
     }
 
@@ -338,17 +367,32 @@ impl Connection {
                 read.is_cut_short = read.consumed < len;
                 break;
             }
+            if self.receiver.is_some() {
+                let consumed = self.receive(read.consumed..len, cx);
+                read.consumed += consumed;
+                if consumed == 0 && self.receiver.is_some() {
+                    break;
+                }
+                continue;
+            }
             let mut scratch = Scratch::new();
             let input = &cx.input[read.consumed..len];
-            let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits);
+            let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
             read.consumed += consumed;
             match next {
                 Next::NeedMore => break,
                 Next::Continue => cx.output.extend_from_slice(CONTINUE),
                 Next::Request(request) => {
                     cx.row.count_request();
-                    let response = handler(&request.with_origin(self.peer, cx.worker));
-                    self.start(response, cx);
+                    let request = request.with_origin(self.peer, cx.worker);
+                    let response = handler(&request);
+                    match response {
+                        Response { body: Body::Receive(receiver), .. } => {
+                            let body = request.body().to_owned();
+                            self.begin_receiving(receiver, &body, cx);
+                        }
+                        response => self.start(response, cx),
+                    }
                     read.requests += 1;
                 }
                 Next::Reject(reject) => self.reject(reject, cx),
@@ -360,9 +404,61 @@ impl Connection {
         read
     }
 
+    /// Goes on with the body for what takes it as it comes, or gives it the body that has come already.
+    fn begin_receiving(&mut self, mut receiver: Receiver, body: &[u8], cx: &mut Context<'_>) {
+        if self.codec.is_streaming() {
+            if self.codec.take_waits() {
+                cx.output.extend_from_slice(CONTINUE);
+            }
+            self.receiver = Some(Box::new(receiver));
+            return;
+        }
+        let mut taken = if body.is_empty() { Taken::More } else { receiver.take(Some(body)) };
+        if matches!(taken, Taken::More) {
+            taken = receiver.take(None);
+        }
+        self.taken(taken, cx);
+    }
+
+    /// Gives a piece of the body to what takes it; returns how many bytes of the input that was.
+    fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
+        let Some(mut receiver) = self.receiver.take() else { return 0 };
+        let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
+        let taken = match piece {
+            Piece::NeedMore => Taken::More,
+            Piece::Data(data) => receiver.take(Some(data)),
+            Piece::End => receiver.take(None),
+            Piece::Reject(reject) => {
+                self.reject(reject, cx);
+                return consumed;
+            }
+        };
+        if matches!(taken, Taken::More) {
+            self.receiver = Some(receiver);
+        }
+        self.taken(taken, cx);
+        consumed
+    }
+
+    fn taken(&mut self, taken: Taken, cx: &mut Context<'_>) {
+        match taken {
+            Taken::More => {}
+            Taken::Answer(response) => self.start(response, cx),
+            Taken::Panicked(panic) => {
+                cx.row.count_panic();
+                error!("worker={} panicked in a request's body: {}", cx.worker, panic_message(&*panic));
+                if cx.config.exit_on_panic {
+                    resume_unwind(panic);
+                }
+                self.start(Response::text("the server failed to answer this request\n").status(500).close(), cx);
+            }
+        }
+    }
+
     fn reject(&mut self, reject: Reject, cx: &mut Context<'_>) {
         cx.row.count_refused();
         self.must_linger = true;
+        self.receiver = None;
         self.codec.reject(reject, &cx.common, &mut cx.output);
     }
 

@@ -81,6 +81,7 @@ mod outgoing;
 mod parent;
 mod pid_file;
 mod pool;
+mod receive;
 mod response;
 mod scoreboard;
 mod server;

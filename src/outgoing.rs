@@ -60,7 +60,7 @@ impl Outgoing {
             Body::Bytes(bytes) => Length::Known(bytes.len() as u64),
             Body::Shared(bytes) => Length::Known(bytes.len() as u64),
             Body::File(file) => Length::Known(file.len()),
-            Body::Stream(_) | Body::Deferred(_) | Body::Upgrade(_) => Length::Unknown,
+            Body::Stream(_) | Body::Deferred(_) | Body::Upgrade(_) | Body::Receive(_) => Length::Unknown,
         }
     }
 
@@ -78,7 +78,7 @@ impl Outgoing {
                 return Some(Outgoing::Stream { reader, is_chunked, chunks: 0 });
             }
             // These have no body to be sent.
-            Body::Deferred(_) | Body::Upgrade(_) => return None,
+            Body::Deferred(_) | Body::Upgrade(_) | Body::Receive(_) => return None,
         };
         if bytes.as_slice().len() as u64 <= COPY_MAX {
             out.extend_from_slice(bytes.as_slice());

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::deferred::{self, Pending, Responder};
 use crate::file::FileBody;
 use crate::http::{is_value, InvalidHeader, ResponseHead};
+use crate::receive::Receiver;
 use crate::stream::{self, BodyReader, BodyWriter};
 use crate::upgrade::{Upgrade, Upgraded};
 
@@ -40,6 +41,8 @@ pub(crate) enum Body {
     Deferred(Pending),
     /// The connection itself.
     Upgrade(Upgrade),
+    /// The request's body comes first.
+    Receive(Receiver),
 }
 
 impl Response {

@@ -100,7 +100,8 @@ where
         let waker = Waker::new(poll.registry(), MAILBOX)
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
         let mailbox = Arc::new(Mailbox::new(waker));
-        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, mailbox);
+        let streams = worker.take_streams();
+        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, mailbox, streams);
         Ok(Server {
             worker,
             handler,

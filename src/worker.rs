@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::error::Error as StdError;
+use std::fmt;
 use std::io;
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -88,6 +89,7 @@ pub struct Worker {
     server: Rc<ServerConfig>,
     drain_timeout: Duration,
     common: RefCell<Common>,
+    streams: RefCell<Option<Streams>>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
@@ -115,6 +117,7 @@ impl Worker {
             server: seed.server,
             drain_timeout: seed.drain_timeout,
             common: RefCell::new(Common::new()),
+            streams: RefCell::new(None),
             is_ready: Cell::new(false),
             quit,
         })
@@ -222,6 +225,14 @@ impl Worker {
         self.common.borrow_mut().add(name, value)
     }
 
+    /// Chooses the requests whose handler is called before their body has come, and takes it as it comes by
+    /// [`Response::receive`]. The body of all others is collected first, up to `max-body`.
+    ///
+    /// `choose` runs in the worker, on its only thread, for each request that has a body.
+    pub fn stream_bodies(&self, choose: impl FnMut(&Request<'_>) -> bool + 'static) {
+        self.streams.replace(Some(Streams(Box::new(choose))));
+    }
+
     /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
     ///
     /// `handler` runs on this thread, for one request at a time: while it runs, this worker does nothing else. When it
@@ -273,8 +284,22 @@ impl Worker {
         self.drain_timeout
     }
 
+    /// What chooses the requests whose body is not collected: none, by default.
+    pub(crate) fn take_streams(&self) -> Box<dyn FnMut(&Request<'_>) -> bool> {
+        self.streams.take().map_or_else(|| Box::new(|_: &Request<'_>| false) as Box<_>, |streams| streams.0)
+    }
+
     pub(crate) fn common(&self) -> &RefCell<Common> {
         &self.common
+    }
+}
+
+/// What [`Worker::stream_bodies`] was given.
+struct Streams(Box<dyn FnMut(&Request<'_>) -> bool>);
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
     }
 }
 

@@ -266,3 +266,75 @@ fn websockets_echo() {
     }
     socket.close(None).expect("open");
 }
+
+/// The upload example with a directory of its own.
+fn uploads(name: &str) -> (Server, PathBuf) {
+    let directory = fresh_path(name);
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let mut command = example("upload");
+    command.env("UPLOADS", &directory).env("FORKPOOL_WORKERS", "1").env("FORKPOOL_BODY_TIMEOUT", "500ms");
+    (quiet(command), directory)
+}
+
+#[test]
+fn uploads_go_to_disk_in_constant_memory() {
+    let (mut server, directory) = uploads("uploads");
+    let worker = server.workers()[0];
+    let peak = || {
+        let status = std::fs::read_to_string(format!("/proc/{worker}/status")).expect("it runs");
+        let line = status.lines().find(|line| line.starts_with("VmHWM:")).expect("a line");
+        line.split_whitespace().nth(1).and_then(|kib| kib.parse::<u64>().ok()).expect("a number")
+    };
+    let mut client = server.connect();
+    client.send("PUT /small HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc");
+    assert_eq!(client.answer().text(), "3 bytes\n");
+    let before = peak();
+    // Far beyond what is collected by default, by length and chunked, on one connection.
+    let (piece, pieces) = ("x".repeat(1 << 20), 64);
+    let length = piece.len() * pieces;
+    client.send(format!("PUT /length HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"));
+    assert_eq!(client.answer().status, 100);
+    (0..pieces).for_each(|_| client.send(&piece));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.text()), (201, format!("{length} bytes\n").as_str()));
+    client.send("PUT /chunked HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    (0..pieces).for_each(|_| client.send(format!("{:x}\r\n{piece}\r\n", piece.len())));
+    client.send("0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer().text(), format!("{length} bytes\n"));
+    assert_eq!(client.answer().status, 405);
+    assert!(peak() - before < 1024, "{} KiB more", peak() - before);
+    for name in ["length", "chunked"] {
+        assert_eq!(std::fs::metadata(directory.join(name)).expect("a file").len(), length as u64);
+    }
+    std::fs::remove_dir_all(directory).expect("the directory");
+}
+
+#[test]
+fn a_body_can_be_refused_before_it_comes() {
+    let (mut server, directory) = uploads("refused");
+    let mut client = server.connect();
+    client.send("PUT /../x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n");
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (400, true));
+    assert!(client.is_closed());
+    // Nor does a body that comes all the same reset the answer away, or pass for a request.
+    let mut client = server.connect();
+    client.send("PUT /../x HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n");
+    client.send("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n".repeat(1000));
+    assert_eq!(client.answer().status, 400);
+    client.stream().shutdown(std::net::Shutdown::Write).expect("connected");
+    assert!(client.is_closed());
+    std::fs::remove_dir_all(directory).expect("the directory");
+}
+
+#[test]
+fn a_body_that_is_malformed_or_stalls_is_answered() {
+    let (mut server, directory) = uploads("stalls");
+    let mut client = server.connect();
+    client.send("PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n");
+    assert_eq!(client.answer().status, 400);
+    let mut client = server.connect();
+    client.send("PUT /x HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nabc");
+    assert_eq!(client.answer().status, 408);
+    std::fs::remove_dir_all(directory).expect("the directory");
+}

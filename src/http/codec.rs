@@ -42,6 +42,17 @@ pub(crate) enum Transfer {
     Chunked,
 }
 
+/// The next piece of a body that is taken as it comes.
+#[derive(Debug)]
+pub(crate) enum Piece<'a> {
+    NeedMore,
+    Data(&'a [u8]),
+    /// It was the last one. [`Codec::respond`] comes next.
+    End,
+    /// A broken rule. [`Codec::reject`] comes next.
+    Reject(Reject),
+}
+
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -65,6 +76,8 @@ pub(crate) struct Codec {
     asked: Asked,
     requests: u64,
     gathered: Option<Box<Gathered>>,
+    /// The request has been given out and its body is taken as it comes, if at all.
+    is_streaming: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -82,13 +95,26 @@ struct Gathered {
     head: Vec<u8>,
     decoder: Decoder,
     body: Vec<u8>,
+    /// Of a body that is taken as it comes: the client waits to be told to go on; the last piece has been given out.
+    waits: bool,
+    is_done: bool,
+}
+
+impl Gathered {
+    fn new(head: Vec<u8>, framing: Framing) -> Box<Gathered> {
+        let decoder = match framing {
+            Framing::Length(left) => Decoder::Length { left },
+            Framing::Chunked => Decoder::Chunked(Chunked::default()),
+        };
+        Box::new(Gathered { head, decoder, body: Vec::new(), waits: false, is_done: framing == Framing::Length(0) })
+    }
 }
 
 impl Codec {
     pub(crate) fn new() -> Codec {
         let asked = Asked { is_head: false, keep_alive: false, upgrade: false, version: Version::Http11 };
         let (scan, phase) = (Scan::default(), Phase::Idle);
-        Codec { scan, empty_lines: 0, phase, is_closed: false, asked, requests: 0, gathered: None }
+        Codec { scan, empty_lines: 0, phase, is_closed: false, asked, requests: 0, gathered: None, is_streaming: false }
     }
 
     /// What the connection waits for.
@@ -102,12 +128,14 @@ impl Codec {
     }
 
     /// Takes what it can from the front of `input`, which is all that has come and was not consumed before. Returns how much
-    /// that was, and what it amounts to. `scratch` is made anew for each call.
+    /// that was, and what it amounts to. `scratch` is made anew for each call. `streams` chooses the requests that are given
+    /// out before their body, which [`next_piece`](Codec::next_piece) then takes.
     pub(crate) fn next<'a>(
         &'a mut self,
         input: &'a [u8],
         scratch: &'a mut Scratch<'a>,
         limits: &Limits,
+        streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         if self.is_closed {
             // Nothing behind the last answer is a request.
@@ -123,7 +151,7 @@ impl Codec {
         let input = &input[skipped..];
         match self.scan.find_end(input, limits) {
             Ok(Some(len)) => {
-                let (consumed, next) = self.next_of_head(&input[..len], &input[len..], scratch, limits);
+                let (consumed, next) = self.next_of_head(&input[..len], &input[len..], scratch, limits, streams);
                 (skipped + consumed, next)
             }
             Ok(None) => {
@@ -156,6 +184,7 @@ impl Codec {
         rest: &'a [u8],
         scratch: &'a mut Scratch<'a>,
         limits: &Limits,
+        streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         self.scan = Scan::default();
         self.empty_lines = 0;
@@ -166,23 +195,34 @@ impl Codec {
             Ok(parsed) => parsed,
             Err(reject) => return (head.len(), Next::Reject(reject)),
         };
-        let decoder = match parsed.framing {
+        let framing = parsed.framing;
+        if framing != Framing::Length(0) {
+            let (asked, waits) = (Asked::by(&parsed), parsed.expects_continue && rest.is_empty());
+            let request = request(parsed.clone(), b"");
+            if streams(&request) {
+                self.ask(asked);
+                self.is_streaming = true;
+                self.phase = Phase::Body;
+                self.gathered.insert(Gathered::new(Vec::new(), framing)).waits = waits;
+                return (head.len(), Next::Request(request));
+            }
+        }
+        match framing {
             Framing::Length(length) if length > limits.body as u64 => {
                 return (head.len(), Next::Reject(Reject::BodyTooLarge));
             }
             Framing::Length(length) if length <= rest.len() as u64 => {
                 let body = &rest[..length as usize];
-                self.ask(&parsed);
+                self.ask(Asked::by(&parsed));
                 return (head.len() + body.len(), Next::Request(request(parsed, body)));
             }
-            Framing::Length(length) => Decoder::Length { left: length },
-            Framing::Chunked => Decoder::Chunked(Chunked::default()),
-        };
-        let mut gathered = Box::new(Gathered { head: Vec::new(), decoder, body: Vec::new() });
+            _ => {}
+        }
+        let mut gathered = Gathered::new(Vec::new(), framing);
         match gathered.decoder.decode(rest, &mut gathered.body, limits) {
             Err(reject) => (head.len(), Next::Reject(reject)),
             Ok((taken, true)) => {
-                self.ask(&parsed);
+                self.ask(Asked::by(&parsed));
                 let gathered = self.gathered.insert(gathered);
                 (head.len() + taken, Next::Request(request(parsed, &gathered.body)))
             }
@@ -214,14 +254,10 @@ impl Codec {
                 Ok(parsed) => (head.len(), parsed.framing, parsed.expects_continue && rest.is_empty()),
             }
         };
-        let decoder = match framing {
-            Framing::Length(length) if length > limits.body as u64 => {
-                return (consumed, Next::Reject(Reject::BodyTooLarge));
-            }
-            Framing::Length(left) => Decoder::Length { left },
-            Framing::Chunked => Decoder::Chunked(Chunked::default()),
-        };
-        self.gathered = Some(Box::new(Gathered { head: copy, decoder, body: Vec::new() }));
+        if matches!(framing, Framing::Length(length) if length > limits.body as u64) {
+            return (consumed, Next::Reject(Reject::BodyTooLarge));
+        }
+        self.gathered = Some(Gathered::new(copy, framing));
         self.phase = Phase::Body;
         let has_body = framing != Framing::Length(0);
         if waits && has_body {
@@ -256,9 +292,46 @@ impl Codec {
     }
 
     /// Remembers what a request asks of its answer.
-    fn ask(&mut self, head: &Head<'_>) {
-        self.asked = Asked::by(head);
+    fn ask(&mut self, asked: Asked) {
+        self.asked = asked;
         self.requests += 1;
+    }
+
+    /// Whether the request that was given out last has a body that is still to be taken.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.is_streaming
+    }
+
+    /// Whether the client of such a request waits to be told to go on. Said once.
+    pub(crate) fn take_waits(&mut self) -> bool {
+        self.gathered.as_mut().is_some_and(|gathered| std::mem::take(&mut gathered.waits))
+    }
+
+    /// Takes the next piece of a body from the front of `input`, of any length in all.
+    pub(crate) fn next_piece<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> (usize, Piece<'a>) {
+        let Some(gathered) = self.gathered.as_mut().filter(|gathered| !gathered.is_done) else {
+            self.is_streaming = false;
+            return (0, Piece::End);
+        };
+        if let Decoder::Length { left } = &mut gathered.decoder {
+            let taken = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+            *left -= taken as u64;
+            gathered.is_done = *left == 0;
+            return (taken, if taken == 0 { Piece::NeedMore } else { Piece::Data(&input[..taken]) });
+        }
+        gathered.body.clear();
+        let unlimited = Limits { body: usize::MAX, ..limits.clone() };
+        match gathered.decoder.decode(input, &mut gathered.body, &unlimited) {
+            Err(reject) => (input.len(), Piece::Reject(reject)),
+            Ok((taken, is_done)) => {
+                gathered.is_done = is_done;
+                if is_done && gathered.body.is_empty() {
+                    self.is_streaming = false;
+                    return (taken, Piece::End);
+                }
+                (taken, if gathered.body.is_empty() { Piece::NeedMore } else { Piece::Data(&gathered.body) })
+            }
+        }
     }
 
     /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow. `is_last`
@@ -282,13 +355,16 @@ impl Codec {
         };
         let is_limit = limits.requests != 0 && self.requests >= limits.requests;
         let is_delimiter = framing == encode::Framing::Close;
-        self.is_closed = is_last || is_limit || is_delimiter || head.close || !self.asked.keep_alive;
+        // What is left of a body is not read, and not taken for a request either.
+        self.is_closed =
+            is_last || is_limit || is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
         let connection = match self.asked.version {
             _ if self.is_closed => Connection::Close,
             Version::Http10 => Connection::KeepAlive,
             Version::Http11 => Connection::Implied,
         };
         encode::head(head, framing, connection, common, out);
+        self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
         match framing {
@@ -313,6 +389,7 @@ impl Codec {
     /// Appends the answer to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
     pub(crate) fn require_upgrade(&mut self, head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
         self.is_closed = true;
+        self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
         encode::requiring(head, protocol, common, out);
@@ -321,6 +398,7 @@ impl Codec {
     /// Appends the answer to a broken rule, the connection's last.
     pub(crate) fn reject(&mut self, reject: Reject, common: &Common, out: &mut Vec<u8>) {
         self.is_closed = true;
+        self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
         let head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));

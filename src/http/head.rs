@@ -97,7 +97,7 @@ fn line(with_end: &[u8]) -> Option<&[u8]> {
 }
 
 /// What a head says, in slices of it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Head<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,

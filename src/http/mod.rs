@@ -30,7 +30,7 @@ mod response;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use codec::{Codec, Length, Next, Phase, Transfer};
+pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Transfer};
 pub(crate) use conditional::{evaluate, Validators, Verdict};
 pub(crate) use date::Common;
 pub(crate) use encode::{chunk, CONTINUE, LAST_CHUNK};

@@ -23,7 +23,7 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Vec<
         let mut at = 0;
         loop {
             let mut scratch = Scratch::new();
-            let (consumed, next) = codec.next(&kept[at..], &mut scratch, limits);
+            let (consumed, next) = codec.next(&kept[at..], &mut scratch, limits, &mut |_| false);
             at += consumed;
             match next {
                 Next::NeedMore => break,
@@ -332,7 +332,7 @@ fn chunk_extensions_are_bounded_over_the_whole_body() {
     let mut refused = None;
     for piece in std::iter::once(head).chain(std::iter::repeat_n(chunk.as_str(), 30)) {
         let mut scratch = Scratch::new();
-        if let (_, Next::Reject(reject)) = codec.next(piece.as_bytes(), &mut scratch, &limits) {
+        if let (_, Next::Reject(reject)) = codec.next(piece.as_bytes(), &mut scratch, &limits, &mut |_| false) {
             refused = Some(reject);
             break;
         }
@@ -344,7 +344,7 @@ fn chunk_extensions_are_bounded_over_the_whole_body() {
 fn a_client_that_waits_is_told_to_go_on_once_and_only_for_a_body() {
     let next = |codec: &mut Codec, text: &str| {
         let mut scratch = Scratch::new();
-        match codec.next(text.as_bytes(), &mut scratch, &LIMITS).1 {
+        match codec.next(text.as_bytes(), &mut scratch, &LIMITS, &mut |_| false).1 {
             Next::NeedMore => "more",
             Next::Continue => "continue",
             Next::Request(_) => "request",
@@ -371,7 +371,7 @@ fn a_client_that_waits_is_told_to_go_on_once_and_only_for_a_body() {
 fn phases_tell_what_a_connection_waits_for() {
     let phase = |text: &str| {
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-        let _ = codec.next(text.as_bytes(), &mut scratch, &LIMITS);
+        let _ = codec.next(text.as_bytes(), &mut scratch, &LIMITS, &mut |_| false);
         codec.phase()
     };
     assert_eq!(phase(""), Phase::Idle);
@@ -392,7 +392,7 @@ fn requests_tell_path_query_and_host() {
     ] {
         let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-Y: 1\r\nx-y: 2\r\n\r\n");
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-        let (_, Next::Request(request)) = codec.next(text.as_bytes(), &mut scratch, &LIMITS) else {
+        let (_, Next::Request(request)) = codec.next(text.as_bytes(), &mut scratch, &LIMITS, &mut |_| false) else {
             panic!("{text:?} is valid");
         };
         assert_eq!((request.path(), request.query(), request.host()), (path, query, Some(host)));
@@ -408,7 +408,7 @@ fn answer(request: &str, head: &ResponseHead, length: Length, is_last: bool) -> 
     common.add("X-Worker", "7").expect("valid");
     common.refresh(784_111_777);
     let mut scratch = Scratch::new();
-    let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS) else {
+    let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS, &mut |_| false) else {
         panic!("{request:?} is valid");
     };
     let transfer = codec.respond(head, length, &common, is_last, &LIMITS, &mut out);
@@ -471,7 +471,9 @@ fn the_last_answer_says_so() {
     let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
     for closes in [false, true] {
         let mut scratch = Scratch::new();
-        let (_, Next::Request(_)) = codec.next(GET.as_bytes(), &mut scratch, &limits) else { panic!("valid") };
+        let (_, Next::Request(_)) = codec.next(GET.as_bytes(), &mut scratch, &limits, &mut |_| false) else {
+            panic!("valid")
+        };
         codec.respond(&head(200), Length::Known(0), &common, false, &limits, &mut out);
         assert_eq!(codec.is_closing(), closes);
     }
@@ -486,7 +488,9 @@ fn protocols_are_changed_only_when_the_client_offers_it() {
         ("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n", false),
     ] {
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-        let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS) else { panic!("valid") };
+        let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS, &mut |_| false) else {
+            panic!("valid")
+        };
         assert_eq!(codec.may_upgrade(), expected, "{request:?}");
     }
 }
@@ -525,7 +529,9 @@ fn chunks_are_what_the_decoder_reads_back() {
         pieces.iter().for_each(|piece| chunk(piece, &mut bytes));
         bytes.extend_from_slice(LAST_CHUNK);
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-        let (_, Next::Request(request)) = codec.next(&bytes, &mut scratch, &limits) else { panic!("valid") };
+        let (_, Next::Request(request)) = codec.next(&bytes, &mut scratch, &limits, &mut |_| false) else {
+            panic!("valid")
+        };
         assert_eq!(request.body(), pieces.concat());
     }
 }
