@@ -98,6 +98,9 @@ pub use builder::{Builder, Pool};
 pub use config::{settings, Setting};
 pub use deferred::Responder;
 pub use error::{Error, Result};
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub use http::fuzzing;
 pub use http::{Fields, InvalidHeader, Request, Version};
 pub use incoming::Incoming;
 pub use response::Response;

@@ -21,6 +21,8 @@ mod codec;
 mod conditional;
 mod date;
 mod encode;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod head;
 mod host;
 mod range;

@@ -1,0 +1,79 @@
+//! What fuzzers call. Compiled for them only (`--cfg fuzzing`), and not part of the API.
+#![allow(missing_docs)]
+
+use super::{Codec, Common, Length, Limits, Next, Reject, Request, ResponseHead, Scratch};
+
+const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0 };
+
+/// A request's head.
+pub fn head(bytes: &[u8]) {
+    assert_alike(b"", bytes);
+}
+
+/// A chunked body.
+pub fn chunked(bytes: &[u8]) {
+    assert_alike(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", bytes);
+}
+
+/// A whole connection, cut where its first bytes say.
+pub fn connection(bytes: &[u8]) {
+    let (cuts, bytes) = bytes.split_at(bytes.len().min(4));
+    let whole = feed(&[bytes]);
+    let mut pieces = Vec::new();
+    let mut rest = bytes;
+    for cut in cuts.iter().cycle().map(|cut| usize::from(*cut) + 1) {
+        if rest.is_empty() {
+            break;
+        }
+        let (piece, after) = rest.split_at(cut.min(rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    assert_eq!(feed(&pieces), whole);
+}
+
+fn assert_alike(prefix: &[u8], bytes: &[u8]) {
+    let all = [prefix, bytes].concat();
+    let whole = feed(&[&all]);
+    assert_eq!(feed(&all.chunks(1).collect::<Vec<_>>()), whole);
+    let half = all.len() / 2;
+    assert_eq!(feed(&[&all[..half], &all[half..]]), whole);
+}
+
+/// What a client would see: a line for each request, and for the refusal that ends all.
+fn feed(pieces: &[&[u8]]) -> Vec<String> {
+    let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
+    let (mut seen, mut kept) = (Vec::new(), Vec::new());
+    for piece in pieces {
+        kept.extend_from_slice(piece);
+        let mut at = 0;
+        loop {
+            let mut scratch = Scratch::new();
+            let (consumed, next) = codec.next(&kept[at..], &mut scratch, &LIMITS, &mut |_| false);
+            at += consumed;
+            match next {
+                Next::NeedMore => break,
+                Next::Continue => {}
+                Next::Reject(reject) => {
+                    seen.push(refusal(&codec, reject));
+                    codec.reject(reject, &common, &mut out);
+                }
+                Next::Request(request) => {
+                    seen.push(described(&request));
+                    codec.respond(&ResponseHead::new(200, None), Length::Known(0), &common, false, &LIMITS, &mut out);
+                }
+            }
+        }
+        kept.drain(..at);
+    }
+    seen
+}
+
+fn refusal(codec: &Codec, reject: Reject) -> String {
+    assert!(!codec.is_closing(), "something was read behind the last answer");
+    reject.status().to_string()
+}
+
+fn described(request: &Request<'_>) -> String {
+    format!("{request:?} {:?} {:?}", request.host(), request.body())
+}
