@@ -93,3 +93,33 @@ pub(crate) fn pair() -> (Responder, Pending) {
     let shared = Arc::new(Shared(Mutex::new(State::Open(None))));
     (Responder { shared: Arc::clone(&shared) }, Pending { shared })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// For a connection that does not wait, nobody is to be woken.
+    fn no_bell() -> Bell {
+        panic!("the answer is there")
+    }
+
+    #[test]
+    fn the_responder_learns_that_the_client_has_gone() {
+        let (responder, pending) = pair();
+        assert!(!responder.is_gone());
+        drop(pending);
+        assert!(responder.is_gone());
+        responder.respond(Response::new(200));
+    }
+
+    #[test]
+    fn an_answer_is_taken_once_and_dropping_the_responder_is_one() {
+        let (responder, pending) = pair();
+        responder.respond(Response::new(201));
+        assert_eq!(pending.take(no_bell).map(|response| response.head.status), Some(201));
+        assert!(pending.take(no_bell).is_none());
+        let (responder, pending) = pair();
+        drop(responder);
+        assert_eq!(pending.take(no_bell).map(|response| response.head.status), Some(500));
+    }
+}

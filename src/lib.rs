@@ -18,7 +18,8 @@
 //!   good. Open a database connection in the worker, or all workers speak on one.
 //! - **Signals are the pool's** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent; TERM, QUIT and INT in a
 //!   worker, where they end [`Worker::shutdown`]'s stream. A worker that installs its own handlers drains by the lifeline alone.
-//! - **A handler blocks its worker.** Its other connections wait meanwhile; other workers do not. One that hangs for the stall time-out is
+//! - **A handler blocks its worker.** Its other connections wait meanwhile; other workers do not. What takes long belongs on a thread, with
+//!   [`Response::deferred`]. One that hangs for the stall time-out is
 //!   killed with its worker.
 //! - **What can be lost**: the requests that a worker has begun when it crashes, what is unfinished at the drain time-out, and a request
 //!   that a client sends at the very moment when its idle connection is closed by a drain.

@@ -199,6 +199,39 @@ fn a_client_that_does_not_read_costs_the_others_nothing() {
 }
 
 #[test]
+fn a_client_that_always_has_more_does_not_starve_the_others() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let mut flood = server.connect().into_stream();
+    let mut sender = flood.try_clone().expect("a socket");
+    let request = "GET /plaintext HTTP/1.1\r\nHost: a\r\n\r\n".repeat(500);
+    let sending =
+        std::thread::spawn(move || while std::io::Write::write_all(&mut sender, request.as_bytes()).is_ok() {});
+    // Wait until it flows.
+    let mut answers = [0; 100_000];
+    std::io::Read::read_exact(&mut flood, &mut answers).expect("answers");
+    let reader = flood.try_clone().expect("a socket");
+    let reading = std::thread::spawn(move || std::io::copy(&mut &reader, &mut std::io::sink()));
+    for _ in 0..100 {
+        assert_eq!(server.get("/").status, 200);
+    }
+    flood.shutdown(Shutdown::Both).expect("connected");
+    sending.join().expect("the sender ends");
+    drop(reading.join().expect("the reader ends"));
+}
+
+#[test]
+fn an_endless_body_is_refused_at_the_limit() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_BODY", "100KiB")]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let chunk = format!("400\r\n{}\r\n", "x".repeat(1024));
+    // The hundredth still fits.
+    (0..101).for_each(|_| client.send(&chunk));
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (413, true));
+}
+
+#[test]
 #[cfg(target_arch = "x86_64")]
 fn an_answer_that_cannot_be_sent_reaches_nobody_else() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);

@@ -66,7 +66,7 @@ fn whole(bytes: &[u8]) -> Vec<Seen> {
 fn assert_independent_of_pieces(bytes: &[u8], limits: &Limits) {
     let expected = feed([bytes], limits);
     // A large one is cut here and there: every cut of every byte would be millions.
-    let step = 1 + bytes.len() / 500;
+    let step = 1 + bytes.len() / 2000;
     if step == 1 {
         assert_eq!(feed(bytes.chunks(1), limits), expected, "byte by byte: {}", bytes.escape_ascii());
     }

@@ -246,6 +246,12 @@ impl<S: Read + Write> Client<S> {
         Client { stream: BufReader::new(stream) }
     }
 
+    /// The bare stream. Nothing may have been read ahead of it.
+    pub fn into_stream(self) -> S {
+        assert!(self.stream.buffer().is_empty());
+        self.stream.into_inner()
+    }
+
     pub fn stream(&self) -> &S {
         self.stream.get_ref()
     }
