@@ -78,6 +78,8 @@ struct Entry {
     serial: u32,
     /// When the deadlines will next look at it.
     armed: Time,
+    /// It is among those that have more to do in the next turn.
+    is_again: bool,
 }
 
 impl<'w, H> Server<'w, H>
@@ -128,7 +130,10 @@ where
             }
             self.begin_turn();
             for index in std::mem::take(&mut self.again) {
-                self.advance(index);
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| entry.is_again) {
+                    entry.is_again = false;
+                    self.advance(index);
+                }
             }
             for event in &events {
                 match event.token() {
@@ -198,7 +203,14 @@ where
         match step {
             Step::Close => return self.close(index),
             Step::HandOver => return self.hand_over(index),
-            Step::Again => self.again.push(index),
+            Step::Again => {
+                // An event may have come for a connection that has its turn already.
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.is_again) {
+                    entry.is_again = true;
+                    self.again.push(index);
+                }
+                debug_assert!(self.again.len() <= self.connections.len(), "a connection has one turn at a time");
+            }
             Step::Wait => {}
         }
         let Some(entry) = self.connections.get_mut(index) else { return };
@@ -211,13 +223,21 @@ where
     fn close(&mut self, index: usize) {
         // Its answer must not go to whoever comes next.
         self.cx.output.clear();
-        drop(self.connections.remove(index));
+        drop(self.remove(index));
         self.forget();
+    }
+
+    fn remove(&mut self, index: usize) -> Connection {
+        let entry = self.connections.remove(index);
+        if entry.is_again {
+            self.again.retain(|again| *again != index);
+        }
+        entry.connection
     }
 
     /// Gives a connection to the application.
     fn hand_over(&mut self, index: usize) {
-        let connection = self.connections.remove(index).connection;
+        let connection = self.remove(index);
         match connection.into_upgraded(self.poll.registry()) {
             Ok((upgrade, upgraded)) => {
                 let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
@@ -290,7 +310,7 @@ where
 
     fn admit(&mut self, connection: Connection) {
         self.accepted = self.accepted.wrapping_add(1);
-        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER };
+        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, is_again: false };
         let index = self.connections.insert(entry);
         self.worker.row().count_accepted();
         match self.connections[index].connection.register(self.poll.registry(), Token(index)) {
