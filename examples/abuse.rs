@@ -1,5 +1,5 @@
-//! cargo build --release --examples && cargo run --release --example abuse: what clients that misbehave cost one worker of the
-//! testbed beside it, in memory and in the time that a well-behaved client waits meanwhile.
+//! cargo build --release --examples && cargo run --release --example abuse: what clients that misbehave cost one
+//! worker of the testbed beside it, in memory and in the time that a well-behaved client waits meanwhile.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};

@@ -1,5 +1,5 @@
-//! cargo build --release --examples && cargo run --release --example measure: how long a start and a replacement take, and what
-//! a worker weighs. Measures the testbed beside it, with one worker.
+//! cargo build --release --examples && cargo run --release --example measure: how long a start and a replacement
+//! take, and what a worker weighs. Measures the testbed beside it, with one worker.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,8 +14,8 @@ use nix::unistd::Pid;
 /// Starts and replacements measured.
 const ROUNDS: usize = 200;
 
-/// Pools whose workers are killed in turn, so that each has been stable again when its turn comes back: what is measured is
-/// a first failure, not a crash loop's backoff.
+/// Pools whose workers are killed in turn, so that each has been stable again when its turn comes back: what is
+/// measured is a first failure, not a crash loop's backoff.
 const POOLS: usize = 12;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -44,7 +44,8 @@ fn main() -> Result<()> {
         thread::sleep(Duration::from_millis(1200) / POOLS as u32);
         let begun = Instant::now();
         kill(Pid::from_raw(worker), Signal::SIGKILL)?;
-        // The connection waits in the slot's queue, which outlives the worker; one that the dying worker took is made again.
+        // The connection waits in the slot's queue, which outlives the worker; one that the dying worker took is made
+        // again.
         while pool.ask().is_ok_and(|answered| answered == worker) || pool.ask().is_err() {}
         replacements.push(begun.elapsed());
     }

@@ -1,4 +1,5 @@
-//! cargo run --example upload, then curl -T FILE http://127.0.0.1:8000/NAME: uploads of any size to disk, in constant memory.
+//! cargo run --example upload, then curl -T FILE http://127.0.0.1:8000/NAME: uploads of any size to disk, in constant
+//! memory.
 
 use std::fs::File;
 use std::io::Write;

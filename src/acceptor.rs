@@ -67,8 +67,8 @@ impl Acceptor {
         Ok(())
     }
 
-    /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to the other workers.
-    /// A listener of the slot's own is left as it is: its connections wait.
+    /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to
+    /// the other workers. A listener of the slot's own is left as it is: its connections wait.
     pub(crate) fn offer(&mut self, poll: &Poll, has_room: bool) {
         let Listener::Unix(listener) = &self.listener else { return };
         if self.is_offered == has_room {
@@ -113,8 +113,9 @@ const OF_THE_CONNECTION: [i32; 11] = [
     libc::ENETUNREACH,
 ];
 
-/// Registers a listener that other processes watch as well, so that a connection wakes one of them (`EPOLLEXCLUSIVE`, epoll_ctl(2)).
-/// mio does not know the flag, but its selector is an ordinary epoll instance and gives back the data as the token.
+/// Registers a listener that other processes watch as well, so that a connection wakes one of them (`EPOLLEXCLUSIVE`,
+/// epoll_ctl(2)). mio does not know the flag, but its selector is an ordinary epoll instance and gives back the data
+/// as the token.
 fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) -> io::Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
     inner(poll)?.add(listener, EpollEvent::new(flags, token.0 as u64))?;

@@ -96,9 +96,9 @@ impl Builder {
         self.put("stall-timeout", |config| config.stall_timeout = timeout)
     }
 
-    /// Whether a handler that panics ends its worker, as an uncaught exception does in Node, instead of answering 500 and
-    /// closing the connection. Default `false`: a worker has many clients, and most panics concern one. (The setting is
-    /// `on-panic`, `answer` or `exit`.)
+    /// Whether a handler that panics ends its worker, as an uncaught exception does in Node, instead of answering 500
+    /// and closing the connection. Default `false`: a worker has many clients, and most panics concern one. (The
+    /// setting is `on-panic`, `answer` or `exit`.)
     pub fn exit_on_panic(self, exit: bool) -> Builder {
         self.put("on-panic", |config| config.server.exit_on_panic = exit)
     }
@@ -124,12 +124,14 @@ impl Builder {
         self.put("max-target", |config| config.server.limits.target = bytes)
     }
 
-    /// Bytes of the longest request head, from the method to the empty line; beyond it 431. Default 16 KiB.
+    /// Bytes of the longest request head, from the method to the empty line; beyond it 431. Default 16 KiB: twice what
+    /// common browsers and proxies send at most, and little enough to be held for each slow client.
     pub fn max_head(self, bytes: usize) -> Builder {
         self.put("max-head", |config| config.server.limits.head = bytes)
     }
 
-    /// Most header fields of a request, 1 to 128; beyond it 431. Default 100.
+    /// Most header fields of a request, 1 to 128; beyond it 431. Default 100: what Apache allows,
+    /// several times what browsers send.
     pub fn max_fields(self, count: usize) -> Builder {
         self.put("max-fields", |config| config.server.limits.fields = count)
     }
@@ -139,32 +141,37 @@ impl Builder {
         self.put("max-body", |config| config.server.limits.body = bytes)
     }
 
-    /// Requests on one connection before it is closed, so that clients spread anew. Default 0, no limit.
+    /// Requests on one connection before it is closed, so that clients spread anew. Default 0, no limit: a
+    /// kept connection is the cheapest.
     pub fn max_requests_per_connection(self, count: u64) -> Builder {
         self.put("max-requests-per-connection", |config| config.server.limits.requests = count)
     }
 
-    /// Requests of one connection that are answered in a row before the others have their turn. Default 64.
+    /// Requests of one connection that are answered in a row before the others have their turn. Default
+    /// 64: a few milliseconds' work for most handlers, and enough for one send to carry many answers.
     pub fn max_pipelined(self, count: usize) -> Builder {
         self.put("max-pipelined", |config| config.server.max_pipelined = count)
     }
 
-    /// Open connections per worker; new ones wait in its queue beyond it. Default 0, as many as descriptors allow.
+    /// Open connections per worker; new ones wait in its queue beyond it. Default 0, as many as descriptors
+    /// allow: when those run out, new ones wait too.
     pub fn max_connections(self, count: usize) -> Builder {
         self.put("max-connections", |config| config.server.max_connections = count)
     }
 
-    /// Bytes of answers held for a client that does not read them, before it is not read from either. Default 256 KiB.
+    /// Bytes of answers held for a client that does not read them, before it is not read from either.
+    /// Default 256 KiB: more than a round trip's worth to most clients, and bounded for those who only send.
     pub fn max_output(self, bytes: usize) -> Builder {
         self.put("max-output", |config| config.server.max_output = bytes)
     }
 
-    /// How long a client may take to send a whole request head. Default 10 s.
+    /// How long a client may take to send a whole request head. Default 10 s: several retransmissions on a bad line.
     pub fn head_timeout(self, timeout: Duration) -> Builder {
         self.put("head-timeout", |config| config.server.head_timeout = timeout)
     }
 
-    /// How long a client may pause while it sends a body. Default 30 s.
+    /// How long a client may pause while it sends a body. Default 30 s: a bad line's silence; an upload may take as
+    /// long as it goes on.
     pub fn body_timeout(self, timeout: Duration) -> Builder {
         self.put("body-timeout", |config| config.server.body_timeout = timeout)
     }
@@ -175,7 +182,7 @@ impl Builder {
         self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
     }
 
-    /// How long a client may take nothing of an answer that waits for it. Default 30 s.
+    /// How long a client may take nothing of an answer that waits for it. Default 30 s, as for a body.
     pub fn write_timeout(self, timeout: Duration) -> Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
     }

@@ -1,4 +1,5 @@
-//! A client's socket. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in `upgrade.rs`.
+//! A client's socket. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in
+//! `upgrade.rs`.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;

@@ -1,7 +1,7 @@
 //! One client's socket and one codec: the only file that reads and writes client sockets.
 //!
-//! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only while a
-//! request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
+//! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
+//! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
@@ -33,8 +33,8 @@ const READ_SIZE: usize = 64 * 1024;
 /// Most bytes of the shared output buffer that are kept between turns.
 const OUTPUT_KEPT: usize = 256 * 1024;
 
-/// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once would reset the
-/// connection, and the reset can overtake the answer.
+/// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once
+/// would reset the connection, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
 /// What the connections of a worker share.
@@ -341,8 +341,8 @@ impl Connection {
                     return Ok(len);
                 }
                 Ok(count) => {
-                    // A short read has emptied the socket: the next byte brings a new edge. Only an end of file that was
-                    // announced already does not.
+                    // A short read has emptied the socket: the next byte brings a new edge. Only an end of file that
+                    // was announced already does not.
                     self.is_readable = count == room.len() || self.is_half_closed;
                     return Ok(len + count);
                 }

@@ -1,5 +1,6 @@
-//! PURE. When to look at which connection, lazily: a connection whose deadline moves later keeps its alarm, and is looked at
-//! and armed again when that rings. So a request costs nothing here, and a connection has one alarm, seldom two.
+//! PURE. When to look at which connection, lazily: a connection whose deadline moves later keeps its alarm, and is
+//! looked at and armed again when that rings. So a request costs nothing here, and a connection has one alarm, seldom
+//! two.
 #![forbid(unsafe_code)]
 
 use std::cmp::Reverse;

@@ -7,8 +7,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a pool could not start, or why it ended other than by being asked to.
 ///
-/// Its text is one line that says what was being done, to what, why it failed and what to do about it; `Debug` prints the
-/// same line, so that `fn main() -> forkpool::Result<()>` shows a readable one. The wording is not part of the API.
+/// Its text is one line that says what was being done, to what, why it failed and what to do about it; `Debug` prints
+/// the same line, so that `fn main() -> forkpool::Result<()>` shows a readable one. The wording is not part of the
+/// API.
 #[non_exhaustive]
 pub enum Error {
     /// A setting does not make sense, alone or together with others.

@@ -14,9 +14,9 @@ use crate::http::{evaluate, parse_range, Ranges, Request, ResponseHead, Validato
 use crate::response::{Body, Response};
 
 impl Response {
-    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has it already
-    /// (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the kernel sends it
-    /// (sendfile(2)).
+    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has
+    /// it already (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the
+    /// kernel sends it (sendfile(2)).
     ///
     /// `path` is taken as it is: what comes from a request must be checked by the caller, `..` and links included.
     ///

@@ -19,8 +19,8 @@ pub struct Incoming<'a> {
     allowance: u32,
 }
 
-/// What may wait in the queues when the worker is to finish, and would be lost if the pool stops. Bounded, since during a rolling
-/// restart a busy queue, which the successor serves as well, might never be empty.
+/// What may wait in the queues when the worker is to finish, and would be lost if the pool stops. Bounded, since
+/// during a rolling restart a busy queue, which the successor serves as well, might never be empty.
 const WAITING_MAX: u32 = 1024;
 
 impl<'a> Incoming<'a> {

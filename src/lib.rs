@@ -1,5 +1,5 @@
-//! A pre-fork worker pool for Linux: a parent forks one worker per CPU, each worker listens on its own SO_REUSEPORT socket, so
-//! that the kernel distributes connections, and the parent respawns workers that die.
+//! A pre-fork worker pool for Linux: a parent forks one worker per CPU, each worker listens on its own SO_REUSEPORT
+//! socket, so that the kernel distributes connections, and the parent respawns workers that die.
 //!
 //! ```no_run
 //! use forkpool::{Pool, Response};
@@ -11,26 +11,28 @@
 //!
 //! # Know before you fork
 //!
-//! - **One thread.** fork(2) copies the thread that calls it and no other, with the locks that the others hold. A pool therefore
-//!   refuses to start in a process that has a second thread ([`Error::Threads`]). Start threads, runtimes and connection
-//!   pools in the worker: in the closure given to [`Builder::run`], or when the handler is first called.
-//! - **What exists before the fork is copied.** Memory is shared until written; file descriptors, and the file offsets behind them, are shared for
-//!   good. Open a database connection in the worker, or all workers speak on one.
-//! - **Signals are the pool's** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent; TERM, QUIT and INT in a
-//!   worker, where they end [`Worker::shutdown`]'s stream. A worker that installs its own handlers drains by the lifeline alone.
-//! - **A handler blocks its worker.** Its other connections wait meanwhile; other workers do not. What takes long belongs on a thread, with
-//!   [`Response::deferred`]. One that hangs for the stall time-out is
-//!   killed with its worker.
-//! - **What can be lost**: the requests that a worker has begun when it crashes, what is unfinished at the drain time-out, and a request
-//!   that a client sends at the very moment when its idle connection is closed by a drain.
+//! - **One thread.** fork(2) copies the thread that calls it and no other, with the locks that the others hold. A
+//!   pool therefore refuses to start in a process that has a second thread ([`Error::Threads`]). Start threads,
+//!   runtimes and connection pools in the worker: in the closure given to [`Builder::run`], or when the handler is
+//!   first called.
+//! - **What exists before the fork is copied.** Memory is shared until written; file descriptors, and the file
+//!   offsets behind them, are shared for good. Open a database connection in the worker, or all workers speak on one.
+//! - **Signals are the pool's** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent;
+//!   TERM, QUIT and INT in a worker, where they end [`Worker::shutdown`]'s stream. A worker that installs its own
+//!   handlers drains by the lifeline alone.
+//! - **A handler blocks its worker.** Its other connections wait meanwhile; other workers do not. What takes long
+//!   belongs on a thread, with [`Response::deferred`]. One that hangs for the stall time-out is killed with its
+//!   worker.
+//! - **What can be lost**: the requests that a worker has begun when it crashes, what is unfinished at the drain
+//!   time-out, and a request that a client sends at the very moment when its idle connection is closed by a drain.
 //! - **No TLS and no HTTP/2**: put a proxy in front, or bring a server that has them.
 //!
 //! # Three levels
 //!
 //! 1. [`Builder::serve`]: a handler, `Fn(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.
 //! 2. [`Builder::run`] with [`Worker::serve`]: the same, after some code of yours in each worker.
-//! 3. [`Builder::run`] with a server of yours: [`Worker::listener`], [`Worker::ready`] and [`Worker::shutdown`] are of the standard
-//!    library's types, which every runtime takes; [`Worker::incoming`] is the blocking loop.
+//! 3. [`Builder::run`] with a server of yours: [`Worker::listener`], [`Worker::ready`] and [`Worker::shutdown`] are
+//!    of the standard library's types, which every runtime takes; [`Worker::incoming`] is the blocking loop.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -47,15 +49,16 @@
 //!
 //! # Words
 //!
-//! The *parent* forks *workers*. A *slot* is a place in the pool with its listening sockets; it is numbered from 0 and outlives
-//! the workers that serve it. Its *generation* counts how often it was started. A worker is *ready* when it serves, *drains* when it
-//! finishes what it has, *exits*; a *stall* is a request that hangs; *backoff* is the wait before a slot that keeps failing
-//! is started again.
+//! The *parent* forks *workers*. A *slot* is a place in the pool with its listening sockets; it is numbered from 0
+//! and outlives the workers that serve it. Its *generation* counts how often it was started. A worker is *ready* when
+//! it serves, *drains* when it finishes what it has, *exits*; a *stall* is a request that hangs; *backoff* is the
+//! wait before a slot that keeps failing is started again.
 //!
 //! # Logs
 //!
-//! By the `log` facade, from the process that speaks: `error` asks for somebody, `warn` is what the pool has dealt with, `info` is the life of the pool and its
-//! workers, one line each (`worker=0 gen=1 pid=4242 ready`), `debug` is the rest.
+//! By the `log` facade, from the process that speaks: `error` asks for somebody, `warn` is what the pool has dealt
+//! with, `info` is the life of the pool and its workers, one line each (`worker=0 gen=1 pid=4242 ready`), `debug` is
+//! the rest.
 //!
 //! # Features
 //!

@@ -53,9 +53,10 @@ impl fmt::Display for Reserved {
 
 /// A TCP port bound and not listened on.
 ///
-/// Bound *without* `SO_REUSEPORT`, so that a second instance fails instead of silently sharing the port; the option is set
-/// afterwards, so that the workers' sockets may join. `SO_REUSEADDR` is on while binding, so that connections left in
-/// TIME_WAIT do not matter, and off afterwards, because two sockets that both have it may share a port that neither listens on.
+/// Bound *without* `SO_REUSEPORT`, so that a second instance fails instead of silently sharing the port; the option
+/// is set afterwards, so that the workers' sockets may join. `SO_REUSEADDR` is on while binding, so that connections
+/// left in TIME_WAIT do not matter, and off afterwards, because two sockets that both have it may share a port that
+/// neither listens on.
 #[derive(Debug)]
 pub(crate) struct ReservedTcp {
     address: SocketAddr,
@@ -82,8 +83,8 @@ impl ReservedTcp {
         }
     }
 
-    /// Makes a slot's own listening socket. Runs in the worker, as the user who reserved the address: the kernel lets only
-    /// one user's sockets share a port.
+    /// Makes a slot's own listening socket. Runs in the worker, as the user who reserved the address: the kernel lets
+    /// only one user's sockets share a port.
     pub(crate) fn listen(&self, backlog: u32) -> io::Result<TcpListener> {
         let socket = tcp_socket(self.address, self.only_v6)?;
         socket.set_reuse_address(true)?;
@@ -160,7 +161,8 @@ fn remove_stale(path: &Path) -> io::Result<()> {
 }
 
 impl Drop for ReservedUnix {
-    /// Removes the file: in the process that made it, not in a worker that drops its copy, and only while it is still the same.
+    /// Removes the file: in the process that made it, not in a worker that drops its copy, and only while it is still
+    /// the same.
     fn drop(&mut self) {
         let same = |file: fs::Metadata| (file.dev(), file.ino()) == self.file;
         if process::id() == self.owner && fs::symlink_metadata(&self.path).is_ok_and(same) {

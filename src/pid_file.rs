@@ -34,7 +34,8 @@ impl PidFile {
 }
 
 impl Drop for PidFile {
-    /// Removes the file: in the process that wrote it, not in a worker that drops its copy, and only if it is still its own.
+    /// Removes the file: in the process that wrote it, not in a worker that drops its copy, and only if it is still
+    /// its own.
     fn drop(&mut self) {
         let ours = || fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == self.owner.to_string());
         if process::id() == self.owner && ours() {

@@ -42,12 +42,14 @@ impl fmt::Debug for Receiver {
 
 impl Response {
     /// A response that is made from the request's body while that comes, in pieces as small or large as they are; for
-    /// uploads in constant memory. The request has to be one that [`Worker::stream_bodies`](crate::Worker::stream_bodies)
-    /// chooses; for others the body is there already, and is one piece.
+    /// uploads in constant memory. The request has to be one that
+    /// [`Worker::stream_bodies`](crate::Worker::stream_bodies) chooses; for others the body is there already, and is
+    /// one piece.
     ///
     /// `take` runs in the worker, on its only thread, for each piece and then once with `None`, where it must give the
-    /// response. It may give one before: then the rest of the body is not read, and the connection is closed. It is dropped
-    /// without a `None` when the client goes before the end. Neither `max-body` nor a limit of its own bounds the body; count.
+    /// response. It may give one before: then the rest of the body is not read, and the connection is closed. It is
+    /// dropped without a `None` when the client goes before the end. Neither `max-body` nor a limit of its own bounds
+    /// the body; count.
     ///
     /// A handler that returns another kind of response for such a request refuses the body: it is not read, and the
     /// connection is closed.

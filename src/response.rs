@@ -12,8 +12,8 @@ use crate::upgrade::{Upgrade, Upgraded};
 
 /// A response: status, header fields, body.
 ///
-/// The server adds Date, Content-Length or Transfer-Encoding, and Connection, leaves the body out where the request or the
-/// status demands it, and keeps HTTP/1.0 apart from 1.1.
+/// The server adds Date, Content-Length or Transfer-Encoding, and Connection, leaves the body out where the request
+/// or the status demands it, and keeps HTTP/1.0 apart from 1.1.
 ///
 /// ```
 /// use forkpool::Response;
@@ -128,8 +128,8 @@ impl Response {
 
     /// 101: hands the connection itself to `take_over`, to speak `protocol` on (RFC 9110 section 7.8).
     ///
-    /// `take_over` runs in the worker, on its only thread, once the response is sent; the connection is not the server's any
-    /// more, so move it to a thread of its own. Neither drain nor time-outs apply to it.
+    /// `take_over` runs in the worker, on its only thread, once the response is sent; the connection is not the
+    /// server's any more, so move it to a thread of its own. Neither drain nor time-outs apply to it.
     ///
     /// When the request did not ask for an upgrade, the client gets 426 instead.
     ///
@@ -162,8 +162,8 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// Where [`try_header`](Response::try_header) fails; in a handler that becomes a 500. Use that one for values that come
-    /// from outside.
+    /// Where [`try_header`](Response::try_header) fails; in a handler that becomes a 500. Use that one for values
+    /// that come from outside.
     pub fn header(self, name: &str, value: &str) -> Response {
         match self.try_header(name, value) {
             Ok(response) => response,
@@ -175,8 +175,8 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// When the name is no token, when the value holds a control character (CR and LF would start another field, or another
-    /// response), or when the field is one that the server sets (Content-Length, Connection, Date, …).
+    /// When the name is no token, when the value holds a control character (CR and LF would start another field, or
+    /// another response), or when the field is one that the server sets (Content-Length, Connection, Date, …).
     pub fn try_header(mut self, name: &str, value: &str) -> Result<Response, InvalidHeader> {
         self.head.add(name, value)?;
         Ok(self)

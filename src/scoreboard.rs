@@ -1,9 +1,9 @@
 //! The scoreboard: what each worker is doing and has done, in memory shared by all processes of the pool.
 //!
-//! A row belongs to one *process*, not to a slot, since a slot may hold two at once (one serving, one replacing it). Every
-//! word has one writer, so a plain store is enough to count; all accesses are `Relaxed`, since no word tells anything about
-//! another one. When the parent reaps a process it folds the row into the pool's totals and hands the row on, so totals
-//! never go back.
+//! A row belongs to one *process*, not to a slot, since a slot may hold two at once (one serving, one replacing it).
+//! Every word has one writer, so a plain store is enough to count; all accesses are `Relaxed`, since no word tells
+//! anything about another one. When the parent reaps a process it folds the row into the pool's totals and hands the
+//! row on, so totals never go back.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -19,8 +19,8 @@ const ROW_WORDS: usize = 16;
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]
 enum Word {
-    /// When the worker left its wait and became busy, in milliseconds of the monotonic clock; zero while it is idle, so that an idle worker
-    /// can never look stalled. Written by the worker.
+    /// When the worker left its wait and became busy, in milliseconds of the monotonic clock; zero while it is idle,
+    /// so that an idle worker can never look stalled. Written by the worker.
     BusySince,
     /// Requests given to the handler. Written by the worker.
     Requests,

@@ -322,8 +322,8 @@ where
         }
     }
 
-    /// Rests from accepting until a connection ends, and tries again now and then in case somebody else has freed a descriptor.
-    /// What waits in the queues is not lost, and the loop does not spin.
+    /// Rests from accepting until a connection ends, and tries again now and then in case somebody else has freed a
+    /// descriptor. What waits in the queues is not lost, and the loop does not spin.
     fn pause(&mut self, was_paused: bool, error: &io::Error) {
         if !was_paused {
             warn!(
@@ -337,8 +337,8 @@ where
     }
 
     /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
-    /// connections are closed spread over the first half of the drain, so that their clients do not all come back at once
-    /// and most can make one more request, whose answer says that it is the last.
+    /// connections are closed spread over the first half of the drain, so that their clients do not all come back at
+    /// once and most can make one more request, whose answer says that it is the last.
     fn drain(&mut self) {
         if self.cx.is_draining {
             return;

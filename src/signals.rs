@@ -1,7 +1,7 @@
 //! Signals: in the parent they become events, in a worker they end its lifeline, and in between they are blocked.
 //!
-//! A fork copies the parent's handlers and its end of their pipe: until the child has dropped both, a SIGTERM sent to it
-//! would wake the *parent*. So every signal stays blocked from before the fork until [`install_worker`] has run.
+//! A fork copies the parent's handlers and its end of their pipe: until the child has dropped both, a SIGTERM sent to
+//! it would wake the *parent*. So every signal stays blocked from before the fork until [`install_worker`] has run.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -99,8 +99,8 @@ impl Drop for Masked {
 
 /// Runs in the worker, after the parent's handlers were dropped and before signals are unblocked.
 ///
-/// SIGTERM and SIGQUIT end the lifeline as the parent would, and so ask for a drain; SIGINT also sets `quit`. The others
-/// that the parent listens to do nothing here: a terminal sends them to the whole process group.
+/// SIGTERM and SIGQUIT end the lifeline as the parent would, and so ask for a drain; SIGINT also sets `quit`. The
+/// others that the parent listens to do nothing here: a terminal sends them to the whole process group.
 pub(crate) fn install_worker(
     lifeline: &Arc<UnixStream>,
     drain_timeout: Duration,

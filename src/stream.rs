@@ -10,12 +10,13 @@ const CAPACITY: usize = 64 * 1024;
 
 /// Writes the body of a response made by [`Response::stream`](crate::Response::stream).
 ///
-/// It can be sent to any thread. What is written is sent as soon as the client takes it; when 64 KiB wait for the client,
-/// [`write`](Write::write) waits too: do not call it on the worker's own thread, where it would wait for itself, but
-/// [`try_write`](BodyWriter::try_write). Once the client has gone, both fail with [`ErrorKind::BrokenPipe`].
+/// It can be sent to any thread. What is written is sent as soon as the client takes it; when 64 KiB wait for the
+/// client, [`write`](Write::write) waits too: do not call it on the worker's own thread, where it would wait for
+/// itself, but [`try_write`](BodyWriter::try_write). Once the client has gone, both fail with
+/// [`ErrorKind::BrokenPipe`].
 ///
-/// Dropping it ends the body. Dropped by a panic, or by [`abort`](BodyWriter::abort), it breaks the connection instead, so that the
-/// client does not take half a body for a whole one.
+/// Dropping it ends the body. Dropped by a panic, or by [`abort`](BodyWriter::abort), it breaks the connection
+/// instead, so that the client does not take half a body for a whole one.
 #[derive(Debug)]
 pub struct BodyWriter {
     shared: Arc<Shared>,

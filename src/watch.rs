@@ -1,7 +1,7 @@
 //! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
 //!
-//! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for wake-ups
-//! again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
+//! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
+//! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -62,7 +62,8 @@ impl Watch {
         }
     }
 
-    /// Looks at every row; returns who stalls. Whether workers are to tell when they become busy again is [`sleeps`](Watch::sleeps).
+    /// Looks at every row; returns who stalls. Whether workers are to tell when they become busy again is
+    /// [`sleeps`](Watch::sleeps).
     pub(crate) fn look(&mut self, sights: impl Iterator<Item = Sight>, now: Time) -> Vec<Pid> {
         let mut seen = BTreeMap::new();
         let mut stalled = Vec::new();

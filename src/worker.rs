@@ -76,7 +76,8 @@ where
 
 /// The worker that this process is. User code gets it from [`Builder::run`](crate::Builder::run).
 ///
-/// It belongs to one process and one thread. What it hands out is of the standard library, so that any runtime can take it.
+/// It belongs to one process and one thread. What it hands out is of the standard library, so that any runtime can
+/// take it.
 #[derive(Debug)]
 pub struct Worker {
     id: usize,
@@ -152,12 +153,12 @@ impl Worker {
         self.generation
     }
 
-    /// This worker's own listening socket for the first TCP address, non-blocking. It is given away: a second call gives the
-    /// socket of the next address.
+    /// This worker's own listening socket for the first TCP address, non-blocking. It is given away: a second call
+    /// gives the socket of the next address.
     ///
-    /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so that a
-    /// stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor holds the same
-    /// socket.
+    /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so
+    /// that a stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor
+    /// holds the same socket.
     ///
     /// # Errors
     ///
@@ -175,14 +176,15 @@ impl Worker {
         self.listeners.take()
     }
 
-    /// The Unix sockets, non-blocking and shared by all workers of the pool, in the order in which they were given. They are
-    /// given away, as those of [`listener`](Worker::listener) are.
+    /// The Unix sockets, non-blocking and shared by all workers of the pool, in the order in which they were given.
+    /// They are given away, as those of [`listener`](Worker::listener) are.
     pub fn unix_listeners(&self) -> Vec<UnixListener> {
         self.unix_listeners.take()
     }
 
-    /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the boot
-    /// time-out is replaced. Further calls do nothing. [`serve`](Worker::serve) and [`incoming`](Worker::incoming) call it.
+    /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the
+    /// boot time-out is replaced. Further calls do nothing. [`serve`](Worker::serve) and
+    /// [`incoming`](Worker::incoming) call it.
     ///
     /// # Errors
     ///
@@ -196,8 +198,9 @@ impl Worker {
 
     /// A stream that is readable (at its end of file) when this worker is to finish what it has and return.
     ///
-    /// That is so when the parent asks for it, when the parent has died, and when SIGTERM, SIGQUIT or SIGINT came. It is a
-    /// stream because every reactor can wait for one. Nothing is ever to be read from it, and nothing may be written to it.
+    /// That is so when the parent asks for it, when the parent has died, and when SIGTERM, SIGQUIT or SIGINT came. It
+    /// is a stream because every reactor can wait for one. Nothing is ever to be read from it, and nothing may be
+    /// written to it.
     ///
     /// # Errors
     ///
@@ -208,15 +211,16 @@ impl Worker {
         Ok(stream)
     }
 
-    /// Connections to any of the TCP addresses, one after the other, until this worker is to finish: the blocking loop of a
-    /// plain `std` server. Reports [`ready`](Worker::ready).
+    /// Connections to any of the TCP addresses, one after the other, until this worker is to finish: the blocking
+    /// loop of a plain `std` server. Reports [`ready`](Worker::ready).
     ///
     /// The streams are blocking. An error to accept one is passed on and does not end the loop.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming::new(self)
     }
 
-    /// Adds a header field to every answer that [`serve`](Worker::serve) will give, its own errors included. It costs nothing per request.
+    /// Adds a header field to every answer that [`serve`](Worker::serve) will give, its own errors included. It costs
+    /// nothing per request.
     ///
     /// # Errors
     ///
@@ -263,7 +267,8 @@ impl Worker {
 
     /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment.
     ///
-    /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last word is seen.
+    /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last
+    /// word is seen.
     pub(crate) fn mark_busy(&self, now: crate::time::Time) {
         self.row().busy(now);
         if !self.board.is_watched() && !self.board.watch(true) {
@@ -303,8 +308,9 @@ impl fmt::Debug for Streams {
     }
 }
 
-/// The steps that come before anything else may take time, in an order that matters: handlers first; then sockets, before
-/// privileges are dropped and before user code runs, so that the slot's queue takes connections while that code starts.
+/// The steps that come before anything else may take time, in an order that matters: handlers first; then sockets,
+/// before privileges are dropped and before user code runs, so that the slot's queue takes connections while that
+/// code starts.
 fn prepare(
     sockets: Sockets,
     lifeline: &WorkerEnd,

@@ -41,7 +41,8 @@ fn a_worker_out_of_descriptors_sleeps() {
     let _clients: Vec<_> = (0..120).map(|_| server.connect()).collect();
     server.wait_for("accepts nothing until a descriptor is free");
     let worker = server.workers()[0];
-    // Voluntary switches are sleeps; involuntary ones and CPU time would show a loop that spins. Ten retries a second are the plan.
+    // Voluntary switches are sleeps; involuntary ones and CPU time would show a loop that spins. Ten retries a second
+    // are the plan.
     let ticks = || {
         let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).expect("it runs");
         let fields: Vec<&str> = stat.rsplit(") ").next().expect("fields").split(' ').collect();

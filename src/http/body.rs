@@ -22,7 +22,8 @@ pub(super) enum Decoder {
 }
 
 impl Decoder {
-    /// Decodes what it can of `input` into `body`. Returns how much of the input belongs to this body and whether it is complete.
+    /// Decodes what it can of `input` into `body`. Returns how much of the input belongs to this body and whether it
+    /// is complete.
     pub(super) fn decode(
         &mut self,
         input: &[u8],

@@ -127,9 +127,9 @@ impl Codec {
         self.is_closed
     }
 
-    /// Takes what it can from the front of `input`, which is all that has come and was not consumed before. Returns how much
-    /// that was, and what it amounts to. `scratch` is made anew for each call. `streams` chooses the requests that are given
-    /// out before their body, which [`next_piece`](Codec::next_piece) then takes.
+    /// Takes what it can from the front of `input`, which is all that has come and was not consumed before. Returns
+    /// how much that was, and what it amounts to. `scratch` is made anew for each call. `streams` chooses the
+    /// requests that are given out before their body, which [`next_piece`](Codec::next_piece) then takes.
     pub(crate) fn next<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -334,8 +334,8 @@ impl Codec {
         }
     }
 
-    /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow. `is_last`
-    /// makes it the connection's last.
+    /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow.
+    /// `is_last` makes it the connection's last.
     pub(crate) fn respond(
         &mut self,
         head: &ResponseHead,

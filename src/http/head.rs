@@ -1,7 +1,8 @@
 //! A request's head: where it ends, what it says, and how the body behind it is framed.
 //!
-//! A whole and valid head takes the short way: one pass for line ends, one through httparse, one over the fields that concern the
-//! protocol. Whatever else there is goes line by line, so that the first broken rule decides, however the bytes came.
+//! A whole and valid head takes the short way: one pass for line ends, one through httparse, one over the fields that
+//! concern the protocol. Whatever else there is goes line by line, so that the first broken rule decides, however the
+//! bytes came.
 
 use std::mem::MaybeUninit;
 
@@ -158,8 +159,8 @@ pub(super) fn parse<'a>(head: &'a [u8], scratch: &'a mut Scratch<'a>, limits: &L
     })
 }
 
-/// The minor version, for a head whose first line says HTTP/1.2 or later: it is to be read as HTTP/1.1 (RFC 9110 section 2.5).
-/// Returns where the digit stands.
+/// The minor version, for a head whose first line says HTTP/1.2 or later: it is to be read as HTTP/1.1 (RFC 9110
+/// section 2.5). Returns where the digit stands.
 pub(super) fn later_minor_version(head: &[u8]) -> Option<usize> {
     let end = memchr(b'\n', head)?;
     let version = head.get(end.checked_sub(9)?..end - 1)?;
@@ -192,7 +193,8 @@ fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reje
     Ok(Some(authority.as_bytes()))
 }
 
-/// Visible ASCII without a fragment. Wider than RFC 3986, which browsers exceed in queries, and safe: no byte that ends a target.
+/// Visible ASCII without a fragment. Wider than RFC 3986, which browsers exceed in queries, and safe: no byte that
+/// ends a target.
 fn is_target(target: &[u8]) -> bool {
     !target.is_empty() && target.iter().all(|byte| matches!(byte, b'!'..=b'~')) && memchr(b'#', target).is_none()
 }

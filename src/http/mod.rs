@@ -12,8 +12,9 @@
 //!   any ── a broken rule ── Reject ──► Closed      respond, the last one ──► Closed
 //! ```
 //!
-//! A request that lies whole in the caller's bytes is given out as slices of them: nothing is copied and nothing allocated.
-//! Only a request whose body is incomplete or chunked is gathered in memory of the codec's own, freed with its answer.
+//! A request that lies whole in the caller's bytes is given out as slices of them: nothing is copied and nothing
+//! allocated. Only a request whose body is incomplete or chunked is gathered in memory of the codec's own, freed with
+//! its answer.
 #![forbid(unsafe_code)]
 
 mod body;
@@ -51,7 +52,8 @@ pub(crate) const FIELDS_MAX: usize = 128;
 pub(crate) struct Limits {
     /// Bytes of a request's target; beyond it 414.
     pub(crate) target: usize,
-    /// Bytes of a request's head, from the method to the empty line; beyond it 431. Also those of a body's trailer section.
+    /// Bytes of a request's head, from the method to the empty line; beyond it 431. Also those of a body's trailer
+    /// section.
     pub(crate) head: usize,
     /// Header fields of a request, at most [`FIELDS_MAX`]; beyond it 431.
     pub(crate) fields: usize,

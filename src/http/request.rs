@@ -75,8 +75,8 @@ impl<'a> Request<'a> {
         self.version
     }
 
-    /// The host the client meant, with its port if it said one: the target's authority, or else the Host field (RFC 9112 section
-    /// 3.2.2). HTTP/1.0 may lack both.
+    /// The host the client meant, with its port if it said one: the target's authority, or else the Host field (RFC
+    /// 9112 section 3.2.2). HTTP/1.0 may lack both.
     pub fn host(&self) -> Option<&'a str> {
         self.host
     }

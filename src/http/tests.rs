@@ -204,8 +204,9 @@ fn the_limits_are_refused_with_their_status() {
     assert!(matches!(whole(at_the_limits.as_bytes())[..], [Seen::Request { .. }]));
 }
 
-/// The stored requests, damaged at random: nothing panics, it does not matter how the bytes come, nothing is read behind a
-/// refusal, and where a request is given out, httparse sees the same one. `FUZZ_ROUNDS=n` goes on for longer.
+/// The stored requests, damaged at random: nothing panics, it does not matter how the bytes come, nothing is read
+/// behind a refusal, and where a request is given out, httparse sees the same one. `FUZZ_ROUNDS=n` goes on for
+/// longer.
 #[test]
 fn damaged_requests_are_seen_alike_however_they_come() {
     let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20_000);

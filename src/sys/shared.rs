@@ -35,7 +35,8 @@ const WORD: NonZeroUsize = NonZeroUsize::new(mem::size_of::<AtomicU64>()).expect
 
 impl Drop for SharedWords {
     fn drop(&mut self) {
-        // SAFETY: by the field's invariant, and no slice of it outlives `self`. Unmapping is this process's affair only.
+        // SAFETY: by the field's invariant, and no slice of it outlives `self`. Unmapping is this process's affair
+        // only.
         let unmapped = unsafe { munmap(self.start.cast(), self.len * WORD.get()) };
         debug_assert!(unmapped.is_ok());
     }

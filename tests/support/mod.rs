@@ -1,7 +1,7 @@
 //! Starts programs as children and talks to them as any client would.
 //!
-//! Nothing forks inside the test harness, which has threads. Nothing sleeps to synchronise: a test waits for the line in which a
-//! program announces something, or, where nothing is announced, asks again until a deadline.
+//! Nothing forks inside the test harness, which has threads. Nothing sleeps to synchronise: a test waits for the line
+//! in which a program announces something, or, where nothing is announced, asks again until a deadline.
 // Each test file uses its own part of this, and none is a library.
 #![allow(dead_code, unreachable_pub)]
 
