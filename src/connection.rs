@@ -7,7 +7,6 @@ use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr};
 use std::ops::Range;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::time::Duration;
 
 use log::error;
@@ -15,20 +14,14 @@ use mio::{Registry, Token};
 
 use crate::client::Client;
 use crate::config::ServerConfig;
-use crate::http::{
-    Codec, Common, Length, Next, Phase, Piece, Reject, Request, ResponseHead, Scratch, Transfer, CONTINUE,
-};
-use crate::mailbox::{Bell, Mailbox, Place};
+use crate::context::Context;
+use crate::http::{Codec, Length, Next, Phase, Piece, Reject, Request, ResponseHead, Scratch, Transfer, CONTINUE};
 use crate::outgoing::{Flow, Outgoing, COPY_MAX};
 use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
-use crate::scoreboard::Row;
 use crate::time::Time;
 use crate::upgrade::{Upgrade, Upgraded};
 use crate::worker::panic_message;
-
-/// Bytes read at once, besides what is held of an incomplete head.
-const READ_SIZE: usize = 64 * 1024;
 
 /// Most bytes of the shared output buffer that are kept between turns.
 const OUTPUT_KEPT: usize = 256 * 1024;
@@ -36,56 +29,6 @@ const OUTPUT_KEPT: usize = 256 * 1024;
 /// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once
 /// would reset the connection, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(2);
-
-/// What the connections of a worker share.
-pub(crate) struct Context<'w> {
-    pub(crate) config: &'w ServerConfig,
-    pub(crate) row: Row<'w>,
-    pub(crate) worker: usize,
-    /// The worker drains: every answer is the last one of its connection.
-    pub(crate) is_draining: bool,
-    pub(crate) now: Time,
-    pub(crate) common: Common,
-    pub(crate) mailbox: Arc<Mailbox>,
-    /// Chooses the requests that are given out before their body.
-    pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
-    /// The connection that has its turn.
-    pub(crate) place: Place,
-    input: Box<[u8]>,
-    pub(crate) output: Vec<u8>,
-}
-
-impl<'w> Context<'w> {
-    pub(crate) fn new(
-        config: &'w ServerConfig,
-        row: Row<'w>,
-        worker: usize,
-        common: Common,
-        mailbox: Arc<Mailbox>,
-        streams: Box<dyn FnMut(&Request<'_>) -> bool>,
-    ) -> Context<'w> {
-        let input = vec![0; READ_SIZE + config.limits.head].into_boxed_slice();
-        let (place, now) = (Place::default(), Time::NEVER);
-        Context {
-            config,
-            row,
-            worker,
-            is_draining: false,
-            now,
-            common,
-            mailbox,
-            streams,
-            place,
-            input,
-            output: Vec::new(),
-        }
-    }
-
-    /// What other threads ring for the connection that has its turn.
-    pub(crate) fn bell(&self) -> Bell {
-        Bell { mailbox: Arc::clone(&self.mailbox), place: self.place }
-    }
-}
 
 /// What is to become of a connection after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

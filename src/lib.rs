@@ -72,6 +72,7 @@ mod client;
 mod clock;
 mod config;
 mod connection;
+mod context;
 mod credentials;
 mod deadlines;
 mod deferred;

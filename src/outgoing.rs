@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use crate::client::Client;
-use crate::connection::Context;
+use crate::context::Context;
 use crate::deferred::Pending;
 use crate::file::{FileBody, Sent};
 use crate::http::{chunk, Length, Transfer, LAST_CHUNK};

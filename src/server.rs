@@ -14,7 +14,8 @@ use slab::Slab;
 
 use crate::acceptor::{Acceptor, Refusal};
 use crate::clock;
-use crate::connection::{Connection, Context, Step};
+use crate::connection::{Connection, Step};
+use crate::context::Context;
 use crate::deadlines::{Alarm, Deadlines};
 use crate::error::{Error, Result};
 use crate::http::Request;
