@@ -149,13 +149,17 @@ impl Codec {
             Err(reject) => return (0, Next::Reject(reject)),
         };
         let input = &input[skipped..];
+        if input.is_empty() {
+            self.phase = Phase::Idle;
+            return (skipped, Next::NeedMore);
+        }
         match self.scan.find_end(input, limits) {
             Ok(Some(len)) => {
                 let (consumed, next) = self.next_of_head(&input[..len], &input[len..], scratch, limits, streams);
                 (skipped + consumed, next)
             }
             Ok(None) => {
-                self.phase = if input.is_empty() { Phase::Idle } else { Phase::Head };
+                self.phase = Phase::Head;
                 (skipped, Next::NeedMore)
             }
             Err(reject) => (skipped, Next::Reject(reject)),

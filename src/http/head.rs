@@ -103,7 +103,7 @@ pub(super) struct Head<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
     pub(super) version: Version,
-    pub(super) host: Option<&'a str>,
+    pub(super) host: Option<&'a [u8]>,
     pub(super) fields: &'a [httparse::Header<'a>],
     pub(super) framing: Framing,
     pub(super) keep_alive: bool,
@@ -142,10 +142,7 @@ pub(super) fn parse<'a>(head: &'a [u8], scratch: &'a mut Scratch<'a>, limits: &L
     let authority = authority(method, target)?;
     let facts = Facts::of(request.headers, version)?;
     // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
-    let host = match authority.or(facts.host) {
-        Some(host) => Some(std::str::from_utf8(host).map_err(|_| Reject::Host)?),
-        None => None,
-    };
+    let host = authority.or(facts.host);
     Ok(Head {
         method,
         target,

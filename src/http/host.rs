@@ -3,13 +3,10 @@
 /// Whether `host` may stand in a Host field. An empty one may: the target has no authority then (RFC 9112 section 3.2).
 pub(super) fn is_valid(host: &[u8]) -> bool {
     let port = match host.strip_prefix(b"[") {
-        None => {
-            let end = host.iter().position(|byte| *byte == b':').unwrap_or(host.len());
-            if !is_name(&host[..end]) {
-                return false;
-            }
-            &host[end..]
-        }
+        None => match skip_name(host) {
+            Some(port) => port,
+            None => return false,
+        },
         Some(literal) => {
             let Some(end) = literal.iter().position(|byte| *byte == b']') else { return false };
             if !is_ip_literal(&literal[..end]) {
@@ -24,20 +21,17 @@ pub(super) fn is_valid(host: &[u8]) -> bool {
     }
 }
 
-/// `reg-name`, of which an IPv4 address is a special case.
-fn is_name(name: &[u8]) -> bool {
-    let mut rest = name;
-    while let Some((byte, after)) = rest.split_first() {
-        rest = match byte {
-            b'%' => match after {
-                [a, b, after @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => after,
-                _ => return false,
-            },
-            _ if IN_NAME[usize::from(*byte)] => after,
-            _ => return false,
+/// Skips a `reg-name`, of which an IPv4 address is a special case.
+fn skip_name(host: &[u8]) -> Option<&[u8]> {
+    let mut rest = host;
+    loop {
+        let end = rest.iter().position(|byte| !IN_NAME[usize::from(*byte)]).unwrap_or(rest.len());
+        rest = match &rest[end..] {
+            [b'%', a, b, after @ ..] if a.is_ascii_hexdigit() && b.is_ascii_hexdigit() => after,
+            port @ ([] | [b':', ..]) => return Some(port),
+            _ => return None,
         };
     }
-    true
 }
 
 /// An IPv6 address, or `IPvFuture`.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::net::SocketAddr;
 
+use memchr::memchr;
+
 /// The version of HTTP that a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
@@ -27,7 +29,8 @@ pub struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
     pub(super) version: Version,
-    pub(super) host: Option<&'a str>,
+    /// ASCII, since it is valid.
+    pub(super) host: Option<&'a [u8]>,
     pub(super) fields: &'a [httparse::Header<'a>],
     pub(super) body: &'a [u8],
     pub(super) peer: Option<SocketAddr>,
@@ -48,7 +51,8 @@ impl<'a> Request<'a> {
     /// The target's path, as sent: not percent-decoded, and `..` not resolved. `*` for the whole server.
     pub fn path(&self) -> &'a str {
         let origin = self.origin_form();
-        match origin.split_once('?').map_or(origin, |(path, _)| path) {
+        let end = memchr(b'?', origin.as_bytes()).unwrap_or(origin.len());
+        match &origin[..end] {
             "" => "/",
             path => path,
         }
@@ -56,7 +60,8 @@ impl<'a> Request<'a> {
 
     /// What follows the first `?` of the target, as sent.
     pub fn query(&self) -> Option<&'a str> {
-        self.origin_form().split_once('?').map(|(_, query)| query)
+        let origin = self.origin_form();
+        memchr(b'?', origin.as_bytes()).map(|mark| &origin[mark + 1..])
     }
 
     /// The target without scheme and authority.
@@ -78,7 +83,7 @@ impl<'a> Request<'a> {
     /// The host the client meant, with its port if it said one: the target's authority, or else the Host field (RFC
     /// 9112 section 3.2.2). HTTP/1.0 may lack both.
     pub fn host(&self) -> Option<&'a str> {
-        self.host
+        std::str::from_utf8(self.host?).ok()
     }
 
     /// The value of the first field with this name, in any case. `None` also when it is not UTF-8; see

@@ -94,7 +94,7 @@ pub(super) fn push_field(fields: &mut Vec<u8>, name: &str, value: &str) {
 
 /// `field-value` of RFC 9110 section 5.5; bytes of 0x80 and above are its `obs-text`.
 pub(crate) fn is_value(value: &[u8]) -> bool {
-    value.iter().all(|byte| matches!(byte, b'\t' | b' '..=b'~' | 0x80..))
+    value.iter().all(|byte| *byte >= b' ' && *byte != 0x7f || *byte == b'\t')
 }
 
 /// Fields that frame a message or concern the connection.
