@@ -200,11 +200,7 @@ impl Parent {
                 Ok(seed) => return Some(Turn::Fork(seed)),
                 Err(error) => self.spawn_failed(slot, &error),
             },
-            Effect::Drain { pid } => {
-                if let Some(process) = self.processes.get(&pid) {
-                    process.lifeline.close();
-                }
-            }
+            Effect::Drain { pid } => self.drain(pid),
             Effect::Quit { pid } => signal(pid, Signal::SIGINT),
             Effect::Kill { pid, why } => self.kill(pid, why),
             Effect::Retire { slot } => drop(self.sockets.remove(&slot)),
@@ -246,6 +242,17 @@ impl Parent {
         })
     }
 
+    /// Asks a worker to finish. If its slot is scaled away, the worker now holds the last copies of the slot's
+    /// sockets and closes them when it has taken what waits: no successor will, and the kernel would go on to choose
+    /// them.
+    fn drain(&mut self, pid: Pid) {
+        let Some(process) = self.processes.get(&pid) else { return };
+        if process.slot >= self.supervisor.wanted() {
+            self.sockets.remove(&process.slot);
+        }
+        process.lifeline.close();
+    }
+
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
         match outcome {
             Outcome::Stopped => {
@@ -283,7 +290,10 @@ impl Parent {
         for report in process.lifeline.reports() {
             match report {
                 Report::Listening(fds) => {
-                    self.sockets.insert(slot, SlotSockets::from_fds(fds));
+                    // A slot without a future leaves its sockets to its worker.
+                    if !self.is_stopping && slot < self.supervisor.wanted() {
+                        self.sockets.insert(slot, SlotSockets::from_fds(fds));
+                    }
                     self.tell(Event::Listening { pid });
                 }
                 Report::Ready => {

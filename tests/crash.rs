@@ -195,3 +195,31 @@ fn workers_come_and_go_one_by_one() {
     server.wait_for("still 1 worker");
     assert_eq!(server.get("/").status, 200);
 }
+
+#[test]
+fn a_worker_scaled_away_takes_no_new_connections() {
+    let mut server = testbed(&[("FORKPOOL_DRAIN_TIMEOUT", "20s")]);
+    // Kept connections to both workers hold the drain of the one that leaves up.
+    let mut kept = Vec::new();
+    let mut seen = BTreeSet::new();
+    while seen.len() < 2 {
+        let mut client = server.connect();
+        seen.insert(client.get("/").worker());
+        kept.push(client);
+    }
+    server.signal(Signal::SIGTTOU);
+    server.wait_for("scaled from 2 to 1 workers");
+    // Its socket must leave the group before its last connection ends; until then the kernel may still choose it.
+    let port = server.port();
+    let listeners = || {
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
+        let local = format!(":{port:04X}");
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        rows.filter(|row| row[1].ends_with(&local) && row[3] == "0A").count()
+    };
+    until("one socket is left in the group", || (listeners() == 1).then_some(()));
+    assert_eq!(server.workers().len(), 2, "the worker still has its connection");
+    for _ in 0..50 {
+        assert_eq!(server.get("/").status, 200);
+    }
+}
