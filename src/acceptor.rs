@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 
 use mio::event::Source;
@@ -21,12 +21,16 @@ pub(crate) struct Acceptor {
     pub(crate) has_waiting: bool,
     /// The loop is told of new connections.
     is_offered: bool,
+    /// The slot whose it is, if that is another one.
+    pub(crate) adopted: Option<usize>,
 }
 
 #[derive(Debug)]
 enum Listener {
-    /// This slot's own.
+    /// This slot's own, or another's.
     Tcp(TcpListener),
+    /// Shared by all workers.
+    SharedTcp(TcpListener),
     /// Shared by all workers.
     Unix(UnixListener),
 }
@@ -47,18 +51,29 @@ impl Acceptor {
         Acceptor::new(Listener::Tcp(TcpListener::from_std(listener)))
     }
 
+    pub(crate) fn shared_tcp(listener: StdTcpListener) -> Acceptor {
+        Acceptor::new(Listener::SharedTcp(TcpListener::from_std(listener)))
+    }
+
+    /// One of another slot's, to take what waits there.
+    pub(crate) fn adopt(slot: usize, socket: OwnedFd) -> Acceptor {
+        let listener = TcpListener::from_std(StdTcpListener::from(socket));
+        Acceptor { adopted: Some(slot), ..Acceptor::new(Listener::Tcp(listener)) }
+    }
+
     pub(crate) fn unix(listener: StdUnixListener) -> Acceptor {
         Acceptor::new(Listener::Unix(UnixListener::from_std(listener)))
     }
 
     fn new(listener: Listener) -> Acceptor {
-        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false }
+        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false, adopted: None }
     }
 
     pub(crate) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
         self.token = token;
         match &mut self.listener {
             Listener::Tcp(listener) => listener.register(poll.registry(), token, Interest::READABLE)?,
+            Listener::SharedTcp(listener) => watch_exclusively(poll, listener, token)?,
             Listener::Unix(listener) => watch_exclusively(poll, listener, token)?,
         }
         self.is_offered = true;
@@ -70,7 +85,11 @@ impl Acceptor {
     /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to
     /// the other workers. A listener of the slot's own is left as it is: its connections wait.
     pub(crate) fn offer(&mut self, poll: &Poll, has_room: bool) {
-        let Listener::Unix(listener) = &self.listener else { return };
+        let listener = match &self.listener {
+            Listener::Tcp(_) => return,
+            Listener::SharedTcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        };
         if self.is_offered == has_room {
             return;
         }
@@ -85,9 +104,19 @@ impl Acceptor {
         }
     }
 
+    /// The socket, if it is of this slot's own in an SO_REUSEPORT group.
+    pub(crate) fn own(&self) -> Option<BorrowedFd<'_>> {
+        match &self.listener {
+            Listener::Tcp(listener) if self.adopted.is_none() => Some(listener.as_fd()),
+            _ => None,
+        }
+    }
+
     pub(crate) fn accept(&self) -> Result<(Client, Option<SocketAddr>), Refusal> {
         let accepted = match &self.listener {
-            Listener::Tcp(listener) => listener.accept().map(|(stream, peer)| (Client::Tcp(stream), Some(peer))),
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => {
+                listener.accept().map(|(stream, peer)| (Client::Tcp(stream), Some(peer)))
+            }
             Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Client::Unix(stream), None)),
         };
         accepted.map_err(|error| match error.raw_os_error() {

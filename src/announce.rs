@@ -5,7 +5,7 @@ use std::fmt::Display;
 use nix::sys::signal::Signal;
 
 use crate::config::Config;
-use crate::supervisor::{Exit, Failure, KillReason, Notice};
+use crate::supervisor::{Exit, Failure, KillReason, Notice, Recycle, UpgradeFailure};
 
 /// How the log names a worker's process.
 pub(crate) fn tag(slot: usize, generation: u64, pid: impl Display) -> String {
@@ -63,11 +63,53 @@ pub(crate) fn notice_text(notice: &Notice) -> String {
             format!("worker={slot} backing off for {} ms after {failures} failures in a row", delay.as_millis())
         }
         Notice::RestartBegun => "rolling restart begun".to_owned(),
-        Notice::RestartQueued => "rolling restart asked for while one runs: it follows".to_owned(),
+        Notice::RestartExtended => {
+            "rolling restart asked for while one runs: that one also replaces what it has started before".to_owned()
+        }
         Notice::RestartDone => "rolling restart done".to_owned(),
         Notice::RestartAborted { slot, reason } => {
             format!("rolling restart aborted, the other workers stay: worker={slot}: {}", failure(reason))
         }
         Notice::Scaled { from, to } => format!("scaled from {from} to {to} workers"),
+        Notice::Recycling { slot, why } => format!("worker={slot} recycled: {}", recycle(why)),
+        Notice::RecyclingFailed { slot, reason, delay } => {
+            let reason = failure(reason);
+            format!("worker={slot} not recycled, it stays: its replacement: {reason}; tried again after {delay:?}")
+        }
+        Notice::Replacing { slot } => format!("worker={slot} replaced, since it was stopped by a signal"),
+        Notice::LameDuck { delay } => format!("lame duck: not ready any more, draining in {delay:?} (lame-duck)"),
+        Notice::UpgradeBegun => "upgrade begun".to_owned(),
+        Notice::UpgradeDone { pid } => format!("upgrade done: pid={} serves", pid.0),
+        Notice::UpgradeFailed { reason } => {
+            let reason = match reason {
+                UpgradeFailure::Spawn => "it could not be started".to_owned(),
+                UpgradeFailure::Exit(exit) => describe(exit, false),
+                UpgradeFailure::Late => "it was not ready in time (boot-timeout)".to_owned(),
+            };
+            format!("upgrade failed, this pool stays: the new binary: {reason}")
+        }
+        Notice::UpgradeInTheWay => "not done, since an upgrade is under way".to_owned(),
     }
+}
+
+fn recycle(why: Recycle) -> &'static str {
+    match why {
+        Recycle::Requests => "it has served its requests (max-requests)",
+        Recycle::Age => "it has served its time (max-age)",
+        Recycle::Memory => "it holds too much memory (max-rss)",
+    }
+}
+
+/// Whether a notice is of something that went wrong.
+pub(crate) fn is_warning(notice: &Notice) -> bool {
+    use Notice::{BackingOff, RecyclingFailed, Replacing, RestartAborted, UpgradeFailed, UpgradeInTheWay};
+    matches!(
+        notice,
+        BackingOff { .. }
+            | RestartAborted { .. }
+            | RecyclingFailed { .. }
+            | Replacing { .. }
+            | UpgradeFailed { .. }
+            | UpgradeInTheWay
+    )
 }

@@ -103,6 +103,49 @@ impl Builder {
         self.put("on-panic", |config| config.server.exit_on_panic = exit)
     }
 
+    /// Whether a worker that hangs is sent SIGABRT before SIGKILL, so that it logs a backtrace and may dump core (core(5)).
+    /// Default `false`. (The setting is `on-stall`, `kill` or `abort`.)
+    pub fn abort_on_stall(self, abort: bool) -> Builder {
+        self.put("on-stall", |config| config.abort_stalled = abort)
+    }
+
+    /// Workers that a rolling restart replaces at a time. Default 1: the least memory, and the least that a bad new
+    /// version can break. The new ones start while the old ones serve.
+    pub fn surge(self, workers: usize) -> Builder {
+        self.put("surge", |config| config.surge = workers)
+    }
+
+    /// How long to go on serving after SIGTERM or SIGQUIT, as not ready any more, before the drain begins, so that
+    /// balancers look elsewhere first. Default: not at all.
+    pub fn lame_duck(self, delay: Duration) -> Builder {
+        self.put("lame-duck", |config| config.lame_duck = delay)
+    }
+
+    /// Failures of one worker in a row that end the pool with [`Error::GaveUp`], after the others have drained. Default
+    /// 0, never: the others serve, and the failing one is tried again every few seconds.
+    pub fn give_up(self, failures: u32) -> Builder {
+        self.put("give-up", |config| config.give_up = failures)
+    }
+
+    /// Requests after which a worker is replaced, or up to a tenth fewer, so that not all are due at once. Default 0,
+    /// no limit. The replacement starts first, and one worker is replaced at a time. It counts what [`Worker::serve`]
+    /// serves.
+    pub fn max_requests(self, requests: u64) -> Builder {
+        self.put("max-requests", |config| config.max_requests = requests)
+    }
+
+    /// Time after which a worker is replaced as by [`max_requests`](Builder::max_requests), or up to a tenth less.
+    /// Default: no limit.
+    pub fn max_age(self, age: Duration) -> Builder {
+        self.put("max-age", |config| config.max_age = age)
+    }
+
+    /// Bytes of resident memory, shared ones included, beyond which a worker is replaced as by
+    /// [`max_requests`](Builder::max_requests). Default 0, no limit; otherwise the parent looks once a second.
+    pub fn max_rss(self, bytes: usize) -> Builder {
+        self.put("max-rss", |config| config.max_rss = bytes)
+    }
+
     /// User that workers become once they listen, by name or number; only root can. Default: nobody else.
     pub fn user(self, user: impl Into<String>) -> Builder {
         self.put("user", |config| config.user = Some(user.into()))
@@ -307,7 +350,14 @@ mod tests {
             ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
             ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
             ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),
+            ("on-stall", "abort", |pool| pool.abort_on_stall(true)),
             ("on-panic", "exit", |pool| pool.exit_on_panic(true)),
+            ("surge", "7", |pool| pool.surge(7)),
+            ("lame-duck", "7s", |pool| pool.lame_duck(SEVEN)),
+            ("give-up", "7", |pool| pool.give_up(7)),
+            ("max-requests", "7", |pool| pool.max_requests(7)),
+            ("max-age", "7s", |pool| pool.max_age(SEVEN)),
+            ("max-rss", "777", |pool| pool.max_rss(777)),
             ("max-target", "777", |pool| pool.max_target(777)),
             ("max-head", "777", |pool| pool.max_head(777)),
             ("max-fields", "7", |pool| pool.max_fields(7)),

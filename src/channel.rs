@@ -3,11 +3,14 @@
 //! Up go short records: *listening* with copies of the worker's sockets, *ready*, *awake*, *failed* with a reason. Down
 //! goes nothing, ever; **end of file means finish**. The parent half-closes it to drain a worker, the kernel closes it
 //! when the parent dies, and the worker's own SIGTERM ends it as well: one thing for user code to wait for.
+//!
+//! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
+//! take in another slot's sockets.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
 
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
@@ -20,31 +23,55 @@ const REASON_MAX: usize = 400;
 const LISTENING: u8 = b'L';
 const READY: u8 = b'R';
 const AWAKE: u8 = b'A';
+const RELEASED: u8 = b'D';
+const DUE: u8 = b'M';
 /// Followed by text until the end of the stream.
 const FAILED: u8 = b'F';
 
 /// What a worker says.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// It listens; these are copies of its sockets, in the order of the addresses.
+    /// It listens and holds nothing of the parent's any more; these are copies of its sockets, in the order of the
+    /// addresses, if it had to make them.
     Listening(Vec<OwnedFd>),
     /// It serves.
     Ready,
     /// It has become busy while the parent was not watching for stalls.
     Awake,
+    /// It has let go of the sockets that it was first ordered to release.
+    Released,
+    /// It has served as many requests as it may.
+    Due,
 }
+
+/// What a worker is ordered to do with another slot's sockets.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Take from them too.
+    Adopt { slot: usize, sockets: Vec<OwnedFd> },
+    /// Take what waits, let go, and report it.
+    Release { slot: usize },
+}
+
+const ADOPT: u8 = b'a';
+const RELEASE: u8 = b'r';
 
 /// Makes the two ends of a lifeline.
 pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
     let (parent, worker) = UnixStream::pair()?;
     parent.set_nonblocking(true)?;
-    Ok((ParentEnd { stream: parent, failure: None }, WorkerEnd { stream: Arc::new(worker) }))
+    let (orders, ordered) = UnixDatagram::pair()?;
+    orders.set_nonblocking(true)?;
+    ordered.set_nonblocking(true)?;
+    let parent = ParentEnd { stream: parent, orders, failure: None };
+    Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered }))
 }
 
 /// The parent's end.
 #[derive(Debug)]
 pub(crate) struct ParentEnd {
     stream: UnixStream,
+    orders: UnixDatagram,
     /// The worker's last words, once it has begun to say them.
     failure: Option<Vec<u8>>,
 }
@@ -77,6 +104,8 @@ impl ParentEnd {
                 (None, LISTENING) => reports.push(Report::Listening(fds.take().unwrap_or_default())),
                 (None, READY) => reports.push(Report::Ready),
                 (None, AWAKE) => reports.push(Report::Awake),
+                (None, RELEASED) => reports.push(Report::Released),
+                (None, DUE) => reports.push(Report::Due),
                 (None, FAILED) => self.failure = Some(Vec::new()),
                 // User code can reach this stream; what it writes there is noise.
                 (None, _) => {}
@@ -88,6 +117,22 @@ impl ParentEnd {
     pub(crate) fn failure(&self) -> Option<String> {
         let words = String::from_utf8_lossy(self.failure.as_ref()?);
         Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    }
+
+    /// Orders the worker to take in these sockets of another slot. Fails when it is gone or does not listen to orders.
+    pub(crate) fn adopt(&self, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.order(ADOPT, slot, sockets)
+    }
+
+    /// Orders the worker to let go of another slot's sockets.
+    pub(crate) fn release(&self, slot: usize) -> io::Result<()> {
+        self.order(RELEASE, slot, &[])
+    }
+
+    fn order(&self, kind: u8, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let mut message = vec![kind];
+        message.extend(u64::try_from(slot).unwrap_or(u64::MAX).to_le_bytes());
+        send(&self.orders, &message, sockets)
     }
 
     /// Asks the worker to finish. What it has to say still comes up.
@@ -108,6 +153,7 @@ impl AsRawFd for ParentEnd {
 pub(crate) struct WorkerEnd {
     /// Shared with the worker's signal actions.
     stream: Arc<UnixStream>,
+    orders: UnixDatagram,
 }
 
 impl WorkerEnd {
@@ -116,11 +162,34 @@ impl WorkerEnd {
     }
 
     pub(crate) fn listening(&self, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-        let fds: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
-        let control = [ControlMessage::ScmRights(&fds)];
-        let parts = [IoSlice::new(&[LISTENING])];
-        sendmsg::<UnixAddr>(self.stream.as_raw_fd(), &parts, &control, MsgFlags::MSG_NOSIGNAL, None)?;
-        Ok(())
+        send(&self.stream, &[LISTENING], sockets)
+    }
+
+    /// What is readable when there are orders.
+    pub(crate) fn orders_source(&self) -> &UnixDatagram {
+        &self.orders
+    }
+
+    /// The next order, if there is one.
+    pub(crate) fn order(&self) -> Option<Order> {
+        let mut message = [0; 9];
+        let (len, fds) = sys::fds::receive(self.orders.as_fd(), &mut message).ok()?;
+        let slot = usize::try_from(u64::from_le_bytes(message[1..].try_into().ok()?)).ok()?;
+        match (message[0], len) {
+            (ADOPT, 9) => Some(Order::Adopt { slot, sockets: fds }),
+            (RELEASE, 9) => Some(Order::Release { slot }),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn released(&self) {
+        // A parent that is gone waits for nothing.
+        let _ = (&*self.stream).write_all(&[RELEASED]);
+    }
+
+    pub(crate) fn due(&self) {
+        // A parent that is gone replaces nobody.
+        let _ = (&*self.stream).write_all(&[DUE]);
     }
 
     pub(crate) fn ready(&self) -> io::Result<()> {
@@ -138,4 +207,13 @@ impl WorkerEnd {
         // A parent that is gone needs no reason.
         let _ = (&*self.stream).write_all(&words);
     }
+}
+
+/// Sends bytes and, with them, copies of sockets (unix(7), `SCM_RIGHTS`).
+fn send(socket: &impl AsRawFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let fds: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
+    let rights = [ControlMessage::ScmRights(&fds)];
+    let control = if fds.is_empty() { &[][..] } else { &rights };
+    sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
 }

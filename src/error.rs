@@ -47,6 +47,15 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
+    /// A worker failed as often in a row as `give-up` allows.
+    GaveUp {
+        /// The slot whose workers failed.
+        worker: usize,
+        /// How often.
+        failures: u32,
+        /// How the last one ended.
+        reason: String,
+    },
     /// No worker ever became ready: every one of them failed at its first start.
     Boot {
         /// How the last one ended.
@@ -67,6 +76,15 @@ impl Error {
     pub fn is_usage(&self) -> bool {
         matches!(self, Error::Config { .. })
     }
+
+    /// The exit code that the binary gives it: 2 for usage, 3 when the pool gave up, else 1.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Config { .. } => 2,
+            Error::GaveUp { .. } => 3,
+            _ => 1,
+        }
+    }
 }
 
 impl fmt::Display for Error {
@@ -80,6 +98,9 @@ impl fmt::Display for Error {
             ),
             Error::File { path, action, source } => write!(f, "cannot {action} {path}: {source}"),
             Error::System { call, source } => write!(f, "cannot {call}: {source}"),
+            Error::GaveUp { worker, failures, reason } => {
+                write!(f, "gave up: worker={worker} failed {failures} times in a row (give-up), at last: {reason}")
+            }
             Error::Boot { reason } => write!(f, "no worker could start: {reason}"),
         }
     }

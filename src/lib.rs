@@ -65,6 +65,7 @@
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library: no argument parser, no log writer.
 
 mod acceptor;
+mod adoption;
 mod announce;
 mod builder;
 mod channel;
@@ -74,6 +75,7 @@ mod config;
 mod connection;
 mod context;
 mod credentials;
+mod custody;
 mod deadlines;
 mod deferred;
 mod error;
@@ -86,12 +88,17 @@ mod outgoing;
 mod parent;
 mod pid_file;
 mod pool;
+mod proc;
+mod reap;
 mod receive;
 mod response;
 mod scoreboard;
 mod server;
+mod service;
 mod signals;
+mod steer;
 mod stream;
+mod successor;
 mod supervisor;
 mod sys;
 mod time;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -21,20 +21,28 @@ use crate::error::{Error, Result};
 pub(crate) enum Reserved {
     Tcp(ReservedTcp),
     Unix(ReservedUnix),
+    Given(Given),
 }
 
-/// Reserves every address, or none.
+/// Reserves every address, or none. One that another pool hands over, by its text, is not bound again.
 ///
 /// # Errors
 ///
 /// [`Error::Bind`] names the first address that cannot be had.
-pub(crate) fn reserve(addresses: &[Address], backlog: u32, unix_mode: u32) -> Result<Vec<Reserved>> {
+pub(crate) fn reserve(
+    addresses: &[Address],
+    backlog: u32,
+    unix_mode: u32,
+    mut handed_over: impl FnMut(&str) -> Option<OwnedFd>,
+) -> Result<Vec<Reserved>> {
     // An IPv6 wildcard takes IPv4 connections too, unless the same port was asked for by an IPv4 address of its own.
     let v4_ports: HashSet<u16> = addresses.iter().filter_map(Address::ipv4_port).collect();
-    let reserve = |address: &Address| match address {
-        Address::Any(port) => ReservedTcp::any(*port, v4_ports.contains(port)).map(Reserved::Tcp),
-        Address::Tcp(tcp) => ReservedTcp::new(*tcp, v4_ports.contains(&tcp.port())).map(Reserved::Tcp),
-        Address::Unix(path) => ReservedUnix::listen(path, backlog, unix_mode).map(Reserved::Unix),
+    let mut reserve = |address: &Address| match (address, handed_over(&address.to_string())) {
+        (Address::Any(_) | Address::Tcp(_), Some(fd)) => ReservedTcp::from_fd(fd).map(Reserved::Tcp),
+        (Address::Any(port), None) => ReservedTcp::any(*port, v4_ports.contains(port)).map(Reserved::Tcp),
+        (Address::Tcp(tcp), None) => ReservedTcp::new(*tcp, v4_ports.contains(&tcp.port())).map(Reserved::Tcp),
+        (Address::Unix(path), Some(fd)) => ReservedUnix::from_fd(path, fd).map(Reserved::Unix),
+        (Address::Unix(path), None) => ReservedUnix::listen(path, backlog, unix_mode).map(Reserved::Unix),
     };
     let reserved =
         |address: &Address| reserve(address).map_err(|source| Error::Bind { address: address.to_string(), source });
@@ -47,6 +55,7 @@ impl fmt::Display for Reserved {
         match self {
             Reserved::Tcp(tcp) => write!(f, "http://{}", tcp.address),
             Reserved::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
+            Reserved::Given(given) => given.fmt(f),
         }
     }
 }
@@ -61,7 +70,7 @@ impl fmt::Display for Reserved {
 pub(crate) struct ReservedTcp {
     address: SocketAddr,
     only_v6: bool,
-    _socket: Socket,
+    socket: Socket,
 }
 
 impl ReservedTcp {
@@ -72,7 +81,15 @@ impl ReservedTcp {
         socket.set_reuse_port(true)?;
         socket.set_reuse_address(false)?;
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
-        Ok(ReservedTcp { address, only_v6, _socket: socket })
+        Ok(ReservedTcp { address, only_v6, socket })
+    }
+
+    /// One that another pool has reserved.
+    fn from_fd(fd: OwnedFd) -> io::Result<ReservedTcp> {
+        let socket = Socket::from(fd);
+        let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
+        let only_v6 = address.is_ipv6() && socket.only_v6()?;
+        Ok(ReservedTcp { address, only_v6, socket })
     }
 
     /// Every interface: IPv6 and IPv4 in one socket, or IPv4 alone where the kernel has no IPv6.
@@ -140,8 +157,99 @@ impl ReservedUnix {
         Ok(reserved)
     }
 
-    pub(crate) fn listener(&self) -> io::Result<UnixListener> {
-        self.listener.try_clone()
+    /// One that another pool listens on.
+    fn from_fd(path: &Path, fd: OwnedFd) -> io::Result<ReservedUnix> {
+        let file = fs::symlink_metadata(path)?;
+        let (file, owner) = ((file.dev(), file.ino()), process::id());
+        Ok(ReservedUnix { path: path.to_owned(), listener: fd.into(), file, owner })
+    }
+}
+
+/// A socket that somebody else has opened and listens on, as a service manager does (sd_listen_fds(3)): all workers
+/// share it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    name: String,
+    socket: OwnedFd,
+}
+
+impl Given {
+    /// # Errors
+    ///
+    /// [`Error::Bind`] when it is no stream socket that listens.
+    pub(crate) fn new(name: String, socket: OwnedFd) -> Result<Given> {
+        let check = || {
+            let socket = socket2::SockRef::from(&socket);
+            if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+                return Err(io::Error::other("it is no listening stream socket"));
+            }
+            socket.set_nonblocking(true)?;
+            if socket.local_addr()?.is_ipv4() || socket.local_addr()?.is_ipv6() {
+                // As on sockets of our own.
+                socket.set_tcp_nodelay(true)?;
+            }
+            Ok(())
+        };
+        match check() {
+            Ok(()) => Ok(Given { name, socket }),
+            Err(source) => Err(Error::Bind { address: format!("given socket {name}"), source }),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = socket2::SockRef::from(&self.socket).local_addr().ok();
+        match address.as_ref().and_then(socket2::SockAddr::as_socket) {
+            Some(address) => write!(f, "http://{address}")?,
+            None => match address.as_ref().and_then(socket2::SockAddr::as_pathname) {
+                Some(path) => write!(f, "unix:{}", path.display())?,
+                None => f.write_str("a Unix socket")?,
+            },
+        }
+        write!(f, " (given as {})", self.name)
+    }
+}
+
+/// A listener that all workers share.
+#[derive(Debug)]
+pub(crate) enum Shared {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Reserved {
+    /// The socket itself: bound, or listening where all workers share it.
+    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Reserved::Tcp(tcp) => tcp.socket.as_fd(),
+            Reserved::Unix(unix) => unix.listener.as_fd(),
+            Reserved::Given(given) => given.socket.as_fd(),
+        }
+    }
+
+    /// A copy for a worker of what all workers share; None where each has its own.
+    pub(crate) fn shared(&self) -> io::Result<Option<Shared>> {
+        match self {
+            Reserved::Tcp(_) => Ok(None),
+            Reserved::Unix(unix) => Ok(Some(Shared::Unix(unix.listener.try_clone()?))),
+            Reserved::Given(given) => {
+                let socket = given.socket.try_clone()?;
+                let is_unix = socket2::SockRef::from(&socket).local_addr()?.is_unix();
+                Ok(Some(if is_unix { Shared::Unix(socket.into()) } else { Shared::Tcp(socket.into()) }))
+            }
+        }
+    }
+
+    /// Leaves the file of a Unix socket to whoever listens on it now.
+    pub(crate) fn hand_over(&mut self) {
+        if let Reserved::Unix(unix) = self {
+            unix.owner = 0;
+        }
     }
 }
 
@@ -173,37 +281,52 @@ impl Drop for ReservedUnix {
 }
 
 /// The listening TCP sockets of one slot, in the order of the addresses: what a worker serves and the parent keeps.
-#[derive(Debug)]
-pub(crate) struct SlotSockets(Vec<TcpListener>);
+///
+/// One is missing where another pool, which has handed over the rest, did not listen.
+#[derive(Debug, Default)]
+pub(crate) struct SlotSockets(Vec<Option<TcpListener>>);
 
 impl SlotSockets {
-    /// Listens on every reserved TCP address. Runs in the worker, at its slot's first start.
-    pub(crate) fn listen(reserved: &[Reserved], backlog: u32) -> Result<SlotSockets> {
+    /// Listens on every reserved TCP address where it does not yet. Runs in the worker, at its slot's first start.
+    pub(crate) fn complete(self, reserved: &[Reserved], backlog: u32) -> Result<SlotSockets> {
         let mut sockets = Vec::new();
+        let mut existing = self.0.into_iter();
         for reserved in reserved {
-            if let Reserved::Tcp(tcp) = reserved {
-                let listen =
-                    tcp.listen(backlog).map_err(|source| Error::Bind { address: tcp.address.to_string(), source });
-                sockets.push(listen?);
-            }
+            let Reserved::Tcp(tcp) = reserved else { continue };
+            let listen = || tcp.listen(backlog);
+            let socket = existing.next().flatten().map_or_else(listen, Ok);
+            let named = socket.map_err(|source| Error::Bind { address: tcp.address.to_string(), source });
+            sockets.push(Some(named?));
         }
         Ok(SlotSockets(sockets))
     }
 
-    /// From what a worker has sent up. Runs in the parent.
-    pub(crate) fn from_fds(fds: Vec<OwnedFd>) -> SlotSockets {
-        SlotSockets(fds.into_iter().map(TcpListener::from).collect())
+    /// Whether there is a socket for every reserved TCP address.
+    pub(crate) fn is_complete(&self, reserved: &[Reserved]) -> bool {
+        let addresses = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
+        self.0.iter().flatten().count() == addresses
+    }
+
+    /// From what a worker has sent up, or another pool has handed over. Runs in the parent.
+    pub(crate) fn from_fds(fds: Vec<Option<OwnedFd>>) -> SlotSockets {
+        SlotSockets(fds.into_iter().map(|fd| fd.map(TcpListener::from)).collect())
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<SlotSockets> {
-        Ok(SlotSockets(self.0.iter().map(TcpListener::try_clone).collect::<io::Result<_>>()?))
+        let copy = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
+        Ok(SlotSockets(self.0.iter().map(copy).collect::<io::Result<_>>()?))
     }
 
-    pub(crate) fn fds(&self) -> Vec<std::os::fd::BorrowedFd<'_>> {
-        self.0.iter().map(AsFd::as_fd).collect()
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().flatten().map(AsFd::as_fd).collect()
+    }
+
+    /// The one of an address, counted among the TCP addresses.
+    pub(crate) fn fd(&self, address: usize) -> Option<BorrowedFd<'_>> {
+        self.0.get(address)?.as_ref().map(AsFd::as_fd)
     }
 
     pub(crate) fn into_listeners(self) -> Vec<TcpListener> {
-        self.0
+        self.0.into_iter().flatten().collect()
     }
 }

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use forkpool::{Error, Response};
+use forkpool::Response;
 
 use cli::{Asked, Options};
 
@@ -12,8 +12,6 @@ mod cli;
 
 /// Exit code of a command line, a variable or a combination of them that makes no sense.
 const USAGE: u8 = 2;
-/// Exit code of every other error.
-const FAILED: u8 = 1;
 
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
@@ -34,14 +32,7 @@ fn run(options: Options) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), exit_code(&error)),
-    }
-}
-
-fn exit_code(error: &Error) -> u8 {
-    match error.is_usage() {
-        true => USAGE,
-        false => FAILED,
+        Err(error) => fail(&error.to_string(), error.exit_code()),
     }
 }
 

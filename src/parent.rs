@@ -2,7 +2,7 @@
 //!
 //! It waits without a time-out unless something is due: an idle pool does not wake it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process;
 use std::rc::Rc;
@@ -11,25 +11,31 @@ use std::time::Duration;
 use log::{debug, error, info, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use nix::errno::Errno;
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
-use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid as SystemPid;
 
-use crate::announce::{describe, failure, kill_reason, notice_text, tag};
+use crate::adoption::{Adoption, Order};
+use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
 use crate::channel::{self, ParentEnd, Report};
 use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
+use crate::custody::Custody;
 use crate::error::{Error, Result};
 use crate::listener::{self, Reserved, SlotSockets};
 use crate::pid_file::PidFile;
+use crate::reap::{self, Fate};
 use crate::scoreboard::Scoreboard;
+use crate::service::{self, Service};
 use crate::signals::{ParentSignals, Request};
-use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Stop, Supervisor};
-use crate::watch::Watch;
-use crate::worker::{Seed, Sockets};
-use crate::{clock, sys};
+use crate::successor::{Heir, Inheritance, Successor};
+use crate::supervisor::{
+    jittered, Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor,
+};
+use crate::time::Time;
+use crate::watch::{Sight, Watch};
+use crate::worker::Seed;
+use crate::{clock, proc, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -44,13 +50,15 @@ pub(crate) enum Turn {
 pub(crate) struct Parent {
     supervisor: Supervisor,
     processes: BTreeMap<Pid, Process>,
-    /// Custody: each slot's listening sockets, from its first start on.
-    sockets: BTreeMap<usize, SlotSockets>,
+    custody: Custody,
+    adoption: Adoption,
     /// The worker that is being forked.
     unborn: Option<Process>,
     board: Rc<Scoreboard>,
     free_rows: Vec<usize>,
     watch: Watch,
+    /// When to look at the workers' memory.
+    next_weighing: Option<Time>,
     signals: ParentSignals,
     poll: Poll,
     reserved: Rc<Vec<Reserved>>,
@@ -59,10 +67,15 @@ pub(crate) struct Parent {
     config: Config,
     /// Why there are as many workers as there are.
     derivation: String,
+    service: Service,
+    /// The new binary, while it is on its way.
+    successor: Option<Successor>,
+    /// The way to tell the pool that this one takes over from; None once that is done.
+    heir: Option<Heir>,
     is_stopping: bool,
     /// How the latest worker failed, in words.
     last_failure: Option<String>,
-    _pid_file: Option<PidFile>,
+    pid_file: Option<PidFile>,
 }
 
 /// A worker's process, from its fork to its burial.
@@ -71,6 +84,8 @@ struct Process {
     slot: usize,
     row: usize,
     lifeline: ParentEnd,
+    /// It has dropped what the fork copied of the parent's.
+    is_set_up: bool,
 }
 
 impl Parent {
@@ -83,50 +98,67 @@ impl Parent {
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
         raise_descriptor_limit();
-        let reserved = Rc::new(listener::reserve(&config.addresses, config.backlog, config.unix_mode)?);
+        let (reserved, inherited, heir) = addresses(&config)?;
         let board = Scoreboard::new(2 * Config::WORKERS_MAX)
             .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
+        let board = Rc::new(board);
         let signals = ParentSignals::install()
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
-        let pid_file = config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        let policy =
-            Policy { boot_timeout: config.boot_timeout, drain_timeout: config.drain_timeout, ..Policy::default() };
-        let seed = clock::now().as_millis() ^ u64::from(process::id()) << 32;
+        let now = clock::now();
+        let seed = now.as_millis() ^ u64::from(process::id()) << 32;
         let watch = Watch::new(config.stall_timeout);
         board.watch(watch.is_off());
-        let parent = Parent {
-            supervisor: Supervisor::new(policy, workers, seed, clock::now()),
+        // Until it takes over, the other pool steers.
+        board.set_steers(heir.is_none());
+        let mut parent = Parent {
+            supervisor: Supervisor::new(policy(&config), workers, seed, now),
             processes: BTreeMap::new(),
-            sockets: BTreeMap::new(),
+            custody: Custody::new(Rc::clone(&board), inherited),
+            adoption: Adoption::default(),
             unborn: None,
             free_rows: (1..=board.processes()).rev().collect(),
-            board: Rc::new(board),
+            board,
             watch,
+            next_weighing: (config.max_rss > 0).then_some(now),
             signals,
             poll,
-            reserved,
+            reserved: Rc::new(reserved),
             server: Rc::new(config.server.clone()),
             credentials,
             config,
             derivation,
+            service: Service::new(now),
+            successor: None,
+            heir,
             is_stopping: false,
             last_failure: None,
-            _pid_file: pid_file,
+            pid_file: None,
         };
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
+        if parent.heir.is_none() {
+            parent.write_pid_file()?;
+        }
         debug!("parent is pid {}, {}", process::id(), parent.derivation);
         Ok(parent)
+    }
+
+    fn write_pid_file(&mut self) -> Result<()> {
+        self.pid_file = self.config.pid_file.as_deref().map(PidFile::write).transpose()?;
+        Ok(())
     }
 
     /// Does everything but forking, until a fork is due or the pool has ended.
     pub(crate) fn turn(&mut self) -> Result<Turn> {
         let mut events = Events::with_capacity(64);
         loop {
+            // Before a fork: it takes longer than to lead connections away from a dead worker.
+            self.settle();
             while let Some(effect) = self.supervisor.poll_effect() {
                 if let Some(turn) = self.perform(effect) {
                     return Ok(turn);
                 }
+                self.settle();
             }
             match self.poll.poll(&mut events, self.wait()) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -135,12 +167,16 @@ impl Parent {
             // Lifelines first: what a worker said came before its exit.
             let lifelines: Vec<Token> = events.iter().map(|event| event.token()).filter(|t| *t != SIGNALS).collect();
             for token in lifelines {
-                self.hear(Pid(i32::try_from(token.0).unwrap_or_default()));
+                match token {
+                    SUCCESSOR => self.hear_successor(),
+                    Token(pid) => self.hear(Pid(i32::try_from(pid).unwrap_or_default())),
+                }
             }
             for request in self.signals.pending() {
                 self.obey(request);
             }
             self.look_for_stalls();
+            self.weigh();
             self.tell(Event::Tick);
         }
     }
@@ -155,7 +191,11 @@ impl Parent {
             // Deaf to it, the boot time-out will replace it.
             error!("{} cannot be heard: {error}", self.tag(pid));
         }
+        let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
         self.processes.insert(pid, process);
+        if inherits {
+            self.tell(Event::Listening { pid });
+        }
     }
 
     /// The fork that [`Turn::Fork`] asked for has failed.
@@ -189,8 +229,91 @@ impl Parent {
 
     /// How long nothing is due; `None` when only a signal or a worker can change anything.
     fn wait(&self) -> Option<Duration> {
-        let next = [self.supervisor.deadline(), self.watch.deadline()].into_iter().flatten().min()?;
-        Some(next.since(clock::now()))
+        let due = [
+            self.supervisor.deadline(),
+            self.watch.deadline(),
+            self.adoption.deadline(),
+            self.custody.deadline(),
+            self.service.deadline(),
+            self.next_weighing,
+        ];
+        Some(due.into_iter().flatten().min()?.since(clock::now()))
+    }
+
+    /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
+    /// service manager.
+    fn settle(&mut self) {
+        let now = clock::now();
+        if !self.is_stopping {
+            let seated = self.seated();
+            self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
+            self.adopt(&seated, now);
+            self.close_retired(now);
+        }
+        let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
+        self.service.status(match self.is_stopping {
+            true => format!("stopping, {} workers left", self.processes.len()),
+            false => format!("{ready} of {wanted} workers ready"),
+        });
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let mut serving = serving.filter_map(|(_, process)| process.pid);
+        let answers = self.is_stopping || serving.any(|pid| self.watch.is_well(pid)) || !self.supervisor.was_ready();
+        self.service.watch(now, || answers);
+    }
+
+    /// The row of the process that serves each slot: of two, the newer one.
+    fn seated(&self) -> BTreeMap<usize, usize> {
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let mut serving: Vec<_> = serving.map(|(slot, process)| (process.generation, slot, process.pid)).collect();
+        serving.sort_unstable();
+        let row = |pid: Option<Pid>| self.processes.get(&pid?).map(|process| process.row);
+        serving.into_iter().filter_map(|(_, slot, pid)| Some((slot, row(pid)?))).collect()
+    }
+
+    /// Has living workers look after the queues of slots that have been without one for a while.
+    fn adopt(&mut self, seated: &BTreeMap<usize, usize>, now: Time) {
+        let expired = self.custody.expired(now);
+        let is_vacant = |slot: &usize| !seated.contains_key(slot) && !expired.contains(slot);
+        let vacant: BTreeSet<usize> = self.custody.slots().iter().copied().filter(is_vacant).collect();
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let able = serving.filter_map(|(_, process)| process.pid).filter(|pid| self.is_adopter(*pid));
+        let able: Vec<Pid> = able.collect();
+        for order in self.adoption.plan(&vacant, &able, now) {
+            let (Order::Adopt { by: pid, .. } | Order::Release { from: pid, .. }) = order;
+            let Some(process) = self.processes.get(&pid) else { continue };
+            let sent = match order {
+                Order::Adopt { slot, .. } => {
+                    info!("{} looks after the queue of worker={slot}", self.tag(pid));
+                    let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+                    process.lifeline.adopt(slot, &sockets)
+                }
+                Order::Release { slot, .. } => process.lifeline.release(slot),
+            };
+            if let Err(error) = sent {
+                // It dies, or is flooded with orders; the next look finds somebody else.
+                debug!("{} cannot be given an order: {error}", self.tag(pid));
+                self.adoption.gone(pid);
+            }
+        }
+    }
+
+    fn is_adopter(&self, pid: Pid) -> bool {
+        self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_adopter())
+    }
+
+    /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known
+    /// when the group's indexes change.
+    fn close_retired(&mut self, now: Time) {
+        if self.unborn.is_some() || self.processes.values().any(|process| !process.is_set_up) {
+            return;
+        }
+        for slot in self.custody.expired(now).into_iter().rev() {
+            if !self.adoption.holds(slot) {
+                debug!("worker={slot} is no more, its sockets are closed");
+                self.custody.close(slot, now);
+                self.settle();
+            }
+        }
     }
 
     /// Performs one effect; returns what only the pool's owner can do.
@@ -202,8 +325,22 @@ impl Parent {
             },
             Effect::Drain { pid } => self.drain(pid),
             Effect::Quit { pid } => signal(pid, Signal::SIGINT),
+            Effect::Abort { pid } => {
+                warn!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
+                signal(pid, Signal::SIGABRT);
+            }
             Effect::Kill { pid, why } => self.kill(pid, why),
-            Effect::Retire { slot } => drop(self.sockets.remove(&slot)),
+            Effect::Retire { slot } => self.custody.retire(slot, clock::now()),
+            Effect::LetGo => self.let_go(),
+            Effect::Upgrade => self.upgrade(),
+            Effect::EndSuccessor { pid, how } => signal(
+                pid,
+                match how {
+                    Stop::Drain => Signal::SIGTERM,
+                    Stop::Quick => Signal::SIGINT,
+                    Stop::Force => Signal::SIGKILL,
+                },
+            ),
             Effect::Notice(notice) => self.announce(&notice),
             Effect::Finish(outcome) => return Some(Turn::Finished(self.finish(outcome))),
         }
@@ -215,66 +352,145 @@ impl Parent {
         let lifeline = channel::lifeline()
             .map_err(|source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source))?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
-        let sockets = match self.sockets.get(&slot) {
-            Some(sockets) => Sockets::Inherit(sockets.try_clone().map_err(copy)?),
-            None => Sockets::Listen { reserved: Rc::clone(&self.reserved), backlog: self.config.backlog },
-        };
-        let unix = self.reserved.iter().filter_map(|reserved| match reserved {
-            Reserved::Unix(unix) => Some(unix.listener()),
-            Reserved::Tcp(_) => None,
-        });
-        let unix_listeners = unix.collect::<io::Result<_>>().map_err(copy)?;
+        self.custody.revive(slot);
+        let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
+        let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
+        let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
         let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
         let (parent_end, worker_end) = lifeline;
-        self.unborn = Some(Process { slot, row, lifeline: parent_end });
+        self.unborn = Some(Process { slot, row, lifeline: parent_end, is_set_up: false });
         Ok(Seed {
             slot,
             generation,
             lifeline: worker_end,
-            sockets,
-            unix_listeners,
+            sockets: sockets.unwrap_or_default(),
+            reserved: Rc::clone(&self.reserved),
+            backlog: self.config.backlog,
+            shared,
             board: Rc::clone(&self.board),
             row,
             server: Rc::clone(&self.server),
+            max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
             drain_timeout: self.config.drain_timeout,
+            abort_stalled: self.config.abort_stalled,
             credentials: self.credentials.clone(),
             parent: process::id(),
         })
     }
 
-    /// Asks a worker to finish. If its slot is scaled away, the worker now holds the last copies of the slot's
-    /// sockets and closes them when it has taken what waits: no successor will, and the kernel would go on to choose
-    /// them.
+    /// Asks a worker to finish.
     fn drain(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get(&pid) else { return };
-        if process.slot >= self.supervisor.wanted() {
-            self.sockets.remove(&process.slot);
+        if let Some(process) = self.processes.get(&pid) {
+            process.lifeline.close();
         }
-        process.lifeline.close();
+    }
+
+    /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
+    fn let_go(&mut self) {
+        // What waits in the queue of a slot without a worker would be lost.
+        self.adopt(&self.seated(), Time::NEVER);
+        self.is_stopping = true;
+        self.service.stopping();
+        self.custody.clear();
+        self.reserved = Rc::default();
+    }
+
+    fn upgrade(&mut self) {
+        let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
+        let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
+        let spawned = match process::id() {
+            1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
+            _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>()),
+        };
+        let heard = spawned.and_then(|successor| {
+            let registered = self.listen_to(successor.talk(), SUCCESSOR).map_err(io::Error::other);
+            registered.map(|()| successor)
+        });
+        match heard {
+            Ok(successor) => {
+                let pid = Pid(successor.pid);
+                self.successor = Some(successor);
+                self.tell(Event::SuccessorSpawned { pid });
+            }
+            Err(error) => {
+                error!("the new binary cannot be started: {error}");
+                self.tell(Event::SuccessorGone { exit: None });
+            }
+        }
+    }
+
+    fn hear_successor(&mut self) {
+        let Some(successor) = &mut self.successor else { return };
+        if successor.serves() {
+            self.hand_over();
+        } else {
+            // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
+            let descriptor = std::os::fd::AsRawFd::as_raw_fd(successor.talk());
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+    }
+
+    /// The new pool serves: this one is history.
+    fn hand_over(&mut self) {
+        let Some(successor) = self.successor.take() else { return };
+        self.tell(Event::SuccessorReady);
+        if self.supervisor.is_stopping() {
+            self.service.handed_over(successor.pid);
+            if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
+                reserved.iter_mut().for_each(Reserved::hand_over);
+            }
+        }
+    }
+
+    /// This pool serves: the one that has started it may leave.
+    fn take_over(&mut self, heir: Heir) {
+        self.board.set_steers(true);
+        self.settle();
+        if let Err(error) = self.write_pid_file() {
+            error!("{error}");
+        }
+        heir.take_over();
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
+        let requests = self.board.row(0).requests();
         match outcome {
             Outcome::Stopped => {
-                info!("stopped after {} requests", self.board.row(0).requests());
+                info!("stopped after {requests} requests");
+                Ok(())
+            }
+            Outcome::Replaced => {
+                info!("stopped after {requests} requests: another pool has taken over");
                 Ok(())
             }
             Outcome::BootFailed { last } => {
                 let reason = self.last_failure.take().unwrap_or_else(|| failure(last));
                 Err(Error::Boot { reason })
             }
+            Outcome::GaveUp { slot, failures, last } => {
+                Err(Error::GaveUp { worker: slot, failures, reason: failure(last) })
+            }
         }
     }
 
-    fn announce(&self, notice: &Notice) {
+    fn announce(&mut self, notice: &Notice) {
         match notice {
             Notice::AllReady { .. } => {
                 for reserved in self.reserved.iter() {
                     info!("listening on {reserved} with {}", self.derivation);
                 }
+                match self.heir.take() {
+                    Some(heir) => self.take_over(heir),
+                    None => self.service.ready(),
+                }
             }
-            Notice::BackingOff { .. } | Notice::RestartAborted { .. } => warn!("{}", notice_text(notice)),
-            _ => info!("{}", notice_text(notice)),
+            Notice::RestartBegun => self.service.reloading(),
+            Notice::RestartDone | Notice::RestartAborted { .. } => self.service.ready(),
+            _ => {}
+        }
+        let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
+        if !matches!(notice, Notice::AllReady { .. }) {
+            log::log!(level, "{}", notice_text(notice));
         }
     }
 
@@ -288,11 +504,12 @@ impl Parent {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let slot = process.slot;
         for report in process.lifeline.reports() {
+            let Some(process) = self.processes.get_mut(&pid) else { return };
             match report {
                 Report::Listening(fds) => {
-                    // A slot without a future leaves its sockets to its worker.
-                    if !self.is_stopping && slot < self.supervisor.wanted() {
-                        self.sockets.insert(slot, SlotSockets::from_fds(fds));
+                    process.is_set_up = true;
+                    if !fds.is_empty() && !self.is_stopping {
+                        self.custody.keep(slot, SlotSockets::from_fds(fds.into_iter().map(Some).collect()));
                     }
                     self.tell(Event::Listening { pid });
                 }
@@ -301,6 +518,8 @@ impl Parent {
                     self.tell(Event::Ready { pid });
                 }
                 Report::Awake => self.watch.wake(clock::now()),
+                Report::Released => self.adoption.released(pid),
+                Report::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
             }
         }
     }
@@ -312,6 +531,7 @@ impl Parent {
             Request::Restart => self.tell(Event::Restart),
             Request::More => self.scale(self.supervisor.wanted() + 1),
             Request::Less => self.scale(self.supervisor.wanted() - 1),
+            Request::Upgrade => self.tell(Event::Upgrade),
             Request::Reap => self.reap(),
             Request::Reserved(signal) => info!("{signal} ignored"),
         }
@@ -327,16 +547,12 @@ impl Parent {
 
     /// Begins to stop; asked a second time, whatever the signal, stops at once.
     fn stop(&mut self, how: Stop, signal: &str) {
-        let how = if self.is_stopping { Stop::Force } else { how };
+        let how = if self.supervisor.was_asked_to_stop() { Stop::Force } else { how };
         match how {
             Stop::Drain => info!("draining: {signal}"),
             Stop::Quick => info!("stopping: {signal}"),
             Stop::Force => warn!("killing all workers: {signal} while stopping"),
         }
-        self.is_stopping = true;
-        // The workers hold the last copies now: when they have taken what waits and close theirs, the port is free.
-        self.sockets.clear();
-        self.reserved = Rc::default();
         self.tell(Event::Stop(how));
     }
 
@@ -344,29 +560,36 @@ impl Parent {
     /// nobody else can reap.
     fn reap(&mut self) {
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
-            match waitpid(SystemPid::from_raw(pid.0), Some(WaitPidFlag::WNOHANG)) {
-                Ok(WaitStatus::StillAlive) => {}
-                Ok(status) => self.exited(pid, exit(status)),
-                // EINVAL: the library knows no name for the signal that killed it. ECHILD: somebody else reaped it.
-                Err(Errno::EINVAL | Errno::ECHILD) => self.exited(pid, UNKNOWN_EXIT),
-                Err(errno) => error!("pid={} cannot be reaped: {errno}", pid.0),
+            for fate in reap::fates(pid) {
+                match fate {
+                    Fate::Exited(exit) => self.exited(pid, exit),
+                    Fate::Suspended => {
+                        warn!("{} was stopped by a signal", self.tag(pid));
+                        self.tell(Event::Suspended { pid });
+                    }
+                    Fate::Resumed => {
+                        info!("{} runs again", self.tag(pid));
+                        self.tell(Event::Resumed { pid });
+                    }
+                }
             }
         }
+        if let Some(pid) = self.successor.as_ref().map(|successor| Pid(successor.pid)) {
+            self.reap_successor(pid);
+        }
         if process::id() == 1 {
-            self.reap_orphans();
+            reap::orphans(|pid| self.processes.contains_key(&pid));
         }
     }
 
-    fn reap_orphans(&mut self) {
-        let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-        while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) = waitid(Id::All, peek) {
-            if self.processes.contains_key(&Pid(pid.as_raw())) {
-                // It exited after it was asked about; its own SIGCHLD is on the way.
-                break;
-            }
-            debug!("reaped orphan pid={pid}");
-            if waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
-                break;
+    fn reap_successor(&mut self, pid: Pid) {
+        for fate in reap::fates(pid) {
+            if let Fate::Exited(exit) = fate {
+                // Its last word may be that it serves; then this is no longer our business.
+                self.hear_successor();
+                if self.successor.take().is_some() {
+                    self.tell(Event::SuccessorGone { exit: Some(exit) });
+                }
             }
         }
     }
@@ -384,6 +607,7 @@ impl Parent {
         if !was_told {
             self.last_failure = Some(how);
         }
+        self.adoption.gone(pid);
         self.board.fold(process.row);
         self.free_rows.push(process.row);
         self.tell(Event::Exited { pid, exit });
@@ -396,7 +620,9 @@ impl Parent {
         }
         let sights = self.processes.iter().map(|(pid, process)| {
             let row = self.board.row(process.row);
-            crate::watch::Sight { pid: *pid, busy_since: row.busy_since(), requests: row.requests() }
+            let busy_since = row.busy_since();
+            let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).unwrap_or_default();
+            Sight { pid: *pid, busy_since, requests: row.requests(), schedule }
         });
         let stalled = self.watch.look(sights, now);
         self.board.watch(!self.watch.sleeps());
@@ -404,9 +630,63 @@ impl Parent {
             self.tell(Event::Stalled { pid });
         }
     }
+
+    /// Looks at the memory of each worker, and has those replaced that hold more than they may.
+    fn weigh(&mut self) {
+        let now = clock::now();
+        if self.next_weighing.is_none_or(|due| now < due) {
+            return;
+        }
+        self.next_weighing = Some(now + WEIGHING);
+        let max = u64::try_from(self.config.max_rss).unwrap_or(u64::MAX);
+        let heavy = self.processes.keys().filter(|pid| proc::resident(pid.0).is_some_and(|bytes| bytes > max));
+        for pid in heavy.copied().collect::<Vec<_>>() {
+            self.tell(Event::Recycle { pid, why: Recycle::Memory });
+        }
+    }
+}
+
+/// How often the workers' memory is looked at, if it is limited.
+const WEIGHING: Duration = Duration::from_secs(1);
+
+/// Where to listen: what another pool hands over, what a service manager gives, else what is configured.
+fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSockets>, Option<Heir>)> {
+    let taken = Inheritance::take()
+        .map_err(|source| Error::system("take over the sockets of the pool that has started this one", source))?;
+    let Some(mut inheritance) = taken else {
+        let given = service::given()?;
+        if !given.is_empty() {
+            return Ok((given, Vec::new(), None));
+        }
+        let reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, |_| None)?;
+        return Ok((reserved, Vec::new(), None));
+    };
+    let mut reserved = inheritance.given()?;
+    if reserved.is_empty() {
+        let handed_over = |address: &str| inheritance.reserved(address);
+        reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, handed_over)?;
+    }
+    let (slots, heir) = inheritance.finish();
+    Ok((reserved, slots, Some(heir)))
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        boot_timeout: config.boot_timeout,
+        drain_timeout: config.drain_timeout,
+        surge: config.surge,
+        lame_duck: config.lame_duck,
+        give_up: config.give_up,
+        max_age: config.max_age,
+        abort_stalled: config.abort_stalled,
+        ..Policy::default()
+    }
 }
 
 const SIGNALS: Token = Token(0);
+
+/// No process has this pid.
+const SUCCESSOR: Token = Token(usize::MAX);
 
 /// No worker has pid 0, so the signals' token is free.
 fn token(pid: Pid) -> Token {
@@ -428,16 +708,5 @@ fn raise_descriptor_limit() {
     });
     if let Err(errno) = raised {
         warn!("cannot raise RLIMIT_NOFILE with setrlimit(2): {errno}");
-    }
-}
-
-/// A status that says nothing.
-const UNKNOWN_EXIT: Exit = Exit::Signal { signal: 0, core_dumped: false };
-
-fn exit(status: WaitStatus) -> Exit {
-    match status {
-        WaitStatus::Exited(_, code) => Exit::Code(code),
-        WaitStatus::Signaled(_, signal, core_dumped) => Exit::Signal { signal: signal as i32, core_dumped },
-        _ => UNKNOWN_EXIT,
     }
 }

@@ -8,7 +8,9 @@
 use std::io;
 use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
 
+use crate::steer::{Seats, SEATS_MAX};
 use crate::sys::shared::SharedWords;
 use crate::time::Time;
 
@@ -32,9 +34,21 @@ enum Word {
     Refused,
     /// Handlers that panicked. Written by the worker.
     Panics,
+    /// It has as many connections as it may have. Written by the worker.
+    Full,
+    /// It runs the built-in server, which takes in another slot's sockets when asked. Written by the worker.
+    Adopts,
     /// In the pool's row only: zero when the parent does not watch for stalls. Written by the parent, and by a worker
     /// that becomes busy.
     Watching,
+    /// In the pool's row only: zero when the kernel is left to pick by hash. Written by the parent, and by a worker
+    /// whose program was refused.
+    Steers,
+    /// In the pool's row only: who attaches a program at the moment, as one more than its row. Written by whoever wants
+    /// to.
+    SteeringLock,
+    /// In the pool's row only: how many seats the group has. Written by the parent.
+    Seats,
 }
 
 /// The words that only grow, and are folded into the pool's row.
@@ -47,11 +61,19 @@ pub(crate) struct Scoreboard {
     rows: usize,
 }
 
+/// Behind the rows: the seats of the group, each as the row of the process that serves it, in the order of the kernel's
+/// indexes.
+const SEATS_WORDS: usize = SEATS_MAX;
+
+/// Behind those: which seats the kernel has been told to choose from.
+const STEERED_WORDS: usize = SEATS_MAX / 64;
+
 impl Scoreboard {
     /// A scoreboard for at most `processes` at once. Untouched rows cost no memory.
     pub(crate) fn new(processes: usize) -> io::Result<Scoreboard> {
         let rows = processes + 1;
-        let words = NonZeroUsize::new(rows * ROW_WORDS).ok_or(io::ErrorKind::InvalidInput)?;
+        let words = rows * ROW_WORDS + SEATS_WORDS + STEERED_WORDS;
+        let words = NonZeroUsize::new(words).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Scoreboard { words: SharedWords::new(words)?, rows })
     }
 
@@ -74,6 +96,79 @@ impl Scoreboard {
         for word in dead.words {
             word.store(0, Relaxed);
         }
+        self.release_steering(row);
+    }
+
+    fn beyond_rows(&self, offset: usize, len: usize) -> &[AtomicU64] {
+        let start = self.rows * ROW_WORDS + offset;
+        &self.words.words()[start..start + len]
+    }
+
+    /// The row of the process that serves each seat; 0 where none does.
+    pub(crate) fn seats(&self) -> impl Iterator<Item = usize> + '_ {
+        let count = (self.row(0).load(Word::Seats) as usize).min(SEATS_MAX);
+        self.beyond_rows(0, count).iter().map(|seat| seat.load(Relaxed) as usize)
+    }
+
+    /// Says who serves each seat. Runs in the parent.
+    pub(crate) fn seat(&self, rows: &[usize]) {
+        for (seat, row) in self.beyond_rows(0, SEATS_WORDS).iter().zip(rows) {
+            seat.store(*row as u64, Relaxed);
+        }
+        self.row(0).word(Word::Seats).store(rows.len() as u64, Relaxed);
+    }
+
+    /// Which seats the kernel has been told to choose from; none before it has been told anything.
+    pub(crate) fn steered(&self) -> Seats {
+        let words = self.beyond_rows(SEATS_WORDS, STEERED_WORDS);
+        Seats::from_words(std::array::from_fn(|index| words[index].load(Relaxed)))
+    }
+
+    /// Whether the kernel is told what to choose from.
+    pub(crate) fn steers(&self) -> bool {
+        self.row(0).load(Word::Steers) != 0
+    }
+
+    pub(crate) fn set_steers(&self, on: bool) {
+        self.row(0).word(Word::Steers).store(u64::from(on), Relaxed);
+    }
+
+    /// Takes the lock for attaching a program, for the process of row `who`; false when another one has it. It is never
+    /// waited for: whoever has it does what is to be done. One whose holder stalls can be taken from it.
+    pub(crate) fn lock_steering(&self, who: usize, now: Time) -> bool {
+        let pool = self.row(0);
+        let lock = pool.word(Word::SteeringLock);
+        let holder = lock.load(Relaxed);
+        let is_free = match usize::try_from(holder) {
+            Ok(0) | Err(_) => true,
+            Ok(holder) => self.row(holder - 1).busy_since().is_some_and(|since| now.since(since) > LOCK_LOST),
+        };
+        is_free && lock.compare_exchange(holder, who as u64 + 1, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Gives the lock back and notes what was attached. Who lost the lock meanwhile notes that nothing is certain, so
+    /// that the next look attaches again.
+    pub(crate) fn unlock_steering(&self, who: usize, attached: Option<&Seats>) {
+        let pool = self.row(0);
+        let lock = pool.word(Word::SteeringLock);
+        let kept = lock.load(Relaxed) == who as u64 + 1;
+        let nothing = Seats::default();
+        let steered = attached.filter(|_| kept).unwrap_or(&nothing);
+        for (word, seats) in self.beyond_rows(SEATS_WORDS, STEERED_WORDS).iter().zip(steered.words()) {
+            word.store(*seats, Relaxed);
+        }
+        self.release_steering(who);
+    }
+
+    /// Forgets what the kernel has been told: the next look attaches again. Runs in the parent.
+    pub(crate) fn doubt_steering(&self) {
+        self.beyond_rows(SEATS_WORDS, STEERED_WORDS).iter().for_each(|word| word.store(0, Relaxed));
+    }
+
+    /// Gives the lock back if the process of row `who` has it, which may have died with it.
+    fn release_steering(&self, who: usize) {
+        // Somebody else's is left alone.
+        let _ = self.row(0).word(Word::SteeringLock).compare_exchange(who as u64 + 1, 0, Relaxed, Relaxed);
     }
 
     /// Whether the parent looks for stalled workers. One load, for the worker's every turn.
@@ -86,6 +181,9 @@ impl Scoreboard {
         self.row(0).word(Word::Watching).swap(u64::from(on), Relaxed) != 0
     }
 }
+
+/// Attaching takes microseconds.
+const LOCK_LOST: Duration = Duration::from_millis(50);
 
 /// One process's row.
 #[derive(Clone, Copy, Debug)]
@@ -110,6 +208,23 @@ impl Row<'_> {
             0 => None,
             millis => Some(Time::from_millis(millis)),
         }
+    }
+
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.word(Word::Full).store(u64::from(is_full), Relaxed);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.load(Word::Full) != 0
+    }
+
+    /// The worker takes in another slot's sockets when asked. Runs in the worker.
+    pub(crate) fn adopts(&self) {
+        self.word(Word::Adopts).store(1, Relaxed);
+    }
+
+    pub(crate) fn is_adopter(&self) -> bool {
+        self.load(Word::Adopts) != 0
     }
 
     pub(crate) fn count_request(&self) {
@@ -173,6 +288,41 @@ mod tests {
         assert_eq!(board.row(2).requests(), 1);
         board.fold(2);
         assert_eq!(board.row(0).requests(), 3);
+    }
+
+    #[test]
+    fn the_steering_lock_outlives_nobody() {
+        let board = Scoreboard::new(2).expect("memory");
+        let now = Time::from_millis(1_000);
+        let mut first = Seats::default();
+        first.insert(0);
+        assert!(board.lock_steering(1, now));
+        assert!(!board.lock_steering(2, now));
+        board.unlock_steering(1, Some(&first));
+        assert_eq!(board.steered(), first);
+        assert!(board.lock_steering(2, now));
+        // It dies with the lock, and is reaped.
+        board.fold(2);
+        assert!(board.lock_steering(1, now));
+        // It stalls with the lock: another takes it, and what the first one attaches late counts for nothing.
+        board.row(1).busy(now);
+        let later = Time::from_millis(1_100);
+        assert!(board.lock_steering(0, later));
+        board.unlock_steering(1, Some(&first));
+        assert_eq!(board.steered(), Seats::default());
+        assert!(!board.lock_steering(2, later));
+        board.unlock_steering(0, Some(&first));
+        assert_eq!(board.steered(), first);
+    }
+
+    #[test]
+    fn seats_are_told_as_they_are() {
+        let board = Scoreboard::new(3).expect("memory");
+        assert_eq!(board.seats().count(), 0);
+        board.seat(&[2, 0, 3]);
+        assert_eq!(board.seats().collect::<Vec<_>>(), [2, 0, 3]);
+        board.seat(&[2]);
+        assert_eq!(board.seats().collect::<Vec<_>>(), [2]);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::acceptor::{Acceptor, Refusal};
+use crate::channel::Order;
 use crate::clock;
 use crate::connection::{Connection, Step};
 use crate::context::Context;
@@ -41,8 +42,14 @@ const LIFELINE: Token = Token(usize::MAX);
 /// Other threads have something for the loop.
 const MAILBOX: Token = Token(usize::MAX - 1);
 
+/// The parent has orders.
+const ORDERS: Token = Token(usize::MAX - 2);
+
 /// Listeners count down from here, connections up from zero.
-const LISTENERS: usize = usize::MAX - 2;
+const LISTENERS: usize = usize::MAX - 3;
+
+/// Tokens that are kept for listeners.
+const LISTENERS_MAX: usize = 1 << 20;
 
 /// Serves until the lifeline ends and every connection is done.
 pub(crate) fn run<H>(worker: &Worker, handler: H) -> Result<()>
@@ -50,6 +57,7 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     let mut server = Server::new(worker, handler)?;
+    worker.row().adopts();
     worker.ready().map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
     server.run()
 }
@@ -61,7 +69,7 @@ struct Server<'w, H> {
     cx: Context<'w>,
     poll: Poll,
     lifeline: UnixStream,
-    acceptors: Vec<Acceptor>,
+    acceptors: Slab<Acceptor>,
     connections: Slab<Entry>,
     deadlines: Deadlines,
     /// Connections that have more to do in the next turn.
@@ -72,6 +80,8 @@ struct Server<'w, H> {
     accept_retry: Option<Time>,
     /// The second that the Date field shows.
     second: u64,
+    /// When it was last seen whether the kernel chooses well.
+    steered: Time,
 }
 
 struct Entry {
@@ -93,11 +103,16 @@ where
         let lifeline = worker.shutdown().map_err(listen)?;
         let descriptor = lifeline.as_raw_fd();
         poll.registry().register(&mut SourceFd(&descriptor), LIFELINE, Interest::READABLE).map_err(listen)?;
-        let tcp = worker.listeners().into_iter().map(Acceptor::tcp);
+        let orders = worker.lifeline().orders_source().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&orders), ORDERS, Interest::READABLE).map_err(listen)?;
+        let (own, shared) = worker.take_listeners();
+        let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
         let unix = worker.unix_listeners().into_iter().map(Acceptor::unix);
-        let mut acceptors: Vec<Acceptor> = tcp.chain(unix).collect();
-        for (index, acceptor) in acceptors.iter_mut().enumerate() {
-            acceptor.register(&poll, Token(LISTENERS - index)).map_err(listen)?;
+        let mut acceptors = Slab::new();
+        for mut acceptor in tcp.chain(unix) {
+            let entry = acceptors.vacant_entry();
+            acceptor.register(&poll, Token(LISTENERS - entry.key())).map_err(listen)?;
+            entry.insert(acceptor);
         }
         let common = worker.common().borrow().clone();
         let waker = Waker::new(poll.registry(), MAILBOX)
@@ -118,6 +133,7 @@ where
             accepted: 0,
             accept_retry: None,
             second: 0,
+            steered: Time::NEVER,
         })
     }
 
@@ -140,8 +156,12 @@ where
                 match event.token() {
                     LIFELINE => self.drain(),
                     MAILBOX => self.deliver(),
-                    Token(token) if token > LISTENERS - self.acceptors.len() => {
-                        self.acceptors[LISTENERS - token].has_waiting = true;
+                    ORDERS => self.obey(),
+                    Token(token) if token > LISTENERS - LISTENERS_MAX => {
+                        // It may have been let go of in this turn.
+                        if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
+                            acceptor.has_waiting = true;
+                        }
                     }
                     Token(index) => {
                         if let Some(entry) = self.connections.get_mut(index) {
@@ -156,6 +176,7 @@ where
             }
             self.expire();
             self.accept();
+            self.worker.check_requests();
         }
         self.worker.row().idle();
         Ok(())
@@ -165,6 +186,9 @@ where
     fn begin_turn(&mut self) {
         self.cx.now = clock::coarse();
         self.worker.mark_busy(self.cx.now);
+        if self.cx.now != self.steered {
+            self.steer();
+        }
         let second = clock::unix_seconds();
         if second != self.second {
             self.second = second;
@@ -172,9 +196,47 @@ where
         }
     }
 
+    /// Sees to it that the kernel chooses well: once per tick of the coarse clock, so at next to no cost per request.
+    fn steer(&mut self) {
+        self.steered = self.cx.now;
+        if !self.cx.is_draining {
+            let own: Vec<_> = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.own()).collect();
+            self.worker.steer(self.cx.now, &own);
+        }
+    }
+
+    /// Takes in another slot's sockets, or lets go of them.
+    fn obey(&mut self) {
+        while let Some(order) = self.worker.lifeline().order() {
+            match order {
+                Order::Adopt { slot, sockets } => sockets.into_iter().for_each(|socket| self.adopt(slot, socket)),
+                Order::Release { slot } => {
+                    let adopted: Vec<usize> =
+                        self.acceptors.iter().filter(|(_, it)| it.adopted == Some(slot)).map(|(key, _)| key).collect();
+                    for key in adopted {
+                        self.acceptors[key].has_waiting = true;
+                        self.drain_queue(key);
+                        self.acceptors.remove(key);
+                    }
+                    self.worker.lifeline().released();
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, slot: usize, socket: OwnedFd) {
+        let mut acceptor = Acceptor::adopt(slot, socket);
+        let entry = self.acceptors.vacant_entry();
+        match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
+            Ok(()) => _ = entry.insert(acceptor),
+            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.worker.tag()),
+        }
+    }
+
     /// How long nothing is due.
     fn wait(&self) -> Option<Duration> {
-        let accepts = self.accept_retry.is_none() && self.has_room() && self.acceptors.iter().any(|a| a.has_waiting);
+        let accepts =
+            self.accept_retry.is_none() && self.has_room() && self.acceptors.iter().any(|(_, it)| it.has_waiting);
         if accepts || !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
@@ -288,24 +350,45 @@ where
             return;
         }
         let was_paused = self.accept_retry.take().is_some();
-        for index in 0..self.acceptors.len() {
-            for _ in 0..ACCEPTS {
-                if !self.acceptors[index].has_waiting || !self.has_room() {
-                    break;
-                }
-                match self.acceptors[index].accept() {
-                    Ok((stream, peer)) => {
-                        self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
-                    }
-                    Err(Refusal::Nothing) => self.acceptors[index].has_waiting = false,
-                    Err(Refusal::Gone) => {}
-                    Err(Refusal::Exhausted(error)) => return self.pause(was_paused, &error),
-                }
+        for key in 0..self.acceptors.capacity() {
+            if let Err(error) = self.take_in(key, ACCEPTS) {
+                return self.pause(was_paused, &error);
             }
         }
         let has_room = self.has_room();
-        for acceptor in &mut self.acceptors {
+        for (_, acceptor) in &mut self.acceptors {
             acceptor.offer(&self.poll, has_room);
+        }
+        self.show_room(has_room);
+    }
+
+    /// Takes in up to `most` connections of one listener.
+    fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
+        for _ in 0..most {
+            let has_room = self.has_room();
+            let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting && has_room) else { break };
+            match acceptor.accept() {
+                Ok((stream, peer)) => self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now)),
+                Err(Refusal::Nothing) => acceptor.has_waiting = false,
+                Err(Refusal::Gone) => {}
+                Err(Refusal::Exhausted(error)) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in all that waits in one queue, as far as limits and descriptors allow.
+    fn drain_queue(&mut self, key: usize) {
+        if let Err(error) = self.take_in(key, usize::MAX) {
+            warn!("{} leaves connections behind in a queue: {error}", self.worker.tag());
+        }
+    }
+
+    /// Says when this worker has as many connections as it may have, so that the kernel chooses others.
+    fn show_room(&mut self, has_room: bool) {
+        if self.cx.config.max_connections > 0 && self.worker.row().is_full() == has_room {
+            self.worker.row().set_full(!has_room);
+            self.steer();
         }
     }
 
@@ -346,14 +429,12 @@ where
         }
         debug!("{} drains {} connections", self.worker.tag(), self.connections.len());
         self.cx.is_draining = true;
-        for acceptor in &mut self.acceptors {
-            acceptor.has_waiting = true;
-        }
-        while self.acceptors.iter().any(|acceptor| acceptor.has_waiting)
-            && self.accept_retry.is_none()
-            && self.has_room()
-        {
-            self.accept();
+        self.obey();
+        for key in 0..self.acceptors.capacity() {
+            if let Some(acceptor) = self.acceptors.get_mut(key) {
+                acceptor.has_waiting = true;
+                self.drain_queue(key);
+            }
         }
         self.acceptors.clear();
         self.accept_retry = None;

@@ -34,7 +34,9 @@ pub(crate) enum Request {
     Less,
     /// SIGCHLD: some workers, one or many, have exited.
     Reap,
-    /// SIGUSR1: reopen logs. SIGUSR2: upgrade. Caught, because their default is to kill the pool.
+    /// SIGUSR2: have a new binary take over.
+    Upgrade,
+    /// SIGUSR1: reopen logs. Caught, because its default is to kill the pool.
     Reserved(&'static str),
 }
 
@@ -45,6 +47,7 @@ pub(crate) struct ParentSignals {
 }
 
 impl ParentSignals {
+    /// signal-hook leaves SA_NOCLDSTOP off: a worker that a signal stops or continues also raises SIGCHLD.
     pub(crate) fn install() -> io::Result<ParentSignals> {
         let (read, write) = UnixStream::pair()?;
         let signals = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
@@ -75,7 +78,7 @@ fn request(signal: i32) -> Option<Request> {
         SIGTTOU => Some(Request::Less),
         SIGCHLD => Some(Request::Reap),
         SIGUSR1 => Some(Request::Reserved("SIGUSR1")),
-        SIGUSR2 => Some(Request::Reserved("SIGUSR2")),
+        SIGUSR2 => Some(Request::Upgrade),
         _ => None,
     }
 }

@@ -1,5 +1,8 @@
 //! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
 //!
+//! Time in which a worker could not run because the machine gave its processors to others is not counted: a starved
+//! worker is not hung, and killing it would make matters worse.
+//!
 //! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
 //! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
 #![forbid(unsafe_code)]
@@ -30,13 +33,54 @@ pub(crate) struct Sight {
     pub(crate) pid: Pid,
     pub(crate) busy_since: Option<Time>,
     pub(crate) requests: u64,
+    pub(crate) schedule: Schedule,
+}
+
+/// How the system has scheduled a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// It runs or could run; else it waits for something.
+    pub(crate) is_runnable: bool,
+    /// Time on a processor.
+    pub(crate) ran: Duration,
+    /// Time it waited for a processor, up to the last one it got.
+    pub(crate) waited: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Seen {
+    at: Time,
     busy_since: Time,
     requests: u64,
+    /// Since when it has done nothing for all we know.
     progress: Time,
+    /// How much of that time it could not run.
+    starved: Duration,
+    schedule: Schedule,
+}
+
+impl Seen {
+    fn first(sight: &Sight, busy_since: Time, now: Time) -> Seen {
+        let (requests, schedule) = (sight.requests, sight.schedule);
+        Seen { at: now, busy_since, requests, progress: busy_since, starved: Duration::ZERO, schedule }
+    }
+
+    /// What is known after another look.
+    fn next(self, sight: &Sight, busy_since: Time, now: Time) -> Seen {
+        let first = Seen::first(sight, busy_since, now);
+        if self.busy_since != busy_since {
+            return first;
+        }
+        if self.requests != sight.requests {
+            return Seen { progress: now, ..first };
+        }
+        // The system adds up a wait when it ends; one that goes on shows in that it is runnable and has not run.
+        let starved = match sight.schedule.is_runnable && sight.schedule.ran == self.schedule.ran {
+            true => now.since(self.at),
+            false => sight.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
+        };
+        Seen { progress: self.progress, starved: self.starved + starved, ..first }
+    }
 }
 
 impl Watch {
@@ -69,21 +113,25 @@ impl Watch {
         let mut stalled = Vec::new();
         for sight in sights {
             let Some(busy_since) = sight.busy_since else { continue };
-            let progress = match self.seen.get(&sight.pid) {
-                Some(last) if last.busy_since == busy_since && last.requests == sight.requests => last.progress,
-                Some(last) if last.busy_since == busy_since => now,
-                _ => busy_since,
+            let seen_now = match self.seen.get(&sight.pid) {
+                Some(last) => last.next(&sight, busy_since, now),
+                None => Seen::first(&sight, busy_since, now),
             };
-            if now.since(progress) >= self.stall_timeout {
+            if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
                 stalled.push(sight.pid);
             }
-            seen.insert(sight.pid, Seen { busy_since, requests: sight.requests, progress });
+            seen.insert(sight.pid, seen_now);
         }
         let is_idle = seen.is_empty();
         self.next = if is_idle && self.was_idle { None } else { Some(now + self.stall_timeout / LOOKS) };
         self.was_idle = is_idle;
         self.seen = seen;
         stalled
+    }
+
+    /// Whether a worker was idle at the last look, or did something between the last two.
+    pub(crate) fn is_well(&self, pid: Pid) -> bool {
+        self.seen.get(&pid).is_none_or(|seen| seen.at.since(seen.progress) < self.stall_timeout / 2)
     }
 
     /// Whether the last look found all idle, so that workers must tell when they become busy.
@@ -103,11 +151,11 @@ mod tests {
     }
 
     fn busy(pid: i32, since: u64, requests: u64) -> Sight {
-        Sight { pid: Pid(pid), busy_since: Some(at(since)), requests }
+        Sight { pid: Pid(pid), busy_since: Some(at(since)), requests, schedule: Schedule::default() }
     }
 
     fn idle(pid: i32) -> Sight {
-        Sight { pid: Pid(pid), busy_since: None, requests: 0 }
+        Sight { pid: Pid(pid), busy_since: None, requests: 0, schedule: Schedule::default() }
     }
 
     #[test]
@@ -135,6 +183,37 @@ mod tests {
         watch.wake(at(1_000));
         assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(4_000)), []);
         assert_eq!(watch.look([busy(7, 3_900, 3)].into_iter(), at(6_000)), []);
+    }
+
+    #[test]
+    fn time_without_a_processor_is_not_counted() {
+        let starved = |ran: u64, waited: u64| Sight {
+            schedule: Schedule {
+                is_runnable: true,
+                ran: Duration::from_millis(ran),
+                waited: Duration::from_millis(waited),
+            },
+            ..busy(7, 1_000, 3)
+        };
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        assert_eq!(watch.look([starved(500, 0)].into_iter(), at(2_000)), []);
+        // It does not run at all for seven seconds.
+        assert_eq!(watch.look([starved(500, 0)].into_iter(), at(9_000)), []);
+        // It gets a tenth of a processor: the wait that was seen before is not counted twice.
+        assert_eq!(watch.look([starved(600, 7_900)].into_iter(), at(10_000)), []);
+        assert_eq!(watch.look([starved(700, 8_800)].into_iter(), at(11_000)), []);
+        // It has one to itself and still makes no progress: two seconds so far, two more to go.
+        assert_eq!(watch.look([starved(1_600, 8_800)].into_iter(), at(12_000)), []);
+        assert_eq!(watch.look([starved(3_600, 8_800)].into_iter(), at(14_500)), [Pid(7)]);
+    }
+
+    #[test]
+    fn a_worker_that_sleeps_is_not_starved() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
+        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
     }
 
     #[test]

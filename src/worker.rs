@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
+use log::warn;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
 use nix::unistd::getppid;
@@ -23,11 +25,11 @@ use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 use crate::http::{Common, InvalidHeader, Request};
 use crate::incoming::Incoming;
-use crate::listener::{Reserved, SlotSockets};
+use crate::listener::{Reserved, Shared, SlotSockets};
 use crate::response::Response;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
-use crate::{server, sys};
+use crate::{server, steer, sys};
 
 /// Exit code of a worker whose code returned an error.
 const FAILED: i32 = 1;
@@ -40,23 +42,21 @@ pub(crate) struct Seed {
     pub(crate) slot: usize,
     pub(crate) generation: u64,
     pub(crate) lifeline: WorkerEnd,
-    pub(crate) sockets: Sockets,
-    pub(crate) unix_listeners: Vec<UnixListener>,
+    /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
+    /// worker makes its own, and sends the parent copies.
+    pub(crate) sockets: SlotSockets,
+    pub(crate) reserved: Rc<Vec<Reserved>>,
+    pub(crate) backlog: u32,
+    pub(crate) shared: Vec<Shared>,
     pub(crate) board: Rc<Scoreboard>,
     pub(crate) row: usize,
     pub(crate) server: Rc<ServerConfig>,
+    /// Requests it may serve; 0 for any number.
+    pub(crate) max_requests: u64,
     pub(crate) drain_timeout: Duration,
+    pub(crate) abort_stalled: bool,
     pub(crate) credentials: Option<Rc<Credentials>>,
     pub(crate) parent: u32,
-}
-
-/// Where a worker's listening sockets come from.
-#[derive(Debug)]
-pub(crate) enum Sockets {
-    /// The slot's first start: it makes its own and sends the parent copies.
-    Listen { reserved: Rc<Vec<Reserved>>, backlog: u32 },
-    /// The slot has had them since; what waits in their queues waits for this worker.
-    Inherit(SlotSockets),
 }
 
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
@@ -84,10 +84,12 @@ pub struct Worker {
     generation: u64,
     lifeline: WorkerEnd,
     listeners: RefCell<Vec<TcpListener>>,
+    shared_listeners: RefCell<Vec<TcpListener>>,
     unix_listeners: RefCell<Vec<UnixListener>>,
     board: Rc<Scoreboard>,
     row: usize,
     server: Rc<ServerConfig>,
+    max_requests: Cell<u64>,
     drain_timeout: Duration,
     common: RefCell<Common>,
     streams: RefCell<Option<Streams>>,
@@ -98,7 +100,12 @@ pub struct Worker {
 impl Worker {
     fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
         let quit = Arc::new(AtomicBool::new(false));
-        let sockets = match prepare(seed.sockets, &seed.lifeline, seed.drain_timeout, &quit) {
+        let tag = tag(seed.slot, seed.generation, std::process::id());
+        let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
+            .and_then(|()| if seed.abort_stalled { sys::signal::tell_where_aborted(tag) } else { Ok(()) })
+            .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source));
+        let listening = installed.and_then(|()| listen(seed.sockets, &seed.reserved, seed.backlog, &seed.lifeline));
+        let sockets = match listening {
             Ok(sockets) => sockets,
             Err(error) => return Err((seed.lifeline, error)),
         };
@@ -107,15 +114,24 @@ impl Worker {
             return Err((seed.lifeline, error));
         }
         drop(masked);
+        let (mut shared_listeners, mut unix_listeners) = (Vec::new(), Vec::new());
+        for shared in seed.shared {
+            match shared {
+                Shared::Tcp(listener) => shared_listeners.push(listener),
+                Shared::Unix(listener) => unix_listeners.push(listener),
+            }
+        }
         Ok(Worker {
             id: seed.slot,
             generation: seed.generation,
             lifeline: seed.lifeline,
             listeners: RefCell::new(sockets.into_listeners()),
-            unix_listeners: RefCell::new(seed.unix_listeners),
+            shared_listeners: RefCell::new(shared_listeners),
+            unix_listeners: RefCell::new(unix_listeners),
             board: seed.board,
             row: seed.row,
             server: seed.server,
+            max_requests: Cell::new(seed.max_requests),
             drain_timeout: seed.drain_timeout,
             common: RefCell::new(Common::new()),
             streams: RefCell::new(None),
@@ -158,13 +174,16 @@ impl Worker {
     ///
     /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so
     /// that a stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor
-    /// holds the same socket.
+    /// holds the same socket. Sockets that a service manager has given (sd_listen_fds(3)) come after the worker's own
+    /// and are shared by all workers.
     ///
     /// # Errors
     ///
     /// When there is none left: the pool listens on Unix sockets only, or all have been given away.
     pub fn listener(&self) -> io::Result<TcpListener> {
-        let mut listeners = self.listeners.borrow_mut();
+        let own = &mut *self.listeners.borrow_mut();
+        let shared = &mut *self.shared_listeners.borrow_mut();
+        let listeners = if own.is_empty() { shared } else { own };
         match listeners.is_empty() {
             false => Ok(listeners.remove(0)),
             true => Err(io::Error::other("the worker has no TCP listener to give (see Worker::unix_listeners)")),
@@ -173,7 +192,9 @@ impl Worker {
 
     /// As [`listener`](Worker::listener), for every TCP address, in the order in which they were given.
     pub fn listeners(&self) -> Vec<TcpListener> {
-        self.listeners.take()
+        let mut listeners = self.listeners.take();
+        listeners.append(&mut self.shared_listeners.borrow_mut());
+        listeners
     }
 
     /// The Unix sockets, non-blocking and shared by all workers of the pool, in the order in which they were given.
@@ -252,6 +273,28 @@ impl Worker {
         server::run(self, handler)
     }
 
+    /// The TCP listeners that are this worker's own, and those that all workers share.
+    pub(crate) fn take_listeners(&self) -> (Vec<TcpListener>, Vec<TcpListener>) {
+        (self.listeners.take(), self.shared_listeners.take())
+    }
+
+    /// Says that this worker has served as many requests as it may, when that is so.
+    pub(crate) fn check_requests(&self) {
+        let max = self.max_requests.get();
+        if max > 0 && self.row().requests() >= max {
+            self.max_requests.set(0);
+            self.lifeline.due();
+        }
+    }
+
+    /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
+    pub(crate) fn steer(&self, now: crate::time::Time, listeners: &[BorrowedFd<'_>]) {
+        if let Err(error) = steer::steer(&self.board, self.row, now, listeners) {
+            self.board.set_steers(false);
+            warn!("{}: the kernel picks workers by hash: it takes no BPF program: {error}", self.tag());
+        }
+    }
+
     pub(crate) fn lifeline(&self) -> &WorkerEnd {
         &self.lifeline
     }
@@ -308,27 +351,15 @@ impl fmt::Debug for Streams {
     }
 }
 
-/// The steps that come before anything else may take time, in an order that matters: handlers first; then sockets,
-/// before privileges are dropped and before user code runs, so that the slot's queue takes connections while that
-/// code starts.
-fn prepare(
-    sockets: Sockets,
-    lifeline: &WorkerEnd,
-    drain_timeout: Duration,
-    quit: &Arc<AtomicBool>,
-) -> Result<SlotSockets> {
-    signals::install_worker(lifeline.stream(), drain_timeout, quit)
-        .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source))?;
-    match sockets {
-        Sockets::Inherit(sockets) => Ok(sockets),
-        Sockets::Listen { reserved, backlog } => {
-            let sockets = SlotSockets::listen(&reserved, backlog)?;
-            lifeline
-                .listening(&sockets.fds())
-                .map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
-            Ok(sockets)
-        }
-    }
+/// Gets the slot's sockets: before privileges are dropped and before user code runs, so that the slot's queue takes
+/// connections while that code starts.
+fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
+    let is_new = !sockets.is_complete(reserved);
+    let sockets = if is_new { sockets.complete(reserved, backlog)? } else { sockets };
+    let copies = if is_new { sockets.fds() } else { Vec::new() };
+    let told = lifeline.listening(&copies);
+    told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
+    Ok(sockets)
 }
 
 /// Makes the kernel ask this worker to finish when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).

@@ -209,7 +209,14 @@ fn a_worker_scaled_away_takes_no_new_connections() {
     }
     server.signal(Signal::SIGTTOU);
     server.wait_for("scaled from 2 to 1 workers");
-    // Its socket must leave the group before its last connection ends; until then the kernel may still choose it.
+    assert_eq!(server.workers().len(), 2, "the worker still has its connection");
+    let survivor = server.get("/").worker();
+    for _ in 0..100 {
+        assert_eq!(server.get("/").worker(), survivor);
+    }
+    drop(kept);
+    until("it is gone", || (server.workers() == [survivor]).then_some(()));
+    // Late handshakes have had their time; then its socket leaves the group.
     let port = server.port();
     let listeners = || {
         let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
@@ -218,8 +225,7 @@ fn a_worker_scaled_away_takes_no_new_connections() {
         rows.filter(|row| row[1].ends_with(&local) && row[3] == "0A").count()
     };
     until("one socket is left in the group", || (listeners() == 1).then_some(()));
-    assert_eq!(server.workers().len(), 2, "the worker still has its connection");
-    for _ in 0..50 {
-        assert_eq!(server.get("/").status, 200);
+    for _ in 0..100 {
+        assert_eq!(server.get("/").worker(), survivor);
     }
 }

@@ -36,6 +36,18 @@ pub(crate) struct Config {
     pub(crate) boot_timeout: Duration,
     /// How long a worker may be busy without progress before it is replaced.
     pub(crate) stall_timeout: Duration,
+    /// A stalled worker says where it hangs before it is killed.
+    pub(crate) abort_stalled: bool,
+    /// Slots that a rolling restart replaces at a time.
+    pub(crate) surge: usize,
+    /// From SIGTERM to the beginning of the drain.
+    pub(crate) lame_duck: Duration,
+    /// Failures of one slot in a row that end the pool; zero for never, as for the limits that follow.
+    pub(crate) give_up: u32,
+    /// Requests, time and memory after which a worker is replaced.
+    pub(crate) max_requests: u64,
+    pub(crate) max_age: Duration,
+    pub(crate) max_rss: usize,
     /// User and group the workers run as.
     pub(crate) user: Option<String>,
     pub(crate) group: Option<String>,
@@ -72,6 +84,13 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(25),
             boot_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
+            abort_stalled: false,
+            surge: 1,
+            lame_duck: Duration::ZERO,
+            give_up: 0,
+            max_requests: 0,
+            max_age: Duration::ZERO,
+            max_rss: 0,
             user: None,
             group: None,
             pid_file: None,

@@ -130,6 +130,7 @@ const STALL_MIN: Duration = Duration::from_millis(100);
 
 const LISTENING: &str = "Listening";
 const WORKERS: &str = "Workers";
+const REPLACING: &str = "Replacing workers";
 const LIMITS: &str = "HTTP limits";
 const TIMEOUTS: &str = "HTTP time-outs";
 const PROCESS: &str = "Process";
@@ -237,6 +238,25 @@ const SETTINGS: &[Setting] = &[
         check: |config| timeout(config.stall_timeout, STALL_MIN),
     },
     Setting {
+        name: "on-stall",
+        heading: WORKERS,
+        value_name: "kill|abort",
+        default: Some("kill"),
+        help:
+            "What ends a worker that hangs; abort sends it SIGABRT first, so that it logs a backtrace and may dump core",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.abort_stalled = match text {
+                "kill" => false,
+                "abort" => true,
+                _ => return Err("must be kill or abort".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "on-panic",
         heading: WORKERS,
         value_name: "answer|exit",
@@ -252,6 +272,74 @@ const SETTINGS: &[Setting] = &[
             };
             Ok(())
         },
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "surge",
+        heading: REPLACING,
+        value_name: "N",
+        default: Some("1"),
+        help: "Workers that a rolling restart replaces at a time; the new ones start while the old ones serve",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.surge, number(text)),
+        check: |config| within(config.surge, 1..=Config::WORKERS_MAX),
+    },
+    Setting {
+        name: "lame-duck",
+        heading: REPLACING,
+        value_name: "DURATION",
+        default: Some("0"),
+        help:
+            "How long to go on serving after TERM, as not ready any more, so that balancers look elsewhere before the \
+               drain; 0 is not at all",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.lame_duck, duration(text)),
+        check: |config| timeout(config.lame_duck, MILLISECOND),
+    },
+    Setting {
+        name: "give-up",
+        heading: REPLACING,
+        value_name: "N",
+        default: Some("0"),
+        help: "Failures of one worker in a row after which the whole pool ends, with exit code 3; 0 is never",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.give_up, number(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "max-requests",
+        heading: REPLACING,
+        value_name: "N",
+        default: Some("0"),
+        help: "Requests after which a worker is replaced, or up to a tenth fewer; 0 is no limit",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.max_requests, number(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "max-age",
+        heading: REPLACING,
+        value_name: "DURATION",
+        default: Some("0"),
+        help: "Time after which a worker is replaced, or up to a tenth less; 0 is no limit",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.max_age, duration(text)),
+        check: |config| timeout(config.max_age, MILLISECOND),
+    },
+    Setting {
+        name: "max-rss",
+        heading: REPLACING,
+        value_name: "BYTES",
+        default: Some("0"),
+        help: "Memory that a worker may hold before it is replaced, looked at once a second; 0 is no limit",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.max_rss, bytes(text)),
         check: |_| Ok(()),
     },
     Setting {
@@ -450,6 +538,7 @@ mod tests {
                 "BYTES" => "777",
                 "NAME" | "PATH" => "another",
                 "answer|exit" => "exit",
+                "kill|abort" => "abort",
                 _ => "7",
             }
         }
@@ -490,7 +579,7 @@ mod tests {
                 headings.push(setting.heading);
             }
         }
-        assert_eq!(headings, [LISTENING, WORKERS, LIMITS, TIMEOUTS, PROCESS]);
+        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, PROCESS]);
     }
 
     #[test]
@@ -525,6 +614,10 @@ mod tests {
             ("boot-timeout", "25h", "1ms to 24h, or 0 for never"),
             ("stall-timeout", "99ms", "100ms to 24h, or 0 for never"),
             ("on-panic", "ignore", "must be answer or exit"),
+            ("on-stall", "ignore", "must be kill or abort"),
+            ("surge", "0", "1 to 1024"),
+            ("lame-duck", "25h", "1ms to 24h"),
+            ("max-age", "25h", "1ms to 24h"),
             ("max-target", "0", "1 to 1048576"),
             ("max-head", "255", "256 to 1048576"),
             ("max-fields", "0", "1 to 128"),

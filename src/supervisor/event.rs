@@ -24,10 +24,24 @@ pub(crate) enum Event {
     Ready { pid: Pid },
     /// It has been busy past its deadline.
     Stalled { pid: Pid },
+    /// A signal has stopped it (SIGSTOP and its like), so that it serves nobody.
+    Suspended { pid: Pid },
+    /// It runs again.
+    Resumed { pid: Pid },
+    /// It has had its share of work or memory, and is to be replaced when there is time.
+    Recycle { pid: Pid, why: Recycle },
     /// It was reaped.
     Exited { pid: Pid, exit: Exit },
-    /// Replace every worker that runs now, one after the other.
+    /// Replace every worker that runs now, a few at a time.
     Restart,
+    /// Have a new binary take over.
+    Upgrade,
+    /// [`Effect::Upgrade`] was performed.
+    SuccessorSpawned { pid: Pid },
+    /// All workers of the new binary are ready.
+    SuccessorReady,
+    /// The new binary could not be started, or was reaped; `exit` is None in the first case.
+    SuccessorGone { exit: Option<Exit> },
     /// Have this many workers, and at least one.
     Scale { workers: usize },
     /// End the pool. A firmer stop may follow a softer one.
@@ -55,6 +69,14 @@ pub(crate) enum Stop {
     Force,
 }
 
+/// Why a healthy worker is replaced by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Recycle {
+    Requests,
+    Age,
+    Memory,
+}
+
 /// What the parent has to do. An effect on a process is never given out after the process was reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
@@ -71,6 +93,10 @@ pub(crate) enum Effect {
     Quit {
         pid: Pid,
     },
+    /// Have it say where it hangs, and die.
+    Abort {
+        pid: Pid,
+    },
     Kill {
         pid: Pid,
         why: KillReason,
@@ -79,6 +105,15 @@ pub(crate) enum Effect {
     /// number is a new one.
     Retire {
         slot: SlotId,
+    },
+    /// The pool is about to drain: from now on the workers hold the last copies of all sockets.
+    LetGo,
+    /// Start the new binary; answered by [`Event::SuccessorSpawned`] or [`Event::SuccessorGone`].
+    Upgrade,
+    /// Have the new binary end.
+    EndSuccessor {
+        pid: Pid,
+        how: Stop,
     },
     /// A fact worth a log line.
     Notice(Notice),
@@ -114,8 +149,8 @@ pub(crate) enum Notice {
         failures: u32,
     },
     RestartBegun,
-    /// A restart was asked for while one runs. It follows that one, together with all others asked for until then.
-    RestartQueued,
+    /// A restart was asked for while one runs, which now also replaces the workers that it has started before.
+    RestartExtended,
     RestartDone,
     /// The slot's new worker failed before it was ready. Workers that were not replaced yet stay.
     RestartAborted {
@@ -126,6 +161,43 @@ pub(crate) enum Notice {
         from: usize,
         to: usize,
     },
+    /// A worker is replaced because of its own limits.
+    Recycling {
+        slot: SlotId,
+        why: Recycle,
+    },
+    /// Its replacement failed; the worker stays, and is tried again after the delay.
+    RecyclingFailed {
+        slot: SlotId,
+        reason: Failure,
+        delay: Duration,
+    },
+    /// A signal has stopped the slot's worker, which is replaced.
+    Replacing {
+        slot: SlotId,
+    },
+    /// Stopping begins after this long.
+    LameDuck {
+        delay: Duration,
+    },
+    UpgradeBegun,
+    UpgradeDone {
+        pid: Pid,
+    },
+    /// This pool stays; why the new one did not take over.
+    UpgradeFailed {
+        reason: UpgradeFailure,
+    },
+    /// Not done, since an upgrade is under way.
+    UpgradeInTheWay,
+}
+
+/// Why a new binary did not take over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UpgradeFailure {
+    Spawn,
+    Exit(Exit),
+    Late,
 }
 
 /// What went wrong with a worker that was not told to leave.
@@ -143,14 +215,22 @@ pub(crate) enum Outcome {
     Stopped,
     /// No worker was ever ready and every slot has failed; `last` is the latest failure.
     BootFailed { last: Failure },
+    /// The slot failed as often in a row as the policy allows.
+    GaveUp { slot: SlotId, failures: u32, last: Failure },
+    /// A new binary has taken over.
+    Replaced,
 }
 
 impl Effect {
     /// The process it is to be performed on.
     pub(super) fn pid(&self) -> Option<Pid> {
         match *self {
-            Effect::Drain { pid } | Effect::Quit { pid } | Effect::Kill { pid, .. } => Some(pid),
+            Effect::Drain { pid } | Effect::Quit { pid } | Effect::Abort { pid } | Effect::Kill { pid, .. } => {
+                Some(pid)
+            }
+            Effect::EndSuccessor { pid, .. } => Some(pid),
             Effect::Spawn { .. } | Effect::Retire { .. } | Effect::Notice(_) | Effect::Finish(_) => None,
+            Effect::LetGo | Effect::Upgrade => None,
         }
     }
 }

@@ -9,21 +9,23 @@
 //!
 //! ```text
 //!              Spawned            Ready
-//!   Spawning ───────────► Starting ────► Ready ─┐ drained by a rolling restart, scaling down, Stop
+//!   Spawning ───────────► Starting ────► Ready ─┐ its replacement is ready, scaling down, Stop
 //!      │                     │  │          │    │
 //!      │ SpawnFailed         │  └──────────┼────┴──► Draining ───────► Quitting
 //!      │                     │             │            │ drain         │ quick
 //!      ▼        boot time-out│     Stalled │            │ time-out      │ time-out
 //!   (gone)                   └────────┬────┘            │               │
 //!                                     ▼                 ▼               │
-//!                                  Killing ◄────────────┴───────────────┘     Stop::Force kills from any stage
+//!                     (Aborting ─►) Killing ◄───────────┴───────────────┘     Stop::Force kills from any stage
 //!
-//!   event \ stage   Spawning   Starting   Ready        Draining   Quitting   Killing
+//!   event \ stage   Spawning   Starting   Ready        Draining   Quitting ‡ Killing
 //!   Spawned         Starting   ·          ·            ·          ·          ·
 //!   SpawnFailed     failure    ·          ·            ·          ·          ·
 //!   Listening       ×          custody    custody      custody    custody    custody
 //!   Ready           ×          Ready      ·            ·          ·          ·
-//!   Stalled         ×          ·          failure, K   ·          ·          ·
+//!   Stalled         ×          ·          failure, A/K ·          ·          ·
+//!   Suspended       ×          ·          replaced     ·          ·          ·
+//!   Recycle         ×          ·          due          ·          ·          ·
 //!   Exited          ×          failure    failure *    gone       gone       gone
 //!   Tick, too late  ·          failure, K ·            K          K          ·
 //!   Stop(Drain)     withdrawn† Draining   Draining     ·          ·          ·
@@ -31,7 +33,7 @@
 //!   Stop(Force)     withdrawn† K          K            K          K          ·
 //! ```
 //!
-//! K: Killing. *: an exit with code 0 after a stable time is no failure: the worker recycled itself. †: if its effect
+//! A: Aborting, K: Killing. ‡: and Aborting. *: an exit with code 0 after a stable time is no failure: the worker recycled itself. †: if its effect
 //! was not given out yet; else the process is told as soon as its pid is known.
 //!
 //! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
@@ -41,7 +43,9 @@
 
 mod event;
 mod policy;
+mod reconcile;
 mod slot;
+mod successor;
 
 #[cfg(test)]
 mod simulation;
@@ -52,10 +56,13 @@ use std::collections::{BTreeMap, VecDeque};
 
 use self::policy::SplitMix64;
 use self::slot::Slot;
+use self::successor::Successor;
 use crate::time::Time;
 
-pub(crate) use self::event::{Effect, Event, Exit, Failure, KillReason, Notice, Outcome, Pid, SlotId, Stop};
-pub(crate) use self::policy::Policy;
+pub(crate) use self::event::{
+    Effect, Event, Exit, Failure, KillReason, Notice, Outcome, Pid, Recycle, SlotId, Stop, UpgradeFailure,
+};
+pub(crate) use self::policy::{jittered, Policy};
 pub(crate) use self::slot::{Process, Stage};
 
 /// What runs, what should run, and the effects that have not been given out yet.
@@ -66,7 +73,12 @@ pub(crate) struct Supervisor {
     wanted: usize,
     /// Those, and the ones scaled away whose processes still live.
     slots: BTreeMap<SlotId, Slot>,
-    restart: Option<Restart>,
+    /// A rolling restart is under way: every stale process is to be replaced.
+    is_restarting: bool,
+    /// A new binary is taking over.
+    successor: Option<Successor>,
+    /// When to begin to drain.
+    lame_duck: Option<Time>,
     stopping: Option<Stopping>,
     /// Some worker has been ready: the program works, and the pool does not give up any more.
     ever_ready: bool,
@@ -74,16 +86,6 @@ pub(crate) struct Supervisor {
     all_ready: bool,
     random: SplitMix64,
     effects: VecDeque<Effect>,
-}
-
-/// A rolling restart: every process that ran when it began is replaced, slot by slot.
-#[derive(Debug)]
-struct Restart {
-    /// The slot whose turn it is; those below are done.
-    slot: SlotId,
-    /// Another was asked for since this one began. It cannot be merged into this one, whose first workers may have read
-    /// what was changed in between.
-    again: bool,
 }
 
 #[derive(Debug)]
@@ -100,7 +102,9 @@ impl Supervisor {
             policy,
             wanted: workers.max(1),
             slots: BTreeMap::new(),
-            restart: None,
+            is_restarting: false,
+            successor: None,
+            lame_duck: None,
             stopping: None,
             ever_ready: false,
             all_ready: false,
@@ -119,10 +123,17 @@ impl Supervisor {
             Event::Listening { pid } => self.listening(pid),
             Event::Ready { pid } => self.ready(pid, now),
             Event::Stalled { pid } => self.stalled(pid, now),
+            Event::Suspended { pid } => self.suspend(pid, true),
+            Event::Resumed { pid } => self.suspend(pid, false),
+            Event::Recycle { pid, why } => self.recycle(pid, why),
             Event::Exited { pid, exit } => self.exited(pid, exit, now),
             Event::Restart => self.restart(),
             Event::Scale { workers } => self.scale(workers.max(1)),
-            Event::Stop(how) => self.stop(how, Outcome::Stopped),
+            Event::Upgrade => self.upgrade(now),
+            Event::SuccessorSpawned { pid } => self.successor_spawned(pid, now),
+            Event::SuccessorReady => self.successor_ready(),
+            Event::SuccessorGone { exit } => self.successor_gone(exit),
+            Event::Stop(how) => self.asked_to_stop(how, now),
             Event::Tick => self.expire(now),
         }
         self.reconcile(now);
@@ -137,8 +148,10 @@ impl Supervisor {
     /// When the next [`Event::Tick`] is due; None if only another event can change anything.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let time_outs = self.processes().filter_map(|(_, process)| process.deadline(&self.policy)).map(|(at, _)| at);
-        let starts = self.startable().map(|(_, slot)| slot.start_at);
-        time_outs.chain(starts).min()
+        let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| slot.start_at);
+        let ages = self.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
+        let successor = self.successor.as_ref().and_then(|successor| successor.deadline(&self.policy));
+        time_outs.chain(starts).chain(ages).chain(successor).chain(self.lame_duck).min()
     }
 
     /// How many workers there should be.
@@ -165,6 +178,16 @@ impl Supervisor {
 
     pub(crate) fn is_stopping(&self) -> bool {
         self.stopping.is_some()
+    }
+
+    /// Whether the pool stops or, as a lame duck, is about to.
+    pub(crate) fn was_asked_to_stop(&self) -> bool {
+        self.is_stopping() || self.lame_duck.is_some()
+    }
+
+    /// Whether a worker has ever been ready.
+    pub(crate) fn was_ready(&self) -> bool {
+        self.ever_ready
     }
 }
 
@@ -208,13 +231,37 @@ impl Supervisor {
             if process.stage == Stage::Starting {
                 process.enter(Stage::Ready, now);
                 self.ever_ready = true;
+                let expires = self.policy.expires(now, self.random.next());
+                if let Some(process) = self.process_mut(pid) {
+                    process.expires = expires.map(|at| (at, Recycle::Age));
+                }
             }
         }
     }
 
     fn stalled(&mut self, pid: Pid, now: Time) {
-        if self.process(pid).is_some_and(|(_, process)| process.stage == Stage::Ready) {
-            self.kill(pid, KillReason::Stalled, now);
+        let Some((id, &process)) = self.process(pid).filter(|(_, process)| process.stage == Stage::Ready) else {
+            return;
+        };
+        if !self.policy.abort_stalled {
+            return self.kill(pid, KillReason::Stalled, now);
+        }
+        if let Some(process) = self.process_mut(pid) {
+            process.enter(Stage::Aborting, now);
+            self.effects.push_back(Effect::Abort { pid });
+        }
+        self.fail(id, process, Failure::Kill(KillReason::Stalled), now);
+    }
+
+    fn suspend(&mut self, pid: Pid, is_suspended: bool) {
+        if let Some(process) = self.process_mut(pid) {
+            process.is_suspended = is_suspended;
+        }
+    }
+
+    fn recycle(&mut self, pid: Pid, why: Recycle) {
+        if let Some(process) = self.process_mut(pid).filter(|process| process.stage == Stage::Ready) {
+            process.due = Some(why);
         }
     }
 
@@ -227,36 +274,67 @@ impl Supervisor {
         }
     }
 
+    /// Begins a restart, or has the one that runs replace its own workers too: they may have read what was changed
+    /// since they started.
     fn restart(&mut self) {
-        if self.is_stopping() {
+        if self.is_stopping() || self.is_upgrading() {
             return;
         }
-        match &mut self.restart {
-            Some(restart) => {
-                restart.again = true;
-                self.notice(Notice::RestartQueued);
-            }
-            None => self.begin_restart(),
+        self.notice(if self.is_restarting { Notice::RestartExtended } else { Notice::RestartBegun });
+        self.is_restarting = true;
+        for process in self.slots.values_mut().flat_map(|slot| &mut slot.processes) {
+            process.stale |= process.stage != Stage::Spawning;
+        }
+    }
+
+    fn end_restart(&mut self, notice: Notice) {
+        self.notice(notice);
+        self.is_restarting = false;
+        for process in self.slots.values_mut().flat_map(|slot| &mut slot.processes) {
+            process.stale = false;
         }
     }
 
     fn scale(&mut self, workers: usize) {
-        if workers != self.wanted && !self.is_stopping() {
-            self.notice(Notice::Scaled { from: self.wanted, to: workers });
-            self.wanted = workers;
+        if workers == self.wanted || self.is_stopping() || self.is_upgrading() {
+            return;
         }
+        self.notice(Notice::Scaled { from: self.wanted, to: workers });
+        self.wanted = workers;
+    }
+
+    fn asked_to_stop(&mut self, how: Stop, now: Time) {
+        let delay = self.policy.lame_duck;
+        if how == Stop::Drain && !delay.is_zero() && self.lame_duck.is_none() && self.stopping.is_none() {
+            self.lame_duck = Some(now + delay);
+            return self.notice(Notice::LameDuck { delay });
+        }
+        self.stop(how, Outcome::Stopped);
     }
 
     fn stop(&mut self, how: Stop, outcome: Outcome) {
+        self.lame_duck = None;
+        self.is_restarting = false;
         match &mut self.stopping {
             Some(stopping) => stopping.how = stopping.how.max(how),
-            None => self.stopping = Some(Stopping { how, outcome, finished: false }),
+            None => {
+                self.stopping = Some(Stopping { how, outcome, finished: false });
+                self.effects.push_back(Effect::LetGo);
+            }
         }
-        self.restart = None;
     }
 
-    /// Kills what has been in its stage for too long.
+    /// Acts on what the time has come for: kills what has been in its stage for too long.
     fn expire(&mut self, now: Time) {
+        if self.lame_duck.is_some_and(|at| at <= now) {
+            self.stop(Stop::Drain, Outcome::Stopped);
+        }
+        self.expire_successor(now);
+        for process in self.slots.values_mut().flat_map(|slot| &mut slot.processes) {
+            if let Some((_, why)) = process.expires.take_if(|(at, _)| *at <= now) {
+                process.due = Some(why);
+            }
+        }
         let late = |process: &Process| match process.deadline(&self.policy) {
             Some((at, why)) if at <= now => process.pid.map(|pid| (pid, why)),
             _ => None,
@@ -293,154 +371,44 @@ impl Supervisor {
         if was_stable && reason == Failure::Exit(Exit::Code(0)) {
             return;
         }
-        // A replacement is not tried again, so its failure delays nothing while its predecessor serves.
+        // The failure of a replacement delays nothing while its predecessor serves.
         if !slot.is_ready() {
             // A fork that failed is not repeated at once: nothing has changed.
             slot.failures = if reason == Failure::Spawn { slot.failures.max(1) + 1 } else { slot.failures + 1 };
             let (failures, delay) = (slot.failures, self.policy.backoff(slot.failures, self.random.next()));
             slot.start_at = now + delay;
+            if self.policy.give_up > 0 && failures >= self.policy.give_up && self.ever_ready {
+                return self.stop(Stop::Drain, Outcome::GaveUp { slot: id, failures, last: reason });
+            }
             if !delay.is_zero() {
                 self.notice(Notice::BackingOff { slot: id, delay, failures });
             }
         }
-        // The turn passes on when the slot's fresh worker is ready: one that fails in its turn never was.
-        let in_turn = self.restart.as_ref().is_some_and(|restart| restart.slot == id);
-        if in_turn && !process.stale {
-            self.end_restart(Notice::RestartAborted { slot: id, reason });
+        if matches!(process.stage, Stage::Spawning | Stage::Starting) && !process.stale {
+            self.replacement_failed(id, reason, now);
         }
         if !self.ever_ready && self.slots.range(..self.wanted).all(|(_, slot)| slot.failures > 0) {
             self.stop(Stop::Quick, Outcome::BootFailed { last: reason });
         }
     }
-}
 
-/// From what is to what should be. Asked after every event; says nothing where both agree.
-impl Supervisor {
-    fn reconcile(&mut self, now: Time) {
-        if self.stopping.is_some() {
-            return self.wind_down(now);
-        }
-        self.shed(now);
-        self.fill(now);
-        self.roll(now);
-        if !self.all_ready && self.ready_workers() == self.wanted {
-            self.all_ready = true;
-            self.notice(Notice::AllReady { workers: self.wanted });
-        }
-    }
-
-    /// Has every process leave, as firmly as was asked last.
-    fn wind_down(&mut self, now: Time) {
-        let Some(Stopping { how, outcome, finished: false }) = self.stopping else { return };
-        let slots: Vec<SlotId> = self.slots.keys().copied().collect();
-        for id in slots {
-            self.dismiss(id, how, now);
-        }
-        if self.processes().next().is_none() {
-            self.stopping = Some(Stopping { how, outcome, finished: true });
-            self.effects.push_back(Effect::Finish(outcome));
-        }
-    }
-
-    /// Drains the slots that were scaled away, and retires them when they are empty.
-    fn shed(&mut self, now: Time) {
-        let surplus: Vec<SlotId> = self.slots.range(self.wanted..).map(|(&id, _)| id).collect();
-        for id in surplus {
-            self.dismiss(id, Stop::Drain, now);
-            if self.slots.get(&id).is_some_and(|slot| slot.processes.is_empty()) {
-                self.slots.remove(&id);
-                self.effects.push_back(Effect::Retire { slot: id });
-            }
-        }
-    }
-
-    /// Starts a worker in every vacant slot whose time has come.
-    fn fill(&mut self, now: Time) {
-        for id in 0..self.wanted {
-            self.slots.entry(id).or_insert_with(|| Slot::new(now));
-        }
-        let due: Vec<SlotId> =
-            self.startable().filter(|(_, slot)| slot.start_at <= now && slot.listened).map(|(id, _)| id).collect();
-        for id in due {
-            self.spawn(id, now);
-        }
-        // First starts take turns; one that failed lets the others go first.
-        let first = self.startable().filter(|(_, slot)| slot.start_at <= now && !slot.listened);
-        if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, *id)) {
-            self.spawn(id, now);
-        }
-    }
-
-    /// The slots that may be started as soon as their time has come: wanted, vacant, and not waiting for their turn.
-    fn startable(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
-        let wanted = if self.is_stopping() { 0 } else { self.wanted };
-        let turn_is_free = !self.slots.values().any(Slot::holds_turn);
-        let slots = self.slots.range(..wanted).map(|(&id, slot)| (id, slot));
-        slots.filter(move |(_, slot)| slot.is_vacant() && (slot.listened || turn_is_free))
-    }
-
-    /// Moves the rolling restart on, as far as it goes without waiting.
-    fn roll(&mut self, now: Time) {
-        while let Some(restart) = &mut self.restart {
-            let Some(slot) = self.slots.get_mut(&restart.slot).filter(|_| restart.slot < self.wanted) else {
-                self.end_restart(Notice::RestartDone);
-                continue;
-            };
-            if slot.staying().any(|process| !process.stale && process.stage == Stage::Ready) {
-                for process in slot.processes.iter_mut().filter(|process| process.stale) {
-                    tell(process, Stop::Drain, now, &mut self.effects);
-                }
-                restart.slot += 1;
-                continue;
-            }
-            // A vacant slot's next start is its replacement; a worker that is starting is awaited, whichever it is.
-            if slot.is_ready() && slot.processes.len() < Slot::MOST {
-                let id = restart.slot;
-                self.spawn(id, now);
-            }
+    /// A worker that was started during a restart, or to replace one that was due, was never ready.
+    fn replacement_failed(&mut self, id: SlotId, reason: Failure, now: Time) {
+        if self.is_restarting {
+            self.end_restart(Notice::RestartAborted { slot: id, reason });
             return;
         }
-    }
-
-    fn begin_restart(&mut self) {
-        self.notice(Notice::RestartBegun);
-        for process in self.slots.values_mut().flat_map(|slot| &mut slot.processes) {
-            process.stale = true;
-        }
-        self.restart = Some(Restart { slot: 0, again: false });
-    }
-
-    fn end_restart(&mut self, notice: Notice) {
-        self.notice(notice);
-        if self.restart.take().is_some_and(|restart| restart.again) {
-            self.begin_restart();
-        }
-    }
-
-    fn spawn(&mut self, id: SlotId, now: Time) {
+        let delay = self.policy.backoff_max;
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        assert!(slot.processes.len() < Slot::MOST, "slot {id} is full: {slot:?}");
-        slot.generation += 1;
-        let generation = slot.generation;
-        slot.processes.push(Process { pid: None, generation, stage: Stage::Spawning, since: now, stale: false });
-        self.effects.push_back(Effect::Spawn { slot: id, generation });
-    }
-
-    /// Tells every process of the slot to leave, and takes back a start that was not given out yet.
-    fn dismiss(&mut self, id: SlotId, how: Stop, now: Time) {
-        if let Some(index) = self.queued_spawn(id) {
-            self.effects.remove(index);
-            self.remove(id, None);
-        }
-        for process in self.slots.get_mut(&id).into_iter().flat_map(|slot| &mut slot.processes) {
-            tell(process, how, now, &mut self.effects);
+        let due = slot.processes.iter_mut().find_map(|process| Some((process.due.take()?, process)));
+        if let Some((why, process)) = due {
+            process.expires = Some((now + delay, why));
+            self.notice(Notice::RecyclingFailed { slot: id, reason, delay });
         }
     }
+}
 
-    fn queued_spawn(&self, id: SlotId) -> Option<usize> {
-        self.effects.iter().position(|effect| matches!(effect, Effect::Spawn { slot, .. } if *slot == id))
-    }
-
+impl Supervisor {
     fn process_mut(&mut self, pid: Pid) -> Option<&mut Process> {
         self.slots.values_mut().flat_map(|slot| &mut slot.processes).find(|process| process.pid == Some(pid))
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::time::Time;
+
 /// The time limits of the pool. A time-out of zero means never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
@@ -20,6 +22,17 @@ pub(crate) struct Policy {
     pub(crate) backoff_first: Duration,
     /// The longest wait before a respawn. Default 5 s: once the cause is repaired, the slot serves again this soon.
     pub(crate) backoff_max: Duration,
+    /// How many slots a rolling restart replaces at a time. Default 1: the least memory and the least that a bad new
+    /// version can break.
+    pub(crate) surge: usize,
+    /// Between being asked to drain the pool and doing so. Default zero.
+    pub(crate) lame_duck: Duration,
+    /// Failures of one slot in a row that end the pool; zero, the default, for never.
+    pub(crate) give_up: u32,
+    /// How long a worker may serve before it is replaced, or up to a tenth less; zero, the default, for ever.
+    pub(crate) max_age: Duration,
+    /// Whether a stalled worker is to say where it hangs before it is killed. Default no.
+    pub(crate) abort_stalled: bool,
     /// A worker that was ready for this long forgets the failures before it. Default 1 s: longer than a worker lives
     /// that crashes on its first requests.
     pub(crate) stable: Duration,
@@ -33,6 +46,11 @@ impl Default for Policy {
             quick_timeout: Duration::from_secs(1),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            surge: 1,
+            lame_duck: Duration::ZERO,
+            give_up: 0,
+            max_age: Duration::ZERO,
+            abort_stalled: false,
             stable: Duration::from_secs(1),
         }
     }
@@ -49,6 +67,17 @@ impl Policy {
         let least = full.div_ceil(2);
         Duration::from_millis(least + random % (full - least + 1))
     }
+
+    /// When a worker that is ready now has had its time.
+    pub(super) fn expires(&self, now: Time, random: u64) -> Option<Time> {
+        let age = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
+        (age > 0).then(|| now + Duration::from_millis(jittered(age, random)))
+    }
+}
+
+/// Up to a tenth less than `limit`, which may be zero for none, so that what began together does not end together.
+pub(crate) fn jittered(limit: u64, random: u64) -> u64 {
+    limit - random % (limit / 10 + 1)
 }
 
 /// The splitmix64 generator: small, seedable, and good enough to spread respawns.

@@ -31,7 +31,9 @@ fn histories() {
     for kind in
         ["Drain", "Quit", "BootTimeout", "DrainTimeout", "QuickTimeout", "Stalled", "Forced", "Retire", "BackingOff"]
             .into_iter()
-            .chain(["AllReady", "RestartQueued", "RestartDone", "RestartAborted", "Scaled", "Stopped", "BootFailed"])
+            .chain(["AllReady", "RestartExtended", "RestartDone", "RestartAborted", "Scaled", "Stopped", "BootFailed"])
+            .chain(["Abort", "Recycling", "RecyclingFailed", "Replacing", "LameDuck", "GaveUp"])
+            .chain(["UpgradeDone", "UpgradeFailed", "UpgradeInTheWay", "EndSuccessor", "Replaced"])
     {
         let histories = seen.get(kind).copied().unwrap_or(0);
         assert!(histories >= HISTORIES / 50, "{kind} in {histories} histories of {HISTORIES}: {seen:?}");
@@ -48,6 +50,7 @@ fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
         }
     }
     world.troubled = false;
+    world.supervisor.policy.max_age = Duration::ZERO;
     world.settle();
     world.check_settled();
     let stop = world.pick(&[Stop::Drain, Stop::Quick, Stop::Force]);
@@ -72,12 +75,26 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Notice(Notice::AllReady { .. }) => "AllReady",
         Effect::Notice(Notice::BackingOff { .. }) => "BackingOff",
         Effect::Notice(Notice::RestartBegun) => "RestartBegun",
-        Effect::Notice(Notice::RestartQueued) => "RestartQueued",
+        Effect::Notice(Notice::RestartExtended) => "RestartExtended",
         Effect::Notice(Notice::RestartDone) => "RestartDone",
         Effect::Notice(Notice::RestartAborted { .. }) => "RestartAborted",
         Effect::Notice(Notice::Scaled { .. }) => "Scaled",
         Effect::Finish(Outcome::Stopped) => "Stopped",
+        Effect::Notice(Notice::Recycling { .. }) => "Recycling",
+        Effect::Notice(Notice::RecyclingFailed { .. }) => "RecyclingFailed",
+        Effect::Notice(Notice::Replacing { .. }) => "Replacing",
+        Effect::Notice(Notice::LameDuck { .. }) => "LameDuck",
+        Effect::Notice(Notice::UpgradeBegun) => "UpgradeBegun",
+        Effect::Notice(Notice::UpgradeDone { .. }) => "UpgradeDone",
+        Effect::Notice(Notice::UpgradeFailed { .. }) => "UpgradeFailed",
+        Effect::Notice(Notice::UpgradeInTheWay) => "UpgradeInTheWay",
+        Effect::Abort { .. } => "Abort",
+        Effect::LetGo => "LetGo",
+        Effect::Upgrade => "Upgrade",
+        Effect::EndSuccessor { .. } => "EndSuccessor",
         Effect::Finish(Outcome::BootFailed { .. }) => "BootFailed",
+        Effect::Finish(Outcome::GaveUp { .. }) => "GaveUp",
+        Effect::Finish(Outcome::Replaced) => "Replaced",
     }
 }
 
@@ -107,9 +124,15 @@ struct World {
     /// The kinds of effects performed.
     seen: BTreeSet<&'static str>,
     ever_ready: bool,
+    ever_suspended: bool,
     stop: Option<Stop>,
+    /// The new binary, and what it will do: become ready, or exit.
+    successor: Option<(u64, Option<Exit>)>,
+    let_go: bool,
     finished: bool,
 }
+
+const SUCCESSOR: Pid = Pid(500);
 
 /// A process, until it is reaped.
 struct Worker {
@@ -142,7 +165,17 @@ impl World {
             boot_timeout: Duration::from_millis(800),
             drain_timeout: Duration::from_millis(1000),
             quick_timeout: Duration::from_millis(300),
-            ..Policy::default()
+            ..match mood {
+                Mood::Anything => Policy {
+                    surge: 1 + (random.next() % 3) as usize,
+                    lame_duck: Duration::from_millis(random.next() % 2 * 200),
+                    give_up: [0, 0, 0, 3][(random.next() % 4) as usize],
+                    max_age: Duration::from_millis(random.next() % 3 * 2000),
+                    abort_stalled: random.next() % 2 == 0,
+                    ..Policy::default()
+                },
+                Mood::Peace | Mood::CrashLoop => Policy::default(),
+            }
         };
         let workers = 1 + (random.next() % 5) as usize;
         let supervisor = Supervisor::new(policy, workers, random.next(), Time::from_millis(0));
@@ -159,7 +192,10 @@ impl World {
             first_listens: Vec::new(),
             seen: BTreeSet::new(),
             ever_ready: false,
+            ever_suspended: false,
             stop: None,
+            successor: None,
+            let_go: false,
             finished: false,
         };
         world.note(|| format!("{mood:?}, {workers} workers"));
@@ -176,6 +212,7 @@ impl World {
             // one.
             11 | 12 if self.mood != Mood::Peace || self.due_deeds().next().is_none() => self.tell(Event::Tick),
             // Now and then the whole machine sleeps.
+            14 => _ = self.successor_acts(),
             13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),
             _ => self.wait(),
         }
@@ -196,6 +233,7 @@ impl World {
         }
         if self.due_deeds().next().is_some() {
             self.one_deed();
+        } else if self.successor_acts() {
         } else if self.supervisor.deadline().is_some_and(|at| at.as_millis() <= self.now) {
             self.tell(Event::Tick);
         } else {
@@ -215,7 +253,8 @@ impl World {
         slots.sort_unstable();
         assert_eq!(slots, (0..self.supervisor.wanted()).collect::<Vec<_>>(), "a worker a slot, and no other");
         assert_eq!(self.supervisor.ready_workers(), self.supervisor.wanted(), "all of them ready");
-        assert!(self.supervisor.restart.is_none(), "a restart ends");
+        assert!(!self.supervisor.is_restarting, "a restart ends");
+        assert!(self.supervisor.successor.is_none(), "an upgrade ends");
         if self.mood == Mood::Peace {
             assert_eq!(self.first_listens, slots, "the group's order is the slots' order");
             assert_eq!(self.forks.len(), slots.len(), "nobody was replaced without need");
@@ -223,16 +262,51 @@ impl World {
     }
 
     fn command(&mut self) {
-        let event = match self.random.next() % 24 {
+        let pid = Pid(self.below(8) as i32);
+        let event = match self.random.next() % 32 {
             0..10 => Event::Restart,
             10..20 => Event::Scale { workers: (self.random.next() % 7) as usize },
+            24 | 25 => Event::Upgrade,
+            26 | 27 => Event::Recycle { pid, why: Recycle::Requests },
+            28 | 29 => {
+                if let Some(worker) = self.workers.get_mut(&pid.0).filter(|worker| worker.told < Some(Stop::Force)) {
+                    // It does nothing any more, unless it is killed.
+                    worker.deeds.clear();
+                    (worker.hears_drain, worker.hears_quit) = (false, false);
+                }
+                Event::Suspended { pid }
+            }
+            30 => Event::Resumed { pid },
             20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
-            21 => Event::Stalled { pid: Pid(self.below(8) as i32) },
+            21 => Event::Stalled { pid },
             // News of strangers.
             22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0) },
             _ => Event::Ready { pid: Pid(1000) },
         };
         self.tell(event);
+    }
+
+    /// The new binary becomes ready, or ends, if it is time.
+    fn successor_acts(&mut self) -> bool {
+        match self.successor {
+            Some((at, None)) if at <= self.now => {
+                // It lives on, whether it is in charge or was too late.
+                self.successor = None;
+                let leaving =
+                    self.supervisor.successor.as_ref().is_some_and(|it| it.deadline(&Policy::default()).is_some());
+                self.tell(Event::SuccessorReady);
+                if leaving && self.supervisor.successor.is_some() {
+                    self.successor = Some((self.now, Some(Exit::Code(0))));
+                }
+                true
+            }
+            Some((at, exit)) if at <= self.now => {
+                self.successor = None;
+                self.tell(Event::SuccessorGone { exit });
+                true
+            }
+            _ => false,
+        }
     }
 
     fn one_deed(&mut self) {
@@ -283,7 +357,8 @@ impl World {
 
     fn wait_for_next(&mut self) -> bool {
         let deeds = self.workers.values().flat_map(|worker| &worker.deeds).map(|(at, _)| *at);
-        let next = deeds.chain(self.supervisor.deadline().map(Time::as_millis)).min();
+        let successor = self.successor.map(|(at, _)| at).filter(|at| *at < u64::MAX);
+        let next = deeds.chain(self.supervisor.deadline().map(Time::as_millis)).chain(successor).min();
         self.now = next.map_or(self.now, |next| next.max(self.now));
         next.is_some()
     }
@@ -302,9 +377,34 @@ impl World {
             Effect::Retire { slot } => {
                 assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
             }
+            Effect::Abort { pid } => self.told(pid, Stop::Quick),
+            Effect::LetGo => {
+                assert!(!self.let_go && self.supervisor.is_stopping(), "once, at the end");
+                self.let_go = true;
+            }
+            Effect::Upgrade => {
+                assert!(self.successor.is_none(), "one at a time");
+                if self.chance(4) {
+                    self.tell(Event::SuccessorGone { exit: None });
+                } else {
+                    let at = self.now + self.below(600);
+                    let fate = [(at, None), (at, Some(Exit::Code(1))), (u64::MAX, None)];
+                    self.successor = Some(self.pick(&fate));
+                    self.tell(Event::SuccessorSpawned { pid: SUCCESSOR });
+                }
+            }
+            Effect::EndSuccessor { pid, how } => {
+                assert!(pid == SUCCESSOR && self.successor.is_some(), "it lives");
+                let is_deaf = how != Stop::Force && self.troubled && self.chance(3);
+                let at = if is_deaf { u64::MAX } else { self.now + self.below(100) };
+                self.successor = Some((at, Some(Exit::Code(0))));
+            }
             Effect::Finish(outcome) => {
                 assert!(self.workers.is_empty(), "nobody is left at the end");
+                assert!(self.let_go, "nor is a socket");
                 match outcome {
+                    Outcome::GaveUp { failures, .. } => assert!(self.ever_ready && failures >= 3),
+                    Outcome::Replaced => assert!(self.seen.contains("UpgradeDone")),
                     Outcome::Stopped => assert!(self.stop.is_some(), "nobody asked it to stop"),
                     Outcome::BootFailed { .. } => assert!(!self.ever_ready, "a worker was ready"),
                 }
@@ -316,7 +416,7 @@ impl World {
     }
 
     fn fork(&mut self, slot: SlotId, generation: u64) {
-        assert!(self.stop.is_none(), "nothing is started after a stop");
+        assert!(!self.supervisor.is_stopping(), "nothing is started after a stop");
         let siblings: Vec<&Worker> = self.workers.values().filter(|worker| worker.slot == slot).collect();
         assert!(siblings.len() < 2, "two processes a slot at most");
         assert!(siblings.iter().all(|worker| worker.generation < generation), "generations go up");
@@ -405,6 +505,11 @@ impl World {
         for slot in self.supervisor.slots.values() {
             assert!(slot.processes.len() <= 2, "two processes a slot at most");
         }
+        let starting = |slot: &&Slot| slot.is_ready() && slot.staying().any(|process| process.stage == Stage::Starting);
+        let replaced = self.supervisor.slots.values().filter(starting).count();
+        let most = if self.supervisor.is_restarting { self.supervisor.policy.surge } else { 1 };
+        self.ever_suspended |= matches!(event, Event::Suspended { .. });
+        assert!(replaced <= most || self.ever_suspended, "{replaced} slots are replaced at a time");
         let holding = self.supervisor.slots.values().filter(|slot| slot.holds_turn()).count();
         assert!(holding <= 1, "first starts take turns");
         if event == Event::Tick {

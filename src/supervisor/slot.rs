@@ -1,6 +1,6 @@
 //! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
 
-use super::{KillReason, Pid, Policy, Stop};
+use super::{KillReason, Pid, Policy, Recycle, Stop};
 use crate::time::Time;
 
 /// A place in the pool. It outlives the processes that serve it.
@@ -36,9 +36,21 @@ impl Slot {
         self.staying().next().is_none() && self.processes.len() < Slot::MOST
     }
 
-    /// Whether a worker that was not told to leave is ready.
+    /// Whether a worker that was not told to leave serves.
     pub(super) fn is_ready(&self) -> bool {
-        self.staying().any(|process| process.stage == Stage::Ready)
+        self.staying().any(Process::serves)
+    }
+
+    /// Its worker is to be replaced, nothing has been started for that yet, and there is room.
+    pub(super) fn awaits(&self, replaced: impl Fn(&Process) -> bool) -> bool {
+        let mut staying = self.staying();
+        let worker = staying.next().filter(|process| process.stage == Stage::Ready && replaced(process));
+        worker.is_some() && staying.next().is_none() && self.processes.len() < Slot::MOST
+    }
+
+    /// A worker or a replacement is on its way.
+    pub(super) fn is_starting(&self) -> bool {
+        self.staying().any(|process| process.stage != Stage::Ready)
     }
 
     /// Between the fork of its first worker and that worker's `listen`, no other slot's first worker is forked.
@@ -56,11 +68,35 @@ pub(crate) struct Process {
     pub(crate) stage: Stage,
     /// When it entered the stage.
     pub(crate) since: Time,
-    /// Started before the running rolling restart began, and so to be replaced by it.
+    /// Started before the running rolling restart was asked for, and so to be replaced by it.
     pub(super) stale: bool,
+    /// To be replaced because of its own limits, when no other slot is.
+    pub(super) due: Option<Recycle>,
+    /// When it will be due.
+    pub(super) expires: Option<(Time, Recycle)>,
+    /// A signal has stopped it.
+    pub(crate) is_suspended: bool,
 }
 
 impl Process {
+    pub(super) fn new(generation: u64, now: Time) -> Process {
+        Process {
+            pid: None,
+            generation,
+            stage: Stage::Spawning,
+            since: now,
+            stale: false,
+            due: None,
+            expires: None,
+            is_suspended: false,
+        }
+    }
+
+    /// Whether it is ready, and able to do what that promises.
+    pub(crate) fn serves(&self) -> bool {
+        self.stage == Stage::Ready && !self.is_suspended
+    }
+
     pub(super) fn enter(&mut self, stage: Stage, now: Time) {
         self.stage = stage;
         self.since = now;
@@ -72,6 +108,7 @@ impl Process {
             Stage::Starting => (policy.boot_timeout, KillReason::BootTimeout),
             Stage::Draining => (policy.drain_timeout, KillReason::DrainTimeout),
             Stage::Quitting => (policy.quick_timeout, KillReason::QuickTimeout),
+            Stage::Aborting => (policy.quick_timeout, KillReason::Stalled),
             Stage::Spawning | Stage::Ready | Stage::Killing(_) => return None,
         };
         (!limit.is_zero()).then(|| (self.since + limit, reason))
@@ -90,6 +127,8 @@ pub(crate) enum Stage {
     Draining,
     /// Asked to end now.
     Quitting,
+    /// Stalled, and asked to say where.
+    Aborting,
     /// Killed, and not reaped yet.
     Killing(KillReason),
 }
@@ -105,7 +144,7 @@ impl Stage {
         match self {
             Stage::Spawning | Stage::Starting | Stage::Ready => None,
             Stage::Draining => Some(Stop::Drain),
-            Stage::Quitting => Some(Stop::Quick),
+            Stage::Quitting | Stage::Aborting => Some(Stop::Quick),
             Stage::Killing(_) => Some(Stop::Force),
         }
     }

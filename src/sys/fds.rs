@@ -1,7 +1,7 @@
-//! Receiving file descriptors from another process (unix(7), `SCM_RIGHTS`).
+//! File descriptors that come from another process: sent (unix(7), `SCM_RIGHTS`) or kept open across execve(2).
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::sys::socket::{recvmsg, ControlMessageOwned, MsgFlags, UnixAddr};
 
@@ -21,4 +21,18 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(u
         }
     }
     Ok((message.bytes, fds))
+}
+
+/// Takes over a descriptor that this process was started with, by its number. The caller takes each number once.
+///
+/// # Errors
+///
+/// `EBADF` when nothing is open there.
+pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_SETFD on any number changes at most that descriptor's flag, and fails if it is not open.
+    if number < 0 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::from_raw_os_error(libc::EBADF));
+    }
+    // SAFETY: it is open, it came from whoever executed this program for this purpose, and nobody else here owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }

@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod fds;
+pub(crate) mod filter;
 pub(crate) mod process;
 pub(crate) mod shared;
 pub(crate) mod signal;

@@ -1,5 +1,6 @@
 //! Signal actions that run inside the handler.
 
+use std::backtrace::Backtrace;
 use std::io;
 
 use signal_hook::low_level;
@@ -15,5 +16,20 @@ pub(crate) trait Action: Send + Sync + 'static {
 pub(crate) fn on(signal: i32, action: impl Action) -> io::Result<()> {
     // SAFETY: `Action` promises async-signal-safety.
     unsafe { low_level::register(signal, move || action.run()) }?;
+    Ok(())
+}
+
+/// Has SIGABRT log where this process is before it dies of it.
+pub(crate) fn tell_where_aborted(tag: String) -> io::Result<()> {
+    let tell = move || {
+        let trace = Backtrace::force_capture();
+        log::error!("{tag} aborted here:\n{trace}");
+        log::logger().flush();
+        // As if there had been no handler: a core dump, if they are on. It does not return.
+        let _ = low_level::emulate_default_handler(libc::SIGABRT);
+    };
+    // SAFETY: this takes memory and locks, which a handler must not (signal-safety(7)): if the interrupted code holds
+    // one of them the process hangs here. It is about to die, and whoever has sent the signal kills it then.
+    unsafe { low_level::register(libc::SIGABRT, tell) }?;
     Ok(())
 }

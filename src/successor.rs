@@ -1,0 +1,199 @@
+//! Upgrade: how a new binary is started with every socket of this pool, and how it takes them over.
+//!
+//! The sockets stay open across execve(2), and a variable says which number is what:
+//!
+//! ```text
+//! FORKPOOL_UPGRADE = TALK                        the stream on which the new parent says that it serves
+//!                    RESERVED FD,FD,... ADDRESS  an address, and its slots' sockets in the order of the kernel's group
+//!                    RESERVED - ADDRESS          one that all workers share
+//! ```
+
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+
+use crate::listener::{Given, Reserved, SlotSockets};
+use crate::{error, sys};
+
+const VARIABLE: &str = "FORKPOOL_UPGRADE";
+
+/// What the new parent says.
+const SERVING: u8 = b'S';
+
+/// What another pool hands over to this one.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    talk: UnixStream,
+    addresses: Vec<Inherited>,
+    /// For each TCP address of this pool, in their order, which one of the other's it is.
+    columns: Vec<Option<usize>>,
+}
+
+#[derive(Debug)]
+struct Inherited {
+    address: String,
+    reserved: Option<OwnedFd>,
+    /// One for each slot; none where all workers share one.
+    slots: Vec<OwnedFd>,
+}
+
+impl Inheritance {
+    /// What this process was started with, if a pool has started it. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// When the variable was not made by a pool, or the descriptors are not there.
+    pub(crate) fn take() -> io::Result<Option<Inheritance>> {
+        let Some(text) = std::env::var_os(VARIABLE) else { return Ok(None) };
+        // Not for what this process starts, nor for a second pool in it.
+        std::env::remove_var(VARIABLE);
+        Inheritance::parse(&text).map(Some)
+    }
+
+    fn parse(text: &OsStr) -> io::Result<Inheritance> {
+        let invalid = || io::Error::from(ErrorKind::InvalidData);
+        let mut lines = text.to_str().ok_or_else(invalid)?.lines();
+        let talk = adopt(lines.next().ok_or_else(invalid)?)?;
+        let mut addresses = Vec::new();
+        for line in lines {
+            let mut parts = line.splitn(3, ' ');
+            let (Some(reserved), Some(slots), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
+                return Err(invalid());
+            };
+            let slots = match slots {
+                "-" => Vec::new(),
+                list => list.split(',').map(adopt).collect::<io::Result<_>>()?,
+            };
+            addresses.push(Inherited { address: address.to_owned(), reserved: Some(adopt(reserved)?), slots });
+        }
+        Ok(Inheritance { talk: talk.into(), addresses, columns: Vec::new() })
+    }
+
+    /// The reserved socket of an address of this pool, if the other one had it. To be asked for each, in their order.
+    pub(crate) fn reserved(&mut self, address: &str) -> Option<OwnedFd> {
+        let escaped = address.escape_default().to_string();
+        let index = self.addresses.iter().position(|it| it.reserved.is_some() && it.address == escaped);
+        if !address.starts_with("unix:") {
+            self.columns.push(index);
+        }
+        self.addresses[index?].reserved.take()
+    }
+
+    /// The sockets that were given to the other pool, whatever this one is configured to listen on.
+    pub(crate) fn given(&mut self) -> error::Result<Vec<Reserved>> {
+        let given = self.addresses.iter_mut().filter_map(|it| {
+            let name = it.address.strip_prefix(GIVEN)?.to_owned();
+            Some(Given::new(name, it.reserved.take()?).map(Reserved::Given))
+        });
+        given.collect()
+    }
+
+    /// The slots' sockets, as far as the other pool had them, and how this one says that it serves.
+    pub(crate) fn finish(self) -> (Vec<SlotSockets>, Heir) {
+        let mut addresses: Vec<_> = self.addresses.into_iter().map(|it| it.slots.into_iter()).collect();
+        let slots = self.columns.iter().flatten().map(|index| addresses[*index].len()).max().unwrap_or(0);
+        let mut slot = || {
+            let column = |index: &Option<usize>| addresses[(*index)?].next();
+            SlotSockets::from_fds(self.columns.iter().map(column).collect())
+        };
+        ((0..slots).map(|_| slot()).collect(), Heir { talk: self.talk })
+    }
+}
+
+/// Takes over the descriptor that a number names.
+fn adopt(number: &str) -> io::Result<OwnedFd> {
+    sys::fds::inherited(number.parse::<RawFd>().map_err(|_| io::Error::from(ErrorKind::InvalidData))?)
+}
+
+/// What marks a given socket in place of an address.
+const GIVEN: &str = "given:";
+
+/// This pool, on its way to take over from another one.
+#[derive(Debug)]
+pub(crate) struct Heir {
+    talk: UnixStream,
+}
+
+impl Heir {
+    /// Tells the other pool that this one serves. If it is gone, all the better.
+    pub(crate) fn take_over(mut self) {
+        let _ = self.talk.write_all(&[SERVING]);
+    }
+}
+
+/// The new binary, as the old parent sees it.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    pub(crate) pid: i32,
+    talk: UnixStream,
+}
+
+impl Successor {
+    /// Starts this program anew, as it was started: the same name, looked up again, and the same arguments.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be executed.
+    pub(crate) fn spawn(addresses: &[String], reserved: &[Reserved], slots: &[&SlotSockets]) -> io::Result<Successor> {
+        let (talk, theirs) = UnixStream::pair()?;
+        talk.set_nonblocking(true)?;
+        let mut passed = vec![theirs.as_fd()];
+        let mut text = format!("{}\n", theirs.as_raw_fd());
+        let mut column = 0;
+        let mut addresses = addresses.iter();
+        for reserved in reserved {
+            let fd = reserved.fd();
+            passed.push(fd);
+            let (list, address) = match reserved {
+                Reserved::Tcp(_) => {
+                    let sockets: Vec<BorrowedFd<'_>> = slots.iter().filter_map(|slot| slot.fd(column)).collect();
+                    column += 1;
+                    let list: Vec<String> = sockets.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+                    passed.extend(sockets);
+                    (if list.is_empty() { "-".to_owned() } else { list.join(",") }, addresses.next())
+                }
+                Reserved::Unix(_) => ("-".to_owned(), addresses.next()),
+                Reserved::Given(_) => ("-".to_owned(), None),
+            };
+            let address = match (reserved, address) {
+                (Reserved::Given(given), _) => format!("{GIVEN}{}", given.name()),
+                (_, address) => address.map(|it| it.escape_default().to_string()).unwrap_or_default(),
+            };
+            text.push_str(&format!("{} {list} {address}\n", fd.as_raw_fd()));
+        }
+        let mut arguments = std::env::args_os();
+        let program = arguments.next().ok_or(ErrorKind::NotFound)?;
+        let mut command = Command::new(program);
+        command.args(arguments).env(VARIABLE, text);
+        // They name this process, and what they say is passed on otherwise.
+        for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(variable);
+        }
+        keep_open(&passed, true)?;
+        let child = command.spawn();
+        keep_open(&passed, false)?;
+        let pid = i32::try_from(child?.id()).map_err(|_| ErrorKind::InvalidData)?;
+        Ok(Successor { pid, talk })
+    }
+
+    /// Readable when the new parent has something to say, or is gone.
+    pub(crate) fn talk(&self) -> &UnixStream {
+        &self.talk
+    }
+
+    /// Whether the new parent has said that it serves.
+    pub(crate) fn serves(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(self.talk.read(&mut byte), Ok(1) if byte[0] == SERVING)
+    }
+}
+
+/// Lets descriptors survive execve(2), or not. The process has one thread, so nothing else is executed meanwhile.
+fn keep_open(fds: &[BorrowedFd<'_>], open: bool) -> io::Result<()> {
+    let flags = if open { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    fds.iter().try_for_each(|fd| Ok(fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)?))
+}

@@ -1,0 +1,159 @@
+//! PURE. What the supervisor has done about the difference between what is and what should be.
+
+use super::*;
+
+/// From what is to what should be. Asked after every event; says nothing where both agree.
+impl Supervisor {
+    pub(super) fn reconcile(&mut self, now: Time) {
+        if self.stopping.is_some() {
+            return self.wind_down(now);
+        }
+        self.shed(now);
+        self.fill(now);
+        self.roll(now);
+        if !self.all_ready && self.ready_workers() == self.wanted {
+            self.all_ready = true;
+            self.notice(Notice::AllReady { workers: self.wanted });
+        }
+    }
+
+    /// Has every process leave, as firmly as was asked last.
+    fn wind_down(&mut self, now: Time) {
+        let Some(Stopping { how, outcome, finished: false }) = self.stopping else { return };
+        let slots: Vec<SlotId> = self.slots.keys().copied().collect();
+        for id in slots {
+            self.dismiss(id, how, now);
+        }
+        self.dismiss_successor(how, now);
+        if self.processes().next().is_none() && self.successor.is_none() {
+            self.stopping = Some(Stopping { how, outcome, finished: true });
+            self.effects.push_back(Effect::Finish(outcome));
+        }
+    }
+
+    /// Drains the slots that were scaled away, and retires them when they are empty.
+    fn shed(&mut self, now: Time) {
+        let surplus: Vec<SlotId> = self.slots.range(self.wanted..).map(|(&id, _)| id).collect();
+        for id in surplus {
+            self.dismiss(id, Stop::Drain, now);
+            if self.slots.get(&id).is_some_and(|slot| slot.processes.is_empty()) {
+                self.slots.remove(&id);
+                self.effects.push_back(Effect::Retire { slot: id });
+            }
+        }
+    }
+
+    /// Starts a worker in every vacant slot whose time has come.
+    fn fill(&mut self, now: Time) {
+        for id in 0..self.wanted {
+            self.slots.entry(id).or_insert_with(|| Slot::new(now));
+        }
+        let due: Vec<SlotId> =
+            self.startable().filter(|(_, slot)| slot.start_at <= now && slot.listened).map(|(id, _)| id).collect();
+        for id in due {
+            self.spawn(id, now);
+        }
+        // First starts take turns; one that failed lets the others go first.
+        let first = self.startable().filter(|(_, slot)| slot.start_at <= now && !slot.listened);
+        if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, *id)) {
+            self.spawn(id, now);
+        }
+    }
+
+    /// The slots that may be started as soon as their time has come: wanted, vacant, and not waiting for their turn.
+    pub(super) fn startable(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+        let wanted = if self.is_stopping() { 0 } else { self.wanted };
+        let turn_is_free = !self.slots.values().any(Slot::holds_turn);
+        let slots = self.slots.range(..wanted).map(|(&id, slot)| (id, slot));
+        slots.filter(move |(_, slot)| slot.is_vacant() && (slot.listened || turn_is_free))
+    }
+
+    /// Replaces workers, the replacement first: those that a signal has stopped at once, those of a restart a few at a
+    /// time, those that are due one at a time, and none while others are starting anyway.
+    fn roll(&mut self, now: Time) {
+        self.relieve(now);
+        let at_once = self.replaceable_at_once().filter(|(_, slot)| slot.start_at <= now);
+        for id in at_once.map(|(id, _)| id).collect::<Vec<_>>() {
+            self.notice(Notice::Replacing { slot: id });
+            self.spawn(id, now);
+        }
+        if self.successor.is_some() {
+            return;
+        }
+        let is_fresh = |slot: &Slot| slot.is_ready() && slot.staying().all(|process| !process.stale);
+        if self.is_restarting && (0..self.wanted).all(|id| self.slots.get(&id).is_some_and(is_fresh)) {
+            self.end_restart(Notice::RestartDone);
+        }
+        let most = if self.is_restarting { self.policy.surge } else { 1 };
+        while self.slots.values().filter(|slot| slot.is_starting()).count() < most {
+            let Some((id, why)) = self.next_to_replace() else { return };
+            if let Some(why) = why {
+                self.notice(Notice::Recycling { slot: id, why });
+            }
+            self.spawn(id, now);
+        }
+    }
+
+    /// Where two are ready, the older one leaves, or the one that does not serve. A replacement that is not needed any
+    /// more, because its restart was aborted or its predecessor runs again, is called back.
+    fn relieve(&mut self, now: Time) {
+        let unneeded = |slot: &&mut Slot| {
+            let mut staying = slot.staying();
+            let kept = staying.next().is_some_and(|it| it.serves() && !it.stale && it.due.is_none());
+            kept && staying.next().is_some_and(|process| process.stage != Stage::Ready)
+        };
+        for slot in self.slots.values_mut().filter(unneeded) {
+            let replacement = slot.processes.iter_mut().rfind(|process| !process.stage.is_leaving());
+            replacement.into_iter().for_each(|process| tell(process, Stop::Drain, now, &mut self.effects));
+        }
+        for slot in self.slots.values_mut() {
+            let newest = slot.staying().filter(|process| process.serves()).map(|process| process.generation).max();
+            for process in slot.processes.iter_mut().filter(|process| process.stage == Stage::Ready) {
+                if newest.is_some_and(|newest| process.generation < newest || process.is_suspended) {
+                    tell(process, Stop::Drain, now, &mut self.effects);
+                }
+            }
+        }
+    }
+
+    /// The slots whose worker a signal has stopped and nobody replaces.
+    pub(super) fn replaceable_at_once(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
+        let wanted = if self.is_stopping() { 0 } else { self.wanted };
+        let slots = self.slots.range(..wanted).map(|(&id, slot)| (id, slot));
+        slots.filter(|(_, slot)| slot.awaits(|process| process.is_suspended))
+    }
+
+    fn next_to_replace(&self) -> Option<(SlotId, Option<Recycle>)> {
+        let mut slots = self.slots.range(..self.wanted);
+        if self.is_restarting {
+            let (id, _) = slots.find(|(_, slot)| slot.awaits(|process| process.stale && process.serves()))?;
+            return Some((*id, None));
+        }
+        let (id, slot) = slots.find(|(_, slot)| slot.awaits(|process| process.due.is_some() && process.serves()))?;
+        Some((*id, slot.staying().find_map(|process| process.due)))
+    }
+
+    fn spawn(&mut self, id: SlotId, now: Time) {
+        let Some(slot) = self.slots.get_mut(&id) else { return };
+        assert!(slot.processes.len() < Slot::MOST, "slot {id} is full: {slot:?}");
+        slot.generation += 1;
+        let generation = slot.generation;
+        slot.processes.push(Process::new(generation, now));
+        self.effects.push_back(Effect::Spawn { slot: id, generation });
+    }
+
+    /// Tells every process of the slot to leave, and takes back a start that was not given out yet.
+    fn dismiss(&mut self, id: SlotId, how: Stop, now: Time) {
+        if let Some(index) = self.queued_spawn(id) {
+            self.effects.remove(index);
+            self.remove(id, None);
+        }
+        for process in self.slots.get_mut(&id).into_iter().flat_map(|slot| &mut slot.processes) {
+            tell(process, how, now, &mut self.effects);
+        }
+    }
+
+    pub(super) fn queued_spawn(&self, id: SlotId) -> Option<usize> {
+        self.effects.iter().position(|effect| matches!(effect, Effect::Spawn { slot, .. } if *slot == id))
+    }
+}

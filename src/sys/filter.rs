@@ -1,0 +1,33 @@
+//! Attaching a classic BPF program to an SO_REUSEPORT group.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use crate::steer::Instruction;
+
+/// Has the kernel run `program` for each new connection of the socket's group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`).
+/// It replaces the one before.
+pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
+    let mut filter: Vec<libc::sock_filter> = program
+        .iter()
+        .map(|it| libc::sock_filter { code: it.code, jt: it.jump_true, jf: it.jump_false, k: it.value })
+        .collect();
+    let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let fprog = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    let size = std::mem::size_of_val(&fprog) as libc::socklen_t;
+    // SAFETY: `fprog` is what the option takes, it points to `len` instructions that live until the call returns, and
+    // the kernel copies them.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_REUSEPORT_CBPF,
+            std::ptr::from_ref(&fprog).cast(),
+            size,
+        )
+    };
+    match result {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
