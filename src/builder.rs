@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use crate::config::{settings, Address, Config, Setting};
 use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::handle::{Handle, Hook};
 use crate::http::Request;
 use crate::pool;
 use crate::response::Response;
@@ -21,7 +23,7 @@ impl Pool {
     /// Begins a pool that listens on `address`; see [`Builder::bind`] for its forms.
     pub fn bind(address: impl Display) -> Builder {
         let config = Config { addresses: Vec::new(), ..Config::default() };
-        Builder { config, mistakes: Vec::new() }.bind(address)
+        Builder { config, mistakes: Vec::new(), hook: None }.bind(address)
     }
 }
 
@@ -35,6 +37,7 @@ impl Pool {
 pub struct Builder {
     config: Config,
     mistakes: Vec<Mistake>,
+    hook: Option<Hook>,
 }
 
 /// Something said that cannot be understood, kept for the end of the chain.
@@ -262,6 +265,30 @@ impl Builder {
         self
     }
 
+    /// Calls `hook` for every [`Event`], in the parent, on its only thread, one at a time and in their order. The
+    /// [`Handle`] lets it restart, scale or stop the pool.
+    ///
+    /// While it runs the parent does nothing else: no worker is reaped or started. It must not block, start threads
+    /// (fork(2) copies only one) or panic, which would end the parent, and so the pool. Workers do not run it.
+    ///
+    /// ```no_run
+    /// use forkpool::{Event, Pool, Response};
+    ///
+    /// fn main() -> forkpool::Result<()> {
+    ///     Pool::bind(":8000")
+    ///         .on_event(|event, pool| match event {
+    ///             Event::Ready(process) => println!("worker {} is pid {}", process.worker, process.pid),
+    ///             Event::Exited { code: Some(7), .. } => pool.stop(),
+    ///             _ => {}
+    ///         })
+    ///         .serve(|_request| Response::text("hello world\n"))
+    /// }
+    /// ```
+    pub fn on_event(mut self, hook: impl FnMut(&Event<'_>, &Handle<'_>) + 'static) -> Builder {
+        self.hook = Some(Hook::new(hook));
+        self
+    }
+
     /// Whether all that was said makes sense, without opening, binding or writing anything. The answer is one line for
     /// people.
     ///
@@ -304,7 +331,7 @@ impl Builder {
         E: Into<Box<dyn StdError>>,
     {
         self.check()?;
-        pool::run(self.config, main)
+        pool::run(self.config, self.hook, main)
     }
 
     fn put(mut self, name: &'static str, change: impl FnOnce(&mut Config)) -> Builder {

@@ -79,7 +79,9 @@ mod custody;
 mod deadlines;
 mod deferred;
 mod error;
+mod event;
 mod file;
+mod handle;
 mod http;
 mod incoming;
 mod listener;
@@ -110,6 +112,8 @@ pub use builder::{Builder, Pool};
 pub use config::{settings, Setting};
 pub use deferred::Responder;
 pub use error::{Error, Result};
+pub use event::{Event, Process};
+pub use handle::{Handle, Status, WorkerState, WorkerStatus};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use http::fuzzing;

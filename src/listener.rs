@@ -326,6 +326,10 @@ impl SlotSockets {
         self.0.get(address)?.as_ref().map(AsFd::as_fd)
     }
 
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
     pub(crate) fn into_listeners(self) -> Vec<TcpListener> {
         self.0.into_iter().flatten().collect()
     }

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::handle::Hook;
 use crate::parent::{Parent, Turn};
 use crate::signals;
 use crate::sys::process::{fork, Fork};
@@ -13,11 +14,11 @@ use crate::worker::{self, Worker};
 ///
 /// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
 /// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
-pub(crate) fn run<E>(config: Config, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
+pub(crate) fn run<E>(config: Config, hook: Option<Hook>, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
 where
     E: Into<Box<dyn StdError>>,
 {
-    let mut parent = Parent::start(config)?;
+    let mut parent = Parent::start(config, hook)?;
     loop {
         match parent.turn()? {
             Turn::Finished(result) => return result,

@@ -251,6 +251,10 @@ impl Row<'_> {
         self.load(Word::Requests)
     }
 
+    pub(crate) fn closed(&self) -> u64 {
+        self.load(Word::Closed)
+    }
+
     pub(crate) fn accepted(&self) -> u64 {
         self.load(Word::Accepted)
     }

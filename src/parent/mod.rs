@@ -2,6 +2,11 @@
 //!
 //! It waits without a time-out unless something is due: an idle pool does not wake it.
 
+mod health;
+mod hooks;
+mod places;
+mod takeover;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::process;
@@ -22,6 +27,8 @@ use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
 use crate::custody::Custody;
 use crate::error::{Error, Result};
+use crate::event;
+use crate::handle::Hook;
 use crate::listener::{self, Reserved, SlotSockets};
 use crate::pid_file::PidFile;
 use crate::reap::{self, Fate};
@@ -76,6 +83,8 @@ pub(crate) struct Parent {
     /// How the latest worker failed, in words.
     last_failure: Option<String>,
     pid_file: Option<PidFile>,
+    /// The application's; None while it is called.
+    hook: Option<Hook>,
 }
 
 /// A worker's process, from its fork to its burial.
@@ -90,7 +99,7 @@ struct Process {
 
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
-    pub(crate) fn start(config: Config) -> Result<Parent> {
+    pub(crate) fn start(config: Config, hook: Option<Hook>) -> Result<Parent> {
         // Where /proc is missing the caller's word has to do.
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
             return Err(Error::Threads { count });
@@ -98,7 +107,7 @@ impl Parent {
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
         raise_descriptor_limit();
-        let (reserved, inherited, heir) = addresses(&config)?;
+        let (reserved, inherited, heir) = takeover::addresses(&config)?;
         let board = Scoreboard::new(2 * Config::WORKERS_MAX)
             .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
         let board = Rc::new(board);
@@ -134,6 +143,7 @@ impl Parent {
             is_stopping: false,
             last_failure: None,
             pid_file: None,
+            hook,
         };
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         if parent.heir.is_none() {
@@ -196,6 +206,7 @@ impl Parent {
         if inherits {
             self.tell(Event::Listening { pid });
         }
+        self.emit(&event::Event::Forked(self.process(pid)));
     }
 
     /// The fork that [`Turn::Fork`] asked for has failed.
@@ -238,82 +249,6 @@ impl Parent {
             self.next_weighing,
         ];
         Some(due.into_iter().flatten().min()?.since(clock::now()))
-    }
-
-    /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
-    /// service manager.
-    fn settle(&mut self) {
-        let now = clock::now();
-        if !self.is_stopping {
-            let seated = self.seated();
-            self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
-            self.adopt(&seated, now);
-            self.close_retired(now);
-        }
-        let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
-        self.service.status(match self.is_stopping {
-            true => format!("stopping, {} workers left", self.processes.len()),
-            false => format!("{ready} of {wanted} workers ready"),
-        });
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let mut serving = serving.filter_map(|(_, process)| process.pid);
-        let answers = self.is_stopping || serving.any(|pid| self.watch.is_well(pid)) || !self.supervisor.was_ready();
-        self.service.watch(now, || answers);
-    }
-
-    /// The row of the process that serves each slot: of two, the newer one.
-    fn seated(&self) -> BTreeMap<usize, usize> {
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let mut serving: Vec<_> = serving.map(|(slot, process)| (process.generation, slot, process.pid)).collect();
-        serving.sort_unstable();
-        let row = |pid: Option<Pid>| self.processes.get(&pid?).map(|process| process.row);
-        serving.into_iter().filter_map(|(_, slot, pid)| Some((slot, row(pid)?))).collect()
-    }
-
-    /// Has living workers look after the queues of slots that have been without one for a while.
-    fn adopt(&mut self, seated: &BTreeMap<usize, usize>, now: Time) {
-        let expired = self.custody.expired(now);
-        let is_vacant = |slot: &usize| !seated.contains_key(slot) && !expired.contains(slot);
-        let vacant: BTreeSet<usize> = self.custody.slots().iter().copied().filter(is_vacant).collect();
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let able = serving.filter_map(|(_, process)| process.pid).filter(|pid| self.is_adopter(*pid));
-        let able: Vec<Pid> = able.collect();
-        for order in self.adoption.plan(&vacant, &able, now) {
-            let (Order::Adopt { by: pid, .. } | Order::Release { from: pid, .. }) = order;
-            let Some(process) = self.processes.get(&pid) else { continue };
-            let sent = match order {
-                Order::Adopt { slot, .. } => {
-                    info!("{} looks after the queue of worker={slot}", self.tag(pid));
-                    let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
-                    process.lifeline.adopt(slot, &sockets)
-                }
-                Order::Release { slot, .. } => process.lifeline.release(slot),
-            };
-            if let Err(error) = sent {
-                // It dies, or is flooded with orders; the next look finds somebody else.
-                debug!("{} cannot be given an order: {error}", self.tag(pid));
-                self.adoption.gone(pid);
-            }
-        }
-    }
-
-    fn is_adopter(&self, pid: Pid) -> bool {
-        self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_adopter())
-    }
-
-    /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known
-    /// when the group's indexes change.
-    fn close_retired(&mut self, now: Time) {
-        if self.unborn.is_some() || self.processes.values().any(|process| !process.is_set_up) {
-            return;
-        }
-        for slot in self.custody.expired(now).into_iter().rev() {
-            if !self.adoption.holds(slot) {
-                debug!("worker={slot} is no more, its sockets are closed");
-                self.custody.close(slot, now);
-                self.settle();
-            }
-        }
     }
 
     /// Performs one effect; returns what only the pool's owner can do.
@@ -390,66 +325,10 @@ impl Parent {
         // What waits in the queue of a slot without a worker would be lost.
         self.adopt(&self.seated(), Time::NEVER);
         self.is_stopping = true;
+        self.emit(&event::Event::Stopping);
         self.service.stopping();
         self.custody.clear();
         self.reserved = Rc::default();
-    }
-
-    fn upgrade(&mut self) {
-        let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
-        let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
-        let spawned = match process::id() {
-            1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
-            _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>()),
-        };
-        let heard = spawned.and_then(|successor| {
-            let registered = self.listen_to(successor.talk(), SUCCESSOR).map_err(io::Error::other);
-            registered.map(|()| successor)
-        });
-        match heard {
-            Ok(successor) => {
-                let pid = Pid(successor.pid);
-                self.successor = Some(successor);
-                self.tell(Event::SuccessorSpawned { pid });
-            }
-            Err(error) => {
-                error!("the new binary cannot be started: {error}");
-                self.tell(Event::SuccessorGone { exit: None });
-            }
-        }
-    }
-
-    fn hear_successor(&mut self) {
-        let Some(successor) = &mut self.successor else { return };
-        if successor.serves() {
-            self.hand_over();
-        } else {
-            // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
-            let descriptor = std::os::fd::AsRawFd::as_raw_fd(successor.talk());
-            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
-        }
-    }
-
-    /// The new pool serves: this one is history.
-    fn hand_over(&mut self) {
-        let Some(successor) = self.successor.take() else { return };
-        self.tell(Event::SuccessorReady);
-        if self.supervisor.is_stopping() {
-            self.service.handed_over(successor.pid);
-            if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
-                reserved.iter_mut().for_each(Reserved::hand_over);
-            }
-        }
-    }
-
-    /// This pool serves: the one that has started it may leave.
-    fn take_over(&mut self, heir: Heir) {
-        self.board.set_steers(true);
-        self.settle();
-        if let Err(error) = self.write_pid_file() {
-            error!("{error}");
-        }
-        heir.take_over();
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
@@ -492,6 +371,7 @@ impl Parent {
         if !matches!(notice, Notice::AllReady { .. }) {
             log::log!(level, "{}", notice_text(notice));
         }
+        self.emit_notice(notice);
     }
 
     fn kill(&self, pid: Pid, why: KillReason) {
@@ -512,10 +392,15 @@ impl Parent {
                         self.custody.keep(slot, SlotSockets::from_fds(fds.into_iter().map(Some).collect()));
                     }
                     self.tell(Event::Listening { pid });
+                    let process = self.process(pid);
+                    self.emit(&event::Event::Online(process));
+                    let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
+                    self.emit(&event::Event::Listening { process, addresses: &addresses });
                 }
                 Report::Ready => {
                     info!("{} ready", self.tag(pid));
                     self.tell(Event::Ready { pid });
+                    self.emit(&event::Event::Ready(self.process(pid)));
                 }
                 Report::Awake => self.watch.wake(clock::now()),
                 Report::Released => self.adoption.released(pid),
@@ -555,119 +440,6 @@ impl Parent {
         }
         self.tell(Event::Stop(how));
     }
-
-    /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
-    /// nobody else can reap.
-    fn reap(&mut self) {
-        for pid in self.processes.keys().copied().collect::<Vec<_>>() {
-            for fate in reap::fates(pid) {
-                match fate {
-                    Fate::Exited(exit) => self.exited(pid, exit),
-                    Fate::Suspended => {
-                        warn!("{} was stopped by a signal", self.tag(pid));
-                        self.tell(Event::Suspended { pid });
-                    }
-                    Fate::Resumed => {
-                        info!("{} runs again", self.tag(pid));
-                        self.tell(Event::Resumed { pid });
-                    }
-                }
-            }
-        }
-        if let Some(pid) = self.successor.as_ref().map(|successor| Pid(successor.pid)) {
-            self.reap_successor(pid);
-        }
-        if process::id() == 1 {
-            reap::orphans(|pid| self.processes.contains_key(&pid));
-        }
-    }
-
-    fn reap_successor(&mut self, pid: Pid) {
-        for fate in reap::fates(pid) {
-            if let Fate::Exited(exit) = fate {
-                // Its last word may be that it serves; then this is no longer our business.
-                self.hear_successor();
-                if self.successor.take().is_some() {
-                    self.tell(Event::SuccessorGone { exit: Some(exit) });
-                }
-            }
-        }
-    }
-
-    fn exited(&mut self, pid: Pid, exit: Exit) {
-        self.hear(pid);
-        let Some(process) = self.processes.remove(&pid) else { return };
-        let was_told = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
-        let row = self.board.row(process.row);
-        let reason = process.lifeline.failure();
-        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told));
-        let level = if was_told { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "{how}, {} requests on {} connections", row.requests(), row.accepted());
-        if !was_told {
-            self.last_failure = Some(how);
-        }
-        self.adoption.gone(pid);
-        self.board.fold(process.row);
-        self.free_rows.push(process.row);
-        self.tell(Event::Exited { pid, exit });
-    }
-
-    fn look_for_stalls(&mut self) {
-        let now = clock::now();
-        if self.watch.deadline().is_none_or(|due| now < due) {
-            return;
-        }
-        let sights = self.processes.iter().map(|(pid, process)| {
-            let row = self.board.row(process.row);
-            let busy_since = row.busy_since();
-            let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).unwrap_or_default();
-            Sight { pid: *pid, busy_since, requests: row.requests(), schedule }
-        });
-        let stalled = self.watch.look(sights, now);
-        self.board.watch(!self.watch.sleeps());
-        for pid in stalled {
-            self.tell(Event::Stalled { pid });
-        }
-    }
-
-    /// Looks at the memory of each worker, and has those replaced that hold more than they may.
-    fn weigh(&mut self) {
-        let now = clock::now();
-        if self.next_weighing.is_none_or(|due| now < due) {
-            return;
-        }
-        self.next_weighing = Some(now + WEIGHING);
-        let max = u64::try_from(self.config.max_rss).unwrap_or(u64::MAX);
-        let heavy = self.processes.keys().filter(|pid| proc::resident(pid.0).is_some_and(|bytes| bytes > max));
-        for pid in heavy.copied().collect::<Vec<_>>() {
-            self.tell(Event::Recycle { pid, why: Recycle::Memory });
-        }
-    }
-}
-
-/// How often the workers' memory is looked at, if it is limited.
-const WEIGHING: Duration = Duration::from_secs(1);
-
-/// Where to listen: what another pool hands over, what a service manager gives, else what is configured.
-fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSockets>, Option<Heir>)> {
-    let taken = Inheritance::take()
-        .map_err(|source| Error::system("take over the sockets of the pool that has started this one", source))?;
-    let Some(mut inheritance) = taken else {
-        let given = service::given()?;
-        if !given.is_empty() {
-            return Ok((given, Vec::new(), None));
-        }
-        let reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, |_| None)?;
-        return Ok((reserved, Vec::new(), None));
-    };
-    let mut reserved = inheritance.given()?;
-    if reserved.is_empty() {
-        let handed_over = |address: &str| inheritance.reserved(address);
-        reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, handed_over)?;
-    }
-    let (slots, heir) = inheritance.finish();
-    Ok((reserved, slots, Some(heir)))
 }
 
 fn policy(config: &Config) -> Policy {

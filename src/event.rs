@@ -1,0 +1,93 @@
+//! What happens in a pool, as its parent tells the application.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Something that has happened to a worker or to the pool, told to [`Builder::on_event`](crate::Builder::on_event).
+///
+/// A worker's events come in the order of its life: `Forked`, `Online`, `Listening`, `Ready`, `Exited`; any may be the
+/// last before `Exited`.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event<'a> {
+    /// A process has been forked for a slot.
+    Forked(Process),
+    /// The process has left the parent's state behind, and is about to run the application's code.
+    Online(Process),
+    /// The process has its listening sockets, so that connections wait for it: Node's `listening`.
+    Listening {
+        /// Who.
+        process: Process,
+        /// The TCP addresses of its own sockets, with the real ports; empty when all workers share theirs.
+        addresses: &'a [SocketAddr],
+    },
+    /// The worker serves.
+    Ready(Process),
+    /// The worker has been busy with one request for the stall time-out and is about to be killed.
+    Stalled(Process),
+    /// The process has exited and was reaped.
+    Exited {
+        /// Who.
+        process: Process,
+        /// Its exit code, unless a signal has killed it.
+        code: Option<i32>,
+        /// The signal that has killed it.
+        signal: Option<i32>,
+        /// It had been told to leave, so this is no failure: Node's `exitedAfterDisconnect`.
+        was_told: bool,
+        /// Its last words: the error that the application's code returned, or its panic.
+        reason: Option<&'a str>,
+    },
+    /// The slot's worker has failed several times in a row, and is started again after a delay.
+    BackingOff {
+        /// The slot.
+        worker: usize,
+        /// How long.
+        delay: Duration,
+        /// How often in a row.
+        failures: u32,
+    },
+    /// Every slot has a ready worker, for the first time.
+    Serving,
+    /// A rolling restart has begun.
+    RestartBegun,
+    /// A rolling restart has replaced every worker.
+    RestartDone,
+    /// A replacement was not ready, and the workers that were not replaced yet stay.
+    RestartAborted {
+        /// The slot whose replacement failed.
+        worker: usize,
+        /// How it failed.
+        reason: &'a str,
+    },
+    /// The number of workers was changed.
+    Scaled {
+        /// From how many.
+        from: usize,
+        /// To how many.
+        to: usize,
+    },
+    /// A new binary serves, and this pool drains.
+    UpgradeDone {
+        /// The new parent.
+        pid: i32,
+    },
+    /// A new binary did not take over; this pool stays.
+    UpgradeFailed {
+        /// Why.
+        reason: &'a str,
+    },
+    /// The pool begins to drain, or to stop.
+    Stopping,
+}
+
+/// Which process an [`Event`] is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its slot: [`Worker::id`](crate::Worker::id).
+    pub worker: usize,
+    /// How often the slot has been started.
+    pub generation: u64,
+    /// Its process id.
+    pub pid: i32,
+}

@@ -1,0 +1,93 @@
+//! What becomes of workers: they exit, are stopped by signals, hang, grow.
+
+use super::*;
+
+/// How often the workers' memory is looked at, if it is limited.
+const WEIGHING: Duration = Duration::from_secs(1);
+
+impl Parent {
+    /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
+    /// nobody else can reap.
+    pub(super) fn reap(&mut self) {
+        for pid in self.processes.keys().copied().collect::<Vec<_>>() {
+            for fate in reap::fates(pid) {
+                match fate {
+                    Fate::Exited(exit) => self.exited(pid, exit),
+                    Fate::Suspended => {
+                        warn!("{} was stopped by a signal", self.tag(pid));
+                        self.tell(Event::Suspended { pid });
+                    }
+                    Fate::Resumed => {
+                        info!("{} runs again", self.tag(pid));
+                        self.tell(Event::Resumed { pid });
+                    }
+                }
+            }
+        }
+        if let Some(pid) = self.successor.as_ref().map(|successor| Pid(successor.pid)) {
+            self.reap_successor(pid);
+        }
+        if process::id() == 1 {
+            reap::orphans(|pid| self.processes.contains_key(&pid));
+        }
+    }
+
+    pub(super) fn exited(&mut self, pid: Pid, exit: Exit) {
+        self.hear(pid);
+        let Some(process) = self.processes.remove(&pid) else { return };
+        let was_told = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
+        let row = self.board.row(process.row);
+        let reason = process.lifeline.failure();
+        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told));
+        let level = if was_told { log::Level::Info } else { log::Level::Warn };
+        log::log!(level, "{how}, {} requests on {} connections", row.requests(), row.accepted());
+        if !was_told {
+            self.last_failure = Some(how);
+        }
+        self.adoption.gone(pid);
+        self.board.fold(process.row);
+        self.free_rows.push(process.row);
+        let process_told = self.process(pid);
+        self.tell(Event::Exited { pid, exit });
+        let (code, signal) = match exit {
+            Exit::Code(code) => (Some(code), None),
+            Exit::Signal { signal, .. } => (None, Some(signal)),
+        };
+        let reason = reason.as_deref();
+        self.emit(&event::Event::Exited { process: process_told, code, signal, was_told, reason });
+    }
+
+    pub(super) fn look_for_stalls(&mut self) {
+        let now = clock::now();
+        if self.watch.deadline().is_none_or(|due| now < due) {
+            return;
+        }
+        let sights = self.processes.iter().map(|(pid, process)| {
+            let row = self.board.row(process.row);
+            let busy_since = row.busy_since();
+            let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).unwrap_or_default();
+            Sight { pid: *pid, busy_since, requests: row.requests(), schedule }
+        });
+        let stalled = self.watch.look(sights, now);
+        self.board.watch(!self.watch.sleeps());
+        for pid in stalled {
+            self.emit(&event::Event::Stalled(self.process(pid)));
+            self.tell(Event::Stalled { pid });
+        }
+    }
+
+    /// Looks at the memory of each worker, and has those replaced that hold more than they may.
+    pub(super) fn weigh(&mut self) {
+        let now = clock::now();
+        if self.next_weighing.is_none_or(|due| now < due) {
+            return;
+        }
+        self.next_weighing = Some(now + WEIGHING);
+        let max = u64::try_from(self.config.max_rss).unwrap_or(u64::MAX);
+        let heavy = self.processes.keys().filter(|pid| proc::resident(pid.0).is_some_and(|bytes| bytes > max));
+        for pid in heavy.copied().collect::<Vec<_>>() {
+            self.tell(Event::Recycle { pid, why: Recycle::Memory });
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! The application's closure, what it is told and what it asks for.
+
+use super::*;
+use crate::event;
+use crate::handle::{Command, Handle, Status, WorkerState, WorkerStatus};
+use crate::supervisor::Stage;
+
+impl Parent {
+    /// Tells the application what has happened, and does what it asks for then.
+    pub(super) fn emit(&mut self, event: &event::Event<'_>) {
+        // While it is called it is not here: what it asks for may make further events.
+        let Some(mut hook) = self.hook.take() else { return };
+        let handle = Handle::new(self);
+        hook.call(event, &handle);
+        let commands = handle.into_commands();
+        self.hook = Some(hook);
+        commands.into_iter().for_each(|command| self.command(command));
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Restart => self.tell(Event::Restart),
+            Command::Scale(workers) => self.scale(workers),
+            Command::Upgrade => self.tell(Event::Upgrade),
+            Command::Stop => self.stop(Stop::Drain, "asked by the application"),
+            Command::StopNow => self.stop(Stop::Quick, "asked by the application"),
+        }
+    }
+
+    /// Which process that is, for the application.
+    pub(super) fn process(&self, pid: Pid) -> event::Process {
+        let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
+        event::Process { worker, generation, pid: pid.0 }
+    }
+
+    pub(super) fn emit_notice(&mut self, notice: &Notice) {
+        let text = notice_text(notice);
+        let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
+        let event = match *notice {
+            Notice::AllReady { .. } => event::Event::Serving,
+            Notice::BackingOff { slot, delay, failures } => event::Event::BackingOff { worker: slot, delay, failures },
+            Notice::RestartBegun => event::Event::RestartBegun,
+            Notice::RestartDone => event::Event::RestartDone,
+            Notice::RestartAborted { slot, .. } => event::Event::RestartAborted { worker: slot, reason },
+            Notice::Scaled { from, to } => event::Event::Scaled { from, to },
+            Notice::UpgradeDone { pid } => event::Event::UpgradeDone { pid: pid.0 },
+            Notice::UpgradeFailed { .. } => event::Event::UpgradeFailed { reason },
+            _ => return,
+        };
+        self.emit(&event);
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        let workers = self.supervisor.processes().filter_map(|(slot, it)| {
+            let pid = it.pid?;
+            let row = self.board.row(self.processes.get(&pid)?.row);
+            let state = match it.stage {
+                Stage::Spawning | Stage::Starting => WorkerState::Starting,
+                Stage::Ready if it.is_suspended => WorkerState::Suspended,
+                Stage::Ready => WorkerState::Ready,
+                Stage::Draining => WorkerState::Draining,
+                Stage::Quitting | Stage::Aborting | Stage::Killing(_) => WorkerState::Ending,
+            };
+            let process = event::Process { worker: slot, generation: it.generation, pid: pid.0 };
+            let (connections, closed) = (row.accepted(), row.closed());
+            let open = connections.saturating_sub(closed);
+            Some(WorkerStatus { process, state, requests: row.requests(), connections, open })
+        });
+        let workers: Vec<_> = workers.collect();
+        let dead = self.board.row(0);
+        Status {
+            wanted: self.supervisor.wanted(),
+            ready: self.supervisor.ready_workers(),
+            requests: dead.requests() + workers.iter().map(|it| it.requests).sum::<u64>(),
+            connections: dead.accepted() + workers.iter().map(|it| it.connections).sum::<u64>(),
+            workers,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Who serves which slot, and what follows from it.
+
+use super::*;
+
+impl Parent {
+    /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
+    /// service manager.
+    pub(super) fn settle(&mut self) {
+        let now = clock::now();
+        if !self.is_stopping {
+            let seated = self.seated();
+            self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
+            self.adopt(&seated, now);
+            self.close_retired(now);
+        }
+        let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
+        self.service.status(match self.is_stopping {
+            true => format!("stopping, {} workers left", self.processes.len()),
+            false => format!("{ready} of {wanted} workers ready"),
+        });
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let mut serving = serving.filter_map(|(_, process)| process.pid);
+        let answers = self.is_stopping || serving.any(|pid| self.watch.is_well(pid)) || !self.supervisor.was_ready();
+        self.service.watch(now, || answers);
+    }
+
+    /// The row of the process that serves each slot: of two, the newer one.
+    pub(super) fn seated(&self) -> BTreeMap<usize, usize> {
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let mut serving: Vec<_> = serving.map(|(slot, process)| (process.generation, slot, process.pid)).collect();
+        serving.sort_unstable();
+        let row = |pid: Option<Pid>| self.processes.get(&pid?).map(|process| process.row);
+        serving.into_iter().filter_map(|(_, slot, pid)| Some((slot, row(pid)?))).collect()
+    }
+
+    /// Has living workers look after the queues of slots that have been without one for a while.
+    pub(super) fn adopt(&mut self, seated: &BTreeMap<usize, usize>, now: Time) {
+        let expired = self.custody.expired(now);
+        let is_vacant = |slot: &usize| !seated.contains_key(slot) && !expired.contains(slot);
+        let vacant: BTreeSet<usize> = self.custody.slots().iter().copied().filter(is_vacant).collect();
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let able = serving.filter_map(|(_, process)| process.pid).filter(|pid| self.is_adopter(*pid));
+        let able: Vec<Pid> = able.collect();
+        for order in self.adoption.plan(&vacant, &able, now) {
+            let (Order::Adopt { by: pid, .. } | Order::Release { from: pid, .. }) = order;
+            let Some(process) = self.processes.get(&pid) else { continue };
+            let sent = match order {
+                Order::Adopt { slot, .. } => {
+                    info!("{} looks after the queue of worker={slot}", self.tag(pid));
+                    let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+                    process.lifeline.adopt(slot, &sockets)
+                }
+                Order::Release { slot, .. } => process.lifeline.release(slot),
+            };
+            if let Err(error) = sent {
+                // It dies, or is flooded with orders; the next look finds somebody else.
+                debug!("{} cannot be given an order: {error}", self.tag(pid));
+                self.adoption.gone(pid);
+            }
+        }
+    }
+
+    fn is_adopter(&self, pid: Pid) -> bool {
+        self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_adopter())
+    }
+
+    /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known
+    /// when the group's indexes change.
+    fn close_retired(&mut self, now: Time) {
+        if self.unborn.is_some() || self.processes.values().any(|process| !process.is_set_up) {
+            return;
+        }
+        for slot in self.custody.expired(now).into_iter().rev() {
+            if !self.adoption.holds(slot) {
+                debug!("worker={slot} is no more, its sockets are closed");
+                self.custody.close(slot, now);
+                self.settle();
+            }
+        }
+    }
+}

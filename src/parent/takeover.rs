@@ -1,0 +1,95 @@
+//! The end of this pool and the beginning of the next one, or the other way round.
+
+use super::*;
+
+/// Where to listen: what another pool hands over, what a service manager gives, else what is configured.
+pub(super) fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSockets>, Option<Heir>)> {
+    let taken = Inheritance::take()
+        .map_err(|source| Error::system("take over the sockets of the pool that has started this one", source))?;
+    let Some(mut inheritance) = taken else {
+        let given = service::given()?;
+        if !given.is_empty() {
+            return Ok((given, Vec::new(), None));
+        }
+        let reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, |_| None)?;
+        return Ok((reserved, Vec::new(), None));
+    };
+    let mut reserved = inheritance.given()?;
+    if reserved.is_empty() {
+        let handed_over = |address: &str| inheritance.reserved(address);
+        reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, handed_over)?;
+    }
+    let (slots, heir) = inheritance.finish();
+    Ok((reserved, slots, Some(heir)))
+}
+
+impl Parent {
+    pub(super) fn upgrade(&mut self) {
+        let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
+        let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
+        let spawned = match process::id() {
+            1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
+            _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>()),
+        };
+        let heard = spawned.and_then(|successor| {
+            let registered = self.listen_to(successor.talk(), SUCCESSOR).map_err(io::Error::other);
+            registered.map(|()| successor)
+        });
+        match heard {
+            Ok(successor) => {
+                let pid = Pid(successor.pid);
+                self.successor = Some(successor);
+                self.tell(Event::SuccessorSpawned { pid });
+            }
+            Err(error) => {
+                error!("the new binary cannot be started: {error}");
+                self.tell(Event::SuccessorGone { exit: None });
+            }
+        }
+    }
+
+    pub(super) fn hear_successor(&mut self) {
+        let Some(successor) = &mut self.successor else { return };
+        if successor.serves() {
+            self.hand_over();
+        } else {
+            // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
+            let descriptor = std::os::fd::AsRawFd::as_raw_fd(successor.talk());
+            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        }
+    }
+
+    /// The new pool serves: this one is history.
+    pub(super) fn hand_over(&mut self) {
+        let Some(successor) = self.successor.take() else { return };
+        self.tell(Event::SuccessorReady);
+        if self.supervisor.is_stopping() {
+            self.service.handed_over(successor.pid);
+            if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
+                reserved.iter_mut().for_each(Reserved::hand_over);
+            }
+        }
+    }
+
+    /// This pool serves: the one that has started it may leave.
+    pub(super) fn take_over(&mut self, heir: Heir) {
+        self.board.set_steers(true);
+        self.settle();
+        if let Err(error) = self.write_pid_file() {
+            error!("{error}");
+        }
+        heir.take_over();
+    }
+
+    pub(super) fn reap_successor(&mut self, pid: Pid) {
+        for fate in reap::fates(pid) {
+            if let Fate::Exited(exit) = fate {
+                // Its last word may be that it serves; then this is no longer our business.
+                self.hear_successor();
+                if self.successor.take().is_some() {
+                    self.tell(Event::SuccessorGone { exit: Some(exit) });
+                }
+            }
+        }
+    }
+}
