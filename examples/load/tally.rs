@@ -1,0 +1,223 @@
+//! What became of the requests: every one in exactly one class.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant};
+
+/// What became of a request. Together they are all requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A valid answer, whole and in time.
+    Ok,
+    /// Like `Ok`, but after more than `--late`. Not lost.
+    Late,
+    /// ECONNREFUSED.
+    Refused,
+    /// Reset before the request was sent.
+    ResetConnecting,
+    /// Reset after the request was sent, before any byte of an answer.
+    ResetWaiting,
+    ResetMidAnswer,
+    /// Reset instead of closed, after a whole answer that was announced as the connection's last.
+    ResetAfterAnswer,
+    /// Closed within the answer.
+    Truncated,
+    /// Closed before any byte of an answer.
+    Dropped,
+    /// Not a 200 with a Content-Length, or longer than that says.
+    Bad,
+    /// No progress for [`PATIENCE`](crate::client::PATIENCE).
+    TimedOut,
+    /// The client's own failure: too few descriptors, no free port. A run that has any says nothing about the server.
+    Local,
+}
+
+impl Class {
+    const ALL: [(Class, &str); 12] = [
+        (Class::Ok, "ok"),
+        (Class::Late, "late"),
+        (Class::Refused, "refused"),
+        (Class::ResetConnecting, "reset_connecting"),
+        (Class::ResetWaiting, "reset_waiting"),
+        (Class::ResetMidAnswer, "reset_mid_answer"),
+        (Class::ResetAfterAnswer, "reset_after_answer"),
+        (Class::Truncated, "truncated"),
+        (Class::Dropped, "dropped"),
+        (Class::Bad, "bad"),
+        (Class::TimedOut, "timed_out"),
+        (Class::Local, "local"),
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        Class::ALL[self as usize].1
+    }
+
+    pub(crate) fn is_answered(self) -> bool {
+        matches!(self, Class::Ok | Class::Late)
+    }
+
+    /// Whether the server owes an answer.
+    pub(crate) fn is_lost(self) -> bool {
+        !self.is_answered() && self != Class::Local
+    }
+
+    fn is_reset(self) -> bool {
+        use Class::{ResetAfterAnswer, ResetConnecting, ResetMidAnswer, ResetWaiting};
+        matches!(self, ResetConnecting | ResetWaiting | ResetMidAnswer | ResetAfterAnswer)
+    }
+}
+
+/// The counts of a run.
+#[derive(Debug)]
+pub(crate) struct Tally {
+    counts: [u64; Class::ALL.len()],
+    latencies: Histogram,
+    /// Answers before the load's end.
+    in_time: u64,
+    begun: Instant,
+    ended: Option<Instant>,
+    last_answer: Instant,
+    longest_gap: Duration,
+    /// Connections opened, or tried to open.
+    pub(crate) connections: u64,
+    /// Idle connections that the server ended between two requests: its right, and no loss.
+    pub(crate) closed_idle: u64,
+    /// Connections that each worker has answered on.
+    pub(crate) workers: BTreeMap<u32, u64>,
+}
+
+impl Tally {
+    pub(crate) fn new(now: Instant) -> Tally {
+        Tally {
+            counts: [0; Class::ALL.len()],
+            latencies: Histogram::default(),
+            in_time: 0,
+            begun: now,
+            ended: None,
+            last_answer: now,
+            longest_gap: Duration::ZERO,
+            connections: 0,
+            closed_idle: 0,
+            workers: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn answered(&mut self, class: Class, latency: Duration, now: Instant) {
+        self.counts[class as usize] += 1;
+        self.latencies.record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+        if self.ended.is_none() {
+            self.end_gap(now);
+            self.in_time += 1;
+        }
+    }
+
+    pub(crate) fn failed(&mut self, class: Class) {
+        self.counts[class as usize] += 1;
+    }
+
+    /// An answer turned out to be longer than it said, after it had been counted.
+    pub(crate) fn retract(&mut self, class: Class) {
+        self.counts[class as usize] -= 1;
+        self.counts[Class::Bad as usize] += 1;
+    }
+
+    /// The load is over: what is still answered is counted, but is not part of the rate and ends no gap.
+    pub(crate) fn end(&mut self, now: Instant) {
+        if self.ended.is_none() {
+            self.end_gap(now);
+            self.ended = Some(now);
+        }
+    }
+
+    fn end_gap(&mut self, now: Instant) {
+        self.longest_gap = self.longest_gap.max(now.duration_since(self.last_answer));
+        self.last_answer = now;
+    }
+
+    pub(crate) fn of(&self, class: Class) -> u64 {
+        self.counts[class as usize]
+    }
+
+    fn sum(&self, belongs: impl Fn(Class) -> bool) -> u64 {
+        Class::ALL.iter().filter(|(class, _)| belongs(*class)).map(|(class, _)| self.of(*class)).sum()
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.sum(|_| true)
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.sum(Class::is_lost)
+    }
+
+    /// One line of `key=value`, or one JSON object with the same keys. Latencies are in microseconds.
+    pub(crate) fn report(&self, is_json: bool, by_worker: bool) -> String {
+        let elapsed = self.last_answer.duration_since(self.begun).as_secs_f64();
+        let rate = if elapsed > 0.0 { self.in_time as f64 / elapsed } else { 0.0 };
+        let mut pairs = vec![("total", self.total()), ("lost", self.lost()), ("reset", self.sum(Class::is_reset))];
+        pairs.extend(Class::ALL.iter().map(|(class, name)| (*name, self.of(*class))));
+        pairs.extend([("connections", self.connections), ("closed_idle", self.closed_idle)]);
+        pairs.extend([("ms", (elapsed * 1e3) as u64), ("rate", rate as u64)]);
+        for (name, part) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
+            pairs.push((name, self.latencies.quantile(part)));
+        }
+        pairs.extend([("max", self.latencies.max), ("gap_ms", self.longest_gap.as_millis() as u64)]);
+        if is_json {
+            json(&pairs, by_worker.then_some(&self.workers))
+        } else {
+            line(&pairs, by_worker.then_some(&self.workers))
+        }
+    }
+}
+
+type Workers = BTreeMap<u32, u64>;
+
+fn line(pairs: &[(&str, u64)], workers: Option<&Workers>) -> String {
+    let mut words: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    words.extend(workers.into_iter().flatten().map(|(pid, count)| format!("worker.{pid}={count}")));
+    words.join(" ")
+}
+
+fn json(pairs: &[(&str, u64)], workers: Option<&Workers>) -> String {
+    let mut members: Vec<String> = pairs.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+    if let Some(workers) = workers {
+        let counts: Vec<String> = workers.iter().map(|(pid, count)| format!("\"{pid}\":{count}")).collect();
+        members.push(format!("\"workers\":{{{}}}", counts.join(",")));
+    }
+    let mut object = String::new();
+    let _ = write!(object, "{{{}}}", members.join(","));
+    object
+}
+
+/// Log-linear: 32 buckets for each power of two, so that what it returns is at most 3 % too much.
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: Vec<u64>,
+    max: u64,
+}
+
+impl Histogram {
+    fn record(&mut self, value: u64) {
+        let shift = (u64::BITS - value.leading_zeros()).saturating_sub(6);
+        let bucket = shift as usize * 32 + (value >> shift) as usize;
+        if bucket >= self.buckets.len() {
+            self.buckets.resize(bucket + 1, 0);
+        }
+        self.buckets[bucket] += 1;
+        self.max = self.max.max(value);
+    }
+
+    /// The largest value of the bucket that this part of all values reaches; 0 when there are none.
+    fn quantile(&self, part: f64) -> u64 {
+        let wanted = (self.buckets.iter().sum::<u64>() as f64 * part).ceil() as u64;
+        let mut seen = 0;
+        for (bucket, count) in self.buckets.iter().enumerate() {
+            seen += count;
+            if *count > 0 && seen >= wanted {
+                let shift = (bucket / 32).saturating_sub(1);
+                return ((((bucket - shift * 32) as u64 + 1) << shift) - 1).min(self.max);
+            }
+        }
+        0
+    }
+}
