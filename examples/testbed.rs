@@ -1,6 +1,7 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
 use std::io::Write;
+use std::path::Path;
 use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,9 @@ fn fixture() -> Option<String> {
 
 fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
     match fixture().as_deref() {
+        Some(fixture) if fixture.strip_prefix("fail-while:").is_some_and(|path| Path::new(path).exists()) => {
+            return Err("the testbed was told to fail".into());
+        }
         Some("fail") => return Err("the testbed was told to fail".into()),
         Some("hang") => loop {
             thread::park();

@@ -14,9 +14,6 @@ use mio::{Events, Interest, Poll, Token};
 use crate::lane::{broken, Idle, Lane, Plan, Step};
 use crate::tally::{Class, Tally};
 
-/// A request that has not come further for so long has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
 /// How often the client looks for such requests, and whether it has been told to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -32,6 +29,8 @@ pub(crate) struct Course {
     /// Requests a second, due at even distances whatever the server does; without it, as many as it answers.
     pub(crate) rate: Option<f64>,
     pub(crate) late: Duration,
+    /// A request that has not come further for so long has failed.
+    pub(crate) patience: Duration,
     pub(crate) until_eof: bool,
     /// Tell each failure on stderr.
     pub(crate) verbose: bool,
@@ -248,7 +247,7 @@ impl Client {
     fn look_for_time_outs(&mut self, now: Instant) {
         for index in 0..self.lanes.len() {
             let lane = &self.lanes[index];
-            if !lane.is_free() && now.saturating_duration_since(lane.progress) > PATIENCE {
+            if !lane.is_free() && now.saturating_duration_since(lane.progress) > self.course.patience {
                 self.fail(index, Class::TimedOut);
             }
         }

@@ -2,7 +2,7 @@
 //! one class, says how many are in each, and exits with code 1 if the server owes an answer to any.
 //!
 //! A request is lost when its connection is refused, reset, or closed before or within the answer; when the answer is
-//! wrong; or when nothing comes for 30 seconds. That a server closes a kept connection between two requests is its
+//! wrong; or when nothing comes for 30 seconds (`--patience`). That a server closes a kept connection between two requests is its
 //! right and no loss; that it closes one while a request is on its way to it is one, since the client cannot know
 //! whether it was acted on.
 
@@ -37,6 +37,7 @@ usage: load ADDR [options]
                      request was due
   --path PATH        what to ask for (default /plaintext)
   --late TIME        an answer that takes longer is late (default 1s)
+  --patience TIME    a request that has not come further for so long has timed out (default 30s)
   --until-eof        stop when standard input ends
   --by-worker        how many connections each worker has answered on, by its X-Pid field
   --json             a JSON object instead of a line of key=value
@@ -115,6 +116,7 @@ impl Options {
             duration: None,
             rate: None,
             late: Duration::from_secs(1),
+            patience: Duration::from_secs(30),
             until_eof: false,
             verbose: false,
         };
@@ -127,6 +129,7 @@ impl Options {
                 "--requests" => course.requests = Some(positive(&argument, &value()?)?),
                 "--rate" => course.rate = Some(f64::from(positive::<u32>(&argument, &value()?)?)),
                 "--late" => course.late = duration(&argument, &value()?)?,
+                "--patience" => course.patience = duration(&argument, &value()?)?,
                 "--path" => path = value()?,
                 "--keep-alive" => is_keep_alive = true,
                 "--until-eof" => course.until_eof = true,

@@ -26,7 +26,7 @@ pub(crate) enum Class {
     Dropped,
     /// Not a 200 with a Content-Length, or longer than that says.
     Bad,
-    /// No progress for [`PATIENCE`](crate::client::PATIENCE).
+    /// No progress for as long as `--patience` says.
     TimedOut,
     /// The client's own failure: too few descriptors, no free port. A run that has any says nothing about the server.
     Local,
