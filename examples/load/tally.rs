@@ -1,7 +1,6 @@
 //! What became of the requests: every one in exactly one class.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::time::{Duration, Instant};
 
 /// What became of a request. Together they are all requests.
@@ -184,9 +183,7 @@ fn json(pairs: &[(&str, u64)], workers: Option<&Workers>) -> String {
         let counts: Vec<String> = workers.iter().map(|(pid, count)| format!("\"{pid}\":{count}")).collect();
         members.push(format!("\"workers\":{{{}}}", counts.join(",")));
     }
-    let mut object = String::new();
-    let _ = write!(object, "{{{}}}", members.join(","));
-    object
+    format!("{{{}}}", members.join(","))
 }
 
 /// Log-linear: 32 buckets for each power of two, so that what it returns is at most 3 % too much.
