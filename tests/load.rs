@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use socket2::SockRef;
-use support::example;
+use support::{example, until};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Pid: 7\r\n\r\nok";
 
@@ -66,6 +66,18 @@ impl Connection {
 
     fn option(&self) -> SockRef<'_> {
         SockRef::from(self.stream.get_ref())
+    }
+
+    /// Waits until the client has read what was sent: its receive queue is in proc_net_tcp(5), as `tx:rx`.
+    fn is_read(&self) {
+        let Ok(SocketAddr::V4(client)) = self.stream.get_ref().peer_addr() else { panic!("an IPv4 client") };
+        let local = format!("{:08X}:{:04X}", u32::from_ne_bytes(client.ip().octets()), client.port());
+        until("the client has read it", || {
+            let sockets = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+            let mut rows = sockets.lines().map(|row| row.split_whitespace().collect::<Vec<_>>());
+            let row = rows.find(|row| row[1] == local && row[3] == "01")?;
+            row[4].ends_with(":00000000").then_some(())
+        });
     }
 
     /// Closes with a reset instead of an end of file (socket(7), SO_LINGER).
@@ -201,6 +213,7 @@ fn the_end_of_a_connection() {
     let address = server(|mut connection| {
         connection.request();
         connection.send(ANSWER);
+        connection.is_read();
         connection.send("more");
     });
     load(address, "--requests 20 --connections 4").expect(&[("bad", 20)]);
@@ -323,6 +336,7 @@ fn bytes_after_an_answer_make_one_request_bad() {
         connection.request();
         connection.send(ANSWER);
         if connection.number == 0 {
+            connection.is_read();
             connection.send("more");
         }
         connection.wait();
