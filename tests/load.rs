@@ -341,7 +341,7 @@ fn bytes_after_an_answer_make_one_request_bad() {
         }
         connection.wait();
     });
-    let report = load(address, "--requests 2 --connections 1 --keep-alive --rate 20");
+    let report = load(address, "--requests 2 --connections 1 --keep-alive --rate 2");
     report.expect(&[("ok", 1), ("bad", 1)]);
 }
 
