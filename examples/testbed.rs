@@ -6,7 +6,7 @@ use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forkpool::{Pool, Request, Response, Worker};
+use forkpool::{Event, Handle, Pool, Request, Response, Worker};
 
 fn main() -> forkpool::Result<()> {
     let log = env_logger::Env::default().default_filter_or("info");
@@ -21,7 +21,11 @@ fn main() -> forkpool::Result<()> {
         Some("thread") => drop(thread::spawn(thread::park)),
         _ => {}
     }
-    let result = Pool::bind("127.0.0.1:8000").env().run(serve);
+    let pool = Pool::bind("127.0.0.1:8000").env();
+    let result = match fixture().as_deref() {
+        Some("hook") => pool.on_event(hook).run(serve),
+        _ => pool.run(serve),
+    };
     if let Some(mut child) = child {
         println!("own child: {}", child.wait().expect("the pool has not reaped it"));
     }
@@ -31,6 +35,21 @@ fn main() -> forkpool::Result<()> {
 /// What a test wants to go wrong.
 fn fixture() -> Option<String> {
     std::env::var("TESTBED").ok()
+}
+
+/// Prints what happens, and does what an exit code asks for.
+fn hook(event: &Event<'_>, pool: &Handle<'_>) {
+    println!("event {event:?}");
+    match event {
+        Event::Exited { code: Some(40), .. } => pool.restart(),
+        Event::Exited { code: Some(41), .. } => pool.scale(3),
+        Event::Exited { code: Some(42), .. } => pool.upgrade(),
+        Event::Exited { code: Some(43), .. } => pool.stop(),
+        Event::Exited { code: Some(44), .. } => pool.stop_now(),
+        Event::Exited { code: Some(45), .. } => panic!("the hook was told to panic"),
+        Event::Ready(_) => println!("status {:?}", pool.status()),
+        _ => {}
+    }
 }
 
 fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {

@@ -323,7 +323,7 @@ impl Parent {
     /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
     fn let_go(&mut self) {
         // What waits in the queue of a slot without a worker would be lost.
-        self.adopt(&self.seated(), Time::NEVER);
+        self.adopt(Time::NEVER);
         self.is_stopping = true;
         self.emit(&event::Event::Stopping);
         self.service.stopping();

@@ -1,6 +1,7 @@
 //! Who serves which slot, and what follows from it.
 
 use super::*;
+use crate::supervisor::{self, Stage};
 
 impl Parent {
     /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
@@ -10,7 +11,7 @@ impl Parent {
         if !self.is_stopping {
             let seated = self.seated();
             self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
-            self.adopt(&seated, now);
+            self.adopt(now);
             self.close_retired(now);
         }
         let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
@@ -33,14 +34,18 @@ impl Parent {
         serving.into_iter().filter_map(|(_, slot, pid)| Some((slot, row(pid)?))).collect()
     }
 
-    /// Has living workers look after the queues of slots that have been without one for a while.
-    pub(super) fn adopt(&mut self, seated: &BTreeMap<usize, usize>, now: Time) {
-        let expired = self.custody.expired(now);
-        let is_vacant = |slot: &usize| !seated.contains_key(slot) && !expired.contains(slot);
+    /// Has living workers look after the queues of slots that have been without one for a while; in the last moment
+    /// before the pool lets go of them, of all such slots.
+    pub(super) fn adopt(&mut self, now: Time) {
+        let is_last = now == Time::NEVER;
+        let expired = if is_last { Vec::new() } else { self.custody.expired(now) };
+        // Those that were just told to drain take in what waits before they do.
+        let takes = |process: &supervisor::Process| process.serves() || is_last && process.stage == Stage::Draining;
+        let taking = self.supervisor.processes().filter(|(_, process)| takes(process) && !process.is_suspended);
+        let taking: Vec<(usize, Pid)> = taking.filter_map(|(slot, process)| Some((slot, process.pid?))).collect();
+        let is_vacant = |slot: &usize| !taking.iter().any(|(it, _)| it == slot) && !expired.contains(slot);
         let vacant: BTreeSet<usize> = self.custody.slots().iter().copied().filter(is_vacant).collect();
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let able = serving.filter_map(|(_, process)| process.pid).filter(|pid| self.is_adopter(*pid));
-        let able: Vec<Pid> = able.collect();
+        let able: Vec<Pid> = taking.iter().map(|(_, pid)| *pid).filter(|pid| self.is_adopter(*pid)).collect();
         for order in self.adoption.plan(&vacant, &able, now) {
             let (Order::Adopt { by: pid, .. } | Order::Release { from: pid, .. }) = order;
             let Some(process) = self.processes.get(&pid) else { continue };

@@ -74,6 +74,11 @@ impl Parent {
     /// This pool serves: the one that has started it may leave.
     pub(super) fn take_over(&mut self, heir: Heir) {
         self.board.set_steers(true);
+        // The other pool had more slots, perhaps; while it was there, its workers looked after them.
+        let surplus = self.custody.slots().iter().copied().filter(|slot| *slot >= self.supervisor.wanted());
+        for slot in surplus.collect::<Vec<_>>() {
+            self.custody.retire(slot, clock::now());
+        }
         self.settle();
         if let Err(error) = self.write_pid_file() {
             error!("{error}");

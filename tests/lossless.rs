@@ -1,0 +1,298 @@
+//! Nothing is lost: a load runs while workers, slots and the whole program come and go, and every request of it counts.
+
+mod support;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, Signal};
+use support::{children, example, fresh_path, is_gone, testbed, until, Client, Load, Server, BOTH_MODES};
+
+#[test]
+fn rolling_restarts() {
+    for mode in BOTH_MODES {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "3"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+        let load = Load::begin(server.port(), mode);
+        for _ in 0..4 {
+            server.signal(Signal::SIGHUP);
+            server.wait_for("rolling restart done");
+        }
+        load.finish().nothing_lost();
+        assert_eq!(server.count("rolling restart done"), 4);
+    }
+}
+
+#[test]
+fn several_slots_at_a_time() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_SURGE", "4"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for _ in 0..4 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+    }
+    load.finish().nothing_lost();
+}
+
+#[test]
+fn workers_that_come_and_go() {
+    for mode in BOTH_MODES {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+        let load = Load::begin(server.port(), mode);
+        for _ in 0..2 {
+            for to in [3, 2, 1] {
+                server.signal(Signal::SIGTTOU);
+                server.wait_for(&format!("to {to} workers"));
+            }
+            for to in [2, 3, 4] {
+                server.signal(Signal::SIGTTIN);
+                server.wait_for(&format!("to {to} workers"));
+            }
+        }
+        load.finish().nothing_lost();
+    }
+}
+
+#[test]
+fn slots_whose_sockets_are_closed() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("RUST_LOG", "debug"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for to in [3, 2, 1] {
+        server.signal(Signal::SIGTTOU);
+        server.wait_for(&format!("to {to} workers"));
+    }
+    for _ in 0..3 {
+        server.wait_for("is no more, its sockets are closed");
+    }
+    load.finish().nothing_lost();
+}
+
+#[test]
+fn a_new_binary() {
+    for mode in BOTH_MODES {
+        let pid_file = fresh_path("upgraded.pid");
+        let mut server = testbed(&[
+            ("FORKPOOL_PID_FILE", pid_file.to_str().expect("text")),
+            ("FORKPOOL_DRAIN_TIMEOUT", "1s"),
+            ("FORKPOOL_WORKERS", "3"),
+        ]);
+        let load = Load::begin(server.port(), mode);
+        for _ in 0..3 {
+            let parent = std::fs::read_to_string(&pid_file).expect("a pid").trim().parse().expect("a number");
+            kill(nix::unistd::Pid::from_raw(parent), Signal::SIGUSR2).expect("it runs");
+            server.wait_for("upgrade done");
+            server.wait_for("another pool has taken over");
+        }
+        load.finish().nothing_lost();
+    }
+}
+
+/// A worker's death costs the requests that were inside it, one for each connection at most; nobody is refused.
+#[test]
+fn killed_workers() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "3")]);
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for _ in 0..10 {
+        let victim = until("a worker runs", || server.workers().first().copied());
+        kill(victim, Signal::SIGKILL).expect("it runs");
+        until("it is gone", || is_gone(victim).then_some(()));
+        server.wait_for(" ready");
+    }
+    let tally = load.finish();
+    for class in ["refused", "reset_connecting", "timed_out", "truncated", "bad"] {
+        assert_eq!(tally.count(class), 0, "{tally:?}");
+    }
+    assert!(tally.count("lost") <= 10 * 16, "{tally:?}");
+}
+
+#[test]
+fn a_worker_that_a_signal_has_stopped() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "2")]);
+    let stopped = server.get("/").worker();
+    let load = Load::begin(server.port(), &["--connections", "4", "--rate", "500"]);
+    kill(stopped, Signal::SIGSTOP).expect("it runs");
+    server.wait_for("replaced, since it was stopped by a signal");
+    let ready = server.wait_for(" ready");
+    assert!(ready.contains("gen=2"), "{ready}");
+    for _ in 0..50 {
+        assert_ne!(server.get("/").worker(), stopped);
+    }
+    // It runs again and finishes what it has, as after a rolling restart.
+    kill(stopped, Signal::SIGCONT).expect("it is there");
+    until("it is gone", || is_gone(stopped).then_some(()));
+    load.finish().nothing_lost();
+    assert_eq!(server.count("killed"), 0);
+}
+
+#[test]
+fn a_busy_worker_gets_no_new_connections() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "2")]);
+    let (mut busy, mut free) = (server.connect(), server.connect());
+    let busy_worker = busy.get("/").worker();
+    while free.get("/").worker() == busy_worker {
+        free = server.connect();
+    }
+    busy.send("GET /slow?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Somebody has to turn for it to be seen.
+    let seen = Instant::now() + Duration::from_millis(50);
+    until("the other worker has seen it", || {
+        free.get("/");
+        (Instant::now() > seen).then_some(())
+    });
+    for _ in 0..100 {
+        assert_ne!(server.get("/").worker(), busy_worker);
+    }
+    assert_eq!(busy.answer().status, 200);
+    // And then it is chosen again.
+    until("it is back", || (server.get("/").worker() == busy_worker).then_some(()));
+}
+
+#[test]
+fn a_full_worker_gets_no_new_connections() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "2"), ("FORKPOOL_MAX_CONNECTIONS", "3")]);
+    let mut kept: Vec<Client<_>> = Vec::new();
+    // One more and both are full, so that each of them must have three.
+    for _ in 0..6 {
+        let mut client = server.connect();
+        client.get("/");
+        kept.push(client);
+    }
+    let mut workers: Vec<_> = kept.iter_mut().map(|client| client.get("/").worker()).collect();
+    workers.sort_unstable();
+    assert_eq!((workers[0] == workers[2], workers[3] == workers[5], workers[2] == workers[3]), (true, true, false));
+}
+
+/// Both workers are busy, so both have queues, and one of them dies and cannot be replaced: the other one looks after
+/// what waits there.
+#[test]
+fn the_queue_of_a_slot_that_backs_off() {
+    let (mut server, mut failing) = failing_testbed();
+    let (mut first, mut second) = (server.connect(), server.connect());
+    let victim = first.get("/").worker();
+    while second.get("/").worker() == victim {
+        second = server.connect();
+    }
+    first.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    second.send("GET /slow?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut waiting: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    failing.begin();
+    kill(victim, Signal::SIGKILL).expect("it runs");
+    server.wait_for("backing off");
+    server.wait_for("looks after the queue of worker=");
+    for client in &mut waiting {
+        assert_eq!(client.answer().status, 200);
+    }
+    failing.end();
+    server.wait_for(" ready");
+    // What one worker gave back is the other's again.
+    for _ in 0..50 {
+        assert_eq!(server.get("/").status, 200);
+    }
+}
+
+/// Its queue would otherwise go down with the pool.
+#[test]
+fn the_queue_of_a_slot_that_backs_off_when_the_pool_stops() {
+    let (mut server, mut failing) = failing_testbed();
+    let (mut first, mut second) = (server.connect(), server.connect());
+    let victim = first.get("/").worker();
+    while second.get("/").worker() == victim {
+        second = server.connect();
+    }
+    first.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    second.send("GET /slow?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut waiting: Vec<_> = (0..40).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    failing.begin();
+    kill(victim, Signal::SIGKILL).expect("it runs");
+    server.wait_for("backing off");
+    server.signal(Signal::SIGTERM);
+    for client in &mut waiting {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_restart_whose_replacement_fails() {
+    let (mut server, mut failing) = failing_testbed();
+    let before = server.workers();
+    let load = Load::begin(server.port(), BOTH_MODES[1]);
+    failing.begin();
+    server.signal(Signal::SIGHUP);
+    let line = server.wait_for("rolling restart aborted, the other workers stay: worker=0: ");
+    assert!(line.contains("exited with code 1"), "{line}");
+    until("the old ones are alone", || (server.workers() == before).then_some(()));
+    failing.end();
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    load.finish().nothing_lost();
+}
+
+#[test]
+fn workers_that_have_had_their_share() {
+    for (variable, value, target) in [
+        ("FORKPOOL_MAX_REQUESTS", "200", "/plaintext"),
+        ("FORKPOOL_MAX_AGE", "300ms", "/plaintext"),
+        ("FORKPOOL_MAX_RSS", "64MiB", "/leak?kib=256"),
+    ] {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "3"), (variable, value), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+        let load = Load::begin(server.port(), &["--connections", "4", "--rate", "500", "--path", target]);
+        for _ in 0..3 {
+            server.wait_for("recycled: ");
+            // The next one is not begun before this one's replacement serves.
+            let next = server.wait_for("worker=");
+            assert!(next.contains(" ready") || next.contains(" exited"), "{next}");
+        }
+        load.finish().nothing_lost();
+        assert_eq!(server.workers().len().max(3), server.workers().len());
+    }
+}
+
+/// A testbed with two workers whose new workers fail while a file exists.
+fn failing_testbed() -> (Server, Failing) {
+    let failing = Failing(fresh_path("failing"));
+    let mut command = example("testbed");
+    command.env("TESTBED", format!("fail-while:{}", failing.0.display()));
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_DRAIN_TIMEOUT", "4s")]);
+    (Server::start(command), failing)
+}
+
+struct Failing(PathBuf);
+
+impl Failing {
+    fn begin(&mut self) {
+        std::fs::write(&self.0, "").expect("a writable directory");
+    }
+
+    fn end(&mut self) {
+        std::fs::remove_file(&self.0).expect("it is there");
+    }
+}
+
+impl Drop for Failing {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn a_crash_loop_leaves_the_others_alone() {
+    let (mut server, mut failing) = failing_testbed();
+    let load = Load::begin(server.port(), &["--connections", "4", "--rate", "1000"]);
+    failing.begin();
+    let victim = server.workers()[0];
+    kill(victim, Signal::SIGKILL).expect("it runs");
+    for _ in 0..4 {
+        server.wait_for("backing off");
+    }
+    assert_eq!(children(server.pid()).len(), 1);
+    let tally = load.finish();
+    assert!(tally.count("lost") <= 4, "only what was inside the victim: {tally:?}");
+    failing.end();
+    server.wait_for(" ready");
+}

@@ -1,0 +1,189 @@
+//! A new binary takes over, or does not: the old pool is not touched before the new one serves.
+
+mod support;
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::{children, connect_unix, example, fresh_path, is_gone, until, Client, Server};
+
+/// A program that can be exchanged while it runs, with its pid file.
+struct Program {
+    path: PathBuf,
+    pid_file: PathBuf,
+}
+
+impl Program {
+    fn new(name: &str) -> Program {
+        let program =
+            Program { path: fresh_path(&format!("{name}.program")), pid_file: fresh_path(&format!("{name}.pid")) };
+        program.install(Path::new(example("testbed").get_program()));
+        program
+    }
+
+    /// As a package manager does: beside the old one, then in its place.
+    fn install(&self, program: &Path) {
+        let draft = self.path.with_extension("new");
+        fs::copy(program, &draft).expect("a writable directory");
+        fs::rename(&draft, &self.path).expect("the same directory");
+    }
+
+    fn install_script(&self, script: &str) {
+        let source = self.path.with_extension("script");
+        fs::write(&source, format!("#!/bin/sh\n{script}\n")).expect("a writable directory");
+        fs::set_permissions(&source, fs::Permissions::from_mode(0o755)).expect("it is ours");
+        self.install(&source);
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(&self.path);
+        // As `example`, which is not this one's path.
+        command.envs(example("testbed").get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.env("FORKPOOL_PID_FILE", &self.pid_file).env("FORKPOOL_WORKERS", "2");
+        command
+    }
+
+    fn parent(&self) -> Pid {
+        let text = fs::read_to_string(&self.pid_file).expect("a pid file");
+        Pid::from_raw(text.trim().parse().expect("a number"))
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        for path in [&self.path, &self.path.with_extension("script"), &self.pid_file] {
+            let _ = fs::remove_file(path);
+        }
+    }
+}
+
+#[test]
+fn the_new_one_serves_and_the_old_one_leaves() {
+    let program = Program::new("upgrade");
+    let socket = fresh_path("upgrade.socket");
+    let mut command = program.command();
+    command.env("FORKPOOL_LISTEN", format!("127.0.0.1:0,unix:{}", socket.display()));
+    let mut server = Server::start(command);
+    let (old, mut kept) = (server.pid(), server.connect());
+    let old_workers = server.workers();
+    assert!(old_workers.contains(&kept.get("/").worker()));
+    server.signal(Signal::SIGUSR2);
+    let line = server.wait_for("upgrade done: pid=");
+    // What was open is answered once more by who has it.
+    let answer = kept.get("/");
+    assert!(old_workers.contains(&answer.worker()) && answer.closes());
+    assert_eq!(server.wait().code(), Some(0));
+    server.wait_for("another pool has taken over");
+    let new = program.parent();
+    assert!(new != old && line.contains(&format!("pid={new} ")), "{line}");
+    let new_workers = children(new);
+    assert_eq!(new_workers.len(), 2);
+    for _ in 0..20 {
+        assert!(new_workers.contains(&server.get("/").worker()));
+        assert!(new_workers.contains(&connect_unix(&socket).get("/").worker()));
+    }
+    // It is a pool like any other: its workers are replaced, and it can be stopped.
+    kill(new_workers[0], Signal::SIGKILL).expect("it runs");
+    server.wait_for(" gen=2 ");
+    kill(new, Signal::SIGTERM).expect("it runs");
+    until("it is gone", || is_gone(new).then_some(()));
+    assert!(!socket.exists() && !program.pid_file.exists(), "nothing is left behind");
+    assert!(TcpStream::connect(("127.0.0.1", server.port())).is_err());
+}
+
+#[test]
+fn one_that_fails_changes_nothing() {
+    let program = Program::new("broken");
+    let mut command = program.command();
+    command.env("FORKPOOL_BOOT_TIMEOUT", "500ms").env("FORKPOOL_DRAIN_TIMEOUT", "500ms");
+    let mut server = Server::start(command);
+    let (old, workers) = (server.pid(), server.workers());
+    for (script, reason) in [
+        ("exit 7", "the new binary: exited with code 7"),
+        ("kill -SEGV $$", "the new binary: killed by SIGSEGV"),
+        ("exec sleep 60", "the new binary: it was not ready in time (boot-timeout)"),
+        // Deaf to TERM, it is killed when it does not leave.
+        ("trap '' TERM; while :; do sleep 0.1; done", "the new binary: it was not ready in time (boot-timeout)"),
+    ] {
+        program.install_script(script);
+        server.signal(Signal::SIGUSR2);
+        server.wait_for("upgrade begun");
+        server.wait_for(&format!("upgrade failed, this pool stays: {reason}"));
+        until("it is gone", || (children(old) == workers).then_some(()));
+        assert!(workers.contains(&server.get("/").worker()));
+        assert_eq!(program.parent(), old);
+    }
+    fs::remove_file(&program.path).expect("it is there");
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade failed, this pool stays: the new binary: it could not be started");
+    // Once it is right, it works.
+    program.install(Path::new(example("testbed").get_program()));
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn other_commands_wait_until_it_is_decided() {
+    let program = Program::new("meanwhile");
+    let mut command = program.command();
+    command.env("FORKPOOL_BOOT_TIMEOUT", "2s");
+    let mut server = Server::start(command);
+    program.install_script("exec sleep 60");
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade begun");
+    for signal in [Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGTTIN] {
+        server.signal(signal);
+        server.wait_for("not done, since an upgrade is under way");
+    }
+    assert_eq!(server.count("rolling restart begun") + server.count("scaled"), 0);
+    // But a worker that dies is replaced.
+    kill(server.workers()[0], Signal::SIGKILL).expect("it runs");
+    server.wait_for(" gen=2 ");
+    // And a stop ends the one that is on its way.
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn the_new_one_may_have_other_addresses_and_fewer_workers() {
+    let program = Program::new("different");
+    let mut command = program.command();
+    command.env("FORKPOOL_WORKERS", "4").env("FORKPOOL_LISTEN", "127.0.0.1:0").env("RUST_LOG", "debug");
+    let mut server = Server::start(command);
+    let port = server.port();
+    // A wrapper is exchanged as a binary is, and may set what it likes.
+    let testbed = example("testbed");
+    program.install_script(&format!(
+        "FORKPOOL_WORKERS=2 FORKPOOL_LISTEN=127.0.0.1:0,127.0.0.2:0 exec {}",
+        testbed.get_program().to_string_lossy()
+    ));
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done");
+    assert_eq!(server.wait().code(), Some(0));
+    let added = server.log().iter().find_map(|line| {
+        let (_, rest) = line.split_once("listening on http://127.0.0.2:")?;
+        rest.split(' ').next()?.parse::<u16>().ok()
+    });
+    let added = added.expect("it says where it listens");
+    let workers = children(program.parent());
+    assert_eq!(workers.len(), 2);
+    // The sockets of the two slots that are no more are closed at last.
+    for _ in 0..2 {
+        server.wait_for("is no more, its sockets are closed");
+    }
+    for address in [("127.0.0.1", port), ("127.0.0.2", added)] {
+        let seen = (0..60).map(|_| {
+            let stream = TcpStream::connect(address).expect("it listens");
+            Client::new(stream).get("/").worker()
+        });
+        let seen: std::collections::BTreeSet<_> = seen.collect();
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), workers, "{address:?}: both workers, and no other");
+    }
+    kill(program.parent(), Signal::SIGINT).expect("it runs");
+}
