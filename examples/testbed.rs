@@ -39,7 +39,7 @@ fn fixture() -> Option<String> {
 
 /// Prints what happens, and does what an exit code asks for.
 fn hook(event: &Event<'_>, pool: &Handle<'_>) {
-    println!("event {event:?}");
+    eprintln!("event {event:?}");
     match event {
         Event::Exited { code: Some(40), .. } => pool.restart(),
         Event::Exited { code: Some(41), .. } => pool.scale(3),
@@ -47,7 +47,7 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
         Event::Exited { code: Some(43), .. } => pool.stop(),
         Event::Exited { code: Some(44), .. } => pool.stop_now(),
         Event::Exited { code: Some(45), .. } => panic!("the hook was told to panic"),
-        Event::Ready(_) => println!("status {:?}", pool.status()),
+        Event::Ready(_) => eprintln!("status {:?}", pool.status()),
         _ => {}
     }
 }
@@ -64,10 +64,10 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         _ => {}
     }
     worker.add_header("X-Pid", &process::id().to_string())?;
-    Ok(worker.serve(answer)?)
+    Ok(worker.serve(|request| answer(worker, request))?)
 }
 
-fn answer(request: &Request<'_>) -> Response {
+fn answer(worker: &Worker, request: &Request<'_>) -> Response {
     match request.path() {
         "/plaintext" => Response::bytes("text/plain", b"Hello, World!".as_slice()),
         "/" => match request.method() {
@@ -94,6 +94,15 @@ fn answer(request: &Request<'_>) -> Response {
                 std::hint::spin_loop();
             }
             Response::text("burnt\n")
+        }
+        // As long as /slow, but it says every now and then that it gets on.
+        "/steady" => {
+            let end = Instant::now() + Duration::from_millis(number(request, "ms"));
+            while Instant::now() < end {
+                thread::sleep(Duration::from_millis(20));
+                worker.progress();
+            }
+            Response::text("steady\n")
         }
         "/exit" => process::exit(number(request, "code") as i32),
         "/panic" => panic!("the testbed was told to panic"),

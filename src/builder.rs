@@ -269,7 +269,7 @@ impl Builder {
     /// [`Handle`] lets it restart, scale or stop the pool.
     ///
     /// While it runs the parent does nothing else: no worker is reaped or started. It must not block, start threads
-    /// (fork(2) copies only one) or panic, which would end the parent, and so the pool. Workers do not run it.
+    /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it.
     ///
     /// ```no_run
     /// use forkpool::{Event, Pool, Response};

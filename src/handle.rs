@@ -5,6 +5,7 @@ use std::fmt;
 
 use crate::event::{Event, Process};
 use crate::parent::Parent;
+use crate::supervisor::PoolState;
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
 ///
@@ -77,12 +78,16 @@ impl<'a> Handle<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
+    /// What the pool is doing.
+    pub state: PoolState,
     /// How many workers there should be.
     pub wanted: usize,
     /// How many slots have a worker that serves.
     pub ready: usize,
     /// Every process, by slot and then in the order of their start.
     pub workers: Vec<WorkerStatus>,
+    /// Why the latest rolling restart was aborted; `None` after one that was not.
+    pub restart_aborted: Option<String>,
     /// Requests that were ever given to the handler, by living and dead workers.
     pub requests: u64,
     /// Connections that were ever accepted.
@@ -122,7 +127,9 @@ pub enum WorkerState {
 }
 
 /// The application's closure.
-pub(crate) struct Hook(Box<dyn FnMut(&Event<'_>, &Handle<'_>)>);
+pub(crate) struct Hook(Box<HookFn>);
+
+type HookFn = dyn FnMut(&Event<'_>, &Handle<'_>);
 
 impl Hook {
     pub(crate) fn new(hook: impl FnMut(&Event<'_>, &Handle<'_>) + 'static) -> Hook {

@@ -121,5 +121,6 @@ pub use http::{Fields, InvalidHeader, Request, Version};
 pub use incoming::Incoming;
 pub use response::Response;
 pub use stream::BodyWriter;
+pub use supervisor::PoolState;
 pub use upgrade::{Socket, Upgraded};
 pub use worker::Worker;

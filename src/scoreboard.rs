@@ -34,6 +34,8 @@ enum Word {
     Refused,
     /// Handlers that panicked. Written by the worker.
     Panics,
+    /// How often the application has said that it gets on with a long request. Written by the worker.
+    Progress,
     /// It has as many connections as it may have. Written by the worker.
     Full,
     /// It runs the built-in server, which takes in another slot's sockets when asked. Written by the worker.
@@ -245,6 +247,15 @@ impl Row<'_> {
 
     pub(crate) fn count_panic(&self) {
         self.add(Word::Panics, 1);
+    }
+
+    pub(crate) fn count_progress(&self) {
+        self.add(Word::Progress, 1);
+    }
+
+    /// A number that changes when the worker does something.
+    pub(crate) fn progress(&self) -> u64 {
+        self.load(Word::Requests).wrapping_add(self.load(Word::Progress))
     }
 
     pub(crate) fn requests(&self) -> u64 {

@@ -32,7 +32,8 @@ pub(crate) struct Watch {
 pub(crate) struct Sight {
     pub(crate) pid: Pid,
     pub(crate) busy_since: Option<Time>,
-    pub(crate) requests: u64,
+    /// A number that changes when the worker does something.
+    pub(crate) deeds: u64,
     pub(crate) schedule: Schedule,
 }
 
@@ -51,7 +52,7 @@ pub(crate) struct Schedule {
 struct Seen {
     at: Time,
     busy_since: Time,
-    requests: u64,
+    deeds: u64,
     /// Since when it has done nothing for all we know.
     progress: Time,
     /// How much of that time it could not run.
@@ -61,8 +62,8 @@ struct Seen {
 
 impl Seen {
     fn first(sight: &Sight, busy_since: Time, now: Time) -> Seen {
-        let (requests, schedule) = (sight.requests, sight.schedule);
-        Seen { at: now, busy_since, requests, progress: busy_since, starved: Duration::ZERO, schedule }
+        let (deeds, schedule) = (sight.deeds, sight.schedule);
+        Seen { at: now, busy_since, deeds, progress: busy_since, starved: Duration::ZERO, schedule }
     }
 
     /// What is known after another look.
@@ -71,7 +72,7 @@ impl Seen {
         if self.busy_since != busy_since {
             return first;
         }
-        if self.requests != sight.requests {
+        if self.deeds != sight.deeds {
             return Seen { progress: now, ..first };
         }
         // The system adds up a wait when it ends; one that goes on shows in that it is runnable and has not run.
@@ -150,12 +151,12 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    fn busy(pid: i32, since: u64, requests: u64) -> Sight {
-        Sight { pid: Pid(pid), busy_since: Some(at(since)), requests, schedule: Schedule::default() }
+    fn busy(pid: i32, since: u64, deeds: u64) -> Sight {
+        Sight { pid: Pid(pid), busy_since: Some(at(since)), deeds, schedule: Schedule::default() }
     }
 
     fn idle(pid: i32) -> Sight {
-        Sight { pid: Pid(pid), busy_since: None, requests: 0, schedule: Schedule::default() }
+        Sight { pid: Pid(pid), busy_since: None, deeds: 0, schedule: Schedule::default() }
     }
 
     #[test]

@@ -217,6 +217,12 @@ impl Worker {
         self.lifeline.ready()
     }
 
+    /// Says that a handler which takes long is getting on, so that its worker does not count as hung: a stall is a
+    /// stall time-out without a new request or a call of this.
+    pub fn progress(&self) {
+        self.row().count_progress();
+    }
+
     /// A stream that is readable (at its end of file) when this worker is to finish what it has and return.
     ///
     /// That is so when the parent asks for it, when the parent has died, and when SIGTERM, SIGQUIT or SIGINT came. It

@@ -159,6 +159,13 @@ fn a_worker_that_is_busy_with_many_requests_does_not_hang() {
 }
 
 #[test]
+fn a_long_request_that_gets_on_does_not_hang() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "300ms")]);
+    assert_eq!(server.get("/steady?ms=1500").status, 200);
+    assert_eq!(server.count("stall-timeout"), 0);
+}
+
+#[test]
 fn rolling_restarts_replace_every_worker_and_lose_no_request() {
     let mut server = testbed(&[]);
     let port = server.port();

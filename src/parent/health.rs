@@ -67,7 +67,7 @@ impl Parent {
             let row = self.board.row(process.row);
             let busy_since = row.busy_since();
             let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).unwrap_or_default();
-            Sight { pid: *pid, busy_since, requests: row.requests(), schedule }
+            Sight { pid: *pid, busy_since, deeds: row.progress(), schedule }
         });
         let stalled = self.watch.look(sights, now);
         self.board.watch(!self.watch.sleeps());

@@ -1,9 +1,12 @@
 //! The application's closure, what it is told and what it asks for.
 
+use std::panic::{self, AssertUnwindSafe};
+
 use super::*;
 use crate::event;
 use crate::handle::{Command, Handle, Status, WorkerState, WorkerStatus};
 use crate::supervisor::Stage;
+use crate::worker::panic_message;
 
 impl Parent {
     /// Tells the application what has happened, and does what it asks for then.
@@ -11,7 +14,10 @@ impl Parent {
         // While it is called it is not here: what it asks for may make further events.
         let Some(mut hook) = self.hook.take() else { return };
         let handle = Handle::new(self);
-        hook.call(event, &handle);
+        // Unwinding on would end the pool.
+        if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| hook.call(event, &handle))) {
+            error!("the application's hook panicked: {}", panic_message(&*panic));
+        }
         let commands = handle.into_commands();
         self.hook = Some(hook);
         commands.into_iter().for_each(|command| self.command(command));
@@ -69,6 +75,8 @@ impl Parent {
         let workers: Vec<_> = workers.collect();
         let dead = self.board.row(0);
         Status {
+            state: self.supervisor.state(),
+            restart_aborted: self.restart_aborted.clone(),
             wanted: self.supervisor.wanted(),
             ready: self.supervisor.ready_workers(),
             requests: dead.requests() + workers.iter().map(|it| it.requests).sum::<u64>(),

@@ -82,6 +82,8 @@ pub(crate) struct Parent {
     is_stopping: bool,
     /// How the latest worker failed, in words.
     last_failure: Option<String>,
+    /// Why the latest rolling restart was aborted.
+    restart_aborted: Option<String>,
     pid_file: Option<PidFile>,
     /// The application's; None while it is called.
     hook: Option<Hook>,
@@ -142,6 +144,7 @@ impl Parent {
             heir,
             is_stopping: false,
             last_failure: None,
+            restart_aborted: None,
             pid_file: None,
             hook,
         };
@@ -363,8 +366,15 @@ impl Parent {
                     None => self.service.ready(),
                 }
             }
-            Notice::RestartBegun => self.service.reloading(),
-            Notice::RestartDone | Notice::RestartAborted { .. } => self.service.ready(),
+            Notice::RestartBegun => {
+                self.restart_aborted = None;
+                self.service.reloading();
+            }
+            Notice::RestartAborted { .. } => {
+                self.restart_aborted = Some(notice_text(notice));
+                self.service.ready();
+            }
+            Notice::RestartDone => self.service.ready(),
             _ => {}
         }
         let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };

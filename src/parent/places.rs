@@ -1,7 +1,7 @@
 //! Who serves which slot, and what follows from it.
 
 use super::*;
-use crate::supervisor::{self, Stage};
+use crate::supervisor::{self, PoolState, Stage};
 
 impl Parent {
     /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
@@ -15,9 +15,11 @@ impl Parent {
             self.close_retired(now);
         }
         let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
-        self.service.status(match self.is_stopping {
-            true => format!("stopping, {} workers left", self.processes.len()),
-            false => format!("{ready} of {wanted} workers ready"),
+        self.service.status(match (self.supervisor.state(), &self.restart_aborted) {
+            (PoolState::Stopping, _) => format!("stopping, {} workers left", self.processes.len()),
+            (PoolState::LameDuck, _) => format!("lame duck, {ready} of {wanted} workers ready"),
+            (_, Some(aborted)) => format!("{ready} of {wanted} workers ready; {aborted}"),
+            _ => format!("{ready} of {wanted} workers ready"),
         });
         let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
         let mut serving = serving.filter_map(|(_, process)| process.pid);

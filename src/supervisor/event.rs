@@ -208,6 +208,24 @@ pub(crate) enum Failure {
     Kill(KillReason),
 }
 
+/// What a pool is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PoolState {
+    /// Some slot has never had a ready worker.
+    Starting,
+    /// It serves.
+    Serving,
+    /// A rolling restart is under way.
+    Restarting,
+    /// A new binary is being started.
+    Upgrading,
+    /// It serves, but is to be given no new connections, since it will drain soon.
+    LameDuck,
+    /// It drains, or ends.
+    Stopping,
+}
+
 /// How the pool ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {

@@ -59,6 +59,7 @@ use self::slot::Slot;
 use self::successor::Successor;
 use crate::time::Time;
 
+pub use self::event::PoolState;
 pub(crate) use self::event::{
     Effect, Event, Exit, Failure, KillReason, Notice, Outcome, Pid, Recycle, SlotId, Stop, UpgradeFailure,
 };
@@ -183,6 +184,17 @@ impl Supervisor {
     /// Whether the pool stops or, as a lame duck, is about to.
     pub(crate) fn was_asked_to_stop(&self) -> bool {
         self.is_stopping() || self.lame_duck.is_some()
+    }
+
+    pub(crate) fn state(&self) -> PoolState {
+        match () {
+            () if self.is_stopping() => PoolState::Stopping,
+            () if self.lame_duck.is_some() => PoolState::LameDuck,
+            () if self.successor.is_some() => PoolState::Upgrading,
+            () if self.is_restarting => PoolState::Restarting,
+            () if self.all_ready => PoolState::Serving,
+            () => PoolState::Starting,
+        }
     }
 
     /// Whether a worker has ever been ready.

@@ -1,0 +1,127 @@
+//! Workers that hang, pools that give up or take their time to leave, and applications that have a say in it.
+
+mod support;
+
+use std::time::Instant;
+
+use nix::sys::signal::{kill, Signal};
+use support::{binary, children, example, testbed, until, Server};
+
+#[test]
+fn a_worker_that_hangs_says_where() {
+    let mut server = testbed(&[("FORKPOOL_STALL_TIMEOUT", "200ms"), ("FORKPOOL_ON_STALL", "abort")]);
+    let mut client = server.connect();
+    let worker = client.get("/").worker();
+    client.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("killed: busy with one request for 200ms (stall-timeout)");
+    server.wait_for(&format!("pid={worker} aborted here:"));
+    server.wait_for("testbed::answer");
+    server.wait_for(&format!("pid={worker} killed by SIGABRT"));
+    assert!(client.try_answer(false).is_err());
+    // Its replacement does not wait for all that.
+    until("it is replaced", || (server.count(" gen=2 ") > 0).then_some(()));
+}
+
+#[test]
+fn a_lame_duck_serves_until_its_time() {
+    let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "500ms"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    let begun = Instant::now();
+    server.signal(Signal::SIGTERM);
+    server.wait_for("lame duck: not ready any more, draining in 500ms (lame-duck)");
+    // New connections are served, and answers are not the last ones yet.
+    let answer = server.get("/");
+    assert_eq!((answer.status, answer.closes()), (200, false));
+    assert_eq!(server.wait().code(), Some(0));
+    // Not a measurement: it tells "later" from "at once".
+    assert!(begun.elapsed().as_millis() >= 500);
+}
+
+#[test]
+fn a_second_signal_does_not_wait_for_the_lame_duck() {
+    let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "1h")]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("lame duck");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("killing all workers: SIGTERM while stopping");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_pool_gives_up_when_it_is_told_to() {
+    let mut command = binary();
+    command.args(["--workers", "2", "--give-up", "3", "--drain-timeout", "1s"]);
+    let mut server = Server::start(command);
+    let steady = server.workers()[0];
+    let victim = |server: &Server| until("it has a worker", || server.workers().into_iter().find(|pid| *pid != steady));
+    for _ in 0..3 {
+        let pid = victim(&server);
+        kill(pid, Signal::SIGKILL).expect("it runs");
+        until("it is gone", || (!children(server.pid()).contains(&pid)).then_some(()));
+    }
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(3));
+    let last = log.last().expect("it says why");
+    assert!(last.contains("gave up: worker=1 failed 3 times in a row (give-up)"), "{log:?}");
+    assert!(log.iter().any(|line| line.contains(&format!("pid={steady} exited with code 0"))), "{log:?}");
+}
+
+/// A pool whose application prints its events, and acts on exit codes.
+fn hooked() -> Server {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "2"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    Server::start(command)
+}
+
+fn exit(server: &mut Server, code: u32) {
+    let mut client = server.connect();
+    client.send(format!("GET /exit?code={code} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    assert!(client.try_answer(false).is_err());
+}
+
+#[test]
+fn the_application_is_told_what_happens_in_order() {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "1")]);
+    let mut server = Server::spawn(command);
+    for event in ["Forked(", "Online(", "Listening {", "Ready(", "Serving"] {
+        let line = server.wait_for(&format!("event {event}"));
+        assert!(event == "Serving" || line.contains("worker: 0, generation: 1, pid: "), "{line}");
+    }
+    let (port, pid) = (server.port(), server.workers()[0]);
+    let log = server.log().to_vec();
+    assert!(log.iter().any(|line| line.contains(&format!("addresses: [127.0.0.1:{port}]"))), "{log:?}");
+    assert!(log.iter().any(|line| line.starts_with("status ") && line.contains("state: Ready")), "{log:?}");
+    exit(&mut server, 3);
+    let line = server.wait_for("event Exited");
+    let process = format!("Process {{ worker: 0, generation: 1, pid: {pid} }}");
+    assert!(line.contains(&format!("{process}, code: Some(3), signal: None, was_told: false")), "{line}");
+    server.wait_for("event Ready(Process { worker: 0, generation: 2");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("event Stopping");
+    let line = server.wait_for("event Exited");
+    assert!(line.contains("code: Some(0), signal: None, was_told: true"), "{line}");
+}
+
+#[test]
+fn the_application_may_restart_scale_upgrade_and_stop() {
+    let mut server = hooked();
+    exit(&mut server, 40);
+    server.wait_for("event RestartBegun");
+    server.wait_for("event RestartDone");
+    exit(&mut server, 41);
+    server.wait_for("event Scaled { from: 2, to: 3 }");
+    until("there are three", || (server.workers().len() == 3).then_some(()));
+    exit(&mut server, 45);
+    server.wait_for("the application's hook panicked: the hook was told to panic");
+    assert_eq!(server.get("/").status, 200);
+    exit(&mut server, 42);
+    server.wait_for("event UpgradeDone");
+    assert_eq!(server.wait().code(), Some(0));
+    // The new pool is the same program.
+    exit(&mut server, 43);
+    server.wait_for("draining: asked by the application");
+    let mut server = hooked();
+    exit(&mut server, 44);
+    server.wait_for("stopping: asked by the application");
+    assert_eq!(server.wait().code(), Some(0));
+}

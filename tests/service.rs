@@ -1,0 +1,185 @@
+//! A service manager: what it is told, what it gives, and when its watchdog hears that all is well.
+
+mod support;
+
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::fcntl::{fcntl, FcntlArg};
+use nix::sys::signal::{kill, Signal};
+use support::{children, connect_unix, example, fresh_path, skip, until, Client, Server};
+
+/// The other end of NOTIFY_SOCKET (sd_notify(3)).
+struct Manager {
+    path: PathBuf,
+    socket: UnixDatagram,
+    told: Vec<String>,
+}
+
+impl Manager {
+    fn new(name: &str) -> Manager {
+        let path = fresh_path(name);
+        let socket = UnixDatagram::bind(&path).expect("a writable directory");
+        socket.set_nonblocking(true).expect("a socket");
+        Manager { path, socket, told: Vec::new() }
+    }
+
+    fn testbed(&self) -> Command {
+        let mut command = example("testbed");
+        command.env("NOTIFY_SOCKET", &self.path).env("FORKPOOL_WORKERS", "2");
+        command
+    }
+
+    /// Waits until it is told something, and forgets what came before.
+    #[track_caller]
+    fn wait_for(&mut self, part: &str) -> String {
+        until(part, || {
+            let mut message = [0; 4096];
+            while let Ok(len) = self.socket.recv(&mut message) {
+                self.told.push(String::from_utf8_lossy(&message[..len]).into_owned());
+            }
+            let index = self.told.iter().position(|message| message.lines().any(|line| line.starts_with(part)))?;
+            Some(self.told.drain(..=index).next_back().expect("it is there"))
+        })
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn it_is_told_what_happens() {
+    let mut manager = Manager::new("notify");
+    let mut server = Server::start(manager.testbed());
+    manager.wait_for("STATUS=2 of 2 workers ready");
+    manager.wait_for("READY=1");
+    server.signal(Signal::SIGHUP);
+    let reloading = manager.wait_for("RELOADING=1");
+    assert!(reloading.contains("MONOTONIC_USEC="), "{reloading}");
+    manager.wait_for("READY=1");
+    server.signal(Signal::SIGTTIN);
+    manager.wait_for("STATUS=3 of 3 workers ready");
+    server.signal(Signal::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn it_follows_an_upgrade() {
+    let mut manager = Manager::new("notify-upgrade");
+    let mut command = manager.testbed();
+    command.env("WATCHDOG_USEC", "100000");
+    let mut server = Server::start(command);
+    server.signal(Signal::SIGUSR2);
+    let line = server.wait_for("upgrade done: pid=");
+    let new = line.rsplit("pid=").next().and_then(|rest| rest.split(' ').next()).expect("a pid");
+    let told = manager.wait_for("MAINPID=");
+    assert!(told.contains(&format!("MAINPID={new}\n")) && told.contains("READY=1"), "{told}");
+    assert_eq!(server.wait().code(), Some(0));
+    // The watchdog goes on to hear from the new one.
+    manager.told.clear();
+    manager.wait_for("WATCHDOG=1");
+    let new = nix::unistd::Pid::from_raw(new.parse().expect("a number"));
+    assert_eq!(children(new).len(), 2);
+    kill(new, Signal::SIGINT).expect("it runs");
+}
+
+#[test]
+fn its_watchdog_hears_only_while_a_worker_answers() {
+    let mut manager = Manager::new("watchdog");
+    let mut command = manager.testbed();
+    command.envs([("WATCHDOG_USEC", "100000"), ("FORKPOOL_STALL_TIMEOUT", "400ms"), ("FORKPOOL_WORKERS", "1")]);
+    let mut server = Server::start(command);
+    for _ in 0..3 {
+        manager.wait_for("WATCHDOG=1");
+    }
+    let mut client = server.connect();
+    client.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("no worker answers");
+    // It is replaced, and all is well again.
+    server.wait_for("(stall-timeout)");
+    server.wait_for(" ready");
+    manager.told.clear();
+    manager.wait_for("WATCHDOG=1");
+}
+
+/// Starts a program with listening sockets from descriptor 3 on, as sd_listen_fds(3) has it.
+fn with_sockets(command: &Command, sockets: &[&dyn AsFd]) -> Command {
+    let mut script = String::new();
+    for (number, socket) in (3..).zip(sockets) {
+        // Above those that the shell moves them to, and open in the shell.
+        let copy = fcntl(socket.as_fd(), FcntlArg::F_DUPFD(100)).expect("a free descriptor");
+        script.push_str(&format!("exec {number}<&{copy} {copy}<&-\n"));
+    }
+    script.push_str("export LISTEN_PID=$$\nexec \"$0\"");
+    // The plain shell has descriptors of one digit only.
+    let mut shell = Command::new("bash");
+    shell.arg("-c").arg(script).arg(command.get_program());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.env("LISTEN_FDS", sockets.len().to_string());
+    shell
+}
+
+fn has_bash() -> bool {
+    let found = Command::new("bash").arg("-c").arg("true").status().is_ok();
+    if !found {
+        skip("there is no bash to pass descriptors with");
+    }
+    found
+}
+
+#[test]
+fn it_may_give_the_sockets() {
+    if !has_bash() {
+        return;
+    }
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let path = fresh_path("given.socket");
+    let unix = UnixListener::bind(&path).expect("a writable directory");
+    let address = tcp.local_addr().expect("it is bound");
+    let mut command = example("testbed");
+    command.env("FORKPOOL_WORKERS", "2").env("LISTEN_FDNAMES", "web:local");
+    let mut server = Server::spawn(with_sockets(&command, &[&tcp, &unix]));
+    let line = server.wait_for("listening on http://");
+    assert!(line.contains(&format!("{address} (given as web) with 2 workers")), "{line}");
+    server.wait_for("(given as local)");
+    // Whatever else was configured is not listened on.
+    assert_eq!(server.count("listening on"), 2);
+    for _ in 0..20 {
+        assert_eq!(Client::new(TcpStream::connect(address).expect("it listens")).get("/").status, 200);
+        assert_eq!(connect_unix(&path).get("/").status, 200);
+    }
+    // They are handed on, like any others.
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done");
+    server.wait_for("another pool has taken over");
+    assert_eq!(Client::new(TcpStream::connect(address).expect("it listens")).get("/").status, 200);
+    let _ = std::fs::remove_file(path);
+}
+
+#[test]
+fn a_given_socket_that_does_not_listen_is_refused() {
+    if !has_bash() {
+        return;
+    }
+    let datagram = UnixDatagram::unbound().expect("a socket");
+    let mut server = Server::spawn(with_sockets(&example("testbed"), &[&datagram]));
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(1));
+    let last = log.last().expect("it says why");
+    assert!(last.contains("given socket unknown: it is no listening stream socket"), "{last}");
+}
+
+#[test]
+fn sockets_for_another_process_are_not_taken() {
+    let mut command = example("testbed");
+    command.env("LISTEN_FDS", "1").env("LISTEN_PID", "1").env("FORKPOOL_WORKERS", "1");
+    let mut server = Server::start(command);
+    assert_eq!(server.get("/").status, 200);
+}
