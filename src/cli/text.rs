@@ -94,14 +94,19 @@ Every option has a variable, shown in brackets. An option wins over its variable
 next, a variable over the default; an empty variable counts as unset. PORT=N listens on port N of every interface.
 
 Signals, to the parent:
-  TERM, QUIT  drain: finish requests in progress, then stop; killed after the drain time-out
+  TERM, QUIT  drain: finish requests in progress, then stop; killed after the drain time-out; with --lame-duck later
   INT         stop now
   a second    of these three: kill
   HUP         rolling restart: one worker after the other, the replacement first
+  USR2        upgrade: start this program anew; when the new one serves, this one drains
   TTIN, TTOU  one worker more, one less
 
 Exit codes:
   0  stopped as asked
   1  an error: the address is taken, no worker could start, ...
   2  usage: an option, a variable or their combination makes no sense
+  3  gave up: a worker failed too often in a row (--give-up)
+
+Under a service manager it tells READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and listens on
+the sockets that it is given (sd_listen_fds(3)) instead of --listen.
 ";
