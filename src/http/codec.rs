@@ -3,7 +3,7 @@
 use super::body::{Chunked, Decoder};
 use super::date::Common;
 use super::encode::{self, Connection};
-use super::head::{self, Framing, Head, Scan, Scratch};
+use super::head::{self, Framing, Head, Scan, Scratch, Slots};
 use super::request::{Request, Version};
 use super::response::ResponseHead;
 use super::{Limits, Reject};
@@ -142,8 +142,28 @@ impl Codec {
             return (input.len(), Next::NeedMore);
         }
         if self.gathered.is_some() {
-            return self.next_of_body(input, scratch, limits);
+            return self.next_of_body(input, &mut scratch.lines, limits);
         }
+        // Most heads come whole. One that did not is looked at line by line, lest each byte that a client sends alone has
+        // all of them parsed again.
+        let Scratch { whole, lines } = scratch;
+        if self.scan == Scan::default() {
+            if let Some((len, parsed)) = head::parse_whole(input, whole, limits) {
+                let (head, rest) = input.split_at(len);
+                return self.next_of_head(head, parsed, rest, limits, streams);
+            }
+        }
+        self.next_of_lines(input, lines, limits, streams)
+    }
+
+    /// Goes on with a head that is incomplete, broken, or otherwise not what most are.
+    fn next_of_lines<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        slots: &'a mut Slots<'a>,
+        limits: &Limits,
+        streams: &mut dyn FnMut(&Request<'_>) -> bool,
+    ) -> (usize, Next<'a>) {
         let skipped = match self.skip_empty_lines(input) {
             Ok(skipped) => skipped,
             Err(reject) => return (0, Next::Reject(reject)),
@@ -155,7 +175,11 @@ impl Codec {
         }
         match self.scan.find_end(input, limits) {
             Ok(Some(len)) => {
-                let (consumed, next) = self.next_of_head(&input[..len], &input[len..], scratch, limits, streams);
+                let (head, rest) = input.split_at(len);
+                let (consumed, next) = match head::later_minor_version(head) {
+                    Some(minor) => self.next_of_later_version(head, minor, rest, slots, limits),
+                    None => self.next_of_head(head, head::parse(head, slots, limits), rest, limits, streams),
+                };
                 (skipped + consumed, next)
             }
             Ok(None) => {
@@ -181,21 +205,18 @@ impl Codec {
         Ok(skipped)
     }
 
-    /// Goes on with a complete head and what is behind it.
+    /// Goes on with what a complete head says, and what is behind it.
     fn next_of_head<'a>(
         &'a mut self,
         head: &'a [u8],
+        parsed: Result<Head<'a>, Reject>,
         rest: &'a [u8],
-        scratch: &'a mut Scratch<'a>,
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         self.scan = Scan::default();
         self.empty_lines = 0;
-        if let Some(minor) = head::later_minor_version(head) {
-            return self.next_of_later_version(head, minor, rest, scratch, limits);
-        }
-        let parsed = match head::parse(head, scratch, limits) {
+        let parsed = match parsed {
             Ok(parsed) => parsed,
             Err(reject) => return (head.len(), Next::Reject(reject)),
         };
@@ -246,14 +267,16 @@ impl Codec {
         head: &[u8],
         minor: usize,
         rest: &[u8],
-        scratch: &'a mut Scratch<'a>,
+        slots: &'a mut Slots<'a>,
         limits: &Limits,
     ) -> (usize, Next<'a>) {
+        self.scan = Scan::default();
+        self.empty_lines = 0;
         let mut copy = head.to_vec();
         copy[minor] = b'1';
         let (consumed, framing, waits) = {
             let mut scratch = Scratch::new();
-            match head::parse(&copy, &mut scratch, limits) {
+            match head::parse(&copy, &mut scratch.lines, limits) {
                 Err(reject) => return (head.len(), Next::Reject(reject)),
                 Ok(parsed) => (head.len(), parsed.framing, parsed.expects_continue && rest.is_empty()),
             }
@@ -267,24 +290,19 @@ impl Codec {
         if waits && has_body {
             return (consumed, Next::Continue);
         }
-        let (taken, next) = self.next_of_body(rest, scratch, limits);
+        let (taken, next) = self.next_of_body(rest, slots, limits);
         (consumed + taken, next)
     }
 
     /// Goes on with a request whose head is gathered.
-    fn next_of_body<'a>(
-        &'a mut self,
-        input: &[u8],
-        scratch: &'a mut Scratch<'a>,
-        limits: &Limits,
-    ) -> (usize, Next<'a>) {
+    fn next_of_body<'a>(&'a mut self, input: &[u8], slots: &'a mut Slots<'a>, limits: &Limits) -> (usize, Next<'a>) {
         let Some(gathered) = &mut self.gathered else { return (0, Next::NeedMore) };
         let taken = match gathered.decoder.decode(input, &mut gathered.body, limits) {
             Err(reject) => return (input.len(), Next::Reject(reject)),
             Ok((taken, false)) => return (taken, Next::NeedMore),
             Ok((taken, true)) => taken,
         };
-        match head::parse(&gathered.head, scratch, limits) {
+        match head::parse(&gathered.head, slots, limits) {
             // It was valid when it came.
             Err(reject) => (taken, Next::Reject(reject)),
             Ok(parsed) => {
