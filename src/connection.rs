@@ -141,8 +141,10 @@ impl Connection {
         if self.timing == Timing::Linger {
             return self.discard(cx);
         }
-        if let Some(step) = self.send(cx) {
-            return step;
+        if self.has_to_send() {
+            if let Some(step) = self.send(cx) {
+                return step;
+            }
         }
         let Ok(len) = self.fill(cx) else { return Step::Close };
         let read = self.answer(len, cx, handler);
@@ -156,6 +158,11 @@ impl Connection {
             None if self.is_readable || self.kept.is_some() && read.has_outgoing => Step::Again,
             None => Step::Wait,
         }
+    }
+
+    /// Whether an answer is under way.
+    fn has_to_send(&self) -> bool {
+        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_closing()
     }
 
     /// Sends what there is to send. `None`: all of it, and the connection goes on.
@@ -207,6 +214,13 @@ impl Connection {
     fn start(&mut self, response: Response, cx: &mut Context<'_>) {
         let Response { head, body } = response;
         let outgoing = match body {
+            // What nearly all answers are.
+            Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => {
+                if self.respond(&head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
+                    cx.output.extend_from_slice(&bytes);
+                }
+                return;
+            }
             Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
@@ -318,6 +332,9 @@ impl Connection {
                 }
                 continue;
             }
+            if read.consumed == len {
+                break;
+            }
             let mut scratch = Scratch::new();
             let input = &cx.input[read.consumed..len];
             let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
@@ -327,8 +344,8 @@ impl Connection {
                 Next::Continue => cx.output.extend_from_slice(CONTINUE),
                 Next::Request(request) => {
                     cx.row.count_request();
-                    let request = request.with_origin(self.peer, cx.worker);
-                    let response = handler(&request);
+                    request.add_origin(self.peer, cx.worker);
+                    let response = handler(request);
                     match response {
                         Response { body: Body::Receive(receiver), .. } => {
                             let body = request.body().to_owned();

@@ -145,7 +145,7 @@ impl Response {
     }
 
     fn with(content_type: impl Into<Cow<'static, str>>, body: impl Into<Body>) -> Response {
-        Response { head: ResponseHead::new(200, Some(content_type.into())), body: body.into() }
+        Response { head: ResponseHead::with(content_type.into()), body: body.into() }
     }
 
     /// Sets the status.

@@ -3,7 +3,7 @@
 use super::body::{Chunked, Decoder};
 use super::date::Common;
 use super::encode::{self, Connection};
-use super::head::{self, Framing, Head, Scan, Scratch, Slots};
+use super::head::{self, Framing, Head, Room, Scan, Scratch};
 use super::request::{Request, Version};
 use super::response::ResponseHead;
 use super::{Limits, Reject};
@@ -19,7 +19,7 @@ pub(crate) enum Next<'a> {
     /// No whole request, and the client waits for [`CONTINUE`](super::CONTINUE) before it sends the rest. Said once.
     Continue,
     /// A whole request. [`Codec::respond`] comes next.
-    Request(Request<'a>),
+    Request(&'a mut Request<'a>),
     /// A broken rule. [`Codec::reject`] comes next.
     Reject(Reject),
 }
@@ -130,6 +130,7 @@ impl Codec {
     /// Takes what it can from the front of `input`, which is all that has come and was not consumed before. Returns
     /// how much that was, and what it amounts to. `scratch` is made anew for each call. `streams` chooses the
     /// requests that are given out before their body, which [`next_piece`](Codec::next_piece) then takes.
+    #[inline]
     pub(crate) fn next<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -148,9 +149,8 @@ impl Codec {
         // all of them parsed again.
         let Scratch { whole, lines } = scratch;
         if self.scan == Scan::default() {
-            if let Some((len, parsed)) = head::parse_whole(input, whole, limits) {
-                let (head, rest) = input.split_at(len);
-                return self.next_of_head(head, parsed, rest, limits, streams);
+            if let Some(parsed) = head::parse_whole(input, whole, limits) {
+                return self.next_of_head(parsed, input, limits, streams);
             }
         }
         self.next_of_lines(input, lines, limits, streams)
@@ -160,7 +160,7 @@ impl Codec {
     fn next_of_lines<'a>(
         &'a mut self,
         input: &'a [u8],
-        slots: &'a mut Slots<'a>,
+        room: &'a mut Room<'a>,
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
@@ -177,8 +177,8 @@ impl Codec {
             Ok(Some(len)) => {
                 let (head, rest) = input.split_at(len);
                 let (consumed, next) = match head::later_minor_version(head) {
-                    Some(minor) => self.next_of_later_version(head, minor, rest, slots, limits),
-                    None => self.next_of_head(head, head::parse(head, slots, limits), rest, limits, streams),
+                    Some(minor) => self.next_of_later_version(head, minor, rest, room, limits),
+                    None => self.next_of_head((len, head::parse(head, room, limits)), input, limits, streams),
                 };
                 (skipped + consumed, next)
             }
@@ -205,58 +205,75 @@ impl Codec {
         Ok(skipped)
     }
 
-    /// Goes on with what a complete head says, and what is behind it.
+    /// Goes on with what a complete head of `len` bytes of `input` says.
+    #[inline]
     fn next_of_head<'a>(
         &'a mut self,
-        head: &'a [u8],
-        parsed: Result<Head<'a>, Reject>,
-        rest: &'a [u8],
+        (len, parsed): (usize, Result<Head<'a>, Reject>),
+        input: &'a [u8],
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         self.scan = Scan::default();
         self.empty_lines = 0;
-        let parsed = match parsed {
-            Ok(parsed) => parsed,
-            Err(reject) => return (head.len(), Next::Reject(reject)),
-        };
-        let framing = parsed.framing;
-        if framing != Framing::Length(0) {
-            let (asked, waits) = (Asked::by(&parsed), parsed.expects_continue && rest.is_empty());
-            let request = request(parsed.clone(), b"");
-            if streams(&request) {
-                self.ask(asked);
-                self.is_streaming = true;
-                self.phase = Phase::Body;
-                self.gathered.insert(Gathered::new(Vec::new(), framing)).waits = waits;
-                return (head.len(), Next::Request(request));
+        match parsed {
+            Err(reject) => (len, Next::Reject(reject)),
+            Ok(head) if head.framing == Framing::Length(0) => {
+                self.ask(Asked::by(&head));
+                (len, Next::Request(head.request))
             }
+            Ok(head) => {
+                let (text, rest) = input.split_at(len);
+                let (taken, next) = self.next_with_body(head, text, rest, limits, streams);
+                (len + taken, next)
+            }
+        }
+    }
+
+    /// Goes on with a head, and a body of which `rest` may be the beginning.
+    fn next_with_body<'a>(
+        &'a mut self,
+        head: Head<'a>,
+        text: &[u8],
+        rest: &'a [u8],
+        limits: &Limits,
+        streams: &mut dyn FnMut(&Request<'_>) -> bool,
+    ) -> (usize, Next<'a>) {
+        let framing = head.framing;
+        if streams(head.request) {
+            self.ask(Asked::by(&head));
+            self.is_streaming = true;
+            self.phase = Phase::Body;
+            let waits = head.expects_continue && rest.is_empty();
+            self.gathered.insert(Gathered::new(Vec::new(), framing)).waits = waits;
+            return (0, Next::Request(head.request));
         }
         match framing {
             Framing::Length(length) if length > limits.body as u64 => {
-                return (head.len(), Next::Reject(Reject::BodyTooLarge));
+                return (0, Next::Reject(Reject::BodyTooLarge));
             }
             Framing::Length(length) if length <= rest.len() as u64 => {
-                let body = &rest[..length as usize];
-                self.ask(Asked::by(&parsed));
-                return (head.len() + body.len(), Next::Request(request(parsed, body)));
+                self.ask(Asked::by(&head));
+                head.request.body = &rest[..length as usize];
+                return (length as usize, Next::Request(head.request));
             }
             _ => {}
         }
         let mut gathered = Gathered::new(Vec::new(), framing);
         match gathered.decoder.decode(rest, &mut gathered.body, limits) {
-            Err(reject) => (head.len(), Next::Reject(reject)),
+            Err(reject) => (0, Next::Reject(reject)),
             Ok((taken, true)) => {
-                self.ask(Asked::by(&parsed));
+                self.ask(Asked::by(&head));
                 let gathered = self.gathered.insert(gathered);
-                (head.len() + taken, Next::Request(request(parsed, &gathered.body)))
+                head.request.body = &gathered.body;
+                (taken, Next::Request(head.request))
             }
             Ok((taken, false)) => {
-                gathered.head.extend_from_slice(head);
+                gathered.head.extend_from_slice(text);
                 self.gathered = Some(gathered);
                 self.phase = Phase::Body;
-                let waits = parsed.expects_continue && taken == 0;
-                (head.len() + taken, if waits { Next::Continue } else { Next::NeedMore })
+                let waits = head.expects_continue && taken == 0;
+                (taken, if waits { Next::Continue } else { Next::NeedMore })
             }
         }
     }
@@ -267,7 +284,7 @@ impl Codec {
         head: &[u8],
         minor: usize,
         rest: &[u8],
-        slots: &'a mut Slots<'a>,
+        room: &'a mut Room<'a>,
         limits: &Limits,
     ) -> (usize, Next<'a>) {
         self.scan = Scan::default();
@@ -290,25 +307,26 @@ impl Codec {
         if waits && has_body {
             return (consumed, Next::Continue);
         }
-        let (taken, next) = self.next_of_body(rest, slots, limits);
+        let (taken, next) = self.next_of_body(rest, room, limits);
         (consumed + taken, next)
     }
 
     /// Goes on with a request whose head is gathered.
-    fn next_of_body<'a>(&'a mut self, input: &[u8], slots: &'a mut Slots<'a>, limits: &Limits) -> (usize, Next<'a>) {
+    fn next_of_body<'a>(&'a mut self, input: &[u8], room: &'a mut Room<'a>, limits: &Limits) -> (usize, Next<'a>) {
         let Some(gathered) = &mut self.gathered else { return (0, Next::NeedMore) };
         let taken = match gathered.decoder.decode(input, &mut gathered.body, limits) {
             Err(reject) => return (input.len(), Next::Reject(reject)),
             Ok((taken, false)) => return (taken, Next::NeedMore),
             Ok((taken, true)) => taken,
         };
-        match head::parse(&gathered.head, slots, limits) {
+        match head::parse(&gathered.head, room, limits) {
             // It was valid when it came.
             Err(reject) => (taken, Next::Reject(reject)),
-            Ok(parsed) => {
-                self.asked = Asked::by(&parsed);
+            Ok(head) => {
+                self.asked = Asked::by(&head);
                 self.requests += 1;
-                (taken, Next::Request(request(parsed, &gathered.body)))
+                head.request.body = &gathered.body;
+                (taken, Next::Request(head.request))
             }
         }
     }
@@ -433,20 +451,8 @@ impl Codec {
 
 impl Asked {
     fn by(head: &Head<'_>) -> Asked {
-        let upgrade = head.upgrade && head.version == Version::Http11;
-        Asked { is_head: head.method == "HEAD", keep_alive: head.keep_alive, upgrade, version: head.version }
-    }
-}
-
-fn request<'a>(head: Head<'a>, body: &'a [u8]) -> Request<'a> {
-    Request {
-        method: head.method,
-        target: head.target,
-        version: head.version,
-        host: head.host,
-        fields: head.fields,
-        body,
-        peer: None,
-        worker: 0,
+        let Request { method, version, .. } = *head.request;
+        let upgrade = head.upgrade && version == Version::Http11;
+        Asked { is_head: method == "HEAD", keep_alive: head.keep_alive, upgrade, version }
     }
 }

@@ -7,11 +7,14 @@ use super::response::{check_field, push_field, InvalidHeader};
 /// Date and the worker's own fields, rendered once a second and copied into each head.
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
-    /// `Date: ` in IMF-fixdate (RFC 9110 section 5.6.7), CRLF, then the other fields.
+    /// The status line that most answers begin with, `Date: ` in IMF-fixdate (RFC 9110 section 5.6.7), CRLF, then the
+    /// other fields.
     rendered: Vec<u8>,
     /// Where the other fields begin.
     own: usize,
 }
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\n";
 
 impl Common {
     pub(crate) fn new() -> Common {
@@ -32,12 +35,18 @@ impl Common {
         let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.min(LAST_SECOND)));
         let own = self.rendered.split_off(self.own);
         self.rendered.clear();
+        self.rendered.extend_from_slice(OK);
         self.rendered.extend_from_slice(format!("Date: {date}\r\n").as_bytes());
         self.own = self.rendered.len();
         self.rendered.extend_from_slice(&own);
     }
 
     pub(super) fn rendered(&self) -> &[u8] {
+        &self.rendered[OK.len()..]
+    }
+
+    /// The same, behind the status line of a 200.
+    pub(super) fn behind_ok(&self) -> &[u8] {
         &self.rendered
     }
 }

@@ -33,16 +33,21 @@ pub(super) enum Connection {
 /// Appends a response's head. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
 pub(super) fn head(head: &ResponseHead, framing: Framing, connection: Connection, common: &Common, out: &mut Vec<u8>) {
     out.reserve(HEAD_GUESS + head.fields.len());
-    out.extend_from_slice(b"HTTP/1.1 ");
-    match reason(head.status) {
-        Some(line) => out.extend_from_slice(line.as_bytes()),
-        None => {
-            out.extend_from_slice(itoa::Buffer::new().format(head.status).as_bytes());
-            out.push(b' ');
+    match head.status {
+        200 => out.extend_from_slice(common.behind_ok()),
+        status => {
+            out.extend_from_slice(b"HTTP/1.1 ");
+            match reason(status) {
+                Some(line) => out.extend_from_slice(line.as_bytes()),
+                None => {
+                    out.extend_from_slice(itoa::Buffer::new().format(status).as_bytes());
+                    out.push(b' ');
+                }
+            }
+            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(common.rendered());
         }
     }
-    out.extend_from_slice(b"\r\n");
-    out.extend_from_slice(common.rendered());
     out.extend_from_slice(&head.fields);
     if let Some(content_type) = &head.content_type {
         out.extend_from_slice(b"Content-Type: ");

@@ -59,7 +59,7 @@ fn feed(pieces: &[&[u8]]) -> Vec<String> {
                     codec.reject(reject, &common, &mut out);
                 }
                 Next::Request(request) => {
-                    seen.push(described(&request));
+                    seen.push(described(request));
                     codec.respond(&ResponseHead::new(200, None), Length::Known(0), &common, false, &LIMITS, &mut out);
                 }
             }

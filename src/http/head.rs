@@ -8,26 +8,36 @@ use std::mem::MaybeUninit;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-use super::request::Version;
+use super::request::{Request, Version};
 use super::{host, Limits, Reject, FIELDS_MAX};
 
 /// Longest method: more than any registered one has.
 const METHOD_MAX: usize = 32;
 
-/// Room for the fields of a head, on the stack of the caller and never initialised as a whole.
+/// Room for a request, on the stack of the caller.
 pub(crate) struct Scratch<'a> {
-    pub(super) whole: Slots<'a>,
-    /// For a second look. The borrow checker cannot see that a parse that failed has given its slots back.
-    pub(super) lines: Slots<'a>,
+    pub(super) whole: Room<'a>,
+    /// For a second look. The borrow checker cannot see that a parse that failed has given its room back.
+    pub(super) lines: Room<'a>,
 }
 
-/// Room for so many fields.
-pub(super) type Slots<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
+/// Room for one head.
+pub(super) struct Room<'a> {
+    /// Never initialised as a whole.
+    fields: [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX],
+    /// Requests are made where they stay, since moving one costs as much as a fifth of parsing it.
+    request: Option<Request<'a>>,
+}
 
 impl Scratch<'_> {
     pub(crate) fn new() -> Self {
-        let slots = const { [const { MaybeUninit::uninit() }; FIELDS_MAX] };
-        Scratch { whole: slots, lines: slots }
+        Scratch { whole: Room::new(), lines: Room::new() }
+    }
+}
+
+impl Room<'_> {
+    fn new() -> Self {
+        Room { fields: [const { MaybeUninit::uninit() }; FIELDS_MAX], request: None }
     }
 }
 
@@ -103,14 +113,11 @@ fn line(with_end: &[u8]) -> Option<&[u8]> {
     with_end.strip_suffix(b"\r\n")
 }
 
-/// What a head says, in slices of it.
-#[derive(Clone, Debug)]
+/// What a head says.
+#[derive(Debug)]
 pub(super) struct Head<'a> {
-    pub(super) method: &'a str,
-    pub(super) target: &'a str,
-    pub(super) version: Version,
-    pub(super) host: Option<&'a [u8]>,
-    pub(super) fields: &'a [httparse::Header<'a>],
+    /// In slices of the head, and still without its body.
+    pub(super) request: &'a mut Request<'a>,
     pub(super) framing: Framing,
     pub(super) keep_alive: bool,
     /// The client waits for 100 (Continue) before it sends the body.
@@ -131,20 +138,21 @@ pub(super) enum Framing {
 /// it to be looked at line by line.
 pub(super) fn parse_whole<'a>(
     input: &'a [u8],
-    slots: &'a mut Slots<'a>,
+    room: &'a mut Room<'a>,
     limits: &Limits,
 ) -> Option<(usize, Result<Head<'a>, Reject>)> {
     // httparse skips empty lines, whatever ends them.
     if matches!(input, [] | [b'\r' | b'\n', ..]) {
         return None;
     }
-    let slots = &mut slots[..limits.fields.min(FIELDS_MAX)];
+    let Room { fields, request: place } = room;
+    let slots = &mut fields[..limits.fields.min(FIELDS_MAX)];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(input, slots) {
         Ok(httparse::Status::Complete(len))
             if len <= limits.head && has_strict_lines(&input[..len], request.headers) =>
         {
-            Some((len, judge(request, limits)))
+            Some((len, judge(request, place, limits)))
         }
         _ => None,
     }
@@ -159,17 +167,22 @@ fn has_strict_lines(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
 }
 
 /// Parses a complete head, of lines that end in CRLF.
-pub(super) fn parse<'a>(head: &'a [u8], slots: &'a mut Slots<'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
-    let slots = &mut slots[..limits.fields.min(FIELDS_MAX)];
+pub(super) fn parse<'a>(head: &'a [u8], room: &'a mut Room<'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
+    let Room { fields, request: place } = room;
+    let slots = &mut fields[..limits.fields.min(FIELDS_MAX)];
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, slots) {
-        Ok(httparse::Status::Complete(len)) if len == head.len() => judge(request, limits),
+        Ok(httparse::Status::Complete(len)) if len == head.len() => judge(request, place, limits),
         _ => Err(first_broken_rule(head, limits)),
     }
 }
 
 /// Applies the rules that httparse does not know.
-fn judge<'a>(request: httparse::Request<'a, 'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
+fn judge<'a>(
+    request: httparse::Request<'a, 'a>,
+    place: &'a mut Option<Request<'a>>,
+    limits: &Limits,
+) -> Result<Head<'a>, Reject> {
     let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version) else {
         return Err(Reject::RequestLine);
     };
@@ -180,20 +193,20 @@ fn judge<'a>(request: httparse::Request<'a, 'a>, limits: &Limits) -> Result<Head
         return Err(Reject::TargetTooLong);
     }
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
+    let query_mark = find_query(target.as_bytes())?;
     let authority = authority(method, target)?;
     let facts = Facts::of(request.headers, version)?;
     // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
     let host = authority.or(facts.host);
+    let fields = request.headers;
+    let request =
+        place.insert(Request { method, target, query_mark, version, host, fields, body: b"", peer: None, worker: 0 });
     Ok(Head {
-        method,
-        target,
-        version,
-        host,
-        fields: request.headers,
-        framing: facts.framing,
-        keep_alive: facts.keep_alive,
+        request,
+        framing: facts.framing(version)?,
+        keep_alive: !facts.close && (facts.keep_alive || version == Version::Http11),
         expects_continue: facts.expects_continue,
-        upgrade: facts.upgrade,
+        upgrade: facts.upgrade && facts.protocol,
     })
 }
 
@@ -205,11 +218,8 @@ pub(super) fn later_minor_version(head: &[u8]) -> Option<usize> {
     (version.starts_with(b"HTTP/1.") && matches!(version[7], b'2'..=b'9')).then_some(end - 2)
 }
 
-/// Checks the form of the target (RFC 9112 section 3.2); returns its authority if it has one.
+/// Checks the form of a target of valid bytes (RFC 9112 section 3.2); returns its authority if it has one.
 fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reject> {
-    if !is_target(target.as_bytes()) {
-        return Err(Reject::Target);
-    }
     if method == "CONNECT" {
         return Err(Reject::Connect);
     }
@@ -231,84 +241,108 @@ fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reje
     Ok(Some(authority.as_bytes()))
 }
 
-/// Visible ASCII without a fragment. Wider than RFC 3986, which browsers exceed in queries, and safe: no byte that
-/// ends a target.
-fn is_target(target: &[u8]) -> bool {
-    !target.is_empty() && target.iter().all(|byte| matches!(byte, b'!'..=b'~')) && memchr(b'#', target).is_none()
+/// Finds the first `?` of a target, or its end, and checks that it is visible ASCII without a fragment: wider than RFC
+/// 3986, which browsers exceed in queries, and safe: no byte that ends a target.
+fn find_query(target: &[u8]) -> Result<usize, Reject> {
+    // One pass without a branch per byte, as few targets have a query or are wrong.
+    match target.iter().fold(0, |seen, byte| seen | IN_TARGET[usize::from(*byte)]) {
+        0 if !target.is_empty() => Ok(target.len()),
+        QUERY => Ok(memchr(b'?', target).unwrap_or(target.len())),
+        _ => Err(Reject::Target),
+    }
 }
 
+/// What bytes do in a target: zero for one of a path.
+static IN_TARGET: [u8; 256] = {
+    let mut table = [WRONG; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = 0;
+        byte += 1;
+    }
+    table[b'#' as usize] = WRONG;
+    table[b'?' as usize] = QUERY;
+    table
+};
+
+const QUERY: u8 = 1;
+const WRONG: u8 = 2;
+
 /// What the fields say about the message and the connection.
+#[derive(Default)]
 struct Facts<'a> {
     host: Option<&'a [u8]>,
-    framing: Framing,
+    has_two_hosts: bool,
+    length: Option<u64>,
+    coding: Option<TransferCoding>,
+    close: bool,
     keep_alive: bool,
-    expects_continue: bool,
+    /// An option of Connection.
     upgrade: bool,
+    /// The field.
+    protocol: bool,
+    expects_continue: bool,
 }
 
 impl<'a> Facts<'a> {
-    /// One pass, by length first: most fields concern nobody here.
+    /// One pass, by length and first letter: most fields but Host concern nobody here.
     fn of(fields: &[httparse::Header<'a>], version: Version) -> Result<Facts<'a>, Reject> {
-        let mut hosts = 0;
-        let mut found = Facts {
-            host: None,
-            framing: Framing::Length(0),
-            keep_alive: false,
-            expects_continue: false,
-            upgrade: false,
-        };
-        let mut length = None;
-        let mut coding: Option<TransferCoding> = None;
-        let (mut close, mut keep_alive, mut upgrade, mut protocol) = (false, false, false, false);
+        let mut facts = Facts::default();
         for field in fields {
-            match field.name.len() {
-                4 if field.name.eq_ignore_ascii_case("host") => {
-                    hosts += 1;
-                    found.host = Some(field.value);
+            let name = field.name.as_bytes();
+            match (name.len(), name[0] | 0x20) {
+                (4, b'h') if field.name == "Host" || field.name.eq_ignore_ascii_case("host") => {
+                    facts.has_two_hosts |= facts.host.replace(field.value).is_some();
                 }
-                6 if field.name.eq_ignore_ascii_case("expect") && version == Version::Http11 => {
-                    if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Reject::Expectation);
-                    }
-                    found.expects_continue = true;
-                }
-                7 if field.name.eq_ignore_ascii_case("upgrade") => protocol = true,
-                10 if field.name.eq_ignore_ascii_case("connection") => {
-                    for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
-                        close |= option.eq_ignore_ascii_case(b"close");
-                        keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
-                        upgrade |= option.eq_ignore_ascii_case(b"upgrade");
-                    }
-                }
-                14 if field.name.eq_ignore_ascii_case("content-length") => {
-                    // Even twice the same: somebody upstream may have taken another one.
-                    let value = content_length(field.value)?;
-                    if length.replace(value).is_some() {
-                        return Err(Reject::ContentLength);
-                    }
-                }
-                17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
-                    coding.get_or_insert_default().add(field.value);
-                }
+                (6, b'e') | (7, b'u') | (10 | 14, b'c') | (17, b't') => facts.learn(field, version)?,
                 _ => {}
             }
         }
-        match (hosts, version) {
-            (0, Version::Http10) | (1, _) => {}
-            _ => return Err(Reject::Host),
+        let is_needed = version == Version::Http11;
+        match facts.host {
+            Some(host) if !facts.has_two_hosts && host::is_valid(host) => Ok(facts),
+            None if !is_needed => Ok(facts),
+            _ => Err(Reject::Host),
         }
-        if found.host.is_some_and(|host| !host::is_valid(host)) {
-            return Err(Reject::Host);
+    }
+
+    fn learn(&mut self, field: &httparse::Header<'_>, version: Version) -> Result<(), Reject> {
+        let is = |name: &str| field.name.eq_ignore_ascii_case(name);
+        match () {
+            () if is("expect") && version == Version::Http11 => {
+                if !field.value.eq_ignore_ascii_case(b"100-continue") {
+                    return Err(Reject::Expectation);
+                }
+                self.expects_continue = true;
+            }
+            () if is("upgrade") => self.protocol = true,
+            () if is("connection") => {
+                for option in field.value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii) {
+                    self.close |= option.eq_ignore_ascii_case(b"close");
+                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    self.upgrade |= option.eq_ignore_ascii_case(b"upgrade");
+                }
+            }
+            () if is("content-length") => {
+                // Even twice the same: somebody upstream may have taken another one.
+                let value = content_length(field.value)?;
+                if self.length.replace(value).is_some() {
+                    return Err(Reject::ContentLength);
+                }
+            }
+            () if is("transfer-encoding") => self.coding.get_or_insert_default().add(field.value),
+            () => {}
         }
-        found.framing = match (coding, length) {
-            (None, length) => Framing::Length(length.unwrap_or(0)),
-            (Some(_), Some(_)) => return Err(Reject::TwoLengths),
-            (Some(_), None) if version == Version::Http10 => return Err(Reject::TransferEncoding),
-            (Some(coding), None) => coding.framing()?,
-        };
-        found.upgrade = upgrade && protocol;
-        found.keep_alive = !close && (keep_alive || version == Version::Http11);
-        Ok(found)
+        Ok(())
+    }
+
+    fn framing(&self, version: Version) -> Result<Framing, Reject> {
+        match (&self.coding, self.length) {
+            (None, length) => Ok(Framing::Length(length.unwrap_or(0))),
+            (Some(_), Some(_)) => Err(Reject::TwoLengths),
+            (Some(_), None) if version == Version::Http10 => Err(Reject::TransferEncoding),
+            (Some(coding), None) => coding.framing(),
+        }
     }
 }
 
@@ -393,9 +427,7 @@ fn check_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
     if target.len() > limits.target {
         return Err(Reject::TargetTooLong);
     }
-    if !is_target(target) {
-        return Err(Reject::Target);
-    }
+    find_query(target)?;
     match version {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             if *major == b'1' {

@@ -2,6 +2,36 @@
 
 /// Whether `host` may stand in a Host field. An empty one may: the target has no authority then (RFC 9112 section 3.2).
 pub(super) fn is_valid(host: &[u8]) -> bool {
+    // One pass without a branch per byte tells the hosts of nearly all requests from those that need a closer look.
+    match host.iter().fold(0, |sum: usize, byte| sum + usize::from(WEIGHT[usize::from(*byte)])) {
+        0 => true,
+        1 => {
+            let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+            digits <= PORT_MAX && host[host.len() - digits - 1] == b':'
+        }
+        _ => is_valid_closely(host),
+    }
+}
+
+/// Most digits of a port.
+const PORT_MAX: usize = 5;
+
+/// Zero for what is in a name, one for a colon, two for all else.
+static WEIGHT: [u8; 256] = {
+    let mut table = [2; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        if IN_NAME[byte] {
+            table[byte] = 0;
+        }
+        byte += 1;
+    }
+    table[b':' as usize] = 1;
+    table
+};
+
+#[cold]
+fn is_valid_closely(host: &[u8]) -> bool {
     let port = match host.strip_prefix(b"[") {
         None => match skip_name(host) {
             Some(port) => port,
@@ -17,7 +47,7 @@ pub(super) fn is_valid(host: &[u8]) -> bool {
     };
     match port.strip_prefix(b":") {
         None => port.is_empty(),
-        Some(digits) => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        Some(digits) => digits.len() <= PORT_MAX && digits.iter().all(u8::is_ascii_digit),
     }
 }
 

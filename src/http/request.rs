@@ -3,8 +3,6 @@
 use std::fmt;
 use std::net::SocketAddr;
 
-use memchr::memchr;
-
 /// The version of HTTP that a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
@@ -28,6 +26,8 @@ impl fmt::Display for Version {
 pub struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
+    /// Where the target's first `?` is, or its end.
+    pub(super) query_mark: usize,
     pub(super) version: Version,
     /// ASCII, since it is valid.
     pub(super) host: Option<&'a [u8]>,
@@ -50,9 +50,7 @@ impl<'a> Request<'a> {
 
     /// The target's path, as sent: not percent-decoded, and `..` not resolved. `*` for the whole server.
     pub fn path(&self) -> &'a str {
-        let origin = self.origin_form();
-        let end = memchr(b'?', origin.as_bytes()).unwrap_or(origin.len());
-        match &origin[..end] {
+        match &self.target[self.authority_end()..self.query_mark] {
             "" => "/",
             path => path,
         }
@@ -60,19 +58,17 @@ impl<'a> Request<'a> {
 
     /// What follows the first `?` of the target, as sent.
     pub fn query(&self) -> Option<&'a str> {
-        let origin = self.origin_form();
-        memchr(b'?', origin.as_bytes()).map(|mark| &origin[mark + 1..])
+        self.target.get(self.query_mark + 1..)
     }
 
-    /// The target without scheme and authority.
-    fn origin_form(&self) -> &'a str {
+    /// Where the target's path begins: behind scheme and authority, if it has them.
+    fn authority_end(&self) -> usize {
         if self.target.starts_with('/') {
-            return self.target;
+            return 0;
         }
-        match self.target.split_once("://") {
-            Some((_, rest)) => rest.find(['/', '?']).map_or("", |start| &rest[start..]),
-            None => self.target,
-        }
+        let Some((scheme, rest)) = self.target.split_once("://") else { return 0 };
+        let start = scheme.len() + "://".len();
+        start + rest.find(['/', '?']).unwrap_or(rest.len())
     }
 
     /// The version.
@@ -118,10 +114,9 @@ impl<'a> Request<'a> {
     }
 
     /// Adds what the codec cannot know.
-    pub(crate) fn with_origin(mut self, peer: Option<SocketAddr>, worker: usize) -> Request<'a> {
+    pub(crate) fn add_origin(&mut self, peer: Option<SocketAddr>, worker: usize) {
         self.peer = peer;
         self.worker = worker;
-        self
     }
 }
 
