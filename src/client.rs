@@ -42,6 +42,7 @@ impl Client {
     }
 
     /// Writes until done or until the socket takes no more; returns how much it took.
+    #[inline]
     pub(crate) fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {

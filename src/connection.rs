@@ -166,14 +166,19 @@ impl Connection {
     }
 
     /// Sends what there is to send. `None`: all of it, and the connection goes on.
+    #[inline]
     fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        loop {
-            match self.send_output(cx) {
-                Ok(true) => {}
-                Ok(false) => return Some(Step::Wait),
-                Err(_) => return Some(Step::Close),
-            }
-            let Some(mut outgoing) = self.outgoing.take() else { break };
+        if let Some(step) = self.send_output(cx) {
+            return Some(step);
+        }
+        match self.has_to_send() || matches!(self.timing, Timing::Write | Timing::Answer) {
+            true => self.send_step_by_step(cx),
+            false => None,
+        }
+    }
+
+    fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        while let Some(mut outgoing) = self.outgoing.take() {
             match outgoing.proceed(&self.client, cx) {
                 Err(_) => return Some(Step::Close),
                 Ok(Flow::Done) => {}
@@ -203,6 +208,9 @@ impl Connection {
                     return Some(Step::HandOver);
                 }
             }
+            if let Some(step) = self.send_output(cx) {
+                return Some(step);
+            }
         }
         if matches!(self.timing, Timing::Write | Timing::Answer) {
             self.time(Timing::Idle, cx.config, cx.now);
@@ -211,16 +219,22 @@ impl Connection {
     }
 
     /// Begins to send a response: its head and what is small at once, the rest step by step.
+    #[inline]
     fn start(&mut self, response: Response, cx: &mut Context<'_>) {
-        let Response { head, body } = response;
-        let outgoing = match body {
+        match &response.body {
             // What nearly all answers are.
             Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => {
-                if self.respond(&head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
-                    cx.output.extend_from_slice(&bytes);
+                if self.respond(&response.head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
+                    cx.output.extend_from_slice(bytes);
                 }
-                return;
             }
+            _ => self.start_step_by_step(response, cx),
+        }
+    }
+
+    fn start_step_by_step(&mut self, response: Response, cx: &mut Context<'_>) {
+        let Response { head, body } = response;
+        let outgoing = match body {
             Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
@@ -238,6 +252,7 @@ impl Connection {
         self.outgoing = outgoing.map(Box::new);
     }
 
+    #[inline]
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
         // A body that is refused may be on its way, and must not reset the answer away.
         self.must_linger |= self.codec.is_streaming();
@@ -428,35 +443,52 @@ impl Connection {
         }
     }
 
-    /// Sends what was kept, then the shared output; keeps what the client does not take. Returns whether all is sent.
-    fn send_output(&mut self, cx: &mut Context<'_>) -> io::Result<bool> {
-        if let Some(kept) = self.kept.as_mut().filter(|kept| !kept.output.is_empty()) {
-            let sent = self.client.write_some(&kept.output[kept.sent..])?;
-            kept.sent += sent;
-            if kept.sent < kept.output.len() {
-                if sent > 0 {
-                    self.time(Timing::Write, cx.config, cx.now);
-                }
-                return Ok(false);
+    /// Sends what was kept, then the shared output; keeps what the client does not take. `None`: all is sent.
+    #[inline]
+    fn send_output(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        if self.kept.is_some() {
+            if let Some(step) = self.send_kept(cx) {
+                return Some(step);
             }
-            kept.output = Vec::new();
-            kept.sent = 0;
         }
         if cx.output.is_empty() {
-            return Ok(true);
+            return None;
         }
-        let sent = self.client.write_some(&cx.output)?;
-        if sent < cx.output.len() {
-            let kept = self.kept.get_or_insert_default();
-            kept.output = std::mem::take(&mut cx.output);
-            kept.sent = sent;
-            self.time(Timing::Write, cx.config, cx.now);
-            return Ok(false);
+        match self.client.write_some(&cx.output) {
+            Err(_) => return Some(Step::Close),
+            Ok(sent) if sent < cx.output.len() => {
+                self.keep_output(sent, cx);
+                return Some(Step::Wait);
+            }
+            Ok(_) => cx.output.clear(),
         }
-        cx.output.clear();
-        // One large answer is no reason to hold its memory for good.
-        cx.output.shrink_to(OUTPUT_KEPT);
-        Ok(true)
+        if cx.output.capacity() > OUTPUT_KEPT {
+            // One large answer is no reason to hold its memory for good.
+            cx.output.shrink_to(OUTPUT_KEPT);
+        }
+        None
+    }
+
+    fn send_kept(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        let kept = self.kept.as_mut().filter(|kept| !kept.output.is_empty())?;
+        let Ok(sent) = self.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };
+        kept.sent += sent;
+        if kept.sent < kept.output.len() {
+            if sent > 0 {
+                self.time(Timing::Write, cx.config, cx.now);
+            }
+            return Some(Step::Wait);
+        }
+        kept.output = Vec::new();
+        kept.sent = 0;
+        None
+    }
+
+    fn keep_output(&mut self, sent: usize, cx: &mut Context<'_>) {
+        let kept = self.kept.get_or_insert_default();
+        kept.output = std::mem::take(&mut cx.output);
+        kept.sent = sent;
+        self.time(Timing::Write, cx.config, cx.now);
     }
 
     /// The last answer is sent.

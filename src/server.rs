@@ -259,7 +259,10 @@ where
         self.cx.place = Place { index, serial: entry.serial };
         let mut handler = Guard { worker: self.worker, handler: &mut self.handler };
         let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
-        self.settle(index, step);
+        // As for nearly all, there is nothing to settle.
+        if step != Step::Wait || entry.connection.deadline < entry.armed {
+            self.settle(index, step);
+        }
     }
 
     fn settle(&mut self, index: usize, step: Step) {

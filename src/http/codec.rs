@@ -376,6 +376,7 @@ impl Codec {
 
     /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow.
     /// `is_last` makes it the connection's last.
+    #[inline]
     pub(crate) fn respond(
         &mut self,
         head: &ResponseHead,

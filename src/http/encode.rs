@@ -60,15 +60,14 @@ pub(super) fn head(head: &ResponseHead, framing: Framing, connection: Connection
         Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
     }
     match framing {
-        Framing::None | Framing::Close => {}
+        Framing::None | Framing::Close => out.extend_from_slice(b"\r\n"),
         Framing::Length(length) => {
             out.extend_from_slice(b"Content-Length: ");
             out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(b"\r\n\r\n");
         }
-        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
     }
-    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends the answer that changes the protocol (RFC 9110 section 15.2.2).

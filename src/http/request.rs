@@ -39,6 +39,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// The method, as sent: methods are case-sensitive (RFC 9110 section 9.1).
+    #[inline]
     pub fn method(&self) -> &'a str {
         self.method
     }
@@ -49,6 +50,7 @@ impl<'a> Request<'a> {
     }
 
     /// The target's path, as sent: not percent-decoded, and `..` not resolved. `*` for the whole server.
+    #[inline]
     pub fn path(&self) -> &'a str {
         match &self.target[self.authority_end()..self.query_mark] {
             "" => "/",
@@ -57,15 +59,21 @@ impl<'a> Request<'a> {
     }
 
     /// What follows the first `?` of the target, as sent.
+    #[inline]
     pub fn query(&self) -> Option<&'a str> {
         self.target.get(self.query_mark + 1..)
     }
 
     /// Where the target's path begins: behind scheme and authority, if it has them.
+    #[inline]
     fn authority_end(&self) -> usize {
         if self.target.starts_with('/') {
             return 0;
         }
+        self.authority_end_of_absolute_form()
+    }
+
+    fn authority_end_of_absolute_form(&self) -> usize {
         let Some((scheme, rest)) = self.target.split_once("://") else { return 0 };
         let start = scheme.len() + "://".len();
         start + rest.find(['/', '?']).unwrap_or(rest.len())

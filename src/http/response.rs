@@ -33,6 +33,7 @@ impl ResponseHead {
     /// # Panics
     ///
     /// Unless the media type is a valid field value.
+    #[inline]
     pub(crate) fn with(content_type: Cow<'static, str>) -> ResponseHead {
         assert!(is_value(content_type.as_bytes()), "the media type {content_type:?} is no valid field value");
         ResponseHead { status: 200, content_type: Some(content_type), fields: Vec::new(), close: false }
@@ -103,6 +104,9 @@ pub(super) fn push_field(fields: &mut Vec<u8>, name: &str, value: &str) {
 }
 
 /// `field-value` of RFC 9110 section 5.5; bytes of 0x80 and above are its `obs-text`.
+///
+/// Inlined, it costs nothing where the value is a literal.
+#[inline]
 pub(crate) fn is_value(value: &[u8]) -> bool {
     // Without a branch per byte: few are wrong.
     !value.iter().fold(false, |wrong, byte| wrong | (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f))

@@ -33,7 +33,7 @@ fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Vec<
                     seen.push(Seen::Refused(reject.status()));
                 }
                 Next::Request(request) => {
-                    let mut request = see(&request);
+                    let mut request = see(request);
                     codec.respond(&ResponseHead::new(200, None), Length::Known(0), &common, false, limits, &mut out);
                     if let Seen::Request { keeps_alive, .. } = &mut request {
                         *keeps_alive = !codec.is_closing();
