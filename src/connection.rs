@@ -350,7 +350,7 @@ impl Connection {
             if read.consumed == len {
                 break;
             }
-            let mut scratch = Scratch::new();
+            let mut scratch = Scratch::with(&mut cx.recall);
             let input = &cx.input[read.consumed..len];
             let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
             read.consumed += consumed;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::config::ServerConfig;
-use crate::http::{Common, Request};
+use crate::http::{Common, Recall, Request};
 use crate::mailbox::{Bell, Mailbox, Place};
 use crate::scoreboard::Row;
 use crate::time::Time;
@@ -25,6 +25,8 @@ pub(crate) struct Context<'w> {
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// The connection that has its turn.
     pub(crate) place: Place,
+    /// The head that may come again.
+    pub(crate) recall: Recall,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Vec<u8>,
 }
@@ -50,6 +52,7 @@ impl<'w> Context<'w> {
             mailbox,
             streams,
             place,
+            recall: Recall::default(),
             input,
             output: Vec::new(),
         }

@@ -147,10 +147,17 @@ impl Codec {
         }
         // Most heads come whole. One that did not is looked at line by line, lest each byte that a client sends alone has
         // all of them parsed again.
-        let Scratch { whole, lines } = scratch;
+        let Scratch { whole, lines, recall } = scratch;
         if self.scan == Scan::default() {
-            if let Some(parsed) = head::parse_whole(input, whole, limits) {
-                return self.next_of_head(parsed, input, limits, streams);
+            let head = match recall {
+                None => head::parse_whole(input, whole, limits),
+                Some(recall) if !recall.knows(input) => {
+                    head::parse_whole(input, whole, limits).inspect(|head| recall.learn(input, head))
+                }
+                Some(recall) => recall.head(&mut whole.request),
+            };
+            if let Some(head) = head {
+                return self.next_of_head(head, input, limits, streams);
             }
         }
         self.next_of_lines(input, lines, limits, streams)

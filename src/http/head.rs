@@ -8,7 +8,8 @@ use std::mem::MaybeUninit;
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-use super::request::{Request, Version};
+use super::recall::Recall;
+use super::request::{Fields, Request, Version};
 use super::{host, Limits, Reject, FIELDS_MAX};
 
 /// Longest method: more than any registered one has.
@@ -19,6 +20,7 @@ pub(crate) struct Scratch<'a> {
     pub(super) whole: Room<'a>,
     /// For a second look. The borrow checker cannot see that a parse that failed has given its room back.
     pub(super) lines: Room<'a>,
+    pub(super) recall: Option<&'a mut Recall>,
 }
 
 /// Room for one head.
@@ -26,12 +28,17 @@ pub(super) struct Room<'a> {
     /// Never initialised as a whole.
     fields: [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX],
     /// Requests are made where they stay, since moving one costs as much as a fifth of parsing it.
-    request: Option<Request<'a>>,
+    pub(super) request: Option<Request<'a>>,
 }
 
-impl Scratch<'_> {
+impl<'a> Scratch<'a> {
     pub(crate) fn new() -> Self {
-        Scratch { whole: Room::new(), lines: Room::new() }
+        Scratch { whole: Room::new(), lines: Room::new(), recall: None }
+    }
+
+    /// With a head that may come again.
+    pub(crate) fn with(recall: &'a mut Recall) -> Self {
+        Scratch { whole: Room::new(), lines: Room::new(), recall: Some(recall) }
     }
 }
 
@@ -198,7 +205,7 @@ fn judge<'a>(
     let facts = Facts::of(request.headers, version)?;
     // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
     let host = authority.or(facts.host);
-    let fields = request.headers;
+    let fields = Fields::parsed(request.headers);
     let request =
         place.insert(Request { method, target, query_mark, version, host, fields, body: b"", peer: None, worker: 0 });
     Ok(Head {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::ops::Range;
 
 /// The version of HTTP that a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,7 +32,7 @@ pub struct Request<'a> {
     pub(super) version: Version,
     /// ASCII, since it is valid.
     pub(super) host: Option<&'a [u8]>,
-    pub(super) fields: &'a [httparse::Header<'a>],
+    pub(super) fields: Fields<'a>,
     pub(super) body: &'a [u8],
     pub(super) peer: Option<SocketAddr>,
     pub(super) worker: usize,
@@ -103,7 +104,7 @@ impl<'a> Request<'a> {
 
     /// All fields in the order sent: name and value.
     pub fn headers(&self) -> Fields<'a> {
-        Fields { fields: self.fields.iter() }
+        self.fields.clone()
     }
 
     /// The body, whole and decoded; empty when there is none.
@@ -145,19 +146,45 @@ impl fmt::Debug for Request<'_> {
 
 /// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`].
 #[derive(Clone, Debug)]
-pub struct Fields<'a> {
-    fields: std::slice::Iter<'a, httparse::Header<'a>>,
+pub struct Fields<'a>(Source<'a>);
+
+#[derive(Clone, Debug)]
+enum Source<'a> {
+    Parsed(std::slice::Iter<'a, httparse::Header<'a>>),
+    /// In places of a head's text.
+    Known {
+        text: &'a str,
+        places: std::slice::Iter<'a, (Range<usize>, Range<usize>)>,
+    },
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn parsed(fields: &'a [httparse::Header<'a>]) -> Fields<'a> {
+        Fields(Source::Parsed(fields.iter()))
+    }
+
+    pub(super) fn known(text: &'a str, places: &'a [(Range<usize>, Range<usize>)]) -> Fields<'a> {
+        Fields(Source::Known { text, places: places.iter() })
+    }
 }
 
 impl<'a> Iterator for Fields<'a> {
     type Item = (&'a str, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.fields.next().map(|field| (field.name, field.value))
+        match &mut self.0 {
+            Source::Parsed(fields) => fields.next().map(|field| (field.name, field.value)),
+            Source::Known { text, places } => {
+                places.next().map(|(name, value)| (&text[name.clone()], &text.as_bytes()[value.clone()]))
+            }
+        }
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {
-        self.fields.size_hint()
+        match &self.0 {
+            Source::Parsed(fields) => fields.size_hint(),
+            Source::Known { places, .. } => places.size_hint(),
+        }
     }
 }
 

@@ -16,13 +16,22 @@ enum Seen {
 
 /// Feeds pieces as a connection does: what is not consumed is offered again with what follows.
 fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Vec<Seen> {
+    feed_with(pieces, limits, None)
+}
+
+/// The same, with what other connections have left behind.
+fn feed_with<'a>(
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+    mut recall: Option<&mut Recall>,
+) -> Vec<Seen> {
     let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
     let (mut seen, mut kept) = (Vec::new(), Vec::new());
     for piece in pieces {
         kept.extend_from_slice(piece);
         let mut at = 0;
         loop {
-            let mut scratch = Scratch::new();
+            let mut scratch = recall.as_deref_mut().map_or_else(Scratch::new, Scratch::with);
             let (consumed, next) = codec.next(&kept[at..], &mut scratch, limits, &mut |_| false);
             at += consumed;
             match next {
@@ -247,6 +256,53 @@ fn damage_that_was_once_seen_differently_is_seen_alike() {
             }
         }
     }
+}
+
+/// A head that is known says what it says when it is parsed, whatever follows it; and nothing is taken for it that
+/// differs from it anywhere.
+#[test]
+fn heads_that_are_known_are_seen_as_if_they_were_not() {
+    let corpus: Vec<Vec<u8>> =
+        stored("valid").into_iter().chain(stored("invalid")).map(|case| case.bytes).filter(|b| b.len() < 600).collect();
+    let mut random = Random(11);
+    let mut known = 0;
+    for bytes in &corpus {
+        let mut recall = Recall::default();
+        for round in 0..3 {
+            let seen = feed_with([bytes.as_slice()], &DEFAULT, Some(&mut recall));
+            assert_eq!(seen, feed([bytes.as_slice()], &DEFAULT), "round {round}: {}", bytes.escape_ascii());
+        }
+        known += usize::from(recall.knows(bytes));
+        for _ in 0..40 {
+            let mut other = bytes.clone();
+            damage(&mut other, &corpus, &mut random);
+            let seen = feed_with([other.as_slice()], &DEFAULT, Some(&mut recall));
+            assert_eq!(seen, feed([other.as_slice()], &DEFAULT), "{}", other.escape_ascii());
+        }
+    }
+    assert!(known > 50, "only {known} of the stored heads became known");
+}
+
+#[test]
+fn a_head_is_known_from_its_third_time_on() {
+    let text = b"GET http://b/c?d HTTP/1.1\r\nHost: a\r\nX-Y: \xc3\xa4\r\n\r\n";
+    let mut recall = Recall::default();
+    for round in 0..3 {
+        assert_eq!(recall.knows(text), round == 2);
+        let (mut codec, mut scratch) = (Codec::new(), Scratch::with(&mut recall));
+        let (len, Next::Request(request)) = codec.next(text, &mut scratch, &LIMITS, &mut |_| false) else {
+            panic!("it is valid");
+        };
+        assert_eq!(len, text.len());
+        assert_eq!((request.path(), request.query(), request.host()), ("/c", Some("d"), Some("b")));
+        assert_eq!((request.header("x-y"), request.headers().len()), (Some("\u{e4}"), 2));
+    }
+    let mut recall = Recall::default();
+    let latin = b"GET / HTTP/1.1\r\nHost: a\r\nX: \xe4\r\n\r\n";
+    for _ in 0..20 {
+        assert_eq!(feed_with([&latin[..]], &LIMITS, Some(&mut recall)), whole(latin));
+    }
+    assert!(!recall.knows(latin), "its fields are no text");
 }
 
 fn damage(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {

@@ -1,0 +1,115 @@
+//! A head that is known already.
+//!
+//! Who asks again mostly asks the same way: what polls, what checks health, what sends request after request. So a
+//! worker keeps the last head that came, and once it has come twice also what it says. A head of the same bytes up to
+//! its end says the same, and is not parsed again: that is most of what a request costs here.
+#![forbid(unsafe_code)]
+
+use std::ops::Range;
+
+use super::head::{Framing, Head};
+use super::request::{Fields, Request, Version};
+use super::Reject;
+
+/// The last head that came whole and was valid. All codecs that share it have the same limits.
+#[derive(Debug, Default)]
+pub(crate) struct Recall {
+    /// Bytes of a head that has come once.
+    seen: Vec<u8>,
+    known: Option<Known>,
+    /// Heads that were parsed.
+    parsed: u32,
+}
+
+/// Of so many heads that are parsed, two are looked at: where clients never ask alike, trying costs next to nothing.
+const LOOKS: u32 = 16;
+
+/// What a head says that has come twice, in places of its text.
+#[derive(Debug)]
+struct Known {
+    text: String,
+    method: Range<usize>,
+    target: Range<usize>,
+    query_mark: usize,
+    version: Version,
+    host: Option<Range<usize>>,
+    /// Names and values.
+    fields: Vec<(Range<usize>, Range<usize>)>,
+    framing: Framing,
+    keep_alive: bool,
+    expects_continue: bool,
+    upgrade: bool,
+}
+
+impl Recall {
+    /// Whether `input` begins with the head that is known.
+    pub(super) fn knows(&self, input: &[u8]) -> bool {
+        self.known.as_ref().is_some_and(|known| input.starts_with(known.text.as_bytes()))
+    }
+
+    /// What that head says, and its length.
+    pub(super) fn head<'a>(&'a self, place: &'a mut Option<Request<'a>>) -> Option<(usize, Result<Head<'a>, Reject>)> {
+        self.known.as_ref().map(|known| (known.text.len(), Ok(known.head(place))))
+    }
+
+    /// Learns from a head that was parsed from the front of `input`.
+    pub(super) fn learn(&mut self, input: &[u8], (len, parsed): &(usize, Result<Head<'_>, Reject>)) {
+        let turn = self.parsed % LOOKS;
+        self.parsed = self.parsed.wrapping_add(1);
+        if turn < 2 {
+            if let Ok(head) = parsed {
+                self.look(&input[..*len], head);
+            }
+        }
+    }
+
+    fn look(&mut self, text: &[u8], head: &Head<'_>) {
+        if self.seen != text {
+            self.seen.clear();
+            self.seen.extend_from_slice(text);
+            return;
+        }
+        // Values may be of other bytes; such a head is parsed each time.
+        self.known = std::str::from_utf8(text).ok().map(|text| Known::new(text, head));
+    }
+}
+
+impl Known {
+    fn new(text: &str, head: &Head<'_>) -> Known {
+        let place = |part: &[u8]| {
+            let start = part.as_ptr() as usize - text.as_ptr() as usize;
+            start..start + part.len()
+        };
+        let request = &head.request;
+        Known {
+            text: text.to_owned(),
+            method: place(request.method.as_bytes()),
+            target: place(request.target.as_bytes()),
+            query_mark: request.query_mark,
+            version: request.version,
+            host: request.host.map(place),
+            fields: request.headers().map(|(name, value)| (place(name.as_bytes()), place(value))).collect(),
+            framing: head.framing,
+            keep_alive: head.keep_alive,
+            expects_continue: head.expects_continue,
+            upgrade: head.upgrade,
+        }
+    }
+
+    fn head<'a>(&'a self, place: &'a mut Option<Request<'a>>) -> Head<'a> {
+        let text = self.text.as_str();
+        let request = place.insert(Request {
+            method: &text[self.method.clone()],
+            target: &text[self.target.clone()],
+            query_mark: self.query_mark,
+            version: self.version,
+            host: self.host.clone().map(|host| &text.as_bytes()[host]),
+            fields: Fields::known(text, &self.fields),
+            body: b"",
+            peer: None,
+            worker: 0,
+        });
+        let Known { framing, keep_alive, expects_continue, upgrade, .. } = *self;
+        Head { request, framing, keep_alive, expects_continue, upgrade }
+    }
+}
