@@ -1,10 +1,12 @@
-//! One client's socket and one codec: the only file that reads and writes client sockets.
+//! One client's socket and one codec: reads, gives out requests, and sends answers.
 //!
 //! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
 //! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
+mod send;
+
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::time::Duration;
@@ -15,16 +17,13 @@ use mio::{Registry, Token};
 use crate::client::Client;
 use crate::config::ServerConfig;
 use crate::context::Context;
-use crate::http::{Codec, Length, Next, Phase, Piece, Reject, Request, ResponseHead, Scratch, Transfer, CONTINUE};
-use crate::outgoing::{Flow, Outgoing, COPY_MAX};
+use crate::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
+use crate::outgoing::Outgoing;
 use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
 use crate::time::Time;
 use crate::upgrade::{Upgrade, Upgraded};
 use crate::worker::panic_message;
-
-/// Most bytes of the shared output buffer that are kept between turns.
-const OUTPUT_KEPT: usize = 256 * 1024;
 
 /// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once
 /// would reset the connection, and the reset can overtake the answer.
@@ -158,115 +157,6 @@ impl Connection {
             None if self.is_readable || self.kept.is_some() && read.has_outgoing => Step::Again,
             None => Step::Wait,
         }
-    }
-
-    /// Whether an answer is under way.
-    fn has_to_send(&self) -> bool {
-        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_closing()
-    }
-
-    /// Sends what there is to send. `None`: all of it, and the connection goes on.
-    #[inline]
-    fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        if let Some(step) = self.send_output(cx) {
-            return Some(step);
-        }
-        match self.has_to_send() || matches!(self.timing, Timing::Write | Timing::Answer) {
-            true => self.send_step_by_step(cx),
-            false => None,
-        }
-    }
-
-    fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        while let Some(mut outgoing) = self.outgoing.take() {
-            match outgoing.proceed(&self.client, cx) {
-                Err(_) => return Some(Step::Close),
-                Ok(Flow::Done) => {}
-                Ok(Flow::Answer(response)) => self.start(response, cx),
-                Ok(Flow::Output) => self.outgoing = Some(outgoing),
-                Ok(Flow::Sent) => {
-                    self.time(Timing::Write, cx.config, cx.now);
-                    self.outgoing = Some(outgoing);
-                    return Some(Step::Again);
-                }
-                Ok(Flow::Blocked { progress }) => {
-                    if progress || self.timing != Timing::Write {
-                        self.time(Timing::Write, cx.config, cx.now);
-                    }
-                    self.outgoing = Some(outgoing);
-                    return Some(Step::Wait);
-                }
-                // Nobody is left to wait with it.
-                Ok(Flow::Waiting) if self.is_broken => return Some(Step::Close),
-                Ok(Flow::Waiting) => {
-                    self.time(Timing::Answer, cx.config, cx.now);
-                    self.outgoing = Some(outgoing);
-                    return Some(Step::Wait);
-                }
-                Ok(Flow::HandOver) => {
-                    self.outgoing = Some(outgoing);
-                    return Some(Step::HandOver);
-                }
-            }
-            if let Some(step) = self.send_output(cx) {
-                return Some(step);
-            }
-        }
-        if matches!(self.timing, Timing::Write | Timing::Answer) {
-            self.time(Timing::Idle, cx.config, cx.now);
-        }
-        self.codec.is_closing().then(|| self.finish(cx))
-    }
-
-    /// Begins to send a response: its head and what is small at once, the rest step by step.
-    #[inline]
-    fn start(&mut self, response: Response, cx: &mut Context<'_>) {
-        match &response.body {
-            // What nearly all answers are.
-            Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => {
-                if self.respond(&response.head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
-                    cx.output.extend_from_slice(bytes);
-                }
-            }
-            _ => self.start_step_by_step(response, cx),
-        }
-    }
-
-    fn start_step_by_step(&mut self, response: Response, cx: &mut Context<'_>) {
-        let Response { head, body } = response;
-        let outgoing = match body {
-            Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
-            Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
-            // Made late, for a request whose body is gone.
-            Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
-            Body::File(file) if file.len() <= COPY_MAX => match file.read() {
-                Ok(bytes) => return self.start(Response { head, body: Body::Bytes(bytes.into()) }, cx),
-                // It has shrunk since it was opened; nothing of it has been promised yet.
-                Err(_) => return self.start(Response::new(500), cx),
-            },
-            body => {
-                let transfer = self.respond(&head, Outgoing::length(&body), cx);
-                Outgoing::body(body, transfer, &mut cx.output)
-            }
-        };
-        self.outgoing = outgoing.map(Box::new);
-    }
-
-    #[inline]
-    fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
-        // A body that is refused may be on its way, and must not reset the answer away.
-        self.must_linger |= self.codec.is_streaming();
-        self.codec.respond(head, length, &cx.common, cx.is_draining, &cx.config.limits, &mut cx.output)
-    }
-
-    fn begin_upgrade(&mut self, mut head: ResponseHead, upgrade: Upgrade, cx: &mut Context<'_>) -> Option<Outgoing> {
-        if self.codec.may_upgrade() {
-            self.codec.upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
-            return Some(Outgoing::Upgrade(upgrade));
-        }
-        head.set_status(426);
-        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
-        None
     }
 
     /// Gives the socket away, with what its client has sent behind the request.
@@ -441,66 +331,6 @@ impl Connection {
         if !rest.is_empty() && !self.codec.is_closing() {
             self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
         }
-    }
-
-    /// Sends what was kept, then the shared output; keeps what the client does not take. `None`: all is sent.
-    #[inline]
-    fn send_output(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        if self.kept.is_some() {
-            if let Some(step) = self.send_kept(cx) {
-                return Some(step);
-            }
-        }
-        if cx.output.is_empty() {
-            return None;
-        }
-        match self.client.write_some(&cx.output) {
-            Err(_) => return Some(Step::Close),
-            Ok(sent) if sent < cx.output.len() => {
-                self.keep_output(sent, cx);
-                return Some(Step::Wait);
-            }
-            Ok(_) => cx.output.clear(),
-        }
-        if cx.output.capacity() > OUTPUT_KEPT {
-            // One large answer is no reason to hold its memory for good.
-            cx.output.shrink_to(OUTPUT_KEPT);
-        }
-        None
-    }
-
-    fn send_kept(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        let kept = self.kept.as_mut().filter(|kept| !kept.output.is_empty())?;
-        let Ok(sent) = self.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };
-        kept.sent += sent;
-        if kept.sent < kept.output.len() {
-            if sent > 0 {
-                self.time(Timing::Write, cx.config, cx.now);
-            }
-            return Some(Step::Wait);
-        }
-        kept.output = Vec::new();
-        kept.sent = 0;
-        None
-    }
-
-    fn keep_output(&mut self, sent: usize, cx: &mut Context<'_>) {
-        let kept = self.kept.get_or_insert_default();
-        kept.output = std::mem::take(&mut cx.output);
-        kept.sent = sent;
-        self.time(Timing::Write, cx.config, cx.now);
-    }
-
-    /// The last answer is sent.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.must_linger || self.is_at_end {
-            return Step::Close;
-        }
-        self.time(Timing::Linger, cx.config, cx.now);
-        if self.client.shutdown(Shutdown::Write).is_err() {
-            return Step::Close;
-        }
-        self.discard(cx)
     }
 
     /// Reads and forgets what the client still sends, until it has closed too.
