@@ -89,13 +89,21 @@ impl Chunked {
             if self.line.len() + part.len() > max {
                 return Err(if matches!(self.expects, Expects::Trailer) { Reject::Trailer } else { Reject::Chunk });
             }
-            self.line.extend_from_slice(part);
             at += part.len();
-            if end.is_some() {
-                let line = std::mem::take(&mut self.line);
-                if self.take_line(&line, body.len(), limits)? {
-                    return Ok((at, true));
-                }
+            if end.is_none() {
+                self.line.extend_from_slice(part);
+                continue;
+            }
+            let mut line = std::mem::take(&mut self.line);
+            let is_last = if line.is_empty() {
+                // It lies whole in the input, as most do.
+                self.take_line(part, body.len(), limits)?
+            } else {
+                line.extend_from_slice(part);
+                self.take_line(&line, body.len(), limits)?
+            };
+            if is_last {
+                return Ok((at, true));
             }
         }
         Ok((at, false))

@@ -1,5 +1,7 @@
 //! Responses to bytes.
 
+use std::io::Write as _;
+
 use super::date::Common;
 use super::response::ResponseHead;
 
@@ -95,7 +97,7 @@ fn upgrade(status: &str, fields: &[&str], head: &ResponseHead, protocol: &str, c
 /// Appends one chunk of a chunked body (RFC 9112 section 7.1). An empty one would end the body, and is left out.
 pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
     if !data.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        write!(out, "{:x}\r\n", data.len()).expect("a Vec takes all that is written");
         out.extend_from_slice(data);
         out.extend_from_slice(b"\r\n");
     }

@@ -80,11 +80,10 @@ impl Scan {
         Ok(None)
     }
 
-    /// What is already wrong with an incomplete head.
-    ///
-    /// Called for a head that has grown by at least one line, or not yet to one.
-    fn refuse(&self, input: &[u8], limits: &Limits) -> Result<(), Reject> {
-        check_lines(&input[..self.line as usize], limits)?;
+    /// What is already wrong with an incomplete head, of which the lines up to `checked` are right. Only the others are
+    /// looked at: a head that comes line by line is not checked all over again with each.
+    fn refuse(&self, checked: Scan, input: &[u8], limits: &Limits) -> Result<(), Reject> {
+        check_lines(&input[checked.line as usize..self.line as usize], checked.lines as usize, limits)?;
         if self.lines == 0 {
             let end = memchr(b'\n', input).unwrap_or(input.len());
             check_begun_request_line(&input[..end], limits)?;
@@ -94,21 +93,18 @@ impl Scan {
 
     /// As [`advance`](Scan::advance), and refuses what cannot become a valid head any more.
     pub(super) fn find_end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
-        let seen = self.lines;
+        let checked = *self;
         match self.advance(input, limits) {
             Ok(Some(len)) => return Ok(Some(len)),
             Ok(None) => {}
             Err(reject) => {
                 // Something before may be what is wrong.
-                self.refuse(input, limits)?;
+                self.refuse(checked, input, limits)?;
                 return Err(reject);
             }
         }
-        let is_too_large = input.len() > limits.head;
-        if self.lines > seen || self.lines == 0 || is_too_large {
-            self.refuse(input, limits)?;
-        }
-        if is_too_large {
+        self.refuse(checked, input, limits)?;
+        if input.len() > limits.head {
             return Err(Reject::HeadTooLarge);
         }
         Ok(None)
@@ -404,13 +400,13 @@ const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-co
 /// Which rule a malformed head breaks first, from the top.
 fn first_broken_rule(head: &[u8], limits: &Limits) -> Reject {
     let fields = head.len().saturating_sub(2);
-    check_lines(&head[..fields], limits).err().unwrap_or(Reject::Field)
+    check_lines(&head[..fields], 0, limits).err().unwrap_or(Reject::Field)
 }
 
-/// Checks whole lines of a head, without the empty one.
-fn check_lines(lines: &[u8], limits: &Limits) -> Result<(), Reject> {
+/// Checks whole lines of a head from the one numbered `first`, without the empty one. The request line is number 0.
+fn check_lines(lines: &[u8], first: usize, limits: &Limits) -> Result<(), Reject> {
     let mut start = 0;
-    for (number, end) in memchr_iter(b'\n', lines).enumerate() {
+    for (number, end) in (first..).zip(memchr_iter(b'\n', lines)) {
         let text = line(&lines[start..=end]).ok_or(Reject::LineEnd)?;
         match number {
             0 => check_request_line(text, limits)?,
