@@ -145,8 +145,8 @@ impl Codec {
         if self.gathered.is_some() {
             return self.next_of_body(input, &mut scratch.lines, limits);
         }
-        // Most heads come whole. One that did not is looked at line by line, lest each byte that a client sends alone has
-        // all of them parsed again.
+        // Most heads come whole. One that did not is looked at line by line: a client that sends byte by byte must not
+        // have all of them parsed again with each.
         let Scratch { whole, lines, recall } = scratch;
         if self.scan == Scan::default() {
             let head = match recall {

@@ -27,7 +27,7 @@ pub(crate) struct Scratch<'a> {
 pub(super) struct Room<'a> {
     /// Never initialised as a whole.
     fields: [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX],
-    /// Requests are made where they stay, since moving one costs as much as a fifth of parsing it.
+    /// Requests are made where they stay: they are large, and pass through many hands.
     pub(super) request: Option<Request<'a>>,
 }
 
@@ -162,7 +162,7 @@ pub(super) fn parse_whole<'a>(
 }
 
 /// Whether all lines of a head end in CRLF. httparse takes a lone LF too, but never a lone CR: so it is enough to look
-/// for a CR two bytes before each line. It is less than half the cost of looking for line ends.
+/// for a CR two bytes before each field and at the end, at a tenth of what it costs to find the line ends again.
 fn has_strict_lines(head: &[u8], fields: &[httparse::Header<'_>]) -> bool {
     let start = head.as_ptr() as usize;
     let mut names = fields.iter().map(|field| field.name.as_ptr() as usize - start);
@@ -292,8 +292,9 @@ impl<'a> Facts<'a> {
     fn of(fields: &[httparse::Header<'a>], version: Version) -> Result<Facts<'a>, Reject> {
         let mut facts = Facts::default();
         for field in fields {
-            let name = field.name.as_bytes();
-            match (name.len(), name[0] | 0x20) {
+            // A letter in lower case.
+            let first = field.name.as_bytes().first().map_or(0, |byte| byte | 0x20);
+            match (field.name.len(), first) {
                 (4, b'h') if field.name == "Host" || field.name.eq_ignore_ascii_case("host") => {
                     facts.has_two_hosts |= facts.host.replace(field.value).is_some();
                 }
