@@ -38,8 +38,9 @@ fn the_log_tells_the_ways_to_die_apart() {
 #[test]
 fn a_killed_worker_is_replaced_and_its_queue_is_served() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
-    let worker = server.workers()[0];
-    kill(worker, Signal::SIGSTOP).expect("it runs");
+    let mut busy = server.connect();
+    let worker = busy.get("/").worker();
+    busy.send("GET /slow?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
     // They wait in the queue of a socket that outlives the worker.
     let mut waiting: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for client in &mut waiting {

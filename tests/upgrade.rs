@@ -10,7 +10,7 @@ use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{children, connect_unix, example, fresh_path, is_gone, until, Client, Server};
+use support::{children, connect_unix, example, fresh_path, is_gone, until, Answer, Client, Server};
 
 /// A program that can be exchanged while it runs, with its pid file.
 struct Program {
@@ -75,8 +75,8 @@ fn the_new_one_serves_and_the_old_one_leaves() {
     server.signal(Signal::SIGUSR2);
     let line = server.wait_for("upgrade done: pid=");
     // What was open is answered once more by who has it.
-    let answer = kept.get("/");
-    assert!(old_workers.contains(&answer.worker()) && answer.closes());
+    let last = until("its last answer", || Some(kept.get("/")).filter(Answer::closes));
+    assert!(old_workers.contains(&last.worker()));
     assert_eq!(server.wait().code(), Some(0));
     server.wait_for("another pool has taken over");
     let new = program.parent();
