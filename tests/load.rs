@@ -384,9 +384,18 @@ fn what_it_prints() {
 
 #[test]
 fn wrong_arguments() {
-    for arguments in
-        ["", "127.0.0.1", "127.0.0.1:1 --rate 0", "127.0.0.1:1 --late 5", "127.0.0.1:1 --fast", "127.0.0.1:1 x"]
-    {
+    for arguments in [
+        "",
+        "127.0.0.1",
+        "127.0.0.1:1 --rate 0",
+        "127.0.0.1:1 --late 5",
+        "127.0.0.1:1 --fast",
+        "127.0.0.1:1 x",
+        "127.0.0.1:1 --slow-path / --slow-share 101%",
+        "127.0.0.1:1 --slow-share 2%",
+        "127.0.0.1:1 --churn 2%",
+        "127.0.0.1:1 --poisson",
+    ] {
         let output = example("load").args(arguments.split_whitespace()).output().expect("the example is built");
         assert_eq!(output.status.code(), Some(2), "{arguments}");
         assert!(String::from_utf8_lossy(&output.stderr).ends_with("; try --help\n"), "{arguments}");

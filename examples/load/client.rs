@@ -3,18 +3,22 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::lane::{broken, Idle, Lane, Plan, Step};
+use crate::schedule::{Demand, Request, Schedule};
 use crate::tally::{Class, Tally};
 
-/// How often the client looks for such requests, and whether it has been told to stop.
+/// How often the client looks for requests that have timed out, for how the connections are spread, and whether it has
+/// been told to stop.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// How long a lane does nothing after a failure: a client that asks a closed port again at once counts only itself.
@@ -26,8 +30,7 @@ pub(crate) struct Course {
     pub(crate) connections: usize,
     pub(crate) requests: Option<u64>,
     pub(crate) duration: Option<Duration>,
-    /// Requests a second, due at even distances whatever the server does; without it, as many as it answers.
-    pub(crate) rate: Option<f64>,
+    pub(crate) demand: Demand,
     pub(crate) late: Duration,
     /// A request that has not come further for so long has failed.
     pub(crate) patience: Duration,
@@ -46,6 +49,11 @@ pub(crate) struct Client {
     free: VecDeque<usize>,
     resting: VecDeque<(Instant, usize)>,
     buffer: Vec<u8>,
+    schedule: Schedule,
+    /// The one to be begun next.
+    next: Request,
+    /// Wakes it when that is due, since epoll_wait(2) knows whole milliseconds only. None where nothing is ever due.
+    timer: Option<TimerFd>,
     begun: Instant,
     /// Requests that were begun.
     requests: u64,
@@ -58,17 +66,22 @@ pub(crate) struct Client {
 
 impl Client {
     /// # Errors
-    /// Of epoll_create(2), and of epoll_ctl(2) for a standard input that cannot be watched.
+    /// Of epoll_create(2) and timerfd_create(2), and of epoll_ctl(2) for a standard input that cannot be watched.
     pub(crate) fn new(plan: Plan, course: Course, is_told_to_stop: Arc<AtomicBool>) -> io::Result<Client> {
         let (poll, now) = (Poll::new()?, Instant::now());
         if course.until_eof {
             poll.registry().register(&mut SourceFd(&io::stdin().as_raw_fd()), STDIN, Interest::READABLE)?;
         }
+        let timer = course.demand.rate.map(|_| timer(&poll)).transpose()?;
+        let mut schedule = Schedule::new(course.demand.clone());
         Ok(Client {
             lanes: (0..course.connections).map(|_| Lane::new(now)).collect(),
             free: (0..course.connections).collect(),
             resting: VecDeque::new(),
             buffer: vec![0; 64 * 1024],
+            next: schedule.draw(),
+            schedule,
+            timer,
             begun: now,
             requests: 0,
             wanted: course.requests,
@@ -84,7 +97,7 @@ impl Client {
     /// Makes the requests, and waits for what becomes of the last of them.
     ///
     /// # Errors
-    /// Of epoll_wait(2).
+    /// Of epoll_wait(2) and timerfd_settime(2).
     pub(crate) fn run(mut self) -> io::Result<Tally> {
         let mut events = Events::with_capacity(1024);
         let mut next_look = self.begun + LOOK;
@@ -98,19 +111,27 @@ impl Client {
             if now >= next_look {
                 next_look = now + LOOK;
                 self.look_for_time_outs(now);
+                self.look_at_spread();
             }
             self.begin_due(now);
             if self.is_all_begun() && self.tally.total() == self.requests {
                 self.tally.end(Instant::now());
                 return Ok(self.tally);
             }
-            match self.poll.poll(&mut events, Some(self.wait(next_look))) {
+            let wait = self.wait(next_look);
+            if let Some(timer) = &self.timer {
+                // Of length 0 it would never end (timerfd_settime(2)).
+                let end = Expiration::OneShot(TimeSpec::from_duration(wait.max(Duration::from_nanos(1))));
+                timer.set(end, TimerSetTimeFlags::empty())?;
+            }
+            match self.poll.poll(&mut events, Some(wait)) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result?,
             }
             for event in &events {
                 match event.token() {
                     STDIN => self.read_stdin()?,
+                    TIMER => {}
                     Token(lane) => self.proceed(lane),
                 }
             }
@@ -123,12 +144,16 @@ impl Client {
             return;
         }
         self.is_stopping = true;
-        let begun_or_due = self.course.rate.map_or(0, |rate| due_count(rate, at - self.begun)).max(self.requests);
+        let (mut schedule, mut next, mut begun_or_due) = (self.schedule.clone(), self.next, self.requests);
+        while next.after.is_some_and(|after| after < at - self.begun) {
+            begun_or_due += 1;
+            next = schedule.draw();
+        }
         self.wanted = Some(self.wanted.map_or(begun_or_due, |wanted| wanted.min(begun_or_due)));
         self.tally.end(at);
     }
 
-    /// Until something is due, in whole milliseconds, rounded up (epoll_wait(2)).
+    /// Until something is due.
     fn wait(&self, next_look: Instant) -> Duration {
         let rested = self.resting.front().map(|(until, _)| *until);
         let due = if self.free.is_empty() || self.is_all_begun() { None } else { self.next_due() };
@@ -142,8 +167,7 @@ impl Client {
 
     /// When the next request is due; `None` when it is whenever a lane is free.
     fn next_due(&self) -> Option<Instant> {
-        let rate = self.course.rate?;
-        Some(self.begun + Duration::from_secs_f64(self.requests as f64 / rate))
+        self.next.after.map(|after| self.begun + after)
     }
 
     fn begin_due(&mut self, now: Instant) {
@@ -157,19 +181,25 @@ impl Client {
             }
             let Some(lane) = self.free.pop_front() else { return };
             self.requests += 1;
-            self.begin(lane, due);
+            let request = std::mem::replace(&mut self.next, self.schedule.draw());
+            self.begin(lane, request, due);
         }
     }
 
-    fn begin(&mut self, index: usize, due: Instant) {
+    fn begin(&mut self, index: usize, request: Request, due: Instant) {
         let now = Instant::now();
-        if self.look(index) == Idle::Open && self.lanes[index].reuse(&self.plan, due, now) == Idle::Open {
-            return;
+        if self.look(index) == Idle::Open {
+            let lane = &mut self.lanes[index];
+            match request.is_renewal {
+                true => lane.close(),
+                false if lane.reuse(&self.plan, request.kind, due, now) == Idle::Open => return,
+                false => {}
+            }
         }
         let source = self.next_source();
         self.tally.connections += 1;
         let lane = &mut self.lanes[index];
-        if let Err(error) = lane.connect(&self.plan, source, due, now) {
+        if let Err(error) = lane.connect(&self.plan, source, request.kind, due, now) {
             return self.fail(index, broken(&error, true, Class::ResetConnecting));
         }
         let Some(stream) = lane.stream() else { return };
@@ -190,8 +220,8 @@ impl Client {
         let found = lane.look();
         if found == Idle::Closed {
             self.tally.closed_idle += 1;
-        } else if let (Idle::Excess, Some(before)) = (found, lane.before) {
-            self.tally.retract(before);
+        } else if let (Idle::Excess, Some((kind, before))) = (found, lane.before) {
+            self.tally.retract(kind, before);
         }
         found
     }
@@ -219,7 +249,7 @@ impl Client {
         };
         let lane = &mut self.lanes[index];
         let latency = at - lane.due;
-        let class = if latency > self.course.late { Class::Late } else { Class::Ok };
+        let (kind, class) = (lane.kind, if latency > self.course.late { Class::Late } else { Class::Ok });
         if let (None, Some(worker)) = (lane.before, lane.answer.worker) {
             *self.tally.workers.entry(worker).or_default() += 1;
         }
@@ -228,7 +258,7 @@ impl Client {
         } else {
             lane.close();
         }
-        self.tally.answered(class, latency, at);
+        self.tally.answered(kind, class, latency, at);
         self.free.push_back(index);
     }
 
@@ -240,7 +270,7 @@ impl Client {
             eprintln!("{} after {} us, {} ms into the load{lane}", class.name(), age.as_micros(), after.as_millis());
         }
         self.lanes[index].close();
-        self.tally.failed(class);
+        self.tally.failed(self.lanes[index].kind, class);
         self.resting.push_back((now + REST, index));
     }
 
@@ -250,6 +280,13 @@ impl Client {
             if !lane.is_free() && now.saturating_duration_since(lane.progress) > self.course.patience {
                 self.fail(index, Class::TimedOut);
             }
+        }
+    }
+
+    /// How many of the open connections each worker has, once every lane has had its first.
+    fn look_at_spread(&mut self) {
+        if !self.is_stopping && self.tally.connections >= self.lanes.len() as u64 {
+            self.tally.spread(self.lanes.iter().filter_map(|lane| lane.worker));
         }
     }
 
@@ -265,8 +302,10 @@ impl Client {
 }
 
 const STDIN: Token = Token(usize::MAX - 1);
+const TIMER: Token = Token(usize::MAX - 2);
 
-/// How many requests are due so long after the first.
-fn due_count(rate: f64, after: Duration) -> u64 {
-    (after.as_secs_f64() * rate).ceil() as u64
+fn timer(poll: &Poll) -> io::Result<TimerFd> {
+    let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+    poll.registry().register(&mut SourceFd(&timer.as_fd().as_raw_fd()), TIMER, Interest::READABLE)?;
+    Ok(timer)
 }

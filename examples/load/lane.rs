@@ -10,19 +10,31 @@ use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::answer::{Answer, Progress};
+use crate::schedule::Kind;
 use crate::tally::Class;
 
 /// What a request is made of, and how its connection ends.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) address: SocketAddr,
-    pub(crate) request: Vec<u8>,
+    /// The bytes of a request of each kind.
+    pub(crate) fast: Vec<u8>,
+    pub(crate) slow: Vec<u8>,
     /// Requests one after the other on a connection, instead of a connection for each.
     ///
     /// Without it the request says `Connection: close` and the answer is read until the server closes. So what is wrong
     /// behind an answer is noticed too, and the TIME-WAIT state stays with the server, whose port is one, and not with
     /// the client, whose ports would be used up.
     pub(crate) is_keep_alive: bool,
+}
+
+impl Plan {
+    fn request(&self, kind: Kind) -> &[u8] {
+        match kind {
+            Kind::Fast => &self.fast,
+            Kind::Slow => &self.slow,
+        }
+    }
 }
 
 /// What a request has come to.
@@ -62,19 +74,24 @@ pub(crate) struct Lane {
     stream: Option<TcpStream>,
     state: State,
     pub(crate) answer: Answer,
+    /// Of the request that is made, or was last.
+    pub(crate) kind: Kind,
     /// When the request was to be made, from which its latency counts; no earlier than it was for a client that is told
     /// no rate.
     pub(crate) due: Instant,
     /// When the request last came further.
     pub(crate) progress: Instant,
     /// What became of the request before, on the same connection.
-    pub(crate) before: Option<Class>,
+    pub(crate) before: Option<(Kind, Class)>,
+    /// The process that has answered on this connection, where it says.
+    pub(crate) worker: Option<u32>,
 }
 
 impl Lane {
     pub(crate) fn new(now: Instant) -> Lane {
         let answer = Answer::default();
-        Lane { stream: None, state: State::Free, answer, due: now, progress: now, before: None }
+        let (state, kind) = (State::Free, Kind::Fast);
+        Lane { stream: None, state, answer, kind, due: now, progress: now, before: None, worker: None }
     }
 
     pub(crate) fn is_free(&self) -> bool {
@@ -89,12 +106,14 @@ impl Lane {
     pub(crate) fn close(&mut self) {
         self.stream = None;
         self.before = None;
+        self.worker = None;
         self.state = State::Free;
     }
 
     /// Keeps the connection for the next request, which is the caller's to make.
     pub(crate) fn keep(&mut self, became: Class) {
-        self.before = Some(became);
+        self.before = Some((self.kind, became));
+        self.worker = self.answer.worker;
         self.state = State::Free;
     }
 
@@ -110,14 +129,15 @@ impl Lane {
             }
         };
         self.stream = None;
+        self.worker = None;
         found
     }
 
     /// Begins a request on the idle connection. `Closed` if it turns out to be closed before a byte of it was sent.
-    pub(crate) fn reuse(&mut self, plan: &Plan, due: Instant, now: Instant) -> Idle {
-        self.begin(due, now);
+    pub(crate) fn reuse(&mut self, plan: &Plan, kind: Kind, due: Instant, now: Instant) -> Idle {
+        self.begin(kind, due, now);
         let Some(stream) = &mut self.stream else { return Idle::Closed };
-        match stream.write(&plan.request) {
+        match stream.write(plan.request(kind)) {
             Ok(sent) => self.state = State::Sending { sent },
             Err(error) if error.kind() == ErrorKind::WouldBlock => self.state = State::Sending { sent: 0 },
             Err(_) => {
@@ -137,17 +157,19 @@ impl Lane {
         &mut self,
         plan: &Plan,
         source: Option<Ipv4Addr>,
+        kind: Kind,
         due: Instant,
         now: Instant,
     ) -> io::Result<()> {
-        self.begin(due, now);
+        self.begin(kind, due, now);
         self.before = None;
         self.stream = Some(connect(plan.address, source)?);
         self.state = State::Connecting;
         Ok(())
     }
 
-    fn begin(&mut self, due: Instant, now: Instant) {
+    fn begin(&mut self, kind: Kind, due: Instant, now: Instant) {
+        self.kind = kind;
         (self.due, self.progress) = (due, now);
         self.answer.clear();
     }
@@ -174,8 +196,9 @@ impl Lane {
         if let Some(error) = stream.take_error().map_err(|_| Class::Local)? {
             return Err(broken(&error, is_connecting, Class::ResetConnecting));
         }
-        while sent < plan.request.len() {
-            match stream.write(&plan.request[sent..]) {
+        let request = plan.request(self.kind);
+        while sent < request.len() {
+            match stream.write(&request[sent..]) {
                 Ok(count) => {
                     sent += count;
                     self.state = State::Sending { sent };
@@ -192,7 +215,7 @@ impl Lane {
     }
 
     fn rest_is_sent(&mut self, plan: &Plan) {
-        if matches!(self.state, State::Sending { sent } if sent == plan.request.len()) {
+        if matches!(self.state, State::Sending { sent } if sent == plan.request(self.kind).len()) {
             self.state = State::Waiting;
         }
     }

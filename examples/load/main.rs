@@ -9,6 +9,7 @@
 mod answer;
 mod client;
 mod lane;
+mod schedule;
 mod tally;
 
 use std::fmt::Display;
@@ -24,7 +25,8 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use client::{Client, Course};
 use lane::Plan;
-use tally::{Class, Tally};
+use schedule::Demand;
+use tally::{Class, Details, Tally};
 
 const USAGE: &str = "\
 usage: load ADDR [options]
@@ -35,11 +37,17 @@ usage: load ADDR [options]
   --keep-alive       requests one after the other on each connection, instead of a connection for each
   --rate R           R requests a second at even distances, whatever the server does; latencies count from when a
                      request was due
+  --poisson          at random distances instead, as from many clients
   --path PATH        what to ask for (default /plaintext)
+  --slow-path PATH   what some of the requests ask for; they are counted apart, as slow.KEY
+  --slow-share SHARE how many of them (default 2%)
+  --churn SHARE      how many requests replace the connection that is kept (default 0%)
+  --seed N           what chance begins with (default 1)
   --late TIME        an answer that takes longer is late (default 1s)
   --patience TIME    a request that has not come further for so long has timed out (default 30s)
   --until-eof        stop when standard input ends
-  --by-worker        how many connections each worker has answered on, by its X-Pid field
+  --by-worker        how many connections each worker has answered on, by its X-Pid field; and what the worker with the
+                     most open ones has, in thousandths of the mean, by a look every 100 ms at those that are kept
   --json             a JSON object instead of a line of key=value
   --verbose          tell each failure on standard error
   --help             this
@@ -61,7 +69,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (is_json, by_worker) = (options.is_json, options.by_worker);
+    let details = options.details;
     let tally = match run(options) {
         Ok(tally) => tally,
         Err(error) => {
@@ -69,7 +77,7 @@ fn main() -> ExitCode {
             return ExitCode::from(3);
         }
     };
-    println!("{}", tally.report(is_json, by_worker));
+    println!("{}", tally.report(details));
     if tally.lost() > 0 {
         return ExitCode::from(1);
     }
@@ -97,8 +105,7 @@ fn run(options: Options) -> Result<Tally, Box<dyn std::error::Error>> {
 struct Options {
     plan: Plan,
     course: Course,
-    is_json: bool,
-    by_worker: bool,
+    details: Details,
 }
 
 enum Usage {
@@ -108,13 +115,14 @@ enum Usage {
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, Usage> {
-        let (mut address, mut path) = (None, "/plaintext".to_owned());
+        let (mut address, mut path, mut slow_path) = (None, "/plaintext".to_owned(), None);
         let (mut is_keep_alive, mut is_json, mut by_worker) = (false, false, false);
+        let mut slow = None;
         let mut course = Course {
             connections: 64,
+            demand: Demand { rate: None, is_random: false, slow: 0.0, churn: 0.0, seed: 1 },
             requests: None,
             duration: None,
-            rate: None,
             late: Duration::from_secs(1),
             patience: Duration::from_secs(30),
             until_eof: false,
@@ -127,10 +135,15 @@ impl Options {
                 "--connections" => course.connections = positive(&argument, &value()?)?,
                 "--duration" => course.duration = Some(duration(&argument, &value()?)?),
                 "--requests" => course.requests = Some(positive(&argument, &value()?)?),
-                "--rate" => course.rate = Some(f64::from(positive::<u32>(&argument, &value()?)?)),
+                "--rate" => course.demand.rate = Some(f64::from(positive::<u32>(&argument, &value()?)?)),
+                "--poisson" => course.demand.is_random = true,
                 "--late" => course.late = duration(&argument, &value()?)?,
                 "--patience" => course.patience = duration(&argument, &value()?)?,
                 "--path" => path = value()?,
+                "--slow-path" => slow_path = Some(value()?),
+                "--slow-share" => slow = Some(share(&argument, &value()?)?),
+                "--churn" => course.demand.churn = share(&argument, &value()?)?,
+                "--seed" => course.demand.seed = positive(&argument, &value()?)?,
                 "--keep-alive" => is_keep_alive = true,
                 "--until-eof" => course.until_eof = true,
                 "--by-worker" => by_worker = true,
@@ -142,12 +155,23 @@ impl Options {
             }
         }
         let address = address.ok_or_else(|| Usage::Wrong("it needs an address".to_owned()))?;
+        let useless = [
+            ("--poisson", course.demand.is_random && course.demand.rate.is_none(), "--rate"),
+            ("--slow-share", slow.is_some() && slow_path.is_none(), "--slow-path"),
+            ("--churn", course.demand.churn > 0.0 && !is_keep_alive, "--keep-alive"),
+        ];
+        if let Some((option, _, other)) = useless.iter().find(|(_, is_useless, _)| *is_useless) {
+            return Err(Usage::Wrong(format!("{option} means nothing without {other}")));
+        }
         if course.requests.is_none() && !course.until_eof {
             course.duration.get_or_insert(Duration::from_secs(5));
         }
+        course.demand.slow = slow_path.as_ref().map_or(0.0, |_| slow.unwrap_or(0.02));
         let connection = if is_keep_alive { "" } else { "Connection: close\r\n" };
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{connection}\r\n").into_bytes();
-        Ok(Options { plan: Plan { address, request, is_keep_alive }, course, is_json, by_worker })
+        let request = |path| format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{connection}\r\n").into_bytes();
+        let details = Details { is_json, has_slow: slow_path.is_some(), by_worker };
+        let (fast, slow) = (request(&path), slow_path.as_ref().map(request).unwrap_or_default());
+        Ok(Options { plan: Plan { address, fast, slow, is_keep_alive }, course, details })
     }
 }
 
@@ -159,6 +183,13 @@ fn resolve(name: &str) -> Result<SocketAddr, Usage> {
 fn positive<N: FromStr + Default + PartialOrd>(option: &str, value: &str) -> Result<N, Usage> {
     let number = value.parse().ok().filter(|number| *number > N::default());
     number.ok_or_else(|| Usage::Wrong(format!("{option} {value}: it is no number above 0")))
+}
+
+/// As a part of 1.
+fn share(option: &str, value: &str) -> Result<f64, Usage> {
+    let percent = value.strip_suffix('%').and_then(|percent| percent.parse().ok());
+    let percent = percent.filter(|percent| (0.0..=100.0).contains(percent));
+    percent.map(|percent| percent / 100.0).ok_or_else(|| Usage::Wrong(format!("{option} {value}: write 2% or 0.5%")))
 }
 
 /// Milliseconds or seconds.

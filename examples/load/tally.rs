@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::schedule::Kind;
+
 /// What became of a request. Together they are all requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Class {
@@ -69,8 +71,8 @@ impl Class {
 /// The counts of a run.
 #[derive(Debug)]
 pub(crate) struct Tally {
-    counts: [u64; Class::ALL.len()],
-    latencies: Histogram,
+    fast: Counts,
+    slow: Counts,
     /// Answers before the load's end.
     in_time: u64,
     begun: Instant,
@@ -83,13 +85,23 @@ pub(crate) struct Tally {
     pub(crate) closed_idle: u64,
     /// Connections that each worker has answered on.
     pub(crate) workers: BTreeMap<u32, u64>,
+    spread: Spread,
+}
+
+/// What is printed beside the counts of all requests.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Details {
+    pub(crate) is_json: bool,
+    /// Those of the slow ones.
+    pub(crate) has_slow: bool,
+    pub(crate) by_worker: bool,
 }
 
 impl Tally {
     pub(crate) fn new(now: Instant) -> Tally {
         Tally {
-            counts: [0; Class::ALL.len()],
-            latencies: Histogram::default(),
+            fast: Counts::default(),
+            slow: Counts::default(),
             in_time: 0,
             begun: now,
             ended: None,
@@ -98,26 +110,41 @@ impl Tally {
             connections: 0,
             closed_idle: 0,
             workers: BTreeMap::new(),
+            spread: Spread::default(),
         }
     }
 
-    pub(crate) fn answered(&mut self, class: Class, latency: Duration, now: Instant) {
-        self.counts[class as usize] += 1;
-        self.latencies.record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
+    pub(crate) fn answered(&mut self, kind: Kind, class: Class, latency: Duration, now: Instant) {
+        let counts = self.counts(kind);
+        counts.classes[class as usize] += 1;
+        counts.latencies.record(u64::try_from(latency.as_micros()).unwrap_or(u64::MAX));
         if self.ended.is_none() {
             self.end_gap(now);
             self.in_time += 1;
         }
     }
 
-    pub(crate) fn failed(&mut self, class: Class) {
-        self.counts[class as usize] += 1;
+    pub(crate) fn failed(&mut self, kind: Kind, class: Class) {
+        self.counts(kind).classes[class as usize] += 1;
     }
 
     /// An answer turned out to be longer than it said, after it had been counted.
-    pub(crate) fn retract(&mut self, class: Class) {
-        self.counts[class as usize] -= 1;
-        self.counts[Class::Bad as usize] += 1;
+    pub(crate) fn retract(&mut self, kind: Kind, class: Class) {
+        let classes = &mut self.counts(kind).classes;
+        classes[class as usize] -= 1;
+        classes[Class::Bad as usize] += 1;
+    }
+
+    fn counts(&mut self, kind: Kind) -> &mut Counts {
+        match kind {
+            Kind::Fast => &mut self.fast,
+            Kind::Slow => &mut self.slow,
+        }
+    }
+
+    /// Looks which worker has each of the connections that are open now.
+    pub(crate) fn spread(&mut self, open: impl Iterator<Item = u32>) {
+        self.spread.look(open, self.workers.len());
     }
 
     /// The load is over: what is still answered is counted, but is not part of the rate and ends no gap.
@@ -134,50 +161,111 @@ impl Tally {
     }
 
     pub(crate) fn of(&self, class: Class) -> u64 {
-        self.counts[class as usize]
+        self.fast.of(class) + self.slow.of(class)
+    }
+
+    pub(crate) fn total(&self) -> u64 {
+        self.fast.sum(|_| true) + self.slow.sum(|_| true)
+    }
+
+    pub(crate) fn lost(&self) -> u64 {
+        self.fast.sum(Class::is_lost) + self.slow.sum(Class::is_lost)
+    }
+
+    /// One line of `key=value`, or one JSON object with the same keys. Latencies are in microseconds, and those of the
+    /// slow requests are apart.
+    pub(crate) fn report(&self, details: Details) -> String {
+        let elapsed = self.last_answer.duration_since(self.begun).as_secs_f64();
+        let rate = if elapsed > 0.0 { self.in_time as f64 / elapsed } else { 0.0 };
+        let reset = self.fast.sum(Class::is_reset) + self.slow.sum(Class::is_reset);
+        let mut pairs = Pairs::default();
+        pairs.extend([("total", self.total()), ("lost", self.lost()), ("reset", reset)]);
+        pairs.extend(Class::ALL.map(|(class, name)| (name, self.of(class))));
+        pairs.extend([("connections", self.connections), ("closed_idle", self.closed_idle)]);
+        pairs.extend([("ms", (elapsed * 1e3) as u64), ("rate", rate as u64)]);
+        pairs.extend(self.fast.latencies.summary());
+        pairs.extend([("gap_ms", self.longest_gap.as_millis() as u64)]);
+        if details.has_slow {
+            pairs.extend_with("slow.", [("total", self.slow.sum(|_| true))]);
+            pairs.extend_with("slow.", Class::ALL.map(|(class, name)| (name, self.slow.of(class))));
+            pairs.extend_with("slow.", self.slow.latencies.summary());
+        }
+        if details.by_worker {
+            pairs.extend([("fullest", self.spread.fullest())]);
+        }
+        let workers = details.by_worker.then_some(&self.workers);
+        if details.is_json {
+            json(&pairs.0, workers)
+        } else {
+            line(&pairs.0, workers)
+        }
+    }
+}
+
+/// What became of the requests of one kind.
+#[derive(Debug, Default)]
+struct Counts {
+    classes: [u64; Class::ALL.len()],
+    latencies: Histogram,
+}
+
+impl Counts {
+    fn of(&self, class: Class) -> u64 {
+        self.classes[class as usize]
     }
 
     fn sum(&self, belongs: impl Fn(Class) -> bool) -> u64 {
         Class::ALL.iter().filter(|(class, _)| belongs(*class)).map(|(class, _)| self.of(*class)).sum()
     }
+}
 
-    pub(crate) fn total(&self) -> u64 {
-        self.sum(|_| true)
+/// How evenly the open connections are spread over the workers, from look to look.
+#[derive(Debug, Default)]
+struct Spread {
+    looks: u64,
+    /// Of each look: the connections of the worker with the most, as a part of the mean.
+    ratios: f64,
+}
+
+impl Spread {
+    /// A worker without a connection counts too.
+    fn look(&mut self, open: impl Iterator<Item = u32>, workers: usize) {
+        let mut counts: BTreeMap<u32, u64> = BTreeMap::new();
+        open.for_each(|worker| *counts.entry(worker).or_default() += 1);
+        if let Some(most) = counts.values().max() {
+            self.looks += 1;
+            self.ratios += (most * workers as u64) as f64 / counts.values().sum::<u64>() as f64;
+        }
     }
 
-    pub(crate) fn lost(&self) -> u64 {
-        self.sum(Class::is_lost)
+    /// In thousandths of the mean, and on average; 0 when there was no look.
+    fn fullest(&self) -> u64 {
+        (self.ratios * 1e3 / self.looks.max(1) as f64).round() as u64
+    }
+}
+
+#[derive(Default)]
+struct Pairs(Vec<(String, u64)>);
+
+impl Pairs {
+    fn extend<const N: usize>(&mut self, pairs: [(&str, u64); N]) {
+        self.extend_with("", pairs);
     }
 
-    /// One line of `key=value`, or one JSON object with the same keys. Latencies are in microseconds.
-    pub(crate) fn report(&self, is_json: bool, by_worker: bool) -> String {
-        let elapsed = self.last_answer.duration_since(self.begun).as_secs_f64();
-        let rate = if elapsed > 0.0 { self.in_time as f64 / elapsed } else { 0.0 };
-        let mut pairs = vec![("total", self.total()), ("lost", self.lost()), ("reset", self.sum(Class::is_reset))];
-        pairs.extend(Class::ALL.iter().map(|(class, name)| (*name, self.of(*class))));
-        pairs.extend([("connections", self.connections), ("closed_idle", self.closed_idle)]);
-        pairs.extend([("ms", (elapsed * 1e3) as u64), ("rate", rate as u64)]);
-        for (name, part) in [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)] {
-            pairs.push((name, self.latencies.quantile(part)));
-        }
-        pairs.extend([("max", self.latencies.max), ("gap_ms", self.longest_gap.as_millis() as u64)]);
-        if is_json {
-            json(&pairs, by_worker.then_some(&self.workers))
-        } else {
-            line(&pairs, by_worker.then_some(&self.workers))
-        }
+    fn extend_with<const N: usize>(&mut self, prefix: &str, pairs: [(&str, u64); N]) {
+        self.0.extend(pairs.map(|(key, value)| (format!("{prefix}{key}"), value)));
     }
 }
 
 type Workers = BTreeMap<u32, u64>;
 
-fn line(pairs: &[(&str, u64)], workers: Option<&Workers>) -> String {
+fn line(pairs: &[(String, u64)], workers: Option<&Workers>) -> String {
     let mut words: Vec<String> = pairs.iter().map(|(key, value)| format!("{key}={value}")).collect();
     words.extend(workers.into_iter().flatten().map(|(pid, count)| format!("worker.{pid}={count}")));
     words.join(" ")
 }
 
-fn json(pairs: &[(&str, u64)], workers: Option<&Workers>) -> String {
+fn json(pairs: &[(String, u64)], workers: Option<&Workers>) -> String {
     let mut members: Vec<String> = pairs.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
     if let Some(workers) = workers {
         let counts: Vec<String> = workers.iter().map(|(pid, count)| format!("\"{pid}\":{count}")).collect();
@@ -202,6 +290,12 @@ impl Histogram {
         }
         self.buckets[bucket] += 1;
         self.max = self.max.max(value);
+    }
+
+    fn summary(&self) -> [(&'static str, u64); 5] {
+        let quantiles = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
+        let [p50, p90, p99, p999] = quantiles.map(|(name, part)| (name, self.quantile(part)));
+        [p50, p90, p99, p999, ("max", self.max)]
     }
 
     /// The largest value of the bucket that this part of all values reaches; 0 when there are none.
