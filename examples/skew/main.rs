@@ -5,7 +5,7 @@
 mod plot;
 mod pool;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode};
 
 use plot::{Curve, Panel};
@@ -16,6 +16,7 @@ usage: skew [options]
 
   --quick              a fifth of the time
   --duration SECONDS   of each run (default 10)
+  --rounds N           runs of each method in turn; tables and plot have the medians (default 3)
   --methods LIST       hash, random, least-connections, cpu, client, shared; separated by commas (default all)
   --workers N --rate R one pool of so many workers and so many requests a second, instead of 4 with 400 and 8 with 1000
   --slow-share SHARE   how many requests are slow (default 2%)
@@ -86,10 +87,10 @@ fn tail(options: &Options, workers: u32, rate: u32) -> Result<(Panel, u64)> {
     let load = format!("--rate {rate} --poisson --connections 2000 --slow-path {path} --slow-share {share}");
     let (mut panel, mut lost) = (Panel::new(format!("{workers} workers, {rate} requests/s")), 0);
     measure(options, workers, &load, |method, report| {
-        let micros = LATENCIES.map(|name| report.value(name));
-        let cells = micros.map(|value| millis(value as f64 / 1e3)).join(" | ");
-        println!("| {} | {cells} | {:.2} | {} |", method.label, report.busiest(workers), report.lost());
-        panel.curves.push(Curve { method: method.name, points: micros.map(|value| value as f64 / 1e3).to_vec() });
+        let points = LATENCIES.map(|name| report.value(name) as f64 / 1e3);
+        let (cells, busiest) = (points.map(millis).join(" | "), report.ratio("busiest"));
+        println!("| {} | {cells} | {busiest:.2} | {} |", method.label, report.lost());
+        panel.curves.push(Curve { method: method.name, points: points.to_vec() });
         lost += report.value("lost");
     })?;
     Ok((panel, lost))
@@ -101,27 +102,40 @@ fn connections(options: &Options) -> Result<u64> {
     println!("| who picks | open connections per worker, max/mean | lost |\n|---|---:|---:|");
     let mut lost = 0;
     measure(options, 8, "--rate 4000 --poisson --connections 400 --keep-alive --churn 10%", |method, report| {
-        println!("| {} | {:.2} | {} |", method.label, report.value("fullest") as f64 / 1e3, report.lost());
+        println!("| {} | {:.2} | {} |", method.label, report.ratio("fullest"), report.lost());
         lost += report.value("lost");
     })?;
     Ok(lost)
 }
 
-/// Loads a pool of each method in turn. What a pool warned of, as that it had to fall back to another method, stands
-/// under the table.
+/// Loads a pool of each method in turn, round after round, so that what else the machine does meets all of them. What a
+/// pool warned of, as that it had to fall back to another method, stands under the table.
 fn measure(options: &Options, workers: u32, load: &str, mut row: impl FnMut(&Method, &Report)) -> Result<()> {
-    let mut notes = Vec::new();
-    for method in &options.methods {
-        let pool = match Pool::start(method, workers) {
-            Ok(pool) => pool,
-            Err(error) => {
-                notes.push(format!("{}: {error}", method.name));
-                continue;
-            }
-        };
-        let report = Report::of(pool.address(), load, options)?;
-        notes.extend(pool.stop()?.iter().map(|line| format!("{}: {line}", method.name)));
-        row(method, &report);
+    let mut reports: Vec<Vec<Report>> = options.methods.iter().map(|_| Vec::new()).collect();
+    let mut notes = BTreeSet::new();
+    for round in 0..options.rounds {
+        for (method, reports) in options.methods.iter().zip(&mut reports) {
+            let pool = match Pool::start(method, workers) {
+                Ok(pool) => pool,
+                Err(error) => {
+                    notes.insert(format!("{}: {error}", method.name));
+                    continue;
+                }
+            };
+            let mut command = Command::new(pool::beside("load")?);
+            command.arg(pool.address()).args(load.split(' ')).arg("--by-worker");
+            command.args([
+                "--duration",
+                &format!("{}ms", options.millis),
+                "--seed",
+                &(options.seed + round).to_string(),
+            ]);
+            reports.push(Report::of(&mut command, workers)?);
+            notes.extend(pool.stop()?.iter().map(|line| format!("{}: {line}", method.name)));
+        }
+    }
+    for (method, reports) in options.methods.iter().zip(&reports).filter(|(_, reports)| !reports.is_empty()) {
+        row(method, &Report::merged(reports));
     }
     println!();
     notes.iter().for_each(|note| println!("- {note}"));
@@ -140,47 +154,62 @@ fn millis(value: f64) -> String {
 /// What the client has printed.
 struct Report(BTreeMap<String, u64>);
 
+/// The classes of lost requests.
+const LOSSES: [&str; 9] = [
+    "refused",
+    "reset_connecting",
+    "reset_waiting",
+    "reset_mid_answer",
+    "reset_after_answer",
+    "truncated",
+    "dropped",
+    "bad",
+    "timed_out",
+];
+
 impl Report {
-    fn of(address: &str, load: &str, options: &Options) -> Result<Report> {
-        let mut command = Command::new(pool::beside("load")?);
-        command.arg(address).args(load.split(' ')).arg("--by-worker");
-        command.args(["--duration", &format!("{}ms", options.millis), "--seed", &options.seed.to_string()]);
-        let output = command.output().map_err(|error| format!("cannot run {command:?}: {error}"))?;
+    fn of(load: &mut Command, workers: u32) -> Result<Report> {
+        let output = load.output().map_err(|error| format!("cannot run {load:?}: {error}"))?;
         // Code 1 says that requests were lost, which is a result.
         if !matches!(output.status.code(), Some(0 | 1)) {
-            return Err(format!("{command:?} has failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+            return Err(format!("{load:?} has failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
         }
         let text = String::from_utf8(output.stdout)?;
         let pairs = text.split_whitespace().filter_map(|word| word.split_once('='));
-        Ok(Report(pairs.filter_map(|(key, value)| Some((key.to_owned(), value.parse().ok()?))).collect()))
+        let mut values =
+            pairs.map(|(key, value)| Ok((key.to_owned(), value.parse()?))).collect::<Result<BTreeMap<_, _>>>()?;
+        let counts = || values.iter().filter(|(key, _)| key.starts_with("worker.")).map(|(_, count)| *count);
+        let (most, sum) = (counts().max().unwrap_or(0), counts().sum::<u64>());
+        values.retain(|key, _| !key.starts_with("worker."));
+        // Like `fullest`, in thousandths of the mean, but of all connections and not of those open at once.
+        values.insert("busiest".to_owned(), most * u64::from(workers) * 1000 / sum.max(1));
+        Ok(Report(values))
+    }
+
+    /// Of several rounds: the sums of what was lost, and the medians of what was measured.
+    fn merged(reports: &[Report]) -> Report {
+        let Some(first) = reports.first() else { return Report(BTreeMap::new()) };
+        let merged = first.0.keys().map(|key| {
+            let mut values: Vec<_> = reports.iter().map(|report| report.value(key)).collect();
+            values.sort_unstable();
+            let is_sum = key == "lost" || LOSSES.contains(&key.as_str());
+            (key.clone(), if is_sum { values.iter().sum() } else { values[values.len() / 2] })
+        });
+        Report(merged.collect())
     }
 
     fn value(&self, key: &str) -> u64 {
         self.0.get(key).copied().unwrap_or(0)
     }
 
-    /// The connections of the worker that got the most, as a part of the mean.
-    fn busiest(&self, workers: u32) -> f64 {
-        let counts = || self.0.iter().filter(|(key, _)| key.starts_with("worker.")).map(|(_, count)| *count);
-        let (most, sum) = (counts().max().unwrap_or(0), counts().sum::<u64>());
-        (most * u64::from(workers)) as f64 / sum.max(1) as f64
+    fn ratio(&self, key: &str) -> f64 {
+        self.value(key) as f64 / 1e3
     }
 
     /// How many, and of which class.
     fn lost(&self) -> String {
-        const CLASSES: [&str; 9] = [
-            "refused",
-            "reset_connecting",
-            "reset_waiting",
-            "reset_mid_answer",
-            "reset_after_answer",
-            "truncated",
-            "dropped",
-            "bad",
-            "timed_out",
-        ];
-        let classes = CLASSES.iter().filter(|class| self.value(class) > 0);
-        let classes: Vec<_> = classes.map(|class| format!("{class} {}", self.value(class))).collect();
+        let classes = LOSSES.iter().filter(|class| self.value(class) > 0);
+        let classes: Vec<_> = classes.map(|class| format!("{} {class}", self.value(class))).collect();
         if classes.is_empty() {
             "0".to_owned()
         } else {
@@ -196,6 +225,7 @@ struct Options {
     slow_ms: u32,
     millis: u32,
     seed: u64,
+    rounds: u64,
     plot: Option<String>,
 }
 
@@ -209,6 +239,7 @@ impl Options {
             slow_ms: 100,
             millis: 10_000,
             seed: 1,
+            rounds: 3,
             plot: None,
         };
         let (mut workers, mut rate, mut is_quick) = (None, None, false);
@@ -226,6 +257,7 @@ impl Options {
                 "--slow-share" => options.slow_share = value()?,
                 "--slow-ms" => options.slow_ms = number(&argument, &value()?)?,
                 "--seed" => options.seed = number(&argument, &value()?)?,
+                "--rounds" => options.rounds = number(&argument, &value()?)?,
                 "--plot" => options.plot = Some(value()?),
                 other => return Err(format!("what is {other}?")),
             }

@@ -1,5 +1,5 @@
 //! Latencies as a drawing: a panel for each pool, a line for each method, over the part of the requests that are no
-//! slower. Both axes are logarithmic: what matters is the tail, and how many times longer it is.
+//! slower. The axis of the latencies is logarithmic: what matters is how many times longer the tail is.
 
 use std::fmt::Write;
 
@@ -39,11 +39,13 @@ const LEFT: f64 = 70.0;
 const TOP: f64 = 80.0;
 const PLOT: (f64, f64) = (360.0, 280.0);
 const BELOW: f64 = 90.0;
-const GAP: f64 = 50.0;
+const GAP: f64 = 70.0;
+/// What the title and the legend need.
+const WIDTH_MIN: f64 = 760.0;
 
 pub(crate) fn svg(title: &str, panels: &[Panel]) -> String {
     let (low, high) = decades(panels);
-    let width = LEFT + (PLOT.0 + GAP) * panels.len().max(1) as f64;
+    let width = (LEFT + (PLOT.0 + GAP) * panels.len() as f64 - GAP / 2.0).max(WIDTH_MIN);
     let height = TOP + PLOT.1 + BELOW;
     let mut out = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {width} {height}\" width=\"{width}\" \
