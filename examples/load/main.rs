@@ -2,9 +2,9 @@
 //! one class, says how many are in each, and exits with code 1 if the server owes an answer to any.
 //!
 //! A request is lost when its connection is refused, reset, or closed before or within the answer; when the answer is
-//! wrong; or when nothing comes for 30 seconds (`--patience`). That a server closes a kept connection between two requests is its
-//! right and no loss; that it closes one while a request is on its way to it is one, since the client cannot know
-//! whether it was acted on.
+//! wrong; or when nothing comes for 30 seconds (`--patience`). That a server closes a kept connection between two
+//! requests is its right and no loss; that it closes one while a request is on its way to it is one, since the client
+//! cannot know whether it was acted on.
 
 mod answer;
 mod client;

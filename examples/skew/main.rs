@@ -25,9 +25,10 @@ usage: skew [options]
   --plot FILE          draw the latencies there, as SVG
   --help               this
 
-Requests are due at random whatever the pool does, each on a connection of its own, and latencies count from when one was
-due. Tables and plot show those of the fast requests. Then connections are kept, and replaced one by one: 400 on 8 workers.
-Further FORKPOOL_* variables are the pool's. Exit codes: 0 done, 1 requests were lost, 2 usage, 3 it could not run.
+Requests are due at random whatever the pool does, each on a connection of its own, and latencies count from when one
+was due. Tables and plot show those of the fast requests. Then connections are kept, and replaced one by one: 400 on 8
+workers. Further FORKPOOL_* variables are the pool's.
+Exit codes: 0 done, 1 requests were lost, 2 usage, 3 it could not run.
 ";
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -124,12 +125,8 @@ fn measure(options: &Options, workers: u32, load: &str, mut row: impl FnMut(&Met
             };
             let mut command = Command::new(pool::beside("load")?);
             command.arg(pool.address()).args(load.split(' ')).arg("--by-worker");
-            command.args([
-                "--duration",
-                &format!("{}ms", options.millis),
-                "--seed",
-                &(options.seed + round).to_string(),
-            ]);
+            let (duration, seed) = (format!("{}ms", options.millis), options.seed.wrapping_add(round).to_string());
+            command.args(["--duration", &duration, "--seed", &seed]);
             reports.push(Report::of(&mut command, workers)?);
             notes.extend(pool.stop()?.iter().map(|line| format!("{}: {line}", method.name)));
         }
