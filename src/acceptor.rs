@@ -4,13 +4,14 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
+use std::time::Duration;
 
-use mio::event::Source;
 use mio::net::{TcpListener, UnixListener};
-use mio::{Interest, Poll, Token};
+use mio::{Poll, Token};
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::client::Client;
+use crate::time::Time;
 
 /// A listening socket, and whether connections may be waiting on it.
 #[derive(Debug)]
@@ -21,8 +22,16 @@ pub(crate) struct Acceptor {
     pub(crate) has_waiting: bool,
     /// The loop is told of new connections.
     is_offered: bool,
-    /// The slot whose it is, if that is another one.
-    pub(crate) adopted: Option<usize>,
+    /// Whose it is, if it is another slot's.
+    pub(crate) neighbour: Option<Neighbour>,
+}
+
+/// A slot whose queue is looked after.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Neighbour {
+    pub(crate) slot: usize,
+    /// When connections were first seen waiting, since when nothing has said that the queue is empty.
+    pub(crate) noticed: Time,
 }
 
 #[derive(Debug)]
@@ -34,6 +43,9 @@ enum Listener {
     /// Shared by all workers.
     Unix(UnixListener),
 }
+
+/// How long a connection may wait in a neighbour's queue: times are cut to milliseconds, so this is more than one.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -55,10 +67,10 @@ impl Acceptor {
         Acceptor::new(Listener::SharedTcp(TcpListener::from_std(listener)))
     }
 
-    /// One of another slot's, to take what waits there.
-    pub(crate) fn adopt(slot: usize, socket: OwnedFd) -> Acceptor {
+    /// One of another slot's, to look after.
+    pub(crate) fn neighbour(slot: usize, socket: OwnedFd, now: Time) -> Acceptor {
         let listener = TcpListener::from_std(StdTcpListener::from(socket));
-        Acceptor { adopted: Some(slot), ..Acceptor::new(Listener::Tcp(listener)) }
+        Acceptor { neighbour: Some(Neighbour { slot, noticed: now }), ..Acceptor::new(Listener::Tcp(listener)) }
     }
 
     pub(crate) fn unix(listener: StdUnixListener) -> Acceptor {
@@ -66,20 +78,39 @@ impl Acceptor {
     }
 
     fn new(listener: Listener) -> Acceptor {
-        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false, adopted: None }
+        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false, neighbour: None }
     }
 
     pub(crate) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
         self.token = token;
-        match &mut self.listener {
-            Listener::Tcp(listener) => listener.register(poll.registry(), token, Interest::READABLE)?,
-            Listener::SharedTcp(listener) => watch_exclusively(poll, listener, token)?,
+        match &self.listener {
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => watch_exclusively(poll, listener, token)?,
             Listener::Unix(listener) => watch_exclusively(poll, listener, token)?,
         }
         self.is_offered = true;
         // A queue that was inherited may hold connections since before.
         self.has_waiting = true;
         Ok(())
+    }
+
+    /// An edge has come.
+    pub(crate) fn notice(&mut self, now: Time) {
+        if let Some(neighbour) = self.neighbour.as_mut().filter(|_| !self.has_waiting) {
+            neighbour.noticed = now;
+        }
+        self.has_waiting = true;
+    }
+
+    /// When there may be something to take.
+    pub(crate) fn due(&self) -> Option<Time> {
+        let due = self.neighbour.map_or(Time::default(), |neighbour| neighbour.noticed + PATIENCE);
+        self.has_waiting.then_some(due)
+    }
+
+    /// Whether a connection may be taken now: from a neighbour's queue only if its worker is stalled, or has left the
+    /// connection there for longer than a worker that turns its loop would.
+    pub(crate) fn may_take(&self, now: Time, is_stalled: impl Fn(usize) -> bool) -> bool {
+        self.neighbour.is_none_or(|neighbour| neighbour.noticed + PATIENCE <= now || is_stalled(neighbour.slot))
     }
 
     /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to
@@ -107,7 +138,7 @@ impl Acceptor {
     /// The socket, if it is of this slot's own in an SO_REUSEPORT group.
     pub(crate) fn own(&self) -> Option<BorrowedFd<'_>> {
         match &self.listener {
-            Listener::Tcp(listener) if self.adopted.is_none() => Some(listener.as_fd()),
+            Listener::Tcp(listener) if self.neighbour.is_none() => Some(listener.as_fd()),
             _ => None,
         }
     }
@@ -143,7 +174,7 @@ const OF_THE_CONNECTION: [i32; 11] = [
 ];
 
 /// Registers a listener that other processes watch as well, so that a connection wakes one of them (`EPOLLEXCLUSIVE`,
-/// epoll_ctl(2)). mio does not know the flag, but its selector is an ordinary epoll instance and gives back the data
+/// epoll_ctl(2)): the first to have registered of those that wait. mio does not know the flag, but its selector is an ordinary epoll instance and gives back the data
 /// as the token.
 fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) -> io::Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;

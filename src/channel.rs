@@ -5,7 +5,7 @@
 //! when the parent dies, and the worker's own SIGTERM ends it as well: one thing for user code to wait for.
 //!
 //! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
-//! take in another slot's sockets.
+//! look after another slot's sockets.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
@@ -47,13 +47,13 @@ pub(crate) enum Report {
 /// What a worker is ordered to do with another slot's sockets.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Take from them too.
-    Adopt { slot: usize, sockets: Vec<OwnedFd> },
-    /// Take what waits, let go, and report it.
+    /// Look after them, behind whoever does already.
+    Watch { slot: usize, sockets: Vec<OwnedFd> },
+    /// Let go of them, and report it.
     Release { slot: usize },
 }
 
-const ADOPT: u8 = b'a';
+const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
 
 /// Makes the two ends of a lifeline.
@@ -119,9 +119,9 @@ impl ParentEnd {
         Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
     }
 
-    /// Orders the worker to take in these sockets of another slot. Fails when it is gone or does not listen to orders.
-    pub(crate) fn adopt(&self, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-        self.order(ADOPT, slot, sockets)
+    /// Orders the worker to look after these sockets of another slot. Fails when it is gone or does not listen to orders.
+    pub(crate) fn watch(&self, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.order(WATCH, slot, sockets)
     }
 
     /// Orders the worker to let go of another slot's sockets.
@@ -176,7 +176,7 @@ impl WorkerEnd {
         let (len, fds) = sys::fds::receive(self.orders.as_fd(), &mut message).ok()?;
         let slot = usize::try_from(u64::from_le_bytes(message[1..].try_into().ok()?)).ok()?;
         match (message[0], len) {
-            (ADOPT, 9) => Some(Order::Adopt { slot, sockets: fds }),
+            (WATCH, 9) => Some(Order::Watch { slot, sockets: fds }),
             (RELEASE, 9) => Some(Order::Release { slot }),
             _ => None,
         }

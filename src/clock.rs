@@ -4,14 +4,9 @@ use nix::time::{clock_gettime, ClockId};
 
 use crate::time::Time;
 
-/// Now, exactly: for the parent, which asks seldom.
+/// Now. It costs no system call (vdso(7)).
 pub(crate) fn now() -> Time {
     read(ClockId::CLOCK_MONOTONIC)
-}
-
-/// Now, to a few milliseconds (clock_gettime(2), `CLOCK_MONOTONIC_COARSE`): for a worker, once per loop turn.
-pub(crate) fn coarse() -> Time {
-    read(ClockId::CLOCK_MONOTONIC_COARSE)
 }
 
 /// Seconds since 1970, for the `Date` field.

@@ -96,8 +96,8 @@ impl Custody {
 
     /// Tells everybody which process serves each slot, by its row, or 0, and the kernel whom to choose.
     pub(crate) fn seat(&self, row: impl Fn(usize) -> usize, now: Time) {
-        let rows: Vec<usize> = self.order.iter().map(|slot| row(*slot)).collect();
-        self.board.seat(&rows);
+        let seats: Vec<_> = self.order.iter().map(|slot| (*slot, row(*slot))).collect();
+        self.board.seat(&seats);
         self.told(steer::steer(&self.board, 0, now, &self.listeners()));
     }
 

@@ -65,7 +65,6 @@
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library: no argument parser, no log writer.
 
 mod acceptor;
-mod adoption;
 mod announce;
 mod builder;
 mod channel;
@@ -86,6 +85,7 @@ mod http;
 mod incoming;
 mod listener;
 mod mailbox;
+mod neighbours;
 mod outgoing;
 mod parent;
 mod pid_file;

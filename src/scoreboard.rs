@@ -38,8 +38,8 @@ enum Word {
     Progress,
     /// It has as many connections as it may have. Written by the worker.
     Full,
-    /// It runs the built-in server, which takes in another slot's sockets when asked. Written by the worker.
-    Adopts,
+    /// It runs the built-in server, which looks after other slots' sockets when asked. Written by the worker.
+    Watches,
     /// In the pool's row only: zero when the parent does not watch for stalls. Written by the parent, and by a worker
     /// that becomes busy.
     Watching,
@@ -49,8 +49,6 @@ enum Word {
     /// In the pool's row only: who attaches a program at the moment, as one more than its row. Written by whoever wants
     /// to.
     SteeringLock,
-    /// In the pool's row only: how many seats the group has. Written by the parent.
-    Seats,
 }
 
 /// The words that only grow, and are folded into the pool's row.
@@ -63,18 +61,17 @@ pub(crate) struct Scoreboard {
     rows: usize,
 }
 
-/// Behind the rows: the seats of the group, each as the row of the process that serves it, in the order of the kernel's
-/// indexes.
-const SEATS_WORDS: usize = SEATS_MAX;
-
-/// Behind those: which seats the kernel has been told to choose from.
+/// Behind the rows: which seats the kernel has been told to choose from.
 const STEERED_WORDS: usize = SEATS_MAX / 64;
+
+// Behind those, to the end: how many seats the group has, and each of them, in the order of the kernel's indexes, as the
+// slot in the upper half and, in the lower, the row of the process that serves it.
 
 impl Scoreboard {
     /// A scoreboard for at most `processes` at once. Untouched rows cost no memory.
     pub(crate) fn new(processes: usize) -> io::Result<Scoreboard> {
         let rows = processes + 1;
-        let words = rows * ROW_WORDS + SEATS_WORDS + STEERED_WORDS;
+        let words = rows * ROW_WORDS + STEERED_WORDS + 1 + SEATS_MAX;
         let words = NonZeroUsize::new(words).ok_or(io::ErrorKind::InvalidInput)?;
         Ok(Scoreboard { words: SharedWords::new(words)?, rows })
     }
@@ -108,21 +105,36 @@ impl Scoreboard {
 
     /// The row of the process that serves each seat; 0 where none does.
     pub(crate) fn seats(&self) -> impl Iterator<Item = usize> + '_ {
-        let count = (self.row(0).load(Word::Seats) as usize).min(SEATS_MAX);
-        self.beyond_rows(0, count).iter().map(|seat| seat.load(Relaxed) as usize)
+        self.taken_seats().map(|(_, row)| row)
     }
 
-    /// Says who serves each seat. Runs in the parent.
-    pub(crate) fn seat(&self, rows: &[usize]) {
-        for (seat, row) in self.beyond_rows(0, SEATS_WORDS).iter().zip(rows) {
-            seat.store(*row as u64, Relaxed);
+    /// Each seat's slot, and the row of the process that serves it.
+    fn taken_seats(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let table = self.beyond_rows(STEERED_WORDS, 1 + SEATS_MAX);
+        let count = (table[0].load(Relaxed) as usize).min(SEATS_MAX);
+        table[1..=count].iter().map(|seat| {
+            let seat = seat.load(Relaxed);
+            ((seat >> 32) as usize, seat as u32 as usize)
+        })
+    }
+
+    /// The row of the process that serves a slot.
+    pub(crate) fn row_of(&self, slot: usize) -> Option<usize> {
+        self.taken_seats().find(|(it, row)| *it == slot && *row != 0).map(|(_, row)| row)
+    }
+
+    /// Says who serves each seat: slots and rows. Runs in the parent.
+    pub(crate) fn seat(&self, seats: &[(usize, usize)]) {
+        let table = self.beyond_rows(STEERED_WORDS, 1 + SEATS_MAX);
+        for (word, (slot, row)) in table[1..].iter().zip(seats) {
+            word.store((*slot as u64) << 32 | *row as u64, Relaxed);
         }
-        self.row(0).word(Word::Seats).store(rows.len() as u64, Relaxed);
+        table[0].store(seats.len().min(SEATS_MAX) as u64, Relaxed);
     }
 
     /// Which seats the kernel has been told to choose from; none before it has been told anything.
     pub(crate) fn steered(&self) -> Seats {
-        let words = self.beyond_rows(SEATS_WORDS, STEERED_WORDS);
+        let words = self.beyond_rows(0, STEERED_WORDS);
         Seats::from_words(std::array::from_fn(|index| words[index].load(Relaxed)))
     }
 
@@ -156,7 +168,7 @@ impl Scoreboard {
         let kept = lock.load(Relaxed) == who as u64 + 1;
         let nothing = Seats::default();
         let steered = attached.filter(|_| kept).unwrap_or(&nothing);
-        for (word, seats) in self.beyond_rows(SEATS_WORDS, STEERED_WORDS).iter().zip(steered.words()) {
+        for (word, seats) in self.beyond_rows(0, STEERED_WORDS).iter().zip(steered.words()) {
             word.store(*seats, Relaxed);
         }
         self.release_steering(who);
@@ -164,7 +176,7 @@ impl Scoreboard {
 
     /// Forgets what the kernel has been told: the next look attaches again. Runs in the parent.
     pub(crate) fn doubt_steering(&self) {
-        self.beyond_rows(SEATS_WORDS, STEERED_WORDS).iter().for_each(|word| word.store(0, Relaxed));
+        self.beyond_rows(0, STEERED_WORDS).iter().for_each(|word| word.store(0, Relaxed));
     }
 
     /// Gives the lock back if the process of row `who` has it, which may have died with it.
@@ -220,13 +232,13 @@ impl Row<'_> {
         self.load(Word::Full) != 0
     }
 
-    /// The worker takes in another slot's sockets when asked. Runs in the worker.
-    pub(crate) fn adopts(&self) {
-        self.word(Word::Adopts).store(1, Relaxed);
+    /// The worker looks after other slots' sockets when asked. Runs in the worker.
+    pub(crate) fn watches(&self) {
+        self.word(Word::Watches).store(1, Relaxed);
     }
 
-    pub(crate) fn is_adopter(&self) -> bool {
-        self.load(Word::Adopts) != 0
+    pub(crate) fn is_neighbour(&self) -> bool {
+        self.load(Word::Watches) != 0
     }
 
     pub(crate) fn count_request(&self) {
@@ -334,9 +346,10 @@ mod tests {
     fn seats_are_told_as_they_are() {
         let board = Scoreboard::new(3).expect("memory");
         assert_eq!(board.seats().count(), 0);
-        board.seat(&[2, 0, 3]);
+        board.seat(&[(0, 2), (5, 0), (1, 3)]);
         assert_eq!(board.seats().collect::<Vec<_>>(), [2, 0, 3]);
-        board.seat(&[2]);
+        assert_eq!([board.row_of(0), board.row_of(5), board.row_of(1), board.row_of(7)], [Some(2), None, Some(3), None]);
+        board.seat(&[(0, 2)]);
         assert_eq!(board.seats().collect::<Vec<_>>(), [2]);
     }
 

@@ -57,7 +57,7 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     let mut server = Server::new(worker, handler)?;
-    worker.row().adopts();
+    worker.row().watches();
     worker.ready().map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
     server.run()
 }
@@ -160,7 +160,7 @@ where
                     Token(token) if token > LISTENERS - LISTENERS_MAX => {
                         // It may have been let go of in this turn.
                         if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
-                            acceptor.has_waiting = true;
+                            acceptor.notice(self.cx.now);
                         }
                     }
                     Token(index) => {
@@ -184,7 +184,7 @@ where
 
     /// Reads the clocks, once for all that happens in this turn.
     fn begin_turn(&mut self) {
-        self.cx.now = clock::coarse();
+        self.cx.now = clock::now();
         self.worker.mark_busy(self.cx.now);
         if self.cx.now != self.steered {
             self.steer();
@@ -196,7 +196,7 @@ where
         }
     }
 
-    /// Sees to it that the kernel chooses well: once per tick of the coarse clock, so at next to no cost per request.
+    /// Sees to it that the kernel chooses well: once a millisecond, so at next to no cost per request.
     fn steer(&mut self) {
         self.steered = self.cx.now;
         if !self.cx.is_draining {
@@ -205,27 +205,20 @@ where
         }
     }
 
-    /// Takes in another slot's sockets, or lets go of them.
+    /// Looks after another slot's sockets, or lets go of them.
     fn obey(&mut self) {
         while let Some(order) = self.worker.lifeline().order() {
+            let (Order::Watch { slot, .. } | Order::Release { slot }) = order;
+            self.acceptors.retain(|_, acceptor| acceptor.neighbour.is_none_or(|neighbour| neighbour.slot != slot));
             match order {
-                Order::Adopt { slot, sockets } => sockets.into_iter().for_each(|socket| self.adopt(slot, socket)),
-                Order::Release { slot } => {
-                    let adopted: Vec<usize> =
-                        self.acceptors.iter().filter(|(_, it)| it.adopted == Some(slot)).map(|(key, _)| key).collect();
-                    for key in adopted {
-                        self.acceptors[key].has_waiting = true;
-                        self.drain_queue(key);
-                        self.acceptors.remove(key);
-                    }
-                    self.worker.lifeline().released();
-                }
+                Order::Watch { sockets, .. } => sockets.into_iter().for_each(|socket| self.watch(slot, socket)),
+                Order::Release { .. } => self.worker.lifeline().released(),
             }
         }
     }
 
-    fn adopt(&mut self, slot: usize, socket: OwnedFd) {
-        let mut acceptor = Acceptor::adopt(slot, socket);
+    fn watch(&mut self, slot: usize, socket: OwnedFd) {
+        let mut acceptor = Acceptor::neighbour(slot, socket, self.cx.now);
         let entry = self.acceptors.vacant_entry();
         match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
             Ok(()) => _ = entry.insert(acceptor),
@@ -235,14 +228,14 @@ where
 
     /// How long nothing is due.
     fn wait(&self) -> Option<Duration> {
-        let accepts =
-            self.accept_retry.is_none() && self.has_room() && self.acceptors.iter().any(|(_, it)| it.has_waiting);
-        if accepts || !self.again.is_empty() {
+        if !self.again.is_empty() {
             return Some(Duration::ZERO);
         }
-        let next = [self.deadlines.next(), self.accept_retry].into_iter().flatten().min()?;
+        let accepts = self.accept_retry.is_none() && self.has_room();
+        let accept = self.acceptors.iter().filter(|_| accepts).filter_map(|(_, acceptor)| acceptor.due()).min();
+        let next = [self.deadlines.next(), self.accept_retry, accept].into_iter().flatten().min()?;
         // Not from the turn's own time: the turn may have been long.
-        Some(next.since(clock::coarse()))
+        Some(next.since(clock::now()))
     }
 
     /// Goes on with the connections that other threads have named.
@@ -367,9 +360,13 @@ where
 
     /// Takes in up to `most` connections of one listener.
     fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
+        let is_all = most == usize::MAX;
         for _ in 0..most {
             let has_room = self.has_room();
             let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting && has_room) else { break };
+            if !is_all && !acceptor.may_take(self.cx.now, |slot| self.worker.is_stalled(slot, self.cx.now)) {
+                break;
+            }
             match acceptor.accept() {
                 Ok((stream, peer)) => self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now)),
                 Err(Refusal::Nothing) => acceptor.has_waiting = false,
@@ -434,7 +431,9 @@ where
         self.cx.is_draining = true;
         self.obey();
         for key in 0..self.acceptors.capacity() {
-            if let Some(acceptor) = self.acceptors.get_mut(key) {
+            let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
+            // A neighbour's only where nobody else does.
+            if acceptor.neighbour.is_none_or(|neighbour| !self.worker.is_served(neighbour.slot)) {
                 acceptor.has_waiting = true;
                 self.drain_queue(key);
             }

@@ -1,6 +1,9 @@
 //! What a service manager is told, and what it gives (sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)). Without
 //! one all of this does nothing.
 
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 
 use log::{debug, warn};
@@ -73,8 +76,19 @@ impl Service {
     }
 }
 
+/// Sends without waiting: a service manager that does not read must not stop the pool.
 fn tell(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let message: String = state.iter().map(|state| format!("{state}\n")).collect();
+    let sent = UnixDatagram::unbound().and_then(|socket| {
+        let address = match path.as_bytes() {
+            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+            _ => SocketAddr::from_pathname(&path)?,
+        };
+        socket.set_nonblocking(true)?;
+        socket.send_to_addr(message.as_bytes(), &address)
+    });
+    if let Err(error) = sent {
         debug!("the service manager cannot be told: {error}");
     }
 }

@@ -293,6 +293,16 @@ impl Worker {
         }
     }
 
+    /// Whether a slot has a worker that takes from its queue.
+    pub(crate) fn is_served(&self, slot: usize) -> bool {
+        self.board.row_of(slot).is_some()
+    }
+
+    /// Whether a slot has no worker, or one that is busy with something long.
+    pub(crate) fn is_stalled(&self, slot: usize, now: crate::time::Time) -> bool {
+        self.board.row_of(slot).is_none_or(|row| steer::is_stalled(self.board.row(row), now))
+    }
+
     /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
     pub(crate) fn steer(&self, now: crate::time::Time, listeners: &[BorrowedFd<'_>]) {
         if let Err(error) = steer::steer(&self.board, self.row, now, listeners) {

@@ -180,7 +180,6 @@ fn the_queue_of_a_slot_that_backs_off() {
     failing.begin();
     kill(victim, Signal::SIGKILL).expect("it runs");
     server.wait_for("backing off");
-    server.wait_for("looks after the queue of worker=");
     for client in &mut waiting {
         assert_eq!(client.answer().status, 200);
     }

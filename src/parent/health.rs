@@ -45,7 +45,7 @@ impl Parent {
         if !was_told {
             self.last_failure = Some(how);
         }
-        self.adoption.gone(pid);
+        self.neighbours.gone(pid);
         self.board.fold(process.row);
         self.free_rows.push(process.row);
         let process_told = self.process(pid);

@@ -7,7 +7,7 @@ mod hooks;
 mod places;
 mod takeover;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::process;
 use std::rc::Rc;
@@ -20,7 +20,6 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
 
-use crate::adoption::{Adoption, Order};
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
 use crate::channel::{self, ParentEnd, Report};
 use crate::config::{Config, ServerConfig};
@@ -30,6 +29,7 @@ use crate::error::{Error, Result};
 use crate::event;
 use crate::handle::Hook;
 use crate::listener::{self, Reserved, SlotSockets};
+use crate::neighbours::{Neighbours, Order};
 use crate::pid_file::PidFile;
 use crate::reap::{self, Fate};
 use crate::scoreboard::Scoreboard;
@@ -58,7 +58,7 @@ pub(crate) struct Parent {
     supervisor: Supervisor,
     processes: BTreeMap<Pid, Process>,
     custody: Custody,
-    adoption: Adoption,
+    neighbours: Neighbours,
     /// The worker that is being forked.
     unborn: Option<Process>,
     board: Rc<Scoreboard>,
@@ -126,7 +126,7 @@ impl Parent {
             supervisor: Supervisor::new(policy(&config), workers, seed, now),
             processes: BTreeMap::new(),
             custody: Custody::new(Rc::clone(&board), inherited),
-            adoption: Adoption::default(),
+            neighbours: Neighbours::default(),
             unborn: None,
             free_rows: (1..=board.processes()).rev().collect(),
             board,
@@ -246,7 +246,6 @@ impl Parent {
         let due = [
             self.supervisor.deadline(),
             self.watch.deadline(),
-            self.adoption.deadline(),
             self.custody.deadline(),
             self.service.deadline(),
             self.next_weighing,
@@ -325,8 +324,6 @@ impl Parent {
 
     /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
     fn let_go(&mut self) {
-        // What waits in the queue of a slot without a worker would be lost.
-        self.adopt(Time::NEVER);
         self.is_stopping = true;
         self.emit(&event::Event::Stopping);
         self.service.stopping();
@@ -413,7 +410,7 @@ impl Parent {
                     self.emit(&event::Event::Ready(self.process(pid)));
                 }
                 Report::Awake => self.watch.wake(clock::now()),
-                Report::Released => self.adoption.released(pid),
+                Report::Released => self.neighbours.released(pid),
                 Report::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
             }
         }

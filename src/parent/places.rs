@@ -1,7 +1,7 @@
 //! Who serves which slot, and what follows from it.
 
 use super::*;
-use crate::supervisor::{self, PoolState, Stage};
+use crate::supervisor::PoolState;
 
 impl Parent {
     /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
@@ -11,7 +11,7 @@ impl Parent {
         if !self.is_stopping {
             let seated = self.seated();
             self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
-            self.adopt(now);
+            self.watch(now);
             self.close_retired(now);
         }
         let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
@@ -36,39 +36,34 @@ impl Parent {
         serving.into_iter().filter_map(|(_, slot, pid)| Some((slot, row(pid)?))).collect()
     }
 
-    /// Has living workers look after the queues of slots that have been without one for a while; in the last moment
-    /// before the pool lets go of them, of all such slots.
-    pub(super) fn adopt(&mut self, now: Time) {
-        let is_last = now == Time::NEVER;
-        let expired = if is_last { Vec::new() } else { self.custody.expired(now) };
-        // Those that were just told to drain take in what waits before they do.
-        let takes = |process: &supervisor::Process| process.serves() || is_last && process.stage == Stage::Draining;
-        let taking = self.supervisor.processes().filter(|(_, process)| takes(process) && !process.is_suspended);
-        let taking: Vec<(usize, Pid)> = taking.filter_map(|(slot, process)| Some((slot, process.pid?))).collect();
-        let is_vacant = |slot: &usize| !taking.iter().any(|(it, _)| it == slot) && !expired.contains(slot);
-        let vacant: BTreeSet<usize> = self.custody.slots().iter().copied().filter(is_vacant).collect();
-        let able: Vec<Pid> = taking.iter().map(|(_, pid)| *pid).filter(|pid| self.is_adopter(*pid)).collect();
-        for order in self.adoption.plan(&vacant, &able, now) {
-            let (Order::Adopt { by: pid, .. } | Order::Release { from: pid, .. }) = order;
+    /// Has workers look after each other's queues.
+    fn watch(&mut self, now: Time) {
+        let expired = self.custody.expired(now);
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let serving: BTreeMap<usize, Pid> = serving.filter_map(|(slot, process)| Some((slot, process.pid?))).collect();
+        let slots = self.custody.slots().iter().filter(|slot| !expired.contains(slot));
+        let slots: Vec<_> = slots.map(|slot| (*slot, serving.get(slot).copied())).collect();
+        let able: Vec<Pid> = serving.into_values().filter(|pid| self.is_neighbour(*pid)).collect();
+        for order in self.neighbours.plan(&slots, &able) {
+            let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
             let Some(process) = self.processes.get(&pid) else { continue };
             let sent = match order {
-                Order::Adopt { slot, .. } => {
-                    info!("{} looks after the queue of worker={slot}", self.tag(pid));
+                Order::Watch { slot, .. } => {
                     let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
-                    process.lifeline.adopt(slot, &sockets)
+                    process.lifeline.watch(slot, &sockets)
                 }
                 Order::Release { slot, .. } => process.lifeline.release(slot),
             };
             if let Err(error) = sent {
                 // It dies, or is flooded with orders; the next look finds somebody else.
                 debug!("{} cannot be given an order: {error}", self.tag(pid));
-                self.adoption.gone(pid);
+                self.neighbours.gone(pid);
             }
         }
     }
 
-    fn is_adopter(&self, pid: Pid) -> bool {
-        self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_adopter())
+    fn is_neighbour(&self, pid: Pid) -> bool {
+        self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_neighbour())
     }
 
     /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known
@@ -78,7 +73,7 @@ impl Parent {
             return;
         }
         for slot in self.custody.expired(now).into_iter().rev() {
-            if !self.adoption.holds(slot) {
+            if !self.neighbours.hold(slot) {
                 debug!("worker={slot} is no more, its sockets are closed");
                 self.custody.close(slot, now);
                 self.settle();

@@ -1,6 +1,7 @@
 //! The only unsafe code: what no library wraps safely for a process that forks.
 #![allow(unsafe_code)]
 
+pub(crate) mod bpf;
 pub(crate) mod fds;
 pub(crate) mod filter;
 pub(crate) mod process;

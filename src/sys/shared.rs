@@ -5,7 +5,9 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
 use std::{io, mem, slice};
 
-use nix::sys::mman::{mmap_anonymous, munmap, MapFlags, ProtFlags};
+use nix::sys::mman::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
+
+use super::bpf::Memory;
 
 /// Zeroed words, shared with every process forked after this one was made.
 #[derive(Debug)]
@@ -22,6 +24,16 @@ impl SharedWords {
         let start =
             unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) }?;
         Ok(SharedWords { start: start.cast(), len: len.get() })
+    }
+
+    /// The words that the kernel's programs see too.
+    #[allow(dead_code)]
+    pub(crate) fn map(memory: &Memory) -> io::Result<SharedWords> {
+        let bytes = memory.len().checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
+        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, memory, 0) }?;
+        Ok(SharedWords { start: start.cast(), len: memory.len().get() })
     }
 
     pub(crate) fn words(&self) -> &[AtomicU64] {
