@@ -93,6 +93,17 @@ impl Acceptor {
         Ok(())
     }
 
+    /// To be called before it is dropped: the registration belongs to the socket and not to this copy of it, and would
+    /// go on to take the wake-ups that others are meant to get.
+    pub(crate) fn deregister(&self, poll: &Poll) {
+        let listener = match &self.listener {
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        };
+        // One that is not offered is not registered.
+        let _ = inner(poll).and_then(|epoll| Ok(epoll.delete(listener)?));
+    }
+
     /// An edge has come.
     pub(crate) fn notice(&mut self, now: Time) {
         if let Some(neighbour) = self.neighbour.as_mut().filter(|_| !self.has_waiting) {

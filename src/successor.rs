@@ -120,8 +120,13 @@ pub(crate) struct Heir {
 
 impl Heir {
     /// Tells the other pool that this one serves. If it is gone, all the better.
-    pub(crate) fn take_over(mut self) {
+    pub(crate) fn serve(&mut self) {
         let _ = self.talk.write_all(&[SERVING]);
+    }
+
+    /// At its end when the other pool has let go of the sockets.
+    pub(crate) fn talk(&self) -> &UnixStream {
+        &self.talk
     }
 }
 

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
+use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
-use nix::unistd::getppid;
+use nix::unistd::{getppid, Pid};
 
 use crate::announce::tag;
 use crate::channel::WorkerEnd;
@@ -55,6 +56,8 @@ pub(crate) struct Seed {
     pub(crate) max_requests: u64,
     pub(crate) drain_timeout: Duration,
     pub(crate) abort_stalled: bool,
+    /// The CPUs of the slots, one after the other and around again; none if workers are not pinned.
+    pub(crate) cpus: Rc<[usize]>,
     pub(crate) credentials: Option<Rc<Credentials>>,
     pub(crate) parent: u32,
 }
@@ -91,6 +94,7 @@ pub struct Worker {
     server: Rc<ServerConfig>,
     max_requests: Cell<u64>,
     drain_timeout: Duration,
+    cpus: Rc<[usize]>,
     common: RefCell<Common>,
     streams: RefCell<Option<Streams>>,
     is_ready: Cell<bool>,
@@ -110,7 +114,8 @@ impl Worker {
             Err(error) => return Err((seed.lifeline, error)),
         };
         let assumed = seed.credentials.map_or(Ok(()), |credentials| credentials.assume());
-        if let Err(error) = assumed.and_then(|()| end_with_parent(seed.parent)) {
+        let pinned = assumed.and_then(|()| pin(seed.slot, &seed.cpus));
+        if let Err(error) = pinned.and_then(|()| end_with_parent(seed.parent)) {
             return Err((seed.lifeline, error));
         }
         drop(masked);
@@ -133,6 +138,7 @@ impl Worker {
             server: seed.server,
             max_requests: Cell::new(seed.max_requests),
             drain_timeout: seed.drain_timeout,
+            cpus: seed.cpus,
             common: RefCell::new(Common::new()),
             streams: RefCell::new(None),
             is_ready: Cell::new(false),
@@ -305,9 +311,9 @@ impl Worker {
 
     /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
     pub(crate) fn steer(&self, now: crate::time::Time, listeners: &[BorrowedFd<'_>]) {
-        if let Err(error) = steer::steer(&self.board, self.row, now, listeners) {
-            self.board.set_steers(false);
-            warn!("{}: the kernel picks workers by hash: it takes no BPF program: {error}", self.tag());
+        if let Err(error) = steer::steer(&self.board, &self.cpus, self.row, now, listeners) {
+            self.board.set_steers(steer::NOTHING);
+            warn!("{}: balance: by the kernel's hash, which takes no BPF program: {error}", self.tag());
         }
     }
 
@@ -376,6 +382,15 @@ fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &
     let told = lifeline.listening(&copies);
     told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
     Ok(sockets)
+}
+
+/// Keeps this worker on its slot's CPU (sched_setaffinity(2)).
+fn pin(slot: usize, cpus: &[usize]) -> Result<()> {
+    let Some(cpu) = cpus.get(slot % cpus.len().max(1)) else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(*cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|errno| Error::system("pin the worker to its CPU with sched_setaffinity(2)", errno))
 }
 
 /// Makes the kernel ask this worker to finish when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).

@@ -189,6 +189,8 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "DURATION" => ("7s", "wrong-flag", "wrong-variable"),
         "answer|exit" => ("exit", "wrong-flag", "wrong-variable"),
         "kill|abort" => ("abort", "wrong-flag", "wrong-variable"),
+        "yes|no" => ("yes", "wrong-flag", "wrong-variable"),
+        "METHOD" => ("random", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),
         "BYTES" => ("1k", "wrong-flag", "wrong-variable"),

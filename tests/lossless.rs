@@ -295,3 +295,21 @@ fn a_crash_loop_leaves_the_others_alone() {
     failing.end();
     server.wait_for(" ready");
 }
+
+/// A worker that drains for long must not be woken in place of those that serve.
+#[test]
+fn a_draining_worker_takes_no_wake_ups() {
+    let path = fresh_path("draining.socket");
+    let listen = format!("127.0.0.1:0,unix:{}", path.display());
+    let mut server = testbed(&[("FORKPOOL_LISTEN", &listen), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
+    // They keep the old workers in their loops.
+    let mut kept: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    let old: std::collections::BTreeSet<_> = kept.iter_mut().map(|client| client.get("/").worker()).collect();
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    for _ in 0..100 {
+        assert!(!old.contains(&server.get("/").worker()));
+        assert!(!old.contains(&support::connect_unix(&path).get("/").worker()));
+    }
+    assert!(old.iter().all(|pid| !is_gone(*pid)));
+}

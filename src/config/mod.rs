@@ -48,11 +48,28 @@ pub(crate) struct Config {
     pub(crate) max_requests: u64,
     pub(crate) max_age: Duration,
     pub(crate) max_rss: usize,
+    /// Who picks the worker for a new connection.
+    pub(crate) balance: Balance,
+    /// Each worker stays on one CPU.
+    pub(crate) pin: bool,
     /// User and group the workers run as.
     pub(crate) user: Option<String>,
     pub(crate) group: Option<String>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) server: ServerConfig,
+}
+
+/// Who picks the worker for a new connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Balance {
+    /// The least connections where that is allowed, else random.
+    Auto,
+    /// The kernel, blindly.
+    Hash,
+    Random,
+    LeastConnections,
+    Cpu,
+    Client,
 }
 
 /// What the built-in HTTP server allows its clients. Time-outs of zero are off.
@@ -91,6 +108,8 @@ impl Default for Config {
             max_requests: 0,
             max_age: Duration::ZERO,
             max_rss: 0,
+            balance: Balance::Auto,
+            pin: false,
             user: None,
             group: None,
             pid_file: None,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::values::{bytes, duration, list, mode, number, text, timeout, within};
-use super::Config;
+use super::{Balance, Config};
 use crate::http::FIELDS_MAX;
 
 /// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
@@ -181,6 +181,31 @@ const SETTINGS: &[Setting] = &[
         check: |config| within(config.backlog, 1..=i32::MAX as u32),
     },
     Setting {
+        name: "balance",
+        heading: LISTENING,
+        value_name: "METHOD",
+        default: Some("auto"),
+        help: "Who gets a new TCP connection: auto, hash (blind, as without this), random (of the workers that are free), \
+               least-connections (by eBPF: needs CAP_BPF and CAP_NET_ADMIN), cpu (the worker on the CPU that received \
+               it; pins workers), client (the same worker for the same address); auto is least-connections where it \
+               is allowed, else random",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.balance = match text {
+                "auto" => Balance::Auto,
+                "hash" => Balance::Hash,
+                "random" => Balance::Random,
+                "least-connections" => Balance::LeastConnections,
+                "cpu" => Balance::Cpu,
+                "client" => Balance::Client,
+                _ => return Err("must be auto, hash, random, least-connections, cpu or client".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "workers",
         heading: WORKERS,
         value_name: "N|auto",
@@ -202,6 +227,24 @@ const SETTINGS: &[Setting] = &[
             Some(workers) => within(workers, 1..=Config::WORKERS_MAX).map_err(|_| workers_problem()),
             None => Ok(()),
         },
+    },
+    Setting {
+        name: "pin",
+        heading: WORKERS,
+        value_name: "yes|no",
+        default: Some("no"),
+        help: "Whether each worker stays on one of the CPUs that affinity leaves",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.pin = match text {
+                "yes" => true,
+                "no" => false,
+                _ => return Err("must be yes or no".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
     },
     Setting {
         name: "drain-timeout",
@@ -539,6 +582,8 @@ mod tests {
                 "NAME" | "PATH" => "another",
                 "answer|exit" => "exit",
                 "kill|abort" => "abort",
+                "yes|no" => "yes",
+                "METHOD" => "random",
                 _ => "7",
             }
         }
@@ -614,6 +659,8 @@ mod tests {
             ("boot-timeout", "25h", "1ms to 24h, or 0 for never"),
             ("stall-timeout", "99ms", "100ms to 24h, or 0 for never"),
             ("on-panic", "ignore", "must be answer or exit"),
+            ("balance", "fair", "must be auto, hash, random"),
+            ("pin", "maybe", "must be yes or no"),
             ("on-stall", "ignore", "must be kill or abort"),
             ("surge", "0", "1 to 1024"),
             ("lame-duck", "25h", "1ms to 24h"),

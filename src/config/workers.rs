@@ -1,16 +1,24 @@
-//! How many workers a pool has, and why.
+//! How many workers a pool has, and why, and on which CPUs they are.
 
 use nix::sched::{sched_getaffinity, CpuSet};
 use nix::unistd::Pid;
 
-use super::Config;
+use super::{Balance, Config};
 
 impl Config {
     /// The number of workers and, for the log, how it came about.
     pub(crate) fn worker_count(&self) -> (usize, String) {
         match self.workers {
             Some(workers) => (workers, format!("{}: as configured", counted(workers, "worker"))),
-            None => derive(cpus_by_affinity(), cpus_by_quota()),
+            None => derive(cpus_by_affinity().map(|cpus| cpus.len()), cpus_by_quota()),
+        }
+    }
+
+    /// The CPUs that workers are pinned to, one after the other; none if they are not.
+    pub(crate) fn cpus(&self) -> Vec<usize> {
+        match self.pin || self.balance == Balance::Cpu {
+            true => cpus_by_affinity().unwrap_or_default(),
+            false => Vec::new(),
         }
     }
 }
@@ -35,9 +43,9 @@ fn derive(affinity: Option<usize>, available: usize) -> (usize, String) {
 }
 
 /// sched_getaffinity(2); `None` on a machine with more CPUs than a `cpu_set_t` has bits.
-fn cpus_by_affinity() -> Option<usize> {
+fn cpus_by_affinity() -> Option<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).ok()?;
-    Some((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).count())
+    Some((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
 /// num_cpus knows the quota of the process's own cgroup, the standard library also those of the groups above it.

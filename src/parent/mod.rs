@@ -42,7 +42,7 @@ use crate::supervisor::{
 use crate::time::Time;
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
-use crate::{clock, proc, sys};
+use crate::{clock, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -58,6 +58,8 @@ pub(crate) struct Parent {
     supervisor: Supervisor,
     processes: BTreeMap<Pid, Process>,
     custody: Custody,
+    /// The CPUs that workers are pinned to; none if they are not.
+    cpus: Rc<[usize]>,
     neighbours: Neighbours,
     /// The worker that is being forked.
     unborn: Option<Process>,
@@ -110,9 +112,11 @@ impl Parent {
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
         raise_descriptor_limit();
         let (reserved, inherited, heir) = takeover::addresses(&config)?;
-        let board = Scoreboard::new(2 * Config::WORKERS_MAX)
+        let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
+        let (board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
             .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
         let board = Rc::new(board);
+        let cpus = config.cpus().into();
         let signals = ParentSignals::install()
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
@@ -120,12 +124,11 @@ impl Parent {
         let seed = now.as_millis() ^ u64::from(process::id()) << 32;
         let watch = Watch::new(config.stall_timeout);
         board.watch(watch.is_off());
-        // Until it takes over, the other pool steers.
-        board.set_steers(heir.is_none());
         let mut parent = Parent {
             supervisor: Supervisor::new(policy(&config), workers, seed, now),
             processes: BTreeMap::new(),
-            custody: Custody::new(Rc::clone(&board), inherited),
+            custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, inherited),
+            cpus,
             neighbours: Neighbours::default(),
             unborn: None,
             free_rows: (1..=board.processes()).rev().collect(),
@@ -151,6 +154,8 @@ impl Parent {
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         if parent.heir.is_none() {
             parent.write_pid_file()?;
+            parent.custody.begin_to_steer();
+            parent.custody.count_all_in();
         }
         debug!("parent is pid {}, {}", process::id(), parent.derivation);
         Ok(parent)
@@ -182,6 +187,7 @@ impl Parent {
             for token in lifelines {
                 match token {
                     SUCCESSOR => self.hear_successor(),
+                    PREDECESSOR => self.hear_predecessor(),
                     Token(pid) => self.hear(Pid(i32::try_from(pid).unwrap_or_default())),
                 }
             }
@@ -310,6 +316,7 @@ impl Parent {
             max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
             drain_timeout: self.config.drain_timeout,
             abort_stalled: self.config.abort_stalled,
+            cpus: Rc::clone(&self.cpus),
             credentials: self.credentials.clone(),
             parent: process::id(),
         })
@@ -464,8 +471,9 @@ fn policy(config: &Config) -> Policy {
 
 const SIGNALS: Token = Token(0);
 
-/// No process has this pid.
+/// No process has these pids.
 const SUCCESSOR: Token = Token(usize::MAX);
+const PREDECESSOR: Token = Token(usize::MAX - 1);
 
 /// No worker has pid 0, so the signals' token is free.
 fn token(pid: Pid) -> Token {

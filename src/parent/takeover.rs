@@ -64,6 +64,8 @@ impl Parent {
         let Some(successor) = self.successor.take() else { return };
         self.tell(Event::SuccessorReady);
         if self.supervisor.is_stopping() {
+            // Then it hears the end of the stream.
+            self.custody.count_none();
             self.service.handed_over(successor.pid);
             if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
                 reserved.iter_mut().for_each(Reserved::hand_over);
@@ -72,8 +74,8 @@ impl Parent {
     }
 
     /// This pool serves: the one that has started it may leave.
-    pub(super) fn take_over(&mut self, heir: Heir) {
-        self.board.set_steers(true);
+    pub(super) fn take_over(&mut self, mut heir: Heir) {
+        self.custody.begin_to_steer();
         // The other pool had more slots, perhaps; while it was there, its workers looked after them.
         let surplus = self.custody.slots().iter().copied().filter(|slot| *slot >= self.supervisor.wanted());
         for slot in surplus.collect::<Vec<_>>() {
@@ -83,7 +85,18 @@ impl Parent {
         if let Err(error) = self.write_pid_file() {
             error!("{error}");
         }
-        heir.take_over();
+        heir.serve();
+        if let Err(error) = self.listen_to(heir.talk(), PREDECESSOR) {
+            error!("the pool that has handed over cannot be heard: {error}");
+        }
+        self.heir = Some(heir);
+    }
+
+    /// The other pool has let go of the sockets, or is gone.
+    pub(super) fn hear_predecessor(&mut self) {
+        if self.heir.take().is_some() {
+            self.custody.count_all_in();
+        }
     }
 
     pub(super) fn reap_successor(&mut self, pid: Pid) {

@@ -138,7 +138,12 @@ fn by_client(allowed: &Seats, seats: usize) -> Vec<Instruction> {
         program.extend([plain(TO_INDEX, 0), plain(LOAD_WORD, IP.wrapping_add(place)), plain(XOR_INDEX, 0)]);
     }
     // Neighbouring addresses differ in few bits: a multiplication spreads them upwards, and the upper ones decide.
-    program.extend([plain(MULTIPLY, 0x9e37_79b1), plain(SHIFT_RIGHT, 12), plain(KEEP, 0), plain(MODULO, word(seats.max(1)))]);
+    program.extend([
+        plain(MULTIPLY, 0x9e37_79b1),
+        plain(SHIFT_RIGHT, 12),
+        plain(KEEP, 0),
+        plain(MODULO, word(seats.max(1))),
+    ]);
     for (start, end) in allowed.ranges() {
         program.push(jump(JUMP_IF_NOT_LESS, start, 0, 2));
         program.push(jump(JUMP_IF_NOT_LESS, end, 1, 0));

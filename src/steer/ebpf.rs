@@ -2,12 +2,11 @@
 //! connections, as the scoreboard tells them, and passes over slots that are busy, full or not ready.
 //!
 //! A connection counts from its SYN: the program adds it to `assigned` of the row it chose, and the worker, when it
-//! has accepted it, to `accepted`. Whenever a worker finds its queue empty it copies `assigned` to `settled`, and so
-//! forgets what was assigned and did not come: SYNs of a flood, connections reset before the accept, and stray segments
-//! of closed connections, for which the kernel runs the program too.
+//! has accepted it, to `accepted` and `settled`. About once a second a worker that finds its queue empty also settles what
+//! was assigned a second ago and did not come: SYNs of a flood, connections reset before the accept, and stray
+//! segments of closed connections, for which the kernel runs the program too.
 //!
 //! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
-#![allow(dead_code)]
 
 mod assembler;
 
@@ -16,8 +15,6 @@ mod tests;
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-use nix::time::{clock_getres, ClockId};
 
 use self::assembler::Condition::{Equal, Greater, Less, NotEqual, NotGreater, NotLess};
 use self::assembler::Register::{self, R0, R1, R10, R2, R3, R4, R5, R6, R7, R8, R9};
@@ -47,14 +44,10 @@ pub(crate) struct Layout {
     pub(crate) settled: usize,
     /// In a row: connections given to it. Written by the program.
     pub(crate) assigned: usize,
-    /// The group table, behind the rows: the number of seats, then the [`seat`]s, up to the end of the words.
+    /// The group table, behind the rows: the number of seats, then the seats, up to the end of the words: in
+    /// the upper half the slot, in the lower the row of the process that serves it; row 0 makes the slot one that is not
+    /// to be chosen.
     pub(crate) group: usize,
-}
-
-/// A word of the group table: the slot, and the row of the process that serves it. Row 0 makes the slot one that is
-/// not to be chosen.
-pub(crate) const fn seat(slot: u32, row: u32) -> u64 {
-    (slot as u64) << 32 | row as u64
 }
 
 /// The programs, one per address because a group's sockets are its own, and their tables of sockets, keyed by slot.
@@ -78,7 +71,7 @@ impl Ebpf {
     pub(crate) fn load(layout: &Layout, words: &Memory, addresses: usize) -> io::Result<Ebpf> {
         let group = || {
             let sockets = Sockets::new(SLOTS as u32)?;
-            let program = bpf::load(&Program::new(layout, words, &sockets, stall()?)?.instructions())?;
+            let program = bpf::load(&Program::new(layout, words, &sockets, STALLED)?.instructions())?;
             Ok(Group { sockets, program })
         };
         Ok(Ebpf { groups: (0..addresses).map(|_| group()).collect::<io::Result<_>>()? })
@@ -105,7 +98,8 @@ impl Ebpf {
     }
 
     /// Leaves the group to the kernel's hash again.
-    pub(crate) fn detach(member: BorrowedFd<'_>) -> io::Result<()> {
+    #[cfg(test)]
+    fn detach(member: BorrowedFd<'_>) -> io::Result<()> {
         bpf::detach(member)
     }
 }
@@ -114,15 +108,9 @@ fn index(slot: usize) -> io::Result<u32> {
     u32::try_from(slot).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
-/// How far a busy worker's row must lie back for it to be passed over, in milliseconds.
-///
-/// The worker wrote a coarse time, which is up to a tick too early, and cut it to the millisecond; with one more, no
-/// worker is passed over before it has been busy for a millisecond.
-fn stall() -> io::Result<i32> {
-    let tick = clock_getres(ClockId::CLOCK_MONOTONIC_COARSE)?;
-    let millis = (tick.tv_nsec() as u64).div_ceil(1_000_000) + 2;
-    Ok(i32::try_from(millis).unwrap_or(i32::MAX))
-}
+/// How far a busy worker's row must lie back for it to be passed over, in milliseconds: times are cut to the millisecond,
+/// so this is more than one.
+const STALLED: i32 = 2;
 
 /// How many seats the program looks at: all of a usual pool. In a larger one it looks at so many in a row, from a random
 /// one on: each costs every new connection two cache lines of another processor, and the least of these is hardly worse

@@ -14,12 +14,79 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
+use log::{info, warn};
+
+use crate::config::Balance;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::sys;
+use crate::sys::bpf::Memory;
 use crate::time::Time;
 
 pub(crate) use self::classic::{program, Instruction, Key};
+pub(crate) use self::ebpf::{Ebpf, Layout};
 pub(crate) use self::plan::{plan, Seats, Standing, SEATS_MAX};
+
+/// No program: the kernel picks by hash, or by eBPF, which needs no telling.
+pub(crate) const NOTHING: u64 = 0;
+pub(crate) const RANDOM: u64 = 1;
+const CPU: u64 = 2;
+const CLIENT: u64 = 3;
+
+/// How new connections are steered.
+#[derive(Debug)]
+pub(crate) struct Steering {
+    /// What the scoreboard says to whoever attaches programs.
+    pub(crate) program: u64,
+    /// The kernel's own count of connections decides.
+    pub(crate) ebpf: Option<Ebpf>,
+}
+
+/// Makes the scoreboard for so many processes, in memory that the kernel sees if it is to decide, and says in the log
+/// who picks the worker for a new connection.
+pub(crate) fn choose(balance: Balance, processes: usize, addresses: usize) -> io::Result<(Scoreboard, Steering)> {
+    let classic = |program| Ok((Scoreboard::new(processes)?, Steering { program, ebpf: None }));
+    match balance {
+        // There is one socket for all.
+        _ if addresses == 0 => classic(NOTHING),
+        Balance::Hash => {
+            info!("balance: by the kernel's hash");
+            classic(NOTHING)
+        }
+        Balance::Random => {
+            info!("balance: random, among the workers that are free");
+            classic(RANDOM)
+        }
+        Balance::Cpu => {
+            info!("balance: by the CPU that received the connection");
+            classic(CPU)
+        }
+        Balance::Client => {
+            info!("balance: by the client's address");
+            classic(CLIENT)
+        }
+        Balance::Auto | Balance::LeastConnections => match load(processes, addresses) {
+            Ok((board, ebpf)) => {
+                info!("balance: least connections, among the workers that are free");
+                Ok((board, Steering { program: NOTHING, ebpf: Some(ebpf) }))
+            }
+            // What needs a privilege is not expected to be there, unless it was asked for.
+            Err(error) if balance == Balance::Auto && error.kind() == io::ErrorKind::PermissionDenied => {
+                info!("balance: random, among the workers that are free; least connections: {error}");
+                classic(RANDOM)
+            }
+            Err(error) => {
+                warn!("balance: random, among the workers that are free; least connections failed: {error}");
+                classic(RANDOM)
+            }
+        },
+    }
+}
+
+fn load(processes: usize, addresses: usize) -> io::Result<(Scoreboard, Ebpf)> {
+    let memory = Memory::new(Scoreboard::len(processes))?;
+    let ebpf = Ebpf::load(&Scoreboard::layout(processes), &memory, addresses)?;
+    Ok((Scoreboard::in_memory(processes, &memory)?, ebpf))
+}
 
 /// Busy for this long with one turn of the loop is stalled, for a new connection; times are cut to milliseconds, so this
 /// is more than one.
@@ -36,29 +103,37 @@ pub(crate) fn is_stalled(row: Row<'_>, now: Time) -> bool {
 /// # Errors
 ///
 /// What the kernel says to the program. The groups keep what they had.
-pub(crate) fn steer(board: &Scoreboard, who: usize, now: Time, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
-    if board.steers() && !listeners.is_empty() && look(board, now) != board.steered() && board.lock_steering(who, now) {
+pub(crate) fn steer(
+    board: &Scoreboard,
+    cpus: &[usize],
+    who: usize,
+    now: Time,
+    listeners: &[BorrowedFd<'_>],
+) -> io::Result<()> {
+    let is_due = board.steers() != NOTHING && !listeners.is_empty();
+    if is_due && look(board, now) != board.steered() && board.lock_steering(who, now) {
         // Under the lock, so that what is attached last is what is noted last.
         let allowed = look(board, now);
-        let result = attach(&allowed, listeners);
+        let result = attach(board, cpus, &allowed, listeners);
         board.unlock_steering(who, result.is_ok().then_some(&allowed));
         return result;
     }
     Ok(())
 }
 
-/// Steers as if `without` did not exist, whatever the scoreboard says: for the moment in which the indexes change.
+/// Steers as if two seats did not exist, whatever the scoreboard says: for the moment in which the indexes change.
 pub(crate) fn steer_around(
     board: &Scoreboard,
+    cpus: &[usize],
     now: Time,
     without: [usize; 2],
     listeners: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let mut allowed = look(board, now);
     without.iter().for_each(|seat| allowed.remove(*seat));
-    match allowed.is_empty() || !board.steers() {
+    match allowed.is_empty() || board.steers() == NOTHING {
         true => Ok(()),
-        false => attach(&allowed, listeners),
+        false => attach(board, cpus, &allowed, listeners),
     }
 }
 
@@ -77,7 +152,15 @@ fn look(board: &Scoreboard, now: Time) -> Seats {
     }))
 }
 
-fn attach(allowed: &Seats, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let program = program(allowed, Key::Random);
+fn attach(board: &Scoreboard, cpus: &[usize], allowed: &Seats, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
+    // A slot's CPU follows from its number, see `Seed`.
+    let slots = || board.slots().map(|slot| cpus.get(slot % cpus.len().max(1)).copied().unwrap_or(0));
+    let on: Vec<usize> = if board.steers() == CPU { slots().collect() } else { Vec::new() };
+    let key = match board.steers() {
+        CPU => Key::Cpu(&on),
+        CLIENT => Key::Client { seats: board.slots().count() },
+        _ => Key::Random,
+    };
+    let program = program(allowed, key);
     listeners.iter().try_for_each(|listener| sys::filter::attach(*listener, &program))
 }

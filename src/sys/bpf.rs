@@ -1,5 +1,4 @@
 //! bpf(2): maps and programs, and the socket options that give a program to a SO_REUSEPORT group.
-#![allow(dead_code)]
 
 use std::ffi::{c_int, c_long, CStr};
 use std::io::{self, ErrorKind};
@@ -127,6 +126,7 @@ pub(crate) fn attach(member: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Res
 }
 
 /// Lets the kernel's hash choose again.
+#[cfg(test)]
 pub(crate) fn detach(member: BorrowedFd<'_>) -> io::Result<()> {
     set_option(member, libc::SO_DETACH_REUSEPORT_BPF, 0)
 }

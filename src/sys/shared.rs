@@ -27,7 +27,6 @@ impl SharedWords {
     }
 
     /// The words that the kernel's programs see too.
-    #[allow(dead_code)]
     pub(crate) fn map(memory: &Memory) -> io::Result<SharedWords> {
         let bytes = memory.len().checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
         let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;

@@ -3,7 +3,6 @@
 //! A program is a list of [`Line`]s, one constructor each; [`assemble`] turns the labels into distances and the lines
 //! into what the kernel takes.
 #![forbid(unsafe_code)]
-#![allow(dead_code)]
 
 /// R0 is a call's result, R1 to R5 are its arguments and lost by it, R6 to R9 survive it, R10 is the end of the stack.
 #[derive(Clone, Copy, Debug)]

@@ -13,6 +13,11 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::*;
 use crate::sys::shared::SharedWords;
 
+/// A word of the group table.
+fn seat(slot: u32, row: u32) -> u64 {
+    u64::from(slot) << 32 | u64::from(row)
+}
+
 const ROW_WORDS: usize = 16;
 const ROWS: usize = SLOTS + 1;
 const LAYOUT: Layout = Layout {
