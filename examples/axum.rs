@@ -1,0 +1,59 @@
+//! cargo run --example axum: axum in each worker, on a tokio runtime of one thread.
+
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::{future, io, process, time::Duration};
+
+use axum::{middleware::map_response, response::*, routing::get, serve::Listener, Router};
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::{runtime::Builder, time::sleep};
+
+static IS_DRAINING: AtomicBool = AtomicBool::new(false);
+
+fn main() -> forkpool::Result<()> {
+    env_logger::init();
+    // The runtime is made in the worker: none survives a fork.
+    let main = |worker: &_| Builder::new_current_thread().enable_all().build()?.block_on(serve(worker));
+    forkpool::Pool::bind("127.0.0.1:8000").env().run(main)
+}
+
+async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
+    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
+    let listener = Until(UnixStream::from_std(worker.shutdown()?)?, Some(TcpListener::from_std(worker.listener()?)?));
+    let app = Router::new().route("/", get("hello world\n")).route("/slow", get(|| sleep(Duration::from_millis(300))));
+    worker.ready()?;
+    // The signal makes hyper close what is idle, a request on its way or not: before that, clients are told for a second.
+    let told = async move {
+        let _ = shutdown.readable().await;
+        IS_DRAINING.store(true, Relaxed);
+        sleep(Duration::from_secs(1)).await;
+    };
+    axum::serve(listener, app.layer(map_response(tell))).with_graceful_shutdown(told).await
+}
+
+async fn tell(response: Response) -> impl IntoResponse {
+    let close = IS_DRAINING.load(Relaxed).then_some([("connection", "close")]);
+    ([("x-pid", process::id().to_string())], close, response)
+}
+
+/// A listener that is closed when the worker is to finish.
+struct Until(UnixStream, Option<TcpListener>);
+
+impl Listener for Until {
+    type Io = TcpStream;
+    type Addr = ();
+
+    async fn accept(&mut self) -> (TcpStream, ()) {
+        if let Some(listener) = &mut self.1 {
+            tokio::select! {
+                biased;
+                (stream, _) = Listener::accept(listener) => return (stream, ()),
+                _ = self.0.readable() => self.1 = None,
+            }
+        }
+        future::pending().await
+    }
+
+    fn local_addr(&self) -> io::Result<()> {
+        Ok(())
+    }
+}

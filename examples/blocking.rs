@@ -1,0 +1,47 @@
+//! cargo run --example blocking: a plain `std` server in each worker, with a thread for each connection.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::{process, thread, time::Duration};
+
+static IS_DRAINING: AtomicBool = AtomicBool::new(false);
+
+fn main() -> forkpool::Result<()> {
+    env_logger::init();
+    forkpool::Pool::bind("127.0.0.1:8000").env().run(|worker| {
+        // Returns when all connections are done.
+        thread::scope(|scope| {
+            // Reports that the worker is ready, and ends when it is to finish.
+            for stream in worker.incoming() {
+                match stream {
+                    Ok(stream) => _ = scope.spawn(move || serve(&stream)),
+                    // Out of descriptors, perhaps: some connection will end.
+                    Err(_) => thread::sleep(Duration::from_millis(50)),
+                }
+            }
+            IS_DRAINING.store(true, Relaxed);
+        });
+        Ok::<(), io::Error>(())
+    })
+}
+
+/// Answers GETs until the client or the worker is to finish, or nothing has come for a while.
+fn serve(stream: &TcpStream) -> io::Result<()> {
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next().transpose()? {
+        if line.starts_with("GET /slow ") {
+            thread::sleep(Duration::from_millis(300));
+        }
+        let fields: Vec<String> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
+        let closes = IS_DRAINING.load(Relaxed) || fields.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
+        let (pid, connection) = (process::id(), if closes { "close" } else { "keep-alive" });
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {pid}\r\nConnection: {connection}\r\n");
+        (&mut &*stream).write_all(format!("{head}\r\nhello world\n").as_bytes())?;
+        if closes {
+            break;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,149 @@
+//! Servers of others as the worker: the examples that show one each.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::process::{Child, Stdio};
+
+use nix::sys::signal::{kill, Signal};
+use support::{example, is_gone, until, Server};
+
+/// Each server is tested for the same.
+macro_rules! servers {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[test]
+            fn serves() {
+                super::serves(stringify!($name));
+            }
+
+            #[test]
+            fn a_rolling_restart_loses_no_connection() {
+                super::a_rolling_restart_loses_nothing(stringify!($name), &[]);
+            }
+
+            #[test]
+            fn a_rolling_restart_loses_no_request_of_a_kept_connection() {
+                super::a_rolling_restart_loses_nothing(stringify!($name), &["--keep-alive"]);
+            }
+
+            #[test]
+            fn a_drain_finishes_what_has_begun() {
+                super::a_drain_finishes_what_has_begun(stringify!($name));
+            }
+
+            #[test]
+            fn a_crashed_worker_is_replaced() {
+                super::a_crashed_worker_is_replaced(stringify!($name));
+            }
+        }
+    )*};
+}
+
+servers! { actix axum blocking hyper smol }
+
+fn start(name: &str, workers: &str) -> Server {
+    let mut command = example(name);
+    command.envs([("FORKPOOL_WORKERS", workers), ("RUST_LOG", "info")]);
+    Server::start(command)
+}
+
+fn serves(name: &str) {
+    let mut server = start(name, "2");
+    let mut client = server.connect();
+    for _ in 0..3 {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.text(), answer.closes()), (200, "hello world\n", false));
+        assert!(server.workers().contains(&answer.worker()));
+    }
+    assert_eq!(client.get("/slow").status, 200);
+    client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n");
+    assert!(client.answer().closes());
+    assert!(client.is_closed());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+fn a_rolling_restart_loses_nothing(name: &str, options: &[&str]) {
+    let mut server = start(name, "2");
+    let before = server.workers();
+    let load = Load::start(&mut server, options);
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    // The workers from before still drain.
+    until("they are gone", || before.iter().all(|worker| is_gone(*worker)).then_some(()));
+    let report = load.stop();
+    assert!(report["total"] > 0, "{report:?}");
+    assert_eq!((report["lost"], report["local"]), (0, 0), "{report:?}");
+    let is_before = |key: &str| before.iter().any(|worker| key == format!("worker.{worker}"));
+    let answered: Vec<bool> =
+        report.keys().filter(|key| key.starts_with("worker.")).map(|key| is_before(key)).collect();
+    assert!(answered.contains(&true) && answered.contains(&false), "the load came before, or after: {report:?}");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+fn a_drain_finishes_what_has_begun(name: &str) {
+    let mut server = start(name, "1");
+    let (mut slow, mut busy) = (server.connect(), server.connect());
+    slow.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
+    // The worker's only thread has begun the request that came before this one.
+    assert!(!busy.get("/").closes());
+    server.signal(Signal::SIGTERM);
+    // Whenever its next request comes, it is answered; and at last the client learns that there will be no further one.
+    while !busy.get("/").closes() {}
+    assert!(busy.is_closed());
+    assert_eq!(slow.answer().status, 200);
+    assert!(slow.is_closed());
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    assert!(log.iter().any(|line| line.contains("exited with code 0")), "{log:?}");
+}
+
+fn a_crashed_worker_is_replaced(name: &str) {
+    let mut server = start(name, "1");
+    let worker = server.get("/").worker();
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    server.wait_for("killed by SIGKILL");
+    server.wait_for("gen=2");
+    let answer = server.get("/");
+    assert_eq!(answer.status, 200);
+    assert_ne!(answer.worker(), worker);
+}
+
+/// The load client, until it is told to stop.
+struct Load(Child);
+
+impl Load {
+    /// Returns when the server has had connections.
+    fn start(server: &mut Server, options: &[&str]) -> Load {
+        let port = server.port();
+        let mut command = example("load");
+        command.arg(format!("127.0.0.1:{port}")).args([
+            "--until-eof",
+            "--by-worker",
+            "--path",
+            "/",
+            "--connections",
+            "16",
+        ]);
+        let load = command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is built");
+        let local = format!(":{port:04X}");
+        until("the load is on", || {
+            let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
+            let mut rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+            // What is not in the state LISTEN is, or was, a connection.
+            rows.any(|row| row[1].ends_with(&local) && row[3] != "0A").then_some(())
+        });
+        Load(load)
+    }
+
+    fn stop(mut self) -> BTreeMap<String, u64> {
+        drop(self.0.stdin.take());
+        let output = self.0.wait_with_output().expect("a child");
+        let line = String::from_utf8(output.stdout).expect("text");
+        let pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
+        pairs.map(|(key, value)| (key.to_owned(), value.parse().expect("a number"))).collect()
+    }
+}
