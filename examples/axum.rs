@@ -17,11 +17,12 @@ fn main() -> forkpool::Result<()> {
 }
 
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
-    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
     let listener = Until(UnixStream::from_std(worker.shutdown()?)?, Some(TcpListener::from_std(worker.listener()?)?));
     let app = Router::new().route("/", get("hello world\n")).route("/slow", get(|| sleep(Duration::from_millis(300))));
+    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
     worker.ready()?;
-    // The signal makes hyper close what is idle, a request on its way or not: before that, clients are told for a second.
+    // Axum closes idle and new connections at this signal, also those whose request is on its way. So clients are told
+    // to go for a second first.
     let told = async move {
         let _ = shutdown.readable().await;
         IS_DRAINING.store(true, Relaxed);
@@ -35,7 +36,7 @@ async fn tell(response: Response) -> impl IntoResponse {
     ([("x-pid", process::id().to_string())], close, response)
 }
 
-/// A listener that is closed when the worker is to finish.
+/// Takes what waits in the queue, and is closed, when the worker is to finish.
 struct Until(UnixStream, Option<TcpListener>);
 
 impl Listener for Until {

@@ -18,16 +18,17 @@ fn main() -> forkpool::Result<()> {
 }
 
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
-    let (listener, shutdown) = (worker.listener()?, worker.shutdown()?);
-    let (listener, shutdown) = (TcpListener::from_std(listener)?, UnixStream::from_std(shutdown)?);
-    let connections = GracefulShutdown::new();
+    let listener = TcpListener::from_std(worker.listener()?)?;
+    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
+    let (http, connections) = (http1::Builder::new(), GracefulShutdown::new());
     worker.ready()?;
     loop {
         tokio::select! {
+            // What waits in the queue comes before the end.
             biased;
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
-                    let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
+                    let connection = http.serve_connection(TokioIo::new(stream), service_fn(answer));
                     tokio::spawn(connections.watch(connection));
                 }
                 // Out of descriptors, perhaps: some connection will end.
@@ -38,7 +39,8 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     }
     drop(listener);
     IS_DRAINING.store(true, Relaxed);
-    // This closes what is idle, a request on its way or not: before that, clients are told for a second.
+    // Hyper then closes idle and new connections, also those whose request is on its way. So clients are told to go
+    // for a second first.
     sleep(Duration::from_secs(1)).await;
     connections.shutdown().await;
     Ok(())
@@ -49,7 +51,6 @@ async fn answer(request: Request<Incoming>) -> Result<Response<String>, hyper::h
         sleep(Duration::from_millis(300)).await;
     }
     let response = Response::builder().header("x-pid", process::id());
-    let is_draining = IS_DRAINING.load(Relaxed);
-    let response = if is_draining { response.header("connection", "close") } else { response };
+    let response = if IS_DRAINING.load(Relaxed) { response.header("connection", "close") } else { response };
     response.body("hello world\n".to_owned())
 }

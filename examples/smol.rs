@@ -1,13 +1,10 @@
 //! cargo run --example smol: an asynchronous server on smol in each worker.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{io, process, time::Duration};
 
 use smol::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smol::{channel, future::or, stream::StreamExt, Async, LocalExecutor, Timer};
-
-static IS_DRAINING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> forkpool::Result<()> {
     env_logger::init();
@@ -31,31 +28,20 @@ async fn serve(worker: &forkpool::Worker, executor: &LocalExecutor<'_>) -> io::R
             Err(_) => _ = Timer::after(Duration::from_millis(50)).await,
         }
     }
-    IS_DRAINING.store(true, Relaxed);
     drop((listener, open));
     let _ = all_closed.recv().await;
     Ok(())
 }
 
-/// Answers GETs until the client or the worker is to finish, or nothing has come for a while.
+/// Answers one GET, if it comes in time.
 async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    let mut lines = BufReader::new(stream.clone()).lines();
-    let too_late = || async {
-        Timer::after(Duration::from_secs(5)).await;
-        None
-    };
-    while let Some(line) = or(lines.next(), too_late()).await.transpose()? {
-        if line.starts_with("GET /slow ") {
-            Timer::after(Duration::from_millis(300)).await;
-        }
-        let fields: Vec<_> = (&mut lines).map_while(Result::ok).take_while(|it| !it.is_empty()).collect().await;
-        let closes = IS_DRAINING.load(Relaxed) || fields.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
-        let (pid, connection) = (process::id(), if closes { "close" } else { "keep-alive" });
-        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {pid}\r\nConnection: {connection}\r\n");
-        stream.write_all(format!("{head}\r\nhello world\n").as_bytes()).await?;
-        if closes {
-            break;
-        }
+    let in_time = async { Err(Timer::after(Duration::from_secs(5)).await).map_err(|_| io::ErrorKind::TimedOut.into()) };
+    let lines = BufReader::new(stream.clone()).lines();
+    let head: Vec<String> =
+        or(lines.take_while(|line| line.as_ref().is_ok_and(|it| !it.is_empty())).try_collect(), in_time).await?;
+    if head.first().is_some_and(|line| line.starts_with("GET /slow ")) {
+        Timer::after(Duration::from_millis(300)).await;
     }
-    Ok(())
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {}\r\nConnection: close\r\n", process::id());
+    stream.write_all(format!("{head}\r\nhello world\n").as_bytes()).await
 }
