@@ -27,21 +27,22 @@ fn main() -> forkpool::Result<()> {
 }
 
 /// Answers GETs until the client or the worker is to finish, or nothing has come for a while.
-fn serve(stream: &TcpStream) -> io::Result<()> {
+fn serve(mut stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut lines = BufReader::new(stream).lines();
-    while let Some(line) = lines.next().transpose()? {
+    loop {
+        let head = lines.by_ref().take_while(|line| !line.as_ref().is_ok_and(String::is_empty));
+        let head: Vec<String> = head.collect::<io::Result<_>>()?;
+        let Some(line) = head.first() else { return Ok(()) };
         if line.starts_with("GET /slow ") {
             thread::sleep(Duration::from_millis(300));
         }
-        let fields: Vec<String> = lines.by_ref().map_while(Result::ok).take_while(|line| !line.is_empty()).collect();
-        let closes = IS_DRAINING.load(Relaxed) || fields.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
+        let closes = IS_DRAINING.load(Relaxed) || head.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
         let (pid, connection) = (process::id(), if closes { "close" } else { "keep-alive" });
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {pid}\r\nConnection: {connection}\r\n");
-        (&mut &*stream).write_all(format!("{head}\r\nhello world\n").as_bytes())?;
+        stream.write_all(format!("{head}\r\nhello world\n").as_bytes())?;
         if closes {
-            break;
+            return Ok(());
         }
     }
-    Ok(())
 }

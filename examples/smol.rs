@@ -1,10 +1,13 @@
 //! cargo run --example smol: an asynchronous server on smol in each worker.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{io, process, time::Duration};
 
 use smol::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use smol::net::{TcpListener, TcpStream};
 use smol::{channel, future::or, stream::StreamExt, Async, LocalExecutor, Timer};
+
+static IS_DRAINING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> forkpool::Result<()> {
     env_logger::init();
@@ -19,6 +22,7 @@ async fn serve(worker: &forkpool::Worker, executor: &LocalExecutor<'_>) -> io::R
     let (listener, shutdown) = (TcpListener::try_from(worker.listener()?)?, Async::new(worker.shutdown()?)?);
     let (open, all_closed) = channel::bounded::<()>(1);
     worker.ready()?;
+    // What waits in the queue comes before the end.
     let is_over = || async { shutdown.readable().await.map_or(None, |()| None) };
     while let Some(accepted) = or(async { Some(listener.accept().await) }, is_over()).await {
         let open = open.clone();
@@ -29,19 +33,31 @@ async fn serve(worker: &forkpool::Worker, executor: &LocalExecutor<'_>) -> io::R
         }
     }
     drop((listener, open));
+    IS_DRAINING.store(true, Relaxed);
     let _ = all_closed.recv().await;
     Ok(())
 }
 
-/// Answers one GET, if it comes in time.
+/// Answers GETs until the client or the worker is to finish, or none has come for a while.
 async fn answer(mut stream: TcpStream) -> io::Result<()> {
-    let in_time = async { Err(Timer::after(Duration::from_secs(5)).await).map_err(|_| io::ErrorKind::TimedOut.into()) };
-    let lines = BufReader::new(stream.clone()).lines();
-    let head: Vec<String> =
-        or(lines.take_while(|line| line.as_ref().is_ok_and(|it| !it.is_empty())).try_collect(), in_time).await?;
-    if head.first().is_some_and(|line| line.starts_with("GET /slow ")) {
-        Timer::after(Duration::from_millis(300)).await;
+    let mut lines = BufReader::new(stream.clone()).lines();
+    loop {
+        let head = (&mut lines).take_while(|line| !line.as_ref().is_ok_and(String::is_empty));
+        let late = async {
+            Timer::after(Duration::from_secs(5)).await;
+            Err(io::ErrorKind::TimedOut.into())
+        };
+        let head: Vec<String> = or(head.try_collect(), late).await?;
+        let Some(line) = head.first() else { return Ok(()) };
+        if line.starts_with("GET /slow ") {
+            Timer::after(Duration::from_millis(300)).await;
+        }
+        let closes = IS_DRAINING.load(Relaxed) || head.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
+        let (pid, connection) = (process::id(), if closes { "close" } else { "keep-alive" });
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {pid}\r\nConnection: {connection}\r\n");
+        stream.write_all(format!("{head}\r\nhello world\n").as_bytes()).await?;
+        if closes {
+            return Ok(());
+        }
     }
-    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {}\r\nConnection: close\r\n", process::id());
-    stream.write_all(format!("{head}\r\nhello world\n").as_bytes()).await
 }

@@ -88,7 +88,7 @@ fn a_drain_finishes_what_has_begun(name: &str) {
     let mut server = start(name, "1");
     let (mut slow, mut busy) = (server.connect(), server.connect());
     slow.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
-    // The worker's only thread has begun the request that came before this one.
+    // It came after that one, so that one has begun.
     assert!(!busy.get("/").closes());
     server.signal(Signal::SIGTERM);
     // Whenever its next request comes, it is answered; and at last the client learns that there will be no further one.
@@ -120,13 +120,14 @@ impl Load {
     fn start(server: &mut Server, options: &[&str]) -> Load {
         let port = server.port();
         let mut command = example("load");
-        command.arg(format!("127.0.0.1:{port}")).args([
-            "--until-eof",
-            "--by-worker",
+        command.args([
+            &format!("127.0.0.1:{port}"),
             "--path",
             "/",
             "--connections",
             "16",
+            "--until-eof",
+            "--by-worker",
         ]);
         let load = command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is built");
         let local = format!(":{port:04X}");
