@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{future, io, process, time::Duration};
 
-use axum::{middleware::map_response, response::*, routing::get, serve::Listener, Router};
+use axum::response::{IntoResponse, Response};
+use axum::{middleware::map_response, routing::get, serve::Listener, Router};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::{runtime::Builder, time::sleep};
 
