@@ -85,6 +85,8 @@ pub(crate) struct Supervisor {
     ever_ready: bool,
     /// [`Notice::AllReady`] has been given.
     all_ready: bool,
+    /// When the latest fork was asked for.
+    last_spawn: Time,
     random: SplitMix64,
     effects: VecDeque<Effect>,
 }
@@ -109,6 +111,7 @@ impl Supervisor {
             stopping: None,
             ever_ready: false,
             all_ready: false,
+            last_spawn: now,
             random: SplitMix64::new(seed),
             effects: VecDeque::new(),
         };
@@ -152,7 +155,8 @@ impl Supervisor {
         let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| slot.start_at);
         let ages = self.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
         let successor = self.successor.as_ref().and_then(|successor| successor.deadline(&self.policy));
-        time_outs.chain(starts).chain(ages).chain(successor).chain(self.lame_duck).min()
+        let last_resort = self.last_resort().map(|(_, at)| at);
+        time_outs.chain(starts).chain(last_resort).chain(ages).chain(successor).chain(self.lame_duck).min()
     }
 
     /// How many workers there should be.

@@ -22,6 +22,9 @@ pub(crate) struct Policy {
     pub(crate) backoff_first: Duration,
     /// The longest wait before a respawn. Default 5 s: once the cause is repaired, the slot serves again this soon.
     pub(crate) backoff_max: Duration,
+    /// While no worker serves, a slot is started this often, whatever its backoff. Default 250 ms: a pool that could
+    /// serve is not left without a worker, and one that cannot forks four times a second.
+    pub(crate) last_resort: Duration,
     /// How many slots a rolling restart replaces at a time. Default 1: the least memory and the least that a bad new
     /// version can break.
     pub(crate) surge: usize,
@@ -46,6 +49,7 @@ impl Default for Policy {
             quick_timeout: Duration::from_secs(1),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
+            last_resort: Duration::from_millis(250),
             surge: 1,
             lame_duck: Duration::ZERO,
             give_up: 0,

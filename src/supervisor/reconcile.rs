@@ -53,11 +53,22 @@ impl Supervisor {
         for id in due {
             self.spawn(id, now);
         }
+        if let Some((id, _)) = self.last_resort().filter(|(_, at)| *at <= now) {
+            self.spawn(id, now);
+        }
         // First starts take turns; one that failed lets the others go first.
         let first = self.startable().filter(|(_, slot)| slot.start_at <= now && !slot.listened);
         if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, *id)) {
             self.spawn(id, now);
         }
+    }
+
+    /// Where nobody serves and nobody is on the way, the slot that is next, and when it is to be started whatever its
+    /// backoff.
+    pub(super) fn last_resort(&self) -> Option<(SlotId, Time)> {
+        let is_dark = self.ever_ready && self.slots.values().all(|slot| slot.staying().next().is_none());
+        let (id, slot) = self.startable().filter(|_| is_dark).min_by_key(|(_, slot)| slot.start_at)?;
+        Some((id, slot.start_at.min(self.last_spawn + self.policy.last_resort)))
     }
 
     /// The slots that may be started as soon as their time has come: wanted, vacant, and not waiting for their turn.
@@ -136,6 +147,7 @@ impl Supervisor {
     fn spawn(&mut self, id: SlotId, now: Time) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         assert!(slot.processes.len() < Slot::MOST, "slot {id} is full: {slot:?}");
+        self.last_spawn = now;
         slot.generation += 1;
         let generation = slot.generation;
         slot.processes.push(Process::new(generation, now));

@@ -315,6 +315,35 @@ fn the_first_respawn_is_immediate_and_the_next_ones_wait() {
 }
 
 #[test]
+fn a_pool_without_a_worker_does_not_wait_for_every_backoff() {
+    let mut pool = Pool::ready(2);
+    // Both fail again and again, until their backoffs are seconds long.
+    pool.tell(exited(10, 1)).tell(exited(11, 1));
+    let (mut now, mut forks) = (0, 0);
+    while now < 20 * SECOND {
+        pool.at(now).tell(Event::Tick);
+        while let Some(effect) = pool.supervisor.poll_effect() {
+            if let Effect::Spawn { slot, .. } = effect {
+                forks += 1;
+                pool.tell(spawned(slot, 100 + forks)).tell(exited(100 + forks, 1));
+            }
+        }
+        let next = pool.deadline().expect("it goes on");
+        assert!((now + 1..=now + 250).contains(&next), "somebody is tried four times a second");
+        now = next;
+    }
+    assert!((60..110).contains(&forks), "{forks} forks in 20 s");
+    // While somebody serves, the other one waits.
+    let mut pool = Pool::ready(2);
+    for pid in [10, 20, 21, 22, 23, 24, 25] {
+        now = pool.deadline().unwrap_or(now).max(pool.now);
+        pool.at(now).tell(Event::Tick).effects();
+        pool.tell(spawned(0, pid)).tell(exited(pid, 1)).effects();
+    }
+    assert!(pool.deadline().is_some_and(|at| at > pool.now + 800));
+}
+
+#[test]
 fn failures_are_forgotten_after_a_stable_time() {
     for (lifetime, expected) in [(SECOND - 1, 3), (SECOND, 1)] {
         let mut pool = Pool::ready(1);
@@ -698,11 +727,11 @@ fn a_replacement_takes_over_when_the_old_worker_dies_first() {
     // And if it fails after all, the slot is started like any other.
     let mut pool = Pool::ready(1);
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
-    pool.tell(spawned(0, 20)).at(SECOND).tell(exited(10, 1)).tell(exited(20, 1));
+    pool.tell(spawned(0, 20)).tell(exited(10, 1)).tell(exited(20, 1));
     let effects = pool.effects();
     assert!(matches!(effects[0], Effect::Notice(Notice::BackingOff { slot: 0, failures: 2, .. })));
     assert_eq!(effects[1..], [aborted(0, EXIT_1)]);
-    pool.at(2 * SECOND).tell(Event::Tick).expect(&[spawn(0, 3)]);
+    pool.at(SECOND).tell(Event::Tick).expect(&[spawn(0, 3)]);
 }
 
 #[test]
