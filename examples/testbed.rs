@@ -1,12 +1,12 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forkpool::{Event, Handle, Pool, Request, Response, Worker};
+use forkpool::{Event, Handle, Meter, Pool, Request, Response, Worker};
 
 fn main() -> forkpool::Result<()> {
     let log = env_logger::Env::default().default_filter_or("info");
@@ -63,8 +63,33 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         },
         _ => {}
     }
+    match fixture().as_deref() {
+        Some("plain") => return plain(worker, None),
+        Some("metered") => return plain(worker, Some(&worker.meter())),
+        _ => {}
+    }
     worker.add_header("X-Pid", &process::id().to_string())?;
     Ok(worker.serve(|request| answer(worker, request))?)
+}
+
+/// A server of its own, which answers one request after the other, and may say when it is busy.
+fn plain(worker: &Worker, meter: Option<&Meter>) -> Result<(), Box<dyn std::error::Error>> {
+    for stream in worker.incoming() {
+        let mut stream = BufReader::new(stream?);
+        let _open = meter.map(Meter::connection);
+        let mut line = String::new();
+        stream.read_line(&mut line)?;
+        let _busy = meter.map(Meter::busy);
+        if line.starts_with("GET /slow ") {
+            eprintln!("serves /slow");
+            thread::sleep(Duration::from_secs(3));
+        }
+        let pid = process::id();
+        let answer = format!("HTTP/1.1 200 OK\r\nX-Pid: {pid}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        // A client that is gone needs none.
+        let _ = stream.get_mut().write_all(answer.as_bytes());
+    }
+    Ok(())
 }
 
 fn answer(worker: &Worker, request: &Request<'_>) -> Response {

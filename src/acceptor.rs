@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Poll, Token};
-use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use crate::client::Client;
+use crate::epoll;
 use crate::time::Time;
 
 /// A listening socket, and whether connections may be waiting on it.
@@ -84,8 +84,8 @@ impl Acceptor {
     pub(crate) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
         self.token = token;
         match &self.listener {
-            Listener::Tcp(listener) | Listener::SharedTcp(listener) => watch_exclusively(poll, listener, token)?,
-            Listener::Unix(listener) => watch_exclusively(poll, listener, token)?,
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => epoll::watch_exclusively(poll, listener, token)?,
+            Listener::Unix(listener) => epoll::watch_exclusively(poll, listener, token)?,
         }
         self.is_offered = true;
         // A queue that was inherited may hold connections since before.
@@ -101,7 +101,7 @@ impl Acceptor {
             Listener::Unix(listener) => listener.as_fd(),
         };
         // One that is not offered is not registered.
-        let _ = inner(poll).and_then(|epoll| Ok(epoll.delete(listener)?));
+        let _ = epoll::forget(poll, listener);
     }
 
     /// An edge has come.
@@ -136,8 +136,8 @@ impl Acceptor {
             return;
         }
         let done = match has_room {
-            true => watch_exclusively(poll, listener, self.token),
-            false => inner(poll).and_then(|epoll| Ok(epoll.delete(listener)?)),
+            true => epoll::watch_exclusively(poll, listener, self.token),
+            false => epoll::forget(poll, listener),
         };
         // A failure leaves it as it is, and the next change tries again.
         if done.is_ok() {
@@ -183,18 +183,3 @@ const OF_THE_CONNECTION: [i32; 11] = [
     libc::EOPNOTSUPP,
     libc::ENETUNREACH,
 ];
-
-/// Registers a listener that other processes watch as well, so that a connection wakes one of them (`EPOLLEXCLUSIVE`,
-/// epoll_ctl(2)): the first to have registered of those that wait. mio does not know the flag, but its selector is an ordinary epoll instance and gives back the data
-/// as the token.
-fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) -> io::Result<()> {
-    let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
-    inner(poll)?.add(listener, EpollEvent::new(flags, token.0 as u64))?;
-    Ok(())
-}
-
-/// mio's epoll instance, by another descriptor.
-fn inner(poll: &Poll) -> io::Result<Epoll> {
-    let descriptor: OwnedFd = poll.registry().as_fd().try_clone_to_owned()?;
-    Ok(Epoll(descriptor))
-}

@@ -197,8 +197,12 @@ impl WorkerEnd {
     }
 
     pub(crate) fn awake(&self) {
-        // A parent that is gone watches nothing.
-        let _ = (&*self.stream).write_all(&[AWAKE]);
+        self.waking().awake();
+    }
+
+    /// What other threads need to wake the parent.
+    pub(crate) fn waking(&self) -> Waking {
+        Waking(Arc::clone(&self.stream))
     }
 
     pub(crate) fn failed(&self, reason: &str) {
@@ -206,6 +210,17 @@ impl WorkerEnd {
         words.extend(reason.bytes().take(REASON_MAX));
         // A parent that is gone needs no reason.
         let _ = (&*self.stream).write_all(&words);
+    }
+}
+
+/// Tells the parent that the worker has become busy.
+#[derive(Clone, Debug)]
+pub(crate) struct Waking(Arc<UnixStream>);
+
+impl Waking {
+    pub(crate) fn awake(&self) {
+        // A parent that is gone watches nothing.
+        let _ = (&*self.0).write_all(&[AWAKE]);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
@@ -25,7 +26,7 @@ pub(crate) struct Custody {
     order: Vec<usize>,
     /// Slots that were scaled away, and when to close their sockets.
     retired: BTreeMap<usize, Time>,
-    board: Rc<Scoreboard>,
+    board: Arc<Scoreboard>,
     /// The CPUs that workers are pinned to, slot after slot and around again.
     cpus: Rc<[usize]>,
     steering: Steering,
@@ -36,7 +37,7 @@ pub(crate) struct Custody {
 impl Custody {
     /// Begins with the sockets that another pool has handed over, if any, in the order of its groups.
     pub(crate) fn new(
-        board: Rc<Scoreboard>,
+        board: Arc<Scoreboard>,
         cpus: Rc<[usize]>,
         steering: Steering,
         inherited: Vec<SlotSockets>,

@@ -37,12 +37,15 @@ enum Word {
     Panics,
     /// How often the application has said that it gets on with a long request. Written by the worker.
     Progress,
-    /// It has as many connections as it may have. Written by the worker.
+    /// It is to be given no more connections: it has as many as it may have, or leaves them in its queue. Written by the
+    /// worker, or, where that runs a server of its own, by the parent.
     Full,
     /// Connections that the kernel has given it. Written by the kernel's program.
     Assigned,
     /// How many of those have been accepted, or will never come. Written by the worker.
     Settled,
+    /// It runs a server of its own that says when it is busy. Written by the worker.
+    Metered,
     /// It runs the built-in server, which looks after other slots' sockets when asked. Written by the worker.
     Watches,
     /// In the pool's row only: zero when the parent does not watch for stalls. Written by the parent, and by a worker
@@ -264,6 +267,29 @@ impl Row<'_> {
 
     pub(crate) fn is_full(&self) -> bool {
         self.load(Word::Full) != 0
+    }
+
+    /// The worker says when it is busy. Runs in the worker.
+    pub(crate) fn set_metered(&self) {
+        self.word(Word::Metered).store(1, Relaxed);
+    }
+
+    /// Whether the worker says when it is busy.
+    pub(crate) fn says_busy(&self) -> bool {
+        self.load(Word::Metered) != 0
+    }
+
+    /// As `count_request`, for workers in which several threads count.
+    pub(crate) fn add_request(&self) {
+        self.word(Word::Requests).fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn add_accepted(&self) {
+        self.word(Word::Accepted).fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn add_closed(&self) {
+        self.word(Word::Closed).fetch_add(1, Relaxed);
     }
 
     /// The worker looks after other slots' sockets when asked. Runs in the worker.

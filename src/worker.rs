@@ -27,6 +27,7 @@ use crate::error::{Error, Result};
 use crate::http::{Common, InvalidHeader, Request};
 use crate::incoming::Incoming;
 use crate::listener::{Reserved, Shared, SlotSockets};
+use crate::meter::Meter;
 use crate::response::Response;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
@@ -49,7 +50,7 @@ pub(crate) struct Seed {
     pub(crate) reserved: Rc<Vec<Reserved>>,
     pub(crate) backlog: u32,
     pub(crate) shared: Vec<Shared>,
-    pub(crate) board: Rc<Scoreboard>,
+    pub(crate) board: Arc<Scoreboard>,
     pub(crate) row: usize,
     pub(crate) server: Rc<ServerConfig>,
     /// Requests it may serve; 0 for any number.
@@ -89,7 +90,7 @@ pub struct Worker {
     listeners: RefCell<Vec<TcpListener>>,
     shared_listeners: RefCell<Vec<TcpListener>>,
     unix_listeners: RefCell<Vec<UnixListener>>,
-    board: Rc<Scoreboard>,
+    board: Arc<Scoreboard>,
     row: usize,
     server: Rc<ServerConfig>,
     max_requests: Cell<u64>,
@@ -221,6 +222,11 @@ impl Worker {
             return Ok(());
         }
         self.lifeline.ready()
+    }
+
+    /// How a server of your own says what it does, so that new connections are led around it while it is busy.
+    pub fn meter(&self) -> Meter {
+        Meter::new(Arc::clone(&self.board), self.row, self.lifeline.waking())
     }
 
     /// Says that a handler which takes long is getting on, so that its worker does not count as hung: a stall is a

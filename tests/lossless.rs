@@ -1,4 +1,10 @@
 //! Nothing is lost: a load runs while workers, slots and the whole program come and go, and every request of it counts.
+//!
+//! That each test can fail was tried by taking its mechanism away: neighbours (the queue of a slot that backs off), last
+//! answers that say so (rolling restarts), the abort of a restart, the replacement of a stopped worker, the report of a
+//! worker that is due, taking registrations back (a draining worker). Some mechanisms stand in for each other here, and
+//! have a test elsewhere that bites: custody in crash.rs, steering and the group's order in steer.rs, the replacement
+//! before its predecessor in the supervisor's own.
 
 mod support;
 

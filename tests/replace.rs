@@ -1,4 +1,6 @@
 //! Workers that hang, pools that give up or take their time to leave, and applications that have a say in it.
+//!
+//! Tried without the backtrace, the lame duck and the giving up: each makes a test fail.
 
 mod support;
 

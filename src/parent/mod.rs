@@ -2,6 +2,7 @@
 //!
 //! It waits without a time-out unless something is due: an idle pool does not wake it.
 
+mod attend;
 mod health;
 mod hooks;
 mod places;
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::process;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -20,6 +22,7 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
 
+use self::attend::Attention;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
 use crate::channel::{self, ParentEnd, Report};
 use crate::config::{Config, ServerConfig};
@@ -42,7 +45,7 @@ use crate::supervisor::{
 use crate::time::Time;
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
-use crate::{clock, proc, steer, sys};
+use crate::{clock, epoll, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -61,9 +64,10 @@ pub(crate) struct Parent {
     /// The CPUs that workers are pinned to; none if they are not.
     cpus: Rc<[usize]>,
     neighbours: Neighbours,
+    attention: Attention,
     /// The worker that is being forked.
     unborn: Option<Process>,
-    board: Rc<Scoreboard>,
+    board: Arc<Scoreboard>,
     free_rows: Vec<usize>,
     watch: Watch,
     /// When to look at the workers' memory.
@@ -115,7 +119,7 @@ impl Parent {
         let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
         let (board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
             .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
-        let board = Rc::new(board);
+        let board = Arc::new(board);
         let cpus = config.cpus().into();
         let signals = ParentSignals::install()
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
@@ -127,9 +131,10 @@ impl Parent {
         let mut parent = Parent {
             supervisor: Supervisor::new(policy(&config), workers, seed, now),
             processes: BTreeMap::new(),
-            custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, inherited),
+            custody: Custody::new(Arc::clone(&board), Rc::clone(&cpus), steering, inherited),
             cpus,
             neighbours: Neighbours::default(),
+            attention: Attention::default(),
             unborn: None,
             free_rows: (1..=board.processes()).rev().collect(),
             board,
@@ -188,6 +193,7 @@ impl Parent {
                 match token {
                     SUCCESSOR => self.hear_successor(),
                     PREDECESSOR => self.hear_predecessor(),
+                    ATTENTION => self.begin_attending(),
                     Token(pid) => self.hear(Pid(i32::try_from(pid).unwrap_or_default())),
                 }
             }
@@ -196,6 +202,7 @@ impl Parent {
             }
             self.look_for_stalls();
             self.weigh();
+            self.look_at_queues();
             self.tell(Event::Tick);
         }
     }
@@ -252,6 +259,7 @@ impl Parent {
         let due = [
             self.supervisor.deadline(),
             self.watch.deadline(),
+            self.attention.deadline(),
             self.custody.deadline(),
             self.service.deadline(),
             self.next_weighing,
@@ -310,7 +318,7 @@ impl Parent {
             reserved: Rc::clone(&self.reserved),
             backlog: self.config.backlog,
             shared,
-            board: Rc::clone(&self.board),
+            board: Arc::clone(&self.board),
             row,
             server: Rc::clone(&self.server),
             max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
@@ -474,6 +482,7 @@ const SIGNALS: Token = Token(0);
 /// No process has these pids.
 const SUCCESSOR: Token = Token(usize::MAX);
 const PREDECESSOR: Token = Token(usize::MAX - 1);
+const ATTENTION: Token = Token(usize::MAX - 2);
 
 /// No worker has pid 0, so the signals' token is free.
 fn token(pid: Pid) -> Token {

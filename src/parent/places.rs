@@ -13,6 +13,7 @@ impl Parent {
             self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
             self.watch(now);
             self.close_retired(now);
+            self.attend();
         }
         let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
         self.service.status(match (self.supervisor.state(), &self.restart_aborted) {
@@ -62,7 +63,7 @@ impl Parent {
         }
     }
 
-    fn is_neighbour(&self, pid: Pid) -> bool {
+    pub(super) fn is_neighbour(&self, pid: Pid) -> bool {
         self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_neighbour())
     }
 

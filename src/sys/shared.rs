@@ -17,6 +17,11 @@ pub(crate) struct SharedWords {
     len: usize,
 }
 
+// SAFETY: it owns the mapping, which no thread is special to.
+unsafe impl Send for SharedWords {}
+// SAFETY: the words are only ever reached as atomics.
+unsafe impl Sync for SharedWords {}
+
 impl SharedWords {
     pub(crate) fn new(len: NonZeroUsize) -> io::Result<SharedWords> {
         let bytes = len.checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;

@@ -1,0 +1,97 @@
+//! Steering for workers with a server of their own, who do not look at their siblings: the parent does, as long as
+//! connections come.
+//!
+//! Each of their listeners is watched for one event, without which an idle pool would not sleep. After it the parent
+//! looks every few milliseconds at who is busy, or, where a server does not say so, at whose queue holds connections
+//! longer than from one look to the next; when all has been quiet for a while it watches again.
+
+use std::os::fd::BorrowedFd;
+
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+use super::*;
+
+/// How often the parent looks: a connection that waits this long in a queue has found a busy worker.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Looks that find every queue empty before it stops looking.
+const QUIET: u32 = 200;
+
+/// What the parent knows about queues that it attends.
+#[derive(Debug, Default)]
+pub(super) struct Attention {
+    next: Option<Time>,
+    quiet: u32,
+    /// The slots whose queue held connections at the latest look.
+    waiting: Vec<usize>,
+    /// The slots whose listeners are watched for an event, and by which process they are served.
+    armed: BTreeMap<usize, Pid>,
+}
+
+impl Attention {
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.next
+    }
+}
+
+impl Parent {
+    /// Watches the listeners of workers with a server of their own that are not watched yet.
+    pub(super) fn attend(&mut self) {
+        if self.is_stopping || self.attention.next.is_some() {
+            return;
+        }
+        for (slot, pid) in self.own_servers() {
+            if self.attention.armed.insert(slot, pid) == Some(pid) {
+                continue;
+            }
+            let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+            for socket in sockets {
+                if let Err(error) = epoll::watch_once(&self.poll, socket, ATTENTION) {
+                    debug!("worker={slot} is not attended: epoll_ctl(2): {error}");
+                }
+            }
+        }
+    }
+
+    /// A connection has come to one of them.
+    pub(super) fn begin_attending(&mut self) {
+        self.attention.quiet = 0;
+        self.attention.armed.clear();
+        self.attention.next.get_or_insert(clock::now() + LOOK);
+    }
+
+    /// Looks at them, if it is time.
+    pub(super) fn look_at_queues(&mut self) {
+        let now = clock::now();
+        if self.is_stopping || self.attention.next.is_none_or(|due| now < due) {
+            return;
+        }
+        let mut waiting = Vec::new();
+        for (slot, pid) in self.own_servers() {
+            let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+            if has_waiting(&sockets) {
+                waiting.push(slot);
+            }
+            let row = self.processes.get(&pid).map(|process| self.board.row(process.row));
+            if let Some(row) = row.filter(|row| !row.says_busy()) {
+                row.set_full(waiting.last() == Some(&slot) && self.attention.waiting.contains(&slot));
+            }
+        }
+        self.attention.quiet = if waiting.is_empty() { self.attention.quiet + 1 } else { 0 };
+        self.attention.waiting = waiting;
+        self.attention.next = (self.attention.quiet < QUIET).then(|| now + LOOK);
+    }
+
+    /// The slots whose worker serves and does not run the built-in server.
+    fn own_servers(&self) -> Vec<(usize, Pid)> {
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let serving = serving.filter_map(|(slot, process)| Some((slot, process.pid?)));
+        serving.filter(|(_, pid)| !self.is_neighbour(*pid)).collect()
+    }
+}
+
+/// Whether connections wait in any of these queues.
+fn has_waiting(sockets: &[BorrowedFd<'_>]) -> bool {
+    let mut waits: Vec<PollFd<'_>> = sockets.iter().map(|socket| PollFd::new(*socket, PollFlags::POLLIN)).collect();
+    poll(&mut waits, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+}
