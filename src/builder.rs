@@ -87,6 +87,13 @@ impl Builder {
         self.put("pin", |config| config.pin = pin)
     }
 
+    /// How many other workers take from a worker's queue what it leaves there, because it is busy or gone; 0 to 16.
+    /// Default 3: each costs the kernel a callback for each new connection while all are busy, and with three, four
+    /// workers have to be busy at once for a connection to wait.
+    pub fn neighbours(self, count: usize) -> Builder {
+        self.put("neighbours", |config| config.neighbours = count)
+    }
+
     /// Worker processes, 1 to 1024. Default: one for each CPU that affinity (sched_getaffinity(2)) and the cgroup's CPU
     /// quota leave, which is also said by `set("workers", "auto")`.
     pub fn workers(self, count: usize) -> Builder {
@@ -386,6 +393,7 @@ mod tests {
             ("unix-mode", "0600", |pool| pool.unix_mode(0o600)),
             ("backlog", "7", |pool| pool.backlog(7)),
             ("balance", "random", |pool| pool.balance("random")),
+            ("neighbours", "7", |pool| pool.neighbours(7)),
             ("workers", "7", |pool| pool.workers(7)),
             ("pin", "yes", |pool| pool.pin(true)),
             ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),

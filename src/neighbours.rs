@@ -6,13 +6,11 @@ use std::collections::BTreeMap;
 
 use crate::supervisor::{Pid, SlotId};
 
-/// How many neighbours a slot has. Each costs the kernel a callback per new connection while all are busy; with three,
-/// all have to be busy at once for a connection to wait.
-const NEIGHBOURS: usize = 3;
-
 /// Who looks after what.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Neighbours {
+    /// How many a slot has.
+    count: usize,
     slots: BTreeMap<SlotId, Watched>,
     /// What was asked to be given back, in the order of asking.
     releasing: Vec<(Pid, SlotId)>,
@@ -34,6 +32,10 @@ pub(crate) enum Order {
 }
 
 impl Neighbours {
+    pub(crate) fn new(count: usize) -> Neighbours {
+        Neighbours { count, slots: BTreeMap::new(), releasing: Vec::new() }
+    }
+
     /// Compares what is with what should be. `slots` are all whose sockets are to be looked after, with the worker that
     /// serves them; `able` are the workers that can do that.
     pub(crate) fn plan(&mut self, slots: &[(SlotId, Option<Pid>)], able: &[Pid]) -> Vec<Order> {
@@ -60,7 +62,7 @@ impl Neighbours {
                 let again = watched.by.iter().filter(|_| owner.is_some());
                 orders.extend(again.map(|by| Order::Watch { slot: *slot, by: *by }));
             }
-            while watched.by.len() < NEIGHBOURS {
+            while watched.by.len() < self.count {
                 let others = load.iter().filter(|(pid, _)| Some(**pid) != *owner && !watched.by.contains(pid));
                 let Some((&by, _)) = others.min_by_key(|(_, count)| **count) else { break };
                 load.entry(by).and_modify(|count| *count += 1);
@@ -97,6 +99,8 @@ impl Neighbours {
 mod tests {
     use super::*;
 
+    const NEIGHBOURS: usize = 3;
+
     /// Five slots, each served by the pid ten above it.
     const SLOTS: [(SlotId, Option<Pid>); 5] =
         [(0, Some(Pid(10))), (1, Some(Pid(11))), (2, Some(Pid(12))), (3, Some(Pid(13))), (4, Some(Pid(14)))];
@@ -106,7 +110,7 @@ mod tests {
     }
 
     fn settled() -> Neighbours {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(NEIGHBOURS);
         neighbours.plan(&SLOTS, &pids(&SLOTS));
         assert_eq!(neighbours.plan(&SLOTS, &pids(&SLOTS)), [], "nothing is asked twice");
         neighbours
@@ -114,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_slot_has_three_and_no_worker_has_many() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(NEIGHBOURS);
         // They come one after the other, as at the start.
         for count in 1..=SLOTS.len() {
             neighbours.plan(&SLOTS[..count], &pids(&SLOTS[..count]));
@@ -132,7 +136,7 @@ mod tests {
 
     #[test]
     fn a_lonely_worker_has_none() {
-        let mut neighbours = Neighbours::default();
+        let mut neighbours = Neighbours::new(NEIGHBOURS);
         assert_eq!(neighbours.plan(&SLOTS[..1], &pids(&SLOTS[..1])), []);
         assert!(!neighbours.hold(0));
     }

@@ -129,42 +129,54 @@ fn a_worker_that_a_signal_has_stopped() {
     assert_eq!(server.count("killed"), 0);
 }
 
+/// The kernel is told, by whatever program it takes; nobody else helps.
+const STEERED: [[(&str, &str); 2]; 2] = [
+    [("FORKPOOL_BALANCE", "random"), ("FORKPOOL_NEIGHBOURS", "0")],
+    [("FORKPOOL_BALANCE", "auto"), ("FORKPOOL_NEIGHBOURS", "0")],
+];
+
 #[test]
 fn a_busy_worker_gets_no_new_connections() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "2")]);
-    let (mut busy, mut free) = (server.connect(), server.connect());
-    let busy_worker = busy.get("/").worker();
-    while free.get("/").worker() == busy_worker {
-        free = server.connect();
+    for steered in STEERED {
+        let mut server = testbed(&steered);
+        let (mut busy, mut free) = (server.connect(), server.connect());
+        let busy_worker = busy.get("/").worker();
+        while free.get("/").worker() == busy_worker {
+            free = server.connect();
+        }
+        busy.send("GET /slow?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        // Somebody has to turn for it to be seen.
+        let seen = Instant::now() + Duration::from_millis(50);
+        until("the other worker has seen it", || {
+            free.get("/");
+            (Instant::now() > seen).then_some(())
+        });
+        for _ in 0..100 {
+            assert_ne!(server.get("/").worker(), busy_worker);
+        }
+        assert_eq!(busy.answer().status, 200);
+        // And then it is chosen again.
+        until("it is back", || (server.get("/").worker() == busy_worker).then_some(()));
     }
-    busy.send("GET /slow?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    // Somebody has to turn for it to be seen.
-    let seen = Instant::now() + Duration::from_millis(50);
-    until("the other worker has seen it", || {
-        free.get("/");
-        (Instant::now() > seen).then_some(())
-    });
-    for _ in 0..100 {
-        assert_ne!(server.get("/").worker(), busy_worker);
-    }
-    assert_eq!(busy.answer().status, 200);
-    // And then it is chosen again.
-    until("it is back", || (server.get("/").worker() == busy_worker).then_some(()));
 }
 
 #[test]
 fn a_full_worker_gets_no_new_connections() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "2"), ("FORKPOOL_MAX_CONNECTIONS", "3")]);
-    let mut kept: Vec<Client<_>> = Vec::new();
-    // One more and both are full, so that each of them must have three.
-    for _ in 0..6 {
-        let mut client = server.connect();
-        client.get("/");
-        kept.push(client);
+    for [balance, neighbours] in STEERED {
+        let mut server = testbed(&[balance, neighbours, ("FORKPOOL_MAX_CONNECTIONS", "3")]);
+        let mut kept: Vec<Client<_>> = Vec::new();
+        // One more and both are full, so that each of them must have three.
+        for _ in 0..6 {
+            let mut client = server.connect();
+            client.get("/");
+            kept.push(client);
+        }
+        let mut workers: Vec<_> = kept.iter_mut().map(|client| client.get("/").worker()).collect();
+        workers.sort_unstable();
+        let [first, .., last] = workers[..] else { unreachable!("there are six") };
+        assert_eq!(workers, [[first; 3], [last; 3]].concat());
+        assert_ne!(first, last);
     }
-    let mut workers: Vec<_> = kept.iter_mut().map(|client| client.get("/").worker()).collect();
-    workers.sort_unstable();
-    assert_eq!((workers[0] == workers[2], workers[3] == workers[5], workers[2] == workers[3]), (true, true, false));
 }
 
 /// Both workers are busy, so both have queues, and one of them dies and cannot be replaced: the other one looks after

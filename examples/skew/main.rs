@@ -17,7 +17,7 @@ usage: skew [options]
   --quick              a fifth of the time
   --duration SECONDS   of each run (default 10)
   --rounds N           runs of each method in turn; tables and plot have the medians (default 3)
-  --methods LIST       hash, random, least-connections, cpu, client, shared; separated by commas (default all)
+  --methods LIST       plain, hash, random, least-connections, cpu, client, shared; separated by commas (default all)
   --workers N --rate R one pool of so many workers and so many requests a second, instead of 4 with 400 and 8 with 1000
   --slow-share SHARE   how many requests are slow (default 2%)
   --slow-ms N          how long a slow one blocks its worker (default 100)

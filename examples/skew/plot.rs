@@ -25,8 +25,9 @@ pub(crate) struct Curve {
 }
 
 /// Colours that differ in lightness too, on a light ground and on a dark one; and the dashes.
-const STROKES: [(&str, &str, &str, &str); 6] = [
-    ("hash", "#c9184a", "#ff758f", "none"),
+const STROKES: [(&str, &str, &str, &str); 7] = [
+    ("plain", "#c9184a", "#ff758f", "none"),
+    ("hash", "#b5651d", "#e8b07a", "6 3"),
     ("random", "#0369a1", "#4fb3f6", "none"),
     ("least-connections", "#15803d", "#5ad68a", "none"),
     ("cpu", "#b45309", "#fbbf4d", "6 3"),

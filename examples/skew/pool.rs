@@ -22,9 +22,10 @@ pub(crate) struct Method {
 }
 
 impl Method {
-    /// All but the last are values of the pool's setting `balance`.
-    pub(crate) const ALL: [Method; 6] = [
-        Method { name: "hash", label: "hash (plain SO_REUSEPORT)" },
+    /// All but the first and the last are values of the pool's setting `balance`.
+    pub(crate) const ALL: [Method; 7] = [
+        PLAIN,
+        Method { name: "hash", label: "hash, and neighbours" },
         Method { name: "random", label: "random, around stalled workers (classic BPF)" },
         Method { name: "least-connections", label: "least connections (eBPF)" },
         Method { name: "cpu", label: "the CPU that received it" },
@@ -40,6 +41,9 @@ impl Method {
         ALL.iter().find(|method| method.name == name).ok_or_else(|| format!("{name} is none of {}", names()))
     }
 }
+
+/// What every other server has: the kernel's hash, and nobody who looks after a busy worker's queue.
+const PLAIN: Method = Method { name: "plain", label: "plain SO_REUSEPORT" };
 
 /// Without SO_REUSEPORT: all workers accept from one queue, and the kernel wakes one of those that wait.
 const SHARED: Method = Method { name: "shared", label: "one shared socket, EPOLLEXCLUSIVE" };
@@ -66,9 +70,11 @@ impl Pool {
         let mut command =
             if method.name == SHARED.name { with_shared_socket()? } else { Command::new(beside("testbed")?) };
         command.env("FORKPOOL_LISTEN", "127.0.0.1:0").env("FORKPOOL_WORKERS", workers.to_string());
-        if method.name != SHARED.name {
-            command.env("FORKPOOL_BALANCE", method.name);
-        }
+        match method.name {
+            "shared" => &mut command,
+            "plain" => command.env("FORKPOOL_BALANCE", "hash").env("FORKPOOL_NEIGHBOURS", "0"),
+            balance => command.env("FORKPOOL_BALANCE", balance),
+        };
         let mut parent = command.env_remove("RUST_LOG").stderr(Stdio::piped()).spawn()?;
         let errors = parent.stderr.take().ok_or("stderr is piped")?;
         let (sender, log) = mpsc::channel();

@@ -50,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) max_rss: usize,
     /// Who picks the worker for a new connection.
     pub(crate) balance: Balance,
+    /// How many other workers look after each worker's queue.
+    pub(crate) neighbours: usize,
     /// Each worker stays on one CPU.
     pub(crate) pin: bool,
     /// User and group the workers run as.
@@ -109,6 +111,7 @@ impl Default for Config {
             max_age: Duration::ZERO,
             max_rss: 0,
             balance: Balance::Auto,
+            neighbours: 3,
             pin: false,
             user: None,
             group: None,

@@ -133,7 +133,7 @@ impl Parent {
             processes: BTreeMap::new(),
             custody: Custody::new(Arc::clone(&board), Rc::clone(&cpus), steering, inherited),
             cpus,
-            neighbours: Neighbours::default(),
+            neighbours: Neighbours::new(config.neighbours),
             attention: Attention::default(),
             unborn: None,
             free_rows: (1..=board.processes()).rev().collect(),
