@@ -108,17 +108,19 @@ fn the_number_of_workers_follows_the_affinity() {
     assert_eq!(server.workers().len(), 1);
 }
 
-/// A control group with a quota of one CPU, removed at the end.
+/// A control group with a quota of a CPU's time, removed at the end.
 struct Quota(std::path::PathBuf);
 
 impl Quota {
-    /// `None` where control groups cannot be made.
-    fn one_cpu() -> Option<Quota> {
-        let name = format!("forkpool-test-{}", std::process::id());
+    /// So many thousandths of a CPU. `None` where control groups cannot be made.
+    fn new(name: &str, thousandths: u32) -> Option<Quota> {
+        let name = format!("forkpool-test-{}-{name}", std::process::id());
+        let quota = (thousandths * 100).to_string();
+        let both = format!("{quota} 100000");
         // Version 1 has a hierarchy for the controller, version 2 one for all of them.
         for (root, files) in [
-            ("/sys/fs/cgroup/cpu", [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", "100000")].as_slice()),
-            ("/sys/fs/cgroup", [("cpu.max", "100000 100000")].as_slice()),
+            ("/sys/fs/cgroup/cpu", [("cpu.cfs_period_us", "100000"), ("cpu.cfs_quota_us", &quota)].as_slice()),
+            ("/sys/fs/cgroup", [("cpu.max", both.as_str())].as_slice()),
         ] {
             let group = Quota(std::path::Path::new(root).join(&name));
             let set = |(file, value): &(&str, &str)| std::fs::write(group.0.join(file), value).is_ok();
@@ -143,7 +145,9 @@ fn the_number_of_workers_follows_the_quota() {
     if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
         return skip("one CPU has no quota to show");
     }
-    let Some(group) = Quota::one_cpu() else { return skip("no privilege to make a control group with a CPU quota") };
+    let Some(group) = Quota::new("count", 1000) else {
+        return skip("no privilege to make a control group with a CPU quota");
+    };
     let program = binary();
     let mut command = Command::new("sh");
     let join = format!("echo $$ >{}/cgroup.procs && exec \"$0\" --check", group.0.display());
@@ -153,6 +157,22 @@ fn the_number_of_workers_follows_the_quota() {
     assert_eq!(status.code(), Some(0), "{log:?}");
     let line = log.last().expect("a line");
     assert!(line.contains("1 worker: ") && line.ends_with("limited to 1 by the cgroup's CPU quota"), "{line}");
+}
+
+/// Three times as long as a worker may hang, but with a hundredth of a CPU: nothing is wrong with it.
+#[test]
+fn a_starved_worker_does_not_hang() {
+    let Some(group) = Quota::new("starve", 10) else {
+        return skip("no privilege to make a control group with a CPU quota");
+    };
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "500ms")]);
+    let worker = server.workers()[0];
+    std::fs::write(group.0.join("cgroup.procs"), worker.to_string()).expect("the group takes it");
+    assert_eq!(server.get("/burn?ms=1500").worker(), worker);
+    assert_eq!(server.count("stall-timeout"), 0);
+    server.signal(Signal::SIGKILL);
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    until("it is gone", || is_gone(worker).then_some(()));
 }
 
 #[test]
