@@ -25,6 +25,9 @@
 //!   worker.
 //! - **What can be lost**: the requests that a worker has begun when it crashes, what is unfinished at the drain
 //!   time-out, and a request that a client sends at the very moment when its idle connection is closed by a drain.
+//! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]): with the same arguments, while this one
+//!   serves. What must not exist twice, such as a lock file, belongs after the word that the old pool has left, not
+//!   before [`Builder::run`].
 //! - **No TLS and no HTTP/2**: put a proxy in front, or bring a server that has them.
 //!
 //! # Three levels
@@ -46,6 +49,11 @@
 //!     })
 //! }
 //! ```
+//!
+//! # The parent's side
+//!
+//! [`Builder::on_event`] tells what happens to workers and the pool, in the parent, and its [`Handle`] restarts,
+//! scales, upgrades and stops the pool and tells its [`Status`].
 //!
 //! # Words
 //!
