@@ -23,7 +23,7 @@ impl Pool {
     /// Begins a pool that listens on `address`; see [`Builder::bind`] for its forms.
     pub fn bind(address: impl Display) -> Builder {
         let config = Config { addresses: Vec::new(), ..Config::default() };
-        Builder { config, mistakes: Vec::new(), hook: None }.bind(address)
+        Builder { config, mistakes: Vec::new(), hook: None, tick: None }.bind(address)
     }
 }
 
@@ -38,6 +38,7 @@ pub struct Builder {
     config: Config,
     mistakes: Vec<Mistake>,
     hook: Option<Hook>,
+    tick: Option<Duration>,
 }
 
 /// Something said that cannot be understood, kept for the end of the chain.
@@ -285,7 +286,7 @@ impl Builder {
     }
 
     /// Calls `hook` for every [`Event`], in the parent, on its only thread, one at a time and in their order. The
-    /// [`Handle`] lets it restart, scale or stop the pool.
+    /// [`Handle`] lets it restart, scale or stop the pool, and send its workers messages.
     ///
     /// While it runs the parent does nothing else: no worker is reaped or started. It must not block, start threads
     /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it.
@@ -305,6 +306,17 @@ impl Builder {
     /// ```
     pub fn on_event(mut self, hook: impl FnMut(&Event<'_>, &Handle<'_>) + 'static) -> Builder {
         self.hook = Some(Hook::new(hook));
+        self
+    }
+
+    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] this often: 1 ms or more. Default never. A parent that is
+    /// late makes up for nothing: ticks do not pile up.
+    pub fn tick(mut self, period: Duration) -> Builder {
+        self.mistakes.retain(|mistake| mistake.name != "tick");
+        self.tick = (!period.is_zero()).then_some(period);
+        if !period.is_zero() && period < Duration::from_millis(1) {
+            self.mistaken("tick", "tick".into(), "must be 1ms or more, or 0 for never".into());
+        }
         self
     }
 
@@ -350,7 +362,7 @@ impl Builder {
         E: Into<Box<dyn StdError>>,
     {
         self.check()?;
-        pool::run(self.config, self.hook, main)
+        pool::run(self.config, self.hook.map(|hook| hook.ticking(self.tick)), main)
     }
 
     fn put(mut self, name: &'static str, change: impl FnOnce(&mut Config)) -> Builder {

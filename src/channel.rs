@@ -25,6 +25,7 @@ const READY: u8 = b'R';
 const AWAKE: u8 = b'A';
 const RELEASED: u8 = b'D';
 const DUE: u8 = b'M';
+const LEAVE: u8 = b'Q';
 /// Followed by text until the end of the stream.
 const FAILED: u8 = b'F';
 
@@ -42,6 +43,8 @@ pub(crate) enum Report {
     Released,
     /// It has served as many requests as it may.
     Due,
+    /// It wants to be told to finish.
+    Leave,
 }
 
 /// What a worker is ordered to do with another slot's sockets.
@@ -106,6 +109,7 @@ impl ParentEnd {
                 (None, AWAKE) => reports.push(Report::Awake),
                 (None, RELEASED) => reports.push(Report::Released),
                 (None, DUE) => reports.push(Report::Due),
+                (None, LEAVE) => reports.push(Report::Leave),
                 (None, FAILED) => self.failure = Some(Vec::new()),
                 // User code can reach this stream; what it writes there is noise.
                 (None, _) => {}
@@ -190,6 +194,11 @@ impl WorkerEnd {
     pub(crate) fn due(&self) {
         // A parent that is gone replaces nobody.
         let _ = (&*self.stream).write_all(&[DUE]);
+    }
+
+    pub(crate) fn leave(&self) {
+        // A parent that is gone has told it.
+        let _ = (&*self.stream).write_all(&[LEAVE]);
     }
 
     pub(crate) fn ready(&self) -> io::Result<()> {

@@ -1,13 +1,14 @@
 //! What happens in a pool, as its parent tells the application.
 
 use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 /// Something that has happened to a worker or to the pool, told to [`Builder::on_event`](crate::Builder::on_event).
 ///
 /// A worker's events come in the order of its life: `Forked`, `Online`, `Listening`, `Ready`, `Exited`; any may be the
-/// last before `Exited`.
-#[derive(Clone, Debug, PartialEq)]
+/// last before `Exited`. Its messages come in between, each after what the worker had done before it sent it.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
     /// A process has been forked for a slot.
@@ -23,6 +24,16 @@ pub enum Event<'a> {
     },
     /// The worker serves.
     Ready(Process),
+    /// The worker has sent a message: [`Worker::send`](crate::Worker::send).
+    Message {
+        /// Who.
+        process: Process,
+        /// What it says.
+        message: &'a [u8],
+        /// What came with it ([`Worker::send_with`](crate::Worker::send_with)). It is closed when the hook returns;
+        /// `try_clone_to_owned` keeps it.
+        fd: Option<BorrowedFd<'a>>,
+    },
     /// The worker has been busy with one request for the stall time-out and is about to be killed.
     Stalled(Process),
     /// The process has exited and was reaped.
@@ -79,6 +90,8 @@ pub enum Event<'a> {
     },
     /// The pool begins to drain, or to stop.
     Stopping,
+    /// The time of [`Builder::tick`](crate::Builder::tick) has passed.
+    Tick,
 }
 
 /// Which process an [`Event`] is about.
@@ -90,4 +103,6 @@ pub struct Process {
     pub generation: u64,
     /// Its process id.
     pub pid: i32,
+    /// A number from 1 that no other process of the pool has, or ever had: [`Worker::unique`](crate::Worker::unique).
+    pub unique: u64,
 }

@@ -2,14 +2,18 @@
 
 use std::cell::RefCell;
 use std::fmt;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use crate::event::{Event, Process};
+use crate::message::MessageError;
 use crate::parent::Parent;
-use crate::supervisor::PoolState;
+use crate::supervisor::{Pid, PoolState};
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
 ///
-/// What is asked for is done when the hook has returned.
+/// Messages and signals are sent at once; what else is asked for is done when the hook has returned.
 #[derive(Debug)]
 pub struct Handle<'a> {
     parent: &'a Parent,
@@ -24,6 +28,32 @@ pub(crate) enum Command {
     Upgrade,
     Stop,
     StopNow,
+    Disconnect(Pid),
+}
+
+/// Which worker: that of a slot, by its number, or exactly one process.
+///
+/// The worker of a slot is the process that serves it, or the one that is being started if none does; one that was told
+/// to leave is not meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Whom {
+    /// The worker of that slot.
+    Slot(usize),
+    /// That process, also when it was told to leave.
+    Process(Process),
+}
+
+impl From<usize> for Whom {
+    fn from(slot: usize) -> Whom {
+        Whom::Slot(slot)
+    }
+}
+
+impl From<Process> for Whom {
+    fn from(process: Process) -> Whom {
+        Whom::Process(process)
+    }
 }
 
 impl<'a> Handle<'a> {
@@ -62,6 +92,51 @@ impl<'a> Handle<'a> {
     /// Stops without draining, as SIGINT does.
     pub fn stop_now(&self) {
         self.ask(Command::StopNow);
+    }
+
+    /// Sends a worker a message, which it gets by [`Worker::on_message`](crate::Worker::on_message) or
+    /// [`Worker::messages`](crate::Worker::messages): in the order in which they were sent, and before it ends when it is
+    /// told to finish later. It never waits.
+    ///
+    /// # Errors
+    ///
+    /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the worker is
+    /// behind with reading, [`MessageError::Gone`] when there is no such worker.
+    pub fn send(&self, whom: impl Into<Whom>, message: &[u8]) -> Result<(), MessageError> {
+        self.parent.send(whom.into(), message, None)
+    }
+
+    /// As [`send`](Handle::send), with a copy of a file descriptor: a connection, for example.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Handle::send).
+    pub fn send_with(&self, whom: impl Into<Whom>, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
+        self.parent.send(whom.into(), message, Some(fd.as_fd()))
+    }
+
+    /// Sends every worker a message, but for those that were told to leave. Returns those that did not get it, and why.
+    #[must_use = "it names the workers that did not get the message"]
+    pub fn broadcast(&self, message: &[u8]) -> Vec<(Process, MessageError)> {
+        self.parent.broadcast(message)
+    }
+
+    /// Sends a worker a signal: `SIGKILL` is 9, `SIGTERM` 15, which has it drain. An exit of that is not one that was
+    /// asked for; the slot's worker is replaced as after any other.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such worker, or no such signal (kill(2)).
+    pub fn kill(&self, whom: impl Into<Whom>, signal: i32) -> io::Result<()> {
+        self.parent.kill_by_request(whom.into(), signal)
+    }
+
+    /// Tells a worker to finish what it has. Its slot gets a new worker at once; to have fewer,
+    /// [scale](Handle::scale). One that is gone or was told before is left alone.
+    pub fn disconnect(&self, whom: impl Into<Whom>) {
+        if let Some(pid) = self.parent.find(whom.into()) {
+            self.ask(Command::Disconnect(pid));
+        }
     }
 
     /// How the pool is at the moment.
@@ -127,17 +202,29 @@ pub enum WorkerState {
 }
 
 /// The application's closure.
-pub(crate) struct Hook(Box<HookFn>);
+pub(crate) struct Hook {
+    call: Box<HookFn>,
+    /// How often it is called though nothing happens.
+    tick: Option<Duration>,
+}
 
 type HookFn = dyn FnMut(&Event<'_>, &Handle<'_>);
 
 impl Hook {
     pub(crate) fn new(hook: impl FnMut(&Event<'_>, &Handle<'_>) + 'static) -> Hook {
-        Hook(Box::new(hook))
+        Hook { call: Box::new(hook), tick: None }
+    }
+
+    pub(crate) fn ticking(self, tick: Option<Duration>) -> Hook {
+        Hook { tick, ..self }
+    }
+
+    pub(crate) fn tick(&self) -> Option<Duration> {
+        self.tick
     }
 
     pub(crate) fn call(&mut self, event: &Event<'_>, handle: &Handle<'_>) {
-        (self.0)(event, handle);
+        (self.call)(event, handle);
     }
 }
 

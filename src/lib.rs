@@ -94,6 +94,7 @@ mod http;
 mod incoming;
 mod listener;
 mod mailbox;
+mod message;
 mod meter;
 mod neighbours;
 mod outgoing;
@@ -123,15 +124,16 @@ pub use config::{settings, Setting};
 pub use deferred::Responder;
 pub use error::{Error, Result};
 pub use event::{Event, Process};
-pub use handle::{Handle, Status, WorkerState, WorkerStatus};
+pub use handle::{Handle, Status, Whom, WorkerState, WorkerStatus};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use http::fuzzing;
 pub use http::{Fields, InvalidHeader, Request, Version};
 pub use incoming::Incoming;
+pub use message::{MessageError, MESSAGE_MAX};
 pub use meter::{Busy, Counted, Meter};
 pub use response::Response;
 pub use stream::BodyWriter;
 pub use supervisor::PoolState;
 pub use upgrade::{Socket, Upgraded};
-pub use worker::Worker;
+pub use worker::{worker_id, Message, Messages, Sender, Worker};

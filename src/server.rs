@@ -1,7 +1,7 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
 
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::http::Request;
 use crate::mailbox::{Mailbox, Place};
 use crate::response::Response;
 use crate::time::Time;
-use crate::worker::{panic_message, Worker};
+use crate::worker::{panic_message, Inbox, Worker};
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
@@ -48,8 +48,11 @@ const MAILBOX: Token = Token(usize::MAX - 1);
 /// The parent has orders.
 const ORDERS: Token = Token(usize::MAX - 2);
 
+/// The parent has messages for the application.
+const MESSAGES: Token = Token(usize::MAX - 3);
+
 /// Listeners count down from here, connections up from zero.
-const LISTENERS: usize = usize::MAX - 3;
+const LISTENERS: usize = usize::MAX - 4;
 
 /// Tokens that are kept for listeners.
 const LISTENERS_MAX: usize = 1 << 20;
@@ -72,6 +75,7 @@ struct Server<'w, H> {
     cx: Context<'w>,
     poll: Poll,
     lifeline: UnixStream,
+    inbox: Option<Inbox>,
     acceptors: Slab<Acceptor>,
     connections: Slab<Entry>,
     deadlines: Deadlines,
@@ -110,6 +114,11 @@ where
         poll.registry().register(&mut SourceFd(&descriptor), LIFELINE, Interest::READABLE).map_err(listen)?;
         let orders = worker.lifeline().orders_source().as_raw_fd();
         poll.registry().register(&mut SourceFd(&orders), ORDERS, Interest::READABLE).map_err(listen)?;
+        let inbox = worker.take_inbox();
+        if let Some(inbox) = &inbox {
+            let messages = inbox.as_fd().as_raw_fd();
+            poll.registry().register(&mut SourceFd(&messages), MESSAGES, Interest::READABLE).map_err(listen)?;
+        }
         let (own, shared) = worker.take_listeners();
         let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
         let unix = worker.unix_listeners().into_iter().map(Acceptor::unix);
@@ -131,6 +140,7 @@ where
             cx,
             poll,
             lifeline,
+            inbox,
             acceptors,
             connections: Slab::new(),
             deadlines: Deadlines::default(),
@@ -163,6 +173,7 @@ where
                     LIFELINE => self.drain(),
                     MAILBOX => self.deliver(),
                     ORDERS => self.obey(),
+                    MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
                     Token(token) if token > LISTENERS - LISTENERS_MAX => {
                         // It may have been let go of in this turn.
                         if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
@@ -177,12 +188,18 @@ where
                     }
                 }
             }
+            if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.has_more) {
+                inbox.deliver(self.worker);
+            }
             if self.worker.quits() {
                 break;
             }
             self.expire();
             self.accept();
             self.worker.check_requests();
+        }
+        if let Some(mut inbox) = self.inbox.take() {
+            inbox.finish(self.worker);
         }
         self.worker.row().idle();
         Ok(())
@@ -244,7 +261,7 @@ where
 
     /// How long nothing is due.
     fn wait(&self) -> Option<Duration> {
-        if !self.again.is_empty() {
+        if !self.again.is_empty() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
             return Some(Duration::ZERO);
         }
         let accepts = self.accept_retry.is_none() && self.has_room();

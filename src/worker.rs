@@ -1,6 +1,9 @@
 //! What user code gets in a worker, and how a worker starts and ends.
 
+mod messages;
+
 use std::cell::{Cell, RefCell};
+use std::env;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -9,7 +12,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,23 +30,43 @@ use crate::error::{Error, Result};
 use crate::http::{Common, InvalidHeader, Request};
 use crate::incoming::Incoming;
 use crate::listener::{Reserved, Shared, SlotSockets};
+use crate::message::MessageEnd;
 use crate::meter::Meter;
 use crate::response::Response;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
 use crate::{server, steer, sys};
 
+pub(crate) use self::messages::Inbox;
+use self::messages::OnMessage;
+pub use self::messages::{Message, Messages, Sender};
+
 /// Exit code of a worker whose code returned an error.
 const FAILED: i32 = 1;
 /// Exit code of a worker whose code panicked, as the standard library has it.
 const PANICKED: i32 = 101;
+
+/// The slot of the worker that this process is; the parent and others are none.
+static SLOT: AtomicUsize = AtomicUsize::new(NO_SLOT);
+const NO_SLOT: usize = usize::MAX;
+
+/// The [id](Worker::id) of the worker that this process is; `None` in the parent, and in a process that has no pool.
+///
+/// It can be asked anywhere in the worker, by any thread. Programs that a worker starts find it in their environment,
+/// as `FORKPOOL_WORKER_ID`, beside `FORKPOOL_UNIQUE_ID`.
+pub fn worker_id() -> Option<usize> {
+    Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
+}
 
 /// Everything a worker is born with. Made in the parent, moved through the fork.
 #[derive(Debug)]
 pub(crate) struct Seed {
     pub(crate) slot: usize,
     pub(crate) generation: u64,
+    pub(crate) unique: u64,
     pub(crate) lifeline: WorkerEnd,
+    /// None when the pool has no hook.
+    pub(crate) messages: Option<MessageEnd>,
     /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
     /// worker makes its own, and sends the parent copies.
     pub(crate) sockets: SlotSockets,
@@ -68,6 +91,9 @@ pub(crate) fn start<E>(seed: Seed, masked: Masked, main: impl FnOnce(&Worker) ->
 where
     E: Into<Box<dyn StdError>>,
 {
+    SLOT.store(seed.slot, Ordering::Relaxed);
+    env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
+    env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
     let code = match Worker::set_up(seed, masked) {
         Ok(worker) => worker.run(main),
         Err((lifeline, error)) => {
@@ -86,7 +112,10 @@ where
 pub struct Worker {
     id: usize,
     generation: u64,
+    unique: u64,
     lifeline: WorkerEnd,
+    messages: Option<Arc<MessageEnd>>,
+    on_message: RefCell<Option<OnMessage>>,
     listeners: RefCell<Vec<TcpListener>>,
     shared_listeners: RefCell<Vec<TcpListener>>,
     unix_listeners: RefCell<Vec<UnixListener>>,
@@ -130,7 +159,10 @@ impl Worker {
         Ok(Worker {
             id: seed.slot,
             generation: seed.generation,
+            unique: seed.unique,
             lifeline: seed.lifeline,
+            messages: seed.messages.map(Arc::new),
+            on_message: RefCell::new(None),
             listeners: RefCell::new(sockets.into_listeners()),
             shared_listeners: RefCell::new(shared_listeners),
             unix_listeners: RefCell::new(unix_listeners),
@@ -174,6 +206,11 @@ impl Worker {
     /// How often the slot has been started: 1 for its first worker.
     pub fn generation(&self) -> u64 {
         self.generation
+    }
+
+    /// A number from 1 that no other process of the pool has, or ever had.
+    pub fn unique(&self) -> u64 {
+        self.unique
     }
 
     /// This worker's own listening socket for the first TCP address, non-blocking. It is given away: a second call

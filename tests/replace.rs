@@ -95,7 +95,7 @@ fn the_application_is_told_what_happens_in_order() {
     assert!(log.iter().any(|line| line.starts_with("status ") && line.contains("state: Ready")), "{log:?}");
     exit(&mut server, 3);
     let line = server.wait_for("event Exited");
-    let process = format!("Process {{ worker: 0, generation: 1, pid: {pid} }}");
+    let process = format!("Process {{ worker: 0, generation: 1, pid: {pid}, unique: 1 }}");
     assert!(line.contains(&format!("{process}, code: Some(3), signal: None, was_told: false")), "{line}");
     server.wait_for("event Ready(Process { worker: 0, generation: 2");
     server.signal(Signal::SIGTERM);

@@ -34,6 +34,8 @@ impl Parent {
 
     pub(super) fn exited(&mut self, pid: Pid, exit: Exit) {
         self.hear(pid);
+        self.hear_last_messages(pid);
+        let process_told = self.process(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
         let was_told = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
         let row = self.board.row(process.row);
@@ -48,7 +50,6 @@ impl Parent {
         self.neighbours.gone(pid);
         self.board.fold(process.row);
         self.free_rows.push(process.row);
-        let process_told = self.process(pid);
         self.tell(Event::Exited { pid, exit });
         let (code, signal) = match exit {
             Exit::Code(code) => (Some(code), None),

@@ -29,6 +29,7 @@ impl Parent {
             Command::Scale(workers) => self.scale(workers),
             Command::Upgrade => self.tell(Event::Upgrade),
             Command::Stop => self.stop(Stop::Drain, "asked by the application"),
+            Command::Disconnect(pid) => self.tell(Event::Disconnected { pid }),
             Command::StopNow => self.stop(Stop::Quick, "asked by the application"),
         }
     }
@@ -36,7 +37,7 @@ impl Parent {
     /// Which process that is, for the application.
     pub(super) fn process(&self, pid: Pid) -> event::Process {
         let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
-        event::Process { worker, generation, pid: pid.0 }
+        event::Process { worker, generation, pid: pid.0, unique: self.unique(pid) }
     }
 
     pub(super) fn emit_notice(&mut self, notice: &Notice) {
@@ -57,7 +58,7 @@ impl Parent {
     }
 
     pub(crate) fn status(&self) -> Status {
-        let workers = self.supervisor.processes().filter_map(|(slot, it)| {
+        let workers = self.supervisor.processes().filter_map(|(_, it)| {
             let pid = it.pid?;
             let row = self.board.row(self.processes.get(&pid)?.row);
             let state = match it.stage {
@@ -67,7 +68,7 @@ impl Parent {
                 Stage::Draining => WorkerState::Draining,
                 Stage::Quitting | Stage::Aborting | Stage::Killing(_) => WorkerState::Ending,
             };
-            let process = event::Process { worker: slot, generation: it.generation, pid: pid.0 };
+            let process = self.process(pid);
             let (connections, closed) = (row.accepted(), row.closed());
             let open = connections.saturating_sub(closed);
             Some(WorkerStatus { process, state, requests: row.requests(), connections, open })

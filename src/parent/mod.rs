@@ -5,6 +5,7 @@
 mod attend;
 mod health;
 mod hooks;
+mod messages;
 mod places;
 mod takeover;
 
@@ -23,6 +24,7 @@ use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
 
 use self::attend::Attention;
+use self::messages::Talk;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
 use crate::channel::{self, ParentEnd, Report};
 use crate::config::{Config, ServerConfig};
@@ -32,6 +34,7 @@ use crate::error::{Error, Result};
 use crate::event;
 use crate::handle::Hook;
 use crate::listener::{self, Reserved, SlotSockets};
+use crate::message::MessageEnd;
 use crate::neighbours::{Neighbours, Order};
 use crate::pid_file::PidFile;
 use crate::reap::{self, Fate};
@@ -93,6 +96,7 @@ pub(crate) struct Parent {
     pid_file: Option<PidFile>,
     /// The application's; None while it is called.
     hook: Option<Hook>,
+    talk: Talk,
 }
 
 /// A worker's process, from its fork to its burial.
@@ -101,6 +105,9 @@ struct Process {
     slot: usize,
     row: usize,
     lifeline: ParentEnd,
+    /// None without a hook.
+    messages: Option<MessageEnd>,
+    unique: u64,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
 }
@@ -154,6 +161,7 @@ impl Parent {
             last_failure: None,
             restart_aborted: None,
             pid_file: None,
+            talk: Talk::new(hook.as_ref(), now),
             hook,
         };
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
@@ -194,6 +202,7 @@ impl Parent {
                     SUCCESSOR => self.hear_successor(),
                     PREDECESSOR => self.hear_predecessor(),
                     ATTENTION => self.begin_attending(),
+                    Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
                     Token(pid) => self.hear(Pid(i32::try_from(pid).unwrap_or_default())),
                 }
             }
@@ -203,6 +212,7 @@ impl Parent {
             self.look_for_stalls();
             self.weigh();
             self.look_at_queues();
+            self.talk();
             self.tell(Event::Tick);
         }
     }
@@ -217,6 +227,7 @@ impl Parent {
             // Deaf to it, the boot time-out will replace it.
             error!("{} cannot be heard: {error}", self.tag(pid));
         }
+        self.begin_to_talk(&process, pid);
         let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
         self.processes.insert(pid, process);
         if inherits {
@@ -263,6 +274,7 @@ impl Parent {
             self.custody.deadline(),
             self.service.deadline(),
             self.next_weighing,
+            self.talk.deadline(),
         ];
         Some(due.into_iter().flatten().min()?.since(clock::now()))
     }
@@ -300,8 +312,9 @@ impl Parent {
 
     /// What the next worker of a slot is born with.
     fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
-        let lifeline = channel::lifeline()
-            .map_err(|source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source))?;
+        let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
+        let lifeline = channel::lifeline().map_err(pair)?;
+        let messages = self.hook.as_ref().map(|_| MessageEnd::pair()).transpose().map_err(pair)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         self.custody.revive(slot);
         let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
@@ -309,11 +322,15 @@ impl Parent {
         let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
         let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
         let (parent_end, worker_end) = lifeline;
-        self.unborn = Some(Process { slot, row, lifeline: parent_end, is_set_up: false });
+        let (messages, worker_messages) = messages.unzip();
+        let unique = self.talk.next_unique();
+        self.unborn = Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false });
         Ok(Seed {
             slot,
             generation,
+            unique,
             lifeline: worker_end,
+            messages: worker_messages,
             sockets: sockets.unwrap_or_default(),
             reserved: Rc::clone(&self.reserved),
             backlog: self.config.backlog,
@@ -426,6 +443,7 @@ impl Parent {
                 }
                 Report::Awake => self.watch.wake(clock::now()),
                 Report::Released => self.neighbours.released(pid),
+                Report::Leave => self.tell(Event::Disconnected { pid }),
                 Report::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
             }
         }
@@ -478,6 +496,9 @@ fn policy(config: &Config) -> Policy {
 }
 
 const SIGNALS: Token = Token(0);
+
+/// A worker's messages: its pid above this, which is above every pid (`PID_MAX_LIMIT` is 1 << 22).
+const MESSAGES: usize = 1 << 30;
 
 /// No process has these pids.
 const SUCCESSOR: Token = Token(usize::MAX);

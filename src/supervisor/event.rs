@@ -30,6 +30,8 @@ pub(crate) enum Event {
     Resumed { pid: Pid },
     /// It has had its share of work or memory, and is to be replaced when there is time.
     Recycle { pid: Pid, why: Recycle },
+    /// It is to leave, and its slot to get another worker.
+    Disconnected { pid: Pid },
     /// It was reaped.
     Exited { pid: Pid, exit: Exit },
     /// Replace every worker that runs now, a few at a time.

@@ -26,6 +26,7 @@
 //!   Stalled         ×          ·          failure, A/K ·          ·          ·
 //!   Suspended       ×          ·          replaced     ·          ·          ·
 //!   Recycle         ×          ·          due          ·          ·          ·
+//!   Disconnected    ×          Draining   Draining     ·          ·          ·
 //!   Exited          ×          failure    failure *    gone       gone       gone
 //!   Tick, too late  ·          failure, K ·            K          K          ·
 //!   Stop(Drain)     withdrawn† Draining   Draining     ·          ·          ·
@@ -130,6 +131,7 @@ impl Supervisor {
             Event::Suspended { pid } => self.suspend(pid, true),
             Event::Resumed { pid } => self.suspend(pid, false),
             Event::Recycle { pid, why } => self.recycle(pid, why),
+            Event::Disconnected { pid } => self.disconnected(pid, now),
             Event::Exited { pid, exit } => self.exited(pid, exit, now),
             Event::Restart => self.restart(),
             Event::Scale { workers } => self.scale(workers.max(1)),
@@ -278,6 +280,13 @@ impl Supervisor {
     fn recycle(&mut self, pid: Pid, why: Recycle) {
         if let Some(process) = self.process_mut(pid).filter(|process| process.stage == Stage::Ready) {
             process.due = Some(why);
+        }
+    }
+
+    fn disconnected(&mut self, pid: Pid, now: Time) {
+        let processes = self.slots.values_mut().flat_map(|slot| &mut slot.processes);
+        if let Some(process) = processes.into_iter().find(|process| process.pid == Some(pid)) {
+            tell(process, Stop::Drain, now, &mut self.effects);
         }
     }
 

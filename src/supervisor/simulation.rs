@@ -277,6 +277,7 @@ impl World {
                 Event::Suspended { pid }
             }
             30 => Event::Resumed { pid },
+            31 => Event::Disconnected { pid },
             20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
             21 => Event::Stalled { pid },
             // News of strangers.

@@ -1,0 +1,32 @@
+//! cargo run --example count_requests: workers notify the parent of each request, and it prints how many there were,
+//! once a second. It is the example of Node's `cluster`; `status` does the same without a message.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use forkpool::{Event, Pool, Response};
+
+fn main() -> forkpool::Result<()> {
+    let mut requests: u64 = 0;
+    Pool::bind("127.0.0.1:8000")
+        .env()
+        .tick(Duration::from_secs(1))
+        .on_event(move |event, _pool| match event {
+            Event::Message { message, .. } => {
+                requests += message.try_into().map_or(0, u64::from_le_bytes);
+            }
+            Event::Tick => println!("numReqs = {requests}"),
+            _ => {}
+        })
+        .run(|worker| {
+            let unsent = Cell::new(0_u64);
+            worker.serve(|_request| {
+                unsent.set(unsent.get() + 1);
+                // When the parent is behind, the next message says it too.
+                if worker.send(&unsent.get().to_le_bytes()).is_ok() {
+                    unsent.set(0);
+                }
+                Response::text("hello world\n")
+            })
+        })
+}

@@ -1,0 +1,276 @@
+//! Messages between the parent and a worker: a pair of sockets that keeps their boundaries and their order.
+//!
+//! It is of the kind SOCK_SEQPACKET (unix(7)): a message arrives whole or not at all, nothing is copied through user
+//! space in between, and the end of the other side is seen, unlike with datagrams. Every message begins with a byte of
+//! ours, so that an empty one is not the end. The kernel's buffer is the queue, so a sender that is faster than its
+//! reader is told so.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    sendmsg, shutdown, socketpair, AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, UnixAddr,
+};
+
+use crate::sys;
+
+/// Most bytes of one message, 64 KiB: it fits three times into the buffer that Linux gives a socket by default.
+pub const MESSAGE_MAX: usize = 64 * 1024;
+
+/// What each message begins with.
+const MARK: u8 = b'm';
+
+/// The mark, a message, and one byte more, by which one that is too large is known.
+pub(crate) const BUFFER: usize = 1 + MESSAGE_MAX + 1;
+
+/// Why a message was not sent. Nothing of it was.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum MessageError {
+    /// It is larger than [`MESSAGE_MAX`].
+    TooLarge {
+        /// Its bytes.
+        len: usize,
+        /// How many there may be.
+        max: usize,
+    },
+    /// The other side has not read what it was sent before. It may be tried again later, or be dropped.
+    Full,
+    /// There is nobody to read it: that process has gone, is leaving or is not there yet, or the pool has no
+    /// [hook](crate::Builder::on_event).
+    Gone,
+    /// The system refuses, for another reason.
+    System(io::Error),
+}
+
+impl fmt::Display for MessageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MessageError::TooLarge { len, max } => write!(f, "the message has {len} bytes, of at most {max}; split it"),
+            MessageError::Full => f.write_str("the other side is behind with reading messages; try again later"),
+            MessageError::Gone => f.write_str("there is nobody who would read the message"),
+            MessageError::System(error) => write!(f, "cannot send a message with sendmsg(2): {error}"),
+        }
+    }
+}
+
+impl StdError for MessageError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            MessageError::System(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// One end of the pair. Sending and receiving never wait.
+#[derive(Debug)]
+pub(crate) struct MessageEnd(OwnedFd);
+
+/// What came.
+#[derive(Debug)]
+pub(crate) enum Received<'b> {
+    Message(&'b [u8], Option<OwnedFd>),
+    /// Something that is no message, and why.
+    Malformed(&'static str),
+    /// Nothing yet.
+    Nothing,
+    /// Nothing ever again.
+    End,
+}
+
+impl MessageEnd {
+    /// Both ends, the parent's and the worker's.
+    pub(crate) fn pair() -> io::Result<(MessageEnd, MessageEnd)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (parent, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        Ok((MessageEnd(parent), MessageEnd(worker)))
+    }
+
+    /// Sends a message, and with it a copy of a descriptor (unix(7), `SCM_RIGHTS`).
+    pub(crate) fn send(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), MessageError> {
+        if message.len() > MESSAGE_MAX {
+            return Err(MessageError::TooLarge { len: message.len(), max: MESSAGE_MAX });
+        }
+        let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let control = if fds.is_empty() { &[][..] } else { &rights };
+        let parts = [IoSlice::new(&[MARK]), IoSlice::new(message)];
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &parts, control, flags, None) {
+            Ok(_) => Ok(()),
+            // The last one: as many descriptors are on their way as this user may have open.
+            Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => Err(MessageError::Full),
+            Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Err(MessageError::Gone),
+            Err(errno) => Err(MessageError::System(errno.into())),
+        }
+    }
+
+    /// The next message, into a buffer of [`BUFFER`] bytes.
+    pub(crate) fn receive<'b>(&self, buffer: &'b mut [u8]) -> Received<'b> {
+        let (len, mut fds) = loop {
+            match sys::fds::receive(self.0.as_fd(), buffer) {
+                Ok(received) => break received,
+                // Said once, before what is still in the queue, when the other side has ended without reading all of
+                // its own.
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
+                    return Received::Malformed("no descriptor is free for the one that came with it");
+                }
+                Err(_) => return Received::End,
+            }
+        };
+        match (&buffer[..len], fds.len()) {
+            ([], _) => Received::End,
+            ([MARK, ..], _) if len == BUFFER => Received::Malformed("it is larger than a message may be"),
+            ([MARK, message @ ..], 0 | 1) => Received::Message(message, fds.pop()),
+            ([MARK, ..], _) => Received::Malformed("it carries several descriptors"),
+            _ => Received::Malformed("it was not sent by this library"),
+        }
+    }
+
+    /// Takes no more messages: the other side's are refused from now on, and those that are here end with
+    /// [`Received::End`].
+    pub(crate) fn close(&self) {
+        // It fails only when the other side is gone, which ends it as well.
+        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
+    }
+}
+
+impl AsFd for MessageEnd {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl AsRawFd for MessageEnd {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn pair() -> (MessageEnd, MessageEnd) {
+        MessageEnd::pair().expect("descriptors are free")
+    }
+
+    /// What comes next, in words.
+    #[track_caller]
+    fn next(end: &MessageEnd) -> String {
+        match end.receive(&mut vec![0; BUFFER]) {
+            Received::Message(message, fd) => {
+                format!("{}{}", String::from_utf8_lossy(message), if fd.is_some() { " +fd" } else { "" })
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn messages_keep_their_boundaries_and_their_order() {
+        let (parent, worker) = pair();
+        for (from, to) in [(&parent, &worker), (&worker, &parent)] {
+            for message in ["a", "", "bc"] {
+                from.send(message.as_bytes(), None).expect("there is room");
+            }
+            assert_eq!([next(to), next(to), next(to), next(to)], ["a", "", "bc", "Nothing"]);
+        }
+    }
+
+    #[test]
+    fn one_may_be_as_large_as_is_said() {
+        let (parent, worker) = pair();
+        parent.send(&[b'x'; MESSAGE_MAX], None).expect("it fits");
+        let error = parent.send(&[b'x'; MESSAGE_MAX + 1], None).expect_err("too large");
+        assert!(matches!(error, MessageError::TooLarge { len: 65_537, max: 65_536 }), "{error}");
+        assert_eq!([next(&worker).len(), next(&worker).len()], [MESSAGE_MAX, "Nothing".len()]);
+    }
+
+    #[test]
+    fn a_full_queue_is_told_and_loses_nothing() {
+        let (parent, worker) = pair();
+        let fill = || {
+            let sent = (0..u32::MAX).take_while(|n| match worker.send(&n.to_le_bytes(), None) {
+                Ok(()) => true,
+                Err(MessageError::Full) => false,
+                Err(error) => panic!("{error}"),
+            });
+            sent.count()
+        };
+        let sent = fill();
+        let mut buffer = vec![0; BUFFER];
+        for n in 0..u32::try_from(sent).expect("it was counted by one") {
+            let Received::Message(message, None) = parent.receive(&mut buffer) else { panic!("message {n} is lost") };
+            assert_eq!(message, n.to_le_bytes());
+        }
+        assert_eq!(next(&parent), "Nothing");
+        assert_eq!(fill(), sent);
+    }
+
+    #[test]
+    fn what_was_sent_before_the_end_still_comes() {
+        let (parent, worker) = pair();
+        // Unread, so that the end is a reset.
+        parent.send(b"unread", None).expect("there is room");
+        worker.send(b"last words", None).expect("there is room");
+        drop(worker);
+        assert_eq!([next(&parent), next(&parent), next(&parent)], ["last words", "End", "End"]);
+        assert!(matches!(parent.send(b"", None), Err(MessageError::Gone)));
+    }
+
+    #[test]
+    fn closing_keeps_what_came_and_refuses_what_comes() {
+        let (parent, worker) = pair();
+        worker.send(b"before", None).expect("there is room");
+        parent.close();
+        assert!(matches!(worker.send(b"after", None), Err(MessageError::Gone)));
+        assert_eq!([next(&parent), next(&parent)], ["before", "End"]);
+        parent.send(b"the other way", None).expect("it is open");
+        assert_eq!(next(&worker), "the other way");
+    }
+
+    #[test]
+    fn a_descriptor_comes_with_its_message() {
+        let (parent, worker) = pair();
+        let (reader, mut writer) = UnixStream::pair().expect("descriptors are free");
+        worker.send(b"take this", Some(reader.as_fd())).expect("there is room");
+        drop(reader);
+        writer.write_all(b"through it").expect("the reader is on its way");
+        drop(writer);
+        let mut buffer = vec![0; BUFFER];
+        let Received::Message(b"take this", Some(fd)) = parent.receive(&mut buffer) else { panic!("it came") };
+        let mut text = String::new();
+        UnixStream::from(fd).read_to_string(&mut text).expect("text");
+        assert_eq!(text, "through it");
+    }
+
+    #[test]
+    fn what_is_no_message_is_known() {
+        let (parent, worker) = pair();
+        let raw = |bytes: &[u8], fds: &[RawFd]| {
+            let rights = [ControlMessage::ScmRights(fds)];
+            let control = if fds.is_empty() { &[][..] } else { &rights };
+            let sent =
+                sendmsg::<UnixAddr>(worker.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::empty(), None);
+            sent.expect("there is room");
+        };
+        raw(b"hello", &[]);
+        raw(&[MARK; BUFFER], &[]);
+        raw(&[MARK; BUFFER + 1], &[]);
+        raw(&[MARK], &[worker.as_raw_fd(); 2]);
+        for reason in ["not sent by this library", "larger than", "larger than", "several descriptors"] {
+            assert!(next(&parent).contains(reason), "{reason}");
+        }
+        assert_eq!(next(&parent), "Nothing");
+    }
+}
