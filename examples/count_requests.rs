@@ -7,13 +7,14 @@ use std::time::Duration;
 use forkpool::{Event, Pool, Response};
 
 fn main() -> forkpool::Result<()> {
+    env_logger::init();
     let mut requests: u64 = 0;
     Pool::bind("127.0.0.1:8000")
         .env()
         .tick(Duration::from_secs(1))
         .on_event(move |event, _pool| match event {
             Event::Message { message, .. } => {
-                requests += message.try_into().map_or(0, u64::from_le_bytes);
+                requests += <[u8; 8]>::try_from(*message).map_or(0, u64::from_le_bytes);
             }
             Event::Tick => println!("numReqs = {requests}"),
             _ => {}

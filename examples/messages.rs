@@ -162,5 +162,6 @@ fn report<E: std::fmt::Display>(result: std::result::Result<(), E>) {
 
 /// One write, so that lines of several processes do not mix.
 fn say(line: &str) {
-    eprint!("{line}\n");
+    // A closed stderr is no reason to end.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use forkpool::{Event, Pool, Response};
 
 fn main() -> forkpool::Result<()> {
+    env_logger::init();
     Pool::bind("127.0.0.1:8000")
         .env()
         .tick(Duration::from_secs(1))

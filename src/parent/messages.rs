@@ -137,8 +137,9 @@ impl Parent {
 
     pub(crate) fn kill_by_request(&self, whom: Whom, signal: i32) -> io::Result<()> {
         let pid = self.find(whom).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
-        info!("{} is sent signal {signal}: asked by the application", self.tag(pid));
-        Ok(kill(SystemPid::from_raw(pid.0), Some(Signal::try_from(signal)?))?)
+        let signal = Signal::try_from(signal)?;
+        info!("{} is sent {signal}: asked by the application", self.tag(pid));
+        Ok(kill(SystemPid::from_raw(pid.0), signal)?)
     }
 
     /// The process that is meant.

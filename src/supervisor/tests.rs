@@ -619,6 +619,22 @@ fn a_worker_that_a_signal_has_stopped_is_replaced_at_once() {
 }
 
 #[test]
+fn a_disconnected_worker_drains_while_its_slot_gets_another() {
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Disconnected { pid: Pid(10) }).expect(&[drain(10), spawn(0, 2)]);
+    // Told twice, or of a stranger.
+    pool.tell(Event::Disconnected { pid: Pid(10) }).tell(Event::Disconnected { pid: Pid(99) }).expect(&[]);
+    pool.start(0, 20);
+    pool.tell(Event::Disconnected { pid: Pid(20) }).expect(&[drain(20)]);
+    // Two are as many as a slot has.
+    pool.tell(exited(10, 0)).expect(&[spawn(0, 3)]);
+    pool.tell(exited(20, 1)).expect(&[]);
+    assert_eq!(pool.failures(0), 0);
+    pool.tell(Event::Stop(Stop::Drain)).effects();
+    pool.tell(Event::Disconnected { pid: Pid(11) }).expect(&[]);
+}
+
+#[test]
 fn replacements_of_a_stopped_worker_back_off() {
     let mut pool = Pool::ready(2);
     pool.tell(Event::Suspended { pid: Pid(10) }).effects();
