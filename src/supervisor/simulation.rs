@@ -497,7 +497,8 @@ impl World {
         for (pid, (slot, stage)) in &after {
             let Some((_, earlier)) = before.get(pid) else { continue };
             assert!(earlier.told() <= stage.told(), "{pid} was told to leave and is back");
-            let drained = *earlier == Stage::Ready && *stage == Stage::Draining;
+            let asked = event == Event::Disconnected { pid: Pid(*pid) };
+            let drained = *earlier == Stage::Ready && *stage == Stage::Draining && !asked;
             let serving = |(id, stage): &(SlotId, Stage)| id == slot && *stage == Stage::Ready;
             if drained && *slot < self.supervisor.wanted() && !self.supervisor.is_stopping() {
                 assert!(after.values().any(serving), "{pid} is drained before its replacement is ready");
