@@ -9,6 +9,7 @@
 mod support;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
@@ -272,7 +273,9 @@ fn workers_that_have_had_their_share() {
 
 /// A testbed with two workers whose new workers fail while a file exists.
 fn failing_testbed() -> (Server, Failing) {
-    let failing = Failing(fresh_path("failing"));
+    // Tests run at the same time, and each has its own.
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let failing = Failing(fresh_path(&format!("failing-{}", COUNT.fetch_add(1, Relaxed))));
     let mut command = example("testbed");
     command.env("TESTBED", format!("fail-while:{}", failing.0.display()));
     command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_DRAIN_TIMEOUT", "4s")]);
