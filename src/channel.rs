@@ -1,6 +1,7 @@
 //! The lifeline: one stream between the parent and each worker.
 //!
-//! Up go short records: *listening* with copies of the worker's sockets, *ready*, *awake*, *failed* with a reason. Down
+//! Up go short records: *listening* with copies of the worker's sockets, *ready*, *awake*, *failed* with a reason, and
+//! *executes* before the worker becomes another program; then the stream's end says that it has. Down
 //! goes nothing, ever; **end of file means finish**. The parent half-closes it to drain a worker, the kernel closes it
 //! when the parent dies, and the worker's own SIGTERM ends it as well: one thing for user code to wait for.
 //!
@@ -26,6 +27,9 @@ const AWAKE: u8 = b'A';
 const RELEASED: u8 = b'D';
 const DUE: u8 = b'M';
 const LEAVE: u8 = b'Q';
+const EXECUTES: u8 = b'X';
+const EXECUTES_AND_NOTIFIES: u8 = b'N';
+const EXECUTES_AND_RINGS: u8 = b'T';
 /// Followed by text until the end of the stream.
 const FAILED: u8 = b'F';
 
@@ -45,6 +49,21 @@ pub(crate) enum Report {
     Due,
     /// It wants to be told to finish.
     Leave,
+    /// It is about to become another program, which hears signals and nothing else, and is ready at this sign.
+    Executes(Sign),
+    /// It has become that program, or has ended on the way.
+    Executed,
+}
+
+/// By what the parent sees that a program is ready.
+#[derive(Debug)]
+pub(crate) enum Sign {
+    /// That it was executed.
+    Execution,
+    /// What sd_notify(3) sends to this socket.
+    Notification(UnixDatagram),
+    /// That this timer (timerfd_create(2)) rings.
+    Timer(OwnedFd),
 }
 
 /// What a worker is ordered to do with another slot's sockets.
@@ -66,7 +85,7 @@ pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
     let (orders, ordered) = UnixDatagram::pair()?;
     orders.set_nonblocking(true)?;
     ordered.set_nonblocking(true)?;
-    let parent = ParentEnd { stream: parent, orders, failure: None };
+    let parent = ParentEnd { stream: parent, orders, failure: None, executes: false };
     Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered }))
 }
 
@@ -77,6 +96,8 @@ pub(crate) struct ParentEnd {
     orders: UnixDatagram,
     /// The worker's last words, once it has begun to say them.
     failure: Option<Vec<u8>>,
+    /// The worker has said that it is about to execute a program, and the stream has not ended since.
+    executes: bool,
 }
 
 impl ParentEnd {
@@ -86,7 +107,13 @@ impl ParentEnd {
         let mut bytes = [0; 512];
         loop {
             match sys::fds::receive(self.stream.as_fd(), &mut bytes) {
-                Ok((0, _)) => return reports,
+                Ok((0, _)) => {
+                    // Its end of the stream is closed on execve(2); if that fails, it says so before it ends.
+                    if std::mem::take(&mut self.executes) && self.failure.is_none() {
+                        reports.push(Report::Executed);
+                    }
+                    return reports;
+                }
                 Ok((len, fds)) => self.take(&bytes[..len], fds, &mut reports),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return reports,
@@ -94,22 +121,32 @@ impl ParentEnd {
         }
     }
 
-    /// `fds` came with one of `bytes`; only *listening* carries any, so they are its own.
+    /// `fds` came with the last of `bytes`: records that carry any are a byte long, and the kernel ends a read behind
+    /// them (unix(7)).
     fn take(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, reports: &mut Vec<Report>) {
-        let mut fds = Some(fds);
-        for byte in bytes {
+        let mut fds = fds.into_iter();
+        for (index, byte) in bytes.iter().enumerate() {
+            let mut fds = fds.by_ref().take(if index + 1 == bytes.len() { sys::fds::MAX } else { 0 });
             match (&mut self.failure, *byte) {
                 (Some(words), byte) => {
                     if words.len() < REASON_MAX {
                         words.push(byte);
                     }
                 }
-                (None, LISTENING) => reports.push(Report::Listening(fds.take().unwrap_or_default())),
+                (None, LISTENING) => reports.push(Report::Listening(fds.collect())),
                 (None, READY) => reports.push(Report::Ready),
                 (None, AWAKE) => reports.push(Report::Awake),
                 (None, RELEASED) => reports.push(Report::Released),
                 (None, DUE) => reports.push(Report::Due),
                 (None, LEAVE) => reports.push(Report::Leave),
+                (None, kind @ (EXECUTES | EXECUTES_AND_NOTIFIES | EXECUTES_AND_RINGS)) => {
+                    self.executes = true;
+                    reports.push(Report::Executes(match (kind, fds.next()) {
+                        (EXECUTES_AND_NOTIFIES, Some(socket)) => Sign::Notification(socket.into()),
+                        (EXECUTES_AND_RINGS, Some(timer)) => Sign::Timer(timer),
+                        _ => Sign::Execution,
+                    }));
+                }
                 (None, FAILED) => self.failure = Some(Vec::new()),
                 // User code can reach this stream; what it writes there is noise.
                 (None, _) => {}
@@ -212,6 +249,14 @@ impl WorkerEnd {
     /// What other threads need to wake the parent.
     pub(crate) fn waking(&self) -> Waking {
         Waking(Arc::clone(&self.stream))
+    }
+
+    pub(crate) fn executes(&self, sign: &Sign) -> io::Result<()> {
+        match sign {
+            Sign::Execution => send(&self.stream, &[EXECUTES], &[]),
+            Sign::Notification(socket) => send(&self.stream, &[EXECUTES_AND_NOTIFIES], &[socket.as_fd()]),
+            Sign::Timer(timer) => send(&self.stream, &[EXECUTES_AND_RINGS], &[timer.as_fd()]),
+        }
     }
 
     pub(crate) fn failed(&self, reason: &str) {

@@ -31,7 +31,7 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A file the pool needs could not be written.
+    /// A file the pool needs could not be written, or executed.
     File {
         /// The file's path.
         path: String,

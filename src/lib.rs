@@ -88,6 +88,7 @@ mod deferred;
 mod epoll;
 mod error;
 mod event;
+mod exec;
 mod file;
 mod handle;
 mod http;
@@ -124,6 +125,7 @@ pub use config::{settings, Setting};
 pub use deferred::Responder;
 pub use error::{Error, Result};
 pub use event::{Event, Process};
+pub use exec::Readiness;
 pub use handle::{Handle, Status, Whom, WorkerState, WorkerStatus};
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -1,5 +1,5 @@
-//! The `forkpool` binary: a pool that serves one page, configured by flags and variables. Uses the library's public API
-//! only.
+//! The `forkpool` binary: a pool that serves one page or executes a program, configured by flags and variables. Uses the
+//! library's public API only.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,9 +26,10 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> ExitCode {
     cli::log::init(options.verbosity);
-    let result = match options.check {
-        true => options.pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
-        false => options.pool.serve(|_request| Response::text("hello world\n")),
+    let result = match (options.check, options.program) {
+        (true, _) => options.pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
+        (false, Some(program)) => options.pool.run(|worker| Err(program.execute(worker))),
+        (false, None) => options.pool.serve(|_request| Response::text("hello world\n")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

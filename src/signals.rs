@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use nix::sys::signal::SigSet;
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{shutdown, Shutdown};
 use nix::unistd::alarm;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
@@ -115,6 +115,11 @@ pub(crate) fn install_worker(
     sys::signal::on(SIGTERM, end(None))?;
     sys::signal::on(SIGQUIT, end(None))?;
     sys::signal::on(SIGINT, end(Some(Arc::clone(quit))))
+}
+
+/// Undoes [`install_worker`], before the worker executes a program. To be called with all signals blocked.
+pub(crate) fn uninstall_worker() -> io::Result<()> {
+    [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT].into_iter().try_for_each(sys::signal::reset)
 }
 
 /// Makes the worker's lifeline read end of file, and bounds what follows.

@@ -8,7 +8,7 @@ use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
@@ -358,6 +359,12 @@ impl Worker {
             self.board.set_steers(steer::NOTHING);
             warn!("{}: balance: by the kernel's hash, which takes no BPF program: {error}", self.tag());
         }
+    }
+
+    /// Whether this worker is to finish.
+    pub(crate) fn is_over(&self) -> io::Result<bool> {
+        let mut stream = [PollFd::new(self.lifeline.stream().as_fd(), PollFlags::POLLIN)];
+        Ok(poll(&mut stream, PollTimeout::ZERO)? > 0)
     }
 
     pub(crate) fn lifeline(&self) -> &WorkerEnd {

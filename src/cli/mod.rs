@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use forkpool::{Builder, Pool, Setting};
 use lexopt::{Arg, Parser};
 
+mod exec;
 pub(crate) mod log;
 mod text;
 
+pub(crate) use self::exec::Program;
 use self::log::Verbosity;
 
 /// What the command line asks for.
@@ -22,6 +24,8 @@ pub(crate) enum Asked {
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) pool: Builder,
+    /// What the workers execute; without one they serve a page.
+    pub(crate) program: Option<Program>,
     /// Only whether the configuration makes sense.
     pub(crate) check: bool,
     pub(crate) verbosity: Verbosity,
@@ -40,7 +44,20 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
     let mut parser = Parser::from_iter(arguments);
     loop {
         match parser.next().map_err(|error| one_line(&error))? {
-            Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Asked::Text(text::help())),
+            Some(Arg::Value(word)) if !flags.is_exec && word == "exec" => flags.is_exec = true,
+            Some(Arg::Value(program)) if flags.is_exec => {
+                flags.program.push(program);
+                flags.program.extend(parser.raw_args().map_err(|error| one_line(&error))?);
+                break;
+            }
+            Some(Arg::Long("ready")) if flags.is_exec => {
+                let value = parser.value().map_err(|error| one_line(&error))?;
+                if flags.ready.replace(value).is_some() {
+                    return Err(format!("--ready is given twice; leave one out{HINT}"));
+                }
+            }
+            Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{HINT}")),
+            Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Asked::Text(text::help(flags.is_exec))),
             Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Asked::Text(text::version())),
             Some(Arg::Short('q') | Arg::Long("quiet")) => flags.quiet = true,
             Some(Arg::Short('v') | Arg::Long("verbose")) => flags.verbose = flags.verbose.saturating_add(1),
@@ -55,7 +72,9 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
             None => break,
         }
     }
+    let program = if flags.is_exec { Some(flags.take_program(variables)?) } else { None };
     let options = Options {
+        program,
         check: flags.check || on("check", variables)?.unwrap_or(false),
         verbosity: flags.verbosity(variables)?,
         pool: flags.pool(),
@@ -70,6 +89,10 @@ struct Flags {
     verbose: u8,
     check: bool,
     settings: Vec<(&'static Setting, String)>,
+    /// `exec` was said; what follows are the program, once it has come, and its arguments.
+    is_exec: bool,
+    program: Vec<OsString>,
+    ready: Option<OsString>,
 }
 
 impl Flags {
@@ -87,7 +110,8 @@ impl Flags {
     /// The pool that variables and, over them, flags describe. The builder keeps what is wrong with a value.
     fn pool(&self) -> Builder {
         let listen = forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.is_list()));
-        let pool = Pool::bind(listen.unwrap_or_default()).env();
+        let pool = Pool::bind(listen.unwrap_or_default());
+        let pool = if self.is_exec { exec::prepare(pool) } else { pool }.env();
         self.settings.iter().fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
     }
 
@@ -148,7 +172,7 @@ fn one_line(error: &lexopt::Error) -> String {
 
 /// Names the option that was probably meant, if one is similar enough.
 fn unknown(name: &str) -> String {
-    let own = ["quiet", "verbose", "check", "help", "version"];
+    let own = ["quiet", "verbose", "check", "help", "version", "ready"];
     let likeness = |known: &'static str| (strsim::jaro(name, known), known);
     let known = forkpool::settings().map(Setting::name).chain(own).map(likeness);
     let name = name.escape_debug();

@@ -4,11 +4,17 @@ use std::iter;
 
 use forkpool::Setting;
 
-/// The whole help: what this is, examples, every option with its variables and default, signals, exit codes.
-pub(super) fn help() -> String {
-    let mut help = version() + BEFORE;
+/// The whole help: what this is, examples, every option with its variables and default, signals, exit codes; that of
+/// `exec` without what only the built-in server knows.
+pub(super) fn help(is_exec: bool) -> String {
+    let mut help = version() + if is_exec { EXEC } else { BEFORE };
+    if is_exec {
+        let (option, description) = READY;
+        help.push_str(&format!("\nProgram:\n      {option}\n"));
+        describe(&mut help, &description.split(' ').collect::<Vec<_>>());
+    }
     let mut heading = "";
-    for setting in forkpool::settings() {
+    for setting in forkpool::settings().filter(|setting| !is_exec || concerns_programs(setting)) {
         if heading != setting.heading() {
             heading = setting.heading();
             help.push_str(&format!("\n{heading}:\n"));
@@ -22,6 +28,11 @@ pub(super) fn help() -> String {
         describe(&mut help, &description.split(' ').collect::<Vec<_>>());
     }
     help + AFTER
+}
+
+fn concerns_programs(setting: &Setting) -> bool {
+    let of_server = ["stall-timeout", "on-stall", "on-panic", "max-requests"];
+    !setting.heading().starts_with("HTTP ") && !of_server.contains(&setting.name())
 }
 
 pub(super) fn version() -> String {
@@ -62,12 +73,42 @@ Serves HTTP/1.1 from one forked worker process per CPU, each on its own SO_REUSE
 kernel spreads the connections. The parent replaces every worker that dies, and what waited for it is served.
 
 Usage: forkpool [OPTIONS]
+       forkpool exec [OPTIONS] -- PROGRAM [ARGUMENTS]   any program as the worker: see forkpool exec --help
 
 Examples:
   forkpool                                           serve http://127.0.0.1:8000, a worker per CPU
   forkpool --listen :80 --user www-data --workers 4  port 80 of every interface, workers not as root
   forkpool --listen unix:/run/app.sock --check       only say whether that would make sense
 ";
+
+const EXEC: &str = "\
+Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3,
+so that the kernel spreads the connections. The parent replaces every program that dies, and what waited for it is
+served.
+
+Usage: forkpool exec [OPTIONS] -- PROGRAM [ARGUMENTS]
+
+Examples:
+  forkpool exec -- node app.js                     app.js has server.listen({fd: 3}); on http://127.0.0.1:8000
+  forkpool exec --listen :80 --user www-data --workers 4 -- uvicorn --fd 3 app:app
+  forkpool exec --ready notify -- ./server         ready when it tells so with sd_notify(3)
+  kill -HUP PID                                    of forkpool: the program is executed anew, one worker at a time
+
+The program finds listening, blocking sockets from file descriptor 3 on, one for each address, and these variables:
+  LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
+  FORKPOOL_FD, FORKPOOL_WORKER_ID          3, and the worker's number from 0, which its replacement keeps
+  NOTIFY_SOCKET                            with --ready notify
+It is asked to finish by SIGTERM, and killed after the drain time-out: let it stop to accept, finish what it has, and
+exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes.
+";
+
+/// The option of `exec`.
+const READY: (&str, &str) = (
+    "--ready <listen|notify|delay:MS>",
+    "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
+     NOTIFY_SOCKET (sd_notify(3)); or so many milliseconds after it is executed. In a rolling restart its predecessor \
+     is asked to finish then [default: listen] [FORKPOOL_READY]",
+);
 
 /// The options that are the binary's own.
 const OWN: &[(&str, &str)] = &[

@@ -43,7 +43,14 @@ impl Parent {
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told));
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
-        log::log!(level, "{how}, {} requests on {} connections", row.requests(), row.accepted());
+        match &process.program {
+            // What it has served, nobody knows.
+            Some(sign) => {
+                Parent::forget_program(pid, sign);
+                log::log!(level, "{how}");
+            }
+            None => log::log!(level, "{how}, {} requests on {} connections", row.requests(), row.accepted()),
+        }
         if !was_told {
             self.last_failure = Some(how);
         }

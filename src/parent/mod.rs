@@ -7,6 +7,7 @@ mod health;
 mod hooks;
 mod messages;
 mod places;
+mod programs;
 mod takeover;
 
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ use nix::unistd::Pid as SystemPid;
 use self::attend::Attention;
 use self::messages::Talk;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
-use crate::channel::{self, ParentEnd, Report};
+use crate::channel::{self, ParentEnd, Report, Sign};
 use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
 use crate::custody::Custody;
@@ -110,6 +111,8 @@ struct Process {
     unique: u64,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
+    /// It is another program, or about to be: how that says that it is ready.
+    program: Option<Sign>,
 }
 
 impl Parent {
@@ -203,7 +206,8 @@ impl Parent {
                     PREDECESSOR => self.hear_predecessor(),
                     ATTENTION => self.begin_attending(),
                     Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
-                    Token(pid) => self.hear(Pid(i32::try_from(pid).unwrap_or_default())),
+                    Token(token) if token & SIGN != 0 => self.look_for_sign(pid(token & !SIGN)),
+                    Token(token) => self.hear(pid(token)),
                 }
             }
             for request in self.signals.pending() {
@@ -324,7 +328,7 @@ impl Parent {
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
         let unique = self.talk.next_unique();
-        self.unborn = Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false });
+        self.unborn = Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false, program: None });
         Ok(Seed {
             slot,
             generation,
@@ -351,6 +355,9 @@ impl Parent {
     fn drain(&mut self, pid: Pid) {
         if let Some(process) = self.processes.get(&pid) {
             process.lifeline.close();
+            if process.program.is_some() {
+                signal(pid, Signal::SIGTERM);
+            }
         }
     }
 
@@ -436,17 +443,21 @@ impl Parent {
                     let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
                     self.emit(&event::Event::Listening { process, addresses: &addresses });
                 }
-                Report::Ready => {
-                    info!("{} ready", self.tag(pid));
-                    self.tell(Event::Ready { pid });
-                    self.emit(&event::Event::Ready(self.process(pid)));
-                }
+                Report::Ready => self.ready(pid),
                 Report::Awake => self.watch.wake(clock::now()),
                 Report::Released => self.neighbours.released(pid),
                 Report::Leave => self.tell(Event::Disconnected { pid }),
                 Report::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
+                Report::Executes(sign) => self.executes(pid, sign),
+                Report::Executed => self.executed(pid),
             }
         }
+    }
+
+    fn ready(&mut self, pid: Pid) {
+        info!("{} ready", self.tag(pid));
+        self.tell(Event::Ready { pid });
+        self.emit(&event::Event::Ready(self.process(pid)));
     }
 
     fn obey(&mut self, request: Request) {
@@ -505,9 +516,16 @@ const SUCCESSOR: Token = Token(usize::MAX);
 const PREDECESSOR: Token = Token(usize::MAX - 1);
 const ATTENTION: Token = Token(usize::MAX - 2);
 
+/// Marks the tokens of programs' signs; pids are less (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+const SIGN: usize = 1 << 24;
+
 /// No worker has pid 0, so the signals' token is free.
 fn token(pid: Pid) -> Token {
     Token(usize::try_from(pid.0).unwrap_or_default())
+}
+
+fn pid(token: usize) -> Pid {
+    Pid(i32::try_from(token).unwrap_or_default())
 }
 
 fn signal(pid: Pid, signal: Signal) {

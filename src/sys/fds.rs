@@ -1,4 +1,4 @@
-//! File descriptors that come from another process: sent (unix(7), `SCM_RIGHTS`) or kept open across execve(2).
+//! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across execve(2).
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -35,4 +35,59 @@ pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     }
     // SAFETY: it is open, it came from whoever executed this program for this purpose, and nobody else here owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Copies of descriptors at the numbers where a program that is about to be executed looks for them, open across
+/// execve(2). Dropped, because that has failed, everything is as it was before.
+#[derive(Debug)]
+pub(crate) struct Placed {
+    first: RawFd,
+    /// What was open at each of these numbers.
+    displaced: Vec<Option<OwnedFd>>,
+}
+
+impl Placed {
+    /// Places them from the number `first` on. Until the drop these numbers mean something else to whoever owns them, so
+    /// nothing but execve(2) may happen meanwhile, and no other thread may run.
+    pub(crate) fn new(first: RawFd, fds: &[BorrowedFd<'_>]) -> io::Result<Placed> {
+        let end = first.saturating_add(RawFd::try_from(fds.len()).unwrap_or(RawFd::MAX));
+        // Copied first, beyond these numbers, since one of them may be in the place of another.
+        let copies: Vec<OwnedFd> = fds.iter().map(|fd| copy_from(end, fd.as_raw_fd())).collect::<io::Result<_>>()?;
+        let mut placed = Placed { first, displaced: Vec::with_capacity(fds.len()) };
+        for (number, copy) in (first..end).zip(&copies) {
+            placed.displaced.push(match copy_from(end, number) {
+                Ok(displaced) => Some(displaced),
+                Err(error) if error.raw_os_error() == Some(libc::EBADF) => None,
+                Err(error) => return Err(error),
+            });
+            // SAFETY: what was open at the number is kept above and returns there when this is dropped.
+            if unsafe { libc::dup2(copy.as_raw_fd(), number) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(placed)
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        for (number, displaced) in (self.first..).zip(&self.displaced) {
+            match displaced {
+                // SAFETY: the number's owner gets back what it owns.
+                Some(fd) => drop(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) }),
+                // SAFETY: nobody owned the number before, so what is open there was placed by this.
+                None => drop(unsafe { libc::close(number) }),
+            }
+        }
+    }
+}
+
+/// A copy of a descriptor at a free number that is not below `least`, closed on execve(2).
+fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC changes no descriptor that is open, and fails if this one is not.
+    match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, least) } {
+        copy if copy < 0 => Err(io::Error::last_os_error()),
+        // SAFETY: the kernel has just made it, and nobody else knows it.
+        copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
+    }
 }

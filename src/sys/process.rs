@@ -1,9 +1,15 @@
-//! fork(2), _exit(2) and the question whether forking is safe.
+//! fork(2), execve(2), _exit(2) and the question whether forking is safe.
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::fd::{BorrowedFd, RawFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 
+use nix::sys::signal::SigSet;
 use nix::unistd::{self, ForkResult};
+
+use super::fds::Placed;
 
 /// In which process fork(2) returned.
 pub(crate) enum Fork {
@@ -28,6 +34,25 @@ pub(crate) fn exit(code: i32) -> ! {
     flush();
     // SAFETY: `_exit` has no preconditions and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// The first descriptor that a program looks at for sockets (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
+pub(crate) const FIRST_PASSED: RawFd = 3;
+
+/// Executes a program in this process, with copies of `passed` from descriptor 3 on and no signal blocked. It returns
+/// only when that fails. SIGPIPE gets its default action, which the standard library sees to.
+pub(crate) fn execute(command: &mut Command, passed: &[BorrowedFd<'_>]) -> io::Error {
+    flush();
+    let placed = match Placed::new(FIRST_PASSED, passed) {
+        Ok(placed) => placed,
+        Err(error) => return error,
+    };
+    let error = match SigSet::empty().thread_set_mask() {
+        Ok(()) => command.exec(),
+        Err(errno) => errno.into(),
+    };
+    drop(placed);
+    error
 }
 
 fn flush() {

@@ -3,6 +3,7 @@
 use std::backtrace::Backtrace;
 use std::io;
 
+use nix::sys::signal::{SigHandler, Signal};
 use signal_hook::low_level;
 
 /// What may be done inside a signal handler here: async-signal-safe calls only (signal-safety(7)).
@@ -16,6 +17,13 @@ pub(crate) trait Action: Send + Sync + 'static {
 pub(crate) fn on(signal: i32, action: impl Action) -> io::Result<()> {
     // SAFETY: `Action` promises async-signal-safety.
     unsafe { low_level::register(signal, move || action.run()) }?;
+    Ok(())
+}
+
+/// Gives a signal its default action again.
+pub(crate) fn reset(signal: Signal) -> io::Result<()> {
+    // SAFETY: the default action runs no code of this process.
+    unsafe { nix::sys::signal::signal(signal, SigHandler::SigDfl) }?;
     Ok(())
 }
 

@@ -1,0 +1,75 @@
+//! `forkpool exec`: any program as the worker.
+
+use std::ffi::OsString;
+use std::process::Command;
+use std::time::Duration;
+
+use forkpool::{Builder, Error, Readiness, Worker};
+
+use super::{read, Flags, Variables, HINT};
+
+/// What each worker executes.
+#[derive(Debug)]
+pub(crate) struct Program {
+    name: OsString,
+    arguments: Vec<OsString>,
+    readiness: Readiness,
+}
+
+impl Program {
+    /// Runs in the worker, and returns only when it fails.
+    pub(crate) fn execute(&self, worker: &Worker) -> Error {
+        worker.exec(Command::new(&self.name).args(&self.arguments), self.readiness)
+    }
+}
+
+impl Flags {
+    pub(super) fn take_program(&mut self, variables: Variables<'_>) -> Result<Program, String> {
+        let readiness = match &self.ready {
+            Some(value) => parse("--ready ", &value.to_string_lossy())?,
+            None => read("ready", variables)
+                .map_or(Ok(Readiness::default()), |(variable, value)| parse(&format!("{variable}="), &value))?,
+        };
+        self.refuse_to_count(variables)?;
+        let mut words = std::mem::take(&mut self.program).into_iter();
+        let name = words.next().filter(|name| !name.is_empty());
+        let name = name.ok_or("exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)")?;
+        Ok(Program { name, arguments: words.collect(), readiness })
+    }
+
+    /// How many connections a program has is not known, and a new one would be given all of them until it had as many as
+    /// the others ever had.
+    fn refuse_to_count(&self, variables: Variables<'_>) -> Result<(), String> {
+        let flag = self.settings.iter().find(|(setting, _)| setting.name() == BALANCE);
+        let said = flag.map(|(_, value)| (format!("--{BALANCE} "), value.clone()));
+        let said = said.or_else(|| read(BALANCE, variables).map(|(variable, value)| (format!("{variable}="), value)));
+        match said {
+            Some((said, value)) if matches!(value.as_str(), "auto" | "least-connections") => Err(format!(
+                "{said}{value}: a program's connections cannot be counted; choose random, hash, cpu or client{HINT}"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+const BALANCE: &str = "balance";
+
+/// What is different for a program, unless somebody says otherwise.
+pub(super) fn prepare(pool: Builder) -> Builder {
+    pool.set(BALANCE, "random")
+}
+
+/// Reads `listen`, `notify` or `delay:MS`.
+fn parse(said: &str, value: &str) -> Result<Readiness, String> {
+    let delay = || value.strip_prefix("delay:")?.parse().ok().filter(|ms| *ms <= DAY).map(Duration::from_millis);
+    match value {
+        "listen" => Ok(Readiness::Listen),
+        "notify" => Ok(Readiness::Notify),
+        _ => delay().map(Readiness::Delay).ok_or_else(|| {
+            format!("{said}{}: must be listen, notify or delay:MS, as in delay:500{HINT}", value.escape_debug())
+        }),
+    }
+}
+
+/// The longest delay, in milliseconds, as for every time.
+const DAY: u64 = 24 * 60 * 60 * 1000;
