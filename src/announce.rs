@@ -34,7 +34,7 @@ pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
 pub(crate) fn kill_reason(why: KillReason, config: &Config) -> String {
     match why {
         KillReason::BootTimeout => format!(
-            "killed: not ready {:?} after its start; does it call Worker::ready? (boot-timeout)",
+            "killed: not ready {:?} after its start; does it call Worker::ready, or send READY=1? (boot-timeout)",
             config.boot_timeout
         ),
         KillReason::DrainTimeout => {

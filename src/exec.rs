@@ -38,8 +38,8 @@ impl Worker {
     /// that fails.
     ///
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each in
-    /// the order of the addresses, and *blocking*, as a service manager gives them. Those that were given away are
-    /// missing. Its environment is the command's, and says (sd_listen_fds(3)):
+    /// the order of the addresses. They do not block: during a restart a program shares them with its successor, which may
+    /// accept what both have seen. Those that were given away are missing. Its environment is the command's, and says (sd_listen_fds(3)):
     ///
     /// - `LISTEN_FDS`, how many sockets there are; `LISTEN_PID`, its process id; `LISTEN_FDNAMES`, for each socket its
     ///   port, or `unix`, with colons between;
@@ -111,17 +111,13 @@ struct Sockets {
 }
 
 impl Sockets {
-    /// Makes them what programs expect, and tells which there are.
+    /// Tells the program which there are.
     fn describe(&self, command: &mut Command) -> io::Result<()> {
         let mut names = Vec::new();
         for listener in &self.tcp {
-            listener.set_nonblocking(false)?;
             names.push(listener.local_addr()?.port().to_string());
         }
-        for listener in &self.unix {
-            listener.set_nonblocking(false)?;
-            names.push("unix".to_owned());
-        }
+        names.extend(self.unix.iter().map(|_| "unix".to_owned()));
         command.env("LISTEN_PID", process::id().to_string());
         command.env("LISTEN_FDS", names.len().to_string());
         command.env("LISTEN_FDNAMES", names.join(":"));

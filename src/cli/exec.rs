@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use forkpool::{Builder, Error, Readiness, Worker};
 
-use super::{read, Flags, Variables, HINT};
+use super::{read, Flags, Variables};
+
+pub(super) const HINT: &str = " (try forkpool exec --help)";
 
 /// What each worker executes.
 #[derive(Debug)]
@@ -17,13 +19,14 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs in the worker, and returns only when it fails.
+    /// Runs in the worker; returns only when it fails.
     pub(crate) fn execute(&self, worker: &Worker) -> Error {
         worker.exec(Command::new(&self.name).args(&self.arguments), self.readiness)
     }
 }
 
 impl Flags {
+    /// The program, once the command line has been read; before that everything about it is in pieces.
     pub(super) fn take_program(&mut self, variables: Variables<'_>) -> Result<Program, String> {
         let readiness = match &self.ready {
             Some(value) => parse("--ready ", &value.to_string_lossy())?,
@@ -33,7 +36,7 @@ impl Flags {
         self.refuse_to_count(variables)?;
         let mut words = std::mem::take(&mut self.program).into_iter();
         let name = words.next().filter(|name| !name.is_empty());
-        let name = name.ok_or("exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)")?;
+        let name = name.ok_or(format!("exec needs a program, as in forkpool exec -- node app.js{HINT}"))?;
         Ok(Program { name, arguments: words.collect(), readiness })
     }
 

@@ -56,7 +56,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
                     return Err(format!("--ready is given twice; leave one out{HINT}"));
                 }
             }
-            Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{HINT}")),
+            Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{}", exec::HINT)),
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Asked::Text(text::help(flags.is_exec))),
             Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Asked::Text(text::version())),
             Some(Arg::Short('q') | Arg::Long("quiet")) => flags.quiet = true,

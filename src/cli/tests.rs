@@ -68,10 +68,48 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["-x"], "-x is unknown (try forkpool --help)"),
         (&["a\nb"], "a\\nb is unknown (try forkpool --help)"),
         (&["--listen"], "--listen needs a value (try forkpool --help)"),
+        (&["a.js"], "a.js is unknown (try forkpool --help)"),
+        (&["--ready", "listen"], "--ready is for forkpool exec (try forkpool exec --help)"),
+        (&["exec"], "exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)"),
+        (&["exec", "--"], "exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)"),
+        (&["exec", "--ready"], "--ready needs a value (try forkpool --help)"),
+        (
+            &["exec", "--ready", "soon", "--", "x"],
+            "--ready soon: must be listen, notify or delay:MS, as in delay:500 (try forkpool exec --help)",
+        ),
+        (
+            &["exec", "--balance", "auto", "x"],
+            "--balance auto: a program's connections cannot be counted; choose random, hash, cpu or client (try forkpool \
+             exec --help)",
+        ),
         (&["--quiet=1"], "--quiet takes no value (try forkpool --help)"),
         (&["--workers", "1", "--workers", "2"], "--workers is given twice; leave one out (try forkpool --help)"),
         (&["-q", "-v"], "--quiet and --verbose contradict each other; leave one out (try forkpool --help)"),
     ] {
         assert_eq!(asked(arguments, &[]).map(|_| ()), Err(problem.to_owned()), "{arguments:?}");
     }
+}
+
+#[test]
+fn a_program_is_what_follows_the_options() {
+    const LISTEN: &str = "Listen";
+    for (arguments, variables, readiness, words) in [
+        (&["exec", "--", "node", "app.js"][..], &[][..], LISTEN, "node app.js"),
+        (&["exec", "node", "--quiet", "--", "--ready"], &[], LISTEN, "node --quiet -- --ready"),
+        (&["--quiet", "exec", "--workers", "2", "exec"], &[], LISTEN, "exec"),
+        (&["exec", "--ready", "listen", "x"], &[("FORKPOOL_READY", "notify")], LISTEN, "x"),
+        (&["exec", "x"], &[("FORKPOOL_READY", "notify")], "Notify", "x"),
+        (&["exec", "--ready=delay:500", "x"], &[], "Delay(500ms)", "x"),
+        (&["exec", "x"], &[("FORKPOOL_BALANCE", "hash")], LISTEN, "x"),
+        (&["exec", "--balance", "cpu", "x"], &[("FORKPOOL_BALANCE", "auto")], LISTEN, "x"),
+    ] {
+        let program = options(arguments, variables).expect("valid").program.expect("exec was said");
+        let pieces = words.split(' ').map(|word| format!("{word:?}")).collect::<Vec<_>>();
+        let (name, rest) = pieces.split_first().expect("a program");
+        let expected = format!("Program {{ name: {name}, arguments: [{}], readiness: {readiness} }}", rest.join(", "));
+        assert_eq!(format!("{program:?}"), expected, "{arguments:?}");
+    }
+    assert!(options(&[], &[]).expect("valid").program.is_none());
+    let delays = ["delay:", "delay:x", "delay:-1", "delay:86400001", "delay", ""];
+    assert!(delays.iter().all(|delay| asked(&["exec", "--ready", delay, "x"], &[]).is_err()));
 }

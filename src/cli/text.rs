@@ -94,7 +94,8 @@ Examples:
   forkpool exec --ready notify -- ./server         ready when it tells so with sd_notify(3)
   kill -HUP PID                                    of forkpool: the program is executed anew, one worker at a time
 
-The program finds listening, blocking sockets from file descriptor 3 on, one for each address, and these variables:
+The program finds listening sockets from file descriptor 3 on, one for each address, which do not block (O_NONBLOCK),
+and these variables:
   LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
   FORKPOOL_FD, FORKPOOL_WORKER_ID          3, and the worker's number from 0, which its replacement keeps
   NOTIFY_SOCKET                            with --ready notify

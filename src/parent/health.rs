@@ -1,4 +1,4 @@
-//! What becomes of workers: they exit, are stopped by signals, hang, grow.
+//! What becomes of workers: they are ready, finish, exit, are stopped by signals, hang, grow.
 
 use super::*;
 
@@ -6,6 +6,27 @@ use super::*;
 const WEIGHING: Duration = Duration::from_secs(1);
 
 impl Parent {
+    pub(super) fn ready(&mut self, pid: Pid) {
+        info!("{} ready", self.tag(pid));
+        self.tell(Event::Ready { pid });
+        self.emit(&event::Event::Ready(self.process(pid)));
+    }
+
+    /// Asks a worker to finish.
+    pub(super) fn drain(&mut self, pid: Pid) {
+        if let Some(process) = self.processes.get(&pid) {
+            process.lifeline.close();
+            if process.program.is_some() {
+                signal(pid, Signal::SIGTERM);
+            }
+        }
+    }
+
+    pub(super) fn kill(&self, pid: Pid, why: KillReason) {
+        warn!("{} {}", self.tag(pid), kill_reason(why, &self.config));
+        signal(pid, Signal::SIGKILL);
+    }
+
     /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
     /// nobody else can reap.
     pub(super) fn reap(&mut self) {

@@ -351,16 +351,6 @@ impl Parent {
         })
     }
 
-    /// Asks a worker to finish.
-    fn drain(&mut self, pid: Pid) {
-        if let Some(process) = self.processes.get(&pid) {
-            process.lifeline.close();
-            if process.program.is_some() {
-                signal(pid, Signal::SIGTERM);
-            }
-        }
-    }
-
     /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
     fn let_go(&mut self) {
         self.is_stopping = true;
@@ -420,11 +410,6 @@ impl Parent {
         self.emit_notice(notice);
     }
 
-    fn kill(&self, pid: Pid, why: KillReason) {
-        warn!("{} {}", self.tag(pid), kill_reason(why, &self.config));
-        signal(pid, Signal::SIGKILL);
-    }
-
     /// Takes in what a worker has said.
     fn hear(&mut self, pid: Pid) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
@@ -452,12 +437,6 @@ impl Parent {
                 Report::Executed => self.executed(pid),
             }
         }
-    }
-
-    fn ready(&mut self, pid: Pid) {
-        info!("{} ready", self.tag(pid));
-        self.tell(Event::Ready { pid });
-        self.emit(&event::Event::Ready(self.process(pid)));
     }
 
     fn obey(&mut self, request: Request) {

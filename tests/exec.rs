@@ -1,0 +1,295 @@
+//! Programs as the workers: `forkpool exec` runs them, whatever they are written in.
+
+mod support;
+
+use std::fs;
+use std::process::Command;
+
+use nix::sys::signal::{kill, Signal};
+use support::{binary, example, fresh_path, is_gone, skip, until, Load, Server, BOTH_MODES};
+
+const NODE: &str = "
+const server = require('http').createServer((request, response) => {
+    response.setHeader('X-Pid', process.pid);
+    response.end('hello world\\n');
+});
+process.on('SIGTERM', () => server.close());
+server.listen({ fd: 3 });
+";
+
+const PYTHON: &str = "
+import asyncio, os, signal, socket
+
+HEAD = 'HTTP/1.1 200 OK\\r\\nContent-Length: 12\\r\\nX-Pid: %d\\r\\nConnection: close\\r\\n\\r\\n' % os.getpid()
+
+async def answer(reader, writer):
+    await reader.readuntil(b'\\r\\n\\r\\n')
+    writer.write(HEAD.encode() + b'hello world\\n')
+    await writer.drain()
+    writer.close()
+
+async def main():
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    server = await asyncio.start_server(answer, sock=socket.socket(fileno=3))
+    await over.wait()
+    server.close()
+    # Those that are answered still.
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    await asyncio.gather(*others, return_exceptions=True)
+
+asyncio.run(main())
+";
+
+/// A program and its arguments; none if it is not on this machine.
+fn program(name: &str) -> Option<Vec<String>> {
+    let script = match name {
+        "listen_fds" => return Some(vec![example(name).get_program().to_str().expect("text").to_owned()]),
+        "node" => ["-e", NODE],
+        _ => ["-c", PYTHON],
+    };
+    let is_there = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        skip(&format!("there is no {name}"));
+        return None;
+    }
+    Some([name].iter().chain(&script).map(|word| (*word).to_owned()).collect())
+}
+
+fn exec(workers: &str, options: &[&str], program: &[impl AsRef<str>]) -> Command {
+    let mut command = binary();
+    command.args(["exec", "--workers", workers]).args(options).arg("--");
+    command.args(program.iter().map(AsRef::as_ref));
+    command
+}
+
+fn shell(workers: &str, options: &[&str], script: &str) -> Command {
+    exec(workers, options, &["sh", "-c", script])
+}
+
+/// The example, ready when it knows what SIGTERM asks.
+fn start_listen_fds(workers: &str) -> Server {
+    Server::start(exec(workers, &["--ready", "notify"], &program("listen_fds").expect("it is built")))
+}
+
+/// Each program is tested for the same.
+macro_rules! programs {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[test]
+            fn serves_until_it_is_told_to_finish() {
+                super::serves_until_it_is_told_to_finish(stringify!($name));
+            }
+
+            #[test]
+            fn rolling_restarts_lose_nothing() {
+                super::rolling_restarts_lose_nothing(stringify!($name));
+            }
+
+            #[test]
+            fn a_crash_is_replaced() {
+                super::a_crash_is_replaced(stringify!($name));
+            }
+        }
+    )*};
+}
+
+programs! { listen_fds node python3 }
+
+fn serves_until_it_is_told_to_finish(name: &str) {
+    let Some(program) = program(name) else { return };
+    let mut server = Server::start(exec("2", &[], &program));
+    for _ in 0..4 {
+        let answer = server.get("/");
+        assert_eq!((answer.status, answer.text()), (200, "hello world\n"));
+        assert!(server.workers().contains(&answer.worker()));
+    }
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    // A program that was still starting knows no SIGTERM yet, and dies of it.
+    assert!(log.iter().any(|line| line.ends_with("exited with code 0")), "{log:?}");
+}
+
+fn rolling_restarts_lose_nothing(name: &str) {
+    let Some(program) = program(name) else { return };
+    let mut server = Server::start(exec("2", &[], &program));
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for _ in 0..4 {
+        let before = server.workers();
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        until("the programs from before are gone", || before.iter().all(|worker| is_gone(*worker)).then_some(()));
+        // Its successor has come up, and not only been started.
+        assert_eq!(server.get("/").status, 200);
+    }
+    load.finish().nothing_lost();
+}
+
+fn a_crash_is_replaced(name: &str) {
+    let Some(program) = program(name) else { return };
+    let mut server = Server::start(exec("1", &[], &program));
+    let before = server.get("/").worker();
+    kill(before, Signal::SIGKILL).expect("it runs");
+    // The new one's queue is the old one's: whoever connects in between waits.
+    assert_ne!(server.get("/").worker(), before);
+    server.wait_for("killed by SIGKILL");
+    server.wait_for("gen=2");
+}
+
+#[test]
+fn what_waits_behind_a_crash_is_served() {
+    let mut server = start_listen_fds("1");
+    // It takes one at a time, in their order.
+    let (mut slow, mut crash) = (server.connect(), server.connect());
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    crash.send("GET /crash HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut waiting: Vec<_> = (0..50).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    let before = slow.answer().worker();
+    for client in &mut waiting {
+        assert_ne!(client.answer().worker(), before);
+    }
+    server.wait_for("killed by SIGABRT");
+}
+
+#[test]
+fn a_program_finishes_what_it_has_begun() {
+    let mut server = start_listen_fds("1");
+    let (mut slow, mut next) = (server.connect(), server.connect());
+    slow.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    next.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(slow.answer().status, 200);
+    assert_eq!(next.answer().status, 200);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn workers_come_and_go() {
+    let mut server = start_listen_fds("2");
+    server.signal(Signal::SIGTTIN);
+    server.wait_for("worker=2 gen=1");
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGTTOU);
+    server.wait_for("worker=2 gen=1");
+    until("it is gone", || (server.workers().len() == 2).then_some(()));
+    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn a_new_binary_takes_over() {
+    let mut server = start_listen_fds("2");
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("another pool has taken over");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.get("/").status, 200);
+    load.finish().nothing_lost();
+}
+
+#[test]
+fn a_program_finds_what_the_manual_says() {
+    let path = fresh_path("exec.sock");
+    let script = "echo fds=$LISTEN_FDS fd=$FORKPOOL_FD id=$FORKPOOL_WORKER_ID notify=$NOTIFY_SOCKET.; \
+                  echo own $((LISTEN_PID - $$)), named $LISTEN_FDNAMES.; grep Sig /proc/self/status; echo told; \
+ exec sleep 600";
+    let mut command = shell("1", &["--listen", &format!("127.0.0.1:0,unix:{}", path.display())], script);
+    command.envs([("NOTIFY_SOCKET", "/nowhere"), ("LISTEN_FDS", "7")]);
+    let mut server = Server::start(command);
+    server.wait_for("told");
+    let port = server.port();
+    server.signal(Signal::SIGTERM);
+    let (_, log) = server.finish();
+    for line in ["fds=2 fd=3 id=0 notify=.", &format!("own 0, named {port}:unix."), "SigBlk:\t0000000000000000"] {
+        assert!(log.iter().any(|it| it == line), "no {line:?} in {log:?}");
+    }
+    let ignored = log.iter().find_map(|line| line.strip_prefix("SigIgn:\t")).expect("grep has found it");
+    let ignored = u64::from_str_radix(ignored, 16).expect("a set of signals");
+    assert_eq!(ignored & 1 << (Signal::SIGPIPE as i32 - 1), 0, "{ignored:x}");
+}
+
+#[test]
+fn a_program_that_cannot_be_executed_ends_the_pool() {
+    let plain = fresh_path("not-executable");
+    fs::write(&plain, "#!/bin/sh\n").expect("a writable directory");
+    for (program, problem) in [
+        ("no-such-program", "cannot execute no-such-program: No such file or directory (os error 2)".to_owned()),
+        (plain.to_str().expect("text"), format!("cannot execute {}: Permission denied (os error 13)", plain.display())),
+    ] {
+        let (status, log) = Server::spawn(exec("2", &[], &[program])).finish();
+        assert_eq!(status.code(), Some(1));
+        let last = log.last().expect("a line");
+        assert!(last.starts_with("forkpool: no worker could start: worker=") && last.ends_with(&problem), "{last}");
+    }
+}
+
+#[test]
+fn a_program_that_exits_at_once_is_backed_off_from() {
+    let mut server = Server::start(shell("1", &["--give-up", "4"], "exit 3"));
+    server.wait_for("exited with code 3");
+    server.wait_for("backing off for ");
+    assert_eq!(server.wait().code(), Some(3));
+}
+
+#[test]
+fn a_program_that_ignores_the_signal_is_killed() {
+    let mut server =
+        Server::spawn(shell("1", &["--drain-timeout", "200ms"], "trap '' TERM; echo deaf; exec sleep 600"));
+    server.wait_for("deaf");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("killed: not done 200ms after it was asked to finish");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_quick_stop_is_an_interrupt() {
+    let mut server = Server::start(exec("2", &[], &["sleep", "600"]));
+    server.signal(Signal::SIGINT);
+    server.wait_for("killed by SIGINT");
+    server.wait_for("killed by SIGINT");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn the_end_of_the_pool_is_the_end_of_the_program() {
+    let server = Server::start(exec("2", &[], &["sleep", "600"]));
+    let workers = server.workers();
+    server.signal(Signal::SIGKILL);
+    until("they are gone", || workers.iter().all(|worker| is_gone(*worker)).then_some(()));
+}
+
+#[test]
+fn a_program_says_itself_that_it_is_ready() {
+    let directory = fresh_path("notify");
+    fs::create_dir_all(&directory).expect("a writable directory");
+    let mut command = exec("2", &["--ready", "notify"], &program("listen_fds").expect("built"));
+    command.env("TMPDIR", &directory);
+    let mut server = Server::start(command);
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    let left = fs::read_dir(&directory).expect("the directory").count();
+    assert_eq!(left, 0, "sockets are left");
+    fs::remove_dir(&directory).expect("it is empty");
+}
+
+#[test]
+fn a_program_whose_sign_does_not_come_is_not_ready() {
+    for ready in ["notify", "delay:86400000"] {
+        let options = ["--ready", ready, "--boot-timeout", "200ms"];
+        let mut server = Server::spawn(exec("1", &options, &["sleep", "600"]));
+        server.wait_for("killed: not ready 200ms after its start");
+        assert_eq!(server.wait().code(), Some(1));
+        assert!(!server.log().iter().any(|line| line.ends_with(" ready")), "{ready}");
+    }
+}
+
+#[test]
+fn a_program_is_ready_after_a_while() {
+    let mut server = Server::start(exec("2", &["--ready", "delay:1"], &["sleep", "600"]));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
