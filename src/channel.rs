@@ -286,3 +286,39 @@ fn send(socket: &impl AsRawFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::
     sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_belong_to_the_record_that_they_came_with() {
+        let (mut parent, worker) = lifeline().expect("a socket pair");
+        let (socket, _) = UnixDatagram::pair().expect("a socket pair");
+        worker.listening(&[]).expect("the parent is there");
+        worker.executes(&Sign::Notification(socket)).expect("the parent is there");
+        let reports = parent.reports();
+        assert!(
+            matches!(&reports[..], [Report::Listening(fds), Report::Executes(Sign::Notification(_))] if fds.is_empty()),
+            "{reports:?}"
+        );
+    }
+
+    #[test]
+    fn the_end_of_the_stream_tells_of_an_execution_that_was_announced_and_did_not_fail() {
+        for (announced, failed, executed) in [(true, false, true), (true, true, false), (false, false, false)] {
+            let (mut parent, worker) = lifeline().expect("a socket pair");
+            if announced {
+                worker.executes(&Sign::Execution).expect("the parent is there");
+            }
+            if failed {
+                worker.failed("no such program");
+            }
+            assert!(!parent.reports().iter().any(|report| matches!(report, Report::Executed)));
+            drop(worker);
+            let at_the_end = |parent: &mut ParentEnd| matches!(parent.reports()[..], [Report::Executed]);
+            assert_eq!(at_the_end(&mut parent), executed, "{announced} {failed}");
+            assert!(!at_the_end(&mut parent), "told twice");
+        }
+    }
+}

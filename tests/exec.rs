@@ -30,13 +30,16 @@ async def answer(reader, writer):
 
 async def main():
     over = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    server = await asyncio.start_server(answer, sock=socket.socket(fileno=3))
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, over.set)
+    listener = socket.socket(fileno=3)
+    server = await asyncio.start_server(answer, sock=listener)
     await over.wait()
-    server.close()
-    # Those that are answered still.
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    await asyncio.gather(*others, return_exceptions=True)
+    # Not server.close(), which drops those that were accepted a moment ago.
+    loop.remove_reader(listener)
+    # Those that are answered still, and those that come of these.
+    while others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
 
 asyncio.run(main())
 ";

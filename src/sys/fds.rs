@@ -91,3 +91,31 @@ fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
         copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::os::fd::AsFd;
+
+    use super::*;
+
+    /// Where this process has nothing else open.
+    const FIRST: RawFd = 700;
+
+    fn what_is_at(number: RawFd) -> Option<std::path::PathBuf> {
+        fs::read_link(format!("/proc/self/fd/{number}")).ok()
+    }
+
+    #[test]
+    fn descriptors_are_placed_over_each_other_and_all_is_undone() {
+        let null = File::open("/dev/null").expect("Linux");
+        let zero = copy_from(FIRST, File::open("/dev/zero").expect("Linux").as_raw_fd()).expect("a free descriptor");
+        assert_eq!(zero.as_raw_fd(), FIRST, "it is in the place of the other");
+        let placed = Placed::new(FIRST, &[null.as_fd(), zero.as_fd()]).expect("two free descriptors");
+        assert_eq!(what_is_at(FIRST), Some("/dev/null".into()));
+        assert_eq!(what_is_at(FIRST + 1), Some("/dev/zero".into()));
+        drop(placed);
+        assert_eq!(what_is_at(FIRST), Some("/dev/zero".into()));
+        assert_eq!(what_is_at(FIRST + 1), None);
+    }
+}
