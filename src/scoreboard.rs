@@ -42,7 +42,8 @@ enum Word {
     Full,
     /// Connections that the kernel has given it. Written by the kernel's program.
     Assigned,
-    /// How many of those have been accepted, or will never come. Written by the worker.
+    /// How many of those have been accepted, or will never come. Written by the worker, or, where that runs a server of
+    /// its own, by the parent.
     Settled,
     /// It runs a server of its own that says when it is busy. Written by the worker.
     Metered,
@@ -316,6 +317,11 @@ impl Row<'_> {
 
     pub(crate) fn assigned(&self) -> u64 {
         self.load(Word::Assigned)
+    }
+
+    /// Everything that was assigned has come, or will not. Runs in the parent, for workers with a server of their own.
+    pub(crate) fn settle_all(&self) {
+        self.word(Word::Settled).store(self.assigned(), Relaxed);
     }
 
     /// Forgets what was assigned before `assigned` and did not come, and what came and was assigned to another.

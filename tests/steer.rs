@@ -66,11 +66,13 @@ fn check_order(server: &mut Server, order: &[usize], away: &[usize]) {
         for n in 1..=60_u8 {
             let from = Ipv4Addr::new(127, 0, 7, n);
             let slot = order[home(from, order.len())];
-            let pid = answered(from, port);
-            match away.contains(&slot) {
-                true => assert!(slots.iter().any(|(slot, it)| *it == pid && !away.contains(slot)), "{from}: {pid}"),
-                false => assert_eq!(pid, slots[&slot], "{from} is for slot {slot} of {order:?}: {slots:?}"),
-            }
+            let lands = |pid: Pid| match away.contains(&slot) {
+                true => slots.iter().any(|(slot, it)| *it == pid && !away.contains(slot)),
+                false => pid == slots[&slot],
+            };
+            // On a busy machine a worker may be passed over because it was late; one in a wrong place always is.
+            let landed = (0..20).map(|_| answered(from, port)).find(|pid| lands(*pid));
+            assert!(landed.is_some(), "{from} is for slot {slot} of {order:?}: {slots:?}");
         }
     }
 }
@@ -198,6 +200,27 @@ fn each_worker_gets_as_many_connections_as_the_others() {
     server.signal(Signal::SIGUSR2);
     server.wait_for("another pool has taken over");
     even(&mut server, 4);
+}
+
+/// Nobody knows how many connections such a worker has open: a new one must not get all the next ones.
+#[test]
+fn servers_that_say_nothing_are_chosen_alike() {
+    let mut server = testbed(&[("TESTBED", "plain"), ("FORKPOOL_WORKERS", "2")]);
+    if !counts(&mut server) {
+        return skip("eBPF is not allowed here");
+    }
+    for _ in 0..200 {
+        server.get("/");
+    }
+    let killed = server.workers()[0];
+    kill(killed, Signal::SIGKILL).expect("it runs");
+    server.wait_for(" ready");
+    // As long as it takes to be looked at again.
+    until("the new one has had some, and the old one too", || {
+        let workers = server.workers();
+        let seen: Vec<Pid> = (0..50).map(|_| server.get("/").worker()).collect();
+        workers.iter().all(|pid| seen.iter().filter(|it| *it == pid).count() >= 10).then_some(())
+    });
 }
 
 #[test]

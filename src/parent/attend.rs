@@ -69,12 +69,16 @@ impl Parent {
         let mut waiting = Vec::new();
         for (slot, pid) in self.own_servers() {
             let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
-            if has_waiting(&sockets) {
+            let is_waiting = has_waiting(&sockets);
+            if is_waiting {
                 waiting.push(slot);
             }
-            let row = self.processes.get(&pid).map(|process| self.board.row(process.row));
-            if let Some(row) = row.filter(|row| !row.says_busy()) {
-                row.set_full(waiting.last() == Some(&slot) && self.attention.waiting.contains(&slot));
+            let Some(row) = self.processes.get(&pid).map(|process| self.board.row(process.row)) else { continue };
+            if !is_waiting {
+                row.settle_all();
+            }
+            if !row.says_busy() {
+                row.set_full(is_waiting && self.attention.waiting.contains(&slot));
             }
         }
         self.attention.quiet = if waiting.is_empty() { self.attention.quiet + 1 } else { 0 };

@@ -328,7 +328,8 @@ impl Parent {
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
         let unique = self.talk.next_unique();
-        self.unborn = Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false, program: None });
+        self.unborn =
+            Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false, program: None });
         Ok(Seed {
             slot,
             generation,
