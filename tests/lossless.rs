@@ -267,7 +267,8 @@ fn workers_that_have_had_their_share() {
             assert!(next.contains(" ready") || next.contains(" exited"), "{next}");
         }
         load.finish().nothing_lost();
-        assert_eq!(server.workers().len().max(3), server.workers().len());
+        // A fourth is a replacement, or one that drains.
+        assert!(server.workers().len() >= 3);
     }
 }
 
