@@ -11,8 +11,8 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 const MESSAGE: [u8; 64] = [b'x'; 64];
 
-/// Messages that a worker asks for at a time: as many as the kernel's queue takes.
-const BATCH: u32 = 200;
+/// Messages that a worker asks for at a time: fewer than the kernel's queue takes.
+const BATCH: u32 = 100;
 
 const SECONDS: u32 = 5;
 

@@ -129,6 +129,7 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
             }
             Response::text("steady\n")
         }
+        "/send" => Response::text(worker.send(b"hello").map_or_else(|error| error.to_string(), |()| "sent".to_owned())),
         "/exit" => process::exit(number(request, "code") as i32),
         "/panic" => panic!("the testbed was told to panic"),
         "/abort" => process::abort(),

@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 
 use nix::sys::signal::{kill, Signal};
-use support::{example, fresh_path, is_gone, until, Server};
+use support::{example, fresh_path, is_gone, testbed, until, Server};
 
 /// The example `messages`, whose parent does what its workers are asked by HTTP.
 fn start(workers: usize) -> Server {
@@ -174,6 +174,29 @@ fn nobody_and_nonsense_are_errors_and_no_end() {
     server.wait_for("dropped its message: it was not sent by this library");
     server.get("/say?still+here");
     server.wait_for("worker 0 number 1 says \"still here\"");
+}
+
+#[test]
+fn a_pool_without_a_hook_has_nobody_to_send_to() {
+    let mut server = testbed(&[]);
+    assert_eq!(server.get("/send").text(), "there is nobody who would read the message");
+    let mut server = testbed(&[("TESTBED", "hook")]);
+    assert_eq!(server.get("/send").text(), "sent");
+    server.wait_for("event Message { process: Process { worker: ");
+}
+
+#[test]
+fn a_server_of_another_kind_waits_for_messages_by_itself() {
+    for way in ["up", "down"] {
+        let mut command = example("chatter");
+        command.arg(way).env("FORKPOOL_WORKERS", "2");
+        let mut server = Server::spawn(command);
+        // The first second may be one in which nobody is ready.
+        let flows = |server: &mut Server| !server.wait_for(" messages/s, ").starts_with("0 ");
+        until("messages flow", || flows(&mut server).then_some(()));
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+    }
 }
 
 #[test]
