@@ -3,6 +3,7 @@
 //! It waits without a time-out unless something is due: an idle pool does not wake it.
 
 mod attend;
+mod births;
 mod health;
 mod hooks;
 mod messages;
@@ -27,7 +28,7 @@ use nix::unistd::Pid as SystemPid;
 use self::attend::Attention;
 use self::messages::Talk;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
-use crate::channel::{self, ParentEnd, Report, Sign};
+use crate::channel::{ParentEnd, Report, Sign};
 use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
 use crate::custody::Custody;
@@ -43,9 +44,7 @@ use crate::scoreboard::Scoreboard;
 use crate::service::{self, Service};
 use crate::signals::{ParentSignals, Request};
 use crate::successor::{Heir, Inheritance, Successor};
-use crate::supervisor::{
-    jittered, Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor,
-};
+use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor};
 use crate::time::Time;
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
@@ -221,37 +220,6 @@ impl Parent {
         }
     }
 
-    /// The fork that [`Turn::Fork`] asked for has made this process. Runs before the worker can be heard or reaped.
-    pub(crate) fn forked(&mut self, pid: i32) {
-        let Some(process) = self.unborn.take() else { return };
-        let (pid, slot) = (Pid(pid), process.slot);
-        self.tell(Event::Spawned { slot, pid });
-        debug!("{} spawned", self.tag(pid));
-        if let Err(error) = self.listen_to(&process.lifeline, token(pid)) {
-            // Deaf to it, the boot time-out will replace it.
-            error!("{} cannot be heard: {error}", self.tag(pid));
-        }
-        self.begin_to_talk(&process, pid);
-        let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
-        self.processes.insert(pid, process);
-        if inherits {
-            self.tell(Event::Listening { pid });
-        }
-        self.emit(&event::Event::Forked(self.process(pid)));
-    }
-
-    /// The fork that [`Turn::Fork`] asked for has failed.
-    pub(crate) fn fork_failed(&mut self, error: &io::Error) {
-        let Some(process) = self.unborn.take() else { return };
-        self.free_rows.push(process.row);
-        self.spawn_failed(process.slot, &Error::system("fork a worker with fork(2)", io::Error::from(error.kind())));
-    }
-
-    fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {
-        error!("worker={slot} {error}");
-        self.tell(Event::SpawnFailed { slot });
-    }
-
     /// How the log names a process.
     fn tag(&self, pid: Pid) -> String {
         match self.supervisor.process(pid) {
@@ -312,44 +280,6 @@ impl Parent {
             Effect::Finish(outcome) => return Some(Turn::Finished(self.finish(outcome))),
         }
         None
-    }
-
-    /// What the next worker of a slot is born with.
-    fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
-        let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
-        let lifeline = channel::lifeline().map_err(pair)?;
-        let messages = self.hook.as_ref().map(|_| MessageEnd::pair()).transpose().map_err(pair)?;
-        let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
-        self.custody.revive(slot);
-        let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
-        let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
-        let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
-        let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
-        let (parent_end, worker_end) = lifeline;
-        let (messages, worker_messages) = messages.unzip();
-        let unique = self.talk.next_unique();
-        self.unborn =
-            Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false, program: None });
-        Ok(Seed {
-            slot,
-            generation,
-            unique,
-            lifeline: worker_end,
-            messages: worker_messages,
-            sockets: sockets.unwrap_or_default(),
-            reserved: Rc::clone(&self.reserved),
-            backlog: self.config.backlog,
-            shared,
-            board: Arc::clone(&self.board),
-            row,
-            server: Rc::clone(&self.server),
-            max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
-            drain_timeout: self.config.drain_timeout,
-            abort_stalled: self.config.abort_stalled,
-            cpus: Rc::clone(&self.cpus),
-            credentials: self.credentials.clone(),
-            parent: process::id(),
-        })
     }
 
     /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.

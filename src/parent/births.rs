@@ -1,0 +1,77 @@
+//! How workers come to be: what each is born with, and what follows its fork.
+
+use super::*;
+use crate::channel;
+use crate::message::MessageEnd;
+use crate::supervisor::jittered;
+
+impl Parent {
+    /// What the next worker of a slot is born with.
+    pub(super) fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
+        let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
+        let lifeline = channel::lifeline().map_err(pair)?;
+        let messages = self.hook.as_ref().map(|_| MessageEnd::pair()).transpose().map_err(pair)?;
+        let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
+        self.custody.revive(slot);
+        let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
+        let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
+        let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
+        let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
+        let (parent_end, worker_end) = lifeline;
+        let (messages, worker_messages) = messages.unzip();
+        let unique = self.talk.next_unique();
+        self.unborn =
+            Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false, program: None });
+        Ok(Seed {
+            slot,
+            generation,
+            unique,
+            lifeline: worker_end,
+            messages: worker_messages,
+            sockets: sockets.unwrap_or_default(),
+            reserved: Rc::clone(&self.reserved),
+            backlog: self.config.backlog,
+            shared,
+            board: Arc::clone(&self.board),
+            row,
+            server: Rc::clone(&self.server),
+            max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
+            drain_timeout: self.config.drain_timeout,
+            abort_stalled: self.config.abort_stalled,
+            cpus: Rc::clone(&self.cpus),
+            credentials: self.credentials.clone(),
+            parent: process::id(),
+        })
+    }
+
+    /// The fork that [`Turn::Fork`] asked for has made this process. Runs before the worker can be heard or reaped.
+    pub(crate) fn forked(&mut self, pid: i32) {
+        let Some(process) = self.unborn.take() else { return };
+        let (pid, slot) = (Pid(pid), process.slot);
+        self.tell(Event::Spawned { slot, pid });
+        debug!("{} spawned", self.tag(pid));
+        if let Err(error) = self.listen_to(&process.lifeline, token(pid)) {
+            // Deaf to it, the boot time-out will replace it.
+            error!("{} cannot be heard: {error}", self.tag(pid));
+        }
+        self.begin_to_talk(&process, pid);
+        let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
+        self.processes.insert(pid, process);
+        if inherits {
+            self.tell(Event::Listening { pid });
+        }
+        self.emit(&event::Event::Forked(self.process(pid)));
+    }
+
+    /// The fork that [`Turn::Fork`] asked for has failed.
+    pub(crate) fn fork_failed(&mut self, error: &io::Error) {
+        let Some(process) = self.unborn.take() else { return };
+        self.free_rows.push(process.row);
+        self.spawn_failed(process.slot, &Error::system("fork a worker with fork(2)", io::Error::from(error.kind())));
+    }
+
+    pub(super) fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {
+        error!("worker={slot} {error}");
+        self.tell(Event::SpawnFailed { slot });
+    }
+}
