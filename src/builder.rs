@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::{settings, Address, Config, Setting};
 use crate::error::{Error, Result};
 use crate::event::Event;
+use crate::files::{Files, Symlinks};
 use crate::handle::{Handle, Hook};
 use crate::http::Request;
 use crate::pool;
@@ -253,6 +254,41 @@ impl Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
     }
 
+    /// Directory whose files [`files`](Builder::files) serves. Default: none.
+    pub fn root(self, directory: impl Into<PathBuf>) -> Builder {
+        self.put("root", |config| config.root = Some(directory.into()))
+    }
+
+    /// As [`Files::listing`]. Default `false`.
+    pub fn listing(self, list: bool) -> Builder {
+        self.put("listing", |config| config.files.listing = list)
+    }
+
+    /// As [`Files::single_page`]. Default `false`. (The setting is `spa`.)
+    pub fn single_page(self, is: bool) -> Builder {
+        self.put("spa", |config| config.files.single_page = is)
+    }
+
+    /// As [`Files::cache_control`]. Default: none.
+    pub fn cache_control(self, value: impl Into<String>) -> Builder {
+        self.put("cache-control", |config| config.files.cache_control = Some(value.into()))
+    }
+
+    /// As [`Files::precompressed`]. Default `true`.
+    pub fn precompressed(self, look: bool) -> Builder {
+        self.put("precompressed", |config| config.files.precompressed = look)
+    }
+
+    /// As [`Files::symlinks`]. Default [`Symlinks::Inside`].
+    pub fn symlinks(self, symlinks: Symlinks) -> Builder {
+        self.put("symlinks", |config| config.files.symlinks = symlinks)
+    }
+
+    /// As [`Files::dotfiles`]. Default `false`.
+    pub fn dotfiles(self, serve: bool) -> Builder {
+        self.put("dotfiles", |config| config.files.dotfiles = serve)
+    }
+
     /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of
     /// [`settings`], and `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
     ///
@@ -334,6 +370,32 @@ impl Builder {
         let addresses: Vec<String> = self.config.addresses.iter().map(Address::to_string).collect();
         let (_, workers) = self.config.worker_count();
         Ok(format!("listens on {}, {workers}", addresses.join(", ")))
+    }
+
+    /// The files under [`root`](Builder::root), to answer requests with; `None` when no root was said.
+    ///
+    /// ```no_run
+    /// # use forkpool::{Files, Pool, Response};
+    /// # fn main() -> forkpool::Result<()> {
+    /// // What the binary does: the settings decide, and each worker opens the directory anew.
+    /// let pool = Pool::bind(":8000").env();
+    /// match pool.files()? {
+    ///     Some(files) => pool.run(|worker| {
+    ///         let files = files.reopen()?;
+    ///         worker.serve(|request| files.answer(request))
+    ///     }),
+    ///     None => pool.serve(|_request| Response::new(404)),
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Builder::check) and [`Files::open`].
+    pub fn files(&self) -> Result<Option<Files>> {
+        self.check()?;
+        let open = |path: &PathBuf| Files::open_with(path.clone(), self.config.files.clone());
+        self.config.root.as_ref().map(open).transpose()
     }
 
     /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests, in the
@@ -431,6 +493,13 @@ mod tests {
             ("body-timeout", "7s", |pool| pool.body_timeout(SEVEN)),
             ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
             ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
+            ("root", "www", |pool| pool.root("www")),
+            ("listing", "yes", |pool| pool.listing(true)),
+            ("spa", "yes", |pool| pool.single_page(true)),
+            ("cache-control", "no-store", |pool| pool.cache_control("no-store")),
+            ("precompressed", "no", |pool| pool.precompressed(false)),
+            ("symlinks", "anywhere", |pool| pool.symlinks(Symlinks::Anywhere)),
+            ("dotfiles", "yes", |pool| pool.dotfiles(true)),
             ("user", "www", |pool| pool.user("www")),
             ("group", "www", |pool| pool.group("www")),
             ("pid-file", "x.pid", |pool| pool.pid_file("x.pid")),

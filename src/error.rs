@@ -31,9 +31,9 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A file the pool needs could not be written, or executed.
+    /// A file the pool needs could not be written, or executed, or a directory that it is to serve not be opened.
     File {
-        /// The file's path.
+        /// The path.
         path: String,
         /// What was being done to it.
         action: &'static str,

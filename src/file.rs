@@ -1,5 +1,6 @@
 //! Files as responses: whole or in ranges, on conditions, sent by the kernel.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -10,7 +11,7 @@ use std::path::Path;
 
 use nix::sys::sendfile::sendfile64;
 
-use crate::http::{evaluate, parse_range, Ranges, Request, ResponseHead, Validators, Verdict};
+use crate::http::{evaluate, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::response::{Body, Response};
 
 impl Response {
@@ -41,12 +42,31 @@ impl Response {
         if !metadata.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
         }
-        let content_type = mime_guess::from_path(path).first_or_octet_stream().to_string();
-        Ok(respond(request, file, &metadata, content_type))
+        let representation = Representation { content_type: content_type(path), coding: None };
+        Ok(respond(request, file, &metadata, representation))
     }
 }
 
-fn respond(request: &Request<'_>, file: File, metadata: &Metadata, content_type: String) -> Response {
+/// What a file holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Representation {
+    pub(crate) content_type: &'static str,
+    pub(crate) coding: Option<Coding>,
+}
+
+/// The media type by a file name's extension.
+pub(crate) fn content_type(path: &Path) -> &'static str {
+    mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream")
+}
+
+/// Answers with a regular file that is open.
+pub(crate) fn respond(
+    request: &Request<'_>,
+    file: File,
+    metadata: &Metadata,
+    representation: Representation,
+) -> Response {
+    let Representation { content_type, coding } = representation;
     let len = metadata.len();
     let validators = validators(metadata);
     let verdict = evaluate(request, &validators);
@@ -54,29 +74,35 @@ fn respond(request: &Request<'_>, file: File, metadata: &Metadata, content_type:
         Verdict::Go { ranges: true } => request.header("Range").map_or(Ranges::All, |field| parse_range(field, len)),
         _ => Ranges::All,
     };
+    let ranges = match ranges {
+        // Content-Encoding would be said of the multipart body, which is not encoded.
+        Ranges::Some(ranges) if ranges.len() > 1 && coding.is_some() => Ranges::All,
+        ranges => ranges,
+    };
     let whole = Part { preamble: Vec::new(), range: 0..len };
-    let (status, content_type, extra, parts) = match (verdict, ranges) {
+    let (status, content_type, extra, parts): (_, Option<Cow<'static, str>>, _, _) = match (verdict, ranges) {
         (Verdict::NotModified, _) => (304, None, None, Vec::new()),
         (Verdict::Failed, _) => (412, None, None, Vec::new()),
         (Verdict::Go { .. }, Ranges::Unsatisfiable) => (416, None, Some(format!("bytes */{len}")), Vec::new()),
-        (Verdict::Go { .. }, Ranges::All) => (200, Some(content_type), None, vec![whole]),
+        (Verdict::Go { .. }, Ranges::All) => (200, Some(content_type.into()), None, vec![whole]),
         (Verdict::Go { .. }, Ranges::Some(ranges)) => match <[Range<u64>; 1]>::try_from(ranges) {
             Ok([range]) => {
                 let content_range = content_range(&range, len);
-                (206, Some(content_type), Some(content_range), vec![Part { preamble: Vec::new(), range }])
+                (206, Some(content_type.into()), Some(content_range), vec![Part { preamble: Vec::new(), range }])
             }
             Err(ranges) => {
                 let boundary = format!("forkpool-{}", validators.etag.trim_matches('"'));
-                let parts = multipart(&ranges, len, &content_type, &boundary);
-                (206, Some(format!("multipart/byteranges; boundary={boundary}")), None, parts)
+                let parts = multipart(&ranges, len, content_type, &boundary);
+                (206, Some(format!("multipart/byteranges; boundary={boundary}").into()), None, parts)
             }
         },
     };
-    let mut head = ResponseHead::new(status, content_type.map(Into::into));
+    let mut head = ResponseHead::new(status, content_type);
     let modified = httpdate::fmt_http_date(validators.modified);
     let range = extra.as_deref().map(|extra| ("Content-Range", extra));
+    let coding = coding.filter(|_| matches!(status, 200 | 206)).map(|coding| ("Content-Encoding", coding.name()));
     let validating = [("ETag", validators.etag.as_str()), ("Last-Modified", &modified), ("Accept-Ranges", "bytes")];
-    for (name, value) in validating.into_iter().chain(range) {
+    for (name, value) in validating.into_iter().chain(range).chain(coding) {
         head.add(name, value).expect("digits, dates and these names are valid");
     }
     let body = if parts.is_empty() { Body::Bytes(Default::default()) } else { Body::File(FileBody::new(file, parts)) };

@@ -90,6 +90,7 @@ mod error;
 mod event;
 mod exec;
 mod file;
+mod files;
 mod handle;
 mod http;
 mod incoming;
@@ -126,6 +127,7 @@ pub use deferred::Responder;
 pub use error::{Error, Result};
 pub use event::{Event, Process};
 pub use exec::Readiness;
+pub use files::{Files, Symlinks};
 pub use handle::{Handle, Status, Whom, WorkerState, WorkerStatus};
 #[cfg(fuzzing)]
 #[doc(hidden)]

@@ -1,10 +1,10 @@
-//! The `forkpool` binary: a pool that serves one page or executes a program, configured by flags and variables. Uses the
-//! library's public API only.
+//! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by flags
+//! and variables. Uses the library's public API only.
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use forkpool::Response;
+use forkpool::{Builder, Response};
 
 use cli::{Asked, Options};
 
@@ -29,12 +29,23 @@ fn run(options: Options) -> ExitCode {
     let result = match (options.check, options.program) {
         (true, _) => options.pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
         (false, Some(program)) => options.pool.run(|worker| Err(program.execute(worker))),
-        (false, None) => options.pool.serve(|_request| Response::text("hello world\n")),
+        (false, None) => serve(options.pool),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.to_string(), error.exit_code()),
     }
+}
+
+fn serve(pool: Builder) -> forkpool::Result<()> {
+    let Some(files) = pool.files()? else {
+        return pool.serve(|_request| Response::text("hello world\n"));
+    };
+    pool.run(|worker| {
+        // A rolling restart serves what the path means by then.
+        let files = files.reopen()?;
+        worker.serve(|request| files.answer(request))
+    })
 }
 
 /// A reader that goes away, as `head` does, is no error; `println!` would panic.

@@ -77,6 +77,7 @@ fn help_says_all_there_is_to_say() {
         "Workers:",
         "HTTP limits:",
         "HTTP time-outs:",
+        "Static files:",
         "Process:",
         "Output:",
         "Values:",
@@ -184,6 +185,9 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
 fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
     match setting.value_name() {
         "ADDR" => ("127.0.0.1:1", "wrong-flag", "wrong-variable"),
+        "DIR" => ("/", "/nowhere-flag", "/nowhere-variable"),
+        "VALUE" => ("no-store", "\u{e9}-flag", "\u{e9}-variable"),
+        "WHICH" => ("none", "wrong-flag", "wrong-variable"),
         "NAME" => ("root", "no-such-flag", "no-such-variable"),
         "PATH" => ("x.pid", "/nowhere-flag/x", "/nowhere-variable/x"),
         "DURATION" => ("7s", "wrong-flag", "wrong-variable"),

@@ -78,6 +78,7 @@ Usage: forkpool [OPTIONS]
 Examples:
   forkpool                                           serve http://127.0.0.1:8000, a worker per CPU
   forkpool --listen :80 --user www-data --workers 4  port 80 of every interface, workers not as root
+  forkpool --root public --listing yes               the files of a directory, and lists of them
   forkpool --listen unix:/run/app.sock --check       only say whether that would make sense
 ";
 

@@ -9,6 +9,7 @@ use nix::unistd::{eaccess, AccessFlags};
 
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
+use crate::files::Rules;
 use crate::http::Limits;
 
 mod address;
@@ -59,6 +60,9 @@ pub(crate) struct Config {
     pub(crate) group: Option<String>,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) server: ServerConfig,
+    /// The directory whose files are served, and how.
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) files: Rules,
 }
 
 /// Who picks the worker for a new connection.
@@ -127,6 +131,8 @@ impl Default for Config {
                 write_timeout: Duration::from_secs(30),
                 exit_on_panic: false,
             },
+            root: None,
+            files: Rules::default(),
         }
     }
 }
@@ -190,10 +196,25 @@ impl Config {
                 writable(path).map_err(|source| Error::Bind { address: address.to_string(), source })?;
             }
         }
+        if let Some(path) = &self.root {
+            readable(path).map_err(|problem| Error::config("root", format!("{} {problem}", path.display())))?;
+        }
         let Some(path) = &self.pid_file else { return Ok(()) };
         let unwritable =
             |source| Error::File { path: path.display().to_string(), action: "write the pid file", source };
         writable(path).map_err(unwritable)
+    }
+}
+
+/// Whether `path` is a directory. Whether the workers may read it, they find out.
+fn readable(path: &Path) -> Result<(), String> {
+    match fs::metadata(path) {
+        Ok(found) if found.is_dir() => Ok(()),
+        Ok(_) => Err("is no directory; choose another".to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            Err("does not exist; create it or choose another".to_owned())
+        }
+        Err(error) => Err(format!("cannot be reached ({error}); choose another")),
     }
 }
 

@@ -4,8 +4,9 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::values::{bytes, duration, list, mode, number, text, timeout, within};
+use super::values::{bytes, duration, flag, list, mode, number, text, timeout, within};
 use super::{Balance, Config};
+use crate::files::Symlinks;
 use crate::http::FIELDS_MAX;
 
 /// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
@@ -133,6 +134,7 @@ const WORKERS: &str = "Workers";
 const REPLACING: &str = "Replacing workers";
 const LIMITS: &str = "HTTP limits";
 const TIMEOUTS: &str = "HTTP time-outs";
+const FILES: &str = "Static files";
 const PROCESS: &str = "Process";
 
 const SETTINGS: &[Setting] = &[
@@ -247,14 +249,7 @@ const SETTINGS: &[Setting] = &[
         help: "Whether each worker stays on one of the CPUs that affinity leaves",
         aliases: &[],
         is_list: false,
-        apply: |config, text| {
-            config.pin = match text {
-                "yes" => true,
-                "no" => false,
-                _ => return Err("must be yes or no".to_owned()),
-            };
-            Ok(())
-        },
+        apply: |config, text| set(&mut config.pin, flag(text)),
         check: |_| Ok(()),
     },
     Setting {
@@ -531,6 +526,99 @@ const SETTINGS: &[Setting] = &[
         check: |config| timeout(config.server.write_timeout, MILLISECOND),
     },
     Setting {
+        name: "root",
+        heading: FILES,
+        value_name: "DIR",
+        default: None,
+        help: "Directory whose files are served; nothing outside of it is, whatever is asked for",
+        aliases: &[],
+        is_list: false,
+        apply: |config, value| set_some(&mut config.root, text(value).map(Into::into)),
+        check: |config| not_empty(config.root.as_deref().map(|path| path.as_os_str())),
+    },
+    Setting {
+        name: "listing",
+        heading: FILES,
+        value_name: "yes|no",
+        default: Some("no"),
+        help: "Whether a directory without index.html is listed; without this it is 404",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.files.listing, flag(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "spa",
+        heading: FILES,
+        value_name: "yes|no",
+        default: Some("no"),
+        help: "Whether paths that name no file, and have no dot in their last segment, are answered with /index.html: \
+               for an application in the browser that has paths of its own",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.files.single_page, flag(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "cache-control",
+        heading: FILES,
+        value_name: "VALUE",
+        default: None,
+        help: "Value of Cache-Control in answers from files, as in max-age=600",
+        aliases: &[],
+        is_list: false,
+        apply: |config, value| set_some(&mut config.files.cache_control, text(value)),
+        check: |config| match &config.files.cache_control {
+            Some(value) if value.is_empty() => Err("must not be empty".to_owned()),
+            Some(value) if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) => {
+                Err("must be visible ASCII, as in max-age=600".to_owned())
+            }
+            _ => Ok(()),
+        },
+    },
+    Setting {
+        name: "precompressed",
+        heading: FILES,
+        value_name: "yes|no",
+        default: Some("yes"),
+        help: "Whether a file is answered from its sibling with .br, .zst or .gz behind its name, when the client accepts \
+               that and it is not older than the file",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.files.precompressed, flag(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "symlinks",
+        heading: FILES,
+        value_name: "WHICH",
+        default: Some("inside"),
+        help: "Symbolic links that are followed: none, inside (relative ones that do not leave the directory), anywhere",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.files.symlinks = match text {
+                "none" => Symlinks::None,
+                "inside" => Symlinks::Inside,
+                "anywhere" => Symlinks::Anywhere,
+                _ => return Err("must be none, inside or anywhere".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "dotfiles",
+        heading: FILES,
+        value_name: "yes|no",
+        default: Some("no"),
+        help: "Whether names that begin with a dot are served; /.well-known/ always is",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.files.dotfiles, flag(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "user",
         heading: PROCESS,
         value_name: "NAME",
@@ -590,7 +678,9 @@ mod tests {
                 "MODE" => "0600",
                 "DURATION" => "7s",
                 "BYTES" => "777",
-                "NAME" | "PATH" => "another",
+                "NAME" | "PATH" | "DIR" => "another",
+                "yes|no" if self.default == Some("yes") => "no",
+                "WHICH" => "anywhere",
                 "answer|exit" => "exit",
                 "kill|abort" => "abort",
                 "yes|no" => "yes",
@@ -635,7 +725,7 @@ mod tests {
                 headings.push(setting.heading);
             }
         }
-        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, PROCESS]);
+        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, FILES, PROCESS]);
     }
 
     #[test]
@@ -684,6 +774,11 @@ mod tests {
             ("max-body", "much", "as in 8KiB"),
             ("max-pipelined", "0", "1 to 100000"),
             ("max-output", "0", "1 to 1073741824"),
+            ("root", "", "must not be empty"),
+            ("listing", "1", "must be yes or no"),
+            ("cache-control", "", "must not be empty"),
+            ("cache-control", "a\r\nb: c", "must be visible ASCII"),
+            ("symlinks", "yes", "must be none, inside or anywhere"),
             ("user", "", "must not be empty"),
             ("group", "", "must not be empty"),
             ("pid-file", "", "must not be empty"),

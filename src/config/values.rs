@@ -51,6 +51,15 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "must be permission bits in octal, as in 0660".into())
 }
 
+/// Whether something is to be.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err("must be yes or no".into()),
+    }
+}
+
 /// A name or path: anything but nothing.
 pub(super) fn text(text: &str) -> Result<String, String> {
     match text {

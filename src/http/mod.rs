@@ -19,6 +19,7 @@
 
 mod body;
 mod codec;
+mod coding;
 mod conditional;
 mod date;
 mod encode;
@@ -35,6 +36,7 @@ mod response;
 mod tests;
 
 pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Transfer};
+pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, Validators, Verdict};
 pub(crate) use date::Common;
 pub(crate) use encode::{chunk, CONTINUE, LAST_CHUNK};

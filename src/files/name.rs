@@ -1,0 +1,207 @@
+//! PURE. What a request's path names below the root.
+#![forbid(unsafe_code)]
+
+use std::borrow::Cow;
+
+use percent_encoding::{percent_decode_str, percent_encode, AsciiSet, NON_ALPHANUMERIC};
+
+/// A request's path as a path below the root: decoded, relative, without an empty, `.` or `..` segment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name<'a> {
+    /// Empty for the root itself; else segments with single slashes in between.
+    path: Cow<'a, [u8]>,
+    is_directory: bool,
+}
+
+/// Why a path names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unnamable {
+    /// It is no path, or one that a client resolves before it sends it.
+    Bad,
+    /// It is one that no file can have.
+    Nothing,
+}
+
+impl<'a> Name<'a> {
+    /// Reads the path of a request's target, as sent.
+    ///
+    /// # Errors
+    ///
+    /// [`Unnamable::Bad`] for an incomplete percent-encoding, an encoded slash or NUL, which no file name holds, a `.`
+    /// or `..` segment (RFC 3986 section 5.2.4 has the client remove them), and what does not begin with a slash.
+    /// [`Unnamable::Nothing`] for an empty segment: `//` is no other name for `/`, and in a redirection would
+    /// be the name of a host.
+    pub(super) fn read(path: &'a str) -> Result<Name<'a>, Unnamable> {
+        let path = path.strip_prefix('/').ok_or(Unnamable::Bad)?;
+        if path.is_empty() {
+            return Ok(Name { path: Cow::Borrowed(b""), is_directory: true });
+        }
+        let is_directory = path.ends_with('/');
+        let path = decode(path.strip_suffix('/').unwrap_or(path)).ok_or(Unnamable::Bad)?;
+        for segment in path.split(|byte| *byte == b'/') {
+            match segment {
+                b"" => return Err(Unnamable::Nothing),
+                b"." | b".." => return Err(Unnamable::Bad),
+                _ => {}
+            }
+        }
+        Ok(Name { path, is_directory })
+    }
+
+    /// The path relative to the root.
+    pub(super) fn path(&self) -> &[u8] {
+        &self.path
+    }
+
+    /// Whether it ended in a slash.
+    pub(super) fn is_directory(&self) -> bool {
+        self.is_directory
+    }
+
+    /// Whether a part of it begins with a dot, but for `/.well-known/`, which is there to be asked for (RFC 8615).
+    pub(super) fn is_hidden(&self) -> bool {
+        let mut segments = self.path.split(|byte| *byte == b'/').enumerate();
+        segments.any(|(place, segment)| segment.starts_with(b".") && (place, segment) != (0, b".well-known"))
+    }
+
+    /// Whether its last segment has a dot, as the names of files do and those of an application's pages do not.
+    pub(super) fn has_dot(&self) -> bool {
+        !self.is_directory && self.path.rsplit(|byte| *byte == b'/').next().is_some_and(|last| last.contains(&b'.'))
+    }
+
+    /// The path of a file in the directory that it names.
+    pub(super) fn join(&self, file: &[u8]) -> Vec<u8> {
+        match &*self.path {
+            b"" => file.to_vec(),
+            path => [path, b"/", file].concat(),
+        }
+    }
+
+    /// The target's path for it as a directory.
+    pub(super) fn with_slash(&self) -> String {
+        let segments = self.path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
+        segments.fold("/".to_owned(), |path, segment| path + &encode(segment) + "/")
+    }
+
+    /// It as text for people.
+    pub(super) fn shown(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(&self.path)
+    }
+}
+
+/// Percent-encodes what is not unreserved (RFC 3986 section 2.3).
+pub(super) fn encode(segment: &[u8]) -> String {
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+    percent_encode(segment, RESERVED).to_string()
+}
+
+/// Percent-decodes what is well-formed (the crate leaves the rest as it is) and holds no slash and no NUL.
+fn decode(text: &str) -> Option<Cow<'_, [u8]>> {
+    let is_good = |rest: &str| {
+        let code = rest.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        code.is_some_and(|code| !matches!(code, "00" | "2f" | "2F"))
+    };
+    let is_all_good = text.split('%').skip(1).all(is_good) && !text.contains('\0');
+    is_all_good.then(|| percent_decode_str(text).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_name_files_below_the_root() {
+        for (path, expected) in [
+            ("/", Ok(("", true))),
+            ("/a", Ok(("a", false))),
+            ("/a/", Ok(("a", true))),
+            ("/a/b.c", Ok(("a/b.c", false))),
+            ("/a%20b", Ok(("a b", false))),
+            ("/%61%2E%2e%2ex", Ok(("a...x", false))),
+            ("/%25%32%66", Ok(("%2f", false))),
+            ("/...", Ok(("...", false))),
+            ("/a%5c..%5cb", Ok(("a\\..\\b", false))),
+            ("/%C3%A9", Ok(("\u{e9}", false))),
+            ("/*", Ok(("*", false))),
+            ("", Err(Unnamable::Bad)),
+            ("*", Err(Unnamable::Bad)),
+            ("a", Err(Unnamable::Bad)),
+            ("/.", Err(Unnamable::Bad)),
+            ("/./", Err(Unnamable::Bad)),
+            ("/..", Err(Unnamable::Bad)),
+            ("/../a", Err(Unnamable::Bad)),
+            ("/a/../b", Err(Unnamable::Bad)),
+            ("/a/..", Err(Unnamable::Bad)),
+            ("/%2e", Err(Unnamable::Bad)),
+            ("/%2E%2e/a", Err(Unnamable::Bad)),
+            ("/.%2e/a", Err(Unnamable::Bad)),
+            ("/a%2fb", Err(Unnamable::Bad)),
+            ("/..%2Fa", Err(Unnamable::Bad)),
+            ("/a%00", Err(Unnamable::Bad)),
+            ("/%", Err(Unnamable::Bad)),
+            ("/%4", Err(Unnamable::Bad)),
+            ("/a%zz", Err(Unnamable::Bad)),
+            ("/%%41", Err(Unnamable::Bad)),
+            ("/%+1", Err(Unnamable::Bad)),
+            ("//", Err(Unnamable::Nothing)),
+            ("//a", Err(Unnamable::Nothing)),
+            ("/a//b", Err(Unnamable::Nothing)),
+            ("/a//", Err(Unnamable::Nothing)),
+        ] {
+            let found = Name::read(path);
+            let found = found.as_ref().map(|name| (name.shown(), name.is_directory())).map_err(|error| *error);
+            assert_eq!(found, expected.map(|(path, is_directory)| (path.into(), is_directory)), "{path}");
+        }
+    }
+
+    #[test]
+    fn names_begin_with_dots_and_have_some() {
+        for (path, is_hidden, has_dot) in [
+            ("/", false, false),
+            ("/a", false, false),
+            ("/a.b", false, true),
+            ("/a.b/", false, false),
+            ("/a.b/c", false, false),
+            ("/.a", true, true),
+            ("/%2ea/b", true, false),
+            ("/a/.b/c", true, false),
+            ("/.well-known/a", false, false),
+            ("/.well-known/.a", true, true),
+            ("/a/.well-known/b", true, false),
+            ("/.well-known2", true, true),
+        ] {
+            let name = Name::read(path).expect(path);
+            assert_eq!((name.is_hidden(), name.has_dot()), (is_hidden, has_dot), "{path}");
+        }
+    }
+
+    /// Random paths of the bytes that matter: whatever is accepted stays below the root, and is found again when it is
+    /// encoded.
+    #[test]
+    fn what_is_accepted_stays_below_the_root() {
+        const PIECES: [&str; 16] =
+            ["/", "/", "/", ".", ".", "..", "%2e", "%2E", "%2f", "%5c", "%00", "%", "a", "%41", "%ff", "\\"];
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move || {
+            // xorshift64
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            state
+        };
+        let mut accepted = 0;
+        for _ in 0..20_000 {
+            let path: String = (0..1 + random() % 8).map(|_| PIECES[(random() % 16) as usize]).collect();
+            let Ok(name) = Name::read(&path) else { continue };
+            accepted += 1;
+            assert!(!name.path().contains(&0), "{path}");
+            let is_plain = |segment: &[u8]| !segment.is_empty() && segment != b"." && segment != b"..";
+            let mut segments = name.path().split(|byte| *byte == b'/');
+            assert!(name.path().is_empty() || segments.all(is_plain), "{path}");
+            let again = name.with_slash();
+            assert!(!again.starts_with("//"), "{path}");
+            assert_eq!(Name::read(&again).map(|again| again.path().to_vec()), Ok(name.path().to_vec()), "{path}");
+        }
+        assert!(accepted > 1000, "{accepted}");
+    }
+}
