@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
+use socket2::SockRef;
 
 use crate::upgrade::Socket;
 
@@ -52,6 +53,21 @@ impl Client {
             };
             match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// As [`write_some`](Client::write_some), for what the next call goes on with: the kernel may wait for that, and put both
+    /// into one packet (`MSG_MORE` of send(2)).
+    pub(crate) fn write_beginning(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match SockRef::from(self).send_with_flags(&bytes[sent..], libc::MSG_MORE | libc::MSG_NOSIGNAL) {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,

@@ -146,6 +146,13 @@ struct Part {
     range: Range<u64>,
 }
 
+/// Bodies up to this are read behind their head and sent with it: cheaper than a second system call to the socket.
+pub(crate) const READ_MAX: u64 = 16 * 1024;
+
+/// Ranges up to this share their packet with the head. More does not fit, and then costs several times as much: all
+/// its pages lie across the kernel's largest packets.
+const TOGETHER_MAX: u64 = 64 * 1024;
+
 /// Most bytes sent before other connections have their turn.
 const TURN: u64 = 1 << 20;
 
@@ -170,6 +177,12 @@ impl FileBody {
         self.parts.iter().map(|part| part.preamble.len() as u64 + part.range.end - part.range.start).sum()
     }
 
+    /// Whether the current range is worth being sent together with what is before it. The end of a multipart body has an
+    /// empty one: what is before that would wait for nothing.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.parts.front().is_some_and(|part| (1..=TOGETHER_MAX).contains(&(part.range.end - part.range.start)))
+    }
+
     /// Takes what is to be sent before the next range of the file.
     pub(crate) fn take_preamble(&mut self, out: &mut Vec<u8>) {
         if let Some(part) = self.parts.front_mut() {
@@ -177,20 +190,19 @@ impl FileBody {
         }
     }
 
-    /// Reads all of it: for a small file one copy and one send cost less than a second system call to the socket.
+    /// Appends all of it to `out`.
     ///
     /// # Errors
     ///
     /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
-    pub(crate) fn read(mut self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        while let Some(mut part) = self.parts.pop_front() {
-            bytes.append(&mut part.preamble);
-            let start = bytes.len();
-            bytes.resize(start + (part.range.end - part.range.start) as usize, 0);
-            self.file.read_exact_at(&mut bytes[start..], part.range.start)?;
+    pub(crate) fn read(self, out: &mut Vec<u8>) -> io::Result<()> {
+        for mut part in self.parts {
+            out.append(&mut part.preamble);
+            let start = out.len();
+            out.resize(start + (part.range.end - part.range.start) as usize, 0);
+            self.file.read_exact_at(&mut out[start..], part.range.start)?;
         }
-        Ok(bytes)
+        Ok(())
     }
 
     /// Sends the current range; the kernel copies it from its cache to the socket.

@@ -87,6 +87,14 @@ impl Outgoing {
         Some(Outgoing::Bytes { bytes, sent: 0 })
     }
 
+    /// Whether what is in the shared output is to wait in the kernel for what the next step sends.
+    pub(crate) fn goes_on(&self) -> bool {
+        match self {
+            Outgoing::File(file) => file.goes_on(),
+            Outgoing::Bytes { .. } | Outgoing::Stream { .. } | Outgoing::Deferred(_) | Outgoing::Upgrade(_) => false,
+        }
+    }
+
     /// Does the next step. The shared output and what was kept of it have been sent.
     pub(crate) fn proceed(&mut self, client: &Client, cx: &mut Context<'_>) -> io::Result<Flow> {
         match self {

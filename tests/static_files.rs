@@ -416,8 +416,8 @@ fn precompressed_siblings_are_negotiated() {
 #[test]
 fn ranges_and_conditions_hold_at_every_size() {
     let site = Site::new("ranges");
-    // Read behind the head, and sent by the kernel.
-    for len in [1000, 65_536, 65_537, 3_000_000] {
+    // Read behind the head, sent by the kernel together with it, and sent behind it.
+    for len in [1000, 16_384, 16_385, 65_536, 65_537, 3_000_000] {
         let bytes: Vec<u8> = (0..len).map(|n| b'a' + (n % 26) as u8).collect();
         site.write(&format!("{len}.txt"), &bytes);
         let target = format!("/{len}.txt");
@@ -427,6 +427,8 @@ fn ranges_and_conditions_hold_at_every_size() {
         assert!(whole.status == 200 && whole.body == bytes, "{len}");
         let part = ask(&mut client, &target, "Range: bytes=-7\r\n");
         assert!(part.status == 206 && part.body == bytes[len - 7..], "{len}");
+        let several = ask(&mut client, &target, &format!("Range: bytes=0-1,500-{}\r\n", len - 1));
+        assert_eq!((several.status, several.body.len() > len - 498), (206, true), "{len}");
         assert_eq!(ask(&mut client, &target, &format!("Range: bytes={len}-\r\n")).status, 416);
         let tag = whole.field("etag").expect("a tag");
         let same = ask(&mut client, &target, &format!("If-None-Match: {tag}\r\n"));
@@ -480,6 +482,23 @@ fn a_file_truncated_under_its_answer_ends_the_connection() {
     assert!(rest.len() - body < LARGE && rest[body..].iter().all(|byte| matches!(byte, b'a' | 0)));
     // The worker lives on, and serves what there is now.
     assert_eq!(server.get("/large").body.len(), 1 << 20);
+}
+
+/// What the kernel shows below /sys says that it is as long as a page, and mostly is shorter: as a file that is truncated
+/// between being looked at and being read.
+#[test]
+fn a_small_file_that_has_become_shorter_is_an_error() {
+    if fs::metadata("/sys/kernel/uevent_seqnum").map_or(true, |metadata| metadata.len() != 4096) {
+        return support::skip("/sys is not as usual");
+    }
+    let mut command = support::binary();
+    command.args(["--workers", "1", "--root", "/sys/kernel"]);
+    let mut server = Server::start(command);
+    let answer = server.get("/uevent_seqnum");
+    assert_eq!((answer.status, answer.body.len(), answer.closes()), (500, 0, true));
+    let mut client = server.connect();
+    client.send("HEAD /uevent_seqnum HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(client.answer_to_head().field("content-length"), Some("4096"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::net::Shutdown;
 
 use super::{Connection, Step, Timing};
 use crate::context::Context;
+use crate::file::{FileBody, READ_MAX};
 use crate::http::{Length, ResponseHead, Transfer};
 use crate::outgoing::{Flow, Outgoing, COPY_MAX};
 use crate::response::{Body, Response};
@@ -92,17 +93,24 @@ impl Connection {
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
             Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
-            Body::File(file) if file.len() <= COPY_MAX => match file.read() {
-                Ok(bytes) => return self.start(Response { head, body: Body::Bytes(bytes.into()) }, cx),
-                // It has shrunk since it was opened; nothing of it has been promised yet.
-                Err(_) => return self.start(Response::new(500), cx),
-            },
+            Body::File(file) if file.len() <= READ_MAX => return self.start_small_file(&head, file, cx),
             body => {
                 let transfer = self.respond(&head, Outgoing::length(&body), cx);
                 Outgoing::body(body, transfer, &mut cx.output)
             }
         };
         self.outgoing = outgoing.map(Box::new);
+    }
+
+    /// Reads a file behind its head.
+    fn start_small_file(&mut self, head: &ResponseHead, file: FileBody, cx: &mut Context<'_>) {
+        let start = cx.output.len();
+        let transfer = self.respond(head, Length::Known(file.len()), cx);
+        if transfer != Transfer::Nothing && file.read(&mut cx.output).is_err() {
+            // It has shrunk since it was opened; nothing of it has been sent yet.
+            cx.output.truncate(start);
+            self.respond(&Response::new(500).close().head, Length::Known(0), cx);
+        }
     }
 
     #[inline]
@@ -133,7 +141,12 @@ impl Connection {
         if cx.output.is_empty() {
             return None;
         }
-        match self.client.write_some(&cx.output) {
+        let goes_on = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.goes_on());
+        let written = match goes_on {
+            true => self.client.write_beginning(&cx.output),
+            false => self.client.write_some(&cx.output),
+        };
+        match written {
             Err(_) => return Some(Step::Close),
             Ok(sent) if sent < cx.output.len() => {
                 self.keep_output(sent, cx);
