@@ -34,6 +34,9 @@ impl Flags {
                 .map_or(Ok(Readiness::default()), |(variable, value)| parse(&format!("{variable}="), &value))?,
         };
         self.refuse_to_count(variables)?;
+        if self.settings.iter().any(|(setting, _)| setting.name() == "root") {
+            return Err(format!("--root serves files and exec a program; leave one out{HINT}"));
+        }
         let mut words = std::mem::take(&mut self.program).into_iter();
         let name = words.next().filter(|name| !name.is_empty());
         let name = name.ok_or(format!("exec needs a program, as in forkpool exec -- node app.js{HINT}"))?;

@@ -82,6 +82,10 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
             "--balance auto: a program's connections cannot be counted; choose random, hash, cpu or client (try forkpool \
              exec --help)",
         ),
+        (
+            &["exec", "--root", "/", "x"],
+            "--root serves files and exec a program; leave one out (try forkpool exec --help)",
+        ),
         (&["--quiet=1"], "--quiet takes no value (try forkpool --help)"),
         (&["--workers", "1", "--workers", "2"], "--workers is given twice; leave one out (try forkpool --help)"),
         (&["-q", "-v"], "--quiet and --verbose contradict each other; leave one out (try forkpool --help)"),
