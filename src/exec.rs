@@ -43,7 +43,8 @@ impl Worker {
     ///
     /// - `LISTEN_FDS`, how many sockets there are; `LISTEN_PID`, its process id; `LISTEN_FDNAMES`, for each socket its
     ///   port, or `unix`, with colons between;
-    /// - `FORKPOOL_FD`, the first socket's descriptor: 3; `FORKPOOL_WORKER_ID`, the slot;
+    /// - `FORKPOOL_FD`, the first socket's descriptor: 3; `FORKPOOL_WORKER_ID`, the slot; `FORKPOOL_UNIQUE_ID`, a number
+    ///   that no other worker of the pool ever has;
     /// - `NOTIFY_SOCKET`, for [`Readiness::Notify`] only.
     ///
     /// Signals have their default actions and none is blocked. The program is asked to finish by SIGTERM, also when the
@@ -78,7 +79,6 @@ impl Worker {
         }
         let sockets = Sockets { tcp: self.listeners(), unix: self.unix_listeners() };
         sockets.describe(command)?;
-        command.env("FORKPOOL_WORKER_ID", self.id().to_string());
         // Those of the service manager are for the parent.
         for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
             command.env_remove(variable);

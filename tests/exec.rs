@@ -200,7 +200,8 @@ fn a_program_finds_what_the_manual_says() {
     let mut command = shell("1", &["--listen", &format!("127.0.0.1:0,unix:{}", path.display())], script);
     command.envs([("NOTIFY_SOCKET", "/nowhere"), ("LISTEN_FDS", "7")]);
     let mut server = Server::start(command);
-    server.wait_for("told");
+    // Before or after the pool says that all are ready.
+    until("all is told", || (server.count("told") > 0).then_some(()));
     let port = server.port();
     server.signal(Signal::SIGTERM);
     let (_, log) = server.finish();

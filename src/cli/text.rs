@@ -98,7 +98,8 @@ Examples:
 The program finds listening sockets from file descriptor 3 on, one for each address, which do not block (O_NONBLOCK),
 and these variables:
   LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
-  FORKPOOL_FD, FORKPOOL_WORKER_ID          3, and the worker's number from 0, which its replacement keeps
+  FORKPOOL_FD                              3
+  FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   a number from 0 that the replacement keeps, and one that it does not
   NOTIFY_SOCKET                            with --ready notify
 It is asked to finish by SIGTERM, and killed after the drain time-out: let it stop to accept, finish what it has, and
 exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes.
