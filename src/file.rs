@@ -6,12 +6,13 @@ use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::sys::sendfile::sendfile64;
 
-use crate::http::{evaluate, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
+use crate::http::{evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::response::{Body, Response};
 
 impl Response {
@@ -42,7 +43,7 @@ impl Response {
         if !metadata.is_file() {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
         }
-        let representation = Representation { content_type: content_type(path), coding: None };
+        let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
         Ok(respond(request, file, &metadata, representation))
     }
 }
@@ -52,11 +53,6 @@ impl Response {
 pub(crate) struct Representation {
     pub(crate) content_type: &'static str,
     pub(crate) coding: Option<Coding>,
-}
-
-/// The media type by a file name's extension.
-pub(crate) fn content_type(path: &Path) -> &'static str {
-    mime_guess::from_path(path).first_raw().unwrap_or("application/octet-stream")
 }
 
 /// Answers with a regular file that is open.

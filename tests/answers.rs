@@ -144,7 +144,7 @@ fn files_are_sent_whole_and_in_ranges() {
         let mut server = answers(&[("ANSWERS_FILE", path.to_str().expect("UTF-8"))]);
         let mut client = server.connect();
         let whole = ask(&mut client, "");
-        assert_eq!((whole.status, whole.field("content-type")), (200, Some("text/plain")));
+        assert_eq!((whole.status, whole.field("content-type")), (200, Some("text/plain; charset=utf-8")));
         assert_eq!(whole.field("accept-ranges"), Some("bytes"));
         assert!(whole.body == bytes, "{len}");
         let last = len - 1;
@@ -166,8 +166,8 @@ fn files_are_sent_whole_and_in_ranges() {
         assert_eq!(
             several.text(),
             format!(
-                "\r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes 0-1/{len}\r\n\r\nab\
-                 \r\n--{boundary}\r\nContent-Type: text/plain\r\nContent-Range: bytes {last}-{last}/{len}\r\n\r\n{end}\
+                "\r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes 0-1/{len}\r\n\r\nab\
+                 \r\n--{boundary}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Range: bytes {last}-{last}/{len}\r\n\r\n{end}\
                  \r\n--{boundary}--\r\n"
             )
         );

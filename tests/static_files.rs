@@ -88,15 +88,15 @@ fn files_are_served_by_their_path() {
     let mut server = site.serve(&["--cache-control", "max-age=60"]);
     let mut client = server.connect();
     for (target, content_type, body) in [
-        ("/", "text/html", "front"),
-        ("/?query", "text/html", "front"),
-        ("/index.html", "text/html", "front"),
-        ("/a.txt", "text/plain", "text"),
-        ("/%61.txt?x=/../y", "text/plain", "text"),
-        ("http://elsewhere/a.txt", "text/plain", "text"),
-        ("/with%20space%25.html", "text/html", "named"),
-        ("/directory/", "text/html", "inner"),
-        ("/directory/deep/x.js", "text/javascript", "script"),
+        ("/", "text/html; charset=utf-8", "front"),
+        ("/?query", "text/html; charset=utf-8", "front"),
+        ("/index.html", "text/html; charset=utf-8", "front"),
+        ("/a.txt", "text/plain; charset=utf-8", "text"),
+        ("/%61.txt?x=/../y", "text/plain; charset=utf-8", "text"),
+        ("http://elsewhere/a.txt", "text/plain; charset=utf-8", "text"),
+        ("/with%20space%25.html", "text/html; charset=utf-8", "named"),
+        ("/directory/", "text/html; charset=utf-8", "inner"),
+        ("/directory/deep/x.js", "text/javascript; charset=utf-8", "script"),
         ("/empty", "application/octet-stream", ""),
     ] {
         let answer = client.get(target);
@@ -381,7 +381,7 @@ fn precompressed_siblings_are_negotiated() {
         assert_eq!(answer.field("content-encoding"), coding, "{target} {accepted}");
         let vary = (target != "/c.png").then_some("Accept-Encoding");
         assert_eq!(answer.field("vary"), vary, "{target} {accepted}");
-        let content_type = if target == "/c.png" { "image/png" } else { "text/javascript" };
+        let content_type = if target == "/c.png" { "image/png" } else { "text/javascript; charset=utf-8" };
         assert_eq!(answer.field("content-type"), Some(content_type), "{target} {accepted}");
     }
 

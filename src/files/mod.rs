@@ -1,11 +1,9 @@
 //! A directory of files as a handler.
 
-use std::ffi::OsStr;
 use std::fs::{File, Metadata};
 use std::io;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use log::warn;
 use nix::dir::Dir;
@@ -13,7 +11,7 @@ use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 use crate::file::{self, Representation};
-use crate::http::{is_value, preferred_codings, Coding, Request};
+use crate::http::{is_value, media_type, preferred_codings, Coding, Request};
 use crate::response::Response;
 
 mod listing;
@@ -230,7 +228,7 @@ impl Files {
 
     /// Answers with a file, or with its precompressed sibling.
     fn file(&self, request: &Request<'_>, path: &[u8], file: File, metadata: &Metadata) -> Response {
-        let content_type = file::content_type(Path::new(OsStr::from_bytes(path)));
+        let content_type = media_type(path);
         let may_vary = self.rules.precompressed && !is_compressed(content_type);
         let sibling = if may_vary { self.sibling(request, path, metadata) } else { None };
         let mut response = match sibling {
@@ -366,10 +364,12 @@ fn suffix(coding: Coding) -> &'static [u8] {
 /// Whether files of this type are compressed in themselves, so that nobody compresses them again.
 fn is_compressed(content_type: &str) -> bool {
     match content_type.split_once('/') {
-        Some(("image", kind)) => !matches!(kind, "svg+xml" | "bmp" | "x-icon"),
+        Some(("image", kind)) => !matches!(kind, "svg+xml" | "bmp" | "vnd.microsoft.icon"),
         Some(("video" | "audio", _)) => true,
         Some(("font", kind)) => matches!(kind, "woff" | "woff2"),
-        Some(("application", kind)) => matches!(kind, "zip" | "gzip" | "zstd" | "x-7z-compressed"),
+        Some(("application", kind)) => {
+            matches!(kind, "zip" | "gzip" | "zstd" | "x-brotli" | "x-bzip2" | "x-7z-compressed")
+        }
         _ => false,
     }
 }
