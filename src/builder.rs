@@ -424,6 +424,7 @@ impl Builder {
         E: Into<Box<dyn StdError>>,
     {
         self.check()?;
+        let main = Box::new(|worker: &Worker| main(worker).map_err(Into::into));
         pool::run(self.config, self.hook.map(|hook| hook.ticking(self.tick)), main)
     }
 

@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use forkpool::{Builder, Response};
+use forkpool::{Builder, Files, Response};
 
 use cli::{Asked, Options};
 
@@ -38,13 +38,14 @@ fn run(options: Options) -> ExitCode {
 }
 
 fn serve(pool: Builder) -> forkpool::Result<()> {
-    let Some(files) = pool.files()? else {
-        return pool.serve(|_request| Response::text("hello world\n"));
-    };
+    let files = pool.files()?;
     pool.run(|worker| {
         // A rolling restart serves what the path means by then.
-        let files = files.reopen()?;
-        worker.serve(|request| files.answer(request))
+        let files = files.as_ref().map(Files::reopen).transpose()?;
+        worker.serve(|request| match &files {
+            Some(files) => files.answer(request),
+            None => Response::text("hello world\n"),
+        })
     })
 }
 

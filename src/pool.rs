@@ -1,23 +1,18 @@
 //! The one place that forks, and where parent and worker part.
 
-use std::error::Error as StdError;
-
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handle::Hook;
 use crate::parent::{Parent, Turn};
 use crate::signals;
 use crate::sys::process::{fork, Fork};
-use crate::worker::{self, Worker};
+use crate::worker::{self, Main};
 
 /// Runs a pool to its end in this process; in each worker, `main`.
 ///
 /// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
 /// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
-pub(crate) fn run<E>(config: Config, hook: Option<Hook>, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
-where
-    E: Into<Box<dyn StdError>>,
-{
+pub(crate) fn run(config: Config, hook: Option<Hook>, main: Main<'_>) -> Result<()> {
     let mut parent = Parent::start(config, hook)?;
     loop {
         match parent.turn()? {

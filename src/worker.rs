@@ -87,11 +87,11 @@ pub(crate) struct Seed {
     pub(crate) parent: u32,
 }
 
+/// The application's code, as a worker runs it.
+pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdError>> + 'a>;
+
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
-pub(crate) fn start<E>(seed: Seed, masked: Masked, main: impl FnOnce(&Worker) -> Result<(), E>) -> !
-where
-    E: Into<Box<dyn StdError>>,
-{
+pub(crate) fn start(seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     SLOT.store(seed.slot, Ordering::Relaxed);
     env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
     env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
@@ -181,15 +181,12 @@ impl Worker {
     }
 
     /// Runs user code and turns its end into an exit code.
-    fn run<E>(&self, main: impl FnOnce(&Worker) -> Result<(), E>) -> i32
-    where
-        E: Into<Box<dyn StdError>>,
-    {
+    fn run(&self, main: Main<'_>) -> i32 {
         // Unwinding on would run the caller's code of the parent, in the worker.
         match panic::catch_unwind(AssertUnwindSafe(|| main(self))) {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
-                self.lifeline.failed(&error.into().to_string());
+                self.lifeline.failed(&error.to_string());
                 FAILED
             }
             Err(panic) => {
