@@ -2,7 +2,7 @@
 //! `upgrade.rs`.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mio::event::Source;
@@ -98,6 +98,35 @@ impl AsFd for Client {
         match self {
             Client::Tcp(stream) => stream.as_fd(),
             Client::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// A client's address in half the room: most have version 4 of the Internet Protocol, and all idle connections keep one.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    Unix,
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+}
+
+impl Peer {
+    /// `None` on a Unix socket.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Peer::Unix => None,
+            Peer::V4(address) => Some(SocketAddr::V4(*address)),
+            Peer::V6(address) => Some(SocketAddr::V6(**address)),
+        }
+    }
+}
+
+impl From<Option<SocketAddr>> for Peer {
+    fn from(address: Option<SocketAddr>) -> Peer {
+        match address {
+            None => Peer::Unix,
+            Some(SocketAddr::V4(address)) => Peer::V4(address),
+            Some(SocketAddr::V6(address)) => Peer::V6(Box::new(address)),
         }
     }
 }

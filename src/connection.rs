@@ -14,7 +14,7 @@ use std::time::Duration;
 use log::error;
 use mio::{Registry, Token};
 
-use crate::client::Client;
+use crate::client::{Client, Peer};
 use crate::config::ServerConfig;
 use crate::context::Context;
 use crate::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
@@ -69,7 +69,7 @@ pub(crate) struct Connection {
     outgoing: Option<Box<Outgoing>>,
     /// What takes the request's body as it comes.
     receiver: Option<Box<Receiver>>,
-    peer: Option<SocketAddr>,
+    peer: Peer,
     /// When the connection is out of time.
     pub(crate) deadline: Time,
     timing: Timing,
@@ -102,7 +102,7 @@ impl Connection {
             kept: None,
             outgoing: None,
             receiver: None,
-            peer,
+            peer: Peer::from(peer),
             deadline: now,
             timing: Timing::Head,
             is_readable: false,
@@ -249,7 +249,7 @@ impl Connection {
                 Next::Continue => cx.output.extend_from_slice(CONTINUE),
                 Next::Request(request) => {
                     cx.row.count_request();
-                    request.add_origin(self.peer, cx.worker);
+                    request.add_origin(self.peer.address(), cx.worker);
                     let response = handler(request);
                     match response {
                         Response { body: Body::Receive(receiver), .. } => {

@@ -74,7 +74,7 @@ pub(crate) struct Codec {
     is_closed: bool,
     /// What the request that was given out asks of its answer.
     asked: Asked,
-    requests: u64,
+    requests: u32,
     gathered: Option<Box<Gathered>>,
     /// The request has been given out and its body is taken as it comes, if at all.
     is_streaming: bool,
@@ -331,7 +331,7 @@ impl Codec {
             Err(reject) => (taken, Next::Reject(reject)),
             Ok(head) => {
                 self.asked = Asked::by(&head);
-                self.requests += 1;
+                self.requests = self.requests.saturating_add(1);
                 head.request.body = &gathered.body;
                 (taken, Next::Request(head.request))
             }
@@ -341,7 +341,7 @@ impl Codec {
     /// Remembers what a request asks of its answer.
     fn ask(&mut self, asked: Asked) {
         self.asked = asked;
-        self.requests += 1;
+        self.requests = self.requests.saturating_add(1);
     }
 
     /// Whether the request that was given out last has a body that is still to be taken.
@@ -401,7 +401,7 @@ impl Codec {
             Length::Unknown if self.asked.version == Version::Http11 => encode::Framing::Chunked,
             Length::Unknown => encode::Framing::Close,
         };
-        let is_limit = limits.requests != 0 && self.requests >= limits.requests;
+        let is_limit = limits.requests != 0 && u64::from(self.requests) >= limits.requests;
         let is_delimiter = framing == encode::Framing::Close;
         // What is left of a body is not read, and not taken for a request either.
         self.is_closed =
