@@ -71,8 +71,8 @@ fn check_order(server: &mut Server, order: &[usize], away: &[usize]) {
                 false => pid == slots[&slot],
             };
             // On a busy machine a worker may be passed over because it was late; one in a wrong place always is.
-            let landed = (0..20).map(|_| answered(from, port)).find(|pid| lands(*pid));
-            assert!(landed.is_some(), "{from} is for slot {slot} of {order:?}: {slots:?}");
+            let wanted = format!("{from} lands on slot {slot} of {order:?}: {slots:?}");
+            until(&wanted, || lands(answered(from, port)).then_some(()));
         }
     }
 }
@@ -175,13 +175,16 @@ fn each_worker_gets_as_many_connections_as_the_others() {
     let even = |server: &mut Server, workers: usize| {
         let mut open = Vec::new();
         let mut count: BTreeMap<Pid, usize> = BTreeMap::new();
-        for _ in 0..10 * workers {
+        for _ in 0..50 * workers {
             let mut client = server.connect();
             *count.entry(client.get("/").worker()).or_default() += 1;
             open.push(client);
         }
-        // A neighbour may take one now and then.
-        assert!(count.len() == workers && count.values().all(|count| (8..=12).contains(count)), "{count:?}");
+        count.len() == workers && count.values().all(|count| (46..=54).contains(count))
+    };
+    // A neighbour takes one when the machine is busy with something else; by chance alone a try succeeds in one of twelve.
+    let even = |server: &mut Server, workers: usize| {
+        assert!((0..5).any(|_| even(server, workers)), "{workers} workers");
     };
     even(&mut server, 4);
     kill(server.workers()[2], Signal::SIGKILL).expect("it runs");
