@@ -1,6 +1,8 @@
 //! What a service manager is told, and what it gives (sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)). Without
 //! one all of this does nothing.
 
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -11,8 +13,8 @@ use sd_notify::NotifyState;
 
 use crate::error::{Error, Result};
 use crate::listener::{Given, Reserved};
-use crate::sys;
 use crate::time::Time;
+use crate::{clock, sys};
 
 /// The line to the service manager. Runs in the parent.
 #[derive(Debug)]
@@ -21,76 +23,120 @@ pub(crate) struct Service {
     watchdog: Option<Duration>,
     next: Option<Time>,
     status: String,
+    /// What it was too busy to hear, and when to try again.
+    untold: VecDeque<String>,
+    retry: Time,
 }
+
+/// How long it is left alone when it does not read.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long it may keep a pool from ending.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Nobody hears any more: what is older is forgotten.
+const UNTOLD_MAX: usize = 64;
 
 impl Service {
     pub(crate) fn new(now: Time) -> Service {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
-        Service { watchdog, next: watchdog.map(|every| now + every), status: String::new() }
+        let next = watchdog.map(|every| now + every);
+        Service { watchdog, next, status: String::new(), untold: VecDeque::new(), retry: now }
     }
 
     /// The pool serves, for the first time or after a reload.
-    pub(crate) fn ready(&self) {
-        tell(&[NotifyState::Ready]);
+    pub(crate) fn ready(&mut self) {
+        self.tell(&[NotifyState::Ready]);
     }
 
     /// A rolling restart begins. It ends with [`ready`](Service::ready), whatever its outcome: the service serves.
-    pub(crate) fn reloading(&self) {
+    pub(crate) fn reloading(&mut self) {
         // systemd.service(5), `Type=notify-reload`: the time tells it which reload this is.
         match NotifyState::monotonic_usec_now() {
-            Ok(time) => tell(&[NotifyState::Reloading, time]),
+            Ok(time) => self.tell(&[NotifyState::Reloading, time]),
             Err(error) => warn!("the service manager is not told of the reload: {error}"),
         }
     }
 
-    pub(crate) fn stopping(&self) {
-        tell(&[NotifyState::Stopping]);
+    pub(crate) fn stopping(&mut self) {
+        self.tell(&[NotifyState::Stopping]);
     }
 
     /// Another process is the service now.
-    pub(crate) fn handed_over(&self, pid: i32) {
-        tell(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
+    pub(crate) fn handed_over(&mut self, pid: i32) {
+        self.tell(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
     }
 
     /// One line on how it goes; told when it has changed.
     pub(crate) fn status(&mut self, status: String) {
         if self.status != status {
+            self.tell(&[NotifyState::Status(&status)]);
             self.status = status;
-            tell(&[NotifyState::Status(&self.status)]);
         }
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.next
+        let retry = (!self.untold.is_empty()).then_some(self.retry);
+        [self.next, retry].into_iter().flatten().min()
     }
 
     /// Says that all is well, if it is time and `is_well`. When it is not, the service manager hears nothing and, in
     /// the end, restarts the service.
     pub(crate) fn watch(&mut self, now: Time, is_well: impl FnOnce() -> bool) {
+        if self.retry <= now {
+            self.tell_the_rest();
+        }
         let (Some(every), Some(_)) = (self.watchdog, self.next.filter(|due| *due <= now)) else { return };
         self.next = Some(now + every);
         match is_well() {
-            true => tell(&[NotifyState::Watchdog]),
+            true => self.tell(&[NotifyState::Watchdog]),
             false => warn!("no worker answers: the service manager's watchdog is not told that all is well"),
+        }
+    }
+
+    /// The pool ends: the last chance for what was not heard.
+    pub(crate) fn end(&mut self) {
+        for message in std::mem::take(&mut self.untold) {
+            if let Err(error) = send(&message, |socket| socket.set_write_timeout(Some(LAST_WORDS))) {
+                return warn!("the service manager was not told {message:?}: {error}");
+            }
+        }
+    }
+
+    /// Tells without waiting, since a service manager that does not read must not stop the pool, and in order.
+    fn tell(&mut self, state: &[NotifyState<'_>]) {
+        self.untold.push_back(state.iter().map(|state| format!("{state}\n")).collect());
+        if self.untold.len() > UNTOLD_MAX {
+            self.untold.pop_front();
+        }
+        self.tell_the_rest();
+    }
+
+    fn tell_the_rest(&mut self) {
+        while let Some(message) = self.untold.front() {
+            match send(message, |socket| socket.set_nonblocking(true)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.retry = clock::now() + RETRY;
+                    return;
+                }
+                Err(error) => debug!("the service manager cannot be told: {error}"),
+                Ok(()) => {}
+            }
+            self.untold.pop_front();
         }
     }
 }
 
-/// Sends without waiting: a service manager that does not read must not stop the pool.
-fn tell(state: &[NotifyState<'_>]) {
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return };
-    let message: String = state.iter().map(|state| format!("{state}\n")).collect();
-    let sent = UnixDatagram::unbound().and_then(|socket| {
-        let address = match path.as_bytes() {
-            [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
-            _ => SocketAddr::from_pathname(&path)?,
-        };
-        socket.set_nonblocking(true)?;
-        socket.send_to_addr(message.as_bytes(), &address)
-    });
-    if let Err(error) = sent {
-        debug!("the service manager cannot be told: {error}");
-    }
+/// Sends a message, if there is a service manager, by a socket that is set up by `prepare`.
+fn send(message: &str, prepare: impl FnOnce(&UnixDatagram) -> io::Result<()>) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(&path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    prepare(&socket)?;
+    socket.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
 /// The sockets that the service manager has opened for this process, if any.

@@ -90,6 +90,25 @@ fn it_follows_an_upgrade() {
     kill(new, Signal::SIGINT).expect("it runs");
 }
 
+/// The queue of its socket holds about ten messages (`net.unix.max_dgram_qlen`).
+#[test]
+fn one_that_is_busy_is_told_all_the_same() {
+    let mut manager = Manager::new("notify-busy");
+    let mut server = Server::start(manager.testbed());
+    const RESTARTS: usize = 8;
+    for _ in 0..RESTARTS {
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+    }
+    for _ in 0..RESTARTS {
+        manager.wait_for("RELOADING=1");
+        manager.wait_for("READY=1");
+    }
+    server.signal(Signal::SIGTERM);
+    manager.wait_for("STOPPING=1");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn its_watchdog_hears_only_while_a_worker_answers() {
     let mut manager = Manager::new("watchdog");

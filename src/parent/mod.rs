@@ -292,6 +292,7 @@ impl Parent {
     }
 
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
+        self.service.end();
         let requests = self.board.row(0).requests();
         match outcome {
             Outcome::Stopped => {
