@@ -6,7 +6,7 @@ use std::process::{self, Command};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use forkpool::{Event, Handle, Meter, Pool, Request, Response, Worker};
+use forkpool::{Event, Exit, Handle, Meter, Pool, Request, Respawn, Response, Worker};
 
 fn main() -> forkpool::Result<()> {
     let log = env_logger::Env::default().default_filter_or("info");
@@ -24,6 +24,7 @@ fn main() -> forkpool::Result<()> {
     let pool = Pool::bind("127.0.0.1:8000").env();
     let result = match fixture().as_deref() {
         Some("hook") => pool.on_event(hook).run(serve),
+        Some("policy") => pool.on_event(hook).on_exit(policy).run(serve),
         _ => pool.run(serve),
     };
     if let Some(mut child) = child {
@@ -47,8 +48,25 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
         Event::Exited { code: Some(43), .. } => pool.stop(),
         Event::Exited { code: Some(44), .. } => pool.stop_now(),
         Event::Exited { code: Some(45), .. } => panic!("the hook was told to panic"),
-        Event::Ready(_) => eprintln!("status {:?}", pool.status()),
+        Event::Exited { process, .. } => eprintln!("still there: {:?}", pool.worker(*process)),
+        Event::Ready(process) => {
+            eprintln!("status {:?}", pool.status());
+            assert_eq!(pool.worker(*process), pool.worker(process.worker));
+            eprintln!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
+        }
         _ => {}
+    }
+}
+
+/// Decides by the exit code.
+fn policy(exit: &Exit<'_>) -> Respawn {
+    match exit.code {
+        Some(50) => Respawn::Never,
+        Some(51) => Respawn::Stop,
+        Some(52) => Respawn::Now,
+        Some(53) => Respawn::After(Duration::from_millis(10)),
+        Some(54) => panic!("the policy was told to panic"),
+        _ => Respawn::Backoff,
     }
 }
 

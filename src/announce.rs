@@ -62,6 +62,11 @@ pub(crate) fn notice_text(notice: &Notice) -> String {
         Notice::BackingOff { slot, delay, failures } => {
             format!("worker={slot} backing off for {} ms after {failures} failures in a row", delay.as_millis())
         }
+        Notice::GaveUp { slot, failures, reason } => {
+            format!("worker={slot} gave up after {failures} failures in a row (give-up), draining: {}", failure(reason))
+        }
+        Notice::LeftEmpty { slot } => format!("worker={slot} not started again: as the application wants it (on_exit)"),
+        Notice::AllLeftEmpty => "stopping: no worker is left, and none is to be started (on_exit)".to_owned(),
         Notice::RestartBegun => "rolling restart begun".to_owned(),
         Notice::RestartExtended => {
             "rolling restart asked for while one runs: that one also replaces what it has started before".to_owned()
@@ -102,10 +107,11 @@ fn recycle(why: Recycle) -> &'static str {
 
 /// Whether a notice is of something that went wrong.
 pub(crate) fn is_warning(notice: &Notice) -> bool {
-    use Notice::{BackingOff, RecyclingFailed, Replacing, RestartAborted, UpgradeFailed, UpgradeInTheWay};
+    use Notice::{BackingOff, GaveUp, RecyclingFailed, Replacing, RestartAborted, UpgradeFailed, UpgradeInTheWay};
     matches!(
         notice,
         BackingOff { .. }
+            | GaveUp { .. }
             | RestartAborted { .. }
             | RecyclingFailed { .. }
             | Replacing { .. }

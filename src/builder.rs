@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use crate::config::{settings, Address, Config, Setting};
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, Exit};
 use crate::files::{Files, Symlinks};
-use crate::handle::{Handle, Hook};
+use crate::handle::{Handle, Hook, Hooks, OnExit};
 use crate::http::Request;
 use crate::pool;
 use crate::response::Response;
+use crate::supervisor::Respawn;
 use crate::worker::Worker;
 
 /// A pool of worker processes. It is made by [`Pool::bind`] and lives inside [`Builder::serve`] or [`Builder::run`].
@@ -24,7 +25,7 @@ impl Pool {
     /// Begins a pool that listens on `address`; see [`Builder::bind`] for its forms.
     pub fn bind(address: impl Display) -> Builder {
         let config = Config { addresses: Vec::new(), ..Config::default() };
-        Builder { config, mistakes: Vec::new(), hook: None, tick: None }.bind(address)
+        Builder { config, mistakes: Vec::new(), hooks: Hooks::default(), tick: None }.bind(address)
     }
 }
 
@@ -38,7 +39,7 @@ impl Pool {
 pub struct Builder {
     config: Config,
     mistakes: Vec<Mistake>,
-    hook: Option<Hook>,
+    hooks: Hooks,
     tick: Option<Duration>,
 }
 
@@ -341,7 +342,44 @@ impl Builder {
     /// }
     /// ```
     pub fn on_event(mut self, hook: impl FnMut(&Event<'_>, &Handle<'_>) + 'static) -> Builder {
-        self.hook = Some(Hook::new(hook));
+        self.hooks.on_event = Some(Hook::new(hook));
+        self
+    }
+
+    /// Has `policy` decide when the slot of a worker that has exited without being told to gets another one, in place of
+    /// the pool's own backoff. It is asked before [`Event::Exited`] is told.
+    ///
+    /// An exit that it answers by anything but [`Respawn::Backoff`] does not count for [`give_up`](Builder::give_up), nor
+    /// for the rule that a pool whose workers all fail before any was ready ends. It is not asked about a worker that the
+    /// pool itself kills because it stalls or is late: the slot of such a one does not wait for its exit.
+    ///
+    /// A slot that is left empty ([`Respawn::Never`]) keeps its sockets, and its neighbours take what comes. It counts
+    /// as wanted, and not as ready, in the [`Status`](crate::Status); a rolling restart and [`Handle::scale`] start it
+    /// again, and an upgrade starts all slots anew. When all slots are empty the pool ends, as if it had been asked to
+    /// stop: [`run`](Builder::run) returns `Ok`.
+    ///
+    /// As the hook of [`on_event`](Builder::on_event) it runs in the parent, and must not block. When it panics, that is
+    /// logged and the answer is `Respawn::Backoff`.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    /// use forkpool::{Pool, Respawn, Response};
+    ///
+    /// fn main() -> forkpool::Result<()> {
+    ///     Pool::bind(":8000")
+    ///         .on_exit(|exit| match exit.code {
+    ///             // It has done its part.
+    ///             Some(0) => Respawn::Never,
+    ///             // It has found what it cannot work with.
+    ///             Some(78) => Respawn::Stop,
+    ///             _ if exit.was_ready => Respawn::Now,
+    ///             _ => Respawn::After(Duration::from_secs(5)),
+    ///         })
+    ///         .serve(|_request| Response::text("hello world\n"))
+    /// }
+    /// ```
+    pub fn on_exit(mut self, policy: impl FnMut(&Exit<'_>) -> Respawn + 'static) -> Builder {
+        self.hooks.on_exit = Some(OnExit(Box::new(policy)));
         self
     }
 
@@ -425,7 +463,8 @@ impl Builder {
     {
         self.check()?;
         let main = Box::new(|worker: &Worker| main(worker).map_err(Into::into));
-        pool::run(self.config, self.hook.map(|hook| hook.ticking(self.tick)), main)
+        let on_event = self.hooks.on_event.map(|hook| hook.ticking(self.tick));
+        pool::run(self.config, Hooks { on_event, ..self.hooks }, main)
     }
 
     fn put(mut self, name: &'static str, change: impl FnOnce(&mut Config)) -> Builder {

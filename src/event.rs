@@ -44,7 +44,8 @@ pub enum Event<'a> {
         code: Option<i32>,
         /// The signal that has killed it.
         signal: Option<i32>,
-        /// It had been told to leave, so this is no failure: Node's `exitedAfterDisconnect`.
+        /// It had been told to leave, so this is no failure: Node's `exitedAfterDisconnect`. It is not so when the pool
+        /// has killed it because it stalled or was not ready in time.
         was_told: bool,
         /// Its last words: the error that the application's code returned, or its panic.
         reason: Option<&'a str>,
@@ -58,7 +59,17 @@ pub enum Event<'a> {
         /// How often in a row.
         failures: u32,
     },
-    /// Every slot has a ready worker, for the first time.
+    /// A slot's worker has failed as often in a row as [`Builder::give_up`](crate::Builder::give_up) allows. The pool is
+    /// about to drain, and [`Builder::run`](crate::Builder::run) to return [`Error::GaveUp`](crate::Error::GaveUp).
+    GaveUp {
+        /// The slot.
+        worker: usize,
+        /// How often in a row.
+        failures: u32,
+        /// How it failed, the last time.
+        reason: &'a str,
+    },
+    /// Every slot has a ready worker, for the first time; or was left empty ([`Respawn::Never`](crate::Respawn::Never)).
     Serving,
     /// A rolling restart has begun.
     RestartBegun,
@@ -92,6 +103,22 @@ pub enum Event<'a> {
     Stopping,
     /// The time of [`Builder::tick`](crate::Builder::tick) has passed.
     Tick,
+}
+
+/// The exit of a worker that had not been told to leave, for [`Builder::on_exit`](crate::Builder::on_exit).
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Exit<'a> {
+    /// Who.
+    pub process: Process,
+    /// Its exit code, unless a signal has killed it.
+    pub code: Option<i32>,
+    /// The signal that has killed it.
+    pub signal: Option<i32>,
+    /// It had been ready.
+    pub was_ready: bool,
+    /// Its last words: the error that the application's code returned, or its panic.
+    pub reason: Option<&'a str>,
 }
 
 /// Which process an [`Event`] is about.

@@ -6,10 +6,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use crate::event::{Event, Process};
+use crate::event::{Event, Exit, Process};
 use crate::message::MessageError;
 use crate::parent::Parent;
-use crate::supervisor::{Pid, PoolState};
+use crate::supervisor::{Pid, PoolState, Respawn};
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
 ///
@@ -139,6 +139,12 @@ impl<'a> Handle<'a> {
         }
     }
 
+    /// How a worker is at the moment; `None` when there is none, or no longer: Node's `isDead`. One that is
+    /// [told to leave](WorkerState::is_leaving) is no longer connected, in Node's word.
+    pub fn worker(&self, whom: impl Into<Whom>) -> Option<WorkerStatus> {
+        self.parent.worker_status(self.parent.find(whom.into())?)
+    }
+
     /// How the pool is at the moment.
     pub fn status(&self) -> Status {
         self.parent.status()
@@ -199,6 +205,29 @@ pub enum WorkerState {
     Draining,
     /// It is being ended.
     Ending,
+}
+
+impl WorkerState {
+    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the opposite.
+    pub fn is_leaving(self) -> bool {
+        matches!(self, WorkerState::Draining | WorkerState::Ending)
+    }
+}
+
+/// What the application wants to be asked and told, in the parent.
+#[derive(Debug, Default)]
+pub(crate) struct Hooks {
+    pub(crate) on_event: Option<Hook>,
+    pub(crate) on_exit: Option<OnExit>,
+}
+
+/// The application's policy for exits that nobody has asked for.
+pub(crate) struct OnExit(pub(crate) Box<dyn FnMut(&Exit<'_>) -> Respawn>);
+
+impl fmt::Debug for OnExit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnExit")
+    }
 }
 
 /// The application's closure.

@@ -53,7 +53,8 @@
 //! # The parent's side
 //!
 //! [`Builder::on_event`] tells what happens to workers and the pool, in the parent, and its [`Handle`] restarts,
-//! scales, upgrades and stops the pool and tells its [`Status`].
+//! scales, upgrades and stops the pool and tells its [`Status`]. [`Builder::on_exit`] decides when the slot of a worker
+//! that has died gets another one.
 //!
 //! # Words
 //!
@@ -125,7 +126,7 @@ pub use builder::{Builder, Pool};
 pub use config::{settings, Setting};
 pub use deferred::Responder;
 pub use error::{Error, Result};
-pub use event::{Event, Process};
+pub use event::{Event, Exit, Process};
 pub use exec::Readiness;
 pub use files::{Files, Symlinks};
 pub use handle::{Handle, Status, Whom, WorkerState, WorkerStatus};
@@ -138,6 +139,6 @@ pub use message::{MessageError, MESSAGE_MAX};
 pub use meter::{Busy, Counted, Meter};
 pub use response::Response;
 pub use stream::BodyWriter;
-pub use supervisor::PoolState;
+pub use supervisor::{PoolState, Respawn};
 pub use upgrade::{Socket, Upgraded};
 pub use worker::{worker_id, Message, Messages, Sender, Worker};

@@ -2,7 +2,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::handle::Hook;
+use crate::handle::Hooks;
 use crate::parent::{Parent, Turn};
 use crate::signals;
 use crate::sys::process::{fork, Fork};
@@ -12,8 +12,8 @@ use crate::worker::{self, Main};
 ///
 /// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
 /// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
-pub(crate) fn run(config: Config, hook: Option<Hook>, main: Main<'_>) -> Result<()> {
-    let mut parent = Parent::start(config, hook)?;
+pub(crate) fn run(config: Config, hooks: Hooks, main: Main<'_>) -> Result<()> {
+    let mut parent = Parent::start(config, hooks)?;
     loop {
         match parent.turn()? {
             Turn::Finished(result) => return result,

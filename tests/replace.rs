@@ -127,3 +127,77 @@ fn the_application_may_restart_scale_upgrade_and_stop() {
     server.wait_for("stopping: asked by the application");
     assert_eq!(server.wait().code(), Some(0));
 }
+
+/// Two workers, whose exit codes say when they are replaced; and the application's hook.
+fn with_policy(workers: &str) -> Server {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "policy"), ("FORKPOOL_WORKERS", workers)]);
+    Server::start(command)
+}
+
+#[test]
+fn the_application_decides_about_workers_that_exit() {
+    let mut server = with_policy("1");
+    // A third failure within a second would wait, by the pool's own policy.
+    for (generation, code) in [(2, 52), (3, 52), (4, 52), (5, 53), (6, 54)] {
+        exit(&mut server, code);
+        server.wait_for(&format!("event Exited {{ process: Process {{ worker: 0, generation: {}", generation - 1));
+        server.wait_for("still there: None");
+        server.wait_for(&format!("event Ready(Process {{ worker: 0, generation: {generation}"));
+        server.wait_for("is leaving: Some(false)");
+    }
+    assert_eq!(server.count("policy for exits panicked, backing off: the policy was told to panic"), 1);
+    assert_eq!(server.count("event BackingOff"), 0);
+    exit(&mut server, 51);
+    let (status, log) = server.finish();
+    assert!(status.success(), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("draining: asked by the application's policy")), "{log:?}");
+}
+
+#[test]
+fn a_slot_is_left_empty_until_a_restart() {
+    let mut server = with_policy("2");
+    exit(&mut server, 50);
+    server.wait_for("not started again: as the application wants it");
+    assert_eq!(server.workers().len(), 1);
+    // The one that is left has all the connections.
+    for _ in 0..20 {
+        assert_eq!(server.get("/").worker(), server.workers()[0]);
+    }
+    server.signal(Signal::SIGHUP);
+    server.wait_for("event RestartDone");
+    assert_eq!(server.workers().len(), 2);
+}
+
+#[test]
+fn a_pool_whose_slots_are_all_left_empty_ends() {
+    let mut server = with_policy("1");
+    exit(&mut server, 50);
+    let (status, log) = server.finish();
+    assert!(status.success(), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("stopping: no worker is left")), "{log:?}");
+}
+
+#[test]
+fn the_application_is_told_that_the_pool_gives_up() {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_GIVE_UP", "1")]);
+    let mut server = Server::start(command);
+    exit(&mut server, 3);
+    server.wait_for("event Exited");
+    assert!(!server.wait().success());
+    let told = server.wait_for("event GaveUp");
+    assert!(told.contains("worker: 0, failures: 1, reason: \"a worker exited with code 3\""), "{told}");
+}
+
+#[test]
+fn a_worker_that_stalls_was_not_told_to_leave() {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "200ms")]);
+    let mut server = Server::start(command);
+    let mut client = server.connect();
+    client.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("event Stalled");
+    let line = server.wait_for("event Exited");
+    assert!(line.contains("signal: Some(9), was_told: false"), "{line}");
+}

@@ -1,6 +1,7 @@
 //! What becomes of workers: they are ready, finish, exit, are stopped by signals, hang, grow.
 
 use super::*;
+use crate::supervisor::{Respawn, Stage};
 
 /// How often the workers' memory is looked at, if it is limited.
 const WEIGHING: Duration = Duration::from_secs(1);
@@ -58,7 +59,8 @@ impl Parent {
         self.hear_last_messages(pid);
         let process_told = self.process(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
-        let was_told = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
+        let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);
+        let was_told = stage.is_some_and(Stage::is_leaving);
         let row = self.board.row(process.row);
         let reason = process.lifeline.failure();
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -78,13 +80,19 @@ impl Parent {
         self.neighbours.gone(pid);
         self.board.fold(process.row);
         self.free_rows.push(process.row);
-        self.tell(Event::Exited { pid, exit });
         let (code, signal) = match exit {
             Exit::Code(code) => (Some(code), None),
             Exit::Signal { signal, .. } => (None, Some(signal)),
         };
-        let reason = reason.as_deref();
-        self.emit(&event::Event::Exited { process: process_told, code, signal, was_told, reason });
+        let (process, reason) = (process_told, reason.as_deref());
+        let was_ready = stage == Some(Stage::Ready);
+        let respawn = match was_told {
+            true => Respawn::Backoff,
+            false => self.policy_of(&event::Exit { process, code, signal, was_ready, reason }),
+        };
+        self.tell(Event::Exited { pid, exit, respawn });
+        let was_told = stage.is_some_and(Stage::is_asked_to_leave);
+        self.emit(&event::Event::Exited { process, code, signal, was_told, reason });
     }
 
     pub(super) fn look_for_stalls(&mut self) {

@@ -5,7 +5,7 @@ use std::panic::{self, AssertUnwindSafe};
 use super::*;
 use crate::event;
 use crate::handle::{Command, Handle, Status, WorkerState, WorkerStatus};
-use crate::supervisor::Stage;
+use crate::supervisor::{Respawn, Stage};
 use crate::worker::panic_message;
 
 impl Parent {
@@ -21,6 +21,19 @@ impl Parent {
         let commands = handle.into_commands();
         self.hook = Some(hook);
         commands.into_iter().for_each(|command| self.command(command));
+    }
+
+    /// What the application wants for the slot of a worker that nobody has told to leave.
+    pub(super) fn policy_of(&mut self, exit: &event::Exit<'_>) -> Respawn {
+        let Some(OnExit(policy)) = &mut self.on_exit else { return Respawn::Backoff };
+        let respawn = panic::catch_unwind(AssertUnwindSafe(|| policy(exit))).unwrap_or_else(|panic| {
+            error!("the application's policy for exits panicked, backing off: {}", panic_message(&*panic));
+            Respawn::Backoff
+        });
+        if respawn == Respawn::Stop {
+            info!("draining: asked by the application's policy for exits");
+        }
+        respawn
     }
 
     fn command(&mut self, command: Command) {
@@ -46,6 +59,7 @@ impl Parent {
         let event = match *notice {
             Notice::AllReady { .. } => event::Event::Serving,
             Notice::BackingOff { slot, delay, failures } => event::Event::BackingOff { worker: slot, delay, failures },
+            Notice::GaveUp { slot, failures, .. } => event::Event::GaveUp { worker: slot, failures, reason },
             Notice::RestartBegun => event::Event::RestartBegun,
             Notice::RestartDone => event::Event::RestartDone,
             Notice::RestartAborted { slot, .. } => event::Event::RestartAborted { worker: slot, reason },
@@ -57,22 +71,23 @@ impl Parent {
         self.emit(&event);
     }
 
+    pub(crate) fn worker_status(&self, pid: Pid) -> Option<WorkerStatus> {
+        let (_, it) = self.supervisor.process(pid)?;
+        let row = self.board.row(self.processes.get(&pid)?.row);
+        let state = match it.stage {
+            Stage::Spawning | Stage::Starting => WorkerState::Starting,
+            Stage::Ready if it.is_suspended => WorkerState::Suspended,
+            Stage::Ready => WorkerState::Ready,
+            Stage::Draining => WorkerState::Draining,
+            Stage::Quitting | Stage::Aborting | Stage::Killing(_) => WorkerState::Ending,
+        };
+        let (connections, closed) = (row.accepted(), row.closed());
+        let open = connections.saturating_sub(closed);
+        Some(WorkerStatus { process: self.process(pid), state, requests: row.requests(), connections, open })
+    }
+
     pub(crate) fn status(&self) -> Status {
-        let workers = self.supervisor.processes().filter_map(|(_, it)| {
-            let pid = it.pid?;
-            let row = self.board.row(self.processes.get(&pid)?.row);
-            let state = match it.stage {
-                Stage::Spawning | Stage::Starting => WorkerState::Starting,
-                Stage::Ready if it.is_suspended => WorkerState::Suspended,
-                Stage::Ready => WorkerState::Ready,
-                Stage::Draining => WorkerState::Draining,
-                Stage::Quitting | Stage::Aborting | Stage::Killing(_) => WorkerState::Ending,
-            };
-            let process = self.process(pid);
-            let (connections, closed) = (row.accepted(), row.closed());
-            let open = connections.saturating_sub(closed);
-            Some(WorkerStatus { process, state, requests: row.requests(), connections, open })
-        });
+        let workers = self.supervisor.processes().filter_map(|(_, it)| self.worker_status(it.pid?));
         let workers: Vec<_> = workers.collect();
         let dead = self.board.row(0);
         Status {

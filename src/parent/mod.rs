@@ -34,7 +34,7 @@ use crate::credentials::Credentials;
 use crate::custody::Custody;
 use crate::error::{Error, Result};
 use crate::event;
-use crate::handle::Hook;
+use crate::handle::{Hook, Hooks, OnExit};
 use crate::listener::{self, Reserved, SlotSockets};
 use crate::message::MessageEnd;
 use crate::neighbours::{Neighbours, Order};
@@ -96,6 +96,7 @@ pub(crate) struct Parent {
     pid_file: Option<PidFile>,
     /// The application's; None while it is called.
     hook: Option<Hook>,
+    on_exit: Option<OnExit>,
     talk: Talk,
 }
 
@@ -116,7 +117,7 @@ struct Process {
 
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
-    pub(crate) fn start(config: Config, hook: Option<Hook>) -> Result<Parent> {
+    pub(crate) fn start(config: Config, hooks: Hooks) -> Result<Parent> {
         // Where /proc is missing the caller's word has to do.
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
             return Err(Error::Threads { count });
@@ -163,8 +164,9 @@ impl Parent {
             last_failure: None,
             restart_aborted: None,
             pid_file: None,
-            talk: Talk::new(hook.as_ref(), now),
-            hook,
+            talk: Talk::new(hooks.on_event.as_ref(), now),
+            hook: hooks.on_event,
+            on_exit: hooks.on_exit,
         };
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         if parent.heir.is_none() {

@@ -32,8 +32,8 @@ pub(crate) enum Event {
     Recycle { pid: Pid, why: Recycle },
     /// It is to leave, and its slot to get another worker.
     Disconnected { pid: Pid },
-    /// It was reaped.
-    Exited { pid: Pid, exit: Exit },
+    /// It was reaped; `respawn` is what the application wants for its slot, and counts if it had not been told to leave.
+    Exited { pid: Pid, exit: Exit, respawn: Respawn },
     /// Replace every worker that runs now, a few at a time.
     Restart,
     /// Have a new binary take over.
@@ -58,6 +58,26 @@ pub(crate) enum Event {
 pub(crate) enum Exit {
     Code(i32),
     Signal { signal: i32, core_dumped: bool },
+}
+
+/// What is to become of the slot of a worker that has exited without being told to:
+/// [`Builder::on_exit`](crate::Builder::on_exit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Respawn {
+    /// As without a policy of the application's: at once after the first failure, and after one that exited with code 0
+    /// when it had served for a while; then after a delay that grows with each failure in a row.
+    #[default]
+    Backoff,
+    /// At once, however often.
+    Now,
+    /// After this long, even if no worker is left meanwhile.
+    After(Duration),
+    /// Not before a restart, or [`Handle::scale`](crate::Handle::scale) to any number. While another worker is in the
+    /// slot, as during a rolling restart, the same as `Backoff`.
+    Never,
+    /// Drain the pool, as [`Handle::stop`](crate::Handle::stop) does.
+    Stop,
 }
 
 /// How to stop, the firmer the greater.
@@ -150,6 +170,18 @@ pub(crate) enum Notice {
         delay: Duration,
         failures: u32,
     },
+    /// The slot failed as often in a row as the policy allows: the pool drains.
+    GaveUp {
+        slot: SlotId,
+        failures: u32,
+        reason: Failure,
+    },
+    /// The slot is not started again, as the application wants it.
+    LeftEmpty {
+        slot: SlotId,
+    },
+    /// Every slot was left empty: the pool ends.
+    AllLeftEmpty,
     RestartBegun,
     /// A restart was asked for while one runs, which now also replaces the workers that it has started before.
     RestartExtended,

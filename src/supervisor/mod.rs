@@ -38,11 +38,13 @@
 //! was not given out yet; else the process is told as soon as its pid is known.
 //!
 //! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
-//! that was told to leave is never one, and a slot need not wait for a killed process that will not die.
+//! that was told to leave is never one, and a slot need not wait for a killed process that will not die. What follows
+//! an exit that nobody has asked for, the application may decide ([`Respawn`]): then it is not counted.
 
 #![forbid(unsafe_code)]
 
 mod event;
+mod failure;
 mod policy;
 mod reconcile;
 mod slot;
@@ -56,14 +58,14 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 
 use self::policy::SplitMix64;
-use self::slot::Slot;
+use self::slot::{Hold, Slot};
 use self::successor::Successor;
 use crate::time::Time;
 
-pub use self::event::PoolState;
 pub(crate) use self::event::{
     Effect, Event, Exit, Failure, KillReason, Notice, Outcome, Pid, Recycle, SlotId, Stop, UpgradeFailure,
 };
+pub use self::event::{PoolState, Respawn};
 pub(crate) use self::policy::{jittered, Policy};
 pub(crate) use self::slot::{Process, Stage};
 
@@ -132,9 +134,9 @@ impl Supervisor {
             Event::Resumed { pid } => self.suspend(pid, false),
             Event::Recycle { pid, why } => self.recycle(pid, why),
             Event::Disconnected { pid } => self.disconnected(pid, now),
-            Event::Exited { pid, exit } => self.exited(pid, exit, now),
-            Event::Restart => self.restart(),
-            Event::Scale { workers } => self.scale(workers.max(1)),
+            Event::Exited { pid, exit, respawn } => self.exited(pid, exit, respawn, now),
+            Event::Restart => self.restart(now),
+            Event::Scale { workers } => self.scale(workers.max(1), now),
             Event::Upgrade => self.upgrade(now),
             Event::SuccessorSpawned { pid } => self.successor_spawned(pid, now),
             Event::SuccessorReady => self.successor_ready(),
@@ -224,7 +226,7 @@ impl Supervisor {
     fn spawn_failed(&mut self, id: SlotId, now: Time) {
         if let Some(&mut process) = self.spawning(id) {
             self.remove(id, None);
-            self.fail(id, process, Failure::Spawn, now);
+            self.fail(id, process, Failure::Spawn, Respawn::Backoff, now);
         }
     }
 
@@ -268,7 +270,7 @@ impl Supervisor {
             process.enter(Stage::Aborting, now);
             self.effects.push_back(Effect::Abort { pid });
         }
-        self.fail(id, process, Failure::Kill(KillReason::Stalled), now);
+        self.fail(id, process, Failure::Kill(KillReason::Stalled), Respawn::Backoff, now);
     }
 
     fn suspend(&mut self, pid: Pid, is_suspended: bool) {
@@ -290,23 +292,24 @@ impl Supervisor {
         }
     }
 
-    fn exited(&mut self, pid: Pid, exit: Exit, now: Time) {
+    fn exited(&mut self, pid: Pid, exit: Exit, respawn: Respawn, now: Time) {
         let Some((id, &process)) = self.process(pid) else { return };
         self.remove(id, Some(pid));
         self.effects.retain(|effect| effect.pid() != Some(pid));
         if !process.stage.is_leaving() {
-            self.fail(id, process, Failure::Exit(exit), now);
+            self.fail(id, process, Failure::Exit(exit), respawn, now);
         }
     }
 
     /// Begins a restart, or has the one that runs replace its own workers too: they may have read what was changed
     /// since they started.
-    fn restart(&mut self) {
+    fn restart(&mut self, now: Time) {
         if self.is_stopping() || self.is_upgrading() {
             return;
         }
         self.notice(if self.is_restarting { Notice::RestartExtended } else { Notice::RestartBegun });
         self.is_restarting = true;
+        self.refill(now);
         for process in self.slots.values_mut().flat_map(|slot| &mut slot.processes) {
             process.stale |= process.stage != Stage::Spawning;
         }
@@ -320,8 +323,12 @@ impl Supervisor {
         }
     }
 
-    fn scale(&mut self, workers: usize) {
-        if workers == self.wanted || self.is_stopping() || self.is_upgrading() {
+    fn scale(&mut self, workers: usize, now: Time) {
+        if self.is_stopping() || self.is_upgrading() {
+            return;
+        }
+        self.refill(now);
+        if workers == self.wanted {
             return;
         }
         self.notice(Notice::Scaled { from: self.wanted, to: workers });
@@ -378,57 +385,7 @@ impl Supervisor {
             self.effects.push_back(Effect::Kill { pid, why });
         }
         if !process.stage.is_leaving() {
-            self.fail(id, process, Failure::Kill(why), now);
-        }
-    }
-
-    /// A process of the slot ended, or had to be ended, and nobody had asked it to. `process` is as it was before.
-    fn fail(&mut self, id: SlotId, process: Process, reason: Failure, now: Time) {
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        if self.stopping.is_some() || id >= self.wanted {
-            return;
-        }
-        let was_stable = process.stage == Stage::Ready && now.since(process.since) >= self.policy.stable;
-        if was_stable {
-            slot.failures = 0;
-            slot.start_at = now;
-        }
-        if was_stable && reason == Failure::Exit(Exit::Code(0)) {
-            return;
-        }
-        // The failure of a replacement delays nothing while its predecessor serves.
-        if !slot.is_ready() {
-            // A fork that failed is not repeated at once: nothing has changed.
-            slot.failures = if reason == Failure::Spawn { slot.failures.max(1) + 1 } else { slot.failures + 1 };
-            let (failures, delay) = (slot.failures, self.policy.backoff(slot.failures, self.random.next()));
-            slot.start_at = now + delay;
-            if self.policy.give_up > 0 && failures >= self.policy.give_up && self.ever_ready {
-                return self.stop(Stop::Drain, Outcome::GaveUp { slot: id, failures, last: reason });
-            }
-            if !delay.is_zero() {
-                self.notice(Notice::BackingOff { slot: id, delay, failures });
-            }
-        }
-        if matches!(process.stage, Stage::Spawning | Stage::Starting) && !process.stale {
-            self.replacement_failed(id, reason, now);
-        }
-        if !self.ever_ready && self.slots.range(..self.wanted).all(|(_, slot)| slot.failures > 0) {
-            self.stop(Stop::Quick, Outcome::BootFailed { last: reason });
-        }
-    }
-
-    /// A worker that was started during a restart, or to replace one that was due, was never ready.
-    fn replacement_failed(&mut self, id: SlotId, reason: Failure, now: Time) {
-        if self.is_restarting {
-            self.end_restart(Notice::RestartAborted { slot: id, reason });
-            return;
-        }
-        let delay = self.policy.backoff_max;
-        let Some(slot) = self.slots.get_mut(&id) else { return };
-        let due = slot.processes.iter_mut().find_map(|process| Some((process.due.take()?, process)));
-        if let Some((why, process)) = due {
-            process.expires = Some((now + delay, why));
-            self.notice(Notice::RecyclingFailed { slot: id, reason, delay });
+            self.fail(id, process, Failure::Kill(why), Respawn::Backoff, now);
         }
     }
 }

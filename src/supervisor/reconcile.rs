@@ -8,10 +8,17 @@ impl Supervisor {
         if self.stopping.is_some() {
             return self.wind_down(now);
         }
+        // Where a new binary is on its way, it is not the end.
+        if self.successor.is_none() && (0..self.wanted).all(|id| self.is_left_empty(id)) {
+            self.notice(Notice::AllLeftEmpty);
+            self.stop(Stop::Drain, Outcome::Stopped);
+            return self.wind_down(now);
+        }
         self.shed(now);
         self.fill(now);
         self.roll(now);
-        if !self.all_ready && self.ready_workers() == self.wanted {
+        let is_done = |id| self.is_left_empty(id) || self.slots.get(&id).is_some_and(Slot::is_ready);
+        if !self.all_ready && self.ready_workers() > 0 && (0..self.wanted).all(is_done) {
             self.all_ready = true;
             self.notice(Notice::AllReady { workers: self.wanted });
         }
@@ -58,7 +65,7 @@ impl Supervisor {
         }
         // First starts take turns; one that failed lets the others go first.
         let first = self.startable().filter(|(_, slot)| slot.start_at <= now && !slot.listened);
-        if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, *id)) {
+        if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, slot.start_at, *id)) {
             self.spawn(id, now);
         }
     }
@@ -67,7 +74,10 @@ impl Supervisor {
     /// backoff.
     pub(super) fn last_resort(&self) -> Option<(SlotId, Time)> {
         let is_dark = self.ever_ready && self.slots.values().all(|slot| slot.staying().next().is_none());
-        let (id, slot) = self.startable().filter(|_| is_dark).min_by_key(|(_, slot)| slot.start_at)?;
+        let (id, slot) = self
+            .startable()
+            .filter(|(_, slot)| is_dark && slot.hold == Hold::Backoff)
+            .min_by_key(|(_, slot)| slot.start_at)?;
         Some((id, slot.start_at.min(self.last_spawn + self.policy.last_resort)))
     }
 
@@ -92,7 +102,8 @@ impl Supervisor {
             return;
         }
         let is_fresh = |slot: &Slot| slot.is_ready() && slot.staying().all(|process| !process.stale);
-        if self.is_restarting && (0..self.wanted).all(|id| self.slots.get(&id).is_some_and(is_fresh)) {
+        let is_done = |id| self.is_left_empty(id) || self.slots.get(&id).is_some_and(is_fresh);
+        if self.is_restarting && (0..self.wanted).all(is_done) {
             self.end_restart(Notice::RestartDone);
         }
         let most = if self.is_restarting { self.policy.surge } else { 1 };
@@ -149,6 +160,7 @@ impl Supervisor {
         assert!(slot.processes.len() < Slot::MOST, "slot {id} is full: {slot:?}");
         self.last_spawn = now;
         slot.generation += 1;
+        slot.hold = Hold::Backoff;
         let generation = slot.generation;
         slot.processes.push(Process::new(generation, now));
         self.effects.push_back(Effect::Spawn { slot: id, generation });

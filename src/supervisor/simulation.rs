@@ -33,6 +33,7 @@ fn histories() {
             .into_iter()
             .chain(["AllReady", "RestartExtended", "RestartDone", "RestartAborted", "Scaled", "Stopped", "BootFailed"])
             .chain(["Abort", "Recycling", "RecyclingFailed", "Replacing", "LameDuck", "GaveUp"])
+            .chain(["LeftEmpty", "AllLeftEmpty"])
             .chain(["UpgradeDone", "UpgradeFailed", "UpgradeInTheWay", "EndSuccessor", "Replaced"])
     {
         let histories = seen.get(kind).copied().unwrap_or(0);
@@ -74,6 +75,9 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Retire { .. } => "Retire",
         Effect::Notice(Notice::AllReady { .. }) => "AllReady",
         Effect::Notice(Notice::BackingOff { .. }) => "BackingOff",
+        Effect::Notice(Notice::GaveUp { .. }) => "GivingUp",
+        Effect::Notice(Notice::LeftEmpty { .. }) => "LeftEmpty",
+        Effect::Notice(Notice::AllLeftEmpty) => "AllLeftEmpty",
         Effect::Notice(Notice::RestartBegun) => "RestartBegun",
         Effect::Notice(Notice::RestartExtended) => "RestartExtended",
         Effect::Notice(Notice::RestartDone) => "RestartDone",
@@ -123,6 +127,9 @@ struct World {
     first_listens: Vec<SlotId>,
     /// The kinds of effects performed.
     seen: BTreeSet<&'static str>,
+    /// What the application answers to exits, one of these at random.
+    answers: &'static [Respawn],
+    answered_stop: bool,
     ever_ready: bool,
     ever_suspended: bool,
     stop: Option<Stop>,
@@ -133,6 +140,18 @@ struct World {
 }
 
 const SUCCESSOR: Pid = Pid(500);
+
+const ANSWERS: [Respawn; 9] = [
+    Respawn::Backoff,
+    Respawn::Backoff,
+    Respawn::Now,
+    Respawn::Now,
+    Respawn::After(Duration::ZERO),
+    Respawn::After(Duration::from_secs(1)),
+    Respawn::After(Duration::from_secs(20)),
+    Respawn::Never,
+    Respawn::Stop,
+];
 
 /// A process, until it is reaped.
 struct Worker {
@@ -178,6 +197,11 @@ impl World {
             }
         };
         let workers = 1 + (random.next() % 5) as usize;
+        let answers: &[Respawn] = match (mood, random.next() % 8) {
+            (Mood::Anything, 0..2) => &[Respawn::Never],
+            (Mood::Anything, 2..4) => &ANSWERS,
+            _ => &[Respawn::Backoff],
+        };
         let supervisor = Supervisor::new(policy, workers, random.next(), Time::from_millis(0));
         let world = World {
             seed,
@@ -191,6 +215,8 @@ impl World {
             forks: Vec::new(),
             first_listens: Vec::new(),
             seen: BTreeSet::new(),
+            answers,
+            answered_stop: false,
             ever_ready: false,
             ever_suspended: false,
             stop: None,
@@ -251,8 +277,10 @@ impl World {
         }
         let mut slots: Vec<SlotId> = self.workers.values().map(|worker| worker.slot).collect();
         slots.sort_unstable();
-        assert_eq!(slots, (0..self.supervisor.wanted()).collect::<Vec<_>>(), "a worker a slot, and no other");
-        assert_eq!(self.supervisor.ready_workers(), self.supervisor.wanted(), "all of them ready");
+        let filled = (0..self.supervisor.wanted()).filter(|slot| !self.supervisor.is_left_empty(*slot));
+        assert_eq!(slots, filled.collect::<Vec<_>>(), "a worker a slot, but for those left empty, and no other");
+        assert_eq!(self.supervisor.ready_workers(), slots.len(), "all of them ready");
+        assert!(!slots.is_empty(), "a pool without workers ends");
         assert!(!self.supervisor.is_restarting, "a restart ends");
         assert!(self.supervisor.successor.is_none(), "an upgrade ends");
         if self.mood == Mood::Peace {
@@ -281,7 +309,7 @@ impl World {
             20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
             21 => Event::Stalled { pid },
             // News of strangers.
-            22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0) },
+            22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0), respawn: Respawn::Stop },
             _ => Event::Ready { pid: Pid(1000) },
         };
         self.tell(event);
@@ -335,7 +363,9 @@ impl World {
             Deed::Stall => self.tell(Event::Stalled { pid }),
             Deed::Exit(exit) => {
                 self.workers.remove(&number);
-                self.tell(Event::Exited { pid, exit });
+                let respawn = self.pick(self.answers);
+                self.answered_stop |= respawn == Respawn::Stop;
+                self.tell(Event::Exited { pid, exit, respawn });
             }
         }
     }
@@ -406,7 +436,10 @@ impl World {
                 match outcome {
                     Outcome::GaveUp { failures, .. } => assert!(self.ever_ready && failures >= 3),
                     Outcome::Replaced => assert!(self.seen.contains("UpgradeDone")),
-                    Outcome::Stopped => assert!(self.stop.is_some(), "nobody asked it to stop"),
+                    Outcome::Stopped => {
+                        let was_asked = self.stop.is_some() || self.answered_stop;
+                        assert!(was_asked || self.seen.contains("AllLeftEmpty"), "nobody asked it to stop");
+                    }
                     Outcome::BootFailed { .. } => assert!(!self.ever_ready, "a worker was ready"),
                 }
                 self.finished = true;

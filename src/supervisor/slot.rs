@@ -14,13 +14,16 @@ pub(super) struct Slot {
     pub(super) failures: u32,
     /// While it is vacant: not started before this time.
     pub(super) start_at: Time,
+    /// On whose word it waits.
+    pub(super) hold: Hold,
     /// In the order of their start; never more than two.
     pub(super) processes: Vec<Process>,
 }
 
 impl Slot {
     pub(super) fn new(now: Time) -> Slot {
-        Slot { listened: false, generation: 0, failures: 0, start_at: now, processes: Vec::with_capacity(Slot::MOST) }
+        let processes = Vec::with_capacity(Slot::MOST);
+        Slot { listened: false, generation: 0, failures: 0, start_at: now, hold: Hold::Backoff, processes }
     }
 
     /// A worker and its replacement, or a worker and its predecessor: more could not be told apart by anyone.
@@ -31,9 +34,9 @@ impl Slot {
         self.processes.iter().filter(|process| !process.stage.is_leaving())
     }
 
-    /// It has no worker, and room for one.
+    /// It has no worker, is to have one, and has room for it.
     pub(super) fn is_vacant(&self) -> bool {
-        self.staying().next().is_none() && self.processes.len() < Slot::MOST
+        self.hold != Hold::ForGood && self.staying().next().is_none() && self.processes.len() < Slot::MOST
     }
 
     /// Whether a worker that was not told to leave serves.
@@ -48,6 +51,11 @@ impl Slot {
         worker.is_some() && staying.next().is_none() && self.processes.len() < Slot::MOST
     }
 
+    /// Waits until then, whatever the policy says.
+    pub(super) fn start_as_asked(&mut self, at: Time) {
+        (self.hold, self.start_at) = (Hold::Application, at);
+    }
+
     /// A worker or a replacement is on its way.
     pub(super) fn is_starting(&self) -> bool {
         self.staying().any(|process| process.stage != Stage::Ready)
@@ -57,6 +65,17 @@ impl Slot {
     pub(super) fn holds_turn(&self) -> bool {
         !self.listened && self.staying().any(|process| process.stage != Stage::Ready)
     }
+}
+
+/// On whose word a vacant slot is not started yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// The policy's, which gives way when nobody else serves.
+    Backoff,
+    /// The application's.
+    Application,
+    /// The application's, until it or an operator asks for a worker. No process is in the slot but those that leave.
+    ForGood,
 }
 
 /// A worker process, from the wish to fork it until it is reaped.
@@ -137,6 +156,13 @@ impl Stage {
     /// Whether it was told to leave, so that its exit, whatever its status, is no failure.
     pub(crate) fn is_leaving(self) -> bool {
         self.told().is_some()
+    }
+
+    /// Whether somebody has told it to leave, and not only the time-outs of the pool.
+    pub(crate) fn is_asked_to_leave(self) -> bool {
+        let is_failing =
+            matches!(self, Stage::Aborting | Stage::Killing(KillReason::Stalled | KillReason::BootTimeout));
+        self.is_leaving() && !is_failing
     }
 
     /// How firmly it was told to leave.
