@@ -24,8 +24,18 @@ pub enum Pool {}
 impl Pool {
     /// Begins a pool that listens on `address`; see [`Builder::bind`] for its forms.
     pub fn bind(address: impl Display) -> Builder {
+        Pool::nowhere().bind(address)
+    }
+
+    /// Begins a pool that takes datagrams on `address`, and listens for connections only where it is told to; see
+    /// [`Builder::bind_udp`].
+    pub fn bind_udp(address: impl Display) -> Builder {
+        Pool::nowhere().bind_udp(address)
+    }
+
+    fn nowhere() -> Builder {
         let config = Config { addresses: Vec::new(), ..Config::default() };
-        Builder { config, mistakes: Vec::new(), hooks: Hooks::default(), tick: None }.bind(address)
+        Builder { config, mistakes: Vec::new(), hooks: Hooks::default(), tick: None }
     }
 }
 
@@ -62,6 +72,27 @@ impl Builder {
         match address.parse::<Address>() {
             Ok(address) => self.config.addresses.push(address),
             Err(problem) => self.mistaken("listen", quoted("listen", &address), problem),
+        }
+        self
+    }
+
+    /// Takes datagrams on `address` too, which has a form of [`bind`](Builder::bind), except for Unix sockets: each worker
+    /// gets a UDP socket of its own by [`Worker::udp_sockets`]. The port has nothing to do with a TCP port of the same
+    /// number.
+    ///
+    /// The kernel spreads datagrams over the workers by a hash of both addresses, so those of one client's socket go to
+    /// one worker; [`balance`](Builder::balance) does not change that. What waits for a worker that dies or is replaced
+    /// waits for its replacement, as far as the kernel's buffer reaches (`net.core.rmem_default`). Unlike with
+    /// connections, nobody else takes what waits for a slot without a worker, and what is sent to a worker that is
+    /// scaled away may be lost until its socket is closed.
+    pub fn bind_udp(mut self, address: impl Display) -> Builder {
+        let address = address.to_string();
+        match address.parse::<Address>() {
+            Ok(Address::Unix(_)) => {
+                self.mistaken("bind_udp", quoted("bind_udp", &address), "is no UDP address; give an IP address".into());
+            }
+            Ok(address) => self.config.udp.push(address),
+            Err(problem) => self.mistaken("bind_udp", quoted("bind_udp", &address), problem),
         }
         self
     }
@@ -405,7 +436,9 @@ impl Builder {
             return Err(Error::config(&mistake.written, &mistake.problem));
         }
         self.config.check()?;
-        let addresses: Vec<String> = self.config.addresses.iter().map(Address::to_string).collect();
+        let tcp = self.config.addresses.iter().map(Address::to_string);
+        let udp = self.config.udp.iter().map(|address| format!("udp:{address}"));
+        let addresses: Vec<String> = tcp.chain(udp).collect();
         let (_, workers) = self.config.worker_count();
         Ok(format!("listens on {}, {workers}", addresses.join(", ")))
     }

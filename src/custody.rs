@@ -1,4 +1,4 @@
-//! Custody: the parent's copies of every slot's listening sockets, and what the kernel is told about them.
+//! Custody: the parent's copies of every slot's sockets, and what the kernel is told about them.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -114,7 +114,8 @@ impl Custody {
 
     /// The slot will have no worker any more.
     pub(crate) fn retire(&mut self, slot: usize, now: Time) {
-        if self.sockets.contains_key(&slot) {
+        if let Some(sockets) = self.sockets.get_mut(&slot) {
+            sockets.close_udp();
             self.retired.insert(slot, now + LINGER);
         }
     }

@@ -21,6 +21,8 @@ pub enum Event<'a> {
         process: Process,
         /// The TCP addresses of its own sockets, with the real ports; empty when all workers share theirs.
         addresses: &'a [SocketAddr],
+        /// The addresses of its own UDP sockets, with the real ports.
+        udp: &'a [SocketAddr],
     },
     /// The worker serves.
     Ready(Process),

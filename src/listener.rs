@@ -1,10 +1,12 @@
-//! Reserves addresses in the parent, makes the listening sockets of a slot in its worker. All socket options are here.
+//! Reserves addresses in the parent, makes the sockets of a slot in its worker. All socket options are here.
+
+mod udp;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -16,12 +18,17 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::config::Address;
 use crate::error::{Error, Result};
 
+pub(crate) use self::udp::reserve_udp;
+use self::udp::ReservedUdp;
+
 /// An address that is ours: bound by the parent for as long as the pool lives.
 #[derive(Debug)]
 pub(crate) enum Reserved {
     Tcp(ReservedTcp),
     Unix(ReservedUnix),
     Given(Given),
+    /// Behind all others.
+    Udp(ReservedUdp),
 }
 
 /// Reserves every address, or none. One that another pool hands over, by its text, is not bound again.
@@ -56,6 +63,7 @@ impl fmt::Display for Reserved {
             Reserved::Tcp(tcp) => write!(f, "http://{}", tcp.address),
             Reserved::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
             Reserved::Given(given) => given.fmt(f),
+            Reserved::Udp(udp) => udp.fmt(f),
         }
     }
 }
@@ -223,19 +231,21 @@ pub(crate) enum Shared {
 }
 
 impl Reserved {
-    /// The socket itself: bound, or listening where all workers share it.
-    pub(crate) fn fd(&self) -> BorrowedFd<'_> {
+    /// The socket itself: bound, or listening where all workers share it. A UDP address is held by the slots' sockets
+    /// alone.
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Reserved::Tcp(tcp) => tcp.socket.as_fd(),
-            Reserved::Unix(unix) => unix.listener.as_fd(),
-            Reserved::Given(given) => given.socket.as_fd(),
+            Reserved::Tcp(tcp) => Some(tcp.socket.as_fd()),
+            Reserved::Unix(unix) => Some(unix.listener.as_fd()),
+            Reserved::Given(given) => Some(given.socket.as_fd()),
+            Reserved::Udp(_) => None,
         }
     }
 
     /// A copy for a worker of what all workers share; None where each has its own.
     pub(crate) fn shared(&self) -> io::Result<Option<Shared>> {
         match self {
-            Reserved::Tcp(_) => Ok(None),
+            Reserved::Tcp(_) | Reserved::Udp(_) => Ok(None),
             Reserved::Unix(unix) => Ok(Some(Shared::Unix(unix.listener.try_clone()?))),
             Reserved::Given(given) => {
                 let socket = given.socket.try_clone()?;
@@ -280,57 +290,111 @@ impl Drop for ReservedUnix {
     }
 }
 
-/// The listening TCP sockets of one slot, in the order of the addresses: what a worker serves and the parent keeps.
+/// The sockets of one slot, in the order of the addresses: what a worker serves and the parent keeps.
 ///
-/// One is missing where another pool, which has handed over the rest, did not listen.
+/// One is missing where another pool, which has handed over the rest, had none, and a UDP one where the slot had been
+/// scaled away.
 #[derive(Debug, Default)]
-pub(crate) struct SlotSockets(Vec<Option<TcpListener>>);
+pub(crate) struct SlotSockets {
+    /// Listening.
+    tcp: Vec<Option<TcpListener>>,
+    udp: Vec<Option<UdpSocket>>,
+}
 
 impl SlotSockets {
-    /// Listens on every reserved TCP address where it does not yet. Runs in the worker, at its slot's first start.
+    pub(crate) fn new(tcp: Vec<Option<OwnedFd>>, udp: Vec<Option<OwnedFd>>) -> SlotSockets {
+        let tcp = tcp.into_iter().map(|fd| fd.map(TcpListener::from)).collect();
+        SlotSockets { tcp, udp: udp.into_iter().map(|fd| fd.map(UdpSocket::from)).collect() }
+    }
+
+    /// From what a worker has sent up. Runs in the parent, whose own hold on UDP addresses ends here.
+    pub(crate) fn received(fds: Vec<OwnedFd>, reserved: &[Reserved]) -> SlotSockets {
+        let mut fds = fds.into_iter().map(Some);
+        let tcp = fds.by_ref().take(count(reserved, |it| matches!(it, Reserved::Tcp(_)))).collect();
+        let sockets = SlotSockets::new(tcp, fds.collect());
+        let udp = reserved.iter().filter_map(|reserved| match reserved {
+            Reserved::Udp(udp) => Some(udp),
+            _ => None,
+        });
+        udp.zip(&sockets.udp).for_each(|(udp, _)| udp.let_go());
+        sockets
+    }
+
+    /// Makes a socket for every reserved address where there is none yet. Runs in the worker, at its slot's first start.
     pub(crate) fn complete(self, reserved: &[Reserved], backlog: u32) -> Result<SlotSockets> {
-        let mut sockets = Vec::new();
-        let mut existing = self.0.into_iter();
+        let (mut tcp, mut udp) = (self.tcp.into_iter(), self.udp.into_iter());
+        let mut sockets = SlotSockets::default();
         for reserved in reserved {
-            let Reserved::Tcp(tcp) = reserved else { continue };
-            let listen = || tcp.listen(backlog);
-            let socket = existing.next().flatten().map_or_else(listen, Ok);
-            let named = socket.map_err(|source| Error::Bind { address: tcp.address.to_string(), source });
-            sockets.push(Some(named?));
+            let named = |source| {
+                let address = reserved.to_string();
+                Error::Bind { address: address.trim_start_matches("http://").to_owned(), source }
+            };
+            match reserved {
+                Reserved::Tcp(address) => {
+                    let socket = tcp.next().flatten().map_or_else(|| address.listen(backlog), Ok);
+                    sockets.tcp.push(Some(socket.map_err(named)?));
+                }
+                Reserved::Udp(address) => {
+                    let socket = udp.next().flatten().map_or_else(|| address.bind(), Ok);
+                    sockets.udp.push(Some(socket.map_err(named)?));
+                }
+                Reserved::Unix(_) | Reserved::Given(_) => {}
+            }
         }
-        Ok(SlotSockets(sockets))
+        Ok(sockets)
     }
 
-    /// Whether there is a socket for every reserved TCP address.
+    /// Whether there is a socket for every reserved TCP and UDP address.
     pub(crate) fn is_complete(&self, reserved: &[Reserved]) -> bool {
-        let addresses = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
-        self.0.iter().flatten().count() == addresses
-    }
-
-    /// From what a worker has sent up, or another pool has handed over. Runs in the parent.
-    pub(crate) fn from_fds(fds: Vec<Option<OwnedFd>>) -> SlotSockets {
-        SlotSockets(fds.into_iter().map(|fd| fd.map(TcpListener::from)).collect())
+        self.all().len() == count(reserved, |it| matches!(it, Reserved::Tcp(_) | Reserved::Udp(_)))
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<SlotSockets> {
-        let copy = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
-        Ok(SlotSockets(self.0.iter().map(copy).collect::<io::Result<_>>()?))
+        let listener = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
+        let socket = |socket: &Option<UdpSocket>| socket.as_ref().map(UdpSocket::try_clone).transpose();
+        let tcp = self.tcp.iter().map(listener).collect::<io::Result<_>>()?;
+        Ok(SlotSockets { tcp, udp: self.udp.iter().map(socket).collect::<io::Result<_>>()? })
     }
 
+    /// Every socket: those that listen, then those for UDP.
+    pub(crate) fn all(&self) -> Vec<BorrowedFd<'_>> {
+        self.fds().into_iter().chain(self.udp.iter().flatten().map(AsFd::as_fd)).collect()
+    }
+
+    /// Those that listen.
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.0.iter().flatten().map(AsFd::as_fd).collect()
+        self.tcp.iter().flatten().map(AsFd::as_fd).collect()
     }
 
-    /// The one of an address, counted among the TCP addresses.
+    /// The one of an address, counted among the TCP addresses and then among the UDP addresses.
     pub(crate) fn fd(&self, address: usize) -> Option<BorrowedFd<'_>> {
-        self.0.get(address)?.as_ref().map(AsFd::as_fd)
+        match address.checked_sub(self.tcp.len()) {
+            None => self.tcp[address].as_ref().map(AsFd::as_fd),
+            Some(address) => self.udp.get(address)?.as_ref().map(AsFd::as_fd),
+        }
     }
 
+    /// Closes what nobody would read: unlike a connection, a datagram that comes to a socket without a worker cannot be
+    /// taken by another one.
+    pub(crate) fn close_udp(&mut self) {
+        self.udp.iter_mut().for_each(|socket| *socket = None);
+    }
+
+    /// Where it listens.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
-        self.0.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
+        self.tcp.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    pub(crate) fn into_listeners(self) -> Vec<TcpListener> {
-        self.0.into_iter().flatten().collect()
+    /// Where it takes datagrams.
+    pub(crate) fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
     }
+
+    pub(crate) fn into_parts(self) -> (Vec<TcpListener>, Vec<UdpSocket>) {
+        (self.tcp.into_iter().flatten().collect(), self.udp.into_iter().flatten().collect())
+    }
+}
+
+fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
+    reserved.iter().filter(|reserved| is_meant(reserved)).count()
 }

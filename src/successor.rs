@@ -6,6 +6,7 @@
 //! FORKPOOL_UPGRADE = TALK                        the stream on which the new parent says that it serves
 //!                    RESERVED FD,FD,... ADDRESS  an address, and its slots' sockets in the order of the kernel's group
 //!                    RESERVED - ADDRESS          one that all workers share
+//!                    - FD,FD,... ADDRESS         one for UDP
 //! ```
 
 use std::ffi::OsStr;
@@ -31,6 +32,8 @@ pub(crate) struct Inheritance {
     addresses: Vec<Inherited>,
     /// For each TCP address of this pool, in their order, which one of the other's it is.
     columns: Vec<Option<usize>>,
+    /// The same for each UDP address.
+    udp_columns: Vec<Option<usize>>,
 }
 
 #[derive(Debug)]
@@ -68,9 +71,10 @@ impl Inheritance {
                 "-" => Vec::new(),
                 list => list.split(',').map(adopt).collect::<io::Result<_>>()?,
             };
-            addresses.push(Inherited { address: address.to_owned(), reserved: Some(adopt(reserved)?), slots });
+            let reserved = (reserved != "-").then(|| adopt(reserved)).transpose()?;
+            addresses.push(Inherited { address: address.to_owned(), reserved, slots });
         }
-        Ok(Inheritance { talk: talk.into(), addresses, columns: Vec::new() })
+        Ok(Inheritance { talk: talk.into(), addresses, columns: Vec::new(), udp_columns: Vec::new() })
     }
 
     /// The reserved socket of an address of this pool, if the other one had it. To be asked for each, in their order.
@@ -81,6 +85,18 @@ impl Inheritance {
             self.columns.push(index);
         }
         self.addresses[index?].reserved.take()
+    }
+
+    /// A copy of a socket of a UDP address of this pool, if the other one had any. To be asked for each, in their order.
+    pub(crate) fn udp(&mut self, name: &str) -> Option<OwnedFd> {
+        let escaped = name.escape_default().to_string();
+        let is_it = |(index, it): (usize, &Inherited)| {
+            let is_free = it.address == escaped && !self.udp_columns.contains(&Some(index));
+            it.slots.first()?.try_clone().ok().filter(|_| is_free).map(|socket| (index, socket))
+        };
+        let found = self.addresses.iter().enumerate().find_map(is_it);
+        self.udp_columns.push(found.as_ref().map(|(index, _)| *index));
+        found.map(|(_, socket)| socket)
     }
 
     /// The sockets that were given to the other pool, whatever this one is configured to listen on.
@@ -95,10 +111,18 @@ impl Inheritance {
     /// The slots' sockets, as far as the other pool had them, and how this one says that it serves.
     pub(crate) fn finish(self) -> (Vec<SlotSockets>, Heir) {
         let mut addresses: Vec<_> = self.addresses.into_iter().map(|it| it.slots.into_iter()).collect();
-        let slots = self.columns.iter().flatten().map(|index| addresses[*index].len()).max().unwrap_or(0);
+        let slots = self
+            .columns
+            .iter()
+            .chain(&self.udp_columns)
+            .flatten()
+            .map(|index| addresses[*index].len())
+            .max()
+            .unwrap_or(0);
         let mut slot = || {
-            let column = |index: &Option<usize>| addresses[(*index)?].next();
-            SlotSockets::from_fds(self.columns.iter().map(column).collect())
+            let mut column = |index: &Option<usize>| addresses[(*index)?].next();
+            let tcp = self.columns.iter().map(&mut column).collect();
+            SlotSockets::new(tcp, self.udp_columns.iter().map(&mut column).collect())
         };
         ((0..slots).map(|_| slot()).collect(), Heir { talk: self.talk })
     }
@@ -152,23 +176,26 @@ impl Successor {
         let mut addresses = addresses.iter();
         for reserved in reserved {
             let fd = reserved.fd();
-            passed.push(fd);
+            passed.extend(fd);
             let (list, address) = match reserved {
-                Reserved::Tcp(_) => {
+                Reserved::Tcp(_) | Reserved::Udp(_) => {
                     let sockets: Vec<BorrowedFd<'_>> = slots.iter().filter_map(|slot| slot.fd(column)).collect();
                     column += 1;
                     let list: Vec<String> = sockets.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
                     passed.extend(sockets);
-                    (if list.is_empty() { "-".to_owned() } else { list.join(",") }, addresses.next())
+                    let list = if list.is_empty() { "-".to_owned() } else { list.join(",") };
+                    (list, if matches!(reserved, Reserved::Udp(_)) { None } else { addresses.next() })
                 }
                 Reserved::Unix(_) => ("-".to_owned(), addresses.next()),
                 Reserved::Given(_) => ("-".to_owned(), None),
             };
             let address = match (reserved, address) {
                 (Reserved::Given(given), _) => format!("{GIVEN}{}", given.name()),
+                (Reserved::Udp(udp), _) => udp.name().escape_default().to_string(),
                 (_, address) => address.map(|it| it.escape_default().to_string()).unwrap_or_default(),
             };
-            text.push_str(&format!("{} {list} {address}\n", fd.as_raw_fd()));
+            let fd = fd.map_or_else(|| "-".to_owned(), |fd| fd.as_raw_fd().to_string());
+            text.push_str(&format!("{fd} {list} {address}\n"));
         }
         let mut arguments = std::env::args_os();
         let program = arguments.next().ok_or(ErrorKind::NotFound)?;

@@ -7,7 +7,7 @@ use std::env;
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
@@ -120,6 +120,7 @@ pub struct Worker {
     listeners: RefCell<Vec<TcpListener>>,
     shared_listeners: RefCell<Vec<TcpListener>>,
     unix_listeners: RefCell<Vec<UnixListener>>,
+    udp_sockets: RefCell<Vec<UdpSocket>>,
     board: Arc<Scoreboard>,
     row: usize,
     server: Rc<ServerConfig>,
@@ -157,6 +158,7 @@ impl Worker {
                 Shared::Unix(listener) => unix_listeners.push(listener),
             }
         }
+        let (listeners, udp_sockets) = sockets.into_parts();
         Ok(Worker {
             id: seed.slot,
             generation: seed.generation,
@@ -164,9 +166,10 @@ impl Worker {
             lifeline: seed.lifeline,
             messages: seed.messages.map(Arc::new),
             on_message: RefCell::new(None),
-            listeners: RefCell::new(sockets.into_listeners()),
+            listeners: RefCell::new(listeners),
             shared_listeners: RefCell::new(shared_listeners),
             unix_listeners: RefCell::new(unix_listeners),
+            udp_sockets: RefCell::new(udp_sockets),
             board: seed.board,
             row: seed.row,
             server: seed.server,
@@ -243,6 +246,28 @@ impl Worker {
     /// They are given away, as those of [`listener`](Worker::listener) are.
     pub fn unix_listeners(&self) -> Vec<UnixListener> {
         self.unix_listeners.take()
+    }
+
+    /// This worker's own UDP sockets, non-blocking, in the order of the calls of
+    /// [`bind_udp`](crate::Builder::bind_udp). They are given away, as those of [`listener`](Worker::listener) are.
+    ///
+    /// During a restart a worker shares them with its successor, so a read may find nothing although the socket was
+    /// readable (`WouldBlock`). A worker that is to finish stops reading; what waits, its successor reads.
+    pub fn udp_sockets(&self) -> Vec<UdpSocket> {
+        self.udp_sockets.take()
+    }
+
+    /// The next of [`udp_sockets`](Worker::udp_sockets).
+    ///
+    /// # Errors
+    ///
+    /// When there is none left: the pool has no UDP address, or all have been given away.
+    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+        let sockets = &mut *self.udp_sockets.borrow_mut();
+        match sockets.is_empty() {
+            false => Ok(sockets.remove(0)),
+            true => Err(io::Error::other("the worker has no UDP socket to give (see Builder::bind_udp)")),
+        }
     }
 
     /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the
@@ -425,7 +450,7 @@ impl fmt::Debug for Streams {
 fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
     let is_new = !sockets.is_complete(reserved);
     let sockets = if is_new { sockets.complete(reserved, backlog)? } else { sockets };
-    let copies = if is_new { sockets.fds() } else { Vec::new() };
+    let copies = if is_new { sockets.all() } else { Vec::new() };
     let told = lifeline.listening(&copies);
     told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
     Ok(sockets)

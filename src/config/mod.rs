@@ -25,6 +25,8 @@ pub use settings::{settings, Setting};
 pub(crate) struct Config {
     /// Where to listen, in the order given; not empty once checked.
     pub(crate) addresses: Vec<Address>,
+    /// Where to take datagrams: TCP addresses by their form. UDP and no TCP is as good as the other way round.
+    pub(crate) udp: Vec<Address>,
     /// How many workers; `None` derives the number from affinity and cgroup quota.
     pub(crate) workers: Option<usize>,
     /// Length of each listening socket's queue; the kernel caps it at `net.core.somaxconn`.
@@ -101,6 +103,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             addresses: vec![Address::Tcp(([127, 0, 0, 1], 8000).into())],
+            udp: Vec::new(),
             workers: None,
             backlog: 1024,
             unix_mode: 0o666,
@@ -173,21 +176,13 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<()> {
-        for (index, address) in self.addresses.iter().enumerate() {
-            let overlapping = |other: &&Address| other.covers(address) || address.covers(other);
-            if let Some(other) = self.addresses[..index].iter().find(overlapping) {
-                let (wide, narrow) = if other.covers(address) { (other, address) } else { (address, other) };
-                let problem = match wide == narrow {
-                    true => format!("{address} is given twice; leave one out"),
-                    false => format!("{wide} already takes the connections to {narrow}; leave one out"),
-                };
-                return Err(Error::config("listen", problem));
-            }
-            if matches!((address, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {
-                return Err(Error::config("pid-file", format!("is also the path of {address}; choose another")));
-            }
+        check_overlaps("listen", &self.addresses, "connections")?;
+        check_overlaps("bind_udp", &self.udp, "datagrams")?;
+        let socket = |address: &&Address| matches!((address, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file);
+        match self.addresses.iter().find(socket) {
+            Some(address) => Err(Error::config("pid-file", format!("is also the path of {address}; choose another"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn check_directories(&self) -> Result<()> {
@@ -204,6 +199,22 @@ impl Config {
             |source| Error::File { path: path.display().to_string(), action: "write the pid file", source };
         writable(path).map_err(unwritable)
     }
+}
+
+/// Refuses what `setting` says twice.
+fn check_overlaps(setting: &str, addresses: &[Address], taken: &str) -> Result<()> {
+    for (index, address) in addresses.iter().enumerate() {
+        let overlapping = |other: &&Address| other.covers(address) || address.covers(other);
+        if let Some(other) = addresses[..index].iter().find(overlapping) {
+            let (wide, narrow) = if other.covers(address) { (other, address) } else { (address, other) };
+            let problem = match wide == narrow {
+                true => format!("{address} is given twice; leave one out"),
+                false => format!("{wide} already takes the {taken} to {narrow}; leave one out"),
+            };
+            return Err(Error::config(setting, problem));
+        }
+    }
+    Ok(())
 }
 
 /// Whether `path` is a directory. Whether the workers may read it, they find out.

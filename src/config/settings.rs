@@ -151,7 +151,7 @@ const SETTINGS: &[Setting] = &[
             let parse = |item: &str| item.parse().map_err(|problem| format!("{item} {problem}"));
             set(&mut config.addresses, list(text).map(parse).collect())
         },
-        check: |config| match config.addresses.is_empty() {
+        check: |config| match config.addresses.is_empty() && config.udp.is_empty() {
             true => Err("needs an address, as in 127.0.0.1:8000".into()),
             false => Ok(()),
         },

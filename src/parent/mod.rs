@@ -354,13 +354,14 @@ impl Parent {
                 Report::Listening(fds) => {
                     process.is_set_up = true;
                     if !fds.is_empty() && !self.is_stopping {
-                        self.custody.keep(slot, SlotSockets::from_fds(fds.into_iter().map(Some).collect()));
+                        self.custody.keep(slot, SlotSockets::received(fds, &self.reserved));
                     }
                     self.tell(Event::Listening { pid });
                     let process = self.process(pid);
                     self.emit(&event::Event::Online(process));
                     let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
-                    self.emit(&event::Event::Listening { process, addresses: &addresses });
+                    let udp = self.custody.sockets(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
+                    self.emit(&event::Event::Listening { process, addresses: &addresses, udp: &udp });
                 }
                 Report::Ready => self.ready(pid),
                 Report::Awake => self.watch.wake(clock::now()),

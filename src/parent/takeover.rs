@@ -8,10 +8,11 @@ pub(super) fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSocke
         .map_err(|source| Error::system("take over the sockets of the pool that has started this one", source))?;
     let Some(mut inheritance) = taken else {
         let given = service::given()?;
-        if !given.is_empty() {
-            return Ok((given, Vec::new(), None));
-        }
-        let reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, |_| None)?;
+        let mut reserved = match given.is_empty() {
+            true => listener::reserve(&config.addresses, config.backlog, config.unix_mode, |_| None)?,
+            false => given,
+        };
+        reserved.extend(listener::reserve_udp(&config.udp, |_| None)?);
         return Ok((reserved, Vec::new(), None));
     };
     let mut reserved = inheritance.given()?;
@@ -19,6 +20,7 @@ pub(super) fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSocke
         let handed_over = |address: &str| inheritance.reserved(address);
         reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, handed_over)?;
     }
+    reserved.extend(listener::reserve_udp(&config.udp, |name| inheritance.udp(name))?);
     let (slots, heir) = inheritance.finish();
     Ok((reserved, slots, Some(heir)))
 }
