@@ -72,6 +72,8 @@
 //! # Features
 //!
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library: no argument parser, no log writer.
+//! - `serde`: messages that are values of your types, as JSON: `Worker::send_typed`, `Handle::send_typed`, `encode` and
+//!   `decode`.
 
 mod acceptor;
 mod announce;
@@ -118,6 +120,8 @@ mod successor;
 mod supervisor;
 mod sys;
 mod time;
+#[cfg(feature = "serde")]
+mod typed;
 mod upgrade;
 mod watch;
 mod worker;
@@ -140,5 +144,7 @@ pub use meter::{Busy, Counted, Meter};
 pub use response::Response;
 pub use stream::BodyWriter;
 pub use supervisor::{PoolState, Respawn};
+#[cfg(feature = "serde")]
+pub use typed::{decode, encode, TypedError};
 pub use upgrade::{Socket, Upgraded};
 pub use worker::{worker_id, Message, Messages, Sender, Worker};

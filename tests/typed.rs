@@ -1,0 +1,32 @@
+//! Messages that are values, both ways, and those that are not.
+
+mod support;
+
+use std::collections::BTreeMap;
+
+use forkpool::{decode, encode, TypedError};
+use support::{example, Server};
+
+#[test]
+fn values_go_both_ways_and_others_are_typed_errors() {
+    let (status, log) = Server::spawn(example("typed")).finish();
+    assert!(status.success(), "{log:?}");
+    let expected = [
+        "not sent: the message has 200001 bytes, of at most 65536; split it",
+        "not understood: the message is not what was expected: expected value at line 1 column 1",
+        "worker 0 is there",
+        "12 * 12 = 144",
+    ];
+    for line in expected {
+        assert_eq!(log.iter().filter(|it| *it == line).count(), 1, "{line}: {log:?}");
+    }
+}
+
+#[test]
+fn what_has_no_form_is_refused() {
+    let value = BTreeMap::from([((1, 2), 3)]);
+    assert!(matches!(encode(&value), Err(TypedError::Encode(_))));
+    for message in [&b""[..], b"1", b"[1]", b"[1,2] 3", b"\xff"] {
+        assert!(matches!(decode::<(u8, u8)>(message), Err(TypedError::Decode(_))), "{message:?}");
+    }
+}
