@@ -27,6 +27,7 @@ const AWAKE: u8 = b'A';
 const RELEASED: u8 = b'D';
 const DUE: u8 = b'M';
 const LEAVE: u8 = b'Q';
+const OUTPUT: u8 = b'O';
 const EXECUTES: u8 = b'X';
 const EXECUTES_AND_NOTIFIES: u8 = b'N';
 const EXECUTES_AND_RINGS: u8 = b'T';
@@ -49,6 +50,8 @@ pub(crate) enum Report {
     Due,
     /// It wants to be told to finish.
     Leave,
+    /// What is read from these pipes is its stdout and its stderr.
+    Output([OwnedFd; 2]),
     /// It is about to become another program, which hears signals and nothing else, and is ready at this sign.
     Executes(Sign),
     /// It has become that program, or has ended on the way.
@@ -139,6 +142,11 @@ impl ParentEnd {
                 (None, RELEASED) => reports.push(Report::Released),
                 (None, DUE) => reports.push(Report::Due),
                 (None, LEAVE) => reports.push(Report::Leave),
+                (None, OUTPUT) => {
+                    if let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) {
+                        reports.push(Report::Output([stdout, stderr]));
+                    }
+                }
                 (None, kind @ (EXECUTES | EXECUTES_AND_NOTIFIES | EXECUTES_AND_RINGS)) => {
                     self.executes = true;
                     reports.push(Report::Executes(match (kind, fds.next()) {
@@ -249,6 +257,10 @@ impl WorkerEnd {
     /// What other threads need to wake the parent.
     pub(crate) fn waking(&self) -> Waking {
         Waking(Arc::clone(&self.stream))
+    }
+
+    pub(crate) fn output(&self, pipes: [BorrowedFd<'_>; 2]) -> io::Result<()> {
+        send(&self.stream, &[OUTPUT], &pipes)
     }
 
     pub(crate) fn executes(&self, sign: &Sign) -> io::Result<()> {

@@ -11,8 +11,10 @@ use std::path::PathBuf;
 use std::process::{self, Command};
 use std::time::Duration;
 
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+use nix::unistd::{dup2_stderr, dup2_stdout, pipe2};
 
 use crate::channel::Sign;
 use crate::error::Error;
@@ -70,6 +72,27 @@ impl Worker {
     pub fn exec(&self, command: &mut Command, readiness: Readiness) -> Error {
         let Err(source) = self.try_exec(command, readiness) else { sys::process::exit(0) };
         Error::File { path: command.get_program().to_string_lossy().into_owned(), action: "execute", source }
+    }
+
+    /// Has every line that this process writes to stdout and stderr begin with `worker=ID pid=PID `: what the worker
+    /// writes from now on, or the program that it becomes by [`exec`](Worker::exec).
+    ///
+    /// The two are pipes to the parent then, which passes on line by line; one of more than 64 KiB comes in parts. When
+    /// nobody reads the parent's output, writers wait. Once the parent has died, writing fails (EPIPE).
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free, or the parent is gone.
+    pub fn prefix_output(&self) -> io::Result<()> {
+        let (stdout, to_stdout) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stderr, to_stderr) = pipe2(OFlag::O_CLOEXEC)?;
+        // This end's flag is not that of the other one.
+        for pipe in [&stdout, &stderr] {
+            fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+        }
+        self.lifeline().output([stdout.as_fd(), stderr.as_fd()])?;
+        dup2_stdout(to_stdout)?;
+        Ok(dup2_stderr(to_stderr)?)
     }
 
     /// Returns `Ok` when the worker is to finish instead.

@@ -3,9 +3,13 @@
 mod support;
 
 use std::fs;
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
+use nix::unistd::{pipe, Pid};
 use support::{binary, example, fresh_path, is_gone, skip, until, Load, Server, BOTH_MODES};
 
 const NODE: &str = "
@@ -296,4 +300,57 @@ fn a_program_is_ready_after_a_while() {
     let mut server = Server::start(exec("2", &["--ready", "delay:1"], &["sleep", "600"]));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn output_is_prefixed_to_its_last_word() {
+    let script = "trap 'printf bye; exit 0' TERM; echo one; echo two >&2; printf three; while :; do sleep 0.01; done";
+    let mut server = Server::spawn(shell("2", &["--prefix"], script));
+    server.wait_for("listening on ");
+    let workers = server.workers();
+    // By then they know what SIGTERM asks.
+    until("both have written", || (server.count(" one") == 2 && server.count(" two") == 2).then_some(()));
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert!(status.success(), "{log:?}");
+    for (slot, pid) in workers.iter().enumerate() {
+        for text in ["one", "two", "threebye"] {
+            let line = format!("worker={slot} pid={pid} {text}");
+            assert_eq!(log.iter().filter(|it| **it == line).count(), 1, "{line}: {log:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_of_the_output_of_a_program_that_ends_is_lost() {
+    const LINES: usize = 100_000;
+    let script = format!("[ $FORKPOOL_UNIQUE_ID = 1 ] && {{ seq {LINES}; exit 3; }}; exec sleep 1000");
+    let mut server = Server::spawn(shell("1", &["--prefix"], &script));
+    let line = server.wait_for("exited with code 3");
+    let pid = line.split(' ').find_map(|word| word.strip_prefix("pid=")).expect("it names the process");
+    server.signal(Signal::SIGINT);
+    let (_, log) = server.finish();
+    let prefix = format!("worker=0 pid={pid} ");
+    let numbers = log.iter().filter_map(|line| line.strip_prefix(&prefix)?.parse::<usize>().ok());
+    assert!(numbers.eq(1..=LINES), "{} lines", log.len());
+}
+
+#[test]
+fn nobody_who_reads_the_output_does_not_stop_the_parent() {
+    let mut command = shell("1", &["--prefix", "--drain-timeout", "1s"], "exec yes");
+    let (_nobody_reads, stdout) = pipe().expect("descriptors are free");
+    let stdout_too = stdout.try_clone().expect("descriptors are free");
+    let mut child = command.stdout(stdout_too).stderr(Stdio::piped()).spawn().expect("it is built");
+    let mut log = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
+    assert!(log.any(|line| line.contains("listening on ")));
+    let parent = Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    let is_full = || {
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::POLLOUT)];
+        (poll(&mut fds, PollTimeout::ZERO) == Ok(0)).then_some(())
+    };
+    until("there is no room for more", is_full);
+    kill(parent, Signal::SIGTERM).expect("it runs");
+    let end: Vec<String> = log.collect();
+    assert!(child.wait().expect("a child").success(), "{end:?}");
+    assert!(end.iter().any(|line| line.contains("of the workers' output dropped: nobody reads")), "{end:?}");
 }

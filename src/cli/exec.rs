@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use forkpool::{Builder, Error, Readiness, Worker};
 
-use super::{read, Flags, Variables};
+use super::{on, read, Flags, Variables};
 
 pub(super) const HINT: &str = " (try forkpool exec --help)";
 
@@ -16,11 +16,17 @@ pub(crate) struct Program {
     name: OsString,
     arguments: Vec<OsString>,
     readiness: Readiness,
+    prefix: bool,
 }
 
 impl Program {
     /// Runs in the worker; returns only when it fails.
     pub(crate) fn execute(&self, worker: &Worker) -> Error {
+        if self.prefix {
+            if let Err(source) = worker.prefix_output() {
+                return Error::System { call: "read the program's output from a pipe(2)", source };
+            }
+        }
         worker.exec(Command::new(&self.name).args(&self.arguments), self.readiness)
     }
 }
@@ -40,7 +46,8 @@ impl Flags {
         let mut words = std::mem::take(&mut self.program).into_iter();
         let name = words.next().filter(|name| !name.is_empty());
         let name = name.ok_or(format!("exec needs a program, as in forkpool exec -- node app.js{HINT}"))?;
-        Ok(Program { name, arguments: words.collect(), readiness })
+        let prefix = self.prefix || on("prefix", variables)?.unwrap_or(false);
+        Ok(Program { name, arguments: words.collect(), readiness, prefix })
     }
 
     /// How many connections a program has is not known, and a new one would be given all of them until it had as many as

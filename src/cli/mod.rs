@@ -56,6 +56,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
                     return Err(format!("--ready is given twice; leave one out{HINT}"));
                 }
             }
+            Some(Arg::Long("prefix")) if flags.is_exec => flags.prefix = true,
+            Some(Arg::Long("prefix")) => return Err(format!("--prefix is for forkpool exec{}", exec::HINT)),
             Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{}", exec::HINT)),
             Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Asked::Text(text::help(flags.is_exec))),
             Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Asked::Text(text::version())),
@@ -93,6 +95,7 @@ struct Flags {
     is_exec: bool,
     program: Vec<OsString>,
     ready: Option<OsString>,
+    prefix: bool,
 }
 
 impl Flags {
@@ -172,7 +175,7 @@ fn one_line(error: &lexopt::Error) -> String {
 
 /// Names the option that was probably meant, if one is similar enough.
 fn unknown(name: &str) -> String {
-    let own = ["quiet", "verbose", "check", "help", "version", "ready"];
+    let own = ["quiet", "verbose", "check", "help", "version", "ready", "prefix"];
     let likeness = |known: &'static str| (strsim::jaro(name, known), known);
     let known = forkpool::settings().map(Setting::name).chain(own).map(likeness);
     let name = name.escape_debug();

@@ -70,6 +70,7 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["--listen"], "--listen needs a value (try forkpool --help)"),
         (&["a.js"], "a.js is unknown (try forkpool --help)"),
         (&["--ready", "listen"], "--ready is for forkpool exec (try forkpool exec --help)"),
+        (&["--prefix"], "--prefix is for forkpool exec (try forkpool exec --help)"),
         (&["exec"], "exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)"),
         (&["exec", "--"], "exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)"),
         (&["exec", "--ready"], "--ready needs a value (try forkpool --help)"),
@@ -110,10 +111,19 @@ fn a_program_is_what_follows_the_options() {
         let program = options(arguments, variables).expect("valid").program.expect("exec was said");
         let pieces = words.split(' ').map(|word| format!("{word:?}")).collect::<Vec<_>>();
         let (name, rest) = pieces.split_first().expect("a program");
-        let expected = format!("Program {{ name: {name}, arguments: [{}], readiness: {readiness} }}", rest.join(", "));
+        let expected = format!(
+            "Program {{ name: {name}, arguments: [{}], readiness: {readiness}, prefix: false }}",
+            rest.join(", ")
+        );
         assert_eq!(format!("{program:?}"), expected, "{arguments:?}");
     }
     assert!(options(&[], &[]).expect("valid").program.is_none());
+    for (arguments, variables) in
+        [(&["exec", "--prefix", "x"][..], &[][..]), (&["exec", "x"], &[("FORKPOOL_PREFIX", "1")])]
+    {
+        let program = options(arguments, variables).expect("valid").program;
+        assert!(format!("{program:?}").contains("prefix: true"), "{arguments:?}");
+    }
     let delays = ["delay:", "delay:x", "delay:-1", "delay:86400001", "delay", ""];
     assert!(delays.iter().all(|delay| asked(&["exec", "--ready", delay, "x"], &[]).is_err()));
 }

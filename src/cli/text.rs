@@ -9,9 +9,11 @@ use forkpool::Setting;
 pub(super) fn help(is_exec: bool) -> String {
     let mut help = version() + if is_exec { EXEC } else { BEFORE };
     if is_exec {
-        let (option, description) = READY;
-        help.push_str(&format!("\nProgram:\n      {option}\n"));
-        describe(&mut help, &description.split(' ').collect::<Vec<_>>());
+        help.push_str("\nProgram:\n");
+        for (option, description) in PROGRAM {
+            help.push_str(&format!("      {option}\n"));
+            describe(&mut help, &description.split(' ').collect::<Vec<_>>());
+        }
     }
     let mut heading = "";
     for setting in forkpool::settings().filter(|setting| !is_exec || concerns_programs(setting)) {
@@ -102,16 +104,17 @@ and these variables:
   FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   a number from 0 that the replacement keeps, and one that it does not
   NOTIFY_SOCKET                            with --ready notify
 It is asked to finish by SIGTERM, and killed after the drain time-out: let it stop to accept, finish what it has, and
-exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes.
+exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes;
+--prefix tells whose it is.
 ";
 
-/// The option of `exec`.
-const READY: (&str, &str) = (
+/// The options of `exec`.
+const PROGRAM: &[(&str, &str)] = &[(
     "--ready <listen|notify|delay:MS>",
     "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
      NOTIFY_SOCKET (sd_notify(3)); or so many milliseconds after it is executed. In a rolling restart its predecessor \
      is asked to finish then [default: listen] [FORKPOOL_READY]",
-);
+), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];
 
 /// The options that are the binary's own.
 const OWN: &[(&str, &str)] = &[

@@ -57,6 +57,7 @@ impl Parent {
     pub(super) fn exited(&mut self, pid: Pid, exit: Exit) {
         self.hear(pid);
         self.hear_last_messages(pid);
+        self.output.exited(pid);
         let process_told = self.process(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
         let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);

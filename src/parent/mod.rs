@@ -7,6 +7,7 @@ mod births;
 mod health;
 mod hooks;
 mod messages;
+mod output;
 mod places;
 mod programs;
 mod takeover;
@@ -27,6 +28,7 @@ use nix::unistd::Pid as SystemPid;
 
 use self::attend::Attention;
 use self::messages::Talk;
+use self::output::Output;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
 use crate::channel::{ParentEnd, Report, Sign};
 use crate::config::{Config, ServerConfig};
@@ -98,6 +100,7 @@ pub(crate) struct Parent {
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
     talk: Talk,
+    output: Output,
 }
 
 /// A worker's process, from its fork to its burial.
@@ -167,6 +170,7 @@ impl Parent {
             talk: Talk::new(hooks.on_event.as_ref(), now),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
+            output: Output::default(),
         };
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         if parent.heir.is_none() {
@@ -207,6 +211,7 @@ impl Parent {
                     PREDECESSOR => self.hear_predecessor(),
                     ATTENTION => self.begin_attending(),
                     Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
+                    Token(token) if token & OUTPUT != 0 => self.output.note(token & !OUTPUT),
                     Token(token) if token & SIGN != 0 => self.look_for_sign(pid(token & !SIGN)),
                     Token(token) => self.hear(pid(token)),
                 }
@@ -218,6 +223,7 @@ impl Parent {
             self.weigh();
             self.look_at_queues();
             self.talk();
+            self.output.pass_on(clock::now());
             self.tell(Event::Tick);
         }
     }
@@ -249,6 +255,7 @@ impl Parent {
             self.service.deadline(),
             self.next_weighing,
             self.talk.deadline(),
+            self.output.deadline(),
         ];
         Some(due.into_iter().flatten().min()?.since(clock::now()))
     }
@@ -295,6 +302,7 @@ impl Parent {
 
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
         self.service.end();
+        self.output.end();
         let requests = self.board.row(0).requests();
         match outcome {
             Outcome::Stopped => {
@@ -368,6 +376,7 @@ impl Parent {
                 Report::Released => self.neighbours.released(pid),
                 Report::Leave => self.tell(Event::Disconnected { pid }),
                 Report::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
+                Report::Output(pipes) => self.take_output(pid, pipes),
                 Report::Executes(sign) => self.executes(pid, sign),
                 Report::Executed => self.executed(pid),
             }
@@ -429,6 +438,9 @@ const MESSAGES: usize = 1 << 30;
 const SUCCESSOR: Token = Token(usize::MAX);
 const PREDECESSOR: Token = Token(usize::MAX - 1);
 const ATTENTION: Token = Token(usize::MAX - 2);
+
+/// Marks the tokens of workers' output, which are numbered.
+const OUTPUT: usize = 1 << 29;
 
 /// Marks the tokens of programs' signs; pids are less (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
 const SIGN: usize = 1 << 24;
