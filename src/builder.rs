@@ -321,6 +321,26 @@ impl Builder {
         self.put("dotfiles", |config| config.files.dotfiles = serve)
     }
 
+    /// File that gets a line for each answer of [`Worker::serve`], or `-` for standard output. Default: none.
+    ///
+    /// The parent opens it, before workers change their user, and opens it anew on SIGUSR1: what was answered before
+    /// goes to the old file, wherever that has been moved. Each worker collects lines for up to a second or 64 KiB and
+    /// appends whole ones only; one that is killed by SIGKILL loses those. Lines that cannot be written are counted in
+    /// the log, and no answer waits for a full disk; to a pipe whose reader does not read, workers wait.
+    pub fn access_log(self, path: impl Into<PathBuf>) -> Builder {
+        self.put("access-log", |config| config.access_log = Some(path.into()))
+    }
+
+    /// How the lines of the access log are written: `common`, `combined` or `json`. Default `combined`.
+    ///
+    /// Times are those when an answer was complete, in UTC. Bytes are those of the body that were sent. A client that
+    /// goes before there is an answer has status 499. In what clients sent, quotes, backslashes and what is not visible
+    /// ASCII are written as `\xHH`; in JSON only what RFC 8259 asks for and control characters are escaped, and U+FFFD
+    /// stands for what is not UTF-8. Values that would make the line too long end in `...`.
+    pub fn access_log_format(self, format: &str) -> Builder {
+        self.set("access-log-format", format)
+    }
+
     /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of
     /// [`settings`], and `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
     ///
@@ -573,6 +593,8 @@ mod tests {
             ("precompressed", "no", |pool| pool.precompressed(false)),
             ("symlinks", "anywhere", |pool| pool.symlinks(Symlinks::Anywhere)),
             ("dotfiles", "yes", |pool| pool.dotfiles(true)),
+            ("access-log", "another", |pool| pool.access_log("another")),
+            ("access-log-format", "json", |pool| pool.access_log_format("json")),
             ("user", "www", |pool| pool.user("www")),
             ("group", "www", |pool| pool.group("www")),
             ("pid-file", "x.pid", |pool| pool.pid_file("x.pid")),

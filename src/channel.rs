@@ -6,8 +6,9 @@
 //! when the parent dies, and the worker's own SIGTERM ends it as well: one thing for user code to wait for.
 //!
 //! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
-//! look after another slot's sockets.
+//! look after another slot's sockets, or gives it another file for the access log.
 
+use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -69,17 +70,20 @@ pub(crate) enum Sign {
     Timer(OwnedFd),
 }
 
-/// What a worker is ordered to do with another slot's sockets.
+/// What a worker is ordered to do: with another slot's sockets, or with a file.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Look after them, behind whoever does already.
     Watch { slot: usize, sockets: Vec<OwnedFd> },
     /// Let go of them, and report it.
     Release { slot: usize },
+    /// Go on with the access log in this file.
+    Log { file: File },
 }
 
 const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
+const LOG: u8 = b'l';
 
 /// Makes the two ends of a lifeline.
 pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
@@ -178,6 +182,11 @@ impl ParentEnd {
         self.order(RELEASE, slot, &[])
     }
 
+    /// Orders the worker to go on with the access log in this file.
+    pub(crate) fn log(&self, file: &File) -> io::Result<()> {
+        self.order(LOG, 0, &[file.as_fd()])
+    }
+
     fn order(&self, kind: u8, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut message = vec![kind];
         message.extend(u64::try_from(slot).unwrap_or(u64::MAX).to_le_bytes());
@@ -227,6 +236,7 @@ impl WorkerEnd {
         match (message[0], len) {
             (WATCH, 9) => Some(Order::Watch { slot, sockets: fds }),
             (RELEASE, 9) => Some(Order::Release { slot }),
+            (LOG, 9) => Some(Order::Log { file: fds.into_iter().next()?.into() }),
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 //! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
 //! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
+mod record;
 mod send;
 
 use std::io::{self, ErrorKind};
@@ -14,6 +15,7 @@ use std::time::Duration;
 use log::error;
 use mio::{Registry, Token};
 
+use crate::access_log::Track;
 use crate::client::{Client, Peer};
 use crate::config::ServerConfig;
 use crate::context::Context;
@@ -70,6 +72,8 @@ pub(crate) struct Connection {
     /// What takes the request's body as it comes.
     receiver: Option<Box<Receiver>>,
     peer: Peer,
+    /// What the access log is to be told; None if there is none.
+    track: Option<Box<Track>>,
     /// When the connection is out of time.
     pub(crate) deadline: Time,
     timing: Timing,
@@ -103,6 +107,7 @@ impl Connection {
             outgoing: None,
             receiver: None,
             peer: Peer::from(peer),
+            track: None,
             deadline: now,
             timing: Timing::Head,
             is_readable: false,
@@ -180,17 +185,15 @@ impl Connection {
             Timing::Body => Reject::BodyTimeout,
             _ => return Step::Close,
         };
+        let len = self.fill_from_kept(cx);
+        self.begin_refused(0..len, cx);
         self.reject(reject, cx);
         self.send(cx).unwrap_or(Step::Close)
     }
 
     /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
     fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
-        let mut len = 0;
-        if let Some(kept) = self.kept.take() {
-            len = kept.input.len();
-            cx.input[..len].copy_from_slice(&kept.input);
-        }
+        let len = self.fill_from_kept(cx);
         let room = &mut cx.input[len..];
         if !self.is_readable || room.is_empty() {
             return Ok(len);
@@ -218,6 +221,12 @@ impl Connection {
         }
     }
 
+    fn fill_from_kept(&mut self, cx: &mut Context<'_>) -> usize {
+        let Some(kept) = self.kept.take() else { return 0 };
+        cx.input[..kept.input.len()].copy_from_slice(&kept.input);
+        kept.input.len()
+    }
+
     /// Gives out the requests among the first `len` bytes of the buffer, within the turn's budget.
     fn answer<H>(&mut self, len: usize, cx: &mut Context<'_>, handler: &mut H) -> Answered
     where
@@ -241,7 +250,8 @@ impl Connection {
                 break;
             }
             let mut scratch = Scratch::with(&mut cx.recall);
-            let input = &cx.input[read.consumed..len];
+            let start = read.consumed;
+            let input = &cx.input[start..len];
             let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
             read.consumed += consumed;
             match next {
@@ -250,6 +260,9 @@ impl Connection {
                 Next::Request(request) => {
                     cx.row.count_request();
                     request.add_origin(self.peer.address(), cx.worker);
+                    if let Some(log) = &mut cx.log {
+                        log.begin(&mut self.track, self.peer.address(), request, cx.now);
+                    }
                     let response = handler(request);
                     match response {
                         Response { body: Body::Receive(receiver), .. } => {
@@ -260,7 +273,10 @@ impl Connection {
                     }
                     read.requests += 1;
                 }
-                Next::Reject(reject) => self.reject(reject, cx),
+                Next::Reject(reject) => {
+                    self.begin_refused(start..len, cx);
+                    self.reject(reject, cx);
+                }
             }
         }
         read.has_outgoing = self.outgoing.is_some();
@@ -325,6 +341,7 @@ impl Connection {
         self.must_linger = true;
         self.receiver = None;
         self.codec.reject(reject, &cx.common, &mut cx.output);
+        self.refused(reject, cx);
     }
 
     fn keep_input(&mut self, rest: &[u8]) {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use crate::access_log::AccessLog;
 use crate::config::ServerConfig;
 use crate::http::{Common, Recall, Request};
 use crate::mailbox::{Bell, Mailbox, Place};
@@ -20,6 +21,8 @@ pub(crate) struct Context<'w> {
     pub(crate) is_draining: bool,
     pub(crate) now: Time,
     pub(crate) common: Common,
+    /// None when no access is logged.
+    pub(crate) log: Option<AccessLog>,
     pub(crate) mailbox: Arc<Mailbox>,
     /// Chooses the requests that are given out before their body.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
@@ -37,6 +40,7 @@ impl<'w> Context<'w> {
         row: Row<'w>,
         worker: usize,
         common: Common,
+        log: Option<AccessLog>,
         mailbox: Arc<Mailbox>,
         streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     ) -> Context<'w> {
@@ -49,6 +53,7 @@ impl<'w> Context<'w> {
             is_draining: false,
             now,
             common,
+            log,
             mailbox,
             streams,
             place,

@@ -173,6 +173,11 @@ impl FileBody {
         self.parts.iter().map(|part| part.preamble.len() as u64 + part.range.end - part.range.start).sum()
     }
 
+    /// Bytes of the ranges that have not been sent.
+    pub(crate) fn left(&self) -> u64 {
+        self.parts.iter().map(|part| part.range.end - part.range.start).sum()
+    }
+
     /// Whether the current range is worth being sent together with what is before it. The end of a multipart body has an
     /// empty one: what is before that would wait for nothing.
     pub(crate) fn goes_on(&self) -> bool {

@@ -76,6 +76,7 @@
 //!   `decode`.
 
 mod acceptor;
+mod access_log;
 mod announce;
 mod builder;
 mod channel;

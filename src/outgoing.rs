@@ -95,6 +95,15 @@ impl Outgoing {
         }
     }
 
+    /// Bytes that are still to be sent, but for those that go through the shared output.
+    pub(crate) fn left(&self) -> u64 {
+        match self {
+            Outgoing::Bytes { bytes, sent } => (bytes.as_slice().len() - sent) as u64,
+            Outgoing::File(file) => file.left(),
+            Outgoing::Stream { .. } | Outgoing::Deferred(_) | Outgoing::Upgrade(_) => 0,
+        }
+    }
+
     /// Does the next step. The shared output and what was kept of it have been sent.
     pub(crate) fn proceed(&mut self, client: &Client, cx: &mut Context<'_>) -> io::Result<Flow> {
         match self {

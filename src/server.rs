@@ -13,6 +13,7 @@ use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
 use crate::acceptor::{Acceptor, Refusal};
+use crate::access_log::AccessLog;
 use crate::channel::Order;
 use crate::clock;
 use crate::connection::{Connection, Step};
@@ -136,8 +137,8 @@ where
         let waker = Waker::new(poll.registry(), MAILBOX)
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
         let mailbox = Arc::new(Mailbox::new(waker));
-        let streams = worker.take_streams();
-        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, mailbox, streams);
+        let (log, streams) = (worker.take_access_log(), worker.take_streams());
+        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, log, mailbox, streams);
         Ok(Server {
             worker,
             handler,
@@ -205,6 +206,9 @@ where
         if let Some(mut inbox) = self.inbox.take() {
             inbox.finish(self.worker);
         }
+        for (_, entry) in &mut self.connections {
+            entry.connection.end(&mut self.cx);
+        }
         self.worker.row().idle();
         Ok(())
     }
@@ -235,11 +239,22 @@ where
     /// Looks after another slot's sockets, or lets go of them.
     fn obey(&mut self) {
         while let Some(order) = self.worker.lifeline().order() {
-            let (Order::Watch { slot, .. } | Order::Release { slot }) = order;
-            self.let_go(|acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot));
+            let of =
+                |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
             match order {
-                Order::Watch { sockets, .. } => sockets.into_iter().for_each(|socket| self.watch(slot, socket)),
-                Order::Release { .. } => self.worker.lifeline().released(),
+                Order::Watch { slot, sockets } => {
+                    self.let_go(of(slot));
+                    sockets.into_iter().for_each(|socket| self.watch(slot, socket));
+                }
+                Order::Release { slot } => {
+                    self.let_go(of(slot));
+                    self.worker.lifeline().released();
+                }
+                Order::Log { file } => {
+                    if let Some(log) = &mut self.cx.log {
+                        log.reopen(file);
+                    }
+                }
             }
         }
     }
@@ -270,7 +285,8 @@ where
         }
         let accepts = self.accept_retry.is_none() && self.has_room();
         let accept = self.acceptors.iter().filter(|_| accepts).filter_map(|(_, acceptor)| acceptor.due()).min();
-        let next = [self.deadlines.next(), self.accept_retry, accept].into_iter().flatten().min()?;
+        let log = self.cx.log.as_ref().and_then(AccessLog::due);
+        let next = [self.deadlines.next(), self.accept_retry, accept, log].into_iter().flatten().min()?;
         // Not from the turn's own time: the turn may have been long.
         Some(next.since(clock::now()))
     }
@@ -319,7 +335,9 @@ where
     fn close(&mut self, index: usize) {
         // Its answer must not go to whoever comes next.
         self.cx.output.clear();
-        drop(self.remove(index));
+        let mut connection = self.remove(index);
+        connection.end(&mut self.cx);
+        drop(connection);
         self.forget();
     }
 
@@ -353,8 +371,11 @@ where
         self.accept_retry = None;
     }
 
-    /// Ends the connections that are out of time.
+    /// Ends the connections that are out of time, and the wait of what is to be logged.
     fn expire(&mut self) {
+        if let Some(log) = &mut self.cx.log {
+            log.expire(self.cx.now);
+        }
         while let Some(alarm) = self.deadlines.pop_due(self.cx.now) {
             let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
             if entry.armed != alarm.due {

@@ -36,8 +36,8 @@ pub(crate) enum Request {
     Reap,
     /// SIGUSR2: have a new binary take over.
     Upgrade,
-    /// SIGUSR1: reopen logs. Caught, because its default is to kill the pool.
-    Reserved(&'static str),
+    /// SIGUSR1: reopen the access log.
+    Reopen,
 }
 
 /// The parent's signals, from the moment it is made until it is dropped.
@@ -77,7 +77,7 @@ fn request(signal: i32) -> Option<Request> {
         SIGTTIN => Some(Request::More),
         SIGTTOU => Some(Request::Less),
         SIGCHLD => Some(Request::Reap),
-        SIGUSR1 => Some(Request::Reserved("SIGUSR1")),
+        SIGUSR1 => Some(Request::Reopen),
         SIGUSR2 => Some(Request::Upgrade),
         _ => None,
     }

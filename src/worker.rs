@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::env;
 use std::error::Error as StdError;
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -23,6 +24,7 @@ use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
 use nix::unistd::{getppid, Pid};
 
+use crate::access_log::{AccessLog, Format};
 use crate::announce::tag;
 use crate::channel::WorkerEnd;
 use crate::config::ServerConfig;
@@ -84,6 +86,7 @@ pub(crate) struct Seed {
     /// The CPUs of the slots, one after the other and around again; none if workers are not pinned.
     pub(crate) cpus: Rc<[usize]>,
     pub(crate) credentials: Option<Rc<Credentials>>,
+    pub(crate) access_log: Option<(Rc<File>, Format)>,
     pub(crate) parent: u32,
 }
 
@@ -129,6 +132,7 @@ pub struct Worker {
     cpus: Rc<[usize]>,
     common: RefCell<Common>,
     streams: RefCell<Option<Streams>>,
+    access_log: RefCell<Option<(Rc<File>, Format)>>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
@@ -178,6 +182,7 @@ impl Worker {
             cpus: seed.cpus,
             common: RefCell::new(Common::new()),
             streams: RefCell::new(None),
+            access_log: RefCell::new(seed.access_log),
             is_ready: Cell::new(false),
             quit,
         })
@@ -429,6 +434,12 @@ impl Worker {
     /// What chooses the requests whose body is not collected: none, by default.
     pub(crate) fn take_streams(&self) -> Box<dyn FnMut(&Request<'_>) -> bool> {
         self.streams.take().map_or_else(|| Box::new(|_: &Request<'_>| false) as Box<_>, |streams| streams.0)
+    }
+
+    /// What the server logs each answer to, if it is to.
+    pub(crate) fn take_access_log(&self) -> Option<AccessLog> {
+        let (file, format) = self.access_log.take()?;
+        Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag()))
     }
 
     pub(crate) fn common(&self) -> &RefCell<Common> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::unistd::{eaccess, AccessFlags};
 
+use crate::access_log::{self, Format};
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 use crate::files::Rules;
@@ -65,6 +66,9 @@ pub(crate) struct Config {
     /// The directory whose files are served, and how.
     pub(crate) root: Option<PathBuf>,
     pub(crate) files: Rules,
+    /// Where each answer is logged, `-` for standard output, and how.
+    pub(crate) access_log: Option<PathBuf>,
+    pub(crate) access_log_format: Format,
 }
 
 /// Who picks the worker for a new connection.
@@ -136,6 +140,8 @@ impl Default for Config {
             },
             root: None,
             files: Rules::default(),
+            access_log: None,
+            access_log_format: Format::Combined,
         }
     }
 }
@@ -193,6 +199,9 @@ impl Config {
         }
         if let Some(path) = &self.root {
             readable(path).map_err(|problem| Error::config("root", format!("{} {problem}", path.display())))?;
+        }
+        if let Some(path) = &self.access_log {
+            access_log::check(path, writable)?;
         }
         let Some(path) = &self.pid_file else { return Ok(()) };
         let unwritable =

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::values::{bytes, duration, flag, list, mode, number, text, timeout, within};
 use super::{Balance, Config};
+use crate::access_log::Format;
 use crate::files::Symlinks;
 use crate::http::FIELDS_MAX;
 
@@ -135,6 +136,7 @@ const REPLACING: &str = "Replacing workers";
 const LIMITS: &str = "HTTP limits";
 const TIMEOUTS: &str = "HTTP time-outs";
 const FILES: &str = "Static files";
+const ACCESS_LOG: &str = "Access log";
 const PROCESS: &str = "Process";
 
 const SETTINGS: &[Setting] = &[
@@ -619,6 +621,37 @@ const SETTINGS: &[Setting] = &[
         check: |_| Ok(()),
     },
     Setting {
+        name: "access-log",
+        heading: ACCESS_LOG,
+        value_name: "PATH",
+        default: None,
+        help: "File that gets a line for each answer, or - for standard output; SIGUSR1 opens it anew, for who has \
+               renamed it",
+        aliases: &[],
+        is_list: false,
+        apply: |config, value| set_some(&mut config.access_log, text(value).map(Into::into)),
+        check: |config| not_empty(config.access_log.as_deref().map(|path| path.as_os_str())),
+    },
+    Setting {
+        name: "access-log-format",
+        heading: ACCESS_LOG,
+        value_name: "FORMAT",
+        default: Some("combined"),
+        help: "How the lines are written: common, combined (with Referer and User-Agent), or json, an object in each line",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.access_log_format = match text {
+                "common" => Format::Common,
+                "combined" => Format::Combined,
+                "json" => Format::Json,
+                _ => return Err("must be common, combined or json".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "user",
         heading: PROCESS,
         value_name: "NAME",
@@ -685,6 +718,7 @@ mod tests {
                 "kill|abort" => "abort",
                 "yes|no" => "yes",
                 "METHOD" => "random",
+                "FORMAT" => "json",
                 _ => "7",
             }
         }
@@ -725,7 +759,7 @@ mod tests {
                 headings.push(setting.heading);
             }
         }
-        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, FILES, PROCESS]);
+        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, FILES, ACCESS_LOG, PROCESS]);
     }
 
     #[test]
@@ -779,6 +813,8 @@ mod tests {
             ("cache-control", "", "must not be empty"),
             ("cache-control", "a\r\nb: c", "must be visible ASCII"),
             ("symlinks", "yes", "must be none, inside or anywhere"),
+            ("access-log", "", "must not be empty"),
+            ("access-log-format", "clf", "must be common, combined or json"),
             ("user", "", "must not be empty"),
             ("group", "", "must not be empty"),
             ("pid-file", "", "must not be empty"),

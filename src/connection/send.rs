@@ -33,9 +33,12 @@ impl Connection {
 
     fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         while let Some(mut outgoing) = self.outgoing.take() {
-            match outgoing.proceed(&self.client, cx) {
+            let left = outgoing.left();
+            let flow = outgoing.proceed(&self.client, cx);
+            self.has_sent(left - outgoing.left(), cx);
+            match flow {
                 Err(_) => return Some(Step::Close),
-                Ok(Flow::Done) => {}
+                Ok(Flow::Done) => self.answered(cx),
                 Ok(Flow::Answer(response)) => self.start(response, cx),
                 Ok(Flow::Output) => self.outgoing = Some(outgoing),
                 Ok(Flow::Sent) => {
@@ -81,6 +84,7 @@ impl Connection {
                 if self.respond(&response.head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
                     cx.output.extend_from_slice(bytes);
                 }
+                self.answered(cx);
             }
             _ => self.start_step_by_step(response, cx),
         }
@@ -93,12 +97,18 @@ impl Connection {
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
             Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
-            Body::File(file) if file.len() <= READ_MAX => return self.start_small_file(&head, file, cx),
+            Body::File(file) if file.len() <= READ_MAX => {
+                self.start_small_file(&head, file, cx);
+                None
+            }
             body => {
                 let transfer = self.respond(&head, Outgoing::length(&body), cx);
                 Outgoing::body(body, transfer, &mut cx.output)
             }
         };
+        if outgoing.is_none() {
+            self.answered(cx);
+        }
         self.outgoing = outgoing.map(Box::new);
     }
 
@@ -117,16 +127,22 @@ impl Connection {
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
         // A body that is refused may be on its way, and must not reset the answer away.
         self.must_linger |= self.codec.is_streaming();
-        self.codec.respond(head, length, &cx.common, cx.is_draining, &cx.config.limits, &mut cx.output)
+        let output = &mut cx.output;
+        let transfer = self.codec.respond(head, length, &cx.common, cx.is_draining, &cx.config.limits, output);
+        self.has_head(head.status, cx);
+        transfer
     }
 
     fn begin_upgrade(&mut self, mut head: ResponseHead, upgrade: Upgrade, cx: &mut Context<'_>) -> Option<Outgoing> {
         if self.codec.may_upgrade() {
             self.codec.upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
+            self.has_head(101, cx);
+            self.answered(cx);
             return Some(Outgoing::Upgrade(upgrade));
         }
         head.set_status(426);
         self.codec.require_upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
+        self.has_head(426, cx);
         None
     }
 
@@ -149,10 +165,14 @@ impl Connection {
         match written {
             Err(_) => return Some(Step::Close),
             Ok(sent) if sent < cx.output.len() => {
+                self.has_sent(sent as u64, cx);
                 self.keep_output(sent, cx);
                 return Some(Step::Wait);
             }
-            Ok(_) => cx.output.clear(),
+            Ok(sent) => {
+                self.has_sent(sent as u64, cx);
+                cx.output.clear();
+            }
         }
         if cx.output.capacity() > OUTPUT_KEPT {
             // One large answer is no reason to hold its memory for good.
@@ -162,8 +182,10 @@ impl Connection {
     }
 
     fn send_kept(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        let kept = self.kept.as_mut().filter(|kept| !kept.output.is_empty())?;
+        let kept = self.kept.as_ref().filter(|kept| !kept.output.is_empty())?;
         let Ok(sent) = self.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };
+        self.has_sent(sent as u64, cx);
+        let kept = self.kept.as_mut()?;
         kept.sent += sent;
         if kept.sent < kept.output.len() {
             if sent > 0 {

@@ -349,6 +349,11 @@ impl Codec {
         self.is_streaming
     }
 
+    /// The head of a request whose body has not come whole.
+    pub(crate) fn gathered_head(&self) -> Option<&[u8]> {
+        self.gathered.as_ref().map(|gathered| &gathered.head[..])
+    }
+
     /// Whether the client of such a request waits to be told to go on. Said once.
     pub(crate) fn take_waits(&mut self) -> bool {
         self.gathered.as_mut().is_some_and(|gathered| std::mem::take(&mut gathered.waits))

@@ -20,8 +20,16 @@ impl Parent {
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
         let unique = self.talk.next_unique();
-        self.unborn =
-            Some(Process { slot, row, lifeline: parent_end, messages, unique, is_set_up: false, program: None });
+        self.unborn = Some(Process {
+            slot,
+            row,
+            lifeline: parent_end,
+            messages,
+            unique,
+            is_set_up: false,
+            has_old_log: false,
+            program: None,
+        });
         Ok(Seed {
             slot,
             generation,
@@ -40,6 +48,7 @@ impl Parent {
             abort_stalled: self.config.abort_stalled,
             cpus: Rc::clone(&self.cpus),
             credentials: self.credentials.clone(),
+            access_log: self.access_log.as_ref().map(|file| (Rc::clone(file), self.config.access_log_format)),
             parent: process::id(),
         })
     }

@@ -6,6 +6,7 @@ mod attend;
 mod births;
 mod health;
 mod hooks;
+mod logs;
 mod messages;
 mod output;
 mod places;
@@ -13,6 +14,7 @@ mod programs;
 mod takeover;
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
 use std::process;
 use std::rc::Rc;
@@ -50,7 +52,7 @@ use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, P
 use crate::time::Time;
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
-use crate::{clock, epoll, proc, steer, sys};
+use crate::{access_log, clock, epoll, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -82,6 +84,9 @@ pub(crate) struct Parent {
     reserved: Rc<Vec<Reserved>>,
     server: Rc<ServerConfig>,
     credentials: Option<Rc<Credentials>>,
+    access_log: Option<Rc<File>>,
+    /// When to tell those workers of a new access log who could not be told.
+    log_retry: Option<Time>,
     config: Config,
     /// Why there are as many workers as there are.
     derivation: String,
@@ -114,6 +119,8 @@ struct Process {
     unique: u64,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
+    /// It could not be told of a new access log.
+    has_old_log: bool,
     /// It is another program, or about to be: how that says that it is ready.
     program: Option<Sign>,
 }
@@ -127,6 +134,7 @@ impl Parent {
         }
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
+        let access_log = config.access_log.as_deref().map(access_log::open).transpose()?.map(Rc::new);
         raise_descriptor_limit();
         let (reserved, inherited, heir) = takeover::addresses(&config)?;
         let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
@@ -158,6 +166,8 @@ impl Parent {
             reserved: Rc::new(reserved),
             server: Rc::new(config.server.clone()),
             credentials,
+            access_log,
+            log_retry: None,
             config,
             derivation,
             service: Service::new(now),
@@ -224,6 +234,7 @@ impl Parent {
             self.look_at_queues();
             self.talk();
             self.output.pass_on(clock::now());
+            self.tell_of_log();
             self.tell(Event::Tick);
         }
     }
@@ -256,6 +267,7 @@ impl Parent {
             self.next_weighing,
             self.talk.deadline(),
             self.output.deadline(),
+            self.log_retry,
         ];
         Some(due.into_iter().flatten().min()?.since(clock::now()))
     }
@@ -392,7 +404,7 @@ impl Parent {
             Request::Less => self.scale(self.supervisor.wanted() - 1),
             Request::Upgrade => self.tell(Event::Upgrade),
             Request::Reap => self.reap(),
-            Request::Reserved(signal) => info!("{signal} ignored"),
+            Request::Reopen => self.reopen_log(),
         }
     }
 
