@@ -78,6 +78,7 @@ fn help_says_all_there_is_to_say() {
         "HTTP limits:",
         "HTTP time-outs:",
         "Static files:",
+        "Access log:",
         "Process:",
         "Output:",
         "Values:",
@@ -174,7 +175,7 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
             (&[&flag, by_flag], &[(&variable, by_variable)], by_flag),
             (&[], &[(&variable, by_variable)], by_variable),
         ] {
-            let code = if setting.name() == "pid-file" { 1 } else { 2 };
+            let code = if setting.value_name() == "PATH" { 1 } else { 2 };
             let line = invalid(code, arguments, variables);
             assert!(line.contains(wrong), "{line}");
         }
@@ -194,6 +195,7 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "answer|exit" => ("exit", "wrong-flag", "wrong-variable"),
         "kill|abort" => ("abort", "wrong-flag", "wrong-variable"),
         "yes|no" => ("yes", "wrong-flag", "wrong-variable"),
+        "FORMAT" => ("json", "wrong-flag", "wrong-variable"),
         "METHOD" => ("random", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),

@@ -127,7 +127,7 @@ impl AccessLog {
     }
 
     /// The connection is over: what has not been sent never will be.
-    pub(crate) fn end(&mut self, mut track: Box<Track>) {
+    pub(crate) fn end(&mut self, mut track: Track) {
         let now = clock::now();
         for entry in track.answered.drain(..).chain(track.current.take()) {
             self.write(entry, track.sent, now);

@@ -40,8 +40,12 @@ impl Flags {
                 .map_or(Ok(Readiness::default()), |(variable, value)| parse(&format!("{variable}="), &value))?,
         };
         self.refuse_to_count(variables)?;
-        if self.settings.iter().any(|(setting, _)| setting.name() == "root") {
+        let is_set = |name| self.settings.iter().any(|(setting, _)| setting.name() == name);
+        if is_set("root") {
             return Err(format!("--root serves files and exec a program; leave one out{HINT}"));
+        }
+        if is_set("access-log") {
+            return Err(format!("--access-log logs what forkpool itself answers, not a program; leave it out{HINT}"));
         }
         let mut words = std::mem::take(&mut self.program).into_iter();
         let name = words.next().filter(|name| !name.is_empty());

@@ -1,11 +1,11 @@
 //! The log: one line per record on stderr.
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::time::SystemTime;
 
 use env_logger::{Builder, Target};
 use humantime::format_rfc3339_millis;
-use log::{Level, LevelFilter};
+use log::{Level, LevelFilter, Record};
 
 /// What the user has said about the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,8 +18,16 @@ pub(crate) enum Verbosity {
     Verbose(u8),
 }
 
+/// How lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    Text,
+    /// An object (RFC 8259) in each line.
+    Json,
+}
+
 /// Installs the writer. Workers inherit it through the fork; each record is one write(2), so that lines stay whole.
-pub(crate) fn init(verbosity: Verbosity) {
+pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
     let mut writer = Builder::new();
     match verbosity {
         Verbosity::Unsaid => writer.filter_level(LevelFilter::Info).parse_env("RUST_LOG"),
@@ -27,12 +35,86 @@ pub(crate) fn init(verbosity: Verbosity) {
         Verbosity::Verbose(1) => writer.filter_level(LevelFilter::Debug),
         Verbosity::Verbose(_) => writer.filter_level(LevelFilter::Trace),
     };
-    writer.target(Target::Stderr).format(|line, record| {
-        let (time, level, message) = (format_rfc3339_millis(SystemTime::now()), record.level(), record.args());
-        match level {
-            Level::Debug | Level::Trace => writeln!(line, "{time} {level:<5} [{}] {message}", record.target()),
-            _ => writeln!(line, "{time} {level:<5} {message}"),
-        }
+    writer.target(Target::Stderr).format(move |line, record| match format {
+        LogFormat::Text => text(line, record),
+        LogFormat::Json => json(line, record),
     });
     writer.init();
+}
+
+fn text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let (time, level, message) = (format_rfc3339_millis(SystemTime::now()), record.level(), record.args());
+    match level {
+        Level::Debug | Level::Trace => writeln!(line, "{time} {level:<5} [{}] {message}", record.target()),
+        _ => writeln!(line, "{time} {level:<5} {message}"),
+    }
+}
+
+fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let (time, message) = (format_rfc3339_millis(SystemTime::now()), record.args().to_string());
+    let (worker, pid) = concerned(&message);
+    let worker = worker.map_or_else(|| "null".to_owned(), |worker| worker.to_string());
+    let level = record.level().as_str().to_ascii_lowercase();
+    write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"worker\":{worker},\"pid\":{pid},\"message\":\"")?;
+    line.write_all(escape(&message).as_bytes())?;
+    line.write_all(b"\"}\n")
+}
+
+/// Whom a message is about: the worker whose tag it begins with, else the process that writes it.
+fn concerned(message: &str) -> (Option<usize>, u32) {
+    let value = |name: &str| {
+        let tag = message.split(' ').map_while(|word| word.split_once('='));
+        tag.filter(|(key, _)| *key == name).find_map(|(_, value)| value.trim_end_matches(':').parse::<u32>().ok())
+    };
+    let worker = value("worker").and_then(|worker| usize::try_from(worker).ok());
+    (worker.or_else(forkpool::worker_id), value("pid").unwrap_or_else(std::process::id))
+}
+
+/// The inside of a string (RFC 8259 section 7).
+fn escape(message: &str) -> String {
+    let mut escaped = String::with_capacity(message.len());
+    for character in message.chars() {
+        match character {
+            '"' | '\\' => escaped.extend(['\\', character]),
+            _ if character.is_control() => escaped.push_str(&format!("\\u{:04x}", u32::from(character))),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_is_about_the_worker_that_it_begins_with() {
+        let own = std::process::id();
+        for (message, worker, pid) in [
+            ("worker=3 gen=2 pid=77 ready", Some(3), 77),
+            ("worker=3 gen=2 pid=77: balance: none", Some(3), 77),
+            ("worker=3 cannot be forked", Some(3), own),
+            ("pid=77 exited", None, 77),
+            ("draining: SIGTERM", None, own),
+            ("worker=x pid=-1", None, own),
+            ("said worker=3 pid=77", None, own),
+        ] {
+            assert_eq!(concerned(message), (worker, pid), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_message_stays_inside_of_its_string() {
+        let record = |message: &str| {
+            let mut line = Vec::new();
+            json(&mut line, &Record::builder().level(Level::Warn).args(format_args!("{message}")).build())
+                .expect("a Vec takes it");
+            String::from_utf8(line).expect("UTF-8")
+        };
+        let line = record("worker=0 pid=7 \"a\" \\ \n \u{1b} é");
+        let (time, rest) = line.split_at("{\"time\":\"2026-11-21T09:44:05.067Z\"".len());
+        assert!(time.ends_with("Z\""), "{time}");
+        let message = r#"worker=0 pid=7 \"a\" \\ \u000a \u001b é"#;
+        assert_eq!(rest, format!(",\"level\":\"warn\",\"worker\":0,\"pid\":7,\"message\":\"{message}\"}}\n"));
+    }
 }

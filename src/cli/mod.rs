@@ -10,7 +10,7 @@ pub(crate) mod log;
 mod text;
 
 pub(crate) use self::exec::Program;
-use self::log::Verbosity;
+use self::log::{LogFormat, Verbosity};
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -29,6 +29,7 @@ pub(crate) struct Options {
     /// Only whether the configuration makes sense.
     pub(crate) check: bool,
     pub(crate) verbosity: Verbosity,
+    pub(crate) log_format: LogFormat,
 }
 
 /// Where variables are read from.
@@ -64,6 +65,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
             Some(Arg::Short('q') | Arg::Long("quiet")) => flags.quiet = true,
             Some(Arg::Short('v') | Arg::Long("verbose")) => flags.verbose = flags.verbose.saturating_add(1),
             Some(Arg::Long("check")) => flags.check = true,
+            Some(Arg::Long("log-format")) => {
+                let value = parser.value().map_err(|error| one_line(&error))?;
+                if flags.log_format.replace(value.to_string_lossy().into_owned()).is_some() {
+                    return Err(format!("--log-format is given twice; leave one out{HINT}"));
+                }
+            }
             Some(Arg::Long(name)) => {
                 let setting = forkpool::settings().find(|setting| setting.name() == name);
                 let setting = setting.ok_or_else(|| unknown(name))?;
@@ -79,6 +86,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
         program,
         check: flags.check || on("check", variables)?.unwrap_or(false),
         verbosity: flags.verbosity(variables)?,
+        log_format: flags.log_format(variables)?,
         pool: flags.pool(),
     };
     Ok(Asked::Run(Box::new(options)))
@@ -90,6 +98,7 @@ struct Flags {
     quiet: bool,
     verbose: u8,
     check: bool,
+    log_format: Option<String>,
     settings: Vec<(&'static Setting, String)>,
     /// `exec` was said; what follows are the program, once it has come, and its arguments.
     is_exec: bool,
@@ -116,6 +125,21 @@ impl Flags {
         let pool = Pool::bind(listen.unwrap_or_default());
         let pool = if self.is_exec { exec::prepare(pool) } else { pool }.env();
         self.settings.iter().fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
+    }
+
+    fn log_format(&self, variables: Variables<'_>) -> Result<LogFormat, String> {
+        let (written, value) = match &self.log_format {
+            Some(value) => (format!("--log-format {}", value.escape_debug()), value.clone()),
+            None => match read("log_format", variables) {
+                Some((variable, value)) => (format!("{variable}={}", value.escape_debug()), value),
+                None => return Ok(LogFormat::Text),
+            },
+        };
+        match value.as_str() {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("{written}: must be text or json{HINT}")),
+        }
     }
 
     /// Flags decide over variables, and only within one of the two can quiet and verbose contradict each other.
@@ -175,7 +199,7 @@ fn one_line(error: &lexopt::Error) -> String {
 
 /// Names the option that was probably meant, if one is similar enough.
 fn unknown(name: &str) -> String {
-    let own = ["quiet", "verbose", "check", "help", "version", "ready", "prefix"];
+    let own = ["quiet", "verbose", "check", "help", "version", "ready", "prefix", "log-format"];
     let likeness = |known: &'static str| (strsim::jaro(name, known), known);
     let known = forkpool::settings().map(Setting::name).chain(own).map(likeness);
     let name = name.escape_debug();

@@ -46,6 +46,22 @@ fn flags_decide_over_variables_about_the_log() {
 }
 
 #[test]
+fn the_format_of_the_log_can_be_said_by_flag_and_by_variable() {
+    for (arguments, variables, format) in [
+        (&[][..], &[][..], LogFormat::Text),
+        (&["--log-format", "json"], &[], LogFormat::Json),
+        (&["--log-format", "text"], &[("FORKPOOL_LOG_FORMAT", "json")], LogFormat::Text),
+        (&[], &[("FORKPOOL_LOG_FORMAT", "json")], LogFormat::Json),
+        (&[], &[("FORKPOOL_LOG_FORMAT", "")], LogFormat::Text),
+    ] {
+        let found = options(arguments, variables).expect("valid").log_format;
+        assert_eq!(found, format, "{arguments:?} {variables:?}");
+    }
+    let problem = options(&[], &[("FORKPOOL_LOG_FORMAT", "xml")]).expect_err("no format");
+    assert!(problem.starts_with("FORKPOOL_LOG_FORMAT=xml: must be text or json"), "{problem}");
+}
+
+#[test]
 fn checking_can_be_asked_for_by_flag_and_by_variable() {
     for (arguments, variables, check) in [
         (&[][..], &[][..], false),
@@ -86,6 +102,15 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (
             &["exec", "--root", "/", "x"],
             "--root serves files and exec a program; leave one out (try forkpool exec --help)",
+        ),
+        (
+            &["exec", "--access-log", "-", "x"],
+            "--access-log logs what forkpool itself answers, not a program; leave it out (try forkpool exec --help)",
+        ),
+        (&["--log-format", "xml"], "--log-format xml: must be text or json (try forkpool --help)"),
+        (
+            &["--log-format", "json", "--log-format", "json"],
+            "--log-format is given twice; leave one out (try forkpool --help)",
         ),
         (&["--quiet=1"], "--quiet takes no value (try forkpool --help)"),
         (&["--workers", "1", "--workers", "2"], "--workers is given twice; leave one out (try forkpool --help)"),

@@ -34,7 +34,8 @@ pub(super) fn help(is_exec: bool) -> String {
 
 fn concerns_programs(setting: &Setting) -> bool {
     let of_server = ["stall-timeout", "on-stall", "on-panic", "max-requests"];
-    !setting.heading().starts_with("HTTP ") && !of_server.contains(&setting.name())
+    let is_http = setting.heading().starts_with("HTTP ") || setting.heading() == "Access log";
+    !is_http && !of_server.contains(&setting.name())
 }
 
 pub(super) fn version() -> String {
@@ -125,6 +126,11 @@ const OWN: &[(&str, &str)] = &[
          RUST_LOG=forkpool=debug, and by default it is info [FORKPOOL_VERBOSE=2]",
     ),
     (
+        "    --log-format <text|json>",
+        "How the log is written: text, or json, an object in each line with time, level, worker, pid and message \
+         [default: text] [FORKPOOL_LOG_FORMAT]",
+    ),
+    (
         "    --check",
         "Say whether the configuration makes sense and exit; opens no socket, writes no file [FORKPOOL_CHECK=1]",
     ),
@@ -145,6 +151,7 @@ Signals, to the parent:
   INT         stop now
   a second    of these three: kill
   HUP         rolling restart: one worker after the other, the replacement first
+  USR1        open the access log anew: rename the old file first
   USR2        upgrade: start this program anew; when the new one serves, this one drains
   TTIN, TTOU  one worker more, one less
 

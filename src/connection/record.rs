@@ -50,7 +50,7 @@ impl Connection {
     /// The connection is over.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
         if let (Some(track), Some(log)) = (self.track.take(), &mut cx.log) {
-            log.end(track);
+            log.end(*track);
         }
     }
 }
