@@ -333,7 +333,7 @@ impl Builder {
 
     /// How the lines of the access log are written: `common`, `combined` or `json`. Default `combined`.
     ///
-    /// Times are those when an answer was complete, in UTC. Bytes are those of the body that were sent. A client that
+    /// Times are those when an answer was complete, in UTC. Bytes are those of the body that were sent, with the framing of chunks. A client that
     /// goes before there is an answer has status 499. In what clients sent, quotes, backslashes and what is not visible
     /// ASCII are written as `\xHH`; in JSON only what RFC 8259 asks for and control characters are escaped, and U+FFFD
     /// stands for what is not UTF-8. Values that would make the line too long end in `...`.

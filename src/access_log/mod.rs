@@ -119,8 +119,8 @@ impl AccessLog {
     fn write_sent(&mut self, track: &mut Track) {
         if track.answered.front().is_some_and(|entry| entry.end <= track.sent) {
             let now = clock::now();
-            let count = track.answered.iter().take_while(|entry| entry.end <= track.sent).count();
-            for entry in track.answered.drain(..count) {
+            while track.answered.front().is_some_and(|entry| entry.end <= track.sent) {
+                let Some(entry) = track.answered.pop_front() else { break };
                 self.write(entry, track.sent, now);
             }
         }
