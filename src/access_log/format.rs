@@ -155,7 +155,10 @@ impl Formatter {
         if self.format == Format::Combined {
             for field in [said.referer, said.user_agent] {
                 text.extend_from_slice(b" \"");
-                escape_text(field.unwrap_or(b"-"), self.field_room(), text);
+                match field {
+                    Some(value) => escape_text(value, self.field_room(), text),
+                    None => text.push(b'-'),
+                }
                 text.push(b'"');
             }
         }
