@@ -56,6 +56,8 @@ impl Client {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // It has failed since the last events, so the next ones will tell; what it took before counts.
+                Err(_) if sent > 0 => break,
                 Err(error) => return Err(error),
             }
         }
