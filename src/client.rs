@@ -10,6 +10,7 @@ use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
 use socket2::SockRef;
 
+use crate::access_log::Track;
 use crate::upgrade::Socket;
 
 /// A client's socket, non-blocking.
@@ -110,6 +111,8 @@ pub(crate) enum Peer {
     Unix,
     V4(SocketAddrV4),
     V6(Box<SocketAddrV6>),
+    /// There is an access log, and this is what it knows of the connection, the address included.
+    Logged(Box<Track>),
 }
 
 impl Peer {
@@ -119,6 +122,18 @@ impl Peer {
             Peer::Unix => None,
             Peer::V4(address) => Some(SocketAddr::V4(*address)),
             Peer::V6(address) => Some(SocketAddr::V6(**address)),
+            Peer::Logged(track) => track.peer,
+        }
+    }
+
+    /// What the access log knows of the connection, from now on.
+    pub(crate) fn track(&mut self) -> &mut Track {
+        if !matches!(self, Peer::Logged(_)) {
+            *self = Peer::Logged(Track::new(self.address()));
+        }
+        match self {
+            Peer::Logged(track) => track,
+            _ => unreachable!("it was made a moment ago"),
         }
     }
 }

@@ -15,7 +15,6 @@ use std::time::Duration;
 use log::error;
 use mio::{Registry, Token};
 
-use crate::access_log::Track;
 use crate::client::{Client, Peer};
 use crate::config::ServerConfig;
 use crate::context::Context;
@@ -72,8 +71,6 @@ pub(crate) struct Connection {
     /// What takes the request's body as it comes.
     receiver: Option<Box<Receiver>>,
     peer: Peer,
-    /// What the access log is to be told; None if there is none.
-    track: Option<Box<Track>>,
     /// When the connection is out of time.
     pub(crate) deadline: Time,
     timing: Timing,
@@ -107,7 +104,6 @@ impl Connection {
             outgoing: None,
             receiver: None,
             peer: Peer::from(peer),
-            track: None,
             deadline: now,
             timing: Timing::Head,
             is_readable: false,
@@ -261,7 +257,7 @@ impl Connection {
                     cx.row.count_request();
                     request.add_origin(self.peer.address(), cx.worker);
                     if let Some(log) = &mut cx.log {
-                        log.begin(&mut self.track, self.peer.address(), request, cx.now);
+                        log.begin(self.peer.track(), request, cx.now);
                     }
                     let response = handler(request);
                     match response {

@@ -105,7 +105,7 @@ struct Entry {
 
 // With one word for its deadline that is all that an idle connection costs. mio adds to it when debugging.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Entry>() == 120);
+const _: () = assert!(size_of::<Entry>() == 112);
 
 impl<'w, H> Server<'w, H>
 where

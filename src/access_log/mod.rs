@@ -45,6 +45,8 @@ pub(crate) struct AccessLog {
 /// What one connection has to say to the log.
 #[derive(Debug)]
 pub(crate) struct Track {
+    /// None on a Unix socket.
+    pub(crate) peer: Option<SocketAddr>,
     remote: String,
     /// Bytes that the client's socket has taken.
     sent: u64,
@@ -73,28 +75,14 @@ impl AccessLog {
     }
 
     /// Takes note of a request that is given out.
-    pub(crate) fn begin(
-        &mut self,
-        track: &mut Option<Box<Track>>,
-        peer: Option<SocketAddr>,
-        request: &Request<'_>,
-        now: Time,
-    ) {
-        let track = track.get_or_insert_with(|| Track::new(peer));
+    pub(crate) fn begin(&mut self, track: &mut Track, request: &Request<'_>, now: Time) {
         let mut line = self.spare.pop().unwrap_or_default();
         self.formatter.begin(&mut line, &track.remote, request);
         track.current = Some(Entry { line, began: now, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
     }
 
     /// Takes note of a request that will be refused, unless it was given out before.
-    pub(crate) fn begin_refused(
-        &mut self,
-        track: &mut Option<Box<Track>>,
-        peer: Option<SocketAddr>,
-        head: &[u8],
-        now: Time,
-    ) {
-        let track = track.get_or_insert_with(|| Track::new(peer));
+    pub(crate) fn begin_refused(&mut self, track: &mut Track, head: &[u8], now: Time) {
         if track.current.is_none() {
             let mut line = self.spare.pop().unwrap_or_default();
             self.formatter.begin_refused(&mut line, &track.remote, head);
@@ -127,7 +115,7 @@ impl AccessLog {
     }
 
     /// The connection is over: what has not been sent never will be.
-    pub(crate) fn end(&mut self, mut track: Track) {
+    pub(crate) fn end(&mut self, track: &mut Track) {
         let now = clock::now();
         for entry in track.answered.drain(..).chain(track.current.take()) {
             self.write(entry, track.sent, now);
@@ -173,8 +161,8 @@ impl AccessLog {
 }
 
 impl Track {
-    fn new(peer: Option<SocketAddr>) -> Box<Track> {
-        Box::new(Track { remote: remote(peer), sent: 0, current: None, answered: VecDeque::new() })
+    pub(crate) fn new(peer: Option<SocketAddr>) -> Box<Track> {
+        Box::new(Track { peer, remote: remote(peer), sent: 0, current: None, answered: VecDeque::new() })
     }
 
     /// The head of an answer is in the output, and its body begins behind `unsent` bytes.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::Connection;
+use crate::client::Peer;
 use crate::context::Context;
 use crate::http::Reject;
 
@@ -11,13 +12,13 @@ impl Connection {
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
             let head = self.codec.gathered_head().unwrap_or(&cx.input[input]);
-            log.begin_refused(&mut self.track, self.peer.address(), head, cx.now);
+            log.begin_refused(self.peer.track(), head, cx.now);
         }
     }
 
     /// The refusal is in the shared output.
     pub(super) fn refused(&mut self, reject: Reject, cx: &mut Context<'_>) {
-        if let Some(track) = &mut self.track {
+        if let Peer::Logged(track) = &mut self.peer {
             track.head(reject.status(), cx.output.len() - reject.reason().len());
         }
         self.answered(cx);
@@ -26,7 +27,7 @@ impl Connection {
     /// The head of an answer is in the shared output.
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
-        if let Some(track) = &mut self.track {
+        if let Peer::Logged(track) = &mut self.peer {
             track.head(status, cx.output.len());
         }
     }
@@ -34,7 +35,7 @@ impl Connection {
     /// An answer is complete: sent, or in the shared output.
     #[inline]
     pub(super) fn answered(&mut self, cx: &mut Context<'_>) {
-        if let (Some(track), Some(log)) = (&mut self.track, &mut cx.log) {
+        if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
             log.answered(track, cx.output.len());
         }
     }
@@ -42,15 +43,15 @@ impl Connection {
     /// The client has taken so many bytes.
     #[inline]
     pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
-        if let (Some(track), Some(log)) = (&mut self.track, &mut cx.log) {
+        if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
             log.sent(track, bytes);
         }
     }
 
     /// The connection is over.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
-        if let (Some(track), Some(log)) = (self.track.take(), &mut cx.log) {
-            log.end(*track);
+        if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
+            log.end(track);
         }
     }
 }
