@@ -98,6 +98,8 @@ mod files;
 mod handle;
 mod http;
 mod incoming;
+#[cfg(test)]
+mod instructions;
 mod listener;
 mod mailbox;
 mod message;
