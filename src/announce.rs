@@ -22,6 +22,7 @@ pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
             let core = if core_dumped { ", core dumped" } else { "" };
             let guess = match signal {
                 libc::SIGKILL if !was_told => " (not by this pool: out of memory, or by hand)",
+                libc::SIGSYS => " (a system call that its sandbox takes for an intruder's: see dmesg)",
                 libc::SIGALRM => " (its own drain time-out)",
                 _ => "",
             };

@@ -14,6 +14,7 @@ use crate::handle::{Handle, Hook, Hooks, OnExit};
 use crate::http::Request;
 use crate::pool;
 use crate::response::Response;
+use crate::sandbox::Sandbox;
 use crate::supervisor::Respawn;
 use crate::worker::Worker;
 
@@ -210,6 +211,15 @@ impl Builder {
     /// Group that workers become, by name or number; only root can. Default: the user's own.
     pub fn group(self, group: impl Into<String>) -> Builder {
         self.put("group", |config| config.group = Some(group.into()))
+    }
+
+    /// What workers give up once they are [ready](crate::Worker::ready). Default [`Sandbox::Off`]: only you know what your
+    /// handler needs. The binary confines its own workers ([`Sandbox::Auto`]).
+    ///
+    /// A worker that [becomes a program](crate::Worker::exec) gives up nothing but new privileges (prctl(2),
+    /// `PR_SET_NO_NEW_PRIVS`): set-user-ID programs such as sudo do not work in it.
+    pub fn sandbox(self, sandbox: Sandbox) -> Builder {
+        self.put("sandbox", |config| config.sandbox = sandbox)
     }
 
     /// File for the parent's process id, written once the addresses are bound and removed at the end. Default: none.
@@ -597,6 +607,7 @@ mod tests {
             ("access-log-format", "json", |pool| pool.access_log_format("json")),
             ("user", "www", |pool| pool.user("www")),
             ("group", "www", |pool| pool.group("www")),
+            ("sandbox", "strict", |pool| pool.sandbox(Sandbox::Strict)),
             ("pid-file", "x.pid", |pool| pool.pid_file("x.pid")),
         ];
         let names: Vec<&str> = methods.iter().map(|(name, ..)| *name).collect();

@@ -12,12 +12,14 @@ use std::process::{self, Command};
 use std::time::Duration;
 
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::sys::prctl::set_no_new_privs;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use nix::unistd::{dup2_stderr, dup2_stdout, pipe2};
 
 use crate::channel::Sign;
 use crate::error::Error;
+use crate::sandbox::Sandbox;
 use crate::worker::Worker;
 use crate::{signals, sys};
 
@@ -99,6 +101,9 @@ impl Worker {
     fn try_exec(&self, command: &mut Command, readiness: Readiness) -> io::Result<()> {
         if sys::process::threads().is_some_and(|count| count > 1) {
             return Err(io::Error::other("the worker runs another thread, whose descriptors would change"));
+        }
+        if self.sandbox() != Sandbox::Off {
+            set_no_new_privs()?;
         }
         let sockets = Sockets { tcp: self.listeners(), unix: self.unix_listeners() };
         sockets.describe(command)?;

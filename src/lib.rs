@@ -113,6 +113,7 @@ mod proc;
 mod reap;
 mod receive;
 mod response;
+mod sandbox;
 mod scoreboard;
 mod server;
 mod service;
@@ -145,6 +146,7 @@ pub use incoming::Incoming;
 pub use message::{MessageError, MESSAGE_MAX};
 pub use meter::{Busy, Counted, Meter};
 pub use response::Response;
+pub use sandbox::Sandbox;
 pub use stream::BodyWriter;
 pub use supervisor::{PoolState, Respawn};
 #[cfg(feature = "serde")]

@@ -42,6 +42,9 @@ fn serve(pool: Builder) -> forkpool::Result<()> {
     pool.run(|worker| {
         // A rolling restart serves what the path means by then.
         let files = files.as_ref().map(Files::reopen).transpose()?;
+        if let Some(files) = &files {
+            worker.allow_files(files)?;
+        }
         worker.serve(|request| match &files {
             Some(files) => files.answer(request),
             None => Response::text("hello world\n"),

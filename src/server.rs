@@ -65,6 +65,7 @@ where
 {
     let mut server = Server::new(worker, handler)?;
     worker.row().watches();
+    worker.confine()?;
     worker.ready().map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
     server.run()
 }

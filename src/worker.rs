@@ -9,7 +9,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::warn;
+use log::{log, warn, Level};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
@@ -30,12 +30,14 @@ use crate::channel::WorkerEnd;
 use crate::config::ServerConfig;
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
+use crate::files::Files;
 use crate::http::{Common, InvalidHeader, Request};
 use crate::incoming::Incoming;
 use crate::listener::{Reserved, Shared, SlotSockets};
 use crate::message::MessageEnd;
 use crate::meter::Meter;
 use crate::response::Response;
+use crate::sandbox::{self, Sandbox};
 use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
 use crate::{server, steer, sys};
@@ -87,6 +89,7 @@ pub(crate) struct Seed {
     pub(crate) cpus: Rc<[usize]>,
     pub(crate) credentials: Option<Rc<Credentials>>,
     pub(crate) access_log: Option<(Rc<File>, Format)>,
+    pub(crate) sandbox: Sandbox,
     pub(crate) parent: u32,
 }
 
@@ -133,6 +136,9 @@ pub struct Worker {
     common: RefCell<Common>,
     streams: RefCell<Option<Streams>>,
     access_log: RefCell<Option<(Rc<File>, Format)>>,
+    sandbox: Sandbox,
+    /// What may be read in the sandbox; None once that is entered.
+    readable: RefCell<Option<Vec<OwnedFd>>>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
@@ -183,6 +189,8 @@ impl Worker {
             common: RefCell::new(Common::new()),
             streams: RefCell::new(None),
             access_log: RefCell::new(seed.access_log),
+            sandbox: seed.sandbox,
+            readable: RefCell::new(Some(Vec::new())),
             is_ready: Cell::new(false),
             quit,
         })
@@ -277,16 +285,47 @@ impl Worker {
 
     /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the
     /// boot time-out is replaced. Further calls do nothing. [`serve`](Worker::serve) and
-    /// [`incoming`](Worker::incoming) call it.
+    /// [`incoming`](Worker::incoming) call it. In a [`Sandbox`], this is where it begins.
     ///
     /// # Errors
     ///
-    /// When the parent is gone.
+    /// When the parent is gone, or the sandbox cannot be had.
     pub fn ready(&self) -> io::Result<()> {
         if self.is_ready.replace(true) {
             return Ok(());
         }
+        self.confine().map_err(io::Error::other)?;
         self.lifeline.ready()
+    }
+
+    /// Lets this worker read what `files` serves, also in its [`Sandbox`], which nothing else can be read in. Call it
+    /// before the worker is [`ready`](Worker::ready).
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free.
+    pub fn allow_files(&self, files: &Files) -> Result<()> {
+        if let Some(readable) = &mut *self.readable.borrow_mut() {
+            let reach = files.reach().map_err(|source| Error::system("copy a directory with fcntl(2)", source))?;
+            readable.push(reach);
+        }
+        Ok(())
+    }
+
+    /// Enters the sandbox, once.
+    pub(crate) fn confine(&self) -> Result<()> {
+        let Some(readable) = self.readable.take() else { return Ok(()) };
+        for missed in sandbox::enter(self.sandbox, &readable)? {
+            // It is the same in all of them.
+            let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
+            log!(level, "{}: sandbox: goes on without: {missed}", self.tag());
+        }
+        Ok(())
+    }
+
+    /// What this worker gives up.
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        self.sandbox
     }
 
     /// How a server of your own says what it does, so that new connections are led around it while it is busy.

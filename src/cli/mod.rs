@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use forkpool::{Builder, Pool, Setting};
+use forkpool::{Builder, Pool, Sandbox, Setting};
 use lexopt::{Arg, Parser};
 
 mod exec;
@@ -123,7 +123,7 @@ impl Flags {
     fn pool(&self) -> Builder {
         let listen = forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.is_list()));
         let pool = Pool::bind(listen.unwrap_or_default());
-        let pool = if self.is_exec { exec::prepare(pool) } else { pool }.env();
+        let pool = if self.is_exec { exec::prepare(pool) } else { pool.sandbox(Sandbox::Auto) }.env();
         self.settings.iter().fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
     }
 

@@ -12,6 +12,7 @@ use crate::credentials::Credentials;
 use crate::error::{Error, Result};
 use crate::files::Rules;
 use crate::http::Limits;
+use crate::sandbox::Sandbox;
 
 mod address;
 mod settings;
@@ -61,6 +62,8 @@ pub(crate) struct Config {
     /// User and group the workers run as.
     pub(crate) user: Option<String>,
     pub(crate) group: Option<String>,
+    /// What workers give up once they are ready.
+    pub(crate) sandbox: Sandbox,
     pub(crate) pid_file: Option<PathBuf>,
     pub(crate) server: ServerConfig,
     /// The directory whose files are served, and how.
@@ -126,6 +129,7 @@ impl Default for Config {
             pin: false,
             user: None,
             group: None,
+            sandbox: Sandbox::Off,
             pid_file: None,
             server: ServerConfig {
                 limits: Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 },

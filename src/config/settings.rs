@@ -9,6 +9,7 @@ use super::{Balance, Config};
 use crate::access_log::Format;
 use crate::files::Symlinks;
 use crate::http::FIELDS_MAX;
+use crate::sandbox::Sandbox;
 
 /// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
 #[derive(Debug)]
@@ -674,6 +675,28 @@ const SETTINGS: &[Setting] = &[
         check: |config| not_empty(config.group.as_deref()),
     },
     Setting {
+        name: "sandbox",
+        heading: PROCESS,
+        value_name: "auto|off|strict",
+        default: None,
+        help: "What workers may do once they are ready: serve what they have open, read what is below --root, and nothing \
+               else (no_new_privs, landlock, seccomp); auto goes on where the kernel lacks one of these, strict fails; a \
+               program, whose needs are not known, only gains no privileges by executing another, such as sudo; without \
+               this auto, and off for programs and for handlers of your own",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| {
+            config.sandbox = match text {
+                "auto" => Sandbox::Auto,
+                "off" => Sandbox::Off,
+                "strict" => Sandbox::Strict,
+                _ => return Err("must be auto, off or strict".to_owned()),
+            };
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "pid-file",
         heading: PROCESS,
         value_name: "PATH",
@@ -716,6 +739,7 @@ mod tests {
                 "WHICH" => "anywhere",
                 "answer|exit" => "exit",
                 "kill|abort" => "abort",
+                "auto|off|strict" => "strict",
                 "yes|no" => "yes",
                 "METHOD" => "random",
                 "FORMAT" => "json",
@@ -817,6 +841,7 @@ mod tests {
             ("access-log-format", "clf", "must be common, combined or json"),
             ("user", "", "must not be empty"),
             ("group", "", "must not be empty"),
+            ("sandbox", "on", "must be auto, off or strict"),
             ("pid-file", "", "must not be empty"),
         ] {
             let setting = Setting::named(name).expect("a setting");

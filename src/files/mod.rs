@@ -2,8 +2,9 @@
 
 use std::fs::{File, Metadata};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::warn;
 use nix::dir::Dir;
@@ -123,6 +124,14 @@ impl Files {
     /// As [`open`](Files::open).
     pub fn reopen(&self) -> Result<Files> {
         Files::open_with(self.path.clone(), self.rules.clone())
+    }
+
+    /// The directory above all that may be served.
+    pub(crate) fn reach(&self) -> io::Result<OwnedFd> {
+        match self.rules.symlinks {
+            Symlinks::Anywhere => Ok(Root::open(Path::new("/"))?.into()),
+            Symlinks::None | Symlinks::Inside => self.root.as_fd().try_clone_to_owned(),
+        }
     }
 
     /// Which symbolic links are followed. Default [`Symlinks::Inside`].

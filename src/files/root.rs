@@ -1,7 +1,7 @@
 //! The directory that is served. The kernel resolves what is asked for, and never out of it (openat2(2)).
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -25,6 +25,10 @@ impl Root {
         Ok(root)
     }
 
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
     /// Opens a path below it to be read. `path` has no `..`; what links do about theirs is the kernel's to say.
     pub(super) fn read(&self, path: &[u8], symlinks: Symlinks) -> nix::Result<File> {
         // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
@@ -46,5 +50,11 @@ impl Root {
         let path = if path.is_empty() { b"." } else { path };
         let tried = (0..TRIES).map(|_| openat2(&self.0, path, how)).find(|tried| !matches!(tried, Err(Errno::EAGAIN)));
         tried.unwrap_or(Err(Errno::EAGAIN)).map(File::from)
+    }
+}
+
+impl From<Root> for OwnedFd {
+    fn from(root: Root) -> OwnedFd {
+        root.0
     }
 }

@@ -49,6 +49,7 @@ impl Parent {
             cpus: Rc::clone(&self.cpus),
             credentials: self.credentials.clone(),
             access_log: self.access_log.as_ref().map(|file| (Rc::clone(file), self.config.access_log_format)),
+            sandbox: self.config.sandbox,
             parent: process::id(),
         })
     }

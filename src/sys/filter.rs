@@ -8,10 +8,7 @@ use crate::steer::Instruction;
 /// Has the kernel run `program` for each new connection of the socket's group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`).
 /// It replaces the one before.
 pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
-    let mut filter: Vec<libc::sock_filter> = program
-        .iter()
-        .map(|it| libc::sock_filter { code: it.code, jt: it.jump_true, jf: it.jump_false, k: it.value })
-        .collect();
+    let mut filter = compile(program);
     let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let fprog = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
     let size = std::mem::size_of_val(&fprog) as libc::socklen_t;
@@ -30,4 +27,12 @@ pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Res
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// The instructions as the kernel has them.
+pub(super) fn compile(program: &[Instruction]) -> Vec<libc::sock_filter> {
+    let instructions = program.iter();
+    instructions
+        .map(|it| libc::sock_filter { code: it.code, jt: it.jump_true, jf: it.jump_false, k: it.value })
+        .collect()
 }

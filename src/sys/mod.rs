@@ -5,5 +5,6 @@ pub(crate) mod bpf;
 pub(crate) mod fds;
 pub(crate) mod filter;
 pub(crate) mod process;
+pub(crate) mod sandbox;
 pub(crate) mod shared;
 pub(crate) mod signal;

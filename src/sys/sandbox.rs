@@ -1,0 +1,110 @@
+//! landlock(7) and seccomp(2): what this process gives up.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::{mem, ptr};
+
+use crate::steer::Instruction;
+
+/// `LANDLOCK_ACCESS_FS_READ_FILE` and `_READ_DIR`.
+pub(crate) const READ_FILE: u64 = 1 << 2;
+pub(crate) const READ_DIRECTORY: u64 = 1 << 3;
+
+/// What can be done to files, as far as each version of landlock knows: it grew by bits at the end.
+const FILES: [(i64, u64); 4] = [(1, (1 << 13) - 1), (2, 1 << 13), (3, 1 << 14), (5, 1 << 15)];
+/// `LANDLOCK_ACCESS_NET_BIND_TCP` and `_CONNECT_TCP`, from version 4 on.
+const NETWORK: (i64, u64) = (4, 0b11);
+/// `LANDLOCK_SCOPE_ABSTRACT_UNIX_SOCKET` and `_SIGNAL`, from version 6 on.
+const SCOPED: (i64, u64) = (6, 0b11);
+const CREATE_RULESET_VERSION: u32 = 1;
+const RULE_PATH_BENEATH: u32 = 1;
+
+/// `struct landlock_ruleset_attr`. Older kernels know a shorter one, and accept zeros behind that.
+#[repr(C)]
+#[derive(Default)]
+struct RulesetAttr {
+    handled_access_fs: u64,
+    handled_access_net: u64,
+    scoped: u64,
+}
+
+/// `struct landlock_path_beneath_attr`.
+#[repr(C, packed)]
+struct PathBeneathAttr {
+    allowed_access: u64,
+    parent_fd: i32,
+}
+
+/// What files a process may still reach, before it enters that.
+#[derive(Debug)]
+pub(crate) struct Domain(OwnedFd);
+
+impl Domain {
+    /// A domain in which nothing can be done: no file opened or changed, no TCP socket bound or connected, nobody outside
+    /// signalled.
+    pub(crate) fn new() -> io::Result<Domain> {
+        // SAFETY: with this flag the call takes no attributes and returns its version.
+        let version = result(unsafe {
+            libc::syscall(
+                libc::SYS_landlock_create_ruleset,
+                ptr::null::<RulesetAttr>(),
+                0_usize,
+                CREATE_RULESET_VERSION,
+            )
+        })?;
+        let known = |since: i64, bits: u64| if version >= since { bits } else { 0 };
+        let attributes = RulesetAttr {
+            handled_access_fs: FILES.iter().map(|(since, bits)| known(*since, *bits)).sum(),
+            handled_access_net: known(NETWORK.0, NETWORK.1),
+            scoped: known(SCOPED.0, SCOPED.1),
+        };
+        let size = mem::size_of_val(&attributes);
+        // SAFETY: `attributes` is as long as said and lives until the call returns.
+        let ruleset = result(unsafe {
+            libc::syscall(libc::SYS_landlock_create_ruleset, ptr::from_ref(&attributes), size, 0_u32)
+        })?;
+        let ruleset = i32::try_from(ruleset).map_err(io::Error::other)?;
+        // SAFETY: the call has just made this descriptor, which nobody else has.
+        Ok(Domain(unsafe { OwnedFd::from_raw_fd(ruleset) }))
+    }
+
+    /// Allows `access` to a file, or to what is below a directory.
+    pub(crate) fn allow(&self, path: BorrowedFd<'_>, access: u64) -> io::Result<()> {
+        let rule = PathBeneathAttr { allowed_access: access, parent_fd: path.as_raw_fd() };
+        // SAFETY: `rule` is what a rule of this type takes, and lives until the call returns.
+        let added = unsafe {
+            libc::syscall(
+                libc::SYS_landlock_add_rule,
+                self.0.as_raw_fd(),
+                RULE_PATH_BENEATH,
+                ptr::from_ref(&rule),
+                0_u32,
+            )
+        };
+        result(added).map(drop)
+    }
+
+    /// Confines this thread and what it starts, for good. It must have given up new privileges.
+    pub(crate) fn enter(self) -> io::Result<()> {
+        // SAFETY: the call takes no pointers.
+        result(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, self.0.as_raw_fd(), 0_u32) }).map(drop)
+    }
+}
+
+/// Has the kernel ask `program` about every system call of this thread and of those it starts (seccomp(2)), for good. It
+/// must have given up new privileges.
+pub(crate) fn filter_calls(program: &[Instruction]) -> io::Result<()> {
+    let mut filter = super::filter::compile(program);
+    let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    let fprog = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
+    // SAFETY: `fprog` points to `len` instructions that live until the call returns, and the kernel copies them.
+    result(unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0_u32, ptr::from_ref(&fprog)) })
+        .map(drop)
+}
+
+fn result(value: libc::c_long) -> io::Result<i64> {
+    match value {
+        0.. => Ok(value),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
