@@ -1,12 +1,17 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{TcpListener, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command};
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{env, fs, thread};
 
 use forkpool::{Event, Exit, Handle, Meter, Pool, Request, Respawn, Response, Worker};
+use nix::sys::ptrace;
+use nix::sys::signal::kill;
+use nix::unistd::{getppid, getuid, setuid};
 
 fn main() -> forkpool::Result<()> {
     let log = env_logger::Env::default().default_filter_or("info");
@@ -35,7 +40,7 @@ fn main() -> forkpool::Result<()> {
 
 /// What a test wants to go wrong.
 fn fixture() -> Option<String> {
-    std::env::var("TESTBED").ok()
+    env::var("TESTBED").ok()
 }
 
 /// Prints what happens, and does what an exit code asks for.
@@ -75,6 +80,7 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         Some(fixture) if fixture.strip_prefix("fail-while:").is_some_and(|path| Path::new(path).exists()) => {
             return Err("the testbed was told to fail".into());
         }
+        Some("thread-first") => drop(thread::spawn(thread::park)),
         Some("fail") => return Err("the testbed was told to fail".into()),
         Some("hang") => loop {
             thread::park();
@@ -148,6 +154,9 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
             Response::text("steady\n")
         }
         "/send" => Response::text(worker.send(b"hello").map_or_else(|error| error.to_string(), |()| "sent".to_owned())),
+        "/try" => Response::text(
+            attempt(request.query().unwrap_or_default()).map_or_else(|e| e.to_string(), |()| "done".into()),
+        ),
         "/exit" => process::exit(number(request, "code") as i32),
         "/panic" => panic!("the testbed was told to panic"),
         "/abort" => process::abort(),
@@ -158,6 +167,27 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
             Response::text(format!("leaked {kib} KiB\n"))
         }
         _ => Response::text("no such page\n").status(404),
+    }
+}
+
+/// Does what a sandbox is there to prevent, and some of what it must not.
+fn attempt(what: &str) -> io::Result<()> {
+    match what {
+        "read" => fs::read("/etc/passwd").map(drop),
+        "list" => fs::read_dir("/").map(drop),
+        "write" => fs::write(env::temp_dir().join(format!("testbed-{}", process::id())), "").map(drop),
+        "device" => fs::write("/dev/null", ""),
+        "execute" => Err(Command::new("true").exec()),
+        "fork" => Command::new("true").status().map(drop),
+        "connect" => UdpSocket::bind("127.0.0.1:0")?.connect("127.0.0.1:9"),
+        "listen" => TcpListener::bind("127.0.0.1:0").map(drop),
+        "setuid" => Ok(setuid(getuid())?),
+        "trace" => Ok(ptrace::traceme()?),
+        "signal" => Ok(kill(getppid(), None)?),
+        "thread" => {
+            thread::Builder::new().name("testbed".into()).spawn(|| ())?.join().map_err(|_| io::Error::other("?"))
+        }
+        _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 

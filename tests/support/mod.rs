@@ -51,6 +51,10 @@ fn clean(mut command: Command) -> Command {
         }
     }
     command.env("FORKPOOL_LISTEN", "127.0.0.1:0");
+    // For a run of all tests in another sandbox than by default.
+    if let Some(sandbox) = std::env::var_os("TESTS_SANDBOX") {
+        command.env("FORKPOOL_SANDBOX", sandbox);
+    }
     command
 }
 
@@ -97,17 +101,23 @@ impl Server {
     /// Waits for a line that contains `part`, behind those that earlier calls have waited for; returns it.
     #[track_caller]
     pub fn wait_for(&mut self, part: &str) -> String {
+        self.wait_for_any(&[part])
+    }
+
+    /// Waits for a line that contains one of `parts`.
+    #[track_caller]
+    pub fn wait_for_any(&mut self, parts: &[&str]) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
             while let Some(line) = self.log.get(self.waited) {
                 self.waited += 1;
-                if line.contains(part) {
+                if parts.iter().any(|part| line.contains(part)) {
                     return line.clone();
                 }
             }
             match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
                 Ok(line) => self.log.push(line),
-                Err(_) => panic!("no line with {part:?}; there were:\n{}", self.log.join("\n")),
+                Err(_) => panic!("no line with {parts:?}; there were:\n{}", self.log.join("\n")),
             }
         }
     }
