@@ -1,0 +1,116 @@
+//! The files of examples/deploy say what the binary, and the tools that read them, understand.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::{fresh_path, skip};
+
+fn deploy(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/deploy").join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(deploy(name)).expect(name)
+}
+
+/// Runs a tool; None where it is not installed.
+fn run(tool: &str, arguments: &[&str]) -> Option<Output> {
+    match Command::new(tool).args(arguments).output() {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            skip(&format!("there is no {tool}"));
+            None
+        }
+        Err(error) => panic!("{tool}: {error}"),
+    }
+}
+
+/// The words of a file that are our flags, comments included: what stands there is to be right, too.
+fn flags(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| c.is_whitespace() || "\"',.;[]()".contains(c));
+    let names = words.filter_map(|word| word.strip_prefix("--"));
+    names.filter(|name| name.starts_with(|c: char| c.is_ascii_lowercase())).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_flag_exists() {
+    // Those of other commands, which comments show, and the admin port's, which this binary does not have yet.
+    let others = ["admin", "rm", "no-cache", "release", "locked", "bin", "from=build", "now"];
+    for name in ["forkpool.service", "Dockerfile", "kubernetes.yaml", "haproxy.cfg"] {
+        let flags = flags(&read(name));
+        let ours: Vec<_> = flags.iter().filter(|flag| !others.contains(&flag.as_str())).collect();
+        assert!(ours.iter().any(|flag| *flag == "listen"), "{name} shows how to listen: {flags:?}");
+        for flag in ours {
+            assert!(forkpool::settings().any(|setting| setting.name() == flag), "{name}: --{flag}");
+        }
+    }
+}
+
+#[test]
+fn the_unit_is_clean() {
+    let Some(output) = run("systemd-analyze", &["--version"]) else { return };
+    let version = String::from_utf8_lossy(&output.stdout);
+    let version: u32 = version.split(' ').nth(1).and_then(|number| number.parse().ok()).expect("systemd NUMBER");
+    let directory = fresh_path("units");
+    fs::create_dir_all(&directory).expect("writable");
+    let mut unit = read("forkpool.service").replace("/usr/local/bin/forkpool", env!("CARGO_BIN_EXE_forkpool"));
+    if version < 253 {
+        skip(&format!("Type=notify-reload is not known to systemd {version}; the rest is verified"));
+        unit = unit.replace("Type=notify-reload", "Type=notify");
+    }
+    let paths = ["forkpool.service", "forkpool.socket"].map(|name| directory.join(name));
+    fs::write(&paths[0], unit).expect("writable");
+    fs::write(&paths[1], read("forkpool.socket")).expect("writable");
+    let [service, socket] = paths.map(|path| path.to_string_lossy().into_owned());
+    let output = run("systemd-analyze", &["verify", "--man=no", &service, &socket]).expect("it is there");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // What it says of this machine's other units is not ours.
+    let said: Vec<_> = said.lines().filter(|line| line.contains("forkpool")).collect();
+    assert!(output.status.success() && said.is_empty(), "{said:?}");
+    let output =
+        run("systemd-analyze", &["security", "--offline=yes", "--threshold=20", &service]).expect("it is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    fs::remove_dir_all(&directory).expect("ours");
+}
+
+#[test]
+fn the_manifest_leaves_time_to_drain() {
+    const CHECK: &str = r#"
+import sys, yaml
+deployment, service = yaml.safe_load_all(open(sys.argv[1]))
+spec = deployment["spec"]["template"]["spec"]
+container, = spec["containers"]
+arguments = container["args"]
+value = lambda flag: arguments[arguments.index(flag) + 1]
+seconds = lambda flag: int(value(flag).rstrip("s"))
+assert spec["terminationGracePeriodSeconds"] > seconds("--lame-duck") + seconds("--drain-timeout")
+ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+assert value("--listen").endswith(f":{ports['http']}") and value("--admin").endswith(f":{ports['admin']}")
+for probe, path in [("readinessProbe", "/readyz"), ("livenessProbe", "/healthz"), ("startupProbe", "/readyz")]:
+    assert container[probe]["httpGet"] == {"path": path, "port": "admin"}, probe
+ready = container["readinessProbe"]
+assert ready["periodSeconds"] * ready["failureThreshold"] < seconds("--lame-duck")
+assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+labels = deployment["spec"]["template"]["metadata"]["labels"]
+assert service["spec"]["selector"].items() <= labels.items() == deployment["spec"]["selector"]["matchLabels"].items()
+assert service["spec"]["ports"][0]["targetPort"] in ports
+"#;
+    let Some(output) = run("python3", &["-c", "import yaml"]) else { return };
+    if !output.status.success() {
+        skip("python3 has no yaml");
+        return;
+    }
+    let path = deploy("kubernetes.yaml");
+    let output = run("python3", &["-c", CHECK, &path.to_string_lossy()]).expect("it is there");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn haproxy_takes_its_configuration() {
+    let path = deploy("haproxy.cfg");
+    let Some(output) = run("haproxy", &["-c", "-f", &path.to_string_lossy()]) else { return };
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
