@@ -21,6 +21,8 @@ pub(super) fn of_a_server(pid: u32) -> Vec<(u32, Verdict)> {
     calls.extend(INTRUDERS.iter().map(|number| entry(*number, Kill)));
     let own = || AllowIf(OneOf { argument: 0, values: vec![pid] });
     let data = || AllowIf(Without { argument: 2, bits: libc::PROT_EXEC as u32 });
+    let names = vec![libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32];
+    let ioctls = IOCTLS.iter().map(|request| *request as u32).collect();
     calls.extend([
         // Memory for data, and none for new code.
         entry(libc::SYS_mmap, data()),
@@ -32,19 +34,15 @@ pub(super) fn of_a_server(pid: u32) -> Vec<(u32, Verdict)> {
         entry(libc::SYS_kill, own()),
         entry(libc::SYS_tgkill, own()),
         // Thread names, and what does not type into a terminal (TIOCSTI).
-        entry(libc::SYS_prctl, AllowIf(one_of(0, &[libc::PR_SET_NAME as u64, libc::PR_GET_NAME as u64]))),
-        entry(libc::SYS_ioctl, AllowIf(one_of(1, &IOCTLS))),
+        entry(libc::SYS_prctl, AllowIf(OneOf { argument: 0, values: names })),
+        entry(libc::SYS_ioctl, AllowIf(OneOf { argument: 1, values: ioctls })),
         // It may read limits.
         entry(libc::SYS_prlimit64, AllowIf(Null { argument: 2 })),
     ]);
     calls
 }
 
-fn one_of(argument: u8, values: &[u64]) -> super::program::Condition {
-    OneOf { argument, values: values.iter().map(|value| *value as u32).collect() }
-}
-
-const IOCTLS: [u64; 5] = [libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TCGETS];
+const IOCTLS: [libc::Ioctl; 5] = [libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TCGETS];
 
 /// What no server does, and what one does first that somebody has got into.
 const INTRUDERS: &[libc::c_long] = &[
