@@ -1,5 +1,6 @@
 //! What user code gets in a worker, and how a worker starts and ends.
 
+mod confinement;
 mod messages;
 
 use std::cell::{Cell, RefCell};
@@ -17,7 +18,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{log, warn, Level};
+use log::warn;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
@@ -30,14 +31,13 @@ use crate::channel::WorkerEnd;
 use crate::config::ServerConfig;
 use crate::credentials::Credentials;
 use crate::error::{Error, Result};
-use crate::files::Files;
 use crate::http::{Common, InvalidHeader, Request};
 use crate::incoming::Incoming;
 use crate::listener::{Reserved, Shared, SlotSockets};
 use crate::message::MessageEnd;
 use crate::meter::Meter;
 use crate::response::Response;
-use crate::sandbox::{self, Sandbox};
+use crate::sandbox::Sandbox;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
 use crate::{server, steer, sys};
@@ -296,36 +296,6 @@ impl Worker {
         }
         self.confine().map_err(io::Error::other)?;
         self.lifeline.ready()
-    }
-
-    /// Lets this worker read what `files` serves, also in its [`Sandbox`], which nothing else can be read in. Call it
-    /// before the worker is [`ready`](Worker::ready).
-    ///
-    /// # Errors
-    ///
-    /// When no descriptor is free.
-    pub fn allow_files(&self, files: &Files) -> Result<()> {
-        if let Some(readable) = &mut *self.readable.borrow_mut() {
-            let reach = files.reach().map_err(|source| Error::system("copy a directory with fcntl(2)", source))?;
-            readable.push(reach);
-        }
-        Ok(())
-    }
-
-    /// Enters the sandbox, once.
-    pub(crate) fn confine(&self) -> Result<()> {
-        let Some(readable) = self.readable.take() else { return Ok(()) };
-        for missed in sandbox::enter(self.sandbox, &readable)? {
-            // It is the same in all of them.
-            let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
-            log!(level, "{}: sandbox: goes on without: {missed}", self.tag());
-        }
-        Ok(())
-    }
-
-    /// What this worker gives up.
-    pub(crate) fn sandbox(&self) -> Sandbox {
-        self.sandbox
     }
 
     /// How a server of your own says what it does, so that new connections are led around it while it is busy.

@@ -1,0 +1,41 @@
+//! How a worker enters its sandbox.
+
+use log::{log, Level};
+
+use crate::error::{Error, Result};
+use crate::files::Files;
+use crate::sandbox::{self, Sandbox};
+
+use super::Worker;
+
+impl Worker {
+    /// Lets this worker read what `files` serves, also in its [`Sandbox`], which nothing else can be read in. Call it
+    /// before the worker is [`ready`](Worker::ready).
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free.
+    pub fn allow_files(&self, files: &Files) -> Result<()> {
+        if let Some(readable) = &mut *self.readable.borrow_mut() {
+            let reach = files.reach().map_err(|source| Error::system("copy a directory with fcntl(2)", source))?;
+            readable.push(reach);
+        }
+        Ok(())
+    }
+
+    /// Enters the sandbox, once.
+    pub(crate) fn confine(&self) -> Result<()> {
+        let Some(readable) = self.readable.take() else { return Ok(()) };
+        for missed in sandbox::enter(self.sandbox, &readable)? {
+            // It is the same in all of them.
+            let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
+            log!(level, "{}: sandbox: goes on without: {missed}", self.tag());
+        }
+        Ok(())
+    }
+
+    /// What this worker gives up.
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        self.sandbox
+    }
+}
