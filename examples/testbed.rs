@@ -1,10 +1,12 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{self, Command};
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
@@ -18,6 +20,9 @@ fn main() -> forkpool::Result<()> {
     env_logger::Builder::from_env(log)
         .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
         .init();
+    if fixture().as_deref() == Some("twice") {
+        return twice();
+    }
     let mut child = None;
     match fixture().as_deref() {
         // An embedder's own child, which the pool must leave to it.
@@ -28,7 +33,7 @@ fn main() -> forkpool::Result<()> {
     }
     let pool = Pool::bind("127.0.0.1:8000").env();
     let result = match fixture().as_deref() {
-        Some("hook") => pool.on_event(hook).run(serve),
+        Some("hook" | "exit") => pool.on_event(hook).run(serve),
         Some("policy") => pool.on_event(hook).on_exit(policy).run(serve),
         _ => pool.run(serve),
     };
@@ -75,6 +80,48 @@ fn policy(exit: &Exit<'_>) -> Respawn {
     }
 }
 
+/// Two pools after each other on one address, the second with three workers and other answers; in between, what the
+/// first one has left behind.
+fn twice() -> forkpool::Result<()> {
+    let address = Rc::new(Cell::new(None));
+    let listening = Rc::clone(&address);
+    let before = (descriptors(), mask());
+    Pool::bind("127.0.0.1:0")
+        .env()
+        .on_event(move |event, _pool| {
+            if let Event::Listening { addresses, .. } = event {
+                listening.set(addresses.first().copied());
+            }
+        })
+        .run(serve)?;
+    let address = address.get().expect("its workers have listened");
+    // Without any option that would let others on the port.
+    let free = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)
+        .and_then(|socket| socket.bind(&address.into()));
+    let (descriptors, mask) = (descriptors() == before.0, mask() == before.1);
+    let pid_file = std::env::var_os("FORKPOOL_PID_FILE").is_some_and(|path| !Path::new(&path).exists());
+    println!(
+        "the first pool has given back: descriptors {descriptors}, mask {mask}, address {}, pid file {pid_file}",
+        free.is_ok()
+    );
+    Pool::bind(address).env().set("listen", &address.to_string()).workers(3).serve(|_| Response::text("second\n"))
+}
+
+/// What this process has open, by the names of it.
+fn descriptors() -> Vec<std::path::PathBuf> {
+    let entries = fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    // All but the one that reads this list.
+    let names = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    names.filter(|name| !name.starts_with("/proc")).collect()
+}
+
+/// Which signals this process blocks and ignores.
+fn mask() -> Vec<String> {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let lines = status.lines().filter(|line| ["SigBlk", "SigIgn"].iter().any(|name| line.starts_with(name)));
+    lines.map(str::to_owned).collect()
+}
+
 fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
     match fixture().as_deref() {
         Some(fixture) if fixture.strip_prefix("fail-while:").is_some_and(|path| Path::new(path).exists()) => {
@@ -82,6 +129,7 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         }
         Some("thread-first") => drop(thread::spawn(thread::park)),
         Some("fail") => return Err("the testbed was told to fail".into()),
+        Some("exit") => process::exit(9),
         Some("hang") => loop {
             thread::park();
         },
