@@ -180,7 +180,7 @@ fn a_worker_told_to_leave_ends_after_its_connections() {
     server.get("/disconnect");
     server.wait_for("worker 0 number 1 got \"before the end 9\"");
     // The replacement serves meanwhile.
-    server.wait_for("worker 0 number 2 says \"here is 0\"");
+    until("that is there", || (server.count("worker 0 number 2 says \"here is 0\"") == 1).then_some(()));
     assert_eq!(server.count("number 1 exited"), 0);
     begun.send("x");
     assert!(begun.answer().closes());
