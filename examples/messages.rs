@@ -2,6 +2,7 @@
 //! by HTTP, and the parent does it. `tests/messages.rs` talks to it.
 
 use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-use forkpool::{worker_id, Event, Handle, MessageError, Pool, Process, Request, Response, Worker};
+use forkpool::{worker_id, Event, Handle, MessageError, Pool, Process, Request, Response, Socket, Worker};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -86,8 +87,10 @@ impl Post {
 /// A worker's side.
 fn serve(worker: &Worker) -> Result<()> {
     let (id, number) = (worker.id(), worker.unique());
-    worker.on_message_with(move |message, fd| match fd.map(UnixStream::from) {
-        Some(mut socket) => report(write!(socket, "from worker {id}")),
+    let adopter = worker.adopter();
+    worker.on_message_with(move |message, fd| match fd {
+        Some(connection) if message == b"adopt" => report(adopter.adopt(TcpStream::from(connection))),
+        Some(socket) => report(write!(UnixStream::from(socket), "from worker {id}")),
         None => say(&format!("worker {id} number {number} got {:?}", String::from_utf8_lossy(message))),
     });
     let environment =
@@ -135,6 +138,15 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Result<Response> {
             while !Path::new(&text).exists() {
                 thread::sleep(Duration::from_millis(1));
             }
+        }
+        // The connection goes on with the other worker.
+        "handover" => {
+            let sender = worker.sender();
+            return Ok(Response::upgrade("handover", move |connection| {
+                if let (Socket::Tcp(stream), _) = connection.into_parts() {
+                    report(sender.send_with(b"adopt", stream));
+                }
+            }));
         }
         "socket" => {
             let (mut mine, theirs) = UnixStream::pair()?;

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use forkpool::{Event, Exit, Handle, Meter, Pool, Request, Respawn, Response, Worker};
+use forkpool::{Event, Exit, Handle, Meter, Pool, Readiness, Request, Respawn, Response, Worker};
 use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
@@ -37,6 +37,12 @@ fn main() -> forkpool::Result<()> {
         Some("policy") => pool.on_event(hook).on_exit(policy).run(serve),
         _ => pool.run(serve),
     };
+    if fixture().as_deref() == Some("goes-on") {
+        println!("the pool is over, and the process goes on");
+        loop {
+            thread::park();
+        }
+    }
     if let Some(mut child) = child {
         println!("own child: {}", child.wait().expect("the pool has not reaped it"));
     }
@@ -58,6 +64,9 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
         Event::Exited { code: Some(43), .. } => pool.stop(),
         Event::Exited { code: Some(44), .. } => pool.stop_now(),
         Event::Exited { code: Some(45), .. } => panic!("the hook was told to panic"),
+        Event::Disconnected(process) => {
+            eprintln!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
+        }
         Event::Exited { process, .. } => eprintln!("still there: {:?}", pool.worker(*process)),
         Event::Ready(process) => {
             eprintln!("status {:?}", pool.status());
@@ -130,6 +139,14 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         Some("thread-first") => drop(thread::spawn(thread::park)),
         Some("fail") => return Err("the testbed was told to fail".into()),
         Some("exit") => process::exit(9),
+        // Each worker with arguments and variables of its own.
+        Some("execute") => {
+            let id = worker.id().to_string();
+            let script = "echo \"argument $0, variable $OF_ITS_OWN\"; exec sleep 60";
+            let mut program = Command::new("sh");
+            program.args(["-c", script, &id]).env("OF_ITS_OWN", &id);
+            return Err(worker.exec(&mut program, Readiness::default()).into());
+        }
         Some("hang") => loop {
             thread::park();
         },

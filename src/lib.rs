@@ -152,4 +152,4 @@ pub use supervisor::{PoolState, Respawn};
 #[cfg(feature = "serde")]
 pub use typed::{decode, encode, TypedError};
 pub use upgrade::{Socket, Upgraded};
-pub use worker::{worker_id, Message, Messages, Sender, Worker};
+pub use worker::{worker_id, Adopter, Message, Messages, Sender, Worker};

@@ -6,7 +6,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -397,4 +397,9 @@ impl SlotSockets {
 
 fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
     reserved.iter().filter(|reserved| is_meant(reserved)).count()
+}
+/// Makes a connection that was accepted elsewhere as those of our listeners are.
+pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)
 }

@@ -23,6 +23,11 @@ impl Mailbox {
         Mailbox { waker, places: Mutex::default() }
     }
 
+    /// Wakes the loop. It fails only when that is gone.
+    pub(crate) fn wake(&self) {
+        let _ = self.waker.wake();
+    }
+
     /// Runs in the loop.
     pub(crate) fn take(&self) -> Vec<Place> {
         std::mem::take(&mut *self.places.lock().unwrap_or_else(PoisonError::into_inner))
@@ -39,7 +44,6 @@ pub(crate) struct Bell {
 impl Bell {
     pub(crate) fn ring(&self) {
         self.mailbox.places.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
-        // It fails only when the loop is gone, and the connection with it.
-        let _ = self.mailbox.waker.wake();
+        self.mailbox.wake();
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, warn};
+use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
@@ -15,6 +16,7 @@ use slab::Slab;
 use crate::acceptor::{Acceptor, Refusal};
 use crate::access_log::AccessLog;
 use crate::channel::Order;
+use crate::client::Client;
 use crate::clock;
 use crate::connection::{Connection, Step};
 use crate::context::Context;
@@ -138,6 +140,7 @@ where
         let waker = Waker::new(poll.registry(), MAILBOX)
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
         let mailbox = Arc::new(Mailbox::new(waker));
+        worker.adopt_by(&mailbox);
         let (log, streams) = (worker.take_access_log(), worker.take_streams());
         let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, log, mailbox, streams);
         Ok(Server {
@@ -298,6 +301,15 @@ where
             if self.connections.get(place.index).is_some_and(|entry| entry.serial == place.serial) {
                 self.advance(place.index);
             }
+        }
+        self.adopt();
+    }
+
+    /// Takes in the connections that the application has for it.
+    fn adopt(&mut self) {
+        for (stream, peer) in self.worker.take_adopted() {
+            let client = Client::Tcp(TcpStream::from_std(stream));
+            self.admit(Connection::new(client, Some(peer), self.cx.config, self.cx.now));
         }
     }
 

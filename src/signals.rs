@@ -6,16 +6,19 @@
 use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::process;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use log::warn;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{shutdown, Shutdown};
 use nix::unistd::alarm;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
+use signal_hook::{low_level, SigId};
 
 use crate::sys;
 
@@ -40,18 +43,34 @@ pub(crate) enum Request {
     Reopen,
 }
 
+/// The signals that the parent listens to.
+const HEARD: [i32; 9] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
+
 /// The parent's signals, from the moment it is made until it is dropped.
 #[derive(Debug)]
 pub(crate) struct ParentSignals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
+    /// Those whose action was the default.
+    defaults: Vec<i32>,
+    /// The parent; a fork copies this.
+    process: u32,
 }
+
+/// What does the default action of signals since a pool has ended. signal-hook never removes its handler, and reckons
+/// with it when the application registers something for the same signal; so nor do we.
+static GIVEN_BACK: Mutex<Vec<(i32, SigId)>> = Mutex::new(Vec::new());
 
 impl ParentSignals {
     /// signal-hook leaves SA_NOCLDSTOP off: a worker that a signal stops or continues also raises SIGCHLD.
     pub(crate) fn install() -> io::Result<ParentSignals> {
         let (read, write) = UnixStream::pair()?;
-        let signals = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
-        Ok(ParentSignals { delivery: SignalDelivery::with_pipe(read, write, SignalOnly, signals)? })
+        let mut defaults: Vec<i32> = HEARD.into_iter().filter(|signal| sys::signal::is_default(*signal)).collect();
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, HEARD)?;
+        for (signal, id) in given_back().drain(..) {
+            low_level::unregister(id);
+            defaults.push(signal);
+        }
+        Ok(ParentSignals { delivery, defaults, process: process::id() })
     }
 
     /// Readable when a signal has arrived.
@@ -65,6 +84,37 @@ impl ParentSignals {
         let mut requests: Vec<Request> = self.delivery.pending().filter_map(request).collect();
         requests.sort_by_key(|request| *request == Request::Reap);
         requests
+    }
+}
+
+impl Drop for ParentSignals {
+    /// The pool has ended, and the process may go on: what had its default action has it again. A worker has no use for
+    /// that.
+    fn drop(&mut self) {
+        if process::id() != self.process {
+            return;
+        }
+        for signal in self.defaults.drain(..) {
+            match sys::signal::on(signal, DefaultAction(signal)) {
+                Ok(id) => given_back().push((signal, id)),
+                Err(error) => warn!("signal {signal} does nothing from now on: {error}"),
+            }
+        }
+    }
+}
+
+fn given_back() -> MutexGuard<'static, Vec<(i32, SigId)>> {
+    // A list is whole whenever somebody panics.
+    GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct DefaultAction(i32);
+
+/// kill(2) and its like, as signal-hook documents.
+impl sys::signal::Action for DefaultAction {
+    fn run(&self) {
+        // It does not return where the action is to end the process.
+        let _ = low_level::emulate_default_handler(self.0);
     }
 }
 
@@ -114,7 +164,8 @@ pub(crate) fn install_worker(
     let end = |quit| EndLifeline { lifeline: Arc::clone(lifeline), seconds, quit };
     sys::signal::on(SIGTERM, end(None))?;
     sys::signal::on(SIGQUIT, end(None))?;
-    sys::signal::on(SIGINT, end(Some(Arc::clone(quit))))
+    sys::signal::on(SIGINT, end(Some(Arc::clone(quit))))?;
+    Ok(())
 }
 
 /// Undoes [`install_worker`], before the worker executes a program. To be called with all signals blocked.

@@ -1,5 +1,6 @@
 //! What user code gets in a worker, and how a worker starts and ends.
 
+mod adoption;
 mod confinement;
 mod messages;
 
@@ -42,6 +43,8 @@ use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
 use crate::{server, steer, sys};
 
+pub use self::adoption::Adopter;
+use self::adoption::Waiting;
 pub(crate) use self::messages::Inbox;
 use self::messages::OnMessage;
 pub use self::messages::{Message, Messages, Sender};
@@ -139,6 +142,8 @@ pub struct Worker {
     sandbox: Sandbox,
     /// What may be read in the sandbox; None once that is entered.
     readable: RefCell<Option<Vec<OwnedFd>>>,
+    /// Connections for the built-in server.
+    waiting: Arc<Waiting>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
@@ -191,6 +196,7 @@ impl Worker {
             access_log: RefCell::new(seed.access_log),
             sandbox: seed.sandbox,
             readable: RefCell::new(Some(Vec::new())),
+            waiting: Arc::default(),
             is_ready: Cell::new(false),
             quit,
         })

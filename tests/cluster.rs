@@ -1,19 +1,19 @@
 //! What Node's `cluster` promises, as its own tests (`test/parallel/test-cluster-*.js`) tell it, and where the same is
-//! tested here: 34 rows ported, 11 not applicable, 4 open. A name without a file is a test of this one.
+//! tested here: 38 rows ported, 11 not applicable, none open. A name without a file is a test of this one.
 //!
 //! | | Node's tests | |
 //! |---|---|---|
 //! | 1 | basic: events in order, ids, addresses | `replace`: `the_application_is_told_what_happens_in_order` |
 //! | 1 | basic: no role marker in a worker's environment | not applicable: it is for the worker's children, and gives no role |
 //! | 2 | worker-exit: code, once, the process is gone | `an_exit_is_told_once_with_its_code_or_signal` |
-//! | 2 | the event `disconnect`, once, before `exit` | open: an event when a lifeline ends, from either side |
+//! | 2 | the event `disconnect`, once, before `exit` | `an_exit_is_told_once_with_its_code_or_signal` |
 //! | 3 | worker-death: before anything else | `an_exit_before_anything_else_is_told_with_its_code` |
 //! | 4 | worker-kill, -signal | `a_signal_to_a_worker_ends_it_as_that_signal_does`; `messages`: `the_parent_kills_whom_it_is_asked_to` |
 //! | 5 | kill-infinite-loop | `a_worker_that_spins_for_ever_is_ended_after_sigterm`: SIGTERM drains, within its time-out |
 //! | 6 | kill-disconnect: told by itself | `messages`: `a_worker_can_ask_to_leave`; an exit without asking is not voluntary |
 //! | 7 | worker-destroy, call-and-destroy | `crash`: `the_log_tells_the_ways_to_die_apart`; `a_worker_may_ask_to_leave_more_than_once` |
 //! | 8 | worker-isdead | `a_worker_is_in_the_status_from_its_start_to_its_end` |
-//! | 8 | worker-isconnected | open: there is `WorkerState::is_leaving`; a test of one that was told to leave |
+//! | 8 | worker-isconnected | `replace`: `the_application_is_told_what_happens_in_order` |
 //! | 9 | worker-constructor | not applicable: applications make no workers |
 //! | 10 | worker-events, rr-ref, -unref, -keep-loop-alive | not applicable: a worker lives until its code returns |
 //! | 11 | worker-disconnect: by the parent | `messages`: `a_worker_gets_what_was_sent_before_it_was_told_to_finish` |
@@ -44,24 +44,21 @@
 //! | 30 | accept-fail | `limits`: `a_worker_out_of_descriptors_sleeps` |
 //! | 30 | net-server-drop-connection | `lossless`: `a_full_worker_gets_no_new_connections` |
 //! | 31 | message, worker-init | `messages`: `messages_come_up_whole_and_in_order`, `everybody_gets_a_broadcast` |
-//! | 31 | fork-env: of its own for each worker | open: `forkpool exec` gives only the ids; a setting with the id in its value |
+//! | 31 | fork-env: of its own for each worker | `each_worker_may_execute_a_program_of_its_own` |
 //! | 32 | invalid-message | `messages`: `nobody_and_nonsense_are_errors_and_no_end` |
 //! | 33 | send-handle-twice, net-send | `messages`: `a_socket_goes_up_and_down_with_its_message`; `sockets_that_pass_through_the_parent_leave_nothing_there` |
 //! | 33 | send-deadlock | `messages`: `a_parent_that_does_not_read_is_told_of_and_loses_nothing`: nobody waits |
-//! | 33 | send-socket-to-worker-http-server | open: `Worker::serve` takes no connection from elsewhere; its mailbox could |
+//! | 33 | send-socket-to-worker-http-server | `messages`: `a_connection_goes_on_with_another_worker` |
 //! | 34 | advanced-serialization | `typed`: `values_go_both_ways_and_others_are_typed_errors`, with the feature `serde` |
 //! | 35 | setup-primary and its kin | not applicable: a builder's settings are given before the pool runs |
 //! | 36 | cwd, fork-stdio | not applicable: a fork has its parent's; programs may be started with others |
 //!
-//! A pool that has ended gives back all that it took from its process, but for one thing, which is open: the signals that
-//! it caught are not given their former actions, so that a program which goes on does not end by SIGTERM. Until the next
-//! pool, nobody takes them.
-
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
@@ -111,8 +108,10 @@ fn an_exit_is_told_once_with_its_code_or_signal() {
         server.wait_for("event Ready(Process { worker: 0, generation: 2");
         server.signal(Signal::SIGKILL);
         let (_, log) = server.finish();
-        let exits = log.iter().filter(|line| line.starts_with("event Exited") && line.contains("unique: 1 }"));
-        assert_eq!(exits.count(), 1, "{log:?}");
+        let ends = log.iter().filter(|line| line.contains("unique: 1 }"));
+        let ends = ends.filter_map(|line| line.strip_prefix("event ")?.split('(').next()?.split(' ').next());
+        let ends: Vec<_> = ends.skip_while(|event| *event != "Disconnected").collect();
+        assert_eq!(ends, ["Disconnected", "Exited"], "{log:?}");
     }
 }
 
@@ -339,6 +338,30 @@ fn sockets_that_pass_through_the_parent_leave_nothing_there() {
     // Each process has had a copy of each. A few come and go for other reasons.
     let more = pids.iter().zip(before).find(|(pid, before)| descriptors(**pid) > before + 50);
     assert_eq!(more, None);
+}
+
+#[test]
+fn each_worker_may_execute_a_program_of_its_own() {
+    let mut server = Server::spawn({
+        let mut command = example("testbed");
+        command.envs([("TESTBED", "execute"), ("FORKPOOL_WORKERS", "2")]);
+        command
+    });
+    for worker in 0..2 {
+        let told = format!("argument {worker}, variable {worker}");
+        until(&told, || (server.count(&told) > 0).then_some(()));
+    }
+}
+
+#[test]
+fn a_process_that_goes_on_after_its_pool_can_be_ended() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        let mut server = testbed(&[("TESTBED", "goes-on")]);
+        server.signal(Signal::SIGTERM);
+        server.wait_for("the pool is over, and the process goes on");
+        server.signal(signal);
+        assert_eq!(server.wait().signal(), Some(signal as i32));
+    }
 }
 
 #[test]

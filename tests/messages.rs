@@ -147,6 +147,20 @@ fn a_socket_goes_up_and_down_with_its_message() {
 }
 
 #[test]
+fn a_connection_goes_on_with_another_worker() {
+    let mut server = start(2);
+    let mut client = server.connect();
+    let first = client.get("/").text().to_owned();
+    let other = if first == "0\n" { "1\n" } else { "0\n" };
+    for expected in [other, &first, other] {
+        client.send("GET /handover HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: handover\r\n\r\n");
+        assert_eq!(client.answer_to_head().status, 101);
+        assert_eq!(client.get("/").text(), expected);
+        assert_eq!(client.get("/").text(), expected);
+    }
+}
+
+#[test]
 fn the_parent_kills_whom_it_is_asked_to() {
     for (signal, end) in [(9, "killed by SIGKILL"), (15, "exited with code 0")] {
         let mut server = start(1);

@@ -94,12 +94,15 @@ fn the_application_is_told_what_happens_in_order() {
     assert!(log.iter().any(|line| line.contains(&format!("addresses: [127.0.0.1:{port}]"))), "{log:?}");
     assert!(log.iter().any(|line| line.starts_with("status ") && line.contains("state: Ready")), "{log:?}");
     exit(&mut server, 3);
+    server.wait_for("event Disconnected(Process { worker: 0, generation: 1");
     let line = server.wait_for("event Exited");
     let process = format!("Process {{ worker: 0, generation: 1, pid: {pid}, unique: 1 }}");
     assert!(line.contains(&format!("{process}, code: Some(3), signal: None, was_told: false")), "{line}");
     server.wait_for("event Ready(Process { worker: 0, generation: 2");
     server.signal(Signal::SIGTERM);
     server.wait_for("event Stopping");
+    server.wait_for("event Disconnected(Process { worker: 0, generation: 2");
+    server.wait_for("is leaving: Some(true)");
     let line = server.wait_for("event Exited");
     assert!(line.contains("code: Some(0), signal: None, was_told: true"), "{line}");
 }
@@ -166,7 +169,7 @@ fn a_slot_is_left_empty_until_a_restart() {
     }
     server.signal(Signal::SIGHUP);
     server.wait_for("event RestartDone");
-    assert_eq!(server.workers().len(), 2);
+    until("there are two again", || (server.workers().len() == 2).then_some(()));
 }
 
 #[test]

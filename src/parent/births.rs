@@ -27,6 +27,7 @@ impl Parent {
             messages,
             unique,
             is_set_up: false,
+            is_disconnected: false,
             has_old_log: false,
             program: None,
         });

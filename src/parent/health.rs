@@ -21,11 +21,21 @@ impl Parent {
                 signal(pid, Signal::SIGTERM);
             }
         }
+        self.disconnected(pid);
     }
 
-    pub(super) fn kill(&self, pid: Pid, why: KillReason) {
+    pub(super) fn kill(&mut self, pid: Pid, why: KillReason) {
         warn!("{} {}", self.tag(pid), kill_reason(why, &self.config));
         signal(pid, Signal::SIGKILL);
+        self.disconnected(pid);
+    }
+
+    /// The worker is to finish or has ended: tells the application, once.
+    pub(super) fn disconnected(&mut self, pid: Pid) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        if !std::mem::replace(&mut process.is_disconnected, true) {
+            self.emit(&event::Event::Disconnected(self.process(pid)));
+        }
     }
 
     /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
@@ -58,6 +68,7 @@ impl Parent {
         self.hear(pid);
         self.hear_last_messages(pid);
         self.output.exited(pid);
+        self.disconnected(pid);
         let process_told = self.process(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
         let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);

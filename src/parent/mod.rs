@@ -119,6 +119,8 @@ struct Process {
     unique: u64,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
+    /// It is to finish or has ended, and the application knows.
+    is_disconnected: bool,
     /// It could not be told of a new access log.
     has_old_log: bool,
     /// It is another program, or about to be: how that says that it is ready.
@@ -280,10 +282,14 @@ impl Parent {
                 Err(error) => self.spawn_failed(slot, &error),
             },
             Effect::Drain { pid } => self.drain(pid),
-            Effect::Quit { pid } => signal(pid, Signal::SIGINT),
+            Effect::Quit { pid } => {
+                signal(pid, Signal::SIGINT);
+                self.disconnected(pid);
+            }
             Effect::Abort { pid } => {
                 warn!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
                 signal(pid, Signal::SIGABRT);
+                self.disconnected(pid);
             }
             Effect::Kill { pid, why } => self.kill(pid, why),
             Effect::Retire { slot } => self.custody.retire(slot, clock::now()),

@@ -4,7 +4,7 @@ use std::backtrace::Backtrace;
 use std::io;
 
 use nix::sys::signal::{SigHandler, Signal};
-use signal_hook::low_level;
+use signal_hook::{low_level, SigId};
 
 /// What may be done inside a signal handler here: async-signal-safe calls only (signal-safety(7)).
 ///
@@ -13,11 +13,19 @@ pub(crate) trait Action: Send + Sync + 'static {
     fn run(&self);
 }
 
-/// Runs `action` whenever `signal` arrives, until the process ends.
-pub(crate) fn on(signal: i32, action: impl Action) -> io::Result<()> {
+/// Runs `action` whenever `signal` arrives, until the process ends or that is unregistered.
+pub(crate) fn on(signal: i32, action: impl Action) -> io::Result<SigId> {
     // SAFETY: `Action` promises async-signal-safety.
-    unsafe { low_level::register(signal, move || action.run()) }?;
-    Ok(())
+    unsafe { low_level::register(signal, move || action.run()) }
+}
+
+/// Whether a signal has its default action.
+pub(crate) fn is_default(signal: i32) -> bool {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::zeroed();
+    // SAFETY: without a new action it only writes the present one to a place that has room for it (sigaction(2)).
+    let read = unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } == 0;
+    // SAFETY: a structure of integers, for which zeroes are values, too.
+    read && unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL
 }
 
 /// Gives a signal its default action again.
