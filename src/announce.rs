@@ -98,6 +98,18 @@ pub(crate) fn notice_text(notice: &Notice) -> String {
     }
 }
 
+/// The slot that a notice is about.
+pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
+    match *notice {
+        Notice::BackingOff { slot, .. }
+        | Notice::RestartAborted { slot, .. }
+        | Notice::Recycling { slot, .. }
+        | Notice::RecyclingFailed { slot, .. }
+        | Notice::Replacing { slot } => Some(slot),
+        _ => None,
+    }
+}
+
 fn recycle(why: Recycle) -> &'static str {
     match why {
         Recycle::Requests => "it has served its requests (max-requests)",

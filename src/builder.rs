@@ -203,6 +203,23 @@ impl Builder {
         self.put("max-rss", |config| config.max_rss = bytes)
     }
 
+    /// Address of a process for status, metrics, health and control: as of [`bind`](Builder::bind), but one, and nobody
+    /// else's. Default: none. It is beside the workers, and answers while all of them are busy or dead: `/` for people,
+    /// `/status.json`, `/status.txt`, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/events`, and by POST `/restart`,
+    /// `/scale?workers=N`, `/stop`, `/upgrade`, `/log?level=LEVEL`.
+    ///
+    /// A Unix socket is for the user alone who runs the pool (mode 0600). Over TCP everybody who can connect can read,
+    /// and nobody can control the pool without an [`admin_token_file`](Builder::admin_token_file).
+    pub fn admin(self, address: impl Display) -> Builder {
+        self.set("admin", &address.to_string())
+    }
+
+    /// File with one word, which a client of [`admin`](Builder::admin) over TCP sends to control the pool, as
+    /// `Authorization: Bearer TOKEN`. Default: none. It is read once, and may not be accessible to every user.
+    pub fn admin_token_file(self, path: impl Into<PathBuf>) -> Builder {
+        self.put("admin-token-file", |config| config.admin_token_file = Some(path.into()))
+    }
+
     /// User that workers become once they listen, by name or number; only root can. Default: nobody else.
     pub fn user(self, user: impl Into<String>) -> Builder {
         self.put("user", |config| config.user = Some(user.into()))
@@ -455,7 +472,7 @@ impl Builder {
         self
     }
 
-    /// Whether all that was said makes sense, without opening, binding or writing anything. The answer is one line for
+    /// Whether all that was said makes sense, without listening on or writing anything. The answer is one line for
     /// people.
     ///
     /// # Errors
@@ -605,6 +622,8 @@ mod tests {
             ("dotfiles", "yes", |pool| pool.dotfiles(true)),
             ("access-log", "another", |pool| pool.access_log("another")),
             ("access-log-format", "json", |pool| pool.access_log_format("json")),
+            ("admin", "127.0.0.1:7", |pool| pool.admin("127.0.0.1:7")),
+            ("admin-token-file", "x.token", |pool| pool.admin_token_file("x.token")),
             ("user", "www", |pool| pool.user("www")),
             ("group", "www", |pool| pool.group("www")),
             ("sandbox", "strict", |pool| pool.sandbox(Sandbox::Strict)),

@@ -14,7 +14,10 @@ use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::Arc;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
 
 use crate::sys;
@@ -191,6 +194,18 @@ impl ParentEnd {
         let mut message = vec![kind];
         message.extend(u64::try_from(slot).unwrap_or(u64::MAX).to_le_bytes());
         send(&self.orders, &message, sockets)
+    }
+
+    /// Waits until the other side has ended, and for so long at most; returns whether it has.
+    pub(crate) fn ends_within(&self, patience: Duration) -> bool {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        loop {
+            // The end is told without being asked for (poll(2), POLLHUP).
+            match poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::empty())], timeout) {
+                Err(Errno::EINTR) => {}
+                found => return found.is_ok_and(|found| found > 0),
+            }
+        }
     }
 
     /// Asks the worker to finish. What it has to say still comes up.

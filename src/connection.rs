@@ -16,12 +16,14 @@ use log::error;
 use mio::{Registry, Token};
 
 use crate::client::{Client, Peer};
+use crate::clock;
 use crate::config::ServerConfig;
 use crate::context::Context;
 use crate::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
 use crate::outgoing::Outgoing;
 use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
+use crate::tally::LatencyRow;
 use crate::time::Time;
 use crate::upgrade::{Upgrade, Upgraded};
 use crate::worker::panic_message;
@@ -150,6 +152,15 @@ impl Connection {
         let read = self.answer(len, cx, handler);
         self.keep_input(&cx.input[read.consumed..len]);
         self.time_after(&read, len, cx);
+        if let Some(latency) = cx.latency {
+            let is_simple = !cx.is_late() && self.outgoing.is_none() && self.codec.phase() == Phase::Idle;
+            match read.requests {
+                0 if is_simple => {}
+                // What nearly all steps are.
+                count if is_simple => latency.count(count as u64, clock::now_micros().saturating_sub(cx.turn)),
+                count => self.count_answers(count as u64, latency, cx),
+            }
+        }
         match self.send(cx) {
             Some(step) => step,
             None if read.is_cut_short => Step::Again,
@@ -288,6 +299,8 @@ impl Connection {
                 cx.output.extend_from_slice(CONTINUE);
             }
             self.receiver = Some(Box::new(receiver));
+            // One before it, whose body has come at last, is counted from this turn.
+            cx.take_late();
             return;
         }
         let mut taken = if body.is_empty() { Taken::More } else { receiver.take(Some(body)) };
@@ -320,7 +333,10 @@ impl Connection {
     fn taken(&mut self, taken: Taken, cx: &mut Context<'_>) {
         match taken {
             Taken::More => {}
-            Taken::Answer(response) => self.start(response, cx),
+            Taken::Answer(response) => {
+                self.start(response, cx);
+                self.count_late_answer(cx);
+            }
             Taken::Panicked(panic) => {
                 cx.row.count_panic();
                 error!("worker={} panicked in a request's body: {}", cx.worker, panic_message(&*panic));
@@ -329,6 +345,38 @@ impl Connection {
                 }
                 self.start(Response::text("the server failed to answer this request\n").status(500).close(), cx);
             }
+        }
+    }
+
+    /// Counts how long the answers of this step took: they are sent together. What is not answered yet will be counted
+    /// then.
+    #[cold]
+    fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
+        let is_pending = self.is_pending();
+        let mut answers = requests.saturating_sub(u64::from(is_pending));
+        if answers > 0 {
+            let now = clock::now_micros();
+            if let Some(began) = cx.take_late() {
+                latency.count(1, now.saturating_sub(began));
+                answers -= 1;
+            }
+            latency.count(answers, now.saturating_sub(cx.turn));
+        }
+        if is_pending || self.codec.phase() == Phase::Body {
+            cx.be_late();
+        }
+    }
+
+    /// Whether a request was given out whose answer is not there.
+    fn is_pending(&self) -> bool {
+        self.receiver.is_some() || matches!(self.outgoing.as_deref(), Some(Outgoing::Deferred(_)))
+    }
+
+    /// An answer that was not there at once has begun to be sent.
+    fn count_late_answer(&self, cx: &mut Context<'_>) {
+        let Some(latency) = cx.latency.filter(|_| !self.is_pending()) else { return };
+        if let Some(began) = cx.take_late() {
+            latency.count(1, clock::now_micros().saturating_sub(began));
         }
     }
 

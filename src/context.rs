@@ -1,5 +1,6 @@
 //! What the connections of a worker share: buffers, configuration, the time.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
@@ -7,6 +8,7 @@ use crate::config::ServerConfig;
 use crate::http::{Common, Recall, Request};
 use crate::mailbox::{Bell, Mailbox, Place};
 use crate::scoreboard::Row;
+use crate::tally::LatencyRow;
 use crate::time::Time;
 
 /// Bytes read at once, besides what is held of an incomplete head.
@@ -16,14 +18,21 @@ const READ_SIZE: usize = 64 * 1024;
 pub(crate) struct Context<'w> {
     pub(crate) config: &'w ServerConfig,
     pub(crate) row: Row<'w>,
+    /// Where it is counted how long answers take, if anybody wants to know.
+    pub(crate) latency: Option<LatencyRow<'w>>,
     pub(crate) worker: usize,
     /// The worker drains: every answer is the last one of its connection.
     pub(crate) is_draining: bool,
     pub(crate) now: Time,
+    /// When the turn began, in microseconds, where latency is counted.
+    pub(crate) turn: u64,
     pub(crate) common: Common,
     /// None when no access is logged.
     pub(crate) log: Option<AccessLog>,
     pub(crate) mailbox: Arc<Mailbox>,
+    /// When the turns began that have read the heads of requests which are not answered yet, in microseconds, by the place
+    /// and the serial number of their connection: kept here, so that idle connections do not have it.
+    late: BTreeMap<usize, (u32, u64)>,
     /// Chooses the requests that are given out before their body.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// The connection that has its turn.
@@ -40,7 +49,6 @@ impl<'w> Context<'w> {
         row: Row<'w>,
         worker: usize,
         common: Common,
-        log: Option<AccessLog>,
         mailbox: Arc<Mailbox>,
         streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     ) -> Context<'w> {
@@ -49,18 +57,41 @@ impl<'w> Context<'w> {
         Context {
             config,
             row,
+            latency: None,
             worker,
             is_draining: false,
             now,
+            turn: 0,
             common,
-            log,
+            log: None,
             mailbox,
+            late: BTreeMap::new(),
             streams,
             place,
             recall: Recall::default(),
             input,
             output: Vec::new(),
         }
+    }
+
+    /// The request of the connection that has its turn is answered later; unless it is known since when already, since this
+    /// turn.
+    pub(crate) fn be_late(&mut self) {
+        let Place { index, serial } = self.place;
+        let entry = self.late.entry(index).or_insert((serial, self.turn));
+        if entry.0 != serial {
+            *entry = (serial, self.turn);
+        }
+    }
+
+    /// Since when it was, if it was.
+    pub(crate) fn take_late(&mut self) -> Option<u64> {
+        let (serial, began) = self.late.remove(&self.place.index)?;
+        (serial == self.place.serial).then_some(began)
+    }
+
+    pub(crate) fn is_late(&self) -> bool {
+        self.late.get(&self.place.index).is_some_and(|(serial, _)| *serial == self.place.serial)
     }
 
     /// What other threads ring for the connection that has its turn.

@@ -52,6 +52,11 @@ impl Custody {
         self.board.set_steers(self.steering.program);
     }
 
+    /// Who picks the worker for a new connection, in words.
+    pub(crate) fn balance(&self) -> &'static str {
+        self.steering.method
+    }
+
     /// Takes copies of a slot's sockets.
     pub(crate) fn keep(&mut self, slot: usize, sockets: SlotSockets) {
         if !self.order.contains(&slot) {
@@ -74,8 +79,9 @@ impl Custody {
         if let Err(error) = result {
             self.steering.ebpf = None;
             self.steering.program = steer::RANDOM;
+            self.steering.method = steer::AT_RANDOM;
             self.begin_to_steer();
-            warn!("balance: random, among the workers that are free; least connections failed: {error}");
+            warn!("balance: {}; least connections failed: {error}", steer::AT_RANDOM);
         }
     }
 

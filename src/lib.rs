@@ -77,6 +77,7 @@
 
 mod acceptor;
 mod access_log;
+mod admin;
 mod announce;
 mod builder;
 mod channel;
@@ -118,11 +119,13 @@ mod scoreboard;
 mod server;
 mod service;
 mod signals;
+mod status;
 mod steer;
 mod stream;
 mod successor;
 mod supervisor;
 mod sys;
+mod tally;
 mod time;
 #[cfg(feature = "serde")]
 mod typed;

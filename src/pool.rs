@@ -1,12 +1,20 @@
 //! The one place that forks, and where parent and worker part.
 
+use crate::admin::Desk;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::handle::Hooks;
 use crate::parent::{Parent, Turn};
 use crate::signals;
 use crate::sys::process::{fork, Fork};
-use crate::worker::{self, Main};
+use crate::worker::{self, Main, Seed};
+
+/// What is forked, and what it is born with.
+#[derive(Debug)]
+pub(crate) enum Newborn {
+    Worker(Box<Seed>),
+    Admin(Box<Seed>, Box<Desk>),
+}
 
 /// Runs a pool to its end in this process; in each worker, `main`.
 ///
@@ -17,14 +25,19 @@ pub(crate) fn run(config: Config, hooks: Hooks, main: Main<'_>) -> Result<()> {
     loop {
         match parent.turn()? {
             Turn::Finished(result) => return result,
-            Turn::Fork(seed) => {
+            Turn::Fork(newborn) => {
                 let masked = signals::block_all()
                     .map_err(|source| Error::system("block signals for a fork with sigprocmask(2)", source))?;
                 match fork() {
                     Ok(Fork::Parent(pid)) => parent.forked(pid),
                     Ok(Fork::Child) => {
                         drop(parent);
-                        worker::start(seed, masked, main)
+                        match newborn {
+                            Newborn::Worker(seed) => worker::start(*seed, masked, main),
+                            Newborn::Admin(seed, desk) => {
+                                worker::start(*seed, masked, Box::new(|worker| desk.serve(worker)))
+                            }
+                        }
                     }
                     Err(error) => parent.fork_failed(&error),
                 }

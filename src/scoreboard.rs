@@ -10,9 +10,11 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::status::Counters;
 use crate::steer::{Layout, Seats, SEATS_MAX};
 use crate::sys::bpf::Memory;
 use crate::sys::shared::SharedWords;
+use crate::tally::Tally;
 use crate::time::Time;
 
 /// Words of a row: two cache lines, so that no two workers write to the same one.
@@ -68,6 +70,8 @@ const COUNTERS: [Word; 5] = [Word::Requests, Word::Accepted, Word::Closed, Word:
 pub(crate) struct Scoreboard {
     words: SharedWords,
     rows: usize,
+    /// Where there is an admin process.
+    tally: Option<Tally>,
 }
 
 /// Behind the rows: which seats the kernel has been told to choose from.
@@ -79,12 +83,22 @@ const STEERED_WORDS: usize = SEATS_MAX / 64;
 impl Scoreboard {
     /// A scoreboard for at most `processes` at once. Untouched rows cost no memory.
     pub(crate) fn new(processes: usize) -> io::Result<Scoreboard> {
-        Ok(Scoreboard { words: SharedWords::new(Scoreboard::len(processes))?, rows: processes + 1 })
+        Ok(Scoreboard { words: SharedWords::new(Scoreboard::len(processes))?, rows: processes + 1, tally: None })
     }
 
     /// The same in memory that the kernel's programs see too, of [`len`](Scoreboard::len) words.
     pub(crate) fn in_memory(processes: usize, memory: &Memory) -> io::Result<Scoreboard> {
-        Ok(Scoreboard { words: SharedWords::map(memory)?, rows: processes + 1 })
+        Ok(Scoreboard { words: SharedWords::map(memory)?, rows: processes + 1, tally: None })
+    }
+
+    /// Keeps a tally too, for so many slots.
+    pub(crate) fn keep_tally(&mut self, slots: usize) -> io::Result<()> {
+        self.tally = Some(Tally::new(self.processes(), slots)?);
+        Ok(())
+    }
+
+    pub(crate) fn tally(&self) -> Option<&Tally> {
+        self.tally.as_ref()
     }
 
     /// How many words that takes.
@@ -124,8 +138,10 @@ impl Scoreboard {
         for counter in COUNTERS {
             pool.add(counter, dead.load(counter));
         }
-        for word in dead.words {
-            word.store(0, Relaxed);
+        let clear = || dead.words.iter().for_each(|word| word.store(0, Relaxed));
+        match &self.tally {
+            Some(tally) => tally.fold(row, &dead.counters(), clear),
+            None => clear(),
         }
         self.release_steering(row);
     }
@@ -364,6 +380,16 @@ impl Row<'_> {
 
     pub(crate) fn accepted(&self) -> u64 {
         self.load(Word::Accepted)
+    }
+
+    pub(crate) fn counters(&self) -> Counters {
+        Counters {
+            requests: self.requests(),
+            accepted: self.accepted(),
+            closed: self.closed(),
+            refused: self.load(Word::Refused),
+            panics: self.load(Word::Panics),
+        }
     }
 
     fn word(&self, word: Word) -> &AtomicU64 {

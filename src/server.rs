@@ -141,8 +141,9 @@ where
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
         let mailbox = Arc::new(Mailbox::new(waker));
         worker.adopt_by(&mailbox);
-        let (log, streams) = (worker.take_access_log(), worker.take_streams());
-        let cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, log, mailbox, streams);
+        let streams = worker.take_streams();
+        let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, mailbox, streams);
+        (cx.latency, cx.log) = (worker.latency(), worker.take_access_log());
         Ok(Server {
             worker,
             handler,
@@ -219,7 +220,8 @@ where
 
     /// Reads the clocks, once for all that happens in this turn.
     fn begin_turn(&mut self) {
-        self.cx.now = clock::now();
+        self.cx.turn = clock::now_micros();
+        self.cx.now = Time::from_millis(self.cx.turn / 1000);
         self.worker.mark_busy(self.cx.now);
         if self.cx.now != self.steered {
             self.steer();

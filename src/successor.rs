@@ -7,6 +7,7 @@
 //!                    RESERVED FD,FD,... ADDRESS  an address, and its slots' sockets in the order of the kernel's group
 //!                    RESERVED - ADDRESS          one that all workers share
 //!                    - FD,FD,... ADDRESS         one for UDP
+//!                    FD - admin:ADDRESS          the admin process's
 //! ```
 
 use std::ffi::OsStr;
@@ -99,6 +100,12 @@ impl Inheritance {
         found.map(|(_, socket)| socket)
     }
 
+    /// The admin process's socket, if the other pool's had the same address.
+    pub(crate) fn admin(&mut self, address: &str) -> Option<OwnedFd> {
+        let marked = format!("{ADMIN}{}", address.escape_default());
+        self.addresses.iter_mut().find(|it| it.address == marked)?.reserved.take()
+    }
+
     /// The sockets that were given to the other pool, whatever this one is configured to listen on.
     pub(crate) fn given(&mut self) -> error::Result<Vec<Reserved>> {
         let given = self.addresses.iter_mut().filter_map(|it| {
@@ -136,6 +143,9 @@ fn adopt(number: &str) -> io::Result<OwnedFd> {
 /// What marks a given socket in place of an address.
 const GIVEN: &str = "given:";
 
+/// What marks the admin process's.
+const ADMIN: &str = "admin:";
+
 /// This pool, on its way to take over from another one.
 #[derive(Debug)]
 pub(crate) struct Heir {
@@ -167,7 +177,12 @@ impl Successor {
     /// # Errors
     ///
     /// When it cannot be executed.
-    pub(crate) fn spawn(addresses: &[String], reserved: &[Reserved], slots: &[&SlotSockets]) -> io::Result<Successor> {
+    pub(crate) fn spawn(
+        addresses: &[String],
+        reserved: &[Reserved],
+        slots: &[&SlotSockets],
+        admin: Option<(&str, BorrowedFd<'_>)>,
+    ) -> io::Result<Successor> {
         let (talk, theirs) = UnixStream::pair()?;
         talk.set_nonblocking(true)?;
         let mut passed = vec![theirs.as_fd()];
@@ -196,6 +211,10 @@ impl Successor {
             };
             let fd = fd.map_or_else(|| "-".to_owned(), |fd| fd.as_raw_fd().to_string());
             text.push_str(&format!("{fd} {list} {address}\n"));
+        }
+        if let Some((address, fd)) = admin {
+            passed.push(fd);
+            text.push_str(&format!("{} - {ADMIN}{}\n", fd.as_raw_fd(), address.escape_default()));
         }
         let mut arguments = std::env::args_os();
         let program = arguments.next().ok_or(ErrorKind::NotFound)?;

@@ -41,6 +41,7 @@ use crate::response::Response;
 use crate::sandbox::Sandbox;
 use crate::scoreboard::{Row, Scoreboard};
 use crate::signals::{self, Masked};
+use crate::tally::LatencyRow;
 use crate::{server, steer, sys};
 
 pub use self::adoption::Adopter;
@@ -56,7 +57,7 @@ const PANICKED: i32 = 101;
 
 /// The slot of the worker that this process is; the parent and others are none.
 static SLOT: AtomicUsize = AtomicUsize::new(NO_SLOT);
-const NO_SLOT: usize = usize::MAX;
+pub(crate) const NO_SLOT: usize = usize::MAX;
 
 /// The [id](Worker::id) of the worker that this process is; `None` in the parent, and in a process that has no pool.
 ///
@@ -66,7 +67,7 @@ pub fn worker_id() -> Option<usize> {
     Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
 }
 
-/// Everything a worker is born with. Made in the parent, moved through the fork.
+/// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a slot.
 #[derive(Debug)]
 pub(crate) struct Seed {
     pub(crate) slot: usize,
@@ -102,8 +103,10 @@ pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdErro
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
 pub(crate) fn start(seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     SLOT.store(seed.slot, Ordering::Relaxed);
-    env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
-    env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
+    if seed.slot != NO_SLOT {
+        env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
+        env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
+    }
     let code = match Worker::set_up(seed, masked) {
         Ok(worker) => worker.run(main),
         Err((lifeline, error)) => {
@@ -368,7 +371,8 @@ impl Worker {
     where
         H: FnMut(&Request<'_>) -> Response,
     {
-        server::run(self, handler)
+        // Boxed, so that the loop is compiled once: the admin process has it too.
+        server::run(self, Box::new(handler) as Box<dyn FnMut(&Request<'_>) -> Response + '_>)
     }
 
     /// The TCP listeners that are this worker's own, and those that all workers share.
@@ -415,11 +419,19 @@ impl Worker {
 
     /// How the log names it.
     pub(crate) fn tag(&self) -> String {
-        tag(self.id, self.generation, std::process::id())
+        match self.id {
+            NO_SLOT => format!("admin pid={}", std::process::id()),
+            id => tag(id, self.generation, std::process::id()),
+        }
     }
 
     pub(crate) fn row(&self) -> Row<'_> {
         self.board.row(self.row)
+    }
+
+    /// Where it counts how long its answers take, if anybody wants to know.
+    pub(crate) fn latency(&self) -> Option<LatencyRow<'_>> {
+        self.board.tally().map(|tally| tally.latency(self.row))
     }
 
     /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ pub(crate) struct Config {
     /// What workers give up once they are ready.
     pub(crate) sandbox: Sandbox,
     pub(crate) pid_file: Option<PathBuf>,
+    /// Where the admin process listens, and what lets TCP clients give commands.
+    pub(crate) admin: Option<Address>,
+    pub(crate) admin_token_file: Option<PathBuf>,
     pub(crate) server: ServerConfig,
     /// The directory whose files are served, and how.
     pub(crate) root: Option<PathBuf>,
@@ -131,6 +135,8 @@ impl Default for Config {
             group: None,
             sandbox: Sandbox::Off,
             pid_file: None,
+            admin: None,
+            admin_token_file: None,
             server: ServerConfig {
                 limits: Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 },
                 max_pipelined: 64,
@@ -160,11 +166,11 @@ impl Config {
     /// For each connection; more is a mistake of unit.
     const OUTPUT_MAX: usize = 1 << 30;
 
-    /// Refuses what does not make sense, alone or together. Opens, binds and writes nothing.
+    /// Refuses what does not make sense, alone or together. Binds and writes nothing; reads the admin token.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the setting, [`Error::File`] the pid file, [`Error::Bind`] a Unix socket without a
+    /// [`Error::Config`] names the setting, [`Error::File`] the pid file or the token, [`Error::Bind`] a Unix socket without a
     /// directory.
     pub(crate) fn check(&self) -> Result<()> {
         for setting in settings() {
@@ -172,6 +178,7 @@ impl Config {
         }
         self.check_limits()?;
         self.check_addresses()?;
+        self.check_admin()?;
         Credentials::look_up(self.user.as_deref(), self.group.as_deref())?;
         self.check_directories()
     }
@@ -195,8 +202,48 @@ impl Config {
         }
     }
 
+    fn check_admin(&self) -> Result<()> {
+        let Some(admin) = &self.admin else {
+            return match self.admin_token_file {
+                Some(_) => {
+                    Err(Error::config("admin-token-file", "there is no admin address that it is for; add admin"))
+                }
+                None => Ok(()),
+            };
+        };
+        if let Some(other) = self.addresses.iter().find(|other| other.covers(admin) || admin.covers(other)) {
+            return Err(Error::config("admin", format!("{other} is where the workers listen; choose another")));
+        }
+        if matches!((admin, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {
+            return Err(Error::config("pid-file", format!("is also the path of {admin}; choose another")));
+        }
+        self.admin_token().map(drop)
+    }
+
+    /// What lets TCP clients of the admin process give commands.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] when it cannot be read, [`Error::Config`] when it is none, or everybody's.
+    pub(crate) fn admin_token(&self) -> Result<Option<String>> {
+        let Some(path) = &self.admin_token_file else { return Ok(None) };
+        let shown = path.display();
+        let unread = |source| Error::File { path: shown.to_string(), action: "read the admin token in", source };
+        let mode = fs::metadata(path).map_err(unread)?.permissions().mode();
+        if mode & 0o007 != 0 {
+            let problem = format!("every user may use {shown}; take that away, as by chmod o= {shown}");
+            return Err(Error::config("admin-token-file", problem));
+        }
+        let token = fs::read_to_string(path).map_err(unread)?.trim_end().to_owned();
+        if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+            let problem = format!("{shown} must hold one word of visible ASCII");
+            return Err(Error::config("admin-token-file", problem));
+        }
+        Ok(Some(token))
+    }
+
     fn check_directories(&self) -> Result<()> {
-        for address in &self.addresses {
+        for address in self.addresses.iter().chain(&self.admin) {
             if let Address::Unix(path) = address {
                 writable(path).map_err(|source| Error::Bind { address: address.to_string(), source })?;
             }
@@ -289,6 +336,15 @@ mod tests {
                 "cannot listen on unix:/nowhere/x: the directory /nowhere does not exist",
             ),
             (&[("pid-file", "/")], "it is a directory"),
+            (&[("admin-token-file", "x")], "admin-token-file: there is no admin address"),
+            (&[("listen", ":1"), ("admin", "127.0.0.1:1")], "admin: :1 is where the workers listen"),
+            (&[("pid-file", "/a/b"), ("admin", "unix:/a/b")], "pid-file: is also the path of unix:/a/b"),
+            (
+                &[("admin", "unix:/nowhere/x")],
+                "cannot listen on unix:/nowhere/x: the directory /nowhere does not exist",
+            ),
+            (&[("admin", ":1"), ("admin-token-file", "/nowhere/x")], "cannot read the admin token in /nowhere/x"),
+            (&[("admin", ":1"), ("admin-token-file", "/proc/version")], "every user may use /proc/version"),
         ] {
             let mut config = Config::default();
             for (name, value) in said {

@@ -138,6 +138,7 @@ const LIMITS: &str = "HTTP limits";
 const TIMEOUTS: &str = "HTTP time-outs";
 const FILES: &str = "Static files";
 const ACCESS_LOG: &str = "Access log";
+const ADMIN: &str = "Admin";
 const PROCESS: &str = "Process";
 
 const SETTINGS: &[Setting] = &[
@@ -653,6 +654,30 @@ const SETTINGS: &[Setting] = &[
         check: |_| Ok(()),
     },
     Setting {
+        name: "admin",
+        heading: ADMIN,
+        value_name: "ADDR",
+        default: None,
+        help: "Address of a process for status, metrics, health and control: 127.0.0.1:9000, or unix:/run/x.admin (mode \
+               0600); over TCP it is read-only without a token",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set_some(&mut config.admin, text.parse()),
+        check: |_| Ok(()),
+    },
+    Setting {
+        name: "admin-token-file",
+        heading: ADMIN,
+        value_name: "PATH",
+        default: None,
+        help: "File with a token that lets TCP clients control the pool, sent as Authorization: Bearer TOKEN; not to be \
+               readable by everybody",
+        aliases: &[],
+        is_list: false,
+        apply: |config, value| set_some(&mut config.admin_token_file, text(value).map(Into::into)),
+        check: |config| not_empty(config.admin_token_file.as_deref().map(|path| path.as_os_str())),
+    },
+    Setting {
         name: "user",
         heading: PROCESS,
         value_name: "NAME",
@@ -783,7 +808,7 @@ mod tests {
                 headings.push(setting.heading);
             }
         }
-        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, FILES, ACCESS_LOG, PROCESS]);
+        assert_eq!(headings, [LISTENING, WORKERS, REPLACING, LIMITS, TIMEOUTS, FILES, ACCESS_LOG, ADMIN, PROCESS]);
     }
 
     #[test]
@@ -839,6 +864,8 @@ mod tests {
             ("symlinks", "yes", "must be none, inside or anywhere"),
             ("access-log", "", "must not be empty"),
             ("access-log-format", "clf", "must be common, combined or json"),
+            ("admin", "9000", "is only a port"),
+            ("admin-token-file", "", "must not be empty"),
             ("user", "", "must not be empty"),
             ("group", "", "must not be empty"),
             ("sandbox", "on", "must be auto, off or strict"),

@@ -39,7 +39,10 @@ impl Connection {
             match flow {
                 Err(_) => return Some(Step::Close),
                 Ok(Flow::Done) => self.answered(cx),
-                Ok(Flow::Answer(response)) => self.start(response, cx),
+                Ok(Flow::Answer(response)) => {
+                    self.start(response, cx);
+                    self.count_late_answer(cx);
+                }
                 Ok(Flow::Output) => self.outgoing = Some(outgoing),
                 Ok(Flow::Sent) => {
                     self.time(Timing::Write, cx.config, cx.now);

@@ -20,12 +20,16 @@ impl Parent {
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
         let unique = self.talk.next_unique();
+        if let Some(tally) = self.board.tally() {
+            tally.own(row, slot);
+        }
         self.unborn = Some(Process {
             slot,
             row,
             lifeline: parent_end,
             messages,
             unique,
+            born: clock::unix_millis(),
             is_set_up: false,
             is_disconnected: false,
             has_old_log: false,
@@ -57,6 +61,9 @@ impl Parent {
 
     /// The fork that [`Turn::Fork`] asked for has made this process. Runs before the worker can be heard or reaped.
     pub(crate) fn forked(&mut self, pid: i32) {
+        if self.admin_forked(Pid(pid)) {
+            return;
+        }
         let Some(process) = self.unborn.take() else { return };
         let (pid, slot) = (Pid(pid), process.slot);
         self.tell(Event::Spawned { slot, pid });
@@ -76,13 +83,17 @@ impl Parent {
 
     /// The fork that [`Turn::Fork`] asked for has failed.
     pub(crate) fn fork_failed(&mut self, error: &io::Error) {
+        if self.admin_fork_failed(error) {
+            return;
+        }
         let Some(process) = self.unborn.take() else { return };
+        self.board.fold(process.row);
         self.free_rows.push(process.row);
         self.spawn_failed(process.slot, &Error::system("fork a worker with fork(2)", io::Error::from(error.kind())));
     }
 
     pub(super) fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {
-        error!("worker={slot} {error}");
+        self.say(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
         self.tell(Event::SpawnFailed { slot });
     }
 }

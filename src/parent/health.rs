@@ -1,5 +1,6 @@
 //! What becomes of workers: they are ready, finish, exit, are stopped by signals, hang, grow.
 
+use super::admin::cpu_of_the_reaped;
 use super::*;
 use crate::supervisor::{Respawn, Stage};
 
@@ -8,7 +9,7 @@ const WEIGHING: Duration = Duration::from_secs(1);
 
 impl Parent {
     pub(super) fn ready(&mut self, pid: Pid) {
-        info!("{} ready", self.tag(pid));
+        self.say(log::Level::Info, self.slot_of(pid), format!("{} ready", self.tag(pid)));
         self.tell(Event::Ready { pid });
         self.emit(&event::Event::Ready(self.process(pid)));
     }
@@ -25,7 +26,8 @@ impl Parent {
     }
 
     pub(super) fn kill(&mut self, pid: Pid, why: KillReason) {
-        warn!("{} {}", self.tag(pid), kill_reason(why, &self.config));
+        let text = format!("{} {}", self.tag(pid), kill_reason(why, &self.config));
+        self.say(log::Level::Warn, self.slot_of(pid), text);
         signal(pid, Signal::SIGKILL);
         self.disconnected(pid);
     }
@@ -41,16 +43,22 @@ impl Parent {
     /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
     /// nobody else can reap.
     pub(super) fn reap(&mut self) {
+        self.reap_admin();
+        let mut used = cpu_of_the_reaped();
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             for fate in reap::fates(pid) {
                 match fate {
-                    Fate::Exited(exit) => self.exited(pid, exit),
+                    Fate::Exited(exit) => {
+                        let before = std::mem::replace(&mut used, cpu_of_the_reaped());
+                        self.exited(pid, exit, used.saturating_sub(before));
+                    }
                     Fate::Suspended => {
-                        warn!("{} was stopped by a signal", self.tag(pid));
+                        let text = format!("{} was stopped by a signal", self.tag(pid));
+                        self.say(log::Level::Warn, self.slot_of(pid), text);
                         self.tell(Event::Suspended { pid });
                     }
                     Fate::Resumed => {
-                        info!("{} runs again", self.tag(pid));
+                        self.say(log::Level::Info, self.slot_of(pid), format!("{} runs again", self.tag(pid)));
                         self.tell(Event::Resumed { pid });
                     }
                 }
@@ -60,11 +68,13 @@ impl Parent {
             self.reap_successor(pid);
         }
         if process::id() == 1 {
-            reap::orphans(|pid| self.processes.contains_key(&pid));
+            let admin = self.admin.as_ref().and_then(Admin::pid);
+            reap::orphans(|pid| self.processes.contains_key(&pid) || admin == Some(pid));
         }
     }
 
-    pub(super) fn exited(&mut self, pid: Pid, exit: Exit) {
+    /// It was reaped, having used so many microseconds of CPU.
+    fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
         self.hear(pid);
         self.hear_last_messages(pid);
         self.output.exited(pid);
@@ -73,7 +83,8 @@ impl Parent {
         let Some(process) = self.processes.remove(&pid) else { return };
         let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);
         let was_told = stage.is_some_and(Stage::is_leaving);
-        let row = self.board.row(process.row);
+        let board = Arc::clone(&self.board);
+        let row = board.row(process.row);
         let reason = process.lifeline.failure();
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told));
@@ -82,10 +93,14 @@ impl Parent {
             // What it has served, nobody knows.
             Some(sign) => {
                 Parent::forget_program(pid, sign);
-                log::log!(level, "{how}");
+                self.say(level, Some(process.slot), how.clone());
             }
-            None => log::log!(level, "{how}, {} requests on {} connections", row.requests(), row.accepted()),
+            None => {
+                let text = format!("{how}, {} requests on {} connections", row.requests(), row.accepted());
+                self.say(level, Some(process.slot), text);
+            }
         }
+        self.count_exit(pid, exit, &format!("{}{why}", describe(exit, was_told)), cpu);
         if !was_told {
             self.last_failure = Some(how);
         }

@@ -2,6 +2,7 @@
 //!
 //! It waits without a time-out unless something is due: an idle pool does not wake it.
 
+mod admin;
 mod attend;
 mod births;
 mod health;
@@ -28,10 +29,12 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
 
+use self::admin::Admin;
 use self::attend::Attention;
 use self::messages::Talk;
 use self::output::Output;
-use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, tag};
+use self::takeover::Addresses;
+use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of, tag};
 use crate::channel::{ParentEnd, Report, Sign};
 use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
@@ -43,6 +46,7 @@ use crate::listener::{self, Reserved, SlotSockets};
 use crate::message::MessageEnd;
 use crate::neighbours::{Neighbours, Order};
 use crate::pid_file::PidFile;
+use crate::pool::Newborn;
 use crate::reap::{self, Fate};
 use crate::scoreboard::Scoreboard;
 use crate::service::{self, Service};
@@ -56,8 +60,8 @@ use crate::{access_log, clock, epoll, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
-    /// Fork a worker from this, then call [`Parent::forked`] or [`Parent::fork_failed`].
-    Fork(Seed),
+    /// Fork a process from this, then call [`Parent::forked`] or [`Parent::fork_failed`].
+    Fork(Newborn),
     /// The pool has ended.
     Finished(Result<()>),
 }
@@ -106,6 +110,8 @@ pub(crate) struct Parent {
     on_exit: Option<OnExit>,
     talk: Talk,
     output: Output,
+    /// The process that shows the pool, and controls it.
+    admin: Option<Admin>,
 }
 
 /// A worker's process, from its fork to its burial.
@@ -117,6 +123,8 @@ struct Process {
     /// None without a hook.
     messages: Option<MessageEnd>,
     unique: u64,
+    /// When it was forked, in milliseconds since 1970.
+    born: u64,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
     /// It is to finish or has ended, and the application knows.
@@ -138,10 +146,15 @@ impl Parent {
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
         let access_log = config.access_log.as_deref().map(access_log::open).transpose()?.map(Rc::new);
         raise_descriptor_limit();
-        let (reserved, inherited, heir) = takeover::addresses(&config)?;
+        let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
         let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
-        let (board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
+        let (mut board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
             .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
+        if admin.is_some() {
+            board
+                .keep_tally(Config::WORKERS_MAX)
+                .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
+        }
         let board = Arc::new(board);
         let cpus = config.cpus().into();
         let signals = ParentSignals::install()
@@ -154,7 +167,7 @@ impl Parent {
         let mut parent = Parent {
             supervisor: Supervisor::new(policy(&config), workers, seed, now),
             processes: BTreeMap::new(),
-            custody: Custody::new(Arc::clone(&board), Rc::clone(&cpus), steering, inherited),
+            custody: Custody::new(Arc::clone(&board), Rc::clone(&cpus), steering, slots),
             cpus,
             neighbours: Neighbours::new(config.neighbours),
             attention: Attention::default(),
@@ -183,13 +196,16 @@ impl Parent {
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
             output: Output::default(),
+            admin: None,
         };
+        parent.admin = parent.make_admin(admin, now)?;
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         if parent.heir.is_none() {
             parent.write_pid_file()?;
             parent.custody.begin_to_steer();
             parent.custody.count_all_in();
         }
+        parent.introduce();
         debug!("parent is pid {}, {}", process::id(), parent.derivation);
         Ok(parent)
     }
@@ -203,6 +219,9 @@ impl Parent {
     pub(crate) fn turn(&mut self) -> Result<Turn> {
         let mut events = Events::with_capacity(64);
         loop {
+            if let Some(turn) = self.admin_due() {
+                return Ok(turn);
+            }
             // Before a fork: it takes longer than to lead connections away from a dead worker.
             self.settle();
             while let Some(effect) = self.supervisor.poll_effect() {
@@ -222,6 +241,8 @@ impl Parent {
                     SUCCESSOR => self.hear_successor(),
                     PREDECESSOR => self.hear_predecessor(),
                     ATTENTION => self.begin_attending(),
+                    ADMIN => self.hear_admin(),
+                    ADMIN_LINK => self.obey_admin(),
                     Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
                     Token(token) if token & OUTPUT != 0 => self.output.note(token & !OUTPUT),
                     Token(token) if token & SIGN != 0 => self.look_for_sign(pid(token & !SIGN)),
@@ -249,6 +270,10 @@ impl Parent {
         }
     }
 
+    fn slot_of(&self, pid: Pid) -> Option<usize> {
+        Some(self.supervisor.process(pid)?.0)
+    }
+
     fn tell(&mut self, event: Event) {
         self.supervisor.handle(event, clock::now());
     }
@@ -270,6 +295,7 @@ impl Parent {
             self.talk.deadline(),
             self.output.deadline(),
             self.log_retry,
+            self.admin.as_ref().and_then(Admin::deadline),
         ];
         Some(due.into_iter().flatten().min()?.since(clock::now()))
     }
@@ -278,7 +304,7 @@ impl Parent {
     fn perform(&mut self, effect: Effect) -> Option<Turn> {
         match effect {
             Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
-                Ok(seed) => return Some(Turn::Fork(seed)),
+                Ok(seed) => return Some(Turn::Fork(Newborn::Worker(Box::new(seed)))),
                 Err(error) => self.spawn_failed(slot, &error),
             },
             Effect::Drain { pid } => self.drain(pid),
@@ -287,7 +313,8 @@ impl Parent {
                 self.disconnected(pid);
             }
             Effect::Abort { pid } => {
-                warn!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
+                let text = format!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
+                self.say(log::Level::Warn, self.slot_of(pid), text);
                 signal(pid, Signal::SIGABRT);
                 self.disconnected(pid);
             }
@@ -304,7 +331,11 @@ impl Parent {
                 },
             ),
             Effect::Notice(notice) => self.announce(&notice),
-            Effect::Finish(outcome) => return Some(Turn::Finished(self.finish(outcome))),
+            Effect::Finish(outcome) => {
+                let result = self.finish(outcome);
+                self.end_admin();
+                return Some(Turn::Finished(result));
+            }
         }
         None
     }
@@ -324,11 +355,12 @@ impl Parent {
         let requests = self.board.row(0).requests();
         match outcome {
             Outcome::Stopped => {
-                info!("stopped after {requests} requests");
+                self.say(log::Level::Info, None, format!("stopped after {requests} requests"));
                 Ok(())
             }
             Outcome::Replaced => {
-                info!("stopped after {requests} requests: another pool has taken over");
+                let text = format!("stopped after {requests} requests: another pool has taken over");
+                self.say(log::Level::Info, None, text);
                 Ok(())
             }
             Outcome::BootFailed { last } => {
@@ -344,8 +376,9 @@ impl Parent {
     fn announce(&mut self, notice: &Notice) {
         match notice {
             Notice::AllReady { .. } => {
-                for reserved in self.reserved.iter() {
-                    info!("listening on {reserved} with {}", self.derivation);
+                for reserved in Rc::clone(&self.reserved).iter() {
+                    let text = format!("listening on {reserved} with {}", self.derivation);
+                    self.say(log::Level::Info, None, text);
                 }
                 match self.heir.take() {
                     Some(heir) => self.take_over(heir),
@@ -365,7 +398,12 @@ impl Parent {
         }
         let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
         if !matches!(notice, Notice::AllReady { .. }) {
-            log::log!(level, "{}", notice_text(notice));
+            self.say(level, slot_of(notice), notice_text(notice));
+        }
+        match *notice {
+            Notice::Recycling { slot, .. } => self.note_recycling(slot, true),
+            Notice::RecyclingFailed { slot, .. } => self.note_recycling(slot, false),
+            _ => {}
         }
         self.emit_notice(notice);
     }
@@ -416,8 +454,8 @@ impl Parent {
 
     fn scale(&mut self, workers: usize) {
         if workers == 0 || workers > Config::WORKERS_MAX {
-            warn!("still {} workers: there can be 1 to {}", self.supervisor.wanted(), Config::WORKERS_MAX);
-            return;
+            let (wanted, max) = (self.supervisor.wanted(), Config::WORKERS_MAX);
+            return self.say(log::Level::Warn, None, format!("still {wanted} workers: there can be 1 to {max}"));
         }
         self.tell(Event::Scale { workers });
     }
@@ -426,9 +464,9 @@ impl Parent {
     fn stop(&mut self, how: Stop, signal: &str) {
         let how = if self.supervisor.was_asked_to_stop() { Stop::Force } else { how };
         match how {
-            Stop::Drain => info!("draining: {signal}"),
-            Stop::Quick => info!("stopping: {signal}"),
-            Stop::Force => warn!("killing all workers: {signal} while stopping"),
+            Stop::Drain => self.say(log::Level::Info, None, format!("draining: {signal}")),
+            Stop::Quick => self.say(log::Level::Info, None, format!("stopping: {signal}")),
+            Stop::Force => self.say(log::Level::Warn, None, format!("killing all workers: {signal} while stopping")),
         }
         self.tell(Event::Stop(how));
     }
@@ -456,6 +494,8 @@ const MESSAGES: usize = 1 << 30;
 const SUCCESSOR: Token = Token(usize::MAX);
 const PREDECESSOR: Token = Token(usize::MAX - 1);
 const ATTENTION: Token = Token(usize::MAX - 2);
+const ADMIN: Token = Token(usize::MAX - 3);
+const ADMIN_LINK: Token = Token(usize::MAX - 4);
 
 /// Marks the tokens of workers' output, which are numbered.
 const OUTPUT: usize = 1 << 29;

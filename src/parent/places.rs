@@ -15,6 +15,7 @@ impl Parent {
             self.close_retired(now);
             self.attend();
         }
+        self.observe();
         let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
         self.service.status(match (self.supervisor.state(), &self.restart_aborted) {
             (PoolState::Stopping, _) => format!("stopping, {} workers left", self.processes.len()),
@@ -70,7 +71,8 @@ impl Parent {
     /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known
     /// when the group's indexes change.
     fn close_retired(&mut self, now: Time) {
-        if self.unborn.is_some() || self.processes.values().any(|process| !process.is_set_up) {
+        let admin_holds_copies = self.admin.as_ref().is_some_and(Admin::holds_copies);
+        if admin_holds_copies || self.unborn.is_some() || self.processes.values().any(|process| !process.is_set_up) {
             return;
         }
         for slot in self.custody.expired(now).into_iter().rev() {

@@ -1,9 +1,26 @@
 //! The end of this pool and the beginning of the next one, or the other way round.
 
-use super::*;
+use std::os::fd::OwnedFd;
 
-/// Where to listen: what another pool hands over, what a service manager gives, else what is configured.
-pub(super) fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSockets>, Option<Heir>)> {
+use super::*;
+use crate::config::Address;
+use crate::listener::AdminListener;
+
+/// Where to listen.
+pub(super) struct Addresses {
+    pub(super) reserved: Vec<Reserved>,
+    /// The slots' sockets that another pool has handed over.
+    pub(super) slots: Vec<SlotSockets>,
+    pub(super) heir: Option<Heir>,
+    pub(super) admin: Option<AdminListener>,
+}
+
+/// What another pool hands over, what a service manager gives, else what is configured.
+pub(super) fn addresses(config: &Config) -> Result<Addresses> {
+    let admin = |handed_over: &mut dyn FnMut(&str) -> Option<OwnedFd>| {
+        let listen = |address: &Address| AdminListener::listen(address, handed_over(&address.to_string()));
+        config.admin.as_ref().map(listen).transpose()
+    };
     let taken = Inheritance::take()
         .map_err(|source| Error::system("take over the sockets of the pool that has started this one", source))?;
     let Some(mut inheritance) = taken else {
@@ -13,7 +30,7 @@ pub(super) fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSocke
             false => given,
         };
         reserved.extend(listener::reserve_udp(&config.udp, |_| None)?);
-        return Ok((reserved, Vec::new(), None));
+        return Ok(Addresses { reserved, slots: Vec::new(), heir: None, admin: admin(&mut |_| None)? });
     };
     let mut reserved = inheritance.given()?;
     if reserved.is_empty() {
@@ -21,17 +38,20 @@ pub(super) fn addresses(config: &Config) -> Result<(Vec<Reserved>, Vec<SlotSocke
         reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, handed_over)?;
     }
     reserved.extend(listener::reserve_udp(&config.udp, |name| inheritance.udp(name))?);
+    let admin = admin(&mut |address| inheritance.admin(address))?;
     let (slots, heir) = inheritance.finish();
-    Ok((reserved, slots, Some(heir)))
+    Ok(Addresses { reserved, slots, heir: Some(heir), admin })
 }
 
 impl Parent {
     pub(super) fn upgrade(&mut self) {
         let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
         let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
+        let admin_address = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
+        let admin = self.admin.as_ref().and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
         let spawned = match process::id() {
             1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
-            _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>()),
+            _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>(), admin),
         };
         let heard = spawned.and_then(|successor| {
             let registered = self.listen_to(successor.talk(), SUCCESSOR).map_err(io::Error::other);
@@ -68,6 +88,7 @@ impl Parent {
         if self.supervisor.is_stopping() {
             // Then it hears the end of the stream.
             self.custody.count_none();
+            self.hand_over_admin();
             self.service.handed_over(successor.pid);
             if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
                 reserved.iter_mut().for_each(Reserved::hand_over);
@@ -88,6 +109,10 @@ impl Parent {
             error!("{error}");
         }
         heir.serve();
+        if let Some(admin) = &mut self.admin {
+            // The other pool's does not answer any more.
+            admin.start_now();
+        }
         if let Err(error) = self.listen_to(heir.talk(), PREDECESSOR) {
             error!("the pool that has handed over cannot be heard: {error}");
         }

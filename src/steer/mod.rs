@@ -32,11 +32,16 @@ pub(crate) const RANDOM: u64 = 1;
 const CPU: u64 = 2;
 const CLIENT: u64 = 3;
 
+/// Who picks the worker by [`RANDOM`].
+pub(crate) const AT_RANDOM: &str = "random, among the workers that are free";
+
 /// How new connections are steered.
 #[derive(Debug)]
 pub(crate) struct Steering {
     /// What the scoreboard says to whoever attaches programs.
     pub(crate) program: u64,
+    /// Who picks the worker, in words.
+    pub(crate) method: &'static str,
     /// The kernel's own count of connections decides.
     pub(crate) ebpf: Option<Ebpf>,
 }
@@ -44,39 +49,40 @@ pub(crate) struct Steering {
 /// Makes the scoreboard for so many processes, in memory that the kernel sees if it is to decide, and says in the log
 /// who picks the worker for a new connection.
 pub(crate) fn choose(balance: Balance, processes: usize, addresses: usize) -> io::Result<(Scoreboard, Steering)> {
-    let classic = |program| Ok((Scoreboard::new(processes)?, Steering { program, ebpf: None }));
+    let classic = |program, method| Ok((Scoreboard::new(processes)?, Steering { program, method, ebpf: None }));
     match balance {
         // There is one socket for all.
-        _ if addresses == 0 => classic(NOTHING),
+        _ if addresses == 0 => classic(NOTHING, "one socket for all workers"),
         Balance::Hash => {
             info!("balance: by the kernel's hash");
-            classic(NOTHING)
+            classic(NOTHING, "by the kernel's hash")
         }
         Balance::Random => {
-            info!("balance: random, among the workers that are free");
-            classic(RANDOM)
+            info!("balance: {AT_RANDOM}");
+            classic(RANDOM, AT_RANDOM)
         }
         Balance::Cpu => {
             info!("balance: by the CPU that received the connection");
-            classic(CPU)
+            classic(CPU, "by the CPU that received the connection")
         }
         Balance::Client => {
             info!("balance: by the client's address");
-            classic(CLIENT)
+            classic(CLIENT, "by the client's address")
         }
         Balance::Auto | Balance::LeastConnections => match load(processes, addresses) {
             Ok((board, ebpf)) => {
-                info!("balance: least connections, among the workers that are free");
-                Ok((board, Steering { program: NOTHING, ebpf: Some(ebpf) }))
+                let method = "least connections, among the workers that are free";
+                info!("balance: {method}");
+                Ok((board, Steering { program: NOTHING, method, ebpf: Some(ebpf) }))
             }
             // What needs a privilege is not expected to be there, unless it was asked for.
             Err(error) if balance == Balance::Auto && error.kind() == io::ErrorKind::PermissionDenied => {
-                info!("balance: random, among the workers that are free; least connections: {error}");
-                classic(RANDOM)
+                info!("balance: {AT_RANDOM}; least connections: {error}");
+                classic(RANDOM, AT_RANDOM)
             }
             Err(error) => {
-                warn!("balance: random, among the workers that are free; least connections failed: {error}");
-                classic(RANDOM)
+                warn!("balance: {AT_RANDOM}; least connections failed: {error}");
+                classic(RANDOM, AT_RANDOM)
             }
         },
     }

@@ -189,6 +189,11 @@ impl Supervisor {
         self.stopping.is_some()
     }
 
+    /// Whether what has begun is to be finished before the pool ends.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| stopping.how == Stop::Drain)
+    }
+
     /// Whether the pool stops or, as a lame duck, is about to.
     pub(crate) fn was_asked_to_stop(&self) -> bool {
         self.is_stopping() || self.lame_duck.is_some()

@@ -1,0 +1,153 @@
+//! The admin process: status, metrics, health and control, answered beside the workers.
+//!
+//! The parent forks it as it forks workers, starts it again when it dies, and has made its listener. It serves with the
+//! same server as they do, with a scoreboard of its own, and reads theirs: it asks no worker, so it answers while all of
+//! them are busy or dead. What the parent knows it is born with, and told from then on; commands go the other way.
+
+mod control;
+mod readings;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::error::Error as StdError;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use crate::config::{Config, ServerConfig};
+use crate::http::{Limits, Request};
+use crate::response::Response;
+use crate::scoreboard::Scoreboard;
+use crate::status::{event_line, Fact, Model, Snapshot};
+use crate::stream::BodyWriter;
+use crate::worker::Worker;
+
+pub(crate) use self::control::Command;
+
+/// Clients that are told events as they happen.
+const STREAMS_MAX: usize = 64;
+
+/// What the status page may do: nothing but show itself and ask this process.
+const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
+                           connect-src 'self'; img-src data:; frame-ancestors 'none'";
+
+/// How long it may take to finish: answers are made at once, and what is told as it happens has no end of its own.
+pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
+
+/// What its clients may do.
+pub(crate) fn server_config() -> ServerConfig {
+    let limits = Limits { body: 16 << 10, ..Config::default().server.limits };
+    ServerConfig { limits, max_connections: 256, ..Config::default().server }
+}
+
+/// What an admin process is born with, and learns.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    model: Model,
+    board: Arc<Scoreboard>,
+    /// What says over TCP that a client may give commands; nobody may without one.
+    token: Option<Rc<str>>,
+    /// It is a Unix socket, whose mode says who may.
+    is_unix: bool,
+    /// Microseconds of CPU that each process had used when it was last seen: one that is gone keeps its own until the
+    /// parent has counted it.
+    cpu: BTreeMap<i32, u64>,
+    streams: Vec<BodyWriter>,
+}
+
+impl Desk {
+    pub(crate) fn new(model: Model, board: Arc<Scoreboard>, token: Option<Rc<str>>, is_unix: bool) -> Desk {
+        Desk { model, board, token, is_unix, cpu: BTreeMap::new(), streams: Vec::new() }
+    }
+
+    /// Serves until the pool ends.
+    pub(crate) fn serve(self, worker: &Worker) -> Result<(), Box<dyn StdError>> {
+        let desk = Rc::new(RefCell::new(self));
+        let learner = Rc::clone(&desk);
+        // Neither calls the other.
+        worker.on_message(move |message| learner.borrow_mut().learn(message));
+        worker.serve(move |request| desk.borrow_mut().answer(worker, request))?;
+        Ok(())
+    }
+
+    /// Learns what the parent says; bytes that say nothing are ignored.
+    fn learn(&mut self, message: &[u8]) {
+        match Fact::decode(message) {
+            Some(Fact::End) => self.streams.clear(),
+            Some(fact) => {
+                if let Fact::Event(event) = &fact {
+                    let line = event_line(event);
+                    self.streams.retain_mut(|stream| is_whole(stream, &line));
+                }
+                if let Fact::Gone(pid, ..) = &fact {
+                    self.cpu.remove(pid);
+                }
+                self.model.learn(fact);
+            }
+            None => {}
+        }
+    }
+
+    fn answer(&mut self, worker: &Worker, request: &Request<'_>) -> Response {
+        let path = request.path();
+        let is_command = Command::PATHS.contains(&path);
+        let response = match (request.method(), is_command) {
+            ("POST", true) => self.command(worker, request),
+            (_, true) => Response::text("POST\n").status(405).header("Allow", "POST"),
+            ("GET" | "HEAD", false) => self.show(path, request.query()),
+            ("POST", false) => Response::text("GET or HEAD\n").status(405).header("Allow", "GET, HEAD"),
+            (_, false) => Response::text("no such method here\n").status(405).header("Allow", "GET, HEAD"),
+        };
+        response.header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff")
+    }
+
+    fn show(&mut self, path: &str, query: Option<&str>) -> Response {
+        match path {
+            "/" => Response::html(include_str!("page.html")).header("Content-Security-Policy", PAGE_POLICY),
+            "/status.json" => Response::json(self.snapshot(|it| it.to_json())),
+            "/status.txt" => Response::text(self.snapshot(|it| it.to_text())),
+            "/metrics" => Response::bytes(
+                "text/plain; version=0.0.4; charset=utf-8",
+                self.snapshot(|it| it.to_metrics()).into_bytes(),
+            ),
+            "/healthz" => Response::text("ok\n"),
+            "/readyz" => match self.model.unready() {
+                None => Response::text("ready\n"),
+                Some(reason) => Response::text(format!("{reason}\n")).status(503),
+            },
+            "/events" => self.stream(query),
+            _ => Response::text("no such page\n").status(404),
+        }
+    }
+
+    fn snapshot(&mut self, render: impl Fn(&Snapshot<'_>) -> String) -> String {
+        let readings = readings::read(&self.model, &self.board, &mut self.cpu, clock::unix_millis());
+        render(&Snapshot::new(&self.model, &readings))
+    }
+
+    /// The events after the one that the client names, and then each as it happens.
+    fn stream(&mut self, query: Option<&str>) -> Response {
+        // Those whose client has gone.
+        self.streams.retain_mut(|stream| is_whole(stream, ""));
+        let after = match control::parameter(query, "after").map(str::parse::<u64>) {
+            Some(Err(_)) => return Response::text("after must be an event's number\n").status(400),
+            Some(Ok(after)) => after,
+            None => 0,
+        };
+        if self.streams.len() >= STREAMS_MAX {
+            return Response::text("too many clients are told events\n").status(503);
+        }
+        let (mut stream, response) = Response::stream("application/x-ndjson");
+        let missed = self.model.events.iter().filter(|event| event.seq > after);
+        if is_whole(&mut stream, &missed.map(event_line).collect::<String>()) {
+            self.streams.push(stream);
+        }
+        response
+    }
+}
+
+/// Writes a whole text; a client that is behind with reading is given up.
+fn is_whole(stream: &mut BodyWriter, text: &str) -> bool {
+    stream.try_write(text.as_bytes()).is_ok_and(|written| written == text.len())
+}

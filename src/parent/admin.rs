@@ -1,0 +1,424 @@
+//! The admin process as the parent sees it: what it is told, what it asks for, and how it is started again.
+
+use std::os::fd::AsRawFd;
+
+use nix::sys::resource::{getrusage, UsageWho};
+use nix::sys::time::TimeValLike;
+use nix::sys::wait::{waitpid, WaitPidFlag};
+
+use super::*;
+use crate::admin::{self, Command, Desk};
+use crate::channel;
+use crate::listener::AdminListener;
+use crate::message::{MessageError, Received, BUFFER};
+use crate::pool::Newborn;
+use crate::sandbox::Sandbox;
+use crate::status::{self, Fact, Level, Model, Reason};
+use crate::supervisor::{PoolState, Stage};
+
+/// How long it is not started again after it has failed several times in a row: at most.
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+const BACKOFF: Duration = Duration::from_millis(100);
+/// It has worked when it has lived for so long.
+const STABLE: Duration = Duration::from_secs(10);
+/// How long the end of the pool waits for it.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Commands that are taken in one turn.
+const TURN: usize = 16;
+
+/// The admin process and what it is told.
+#[derive(Debug)]
+pub(super) struct Admin {
+    listener: AdminListener,
+    token: Option<Rc<str>>,
+    model: Model,
+    process: Option<Running>,
+    /// The one that is being forked.
+    unborn: Option<Running>,
+    /// When to start it; never before the pool that this one takes over from has let go of the address.
+    start_at: Time,
+    /// How often in a row it ended soon after its start.
+    failures: u32,
+    /// The pool ends, or has handed over.
+    is_over: bool,
+    /// Slots whose worker is being replaced because of its own limits.
+    recycled: Vec<usize>,
+    /// What the log was made to say when the pool began: its writer knows no more.
+    loudest: log::LevelFilter,
+}
+
+#[derive(Debug)]
+struct Running {
+    pid: Pid,
+    lifeline: ParentEnd,
+    link: MessageEnd,
+    since: Time,
+    /// It has dropped what the fork copied of the parent's.
+    is_set_up: bool,
+}
+
+impl Admin {
+    pub(super) fn new(listener: AdminListener, token: Option<Rc<str>>, start_at: Time) -> Admin {
+        Admin {
+            listener,
+            token,
+            model: Model::default(),
+            process: None,
+            unborn: None,
+            start_at,
+            failures: 0,
+            is_over: false,
+            recycled: Vec::new(),
+            loudest: log::max_level(),
+        }
+    }
+
+    /// When it is to be started.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let waits = self.process.is_none() && !self.is_over && self.start_at != Time::NEVER;
+        waits.then_some(self.start_at)
+    }
+
+    pub(super) fn pid(&self) -> Option<Pid> {
+        Some(self.process.as_ref()?.pid)
+    }
+
+    pub(super) fn start_now(&mut self) {
+        self.start_at = Time::default();
+    }
+
+    pub(super) fn listener(&self) -> &AdminListener {
+        &self.listener
+    }
+
+    /// Whether it may still hold what the fork copied of the parent's.
+    pub(super) fn holds_copies(&self) -> bool {
+        self.unborn.is_some() || self.process.as_ref().is_some_and(|process| !process.is_set_up)
+    }
+
+    /// Learns a fact, and passes it on. One that does not read is ended: its successor is born with all of them.
+    fn tell(&mut self, fact: Fact) {
+        if let Some(process) = &self.process {
+            if let Err(MessageError::Full) = process.link.send(&fact.encode(), None) {
+                warn!("admin pid={} killed: it does not take in what it is told", process.pid.0);
+                signal(process.pid, Signal::SIGKILL);
+            }
+        }
+        self.model.learn(fact);
+    }
+
+    fn backs_off(&mut self, now: Time) {
+        let doublings = self.failures.saturating_sub(1).min(16);
+        let delay = if self.failures == 0 { Duration::ZERO } else { BACKOFF * (1 << doublings) };
+        self.failures = self.failures.saturating_add(1);
+        self.start_at = now + delay.min(BACKOFF_MAX);
+    }
+
+    /// Has it finish.
+    fn let_go(&mut self) {
+        self.is_over = true;
+        self.tell(Fact::End);
+        if let Some(process) = &self.process {
+            process.lifeline.close();
+        }
+    }
+}
+
+/// Starting and ending it.
+impl Parent {
+    pub(super) fn make_admin(&self, listener: Option<AdminListener>, now: Time) -> Result<Option<Admin>> {
+        let Some(listener) = listener else { return Ok(None) };
+        let token = self.config.admin_token()?.map(Rc::from);
+        Ok(Some(Admin::new(listener, token, if self.heir.is_some() { Time::NEVER } else { now })))
+    }
+
+    /// What is to be forked, when it is time.
+    pub(super) fn admin_due(&mut self) -> Option<Turn> {
+        let now = clock::now();
+        let admin = self.admin.as_mut().filter(|admin| admin.deadline().is_some_and(|due| due <= now))?;
+        match admin.seed(&self.board, self.credentials.clone(), now) {
+            Ok(newborn) => Some(Turn::Fork(newborn)),
+            Err(error) => {
+                error!("the admin process cannot be started: {error}");
+                admin.failures = admin.failures.max(1);
+                admin.backs_off(now);
+                None
+            }
+        }
+    }
+
+    /// The fork has made this process, if it was the admin process that was to be forked.
+    pub(super) fn admin_forked(&mut self, pid: Pid) -> bool {
+        let Some(admin) = &mut self.admin else { return false };
+        let Some(mut process) = admin.unborn.take() else { return false };
+        process.pid = pid;
+        debug!("admin pid={} spawned", pid.0);
+        let (lifeline, link) = (process.lifeline.as_raw_fd(), process.link.as_raw_fd());
+        admin.process = Some(process);
+        for (descriptor, token) in [(lifeline, ADMIN), (link, ADMIN_LINK)] {
+            if let Err(error) = self.listen_to(&descriptor, token) {
+                error!("admin pid={} cannot be heard: {error}", pid.0);
+            }
+        }
+        true
+    }
+
+    /// The fork has failed, if it was the admin process that was to be forked.
+    pub(super) fn admin_fork_failed(&mut self, error: &io::Error) -> bool {
+        let Some(admin) = &mut self.admin else { return false };
+        if admin.unborn.take().is_none() {
+            return false;
+        }
+        error!("the admin process cannot be forked with fork(2): {error}");
+        admin.failures = admin.failures.max(1);
+        admin.backs_off(clock::now());
+        true
+    }
+
+    pub(super) fn reap_admin(&mut self) {
+        let Some(pid) = self.admin.as_ref().and_then(Admin::pid) else { return };
+        for fate in reap::fates(pid) {
+            let Fate::Exited(exit) = fate else { continue };
+            self.hear_admin();
+            let Some(admin) = &mut self.admin else { return };
+            let Some(process) = admin.process.take() else { return };
+            if admin.is_over {
+                debug!("admin pid={} {}", pid.0, describe(exit, true));
+                continue;
+            }
+            let now = clock::now();
+            if now.since(process.since) >= STABLE {
+                admin.failures = 0;
+            }
+            admin.backs_off(now);
+            let why = process.lifeline.failure().map(|reason| format!(": {reason}")).unwrap_or_default();
+            self.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe(exit, false)));
+        }
+    }
+
+    /// Another pool serves, and shows its own status.
+    pub(super) fn hand_over_admin(&mut self) {
+        if let Some(admin) = &mut self.admin {
+            admin.listener.hand_over();
+            admin.let_go();
+        }
+    }
+
+    /// The last of the pool: ends it, and waits for a moment.
+    pub(super) fn end_admin(&mut self) {
+        self.observe();
+        let Some(mut admin) = self.admin.take() else { return };
+        admin.let_go();
+        let Some(process) = admin.process else { return };
+        if !process.lifeline.ends_within(PATIENCE) {
+            signal(process.pid, Signal::SIGKILL);
+        }
+        // Killed, or past its end: it does not take long.
+        while waitpid(SystemPid::from_raw(process.pid.0), None::<WaitPidFlag>) == Err(nix::errno::Errno::EINTR) {}
+    }
+}
+
+impl Admin {
+    fn seed(&mut self, board: &Arc<Scoreboard>, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Newborn> {
+        let call = "give the admin process what it needs with socketpair(2) or mmap(2); is RLIMIT_NOFILE too low?";
+        let refused = |source| Error::system(call, source);
+        let (lifeline, theirs) = channel::lifeline().map_err(refused)?;
+        let (link, their_link) = MessageEnd::pair().map_err(refused)?;
+        // Its own, in which it is the only worker; nobody looks whether that stalls.
+        let own = Scoreboard::new(1).map_err(refused)?;
+        own.watch(true);
+        let shared = self.listener.shared().map_err(refused)?;
+        self.unborn = Some(Running { pid: Pid(0), lifeline, link, since: now, is_set_up: false });
+        let desk = Desk::new(self.model.clone(), Arc::clone(board), self.token.clone(), self.listener.is_unix());
+        let seed = Seed {
+            slot: crate::worker::NO_SLOT,
+            generation: 0,
+            unique: 0,
+            lifeline: theirs,
+            messages: Some(their_link),
+            sockets: SlotSockets::default(),
+            reserved: Rc::default(),
+            backlog: 0,
+            shared: vec![shared],
+            board: Arc::new(own),
+            row: 1,
+            server: Rc::new(admin::server_config()),
+            max_requests: 0,
+            drain_timeout: admin::DRAIN_TIMEOUT,
+            abort_stalled: false,
+            cpus: Rc::default(),
+            credentials,
+            access_log: None,
+            // It reads what /proc has about every worker.
+            sandbox: Sandbox::Off,
+            parent: process::id(),
+        };
+        Ok(Newborn::Admin(Box::new(seed), Box::new(desk)))
+    }
+}
+
+/// What it is told.
+impl Parent {
+    /// Says something in the log, and to whoever looks at the pool's events.
+    pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
+        log::log!(level, "{text}");
+        let Some(admin) = &mut self.admin else { return };
+        let level = match level {
+            log::Level::Error => Level::Error,
+            log::Level::Warn => Level::Warn,
+            _ => Level::Info,
+        };
+        let (seq, time) = (admin.model.seq() + 1, clock::unix_millis());
+        admin.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
+    }
+
+    /// Tells what has changed in the pool and its processes.
+    pub(super) fn observe(&mut self) {
+        let Some(mut admin) = self.admin.take() else { return };
+        let mut pool = admin.model.pool.clone();
+        pool.state = match self.supervisor.state() {
+            PoolState::Starting => status::State::Starting,
+            PoolState::Serving => status::State::Serving,
+            PoolState::Restarting => status::State::Restarting,
+            PoolState::Upgrading => status::State::Upgrading,
+            PoolState::LameDuck => status::State::LameDuck,
+            PoolState::Stopping if self.supervisor.is_draining() => status::State::Draining,
+            PoolState::Stopping => status::State::Stopping,
+        };
+        (pool.wanted, pool.serving) = (self.supervisor.wanted(), self.supervisor.ready_workers());
+        pool.restart_aborted.clone_from(&self.restart_aborted);
+        if pool.balance != self.custody.balance() {
+            pool.balance = self.custody.balance().to_owned();
+        }
+        if pool != admin.model.pool {
+            admin.tell(Fact::Pool(pool));
+        }
+        for (slot, it) in self.supervisor.processes() {
+            let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.processes.get(&pid)?))) else { continue };
+            let stage = match it.stage {
+                Stage::Spawning | Stage::Starting => status::Stage::Starting,
+                Stage::Ready if it.is_suspended => status::Stage::Suspended,
+                Stage::Ready => status::Stage::Ready,
+                Stage::Draining => status::Stage::Draining,
+                Stage::Quitting | Stage::Aborting | Stage::Killing(_) => status::Stage::Ending,
+            };
+            let (row, generation, since) = (process.row, it.generation, process.born);
+            let known = status::Process { pid: pid.0, slot, row, generation, stage, since };
+            if admin.model.processes.get(&pid.0) != Some(&known) {
+                admin.tell(Fact::Process(known));
+            }
+        }
+        self.admin = Some(admin);
+    }
+
+    /// What does not change while the pool lives.
+    pub(super) fn introduce(&mut self) {
+        let Some(admin) = &mut self.admin else { return };
+        admin.model.pool.pid = i32::try_from(process::id()).unwrap_or(0);
+        admin.model.pool.started = clock::unix_millis();
+        admin.model.pool.listening = self.reserved.iter().map(ToString::to_string).collect();
+        admin.model.pool.because = self.derivation.clone();
+        info!("admin on {}", admin.listener);
+        self.observe();
+    }
+
+    /// A worker is about to be replaced because of its own limits, or is not any more.
+    pub(super) fn note_recycling(&mut self, slot: usize, is_recycled: bool) {
+        let Some(admin) = &mut self.admin else { return };
+        admin.recycled.retain(|it| *it != slot);
+        if is_recycled {
+            admin.recycled.push(slot);
+        }
+    }
+
+    /// Counts a process that was reaped, before the supervisor is told; `cpu` is the microseconds that it has used.
+    pub(super) fn count_exit(&mut self, pid: Pid, exit: Exit, how: &str, cpu: u64) {
+        let Some((slot, &process)) = self.supervisor.process(pid) else { return };
+        let processes = self.supervisor.processes();
+        let has_successor = processes.filter(|(id, _)| *id == slot).any(|(_, it)| it.generation > process.generation);
+        let is_stopping = self.supervisor.is_stopping();
+        let Some(admin) = &mut self.admin else { return };
+        let mut known = admin.model.slots.get(&slot).cloned().unwrap_or_default();
+        let reason = match (process.stage, exit) {
+            _ if is_stopping => None,
+            (Stage::Killing(KillReason::Stalled) | Stage::Aborting, _) => Some(Reason::Stalled),
+            (Stage::Killing(KillReason::BootTimeout) | Stage::Spawning | Stage::Starting, _) => Some(Reason::Boot),
+            (Stage::Ready, Exit::Code(_)) => Some(Reason::Exited),
+            (Stage::Ready, Exit::Signal { .. }) => Some(Reason::Killed),
+            _ if !has_successor => None,
+            _ if admin.recycled.contains(&slot) => Some(Reason::Recycled),
+            _ => Some(Reason::Restart),
+        };
+        if reason == Some(Reason::Recycled) {
+            admin.recycled.retain(|it| *it != slot);
+        }
+        if let Some(reason) = reason {
+            known.restarts[reason as usize] += 1;
+            known.last_exit = Some(how.to_owned());
+        }
+        known.cpu += cpu;
+        admin.tell(Fact::Gone(pid.0, slot, known));
+    }
+}
+
+/// What it asks for.
+impl Parent {
+    /// Takes in what it says of itself.
+    pub(super) fn hear_admin(&mut self) {
+        let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
+        for report in process.lifeline.reports() {
+            match report {
+                Report::Listening(_) => process.is_set_up = true,
+                Report::Ready => debug!("admin pid={} ready", process.pid.0),
+                _ => {}
+            }
+        }
+    }
+
+    /// Does what its clients have asked for.
+    pub(super) fn obey_admin(&mut self) {
+        let mut buffer = vec![0; BUFFER];
+        for _ in 0..TURN {
+            let Some(process) = self.admin.as_ref().and_then(|admin| admin.process.as_ref()) else { return };
+            match process.link.receive(&mut buffer) {
+                Received::Message(message, _) => {
+                    if let Some(command) = Command::decode(message) {
+                        self.obey_command(command);
+                    }
+                }
+                Received::Malformed(why) => warn!("admin pid={} dropped its message: {why}", process.pid.0),
+                Received::Nothing | Received::End => return,
+            }
+        }
+        // Registering again tells of what is left.
+        let Some(process) = self.admin.as_ref().and_then(|admin| admin.process.as_ref()) else { return };
+        let descriptor = process.link.as_raw_fd();
+        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&descriptor), ADMIN_LINK, Interest::READABLE)
+        {
+            error!("admin pid={} cannot be heard: {error}", process.pid.0);
+        }
+    }
+
+    fn obey_command(&mut self, command: Command) {
+        match command {
+            Command::Restart => self.tell(Event::Restart),
+            Command::Scale(workers) => self.scale(workers),
+            Command::Upgrade => self.tell(Event::Upgrade),
+            Command::Stop => self.stop(Stop::Drain, "asked by an admin client"),
+            Command::Log(level) => {
+                let loudest = self.admin.as_ref().map_or(level, |admin| admin.loudest);
+                let level = level.min(loudest);
+                log::set_max_level(level);
+                self.say(log::Level::Info, None, format!("log level: {level}, for workers from their next start on"));
+            }
+        }
+    }
+}
+
+/// Microseconds of CPU that the processes have used which were reaped so far (getrusage(2)).
+pub(super) fn cpu_of_the_reaped() -> u64 {
+    let micros = |usage: nix::sys::resource::Usage| {
+        (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()).unsigned_abs()
+    };
+    getrusage(UsageWho::RUSAGE_CHILDREN).map_or(0, micros)
+}

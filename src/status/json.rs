@@ -1,0 +1,203 @@
+//! PURE. The status as JSON (RFC 8259). It is written and never read, so a writer of strings and numbers is enough.
+
+use std::fmt::Write;
+
+use super::snapshot::{Snapshot, Worker};
+use super::{Event, Latency, Reading, Reason};
+
+impl Snapshot<'_> {
+    pub(crate) fn to_json(&self) -> String {
+        let mut json = Json::default();
+        json.object(|json| {
+            json.key("pool").object(|json| self.pool_to(json));
+            json.key("totals").object(|json| self.totals_to(json));
+            json.key("workers").array(self.workers.iter(), |json, worker| json.object(|json| worker.write_to(json)));
+            json.key("events").array(self.events.iter(), |json, event| json.object(|json| event.write_to(json)));
+        });
+        json.0
+    }
+
+    fn pool_to(&self, json: &mut Json) {
+        let pool = self.pool;
+        json.key("state").string(pool.state.as_str());
+        json.key("ready").bare(self.is_ready);
+        json.key("pid").bare(pool.pid);
+        json.key("version").string(env!("CARGO_PKG_VERSION"));
+        json.key("time").millis(self.now);
+        json.key("started").millis(pool.started);
+        json.key("wanted").bare(pool.wanted);
+        json.key("serving").bare(pool.serving);
+        json.key("listening").array(pool.listening.iter(), |json, address| json.string(address));
+        json.key("workers_because").string(&pool.because);
+        json.key("balance").string(&pool.balance);
+        json.key("restart_aborted").optional(pool.restart_aborted.as_deref());
+    }
+
+    fn totals_to(&self, json: &mut Json) {
+        json.key("requests").bare(self.totals.requests);
+        json.key("connections").bare(self.totals.accepted);
+        json.key("open").bare(self.totals.open());
+        json.key("refused").bare(self.totals.refused);
+        json.key("panics").bare(self.totals.panics);
+        json.key("restarts").object(|json| {
+            for (reason, count) in Reason::ALL.iter().zip(self.restarts) {
+                json.key(reason.as_str()).bare(count);
+            }
+        });
+        json.key("latency").latency(self.latency);
+    }
+}
+
+impl Worker<'_> {
+    fn write_to(&self, json: &mut Json) {
+        let nothing = Reading::default();
+        let (process, reading) = (self.process.map(|(it, _)| it), self.process.map_or(&nothing, |(_, it)| it));
+        json.key("worker").bare(self.id);
+        json.key("generation").bare(process.map_or(0, |it| it.generation));
+        match process {
+            Some(process) => json.key("pid").bare(process.pid),
+            None => json.key("pid").bare("null"),
+        }
+        json.key("state").string(self.state());
+        match process {
+            Some(process) => json.key("since").millis(process.since),
+            None => json.key("since").bare("null"),
+        }
+        json.key("restarts").bare(self.slot.map_or(0, |slot| slot.restarted()));
+        json.key("last_exit").optional(self.slot.and_then(|slot| slot.last_exit.as_deref()));
+        json.key("requests").bare(reading.counters.requests);
+        json.key("connections").bare(reading.counters.accepted);
+        json.key("open").bare(reading.counters.open());
+        // Nobody but the worker and the parent holds its sockets.
+        json.key("queue").bare("null");
+        json.key("busy").millis(reading.busy);
+        json.key("cpu").micros(reading.cpu);
+        json.key("rss").bare(reading.rss);
+        json.key("latency").latency(&reading.latency);
+    }
+}
+
+impl Event {
+    fn write_to(&self, json: &mut Json) {
+        json.key("seq").bare(self.seq);
+        json.key("time").millis(self.time);
+        json.key("level").string(self.level.as_str());
+        match self.worker {
+            Some(worker) => json.key("worker").bare(worker),
+            None => json.key("worker").bare("null"),
+        }
+        json.key("text").string(&self.text);
+    }
+}
+
+/// An event as a line of its own.
+pub(crate) fn event_line(event: &Event) -> String {
+    let mut json = Json::default();
+    json.object(|json| event.write_to(json));
+    json.0 + "\n"
+}
+
+/// The answer to a command that was passed on, `after` being the latest event before it.
+pub(crate) fn accepted(command: &str, after: u64) -> String {
+    let mut json = Json::default();
+    json.object(|json| {
+        json.key("accepted").string(command);
+        json.key("after").bare(after);
+    });
+    json.0 + "\n"
+}
+
+/// The answer to a command that was not.
+pub(crate) fn refused(error: &str) -> String {
+    let mut json = Json::default();
+    json.object(|json| json.key("error").string(error));
+    json.0 + "\n"
+}
+
+/// JSON so far.
+#[derive(Debug, Default)]
+pub(super) struct Json(String);
+
+impl Json {
+    pub(super) fn object(&mut self, members: impl FnOnce(&mut Json)) {
+        self.0.push('{');
+        members(self);
+        self.0.push('}');
+    }
+
+    /// A member's name; its value follows.
+    pub(super) fn key(&mut self, name: &str) -> &mut Json {
+        self.separate();
+        self.string(name);
+        self.0.push(':');
+        self
+    }
+
+    fn array<T>(&mut self, items: impl Iterator<Item = T>, mut item: impl FnMut(&mut Json, T)) {
+        self.0.push('[');
+        for it in items {
+            self.separate();
+            item(self, it);
+        }
+        self.0.push(']');
+    }
+
+    fn separate(&mut self) {
+        if !self.0.ends_with(['{', '[']) {
+            self.0.push(',');
+        }
+    }
+
+    pub(super) fn string(&mut self, text: &str) {
+        self.0.push('"');
+        for c in text.chars() {
+            match c {
+                '"' | '\\' => self.0.extend(['\\', c]),
+                // Also what ends a line in JavaScript, where this is pasted.
+                '\u{0}'..='\u{1f}' | '\u{7f}' | '\u{2028}' | '\u{2029}' => {
+                    // Writing to a string does not fail.
+                    let _ = write!(self.0, "\\u{:04x}", u32::from(c));
+                }
+                c => self.0.push(c),
+            }
+        }
+        self.0.push('"');
+    }
+
+    fn optional(&mut self, text: Option<&str>) {
+        match text {
+            Some(text) => self.string(text),
+            None => self.bare("null"),
+        }
+    }
+
+    /// A number, true, false or null.
+    fn bare(&mut self, value: impl std::fmt::Display) {
+        // Writing to a string does not fail.
+        let _ = write!(self.0, "{value}");
+    }
+
+    fn millis(&mut self, millis: u64) {
+        self.bare(format_args!("{}.{:03}", millis / 1000, millis % 1000));
+    }
+
+    fn micros(&mut self, micros: u64) {
+        self.bare(format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000));
+    }
+
+    fn latency(&mut self, latency: &Latency) {
+        self.object(|json| {
+            json.key("count").bare(latency.count());
+            json.key("sum").micros(latency.sum);
+            for (name, thousandths) in [("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999)] {
+                match latency.quantile(thousandths) {
+                    Some(micros) => json.key(name).micros(micros),
+                    None => json.key(name).bare("null"),
+                }
+            }
+            json.key("buckets").array(latency.filled(), |json, (end, count)| {
+                json.array(0..2, |json, index| if index == 0 { json.micros(end) } else { json.bare(count) });
+            });
+        });
+    }
+}

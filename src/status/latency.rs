@@ -1,0 +1,123 @@
+//! PURE. How long answers took: a histogram whose buckets are a quarter of an octave wide.
+
+/// Buckets in an octave, so that an estimate is wrong by a ninth at most.
+const PER_OCTAVE: usize = 4;
+const PER_OCTAVE_LOG2: u32 = PER_OCTAVE.ilog2();
+/// Microseconds from which on everything is in the last bucket, as an exponent of two: 67 s.
+const BEYOND_LOG2: u32 = 26;
+
+/// How many buckets there are: one for each microsecond below four, four in each octave above, and one for the rest.
+pub(crate) const BUCKETS: usize = PER_OCTAVE + PER_OCTAVE * (BEYOND_LOG2 - PER_OCTAVE_LOG2) as usize + 1;
+
+/// The bucket of a time in microseconds.
+#[inline]
+pub(crate) fn bucket(micros: u64) -> usize {
+    if micros < PER_OCTAVE as u64 {
+        return micros as usize;
+    }
+    let octave = micros.ilog2() - PER_OCTAVE_LOG2;
+    let index = (octave as usize + 1) * PER_OCTAVE + ((micros >> octave) as usize & (PER_OCTAVE - 1));
+    index.min(BUCKETS - 1)
+}
+
+/// Microseconds that a bucket ends before; it begins where the one below ends. A day, for the last.
+pub(crate) fn bound(bucket: usize) -> u64 {
+    match bucket {
+        _ if bucket >= BUCKETS - 1 => 86_400_000_000,
+        _ if bucket < PER_OCTAVE => bucket as u64 + 1,
+        _ => ((bucket % PER_OCTAVE + PER_OCTAVE + 1) as u64) << (bucket / PER_OCTAVE - 1),
+    }
+}
+
+/// How long a number of answers took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Latency {
+    pub(crate) buckets: [u64; BUCKETS],
+    /// Microseconds, all together.
+    pub(crate) sum: u64,
+}
+
+impl Default for Latency {
+    fn default() -> Latency {
+        Latency { buckets: [0; BUCKETS], sum: 0 }
+    }
+}
+
+impl Latency {
+    pub(crate) fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// How many were shorter than so many microseconds: exact where a bucket ends, as at each power of two.
+    pub(crate) fn shorter_than(&self, micros: u64) -> u64 {
+        let below = (0..BUCKETS).take_while(|bucket| bound(*bucket) <= micros);
+        below.map(|bucket| self.buckets[bucket]).sum()
+    }
+
+    pub(crate) fn add(&mut self, other: &Latency) {
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(count, more)| *count += more);
+        self.sum += other.sum;
+    }
+
+    /// The microseconds that so many thousandths of the answers did not exceed; none without answers.
+    pub(crate) fn quantile(&self, thousandths: u64) -> Option<u64> {
+        let rank = (self.count() * thousandths).div_ceil(1000).max(1);
+        let mut seen = 0;
+        let bucket = self.buckets.iter().position(|count| {
+            seen += count;
+            seen >= rank
+        })?;
+        // The harmonic mean of its ends is never further than a ninth from what is in between.
+        let (begin, end) = (if bucket == 0 { 0 } else { bound(bucket - 1) }, bound(bucket));
+        Some(if bucket < PER_OCTAVE || bucket == BUCKETS - 1 { begin } else { 2 * begin * end / (begin + end) })
+    }
+
+    /// The buckets that are not empty: where each ends, in microseconds, and what is in it.
+    pub(crate) fn filled(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
+        filled.map(|(bucket, count)| (bound(bucket), *count))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_time_is_in_the_bucket_that_ends_behind_it() {
+        let octaves = (0..BEYOND_LOG2).flat_map(|octave| [-1, 0, 1].map(|near| (1_i64 << octave) + near));
+        for micros in octaves.map(|micros| micros.unsigned_abs()).chain(0..5000) {
+            let found = bucket(micros);
+            assert!(micros < bound(found), "{micros}");
+            assert!(found == 0 || bound(found - 1) <= micros, "{micros}");
+        }
+        for micros in [1 << BEYOND_LOG2, u64::MAX] {
+            assert_eq!(bucket(micros), BUCKETS - 1);
+        }
+        assert_eq!(bound(BUCKETS - 2), 1 << BEYOND_LOG2);
+    }
+
+    #[test]
+    fn a_quantile_is_off_by_a_ninth_at_most() {
+        for micros in (4..100_000).chain([1_000_000, 60_000_000]) {
+            let mut latency = Latency::default();
+            latency.buckets[bucket(micros)] += 1;
+            let estimate = latency.quantile(500).expect("there is one");
+            // A microsecond for the rounding.
+            assert!(estimate.abs_diff(micros) <= micros.div_ceil(9) + 1, "{micros}: {estimate}");
+        }
+    }
+
+    #[test]
+    fn quantiles_are_of_all() {
+        let mut latency = Latency::default();
+        assert_eq!(latency.quantile(500), None);
+        for micros in [1, 1, 1, 1, 1, 1, 1, 1, 1, 3] {
+            latency.buckets[bucket(micros)] += 1;
+        }
+        assert_eq!([0, 500, 900, 901, 1000].map(|it| latency.quantile(it)), [1, 1, 1, 3, 3].map(Some));
+        assert_eq!((latency.count(), latency.shorter_than(2), latency.shorter_than(4)), (10, 9, 10));
+        latency.buckets[BUCKETS - 1] += 1;
+        assert_eq!((latency.count(), latency.shorter_than(1 << BEYOND_LOG2)), (11, 10));
+    }
+}

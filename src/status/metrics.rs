@@ -1,0 +1,128 @@
+//! PURE. The status for Prometheus: its text format, version 0.0.4.
+//!
+//! Counters are kept per slot, over all its processes, so that none goes back when a worker dies.
+
+use std::fmt::{Display, Write};
+
+use super::snapshot::{SlotTotals, Snapshot};
+use super::{Counters, Reason, Stage};
+
+impl Snapshot<'_> {
+    pub(crate) fn to_metrics(&self) -> String {
+        let mut out = Metrics::default();
+        self.counters_to(&mut out);
+        self.latency_to(&mut out);
+        self.workers_to(&mut out);
+        out.family("forkpool_ready", "gauge", "Whether the pool is to be given clients, as /readyz says.");
+        out.sample("forkpool_ready", "", u8::from(self.is_ready));
+        out.family("forkpool_build_info", "gauge", "1; what this is, and who picks the worker for a connection.");
+        let labels = format!("version=\"{}\",balance=\"{}\"", env!("CARGO_PKG_VERSION"), escaped(&self.pool.balance));
+        out.sample("forkpool_build_info", &labels, 1);
+        out.family("process_start_time_seconds", "gauge", "When the pool's parent began, in seconds since 1970.");
+        out.sample("process_start_time_seconds", "", millis(self.pool.started));
+        out.0
+    }
+
+    fn counters_to(&self, out: &mut Metrics) {
+        type Count = fn(&Counters) -> u64;
+        let counters: [(&str, &str, &str, Count); 5] = [
+            ("forkpool_requests_total", "counter", "Requests given to the handler.", |it| it.requests),
+            ("forkpool_connections_accepted_total", "counter", "Connections accepted.", |it| it.accepted),
+            ("forkpool_connections_open", "gauge", "Connections open.", Counters::open),
+            ("forkpool_requests_refused_total", "counter", "Requests refused before the handler.", |it| it.refused),
+            ("forkpool_handler_panics_total", "counter", "Handlers that panicked.", |it| it.panics),
+        ];
+        for (name, kind, help, count) in counters {
+            out.of_slots(name, kind, help, self, |slot| Some(count(&slot.counters)));
+        }
+        let name = "forkpool_worker_restarts_total";
+        out.family(name, "counter", "Workers that were started in place of another one, by why that ended.");
+        for slot in &self.slots {
+            for (reason, count) in Reason::ALL.iter().zip(slot.slot.restarts) {
+                out.sample(name, &format!("worker=\"{}\",reason=\"{}\"", slot.id, reason.as_str()), count);
+            }
+        }
+    }
+
+    fn latency_to(&self, out: &mut Metrics) {
+        let name = "forkpool_request_duration_seconds";
+        out.family(name, "histogram", "From reading a request's head to having its answer, by the built-in server.");
+        for exponent in 4..=26 {
+            let end = 1 << exponent;
+            let labels = format!("le=\"{}\"", micros(end));
+            out.sample(&format!("{name}_bucket"), &labels, self.latency.shorter_than(end));
+        }
+        let count = self.latency.count();
+        out.sample(&format!("{name}_bucket"), "le=\"+Inf\"", count);
+        out.sample(&format!("{name}_sum"), "", micros(self.latency.sum));
+        out.sample(&format!("{name}_count"), "", count);
+    }
+
+    fn workers_to(&self, out: &mut Metrics) {
+        out.family("forkpool_workers", "gauge", "Worker processes, and slots that back off, by their state.");
+        for state in Stage::ALL.iter().map(|stage| stage.as_str()).chain(["backoff"]) {
+            let count = self.workers.iter().filter(|worker| worker.state() == state).count();
+            out.sample("forkpool_workers", &format!("state=\"{state}\""), count);
+        }
+        let help = "CPU time that the worker's processes have used.";
+        out.of_slots("forkpool_worker_cpu_seconds_total", "counter", help, self, |slot| Some(micros(slot.cpu)));
+        let help = "Memory that the worker's processes hold, shared memory included.";
+        let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
+        out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
+        let help = "How long the worker has been busy with the present turn of its loop; 0 while it waits.";
+        let busy = |slot: &SlotTotals<'_>| slot.processes.iter().map(|(_, it)| it.busy).max().map(millis);
+        out.of_slots("forkpool_worker_busy_seconds", "gauge", help, self, busy);
+        let help = "When the worker's newest process was forked, in seconds since 1970.";
+        let start = |slot: &SlotTotals<'_>| slot.processes.last().map(|(it, _)| millis(it.since));
+        out.of_slots("forkpool_worker_start_time_seconds", "gauge", help, self, start);
+    }
+}
+
+#[derive(Debug, Default)]
+struct Metrics(String);
+
+impl Metrics {
+    /// Begins a metric; all its samples follow.
+    fn family(&mut self, name: &str, kind: &str, help: &str) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, name: &str, labels: &str, value: impl Display) {
+        // Writing to a string does not fail.
+        let _ = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    /// A metric with a sample for each slot that has a value.
+    fn of_slots<'m, V: Display>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        help: &str,
+        snapshot: &Snapshot<'m>,
+        value: impl Fn(&SlotTotals<'m>) -> Option<V>,
+    ) {
+        self.family(name, kind, help);
+        for slot in &snapshot.slots {
+            if let Some(value) = value(slot) {
+                self.sample(name, &format!("worker=\"{}\"", slot.id), value);
+            }
+        }
+    }
+}
+
+/// A label's value.
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+fn millis(millis: u64) -> String {
+    format!("{}.{:03}", millis / 1000, millis % 1000)
+}
+
+fn micros(micros: u64) -> String {
+    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
+}

@@ -1,0 +1,199 @@
+//! The facts come through as they are, whatever comes else is no harm, and each form says what it should.
+
+use super::*;
+
+fn facts() -> Vec<Fact> {
+    vec![
+        Fact::Pool(Pool {
+            state: State::Restarting,
+            pid: 4242,
+            started: 1_789_990_000_500,
+            wanted: 3,
+            serving: 1,
+            listening: vec!["http://127.0.0.1:8000".to_owned(), "unix:/run/\"x\".sock".to_owned()],
+            because: "3 workers: as configured".to_owned(),
+            balance: "random".to_owned(),
+            restart_aborted: Some("a\\b\n".to_owned()),
+        }),
+        Fact::Gone(
+            14,
+            0,
+            Slot { restarts: [1, 2, 3, 4, 5, 6], last_exit: Some("killed by SIGKILL".into()), cpu: 70_000 },
+        ),
+        Fact::Gone(15, 7, Slot::default()),
+        Fact::Process(Process { pid: 11, slot: 0, row: 1, generation: 2, stage: Stage::Draining, since: 1_000 }),
+        Fact::Process(Process { pid: 12, slot: 0, row: 2, generation: 3, stage: Stage::Ready, since: 2_000 }),
+        Fact::Process(Process { pid: 13, slot: 1, row: 3, generation: 1, stage: Stage::Starting, since: 2_500 }),
+        Fact::End,
+        Fact::Event(Event { seq: 1, time: 5, level: Level::Info, worker: None, text: "rolling restart begun".into() }),
+        Fact::Event(Event { seq: 2, time: 6, level: Level::Error, worker: Some(0), text: "a \u{2028}\u{1}é".into() }),
+    ]
+}
+
+fn model() -> Model {
+    let mut model = Model::default();
+    facts().into_iter().for_each(|fact| model.learn(fact));
+    model
+}
+
+fn readings() -> Readings {
+    let mut readings = Readings { now: 1_790_000_000_123, ..Readings::default() };
+    let counters = Counters { requests: 10, accepted: 4, closed: 1, refused: 2, panics: 3 };
+    readings.slots.insert(0, counters);
+    readings.slots.insert(7, counters);
+    for pid in [11, 12, 13] {
+        let mut reading = Reading { counters, busy: 1500, cpu: 20_000, rss: 3 << 20, ..Reading::default() };
+        reading.latency.buckets[bucket(100)] = 2;
+        reading.latency.sum = 200;
+        readings.latency.add(&reading.latency);
+        readings.processes.insert(pid, reading);
+    }
+    readings
+}
+
+#[test]
+fn facts_come_through_and_no_beginning_of_one_does() {
+    for fact in facts() {
+        let bytes = fact.encode();
+        assert_eq!(Fact::decode(&bytes), Some(fact));
+        for end in 0..bytes.len() {
+            assert_eq!(Fact::decode(&bytes[..end]), None);
+        }
+        assert_eq!(Fact::decode(&[&bytes[..], b"x"].concat()), None);
+    }
+}
+
+#[test]
+fn other_bytes_do_no_harm() {
+    let mut seed = 7_u64;
+    let mut random = move || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize
+    };
+    let mut model = Model::default();
+    for fact in facts() {
+        let whole = fact.encode();
+        for _ in 0..5_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random() % 4 {
+                let at = random() % bytes.len();
+                bytes[at] = random() as u8;
+            }
+            Fact::decode(&bytes).into_iter().for_each(|fact| model.learn(fact));
+        }
+    }
+    assert!(model.events.len() <= EVENTS_MAX);
+}
+
+#[test]
+fn a_text_that_is_too_long_is_cut_between_characters() {
+    let text = "é".repeat(5_000);
+    let fact = Fact::Event(Event { seq: 1, time: 0, level: Level::Info, worker: None, text });
+    let Some(Fact::Event(event)) = Fact::decode(&fact.encode()) else { panic!("it is a fact") };
+    assert_eq!(event.text.chars().count(), 1_024);
+}
+
+#[test]
+fn the_latest_events_are_kept() {
+    let mut model = Model::default();
+    for seq in 1..=EVENTS_MAX as u64 + 5 {
+        model.learn(Fact::Event(Event { seq, time: 0, level: Level::Info, worker: None, text: String::new() }));
+    }
+    assert_eq!((model.events.len(), model.events[0].seq, model.seq()), (EVENTS_MAX, 6, EVENTS_MAX as u64 + 5));
+}
+
+#[test]
+fn a_pool_is_ready_when_it_serves_and_goes_on_to() {
+    for (state, serving, is_ready) in [
+        (State::Starting, 1, false),
+        (State::Serving, 1, true),
+        (State::Serving, 0, false),
+        (State::Restarting, 1, true),
+        (State::Upgrading, 1, true),
+        (State::LameDuck, 1, false),
+        (State::Draining, 1, false),
+        (State::Stopping, 1, false),
+    ] {
+        let model = Model { pool: Pool { state, serving, ..Pool::default() }, ..Model::default() };
+        assert_eq!(model.unready().is_none(), is_ready, "{state:?} {serving}");
+    }
+}
+
+#[test]
+fn the_json_is_what_was_agreed() {
+    let (model, readings) = (model(), readings());
+    let latency = |count: u32, sum: &str| {
+        format!(
+            "{{\"count\":{count},\"sum\":{sum},\"p50\":0.000103,\"p90\":0.000103,\"p99\":0.000103,\"p999\":0.000103,\
+             \"buckets\":[[0.000112,{count}]]}}"
+        )
+    };
+    let empty = "{\"count\":0,\"sum\":0.000000,\"p50\":null,\"p90\":null,\"p99\":null,\"p999\":null,\"buckets\":[]}";
+    let worker = |id, generation, pid, state, since, exit, restarts| {
+        format!(
+            "{{\"worker\":{id},\"generation\":{generation},\"pid\":{pid},\"state\":\"{state}\",\"since\":{since},\
+             \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\"queue\":null,\
+             \"busy\":1.500,\"cpu\":0.020000,\"rss\":3145728,\"latency\":{}}}",
+            latency(2, "0.000200")
+        )
+    };
+    let killed = "\"killed by SIGKILL\"";
+    let expected = [
+        "{\"pool\":{\"state\":\"restarting\",\"ready\":true,\"pid\":4242,\"version\":\"",
+        env!("CARGO_PKG_VERSION"),
+        "\",\"time\":1790000000.123,\"started\":1789990000.500,\"wanted\":3,\"serving\":1,\"listening\":\
+         [\"http://127.0.0.1:8000\",\"unix:/run/\\\"x\\\".sock\"],\"workers_because\":\"3 workers: as configured\",\
+         \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\"},\
+         \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\"restarts\":\
+         {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
+        &latency(6, "0.000600"),
+        "},\"workers\":[",
+        &worker(0, 2, 11, "draining", "1.000", killed, 21),
+        ",",
+        &worker(0, 3, 12, "ready", "2.000", killed, 21),
+        ",",
+        &worker(1, 1, 13, "starting", "2.500", "null", 0),
+        ",{\"worker\":2,\"generation\":0,\"pid\":null,\"state\":\"backoff\",\"since\":null,\"restarts\":0,\
+         \"last_exit\":null,\"requests\":0,\"connections\":0,\"open\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
+         \"rss\":0,\"latency\":",
+        empty,
+        "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"worker\":null,\"text\":\"rolling restart begun\"},\
+         {\"seq\":2,\"time\":0.006,\"level\":\"error\",\"worker\":0,\"text\":\"a \\u2028\\u0001é\"}]}",
+    ];
+    assert_eq!(Snapshot::new(&model, &readings).to_json(), expected.concat());
+}
+
+#[test]
+fn the_table_is_aligned() {
+    let (model, readings) = (model(), readings());
+    let text = Snapshot::new(&model, &readings).to_text();
+    let table: Vec<&str> = text.lines().skip_while(|line| !line.contains("WORKER")).take(5).collect();
+    let state = table[0].find("STATE").expect("a column");
+    let states: Vec<_> = table[1..].iter().map(|line| line[state..].split(' ').next().unwrap_or("")).collect();
+    assert_eq!(states, ["draining", "ready", "starting", "backoff"]);
+    let exit = table[0].find("LAST EXIT").expect("a column");
+    assert!(table[1][exit..].starts_with("killed by SIGKILL") && &table[4][exit..] == "-", "{text}");
+}
+
+#[test]
+fn counters_of_slots_without_a_process_stay() {
+    let (model, readings) = (model(), readings());
+    let metrics = Snapshot::new(&model, &readings).to_metrics();
+    for line in [
+        "forkpool_requests_total{worker=\"0\"} 10",
+        "forkpool_requests_total{worker=\"7\"} 10",
+        "forkpool_worker_restarts_total{worker=\"0\",reason=\"stalled\"} 3",
+        // What is gone and both that live.
+        "forkpool_worker_cpu_seconds_total{worker=\"0\"} 0.110000",
+        "forkpool_request_duration_seconds_bucket{le=\"0.000064\"} 0",
+        "forkpool_request_duration_seconds_bucket{le=\"0.000128\"} 6",
+        "forkpool_request_duration_seconds_bucket{le=\"+Inf\"} 6",
+        "forkpool_request_duration_seconds_sum 0.000600",
+        "forkpool_workers{state=\"backoff\"} 1",
+        "forkpool_ready 1",
+        "process_start_time_seconds 1789990000.500",
+    ] {
+        assert!(metrics.lines().any(|it| it == line), "{line}\n{metrics}");
+    }
+    assert!(!metrics.contains("forkpool_worker_busy_seconds{worker=\"7\"}"), "{metrics}");
+}

@@ -1,0 +1,122 @@
+//! PURE. The status as a table for terminals.
+
+use std::fmt::Write;
+
+use super::snapshot::{Snapshot, Worker};
+
+const COLUMNS: [&str; 13] =
+    ["WORKER", "GEN", "PID", "STATE", "UP", "RESTARTS", "REQUESTS", "OPEN", "BUSY", "P50", "P99", "CPU", "RSS"];
+
+impl Snapshot<'_> {
+    pub(crate) fn to_text(&self) -> String {
+        let pool = self.pool;
+        let mut out = String::new();
+        let mut line = |text: std::fmt::Arguments<'_>| {
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{text}");
+        };
+        line(format_args!(
+            "forkpool {}: {}, {} of {} workers serve, pid {}, up {}",
+            env!("CARGO_PKG_VERSION"),
+            pool.state.as_str(),
+            pool.serving,
+            pool.wanted,
+            pool.pid,
+            span(self.now.saturating_sub(pool.started))
+        ));
+        line(format_args!("listening on {}", pool.listening.join(", ")));
+        line(format_args!("{}; balance: {}", pool.because, pool.balance));
+        if let Some(aborted) = &pool.restart_aborted {
+            line(format_args!("{aborted}"));
+        }
+        line(format_args!(
+            "{} requests on {} connections, {} open, {} refused, {} panics; p50 {}, p99 {}",
+            self.totals.requests,
+            self.totals.accepted,
+            self.totals.open(),
+            self.totals.refused,
+            self.totals.panics,
+            time(self.latency.quantile(500)),
+            time(self.latency.quantile(990))
+        ));
+        out.push('\n');
+        self.table_to(&mut out);
+        if !self.events.is_empty() {
+            out.push('\n');
+        }
+        for event in self.events.iter().rev().take(10).rev() {
+            let ago = span(self.now.saturating_sub(event.time));
+            // Writing to a string does not fail.
+            let _ = writeln!(out, "{ago:>8} ago  {:<5}  {}", event.level.as_str(), event.text);
+        }
+        out
+    }
+
+    fn table_to(&self, out: &mut String) {
+        let mut rows = vec![COLUMNS.map(str::to_owned)];
+        rows.extend(self.workers.iter().map(|worker| worker.cells(self.now)));
+        let width = |column: usize| rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
+        let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
+        let exits = self.workers.iter().map(|worker| worker.slot.and_then(|slot| slot.last_exit.as_deref()));
+        for (row, exit) in rows.iter().zip([Some("LAST EXIT")].into_iter().chain(exits)) {
+            for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+                // The state is the one word; numbers are set to the right. Writing to a string does not fail.
+                let _ = match column {
+                    3 => write!(out, "{cell:<width$}  "),
+                    _ => write!(out, "{cell:>width$}  "),
+                };
+            }
+            out.push_str(exit.unwrap_or("-"));
+            out.push('\n');
+        }
+    }
+}
+
+impl Worker<'_> {
+    fn cells(&self, now: u64) -> [String; COLUMNS.len()] {
+        let restarts = self.slot.map_or(0, |slot| slot.restarted());
+        let none = || "-".to_owned();
+        let Some((process, reading)) = self.process else {
+            let mut cells = std::array::from_fn(|_| none());
+            (cells[0], cells[3], cells[5]) = (self.id.to_string(), self.state().to_owned(), restarts.to_string());
+            return cells;
+        };
+        [
+            self.id.to_string(),
+            process.generation.to_string(),
+            process.pid.to_string(),
+            self.state().to_owned(),
+            span(now.saturating_sub(process.since)),
+            restarts.to_string(),
+            reading.counters.requests.to_string(),
+            reading.counters.open().to_string(),
+            if reading.busy == 0 { none() } else { time(Some(reading.busy * 1000)) },
+            time(reading.latency.quantile(500)),
+            time(reading.latency.quantile(990)),
+            time(Some(reading.cpu)),
+            format!("{}M", reading.rss >> 20),
+        ]
+    }
+}
+
+/// A time in microseconds, in three digits or so.
+fn time(micros: Option<u64>) -> String {
+    match micros {
+        None => "-".to_owned(),
+        Some(micros @ 0..1000) => format!("{micros}us"),
+        Some(micros @ 1000..10_000) => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
+        Some(micros @ 10_000..1_000_000) => format!("{}ms", micros / 1000),
+        Some(micros) => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+    }
+}
+
+/// Milliseconds as how long something has been.
+fn span(millis: u64) -> String {
+    let seconds = millis / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}

@@ -1,0 +1,551 @@
+//! The admin process, beside real pools: it answers whatever the workers do, never counts back, and outlives nobody.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::{connect_unix, example, fresh_path, is_gone, testbed, until, Answer, Client, Load, Server, BOTH_MODES};
+
+/// A pool with an admin process on a free port, once that listens.
+struct Watched {
+    server: Server,
+    admin: u16,
+}
+
+impl Watched {
+    #[track_caller]
+    fn spawn(variables: &[(&str, &str)]) -> Watched {
+        let mut command = example("testbed");
+        command.env("FORKPOOL_WORKERS", "2").env("FORKPOOL_ADMIN", "127.0.0.1:0").env("RUST_LOG", "debug");
+        command.envs(variables.iter().copied());
+        let mut server = Server::spawn(command);
+        let line = server.wait_for("admin on http://127.0.0.1:");
+        let admin = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        Watched { server, admin }
+    }
+
+    #[track_caller]
+    fn start(variables: &[(&str, &str)]) -> Watched {
+        let mut watched = Watched::spawn(variables);
+        watched.server.wait_for("listening on ");
+        watched
+    }
+
+    #[track_caller]
+    fn connect(&self) -> Client<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.admin)).expect("the port is open");
+        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        Client::new(stream)
+    }
+
+    #[track_caller]
+    fn ask(&self, target: &str) -> Answer {
+        self.connect().get(target)
+    }
+
+    #[track_caller]
+    fn send(&self, method: &str, target: &str, fields: &str) -> Answer {
+        let mut client = self.connect();
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.answer()
+    }
+
+    /// The process itself, which is the parent's child and no worker.
+    fn pid(&self) -> Pid {
+        let status = self.ask("/status.json");
+        let is_worker = |pid: &Pid| status.text().contains(&format!("\"pid\":{pid},"));
+        self.server.workers().into_iter().find(|pid| !is_worker(pid)).expect("it runs")
+    }
+}
+
+/// The samples of a text in Prometheus' format, by name and labels; fails the test where it is not that format.
+#[track_caller]
+fn metrics(text: &str) -> BTreeMap<String, f64> {
+    let (mut samples, mut types) = (BTreeMap::new(), BTreeMap::new());
+    let (mut family, mut helped) = (String::new(), String::new());
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').expect("a help");
+            assert!(!help.is_empty() && !types.contains_key(name), "{line}");
+            helped = name.to_owned();
+            continue;
+        }
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').expect("a type");
+            assert!(name == helped && ["counter", "gauge", "histogram"].contains(&kind), "{line}");
+            assert!(kind != "counter" || name.ends_with("_total"), "{line}");
+            types.insert(name.to_owned(), kind.to_owned());
+            family = name.to_owned();
+            continue;
+        }
+        let (series, value) = line.rsplit_once(' ').expect("a value");
+        let name = series.split('{').next().expect("a name");
+        let suffix = name.strip_prefix(family.as_str()).unwrap_or_else(|| panic!("{line} is not of {family}"));
+        let suffixes: &[&str] = if types[&family] == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
+        assert!(suffixes.contains(&suffix), "{line}");
+        assert!(name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_'), "{line}");
+        if let Some(labels) = series.strip_prefix(name).filter(|labels| !labels.is_empty()) {
+            let labels = labels.strip_prefix('{').and_then(|it| it.strip_suffix('}')).expect("braces");
+            for label in labels.split("\",") {
+                let (label, value) = label.split_once("=\"").expect("a label");
+                assert!(label.bytes().all(|byte| byte.is_ascii_lowercase()), "{line}");
+                assert!(!value.trim_end_matches('"').contains(['"', '\n']), "{line}");
+            }
+        }
+        let value: f64 = value.parse().expect("a number");
+        assert!(value >= 0.0 && samples.insert(series.to_owned(), value).is_none(), "{line}");
+    }
+    assert!(text.ends_with('\n'));
+    histogram_is_cumulative(&samples);
+    samples
+}
+
+#[track_caller]
+fn histogram_is_cumulative(samples: &BTreeMap<String, f64>) {
+    let buckets = samples.iter().filter_map(|(series, count)| {
+        let le = series.strip_prefix("forkpool_request_duration_seconds_bucket{le=\"")?.strip_suffix("\"}")?;
+        Some((if le == "+Inf" { f64::INFINITY } else { le.parse().expect("a bound") }, *count))
+    });
+    let mut buckets: Vec<(f64, f64)> = buckets.collect();
+    buckets.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+    assert!(buckets.windows(2).all(|pair| pair[0].1 <= pair[1].1), "{buckets:?}");
+    assert_eq!(buckets.last(), Some(&(f64::INFINITY, samples["forkpool_request_duration_seconds_count"])));
+}
+
+/// The number behind the first `"name":` of a JSON text.
+#[track_caller]
+fn number(json: &str, name: &str) -> f64 {
+    let (_, rest) = json.split_once(&format!("\"{name}\":")).expect(name);
+    rest.split([',', '}']).next().and_then(|number| number.parse().ok()).expect("a number")
+}
+
+#[test]
+fn every_page_is_there_and_says_what_it_is() {
+    let mut watched = Watched::start(&[]);
+    for _ in 0..10 {
+        watched.server.get("/");
+    }
+    for (target, content_type, part) in [
+        ("/", "text/html; charset=utf-8", "<!doctype html>"),
+        ("/status.json", "application/json", "\"requests\":10,"),
+        ("/status.txt", "text/plain; charset=utf-8", "2 of 2 workers serve"),
+        ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "forkpool_ready 1\n"),
+        ("/healthz", "text/plain; charset=utf-8", "ok\n"),
+        ("/readyz", "text/plain; charset=utf-8", "ready\n"),
+    ] {
+        let answer = watched.ask(target);
+        assert_eq!((answer.status, answer.field("content-type")), (200, Some(content_type)), "{target}");
+        assert_eq!(answer.field("cache-control"), Some("no-store"), "{target}");
+        assert!(answer.text().contains(part), "{target}: {}", answer.text());
+    }
+    let policy = watched.ask("/");
+    let policy = policy.field("content-security-policy").expect("a policy");
+    assert!(policy.starts_with("default-src 'none';") && policy.contains("frame-ancestors 'none'"), "{policy}");
+    for (method, target, status) in [
+        ("GET", "/nothing", 404),
+        ("POST", "/status.json", 405),
+        ("DELETE", "/", 405),
+        ("GET", "/restart", 405),
+        ("GET", "/events?after=x", 400),
+    ] {
+        assert_eq!(watched.send(method, target, "").status, status, "{method} {target}");
+    }
+    let samples = metrics(watched.ask("/metrics").text());
+    let requests = ["0", "1"].map(|slot| samples[&format!("forkpool_requests_total{{worker=\"{slot}\"}}")]);
+    assert_eq!(requests.iter().sum::<f64>(), 10.0);
+    assert_eq!(samples["forkpool_request_duration_seconds_count"], 10.0);
+    assert_eq!(samples["forkpool_workers{state=\"ready\"}"], 2.0);
+    // An outside judge, where there is one.
+    let judge = "import sys; from prometheus_client.parser import text_string_to_metric_families as parse; \
+                 print(len(list(parse(sys.stdin.read()))))";
+    if Command::new("python3").args(["-c", "import prometheus_client"]).output().is_ok_and(|it| it.status.success()) {
+        let mut python = Command::new("python3");
+        python.args(["-c", judge]).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+        let mut python = python.spawn().expect("it ran before");
+        python.stdin.take().expect("piped").write_all(&watched.ask("/metrics").body).expect("it reads");
+        assert!(python.wait_with_output().expect("it ends").status.success());
+    }
+}
+
+#[test]
+fn times_are_what_answers_took() {
+    let mut watched = Watched::start(&[("FORKPOOL_WORKERS", "1")]);
+    let began = Instant::now();
+    watched.server.get("/slow?ms=300");
+    let longest = began.elapsed().as_secs_f64();
+    let mut client = watched.server.connect();
+    // Pipelined, and one whose body comes later.
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
+    (0..3).for_each(|_| assert_eq!(client.answer().status, 200));
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.answer_to_head().status, 100);
+    client.send("hi");
+    assert_eq!(client.answer().status, 200);
+    let status = watched.ask("/status.json");
+    let (_, latency) = status.text().split_once("\"latency\":").expect("it is there");
+    assert_eq!(number(latency, "count"), 5.0);
+    let sum = number(latency, "sum");
+    assert!((0.3..longest + began.elapsed().as_secs_f64()).contains(&sum), "{sum} of {longest}");
+    assert!(number(latency, "p50") < 0.3 && number(latency, "p99") > 0.26, "{latency}");
+}
+
+#[test]
+fn it_answers_while_every_worker_is_busy() {
+    let mut watched = Watched::start(&[("FORKPOOL_NEIGHBOURS", "0"), ("FORKPOOL_BALANCE", "hash")]);
+    let mut busy = Vec::new();
+    until("all are busy", || {
+        let mut client = watched.server.connect();
+        client.send("GET /burn?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+        busy.push(client);
+        let status = watched.ask("/status.json");
+        let idle = status.text().matches("\"busy\":0.000").count();
+        (idle == 0).then_some(())
+    });
+    assert_eq!(watched.ask("/readyz").status, 200);
+    let mut client = watched.connect();
+    let mut times: Vec<Duration> = (0..200)
+        .map(|_| {
+            let began = Instant::now();
+            assert_eq!(client.get("/status.json").status, 200);
+            began.elapsed()
+        })
+        .collect();
+    times.sort();
+    eprintln!("answers while every worker spins: p50 {:?}, p99 {:?}, longest {:?}", times[100], times[198], times[199]);
+}
+
+#[test]
+fn it_answers_while_every_worker_fails() {
+    let marker = fresh_path("admin.fail");
+    let fixture = format!("fail-while:{}", marker.display());
+    let mut watched = Watched::start(&[("TESTBED", &fixture)]);
+    fs::write(&marker, "").expect("a writable directory");
+    let admin = watched.pid();
+    for pid in watched.server.workers().into_iter().filter(|pid| *pid != admin) {
+        kill(pid, Signal::SIGKILL).expect("it runs");
+    }
+    watched.server.wait_for("backing off");
+    watched.server.wait_for("backing off");
+    let down = until("none serves", || Some(watched.ask("/readyz")).filter(|answer| answer.status == 503));
+    assert_eq!(down.text(), "no worker serves\n");
+    assert_eq!(watched.ask("/healthz").status, 200);
+    until("one backs off", || watched.ask("/status.txt").text().contains("backoff").then_some(()));
+    let samples = metrics(watched.ask("/metrics").text());
+    let restarts = |reason| {
+        let of = |slot| samples[&format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"{reason}\"}}")];
+        of(0) + of(1)
+    };
+    assert_eq!(restarts("killed"), 2.0);
+    assert!(restarts("boot") >= 2.0);
+    fs::remove_file(&marker).expect("it is there");
+    until("they serve again", || (watched.ask("/readyz").status == 200).then_some(()));
+}
+
+#[test]
+fn no_counter_goes_back_when_workers_are_killed_under_load() {
+    for mode in BOTH_MODES {
+        let mut watched = Watched::start(&[]);
+        let port = watched.server.port();
+        let admin = watched.pid();
+        let load = Load::begin(port, mode);
+        let mut before = metrics(watched.ask("/metrics").text());
+        let mut client = watched.connect();
+        for round in 0..300 {
+            if round % 10 == 0 {
+                let workers = watched.server.workers();
+                if let Some(pid) = workers.iter().find(|pid| **pid != admin) {
+                    // It may be gone already.
+                    let _ = kill(*pid, Signal::SIGKILL);
+                }
+            }
+            let answer = client.get("/metrics");
+            let samples = metrics(answer.text());
+            for (series, value) in &before {
+                let name = series.split('{').next().expect("a name");
+                let is_counter = ["_total", "_bucket", "_count", "_sum"].iter().any(|end| name.ends_with(end));
+                let now = samples.get(series);
+                assert!(!is_counter || now.is_some_and(|now| now >= value), "{series}: {value}, then {now:?}");
+            }
+            before = samples;
+        }
+        // Those killed lose what they had.
+        load.finish();
+        let killed = ["0", "1"]
+            .map(|slot| before[&format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"killed\"}}")]);
+        assert!(killed.iter().sum::<f64>() >= 4.0, "{killed:?}");
+    }
+}
+
+#[test]
+fn it_is_ready_from_the_boot_to_the_end() {
+    let marker = fresh_path("admin.boot");
+    fs::write(&marker, "").expect("a writable directory");
+    let fixture = format!("fail-while:{}", marker.display());
+    // The first fails, and the pool waits for the second.
+    let variables = [("TESTBED", "hang"), ("FORKPOOL_BOOT_TIMEOUT", "0")];
+    let watched = Watched::spawn(&variables);
+    let answer = watched.ask("/readyz");
+    assert_eq!((answer.status, answer.text()), (503, "the pool is starting\n"));
+    assert_eq!(watched.ask("/healthz").status, 200);
+    drop(watched);
+    fs::remove_file(&marker).expect("it is there");
+
+    let mut watched = Watched::start(&[("TESTBED", &fixture), ("FORKPOOL_LAME_DUCK", "600s")]);
+    assert_eq!(watched.ask("/readyz").status, 200);
+    watched.server.signal(Signal::SIGTERM);
+    watched.server.wait_for("lame duck");
+    let answer = until("it knows", || Some(watched.ask("/readyz")).filter(|answer| answer.status == 503));
+    assert!(answer.text().contains("lame duck"), "{}", answer.text());
+    assert_eq!(watched.server.get("/").status, 200);
+    drop(watched);
+
+    let mut watched = Watched::start(&[("FORKPOOL_WORKERS", "1")]);
+    let mut client = watched.server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert_eq!(client.answer_to_head().status, 100);
+    watched.server.signal(Signal::SIGTERM);
+    let answer = until("it knows", || Some(watched.ask("/readyz")).filter(|answer| answer.status == 503));
+    assert_eq!(answer.text(), "the pool drains\n");
+    assert!(watched.ask("/status.json").text().starts_with("{\"pool\":{\"state\":\"draining\",\"ready\":false"));
+    client.send("hi");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(watched.server.wait().code(), Some(0));
+    assert!(TcpStream::connect(("127.0.0.1", watched.admin)).is_err());
+}
+
+#[test]
+fn over_tcp_commands_need_the_token() {
+    let path = fresh_path("admin.token");
+    fs::write(&path, "let-me-in\n").expect("a writable directory");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let without = Watched::start(&[]);
+    let answer = without.send("POST", "/restart", "Authorization: Bearer let-me-in\r\n");
+    assert!(answer.status == 403 && answer.text().contains("read-only over TCP"), "{}", answer.text());
+    drop(without);
+    let mut watched = Watched::start(&[("FORKPOOL_ADMIN_TOKEN_FILE", path.to_str().expect("UTF-8"))]);
+    for fields in [
+        "",
+        "Authorization: Bearer let-me-im\r\n",
+        "Authorization: Bearer let-me-in-\r\n",
+        "Authorization: Bearer\r\n",
+        "Authorization: Basic let-me-in\r\n",
+    ] {
+        let answer = watched.send("POST", "/restart", fields);
+        assert_eq!((answer.status, answer.text().contains("missing or wrong")), (403, true), "{fields}");
+    }
+    let right = "Authorization: bearer let-me-in\r\n";
+    for (target, status) in [("/scale?workers=0", 400), ("/scale", 400), ("/log?level=loud", 400)] {
+        assert_eq!(watched.send("POST", target, right).status, status, "{target}");
+    }
+    let answer = watched.send("POST", "/scale?workers=3", right);
+    assert_eq!((answer.status, number(answer.text(), "after") > 0.0), (202, true));
+    assert!(answer.text().starts_with("{\"accepted\":\"scale\","), "{}", answer.text());
+    watched.server.wait_for("scaled from 2 to 3");
+    watched.server.wait_for("worker=2 gen=1");
+    assert_eq!(watched.send("POST", "/restart", right).status, 202);
+    watched.server.wait_for("rolling restart done");
+    let samples = until("all have left", || {
+        let samples = metrics(watched.ask("/metrics").text());
+        (samples["forkpool_workers{state=\"draining\"}"] == 0.0).then_some(samples)
+    });
+    for slot in 0..3 {
+        let series = format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"restart\"}}");
+        assert_eq!(samples[&series], 1.0, "{slot}");
+    }
+    assert_eq!(watched.send("POST", "/log?level=warn", right).status, 202);
+    until("it is said", || watched.ask("/status.txt").text().contains("log level: WARN").then_some(()));
+    assert_eq!(watched.send("POST", "/stop", right).status, 202);
+    assert_eq!(watched.server.wait().code(), Some(0));
+    fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
+fn a_token_that_everybody_can_read_is_refused() {
+    let path = fresh_path("admin.open-token");
+    for (content, mode, problem) in [
+        ("secret", 0o644, "every user may use"),
+        ("two words", 0o600, "must hold one word"),
+        ("", 0o600, "must hold one word"),
+    ] {
+        fs::write(&path, content).expect("a writable directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("it is ours");
+        let mut command = example("testbed");
+        command.env("FORKPOOL_ADMIN", "127.0.0.1:0").env("FORKPOOL_ADMIN_TOKEN_FILE", &path);
+        let (status, log) = Server::spawn(command).finish();
+        assert!(!status.success() && log.iter().any(|line| line.contains(problem)), "{log:?}");
+    }
+    fs::remove_file(&path).expect("it is there");
+}
+
+/// A pool with an admin process on a Unix socket.
+fn private(name: &str, variables: &[(&str, &str)]) -> (Server, PathBuf) {
+    let path = fresh_path(name);
+    let address = format!("unix:{}", path.display());
+    (testbed(&[variables, &[("FORKPOOL_ADMIN", &address)]].concat()), path)
+}
+
+#[track_caller]
+fn post(path: &Path, target: &str) -> Answer {
+    let mut client = connect_unix(path);
+    client.send(format!("POST {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    client.answer()
+}
+
+#[test]
+fn a_unix_socket_is_for_its_owner_who_may_do_everything() {
+    // Left by one that was killed.
+    let path = fresh_path("admin.socket");
+    drop(std::os::unix::net::UnixListener::bind(&path).expect("a writable directory"));
+    let address = format!("unix:{}", path.display());
+    let mut server = testbed(&[("FORKPOOL_ADMIN", &address)]);
+    let mode = fs::metadata(&path).expect("it is there").permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    assert_eq!(post(&path, "/scale?workers=1").status, 202);
+    server.wait_for("scaled from 2 to 1");
+    assert_eq!(post(&path, "/stop").status, 202);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn events_are_told_as_they_happen_and_end_with_the_pool() {
+    let (mut server, path) = private("admin-events.socket", &[]);
+    let mut stream = UnixStream::connect(&path).expect("it listens");
+    stream.write_all(b"GET /events?after=1 HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+    let mut lines = BufReader::new(stream).lines().map(|line| line.expect("text"));
+    let mut next = |part: &str| lines.by_ref().find(|line| line.contains(part)).unwrap_or_else(|| panic!("no {part}"));
+    // The first is left out.
+    assert!(next("\"seq\":").starts_with("{\"seq\":2,"));
+    next("listening on http://127.0.0.1:");
+    let worker = server.get("/").worker();
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    assert!(next(&format!("pid={worker} killed by SIGKILL")).contains("\"level\":\"warn\""));
+    next("gen=2");
+    server.signal(Signal::SIGTERM);
+    next("stopped after 1 requests");
+    // The last chunk, so that it is a whole answer.
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(rest[rest.len() - 2..], ["0", ""]);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn one_that_is_killed_is_back_and_knows_what_was() {
+    let mut watched = Watched::start(&[]);
+    for _ in 0..5 {
+        watched.server.get("/");
+    }
+    kill(watched.server.get("/").worker(), Signal::SIGKILL).expect("it runs");
+    watched.server.wait_for(" gen=2 ");
+    let before = until("the death is known", || {
+        let status = watched.ask("/status.json");
+        status.text().contains("\"killed\":1").then_some(status)
+    });
+    for _ in 0..4 {
+        let pid = watched.pid();
+        kill(pid, Signal::SIGKILL).expect("it runs");
+        watched.server.wait_for(&format!("admin pid={pid} killed by SIGKILL"));
+        // Nobody is refused meanwhile: the parent holds the socket.
+        let after = watched.ask("/status.json");
+        for name in ["requests", "connections", "killed"] {
+            assert_eq!(number(before.text(), name), number(after.text(), name), "{name}");
+        }
+        assert!(after.text().contains(" killed by SIGKILL (not by this pool"), "{}", after.text());
+        assert!(is_gone(pid));
+    }
+    assert_eq!(watched.server.count(" gen=3 "), 0, "the workers stay");
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_at_the_start() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = taken.local_addr().expect("bound").to_string();
+    let mut command = example("testbed");
+    command.env("FORKPOOL_ADMIN", &address);
+    let (status, log) = Server::spawn(command).finish();
+    let problem = format!("cannot listen on {address} (admin): Address already in use");
+    assert!(!status.success() && log.iter().any(|line| line.contains(&problem)), "{log:?}");
+}
+
+#[test]
+fn an_upgrade_keeps_the_address() {
+    let pid_file = fresh_path("admin.pid");
+    let mut watched = Watched::start(&[("FORKPOOL_PID_FILE", pid_file.to_str().expect("UTF-8"))]);
+    watched.server.get("/");
+    let old = watched.server.pid();
+    watched.server.signal(Signal::SIGUSR2);
+    watched.server.wait_for("upgrade done: pid=");
+    assert_eq!(watched.server.wait().code(), Some(0));
+    let new = fs::read_to_string(&pid_file).expect("the new one's");
+    let answer = watched.ask("/status.json");
+    assert_eq!(number(answer.text(), "pid").to_string(), new.trim());
+    assert_ne!(new.trim(), old.to_string());
+    let new = Pid::from_raw(new.trim().parse().expect("a pid"));
+    kill(new, Signal::SIGTERM).expect("it runs");
+    until("it is gone", || is_gone(new).then_some(()));
+    assert!(TcpStream::connect(("127.0.0.1", watched.admin)).is_err());
+}
+
+#[test]
+fn it_ends_with_a_killed_parent_and_frees_the_port() {
+    let mut watched = Watched::start(&[]);
+    let (admin, processes) = (watched.admin, watched.server.workers());
+    assert_eq!(processes.len(), 3);
+    let mut kept = watched.connect();
+    assert_eq!(kept.get("/healthz").status, 200);
+    watched.server.signal(Signal::SIGKILL);
+    watched.server.wait();
+    until("all are gone", || processes.iter().all(|pid| is_gone(*pid)).then_some(()));
+    TcpListener::bind(("127.0.0.1", admin)).expect("the port is free");
+}
+
+#[test]
+fn an_idle_pool_stays_idle() {
+    let mut watched = Watched::start(&[]);
+    watched.server.get("/");
+    watched.ask("/status.json");
+    let processes: Vec<Pid> = watched.server.workers().into_iter().chain([watched.server.pid()]).collect();
+    let switches = || -> Vec<String> {
+        let of = |pid: &Pid| {
+            let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+            status.lines().find(|line| line.starts_with("voluntary_ctxt")).expect("a line").to_owned()
+        };
+        processes.iter().map(of).collect()
+    };
+    // The stall watch looks a last time a while after the last request.
+    let mut before = switches();
+    until("a whole second without a wake-up", || {
+        std::thread::sleep(Duration::from_secs(1));
+        let now = switches();
+        let is_idle = now == before;
+        before = now;
+        is_idle.then_some(())
+    });
+}
+
+#[test]
+fn it_runs_as_the_workers_do_and_its_socket_belongs_to_the_pool() {
+    if !nix::unistd::Uid::effective().is_root() {
+        return support::skip("only root can run workers as somebody else");
+    }
+    let (server, path) = private("admin-user.socket", &[("FORKPOOL_USER", "nobody")]);
+    let nobody = nix::unistd::User::from_name("nobody").expect("a user database").expect("nobody").uid;
+    assert_eq!(connect_unix(&path).get("/healthz").status, 200);
+    assert_eq!(server.workers().len(), 3);
+    for pid in server.workers() {
+        let owner = fs::metadata(format!("/proc/{pid}")).expect("it runs");
+        assert_eq!(std::os::unix::fs::MetadataExt::uid(&owner), nobody.as_raw(), "{pid}");
+    }
+    let socket = fs::metadata(&path).expect("it is there");
+    assert_eq!((std::os::unix::fs::MetadataExt::uid(&socket), socket.permissions().mode() & 0o777), (0, 0o600));
+}
