@@ -1,7 +1,7 @@
 //! The scoreboard: what each worker is doing and has done, in memory shared by all processes of the pool.
 //!
 //! A row belongs to one *process*, not to a slot, since a slot may hold two at once (one serving, one replacing it).
-//! Every word has one writer, so a plain store is enough to count; all accesses are `Relaxed`, since no word tells
+//! Nearly every word has one writer, so a plain store is enough to count; all accesses are `Relaxed`, since no word tells
 //! anything about another one. When the parent reaps a process it folds the row into the pool's totals and hands the
 //! row on, so totals never go back.
 
@@ -44,8 +44,8 @@ enum Word {
     Full,
     /// Connections that the kernel has given it. Written by the kernel's program.
     Assigned,
-    /// How many of those have been accepted, or will never come. Written by the worker, or, where that runs a server of
-    /// its own, by the parent.
+    /// How many of those have been accepted, or will never come. Written by the worker and those that look after its
+    /// queue, or, where it runs a server of its own, by the parent.
     Settled,
     /// It runs a server of its own that says when it is busy. Written by the worker.
     Metered,
@@ -174,6 +174,19 @@ impl Scoreboard {
     /// The row of the process that serves a slot.
     pub(crate) fn row_of(&self, slot: usize) -> Option<usize> {
         self.taken_seats().find(|(it, row)| *it == slot && *row != 0).map(|(_, row)| row)
+    }
+
+    /// Settles what the kernel had given to workers when `seen` was returned and what has not come since, nor will: of the
+    /// one of row `own`, whose queue is empty, and of those that wait. An idle worker cannot do it, since nothing
+    /// wakes it. Returns what they have been given by now.
+    pub(crate) fn settle(&self, own: usize, seen: &[(usize, u64)]) -> Vec<(usize, u64)> {
+        for (index, assigned) in seen {
+            let row = self.row(*index);
+            if *index == own || row.is_neighbour() && row.busy_since().is_none() {
+                row.settle(*assigned);
+            }
+        }
+        self.seats().filter(|row| *row != 0).map(|row| (row, self.row(row).assigned())).collect()
     }
 
     /// Says who serves each seat: slots and rows. Runs in the parent.
@@ -326,9 +339,9 @@ impl Row<'_> {
         self.add(Word::Accepted, 1);
     }
 
-    /// A connection that the kernel gave this worker was accepted.
+    /// A connection that the kernel gave this worker was accepted: by it, or by a neighbour at the same time.
     pub(crate) fn count_settled(&self) {
-        self.add(Word::Settled, 1);
+        self.word(Word::Settled).fetch_add(1, Relaxed);
     }
 
     pub(crate) fn assigned(&self) -> u64 {
@@ -340,11 +353,14 @@ impl Row<'_> {
         self.word(Word::Settled).store(self.assigned(), Relaxed);
     }
 
-    /// Forgets what was assigned before `assigned` and did not come, and what came and was assigned to another.
-    pub(crate) fn settle(&self, assigned: u64) {
+    /// Forgets what was assigned before `assigned` and did not come, and what came and was assigned to another. What is
+    /// accepted at this very moment may be counted wrong, until the next time.
+    fn settle(&self, assigned: u64) {
         let ahead = |count: u64, of: u64| count.wrapping_sub(of) as i64 > 0;
+        // Else the row has another process since.
+        let is_its = !ahead(assigned, self.assigned());
         let settled = self.load(Word::Settled);
-        if ahead(assigned, settled) || ahead(settled, self.assigned()) {
+        if is_its && (ahead(assigned, settled) || ahead(settled, self.assigned())) {
             self.word(Word::Settled).store(assigned, Relaxed);
         }
     }
@@ -468,6 +484,29 @@ mod tests {
         (0..3).for_each(|_| row.count_settled());
         row.settle(5);
         assert_eq!(settled(), 5);
+    }
+
+    #[test]
+    fn an_idle_worker_is_settled_by_another() {
+        let board = Scoreboard::new(3).expect("memory");
+        board.seat(&[(0, 1), (1, 2), (2, 3)]);
+        (1..=3).for_each(|row| board.row(row).watches());
+        let seen = board.settle(1, &[]);
+        for row in 1..=3 {
+            board.row(row).add(Word::Assigned, 5);
+        }
+        board.row(1).busy(Time::from_millis(7));
+        board.row(2).busy(Time::from_millis(7));
+        let settled = || [1, 2, 3].map(|row| board.row(row).load(Word::Settled));
+        let seen = board.settle(1, &seen);
+        assert_eq!(settled(), [0, 0, 0], "they may still come");
+        let seen = board.settle(1, &seen);
+        assert_eq!(settled(), [5, 0, 5], "the second is busy, and may find them");
+        // Another process has the third row.
+        board.fold(3);
+        board.row(3).watches();
+        board.settle(1, &seen);
+        assert_eq!(settled(), [5, 0, 0]);
     }
 
     #[test]

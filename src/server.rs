@@ -93,8 +93,9 @@ struct Server<'w, H> {
     second: u64,
     /// When it was last seen whether the kernel chooses well.
     steered: Time,
-    /// What the kernel had given this worker, and when that was looked at.
-    assigned: (u64, Time),
+    /// What the kernel had given to whom, and when that was looked at.
+    assigned: Vec<(usize, u64)>,
+    settled: Time,
 }
 
 struct Entry {
@@ -159,7 +160,8 @@ where
             accept_retry: None,
             second: 0,
             steered: Time::NEVER,
-            assigned: (0, Time::default()),
+            assigned: Vec::new(),
+            settled: Time::default(),
         })
     }
 
@@ -443,8 +445,10 @@ where
             }
             match acceptor.accept() {
                 Ok((stream, peer)) => {
-                    if acceptor.own().is_some() {
-                        self.worker.row().count_settled();
+                    match acceptor.neighbour {
+                        Some(neighbour) => self.worker.count_settled(neighbour.slot),
+                        None if acceptor.own().is_some() => self.worker.row().count_settled(),
+                        None => {}
                     }
                     self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
                 }
@@ -462,10 +466,9 @@ where
     /// Once a second, when a queue is empty: what the kernel had given this worker a second ago and is not here will not
     /// come.
     fn settle_assigned(&mut self) {
-        let (assigned, at) = self.assigned;
-        if self.cx.now.since(at) >= UNSETTLED {
-            self.worker.row().settle(assigned);
-            self.assigned = (self.worker.row().assigned(), self.cx.now);
+        if self.cx.now.since(self.settled) >= UNSETTLED {
+            self.assigned = self.worker.settle(&self.assigned);
+            self.settled = self.cx.now;
         }
     }
 

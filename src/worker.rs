@@ -394,6 +394,18 @@ impl Worker {
         self.board.row_of(slot).is_some()
     }
 
+    /// This worker has accepted a connection that the kernel gave to that slot.
+    pub(crate) fn count_settled(&self, slot: usize) {
+        if let Some(row) = self.board.row_of(slot) {
+            self.board.row(row).count_settled();
+        }
+    }
+
+    /// This worker's queue is empty; `seen` is what this has returned a while ago. See [`Scoreboard::settle`].
+    pub(crate) fn settle(&self, seen: &[(usize, u64)]) -> Vec<(usize, u64)> {
+        self.board.settle(self.row, seen)
+    }
+
     /// Whether a slot has no worker, or one that is busy with something long.
     pub(crate) fn is_stalled(&self, slot: usize, now: crate::time::Time) -> bool {
         self.board.row_of(slot).is_none_or(|row| steer::is_stalled(self.board.row(row), now))

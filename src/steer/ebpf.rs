@@ -1,10 +1,10 @@
 //! Steering by eBPF: for each new connection the kernel runs a program that gives it to the slot with the fewest open
 //! connections, as the scoreboard tells them, and passes over slots that are busy, full or not ready.
 //!
-//! A connection counts from its SYN: the program adds it to `assigned` of the row it chose, and the worker, when it
-//! has accepted it, to `accepted` and `settled`. About once a second a worker that finds its queue empty also settles what
-//! was assigned a second ago and did not come: SYNs of a flood, connections reset before the accept, and stray
-//! segments of closed connections, for which the kernel runs the program too.
+//! A connection counts from its SYN: the program adds it to `assigned` of the row it chose, and whoever has accepted it
+//! to `settled` of the same and `accepted` of its own. About once a second a worker that finds its queue empty also settles
+//! what was assigned a second ago, to it or to one that is idle, and did not come: SYNs of a flood, connections reset before
+//! the accept, and stray segments of closed connections, for which the kernel runs the program too.
 //!
 //! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
 
