@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process;
 
+use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::config::Address;
@@ -381,6 +382,12 @@ impl SlotSockets {
     pub(crate) fn new(tcp: Vec<Option<OwnedFd>>, udp: Vec<Option<OwnedFd>>) -> SlotSockets {
         let tcp = tcp.into_iter().map(|fd| fd.map(TcpListener::from)).collect();
         SlotSockets { tcp, udp: udp.into_iter().map(|fd| fd.map(UdpSocket::from)).collect() }
+    }
+
+    /// What tells the listening ones from all others (stat(2)).
+    pub(crate) fn inodes(&self) -> Vec<u64> {
+        let found = self.tcp.iter().flatten().filter_map(|listener| fstat(listener).ok());
+        found.map(|found| found.st_ino).collect()
     }
 
     /// From what a worker has sent up. Runs in the parent, whose own hold on UDP addresses ends here.

@@ -225,6 +225,20 @@ fn it_answers_while_every_worker_is_busy() {
 }
 
 #[test]
+fn it_tells_how_many_connections_wait_for_a_worker() {
+    let mut watched = Watched::start(&[("FORKPOOL_WORKERS", "1")]);
+    let mut busy = watched.server.connect();
+    busy.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    until("the worker is busy", || watched.ask("/status.json").text().contains("\"requests\":1,").then_some(()));
+    let waiting = [0; 5].map(|_| watched.server.connect());
+    let status = watched.ask("/status.json");
+    assert!(status.text().contains("\"queue\":5,"), "{}", status.text());
+    let samples = metrics(watched.ask("/metrics").text());
+    assert_eq!(samples["forkpool_accept_queue_length{worker=\"0\"}"], 5.0);
+    drop(waiting);
+}
+
+#[test]
 fn it_answers_while_every_worker_fails() {
     let marker = fresh_path("admin.fail");
     let fixture = format!("fail-while:{}", marker.display());

@@ -5,6 +5,7 @@
 //! them are busy or dead. What the parent knows it is born with, and told from then on; commands go the other way.
 
 mod control;
+mod queues;
 mod readings;
 
 use std::cell::RefCell;
@@ -24,6 +25,7 @@ use crate::stream::BodyWriter;
 use crate::worker::Worker;
 
 pub(crate) use self::control::Command;
+use self::queues::Queues;
 
 /// Clients that are told events as they happen.
 const STREAMS_MAX: usize = 64;
@@ -54,15 +56,18 @@ pub(crate) struct Desk {
     /// parent has counted it.
     cpu: BTreeMap<i32, u64>,
     streams: Vec<BodyWriter>,
+    /// None where the kernel does not tell.
+    queues: Option<Queues>,
 }
 
 impl Desk {
     pub(crate) fn new(model: Model, board: Arc<Scoreboard>, token: Option<Rc<str>>, is_unix: bool) -> Desk {
-        Desk { model, board, token, is_unix, cpu: BTreeMap::new(), streams: Vec::new() }
+        Desk { model, board, token, is_unix, cpu: BTreeMap::new(), streams: Vec::new(), queues: None }
     }
 
     /// Serves until the pool ends.
-    pub(crate) fn serve(self, worker: &Worker) -> Result<(), Box<dyn StdError>> {
+    pub(crate) fn serve(mut self, worker: &Worker) -> Result<(), Box<dyn StdError>> {
+        self.queues = Queues::open().ok();
         let desk = Rc::new(RefCell::new(self));
         let learner = Rc::clone(&desk);
         // Neither calls the other.
@@ -122,7 +127,8 @@ impl Desk {
     }
 
     fn snapshot(&mut self, render: impl Fn(&Snapshot<'_>) -> String) -> String {
-        let readings = readings::read(&self.model, &self.board, &mut self.cpu, clock::unix_millis());
+        let mut readings = readings::read(&self.model, &self.board, &mut self.cpu, clock::unix_millis());
+        readings.queues = self.queues.as_ref().and_then(|queues| queues.read().ok()).unwrap_or_default();
         render(&Snapshot::new(&self.model, &readings))
     }
 

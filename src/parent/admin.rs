@@ -306,6 +306,10 @@ impl Parent {
             let known = status::Process { pid: pid.0, slot, row, generation, stage, since };
             if admin.model.processes.get(&pid.0) != Some(&known) {
                 admin.tell(Fact::Process(known));
+                let inodes = self.custody.sockets(slot).map(SlotSockets::inodes).unwrap_or_default();
+                if admin.model.sockets.get(&slot) != Some(&inodes) {
+                    admin.tell(Fact::Sockets(slot, inodes));
+                }
             }
         }
         self.admin = Some(admin);

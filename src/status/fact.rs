@@ -10,6 +10,8 @@ pub(crate) enum Fact {
     /// The process is gone, and this is what its slot has counted with it.
     Gone(i32, usize, Slot),
     Event(Event),
+    /// The inodes of a slot's listening sockets.
+    Sockets(usize, Vec<u64>),
     /// Nothing follows: the pool ends, or another one shows itself.
     End,
 }
@@ -46,6 +48,10 @@ impl Fact {
                 out.number(event.worker.map_or(0, |slot| slot as u64 + 1)).text(&event.text);
             }
             Fact::End => _ = out.number(4),
+            Fact::Sockets(slot, inodes) => {
+                out.number(5).number(*slot as u64).number(inodes.len() as u64);
+                inodes.iter().for_each(|inode| _ = out.number(*inode));
+            }
         }
         out.0
     }
@@ -90,6 +96,10 @@ impl Fact {
                 text: bytes.text()?,
             }),
             4 => Fact::End,
+            5 => {
+                let (slot, len) = (bytes.size()?, bytes.number()?);
+                Fact::Sockets(slot, (0..len).map(|_| bytes.number()).collect::<Option<_>>()?)
+            }
             _ => return None,
         };
         bytes.0.is_empty().then_some(fact)

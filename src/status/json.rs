@@ -68,8 +68,10 @@ impl Worker<'_> {
         json.key("requests").bare(reading.counters.requests);
         json.key("connections").bare(reading.counters.accepted);
         json.key("open").bare(reading.counters.open());
-        // Nobody but the worker and the parent holds its sockets.
-        json.key("queue").bare("null");
+        match self.queue {
+            Some(queue) => json.key("queue").bare(queue),
+            None => json.key("queue").bare("null"),
+        }
         json.key("busy").millis(reading.busy);
         json.key("cpu").micros(reading.cpu);
         json.key("rss").bare(reading.rss);

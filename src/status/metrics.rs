@@ -69,6 +69,8 @@ impl Snapshot<'_> {
         let help = "Memory that the worker's processes hold, shared memory included.";
         let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
         out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
+        let help = "Connections that wait to be accepted in the worker's own queues.";
+        out.of_slots("forkpool_accept_queue_length", "gauge", help, self, |slot| slot.queue);
         let help = "How long the worker has been busy with the present turn of its loop; 0 while it waits.";
         let busy = |slot: &SlotTotals<'_>| slot.processes.iter().map(|(_, it)| it.busy).max().map(millis);
         out.of_slots("forkpool_worker_busy_seconds", "gauge", help, self, busy);

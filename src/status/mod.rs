@@ -36,6 +36,8 @@ pub(crate) struct Model {
     /// Those that have ever had a worker.
     pub(crate) slots: BTreeMap<usize, Slot>,
     pub(crate) processes: BTreeMap<i32, Process>,
+    /// The inodes of each slot's listening sockets.
+    pub(crate) sockets: BTreeMap<usize, Vec<u64>>,
     /// The latest, the oldest first.
     pub(crate) events: VecDeque<Event>,
 }
@@ -151,6 +153,8 @@ pub(crate) struct Readings {
     pub(crate) processes: BTreeMap<i32, Reading>,
     /// Of all, since the pool began.
     pub(crate) latency: Latency,
+    /// How many connections wait in each listening socket's queue, by inode.
+    pub(crate) queues: BTreeMap<u64, u64>,
 }
 
 /// What one process says.
@@ -187,6 +191,7 @@ impl Model {
                 self.processes.remove(&pid);
                 self.slots.insert(id, slot);
             }
+            Fact::Sockets(slot, inodes) => _ = self.sockets.insert(slot, inodes),
             Fact::End => {}
             Fact::Event(event) => {
                 if self.events.len() == EVENTS_MAX {

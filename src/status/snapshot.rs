@@ -24,6 +24,8 @@ pub(crate) struct Worker<'m> {
     pub(crate) slot: Option<&'m Slot>,
     /// None while the slot backs off.
     pub(crate) process: Option<(&'m Process, &'m Reading)>,
+    /// Connections that wait in the slot's own queues.
+    pub(crate) queue: Option<u64>,
 }
 
 /// What never goes back, whatever becomes of a slot's processes; and its processes.
@@ -34,6 +36,8 @@ pub(crate) struct SlotTotals<'m> {
     pub(crate) counters: Counters,
     /// Microseconds.
     pub(crate) cpu: u64,
+    /// Connections that wait in its own queues.
+    pub(crate) queue: Option<u64>,
     pub(crate) processes: Vec<(&'m Process, &'m Reading)>,
 }
 
@@ -44,11 +48,16 @@ impl<'m> Snapshot<'m> {
         processes.sort_unstable_by_key(|(it, _)| (it.slot, it.generation));
         let of = |id: usize| processes.iter().copied().filter(move |(it, _)| it.slot == id);
         let vacant = (0..model.pool.wanted).filter(|id| of(*id).next().is_none());
-        let vacant = vacant.map(|id| Worker { id, slot: model.slots.get(&id), process: None });
+        let queue = |id: usize| {
+            let lengths = model.sockets.get(&id)?.iter().filter_map(|inode| readings.queues.get(inode));
+            lengths.copied().reduce(|all, length| all + length)
+        };
+        let vacant = vacant.map(|id| Worker { id, slot: model.slots.get(&id), process: None, queue: queue(id) });
         let taken = processes.iter().map(|process| Worker {
             id: process.0.slot,
             slot: model.slots.get(&process.0.slot),
             process: Some(*process),
+            queue: queue(process.0.slot),
         });
         let mut workers: Vec<_> = taken.chain(vacant).collect();
         workers.sort_unstable_by_key(|worker| (worker.id, worker.process.map(|(it, _)| it.generation)));
@@ -57,6 +66,7 @@ impl<'m> Snapshot<'m> {
             slot,
             counters: readings.slots.get(id).copied().unwrap_or_default(),
             cpu: slot.cpu + of(*id).map(|(_, reading)| reading.cpu).sum::<u64>(),
+            queue: queue(*id),
             processes: of(*id).collect(),
         });
         let mut totals = Counters::default();

@@ -24,6 +24,8 @@ fn facts() -> Vec<Fact> {
         Fact::Process(Process { pid: 11, slot: 0, row: 1, generation: 2, stage: Stage::Draining, since: 1_000 }),
         Fact::Process(Process { pid: 12, slot: 0, row: 2, generation: 3, stage: Stage::Ready, since: 2_000 }),
         Fact::Process(Process { pid: 13, slot: 1, row: 3, generation: 1, stage: Stage::Starting, since: 2_500 }),
+        Fact::Sockets(0, vec![901, 902]),
+        Fact::Sockets(1, vec![]),
         Fact::End,
         Fact::Event(Event { seq: 1, time: 5, level: Level::Info, worker: None, text: "rolling restart begun".into() }),
         Fact::Event(Event { seq: 2, time: 6, level: Level::Error, worker: Some(0), text: "a \u{2028}\u{1}é".into() }),
@@ -41,6 +43,7 @@ fn readings() -> Readings {
     let counters = Counters { requests: 10, accepted: 4, closed: 1, refused: 2, panics: 3 };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);
+    readings.queues.extend([(901, 2), (902, 3), (903, 4)]);
     for pid in [11, 12, 13] {
         let mut reading = Reading { counters, busy: 1500, cpu: 20_000, rss: 3 << 20, ..Reading::default() };
         reading.latency.buckets[bucket(100)] = 2;
@@ -129,10 +132,10 @@ fn the_json_is_what_was_agreed() {
         )
     };
     let empty = "{\"count\":0,\"sum\":0.000000,\"p50\":null,\"p90\":null,\"p99\":null,\"p999\":null,\"buckets\":[]}";
-    let worker = |id, generation, pid, state, since, exit, restarts| {
+    let worker = |id, generation, pid, state, since, exit, restarts, queue| {
         format!(
             "{{\"worker\":{id},\"generation\":{generation},\"pid\":{pid},\"state\":\"{state}\",\"since\":{since},\
-             \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\"queue\":null,\
+             \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\"queue\":{queue},\
              \"busy\":1.500,\"cpu\":0.020000,\"rss\":3145728,\"latency\":{}}}",
             latency(2, "0.000200")
         )
@@ -148,11 +151,11 @@ fn the_json_is_what_was_agreed() {
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
         &latency(6, "0.000600"),
         "},\"workers\":[",
-        &worker(0, 2, 11, "draining", "1.000", killed, 21),
+        &worker(0, 2, 11, "draining", "1.000", killed, 21, "5"),
         ",",
-        &worker(0, 3, 12, "ready", "2.000", killed, 21),
+        &worker(0, 3, 12, "ready", "2.000", killed, 21, "5"),
         ",",
-        &worker(1, 1, 13, "starting", "2.500", "null", 0),
+        &worker(1, 1, 13, "starting", "2.500", "null", 0, "null"),
         ",{\"worker\":2,\"generation\":0,\"pid\":null,\"state\":\"backoff\",\"since\":null,\"restarts\":0,\
          \"last_exit\":null,\"requests\":0,\"connections\":0,\"open\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
          \"rss\":0,\"latency\":",
@@ -190,6 +193,7 @@ fn counters_of_slots_without_a_process_stay() {
         "forkpool_request_duration_seconds_bucket{le=\"+Inf\"} 6",
         "forkpool_request_duration_seconds_sum 0.000600",
         "forkpool_workers{state=\"backoff\"} 1",
+        "forkpool_accept_queue_length{worker=\"0\"} 5",
         "forkpool_ready 1",
         "process_start_time_seconds 1789990000.500",
     ] {

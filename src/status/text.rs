@@ -4,8 +4,9 @@ use std::fmt::Write;
 
 use super::snapshot::{Snapshot, Worker};
 
-const COLUMNS: [&str; 13] =
-    ["WORKER", "GEN", "PID", "STATE", "UP", "RESTARTS", "REQUESTS", "OPEN", "BUSY", "P50", "P99", "CPU", "RSS"];
+const COLUMNS: [&str; 14] = [
+    "WORKER", "GEN", "PID", "STATE", "UP", "RESTARTS", "REQUESTS", "OPEN", "QUEUE", "BUSY", "P50", "P99", "CPU", "RSS",
+];
 
 impl Snapshot<'_> {
     pub(crate) fn to_text(&self) -> String {
@@ -76,9 +77,11 @@ impl Worker<'_> {
     fn cells(&self, now: u64) -> [String; COLUMNS.len()] {
         let restarts = self.slot.map_or(0, |slot| slot.restarted());
         let none = || "-".to_owned();
+        let queue = self.queue.map_or_else(none, |queue| queue.to_string());
         let Some((process, reading)) = self.process else {
             let mut cells = std::array::from_fn(|_| none());
             (cells[0], cells[3], cells[5]) = (self.id.to_string(), self.state().to_owned(), restarts.to_string());
+            cells[8] = queue;
             return cells;
         };
         [
@@ -90,6 +93,7 @@ impl Worker<'_> {
             restarts.to_string(),
             reading.counters.requests.to_string(),
             reading.counters.open().to_string(),
+            queue,
             if reading.busy == 0 { none() } else { time(Some(reading.busy * 1000)) },
             time(reading.latency.quantile(500)),
             time(reading.latency.quantile(990)),

@@ -1,0 +1,116 @@
+//! How many connections wait in the queues of listening sockets: sock_diag(7). It needs no copy of the sockets, which would
+//! keep them open.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{recv, send, socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
+
+/// The kernel's way to tell.
+#[derive(Debug)]
+pub(super) struct Queues(OwnedFd);
+
+/// `TCP_LISTEN` of tcp(7)'s states.
+const LISTENING: u32 = 1 << 10;
+
+/// Length of netlink(7)'s header, and of sock_diag(7)'s request behind it.
+const HEADER: usize = 16;
+const REQUEST: usize = HEADER + 56;
+
+/// `SOCK_DIAG_BY_FAMILY`, the type of a message; others are the end, or an error.
+const BY_FAMILY: u16 = 20;
+
+impl Queues {
+    pub(super) fn open() -> io::Result<Queues> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        Ok(Queues(socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?))
+    }
+
+    /// Of every listening TCP socket of this network namespace, by its inode.
+    pub(super) fn read(&self) -> io::Result<BTreeMap<u64, u64>> {
+        let mut lengths = BTreeMap::new();
+        let mut buffer = vec![0; 32 << 10];
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            send(self.0.as_raw_fd(), &request(family as u8), MsgFlags::empty())?;
+            // The kernel has answered before the call returns, a part at a time.
+            loop {
+                match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
+                    Ok(len) if take(&buffer[..len], &mut lengths) => {}
+                    Ok(_) | Err(Errno::EAGAIN) => break,
+                    Err(Errno::EINTR) => {}
+                    Err(errno) => return Err(errno.into()),
+                }
+            }
+        }
+        Ok(lengths)
+    }
+}
+
+/// `struct nlmsghdr`, then `struct inet_diag_req_v2`: all listening TCP sockets.
+fn request(family: u8) -> [u8; REQUEST] {
+    /// `NLM_F_REQUEST` and `NLM_F_DUMP`.
+    const FLAGS: u16 = 0x301;
+    let mut bytes = [0; REQUEST];
+    bytes[..4].copy_from_slice(&(REQUEST as u32).to_ne_bytes());
+    bytes[4..6].copy_from_slice(&BY_FAMILY.to_ne_bytes());
+    bytes[6..8].copy_from_slice(&FLAGS.to_ne_bytes());
+    bytes[HEADER] = family;
+    bytes[HEADER + 1] = libc::IPPROTO_TCP as u8;
+    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&LISTENING.to_ne_bytes());
+    bytes
+}
+
+/// Takes in the messages of one part; returns whether more follow.
+fn take(mut messages: &[u8], lengths: &mut BTreeMap<u64, u64>) -> bool {
+    let number = |bytes: &[u8], at: usize| {
+        let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
+        u32::from_ne_bytes(four.unwrap_or_default())
+    };
+    while messages.len() >= HEADER {
+        let len = (number(messages, 0) as usize).clamp(HEADER, messages.len());
+        let kind = number(messages, 4) as u16;
+        if kind != BY_FAMILY {
+            return false;
+        }
+        // `struct inet_diag_msg`: the queue behind addresses and a time, the inode at its end.
+        let message = &messages[HEADER..len];
+        if message.len() >= 72 {
+            lengths.insert(number(message, 68).into(), number(message, 56).into());
+        }
+        messages = &messages[len.next_multiple_of(4).min(messages.len())..];
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::os::unix::fs::MetadataExt;
+
+    use super::*;
+
+    #[test]
+    fn what_waits_is_counted() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).expect("loopback");
+            let port = listener.local_addr().expect("bound");
+            let _waiting = [0; 3].map(|_| TcpStream::connect(port).expect("it listens"));
+            let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).expect("it is open").ino();
+            let queues = Queues::open().expect("netlink");
+            assert_eq!(queues.read().expect("an answer").get(&inode), Some(&3), "{address}");
+            drop(listener.accept());
+            assert_eq!(queues.read().expect("an answer").get(&inode), Some(&2), "{address}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_answer_are_ignored() {
+        for bytes in [&b""[..], &[0; 15], &[0xff; 16], &[0; 200], &[1; 4096]] {
+            let mut lengths = BTreeMap::new();
+            take(bytes, &mut lengths);
+            assert!(lengths.is_empty(), "{bytes:?}");
+        }
+    }
+}
