@@ -199,6 +199,7 @@ impl Connection {
     }
 
     /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
+    #[inline]
     fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
         let len = self.fill_from_kept(cx);
         let room = &mut cx.input[len..];
@@ -388,6 +389,7 @@ impl Connection {
         self.refused(reject, cx);
     }
 
+    #[inline]
     fn keep_input(&mut self, rest: &[u8]) {
         if !rest.is_empty() && !self.codec.is_closing() {
             self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
@@ -408,6 +410,7 @@ impl Connection {
     }
 
     /// Starts the clock again where there was progress.
+    #[inline]
     fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
         let timing = match self.codec.phase() {
             Phase::Head => Timing::Head,
@@ -421,6 +424,7 @@ impl Connection {
         }
     }
 
+    #[inline]
     fn time(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
         let timeout = match timing {
             Timing::Head => config.head_timeout,

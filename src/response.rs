@@ -56,16 +56,19 @@ impl Response {
     }
 
     /// 200 with plain text in UTF-8.
+    #[inline]
     pub fn text(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("text/plain; charset=utf-8", from_text(body.into()))
     }
 
     /// 200 with an HTML page in UTF-8.
+    #[inline]
     pub fn html(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("text/html; charset=utf-8", from_text(body.into()))
     }
 
     /// 200 with JSON, already serialised (RFC 8259).
+    #[inline]
     pub fn json(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("application/json", from_text(body.into()))
     }
@@ -75,6 +78,7 @@ impl Response {
     /// # Panics
     ///
     /// When the media type is no valid field value.
+    #[inline]
     pub fn bytes(content_type: impl Into<Cow<'static, str>>, body: impl Into<Cow<'static, [u8]>>) -> Response {
         Response::with(content_type, Body::Bytes(body.into()))
     }
@@ -144,6 +148,8 @@ impl Response {
         }
     }
 
+    // Where the media type is a constant it is checked when this is compiled.
+    #[inline(always)]
     fn with(content_type: impl Into<Cow<'static, str>>, body: impl Into<Body>) -> Response {
         Response { head: ResponseHead::with(content_type.into()), body: body.into() }
     }

@@ -371,8 +371,7 @@ impl Worker {
     where
         H: FnMut(&Request<'_>) -> Response,
     {
-        // Boxed, so that the loop is compiled once: the admin process has it too.
-        server::run(self, Box::new(handler) as Box<dyn FnMut(&Request<'_>) -> Response + '_>)
+        server::run(self, handler)
     }
 
     /// The TCP listeners that are this worker's own, and those that all workers share.
