@@ -124,11 +124,10 @@ fn descriptors() -> Vec<std::path::PathBuf> {
     names.filter(|name| !name.starts_with("/proc")).collect()
 }
 
-/// Which signals this process blocks and ignores.
+/// Which signals this process blocks.
 fn mask() -> Vec<String> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let lines = status.lines().filter(|line| ["SigBlk", "SigIgn"].iter().any(|name| line.starts_with(name)));
-    lines.map(str::to_owned).collect()
+    status.lines().filter(|line| line.starts_with("SigBlk")).map(str::to_owned).collect()
 }
 
 fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
