@@ -176,17 +176,17 @@ impl Scoreboard {
         self.taken_seats().find(|(it, row)| *it == slot && *row != 0).map(|(_, row)| row)
     }
 
-    /// Settles what the kernel had given to workers when `seen` was returned and what has not come since, nor will: of the
-    /// one of row `own`, whose queue is empty, and of those that wait. An idle worker cannot do it, since nothing
-    /// wakes it. Returns what they have been given by now.
-    pub(crate) fn settle(&self, own: usize, seen: &[(usize, u64)]) -> Vec<(usize, u64)> {
-        for (index, assigned) in seen {
-            let row = self.row(*index);
-            if *index == own || row.is_neighbour() && row.busy_since().is_none() {
-                row.settle(*assigned);
+    /// Settles what the kernel had given to idle workers when `seen` was returned and what has not come since, nor will:
+    /// nothing wakes them, so they cannot do it. Leaves out `own`. Returns what there is to be seen by now.
+    pub(crate) fn settle_idle(&self, own: usize, seen: &[Seen]) -> Vec<Seen> {
+        for then in seen.iter().filter(|then| then.row != own) {
+            let row = self.row(then.row);
+            if row.is_neighbour() && row.busy_since().is_none() && row.accepted() == then.accepted {
+                row.settle(then.pending.min(row.pending()));
             }
         }
-        self.seats().filter(|row| *row != 0).map(|row| (row, self.row(row).assigned())).collect()
+        let rows = self.seats().filter(|row| *row != 0).map(|row| (row, self.row(row)));
+        rows.map(|(row, it)| Seen { row, accepted: it.accepted(), pending: it.pending() }).collect()
     }
 
     /// Says who serves each seat: slots and rows. Runs in the parent.
@@ -266,6 +266,14 @@ impl Scoreboard {
 /// Attaching takes microseconds.
 const LOCK_LOST: Duration = Duration::from_millis(50);
 
+/// What a worker had been given, at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    row: usize,
+    accepted: u64,
+    pending: i64,
+}
+
 /// One process's row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row<'a> {
@@ -344,7 +352,7 @@ impl Row<'_> {
         self.word(Word::Settled).fetch_add(1, Relaxed);
     }
 
-    pub(crate) fn assigned(&self) -> u64 {
+    fn assigned(&self) -> u64 {
         self.load(Word::Assigned)
     }
 
@@ -353,16 +361,15 @@ impl Row<'_> {
         self.word(Word::Settled).store(self.assigned(), Relaxed);
     }
 
-    /// Forgets what was assigned before `assigned` and did not come, and what came and was assigned to another. What is
-    /// accepted at this very moment may be counted wrong, until the next time.
-    fn settle(&self, assigned: u64) {
-        let ahead = |count: u64, of: u64| count.wrapping_sub(of) as i64 > 0;
-        // Else the row has another process since.
-        let is_its = !ahead(assigned, self.assigned());
-        let settled = self.load(Word::Settled);
-        if is_its && (ahead(assigned, settled) || ahead(settled, self.assigned())) {
-            self.word(Word::Settled).store(assigned, Relaxed);
-        }
+    /// How many connections the kernel has given to this worker and nobody has accepted: on their way, or never to come.
+    /// Less than nothing when some came that it had given to a predecessor.
+    pub(crate) fn pending(&self) -> i64 {
+        self.assigned().wrapping_sub(self.load(Word::Settled)) as i64
+    }
+
+    /// So many of the pending will not come.
+    pub(crate) fn settle(&self, count: i64) {
+        self.word(Word::Settled).fetch_add(count as u64, Relaxed);
     }
 
     pub(crate) fn count_closed(&self) {
@@ -469,44 +476,33 @@ mod tests {
     }
 
     #[test]
-    fn what_was_assigned_and_never_came_is_forgotten() {
-        let board = Scoreboard::new(1).expect("memory");
-        let row = board.row(1);
-        let settled = || row.load(Word::Settled);
-        row.add(Word::Assigned, 5);
-        (0..2).for_each(|_| row.count_settled());
-        row.settle(4);
-        assert_eq!(settled(), 4, "the fifth may still come");
-        row.settle(4);
-        row.settle(5);
-        assert_eq!(settled(), 5);
-        // Some came that were assigned to its predecessor.
-        (0..3).for_each(|_| row.count_settled());
-        row.settle(5);
-        assert_eq!(settled(), 5);
-    }
-
-    #[test]
     fn an_idle_worker_is_settled_by_another() {
         let board = Scoreboard::new(3).expect("memory");
         board.seat(&[(0, 1), (1, 2), (2, 3)]);
         (1..=3).for_each(|row| board.row(row).watches());
-        let seen = board.settle(1, &[]);
+        let seen = board.settle_idle(1, &[]);
         for row in 1..=3 {
             board.row(row).add(Word::Assigned, 5);
         }
-        board.row(1).busy(Time::from_millis(7));
         board.row(2).busy(Time::from_millis(7));
-        let settled = || [1, 2, 3].map(|row| board.row(row).load(Word::Settled));
-        let seen = board.settle(1, &seen);
-        assert_eq!(settled(), [0, 0, 0], "they may still come");
-        let seen = board.settle(1, &seen);
-        assert_eq!(settled(), [5, 0, 5], "the second is busy, and may find them");
-        // Another process has the third row.
+        let pending = || [1, 2, 3].map(|row| board.row(row).pending());
+        let seen = board.settle_idle(1, &seen);
+        assert_eq!(pending(), [5, 5, 5], "they may still come");
+        board.row(3).add(Word::Assigned, 1);
+        let seen = board.settle_idle(1, &seen);
+        assert_eq!(pending(), [5, 5, 1], "the second is busy, and the sixth may still come");
+        board.row(3).count_accepted();
+        let seen = board.settle_idle(1, &seen);
+        assert_eq!(pending(), [5, 5, 1], "it has woken");
+        // Two came that were assigned to a predecessor.
+        (0..3).for_each(|_| board.row(3).count_settled());
+        let seen = board.settle_idle(1, &seen);
+        assert_eq!(pending(), [5, 5, 0]);
+        // Another process has the row.
         board.fold(3);
         board.row(3).watches();
-        board.settle(1, &seen);
-        assert_eq!(settled(), [5, 0, 0]);
+        board.settle_idle(1, &seen);
+        assert_eq!(pending(), [5, 5, 0]);
     }
 
     #[test]

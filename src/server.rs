@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::http::Request;
 use crate::mailbox::{Mailbox, Place};
 use crate::response::Response;
+use crate::scoreboard::Seen;
 use crate::time::Time;
 use crate::worker::{panic_message, Inbox, Worker};
 
@@ -93,8 +94,10 @@ struct Server<'w, H> {
     second: u64,
     /// When it was last seen whether the kernel chooses well.
     steered: Time,
-    /// What the kernel had given to whom, and when that was looked at.
-    assigned: Vec<(usize, u64)>,
+    /// Least of the connections that were pending while no queue held any, what was to be seen of the other workers, and
+    /// since when.
+    pending: i64,
+    seen: Vec<Seen>,
     settled: Time,
 }
 
@@ -160,7 +163,8 @@ where
             accept_retry: None,
             second: 0,
             steered: Time::NEVER,
-            assigned: Vec::new(),
+            pending: i64::MAX,
+            seen: Vec::new(),
             settled: Time::default(),
         })
     }
@@ -463,11 +467,13 @@ where
         Ok(())
     }
 
-    /// Once a second, when a queue is empty: what the kernel had given this worker a second ago and is not here will not
-    /// come.
+    /// A queue is empty. Pending connections are on their way, or will never come; of those that are always as many, at
+    /// every such moment of a second, it does not matter which.
     fn settle_assigned(&mut self) {
+        self.pending = self.pending.min(self.worker.row().pending());
         if self.cx.now.since(self.settled) >= UNSETTLED {
-            self.assigned = self.worker.settle(&self.assigned);
+            self.worker.row().settle(std::mem::replace(&mut self.pending, i64::MAX));
+            self.seen = self.worker.settle_idle(&self.seen);
             self.settled = self.cx.now;
         }
     }

@@ -39,7 +39,7 @@ use crate::message::MessageEnd;
 use crate::meter::Meter;
 use crate::response::Response;
 use crate::sandbox::Sandbox;
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{Row, Scoreboard, Seen};
 use crate::signals::{self, Masked};
 use crate::tally::LatencyRow;
 use crate::{server, steer, sys};
@@ -400,9 +400,9 @@ impl Worker {
         }
     }
 
-    /// This worker's queue is empty; `seen` is what this has returned a while ago. See [`Scoreboard::settle`].
-    pub(crate) fn settle(&self, seen: &[(usize, u64)]) -> Vec<(usize, u64)> {
-        self.board.settle(self.row, seen)
+    /// `seen` is what this has returned a while ago. See [`Scoreboard::settle_idle`].
+    pub(crate) fn settle_idle(&self, seen: &[Seen]) -> Vec<Seen> {
+        self.board.settle_idle(self.row, seen)
     }
 
     /// Whether a slot has no worker, or one that is busy with something long.

@@ -3,8 +3,8 @@
 //!
 //! A connection counts from its SYN: the program adds it to `assigned` of the row it chose, and whoever has accepted it
 //! to `settled` of the same and `accepted` of its own. About once a second a worker that finds its queue empty also settles
-//! what was assigned a second ago, to it or to one that is idle, and did not come: SYNs of a flood, connections reset before
-//! the accept, and stray segments of closed connections, for which the kernel runs the program too.
+//! what is pending all the time, or for a second at one that is idle: SYNs of a flood, connections reset before the accept,
+//! and stray segments of closed connections, for which the kernel runs the program too.
 //!
 //! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
 
