@@ -1,5 +1,5 @@
 //! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by flags
-//! and variables. Uses the library's public API only.
+//! and variables; and the verbs that show and control a pool which runs. Uses the library's public API only.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -19,6 +19,10 @@ fn main() -> ExitCode {
             print(&text);
             ExitCode::SUCCESS
         }
+        Ok(Asked::Call(call)) => match call.run() {
+            Ok(code) => ExitCode::from(code),
+            Err(problem) => fail(&problem, 1),
+        },
         Ok(Asked::Run(options)) => run(*options),
         Err(problem) => fail(&problem, USAGE),
     }

@@ -5,18 +5,28 @@ use std::ffi::OsString;
 use forkpool::{Builder, Pool, Sandbox, Setting};
 use lexopt::{Arg, Parser};
 
+mod client;
 mod exec;
 pub(crate) mod log;
+mod man;
+mod operate;
+mod shell;
 mod text;
+mod top;
+mod verbs;
 
 pub(crate) use self::exec::Program;
 use self::log::{LogFormat, Verbosity};
+pub(crate) use self::operate::Call;
+use self::verbs::VERBS;
 
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Asked {
     /// To print something and be done.
     Text(String),
+    /// To talk to a pool that runs.
+    Call(Call),
     /// To run a pool, or to check it.
     Run(Box<Options>),
 }
@@ -43,16 +53,24 @@ pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Variables<'_>) -> Result<Asked, String> {
     let mut flags = Flags::default();
     let mut parser = Parser::from_iter(arguments);
+    let mut is_first = true;
     loop {
-        match parser.next().map_err(|error| one_line(&error))? {
-            Some(Arg::Value(word)) if !flags.is_exec && word == "exec" => flags.is_exec = true,
+        match parser.next().map_err(|error| one_line(&error, HINT))? {
+            Some(Arg::Value(word)) if !flags.is_exec => match verbs::named(&word) {
+                Some(verb) if verb.is_exec() => flags.is_exec = true,
+                Some(verb) if is_first => return verb.parse(&mut parser, variables),
+                Some(verb) => return Err(format!("{} must come before its options{HINT}", verb.name)),
+                None => {
+                    return Err(unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT))
+                }
+            },
             Some(Arg::Value(program)) if flags.is_exec => {
                 flags.program.push(program);
-                flags.program.extend(parser.raw_args().map_err(|error| one_line(&error))?);
+                flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, HINT))?);
                 break;
             }
             Some(Arg::Long("ready")) if flags.is_exec => {
-                let value = parser.value().map_err(|error| one_line(&error))?;
+                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
                 if flags.ready.replace(value).is_some() {
                     return Err(format!("--ready is given twice; leave one out{HINT}"));
                 }
@@ -60,26 +78,30 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
             Some(Arg::Long("prefix")) if flags.is_exec => flags.prefix = true,
             Some(Arg::Long("prefix")) => return Err(format!("--prefix is for forkpool exec{}", exec::HINT)),
             Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{}", exec::HINT)),
-            Some(Arg::Short('h') | Arg::Long("help")) => return Ok(Asked::Text(text::help(flags.is_exec))),
+            Some(Arg::Short('h') | Arg::Long("help")) => {
+                let verb = VERBS.iter().find(|verb| flags.is_exec && verb.is_exec());
+                return Ok(Asked::Text(text::help(verb)));
+            }
             Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Asked::Text(text::version())),
             Some(Arg::Short('q') | Arg::Long("quiet")) => flags.quiet = true,
             Some(Arg::Short('v') | Arg::Long("verbose")) => flags.verbose = flags.verbose.saturating_add(1),
             Some(Arg::Long("check")) => flags.check = true,
             Some(Arg::Long("log-format")) => {
-                let value = parser.value().map_err(|error| one_line(&error))?;
+                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
                 if flags.log_format.replace(value.to_string_lossy().into_owned()).is_some() {
                     return Err(format!("--log-format is given twice; leave one out{HINT}"));
                 }
             }
             Some(Arg::Long(name)) => {
                 let setting = forkpool::settings().find(|setting| setting.name() == name);
-                let setting = setting.ok_or_else(|| unknown(name))?;
-                let value = parser.value().map_err(|error| one_line(&error))?;
+                let setting = setting.ok_or_else(|| unknown_option(name))?;
+                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
                 flags.set(setting, value)?;
             }
-            Some(other) => return Err(one_line(&other.unexpected())),
+            Some(other) => return Err(one_line(&other.unexpected(), HINT)),
             None => break,
         }
+        is_first = false;
     }
     let program = if flags.is_exec { Some(flags.take_program(variables)?) } else { None };
     let options = Options {
@@ -184,7 +206,7 @@ fn read(name: &str, variables: Variables<'_>) -> Option<(String, String)> {
 
 const HINT: &str = " (try forkpool --help)";
 
-fn one_line(error: &lexopt::Error) -> String {
+fn one_line(error: &lexopt::Error, hint: &str) -> String {
     let problem = match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option} needs a value"),
         lexopt::Error::UnexpectedOption(option) => format!("{} is unknown", option.escape_debug()),
@@ -194,18 +216,23 @@ fn one_line(error: &lexopt::Error) -> String {
         lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value"),
         other => other.to_string().escape_debug().to_string(),
     };
-    problem + HINT
+    problem + hint
 }
 
-/// Names the option that was probably meant, if one is similar enough.
-fn unknown(name: &str) -> String {
+fn unknown_option(name: &str) -> String {
     let own = ["quiet", "verbose", "check", "help", "version", "ready", "prefix", "log-format"];
-    let likeness = |known: &'static str| (strsim::jaro(name, known), known);
-    let known = forkpool::settings().map(Setting::name).chain(own).map(likeness);
+    unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), HINT)
+}
+
+/// Names the one that was probably meant, if it is similar enough.
+fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static str>, hint: &str) -> String {
+    let known = known.map(|known| (strsim::jaro(name, known), known));
     let name = name.escape_debug();
     match known.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
-        Some((likeness, known)) if likeness > 0.7 => format!("--{name} is unknown; did you mean --{known}?{HINT}"),
-        _ => format!("--{name} is unknown{HINT}"),
+        Some((likeness, known)) if likeness > 0.7 => {
+            format!("{dashes}{name} is unknown; did you mean {dashes}{known}?{hint}")
+        }
+        _ => format!("{dashes}{name} is unknown{hint}"),
     }
 }
 

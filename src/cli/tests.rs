@@ -10,7 +10,7 @@ fn asked(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Asked, String
 fn options(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Box<Options>, String> {
     match asked(arguments, variables)? {
         Asked::Run(options) => Ok(options),
-        Asked::Text(text) => panic!("printed {text}"),
+        other => panic!("{other:?}"),
     }
 }
 

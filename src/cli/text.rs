@@ -1,35 +1,66 @@
-//! What `--help` says.
+//! What `--help` says, and what the man page and the completions are made of.
 
 use std::iter;
 
 use forkpool::Setting;
 
-/// The whole help: what this is, examples, every option with its variables and default, signals, exit codes; that of
-/// `exec` without what only the built-in server knows.
-pub(super) fn help(is_exec: bool) -> String {
-    let mut help = version() + if is_exec { EXEC } else { BEFORE };
-    if is_exec {
-        help.push_str("\nProgram:\n");
-        for (option, description) in PROGRAM {
-            help.push_str(&format!("      {option}\n"));
-            describe(&mut help, &description.split(' ').collect::<Vec<_>>());
+use super::verbs::{Spelled, Verb, VERBS};
+
+/// The whole help, of the binary or of one of its verbs: how it is called, what it does, every option with its variables
+/// and default; where a pool is started also signals and exit codes.
+pub(super) fn help(verb: Option<&Verb>) -> String {
+    let mut help = version() + "Usage: " + &usage(verb) + "\n";
+    if verb.is_none() {
+        help.push_str("       forkpool VERB [OPTIONS]   one of those below; see forkpool VERB --help\n");
+    }
+    help.push('\n');
+    help.push_str(verb.map_or(ABOUT, |verb| verb.about));
+    if verb.is_none() {
+        help.push_str("\nVerbs:\n");
+        for verb in VERBS {
+            let usage = format!("{} {}", verb.name, verb.operand);
+            help.push_str(&format!("  {usage:<28} {}\n", verb.summary));
         }
     }
-    let mut heading = "";
-    for setting in forkpool::settings().filter(|setting| !is_exec || concerns_programs(setting)) {
-        if heading != setting.heading() {
-            heading = setting.heading();
-            help.push_str(&format!("\n{heading}:\n"));
+    for (heading, options) in sections(verb) {
+        help.push_str(&format!("\n{heading}:\n"));
+        for (spelled, description) in options {
+            let indent = if spelled.starts_with("--") { 6 } else { 2 };
+            help.push_str(&format!("{:indent$}{spelled}\n", ""));
+            describe(&mut help, &description);
         }
-        help.push_str(&format!("      --{} <{}>\n", setting.name(), setting.value_name()));
-        describe(&mut help, &description(setting));
     }
-    help.push_str("\nOutput:\n");
-    for (option, description) in OWN {
-        help.push_str(&format!("  {option}\n"));
-        describe(&mut help, &description.split(' ').collect::<Vec<_>>());
+    help + if verb.is_none_or(Verb::is_exec) { AFTER } else { "" }
+}
+
+/// How the binary, or one of its verbs, is called.
+pub(super) fn usage(verb: Option<&Verb>) -> String {
+    let Some(verb) = verb else { return "forkpool [OPTIONS]".to_owned() };
+    format!("forkpool {} [OPTIONS] {}", verb.name, verb.operand).trim_end().to_owned()
+}
+
+/// Options under their heading: how each is spelled, and what it does. A space that is not to be broken at is U+00A0.
+pub(super) type Section = (&'static str, Vec<(String, String)>);
+
+/// Every option there is, for the binary itself or for a verb.
+pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
+    let owned = |options: &[Spelled]| options.iter().map(|(one, other)| (one.to_string(), other.to_string())).collect();
+    let mut sections: Vec<Section> = Vec::new();
+    if let Some(verb) = verb {
+        sections.push((if verb.is_exec() { "Program" } else { "Options" }, owned(verb.options)));
+        if !verb.is_exec() {
+            return sections;
+        }
     }
-    help + AFTER
+    for setting in forkpool::settings().filter(|setting| verb.is_none() || concerns_programs(setting)) {
+        let option = (format!("--{} <{}>", setting.name(), setting.value_name()), description(setting));
+        match sections.last_mut() {
+            Some((heading, options)) if *heading == setting.heading() => options.push(option),
+            _ => sections.push((setting.heading(), vec![option])),
+        }
+    }
+    sections.push(("Output", owned(OWN)));
+    sections
 }
 
 fn concerns_programs(setting: &Setting) -> bool {
@@ -42,41 +73,38 @@ pub(super) fn version() -> String {
     format!("forkpool {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// What a setting does, its default and its variables, in pieces that are not to be broken.
-fn description(setting: &Setting) -> Vec<String> {
+/// What a setting does, its default and its variables.
+fn description(setting: &Setting) -> String {
     let default = setting.default().map(|default| format!("[default: {default}]"));
     let variables: Vec<String> = iter::once(setting.variable()).chain(setting.aliases().map(String::from)).collect();
-    let words = setting.help().split(' ').map(String::from);
-    words.chain(default).chain([format!("[{}]", variables.join(", "))]).collect()
+    let notes = default.into_iter().chain([format!("[{}]", variables.join(", "))]);
+    notes.fold(setting.help().to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
 }
 
-/// Appends pieces, indented, in lines of at most so many columns.
-fn describe(help: &mut String, pieces: &[impl AsRef<str>]) {
+/// Appends a text, indented, in lines of at most so many columns.
+fn describe(help: &mut String, text: &str) {
     const INDENT: &str = "          ";
     const COLUMNS: usize = 110;
-    let mut line = String::from(INDENT);
-    for piece in pieces.iter().map(AsRef::as_ref) {
-        if line.len() > INDENT.len() {
-            if line.len() + 1 + piece.len() > COLUMNS {
-                help.push_str(&line);
-                help.push('\n');
-                line.truncate(INDENT.len());
-            } else {
-                line.push(' ');
-            }
+    let mut column = 0;
+    for word in text.split(' ') {
+        let len = word.chars().count();
+        if column > 0 && column + 1 + len <= COLUMNS {
+            help.push(' ');
+            column += 1;
+        } else {
+            help.push_str(if column > 0 { "\n" } else { "" });
+            help.push_str(INDENT);
+            column = INDENT.len();
         }
-        line.push_str(piece);
+        help.push_str(&word.replace('\u{a0}', " "));
+        column += len;
     }
-    help.push_str(&line);
     help.push('\n');
 }
 
-const BEFORE: &str = "\
+pub(super) const ABOUT: &str = "\
 Serves HTTP/1.1 from one forked worker process per CPU, each on its own SO_REUSEPORT socket, so that the
 kernel spreads the connections. The parent replaces every worker that dies, and what waited for it is served.
-
-Usage: forkpool [OPTIONS]
-       forkpool exec [OPTIONS] -- PROGRAM [ARGUMENTS]   any program as the worker: see forkpool exec --help
 
 Examples:
   forkpool                                           serve http://127.0.0.1:8000, a worker per CPU
@@ -85,12 +113,10 @@ Examples:
   forkpool --listen unix:/run/app.sock --check       only say whether that would make sense
 ";
 
-const EXEC: &str = "\
+pub(super) const EXEC: &str = "\
 Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3,
 so that the kernel spreads the connections. The parent replaces every program that dies, and what waited for it is
 served.
-
-Usage: forkpool exec [OPTIONS] -- PROGRAM [ARGUMENTS]
 
 Examples:
   forkpool exec -- node app.js                     app.js has server.listen({fd: 3}); on http://127.0.0.1:8000
@@ -110,7 +136,7 @@ exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output go
 ";
 
 /// The options of `exec`.
-const PROGRAM: &[(&str, &str)] = &[(
+pub(super) const PROGRAM: &[Spelled] = &[(
     "--ready <listen|notify|delay:MS>",
     "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
      NOTIFY_SOCKET (sd_notify(3)); or so many milliseconds after it is executed. In a rolling restart its predecessor \
@@ -118,7 +144,7 @@ const PROGRAM: &[(&str, &str)] = &[(
 ), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];
 
 /// The options that are the binary's own.
-const OWN: &[(&str, &str)] = &[
+const OWN: &[Spelled] = &[
     ("-q, --quiet", "Log only errors [FORKPOOL_QUIET=1]"),
     (
         "-v, --verbose",
@@ -126,19 +152,19 @@ const OWN: &[(&str, &str)] = &[
          RUST_LOG=forkpool=debug, and by default it is info [FORKPOOL_VERBOSE=2]",
     ),
     (
-        "    --log-format <text|json>",
+        "--log-format <text|json>",
         "How the log is written: text, or json, an object in each line with time, level, worker, pid and message \
          [default: text] [FORKPOOL_LOG_FORMAT]",
     ),
     (
-        "    --check",
+        "--check",
         "Say whether the configuration makes sense and exit; opens no socket, writes no file [FORKPOOL_CHECK=1]",
     ),
     ("-h, --help", "Print this help"),
     ("-V, --version", "Print the version"),
 ];
 
-const AFTER: &str = "
+pub(super) const AFTER: &str = "
 Values:
   DURATION  30 or 30s, 500ms, 2m, 1h
   BYTES     8192, 8KiB or 8k, 1MiB
@@ -160,6 +186,7 @@ Exit codes:
   1  an error: the address is taken, no worker could start, ...
   2  usage: an option, a variable or their combination makes no sense
   3  gave up: a worker failed too often in a row (--give-up)
+  4  only of the verbs restart and upgrade: that was aborted, and the pool goes on as it was
 
 Under a service manager it tells READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and listens on
 the sockets that it is given (sd_listen_fds(3)) instead of --listen.

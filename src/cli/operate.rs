@@ -1,0 +1,127 @@
+//! The verbs that show and control a pool which runs, by its admin process.
+
+use std::fs;
+use std::time::Duration;
+
+use super::client::{number, value, Client, Failure};
+use super::top;
+
+/// Exit code of a restart that was aborted, and of an upgrade that has failed: the pool goes on as it was.
+const ABORTED: u8 = 4;
+
+/// What a pool is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Task {
+    Status,
+    Top,
+    Restart,
+    Scale,
+    Stop,
+    Upgrade,
+}
+
+/// A task, and all that was said about it.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub(super) task: Task,
+    /// Where the pool answers: `unix:PATH`, or `HOST:PORT`.
+    pub(super) address: String,
+    pub(super) token_file: Option<String>,
+    pub(super) json: bool,
+    /// Whether to wait for what becomes of it.
+    pub(super) waits: bool,
+    pub(super) interval: Duration,
+    pub(super) workers: usize,
+}
+
+impl Call {
+    /// Does it, and returns the exit code.
+    ///
+    /// # Errors
+    ///
+    /// One line that says what went wrong.
+    pub(crate) fn run(self) -> Result<u8, String> {
+        let client = Client { token: self.token()?, address: self.address.clone() };
+        let done = match self.task {
+            Task::Status => client.ask("GET", if self.json { "/status.json" } else { "/status.txt" }).map(|status| {
+                crate::print(status.trim_end());
+                crate::print("\n");
+                0
+            }),
+            Task::Top => return top::run(&client, self.interval),
+            Task::Restart | Task::Scale | Task::Stop | Task::Upgrade => self.command(&client),
+        };
+        done.map_err(Failure::text)
+    }
+
+    /// Only commands need it, and only over TCP.
+    fn token(&self) -> Result<Option<String>, String> {
+        let needs = !matches!(self.task, Task::Status | Task::Top) && !self.address.starts_with("unix:");
+        let Some(path) = self.token_file.as_ref().filter(|_| needs) else { return Ok(None) };
+        let token = fs::read_to_string(path).map_err(|error| format!("cannot read the token in {path}: {error}"))?;
+        match token.trim() {
+            token if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic()) => {
+                Ok(Some(token.to_owned()))
+            }
+            _ => Err(format!("{path} must hold one word: the token of the pool")),
+        }
+    }
+
+    fn command(&self, client: &Client) -> Result<u8, Failure> {
+        let target = match self.task {
+            Task::Restart => "/restart".to_owned(),
+            Task::Stop => "/stop".to_owned(),
+            Task::Upgrade => "/upgrade".to_owned(),
+            _ => format!("/scale?workers={}", self.workers),
+        };
+        let pid = |status: &str| number(status, "pid");
+        let before = pid(&client.ask("GET", "/status.json")?);
+        let accepted = client.ask("POST", &target)?;
+        if !self.waits {
+            return Ok(0);
+        }
+        let seq = number(&accepted, "after").unwrap_or(0.0) as u64;
+        let found = client.follow(seq, &mut |event| {
+            if let Some(text) = event {
+                crate::print(&format!("{text}\n"));
+                return self.outcome(text);
+            }
+            // Nothing is announced when all serve; and the pool that is replaced may end before it says so.
+            let asks = matches!(self.task, Task::Scale | Task::Upgrade);
+            let status = client.ask("GET", "/status.json").ok().filter(|_| asks)?;
+            let serves = |name| number(&status, name) == Some(self.workers as f64);
+            if self.task == Task::Scale {
+                return (serves("wanted") && serves("serving")).then_some(0);
+            }
+            let new = pid(&status).filter(|pid| Some(*pid) != before)?;
+            crate::print(&format!("upgrade done: pid={new} serves\n"));
+            Some(0)
+        })?;
+        match (found, self.task) {
+            (Some(code), _) => Ok(code),
+            (None, Task::Stop) => Ok(0),
+            (None, _) => Err(Failure::Gone(format!("the pool at {} has ended", client.address))),
+        }
+    }
+
+    /// The exit code, when an event is the end of what was asked for.
+    fn outcome(&self, event: &str) -> Option<u8> {
+        let (done, aborted) = match self.task {
+            Task::Restart => ("rolling restart done", "rolling restart aborted"),
+            Task::Upgrade => ("upgrade done", "upgrade failed"),
+            _ => return None,
+        };
+        match event {
+            _ if event.starts_with(done) => Some(0),
+            _ if event.starts_with(aborted) => Some(ABORTED),
+            _ if event.starts_with("not done, since") => Some(1),
+            _ => None,
+        }
+    }
+}
+
+/// The objects in the array of workers, one after the other.
+pub(super) fn workers(status: &str) -> impl Iterator<Item = &str> {
+    let workers = value(status, "workers").unwrap_or_default();
+    workers.split("{\"worker\":").skip(1)
+}

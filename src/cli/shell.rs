@@ -1,0 +1,169 @@
+//! What completes the binary's verbs and options in a shell.
+
+use super::text;
+use super::verbs::{long, Verb, VERBS};
+
+/// The script for a shell; None where it is not known.
+pub(super) fn completions(shell: &str) -> Option<String> {
+    match shell {
+        "bash" => Some(bash()),
+        "zsh" => Some(zsh()),
+        "fish" => Some(fish()),
+        _ => None,
+    }
+}
+
+/// An option as a shell is told of it.
+struct Flag {
+    /// With their dashes, the long one last.
+    names: Vec<String>,
+    takes_value: bool,
+    /// The words that its value can be; where there are none it may be a path.
+    choices: Vec<String>,
+    /// What it does, in a few words without quotes.
+    summary: String,
+}
+
+/// Those of the binary itself, or of a verb.
+fn flags(verb: Option<&Verb>) -> Vec<Flag> {
+    let mut flags = Vec::new();
+    for (spelled, description) in text::sections(verb).into_iter().flat_map(|(_, options)| options) {
+        let (names, value) = spelled.split_once(" <").unwrap_or((&spelled, ""));
+        let summary = description.split([';', ':', ',', '[', '(']).next().unwrap_or_default();
+        flags.push(Flag {
+            names: names.split(", ").map(str::to_owned).collect(),
+            takes_value: !value.is_empty(),
+            choices: choices(value.trim_end_matches('>')),
+            summary: summary.trim_end().replace('\'', ""),
+        });
+    }
+    flags
+}
+
+/// The words in `yes|no`; what is not small stands for something else.
+fn choices(value: &str) -> Vec<String> {
+    let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
+    value.split('|').filter(|_| value.contains('|')).filter(is_word).map(str::to_owned).collect()
+}
+
+/// The names of flags, each followed by a blank.
+fn words(flags: &[Flag]) -> String {
+    flags.iter().flat_map(|flag| &flag.names).map(|name| format!("{name} ")).collect()
+}
+
+fn verbs(separator: &str) -> String {
+    VERBS.iter().map(|verb| verb.name).collect::<Vec<_>>().join(separator)
+}
+
+/// The binary itself, and then each verb.
+fn everything() -> impl Iterator<Item = Option<&'static Verb>> {
+    [None].into_iter().chain(VERBS.iter().map(Some))
+}
+
+fn bash() -> String {
+    let (mut values, mut options) = (String::new(), String::new());
+    let mut seen: Vec<String> = Vec::new();
+    for flag in everything().flat_map(flags).filter(|flag| flag.takes_value) {
+        let Some(name) = flag.names.last().filter(|name| !seen.contains(name)) else { continue };
+        if !flag.choices.is_empty() {
+            values.push_str(&format!("    {name}) words='{}' ;;\n", flag.choices.join(" ")));
+        }
+        seen.push(name.clone());
+    }
+    for verb in VERBS {
+        let words = words(&flags(Some(verb))) + &choices(verb.operand).join(" ");
+        options.push_str(&format!("        {}) words='{}' ;;\n", verb.name, words.trim_end()));
+    }
+    let (names, seen, own) = (verbs("|"), seen.join("|"), words(&flags(None)) + &verbs(" "));
+    format!(
+        "\
+_forkpool() {{
+    local word=${{COMP_WORDS[COMP_CWORD]}} previous=${{COMP_WORDS[COMP_CWORD-1]}} verb='' words='' i
+    COMPREPLY=()
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        case ${{COMP_WORDS[i]}} in
+        --) return ;;
+        {names}) verb=${{verb:-${{COMP_WORDS[i]}}}} ;;
+        esac
+    done
+    case $previous in
+{values}    {seen}) return ;;
+    *)
+        case $verb in
+{options}        *) words='{own}' ;;
+        esac ;;
+    esac
+    mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$word\")
+}}
+complete -o bashdefault -o default -F _forkpool forkpool
+"
+    )
+}
+
+fn zsh() -> String {
+    let specs = |verb: Option<&Verb>| -> String {
+        let spec = |flag: Flag| -> String {
+            let value = match (flag.takes_value, flag.choices.as_slice()) {
+                (false, _) => String::new(),
+                (true, []) => ":value:_files".to_owned(),
+                (true, choices) => format!(":value:({})", choices.join(" ")),
+            };
+            flag.names.iter().map(|name| format!(" \\\n        '{name}[{}]{value}'", flag.summary)).collect()
+        };
+        flags(verb).into_iter().map(spec).collect()
+    };
+    let mut cases = String::new();
+    for verb in VERBS {
+        let operand = match choices(verb.operand).as_slice() {
+            [] => "'*:file:_files'".to_owned(),
+            choices => format!("'2:operand:({})'", choices.join(" ")),
+        };
+        cases.push_str(&format!("    {}) _arguments{} \\\n        {operand} ;;\n", verb.name, specs(Some(verb))));
+    }
+    let known: String = VERBS.iter().map(|verb| format!("        '{}:{}'\n", verb.name, verb.summary)).collect();
+    let (names, own) = (verbs("|"), specs(None));
+    format!(
+        "\
+#compdef forkpool
+_forkpool() {{
+    local -a verbs=(
+{known}    )
+    case ${{words[(r)({names})]}} in
+{cases}    *) _arguments{own} \\
+        '1:verb:{{_describe verb verbs}}' ;;
+    esac
+}}
+compdef _forkpool forkpool
+"
+    )
+}
+
+fn fish() -> String {
+    let mut script = String::new();
+    let is_first = format!("not __fish_seen_subcommand_from {}", verbs(" "));
+    for verb in VERBS {
+        script += &format!("complete -c forkpool -f -n '{is_first}' -a {} -d '{}'\n", verb.name, verb.summary);
+    }
+    for verb in everything() {
+        let when = verb.map_or(is_first.clone(), |verb| format!("__fish_seen_subcommand_from {}", verb.name));
+        for choice in verb.map(|verb| choices(verb.operand)).unwrap_or_default() {
+            script += &format!("complete -c forkpool -f -n '{when}' -a {choice}\n");
+        }
+        for flag in flags(verb) {
+            script += &format!("complete -c forkpool -n '{when}'");
+            for name in &flag.names {
+                match long(name) {
+                    Some(name) => script += &format!(" -l {name}"),
+                    None => script += &format!(" -s {}", name.trim_start_matches('-')),
+                }
+            }
+            match (flag.takes_value, flag.choices.as_slice()) {
+                (false, _) => {}
+                (true, []) => script += " -r",
+                (true, choices) => script += &format!(" -x -a '{}'", choices.join(" ")),
+            }
+            script += &format!(" -d '{}'\n", flag.summary);
+        }
+    }
+    script
+}

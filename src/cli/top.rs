@@ -1,0 +1,159 @@
+//! `forkpool top`: the status, live, with rates.
+
+use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::termios::{tcgetattr, tcsetattr, LocalFlags, SetArg, Termios};
+use nix::unistd::read;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+use super::client::{number, Client, Failure};
+use super::operate::workers;
+
+/// Shows the pool until somebody does not want to see it any more.
+pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
+    let ends = Arc::new(AtomicBool::new(false));
+    let screen = if io::stdout().is_terminal() { Some(Screen::open(&ends)?) } else { None };
+    let mut before = Vec::new();
+    loop {
+        let due = Instant::now() + interval;
+        let shown = look(client, &mut before).map_err(Failure::text)?;
+        let drawn = match &screen {
+            Some(_) => draw(&shown),
+            None => io::stdout().write_all(format!("{shown}\n").as_bytes()),
+        };
+        // A reader that goes away has seen enough.
+        if drawn.is_err() || !waits(screen.as_ref(), due, &ends) {
+            return Ok(0);
+        }
+    }
+}
+
+/// What a process has counted at a moment.
+#[derive(Clone, Copy)]
+struct Sample {
+    pid: f64,
+    /// Seconds since 1970.
+    time: f64,
+    requests: f64,
+    /// Seconds of CPU.
+    cpu: f64,
+}
+
+/// The status, each worker's line behind its rates since the samples of before.
+fn look(client: &Client, before: &mut Vec<Sample>) -> Result<String, Failure> {
+    let (status, table) = (client.ask("GET", "/status.json")?, client.ask("GET", "/status.txt")?);
+    let time = number(&status, "time").unwrap_or(0.0);
+    let sample = |worker| {
+        let of = |name| number(worker, name);
+        Some(Sample { pid: of("pid")?, time, requests: of("requests")?, cpu: of("cpu")? })
+    };
+    let now: Vec<Sample> = workers(&status).filter_map(sample).collect();
+    let mut shown = String::new();
+    let mut in_table = false;
+    for line in table.lines() {
+        let pid = line.split_whitespace().nth(2).and_then(|pid| pid.parse::<f64>().ok());
+        let rates = rates(before, &now, pid);
+        match (in_table, rates) {
+            _ if line.is_empty() => in_table = false,
+            _ if line.trim_start().starts_with("WORKER ") => {
+                in_table = true;
+                shown.push_str(&format!("{:>8}  {:>5}  ", "REQ/S", "CPU%"));
+            }
+            (true, Some((requests, cpu))) => shown.push_str(&format!("{requests:>8.0}  {cpu:>5.1}  ")),
+            (true, None) => shown.push_str(&format!("{:>8}  {:>5}  ", "-", "-")),
+            (false, _) => {}
+        }
+        shown.push_str(line);
+        shown.push('\n');
+    }
+    *before = now;
+    Ok(shown)
+}
+
+/// Requests per second and percents of a CPU of a process that is in both.
+fn rates(before: &[Sample], now: &[Sample], pid: Option<f64>) -> Option<(f64, f64)> {
+    let of = |samples: &[Sample]| samples.iter().find(|sample| Some(sample.pid) == pid).copied();
+    let (old, new) = (of(before)?, of(now)?);
+    let seconds = (new.time - old.time).max(0.001);
+    Some(((new.requests - old.requests).max(0.0) / seconds, (new.cpu - old.cpu).max(0.0) * 100.0 / seconds))
+}
+
+/// Draws every line at its place; the terminal itself cuts what is too long or too low.
+fn draw(shown: &str) -> io::Result<()> {
+    let mut drawn = String::new();
+    for (line, number) in shown.lines().zip(1..) {
+        drawn.push_str(&format!("\x1b[{number};1H{line}\x1b[K"));
+    }
+    drawn.push_str("\x1b[J");
+    let mut out = io::stdout();
+    out.write_all(drawn.as_bytes())?;
+    out.flush()
+}
+
+/// Waits for the next look; false when somebody wants to end.
+fn waits(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> bool {
+    let stdin = io::stdin();
+    loop {
+        let left = due.saturating_duration_since(Instant::now());
+        if ends.load(Ordering::Relaxed) {
+            return false;
+        }
+        if left.is_zero() {
+            return true;
+        }
+        // In whole milliseconds, and never too short.
+        let left = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
+        let mut keys = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+        let has_keys = screen.is_some_and(|screen| screen.saved.is_some());
+        let watched = if has_keys { &mut keys[..] } else { &mut [] };
+        // A signal interrupts it, and is looked at above.
+        if poll(watched, left).is_ok_and(|ready| ready > 0) {
+            let mut key = [0];
+            match read(&stdin, &mut key) {
+                Ok(1) if !matches!(key[0], b'q' | b'Q' | CTRL_C) => {}
+                _ => return false,
+            }
+        }
+    }
+}
+
+const CTRL_C: u8 = 3;
+
+/// The terminal's other screen, until this is dropped.
+struct Screen {
+    /// How the terminal was; None where keys come from elsewhere.
+    saved: Option<Termios>,
+}
+
+impl Screen {
+    fn open(ends: &Arc<AtomicBool>) -> Result<Screen, String> {
+        for signal in [SIGHUP, SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(ends))
+                .map_err(|error| format!("cannot handle signals with sigaction(2): {error}"))?;
+        }
+        let saved = tcgetattr(io::stdin()).ok();
+        if let Some(mut raw) = saved.clone() {
+            raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
+            // One that refuses only shows what is typed.
+            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
+        }
+        // The other screen, without wrapping, without a cursor.
+        crate::print("\x1b[?1049h\x1b[?7l\x1b[?25l\x1b[2J");
+        Ok(Screen { saved })
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        crate::print("\x1b[?25h\x1b[?7h\x1b[?1049l");
+        let _ = io::stdout().flush();
+        if let Some(saved) = &self.saved {
+            let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, saved);
+        }
+    }
+}
