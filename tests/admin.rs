@@ -56,7 +56,7 @@ impl Watched {
     #[track_caller]
     fn send(&self, method: &str, target: &str, fields: &str) -> Answer {
         let mut client = self.connect();
-        client.send(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"));
+        client.send(format!("{method} {target} HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n"));
         client.answer()
     }
 
@@ -174,6 +174,29 @@ fn every_page_is_there_and_says_what_it_is() {
         let mut python = python.spawn().expect("it ran before");
         python.stdin.take().expect("piped").write_all(&watched.ask("/metrics").body).expect("it reads");
         assert!(python.wait_with_output().expect("it ends").status.success());
+    }
+}
+
+#[test]
+fn over_tcp_it_is_asked_for_by_address() {
+    let watched = Watched::start(&[]);
+    for (host, status) in [
+        ("Host: 127.0.0.1:9000\r\n", 200),
+        ("Host: [::1]\r\n", 200),
+        ("Host: localhost\r\n", 200),
+        ("Host: rebound.example\r\n", 421),
+        ("Host: 127.0.0.1.example:9000\r\n", 421),
+    ] {
+        for target in ["/", "/status.json", "/metrics", "/events", "http://localhost/healthz"] {
+            if target == "/events" && status == 200 {
+                continue;
+            }
+            let mut client = watched.connect();
+            client.send(format!("GET {target} HTTP/1.1\r\n{host}\r\n"));
+            // An absolute target counts, and not the field (RFC 9112 section 3.2.2).
+            let expected = if target.starts_with("http:") { 200 } else { status };
+            assert_eq!(client.answer().status, expected, "{host}{target}");
+        }
     }
 }
 

@@ -11,6 +11,7 @@ mod readings;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::error::Error as StdError;
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,6 +99,9 @@ impl Desk {
         let path = request.path();
         let is_command = Command::PATHS.contains(&path);
         let response = match (request.method(), is_command) {
+            _ if !self.is_unix && !request.host().is_none_or(is_own) => {
+                Response::text("this host is not asked for by name: use its IP address, or localhost\n").status(421)
+            }
             ("POST", true) => self.command(worker, request),
             (_, true) => Response::text("POST\n").status(405).header("Allow", "POST"),
             ("GET" | "HEAD", false) => self.show(path, request.query()),
@@ -153,7 +157,40 @@ impl Desk {
     }
 }
 
+/// Whether a Host can only mean this process. A page that was loaded from a name may have that name resolved to us next,
+/// so that its scripts may read our answers (DNS rebinding); the browser goes on to send the name.
+fn is_own(host: &str) -> bool {
+    let name = match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        _ => host,
+    };
+    let is_ipv6 = |name: &str| Some(name.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok());
+    name.is_empty()
+        || name.eq_ignore_ascii_case("localhost")
+        || name.parse::<Ipv4Addr>().is_ok()
+        || is_ipv6(name).unwrap_or(false)
+}
+
 /// Writes a whole text; a client that is behind with reading is given up.
 fn is_whole(stream: &mut BodyWriter, text: &str) -> bool {
     stream.try_write(text.as_bytes()).is_ok_and(|written| written == text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_may_be_anybody_s() {
+        for host in
+            ["127.0.0.1", "127.0.0.1:9000", "localhost", "LOCALHOST:9000", "[::1]", "[fe80::1]:80", "10.0.0.1:", ""]
+        {
+            assert!(is_own(host), "{host}");
+        }
+        for host in
+            ["a", "evil.example", "evil.example:9000", "localhost.evil.example", "127.0.0.1.evil.example", "[::1"]
+        {
+            assert!(!is_own(host), "{host}");
+        }
+    }
 }

@@ -340,7 +340,7 @@ impl<S: Read + Write> Client<S> {
 
     #[track_caller]
     pub fn get(&mut self, target: &str) -> Answer {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        self.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
         self.answer()
     }
 
