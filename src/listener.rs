@@ -169,8 +169,9 @@ impl ReservedUnix {
     /// One that another pool listens on.
     fn from_fd(path: &Path, fd: OwnedFd) -> io::Result<ReservedUnix> {
         let file = fs::symlink_metadata(path)?;
-        let (file, owner) = ((file.dev(), file.ino()), process::id());
-        Ok(ReservedUnix { path: path.to_owned(), listener: fd.into(), file, owner })
+        let file = (file.dev(), file.ino());
+        // The other pool's, until that has handed it over: it goes on if this one fails.
+        Ok(ReservedUnix { path: path.to_owned(), listener: fd.into(), file, owner: 0 })
     }
 }
 
@@ -273,6 +274,11 @@ impl AdminListener {
     pub(crate) fn hand_over(&mut self) {
         self.0.hand_over();
     }
+
+    /// Removes the file of a Unix socket in the end, as another pool does not any more.
+    pub(crate) fn take_over(&mut self) {
+        self.0.take_over();
+    }
 }
 
 impl fmt::Display for AdminListener {
@@ -336,6 +342,13 @@ impl Reserved {
     pub(crate) fn hand_over(&mut self) {
         if let Reserved::Unix(unix) = self {
             unix.owner = 0;
+        }
+    }
+
+    /// Removes the file of a Unix socket in the end, as another pool does not any more.
+    pub(crate) fn take_over(&mut self) {
+        if let Reserved::Unix(unix) = self {
+            unix.owner = process::id();
         }
     }
 }

@@ -212,8 +212,8 @@ been replaced, and with 4 when a replacement has failed, so that the others stay
         operand: "",
         summary: "Start the program anew, and wait until the new one serves",
         about: "\
-Has the pool start its program anew with every socket, as SIGUSR2 does. Exits with 0 when the new pool serves, and with 4
-when it has failed, so that the old one goes on.
+Has the pool start its program anew with every socket, as SIGUSR2 does. Exits with 0 when the new pool serves, and with
+4 when it has failed, so that the old one goes on.
 ",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Upgrade),

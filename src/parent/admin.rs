@@ -83,7 +83,9 @@ impl Admin {
         Some(self.process.as_ref()?.pid)
     }
 
-    pub(super) fn start_now(&mut self) {
+    /// The pool whose address it was has let go.
+    pub(super) fn take_over(&mut self) {
+        self.listener.take_over();
         self.start_at = Time::default();
     }
 

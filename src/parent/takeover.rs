@@ -109,9 +109,11 @@ impl Parent {
             error!("{error}");
         }
         heir.serve();
+        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
+            reserved.iter_mut().for_each(Reserved::take_over);
+        }
         if let Some(admin) = &mut self.admin {
-            // The other pool's does not answer any more.
-            admin.start_now();
+            admin.take_over();
         }
         if let Err(error) = self.listen_to(heir.talk(), PREDECESSOR) {
             error!("the pool that has handed over cannot be heard: {error}");
