@@ -1,7 +1,7 @@
 //! Talks to a pool's admin process: HTTP/1.0, a connection for each request.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::ToSocketAddrs;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -131,17 +131,13 @@ impl Client {
         if let Some(path) = self.address.strip_prefix("unix:") {
             return connect(Domain::UNIX, &SockAddr::unix(path)?);
         }
-        // As it is written for every interface, and as the log shows it.
+        // As it is written for every interface, and as the log shows it; no host names, as for the pool itself.
         let host = self.address.strip_prefix("http://").unwrap_or(&self.address).trim_end_matches('/');
-        let host = if host.starts_with(':') { format!("localhost{host}") } else { host.to_owned() };
-        let mut last = io::Error::other("there is no such address");
-        for address in host.to_socket_addrs()? {
-            match connect(Domain::for_address(address), &address.into()) {
-                Ok(socket) => return Ok(socket),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let local = host.strip_prefix("localhost").unwrap_or(host);
+        let address = if local.starts_with(':') { format!("127.0.0.1{local}") } else { host.to_owned() };
+        let address: SocketAddr =
+            address.parse().map_err(|_| io::Error::other("this is no address; write unix:PATH, or 127.0.0.1:9000"))?;
+        connect(Domain::for_address(address), &address.into())
     }
 
     fn failed(&self, error: &io::Error) -> Failure {
@@ -170,7 +166,7 @@ fn events(
             Ok(_) if line.last() != Some(&b'\n') => return None,
             Ok(_) => {
                 let event = String::from_utf8_lossy(&line);
-                *seq = number(&event, "seq").map_or(*seq, |seq| seq as u64);
+                *seq = number(&event, "seq").unwrap_or(*seq);
                 let text = value(&event, "text").map(unquoted);
                 line.clear();
                 tell(Some(&text.unwrap_or_default()))
@@ -192,9 +188,16 @@ pub(super) fn value<'j>(json: &'j str, name: &str) -> Option<&'j str> {
     json.split_once(quoted.as_str()).map(|(_, value)| value)
 }
 
-/// The number that is the value of this name.
-pub(super) fn number(json: &str, name: &str) -> Option<f64> {
+/// The whole number that is the value of this name.
+pub(super) fn number(json: &str, name: &str) -> Option<u64> {
     value(json, name)?.split([',', '}', ']']).next()?.parse().ok()
+}
+
+/// The seconds that are the value of this name, which have a fraction, as microseconds.
+pub(super) fn micros(json: &str, name: &str) -> Option<u64> {
+    let (seconds, fraction) = value(json, name)?.split([',', '}', ']']).next()?.split_once('.')?;
+    let fraction = format!("{fraction:0<6}").parse::<u64>().ok().filter(|micros| *micros < 1_000_000)?;
+    seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction)
 }
 
 /// The string at the beginning of a JSON text (RFC 8259 section 7), fit to be printed.
@@ -221,9 +224,9 @@ mod tests {
 
     #[test]
     fn what_is_read_of_json() {
-        let json = r#"{"seq":17,"time":1.5,"worker":null,"text":"a \"seq\":3 \\ \u001b[1m é","last":{"x":-2}}"#;
-        assert_eq!(number(json, "seq"), Some(17.0));
-        assert_eq!(number(json, "x"), Some(-2.0));
+        let json = r#"{"seq":17,"time":1.5,"worker":null,"text":"a \"seq\":3 \\ \u001b[1m é","last":{"x":0.000042}}"#;
+        assert_eq!(number(json, "seq"), Some(17));
+        assert_eq!((micros(json, "time"), micros(json, "x"), micros(json, "seq")), (Some(1_500_000), Some(42), None));
         assert_eq!(number(json, "worker"), None);
         assert_eq!(number(json, "gone"), None);
         assert_eq!(unquoted(value(json, "text").expect("it is there")), "a \"seq\":3 \\ ?[1m é");

@@ -31,7 +31,7 @@ pub(crate) struct Call {
     /// Whether to wait for what becomes of it.
     pub(super) waits: bool,
     pub(super) interval: Duration,
-    pub(super) workers: usize,
+    pub(super) workers: u64,
 }
 
 impl Call {
@@ -80,7 +80,7 @@ impl Call {
         if !self.waits {
             return Ok(0);
         }
-        let seq = number(&accepted, "after").unwrap_or(0.0) as u64;
+        let seq = number(&accepted, "after").unwrap_or(0);
         let found = client.follow(seq, &mut |event| {
             if let Some(text) = event {
                 crate::print(&format!("{text}\n"));
@@ -89,7 +89,7 @@ impl Call {
             // Nothing is announced when all serve; and the pool that is replaced may end before it says so.
             let asks = matches!(self.task, Task::Scale | Task::Upgrade);
             let status = client.ask("GET", "/status.json").ok().filter(|_| asks)?;
-            let serves = |name| number(&status, name) == Some(self.workers as f64);
+            let serves = |name| number(&status, name) == Some(self.workers);
             if self.task == Task::Scale {
                 return (serves("wanted") && serves("serving")).then_some(0);
             }

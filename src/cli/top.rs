@@ -11,7 +11,7 @@ use nix::sys::termios::{tcgetattr, tcsetattr, LocalFlags, SetArg, Termios};
 use nix::unistd::read;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::client::{number, Client, Failure};
+use super::client::{micros, number, Client, Failure};
 use super::operate::workers;
 
 /// Shows the pool until somebody does not want to see it any more.
@@ -36,27 +36,26 @@ pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
 /// What a process has counted at a moment.
 #[derive(Clone, Copy)]
 struct Sample {
-    pid: f64,
-    /// Seconds since 1970.
-    time: f64,
-    requests: f64,
-    /// Seconds of CPU.
-    cpu: f64,
+    pid: u64,
+    /// Microseconds, since 1970 and of CPU.
+    time: u64,
+    cpu: u64,
+    requests: u64,
 }
 
 /// The status, each worker's line behind its rates since the samples of before.
 fn look(client: &Client, before: &mut Vec<Sample>) -> Result<String, Failure> {
     let (status, table) = (client.ask("GET", "/status.json")?, client.ask("GET", "/status.txt")?);
-    let time = number(&status, "time").unwrap_or(0.0);
+    let time = micros(&status, "time").unwrap_or(0);
     let sample = |worker| {
-        let of = |name| number(worker, name);
-        Some(Sample { pid: of("pid")?, time, requests: of("requests")?, cpu: of("cpu")? })
+        let (pid, requests) = (number(worker, "pid")?, number(worker, "requests")?);
+        Some(Sample { pid, time, cpu: micros(worker, "cpu")?, requests })
     };
     let now: Vec<Sample> = workers(&status).filter_map(sample).collect();
     let mut shown = String::new();
     let mut in_table = false;
     for line in table.lines() {
-        let pid = line.split_whitespace().nth(2).and_then(|pid| pid.parse::<f64>().ok());
+        let pid = line.split_whitespace().nth(2).and_then(|pid| pid.parse::<u64>().ok());
         let rates = rates(before, &now, pid);
         match (in_table, rates) {
             _ if line.is_empty() => in_table = false,
@@ -64,7 +63,7 @@ fn look(client: &Client, before: &mut Vec<Sample>) -> Result<String, Failure> {
                 in_table = true;
                 shown.push_str(&format!("{:>8}  {:>5}  ", "REQ/S", "CPU%"));
             }
-            (true, Some((requests, cpu))) => shown.push_str(&format!("{requests:>8.0}  {cpu:>5.1}  ")),
+            (true, Some((requests, cpu))) => shown.push_str(&format!("{requests:>8}  {:>3}.{}  ", cpu / 10, cpu % 10)),
             (true, None) => shown.push_str(&format!("{:>8}  {:>5}  ", "-", "-")),
             (false, _) => {}
         }
@@ -75,12 +74,13 @@ fn look(client: &Client, before: &mut Vec<Sample>) -> Result<String, Failure> {
     Ok(shown)
 }
 
-/// Requests per second and percents of a CPU of a process that is in both.
-fn rates(before: &[Sample], now: &[Sample], pid: Option<f64>) -> Option<(f64, f64)> {
+/// Requests per second, and thousandths of a CPU, of a process that is in both.
+fn rates(before: &[Sample], now: &[Sample], pid: Option<u64>) -> Option<(u64, u64)> {
     let of = |samples: &[Sample]| samples.iter().find(|sample| Some(sample.pid) == pid).copied();
     let (old, new) = (of(before)?, of(now)?);
-    let seconds = (new.time - old.time).max(0.001);
-    Some(((new.requests - old.requests).max(0.0) / seconds, (new.cpu - old.cpu).max(0.0) * 100.0 / seconds))
+    let elapsed = new.time.saturating_sub(old.time).max(1);
+    let rate = |old: u64, new: u64, unit: u64| new.saturating_sub(old).saturating_mul(unit) / elapsed;
+    Some((rate(old.requests, new.requests, 1_000_000), rate(old.cpu, new.cpu, 1000)))
 }
 
 /// Draws every line at its place; the terminal itself cuts what is too long or too low.
