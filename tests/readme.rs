@@ -1,0 +1,160 @@
+//! The README's commands, as they stand there: only paths, ports and the user are those of the test.
+//!
+//! Those that measure for minutes are asked for their help, or are there; the two commands at its top are what runs all
+//! of this.
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::Signal;
+use support::{binary, fresh_path, skip, Server};
+
+const README: &str = include_str!("../README.md");
+
+/// The lines that are commands, without what is said about them.
+fn commands() -> Vec<&'static str> {
+    let is_command = |line: &&str| ["forkpool", "scripts/", "cargo", "export"].iter().any(|it| line.starts_with(it));
+    let lines = README.lines().filter_map(|line| line.strip_prefix("    ")).filter(is_command);
+    lines.filter(|line| !line.contains("::")).map(|line| line.split("  ").next().unwrap_or(line)).map(trimmed).collect()
+}
+
+fn trimmed(line: &'static str) -> &'static str {
+    line.split(" #").next().unwrap_or(line).trim()
+}
+
+/// A directory for what the commands name.
+struct Place(PathBuf);
+
+impl Place {
+    fn new(name: &str) -> Place {
+        let path = fresh_path(name);
+        fs::create_dir_all(path.join("www")).expect("a writable directory");
+        fs::write(path.join("www/index.html"), "front\n").expect("a writable directory");
+        fs::write(
+            path.join("app.js"),
+            "const server = require('http').createServer((_, response) => response.end('hello\\n'));\n\
+             process.on('SIGTERM', () => server.close());\nserver.listen({ fd: 3 });\n",
+        )
+        .expect("a writable directory");
+        Place(path)
+    }
+
+    /// The command, with what is here in the place of what is there.
+    fn command(&self, line: &str) -> Command {
+        let here = self.0.display().to_string();
+        let user = nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name);
+        let line = line
+            .replace("/srv/www", &format!("{here}/www"))
+            .replace("/run/", &format!("{here}/"))
+            .replace("--listen :80 ", "--listen 127.0.0.1:0 ")
+            .replace("--listen :8000", "--listen 127.0.0.1:0")
+            .replace("--user www-data ", &user.map(|user| format!("--user {user} ")).unwrap_or_default());
+        let mut command = binary();
+        command.args(line.split(' ').skip(1)).current_dir(&self.0).env("FORKPOOL_LISTEN", "127.0.0.1:0");
+        command
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[track_caller]
+fn finished(command: &mut Command) -> Output {
+    let output = command.stdin(Stdio::null()).output().expect("it runs");
+    assert!(output.status.success(), "{command:?}: {output:?}");
+    output
+}
+
+#[test]
+fn the_commands_that_serve() {
+    let place = Place::new("readme-serve");
+    let serving: Vec<_> = commands().into_iter().filter(|line| line.starts_with("forkpool -")).collect();
+    assert!(serving.len() >= 3, "{serving:?}");
+    for line in serving {
+        let mut server = Server::start(place.command(line));
+        assert_eq!(server.get("/").status, 200, "{line}");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0), "{line}");
+    }
+}
+
+#[test]
+fn the_command_that_executes_a_program() {
+    let place = Place::new("readme-exec");
+    let line = commands().into_iter().find(|line| line.starts_with("forkpool exec ")).expect("it is shown");
+    if Command::new("node").arg("--version").output().is_err() {
+        return skip("there is no node");
+    }
+    let mut server = Server::start(place.command(line));
+    assert_eq!(server.get("/").text(), "hello\n");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn the_verbs_one_after_the_other() {
+    let place = Place::new("readme-verbs");
+    let lines = commands();
+    let start = lines.iter().position(|line| line.starts_with("forkpool --admin ")).expect("it is shown");
+    let mut server = Server::start(place.command(lines[start]));
+    let address = lines[start + 1].strip_prefix("export FORKPOOL_ADMIN=").expect("the variable comes next");
+    let address = address.replace("/run/", &format!("{}/", place.0.display()));
+    let verbs: Vec<_> = lines[start + 2..].iter().take_while(|line| line.starts_with("forkpool ")).collect();
+    assert_eq!(verbs.len(), 6, "{verbs:?}");
+    for line in verbs {
+        match *line {
+            // Without an end, unless its reader goes away.
+            "forkpool top" => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "\"$0\" top | head -n 3", env!("CARGO_BIN_EXE_forkpool")]);
+                let top = finished(command.env("FORKPOOL_ADMIN", &address));
+                assert_eq!(String::from_utf8_lossy(&top.stdout).lines().count(), 3, "{top:?}");
+            }
+            line => _ = finished(place.command(line).env("FORKPOOL_ADMIN", &address)),
+        }
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn the_commands_that_measure() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for line in commands() {
+        let words: Vec<_> = line.split(' ').collect();
+        match words[..] {
+            [script, ..] if script.starts_with("scripts/") => {
+                let help = finished(Command::new(root.join(script)).arg("--help"));
+                let help = String::from_utf8_lossy(&help.stdout).into_owned();
+                for flag in words.iter().filter(|word| word.starts_with("--")) {
+                    assert!(help.contains(flag), "{script} does not know {flag}");
+                }
+            }
+            ["cargo", "run", "--release", "--example", name, ..] => {
+                let (file, directory) = (format!("examples/{name}.rs"), format!("examples/{name}/main.rs"));
+                assert!(root.join(file).exists() || root.join(directory).exists(), "{line}");
+            }
+            ["cargo", "build", "--release", "--examples"] | ["cargo", "run", "--release"] | ["cargo", "test"] => {}
+            ["forkpool" | "export", ..] => {}
+            _ => panic!("{line} is run by no test"),
+        }
+    }
+}
+
+#[test]
+fn every_file_that_is_named_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let targets = README.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+    for target in targets.filter(|target| !target.starts_with("http")) {
+        assert!(root.join(target).exists(), "{target}");
+    }
+    for name in README.split('`').skip(1).step_by(2).filter(|it| it.starts_with("scripts/")) {
+        let script = name.split(' ').next().unwrap_or(name);
+        assert!(root.join(script).exists(), "{name}");
+    }
+}
