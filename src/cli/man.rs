@@ -1,6 +1,6 @@
 //! The man page, as roff for man(1).
 
-use super::text::{self, Section};
+use super::text::{self, put, Section};
 use super::verbs::VERBS;
 
 /// The whole page: what the help says, and the help of every verb.
@@ -38,7 +38,7 @@ struct Page(String);
 
 impl Page {
     fn heading(&mut self, request: &str, heading: &str) {
-        self.0.push_str(&format!("{request} \"{heading}\"\n"));
+        put(&mut self.0, format_args!("{request} \"{heading}\"\n"));
     }
 
     fn options(&mut self, sections: Vec<Section>) {

@@ -1,6 +1,6 @@
 //! What completes the binary's verbs and options in a shell.
 
-use super::text;
+use super::text::{self, put};
 use super::verbs::{long, Verb, VERBS};
 
 /// The script for a shell; None where it is not known.
@@ -66,13 +66,13 @@ fn bash() -> String {
     for flag in everything().flat_map(flags).filter(|flag| flag.takes_value) {
         let Some(name) = flag.names.last().filter(|name| !seen.contains(name)) else { continue };
         if !flag.choices.is_empty() {
-            values.push_str(&format!("    {name}) words='{}' ;;\n", flag.choices.join(" ")));
+            put(&mut values, format_args!("    {name}) words='{}' ;;\n", flag.choices.join(" ")));
         }
         seen.push(name.clone());
     }
     for verb in VERBS {
         let words = words(&flags(Some(verb))) + &choices(verb.operand).join(" ");
-        options.push_str(&format!("        {}) words='{}' ;;\n", verb.name, words.trim_end()));
+        put(&mut options, format_args!("        {}) words='{}' ;;\n", verb.name, words.trim_end()));
     }
     let (names, seen, own) = (verbs("|"), seen.join("|"), words(&flags(None)) + &verbs(" "));
     format!(
@@ -118,7 +118,7 @@ fn zsh() -> String {
             [] => "'*:file:_files'".to_owned(),
             choices => format!("'2:operand:({})'", choices.join(" ")),
         };
-        cases.push_str(&format!("    {}) _arguments{} \\\n        {operand} ;;\n", verb.name, specs(Some(verb))));
+        put(&mut cases, format_args!("    {}) _arguments{} \\\n        {operand} ;;\n", verb.name, specs(Some(verb))));
     }
     let known: String = VERBS.iter().map(|verb| format!("        '{}:{}'\n", verb.name, verb.summary)).collect();
     let (names, own) = (verbs("|"), specs(None));
@@ -142,27 +142,30 @@ fn fish() -> String {
     let mut script = String::new();
     let is_first = format!("not __fish_seen_subcommand_from {}", verbs(" "));
     for verb in VERBS {
-        script += &format!("complete -c forkpool -f -n '{is_first}' -a {} -d '{}'\n", verb.name, verb.summary);
+        put(
+            &mut script,
+            format_args!("complete -c forkpool -f -n '{is_first}' -a {} -d '{}'\n", verb.name, verb.summary),
+        );
     }
     for verb in everything() {
         let when = verb.map_or(is_first.clone(), |verb| format!("__fish_seen_subcommand_from {}", verb.name));
         for choice in verb.map(|verb| choices(verb.operand)).unwrap_or_default() {
-            script += &format!("complete -c forkpool -f -n '{when}' -a {choice}\n");
+            put(&mut script, format_args!("complete -c forkpool -f -n '{when}' -a {choice}\n"));
         }
         for flag in flags(verb) {
-            script += &format!("complete -c forkpool -n '{when}'");
+            put(&mut script, format_args!("complete -c forkpool -n '{when}'"));
             for name in &flag.names {
                 match long(name) {
-                    Some(name) => script += &format!(" -l {name}"),
-                    None => script += &format!(" -s {}", name.trim_start_matches('-')),
+                    Some(name) => put(&mut script, format_args!(" -l {name}")),
+                    None => put(&mut script, format_args!(" -s {}", name.trim_start_matches('-'))),
                 }
             }
             match (flag.takes_value, flag.choices.as_slice()) {
                 (false, _) => {}
                 (true, []) => script += " -r",
-                (true, choices) => script += &format!(" -x -a '{}'", choices.join(" ")),
+                (true, choices) => put(&mut script, format_args!(" -x -a '{}'", choices.join(" "))),
             }
-            script += &format!(" -d '{}'\n", flag.summary);
+            put(&mut script, format_args!(" -d '{}'\n", flag.summary));
         }
     }
     script

@@ -1,5 +1,6 @@
 //! What `--help` says, and what the man page and the completions are made of.
 
+use std::fmt::{self, Write};
 use std::iter;
 
 use forkpool::Setting;
@@ -19,14 +20,14 @@ pub(super) fn help(verb: Option<&Verb>) -> String {
         help.push_str("\nVerbs:\n");
         for verb in VERBS {
             let usage = format!("{} {}", verb.name, verb.operand);
-            help.push_str(&format!("  {usage:<28} {}\n", verb.summary));
+            put(&mut help, format_args!("  {usage:<28} {}\n", verb.summary));
         }
     }
     for (heading, options) in sections(verb) {
-        help.push_str(&format!("\n{heading}:\n"));
+        put(&mut help, format_args!("\n{heading}:\n"));
         for (spelled, description) in options {
             let indent = if spelled.starts_with("--") { 6 } else { 2 };
-            help.push_str(&format!("{:indent$}{spelled}\n", ""));
+            put(&mut help, format_args!("{:indent$}{spelled}\n", ""));
             describe(&mut help, &description);
         }
     }
@@ -79,6 +80,12 @@ fn description(setting: &Setting) -> String {
     let variables: Vec<String> = iter::once(setting.variable()).chain(setting.aliases().map(String::from)).collect();
     let notes = default.into_iter().chain([format!("[{}]", variables.join(", "))]);
     notes.fold(setting.help().to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
+}
+
+/// Appends what is formatted.
+pub(super) fn put(out: &mut String, text: fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = out.write_fmt(text);
 }
 
 /// Appends a text, indented, in lines of at most so many columns.
