@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +11,7 @@ use std::process::Command;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Uid;
 use socket2::SockRef;
-use support::{binary, connect_unix, example, fresh_path, testbed, until, Load, Server};
+use support::{binary, connect_unix, example, free_port, fresh_path, testbed, until, Load, Server};
 
 /// The lines of a file that are whole.
 fn lines(path: &Path) -> Vec<String> {
@@ -33,7 +33,7 @@ fn stop(server: &mut Server) {
 
 /// A program of the examples that writes no log.
 fn silent(mut command: Command) -> Server {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let port = free_port();
     let mut server = Server::spawn({
         command.env("FORKPOOL_LISTEN", format!("127.0.0.1:{port}")).env("FORKPOOL_WORKERS", "1");
         command

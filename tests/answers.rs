@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use support::{example, fresh_path, until, Client, Server};
+use support::{example, free_port, fresh_path, until, Client, Server};
 
 fn answers(variables: &[(&str, &str)]) -> Server {
     let mut command = example("answers");
@@ -17,8 +17,7 @@ fn answers(variables: &[(&str, &str)]) -> Server {
 /// Starts a program that writes no log.
 fn quiet(mut command: std::process::Command) -> Server {
     // The port is chosen here, since nothing announces it.
-    let port =
-        std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port();
+    let port = free_port();
     command.env("FORKPOOL_LISTEN", format!("127.0.0.1:{port}"));
     let mut server = Server::spawn(command);
     server.set_port(port);

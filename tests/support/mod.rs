@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -40,6 +41,15 @@ pub fn testbed(variables: &[(&str, &str)]) -> Server {
     let mut command = example("testbed");
     command.env("FORKPOOL_WORKERS", "2").envs(variables.iter().copied());
     Server::start(command)
+}
+
+/// A port for a program that does not announce its own: below those that the kernel gives out, so that nobody else gets
+/// it before the program does, and another one each time.
+pub fn free_port() -> u16 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let begin = std::process::id() * 101;
+    let mut ports = (0..).map(|_| 10_000 + ((begin + COUNT.fetch_add(1, Relaxed)) % 20_000) as u16);
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("there is no end of them")
 }
 
 /// Without the variables that would configure it, on a free port.
