@@ -14,7 +14,7 @@ use std::time::Duration;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use socket2::SockRef;
-use support::{example, until};
+use support::{example, until, CLASSES};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Pid: 7\r\n\r\nok";
 
@@ -114,20 +114,6 @@ impl Report {
     /// Checks the count of every class: those that are not named must be 0.
     #[track_caller]
     fn expect(&self, wanted: &[(&str, u64)]) {
-        const CLASSES: [&str; 12] = [
-            "ok",
-            "late",
-            "refused",
-            "reset_connecting",
-            "reset_waiting",
-            "reset_mid_answer",
-            "reset_after_answer",
-            "truncated",
-            "dropped",
-            "bad",
-            "timed_out",
-            "local",
-        ];
         let found: Vec<_> =
             CLASSES.map(|class| (class, self.value(class))).into_iter().filter(|(_, n)| *n > 0).collect();
         assert_eq!(found, wanted);

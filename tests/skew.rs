@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use schedule::{Demand, Kind, Request, Schedule};
-use support::{example, testbed};
+use support::{example, testbed, CLASSES};
 use tally::{Class, Details, Tally};
 
 const DEMAND: Demand = Demand { rate: Some(300.0), is_random: true, slow: 0.1, churn: 0.0, seed: 7 };
@@ -36,21 +36,6 @@ fn load(server: &mut support::Server, options: &str) -> BTreeMap<String, u64> {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     values(&String::from_utf8_lossy(&output.stdout))
 }
-
-const CLASSES: [&str; 12] = [
-    "ok",
-    "late",
-    "refused",
-    "reset_connecting",
-    "reset_waiting",
-    "reset_mid_answer",
-    "reset_after_answer",
-    "truncated",
-    "dropped",
-    "bad",
-    "timed_out",
-    "local",
-];
 
 #[test]
 fn percentiles_of_known_latencies() {

@@ -299,6 +299,22 @@ pub fn until<T>(wanted: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
+/// What `examples/load` counts: each request is in one class.
+pub const CLASSES: [&str; 12] = [
+    "ok",
+    "late",
+    "refused",
+    "reset_connecting",
+    "reset_waiting",
+    "reset_mid_answer",
+    "reset_after_answer",
+    "truncated",
+    "dropped",
+    "bad",
+    "timed_out",
+    "local",
+];
+
 /// A path in a directory that `cargo test` keeps for such things, unused.
 pub fn fresh_path(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
