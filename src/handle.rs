@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::event::{Event, Exit, Process};
 use crate::message::MessageError;
 use crate::parent::Parent;
-use crate::supervisor::{Pid, PoolState, Respawn};
+use crate::supervisor::{Pid, PoolState, Respawn, WorkerState};
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
 ///
@@ -189,29 +189,6 @@ pub struct WorkerStatus {
     pub connections: u64,
     /// Connections open.
     pub open: u64,
-}
-
-/// What a worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WorkerState {
-    /// Forked, and not ready yet.
-    Starting,
-    /// It serves.
-    Ready,
-    /// It is ready, and a signal has stopped it.
-    Suspended,
-    /// It finishes what it has.
-    Draining,
-    /// It is being ended.
-    Ending,
-}
-
-impl WorkerState {
-    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the opposite.
-    pub fn is_leaving(self) -> bool {
-        matches!(self, WorkerState::Draining | WorkerState::Ending)
-    }
 }
 
 /// What the application wants to be asked and told, in the parent.

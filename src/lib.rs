@@ -140,7 +140,7 @@ pub use error::{Error, Result};
 pub use event::{Event, Exit, Process};
 pub use exec::Readiness;
 pub use files::{Files, Symlinks};
-pub use handle::{Handle, Status, Whom, WorkerState, WorkerStatus};
+pub use handle::{Handle, Status, Whom, WorkerStatus};
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub use http::fuzzing;
@@ -151,7 +151,7 @@ pub use meter::{Busy, Counted, Meter};
 pub use response::Response;
 pub use sandbox::Sandbox;
 pub use stream::BodyWriter;
-pub use supervisor::{PoolState, Respawn};
+pub use supervisor::{PoolState, Respawn, WorkerState};
 #[cfg(feature = "serde")]
 pub use typed::{decode, encode, TypedError};
 pub use upgrade::{Socket, Upgraded};

@@ -297,15 +297,8 @@ impl Parent {
         }
         for (slot, it) in self.supervisor.processes() {
             let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.processes.get(&pid)?))) else { continue };
-            let stage = match it.stage {
-                Stage::Spawning | Stage::Starting => status::Stage::Starting,
-                Stage::Ready if it.is_suspended => status::Stage::Suspended,
-                Stage::Ready => status::Stage::Ready,
-                Stage::Draining => status::Stage::Draining,
-                Stage::Quitting | Stage::Aborting | Stage::Killing(_) => status::Stage::Ending,
-            };
-            let (row, generation, since) = (process.row, it.generation, process.born);
-            let known = status::Process { pid: pid.0, slot, row, generation, stage, since };
+            let (row, generation, state, since) = (process.row, it.generation, it.state(), process.born);
+            let known = status::Process { pid: pid.0, slot, row, generation, state, since };
             if admin.model.processes.get(&pid.0) != Some(&known) {
                 admin.tell(Fact::Process(known));
                 let inodes = self.custody.sockets(slot).map(SlotSockets::inodes).unwrap_or_default();

@@ -4,8 +4,8 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::*;
 use crate::event;
-use crate::handle::{Command, Handle, Status, WorkerState, WorkerStatus};
-use crate::supervisor::{Respawn, Stage};
+use crate::handle::{Command, Handle, Status, WorkerStatus};
+use crate::supervisor::Respawn;
 use crate::worker::panic_message;
 
 impl Parent {
@@ -74,16 +74,15 @@ impl Parent {
     pub(crate) fn worker_status(&self, pid: Pid) -> Option<WorkerStatus> {
         let (_, it) = self.supervisor.process(pid)?;
         let row = self.board.row(self.processes.get(&pid)?.row);
-        let state = match it.stage {
-            Stage::Spawning | Stage::Starting => WorkerState::Starting,
-            Stage::Ready if it.is_suspended => WorkerState::Suspended,
-            Stage::Ready => WorkerState::Ready,
-            Stage::Draining => WorkerState::Draining,
-            Stage::Quitting | Stage::Aborting | Stage::Killing(_) => WorkerState::Ending,
-        };
         let (connections, closed) = (row.accepted(), row.closed());
         let open = connections.saturating_sub(closed);
-        Some(WorkerStatus { process: self.process(pid), state, requests: row.requests(), connections, open })
+        Some(WorkerStatus {
+            process: self.process(pid),
+            state: it.state(),
+            requests: row.requests(),
+            connections,
+            open,
+        })
     }
 
     pub(crate) fn status(&self) -> Status {

@@ -1,6 +1,6 @@
 //! PURE. What changes in a pool, and how that goes to the admin process: numbers of eight bytes, texts behind their length.
 
-use super::{Event, Level, Pool, Process, Slot, Stage, State};
+use super::{Event, Level, Pool, Process, Slot, State, WorkerState};
 
 /// What is so from now on. One that is told twice changes nothing, but for events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +41,7 @@ impl Fact {
             }
             Fact::Process(it) => {
                 out.number(2).number(number(it.pid)).number(it.slot as u64).number(it.row as u64);
-                out.number(it.generation).number(place(&Stage::ALL, &it.stage)).number(it.since);
+                out.number(it.generation).number(place(&WorkerState::ALL, &it.state)).number(it.since);
             }
             Fact::Event(event) => {
                 out.number(3).number(event.seq).number(event.time).number(place(&Level::ALL, &event.level));
@@ -85,7 +85,7 @@ impl Fact {
                 slot: bytes.size()?,
                 row: bytes.size()?,
                 generation: bytes.number()?,
-                stage: bytes.one_of(&Stage::ALL)?,
+                state: bytes.one_of(&WorkerState::ALL)?,
                 since: bytes.number()?,
             }),
             3 => Fact::Event(Event {

@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write};
 
 use super::snapshot::{SlotTotals, Snapshot};
-use super::{Counters, Reason, Stage};
+use super::{Counters, Reason, WorkerState};
 
 impl Snapshot<'_> {
     pub(crate) fn to_metrics(&self) -> String {
@@ -60,7 +60,7 @@ impl Snapshot<'_> {
 
     fn workers_to(&self, out: &mut Metrics) {
         out.family("forkpool_workers", "gauge", "Worker processes, and slots that back off, by their state.");
-        for state in Stage::ALL.iter().map(|stage| stage.as_str()).chain(["backoff"]) {
+        for state in WorkerState::ALL.iter().map(|state| state.as_str()).chain(["backoff"]) {
             let count = self.workers.iter().filter(|worker| worker.state() == state).count();
             out.sample("forkpool_workers", &format!("state=\"{state}\""), count);
         }

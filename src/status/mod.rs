@@ -22,6 +22,7 @@ pub(crate) use self::fact::Fact;
 pub(crate) use self::json::{accepted, event_line, refused};
 pub(crate) use self::latency::{bucket, Latency, BUCKETS};
 pub(crate) use self::snapshot::Snapshot;
+use crate::supervisor::WorkerState;
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 100;
@@ -109,20 +110,9 @@ pub(crate) struct Process {
     /// Its row in the scoreboard.
     pub(crate) row: usize,
     pub(crate) generation: u64,
-    pub(crate) stage: Stage,
+    pub(crate) state: WorkerState,
     /// When it was forked.
     pub(crate) since: u64,
-}
-
-/// What a process is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Stage {
-    Starting,
-    Ready,
-    /// Ready, and stopped by a signal.
-    Suspended,
-    Draining,
-    Ending,
 }
 
 /// Something that has happened.
@@ -285,17 +275,17 @@ impl Reason {
     }
 }
 
-impl Stage {
-    pub(crate) const ALL: [Stage; 5] =
-        [Stage::Starting, Stage::Ready, Stage::Suspended, Stage::Draining, Stage::Ending];
+impl WorkerState {
+    pub(crate) const ALL: [WorkerState; 5] =
+        [WorkerState::Starting, WorkerState::Ready, WorkerState::Suspended, WorkerState::Draining, WorkerState::Ending];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
-            Stage::Starting => "starting",
-            Stage::Ready => "ready",
-            Stage::Suspended => "suspended",
-            Stage::Draining => "draining",
-            Stage::Ending => "ending",
+            WorkerState::Starting => "starting",
+            WorkerState::Ready => "ready",
+            WorkerState::Suspended => "suspended",
+            WorkerState::Draining => "draining",
+            WorkerState::Ending => "ending",
         }
     }
 }

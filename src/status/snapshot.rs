@@ -88,6 +88,6 @@ impl<'m> Snapshot<'m> {
 
 impl Worker<'_> {
     pub(crate) fn state(&self) -> &'static str {
-        self.process.map_or("backoff", |(process, _)| process.stage.as_str())
+        self.process.map_or("backoff", |(process, _)| process.state.as_str())
     }
 }

@@ -1,6 +1,6 @@
 //! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
 
-use super::{KillReason, Pid, Policy, Recycle, Stop};
+use super::{KillReason, Pid, Policy, Recycle, Stop, WorkerState};
 use crate::time::Time;
 
 /// A place in the pool. It outlives the processes that serve it.
@@ -114,6 +114,17 @@ impl Process {
     /// Whether it is ready, and able to do what that promises.
     pub(crate) fn serves(&self) -> bool {
         self.stage == Stage::Ready && !self.is_suspended
+    }
+
+    /// What it is doing, in the words for people and applications.
+    pub(crate) fn state(&self) -> WorkerState {
+        match self.stage {
+            Stage::Spawning | Stage::Starting => WorkerState::Starting,
+            Stage::Ready if self.is_suspended => WorkerState::Suspended,
+            Stage::Ready => WorkerState::Ready,
+            Stage::Draining => WorkerState::Draining,
+            Stage::Quitting | Stage::Aborting | Stage::Killing(_) => WorkerState::Ending,
+        }
     }
 
     pub(super) fn enter(&mut self, stage: Stage, now: Time) {
