@@ -1,26 +1,27 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
 
-use std::io::{self, ErrorKind};
+mod accepting;
+mod draining;
+
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{debug, error, warn};
-use mio::net::TcpStream;
+use log::{error, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
 
-use crate::acceptor::{Acceptor, Refusal};
+use crate::acceptor::Acceptor;
 use crate::access_log::AccessLog;
 use crate::channel::Order;
-use crate::client::Client;
 use crate::clock;
 use crate::connection::{Connection, Step};
 use crate::context::Context;
-use crate::deadlines::{Alarm, Deadlines, INDEX_MAX};
+use crate::deadlines::{Alarm, Deadlines};
 use crate::error::{Error, Result};
 use crate::http::Request;
 use crate::mailbox::{Mailbox, Place};
@@ -31,18 +32,6 @@ use crate::worker::{panic_message, Inbox, Worker};
 
 /// Events taken in one turn.
 const EVENTS: usize = 256;
-
-/// Connections that one listener may bring in one turn, so that those that are open have theirs.
-const ACCEPTS: usize = 64;
-
-/// How long accepting rests when descriptors have run out and no connection of this worker ends.
-const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
-/// How long a connection may be on its way to a worker's queue: longer than most round trips.
-const UNSETTLED: Duration = Duration::from_secs(1);
-
-/// Over how long idle connections are closed when the drain has no time-out.
-const SPREAD_FOREVER: Duration = Duration::from_secs(15);
 
 const LIFELINE: Token = Token(usize::MAX);
 
@@ -313,14 +302,6 @@ where
         self.adopt();
     }
 
-    /// Takes in the connections that the application has for it.
-    fn adopt(&mut self) {
-        for (stream, peer) in self.worker.take_adopted() {
-            let client = Client::Tcp(TcpStream::from_std(stream));
-            self.admit(Connection::new(client, Some(peer), self.cx.config, self.cx.now));
-        }
-    }
-
     fn advance(&mut self, index: usize) {
         let Some(entry) = self.connections.get_mut(index) else { return };
         self.cx.place = Place { index, serial: entry.serial };
@@ -409,158 +390,6 @@ where
                 false => Step::Wait,
             };
             self.settle(alarm.index, step);
-        }
-    }
-
-    fn has_room(&self) -> bool {
-        let max = match self.cx.config.max_connections {
-            0 => INDEX_MAX,
-            max => max.min(INDEX_MAX),
-        };
-        self.connections.len() < max
-    }
-
-    /// Takes in new connections, as far as limits and descriptors allow.
-    fn accept(&mut self) {
-        if self.accept_retry.is_some_and(|due| self.cx.now < due) {
-            return;
-        }
-        let was_paused = self.accept_retry.take().is_some();
-        for key in 0..self.acceptors.capacity() {
-            if let Err(error) = self.take_in(key, ACCEPTS) {
-                return self.pause(was_paused, &error);
-            }
-        }
-        let has_room = self.has_room();
-        for (_, acceptor) in &mut self.acceptors {
-            acceptor.offer(&self.poll, has_room);
-        }
-        self.show_room(has_room);
-    }
-
-    /// Takes in up to `most` connections of one listener.
-    fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
-        let is_all = most == usize::MAX;
-        for _ in 0..most {
-            let has_room = self.has_room();
-            let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting && has_room) else { break };
-            if !is_all && !acceptor.may_take(self.cx.now, |slot| self.worker.is_stalled(slot, self.cx.now)) {
-                break;
-            }
-            match acceptor.accept() {
-                Ok((stream, peer)) => {
-                    match acceptor.neighbour {
-                        Some(neighbour) => self.worker.count_settled(neighbour.slot),
-                        None if acceptor.own().is_some() => self.worker.row().count_settled(),
-                        None => {}
-                    }
-                    self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
-                }
-                Err(Refusal::Nothing) => {
-                    acceptor.has_waiting = false;
-                    self.settle_assigned();
-                }
-                Err(Refusal::Gone) => {}
-                Err(Refusal::Exhausted(error)) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    /// A queue is empty. Pending connections are on their way, or will never come; of those that are always as many, at
-    /// every such moment of a second, it does not matter which.
-    fn settle_assigned(&mut self) {
-        self.pending = self.pending.min(self.worker.row().pending());
-        if self.cx.now.since(self.settled) >= UNSETTLED {
-            self.worker.row().settle(std::mem::replace(&mut self.pending, i64::MAX));
-            self.seen = self.worker.settle_idle(&self.seen);
-            self.settled = self.cx.now;
-        }
-    }
-
-    /// Takes in all that waits in one queue, as far as limits and descriptors allow.
-    fn drain_queue(&mut self, key: usize) {
-        if let Err(error) = self.take_in(key, usize::MAX) {
-            warn!("{} leaves connections behind in a queue: {error}", self.worker.tag());
-        }
-    }
-
-    /// Says when this worker has as many connections as it may have, so that the kernel chooses others.
-    fn show_room(&mut self, has_room: bool) {
-        if self.cx.config.max_connections > 0 && self.worker.row().is_full() == has_room {
-            self.worker.row().set_full(!has_room);
-            self.steer();
-        }
-    }
-
-    fn admit(&mut self, connection: Connection) {
-        self.accepted = self.accepted.wrapping_add(1);
-        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, is_again: false };
-        let index = self.connections.insert(entry);
-        self.worker.row().count_accepted();
-        match self.connections[index].connection.register(self.poll.registry(), Token(index)) {
-            Ok(()) => self.settle(index, Step::Wait),
-            Err(error) => {
-                warn!("{} dropped a connection: cannot watch it with epoll_ctl(2): {error}", self.worker.tag());
-                self.close(index);
-            }
-        }
-    }
-
-    /// Rests from accepting until a connection ends, and tries again now and then in case somebody else has freed a
-    /// descriptor. What waits in the queues is not lost, and the loop does not spin.
-    fn pause(&mut self, was_paused: bool, error: &io::Error) {
-        if !was_paused {
-            warn!(
-                "{} accepts nothing until a descriptor is free: {error}; it has {} connections, raise RLIMIT_NOFILE \
-                 or set max-connections",
-                self.worker.tag(),
-                self.connections.len()
-            );
-        }
-        self.accept_retry = Some(self.cx.now + ACCEPT_RETRY);
-    }
-
-    /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
-    /// connections are closed spread over the first half of the drain, so that their clients do not all come back at
-    /// once and most can make one more request, whose answer says that it is the last.
-    fn drain(&mut self) {
-        if self.cx.is_draining {
-            return;
-        }
-        debug!("{} drains {} connections", self.worker.tag(), self.connections.len());
-        self.cx.is_draining = true;
-        self.obey();
-        for key in 0..self.acceptors.capacity() {
-            let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
-            // A neighbour's only where nobody else does.
-            if acceptor.neighbour.is_none_or(|neighbour| !self.worker.is_served(neighbour.slot)) {
-                acceptor.has_waiting = true;
-                self.drain_queue(key);
-            }
-        }
-        self.let_go(|_| true);
-        self.accept_retry = None;
-        let descriptor = self.lifeline.as_raw_fd();
-        // At worst it wakes the loop once more.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
-        self.spread_idle();
-    }
-
-    fn spread_idle(&mut self) {
-        let idle = self.connections.iter().filter(|(_, entry)| entry.connection.is_idle());
-        let mut idle: Vec<usize> = idle.map(|(index, _)| index).collect();
-        // The longest idle first: the least likely to have a request on its way.
-        idle.sort_by_key(|index| self.connections[*index].connection.deadline);
-        let window = match self.worker.drain_timeout() {
-            Duration::ZERO => SPREAD_FOREVER,
-            timeout => timeout / 2,
-        };
-        let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
-        for (turn, index) in (1..).zip(idle) {
-            let entry = &mut self.connections[index].connection;
-            entry.deadline = entry.deadline.min(self.cx.now + window * turn / count);
-            self.settle(index, Step::Wait);
         }
     }
 }

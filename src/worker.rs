@@ -3,6 +3,7 @@
 mod adoption;
 mod confinement;
 mod messages;
+mod serving;
 
 use std::cell::{Cell, RefCell};
 use std::env;
@@ -11,7 +12,7 @@ use std::fmt;
 use std::fs::File;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
@@ -19,14 +20,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::warn;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
 use nix::unistd::{getppid, Pid};
 
-use crate::access_log::{AccessLog, Format};
+use crate::access_log::Format;
 use crate::announce::tag;
 use crate::channel::WorkerEnd;
 use crate::config::ServerConfig;
@@ -39,10 +38,9 @@ use crate::message::MessageEnd;
 use crate::meter::Meter;
 use crate::response::Response;
 use crate::sandbox::Sandbox;
-use crate::scoreboard::{Row, Scoreboard, Seen};
+use crate::scoreboard::Scoreboard;
 use crate::signals::{self, Masked};
-use crate::tally::LatencyRow;
-use crate::{server, steer, sys};
+use crate::{server, sys};
 
 pub use self::adoption::Adopter;
 use self::adoption::Waiting;
@@ -372,116 +370,6 @@ impl Worker {
         H: FnMut(&Request<'_>) -> Response,
     {
         server::run(self, handler)
-    }
-
-    /// The TCP listeners that are this worker's own, and those that all workers share.
-    pub(crate) fn take_listeners(&self) -> (Vec<TcpListener>, Vec<TcpListener>) {
-        (self.listeners.take(), self.shared_listeners.take())
-    }
-
-    /// Says that this worker has served as many requests as it may, when that is so.
-    pub(crate) fn check_requests(&self) {
-        let max = self.max_requests.get();
-        if max > 0 && self.row().requests() >= max {
-            self.max_requests.set(0);
-            self.lifeline.due();
-        }
-    }
-
-    /// Whether a slot has a worker that takes from its queue.
-    pub(crate) fn is_served(&self, slot: usize) -> bool {
-        self.board.row_of(slot).is_some()
-    }
-
-    /// This worker has accepted a connection that the kernel gave to that slot.
-    pub(crate) fn count_settled(&self, slot: usize) {
-        if let Some(row) = self.board.row_of(slot) {
-            self.board.row(row).count_settled();
-        }
-    }
-
-    /// `seen` is what this has returned a while ago. See [`Scoreboard::settle_idle`].
-    pub(crate) fn settle_idle(&self, seen: &[Seen]) -> Vec<Seen> {
-        self.board.settle_idle(self.row, seen)
-    }
-
-    /// Whether a slot has no worker, or one that is busy with something long.
-    pub(crate) fn is_stalled(&self, slot: usize, now: crate::time::Time) -> bool {
-        self.board.row_of(slot).is_none_or(|row| steer::is_stalled(self.board.row(row), now))
-    }
-
-    /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
-    pub(crate) fn steer(&self, now: crate::time::Time, listeners: &[BorrowedFd<'_>]) {
-        if let Err(error) = steer::steer(&self.board, &self.cpus, self.row, now, listeners) {
-            self.board.set_steers(steer::NOTHING);
-            warn!("{}: balance: by the kernel's hash, which takes no BPF program: {error}", self.tag());
-        }
-    }
-
-    /// Whether this worker is to finish.
-    pub(crate) fn is_over(&self) -> io::Result<bool> {
-        let mut stream = [PollFd::new(self.lifeline.stream().as_fd(), PollFlags::POLLIN)];
-        Ok(poll(&mut stream, PollTimeout::ZERO)? > 0)
-    }
-
-    pub(crate) fn lifeline(&self) -> &WorkerEnd {
-        &self.lifeline
-    }
-
-    /// How the log names it.
-    pub(crate) fn tag(&self) -> String {
-        match self.id {
-            NO_SLOT => format!("admin pid={}", std::process::id()),
-            id => tag(id, self.generation, std::process::id()),
-        }
-    }
-
-    pub(crate) fn row(&self) -> Row<'_> {
-        self.board.row(self.row)
-    }
-
-    /// Where it counts how long its answers take, if anybody wants to know.
-    pub(crate) fn latency(&self) -> Option<LatencyRow<'_>> {
-        self.board.tally().map(|tally| tally.latency(self.row))
-    }
-
-    /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment.
-    ///
-    /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last
-    /// word is seen.
-    pub(crate) fn mark_busy(&self, now: crate::time::Time) {
-        self.row().busy(now);
-        if !self.board.is_watched() && !self.board.watch(true) {
-            self.lifeline.awake();
-        }
-    }
-
-    /// Whether to end at once instead of draining.
-    pub(crate) fn quits(&self) -> bool {
-        self.quit.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn server_config(&self) -> &ServerConfig {
-        &self.server
-    }
-
-    pub(crate) fn drain_timeout(&self) -> Duration {
-        self.drain_timeout
-    }
-
-    /// What chooses the requests whose body is not collected: none, by default.
-    pub(crate) fn take_streams(&self) -> Box<dyn FnMut(&Request<'_>) -> bool> {
-        self.streams.take().map_or_else(|| Box::new(|_: &Request<'_>| false) as Box<_>, |streams| streams.0)
-    }
-
-    /// What the server logs each answer to, if it is to.
-    pub(crate) fn take_access_log(&self) -> Option<AccessLog> {
-        let (file, format) = self.access_log.take()?;
-        Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag()))
-    }
-
-    pub(crate) fn common(&self) -> &RefCell<Common> {
-        &self.common
     }
 }
 

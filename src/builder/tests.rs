@@ -1,0 +1,142 @@
+//! The three ways to say a setting say the same, and mistakes are told as they were written.
+
+use std::os::unix::ffi::OsStringExt;
+
+use super::*;
+
+#[test]
+fn methods_and_names_set_the_same() {
+    const SEVEN: Duration = Duration::from_secs(7);
+    type Method = fn(Builder) -> Builder;
+    let methods: &[(&str, &str, Method)] = &[
+        ("listen", "127.0.0.1:7", |_| Pool::bind("127.0.0.1:7")),
+        ("unix-mode", "0600", |pool| pool.unix_mode(0o600)),
+        ("backlog", "7", |pool| pool.backlog(7)),
+        ("balance", "random", |pool| pool.balance("random")),
+        ("neighbours", "7", |pool| pool.neighbours(7)),
+        ("workers", "7", |pool| pool.workers(7)),
+        ("pin", "yes", |pool| pool.pin(true)),
+        ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
+        ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
+        ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),
+        ("on-stall", "abort", |pool| pool.abort_on_stall(true)),
+        ("on-panic", "exit", |pool| pool.exit_on_panic(true)),
+        ("surge", "7", |pool| pool.surge(7)),
+        ("lame-duck", "7s", |pool| pool.lame_duck(SEVEN)),
+        ("give-up", "7", |pool| pool.give_up(7)),
+        ("max-requests", "7", |pool| pool.max_requests(7)),
+        ("max-age", "7s", |pool| pool.max_age(SEVEN)),
+        ("max-rss", "777", |pool| pool.max_rss(777)),
+        ("max-target", "777", |pool| pool.max_target(777)),
+        ("max-head", "777", |pool| pool.max_head(777)),
+        ("max-fields", "7", |pool| pool.max_fields(7)),
+        ("max-body", "777", |pool| pool.max_body(777)),
+        ("max-requests-per-connection", "7", |pool| pool.max_requests_per_connection(7)),
+        ("max-pipelined", "7", |pool| pool.max_pipelined(7)),
+        ("max-connections", "7", |pool| pool.max_connections(7)),
+        ("max-output", "777", |pool| pool.max_output(777)),
+        ("head-timeout", "7s", |pool| pool.head_timeout(SEVEN)),
+        ("body-timeout", "7s", |pool| pool.body_timeout(SEVEN)),
+        ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
+        ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
+        ("root", "www", |pool| pool.root("www")),
+        ("listing", "yes", |pool| pool.listing(true)),
+        ("spa", "yes", |pool| pool.single_page(true)),
+        ("cache-control", "no-store", |pool| pool.cache_control("no-store")),
+        ("precompressed", "no", |pool| pool.precompressed(false)),
+        ("symlinks", "anywhere", |pool| pool.symlinks(Symlinks::Anywhere)),
+        ("dotfiles", "yes", |pool| pool.dotfiles(true)),
+        ("access-log", "another", |pool| pool.access_log("another")),
+        ("access-log-format", "json", |pool| pool.access_log_format("json")),
+        ("admin", "127.0.0.1:7", |pool| pool.admin("127.0.0.1:7")),
+        ("admin-token-file", "x.token", |pool| pool.admin_token_file("x.token")),
+        ("user", "www", |pool| pool.user("www")),
+        ("group", "www", |pool| pool.group("www")),
+        ("sandbox", "strict", |pool| pool.sandbox(Sandbox::Strict)),
+        ("pid-file", "x.pid", |pool| pool.pid_file("x.pid")),
+    ];
+    let names: Vec<&str> = methods.iter().map(|(name, ..)| *name).collect();
+    assert_eq!(names, settings().map(Setting::name).collect::<Vec<_>>());
+    for (name, value, method) in methods {
+        let by_method = method(Pool::bind(":1"));
+        let by_name = Pool::bind(":1").set(name, value);
+        let by_flag = Pool::bind(":1").set(&format!("--{name}"), value);
+        assert_eq!(format!("{by_method:?}"), format!("{by_name:?}"));
+        assert_eq!(format!("{by_method:?}"), format!("{by_flag:?}"));
+        assert_ne!(format!("{by_method:?}"), format!("{:?}", Pool::bind(":1")));
+    }
+}
+
+#[test]
+fn every_variable_replaces_what_was_said_and_later_calls_replace_it() {
+    for setting in settings() {
+        let value = setting.another_value();
+        let by_variable = Pool::bind(":1").env_from(&|name| (name == setting.variable()).then(|| value.into()));
+        let by_name = Pool::bind(":1").set(setting.name(), value);
+        assert_eq!(format!("{by_variable:?}"), format!("{by_name:?}"));
+        let Some(default) = setting.default() else { continue };
+        let later = by_variable.set(setting.name(), default);
+        assert_eq!(format!("{later:?}"), format!("{:?}", Pool::bind(":1").set(setting.name(), default)));
+    }
+}
+
+#[test]
+fn variables_of_other_programs_are_read() {
+    for (variables, addresses, workers) in [
+        (&[("PORT", "9")][..], ":9", None),
+        (&[("PORT", "9"), ("FORKPOOL_LISTEN", "127.0.0.1:7")], "127.0.0.1:7", None),
+        (&[("FORKPOOL_LISTEN", "127.0.0.1:7, [::1]:7 unix:x")], "127.0.0.1:7 [::1]:7 unix:x", None),
+        (&[("WEB_CONCURRENCY", "3")], ":1", Some(3)),
+        (&[("WEB_CONCURRENCY", "3"), ("CLUSTER_WORKERS", "2")], ":1", Some(2)),
+        (&[("WEB_CONCURRENCY", "none"), ("FORKPOOL_WORKERS", "2")], ":1", Some(2)),
+        (&[("WEB_CONCURRENCY", "3"), ("FORKPOOL_WORKERS", "auto")], ":1", None),
+        (&[("PORT", ""), ("CLUSTER_WORKERS", ""), ("FORKPOOL_WORKERS", "")], ":1", None),
+    ] {
+        let builder = Pool::bind(":1").env_from(&source(variables));
+        builder.check().expect("valid");
+        let listens: Vec<_> = builder.config.addresses.iter().map(Address::to_string).collect();
+        assert_eq!((listens.join(" ").as_str(), builder.config.workers), (addresses, workers), "{variables:?}");
+    }
+}
+
+#[test]
+fn a_mistake_is_reported_as_it_was_written() {
+    for (builder, message) in [
+        (Pool::bind("8000"), "listen=8000: is only a port; write :8000"),
+        (Pool::bind(":1").bind("x"), "listen=x: needs a port"),
+        (Pool::bind(":1").env_from(&source(&[("FORKPOOL_WORKERS", "0")])), "FORKPOOL_WORKERS=0: must be 1 to 1024"),
+        (Pool::bind(":1").env_from(&source(&[("WEB_CONCURRENCY", "x")])), "WEB_CONCURRENCY=x: must be 1 to 1024"),
+        (Pool::bind(":1").env_from(&source(&[("PORT", "http")])), "PORT=http: :http needs a port from"),
+        (Pool::bind(":1").set("--workers", "0"), "--workers 0: must be 1 to 1024"),
+        (Pool::bind(":1").set("workers", "a\nb"), "workers=a\\nb: must be 1 to 1024"),
+        (Pool::bind(":1").set("--listen", ""), "--listen \"\": needs an address"),
+        (Pool::bind(":1").set("wrokers", "1"), "wrokers=1: there is no such setting"),
+        (Pool::bind(":1").workers(0), "workers: must be 1 to 1024"),
+        (Pool::bind(":1").stall_timeout(Duration::from_millis(1)), "stall-timeout: must be 100ms"),
+    ] {
+        let error = builder.check().expect_err(message);
+        assert!(error.is_usage());
+        assert!(error.to_string().starts_with(message), "{error}");
+    }
+    let latin1 = |name: &str| (name == "FORKPOOL_USER").then(|| OsString::from_vec(vec![0xe9]));
+    let error = Pool::bind(":1").env_from(&latin1).check().expect_err("no UTF-8");
+    assert!(error.to_string().ends_with("is not valid UTF-8"), "{error}");
+}
+
+#[test]
+fn what_is_said_later_takes_a_mistake_back() {
+    let bad = || Pool::bind("x").set("workers", "0").set("nothing", "1");
+    assert_eq!(bad().mistakes.len(), 3);
+    let good = bad().set("listen", ":1").workers(1);
+    assert_eq!(good.mistakes.len(), 1);
+}
+
+#[test]
+fn the_check_says_what_it_has_checked() {
+    let line = Pool::bind(":1").bind("unix:x").workers(2).check().expect("valid");
+    assert_eq!(line, "listens on :1, unix:x, 2 workers: as configured");
+}
+
+fn source<'a>(variables: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
+    |name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+}

@@ -1,0 +1,70 @@
+//! How the loop comes to its end: the queues first, then the connections.
+
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use log::{debug, warn};
+use mio::unix::SourceFd;
+
+use super::Server;
+use crate::connection::Step;
+use crate::http::Request;
+use crate::response::Response;
+
+/// Over how long idle connections are closed when the drain has no time-out.
+const SPREAD_FOREVER: Duration = Duration::from_secs(15);
+
+impl<H> Server<'_, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
+    /// connections are closed spread over the first half of the drain, so that their clients do not all come back at
+    /// once and most can make one more request, whose answer says that it is the last.
+    pub(super) fn drain(&mut self) {
+        if self.cx.is_draining {
+            return;
+        }
+        debug!("{} drains {} connections", self.worker.tag(), self.connections.len());
+        self.cx.is_draining = true;
+        self.obey();
+        for key in 0..self.acceptors.capacity() {
+            let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
+            // A neighbour's only where nobody else does.
+            if acceptor.neighbour.is_none_or(|neighbour| !self.worker.is_served(neighbour.slot)) {
+                acceptor.has_waiting = true;
+                self.drain_queue(key);
+            }
+        }
+        self.let_go(|_| true);
+        self.accept_retry = None;
+        let descriptor = self.lifeline.as_raw_fd();
+        // At worst it wakes the loop once more.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+        self.spread_idle();
+    }
+
+    fn spread_idle(&mut self) {
+        let idle = self.connections.iter().filter(|(_, entry)| entry.connection.is_idle());
+        let mut idle: Vec<usize> = idle.map(|(index, _)| index).collect();
+        // The longest idle first: the least likely to have a request on its way.
+        idle.sort_by_key(|index| self.connections[*index].connection.deadline);
+        let window = match self.worker.drain_timeout() {
+            Duration::ZERO => SPREAD_FOREVER,
+            timeout => timeout / 2,
+        };
+        let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
+        for (turn, index) in (1..).zip(idle) {
+            let entry = &mut self.connections[index].connection;
+            entry.deadline = entry.deadline.min(self.cx.now + window * turn / count);
+            self.settle(index, Step::Wait);
+        }
+    }
+
+    /// Takes in all that waits in one queue, as far as limits and descriptors allow.
+    fn drain_queue(&mut self, key: usize) {
+        if let Err(error) = self.take_in(key, usize::MAX) {
+            warn!("{} leaves connections behind in a queue: {error}", self.worker.tag());
+        }
+    }
+}
