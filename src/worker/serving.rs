@@ -48,7 +48,7 @@ impl Worker {
         }
     }
 
-    /// `seen` is what this has returned a while ago. See [`Scoreboard::settle_idle`].
+    /// `seen` is what this has returned a while ago. See [`Scoreboard::settle_idle`](crate::scoreboard::Scoreboard::settle_idle).
     pub(crate) fn settle_idle(&self, seen: &[Seen]) -> Vec<Seen> {
         self.board.settle_idle(self.row, seen)
     }
