@@ -35,7 +35,8 @@
 //! 1. [`Builder::serve`]: a handler, `Fn(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.
 //! 2. [`Builder::run`] with [`Worker::serve`]: the same, after some code of yours in each worker.
 //! 3. [`Builder::run`] with a server of yours: [`Worker::listener`], [`Worker::ready`] and [`Worker::shutdown`] are
-//!    of the standard library's types, which every runtime takes; [`Worker::incoming`] is the blocking loop.
+//!    of the standard library's types, which every runtime takes; [`Worker::incoming`] is the blocking loop. In the
+//!    place where it answers, [`is_draining`] says whether to add `Connection: close`.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -155,4 +156,4 @@ pub use supervisor::{PoolState, Respawn, WorkerState};
 #[cfg(feature = "serde")]
 pub use typed::{decode, encode, TypedError};
 pub use upgrade::{Socket, Upgraded};
-pub use worker::{worker_id, Adopter, Message, Messages, Sender, Worker};
+pub use worker::{is_draining, worker_id, Adopter, Message, Messages, Sender, Worker};

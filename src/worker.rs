@@ -17,7 +17,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::sched::{sched_setaffinity, CpuSet};
@@ -57,12 +57,32 @@ const PANICKED: i32 = 101;
 static SLOT: AtomicUsize = AtomicUsize::new(NO_SLOT);
 pub(crate) const NO_SLOT: usize = usize::MAX;
 
+/// The lifeline of the worker that this process is.
+static LIFELINE: RwLock<Option<Arc<UnixStream>>> = RwLock::new(None);
+
 /// The [id](Worker::id) of the worker that this process is; `None` in the parent, and in a process that has no pool.
 ///
 /// It can be asked anywhere in the worker, by any thread. Programs that a worker starts find it in their environment,
 /// as `FORKPOOL_WORKER_ID`, beside `FORKPOOL_UNIQUE_ID`.
 pub fn worker_id() -> Option<usize> {
     Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
+}
+
+/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown`] tells; `false` in the parent,
+/// and in a process that has no pool.
+///
+/// It is for the place where a server of your own answers: from then on each answer says `Connection: close`, so that
+/// clients leave (RFC 9112, section 9.6). It can be asked anywhere in the worker, by any thread, and makes one poll(2).
+/// The built-in server needs nothing of this.
+///
+/// ```
+/// let close = forkpool::is_draining().then_some("Connection: close\r\n");
+/// assert_eq!(close, None, "this process is no worker");
+/// ```
+pub fn is_draining() -> bool {
+    let lifeline = LIFELINE.read().unwrap_or_else(PoisonError::into_inner);
+    // A poll of one descriptor fails only for want of memory: the next answer tells, then.
+    lifeline.as_ref().is_some_and(|lifeline| serving::is_over(lifeline).unwrap_or(false))
 }
 
 /// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a slot.
@@ -101,6 +121,7 @@ pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdErro
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
 pub(crate) fn start(seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     SLOT.store(seed.slot, Ordering::Relaxed);
+    LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
     if seed.slot != NO_SLOT {
         env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
         env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -68,8 +69,7 @@ impl Worker {
 
     /// Whether this worker is to finish.
     pub(crate) fn is_over(&self) -> io::Result<bool> {
-        let mut stream = [PollFd::new(self.lifeline.stream().as_fd(), PollFlags::POLLIN)];
-        Ok(poll(&mut stream, PollTimeout::ZERO)? > 0)
+        is_over(self.lifeline.stream())
     }
 
     pub(crate) fn lifeline(&self) -> &WorkerEnd {
@@ -130,5 +130,27 @@ impl Worker {
 
     pub(crate) fn common(&self) -> &RefCell<Common> {
         &self.common
+    }
+}
+
+/// Whether a worker with this lifeline is to finish.
+pub(super) fn is_over(lifeline: &UnixStream) -> io::Result<bool> {
+    let mut stream = [PollFd::new(lifeline.as_fd(), PollFlags::POLLIN)];
+    Ok(poll(&mut stream, PollTimeout::ZERO)? > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel;
+    use crate::worker::is_draining;
+
+    #[test]
+    fn a_worker_is_over_when_its_lifeline_ends() {
+        let (parent, worker) = channel::lifeline().expect("a socket pair");
+        assert!(!is_over(worker.stream()).expect("a descriptor"));
+        parent.close();
+        assert!(is_over(worker.stream()).expect("a descriptor"));
+        assert!(!is_draining(), "this process is no worker");
     }
 }
