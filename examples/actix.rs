@@ -1,12 +1,9 @@
 //! cargo run --example actix: actix-web in each worker, with one thread for its connections.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{io, process, sync::Arc, time::Duration};
 
 use actix_web::rt::{net::UnixStream, spawn, time::sleep, System};
 use actix_web::{web, App, HttpRequest, HttpResponse, HttpServer};
-
-static IS_DRAINING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> forkpool::Result<()> {
     env_logger::init();
@@ -26,7 +23,6 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     worker.ready()?;
     spawn(async move {
         let _ = shutdown.readable().await;
-        IS_DRAINING.store(true, Relaxed);
         handle.pause().await;
         // Stopping drops what was accepted and not begun, and before actix-server 2.9.1 at times every connection: so
         // none is left then. Idle ones end after 5 seconds (`keep_alive`).
@@ -44,7 +40,7 @@ async fn answer(request: HttpRequest) -> HttpResponse {
         sleep(Duration::from_millis(300)).await;
     }
     let mut response = HttpResponse::Ok();
-    if IS_DRAINING.load(Relaxed) {
+    if forkpool::is_draining() {
         response.force_close();
     }
     response.insert_header(("x-pid", process::id())).body("hello world\n")

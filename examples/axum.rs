@@ -1,61 +1,47 @@
 //! cargo run --example axum: axum in each worker, on a tokio runtime of one thread.
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::{future, io, process, time::Duration};
+use std::{io, process, time::Duration};
 
 use axum::response::{IntoResponse, Response};
 use axum::{middleware::map_response, routing::get, serve::Listener, Router};
-use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::{runtime::Builder, time::sleep};
-
-static IS_DRAINING: AtomicBool = AtomicBool::new(false);
+use hyper::server::conn::http1;
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
+use tokio::{net::TcpListener, net::UnixStream, time::sleep};
 
 fn main() -> forkpool::Result<()> {
     env_logger::init();
-    // The runtime is made in the worker: none survives a fork.
-    let main = |worker: &_| Builder::new_current_thread().enable_all().build()?.block_on(serve(worker));
-    forkpool::Pool::bind("127.0.0.1:8000").env().run(main)
+    forkpool::Pool::bind("127.0.0.1:8000").env().run(serve)
 }
 
+// The runtime is made in the worker: none survives a fork.
+#[tokio::main(flavor = "current_thread")]
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
-    let listener = Until(UnixStream::from_std(worker.shutdown()?)?, Some(TcpListener::from_std(worker.listener()?)?));
     let app = Router::new().route("/", get("hello world\n")).route("/slow", get(|| sleep(Duration::from_millis(300))));
+    let app = TowerToHyperService::new(app.layer(map_response(tell)));
+    let mut listener = TcpListener::from_std(worker.listener()?)?;
     let shutdown = UnixStream::from_std(worker.shutdown()?)?;
+    let connections = GracefulShutdown::new();
+    let http = |stream| http1::Builder::new().serve_connection(TokioIo::new(stream), app.clone());
     worker.ready()?;
-    // Axum closes idle and new connections at this signal, also those whose request is on its way. So clients are told
-    // to go for a second first.
-    let told = async move {
-        let _ = shutdown.readable().await;
-        IS_DRAINING.store(true, Relaxed);
-        sleep(Duration::from_secs(1)).await;
-    };
-    axum::serve(listener, app.layer(map_response(tell))).with_graceful_shutdown(told).await
+    loop {
+        tokio::select! {
+            // What waits in the queue comes before the end.
+            biased;
+            (stream, _) = Listener::accept(&mut listener) => {
+                tokio::spawn(connections.watch(http(stream)));
+            }
+            _ = shutdown.readable() => break,
+        }
+    }
+    drop(listener);
+    // Idle and new connections are then closed, also those whose request is on its way. So clients are told to go for
+    // a second first; `axum::serve` would close them at the moment when it takes no more.
+    sleep(Duration::from_secs(1)).await;
+    connections.shutdown().await;
+    Ok(())
 }
 
 async fn tell(response: Response) -> impl IntoResponse {
-    let close = IS_DRAINING.load(Relaxed).then_some([("connection", "close")]);
+    let close = forkpool::is_draining().then_some([("connection", "close")]);
     ([("x-pid", process::id().to_string())], close, response)
-}
-
-/// Takes what waits in the queue, and is closed, when the worker is to finish.
-struct Until(UnixStream, Option<TcpListener>);
-
-impl Listener for Until {
-    type Io = TcpStream;
-    type Addr = ();
-
-    async fn accept(&mut self) -> (TcpStream, ()) {
-        if let Some(listener) = &mut self.1 {
-            tokio::select! {
-                biased;
-                (stream, _) = Listener::accept(listener) => return (stream, ()),
-                _ = self.0.readable() => self.1 = None,
-            }
-        }
-        future::pending().await
-    }
-
-    fn local_addr(&self) -> io::Result<()> {
-        Ok(())
-    }
 }

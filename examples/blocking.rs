@@ -2,10 +2,7 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::{process, thread, time::Duration};
-
-static IS_DRAINING: AtomicBool = AtomicBool::new(false);
 
 fn main() -> forkpool::Result<()> {
     env_logger::init();
@@ -20,7 +17,6 @@ fn main() -> forkpool::Result<()> {
                     Err(_) => thread::sleep(Duration::from_millis(50)),
                 }
             }
-            IS_DRAINING.store(true, Relaxed);
         });
         Ok::<(), io::Error>(())
     })
@@ -37,7 +33,7 @@ fn serve(mut stream: &TcpStream) -> io::Result<()> {
         if line.starts_with("GET /slow ") {
             thread::sleep(Duration::from_millis(300));
         }
-        let closes = IS_DRAINING.load(Relaxed) || head.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
+        let closes = forkpool::is_draining() || head.iter().any(|it| it.eq_ignore_ascii_case("connection: close"));
         let (pid, connection) = (process::id(), if closes { "close" } else { "keep-alive" });
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: {pid}\r\nConnection: {connection}\r\n");
         stream.write_all(format!("{head}\r\nhello world\n").as_bytes())?;
