@@ -385,7 +385,7 @@ impl Connection {
         cx.row.count_refused();
         self.must_linger = true;
         self.receiver = None;
-        self.codec.reject(reject, &cx.common, &mut cx.output);
+        self.codec.reject(reject, &mut cx.encoder, &mut cx.output);
         self.refused(reject, cx);
     }
 

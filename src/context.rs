@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::access_log::AccessLog;
 use crate::config::ServerConfig;
-use crate::http::{Common, Recall, Request};
+use crate::http::{Encoder, Recall, Request};
 use crate::mailbox::{Bell, Mailbox, Place};
 use crate::scoreboard::Row;
 use crate::tally::LatencyRow;
@@ -26,7 +26,7 @@ pub(crate) struct Context<'w> {
     pub(crate) now: Time,
     /// When the turn began, in microseconds, where latency is counted.
     pub(crate) turn: u64,
-    pub(crate) common: Common,
+    pub(crate) encoder: Encoder,
     /// None when no access is logged.
     pub(crate) log: Option<AccessLog>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -48,7 +48,7 @@ impl<'w> Context<'w> {
         config: &'w ServerConfig,
         row: Row<'w>,
         worker: usize,
-        common: Common,
+        encoder: Encoder,
         mailbox: Arc<Mailbox>,
         streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     ) -> Context<'w> {
@@ -62,7 +62,7 @@ impl<'w> Context<'w> {
             is_draining: false,
             now,
             turn: 0,
-            common,
+            encoder,
             log: None,
             mailbox,
             late: BTreeMap::new(),

@@ -4,7 +4,7 @@
 
 use std::hint::black_box;
 
-use crate::http::{Codec, Common, Length, Limits, Next, Recall, ResponseHead, Scratch};
+use crate::http::{Codec, Common, Encoder, Length, Limits, Next, Recall, ResponseHead, Scratch};
 use crate::scoreboard::Scoreboard;
 use crate::time::Time;
 
@@ -72,18 +72,30 @@ fn head_browser_recalled() {
     parse_recalled(BROWSER);
 }
 
+fn render(heads: &[ResponseHead]) {
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::with_capacity(4096));
+    let mut scratch = Scratch::new();
+    assert!(matches!(codec.next(SHORT, &mut scratch, &LIMITS, &mut |_| false).1, Next::Request(_)));
+    let mut heads = heads.iter().cycle();
+    measured(|| {
+        let head = heads.next().expect("there are some, again and again");
+        out.clear();
+        codec.respond(black_box(head), Length::Known(black_box(13)), &mut encoder, false, &LIMITS, black_box(&mut out));
+    });
+    assert!(out.ends_with(b"\r\n\r\n"));
+}
+
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn encode() {
-    let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::with_capacity(4096));
-    let mut scratch = Scratch::new();
-    assert!(matches!(codec.next(SHORT, &mut scratch, &LIMITS, &mut |_| false).1, Next::Request(_)));
-    let head = ResponseHead::with("text/plain".into());
-    measured(|| {
-        out.clear();
-        codec.respond(black_box(&head), Length::Known(black_box(13)), &common, false, &LIMITS, black_box(&mut out));
-    });
-    assert!(out.ends_with(b"\r\n\r\n"));
+    render(&[ResponseHead::with("text/plain".into())]);
+}
+
+/// No two that follow each other are alike.
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn encode_unlike() {
+    render(&["a", "b", "c", "d", "e", "f", "g"].map(|kind| ResponseHead::with(kind.into())));
 }
 
 #[test]

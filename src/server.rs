@@ -23,7 +23,7 @@ use crate::connection::{Connection, Step};
 use crate::context::Context;
 use crate::deadlines::{Alarm, Deadlines};
 use crate::error::{Error, Result};
-use crate::http::Request;
+use crate::http::{Encoder, Request};
 use crate::mailbox::{Mailbox, Place};
 use crate::response::Response;
 use crate::scoreboard::Seen;
@@ -129,13 +129,13 @@ where
             acceptor.register(&poll, Token(LISTENERS - entry.key())).map_err(listen)?;
             entry.insert(acceptor);
         }
-        let common = worker.common().borrow().clone();
+        let encoder = Encoder::new(worker.common().borrow().clone());
         let waker = Waker::new(poll.registry(), MAILBOX)
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
         let mailbox = Arc::new(Mailbox::new(waker));
         worker.adopt_by(&mailbox);
         let streams = worker.take_streams();
-        let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), common, mailbox, streams);
+        let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), encoder, mailbox, streams);
         (cx.latency, cx.log) = (worker.latency(), worker.take_access_log());
         Ok(Server {
             worker,
@@ -224,7 +224,7 @@ where
         let second = clock::unix_seconds();
         if second != self.second {
             self.second = second;
-            self.cx.common.refresh(second);
+            self.cx.encoder.refresh(second);
         }
     }
 

@@ -81,15 +81,15 @@ impl Connection {
     /// Begins to send a response: its head and what is small at once, the rest step by step.
     #[inline]
     pub(super) fn start(&mut self, response: Response, cx: &mut Context<'_>) {
-        match &response.body {
+        match response {
             // What nearly all answers are.
-            Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => {
-                if self.respond(&response.head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
-                    cx.output.extend_from_slice(bytes);
+            Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
+                if self.respond(&head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
+                    cx.output.extend_from_slice(&bytes);
                 }
                 self.answered(cx);
             }
-            _ => self.start_step_by_step(response, cx),
+            response => self.start_step_by_step(response, cx),
         }
     }
 
@@ -131,20 +131,20 @@ impl Connection {
         // A body that is refused may be on its way, and must not reset the answer away.
         self.must_linger |= self.codec.is_streaming();
         let output = &mut cx.output;
-        let transfer = self.codec.respond(head, length, &cx.common, cx.is_draining, &cx.config.limits, output);
+        let transfer = self.codec.respond(head, length, &mut cx.encoder, cx.is_draining, &cx.config.limits, output);
         self.has_head(head.status, cx);
         transfer
     }
 
     fn begin_upgrade(&mut self, mut head: ResponseHead, upgrade: Upgrade, cx: &mut Context<'_>) -> Option<Outgoing> {
         if self.codec.may_upgrade() {
-            self.codec.upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
+            self.codec.upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
             self.has_head(101, cx);
             self.answered(cx);
             return Some(Outgoing::Upgrade(upgrade));
         }
         head.set_status(426);
-        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.common, &mut cx.output);
+        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
         self.has_head(426, cx);
         None
     }

@@ -1,8 +1,7 @@
 //! One connection's protocol state.
 
 use super::body::{Chunked, Decoder};
-use super::date::Common;
-use super::encode::{self, Connection};
+use super::encode::{self, Connection, Encoder};
 use super::head::{self, Framing, Head, Room, Scan, Scratch};
 use super::request::{Request, Version};
 use super::response::ResponseHead;
@@ -393,7 +392,7 @@ impl Codec {
         &mut self,
         head: &ResponseHead,
         length: Length,
-        common: &Common,
+        encoder: &mut Encoder,
         is_last: bool,
         limits: &Limits,
         out: &mut Vec<u8>,
@@ -416,7 +415,7 @@ impl Codec {
             Version::Http10 => Connection::KeepAlive,
             Version::Http11 => Connection::Implied,
         };
-        encode::head(head, framing, connection, common, out);
+        encoder.head(head, framing, connection, out);
         self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
@@ -433,23 +432,29 @@ impl Codec {
     }
 
     /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
-    pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
-        encode::switching(head, protocol, common, out);
+    pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, encoder: &Encoder, out: &mut Vec<u8>) {
+        encoder.switching(head, protocol, out);
         self.gathered = None;
         self.phase = Phase::Idle;
     }
 
     /// Appends the answer to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
-    pub(crate) fn require_upgrade(&mut self, head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
+    pub(crate) fn require_upgrade(
+        &mut self,
+        head: &ResponseHead,
+        protocol: &str,
+        encoder: &Encoder,
+        out: &mut Vec<u8>,
+    ) {
         self.is_closed = true;
         self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
-        encode::requiring(head, protocol, common, out);
+        encoder.requiring(head, protocol, out);
     }
 
     /// Appends the answer to a broken rule, the connection's last.
-    pub(crate) fn reject(&mut self, reject: Reject, common: &Common, out: &mut Vec<u8>) {
+    pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) {
         self.is_closed = true;
         self.is_streaming = false;
         self.gathered = None;
@@ -457,12 +462,13 @@ impl Codec {
         let head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
         let reason = reject.reason().as_bytes();
         let framing = encode::Framing::Length(reason.len() as u64);
-        encode::head(&head, framing, Connection::Close, common, out);
+        encoder.head(&head, framing, Connection::Close, out);
         out.extend_from_slice(reason);
     }
 }
 
 impl Asked {
+    #[inline]
     fn by(head: &Head<'_>) -> Asked {
         let Request { method, version, .. } = *head.request;
         let upgrade = head.upgrade && version == Version::Http11;

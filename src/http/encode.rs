@@ -32,8 +32,96 @@ pub(super) enum Connection {
     Close,
 }
 
-/// Appends a response's head. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
-pub(super) fn head(head: &ResponseHead, framing: Framing, connection: Connection, common: &Common, out: &mut Vec<u8>) {
+/// Renders the heads of a worker's responses.
+///
+/// Most begin as one shortly before, but for the length of their body. So one that was rendered is kept, and one that
+/// says the same is copied.
+#[derive(Clone, Debug)]
+pub(crate) struct Encoder {
+    common: Common,
+    kept: Option<Kept>,
+    /// Heads that were unlike the one that is kept.
+    unlike: u32,
+}
+
+/// Of so many heads that are unlike the one that is kept, one takes its place: where no two are alike, trying costs next
+/// to nothing.
+const LOOKS: u32 = 16;
+
+/// A head that was rendered, and from what.
+#[derive(Clone, Debug)]
+struct Kept {
+    rendered: Vec<u8>,
+    /// Where in it that begins which frames the body.
+    fields: usize,
+    head: ResponseHead,
+    framing: Framing,
+    connection: Connection,
+}
+
+impl Encoder {
+    pub(crate) fn new(common: Common) -> Encoder {
+        Encoder { common, kept: None, unlike: 0 }
+    }
+
+    /// Renders the Date for a second since 1970.
+    pub(crate) fn refresh(&mut self, second: u64) {
+        self.common.refresh(second);
+        self.kept = None;
+    }
+
+    /// Appends a response's head. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
+    #[inline]
+    pub(super) fn head(&mut self, head: &ResponseHead, framing: Framing, connection: Connection, out: &mut Vec<u8>) {
+        match &self.kept {
+            Some(kept) if kept.connection == connection && kept.head.renders_as(head) => {
+                if kept.framing == framing {
+                    out.extend_from_slice(&kept.rendered);
+                } else {
+                    out.extend_from_slice(&kept.rendered[..kept.fields]);
+                    append_framing(framing, out);
+                }
+            }
+            _ => self.render(head, framing, connection, out),
+        }
+    }
+
+    fn render(&mut self, head: &ResponseHead, framing: Framing, connection: Connection, out: &mut Vec<u8>) {
+        let start = out.len();
+        append_fields(head, connection, &self.common, out);
+        let fields = out.len() - start;
+        append_framing(framing, out);
+        self.unlike = self.unlike.wrapping_add(1);
+        if self.kept.is_none() || self.unlike % LOOKS == 0 {
+            self.kept = Some(Kept { rendered: out[start..].to_vec(), fields, head: head.clone(), framing, connection });
+        }
+    }
+
+    /// Appends the answer that changes the protocol (RFC 9110 section 15.2.2).
+    pub(super) fn switching(&self, head: &ResponseHead, protocol: &str, out: &mut Vec<u8>) {
+        self.upgrade("101 Switching Protocols", &["Connection: Upgrade\r\n"], head, protocol, out);
+    }
+
+    /// Appends the answer that asks for a change of the protocol (RFC 9110 section 15.5.22).
+    pub(super) fn requiring(&self, head: &ResponseHead, protocol: &str, out: &mut Vec<u8>) {
+        let fields = ["Connection: close, Upgrade\r\n", "Content-Length: 0\r\n"];
+        self.upgrade("426 Upgrade Required", &fields, head, protocol, out);
+    }
+
+    fn upgrade(&self, status: &str, fields: &[&str], head: &ResponseHead, protocol: &str, out: &mut Vec<u8>) {
+        for part in ["HTTP/1.1 ", status, "\r\n"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        out.extend_from_slice(self.common.rendered());
+        out.extend_from_slice(&head.fields);
+        for part in fields.iter().chain(&["Upgrade: ", protocol, "\r\n\r\n"]) {
+            out.extend_from_slice(part.as_bytes());
+        }
+    }
+}
+
+/// Appends a response's head up to what frames its body.
+fn append_fields(head: &ResponseHead, connection: Connection, common: &Common, out: &mut Vec<u8>) {
     out.reserve(HEAD_GUESS + head.fields.len());
     match head.status {
         200 => out.extend_from_slice(common.behind_ok()),
@@ -61,6 +149,10 @@ pub(super) fn head(head: &ResponseHead, framing: Framing, connection: Connection
         Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
         Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
     }
+}
+
+/// Appends the rest of a head: what frames its body, and the empty line.
+fn append_framing(framing: Framing, out: &mut Vec<u8>) {
     match framing {
         Framing::None | Framing::Close => out.extend_from_slice(b"\r\n"),
         Framing::Length(length) => {
@@ -69,28 +161,6 @@ pub(super) fn head(head: &ResponseHead, framing: Framing, connection: Connection
             out.extend_from_slice(b"\r\n\r\n");
         }
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n\r\n"),
-    }
-}
-
-/// Appends the answer that changes the protocol (RFC 9110 section 15.2.2).
-pub(super) fn switching(head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
-    upgrade("101 Switching Protocols", &["Connection: Upgrade\r\n"], head, protocol, common, out);
-}
-
-/// Appends the answer that asks for a change of the protocol (RFC 9110 section 15.5.22).
-pub(super) fn requiring(head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
-    let fields = ["Connection: close, Upgrade\r\n", "Content-Length: 0\r\n"];
-    upgrade("426 Upgrade Required", &fields, head, protocol, common, out);
-}
-
-fn upgrade(status: &str, fields: &[&str], head: &ResponseHead, protocol: &str, common: &Common, out: &mut Vec<u8>) {
-    for part in ["HTTP/1.1 ", status, "\r\n"] {
-        out.extend_from_slice(part.as_bytes());
-    }
-    out.extend_from_slice(common.rendered());
-    out.extend_from_slice(&head.fields);
-    for part in fields.iter().chain(&["Upgrade: ", protocol, "\r\n\r\n"]) {
-        out.extend_from_slice(part.as_bytes());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What fuzzers call. Compiled for them only (`--cfg fuzzing`), and not part of the API.
 #![allow(missing_docs)]
 
-use super::{Codec, Common, Length, Limits, Next, Reject, Request, ResponseHead, Scratch};
+use super::{Codec, Common, Encoder, Length, Limits, Next, Reject, Request, ResponseHead, Scratch};
 
 const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0 };
 
@@ -42,7 +42,7 @@ fn assert_alike(prefix: &[u8], bytes: &[u8]) {
 
 /// What a client would see: a line for each request, and for the refusal that ends all.
 fn feed(pieces: &[&[u8]]) -> Vec<String> {
-    let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::new());
     let (mut seen, mut kept) = (Vec::new(), Vec::new());
     for piece in pieces {
         kept.extend_from_slice(piece);
@@ -56,11 +56,18 @@ fn feed(pieces: &[&[u8]]) -> Vec<String> {
                 Next::Continue => {}
                 Next::Reject(reject) => {
                     seen.push(refusal(&codec, reject));
-                    codec.reject(reject, &common, &mut out);
+                    codec.reject(reject, &mut encoder, &mut out);
                 }
                 Next::Request(request) => {
                     seen.push(described(request));
-                    codec.respond(&ResponseHead::new(200, None), Length::Known(0), &common, false, &LIMITS, &mut out);
+                    codec.respond(
+                        &ResponseHead::new(200, None),
+                        Length::Known(0),
+                        &mut encoder,
+                        false,
+                        &LIMITS,
+                        &mut out,
+                    );
                 }
             }
         }

@@ -40,7 +40,7 @@ pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Transfer};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, Validators, Verdict};
 pub(crate) use date::Common;
-pub(crate) use encode::{chunk, CONTINUE, LAST_CHUNK};
+pub(crate) use encode::{chunk, Encoder, CONTINUE, LAST_CHUNK};
 pub(crate) use head::Scratch;
 pub(crate) use media_type::media_type;
 pub(crate) use range::{parse as parse_range, Ranges};

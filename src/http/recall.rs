@@ -24,15 +24,16 @@ pub(crate) struct Recall {
 /// Of so many heads that are parsed, two are looked at: where clients never ask alike, trying costs next to nothing.
 const LOOKS: u32 = 16;
 
-/// What a head says that has come twice, in places of its text.
+/// What a head says that has come twice.
 #[derive(Debug)]
 struct Known {
     text: String,
-    method: Range<usize>,
-    target: Range<usize>,
+    // Each a text of its own, since taking it from the whole would cost a look at its ends every time.
+    method: Box<str>,
+    target: Box<str>,
     query_mark: usize,
     version: Version,
-    host: Option<Range<usize>>,
+    host: Option<Box<[u8]>>,
     /// Names and values.
     fields: Vec<(Range<usize>, Range<usize>)>,
     framing: Framing,
@@ -83,11 +84,11 @@ impl Known {
         let request = &head.request;
         Known {
             text: text.to_owned(),
-            method: place(request.method.as_bytes()),
-            target: place(request.target.as_bytes()),
+            method: request.method.into(),
+            target: request.target.into(),
             query_mark: request.query_mark,
             version: request.version,
-            host: request.host.map(place),
+            host: request.host.map(Box::from),
             fields: request.headers().map(|(name, value)| (place(name.as_bytes()), place(value))).collect(),
             framing: head.framing,
             keep_alive: head.keep_alive,
@@ -99,11 +100,11 @@ impl Known {
     fn head<'a>(&'a self, place: &'a mut Option<Request<'a>>) -> Head<'a> {
         let text = self.text.as_str();
         let request = place.insert(Request {
-            method: &text[self.method.clone()],
-            target: &text[self.target.clone()],
+            method: &self.method,
+            target: &self.target,
             query_mark: self.query_mark,
             version: self.version,
-            host: self.host.clone().map(|host| &text.as_bytes()[host]),
+            host: self.host.as_deref(),
             fields: Fields::known(text, &self.fields),
             body: b"",
             peer: None,

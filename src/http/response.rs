@@ -39,6 +39,18 @@ impl ResponseHead {
         ResponseHead { status: 200, content_type: Some(content_type), fields: Vec::new(), close: false }
     }
 
+    /// Whether both render to the same bytes: `close` says what the connection does, and is not of the head.
+    #[inline]
+    pub(super) fn renders_as(&self, other: &ResponseHead) -> bool {
+        // An empty Vec points nowhere, and glibc's memcmp(3) with AVX-512 loads from there: masked, so it does not fault,
+        // but 180 cycles long.
+        let has_equal_fields = match (self.fields.is_empty(), other.fields.is_empty()) {
+            (false, false) => self.fields == other.fields,
+            (none, none_either) => none == none_either,
+        };
+        self.status == other.status && self.content_type == other.content_type && has_equal_fields
+    }
+
     /// # Panics
     ///
     /// Unless `status` is from 200 to 599: interim answers are the server's.

@@ -25,7 +25,7 @@ fn feed_with<'a>(
     limits: &Limits,
     mut recall: Option<&mut Recall>,
 ) -> Vec<Seen> {
-    let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::new());
     let (mut seen, mut kept) = (Vec::new(), Vec::new());
     for piece in pieces {
         kept.extend_from_slice(piece);
@@ -38,12 +38,19 @@ fn feed_with<'a>(
                 Next::NeedMore => break,
                 Next::Continue => {}
                 Next::Reject(reject) => {
-                    codec.reject(reject, &common, &mut out);
+                    codec.reject(reject, &mut encoder, &mut out);
                     seen.push(Seen::Refused(reject.status()));
                 }
                 Next::Request(request) => {
                     let mut request = see(request);
-                    codec.respond(&ResponseHead::new(200, None), Length::Known(0), &common, false, limits, &mut out);
+                    codec.respond(
+                        &ResponseHead::new(200, None),
+                        Length::Known(0),
+                        &mut encoder,
+                        false,
+                        limits,
+                        &mut out,
+                    );
                     if let Seen::Request { keeps_alive, .. } = &mut request {
                         *keeps_alive = !codec.is_closing();
                     }
@@ -461,14 +468,15 @@ fn requests_tell_path_query_and_host() {
 
 /// Answers a request; returns the head, and how the body is to follow.
 fn answer(request: &str, head: &ResponseHead, length: Length, is_last: bool) -> (String, Transfer) {
-    let (mut codec, mut common, mut out) = (Codec::new(), Common::new(), Vec::new());
+    let mut common = Common::new();
     common.add("X-Worker", "7").expect("valid");
-    common.refresh(784_111_777);
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(common), Vec::new());
+    encoder.refresh(784_111_777);
     let mut scratch = Scratch::new();
     let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS, &mut |_| false) else {
         panic!("{request:?} is valid");
     };
-    let transfer = codec.respond(head, length, &common, is_last, &LIMITS, &mut out);
+    let transfer = codec.respond(head, length, &mut encoder, is_last, &LIMITS, &mut out);
     assert_eq!(codec.is_closing(), String::from_utf8_lossy(&out).contains("Connection: close\r\n"));
     (String::from_utf8(out).expect("these are ASCII"), transfer)
 }
@@ -525,14 +533,53 @@ fn the_last_answer_says_so() {
     let closing = ResponseHead { close: true, ..head(200) };
     assert!(answer(GET, &closing, Length::Known(0), false).0.contains("Connection: close\r\n"));
     let limits = Limits { requests: 2, ..LIMITS };
-    let (mut codec, common, mut out) = (Codec::new(), Common::new(), Vec::new());
+    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::new());
     for closes in [false, true] {
         let mut scratch = Scratch::new();
         let (_, Next::Request(_)) = codec.next(GET.as_bytes(), &mut scratch, &limits, &mut |_| false) else {
             panic!("valid")
         };
-        codec.respond(&head(200), Length::Known(0), &common, false, &limits, &mut out);
+        codec.respond(&head(200), Length::Known(0), &mut encoder, false, &limits, &mut out);
         assert_eq!(codec.is_closing(), closes);
+    }
+}
+
+#[test]
+fn heads_are_rendered_alike_whatever_was_rendered_before() {
+    let mut random = Random(11);
+    let mut heads = Vec::new();
+    for status in [200, 404, 299] {
+        for content_type in [None, Some("text/plain"), Some("text/plaid")] {
+            for value in [None, Some("b"), Some("c")] {
+                let mut head = ResponseHead::new(status, content_type.map(Into::into));
+                value.into_iter().for_each(|value| head.add("X-A", value).expect("valid"));
+                heads.push(head);
+            }
+        }
+    }
+    let requests = [GET, "GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"];
+    let lengths = [Length::Known(0), Length::Known(7), Length::Known(7_000), Length::Unknown];
+    let mut encoder = Encoder::new(Common::new());
+    for round in 0..10_000 {
+        if round % 100 == 0 {
+            encoder.refresh(round);
+        }
+        // Runs of the same, among others.
+        let head = &heads[random.below(heads.len())];
+        for _ in 0..=random.below(4) {
+            let mut fresh = Encoder::new(Common::new());
+            fresh.refresh(round - round % 100);
+            let (request, length) = (requests[random.below(2)], lengths[random.below(lengths.len())]);
+            let is_last = random.below(4) == 0;
+            let [kept, anew] = [&mut encoder, &mut fresh].map(|encoder| {
+                let (mut codec, mut scratch, mut out) = (Codec::new(), Scratch::new(), b"before".to_vec());
+                let (_, next) = codec.next(request.as_bytes(), &mut scratch, &LIMITS, &mut |_| false);
+                assert!(matches!(next, Next::Request(_)));
+                codec.respond(head, length, encoder, is_last, &LIMITS, &mut out);
+                String::from_utf8(out).expect("these are ASCII")
+            });
+            assert_eq!(kept, anew);
+        }
     }
 }
 
@@ -596,7 +643,7 @@ fn chunks_are_what_the_decoder_reads_back() {
 #[test]
 fn refusals_say_why_and_close() {
     let (mut codec, mut out) = (Codec::new(), Vec::new());
-    codec.reject(Reject::HeadTimeout, &Common::new(), &mut out);
+    codec.reject(Reject::HeadTimeout, &mut Encoder::new(Common::new()), &mut out);
     let text = String::from_utf8(out).expect("ASCII");
     assert!(text.starts_with("HTTP/1.1 408 Request Timeout\r\n"), "{text}");
     assert!(
