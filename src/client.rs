@@ -126,6 +126,16 @@ impl Peer {
         }
     }
 
+    /// Writes [`address`](Peer::address) where it is to be: a copy of one just written waits until the processor has
+    /// stored it.
+    #[inline]
+    pub(crate) fn tell(&self, peer: &mut Option<SocketAddr>) {
+        match self {
+            Peer::V4(address) => *peer = Some(SocketAddr::V4(*address)),
+            _ => *peer = self.address(),
+        }
+    }
+
     /// What the access log knows of the connection, from now on.
     pub(crate) fn track(&mut self) -> &mut Track {
         if !matches!(self, Peer::Logged(_)) {

@@ -20,7 +20,7 @@ use crate::clock;
 use crate::config::ServerConfig;
 use crate::context::Context;
 use crate::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
-use crate::outgoing::Outgoing;
+use crate::outgoing::{Outgoing, COPY_MAX};
 use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
 use crate::tally::LatencyRow;
@@ -176,7 +176,7 @@ impl Connection {
     /// # Errors
     ///
     /// When the connection is none that goes on in another protocol, or its socket cannot be made blocking.
-    pub(crate) fn into_upgraded(mut self, registry: &Registry) -> io::Result<(Upgrade, Upgraded)> {
+    pub(crate) fn into_upgraded(mut self, registry: &Registry) -> io::Result<(Box<Upgrade>, Upgraded)> {
         let Some(Outgoing::Upgrade(upgrade)) = self.outgoing.map(|outgoing| *outgoing) else {
             return Err(io::Error::other("no upgrade is under way"));
         };
@@ -267,12 +267,16 @@ impl Connection {
                 Next::Continue => cx.output.extend_from_slice(CONTINUE),
                 Next::Request(request) => {
                     cx.row.count_request();
-                    request.add_origin(self.peer.address(), cx.worker);
+                    request.worker = cx.worker;
+                    self.peer.tell(&mut request.peer);
                     if let Some(log) = &mut cx.log {
                         log.begin(self.peer.track(), request, cx.now);
                     }
-                    let response = handler(request);
-                    match response {
+                    match handler(request) {
+                        // What nearly all answers are. Here, since each move of a response costs what a field would.
+                        Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
+                            self.start_at_once(&head, &bytes, cx);
+                        }
                         Response { body: Body::Receive(receiver), .. } => {
                             let body = request.body().to_owned();
                             self.begin_receiving(receiver, &body, cx);

@@ -101,7 +101,11 @@ pub(crate) fn respond(
     for (name, value) in validating.into_iter().chain(range).chain(coding) {
         head.add(name, value).expect("digits, dates and these names are valid");
     }
-    let body = if parts.is_empty() { Body::Bytes(Default::default()) } else { Body::File(FileBody::new(file, parts)) };
+    let body = if parts.is_empty() {
+        Body::Bytes(Default::default())
+    } else {
+        Body::File(Box::new(FileBody::new(file, parts)))
+    };
     Response { head, body }
 }
 

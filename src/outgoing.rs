@@ -23,10 +23,10 @@ const CHUNKS_PER_TURN: u32 = 16;
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Bytes { bytes: Bytes, sent: usize },
-    File(FileBody),
+    File(Box<FileBody>),
     Stream { reader: BodyReader, is_chunked: bool, chunks: u32 },
     Deferred(Pending),
-    Upgrade(Upgrade),
+    Upgrade(Box<Upgrade>),
 }
 
 /// Bytes in memory.

@@ -35,12 +35,13 @@ pub struct Response {
 pub(crate) enum Body {
     Bytes(Cow<'static, [u8]>),
     Shared(Arc<[u8]>),
-    File(FileBody),
+    // In a box, as what is rare and large: a response is moved several times.
+    File(Box<FileBody>),
     Stream(BodyReader),
     /// Neither head nor body is there yet.
     Deferred(Pending),
     /// The connection itself.
-    Upgrade(Upgrade),
+    Upgrade(Box<Upgrade>),
     /// The request's body comes first.
     Receive(Receiver),
 }
@@ -144,7 +145,7 @@ impl Response {
         assert!(is_value(protocol.as_bytes()), "the protocol {protocol:?} is no valid field value");
         Response {
             head: ResponseHead::new(426, None),
-            body: Body::Upgrade(Upgrade { protocol: protocol.to_owned(), take_over: Box::new(take_over) }),
+            body: Body::Upgrade(Box::new(Upgrade { protocol: protocol.to_owned(), take_over: Box::new(take_over) })),
         }
     }
 

@@ -79,29 +79,16 @@ impl Connection {
     }
 
     /// Begins to send a response: its head and what is small at once, the rest step by step.
-    #[inline]
     pub(super) fn start(&mut self, response: Response, cx: &mut Context<'_>) {
-        match response {
-            // What nearly all answers are.
-            Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
-                if self.respond(&head, Length::Known(bytes.len() as u64), cx) != Transfer::Nothing {
-                    cx.output.extend_from_slice(&bytes);
-                }
-                self.answered(cx);
-            }
-            response => self.start_step_by_step(response, cx),
-        }
-    }
-
-    fn start_step_by_step(&mut self, response: Response, cx: &mut Context<'_>) {
         let Response { head, body } = response;
         let outgoing = match body {
+            Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => return self.start_at_once(&head, &bytes, cx),
             Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
             Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
             Body::File(file) if file.len() <= READ_MAX => {
-                self.start_small_file(&head, file, cx);
+                self.start_small_file(&head, *file, cx);
                 None
             }
             body => {
@@ -113,6 +100,15 @@ impl Connection {
             self.answered(cx);
         }
         self.outgoing = outgoing.map(Box::new);
+    }
+
+    /// Puts all of a response into the shared output.
+    #[inline]
+    pub(super) fn start_at_once(&mut self, head: &ResponseHead, body: &[u8], cx: &mut Context<'_>) {
+        if self.respond(head, Length::Known(body.len() as u64), cx) != Transfer::Nothing {
+            cx.output.extend_from_slice(body);
+        }
+        self.answered(cx);
     }
 
     /// Reads a file behind its head.
@@ -136,7 +132,12 @@ impl Connection {
         transfer
     }
 
-    fn begin_upgrade(&mut self, mut head: ResponseHead, upgrade: Upgrade, cx: &mut Context<'_>) -> Option<Outgoing> {
+    fn begin_upgrade(
+        &mut self,
+        mut head: ResponseHead,
+        upgrade: Box<Upgrade>,
+        cx: &mut Context<'_>,
+    ) -> Option<Outgoing> {
         if self.codec.may_upgrade() {
             self.codec.upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
             self.has_head(101, cx);

@@ -40,8 +40,9 @@ pub struct Request<'a> {
     pub(super) host: Option<&'a [u8]>,
     pub(super) fields: Fields<'a>,
     pub(super) body: &'a [u8],
-    pub(super) peer: Option<SocketAddr>,
-    pub(super) worker: usize,
+    // What the codec cannot know.
+    pub(crate) peer: Option<SocketAddr>,
+    pub(crate) worker: usize,
 }
 
 impl<'a> Request<'a> {
@@ -126,12 +127,6 @@ impl<'a> Request<'a> {
     /// The slot of the worker that serves it: [`Worker::id`](crate::Worker::id).
     pub fn worker(&self) -> usize {
         self.worker
-    }
-
-    /// Adds what the codec cannot know.
-    pub(crate) fn add_origin(&mut self, peer: Option<SocketAddr>, worker: usize) {
-        self.peer = peer;
-        self.worker = worker;
     }
 }
 
