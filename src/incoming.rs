@@ -49,7 +49,6 @@ impl<'a> Incoming<'a> {
                 match listener.accept() {
                     Ok((stream, _)) => {
                         stream.set_nonblocking(false)?;
-                        self.worker.row().count_accepted();
                         return Ok(Some(stream));
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -25,7 +25,12 @@ struct Watched {
 impl Watched {
     #[track_caller]
     fn spawn(variables: &[(&str, &str)]) -> Watched {
-        let mut command = example("testbed");
+        Watched::spawn_example("testbed", variables)
+    }
+
+    #[track_caller]
+    fn spawn_example(name: &str, variables: &[(&str, &str)]) -> Watched {
+        let mut command = example(name);
         command.env("FORKPOOL_WORKERS", "2").env("FORKPOOL_ADMIN", "127.0.0.1:0").env("RUST_LOG", "debug");
         command.envs(variables.iter().copied());
         let mut server = Server::spawn(command);
@@ -259,6 +264,18 @@ fn it_tells_how_many_connections_wait_for_a_worker() {
     let samples = metrics(watched.ask("/metrics").text());
     assert_eq!(samples["forkpool_accept_queue_length{worker=\"0\"}"], 5.0);
     drop(waiting);
+}
+
+#[test]
+fn connections_that_a_server_of_others_does_not_count_are_not_open_for_good() {
+    let mut watched = Watched::spawn_example("blocking", &[("FORKPOOL_WORKERS", "1")]);
+    watched.server.wait_for("listening on ");
+    for _ in 0..3 {
+        let mut client = watched.server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        assert!(client.answer().closes());
+    }
+    assert_eq!(metrics(watched.ask("/metrics").text())["forkpool_connections_open{worker=\"0\"}"], 0.0);
 }
 
 #[test]
