@@ -108,6 +108,30 @@ fn the_number_of_workers_follows_the_affinity() {
     assert_eq!(server.workers().len(), 1);
 }
 
+/// For how many milliseconds a process waits in its loop at most (epoll_wait(2) is number 232 here); `None` while it does
+/// something else.
+#[cfg(target_arch = "x86_64")]
+fn wait_of(pid: nix::unistd::Pid) -> Option<u32> {
+    let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;
+    let timeout = call.strip_prefix("232 ")?.split(' ').nth(3)?;
+    Some(u64::from_str_radix(timeout.trim_start_matches("0x"), 16).ok()? as u32)
+}
+
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn it_sleeps_while_a_server_of_ones_own_drains() {
+    let hour = ("FORKPOOL_DRAIN_TIMEOUT", "1h");
+    let mut server = testbed(&[("TESTBED", "plain"), ("FORKPOOL_WORKERS", "1"), hour]);
+    // One is waited for, the others wait in the queue, at which the parent looks every few milliseconds.
+    let clients = [server.connect(), server.connect(), server.connect()];
+    until("it looks at the queue", || wait_of(server.pid()).filter(|wait| *wait <= 5));
+    server.signal(Signal::SIGTERM);
+    server.wait_for("draining: SIGTERM");
+    until("it sleeps", || wait_of(server.pid()).filter(|wait| *wait > 5));
+    drop(clients);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 /// A control group with a quota of a CPU's time, removed at the end.
 struct Quota(std::path::PathBuf);
 

@@ -53,8 +53,11 @@ impl Parent {
         }
     }
 
-    /// A connection has come to one of them.
+    /// A connection has come to one of them. In a pool that stops, workers hold the queues, whose events come all the same.
     pub(super) fn begin_attending(&mut self) {
+        if self.is_stopping {
+            return;
+        }
         self.attention.quiet = 0;
         self.attention.armed.clear();
         self.attention.next.get_or_insert(clock::now() + LOOK);
@@ -63,7 +66,7 @@ impl Parent {
     /// Looks at them, if it is time.
     pub(super) fn look_at_queues(&mut self) {
         let now = clock::now();
-        if self.is_stopping || self.attention.next.is_none_or(|due| now < due) {
+        if self.attention.next.is_none_or(|due| now < due) {
             return;
         }
         let mut waiting = Vec::new();

@@ -346,6 +346,7 @@ impl Parent {
         self.is_stopping = true;
         self.emit(&event::Event::Stopping);
         self.service.stopping();
+        self.attention = Attention::default();
         self.custody.clear();
         self.reserved = Rc::default();
     }
