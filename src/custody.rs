@@ -26,6 +26,8 @@ pub(crate) struct Custody {
     order: Vec<usize>,
     /// Slots that were scaled away, and when to close their sockets.
     retired: BTreeMap<usize, Time>,
+    /// When it was last asked which of those are to be closed.
+    asked: Time,
     board: Arc<Scoreboard>,
     /// The CPUs that workers are pinned to, slot after slot and around again.
     cpus: Rc<[usize]>,
@@ -44,7 +46,16 @@ impl Custody {
     ) -> Custody {
         let order = (0..inherited.len()).collect();
         let sockets = inherited.into_iter().enumerate().collect();
-        Custody { sockets, order, retired: BTreeMap::new(), board, cpus, steering, is_counting: false }
+        Custody {
+            sockets,
+            order,
+            retired: BTreeMap::new(),
+            asked: Time::default(),
+            board,
+            cpus,
+            steering,
+            is_counting: false,
+        }
     }
 
     /// Begins to steer. A pool that takes over from another one does so when it serves: until then, that one steers.
@@ -131,13 +142,15 @@ impl Custody {
         self.retired.remove(&slot);
     }
 
-    /// When the next retired slot is to be closed.
+    /// When the next retired slot is to be closed. One whose time has come waits for whoever holds copies of its sockets,
+    /// and that they let go is an event.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.retired.values().min().copied()
+        self.retired.values().filter(|at| **at > self.asked).min().copied()
     }
 
     /// The slots to be closed now.
-    pub(crate) fn expired(&self, now: Time) -> Vec<usize> {
+    pub(crate) fn expired(&mut self, now: Time) -> Vec<usize> {
+        self.asked = now;
         self.retired.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot).collect()
     }
 
@@ -180,5 +193,27 @@ impl Custody {
     /// A socket of each group.
     fn listeners(&self) -> Vec<BorrowedFd<'_>> {
         self.order.first().and_then(|slot| self.sockets.get(slot)).map(SlotSockets::fds).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_that_cannot_be_closed_yet_is_not_asked_about_all_the_time() {
+        let board = Arc::new(Scoreboard::new(2).expect("memory"));
+        let steering = Steering { program: steer::NOTHING, method: "", ebpf: None };
+        let slots = (0..2).map(|_| SlotSockets::default()).collect();
+        let mut custody = Custody::new(board, Rc::default(), steering, slots);
+        let at = Time::from_millis;
+        custody.retire(1, at(1_000));
+        assert_eq!((custody.expired(at(3_999)), custody.deadline()), (vec![], Some(at(4_000))));
+        // A neighbour is busy and holds its sockets.
+        assert_eq!((custody.expired(at(4_000)), custody.deadline()), (vec![1], None));
+        custody.retire(0, at(2_000));
+        assert_eq!((custody.expired(at(4_500)), custody.deadline()), (vec![1], Some(at(5_000))));
+        custody.close(1, at(4_600));
+        assert_eq!((custody.expired(at(5_000)), custody.deadline()), (vec![0], None));
     }
 }
