@@ -199,3 +199,23 @@ fn the_new_one_may_have_other_addresses_and_fewer_workers() {
     }
     kill(program.parent(), Signal::SIGINT).expect("it runs");
 }
+
+#[test]
+fn one_that_was_told_to_leave_says_too_late_that_it_serves() {
+    if Command::new("bash").arg("--version").output().is_err() {
+        return support::skip("no bash(1), whose redirections know every descriptor");
+    }
+    let program = Program::new("late-word");
+    let mut server = Server::start(program.command());
+    // It says so when it is told to leave, as one does that has just become ready.
+    program.install_script(
+        "exec bash -c 'read -r talk <<< \"$FORKPOOL_UPGRADE\"; sleep 60 & \
+         trap \"printf S >&$talk; kill $!; exit\" TERM; echo it waits >&2; wait'",
+    );
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("it waits");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.iter().any(|line| line.contains("another pool has taken over")), "{log:?}");
+}

@@ -83,16 +83,18 @@ impl Parent {
 
     /// The new pool serves: this one is history.
     pub(super) fn hand_over(&mut self) {
-        let Some(successor) = self.successor.take() else { return };
         self.tell(Event::SuccessorReady);
-        if self.supervisor.is_stopping() {
-            // Then it hears the end of the stream.
-            self.custody.count_none();
-            self.hand_over_admin();
-            self.service.handed_over(successor.pid);
-            if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
-                reserved.iter_mut().for_each(Reserved::hand_over);
-            }
+        // One that was told to leave before it said so leaves, and its exit is still to be told.
+        if self.supervisor.awaits_successor() {
+            return;
+        }
+        // When this ends, the stream does, which tells it that it has everything.
+        let Some(successor) = self.successor.take() else { return };
+        self.custody.count_none();
+        self.hand_over_admin();
+        self.service.handed_over(successor.pid);
+        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
+            reserved.iter_mut().for_each(Reserved::hand_over);
         }
     }
 

@@ -38,6 +38,11 @@ impl Supervisor {
         is_upgrading
     }
 
+    /// Whether there is a new binary whose readiness or exit is still to be told.
+    pub(crate) fn awaits_successor(&self) -> bool {
+        self.successor.is_some()
+    }
+
     pub(super) fn upgrade(&mut self, now: Time) {
         if self.is_stopping() || self.is_upgrading() {
             return;
