@@ -75,6 +75,8 @@ impl Custody {
         }
         self.sockets.insert(slot, sockets);
         if self.is_counting {
+            // Some may be the same as before, and the kernel takes none twice.
+            self.count_out(slot);
             self.count_in(slot);
         }
     }

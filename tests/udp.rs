@@ -148,3 +148,20 @@ fn a_second_pool_on_the_address_does_not_start() {
     let expected = format!("cannot listen on udp:127.0.0.1:{port}: Address already in use");
     assert!(log.iter().any(|line| line.contains(&expected)), "{log:?}");
 }
+
+/// Its UDP socket was closed at once and the one that listens was not: it has one of two.
+#[test]
+fn a_slot_that_comes_back_soon_is_counted_as_before() {
+    let mut command = example("udp_echo");
+    command.env("UDP_ECHO", "127.0.0.1:0").env("FORKPOOL_WORKERS", "2");
+    let mut server = Server::spawn(command);
+    server.wait_for("listening on udp://");
+    server.signal(Signal::SIGTTOU);
+    server.wait_for("exited with code 0");
+    server.signal(Signal::SIGTTIN);
+    server.wait_for(" ready");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.iter().any(|line| line.contains("least connections failed")), "{log:?}");
+}
