@@ -2,10 +2,11 @@
 
 use log::{debug, error};
 use nix::errno::Errno;
-use nix::sys::wait::{waitid, waitpid, Id, WaitPidFlag, WaitStatus};
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::Pid as SystemPid;
 
 use crate::supervisor::{Exit, Pid};
+use crate::sys;
 
 /// What has happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
                 fates.push(Fate::Exited(Exit::Signal { signal: signal as i32, core_dumped }));
             }
             Err(Errno::EINTR) => continue,
-            // EINVAL: the library knows no name for the signal that killed it. ECHILD: somebody else reaped it.
-            Ok(_) | Err(Errno::EINVAL | Errno::ECHILD) => fates.push(Fate::Exited(UNKNOWN)),
+            // In the end, somebody else has reaped it.
+            Ok(_) | Err(UNNAMED | Errno::ECHILD) => fates.push(Fate::Exited(UNKNOWN)),
             Err(errno) => {
                 error!("pid={} cannot be reaped: {errno}", pid.0);
                 return fates;
@@ -44,20 +45,22 @@ pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
     }
 }
 
+/// What nix says of a process that it has reaped and that a signal without a name has killed: a real-time one.
+const UNNAMED: Errno = Errno::EINVAL;
+
 /// A status that says nothing.
 const UNKNOWN: Exit = Exit::Signal { signal: 0, core_dumped: false };
 
 /// Reaps what is not `ours`: as PID 1, nobody else can.
 pub(crate) fn orphans(ours: impl Fn(Pid) -> bool) {
-    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, _, _)) = waitid(Id::All, peek) {
-        if ours(Pid(pid.as_raw())) {
+    while let Some(pid) = sys::process::exited_child() {
+        if ours(Pid(pid)) {
             // It exited after it was asked about; its own SIGCHLD is on the way.
             break;
         }
-        debug!("reaped orphan pid={pid}");
-        if waitpid(pid, Some(WaitPidFlag::WNOHANG)).is_err() {
-            break;
+        match waitpid(SystemPid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+            Ok(_) | Err(UNNAMED) => debug!("reaped orphan pid={pid}"),
+            Err(_) => break,
         }
     }
 }

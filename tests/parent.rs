@@ -77,14 +77,17 @@ fn as_pid_1_it_reaps_orphans_and_its_workers() {
     command.envs([("FORKPOOL_LISTEN", "127.0.0.1:0"), ("FORKPOOL_WORKERS", "1"), ("RUST_LOG", "debug")]);
     let mut server = Server::start(command);
     let first = children(server.pid())[0];
-    // A shell in the namespace that leaves an orphan behind, whose new parent is PID 1.
+    // A shell in the namespace that leaves an orphan behind, whose new parent is PID 1. How one ends does not matter: the
+    // first of these signals has a name, and the other, a real-time one, has none.
     let target = first.to_string();
-    let orphan = Command::new("nsenter")
-        .args(["--target", &target, "--pid", "sh", "-c", "sh -c 'exec true' & exit 0"])
-        .status()
-        .expect("nsenter comes with unshare");
-    assert!(orphan.success());
-    server.wait_for("reaped orphan");
+    for end in ["exec true", "kill -9 $$", "kill -40 $$"] {
+        let orphan = Command::new("nsenter")
+            .args(["--target", &target, "--pid", "sh", "-c", &format!("sh -c '{end}' & exit 0")])
+            .status()
+            .expect("nsenter comes with unshare");
+        assert!(orphan.success());
+        server.wait_for("reaped orphan");
+    }
     // Its own workers are told apart from them.
     let worker = children(first)[0];
     kill(worker, Signal::SIGKILL).expect("it runs");

@@ -1,4 +1,4 @@
-//! fork(2), execve(2), _exit(2) and the question whether forking is safe.
+//! fork(2), execve(2), _exit(2), who has exited, and the question whether forking is safe.
 
 use std::fs;
 use std::io::{self, Write};
@@ -34,6 +34,19 @@ pub(crate) fn exit(code: i32) -> ! {
     flush();
     // SAFETY: `_exit` has no preconditions and does not return.
     unsafe { libc::_exit(code) }
+}
+
+/// A child that has exited and was not reaped yet, which it still is not afterwards (waitid(2)).
+pub(crate) fn exited_child() -> Option<i32> {
+    let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    // SAFETY: it only writes what it has found, to a place that has room for it.
+    let result = unsafe { libc::waitid(libc::P_ALL, 0, found.as_mut_ptr(), options) };
+    // SAFETY: a structure of integers, for which zeroes are values, too.
+    let found = unsafe { found.assume_init() };
+    // SAFETY: the field is there for a child, and zero where none was found (waitid(2)).
+    let pid = unsafe { found.si_pid() };
+    (result == 0 && pid != 0).then_some(pid)
 }
 
 /// The first descriptor that a program looks at for sockets (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
