@@ -9,7 +9,7 @@ use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process;
 
@@ -361,10 +361,14 @@ fn remove_stale(path: &Path) -> io::Result<()> {
         Ok(file) if !file.file_type().is_socket() => return Err(io::Error::other("the path exists and is no socket")),
         Ok(_) => {}
     }
-    match UnixStream::connect(path) {
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    client.set_nonblocking(true)?;
+    match client.connect(&socket2::SockAddr::unix(path)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
+        // Somebody listens who does not accept at the moment.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::AddrInUse.into()),
         Err(error) => Err(error),
-        Ok(_) => Err(ErrorKind::AddrInUse.into()),
+        Ok(()) => Err(ErrorKind::AddrInUse.into()),
     }
 }
 
@@ -494,6 +498,7 @@ impl SlotSockets {
 fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
     reserved.iter().filter(|reserved| is_meant(reserved)).count()
 }
+
 /// Makes a connection that was accepted elsewhere as those of our listeners are.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;

@@ -5,6 +5,7 @@ mod support;
 use std::collections::BTreeSet;
 
 use nix::sys::signal::Signal;
+use socket2::{Domain, SockAddr, Socket, Type};
 use support::{binary, example, testbed, Server};
 
 #[test]
@@ -65,6 +66,28 @@ fn an_address_that_cannot_be_had_ends_the_pool_before_any_worker_runs() {
         assert!(log.last().is_some_and(|line| line.contains(expected)), "{log:?}");
         assert!(!log.iter().any(|line| line.contains("worker=")), "{log:?}");
     }
+}
+
+#[test]
+fn a_unix_socket_whose_server_hangs_is_taken_all_the_same() {
+    let path = support::fresh_path("hangs.socket");
+    let address = SockAddr::unix(&path).expect("short enough");
+    let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).expect("a free descriptor");
+    let server = socket();
+    server.bind(&address).and_then(|()| server.listen(0)).expect("the path is free");
+    // Its queue is full: whoever connects next waits.
+    let clients = (0..).map(|_| socket()).take_while(|client| {
+        client.set_nonblocking(true).expect("a socket");
+        client.connect(&address).is_ok()
+    });
+    let clients: Vec<Socket> = clients.collect();
+    assert!(!clients.is_empty());
+    let mut command = binary();
+    command.env("FORKPOOL_LISTEN", format!("unix:{}", path.display()));
+    let (status, log) = Server::spawn(command).finish();
+    assert_eq!(status.code(), Some(1));
+    assert!(log.last().is_some_and(|line| line.contains("another process holds it")), "{log:?}");
+    assert!(path.exists());
 }
 
 #[test]
