@@ -79,9 +79,10 @@ impl Policy {
     }
 }
 
-/// Up to a tenth less than `limit`, which may be zero for none, so that what began together does not end together.
-pub(crate) fn jittered(limit: u64, random: u64) -> u64 {
-    limit - random % (limit / 10 + 1)
+/// Up to a tenth less than `limit`, which may be zero for none, so that what began together does not end together; seeds
+/// that differ by little are as good as any.
+pub(crate) fn jittered(limit: u64, seed: u64) -> u64 {
+    limit - SplitMix64::new(seed).next() % (limit / 10 + 1)
 }
 
 /// The splitmix64 generator: small, seedable, and good enough to spread respawns.

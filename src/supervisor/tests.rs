@@ -318,6 +318,17 @@ fn the_first_respawn_is_immediate_and_the_next_ones_wait() {
 }
 
 #[test]
+fn limits_are_spread_over_a_tenth_however_close_their_seeds() {
+    for (first, step) in [(0, 1), (86_400_000, 1), (u64::MAX - 8, 1), (5, 16)] {
+        let limits: Vec<u64> = (0..8).map(|n| jittered(100_000, first + n * step)).collect();
+        assert!(limits.iter().all(|limit| (90_000..=100_000).contains(limit)), "{limits:?}");
+        let spread = limits.iter().max().zip(limits.iter().min()).map(|(max, min)| max - min);
+        assert!(spread > Some(5_000), "{limits:?}");
+    }
+    assert_eq!((jittered(0, 7), jittered(9, 7)), (0, 9));
+}
+
+#[test]
 fn a_pool_without_a_worker_does_not_wait_for_every_backoff() {
     let mut pool = Pool::ready(2);
     // Both fail again and again, until their backoffs are seconds long.
