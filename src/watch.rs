@@ -1,7 +1,8 @@
 //! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
 //!
 //! Time in which a worker could not run because the machine gave its processors to others is not counted: a starved
-//! worker is not hung, and killing it would make matters worse.
+//! worker is not hung, and killing it would make matters worse. Nor is the time by which a look comes late: the parent could
+//! not run either, as when all of the pool was stopped (Ctrl-Z), or its machine was.
 //!
 //! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
 //! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
@@ -61,26 +62,27 @@ struct Seen {
 }
 
 impl Seen {
-    fn first(sight: &Sight, busy_since: Time, now: Time) -> Seen {
+    /// What is known after a look that came `late`.
+    fn first(sight: &Sight, busy_since: Time, now: Time, late: Duration) -> Seen {
         let (deeds, schedule) = (sight.deeds, sight.schedule);
-        Seen { at: now, busy_since, deeds, progress: busy_since, starved: Duration::ZERO, schedule }
+        Seen { at: now, busy_since, deeds, progress: busy_since, starved: late, schedule }
     }
 
     /// What is known after another look.
-    fn next(self, sight: &Sight, busy_since: Time, now: Time) -> Seen {
-        let first = Seen::first(sight, busy_since, now);
+    fn next(self, sight: &Sight, busy_since: Time, now: Time, late: Duration) -> Seen {
+        let first = Seen::first(sight, busy_since, now, late);
         if self.busy_since != busy_since {
             return first;
         }
         if self.deeds != sight.deeds {
-            return Seen { progress: now, ..first };
+            return Seen { progress: now, starved: Duration::ZERO, ..first };
         }
         // The system adds up a wait when it ends; one that goes on shows in that it is runnable and has not run.
         let starved = match sight.schedule.is_runnable && sight.schedule.ran == self.schedule.ran {
             true => now.since(self.at),
             false => sight.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
         };
-        Seen { progress: self.progress, starved: self.starved + starved, ..first }
+        Seen { progress: self.progress, starved: self.starved + starved.max(late), ..first }
     }
 }
 
@@ -110,13 +112,14 @@ impl Watch {
     /// Looks at every row; returns who stalls. Whether workers are to tell when they become busy again is
     /// [`sleeps`](Watch::sleeps).
     pub(crate) fn look(&mut self, sights: impl Iterator<Item = Sight>, now: Time) -> Vec<Pid> {
+        let late = self.next.map_or(Duration::ZERO, |due| now.since(due));
         let mut seen = BTreeMap::new();
         let mut stalled = Vec::new();
         for sight in sights {
             let Some(busy_since) = sight.busy_since else { continue };
             let seen_now = match self.seen.get(&sight.pid) {
-                Some(last) => last.next(&sight, busy_since, now),
-                None => Seen::first(&sight, busy_since, now),
+                Some(last) => last.next(&sight, busy_since, now, late),
+                None => Seen::first(&sight, busy_since, now, late),
             };
             if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
                 stalled.push(sight.pid);
@@ -164,8 +167,9 @@ mod tests {
         let mut watch = Watch::new(STALL);
         watch.wake(at(1_000));
         assert_eq!(watch.deadline(), Some(at(2_000)));
-        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
-        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(4_999)), []);
+        for time in [2_000, 3_000, 4_000, 4_999] {
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), []);
+        }
         assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
     }
 
@@ -206,15 +210,38 @@ mod tests {
         assert_eq!(watch.look([starved(700, 8_800)].into_iter(), at(11_000)), []);
         // It has one to itself and still makes no progress: two seconds so far, two more to go.
         assert_eq!(watch.look([starved(1_600, 8_800)].into_iter(), at(12_000)), []);
-        assert_eq!(watch.look([starved(3_600, 8_800)].into_iter(), at(14_500)), [Pid(7)]);
+        assert_eq!(watch.look([starved(2_600, 8_800)].into_iter(), at(13_000)), []);
+        assert_eq!(watch.look([starved(3_600, 8_800)].into_iter(), at(14_000)), [Pid(7)]);
     }
 
     #[test]
     fn a_worker_that_sleeps_is_not_starved() {
         let mut watch = Watch::new(STALL);
         watch.wake(at(1_000));
-        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
+        for time in [2_000, 3_000, 4_000] {
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), []);
+        }
         assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
+    }
+
+    #[test]
+    fn time_in_which_nobody_ran_is_not_counted() {
+        for seen_before in [true, false] {
+            let mut watch = Watch::new(STALL);
+            watch.wake(at(1_000));
+            if seen_before {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
+            }
+            // For a minute or more everything stands still.
+            let end = 100_000;
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(end)), []);
+            // What is left of its time is.
+            let left = if seen_before { 2_000 } else { 3_000 };
+            for time in (end + 1_000..end + left).step_by(1_000) {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{seen_before}");
+            }
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(end + left)), [Pid(7)], "{seen_before}");
+        }
     }
 
     #[test]
@@ -235,6 +262,9 @@ mod tests {
         watch.look([idle(7)].into_iter(), at(1_000));
         watch.look([busy(7, 1_000, 1)].into_iter(), at(2_000));
         assert!(!watch.sleeps());
+        for time in [3_000, 4_000] {
+            assert_eq!(watch.look([busy(7, 1_000, 1)].into_iter(), at(time)), []);
+        }
         assert_eq!(watch.look([busy(7, 1_000, 1)].into_iter(), at(5_000)), [Pid(7)]);
     }
 
