@@ -136,6 +136,11 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
             return Err("the testbed was told to fail".into());
         }
         Some("thread-first") => drop(thread::spawn(thread::park)),
+        // It cannot be ready in a strict sandbox, and goes on as if nothing were.
+        Some("thread-first-whatever") => {
+            drop(thread::spawn(thread::park));
+            drop(worker.ready());
+        }
         Some("fail") => return Err("the testbed was told to fail".into()),
         Some("exit") => process::exit(9),
         // Each worker with arguments and variables of its own.

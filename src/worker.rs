@@ -319,11 +319,13 @@ impl Worker {
     ///
     /// When the parent is gone, or the sandbox cannot be had.
     pub fn ready(&self) -> io::Result<()> {
-        if self.is_ready.replace(true) {
+        if self.is_ready.get() {
             return Ok(());
         }
         self.confine().map_err(io::Error::other)?;
-        self.lifeline.ready()
+        self.lifeline.ready()?;
+        self.is_ready.set(true);
+        Ok(())
     }
 
     /// How a server of your own says what it does, so that new connections are led around it while it is busy.

@@ -118,14 +118,13 @@ fn links_that_lead_anywhere_are_followed_in_the_sandbox() {
 
 #[test]
 fn threads_come_after_the_sandbox() {
-    let mut server = Server::spawn({
+    for fixture in ["thread-first", "thread-first-whatever"] {
         let mut command = example("testbed");
-        command.envs([("FORKPOOL_SANDBOX", "strict"), ("FORKPOOL_WORKERS", "1"), ("TESTBED", "thread-first")]);
-        command
-    });
-    let (status, log) = server.finish();
-    assert_eq!(status.code(), Some(1));
-    assert!(log.iter().any(|line| line.contains("it has 2 threads; let it be ready before")), "{log:?}");
+        command.envs([("FORKPOOL_SANDBOX", "strict"), ("FORKPOOL_WORKERS", "1"), ("TESTBED", fixture)]);
+        let (status, log) = Server::spawn(command).finish();
+        assert_eq!(status.code(), Some(1), "{fixture}");
+        assert!(log.iter().any(|line| line.contains("it has 2 threads; let it be ready before")), "{log:?}");
+    }
     let mut server = testbed(&[("FORKPOOL_SANDBOX", "auto"), ("TESTBED", "thread-first")]);
     assert_eq!(server.get("/").status, 200);
     server.signal(Signal::SIGTERM);

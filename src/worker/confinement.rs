@@ -23,10 +23,13 @@ impl Worker {
         Ok(())
     }
 
-    /// Enters the sandbox, once.
+    /// Enters the sandbox, once. Where that fails, the worker is not confined, and so must not serve.
     pub(crate) fn confine(&self) -> Result<()> {
-        let Some(readable) = self.readable.take() else { return Ok(()) };
-        for missed in sandbox::enter(self.sandbox, &readable)? {
+        let mut outside = self.readable.borrow_mut();
+        let Some(readable) = &*outside else { return Ok(()) };
+        let missed = sandbox::enter(self.sandbox, readable)?;
+        *outside = None;
+        for missed in missed {
             // It is the same in all of them.
             let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
             log!(level, "{}: sandbox: goes on without: {missed}", self.tag());
