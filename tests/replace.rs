@@ -204,3 +204,17 @@ fn a_worker_that_stalls_was_not_told_to_leave() {
     let line = server.wait_for("event Exited");
     assert!(line.contains("signal: Some(9), was_told: false"), "{line}");
 }
+
+#[test]
+fn one_that_leaves_does_not_stall() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "1s"), ("TESTBED", "hook")]);
+    let mut client = server.connect();
+    client.send("POST /slow?ms=2000 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(client.answer().status, 100);
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    client.send("x");
+    assert_eq!(client.answer().status, 200);
+    server.wait_for("exited with code 0");
+    assert_eq!(server.count("event Stalled"), 0);
+}

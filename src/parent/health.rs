@@ -135,7 +135,9 @@ impl Parent {
         });
         let stalled = self.watch.look(sights, now);
         self.board.watch(!self.watch.sleeps());
-        for pid in stalled {
+        // One that leaves has another time-out.
+        let serves = |pid: &Pid| self.supervisor.process(*pid).is_some_and(|(_, it)| it.stage == Stage::Ready);
+        for pid in stalled.into_iter().filter(serves).collect::<Vec<_>>() {
             self.emit(&event::Event::Stalled(self.process(pid)));
             self.tell(Event::Stalled { pid });
         }
