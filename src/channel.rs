@@ -95,7 +95,7 @@ pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
     let (orders, ordered) = UnixDatagram::pair()?;
     orders.set_nonblocking(true)?;
     ordered.set_nonblocking(true)?;
-    let parent = ParentEnd { stream: parent, orders, failure: None, executes: false };
+    let parent = ParentEnd { stream: parent, orders, failure: None, executes: false, has_more: false };
     Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered }))
 }
 
@@ -108,14 +108,22 @@ pub(crate) struct ParentEnd {
     failure: Option<Vec<u8>>,
     /// The worker has said that it is about to execute a program, and the stream has not ended since.
     executes: bool,
+    /// There may be more than the latest reading has taken.
+    has_more: bool,
 }
 
+/// Reads from a lifeline in one turn, far more than a worker has to say: user code can reach this stream, and whoever
+/// writes to it without end must not keep the parent.
+const READS: usize = 64;
+
 impl ParentEnd {
-    /// What the worker has said since the last call; empty when there is nothing to read or it is gone.
+    /// What the worker has said since the last call, or a turn's worth of it ([`has_more`](ParentEnd::has_more)); empty
+    /// when there is nothing to read or it is gone.
     pub(crate) fn reports(&mut self) -> Vec<Report> {
         let mut reports = Vec::new();
         let mut bytes = [0; 512];
-        loop {
+        self.has_more = false;
+        for _ in 0..READS {
             match sys::fds::receive(self.stream.as_fd(), &mut bytes) {
                 Ok((0, _)) => {
                     // Its end of the stream is closed on execve(2); if that fails, it says so before it ends.
@@ -129,6 +137,13 @@ impl ParentEnd {
                 Err(_) => return reports,
             }
         }
+        self.has_more = true;
+        reports
+    }
+
+    /// Whether there may be more than the latest [`reports`](ParentEnd::reports).
+    pub(crate) fn has_more(&self) -> bool {
+        self.has_more
     }
 
     /// `fds` came with the last of `bytes`: records that carry any are a byte long, and the kernel ends a read behind
@@ -339,6 +354,21 @@ mod tests {
             matches!(&reports[..], [Report::Listening(fds), Report::Executes(Sign::Notification(_))] if fds.is_empty()),
             "{reports:?}"
         );
+    }
+
+    #[test]
+    fn a_flood_is_read_turn_by_turn_and_hides_no_report() {
+        let (mut parent, worker) = lifeline().expect("a socket pair");
+        worker.stream().set_nonblocking(true).expect("a socket");
+        let noise = [b'-'; 4096];
+        while (&**worker.stream()).write(&noise).is_ok() {}
+        let mut turns = 0;
+        while parent.reports().is_empty() && parent.has_more() {
+            turns += 1;
+        }
+        assert!(turns > 1, "{turns}");
+        worker.ready().expect("there is room");
+        assert!(matches!(parent.reports()[..], [Report::Ready]) && !parent.has_more());
     }
 
     #[test]

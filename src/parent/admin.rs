@@ -372,6 +372,10 @@ impl Parent {
                 _ => {}
             }
         }
+        if process.lifeline.has_more() {
+            let lifeline = process.lifeline.as_raw_fd();
+            self.listen_again(lifeline, ADMIN);
+        }
     }
 
     /// Does what its clients have asked for.
@@ -389,12 +393,8 @@ impl Parent {
                 Received::Nothing | Received::End => return,
             }
         }
-        // Registering again tells of what is left.
-        let Some(process) = self.admin.as_ref().and_then(|admin| admin.process.as_ref()) else { return };
-        let descriptor = process.link.as_raw_fd();
-        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&descriptor), ADMIN_LINK, Interest::READABLE)
-        {
-            error!("admin pid={} cannot be heard: {error}", process.pid.0);
+        if let Some(process) = self.admin.as_ref().and_then(|admin| admin.process.as_ref()) {
+            self.listen_again(process.link.as_raw_fd(), ADMIN_LINK);
         }
     }
 

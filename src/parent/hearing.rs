@@ -1,5 +1,7 @@
 //! What workers report, and what signals and others ask for.
 
+use std::os::fd::AsRawFd;
+
 use super::*;
 
 impl Parent {
@@ -7,7 +9,12 @@ impl Parent {
     pub(super) fn hear(&mut self, pid: Pid) {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let slot = process.slot;
-        for report in process.lifeline.reports() {
+        let reports = process.lifeline.reports();
+        if process.lifeline.has_more() {
+            let lifeline = process.lifeline.as_raw_fd();
+            self.listen_again(lifeline, token(pid));
+        }
+        for report in reports {
             let Some(process) = self.processes.get_mut(&pid) else { return };
             match report {
                 Report::Listening(fds) => {

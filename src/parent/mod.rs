@@ -18,6 +18,7 @@ mod takeover;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::os::fd::RawFd;
 use std::process;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -282,6 +283,13 @@ impl Parent {
     fn listen_to(&self, source: &impl std::os::fd::AsRawFd, token: Token) -> Result<()> {
         let registered = self.poll.registry().register(&mut SourceFd(&source.as_raw_fd()), token, Interest::READABLE);
         registered.map_err(|source| Error::system("watch a descriptor with epoll_ctl(2)", source))
+    }
+
+    /// Has the poll tell again that there is something to read, which it says once for all that has come.
+    fn listen_again(&self, descriptor: RawFd, token: Token) {
+        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&descriptor), token, Interest::READABLE) {
+            error!("what is left to read is not read: epoll_ctl(2): {error}");
+        }
     }
 
     /// How long nothing is due; `None` when only a signal or a worker can change anything.

@@ -75,13 +75,7 @@ impl Parent {
                 Err(error) => debug!("{} notified badly: {error}", self.tag(pid)),
             }
         }
-        // There may be more, which only registering again makes known.
-        let descriptor = socket.as_raw_fd();
-        let token = Token(token(pid).0 | SIGN);
-        let again = self.poll.registry().reregister(&mut SourceFd(&descriptor), token, Interest::READABLE);
-        if let Err(error) = again {
-            error!("{} cannot be heard: {error}", self.tag(pid));
-        }
+        self.listen_again(socket.as_raw_fd(), Token(token(pid).0 | SIGN));
         is_ready
     }
 }
