@@ -341,6 +341,8 @@ impl Supervisor {
     }
 
     fn asked_to_stop(&mut self, how: Stop, now: Time) {
+        // What has not been said yet would be too late: on that word a pool takes over from another one.
+        self.effects.retain(|effect| !matches!(effect, Effect::Notice(Notice::AllReady { .. })));
         let delay = self.policy.lame_duck;
         if how == Stop::Drain && !delay.is_zero() && self.lame_duck.is_none() && self.stopping.is_none() {
             self.lame_duck = Some(now + delay);

@@ -1091,3 +1091,17 @@ fn all_ready_is_said_once() {
     pool.start(0, 11);
     pool.expect(&[]);
 }
+
+#[test]
+fn a_pool_that_is_to_stop_does_not_begin_to_serve() {
+    for lame_duck in [Duration::ZERO, Duration::from_secs(5)] {
+        let mut pool = Pool::with(Policy { lame_duck, ..Policy::default() }, 1);
+        pool.expect(&[spawn(0, 1)]);
+        // Both are told in one turn of the parent's loop.
+        pool.start(0, 10);
+        pool.tell(Event::Stop(Stop::Drain));
+        let effects = pool.effects();
+        assert!(!effects.iter().any(|it| matches!(it, Effect::Notice(Notice::AllReady { .. }))), "{effects:?}");
+        assert!(!effects.is_empty());
+    }
+}
