@@ -404,7 +404,8 @@ impl Builder {
     /// [`Handle`] lets it restart, scale or stop the pool, and send its workers messages.
     ///
     /// While it runs the parent does nothing else: no worker is reaped or started. It must not block, start threads
-    /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it.
+    /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it: each drops
+    /// its copy at its start, and so runs the `Drop` of what the closure owns; what is to happen once belongs elsewhere.
     ///
     /// ```no_run
     /// use forkpool::{Event, Pool, Response};

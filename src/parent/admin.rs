@@ -263,7 +263,8 @@ impl Admin {
 impl Parent {
     /// Says something in the log, and to whoever looks at the pool's events.
     pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
-        log::log!(level, "{text}");
+        // Whatever it is about: to who reads the log it comes from the parent.
+        log::log!(target: "forkpool::parent", level, "{text}");
         let Some(admin) = &mut self.admin else { return };
         let level = match level {
             log::Level::Error => Level::Error,

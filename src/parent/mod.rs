@@ -53,6 +53,7 @@ use crate::reap::{self, Fate};
 use crate::scoreboard::Scoreboard;
 use crate::service::{self, Service};
 use crate::signals::{ParentSignals, Request};
+use crate::steer::Steering;
 use crate::successor::{Heir, Inheritance, Successor};
 use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor};
 use crate::time::Time;
@@ -149,14 +150,7 @@ impl Parent {
         let access_log = config.access_log.as_deref().map(access_log::open).transpose()?.map(Rc::new);
         raise_descriptor_limit();
         let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
-        let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
-        let (mut board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
-            .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
-        if admin.is_some() {
-            board
-                .keep_tally(Config::WORKERS_MAX)
-                .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
-        }
+        let (board, steering) = share_memory(&config, &reserved)?;
         let board = Arc::new(board);
         let cpus = config.cpus().into();
         let signals = ParentSignals::install()
@@ -417,6 +411,19 @@ impl Parent {
         }
         self.emit_notice(notice);
     }
+}
+
+/// What all processes of the pool share, and who steers by it.
+fn share_memory(config: &Config, reserved: &[Reserved]) -> Result<(Scoreboard, Steering)> {
+    let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
+    let (mut board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
+        .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
+    if config.admin.is_some() {
+        board
+            .keep_tally(Config::WORKERS_MAX)
+            .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
+    }
+    Ok((board, steering))
 }
 
 fn policy(config: &Config) -> Policy {
