@@ -8,6 +8,7 @@
 //! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
 //! look after another slot's sockets, or gives it another file for the access log.
 
+use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
@@ -96,7 +97,8 @@ pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
     orders.set_nonblocking(true)?;
     ordered.set_nonblocking(true)?;
     let parent = ParentEnd { stream: parent, orders, failure: None, executes: false, has_more: false };
-    Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered }))
+    let spare = RefCell::new(Some(ordered.try_clone()?));
+    Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered, spare }))
 }
 
 /// The parent's end.
@@ -242,6 +244,9 @@ pub(crate) struct WorkerEnd {
     /// Shared with the worker's signal actions.
     stream: Arc<UnixStream>,
     orders: UnixDatagram,
+    /// Holds a descriptor free for the one that comes with an order: connections may have taken all others, and an order
+    /// whose descriptor finds no place is lost.
+    spare: RefCell<Option<UnixDatagram>>,
 }
 
 impl WorkerEnd {
@@ -261,7 +266,17 @@ impl WorkerEnd {
     /// The next order, if there is one.
     pub(crate) fn order(&self) -> Option<Order> {
         let mut message = [0; 9];
-        let (len, fds) = sys::fds::receive(self.orders.as_fd(), &mut message).ok()?;
+        let (len, fds) = loop {
+            drop(self.spare.take());
+            let received = sys::fds::receive(self.orders.as_fd(), &mut message);
+            // Where there is none now, there may be one when the order is done.
+            self.spare.replace(self.orders.try_clone().ok());
+            match received {
+                // It came with several: that one is lost, and not those behind it.
+                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
+                received => break received.ok()?,
+            }
+        };
         let slot = usize::try_from(u64::from_le_bytes(message[1..].try_into().ok()?)).ok()?;
         match (message[0], len) {
             (WATCH, 9) => Some(Order::Watch { slot, sockets: fds }),

@@ -345,3 +345,24 @@ fn the_log_of_the_pool_can_be_in_json() {
     let listening = server.wait_for("listening on ");
     assert!(listening.contains(&format!("\"worker\":null,\"pid\":{},", server.pid())), "{listening}");
 }
+
+#[test]
+fn a_worker_without_a_free_descriptor_goes_on_in_the_new_file() {
+    let (path, old) = (fresh_path("full.log"), fresh_path("full.log.1"));
+    let program = example("testbed");
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 64; exec \"$0\""]).arg(program.get_program());
+    command.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.env("FORKPOOL_WORKERS", "1").env("FORKPOOL_ACCESS_LOG", &path);
+    let mut server = Server::start(command);
+    let mut clients: Vec<_> = (0..80).map(|_| server.connect()).collect();
+    server.wait_for("accepts nothing until a descriptor is free");
+    fs::rename(&path, &old).expect("it is there");
+    server.signal(Signal::SIGUSR1);
+    server.wait_for("reopened");
+    // Its order may come behind the first of them.
+    until("it writes to the new file", || {
+        assert_eq!(clients[0].get("/plaintext").status, 200);
+        fs::read_to_string(&path).ok()?.contains("GET /plaintext").then_some(())
+    });
+}
