@@ -163,10 +163,11 @@ impl Connection {
         }
         match self.send(cx) {
             Some(step) => step,
-            None if read.is_cut_short => Step::Again,
+            // There may be a complete request behind the one whose answer took more than one step.
+            None if read.is_cut_short || self.kept.is_some() && read.has_outgoing => Step::Again,
             // Complete requests were answered; of an incomplete one the rest will never come.
             None if self.is_at_end => Step::Close,
-            None if self.is_readable || self.kept.is_some() && read.has_outgoing => Step::Again,
+            None if self.is_readable => Step::Again,
             None => Step::Wait,
         }
     }

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -51,6 +51,23 @@ fn a_deferred_answer_holds_nobody_else_up() {
     assert_eq!(late.answer().text(), "made elsewhere\n");
     assert_eq!(late.answer().text(), r#"{"kind":"json"}"#);
     assert_eq!(late.get("/deferred?0").text(), "made elsewhere\n");
+}
+
+#[test]
+fn a_client_that_has_sent_its_last_request_gets_every_answer() {
+    let (path, bytes) = file(20_000);
+    let mut server = answers(&[("ANSWERS_FILE", path.to_str().expect("UTF-8"))]);
+    let mut client = server.connect();
+    // Its end of file is there before the first of the files, each of which takes more than one step.
+    client.send("GET /deferred?100 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /file HTTP/1.1\r\nHost: a\r\n\r\n".repeat(4));
+    client.stream().shutdown(Shutdown::Write).expect("connected");
+    assert_eq!(client.answer().text(), "made elsewhere\n");
+    for number in 0..4 {
+        assert!(client.answer().body == bytes, "file {number}");
+    }
+    assert!(client.is_closed());
+    std::fs::remove_file(path).expect("the file");
 }
 
 #[test]
