@@ -49,8 +49,9 @@ pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Verdic
 fn range_applies(request: &Request<'_>, validators: &Validators) -> bool {
     match request.header_bytes("If-Range") {
         None => true,
-        Some(_) => request.header("If-Range").is_some_and(|condition| match condition.starts_with(['"', 'W']) {
+        Some(_) => request.header("If-Range").is_some_and(|condition| match condition.starts_with('"') {
             true => condition == validators.etag,
+            // A weak tag is no date either, and never matches.
             false => date(condition) == Some(whole_seconds(validators.modified)),
         }),
     }
@@ -90,4 +91,37 @@ fn date(text: &str) -> Option<SystemTime> {
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Codec, Limits, Next, Scratch};
+    use super::*;
+
+    const LIMITS: Limits = Limits { target: 40, head: 400, fields: 6, body: 0, requests: 0 };
+
+    #[test]
+    fn a_range_is_of_the_state_that_the_client_has() {
+        // A Wednesday: its name begins as a weak tag does.
+        let modified = date("Wed, 21 Oct 2015 07:28:00 GMT").expect("a date");
+        let validators = Validators { etag: "\"x\"".to_owned(), modified: modified + Duration::from_millis(5) };
+        for (condition, applies) in [
+            ("\"x\"", true),
+            ("\"y\"", false),
+            ("W/\"x\"", false),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", true),
+            ("Wednesday, 21-Oct-15 07:28:00 GMT", true),
+            ("Wed, 21 Oct 2015 07:28:01 GMT", false),
+            ("W", false),
+            ("x", false),
+            ("", false),
+        ] {
+            let text = format!("GET / HTTP/1.1\r\nHost: a\r\nIf-Range: {condition}\r\n\r\n");
+            let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+            let (_, Next::Request(request)) = codec.next(text.as_bytes(), &mut scratch, &LIMITS, &mut |_| false) else {
+                panic!("valid")
+            };
+            assert_eq!(evaluate(request, &validators), Verdict::Go { ranges: applies }, "{condition}");
+        }
+    }
 }
