@@ -237,8 +237,8 @@ fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reje
         return Err(Reject::Target);
     }
     let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
-    // Neither empty (RFC 9110 section 4.2.1) nor with user information (section 4.2.4).
-    if authority.is_empty() || !host::is_valid(authority.as_bytes()) {
+    // Neither without a host (RFC 9110 section 4.2.1) nor with user information (section 4.2.4).
+    if authority.is_empty() || authority.starts_with(':') || !host::is_valid(authority.as_bytes()) {
         return Err(Reject::Target);
     }
     Ok(Some(authority.as_bytes()))
