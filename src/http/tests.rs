@@ -515,6 +515,9 @@ fn the_body_is_framed_as_request_and_status_demand() {
         (&to_head, 200, Length::Unknown, "Transfer-Encoding: chunked\r\n", Transfer::Nothing, false),
         (GET, 204, Length::Known(3), "", Transfer::Nothing, false),
         (GET, 304, Length::Unknown, "", Transfer::Nothing, false),
+        (GET, 205, Length::Known(3), "Content-Length: 0\r\n", Transfer::Nothing, false),
+        (GET, 205, Length::Unknown, "Content-Length: 0\r\n", Transfer::Nothing, false),
+        (old, 205, Length::Unknown, "Content-Length: 0\r\n", Transfer::Nothing, false),
         (old, 200, Length::Known(3), "Connection: keep-alive\r\nContent-Length: 3\r\n", Transfer::AsIs, false),
         (old, 200, Length::Unknown, "", Transfer::AsIs, true),
     ] {
