@@ -144,6 +144,7 @@ impl Connection {
             self.answered(cx);
             return Some(Outgoing::Upgrade(upgrade));
         }
+        self.must_linger |= self.codec.is_streaming();
         head.set_status(426);
         self.codec.require_upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
         self.has_head(426, cx);

@@ -427,9 +427,10 @@ impl Codec {
         }
     }
 
-    /// Whether the client has offered to change the protocol with the request that was given out last.
+    /// Whether the client has offered to change the protocol with the request that was given out last. What is left of a
+    /// body would be taken for the other protocol (RFC 9110 section 7.8).
     pub(crate) fn may_upgrade(&self) -> bool {
-        self.asked.upgrade
+        self.asked.upgrade && !self.is_streaming
     }
 
     /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
