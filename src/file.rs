@@ -9,10 +9,13 @@ use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::sendfile::sendfile64;
 
-use crate::http::{evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
+use crate::http::{
+    evaluate, fixdate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict,
+};
 use crate::response::{Body, Response};
 
 impl Response {
@@ -94,7 +97,7 @@ pub(crate) fn respond(
         },
     };
     let mut head = ResponseHead::new(status, content_type);
-    let modified = httpdate::fmt_http_date(validators.modified);
+    let modified = fixdate(validators.modified);
     let range = extra.as_deref().map(|extra| ("Content-Range", extra));
     let coding = coding.filter(|_| matches!(status, 200 | 206)).map(|coding| ("Content-Encoding", coding.name()));
     let validating = [("ETag", validators.etag.as_str()), ("Last-Modified", &modified), ("Accept-Ranges", "bytes")];
@@ -113,7 +116,9 @@ pub(crate) fn respond(
 fn validators(metadata: &Metadata) -> Validators {
     let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
     let etag = format!("\"{:x}-{nanos:x}-{:x}\"", metadata.ino(), metadata.len());
-    Validators { etag, modified: metadata.modified().unwrap_or(std::time::UNIX_EPOCH).max(std::time::UNIX_EPOCH) }
+    // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
+    let modified = metadata.modified().unwrap_or(UNIX_EPOCH).clamp(UNIX_EPOCH, SystemTime::now().max(UNIX_EPOCH));
+    Validators { etag, modified }
 }
 
 fn content_range(range: &Range<u64>, len: u64) -> String {

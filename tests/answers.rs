@@ -4,6 +4,7 @@ mod support;
 
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
 use support::{example, free_port, fresh_path, until, Client, Server};
@@ -228,6 +229,22 @@ fn conditions_decide_what_is_sent() {
     }
     std::fs::remove_file(path).expect("the file");
     assert_eq!(ask(&mut client, "").status, 404);
+}
+
+#[test]
+fn a_file_from_the_future_was_not_modified_there() {
+    let (path, _) = file(10);
+    let future = SystemTime::now() + Duration::from_secs(1 << 30);
+    std::fs::File::options()
+        .append(true)
+        .open(&path)
+        .and_then(|file| file.set_modified(future))
+        .expect("the file is ours");
+    let mut server = answers(&[("ANSWERS_FILE", path.to_str().expect("UTF-8"))]);
+    let answer = ask(&mut server.connect(), "");
+    let modified = answer.field("last-modified").expect("a date");
+    assert!(httpdate::parse_http_date(modified).expect("a date") <= SystemTime::now(), "{modified}");
+    std::fs::remove_file(path).expect("the file");
 }
 
 #[test]

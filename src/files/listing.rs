@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::SystemTime;
 
 use super::name::encode;
+use crate::http::fixdate;
 
 /// What a directory holds.
 #[derive(Debug)]
@@ -31,7 +32,7 @@ pub(super) fn page(directory: &str, is_root: bool, mut entries: Vec<Entry>, is_c
         let slash = if len.is_some() { "" } else { "/" };
         let shown = escape(&String::from_utf8_lossy(name));
         let len = len.map(|len| len.to_string()).unwrap_or_default();
-        let modified = httpdate::fmt_http_date((*modified).max(SystemTime::UNIX_EPOCH));
+        let modified = fixdate(*modified);
         let _ =
             writeln!(page, "<tr><td><a href=\"./{}{slash}\">{shown}{slash}</a><td>{len}<td>{modified}", encode(name));
     }
@@ -66,6 +67,8 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn entry(name: &[u8], len: Option<u64>) -> Entry {
@@ -99,6 +102,15 @@ mod tests {
             ]
         );
         assert!(page.contains("<p>Only the first 6 entries"), "{page}");
+    }
+
+    #[test]
+    fn times_that_no_date_can_say_are_the_nearest_that_one_can() {
+        let entry = |modified| Entry { modified, ..entry(b"a", Some(1)) };
+        let far = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+        let page = page("/", true, vec![entry(far), entry(SystemTime::UNIX_EPOCH - Duration::from_secs(1))], false);
+        assert!(page.contains("Fri, 31 Dec 9999 23:59:59 GMT"), "{page}");
+        assert!(page.contains("Thu, 01 Jan 1970 00:00:00 GMT"), "{page}");
     }
 
     #[test]

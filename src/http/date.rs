@@ -1,6 +1,6 @@
 //! The fields that all answers of a worker have in common.
 
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::response::{check_field, push_field, InvalidHeader};
 
@@ -49,6 +49,12 @@ impl Common {
     pub(super) fn behind_ok(&self) -> &[u8] {
         &self.rendered
     }
+}
+
+/// A time as IMF-fixdate (RFC 9110 section 5.6.7), or the nearest that it can say: file systems know others.
+pub(crate) fn fixdate(time: SystemTime) -> String {
+    let last = UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
+    httpdate::fmt_http_date(time.clamp(UNIX_EPOCH, last))
 }
 
 /// The end of the year 9999: IMF-fixdate has four digits for it.

@@ -39,7 +39,7 @@ mod tests;
 pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Transfer};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, Validators, Verdict};
-pub(crate) use date::Common;
+pub(crate) use date::{fixdate, Common};
 pub(crate) use encode::{chunk, Encoder, CONTINUE, LAST_CHUNK};
 pub(crate) use head::Scratch;
 pub(crate) use media_type::media_type;
