@@ -75,18 +75,30 @@ fn what_is_no_pool_is_said() {
         ("HTTP/1.0 200 OK\r\nContent-Length: 3\r\n\r\nhi", "does not answer: unexpected end of file"),
         ("HTTP/1.0 404 Not Found\r\n\r\nno \x1b[1mpage\n", "refuses: no \\u{1b}[1mpage\n"),
     ] {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let address = listener.local_addr().expect("bound").to_string();
-        let server = thread::spawn(move || {
-            let (mut stream, _) = listener.accept().expect("a client");
-            let mut request = BufReader::new(stream.try_clone().expect("a socket")).lines().map_while(Result::ok);
-            assert!(request.any(|line| line.is_empty()));
-            stream.write_all(answer.as_bytes()).expect("it reads");
-        });
-        let said = forkpool(&address, &["status"]);
-        server.join().expect("it has answered");
+        let said = told(answer);
         assert!(said.code == 1 && said.out.is_empty() && said.problem.contains(problem), "{said:?}");
     }
+}
+
+#[test]
+fn nothing_that_is_told_commands_the_terminal() {
+    let said = told("HTTP/1.0 200 OK\r\n\r\na\x1b[2J\rb\u{9b}c\n\u{e9}\n");
+    assert_eq!((said.code, said.out.as_str()), (0, "a?[2J?b?c\n\u{e9}\n"), "{said:?}");
+}
+
+/// What `forkpool status` says when that is the answer.
+fn told(answer: &'static str) -> Said {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = listener.local_addr().expect("bound").to_string();
+    let server = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().expect("a client");
+        let mut request = BufReader::new(stream.try_clone().expect("a socket")).lines().map_while(Result::ok);
+        assert!(request.any(|line| line.is_empty()));
+        stream.write_all(answer.as_bytes()).expect("it reads");
+    });
+    let said = forkpool(&address, &["status"]);
+    server.join().expect("it has answered");
+    said
 }
 
 #[test]

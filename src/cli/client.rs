@@ -50,7 +50,7 @@ impl Client {
             return Err(self.failed(&ErrorKind::UnexpectedEof.into()));
         }
         match status {
-            200..300 => Ok(body),
+            200..300 => Ok(printable(&body)),
             _ => {
                 let why = value(&body, "error").map_or_else(|| body.trim().escape_debug().to_string(), unquoted);
                 Err(Failure::Other(format!("the pool at {} refuses: {why}", self.address)))
@@ -215,7 +215,12 @@ fn unquoted(json: &str) -> String {
             c => text.push(c),
         }
     }
-    text
+    printable(&text)
+}
+
+/// A text without what a terminal would obey, but for the ends of its lines.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', "?")
 }
 
 #[cfg(test)]
@@ -224,12 +229,16 @@ mod tests {
 
     #[test]
     fn what_is_read_of_json() {
-        let json = r#"{"seq":17,"time":1.5,"worker":null,"text":"a \"seq\":3 \\ \u001b[1m é","last":{"x":0.000042}}"#;
-        assert_eq!(number(json, "seq"), Some(17));
-        assert_eq!((micros(json, "time"), micros(json, "x"), micros(json, "seq")), (Some(1_500_000), Some(42), None));
-        assert_eq!(number(json, "worker"), None);
-        assert_eq!(number(json, "gone"), None);
-        assert_eq!(unquoted(value(json, "text").expect("it is there")), "a \"seq\":3 \\ ?[1m é");
+        let json = r#"{"seq":17,"time":1.5,"worker":null,"text":"a \"seq\":3 \\ \u001b[1m %é","last":{"x":0.000042}}"#
+            .replace('%', "\u{9b}");
+        assert_eq!(number(&json, "seq"), Some(17));
+        assert_eq!(
+            (micros(&json, "time"), micros(&json, "x"), micros(&json, "seq")),
+            (Some(1_500_000), Some(42), None)
+        );
+        assert_eq!(number(&json, "worker"), None);
+        assert_eq!(number(&json, "gone"), None);
+        assert_eq!(unquoted(value(&json, "text").expect("it is there")), "a \"seq\":3 \\ ?[1m ?é");
         for broken in ["", "x", "\"", "\"\\", "\"\\u00"] {
             assert_eq!(unquoted(broken), "", "{broken}");
         }

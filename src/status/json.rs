@@ -155,8 +155,8 @@ impl Json {
         for c in text.chars() {
             match c {
                 '"' | '\\' => self.0.extend(['\\', c]),
-                // Also what ends a line in JavaScript, where this is pasted.
-                '\u{0}'..='\u{1f}' | '\u{7f}' | '\u{2028}' | '\u{2029}' => {
+                // Also what a terminal would obey, and what ends a line in JavaScript, where this is pasted.
+                c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
                     // Writing to a string does not fail.
                     let _ = write!(self.0, "\\u{:04x}", u32::from(c));
                 }

@@ -28,7 +28,13 @@ fn facts() -> Vec<Fact> {
         Fact::Sockets(1, vec![]),
         Fact::End,
         Fact::Event(Event { seq: 1, time: 5, level: Level::Info, worker: None, text: "rolling restart begun".into() }),
-        Fact::Event(Event { seq: 2, time: 6, level: Level::Error, worker: Some(0), text: "a \u{2028}\u{1}é".into() }),
+        Fact::Event(Event {
+            seq: 2,
+            time: 6,
+            level: Level::Error,
+            worker: Some(0),
+            text: "a \u{2028}\u{1}\u{9b}é".into(),
+        }),
     ]
 }
 
@@ -161,7 +167,7 @@ fn the_json_is_what_was_agreed() {
          \"rss\":0,\"latency\":",
         empty,
         "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"worker\":null,\"text\":\"rolling restart begun\"},\
-         {\"seq\":2,\"time\":0.006,\"level\":\"error\",\"worker\":0,\"text\":\"a \\u2028\\u0001é\"}]}",
+         {\"seq\":2,\"time\":0.006,\"level\":\"error\",\"worker\":0,\"text\":\"a \\u2028\\u0001\\u009bé\"}]}",
     ];
     assert_eq!(Snapshot::new(&model, &readings).to_json(), expected.concat());
 }
@@ -176,6 +182,7 @@ fn the_table_is_aligned() {
     assert_eq!(states, ["draining", "ready", "starting", "backoff"]);
     let exit = table[0].find("LAST EXIT").expect("a column");
     assert!(table[1][exit..].starts_with("killed by SIGKILL") && &table[4][exit..] == "-", "{text}");
+    assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "nothing commands a terminal: {text:?}");
 }
 
 #[test]

@@ -50,7 +50,8 @@ impl Snapshot<'_> {
             // Writing to a string does not fail.
             let _ = writeln!(out, "{ago:>8} ago  {:<5}  {}", event.level.as_str(), event.text);
         }
-        out
+        // Reasons and paths are others' words, and may hold what a terminal would obey.
+        out.replace(|c: char| c.is_control() && c != '\n', "?")
     }
 
     fn table_to(&self, out: &mut String) {
