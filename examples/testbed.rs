@@ -1,6 +1,6 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use forkpool::{Event, Exit, Handle, Meter, Pool, Readiness, Request, Respawn, Response, Worker};
+use forkpool::{Event, Exit, Handle, Meter, Pool, Readiness, Request, Respawn, Responder, Response, Worker};
 use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
@@ -222,6 +222,22 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
             }
             Response::text("steady\n")
         }
+        // Answered when somebody asks for /now.
+        "/late" => {
+            let (responder, response) = Response::deferred();
+            LATE.with_borrow_mut(|late| late.push(responder));
+            response
+        }
+        "/now" => {
+            answer_late();
+            Response::text("now\n")
+        }
+        // The same, and goes on in this turn until it has a connection for the server.
+        "/adopt" => {
+            answer_late();
+            let adopted = adopt(worker).map_or_else(|error| error.to_string(), |()| "adopted\n".to_owned());
+            Response::text(adopted)
+        }
         "/send" => Response::text(worker.send(b"hello").map_or_else(|error| error.to_string(), |()| "sent".to_owned())),
         "/try" => Response::text(
             attempt(request.query().unwrap_or_default()).map_or_else(|e| e.to_string(), |()| "done".into()),
@@ -237,6 +253,21 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
         }
         _ => Response::text("no such page\n").status(404),
     }
+}
+
+thread_local! {
+    static LATE: RefCell<Vec<Responder>> = const { RefCell::new(Vec::new()) };
+}
+
+fn answer_late() {
+    LATE.take().into_iter().for_each(|responder| responder.respond(Response::text("late\n")));
+}
+
+/// Gives the server the first connection to a port that it prints.
+fn adopt(worker: &Worker) -> io::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    eprintln!("adopts from port {}", listener.local_addr()?.port());
+    worker.adopter().adopt(listener.accept()?.0)
 }
 
 /// Does what a sandbox is there to prevent, and some of what it must not.

@@ -173,10 +173,11 @@ where
                     self.advance(index);
                 }
             }
+            let (mut is_rung, mut is_over) = (false, false);
             for event in &events {
                 match event.token() {
-                    LIFELINE => self.drain(),
-                    MAILBOX => self.deliver(),
+                    LIFELINE => is_over = true,
+                    MAILBOX => is_rung = true,
                     ORDERS => self.obey(),
                     MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
                     Token(token) if token > LISTENERS - LISTENERS_MAX => {
@@ -192,6 +193,13 @@ where
                         }
                     }
                 }
+            }
+            // What lets in connections comes last: an event could be of one whose place they take.
+            if is_rung {
+                self.deliver();
+            }
+            if is_over {
+                self.drain();
             }
             if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.has_more) {
                 inbox.deliver(self.worker);

@@ -7,6 +7,7 @@ use std::fs;
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use support::{binary, connect_unix, example, fresh_path, testbed, Client, Server};
@@ -243,6 +244,30 @@ fn an_answer_that_cannot_be_sent_reaches_nobody_else() {
     socket2::SockRef::from(gone.stream()).set_linger(Some(std::time::Duration::ZERO)).expect("a socket");
     drop(gone);
     assert_eq!(server.get("/plaintext").text(), "Hello, World!");
+}
+
+#[test]
+fn the_end_of_a_connection_is_not_that_of_its_successor() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let (mut first, mut other) = (server.connect(), server.connect());
+    assert_eq!(first.get("/").status, 200);
+    assert_eq!(other.get("/").status, 200);
+    first.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+    // In one turn the answer for the first cannot be sent, its place is free for what is adopted, and its reset is told.
+    other.send("GET /adopt HTTP/1.1\r\nHost: a\r\n\r\n");
+    let line = server.wait_for("adopts from port ");
+    let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
+    reset(first.into_stream());
+    let mut adopted = Client::new(TcpStream::connect::<(_, u16)>(("127.0.0.1", port)).expect("it listens"));
+    assert_eq!(other.answer().text(), "adopted\n");
+    adopted.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+    assert_eq!(other.get("/now").text(), "now\n");
+    assert_eq!(adopted.answer().text(), "late\n");
+}
+
+/// Closes with a reset, as a process does that is killed with bytes unread.
+fn reset(stream: TcpStream) {
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket");
 }
 
 #[test]
