@@ -1,7 +1,7 @@
 //! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by flags
 //! and variables; and the verbs that show and control a pool which runs. Uses the library's public API only.
 
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use forkpool::{Builder, Files, Response};
@@ -56,9 +56,17 @@ fn serve(pool: Builder) -> forkpool::Result<()> {
     })
 }
 
-/// A reader that goes away, as `head` does, is no error; `println!` would panic.
+/// A reader that goes away, as `head` does, is no error; `println!` would panic. What cannot be written for another reason
+/// ends the process: nobody shall take half of it for the whole.
 fn print(text: &str) {
-    let _ = std::io::stdout().write_all(text.as_bytes());
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            fail(&format!("cannot write to standard output: {error}"), 1);
+            std::process::exit(1)
+        }
+        _ => {}
+    }
 }
 
 fn fail(problem: &str, code: u8) -> ExitCode {

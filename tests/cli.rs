@@ -3,6 +3,7 @@
 //! Everything but help and version is asked with `--check`, so that a test which fails leaves no server behind.
 
 use std::ffi::OsStr;
+use std::fs::File;
 use std::net::TcpListener;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -116,6 +117,16 @@ fn a_reader_that_goes_away_is_no_error() {
     drop(child.stdout.take());
     let output = child.wait_with_output().expect("it ends");
     assert_eq!((output.status.code(), text(&output.stderr)), (Some(0), ""));
+}
+
+#[test]
+fn what_cannot_be_written_is_an_error() {
+    for arguments in [&["--help"][..], &["--version"], &["--check"], &["man"], &["completions", "bash"]] {
+        let full = File::options().write(true).open("/dev/full").expect("Linux has it");
+        let output = output(forkpool().args(arguments).stdout(full));
+        let problem = "forkpool: cannot write to standard output: No space left on device (os error 28)\n";
+        assert_eq!((output.status.code(), text(&output.stderr)), (Some(1), problem), "{arguments:?}");
+    }
 }
 
 #[test]

@@ -143,17 +143,22 @@ impl Screen {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
         }
         // The other screen, without wrapping, without a cursor.
-        crate::print("\x1b[?1049h\x1b[?7l\x1b[?25l\x1b[2J");
+        say("\x1b[?1049h\x1b[?7l\x1b[?25l\x1b[2J");
         Ok(Screen { saved })
     }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        crate::print("\x1b[?25h\x1b[?7h\x1b[?1049l");
-        let _ = io::stdout().flush();
+        say("\x1b[?25h\x1b[?7h\x1b[?1049l");
         if let Some(saved) = &self.saved {
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, saved);
         }
     }
+}
+
+/// Tells the terminal; one that has gone needs nothing.
+fn say(sequence: &str) {
+    let mut out = io::stdout();
+    let _ = out.write_all(sequence.as_bytes()).and_then(|()| out.flush());
 }
