@@ -1,5 +1,6 @@
-//! The log: one line per record on stderr.
+//! The log: one line per record on stderr, but for backtraces.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
@@ -43,11 +44,28 @@ pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
 }
 
 fn text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
-    let (time, level, message) = (format_rfc3339_millis(SystemTime::now()), record.level(), record.args());
+    let (time, level, message) = (format_rfc3339_millis(SystemTime::now()), record.level(), record.args().to_string());
+    let message = printable(&message);
     match level {
         Level::Debug | Level::Trace => writeln!(line, "{time} {level:<5} [{}] {message}", record.target()),
         _ => writeln!(line, "{time} {level:<5} {message}"),
     }
+}
+
+/// The message without what would command a terminal: it may hold others' words. A backtrace has lines and stays so.
+fn printable(message: &str) -> Cow<'_, str> {
+    let is_command = |character: char| character.is_control() && character != '\n';
+    if !message.contains(is_command) {
+        return Cow::Borrowed(message);
+    }
+    let mut line = String::with_capacity(message.len() + 16);
+    for character in message.chars() {
+        match is_command(character) {
+            true => line.extend(character.escape_debug()),
+            false => line.push(character),
+        }
+    }
+    Cow::Owned(line)
 }
 
 fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
@@ -116,5 +134,17 @@ mod tests {
         assert!(time.ends_with("Z\""), "{time}");
         let message = r#"worker=0 pid=7 \"a\" \\ \u000a \u001b é"#;
         assert_eq!(rest, format!(",\"level\":\"warn\",\"worker\":0,\"pid\":7,\"message\":\"{message}\"}}\n"));
+    }
+
+    #[test]
+    fn a_message_commands_no_terminal() {
+        let mut line = Vec::new();
+        text(
+            &mut line,
+            &Record::builder().level(Level::Warn).args(format_args!("a \"b\"\r\n\u{1b}[2J\u{9b} é")).build(),
+        )
+        .expect("a Vec takes it");
+        let line = String::from_utf8(line).expect("UTF-8");
+        assert!(line.ends_with(" WARN  a \"b\"\\r\n\\u{1b}[2J\\u{9b} é\n"), "{line:?}");
     }
 }
