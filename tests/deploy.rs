@@ -50,6 +50,25 @@ fn every_flag_exists() {
 }
 
 #[test]
+fn the_image_is_built_of_all_that_cargo_asks_for() {
+    let dockerfile = read("Dockerfile");
+    let copied: Vec<&str> = dockerfile.lines().filter_map(|line| line.strip_prefix("COPY ")).collect();
+    let copied: Vec<&str> =
+        copied.iter().filter(|words| !words.starts_with("--")).flat_map(|it| it.split(' ')).collect();
+    // Cargo builds nothing where a target is missing that the manifest names.
+    let manifest = include_str!("../Cargo.toml");
+    let named: Vec<&str> = manifest.lines().filter_map(|line| line.strip_prefix("[[")?.strip_suffix("]]")).collect();
+    assert!(named.contains(&"bin"), "{named:?}");
+    for kind in named {
+        let directory = match kind {
+            "bin" => "src".to_owned(),
+            kind => format!("{kind}s"),
+        };
+        assert!(copied.contains(&directory.as_str()), "{directory} is not among {copied:?}");
+    }
+}
+
+#[test]
 fn the_unit_is_clean() {
     let Some(output) = run("systemd-analyze", &["--version"]) else { return };
     let version = String::from_utf8_lossy(&output.stdout);
