@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config::ServerConfig;
 use crate::context::Context;
 use crate::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
+use crate::listener;
 use crate::outgoing::{Outgoing, COPY_MAX};
 use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
@@ -170,6 +171,14 @@ impl Connection {
             None if self.is_readable => Step::Again,
             None => Step::Wait,
         }
+    }
+
+    /// The connection is over.
+    pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
+        if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.looks_whole()) {
+            listener::reset_at_close(&self.client);
+        }
+        self.ended(cx);
     }
 
     /// Gives the socket away, with what its client has sent behind the request.

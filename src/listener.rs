@@ -12,9 +12,10 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process;
+use std::time::Duration;
 
 use nix::sys::stat::fstat;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::config::Address;
 use crate::error::{Error, Result};
@@ -503,4 +504,11 @@ fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     stream.set_nonblocking(true)?;
     stream.set_nodelay(true)
+}
+
+/// Has a TCP connection end with a reset when it is closed (`SO_LINGER` of socket(7)): its client shall see that it was
+/// broken off. Other sockets have nothing of the kind.
+pub(crate) fn reset_at_close(connection: &impl AsFd) {
+    // Where it fails the connection has failed before.
+    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }

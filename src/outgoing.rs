@@ -95,6 +95,11 @@ impl Outgoing {
         }
     }
 
+    /// Whether its client cannot tell that it is not whole, as only the end of the connection says where it ends.
+    pub(crate) fn looks_whole(&self) -> bool {
+        matches!(self, Outgoing::Stream { is_chunked: false, .. })
+    }
+
     /// Bytes that are still to be sent, but for those that go through the shared output.
     pub(crate) fn left(&self) -> u64 {
         match self {

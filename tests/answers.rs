@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io::{ErrorKind, Read};
 use std::net::{Shutdown, TcpStream};
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
@@ -123,6 +124,15 @@ fn a_broken_stream_is_not_taken_for_a_whole_one() {
     let mut client = server.connect();
     client.send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");
     assert!(client.try_answer(false).is_err());
+}
+
+#[test]
+fn a_broken_stream_that_only_the_connection_delimits_is_reset() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    client.send("GET /broken HTTP/1.0\r\n\r\n");
+    let end = client.into_stream().read_to_end(&mut Vec::new());
+    assert_eq!(end.expect_err("it is broken off").kind(), ErrorKind::ConnectionReset);
 }
 
 #[test]

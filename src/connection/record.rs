@@ -49,7 +49,7 @@ impl Connection {
     }
 
     /// The connection is over.
-    pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn ended(&mut self, cx: &mut Context<'_>) {
         if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
             log.end(track);
         }

@@ -37,7 +37,10 @@ impl Connection {
             let flow = outgoing.proceed(&self.client, cx);
             self.has_sent(left - outgoing.left(), cx);
             match flow {
-                Err(_) => return Some(Step::Close),
+                Err(_) => {
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Close);
+                }
                 Ok(Flow::Done) => self.answered(cx),
                 Ok(Flow::Answer(response)) => {
                     self.start(response, cx);
