@@ -258,8 +258,11 @@ fn the_end_of_a_connection_is_not_that_of_its_successor() {
     let line = server.wait_for("adopts from port ");
     let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");
     reset(first.into_stream());
-    let mut adopted = Client::new(TcpStream::connect::<(_, u16)>(("127.0.0.1", port)).expect("it listens"));
+    let adopted = TcpStream::connect::<(_, u16)>(("127.0.0.1", port)).expect("it listens");
+    adopted.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    let mut adopted = Client::new(adopted);
     assert_eq!(other.answer().text(), "adopted\n");
+    assert_eq!(adopted.get("/").status, 200);
     adopted.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!(other.get("/now").text(), "now\n");
     assert_eq!(adopted.answer().text(), "late\n");
