@@ -1,4 +1,5 @@
-//! cargo run --example udp_echo, then echo hello | nc -u 127.0.0.1 8000: each worker answers what comes to its own socket.
+//! cargo run --example udp_echo, then echo hello | nc -u 127.0.0.1 8000: each worker answers what comes to its own
+//! socket.
 
 use std::error::Error;
 use std::io::ErrorKind;

@@ -77,9 +77,9 @@ impl Builder {
         self
     }
 
-    /// Takes datagrams on `address` too, which has a form of [`bind`](Builder::bind), except for Unix sockets: each worker
-    /// gets a UDP socket of its own by [`Worker::udp_sockets`]. The port has nothing to do with a TCP port of the same
-    /// number.
+    /// Takes datagrams on `address` too, which has a form of [`bind`](Builder::bind), except for Unix sockets: each
+    /// worker gets a UDP socket of its own by [`Worker::udp_sockets`]. The port has nothing to do with a TCP port of
+    /// the same number.
     ///
     /// The kernel spreads datagrams over the workers by a hash of both addresses, so those of one client's socket go to
     /// one worker; [`balance`](Builder::balance) does not change that. What waits for a worker that dies or is replaced
@@ -110,8 +110,8 @@ impl Builder {
         self.put("backlog", |config| config.backlog = connections)
     }
 
-    /// Who gets a new TCP connection, as in the setting `balance`: `auto`, `hash`, `random`, `least-connections`, `cpu` or
-    /// `client`. Default `auto`: the free worker with the fewest connections where the process may load eBPF (CAP_BPF and
+    /// Who gets a new TCP connection, as in the setting `balance`: `auto`, `hash`, `random`, `least-connections`, `cpu`
+    /// or `client`. Default `auto`: the free worker with the fewest connections where the process may load eBPF (CAP_BPF and
     /// CAP_NET_ADMIN), else a random one of those that are free. The log says which, and why.
     pub fn balance(self, method: &str) -> Builder {
         self.set("balance", method)
@@ -160,8 +160,8 @@ impl Builder {
         self.put("on-panic", |config| config.server.exit_on_panic = exit)
     }
 
-    /// Whether a worker that hangs is sent SIGABRT before SIGKILL, so that it logs a backtrace and may dump core (core(5)).
-    /// Default `false`. (The setting is `on-stall`, `kill` or `abort`.)
+    /// Whether a worker that hangs is sent SIGABRT before SIGKILL, so that it logs a backtrace and may dump core
+    /// (core(5)). Default `false`. (The setting is `on-stall`, `kill` or `abort`.)
     pub fn abort_on_stall(self, abort: bool) -> Builder {
         self.put("on-stall", |config| config.abort_stalled = abort)
     }
@@ -230,8 +230,8 @@ impl Builder {
         self.put("group", |config| config.group = Some(group.into()))
     }
 
-    /// What workers give up once they are [ready](crate::Worker::ready). Default [`Sandbox::Off`]: only you know what your
-    /// handler needs. The binary confines its own workers ([`Sandbox::Auto`]).
+    /// What workers give up once they are [ready](crate::Worker::ready). Default [`Sandbox::Off`]: only you know what
+    /// your handler needs. The binary confines its own workers ([`Sandbox::Auto`]).
     ///
     /// A worker that [becomes a program](crate::Worker::exec) gives up nothing but new privileges (prctl(2),
     /// `PR_SET_NO_NEW_PRIVS`): set-user-ID programs such as sudo do not work in it.
@@ -360,10 +360,11 @@ impl Builder {
 
     /// How the lines of the access log are written: `common`, `combined` or `json`. Default `combined`.
     ///
-    /// Times are those when an answer was complete, in UTC. Bytes are those of the body that were sent, with the framing of chunks. A client that
-    /// goes before there is an answer has status 499. In what clients sent, quotes, backslashes and what is not visible
-    /// ASCII are written as `\xHH`; in JSON only what RFC 8259 asks for and control characters are escaped, and U+FFFD
-    /// stands for what is not UTF-8. Values that would make the line too long end in `...`.
+    /// Times are those when an answer was complete, in UTC. Bytes are those of the body that were sent, with the
+    /// framing of chunks. A client that goes before there is an answer has status 499. In what clients sent, quotes,
+    /// backslashes and what is not visible ASCII are written as `\xHH`; in JSON only what RFC 8259 asks for and control
+    /// characters are escaped, and U+FFFD stands for what is not UTF-8. Values that would make the line too long end in
+    /// `...`.
     pub fn access_log_format(self, format: &str) -> Builder {
         self.set("access-log-format", format)
     }
@@ -404,8 +405,9 @@ impl Builder {
     /// [`Handle`] lets it restart, scale or stop the pool, and send its workers messages.
     ///
     /// While it runs the parent does nothing else: no worker is reaped or started. It must not block, start threads
-    /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it: each drops
-    /// its copy at its start, and so runs the `Drop` of what the closure owns; what is to happen once belongs elsewhere.
+    /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it: each
+    /// drops its copy at its start, and so runs the `Drop` of what the closure owns; what is to happen once belongs
+    /// elsewhere.
     ///
     /// ```no_run
     /// use forkpool::{Event, Pool, Response};
@@ -428,9 +430,9 @@ impl Builder {
     /// Has `policy` decide when the slot of a worker that has exited without being told to gets another one, in place of
     /// the pool's own backoff. It is asked before [`Event::Exited`] is told.
     ///
-    /// An exit that it answers by anything but [`Respawn::Backoff`] does not count for [`give_up`](Builder::give_up), nor
-    /// for the rule that a pool whose workers all fail before any was ready ends. It is not asked about a worker that the
-    /// pool itself kills because it stalls or is late: the slot of such a one does not wait for its exit.
+    /// An exit that it answers by anything but [`Respawn::Backoff`] does not count for [`give_up`](Builder::give_up),
+    /// nor for the rule that a pool whose workers all fail before any was ready ends. It is not asked about a worker
+    /// that the pool itself kills because it stalls or is late: the slot of such a one does not wait for its exit.
     ///
     /// A slot that is left empty ([`Respawn::Never`]) keeps its sockets, and its neighbours take what comes. It counts
     /// as wanted, and not as ready, in the [`Status`](crate::Status); a rolling restart and [`Handle::scale`] start it
@@ -462,8 +464,8 @@ impl Builder {
         self
     }
 
-    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] this often: 1 ms or more. Default never. A parent that is
-    /// late makes up for nothing: ticks do not pile up.
+    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] this often: 1 ms or more. Default never. A parent that
+    /// is late makes up for nothing: ticks do not pile up.
     pub fn tick(mut self, period: Duration) -> Builder {
         self.mistakes.retain(|mistake| mistake.name != "tick");
         self.tick = (!period.is_zero()).then_some(period);

@@ -192,7 +192,8 @@ impl ParentEnd {
         Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
     }
 
-    /// Orders the worker to look after these sockets of another slot. Fails when it is gone or does not listen to orders.
+    /// Orders the worker to look after these sockets of another slot. Fails when it is gone or does not listen to
+    /// orders.
     pub(crate) fn watch(&self, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.order(WATCH, slot, sockets)
     }

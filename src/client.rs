@@ -65,8 +65,8 @@ impl Client {
         Ok(sent)
     }
 
-    /// As [`write_some`](Client::write_some), for what the next call goes on with: the kernel may wait for that, and put both
-    /// into one packet (`MSG_MORE` of send(2)).
+    /// As [`write_some`](Client::write_some), for what the next call goes on with: the kernel may wait for that, and
+    /// put both into one packet (`MSG_MORE` of send(2)).
     pub(crate) fn write_beginning(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {

@@ -30,8 +30,8 @@ pub(crate) struct Context<'w> {
     /// None when no access is logged.
     pub(crate) log: Option<AccessLog>,
     pub(crate) mailbox: Arc<Mailbox>,
-    /// When the turns began that have read the heads of requests which are not answered yet, in microseconds, by the place
-    /// and the serial number of their connection: kept here, so that idle connections do not have it.
+    /// When the turns began that have read the heads of requests which are not answered yet, in microseconds, by the
+    /// place and the serial number of their connection: kept here, so that idle connections do not have it.
     late: BTreeMap<usize, (u32, u64)>,
     /// Chooses the requests that are given out before their body.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
@@ -74,8 +74,8 @@ impl<'w> Context<'w> {
         }
     }
 
-    /// The request of the connection that has its turn is answered later; unless it is known since when already, since this
-    /// turn.
+    /// The request of the connection that has its turn is answered later; unless it is known since when already, since
+    /// this turn.
     pub(crate) fn be_late(&mut self) {
         let Place { index, serial } = self.place;
         let entry = self.late.entry(index).or_insert((serial, self.turn));

@@ -144,8 +144,8 @@ impl Custody {
         self.retired.remove(&slot);
     }
 
-    /// When the next retired slot is to be closed. One whose time has come waits for whoever holds copies of its sockets,
-    /// and that they let go is an event.
+    /// When the next retired slot is to be closed. One whose time has come waits for whoever holds copies of its
+    /// sockets, and that they let go is an event.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.retired.values().filter(|at| **at > self.asked).min().copied()
     }

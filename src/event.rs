@@ -6,8 +6,9 @@ use std::time::Duration;
 
 /// Something that has happened to a worker or to the pool, told to [`Builder::on_event`](crate::Builder::on_event).
 ///
-/// A worker's events come in the order of its life: `Forked`, `Online`, `Listening`, `Ready`, `Disconnected`, `Exited`; any
-/// of the first four may be the last before the last two. Its messages come in between, each after what the worker had done before it sent it.
+/// A worker's events come in the order of its life: `Forked`, `Online`, `Listening`, `Ready`, `Disconnected`, `Exited`;
+/// any of the first four may be the last before the last two. Its messages come in between, each after what the worker
+/// had done before it sent it.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
@@ -38,8 +39,8 @@ pub enum Event<'a> {
     },
     /// The worker has been busy with one request for the stall time-out and is about to be killed.
     Stalled(Process),
-    /// The worker has been told to finish, by whatever cause, or is being ended, or has ended by itself: it comes once for
-    /// each that was forked, and before its `Exited`. Node's `disconnect`.
+    /// The worker has been told to finish, by whatever cause, or is being ended, or has ended by itself: it comes once
+    /// for each that was forked, and before its `Exited`. Node's `disconnect`.
     Disconnected(Process),
     /// The process has exited and was reaped.
     Exited {

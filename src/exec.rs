@@ -42,8 +42,9 @@ impl Worker {
     /// that fails.
     ///
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each in
-    /// the order of the addresses. They do not block: during a restart a program shares them with its successor, which may
-    /// accept what both have seen. Those that were given away are missing. Its environment is the command's, and says (sd_listen_fds(3)):
+    /// the order of the addresses. They do not block: during a restart a program shares them with its successor, which
+    /// may accept what both have seen. Those that were given away are missing. Its environment is the command's, and
+    /// says (sd_listen_fds(3)):
     ///
     /// - `LISTEN_FDS`, how many sockets there are; `LISTEN_PID`, its process id; `LISTEN_FDNAMES`, for each socket its
     ///   port, or `unix`, with colons between;
@@ -172,8 +173,8 @@ fn notified() -> io::Result<(UnixDatagram, PathBuf)> {
     Ok((socket, path))
 }
 
-/// Where the program of a process sends notifications. The worker makes it and the parent removes it, which therefore does
-/// not ask the worker for the path.
+/// Where the program of a process sends notifications. The worker makes it and the parent removes it, which therefore
+/// does not ask the worker for the path.
 pub(crate) fn notify_path(pid: u32) -> PathBuf {
     env::temp_dir().join(format!("forkpool-{pid}.notify"))
 }

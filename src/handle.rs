@@ -95,8 +95,8 @@ impl<'a> Handle<'a> {
     }
 
     /// Sends a worker a message, which it gets by [`Worker::on_message`](crate::Worker::on_message) or
-    /// [`Worker::messages`](crate::Worker::messages): in the order in which they were sent, and before it ends when it is
-    /// told to finish later. It never waits.
+    /// [`Worker::messages`](crate::Worker::messages): in the order in which they were sent, and before it ends when it
+    /// is told to finish later. It never waits.
     ///
     /// # Errors
     ///

@@ -1,5 +1,5 @@
-//! What the parts of the hot path cost: `scripts/instructions` runs these under callgrind, one at a time, and counts what
-//! happens inside [`measured`].
+//! What the parts of the hot path cost: `scripts/instructions` runs these under callgrind, one at a time, and counts
+//! what happens inside [`measured`].
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;

@@ -1,5 +1,5 @@
-//! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by flags
-//! and variables; and the verbs that show and control a pool which runs. Uses the library's public API only.
+//! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by
+//! flags and variables; and the verbs that show and control a pool which runs. Uses the library's public API only.
 
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
@@ -56,8 +56,8 @@ fn serve(pool: Builder) -> forkpool::Result<()> {
     })
 }
 
-/// A reader that goes away, as `head` does, is no error; `println!` would panic. What cannot be written for another reason
-/// ends the process: nobody shall take half of it for the whole.
+/// A reader that goes away, as `head` does, is no error; `println!` would panic. What cannot be written for another
+/// reason ends the process: nobody shall take half of it for the whole.
 fn print(text: &str) {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

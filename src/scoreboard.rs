@@ -1,9 +1,9 @@
 //! The scoreboard: what each worker is doing and has done, in memory shared by all processes of the pool.
 //!
 //! A row belongs to one *process*, not to a slot, since a slot may hold two at once (one serving, one replacing it).
-//! Nearly every word has one writer, so a plain store is enough to count; all accesses are `Relaxed`, since no word tells
-//! anything about another one. When the parent reaps a process it folds the row into the pool's totals and hands the
-//! row on, so totals never go back.
+//! Nearly every word has one writer, so a plain store is enough to count; all accesses are `Relaxed`, since no word
+//! tells anything about another one. When the parent reaps a process it folds the row into the pool's totals and hands
+//! the row on, so totals never go back.
 
 use std::io;
 use std::num::NonZeroUsize;

@@ -1,9 +1,9 @@
-//! The tally: what a pool counts for its admin process only, in shared memory of its own: how long answers took, and what
-//! each slot has counted over all its processes.
+//! The tally: what a pool counts for its admin process only, in shared memory of its own: how long answers took, and
+//! what each slot has counted over all its processes.
 //!
 //! As in the scoreboard, every word has one writer. What a dead process has counted is moved by the parent from its row
-//! to its slot's and to the pool's; a reader that must not see it twice, or not at all, looks at a sequence number before
-//! and after, which is odd while that happens.
+//! to its slot's and to the pool's; a reader that must not see it twice, or not at all, looks at a sequence number
+//! before and after, which is odd while that happens.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -83,8 +83,8 @@ impl Tally {
         Counters { requests: load(0), accepted: load(1), closed: load(2), refused: load(3), panics: load(4) }
     }
 
-    /// Moves what the process of a row has counted to its slot and to the pool; `clear` does away with it elsewhere. Runs
-    /// in the parent.
+    /// Moves what the process of a row has counted to its slot and to the pool; `clear` does away with it elsewhere.
+    /// Runs in the parent.
     pub(crate) fn fold(&self, row: usize, counters: &Counters, clear: impl FnOnce()) {
         let sequence = &self.words.words()[SEQUENCE];
         let before = sequence.load(Relaxed);

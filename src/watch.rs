@@ -1,8 +1,8 @@
 //! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
 //!
 //! Time in which a worker could not run because the machine gave its processors to others is not counted: a starved
-//! worker is not hung, and killing it would make matters worse. Nor is the time by which a look comes late: the parent could
-//! not run either, as when all of the pool was stopped (Ctrl-Z), or its machine was.
+//! worker is not hung, and killing it would make matters worse. Nor is the time by which a look comes late: the parent
+//! could not run either, as when all of the pool was stopped (Ctrl-Z), or its machine was.
 //!
 //! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
 //! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.

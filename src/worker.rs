@@ -68,8 +68,8 @@ pub fn worker_id() -> Option<usize> {
     Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
 }
 
-/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown`] tells; `false` in the parent,
-/// and in a process that has no pool.
+/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown`] tells; `false` in the
+/// parent, and in a process that has no pool.
 ///
 /// It is for the place where a server of your own answers: from then on each answer says `Connection: close`, so that
 /// clients leave (RFC 9112, section 9.6). It can be asked anywhere in the worker, by any thread, and makes one poll(2).
@@ -85,7 +85,8 @@ pub fn is_draining() -> bool {
     lifeline.as_ref().is_some_and(|lifeline| serving::is_over(lifeline).unwrap_or(false))
 }
 
-/// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a slot.
+/// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a
+/// slot.
 #[derive(Debug)]
 pub(crate) struct Seed {
     pub(crate) slot: usize,

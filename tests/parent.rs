@@ -77,8 +77,8 @@ fn as_pid_1_it_reaps_orphans_and_its_workers() {
     command.envs([("FORKPOOL_LISTEN", "127.0.0.1:0"), ("FORKPOOL_WORKERS", "1"), ("RUST_LOG", "debug")]);
     let mut server = Server::start(command);
     let first = children(server.pid())[0];
-    // A shell in the namespace that leaves an orphan behind, whose new parent is PID 1. How one ends does not matter: the
-    // first of these signals has a name, and the other, a real-time one, has none.
+    // A shell in the namespace that leaves an orphan behind, whose new parent is PID 1. How one ends does not matter:
+    // the first of these signals has a name, and the other, a real-time one, has none.
     let target = first.to_string();
     for end in ["exec true", "kill -9 $$", "kill -40 $$"] {
         let orphan = Command::new("nsenter")
@@ -111,8 +111,8 @@ fn the_number_of_workers_follows_the_affinity() {
     assert_eq!(server.workers().len(), 1);
 }
 
-/// For how many milliseconds a process waits in its loop at most (epoll_wait(2) is number 232 here); `None` while it does
-/// something else.
+/// For how many milliseconds a process waits in its loop at most (epoll_wait(2) is number 232 here); `None` while it
+/// does something else.
 #[cfg(target_arch = "x86_64")]
 fn wait_of(pid: nix::unistd::Pid) -> Option<u32> {
     let call = std::fs::read_to_string(format!("/proc/{pid}/syscall")).ok()?;

@@ -484,8 +484,8 @@ fn a_file_truncated_under_its_answer_ends_the_connection() {
     assert_eq!(server.get("/large").body.len(), 1 << 20);
 }
 
-/// What the kernel shows below /sys says that it is as long as a page, and mostly is shorter: as a file that is truncated
-/// between being looked at and being read.
+/// What the kernel shows below /sys says that it is as long as a page, and mostly is shorter: as a file that is
+/// truncated between being looked at and being read.
 #[test]
 fn a_small_file_that_has_become_shorter_is_an_error() {
     if fs::metadata("/sys/kernel/uevent_seqnum").map_or(true, |metadata| metadata.len() != 4096) {

@@ -14,8 +14,8 @@ use nix::unistd::{Pid, Uid};
 use socket2::{Domain, Socket, Type};
 use support::{example, skip, testbed, until, Client, Server};
 
-/// A pool of plain servers, who do not look after each other's queues, on two addresses; steered by the client's address,
-/// so that it is known which seat a connection is for.
+/// A pool of plain servers, who do not look after each other's queues, on two addresses; steered by the client's
+/// address, so that it is known which seat a connection is for.
 fn by_client(workers: usize) -> Server {
     let mut command = example("testbed");
     command.envs([("TESTBED", "plain"), ("FORKPOOL_BALANCE", "client"), ("RUST_LOG", "debug")]);
@@ -89,8 +89,8 @@ fn the_order_of_the_group_is_known_through_starts_replacements_and_removals() {
     server.signal(Signal::SIGHUP);
     server.wait_for("rolling restart done");
     check_order(&mut server, &all, &[]);
-    // The workers of slots 3 and 4 have something to finish, so slot 2 is the first to go, and the last seat comes in its
-    // place.
+    // The workers of slots 3 and 4 have something to finish, so slot 2 is the first to go, and the last seat comes in
+    // its place.
     let port = server.port();
     let slow: Vec<_> = [3, 4].map(|slot| std::thread::spawn(move || ask(client_of(slot, 5), port, "/slow"))).into();
     until("they are busy", || (server.count("serves /slow") == 2).then_some(()));
@@ -182,7 +182,8 @@ fn each_worker_gets_as_many_connections_as_the_others() {
         }
         count.len() == workers && count.values().all(|count| (46..=54).contains(count))
     };
-    // A neighbour takes one when the machine is busy with something else; by chance alone a try succeeds in one of twelve.
+    // A neighbour takes one when the machine is busy with something else; by chance alone a try succeeds in one of
+    // twelve.
     let even = |server: &mut Server, workers: usize| {
         assert!((0..5).any(|_| even(server, workers)), "{workers} workers");
     };

@@ -1,4 +1,5 @@
-//! PURE. What a line of the access log says, and how: whatever a client sends, it is one line and cannot be taken for two.
+//! PURE. What a line of the access log says, and how: whatever a client sends, it is one line and cannot be taken for
+//! two.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;

@@ -41,7 +41,9 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// What its clients may do.
 pub(crate) fn server_config() -> ServerConfig {
     let limits = Limits { body: 16 << 10, ..Config::default().server.limits };
-    ServerConfig { limits, max_connections: 256, ..Config::default().server }
+    // What asks does so every few seconds; what only stays must not keep a probe out.
+    let idle_timeout = Duration::from_secs(15);
+    ServerConfig { limits, max_connections: 256, idle_timeout, ..Config::default().server }
 }
 
 /// What an admin process is born with, and learns.

@@ -1,5 +1,5 @@
-//! How many connections wait in the queues of listening sockets: sock_diag(7). It needs no copy of the sockets, which would
-//! keep them open.
+//! How many connections wait in the queues of listening sockets: sock_diag(7). It needs no copy of the sockets, which
+//! would keep them open.
 
 use std::collections::BTreeMap;
 use std::io;

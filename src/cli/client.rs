@@ -181,8 +181,8 @@ fn events(
     }
 }
 
-/// What follows the first member of this name in a JSON text that the admin process has written. The name cannot be found
-/// inside of a string, where its quotes would be escaped.
+/// What follows the first member of this name in a JSON text that the admin process has written. The name cannot be
+/// found inside of a string, where its quotes would be escaped.
 pub(super) fn value<'j>(json: &'j str, name: &str) -> Option<&'j str> {
     let quoted = format!("\"{name}\":");
     json.split_once(quoted.as_str()).map(|(_, value)| value)

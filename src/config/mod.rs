@@ -159,6 +159,9 @@ impl Default for Config {
 impl Config {
     /// Twice as many processes have a row in the scoreboard: a slot may hold two. More is a mistake.
     pub(crate) const WORKERS_MAX: usize = 1024;
+
+    /// The sockets of a slot go in one message (`SCM_MAX_FD`, unix(7)).
+    const ADDRESSES_MAX: usize = 253;
     /// Less does not hold the plainest request of a browser: a mistake of unit.
     const HEAD_MIN: usize = 256;
     /// Every worker's read buffer is longer by the limit.
@@ -170,8 +173,8 @@ impl Config {
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the setting, [`Error::File`] the pid file or the token, [`Error::Bind`] a Unix socket without a
-    /// directory.
+    /// [`Error::Config`] names the setting, [`Error::File`] the pid file or the token, [`Error::Bind`] a Unix socket
+    /// without a directory.
     pub(crate) fn check(&self) -> Result<()> {
         for setting in settings() {
             setting.check(self).map_err(|problem| Error::config(setting.name(), problem))?;
@@ -195,8 +198,14 @@ impl Config {
     fn check_addresses(&self) -> Result<()> {
         check_overlaps("listen", &self.addresses, "connections")?;
         check_overlaps("bind_udp", &self.udp, "datagrams")?;
-        let socket = |address: &&Address| matches!((address, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file);
-        match self.addresses.iter().find(socket) {
+        if self.addresses.len() > Config::ADDRESSES_MAX {
+            let (count, most) = (self.addresses.len(), Config::ADDRESSES_MAX);
+            let problem = format!("{count} addresses are more than {most}; give the others to another pool");
+            return Err(Error::config("listen", problem));
+        }
+        let is_pid_file =
+            |address: &&Address| matches!(address, Address::Unix(path) if Some(path) == self.pid_file.as_ref());
+        match self.addresses.iter().find(is_pid_file) {
             Some(address) => Err(Error::config("pid-file", format!("is also the path of {address}; choose another"))),
             None => Ok(()),
         }
@@ -322,11 +331,13 @@ mod tests {
 
     #[test]
     fn contradictions_are_refused() {
+        let many = (1..255).map(|last| format!("127.0.0.{last}:1 ")).collect::<String>();
         for (said, message) in [
             (&[("listen", "127.0.0.1:1 127.0.0.1:1")][..], "listen: 127.0.0.1:1 is given twice"),
             (&[("listen", "unix:a,unix:a")], "listen: unix:a is given twice"),
             (&[("listen", "127.0.0.1:1,:1")], "listen: :1 already takes the connections to 127.0.0.1:1"),
             (&[("listen", "0.0.0.0:1,127.0.0.1:1")], "listen: 0.0.0.0:1 already takes the connections to 127.0.0.1:1"),
+            (&[("listen", &many)], "listen: 254 addresses are more than 253"),
             (&[("max-target", "8k"), ("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
             (&[("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
             (&[("listen", "unix:/a/b"), ("pid-file", "/a/b")], "pid-file: is also the path of unix:/a/b"),

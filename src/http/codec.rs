@@ -397,7 +397,8 @@ impl Codec {
         limits: &Limits,
         out: &mut Vec<u8>,
     ) -> Transfer {
-        // RFC 9110 sections 8.6, 15.3.6 and 15.4.5: no length in a 204, none but zero in a 205, and none needed in a 304.
+        // RFC 9110 sections 8.6, 15.3.6 and 15.4.5: no length in a 204, none but zero in a 205, and none needed in a
+        // 304.
         let has_none = matches!(head.status, 204 | 205 | 304);
         let framing = match length {
             _ if has_none && head.status == 205 => encode::Framing::Length(0),

@@ -42,8 +42,8 @@ impl ResponseHead {
     /// Whether both render to the same bytes: `close` says what the connection does, and is not of the head.
     #[inline]
     pub(super) fn renders_as(&self, other: &ResponseHead) -> bool {
-        // An empty Vec points nowhere, and glibc's memcmp(3) with AVX-512 loads from there: masked, so it does not fault,
-        // but 180 cycles long.
+        // An empty Vec points nowhere, and glibc's memcmp(3) with AVX-512 loads from there: masked, so it does not
+        // fault, but 180 cycles long.
         let has_equal_fields = match (self.fields.is_empty(), other.fields.is_empty()) {
             (false, false) => self.fields == other.fields,
             (none, none_either) => none == none_either,

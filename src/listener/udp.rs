@@ -13,7 +13,8 @@ use super::{has_no_ipv6, Reserved};
 use crate::config::Address;
 use crate::error::{Error, Result};
 
-/// Reserves every UDP address, or none. One that another pool hands over, by its text, is known by a copy of one of its sockets.
+/// Reserves every UDP address, or none. One that another pool hands over, by its text, is known by a copy of one of its
+/// sockets.
 ///
 /// # Errors
 ///
@@ -38,8 +39,8 @@ pub(crate) fn reserve_udp(
 
 /// A UDP port that is ours.
 ///
-/// It is bound *without* `SO_REUSEPORT`, as a TCP port is. But a UDP socket receives from the moment it is bound, and the
-/// kernel would give this one its share. So it is connected to itself, which keeps everybody else's datagrams away
+/// It is bound *without* `SO_REUSEPORT`, as a TCP port is. But a UDP socket receives from the moment it is bound, and
+/// the kernel would give this one its share. So it is connected to itself, which keeps everybody else's datagrams away
 /// (udp(7)), and closed as soon as a slot's socket holds the address.
 #[derive(Debug)]
 pub(crate) struct ReservedUdp {

@@ -53,7 +53,8 @@ impl Parent {
         }
     }
 
-    /// A connection has come to one of them. In a pool that stops, workers hold the queues, whose events come all the same.
+    /// A connection has come to one of them. In a pool that stops, workers hold the queues, whose events come all the
+    /// same.
     pub(super) fn begin_attending(&mut self) {
         if self.is_stopping {
             return;

@@ -27,8 +27,8 @@ const WRITE: usize = 4096;
 /// How often it is tried again while nobody reads.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// How many turns' worth is read at once from the pipe of a process that has exited: more than a pipe holds, so that only
-/// another process that writes to it is cut short, and only for the moment.
+/// How many turns' worth is read at once from the pipe of a process that has exited: more than a pipe holds, so that
+/// only another process that writes to it is cut short, and only for the moment.
 const REST: usize = 64;
 
 /// At the end of the pool, for how many milliseconds what is left may wait for a reader.

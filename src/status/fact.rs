@@ -1,4 +1,5 @@
-//! PURE. What changes in a pool, and how that goes to the admin process: numbers of eight bytes, texts behind their length.
+//! PURE. What changes in a pool, and how that goes to the admin process: numbers of eight bytes, texts behind their
+//! length.
 
 use super::{Event, Level, Pool, Process, Slot, State, WorkerState};
 

@@ -1,8 +1,8 @@
 //! PURE. What is known about a pool, and how that is shown.
 //!
 //! The parent keeps a [`Model`] and changes it by [`Fact`]s. The admin process is born with a copy of the model and is
-//! told the same facts from then on, as bytes. To show the pool, it adds the [`Readings`] of the moment: counters, and what
-//! the system says of each process.
+//! told the same facts from then on, as bytes. To show the pool, it adds the [`Readings`] of the moment: counters, and
+//! what the system says of each process.
 
 #![forbid(unsafe_code)]
 

@@ -2,9 +2,9 @@
 //! connections, as the scoreboard tells them, and passes over slots that are busy, full or not ready.
 //!
 //! A connection counts from its SYN: the program adds it to `assigned` of the row it chose, and whoever has accepted it
-//! to `settled` of the same and `accepted` of its own. About once a second a worker that finds its queue empty also settles
-//! what is pending all the time, or for a second at one that is idle: SYNs of a flood, connections reset before the accept,
-//! and stray segments of closed connections, for which the kernel runs the program too.
+//! to `settled` of the same and `accepted` of its own. About once a second a worker that finds its queue empty also
+//! settles what is pending all the time, or for a second at one that is idle: SYNs of a flood, connections reset before
+//! the accept, and stray segments of closed connections, for which the kernel runs the program too.
 //!
 //! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
 
@@ -108,8 +108,8 @@ fn index(slot: usize) -> io::Result<u32> {
     u32::try_from(slot).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
-/// How far a busy worker's row must lie back for it to be passed over, in milliseconds: times are cut to the millisecond,
-/// so this is more than one.
+/// How far a busy worker's row must lie back for it to be passed over, in milliseconds: times are cut to the
+/// millisecond, so this is more than one.
 const STALLED: i32 = 2;
 
 /// How many seats the program looks at: all of a usual pool. In a larger one it looks at so many in a row, from a random

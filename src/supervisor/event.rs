@@ -259,7 +259,8 @@ pub enum WorkerState {
 }
 
 impl WorkerState {
-    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the opposite.
+    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the
+    /// opposite.
     pub fn is_leaving(self) -> bool {
         matches!(self, WorkerState::Draining | WorkerState::Ending)
     }

@@ -34,8 +34,8 @@
 //!   Stop(Force)     withdrawn† K          K            K          K          ·
 //! ```
 //!
-//! A: Aborting, K: Killing. ‡: and Aborting. *: an exit with code 0 after a stable time is no failure: the worker recycled itself. †: if its effect
-//! was not given out yet; else the process is told as soon as its pid is known.
+//! A: Aborting, K: Killing. ‡: and Aborting. *: an exit with code 0 after a stable time is no failure: the worker
+//! recycled itself. †: if its effect was not given out yet; else the process is told as soon as its pid is known.
 //!
 //! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
 //! that was told to leave is never one, and a slot need not wait for a killed process that will not die. What follows

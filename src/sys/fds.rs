@@ -1,4 +1,5 @@
-//! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across execve(2).
+//! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across
+//! execve(2).
 
 use std::io::{self, IoSliceMut};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};

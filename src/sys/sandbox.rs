@@ -40,8 +40,8 @@ struct PathBeneathAttr {
 pub(crate) struct Domain(OwnedFd);
 
 impl Domain {
-    /// A domain in which nothing can be done: no file opened or changed, no TCP socket bound or connected, nobody outside
-    /// signalled.
+    /// A domain in which nothing can be done: no file opened or changed, no TCP socket bound or connected, nobody
+    /// outside signalled.
     pub(crate) fn new() -> io::Result<Domain> {
         // SAFETY: with this flag the call takes no attributes and returns its version.
         let version = result(unsafe {
