@@ -145,7 +145,7 @@ const GET_PRANDOM_U32: i32 = 7;
 const SK_SELECT_REUSEPORT: i32 = 82;
 const SK_PASS: i32 = 1;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Label {
     /// These are there once for each seat that is looked at.
     InTable(i32),

@@ -4,6 +4,8 @@
 //! into what the kernel takes.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
+
 /// R0 is a call's result, R1 to R5 are its arguments and lost by it, R6 to R9 survive it, R10 is the end of the stack.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
@@ -166,15 +168,16 @@ pub(crate) fn label<L>(label: L) -> Line<L> {
 /// # Panics
 ///
 /// If a label is jumped to that is not there, or more than 32 767 instructions away.
-pub(crate) fn assemble<L: Copy + PartialEq>(program: &[Line<L>]) -> Vec<[u8; 8]> {
+pub(crate) fn assemble<L: Copy + Ord>(program: &[Line<L>]) -> Vec<[u8; 8]> {
+    let places = places(program);
     let mut instructions = Vec::with_capacity(program.len());
     for line in program {
         match *line {
             Line::Plain(instruction) => instructions.push(instruction.bytes()),
             Line::Wide(first, second) => instructions.extend([first.bytes(), second.bytes()]),
             Line::Jump(instruction, label) => {
-                let next = instructions.len() + 1;
-                let distance = place(program, label) as isize - next as isize;
+                let place = *places.get(&label).expect("a label that is jumped to is placed");
+                let distance = place as isize - (instructions.len() + 1) as isize;
                 let offset = i16::try_from(distance).expect("a program is short");
                 instructions.push(Instruction { offset, ..instruction }.bytes());
             }
@@ -184,10 +187,16 @@ pub(crate) fn assemble<L: Copy + PartialEq>(program: &[Line<L>]) -> Vec<[u8; 8]>
     instructions
 }
 
-/// The index of the instruction behind a label.
-fn place<L: Copy + PartialEq>(program: &[Line<L>], label: L) -> usize {
-    let before = program.iter().position(|line| matches!(line, Line::Label(here) if *here == label));
-    program[..before.expect("a label that is jumped to is placed")].iter().map(Line::len).sum()
+/// The index of the instruction behind each label.
+fn places<L: Copy + Ord>(program: &[Line<L>]) -> BTreeMap<L, usize> {
+    let (mut places, mut index) = (BTreeMap::new(), 0);
+    for line in program {
+        if let Line::Label(label) = line {
+            places.insert(*label, index);
+        }
+        index += line.len();
+    }
+    places
 }
 
 impl<L> Line<L> {
