@@ -2,24 +2,41 @@
 //! takes all answers to be as long as the first one, and looks at their status lines only; the example `load` looks at
 //! everything, and costs more than the server does.
 
-use std::io::{self, ErrorKind, Read, Write};
+#[path = "load/histogram.rs"]
+mod histogram;
+#[path = "load/schedule.rs"]
+#[allow(dead_code)]
+mod schedule;
+
+use std::collections::VecDeque;
+use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+
+use histogram::Histogram;
+use schedule::{Demand, Schedule};
 
 const USAGE: &str = "\
 usage: flood ADDR [options]
 
   --connections N   kept at once (default 64)
+  --active N        requests under way at once, at most; the connections take turns (default all)
   --pipeline N      requests sent at once on each, after the answers to those before (default 1)
   --close           a connection for each request
   --field FIELD     a further header field, as in 'Accept: */*'; may be repeated
   --path PATH       what to ask for (default /plaintext)
   --seconds S       how long (default 1)
   --requests N      how many requests instead, rounded up to what is sent at once
+  --rate R          R requests a second, due at random whatever the server does, and all that are due are made; prints
+                    latencies too, in nanoseconds from when a request was due. It does not wait either
+  --seed N          when they are due, the same for the same N (default 1)
+  --hold            make a request on each connection, print open=N, and begin when a line comes on standard input
   --spin            never wait: a client that sleeps has to be woken, at the server's cost
 
 Prints key=value: requests answered, errors, and microseconds. Exit codes: 0 done, 1 there were errors, 2 usage, 3 it
@@ -44,28 +61,36 @@ fn main() -> ExitCode {
 struct Options {
     address: SocketAddr,
     connections: usize,
+    active: usize,
     pipeline: usize,
     is_close: bool,
     request: Vec<u8>,
     duration: Duration,
     requests: Option<u64>,
+    demand: Option<Demand>,
+    is_holding: bool,
     is_spinning: bool,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
         let address = arguments.next()?.parse().ok()?;
-        let (mut connections, mut pipeline, mut is_close, mut is_spinning) = (64, 1, false, false);
+        let (mut connections, mut active, mut pipeline, mut is_close) = (64, usize::MAX, 1, false);
         let (mut fields, mut path, mut seconds, mut requests) = (String::new(), "/plaintext".to_owned(), 1.0, None);
+        let (mut rate, mut seed, mut is_holding, mut is_spinning) = (None, 1, false, false);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--connections" => connections = arguments.next()?.parse().ok()?,
+                "--active" => active = arguments.next()?.parse().ok()?,
                 "--pipeline" => pipeline = arguments.next()?.parse().ok()?,
                 "--close" => is_close = true,
                 "--field" => fields += &format!("{}\r\n", arguments.next()?),
                 "--path" => path = arguments.next()?,
                 "--seconds" => seconds = arguments.next()?.parse().ok()?,
                 "--requests" => requests = Some(arguments.next()?.parse().ok()?),
+                "--rate" => rate = Some(f64::from(arguments.next()?.parse::<u32>().ok().filter(|rate| *rate > 0)?)),
+                "--seed" => seed = arguments.next()?.parse().ok()?,
+                "--hold" => is_holding = true,
                 "--spin" => is_spinning = true,
                 _ => return None,
             }
@@ -75,16 +100,21 @@ impl Options {
         }
         let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n").repeat(pipeline).into_bytes();
         let duration = Duration::try_from_secs_f64(seconds).ok()?;
-        let is_possible = connections > 0 && pipeline > 0 && !(is_close && pipeline > 1);
-        is_possible.then_some(Options {
+        // One that is due waits for no other, and for no connection.
+        let is_single = pipeline == 1 && !is_close && requests.is_none();
+        let is_possible = connections > 0 && active > 0 && pipeline > 0 && !(is_close && pipeline > 1);
+        (is_possible && (rate.is_none() || is_single)).then_some(Options {
             address,
             connections,
+            active: active.min(connections),
             pipeline,
             is_close,
             request,
             duration,
             requests,
-            is_spinning,
+            demand: rate.map(|rate| Demand { rate: Some(rate), is_random: true, slow: 0.0, churn: 0.0, seed }),
+            is_holding,
+            is_spinning: is_spinning || rate.is_some(),
         })
     }
 }
@@ -93,13 +123,17 @@ struct Flood {
     options: Options,
     poll: Poll,
     lanes: Vec<Lane>,
+    /// The lanes without a request; those that waited longest first.
+    idle: VecDeque<usize>,
     buffer: Vec<u8>,
     /// Bytes of one answer.
     length: usize,
+    pace: Pace,
     begun: u64,
     answered: u64,
     errors: u64,
     opened: u32,
+    latencies: Histogram,
 }
 
 /// A connection, and how many bytes of the answers have come on it.
@@ -107,39 +141,85 @@ struct Lane {
     stream: TcpStream,
     received: usize,
     is_idle: bool,
+    due: Instant,
+}
+
+/// When requests are made.
+enum Pace {
+    /// After those before, until there were so many.
+    Answers(u64),
+    /// When they are due, and the next one is at this moment.
+    Schedule { schedule: Schedule, start: Instant, due: Instant },
 }
 
 impl Flood {
     fn new(options: Options) -> io::Result<Flood> {
+        let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
         let length = measure(&options)?;
         let poll = Poll::new()?;
         let (lanes, buffer) = (Vec::with_capacity(options.connections), vec![0; 256 * 1024]);
-        Ok(Flood { options, poll, lanes, buffer, length, begun: 0, answered: 0, errors: 0, opened: 0 })
+        Ok(Flood {
+            options,
+            poll,
+            lanes,
+            idle: VecDeque::new(),
+            buffer,
+            length,
+            pace: Pace::Answers(0),
+            begun: 0,
+            answered: 0,
+            errors: 0,
+            opened: 0,
+            latencies: Histogram::default(),
+        })
     }
 
     /// Returns how many errors there were.
     fn run(mut self) -> io::Result<u64> {
         for index in 0..self.options.connections {
             let stream = self.connect(index)?;
-            self.lanes.push(Lane { stream, received: 0, is_idle: true });
+            self.lanes.push(Lane { stream, received: 0, is_idle: true, due: Instant::now() });
+            self.idle.push_back(index);
+        }
+        if self.options.is_holding {
+            self.pace = Pace::Answers(self.lanes.len() as u64);
+            self.load(None)?;
+            println!("open={}", self.lanes.len());
+            io::stdin().lock().read_line(&mut String::new())?;
+            (self.begun, self.answered) = (0, 0);
         }
         let start = Instant::now();
-        let end =
-            start + if self.options.requests.is_some() { Duration::from_secs(3600) } else { self.options.duration };
-        for index in 0..self.lanes.len() {
-            self.send(index)?;
+        self.pace = match self.options.demand.take() {
+            None => Pace::Answers(self.options.requests.unwrap_or(u64::MAX)),
+            Some(demand) => {
+                let mut schedule = Schedule::new(demand);
+                let first = schedule.draw();
+                Pace::Schedule { schedule, start, due: start + first.after.unwrap_or_default() }
+            }
+        };
+        let is_counted = self.options.requests.is_some();
+        self.load(if is_counted { None } else { start.checked_add(self.options.duration) })?;
+        let us = start.elapsed().as_micros();
+        print!("requests={} errors={} us={us} length={}", self.answered, self.errors, self.length);
+        if let Pace::Schedule { .. } = self.pace {
+            self.latencies.summary().iter().for_each(|(name, value)| print!(" {name}={value}"));
+        }
+        println!();
+        Ok(self.errors)
+    }
+
+    /// Makes requests until then, or until there were enough.
+    fn load(&mut self, end: Option<Instant>) -> io::Result<()> {
+        for _ in 0..self.options.active {
+            self.follow()?;
         }
         let mut events = Events::with_capacity(1024);
         let wait = if self.options.is_spinning { Duration::ZERO } else { Duration::from_millis(10) };
-        loop {
-            let now = Instant::now();
-            if now >= end || self.lanes.iter().all(|lane| lane.is_idle) {
-                let us = (now - start).as_micros();
-                println!("requests={} errors={} us={us} length={}", self.answered, self.errors, self.length);
-                return Ok(self.errors);
-            }
+        while !self.is_over(end) {
             // Looking costs a system call, so it looks often only where many answers come at once.
             for _ in 0..16 {
+                self.begin_due(end)?;
                 match self.poll.poll(&mut events, Some(wait)) {
                     Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                     result => result?,
@@ -149,15 +229,26 @@ impl Flood {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn is_over(&self, end: Option<Instant>) -> bool {
+        let is_all_answered = self.idle.len() == self.lanes.len();
+        match &self.pace {
+            Pace::Answers(_) => is_all_answered || end.is_some_and(|end| Instant::now() >= end),
+            // What was due is waited for: to leave it out would leave out the longest latencies.
+            Pace::Schedule { due, .. } => is_all_answered && end.is_some_and(|end| *due >= end),
+        }
     }
 
     /// Waits for the connection: on loopback it comes at once.
     fn connect(&mut self, index: usize) -> io::Result<TcpStream> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.set_tcp_nodelay(true)?;
-        if self.options.is_close {
-            // One address has too few ports for all that end in TIME-WAIT.
-            socket.set_reuse_address(true)?;
+        if self.options.address.ip().is_loopback() {
+            // One address has too few ports, also because of those in TIME-WAIT. Which one is left to connect(2), which
+            // knows that only pairs of addresses have to be unique (ip(7)).
+            setsockopt(&socket, IpBindAddressNoPort, &true)?;
             let source = Ipv4Addr::new(127, 0, 1, (1 + self.opened % 250) as u8);
             socket.bind(&SocketAddr::from((source, 0)).into())?;
         }
@@ -169,15 +260,37 @@ impl Flood {
         Ok(stream)
     }
 
-    fn send(&mut self, index: usize) -> io::Result<()> {
-        let lane = &mut self.lanes[index];
-        lane.is_idle = self.options.requests.is_some_and(|requests| self.begun >= requests);
-        if !lane.is_idle {
-            self.begun += self.options.pipeline as u64;
-            lane.received = 0;
-            lane.stream.write_all(&self.options.request)?;
+    /// Makes the next request, where it is made after an answer.
+    fn follow(&mut self) -> io::Result<()> {
+        match self.pace {
+            Pace::Answers(wanted) if self.begun < wanted => self.send(None),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes the requests that are due, as far as there are connections.
+    fn begin_due(&mut self, end: Option<Instant>) -> io::Result<()> {
+        while let Pace::Schedule { schedule, start, due } = &mut self.pace {
+            let is_full = self.lanes.len() - self.idle.len() >= self.options.active;
+            if is_full || *due > Instant::now() || end.is_some_and(|end| *due >= end) {
+                break;
+            }
+            let next = *start + schedule.draw().after.unwrap_or_default();
+            let due = std::mem::replace(due, next);
+            self.send(Some(due))?;
         }
         Ok(())
+    }
+
+    fn send(&mut self, due: Option<Instant>) -> io::Result<()> {
+        let Some(index) = self.idle.pop_front() else { return Ok(()) };
+        let lane = &mut self.lanes[index];
+        (lane.is_idle, lane.received) = (false, 0);
+        if let Some(due) = due {
+            lane.due = due;
+        }
+        self.begun += self.options.pipeline as u64;
+        lane.stream.write_all(&self.options.request)
     }
 
     fn receive(&mut self, index: usize) -> io::Result<()> {
@@ -191,11 +304,7 @@ impl Flood {
             let lane = &mut self.lanes[index];
             lane.received += count;
             if lane.received == self.length * self.options.pipeline && (count == 0 || !self.options.is_close) {
-                self.answered += self.options.pipeline as u64;
-                if self.options.is_close {
-                    self.lanes[index].stream = self.connect(index)?;
-                }
-                return self.send(index);
+                return self.finish(index);
             }
             // Events are edges (epoll(7)): there may be more, or the end.
             if count < self.buffer.len() && !self.options.is_close {
@@ -203,6 +312,19 @@ impl Flood {
             }
         }
         Ok(())
+    }
+
+    fn finish(&mut self, index: usize) -> io::Result<()> {
+        self.answered += self.options.pipeline as u64;
+        if let Pace::Schedule { .. } = self.pace {
+            self.latencies.record(self.lanes[index].due.elapsed().as_nanos().try_into().unwrap_or(u64::MAX));
+        }
+        if self.options.is_close {
+            self.lanes[index].stream = self.connect(index)?;
+        }
+        self.lanes[index].is_idle = true;
+        self.idle.push_back(index);
+        self.follow()
     }
 
     /// Looks at each status line within the bytes that have come.

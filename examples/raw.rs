@@ -1,7 +1,9 @@
-//! cargo run --release --example raw -- PORT: the limit for any server. It answers whatever ends in an empty line with
-//! the same bytes: no parser, no checks, no deadlines, no Date.
+//! cargo run --release --example raw -- PORT [WORKERS]: the limit for any server. It answers whatever ends in an empty
+//! line with the same bytes: no parser, no checks, no deadlines, no Date. Further workers are processes of their own, with
+//! SO_REUSEPORT sockets, that nobody looks after.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::process::Command;
 
 use memchr::memmem;
 use mio::net::{TcpListener, TcpStream};
@@ -14,11 +16,16 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nServer: raw\r\nDate: Thu, 01 Jan 1970
     Content-Type: text/plain\r\nContent-Length: 13\r\n\r\nHello, World!";
 
 fn main() -> io::Result<()> {
-    let port = std::env::args().nth(1).and_then(|port| port.parse().ok()).unwrap_or(8000);
+    let number = |index| std::env::args().nth(index).and_then(|number| number.parse().ok());
+    let (port, workers) = (number(1).unwrap_or(8000), number(2).unwrap_or(1));
+    for _ in 1..workers {
+        Command::new(std::env::current_exe()?).arg(port.to_string()).spawn()?;
+    }
     let (_, limit) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, limit, limit)?;
     let listener = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
     listener.set_reuse_address(true)?;
+    listener.set_reuse_port(true)?;
     listener.set_nonblocking(true)?;
     // Accepted sockets inherit it (tcp(7)).
     listener.set_tcp_nodelay(true)?;

@@ -3,6 +3,8 @@
 mod support;
 
 // Its pure parts are looked at from within.
+#[path = "../examples/load/histogram.rs"]
+mod histogram;
 #[path = "../examples/load/schedule.rs"]
 #[allow(dead_code)]
 mod schedule;

@@ -8,6 +8,7 @@
 
 mod answer;
 mod client;
+mod histogram;
 mod lane;
 mod schedule;
 mod tally;
