@@ -1,0 +1,256 @@
+"""What the scripts that measure servers have in common: how each is built, started, watched and stopped, and the client that
+loads them."""
+
+import json
+import os
+import re
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
+SCRATCH = TARGET / "bench"
+PEERS = ROOT / "scripts/peers"
+EXAMPLES = TARGET / "release/examples"
+SERVER_CPU, CLIENT_CPU = "0", "1"
+# Of the script that is run.
+NAME = Path(sys.argv[0]).name
+
+CRATES = {
+    "may": ['may = { version = "0.3", default-features = false }', 'may_minihttp = "0.1"'],
+    "hyper": [
+        'bytes = "1"',
+        'http-body-util = "0.1"',
+        'hyper = { version = "1", features = ["http1", "server"] }',
+        'hyper-util = { version = "0.1", features = ["tokio"] }',
+        'tokio = { version = "1", features = ["net", "rt"] }',
+    ],
+    "actix": ['actix-web = { version = "4", default-features = false, features = ["macros"] }'],
+    "axum": [
+        'axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }',
+        'tokio = { version = "1", features = ["macros", "net", "rt"] }',
+    ],
+    "ntex": ['ntex = { version = "3", default-features = false, features = ["tokio"] }'],
+}
+FILES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20}
+
+
+class Server:
+    """How one is started. What it can do is the workloads it takes part in."""
+
+    def __init__(self, name, command, workloads, environment=None, config=None, is_countable=True):
+        self.name, self.command, self.workloads = name, command, workloads
+        self.environment, self.config, self.is_countable = environment or {}, config, is_countable
+
+    def start(self, scratch, wrapper, workers=1, cpus=SERVER_CPU):
+        """Returns the process that was started and its port, once it answers. Not all know of `workers`."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        values = {"port": port, "workers": str(workers), "root": f"{SCRATCH}/files", "scratch": scratch}
+        fill = lambda text: re.sub(r"\{(port|workers|root|scratch)\}", lambda found: values[found[1]], text)
+        if self.config:
+            Path(scratch, self.config).write_text(fill(Path(PEERS, self.config).read_text()))
+        environment = {**os.environ, **{key: fill(value) for key, value in self.environment.items()}}
+        command = ["taskset", "-c", cpus, *wrapper, *map(fill, self.command)]
+        log = open(f"{scratch}/{self.name}.log", "w")
+        # nginx lets its workers become another user, who must be able to read the configuration's directory.
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        for _ in range(600):
+            try:
+                socket.create_connection(("127.0.0.1", int(port)), timeout=1).close()
+                return process, port
+            except OSError:
+                if process.poll() is not None:
+                    break
+                time.sleep(0.05)
+        stop(process)
+        raise Failed(f"{self.name} does not start: {Path(log.name).read_text()[-300:].strip()}")
+
+
+class Failed(Exception):
+    """A server or a client that did not do what it should; the run goes on without it."""
+
+
+def prepare():
+    """Builds what is ours, and writes the files that are served."""
+    # So that what has been started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    if len(os.sched_getaffinity(0)) < 2 or not shutil.which("taskset"):
+        sys.exit(f"{NAME}: it needs two CPUs and taskset (Debian: apt-get install util-linux)")
+    note("building forkpool and the examples")
+    command = ["cargo", "build", "--release", "--quiet", "--bin", "forkpool"]
+    for example in ("plaintext", "raw", "flood"):
+        command += ["--example", example]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(f"{NAME}: cargo could not build forkpool")
+    (SCRATCH / "files").mkdir(parents=True, exist_ok=True)
+    for name, size in FILES.items():
+        (SCRATCH / "files" / name).write_bytes(b"x" * size)
+
+
+def available(names):
+    """The servers that can be run here."""
+    dynamic, files = ["keep-alive", "pipelined", "browser", "close"], ["file-1k", "file-64k", "file-1m"]
+    pool = {"FORKPOOL_LISTEN": "127.0.0.1:{port}", "FORKPOOL_WORKERS": "{workers}", "RUST_LOG": "warn"}
+    plaintext, binary = str(EXAMPLES / "plaintext"), str(TARGET / "release/forkpool")
+    servers = [
+        Server("raw", [str(EXAMPLES / "raw"), "{port}", "{workers}"], dynamic),
+        Server("forkpool", [plaintext], [*dynamic, "deferred"], pool),
+        Server("forkpool --root", [binary, "--root", "{root}"], files, pool),
+    ]
+    wanted = lambda name: names is None or name in names
+    for name, dependencies in CRATES.items():
+        program = wanted(name) and build_peer(name, dependencies)
+        if program:
+            # may_minihttp never closes a connection, whatever the request asks.
+            servers.append(Server(name, [program, "{port}"], dynamic if name != "may" else dynamic[:3]))
+    installed = {
+        "nginx": (["nginx", "-c", "{scratch}/nginx.conf"], [*dynamic, *files], "nginx.conf", True),
+        "haproxy": (["haproxy", "-f", "{scratch}/haproxy.cfg"], dynamic, "haproxy.cfg", True),
+        "node": (["node", str(PEERS / "cluster.js"), "{port}"], dynamic, None, False),
+    }
+    for name, (command, workloads, config, is_countable) in installed.items():
+        path = os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"])
+        program = shutil.which(name, path=path)
+        if program:
+            servers.append(Server(name, [program, *command[1:]], workloads, config=config, is_countable=is_countable))
+        elif wanted(name):
+            note(f"without {name} (Debian: apt-get install {name if name != 'node' else 'nodejs'})")
+    return [server for server in servers if wanted(server.name.split()[0])]
+
+
+def build_peer(name, dependencies):
+    """A package of its own for each, so that one that does not build leaves the others alone."""
+    place = SCRATCH / "peers" / name
+    place.mkdir(parents=True, exist_ok=True)
+    manifest = ["[workspace]", "[package]", f'name = "peer-{name}"', 'version = "0.0.0"', 'edition = "2024"']
+    manifest += ["[[bin]]", f'name = "peer-{name}"', f"path = {json.dumps(f'{PEERS / name}.rs')}"]
+    manifest += ["[profile.release]", 'lto = "fat"', "codegen-units = 1", 'panic = "abort"', "[dependencies]", *dependencies]
+    Path(place, "Cargo.toml").write_text("\n".join(manifest) + "\n")
+    note(f"building {name}")
+    command = ["cargo", "build", "--release", "--quiet"]
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(SCRATCH / "build")}
+    built = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True)
+    if built.returncode:
+        lines = built.stderr.strip().splitlines() or ["it says nothing"]
+        note(f"without {name}, which does not build: {lines[0]} (try cargo build in {place})")
+        return None
+    return str(SCRATCH / "build/release" / f"peer-{name}")
+
+
+def flood(port, options):
+    """Runs the client, and returns what it prints."""
+    command = ["taskset", "-c", CLIENT_CPU, str(EXAMPLES / "flood"), f"127.0.0.1:{port}", *options]
+    try:
+        client = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except subprocess.TimeoutExpired:
+        raise Failed("it does not answer all requests within 30 s") from None
+    if client.returncode:
+        raise Failed((client.stderr or client.stdout).strip())
+    result = pairs(client.stdout)
+    if not result["requests"]:
+        raise Failed("it has answered no request in time")
+    return result
+
+
+def said(client, end):
+    """The pairs of a client's next line, which has to come before a moment of time.monotonic()."""
+    ready, _, _ = select.select([client.stdout], [], [], max(0, end - time.monotonic()))
+    line = client.stdout.readline() if ready else ""
+    if not line:
+        raise Failed("a client has ended" if ready else "out of time")
+    return pairs(line)
+
+
+def pairs(line):
+    return {key: int(value) for key, value in (pair.split("=") for pair in line.split())}
+
+
+def stop(process):
+    """Ends a server and what it has started; all of it is in a session of its own."""
+    pids = tree(process.pid) if process.poll() is None else []
+    # strace would not end what it traces.
+    is_traced = len(pids) > 1 and Path(f"/proc/{pids[0]}/comm").read_text() == "strace\n"
+    if pids:
+        os.kill(pids[1] if is_traced else pids[0], signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+def tree(pid):
+    """A process and its descendants."""
+    pids = [pid]
+    for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in tasks.read_text().split():
+            pids += tree(int(child))
+    return pids
+
+
+class Cost:
+    """What a server's processes take from now on: CPU time, and instructions where perf can count them."""
+
+    def __init__(self, process, has_perf):
+        self.pids = tree(process.pid)
+        self.perf = perf_start(self.pids) if has_perf else None
+        self.before = sum(map(cpu_ns, self.pids))
+
+    def of_each(self, requests):
+        """Until now, divided by them."""
+        cpu = sum(map(cpu_ns, self.pids)) - self.before
+        counters = perf_stop(self.perf) if self.perf else {}
+        return {"cpu_us": cpu / 1e3 / requests, **{name: value / requests for name, value in counters.items()}}
+
+
+def cpu_ns(pid):
+    """Time on a CPU of all threads, in user and kernel space (proc(5), schedstat)."""
+    return sum(int(path.read_text().split()[0]) for path in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+
+
+PERF = ["perf", "stat", "-x,", "-e", "instructions:u,instructions:k"]
+
+
+def perf_counts():
+    if shutil.which("perf"):
+        tried = subprocess.run([*PERF, "true"], capture_output=True, text=True)
+        if tried.returncode == 0 and "<not" not in tried.stderr:
+            return True
+    note("without kernel instructions: perf is missing, may not count, or has no hardware counters here")
+    return False
+
+
+def perf_start(pids):
+    perf = subprocess.Popen([*PERF, "-p", ",".join(map(str, pids))], stderr=subprocess.PIPE, text=True)
+    time.sleep(0.05)
+    return perf
+
+
+def perf_stop(perf):
+    perf.send_signal(signal.SIGINT)
+    _, text = perf.communicate()
+    names = {"instructions:u": "instr_user", "instructions:k": "instr_kernel"}
+    rows = [line.split(",") for line in text.splitlines()]
+    return {names[row[2]]: int(row[0]) for row in rows if len(row) > 2 and row[2] in names and row[0].isdigit()}
+
+
+def note(text):
+    progress("")
+    print(f"{NAME}: {text}", file=sys.stderr, flush=True)
+
+
+def progress(text):
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
