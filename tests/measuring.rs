@@ -1,0 +1,92 @@
+//! What `scripts/scale` and `scripts/latency` stand on: that their client counts what it says, and that charts have their
+//! points; not which figures there are.
+
+mod support;
+
+#[path = "../examples/load/schedule.rs"]
+#[allow(dead_code)]
+mod schedule;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use schedule::{Demand, Schedule};
+use support::{example, testbed, Server};
+
+type Values = BTreeMap<String, u64>;
+
+fn flood(server: &mut Server, options: &str) -> Command {
+    let mut command = example("flood");
+    command.arg(format!("127.0.0.1:{}", server.port())).args(options.split(' '));
+    command
+}
+
+fn values(line: &str) -> Values {
+    let pairs = line.split_whitespace().filter_map(|word| word.split_once('='));
+    pairs.map(|(key, value)| (key.to_owned(), value.parse().expect("a number"))).collect()
+}
+
+fn finished(mut command: Command) -> Values {
+    let output = command.output().expect("the example is built");
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    values(&String::from_utf8_lossy(&output.stdout))
+}
+
+/// How many requests are due within this time.
+fn due(rate: f64, seed: u64, time: Duration) -> u64 {
+    let mut schedule = Schedule::new(Demand { rate: Some(rate), is_random: true, slow: 0.0, churn: 0.0, seed });
+    (0..).take_while(|_| schedule.draw().after.is_some_and(|after| after < time)).count() as u64
+}
+
+/// One worker that takes 10 ms for each answers half of 200 requests a second. Who waited for it before he asked again
+/// would see 10 ms; who counts from when a request was due sees how late the server is.
+#[test]
+fn latencies_count_what_a_slow_server_delays() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let report = finished(flood(&mut server, "--rate 200 --seconds 0.5 --seed 7 --connections 4 --path /slow?ms=10"));
+    assert_eq!(report["requests"], due(200.0, 7, Duration::from_millis(500)));
+    let (total, last_due) = (report["requests"] * 10_000_000, 500_000_000);
+    assert!(report["max"] >= total - last_due, "{report:?}");
+    assert!(report["p50"] >= 10_000_000 && report["p50"] <= report["p99"] && report["p99"] <= report["max"]);
+}
+
+#[test]
+fn a_client_that_holds_asks_each_connection_and_then_waits() {
+    let mut server = testbed(&[]);
+    let mut command = flood(&mut server, "--hold --connections 10 --active 3 --requests 21");
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the example is built");
+    let mut lines = BufReader::new(client.stdout.take().expect("it is piped")).lines();
+    let mut next = || values(&lines.next().expect("there is a line").expect("it is text"));
+    assert_eq!(next(), Values::from([("open".to_owned(), 10)]));
+    client.stdin.take().expect("it is piped").write_all(b"\n").expect("it reads");
+    let report = next();
+    assert_eq!((report["requests"], report["errors"]), (21, 0));
+    assert!(client.wait().expect("it is a child").success());
+}
+
+#[test]
+fn what_goes_not_with_a_rate() {
+    for options in ["--rate 0", "--rate 10 --close", "--rate 10 --pipeline 2", "--rate 10 --requests 5", "--active 0"] {
+        let output = example("flood").arg("127.0.0.1:1").args(options.split(' ')).output();
+        assert_eq!(output.expect("the example is built").status.code(), Some(2), "{options}");
+    }
+}
+
+#[test]
+fn a_chart_has_a_line_for_each_server() {
+    let script = "from peers import plot; curves = {'raw': [3.5, 4], 'forkpool': [3.7, None]}\n\
+        for is_logarithmic in (False, True):\n \
+        panels = [plot.Panel(name, ['1', '2'], name, curves) for name in ('workers', 'connections')]\n \
+        print(plot.svg('Cost', 'µs', panels, is_logarithmic))";
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let output = Command::new("python3").args(["-B", "-c", script]).current_dir(scripts).output();
+    let output = output.expect("there is a python3");
+    let (charts, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{errors}");
+    let count = |part: &str| charts.matches(part).count();
+    assert_eq!([count("<svg "), count("<polyline "), count("<circle "), count("</svg>")], [2, 8, 12, 2], "{charts}");
+    assert!(!charts.contains("nan") && !charts.contains("inf"), "{charts}");
+}
