@@ -113,6 +113,8 @@ def available(names):
             servers.append(Server(name, [program, "{port}"], dynamic if name != "may" else dynamic[:3]))
     installed = {
         "nginx": (["nginx", "-c", "{scratch}/nginx.conf"], [*dynamic, *files], "nginx.conf", True),
+        # It has no answer but files.
+        "lighttpd": (["lighttpd", "-D", "-f", "{scratch}/lighttpd.conf"], files, "lighttpd.conf", True),
         "haproxy": (["haproxy", "-f", "{scratch}/haproxy.cfg"], dynamic, "haproxy.cfg", True),
         "node": (["node", str(PEERS / "cluster.js"), "{port}"], dynamic, None, False),
     }
