@@ -1,20 +1,22 @@
 //! Files as responses: whole or in ranges, on conditions, sent by the kernel.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, ErrorKind};
+use std::iter;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::Arc;
+use std::time::SystemTime;
+use std::vec;
 
 use nix::sys::sendfile::sendfile64;
 
 use crate::http::{
-    evaluate, fixdate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict,
+    evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict,
 };
 use crate::response::{Body, Response};
 
@@ -47,7 +49,7 @@ impl Response {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
         }
         let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
-        Ok(respond(request, file, &metadata, representation))
+        Ok(respond(request, Arc::new(Opened::new(file, &metadata)), representation))
     }
 }
 
@@ -58,17 +60,30 @@ pub(crate) struct Representation {
     pub(crate) coding: Option<Coding>,
 }
 
-/// Answers with a regular file that is open.
-pub(crate) fn respond(
-    request: &Request<'_>,
+/// A regular file that is open, and what is said of it.
+#[derive(Debug)]
+pub(crate) struct Opened {
     file: File,
-    metadata: &Metadata,
-    representation: Representation,
-) -> Response {
+    len: u64,
+    validators: Validators,
+}
+
+impl Opened {
+    pub(crate) fn new(file: File, metadata: &Metadata) -> Opened {
+        // Strong, as far as a file system can tell: inode, time to the nanosecond, and size.
+        let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
+        let (inode, len) = (metadata.ino(), metadata.len());
+        // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
+        let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).min(SystemTime::now());
+        Opened { file, len, validators: Validators::new(format_args!("{inode:x}-{nanos:x}-{len:x}"), modified) }
+    }
+}
+
+/// Answers with a regular file that is open.
+pub(crate) fn respond(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
     let Representation { content_type, coding } = representation;
-    let len = metadata.len();
-    let validators = validators(metadata);
-    let verdict = evaluate(request, &validators);
+    let (len, validators) = (opened.len, &opened.validators);
+    let verdict = evaluate(request, validators);
     let ranges = match verdict {
         Verdict::Go { ranges: true } => request.header("Range").map_or(Ranges::All, |field| parse_range(field, len)),
         _ => Ranges::All,
@@ -78,47 +93,48 @@ pub(crate) fn respond(
         Ranges::Some(ranges) if ranges.len() > 1 && coding.is_some() => Ranges::All,
         ranges => ranges,
     };
-    let whole = Part { preamble: Vec::new(), range: 0..len };
-    let (status, content_type, extra, parts): (_, Option<Cow<'static, str>>, _, _) = match (verdict, ranges) {
-        (Verdict::NotModified, _) => (304, None, None, Vec::new()),
-        (Verdict::Failed, _) => (412, None, None, Vec::new()),
-        (Verdict::Go { .. }, Ranges::Unsatisfiable) => (416, None, Some(format!("bytes */{len}")), Vec::new()),
-        (Verdict::Go { .. }, Ranges::All) => (200, Some(content_type.into()), None, vec![whole]),
-        (Verdict::Go { .. }, Ranges::Some(ranges)) => match <[Range<u64>; 1]>::try_from(ranges) {
-            Ok([range]) => {
-                let content_range = content_range(&range, len);
-                (206, Some(content_type.into()), Some(content_range), vec![Part { preamble: Vec::new(), range }])
+    let mut head = ResponseHead::of_file(content_type);
+    validators.add_to(&mut head);
+    head.add_valid("Accept-Ranges", "bytes");
+    let mut rest = Vec::new().into_iter();
+    let first = match (verdict, ranges) {
+        (Verdict::Go { .. }, Ranges::All) => Some(Part::of(0..len)),
+        (Verdict::Go { .. }, Ranges::Some(ranges)) => {
+            head.set_status(206);
+            match <[Range<u64>; 1]>::try_from(ranges) {
+                Ok([range]) => {
+                    head.add_valid("Content-Range", &content_range(&range, len));
+                    Some(Part::of(range))
+                }
+                Err(ranges) => {
+                    let boundary = format!("forkpool-{}", validators.etag.trim_matches('"'));
+                    rest = multipart(&ranges, len, content_type, &boundary).into_iter();
+                    head.content_type = Some(format!("multipart/byteranges; boundary={boundary}").into());
+                    rest.next()
+                }
             }
-            Err(ranges) => {
-                let boundary = format!("forkpool-{}", validators.etag.trim_matches('"'));
-                let parts = multipart(&ranges, len, content_type, &boundary);
-                (206, Some(format!("multipart/byteranges; boundary={boundary}").into()), None, parts)
+        }
+        (verdict, _) => {
+            head.content_type = None;
+            match verdict {
+                Verdict::NotModified => head.set_status(304),
+                Verdict::Failed => head.set_status(412),
+                Verdict::Go { .. } => {
+                    head.set_status(416);
+                    head.add_valid("Content-Range", &format!("bytes */{len}"));
+                }
             }
-        },
+            None
+        }
     };
-    let mut head = ResponseHead::new(status, content_type);
-    let modified = fixdate(validators.modified);
-    let range = extra.as_deref().map(|extra| ("Content-Range", extra));
-    let coding = coding.filter(|_| matches!(status, 200 | 206)).map(|coding| ("Content-Encoding", coding.name()));
-    let validating = [("ETag", validators.etag.as_str()), ("Last-Modified", &modified), ("Accept-Ranges", "bytes")];
-    for (name, value) in validating.into_iter().chain(range).chain(coding) {
-        head.add(name, value).expect("digits, dates and these names are valid");
+    if let Some(coding) = coding.filter(|_| first.is_some()) {
+        head.add_valid("Content-Encoding", coding.name());
     }
-    let body = if parts.is_empty() {
-        Body::Bytes(Default::default())
-    } else {
-        Body::File(Box::new(FileBody::new(file, parts)))
+    let body = match first {
+        Some(part) => Body::File(Box::new(FileBody { opened, part, rest })),
+        None => Body::Bytes(Cow::Borrowed(b"")),
     };
     Response { head, body }
-}
-
-/// Size, time to the nanosecond, and inode: strong, as far as a file system can tell.
-fn validators(metadata: &Metadata) -> Validators {
-    let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-    let etag = format!("\"{:x}-{nanos:x}-{:x}\"", metadata.ino(), metadata.len());
-    // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
-    let modified = metadata.modified().unwrap_or(UNIX_EPOCH).clamp(UNIX_EPOCH, SystemTime::now().max(UNIX_EPOCH));
-    Validators { etag, modified }
 }
 
 fn content_range(range: &Range<u64>, len: u64) -> String {
@@ -140,8 +156,10 @@ fn multipart(ranges: &[Range<u64>], len: u64, content_type: &str, boundary: &str
 /// A file to be sent.
 #[derive(Debug)]
 pub(crate) struct FileBody {
-    file: File,
-    parts: VecDeque<Part>,
+    opened: Arc<Opened>,
+    /// What is being sent.
+    part: Part,
+    rest: vec::IntoIter<Part>,
 }
 
 /// Some bytes, and a range of the file behind them.
@@ -149,6 +167,16 @@ pub(crate) struct FileBody {
 struct Part {
     preamble: Vec<u8>,
     range: Range<u64>,
+}
+
+impl Part {
+    fn of(range: Range<u64>) -> Part {
+        Part { preamble: Vec::new(), range }
+    }
+
+    fn left(&self) -> u64 {
+        self.range.end - self.range.start
+    }
 }
 
 /// Bodies up to this are read behind their head and sent with it: cheaper than a second system call to the socket.
@@ -174,30 +202,28 @@ pub(crate) enum Sent {
 }
 
 impl FileBody {
-    fn new(file: File, parts: Vec<Part>) -> FileBody {
-        FileBody { file, parts: parts.into() }
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        iter::once(&self.part).chain(self.rest.as_slice())
     }
 
     pub(crate) fn len(&self) -> u64 {
-        self.parts.iter().map(|part| part.preamble.len() as u64 + part.range.end - part.range.start).sum()
+        self.parts().map(|part| part.preamble.len() as u64 + part.left()).sum()
     }
 
     /// Bytes of the ranges that have not been sent.
     pub(crate) fn left(&self) -> u64 {
-        self.parts.iter().map(|part| part.range.end - part.range.start).sum()
+        self.parts().map(Part::left).sum()
     }
 
     /// Whether the current range is worth being sent together with what is before it. The end of a multipart body has an
     /// empty one: what is before that would wait for nothing.
     pub(crate) fn goes_on(&self) -> bool {
-        self.parts.front().is_some_and(|part| (1..=TOGETHER_MAX).contains(&(part.range.end - part.range.start)))
+        (1..=TOGETHER_MAX).contains(&self.part.left())
     }
 
     /// Takes what is to be sent before the next range of the file.
     pub(crate) fn take_preamble(&mut self, out: &mut Vec<u8>) {
-        if let Some(part) = self.parts.front_mut() {
-            out.append(&mut part.preamble);
-        }
+        out.append(&mut self.part.preamble);
     }
 
     /// Appends all of it to `out`.
@@ -206,11 +232,11 @@ impl FileBody {
     ///
     /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
     pub(crate) fn read(self, out: &mut Vec<u8>) -> io::Result<()> {
-        for mut part in self.parts {
+        for mut part in iter::once(self.part).chain(self.rest) {
             out.append(&mut part.preamble);
             let start = out.len();
-            out.resize(start + (part.range.end - part.range.start) as usize, 0);
-            self.file.read_exact_at(&mut out[start..], part.range.start)?;
+            out.resize(start + part.left() as usize, 0);
+            self.opened.file.read_exact_at(&mut out[start..], part.range.start)?;
         }
         Ok(())
     }
@@ -221,18 +247,18 @@ impl FileBody {
     ///
     /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
     pub(crate) fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
-        let Some(part) = self.parts.front_mut() else { return Ok(Sent::All) };
+        let range = &mut self.part.range;
         let mut turn = TURN;
-        while part.range.start < part.range.end {
+        while range.start < range.end {
             if turn == 0 {
                 return Ok(Sent::Some);
             }
-            let count = (part.range.end - part.range.start).min(turn);
-            let mut offset = i64::try_from(part.range.start).map_err(io::Error::other)?;
-            match sendfile64(&socket, &self.file, Some(&mut offset), count as usize) {
+            let count = (range.end - range.start).min(turn);
+            let mut offset = i64::try_from(range.start).map_err(io::Error::other)?;
+            match sendfile64(&socket, &self.opened.file, Some(&mut offset), count as usize) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
                 Ok(sent) => {
-                    part.range.start += sent as u64;
+                    range.start += sent as u64;
                     turn -= sent as u64;
                 }
                 Err(nix::Error::EAGAIN) => return Ok(Sent::Blocked { progress: turn < TURN }),
@@ -240,7 +266,8 @@ impl FileBody {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        self.parts.pop_front();
-        Ok(if self.parts.is_empty() { Sent::All } else { Sent::Some })
+        let Some(next) = self.rest.next() else { return Ok(Sent::All) };
+        self.part = next;
+        Ok(Sent::Some)
     }
 }

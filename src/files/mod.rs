@@ -5,13 +5,14 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use log::warn;
 use nix::dir::Dir;
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
-use crate::file::{self, Representation};
+use crate::file::{self, Opened, Representation};
 use crate::http::{is_value, media_type, preferred_codings, Coding, Request};
 use crate::response::Response;
 
@@ -242,16 +243,20 @@ impl Files {
         let sibling = if may_vary { self.sibling(request, path, metadata) } else { None };
         let mut response = match sibling {
             Some((coding, file, metadata)) => {
-                file::respond(request, file, &metadata, Representation { content_type, coding: Some(coding) })
+                let opened = Arc::new(Opened::new(file, &metadata));
+                file::respond(request, opened, Representation { content_type, coding: Some(coding) })
             }
-            None => file::respond(request, file, metadata, Representation { content_type, coding: None }),
+            None => {
+                let opened = Arc::new(Opened::new(file, metadata));
+                file::respond(request, opened, Representation { content_type, coding: None })
+            }
         };
         if matches!(response.head.status, 200 | 206 | 304) {
             if may_vary {
-                response = response.header("Vary", "Accept-Encoding");
+                response.head.add_valid("Vary", "Accept-Encoding");
             }
             if let Some(value) = &self.rules.cache_control {
-                response = response.header("Cache-Control", value);
+                response.head.add_valid("Cache-Control", value);
             }
         }
         response

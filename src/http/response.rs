@@ -59,6 +59,18 @@ impl ResponseHead {
         self.status = status;
     }
 
+    /// 200 with one of our own media types, and room for the fields of a file.
+    pub(crate) fn of_file(content_type: &'static str) -> ResponseHead {
+        let fields = Vec::with_capacity(FILE_FIELDS_GUESS);
+        ResponseHead { status: 200, content_type: Some(Cow::Borrowed(content_type)), fields, close: false }
+    }
+
+    /// Adds a field that is known to be valid, and is no Content-Type.
+    pub(crate) fn add_valid(&mut self, name: &str, value: &str) {
+        debug_assert!(check_field(name, value).is_ok(), "{name}: {value:?}");
+        push_field(&mut self.fields, name, value);
+    }
+
     /// Adds a field; a Content-Type replaces the one there is.
     pub(crate) fn add(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         check_field(name, value)?;
@@ -70,6 +82,9 @@ impl ResponseHead {
         Ok(())
     }
 }
+
+/// Bytes of the fields that say what a file is, so that one allocation does.
+const FILE_FIELDS_GUESS: usize = 256;
 
 impl fmt::Debug for ResponseHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
