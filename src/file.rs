@@ -1,24 +1,23 @@
 //! Files as responses: whole or in ranges, on conditions, sent by the kernel.
 
 use std::borrow::Cow;
-use std::fs::{File, Metadata, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::iter;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use std::vec;
 
 use nix::sys::sendfile::sendfile64;
 
-use crate::http::{
-    evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict,
-};
+use crate::http::{evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::response::{Body, Response};
+use crate::sys::stat::Stat;
 
 impl Response {
     /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has
@@ -49,7 +48,7 @@ impl Response {
             return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
         }
         let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
-        Ok(respond(request, Arc::new(Opened::new(file, &metadata)), representation))
+        Ok(respond(request, Arc::new(Opened::new(file, Stat::from(&metadata))), representation))
     }
 }
 
@@ -64,25 +63,31 @@ pub(crate) struct Representation {
 #[derive(Debug)]
 pub(crate) struct Opened {
     file: File,
-    len: u64,
+    stat: Stat,
     validators: Validators,
 }
 
 impl Opened {
-    pub(crate) fn new(file: File, metadata: &Metadata) -> Opened {
+    pub(crate) fn new(file: File, stat: Stat) -> Opened {
         // Strong, as far as a file system can tell: inode, time to the nanosecond, and size.
-        let nanos = i128::from(metadata.mtime()) * 1_000_000_000 + i128::from(metadata.mtime_nsec());
-        let (inode, len) = (metadata.ino(), metadata.len());
+        let (seconds, nanos) = stat.modified;
+        let time = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let tag = format_args!("{:x}-{time:x}-{:x}", stat.inode, stat.len);
+        let since = u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos));
         // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
-        let modified = metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH).min(SystemTime::now());
-        Opened { file, len, validators: Validators::new(format_args!("{inode:x}-{nanos:x}-{len:x}"), modified) }
+        let modified = (SystemTime::UNIX_EPOCH + since).min(SystemTime::now());
+        Opened { file, stat, validators: Validators::new(tag, modified) }
+    }
+
+    pub(crate) fn stat(&self) -> &Stat {
+        &self.stat
     }
 }
 
 /// Answers with a regular file that is open.
 pub(crate) fn respond(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
     let Representation { content_type, coding } = representation;
-    let (len, validators) = (opened.len, &opened.validators);
+    let (len, validators) = (opened.stat.len, &opened.validators);
     let verdict = evaluate(request, validators);
     let ranges = match verdict {
         Verdict::Go { ranges: true } => request.header("Range").map_or(Ranges::All, |field| parse_range(field, len)),

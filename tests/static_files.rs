@@ -501,6 +501,65 @@ fn a_small_file_that_has_become_shorter_is_an_error() {
     assert_eq!(client.answer_to_head().field("content-length"), Some("4096"));
 }
 
+/// Often enough that a worker holds the file open.
+#[track_caller]
+fn ask_often(client: &mut Client<TcpStream>, target: &str, expected: &str) {
+    for _ in 0..4 {
+        let answer = ask(client, target, "");
+        assert_eq!((answer.status, answer.text()), (200, expected), "{target}");
+    }
+}
+
+#[test]
+fn a_file_that_is_asked_for_often_is_what_its_name_means() {
+    let site = Site::new("often");
+    let (file, directory) = (site.write("a/b/file", "one"), site.path("a"));
+    let outside = site.0.join("outside");
+    let mut server = site.serve(&[]);
+    let mut client = server.connect();
+    let target = "/a/b/file";
+    ask_often(&mut client, target, "one");
+    let tag = ask(&mut client, target, "").field("etag").expect("a tag").to_owned();
+    // Written in place: as long as before, shorter, longer.
+    for contents in ["two", "3", "four and more"] {
+        fs::write(&file, contents).expect("writable");
+        ask_often(&mut client, target, contents);
+        let answer = ask(&mut client, target, &format!("If-None-Match: {tag}\r\n"));
+        assert_eq!((answer.status, answer.text()), (200, contents));
+    }
+    // Replaced, removed, made anew.
+    fs::rename(site.write("new", "five"), &file).expect("one file system");
+    ask_often(&mut client, target, "five");
+    fs::remove_file(&file).expect("it is there");
+    assert_eq!(ask(&mut client, target, "").status, 404);
+    fs::write(&file, "six").expect("writable");
+    ask_often(&mut client, target, "six");
+    // A directory on the way is replaced.
+    site.write("other/b/file", "seven");
+    fs::rename(&directory, outside.join("a")).expect("one file system");
+    assert_eq!(ask(&mut client, target, "").status, 404);
+    fs::rename(site.path("other"), &directory).expect("one file system");
+    ask_often(&mut client, target, "seven");
+    // It, or the file, becomes a link to itself outside of the root.
+    fs::rename(&directory, outside.join("seven")).expect("one file system");
+    symlink(outside.join("seven"), &directory).expect("a link");
+    assert_eq!(ask(&mut client, target, "").status, 404);
+    fs::remove_file(&directory).expect("a link");
+    fs::rename(outside.join("seven"), &directory).expect("one file system");
+    ask_often(&mut client, target, "seven");
+    fs::rename(&file, outside.join("file")).expect("one file system");
+    symlink(outside.join("file"), &file).expect("a link");
+    assert_eq!(ask(&mut client, target, "").status, 404);
+    // A link inside is followed to what it means at the time.
+    site.write("a/x", "x");
+    site.write("a/y", "y");
+    for name in ["x", "y"] {
+        symlink(format!("../{name}"), site.path("link")).expect("a link");
+        fs::rename(site.path("link"), &file).expect("one file system");
+        ask_often(&mut client, target, name);
+    }
+}
+
 #[test]
 fn a_rolling_restart_serves_what_the_path_means_by_then() {
     let site = Site::new("deploy");

@@ -1,9 +1,7 @@
 //! A directory of files as a handler.
 
-use std::fs::{File, Metadata};
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,11 +13,14 @@ use crate::error::{Error, Result};
 use crate::file::{self, Opened, Representation};
 use crate::http::{is_value, media_type, preferred_codings, Coding, Request};
 use crate::response::Response;
+use crate::sys::stat::Stat;
 
+mod held;
 mod listing;
 mod name;
 mod root;
 
+use held::Held;
 use listing::Entry;
 use name::{Name, Unnamable};
 use root::Root;
@@ -52,6 +53,7 @@ use root::Root;
 pub struct Files {
     path: PathBuf,
     root: Root,
+    held: Held,
     rules: Rules,
 }
 
@@ -110,7 +112,7 @@ impl Files {
 
     pub(crate) fn open_with(path: PathBuf, rules: Rules) -> Result<Files> {
         match Root::open(&path) {
-            Ok(root) => Ok(Files { path, root, rules }),
+            Ok(root) => Ok(Files { path, held: Held::new(root.as_fd()), root, rules }),
             Err(errno) => {
                 Err(Error::File { path: path.display().to_string(), action: "serve files from", source: cause(errno) })
             }
@@ -202,7 +204,7 @@ impl Files {
         let answered = match name.is_directory() {
             true => self.directory(request, name),
             false => self.look_up(name.path()).map(|found| match found {
-                Found::File(file, metadata) => self.file(request, name.path(), file, &metadata),
+                Found::File(opened) => self.file(request, name.path(), opened),
                 Found::Directory => redirect(request, name),
             }),
         };
@@ -221,54 +223,56 @@ impl Files {
 
     fn index(&self, request: &Request<'_>, path: &[u8]) -> Result<Response, u16> {
         match self.look_up(path)? {
-            Found::File(file, metadata) => Ok(self.file(request, path, file, &metadata)),
+            Found::File(opened) => Ok(self.file(request, path, opened)),
             Found::Directory => Err(404),
         }
     }
 
     fn look_up(&self, path: &[u8]) -> Result<Found, u16> {
+        if let Some(opened) = self.held.find(self.root.as_fd(), path) {
+            return Ok(Found::File(opened));
+        }
         let file = self.root.read(path, self.rules.symlinks).map_err(|errno| status(errno, path))?;
-        let metadata = file.metadata().map_err(|_| 500_u16)?;
-        match metadata.file_type() {
-            kind if kind.is_file() => Ok(Found::File(file, metadata)),
-            kind if kind.is_dir() => Ok(Found::Directory),
-            _ => Err(404),
+        let stat = Stat::of(file.as_fd()).map_err(|_| 500_u16)?;
+        if stat.is_file() {
+            let opened = Arc::new(Opened::new(file, stat));
+            self.held.offer(self.root.as_fd(), path, &opened);
+            return Ok(Found::File(opened));
+        }
+        if stat.is_directory() {
+            Ok(Found::Directory)
+        } else {
+            Err(404)
         }
     }
 
     /// Answers with a file, or with its precompressed sibling.
-    fn file(&self, request: &Request<'_>, path: &[u8], file: File, metadata: &Metadata) -> Response {
+    fn file(&self, request: &Request<'_>, path: &[u8], opened: Arc<Opened>) -> Response {
         let content_type = media_type(path);
         let may_vary = self.rules.precompressed && !is_compressed(content_type);
-        let sibling = if may_vary { self.sibling(request, path, metadata) } else { None };
-        let mut response = match sibling {
-            Some((coding, file, metadata)) => {
-                let opened = Arc::new(Opened::new(file, &metadata));
-                file::respond(request, opened, Representation { content_type, coding: Some(coding) })
-            }
-            None => {
-                let opened = Arc::new(Opened::new(file, metadata));
-                file::respond(request, opened, Representation { content_type, coding: None })
-            }
-        };
+        let sibling = if may_vary { self.sibling(request, path, &opened) } else { None };
+        let (coding, opened) = sibling.map_or((None, opened), |(coding, sibling)| (Some(coding), sibling));
+        let mut response = file::respond(request, opened, Representation { content_type, coding });
         if matches!(response.head.status, 200 | 206 | 304) {
             if may_vary {
                 response.head.add_valid("Vary", "Accept-Encoding");
             }
             if let Some(value) = &self.rules.cache_control {
-                response.head.add_valid("Cache-Control", value);
+                response.head.add_valid("Cache-Control", value.trim_matches([' ', '\t']));
             }
         }
         response
     }
 
     /// The sibling in the coding that the client likes best, of those that are there and up to date.
-    fn sibling(&self, request: &Request<'_>, path: &[u8], original: &Metadata) -> Option<(Coding, File, Metadata)> {
-        let accepted = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Accept-Encoding"));
+    fn sibling(&self, request: &Request<'_>, path: &[u8], original: &Opened) -> Option<(Coding, Arc<Opened>)> {
+        let mut accepted =
+            request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Accept-Encoding")).peekable();
+        accepted.peek()?;
         preferred_codings(accepted.map(|(_, value)| value)).into_iter().find_map(|coding| {
-            let Ok(Found::File(file, metadata)) = self.look_up(&[path, suffix(coding)].concat()) else { return None };
+            let Ok(Found::File(sibling)) = self.look_up(&[path, suffix(coding)].concat()) else { return None };
             // To the second: tools that copy the time to the sibling may round it.
-            (metadata.mtime() >= original.mtime()).then_some((coding, file, metadata))
+            (sibling.stat().modified.0 >= original.stat().modified.0).then_some((coding, sibling))
         })
     }
 
@@ -306,7 +310,7 @@ impl Files {
 }
 
 enum Found {
-    File(File, Metadata),
+    File(Arc<Opened>),
     Directory,
 }
 

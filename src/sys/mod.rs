@@ -8,3 +8,4 @@ pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod shared;
 pub(crate) mod signal;
+pub(crate) mod stat;
