@@ -1,18 +1,18 @@
 //! Reserves addresses in the parent, makes the sockets of a slot in its worker. All socket options are here.
 
+mod options;
 mod udp;
 
 use std::collections::HashSet;
 use std::fmt;
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::process;
-use std::time::Duration;
 
 use nix::sys::stat::fstat;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -20,6 +20,8 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use crate::config::Address;
 use crate::error::{Error, Result};
 
+use self::options::tune;
+pub(crate) use self::options::{prepare, reset_at_close};
 pub(crate) use self::udp::reserve_udp;
 use self::udp::ReservedUdp;
 
@@ -116,8 +118,8 @@ impl ReservedTcp {
         let socket = tcp_socket(self.address, self.only_v6)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit it: an answer is sent whole, and Nagle would only hold back its last segment.
-        socket.set_tcp_nodelay(true)?;
+        // Accepted sockets inherit it.
+        tune(&socket)?;
         socket.bind(&self.address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
         socket.set_nonblocking(true)?;
@@ -190,14 +192,14 @@ impl Given {
     /// [`Error::Bind`] when it is no stream socket that listens.
     pub(crate) fn new(name: String, socket: OwnedFd) -> Result<Given> {
         let check = || {
-            let socket = socket2::SockRef::from(&socket);
+            let socket = SockRef::from(&socket);
             if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
                 return Err(io::Error::other("it is no listening stream socket"));
             }
             socket.set_nonblocking(true)?;
             if socket.local_addr()?.is_ipv4() || socket.local_addr()?.is_ipv6() {
                 // As on sockets of our own.
-                socket.set_tcp_nodelay(true)?;
+                tune(&socket)?;
             }
             Ok(())
         };
@@ -498,17 +500,4 @@ impl SlotSockets {
 
 fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
     reserved.iter().filter(|reserved| is_meant(reserved)).count()
-}
-
-/// Makes a connection that was accepted elsewhere as those of our listeners are.
-pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
-    stream.set_nodelay(true)
-}
-
-/// Has a TCP connection end with a reset when it is closed (`SO_LINGER` of socket(7)): its client shall see that it was
-/// broken off. Other sockets have nothing of the kind.
-pub(crate) fn reset_at_close(connection: &impl AsFd) {
-    // Where it fails the connection has failed before.
-    let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }
