@@ -36,7 +36,8 @@ use root::Root;
 ///
 /// Files may be replaced by renaming at any time: an answer that has begun is of the file that was there. One that is
 /// written to in place is sent as it is by then, and one that is truncated ends the connection of an answer that has
-/// promised more.
+/// promised more. Up to 32 files of at most 1 MiB that are asked for again stay open, and none is served by a name that
+/// means it no more.
 ///
 /// ```no_run
 /// use forkpool::{Files, Pool, Response};
