@@ -90,6 +90,23 @@ fn what_waits_in_the_queue_is_served_before_the_end() {
 }
 
 #[test]
+fn what_waits_for_a_worker_that_is_full_is_served_before_the_end() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_CONNECTIONS", "1")]);
+    let mut first = begin_slow(&mut server, 1);
+    let mut waiting = [(); 3].map(|()| server.connect());
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    }
+    server.signal(Signal::SIGTERM);
+    wait_until_closed(&mut server);
+    first.send("x");
+    for client in waiting.iter_mut().chain([&mut first]) {
+        assert_eq!(client.answer().status, 200);
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn the_drain_ends_at_its_timeout() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "200ms")]);
     let mut client = begin_slow(&mut server, 60_000);

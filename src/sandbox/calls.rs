@@ -22,6 +22,7 @@ pub(super) fn of_a_server(pid: u32) -> Vec<(u32, Verdict)> {
     let own = || AllowIf(OneOf { argument: 0, values: vec![pid] });
     let data = || AllowIf(Without { argument: 2, bits: libc::PROT_EXEC as u32 });
     let names = vec![libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32];
+    let commands = COMMANDS.iter().map(|command| *command as u32).collect();
     let ioctls = IOCTLS.iter().map(|request| *request as u32).collect();
     calls.extend([
         // Memory for data, and none for new code.
@@ -36,6 +37,8 @@ pub(super) fn of_a_server(pid: u32) -> Vec<(u32, Verdict)> {
         // Thread names, and what does not type into a terminal (TIOCSTI).
         entry(libc::SYS_prctl, AllowIf(OneOf { argument: 0, values: names })),
         entry(libc::SYS_ioctl, AllowIf(OneOf { argument: 1, values: ioctls })),
+        // Flags, copies and locks, but nobody else told by a signal of its choice (F_SETOWN, F_SETSIG).
+        entry(libc::SYS_fcntl, AllowIf(OneOf { argument: 1, values: commands })),
         // It may read limits.
         entry(libc::SYS_prlimit64, AllowIf(Null { argument: 2 })),
     ]);
@@ -43,6 +46,23 @@ pub(super) fn of_a_server(pid: u32) -> Vec<(u32, Verdict)> {
 }
 
 const IOCTLS: [libc::Ioctl; 5] = [libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TCGETS];
+
+/// Of fcntl(2).
+const COMMANDS: [libc::c_int; 13] = [
+    libc::F_DUPFD,
+    libc::F_DUPFD_CLOEXEC,
+    libc::F_GETFD,
+    libc::F_SETFD,
+    libc::F_GETFL,
+    libc::F_SETFL,
+    libc::F_GETLK,
+    libc::F_SETLK,
+    libc::F_SETLKW,
+    libc::F_OFD_GETLK,
+    libc::F_OFD_SETLK,
+    libc::F_OFD_SETLKW,
+    libc::F_GETPIPE_SZ,
+];
 
 /// What no server does, and what one does first that somebody has got into.
 const INTRUDERS: &[libc::c_long] = &[
@@ -82,7 +102,6 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_close_range,
     libc::SYS_dup,
     libc::SYS_dup3,
-    libc::SYS_fcntl,
     libc::SYS_pipe2,
     // Waiting.
     libc::SYS_epoll_create1,
@@ -181,6 +200,17 @@ mod tests {
         }
         for number in [libc::SYS_socket, libc::SYS_connect, libc::SYS_setuid, libc::SYS_bpf, libc::SYS_io_uring_setup] {
             assert!(!numbers.contains(&(number as u32)), "{number}");
+        }
+    }
+
+    #[test]
+    fn nobody_else_is_signalled_by_way_of_a_descriptor() {
+        // linux/fcntl.h: F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY, F_SETOWN_EX; and FIOSETOWN, SIOCSPGRP of ioctl(2).
+        for (call, number) in [(libc::SYS_fcntl, &[8, 10, 1024, 1026, 15][..]), (libc::SYS_ioctl, &[0x8901, 0x8902])] {
+            let verdicts = of_a_server(1);
+            let verdict = verdicts.iter().find(|(number, _)| *number == call as u32);
+            let Some((_, AllowIf(OneOf { argument: 1, values }))) = verdict else { panic!("{verdict:?}") };
+            assert!(number.iter().all(|number| !values.contains(number)), "{values:?}");
         }
     }
 }

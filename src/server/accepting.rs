@@ -59,7 +59,7 @@ where
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = most == usize::MAX;
         for _ in 0..most {
-            let has_room = self.has_room();
+            let has_room = is_all || self.has_room();
             let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting && has_room) else { break };
             if !is_all && !acceptor.may_take(self.cx.now, |slot| self.worker.is_stalled(slot, self.cx.now)) {
                 break;

@@ -61,7 +61,8 @@ where
         }
     }
 
-    /// Takes in all that waits in one queue, as far as limits and descriptors allow.
+    /// Takes in all that waits in one queue, as far as descriptors allow; perhaps more connections than a worker may have,
+    /// since in a pool that stops nobody else will serve them.
     fn drain_queue(&mut self, key: usize) {
         if let Err(error) = self.take_in(key, usize::MAX) {
             warn!("{} leaves connections behind in a queue: {error}", self.worker.tag());
