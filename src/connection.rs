@@ -195,11 +195,17 @@ impl Connection {
         Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover)?))
     }
 
-    /// Ends a connection that is out of time: with 408 when a request has begun, silently otherwise.
+    /// Ends a connection that is out of time: with 408 when a request has begun, by a reset within an answer, silently
+    /// otherwise.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_>) -> Step {
         let reject = match self.timing {
             Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
             Timing::Body => Reject::BodyTimeout,
+            Timing::Write => {
+                // What the kernel still holds would be followed by an end that looks like the answer's.
+                listener::reset_at_close(&self.client);
+                return Step::Close;
+            }
             _ => return Step::Close,
         };
         let len = self.fill_from_kept(cx);

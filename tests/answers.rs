@@ -127,6 +127,15 @@ fn a_broken_stream_is_not_taken_for_a_whole_one() {
 }
 
 #[test]
+fn a_client_that_takes_nothing_sees_that_its_answer_is_broken_off() {
+    let mut server = answers(&[("FORKPOOL_WRITE_TIMEOUT", "50ms")]);
+    let mut client = server.connect();
+    client.send("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    let error = until("it is broken off", || client.stream().take_error().expect("it is open"));
+    assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+}
+
+#[test]
 fn a_broken_stream_that_only_the_connection_delimits_is_reset() {
     let mut server = answers(&[]);
     let mut client = server.connect();
