@@ -360,7 +360,7 @@ impl Connection {
             }
             Taken::Panicked(panic) => {
                 cx.row.count_panic();
-                error!("worker={} panicked in a request's body: {}", cx.worker, panic_message(&*panic));
+                error!("{} panicked in a request's body: {}", cx.tag, panic_message(&*panic));
                 if cx.config.exit_on_panic {
                     resume_unwind(panic);
                 }

@@ -21,6 +21,8 @@ pub(crate) struct Context<'w> {
     /// Where it is counted how long answers take, if anybody wants to know.
     pub(crate) latency: Option<LatencyRow<'w>>,
     pub(crate) worker: usize,
+    /// How the log names the worker.
+    pub(crate) tag: String,
     /// The worker drains: every answer is the last one of its connection.
     pub(crate) is_draining: bool,
     pub(crate) now: Time,
@@ -59,6 +61,7 @@ impl<'w> Context<'w> {
             row,
             latency: None,
             worker,
+            tag: String::new(),
             is_draining: false,
             now,
             turn: 0,

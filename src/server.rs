@@ -136,7 +136,7 @@ where
         worker.adopt_by(&mailbox);
         let streams = worker.take_streams();
         let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), encoder, mailbox, streams);
-        (cx.latency, cx.log) = (worker.latency(), worker.take_access_log());
+        (cx.latency, cx.log, cx.tag) = (worker.latency(), worker.take_access_log(), worker.tag());
         Ok(Server {
             worker,
             handler,
