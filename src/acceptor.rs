@@ -31,7 +31,9 @@ pub(crate) struct Acceptor {
 pub(crate) struct Neighbour {
     pub(crate) slot: usize,
     /// When connections were first seen waiting, since when nothing has said that the queue is empty.
-    pub(crate) noticed: Time,
+    noticed: Time,
+    /// When to look at them.
+    due: Time,
 }
 
 #[derive(Debug)]
@@ -46,6 +48,10 @@ enum Listener {
 
 /// How long a connection may wait in a neighbour's queue: times are cut to milliseconds, so this is more than one.
 const PATIENCE: Duration = Duration::from_millis(2);
+
+/// How long it may wait there for a worker that is idle and has fewer connections: that one waits for a processor, and
+/// would go on to have fewer for as long as these connections are kept.
+const PATIENCE_FOR_FEWER: Duration = Duration::from_millis(10);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -70,7 +76,8 @@ impl Acceptor {
     /// One of another slot's, to look after.
     pub(crate) fn neighbour(slot: usize, socket: OwnedFd, now: Time) -> Acceptor {
         let listener = TcpListener::from_std(StdTcpListener::from(socket));
-        Acceptor { neighbour: Some(Neighbour { slot, noticed: now }), ..Acceptor::new(Listener::Tcp(listener)) }
+        let neighbour = Neighbour { slot, noticed: now, due: now + PATIENCE };
+        Acceptor { neighbour: Some(neighbour), ..Acceptor::new(Listener::Tcp(listener)) }
     }
 
     pub(crate) fn unix(listener: StdUnixListener) -> Acceptor {
@@ -107,21 +114,35 @@ impl Acceptor {
     /// An edge has come.
     pub(crate) fn notice(&mut self, now: Time) {
         if let Some(neighbour) = self.neighbour.as_mut().filter(|_| !self.has_waiting) {
-            neighbour.noticed = now;
+            (neighbour.noticed, neighbour.due) = (now, now + PATIENCE);
         }
         self.has_waiting = true;
     }
 
     /// When there may be something to take.
     pub(crate) fn due(&self) -> Option<Time> {
-        let due = self.neighbour.map_or(Time::default(), |neighbour| neighbour.noticed + PATIENCE);
-        self.has_waiting.then_some(due)
+        self.has_waiting.then_some(self.neighbour.map_or(Time::default(), |neighbour| neighbour.due))
     }
 
     /// Whether a connection may be taken now: from a neighbour's queue only if its worker is stalled, or has left the
-    /// connection there for longer than a worker that turns its loop would.
-    pub(crate) fn may_take(&self, now: Time, is_stalled: impl Fn(usize) -> bool) -> bool {
-        self.neighbour.is_none_or(|neighbour| neighbour.noticed + PATIENCE <= now || is_stalled(neighbour.slot))
+    /// connection there for longer than a worker that turns its loop would, unless that
+    /// worker is idle and has fewer.
+    pub(crate) fn may_take(
+        &mut self,
+        now: Time,
+        is_stalled: impl Fn(usize) -> bool,
+        is_idle_with_fewer: impl Fn(usize) -> bool,
+    ) -> bool {
+        let Some(neighbour) = &mut self.neighbour else { return true };
+        if is_stalled(neighbour.slot) {
+            return true;
+        }
+        let is_due = neighbour.due <= now;
+        if is_due && is_idle_with_fewer(neighbour.slot) && now < neighbour.noticed + PATIENCE_FOR_FEWER {
+            neighbour.due = now + PATIENCE;
+            return false;
+        }
+        is_due
     }
 
     /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to
@@ -183,3 +204,28 @@ const OF_THE_CONNECTION: [i32; 11] = [
     libc::EOPNOTSUPP,
     libc::ENETUNREACH,
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_neighbour_s_connection_is_taken_when_its_worker_does_not_come_for_it() {
+        let socket = || StdTcpListener::bind("127.0.0.1:0").expect("a port is free").into();
+        let at = |millis| Time::from_millis(1_000 + millis);
+        for (stalls, is_idle_with_fewer, taken_at) in
+            [(true, true, 0), (true, false, 0), (false, false, 2), (false, true, 10)]
+        {
+            let mut acceptor = Acceptor::neighbour(1, socket(), at(0));
+            acceptor.notice(at(0));
+            // It looks when it has said that it would, and no oftener.
+            let (mut now, mut looks) = (at(0), 0_u64);
+            while !acceptor.may_take(now, |_| stalls, |_| is_idle_with_fewer) {
+                now = acceptor.due().expect("there is something");
+                looks += 1;
+            }
+            assert_eq!((now, looks), (at(taken_at), taken_at / 2), "{stalls} {is_idle_with_fewer}");
+        }
+        assert!(Acceptor::tcp(StdTcpListener::from(socket())).may_take(at(0), |_| false, |_| true), "its own");
+    }
+}

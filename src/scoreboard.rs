@@ -405,6 +405,10 @@ impl Row<'_> {
         self.load(Word::Accepted)
     }
 
+    pub(crate) fn open(&self) -> u64 {
+        self.accepted().saturating_sub(self.load(Word::Closed))
+    }
+
     pub(crate) fn counters(&self) -> Counters {
         Counters {
             requests: self.requests(),

@@ -61,7 +61,8 @@ where
         for _ in 0..most {
             let has_room = is_all || self.has_room();
             let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting && has_room) else { break };
-            if !is_all && !acceptor.may_take(self.cx.now, |slot| self.worker.is_stalled(slot, self.cx.now)) {
+            let is_stalled = |slot| self.worker.is_stalled(slot, self.cx.now);
+            if !is_all && !acceptor.may_take(self.cx.now, is_stalled, |slot| self.worker.is_idle_with_fewer(slot)) {
                 break;
             }
             match acceptor.accept() {

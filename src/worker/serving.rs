@@ -59,6 +59,12 @@ impl Worker {
         self.board.row_of(slot).is_none_or(|row| steer::is_stalled(self.board.row(row), now))
     }
 
+    /// Whether the worker of that slot is idle, and has fewer connections open than this one.
+    pub(crate) fn is_idle_with_fewer(&self, slot: usize) -> bool {
+        let Some(row) = self.board.row_of(slot).map(|row| self.board.row(row)) else { return false };
+        row.busy_since().is_none() && row.open() < self.row().open()
+    }
+
     /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
     pub(crate) fn steer(&self, now: Time, listeners: &[BorrowedFd<'_>]) {
         if let Err(error) = steer::steer(&self.board, &self.cpus, self.row, now, listeners) {
