@@ -40,7 +40,8 @@ impl Pool {
     }
 }
 
-/// What a pool is to be. Methods replace what was said before, but for [`bind`](Builder::bind), which adds.
+/// What a pool is to be. Methods replace what was said before, but for [`bind`](Builder::bind),
+/// [`bind_udp`](Builder::bind_udp) and [`admin_host`](Builder::admin_host), which add.
 ///
 /// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and
 /// [`check`](Builder::check), unless a later call replaces it. Every time-out can be [`Duration::ZERO`], which is
@@ -209,9 +210,17 @@ impl Builder {
     /// `/scale?workers=N`, `/stop`, `/upgrade`, `/log?level=LEVEL`.
     ///
     /// A Unix socket is for the user alone who runs the pool (mode 0600). Over TCP everybody who can connect can read,
-    /// and nobody can control the pool without an [`admin_token_file`](Builder::admin_token_file).
+    /// and nobody can control the pool without an [`admin_token_file`](Builder::admin_token_file). There is no TLS, so
+    /// keep a TCP address to a private network.
     pub fn admin(self, address: impl Display) -> Builder {
         self.set("admin", &address.to_string())
+    }
+
+    /// Host name, without a port, by which [`admin`](Builder::admin) may be asked over TCP too. Default: none, only IP
+    /// addresses and `localhost`; other names are refused with 421, since a web page could have its own name resolved to
+    /// this host (DNS rebinding). `/metrics`, `/healthz` and `/readyz` answer to any name.
+    pub fn admin_host(self, name: impl Into<String>) -> Builder {
+        self.put("admin-host", |config| config.admin_hosts.push(name.into()))
     }
 
     /// File with one word, which a client of [`admin`](Builder::admin) over TCP sends to control the pool, as
@@ -391,8 +400,8 @@ impl Builder {
     }
 
     /// Sets any of [`settings`] by its name (`drain-timeout`; leading dashes are allowed) and from text, as the binary
-    /// does with its flags: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` takes a list and
-    /// replaces all addresses given before.
+    /// does with its flags: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` and `admin-host` take a
+    /// list and replace all given before.
     pub fn set(mut self, name: &str, value: &str) -> Builder {
         match Setting::named(name.strip_prefix("--").unwrap_or(name)) {
             Some(setting) => self.assign(setting, quoted(name, value), value),

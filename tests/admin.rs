@@ -183,26 +183,60 @@ fn every_page_is_there_and_says_what_it_is() {
 }
 
 #[test]
-fn over_tcp_it_is_asked_for_by_address() {
-    let watched = Watched::start(&[]);
+fn over_tcp_it_is_asked_for_by_address_or_by_a_name_that_is_allowed() {
+    let watched = Watched::start(&[("FORKPOOL_ADMIN_HOST", "pool.example, other.example")]);
     for (host, status) in [
-        ("Host: 127.0.0.1:9000\r\n", 200),
-        ("Host: [::1]\r\n", 200),
-        ("Host: localhost\r\n", 200),
-        ("Host: rebound.example\r\n", 421),
-        ("Host: 127.0.0.1.example:9000\r\n", 421),
+        ("127.0.0.1:9000", 200),
+        ("[::1]", 200),
+        ("localhost", 200),
+        ("pool.example", 200),
+        ("POOL.example:9000", 200),
+        ("other.example", 200),
+        ("rebound.example", 421),
+        ("pool.example.rebound.example", 421),
+        ("127.0.0.1.example:9000", 421),
     ] {
-        for target in ["/", "/status.json", "/metrics", "/events", "http://localhost/healthz"] {
-            if target == "/events" && status == 200 {
-                continue;
-            }
-            let mut client = watched.connect();
-            client.send(format!("GET {target} HTTP/1.1\r\n{host}\r\n"));
+        for (target, expected) in [
+            ("/", status),
+            ("/status.json", status),
+            ("/status.txt", status),
+            ("/metrics", 200),
+            ("/healthz", 200),
+            ("/readyz", 200),
             // An absolute target counts, and not the field (RFC 9112 section 3.2.2).
-            let expected = if target.starts_with("http:") { 200 } else { status };
-            assert_eq!(client.answer().status, expected, "{host}{target}");
+            ("http://localhost/status.json", 200),
+            ("http://rebound.example/status.json", 421),
+        ] {
+            let mut client = watched.connect();
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert_eq!(client.answer().status, expected, "{host} {target}");
+        }
+        for (method, target) in [("GET", "/events?after=x"), ("POST", "/restart")] {
+            let mut client = watched.connect();
+            client.send(format!("{method} {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            assert_eq!(client.answer().status == 421, status == 421, "{host} {method} {target}");
         }
     }
+}
+
+#[test]
+fn an_address_that_others_reach_is_warned_of_unless_there_is_a_token() {
+    let path = fresh_path("admin.outside-token");
+    fs::write(&path, "let-me-in\n").expect("a writable directory");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");
+    let token = ("FORKPOOL_ADMIN_TOKEN_FILE", path.to_str().expect("UTF-8"));
+    let socket = format!("unix:{}", fresh_path("admin.outside-socket").display());
+    for (address, token, warns) in [
+        ("0.0.0.0:0", None, true),
+        (":0", None, true),
+        (":0", Some(token), false),
+        ("127.0.0.1:0", None, false),
+        (socket.as_str(), None, false),
+    ] {
+        let mut server = testbed(&[&[("FORKPOOL_ADMIN", address)][..], token.as_slice()].concat());
+        assert_eq!(server.count(" has no token: whoever can connect there reads the status") > 0, warns, "{address}");
+    }
+    fs::remove_file(&path).expect("it is there");
 }
 
 #[test]

@@ -31,6 +31,9 @@ use self::queues::Queues;
 /// Clients that are told events as they happen.
 const STREAMS_MAX: usize = 64;
 
+/// What answers to any name: it changes nothing and says little.
+const PROBES: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
+
 /// What the status page may do: nothing but show itself and ask this process.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; frame-ancestors 'none'";
@@ -51,6 +54,8 @@ pub(crate) fn server_config() -> ServerConfig {
 pub(crate) struct Desk {
     model: Model,
     board: Arc<Scoreboard>,
+    /// The names by which it may be asked over TCP, besides its address.
+    hosts: Rc<[String]>,
     /// What says over TCP that a client may give commands; nobody may without one.
     token: Option<Rc<str>>,
     /// It is a Unix socket, whose mode says who may.
@@ -64,8 +69,14 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(model: Model, board: Arc<Scoreboard>, token: Option<Rc<str>>, is_unix: bool) -> Desk {
-        Desk { model, board, token, is_unix, cpu: BTreeMap::new(), streams: Vec::new(), queues: None }
+    pub(crate) fn new(
+        model: Model,
+        board: Arc<Scoreboard>,
+        hosts: Rc<[String]>,
+        token: Option<Rc<str>>,
+        is_unix: bool,
+    ) -> Desk {
+        Desk { model, board, hosts, token, is_unix, cpu: BTreeMap::new(), streams: Vec::new(), queues: None }
     }
 
     /// Serves until the pool ends.
@@ -101,8 +112,8 @@ impl Desk {
         let path = request.path();
         let is_command = Command::PATHS.contains(&path);
         let response = match (request.method(), is_command) {
-            _ if !self.is_unix && !request.host().is_none_or(is_own) => {
-                Response::text("this host is not asked for by name: use its IP address, or localhost\n").status(421)
+            _ if !self.may_ask(path, request.host()) => {
+                Response::text("ask by IP address, by localhost, or by a name that --admin-host allows\n").status(421)
             }
             ("POST", true) => self.command(worker, request),
             (_, true) => Response::text("POST\n").status(405).header("Allow", "POST"),
@@ -111,6 +122,14 @@ impl Desk {
             (_, false) => Response::text("no such method here\n").status(405).header("Allow", "GET, HEAD"),
         };
         response.header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff")
+    }
+
+    /// Whether a client may ask for this by that name. A page that was loaded from a name may have that name resolved to
+    /// us next, so that its scripts may read our answers (DNS rebinding); the browser goes on to send the name. Probes and
+    /// scrapers use the names of a cluster; what they ask for is not worth the trouble.
+    fn may_ask(&self, path: &str, host: Option<&str>) -> bool {
+        let Some(name) = host.map(without_port).filter(|_| !self.is_unix) else { return true };
+        PROBES.contains(&path) || is_own(name) || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
 
     fn show(&mut self, path: &str, query: Option<&str>) -> Response {
@@ -159,13 +178,16 @@ impl Desk {
     }
 }
 
-/// Whether a Host can only mean this process. A page that was loaded from a name may have that name resolved to us next,
-/// so that its scripts may read our answers (DNS rebinding); the browser goes on to send the name.
-fn is_own(host: &str) -> bool {
-    let name = match host.rsplit_once(':') {
+/// The host of a Host field, which has been checked.
+fn without_port(host: &str) -> &str {
+    match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
-    };
+    }
+}
+
+/// Whether a name means this host whoever resolves it.
+fn is_own(name: &str) -> bool {
     let is_ipv6 = |name: &str| Some(name.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok());
     name.is_empty()
         || name.eq_ignore_ascii_case("localhost")
@@ -187,12 +209,12 @@ mod tests {
         for host in
             ["127.0.0.1", "127.0.0.1:9000", "localhost", "LOCALHOST:9000", "[::1]", "[fe80::1]:80", "10.0.0.1:", ""]
         {
-            assert!(is_own(host), "{host}");
+            assert!(is_own(without_port(host)), "{host}");
         }
         for host in
             ["a", "evil.example", "evil.example:9000", "localhost.evil.example", "127.0.0.1.evil.example", "[::1"]
         {
-            assert!(!is_own(host), "{host}");
+            assert!(!is_own(without_port(host)), "{host}");
         }
     }
 }

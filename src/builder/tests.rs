@@ -49,6 +49,7 @@ fn methods_and_names_set_the_same() {
         ("access-log", "another", |pool| pool.access_log("another")),
         ("access-log-format", "json", |pool| pool.access_log_format("json")),
         ("admin", "127.0.0.1:7", |pool| pool.admin("127.0.0.1:7")),
+        ("admin-host", "pool.example", |pool| pool.admin_host("pool.example")),
         ("admin-token-file", "x.token", |pool| pool.admin_token_file("x.token")),
         ("user", "www", |pool| pool.user("www")),
         ("group", "www", |pool| pool.group("www")),

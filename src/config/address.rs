@@ -29,6 +29,15 @@ impl Address {
         }
     }
 
+    /// Whether other hosts may be able to connect to it.
+    pub(crate) fn is_reached_from_outside(&self) -> bool {
+        match self {
+            Address::Any(_) => true,
+            Address::Tcp(tcp) => !tcp.ip().to_canonical().is_loopback(),
+            Address::Unix(_) => false,
+        }
+    }
+
     /// Whether a connection to `other` could as well be meant for this address.
     ///
     /// `[::]` and an IPv4 address do not overlap: next to an IPv4 address of the same port, `[::]` takes IPv6 only.
@@ -128,6 +137,25 @@ impl fmt::Display for Address {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_can_connect() {
+        for (text, outside) in [
+            ("127.0.0.1:1", false),
+            ("127.1.2.3:1", false),
+            ("[::1]:1", false),
+            ("[::ffff:127.0.0.1]:1", false),
+            ("localhost:1", false),
+            ("unix:/run/x", false),
+            (":1", true),
+            ("0.0.0.0:1", true),
+            ("[::]:1", true),
+            ("192.0.2.1:1", true),
+        ] {
+            let address = text.parse::<Address>().expect(text);
+            assert_eq!(address.is_reached_from_outside(), outside, "{text}");
+        }
+    }
 
     #[test]
     fn what_is_written_is_what_is_shown() {

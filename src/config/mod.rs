@@ -66,8 +66,9 @@ pub(crate) struct Config {
     /// What workers give up once they are ready.
     pub(crate) sandbox: Sandbox,
     pub(crate) pid_file: Option<PathBuf>,
-    /// Where the admin process listens, and what lets TCP clients give commands.
+    /// Where the admin process listens, by which names it may be asked, and what lets TCP clients give commands.
     pub(crate) admin: Option<Address>,
+    pub(crate) admin_hosts: Vec<String>,
     pub(crate) admin_token_file: Option<PathBuf>,
     pub(crate) server: ServerConfig,
     /// The directory whose files are served, and how.
@@ -136,6 +137,7 @@ impl Default for Config {
             sandbox: Sandbox::Off,
             pid_file: None,
             admin: None,
+            admin_hosts: Vec::new(),
             admin_token_file: None,
             server: ServerConfig {
                 limits: Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 },
@@ -213,12 +215,12 @@ impl Config {
 
     fn check_admin(&self) -> Result<()> {
         let Some(admin) = &self.admin else {
-            return match self.admin_token_file {
-                Some(_) => {
-                    Err(Error::config("admin-token-file", "there is no admin address that it is for; add admin"))
-                }
-                None => Ok(()),
+            let needless = match (&self.admin_token_file, &self.admin_hosts[..]) {
+                (Some(_), _) => "admin-token-file",
+                (None, [_, ..]) => "admin-host",
+                (None, []) => return Ok(()),
             };
+            return Err(Error::config(needless, "there is no admin address that it is for; add admin"));
         };
         if let Some(other) = self.addresses.iter().find(|other| other.covers(admin) || admin.covers(other)) {
             return Err(Error::config("admin", format!("{other} is where the workers listen; choose another")));
@@ -348,6 +350,7 @@ mod tests {
             ),
             (&[("pid-file", "/")], "it is a directory"),
             (&[("admin-token-file", "x")], "admin-token-file: there is no admin address"),
+            (&[("admin-host", "x")], "admin-host: there is no admin address"),
             (&[("listen", ":1"), ("admin", "127.0.0.1:1")], "admin: :1 is where the workers listen"),
             (&[("pid-file", "/a/b"), ("admin", "unix:/a/b")], "pid-file: is also the path of unix:/a/b"),
             (

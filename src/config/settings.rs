@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::time::Duration;
 
-use super::values::{bytes, duration, flag, list, mode, number, text, timeout, within};
+use super::values::{bytes, duration, flag, host_name, list, mode, number, text, timeout, within};
 use super::{Balance, Config};
 use crate::access_log::Format;
 use crate::files::Symlinks;
@@ -666,6 +666,18 @@ const SETTINGS: &[Setting] = &[
         check: |_| Ok(()),
     },
     Setting {
+        name: "admin-host",
+        heading: ADMIN,
+        value_name: "HOST",
+        default: None,
+        help: "Host name by which the admin process may be asked over TCP, besides IP addresses and localhost; /metrics, \
+               /healthz and /readyz answer to any name; may be given several times",
+        aliases: &[],
+        is_list: true,
+        apply: |config, text| set(&mut config.admin_hosts, Ok(list(text).map(str::to_owned).collect())),
+        check: |config| config.admin_hosts.iter().try_for_each(|name| host_name(name)),
+    },
+    Setting {
         name: "admin-token-file",
         heading: ADMIN,
         value_name: "PATH",
@@ -759,7 +771,7 @@ mod tests {
                 "MODE" => "0600",
                 "DURATION" => "7s",
                 "BYTES" => "777",
-                "NAME" | "PATH" | "DIR" => "another",
+                "NAME" | "HOST" | "PATH" | "DIR" => "another",
                 "yes|no" if self.default == Some("yes") => "no",
                 "WHICH" => "anywhere",
                 "answer|exit" => "exit",
@@ -865,6 +877,7 @@ mod tests {
             ("access-log", "", "must not be empty"),
             ("access-log-format", "clf", "must be common, combined or json"),
             ("admin", "9000", "is only a port"),
+            ("admin-host", "pool.example:9000", "pool.example:9000 must be a host name without a port"),
             ("admin-token-file", "", "must not be empty"),
             ("user", "", "must not be empty"),
             ("group", "", "must not be empty"),

@@ -68,6 +68,15 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     }
 }
 
+/// Refuses what is no host name. A port is refused too: which one a client has asked does not matter.
+pub(super) fn host_name(text: &str) -> Result<(), String> {
+    let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    match !text.is_empty() && text.bytes().all(is_in_name) {
+        true => Ok(()),
+        false => Err(format!("{} must be a host name without a port, as in pool.example", text.escape_debug())),
+    }
+}
+
 /// The items of a list separated by commas or blanks.
 pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(|separator: char| separator == ',' || separator.is_whitespace()).filter(|item| !item.is_empty())
@@ -170,6 +179,16 @@ mod tests {
             ("77777777777777", None),
         ] {
             assert_eq!(mode(text).ok(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn host_names() {
+        for text in ["a", "pool", "pool.example", "my_pool-1.default.svc.cluster.local", "10.0.0.1"] {
+            assert_eq!(host_name(text), Ok(()), "{text}");
+        }
+        for text in ["", "pool:9000", "http://pool", "*", "*.example", "a b", "[::1]", "b\u{fc}cher.example"] {
+            assert!(host_name(text).is_err(), "{text}");
         }
     }
 

@@ -9,6 +9,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 use super::*;
 use crate::admin::{self, Command, Desk};
 use crate::channel;
+use crate::config::Address;
 use crate::listener::AdminListener;
 use crate::message::{MessageError, Received, BUFFER};
 use crate::pool::Newborn;
@@ -30,6 +31,7 @@ const TURN: usize = 16;
 #[derive(Debug)]
 pub(super) struct Admin {
     listener: AdminListener,
+    hosts: Rc<[String]>,
     token: Option<Rc<str>>,
     model: Model,
     process: Option<Running>,
@@ -58,9 +60,10 @@ struct Running {
 }
 
 impl Admin {
-    pub(super) fn new(listener: AdminListener, token: Option<Rc<str>>, start_at: Time) -> Admin {
+    pub(super) fn new(listener: AdminListener, hosts: Rc<[String]>, token: Option<Rc<str>>, start_at: Time) -> Admin {
         Admin {
             listener,
+            hosts,
             token,
             model: Model::default(),
             process: None,
@@ -131,7 +134,8 @@ impl Parent {
     pub(super) fn make_admin(&self, listener: Option<AdminListener>, now: Time) -> Result<Option<Admin>> {
         let Some(listener) = listener else { return Ok(None) };
         let token = self.config.admin_token()?.map(Rc::from);
-        Ok(Some(Admin::new(listener, token, if self.heir.is_some() { Time::NEVER } else { now })))
+        let hosts = self.config.admin_hosts[..].into();
+        Ok(Some(Admin::new(listener, hosts, token, if self.heir.is_some() { Time::NEVER } else { now })))
     }
 
     /// What is to be forked, when it is time.
@@ -231,7 +235,8 @@ impl Admin {
         own.watch(true);
         let shared = self.listener.shared().map_err(refused)?;
         self.unborn = Some(Running { pid: Pid(0), lifeline, link, since: now, is_set_up: false });
-        let desk = Desk::new(self.model.clone(), Arc::clone(board), self.token.clone(), self.listener.is_unix());
+        let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
+        let desk = Desk::new(self.model.clone(), Arc::clone(board), hosts, token, self.listener.is_unix());
         let seed = Seed {
             slot: crate::worker::NO_SLOT,
             generation: 0,
@@ -319,6 +324,13 @@ impl Parent {
         admin.model.pool.listening = self.reserved.iter().map(ToString::to_string).collect();
         admin.model.pool.because = self.derivation.clone();
         info!("admin on {}", admin.listener);
+        if admin.token.is_none() && self.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
+            warn!(
+                "admin on {} has no token: whoever can connect there reads the status, and nobody can control the pool; \
+                 name 127.0.0.1 or a Unix socket, or set admin-token-file",
+                admin.listener
+            );
+        }
         self.observe();
     }
 
