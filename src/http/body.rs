@@ -2,7 +2,8 @@
 
 use memchr::memchr;
 
-use super::head::{check_trailer_line, is_token};
+use super::head::is_token;
+use super::lines::check_trailer_line;
 use super::{Limits, Reject};
 
 /// Longest chunk-size line with its extensions, which nobody here understands.

@@ -2,7 +2,8 @@
 
 use super::body::{Chunked, Decoder};
 use super::encode::{self, Connection, Encoder};
-use super::head::{self, Framing, Head, Room, Scan, Scratch};
+use super::head::{self, Framing, Head, Room, Scratch};
+use super::lines::Scan;
 use super::request::{Request, Version};
 use super::response::ResponseHead;
 use super::{Limits, Reject};

@@ -78,7 +78,7 @@ fn feed(pieces: &[&[u8]]) -> Vec<String> {
 
 fn refusal(codec: &Codec, reject: Reject) -> String {
     assert!(!codec.is_closing(), "something was read behind the last answer");
-    reject.status().to_string()
+    format!("{reject:?}")
 }
 
 fn described(request: &Request<'_>) -> String {

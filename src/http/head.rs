@@ -1,19 +1,18 @@
 //! A request's head: where it ends, what it says, and how the body behind it is framed.
 //!
 //! A head that comes whole and is valid takes the short way: one pass through httparse, one over the fields that
-//! concern the protocol. Whatever else there is goes line by line, so that the first broken rule decides, however the
-//! bytes came.
+//! concern the protocol. Every other head is checked line by line ([`lines`](super::lines)).
 
 use std::mem::MaybeUninit;
 
-use memchr::{memchr, memchr_iter, memrchr};
+use memchr::memchr;
 
 use super::recall::Recall;
 use super::request::{Fields, Request, Version};
-use super::{host, Limits, Reject, FIELDS_MAX};
+use super::{host, lines, Limits, Reject, FIELDS_MAX};
 
 /// Longest method: more than any registered one has.
-const METHOD_MAX: usize = 32;
+pub(super) const METHOD_MAX: usize = 32;
 
 /// Room for a request, on the stack of the caller.
 pub(crate) struct Scratch<'a> {
@@ -46,74 +45,6 @@ impl Room<'_> {
     fn new() -> Self {
         Room { fields: [const { MaybeUninit::uninit() }; FIELDS_MAX], request: None }
     }
-}
-
-/// How far the lines of an incomplete head have been looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Scan {
-    /// Where the first line begins that has not been seen whole.
-    line: u32,
-    /// Where to look for its end.
-    searched: u32,
-    /// Lines seen whole.
-    lines: u32,
-}
-
-impl Scan {
-    /// Looks at what is new in `input`, which begins with the head. Returns the head's length once it is complete.
-    pub(super) fn advance(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
-        for end in memchr_iter(b'\n', &input[self.searched as usize..]) {
-            let end = self.searched as usize + end + 1;
-            let start = self.line as usize;
-            if end > limits.head {
-                break;
-            }
-            match line(&input[start..end]) {
-                None => return Err(Reject::LineEnd),
-                Some(b"") if self.lines > 0 => return Ok(Some(end)),
-                Some(_) => {}
-            }
-            self.lines += 1;
-            self.line = end as u32;
-        }
-        self.searched = input.len().min(limits.head) as u32;
-        Ok(None)
-    }
-
-    /// What is already wrong with an incomplete head, of which the lines up to `checked` are right. Only the others are
-    /// looked at: a head that comes line by line is not checked all over again with each.
-    fn refuse(&self, checked: Scan, input: &[u8], limits: &Limits) -> Result<(), Reject> {
-        check_lines(&input[checked.line as usize..self.line as usize], checked.lines as usize, limits)?;
-        if self.lines == 0 {
-            let end = memchr(b'\n', input).unwrap_or(input.len());
-            check_begun_request_line(&input[..end], limits)?;
-        }
-        Ok(())
-    }
-
-    /// As [`advance`](Scan::advance), and refuses what cannot become a valid head any more.
-    pub(super) fn find_end(&mut self, input: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
-        let checked = *self;
-        match self.advance(input, limits) {
-            Ok(Some(len)) => return Ok(Some(len)),
-            Ok(None) => {}
-            Err(reject) => {
-                // Something before may be what is wrong.
-                self.refuse(checked, input, limits)?;
-                return Err(reject);
-            }
-        }
-        self.refuse(checked, input, limits)?;
-        if input.len() > limits.head {
-            return Err(Reject::HeadTooLarge);
-        }
-        Ok(None)
-    }
-}
-
-/// A line without its CRLF; `None` when it does not end in one.
-fn line(with_end: &[u8]) -> Option<&[u8]> {
-    with_end.strip_suffix(b"\r\n")
 }
 
 /// What a head says.
@@ -176,7 +107,7 @@ pub(super) fn parse<'a>(head: &'a [u8], room: &'a mut Room<'a>, limits: &Limits)
     let mut request = httparse::Request::new(&mut []);
     match request.parse_with_uninit_headers(head, slots) {
         Ok(httparse::Status::Complete(len)) if len == head.len() => judge(request, place, limits),
-        _ => Err(first_broken_rule(head, limits)),
+        _ => Err(lines::first_broken_rule(head, limits)),
     }
 }
 
@@ -246,7 +177,7 @@ fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reje
 
 /// Finds the first `?` of a target, or its end, and checks that it is visible ASCII without a fragment: wider than RFC
 /// 3986, which browsers exceed in queries, and safe: no byte that ends a target.
-fn find_query(target: &[u8]) -> Result<usize, Reject> {
+pub(super) fn find_query(target: &[u8]) -> Result<usize, Reject> {
     // One pass without a branch per byte, as few targets have a query or are wrong.
     match target.iter().fold(0, |seen, byte| seen | IN_TARGET[usize::from(*byte)]) {
         0 if !target.is_empty() => Ok(target.len()),
@@ -397,90 +328,6 @@ impl TransferCoding {
 
 /// Registered, and not implemented here (RFC 9112 section 7.2).
 const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
-
-/// Which rule a malformed head breaks first, from the top.
-fn first_broken_rule(head: &[u8], limits: &Limits) -> Reject {
-    let fields = head.len().saturating_sub(2);
-    check_lines(&head[..fields], 0, limits).err().unwrap_or(Reject::Field)
-}
-
-/// Checks whole lines of a head from the one numbered `first`, without the empty one. The request line is number 0.
-fn check_lines(lines: &[u8], first: usize, limits: &Limits) -> Result<(), Reject> {
-    let mut start = 0;
-    for (number, end) in (first..).zip(memchr_iter(b'\n', lines)) {
-        let text = line(&lines[start..=end]).ok_or(Reject::LineEnd)?;
-        match number {
-            0 => check_request_line(text, limits)?,
-            _ if number > limits.fields => return Err(Reject::TooManyFields),
-            _ => check_field_line(&lines[start..=end])?,
-        }
-        start = end + 1;
-    }
-    Ok(())
-}
-
-fn check_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
-    check_begun_request_line(line, limits)?;
-    let space = memchr(b' ', line).ok_or(Reject::RequestLine)?;
-    let (method, rest) = (&line[..space], &line[space + 1..]);
-    if method.is_empty() {
-        return Err(Reject::Method);
-    }
-    let space = memrchr(b' ', rest).ok_or(Reject::RequestLine)?;
-    let (target, version) = (&rest[..space], &rest[space + 1..]);
-    if target.len() > limits.target {
-        return Err(Reject::TargetTooLong);
-    }
-    find_query(target)?;
-    match version {
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
-            if *major == b'1' {
-                Ok(())
-            } else {
-                Err(Reject::Version)
-            }
-        }
-        _ => Err(Reject::RequestLine),
-    }
-}
-
-/// Checks the first line before its end has come: what speaks another protocol is told at once.
-fn check_begun_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
-    // The CR may be there already, and is not part of the line.
-    let line = line.strip_suffix(b"\r").unwrap_or(line);
-    let method = &line[..memchr(b' ', line).unwrap_or(line.len())];
-    if method.len() > METHOD_MAX || !method.iter().all(|byte| is_token(&[*byte])) {
-        return Err(Reject::Method);
-    }
-    // What stands around a target of the longest kind.
-    let around = method.len() + " ".len() + " HTTP/1.1".len();
-    if line.len() > around + limits.target {
-        return Err(Reject::TargetTooLong);
-    }
-    Ok(())
-}
-
-/// Checks one field line with its CRLF.
-fn check_field_line(line: &[u8]) -> Result<(), Reject> {
-    let mut field = [httparse::EMPTY_HEADER];
-    match httparse::parse_headers(line, &mut field) {
-        // Partial: it is valid, and no empty line follows.
-        Ok(httparse::Status::Partial) => Ok(()),
-        _ => Err(Reject::Field),
-    }
-}
-
-/// Checks the lines of a trailer section, without the empty one.
-pub(super) fn check_trailer_line(line: &[u8]) -> Result<(), Reject> {
-    check_field_line(line).map_err(|_| Reject::Trailer)?;
-    let name = &line[..memchr(b':', line).unwrap_or(line.len())];
-    // Fields that frame or route a message may not come after it (RFC 9110 section 6.5.1).
-    let framing = ["content-length", "transfer-encoding", "host", "trailer", "te", "connection", "content-encoding"];
-    match framing.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes())) {
-        true => Err(Reject::Trailer),
-        false => Ok(()),
-    }
-}
 
 /// `1*tchar` (RFC 9110 section 5.6.2).
 pub(super) fn is_token(name: &[u8]) -> bool {

@@ -27,6 +27,7 @@ mod encode;
 pub mod fuzzing;
 mod head;
 mod host;
+mod lines;
 mod media_type;
 mod range;
 mod recall;
