@@ -43,6 +43,7 @@ pub(crate) fn kill_reason(why: KillReason, config: &Config) -> String {
         }
         KillReason::QuickTimeout => "killed: still there after it was asked to end at once".to_owned(),
         KillReason::Stalled => format!("killed: busy with one request for {:?} (stall-timeout)", config.stall_timeout),
+        KillReason::Misbehaved => "killed: it did what no worker may".to_owned(),
         KillReason::Forced => "killed: told to stop at once".to_owned(),
     }
 }

@@ -5,10 +5,14 @@
 //! goes nothing, ever; **end of file means finish**. The parent half-closes it to drain a worker, the kernel closes it
 //! when the parent dies, and the worker's own SIGTERM ends it as well: one thing for user code to wait for.
 //!
+//! What a worker may say, and when, is in [`protocol`]: anything else ends it.
+//!
 //! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
 //! look after another slot's sockets, or gives it another file for the access log.
 
-use std::cell::RefCell;
+mod protocol;
+
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::net::Shutdown;
@@ -22,45 +26,27 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
 
 use crate::sys;
+use crate::time::Time;
 
-/// Most bytes of the reason that a failing worker sends up.
-const REASON_MAX: usize = 400;
+use self::protocol::{
+    Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED, STEER,
+};
+pub(crate) use self::protocol::{Record, Violation};
 
-const LISTENING: u8 = b'L';
-const READY: u8 = b'R';
-const AWAKE: u8 = b'A';
-const RELEASED: u8 = b'D';
-const DUE: u8 = b'M';
-const LEAVE: u8 = b'Q';
 const OUTPUT: u8 = b'O';
-const EXECUTES: u8 = b'X';
 const EXECUTES_AND_NOTIFIES: u8 = b'N';
 const EXECUTES_AND_RINGS: u8 = b'T';
-/// Followed by text until the end of the stream.
-const FAILED: u8 = b'F';
 
 /// What a worker says.
 #[derive(Debug)]
 pub(crate) enum Report {
-    /// It listens and holds nothing of the parent's any more; these are copies of its sockets, in the order of the
-    /// addresses, if it had to make them.
-    Listening(Vec<OwnedFd>),
-    /// It serves.
-    Ready,
-    /// It has become busy while the parent was not watching for stalls.
-    Awake,
-    /// It has let go of the sockets that it was first ordered to release.
-    Released,
-    /// It has served as many requests as it may.
-    Due,
-    /// It wants to be told to finish.
-    Leave,
+    Record(Record),
     /// What is read from these pipes is its stdout and its stderr.
     Output([OwnedFd; 2]),
-    /// It is about to become another program, which hears signals and nothing else, and is ready at this sign.
-    Executes(Sign),
-    /// It has become that program, or has ended on the way.
-    Executed,
+    /// By what it is seen that the program is ready that it is about to execute.
+    Sign(Sign),
+    /// It has broken the protocol; told once.
+    Violation(Violation),
 }
 
 /// By what the parent sees that a program is ready.
@@ -89,16 +75,17 @@ const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
 
-/// Makes the two ends of a lifeline.
-pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
+/// Makes the two ends of a lifeline, for a worker of a pool that has so many TCP and UDP addresses.
+pub(crate) fn lifeline(addresses: usize) -> io::Result<(ParentEnd, WorkerEnd)> {
     let (parent, worker) = UnixStream::pair()?;
     parent.set_nonblocking(true)?;
     let (orders, ordered) = UnixDatagram::pair()?;
     orders.set_nonblocking(true)?;
     ordered.set_nonblocking(true)?;
-    let parent = ParentEnd { stream: parent, orders, failure: None, executes: false, has_more: false };
+    let parent =
+        ParentEnd { stream: parent, orders, protocol: Protocol::new(addresses), sockets: Vec::new(), has_more: false };
     let spare = RefCell::new(Some(ordered.try_clone()?));
-    Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered, spare }))
+    Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered, spare, has_left: Cell::new(false) }))
 }
 
 /// The parent's end.
@@ -106,35 +93,30 @@ pub(crate) fn lifeline() -> io::Result<(ParentEnd, WorkerEnd)> {
 pub(crate) struct ParentEnd {
     stream: UnixStream,
     orders: UnixDatagram,
-    /// The worker's last words, once it has begun to say them.
-    failure: Option<Vec<u8>>,
-    /// The worker has said that it is about to execute a program, and the stream has not ended since.
-    executes: bool,
+    protocol: Protocol,
+    /// The worker's sockets, that came with its word that it listens.
+    sockets: Vec<OwnedFd>,
     /// There may be more than the latest reading has taken.
     has_more: bool,
 }
 
-/// Reads from a lifeline in one turn, far more than a worker has to say: user code can reach this stream, and whoever
-/// writes to it without end must not keep the parent.
-const READS: usize = 64;
+/// Reads from a lifeline in one turn: whoever writes to it without end must not keep the parent.
+const READS: usize = 16;
 
 impl ParentEnd {
     /// What the worker has said since the last call, or a turn's worth of it ([`has_more`](ParentEnd::has_more)); empty
     /// when there is nothing to read or it is gone.
-    pub(crate) fn reports(&mut self) -> Vec<Report> {
+    pub(crate) fn reports(&mut self, now: Time) -> Vec<Report> {
         let mut reports = Vec::new();
-        let mut bytes = [0; 512];
+        let mut bytes = [0; 4096];
         self.has_more = false;
         for _ in 0..READS {
             match sys::fds::receive(self.stream.as_fd(), &mut bytes) {
                 Ok((0, _)) => {
-                    // Its end of the stream is closed on execve(2); if that fails, it says so before it ends.
-                    if std::mem::take(&mut self.executes) && self.failure.is_none() {
-                        reports.push(Report::Executed);
-                    }
+                    reports.extend(self.protocol.end().map(Report::Record));
                     return reports;
                 }
-                Ok((len, fds)) => self.take(&bytes[..len], fds, &mut reports),
+                Ok((len, fds)) => self.take(&bytes[..len], fds, now, &mut reports),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(_) => return reports,
             }
@@ -150,46 +132,39 @@ impl ParentEnd {
 
     /// `fds` came with the last of `bytes`: records that carry any are a byte long, and the kernel ends a read behind
     /// them (unix(7)).
-    fn take(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, reports: &mut Vec<Report>) {
-        let mut fds = fds.into_iter();
-        for (index, byte) in bytes.iter().enumerate() {
-            let mut fds = fds.by_ref().take(if index + 1 == bytes.len() { sys::fds::MAX } else { 0 });
-            match (&mut self.failure, *byte) {
-                (Some(words), byte) => {
-                    if words.len() < REASON_MAX {
-                        words.push(byte);
-                    }
-                }
-                (None, LISTENING) => reports.push(Report::Listening(fds.collect())),
-                (None, READY) => reports.push(Report::Ready),
-                (None, AWAKE) => reports.push(Report::Awake),
-                (None, RELEASED) => reports.push(Report::Released),
-                (None, DUE) => reports.push(Report::Due),
-                (None, LEAVE) => reports.push(Report::Leave),
-                (None, OUTPUT) => {
-                    if let (Some(stdout), Some(stderr)) = (fds.next(), fds.next()) {
-                        reports.push(Report::Output([stdout, stderr]));
-                    }
-                }
-                (None, kind @ (EXECUTES | EXECUTES_AND_NOTIFIES | EXECUTES_AND_RINGS)) => {
-                    self.executes = true;
-                    reports.push(Report::Executes(match (kind, fds.next()) {
-                        (EXECUTES_AND_NOTIFIES, Some(socket)) => Sign::Notification(socket.into()),
-                        (EXECUTES_AND_RINGS, Some(timer)) => Sign::Timer(timer),
-                        _ => Sign::Execution,
-                    }));
-                }
-                (None, FAILED) => self.failure = Some(Vec::new()),
-                // User code can reach this stream; what it writes there is noise.
-                (None, _) => {}
+    fn take(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, now: Time, reports: &mut Vec<Report>) {
+        let (mut said, mut fds) = (bytes.to_vec(), fds.into_iter());
+        match said.last_mut() {
+            Some(byte) if *byte == LISTENING && self.sockets.is_empty() => self.sockets = fds.collect(),
+            Some(byte) if *byte == OUTPUT => {
+                said.pop();
+                reports.extend(fds.next().zip(fds.next()).map(|(stdout, stderr)| Report::Output([stdout, stderr])));
             }
+            Some(byte) if [EXECUTES_AND_NOTIFIES, EXECUTES_AND_RINGS].contains(byte) => {
+                let sign = match (*byte, fds.next()) {
+                    (EXECUTES_AND_NOTIFIES, Some(socket)) => Some(Sign::Notification(socket.into())),
+                    (EXECUTES_AND_RINGS, Some(timer)) => Some(Sign::Timer(timer)),
+                    _ => None,
+                };
+                *byte = EXECUTES;
+                reports.extend(sign.map(Report::Sign));
+            }
+            _ => {}
         }
+        let mut records = Vec::new();
+        let taken = self.protocol.take(&said, now, &mut records);
+        reports.extend(records.into_iter().map(Report::Record));
+        reports.extend(taken.err().map(Report::Violation));
+    }
+
+    /// The sockets that the worker has made, once it has said that it listens.
+    pub(crate) fn take_sockets(&mut self) -> Vec<OwnedFd> {
+        std::mem::take(&mut self.sockets)
     }
 
     /// Why the worker gave up, in its own words, on one line.
     pub(crate) fn failure(&self) -> Option<String> {
-        let words = String::from_utf8_lossy(self.failure.as_ref()?);
-        Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+        self.protocol.reason()
     }
 
     /// Orders the worker to look after these sockets of another slot. Fails when it is gone or does not listen to
@@ -199,8 +174,10 @@ impl ParentEnd {
     }
 
     /// Orders the worker to let go of another slot's sockets.
-    pub(crate) fn release(&self, slot: usize) -> io::Result<()> {
-        self.order(RELEASE, slot, &[])
+    pub(crate) fn release(&mut self, slot: usize) -> io::Result<()> {
+        self.order(RELEASE, slot, &[])?;
+        self.protocol.ordered_release();
+        Ok(())
     }
 
     /// Orders the worker to go on with the access log in this file.
@@ -248,6 +225,8 @@ pub(crate) struct WorkerEnd {
     /// Holds a descriptor free for the one that comes with an order: connections may have taken all others, and an order
     /// whose descriptor finds no place is lost.
     spare: RefCell<Option<UnixDatagram>>,
+    /// It has asked to be told to finish.
+    has_left: Cell<bool>,
 }
 
 impl WorkerEnd {
@@ -298,8 +277,26 @@ impl WorkerEnd {
     }
 
     pub(crate) fn leave(&self) {
-        // A parent that is gone has told it.
-        let _ = (&*self.stream).write_all(&[LEAVE]);
+        if !self.has_left.replace(true) {
+            // A parent that is gone has told it.
+            let _ = (&*self.stream).write_all(&[LEAVE]);
+        }
+    }
+
+    /// Tells the parent that a socket of this worker's own slot fails: the one of this address, counted among the TCP
+    /// and then the UDP addresses. Not more than once a second, or it is taken for an attack.
+    #[allow(dead_code)] // until a worker says it
+    pub(crate) fn broken(&self, address: usize) {
+        let [low, high] = u16::try_from(address).unwrap_or(u16::MAX).to_le_bytes();
+        // A parent that is gone mends nothing.
+        let _ = (&*self.stream).write_all(&[BROKEN, low, high]);
+    }
+
+    /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready.
+    #[allow(dead_code)] // until a worker says it
+    pub(crate) fn steer(&self) {
+        // A parent that is gone steers nothing.
+        let _ = (&*self.stream).write_all(&[STEER]);
     }
 
     pub(crate) fn ready(&self) -> io::Result<()> {
@@ -360,48 +357,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn descriptors_belong_to_the_record_that_they_came_with() {
-        let (mut parent, worker) = lifeline().expect("a socket pair");
-        let (socket, _) = UnixDatagram::pair().expect("a socket pair");
-        worker.listening(&[]).expect("the parent is there");
-        worker.executes(&Sign::Notification(socket)).expect("the parent is there");
-        let reports = parent.reports();
-        assert!(
-            matches!(&reports[..], [Report::Listening(fds), Report::Executes(Sign::Notification(_))] if fds.is_empty()),
-            "{reports:?}"
-        );
-    }
-
-    #[test]
-    fn a_flood_is_read_turn_by_turn_and_hides_no_report() {
-        let (mut parent, worker) = lifeline().expect("a socket pair");
+    fn a_flood_is_read_turn_by_turn_and_breaks_the_protocol_once() {
+        let (mut parent, worker) = lifeline(0).expect("a socket pair");
         worker.stream().set_nonblocking(true).expect("a socket");
         let noise = [b'-'; 4096];
         while (&**worker.stream()).write(&noise).is_ok() {}
         let mut turns = 0;
-        while parent.reports().is_empty() && parent.has_more() {
+        let mut violations = 0;
+        loop {
             turns += 1;
+            violations += parent.reports(Time::default()).len();
+            if !parent.has_more() {
+                break;
+            }
         }
         assert!(turns > 1, "{turns}");
-        worker.ready().expect("there is room");
-        assert!(matches!(parent.reports()[..], [Report::Ready]) && !parent.has_more());
-    }
-
-    #[test]
-    fn the_end_of_the_stream_tells_of_an_execution_that_was_announced_and_did_not_fail() {
-        for (announced, failed, executed) in [(true, false, true), (true, true, false), (false, false, false)] {
-            let (mut parent, worker) = lifeline().expect("a socket pair");
-            if announced {
-                worker.executes(&Sign::Execution).expect("the parent is there");
-            }
-            if failed {
-                worker.failed("no such program");
-            }
-            assert!(!parent.reports().iter().any(|report| matches!(report, Report::Executed)));
-            drop(worker);
-            let at_the_end = |parent: &mut ParentEnd| matches!(parent.reports()[..], [Report::Executed]);
-            assert_eq!(at_the_end(&mut parent), executed, "{announced} {failed}");
-            assert!(!at_the_end(&mut parent), "told twice");
-        }
+        assert_eq!(violations, 1);
     }
 }

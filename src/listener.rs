@@ -449,7 +449,7 @@ impl SlotSockets {
 
     /// Whether there is a socket for every reserved TCP and UDP address.
     pub(crate) fn is_complete(&self, reserved: &[Reserved]) -> bool {
-        self.all().len() == count(reserved, |it| matches!(it, Reserved::Tcp(_) | Reserved::Udp(_)))
+        self.all().len() == own(reserved)
     }
 
     pub(crate) fn try_clone(&self) -> io::Result<SlotSockets> {
@@ -496,6 +496,11 @@ impl SlotSockets {
     pub(crate) fn into_parts(self) -> (Vec<TcpListener>, Vec<UdpSocket>) {
         (self.tcp.into_iter().flatten().collect(), self.udp.into_iter().flatten().collect())
     }
+}
+
+/// For how many addresses each slot has sockets of its own.
+pub(crate) fn own(reserved: &[Reserved]) -> usize {
+    count(reserved, |it| matches!(it, Reserved::Tcp(_) | Reserved::Udp(_)))
 }
 
 fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {

@@ -8,7 +8,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 
 use super::*;
 use crate::admin::{self, Command, Desk};
-use crate::channel;
+use crate::channel::{self, Record, Report};
 use crate::config::Address;
 use crate::listener::AdminListener;
 use crate::message::{MessageError, Received, BUFFER};
@@ -228,7 +228,7 @@ impl Admin {
     fn seed(&mut self, board: &Arc<Scoreboard>, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Newborn> {
         let call = "give the admin process what it needs with socketpair(2) or mmap(2); is RLIMIT_NOFILE too low?";
         let refused = |source| Error::system(call, source);
-        let (lifeline, theirs) = channel::lifeline().map_err(refused)?;
+        let (lifeline, theirs) = channel::lifeline(0).map_err(refused)?;
         let (link, their_link) = MessageEnd::pair().map_err(refused)?;
         // Its own, in which it is the only worker; nobody looks whether that stalls.
         let own = Scoreboard::new(1).map_err(refused)?;
@@ -378,10 +378,14 @@ impl Parent {
     /// Takes in what it says of itself.
     pub(super) fn hear_admin(&mut self) {
         let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
-        for report in process.lifeline.reports() {
+        for report in process.lifeline.reports(clock::now()) {
             match report {
-                Report::Listening(_) => process.is_set_up = true,
-                Report::Ready => debug!("admin pid={} ready", process.pid.0),
+                Report::Record(Record::Listening) => process.is_set_up = true,
+                Report::Record(Record::Ready) => debug!("admin pid={} ready", process.pid.0),
+                Report::Violation(violation) => {
+                    warn!("admin pid={} killed: {violation}", process.pid.0);
+                    signal(process.pid, Signal::SIGKILL);
+                }
                 _ => {}
             }
         }

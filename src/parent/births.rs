@@ -9,7 +9,7 @@ impl Parent {
     /// What the next worker of a slot is born with.
     pub(super) fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
-        let lifeline = channel::lifeline().map_err(pair)?;
+        let lifeline = channel::lifeline(listener::own(&self.reserved)).map_err(pair)?;
         let messages = self.hook.as_ref().map(|_| MessageEnd::pair()).transpose().map_err(pair)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         self.custody.revive(slot);
@@ -34,6 +34,7 @@ impl Parent {
             is_disconnected: false,
             has_old_log: false,
             program: None,
+            violation: None,
         });
         Ok(Seed {
             slot,

@@ -26,7 +26,12 @@ impl Parent {
     }
 
     pub(super) fn kill(&mut self, pid: Pid, why: KillReason) {
-        let text = format!("{} {}", self.tag(pid), kill_reason(why, &self.config));
+        let violation = self.processes.get(&pid).and_then(|process| process.violation.as_deref());
+        let reason = match violation {
+            Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
+            _ => kill_reason(why, &self.config),
+        };
+        let text = format!("{} {reason}", self.tag(pid));
         self.say(log::Level::Warn, self.slot_of(pid), text);
         signal(pid, Signal::SIGKILL);
         self.disconnected(pid);

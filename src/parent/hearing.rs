@@ -7,37 +7,60 @@ use super::*;
 impl Parent {
     /// Takes in what a worker has said.
     pub(super) fn hear(&mut self, pid: Pid) {
+        let now = clock::now();
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let slot = process.slot;
-        let reports = process.lifeline.reports();
+        let reports = process.lifeline.reports(now);
         if process.lifeline.has_more() {
             let lifeline = process.lifeline.as_raw_fd();
             self.listen_again(lifeline, token(pid));
         }
         for report in reports {
-            let Some(process) = self.processes.get_mut(&pid) else { return };
             match report {
-                Report::Listening(fds) => {
-                    process.is_set_up = true;
-                    if !fds.is_empty() && !self.is_stopping {
-                        self.custody.keep(slot, SlotSockets::received(fds, &self.reserved));
-                    }
-                    self.tell(Event::Listening { pid });
-                    let process = self.process(pid);
-                    self.emit(&event::Event::Online(process));
-                    let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
-                    let udp = self.custody.sockets(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
-                    self.emit(&event::Event::Listening { process, addresses: &addresses, udp: &udp });
-                }
-                Report::Ready => self.ready(pid),
-                Report::Awake => self.watch.wake(clock::now()),
-                Report::Released => self.neighbours.released(pid),
-                Report::Leave => self.tell(Event::Disconnected { pid }),
-                Report::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
+                Report::Record(record) => self.take_in(pid, record, now),
                 Report::Output(pipes) => self.take_output(pid, pipes),
-                Report::Executes(sign) => self.executes(pid, sign),
-                Report::Executed => self.executed(pid),
+                Report::Sign(sign) => self.expect_sign(pid, sign),
+                Report::Violation(violation) => self.misbehaved(pid, violation.to_string()),
             }
+        }
+    }
+
+    fn take_in(&mut self, pid: Pid, record: Record, now: Time) {
+        match record {
+            Record::Listening => self.listening(pid),
+            Record::Ready => self.ready(pid),
+            Record::Awake => self.watch.wake(now),
+            // Whoever is to get new connections is settled in each turn.
+            Record::Steer => {}
+            Record::Released => self.neighbours.released(pid),
+            Record::Leave => self.tell(Event::Disconnected { pid }),
+            Record::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
+            Record::Broken { address } => debug!("{} cannot use its socket of address {address}", self.tag(pid)),
+            Record::Executes => self.executes(pid),
+            Record::Executed => self.executed(pid),
+        }
+    }
+
+    fn listening(&mut self, pid: Pid) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let slot = process.slot;
+        process.is_set_up = true;
+        let fds = process.lifeline.take_sockets();
+        if !fds.is_empty() && !self.is_stopping {
+            self.custody.keep(slot, SlotSockets::received(fds, &self.reserved));
+        }
+        self.tell(Event::Listening { pid });
+        let process = self.process(pid);
+        self.emit(&event::Event::Online(process));
+        let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
+        let udp = self.custody.sockets(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
+        self.emit(&event::Event::Listening { process, addresses: &addresses, udp: &udp });
+    }
+
+    /// A worker has said or sent what none may: it is killed and replaced. That it was, and why, is one line of the log.
+    pub(super) fn misbehaved(&mut self, pid: Pid, why: String) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.violation.get_or_insert(why);
+            self.tell(Event::Misbehaved { pid });
         }
     }
 

@@ -37,7 +37,7 @@ use self::messages::Talk;
 use self::output::Output;
 use self::takeover::Addresses;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of, tag};
-use crate::channel::{ParentEnd, Report, Sign};
+use crate::channel::{ParentEnd, Record, Report, Sign};
 use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
 use crate::custody::Custody;
@@ -136,6 +136,8 @@ struct Process {
     has_old_log: bool,
     /// It is another program, or about to be: how that says that it is ready.
     program: Option<Sign>,
+    /// How it has broken the protocol, in words.
+    violation: Option<String>,
 }
 
 impl Parent {

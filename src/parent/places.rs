@@ -48,7 +48,7 @@ impl Parent {
         let able: Vec<Pid> = serving.into_values().filter(|pid| self.is_neighbour(*pid)).collect();
         for order in self.neighbours.plan(&slots, &able) {
             let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
-            let Some(process) = self.processes.get(&pid) else { continue };
+            let Some(process) = self.processes.get_mut(&pid) else { continue };
             let sent = match order {
                 Order::Watch { slot, .. } => {
                     let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();

@@ -13,8 +13,8 @@ use crate::supervisor::Stage;
 const NOTIFICATIONS: usize = 64;
 
 impl Parent {
-    /// A worker is about to become another program.
-    pub(super) fn executes(&mut self, pid: Pid, sign: Sign) {
+    /// By what the program of a worker will be seen to be ready.
+    pub(super) fn expect_sign(&mut self, pid: Pid, sign: Sign) {
         let token = Token(token(pid).0 | SIGN);
         let registered = match &sign {
             Sign::Execution => Ok(()),
@@ -25,9 +25,16 @@ impl Parent {
             // The boot time-out will replace it.
             error!("{} cannot be seen to be ready: {error}", self.tag(pid));
         }
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.program = Some(sign);
+        }
+    }
+
+    /// A worker is about to become another program.
+    pub(super) fn executes(&mut self, pid: Pid) {
         let is_leaving = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.program = Some(sign);
+        process.program.get_or_insert(Sign::Execution);
         if is_leaving {
             // It was asked by the lifeline, perhaps after its last look there.
             signal(pid, Signal::SIGTERM);

@@ -24,6 +24,8 @@ pub(crate) enum Event {
     Ready { pid: Pid },
     /// It has been busy past its deadline.
     Stalled { pid: Pid },
+    /// It has said or sent what no worker may.
+    Misbehaved { pid: Pid },
     /// A signal has stopped it (SIGSTOP and its like), so that it serves nobody.
     Suspended { pid: Pid },
     /// It runs again.
@@ -153,6 +155,8 @@ pub(crate) enum KillReason {
     /// It did not quit in time.
     QuickTimeout,
     Stalled,
+    /// It has said or sent what no worker may.
+    Misbehaved,
     /// The pool is stopped by force.
     Forced,
 }
@@ -338,6 +342,7 @@ impl fmt::Display for KillReason {
             KillReason::DrainTimeout => "not drained within the drain time-out",
             KillReason::QuickTimeout => "still there after a quick stop",
             KillReason::Stalled => "stalled",
+            KillReason::Misbehaved => "it did what no worker may",
             KillReason::Forced => "stopped by force",
         })
     }

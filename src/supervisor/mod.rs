@@ -24,6 +24,7 @@
 //!   Listening       ×          custody    custody      custody    custody    custody
 //!   Ready           ×          Ready      ·            ·          ·          ·
 //!   Stalled         ×          ·          failure, A/K ·          ·          ·
+//!   Misbehaved      ×          failure, K failure, K   K          K          ·
 //!   Suspended       ×          ·          replaced     ·          ·          ·
 //!   Recycle         ×          ·          due          ·          ·          ·
 //!   Disconnected    ×          Draining   Draining     ·          ·          ·
@@ -130,6 +131,7 @@ impl Supervisor {
             Event::Listening { pid } => self.listening(pid),
             Event::Ready { pid } => self.ready(pid, now),
             Event::Stalled { pid } => self.stalled(pid, now),
+            Event::Misbehaved { pid } => self.misbehaved(pid, now),
             Event::Suspended { pid } => self.suspend(pid, true),
             Event::Resumed { pid } => self.suspend(pid, false),
             Event::Recycle { pid, why } => self.recycle(pid, why),
@@ -276,6 +278,12 @@ impl Supervisor {
             self.effects.push_back(Effect::Abort { pid });
         }
         self.fail(id, process, Failure::Kill(KillReason::Stalled), Respawn::Backoff, now);
+    }
+
+    fn misbehaved(&mut self, pid: Pid, now: Time) {
+        if self.process(pid).is_some_and(|(_, process)| !matches!(process.stage, Stage::Killing(_))) {
+            self.kill(pid, KillReason::Misbehaved, now);
+        }
     }
 
     fn suspend(&mut self, pid: Pid, is_suspended: bool) {

@@ -71,6 +71,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Kill { why: KillReason::DrainTimeout, .. } => "DrainTimeout",
         Effect::Kill { why: KillReason::QuickTimeout, .. } => "QuickTimeout",
         Effect::Kill { why: KillReason::Stalled, .. } => "Stalled",
+        Effect::Kill { why: KillReason::Misbehaved, .. } => "Misbehaved",
         Effect::Kill { why: KillReason::Forced, .. } => "Forced",
         Effect::Retire { .. } => "Retire",
         Effect::Notice(Notice::AllReady { .. }) => "AllReady",

@@ -171,8 +171,10 @@ impl Stage {
 
     /// Whether somebody has told it to leave, and not only the time-outs of the pool.
     pub(crate) fn is_asked_to_leave(self) -> bool {
-        let is_failing =
-            matches!(self, Stage::Aborting | Stage::Killing(KillReason::Stalled | KillReason::BootTimeout));
+        let is_failing = matches!(
+            self,
+            Stage::Aborting | Stage::Killing(KillReason::Stalled | KillReason::BootTimeout | KillReason::Misbehaved)
+        );
         self.is_leaving() && !is_failing
     }
 

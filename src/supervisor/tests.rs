@@ -144,6 +144,7 @@ fn every_event_in_every_stage() {
         listening    ·       ·         custody           custody           custody   custody   custody
         ready        ·       ·         Ready             ·                 ·         ·         ·
         stalled      ·       ·         ·                 Killing+fail      ·         ·         ·
+        misbehaved   ·       ·         Killing+fail      Killing+fail      Killing   Killing   ·
         exited_0     ·       ·         gone+fail         gone+fail         gone      gone      gone
         exited_1     ·       ·         gone+fail         gone+fail         gone      gone      gone
         recycled     ·       ·         gone+fail         gone              gone      gone      gone
@@ -201,6 +202,7 @@ fn cell(stage: &str, event: &str) -> String {
         "spawn_failed" => (Event::SpawnFailed { slot: 1 }, 10),
         "listening" => (listening(11), 10),
         "ready" => (ready(11), 10),
+        "misbehaved" => (Event::Misbehaved { pid: Pid(11) }, 10),
         "stalled" => (stalled(11), 10),
         "exited_0" => (exited(11, 0), 10),
         "exited_1" => (exited(11, 1), 10),

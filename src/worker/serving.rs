@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_over_when_its_lifeline_ends() {
-        let (parent, worker) = channel::lifeline().expect("a socket pair");
+        let (parent, worker) = channel::lifeline(0).expect("a socket pair");
         assert!(!is_over(worker.stream()).expect("a descriptor"));
         parent.close();
         assert!(is_over(worker.stream()).expect("a descriptor"));

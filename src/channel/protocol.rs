@@ -1,0 +1,461 @@
+//! PURE. What a worker may say to the parent, in which order and how often.
+//!
+//! The parent trusts none of it: a worker that says anything else, or says it too often, has broken the protocol, and
+//! is killed and replaced. A record is a byte, some with a few more behind it. What each is legal in:
+//!
+//! ```text
+//!            Listening          Ready             Executes
+//!   Born ──────────────► Bound ───────► Serving ──────────► Executing
+//!                          └───────────────────────────────────┘ ▲ (another program, when one cannot be executed)
+//!
+//!   record      Born   Bound   Serving   Executing   how often
+//!   Listening   yes    ·       ·         ·           once
+//!   Ready       ·      yes     ·         ·           once
+//!   Awake       ·      yes     yes       ·           a thousand readings a second
+//!   Steer       ·      ·       yes       ·           the same
+//!   Released    ·      yes     yes       ·           once for each order to release
+//!   Due         ·      yes     yes       ·           once
+//!   Leave       ·      yes     yes       ·           once
+//!   Broken      ·      yes     yes       ·           once a second, and a few at a time
+//!   Executes    ·      yes     yes       yes         a few times
+//!   Failed      yes    yes     yes       yes         once; only its text follows
+//! ```
+#![forbid(unsafe_code)]
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Most bytes of the reason that a failing worker sends.
+pub(super) const REASON_MAX: usize = 400;
+
+/// Programs that a worker may try to execute, one after the other.
+const EXECUTIONS: u32 = 8;
+
+pub(super) const LISTENING: u8 = b'L';
+pub(super) const READY: u8 = b'R';
+pub(super) const AWAKE: u8 = b'A';
+pub(super) const STEER: u8 = b'S';
+pub(super) const RELEASED: u8 = b'D';
+pub(super) const DUE: u8 = b'M';
+pub(super) const LEAVE: u8 = b'Q';
+/// Followed by the number of the address, in two bytes, the lower one first.
+pub(super) const BROKEN: u8 = b'B';
+pub(super) const EXECUTES: u8 = b'X';
+/// Followed by text, until the end.
+pub(super) const FAILED: u8 = b'F';
+
+/// What a worker says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Record {
+    /// It listens, holds nothing of the parent's any more, and has handed over copies of the sockets that it made.
+    Listening,
+    /// It serves.
+    Ready,
+    /// It has become busy while the parent was not watching for stalls.
+    Awake,
+    /// It asks the parent to look at who is to get new connections.
+    Steer,
+    /// It has let go of the sockets that it was first ordered to release.
+    Released,
+    /// It has served as many requests as it may.
+    Due,
+    /// It wants to be told to finish.
+    Leave,
+    /// A socket of its own slot fails: the one of this address, counted among the TCP and then the UDP addresses.
+    Broken { address: usize },
+    /// It is about to become another program, which hears signals and nothing else.
+    Executes,
+    /// It has become that program, or has ended on the way.
+    Executed,
+}
+
+/// How a worker has broken the protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Violation {
+    /// There is no such record.
+    Unknown(u8),
+    /// The record has its time, and this is another.
+    Untimely(&'static str),
+    TooOften(&'static str),
+    /// The pool has no such address.
+    Address(usize),
+    /// The text of a failure does not end.
+    Endless,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Violation::Unknown(byte) => write!(f, "it sent 0x{byte:02x}, which means nothing"),
+            Violation::Untimely(record) => write!(f, "it said \"{record}\" at the wrong time"),
+            Violation::TooOften(record) => write!(f, "it said \"{record}\" too often"),
+            Violation::Address(address) => write!(f, "it spoke of address {address}, which the pool does not have"),
+            Violation::Endless => f.write_str("it gave a reason for its failure that does not end"),
+        }
+    }
+}
+
+/// Where a worker is in the protocol.
+#[derive(Debug)]
+pub(super) struct Protocol {
+    state: State,
+    /// The beginning of a record whose other bytes have not come.
+    begun: Vec<u8>,
+    /// How many addresses the pool has.
+    addresses: usize,
+    /// Orders to release that it has not answered.
+    releases: usize,
+    awake: Allowance,
+    steer: Allowance,
+    broken: Allowance,
+    was_due: bool,
+    has_left: bool,
+    executions: u32,
+    /// The worker's last words, once it has begun to say them.
+    reason: Option<Vec<u8>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Born,
+    Bound,
+    Serving,
+    Executing,
+    /// It has broken the protocol, and is not listened to any more.
+    Broken,
+}
+
+impl Protocol {
+    /// A worker of a pool that has this many TCP and UDP addresses.
+    pub(super) fn new(addresses: usize) -> Protocol {
+        // A reading is one use, however often the record is in it: after a pause of the parent's many have come.
+        let bell = || Allowance::new(Duration::from_millis(1), 256);
+        Protocol {
+            state: State::Born,
+            begun: Vec::new(),
+            addresses,
+            releases: 0,
+            awake: bell(),
+            steer: bell(),
+            broken: Allowance::new(Duration::from_secs(1), 16),
+            was_due: false,
+            has_left: false,
+            executions: 0,
+            reason: None,
+        }
+    }
+
+    /// The worker has been ordered to let go of something, and will say when it has.
+    pub(super) fn ordered_release(&mut self) {
+        self.releases += 1;
+    }
+
+    /// Takes in what was read at once. Records before a violation count; nothing behind it does.
+    pub(super) fn take(&mut self, bytes: &[u8], now: Time, records: &mut Vec<Record>) -> Result<(), Violation> {
+        let mut rung = Rung::default();
+        for byte in bytes {
+            if self.state == State::Broken {
+                return Ok(());
+            }
+            let taken = self.take_byte(*byte, now, &mut rung, records);
+            if taken.is_err() {
+                self.state = State::Broken;
+                return taken;
+            }
+        }
+        Ok(())
+    }
+
+    fn take_byte(&mut self, byte: u8, now: Time, rung: &mut Rung, records: &mut Vec<Record>) -> Result<(), Violation> {
+        if let Some(reason) = &mut self.reason {
+            reason.push(byte);
+            return if reason.len() <= REASON_MAX { Ok(()) } else { Err(Violation::Endless) };
+        }
+        self.begun.push(byte);
+        let record = match self.begun[..] {
+            [LISTENING] => self.once_in(State::Born, State::Bound, "listening", Record::Listening)?,
+            [READY] => self.once_in(State::Bound, State::Serving, "ready", Record::Ready)?,
+            [AWAKE] => {
+                self.works("awake")?;
+                self.awake.ring(&mut rung.awake, now, "awake", Record::Awake)?
+            }
+            [STEER] if self.state == State::Serving => self.steer.ring(&mut rung.steer, now, "steer", Record::Steer)?,
+            [STEER] => return Err(Violation::Untimely("steer")),
+            [RELEASED] => {
+                self.works("released")?;
+                self.releases = self.releases.checked_sub(1).ok_or(Violation::TooOften("released"))?;
+                Some(Record::Released)
+            }
+            [DUE] => {
+                self.works("due")?;
+                once(&mut self.was_due, "due")?;
+                Some(Record::Due)
+            }
+            [LEAVE] => {
+                self.works("leave")?;
+                once(&mut self.has_left, "leave")?;
+                Some(Record::Leave)
+            }
+            [BROKEN] | [BROKEN, _] => return Ok(()),
+            [BROKEN, low, high] => Some(self.broken(usize::from(u16::from_le_bytes([low, high])), now)?),
+            [EXECUTES] => {
+                if self.state != State::Executing {
+                    self.works("executes")?;
+                }
+                self.executions += 1;
+                if self.executions > EXECUTIONS {
+                    return Err(Violation::TooOften("executes"));
+                }
+                self.state = State::Executing;
+                Some(Record::Executes)
+            }
+            [FAILED] => {
+                self.reason = Some(Vec::new());
+                None
+            }
+            _ => return Err(Violation::Unknown(byte)),
+        };
+        self.begun.clear();
+        records.extend(record);
+        Ok(())
+    }
+
+    fn broken(&mut self, address: usize, now: Time) -> Result<Record, Violation> {
+        self.works("broken")?;
+        if address >= self.addresses {
+            return Err(Violation::Address(address));
+        }
+        self.broken.use_one(now, "broken")?;
+        Ok(Record::Broken { address })
+    }
+
+    /// A record that leads from one state to the next.
+    fn once_in(
+        &mut self,
+        state: State,
+        next: State,
+        name: &'static str,
+        record: Record,
+    ) -> Result<Option<Record>, Violation> {
+        if self.state != state {
+            return Err(Violation::Untimely(name));
+        }
+        self.state = next;
+        Ok(Some(record))
+    }
+
+    /// Whether the worker has its sockets and runs the application's code.
+    fn works(&self, name: &'static str) -> Result<(), Violation> {
+        match self.state {
+            State::Bound | State::Serving => Ok(()),
+            _ => Err(Violation::Untimely(name)),
+        }
+    }
+
+    /// Nobody can say more: the worker has ended, or executes a program.
+    pub(super) fn end(&mut self) -> Option<Record> {
+        let was_executing = self.state == State::Executing && self.reason.is_none();
+        if self.state == State::Executing {
+            self.state = State::Broken;
+        }
+        was_executing.then_some(Record::Executed)
+    }
+
+    /// Why the worker gave up, in its own words, on one line.
+    pub(super) fn reason(&self) -> Option<String> {
+        let words = String::from_utf8_lossy(self.reason.as_ref()?);
+        Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    }
+}
+
+fn once(was_said: &mut bool, name: &'static str) -> Result<(), Violation> {
+    match std::mem::replace(was_said, true) {
+        false => Ok(()),
+        true => Err(Violation::TooOften(name)),
+    }
+}
+
+/// Which of the records that mean no more when they are repeated were in this reading.
+#[derive(Default)]
+struct Rung {
+    awake: bool,
+    steer: bool,
+}
+
+/// How often something may happen: a token bucket, counted in time.
+#[derive(Debug)]
+struct Allowance {
+    /// What one use costs.
+    cost: Duration,
+    /// What may be saved.
+    most: Duration,
+    saved: Duration,
+    since: Option<Time>,
+}
+
+impl Allowance {
+    fn new(cost: Duration, at_once: u32) -> Allowance {
+        Allowance { cost, most: cost * at_once, saved: cost * at_once, since: None }
+    }
+
+    fn use_one(&mut self, now: Time, name: &'static str) -> Result<(), Violation> {
+        let passed = self.since.replace(now).map_or(Duration::ZERO, |since| now.since(since));
+        let saved = self.saved.saturating_add(passed).min(self.most);
+        self.saved = saved.checked_sub(self.cost).ok_or(Violation::TooOften(name))?;
+        Ok(())
+    }
+
+    fn ring(
+        &mut self,
+        has_rung: &mut bool,
+        now: Time,
+        name: &'static str,
+        record: Record,
+    ) -> Result<Option<Record>, Violation> {
+        if std::mem::replace(has_rung, true) {
+            return Ok(None);
+        }
+        self.use_one(now, name)?;
+        Ok(Some(record))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read at once, one reading after the other, and what became of it.
+    fn all(protocol: &mut Protocol, readings: &[&[u8]], now: Time) -> (Vec<Record>, Option<Violation>) {
+        let mut records = Vec::new();
+        for reading in readings {
+            if let Err(violation) = protocol.take(reading, now, &mut records) {
+                return (records, Some(violation));
+            }
+        }
+        (records, None)
+    }
+
+    fn in_state(prefix: &[u8]) -> Protocol {
+        let mut protocol = Protocol::new(2);
+        let (_, violation) = all(&mut protocol, &[prefix], Time::default());
+        assert_eq!(violation, None);
+        protocol
+    }
+
+    /// The table of the module, cell by cell.
+    #[test]
+    fn each_record_has_its_time() {
+        let states: [&[u8]; 4] = [b"", b"L", b"LR", b"LRX"];
+        let cells: [(&[u8], [bool; 4]); 10] = [
+            (b"L", [true, false, false, false]),
+            (b"R", [false, true, false, false]),
+            (b"A", [false, true, true, false]),
+            (b"S", [false, false, true, false]),
+            (b"D", [false, true, true, false]),
+            (b"M", [false, true, true, false]),
+            (b"Q", [false, true, true, false]),
+            (b"B\x01\x00", [false, true, true, false]),
+            (b"X", [false, true, true, true]),
+            (b"F", [true, true, true, true]),
+        ];
+        for (record, legal) in cells {
+            for (state, legal) in states.iter().zip(legal) {
+                let mut protocol = in_state(state);
+                protocol.ordered_release();
+                let (_, violation) = all(&mut protocol, &[record], Time::default());
+                assert_eq!(violation.is_none(), legal, "{record:?} after {state:?}: {violation:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_be_said_once_is_not_said_twice() {
+        for record in [b"M", b"Q", b"D"] {
+            let mut protocol = in_state(b"LR");
+            protocol.ordered_release();
+            let (records, violation) = all(&mut protocol, &[record, record], Time::default());
+            assert_eq!(records.len(), 1);
+            assert!(matches!(violation, Some(Violation::TooOften(_))), "{violation:?}");
+        }
+    }
+
+    #[test]
+    fn records_may_come_in_pieces() {
+        let bytes = b"LB\x01\x00RAMQX";
+        let whole = all(&mut Protocol::new(2), &[bytes], Time::default());
+        let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(all(&mut Protocol::new(2), &pieces, Time::default()), whole);
+        let expected = [
+            Record::Listening,
+            Record::Broken { address: 1 },
+            Record::Ready,
+            Record::Awake,
+            Record::Due,
+            Record::Leave,
+            Record::Executes,
+        ];
+        assert_eq!(whole, (expected.to_vec(), None));
+    }
+
+    #[test]
+    fn junk_and_addresses_that_are_not_there_break_it_and_silence_the_worker() {
+        for (junk, expected) in
+            [(&b"-"[..], Violation::Unknown(b'-')), (b"\0", Violation::Unknown(0)), (b"B\x02\0", Violation::Address(2))]
+        {
+            let mut protocol = in_state(b"L");
+            let (records, violation) = all(&mut protocol, &[&[b"A", junk, b"R"].concat()], Time::default());
+            assert_eq!((records, violation), (vec![Record::Awake], Some(expected)));
+            assert_eq!(all(&mut protocol, &[b"RRR---"], Time::default()), (vec![], None), "it was told once");
+        }
+    }
+
+    #[test]
+    fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
+        for (record, name) in [(b'A', "awake"), (b'S', "steer")] {
+            let mut protocol = in_state(b"LR");
+            let gathered = [record; 4096];
+            assert_eq!(all(&mut protocol, &[&gathered[..]; 16], Time::default()).0.len(), 16);
+            // As often as it may.
+            for ms in 0..5000 {
+                assert_eq!(all(&mut protocol, &[&[record]], Time::from_millis(ms)).1, None, "{ms}");
+            }
+            let flood = vec![&gathered[..]; 1000];
+            assert_eq!(all(&mut protocol, &flood, Time::from_millis(5000)).1, Some(Violation::TooOften(name)));
+        }
+    }
+
+    #[test]
+    fn a_listener_may_break_now_and_then() {
+        let mut protocol = in_state(b"LR");
+        let seconds = |at: u64| Time::from_millis(at * 1000);
+        for second in 0..100 {
+            assert_eq!(all(&mut protocol, &[b"B\0\0"], seconds(second)).1, None);
+        }
+        let (records, violation) = all(&mut protocol, &[&b"B\0\0"[..]; 100], seconds(100));
+        assert!(records.len() <= 17, "{}", records.len());
+        assert_eq!(violation, Some(Violation::TooOften("broken")));
+    }
+
+    #[test]
+    fn the_end_tells_of_an_execution_that_was_announced_and_did_not_fail() {
+        for (said, executed) in [(&b"LX"[..], true), (b"LXX", true), (b"LXFno such program", false), (b"L", false)] {
+            let mut protocol = in_state(said);
+            assert_eq!(protocol.end(), executed.then_some(Record::Executed), "{said:?}");
+            assert_eq!(protocol.end(), None, "told twice");
+        }
+        let programs = [EXECUTES; EXECUTIONS as usize + 1];
+        assert_eq!(all(&mut in_state(b"L"), &[&programs], Time::default()).1, Some(Violation::TooOften("executes")));
+    }
+
+    #[test]
+    fn a_reason_is_one_line_and_ends() {
+        let mut protocol = in_state(b"L");
+        assert_eq!(protocol.reason(), None);
+        assert_eq!(all(&mut protocol, &[b"Fno", b" such\nfile L"], Time::default()), (vec![], None));
+        assert_eq!(protocol.reason().as_deref(), Some("no such file L"));
+        assert_eq!(all(&mut protocol, &[&[b'x'; REASON_MAX]], Time::default()).1, Some(Violation::Endless));
+        assert!(protocol.reason().is_some_and(|reason| reason.len() <= REASON_MAX + 1));
+    }
+}
