@@ -143,6 +143,10 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         }
         Some("fail") => return Err("the testbed was told to fail".into()),
         Some("exit") => process::exit(9),
+        Some("slow-start") => {
+            eprintln!("starting slowly");
+            run_for(1000);
+        }
         // Each worker with arguments and variables of its own.
         Some("execute") => {
             let id = worker.id().to_string();
@@ -185,6 +189,13 @@ fn plain(worker: &Worker, meter: Option<&Meter>) -> Result<(), Box<dyn std::erro
     Ok(())
 }
 
+/// Takes so many milliseconds in which this process runs: what it is stopped for comes on top.
+fn run_for(millis: u64) {
+    for _ in 0..millis / 10 {
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
 fn answer(worker: &Worker, request: &Request<'_>) -> Response {
     match request.path() {
         "/plaintext" => Response::bytes("text/plain", b"Hello, World!".as_slice()),
@@ -205,6 +216,11 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
         "/slow" => {
             thread::sleep(Duration::from_millis(number(request, "ms")));
             Response::text("slow\n")
+        }
+        "/sliced" => {
+            eprintln!("serves /sliced");
+            run_for(number(request, "ms"));
+            Response::text("sliced\n")
         }
         "/burn" => {
             let end = Instant::now() + Duration::from_millis(number(request, "ms"));

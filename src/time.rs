@@ -6,6 +6,24 @@
 use std::ops::Add;
 use std::time::Duration;
 
+/// How long a process may sleep in which something counts time: what is frozen for less than this may go unnoticed.
+pub(crate) const BEAT: Duration = Duration::from_millis(250);
+
+/// How late a process may look at the clock for no other reason than that it shares its processor.
+const LATENESS: Duration = Duration::from_millis(100);
+
+/// How long a process was frozen (SIGSTOP, the cgroup freezer, a paused virtual machine) that meant to look at the clock
+/// at `expected`, and could do so only now. Zero if it is not late. `CLOCK_MONOTONIC` goes on in all three cases, so
+/// being late is all there is to see; a process that meant to sleep for ever (`Time::NEVER`) is never late.
+pub(crate) fn frozen(expected: Time, now: Time) -> Duration {
+    let late = now.since(expected);
+    if late < LATENESS {
+        Duration::ZERO
+    } else {
+        late
+    }
+}
+
 /// A moment, in milliseconds of `CLOCK_MONOTONIC`: comparable between the processes of one machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time(u64);
@@ -35,5 +53,23 @@ impl Add<Duration> for Time {
     fn add(self, span: Duration) -> Time {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Time(self.0.saturating_add(millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_was_frozen_if_it_looks_at_the_clock_much_later_than_it_meant_to() {
+        let at = Time::from_millis;
+        for (expected, now, millis) in [
+            (at(1_000), at(900), 0),
+            (at(1_000), at(1_099), 0),
+            (at(1_000), at(7_000), 6_000),
+            (Time::NEVER, at(7_000), 0),
+        ] {
+            assert_eq!(frozen(expected, now), Duration::from_millis(millis), "{expected:?} {now:?}");
+        }
     }
 }

@@ -1,8 +1,8 @@
 //! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
 //!
 //! Time in which a worker could not run because the machine gave its processors to others is not counted: a starved
-//! worker is not hung, and killing it would make matters worse. Nor is the time by which a look comes late: the parent
-//! could not run either, as when all of the pool was stopped (Ctrl-Z), or its machine was.
+//! worker is not hung, and killing it would make matters worse. Nor is time in which nobody could run, as when all of the
+//! pool was stopped (Ctrl-Z), or its machine was: the parent tells ([`Watch::frozen`]), or the look comes late.
 //!
 //! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
 //! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
@@ -25,6 +25,8 @@ pub(crate) struct Watch {
     next: Option<Time>,
     /// All were idle at the last look.
     was_idle: bool,
+    /// For how long nobody could run since the last look.
+    frozen: Duration,
     seen: BTreeMap<Pid, Seen>,
 }
 
@@ -62,15 +64,16 @@ struct Seen {
 }
 
 impl Seen {
-    /// What is known after a look that came `late`.
-    fn first(sight: &Sight, busy_since: Time, now: Time, late: Duration) -> Seen {
+    /// What is known after a look before which nobody could run for so long.
+    fn first(sight: &Sight, busy_since: Time, now: Time, lost: Duration) -> Seen {
         let (deeds, schedule) = (sight.deeds, sight.schedule);
-        Seen { at: now, busy_since, deeds, progress: busy_since, starved: late, schedule }
+        let starved = lost.min(now.since(busy_since));
+        Seen { at: now, busy_since, deeds, progress: busy_since, starved, schedule }
     }
 
-    /// What is known after another look.
-    fn next(self, sight: &Sight, busy_since: Time, now: Time, late: Duration) -> Seen {
-        let first = Seen::first(sight, busy_since, now, late);
+    /// What is known after another look, which came `late`. What it has seen before knows of the time `frozen` already.
+    fn next(self, sight: &Sight, busy_since: Time, now: Time, late: Duration, frozen: Duration) -> Seen {
+        let first = Seen::first(sight, busy_since, now, late + frozen);
         if self.busy_since != busy_since {
             return first;
         }
@@ -88,7 +91,7 @@ impl Seen {
 
 impl Watch {
     pub(crate) fn new(stall_timeout: Duration) -> Watch {
-        Watch { stall_timeout, next: None, was_idle: true, seen: BTreeMap::new() }
+        Watch { stall_timeout, next: None, was_idle: true, frozen: Duration::ZERO, seen: BTreeMap::new() }
     }
 
     /// Whether workers need to tell when they become busy.
@@ -109,17 +112,27 @@ impl Watch {
         }
     }
 
+    /// Nobody could run for so long: it counts for nothing.
+    pub(crate) fn frozen(&mut self, span: Duration) {
+        self.frozen += span;
+        self.next = self.next.map(|at| at + span);
+        for seen in self.seen.values_mut() {
+            (seen.at, seen.progress) = (seen.at + span, seen.progress + span);
+        }
+    }
+
     /// Looks at every row; returns who stalls. Whether workers are to tell when they become busy again is
     /// [`sleeps`](Watch::sleeps).
     pub(crate) fn look(&mut self, sights: impl Iterator<Item = Sight>, now: Time) -> Vec<Pid> {
         let late = self.next.map_or(Duration::ZERO, |due| now.since(due));
+        let frozen = std::mem::take(&mut self.frozen);
         let mut seen = BTreeMap::new();
         let mut stalled = Vec::new();
         for sight in sights {
             let Some(busy_since) = sight.busy_since else { continue };
             let seen_now = match self.seen.get(&sight.pid) {
-                Some(last) => last.next(&sight, busy_since, now, late),
-                None => Seen::first(&sight, busy_since, now, late),
+                Some(last) => last.next(&sight, busy_since, now, late, frozen),
+                None => Seen::first(&sight, busy_since, now, late + frozen),
             };
             if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
                 stalled.push(sight.pid);
@@ -241,6 +254,25 @@ mod tests {
                 assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{seen_before}");
             }
             assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(end + left)), [Pid(7)], "{seen_before}");
+        }
+    }
+
+    #[test]
+    fn time_that_was_frozen_between_two_looks_is_not_counted() {
+        for seen_before in [true, false] {
+            let mut watch = Watch::new(STALL);
+            watch.wake(at(1_000));
+            if seen_before {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
+            }
+            // Half a second before the next look, and told before that: the look is not late.
+            watch.frozen(Duration::from_secs(60));
+            let next = watch.deadline().expect("somebody is busy").as_millis();
+            assert_eq!(next, if seen_before { 63_000 } else { 62_000 });
+            for time in (next..65_000).step_by(1_000) {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{seen_before}");
+            }
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(65_000)), [Pid(7)], "{seen_before}");
         }
     }
 

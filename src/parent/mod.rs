@@ -56,7 +56,7 @@ use crate::signals::{ParentSignals, Request};
 use crate::steer::Steering;
 use crate::successor::{Heir, Inheritance, Successor};
 use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor};
-use crate::time::Time;
+use crate::time::{frozen, Time, BEAT};
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
 use crate::{access_log, clock, epoll, proc, steer, sys};
@@ -108,6 +108,8 @@ pub(crate) struct Parent {
     /// Why the latest rolling restart was aborted.
     restart_aborted: Option<String>,
     pid_file: Option<PidFile>,
+    /// When the parent means to look at the clock again.
+    next_look: Time,
     /// The application's; None while it is called.
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
@@ -190,6 +192,7 @@ impl Parent {
             last_failure: None,
             restart_aborted: None,
             pid_file: None,
+            next_look: Time::NEVER,
             talk: Talk::new(hooks.on_event.as_ref(), now),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
@@ -228,10 +231,12 @@ impl Parent {
                 }
                 self.settle();
             }
-            match self.poll.poll(&mut events, self.wait()) {
+            let wait = self.wait();
+            match self.poll.poll(&mut events, wait) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 result => result.map_err(|source| Error::system("wait for events with epoll_wait(2)", source))?,
             }
+            self.look_at_clock();
             // Lifelines first: what a worker said came before its exit.
             let lifelines: Vec<Token> = events.iter().map(|event| event.token()).filter(|t| *t != SIGNALS).collect();
             for token in lifelines {
@@ -288,9 +293,26 @@ impl Parent {
         }
     }
 
+    /// Sees whether the whole pool was frozen until now. What is done next takes no time to speak of.
+    fn look_at_clock(&mut self) {
+        let now = clock::now();
+        let span = frozen(self.next_look, now);
+        self.next_look = now;
+        if !span.is_zero() {
+            debug!("nobody could run for {span:?}, which counts for no time-out");
+            self.watch.frozen(span);
+            self.supervisor.handle(Event::Frozen(span), now);
+        }
+    }
+
     /// How long nothing is due; `None` when only a signal or a worker can change anything.
-    fn wait(&self) -> Option<Duration> {
+    fn wait(&mut self) -> Option<Duration> {
+        // What the parent did since it woke may have been interrupted as well.
+        self.look_at_clock();
+        let counts_time = self.supervisor.time_out().is_some() || self.watch.deadline().is_some();
+        let now = clock::now();
         let due = [
+            counts_time.then_some(now + BEAT),
             self.supervisor.deadline(),
             self.watch.deadline(),
             self.attention.deadline(),
@@ -302,7 +324,9 @@ impl Parent {
             self.log_retry,
             self.admin.as_ref().and_then(Admin::deadline),
         ];
-        Some(due.into_iter().flatten().min()?.since(clock::now()))
+        let wait = due.into_iter().flatten().min().map(|at| at.since(now));
+        self.next_look = wait.map_or(Time::NEVER, |wait| now + wait);
+        wait
     }
 
     /// Performs one effect; returns what only the pool's owner can do.

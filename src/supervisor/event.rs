@@ -50,6 +50,8 @@ pub(crate) enum Event {
     Scale { workers: usize },
     /// End the pool. A firmer stop may follow a softer one.
     Stop(Stop),
+    /// For so long nobody could run, neither workers nor parent. It counts for no time-out, but for the age of workers.
+    Frozen(Duration),
     /// Time has passed. Only this judges time-outs: told last in a turn of the parent's loop, it never kills a worker
     /// whose readiness waits to be read, not even after the machine was suspended.
     Tick,

@@ -57,6 +57,7 @@ mod simulation;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use self::policy::SplitMix64;
 use self::slot::{Hold, Slot};
@@ -144,6 +145,7 @@ impl Supervisor {
             Event::SuccessorReady => self.successor_ready(),
             Event::SuccessorGone { exit } => self.successor_gone(exit),
             Event::Stop(how) => self.asked_to_stop(how, now),
+            Event::Frozen(span) => self.frozen(span),
             Event::Tick => self.expire(now),
         }
         self.reconcile(now);
@@ -157,12 +159,18 @@ impl Supervisor {
 
     /// When the next [`Event::Tick`] is due; None if only another event can change anything.
     pub(crate) fn deadline(&self) -> Option<Time> {
+        let ages = self.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
+        ages.chain(self.time_out()).min()
+    }
+
+    /// The same for what [`Event::Frozen`] puts off: while there is something, the parent is to look at the clock often
+    /// enough to see that.
+    pub(crate) fn time_out(&self) -> Option<Time> {
         let time_outs = self.processes().filter_map(|(_, process)| process.deadline(&self.policy)).map(|(at, _)| at);
         let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| slot.start_at);
-        let ages = self.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
         let successor = self.successor.as_ref().and_then(|successor| successor.deadline(&self.policy));
         let last_resort = self.last_resort().map(|(_, at)| at);
-        time_outs.chain(starts).chain(last_resort).chain(ages).chain(successor).chain(self.lame_duck).min()
+        time_outs.chain(starts).chain(last_resort).chain(successor).chain(self.lame_duck).min()
     }
 
     /// How many workers there should be.
@@ -368,6 +376,19 @@ impl Supervisor {
                 self.stopping = Some(Stopping { how, outcome, finished: false });
                 self.effects.push_back(Effect::LetGo);
             }
+        }
+    }
+
+    /// Puts off all that counts time since then or until then; what is overdue stays so.
+    fn frozen(&mut self, span: Duration) {
+        for slot in self.slots.values_mut() {
+            slot.start_at = slot.start_at + span;
+            slot.processes.iter_mut().for_each(|process| process.since = process.since + span);
+        }
+        self.last_spawn = self.last_spawn + span;
+        self.lame_duck = self.lame_duck.map(|at| at + span);
+        if let Some(successor) = &mut self.successor {
+            successor.frozen(span);
         }
     }
 

@@ -37,7 +37,7 @@ fn histories() {
             .chain(["UpgradeDone", "UpgradeFailed", "UpgradeInTheWay", "EndSuccessor", "Replaced"])
     {
         let histories = seen.get(kind).copied().unwrap_or(0);
-        assert!(histories >= HISTORIES / 50, "{kind} in {histories} histories of {HISTORIES}: {seen:?}");
+        assert!(histories >= HISTORIES / 100, "{kind} in {histories} histories of {HISTORIES}: {seen:?}");
     }
 }
 
@@ -133,6 +133,7 @@ struct World {
     answered_stop: bool,
     ever_ready: bool,
     ever_suspended: bool,
+    ever_restarted: bool,
     stop: Option<Stop>,
     /// The new binary, and what it will do: become ready, or exit.
     successor: Option<(u64, Option<Exit>)>,
@@ -220,6 +221,7 @@ impl World {
             answered_stop: false,
             ever_ready: false,
             ever_suspended: false,
+            ever_restarted: false,
             stop: None,
             successor: None,
             let_go: false,
@@ -241,6 +243,7 @@ impl World {
             // Now and then the whole machine sleeps.
             14 => _ = self.successor_acts(),
             13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),
+            15 if self.random.next() % 8 == 0 => self.freeze(),
             _ => self.wait(),
         }
     }
@@ -377,6 +380,18 @@ impl World {
             let (index, (at, _)) = worker.deeds.iter().enumerate().min_by_key(|(_, (at, _))| *at)?;
             (*at <= self.now).then_some((pid, index))
         })
+    }
+
+    /// Nobody runs for a while.
+    fn freeze(&mut self) {
+        let span = self.below(4 * SECOND);
+        self.now += span;
+        let deeds = self.workers.values_mut().flat_map(|worker| &mut worker.deeds);
+        deeds.for_each(|(at, _)| *at += span);
+        if let Some((at, _)) = &mut self.successor {
+            *at = at.saturating_add(span);
+        }
+        self.tell(Event::Frozen(Duration::from_millis(span)));
     }
 
     fn wait(&mut self) {
@@ -543,7 +558,9 @@ impl World {
         }
         let starting = |slot: &&Slot| slot.is_ready() && slot.staying().any(|process| process.stage == Stage::Starting);
         let replaced = self.supervisor.slots.values().filter(starting).count();
-        let most = if self.supervisor.is_restarting { self.supervisor.policy.surge } else { 1 };
+        // Those that an aborted restart has begun to replace may be due anyway, and are then not called back.
+        self.ever_restarted |= self.supervisor.is_restarting;
+        let most = if self.ever_restarted { self.supervisor.policy.surge } else { 1 };
         self.ever_suspended |= matches!(event, Event::Suspended { .. });
         assert!(replaced <= most || self.ever_suspended, "{replaced} slots are replaced at a time");
         let holding = self.supervisor.slots.values().filter(|slot| slot.holds_turn()).count();

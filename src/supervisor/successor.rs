@@ -14,6 +14,10 @@ pub(super) struct Successor {
 }
 
 impl Successor {
+    pub(super) fn frozen(&mut self, span: Duration) {
+        self.since = self.since + span;
+    }
+
     /// When it has been in its stage for too long.
     pub(super) fn deadline(&self, policy: &Policy) -> Option<Time> {
         let (limit, grace) = match self.stage {

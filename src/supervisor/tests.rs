@@ -440,6 +440,54 @@ fn only_a_tick_judges_time_outs() {
     assert_eq!(pool.stage(10), Some(Stage::Ready));
 }
 
+/// Frozen for a minute half a second before it is due, each thing is due as much later.
+#[test]
+fn frozen_time_counts_for_no_time_out_but_for_age() {
+    type Begin = fn() -> Pool;
+    let boot = || {
+        let mut pool = Pool::new(1);
+        pool.effects();
+        pool.tell(spawned(0, 10));
+        pool
+    };
+    let successor = || {
+        let mut pool = Pool::ready(1);
+        pool.tell(Event::Upgrade).tell(Event::SuccessorSpawned { pid: Pid(50) });
+        pool
+    };
+    let drain = || {
+        let mut pool = Pool::ready(1);
+        pool.tell(Event::Stop(Stop::Drain));
+        pool
+    };
+    let lame_duck = || {
+        let mut pool = Pool::with(Policy { lame_duck: Duration::from_secs(5), ..Policy::default() }, 1);
+        pool.boot(0..1, 10);
+        pool.tell(Event::Stop(Stop::Drain));
+        pool
+    };
+    let backoff = || {
+        let mut pool = Pool::ready(1);
+        pool.tell(answered(10, 1, Respawn::After(Duration::from_secs(9))));
+        pool
+    };
+    let begins: [Begin; 5] = [boot, successor, drain, lame_duck, backoff];
+    for (case, begin) in begins.into_iter().enumerate() {
+        let mut pool = begin();
+        pool.effects();
+        let due = pool.deadline().expect("something is due");
+        pool.at(due - 500 + 60 * SECOND).tell(Event::Frozen(Duration::from_secs(60))).tell(Event::Tick).expect(&[]);
+        assert_eq!(pool.deadline(), Some(due + 60 * SECOND), "case {case}");
+        pool.at(due + 60 * SECOND).tell(Event::Tick);
+        assert!(!pool.effects().is_empty(), "case {case}");
+    }
+    let mut pool = Pool::with(Policy { max_age: Duration::from_secs(100), ..Policy::default() }, 1);
+    pool.boot(0..1, 10);
+    let due = pool.deadline();
+    pool.at(60 * SECOND).tell(Event::Frozen(Duration::from_secs(60)));
+    assert_eq!(pool.deadline(), due);
+}
+
 #[test]
 fn a_time_out_of_zero_is_never() {
     let never = Policy { boot_timeout: Duration::ZERO, drain_timeout: Duration::ZERO, ..Policy::default() };

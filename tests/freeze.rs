@@ -1,0 +1,114 @@
+//! All of the pool stands still for a while, as in `docker pause`: that counts for no time-out.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread::sleep;
+use std::time::Duration;
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::{example, testbed, until, Server};
+
+/// How long it stands still: longer than every time-out here.
+const FROZEN: Duration = Duration::from_secs(3);
+
+/// Stops every process of the pool and lets them go on, by the cgroup freezer where this user may use it, else by
+/// SIGSTOP.
+fn freeze(server: &Server) {
+    let mut pool = server.workers();
+    pool.push(server.pid());
+    let frozen = Freezer::freeze(&pool);
+    if frozen.is_none() {
+        eprintln!("no freezer cgroup can be made here: SIGSTOP");
+        // The parent first and last, so that it does not see its workers stopped.
+        pool.iter().rev().for_each(|pid| kill(*pid, Signal::SIGSTOP).expect("it runs"));
+    }
+    sleep(FROZEN);
+    if frozen.is_none() {
+        pool.iter().for_each(|pid| kill(*pid, Signal::SIGCONT).expect("it is there"));
+    }
+}
+
+/// A cgroup whose processes stand still until it is dropped.
+struct Freezer {
+    directory: PathBuf,
+    is_v2: bool,
+}
+
+impl Freezer {
+    fn freeze(pool: &[Pid]) -> Option<Freezer> {
+        let hierarchies = [("/sys/fs/cgroup/freezer", false), ("/sys/fs/cgroup", true)];
+        let exists = |base: &str| fs::exists(format!("{base}/cgroup.procs")).is_ok_and(|exists| exists);
+        let (base, is_v2) = hierarchies.into_iter().find(|(base, _)| exists(base))?;
+        let directory = PathBuf::from(format!("{base}/forkpool-test-{}", pool.last()?));
+        fs::create_dir(&directory).ok()?;
+        let freezer = Freezer { directory, is_v2 };
+        for pid in pool {
+            fs::write(freezer.directory.join("cgroup.procs"), pid.to_string()).ok()?;
+        }
+        let (file, word, state, expected) = match is_v2 {
+            true => ("cgroup.freeze", "1", "cgroup.events", "frozen 1"),
+            false => ("freezer.state", "FROZEN", "freezer.state", "FROZEN"),
+        };
+        fs::write(freezer.directory.join(file), word).ok()?;
+        let state = freezer.directory.join(state);
+        until("all are frozen", || fs::read_to_string(&state).ok()?.contains(expected).then_some(()));
+        Some(freezer)
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let (file, word) = if self.is_v2 { ("cgroup.freeze", "0") } else { ("freezer.state", "THAWED") };
+        let _ = fs::write(self.directory.join(file), word);
+        // It can be removed when it is empty, and the test does not wait for that.
+        let parent = self.directory.parent().expect("it is in the hierarchy").join("cgroup.procs");
+        for pid in fs::read_to_string(self.directory.join("cgroup.procs")).unwrap_or_default().lines() {
+            let _ = fs::write(&parent, pid);
+        }
+        let _ = fs::remove_dir(&self.directory);
+    }
+}
+
+#[test]
+fn a_frozen_boot_is_not_late() {
+    let mut command = example("testbed");
+    // Each needs a second in which it runs.
+    command.envs([("TESTBED", "slow-start"), ("FORKPOOL_WORKERS", "2"), ("FORKPOOL_BOOT_TIMEOUT", "2s")]);
+    let mut server = Server::spawn(command);
+    server.wait_for("starting slowly");
+    server.wait_for("starting slowly");
+    freeze(&server);
+    server.wait_for("listening on ");
+    assert_eq!((server.count("killed"), server.get("/").status), (0, 200));
+}
+
+#[test]
+fn a_frozen_drain_is_not_late() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "2s"), ("RUST_LOG", "debug")]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(client.answer().status, 100);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("draining: SIGTERM");
+    freeze(&server);
+    // A parent that counted this time would have killed the worker by now.
+    server.wait_for("nobody could run for ");
+    client.send("x");
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.count("killed"), 0);
+}
+
+#[test]
+fn a_frozen_request_does_not_stall() {
+    let mut server = testbed(&[("FORKPOOL_STALL_TIMEOUT", "2s"), ("FORKPOOL_WORKERS", "1")]);
+    let mut client = server.connect();
+    client.send("GET /sliced?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("serves /sliced");
+    freeze(&server);
+    assert_eq!(client.answer().status, 200);
+    assert_eq!(server.count("stall-timeout"), 0);
+}
