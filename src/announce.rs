@@ -23,7 +23,7 @@ pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
             let guess = match signal {
                 libc::SIGKILL if !was_told => " (not by this pool: out of memory, or by hand)",
                 libc::SIGSYS => " (a system call that its sandbox takes for an intruder's: see dmesg)",
-                libc::SIGALRM => " (its own drain time-out)",
+                libc::SIGALRM => " (its own alarm at the end of the drain time-out, or by hand)",
                 _ => "",
             };
             format!("killed by {name}{guess}{core}")

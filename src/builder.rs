@@ -230,6 +230,8 @@ impl Builder {
     }
 
     /// User that workers become once they listen, by name or number; only root can. Default: nobody else.
+    ///
+    /// In a worker the variables HOME, USER and LOGNAME are that user's.
     pub fn user(self, user: impl Into<String>) -> Builder {
         self.put("user", |config| config.user = Some(user.into()))
     }

@@ -1,6 +1,9 @@
 //! The user and group that workers run as.
 
-use std::ffi::CString;
+use std::env;
+use std::ffi::{CString, NulError, OsStr};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use nix::unistd::{initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
 
@@ -9,8 +12,16 @@ use crate::error::{Error, Result};
 /// Looked up in the parent, assumed in the worker once its sockets are bound.
 #[derive(Debug)]
 pub(crate) struct Credentials {
-    user: Option<(CString, Uid)>,
+    user: Option<Account>,
     group: Gid,
+}
+
+/// A user, as passwd(5) describes it.
+#[derive(Debug)]
+struct Account {
+    name: CString,
+    id: Uid,
+    home: PathBuf,
 }
 
 impl Credentials {
@@ -38,21 +49,27 @@ impl Credentials {
             (None, Some(user)) => user.gid,
             (None, None) => Gid::current(),
         };
-        let user = user.map(|user| CString::new(user.name).map(|name| (name, user.uid))).transpose();
-        let user = user.map_err(|_| Error::config("user", "the name contains a NUL byte"))?;
+        let account = |user: User| Ok(Account { name: CString::new(user.name)?, id: user.uid, home: user.dir });
+        let user = user.map(account).transpose();
+        let user = user.map_err(|_: NulError| Error::config("user", "the name contains a NUL byte"))?;
         Ok(Some(Credentials { user, group }))
     }
 
-    /// Becomes them, for good. Runs in the worker; groups first, since changing the user gives up the right to.
+    /// Becomes them, for good, and says so in the environment, as login(1) does: HOME, USER and LOGNAME are the user's.
+    /// Runs in the worker, before code of the application; groups first, since changing the user gives up the right to.
     pub(crate) fn assume(&self) -> Result<()> {
         match &self.user {
-            Some((name, _)) => initgroups(name, self.group),
+            Some(account) => initgroups(&account.name, self.group),
             None => setgroups(&[self.group]),
         }
         .map_err(|errno| Error::system("set the worker's groups with setgroups(2)", errno))?;
         setgid(self.group).map_err(|errno| Error::system("set the worker's group with setgid(2)", errno))?;
-        if let Some((_, uid)) = self.user {
-            setuid(uid).map_err(|errno| Error::system("set the worker's user with setuid(2)", errno))?;
+        if let Some(account) = &self.user {
+            setuid(account.id).map_err(|errno| Error::system("set the worker's user with setuid(2)", errno))?;
+            let name = OsStr::from_bytes(account.name.as_bytes());
+            env::set_var("HOME", &account.home);
+            env::set_var("USER", name);
+            env::set_var("LOGNAME", name);
         }
         Ok(())
     }

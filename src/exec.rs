@@ -15,7 +15,7 @@ use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::sys::prctl::set_no_new_privs;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-use nix::unistd::{dup2_stderr, dup2_stdout, pipe2};
+use nix::unistd::{dup2_stderr, dup2_stdout, pipe2, setpgid, Pid};
 
 use crate::channel::Sign;
 use crate::error::Error;
@@ -52,9 +52,15 @@ impl Worker {
     ///   that no other worker of the pool ever has;
     /// - `NOTIFY_SOCKET`, for [`Readiness::Notify`] only.
     ///
-    /// Signals have their default actions and none is blocked. The program is asked to finish by SIGTERM, also when the
-    /// parent dies, and to end at once by SIGINT. The pool does not see what it is busy with: it cannot stall, its
-    /// connections do not count, and so [`balance`](crate::Builder::balance) should be `random`.
+    /// No signal is blocked, and each has the action with which the pool's process was started: ignored, where that was
+    /// so then (as SIGHUP by nohup(1)), else the default; SIGPIPE always has the default. The program leads a process group of
+    /// its own: a hang-up, Ctrl-C or a signal to the parent's group reaches the parent, which then restarts or stops
+    /// its programs in turn. On a terminal it is therefore in the background: reading from it stops the program
+    /// (SIGTTIN), and so does writing where `stty tostop` is set (SIGTTOU).
+    ///
+    /// The program is asked to finish by SIGTERM, also when the parent dies, and to end at once by SIGINT. The pool does
+    /// not see what it is busy with: it cannot stall, its connections do not count, and so
+    /// [`balance`](crate::Builder::balance) should be `random`.
     ///
     /// ```no_run
     /// use std::process::Command;
@@ -128,7 +134,9 @@ impl Worker {
             return Ok(());
         }
         self.lifeline().executes(&sign)?;
-        signals::uninstall_worker()?;
+        // What a terminal or an operator sends to the parent's process group is the parent's to act on.
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        sys::signal::as_started()?;
         Err(sys::process::execute(command, &sockets.fds()))
     }
 }

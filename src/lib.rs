@@ -18,8 +18,10 @@
 //! - **What exists before the fork is copied.** Memory is shared until written; file descriptors, and the file
 //!   offsets behind them, are shared for good. Open a database connection in the worker, or all workers speak on one.
 //! - **Signals are the pool's** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent;
-//!   TERM, QUIT and INT in a worker, where they end [`Worker::shutdown`]'s stream. A worker that installs its own
-//!   handlers drains by the lifeline alone.
+//!   TERM, QUIT and INT in a worker, where they end [`Worker::shutdown`]'s stream. It unblocks them, whoever has
+//!   blocked or ignored them, and ignores SIGXFSZ where that has its default action. A worker that installs its own
+//!   handlers drains by the lifeline alone. Before [`Builder::run`] nobody hears HUP, USR1 and USR2, which then end the
+//!   process: block them first of all in `main` if your start takes long, and they wait.
 //! - **A handler blocks its worker.** Its other connections wait meanwhile; other workers do not. What takes long
 //!   belongs on a thread, with [`Response::deferred`]. One that hangs for the stall time-out is killed with its
 //!   worker.

@@ -5,6 +5,7 @@ use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
 use forkpool::{Builder, Files, Response};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use cli::{Asked, Options};
 
@@ -14,7 +15,15 @@ mod cli;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os(), &|name| std::env::var_os(name)) {
+    // First of all: until the pool hears these, their default action would end or stop it.
+    let held = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
+    let before = held.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let asked = cli::parse(std::env::args_os(), &|name| std::env::var_os(name));
+    if !matches!(asked, Ok(Asked::Run(_))) {
+        // A verb has nothing to do with them.
+        let _ = before.and_then(|before| before.thread_set_mask());
+    }
+    match asked {
         Ok(Asked::Text(text)) => {
             print(&text);
             ExitCode::SUCCESS

@@ -1,9 +1,13 @@
 //! Signals: in the parent they become events, in a worker they end its lifeline, and in between they are blocked.
 //!
+//! Whoever starts a pool may block or ignore any of them, on purpose or not; the pool unblocks and handles those that
+//! it needs, gives each program that it executes the actions that it was started with, and leaves all others alone.
+//!
 //! A fork copies the parent's handlers and its end of their pipe: until the child has dropped both, a SIGTERM sent to
 //! it would wake the *parent*. So every signal stays blocked from before the fork until [`install_worker`] has run.
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process;
@@ -12,10 +16,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::warn;
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{shutdown, Shutdown};
 use nix::unistd::alarm;
-use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2};
+use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::{low_level, SigId};
@@ -52,6 +56,10 @@ pub(crate) struct ParentSignals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     /// Those whose action was the default.
     defaults: Vec<i32>,
+    /// Those of [`HEARD`] that were blocked.
+    blocked: SigSet,
+    /// SIGXFSZ had its default action.
+    ends_by_size: bool,
     /// The parent; a fork copies this.
     process: u32,
 }
@@ -61,8 +69,15 @@ pub(crate) struct ParentSignals {
 static GIVEN_BACK: Mutex<Vec<(i32, SigId)>> = Mutex::new(Vec::new());
 
 impl ParentSignals {
-    /// signal-hook leaves SA_NOCLDSTOP off: a worker that a signal stops or continues also raises SIGCHLD.
-    pub(crate) fn install() -> io::Result<ParentSignals> {
+    /// Hears all signals from now on, also those that were blocked or ignored; what came while they were `held` comes
+    /// now. signal-hook leaves SA_NOCLDSTOP off: a worker that a signal stops or continues also raises SIGCHLD.
+    pub(crate) fn install(held: Masked) -> io::Result<ParentSignals> {
+        sys::signal::remember(set(HEARD).iter().chain([Signal::SIGXFSZ]));
+        // A log at its size limit then fails to be written (EFBIG), and does not end the process. Forks inherit that.
+        let ends_by_size = sys::signal::is_default(SIGXFSZ);
+        if ends_by_size {
+            sys::signal::ignore(Signal::SIGXFSZ)?;
+        }
         let (read, write) = UnixStream::pair()?;
         let mut defaults: Vec<i32> = HEARD.into_iter().filter(|signal| sys::signal::is_default(*signal)).collect();
         let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, HEARD)?;
@@ -70,7 +85,10 @@ impl ParentSignals {
             low_level::unregister(id);
             defaults.push(signal);
         }
-        Ok(ParentSignals { delivery, defaults, process: process::id() })
+        let before = held.keep();
+        let blocked = set(HEARD.into_iter().filter(|signal| has(&before, *signal)));
+        set(HEARD).thread_unblock()?;
+        Ok(ParentSignals { delivery, defaults, blocked, ends_by_size, process: process::id() })
     }
 
     /// Readable when a signal has arrived.
@@ -93,6 +111,12 @@ impl Drop for ParentSignals {
     fn drop(&mut self) {
         if process::id() != self.process {
             return;
+        }
+        let blocked = self.blocked.thread_block();
+        debug_assert!(blocked.is_ok());
+        if self.ends_by_size {
+            // It cannot fail: the signal exists.
+            let _ = sys::signal::reset(Signal::SIGXFSZ);
         }
         for signal in self.defaults.drain(..) {
             match sys::signal::on(signal, DefaultAction(signal)) {
@@ -133,14 +157,42 @@ fn request(signal: i32) -> Option<Request> {
     }
 }
 
-/// All signals blocked; the mask from before returns on drop.
+/// Signals blocked; the mask from before returns on drop.
 #[derive(Debug)]
 pub(crate) struct Masked(SigSet);
 
 pub(crate) fn block_all() -> io::Result<Masked> {
-    let before = SigSet::thread_get_mask()?;
-    SigSet::all().thread_block()?;
-    Ok(Masked(before))
+    block(&SigSet::all())
+}
+
+/// Holds back what would end or stop a process that is about to hear it. The others may: who tells a pool to end while
+/// it starts, need not wait.
+pub(crate) fn hold() -> io::Result<Masked> {
+    block(&set([SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU]))
+}
+
+fn block(signals: &SigSet) -> io::Result<Masked> {
+    Ok(Masked(signals.thread_swap_mask(SigmaskHow::SIG_BLOCK)?))
+}
+
+fn set(signals: impl IntoIterator<Item = i32>) -> SigSet {
+    signals.into_iter().filter_map(|signal| Signal::try_from(signal).ok()).collect()
+}
+
+fn has(signals: &SigSet, signal: i32) -> bool {
+    Signal::try_from(signal).is_ok_and(|signal| signals.contains(signal))
+}
+
+impl Masked {
+    /// Leaves the mask as it is, and returns the one from before.
+    fn keep(self) -> SigSet {
+        ManuallyDrop::new(self).0
+    }
+
+    /// As a drop, in a worker: what ends it must come through, whatever the pool's starter has blocked.
+    pub(crate) fn end_in_worker(mut self) {
+        [Signal::SIGALRM, Signal::SIGABRT].into_iter().for_each(|signal| self.0.remove(signal));
+    }
 }
 
 impl Drop for Masked {
@@ -168,11 +220,6 @@ pub(crate) fn install_worker(
     Ok(())
 }
 
-/// Undoes [`install_worker`], before the worker executes a program. To be called with all signals blocked.
-pub(crate) fn uninstall_worker() -> io::Result<()> {
-    [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT].into_iter().try_for_each(sys::signal::reset)
-}
-
 /// Makes the worker's lifeline read end of file, and bounds what follows.
 struct EndLifeline {
     lifeline: Arc<UnixStream>,
@@ -182,13 +229,15 @@ struct EndLifeline {
     quit: Option<Arc<AtomicBool>>,
 }
 
-/// An atomic store, alarm(2) and shutdown(2): all on the list of signal-safety(7).
+/// An atomic store, sigaction(2), alarm(2) and shutdown(2): all on the list of signal-safety(7).
 impl sys::signal::Action for EndLifeline {
     fn run(&self) {
         if let Some(quit) = &self.quit {
             quit.store(true, Ordering::Relaxed);
         }
         if self.seconds > 0 {
+            // Whoever started the pool may have ignored it.
+            let _ = sys::signal::reset(Signal::SIGALRM);
             alarm::set(self.seconds);
         }
         // Already shut is as good.

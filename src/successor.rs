@@ -19,7 +19,7 @@ use std::process::Command;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag};
 
 use crate::listener::{Given, Reserved, SlotSockets};
-use crate::{error, sys};
+use crate::{error, signals, sys};
 
 const VARIABLE: &str = "FORKPOOL_UPGRADE";
 
@@ -224,8 +224,11 @@ impl Successor {
         for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(variable);
         }
+        sys::signal::spawn_as_started(&mut command);
         keep_open(&passed, true)?;
-        let child = command.spawn();
+        // The new binary unblocks them once it hears them.
+        let held = signals::hold();
+        let child = held.and_then(|_held| command.spawn());
         keep_open(&passed, false)?;
         let pid = i32::try_from(child?.id()).map_err(|_| ErrorKind::InvalidData)?;
         Ok(Successor { pid, talk })

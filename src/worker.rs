@@ -188,7 +188,7 @@ impl Worker {
         if let Err(error) = pinned.and_then(|()| end_with_parent(seed.parent)) {
             return Err((seed.lifeline, error));
         }
-        drop(masked);
+        masked.end_in_worker();
         let (mut shared_listeners, mut unix_listeners) = (Vec::new(), Vec::new());
         for shared in seed.shared {
             match shared {

@@ -694,7 +694,7 @@ const SETTINGS: &[Setting] = &[
         heading: PROCESS,
         value_name: "NAME",
         default: None,
-        help: "User that workers become once they listen, by name or number; needs root",
+        help: "User that workers become once they listen, by name or number, with its HOME; needs root",
         aliases: &[],
         is_list: false,
         apply: |config, value| set_some(&mut config.user, text(value)),

@@ -52,7 +52,7 @@ use crate::pool::Newborn;
 use crate::reap::{self, Fate};
 use crate::scoreboard::Scoreboard;
 use crate::service::{self, Service};
-use crate::signals::{ParentSignals, Request};
+use crate::signals::{self, ParentSignals, Request};
 use crate::steer::Steering;
 use crate::successor::{Heir, Inheritance, Successor};
 use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor};
@@ -149,6 +149,9 @@ impl Parent {
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
             return Err(Error::Threads { count });
         }
+        // What follows may take long; HUP and its like wait meanwhile.
+        let held = signals::hold()
+            .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
         let access_log = config.access_log.as_deref().map(access_log::open).transpose()?.map(Rc::new);
@@ -157,7 +160,7 @@ impl Parent {
         let (board, steering) = share_memory(&config, &reserved)?;
         let board = Arc::new(board);
         let cpus = config.cpus().into();
-        let signals = ParentSignals::install()
+        let signals = ParentSignals::install(held)
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
         let now = clock::now();

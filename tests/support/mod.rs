@@ -38,9 +38,14 @@ pub fn binary() -> Command {
 
 /// The testbed on a free port, with two workers unless told otherwise.
 pub fn testbed(variables: &[(&str, &str)]) -> Server {
+    Server::start(testbed_command(variables))
+}
+
+/// What [`testbed`] starts.
+pub fn testbed_command(variables: &[(&str, &str)]) -> Command {
     let mut command = example("testbed");
     command.env("FORKPOOL_WORKERS", "2").envs(variables.iter().copied());
-    Server::start(command)
+    command
 }
 
 /// A port for a program that does not announce its own: below those that the kernel gives out, so that nobody else gets
