@@ -72,6 +72,23 @@ fn idle_connections_do_not_hold_the_drain_up() {
 }
 
 #[test]
+fn idle_connections_are_gone_soon_after_the_signal() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "600s")]);
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").status, 200);
+    let mut silent = server.connect();
+    let mut slow = begin_slow(&mut server, 1);
+    server.signal(Signal::SIGTERM);
+    // Each waits for less than half of the drain time-out, which is longer than anything here may take.
+    assert!(kept.is_closed());
+    assert!(silent.is_closed());
+    // What is in progress is waited for.
+    slow.send("x");
+    assert_eq!(slow.answer().status, 200);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn what_waits_in_the_queue_is_served_before_the_end() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
     let worker = server.workers()[0];

@@ -11,16 +11,16 @@ use crate::connection::Step;
 use crate::http::Request;
 use crate::response::Response;
 
-/// Over how long idle connections are closed when the drain has no time-out.
-const SPREAD_FOREVER: Duration = Duration::from_secs(15);
+/// Over how long idle connections are closed. A pool that stops is to be gone within a second if nothing is in progress.
+const SPREAD: Duration = Duration::from_millis(800);
 
 impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
     /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
-    /// connections are closed spread over the first half of the drain, so that their clients do not all come back at
-    /// once and most can make one more request, whose answer says that it is the last.
+    /// connections are closed one after the other, within a second, so that their clients do not all come back at once,
+    /// and those that are about to send a request still can. Its answer says that it is the last.
     pub(super) fn drain(&mut self) {
         if self.cx.is_draining {
             return;
@@ -50,8 +50,8 @@ where
         // The longest idle first: the least likely to have a request on its way.
         idle.sort_by_key(|index| self.connections[*index].connection.deadline);
         let window = match self.worker.drain_timeout() {
-            Duration::ZERO => SPREAD_FOREVER,
-            timeout => timeout / 2,
+            Duration::ZERO => SPREAD,
+            timeout => SPREAD.min(timeout / 2),
         };
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
