@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
 use mio::{Poll, Token};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::client::Client;
 use crate::epoll;
@@ -173,6 +174,16 @@ impl Acceptor {
             Listener::Tcp(listener) if self.neighbour.is_none() => Some(listener.as_fd()),
             _ => None,
         }
+    }
+
+    /// Whether a connection waits, when [`accept`](Acceptor::accept) cannot tell.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        let listener = match &self.listener {
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        };
+        let mut listener = [PollFd::new(listener, PollFlags::POLLIN)];
+        poll(&mut listener, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     pub(crate) fn accept(&self) -> Result<(Client, Option<SocketAddr>), Refusal> {

@@ -290,8 +290,9 @@ impl Builder {
         self.put("max-pipelined", |config| config.server.max_pipelined = count)
     }
 
-    /// Open connections per worker; new ones wait in its queue beyond it. Default 0, as many as descriptors
-    /// allow: when those run out, new ones wait too.
+    /// Open connections per worker. At the limit, the connection that has been idle longest is closed for a new one;
+    /// those with a request in progress stay, and new ones wait when there are no others. Default 0, as many as
+    /// descriptors allow: when those run out, the same holds.
     pub fn max_connections(self, count: usize) -> Builder {
         self.put("max-connections", |config| config.server.max_connections = count)
     }

@@ -33,6 +33,9 @@ use crate::worker::panic_message;
 /// would reset the connection, and the reset can overtake the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Ten years. Deadlines have room for 34 since the machine's start.
+const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// What is to become of a connection after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -134,6 +137,17 @@ impl Connection {
     /// Whether it waits for a request of which nothing has come.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.timing, Timing::Idle | Timing::Head) && self.codec.phase() == Phase::Idle && self.kept.is_none()
+    }
+
+    /// Since when it is idle, if it is, and whether it has never had a request.
+    pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
+        let since = self.deadline.before(timeout(self.timing, config)?);
+        self.is_idle().then_some((self.timing == Timing::Head, since))
+    }
+
+    /// Has the next step look at the socket, whatever events have said.
+    pub(crate) fn look(&mut self) {
+        self.is_readable = true;
     }
 
     /// Sends what is left, reads once, answers what is complete, sends.
@@ -446,17 +460,23 @@ impl Connection {
 
     #[inline]
     fn time(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
-        let timeout = match timing {
-            Timing::Head => config.head_timeout,
-            Timing::Body => config.body_timeout,
-            Timing::Idle => config.idle_timeout,
-            Timing::Write => config.write_timeout,
-            Timing::Answer => Duration::ZERO,
-            Timing::Linger => LINGER,
-        };
         self.timing = timing;
-        self.deadline = if timeout.is_zero() { Time::NEVER } else { now + timeout };
+        self.deadline = timeout(timing, config).map_or(Time::NEVER, |timeout| now + timeout);
     }
+}
+
+/// How long a connection may wait. Without a limit it is long and not for ever, so that its end tells when it began.
+#[inline]
+fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
+    let timeout = match timing {
+        Timing::Head => config.head_timeout,
+        Timing::Body => config.body_timeout,
+        Timing::Idle => config.idle_timeout,
+        Timing::Write => config.write_timeout,
+        Timing::Answer => return None,
+        Timing::Linger => LINGER,
+    };
+    Some(if timeout.is_zero() { UNLIMITED } else { timeout })
 }
 
 /// What one step has read.

@@ -2,6 +2,7 @@
 
 mod accepting;
 mod draining;
+mod places;
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -30,6 +31,8 @@ use crate::scoreboard::Seen;
 use crate::time::Time;
 use crate::worker::{panic_message, Inbox, Worker};
 
+use self::places::Places;
+
 /// Events taken in one turn.
 const EVENTS: usize = 256;
 
@@ -49,6 +52,9 @@ const LISTENERS: usize = usize::MAX - 4;
 
 /// Tokens that are kept for listeners.
 const LISTENERS_MAX: usize = 1 << 20;
+
+/// Longer than it ever needs to, and short enough for epoll_wait(2).
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
 /// Serves until the lifeline ends and every connection is done.
 pub(crate) fn run<H>(worker: &Worker, handler: H) -> Result<()>
@@ -79,6 +85,10 @@ struct Server<'w, H> {
     accepted: u32,
     /// When to try to accept again though no connection has ended.
     accept_retry: Option<Time>,
+    /// Who gives up its place for the next one when all are taken.
+    places: Places,
+    /// When it was last said that connections are closed in favour of new ones.
+    evicted: Option<Time>,
     /// The second that the Date field shows.
     second: u64,
     /// When it was last seen whether the kernel chooses well.
@@ -150,6 +160,8 @@ where
             again: Vec::new(),
             accepted: 0,
             accept_retry: None,
+            places: Places::default(),
+            evicted: None,
             second: 0,
             steered: Time::NEVER,
             pending: i64::MAX,
@@ -292,12 +304,11 @@ where
         if !self.again.is_empty() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
             return Some(Duration::ZERO);
         }
-        let accepts = self.accept_retry.is_none() && self.has_room();
-        let accept = self.acceptors.iter().filter(|_| accepts).filter_map(|(_, acceptor)| acceptor.due()).min();
+        let accept = self.accept_due();
         let log = self.cx.log.as_ref().and_then(AccessLog::due);
         let next = [self.deadlines.next(), self.accept_retry, accept, log].into_iter().flatten().min()?;
         // Not from the turn's own time: the turn may have been long.
-        Some(next.since(clock::now()))
+        Some(next.since(clock::now()).min(LONGEST_WAIT))
     }
 
     /// Goes on with the connections that other threads have named.
@@ -392,12 +403,26 @@ where
                 continue;
             }
             entry.armed = Time::NEVER;
-            self.cx.place = Place { index: alarm.index, serial: entry.serial };
-            let step = match entry.connection.deadline <= self.cx.now {
-                true => entry.connection.expire(&mut self.cx),
-                false => Step::Wait,
+            let serial = entry.serial;
+            let is_due = entry.connection.deadline <= self.cx.now;
+            if is_due {
+                // What has come in time counts, though its event has not been taken yet.
+                self.look(alarm.index);
+            }
+            let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
+                continue;
             };
+            let is_over = is_due && entry.connection.deadline <= self.cx.now && !entry.is_again;
+            let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
             self.settle(alarm.index, step);
+        }
+    }
+
+    /// Takes a step with a connection as if an event had come.
+    fn look(&mut self, index: usize) {
+        if let Some(entry) = self.connections.get_mut(index) {
+            entry.connection.look();
+            self.advance(index);
         }
     }
 }

@@ -99,7 +99,8 @@ pub(crate) struct ServerConfig {
     pub(crate) limits: Limits,
     /// Requests one connection may make in a row before another has its turn.
     pub(crate) max_pipelined: usize,
-    /// Open connections per worker; at the limit it leaves new ones to the others. Zero is no limit.
+    /// Open connections per worker; at the limit idle ones make room, and new ones are led to other workers. Zero is no
+    /// limit.
     pub(crate) max_connections: usize,
     /// Bytes of answers kept for a client that does not read; beyond it the client is not read either.
     pub(crate) max_output: usize,

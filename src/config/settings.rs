@@ -466,7 +466,8 @@ const SETTINGS: &[Setting] = &[
         heading: LIMITS,
         value_name: "N",
         default: Some("0"),
-        help: "Open connections per worker; new ones wait in its queue beyond it; 0 is as many as descriptors allow",
+        help: "Open connections per worker; at the limit the one that has been idle longest is closed for a new one; 0 is as \
+               many as descriptors allow",
         aliases: &[],
         is_list: false,
         apply: |config, text| set(&mut config.server.max_connections, number(text)),

@@ -7,6 +7,7 @@ use log::warn;
 use mio::net::TcpStream;
 use mio::Token;
 
+use super::places::Idle;
 use super::{Entry, Server};
 use crate::acceptor::Refusal;
 use crate::client::Client;
@@ -21,6 +22,26 @@ const ACCEPTS: usize = 64;
 
 /// How long accepting rests when descriptors have run out and no connection of this worker ends.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// How long what waits is left to other workers that have places, by one that has none.
+const YIELD: Duration = Duration::from_millis(10);
+
+/// Connections that are looked at for one newcomer.
+const LOOKS: usize = 16;
+
+/// No deadline is nearer than this.
+const CLOCK_STEP: Duration = Duration::from_millis(1);
+
+/// How often it is said that connections are closed in favour of new ones.
+const EVICTION_TOLD: Duration = Duration::from_secs(60);
+
+/// Where a new connection goes.
+#[derive(Clone, Copy, Debug)]
+enum Seat {
+    Free,
+    /// In the place of this one, which is idle.
+    Of(usize),
+}
 
 /// How long a connection may be on its way to a worker's queue: longer than most round trips.
 const UNSETTLED: Duration = Duration::from_secs(1);
@@ -49,8 +70,10 @@ where
             }
         }
         let has_room = self.has_room();
+        // Where nobody has, somebody has to make some.
+        let is_offered = has_room || !self.worker.others_have_room();
         for (_, acceptor) in &mut self.acceptors {
-            acceptor.offer(&self.poll, has_room);
+            acceptor.offer(&self.poll, is_offered);
         }
         self.show_room(has_room);
     }
@@ -59,18 +82,23 @@ where
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = most == usize::MAX;
         for _ in 0..most {
-            let has_room = is_all || self.has_room();
-            let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting && has_room) else { break };
+            let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting) else { break };
             let is_stalled = |slot| self.worker.is_stalled(slot, self.cx.now);
             if !is_all && !acceptor.may_take(self.cx.now, is_stalled, |slot| self.worker.is_idle_with_fewer(slot)) {
                 break;
             }
+            let is_own = acceptor.own().is_some();
+            let Some(place) = (if is_all { Some(Seat::Free) } else { self.find_place(is_own) }) else { break };
+            let Some(acceptor) = self.acceptors.get_mut(key) else { break };
             match acceptor.accept() {
                 Ok((stream, peer)) => {
                     match acceptor.neighbour {
                         Some(neighbour) => self.worker.count_settled(neighbour.slot),
                         None if acceptor.own().is_some() => self.worker.row().count_settled(),
                         None => {}
+                    }
+                    if let Seat::Of(index) = place {
+                        self.evict(index);
                     }
                     self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
                 }
@@ -79,10 +107,92 @@ where
                     self.settle_assigned();
                 }
                 Err(Refusal::Gone) => {}
-                Err(Refusal::Exhausted(error)) => return Err(error),
+                // The error may have come before it was seen whether a connection waits at all.
+                Err(Refusal::Exhausted(_)) if !acceptor.is_waited_for() => acceptor.has_waiting = false,
+                Err(Refusal::Exhausted(error)) => match self.longest_idle() {
+                    Some(index) => self.evict(index),
+                    None => return Err(error),
+                },
             }
         }
         Ok(())
+    }
+
+    /// When there may be a connection to take in, and a place for it.
+    pub(super) fn accept_due(&self) -> Option<Time> {
+        let due = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.due()).min()?;
+        match self.has_room() {
+            _ if self.accept_retry.is_some() => None,
+            true => Some(due),
+            false => Some(due.max(self.places.due())),
+        }
+    }
+
+    /// A place for one more connection: a free one, or that of the connection that has been idle longest. What other
+    /// workers can take as well is left to them as long as they have free ones.
+    fn find_place(&mut self, is_own: bool) -> Option<Seat> {
+        if self.has_room() {
+            return Some(Seat::Free);
+        }
+        if !is_own && self.worker.others_have_room() {
+            self.places.rest(self.cx.now + YIELD);
+            return None;
+        }
+        let index = self.longest_idle();
+        // One that was looked at may have ended.
+        if self.has_room() {
+            Some(Seat::Free)
+        } else {
+            index.map(Seat::Of)
+        }
+    }
+
+    /// The connection that has been idle longest, and of which nothing waits to be read: what does is answered first.
+    fn longest_idle(&mut self) -> Option<usize> {
+        for _ in 0..LOOKS {
+            let Some(first) = self.places.first() else {
+                if !self.places.is_due(self.cx.now) {
+                    return None;
+                }
+                let (config, connections) = (self.cx.config, &self.connections);
+                let idle = connections.iter().filter_map(|(index, entry)| {
+                    let (is_new, since) = entry.connection.idle_since(config)?;
+                    Some(Idle { is_new, since, index, serial: entry.serial })
+                });
+                self.places.note(idle, connections.len(), self.cx.now);
+                continue;
+            };
+            if self.is_still(first) {
+                self.look(first.index);
+                if self.is_still(first) {
+                    return Some(first.index);
+                }
+            }
+            self.places.drop_first();
+        }
+        // The others have a turn first.
+        self.places.rest(self.cx.now + CLOCK_STEP);
+        None
+    }
+
+    fn is_still(&self, idle: Idle) -> bool {
+        let entry = self.connections.get(idle.index).filter(|entry| entry.serial == idle.serial && !entry.is_again);
+        entry.and_then(|entry| entry.connection.idle_since(self.cx.config)) == Some((idle.is_new, idle.since))
+    }
+
+    /// Closes an idle connection in favour of a new one.
+    fn evict(&mut self, index: usize) {
+        if self.evicted.is_none_or(|evicted| self.cx.now.since(evicted) >= EVICTION_TOLD) {
+            self.evicted = Some(self.cx.now);
+            warn!(
+                "{} has {} connections and no place for more: it closes those that have been idle longest in favour of \
+                 new ones; raise max-connections or RLIMIT_NOFILE if they are wanted",
+                self.worker.tag(),
+                self.connections.len()
+            );
+        }
+        self.places.drop_first();
+        self.close(index);
     }
 
     /// A queue is empty. Pending connections are on their way, or will never come; of those that are always as many, at
@@ -129,7 +239,8 @@ where
                 self.connections.len()
             );
         }
-        self.accept_retry = Some(self.cx.now + ACCEPT_RETRY);
+        // A connection may have been idle for long enough before that.
+        self.accept_retry = Some((self.cx.now + ACCEPT_RETRY).min(self.places.due().max(self.cx.now + CLOCK_STEP)));
     }
 
     /// Takes in the connections that the application has for it.

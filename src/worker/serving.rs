@@ -65,6 +65,12 @@ impl Worker {
         row.busy_since().is_none() && row.open() < self.row().open()
     }
 
+    /// Whether another worker serves, is not stuck, and has fewer connections than it may have.
+    pub(crate) fn others_have_room(&self) -> bool {
+        let others = self.board.seats().filter(|row| *row != 0 && *row != self.row);
+        others.map(|row| self.board.row(row)).any(|row| row.is_neighbour() && !row.is_full())
+    }
+
     /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
     pub(crate) fn steer(&self, now: Time, listeners: &[BorrowedFd<'_>]) {
         if let Err(error) = steer::steer(&self.board, &self.cpus, self.row, now, listeners) {

@@ -1,0 +1,145 @@
+//! PURE. Which connection gives up its place when all are taken: the one that has been idle longest.
+//!
+//! Nothing is kept while there are places, so a request costs nothing here. At the limit all connections are looked at
+//! once, and the best candidates serve for the next newcomers, as far as they have stayed idle.
+#![forbid(unsafe_code)]
+
+use std::collections::BinaryHeap;
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Candidates that one look at all connections brings.
+const CANDIDATES: usize = 256;
+
+/// A connection that has been idle for less is left alone: its client may be about to send the next request.
+const LEAST: Duration = Duration::from_millis(10);
+
+/// How long after a look that has found nobody the next one is, at least.
+const REST: Duration = Duration::from_millis(10);
+
+/// A connection that is idle. The least goes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Idle {
+    /// It has not sent a request yet, nor a part of one. The first may be on its way, so it goes after those that are
+    /// kept for the next one: the client of such a one expects it to end.
+    pub(crate) is_new: bool,
+    pub(crate) since: Time,
+    pub(crate) index: usize,
+    /// Which of those that were there one after the other.
+    pub(crate) serial: u32,
+}
+
+/// Who goes next.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    /// The first to go is the last.
+    candidates: Vec<Idle>,
+    /// When to look for candidates again.
+    due: Time,
+}
+
+impl Places {
+    /// When it may find somebody.
+    pub(crate) fn due(&self) -> Time {
+        self.due
+    }
+
+    /// Who is to go first, of those that have been noted. [`drop_first`](Places::drop_first) when that is not so any
+    /// more.
+    pub(crate) fn first(&self) -> Option<Idle> {
+        self.candidates.last().copied()
+    }
+
+    pub(crate) fn drop_first(&mut self) {
+        self.candidates.pop();
+    }
+
+    /// Whether it is time to [`note`](Places::note) who is idle.
+    pub(crate) fn is_due(&self, now: Time) -> bool {
+        self.due <= now
+    }
+
+    /// Notes the best of those that are idle among `count` connections.
+    pub(crate) fn note(&mut self, idle: impl Iterator<Item = Idle>, count: usize, now: Time) {
+        let mut best = BinaryHeap::with_capacity(CANDIDATES + 1);
+        let mut next = None;
+        for idle in idle {
+            let ripe = idle.since + LEAST;
+            if ripe > now {
+                next = Some(next.map_or(ripe, |next: Time| next.min(ripe)));
+            } else if best.len() < CANDIDATES {
+                best.push(idle);
+            } else if best.peek().is_some_and(|worst| idle < *worst) {
+                best.pop();
+                best.push(idle);
+            }
+        }
+        self.candidates = best.into_sorted_vec();
+        self.candidates.reverse();
+        if self.candidates.is_empty() {
+            // The more there are to look at, the seldomer.
+            let rest = now + REST + Duration::from_micros(count as u64);
+            self.due = next.map_or(rest, |next| next.min(rest));
+        }
+    }
+
+    /// Has the next look wait until `due`.
+    pub(crate) fn rest(&mut self, due: Time) {
+        self.due = due;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_millis(100_000);
+
+    fn idle(is_new: bool, since: u64, index: usize) -> Idle {
+        Idle { is_new, since: Time::from_millis(since), index, serial: 0 }
+    }
+
+    fn order(places: &mut Places) -> Vec<usize> {
+        std::iter::from_fn(|| {
+            let first = places.first()?;
+            places.drop_first();
+            Some(first.index)
+        })
+        .collect()
+    }
+
+    #[test]
+    fn the_longest_idle_go_first_and_new_ones_last() {
+        let mut places = Places::default();
+        let all = [idle(true, 1, 0), idle(false, 30, 1), idle(false, 20, 2), idle(true, 2, 3), idle(false, 99_995, 4)];
+        places.note(all.into_iter(), all.len(), NOW);
+        assert_eq!(order(&mut places), [2, 1, 0, 3], "the last has not been idle for long enough");
+    }
+
+    #[test]
+    fn the_best_of_many_are_noted() {
+        let mut places = Places::default();
+        let all = (0..10_000_usize).map(|index| idle(false, (index as u64 * 7_919) % 10_000, index));
+        places.note(all, 10_000, NOW);
+        let order = order(&mut places);
+        assert_eq!(order.len(), CANDIDATES);
+        let expected: Vec<usize> =
+            (0..256).map(|since| (0..10_000).find(|i| (i * 7_919) % 10_000 == since).expect("one")).collect();
+        assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn where_nobody_can_go_it_rests() {
+        let mut places = Places::default();
+        assert!(places.is_due(NOW));
+        places.note(std::iter::empty(), 1_000_000, NOW);
+        assert!(places.first().is_none());
+        assert!(!places.is_due(NOW + REST), "so many are not looked at all the time");
+        places.note(std::iter::empty(), 60, NOW);
+        assert!(places.is_due(NOW + REST));
+        let young = idle(false, NOW.as_millis() - 8, 0);
+        places.note([young].into_iter(), 60, NOW);
+        assert_eq!(places.due(), NOW + Duration::from_millis(2), "as soon as that one has been idle for long enough");
+    }
+}

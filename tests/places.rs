@@ -1,0 +1,142 @@
+//! All places are taken: who is idle makes room for who comes, and who has a request in progress stays.
+
+mod support;
+
+use std::net::TcpStream;
+
+use support::{example, testbed, Client, Server};
+
+const LIMIT: &str = "FORKPOOL_MAX_CONNECTIONS";
+
+/// A testbed whose one worker may have so many connections.
+fn with_places(places: &str) -> Server {
+    testbed(&[("FORKPOOL_WORKERS", "1"), (LIMIT, places)])
+}
+
+/// A connection that has had one answer.
+fn kept(server: &mut Server) -> Client<TcpStream> {
+    let mut client = server.connect();
+    answer_later(&mut client);
+    client
+}
+
+/// A request that takes longer than the step of the clock that says how long a connection has been idle.
+fn answer_later(client: &mut Client<TcpStream>) {
+    assert_eq!(client.get("/slow?ms=3").status, 200);
+}
+
+/// A connection with a request whose body is still to come.
+fn in_progress(server: &mut Server) -> Client<TcpStream> {
+    let mut client = server.connect();
+    client.send("POST /slow?ms=1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(client.answer().status, 100);
+    client
+}
+
+#[test]
+fn the_connection_that_has_been_idle_longest_makes_room() {
+    let mut server = with_places("3");
+    let (mut first, mut second, mut third) = (kept(&mut server), kept(&mut server), kept(&mut server));
+    // The second has been idle longest now.
+    answer_later(&mut first);
+    let mut fourth = kept(&mut server);
+    assert!(second.is_closed());
+    let mut fifth = kept(&mut server);
+    assert!(third.is_closed());
+    for client in [&mut first, &mut fourth, &mut fifth] {
+        assert_eq!(client.get("/").status, 200);
+    }
+    server.wait_for("it closes those that have been idle longest");
+    assert_eq!(server.count("it closes those"), 1);
+}
+
+#[test]
+fn who_has_not_sent_anything_yet_goes_last() {
+    let mut server = with_places("2");
+    let mut silent = server.connect();
+    let mut idle = kept(&mut server);
+    let mut next = kept(&mut server);
+    assert!(idle.is_closed());
+    assert_eq!(silent.get("/").status, 200);
+    assert_eq!(next.get("/").status, 200);
+}
+
+#[test]
+fn silent_connections_make_room_too() {
+    let mut server = with_places("8");
+    let mut silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    assert_eq!(server.get("/").status, 200);
+    assert!(silent[0].is_closed());
+}
+
+#[test]
+fn requests_in_progress_are_left_alone() {
+    let mut server = with_places("3");
+    let mut busy = [in_progress(&mut server), in_progress(&mut server)];
+    let mut beginning = server.connect();
+    beginning.send("GET / HTTP/1.1\r\nHo");
+    let mut waiting = server.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Nobody makes room before one is done.
+    for client in &mut busy {
+        client.send("x");
+        assert_eq!(client.answer().status, 200);
+    }
+    beginning.send("st: a\r\n\r\n");
+    assert_eq!(beginning.answer().status, 200);
+    assert_eq!(waiting.answer().status, 200);
+}
+
+/// Everybody's request is answered, however many more clients there are than places.
+#[test]
+fn a_request_that_has_come_is_answered_first() {
+    let mut server = with_places("4");
+    let mut busy = kept(&mut server);
+    for _ in 0..5 {
+        busy.send("GET /slow?ms=50 HTTP/1.1\r\nHost: a\r\n\r\n");
+        // They come while the worker is busy, so it finds them all at once.
+        let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        assert_eq!(busy.answer().status, 200);
+        for mut client in clients {
+            assert_eq!(client.answer().status, 200);
+        }
+        busy = kept(&mut server);
+    }
+}
+
+#[test]
+fn a_worker_out_of_descriptors_makes_room() {
+    let program = example("testbed");
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -n 40 && exec \"$0\"", program.get_program().to_str().expect("UTF-8")]);
+    command.envs([("FORKPOOL_LISTEN", "127.0.0.1:0"), ("FORKPOOL_WORKERS", "1")]);
+    let mut server = Server::start(command);
+    let _idle: Vec<_> = (0..10).map(|_| kept(&mut server)).collect();
+    let _silent: Vec<_> = (0..120).map(|_| server.connect()).collect();
+    for _ in 0..20 {
+        assert_eq!(server.get("/").status, 200);
+    }
+    server.wait_for("it closes those that have been idle longest");
+}
+
+/// Where one worker has places, nobody is closed by the other.
+#[test]
+fn free_places_of_other_workers_are_taken_first() {
+    let path = support::fresh_path("places.socket");
+    let listen = format!("unix:{}", path.display());
+    let mut server = testbed(&[("FORKPOOL_LISTEN", &listen), (LIMIT, "20")]);
+    let mut clients: Vec<_> = (0..36).map(|_| support::connect_unix(&path)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert_eq!(server.count("it closes those"), 0);
+    // When both have none left, the next one is served all the same.
+    clients.extend((0..20).map(|_| support::connect_unix(&path)));
+    assert_eq!(clients.last_mut().expect("there are some").get("/").status, 200);
+}
