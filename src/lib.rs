@@ -137,6 +137,8 @@ mod watch;
 mod worker;
 
 pub use builder::{Builder, Pool};
+#[doc(hidden)] // for the binary, whose own options take the same values
+pub use config::duration;
 pub use config::{settings, Setting};
 pub use deferred::Responder;
 pub use error::{Error, Result};

@@ -286,7 +286,7 @@ fn a_program_says_itself_that_it_is_ready() {
 
 #[test]
 fn a_program_whose_sign_does_not_come_is_not_ready() {
-    for ready in ["notify", "delay:86400000"] {
+    for ready in ["notify", "delay:24h"] {
         let options = ["--ready", ready, "--boot-timeout", "200ms"];
         let mut server = Server::spawn(exec("1", &options, &["sleep", "600"]));
         server.wait_for("killed: not ready 200ms after its start");
@@ -297,7 +297,7 @@ fn a_program_whose_sign_does_not_come_is_not_ready() {
 
 #[test]
 fn a_program_is_ready_after_a_while() {
-    let mut server = Server::start(exec("2", &["--ready", "delay:1"], &["sleep", "600"]));
+    let mut server = Server::start(exec("2", &["--ready", "delay:1ms"], &["sleep", "600"]));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
 }

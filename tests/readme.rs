@@ -106,7 +106,7 @@ fn the_verbs_one_after_the_other() {
     let address = lines[start + 1].strip_prefix("export FORKPOOL_ADMIN=").expect("the variable comes next");
     let address = address.replace("/run/", &format!("{}/", place.0.display()));
     let verbs: Vec<_> = lines[start + 2..].iter().take_while(|line| line.starts_with("forkpool ")).collect();
-    assert_eq!(verbs.len(), 6, "{verbs:?}");
+    assert_eq!(verbs.len(), 7, "{verbs:?}");
     for line in verbs {
         match *line {
             // Without an end, unless its reader goes away.

@@ -121,6 +121,8 @@ impl Desk {
             ("POST", false) => Response::text("GET or HEAD\n").status(405).header("Allow", "GET, HEAD"),
             (_, false) => Response::text("no such method here\n").status(405).header("Allow", "GET, HEAD"),
         };
+        // The verbs take nothing else for an admin process.
+        let response = response.header("Server", concat!("forkpool-admin/", env!("CARGO_PKG_VERSION")));
         response.header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff")
     }
 

@@ -1,19 +1,29 @@
-//! Talks to a pool's admin process: HTTP/1.0, a connection for each request.
+//! Talks to a pool's admin process: HTTP/1.0, a connection for each request. Whoever else has the address may answer, so
+//! all that is read is bounded, in bytes and in time.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
-/// How long an answer may take: the admin process asks nobody else.
+/// How long an answer may take, to its last byte: the admin process asks nobody else.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// How long nothing may happen until whoever follows the events is asked whether that is enough.
 const TICK: Duration = Duration::from_millis(200);
 
-/// The most that is read of an answer.
-const ANSWER_MAX: u64 = 64 << 20;
+/// How often in a row the events may break off soon.
+const BREAKS_MAX: u32 = 100;
+
+/// The most that is read: of a head, of the line of an event, and of a body. A thousand workers are a megabyte.
+const HEAD_MAX: u64 = 64 << 10;
+const LINE_MAX: u64 = 64 << 10;
+const BODY_MAX: u64 = 16 << 20;
+
+/// How the Server field of an admin process begins.
+const SERVER: &str = "forkpool-admin/";
 
 #[derive(Debug)]
 pub(super) struct Client {
@@ -29,7 +39,7 @@ pub(super) enum Failure {
     Gone(String),
     /// The connection ended early, as it does when the admin process dies or its pool ends.
     Broken(String),
-    /// It was refused, or takes too long.
+    /// It was refused, takes too long, or comes from something else.
     Other(String),
 }
 
@@ -40,21 +50,68 @@ impl Failure {
     }
 }
 
+/// What came of an answer so far: its head.
+struct Answer {
+    status: u16,
+    /// Of the body, if it is said.
+    length: Option<u64>,
+    body: BufReader<Timed>,
+}
+
+/// A socket whose reads end at a moment, however little comes at a time.
+struct Timed {
+    socket: Socket,
+    end: Instant,
+}
+
+impl Read for Timed {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let left = self.end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        self.socket.set_read_timeout(Some(left))?;
+        self.socket.read(bytes)
+    }
+}
+
 impl Client {
     /// Makes a request, and returns the body of the answer.
     pub(super) fn ask(&self, method: &str, target: &str) -> Result<String, Failure> {
-        let (mut stream, status, length) = self.open(method, target)?;
-        let mut body = String::new();
-        stream.by_ref().take(ANSWER_MAX).read_to_string(&mut body).map_err(|error| self.failed(&error))?;
-        if length.is_some_and(|length| body.len() < length) {
-            return Err(self.failed(&ErrorKind::UnexpectedEof.into()));
-        }
-        match status {
-            200..300 => Ok(printable(&body)),
-            _ => {
-                let why = value(&body, "error").map_or_else(|| body.trim().escape_debug().to_string(), unquoted);
-                Err(Failure::Other(format!("the pool at {} refuses: {why}", self.address)))
+        match self.fetch(method, target)? {
+            (200..300, body) => Ok(body),
+            (_, body) => {
+                let answer = serde_json::from_str::<Value>(&body).unwrap_or_default();
+                let why = answer["error"].as_str().map_or_else(|| body.trim(), str::trim);
+                Err(Failure::Other(format!("the pool at {} refuses: {}", self.address, printable(why).escape_debug())))
             }
+        }
+    }
+
+    /// The status as it is for programs.
+    pub(super) fn status(&self) -> Result<Value, Failure> {
+        self.object("GET", "/status.json")
+    }
+
+    /// Makes a request that is answered by an object.
+    pub(super) fn object(&self, method: &str, target: &str) -> Result<Value, Failure> {
+        let body = self.ask(method, target)?;
+        serde_json::from_str(&body).map_err(|error| self.is_other(&format!("what it says is no JSON: {error}")))
+    }
+
+    /// Makes a request, and returns the answer's status and body, fit to be printed.
+    pub(super) fn fetch(&self, method: &str, target: &str) -> Result<(u16, String), Failure> {
+        let Answer { status, length, body } = self.open(method, target)?;
+        if length.is_some_and(|length| length > BODY_MAX) {
+            return Err(self.is_other("it would say too much"));
+        }
+        let mut text = String::new();
+        let read = body.take(length.unwrap_or(BODY_MAX + 1)).read_to_string(&mut text);
+        let read = read.map_err(|error| self.failed(&error))? as u64;
+        match length {
+            Some(length) if read < length => Err(self.failed(&ErrorKind::UnexpectedEof.into())),
+            _ if read > BODY_MAX => Err(self.is_other("it says too much")),
+            _ => Ok((status, printable(&text))),
         }
     }
 
@@ -65,18 +122,29 @@ impl Client {
         mut seq: u64,
         tell: &mut dyn FnMut(Option<&str>) -> Option<u8>,
     ) -> Result<Option<u8>, Failure> {
+        let mut breaks = 0;
         loop {
+            let began = Instant::now();
             match self.open("GET", &format!("/events?after={seq}")) {
-                Ok((stream, 200, _)) => {
-                    let found = events(stream, &mut seq, tell);
+                Ok(Answer { status: 200, body, .. }) => {
+                    let found = self.events(body, &mut seq, tell)?;
                     if found.is_some() {
                         return Ok(found);
                     }
                 }
-                Ok((_, status, _)) => return Err(Failure::Other(format!("{} answers with {status}", self.address))),
+                Ok(Answer { status, .. }) => {
+                    return Err(Failure::Other(format!(
+                        "the pool at {} tells no events: status {status}",
+                        self.address
+                    )))
+                }
                 Err(Failure::Gone(_)) => return Ok(None),
                 Err(Failure::Broken(_)) => {}
                 Err(other) => return Err(other),
+            }
+            breaks = if began.elapsed() < PATIENCE { breaks + 1 } else { 0 };
+            if breaks > BREAKS_MAX {
+                return Err(Failure::Other(format!("the pool at {} breaks off again and again", self.address)));
             }
             // An admin process that was killed is started anew at once.
             std::thread::sleep(TICK / 4);
@@ -86,41 +154,93 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the answer's head: what follows, the status, and the length if it is said.
-    fn open(&self, method: &str, target: &str) -> Result<(BufReader<Socket>, u16, Option<usize>), Failure> {
+    /// Reads events for as long as the connection lasts.
+    fn events(
+        &self,
+        mut stream: BufReader<Timed>,
+        seq: &mut u64,
+        tell: &mut dyn FnMut(Option<&str>) -> Option<u8>,
+    ) -> Result<Option<u8>, Failure> {
+        let mut line = Vec::new();
+        let mut heard = Instant::now();
+        loop {
+            stream.get_mut().end = Instant::now() + TICK;
+            // What has come of a line stays in it when the time is over.
+            let left = LINE_MAX.saturating_sub(line.len() as u64);
+            let found = match stream.by_ref().take(left).read_until(b'\n', &mut line) {
+                Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == LINE_MAX => {
+                    return Err(self.is_other("it tells of an event without end"));
+                }
+                Ok(_) if line.last() != Some(&b'\n') => return Ok(None),
+                Ok(_) => {
+                    let event: Value = serde_json::from_slice(&line).unwrap_or_default();
+                    let told = event["seq"].as_u64().zip(event["text"].as_str());
+                    let (number, text) = told.ok_or_else(|| self.is_other("what it tells is no event"))?;
+                    (*seq, heard) = (number, Instant::now());
+                    line.clear();
+                    tell(Some(&printable(text)))
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => tell(None),
+                Err(error) if error.kind() == ErrorKind::Interrupted => None,
+                Err(_) => return Ok(None),
+            };
+            if found.is_some() {
+                return Ok(found);
+            }
+            // It may have nothing to tell; or it may be stuck.
+            if heard.elapsed() >= PATIENCE {
+                match self.ask("GET", "/healthz") {
+                    Err(Failure::Other(problem)) => return Err(Failure::Other(problem)),
+                    _ => heard = Instant::now(),
+                }
+            }
+        }
+    }
+
+    /// Sends a request and reads the head of the answer, which must be an admin process's.
+    fn open(&self, method: &str, target: &str) -> Result<Answer, Failure> {
         let connected = self.connect().map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
                 Failure::Gone(format!("no pool answers at {}: is it running with --admin? ({error})", self.address))
             }
             _ => Failure::Other(format!("cannot connect to the pool at {}: {error}", self.address)),
         })?;
-        self.exchange(connected, method, target).map_err(|error| self.failed(&error))
+        let (head, body) = self.exchange(connected, method, target).map_err(|error| self.failed(&error))?;
+        let (line, fields) = head.split_once("\r\n").unwrap_or_default();
+        let field = |name: &str| {
+            let mut fields = fields.lines().filter_map(|field| field.split_once(':'));
+            fields.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
+        };
+        let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        match status {
+            Some(status) if field("server").is_some_and(|server| server.starts_with(SERVER)) => {
+                Ok(Answer { status, length: field("content-length").and_then(|length| length.parse().ok()), body })
+            }
+            Some(status) => Err(self.is_other(&format!("its status is {status}"))),
+            None => Err(self.is_other("it speaks no HTTP")),
+        }
     }
 
-    fn exchange(
-        &self,
-        mut socket: Socket,
-        method: &str,
-        target: &str,
-    ) -> io::Result<(BufReader<Socket>, u16, Option<usize>)> {
+    fn exchange(&self, mut socket: Socket, method: &str, target: &str) -> io::Result<(String, BufReader<Timed>)> {
         socket.set_write_timeout(Some(PATIENCE))?;
-        socket.set_read_timeout(Some(PATIENCE))?;
-        let token = self.token.as_ref().map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
+        // Who only looks at the pool shows it to nobody.
+        let tells = method == "POST" || target.starts_with("/events");
+        let token = self.token.as_ref().filter(|_| tells);
+        let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let request = format!("{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n{token}\r\n");
         socket.write_all(request.as_bytes())?;
-        let mut stream = BufReader::new(socket);
-        let mut head = String::new();
-        while !head.ends_with("\r\n\r\n") {
-            if stream.by_ref().take(64 << 10).read_line(&mut head)? == 0 {
-                return Err(ErrorKind::UnexpectedEof.into());
+        let mut stream = BufReader::new(Timed { socket, end: Instant::now() + PATIENCE });
+        let mut head = Vec::new();
+        let mut rest = stream.by_ref().take(HEAD_MAX);
+        while !head.ends_with(b"\r\n\r\n") {
+            if rest.read_until(b'\n', &mut head)? == 0 {
+                return Err(match rest.limit() {
+                    0 => io::Error::other("the head of the answer has no end"),
+                    _ => ErrorKind::UnexpectedEof.into(),
+                });
             }
         }
-        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-        let mut fields = head.lines().filter_map(|line| line.split_once(": "));
-        let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|(_, value)| value.parse().ok());
-        let status = status.filter(|_| head.starts_with("HTTP/1."));
-        Ok((stream, status.ok_or_else(|| io::Error::other("this is no HTTP"))?, length))
+        Ok((String::from_utf8_lossy(&head).into_owned(), stream))
     }
 
     fn connect(&self) -> io::Result<Socket> {
@@ -150,72 +270,18 @@ impl Client {
             _ => Failure::Other(text),
         }
     }
-}
 
-/// Reads events for as long as the connection lasts.
-fn events(
-    mut stream: BufReader<Socket>,
-    seq: &mut u64,
-    tell: &mut dyn FnMut(Option<&str>) -> Option<u8>,
-) -> Option<u8> {
-    stream.get_ref().set_read_timeout(Some(TICK)).ok()?;
-    let mut line = Vec::new();
-    loop {
-        // What has come of a line stays in it when the time is over.
-        let found = match stream.read_until(b'\n', &mut line) {
-            Ok(_) if line.last() != Some(&b'\n') => return None,
-            Ok(_) => {
-                let event = String::from_utf8_lossy(&line);
-                *seq = number(&event, "seq").unwrap_or(*seq);
-                let text = value(&event, "text").map(unquoted);
-                line.clear();
-                tell(Some(&text.unwrap_or_default()))
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => tell(None),
-            Err(error) if error.kind() == ErrorKind::Interrupted => None,
-            Err(_) => return None,
-        };
-        if found.is_some() {
-            return found;
-        }
+    /// The address is not that of an admin process.
+    fn is_other(&self, sign: &str) -> Failure {
+        let address = &self.address;
+        Failure::Other(format!("something else than a pool's admin process answers at {address}: {sign}"))
     }
 }
 
-/// What follows the first member of this name in a JSON text that the admin process has written. The name cannot be
-/// found inside of a string, where its quotes would be escaped.
-pub(super) fn value<'j>(json: &'j str, name: &str) -> Option<&'j str> {
-    let quoted = format!("\"{name}\":");
-    json.split_once(quoted.as_str()).map(|(_, value)| value)
-}
-
-/// The whole number that is the value of this name.
-pub(super) fn number(json: &str, name: &str) -> Option<u64> {
-    value(json, name)?.split([',', '}', ']']).next()?.parse().ok()
-}
-
-/// The seconds that are the value of this name, which have a fraction, as microseconds.
-pub(super) fn micros(json: &str, name: &str) -> Option<u64> {
-    let (seconds, fraction) = value(json, name)?.split([',', '}', ']']).next()?.split_once('.')?;
-    let fraction = format!("{fraction:0<6}").parse::<u64>().ok().filter(|micros| *micros < 1_000_000)?;
-    seconds.parse::<u64>().ok()?.checked_mul(1_000_000)?.checked_add(fraction)
-}
-
-/// The string at the beginning of a JSON text (RFC 8259 section 7), fit to be printed.
-fn unquoted(json: &str) -> String {
-    let mut text = String::new();
-    let mut rest = json.strip_prefix('"').unwrap_or_default().chars();
-    while let Some(c) = rest.next() {
-        match c {
-            '"' => break,
-            '\\' => match rest.next() {
-                // Controls, which the terminal would obey.
-                Some('u') => text.extend(rest.nth(3).map(|_| '?')),
-                other => text.extend(other),
-            },
-            c => text.push(c),
-        }
-    }
-    printable(&text)
+/// The microseconds of a number of seconds.
+pub(super) fn micros(seconds: &Value) -> Option<u64> {
+    // Zero where it is negative, and the highest number where it is too high.
+    Some((seconds.as_f64()? * 1e6).round() as u64)
 }
 
 /// A text without what a terminal would obey, but for the ends of its lines.
@@ -228,19 +294,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_of_json() {
-        let json = r#"{"seq":17,"time":1.5,"worker":null,"text":"a \"seq\":3 \\ \u001b[1m %é","last":{"x":0.000042}}"#
-            .replace('%', "\u{9b}");
-        assert_eq!(number(&json, "seq"), Some(17));
-        assert_eq!(
-            (micros(&json, "time"), micros(&json, "x"), micros(&json, "seq")),
-            (Some(1_500_000), Some(42), None)
-        );
-        assert_eq!(number(&json, "worker"), None);
-        assert_eq!(number(&json, "gone"), None);
-        assert_eq!(unquoted(value(&json, "text").expect("it is there")), "a \"seq\":3 \\ ?[1m ?é");
-        for broken in ["", "x", "\"", "\"\\", "\"\\u00"] {
-            assert_eq!(unquoted(broken), "", "{broken}");
+    fn seconds_are_microseconds() {
+        for (json, expected) in [
+            ("1.5", Some(1_500_000)),
+            ("0.000042", Some(42)),
+            ("1800000000.123456", Some(1_800_000_000_123_456)),
+            ("17", Some(17_000_000)),
+            ("-1.0", Some(0)),
+            ("null", None),
+            ("\"1.5\"", None),
+        ] {
+            assert_eq!(micros(&serde_json::from_str(json).expect("JSON")), expected, "{json}");
         }
+    }
+
+    #[test]
+    fn nothing_commands_the_terminal() {
+        assert_eq!(printable("a\x1b[2J\rb\u{9b}c\n\u{e9}\n"), "a?[2J?b?c\n\u{e9}\n");
     }
 }

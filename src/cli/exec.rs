@@ -76,17 +76,17 @@ pub(super) fn prepare(pool: Builder) -> Builder {
     pool.set(BALANCE, "random")
 }
 
-/// Reads `listen`, `notify` or `delay:MS`.
+/// Reads `listen`, `notify` or `delay:DURATION`.
 fn parse(said: &str, value: &str) -> Result<Readiness, String> {
-    let delay = || value.strip_prefix("delay:")?.parse().ok().filter(|ms| *ms <= DAY).map(Duration::from_millis);
+    let delay = || forkpool::duration(value.strip_prefix("delay:")?).ok().filter(|delay| *delay <= DAY);
     match value {
         "listen" => Ok(Readiness::Listen),
         "notify" => Ok(Readiness::Notify),
         _ => delay().map(Readiness::Delay).ok_or_else(|| {
-            format!("{said}{}: must be listen, notify or delay:MS, as in delay:500{HINT}", value.escape_debug())
+            format!("{said}{}: must be listen, notify or delay:DURATION, as in delay:500ms{HINT}", value.escape_debug())
         }),
     }
 }
 
-/// The longest delay, in milliseconds, as for every time.
-const DAY: u64 = 24 * 60 * 60 * 1000;
+/// The longest delay, as for every time.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);

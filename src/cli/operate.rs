@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::Duration;
 
-use super::client::{number, value, Client, Failure};
+use serde_json::Value;
+
+use super::client::{Client, Failure};
 use super::top;
 
 /// Exit code of a restart that was aborted, and of an upgrade that has failed: the pool goes on as it was.
@@ -28,6 +30,8 @@ pub(crate) struct Call {
     pub(super) address: String,
     pub(super) token_file: Option<String>,
     pub(super) json: bool,
+    /// Only whether it is ready.
+    pub(super) ready: bool,
     /// Whether to wait for what becomes of it.
     pub(super) waits: bool,
     pub(super) interval: Duration,
@@ -43,6 +47,10 @@ impl Call {
     pub(crate) fn run(self) -> Result<u8, String> {
         let client = Client { token: self.token()?, address: self.address.clone() };
         let done = match self.task {
+            Task::Status if self.ready => client.fetch("GET", "/readyz").map(|(status, why)| {
+                crate::print(&why);
+                u8::from(status != 200)
+            }),
             Task::Status => client.ask("GET", if self.json { "/status.json" } else { "/status.txt" }).map(|status| {
                 crate::print(status.trim_end());
                 crate::print("\n");
@@ -74,13 +82,13 @@ impl Call {
             Task::Upgrade => "/upgrade".to_owned(),
             _ => format!("/scale?workers={}", self.workers),
         };
-        let pid = |status: &str| number(status, "pid");
-        let before = pid(&client.ask("GET", "/status.json")?);
-        let accepted = client.ask("POST", &target)?;
+        let pid = |status: &Value| status["pool"]["pid"].as_u64();
+        let before = pid(&client.status()?);
+        let accepted = client.object("POST", &target)?;
         if !self.waits {
             return Ok(0);
         }
-        let seq = number(&accepted, "after").unwrap_or(0);
+        let seq = accepted["after"].as_u64().unwrap_or(0);
         let found = client.follow(seq, &mut |event| {
             if let Some(text) = event {
                 crate::print(&format!("{text}\n"));
@@ -88,8 +96,8 @@ impl Call {
             }
             // Nothing is announced when all serve; and the pool that is replaced may end before it says so.
             let asks = matches!(self.task, Task::Scale | Task::Upgrade);
-            let status = client.ask("GET", "/status.json").ok().filter(|_| asks)?;
-            let serves = |name| number(&status, name) == Some(self.workers);
+            let status = asks.then(|| client.status().ok())??;
+            let serves = |name| status["pool"][name].as_u64() == Some(self.workers);
             if self.task == Task::Scale {
                 return (serves("wanted") && serves("serving")).then_some(0);
             }
@@ -118,10 +126,4 @@ impl Call {
             _ => None,
         }
     }
-}
-
-/// The objects in the array of workers, one after the other.
-pub(super) fn workers(status: &str) -> impl Iterator<Item = &str> {
-    let workers = value(status, "workers").unwrap_or_default();
-    workers.split("{\"worker\":").skip(1)
 }

@@ -113,7 +113,7 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["exec", "--ready"], "--ready needs a value (try forkpool --help)"),
         (
             &["exec", "--ready", "soon", "--", "x"],
-            "--ready soon: must be listen, notify or delay:MS, as in delay:500 (try forkpool exec --help)",
+            "--ready soon: must be listen, notify or delay:DURATION, as in delay:500ms (try forkpool exec --help)",
         ),
         (
             &["exec", "--balance", "auto", "x"],
@@ -152,7 +152,7 @@ fn a_program_is_what_follows_the_options() {
         (&["exec", "top", "restart"], &[], LISTEN, "top restart"),
         (&["exec", "--ready", "listen", "x"], &[("FORKPOOL_READY", "notify")], LISTEN, "x"),
         (&["exec", "x"], &[("FORKPOOL_READY", "notify")], "Notify", "x"),
-        (&["exec", "--ready=delay:500", "x"], &[], "Delay(500ms)", "x"),
+        (&["exec", "--ready=delay:500ms", "x"], &[], "Delay(500ms)", "x"),
         (&["exec", "x"], &[("FORKPOOL_BALANCE", "hash")], LISTEN, "x"),
         (&["exec", "--balance", "cpu", "x"], &[("FORKPOOL_BALANCE", "auto")], LISTEN, "x"),
     ] {
@@ -172,6 +172,6 @@ fn a_program_is_what_follows_the_options() {
         let program = options(arguments, variables).expect("valid").program;
         assert!(format!("{program:?}").contains("prefix: true"), "{arguments:?}");
     }
-    let delays = ["delay:", "delay:x", "delay:-1", "delay:86400001", "delay", ""];
+    let delays = ["delay:", "delay:x", "delay:-1", "delay:86401", "delay", ""];
     assert!(delays.iter().all(|delay| asked(&["exec", "--ready", delay, "x"], &[]).is_err()));
 }

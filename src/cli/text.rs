@@ -144,9 +144,9 @@ exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output go
 
 /// The options of `exec`.
 pub(super) const PROGRAM: &[Spelled] = &[(
-    "--ready <listen|notify|delay:MS>",
+    "--ready <listen|notify|delay:DURATION>",
     "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
-     NOTIFY_SOCKET (sd_notify(3)); or so many milliseconds after it is executed. In a rolling restart its predecessor \
+     NOTIFY_SOCKET (sd_notify(3)); or so long after it is executed. In a rolling restart its predecessor \
      is asked to finish then [default: listen] [FORKPOOL_READY]",
 ), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];
 

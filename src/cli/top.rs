@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::termios::{tcgetattr, tcsetattr, LocalFlags, SetArg, Termios};
 use nix::unistd::read;
+use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::client::{micros, number, Client, Failure};
-use super::operate::workers;
+use super::client::{micros, Client, Failure};
 
 /// Shows the pool until somebody does not want to see it any more.
 pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
@@ -45,13 +45,13 @@ struct Sample {
 
 /// The status, each worker's line behind its rates since the samples of before.
 fn look(client: &Client, before: &mut Vec<Sample>) -> Result<String, Failure> {
-    let (status, table) = (client.ask("GET", "/status.json")?, client.ask("GET", "/status.txt")?);
-    let time = micros(&status, "time").unwrap_or(0);
-    let sample = |worker| {
-        let (pid, requests) = (number(worker, "pid")?, number(worker, "requests")?);
-        Some(Sample { pid, time, cpu: micros(worker, "cpu")?, requests })
+    let (status, table) = (client.status()?, client.ask("GET", "/status.txt")?);
+    let time = micros(&status["pool"]["time"]).unwrap_or(0);
+    let sample = |worker: &Value| {
+        let (pid, requests) = (worker["pid"].as_u64()?, worker["requests"].as_u64()?);
+        Some(Sample { pid, time, cpu: micros(&worker["cpu"])?, requests })
     };
-    let now: Vec<Sample> = workers(&status).filter_map(sample).collect();
+    let now: Vec<Sample> = status["workers"].as_array().into_iter().flatten().filter_map(sample).collect();
     let mut shown = String::new();
     let mut in_table = false;
     for line in table.lines() {

@@ -22,6 +22,7 @@ mod workers;
 
 pub(crate) use address::Address;
 pub use settings::{settings, Setting};
+pub use values::duration;
 
 /// A pool's whole configuration.
 #[derive(Clone, Debug)]

@@ -6,8 +6,12 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// `30` and `30s`, `500ms`, `2m`, `1h`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+/// Reads `30` and `30s`, `500ms`, `2m`, `1h`.
+///
+/// # Errors
+///
+/// What it must be.
+pub fn duration(text: &str) -> Result<Duration, String> {
     let problem = || "must be a duration: seconds, or a number with a unit as in 500ms, 30s, 2m, 1h".to_owned();
     let (number, unit) = split_unit(text);
     let number: u64 = number.parse().map_err(|_| problem())?;
