@@ -314,6 +314,15 @@ impl Builder {
         self.put("body-timeout", |config| config.server.body_timeout = timeout)
     }
 
+    /// Bytes of a body that a client must send a second, over any span of [`body_timeout`](Builder::body_timeout); a
+    /// slower one gets 408. Default 500, as with Apache: slower than any line, and a byte now and then does not
+    /// hold a place and memory for good. 0 is no minimum. Time in which the worker does not read does not count.
+    ///
+    /// A head has no rate, since [`head_timeout`](Builder::head_timeout) bounds the whole of it.
+    pub fn min_rate(self, bytes: usize) -> Builder {
+        self.put("min-rate", |config| config.server.min_rate = bytes)
+    }
+
     /// How long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies, so
     /// that they close first.
     pub fn idle_timeout(self, timeout: Duration) -> Builder {

@@ -452,10 +452,23 @@ impl Connection {
             Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
             Phase::Idle => Timing::Idle,
         };
-        let progress = read.requests > 0 || (timing == Timing::Body && received > 0);
-        if timing != self.timing || progress {
-            self.time(timing, cx.config, cx.now);
+        if timing != self.timing || read.requests > 0 {
+            self.time(timing, cx.config, cx.running);
+        } else if timing == Timing::Body && received > 0 {
+            self.credit(received, cx);
         }
+    }
+
+    /// Gives a client that sends a body the time back that its bytes may take at the minimum rate: so it may pause for
+    /// the time-out after a good start, and a byte now and then does not hold its place.
+    fn credit(&mut self, bytes: usize, cx: &Context<'_>) {
+        let earned = match cx.config.min_rate {
+            0 => UNLIMITED,
+            rate => Duration::from_millis((bytes as u64).saturating_mul(1000) / rate as u64),
+        };
+        let earned = self.deadline + earned;
+        self.time(Timing::Body, cx.config, cx.running);
+        self.deadline = self.deadline.min(earned);
     }
 
     #[inline]

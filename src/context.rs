@@ -26,6 +26,8 @@ pub(crate) struct Context<'w> {
     /// The worker drains: every answer is the last one of its connection.
     pub(crate) is_draining: bool,
     pub(crate) now: Time,
+    /// The same without the time in which the loop did not look at its connections: what their deadlines are told by.
+    pub(crate) running: Time,
     /// When the turn began, in microseconds, where latency is counted.
     pub(crate) turn: u64,
     pub(crate) encoder: Encoder,
@@ -64,6 +66,7 @@ impl<'w> Context<'w> {
             tag: String::new(),
             is_draining: false,
             now,
+            running: now,
             turn: 0,
             encoder,
             log: None,

@@ -28,7 +28,7 @@ use crate::http::{Encoder, Request};
 use crate::mailbox::{Mailbox, Place};
 use crate::response::Response;
 use crate::scoreboard::Seen;
-use crate::time::Time;
+use crate::time::{frozen, Time, BEAT};
 use crate::worker::{panic_message, Inbox, Worker};
 
 use self::places::Places;
@@ -87,6 +87,10 @@ struct Server<'w, H> {
     accept_retry: Option<Time>,
     /// Who gives up its place for the next one when all are taken.
     places: Places,
+    /// Time in which the loop did not look at its connections, as it was frozen, or busy with one of them for long.
+    lost: Duration,
+    /// When the loop meant to go on.
+    expected: Time,
     /// When it was last said that connections are closed in favour of new ones.
     evicted: Option<Time>,
     /// The second that the Date field shows.
@@ -161,6 +165,8 @@ where
             accepted: 0,
             accept_retry: None,
             places: Places::default(),
+            lost: Duration::ZERO,
+            expected: Time::NEVER,
             evicted: None,
             second: 0,
             steered: Time::NEVER,
@@ -174,7 +180,8 @@ where
         let mut events = Events::with_capacity(EVENTS);
         while !(self.cx.is_draining && self.connections.is_empty()) {
             self.worker.row().idle();
-            match self.poll.poll(&mut events, self.wait()) {
+            let wait = self.wait();
+            match self.poll.poll(&mut events, wait) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result.map_err(|source| Error::system("wait for events with epoll_wait(2)", source))?,
             }
@@ -237,6 +244,8 @@ where
     fn begin_turn(&mut self) {
         self.cx.turn = clock::now_micros();
         self.cx.now = Time::from_millis(self.cx.turn / 1000);
+        self.lost += frozen(self.expected, self.cx.now);
+        self.cx.running = self.cx.now.before(self.lost);
         self.worker.mark_busy(self.cx.now);
         if self.cx.now != self.steered {
             self.steer();
@@ -300,15 +309,26 @@ where
     }
 
     /// How long nothing is due.
-    fn wait(&self) -> Option<Duration> {
+    fn wait(&mut self) -> Option<Duration> {
         if !self.again.is_empty() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
+            self.expected = self.cx.now;
             return Some(Duration::ZERO);
         }
+        // Not from the turn's own time: the turn may have been long.
+        let now = clock::now();
+        self.lost += frozen(self.cx.now, now);
         let accept = self.accept_due();
         let log = self.cx.log.as_ref().and_then(AccessLog::due);
-        let next = [self.deadlines.next(), self.accept_retry, accept, log].into_iter().flatten().min()?;
-        // Not from the turn's own time: the turn may have been long.
-        Some(next.since(clock::now()).min(LONGEST_WAIT))
+        let deadline = self.deadlines.next().map(|due| {
+            // A freeze is seen when the loop goes on too late, so it does not sleep to the deadline at once: of what is
+            // left, no freeze takes more than half.
+            let left = (due + self.lost).since(now);
+            now + left.min(BEAT.max(left / 2))
+        });
+        let next = [deadline, self.accept_retry, accept, log].into_iter().flatten().min();
+        let wait = next.map(|next| next.since(now).min(LONGEST_WAIT));
+        self.expected = wait.map_or(Time::NEVER, |wait| now + wait);
+        wait
     }
 
     /// Goes on with the connections that other threads have named.
@@ -397,14 +417,14 @@ where
         if let Some(log) = &mut self.cx.log {
             log.expire(self.cx.now);
         }
-        while let Some(alarm) = self.deadlines.pop_due(self.cx.now) {
+        while let Some(alarm) = self.deadlines.pop_due(self.cx.running) {
             let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
             if entry.armed != alarm.due {
                 continue;
             }
             entry.armed = Time::NEVER;
             let serial = entry.serial;
-            let is_due = entry.connection.deadline <= self.cx.now;
+            let is_due = entry.connection.deadline <= self.cx.running;
             if is_due {
                 // What has come in time counts, though its event has not been taken yet.
                 self.look(alarm.index);
@@ -412,7 +432,7 @@ where
             let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
                 continue;
             };
-            let is_over = is_due && entry.connection.deadline <= self.cx.now && !entry.is_again;
+            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.is_again;
             let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
             self.settle(alarm.index, step);
         }

@@ -112,3 +112,27 @@ fn a_frozen_request_does_not_stall() {
     assert_eq!(client.answer().status, 200);
     assert_eq!(server.count("stall-timeout"), 0);
 }
+
+#[test]
+fn clients_have_the_time_that_they_had() {
+    let timeouts = ["HEAD", "BODY", "IDLE"].map(|name| format!("FORKPOOL_{name}_TIMEOUT"));
+    let variables: Vec<(&str, &str)> = timeouts.iter().map(|name| (name.as_str(), "2s")).collect();
+    let mut server = testbed(&variables);
+    let mut head = server.connect();
+    head.send("GET / HTTP/1.1\r\n");
+    let mut body = server.connect();
+    body.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx");
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").status, 200);
+    freeze(&server);
+    // They have a turn before anything of these comes.
+    for _ in 0..20 {
+        assert_eq!(server.get("/").status, 200);
+    }
+    for (client, rest) in
+        [(&mut head, "Host: a\r\n\r\n"), (&mut body, "x"), (&mut idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")]
+    {
+        client.send(rest);
+        assert_eq!(client.answer().status, 200, "{rest}");
+    }
+}

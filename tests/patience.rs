@@ -2,7 +2,10 @@
 
 mod support;
 
+use std::io::Write;
 use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
 
 use support::{testbed, Client, Server};
 
@@ -16,6 +19,32 @@ fn block(server: &mut Server) -> Client<TcpStream> {
     assert_eq!(client.get("/").status, 200);
     client.send("GET /slow?ms=1500 HTTP/1.1\r\nHost: a\r\n\r\n");
     client
+}
+
+/// A client that sends pieces of a body, for as long as they are taken; returns the status that it gets.
+fn upload(server: &mut Server, pieces: usize, size: usize, pause: Duration) -> u16 {
+    let mut client = server.connect();
+    client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", pieces * size));
+    for _ in 0..pieces {
+        if client.stream().write_all(&vec![b'x'; size]).is_err() {
+            break;
+        }
+        // So slow it is; nothing waits for it.
+        thread::sleep(pause);
+    }
+    client.answer().status
+}
+
+#[test]
+fn a_body_comes_at_a_minimum_rate() {
+    let limits = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_BODY_TIMEOUT", "1s"), ("FORKPOOL_MIN_RATE", "1000")];
+    let mut server = testbed(&limits);
+    // It never pauses for long, and holds its place all the same.
+    assert_eq!(upload(&mut server, 100, 1, Duration::from_millis(100)), 408);
+    // Neither does this one, which is as fast as asked for over the time-out.
+    assert_eq!(upload(&mut server, 8, 1000, Duration::from_millis(300)), 200);
+    // Nor does one that has no body to speak of.
+    assert_eq!(upload(&mut server, 3, 1, Duration::from_millis(100)), 200);
 }
 
 #[track_caller]

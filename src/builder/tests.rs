@@ -37,6 +37,7 @@ fn methods_and_names_set_the_same() {
         ("max-output", "777", |pool| pool.max_output(777)),
         ("head-timeout", "7s", |pool| pool.head_timeout(SEVEN)),
         ("body-timeout", "7s", |pool| pool.body_timeout(SEVEN)),
+        ("min-rate", "7", |pool| pool.min_rate(7)),
         ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
         ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
         ("root", "www", |pool| pool.root("www")),

@@ -107,6 +107,8 @@ pub(crate) struct ServerConfig {
     pub(crate) max_output: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
+    /// Bytes a second that a client has to send of a body, over any `body_timeout`. Zero is no minimum.
+    pub(crate) min_rate: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
     /// A handler's panic ends the worker, and not only the connection.
@@ -148,6 +150,7 @@ impl Default for Config {
                 max_output: 256 << 10,
                 head_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
+                min_rate: 500,
                 idle_timeout: Duration::from_secs(75),
                 write_timeout: Duration::from_secs(30),
                 exit_on_panic: false,

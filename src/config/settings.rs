@@ -507,6 +507,18 @@ const SETTINGS: &[Setting] = &[
         check: |config| timeout(config.server.body_timeout, MILLISECOND),
     },
     Setting {
+        name: "min-rate",
+        heading: TIMEOUTS,
+        value_name: "BYTES",
+        default: Some("500"),
+        help: "Bytes of a body that a client must send a second, over any span of body-timeout; below it 408; 0 is no \
+               minimum",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.server.min_rate, bytes(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "idle-timeout",
         heading: TIMEOUTS,
         value_name: "DURATION",

@@ -100,7 +100,7 @@ where
                     if let Seat::Of(index) = place {
                         self.evict(index);
                     }
-                    self.admit(Connection::new(stream, peer, self.cx.config, self.cx.now));
+                    self.admit(Connection::new(stream, peer, self.cx.config, self.cx.running));
                 }
                 Err(Refusal::Nothing) => {
                     acceptor.has_waiting = false;
@@ -154,10 +154,10 @@ where
                 if !self.places.is_due(self.cx.now) {
                     return None;
                 }
-                let (config, connections) = (self.cx.config, &self.connections);
+                let (config, connections, lost) = (self.cx.config, &self.connections, self.lost);
                 let idle = connections.iter().filter_map(|(index, entry)| {
                     let (is_new, since) = entry.connection.idle_since(config)?;
-                    Some(Idle { is_new, since, index, serial: entry.serial })
+                    Some(Idle { is_new, since: since + lost, index, serial: entry.serial })
                 });
                 self.places.note(idle, connections.len(), self.cx.now);
                 continue;
@@ -177,7 +177,8 @@ where
 
     fn is_still(&self, idle: Idle) -> bool {
         let entry = self.connections.get(idle.index).filter(|entry| entry.serial == idle.serial && !entry.is_again);
-        entry.and_then(|entry| entry.connection.idle_since(self.cx.config)) == Some((idle.is_new, idle.since))
+        let now_idle = entry.and_then(|entry| entry.connection.idle_since(self.cx.config));
+        now_idle.is_some_and(|(is_new, since)| (is_new, since + self.lost) == (idle.is_new, idle.since))
     }
 
     /// Closes an idle connection in favour of a new one.
@@ -247,7 +248,7 @@ where
     pub(super) fn adopt(&mut self) {
         for (stream, peer) in self.worker.take_adopted() {
             let client = Client::Tcp(TcpStream::from_std(stream));
-            self.admit(Connection::new(client, Some(peer), self.cx.config, self.cx.now));
+            self.admit(Connection::new(client, Some(peer), self.cx.config, self.cx.running));
         }
     }
 }

@@ -56,7 +56,7 @@ where
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
             let entry = &mut self.connections[index].connection;
-            entry.deadline = entry.deadline.min(self.cx.now + window * turn / count);
+            entry.deadline = entry.deadline.min(self.cx.running + window * turn / count);
             self.settle(index, Step::Wait);
         }
     }
