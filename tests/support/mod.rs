@@ -181,7 +181,7 @@ impl Server {
     #[track_caller]
     pub fn connect(&mut self) -> Client<TcpStream> {
         let port = self.port();
-        let stream = TcpStream::connect(("127.0.0.1", port)).expect("the port is open");
+        let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), DEADLINE).expect("the port is open");
         stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
         Client::new(stream)
     }
@@ -327,9 +327,26 @@ pub fn fresh_path(name: &str) -> PathBuf {
     path
 }
 
-/// Says why a test cannot run here.
+/// Says why a test, or a part of it, cannot run here: at once, and at the end of the run (`tests/zz_skips.rs`). With
+/// `FORKPOOL_TESTS=all` it fails instead, for a machine that has everything.
+#[track_caller]
 pub fn skip(reason: &str) {
-    eprintln!("skipped: {reason}");
+    assert!(std::env::var("FORKPOOL_TESTS").as_deref() != Ok("all"), "it cannot run here: {reason}");
+    let thread = thread::current();
+    let line = format!("skipped: {}: {reason}\n", thread.name().unwrap_or("a test"));
+    // Not by a macro: what those print of a test that passes, nobody sees.
+    let _ = std::io::stderr().write_all(line.as_bytes());
+    let file = fs::OpenOptions::new().create(true).append(true).open(skips());
+    file.and_then(|mut file| file.write_all(line.as_bytes())).expect("cargo's directory is writable");
+}
+
+/// Where the skips of this run are collected. All its test programs have the same parent, which is cargo.
+pub fn skips() -> PathBuf {
+    let parent = std::os::unix::process::parent_id();
+    let stat = fs::read_to_string(format!("/proc/{parent}/stat")).unwrap_or_default();
+    // Since when it runs, as pids come again (proc_pid_stat(5), field 22).
+    let since = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).unwrap_or("0").to_owned();
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("skips-{parent}-{since}"))
 }
 
 /// A client that sends what it is told, right or wrong.
