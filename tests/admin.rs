@@ -598,6 +598,16 @@ fn it_ends_with_a_killed_parent_and_frees_the_port() {
 }
 
 #[test]
+fn one_that_a_signal_has_stopped_is_replaced() {
+    let mut watched = Watched::start(&[]);
+    let pid = watched.pid();
+    kill(pid, Signal::SIGSTOP).expect("it runs");
+    watched.server.wait_for("killed: it was stopped by a signal");
+    assert_eq!(watched.ask("/status.json").status, 200);
+    assert_ne!(watched.pid(), pid);
+}
+
+#[test]
 fn an_idle_pool_stays_idle() {
     let mut watched = Watched::start(&[]);
     watched.server.get("/");

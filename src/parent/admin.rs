@@ -184,6 +184,11 @@ impl Parent {
     pub(super) fn reap_admin(&mut self) {
         let Some(pid) = self.admin.as_ref().and_then(Admin::pid) else { return };
         for fate in reap::fates(pid) {
+            if let Fate::Suspended = fate {
+                // It holds no connection that is worth more than an answer to the next one.
+                warn!("admin pid={} killed: it was stopped by a signal", pid.0);
+                signal(pid, Signal::SIGKILL);
+            }
             let Fate::Exited(exit) = fate else { continue };
             self.hear_admin();
             let Some(admin) = &mut self.admin else { return };
