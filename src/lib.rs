@@ -32,6 +32,14 @@
 //!   before [`Builder::run`].
 //! - **No TLS and no HTTP/2**: put a proxy in front, or bring a server that has them.
 //!
+//! # What a broken worker can do
+//!
+//! Whatever a worker writes to shared memory, sends to the parent, or does to its sockets, the parent and the other
+//! workers go on, and a new worker takes its place. A worker of the parent's own user can still signal and trace them
+//! all; one of [another user](Builder::user) can signal other workers of that user, which are then replaced; one in the
+//! [strict sandbox](Sandbox::Strict) as well can do neither. It may always lie to its own clients, drop what it
+//! accepts, and use as much memory and processor time as its user may.
+//!
 //! # Three levels
 //!
 //! 1. [`Builder::serve`]: a handler, `Fn(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.

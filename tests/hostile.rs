@@ -1,0 +1,335 @@
+//! Workers that turn against their pool, and what it costs the others. `tests/tools/hostile` says what they do; it knows
+//! nothing of the inside.
+//!
+//! Two of four workers attack. Whatever they do: the parent lives, does not spin, holds no descriptor more and writes no
+//! endless log; the other workers and the admin process answer meanwhile; once the two are killed and a rolling restart
+//! is done, all four slots serve and every request is answered; and the pool ends when it is told to.
+//!
+//! Three tiers say what is promised of whom (ARCHITECTURE.md, "Who trusts whom"): workers of the parent's own user, of
+//! another user, and of another user in the sandbox.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::Read;
+use std::net::TcpStream;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::{example, skip, until, Client, Server};
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Tier {
+    SameUser,
+    OtherUser,
+    Sandbox,
+}
+
+/// What may become of the workers that do not attack.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Siblings {
+    /// They go on as if nothing were.
+    GoOn,
+    /// They may be replaced: they have been killed, or were blocked by what they share.
+    AreReplaced,
+}
+
+macro_rules! attacks {
+    ($($(#[$ignored:meta])* $name:ident: $what:literal, $siblings:ident;)*) => {
+        $($(#[$ignored])* #[test] fn $name() { super::attack(TIER, $what, super::Siblings::$siblings); })*
+    };
+}
+
+/// What no user can be kept from but by the design: memory, records, descriptors.
+mod a_worker_of_the_same_user {
+    const TIER: super::Tier = super::Tier::SameUser;
+    attacks! {
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_ones: "memory-ones", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_large_words: "memory-large", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_small_words: "memory-small", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_random_words: "memory-random", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_for_ever: "memory-for-ever", GoOn;
+        sends_junk: "junk", GoOn;
+        sends_letters: "letters", GoOn;
+        floods: "flood", GoOn;
+        passes_descriptors: "descriptors", GoOn;
+        passes_lingering_clients: "lingering", GoOn;
+        closes_everything: "close-all", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        shuts_listeners_down: "shut-down", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        blocks_listeners: "block", AreReplaced;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        programs_listeners: "program", AreReplaced;
+        drops_connections: "accept", GoOn;
+    }
+}
+
+mod a_worker_of_another_user {
+    const TIER: super::Tier = super::Tier::OtherUser;
+    attacks! {
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_for_ever: "memory-for-ever", GoOn;
+        floods: "flood", GoOn;
+        passes_descriptors: "descriptors", GoOn;
+        passes_lingering_clients: "lingering", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        shuts_listeners_down: "shut-down", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        blocks_listeners: "block", AreReplaced;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        programs_listeners: "program", AreReplaced;
+        signals_everybody: "signal", AreReplaced;
+    }
+}
+
+mod a_worker_in_the_sandbox {
+    const TIER: super::Tier = super::Tier::Sandbox;
+    attacks! {
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_ones: "memory-ones", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_large_words: "memory-large", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_small_words: "memory-small", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_with_random_words: "memory-random", GoOn;
+        #[ignore = "the parent decides by memory that its workers can write"]
+        fills_memory_for_ever: "memory-for-ever", GoOn;
+        sends_junk: "junk", GoOn;
+        sends_letters: "letters", GoOn;
+        floods: "flood", GoOn;
+        passes_descriptors: "descriptors", GoOn;
+        passes_lingering_clients: "lingering", GoOn;
+        closes_everything: "close-all", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        shuts_listeners_down: "shut-down", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        blocks_listeners: "block", GoOn;
+        #[ignore = "a slot's next worker gets its sockets unchecked"]
+        programs_listeners: "program", GoOn;
+        #[ignore = "the sandbox allows every option of a listener"]
+        sets_options_of_listeners: "options", GoOn;
+        drops_connections: "accept", GoOn;
+        signals_everybody: "signal", GoOn;
+        #[ignore = "memory and sockets are not safe yet"]
+        does_everything: "everything", GoOn;
+    }
+}
+
+/// Two of four workers do it, and all that is promised is looked at.
+#[track_caller]
+fn attack(tier: Tier, what: &str, siblings: Siblings) {
+    for hook in [false, true] {
+        // What an application with a hook is open to besides are its messages.
+        let is_about_messages = ["junk", "letters", "flood", "descriptors", "everything"].contains(&what);
+        if hook && !is_about_messages {
+            continue;
+        }
+        let Some(mut pool) = Attacked::start(tier, hook) else { return };
+        let before = pool.parent();
+        let attackers = pool.attack(what);
+        pool.others_answer(&attackers, siblings);
+        pool.parent_is_well(&before);
+        pool.is_repaired(&attackers);
+        pool.holds_nothing_more(&before);
+        pool.ends();
+    }
+}
+
+/// A pool of four hostile workers.
+struct Attacked {
+    server: Server,
+    admin: u16,
+    /// A kept connection to each worker.
+    clients: Vec<(Pid, Client<TcpStream>)>,
+    /// Clients that take nothing of what they have asked for.
+    idle: Vec<Client<TcpStream>>,
+}
+
+/// What the system says of the parent.
+struct Parent {
+    descriptors: usize,
+    ticks: u64,
+}
+
+impl Attacked {
+    /// `None` where this machine has not got the tier.
+    #[track_caller]
+    fn start(tier: Tier, hook: bool) -> Option<Attacked> {
+        if tier != Tier::SameUser && !nix::unistd::getuid().is_root() {
+            skip("only root can run workers as another user");
+            return None;
+        }
+        let mut command = example("hostile");
+        command.envs([
+            ("FORKPOOL_WORKERS", "4"),
+            ("FORKPOOL_ADMIN", "127.0.0.1:0"),
+            ("FORKPOOL_STALL_TIMEOUT", "2s"),
+            ("FORKPOOL_DRAIN_TIMEOUT", "2s"),
+        ]);
+        if tier != Tier::SameUser {
+            command.env("FORKPOOL_USER", "nobody");
+        }
+        if tier == Tier::Sandbox {
+            command.env("FORKPOOL_SANDBOX", "strict");
+        }
+        if hook {
+            command.env("HOSTILE_HOOK", "1");
+        }
+        let mut server = Server::spawn(command);
+        let line = server.wait_for_any(&["admin on http://127.0.0.1:", "no worker could start"]);
+        if line.contains("no worker could start") {
+            skip("this kernel has not got all of the strict sandbox");
+            return None;
+        }
+        let admin = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        server.wait_for("listening on http://");
+        let mut pool = Attacked { server, admin, clients: Vec::new(), idle: Vec::new() };
+        until("each worker has a client", || {
+            let mut client = pool.server.connect();
+            let worker = client.get("/").worker();
+            if pool.clients.iter().all(|(pid, _)| *pid != worker) {
+                pool.clients.push((worker, client));
+            }
+            (pool.clients.len() == 4).then_some(())
+        });
+        Some(pool)
+    }
+
+    /// Lets two workers attack; returns who they are.
+    #[track_caller]
+    fn attack(&mut self, what: &str) -> Vec<Pid> {
+        let query = match what {
+            "signal" | "everything" => {
+                let pids = self.server.workers().into_iter().chain([self.server.pid()]);
+                format!("{what}:{}", pids.map(|pid| pid.to_string()).collect::<Vec<_>>().join(","))
+            }
+            _ => what.to_owned(),
+        };
+        let attackers: Vec<Pid> = self.clients.iter().take(2).map(|(pid, _)| *pid).collect();
+        if ["lingering", "everything"].contains(&what) {
+            // Until each attacker has one.
+            let mut wanted: BTreeSet<Pid> = attackers.iter().copied().collect();
+            until("each attacker has a client that takes nothing", || {
+                let mut client = self.server.connect();
+                wanted.remove(&client.get("/").worker());
+                client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+                self.idle.push(client);
+                wanted.is_empty().then_some(())
+            });
+        }
+        for (_, client) in &mut self.clients[..2] {
+            client.send(format!("GET /attack?{query} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        }
+        for (pid, client) in &mut self.clients[..2] {
+            // An attacker that harms itself does not answer.
+            client.stream().set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+            match client.try_answer(false) {
+                Ok(answer) => eprintln!("{pid}: {}", answer.text().trim_end()),
+                Err(error) => eprintln!("{pid}: {error}"),
+            }
+        }
+        attackers
+    }
+
+    /// Workers that do not attack answer whom they have, and so does the admin process.
+    #[track_caller]
+    fn others_answer(&mut self, attackers: &[Pid], siblings: Siblings) {
+        if siblings == Siblings::GoOn {
+            for (pid, client) in &mut self.clients[2..] {
+                for _ in 0..3 {
+                    assert_eq!(client.get("/").worker(), *pid, "of the attackers {attackers:?}");
+                }
+            }
+        }
+        for path in ["/status.json", "/metrics", "/healthz"] {
+            // It may have been replaced as well, where signals reach it.
+            let answer = until("the admin process answers", || ask(self.admin, path));
+            assert_eq!(answer, 200, "{path}");
+        }
+    }
+
+    #[track_caller]
+    fn parent_is_well(&mut self, before: &Parent) {
+        thread::sleep(Duration::from_secs(1));
+        let earlier = self.parent();
+        assert!(earlier.ticks >= before.ticks);
+        thread::sleep(Duration::from_secs(1));
+        let spent = self.parent().ticks - earlier.ticks;
+        assert!(spent <= 5, "the parent takes {spent} % of a processor");
+        let bytes: usize = self.server.log().iter().map(|line| line.len() + 1).sum();
+        assert!(bytes < 1 << 20, "the log has {bytes} bytes");
+        let text = "accepts nothing until a descriptor is free";
+        assert_eq!(self.server.count(text), 0, "one listener's error is no lack of descriptors");
+    }
+
+    /// Once the attackers are killed and a rolling restart is done, all four slots serve whoever comes.
+    #[track_caller]
+    fn is_repaired(&mut self, attackers: &[Pid]) {
+        for pid in attackers {
+            // It may be dead, and its place taken by a worker that is as good as any.
+            let _ = kill(*pid, Signal::SIGKILL);
+        }
+        self.clients.clear();
+        self.idle.clear();
+        self.server.log();
+        self.server.signal(Signal::SIGHUP);
+        self.server.wait_for("rolling restart done");
+        let (mut slots, mut kept) = (BTreeSet::new(), Vec::new());
+        // Which one gets a connection is the kernel's choice, and a neighbour may take it; so there is no number of them
+        // after which each must have had one. But each must come to it.
+        until("all four slots serve", || {
+            let mut client = self.server.connect();
+            let answer = client.get("/");
+            assert_eq!(answer.status, 200);
+            slots.insert(answer.field("x-slot").expect("it says its slot").to_owned());
+            kept.push(client);
+            (kept.len() >= 100 && slots.len() == 4).then_some(())
+        });
+    }
+
+    /// As many descriptors as before, once what is replaced is gone.
+    #[track_caller]
+    fn holds_nothing_more(&self, before: &Parent) {
+        let what = format!("the parent holds at most {} descriptors, as before", before.descriptors);
+        until(&what, || (self.parent().descriptors <= before.descriptors).then_some(()));
+    }
+
+    #[track_caller]
+    fn ends(mut self) {
+        self.server.signal(Signal::SIGTERM);
+        let begun = Instant::now();
+        assert_eq!(self.server.wait().code(), Some(0));
+        assert!(begun.elapsed() < Duration::from_secs(20), "within its drain time-out, generously");
+    }
+
+    #[track_caller]
+    fn parent(&self) -> Parent {
+        let pid = self.server.pid();
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("the parent lives");
+        let fields: Vec<&str> = stat.rsplit(") ").next().expect("a state").split(' ').collect();
+        assert_ne!(fields[0], "Z", "the parent lives");
+        let ticks = |field: &str| field.parse::<u64>().expect("a number");
+        let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).expect("the parent lives").count();
+        Parent { descriptors, ticks: ticks(fields[11]) + ticks(fields[12]) }
+    }
+}
+
+/// The status of a page of the admin process; `None` without any.
+fn ask(port: u16, path: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split(' ').nth(1)?.parse().ok()
+}

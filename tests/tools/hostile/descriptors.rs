@@ -1,0 +1,204 @@
+//! Descriptors: what can be said over those that a worker holds, and what can be passed over them.
+
+use std::mem;
+use std::net::TcpListener;
+use std::os::fd::{IntoRawFd, RawFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::{Duration, Instant};
+
+use crate::{again_and_again, random};
+
+/// Beyond what one attack may take before it answers.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Everything that this process has open but its standard streams.
+pub(crate) fn held() -> impl Iterator<Item = RawFd> {
+    (3..1024).filter(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } != -1)
+}
+
+/// An integer option of a socket; `None` when it is no socket.
+pub(crate) fn option(fd: RawFd, name: i32) -> Option<i32> {
+    let (mut value, mut len) = (0_i32, size_of::<i32>() as u32);
+    let done = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, (&raw mut value).cast(), &mut len) };
+    (done == 0).then_some(value)
+}
+
+/// What a worker has to pass.
+pub(crate) struct Descriptors {
+    /// A pair of each kind, in which something is to be read if that can be.
+    kinds: Vec<[RawFd; 2]>,
+}
+
+impl Descriptors {
+    pub(crate) fn gather() -> Descriptors {
+        let mut kinds = Vec::new();
+        let mut pipe = [0; 2];
+        unsafe { libc::pipe2(pipe.as_mut_ptr(), libc::O_CLOEXEC) };
+        kinds.push(pipe);
+        kinds.push([pipe[0]; 2]);
+        unsafe {
+            kinds.push([libc::eventfd(1, libc::EFD_CLOEXEC); 2]);
+            kinds.push([libc::open(c"/dev/zero".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC); 2]);
+            kinds.push([libc::timerfd_create(libc::CLOCK_MONOTONIC, libc::TFD_CLOEXEC); 2]);
+            kinds.push([libc::memfd_create(c"passed".as_ptr(), libc::MFD_CLOEXEC); 2]);
+            kinds.push([libc::epoll_create1(libc::EPOLL_CLOEXEC); 2]);
+        }
+        if let Ok((one, other)) = UnixStream::pair() {
+            kinds.push([one.into_raw_fd(), other.into_raw_fd()]);
+        }
+        if let Ok((one, other)) = UnixDatagram::pair() {
+            kinds.push([one.into_raw_fd(), other.into_raw_fd()]);
+        }
+        if let Ok(listener) = TcpListener::bind("127.0.0.1:0") {
+            kinds.push([listener.into_raw_fd(); 2]);
+        }
+        for [one, other] in &kinds {
+            // So that whoever waits for it to be readable begins to read, once.
+            unsafe { libc::send(*other, b"x".as_ptr().cast(), 1, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) };
+            unsafe { libc::write(if one == other { -1 } else { *other }, b"x".as_ptr().cast(), 1) };
+        }
+        Descriptors { kinds }
+    }
+
+    /// Sockets and pipes that lead to another process.
+    fn channels(&self) -> Vec<RawFd> {
+        let own = |fd: &RawFd| self.kinds.iter().flatten().any(|kind| kind == fd);
+        held().filter(|fd| !own(fd)).filter(|fd| is_channel(*fd)).collect()
+    }
+
+    /// Random bytes in random lengths.
+    pub(crate) fn junk(&self) -> String {
+        let (mut random, end, mut sent) = (random(), Instant::now() + PATIENCE, 0);
+        for _ in 0..64 {
+            for channel in self.channels() {
+                let len = (random() % 256) as usize;
+                let bytes: Vec<u8> = (0..len).map(|_| random() as u8).collect();
+                sent += usize::from(send(channel, &bytes, &[], end));
+            }
+        }
+        format!("{sent} times junk")
+    }
+
+    /// Every byte by itself: the highest first, as capital letters come before what is said in words.
+    pub(crate) fn letters(&self) -> String {
+        let (end, mut sent) = (Instant::now() + PATIENCE, 0);
+        for byte in (0..=u8::MAX).rev().chain(0..=u8::MAX) {
+            for channel in self.channels() {
+                sent += usize::from(send(channel, &[byte], &[], end));
+            }
+        }
+        format!("{sent} letters")
+    }
+
+    /// One letter for ever on each channel, another one on each.
+    pub(crate) fn flood(&self) -> String {
+        let channels = self.channels();
+        for (channel, letter) in channels.iter().copied().cycle().zip(b"RLMAm".repeat(2)) {
+            let bytes = [letter; 4096];
+            again_and_again(move || {
+                // A full one is tried again; a broken one is not.
+                unsafe { libc::write(channel, bytes.as_ptr().cast(), bytes.len()) >= 0 || is_full() }
+            });
+        }
+        format!("{} channels flooded", channels.len())
+    }
+
+    /// Every kind of descriptor, with every letter, over every channel.
+    pub(crate) fn pass_everything(&self) -> String {
+        let (end, mut sent) = (Instant::now() + PATIENCE, 0);
+        for kind in &self.kinds {
+            for letter in (b'A'..=b'z').rev() {
+                for channel in self.channels() {
+                    for fds in [&kind[..], &kind[..1]] {
+                        sent += usize::from(send(channel, &[letter], fds, end));
+                    }
+                }
+            }
+        }
+        format!("descriptors passed {sent} times")
+    }
+
+    /// Connections of clients that take nothing, so that whoever closes them last waits for ten minutes.
+    pub(crate) fn pass_clients(&self) -> String {
+        let (end, mut sent) = (Instant::now() + PATIENCE, 0);
+        let linger = libc::linger { l_onoff: 1, l_linger: 600 };
+        for client in held().filter(|fd| is_client(*fd)) {
+            unsafe {
+                let (value, len) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
+                libc::setsockopt(client, libc::SOL_SOCKET, libc::SO_LINGER, value, len);
+            }
+            for channel in self.channels() {
+                for letter in [b'x', b'L', b'm'] {
+                    sent += usize::from(send(channel, &[letter], &[client], end));
+                }
+            }
+            unsafe { libc::close(client) };
+        }
+        format!("clients passed {sent} times")
+    }
+
+    pub(crate) fn close_all(&self) -> String {
+        unsafe { libc::close_range(3, u32::MAX, 0) };
+        "all closed".to_owned()
+    }
+}
+
+fn is_channel(fd: RawFd) -> bool {
+    match option(fd, libc::SO_DOMAIN) {
+        Some(domain) => domain == libc::AF_UNIX && option(fd, libc::SO_ACCEPTCONN) != Some(1),
+        None => {
+            let mut stat: libc::stat = unsafe { mem::zeroed() };
+            unsafe { libc::fstat(fd, &mut stat) };
+            stat.st_mode & libc::S_IFMT == libc::S_IFIFO
+        }
+    }
+}
+
+fn is_client(fd: RawFd) -> bool {
+    option(fd, libc::SO_DOMAIN).is_some_and(|domain| domain == libc::AF_INET || domain == libc::AF_INET6)
+        && option(fd, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
+        && option(fd, libc::SO_ACCEPTCONN) == Some(0)
+}
+
+/// Sends bytes and descriptors; waits a while where there is no room. Whether they went.
+fn send(channel: RawFd, bytes: &[u8], fds: &[RawFd], end: Instant) -> bool {
+    loop {
+        let sent = match option(channel, libc::SO_TYPE) {
+            Some(_) => send_message(channel, bytes, fds),
+            None if fds.is_empty() => unsafe {
+                libc::fcntl(channel, libc::F_SETFL, libc::O_NONBLOCK);
+                libc::write(channel, bytes.as_ptr().cast(), bytes.len())
+            },
+            None => return false,
+        };
+        if sent >= 0 || !is_full() || Instant::now() > end {
+            return sent >= 0;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+fn is_full() -> bool {
+    std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
+}
+
+fn send_message(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> isize {
+    let len = mem::size_of_val(fds);
+    let mut control = [0_u64; 8];
+    unsafe {
+        let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+        let mut message: libc::msghdr = mem::zeroed();
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        if !fds.is_empty() {
+            message.msg_control = control.as_mut_ptr().cast();
+            message.msg_controllen = libc::CMSG_SPACE(len as u32) as _;
+            let header = libc::CMSG_FIRSTHDR(&message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(len as u32) as _;
+            std::ptr::copy_nonoverlapping(fds.as_ptr().cast::<u8>(), libc::CMSG_DATA(header), len);
+        }
+        libc::sendmsg(socket, &message, libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT)
+    }
+}

@@ -1,0 +1,145 @@
+//! An ordinary embedder whose handler turns against its pool: `GET /attack?WHAT` does one of [`Arms::attack`]'s things.
+//!
+//! It knows nothing of the inside of the library. It takes what any process can find of itself: its mappings, its
+//! descriptors, and the pids that it is told. What it wants to send, it makes before it is ready, as code that was
+//! broken into later could have found it; so the sandbox is no excuse. Every flood ends by itself.
+#![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
+
+mod descriptors;
+mod listeners;
+mod memory;
+
+use std::error::Error;
+use std::time::{Duration, Instant};
+use std::{env, iter, process, thread};
+
+use descriptors::Descriptors;
+use forkpool::{Event, Pool, Request, Response, Worker};
+use memory::Memory;
+
+/// For so long a thread goes on with what it does "for ever", unless its process is killed before.
+const FOR_EVER: Duration = Duration::from_secs(10);
+
+fn main() -> forkpool::Result<()> {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    let mut pool = Pool::bind("127.0.0.1:8000").env();
+    if env::var_os("HOSTILE_HOOK").is_some() {
+        // An application that takes messages, and whatever comes with them.
+        pool = pool.on_event(|event, _| {
+            if let Event::Message { message, .. } = event {
+                std::hint::black_box(message);
+            }
+        });
+    }
+    pool.run(serve)
+}
+
+fn serve(worker: &Worker) -> Result<(), Box<dyn Error>> {
+    worker.add_header("X-Pid", &process::id().to_string())?;
+    worker.add_header("X-Slot", &worker.id().to_string())?;
+    let arms = Arms::gather();
+    worker.serve(move |request| arms.answer(request))?;
+    Ok(())
+}
+
+/// What a worker turns against its pool.
+struct Arms {
+    memory: Memory,
+    descriptors: Descriptors,
+}
+
+impl Arms {
+    fn gather() -> Arms {
+        // First, before it has memory of its own.
+        let memory = Memory::gather();
+        Arms { memory, descriptors: Descriptors::gather() }
+    }
+
+    fn answer(&self, request: &Request<'_>) -> Response {
+        match request.path() {
+            "/attack" => Response::text(format!("{}\n", self.attack(request.query().unwrap_or_default()))),
+            // More than a client's socket takes that does not read.
+            "/big" => Response::text("x".repeat(16 << 20)),
+            _ => Response::text(format!("{}\n", process::id())),
+        }
+    }
+
+    fn attack(&self, what: &str) -> String {
+        let (what, argument) = what.split_once(':').unwrap_or((what, ""));
+        match what {
+            "memory-ones" => self.memory.fill(&mut || u64::MAX),
+            "memory-large" => self.memory.fill(&mut || 1 << 40),
+            "memory-small" => self.memory.fill(&mut || 1),
+            "memory-random" => self.memory.fill(&mut random()),
+            "memory-for-ever" => self.memory.fill_for_ever(),
+            "junk" => self.descriptors.junk(),
+            "letters" => self.descriptors.letters(),
+            "flood" => self.descriptors.flood(),
+            "descriptors" => self.descriptors.pass_everything(),
+            "lingering" => self.descriptors.pass_clients(),
+            "close-all" => self.descriptors.close_all(),
+            "shut-down" => listeners::shut_down(),
+            "block" => listeners::block(),
+            "program" => listeners::program(),
+            "options" => listeners::options(),
+            "accept" => listeners::accept_and_drop(),
+            "signal" => signal(argument),
+            "everything" => self.everything(argument),
+            _ => format!("there is no attack {what:?}"),
+        }
+    }
+
+    /// All of it, one after the other, each worker beginning somewhere else; descriptors are closed last.
+    fn everything(&self, pids: &str) -> String {
+        let mut order = [
+            "options",
+            "program",
+            "block",
+            "lingering",
+            "memory-random",
+            "memory-small",
+            "shut-down",
+            "accept",
+            "memory-large",
+            "descriptors",
+            "letters",
+            "junk",
+            "flood",
+            "memory-for-ever",
+        ];
+        let first = forkpool::worker_id().unwrap_or(0) * 5 % order.len();
+        order.rotate_left(first);
+        let done = order.into_iter().chain(["close-all"]).map(|what| self.attack(what));
+        iter::once(signal(pids)).chain(done).collect::<Vec<_>>().join("; ")
+    }
+}
+
+/// Sends signals to the processes that it is told: all of its pool.
+fn signal(pids: &str) -> String {
+    let pids = pids.split(',').filter_map(|pid| pid.parse().ok());
+    let pids: Vec<i32> = pids.filter(|pid| *pid > 1 && *pid != process::id() as i32).collect();
+    let mut sent = 0;
+    for signal in [libc::SIGHUP, libc::SIGUSR1, libc::SIGTTOU, libc::SIGSTOP, libc::SIGTERM, libc::SIGKILL] {
+        for pid in &pids {
+            sent += usize::from(unsafe { libc::kill(*pid, signal) } == 0);
+        }
+    }
+    format!("{sent} signals to {} processes", pids.len())
+}
+
+/// Does something again and again in a thread of its own, until it is no use any more or the time is up.
+fn again_and_again(mut what: impl FnMut() -> bool + Send + 'static) {
+    let end = Instant::now() + FOR_EVER;
+    thread::spawn(move || while Instant::now() < end && what() {});
+}
+
+/// xorshift64: numbers of all sizes.
+fn random() -> impl FnMut() -> u64 + Send + 'static {
+    let mut state = u64::from(process::id()) | 1 << 40;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state >> (state % 64)
+    }
+}
