@@ -179,8 +179,9 @@ impl Builder {
         self.put("lame-duck", |config| config.lame_duck = delay)
     }
 
-    /// Failures of one worker in a row that end the pool with [`Error::GaveUp`], after the others have drained. Default
-    /// 0, never: the others serve, and the failing one is tried again every few seconds.
+    /// Workers of one slot in a row that end the pool with [`Error::GaveUp`] if they fail and have never served, after the
+    /// others have drained. Default 0, never: the others serve, and the slot is tried again every few seconds. A worker
+    /// that has served does not count, so that no client can end the pool by what it sends.
     pub fn give_up(self, failures: u32) -> Builder {
         self.put("give-up", |config| config.give_up = failures)
     }

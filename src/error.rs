@@ -47,11 +47,11 @@ pub enum Error {
         /// What the system said.
         source: io::Error,
     },
-    /// A worker failed as often in a row as `give-up` allows.
+    /// As many workers of a slot in a row as `give-up` allows have failed and never served.
     GaveUp {
         /// The slot whose workers failed.
         worker: usize,
-        /// How often.
+        /// How many.
         failures: u32,
         /// How the last one ended.
         reason: String,

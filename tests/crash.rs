@@ -109,10 +109,46 @@ fn a_crash_loop_backs_off_while_the_others_serve() {
         let backing_off = server.log().iter().filter_map(|line| line.split_once(" backing off for "));
         delays = backing_off.filter_map(|(_, rest)| rest.split(' ').next()?.parse::<u64>().ok()).collect();
     }
-    // The first respawn was immediate; then from half of 100, 200, 400 ... milliseconds up.
-    for (delay, full) in delays.iter().zip([100, 200, 400, 800]) {
-        assert!((full / 2..=full).contains(delay), "{delays:?}");
+    // The first respawn was immediate; then a quarter of a second after the one before, or half of 100, 200, 400 ...
+    // milliseconds and up.
+    for (delay, full) in delays.iter().zip([250, 250, 400, 800]) {
+        assert!((1..=full).contains(delay), "{delays:?}");
     }
+    assert!(delays[3] >= 400, "{delays:?}");
+}
+
+#[test]
+fn a_worker_that_has_served_is_replaced_at_once_each_time() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_GIVE_UP", "2")]);
+    for _ in 0..10 {
+        // It waits in the slot's queue if the worker is not there yet.
+        provoke(&mut server, "/abort");
+    }
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.count("killed by SIGABRT"), 10);
+    assert_eq!((server.count("backing off"), server.count("gave up")), (0, 0));
+}
+
+/// Without a connection counted, as for programs: that it lived for a second is enough.
+#[test]
+fn a_worker_that_does_not_count_has_served_after_a_second() {
+    let mut command = example("testbed");
+    command.envs([("TESTBED", "plain"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_GIVE_UP", "1")]);
+    let mut server = Server::start(command);
+    for _ in 0..3 {
+        let worker = until("the slot has a worker", || server.workers().first().copied());
+        until("it has lived for more than a second", || {
+            let stat = std::fs::read_to_string(format!("/proc/{worker}/stat")).ok()?;
+            let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+            let born: f64 = stat.rsplit(") ").next()?.split(' ').nth(19)?.parse().ok()?;
+            let now: f64 = uptime.split(' ').next()?.parse().ok()?;
+            (now - born / 100.0 > 1.5).then_some(())
+        });
+        kill(worker, Signal::SIGKILL).expect("it runs");
+        until("it is gone", || is_gone(worker).then_some(()));
+    }
+    server.wait_for("gen=4 ");
+    assert_eq!((server.count("backing off"), server.count("gave up")), (0, 0));
 }
 
 #[test]

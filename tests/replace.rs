@@ -186,11 +186,14 @@ fn the_application_is_told_that_the_pool_gives_up() {
     let mut command = example("testbed");
     command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_GIVE_UP", "1")]);
     let mut server = Server::start(command);
+    // One that has served does not count.
     exit(&mut server, 3);
     server.wait_for("event Exited");
+    server.wait_for("event Ready");
+    kill(server.workers()[0], Signal::SIGKILL).expect("it runs");
     assert!(!server.wait().success());
     let told = server.wait_for("event GaveUp");
-    assert!(told.contains("worker: 0, failures: 1, reason: \"a worker exited with code 3\""), "{told}");
+    assert!(told.contains("worker: 0, failures: 1, reason: \"a worker killed by SIGKILL"), "{told}");
 }
 
 #[test]

@@ -192,7 +192,7 @@ Exit codes:
   0  stopped as asked
   1  an error: the address is taken, no worker could start, ...
   2  usage: an option, a variable or their combination makes no sense
-  3  gave up: a worker failed too often in a row (--give-up)
+  3  gave up: too many workers in a row never came to serve (--give-up)
   4  only of the verbs restart and upgrade: that was aborted, and the pool goes on as it was
 
 Under a service manager it tells READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and listens on

@@ -356,7 +356,8 @@ const SETTINGS: &[Setting] = &[
         heading: REPLACING,
         value_name: "N",
         default: Some("0"),
-        help: "Failures of one worker in a row after which the whole pool ends, with exit code 3; 0 is never",
+        help: "Workers of a slot in a row that fail and never served, after which the whole pool ends, with exit code 3; \
+               0 is never",
         aliases: &[],
         is_list: false,
         apply: |config, text| set(&mut config.give_up, number(text)),

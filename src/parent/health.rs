@@ -109,6 +109,7 @@ impl Parent {
         if !was_told {
             self.last_failure = Some(how);
         }
+        let has_served = row.accepted() > 0;
         self.neighbours.gone(pid);
         self.board.fold(process.row);
         self.free_rows.push(process.row);
@@ -122,7 +123,7 @@ impl Parent {
             true => Respawn::Backoff,
             false => self.policy_of(&event::Exit { process, code, signal, was_ready, reason }),
         };
-        self.tell(Event::Exited { pid, exit, respawn });
+        self.tell(Event::Exited { pid, exit, has_served, respawn });
         let was_told = stage.is_some_and(Stage::is_asked_to_leave);
         self.emit(&event::Event::Exited { process, code, signal, was_told, reason });
     }

@@ -34,8 +34,9 @@ pub(crate) enum Event {
     Recycle { pid: Pid, why: Recycle },
     /// It is to leave, and its slot to get another worker.
     Disconnected { pid: Pid },
-    /// It was reaped; `respawn` is what the application wants for its slot, and counts if it had not been told to leave.
-    Exited { pid: Pid, exit: Exit, respawn: Respawn },
+    /// It was reaped; the rest counts if it had not been told to leave. `has_served` says that it has accepted a
+    /// connection, as far as that is known; `respawn` is what the application wants for its slot.
+    Exited { pid: Pid, exit: Exit, has_served: bool, respawn: Respawn },
     /// Replace every worker that runs now, a few at a time.
     Restart,
     /// Have a new binary take over.
@@ -69,11 +70,12 @@ pub(crate) enum Exit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Respawn {
-    /// As without a policy of the application's: at once after the first failure, and after one that exited with code 0
-    /// when it had served for a while; then after a delay that grows with each failure in a row.
+    /// As without a policy of the application's: at once after a worker that has served (ready, and has accepted a
+    /// connection or lived for a second), however it ended; else after a delay that grows with each worker in a row that
+    /// never did.
     #[default]
     Backoff,
-    /// At once, however often.
+    /// At once, however often; but no slot is started twice within 30 ms.
     Now,
     /// After this long, even if no worker is left meanwhile.
     After(Duration),
@@ -170,7 +172,8 @@ pub(crate) enum Notice {
     AllReady {
         workers: usize,
     },
-    /// The slot failed this often in a row and is started again after the delay.
+    /// This many workers of the slot in a row never served; it is started again after the delay, or a little later when
+    /// other slots are in the same state.
     BackingOff {
         slot: SlotId,
         delay: Duration,

@@ -2,9 +2,27 @@
 
 use super::*;
 
+/// How a process has failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Failed {
+    pub(super) reason: Failure,
+    /// It has accepted a connection: what it says of itself, which buys it no more than the pool's pace.
+    pub(super) has_served: bool,
+    /// What the application wants for the slot.
+    pub(super) respawn: Respawn,
+}
+
+impl Failed {
+    /// What the pool notices by itself, of a worker that has not come to serve.
+    pub(super) fn early(reason: Failure) -> Failed {
+        Failed { reason, has_served: false, respawn: Respawn::Backoff }
+    }
+}
+
 impl Supervisor {
     /// A process of the slot ended, or had to be ended, and nobody had asked it to. `process` is as it was before.
-    pub(super) fn fail(&mut self, id: SlotId, process: Process, reason: Failure, respawn: Respawn, now: Time) {
+    pub(super) fn fail(&mut self, id: SlotId, process: Process, failed: Failed, now: Time) {
+        let Failed { reason, has_served, respawn } = failed;
         if self.stopping.is_some() || id >= self.wanted {
             return;
         }
@@ -12,8 +30,9 @@ impl Supervisor {
             self.asked_to_stop(Stop::Drain, now);
         }
         let Some(slot) = self.slots.get_mut(&id).filter(|_| self.stopping.is_none()) else { return };
-        let was_stable = process.stage == Stage::Ready && now.since(process.since) >= self.policy.stable;
-        if was_stable {
+        let was_stable = now.since(process.since) >= self.policy.stable;
+        let has_served = process.stage == Stage::Ready && (has_served || was_stable);
+        if has_served {
             slot.failures = 0;
             slot.start_at = now;
         }
@@ -26,7 +45,8 @@ impl Supervisor {
                 }
                 Respawn::Now => slot.start_as_asked(now),
                 Respawn::After(delay) => slot.start_as_asked(now + delay),
-                _ if was_stable && reason == Failure::Exit(Exit::Code(0)) => {}
+                // Whoever can end a worker by a request must not be able to keep its slot empty.
+                _ if has_served => slot.hold = Hold::Backoff,
                 Respawn::Backoff | Respawn::Never | Respawn::Stop => self.back_off(id, reason, now),
             }
         }
@@ -41,8 +61,10 @@ impl Supervisor {
         }
     }
 
-    /// Has the slot wait the longer the more often it has failed in a row, and the pool give up if that is too often.
+    /// Has the slot wait the longer the more of its workers in a row have never served, and the pool give up if those are
+    /// too many.
     fn back_off(&mut self, id: SlotId, reason: Failure, now: Time) {
+        self.failed = Some(now);
         let Some(slot) = self.slots.get_mut(&id) else { return };
         // A fork that failed is not repeated at once: nothing has changed.
         slot.failures = if reason == Failure::Spawn { slot.failures.max(1) + 1 } else { slot.failures + 1 };
@@ -54,6 +76,7 @@ impl Supervisor {
             return self.stop(Stop::Drain, Outcome::GaveUp { slot: id, failures, last: reason });
         }
         if !delay.is_zero() {
+            let delay = self.slots.get(&id).map_or(delay, |slot| self.start_of(slot).since(now));
             self.notice(Notice::BackingOff { slot: id, delay, failures });
         }
     }

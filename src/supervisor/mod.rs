@@ -59,7 +59,8 @@ mod tests;
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
-use self::policy::SplitMix64;
+use self::failure::Failed;
+use self::policy::{Pace, SplitMix64};
 use self::slot::{Hold, Slot};
 use self::successor::Successor;
 use crate::time::Time;
@@ -92,6 +93,12 @@ pub(crate) struct Supervisor {
     all_ready: bool,
     /// When the latest fork was asked for.
     last_spawn: Time,
+    /// Of the starts that no operator has asked for.
+    respawns: Pace,
+    /// When a slot whose workers do not come to serve was tried last; None once one that was tried since serves.
+    retried: Option<Time>,
+    /// When a worker that had never served failed last.
+    failed: Option<Time>,
     random: SplitMix64,
     effects: VecDeque<Effect>,
 }
@@ -117,6 +124,9 @@ impl Supervisor {
             ever_ready: false,
             all_ready: false,
             last_spawn: now,
+            respawns: Pace::default(),
+            retried: None,
+            failed: None,
             random: SplitMix64::new(seed),
             effects: VecDeque::new(),
         };
@@ -137,7 +147,9 @@ impl Supervisor {
             Event::Resumed { pid } => self.suspend(pid, false),
             Event::Recycle { pid, why } => self.recycle(pid, why),
             Event::Disconnected { pid } => self.disconnected(pid, now),
-            Event::Exited { pid, exit, respawn } => self.exited(pid, exit, respawn, now),
+            Event::Exited { pid, exit, has_served, respawn } => {
+                self.exited(pid, Failed { reason: Failure::Exit(exit), has_served, respawn }, now);
+            }
             Event::Restart => self.restart(now),
             Event::Scale { workers } => self.scale(workers.max(1), now),
             Event::Upgrade => self.upgrade(now),
@@ -167,10 +179,11 @@ impl Supervisor {
     /// enough to see that.
     pub(crate) fn time_out(&self) -> Option<Time> {
         let time_outs = self.processes().filter_map(|(_, process)| process.deadline(&self.policy)).map(|(at, _)| at);
-        let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| slot.start_at);
+        let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| self.start_of(slot));
+        let recycled = self.next_to_recycle().map(|(_, _, at)| at);
         let successor = self.successor.as_ref().and_then(|successor| successor.deadline(&self.policy));
         let last_resort = self.last_resort().map(|(_, at)| at);
-        time_outs.chain(starts).chain(last_resort).chain(successor).chain(self.lame_duck).min()
+        time_outs.chain(starts).chain(recycled).chain(last_resort).chain(successor).chain(self.lame_duck).min()
     }
 
     /// How many workers there should be.
@@ -241,7 +254,7 @@ impl Supervisor {
     fn spawn_failed(&mut self, id: SlotId, now: Time) {
         if let Some(&mut process) = self.spawning(id) {
             self.remove(id, None);
-            self.fail(id, process, Failure::Spawn, Respawn::Backoff, now);
+            self.fail(id, process, Failed::early(Failure::Spawn), now);
         }
     }
 
@@ -285,7 +298,7 @@ impl Supervisor {
             process.enter(Stage::Aborting, now);
             self.effects.push_back(Effect::Abort { pid });
         }
-        self.fail(id, process, Failure::Kill(KillReason::Stalled), Respawn::Backoff, now);
+        self.fail(id, process, Failed { has_served: true, ..Failed::early(Failure::Kill(KillReason::Stalled)) }, now);
     }
 
     fn misbehaved(&mut self, pid: Pid, now: Time) {
@@ -313,12 +326,12 @@ impl Supervisor {
         }
     }
 
-    fn exited(&mut self, pid: Pid, exit: Exit, respawn: Respawn, now: Time) {
+    fn exited(&mut self, pid: Pid, failed: Failed, now: Time) {
         let Some((id, &process)) = self.process(pid) else { return };
         self.remove(id, Some(pid));
         self.effects.retain(|effect| effect.pid() != Some(pid));
         if !process.stage.is_leaving() {
-            self.fail(id, process, Failure::Exit(exit), respawn, now);
+            self.fail(id, process, failed, now);
         }
     }
 
@@ -383,9 +396,13 @@ impl Supervisor {
     fn frozen(&mut self, span: Duration) {
         for slot in self.slots.values_mut() {
             slot.start_at = slot.start_at + span;
+            slot.started = slot.started.map(|at| at + span);
             slot.processes.iter_mut().for_each(|process| process.since = process.since + span);
         }
         self.last_spawn = self.last_spawn + span;
+        self.respawns.frozen(span);
+        self.retried = self.retried.map(|at| at + span);
+        self.failed = self.failed.map(|at| at + span);
         self.lame_duck = self.lame_duck.map(|at| at + span);
         if let Some(successor) = &mut self.successor {
             successor.frozen(span);
@@ -421,7 +438,8 @@ impl Supervisor {
             self.effects.push_back(Effect::Kill { pid, why });
         }
         if !process.stage.is_leaving() {
-            self.fail(id, process, Failure::Kill(why), Respawn::Backoff, now);
+            let has_served = why == KillReason::Stalled;
+            self.fail(id, process, Failed { has_served, ..Failed::early(Failure::Kill(why)) }, now);
         }
     }
 }

@@ -16,15 +16,21 @@ pub(crate) struct Policy {
     /// From being asked to quit until being killed. Default 1 s: a quick stop waits for nobody, and this only lets a
     /// worker leave through its own exit.
     pub(crate) quick_timeout: Duration,
-    /// The wait before the second respawn in a row; the first is immediate. Each further one doubles it. Default 100
-    /// ms, never zero. At that pace a crash loop costs the other workers nothing, and a passing cause is hardly
-    /// noticed.
+    /// Between two starts of a slot, but those that an operator asks for. Default 30 ms: hardly noticed by who waits,
+    /// and a worker that dies as soon as it serves costs little of a processor.
+    pub(crate) floor: Duration,
+    /// Between two such starts in the whole pool, after one for each slot at once. Default 20 ms: a request that ends its
+    /// worker may come as often, and then costs nobody a wait; and no pool forks more than fifty times a second.
+    pub(crate) pace: Duration,
+    /// The wait before a slot is tried again after two workers in a row that never served; after one it is tried at
+    /// once. Each further one doubles it. Default 100 ms, never zero.
     pub(crate) backoff_first: Duration,
-    /// The longest wait before a respawn. Default 5 s: once the cause is repaired, the slot serves again this soon.
+    /// The longest such wait. Default 5 s: once the cause is repaired, the slot serves again this soon.
     pub(crate) backoff_max: Duration,
-    /// While no worker serves, a slot is started this often, whatever its backoff. Default 250 ms: a pool that could
-    /// serve is not left without a worker, and one that cannot forks four times a second.
-    pub(crate) last_resort: Duration,
+    /// While new workers do not come to serve, one slot of the whole pool is tried this often: at most, and where no
+    /// other worker serves also at least, whatever its backoff. Default 250 ms: a crash loop costs the workers that
+    /// serve nothing, however many slots are in it, and a pool that could serve is not left without a worker.
+    pub(crate) retry: Duration,
     /// How many slots a rolling restart replaces at a time. Default 1: the least memory and the least that a bad new
     /// version can break.
     pub(crate) surge: usize,
@@ -36,8 +42,8 @@ pub(crate) struct Policy {
     pub(crate) max_age: Duration,
     /// Whether a stalled worker is to say where it hangs before it is killed. Default no.
     pub(crate) abort_stalled: bool,
-    /// A worker that was ready for this long forgets the failures before it. Default 1 s: longer than a worker lives
-    /// that crashes on its first requests.
+    /// A worker that was ready for this long has served, whether it has counted a connection or not. Default 1 s: longer
+    /// than a program lives that cannot start.
     pub(crate) stable: Duration,
 }
 
@@ -47,9 +53,11 @@ impl Default for Policy {
             boot_timeout: Duration::from_secs(60),
             drain_timeout: Duration::from_secs(25),
             quick_timeout: Duration::from_secs(1),
+            floor: Duration::from_millis(30),
+            pace: Duration::from_millis(20),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
-            last_resort: Duration::from_millis(250),
+            retry: Duration::from_millis(250),
             surge: 1,
             lame_duck: Duration::ZERO,
             give_up: 0,
@@ -61,7 +69,7 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The wait before a slot's next start after this many failures in a row: between half of the full delay and all of
+    /// The wait before a slot's next start after this many workers in a row that never served: between half of the full delay and all of
     /// it, so that slots which failed together do not start together.
     pub(super) fn backoff(&self, failures: u32, random: u64) -> Duration {
         let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
@@ -76,6 +84,30 @@ impl Policy {
     pub(super) fn expires(&self, now: Time, random: u64) -> Option<Time> {
         let age = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
         (age > 0).then(|| now + Duration::from_millis(jittered(age, random)))
+    }
+}
+
+/// Lets some starts through at once, and then one in each interval (the generic cell rate algorithm).
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Pace {
+    /// When as many as at first may start at once again.
+    recovered: Time,
+}
+
+impl Pace {
+    /// When the next start may be, where `burst` may start at once.
+    pub(super) fn next(self, interval: Duration, burst: usize) -> Time {
+        let burst = u32::try_from(burst.saturating_sub(1)).unwrap_or(u32::MAX);
+        let ahead = u64::try_from(interval.saturating_mul(burst).as_millis()).unwrap_or(u64::MAX);
+        Time::from_millis(self.recovered.as_millis().saturating_sub(ahead))
+    }
+
+    pub(super) fn start(&mut self, interval: Duration, now: Time) {
+        self.recovered = self.recovered.max(now) + interval;
+    }
+
+    pub(super) fn frozen(&mut self, span: Duration) {
+        self.recovered = self.recovered + span;
     }
 }
 

@@ -55,18 +55,47 @@ impl Supervisor {
         for id in 0..self.wanted {
             self.slots.entry(id).or_insert_with(|| Slot::new(now));
         }
-        let due: Vec<SlotId> =
-            self.startable().filter(|(_, slot)| slot.start_at <= now && slot.listened).map(|(id, _)| id).collect();
-        for id in due {
-            self.spawn(id, now);
+        if self.has_recovered(now) {
+            self.retried = None;
+        }
+        // Each start may put the others off.
+        let next = |it: &Supervisor| {
+            let due = it.startable().filter(|(_, slot)| slot.listened && it.start_of(slot) <= now);
+            Some(due.min_by_key(|(id, slot)| (slot.start_at, *id))?.0)
+        };
+        while let Some(id) = next(self) {
+            self.start_again(id, now);
         }
         if let Some((id, _)) = self.last_resort().filter(|(_, at)| *at <= now) {
-            self.spawn(id, now);
+            self.start_again(id, now);
         }
         // First starts take turns; one that failed lets the others go first.
-        let first = self.startable().filter(|(_, slot)| slot.start_at <= now && !slot.listened);
+        let first = self.startable().filter(|(_, slot)| self.start_of(slot) <= now && !slot.listened);
         if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, slot.start_at, *id)) {
-            self.spawn(id, now);
+            self.start_again(id, now);
+        }
+    }
+
+    /// Whether a worker has come to serve since the last one failed to, and has done so for a while.
+    fn has_recovered(&self, now: Time) -> bool {
+        self.processes().any(|(_, process)| {
+            let is_stable = process.serves() && now.since(process.since) >= self.policy.stable;
+            is_stable && self.failed.is_some_and(|failed| failed < process.since)
+        })
+    }
+
+    /// When a vacant slot, or one whose worker is to be replaced, may be started.
+    pub(super) fn start_of(&self, slot: &Slot) -> Time {
+        slot.start_at.max(self.earliest_start(slot))
+    }
+
+    /// When it could be if it had not to wait for itself: no slot, no pool and no crash loop starts too often.
+    fn earliest_start(&self, slot: &Slot) -> Time {
+        let Some(started) = slot.started else { return Time::default() };
+        let at = (started + self.policy.floor).max(self.respawns.next(self.policy.pace, self.wanted));
+        match self.retried.filter(|_| slot.is_retried()) {
+            Some(retried) => at.max(retried + self.policy.retry),
+            None => at,
         }
     }
 
@@ -78,7 +107,8 @@ impl Supervisor {
             .startable()
             .filter(|(_, slot)| is_dark && slot.hold == Hold::Backoff)
             .min_by_key(|(_, slot)| slot.start_at)?;
-        Some((id, slot.start_at.min(self.last_spawn + self.policy.last_resort)))
+        let at = slot.start_at.min(self.last_spawn + self.policy.retry);
+        Some((id, at.max(self.earliest_start(slot))))
     }
 
     /// The slots that may be started as soon as their time has come: wanted, vacant, and not waiting for their turn.
@@ -93,10 +123,10 @@ impl Supervisor {
     /// time, those that are due one at a time, and none while others are starting anyway.
     fn roll(&mut self, now: Time) {
         self.relieve(now);
-        let at_once = self.replaceable_at_once().filter(|(_, slot)| slot.start_at <= now);
-        for id in at_once.map(|(id, _)| id).collect::<Vec<_>>() {
+        let next = |it: &Supervisor| Some(it.replaceable_at_once().find(|(_, slot)| it.start_of(slot) <= now)?.0);
+        while let Some(id) = next(self) {
             self.notice(Notice::Replacing { slot: id });
-            self.spawn(id, now);
+            self.start_again(id, now);
         }
         if self.successor.is_some() {
             return;
@@ -106,14 +136,21 @@ impl Supervisor {
         if self.is_restarting && (0..self.wanted).all(is_done) {
             self.end_restart(Notice::RestartDone);
         }
-        let most = if self.is_restarting { self.policy.surge } else { 1 };
-        while self.slots.values().filter(|slot| slot.is_starting()).count() < most {
-            let Some((id, why)) = self.next_to_replace() else { return };
-            if let Some(why) = why {
-                self.notice(Notice::Recycling { slot: id, why });
-            }
+        if let Some((id, why, _)) = self.next_to_recycle().filter(|(_, _, at)| *at <= now) {
+            self.notice(Notice::Recycling { slot: id, why });
+            self.start_again(id, now);
+        }
+        while self.is_restarting && self.starting() < self.policy.surge {
+            let mut slots = self.slots.range(..self.wanted);
+            let next = slots.find(|(_, slot)| slot.awaits(|process| process.stale && process.serves()));
+            let Some((&id, _)) = next else { return };
             self.spawn(id, now);
         }
+    }
+
+    /// How many slots a worker is on its way to.
+    fn starting(&self) -> usize {
+        self.slots.values().filter(|slot| slot.is_starting()).count()
     }
 
     /// Where two are ready, the older one leaves, or the one that does not serve. A replacement that is not needed any
@@ -145,14 +182,27 @@ impl Supervisor {
         slots.filter(|(_, slot)| slot.awaits(|process| process.is_suspended))
     }
 
-    fn next_to_replace(&self) -> Option<(SlotId, Option<Recycle>)> {
-        let mut slots = self.slots.range(..self.wanted);
-        if self.is_restarting {
-            let (id, _) = slots.find(|(_, slot)| slot.awaits(|process| process.stale && process.serves()))?;
-            return Some((*id, None));
+    /// The slot whose worker is to be replaced because of its own limits, why, and when.
+    pub(super) fn next_to_recycle(&self) -> Option<(SlotId, Recycle, Time)> {
+        if self.is_stopping() || self.successor.is_some() || self.is_restarting || self.starting() > 0 {
+            return None;
         }
-        let (id, slot) = slots.find(|(_, slot)| slot.awaits(|process| process.due.is_some() && process.serves()))?;
-        Some((*id, slot.staying().find_map(|process| process.due)))
+        let slots = self.slots.range(..self.wanted);
+        let due = slots.filter(|(_, slot)| slot.awaits(|process| process.due.is_some() && process.serves()));
+        let (id, slot) = due.min_by_key(|(_, slot)| self.start_of(slot))?;
+        Some((*id, slot.staying().find_map(|process| process.due)?, self.start_of(slot)))
+    }
+
+    /// Starts a slot for a reason of the pool's own, or for the first time.
+    fn start_again(&mut self, id: SlotId, now: Time) {
+        let Some(slot) = self.slots.get(&id) else { return };
+        if slot.started.is_some() {
+            self.respawns.start(self.policy.pace, now);
+        }
+        if slot.is_retried() && !self.has_recovered(now) {
+            self.retried = Some(now);
+        }
+        self.spawn(id, now);
     }
 
     fn spawn(&mut self, id: SlotId, now: Time) {
@@ -160,6 +210,7 @@ impl Supervisor {
         assert!(slot.processes.len() < Slot::MOST, "slot {id} is full: {slot:?}");
         self.last_spawn = now;
         slot.generation += 1;
+        slot.started = Some(now);
         slot.hold = Hold::Backoff;
         let generation = slot.generation;
         slot.processes.push(Process::new(generation, now));

@@ -11,8 +11,8 @@ use super::*;
 const HISTORIES: u64 = 3000;
 const STEPS: u32 = 250;
 
-/// More forks of one slot than the backoff lets happen in any second.
-const FORKS_A_SECOND: usize = 6;
+/// More starts of slots whose workers never serve than the policy lets happen in any second, in the whole pool.
+const RETRIES_A_SECOND: usize = 5;
 const SECOND: u64 = 1000;
 
 #[test]
@@ -46,7 +46,7 @@ fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
     let mut world = World::new(seed, trace);
     for _ in 0..STEPS {
         match world.mood {
-            Mood::CrashLoop => _ = world.turn(),
+            Mood::CrashLoop | Mood::Poison | Mood::Mix => _ = world.turn(),
             Mood::Peace | Mood::Anything => world.step(),
         }
     }
@@ -108,8 +108,12 @@ fn kind(effect: &Effect) -> &'static str {
 enum Mood {
     /// Nothing fails, nobody commands.
     Peace,
-    /// Every worker fails, nobody commands.
+    /// No worker comes to serve, nobody commands.
     CrashLoop,
+    /// Requests end workers, at any time after they are ready; nobody commands.
+    Poison,
+    /// Both, in different slots.
+    Mix,
     Anything,
 }
 
@@ -125,6 +129,10 @@ struct World {
     /// By pid; a pid is used again as soon as its process was reaped.
     workers: BTreeMap<i32, Worker>,
     forks: Vec<(SlotId, u64)>,
+    /// How each slot's latest worker ended, and when: whether it had served.
+    ends: BTreeMap<SlotId, (bool, u64)>,
+    /// When slots were started whose worker before had not served.
+    retries: Vec<u64>,
     first_listens: Vec<SlotId>,
     /// The kinds of effects performed.
     seen: BTreeSet<&'static str>,
@@ -177,9 +185,11 @@ enum Deed {
 impl World {
     fn new(seed: u64, trace: bool) -> World {
         let mut random = SplitMix64::new(seed);
-        let mood = match random.next() % 6 {
+        let mood = match random.next() % 9 {
             0 => Mood::Peace,
             1 => Mood::CrashLoop,
+            2 => Mood::Poison,
+            3 => Mood::Mix,
             _ => Mood::Anything,
         };
         let policy = Policy {
@@ -195,6 +205,7 @@ impl World {
                     abort_stalled: random.next() % 2 == 0,
                     ..Policy::default()
                 },
+                Mood::Poison | Mood::Mix => Policy { give_up: random.next() as u32 % 2 * 3, ..Policy::default() },
                 Mood::Peace | Mood::CrashLoop => Policy::default(),
             }
         };
@@ -215,6 +226,8 @@ impl World {
             supervisor,
             workers: BTreeMap::new(),
             forks: Vec::new(),
+            ends: BTreeMap::new(),
+            retries: Vec::new(),
             first_listens: Vec::new(),
             seen: BTreeSet::new(),
             answers,
@@ -313,7 +326,7 @@ impl World {
             20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
             21 => Event::Stalled { pid },
             // News of strangers.
-            22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0), respawn: Respawn::Stop },
+            22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0), has_served: true, respawn: Respawn::Stop },
             _ => Event::Ready { pid: Pid(1000) },
         };
         self.tell(event);
@@ -325,10 +338,9 @@ impl World {
             Some((at, None)) if at <= self.now => {
                 // It lives on, whether it is in charge or was too late.
                 self.successor = None;
-                let leaving =
-                    self.supervisor.successor.as_ref().is_some_and(|it| it.deadline(&Policy::default()).is_some());
                 self.tell(Event::SuccessorReady);
-                if leaving && self.supervisor.successor.is_some() {
+                // It was told to leave before.
+                if self.supervisor.successor.is_some() {
                     self.successor = Some((self.now, Some(Exit::Code(0))));
                 }
                 true
@@ -369,7 +381,12 @@ impl World {
                 self.workers.remove(&number);
                 let respawn = self.pick(self.answers);
                 self.answered_stop |= respawn == Respawn::Stop;
-                self.tell(Event::Exited { pid, exit, respawn });
+                let has_served = match self.mood {
+                    Mood::Anything => self.chance(2),
+                    _ => !self.never_serves(slot),
+                };
+                self.ends.insert(slot, (has_served, self.now));
+                self.tell(Event::Exited { pid, exit, has_served, respawn });
             }
         }
     }
@@ -450,7 +467,10 @@ impl World {
                 assert!(self.workers.is_empty(), "nobody is left at the end");
                 assert!(self.let_go, "nor is a socket");
                 match outcome {
-                    Outcome::GaveUp { failures, .. } => assert!(self.ever_ready && failures >= 3),
+                    Outcome::GaveUp { slot, failures, .. } => {
+                        assert!(self.ever_ready && failures >= 3);
+                        assert!(self.mood == Mood::Anything || self.never_serves(slot), "slot {slot} has served");
+                    }
                     Outcome::Replaced => assert!(self.seen.contains("UpgradeDone")),
                     Outcome::Stopped => {
                         let was_asked = self.stop.is_some() || self.answered_stop;
@@ -460,9 +480,48 @@ impl World {
                 }
                 self.finished = true;
             }
+            Effect::Notice(Notice::BackingOff { slot, .. }) if self.mood != Mood::Anything => {
+                assert!(self.never_serves(slot), "slot {slot} has served");
+            }
             Effect::Notice(_) => {}
         }
         true
+    }
+
+    /// Whether no worker of the slot comes to serve, where nothing else happens.
+    fn never_serves(&self, slot: SlotId) -> bool {
+        match self.mood {
+            Mood::CrashLoop => true,
+            Mood::Mix => slot % 2 == 1,
+            Mood::Peace | Mood::Poison | Mood::Anything => false,
+        }
+    }
+
+    /// How soon, how often: what the policy promises of starts that no operator asks for.
+    fn check_start(&mut self, slot: SlotId) {
+        let policy = self.supervisor.policy;
+        let millis = |span: Duration| span.as_millis() as u64;
+        let lately = |at: &u64| *at + SECOND > self.now;
+        let forks = self.forks.iter().filter(|(_, at)| lately(at)).count() as u64;
+        let wanted = self.supervisor.wanted() as u64;
+        let started = self.forks.iter().rfind(|(id, _)| *id == slot).map(|(_, at)| *at);
+        if let Some(started) = started {
+            assert!(self.now >= started + millis(policy.floor), "slot {slot} is started again too soon");
+        }
+        if let Some((has_served, ended)) = self.ends.get(&slot).copied() {
+            if has_served {
+                let at = ended.max(started.unwrap_or(0) + millis(policy.floor));
+                let wait = self.now - at;
+                assert!(wait == 0 || forks >= wanted, "slot {slot} was left empty for {wait} ms");
+                assert!(wait < wanted * millis(policy.pace), "slot {slot} was left empty for {wait} ms");
+            } else {
+                self.retries.push(self.now);
+            }
+        }
+        let retries = self.retries.iter().filter(|at| lately(at)).count();
+        assert!(retries <= RETRIES_A_SECOND, "{retries} retries in a second");
+        // The first starts, as many at once, and then the pace.
+        assert!(forks <= SECOND / millis(policy.pace) + 2 * wanted, "{forks} forks in a second");
     }
 
     fn fork(&mut self, slot: SlotId, generation: u64) {
@@ -470,9 +529,10 @@ impl World {
         let siblings: Vec<&Worker> = self.workers.values().filter(|worker| worker.slot == slot).collect();
         assert!(siblings.len() < 2, "two processes a slot at most");
         assert!(siblings.iter().all(|worker| worker.generation < generation), "generations go up");
+        if matches!(self.mood, Mood::CrashLoop | Mood::Poison | Mood::Mix) {
+            self.check_start(slot);
+        }
         self.forks.push((slot, self.now));
-        let lately = self.forks.iter().filter(|(id, at)| *id == slot && at + SECOND > self.now).count();
-        assert!(self.mood == Mood::Anything || lately <= FORKS_A_SECOND, "{lately} forks of slot {slot} in a second");
         if self.mood == Mood::Anything && self.chance(12) {
             return self.tell(Event::SpawnFailed { slot });
         }
@@ -485,7 +545,8 @@ impl World {
     /// A worker's whole life, unless it is told something.
     fn invent(&mut self, slot: SlotId, generation: u64) -> Worker {
         let listens = self.now + self.below(20);
-        let ready = listens + if self.mood == Mood::CrashLoop { self.below(20) } else { self.below(500) };
+        let is_quick = matches!(self.mood, Mood::CrashLoop | Mood::Poison | Mood::Mix);
+        let ready = listens + if is_quick { self.below(20) } else { self.below(500) };
         let mut deeds = vec![(listens, Deed::Listen), (ready, Deed::Ready)];
         let exit = self.pick(&[
             Exit::Code(0),
@@ -501,9 +562,11 @@ impl World {
                 _ => {}
             },
             // Sooner or later than ready, but not than stable.
-            Mood::CrashLoop if self.troubled => {
+            _ if self.troubled && self.never_serves(slot) => {
                 deeds.push((self.now + self.below(ready - self.now + 100), Deed::Exit(exit)))
             }
+            // At once, or after a while.
+            Mood::Poison | Mood::Mix if self.troubled => deeds.push((ready + self.below(400), Deed::Exit(exit))),
             _ => {}
         }
         let deaf = self.troubled && self.mood == Mood::Anything;

@@ -10,7 +10,9 @@ pub(super) struct Slot {
     pub(super) listened: bool,
     /// How often it has been started.
     pub(super) generation: u64,
-    /// Failures in a row.
+    /// When it was started last.
+    pub(super) started: Option<Time>,
+    /// Workers in a row that never served.
     pub(super) failures: u32,
     /// While it is vacant: not started before this time.
     pub(super) start_at: Time,
@@ -23,7 +25,15 @@ pub(super) struct Slot {
 impl Slot {
     pub(super) fn new(now: Time) -> Slot {
         let processes = Vec::with_capacity(Slot::MOST);
-        Slot { listened: false, generation: 0, failures: 0, start_at: now, hold: Hold::Backoff, processes }
+        Slot {
+            listened: false,
+            generation: 0,
+            started: None,
+            failures: 0,
+            start_at: now,
+            hold: Hold::Backoff,
+            processes,
+        }
     }
 
     /// A worker and its replacement, or a worker and its predecessor: more could not be told apart by anyone.
@@ -49,6 +59,11 @@ impl Slot {
         let mut staying = self.staying();
         let worker = staying.next().filter(|process| process.stage == Stage::Ready && replaced(process));
         worker.is_some() && staying.next().is_none() && self.processes.len() < Slot::MOST
+    }
+
+    /// Its workers do not come to serve, and it is the policy's to say when it is tried again.
+    pub(super) fn is_retried(&self) -> bool {
+        self.failures > 0 && self.hold == Hold::Backoff
     }
 
     /// Waits until then, whatever the policy says.

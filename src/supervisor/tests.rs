@@ -17,7 +17,12 @@ impl Pool {
         Pool::with(Policy::default(), workers)
     }
 
+    /// Without the floor and the pace, which have tests of their own.
     fn with(policy: Policy, workers: usize) -> Pool {
+        Pool::paced(Policy { floor: Duration::ZERO, pace: Duration::ZERO, ..policy }, workers)
+    }
+
+    fn paced(policy: Policy, workers: usize) -> Pool {
         Pool { supervisor: Supervisor::new(policy, workers, 1, Time::from_millis(0)), now: 0 }
     }
 
@@ -100,7 +105,7 @@ fn exited(pid: i32, code: i32) -> Event {
     answered(pid, code, Respawn::Backoff)
 }
 fn answered(pid: i32, code: i32, respawn: Respawn) -> Event {
-    Event::Exited { pid: Pid(pid), exit: Exit::Code(code), respawn }
+    Event::Exited { pid: Pid(pid), exit: Exit::Code(code), has_served: false, respawn }
 }
 fn spawn(slot: SlotId, generation: u64) -> Effect {
     Effect::Spawn { slot, generation }
@@ -143,7 +148,7 @@ fn every_event_in_every_stage() {
         spawn_failed ·       gone+fail ·                 ·                 ·         ·         ·
         listening    ·       ·         custody           custody           custody   custody   custody
         ready        ·       ·         Ready             ·                 ·         ·         ·
-        stalled      ·       ·         ·                 Killing+fail      ·         ·         ·
+        stalled      ·       ·         ·                 Killing           ·         ·         ·
         misbehaved   ·       ·         Killing+fail      Killing+fail      Killing   Killing   ·
         exited_0     ·       ·         gone+fail         gone+fail         gone      gone      gone
         exited_1     ·       ·         gone+fail         gone+fail         gone      gone      gone
@@ -275,8 +280,8 @@ fn a_first_start_that_keeps_dying_backs_off() {
     pool.tell(spawned(1, 11)).tell(exited(11, 1)).expect(&[spawn(1, 2)]);
     pool.tell(spawned(1, 12)).tell(exited(12, 1));
     assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { slot: 1, failures: 2, .. })]));
-    pool.at(49).tell(Event::Tick).expect(&[]);
-    pool.at(100).tell(Event::Tick).expect(&[spawn(1, 3)]);
+    pool.at(249).tell(Event::Tick).expect(&[]);
+    pool.at(250).tell(Event::Tick).expect(&[spawn(1, 3)]);
 }
 
 #[test]
@@ -317,6 +322,93 @@ fn the_first_respawn_is_immediate_and_the_next_ones_wait() {
     assert_eq!(pool.deadline(), Some(at));
     pool.at(at - 1).tell(Event::Tick).expect(&[]);
     pool.at(at).tell(Event::Tick).expect(&[spawn(0, 3)]);
+}
+
+fn served(pid: i32) -> Event {
+    Event::Exited { pid: Pid(pid), exit: Exit::Code(1), has_served: true, respawn: Respawn::Backoff }
+}
+
+#[test]
+fn a_worker_that_has_served_is_replaced_at_once_however_young() {
+    let mut pool = Pool::paced(Policy { give_up: 2, ..Policy::default() }, 1);
+    pool.boot(0..1, 10);
+    pool.at(100).tell(served(10)).expect(&[spawn(0, 2)]).start(0, 11);
+    // From then on each dies after ten milliseconds: the floor of 30 is all that its slot waits for.
+    for (pid, generation) in (11..30).zip(3..) {
+        let started = pool.now;
+        pool.at(started + 10).tell(served(pid)).expect(&[]);
+        assert_eq!((pool.deadline(), pool.failures(0)), (Some(started + 30), 0));
+        pool.at(started + 30).tell(Event::Tick).expect(&[spawn(0, generation)]).start(0, pid + 1);
+    }
+    // What has not served gives up all the same.
+    pool.tell(exited(30, 1)).at(SECOND).tell(Event::Tick).effects();
+    pool.tell(spawned(0, 31)).tell(exited(31, 1));
+    assert!(matches!(pool.effects()[0], Effect::Notice(Notice::GaveUp { slot: 0, failures: 2, .. })));
+}
+
+/// A worker may lie about what it has served, or ask to leave or to be recycled again and again.
+#[test]
+fn no_worker_has_the_pool_fork_without_end() {
+    type Lie = fn(i32) -> Event;
+    let lies: [Lie; 3] = [
+        served,
+        |pid| Event::Recycle { pid: Pid(pid), why: Recycle::Requests },
+        |pid| Event::Disconnected { pid: Pid(pid) },
+    ];
+    for lie in lies {
+        let mut pool = Pool::paced(Policy::default(), 8);
+        pool.boot(0..8, 10);
+        let (mut pid, mut forks) = (20, 0);
+        for now in SECOND..2 * SECOND {
+            pool.at(now).tell(Event::Tick);
+            let living: Vec<_> = pool.supervisor.processes().filter_map(|(_, it)| Some((it.pid?, it.stage))).collect();
+            for (pid, stage) in living {
+                pool.tell(if stage == Stage::Draining { exited(pid.0, 0) } else { lie(pid.0) });
+            }
+            while let Some(effect) = pool.supervisor.poll_effect() {
+                if let Effect::Spawn { slot, .. } = effect {
+                    (pid, forks) = (pid + 1, forks + 1);
+                    pool.start(slot, pid);
+                }
+            }
+        }
+        assert!((20..=58).contains(&forks), "{forks} forks in a second");
+    }
+}
+
+#[test]
+fn slots_whose_workers_never_serve_are_tried_four_times_a_second_in_all() {
+    let mut pool = Pool::paced(Policy::default(), 9);
+    pool.boot(0..9, 10);
+    pool.at(SECOND);
+    for pid in 11..19 {
+        pool.tell(served(pid));
+    }
+    let (mut pid, mut forks) = (20, Vec::new());
+    for now in SECOND..11 * SECOND {
+        pool.at(now).tell(Event::Tick);
+        while let Some(effect) = pool.supervisor.poll_effect() {
+            if let Effect::Spawn { slot, .. } = effect {
+                pid += 1;
+                forks.push(now);
+                pool.tell(spawned(slot, pid)).tell(exited(pid, 1));
+            }
+        }
+    }
+    let (first, retries) = forks.split_at(8);
+    assert_eq!(first, [SECOND; 8], "one start a slot, at once");
+    assert!(retries.windows(2).all(|pair| pair[1] - pair[0] >= 250), "{retries:?}");
+    // One comes to serve: a second later the others are tried as soon as their own backoff allows.
+    let at = pool.deadline().expect("somebody is tried").max(pool.now);
+    pool.at(at).tell(Event::Tick);
+    let spawned_slot = pool.effects().iter().find_map(|effect| match effect {
+        Effect::Spawn { slot, .. } => Some(*slot),
+        _ => None,
+    });
+    pool.start(spawned_slot.expect("it is time"), 1000);
+    pool.at(at + 6 * SECOND).tell(Event::Tick);
+    let starts = pool.effects().iter().filter(|effect| matches!(effect, Effect::Spawn { .. })).count();
+    assert_eq!(starts, 7);
 }
 
 #[test]
@@ -361,7 +453,7 @@ fn a_pool_without_a_worker_does_not_wait_for_every_backoff() {
 
 #[test]
 fn failures_are_forgotten_after_a_stable_time() {
-    for (lifetime, expected) in [(SECOND - 1, 3), (SECOND, 1)] {
+    for (lifetime, expected) in [(SECOND - 1, 3), (SECOND, 0)] {
         let mut pool = Pool::ready(1);
         pool.supervisor.slots.get_mut(&0).expect("it is wanted").failures = 2;
         pool.at(lifetime).tell(exited(10, 1));
@@ -503,14 +595,13 @@ fn a_time_out_of_zero_is_never() {
 }
 
 #[test]
-fn a_stalled_worker_is_killed_and_is_a_failure() {
+fn a_stalled_worker_is_killed_and_has_served() {
     let mut pool = Pool::ready(1);
     pool.tell(stalled(10)).expect(&[kill(10, KillReason::Stalled), spawn(0, 2)]);
-    assert_eq!(pool.failures(0), 1);
     pool.tell(spawned(0, 11)).tell(stalled(11)).tell(stalled(10)).expect(&[]);
     let exit = Exit::Signal { signal: 9, core_dumped: false };
-    pool.tell(Event::Exited { pid: Pid(10), exit, respawn: Respawn::Backoff }).expect(&[]);
-    assert_eq!(pool.failures(0), 1, "its exit is not counted again");
+    pool.tell(Event::Exited { pid: Pid(10), exit, has_served: false, respawn: Respawn::Backoff }).expect(&[]);
+    assert_eq!(pool.failures(0), 0);
 }
 
 #[test]
@@ -549,7 +640,7 @@ fn the_pool_does_not_give_up_once_a_worker_was_ready() {
     let mut pool = Pool::new(2);
     pool.boot(0..1, 10);
     pool.tell(spawned(1, 11)).tell(exited(10, 1)).tell(exited(11, 1));
-    pool.expect(&[spawn(0, 2), spawn(1, 2)]);
+    pool.expect(&[spawn(0, 2)]).at(250).tell(Event::Tick).expect(&[spawn(1, 2)]);
     assert!(!pool.supervisor.is_stopping());
 }
 
@@ -706,7 +797,7 @@ fn replacements_of_a_stopped_worker_back_off() {
     pool.tell(spawned(0, 20)).tell(exited(20, 1)).effects();
     pool.tell(spawned(0, 21)).tell(exited(21, 1));
     assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { slot: 0, .. })]));
-    assert!(pool.deadline().is_some_and(|at| (50..=100).contains(&at)));
+    assert_eq!(pool.deadline(), Some(250));
 }
 
 #[test]
@@ -756,7 +847,7 @@ fn the_pool_ends_when_a_slot_fails_too_often() {
 fn the_application_decides_when_a_slot_is_started_again() {
     let second = Duration::from_secs(1);
     for (respawn, failures, at) in [
-        (Respawn::Backoff, 2, Some(50..101)),
+        (Respawn::Backoff, 2, Some(250..251)),
         (Respawn::Now, 1, Some(0..1)),
         (Respawn::After(second), 1, Some(1000..1001)),
         (Respawn::After(Duration::ZERO), 1, Some(0..1)),
