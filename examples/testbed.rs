@@ -292,7 +292,7 @@ fn attempt(what: &str) -> io::Result<()> {
         "read" => fs::read("/etc/passwd").map(drop),
         "list" => fs::read_dir("/").map(drop),
         "write" => fs::write(env::temp_dir().join(format!("testbed-{}", process::id())), "").map(drop),
-        "device" => fs::write("/dev/null", ""),
+        "device" => fs::write("/dev/full", ""),
         "execute" => Err(Command::new("true").exec()),
         "fork" => Command::new("true").status().map(drop),
         "connect" => UdpSocket::bind("127.0.0.1:0")?.connect("127.0.0.1:9"),

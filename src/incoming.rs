@@ -47,10 +47,8 @@ impl<'a> Incoming<'a> {
                     continue;
                 }
                 match listener.accept() {
-                    Ok((stream, _)) => {
-                        stream.set_nonblocking(false)?;
-                        return Ok(Some(stream));
-                    }
+                    // It blocks: accept4(2) passes on no flags of the listener.
+                    Ok((stream, _)) => return Ok(Some(stream)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }

@@ -1,9 +1,14 @@
 //! Connections that go on in another protocol.
 
 use std::fmt;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+
+use crate::sys;
 
 /// What is to be done with a connection once its 101 has been sent.
 pub(crate) struct Upgrade {
@@ -39,14 +44,16 @@ pub enum Socket {
 
 impl Upgraded {
     pub(crate) fn new(stream: Socket, leftover: Vec<u8>) -> io::Result<Upgraded> {
-        match &stream {
-            Socket::Tcp(stream) => stream.set_nonblocking(false)?,
-            Socket::Unix(stream) => stream.set_nonblocking(false)?,
+        match sys::fds::set_nonblocking(&stream, false) {
+            // A sandbox refuses it.
+            Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
+            result => result?,
         }
         Ok(Upgraded { leftover: io::Cursor::new(leftover), stream })
     }
 
-    /// The socket, and what was read from it and not by the application.
+    /// The socket, and what was read from it and not by the application. It blocks, but in a
+    /// [`Sandbox`](crate::Sandbox), which lets no descriptor be made blocking.
     pub fn into_parts(self) -> (Socket, Vec<u8>) {
         let read = usize::try_from(self.leftover.position()).unwrap_or(usize::MAX);
         let mut leftover = self.leftover.into_inner();
@@ -58,9 +65,9 @@ impl Upgraded {
 impl Read for Upgraded {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         match self.leftover.read(bytes)? {
-            0 if !bytes.is_empty() => match &mut self.stream {
-                Socket::Tcp(stream) => stream.read(bytes),
-                Socket::Unix(stream) => stream.read(bytes),
+            0 if !bytes.is_empty() => match &self.stream {
+                Socket::Tcp(socket) => waiting(&socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
+                Socket::Unix(socket) => waiting(&socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
             },
             count => Ok(count),
         }
@@ -69,13 +76,33 @@ impl Read for Upgraded {
 
 impl Write for Upgraded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &mut self.stream {
-            Socket::Tcp(stream) => stream.write(bytes),
-            Socket::Unix(stream) => stream.write(bytes),
+        match &self.stream {
+            Socket::Tcp(socket) => waiting(&socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
+            Socket::Unix(socket) => waiting(&socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Socket::Tcp(stream) => stream.as_fd(),
+            Socket::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// Makes a call that blocks, whether its socket does so or not.
+fn waiting(socket: &impl AsFd, wanted: PollFlags, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        poll(&mut [PollFd::new(socket.as_fd(), wanted)], PollTimeout::NONE)?;
     }
 }

@@ -351,7 +351,7 @@ impl Worker {
     /// When no descriptor is free.
     pub fn shutdown(&self) -> io::Result<UnixStream> {
         let stream = self.lifeline.stream().try_clone()?;
-        stream.set_nonblocking(true)?;
+        sys::fds::set_nonblocking(&stream, true)?;
         Ok(stream)
     }
 

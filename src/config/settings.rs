@@ -730,10 +730,12 @@ const SETTINGS: &[Setting] = &[
         heading: PROCESS,
         value_name: "auto|off|strict",
         default: None,
-        help: "What workers may do once they are ready: serve what they have open, read what is below --root, and nothing \
-               else (no_new_privs, landlock, seccomp); auto goes on where the kernel lacks one of these, strict fails; a \
-               program, whose needs are not known, only gains no privileges by executing another, such as sudo; without \
-               this auto, and off for programs and for handlers of your own",
+        help: "What workers may do once they are ready: serve what they have open, read and write files that are open \
+               already, open what is below --root, /dev/null, /dev/urandom and the time zones, start threads, and nothing \
+               else: no other files, no new sockets, processes or code, no signals, and nothing to a listening socket \
+               that would outlast them (no_new_privs, landlock, seccomp); auto goes on where the kernel lacks one of \
+               these, strict fails; a program, whose needs are not known, only gains no privileges by executing another, \
+               such as sudo; without this auto, and off for programs and for handlers of your own",
         aliases: &[],
         is_list: false,
         apply: |config, text| {

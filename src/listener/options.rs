@@ -7,13 +7,15 @@ use std::time::Duration;
 
 use socket2::{SockRef, Socket};
 
+use crate::sys;
+
 /// What a client does not take waits with us, not in the kernel, beyond this much that is not even sent: otherwise the
 /// kernel takes megabytes for each slow client. Where it paces what it sends (BBR), short queues also cost less than half.
 const NOTSENT_MAX: u32 = 128 * 1024;
 
 /// Makes a connection that was accepted elsewhere as those of our listeners are.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nonblocking(true)?;
+    sys::fds::set_nonblocking(stream, true)?;
     tune(&SockRef::from(stream))
 }
 

@@ -1,6 +1,9 @@
 //! The system calls of a worker that serves what it has open.
 
-use super::program::Condition::{Null, OneOf, With, Without};
+use std::os::fd::RawFd;
+
+use super::program::Case;
+use super::program::Condition::{self, Null, OneOf, With, Without};
 use super::program::Verdict::{self, Allow, AllowIf, Fail, Kill};
 
 /// How the kernel names the machine (linux/audit.h, `AUDIT_ARCH_*`); `None` where the calls are not known.
@@ -12,49 +15,102 @@ pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// All verdicts for the process `pid`. What is not mentioned is refused with EPERM, as a server's own code may try it
-/// for good reasons and can do without.
-pub(super) fn of_a_server(pid: u32) -> Vec<(u32, Verdict)> {
+/// What the verdicts depend on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Caller<'a> {
+    pub(super) pid: u32,
+    /// The numbers of its sockets towards the parent, whose reading side it may shut down.
+    pub(super) own: &'a [RawFd],
+}
+
+/// All verdicts for one process. What is not mentioned is refused with EPERM, as a server's own code may try it for
+/// good reasons and can do without.
+pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
     let entry = |number: libc::c_long, verdict| (number as u32, verdict);
     let mut calls: Vec<(u32, Verdict)> = PLAIN.iter().map(|number| entry(*number, Allow)).collect();
     calls.extend(OF_MACHINE.iter().map(|number| entry(*number, Allow)));
     calls.extend(INTRUDERS.iter().map(|number| entry(*number, Kill)));
-    let own = || AllowIf(OneOf { argument: 0, values: vec![pid] });
-    let data = || AllowIf(Without { argument: 2, bits: libc::PROT_EXEC as u32 });
-    let names = vec![libc::PR_SET_NAME as u32, libc::PR_GET_NAME as u32];
-    let commands = COMMANDS.iter().map(|command| *command as u32).collect();
+    let own = || AllowIf(vec![vec![one_of(0, &[caller.pid as i32])]]);
+    let data = || AllowIf(vec![vec![Without { argument: 2, bits: libc::PROT_EXEC as u32 }]]);
     let ioctls = IOCTLS.iter().map(|request| *request as u32).collect();
     calls.extend([
         // Memory for data, and none for new code.
         entry(libc::SYS_mmap, data()),
         entry(libc::SYS_mprotect, data()),
         // Threads, and no processes. The flags of clone3 are behind a pointer; without it libraries use clone.
-        entry(libc::SYS_clone, AllowIf(With { argument: 0, bits: libc::CLONE_THREAD as u32 })),
+        entry(libc::SYS_clone, AllowIf(vec![vec![With { argument: 0, bits: libc::CLONE_THREAD as u32 }]])),
         entry(libc::SYS_clone3, Fail(libc::ENOSYS as u16)),
         // It may signal itself, as abort(3) does.
         entry(libc::SYS_kill, own()),
         entry(libc::SYS_tgkill, own()),
-        // Thread names, and what does not type into a terminal (TIOCSTI).
-        entry(libc::SYS_prctl, AllowIf(OneOf { argument: 0, values: names })),
-        entry(libc::SYS_ioctl, AllowIf(OneOf { argument: 1, values: ioctls })),
-        // Flags, copies and locks, but nobody else told by a signal of its choice (F_SETOWN, F_SETSIG).
-        entry(libc::SYS_fcntl, AllowIf(OneOf { argument: 1, values: commands })),
+        // Thread names, and what does not type into a terminal (TIOCSTI) nor clears O_NONBLOCK behind a pointer
+        // (FIONBIO).
+        entry(libc::SYS_prctl, AllowIf(vec![vec![one_of(0, &[libc::PR_SET_NAME, libc::PR_GET_NAME])]])),
+        entry(libc::SYS_ioctl, AllowIf(vec![vec![OneOf { argument: 1, values: ioctls }]])),
+        entry(libc::SYS_fcntl, AllowIf(flags())),
+        entry(libc::SYS_setsockopt, AllowIf(options())),
+        entry(libc::SYS_shutdown, AllowIf(ways_to_shut_down(caller.own))),
         // It may read limits.
-        entry(libc::SYS_prlimit64, AllowIf(Null { argument: 2 })),
+        entry(libc::SYS_prlimit64, AllowIf(vec![vec![Null { argument: 2 }]])),
     ]);
     calls
 }
 
-const IOCTLS: [libc::Ioctl; 5] = [libc::FIONBIO, libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TCGETS];
+fn one_of(argument: u8, values: &[i32]) -> Condition {
+    OneOf { argument, values: values.iter().map(|value| *value as u32).collect() }
+}
+
+/// Flags, copies and locks, but nobody else told by a signal of its choice (F_SETOWN, F_SETSIG). O_NONBLOCK belongs to
+/// the socket that the worker's successor inherits, which would block in accept(2): it stays set.
+fn flags() -> Vec<Case> {
+    let bits = libc::O_NONBLOCK as u32;
+    vec![vec![one_of(1, COMMANDS)], vec![one_of(1, &[libc::F_SETFL]), With { argument: 2, bits }]]
+}
+
+/// What servers set on connections. Listeners are shared with the worker's successor, and the kernel does not say here
+/// which socket is meant: so there is nothing that attaches programs, changes who shares the port, or cannot be undone
+/// by the parent when it hands the socket on.
+fn options() -> Vec<Case> {
+    OPTIONS.iter().map(|(level, options)| vec![one_of(1, &[*level]), one_of(2, options)]).collect()
+}
+
+/// The writing side, which a listener does not have (inet_shutdown() leaves it alone), and the reading side of the
+/// worker's own two sockets, by their numbers.
+fn ways_to_shut_down(own: &[RawFd]) -> Vec<Case> {
+    let mut cases = vec![vec![one_of(1, &[libc::SHUT_WR])]];
+    if !own.is_empty() {
+        cases.push(vec![one_of(0, own), one_of(1, &[libc::SHUT_RD])]);
+    }
+    cases
+}
+
+/// Of socket(7), tcp(7), ip(7), ipv6(7).
+const OPTIONS: &[(libc::c_int, &[libc::c_int])] = &[
+    (libc::SOL_SOCKET, &[libc::SO_KEEPALIVE, libc::SO_LINGER, libc::SO_RCVTIMEO, libc::SO_SNDTIMEO]),
+    (
+        libc::IPPROTO_TCP,
+        &[
+            libc::TCP_NODELAY,
+            libc::TCP_CORK,
+            libc::TCP_KEEPIDLE,
+            libc::TCP_KEEPINTVL,
+            libc::TCP_KEEPCNT,
+            libc::TCP_QUICKACK,
+            libc::TCP_USER_TIMEOUT,
+            libc::TCP_NOTSENT_LOWAT,
+        ],
+    ),
+];
+
+const IOCTLS: [libc::Ioctl; 4] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TCGETS];
 
 /// Of fcntl(2).
-const COMMANDS: [libc::c_int; 13] = [
+const COMMANDS: &[libc::c_int] = &[
     libc::F_DUPFD,
     libc::F_DUPFD_CLOEXEC,
     libc::F_GETFD,
     libc::F_SETFD,
     libc::F_GETFL,
-    libc::F_SETFL,
     libc::F_GETLK,
     libc::F_SETLK,
     libc::F_SETLKW,
@@ -85,19 +141,33 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_recvmsg,
     libc::SYS_sendto,
     libc::SYS_sendmsg,
+    libc::SYS_recvmmsg,
+    libc::SYS_sendmmsg,
     libc::SYS_sendfile,
-    libc::SYS_shutdown,
     libc::SYS_getsockname,
     libc::SYS_getpeername,
     libc::SYS_getsockopt,
-    libc::SYS_setsockopt,
     // Descriptors.
     libc::SYS_read,
     libc::SYS_readv,
     libc::SYS_pread64,
+    libc::SYS_preadv,
+    libc::SYS_preadv2,
     libc::SYS_write,
     libc::SYS_writev,
+    libc::SYS_pwrite64,
+    libc::SYS_pwritev,
+    libc::SYS_pwritev2,
     libc::SYS_lseek,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_sync_file_range,
+    libc::SYS_ftruncate,
+    libc::SYS_fallocate,
+    libc::SYS_flock,
+    libc::SYS_copy_file_range,
+    libc::SYS_splice,
+    libc::SYS_tee,
     libc::SYS_close,
     libc::SYS_close_range,
     libc::SYS_dup,
@@ -113,6 +183,7 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_eventfd2,
     libc::SYS_timerfd_create,
     libc::SYS_timerfd_settime,
+    libc::SYS_timerfd_gettime,
     libc::SYS_futex,
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
@@ -135,6 +206,8 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_munmap,
     libc::SYS_mremap,
     libc::SYS_madvise,
+    libc::SYS_msync,
+    libc::SYS_mincore,
     libc::SYS_brk,
     libc::SYS_membarrier,
     // Threads and signals.
@@ -190,12 +263,18 @@ const OF_MACHINE: &[libc::c_long] = &[];
 mod tests {
     use std::collections::BTreeSet;
 
+    use super::super::program::tests::allows;
     use super::*;
+
+    /// A process with its lifeline at 7.
+    fn verdicts() -> Vec<(u32, Verdict)> {
+        of_a_server(Caller { pid: 1, own: &[7] })
+    }
 
     #[test]
     fn each_call_is_judged_once() {
         let mut numbers = BTreeSet::new();
-        for (number, _) in of_a_server(1) {
+        for (number, _) in verdicts() {
             assert!(numbers.insert(number), "{number}");
         }
         for number in [libc::SYS_socket, libc::SYS_connect, libc::SYS_setuid, libc::SYS_bpf, libc::SYS_io_uring_setup] {
@@ -206,11 +285,60 @@ mod tests {
     #[test]
     fn nobody_else_is_signalled_by_way_of_a_descriptor() {
         // linux/fcntl.h: F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY, F_SETOWN_EX; and FIOSETOWN, SIOCSPGRP of ioctl(2).
-        for (call, number) in [(libc::SYS_fcntl, &[8, 10, 1024, 1026, 15][..]), (libc::SYS_ioctl, &[0x8901, 0x8902])] {
-            let verdicts = of_a_server(1);
-            let verdict = verdicts.iter().find(|(number, _)| *number == call as u32);
-            let Some((_, AllowIf(OneOf { argument: 1, values }))) = verdict else { panic!("{verdict:?}") };
-            assert!(number.iter().all(|number| !values.contains(number)), "{values:?}");
+        for (call, values) in [(libc::SYS_fcntl, &[8, 10, 1024, 1026, 15][..]), (libc::SYS_ioctl, &[0x8901, 0x8902])] {
+            for value in values {
+                assert!(!allows(&verdicts(), call as u32, [3, *value, 0x800, 0, 0, 0]), "{call} {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_listener_keeps_what_its_next_owner_needs() {
+        let try_one = |call: libc::c_long, arguments: [i32; 3]| {
+            let [first, second, third] = arguments.map(|argument| argument as u64);
+            allows(&verdicts(), call as u32, [first, second, third, 0, 0, 0])
+        };
+        // It stays non-blocking.
+        for (flags, allowed) in
+            [(libc::O_NONBLOCK, true), (libc::O_RDWR | libc::O_NONBLOCK, true), (libc::O_RDWR, false)]
+        {
+            assert_eq!(try_one(libc::SYS_fcntl, [3, libc::F_SETFL, flags]), allowed, "{flags:#x}");
+        }
+        assert!(try_one(libc::SYS_fcntl, [3, libc::F_GETFL, 0]));
+        assert!(!try_one(libc::SYS_ioctl, [3, libc::FIONBIO as i32, 0]));
+        // It goes on listening.
+        for (fd, how, allowed) in
+            [(3, 0, false), (3, 1, true), (3, 2, false), (7, 0, true), (7, 1, true), (7, 2, false)]
+        {
+            assert_eq!(try_one(libc::SYS_shutdown, [fd, how, 0]), allowed, "{fd} {how}");
+        }
+        // It keeps its group, its programs and its keys.
+        for (level, option, allowed) in [
+            (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, false),
+            (libc::SOL_SOCKET, libc::SO_ATTACH_BPF, false),
+            (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_CBPF, false),
+            (libc::SOL_SOCKET, libc::SO_ATTACH_REUSEPORT_EBPF, false),
+            (libc::SOL_SOCKET, libc::SO_DETACH_REUSEPORT_BPF, false),
+            (libc::SOL_SOCKET, libc::SO_DETACH_FILTER, false),
+            (libc::SOL_SOCKET, libc::SO_LOCK_FILTER, false),
+            (libc::SOL_SOCKET, libc::SO_REUSEPORT, false),
+            (libc::SOL_SOCKET, libc::SO_REUSEADDR, false),
+            (libc::SOL_SOCKET, libc::SO_BUSY_POLL, false),
+            (libc::SOL_SOCKET, libc::SO_RCVLOWAT, false),
+            (libc::SOL_SOCKET, libc::SO_RCVBUF, false),
+            (libc::SOL_SOCKET, libc::SO_BINDTODEVICE, false),
+            (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, false),
+            (libc::IPPROTO_TCP, libc::TCP_ULP, false),
+            (libc::IPPROTO_TCP, libc::TCP_MD5SIG, false),
+            (libc::IPPROTO_TCP, libc::TCP_REPAIR, false),
+            (libc::IPPROTO_IP, libc::IP_MINTTL, false),
+            // What a server sets on connections.
+            (libc::SOL_SOCKET, libc::SO_LINGER, true),
+            (libc::SOL_SOCKET, libc::SO_KEEPALIVE, true),
+            (libc::IPPROTO_TCP, libc::TCP_NODELAY, true),
+            (libc::IPPROTO_TCP, libc::TCP_QUICKACK, true),
+        ] {
+            assert_eq!(try_one(libc::SYS_setsockopt, [3, level, option]), allowed, "{level} {option}");
         }
     }
 }

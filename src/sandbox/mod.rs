@@ -9,20 +9,42 @@ mod program;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd, RawFd};
 
 use nix::sys::prctl::set_no_new_privs;
 
 use crate::error::{Error, Result};
 use crate::sys;
-use crate::sys::sandbox::{Domain, READ_DIRECTORY, READ_FILE};
+use crate::sys::sandbox::{Domain, READ_DIRECTORY, READ_FILE, WRITE_FILE};
+
+use self::calls::Caller;
 
 /// How much a worker gives up once it is ready.
 ///
-/// A confined worker can serve what it has open and nothing else: it opens no files but those of
-/// [`Worker::allow_files`](crate::Worker::allow_files) and its own executable, to be read; it makes no sockets, starts
-/// no processes, maps no new code, and signals nobody else. Most system calls then fail with `EPERM`; executing a
-/// program, or reaching into another process, ends the worker by SIGSYS. Threads may still be started.
+/// A confined worker serves what it has open and nothing else. System calls that are refused fail with `EPERM`, or with
+/// `EACCES` where a file is concerned; executing a program, or reaching into another process, ends the worker by SIGSYS.
+///
+/// It **can**
+///
+/// - accept, read, write, and shut down the writing side of connections, and set what servers set on them: `SO_LINGER`,
+///   `SO_KEEPALIVE`, time-outs, and the options of tcp(7) for delays, keep-alive and the user time-out;
+/// - do with files that it has open what their mode allows: read, write at any offset, truncate, allocate, lock, and
+///   sync to disk;
+/// - open for reading what [`Worker::allow_files`](crate::Worker::allow_files) has allowed, its own executable,
+///   `/dev/null`, `/dev/zero`, `/dev/urandom`, `/dev/random` and the time zones; open `/dev/null` for writing;
+/// - start threads, make pipes, eventfds, timers and epoll instances, allocate memory, and ask for time and randomness.
+///
+/// It **cannot**
+///
+/// - open, create, rename or remove other files;
+/// - make sockets or connect them: what speaks to a database, resolves names, or needs a socket pair (as tokio's signal
+///   driver does) is opened before the worker is [`ready`](crate::Worker::ready);
+/// - harm a listening socket, which its successor inherits: attach or detach programs, leave the SO_REUSEPORT group, or
+///   shut down any socket's reading side. What the kernel cannot refuse the parent repairs when it hands the socket on;
+/// - make a descriptor blocking: it cannot tell a listener's. `set_nonblocking` of the standard library fails either
+///   way, since it uses ioctl(2); fcntl(2) can set `O_NONBLOCK`. Connections of
+///   [`incoming`](crate::Worker::incoming) are blocking, and those of the built-in server and of tokio are not;
+/// - start processes, map new code, change its user, or signal anybody but itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Sandbox {
@@ -34,12 +56,13 @@ pub enum Sandbox {
     Strict,
 }
 
-/// Confines this process, which may read what is below each of `readable`. Returns what could not be enforced, and why.
+/// Confines this process, which may read what is below each of `readable`. `own` are the numbers of its sockets towards
+/// the parent. Returns what could not be enforced, and why.
 ///
 /// # Errors
 ///
 /// Under [`Sandbox::Strict`], when something could not be.
-pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd]) -> Result<Vec<Error>> {
+pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd], own: &[RawFd]) -> Result<Vec<Error>> {
     if sandbox == Sandbox::Off {
         return Ok(Vec::new());
     }
@@ -52,8 +75,8 @@ pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd]) -> Result<Vec<Error>
     set_no_new_privs().map_err(|errno| Error::system("give up new privileges with prctl(2)", errno))?;
     let files = restrict_files(readable)
         .map_err(|source| Error::system("confine the worker's files with landlock(7) (sandbox)", source));
-    let calls =
-        allow_calls().map_err(|source| Error::system("confine the worker's calls with seccomp(2) (sandbox)", source));
+    let calls = allow_calls(own)
+        .map_err(|source| Error::system("confine the worker's calls with seccomp(2) (sandbox)", source));
     [files, calls].into_iter().filter_map(Result::err).map(|error| missed(sandbox, error)).collect()
 }
 
@@ -69,15 +92,29 @@ fn restrict_files(readable: &[OwnedFd]) -> io::Result<()> {
     for directory in readable {
         domain.allow(directory.as_fd(), READ_FILE | READ_DIRECTORY)?;
     }
-    // A backtrace names functions by what is in it. Where /proc is missing it has no names.
-    if let Ok(executable) = File::open("/proc/self/exe") {
-        domain.allow(executable.as_fd(), READ_FILE)?;
+    for (path, access) in EVERYBODY_S {
+        // What is not there is not missed.
+        if let Ok(file) = File::open(path) {
+            domain.allow(file.as_fd(), *access)?;
+        }
     }
     domain.enter()
 }
 
-fn allow_calls() -> io::Result<()> {
+/// What any code may need at any time, and what tells nobody anything.
+const EVERYBODY_S: &[(&str, u64)] = &[
+    // A backtrace names functions by what is in it.
+    ("/proc/self/exe", READ_FILE),
+    ("/dev/null", READ_FILE | WRITE_FILE),
+    ("/dev/zero", READ_FILE),
+    ("/dev/urandom", READ_FILE),
+    ("/dev/random", READ_FILE),
+    ("/etc/localtime", READ_FILE),
+    ("/usr/share/zoneinfo", READ_FILE | READ_DIRECTORY),
+];
+
+fn allow_calls(own: &[RawFd]) -> io::Result<()> {
     let architecture = calls::ARCHITECTURE.ok_or(io::ErrorKind::Unsupported)?;
-    let calls = calls::of_a_server(std::process::id());
+    let calls = calls::of_a_server(Caller { pid: std::process::id(), own });
     sys::sandbox::filter_calls(&program::program(architecture, &calls))
 }

@@ -7,13 +7,16 @@ use crate::steer::Instruction;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Allow,
-    /// When the condition holds; else it is refused with [`REFUSED`].
-    AllowIf(Condition),
+    /// When, in one of these cases, every condition holds; else it is refused with [`REFUSED`].
+    AllowIf(Vec<Case>),
     /// It fails with this error and does nothing.
     Fail(u16),
     /// It ends the process by SIGSYS.
     Kill,
 }
+
+/// Conditions that have to hold together.
+pub(crate) type Case = Vec<Condition>;
 
 /// What an argument has to be. Only its lower half counts, as for the kernel: these are ints and sets of flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,32 +78,50 @@ pub(crate) fn program(architecture: u32, calls: &[(u32, Verdict)]) -> Vec<Instru
 
 /// Always returns.
 fn judge(verdict: &Verdict) -> Vec<Instruction> {
-    let refuse = plain(RETURN, FAIL | u32::from(REFUSED));
-    let allow = plain(RETURN, ALLOW);
     match verdict {
-        Verdict::Allow => vec![allow],
+        Verdict::Allow => vec![plain(RETURN, ALLOW)],
         Verdict::Fail(error) => vec![plain(RETURN, FAIL | u32::from(*error))],
         Verdict::Kill => vec![plain(RETURN, KILL)],
-        Verdict::AllowIf(Condition::With { argument, bits }) => {
-            vec![load(*argument), plain(AND, *bits), jump(JUMP_IF_EQUAL, *bits, 0, 1), allow, refuse]
-        }
-        Verdict::AllowIf(Condition::Without { argument, bits }) => {
-            vec![load(*argument), jump(JUMP_IF_ANY, *bits, 1, 0), allow, refuse]
-        }
-        Verdict::AllowIf(Condition::OneOf { argument, values }) => {
-            let mut judge = vec![load(*argument)];
-            let tries = values.iter().flat_map(|value| [jump(JUMP_IF_EQUAL, *value, 0, 1), allow]);
-            judge.extend(tries);
-            judge.push(refuse);
+        Verdict::AllowIf(cases) => {
+            let mut judge: Vec<Instruction> = cases.iter().flat_map(|conditions| case(conditions)).collect();
+            judge.push(plain(RETURN, FAIL | u32::from(REFUSED)));
             judge
         }
-        Verdict::AllowIf(Condition::Null { argument }) => vec![
+    }
+}
+
+/// Allows the call, or goes on with what comes behind.
+fn case(conditions: &[Condition]) -> Vec<Instruction> {
+    let mut rest = vec![plain(RETURN, ALLOW)];
+    for condition in conditions.iter().rev() {
+        let mut test = test(condition, rest.len());
+        test.append(&mut rest);
+        rest = test;
+    }
+    rest
+}
+
+/// Goes on where the condition holds, else behind so many more instructions.
+fn test(condition: &Condition, rest: usize) -> Vec<Instruction> {
+    let skip = distance(rest);
+    match condition {
+        Condition::With { argument, bits } => {
+            vec![load(*argument), plain(AND, *bits), jump(JUMP_IF_EQUAL, *bits, 0, skip)]
+        }
+        Condition::Without { argument, bits } => vec![load(*argument), jump(JUMP_IF_ANY, *bits, skip, 0)],
+        Condition::OneOf { argument, values } => {
+            let mut test = vec![load(*argument)];
+            for (index, value) in values.iter().enumerate() {
+                let left = values.len() - 1 - index;
+                test.push(jump(JUMP_IF_EQUAL, *value, distance(left), if left == 0 { skip } else { 0 }));
+            }
+            test
+        }
+        Condition::Null { argument } => vec![
             load(*argument),
-            jump(JUMP_IF_EQUAL, 0, 0, 3),
+            jump(JUMP_IF_EQUAL, 0, 0, distance(rest + 2)),
             plain(LOAD_WORD, offset(*argument) + 4),
-            jump(JUMP_IF_EQUAL, 0, 0, 1),
-            allow,
-            refuse,
+            jump(JUMP_IF_EQUAL, 0, 0, skip),
         ],
     }
 }
@@ -126,10 +147,15 @@ fn distance(instructions: usize) -> u8 {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const HERE: u32 = 0xc000_003e;
+
+    /// Whether a call is allowed by these verdicts.
+    pub(in super::super) fn allows(calls: &[(u32, Verdict)], number: u32, arguments: [u64; 6]) -> bool {
+        run(&program(HERE, calls), HERE, number, arguments) == ALLOW
+    }
 
     /// What the kernel would do (Documentation/networking/filter.rst).
     fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
@@ -164,10 +190,21 @@ mod tests {
             (1, Verdict::Allow),
             (2, Verdict::Kill),
             (3, Verdict::Fail(38)),
-            (4, Verdict::AllowIf(Condition::With { argument: 0, bits: 6 })),
-            (5, Verdict::AllowIf(Condition::Without { argument: 2, bits: 4 })),
-            (6, Verdict::AllowIf(Condition::OneOf { argument: 1, values: vec![7, 9] })),
-            (7, Verdict::AllowIf(Condition::Null { argument: 5 })),
+            (4, Verdict::AllowIf(vec![vec![Condition::With { argument: 0, bits: 6 }]])),
+            (5, Verdict::AllowIf(vec![vec![Condition::Without { argument: 2, bits: 4 }]])),
+            (6, Verdict::AllowIf(vec![vec![Condition::OneOf { argument: 1, values: vec![7, 9] }]])),
+            (7, Verdict::AllowIf(vec![vec![Condition::Null { argument: 5 }]])),
+            (
+                9,
+                Verdict::AllowIf(vec![
+                    vec![
+                        Condition::OneOf { argument: 0, values: vec![1, 2] },
+                        Condition::OneOf { argument: 1, values: vec![3, 4] },
+                    ],
+                    vec![Condition::OneOf { argument: 0, values: vec![5] }, Condition::With { argument: 1, bits: 8 }],
+                    vec![Condition::Null { argument: 0 }, Condition::Without { argument: 1, bits: 1 }],
+                ]),
+            ),
         ];
         let program = program(HERE, &calls);
         for (number, arguments, expected) in [
@@ -187,6 +224,16 @@ mod tests {
             (7, [0, 0, 0, 0, 0, 1], EPERM),
             (7, [0, 0, 0, 0, 0, 1 << 32], EPERM),
             (8, [0; 6], EPERM),
+            // Every condition of one case.
+            (9, [1, 3, 0, 0, 0, 0], ALLOW),
+            (9, [2, 4, 0, 0, 0, 0], ALLOW),
+            (9, [3, 4, 0, 0, 0, 0], EPERM),
+            (9, [1, 5, 0, 0, 0, 0], EPERM),
+            (9, [5, 8, 0, 0, 0, 0], ALLOW),
+            (9, [5, 3, 0, 0, 0, 0], EPERM),
+            (9, [0, 2, 0, 0, 0, 0], ALLOW),
+            (9, [0, 3, 0, 0, 0, 0], EPERM),
+            (9, [1 << 32, 2, 0, 0, 0, 0], EPERM),
             // The numbers of x32 have a bit of their own.
             (0x4000_0001, [0; 6], EPERM),
         ] {

@@ -2,8 +2,9 @@
 //! execve(2).
 
 use std::io::{self, IoSliceMut};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::sys::socket::{recvmsg, ControlMessageOwned, MsgFlags, UnixAddr};
 
 /// Most descriptors that one message carries (`SCM_MAX_FD`).
@@ -22,6 +23,15 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(u
         }
     }
     Ok((message.bytes, fds))
+}
+
+/// Sets `O_NONBLOCK`, or clears it. By fcntl(2): a sandbox lets it be set, and refuses the ioctl(2) of the standard
+/// library, whose argument it cannot see.
+pub(crate) fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
+    let mut flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
+    flags.set(OFlag::O_NONBLOCK, nonblocking);
+    fcntl(&fd, FcntlArg::F_SETFL(flags))?;
+    Ok(())
 }
 
 /// Takes over a descriptor that this process was started with, by its number. The caller takes each number once.
@@ -96,7 +106,6 @@ fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
-    use std::os::fd::AsFd;
 
     use super::*;
 

@@ -6,7 +6,8 @@ use std::{mem, ptr};
 
 use crate::steer::Instruction;
 
-/// `LANDLOCK_ACCESS_FS_READ_FILE` and `_READ_DIR`.
+/// `LANDLOCK_ACCESS_FS_WRITE_FILE`, `_READ_FILE` and `_READ_DIR`.
+pub(crate) const WRITE_FILE: u64 = 1 << 1;
 pub(crate) const READ_FILE: u64 = 1 << 2;
 pub(crate) const READ_DIRECTORY: u64 = 1 << 3;
 

@@ -1,5 +1,7 @@
 //! How a worker enters its sandbox.
 
+use std::os::fd::AsRawFd;
+
 use log::{log, Level};
 
 use crate::error::{Error, Result};
@@ -27,7 +29,9 @@ impl Worker {
     pub(crate) fn confine(&self) -> Result<()> {
         let mut outside = self.readable.borrow_mut();
         let Some(readable) = &*outside else { return Ok(()) };
-        let missed = sandbox::enter(self.sandbox, readable)?;
+        let mut own = vec![self.lifeline.stream().as_raw_fd()];
+        own.extend(self.messages.as_ref().map(|messages| messages.as_raw_fd()));
+        let missed = sandbox::enter(self.sandbox, readable, &own)?;
         *outside = None;
         for missed in missed {
             // It is the same in all of them.
