@@ -61,8 +61,10 @@ pub(crate) enum Refusal {
     Nothing,
     /// The one that waited has gone; there may be another.
     Gone,
-    /// Descriptors or memory have run out, or the listener itself fails; trying again at once would spin.
+    /// Descriptors or memory have run out; trying again at once would spin.
     Exhausted(io::Error),
+    /// The listener itself fails, and will go on to.
+    Broken(io::Error),
 }
 
 impl Acceptor {
@@ -168,6 +170,11 @@ impl Acceptor {
         }
     }
 
+    /// Whether other workers of the pool accept from the same socket.
+    pub(crate) fn is_shared(&self) -> bool {
+        !matches!(self.listener, Listener::Tcp(_))
+    }
+
     /// The socket, if it is of this slot's own in an SO_REUSEPORT group.
     pub(crate) fn own(&self) -> Option<BorrowedFd<'_>> {
         match &self.listener {
@@ -196,7 +203,8 @@ impl Acceptor {
         accepted.map_err(|error| match error.raw_os_error() {
             _ if error.kind() == ErrorKind::WouldBlock => Refusal::Nothing,
             Some(code) if OF_THE_CONNECTION.contains(&code) => Refusal::Gone,
-            _ => Refusal::Exhausted(error),
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => Refusal::Exhausted(error),
+            _ => Refusal::Broken(error),
         })
     }
 }

@@ -116,6 +116,7 @@ fn recycle(why: Recycle) -> &'static str {
         Recycle::Requests => "it has served its requests (max-requests)",
         Recycle::Age => "it has served its time (max-age)",
         Recycle::Memory => "it holds too much memory (max-rss)",
+        Recycle::Socket => "it cannot accept from a socket of its own",
     }
 }
 

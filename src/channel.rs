@@ -285,7 +285,6 @@ impl WorkerEnd {
 
     /// Tells the parent that a socket of this worker's own slot fails: the one of this address, counted among the TCP
     /// and then the UDP addresses. Not more than once a second, or it is taken for an attack.
-    #[allow(dead_code)] // until a worker says it
     pub(crate) fn broken(&self, address: usize) {
         let [low, high] = u16::try_from(address).unwrap_or(u16::MAX).to_le_bytes();
         // A parent that is gone mends nothing.

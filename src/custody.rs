@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use log::warn;
 
-use crate::listener::SlotSockets;
+use crate::listener::{Reserved, SlotSockets};
 use crate::scoreboard::Scoreboard;
 use crate::steer::{self, Steering};
+use crate::sys;
 use crate::time::Time;
 
 /// How long the sockets of a slot that was scaled away are still looked after by another worker before they are closed:
@@ -81,6 +82,50 @@ impl Custody {
         }
     }
 
+    /// Looks at a slot's sockets before they are handed on, and drops what is not whole; says what that was, and why.
+    /// The others are made as they were, with this backlog, unless a process that has them may want them otherwise; and
+    /// the kernel gets its program again, which whoever holds a socket can replace.
+    pub(crate) fn check(&mut self, slot: usize, reserved: &[Reserved], backlog: Option<u32>) -> Vec<String> {
+        let Some(sockets) = self.sockets.get_mut(&slot) else { return Vec::new() };
+        let had_any = sockets.listening().next().is_some();
+        let flaws = match backlog {
+            Some(backlog) => sockets.restore(reserved, backlog),
+            None => sockets.drop_flawed(reserved),
+        };
+        let has_any = sockets.listening().next().is_some();
+        match (had_any, has_any) {
+            (true, false) => self.leave(slot),
+            (_, true) => self.attach_again(slot),
+            _ => {}
+        }
+        flaws
+    }
+
+    /// Has the kernel steer the groups of a slot's sockets as the parent wants it. Before a pool steers, another one does.
+    fn attach_again(&self, slot: usize) {
+        let sockets = self.sockets.get(&slot).into_iter().flat_map(SlotSockets::listening);
+        for (address, socket) in sockets.filter(|_| self.is_counting) {
+            let attached = match &self.steering.ebpf {
+                Some(ebpf) => ebpf.attach(address, socket),
+                None if self.steering.program == steer::NOTHING => sys::filter::detach(socket),
+                None => Ok(()),
+            };
+            if let Err(error) = attached {
+                warn!("balance: worker={slot} is chosen as before: {error}");
+            }
+        }
+        self.board.doubt_steering();
+    }
+
+    /// The slot is in no group any more. The last index goes to its place.
+    fn leave(&mut self, slot: usize) {
+        self.count_out(slot);
+        self.board.doubt_steering();
+        if let Some(index) = self.order.iter().position(|it| *it == slot) {
+            self.order.swap_remove(index);
+        }
+    }
+
     /// Lets the kernel choose a slot's sockets by the number of their connections.
     fn count_in(&mut self, slot: usize) {
         let (Some(ebpf), Some(sockets)) = (&self.steering.ebpf, self.sockets.get(&slot)) else { return };
@@ -88,7 +133,7 @@ impl Custody {
             ebpf.put(address, slot, socket)?;
             ebpf.attach(address, socket)
         };
-        let result = sockets.fds().into_iter().enumerate().try_for_each(put);
+        let result = sockets.listening().try_for_each(put);
         if let Err(error) = result {
             self.steering.ebpf = None;
             self.steering.program = steer::RANDOM;
@@ -116,7 +161,7 @@ impl Custody {
 
     fn count_out(&self, slot: usize) {
         let Some(ebpf) = &self.steering.ebpf else { return };
-        for address in 0..self.sockets.get(&slot).map_or(0, |sockets| sockets.fds().len()) {
+        for address in 0..self.sockets.get(&slot).map_or(0, SlotSockets::groups) {
             // One that is not there is out already.
             let _ = ebpf.remove(address, slot);
         }
@@ -160,7 +205,11 @@ impl Custody {
     /// so while that happens neither of the two may be chosen.
     pub(crate) fn close(&mut self, slot: usize, now: Time) {
         self.retired.remove(&slot);
-        let Some(index) = self.order.iter().position(|it| *it == slot) else { return };
+        let Some(index) = self.order.iter().position(|it| *it == slot) else {
+            // Its sockets were broken.
+            self.sockets.remove(&slot);
+            return;
+        };
         let affected = [index, self.order.len() - 1];
         let around = steer::steer_around(&self.board, &self.cpus, now, affected, &self.listeners());
         self.told(around);

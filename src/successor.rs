@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! FORKPOOL_UPGRADE = TALK                        the stream on which the new parent says that it serves
-//!                    RESERVED FD,FD,... ADDRESS  an address, and its slots' sockets in the order of the kernel's group
+//!                    RESERVED FD,-,... ADDRESS   an address, and its slots' sockets in the order of the kernel's group;
+//!                                                a hyphen for a slot that has none
 //!                    RESERVED - ADDRESS          one that all workers share
 //!                    - FD,FD,... ADDRESS         one for UDP
 //!                    FD - admin:ADDRESS          the admin process's
@@ -41,8 +42,8 @@ pub(crate) struct Inheritance {
 struct Inherited {
     address: String,
     reserved: Option<OwnedFd>,
-    /// One for each slot; none where all workers share one.
-    slots: Vec<OwnedFd>,
+    /// One for each slot that has it; none where all workers share one.
+    slots: Vec<Option<OwnedFd>>,
 }
 
 impl Inheritance {
@@ -70,7 +71,10 @@ impl Inheritance {
             };
             let slots = match slots {
                 "-" => Vec::new(),
-                list => list.split(',').map(adopt).collect::<io::Result<_>>()?,
+                list => {
+                    let slot = |fd: &str| (fd != "-").then(|| adopt(fd)).transpose();
+                    list.split(',').map(slot).collect::<io::Result<_>>()?
+                }
             };
             let reserved = (reserved != "-").then(|| adopt(reserved)).transpose()?;
             addresses.push(Inherited { address: address.to_owned(), reserved, slots });
@@ -93,7 +97,7 @@ impl Inheritance {
         let escaped = name.escape_default().to_string();
         let is_it = |(index, it): (usize, &Inherited)| {
             let is_free = it.address == escaped && !self.udp_columns.contains(&Some(index));
-            it.slots.first()?.try_clone().ok().filter(|_| is_free).map(|socket| (index, socket))
+            it.slots.iter().flatten().next()?.try_clone().ok().filter(|_| is_free).map(|socket| (index, socket))
         };
         let found = self.addresses.iter().enumerate().find_map(is_it);
         self.udp_columns.push(found.as_ref().map(|(index, _)| *index));
@@ -127,7 +131,7 @@ impl Inheritance {
             .max()
             .unwrap_or(0);
         let mut slot = || {
-            let mut column = |index: &Option<usize>| addresses[(*index)?].next();
+            let mut column = |index: &Option<usize>| addresses[(*index)?].next().flatten();
             let tcp = self.columns.iter().map(&mut column).collect();
             SlotSockets::new(tcp, self.udp_columns.iter().map(&mut column).collect())
         };
@@ -194,10 +198,10 @@ impl Successor {
             passed.extend(fd);
             let (list, address) = match reserved {
                 Reserved::Tcp(_) | Reserved::Udp(_) => {
-                    let sockets: Vec<BorrowedFd<'_>> = slots.iter().filter_map(|slot| slot.fd(column)).collect();
+                    let sockets: Vec<Option<BorrowedFd<'_>>> = slots.iter().map(|slot| slot.fd(column)).collect();
                     column += 1;
-                    let list: Vec<String> = sockets.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
-                    passed.extend(sockets);
+                    passed.extend(sockets.iter().flatten());
+                    let list: Vec<String> = sockets.into_iter().map(number).collect();
                     let list = if list.is_empty() { "-".to_owned() } else { list.join(",") };
                     (list, if matches!(reserved, Reserved::Udp(_)) { None } else { addresses.next() })
                 }
@@ -209,8 +213,7 @@ impl Successor {
                 (Reserved::Udp(udp), _) => udp.name().escape_default().to_string(),
                 (_, address) => address.map(|it| it.escape_default().to_string()).unwrap_or_default(),
             };
-            let fd = fd.map_or_else(|| "-".to_owned(), |fd| fd.as_raw_fd().to_string());
-            text.push_str(&format!("{fd} {list} {address}\n"));
+            text.push_str(&format!("{} {list} {address}\n", number(fd)));
         }
         if let Some((address, fd)) = admin {
             passed.push(fd);
@@ -244,6 +247,11 @@ impl Successor {
         let mut byte = [0];
         matches!(self.talk.read(&mut byte), Ok(1) if byte[0] == SERVING)
     }
+}
+
+/// What names a descriptor to the new binary.
+fn number(fd: Option<BorrowedFd<'_>>) -> String {
+    fd.map_or_else(|| "-".to_owned(), |fd| fd.as_raw_fd().to_string())
 }
 
 /// Lets descriptors survive execve(2), or not. The process has one thread, so nothing else is executed meanwhile.

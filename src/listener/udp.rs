@@ -46,7 +46,7 @@ pub(crate) fn reserve_udp(
 pub(crate) struct ReservedUdp {
     /// As it was written, to find it again after an upgrade.
     name: String,
-    address: SocketAddr,
+    pub(super) address: SocketAddr,
     only_v6: bool,
     socket: RefCell<Option<Socket>>,
 }

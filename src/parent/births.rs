@@ -13,6 +13,7 @@ impl Parent {
         let messages = self.hook.as_ref().map(|_| MessageEnd::pair()).transpose().map_err(pair)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         self.custody.revive(slot);
+        self.prepare_sockets(slot);
         let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
         let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
         let shared = shared.collect::<io::Result<_>>().map_err(copy)?;

@@ -34,7 +34,7 @@ impl Parent {
             Record::Released => self.neighbours.released(pid),
             Record::Leave => self.tell(Event::Disconnected { pid }),
             Record::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
-            Record::Broken { address } => debug!("{} cannot use its socket of address {address}", self.tag(pid)),
+            Record::Broken { .. } => self.hear_of_broken(pid),
             Record::Executes => self.executes(pid),
             Record::Executed => self.executed(pid),
         }
@@ -46,7 +46,7 @@ impl Parent {
         process.is_set_up = true;
         let fds = process.lifeline.take_sockets();
         if !fds.is_empty() && !self.is_stopping {
-            self.custody.keep(slot, SlotSockets::received(fds, &self.reserved));
+            self.keep(slot, SlotSockets::received(fds, &self.reserved));
         }
         self.tell(Event::Listening { pid });
         let process = self.process(pid);

@@ -9,6 +9,7 @@ mod health;
 mod hearing;
 mod hooks;
 mod logs;
+mod mend;
 mod messages;
 mod output;
 mod places;
@@ -33,6 +34,7 @@ use nix::unistd::Pid as SystemPid;
 
 use self::admin::Admin;
 use self::attend::Attention;
+use self::mend::Mending;
 use self::messages::Talk;
 use self::output::Output;
 use self::takeover::Addresses;
@@ -79,6 +81,7 @@ pub(crate) struct Parent {
     cpus: Rc<[usize]>,
     neighbours: Neighbours,
     attention: Attention,
+    mending: Mending,
     /// The worker that is being forked.
     unborn: Option<Process>,
     board: Arc<Scoreboard>,
@@ -163,6 +166,7 @@ impl Parent {
         let signals = ParentSignals::install(held)
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
+        let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
         let now = clock::now();
         let seed = now.as_millis() ^ u64::from(process::id()) << 32;
         let watch = Watch::new(config.stall_timeout);
@@ -174,6 +178,7 @@ impl Parent {
             cpus,
             neighbours: Neighbours::new(config.neighbours),
             attention: Attention::default(),
+            mending,
             unborn: None,
             free_rows: (1..=board.processes()).rev().collect(),
             board,
@@ -204,6 +209,8 @@ impl Parent {
         };
         parent.admin = parent.make_admin(admin, now)?;
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
+        parent.listen_to(parent.mending.hangups(), HANGUPS)?;
+        parent.guard_all();
         if parent.heir.is_none() {
             parent.write_pid_file()?;
             parent.custody.begin_to_steer();
@@ -247,6 +254,7 @@ impl Parent {
                     SUCCESSOR => self.hear_successor(),
                     PREDECESSOR => self.hear_predecessor(),
                     ATTENTION => self.begin_attending(),
+                    HANGUPS => self.look_at_sockets(),
                     ADMIN => self.hear_admin(),
                     ADMIN_LINK => self.obey_admin(),
                     Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
@@ -261,6 +269,7 @@ impl Parent {
             self.look_for_stalls();
             self.weigh();
             self.look_at_queues();
+            self.mend();
             self.talk();
             self.output.pass_on(clock::now());
             self.tell_of_log();
@@ -319,6 +328,7 @@ impl Parent {
             self.supervisor.deadline(),
             self.watch.deadline(),
             self.attention.deadline(),
+            self.mending.deadline().filter(|_| !self.is_stopping),
             self.custody.deadline(),
             self.service.deadline(),
             self.next_weighing,
@@ -479,6 +489,7 @@ const PREDECESSOR: Token = Token(usize::MAX - 1);
 const ATTENTION: Token = Token(usize::MAX - 2);
 const ADMIN: Token = Token(usize::MAX - 3);
 const ADMIN_LINK: Token = Token(usize::MAX - 4);
+const HANGUPS: Token = Token(usize::MAX - 5);
 
 /// Marks the tokens of workers' output, which are numbered.
 const OUTPUT: usize = 1 << 29;

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use log::warn;
+use log::{debug, warn};
 use mio::net::TcpStream;
 use mio::Token;
 
@@ -113,6 +113,7 @@ where
                     Some(index) => self.evict(index),
                     None => return Err(error),
                 },
+                Err(Refusal::Broken(error)) => self.lose(key, &error),
             }
         }
         Ok(())
@@ -194,6 +195,20 @@ where
         }
         self.places.drop_first();
         self.close(index);
+    }
+
+    /// Lets go of a listener that fails, as one does that was shut down. The others go on, and the parent mends it.
+    fn lose(&mut self, key: usize, error: &io::Error) {
+        let acceptor = self.acceptors.remove(key);
+        acceptor.deregister(&self.poll);
+        if let Some(neighbour) = acceptor.neighbour {
+            return debug!("{} looks no more after worker={}: {error}", self.worker.tag(), neighbour.slot);
+        }
+        warn!("{} cannot accept from one of its sockets any more: {error}", self.worker.tag());
+        if !acceptor.is_shared() {
+            // Its own come first, in the order of the addresses.
+            self.worker.lifeline().broken(key);
+        }
     }
 
     /// A queue is empty. Pending connections are on their way, or will never come; of those that are always as many, at

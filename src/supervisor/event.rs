@@ -103,6 +103,8 @@ pub(crate) enum Recycle {
     Requests,
     Age,
     Memory,
+    /// Nothing reaches it by a socket of its own any more.
+    Socket,
 }
 
 /// What the parent has to do. An effect on a process is never given out after the process was reaped.

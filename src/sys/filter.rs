@@ -29,6 +29,22 @@ pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Res
     }
 }
 
+/// Has the kernel pick by its hash again (`SO_DETACH_REUSEPORT_BPF`), where a program is
+/// attached.
+pub(crate) fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
+    let unused: libc::c_int = 0;
+    let size = std::mem::size_of_val(&unused) as libc::socklen_t;
+    let (option, value) = (libc::SO_DETACH_REUSEPORT_BPF, std::ptr::from_ref(&unused).cast());
+    // SAFETY: the option takes an int, which lives until the call returns, and ignores it.
+    match unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value, size) } {
+        0 => Ok(()),
+        _ => match io::Error::last_os_error() {
+            error if error.raw_os_error() == Some(libc::ENOENT) => Ok(()),
+            error => Err(error),
+        },
+    }
+}
+
 /// The instructions as the kernel has them.
 pub(super) fn compile(program: &[Instruction]) -> Vec<libc::sock_filter> {
     let instructions = program.iter();

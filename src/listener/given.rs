@@ -1,0 +1,86 @@
+//! A socket that somebody else has opened.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+
+use socket2::{SockRef, Type};
+
+use super::inspect::{inspect, restore};
+use super::options::tune;
+use super::whole::Wanted;
+use crate::error::{Error, Result};
+
+/// A socket that somebody else has opened and listens on, as a service manager does (sd_listen_fds(3)): all workers
+/// share it.
+#[derive(Debug)]
+pub(crate) struct Given {
+    name: String,
+    pub(super) socket: OwnedFd,
+}
+
+impl Given {
+    /// # Errors
+    ///
+    /// [`Error::Bind`] when it is no stream socket that listens.
+    pub(crate) fn new(name: String, socket: OwnedFd) -> Result<Given> {
+        let check = || {
+            let socket = SockRef::from(&socket);
+            if socket.r#type()? != Type::STREAM || !socket.is_listener()? {
+                return Err(io::Error::other("it is no listening stream socket"));
+            }
+            socket.set_nonblocking(true)?;
+            if socket.local_addr()?.is_ipv4() || socket.local_addr()?.is_ipv6() {
+                // As on sockets of our own.
+                tune(&socket)?;
+            }
+            Ok(())
+        };
+        match check() {
+            Ok(()) => Ok(Given { name, socket }),
+            Err(source) => Err(Error::Bind { address: format!("given socket {name}"), source }),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl fmt::Display for Given {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_address(f)?;
+        write!(f, " (given as {})", self.name)
+    }
+}
+
+impl Given {
+    /// Makes it what it was, as far as that can be done.
+    ///
+    /// # Errors
+    ///
+    /// Why it cannot be served from.
+    pub(super) fn mend(&self, is_free: bool) -> io::Result<()> {
+        if inspect(self.socket.as_fd(), Wanted::Shared).is_some() {
+            // A TCP socket that was shut down listens again when it is told to; a Unix one never does.
+            let _ = SockRef::from(&self.socket).listen(libc::SOMAXCONN);
+        }
+        match inspect(self.socket.as_fd(), Wanted::Shared) {
+            Some(why) => Err(io::Error::other(format!("{why}; have the service manager open it anew"))),
+            None if is_free => restore(&self.socket, None),
+            None => Ok(()),
+        }
+    }
+
+    pub(super) fn write_address(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let address = socket2::SockRef::from(&self.socket).local_addr().ok();
+        match address.as_ref().and_then(socket2::SockAddr::as_socket) {
+            Some(address) => write!(f, "http://{address}")?,
+            None => match address.as_ref().and_then(socket2::SockAddr::as_pathname) {
+                Some(path) => write!(f, "unix:{}", path.display())?,
+                None => f.write_str("a Unix socket")?,
+            },
+        }
+        Ok(())
+    }
+}

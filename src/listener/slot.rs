@@ -1,0 +1,206 @@
+//! The sockets of one slot.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use nix::sys::stat::fstat;
+use socket2::SockRef;
+
+use super::inspect::{inspect, restore};
+use super::whole::Wanted;
+use super::Reserved;
+use crate::error::{Error, Result};
+
+/// The sockets of one slot, in the order of the addresses: what a worker serves and the parent keeps.
+///
+/// One is missing where another pool, which has handed over the rest, had none, and a UDP one where the slot had been
+/// scaled away.
+#[derive(Debug, Default)]
+pub(crate) struct SlotSockets {
+    /// Listening.
+    tcp: Vec<Option<TcpListener>>,
+    udp: Vec<Option<UdpSocket>>,
+}
+
+impl SlotSockets {
+    pub(crate) fn new(tcp: Vec<Option<OwnedFd>>, udp: Vec<Option<OwnedFd>>) -> SlotSockets {
+        let tcp = tcp.into_iter().map(|fd| fd.map(TcpListener::from)).collect();
+        SlotSockets { tcp, udp: udp.into_iter().map(|fd| fd.map(UdpSocket::from)).collect() }
+    }
+
+    /// What tells the listening ones from all others (stat(2)).
+    pub(crate) fn inodes(&self) -> Vec<u64> {
+        let found = self.tcp.iter().flatten().filter_map(|listener| fstat(listener).ok());
+        found.map(|found| found.st_ino).collect()
+    }
+
+    /// From what a worker has sent up. Runs in the parent.
+    pub(crate) fn received(fds: Vec<OwnedFd>, reserved: &[Reserved]) -> SlotSockets {
+        let mut fds = fds.into_iter();
+        let mut take = |is_meant| (0..count(reserved, is_meant)).map(|_| fds.next()).collect();
+        let tcp = take(|it| matches!(it, Reserved::Tcp(_)));
+        let udp = take(|it| matches!(it, Reserved::Udp(_)));
+        SlotSockets::new(tcp, udp)
+    }
+
+    /// Drops what may not be handed on, and says why: for each socket that was dropped, its address and what is wrong
+    /// with it. If that is a TCP socket, all TCP sockets of the slot go, since they have the same place in the groups of
+    /// their addresses. Runs in the parent.
+    pub(crate) fn drop_flawed(&mut self, reserved: &[Reserved]) -> Vec<String> {
+        self.drop_unless(reserved, |_, _| Ok(()))
+    }
+
+    /// As [`drop_flawed`](SlotSockets::drop_flawed), and has the others be as they were made: no process holds them that
+    /// may want them otherwise.
+    pub(crate) fn restore(&mut self, reserved: &[Reserved], backlog: u32) -> Vec<String> {
+        self.drop_unless(reserved, |socket, is_tcp| restore(socket, is_tcp.then_some(backlog)))
+    }
+
+    fn drop_unless(
+        &mut self,
+        reserved: &[Reserved],
+        restored: impl Fn(BorrowedFd<'_>, bool) -> io::Result<()>,
+    ) -> Vec<String> {
+        let mut flaws = Vec::new();
+        let mut is_fit = |socket: Option<BorrowedFd<'_>>, wanted, reserved: &Reserved| {
+            let Some(socket) = socket else { return true };
+            let is_tcp = matches!(wanted, Wanted::Tcp(_));
+            let restored = || restored(socket, is_tcp).err().map(|error| format!("it cannot be restored: {error}"));
+            let flaw = inspect(socket, wanted).or_else(restored);
+            flaws.extend(flaw.iter().map(|flaw| format!("{reserved}: {flaw}")));
+            flaw.is_none()
+        };
+        let (mut tcp, mut udp) = (self.tcp.iter(), self.udp.iter_mut());
+        let mut tcp_is_fit = true;
+        for reserved in reserved {
+            match reserved {
+                Reserved::Tcp(it) => {
+                    let socket = tcp.next().and_then(Option::as_ref).map(AsFd::as_fd);
+                    tcp_is_fit &= is_fit(socket, Wanted::Tcp(it.address), reserved);
+                }
+                Reserved::Udp(it) => {
+                    let Some(socket) = udp.next() else { continue };
+                    if !is_fit(socket.as_ref().map(AsFd::as_fd), Wanted::Udp(it.address), reserved) {
+                        *socket = None;
+                    }
+                }
+                Reserved::Unix(_) | Reserved::Given(_) => {}
+            }
+        }
+        if !tcp_is_fit {
+            self.leave_groups();
+        }
+        flaws
+    }
+
+    /// Has the kernel give these listeners no connections any more, whoever holds copies of them.
+    fn leave_groups(&mut self) {
+        for listener in self.tcp.iter_mut().filter_map(Option::take) {
+            // It fails where it was shut down before.
+            let _ = SockRef::from(&listener).shutdown(std::net::Shutdown::Read);
+        }
+    }
+
+    /// The parent's own hold on UDP addresses ends where a slot has a socket. Runs in the parent.
+    pub(crate) fn relieve(&self, reserved: &[Reserved]) {
+        let udp = reserved.iter().filter_map(|reserved| match reserved {
+            Reserved::Udp(udp) => Some(udp),
+            _ => None,
+        });
+        udp.zip(&self.udp).filter(|(_, socket)| socket.is_some()).for_each(|(udp, _)| udp.let_go());
+    }
+
+    /// Makes a socket for every reserved address where there is none yet. Runs in the worker, at its slot's first start.
+    pub(crate) fn complete(self, reserved: &[Reserved], backlog: u32) -> Result<SlotSockets> {
+        let (mut tcp, mut udp) = (self.tcp.into_iter(), self.udp.into_iter());
+        let mut sockets = SlotSockets::default();
+        for reserved in reserved {
+            let named = |source| {
+                let address = reserved.to_string();
+                Error::Bind { address: address.trim_start_matches("http://").to_owned(), source }
+            };
+            match reserved {
+                Reserved::Tcp(address) => {
+                    let socket = tcp.next().flatten().map_or_else(|| address.listen(backlog), Ok);
+                    sockets.tcp.push(Some(socket.map_err(named)?));
+                }
+                Reserved::Udp(address) => {
+                    let socket = udp.next().flatten().map_or_else(|| address.bind(), Ok);
+                    sockets.udp.push(Some(socket.map_err(named)?));
+                }
+                Reserved::Unix(_) | Reserved::Given(_) => {}
+            }
+        }
+        Ok(sockets)
+    }
+
+    /// Whether there is a socket for every reserved TCP and UDP address.
+    pub(crate) fn is_complete(&self, reserved: &[Reserved]) -> bool {
+        self.all().len() == own(reserved)
+    }
+
+    pub(crate) fn try_clone(&self) -> io::Result<SlotSockets> {
+        let listener = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
+        let socket = |socket: &Option<UdpSocket>| socket.as_ref().map(UdpSocket::try_clone).transpose();
+        let tcp = self.tcp.iter().map(listener).collect::<io::Result<_>>()?;
+        Ok(SlotSockets { tcp, udp: self.udp.iter().map(socket).collect::<io::Result<_>>()? })
+    }
+
+    /// Every socket: those that listen, then those for UDP.
+    pub(crate) fn all(&self) -> Vec<BorrowedFd<'_>> {
+        self.fds().into_iter().chain(self.udp.iter().flatten().map(AsFd::as_fd)).collect()
+    }
+
+    /// How many TCP addresses there are.
+    pub(crate) fn groups(&self) -> usize {
+        self.tcp.len()
+    }
+
+    /// Those that listen, each with the number of its address among the TCP addresses.
+    pub(crate) fn listening(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
+        self.tcp.iter().enumerate().filter_map(|(address, socket)| Some((address, socket.as_ref()?.as_fd())))
+    }
+
+    /// Those that listen.
+    pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        self.tcp.iter().flatten().map(AsFd::as_fd).collect()
+    }
+
+    /// The one of an address, counted among the TCP addresses and then among the UDP addresses.
+    pub(crate) fn fd(&self, address: usize) -> Option<BorrowedFd<'_>> {
+        match address.checked_sub(self.tcp.len()) {
+            None => self.tcp[address].as_ref().map(AsFd::as_fd),
+            Some(address) => self.udp.get(address)?.as_ref().map(AsFd::as_fd),
+        }
+    }
+
+    /// Closes what nobody would read: unlike a connection, a datagram that comes to a socket without a worker cannot be
+    /// taken by another one.
+    pub(crate) fn close_udp(&mut self) {
+        self.udp.iter_mut().for_each(|socket| *socket = None);
+    }
+
+    /// Where it listens.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        self.tcp.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    /// Where it takes datagrams.
+    pub(crate) fn udp_addresses(&self) -> Vec<SocketAddr> {
+        self.udp.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
+    }
+
+    pub(crate) fn into_parts(self) -> (Vec<TcpListener>, Vec<UdpSocket>) {
+        (self.tcp.into_iter().flatten().collect(), self.udp.into_iter().flatten().collect())
+    }
+}
+
+fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
+    reserved.iter().filter(|reserved| is_meant(reserved)).count()
+}
+
+/// For how many addresses each slot has sockets of its own.
+pub(crate) fn own(reserved: &[Reserved]) -> usize {
+    count(reserved, |it| matches!(it, Reserved::Tcp(_) | Reserved::Udp(_)))
+}

@@ -1,0 +1,111 @@
+//! PURE. Whether a socket that workers have held is still what it was made to be.
+#![forbid(unsafe_code)]
+
+use std::net::SocketAddr;
+
+/// What the kernel says about a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    pub(super) kind: Kind,
+    /// Of an IP socket.
+    pub(super) address: Option<SocketAddr>,
+    /// It listens (`SO_ACCEPTCONN`).
+    pub(super) listens: bool,
+    /// Its reading side was shut down.
+    pub(super) is_shut: bool,
+    /// It takes datagrams from one peer only.
+    pub(super) is_connected: bool,
+    /// `SO_REUSEPORT` is set.
+    pub(super) shares_port: bool,
+    /// `SO_BINDTODEVICE` is set.
+    pub(super) is_bound_to_device: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Tcp,
+    Udp,
+    /// A stream socket.
+    Unix,
+    Other,
+}
+
+/// What a socket was made to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// A slot's own, in the SO_REUSEPORT group of its address.
+    Tcp(SocketAddr),
+    Udp(SocketAddr),
+    /// One that all workers share.
+    Shared,
+}
+
+/// Why a socket may not be handed on; None if it may.
+pub(super) fn flaw(facts: &Facts, wanted: Wanted) -> Option<&'static str> {
+    let (kinds, address) = match wanted {
+        Wanted::Tcp(address) => (&[Kind::Tcp][..], Some(address)),
+        Wanted::Udp(address) => (&[Kind::Udp][..], Some(address)),
+        Wanted::Shared => (&[Kind::Tcp, Kind::Unix][..], None),
+    };
+    let is_own = wanted != Wanted::Shared;
+    let flaws = [
+        (!kinds.contains(&facts.kind), "it is another kind of socket"),
+        (facts.is_shut, "it was shut down"),
+        (!matches!(wanted, Wanted::Udp(_)) && !facts.listens, "it does not listen"),
+        (is_own && facts.address != address, "it has another address"),
+        (is_own && !facts.shares_port, "it does not share its port"),
+        (is_own && facts.is_bound_to_device, "it is bound to one network interface"),
+        (matches!(wanted, Wanted::Udp(_)) && facts.is_connected, "it is connected"),
+    ];
+    flaws.into_iter().find_map(|(applies, why)| applies.then_some(why))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_differs_from_how_it_was_made_is_a_flaw() {
+        let address = SocketAddr::from(([127, 0, 0, 1], 80));
+        let tcp = Facts {
+            kind: Kind::Tcp,
+            address: Some(address),
+            listens: true,
+            is_shut: false,
+            is_connected: false,
+            shares_port: true,
+            is_bound_to_device: false,
+        };
+        let udp = Facts { kind: Kind::Udp, listens: false, ..tcp };
+        let unix = Facts { kind: Kind::Unix, address: None, shares_port: false, ..tcp };
+        for (facts, wanted) in [
+            (tcp, Wanted::Tcp(address)),
+            (udp, Wanted::Udp(address)),
+            (unix, Wanted::Shared),
+            (Facts { shares_port: false, ..tcp }, Wanted::Shared),
+            (Facts { is_bound_to_device: true, ..tcp }, Wanted::Shared),
+        ] {
+            assert_eq!(flaw(&facts, wanted), None, "{facts:?} {wanted:?}");
+        }
+        let other = Some(SocketAddr::from(([127, 0, 0, 1], 81)));
+        for (facts, wanted) in [
+            (Facts { kind: Kind::Unix, ..tcp }, Wanted::Tcp(address)),
+            (udp, Wanted::Tcp(address)),
+            (Facts { listens: false, ..tcp }, Wanted::Tcp(address)),
+            (Facts { is_shut: true, ..tcp }, Wanted::Tcp(address)),
+            (Facts { address: other, ..tcp }, Wanted::Tcp(address)),
+            (Facts { address: None, ..tcp }, Wanted::Tcp(address)),
+            (Facts { shares_port: false, ..tcp }, Wanted::Tcp(address)),
+            (Facts { is_bound_to_device: true, ..tcp }, Wanted::Tcp(address)),
+            (tcp, Wanted::Udp(address)),
+            (Facts { is_connected: true, ..udp }, Wanted::Udp(address)),
+            (Facts { is_shut: true, ..udp }, Wanted::Udp(address)),
+            (udp, Wanted::Shared),
+            (Facts { kind: Kind::Other, ..unix }, Wanted::Shared),
+            (Facts { listens: false, ..unix }, Wanted::Shared),
+            (Facts { is_shut: true, ..unix }, Wanted::Shared),
+        ] {
+            assert!(flaw(&facts, wanted).is_some(), "{facts:?} {wanted:?}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! A worker breaks the sockets that it has: the pool mends them, and a confined worker cannot.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::{example, fresh_path, until, Answer, Client, Server};
+
+fn sabotage(variables: &[(&str, &str)]) -> Server {
+    let mut command = example("sabotage");
+    command.env("FORKPOOL_WORKERS", "4").envs(variables.iter().copied());
+    Server::start(command)
+}
+
+/// One request on a connection of its own, if it is answered soon.
+fn ask(port: u16) -> Option<Answer> {
+    let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(2)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+    let mut client = Client::new(stream);
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    client.try_answer(false).ok()
+}
+
+/// Asks until every worker has answered, each time at once.
+#[track_caller]
+fn all_serve(server: &mut Server) {
+    let port = server.port();
+    until("four workers are there", || (server.workers().len() == 4).then_some(()));
+    let workers: BTreeSet<Pid> = server.workers().into_iter().collect();
+    let mut answered = BTreeSet::new();
+    for _ in 0..400 {
+        answered.insert(ask(port).expect("an answer").worker());
+        if answered == workers {
+            return;
+        }
+    }
+    panic!("{answered:?} answered, and not all of {workers:?}");
+}
+
+/// Kills a worker, and has all of them replaced.
+#[track_caller]
+fn kill_and_restart(server: &mut Server, worker: Pid) {
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    server.wait_for("killed by SIGKILL");
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+}
+
+#[test]
+fn a_listener_that_was_shut_down_is_made_anew_without_anybody_s_help() {
+    for balance in ["auto", "random", "hash"] {
+        let mut server = sabotage(&[("FORKPOOL_BALANCE", balance)]);
+        let before = server.workers();
+        // Its own and, as a neighbour, those of all others.
+        assert_eq!(server.get("/sockets?shutdown").text(), "done to 4");
+        server.wait_for("it was shut down");
+        until("all are replaced", || {
+            let now = server.workers();
+            (now.len() == 4 && now.iter().all(|pid| !before.contains(pid))).then_some(())
+        });
+        all_serve(&mut server);
+        assert_eq!(server.count("accepts nothing until"), 0, "the others went on");
+    }
+}
+
+#[test]
+fn what_a_worker_does_to_its_sockets_ends_with_it() {
+    for (what, balance) in [
+        ("unblock", "auto"),
+        ("unblock-by-ioctl", "random"),
+        ("filter", "hash"),
+        ("leave", "auto"),
+        ("steer", "auto"),
+        ("steer", "random"),
+        ("steer", "hash"),
+    ] {
+        let mut server = sabotage(&[("FORKPOOL_BALANCE", balance), ("FORKPOOL_STALL_TIMEOUT", "2s")]);
+        let answer = server.get(&format!("/sockets?{what}"));
+        assert_eq!(answer.text(), "done to 4", "{what}");
+        kill_and_restart(&mut server, answer.worker());
+        all_serve(&mut server);
+    }
+}
+
+#[test]
+fn a_unix_socket_that_was_shut_down_is_made_anew() {
+    let path = fresh_path("sockets.sock");
+    let listen = format!("unix:{}", path.display());
+    let mut command = example("sabotage");
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_LISTEN", &listen), ("FORKPOOL_UNIX_MODE", "0640")]);
+    let mut server = Server::start(command);
+    let connect = || {
+        let stream = UnixStream::connect(&path).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+        Some(Client::new(stream))
+    };
+    let mode = || fs::symlink_metadata(&path).expect("it is there").permissions().mode() & 0o777;
+    assert_eq!(mode(), 0o640);
+    assert_eq!(connect().expect("it listens").get("/sockets?shutdown").text(), "done to 1");
+    server.wait_for("it is made anew, and all workers are replaced");
+    assert_eq!(mode(), 0o640);
+    assert_eq!(connect().expect("it listens").get("/").text(), "here\n");
+    server.wait_for("rolling restart done");
+    for _ in 0..10 {
+        assert_eq!(connect().expect("it listens").get("/").text(), "here\n");
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_confined_worker_breaks_no_socket_and_uses_what_it_has_open() {
+    let path = fresh_path("database");
+    fs::write(&path, "").expect("writable");
+    let database = path.to_str().expect("text");
+    let mut command = example("sabotage");
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_SANDBOX", "strict"), ("DATABASE", database)]);
+    let mut server = Server::spawn(command);
+    if server.wait_for_any(&["listening on ", "no worker could start"]).contains("no worker") {
+        return support::skip("this kernel has not all of the sandbox");
+    }
+    for what in ["shutdown", "unblock", "unblock-by-ioctl", "filter", "leave", "steer"] {
+        let answer = server.get(&format!("/sockets?{what}"));
+        assert_eq!(answer.text(), "Operation not permitted (os error 1)", "{what}");
+    }
+    assert_eq!(server.get("/store").text(), "done");
+    for (path, text) in [
+        ("/dev/null", "done"),
+        ("w:/dev/null", "done"),
+        ("/dev/urandom", "done"),
+        ("/usr/share/zoneinfo", "done"),
+        ("/etc/passwd", "Permission denied (os error 13)"),
+        ("w:/dev/zero", "Permission denied (os error 13)"),
+        (database, "Permission denied (os error 13)"),
+    ] {
+        let text = if path.contains("zoneinfo") && !fs::exists(path).unwrap_or(false) { "" } else { text };
+        assert!(server.get(&format!("/open?{path}")).text().contains(text), "{path}");
+    }
+    assert_eq!(server.count("broken socket"), 0);
+}
