@@ -374,8 +374,9 @@ impl Builder {
     ///
     /// The parent opens it, before workers change their user, and opens it anew on SIGUSR1: what was answered before
     /// goes to the old file, wherever that has been moved. Each worker collects lines for up to a second or 64 KiB and
-    /// appends whole ones only; one that is killed by SIGKILL loses those. Lines that cannot be written are counted in
-    /// the log, and no answer waits for a full disk; to a pipe whose reader does not read, workers wait.
+    /// appends whole ones only; one that is killed by SIGKILL loses those. No answer waits for a full disk, nor for who
+    /// reads a FIFO or a pipe: a worker then keeps up to 64 KiB. Lines that cannot be written are counted in the log and
+    /// in the status.
     pub fn access_log(self, path: impl Into<PathBuf>) -> Builder {
         self.put("access-log", |config| config.access_log = Some(path.into()))
     }

@@ -21,7 +21,7 @@ use crate::channel::Sign;
 use crate::error::Error;
 use crate::sandbox::Sandbox;
 use crate::worker::Worker;
-use crate::{signals, sys};
+use crate::{log_writer, signals, sys};
 
 /// When a program that a worker executes counts as ready.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,7 +101,9 @@ impl Worker {
         }
         self.lifeline().output([stdout.as_fd(), stderr.as_fd()])?;
         dup2_stdout(to_stdout)?;
-        Ok(dup2_stderr(to_stderr)?)
+        dup2_stderr(to_stderr)?;
+        log_writer::reopen();
+        Ok(())
     }
 
     /// Returns `Ok` when the worker is to finish instead.

@@ -80,6 +80,11 @@
 //! with, `info` is the life of the pool and its workers, one line each (`worker=0 gen=1 pid=4242 ready`), `debug` is
 //! the rest.
 //!
+//! A logger that waits for whoever reads its output stops the process that logs: a parent that is stuck in write(2)
+//! replaces no worker and hears no signal. The binary therefore writes through [`LogWriter`], which loses lines instead,
+//! and says how many. Use it for a logger of your own as well, or make sure by other means that it never waits. What the
+//! standard library's panic hook prints is such a log, too: the binary has a hook that logs instead.
+//!
 //! # Features
 //!
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library: no argument parser, no log writer.
@@ -113,11 +118,13 @@ mod incoming;
 #[cfg(test)]
 mod instructions;
 mod listener;
+mod log_writer;
 mod mailbox;
 mod message;
 mod meter;
 mod neighbours;
 mod outgoing;
+mod outlet;
 mod parent;
 mod pid_file;
 mod pool;
@@ -159,6 +166,7 @@ pub use handle::{Handle, Status, Whom, WorkerStatus};
 pub use http::fuzzing;
 pub use http::{Fields, InvalidHeader, Request, Version};
 pub use incoming::Incoming;
+pub use log_writer::LogWriter;
 pub use message::{MessageError, MESSAGE_MAX};
 pub use meter::{Busy, Counted, Meter};
 pub use response::Response;

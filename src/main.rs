@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use forkpool::{Builder, Files, Response};
+use forkpool::{Builder, Files, LogWriter, Response};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use cli::{Asked, Options};
@@ -79,6 +79,7 @@ fn print(text: &str) {
 }
 
 fn fail(problem: &str, code: u8) -> ExitCode {
-    let _ = writeln!(std::io::stderr(), "forkpool: {problem}");
+    // As the log: the pool's end waits for nobody who reads.
+    let _ = LogWriter::default().write_all(format!("forkpool: {problem}\n").as_bytes());
     ExitCode::from(code)
 }

@@ -37,6 +37,8 @@ enum Word {
     Refused,
     /// Handlers that panicked. Written by the worker.
     Panics,
+    /// Lines of logs that could not be written. Written by the worker.
+    LostLines,
     /// How often the application has said that it gets on with a long request. Written by the worker.
     Progress,
     /// It is to be given no more connections: it has as many as it may have, or leaves them in its queue. Written by the
@@ -63,7 +65,8 @@ enum Word {
 }
 
 /// The words that only grow, and are folded into the pool's row.
-const COUNTERS: [Word; 5] = [Word::Requests, Word::Accepted, Word::Closed, Word::Refused, Word::Panics];
+const COUNTERS: [Word; 6] =
+    [Word::Requests, Word::Accepted, Word::Closed, Word::Refused, Word::Panics, Word::LostLines];
 
 /// The rows of a pool. Row 0 is the pool's own.
 #[derive(Debug)]
@@ -384,6 +387,11 @@ impl Row<'_> {
         self.add(Word::Panics, 1);
     }
 
+    /// Any thread may log.
+    pub(crate) fn count_lost(&self, lines: u64) {
+        self.word(Word::LostLines).fetch_add(lines, Relaxed);
+    }
+
     pub(crate) fn count_progress(&self) {
         self.add(Word::Progress, 1);
     }
@@ -416,6 +424,7 @@ impl Row<'_> {
             closed: self.closed(),
             refused: self.load(Word::Refused),
             panics: self.load(Word::Panics),
+            lost: self.load(Word::LostLines),
         }
     }
 

@@ -150,7 +150,9 @@ where
         worker.adopt_by(&mailbox);
         let streams = worker.take_streams();
         let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), encoder, mailbox, streams);
-        (cx.latency, cx.log, cx.tag) = (worker.latency(), worker.take_access_log(), worker.tag());
+        let log = worker.take_access_log();
+        let log = log.map_err(|source| Error::system("copy the access log's descriptor with fcntl(2)", source))?;
+        (cx.latency, cx.log, cx.tag) = (worker.latency(), log, worker.tag());
         Ok(Server {
             worker,
             handler,

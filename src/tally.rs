@@ -80,7 +80,14 @@ impl Tally {
     pub(crate) fn counters(&self, slot: usize) -> Counters {
         let words = self.slot(slot);
         let load = |index: usize| words[index].load(Relaxed);
-        Counters { requests: load(0), accepted: load(1), closed: load(2), refused: load(3), panics: load(4) }
+        Counters {
+            requests: load(0),
+            accepted: load(1),
+            closed: load(2),
+            refused: load(3),
+            panics: load(4),
+            lost: load(5),
+        }
     }
 
     /// Moves what the process of a row has counted to its slot and to the pool; `clear` does away with it elsewhere.
@@ -92,7 +99,14 @@ impl Tally {
         fence(Ordering::Release);
         let add = |word: &AtomicU64, count: u64| word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
         if let Some(slot) = self.owner(row).load(Relaxed).checked_sub(1) {
-            let counters = [counters.requests, counters.accepted, counters.closed, counters.refused, counters.panics];
+            let counters = [
+                counters.requests,
+                counters.accepted,
+                counters.closed,
+                counters.refused,
+                counters.panics,
+                counters.lost,
+            ];
             self.slot(slot as usize).iter().zip(counters).for_each(|(word, count)| add(word, count));
             for (pool, dead) in self.latency(0).words.iter().zip(self.latency(row).words) {
                 add(pool, dead.swap(0, Relaxed));
@@ -157,7 +171,7 @@ mod tests {
         tally.latency(1).count(2, 100);
         tally.latency(3).count(1, 7);
         assert_eq!(tally.owned().collect::<Vec<_>>(), [(1, 1), (3, 0)]);
-        let counters = Counters { requests: 2, accepted: 1, closed: 1, refused: 4, panics: 5 };
+        let counters = Counters { requests: 2, accepted: 1, closed: 1, refused: 4, panics: 5, lost: 6 };
         let mut is_cleared = false;
         tally.fold(1, &counters, || is_cleared = true);
         assert!(is_cleared);

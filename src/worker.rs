@@ -40,7 +40,7 @@ use crate::response::Response;
 use crate::sandbox::Sandbox;
 use crate::scoreboard::Scoreboard;
 use crate::signals::{self, Masked};
-use crate::{server, sys};
+use crate::{log_writer, outlet, server, sys};
 
 pub use self::adoption::Adopter;
 use self::adoption::Waiting;
@@ -122,6 +122,10 @@ pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdErro
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
 pub(crate) fn start(seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     SLOT.store(seed.slot, Ordering::Relaxed);
+    let (board, row) = (Arc::clone(&seed.board), seed.row);
+    outlet::count_anew(Some(Box::new(move |lines| board.row(row).count_lost(lines))));
+    // With the rights that the worker will give up.
+    log_writer::begin_anew();
     LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
     if seed.slot != NO_SLOT {
         env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());

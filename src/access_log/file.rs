@@ -1,33 +1,37 @@
 //! The access log's file: opened by the parent, written to by the workers.
 
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
-use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
-use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::unistd::{eaccess, AccessFlags};
 
 use super::format::Formatter;
 use crate::clock;
 use crate::error::{Error, Result};
+use crate::outlet::{count_lost, Outlet, ATOMIC};
 use crate::time::Time;
 
-/// Bytes that a worker collects for one write(2).
+/// Bytes that a worker collects for one write(2), and most that it keeps while nobody reads.
 const BUFFER: usize = 64 * 1024;
-
-/// What a pipe takes whole, whoever else writes to it (pipe(7), `PIPE_BUF`).
-const ATOMIC: usize = 4096;
 
 /// How long a line may wait to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often the loss of lines is told.
+/// How often the loss of lines is told while they are lost, and how often once they are written again.
 const WARNED: Duration = Duration::from_secs(60);
+const TOLD: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether somebody reads again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// At the end, for how many milliseconds the reader may rest before what is left is lost.
+const LAST_WORDS: u8 = 100;
 
 /// Opens the file at `path`, or standard output for `-`.
 ///
@@ -67,37 +71,35 @@ fn failed(path: &Path, source: io::Error) -> Error {
 /// Clients' addresses are nobody's business but the group's: hence the mode.
 fn open_file(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    // Without O_NONBLOCK the open would wait for a FIFO's reader; with it the error says that there is none.
+    // Without O_NONBLOCK the open would wait for a FIFO's reader; with it the error says that there is none. Nor do
+    // workers wait for one, who have this open file description.
     options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    let file = options.open(path)?;
-    if file.metadata()?.file_type().is_fifo() {
-        let flags = OFlag::from_bits_truncate(fcntl(&file, FcntlArg::F_GETFL)?);
-        fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
-    }
-    Ok(file)
+    options.open(path)
 }
 
-/// Collects lines and writes them, whole ones only: several workers have the same file.
+/// Collects lines and writes them, whole ones only: several workers have the same file. It waits for nobody who reads:
+/// what cannot be written is kept for a while and then lost.
 #[derive(Debug)]
 pub(super) struct Sink {
-    file: Rc<File>,
+    outlet: Outlet,
     buffer: Vec<u8>,
     room: usize,
     /// Since when the first line in the buffer waits.
     oldest: Time,
-    /// The last thing that was written is the beginning of a line.
-    is_torn: bool,
+    /// When to look again whether somebody reads.
+    retry: Option<Time>,
     /// Lines that could not be written since that was told.
-    lost: usize,
-    warned: Option<Time>,
+    lost: u64,
+    told: Option<Time>,
     /// How the log names this worker.
     tag: String,
 }
 
 impl Sink {
-    pub(super) fn new(file: Rc<File>, tag: String) -> Sink {
-        let (room, oldest) = (room(&file), Time::default());
-        Sink { file, buffer: Vec::new(), room, oldest, is_torn: false, lost: 0, warned: None, tag }
+    pub(super) fn new(file: OwnedFd, tag: String) -> Sink {
+        let outlet = Outlet::new(file);
+        let (room, oldest) = (room(&outlet), Time::default());
+        Sink { outlet, buffer: Vec::new(), room, oldest, retry: None, lost: 0, told: None, tag }
     }
 
     /// Most bytes of a line.
@@ -108,7 +110,7 @@ impl Sink {
     /// The buffer, with room for a line of at most so many bytes.
     pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Vec<u8> {
         if self.buffer.len() + bound > self.room {
-            self.flush(now);
+            self.make_room(bound, now);
         }
         if self.buffer.is_empty() {
             self.buffer.reserve(self.room);
@@ -117,50 +119,59 @@ impl Sink {
         &mut self.buffer
     }
 
+    fn make_room(&mut self, bound: usize, now: Time) {
+        if self.retry.is_none_or(|due| due <= now) {
+            self.flush(now);
+        }
+        if self.buffer.len() + bound > BUFFER {
+            self.lose(&NOBODY_READS, now);
+        }
+    }
+
     pub(super) fn due(&self) -> Option<Time> {
-        (!self.buffer.is_empty()).then(|| self.oldest + PATIENCE)
+        (!self.buffer.is_empty()).then(|| self.retry.unwrap_or(self.oldest + PATIENCE))
     }
 
-    pub(super) fn reopen(&mut self, file: Rc<File>) {
-        self.flush(clock::now());
-        self.room = room(&file);
-        self.file = file;
-        self.is_torn = false;
+    pub(super) fn reopen(&mut self, file: OwnedFd) {
+        let now = clock::now();
+        self.flush(now);
+        if !self.buffer.is_empty() {
+            self.lose(&NOBODY_READS, now);
+        }
+        self.outlet = Outlet::new(file);
+        (self.room, self.retry) = (room(&self.outlet), None);
     }
 
-    /// Writes what there is, with one write(2) if the file takes it.
+    /// Writes what there is, as far as somebody reads it; to a file with one write(2), if that takes it.
     pub(super) fn flush(&mut self, now: Time) {
-        if self.is_torn && !self.buffer.is_empty() {
-            self.buffer.insert(0, b'\n');
-        }
-        let mut rest = &self.buffer[..];
-        let mut failure = None;
-        while !rest.is_empty() {
-            match (&*self.file).write(rest) {
-                Ok(0) => failure = Some(ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    self.is_torn = rest[count - 1] != b'\n';
-                    rest = &rest[count..];
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => failure = Some(error),
-            }
-            if failure.is_some() {
-                break;
-            }
-        }
-        self.lost += memchr::memchr_iter(b'\n', rest).count();
-        self.buffer.clear();
-        if let Some(error) = failure {
-            self.warn(&error, now);
+        let (written, error) = self.outlet.write(&self.buffer);
+        self.buffer.drain(..written);
+        self.retry = None;
+        match error {
+            None => self.tell_of_more(now),
+            Some(error) if error.kind() == ErrorKind::WouldBlock => self.retry = Some(now + RETRY),
+            Some(error) => self.lose(&error, now),
         }
     }
 
-    fn warn(&mut self, error: &io::Error, now: Time) {
-        if self.warned.is_none_or(|warned| now.since(warned) >= WARNED) {
-            warn!("{} lost {} lines of the access log: {error}", self.tag, self.lost);
-            self.warned = Some(now);
-            self.lost = 0;
+    /// What is in the buffer will never be written.
+    fn lose(&mut self, why: &dyn Display, now: Time) {
+        let lines = memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
+        self.buffer.clear();
+        self.outlet.give_up();
+        self.lost += lines;
+        count_lost(lines);
+        if self.told.is_none_or(|told| now.since(told) >= WARNED) {
+            warn!("{} lost {} lines of the access log: {why}", self.tag, self.lost);
+            (self.told, self.lost) = (Some(now), 0);
+        }
+    }
+
+    /// It is written again.
+    fn tell_of_more(&mut self, now: Time) {
+        if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= TOLD) {
+            warn!("{} lost {} more lines of the access log, which is written again", self.tag, self.lost);
+            (self.told, self.lost) = (Some(now), 0);
         }
     }
 }
@@ -168,18 +179,30 @@ impl Sink {
 impl Drop for Sink {
     /// However the worker's code ends; what only the kernel ends loses what it had not written.
     fn drop(&mut self) {
-        self.flush(clock::now());
+        let now = clock::now();
+        self.flush(now);
+        let mut left = usize::MAX;
+        while (1..left).contains(&self.buffer.len()) && self.outlet.wait(LAST_WORDS.into()) {
+            left = self.buffer.len();
+            self.flush(now);
+        }
+        if !self.buffer.is_empty() {
+            self.lose(&NOBODY_READS, now);
+        }
         if self.lost > 0 {
             warn!("{} lost {} more lines of the access log", self.tag, self.lost);
         }
     }
 }
 
-/// How much is written at once: to what is no file only as much as the kernel does not mix with others'.
-fn room(file: &File) -> usize {
+const NOBODY_READS: &str = "nobody reads it";
+
+/// How much is collected and written at once: to what is no file only as much as the kernel does not mix with others'.
+fn room(outlet: &Outlet) -> usize {
     const { assert!(ATOMIC >= Formatter::ROOM_MIN) };
-    match file.metadata() {
-        Ok(found) if found.file_type().is_file() => BUFFER,
-        _ => ATOMIC,
+    if outlet.is_file() {
+        BUFFER
+    } else {
+        ATOMIC
     }
 }

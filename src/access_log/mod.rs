@@ -9,7 +9,7 @@ mod format;
 use std::collections::VecDeque;
 use std::fs::File;
 use std::net::SocketAddr;
-use std::rc::Rc;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::clock;
@@ -68,7 +68,7 @@ struct Entry {
 }
 
 impl AccessLog {
-    pub(crate) fn new(file: Rc<File>, format: Format, worker: usize, process: u32, tag: String) -> AccessLog {
+    pub(crate) fn new(file: OwnedFd, format: Format, worker: usize, process: u32, tag: String) -> AccessLog {
         let sink = Sink::new(file, tag);
         let formatter = Formatter::new(format, sink.room(), worker, process);
         AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compared: None }
@@ -155,7 +155,7 @@ impl AccessLog {
 
     /// Goes on in another file; what there was before goes to the old one.
     pub(crate) fn reopen(&mut self, file: File) {
-        self.sink.reopen(Rc::new(file));
+        self.sink.reopen(file.into());
         self.formatter.set_room(self.sink.room());
     }
 }

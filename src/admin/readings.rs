@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use crate::scoreboard::Scoreboard;
 use crate::status::{Model, Process, Reading, Readings};
-use crate::{clock, proc};
+use crate::{clock, outlet, proc};
 
 /// Reads all there is about the pool, at one moment. `cpu` is what each process had used when it was last seen.
 pub(super) fn read(model: &Model, board: &Scoreboard, cpu: &mut BTreeMap<i32, u64>, now: u64) -> Readings {
     let mut readings = counters(model, board);
-    readings.now = now;
+    (readings.now, readings.lost) = (now, outlet::lost());
     for process in model.processes.values() {
         let seen = cpu.entry(process.pid).or_default();
         // One that is gone has none any more.

@@ -1,10 +1,13 @@
 //! The log: one line per record on stderr, but for backtraces.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
 use std::io::{self, Write};
+use std::panic;
 use std::time::SystemTime;
 
 use env_logger::{Builder, Target};
+use forkpool::LogWriter;
 use humantime::format_rfc3339_millis;
 use log::{Level, LevelFilter, Record};
 
@@ -27,7 +30,8 @@ pub(crate) enum LogFormat {
     Json,
 }
 
-/// Installs the writer. Workers inherit it through the fork; each record is one write(2), so that lines stay whole.
+/// Installs the writer, and logs panics by it. Workers inherit both through the fork; each record is one write(2), so
+/// that lines stay whole.
 pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
     let mut writer = Builder::new();
     match verbosity {
@@ -36,11 +40,39 @@ pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
         Verbosity::Verbose(1) => writer.filter_level(LevelFilter::Debug),
         Verbosity::Verbose(_) => writer.filter_level(LevelFilter::Trace),
     };
-    writer.target(Target::Stderr).format(move |line, record| match format {
+    let lost: fn(u64) -> String = match format {
+        LogFormat::Text => |lost| told(lost, text),
+        LogFormat::Json => |lost| told(lost, json),
+    };
+    writer.target(Target::Pipe(Box::new(LogWriter::new(lost)))).format(move |line, record| match format {
         LogFormat::Text => text(line, record),
         LogFormat::Json => json(line, record),
     });
     writer.init();
+    // That of the standard library waits for whoever reads.
+    panic::set_hook(Box::new(|panic| {
+        let what = panic.to_string().replacen(":\n", ": ", 1);
+        let trace = Backtrace::capture();
+        match trace.status() {
+            BacktraceStatus::Captured => log::error!("{}{what}\n{trace}", tag()),
+            _ => log::error!("{}{what}", tag()),
+        }
+    }));
+}
+
+/// The line that says how many were lost.
+fn told(lost: u64, write: fn(&mut Vec<u8>, &Record<'_>) -> io::Result<()>) -> String {
+    let mut line = Vec::new();
+    let message = format!("{}{lost} log lines lost: nobody read them, or there was no room", tag());
+    // Writing to a Vec does not fail.
+    let _ = write(&mut line, &Record::builder().level(Level::Warn).args(format_args!("{message}")).build());
+    String::from_utf8_lossy(&line).into_owned()
+}
+
+/// Who says something, where the message itself does not; nothing in the parent.
+fn tag() -> String {
+    let pid = std::process::id();
+    forkpool::worker_id().map_or_else(String::new, |worker| format!("worker={worker} pid={pid} "))
 }
 
 fn text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {

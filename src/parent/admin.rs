@@ -300,6 +300,7 @@ impl Parent {
         };
         (pool.wanted, pool.serving) = (self.supervisor.wanted(), self.supervisor.ready_workers());
         pool.restart_aborted.clone_from(&self.restart_aborted);
+        pool.lost = outlet::lost();
         if pool.balance != self.custody.balance() {
             pool.balance = self.custody.balance().to_owned();
         }

@@ -61,7 +61,7 @@ use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, P
 use crate::time::{frozen, Time, BEAT};
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
-use crate::{access_log, clock, epoll, proc, steer, sys};
+use crate::{access_log, clock, epoll, log_writer, outlet, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -272,6 +272,7 @@ impl Parent {
             self.mend();
             self.talk();
             self.output.pass_on(clock::now());
+            log_writer::tell_lost(clock::now());
             self.tell_of_log();
             self.tell(Event::Tick);
         }
@@ -334,6 +335,7 @@ impl Parent {
             self.next_weighing,
             self.talk.deadline(),
             self.output.deadline(),
+            log_writer::deadline(),
             self.log_retry,
             self.admin.as_ref().and_then(Admin::deadline),
         ];

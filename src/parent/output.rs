@@ -6,23 +6,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{ErrorKind, Read};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use nix::errno::Errno;
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::unistd::write;
+use std::os::fd::{AsFd, OwnedFd};
 
 use super::*;
+use crate::outlet::Outlet;
 
 /// Read from a pipe in one turn, so that signals, lifelines and other pipes have theirs.
 const READ: usize = 16 * 1024;
 
 /// A longer line is passed on in parts.
 const LINE_MAX: usize = 64 * 1024;
-
-/// Written at a time: a pipe that poll(2) calls writable takes so much without making the writer wait (`PIPE_BUF`,
-/// pipe(7)).
-const WRITE: usize = 4096;
 
 /// How often it is tried again while nobody reads.
 const RETRY: Duration = Duration::from_millis(20);
@@ -42,7 +35,9 @@ pub(super) struct Output {
     count: usize,
     /// Those that may have more.
     unread: BTreeSet<usize>,
-    /// Whole lines for stdout and for stderr.
+    /// Stdout and stderr, once there is something for them.
+    outlets: [Option<Outlet>; 2],
+    /// Whole lines for each.
     pending: [Vec<u8>; 2],
     retry: Option<Time>,
 }
@@ -72,14 +67,14 @@ impl Output {
         if self.unread.is_empty() && self.retry.is_none_or(|at| now < at) {
             return;
         }
-        (0..2).for_each(|stream| self.write(stream, PollTimeout::ZERO));
+        (0..2).for_each(|stream| self.write(stream));
         for id in std::mem::take(&mut self.unread) {
             let Some(pipe) = self.pipes.get(&id) else { continue };
             let stream = pipe.stream;
             if !self.pending[stream].is_empty() || self.read(id) {
                 self.unread.insert(id);
             }
-            self.write(stream, PollTimeout::ZERO);
+            self.write(stream);
         }
         self.retry = self.pending.iter().any(|pending| !pending.is_empty()).then(|| now + RETRY);
     }
@@ -104,7 +99,13 @@ impl Output {
             }
         }
         for stream in 0..2 {
-            self.write(stream, LAST_WORDS.into());
+            self.write(stream);
+            let waits = |it: &Output| it.outlets[stream].as_ref().is_some_and(|it| it.wait(LAST_WORDS.into()));
+            let mut left = usize::MAX;
+            while (1..left).contains(&self.pending[stream].len()) && waits(self) {
+                left = self.pending[stream].len();
+                self.write(stream);
+            }
             if !self.pending[stream].is_empty() {
                 warn!("{} bytes of the workers' output dropped: nobody reads", self.pending[stream].len());
             }
@@ -131,36 +132,16 @@ impl Output {
         }
     }
 
-    /// Writes what is pending, waiting at most `patience` for each part.
-    fn write(&mut self, stream: usize, patience: PollTimeout) {
-        let (stdout, stderr) = (io::stdout(), io::stderr());
-        let to: BorrowedFd<'_> = if stream == 0 { stdout.as_fd() } else { stderr.as_fd() };
+    /// Writes what is pending, as far as somebody reads it.
+    fn write(&mut self, stream: usize) {
         let pending = &mut self.pending[stream];
-        let mut written = 0;
-        while written < pending.len() {
-            let mut fds = [PollFd::new(to, PollFlags::POLLOUT)];
-            if !matches!(poll(&mut fds, patience), Ok(1)) {
-                break;
-            }
-            let next = &pending[written..];
-            match write(to, part(next)) {
-                Ok(len) => written += len,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EAGAIN) => break,
-                // Nobody will ever read it.
-                Err(_) => written = pending.len(),
-            }
+        let Some(outlet) = self.outlets[stream].as_mut().filter(|_| !pending.is_empty()) else { return };
+        match outlet.write(pending) {
+            (written, None) => drop(pending.drain(..written)),
+            (written, Some(error)) if error.kind() == ErrorKind::WouldBlock => drop(pending.drain(..written)),
+            // Nobody will ever read it.
+            (_, Some(_)) => pending.clear(),
         }
-        pending.drain(..written);
-    }
-}
-
-/// The first of these lines, as many as are written at once: whole ones, unless one is too long.
-fn part(lines: &[u8]) -> &[u8] {
-    let first = &lines[..lines.len().min(WRITE)];
-    match memchr::memrchr(b'\n', first) {
-        Some(end) => &first[..=end],
-        None => first,
     }
 }
 
@@ -168,6 +149,12 @@ impl Parent {
     /// A worker's stdout and stderr are these pipes from now on.
     pub(super) fn take_output(&mut self, pid: Pid, pipes: [OwnedFd; 2]) {
         let Some(slot) = self.processes.get(&pid).map(|process| process.slot) else { return };
+        let (stdout, stderr) = (io::stdout(), io::stderr());
+        for (outlet, descriptor) in self.output.outlets.iter_mut().zip([stdout.as_fd(), stderr.as_fd()]) {
+            if outlet.is_none() {
+                *outlet = descriptor.try_clone_to_owned().ok().map(Outlet::new);
+            }
+        }
         for (stream, pipe) in pipes.into_iter().enumerate() {
             let id = self.output.count;
             self.output.count += 1;
@@ -251,18 +238,5 @@ mod tests {
         lines.end(&mut out);
         let lengths: Vec<usize> = out.split(|byte| *byte == b'\n').map(<[u8]>::len).collect();
         assert_eq!(lengths, [2 + LINE_MAX, 2 + LINE_MAX / 2 + 3, 0]);
-    }
-
-    #[test]
-    fn lines_are_written_whole_unless_they_are_too_long() {
-        let long = vec![b'x'; WRITE];
-        for (lines, expected) in [
-            (b"a\nb\n".to_vec(), 4),
-            ([&b"a\n"[..], &long, b"\n"].concat(), 2),
-            ([&long[..], b"\n"].concat(), WRITE),
-            ([&long[1..], b"\nb\n"].concat(), WRITE),
-        ] {
-            assert_eq!(part(&lines).len(), expected);
-        }
     }
 }

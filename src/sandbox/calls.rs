@@ -173,6 +173,7 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_pipe2,
+    libc::SYS_splice,
     // Waiting.
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,

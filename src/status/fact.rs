@@ -32,6 +32,7 @@ impl Fact {
                     out.text(address);
                 }
                 out.text(&pool.because).text(&pool.balance).optional(pool.restart_aborted.as_deref());
+                out.number(pool.lost);
             }
             Fact::Gone(pid, id, slot) => {
                 out.number(1).number(number(*pid)).number(*id as u64);
@@ -71,6 +72,7 @@ impl Fact {
                 because: bytes.text()?,
                 balance: bytes.text()?,
                 restart_aborted: bytes.optional()?,
+                lost: bytes.number()?,
             }),
             1 => {
                 let (pid, id, mut slot) = (bytes.pid()?, bytes.size()?, Slot::default());

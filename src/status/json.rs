@@ -39,6 +39,7 @@ impl Snapshot<'_> {
         json.key("open").bare(self.totals.open());
         json.key("refused").bare(self.totals.refused);
         json.key("panics").bare(self.totals.panics);
+        json.key("log_lines_lost").bare(self.lost());
         json.key("restarts").object(|json| {
             for (reason, count) in Reason::ALL.iter().zip(self.restarts) {
                 json.key(reason.as_str()).bare(count);
@@ -75,6 +76,7 @@ impl Worker<'_> {
         json.key("busy").millis(reading.busy);
         json.key("cpu").micros(reading.cpu);
         json.key("rss").bare(reading.rss);
+        json.key("log_lines_lost").bare(reading.counters.lost);
         json.key("latency").latency(&reading.latency);
     }
 }

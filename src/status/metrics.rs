@@ -35,6 +35,13 @@ impl Snapshot<'_> {
         for (name, kind, help, count) in counters {
             out.of_slots(name, kind, help, self, |slot| Some(count(&slot.counters)));
         }
+        let name = "forkpool_log_lines_lost_total";
+        out.family(name, "counter", "Lines of logs that could not be written, by the process or slot that had them.");
+        out.sample(name, "process=\"parent\"", self.lost[0]);
+        out.sample(name, "process=\"admin\"", self.lost[1]);
+        for slot in &self.slots {
+            out.sample(name, &format!("process=\"worker={}\"", slot.id), slot.counters.lost);
+        }
         let name = "forkpool_worker_restarts_total";
         out.family(name, "counter", "Workers that were started in place of another one, by why that ended.");
         for slot in &self.slots {

@@ -59,6 +59,8 @@ pub(crate) struct Pool {
     pub(crate) balance: String,
     /// Why the latest rolling restart was aborted.
     pub(crate) restart_aborted: Option<String>,
+    /// Lines of the log that the parent could not write.
+    pub(crate) lost: u64,
 }
 
 /// What a pool is doing.
@@ -137,6 +139,8 @@ pub(crate) enum Level {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readings {
     pub(crate) now: u64,
+    /// Lines of the log that the admin process could not write.
+    pub(crate) lost: u64,
     /// What each slot has counted since the pool began.
     pub(crate) slots: BTreeMap<usize, Counters>,
     /// By pid.
@@ -166,6 +170,8 @@ pub(crate) struct Counters {
     pub(crate) closed: u64,
     pub(crate) refused: u64,
     pub(crate) panics: u64,
+    /// Lines of logs that could not be written.
+    pub(crate) lost: u64,
 }
 
 impl Model {
@@ -233,6 +239,7 @@ impl Counters {
         self.closed += other.closed;
         self.refused += other.refused;
         self.panics += other.panics;
+        self.lost += other.lost;
     }
 }
 

@@ -9,6 +9,8 @@ pub(crate) struct Snapshot<'m> {
     pub(crate) is_ready: bool,
     pub(crate) pool: &'m Pool,
     pub(crate) totals: Counters,
+    /// Lines of logs that the parent and the admin process could not write.
+    pub(crate) lost: [u64; 2],
     pub(crate) latency: &'m Latency,
     pub(crate) restarts: [u64; Reason::ALL.len()],
     pub(crate) workers: Vec<Worker<'m>>,
@@ -77,12 +79,20 @@ impl<'m> Snapshot<'m> {
             is_ready: model.unready().is_none(),
             pool: &model.pool,
             totals,
+            lost: [model.pool.lost, readings.lost],
             latency: &readings.latency,
             restarts,
             workers,
             slots: slots.collect(),
             events: model.events.iter().collect(),
         }
+    }
+}
+
+impl Snapshot<'_> {
+    /// Lines of logs that no process of the pool could write.
+    pub(crate) fn lost(&self) -> u64 {
+        self.totals.lost + self.lost.iter().sum::<u64>()
     }
 }
 

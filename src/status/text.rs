@@ -40,6 +40,9 @@ impl Snapshot<'_> {
             time(self.latency.quantile(500)),
             time(self.latency.quantile(990))
         ));
+        if self.lost() > 0 {
+            line(format_args!("{} log lines lost: nobody read them, or there was no room", self.lost()));
+        }
         out.push('\n');
         self.table_to(&mut out);
         if !self.events.is_empty() {

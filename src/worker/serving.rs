@@ -135,9 +135,14 @@ impl Worker {
     }
 
     /// What the server logs each answer to, if it is to.
-    pub(crate) fn take_access_log(&self) -> Option<AccessLog> {
-        let (file, format) = self.access_log.take()?;
-        Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag()))
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free.
+    pub(crate) fn take_access_log(&self) -> io::Result<Option<AccessLog>> {
+        let Some((file, format)) = self.access_log.take() else { return Ok(None) };
+        let file = file.as_fd().try_clone_to_owned()?;
+        Ok(Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag())))
     }
 
     pub(crate) fn common(&self) -> &RefCell<Common> {

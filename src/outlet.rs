@@ -1,0 +1,293 @@
+//! What is written where perhaps nobody reads: logs. It is never waited for, whatever the descriptor is.
+//!
+//! O_NONBLOCK belongs to the open file description (open(2)): standard error shares it with whoever started this process,
+//! and an inherited file with the siblings. It is not ours to set there, and others may clear it. So a pipe or a terminal is
+//! opened once more, for a description of this process's own; where that is refused, since it belongs to another user,
+//! splice(2) can be told not to wait.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
+
+use nix::fcntl::{splice, OFlag, SpliceFFlags};
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::socket::{send, MsgFlags};
+use nix::unistd::{isatty, pipe2};
+
+/// What a pipe takes whole or not at all, whoever else writes to it (pipe(7), `PIPE_BUF`).
+pub(crate) const ATOMIC: usize = 4096;
+
+/// What is written at once to a terminal of somebody else's, which can only be asked whether there is any room.
+const LITTLE: usize = 128;
+
+/// Something that lines are written to.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    file: File,
+    kind: Kind,
+    /// What was written last is the beginning of a line.
+    in_line: bool,
+    /// That line has no end, and the next one must not become it.
+    is_torn: bool,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// A file, or a device that makes nobody wait.
+    File,
+    Socket,
+    /// A pipe or FIFO, with an open file description of this process's own.
+    OwnPipe,
+    /// A pipe of somebody else's, and an empty one of ours from which the kernel moves what was written.
+    Pipe {
+        read: File,
+        write: File,
+    },
+    OwnTerminal,
+    Terminal,
+}
+
+impl Outlet {
+    /// What `descriptor` is open for; its flags stay as they are.
+    pub(crate) fn new(descriptor: OwnedFd) -> Outlet {
+        let given = File::from(descriptor);
+        let found = given.metadata().map(|found| found.file_type());
+        let (is_pipe, is_socket) = found.map_or((false, false), |it| (it.is_fifo(), it.is_socket()));
+        let is_terminal = isatty(&given).unwrap_or(false);
+        let own = if is_pipe || is_terminal { reopen(&given).ok() } else { None };
+        let is_own = own.is_some();
+        let kind = match () {
+            () if is_socket => Kind::Socket,
+            () if is_pipe && is_own => Kind::OwnPipe,
+            // Without a descriptor for that it is as with a terminal.
+            () if is_pipe => pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
+                .map_or(Kind::Terminal, |(read, write)| Kind::Pipe { read: read.into(), write: write.into() }),
+            () if is_terminal && is_own => Kind::OwnTerminal,
+            () if is_terminal => Kind::Terminal,
+            () => Kind::File,
+        };
+        Outlet { file: own.unwrap_or(given), kind, in_line: false, is_torn: false }
+    }
+
+    /// Whether it is a file, which many lines are written to at once.
+    pub(crate) fn is_file(&self) -> bool {
+        self.file.metadata().is_ok_and(|found| found.is_file())
+    }
+
+    /// Writes as many of these lines as are taken at once. Returns how many bytes that is, and why it is not all.
+    pub(crate) fn write(&mut self, lines: &[u8]) -> (usize, Option<io::Error>) {
+        if self.is_torn {
+            match self.write_once(b"\n") {
+                Ok(_) => self.is_torn = false,
+                Err(error) => return (0, Some(error)),
+            }
+        }
+        let mut written = 0;
+        while written < lines.len() {
+            let rest = &lines[written..];
+            match self.write_once(if matches!(self.kind, Kind::File) { rest } else { part(rest) }) {
+                Ok(0) => return (written, Some(ErrorKind::WriteZero.into())),
+                Ok(len) => {
+                    written += len;
+                    self.in_line = rest[len - 1] != b'\n';
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return (written, Some(error)),
+            }
+        }
+        (written, None)
+    }
+
+    /// What was not taken will not be written later.
+    pub(crate) fn give_up(&mut self) {
+        self.is_torn |= std::mem::take(&mut self.in_line);
+    }
+
+    /// Waits until there is room, for so long at most.
+    pub(crate) fn wait(&self, patience: PollTimeout) -> bool {
+        matches!(poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], patience), Ok(1))
+    }
+
+    fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
+        match &self.kind {
+            Kind::File | Kind::OwnPipe => (&self.file).write(bytes),
+            Kind::Socket => Ok(send(self.file.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?),
+            Kind::Pipe { read, write } => splice_once(self.file.as_fd(), read, write, bytes),
+            Kind::OwnTerminal => in_background(|| (&self.file).write(bytes)),
+            Kind::Terminal if !self.wait(PollTimeout::ZERO) => Err(ErrorKind::WouldBlock.into()),
+            Kind::Terminal => in_background(|| (&self.file).write(&bytes[..bytes.len().min(LITTLE)])),
+        }
+    }
+}
+
+/// The same file, in an open file description of its own that does not block.
+fn reopen(file: &File) -> io::Result<File> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
+}
+
+/// Has the kernel move bytes into a pipe: all of them or none, since they lie in one page.
+fn splice_once(to: BorrowedFd<'_>, mut read: &File, mut write: &File, bytes: &[u8]) -> io::Result<usize> {
+    let len = write.write(&bytes[..bytes.len().min(ATOMIC)])?;
+    let moved = splice(read, None, to, None, len, SpliceFFlags::SPLICE_F_NONBLOCK);
+    if moved != Ok(len) {
+        let mut left = [0; ATOMIC];
+        // It is empty then.
+        let _ = read.read(&mut left);
+    }
+    Ok(moved?)
+}
+
+/// A process in the background may write to its terminal, also after `stty tostop`: SIGTTOU would stop it, or ask a parent
+/// for a worker less.
+fn in_background<T>(write: impl FnOnce() -> T) -> T {
+    let mut stops = SigSet::empty();
+    stops.add(Signal::SIGTTOU);
+    let before = stops.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let written = write();
+    let _ = before.and_then(|before| before.thread_set_mask());
+    written
+}
+
+/// The first of these lines, as many as are written at once: whole ones, unless one is too long.
+fn part(lines: &[u8]) -> &[u8] {
+    let first = &lines[..lines.len().min(ATOMIC)];
+    match memchr::memrchr(b'\n', first) {
+        Some(end) => &first[..=end],
+        None => first,
+    }
+}
+
+/// Lines that this process could not write, to whichever log.
+static LOST: AtomicU64 = AtomicU64::new(0);
+
+type Count = Box<dyn Fn(u64) + Send>;
+
+/// Where they are counted besides.
+static COUNT: Mutex<Option<Count>> = Mutex::new(None);
+
+/// Counts lines that will never be written.
+pub(crate) fn count_lost(lines: u64) {
+    LOST.fetch_add(lines, Relaxed);
+    if let Some(count) = &*COUNT.lock().unwrap_or_else(PoisonError::into_inner) {
+        count(lines);
+    }
+}
+
+/// How many lines this process could not write.
+pub(crate) fn lost() -> u64 {
+    LOST.load(Relaxed)
+}
+
+/// A fork has made this process, which has lost nothing yet; it counts by `count` as well.
+pub(crate) fn count_anew(count: Option<Count>) {
+    LOST.store(0, Relaxed);
+    *COUNT.lock().unwrap_or_else(PoisonError::into_inner) = count;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixDatagram;
+
+    use nix::fcntl::{fcntl, FcntlArg};
+    use nix::unistd::pipe;
+
+    use super::*;
+
+    #[test]
+    fn lines_are_written_whole_unless_they_are_too_long() {
+        let long = vec![b'x'; ATOMIC];
+        for (lines, expected) in [
+            (b"a\nb\n".to_vec(), 4),
+            ([&b"a\n"[..], &long, b"\n"].concat(), 2),
+            ([&long[..], b"\n"].concat(), ATOMIC),
+            ([&long[1..], b"\nb\n"].concat(), ATOMIC),
+        ] {
+            assert_eq!(part(&lines).len(), expected);
+        }
+    }
+
+    /// Fills an outlet, reads all of it, and finds whole lines and no flag changed.
+    fn fills_and_flows(mut outlet: Outlet, given: &File, mut reader: impl FnMut() -> Vec<u8>) {
+        let is_blocking = || {
+            let flags = fcntl(given, FcntlArg::F_GETFL).expect("a descriptor");
+            flags & OFlag::O_NONBLOCK.bits() == 0
+        };
+        assert!(is_blocking());
+        let line = [&[b'x'; 99][..], b"\n"].concat();
+        let mut taken = 0;
+        let error = loop {
+            let (len, error) = outlet.write(&line);
+            taken += len;
+            if let Some(error) = error {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), ErrorKind::WouldBlock);
+        assert!(is_blocking());
+        assert!(taken > 0 && taken % line.len() == 0, "{taken}");
+        assert_eq!(reader().len(), taken);
+        assert!(matches!(outlet.write(&line), (100, None)));
+        assert_eq!(reader(), line);
+    }
+
+    fn read_all(read: &OwnedFd) -> Vec<u8> {
+        fcntl(read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a descriptor");
+        let mut all = Vec::new();
+        // It ends where it would wait.
+        let _ = File::from(read.try_clone().expect("a descriptor")).read_to_end(&mut all);
+        all
+    }
+
+    #[test]
+    fn a_full_pipe_is_not_waited_for() {
+        let (read, write) = pipe().expect("descriptors");
+        let given = File::from(write.try_clone().expect("a descriptor"));
+        let outlet = Outlet::new(write);
+        assert!(matches!(outlet.kind, Kind::OwnPipe));
+        fills_and_flows(outlet, &given, || read_all(&read));
+    }
+
+    #[test]
+    fn a_full_pipe_of_somebody_else_is_not_waited_for() {
+        let (read, write) = pipe().expect("descriptors");
+        let given = File::from(write);
+        let (from, to) = pipe2(OFlag::O_NONBLOCK).expect("descriptors");
+        let kind = Kind::Pipe { read: from.into(), write: to.into() };
+        let file = given.try_clone().expect("a descriptor");
+        fills_and_flows(Outlet { file, kind, in_line: false, is_torn: false }, &given, || read_all(&read));
+    }
+
+    #[test]
+    fn a_full_socket_is_not_waited_for() {
+        let (read, write) = UnixDatagram::pair().expect("a pair");
+        let given = File::from(OwnedFd::from(write.try_clone().expect("a descriptor")));
+        read.set_nonblocking(true).expect("a socket");
+        let reader = || {
+            let mut all = Vec::new();
+            let mut line = [0; 200];
+            while let Ok(len) = read.recv(&mut line) {
+                all.extend_from_slice(&line[..len]);
+            }
+            all
+        };
+        fills_and_flows(Outlet::new(write.into()), &given, reader);
+    }
+
+    #[test]
+    fn half_a_line_is_ended_before_the_next() {
+        let (read, write) = pipe().expect("descriptors");
+        let mut outlet = Outlet::new(write);
+        let long = vec![b'x'; 1 << 20];
+        let (taken, _) = outlet.write(&long);
+        assert!(taken > 0);
+        outlet.give_up();
+        read_all(&read);
+        assert!(matches!(outlet.write(b"b\n"), (2, None)));
+        assert_eq!(read_all(&read), b"\nb\n");
+    }
+}
