@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use forkpool::{Event, Exit, Handle, Meter, Pool, Readiness, Request, Respawn, Responder, Response, Worker};
+use forkpool::{Error, Event, Exit, Handle, Meter, Pool, Readiness, Request, Respawn, Responder, Response, Worker};
 use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
@@ -45,6 +45,10 @@ fn main() -> forkpool::Result<()> {
     }
     if let Some(mut child) = child {
         println!("own child: {}", child.wait().expect("the pool has not reaped it"));
+    }
+    if let Err(error @ Error::Forced { .. }) = &result {
+        eprintln!("Error: {error}");
+        process::exit(i32::from(error.exit_code()));
     }
     result
 }

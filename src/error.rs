@@ -56,6 +56,14 @@ pub enum Error {
         /// How the last one ended.
         reason: String,
     },
+    /// The pool was asked to stop, and again more than a second later: its workers were killed, with requests in
+    /// progress.
+    Forced {
+        /// How many connections were cut, by what the workers have counted.
+        connections: u64,
+        /// How many of the killed workers do not count theirs: programs, and servers of one's own.
+        unknown: usize,
+    },
     /// No worker ever became ready: every one of them failed at its first start.
     Boot {
         /// How the last one ended.
@@ -77,11 +85,13 @@ impl Error {
         matches!(self, Error::Config { .. })
     }
 
-    /// The exit code that the binary gives it: 2 for usage, 3 when the pool gave up, else 1.
+    /// The exit code that the binary gives it: 2 for usage, 3 when the pool gave up, 5 when a forced stop has cut requests,
+    /// else 1.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Config { .. } => 2,
             Error::GaveUp { .. } => 3,
+            Error::Forced { .. } => 5,
             _ => 1,
         }
     }
@@ -100,6 +110,16 @@ impl fmt::Display for Error {
             Error::System { call, source } => write!(f, "cannot {call}: {source}"),
             Error::GaveUp { worker, failures, reason } => {
                 write!(f, "gave up: worker={worker} failed {failures} times in a row (give-up), at last: {reason}")
+            }
+            Error::Forced { connections, unknown } => {
+                f.write_str("forced to stop before the requests in progress were answered: ")?;
+                match (connections, unknown) {
+                    (connections, 0) => write!(f, "connections cut: {connections}"),
+                    (0, unknown) => write!(f, "what {unknown} killed workers had open is not known"),
+                    (connections, unknown) => {
+                        write!(f, "connections cut: {connections}, and what {unknown} more killed workers had open")
+                    }
+                }
             }
             Error::Boot { reason } => write!(f, "no worker could start: {reason}"),
         }

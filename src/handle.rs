@@ -84,7 +84,8 @@ impl<'a> Handle<'a> {
         self.ask(Command::Upgrade);
     }
 
-    /// Drains the pool, as SIGTERM does. Asked for a second time, kills the workers.
+    /// Drains the pool, as SIGTERM does. What is asked within a second of the first time, here or by signals, is the same
+    /// request; later, it kills the workers.
     pub fn stop(&self) {
         self.ask(Command::Stop);
     }

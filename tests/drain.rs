@@ -3,10 +3,14 @@
 mod support;
 
 use std::net::TcpStream;
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
 use support::{is_gone, testbed, until, Server};
+
+/// Longer than what asks for a stop counts as one request.
+const LATER: Duration = Duration::from_millis(1200);
 
 /// Starts a request of which the worker has read the head.
 fn begin_slow(server: &mut Server, millis: u64) -> support::Client<TcpStream> {
@@ -169,11 +173,58 @@ fn a_second_signal_forces() {
         client.send("x");
         server.signal(Signal::SIGTERM);
         server.wait_for("draining: SIGTERM");
+        // What comes within a second is the same request.
+        sleep(LATER);
         server.signal(second);
         server.wait_for("killed: told to stop at once");
         let _ = client.try_answer(false);
+        let (status, log) = server.finish();
+        assert_eq!(status.code(), Some(5));
+        let last = log.last().expect("it says what that has cost");
+        assert!(last.contains("before the requests in progress were answered: connections cut: 1"), "{last}");
+    }
+}
+
+#[test]
+fn what_is_asked_twice_within_a_second_is_asked_once() {
+    for lame_duck in ["0", "300ms"] {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "2"), ("FORKPOOL_LAME_DUCK", lame_duck)]);
+        let mut client = begin_slow(&mut server, 1);
+        for _ in 0..2 {
+            server.signal(Signal::SIGTERM);
+            sleep(Duration::from_millis(3));
+        }
+        server.wait_for("stopping already: SIGTERM");
+        client.send("x");
+        assert_eq!(client.answer().status, 200);
         assert_eq!(server.wait().code(), Some(0));
     }
+}
+
+#[test]
+fn a_forced_stop_that_cuts_nothing_is_no_failure() {
+    let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "1h")]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("lame duck");
+    sleep(LATER);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("killing all workers: SIGTERM while stopping");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn what_a_server_of_its_own_had_when_it_was_killed_is_not_known() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("TESTBED", "plain")]);
+    let mut client = server.connect();
+    client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("serves /slow");
+    server.signal(Signal::SIGTERM);
+    server.wait_for("draining: SIGTERM");
+    sleep(LATER);
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(5));
+    assert!(log.iter().any(|line| line.contains("what 1 killed workers had open is not known")), "{log:?}");
 }
 
 #[test]

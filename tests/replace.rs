@@ -39,16 +39,6 @@ fn a_lame_duck_serves_until_its_time() {
 }
 
 #[test]
-fn a_second_signal_does_not_wait_for_the_lame_duck() {
-    let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "1h")]);
-    server.signal(Signal::SIGTERM);
-    server.wait_for("lame duck");
-    server.signal(Signal::SIGTERM);
-    server.wait_for("killing all workers: SIGTERM while stopping");
-    assert_eq!(server.wait().code(), Some(0));
-}
-
-#[test]
 fn a_pool_gives_up_when_it_is_told_to() {
     let mut command = binary();
     command.args(["--workers", "2", "--give-up", "3", "--drain-timeout", "1s"]);

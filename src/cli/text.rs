@@ -182,7 +182,7 @@ next, a variable over the default; an empty variable counts as unset. PORT=N lis
 Signals, to the parent:
   TERM, QUIT  drain: finish requests in progress, then stop; killed after the drain time-out; with --lame-duck later
   INT         stop now
-  a second    of these three: kill
+  again       of these three: within a second the same request, at the strongest of them; later: kill
   HUP         rolling restart: one worker after the other, the replacement first
   USR1        open the access log anew: rename the old file first
   USR2        upgrade: start this program anew; when the new one serves, this one drains
@@ -194,6 +194,7 @@ Exit codes:
   2  usage: an option, a variable or their combination makes no sense
   3  gave up: too many workers in a row never came to serve (--give-up)
   4  only of the verbs restart and upgrade: that was aborted, and the pool goes on as it was
+  5  killed as asked (a second TERM, QUIT or INT), and requests in progress were cut; how many, it says
 
 Under a service manager it tells READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and listens on
 the sockets that it is given (sd_listen_fds(3)) instead of --listen.

@@ -32,6 +32,7 @@ impl Parent {
             unique,
             born: clock::unix_millis(),
             is_set_up: false,
+            was_ready: false,
             is_disconnected: false,
             has_old_log: false,
             program: None,

@@ -7,10 +7,16 @@ use crate::supervisor::{Respawn, Stage};
 /// How often the workers' memory is looked at, if it is limited.
 const WEIGHING: Duration = Duration::from_secs(1);
 
+/// No worker has more connections, whatever it says of itself.
+const CONNECTIONS_MAX: u64 = 1 << 24;
+
 impl Parent {
     pub(super) fn ready(&mut self, pid: Pid) {
         self.say(log::Level::Info, self.slot_of(pid), format!("{} ready", self.tag(pid)));
         self.tell(Event::Ready { pid });
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.was_ready = true;
+        }
         self.emit(&event::Event::Ready(self.process(pid)));
     }
 
@@ -110,6 +116,9 @@ impl Parent {
             self.last_failure = Some(how);
         }
         let has_served = row.accepted() > 0;
+        if stage == Some(Stage::Killing(KillReason::Forced)) && exit != Exit::Code(0) {
+            self.cut_off(&process);
+        }
         self.neighbours.gone(pid);
         self.board.fold(process.row);
         self.free_rows.push(process.row);
@@ -126,6 +135,16 @@ impl Parent {
         self.tell(Event::Exited { pid, exit, has_served, respawn });
         let was_told = stage.is_some_and(Stage::is_asked_to_leave);
         self.emit(&event::Event::Exited { process, code, signal, was_told, reason });
+    }
+
+    /// A forced stop has ended it, with whatever it had.
+    fn cut_off(&mut self, process: &Process) {
+        let row = self.board.row(process.row);
+        if row.is_neighbour() || row.says_busy() || row.accepted() > 0 {
+            self.cut.connections += row.open().min(CONNECTIONS_MAX);
+        } else if process.was_ready {
+            self.cut.unknown += 1;
+        }
     }
 
     pub(super) fn look_for_stalls(&mut self) {

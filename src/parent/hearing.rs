@@ -85,13 +85,15 @@ impl Parent {
         self.tell(Event::Scale { workers });
     }
 
-    /// Begins to stop; asked a second time, whatever the signal, stops at once.
+    /// Begins to stop, or does so more firmly.
     pub(super) fn stop(&mut self, how: Stop, signal: &str) {
-        let how = if self.supervisor.was_asked_to_stop() { Stop::Force } else { how };
-        match how {
-            Stop::Drain => self.say(log::Level::Info, None, format!("draining: {signal}")),
-            Stop::Quick => self.say(log::Level::Info, None, format!("stopping: {signal}")),
-            Stop::Force => self.say(log::Level::Warn, None, format!("killing all workers: {signal} while stopping")),
+        match self.supervisor.heeds(how, clock::now()) {
+            Some(Stop::Drain) => self.say(log::Level::Info, None, format!("draining: {signal}")),
+            Some(Stop::Quick) => self.say(log::Level::Info, None, format!("stopping: {signal}")),
+            Some(Stop::Force) => {
+                self.say(log::Level::Warn, None, format!("killing all workers: {signal} while stopping"));
+            }
+            None => self.say(log::Level::Info, None, format!("stopping already: {signal}")),
         }
         self.tell(Event::Stop(how));
     }

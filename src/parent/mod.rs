@@ -113,6 +113,8 @@ pub(crate) struct Parent {
     pid_file: Option<PidFile>,
     /// When the parent means to look at the clock again.
     next_look: Time,
+    /// What a forced stop has cut off.
+    cut: Cut,
     /// The application's; None while it is called.
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
@@ -120,6 +122,15 @@ pub(crate) struct Parent {
     output: Output,
     /// The process that shows the pool, and controls it.
     admin: Option<Admin>,
+}
+
+/// What workers had when they were killed since the pool was forced to stop.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cut {
+    /// Open connections. One that is idle is closed soon after a drain has begun, so these had requests.
+    connections: u64,
+    /// Workers that do not count theirs.
+    unknown: usize,
 }
 
 /// A worker's process, from its fork to its burial.
@@ -135,6 +146,7 @@ struct Process {
     born: u64,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
+    was_ready: bool,
     /// It is to finish or has ended, and the application knows.
     is_disconnected: bool,
     /// It could not be told of a new access log.
@@ -201,6 +213,7 @@ impl Parent {
             restart_aborted: None,
             pid_file: None,
             next_look: Time::NEVER,
+            cut: Cut::default(),
             talk: Talk::new(hooks.on_event.as_ref(), now),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
@@ -398,7 +411,11 @@ impl Parent {
         self.service.end();
         self.output.end();
         let requests = self.board.row(0).requests();
+        let Cut { connections, unknown } = self.cut;
         match outcome {
+            Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
+                Err(Error::Forced { connections, unknown })
+            }
             Outcome::Stopped => {
                 self.say(log::Level::Info, None, format!("stopped after {requests} requests"));
                 Ok(())

@@ -49,7 +49,8 @@ pub(crate) enum Event {
     SuccessorGone { exit: Option<Exit> },
     /// Have this many workers, and at least one.
     Scale { workers: usize },
-    /// End the pool. A firmer stop may follow a softer one.
+    /// Somebody asks that the pool ends. Requests soon after the first are one with it, at the firmest of them; any later
+    /// one forces: see [`Supervisor::heeds`](super::Supervisor::heeds).
     Stop(Stop),
     /// For so long nobody could run, neither workers nor parent. It counts for no time-out, but for the age of workers.
     Frozen(Duration),

@@ -87,6 +87,8 @@ pub(crate) struct Supervisor {
     /// When to begin to drain.
     lame_duck: Option<Time>,
     stopping: Option<Stopping>,
+    /// When somebody asked first that the pool stops.
+    stop_asked: Option<Time>,
     /// Some worker has been ready: the program works, and the pool does not give up any more.
     ever_ready: bool,
     /// [`Notice::AllReady`] has been given.
@@ -121,6 +123,7 @@ impl Supervisor {
             successor: None,
             lame_duck: None,
             stopping: None,
+            stop_asked: None,
             ever_ready: false,
             all_ready: false,
             last_spawn: now,
@@ -220,6 +223,14 @@ impl Supervisor {
     /// Whether the pool stops or, as a lame duck, is about to.
     pub(crate) fn was_asked_to_stop(&self) -> bool {
         self.is_stopping() || self.lame_duck.is_some()
+    }
+
+    /// What a request to stop comes to if it is made now: None if all of it was asked before.
+    pub(crate) fn heeds(&self, how: Stop, now: Time) -> Option<Stop> {
+        let asked = self.stopping.as_ref().map(|stopping| stopping.how).or(self.lame_duck.map(|_| Stop::Drain));
+        let is_late = self.stop_asked.is_some_and(|first| now.since(first) >= self.policy.repeat);
+        let how = if is_late { Stop::Force } else { how };
+        (asked < Some(how)).then_some(how)
     }
 
     pub(crate) fn state(&self) -> PoolState {
@@ -372,8 +383,11 @@ impl Supervisor {
     fn asked_to_stop(&mut self, how: Stop, now: Time) {
         // What has not been said yet would be too late: on that word a pool takes over from another one.
         self.effects.retain(|effect| !matches!(effect, Effect::Notice(Notice::AllReady { .. })));
+        let heeded = self.heeds(how, now);
+        self.stop_asked.get_or_insert(now);
+        let Some(how) = heeded else { return };
         let delay = self.policy.lame_duck;
-        if how == Stop::Drain && !delay.is_zero() && self.lame_duck.is_none() && self.stopping.is_none() {
+        if how == Stop::Drain && !delay.is_zero() {
             self.lame_duck = Some(now + delay);
             return self.notice(Notice::LameDuck { delay });
         }
@@ -403,6 +417,7 @@ impl Supervisor {
         self.respawns.frozen(span);
         self.retried = self.retried.map(|at| at + span);
         self.failed = self.failed.map(|at| at + span);
+        self.stop_asked = self.stop_asked.map(|at| at + span);
         self.lame_duck = self.lame_duck.map(|at| at + span);
         if let Some(successor) = &mut self.successor {
             successor.frozen(span);

@@ -31,6 +31,9 @@ pub(crate) struct Policy {
     /// other worker serves also at least, whatever its backoff. Default 250 ms: a crash loop costs the workers that
     /// serve nothing, however many slots are in it, and a pool that could serve is not left without a worker.
     pub(crate) retry: Duration,
+    /// What is asked within this time of the first request to stop is the same request. Default 1 s: wrappers and
+    /// service managers send their signal twice, and a person who has lost patience takes longer.
+    pub(crate) repeat: Duration,
     /// How many slots a rolling restart replaces at a time. Default 1: the least memory and the least that a bad new
     /// version can break.
     pub(crate) surge: usize,
@@ -58,6 +61,7 @@ impl Default for Policy {
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             retry: Duration::from_millis(250),
+            repeat: Duration::from_secs(1),
             surge: 1,
             lame_duck: Duration::ZERO,
             give_up: 0,

@@ -582,7 +582,8 @@ fn frozen_time_counts_for_no_time_out_but_for_age() {
 
 #[test]
 fn a_time_out_of_zero_is_never() {
-    let never = Policy { boot_timeout: Duration::ZERO, drain_timeout: Duration::ZERO, ..Policy::default() };
+    let repeat = Duration::MAX;
+    let never = Policy { boot_timeout: Duration::ZERO, drain_timeout: Duration::ZERO, repeat, ..Policy::default() };
     let mut pool = Pool::with(Policy { quick_timeout: Duration::ZERO, ..never }, 1);
     pool.effects();
     pool.tell(spawned(0, 10));
@@ -1146,6 +1147,38 @@ fn stops_escalate_and_end_the_pool_once() {
     for event in [Event::Stop(Stop::Force), Event::Tick, Event::Restart, exited(11, 9), spawned(0, 12)] {
         pool.tell(event).expect(&[]);
     }
+}
+
+#[test]
+fn requests_to_stop_within_a_second_are_one_and_a_later_one_forces() {
+    let lame_duck = Duration::from_secs(5);
+    for (requests, expected) in [
+        // The firmest of those within a second of the first.
+        (&[(0, Stop::Drain), (3, Stop::Drain), (999, Stop::Drain)][..], Stage::Draining),
+        (&[(0, Stop::Drain), (3, Stop::Quick), (5, Stop::Drain)], Stage::Quitting),
+        (&[(0, Stop::Quick), (999, Stop::Drain)], Stage::Quitting),
+        // Any later one, be it within a second of another.
+        (&[(0, Stop::Drain), (999, Stop::Drain), (1000, Stop::Drain)], Stage::Killing(KillReason::Forced)),
+        (&[(0, Stop::Quick), (1000, Stop::Drain)], Stage::Killing(KillReason::Forced)),
+    ] {
+        for lame_duck in [Duration::ZERO, lame_duck] {
+            let mut pool = Pool::with(Policy { lame_duck, ..Policy::default() }, 1);
+            pool.boot(0..1, 10);
+            for (at, how) in requests {
+                pool.at(*at).tell(Event::Stop(*how));
+            }
+            let waits = expected == Stage::Draining && !lame_duck.is_zero();
+            let expected = if waits { Stage::Ready } else { expected };
+            assert_eq!(pool.stage(10), Some(expected), "{requests:?} {lame_duck:?}");
+        }
+    }
+    // A pool that stops by itself has not been asked yet.
+    let mut pool = Pool::ready(1);
+    pool.supervisor.stop(Stop::Drain, Outcome::Replaced);
+    pool.at(5 * SECOND).tell(Event::Stop(Stop::Drain));
+    assert_eq!(pool.stage(10), Some(Stage::Draining));
+    pool.at(6 * SECOND).tell(Event::Stop(Stop::Drain));
+    assert_eq!(pool.stage(10), Some(Stage::Killing(KillReason::Forced)));
 }
 
 #[test]
