@@ -2,7 +2,7 @@
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::time::Duration;
 
@@ -175,12 +175,9 @@ impl Acceptor {
         !matches!(self.listener, Listener::Tcp(_))
     }
 
-    /// The socket, if it is of this slot's own in an SO_REUSEPORT group.
-    pub(crate) fn own(&self) -> Option<BorrowedFd<'_>> {
-        match &self.listener {
-            Listener::Tcp(listener) if self.neighbour.is_none() => Some(listener.as_fd()),
-            _ => None,
-        }
+    /// Whether it is of this slot's own in an SO_REUSEPORT group.
+    pub(crate) fn is_own(&self) -> bool {
+        matches!(&self.listener, Listener::Tcp(_)) && self.neighbour.is_none()
     }
 
     /// Whether a connection waits, when [`accept`](Acceptor::accept) cannot tell.

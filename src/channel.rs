@@ -292,10 +292,8 @@ impl WorkerEnd {
     }
 
     /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready.
-    #[allow(dead_code)] // until a worker says it
     pub(crate) fn steer(&self) {
-        // A parent that is gone steers nothing.
-        let _ = (&*self.stream).write_all(&[STEER]);
+        ring(&self.stream, STEER);
     }
 
     pub(crate) fn ready(&self) -> io::Result<()> {
@@ -337,9 +335,14 @@ pub(crate) struct Waking(Arc<UnixStream>);
 
 impl Waking {
     pub(crate) fn awake(&self) {
-        // A parent that is gone watches nothing.
-        let _ = (&*self.0).write_all(&[AWAKE]);
+        ring(&self.0, AWAKE);
     }
+}
+
+/// Rings the parent. One that is gone does nothing about it; one that has not read for so long that there is no room is not
+/// waited for.
+fn ring(lifeline: &UnixStream, record: u8) {
+    let _ = nix::sys::socket::send(lifeline.as_raw_fd(), &[record], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
 /// Sends bytes and, with them, copies of sockets (unix(7), `SCM_RIGHTS`).

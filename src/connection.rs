@@ -24,7 +24,7 @@ use crate::listener;
 use crate::outgoing::{Outgoing, COPY_MAX};
 use crate::receive::{Receiver, Taken};
 use crate::response::{Body, Response};
-use crate::tally::LatencyRow;
+use crate::scoreboard::LatencyRow;
 use crate::time::Time;
 use crate::upgrade::{Upgrade, Upgraded};
 use crate::worker::panic_message;

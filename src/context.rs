@@ -7,8 +7,7 @@ use crate::access_log::AccessLog;
 use crate::config::ServerConfig;
 use crate::http::{Encoder, Recall, Request};
 use crate::mailbox::{Bell, Mailbox, Place};
-use crate::scoreboard::Row;
-use crate::tally::LatencyRow;
+use crate::scoreboard::{LatencyRow, OwnRow};
 use crate::time::Time;
 
 /// Bytes read at once, besides what is held of an incomplete head.
@@ -17,7 +16,7 @@ const READ_SIZE: usize = 64 * 1024;
 /// What the connections of a worker share.
 pub(crate) struct Context<'w> {
     pub(crate) config: &'w ServerConfig,
-    pub(crate) row: Row<'w>,
+    pub(crate) row: OwnRow<'w>,
     /// Where it is counted how long answers take, if anybody wants to know.
     pub(crate) latency: Option<LatencyRow<'w>>,
     pub(crate) worker: usize,
@@ -50,7 +49,7 @@ pub(crate) struct Context<'w> {
 impl<'w> Context<'w> {
     pub(crate) fn new(
         config: &'w ServerConfig,
-        row: Row<'w>,
+        row: OwnRow<'w>,
         worker: usize,
         encoder: Encoder,
         mailbox: Arc<Mailbox>,

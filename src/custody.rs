@@ -3,20 +3,23 @@
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use log::warn;
 
-use crate::listener::{Reserved, SlotSockets};
-use crate::scoreboard::Scoreboard;
-use crate::steer::{self, Steering};
+use crate::listener::{self, Reserved, SlotSockets};
+use crate::scoreboard::{ParentBoard, Seen, UNSETTLED};
+use crate::steer::{self, Pace, Seats, Steering};
 use crate::sys;
 use crate::time::Time;
 
 /// How long the sockets of a slot that was scaled away are still looked after by another worker before they are closed:
 /// a handshake that had begun may need a retransmission or two, one second and two more after the first try.
 const LINGER: Duration = Duration::from_secs(3);
+
+/// How often the kernel is told whom to choose because of what workers say: in the long run, and at once.
+const ATTACH_EACH: Duration = Duration::from_millis(2);
+const ATTACH_BURST: u32 = 64;
 
 /// The sockets of the slots, from each one's first start until it is scaled away or the pool ends.
 #[derive(Debug)]
@@ -29,10 +32,22 @@ pub(crate) struct Custody {
     retired: BTreeMap<usize, Time>,
     /// When it was last asked which of those are to be closed.
     asked: Time,
-    board: Arc<Scoreboard>,
+    board: Rc<ParentBoard>,
     /// The CPUs that workers are pinned to, slot after slot and around again.
     cpus: Rc<[usize]>,
     steering: Steering,
+    /// Another pool does not steer any more.
+    is_steering: bool,
+    /// Each seat's slot, and the row of the process that serves it.
+    seats: Vec<(usize, usize)>,
+    /// Which seats the kernel has been told to choose from; None if that is not certain.
+    told: Option<Seats>,
+    /// How often it is told otherwise because of what workers say of themselves, and when it is to be next.
+    pace: Pace,
+    tell_at: Option<Time>,
+    /// What was pending at idle workers when that was last looked at.
+    pending: Vec<Seen>,
+    looked: Time,
     /// The kernel counts connections: not before another pool has let go of the sockets.
     is_counting: bool,
 }
@@ -40,7 +55,7 @@ pub(crate) struct Custody {
 impl Custody {
     /// Begins with the sockets that another pool has handed over, if any, in the order of its groups.
     pub(crate) fn new(
-        board: Arc<Scoreboard>,
+        board: Rc<ParentBoard>,
         cpus: Rc<[usize]>,
         steering: Steering,
         inherited: Vec<SlotSockets>,
@@ -55,13 +70,22 @@ impl Custody {
             board,
             cpus,
             steering,
+            is_steering: false,
+            seats: Vec::new(),
+            told: None,
+            pace: Pace::new(ATTACH_EACH, ATTACH_BURST),
+            tell_at: None,
+            pending: Vec::new(),
+            looked: Time::default(),
             is_counting: false,
         }
     }
 
     /// Begins to steer. A pool that takes over from another one does so when it serves: until then, that one steers.
     pub(crate) fn begin_to_steer(&mut self) {
-        self.board.set_steers(self.steering.program);
+        self.is_steering = true;
+        self.told = None;
+        self.board.set_program(self.steering.program);
     }
 
     /// Who picks the worker for a new connection, in words.
@@ -102,7 +126,7 @@ impl Custody {
     }
 
     /// Has the kernel steer the groups of a slot's sockets as the parent wants it. Before a pool steers, another one does.
-    fn attach_again(&self, slot: usize) {
+    fn attach_again(&mut self, slot: usize) {
         let sockets = self.sockets.get(&slot).into_iter().flat_map(SlotSockets::listening);
         for (address, socket) in sockets.filter(|_| self.is_counting) {
             let attached = match &self.steering.ebpf {
@@ -114,13 +138,13 @@ impl Custody {
                 warn!("balance: worker={slot} is chosen as before: {error}");
             }
         }
-        self.board.doubt_steering();
+        self.told = None;
     }
 
     /// The slot is in no group any more. The last index goes to its place.
     fn leave(&mut self, slot: usize) {
         self.count_out(slot);
-        self.board.doubt_steering();
+        self.told = None;
         if let Some(index) = self.order.iter().position(|it| *it == slot) {
             self.order.swap_remove(index);
         }
@@ -192,7 +216,8 @@ impl Custody {
     /// When the next retired slot is to be closed. One whose time has come waits for whoever holds copies of its
     /// sockets, and that they let go is an event.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        self.retired.values().filter(|at| **at > self.asked).min().copied()
+        let retired = self.retired.values().filter(|at| **at > self.asked).min().copied();
+        retired.into_iter().chain(self.tell_at).min()
     }
 
     /// The slots to be closed now.
@@ -211,39 +236,98 @@ impl Custody {
             return;
         };
         let affected = [index, self.order.len() - 1];
-        let around = steer::steer_around(&self.board, &self.cpus, now, affected, &self.listeners());
-        self.told(around);
+        if self.is_attaching() {
+            let mut allowed = steer::look(&self.board, now);
+            affected.iter().for_each(|seat| allowed.remove(*seat));
+            if !allowed.is_empty() {
+                self.attach(&allowed);
+            }
+        }
         self.count_out(slot);
         self.sockets.remove(&slot);
         self.order.swap_remove(index);
-        self.board.doubt_steering();
+        self.told = None;
     }
 
     /// Lets go of everything.
     pub(crate) fn clear(&mut self) {
-        self.board.set_steers(steer::NOTHING);
+        self.stop_steering();
         self.sockets.clear();
         self.order.clear();
         self.retired.clear();
     }
 
     /// Tells everybody which process serves each slot, by its row, or 0, and the kernel whom to choose.
-    pub(crate) fn seat(&self, row: impl Fn(usize) -> usize, now: Time) {
+    pub(crate) fn seat(&mut self, row: impl Fn(usize) -> usize, now: Time) {
         let seats: Vec<_> = self.order.iter().map(|slot| (*slot, row(*slot))).collect();
-        self.board.seat(&seats);
-        self.told(steer::steer(&self.board, &self.cpus, 0, now, &self.listeners()));
-    }
-
-    fn told(&self, result: std::io::Result<()>) {
-        if let Err(error) = result {
-            self.board.set_steers(steer::NOTHING);
-            warn!("balance: by the kernel's hash, which takes no BPF program: {error}");
+        let is_same = seats == self.seats;
+        if !is_same {
+            self.board.seat(&seats);
+            self.seats = seats;
+        }
+        self.tell_at = None;
+        if !self.is_attaching() {
+            return;
+        }
+        let allowed = steer::look(&self.board, now);
+        if self.told == Some(allowed) {
+            return;
+        }
+        // What the parent knows itself does not wait.
+        match self.pace.take(now) {
+            Err(at) if is_same && self.told.is_some() => self.tell_at = Some(at),
+            _ => self.attach(&allowed),
         }
     }
 
-    /// A socket of each group.
-    fn listeners(&self) -> Vec<BorrowedFd<'_>> {
-        self.order.first().and_then(|slot| self.sockets.get(slot)).map(SlotSockets::fds).unwrap_or_default()
+    /// A worker has seen something that the parent should look at. What is to be attached is seen at every turn anyway.
+    pub(crate) fn rung(&mut self, now: Time) {
+        if self.is_counting && now.since(self.looked) >= UNSETTLED {
+            self.looked = now;
+            self.pending = self.board.settle_idle(&self.pending);
+        }
+    }
+
+    /// Whether there is a program to attach, and something to attach it to.
+    fn is_attaching(&self) -> bool {
+        self.is_steering && self.steering.program != steer::NOTHING && !self.order.is_empty()
+    }
+
+    fn attach(&mut self, allowed: &Seats) {
+        let which = self.steering.program;
+        let listeners: Vec<_> = self.listeners().into_values().collect();
+        match steer::attach(which, &self.order, &self.cpus, allowed, &listeners) {
+            Ok(()) => {
+                self.told = Some(*allowed);
+                self.board.tell_steered(allowed);
+            }
+            Err(error) => {
+                self.steering.program = steer::NOTHING;
+                self.stop_steering();
+                warn!("balance: by the kernel's hash, which takes no BPF program: {error}");
+            }
+        }
+    }
+
+    fn stop_steering(&mut self) {
+        self.is_steering = false;
+        self.tell_at = None;
+        self.board.set_program(steer::NOTHING);
+    }
+
+    /// A socket of each group, by its address: the first that listens. A worker may have shut down its own.
+    fn listeners(&self) -> BTreeMap<usize, BorrowedFd<'_>> {
+        let mut found = BTreeMap::new();
+        let groups = self.sockets.values().map(SlotSockets::groups).max().unwrap_or(0);
+        for sockets in self.order.iter().filter_map(|slot| self.sockets.get(slot)) {
+            let new = sockets.listening().filter(|(address, _)| !found.contains_key(address));
+            let new: Vec<_> = new.filter(|(_, socket)| listener::is_listening(*socket)).collect();
+            found.extend(new);
+            if found.len() >= groups {
+                break;
+            }
+        }
+        found
     }
 }
 
@@ -253,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_cannot_be_closed_yet_is_not_asked_about_all_the_time() {
-        let board = Arc::new(Scoreboard::new(2).expect("memory"));
+        let board = Rc::new(ParentBoard::new(2).expect("memory"));
         let steering = Steering { program: steer::NOTHING, method: "", ebpf: None };
         let slots = (0..2).map(|_| SlotSockets::default()).collect();
         let mut custody = Custody::new(board, Rc::default(), steering, slots);

@@ -5,7 +5,7 @@
 use std::hint::black_box;
 
 use crate::http::{Codec, Common, Encoder, Length, Limits, Next, Recall, ResponseHead, Scratch};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::ParentBoard;
 use crate::time::Time;
 
 /// `scripts/instructions` divides by it.
@@ -110,8 +110,9 @@ fn date() {
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn scoreboard() {
-    let scoreboard = Scoreboard::new(2).expect("memory for two rows");
-    let row = black_box(scoreboard.row(1));
+    let scoreboard = ParentBoard::new(2).expect("memory for two rows");
+    let page = scoreboard.lend(1, 0, Time::default()).expect("there is a row");
+    let row = black_box(page.row());
     measured(|| {
         row.busy(black_box(Time::from_millis(1)));
         row.count_request();

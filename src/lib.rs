@@ -143,7 +143,6 @@ mod stream;
 mod successor;
 mod supervisor;
 mod sys;
-mod tally;
 mod time;
 #[cfg(feature = "serde")]
 mod typed;

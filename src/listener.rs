@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 
 pub(crate) use self::admin::AdminListener;
 pub(crate) use self::given::Given;
+pub(crate) use self::inspect::is_listening;
 use self::inspect::{inspect, restore};
 use self::options::tune;
 pub(crate) use self::options::{prepare, reset_at_close};

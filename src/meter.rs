@@ -1,11 +1,11 @@
 //! How a server of the application's own tells what it does, so that the kernel can be told whom to choose.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use crate::channel::Waking;
 use crate::clock;
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{OwnRow, RowPage};
 
 /// Tells what a worker with a server of its own is doing: [`Worker::meter`](crate::Worker::meter).
 ///
@@ -13,17 +13,18 @@ use crate::scoreboard::{Row, Scoreboard};
 /// queue. It may be cloned, and used from every thread of the worker.
 #[derive(Clone, Debug)]
 pub struct Meter {
-    board: Arc<Scoreboard>,
-    row: usize,
+    page: RowPage,
     waking: Waking,
+    /// The rest of the parent in which it was woken, as one more than its number.
+    woken: Arc<AtomicU64>,
     /// How many requests are being worked on.
     depth: Arc<AtomicUsize>,
 }
 
 impl Meter {
-    pub(crate) fn new(board: Arc<Scoreboard>, row: usize, waking: Waking) -> Meter {
-        board.row(row).set_metered();
-        Meter { board, row, waking, depth: Arc::default() }
+    pub(crate) fn new(page: RowPage, waking: Waking) -> Meter {
+        page.row().set_metered();
+        Meter { page, waking, woken: Arc::default(), depth: Arc::default() }
     }
 
     /// Counts a request, and says that the worker is busy until what this returns is dropped. New connections are led
@@ -34,8 +35,10 @@ impl Meter {
         self.row().add_request();
         self.depth.fetch_add(1, Ordering::Relaxed);
         self.row().busy(clock::now());
-        if !self.board.is_watched() && !self.board.watch(true) {
-            self.waking.awake();
+        if let Some(rest) = self.page.board().rest() {
+            if self.woken.swap(rest + 1, Ordering::Relaxed) != rest + 1 {
+                self.waking.awake();
+            }
         }
         Busy { meter: self.clone() }
     }
@@ -46,8 +49,8 @@ impl Meter {
         Counted { meter: self.clone() }
     }
 
-    fn row(&self) -> Row<'_> {
-        self.board.row(self.row)
+    fn row(&self) -> OwnRow<'_> {
+        self.page.row()
     }
 }
 

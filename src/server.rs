@@ -263,8 +263,7 @@ where
     fn steer(&mut self) {
         self.steered = self.cx.now;
         if !self.cx.is_draining {
-            let own: Vec<_> = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.own()).collect();
-            self.worker.steer(self.cx.now, &own);
+            self.worker.steer(self.cx.now);
         }
     }
 

@@ -108,7 +108,9 @@ impl Watch {
     pub(crate) fn wake(&mut self, now: Time) {
         if !self.is_off() {
             self.was_idle = false;
-            self.next = Some(now + self.stall_timeout / LOOKS);
+            // Who says so again and again puts off nothing.
+            let at = now + self.stall_timeout / LOOKS;
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
         }
     }
 

@@ -38,8 +38,9 @@ use crate::message::MessageEnd;
 use crate::meter::Meter;
 use crate::response::Response;
 use crate::sandbox::Sandbox;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::RowPage;
 use crate::signals::{self, Masked};
+use crate::time::Time;
 use crate::{log_writer, outlet, server, sys};
 
 pub use self::adoption::Adopter;
@@ -101,8 +102,8 @@ pub(crate) struct Seed {
     pub(crate) reserved: Rc<Vec<Reserved>>,
     pub(crate) backlog: u32,
     pub(crate) shared: Vec<Shared>,
-    pub(crate) board: Arc<Scoreboard>,
-    pub(crate) row: usize,
+    /// Its own in the scoreboard.
+    pub(crate) page: RowPage,
     pub(crate) server: Rc<ServerConfig>,
     /// Requests it may serve; 0 for any number.
     pub(crate) max_requests: u64,
@@ -121,9 +122,10 @@ pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdErro
 
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
 pub(crate) fn start(seed: Seed, masked: Masked, main: Main<'_>) -> ! {
+    seed.page.fix();
     SLOT.store(seed.slot, Ordering::Relaxed);
-    let (board, row) = (Arc::clone(&seed.board), seed.row);
-    outlet::count_anew(Some(Box::new(move |lines| board.row(row).count_lost(lines))));
+    let page = seed.page.clone();
+    outlet::count_anew(Some(Box::new(move |lines| page.row().count_lost(lines))));
     // With the rights that the worker will give up.
     log_writer::begin_anew();
     LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
@@ -157,12 +159,14 @@ pub struct Worker {
     shared_listeners: RefCell<Vec<TcpListener>>,
     unix_listeners: RefCell<Vec<UnixListener>>,
     udp_sockets: RefCell<Vec<UdpSocket>>,
-    board: Arc<Scoreboard>,
-    row: usize,
+    page: RowPage,
+    /// The rest of the parent in which this worker has woken it.
+    woken: Cell<Option<u64>>,
+    /// When it may ring the parent again, and how often it has in vain.
+    rings: Cell<(Time, u32)>,
     server: Rc<ServerConfig>,
     max_requests: Cell<u64>,
     drain_timeout: Duration,
-    cpus: Rc<[usize]>,
     common: RefCell<Common>,
     streams: RefCell<Option<Streams>>,
     access_log: RefCell<Option<(Rc<File>, Format)>>,
@@ -212,12 +216,12 @@ impl Worker {
             shared_listeners: RefCell::new(shared_listeners),
             unix_listeners: RefCell::new(unix_listeners),
             udp_sockets: RefCell::new(udp_sockets),
-            board: seed.board,
-            row: seed.row,
+            page: seed.page,
+            woken: Cell::new(None),
+            rings: Cell::default(),
             server: seed.server,
             max_requests: Cell::new(seed.max_requests),
             drain_timeout: seed.drain_timeout,
-            cpus: seed.cpus,
             common: RefCell::new(Common::new()),
             streams: RefCell::new(None),
             access_log: RefCell::new(seed.access_log),
@@ -335,7 +339,7 @@ impl Worker {
 
     /// How a server of your own says what it does, so that new connections are led around it while it is busy.
     pub fn meter(&self) -> Meter {
-        Meter::new(Arc::clone(&self.board), self.row, self.lifeline.waking())
+        Meter::new(self.page.clone(), self.lifeline.waking())
     }
 
     /// Says that a handler which takes long is getting on, so that its worker does not count as hung: a stall is a

@@ -13,7 +13,6 @@ use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
@@ -53,7 +52,7 @@ pub(crate) fn server_config() -> ServerConfig {
 #[derive(Debug)]
 pub(crate) struct Desk {
     model: Model,
-    board: Arc<Scoreboard>,
+    board: Scoreboard,
     /// The names by which it may be asked over TCP, besides its address.
     hosts: Rc<[String]>,
     /// What says over TCP that a client may give commands; nobody may without one.
@@ -71,7 +70,7 @@ pub(crate) struct Desk {
 impl Desk {
     pub(crate) fn new(
         model: Model,
-        board: Arc<Scoreboard>,
+        board: Scoreboard,
         hosts: Rc<[String]>,
         token: Option<Rc<str>>,
         is_unix: bool,

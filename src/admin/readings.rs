@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::scoreboard::Scoreboard;
 use crate::status::{Model, Process, Reading, Readings};
+use crate::time::Time;
 use crate::{clock, outlet, proc};
 
 /// Reads all there is about the pool, at one moment. `cpu` is what each process had used when it was last seen.
@@ -25,19 +26,20 @@ pub(super) fn read(model: &Model, board: &Scoreboard, cpu: &mut BTreeMap<i32, u6
 /// The shared memory, at a moment at which the parent moves nothing in it.
 fn counters(model: &Model, board: &Scoreboard) -> Readings {
     let Some(tally) = board.tally() else { return Readings::default() };
+    let clock = clock::now();
     tally.steady(|| {
-        let mut readings = Readings { latency: tally.latency(0).read(), ..Readings::default() };
+        let mut readings = Readings { latency: tally.latency(), ..Readings::default() };
         // Extended, and not collected, which would sort.
         readings.slots.extend(model.slots.keys().map(|slot| (*slot, tally.counters(*slot))));
         let mut owned = BTreeMap::new();
         owned.extend(tally.owned());
         for (row, slot) in &owned {
-            readings.slots.entry(*slot).or_default().add(&board.row(*row).counters());
-            readings.latency.add(&tally.latency(*row).read());
+            readings.slots.entry(*slot).or_default().add(&board.row(*row).counters(clock));
+            readings.latency.add(&board.latency(*row, clock));
         }
         // The row of one that is gone may be another's already.
         let reading = |it: &Process| match owned.get(&it.row) {
-            Some(slot) if *slot == it.slot => read_row(board, it.row),
+            Some(slot) if *slot == it.slot => read_row(board, it.row, clock),
             _ => Reading::default(),
         };
         readings.processes.extend(model.processes.values().map(|it| (it.pid, reading(it))));
@@ -45,9 +47,9 @@ fn counters(model: &Model, board: &Scoreboard) -> Readings {
     })
 }
 
-fn read_row(board: &Scoreboard, row: usize) -> Reading {
-    let latency = board.tally().map(|tally| tally.latency(row).read()).unwrap_or_default();
-    let busy = board.row(row).busy_since().map_or(0, |since| clock::now().since(since).as_millis());
+fn read_row(board: &Scoreboard, row: usize, now: Time) -> Reading {
+    let (it, latency) = (board.row(row), board.latency(row, now));
+    let busy = it.busy_since().map_or(0, |since| now.since(since).as_millis());
     let busy = u64::try_from(busy).unwrap_or(u64::MAX);
-    Reading { counters: board.row(row).counters(), latency, busy, ..Reading::default() }
+    Reading { counters: it.counters(now), latency, busy, ..Reading::default() }
 }

@@ -39,6 +39,11 @@ fn facts(fd: BorrowedFd<'_>) -> io::Result<Facts> {
     })
 }
 
+/// Whether a socket listens: any process that holds it may have shut it down.
+pub(crate) fn is_listening(socket: BorrowedFd<'_>) -> bool {
+    SockRef::from(&socket).is_listener().unwrap_or(false)
+}
+
 /// A Unix socket that was shut down still says that it listens.
 fn is_shut(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut wait = [PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP))];

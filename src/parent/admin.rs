@@ -14,6 +14,7 @@ use crate::listener::AdminListener;
 use crate::message::{MessageError, Received, BUFFER};
 use crate::pool::Newborn;
 use crate::sandbox::Sandbox;
+use crate::scoreboard::Scoreboard;
 use crate::status::{self, Fact, Level, Model, Reason};
 use crate::supervisor::{PoolState, Stage};
 
@@ -142,7 +143,7 @@ impl Parent {
     pub(super) fn admin_due(&mut self) -> Option<Turn> {
         let now = clock::now();
         let admin = self.admin.as_mut().filter(|admin| admin.deadline().is_some_and(|due| due <= now))?;
-        match admin.seed(&self.board, self.credentials.clone(), now) {
+        match admin.seed(self.board.scoreboard(), self.credentials.clone(), now) {
             Ok(newborn) => Some(Turn::Fork(newborn)),
             Err(error) => {
                 error!("the admin process cannot be started: {error}");
@@ -230,18 +231,19 @@ impl Parent {
 }
 
 impl Admin {
-    fn seed(&mut self, board: &Arc<Scoreboard>, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Newborn> {
+    fn seed(&mut self, board: &Scoreboard, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Newborn> {
         let call = "give the admin process what it needs with socketpair(2) or mmap(2); is RLIMIT_NOFILE too low?";
         let refused = |source| Error::system(call, source);
         let (lifeline, theirs) = channel::lifeline(0).map_err(refused)?;
         let (link, their_link) = MessageEnd::pair().map_err(refused)?;
         // Its own, in which it is the only worker; nobody looks whether that stalls.
-        let own = Scoreboard::new(1).map_err(refused)?;
+        let own = ParentBoard::new(1).map_err(refused)?;
         own.watch(true);
+        let page = own.lend(1, 0, now).map_err(refused)?;
         let shared = self.listener.shared().map_err(refused)?;
         self.unborn = Some(Running { pid: Pid(0), lifeline, link, since: now, is_set_up: false });
         let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
-        let desk = Desk::new(self.model.clone(), Arc::clone(board), hosts, token, self.listener.is_unix());
+        let desk = Desk::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
         let seed = Seed {
             slot: crate::worker::NO_SLOT,
             generation: 0,
@@ -252,8 +254,7 @@ impl Admin {
             reserved: Rc::default(),
             backlog: 0,
             shared: vec![shared],
-            board: Arc::new(own),
-            row: 1,
+            page,
             server: Rc::new(admin::server_config()),
             max_requests: 0,
             drain_timeout: admin::DRAIN_TIMEOUT,

@@ -77,13 +77,13 @@ impl Parent {
             if is_waiting {
                 waiting.push(slot);
             }
-            let Some(row) = self.processes.get(&pid).map(|process| self.board.row(process.row)) else { continue };
+            let Some(row) = self.processes.get(&pid).map(|process| process.row) else { continue };
             if !is_waiting {
-                row.settle_all();
+                self.board.settle_all(row);
             }
-            if !row.says_busy() {
-                row.set_full(is_waiting && self.attention.waiting.contains(&slot));
-            }
+            let says_busy = self.board.row(row).says_busy();
+            let is_crowded = !says_busy && is_waiting && self.attention.waiting.contains(&slot);
+            self.board.set_crowded(row, is_crowded);
         }
         self.attention.quiet = if waiting.is_empty() { self.attention.quiet + 1 } else { 0 };
         self.attention.waiting = waiting;

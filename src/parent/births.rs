@@ -18,12 +18,12 @@ impl Parent {
         let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
         let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
         let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
+        let page = self.board.lend(row, slot, clock::now());
+        let page = page.map_err(|source| Error::system("lend the worker its row with madvise(2)", source));
+        let page = page.inspect_err(|_| self.free_rows.push(row))?;
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
         let unique = self.talk.next_unique();
-        if let Some(tally) = self.board.tally() {
-            tally.own(row, slot);
-        }
         self.unborn = Some(Process {
             slot,
             row,
@@ -35,6 +35,8 @@ impl Parent {
             was_ready: false,
             is_disconnected: false,
             has_old_log: false,
+            is_neighbour: Cell::new(false),
+            is_doubted: Cell::new(false),
             program: None,
             violation: None,
         });
@@ -48,8 +50,7 @@ impl Parent {
             reserved: Rc::clone(&self.reserved),
             backlog: self.config.backlog,
             shared,
-            board: Arc::clone(&self.board),
-            row,
+            page,
             server: Rc::clone(&self.server),
             max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
             drain_timeout: self.config.drain_timeout,
@@ -68,6 +69,7 @@ impl Parent {
             return;
         }
         let Some(process) = self.unborn.take() else { return };
+        self.take_back(process.row);
         let (pid, slot) = (Pid(pid), process.slot);
         self.tell(Event::Spawned { slot, pid });
         debug!("{} spawned", self.tag(pid));
@@ -90,9 +92,17 @@ impl Parent {
             return;
         }
         let Some(process) = self.unborn.take() else { return };
-        self.board.fold(process.row);
+        self.take_back(process.row);
+        self.board.fold(process.row, clock::now());
         self.free_rows.push(process.row);
         self.spawn_failed(process.slot, &Error::system("fork a worker with fork(2)", io::Error::from(error.kind())));
+    }
+
+    /// The next child does not inherit the page of this row.
+    fn take_back(&self, row: usize) {
+        if let Err(error) = self.board.take_back(row) {
+            error!("the next process could write to what another one says of itself: madvise(2): {error}");
+        }
     }
 
     pub(super) fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {

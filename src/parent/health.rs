@@ -94,8 +94,9 @@ impl Parent {
         let Some(process) = self.processes.remove(&pid) else { return };
         let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);
         let was_told = stage.is_some_and(Stage::is_leaving);
-        let board = Arc::clone(&self.board);
-        let row = board.row(process.row);
+        let now = clock::now();
+        self.doubt(pid, &process, now);
+        let counters = self.board.row(process.row).counters(now);
         let reason = process.lifeline.failure();
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told));
@@ -107,7 +108,7 @@ impl Parent {
                 self.say(level, Some(process.slot), how.clone());
             }
             None => {
-                let text = format!("{how}, {} requests on {} connections", row.requests(), row.accepted());
+                let text = format!("{how}, {} requests on {} connections", counters.requests, counters.accepted);
                 self.say(level, Some(process.slot), text);
             }
         }
@@ -115,12 +116,12 @@ impl Parent {
         if !was_told {
             self.last_failure = Some(how);
         }
-        let has_served = row.accepted() > 0;
+        let has_served = counters.accepted > 0;
         if stage == Some(Stage::Killing(KillReason::Forced)) && exit != Exit::Code(0) {
             self.cut_off(&process);
         }
         self.neighbours.gone(pid);
-        self.board.fold(process.row);
+        self.board.fold(process.row, now);
         self.free_rows.push(process.row);
         let (code, signal) = match exit {
             Exit::Code(code) => (Some(code), None),
@@ -141,16 +142,36 @@ impl Parent {
     fn cut_off(&mut self, process: &Process) {
         let row = self.board.row(process.row);
         if row.is_neighbour() || row.says_busy() || row.accepted() > 0 {
-            self.cut.connections += row.open().min(CONNECTIONS_MAX);
+            self.cut.connections += row.counters(clock::now()).open().min(CONNECTIONS_MAX);
         } else if process.was_ready {
             self.cut.unknown += 1;
         }
+    }
+
+    /// Says once of each process that what it says of itself cannot be.
+    fn doubt(&self, pid: Pid, process: &Process, now: Time) {
+        if process.is_doubted.get() {
+            return;
+        }
+        if let Some(why) = self.board.row(process.row).doubt(now) {
+            process.is_doubted.set(true);
+            warn!("{} says of itself in shared memory what cannot be, which counts for nothing: {why}", self.tag(pid));
+        }
+    }
+
+    /// A worker has become busy while nobody looked.
+    pub(super) fn watch_stalls(&mut self, now: Time) {
+        self.watch.wake(now);
+        self.board.watch(true);
     }
 
     pub(super) fn look_for_stalls(&mut self) {
         let now = clock::now();
         if self.watch.deadline().is_none_or(|due| now < due) {
             return;
+        }
+        for (pid, process) in &self.processes {
+            self.doubt(*pid, process, now);
         }
         let sights = self.processes.iter().map(|(pid, process)| {
             let row = self.board.row(process.row);

@@ -28,9 +28,8 @@ impl Parent {
         match record {
             Record::Listening => self.listening(pid),
             Record::Ready => self.ready(pid),
-            Record::Awake => self.watch.wake(now),
-            // Whoever is to get new connections is settled in each turn.
-            Record::Steer => {}
+            Record::Awake => self.watch_stalls(now),
+            Record::Steer => self.custody.rung(now),
             Record::Released => self.neighbours.released(pid),
             Record::Leave => self.tell(Event::Disconnected { pid }),
             Record::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
@@ -78,9 +77,14 @@ impl Parent {
     }
 
     pub(super) fn scale(&mut self, workers: usize) {
-        if workers == 0 || workers > Config::WORKERS_MAX {
-            let (wanted, max) = (self.supervisor.wanted(), Config::WORKERS_MAX);
-            return self.say(log::Level::Warn, None, format!("still {wanted} workers: there can be 1 to {max}"));
+        // A slot may hold two processes.
+        let (wanted, max) = (self.supervisor.wanted(), self.board.processes() / 2);
+        if workers == 0 || workers > max {
+            let mut text = format!("still {wanted} workers: there can be 1 to {max}");
+            if max < Config::WORKERS_MAX {
+                text += " while the kernel counts their connections; for more, start the pool with more or with --balance random";
+            }
+            return self.say(log::Level::Warn, None, text);
         }
         self.tell(Event::Scale { workers });
     }

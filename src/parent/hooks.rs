@@ -73,29 +73,31 @@ impl Parent {
 
     pub(crate) fn worker_status(&self, pid: Pid) -> Option<WorkerStatus> {
         let (_, it) = self.supervisor.process(pid)?;
-        let row = self.board.row(self.processes.get(&pid)?.row);
-        let (connections, closed) = (row.accepted(), row.closed());
-        let open = connections.saturating_sub(closed);
+        let counters = self.board.row(self.processes.get(&pid)?.row).counters(clock::now());
         Some(WorkerStatus {
             process: self.process(pid),
             state: it.state(),
-            requests: row.requests(),
-            connections,
-            open,
+            requests: counters.requests,
+            connections: counters.accepted,
+            open: counters.open(),
         })
     }
 
     pub(crate) fn status(&self) -> Status {
         let workers = self.supervisor.processes().filter_map(|(_, it)| self.worker_status(it.pid?));
         let workers: Vec<_> = workers.collect();
-        let dead = self.board.row(0);
+        let mut all = self.board.dead();
+        for it in &workers {
+            all.requests = all.requests.saturating_add(it.requests);
+            all.accepted = all.accepted.saturating_add(it.connections);
+        }
         Status {
             state: self.supervisor.state(),
             restart_aborted: self.restart_aborted.clone(),
             wanted: self.supervisor.wanted(),
             ready: self.supervisor.ready_workers(),
-            requests: dead.requests() + workers.iter().map(|it| it.requests).sum::<u64>(),
-            connections: dead.accepted() + workers.iter().map(|it| it.connections).sum::<u64>(),
+            requests: all.requests,
+            connections: all.accepted,
             workers,
         }
     }

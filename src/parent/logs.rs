@@ -30,11 +30,12 @@ impl Parent {
         }
         self.log_retry = None;
         let Some(file) = &self.access_log else { return };
+        let board = &self.board;
         for process in self.processes.values_mut().filter(|process| process.has_old_log) {
             let is_full = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS));
             let told = process.lifeline.log(file);
             // One that runs a server of its own never reads its orders.
-            process.has_old_log = told.as_ref().is_err_and(is_full) && self.board.row(process.row).is_neighbour();
+            process.has_old_log = told.as_ref().is_err_and(is_full) && board.row(process.row).is_neighbour();
             if process.has_old_log {
                 self.log_retry = Some(now + RETRY);
             }

@@ -16,13 +16,13 @@ mod places;
 mod programs;
 mod takeover;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::RawFd;
 use std::process;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
@@ -52,7 +52,7 @@ use crate::neighbours::{Neighbours, Order};
 use crate::pid_file::PidFile;
 use crate::pool::Newborn;
 use crate::reap::{self, Fate};
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::ParentBoard;
 use crate::service::{self, Service};
 use crate::signals::{self, ParentSignals, Request};
 use crate::steer::Steering;
@@ -84,7 +84,7 @@ pub(crate) struct Parent {
     mending: Mending,
     /// The worker that is being forked.
     unborn: Option<Process>,
-    board: Arc<Scoreboard>,
+    board: Rc<ParentBoard>,
     free_rows: Vec<usize>,
     watch: Watch,
     /// When to look at the workers' memory.
@@ -151,6 +151,10 @@ struct Process {
     is_disconnected: bool,
     /// It could not be told of a new access log.
     has_old_log: bool,
+    /// It has said once that it looks after other slots' sockets.
+    is_neighbour: Cell<bool>,
+    /// What it says of itself cannot be, and that was told.
+    is_doubted: Cell<bool>,
     /// It is another program, or about to be: how that says that it is ready.
     program: Option<Sign>,
     /// How it has broken the protocol, in words.
@@ -172,8 +176,8 @@ impl Parent {
         let access_log = config.access_log.as_deref().map(access_log::open).transpose()?.map(Rc::new);
         raise_descriptor_limit();
         let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
-        let (board, steering) = share_memory(&config, &reserved)?;
-        let board = Arc::new(board);
+        let (board, steering) = share_memory(&config, &reserved, workers)?;
+        let board = Rc::new(board);
         let cpus = config.cpus().into();
         let signals = ParentSignals::install(held)
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
@@ -186,7 +190,7 @@ impl Parent {
         let mut parent = Parent {
             supervisor: Supervisor::new(policy(&config), workers, seed, now),
             processes: BTreeMap::new(),
-            custody: Custody::new(Arc::clone(&board), Rc::clone(&cpus), steering, slots),
+            custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, slots),
             cpus,
             neighbours: Neighbours::new(config.neighbours),
             attention: Attention::default(),
@@ -410,7 +414,7 @@ impl Parent {
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
         self.service.end();
         self.output.end();
-        let requests = self.board.row(0).requests();
+        let requests = self.board.dead().requests;
         let Cut { connections, unknown } = self.cut;
         match outcome {
             Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
@@ -472,9 +476,11 @@ impl Parent {
 }
 
 /// What all processes of the pool share, and who steers by it.
-fn share_memory(config: &Config, reserved: &[Reserved]) -> Result<(Scoreboard, Steering)> {
+fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Result<(ParentBoard, Steering)> {
     let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
-    let (mut board, steering) = steer::choose(config.balance, 2 * Config::WORKERS_MAX, groups)
+    // A slot may hold two processes.
+    let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
+    let (mut board, steering) = steer::choose(config.balance, most, counted, groups)
         .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
     if config.admin.is_some() {
         board
@@ -483,6 +489,14 @@ fn share_memory(config: &Config, reserved: &[Reserved]) -> Result<(Scoreboard, S
     }
     Ok((board, steering))
 }
+
+/// How many slots there can be where the kernel counts connections, since the memory for all is taken at once: a page for
+/// each of their processes.
+fn counted_max(workers: usize) -> usize {
+    (4 * workers).clamp(COUNTED_MIN, Config::WORKERS_MAX)
+}
+
+const COUNTED_MIN: usize = 64;
 
 fn policy(config: &Config) -> Policy {
     Policy {

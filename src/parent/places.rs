@@ -65,7 +65,15 @@ impl Parent {
     }
 
     pub(super) fn is_neighbour(&self, pid: Pid) -> bool {
-        self.processes.get(&pid).is_some_and(|process| self.board.row(process.row).is_neighbour())
+        self.processes.get(&pid).is_some_and(|process| self.is_able(process))
+    }
+
+    /// Whether a process looks after other slots' sockets when asked. It may say so once, and cannot take it back.
+    pub(super) fn is_able(&self, process: &Process) -> bool {
+        if !process.is_neighbour.get() && self.board.row(process.row).is_neighbour() {
+            process.is_neighbour.set(true);
+        }
+        process.is_neighbour.get()
     }
 
     /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known

@@ -15,6 +15,7 @@ use crate::connection::{Connection, Step};
 use crate::deadlines::INDEX_MAX;
 use crate::http::Request;
 use crate::response::Response;
+use crate::scoreboard::UNSETTLED;
 use crate::time::Time;
 
 /// Connections that one listener may bring in one turn, so that those that are open have theirs.
@@ -42,9 +43,6 @@ enum Seat {
     /// In the place of this one, which is idle.
     Of(usize),
 }
-
-/// How long a connection may be on its way to a worker's queue: longer than most round trips.
-const UNSETTLED: Duration = Duration::from_secs(1);
 
 impl<H> Server<'_, H>
 where
@@ -87,15 +85,14 @@ where
             if !is_all && !acceptor.may_take(self.cx.now, is_stalled, |slot| self.worker.is_idle_with_fewer(slot)) {
                 break;
             }
-            let is_own = acceptor.own().is_some();
+            let is_own = acceptor.is_own();
             let Some(place) = (if is_all { Some(Seat::Free) } else { self.find_place(is_own) }) else { break };
             let Some(acceptor) = self.acceptors.get_mut(key) else { break };
             match acceptor.accept() {
                 Ok((stream, peer)) => {
-                    match acceptor.neighbour {
-                        Some(neighbour) => self.worker.count_settled(neighbour.slot),
-                        None if acceptor.own().is_some() => self.worker.row().count_settled(),
-                        None => {}
+                    // One that the kernel gave to another slot settles nothing here: that slot's worker sees to it.
+                    if acceptor.is_own() {
+                        self.worker.row().settle(1);
                     }
                     if let Seat::Of(index) = place {
                         self.evict(index);
@@ -217,14 +214,14 @@ where
         self.pending = self.pending.min(self.worker.row().pending());
         if self.cx.now.since(self.settled) >= UNSETTLED {
             self.worker.row().settle(std::mem::replace(&mut self.pending, i64::MAX));
-            self.seen = self.worker.settle_idle(&self.seen);
+            self.seen = self.worker.look_for_pending(&self.seen);
             self.settled = self.cx.now;
         }
     }
 
     /// Says when this worker has as many connections as it may have, so that the kernel chooses others.
     fn show_room(&mut self, has_room: bool) {
-        if self.cx.config.max_connections > 0 && self.worker.row().is_full() == has_room {
+        if self.cx.config.max_connections > 0 && self.worker.row().says_full() == has_room {
             self.worker.row().set_full(!has_room);
             self.steer();
         }

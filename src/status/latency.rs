@@ -45,26 +45,26 @@ impl Default for Latency {
 
 impl Latency {
     pub(crate) fn count(&self) -> u64 {
-        self.buckets.iter().sum()
+        total(self.buckets.iter().copied())
     }
 
     /// How many were shorter than so many microseconds: exact where a bucket ends, as at each power of two.
     pub(crate) fn shorter_than(&self, micros: u64) -> u64 {
         let below = (0..BUCKETS).take_while(|bucket| bound(*bucket) <= micros);
-        below.map(|bucket| self.buckets[bucket]).sum()
+        total(below.map(|bucket| self.buckets[bucket]))
     }
 
     pub(crate) fn add(&mut self, other: &Latency) {
-        self.buckets.iter_mut().zip(other.buckets).for_each(|(count, more)| *count += more);
-        self.sum += other.sum;
+        self.buckets.iter_mut().zip(other.buckets).for_each(|(count, more)| *count = count.saturating_add(more));
+        self.sum = self.sum.saturating_add(other.sum);
     }
 
     /// The microseconds that so many thousandths of the answers did not exceed; none without answers.
     pub(crate) fn quantile(&self, thousandths: u64) -> Option<u64> {
-        let rank = (self.count() * thousandths).div_ceil(1000).max(1);
-        let mut seen = 0;
+        let rank = (u128::from(self.count()) * u128::from(thousandths)).div_ceil(1000).max(1);
+        let mut seen = 0_u128;
         let bucket = self.buckets.iter().position(|count| {
-            seen += count;
+            seen += u128::from(*count);
             seen >= rank
         })?;
         // The harmonic mean of its ends is never further than a ninth from what is in between.
@@ -77,6 +77,11 @@ impl Latency {
         let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
         filled.map(|(bucket, count)| (bound(bucket), *count))
     }
+}
+
+/// What workers have counted may be anything.
+fn total(counts: impl Iterator<Item = u64>) -> u64 {
+    counts.fold(0, u64::saturating_add)
 }
 
 #[cfg(test)]

@@ -234,12 +234,13 @@ impl Counters {
     }
 
     pub(crate) fn add(&mut self, other: &Counters) {
-        self.requests += other.requests;
-        self.accepted += other.accepted;
-        self.closed += other.closed;
-        self.refused += other.refused;
-        self.panics += other.panics;
-        self.lost += other.lost;
+        // What workers have counted may be anything.
+        self.requests = self.requests.saturating_add(other.requests);
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.closed = self.closed.saturating_add(other.closed);
+        self.refused = self.refused.saturating_add(other.refused);
+        self.panics = self.panics.saturating_add(other.panics);
+        self.lost = self.lost.saturating_add(other.lost);
     }
 }
 

@@ -1,10 +1,15 @@
 //! Steering by eBPF: for each new connection the kernel runs a program that gives it to the slot with the fewest open
 //! connections, as the scoreboard tells them, and passes over slots that are busy, full or not ready.
 //!
-//! A connection counts from its SYN: the program adds it to `assigned` of the row it chose, and whoever has accepted it
-//! to `settled` of the same and `accepted` of its own. About once a second a worker that finds its queue empty also
-//! settles what is pending all the time, or for a second at one that is idle: SYNs of a flood, connections reset before
-//! the accept, and stray segments of closed connections, for which the kernel runs the program too.
+//! A connection counts from its SYN: the program adds it to `assigned` of the process that it chose, and that one, when it
+//! has accepted it, to its own `settled` and `accepted`. About once a second a worker that finds its queue empty also
+//! settles what is pending all the time, and the parent what is pending for a second at one that is idle: SYNs of a flood,
+//! connections reset before the accept or taken by a neighbour, and stray segments of closed connections, for which the
+//! kernel runs the program too.
+//!
+//! What a worker says of itself may be a lie. A row whose numbers cannot be is not chosen. And the program counts, where
+//! no worker can write, what it has given to each process of late: who has had twice its fair share gets nothing more while
+//! another one is free, however few connections it claims to have.
 //!
 //! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
 
@@ -22,15 +27,18 @@ use self::assembler::{
     add, and, assemble, atomic_add, call, copy, divide, exit, jump_if, label, load, lower_half, map, map_value, modulo,
     multiply, or, shift_right, shift_right_signed, store, store_half, subtract, xor, Line,
 };
-use crate::sys::bpf::{self, Instruction, Memory, Sockets};
+use crate::scoreboard::Memories;
+use crate::sys::bpf::{self, Instruction, Sockets};
 
 /// Most slots of a pool that is steered so.
 pub(crate) const SLOTS: usize = 1024;
 
-/// Where the program finds what it needs in the pool's shared words; all are numbers of words.
+/// Where the program finds what it needs in the two parts of the scoreboard; all are numbers of words.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Layout {
-    /// Length of a row. The rows begin at word 0, and row 0 is nobody's.
+    /// How many rows there are; row 0 is nobody's.
+    pub(crate) rows: usize,
+    /// Length of a row, in the part that workers write.
     pub(crate) row_words: usize,
     /// In a row: since when the worker has been busy, in milliseconds of the monotonic clock; zero while it is idle.
     pub(crate) busy_since: usize,
@@ -40,14 +48,25 @@ pub(crate) struct Layout {
     pub(crate) closed: usize,
     /// In a row: not zero while the worker takes no more connections.
     pub(crate) full: usize,
-    /// In a row: what `assigned` was when the worker last found its queue empty.
+    /// In a row: of those assigned, how many have been accepted or will never come.
     pub(crate) settled: usize,
-    /// In a row: connections given to it. Written by the program.
-    pub(crate) assigned: usize,
-    /// The group table, behind the rows: the number of seats, then the seats, up to the end of the words: in
-    /// the upper half the slot, in the lower the row of the process that serves it; row 0 makes the slot one that is not
-    /// to be chosen.
+    /// The group table, in the other part: the number of seats, then the seats, with room for so many: in the upper half
+    /// the slot, in the lower the row of the process that serves it; row 0 makes the slot one that is not to be chosen.
     pub(crate) group: usize,
+    pub(crate) seats: usize,
+    /// In that part: how many connections were assigned in all. Written by the program.
+    pub(crate) counted: usize,
+    /// In that part: the notes on row 0, and the length of those on each row.
+    pub(crate) notes: usize,
+    pub(crate) note_words: usize,
+    /// In the notes: connections given to the process. Written by the program.
+    pub(crate) assigned: usize,
+    /// In the notes: how many of them in a window, see [`WINDOW`]. Written by the program.
+    pub(crate) share: usize,
+    /// In the notes: how many of them will never come.
+    pub(crate) returned: usize,
+    /// In the notes: not zero while the process is to get no more connections.
+    pub(crate) crowded: usize,
 }
 
 /// The programs, one per address because a group's sockets are its own, and their tables of sockets, keyed by slot.
@@ -68,10 +87,10 @@ impl Ebpf {
     /// # Errors
     ///
     /// [`ErrorKind::PermissionDenied`] without CAP_BPF and CAP_NET_ADMIN; what the verifier says where it refuses.
-    pub(crate) fn load(layout: &Layout, words: &Memory, addresses: usize) -> io::Result<Ebpf> {
+    pub(crate) fn load(layout: &Layout, memories: &Memories, addresses: usize) -> io::Result<Ebpf> {
         let group = || {
             let sockets = Sockets::new(SLOTS as u32)?;
-            let program = bpf::load(&Program::new(layout, words, &sockets, STALLED)?.instructions())?;
+            let program = bpf::load(&Program::new(layout, memories, &sockets, STALLED)?.instructions())?;
             Ok(Group { sockets, program })
         };
         Ok(Ebpf { groups: (0..addresses).map(|_| group()).collect::<io::Result<_>>()? })
@@ -117,18 +136,29 @@ const STALLED: i32 = 2;
 /// than the least of all.
 const LOOKS: i32 = 64;
 
-/// Added to the load of a row, so that the least of all is the choice: a worker that is busy is worse than any that is
-/// not, and one that is full is worse still, but better than nobody.
+/// The program counts assignments in windows of so many for each seat, of which nobody gets more than twice as many while
+/// another one is free. A process's share is a word: the window's number in the upper bits, its count in the lower ones.
+const WINDOW: i32 = 16;
+const SHARE_BITS: i32 = 16;
+
+/// More connections than this, or less than none by as many, no process can have: what claims that is not chosen.
+const CREDIBLE: i32 = 1 << 26;
+
+/// Added to the load of a row, so that the least of all is the choice: one that has had its share is worse than any that
+/// is free, a worker that is busy is worse, and one that is full is worse still, but better than nobody.
+const SATED: i32 = 1 << 28;
 const BUSY: i32 = 1 << 29;
 const FULL: i32 = 1 << 30;
 
 // The program's variables. R0 to R5 do not survive a call, so nothing is called while seats are looked at.
 const LOAD: Register = R0;
+const NOTES: Register = R1;
 const SEAT: Register = R2;
 const SEATS: Register = R3;
 const IT: Register = R4;
 const CHOICE: Register = R5;
-const CONTEXT: Register = R6;
+/// What a process's share is at least when it has had enough.
+const SATED_FROM: Register = R6;
 const TABLE: Register = R7;
 const LEAST: Register = R8;
 const ROW: Register = R9;
@@ -138,6 +168,7 @@ const STACK: Register = R10;
 const BUSY_BEFORE: i16 = -8;
 const CHOSEN: i16 = -16;
 const SLOT: i16 = -20;
+const CONTEXT: i16 = -32;
 
 // The kernel's helpers and results (linux/bpf.h).
 const KTIME_GET_NS: i32 = 5;
@@ -150,49 +181,71 @@ enum Label {
     /// These are there once for each seat that is looked at.
     InTable(i32),
     NotFull(i32),
+    NotSated(i32),
     NotBusy(i32),
     NotChosen(i32),
     Choose,
+    InWindow,
     Pass,
 }
 
 /// What the program is made from: the layout in bytes, and descriptors.
 #[derive(Debug)]
 struct Program {
-    words: i32,
+    /// The part that workers write, and the other one.
+    rows: i32,
+    decided: i32,
     sockets: i32,
     stall: i32,
-    /// Rows in front of the group table, row 0 included, and the length of one.
-    rows: i32,
+    /// How many rows there are, row 0 included, the length of one, and of its notes.
+    count: i32,
     row_bytes: i32,
+    note_bytes: i32,
     /// Where the group table is, and for how many seats it has room.
     table: i32,
     seats: i32,
+    counted: i32,
+    notes: i32,
     busy_since: i16,
     accepted: i16,
     closed: i16,
     full: i16,
     settled: i16,
     assigned: i16,
+    share: i16,
+    returned: i16,
+    crowded: i16,
 }
 
 impl Program {
-    fn new(layout: &Layout, words: &Memory, sockets: &Sockets, stall: i32) -> io::Result<Program> {
-        let room = words.len().get().checked_sub(layout.group + 1).ok_or(ErrorKind::InvalidInput)?;
+    fn new(layout: &Layout, memories: &Memories, sockets: &Sockets, stall: i32) -> io::Result<Program> {
+        let fits = layout.rows * layout.row_words <= memories.rows.len().get()
+            && layout.notes + layout.rows * layout.note_words <= memories.decided.len().get()
+            && layout.group + 1 + layout.seats <= layout.notes;
+        if !fits {
+            return Err(ErrorKind::InvalidInput.into());
+        }
         Ok(Program {
-            words: words.as_fd().as_raw_fd(),
+            rows: memories.rows.as_fd().as_raw_fd(),
+            decided: memories.decided.as_fd().as_raw_fd(),
             sockets: sockets.as_fd().as_raw_fd(),
             stall,
-            rows: number(layout.group / layout.row_words)?,
+            count: number(layout.rows)?,
             row_bytes: number(layout.row_words * WORD)?,
+            note_bytes: number(layout.note_words * WORD)?,
             table: number(layout.group * WORD)?,
-            seats: number(room.min(SLOTS))?,
+            seats: number(layout.seats.min(SLOTS))?,
+            counted: number(layout.counted * WORD)?,
+            notes: number(layout.notes * WORD)?,
             busy_since: number(layout.busy_since * WORD)?,
             accepted: number(layout.accepted * WORD)?,
             closed: number(layout.closed * WORD)?,
             full: number(layout.full * WORD)?,
             settled: number(layout.settled * WORD)?,
             assigned: number(layout.assigned * WORD)?,
+            share: number(layout.share * WORD)?,
+            returned: number(layout.returned * WORD)?,
+            crowded: number(layout.crowded * WORD)?,
         })
     }
 
@@ -206,18 +259,27 @@ impl Program {
     /// Reads the clock, and takes a random seat to begin with, so that equals have equal chances.
     fn begin(&self) -> Vec<Line<Label>> {
         vec![
-            copy(CONTEXT, R1),
+            store(STACK, CONTEXT, R1),
             call(KTIME_GET_NS),
             divide(R0, 1_000_000),
             subtract(R0, self.stall),
             store(STACK, BUSY_BEFORE, R0),
             call(GET_PRANDOM_U32),
             copy(SEAT, R0),
-            map_value(TABLE, self.words, self.table),
+            map_value(TABLE, self.decided, self.table),
             load(SEATS, TABLE, 0),
             // The verifier believes no number that it has not seen compared with a constant, here and below.
             jump_if(SEATS, Greater, self.seats, Label::Pass),
             modulo(SEAT, SEATS),
+            // The number of the window, shifted to where it is in a share. Without seats the division gives zero.
+            map_value(ROW, self.decided, self.counted),
+            load(LOAD, ROW, 0),
+            copy(IT, SEATS),
+            multiply(IT, WINDOW),
+            divide(LOAD, IT),
+            multiply(LOAD, 1 << SHARE_BITS),
+            copy(SATED_FROM, LOAD),
+            add(SATED_FROM, 2 * WINDOW),
             // Nobody yet, whose load is the greatest: zero, and zero less one. Computed, because for a constant the
             // verifier would follow each way from seat to seat to its end, and there are too many.
             copy(LEAST, R0),
@@ -250,16 +312,27 @@ impl Program {
             load(LOAD, ROW, self.accepted),
             load(IT, ROW, self.closed),
             subtract(LOAD, IT),
-            load(IT, ROW, self.assigned),
+            load(IT, NOTES, self.assigned),
             add(LOAD, IT),
             load(IT, ROW, self.settled),
             subtract(LOAD, IT),
+            load(IT, NOTES, self.returned),
+            subtract(LOAD, IT),
+            copy(IT, LOAD),
+            add(IT, CREDIBLE),
+            jump_if(IT, NotLess, 2 * CREDIBLE, Label::NotChosen(looked)),
             // The words are not read at one moment, so the sum may be a little less than nothing.
             copy(IT, LOAD),
             shift_right_signed(IT, 63),
             xor(IT, -1),
             and(LOAD, IT),
-            load(IT, ROW, self.full),
+            load(IT, NOTES, self.share),
+            jump_if(IT, Less, SATED_FROM, Label::NotSated(looked)),
+            or(LOAD, SATED),
+            label(Label::NotSated(looked)),
+            load(IT, NOTES, self.crowded),
+            load(NOTES, ROW, self.full),
+            or(IT, NOTES),
             jump_if(IT, Equal, 0, Label::NotFull(looked)),
             or(LOAD, FULL),
             label(Label::NotFull(looked)),
@@ -285,9 +358,11 @@ impl Program {
         let mut lines = vec![label(Label::Choose), load(CHOICE, STACK, CHOSEN)];
         lines.extend(self.row_of_choice(Label::Pass));
         lines.extend([
+            // The notes survive the call.
+            copy(ROW, NOTES),
             shift_right(CHOICE, 32),
             store_half(STACK, SLOT, CHOICE),
-            copy(R1, CONTEXT),
+            load(R1, STACK, CONTEXT),
             map(R2, self.sockets),
             copy(R3, STACK),
             add(R3, i32::from(SLOT)),
@@ -296,6 +371,16 @@ impl Program {
             jump_if(R0, NotEqual, 0, Label::Pass),
             copy(IT, 1),
             atomic_add(ROW, self.assigned, IT),
+            map_value(TABLE, self.decided, self.counted),
+            atomic_add(TABLE, 0, IT),
+            // Two at one moment may count as one.
+            subtract(SATED_FROM, 2 * WINDOW),
+            load(IT, ROW, self.share),
+            jump_if(IT, NotLess, SATED_FROM, Label::InWindow),
+            copy(IT, SATED_FROM),
+            label(Label::InWindow),
+            add(IT, 1),
+            store(ROW, self.share, IT),
             label(Label::Pass),
             copy(R0, SK_PASS),
             exit(),
@@ -303,16 +388,20 @@ impl Program {
         lines
     }
 
-    /// Sets ROW to the row of CHOICE; goes to `nobody` if there is none.
-    fn row_of_choice(&self, nobody: Label) -> [Line<Label>; 6] {
+    /// Sets ROW to the row of CHOICE, and NOTES to the notes on it; goes to `nobody` if there is none.
+    fn row_of_choice(&self, nobody: Label) -> [Line<Label>; 10] {
         [
             lower_half(IT, CHOICE),
             // From row 1 on; row 0 becomes greater than any.
             subtract(IT, 1),
-            jump_if(IT, NotLess, self.rows - 1, nobody),
+            jump_if(IT, NotLess, self.count - 1, nobody),
+            copy(LOAD, IT),
             multiply(IT, self.row_bytes),
-            map_value(ROW, self.words, self.row_bytes),
+            map_value(ROW, self.rows, self.row_bytes),
             add(ROW, IT),
+            multiply(LOAD, self.note_bytes),
+            map_value(NOTES, self.decided, self.notes + self.note_bytes),
+            add(NOTES, LOAD),
         ]
     }
 }

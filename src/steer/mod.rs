@@ -1,13 +1,14 @@
 //! Steering: which slot the kernel gives a new connection to.
 //!
 //! SO_REUSEPORT alone picks by hash and is blind: it goes on to give a busy worker, or a slot without one, its share.
-//! The parent says in shared memory which process serves each seat of the group, every worker says in its row since
-//! when it is busy, and whoever sees that this asks for another choice than the kernel has been told re-attaches the
-//! program: the parent when a process comes or goes, a worker at most once a millisecond. No timer and
-//! no wake-up: an idle pool has nothing to steer.
+//! The parent says in shared memory which process serves each seat of the group and what the kernel has been told; every
+//! worker says in its row since when it is busy. A worker that sees, at its turn and at most once a millisecond, that this
+//! asks for another choice rings the parent, which looks for itself and attaches the program. Nobody else does, so that a
+//! worker has no say in where the others' connections go. No timer and no wake-up: an idle pool has nothing to steer.
 
 mod classic;
 mod ebpf;
+mod pace;
 mod plan;
 
 use std::io;
@@ -17,13 +18,13 @@ use std::time::Duration;
 use log::{info, warn};
 
 use crate::config::Balance;
-use crate::scoreboard::{Row, Scoreboard};
+use crate::scoreboard::{Memories, ParentBoard, Row, Scoreboard};
 use crate::sys;
-use crate::sys::bpf::Memory;
 use crate::time::Time;
 
 pub(crate) use self::classic::{program, Instruction, Key};
 pub(crate) use self::ebpf::{Ebpf, Layout};
+pub(crate) use self::pace::Pace;
 pub(crate) use self::plan::{plan, Seats, Standing, SEATS_MAX};
 
 /// No program: the kernel picks by hash, or by eBPF, which needs no telling.
@@ -38,7 +39,7 @@ pub(crate) const AT_RANDOM: &str = "random, among the workers that are free";
 /// How new connections are steered.
 #[derive(Debug)]
 pub(crate) struct Steering {
-    /// What the scoreboard says to whoever attaches programs.
+    /// Which classic program is attached.
     pub(crate) program: u64,
     /// Who picks the worker, in words.
     pub(crate) method: &'static str,
@@ -46,10 +47,15 @@ pub(crate) struct Steering {
     pub(crate) ebpf: Option<Ebpf>,
 }
 
-/// Makes the scoreboard for so many processes, in memory that the kernel sees if it is to decide, and says in the log
-/// who picks the worker for a new connection.
-pub(crate) fn choose(balance: Balance, processes: usize, addresses: usize) -> io::Result<(Scoreboard, Steering)> {
-    let classic = |program, method| Ok((Scoreboard::new(processes)?, Steering { program, method, ebpf: None }));
+/// Makes the scoreboard for so many `processes`, or only so many as are to be `counted` if the kernel is to decide, whose
+/// memory is taken at once; and says in the log who picks the worker for a new connection.
+pub(crate) fn choose(
+    balance: Balance,
+    processes: usize,
+    counted: usize,
+    addresses: usize,
+) -> io::Result<(ParentBoard, Steering)> {
+    let classic = |program, method| Ok((ParentBoard::new(processes)?, Steering { program, method, ebpf: None }));
     match balance {
         // There is one socket for all.
         _ if addresses == 0 => classic(NOTHING, "one socket for all workers"),
@@ -69,7 +75,7 @@ pub(crate) fn choose(balance: Balance, processes: usize, addresses: usize) -> io
             info!("balance: by the client's address");
             classic(CLIENT, "by the client's address")
         }
-        Balance::Auto | Balance::LeastConnections => match load(processes, addresses) {
+        Balance::Auto | Balance::LeastConnections => match load(counted, addresses) {
             Ok((board, ebpf)) => {
                 let method = "least connections, among the workers that are free";
                 info!("balance: {method}");
@@ -88,10 +94,10 @@ pub(crate) fn choose(balance: Balance, processes: usize, addresses: usize) -> io
     }
 }
 
-fn load(processes: usize, addresses: usize) -> io::Result<(Scoreboard, Ebpf)> {
-    let memory = Memory::new(Scoreboard::len(processes))?;
-    let ebpf = Ebpf::load(&Scoreboard::layout(processes), &memory, addresses)?;
-    Ok((Scoreboard::in_memory(processes, &memory)?, ebpf))
+fn load(processes: usize, addresses: usize) -> io::Result<(ParentBoard, Ebpf)> {
+    let memories = Memories::new(processes)?;
+    let ebpf = Ebpf::load(&Scoreboard::layout(processes), &memories, addresses)?;
+    Ok((ParentBoard::in_memory(&memories)?, ebpf))
 }
 
 /// Busy for this long with one turn of the loop is stalled, for a new connection; times are cut to milliseconds, so this
@@ -103,48 +109,13 @@ pub(crate) fn is_stalled(row: Row<'_>, now: Time) -> bool {
     row.busy_since().is_some_and(|since| now.since(since) >= STALLED)
 }
 
-/// Brings the kernel's choice up to date with the scoreboard, in each group: `listeners` has a socket of each. `who` is
-/// the row of the process that runs this, 0 for the parent.
-///
-/// # Errors
-///
-/// What the kernel says to the program. The groups keep what they had.
-pub(crate) fn steer(
-    board: &Scoreboard,
-    cpus: &[usize],
-    who: usize,
-    now: Time,
-    listeners: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let is_due = board.steers() != NOTHING && !listeners.is_empty();
-    if is_due && look(board, now) != board.steered() && board.lock_steering(who, now) {
-        // Under the lock, so that what is attached last is what is noted last.
-        let allowed = look(board, now);
-        let result = attach(board, cpus, &allowed, listeners);
-        board.unlock_steering(who, result.is_ok().then_some(&allowed));
-        return result;
-    }
-    Ok(())
-}
-
-/// Steers as if two seats did not exist, whatever the scoreboard says: for the moment in which the indexes change.
-pub(crate) fn steer_around(
-    board: &Scoreboard,
-    cpus: &[usize],
-    now: Time,
-    without: [usize; 2],
-    listeners: &[BorrowedFd<'_>],
-) -> io::Result<()> {
-    let mut allowed = look(board, now);
-    without.iter().for_each(|seat| allowed.remove(*seat));
-    match allowed.is_empty() || board.steers() == NOTHING {
-        true => Ok(()),
-        false => attach(board, cpus, &allowed, listeners),
-    }
+/// Whether the kernel should be told something else than it has been.
+pub(crate) fn is_outdated(board: &Scoreboard, now: Time) -> bool {
+    board.program() != NOTHING && look(board, now) != board.steered()
 }
 
 /// What the kernel should be told.
-fn look(board: &Scoreboard, now: Time) -> Seats {
+pub(crate) fn look(board: &Scoreboard, now: Time) -> Seats {
     plan(board.seats().map(|row| match row {
         0 => Standing::Vacant,
         row => {
@@ -158,13 +129,25 @@ fn look(board: &Scoreboard, now: Time) -> Seats {
     }))
 }
 
-fn attach(board: &Scoreboard, cpus: &[usize], allowed: &Seats, listeners: &[BorrowedFd<'_>]) -> io::Result<()> {
+/// Tells the kernel to choose among these seats, in each group: `listeners` has a socket of each. `slots` are those on the
+/// seats, `cpus` the CPUs that the slots are pinned to.
+///
+/// # Errors
+///
+/// What the kernel says to the program. The groups keep what they had.
+pub(crate) fn attach(
+    which: u64,
+    slots: &[usize],
+    cpus: &[usize],
+    allowed: &Seats,
+    listeners: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     // A slot's CPU follows from its number, see `Seed`.
-    let slots = || board.slots().map(|slot| cpus.get(slot % cpus.len().max(1)).copied().unwrap_or(0));
-    let on: Vec<usize> = if board.steers() == CPU { slots().collect() } else { Vec::new() };
-    let key = match board.steers() {
+    let cpu_of = |slot: &usize| cpus.get(slot % cpus.len().max(1)).copied().unwrap_or(0);
+    let on: Vec<usize> = if which == CPU { slots.iter().map(cpu_of).collect() } else { Vec::new() };
+    let key = match which {
         CPU => Key::Cpu(&on),
-        CLIENT => Key::Client { seats: board.slots().count() },
+        CLIENT => Key::Client { seats: slots.len() },
         _ => Key::Random,
     };
     let program = program(allowed, key);

@@ -1,59 +1,223 @@
-//! Memory that the processes of a pool share.
+//! Memory that the processes of a pool share: each of its pages is written by one process and read by all.
+//!
+//! It is mapped twice. One mapping is writable and stays with the process that made it (madvise(2), `MADV_DONTFORK`); the
+//! other can only be read, and children inherit it. A child may be lent pages of the writable mapping. The memory is sealed
+//! before the second mapping is made (memfd_create(2), `F_SEAL_FUTURE_WRITE`), so no process can get more than it was
+//! given: not by mprotect(2), by another mmap(2), by write(2), nor through `/proc/self/map_files`. A lent page is sealed
+//! too (mseal(2)), because mremap(2) would stretch it over the next ones.
 
+use std::ffi::CStr;
 use std::num::NonZeroUsize;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU64;
-use std::{io, mem, slice};
+use std::sync::Arc;
+use std::{io, mem, process, slice};
 
-use nix::sys::mman::{mmap, mmap_anonymous, munmap, MapFlags, ProtFlags};
+use log::warn;
+use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg, SealFlag};
+use nix::sys::memfd::{memfd_create, MFdFlags};
+use nix::sys::mman::{madvise, mmap, munmap, MapFlags, MmapAdvise, ProtFlags};
+use nix::unistd::{ftruncate, sysconf, SysconfVar};
 
 use super::bpf::Memory;
 
-/// Zeroed words, shared with every process forked after this one was made.
+/// The writable mapping. It is of use only in the process that made it.
 #[derive(Debug)]
-pub(crate) struct SharedWords {
-    /// INVARIANT: the start of a live mapping of `len` words, page-aligned, readable and writable.
+pub(crate) struct Writable(Arc<Mapping>);
+
+/// The mapping that can only be read, in every process.
+#[derive(Clone, Debug)]
+pub(crate) struct ReadOnly(Arc<Mapping>);
+
+/// A page of a writable mapping, which the child of one fork inherits and may write to.
+#[derive(Clone, Debug)]
+pub(crate) struct Page {
+    /// INVARIANT: the start of a page that is mapped, readable and writable, for as long as this process has the value:
+    /// it is part of this mapping, which ends no sooner in the process that made it, and never in one that has inherited
+    /// the page.
     start: NonNull<AtomicU64>,
     len: usize,
+    _mapping: Arc<Mapping>,
+}
+
+// SAFETY: as for the mapping that it is part of.
+unsafe impl Send for Page {}
+// SAFETY: as for the mapping that it is part of.
+unsafe impl Sync for Page {}
+
+#[derive(Debug)]
+struct Mapping {
+    /// INVARIANT: the start of a mapping of `len` words, page-aligned and readable, that lives as long as this in the
+    /// process `made_by`, and in its children if they inherit it.
+    start: NonNull<AtomicU64>,
+    len: NonZeroUsize,
+    made_by: u32,
 }
 
 // SAFETY: it owns the mapping, which no thread is special to.
-unsafe impl Send for SharedWords {}
+unsafe impl Send for Mapping {}
 // SAFETY: the words are only ever reached as atomics.
-unsafe impl Sync for SharedWords {}
+unsafe impl Sync for Mapping {}
 
-impl SharedWords {
-    pub(crate) fn new(len: NonZeroUsize) -> io::Result<SharedWords> {
-        let bytes = len.checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing.
-        let start =
-            unsafe { mmap_anonymous(None, bytes, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE, MapFlags::MAP_SHARED) }?;
-        Ok(SharedWords { start: start.cast(), len: len.get() })
-    }
+const WORD: usize = mem::size_of::<AtomicU64>();
 
-    /// The words that the kernel's programs see too.
-    pub(crate) fn map(memory: &Memory) -> io::Result<SharedWords> {
-        let bytes = memory.len().checked_mul(WORD).ok_or(io::ErrorKind::OutOfMemory)?;
-        let protection = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
-        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, memory, 0) }?;
-        Ok(SharedWords { start: start.cast(), len: memory.len().get() })
-    }
+/// `MFD_NOEXEC_SEAL` (Linux 6.3), which some systems insist on.
+const NOEXEC_SEAL: u32 = 8;
 
-    pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: by the field's invariant; the kernel zeroed the pages, any bit pattern is an `AtomicU64`, and the
-        // mapping lives as long as `self`. Other processes change it only through atomics as well.
-        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+/// mseal(2) has this number on every architecture that Rust and Linux share (6.10).
+const SYS_MSEAL: libc::c_long = 462;
+
+/// How many words a page has.
+pub(crate) fn page_words() -> usize {
+    page_size() / WORD
+}
+
+fn page_size() -> usize {
+    let size = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
+}
+
+/// Zeroed words, as many as fill whole pages. Pages that nobody touches cost nothing.
+pub(crate) fn words(name: &CStr, len: NonZeroUsize) -> io::Result<(Writable, ReadOnly)> {
+    let len = whole_pages(len)?;
+    let file = anonymous_file(name)?;
+    ftruncate(&file, i64::try_from(len.get() * WORD).map_err(|_| io::ErrorKind::OutOfMemory)?)?;
+    let writable = Writable::map(file.as_fd(), len)?;
+    seal(&file);
+    Ok((writable, ReadOnly::map(file.as_fd(), len)?))
+}
+
+/// The words that the kernel's programs see too. A BPF map needs no seal: what was mapped read-only stays so, and its
+/// descriptor stays with the parent.
+pub(crate) fn map(memory: &Memory) -> io::Result<(Writable, ReadOnly)> {
+    let len = whole_pages(memory.len())?;
+    Ok((Writable::map(memory.as_fd(), len)?, ReadOnly::map(memory.as_fd(), len)?))
+}
+
+fn whole_pages(len: NonZeroUsize) -> io::Result<NonZeroUsize> {
+    let len = len.get().checked_next_multiple_of(page_words()).filter(|len| len.checked_mul(WORD).is_some());
+    len.and_then(NonZeroUsize::new).ok_or_else(|| io::ErrorKind::OutOfMemory.into())
+}
+
+fn anonymous_file(name: &CStr) -> io::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    match memfd_create(name, flags | MFdFlags::from_bits_retain(NOEXEC_SEAL)) {
+        Err(Errno::EINVAL) => Ok(memfd_create(name, flags)?),
+        made => Ok(made?),
     }
 }
 
-const WORD: NonZeroUsize = NonZeroUsize::new(mem::size_of::<AtomicU64>()).expect("a word has a size");
+/// Nobody gets another writable mapping, nor can change its size.
+fn seal(file: &OwnedFd) {
+    let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
+    let all = size | SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
+    if let Err(errno) = fcntl(file, FcntlArg::F_ADD_SEALS(all)) {
+        warn!("a worker could write to the pool's shared memory: it cannot be sealed (Linux 5.1): fcntl(2): {errno}");
+    }
+}
 
-impl Drop for SharedWords {
+impl Writable {
+    fn map(file: BorrowedFd<'_>, len: NonZeroUsize) -> io::Result<Writable> {
+        let mapping = Mapping::new(file, len, ProtFlags::PROT_READ | ProtFlags::PROT_WRITE)?;
+        mapping.advise(0, len.get(), MmapAdvise::MADV_DONTFORK)?;
+        Ok(Writable(Arc::new(mapping)))
+    }
+
+    /// # Panics
+    ///
+    /// In a child of the process that made it, which has not inherited them.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        assert_eq!(self.0.made_by, process::id(), "only the parent writes here");
+        // SAFETY: this is the process that made the mapping.
+        unsafe { self.0.words() }
+    }
+
+    /// Has children inherit a page, until that is [taken back](Writable::take_back).
+    pub(crate) fn lend(&self, index: usize) -> io::Result<Page> {
+        let len = page_words();
+        self.0.advise(index, len, MmapAdvise::MADV_DOFORK)?;
+        // SAFETY: within the mapping, which the advice has checked.
+        let start = unsafe { self.0.start.add(index * len) };
+        Ok(Page { start, len, _mapping: Arc::clone(&self.0) })
+    }
+
+    /// No further child inherits the page.
+    pub(crate) fn take_back(&self, index: usize) -> io::Result<()> {
+        self.0.advise(index, page_words(), MmapAdvise::MADV_DONTFORK)
+    }
+}
+
+impl ReadOnly {
+    fn map(file: BorrowedFd<'_>, len: NonZeroUsize) -> io::Result<ReadOnly> {
+        Ok(ReadOnly(Arc::new(Mapping::new(file, len, ProtFlags::PROT_READ)?)))
+    }
+
+    /// To be read only: a store ends the process.
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: children inherit a mapping that is not kept from them, and do not unmap it.
+        unsafe { self.0.words() }
+    }
+}
+
+impl Page {
+    pub(crate) fn words(&self) -> &[AtomicU64] {
+        // SAFETY: by the field's invariant; any bit pattern is an `AtomicU64`.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+
+    /// Fixes the page where it is, so that the mapping cannot be stretched over others, in the child that has inherited
+    /// it. It fails before Linux 6.10.
+    pub(crate) fn fix(&self) -> io::Result<()> {
+        let start: *const AtomicU64 = self.words().as_ptr();
+        // SAFETY: the call forbids changes of the mapping, and nothing here changes it.
+        match unsafe { libc::syscall(SYS_MSEAL, start, page_size(), 0) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Mapping {
+    fn new(file: BorrowedFd<'_>, len: NonZeroUsize, protection: ProtFlags) -> io::Result<Mapping> {
+        let bytes = len.checked_mul(NonZeroUsize::MIN.saturating_add(WORD - 1)).ok_or(io::ErrorKind::OutOfMemory)?;
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
+        let start = unsafe { mmap(None, bytes, protection, MapFlags::MAP_SHARED, file, 0) }?;
+        Ok(Mapping { start: start.cast(), len, made_by: process::id() })
+    }
+
+    /// # Safety
+    ///
+    /// The mapping is there in this process.
+    unsafe fn words(&self) -> &[AtomicU64] {
+        // SAFETY: by the field's invariant; the kernel zeroed the pages, any bit pattern is an `AtomicU64`, and other
+        // processes change them only through atomics as well, or do what any other value could do.
+        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len.get()) }
+    }
+
+    /// Advises the kernel about `count` words from the page `index` on.
+    fn advise(&self, index: usize, count: usize, advice: MmapAdvise) -> io::Result<()> {
+        let offset = index.checked_mul(page_words());
+        let end = offset.and_then(|offset| offset.checked_add(count));
+        let (Some(offset), true) = (offset, end.is_some_and(|end| end <= self.len.get())) else {
+            return Err(io::ErrorKind::InvalidInput.into());
+        };
+        // SAFETY: within the mapping.
+        let start = unsafe { self.start.add(offset) };
+        // SAFETY: the two kinds of advice that are given say what children inherit, and change no memory.
+        unsafe { madvise(start.cast(), count * WORD, advice) }?;
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: by the field's invariant, and no slice of it outlives `self`. Unmapping is this process's affair
-        // only.
-        let unmapped = unsafe { munmap(self.start.cast(), self.len * WORD.get()) };
-        debug_assert!(unmapped.is_ok());
+        // In a child something else may be in the place of a mapping that was not inherited.
+        if self.made_by == process::id() {
+            // SAFETY: by the field's invariant, and no slice of it outlives `self`.
+            let unmapped = unsafe { munmap(self.start.cast(), self.len.get() * WORD) };
+            debug_assert!(unmapped.is_ok());
+        }
     }
 }

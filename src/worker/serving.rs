@@ -3,12 +3,11 @@
 use std::cell::RefCell;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use log::warn;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::{Worker, NO_SLOT};
@@ -17,10 +16,12 @@ use crate::announce::tag;
 use crate::channel::WorkerEnd;
 use crate::config::ServerConfig;
 use crate::http::{Common, Request};
-use crate::scoreboard::{Row, Seen};
+use crate::scoreboard::{LatencyRow, OwnRow, Scoreboard, Seen};
 use crate::steer;
-use crate::tally::LatencyRow;
 use crate::time::Time;
+
+/// The longest that a worker waits before it rings again, as an exponent of two in milliseconds.
+const RINGS_IN_VAIN: u32 = 6;
 
 impl Worker {
     /// The TCP listeners that are this worker's own, and those that all workers share.
@@ -39,43 +40,46 @@ impl Worker {
 
     /// Whether a slot has a worker that takes from its queue.
     pub(crate) fn is_served(&self, slot: usize) -> bool {
-        self.board.row_of(slot).is_some()
+        self.board().row_of(slot).is_some()
     }
 
-    /// This worker has accepted a connection that the kernel gave to that slot.
-    pub(crate) fn count_settled(&self, slot: usize) {
-        if let Some(row) = self.board.row_of(slot) {
-            self.board.row(row).count_settled();
+    /// Has the parent look when connections that the kernel gave to an idle worker do not come: nothing wakes that, so it
+    /// cannot correct the count. `seen` is what this has returned a while ago.
+    pub(crate) fn look_for_pending(&self, seen: &[Seen]) -> Vec<Seen> {
+        if seen.iter().any(|then| self.board().is_left(then)) {
+            self.lifeline.steer();
         }
-    }
-
-    /// `seen` is what this has returned a while ago. See [`Scoreboard::settle_idle`](crate::scoreboard::Scoreboard::settle_idle).
-    pub(crate) fn settle_idle(&self, seen: &[Seen]) -> Vec<Seen> {
-        self.board.settle_idle(self.row, seen)
+        self.board().pending(self.page.index())
     }
 
     /// Whether a slot has no worker, or one that is busy with something long.
     pub(crate) fn is_stalled(&self, slot: usize, now: Time) -> bool {
-        self.board.row_of(slot).is_none_or(|row| steer::is_stalled(self.board.row(row), now))
+        self.board().row_of(slot).is_none_or(|row| steer::is_stalled(self.board().row(row), now))
     }
 
     /// Whether the worker of that slot is idle, and has fewer connections open than this one.
     pub(crate) fn is_idle_with_fewer(&self, slot: usize) -> bool {
-        let Some(row) = self.board.row_of(slot).map(|row| self.board.row(row)) else { return false };
+        let Some(row) = self.board().row_of(slot).map(|row| self.board().row(row)) else { return false };
         row.busy_since().is_none() && row.open() < self.row().open()
     }
 
     /// Whether another worker serves, is not stuck, and has fewer connections than it may have.
     pub(crate) fn others_have_room(&self) -> bool {
-        let others = self.board.seats().filter(|row| *row != 0 && *row != self.row);
-        others.map(|row| self.board.row(row)).any(|row| row.is_neighbour() && !row.is_full())
+        let others = self.board().seats().filter(|row| *row != 0 && *row != self.page.index());
+        others.map(|row| self.board().row(row)).any(|row| row.is_neighbour() && !row.is_full())
     }
 
-    /// Tells the kernel whom to give new connections to, if that has changed; `listeners` has one of each group.
-    pub(crate) fn steer(&self, now: Time, listeners: &[BorrowedFd<'_>]) {
-        if let Err(error) = steer::steer(&self.board, &self.cpus, self.row, now, listeners) {
-            self.board.set_steers(steer::NOTHING);
-            warn!("{}: balance: by the kernel's hash, which takes no BPF program: {error}", self.tag());
+    /// Rings the parent if the kernel should be told otherwise whom to give new connections to; each time that it does
+    /// nothing about it, it is left alone for twice as long.
+    pub(crate) fn steer(&self, now: Time) {
+        if !steer::is_outdated(self.board(), now) {
+            return self.rings.set((now, 0));
+        }
+        let (due, in_vain) = self.rings.get();
+        if due <= now {
+            self.lifeline.steer();
+            let pause = Duration::from_millis(1 << in_vain.min(RINGS_IN_VAIN));
+            self.rings.set((now + pause, in_vain.saturating_add(1)));
         }
     }
 
@@ -96,22 +100,27 @@ impl Worker {
         }
     }
 
-    pub(crate) fn row(&self) -> Row<'_> {
-        self.board.row(self.row)
+    pub(crate) fn row(&self) -> OwnRow<'_> {
+        self.page.row()
+    }
+
+    pub(super) fn board(&self) -> &Scoreboard {
+        self.page.board()
     }
 
     /// Where it counts how long its answers take, if anybody wants to know.
     pub(crate) fn latency(&self) -> Option<LatencyRow<'_>> {
-        self.board.tally().map(|tally| tally.latency(self.row))
+        self.page.latency()
     }
 
-    /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment.
+    /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment, once in each rest.
     ///
     /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last
     /// word is seen.
     pub(crate) fn mark_busy(&self, now: Time) {
         self.row().busy(now);
-        if !self.board.is_watched() && !self.board.watch(true) {
+        if let Some(rest) = self.board().rest().filter(|rest| self.woken.get() != Some(*rest)) {
+            self.woken.set(Some(rest));
             self.lifeline.awake();
         }
     }

@@ -1,8 +1,8 @@
 //! Against the kernel: where connections really land. The tests do what workers and the parent do to the shared words.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::num::NonZeroUsize;
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::thread;
 use std::time::Duration;
@@ -11,32 +11,24 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::*;
-use crate::sys::shared::SharedWords;
+use crate::scoreboard::Scoreboard;
+use crate::sys::shared::{self, Writable};
 
 /// A word of the group table.
 fn seat(slot: u32, row: u32) -> u64 {
     u64::from(slot) << 32 | u64::from(row)
 }
 
-const ROW_WORDS: usize = 16;
-const ROWS: usize = SLOTS + 1;
-const LAYOUT: Layout = Layout {
-    row_words: ROW_WORDS,
-    busy_since: 0,
-    accepted: 2,
-    closed: 3,
-    full: 8,
-    settled: 9,
-    assigned: 10,
-    group: ROWS * ROW_WORDS,
-};
 const LONG_AGO: u64 = 1;
 /// Of a clock that has run for less than this.
 const NOT_YET: u64 = u64::MAX / 2;
 
 /// A steered pool without its processes.
 struct Bed {
-    words: SharedWords,
+    /// What workers write, and what the parent and the program do.
+    rows: Writable,
+    decided: Writable,
+    layout: Layout,
     ebpf: Ebpf,
     /// Per address, per slot.
     groups: Vec<Vec<Option<TcpListener>>>,
@@ -55,10 +47,9 @@ impl Bed {
     }
 
     fn try_new(addresses: usize, slots: usize) -> io::Result<Bed> {
-        let len = NonZeroUsize::new(LAYOUT.group + 1 + SLOTS).expect("not zero");
-        let memory = Memory::new(len)?;
-        let words = SharedWords::map(&memory)?;
-        let ebpf = Ebpf::load(&LAYOUT, &memory, addresses)?;
+        let (layout, memories) = (Scoreboard::layout(SLOTS), Memories::new(SLOTS)?);
+        let ((rows, _), (decided, _)) = (shared::map(&memories.rows)?, shared::map(&memories.decided)?);
+        let ebpf = Ebpf::load(&layout, &memories, addresses)?;
         let groups: Vec<_> = (0..addresses).map(|_| group(slots)).collect();
         for (address, group) in groups.iter().enumerate() {
             for (slot, listener) in group.iter().flatten().enumerate() {
@@ -66,7 +57,7 @@ impl Bed {
             }
             ebpf.attach(address, group[0].as_ref().expect("a listener").as_fd())?;
         }
-        let bed = Bed { words, ebpf, groups };
+        let bed = Bed { rows, decided, layout, ebpf, groups };
         // Not in the order of the slots.
         bed.seats(&(0..slots).map(|slot| seat(slot as u32, row(slots, slot) as u32)).collect::<Vec<_>>());
         Ok(bed)
@@ -74,21 +65,35 @@ impl Bed {
 
     fn seats(&self, seats: &[u64]) {
         for (index, seat) in seats.iter().enumerate() {
-            self.set(LAYOUT.group + 1 + index, *seat);
+            self.seat(index, *seat);
         }
-        self.set(LAYOUT.group, seats.len() as u64);
+        self.count_seats(seats.len() as u64);
     }
 
-    fn set(&self, word: usize, value: u64) {
-        self.words.words()[word].store(value, Relaxed);
+    fn seat(&self, index: usize, seat: u64) {
+        self.decided.words()[self.layout.group + 1 + index].store(seat, Relaxed);
     }
 
-    fn set_of(&self, slot: usize, word: usize, value: u64) {
-        self.set(row(self.groups[0].len(), slot) * ROW_WORDS + word, value);
+    fn count_seats(&self, count: u64) {
+        self.decided.words()[self.layout.group].store(count, Relaxed);
     }
 
-    fn word_of(&self, slot: usize, word: usize) -> u64 {
-        self.words.words()[row(self.groups[0].len(), slot) * ROW_WORDS + word].load(Relaxed)
+    /// A word that the slot's worker writes.
+    fn word(&self, slot: usize, word: usize) -> &AtomicU64 {
+        &self.rows.words()[row(self.groups[0].len(), slot) * self.layout.row_words + word]
+    }
+
+    /// A word that is noted about it.
+    fn note(&self, slot: usize, note: usize) -> &AtomicU64 {
+        self.note_of_row(row(self.groups[0].len(), slot), note)
+    }
+
+    fn note_of_row(&self, row: usize, note: usize) -> &AtomicU64 {
+        &self.decided.words()[self.layout.notes + row * self.layout.note_words + note]
+    }
+
+    fn assigned(&self, slot: usize) -> u64 {
+        self.note(slot, self.layout.assigned).load(Relaxed)
     }
 
     fn address(&self, address: usize) -> SocketAddr {
@@ -116,17 +121,17 @@ impl Bed {
         let found = waits.iter().position(|wait| wait.any() == Some(true)).expect("a connection that arrives");
         let (accepted, _) = listeners[found].accept().expect("a connection");
         let slot = slots[found];
-        self.set_of(slot, LAYOUT.accepted, self.word_of(slot, LAYOUT.accepted) + 1);
+        self.word(slot, self.layout.accepted).fetch_add(1, Relaxed);
         self.settle(slot);
         (slot, accepted)
     }
 
     fn settle(&self, slot: usize) {
-        self.set_of(slot, LAYOUT.settled, self.word_of(slot, LAYOUT.assigned));
+        self.word(slot, self.layout.settled).store(self.assigned(slot), Relaxed);
     }
 
     fn close(&self, slot: usize) {
-        self.set_of(slot, LAYOUT.closed, self.word_of(slot, LAYOUT.closed) + 1);
+        self.word(slot, self.layout.closed).fetch_add(1, Relaxed);
     }
 
     /// How many of so many connections land on each slot.
@@ -222,22 +227,22 @@ fn equals_take_turns_at_random() {
 #[test]
 fn the_unfit_are_chosen_only_when_nobody_is_better() {
     fn away(bed: &Bed, slot: usize) {
-        bed.set(LAYOUT.group + 1 + slot, seat(slot as u32, 0));
+        bed.seat(slot, seat(slot as u32, 0));
     }
     fn full(bed: &Bed, slot: usize) {
-        bed.set_of(slot, LAYOUT.full, 1);
+        bed.word(slot, bed.layout.full).store(1, Relaxed);
     }
     fn busy(bed: &Bed, slot: usize) {
-        bed.set_of(slot, LAYOUT.busy_since, LONG_AGO);
+        bed.word(slot, bed.layout.busy_since).store(LONG_AGO, Relaxed);
     }
     fn just_busy(bed: &Bed, slot: usize) {
-        bed.set_of(slot, LAYOUT.busy_since, NOT_YET);
+        bed.word(slot, bed.layout.busy_since).store(NOT_YET, Relaxed);
     }
     fn one_open(bed: &Bed, slot: usize) {
-        bed.set_of(slot, LAYOUT.accepted, 1);
+        bed.word(slot, bed.layout.accepted).store(1, Relaxed);
     }
     fn less_than_none(bed: &Bed, slot: usize) {
-        bed.set_of(slot, LAYOUT.closed, 1000);
+        bed.word(slot, bed.layout.closed).store(1000, Relaxed);
     }
     fn fit(_: &Bed, _: usize) {}
 
@@ -269,14 +274,14 @@ fn without_a_choice_the_hash_chooses() {
     let Some(bed) = Bed::new(1, 4) else { return };
     let everybody = |counts: Vec<usize>| counts.iter().all(|count| *count > 0);
     for slot in 0..4 {
-        bed.set(LAYOUT.group + 1 + slot, seat(slot as u32, 0));
+        bed.seat(slot, seat(slot as u32, 0));
     }
     assert!(everybody(bed.spread(0, 200)), "all are away");
-    bed.set(LAYOUT.group, 0);
+    bed.count_seats(0);
     assert!(everybody(bed.spread(0, 200)), "the table is empty");
-    bed.set(LAYOUT.group, u64::MAX);
+    bed.count_seats(u64::MAX);
     assert!(everybody(bed.spread(0, 200)), "the table is nonsense");
-    assert_eq!((0..4).map(|slot| bed.word_of(slot, LAYOUT.assigned)).sum::<u64>(), 0);
+    assert_eq!((0..4).map(|slot| bed.assigned(slot)).sum::<u64>(), 0);
 }
 
 #[test]
@@ -287,7 +292,7 @@ fn a_removed_slot_is_not_chosen() {
     bed.ebpf.remove(0, 2).expect("a socket that was there");
     let by_hash = bed.spread(0, 100);
     assert!(by_hash.iter().all(|count| *count < 100), "{by_hash:?}");
-    assert_eq!(bed.word_of(2, LAYOUT.assigned), 100, "what the hash chooses is not counted");
+    assert_eq!(bed.assigned(2), 100, "what the hash chooses is not counted");
 
     let listener = bed.groups[0][2].take().expect("a listener");
     bed.ebpf.put(0, 2, listener.as_fd()).expect("a place for the socket");
@@ -307,7 +312,7 @@ fn a_removed_slot_is_not_chosen() {
 fn addresses_have_groups_of_their_own() {
     let Some(bed) = Bed::new(2, 4) else { return };
     assert_ne!(bed.address(0), bed.address(1));
-    bed.set_of(3, LAYOUT.accepted, 6);
+    bed.word(3, bed.layout.accepted).store(6, Relaxed);
     assert_eq!(bed.spread(0, 6), [2, 2, 2, 0]);
     assert_eq!(bed.spread(1, 16), [5, 5, 5, 1]);
 }
@@ -315,7 +320,7 @@ fn addresses_have_groups_of_their_own() {
 #[test]
 fn what_never_arrives_is_forgotten() {
     let Some(bed) = Bed::new(1, 4) else { return };
-    bed.set_of(1, LAYOUT.assigned, 100);
+    bed.note(1, bed.layout.assigned).store(100, Relaxed);
     assert_eq!(bed.spread(0, 12), [4, 0, 4, 4]);
     bed.settle(1);
     assert_eq!(bed.spread(0, 8), [1, 5, 1, 1]);
@@ -341,7 +346,7 @@ fn closing_a_socket_loses_nobody() {
 fn a_thousand_seats_stay_even() {
     let Some(bed) = Bed::new(1, 4) else { return };
     bed.seats(&(0..SLOTS as u32).map(|seat_index| seat(seat_index % 4, seat_index + 1)).collect::<Vec<_>>());
-    let assigned = |seat: usize| bed.words.words()[(seat + 1) * ROW_WORDS + LAYOUT.assigned].load(Relaxed);
+    let assigned = |seat: usize| bed.note_of_row(seat + 1, bed.layout.assigned).load(Relaxed);
     for _ in 0..3 * SLOTS {
         drop(connect(bed.address(0)));
     }
@@ -362,7 +367,60 @@ fn what_does_not_listen_is_refused() {
 #[test]
 fn a_layout_must_fit() {
     let Some(_) = Bed::new(1, 1) else { return };
-    let memory = Memory::new(NonZeroUsize::new(LAYOUT.group).expect("not zero")).expect("memory");
-    let error = Ebpf::load(&LAYOUT, &memory, 1).expect_err("no room for the group table");
+    let memories = Memories::new(3).expect("memory");
+    let error = Ebpf::load(&Scoreboard::layout(SLOTS), &memories, 1).expect_err("no room for the rows");
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
+}
+
+/// Whatever a worker writes to its page, it gets no more than twice its share while others are free.
+#[test]
+fn claims_draw_no_more_than_twice_a_fair_share() {
+    let Some(bed) = Bed::new(1, 4) else { return };
+    let mut open = Vec::new();
+    for (case, accepted, closed, settled) in [
+        ("none open", 0, 0, None),
+        ("as many closed", 1 << 40, 1 << 40, None),
+        ("more closed than accepted", 5, 1_000, None),
+        ("more taken than given", 0, 0, Some(1_000)),
+    ] {
+        let mut drawn = 0;
+        for _ in 0..400 {
+            let claims = [(bed.layout.accepted, accepted), (bed.layout.closed, closed)];
+            claims.iter().for_each(|(word, value)| bed.word(1, *word).store(*value, Relaxed));
+            if let Some(settled) = settled {
+                bed.word(1, bed.layout.settled).store(settled, Relaxed);
+            }
+            bed.word(1, bed.layout.busy_since).store(0, Relaxed);
+            let client = connect(bed.address(0));
+            let (slot, accepted) = bed.accept(0);
+            drawn += usize::from(slot == 1);
+            open.push((client, accepted));
+        }
+        // Half of all, and what begins another window.
+        assert!((100..=240).contains(&drawn), "{case}: {drawn} of 400");
+    }
+}
+
+/// A row whose numbers cannot be is passed over, and nobody else's share suffers.
+#[test]
+fn who_talks_nonsense_gets_nothing() {
+    let Some(bed) = Bed::new(1, 4) else { return };
+    for nonsense in [u64::MAX, 1 << 63, 1 << 40, 0xdead_beef_dead_beef] {
+        for word in [bed.layout.accepted, bed.layout.closed, bed.layout.settled] {
+            let before = bed.word(1, word).swap(nonsense, Relaxed);
+            let settled = bed.word(1, bed.layout.settled).load(Relaxed);
+            let counts = bed.spread(0, 12);
+            // All ones is one less than nothing, which can be.
+            if nonsense != u64::MAX {
+                assert_eq!(counts[1], 0, "{nonsense:#x} {word}: {counts:?}");
+            }
+            bed.word(1, word).store(before, Relaxed);
+            if word != bed.layout.settled {
+                bed.word(1, bed.layout.settled).store(settled, Relaxed);
+            }
+        }
+    }
+    // Where all do, the hash chooses.
+    (0..4).for_each(|slot| bed.word(slot, bed.layout.closed).store(1 << 40, Relaxed));
+    assert!(bed.spread(0, 200).iter().all(|count| *count > 0));
 }
