@@ -139,10 +139,20 @@ impl Connection {
         matches!(self.timing, Timing::Idle | Timing::Head) && self.codec.phase() == Phase::Idle && self.kept.is_none()
     }
 
-    /// Since when it is idle, if it is, and whether it has never had a request.
+    /// Since when it is idle, if it is, and whether it has never had a request. Where unfinished requests and answers make
+    /// room too, a client that keeps the server waiting counts as idle.
     pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
         let since = self.deadline.before(timeout(self.timing, config)?);
-        self.is_idle().then_some((self.timing == Timing::Head, since))
+        let gives_way = config.evicts_unfinished || self.is_idle();
+        gives_way.then_some((self.timing == Timing::Head, since))
+    }
+
+    /// Prepares for being closed in favour of another.
+    pub(crate) fn give_way(&self) {
+        if self.timing == Timing::Write {
+            // As when its time is over.
+            listener::reset_at_close(&self.client);
+        }
     }
 
     /// Has the next step look at the socket, whatever events have said.

@@ -112,7 +112,7 @@ impl Desk {
         }
     }
 
-    fn may_command(&self, request: &Request<'_>) -> bool {
+    pub(super) fn may_command(&self, request: &Request<'_>) -> bool {
         let Some(token) = self.token.as_deref().filter(|_| !self.is_unix) else { return self.is_unix };
         let credentials = request.header("Authorization").and_then(|value| value.split_once(' '));
         credentials.is_some_and(|(scheme, given)| {

@@ -27,7 +27,7 @@ use crate::worker::Worker;
 pub(crate) use self::control::Command;
 use self::queues::Queues;
 
-/// Clients that are told events as they happen.
+/// Clients that are told events as they happen: the others' places are for those who ask and are answered at once.
 const STREAMS_MAX: usize = 64;
 
 /// What answers to any name: it changes nothing and says little.
@@ -42,10 +42,22 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// What its clients may do.
 pub(crate) fn server_config() -> ServerConfig {
-    let limits = Limits { body: 16 << 10, ..Config::default().server.limits };
-    // What asks does so every few seconds; what only stays must not keep a probe out.
-    let idle_timeout = Duration::from_secs(15);
-    ServerConfig { limits, max_connections: 256, idle_timeout, ..Config::default().server }
+    // No request has anything to say in its body.
+    let limits = Limits { body: 1 << 10, ..Config::default().server.limits };
+    let patience = Duration::from_secs(5);
+    ServerConfig {
+        limits,
+        max_connections: 256,
+        // What only stays must not keep a probe out. All answers are made at once, so whoever has a place for longer than
+        // that keeps it by silence, by a byte now and then, or by not reading; only what is told events does not.
+        evicts_unfinished: true,
+        head_timeout: patience,
+        body_timeout: patience,
+        write_timeout: patience,
+        // What asks does so every few seconds.
+        idle_timeout: Duration::from_secs(15),
+        ..Config::default().server
+    }
 }
 
 /// What an admin process is born with, and learns.
@@ -62,9 +74,18 @@ pub(crate) struct Desk {
     /// Microseconds of CPU that each process had used when it was last seen: one that is gone keeps its own until the
     /// parent has counted it.
     cpu: BTreeMap<i32, u64>,
-    streams: Vec<BodyWriter>,
+    /// Who is told events, the oldest first.
+    streams: Vec<Stream>,
     /// None where the kernel does not tell.
     queues: Option<Queues>,
+}
+
+/// A client that is told events.
+#[derive(Debug)]
+struct Stream {
+    writer: BodyWriter,
+    /// It may give commands, so it may be waiting for what becomes of one.
+    is_operator: bool,
 }
 
 impl Desk {
@@ -96,7 +117,7 @@ impl Desk {
             Some(fact) => {
                 if let Fact::Event(event) = &fact {
                     let line = event_line(event);
-                    self.streams.retain_mut(|stream| is_whole(stream, &line));
+                    self.streams.retain_mut(|stream| is_whole(&mut stream.writer, &line));
                 }
                 if let Fact::Gone(pid, ..) = &fact {
                     self.cpu.remove(pid);
@@ -116,7 +137,7 @@ impl Desk {
             }
             ("POST", true) => self.command(worker, request),
             (_, true) => Response::text("POST\n").status(405).header("Allow", "POST"),
-            ("GET" | "HEAD", false) => self.show(path, request.query()),
+            ("GET" | "HEAD", false) => self.show(path, request),
             ("POST", false) => Response::text("GET or HEAD\n").status(405).header("Allow", "GET, HEAD"),
             (_, false) => Response::text("no such method here\n").status(405).header("Allow", "GET, HEAD"),
         };
@@ -133,7 +154,7 @@ impl Desk {
         PROBES.contains(&path) || is_own(name) || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
     }
 
-    fn show(&mut self, path: &str, query: Option<&str>) -> Response {
+    fn show(&mut self, path: &str, request: &Request<'_>) -> Response {
         match path {
             "/" => Response::html(include_str!("page.html")).header("Content-Security-Policy", PAGE_POLICY),
             "/status.json" => Response::json(self.snapshot(|it| it.to_json())),
@@ -147,7 +168,7 @@ impl Desk {
                 None => Response::text("ready\n"),
                 Some(reason) => Response::text(format!("{reason}\n")).status(503),
             },
-            "/events" => self.stream(query),
+            "/events" => self.stream(request),
             _ => Response::text("no such page\n").status(404),
         }
     }
@@ -159,23 +180,34 @@ impl Desk {
     }
 
     /// The events after the one that the client names, and then each as it happens.
-    fn stream(&mut self, query: Option<&str>) -> Response {
-        // Those whose client has gone.
-        self.streams.retain_mut(|stream| is_whole(stream, ""));
-        let after = match control::parameter(query, "after").map(str::parse::<u64>) {
+    fn stream(&mut self, request: &Request<'_>) -> Response {
+        let after = match control::parameter(request.query(), "after").map(str::parse::<u64>) {
             Some(Err(_)) => return Response::text("after must be an event's number\n").status(400),
             Some(Ok(after)) => after,
             None => 0,
         };
-        if self.streams.len() >= STREAMS_MAX {
-            return Response::text("too many clients are told events\n").status(503);
+        let is_operator = self.may_command(request);
+        if !self.has_stream_for(is_operator) {
+            return Response::text("operators are told events, and nobody else can be now\n").status(503);
         }
-        let (mut stream, response) = Response::stream("application/x-ndjson");
+        let (mut writer, response) = Response::stream("application/x-ndjson");
         let missed = self.model.events.iter().filter(|event| event.seq > after);
-        if is_whole(&mut stream, &missed.map(event_line).collect::<String>()) {
-            self.streams.push(stream);
+        if is_whole(&mut writer, &missed.map(event_line).collect::<String>()) {
+            self.streams.push(Stream { writer, is_operator });
         }
         response
+    }
+
+    /// Whether one more client can be told events. The oldest stream makes room, but no operator's for anybody else.
+    fn has_stream_for(&mut self, is_operator: bool) -> bool {
+        // Those whose client has gone.
+        self.streams.retain_mut(|stream| is_whole(&mut stream.writer, ""));
+        if self.streams.len() < STREAMS_MAX {
+            return true;
+        }
+        let other = self.streams.iter().position(|stream| !stream.is_operator);
+        let oldest = other.or(is_operator.then_some(0));
+        oldest.map(|index| self.streams.remove(index)).is_some()
     }
 }
 

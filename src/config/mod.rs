@@ -103,6 +103,8 @@ pub(crate) struct ServerConfig {
     /// Open connections per worker; at the limit idle ones make room, and new ones are led to other workers. Zero is no
     /// limit.
     pub(crate) max_connections: usize,
+    /// At the limit, requests that have not come whole and answers that are not taken make room too.
+    pub(crate) evicts_unfinished: bool,
     /// Bytes of answers kept for a client that does not read; beyond it the client is not read either.
     pub(crate) max_output: usize,
     pub(crate) head_timeout: Duration,
@@ -147,6 +149,7 @@ impl Default for Config {
                 limits: Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 },
                 max_pipelined: 64,
                 max_connections: 0,
+                evicts_unfinished: false,
                 max_output: 256 << 10,
                 head_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),

@@ -68,7 +68,7 @@ impl fmt::Display for AdminListener {
 }
 
 /// Clients of the admin process that may wait.
-const BACKLOG: u32 = 128;
+const BACKLOG: u32 = 1024;
 
 fn given(fd: OwnedFd) -> Result<Given> {
     Given::new("admin".to_owned(), fd)

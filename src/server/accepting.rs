@@ -183,14 +183,18 @@ where
     fn evict(&mut self, index: usize) {
         if self.evicted.is_none_or(|evicted| self.cx.now.since(evicted) >= EVICTION_TOLD) {
             self.evicted = Some(self.cx.now);
+            // The admin process has as many places as it needs.
+            let remedy = "; raise max-connections or RLIMIT_NOFILE if they are wanted";
             warn!(
                 "{} has {} connections and no place for more: it closes those that have been idle longest in favour of \
-                 new ones; raise max-connections or RLIMIT_NOFILE if they are wanted",
+                 new ones{}",
                 self.worker.tag(),
-                self.connections.len()
+                self.connections.len(),
+                if self.cx.config.evicts_unfinished { "" } else { remedy }
             );
         }
         self.places.drop_first();
+        self.connections[index].connection.give_way();
         self.close(index);
     }
 
