@@ -10,6 +10,8 @@
 //! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
 //! look after another slot's sockets, or gives it another file for the access log.
 
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod protocol;
 
 use std::cell::{Cell, RefCell};

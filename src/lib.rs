@@ -112,6 +112,11 @@ mod event;
 mod exec;
 mod file;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
+#[cfg(all(test, not(fuzzing)))]
+mod fuzzing;
 mod handle;
 mod http;
 mod incoming;
@@ -160,9 +165,6 @@ pub use event::{Event, Exit, Process};
 pub use exec::Readiness;
 pub use files::{Files, Symlinks};
 pub use handle::{Handle, Status, Whom, WorkerStatus};
-#[cfg(fuzzing)]
-#[doc(hidden)]
-pub use http::fuzzing;
 pub use http::{Fields, InvalidHeader, Request, Version};
 pub use incoming::Incoming;
 pub use log_writer::LogWriter;

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -141,8 +142,7 @@ fn send(message: &str, prepare: impl FnOnce(&UnixDatagram) -> io::Result<()>) ->
 
 /// The sockets that the service manager has opened for this process, if any.
 pub(crate) fn given() -> Result<Vec<Reserved>> {
-    let invalid = |error| Error::config("LISTEN_FDS", format!("does not say which sockets are given: {error}"));
-    let fds: Vec<_> = sd_notify::listen_fds_with_names().map_err(invalid)?.collect();
+    let fds = listed()?;
     // They are not for what this process starts.
     for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         std::env::remove_var(variable);
@@ -153,4 +153,10 @@ pub(crate) fn given() -> Result<Vec<Reserved>> {
         Given::new(name, socket?).map(Reserved::Given)
     };
     fds.into_iter().map(given).collect()
+}
+
+/// Their numbers and names.
+pub(crate) fn listed() -> Result<Vec<(RawFd, String)>> {
+    let invalid = |error| Error::config("LISTEN_FDS", format!("does not say which sockets are given: {error}"));
+    Ok(sd_notify::listen_fds_with_names().map_err(invalid)?.collect())
 }

@@ -36,7 +36,7 @@ impl Command {
     /// # Errors
     ///
     /// What is wrong with it.
-    fn parse(path: &str, query: Option<&str>) -> Result<Command, String> {
+    pub(crate) fn parse(path: &str, query: Option<&str>) -> Result<Command, String> {
         match path {
             "/restart" => Ok(Command::Restart),
             "/scale" => {

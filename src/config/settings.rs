@@ -107,13 +107,19 @@ impl Setting {
     ///
     /// What is wrong with the text, and what would be right.
     pub(crate) fn apply(&self, config: &mut Config, text: &str) -> Result<(), String> {
-        (self.apply)(config, text)?;
+        (self.apply)(config, text).map_err(|problem| on_one_line(&problem))?;
         self.check(config)
     }
 
     pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
         (self.check)(config)
     }
+}
+
+/// A problem may repeat what was given, and that may be anything.
+fn on_one_line(problem: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    problem.chars().map(shown).collect()
 }
 
 fn set<V>(field: &mut V, value: Result<V, String>) -> Result<(), String> {

@@ -1,7 +1,10 @@
-//! What fuzzers call. Compiled for them only (`--cfg fuzzing`), and not part of the API.
-#![allow(missing_docs)]
+//! What fuzzers call of the codec ([`crate::fuzzing`]).
+#![allow(missing_docs, unreachable_pub)]
 
-use super::{Codec, Common, Encoder, Length, Limits, Next, Reject, Request, ResponseHead, Scratch};
+use std::time::{Duration, UNIX_EPOCH};
+
+use super::{evaluate, parse_range, Codec, Common, Encoder, Length, Limits, Next, Ranges, Reject, Request};
+use super::{ResponseHead, Scratch, Validators, Verdict};
 
 const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0 };
 
@@ -30,6 +33,30 @@ pub fn connection(bytes: &[u8]) {
         rest = after;
     }
     assert_eq!(feed(&pieces), whole);
+}
+
+/// A Range field, behind the length of what it is asked of.
+pub fn range(bytes: &[u8]) {
+    let Some((len, field)) = bytes.split_first_chunk() else { return };
+    let (len, field) = (u64::from_le_bytes(*len), String::from_utf8_lossy(field));
+    if let Ranges::Some(ranges) = parse_range(&field, len) {
+        assert!(!ranges.is_empty() && ranges.len() <= 16, "{ranges:?}");
+        assert!(ranges.iter().all(|range| range.start < range.end && range.end <= len), "{ranges:?} of {len}");
+    }
+}
+
+/// The fields of a request that is made on conditions, for a reading method and a writing one.
+pub fn conditions(bytes: &[u8]) {
+    let validators = Validators::new(format_args!("a"), UNIX_EPOCH + Duration::from_millis(784_111_777_500));
+    for method in ["GET", "PUT"] {
+        let text = [method.as_bytes(), b" / HTTP/1.1\r\nHost: a\r\n", bytes, b"\r\n\r\n"].concat();
+        let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+        if let (_, Next::Request(request)) = codec.next(&text, &mut scratch, &LIMITS, &mut |_| false) {
+            let verdict = evaluate(request, &validators);
+            assert!(method == "GET" || verdict != Verdict::NotModified, "{}", text.escape_ascii());
+            assert!(method == "GET" || verdict != Verdict::Go { ranges: true }, "{}", text.escape_ascii());
+        }
+    }
 }
 
 fn assert_alike(prefix: &[u8], bytes: &[u8]) {

@@ -23,8 +23,8 @@ mod coding;
 mod conditional;
 mod date;
 mod encode;
-#[cfg(fuzzing)]
-pub mod fuzzing;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod fuzzing;
 mod head;
 mod host;
 mod lines;

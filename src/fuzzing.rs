@@ -1,0 +1,130 @@
+//! What fuzzers call (tests/fuzz), each with what must hold whatever the bytes are. Not part of the API: compiled for them
+//! (`--cfg fuzzing`), and for the unit tests, which try each for a moment.
+#![allow(missing_docs, unreachable_pub)]
+
+use std::ffi::OsString;
+
+pub use crate::access_log::fuzzing::line as access_log_line;
+pub use crate::channel::fuzzing::records;
+use crate::config::{Config, Setting};
+pub use crate::http::fuzzing::{chunked, conditions, connection, head, range};
+use crate::status::{Fact, Model, Readings, Snapshot};
+
+/// What the admin process asks of the parent, as bytes and as clients say it.
+pub fn commands(bytes: &[u8]) {
+    use crate::admin::Command;
+    if let Some(command) = Command::decode(bytes) {
+        assert_eq!(command.encode(), bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let (path, query) = text.split_once('?').map_or((&*text, None), |(path, query)| (path, Some(query)));
+    match Command::parse(path, query) {
+        Ok(command) => assert_eq!(Command::decode(&command.encode()), Some(command)),
+        Err(problem) => assert_is_a_line(&problem),
+    }
+}
+
+/// What the parent tells the admin process, and what that shows of it: facts one after the other, each behind its length
+/// in two bytes.
+pub fn facts(bytes: &[u8]) {
+    let (mut model, mut rest) = (Model::default(), bytes);
+    while let Some((len, behind)) = rest.split_first_chunk() {
+        let len = usize::from(u16::from_le_bytes(*len)).min(behind.len());
+        let (fact, behind) = behind.split_at(len);
+        rest = behind;
+        if let Some(fact) = Fact::decode(fact) {
+            assert!(Fact::decode(&fact.encode()).is_some(), "{fact:?}");
+            model.learn(fact);
+        }
+    }
+    let readings = Readings::default();
+    let snapshot = Snapshot::new(&model, &readings);
+    let json = snapshot.to_json();
+    assert!(json.starts_with('{') && json.trim_end().ends_with('}') && !json.trim_end().contains(char::is_control));
+    let (_, _) = (snapshot.to_text(), snapshot.to_metrics());
+}
+
+/// A flag's or a variable's value: `NAME=VALUE` in each line.
+pub fn settings(bytes: &[u8]) {
+    let mut config = Config::default();
+    for line in String::from_utf8_lossy(bytes).lines() {
+        let Some((name, value)) = line.split_once('=') else { continue };
+        let Some(setting) = Setting::named(name) else { continue };
+        if let Err(problem) = setting.apply(&mut config, value) {
+            assert_is_a_line(&problem);
+        }
+        let source = |_: &str| Some(OsString::from(value));
+        if let Some((_, found, _)) = setting.variable_set(&source) {
+            assert_eq!(found, value);
+        }
+    }
+}
+
+/// The variables by which a service manager says what it has opened. Nothing is adopted: the descriptors are the
+/// fuzzer's own.
+#[cfg(fuzzing)]
+pub fn listen_fds(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes).replace('\0', "");
+    let (count, names) = text.split_once('\n').unwrap_or((&text, ""));
+    std::env::set_var("LISTEN_PID", std::process::id().to_string());
+    std::env::set_var("LISTEN_FDS", count);
+    std::env::set_var("LISTEN_FDNAMES", names);
+    if let Ok(fds) = crate::service::listed() {
+        assert!(fds.iter().all(|(fd, _)| *fd >= 3));
+    }
+}
+
+/// Where a message to people ends up: one line.
+fn assert_is_a_line(text: &str) {
+    assert!(!text.is_empty() && !text.contains(['\n', '\r']), "{text:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Each target for a moment, with damaged examples: it works at all, and the plainest mistakes are found without a
+    /// fuzzer. But for `listen_fds`, which sets variables of the process that other tests read.
+    #[test]
+    fn every_target_runs() {
+        let mut seed = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut random = move |below: usize| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 33) as usize % below
+        };
+        let number = |n: u64| n.to_le_bytes();
+        let fact = [&48_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1].map(number).concat()].concat();
+        let targets: [(fn(&[u8]), &[&[u8]]); 10] = [
+            (head, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
+            (chunked, &[b"3\r\nabc\r\n0\r\n\r\n"]),
+            (connection, &[b"\x02\x03\x04\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
+            (range, &[b"\xff\0\0\0\0\0\0\0bytes=0-9, -5, 200-"]),
+            (conditions, &[b"If-None-Match: \"a\", W/\"b\"", b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"]),
+            (access_log_line, &[b"GET /a\"b HTTP/1.1\r\nHost: a\r\nReferer: \\\x01\xff\r\n\r\n"]),
+            (records, &[b"\x02LRAASDMQ", b"\x09LRB\0\0XXXFwords"]),
+            (commands, &[b"\0\0\0\0\0\0\0\0\0", b"/scale?workers=4", b"/log?level=debug"]),
+            (facts, &[&fact]),
+            (
+                settings,
+                &[b"listen=127.0.0.1:80,unix:/x\nworkers=auto\ndrain-timeout=1h 2m\nmax-rss=1G", b"admin=a\r\x01"],
+            ),
+        ];
+        for (target, examples) in targets {
+            for example in examples {
+                target(example);
+                for _ in 0..500 {
+                    let mut bytes = example.to_vec();
+                    for _ in 0..1 + random(3) {
+                        let at = random(bytes.len() + 1);
+                        match random(3) {
+                            0 if at < bytes.len() => bytes[at] = random(256) as u8,
+                            1 => bytes.truncate(at),
+                            _ => bytes.insert(at, random(256) as u8),
+                        }
+                    }
+                    target(&bytes);
+                }
+            }
+        }
+    }
+}
