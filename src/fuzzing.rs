@@ -94,7 +94,8 @@ mod tests {
         };
         let number = |n: u64| n.to_le_bytes();
         let fact = [&48_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1].map(number).concat()].concat();
-        let targets: [(fn(&[u8]), &[&[u8]]); 10] = [
+        type Target = fn(&[u8]);
+        let targets: [(Target, &[&[u8]]); 10] = [
             (head, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
             (chunked, &[b"3\r\nabc\r\n0\r\n\r\n"]),
             (connection, &[b"\x02\x03\x04\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
