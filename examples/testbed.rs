@@ -139,6 +139,9 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         Some(fixture) if fixture.strip_prefix("fail-while:").is_some_and(|path| Path::new(path).exists()) => {
             return Err("the testbed was told to fail".into());
         }
+        Some(fixture) if fixture.strip_prefix("hang-while:").is_some_and(|path| Path::new(path).exists()) => loop {
+            thread::park();
+        },
         Some("thread-first") => drop(thread::spawn(thread::park)),
         // It cannot be ready in a strict sandbox, and goes on as if nothing were.
         Some("thread-first-whatever") => {

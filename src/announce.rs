@@ -57,8 +57,10 @@ pub(crate) fn failure(failure: Failure) -> String {
     }
 }
 
-/// A notice, as a line.
-pub(crate) fn notice_text(notice: &Notice) -> String {
+/// A notice, as a line. `why` is what is known of the failure that it tells of, where that is more than the supervisor
+/// knows.
+pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
+    let failure = |reason| why.map_or_else(|| failure(reason), str::to_owned);
     match *notice {
         Notice::AllReady { workers } => format!("all {workers} workers are ready"),
         Notice::BackingOff { slot, delay, failures } => {
@@ -78,6 +80,10 @@ pub(crate) fn notice_text(notice: &Notice) -> String {
             format!("rolling restart aborted, the other workers stay: worker={slot}: {}", failure(reason))
         }
         Notice::Scaled { from, to } => format!("scaled from {from} to {to} workers"),
+        Notice::ScalingFailed { slot, wanted, reason } => format!(
+            "scaling failed, {wanted} workers are still wanted and worker={slot} is tried again: {}",
+            failure(reason)
+        ),
         Notice::Recycling { slot, why } => format!("worker={slot} recycled: {}", recycle(why)),
         Notice::RecyclingFailed { slot, reason, delay } => {
             let reason = failure(reason);
@@ -89,7 +95,7 @@ pub(crate) fn notice_text(notice: &Notice) -> String {
         Notice::UpgradeDone { pid } => format!("upgrade done: pid={} serves", pid.0),
         Notice::UpgradeFailed { reason } => {
             let reason = match reason {
-                UpgradeFailure::Spawn => "it could not be started".to_owned(),
+                UpgradeFailure::Spawn => format!("it could not be started: {}", why.unwrap_or("nobody knows why")),
                 UpgradeFailure::Exit(exit) => describe(exit, false),
                 UpgradeFailure::Late => "it was not ready in time (boot-timeout)".to_owned(),
             };
@@ -104,6 +110,7 @@ pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
     match *notice {
         Notice::BackingOff { slot, .. }
         | Notice::RestartAborted { slot, .. }
+        | Notice::ScalingFailed { slot, .. }
         | Notice::Recycling { slot, .. }
         | Notice::RecyclingFailed { slot, .. }
         | Notice::Replacing { slot } => Some(slot),
@@ -122,12 +129,14 @@ fn recycle(why: Recycle) -> &'static str {
 
 /// Whether a notice is of something that went wrong.
 pub(crate) fn is_warning(notice: &Notice) -> bool {
-    use Notice::{BackingOff, GaveUp, RecyclingFailed, Replacing, RestartAborted, UpgradeFailed, UpgradeInTheWay};
+    use Notice::{BackingOff, GaveUp, RecyclingFailed, Replacing, RestartAborted, ScalingFailed};
+    use Notice::{UpgradeFailed, UpgradeInTheWay};
     matches!(
         notice,
         BackingOff { .. }
             | GaveUp { .. }
             | RestartAborted { .. }
+            | ScalingFailed { .. }
             | RecyclingFailed { .. }
             | Replacing { .. }
             | UpgradeFailed { .. }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::net::TcpStream;
 
 use nix::sys::signal::{kill, Signal};
-use support::{example, is_gone, testbed, until, Client, Server};
+use support::{example, is_gone, skip, testbed, until, Client, Server};
 
 /// Makes one worker die by a request; its client gets no answer.
 fn provoke(server: &mut Server, target: &str) {
@@ -149,6 +149,29 @@ fn a_worker_that_does_not_count_has_served_after_a_second() {
     }
     server.wait_for("gen=4 ");
     assert_eq!((server.count("backing off"), server.count("gave up")), (0, 0));
+}
+
+#[test]
+fn a_fork_that_fails_is_told_with_its_reason() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    let cgroup = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/forkpool-test-{}", server.pid()));
+    let limited = std::fs::create_dir(&cgroup)
+        .and_then(|()| std::fs::write(cgroup.join("cgroup.procs"), server.pid().to_string()))
+        .and_then(|()| std::fs::write(cgroup.join("pids.max"), "1"));
+    if let Err(error) = limited {
+        return skip(&format!("no cgroup with a limit of processes can be made in /sys/fs/cgroup/pids: {error}"));
+    }
+    server.signal(Signal::SIGTTIN);
+    let reason =
+        "cannot fork a worker with fork(2): Resource temporarily unavailable (os error 11); is RLIMIT_NPROC or \
+                  the pids cgroup's limit reached?";
+    server.wait_for(&format!("worker=1 {reason}"));
+    server.wait_for(&format!("scaling failed, 2 workers are still wanted and worker=1 is tried again: {reason}"));
+    std::fs::write(cgroup.join("pids.max"), "max").expect("it is ours");
+    server.wait_for("worker=1 gen=");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    std::fs::remove_dir(&cgroup).expect("it is empty");
 }
 
 #[test]

@@ -132,7 +132,9 @@ fn one_that_fails_changes_nothing() {
     }
     fs::remove_file(&program.path).expect("it is there");
     server.signal(Signal::SIGUSR2);
-    server.wait_for("upgrade failed, this pool stays: the new binary: it could not be started");
+    server.wait_for(
+        "upgrade failed, this pool stays: the new binary: it could not be started: No such file or directory",
+    );
     // Once it is right, it works.
     program.install(Path::new(example("testbed").get_program()));
     server.signal(Signal::SIGUSR2);

@@ -294,7 +294,7 @@ fn a_restart_that_is_aborted_exits_with_4() {
 #[test]
 fn waiting_outlives_the_admin_process_and_not_the_pool() {
     let marker = fresh_path("verbs.wait");
-    let (server, address) = pool("killed.admin", &[("TESTBED", &format!("fail-while:{}", marker.display()))]);
+    let (server, address) = pool("killed.admin", &[("TESTBED", &format!("hang-while:{}", marker.display()))]);
     let said = forkpool(&address, &["status", "--json"]);
     let is_worker = |pid: &Pid| said.out.contains(&format!("\"pid\":{pid},"));
     let admin = server.workers().into_iter().find(|pid| !is_worker(pid)).expect("it runs");
@@ -303,11 +303,10 @@ fn waiting_outlives_the_admin_process_and_not_the_pool() {
     scale.args(["scale", "3", "--admin", &address]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut scale = scale.spawn().expect("the binary runs");
     let mut lines = BufReader::new(scale.stdout.take().expect("piped")).lines().map_while(Result::ok);
-    // The third worker cannot start.
-    assert!(lines.any(|line| line.contains("worker=2 backing off")));
+    // The third worker does not get ready.
+    assert!(lines.any(|line| line.contains("scaled from 2 to 3 workers")));
     kill(admin, Signal::SIGKILL).expect("it runs");
     assert!(lines.any(|line| line.contains(&format!("admin pid={admin} killed by SIGKILL"))));
-    assert!(lines.any(|line| line.contains("worker=2 backing off")));
     server.signal(Signal::SIGKILL);
     let output = scale.wait_with_output().expect("it ends");
     let problem = String::from_utf8(output.stderr).expect("text");
@@ -329,6 +328,43 @@ fn scaling_waits_until_so_many_serve() {
     let problem =
         format!("forkpool: the pool at {address} refuses: workers must be 1 to 1024, as in /scale?workers=4\n");
     assert_eq!((said.code, said.problem), (1, problem));
+}
+
+#[test]
+fn scaling_ends_when_the_new_workers_fail() {
+    let marker = fresh_path("verbs.scale");
+    let fixture = format!("fail-while:{}", marker.display());
+    let (_server, address) = pool("scale-fails.admin", &[("TESTBED", &fixture)]);
+    fs::write(&marker, "").expect("a writable directory");
+    let said = forkpool(&address, &["scale", "4"]);
+    assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
+    let last = said.out.lines().last().unwrap_or_default();
+    let expected =
+        "scaling failed, 4 workers are still wanted and worker=2 is tried again: a worker exited with code 1: the \
+                    testbed was told to fail";
+    assert_eq!(last, expected, "{said:?}");
+    // What is wanted is wanted still; and who asks again is told again.
+    assert!(forkpool(&address, &["status"]).out.contains("2 of 4 workers serve"));
+    assert_eq!(forkpool(&address, &["scale", "4"]).code, 4);
+    fs::remove_file(&marker).expect("it is there");
+    assert_eq!(forkpool(&address, &["scale", "4"]).code, 0);
+}
+
+#[test]
+fn scaling_ends_when_a_program_ends_as_soon_as_it_runs() {
+    let socket = fresh_path("scale-program.admin");
+    let address = format!("unix:{}", socket.display());
+    let marker = fresh_path("scale-program.marker");
+    let script = format!("if [ -e {} ]; then exit 1; fi; exec sleep 60", marker.display());
+    let mut command = binary();
+    command.args(["exec", "--workers", "1", "--admin", &address, "--", "sh", "-c", &script]);
+    let _server = Server::start(command);
+    until("it answers", || (forkpool(&address, &["status"]).code == 0).then_some(()));
+    fs::write(&marker, "").expect("a writable directory");
+    let said = forkpool(&address, &["scale", "3"]);
+    assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
+    assert!(said.out.contains("scaling failed, 3 workers are still wanted and worker="), "{said:?}");
+    fs::remove_file(&marker).expect("it is there");
 }
 
 #[test]

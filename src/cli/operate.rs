@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::client::{Client, Failure};
 use super::top;
 
-/// Exit code of a restart that was aborted, and of an upgrade that has failed: the pool goes on as it was.
+/// Exit code of a restart that was aborted, and of an upgrade that has failed: the pool goes on as it was; and of a scaling
+/// whose workers do not come to serve.
 const ABORTED: u8 = 4;
 
 /// What a pool is asked for.
@@ -117,10 +118,16 @@ impl Call {
         let (done, aborted) = match self.task {
             Task::Restart => ("rolling restart done", "rolling restart aborted"),
             Task::Upgrade => ("upgrade done", "upgrade failed"),
+            // Somebody else may want another number meanwhile.
+            Task::Scale if event.starts_with("scaled from") => {
+                return (!event.ends_with(&format!(" to {} workers", self.workers))).then_some(ABORTED);
+            }
+            // Being done is not announced.
+            Task::Scale => ("", "scaling failed"),
             _ => return None,
         };
         match event {
-            _ if event.starts_with(done) => Some(0),
+            _ if !done.is_empty() && event.starts_with(done) => Some(0),
             _ if event.starts_with(aborted) => Some(ABORTED),
             _ if event.starts_with("not done, since") => Some(1),
             _ => None,

@@ -193,7 +193,8 @@ Exit codes:
   1  an error: the address is taken, no worker could start, ...
   2  usage: an option, a variable or their combination makes no sense
   3  gave up: too many workers in a row never came to serve (--give-up)
-  4  only of the verbs restart and upgrade: that was aborted, and the pool goes on as it was
+  4  only of the verbs restart and upgrade: that was aborted, and the pool goes on as it was; and of scale: the new
+     workers fail, and are tried again
   5  killed as asked (a second TERM, QUIT or INT), and requests in progress were cut; how many, it says
 
 Under a service manager it tells READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and listens on

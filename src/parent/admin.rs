@@ -6,6 +6,7 @@ use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{waitpid, WaitPidFlag};
 
+use super::births::fork_remedy;
 use super::*;
 use crate::admin::{self, Command, Desk};
 use crate::channel::{self, Record, Report};
@@ -176,7 +177,7 @@ impl Parent {
         if admin.unborn.take().is_none() {
             return false;
         }
-        error!("the admin process cannot be forked with fork(2): {error}");
+        error!("the admin process cannot be forked with fork(2): {error}{}", fork_remedy(error));
         admin.failures = admin.failures.max(1);
         admin.backs_off(clock::now());
         true

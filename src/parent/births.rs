@@ -95,7 +95,10 @@ impl Parent {
         self.take_back(process.row);
         self.board.fold(process.row, clock::now());
         self.free_rows.push(process.row);
-        self.spawn_failed(process.slot, &Error::system("fork a worker with fork(2)", io::Error::from(error.kind())));
+        self.spawn_failed(
+            process.slot,
+            &format_args!("cannot fork a worker with fork(2): {error}{}", fork_remedy(error)),
+        );
     }
 
     /// The next child does not inherit the page of this row.
@@ -107,6 +110,16 @@ impl Parent {
 
     pub(super) fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {
         self.say(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
+        self.failures.insert(slot, error.to_string());
+        self.last_failure = Some(format!("worker={slot} {error}"));
         self.tell(Event::SpawnFailed { slot });
+    }
+}
+
+/// What to look at when the system makes no more processes (fork(2)).
+pub(super) fn fork_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EAGAIN) => "; is RLIMIT_NPROC or the pids cgroup's limit reached?",
+        _ => "",
     }
 }

@@ -39,6 +39,9 @@ impl Parent {
         };
         let text = format!("{} {reason}", self.tag(pid));
         self.say(log::Level::Warn, self.slot_of(pid), text);
+        if let (KillReason::BootTimeout | KillReason::Stalled, Some(slot)) = (why, self.slot_of(pid)) {
+            self.failures.insert(slot, format!("a worker was {}", kill_reason(why, &self.config)));
+        }
         signal(pid, Signal::SIGKILL);
         self.disconnected(pid);
     }
@@ -114,6 +117,7 @@ impl Parent {
         }
         self.count_exit(pid, exit, &format!("{}{why}", describe(exit, was_told)), cpu);
         if !was_told {
+            self.failures.insert(process.slot, format!("a worker {}{why}", describe(exit, false)));
             self.last_failure = Some(how);
         }
         let has_served = counters.accepted > 0;

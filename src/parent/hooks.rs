@@ -54,7 +54,7 @@ impl Parent {
     }
 
     pub(super) fn emit_notice(&mut self, notice: &Notice) {
-        let text = notice_text(notice);
+        let text = self.text_of(notice);
         let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
         let event = match *notice {
             Notice::AllReady { .. } => event::Event::Serving,

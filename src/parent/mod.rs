@@ -108,6 +108,10 @@ pub(crate) struct Parent {
     is_stopping: bool,
     /// How the latest worker failed, in words.
     last_failure: Option<String>,
+    /// The same of each slot that wants one.
+    failures: BTreeMap<usize, String>,
+    /// Why the latest new binary could not be started.
+    upgrade_failure: Option<String>,
     /// Why the latest rolling restart was aborted.
     restart_aborted: Option<String>,
     pid_file: Option<PidFile>,
@@ -214,6 +218,8 @@ impl Parent {
             heir,
             is_stopping: false,
             last_failure: None,
+            failures: BTreeMap::new(),
+            upgrade_failure: None,
             restart_aborted: None,
             pid_file: None,
             next_look: Time::NEVER,
@@ -434,7 +440,8 @@ impl Parent {
                 Err(Error::Boot { reason })
             }
             Outcome::GaveUp { slot, failures, last } => {
-                Err(Error::GaveUp { worker: slot, failures, reason: failure(last) })
+                let reason = self.failures.remove(&slot).unwrap_or_else(|| failure(last));
+                Err(Error::GaveUp { worker: slot, failures, reason })
             }
         }
     }
@@ -456,7 +463,7 @@ impl Parent {
                 self.service.reloading();
             }
             Notice::RestartAborted { .. } => {
-                self.restart_aborted = Some(notice_text(notice));
+                self.restart_aborted = Some(self.text_of(notice));
                 self.service.ready();
             }
             Notice::RestartDone => self.service.ready(),
@@ -464,7 +471,7 @@ impl Parent {
         }
         let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
         if !matches!(notice, Notice::AllReady { .. }) {
-            self.say(level, slot_of(notice), notice_text(notice));
+            self.say(level, slot_of(notice), self.text_of(notice));
         }
         match *notice {
             Notice::Recycling { slot, .. } => self.note_recycling(slot, true),
@@ -472,6 +479,21 @@ impl Parent {
             _ => {}
         }
         self.emit_notice(notice);
+    }
+}
+
+impl Parent {
+    /// A notice as a line, with all that is known of the failure that it tells of.
+    fn text_of(&self, notice: &Notice) -> String {
+        let why = match notice {
+            Notice::UpgradeFailed { .. } => self.upgrade_failure.as_ref(),
+            Notice::GaveUp { slot, .. }
+            | Notice::RestartAborted { slot, .. }
+            | Notice::ScalingFailed { slot, .. }
+            | Notice::RecyclingFailed { slot, .. } => self.failures.get(slot),
+            _ => None,
+        };
+        notice_text(notice, why.map(String::as_str))
     }
 }
 

@@ -64,7 +64,7 @@ impl Parent {
                 self.tell(Event::SuccessorSpawned { pid });
             }
             Err(error) => {
-                error!("the new binary cannot be started: {error}");
+                self.upgrade_failure = Some(error.to_string());
                 self.tell(Event::SuccessorGone { exit: None });
             }
         }

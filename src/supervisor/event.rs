@@ -207,6 +207,13 @@ pub(crate) enum Notice {
         from: usize,
         to: usize,
     },
+    /// A worker failed and never served before every wanted slot had served for a while. As many workers are wanted
+    /// still, and the slot is tried again. Said once for each scaling.
+    ScalingFailed {
+        slot: SlotId,
+        wanted: usize,
+        reason: Failure,
+    },
     /// A worker is replaced because of its own limits.
     Recycling {
         slot: SlotId,

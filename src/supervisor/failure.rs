@@ -38,6 +38,9 @@ impl Supervisor {
         }
         // The failure of a replacement delays nothing while its predecessor serves.
         if !slot.is_ready() {
+            if !has_served && std::mem::take(&mut self.is_scaling) {
+                self.effects.push_back(Effect::Notice(Notice::ScalingFailed { slot: id, wanted: self.wanted, reason }));
+            }
             match respawn {
                 Respawn::Never if slot.staying().next().is_none() => {
                     slot.hold = Hold::ForGood;
@@ -79,6 +82,13 @@ impl Supervisor {
             let delay = self.slots.get(&id).map_or(delay, |slot| self.start_of(slot).since(now));
             self.notice(Notice::BackingOff { slot: id, delay, failures });
         }
+    }
+
+    /// Whether every wanted slot has a worker that has been ready for a while: what fails from then on is not the
+    /// scaling's fault.
+    pub(super) fn has_scaled(&self, now: Time) -> bool {
+        let is_stable = |it: &Process| it.stage == Stage::Ready && now.since(it.since) >= self.policy.stable;
+        (0..self.wanted).all(|id| self.slots.get(&id).is_some_and(|slot| slot.staying().any(is_stable)))
     }
 
     /// Whether the slot was left empty for good, by the application's word.

@@ -80,6 +80,8 @@ pub(crate) struct Supervisor {
     wanted: usize,
     /// Those, and the ones scaled away whose processes still live.
     slots: BTreeMap<SlotId, Slot>,
+    /// Somebody has asked for this many workers, and not all have come to serve yet.
+    is_scaling: bool,
     /// A rolling restart is under way: every stale process is to be replaced.
     is_restarting: bool,
     /// A new binary is taking over.
@@ -119,6 +121,7 @@ impl Supervisor {
             policy,
             wanted: workers.max(1),
             slots: BTreeMap::new(),
+            is_scaling: false,
             is_restarting: false,
             successor: None,
             lame_duck: None,
@@ -139,6 +142,9 @@ impl Supervisor {
 
     /// Learns one fact, then reconciles what is with what should be.
     pub(crate) fn handle(&mut self, event: Event, now: Time) {
+        if self.is_scaling && self.has_scaled(now) {
+            self.is_scaling = false;
+        }
         match event {
             Event::Spawned { slot, pid } => self.spawned(slot, pid, now),
             Event::SpawnFailed { slot } => self.spawn_failed(slot, now),
@@ -373,6 +379,7 @@ impl Supervisor {
             return;
         }
         self.refill(now);
+        self.is_scaling = true;
         if workers == self.wanted {
             return;
         }

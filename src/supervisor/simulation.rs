@@ -33,7 +33,7 @@ fn histories() {
             .into_iter()
             .chain(["AllReady", "RestartExtended", "RestartDone", "RestartAborted", "Scaled", "Stopped", "BootFailed"])
             .chain(["Abort", "Recycling", "RecyclingFailed", "Replacing", "LameDuck", "GaveUp"])
-            .chain(["LeftEmpty", "AllLeftEmpty"])
+            .chain(["ScalingFailed", "LeftEmpty", "AllLeftEmpty"])
             .chain(["UpgradeDone", "UpgradeFailed", "UpgradeInTheWay", "EndSuccessor", "Replaced"])
     {
         let histories = seen.get(kind).copied().unwrap_or(0);
@@ -84,6 +84,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Notice(Notice::RestartDone) => "RestartDone",
         Effect::Notice(Notice::RestartAborted { .. }) => "RestartAborted",
         Effect::Notice(Notice::Scaled { .. }) => "Scaled",
+        Effect::Notice(Notice::ScalingFailed { .. }) => "ScalingFailed",
         Effect::Finish(Outcome::Stopped) => "Stopped",
         Effect::Notice(Notice::Recycling { .. }) => "Recycling",
         Effect::Notice(Notice::RecyclingFailed { .. }) => "RecyclingFailed",

@@ -1097,6 +1097,27 @@ fn scaling_up_adds_slots_and_scaling_down_retires_the_highest() {
 }
 
 #[test]
+fn scaling_fails_when_a_worker_never_serves_and_only_until_all_have() {
+    let failed = |slot| Effect::Notice(Notice::ScalingFailed { slot, wanted: 3, reason: EXIT_1 });
+    let mut pool = Pool::ready(2);
+    pool.tell(Event::Scale { workers: 3 }).expect(&[scaled(2, 3), spawn(2, 1)]);
+    // As many are wanted still; it is said once, and again for who asks again.
+    pool.tell(spawned(2, 12)).tell(exited(12, 1)).expect(&[failed(2), spawn(2, 2)]);
+    pool.tell(spawned(2, 13)).tell(exited(13, 1));
+    assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { .. })]));
+    pool.at(SECOND).tell(Event::Scale { workers: 3 }).expect(&[spawn(2, 3)]);
+    // Being ready is not yet to have served.
+    pool.start(2, 14);
+    pool.at(2 * SECOND - 1).tell(exited(14, 1));
+    assert_eq!(pool.effects()[0], failed(2));
+    pool.at(9 * SECOND).tell(Event::Scale { workers: 3 }).effects();
+    pool.start(2, 15);
+    pool.at(10 * SECOND).tell(served(11)).expect(&[spawn(1, 2)]);
+    pool.tell(spawned(1, 21)).tell(exited(21, 1));
+    assert!(!pool.effects().iter().any(|effect| matches!(effect, Effect::Notice(Notice::ScalingFailed { .. }))));
+}
+
+#[test]
 fn scaling_down_takes_back_a_start_that_was_not_given_out() {
     let mut pool = Pool::ready(1);
     pool.tell(Event::Scale { workers: 2 }).tell(Event::Scale { workers: 1 });
@@ -1241,7 +1262,8 @@ fn late_news_does_not_revive_a_leaving_worker() {
 fn a_pid_names_one_process() {
     let mut pool = Pool::ready(1);
     pool.tell(Event::Scale { workers: 2 }).effects();
-    pool.tell(spawned(1, 10)).tell(listening(10)).tell(exited(10, 1)).expect(&[spawn(0, 2)]);
+    pool.tell(spawned(1, 10)).tell(listening(10)).tell(exited(10, 1));
+    assert_eq!(pool.effects().last(), Some(&spawn(0, 2)));
     assert_eq!(pool.stage(10), None);
     pool.tell(spawned(1, 10));
     assert_eq!(pool.stage(10), Some(Stage::Starting), "a reaped process's pid may be used again");
