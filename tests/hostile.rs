@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid;
+use nix::unistd::{self, Pid, SysconfVar};
 use support::{example, skip, until, Client, Server};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -47,15 +47,10 @@ macro_rules! attacks {
 mod a_worker_of_the_same_user {
     const TIER: super::Tier = super::Tier::SameUser;
     attacks! {
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_ones: "memory-ones", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_large_words: "memory-large", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_small_words: "memory-small", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_random_words: "memory-random", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_for_ever: "memory-for-ever", GoOn;
         sends_junk: "junk", GoOn;
         sends_letters: "letters", GoOn;
@@ -76,7 +71,6 @@ mod a_worker_of_the_same_user {
 mod a_worker_of_another_user {
     const TIER: super::Tier = super::Tier::OtherUser;
     attacks! {
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_for_ever: "memory-for-ever", GoOn;
         floods: "flood", GoOn;
         passes_descriptors: "descriptors", GoOn;
@@ -94,15 +88,10 @@ mod a_worker_of_another_user {
 mod a_worker_in_the_sandbox {
     const TIER: super::Tier = super::Tier::Sandbox;
     attacks! {
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_ones: "memory-ones", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_large_words: "memory-large", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_small_words: "memory-small", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_with_random_words: "memory-random", GoOn;
-        #[ignore = "the parent decides by memory that its workers can write"]
         fills_memory_for_ever: "memory-for-ever", GoOn;
         sends_junk: "junk", GoOn;
         sends_letters: "letters", GoOn;
@@ -122,6 +111,30 @@ mod a_worker_in_the_sandbox {
         signals_everybody: "signal", GoOn;
         #[ignore = "memory and sockets are not safe yet"]
         does_everything: "everything", GoOn;
+    }
+}
+
+/// Whoever chooses where connections go, and so wherever the memory lies.
+#[test]
+fn a_worker_can_write_to_one_page() {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("it is Linux");
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    if (numbers.next(), numbers.next()) < (Some(6), Some(10)) {
+        return skip("this kernel lets mremap(2) stretch a page over the next ones");
+    }
+    for balance in ["random", "auto"] {
+        let mut command = example("hostile");
+        command.envs([("FORKPOOL_WORKERS", "3"), ("FORKPOOL_ADMIN", "127.0.0.1:0"), ("FORKPOOL_BALANCE", balance)]);
+        let mut server = Server::spawn(command);
+        server.wait_for("listening on http://");
+        let words = unistd::sysconf(SysconfVar::PAGE_SIZE).expect("it is known").expect("it is known") / 8;
+        for what in ["memory-ones", "memory-random"] {
+            let answer = server.connect().get(&format!("/attack?{what}"));
+            let text = answer.text();
+            assert!(text.starts_with(&format!("{words} words of ")), "{balance}: {text}");
+        }
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
     }
 }
 

@@ -53,3 +53,116 @@ fn read_row(board: &Scoreboard, row: usize, now: Time) -> Reading {
     let busy = u64::try_from(busy).unwrap_or(u64::MAX);
     Reading { counters: it.counters(now), latency, busy, ..Reading::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::scoreboard::ParentBoard;
+    use crate::status::{Fact, Snapshot};
+    use crate::steer;
+    use crate::supervisor::{Pid, WorkerState};
+    use crate::watch::{Schedule, Sight, Watch};
+
+    const WORKERS: usize = 4;
+
+    /// Numbers that look random (xorshift64), of all sizes, and those that lie at an edge.
+    fn numbers(seed: u64) -> impl FnMut() -> u64 {
+        let mut state = seed;
+        move || {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            match state % 8 {
+                0 => u64::MAX,
+                1 => 0,
+                2 => 1 << 63,
+                3 => state % (WORKERS as u64 + 2),
+                4 => ((state % 2048) << 32) | ((state >> 32) % 8),
+                _ => state >> (state % 64),
+            }
+        }
+    }
+
+    fn model() -> Model {
+        let mut model = Model::default();
+        model.pool.wanted = WORKERS;
+        for slot in 0..WORKERS {
+            let pid = slot as i32 + 1;
+            let (row, state) = (slot + 1, WorkerState::Ready);
+            model.learn(Fact::Process(Process { pid, slot, row, generation: 1, state, since: 1 }));
+        }
+        model
+    }
+
+    /// What everybody does with what the memory holds: nobody may panic, and nobody goes on for ever.
+    fn drive(board: &ParentBoard, watch: &mut Watch, now: Time) {
+        let model = model();
+        let readings = read(&model, board, &mut BTreeMap::new(), 1);
+        let snapshot = Snapshot::new(&model, &readings);
+        let shown = snapshot.to_text() + &snapshot.to_json() + &snapshot.to_metrics();
+        assert!(!shown.is_empty());
+        // The parent, about stalls and steering.
+        let rows = (1..=WORKERS).map(|row| (Pid(row as i32), board.row(row)));
+        let sights = rows.map(|(pid, row)| {
+            let (busy_since, deeds) = (row.busy_since(), row.progress());
+            Sight { pid, busy_since, deeds, schedule: Schedule::default() }
+        });
+        watch.wake(now);
+        watch.look(sights, now);
+        (1..=WORKERS).for_each(|row| assert!(watch.is_well(Pid(row as i32)) || board.row(row).busy_since().is_some()));
+        let seats = steer::look(board, now);
+        assert!(board.seats().next().is_none() || !seats.is_empty());
+        let pending = board.settle_idle(&[]);
+        board.settle_idle(&pending);
+        for row in [0, 1, WORKERS, WORKERS + 1, usize::MAX] {
+            board.settle_all(row);
+            board.set_crowded(row, false);
+            board.row(row).doubt(now);
+        }
+        // A worker, about its neighbours.
+        let pending = board.pending(1);
+        assert!(pending.len() <= board.seats().count());
+        pending.iter().for_each(|then| _ = board.is_left(then));
+        for slot in 0..=WORKERS {
+            let row = board.row_of(slot).map(|row| board.row(row));
+            row.map(|row| (steer::is_stalled(row, now), row.open(), row.is_full(), row.pending()));
+        }
+        steer::is_outdated(board, now);
+        board.rest();
+    }
+
+    #[test]
+    fn nobody_stumbles_over_what_is_in_the_memory() {
+        for seed in 1..=40_u64 {
+            let mut board = ParentBoard::new(WORKERS).expect("memory");
+            board.keep_tally(WORKERS).expect("memory");
+            let now = clock::now();
+            let pages: Vec<_> = (1..=WORKERS).map(|row| board.lend(row, row - 1, now).expect("a row")).collect();
+            board.seat(&[(0, 1), (1, 2), (2, 0), (3, 4)]);
+            let mut watch = Watch::new(Duration::from_secs(1));
+            let mut number = numbers(seed);
+            // First what workers can write, then all of it.
+            board.fill_rows(&mut number);
+            drive(&board, &mut watch, now);
+            let dead = board.dead();
+            board.fold(2, now);
+            assert!(board.dead().requests <= dead.requests + 1_000_000_000, "a liar counts for little");
+            assert_eq!(board.row(2).progress(), 0, "and its row is clean");
+            for page in &pages {
+                let row = page.row();
+                row.count_request();
+                row.add_accepted();
+                row.settle(i64::MIN);
+                row.busy(Time::NEVER);
+                page.latency().expect("there is a tally").count(u64::MAX, u64::MAX);
+            }
+            drive(&board, &mut watch, Time::NEVER);
+            board.fill_decided(&mut number);
+            drive(&board, &mut watch, now);
+            (0..=WORKERS).for_each(|row| board.fold(row, now));
+            drive(&board, &mut watch, now);
+        }
+    }
+}

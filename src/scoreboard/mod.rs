@@ -230,6 +230,21 @@ impl ParentBoard {
         self.board.pending(0)
     }
 
+    /// Writes to every word of all rows.
+    #[cfg(test)]
+    pub(crate) fn fill_rows(&self, number: &mut dyn FnMut() -> u64) {
+        self.rows.words().iter().for_each(|word| word.store(number(), Relaxed));
+    }
+
+    /// Writes to every word that only the parent can write.
+    #[cfg(test)]
+    pub(crate) fn fill_decided(&self, number: &mut dyn FnMut() -> u64) {
+        self.decided.words().iter().for_each(|word| word.store(number(), Relaxed));
+        if let Some(tally) = &self.tally {
+            tally.fill(number);
+        }
+    }
+
     fn notes(&self, row: usize) -> &[AtomicU64] {
         let start = NOTES.saturating_add(row.saturating_mul(NOTE_WORDS));
         self.decided.words().get(start..).and_then(|notes| notes.get(..NOTE_WORDS)).unwrap_or_default()

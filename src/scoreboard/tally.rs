@@ -107,6 +107,11 @@ impl ParentTally {
         &self.tally
     }
 
+    #[cfg(test)]
+    pub(super) fn fill(&self, number: &mut dyn FnMut() -> u64) {
+        self.words.words().iter().for_each(|word| word.store(number(), Relaxed));
+    }
+
     /// The row is a process's of this slot from now on.
     pub(super) fn own(&self, row: usize, slot: usize) {
         let words = self.words.words();

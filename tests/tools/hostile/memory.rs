@@ -13,6 +13,7 @@ const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 struct Mapping {
     start: usize,
     len: usize,
+    is_writable: bool,
 }
 
 /// What a worker can find of the memory that it shares.
@@ -35,7 +36,8 @@ impl Memory {
             }
             files.extend(open(&format!("/proc/self/map_files/{}", words[0])));
             if let (Ok(start), Ok(end)) = (usize::from_str_radix(start, 16), usize::from_str_radix(end, 16)) {
-                mappings.push(Mapping { start, len: end - start });
+                let is_writable = words[1].contains('w');
+                mappings.push(Mapping { start, len: end - start, is_writable });
             }
         }
         let held: Vec<RawFd> = descriptors::held().filter(|fd| is_memory(*fd)).collect();
@@ -84,7 +86,7 @@ impl Memory {
         self.files.iter().filter_map(move |fd| {
             let at = unsafe { libc::mmap(ptr::null_mut(), len, WRITABLE, libc::MAP_SHARED, *fd, 0) };
             // Only its first page is sure to be there.
-            (at != libc::MAP_FAILED).then_some(Mapping { start: at as usize, len: 4096 })
+            (at != libc::MAP_FAILED).then_some(Mapping { start: at as usize, len: 4096, is_writable: true })
         })
     }
 }
@@ -96,14 +98,19 @@ impl Mapping {
         unsafe {
             libc::remap_file_pages(self.start as *mut _, self.len, 0, 0, 0);
             // Of a shared mapping, an old length of zero makes a second one.
-            for (old, new) in [(0, self.len), (0, self.len * 2)] {
+            // Stretched, it may move, and this process needs what it can only read where that is.
+            let stretched = self.is_writable.then_some((self.len, self.len * 2));
+            for (old, new) in [(0, self.len), (0, self.len * 2)].into_iter().chain(stretched) {
                 let at = libc::mremap(self.start as *mut _, old, new, libc::MREMAP_MAYMOVE);
                 if at != libc::MAP_FAILED {
-                    ways.push(Mapping { start: at as usize, len: self.len });
+                    ways.push(Mapping { start: at as usize, len: new.max(self.len), ..self });
                 }
             }
         }
-        ways.retain(|way| unsafe { libc::mprotect(way.start as *mut _, way.len, WRITABLE) } == 0);
+        // What is writable may be fixed, which mprotect(2) does not tell from what it cannot make so.
+        let is_writable =
+            |way: &Mapping| way.is_writable || unsafe { libc::mprotect(way.start as *mut _, way.len, WRITABLE) } == 0;
+        ways.retain(is_writable);
         ways
     }
 
