@@ -9,6 +9,7 @@ pub use crate::channel::fuzzing::records;
 use crate::config::{Config, Setting};
 pub use crate::http::fuzzing::{chunked, conditions, connection, head, range};
 use crate::status::{Fact, Model, Readings, Snapshot};
+pub use crate::successor::variable::fuzz as upgrade_variable;
 
 /// What the admin process asks of the parent, as bytes and as clients say it.
 pub fn commands(bytes: &[u8]) {
@@ -95,7 +96,7 @@ mod tests {
         let number = |n: u64| n.to_le_bytes();
         let fact = [&48_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1].map(number).concat()].concat();
         type Target = fn(&[u8]);
-        let targets: [(Target, &[&[u8]]); 10] = [
+        let targets: [(Target, &[&[u8]]); 11] = [
             (head, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
             (chunked, &[b"3\r\nabc\r\n0\r\n\r\n"]),
             (connection, &[b"\x02\x03\x04\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
@@ -103,6 +104,7 @@ mod tests {
             (conditions, &[b"If-None-Match: \"a\", W/\"b\"", b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"]),
             (access_log_line, &[b"GET /a\"b HTTP/1.1\r\nHost: a\r\nReferer: \\\x01\xff\r\n\r\n"]),
             (records, &[b"\x02LRAASDMQ", b"\x09LRB\0\0XXXFwords"]),
+            (upgrade_variable, &[b"3\n4 5,-,6 127.0.0.1:80\n- 7 udp:127.0.0.1:53\n8 - unix:/run/a b"]),
             (commands, &[b"\0\0\0\0\0\0\0\0\0", b"/scale?workers=4", b"/log?level=debug"]),
             (facts, &[&fact]),
             (

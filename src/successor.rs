@@ -11,6 +11,11 @@
 //!                    FD - admin:ADDRESS          the admin process's
 //! ```
 
+#[cfg(not(any(fuzzing, test)))]
+mod variable;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod variable;
+
 use std::ffi::OsStr;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -61,25 +66,16 @@ impl Inheritance {
 
     fn parse(text: &OsStr) -> io::Result<Inheritance> {
         let invalid = || io::Error::from(ErrorKind::InvalidData);
-        let mut lines = text.to_str().ok_or_else(invalid)?.lines();
-        let talk = adopt(lines.next().ok_or_else(invalid)?)?;
+        let said = text.to_str().and_then(variable::read).ok_or_else(invalid)?;
+        // Whatever fails, those that were taken over are closed.
+        let adopt = |number: Option<RawFd>| number.map(sys::fds::inherited).transpose();
+        let talk = sys::fds::inherited(said.talk)?.into();
         let mut addresses = Vec::new();
-        for line in lines {
-            let mut parts = line.splitn(3, ' ');
-            let (Some(reserved), Some(slots), Some(address)) = (parts.next(), parts.next(), parts.next()) else {
-                return Err(invalid());
-            };
-            let slots = match slots {
-                "-" => Vec::new(),
-                list => {
-                    let slot = |fd: &str| (fd != "-").then(|| adopt(fd)).transpose();
-                    list.split(',').map(slot).collect::<io::Result<_>>()?
-                }
-            };
-            let reserved = (reserved != "-").then(|| adopt(reserved)).transpose()?;
-            addresses.push(Inherited { address: address.to_owned(), reserved, slots });
+        for address in said.addresses {
+            let slots = address.slots.into_iter().map(adopt).collect::<io::Result<_>>()?;
+            addresses.push(Inherited { address: address.name, reserved: adopt(address.reserved)?, slots });
         }
-        Ok(Inheritance { talk: talk.into(), addresses, columns: Vec::new(), udp_columns: Vec::new() })
+        Ok(Inheritance { talk, addresses, columns: Vec::new(), udp_columns: Vec::new() })
     }
 
     /// The reserved socket of an address of this pool, if the other one had it. To be asked for each, in their order.
@@ -140,10 +136,6 @@ impl Inheritance {
 }
 
 /// Takes over the descriptor that a number names.
-fn adopt(number: &str) -> io::Result<OwnedFd> {
-    sys::fds::inherited(number.parse::<RawFd>().map_err(|_| io::Error::from(ErrorKind::InvalidData))?)
-}
-
 /// What marks a given socket in place of an address.
 const GIVEN: &str = "given:";
 
