@@ -1,7 +1,7 @@
 //! A request's head: where it ends, what it says, and how the body behind it is framed.
 //!
 //! A head that comes whole and is valid takes the short way: one pass through httparse, one over the fields that
-//! concern the protocol. Every other head is checked line by line ([`lines`](super::lines)).
+//! concern the protocol. Every other head is checked line by line ([`lines`]).
 
 use std::mem::MaybeUninit;
 

@@ -9,7 +9,7 @@ use std::{mem, ptr};
 /// An instruction as the kernel takes it (`struct bpf_insn`).
 pub(crate) type Instruction = [u8; 8];
 
-/// Zeroed words that programs read and write, and processes map ([`super::shared::SharedWords::map`]).
+/// Zeroed words that programs read and write, and processes map ([`super::shared::map`]).
 #[derive(Debug)]
 pub(crate) struct Memory {
     map: OwnedFd,
