@@ -304,6 +304,17 @@ impl Builder {
         self.put("max-output", |config| config.server.max_output = bytes)
     }
 
+    /// Bytes that each worker holds for its clients: of heads and bodies that have not come whole, and of answers that
+    /// were not taken. Default 64 MiB: far beyond what honest clients need, and a bound for what others take. At least
+    /// [`max_body`](Builder::max_body); 0 is no limit.
+    ///
+    /// At the limit a request of which a part would have to be held gets 503, bodies that are coming are not read
+    /// further, and requests that come whole are served as ever. When that has lasted for 5 s, the slowest clients get
+    /// 408, those that take no answer are reset, and if nobody is slow, the oldest of those that wait get 503.
+    pub fn max_held(self, bytes: usize) -> Builder {
+        self.put("max-held", |config| config.server.max_held = bytes)
+    }
+
     /// How long a client may take to send a whole request head. Default 10 s: several retransmissions on a bad line.
     pub fn head_timeout(self, timeout: Duration) -> Builder {
         self.put("head-timeout", |config| config.server.head_timeout = timeout)

@@ -2,6 +2,7 @@
 //! `upgrade.rs`.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -41,6 +42,12 @@ impl Client {
             Client::Tcp(stream) => stream.read(bytes),
             Client::Unix(stream) => stream.read(bytes),
         }
+    }
+
+    /// Whether something is there to be read.
+    pub(crate) fn has_bytes(&self) -> bool {
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        SockRef::from(self).recv_with_flags(&mut [MaybeUninit::uninit()], flags).is_ok_and(|count| count > 0)
     }
 
     /// Writes until done or until the socket takes no more; returns how much it took.

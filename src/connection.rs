@@ -58,6 +58,8 @@ enum Timing {
     Body,
     /// The next request.
     Idle,
+    /// Memory for the next bytes of a body, which the client may have sent.
+    Room,
     /// Room for the next bytes of an answer.
     Write,
     /// An answer, or the next bytes of one, that the application makes.
@@ -90,6 +92,8 @@ pub(crate) struct Connection {
     is_broken: bool,
     /// The client may still be sending when the last answer has been sent.
     must_linger: bool,
+    /// It is among those that have more to do in the next turn.
+    pub(crate) is_again: bool,
 }
 
 /// Bytes that could not be dealt with at once.
@@ -117,6 +121,7 @@ impl Connection {
             is_at_end: false,
             is_broken: false,
             must_linger: false,
+            is_again: false,
         };
         connection.time(Timing::Head, config, now);
         connection
@@ -155,6 +160,44 @@ impl Connection {
         }
     }
 
+    /// Whether memory may be held for it.
+    #[inline]
+    pub(crate) fn is_holding(&self) -> bool {
+        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_gathering()
+    }
+
+    /// How much memory is held for it.
+    pub(crate) fn held(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.input.capacity() + kept.output.capacity());
+        kept + self.codec.held() + self.outgoing.as_ref().map_or(0, |outgoing| outgoing.held())
+    }
+
+    /// How long the client has kept it from getting on; `None` when that is not what it waits for.
+    pub(crate) fn stalled_for(&self, config: &ServerConfig, now: Time) -> Option<Duration> {
+        let begun = match self.timing {
+            Timing::Head | Timing::Body | Timing::Write => self.deadline.before(timeout(self.timing, config)?),
+            _ => return None,
+        };
+        // What its client has sent is read when it has its turn.
+        let has_bytes = self.timing != Timing::Write && self.client.has_bytes();
+        (!has_bytes).then(|| now.since(begun))
+    }
+
+    /// Whether its client has not taken an answer.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.timing == Timing::Write
+    }
+
+    /// Whether it waits for memory.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.timing == Timing::Room
+    }
+
+    /// There is memory again: its client has as much time as from the start.
+    pub(crate) fn resume(&mut self, cx: &Context<'_>) {
+        self.time(Timing::Body, cx.config, cx.running);
+    }
+
     /// Has the next step look at the socket, whatever events have said.
     pub(crate) fn look(&mut self) {
         self.is_readable = true;
@@ -175,7 +218,7 @@ impl Connection {
         }
         let Ok(len) = self.fill(cx) else { return Step::Close };
         let read = self.answer(len, cx, handler);
-        self.keep_input(&cx.input[read.consumed..len]);
+        self.keep_input(&read, len, cx);
         self.time_after(&read, len, cx);
         if let Some(latency) = cx.latency {
             let is_simple = !cx.is_late() && self.outgoing.is_none() && self.codec.phase() == Phase::Idle;
@@ -192,7 +235,7 @@ impl Connection {
             None if read.is_cut_short || self.kept.is_some() && read.has_outgoing => Step::Again,
             // Complete requests were answered; of an incomplete one the rest will never come.
             None if self.is_at_end => Step::Close,
-            None if self.is_readable => Step::Again,
+            None if self.is_readable && self.timing != Timing::Room => Step::Again,
             None => Step::Wait,
         }
     }
@@ -225,6 +268,7 @@ impl Connection {
         let reject = match self.timing {
             Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
             Timing::Body => Reject::BodyTimeout,
+            Timing::Room => Reject::NoRoom,
             Timing::Write => {
                 // What the kernel still holds would be followed by an end that looks like the answer's.
                 listener::reset_at_close(&self.client);
@@ -245,6 +289,13 @@ impl Connection {
         let room = &mut cx.input[len..];
         if !self.is_readable || room.is_empty() {
             return Ok(len);
+        }
+        if self.codec.phase() == Phase::Body && !cx.budget.has_room(0) && self.codec.needs_room() {
+            return if self.is_broken {
+                Err(ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(self.wait_for_room(len, cx))
+            };
         }
         loop {
             match self.client.read(room) {
@@ -267,6 +318,16 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// Leaves what the client has sent in the kernel until there is memory for it.
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
+        if self.timing != Timing::Room {
+            self.time(Timing::Room, cx.config, cx.running);
+            cx.waiting.push_back(cx.place);
+        }
+        len
     }
 
     fn fill_from_kept(&mut self, cx: &mut Context<'_>) -> usize {
@@ -303,8 +364,16 @@ impl Connection {
             let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
             read.consumed += consumed;
             match next {
-                Next::NeedMore => break,
-                Next::Continue => cx.output.extend_from_slice(CONTINUE),
+                Next::NeedMore if cx.budget.has_room(0) => break,
+                Next::Continue if cx.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
+                // A body that has just begun would have to be held.
+                Next::NeedMore | Next::Continue => {
+                    if self.codec.phase() != Phase::Body || matches!(self.timing, Timing::Body | Timing::Room) {
+                        break;
+                    }
+                    self.begin_refused(start..len, cx);
+                    self.reject(Reject::NoRoom, cx);
+                }
                 Next::Request(request) => {
                     cx.row.count_request();
                     request.worker = cx.worker;
@@ -434,10 +503,24 @@ impl Connection {
     }
 
     #[inline]
-    fn keep_input(&mut self, rest: &[u8]) {
-        if !rest.is_empty() && !self.codec.is_closing() {
-            self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
+    fn keep_input(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
+        if read.consumed < len && !self.codec.is_closing() {
+            self.keep_rest(read, len, cx);
         }
+    }
+
+    fn keep_rest(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
+        let rest = &cx.input[read.consumed..len];
+        // What follows a request that is not answered yet is not refused before that.
+        if self.codec.phase() == Phase::Head
+            && !read.is_cut_short
+            && !read.has_outgoing
+            && !cx.budget.has_room(rest.len())
+        {
+            self.begin_refused(read.consumed..len, cx);
+            return self.reject(Reject::NoRoom, cx);
+        }
+        self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
     }
 
     /// Reads and forgets what the client still sends, until it has closed too.
@@ -458,6 +541,7 @@ impl Connection {
     fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
         let timing = match self.codec.phase() {
             Phase::Head => Timing::Head,
+            Phase::Body if self.timing == Timing::Room => return,
             Phase::Body => Timing::Body,
             Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
             Phase::Idle => Timing::Idle,
@@ -496,7 +580,7 @@ fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
         Timing::Body => config.body_timeout,
         Timing::Idle => config.idle_timeout,
         Timing::Write => config.write_timeout,
-        Timing::Answer => return None,
+        Timing::Answer | Timing::Room => return None,
         Timing::Linger => LINGER,
     };
     Some(if timeout.is_zero() { UNLIMITED } else { timeout })

@@ -1,6 +1,6 @@
 //! What the connections of a worker share: buffers, configuration, the time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::access_log::AccessLog;
@@ -8,6 +8,7 @@ use crate::config::ServerConfig;
 use crate::http::{Encoder, Recall, Request};
 use crate::mailbox::{Bell, Mailbox, Place};
 use crate::scoreboard::{LatencyRow, OwnRow};
+use crate::server::Budget;
 use crate::time::Time;
 
 /// Bytes read at once, besides what is held of an incomplete head.
@@ -38,6 +39,10 @@ pub(crate) struct Context<'w> {
     late: BTreeMap<usize, (u32, u64)>,
     /// Chooses the requests that are given out before their body.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
+    /// What the connections hold together.
+    pub(crate) budget: Budget,
+    /// Those that are not read from, as there is no room for more; in the order in which they came to wait.
+    pub(crate) waiting: VecDeque<Place>,
     /// The connection that has its turn.
     pub(crate) place: Place,
     /// The head that may come again.
@@ -72,6 +77,8 @@ impl<'w> Context<'w> {
             mailbox,
             late: BTreeMap::new(),
             streams,
+            budget: Budget::new(config.max_held),
+            waiting: VecDeque::new(),
             place,
             recall: Recall::default(),
             input,

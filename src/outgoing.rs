@@ -100,6 +100,15 @@ impl Outgoing {
         matches!(self, Outgoing::Stream { is_chunked: false, .. })
     }
 
+    /// Memory that is held for this client alone.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Outgoing::Bytes { bytes: Bytes::Own(Cow::Owned(bytes)), .. } => bytes.capacity(),
+            Outgoing::Stream { reader, .. } => reader.held(),
+            _ => 0,
+        }
+    }
+
     /// Bytes that are still to be sent, but for those that go through the shared output.
     pub(crate) fn left(&self) -> u64 {
         match self {

@@ -1,8 +1,10 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
 
 mod accepting;
+mod budget;
 mod draining;
 mod places;
+mod pressure;
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -28,9 +30,11 @@ use crate::http::{Encoder, Request};
 use crate::mailbox::{Mailbox, Place};
 use crate::response::Response;
 use crate::scoreboard::Seen;
+use crate::sys;
 use crate::time::{frozen, Time, BEAT};
 use crate::worker::{panic_message, Inbox, Worker};
 
+pub(crate) use self::budget::Budget;
 use self::places::Places;
 
 /// Events taken in one turn.
@@ -109,8 +113,8 @@ struct Entry {
     serial: u32,
     /// When the deadlines will next look at it.
     armed: Time,
-    /// It is among those that have more to do in the next turn.
-    is_again: bool,
+    /// What it holds of the budget.
+    held: u32,
 }
 
 // With one word for its deadline that is all that an idle connection costs. mio adds to it when debugging.
@@ -181,6 +185,9 @@ where
     fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !(self.cx.is_draining && self.connections.is_empty()) {
+            if self.cx.budget.take_trim() {
+                sys::memory::trim();
+            }
             self.worker.row().idle();
             let wait = self.wait();
             match self.poll.poll(&mut events, wait) {
@@ -189,8 +196,8 @@ where
             }
             self.begin_turn();
             for index in std::mem::take(&mut self.again) {
-                if let Some(entry) = self.connections.get_mut(index).filter(|entry| entry.is_again) {
-                    entry.is_again = false;
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| entry.connection.is_again) {
+                    entry.connection.is_again = false;
                     self.advance(index);
                 }
             }
@@ -229,6 +236,7 @@ where
                 break;
             }
             self.expire();
+            self.relieve();
             self.accept();
             self.worker.check_requests();
         }
@@ -326,7 +334,8 @@ where
             let left = (due + self.lost).since(now);
             now + left.min(BEAT.max(left / 2))
         });
-        let next = [deadline, self.accept_retry, accept, log].into_iter().flatten().min();
+        let relief = self.cx.budget.due();
+        let next = [deadline, self.accept_retry, accept, log, relief].into_iter().flatten().min();
         let wait = next.map(|next| next.since(now).min(LONGEST_WAIT));
         self.expected = wait.map_or(Time::NEVER, |wait| now + wait);
         wait
@@ -347,6 +356,9 @@ where
         self.cx.place = Place { index, serial: entry.serial };
         let mut handler = Guard { worker: self.worker, handler: &mut self.handler };
         let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
+        if entry.held != 0 || entry.connection.is_holding() {
+            return self.account(index, step);
+        }
         // As for nearly all, there is nothing to settle.
         if step != Step::Wait || entry.connection.deadline < entry.armed {
             self.settle(index, step);
@@ -359,8 +371,8 @@ where
             Step::HandOver => return self.hand_over(index),
             Step::Again => {
                 // An event may have come for a connection that has its turn already.
-                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.is_again) {
-                    entry.is_again = true;
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.connection.is_again) {
+                    entry.connection.is_again = true;
                     self.again.push(index);
                 }
                 debug_assert!(self.again.len() <= self.connections.len(), "a connection has one turn at a time");
@@ -385,7 +397,10 @@ where
 
     fn remove(&mut self, index: usize) -> Connection {
         let entry = self.connections.remove(index);
-        if entry.is_again {
+        if entry.held > 0 {
+            self.cx.budget.change(entry.held as usize, 0, self.cx.now);
+        }
+        if entry.connection.is_again {
             self.again.retain(|again| *again != index);
         }
         entry.connection
@@ -433,9 +448,9 @@ where
             let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
                 continue;
             };
-            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.is_again;
+            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.connection.is_again;
             let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
-            self.settle(alarm.index, step);
+            self.account(alarm.index, step);
         }
     }
 

@@ -126,6 +126,13 @@ impl BodyReader {
     }
 }
 
+impl BodyReader {
+    /// Memory that is held for the client.
+    pub(crate) fn held(&self) -> usize {
+        self.shared.lock().buffer.capacity()
+    }
+}
+
 impl Drop for BodyReader {
     fn drop(&mut self) {
         let mut state = self.shared.lock();

@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::net::TcpStream;
+use std::time::Duration;
+
 use nix::sys::resource::{getrlimit, Resource};
-use support::{example, testbed, Server};
+use support::{example, testbed, Client, Server};
 
 /// The testbed with one worker and few descriptors.
 fn confined(descriptors: u64) -> Server {
@@ -18,20 +21,35 @@ fn confined(descriptors: u64) -> Server {
     Server::start(command)
 }
 
+/// Begins requests until the worker has no descriptor for the next. Those that have begun do not make room.
+fn exhaust(server: &mut Server) -> Vec<Client<TcpStream>> {
+    let mut clients = Vec::new();
+    while server.count("accepts nothing until a descriptor is free") == 0 {
+        let mut client = server.connect();
+        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        // An answer says that it is in progress; where none comes, it waits.
+        client.stream().set_read_timeout(Some(Duration::from_millis(50))).expect("a socket");
+        let _ = client.stream().peek(&mut [0]);
+        client.stream().set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        clients.push(client);
+    }
+    clients
+}
+
 #[test]
 fn connections_beyond_the_descriptors_wait_their_turn() {
     let mut server = confined(40);
-    let mut clients: Vec<_> = (0..120).map(|_| server.connect()).collect();
-    // Idle ones would make room.
-    for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\n");
+    let begun = exhaust(&mut server);
+    let mut waiting: Vec<_> = (0..80).map(|_| server.connect()).collect();
+    for client in &mut waiting {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
     }
-    server.wait_for("accepts nothing until a descriptor is free");
-    for client in &mut clients {
-        client.send("Host: a\r\n\r\n");
+    // As the first ones end, the next ones get their places.
+    for mut client in begun {
+        client.send("x");
+        assert_eq!((client.answer().status, client.answer().status), (100, 200));
     }
-    // As the first ones close, the next ones get theirs.
-    for mut client in clients {
+    for mut client in waiting {
         assert_eq!(client.answer().status, 200);
     }
     // It rests meanwhile: a line each time that it tries again would be many.
@@ -42,11 +60,8 @@ fn connections_beyond_the_descriptors_wait_their_turn() {
 #[test]
 fn a_worker_out_of_descriptors_sleeps() {
     let mut server = confined(40);
-    let mut clients: Vec<_> = (0..120).map(|_| server.connect()).collect();
-    for client in &mut clients {
-        client.send("GET / HTTP/1.1\r\n");
-    }
-    server.wait_for("accepts nothing until a descriptor is free");
+    let _begun = exhaust(&mut server);
+    let _waiting: Vec<_> = (0..80).map(|_| server.connect()).collect();
     let worker = server.workers()[0];
     // Voluntary switches are sleeps; involuntary ones and CPU time would show a loop that spins. Ten retries a second
     // are the plan.

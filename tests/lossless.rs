@@ -171,6 +171,8 @@ fn a_full_worker_gets_no_new_connections() {
             let mut client = server.connect();
             client.get("/");
             kept.push(client);
+            // The parent has to be told when a worker is full, and to tell the kernel.
+            std::thread::sleep(Duration::from_millis(50));
         }
         let mut workers: Vec<_> = kept.iter_mut().map(|client| client.get("/").worker()).collect();
         workers.sort_unstable();

@@ -107,6 +107,8 @@ pub(crate) struct ServerConfig {
     pub(crate) evicts_unfinished: bool,
     /// Bytes of answers kept for a client that does not read; beyond it the client is not read either.
     pub(crate) max_output: usize,
+    /// Bytes that a worker holds of requests and answers in progress. Zero is no limit.
+    pub(crate) max_held: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
     /// Bytes a second that a client has to send of a body, over any `body_timeout`. Zero is no minimum.
@@ -151,6 +153,7 @@ impl Default for Config {
                 max_connections: 0,
                 evicts_unfinished: false,
                 max_output: 256 << 10,
+                max_held: 64 << 20,
                 head_timeout: Duration::from_secs(10),
                 body_timeout: Duration::from_secs(30),
                 min_rate: 500,
@@ -201,6 +204,11 @@ impl Config {
         if target > head {
             let problem = format!("{target} bytes do not fit in max-head ({head}); lower max-target or raise max-head");
             return Err(Error::config("max-target", problem));
+        }
+        let (body, held) = (self.server.limits.body, self.server.max_held);
+        if held > 0 && body > held {
+            let problem = format!("{body} bytes do not fit in max-held ({held}); lower max-body or raise max-held");
+            return Err(Error::config("max-body", problem));
         }
         Ok(())
     }
@@ -349,6 +357,7 @@ mod tests {
             (&[("listen", "0.0.0.0:1,127.0.0.1:1")], "listen: 0.0.0.0:1 already takes the connections to 127.0.0.1:1"),
             (&[("listen", &many)], "listen: 254 addresses are more than 253"),
             (&[("max-target", "8k"), ("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
+            (&[("max-body", "65M")], "max-body: 68157440 bytes do not fit in max-held (67108864)"),
             (&[("max-head", "4k")], "max-target: 8192 bytes do not fit in max-head (4096)"),
             (&[("listen", "unix:/a/b"), ("pid-file", "/a/b")], "pid-file: is also the path of unix:/a/b"),
             (&[("pid-file", "/nowhere/x.pid")], "the directory /nowhere does not exist"),

@@ -492,6 +492,18 @@ const SETTINGS: &[Setting] = &[
         check: |config| within(config.server.max_output, 1..=Config::OUTPUT_MAX),
     },
     Setting {
+        name: "max-held",
+        heading: LIMITS,
+        value_name: "BYTES",
+        default: Some("64MiB"),
+        help: "Memory that each worker holds of heads and bodies that have not come whole and of answers that were not \
+               taken; at the limit new ones get 503 and others wait, and after 5s the slowest are closed; 0 is no limit",
+        aliases: &[],
+        is_list: false,
+        apply: |config, text| set(&mut config.server.max_held, bytes(text)),
+        check: |_| Ok(()),
+    },
+    Setting {
         name: "head-timeout",
         heading: TIMEOUTS,
         value_name: "DURATION",

@@ -34,12 +34,20 @@ impl Decoder {
         match self {
             Decoder::Length { left } => {
                 let taken = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                reserve(body, taken, usize::try_from(*left).unwrap_or(usize::MAX));
                 body.extend_from_slice(&input[..taken]);
                 *left -= taken as u64;
                 Ok((taken, *left == 0))
             }
             Decoder::Chunked(chunked) => chunked.decode(input, body, limits),
         }
+    }
+}
+
+/// Makes room for the next bytes of a body as a vector does, but not for more than is left of it.
+fn reserve(body: &mut Vec<u8>, next: usize, left: usize) {
+    if body.capacity() - body.len() < next {
+        body.reserve_exact(body.len().max(next).min(left));
     }
 }
 

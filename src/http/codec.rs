@@ -349,6 +349,24 @@ impl Codec {
         self.is_streaming
     }
 
+    /// Whether a part of a request is kept here.
+    #[inline]
+    pub(crate) fn is_gathering(&self) -> bool {
+        self.gathered.is_some()
+    }
+
+    /// Whether the rest of a body needs more memory than it has.
+    pub(crate) fn needs_room(&self) -> bool {
+        let Some(gathered) = self.gathered.as_ref().filter(|_| !self.is_streaming) else { return false };
+        let reserved = gathered.body.capacity() - gathered.body.len();
+        !matches!(gathered.decoder, Decoder::Length { left } if left <= reserved as u64)
+    }
+
+    /// How much memory that takes.
+    pub(crate) fn held(&self) -> usize {
+        self.gathered.as_ref().map_or(0, |gathered| gathered.head.capacity() + gathered.body.capacity())
+    }
+
     /// The head of a request whose body has not come whole.
     pub(crate) fn gathered_head(&self) -> Option<&[u8]> {
         self.gathered.as_ref().map(|gathered| &gathered.head[..])
@@ -463,7 +481,10 @@ impl Codec {
         self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
-        let head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
+        let mut head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
+        if reject == Reject::NoRoom {
+            head.add_valid("Retry-After", "1");
+        }
         let reason = reject.reason().as_bytes();
         let framing = encode::Framing::Length(reason.len() as u64);
         encoder.head(&head, framing, Connection::Close, out);

@@ -39,6 +39,8 @@ pub(crate) enum Reject {
     Trailer,
     HeadTimeout,
     BodyTimeout,
+    /// There is no memory for the rest of the request (RFC 9110 section 15.6.4).
+    NoRoom,
 }
 
 impl Reject {
@@ -52,6 +54,7 @@ impl Reject {
             Reject::TargetTooLong => 414,
             Reject::BodyTooLarge => 413,
             Reject::HeadTimeout | Reject::BodyTimeout => 408,
+            Reject::NoRoom => 503,
             _ => 400,
         }
     }
@@ -80,6 +83,7 @@ impl Reject {
             Reject::Trailer => "the trailer section is malformed\n",
             Reject::HeadTimeout => "the request head took too long\n",
             Reject::BodyTimeout => "the request body took too long\n",
+            Reject::NoRoom => "the server holds as much as it may: try again later\n",
         }
     }
 }

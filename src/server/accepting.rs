@@ -174,7 +174,8 @@ where
     }
 
     fn is_still(&self, idle: Idle) -> bool {
-        let entry = self.connections.get(idle.index).filter(|entry| entry.serial == idle.serial && !entry.is_again);
+        let entry =
+            self.connections.get(idle.index).filter(|entry| entry.serial == idle.serial && !entry.connection.is_again);
         let now_idle = entry.and_then(|entry| entry.connection.idle_since(self.cx.config));
         now_idle.is_some_and(|(is_new, since)| (is_new, since + self.lost) == (idle.is_new, idle.since))
     }
@@ -233,7 +234,7 @@ where
 
     fn admit(&mut self, connection: Connection) {
         self.accepted = self.accepted.wrapping_add(1);
-        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, is_again: false };
+        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, held: 0 };
         let index = self.connections.insert(entry);
         self.worker.row().count_accepted();
         match self.connections[index].connection.register(self.poll.registry(), Token(index)) {

@@ -4,6 +4,7 @@
 pub(crate) mod bpf;
 pub(crate) mod fds;
 pub(crate) mod filter;
+pub(crate) mod memory;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod shared;

@@ -1,0 +1,138 @@
+//! PURE. What the connections of a worker may hold together: heads and bodies that have not come whole, and answers that
+//! their clients have not taken.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// How long those that wait for room do so before others have to give theirs up.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// An allocator's memory is given back to the system after so much was held, and if less than a quarter of it still is.
+const TRIM_MIN: usize = 4 << 20;
+
+/// Bytes that are held, and how many may be.
+#[derive(Debug)]
+pub(crate) struct Budget {
+    limit: usize,
+    held: usize,
+    /// Since when there has not been room to speak of.
+    full_since: Option<Time>,
+    /// Most that was held since memory was given back.
+    peak: usize,
+}
+
+impl Budget {
+    /// Zero is no limit.
+    pub(crate) fn new(limit: usize) -> Budget {
+        let limit = if limit == 0 { usize::MAX } else { limit };
+        Budget { limit, held: 0, full_since: None, peak: 0 }
+    }
+
+    /// Whether so many bytes more may be held.
+    pub(crate) fn has_room(&self, bytes: usize) -> bool {
+        self.limit.saturating_sub(self.held) > bytes
+    }
+
+    /// Whether more is held than may be.
+    pub(crate) fn is_over(&self) -> bool {
+        self.held > self.limit
+    }
+
+    /// Somebody holds `after` bytes now, and held `before`.
+    pub(crate) fn change(&mut self, before: usize, after: usize, now: Time) {
+        self.held = self.held.saturating_sub(before) + after;
+        self.peak = self.peak.max(self.held);
+        if self.held >= self.limit {
+            self.full_since.get_or_insert(now);
+        } else if self.surplus() == 0 {
+            self.full_since = None;
+        }
+    }
+
+    /// When some of those that hold something have to give it up.
+    pub(crate) fn due(&self) -> Option<Time> {
+        self.full_since.map(|since| since + PATIENCE)
+    }
+
+    /// How much they have to give up: the others need room to get on.
+    pub(crate) fn surplus(&self) -> usize {
+        self.held.saturating_sub(self.limit - self.limit / 8)
+    }
+
+    /// They have given up what they could.
+    pub(crate) fn shed(&mut self, now: Time) {
+        self.full_since = (self.surplus() > 0).then_some(now);
+    }
+
+    /// How long without progress makes somebody give up first.
+    pub(crate) fn patience(&self) -> Duration {
+        PATIENCE
+    }
+
+    /// Whether much has been held, and little is now. Said once.
+    pub(crate) fn take_trim(&mut self) -> bool {
+        let is_due = self.peak >= TRIM_MIN && self.held < self.peak / 4;
+        if is_due {
+            self.peak = self.held;
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn room_is_what_nobody_holds() {
+        let mut budget = Budget::new(1000);
+        budget.change(0, 600, at(0));
+        assert!(budget.has_room(399) && !budget.has_room(400));
+        budget.change(0, 500, at(1));
+        assert!(budget.is_over() && !budget.has_room(0));
+        budget.change(600, 100, at(2));
+        assert_eq!(budget.held, 600);
+        assert!(!budget.is_over());
+        let mut unlimited = Budget::new(0);
+        unlimited.change(0, 1 << 40, at(0));
+        assert!(unlimited.has_room(1 << 40) && unlimited.due().is_none());
+    }
+
+    #[test]
+    fn who_holds_too_much_for_too_long_gives_some_up() {
+        let mut budget = Budget::new(1000);
+        budget.change(0, 999, at(0));
+        assert_eq!(budget.due(), None);
+        budget.change(0, 1, at(7));
+        assert_eq!(budget.due(), Some(at(5_007)));
+        budget.change(1, 0, at(8));
+        assert_eq!(budget.due(), Some(at(5_007)), "so little room lets nobody get on");
+        budget.change(999, 1200, at(9));
+        assert_eq!((budget.due(), budget.surplus()), (Some(at(5_007)), 325));
+        budget.shed(at(5_007));
+        assert_eq!(budget.due(), Some(at(10_007)), "nobody could");
+        budget.change(1200, 875, at(5_008));
+        assert_eq!(budget.due(), None);
+    }
+
+    #[test]
+    fn memory_is_given_back_once_after_much_was_held() {
+        let mut budget = Budget::new(0);
+        budget.change(0, TRIM_MIN - 1, at(0));
+        budget.change(TRIM_MIN - 1, 0, at(0));
+        assert!(!budget.take_trim(), "it was not much");
+        budget.change(0, 4 * TRIM_MIN, at(0));
+        assert!(!budget.take_trim());
+        budget.change(4 * TRIM_MIN, TRIM_MIN, at(0));
+        assert!(!budget.take_trim(), "it is not little yet");
+        budget.change(TRIM_MIN, TRIM_MIN - 1, at(0));
+        assert!(budget.take_trim());
+        assert!(!budget.take_trim());
+    }
+}

@@ -1,0 +1,110 @@
+//! What clients make a worker hold is bounded, and comes back.
+
+mod support;
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use support::{testbed, until, Client, Server};
+
+const MIB: usize = 1 << 20;
+
+/// A testbed with one worker that may hold so many MiB.
+fn holding(mib: usize) -> Server {
+    testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_HELD", &format!("{mib}MiB"))])
+}
+
+/// KiB of memory that are the process's own.
+fn memory(pid: Pid) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("RssAnon")).expect("a line");
+    line.split_whitespace().nth(1).and_then(|kib| kib.parse().ok()).expect("a number")
+}
+
+/// A connection on which a megabyte of a body has been sent, as far as the server takes it.
+fn upload(server: &mut Server, target: &str) -> Client<TcpStream> {
+    let client = server.connect();
+    client.stream().set_write_timeout(Some(Duration::from_millis(20))).expect("a socket");
+    let mut request = format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: {MIB}\r\n\r\n").into_bytes();
+    request.resize(request.len() + MIB - 1, b'x');
+    // The rest is left to whoever was refused already.
+    let _ = std::io::Write::write_all(&mut client.stream(), &request);
+    client
+}
+
+fn body_is_refused(server: &mut Server) -> bool {
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n");
+    let answer = client.answer();
+    match answer.status {
+        100 => false,
+        503 => {
+            assert_eq!(answer.field("retry-after"), Some("1"));
+            assert!(answer.closes());
+            true
+        }
+        status => panic!("{status}"),
+    }
+}
+
+#[test]
+fn at_the_limit_others_are_refused_until_the_slow_have_gone() {
+    let mut server = holding(8);
+    let mut stalled: Vec<_> = (0..16).map(|_| upload(&mut server, "/echo")).collect();
+    until("the worker holds all that it may", || body_is_refused(&mut server).then_some(()));
+    let mut beginning = server.connect();
+    beginning.send("GET / HTTP/1.1\r\n");
+    assert_eq!(beginning.answer().status, 503);
+    // What comes whole has to be held nowhere.
+    assert_eq!(server.get("/").status, 200);
+    until("there is room", || (!body_is_refused(&mut server)).then_some(()));
+    let mut statuses: Vec<u16> = Vec::new();
+    for client in &mut stalled {
+        client.stream().set_read_timeout(Some(Duration::from_millis(1))).expect("a socket");
+        statuses.extend(client.try_answer(false).map(|answer| answer.status));
+    }
+    assert!(statuses.contains(&408), "{statuses:?}");
+    assert!(statuses.len() < stalled.len(), "not all had to go: {statuses:?}");
+}
+
+#[test]
+fn who_waits_for_room_goes_on_when_there_is_some() {
+    let mut server = holding(2);
+    let mut waiting = server.connect();
+    waiting.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 500000\r\n\r\n");
+    assert_eq!(waiting.answer().status, 100);
+    let mut first = upload(&mut server, "/echo");
+    let _second = upload(&mut server, "/echo");
+    until("the worker holds all that it may", || body_is_refused(&mut server).then_some(()));
+    waiting.send(vec![b'x'; 500_000]);
+    // Its memory is there, so it need not wait, and makes room.
+    first.send("x");
+    assert_eq!(first.answer().status, 200);
+    assert_eq!(waiting.answer().status, 200);
+}
+
+#[test]
+fn memory_is_bounded_and_comes_back() {
+    for target in ["/plain", "/echo"] {
+        let mut server = holding(16);
+        let worker = server.workers()[0];
+        assert_eq!(server.get("/").status, 200);
+        let before = memory(worker);
+        let mut clients: Vec<_> = (0..120).map(|_| upload(&mut server, target)).collect();
+        if target == "/echo" {
+            // They get their answers, and do not read them.
+            for client in &mut clients {
+                let _ = std::io::Write::write_all(&mut client.stream(), b"x");
+            }
+        }
+        assert_eq!(server.get("/").status, 200);
+        let held = memory(worker) - before;
+        assert!(held < 24 * 1024, "{target}: {held} KiB");
+        drop(clients);
+        until("what was held is given back", || {
+            server.get("/");
+            (memory(worker) < before + 2 * 1024).then_some(())
+        });
+    }
+}
