@@ -26,8 +26,10 @@ const BACKOFF: Duration = Duration::from_millis(100);
 const STABLE: Duration = Duration::from_secs(10);
 /// How long the end of the pool waits for it.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Commands that are taken in one turn.
-const TURN: usize = 16;
+/// Commands that are obeyed in a second: what comes beyond that waits in the link, and is refused to its clients when that
+/// is full.
+const COMMANDS: u32 = 16;
+const SECOND: Duration = Duration::from_secs(1);
 
 /// The admin process and what it is told.
 #[derive(Debug)]
@@ -57,6 +59,9 @@ struct Running {
     lifeline: ParentEnd,
     link: MessageEnd,
     since: Time,
+    /// Commands obeyed in the second that began then.
+    second: Time,
+    commands: u32,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
 }
@@ -78,10 +83,17 @@ impl Admin {
         }
     }
 
-    /// When it is to be started.
+    /// When it is to be started, or heard again.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let waits = self.process.is_none() && !self.is_over && self.start_at != Time::NEVER;
-        waits.then_some(self.start_at)
+        match &self.process {
+            None => Some(self.start_at).filter(|start_at| !self.is_over && *start_at != Time::NEVER),
+            Some(process) => (process.commands >= COMMANDS).then_some(process.second + SECOND),
+        }
+    }
+
+    /// Whether it is to be started.
+    fn is_due(&self, now: Time) -> bool {
+        self.process.is_none() && self.deadline().is_some_and(|due| due <= now)
     }
 
     pub(super) fn pid(&self) -> Option<Pid> {
@@ -143,7 +155,7 @@ impl Parent {
     /// What is to be forked, when it is time.
     pub(super) fn admin_due(&mut self) -> Option<Turn> {
         let now = clock::now();
-        let admin = self.admin.as_mut().filter(|admin| admin.deadline().is_some_and(|due| due <= now))?;
+        let admin = self.admin.as_mut().filter(|admin| admin.is_due(now))?;
         match admin.seed(self.board.scoreboard(), self.credentials.clone(), now) {
             Ok(newborn) => Some(Turn::Fork(newborn)),
             Err(error) => {
@@ -223,10 +235,9 @@ impl Parent {
         let Some(mut admin) = self.admin.take() else { return };
         admin.let_go();
         let Some(process) = admin.process else { return };
-        if !process.lifeline.ends_within(PATIENCE) {
-            signal(process.pid, Signal::SIGKILL);
-        }
-        // Killed, or past its end: it does not take long.
+        // One that has let go of its lifeline need not have ended.
+        process.lifeline.ends_within(PATIENCE);
+        signal(process.pid, Signal::SIGKILL);
         while waitpid(SystemPid::from_raw(process.pid.0), None::<WaitPidFlag>) == Err(nix::errno::Errno::EINTR) {}
     }
 }
@@ -242,7 +253,8 @@ impl Admin {
         own.watch(true);
         let page = own.lend(1, 0, now).map_err(refused)?;
         let shared = self.listener.shared().map_err(refused)?;
-        self.unborn = Some(Running { pid: Pid(0), lifeline, link, since: now, is_set_up: false });
+        self.unborn =
+            Some(Running { pid: Pid(0), lifeline, link, since: now, second: now, commands: 0, is_set_up: false });
         let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
         let desk = Desk::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
         let seed = Seed {
@@ -403,23 +415,40 @@ impl Parent {
         }
     }
 
-    /// Does what its clients have asked for.
+    /// Does what its clients have asked for, as much as a second has room for.
     pub(super) fn obey_admin(&mut self) {
         let mut buffer = vec![0; BUFFER];
-        for _ in 0..TURN {
-            let Some(process) = self.admin.as_ref().and_then(|admin| admin.process.as_ref()) else { return };
-            match process.link.receive(&mut buffer) {
-                Received::Message(message, _) => {
-                    if let Some(command) = Command::decode(message) {
-                        self.obey_command(command);
-                    }
-                }
-                Received::Malformed(why) => warn!("admin pid={} dropped its message: {why}", process.pid.0),
+        let now = clock::now();
+        loop {
+            let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
+            if now.since(process.second) >= SECOND {
+                (process.second, process.commands) = (now, 0);
+            }
+            if process.commands >= COMMANDS {
+                return;
+            }
+            let command = match process.link.receive(&mut buffer) {
+                Received::Message(message, None) => Command::decode(message).ok_or("it sent what is no command"),
+                Received::Message(_, Some(_)) => Err("it sent a descriptor"),
+                Received::Malformed(why) => Err(why),
                 Received::Nothing | Received::End => return,
+            };
+            process.commands += 1;
+            match command {
+                Ok(command) => self.obey_command(command),
+                Err(why) => {
+                    warn!("admin pid={} killed: {why}", process.pid.0);
+                    return signal(process.pid, Signal::SIGKILL);
+                }
             }
         }
-        if let Some(process) = self.admin.as_ref().and_then(|admin| admin.process.as_ref()) {
-            self.listen_again(process.link.as_raw_fd(), ADMIN_LINK);
+    }
+
+    /// Goes on with the commands that had to wait.
+    pub(super) fn obey_admin_again(&mut self) {
+        let process = self.admin.as_ref().and_then(|admin| admin.process.as_ref());
+        if process.is_some_and(|process| process.commands >= COMMANDS) {
+            self.obey_admin();
         }
     }
 

@@ -293,6 +293,7 @@ impl Parent {
             self.weigh();
             self.look_at_queues();
             self.mend();
+            self.obey_admin_again();
             self.talk();
             self.output.pass_on(clock::now());
             log_writer::tell_lost(clock::now());
