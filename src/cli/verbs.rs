@@ -207,8 +207,8 @@ been replaced, and with 4 when a replacement has failed, so that the others stay
         operand: "N",
         summary: "Have so many workers, and wait until they serve",
         about: "\
-Changes how many workers the pool has, until it is started anew, and waits until so many serve. When one fails that never
-served, it ends with exit code 4 and the reason; the pool goes on to try.
+Changes how many workers the pool has, until it is started anew, and waits until so many serve. When one fails that
+never served, it ends with exit code 4 and the reason; the pool goes on to try.
 ",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Scale),
