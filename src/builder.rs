@@ -251,7 +251,8 @@ impl Builder {
         self.put("sandbox", |config| config.sandbox = sandbox)
     }
 
-    /// File for the parent's process id, written once the addresses are bound and removed at the end. Default: none.
+    /// File for the parent's process id, written once the addresses are bound and removed at the end; mode 0644. Default:
+    /// none.
     pub fn pid_file(self, path: impl Into<PathBuf>) -> Builder {
         self.put("pid-file", |config| config.pid_file = Some(path.into()))
     }
@@ -381,7 +382,12 @@ impl Builder {
         self.put("dotfiles", |config| config.files.dotfiles = serve)
     }
 
-    /// File that gets a line for each answer of [`Worker::serve`], or `-` for standard output. Default: none.
+    /// File that gets a line for each answer of [`Worker::serve`], or `-` or `/dev/stdout` for standard output,
+    /// `/dev/stderr` for standard error. Default: none.
+    ///
+    /// It must be no symbolic link. Where root opens it for workers of [another user](Builder::user), nobody but root may
+    /// be able to put something else in its place: its directory and those above belong to root, and others cannot write
+    /// to them, unless they are sticky as `/tmp` is.
     ///
     /// The parent opens it, before workers change their user, and opens it anew on SIGUSR1: what was answered before
     /// goes to the old file, wherever that has been moved. Each worker collects lines for up to a second or 64 KiB and

@@ -55,6 +55,16 @@ impl Credentials {
         Ok(Some(Credentials { user, group }))
     }
 
+    /// The group that workers are of.
+    pub(crate) fn group(&self) -> u32 {
+        self.group.as_raw()
+    }
+
+    /// Whether workers may do all that root may.
+    pub(crate) fn is_root(&self) -> bool {
+        self.user.as_ref().is_none_or(|user| user.id.is_root())
+    }
+
     /// Becomes them, for good, and says so in the environment, as login(1) does: HOME, USER and LOGNAME are the user's.
     /// Runs in the worker, before code of the application; groups first, since changing the user gives up the right to.
     pub(crate) fn assume(&self) -> Result<()> {

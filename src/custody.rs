@@ -301,6 +301,8 @@ impl Custody {
                 self.told = Some(*allowed);
                 self.board.tell_steered(allowed);
             }
+            // A worker has shut one down in this very moment; the next turn takes another.
+            Err(_) if !listeners.iter().all(|socket| listener::is_listening(*socket)) => self.told = None,
             Err(error) => {
                 self.steering.program = steer::NOTHING;
                 self.stop_steering();

@@ -1,8 +1,13 @@
 //! The file that says which process the parent is.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+
+use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
 
@@ -14,22 +19,53 @@ pub(crate) struct PidFile {
 }
 
 impl PidFile {
-    /// Replaces what a killed instance left, whole: a reader never sees half a number.
+    /// Replaces what a killed instance left, whole: a reader never sees half a number. On a full disk, where no other
+    /// file can be written, an old one gets the new number in place of its own.
     ///
     /// # Errors
     ///
     /// [`Error::File`] when the directory does not exist or is not writable.
     pub(crate) fn write(path: &Path) -> Result<PidFile> {
         let owner = process::id();
-        let mut draft = path.as_os_str().to_owned();
-        draft.push(format!(".{owner}"));
-        let written = fs::write(&draft, format!("{owner}\n")).and_then(|()| fs::rename(&draft, path));
-        written.map_err(|source| {
-            // It is there only when the renaming failed.
-            let _ = fs::remove_file(&draft);
-            Error::File { path: path.display().to_string(), action: "write the pid file", source }
+        let text = format!("{owner}\n");
+        let written = replace(path, &text).or_else(|error| overwrite(path, &text).map_err(|_| error));
+        written.map_err(|source| Error::File {
+            path: path.display().to_string(),
+            action: "write the pid file",
+            source,
         })?;
         Ok(PidFile { path: path.to_owned(), owner })
+    }
+}
+
+/// Writes a draft beside it and renames that. Whoever else may write to the directory can neither guess the draft's name
+/// nor have it lead elsewhere (open(2), O_EXCL).
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let mut draft = path.as_os_str().to_owned();
+    draft.push(format!(".{:016x}", RandomState::new().hash_one(process::id())));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft)?;
+    // Whatever the umask: it is for everybody to read, and says whom root is to signal.
+    let written = file
+        .set_permissions(Permissions::from_mode(0o644))
+        .and_then(|()| file.write_all(text.as_bytes()))
+        .and_then(|()| fs::rename(&draft, path));
+    written.inspect_err(|_| drop(fs::remove_file(&draft)))
+}
+
+/// Writes over the file, which takes no more room than it has.
+fn overwrite(path: &Path, text: &str) -> io::Result<()> {
+    let file = open(path, OpenOptions::new().write(true))?;
+    file.write_all_at(text.as_bytes(), 0)?;
+    file.set_len(text.len() as u64)
+}
+
+/// Opens it if it is a file of ours: no link, and nothing that waits for a reader.
+fn open(path: &Path, options: &mut OpenOptions) -> io::Result<File> {
+    let file = options.custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path)?;
+    let found = file.metadata()?;
+    match found.is_file() && found.uid() == geteuid().as_raw() && found.nlink() == 1 {
+        true => Ok(file),
+        false => Err(ErrorKind::PermissionDenied.into()),
     }
 }
 
@@ -37,7 +73,12 @@ impl Drop for PidFile {
     /// Removes the file: in the process that wrote it, not in a worker that drops its copy, and only if it is still
     /// its own.
     fn drop(&mut self) {
-        let ours = || fs::read_to_string(&self.path).is_ok_and(|text| text.trim() == self.owner.to_string());
+        let ours = || {
+            let mut text = String::new();
+            let read = open(&self.path, OpenOptions::new().read(true))
+                .and_then(|file| file.take(64).read_to_string(&mut text));
+            read.is_ok() && text.trim() == self.owner.to_string()
+        };
         if process::id() == self.owner && ours() {
             // Nothing to be done about a directory that has become read-only.
             let _ = fs::remove_file(&self.path);

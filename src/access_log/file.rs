@@ -1,19 +1,14 @@
-//! The access log's file: opened by the parent, written to by the workers.
+//! The access log's file, as workers write to it.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
-use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use log::warn;
-use nix::unistd::{eaccess, AccessFlags};
 
 use super::format::Formatter;
 use crate::clock;
-use crate::error::{Error, Result};
 use crate::outlet::{count_lost, Outlet, ATOMIC};
 use crate::time::Time;
 
@@ -32,50 +27,6 @@ const RETRY: Duration = Duration::from_millis(20);
 
 /// At the end, for how many milliseconds the reader may rest before what is left is lost.
 const LAST_WORDS: u8 = 100;
-
-/// Opens the file at `path`, or standard output for `-`.
-///
-/// # Errors
-///
-/// [`Error::File`].
-pub(crate) fn open(path: &Path) -> Result<File> {
-    let opened = match is_stdout(path) {
-        true => io::stdout().as_fd().try_clone_to_owned().map(File::from),
-        false => open_file(path),
-    };
-    opened.map_err(|source| failed(path, source))
-}
-
-/// Whether [`open`] could succeed, without making a file; `writable` tells that of a path where there is none.
-///
-/// # Errors
-///
-/// As [`open`].
-pub(crate) fn check(path: &Path, writable: impl FnOnce(&Path) -> io::Result<()>) -> Result<()> {
-    let checked = match is_stdout(path) {
-        true => Ok(()),
-        false if path.exists() && !path.is_dir() => eaccess(path, AccessFlags::W_OK).map_err(io::Error::from),
-        false => writable(path),
-    };
-    checked.map_err(|source| failed(path, source))
-}
-
-pub(crate) fn is_stdout(path: &Path) -> bool {
-    path.as_os_str() == "-"
-}
-
-fn failed(path: &Path, source: io::Error) -> Error {
-    Error::File { path: path.display().to_string(), action: "open the access log", source }
-}
-
-/// Clients' addresses are nobody's business but the group's: hence the mode.
-fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    // Without O_NONBLOCK the open would wait for a FIFO's reader; with it the error says that there is none. Nor do
-    // workers wait for one, who have this open file description.
-    options.append(true).create(true).mode(0o640).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
-    options.open(path)
-}
 
 /// Collects lines and writes them, whole ones only: several workers have the same file. It waits for nobody who reads:
 /// what cannot be written is kept for a while and then lost.

@@ -7,6 +7,7 @@ mod file;
 mod format;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod opening;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -19,9 +20,9 @@ use crate::http::Request;
 use crate::time::Time;
 
 use self::file::Sink;
-pub(crate) use self::file::{check, open};
 pub(crate) use self::format::Format;
 use self::format::{remote, Formatter, Line, Outcome};
+pub(crate) use self::opening::{check, open};
 
 /// A request whose client has gone before there was an answer: nginx's word for it.
 const CLIENT_GONE: u16 = 499;

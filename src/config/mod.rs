@@ -279,7 +279,10 @@ impl Config {
             readable(path).map_err(|problem| Error::config("root", format!("{} {problem}", path.display())))?;
         }
         if let Some(path) = &self.access_log {
-            access_log::check(path, writable)?;
+            // What is wrong with the names is said where they are looked up.
+            let workers = Credentials::look_up(self.user.as_deref(), self.group.as_deref()).ok().flatten();
+            let others = workers.as_ref().filter(|workers| !workers.is_root());
+            access_log::check(path, others, writable)?;
         }
         let Some(path) = &self.pid_file else { return Ok(()) };
         let unwritable =

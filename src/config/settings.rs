@@ -659,8 +659,10 @@ const SETTINGS: &[Setting] = &[
         heading: ACCESS_LOG,
         value_name: "PATH",
         default: None,
-        help: "File that gets a line for each answer, or - for standard output; SIGUSR1 opens it anew, for who has \
-               renamed it",
+        help: "File that gets a line for each answer, or - or /dev/stdout for standard output, /dev/stderr for the other \
+               one; SIGUSR1 opens it anew, for who has renamed it; it must be no symbolic link, and where root opens it for \
+               workers of another user, nobody but root may be able to replace it: its directory and those above are \
+               root's",
         aliases: &[],
         is_list: false,
         apply: |config, value| set_some(&mut config.access_log, text(value).map(Into::into)),
@@ -772,7 +774,8 @@ const SETTINGS: &[Setting] = &[
         heading: PROCESS,
         value_name: "PATH",
         default: None,
-        help: "File for the parent's process id, written once the addresses are ours and removed at the end",
+        help: "File for the parent's process id, written once the addresses are ours and removed at the end; everybody may \
+               read it (mode 0644)",
         aliases: &[],
         is_list: false,
         apply: |config, value| set_some(&mut config.pid_file, text(value).map(Into::into)),

@@ -63,13 +63,11 @@ impl Parent {
     }
 
     /// Takes copies of the sockets that a worker has made.
-    pub(super) fn keep(&mut self, slot: usize, sockets: SlotSockets) {
-        self.custody.keep(slot, sockets);
-        let flaws = self.custody.check(slot, &self.reserved, None);
+    pub(super) fn keep(&mut self, slot: usize, mut sockets: SlotSockets) {
+        let flaws = sockets.drop_flawed(&self.reserved);
         self.tell_flaws(slot, &flaws);
-        if let Some(sockets) = self.custody.sockets(slot) {
-            sockets.relieve(&self.reserved);
-        }
+        sockets.relieve(&self.reserved);
+        self.custody.keep(slot, sockets);
         self.guard(slot);
     }
 

@@ -115,6 +115,8 @@ pub(crate) struct Parent {
     /// Why the latest rolling restart was aborted.
     restart_aborted: Option<String>,
     pid_file: Option<PidFile>,
+    /// When to try again to write it.
+    pid_file_retry: Option<Time>,
     /// When the parent means to look at the clock again.
     next_look: Time,
     /// What a forced stop has cut off.
@@ -177,7 +179,8 @@ impl Parent {
             .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
-        let access_log = config.access_log.as_deref().map(access_log::open).transpose()?.map(Rc::new);
+        let open = |path| access_log::open(path, others(&credentials));
+        let access_log = config.access_log.as_deref().map(open).transpose()?.map(Rc::new);
         raise_descriptor_limit();
         let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
         let (board, steering) = share_memory(&config, &reserved, workers)?;
@@ -222,6 +225,7 @@ impl Parent {
             upgrade_failure: None,
             restart_aborted: None,
             pid_file: None,
+            pid_file_retry: None,
             next_look: Time::NEVER,
             cut: Cut::default(),
             talk: Talk::new(hooks.on_event.as_ref(), now),
@@ -242,11 +246,6 @@ impl Parent {
         parent.introduce();
         debug!("parent is pid {}, {}", process::id(), parent.derivation);
         Ok(parent)
-    }
-
-    fn write_pid_file(&mut self) -> Result<()> {
-        self.pid_file = self.config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        Ok(())
     }
 
     /// Does everything but forking, until a fork is due or the pool has ended.
@@ -298,6 +297,7 @@ impl Parent {
             self.output.pass_on(clock::now());
             log_writer::tell_lost(clock::now());
             self.tell_of_log();
+            self.retry_pid_file();
             self.tell(Event::Tick);
         }
     }
@@ -361,6 +361,7 @@ impl Parent {
             self.output.deadline(),
             log_writer::deadline(),
             self.log_retry,
+            self.pid_file_retry,
             self.admin.as_ref().and_then(Admin::deadline),
         ];
         let wait = due.into_iter().flatten().min().map(|at| at.since(now));
@@ -532,6 +533,11 @@ fn policy(config: &Config) -> Policy {
         abort_stalled: config.abort_stalled,
         ..Policy::default()
     }
+}
+
+/// Whom workers run as, if that is not root.
+fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
+    credentials.as_deref().filter(|credentials| !credentials.is_root())
 }
 
 const SIGNALS: Token = Token(0);

@@ -43,7 +43,24 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     Ok(Addresses { reserved, slots, heir: Some(heir), admin })
 }
 
+/// How soon the pid file is tried again that could not be written.
+const PID_FILE_RETRY: Duration = Duration::from_secs(5);
+
 impl Parent {
+    pub(super) fn write_pid_file(&mut self) -> Result<()> {
+        self.pid_file = self.config.pid_file.as_deref().map(PidFile::write).transpose()?;
+        Ok(())
+    }
+
+    /// Writes the pid file that could not be written when this pool took over, if it is time.
+    pub(super) fn retry_pid_file(&mut self) {
+        let now = clock::now();
+        if self.pid_file_retry.is_some_and(|due| due <= now) {
+            let written = self.write_pid_file();
+            self.pid_file_retry = written.is_err().then(|| now + PID_FILE_RETRY);
+        }
+    }
+
     pub(super) fn upgrade(&mut self) {
         let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
         let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
@@ -108,7 +125,8 @@ impl Parent {
         }
         self.settle();
         if let Err(error) = self.write_pid_file() {
-            error!("{error}");
+            error!("{error}; it is tried again every {} s", PID_FILE_RETRY.as_secs());
+            self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
         }
         heir.serve();
         if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
