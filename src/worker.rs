@@ -121,7 +121,7 @@ pub(crate) struct Seed {
 pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdError>> + 'a>;
 
 /// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
-pub(crate) fn start(seed: Seed, masked: Masked, main: Main<'_>) -> ! {
+pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     seed.page.fix();
     SLOT.store(seed.slot, Ordering::Relaxed);
     let page = seed.page.clone();

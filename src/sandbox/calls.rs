@@ -21,6 +21,8 @@ pub(super) struct Caller<'a> {
     pub(super) pid: u32,
     /// The numbers of its sockets towards the parent, whose reading side it may shut down.
     pub(super) own: &'a [RawFd],
+    /// Its page of shared memory cannot be stretched by mremap(2).
+    pub(super) is_fixed: bool,
 }
 
 /// All verdicts for one process. What is not mentioned is refused with EPERM, as a server's own code may try it for
@@ -29,6 +31,8 @@ pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
     let entry = |number: libc::c_long, verdict| (number as u32, verdict);
     let mut calls: Vec<(u32, Verdict)> = PLAIN.iter().map(|number| entry(*number, Allow)).collect();
     calls.extend(OF_MACHINE.iter().map(|number| entry(*number, Allow)));
+    // Without it, realloc(3) copies.
+    calls.extend(caller.is_fixed.then(|| entry(libc::SYS_mremap, Allow)));
     calls.extend(INTRUDERS.iter().map(|number| entry(*number, Kill)));
     let own = || AllowIf(vec![vec![one_of(0, &[caller.pid as i32])]]);
     let data = || AllowIf(vec![vec![Without { argument: 2, bits: libc::PROT_EXEC as u32 }]]);
@@ -173,7 +177,6 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_dup,
     libc::SYS_dup3,
     libc::SYS_pipe2,
-    libc::SYS_splice,
     // Waiting.
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
@@ -205,7 +208,6 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_readahead,
     // Memory.
     libc::SYS_munmap,
-    libc::SYS_mremap,
     libc::SYS_madvise,
     libc::SYS_msync,
     libc::SYS_mincore,
@@ -269,7 +271,7 @@ mod tests {
 
     /// A process with its lifeline at 7.
     fn verdicts() -> Vec<(u32, Verdict)> {
-        of_a_server(Caller { pid: 1, own: &[7] })
+        of_a_server(Caller { pid: 1, own: &[7], is_fixed: true })
     }
 
     #[test]
@@ -280,6 +282,15 @@ mod tests {
         }
         for number in [libc::SYS_socket, libc::SYS_connect, libc::SYS_setuid, libc::SYS_bpf, libc::SYS_io_uring_setup] {
             assert!(!numbers.contains(&(number as u32)), "{number}");
+        }
+    }
+
+    #[test]
+    fn no_page_is_stretched_over_those_of_others() {
+        for is_fixed in [true, false] {
+            let verdicts = of_a_server(Caller { pid: 1, own: &[], is_fixed });
+            assert_eq!(allows(&verdicts, libc::SYS_mremap as u32, [0; 6]), is_fixed);
+            assert!(!allows(&verdicts, libc::SYS_remap_file_pages as u32, [0; 6]));
         }
     }
 

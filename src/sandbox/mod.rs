@@ -62,7 +62,7 @@ pub enum Sandbox {
 /// # Errors
 ///
 /// Under [`Sandbox::Strict`], when something could not be.
-pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd], own: &[RawFd]) -> Result<Vec<Error>> {
+pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd], own: &[RawFd], is_fixed: bool) -> Result<Vec<Error>> {
     if sandbox == Sandbox::Off {
         return Ok(Vec::new());
     }
@@ -75,7 +75,7 @@ pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd], own: &[RawFd]) -> Re
     set_no_new_privs().map_err(|errno| Error::system("give up new privileges with prctl(2)", errno))?;
     let files = restrict_files(readable)
         .map_err(|source| Error::system("confine the worker's files with landlock(7) (sandbox)", source));
-    let calls = allow_calls(own)
+    let calls = allow_calls(own, is_fixed)
         .map_err(|source| Error::system("confine the worker's calls with seccomp(2) (sandbox)", source));
     [files, calls].into_iter().filter_map(Result::err).map(|error| missed(sandbox, error)).collect()
 }
@@ -113,8 +113,8 @@ const EVERYBODY_S: &[(&str, u64)] = &[
     ("/usr/share/zoneinfo", READ_FILE | READ_DIRECTORY),
 ];
 
-fn allow_calls(own: &[RawFd]) -> io::Result<()> {
+fn allow_calls(own: &[RawFd], is_fixed: bool) -> io::Result<()> {
     let architecture = calls::ARCHITECTURE.ok_or(io::ErrorKind::Unsupported)?;
-    let calls = calls::of_a_server(Caller { pid: std::process::id(), own });
+    let calls = calls::of_a_server(Caller { pid: std::process::id(), own, is_fixed });
     sys::sandbox::filter_calls(&program::program(architecture, &calls))
 }

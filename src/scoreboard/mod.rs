@@ -145,7 +145,7 @@ impl ParentBoard {
         if let Some(tally) = &self.tally {
             tally.own(row, slot);
         }
-        Ok(RowPage { page, board: self.board.clone(), row, notes })
+        Ok(RowPage { page, board: self.board.clone(), row, notes, is_fixed: false })
     }
 
     /// No other child inherits the page of the row.

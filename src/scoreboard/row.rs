@@ -102,6 +102,7 @@ pub(crate) struct RowPage {
     pub(super) row: usize,
     /// Where its notes begin.
     pub(super) notes: usize,
+    pub(super) is_fixed: bool,
 }
 
 impl RowPage {
@@ -127,11 +128,17 @@ impl RowPage {
     }
 
     /// Sees to it that this process can write to nothing but its page. Runs in the worker, first of all.
-    pub(crate) fn fix(&self) {
-        if let Err(error) = self.page.fix() {
-            // Without it mremap(2) reaches the pages behind this one.
-            log::debug!("the page of this process is not fixed in its place: mseal(2): {error}");
+    pub(crate) fn fix(&mut self) {
+        // Without it mremap(2) reaches the pages behind this one.
+        match self.page.fix() {
+            Ok(()) => self.is_fixed = true,
+            Err(error) => log::debug!("the page of this process is not fixed in its place: mseal(2): {error}"),
         }
+    }
+
+    /// Whether the kernel has been told that the page stays as it is.
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.is_fixed
     }
 }
 

@@ -31,7 +31,7 @@ impl Worker {
         let Some(readable) = &*outside else { return Ok(()) };
         let mut own = vec![self.lifeline.stream().as_raw_fd()];
         own.extend(self.messages.as_ref().map(|messages| messages.as_raw_fd()));
-        let missed = sandbox::enter(self.sandbox, readable, &own)?;
+        let missed = sandbox::enter(self.sandbox, readable, &own, self.page.is_fixed())?;
         *outside = None;
         for missed in missed {
             // It is the same in all of them.
