@@ -4,8 +4,7 @@
 //! [`Effect`]s. It forks, waits and kills nothing, reads no clock and knows a pid only as a name: `parent.rs` performs
 //! the effects, and their results are the next events.
 //!
-//! The life of a process, and what each event does to it (`·` nothing, `×` impossible: the event names a pid, and a
-//! process that is still to be forked has none):
+//! The life of a process, and what each event does to it (`·` nothing), which `tests.rs` walks cell by cell:
 //!
 //! ```text
 //!              Spawned            Ready
@@ -18,25 +17,40 @@
 //!                                     ▼                 ▼               │
 //!                     (Aborting ─►) Killing ◄───────────┴───────────────┘     Stop::Force kills from any stage
 //!
-//!   event \ stage   Spawning   Starting   Ready        Draining   Quitting ‡ Killing
-//!   Spawned         Starting   ·          ·            ·          ·          ·
-//!   SpawnFailed     failure    ·          ·            ·          ·          ·
-//!   Listening       ×          custody    custody      custody    custody    custody
-//!   Ready           ×          Ready      ·            ·          ·          ·
-//!   Stalled         ×          ·          failure, A/K ·          ·          ·
-//!   Misbehaved      ×          failure, K failure, K   K          K          ·
-//!   Suspended       ×          ·          replaced     ·          ·          ·
-//!   Recycle         ×          ·          due          ·          ·          ·
-//!   Disconnected    ×          Draining   Draining     ·          ·          ·
-//!   Exited          ×          failure    failure *    gone       gone       gone
-//!   Tick, too late  ·          failure, K ·            K          K          ·
-//!   Stop(Drain)     withdrawn† Draining   Draining     ·          ·          ·
-//!   Stop(Quick)     withdrawn† Quitting   Quitting     Quitting   ·          ·
-//!   Stop(Force)     withdrawn† K          K            K          K          ·
+//!   event\stage       Queued  Spawning  Starting      Ready         Draining  Quitting  Aborting  Killing
+//!   Spawned           ·       Starting  ·             ·             ·         ·         ·         ·
+//!   SpawnFailed       ·       gone+fail ·             ·             ·         ·         ·         ·
+//!   Listening         ·       ·         custody       custody       custody   custody   custody   custody
+//!   Ready             ·       ·         Ready         ·             ·         ·         ·         ·
+//!   Stalled           ·       ·         ·             Killing       ·         ·         ·         ·
+//!   Stalled(abort)    ·       ·         ·             Aborting      ·         ·         ·         ·
+//!   Misbehaved        ·       ·         Killing+fail  Killing+fail  Killing   Killing   Killing   ·
+//!   Suspended         ·       ·         ·             replaced      ·         ·         ·         ·
+//!   Resumed           ·       ·         ·             ·             ·         ·         ·         ·
+//!   Recycle           ·       ·         ·             replaced      ·         ·         ·         ·
+//!   Disconnected      ·       ·         Draining      Draining      ·         ·         ·         ·
+//!   Exited(0)         ·       ·         gone+fail     gone+fail     gone      gone      gone      gone
+//!   Exited(1)         ·       ·         gone+fail     gone+fail     gone      gone      gone      gone
+//!   Exited(served)    ·       ·         gone+fail     gone          gone      gone      gone      gone
+//!   Exited(stable)    ·       ·         gone+fail     gone          gone      gone      gone      gone
+//!   Exited(stranger)  ·       ·         ·             ·             ·         ·         ·         ·
+//!   Frozen            ·       ·         ·             ·             ·         ·         ·         ·
+//!   Tick(late)        ·       ·         Killing+fail  ·             Killing   Killing   Killing   ·
+//!   Restart           ·       ·         ·             replaced      ·         ·         ·         ·
+//!   Scale(up)         ·       ·         ·             ·             ·         ·         ·         ·
+//!   Scale(down)       gone    ·         Draining      Draining      ·         ·         ·         ·
+//!   Upgrade           ·       ·         ·             ·             ·         ·         ·         ·
+//!   SuccessorReady    ·       ·         ·             ·             ·         ·         ·         ·
+//!   SuccessorGone     ·       ·         ·             ·             ·         ·         ·         ·
+//!   Stop(Drain)       gone    ·         Draining      Draining      ·         ·         ·         ·
+//!   Stop(Quick)       gone    ·         Quitting      Quitting      Quitting  ·         ·         ·
+//!   Stop(Force)       gone    ·         Killing       Killing       Killing   Killing   Killing   ·
 //! ```
 //!
-//! A: Aborting, K: Killing. ‡: and Aborting. *: an exit with code 0 after a stable time is no failure: the worker
-//! recycled itself. †: if its effect was not given out yet; else the process is told as soon as its pid is known.
+//! A process is *queued* while the effect that forks it has not been given out: then it can be withdrawn. One that is being
+//! forked has no pid, and what is asked of it it is told as soon as it has one. *fail*: its slot has failed once more
+//! without having served; *served*: it says that it has accepted a connection; *stable*: it was ready for a second.
+//! *replaced*: another process starts in its slot while it stays.
 //!
 //! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
 //! that was told to leave is never one, and a slot need not wait for a killed process that will not die. What follows

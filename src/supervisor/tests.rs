@@ -137,57 +137,43 @@ fn boot_failed(last: Failure) -> Effect {
 }
 const EXIT_1: Failure = Failure::Exit(Exit::Code(1));
 
-/// The table of the module's doc, walked cell by cell: slot 1's first process, pid 11, is in the column's stage while
-/// pid 10 serves slot 0. A cell says what becomes of pid 11: its new stage, `gone`, or `·` for none; and what its slot
-/// learns.
+/// The table of the module's documentation, walked cell by cell: slot 1's first process, pid 11, is in the column's stage
+/// while pid 10 serves slot 0.
 #[test]
 fn every_event_in_every_stage() {
-    const TABLE: &str = "
-        event        queued  spawning  starting          ready             draining  quitting  killing
-        spawned      ·       Starting  ·                 ·                 ·         ·         ·
-        spawn_failed ·       gone+fail ·                 ·                 ·         ·         ·
-        listening    ·       ·         custody           custody           custody   custody   custody
-        ready        ·       ·         Ready             ·                 ·         ·         ·
-        stalled      ·       ·         ·                 Killing           ·         ·         ·
-        misbehaved   ·       ·         Killing+fail      Killing+fail      Killing   Killing   ·
-        exited_0     ·       ·         gone+fail         gone+fail         gone      gone      gone
-        exited_1     ·       ·         gone+fail         gone+fail         gone      gone      gone
-        recycled     ·       ·         gone+fail         gone              gone      gone      gone
-        late_tick    ·       ·         Killing+fail      ·                 Killing   Killing   ·
-        stranger     ·       ·         ·                 ·                 ·         ·         ·
-        restart      ·       ·         ·                 ·                 ·         ·         ·
-        scale_up     ·       ·         ·                 ·                 ·         ·         ·
-        scale_down   gone    ·         Draining          Draining          ·         ·         ·
-        stop_drain   gone    ·         Draining          Draining          ·         ·         ·
-        stop_quick   gone    ·         Quitting          Quitting          Quitting  ·         ·
-        stop_force   gone    ·         Killing           Killing           Killing   Killing   ·";
-
-    let mut lines = TABLE.trim().lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let stages = lines.next().expect("the table has a head");
-    for line in lines {
+    let lines = include_str!("mod.rs").lines().filter_map(|line| line.strip_prefix("//!   "));
+    let mut table = lines.skip_while(|line| !line.starts_with("event\\stage"));
+    let stages: Vec<_> = table.next().expect("the table has a head").split_whitespace().collect();
+    let mut cells = 0;
+    for line in table {
+        let line: Vec<_> = line.split_whitespace().collect();
+        assert_eq!(line.len(), stages.len(), "{line:?}");
         for (stage, expected) in stages.iter().zip(&line).skip(1) {
-            let event = line[0];
-            assert_eq!(cell(stage, event), *expected, "{event} while {stage}");
+            assert_eq!(cell(stage, line[0]), *expected, "{} while {stage}", line[0]);
+            cells += 1;
         }
     }
+    assert_eq!(cells, 27 * 8);
 }
 
 fn cell(stage: &str, event: &str) -> String {
-    let mut pool = Pool::new(2);
+    let abort_stalled = event == "Stalled(abort)";
+    let mut pool = Pool::with(Policy { abort_stalled, surge: 2, ..Policy::default() }, 2);
     pool.boot(0..1, 10);
     // The start of slot 0 has queued the one of slot 1; `boot` gave it out.
     match stage {
-        "spawning" => {}
-        "queued" => pool.supervisor.effects.push_back(spawn(1, 1)),
+        "Spawning" => {}
+        "Queued" => pool.supervisor.effects.push_back(spawn(1, 1)),
         _ => {
             pool.tell(spawned(1, 11));
             let process = &mut pool.supervisor.slots.get_mut(&1).expect("it is wanted").processes[0];
             process.stage = match stage {
-                "starting" => Stage::Starting,
-                "ready" => Stage::Ready,
-                "draining" => Stage::Draining,
-                "quitting" => Stage::Quitting,
-                "killing" => Stage::Killing(KillReason::Forced),
+                "Starting" => Stage::Starting,
+                "Ready" => Stage::Ready,
+                "Draining" => Stage::Draining,
+                "Quitting" => Stage::Quitting,
+                "Aborting" => Stage::Aborting,
+                "Killing" => Stage::Killing(KillReason::Forced),
                 _ => panic!("no such stage: {stage}"),
             };
         }
@@ -199,35 +185,46 @@ fn cell(stage: &str, event: &str) -> String {
             Stage::Killing(_) => "Killing".to_string(),
             stage => format!("{stage:?}"),
         });
-        (stage, slot.map_or(0, |slot| slot.failures), slot.is_some_and(|slot| slot.listened))
+        let others = slot.is_some_and(|slot| slot.staying().any(|process| process.generation > 1));
+        (stage, slot.map_or(0, |slot| slot.failures), slot.is_some_and(|slot| slot.listened), others)
     };
-    let (stage_before, failures_before, listened_before) = state(&pool);
+    let (stage_before, failures_before, listened_before, _) = state(&pool);
     let (event, now) = match event {
-        "spawned" => (spawned(1, 11), 10),
-        "spawn_failed" => (Event::SpawnFailed { slot: 1 }, 10),
-        "listening" => (listening(11), 10),
-        "ready" => (ready(11), 10),
-        "misbehaved" => (Event::Misbehaved { pid: Pid(11) }, 10),
-        "stalled" => (stalled(11), 10),
-        "exited_0" => (exited(11, 0), 10),
-        "exited_1" => (exited(11, 1), 10),
-        "recycled" => (exited(11, 0), SECOND),
-        "late_tick" => (Event::Tick, 1000 * SECOND),
-        "stranger" => (exited(99, 1), 10),
-        "restart" => (Event::Restart, 10),
-        "scale_up" => (Event::Scale { workers: 3 }, 10),
-        "scale_down" => (Event::Scale { workers: 1 }, 10),
-        "stop_drain" => (Event::Stop(Stop::Drain), 10),
-        "stop_quick" => (Event::Stop(Stop::Quick), 10),
-        "stop_force" => (Event::Stop(Stop::Force), 10),
+        "Spawned" => (spawned(1, 11), 10),
+        "SpawnFailed" => (Event::SpawnFailed { slot: 1 }, 10),
+        "Listening" => (listening(11), 10),
+        "Ready" => (ready(11), 10),
+        "Stalled" | "Stalled(abort)" => (stalled(11), 10),
+        "Misbehaved" => (Event::Misbehaved { pid: Pid(11) }, 10),
+        "Suspended" => (Event::Suspended { pid: Pid(11) }, 10),
+        "Resumed" => (Event::Resumed { pid: Pid(11) }, 10),
+        "Recycle" => (Event::Recycle { pid: Pid(11), why: Recycle::Requests }, 10),
+        "Disconnected" => (Event::Disconnected { pid: Pid(11) }, 10),
+        "Exited(0)" => (exited(11, 0), 10),
+        "Exited(1)" => (exited(11, 1), 10),
+        "Exited(served)" => (served(11), 10),
+        "Exited(stable)" => (exited(11, 1), SECOND),
+        "Exited(stranger)" => (exited(99, 1), 10),
+        "Frozen" => (Event::Frozen(Duration::from_secs(100)), 10),
+        "Tick(late)" => (Event::Tick, 1000 * SECOND),
+        "Restart" => (Event::Restart, 10),
+        "Scale(up)" => (Event::Scale { workers: 3 }, 10),
+        "Scale(down)" => (Event::Scale { workers: 1 }, 10),
+        "Upgrade" => (Event::Upgrade, 10),
+        "SuccessorReady" => (Event::SuccessorReady, 10),
+        "SuccessorGone" => (Event::SuccessorGone { exit: None }, 10),
+        "Stop(Drain)" => (Event::Stop(Stop::Drain), 10),
+        "Stop(Quick)" => (Event::Stop(Stop::Quick), 10),
+        "Stop(Force)" => (Event::Stop(Stop::Force), 10),
         _ => panic!("no such event: {event}"),
     };
     pool.at(now).tell(event);
-    let (stage_after, failures_after, listened_after) = state(&pool);
+    let (stage_after, failures_after, listened_after, is_replaced) = state(&pool);
     let mut changes = Vec::new();
     changes.extend((stage_after != stage_before).then_some(stage_after.as_str()));
     changes.extend((failures_after > failures_before).then_some("fail"));
     changes.extend((listened_after != listened_before).then_some("custody"));
+    changes.extend((is_replaced && stage_after == stage_before && stage == "Ready").then_some("replaced"));
     // Told twice, it changes nothing more.
     let once = state(&pool);
     pool.tell(event);
