@@ -33,8 +33,10 @@ enum Tier {
 enum Siblings {
     /// They go on as if nothing were.
     GoOn,
-    /// They may be replaced: they have been killed, or were blocked by what they share.
+    /// They may be replaced, without anybody's doing: they have been killed, or were blocked by what they share.
     AreReplaced,
+    /// New clients may not reach them before the repair, as what they share was spoilt.
+    AreCutOff,
 }
 
 macro_rules! attacks {
@@ -61,7 +63,7 @@ mod a_worker_of_the_same_user {
         closes_everything: "close-all", GoOn;
         shuts_listeners_down: "shut-down", GoOn;
         blocks_listeners: "block", AreReplaced;
-        programs_listeners: "program", AreReplaced;
+        programs_listeners: "program", AreCutOff;
         drops_connections: "accept", GoOn;
     }
 }
@@ -76,7 +78,7 @@ mod a_worker_of_another_user {
         passes_lingering_clients: "lingering", GoOn;
         shuts_listeners_down: "shut-down", GoOn;
         blocks_listeners: "block", AreReplaced;
-        programs_listeners: "program", AreReplaced;
+        programs_listeners: "program", AreCutOff;
         signals_everybody: "signal", AreReplaced;
     }
 }
@@ -250,12 +252,24 @@ impl Attacked {
     /// Workers that do not attack answer whom they have, and so does the admin process.
     #[track_caller]
     fn others_answer(&mut self, attackers: &[Pid], siblings: Siblings) {
-        if siblings == Siblings::GoOn {
-            for (pid, client) in &mut self.clients[2..] {
-                for _ in 0..3 {
-                    assert_eq!(client.get("/").worker(), *pid, "of the attackers {attackers:?}");
+        match siblings {
+            Siblings::GoOn => {
+                for (pid, client) in &mut self.clients[2..] {
+                    for _ in 0..3 {
+                        assert_eq!(client.get("/").worker(), *pid, "of the attackers {attackers:?}");
+                    }
                 }
             }
+            Siblings::AreReplaced => {
+                let port = self.server.port();
+                let mut workers = BTreeSet::new();
+                until("two workers that do not attack answer new clients", || {
+                    let worker = worker_of(port).filter(|pid| !attackers.contains(pid));
+                    workers.extend(worker);
+                    (workers.len() >= 2).then_some(())
+                });
+            }
+            Siblings::AreCutOff => {}
         }
         for path in ["/status.json", "/metrics", "/healthz"] {
             // It may have been replaced as well, where signals reach it.
@@ -332,10 +346,22 @@ impl Attacked {
 
 /// The status of a page of the admin process; `None` without any.
 fn ask(port: u16, path: &str) -> Option<u16> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    answer(port, path)?.split(' ').nth(1)?.parse().ok()
+}
+
+/// The worker that answers a new client, if one does.
+fn worker_of(port: u16) -> Option<Pid> {
+    let answer = answer(port, "/")?;
+    let pid = answer.lines().find_map(|line| line.strip_prefix("X-Pid: "))?;
+    pid.parse().ok().map(Pid::from_raw)
+}
+
+fn answer(port: u16, path: &str) -> Option<String> {
+    let patience = Duration::from_secs(1);
+    let mut stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), patience).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
     std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).ok()?;
-    answer.split(' ').nth(1)?.parse().ok()
+    Some(answer)
 }
