@@ -399,6 +399,7 @@ where
         let entry = self.connections.remove(index);
         if entry.held > 0 {
             self.cx.budget.change(entry.held as usize, 0, self.cx.now);
+            self.cx.row.set_held(self.cx.budget.held());
         }
         if entry.connection.is_again {
             self.again.retain(|again| *again != index);

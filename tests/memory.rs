@@ -50,12 +50,18 @@ fn body_is_refused(server: &mut Server) -> bool {
 
 #[test]
 fn at_the_limit_others_are_refused_until_the_slow_have_gone() {
-    let mut server = holding(8);
+    let variables = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_HELD", "8MiB"), ("FORKPOOL_ADMIN", "127.0.0.1:0")];
+    let mut server = testbed(&variables);
     let mut stalled: Vec<_> = (0..16).map(|_| upload(&mut server, "/echo")).collect();
     until("the worker holds all that it may", || body_is_refused(&mut server).then_some(()));
     let mut beginning = server.connect();
     beginning.send("GET / HTTP/1.1\r\n");
     assert_eq!(beginning.answer().status, 503);
+    let line = server.log().iter().find(|line| line.contains("admin on ")).expect("it is announced").clone();
+    let port: u16 = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("it ends in a port");
+    let mut admin = Client::new(TcpStream::connect(("127.0.0.1", port)).expect("the admin process listens"));
+    let status = admin.get("/status.json").text().to_owned();
+    assert!(status.contains("\"max_held\":8388608") && !status.contains("\"held\":0,"), "{status}");
     // What comes whole has to be held nowhere.
     assert_eq!(server.get("/").status, 200);
     until("there is room", || (!body_is_refused(&mut server)).then_some(()));

@@ -51,7 +51,7 @@ fn read_row(board: &Scoreboard, row: usize, now: Time) -> Reading {
     let (it, latency) = (board.row(row), board.latency(row, now));
     let busy = it.busy_since().map_or(0, |since| now.since(since).as_millis());
     let busy = u64::try_from(busy).unwrap_or(u64::MAX);
-    Reading { counters: it.counters(now), latency, busy, ..Reading::default() }
+    Reading { counters: it.counters(now), latency, busy, held: it.held(), ..Reading::default() }
 }
 
 #[cfg(test)]

@@ -343,6 +343,7 @@ impl Parent {
         admin.model.pool.started = clock::unix_millis();
         admin.model.pool.listening = self.reserved.iter().map(ToString::to_string).collect();
         admin.model.pool.because = self.derivation.clone();
+        admin.model.pool.max_held = self.config.server.max_held as u64;
         info!("admin on {}", admin.listener);
         if admin.token.is_none() && self.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
             warn!(

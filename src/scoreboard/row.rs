@@ -43,6 +43,8 @@ pub(super) enum Word {
     Metered,
     /// It runs the built-in server, which looks after other slots' sockets when asked.
     Watches,
+    /// Bytes that it holds for requests and answers in progress.
+    Held,
 }
 
 /// The words that only grow.
@@ -149,6 +151,11 @@ impl Row<'_> {
             0 => None,
             millis => Some(Time::from_millis(millis)),
         }
+    }
+
+    /// Bytes that it holds for requests and answers in progress, as it says itself. For people: nothing is decided by it.
+    pub(crate) fn held(&self) -> u64 {
+        self.own[Word::Held as usize].load(Relaxed)
     }
 
     /// Whether it is to be given no more connections.
@@ -272,6 +279,10 @@ impl OwnRow<'_> {
 
     pub(crate) fn set_full(&self, is_full: bool) {
         self.store(Word::Full, u64::from(is_full));
+    }
+
+    pub(crate) fn set_held(&self, bytes: usize) {
+        self.store(Word::Held, bytes as u64);
     }
 
     /// The worker says when it is busy.

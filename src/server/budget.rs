@@ -30,6 +30,10 @@ impl Budget {
         Budget { limit, held: 0, full_since: None, peak: 0 }
     }
 
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     /// Whether so many bytes more may be held.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.limit.saturating_sub(self.held) > bytes

@@ -15,6 +15,7 @@ where
         let held = u32::try_from(entry.connection.held()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut entry.held, held);
         self.cx.budget.change(before as usize, held as usize, self.cx.now);
+        self.cx.row.set_held(self.cx.budget.held());
         // An answer that is made cannot wait elsewhere, and whoever does not take it must not make others wait.
         let is_too_much = self.cx.budget.is_over() && held > before && entry.connection.is_unsent();
         if is_too_much && step == Step::Wait {

@@ -32,7 +32,7 @@ impl Fact {
                     out.text(address);
                 }
                 out.text(&pool.because).text(&pool.balance).optional(pool.restart_aborted.as_deref());
-                out.number(pool.lost);
+                out.number(pool.lost).number(pool.max_held);
             }
             Fact::Gone(pid, id, slot) => {
                 out.number(1).number(number(*pid)).number(*id as u64);
@@ -73,6 +73,7 @@ impl Fact {
                 balance: bytes.text()?,
                 restart_aborted: bytes.optional()?,
                 lost: bytes.number()?,
+                max_held: bytes.number()?,
             }),
             1 => {
                 let (pid, id, mut slot) = (bytes.pid()?, bytes.size()?, Slot::default());

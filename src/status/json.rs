@@ -31,6 +31,7 @@ impl Snapshot<'_> {
         json.key("workers_because").string(&pool.because);
         json.key("balance").string(&pool.balance);
         json.key("restart_aborted").optional(pool.restart_aborted.as_deref());
+        json.key("max_held").bare(pool.max_held);
     }
 
     fn totals_to(&self, json: &mut Json) {
@@ -76,6 +77,7 @@ impl Worker<'_> {
         json.key("busy").millis(reading.busy);
         json.key("cpu").micros(reading.cpu);
         json.key("rss").bare(reading.rss);
+        json.key("held").bare(reading.held);
         json.key("log_lines_lost").bare(reading.counters.lost);
         json.key("latency").latency(&reading.latency);
     }

@@ -76,6 +76,13 @@ impl Snapshot<'_> {
         let help = "Memory that the worker's processes hold, shared memory included.";
         let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
         out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
+        let help = "Bytes that the worker holds for requests and answers in progress.";
+        let held = |slot: &SlotTotals<'_>| {
+            Some(slot.processes.iter().fold(0, |sum: u64, (_, it)| sum.saturating_add(it.held)))
+        };
+        out.of_slots("forkpool_worker_held_bytes", "gauge", help, self, held);
+        out.family("forkpool_held_limit_bytes", "gauge", "What each worker may hold of them; 0 is no limit.");
+        out.sample("forkpool_held_limit_bytes", "", self.pool.max_held);
         let help = "Connections that wait to be accepted in the worker's own queues.";
         out.of_slots("forkpool_accept_queue_length", "gauge", help, self, |slot| slot.queue);
         let help = "How long the worker has been busy with the present turn of its loop; 0 while it waits.";

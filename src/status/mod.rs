@@ -61,6 +61,8 @@ pub(crate) struct Pool {
     pub(crate) restart_aborted: Option<String>,
     /// Lines of the log that the parent could not write.
     pub(crate) lost: u64,
+    /// Bytes that each worker may hold for requests and answers in progress; 0 for no limit.
+    pub(crate) max_held: u64,
 }
 
 /// What a pool is doing.
@@ -161,6 +163,8 @@ pub(crate) struct Reading {
     /// Microseconds of CPU.
     pub(crate) cpu: u64,
     pub(crate) rss: u64,
+    /// Bytes that it holds for requests and answers in progress.
+    pub(crate) held: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -15,6 +15,7 @@ fn facts() -> Vec<Fact> {
             balance: "random".to_owned(),
             restart_aborted: Some("a\\b\n".to_owned()),
             lost: 2,
+            max_held: 64 << 20,
         }),
         Fact::Gone(
             14,
@@ -52,7 +53,7 @@ fn readings() -> Readings {
     readings.slots.insert(7, counters);
     readings.queues.extend([(901, 2), (902, 3), (903, 4)]);
     for pid in [11, 12, 13] {
-        let mut reading = Reading { counters, busy: 1500, cpu: 20_000, rss: 3 << 20, ..Reading::default() };
+        let mut reading = Reading { counters, busy: 1500, cpu: 20_000, rss: 3 << 20, held: 7, ..Reading::default() };
         reading.latency.buckets[bucket(100)] = 2;
         reading.latency.sum = 200;
         readings.latency.add(&reading.latency);
@@ -143,7 +144,7 @@ fn the_json_is_what_was_agreed() {
         format!(
             "{{\"worker\":{id},\"generation\":{generation},\"pid\":{pid},\"state\":\"{state}\",\"since\":{since},\
              \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\"queue\":{queue},\
-             \"busy\":1.500,\"cpu\":0.020000,\"rss\":3145728,\"log_lines_lost\":4,\"latency\":{}}}",
+             \"busy\":1.500,\"cpu\":0.020000,\"rss\":3145728,\"held\":7,\"log_lines_lost\":4,\"latency\":{}}}",
             latency(2, "0.000200")
         )
     };
@@ -153,7 +154,7 @@ fn the_json_is_what_was_agreed() {
         env!("CARGO_PKG_VERSION"),
         "\",\"time\":1790000000.123,\"started\":1789990000.500,\"wanted\":3,\"serving\":1,\"listening\":\
          [\"http://127.0.0.1:8000\",\"unix:/run/\\\"x\\\".sock\"],\"workers_because\":\"3 workers: as configured\",\
-         \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\"},\
+         \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864},\
          \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\"log_lines_lost\":10,\"restarts\":\
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
         &latency(6, "0.000600"),
@@ -165,7 +166,7 @@ fn the_json_is_what_was_agreed() {
         &worker(1, 1, 13, "starting", "2.500", "null", 0, "null"),
         ",{\"worker\":2,\"generation\":0,\"pid\":null,\"state\":\"backoff\",\"since\":null,\"restarts\":0,\
          \"last_exit\":null,\"requests\":0,\"connections\":0,\"open\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
-         \"rss\":0,\"log_lines_lost\":0,\"latency\":",
+         \"rss\":0,\"held\":0,\"log_lines_lost\":0,\"latency\":",
         empty,
         "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"worker\":null,\"text\":\"rolling restart begun\"},\
          {\"seq\":2,\"time\":0.006,\"level\":\"error\",\"worker\":0,\"text\":\"a \\u2028\\u0001\\u009bé\"}]}",
@@ -203,6 +204,8 @@ fn counters_of_slots_without_a_process_stay() {
         "forkpool_workers{state=\"backoff\"} 1",
         "forkpool_accept_queue_length{worker=\"0\"} 5",
         "forkpool_log_lines_lost_total{process=\"parent\"} 2",
+        "forkpool_worker_held_bytes{worker=\"0\"} 14",
+        "forkpool_held_limit_bytes 67108864",
         "forkpool_log_lines_lost_total{process=\"worker=7\"} 4",
         "forkpool_ready 1",
         "process_start_time_seconds 1789990000.500",

@@ -40,6 +40,12 @@ impl Snapshot<'_> {
             time(self.latency.quantile(500)),
             time(self.latency.quantile(990))
         ));
+        let held = self.workers.iter().filter_map(|worker| worker.process.map(|(_, reading)| reading.held));
+        let held = held.fold(0, u64::saturating_add);
+        if held > 0 {
+            let limit = if self.pool.max_held == 0 { "any" } else { &format!("{}M", self.pool.max_held >> 20) };
+            line(format_args!("{}K held for requests and answers in progress; a worker may hold {limit}", held >> 10));
+        }
         if self.lost() > 0 {
             line(format_args!("{} log lines lost: nobody read them, or there was no room", self.lost()));
         }
