@@ -2,7 +2,8 @@
 
 use std::net::Shutdown;
 
-use super::{Connection, Step, Timing};
+use super::timing::Timing;
+use super::{Connection, Step};
 use crate::context::Context;
 use crate::file::{FileBody, READ_MAX};
 use crate::http::{Length, ResponseHead, Transfer};
