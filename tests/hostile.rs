@@ -53,6 +53,7 @@ mod a_worker_of_the_same_user {
         fills_memory_with_large_words: "memory-large", GoOn;
         fills_memory_with_small_words: "memory-small", GoOn;
         fills_memory_with_random_words: "memory-random", GoOn;
+        fills_memory_beyond_its_own: "memory-beyond", GoOn;
         fills_memory_for_ever: "memory-for-ever", GoOn;
         sends_junk: "junk", GoOn;
         sends_letters: "letters", GoOn;
@@ -71,6 +72,7 @@ mod a_worker_of_the_same_user {
 mod a_worker_of_another_user {
     const TIER: super::Tier = super::Tier::OtherUser;
     attacks! {
+        fills_memory_beyond_its_own: "memory-beyond", GoOn;
         fills_memory_for_ever: "memory-for-ever", GoOn;
         floods: "flood", GoOn;
         #[ignore = "a worker still passes the pipes of its output up, and the parent reads what it gets"]
@@ -90,6 +92,7 @@ mod a_worker_in_the_sandbox {
         fills_memory_with_large_words: "memory-large", GoOn;
         fills_memory_with_small_words: "memory-small", GoOn;
         fills_memory_with_random_words: "memory-random", GoOn;
+        fills_memory_beyond_its_own: "memory-beyond", GoOn;
         fills_memory_for_ever: "memory-for-ever", GoOn;
         sends_junk: "junk", GoOn;
         sends_letters: "letters", GoOn;

@@ -71,6 +71,7 @@ impl Arms {
             "memory-large" => self.memory.fill(&mut || 1 << 40),
             "memory-small" => self.memory.fill(&mut || 1),
             "memory-random" => self.memory.fill(&mut random()),
+            "memory-beyond" => self.memory.reach_beyond(),
             "memory-for-ever" => self.memory.fill_for_ever(),
             "junk" => self.descriptors.junk(),
             "letters" => self.descriptors.letters(),

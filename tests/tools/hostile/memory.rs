@@ -7,6 +7,7 @@ use std::ptr;
 
 use crate::{again_and_again, descriptors, random};
 
+const PAGE: usize = 4096;
 const WRITABLE: i32 = libc::PROT_READ | libc::PROT_WRITE;
 
 #[derive(Clone, Copy)]
@@ -65,6 +66,23 @@ impl Memory {
         format!("{filled} words of {} mappings and {} files filled", self.mappings.len(), self.files.len())
     }
 
+    /// Looks for what lies beside its own page in the same object: by growing the mapping, and by moving it.
+    pub(crate) fn reach_beyond(&self) -> String {
+        let (pages, mut filled) = (64, 0);
+        for mapping in &self.mappings {
+            for page in 0..pages {
+                let moved = unsafe { libc::remap_file_pages(mapping.start as *mut _, PAGE, 0, page, 0) } == 0;
+                filled += if moved { Mapping { len: PAGE, ..*mapping }.fill_if_writable() } else { 0 };
+            }
+            let grown = unsafe { libc::mremap(mapping.start as *mut _, 0, pages * PAGE, libc::MREMAP_MAYMOVE) };
+            if grown != libc::MAP_FAILED {
+                // Behind the object's end there is SIGBUS, after all that is there.
+                filled += Mapping { start: grown as usize, len: pages * PAGE, ..*mapping }.fill_if_writable();
+            }
+        }
+        format!("{filled} words beyond {} mappings", self.mappings.len())
+    }
+
     pub(crate) fn fill_for_ever(&self) -> String {
         let (this, mut any) = (self.clone(), random());
         let mut round = 0_u32;
@@ -112,6 +130,15 @@ impl Mapping {
             |way: &Mapping| way.is_writable || unsafe { libc::mprotect(way.start as *mut _, way.len, WRITABLE) } == 0;
         ways.retain(is_writable);
         ways
+    }
+
+    /// With a small number: as a time, that is long ago.
+    fn fill_if_writable(self) -> usize {
+        if self.is_writable || unsafe { libc::mprotect(self.start as *mut _, self.len, WRITABLE) } == 0 {
+            self.fill(&mut || 1)
+        } else {
+            0
+        }
     }
 
     fn fill(self, word: &mut dyn FnMut() -> u64) -> usize {
