@@ -9,7 +9,6 @@ mod queues;
 mod readings;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::error::Error as StdError;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
@@ -71,9 +70,8 @@ pub(crate) struct Desk {
     token: Option<Rc<str>>,
     /// It is a Unix socket, whose mode says who may.
     is_unix: bool,
-    /// Microseconds of CPU that each process had used when it was last seen: one that is gone keeps its own until the
-    /// parent has counted it.
-    cpu: BTreeMap<i32, u64>,
+    /// What it has shown last.
+    last: readings::Last,
     /// Who is told events, the oldest first.
     streams: Vec<Stream>,
     /// None where the kernel does not tell.
@@ -96,7 +94,7 @@ impl Desk {
         token: Option<Rc<str>>,
         is_unix: bool,
     ) -> Desk {
-        Desk { model, board, hosts, token, is_unix, cpu: BTreeMap::new(), streams: Vec::new(), queues: None }
+        Desk { model, board, hosts, token, is_unix, last: readings::Last::default(), streams: Vec::new(), queues: None }
     }
 
     /// Serves until the pool ends.
@@ -120,7 +118,7 @@ impl Desk {
                     self.streams.retain_mut(|stream| is_whole(&mut stream.writer, &line));
                 }
                 if let Fact::Gone(pid, ..) = &fact {
-                    self.cpu.remove(pid);
+                    self.last.forget(*pid);
                 }
                 self.model.learn(fact);
             }
@@ -174,7 +172,7 @@ impl Desk {
     }
 
     fn snapshot(&mut self, render: impl Fn(&Snapshot<'_>) -> String) -> String {
-        let mut readings = readings::read(&self.model, &self.board, &mut self.cpu, clock::unix_millis());
+        let mut readings = readings::read(&self.model, &self.board, &mut self.last, clock::unix_millis());
         readings.queues = self.queues.as_ref().and_then(|queues| queues.read().ok()).unwrap_or_default();
         render(&Snapshot::new(&self.model, &readings))
     }

@@ -3,16 +3,37 @@
 use std::collections::BTreeMap;
 
 use crate::scoreboard::Scoreboard;
-use crate::status::{Model, Process, Reading, Readings};
+use crate::status::{Counters, Model, Process, Reading, Readings};
 use crate::time::Time;
 use crate::{clock, outlet, proc};
 
-/// Reads all there is about the pool, at one moment. `cpu` is what each process had used when it was last seen.
-pub(super) fn read(model: &Model, board: &Scoreboard, cpu: &mut BTreeMap<i32, u64>, now: u64) -> Readings {
+/// What was read last, so that no counter goes back.
+#[derive(Debug, Default)]
+pub(super) struct Last {
+    /// Microseconds of CPU that each process had used: one that is gone keeps its own until the parent has counted it.
+    cpu: BTreeMap<i32, u64>,
+    /// What each slot had counted. A worker can take back what it has claimed.
+    slots: BTreeMap<usize, Counters>,
+}
+
+impl Last {
+    /// The parent has counted what the process had used.
+    pub(super) fn forget(&mut self, pid: i32) {
+        self.cpu.remove(&pid);
+    }
+}
+
+/// Reads all there is about the pool, at one moment.
+pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64) -> Readings {
     let mut readings = counters(model, board);
+    for (slot, counters) in &mut readings.slots {
+        let last = last.slots.entry(*slot).or_default();
+        *last = counters.at_least(last);
+        *counters = *last;
+    }
     (readings.now, readings.lost) = (now, outlet::lost());
     for process in model.processes.values() {
-        let seen = cpu.entry(process.pid).or_default();
+        let seen = last.cpu.entry(process.pid).or_default();
         // One that is gone has none any more.
         *seen = proc::cpu(process.pid).unwrap_or(0).max(*seen);
         if let Some(reading) = readings.processes.get_mut(&process.pid) {
@@ -99,7 +120,7 @@ mod tests {
     /// What everybody does with what the memory holds: nobody may panic, and nobody goes on for ever.
     fn drive(board: &ParentBoard, watch: &mut Watch, now: Time) {
         let model = model();
-        let readings = read(&model, board, &mut BTreeMap::new(), 1);
+        let readings = read(&model, board, &mut Last::default(), 1);
         let snapshot = Snapshot::new(&model, &readings);
         let shown = snapshot.to_text() + &snapshot.to_json() + &snapshot.to_metrics();
         assert!(!shown.is_empty());
@@ -134,8 +155,21 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_takes_nothing_back_that_it_has_counted() {
+        let mut board = ParentBoard::new(WORKERS).expect("memory");
+        board.keep_tally(WORKERS).expect("memory");
+        let (model, mut last) = (model(), Last::default());
+        board.lend(1, 0, Time::default()).expect("a row");
+        for (count, shown) in [(7, 7), (3, 7), (u64::MAX, 7), (9, 9)] {
+            board.fill_rows(&mut || count);
+            let readings = read(&model, &board, &mut last, 1);
+            assert_eq!(readings.slots[&0].requests, shown);
+        }
+    }
+
+    #[test]
     fn nobody_stumbles_over_what_is_in_the_memory() {
-        for seed in 1..=40_u64 {
+        for seed in 1..=16_u64 {
             let mut board = ParentBoard::new(WORKERS).expect("memory");
             board.keep_tally(WORKERS).expect("memory");
             let now = clock::now();

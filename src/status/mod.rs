@@ -237,6 +237,18 @@ impl Counters {
         self.accepted.saturating_sub(self.closed)
     }
 
+    /// The greater of each.
+    pub(crate) fn at_least(&self, other: &Counters) -> Counters {
+        Counters {
+            requests: self.requests.max(other.requests),
+            accepted: self.accepted.max(other.accepted),
+            closed: self.closed.max(other.closed),
+            refused: self.refused.max(other.refused),
+            panics: self.panics.max(other.panics),
+            lost: self.lost.max(other.lost),
+        }
+    }
+
     pub(crate) fn add(&mut self, other: &Counters) {
         // What workers have counted may be anything.
         self.requests = self.requests.saturating_add(other.requests);
