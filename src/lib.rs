@@ -28,8 +28,8 @@
 //! - **What can be lost**: the requests that a worker has begun when it crashes, what is unfinished at the drain
 //!   time-out, and a request that a client sends at the very moment when its idle connection is closed by a drain.
 //! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]): with the same arguments, while this one
-//!   serves. What must not exist twice, such as a lock file, belongs after the word that the old pool has left, not
-//!   before [`Builder::run`].
+//!   serves, and for a while when it drains. Nothing tells the new pool when the old one has ended. What must not exist
+//!   twice, such as a lock file, is to be waited for in a worker, not taken before [`Builder::run`].
 //! - **No TLS and no HTTP/2**: put a proxy in front, or bring a server that has them.
 //!
 //! # What a broken worker can do
