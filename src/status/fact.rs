@@ -2,6 +2,7 @@
 //! length.
 
 use super::{Event, Level, Pool, Process, Slot, State, WorkerState};
+use crate::config::Config;
 
 /// What is so from now on. One that is told twice changes nothing, but for events.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +67,8 @@ impl Fact {
                 state: bytes.one_of(&State::ALL)?,
                 pid: bytes.pid()?,
                 started: bytes.number()?,
-                wanted: bytes.size()?,
+                // As many slots are shown as are wanted.
+                wanted: bytes.size().filter(|wanted| *wanted <= Config::WORKERS_MAX)?,
                 serving: bytes.size()?,
                 listening: (0..bytes.number()?).map(|_| bytes.text()).collect::<Option<_>>()?,
                 because: bytes.text()?,

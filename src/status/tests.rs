@@ -96,6 +96,15 @@ fn other_bytes_do_no_harm() {
     assert!(model.events.len() <= EVENTS_MAX);
 }
 
+/// Or each page would take as long as it takes to count to that.
+#[test]
+fn a_pool_has_no_more_slots_than_any_may() {
+    for (wanted, is_known) in [(1_024, true), (1_025, false), (usize::MAX, false)] {
+        let fact = Fact::Pool(Pool { wanted, ..model().pool });
+        assert_eq!(Fact::decode(&fact.encode()).is_some(), is_known, "{wanted}");
+    }
+}
+
 #[test]
 fn a_text_that_is_too_long_is_cut_between_characters() {
     let text = "é".repeat(5_000);
