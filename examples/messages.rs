@@ -20,7 +20,11 @@ fn main() -> forkpool::Result<()> {
         .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
         .init();
     let mut post = Post::default();
-    Pool::bind("127.0.0.1:8000").env().on_event(move |event, pool| post.take(event, pool)).run(serve)
+    Pool::bind("127.0.0.1:8000")
+        .env()
+        .take_descriptors(true)
+        .on_event(move |event, pool| post.take(event, pool))
+        .run(serve)
 }
 
 /// The parent's side.

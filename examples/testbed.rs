@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use forkpool::{Error, Event, Exit, Handle, Meter, Pool, Readiness, Request, Respawn, Responder, Response, Worker};
+use forkpool::{Error, Event, Exit, Handle, Meter, Pool, Request, Respawn, Responder, Response, Worker};
 use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
@@ -67,6 +67,10 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
         Event::Exited { code: Some(42), .. } => pool.upgrade(),
         Event::Exited { code: Some(43), .. } => pool.stop(),
         Event::Exited { code: Some(44), .. } => pool.stop_now(),
+        Event::Exited { code: Some(46), .. } => drop(thread::spawn(|| {
+            thread::sleep(Duration::from_secs(1));
+            eprintln!("the hook's thread has ended");
+        })),
         Event::Exited { code: Some(45), .. } => panic!("the hook was told to panic"),
         Event::Disconnected(process) => {
             eprintln!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
@@ -160,7 +164,7 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
             let script = "echo \"argument $0, variable $OF_ITS_OWN\"; exec sleep 60";
             let mut program = Command::new("sh");
             program.args(["-c", script, &id]).env("OF_ITS_OWN", &id);
-            return Err(worker.exec(&mut program, Readiness::default()).into());
+            return Err(worker.exec(&mut program).into());
         }
         Some("hang") => loop {
             thread::park();

@@ -13,6 +13,8 @@ pub(crate) fn tag(slot: usize, generation: u64, pid: impl Display) -> String {
 }
 
 /// How a process ended.
+///
+/// `was_told` to end by this pool, or by the application through it.
 pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),

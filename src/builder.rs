@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{settings, Address, Config, Setting};
+use crate::config::{settings, Address, Config, Readiness, Setting};
 use crate::error::{Error, Result};
 use crate::event::{Event, Exit};
 use crate::files::{Files, Symlinks};
@@ -407,6 +407,31 @@ impl Builder {
     /// `...`.
     pub fn access_log_format(self, format: &str) -> Builder {
         self.set("access-log-format", format)
+    }
+
+    /// When the program counts as ready that a worker becomes by [`Worker::exec`]. Default [`Readiness::Listen`].
+    pub fn readiness(self, readiness: Readiness) -> Builder {
+        self.put("readiness", |config| config.readiness = readiness)
+    }
+
+    /// Has every line that workers, or the programs that they execute, write to stdout and stderr begin with
+    /// `worker=ID pid=PID `. Default `false`.
+    ///
+    /// The two are pipes to the parent then, from the start of each worker on. The parent passes on line by line; one of
+    /// more than 64 KiB comes in parts. When nobody reads the parent's output, writers wait. Once the parent has died,
+    /// writing fails (EPIPE), and so it does for what a process leaves behind that has ended some seconds ago.
+    pub fn prefix_output(self, prefix: bool) -> Builder {
+        self.put("prefix-output", |config| config.prefix = prefix)
+    }
+
+    /// Whether workers may send descriptors up with their messages ([`Worker::send_with`]), as
+    /// [`Event::Message`] gives them to the [hook](Builder::on_event). Default `false`: a worker that sends one all the
+    /// same gets an error, or is killed on a kernel before Linux 6.16.
+    ///
+    /// A hook that keeps a copy closes it in the parent, and close(2) may wait there: for a socket with SO_LINGER, which
+    /// the worker can set. The parent's own copy never makes it wait.
+    pub fn take_descriptors(self, take: bool) -> Builder {
+        self.put("take-descriptors", |config| config.takes_descriptors = take)
     }
 
     /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of

@@ -1,14 +1,18 @@
-//! The lifeline: one stream between the parent and each worker.
+//! What runs between the parent and each worker.
 //!
-//! Up go short records: *listening* with copies of the worker's sockets, *ready*, *awake*, *failed* with a reason, and
-//! *executes* before the worker becomes another program; then the stream's end says that it has. Down
-//! goes nothing, ever; **end of file means finish**. The parent half-closes it to drain a worker, the kernel closes it
-//! when the parent dies, and the worker's own SIGTERM ends it as well: one thing for user code to wait for.
+//! - The *lifeline*, a stream on which nothing is ever said: **end of file means finish**. The parent half-closes it to
+//!   drain a worker, the kernel closes it when the parent dies, and the worker's own SIGTERM ends it as well: one thing
+//!   for user code to wait for.
+//! - A pipe for *reports*, short records of the worker's. Which it may send, and when, is in [`protocol`]: anything else
+//!   costs the worker its life.
+//! - A pair of datagram sockets, whose messages keep their boundaries, for *orders*: the parent has a worker look after
+//!   another slot's sockets, or gives it another file for the access log.
+//! - For a worker that is to make sockets of its slot, a *birth* socket, over which it hands the parent copies, once; both
+//!   sides close it before any code of the application runs.
 //!
-//! What a worker may say, and when, is in [`protocol`]: anything else ends it.
-//!
-//! Beside it runs a pair of datagram sockets, whose messages keep their boundaries: on it the parent orders a worker to
-//! look after another slot's sockets, or gives it another file for the access log.
+//! **Descriptors go down.** User code can reach whatever its process has open, so after the birth nothing here can carry
+//! a descriptor to the parent, which would have to close it, and closing can wait (SO_LINGER, socket(7)): a pipe cannot,
+//! and the parent's ends of the lifeline and of the orders are shut for reading.
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -16,7 +20,7 @@ mod protocol;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
-use std::io::{self, ErrorKind, IoSlice, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -24,43 +28,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nix::errno::Errno;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
-
-use crate::sys;
-use crate::time::Time;
+use nix::sys::socket::{
+    sendmsg, shutdown, socketpair, AddressFamily, ControlMessage, MsgFlags, Shutdown as Way, SockFlag, SockType,
+    UnixAddr,
+};
+use nix::unistd::pipe2;
 
 use self::protocol::{
     Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED, STEER,
 };
 pub(crate) use self::protocol::{Record, Violation};
-
-const OUTPUT: u8 = b'O';
-const EXECUTES_AND_NOTIFIES: u8 = b'N';
-const EXECUTES_AND_RINGS: u8 = b'T';
-
-/// What a worker says.
-#[derive(Debug)]
-pub(crate) enum Report {
-    Record(Record),
-    /// What is read from these pipes is its stdout and its stderr.
-    Output([OwnedFd; 2]),
-    /// By what it is seen that the program is ready that it is about to execute.
-    Sign(Sign),
-    /// It has broken the protocol; told once.
-    Violation(Violation),
-}
-
-/// By what the parent sees that a program is ready.
-#[derive(Debug)]
-pub(crate) enum Sign {
-    /// That it was executed.
-    Execution,
-    /// What sd_notify(3) sends to this socket.
-    Notification(UnixDatagram),
-    /// That this timer (timerfd_create(2)) rings.
-    Timer(OwnedFd),
-}
+use crate::sys;
+use crate::time::Time;
 
 /// What a worker is ordered to do: with another slot's sockets, or with a file.
 #[derive(Debug)]
@@ -77,91 +58,141 @@ const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
 
-/// Makes the two ends of a lifeline, for a worker of a pool that has so many TCP and UDP addresses.
-pub(crate) fn lifeline(addresses: usize) -> io::Result<(ParentEnd, WorkerEnd)> {
-    let (parent, worker) = UnixStream::pair()?;
-    parent.set_nonblocking(true)?;
+/// Makes both ends for a worker of a pool that has so many TCP and UDP addresses.
+pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(ParentEnd, WorkerEnd)> {
+    let (lifeline, stream) = UnixStream::pair()?;
+    // Who writes there gets EPIPE.
+    lifeline.shutdown(Shutdown::Read)?;
     let (orders, ordered) = UnixDatagram::pair()?;
     orders.set_nonblocking(true)?;
     ordered.set_nonblocking(true)?;
-    let parent =
-        ParentEnd { stream: parent, orders, protocol: Protocol::new(addresses), sockets: Vec::new(), has_more: false };
+    shutdown(orders.as_raw_fd(), Way::Read)?;
+    let (reports, reported) = non_blocking_pipe()?;
+    // A worker does not wait for the parent either.
+    fcntl(&reported, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK))?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let birth = makes_sockets.then(|| socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)).transpose()?;
+    let (birth, born) = birth.unzip();
+    let protocol = Protocol::new(addresses);
     let spare = RefCell::new(Some(ordered.try_clone()?));
-    Ok((parent, WorkerEnd { stream: Arc::new(worker), orders: ordered, spare, has_left: Cell::new(false) }))
+    let parent = ParentEnd { lifeline, reports: reports.into(), birth, orders, addresses, protocol, has_more: false };
+    let worker = WorkerEnd {
+        stream: Arc::new(stream),
+        reports: Arc::new(reported.into()),
+        birth: RefCell::new(born),
+        orders: ordered,
+        spare,
+        has_left: Cell::new(false),
+    };
+    Ok((parent, worker))
+}
+
+/// A pipe for something of a worker's that the parent reads. The ends are different file descriptions, so that nobody
+/// but the parent can make its reading wait.
+pub(crate) fn non_blocking_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
+    Ok((read, write))
 }
 
 /// The parent's end.
 #[derive(Debug)]
 pub(crate) struct ParentEnd {
-    stream: UnixStream,
+    /// Never read.
+    lifeline: UnixStream,
+    reports: File,
+    /// Until the worker says that it listens.
+    birth: Option<OwnedFd>,
     orders: UnixDatagram,
+    /// How many addresses the pool has.
+    addresses: usize,
     protocol: Protocol,
-    /// The worker's sockets, that came with its word that it listens.
-    sockets: Vec<OwnedFd>,
     /// There may be more than the latest reading has taken.
     has_more: bool,
 }
 
-/// Reads from a lifeline in one turn: whoever writes to it without end must not keep the parent.
+/// What a worker has said since it was last listened to.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) records: Vec<Record>,
+    /// How it has then broken the protocol; told once.
+    pub(crate) violation: Option<Violation>,
+}
+
+/// A socket that a worker has made, and the number of its address among the TCP and then the UDP addresses.
+pub(crate) type Made = (usize, OwnedFd);
+
+/// Reads from a pipe in one turn: whoever writes to it without end must not keep the parent.
 const READS: usize = 16;
 
 impl ParentEnd {
     /// What the worker has said since the last call, or a turn's worth of it ([`has_more`](ParentEnd::has_more)); empty
     /// when there is nothing to read or it is gone.
-    pub(crate) fn reports(&mut self, now: Time) -> Vec<Report> {
-        let mut reports = Vec::new();
+    pub(crate) fn hear(&mut self, now: Time) -> Heard {
+        let mut heard = Heard::default();
         let mut bytes = [0; 4096];
         self.has_more = false;
         for _ in 0..READS {
-            match sys::fds::receive(self.stream.as_fd(), &mut bytes) {
-                Ok((0, _)) => {
-                    reports.extend(self.protocol.end().map(Report::Record));
-                    return reports;
+            match self.reports.read(&mut bytes) {
+                Ok(0) => {
+                    heard.records.extend(self.protocol.end());
+                    return heard;
                 }
-                Ok((len, fds)) => self.take(&bytes[..len], fds, now, &mut reports),
+                Ok(len) => match self.protocol.take(&bytes[..len], now, &mut heard.records) {
+                    Ok(()) => {}
+                    Err(violation) => {
+                        // What is left has no meaning any more.
+                        heard.violation = Some(violation);
+                        return heard;
+                    }
+                },
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return reports,
+                Err(_) => return heard,
             }
         }
         self.has_more = true;
-        reports
+        heard
     }
 
-    /// Whether there may be more than the latest [`reports`](ParentEnd::reports).
+    /// Whether there may be more than what was heard latest.
     pub(crate) fn has_more(&self) -> bool {
         self.has_more
     }
 
-    /// `fds` came with the last of `bytes`: records that carry any are a byte long, and the kernel ends a read behind
-    /// them (unix(7)).
-    fn take(&mut self, bytes: &[u8], fds: Vec<OwnedFd>, now: Time, reports: &mut Vec<Report>) {
-        let (mut said, mut fds) = (bytes.to_vec(), fds.into_iter());
-        match said.last_mut() {
-            Some(byte) if *byte == LISTENING && self.sockets.is_empty() => self.sockets = fds.collect(),
-            Some(byte) if *byte == OUTPUT => {
-                said.pop();
-                reports.extend(fds.next().zip(fds.next()).map(|(stdout, stderr)| Report::Output([stdout, stderr])));
+    /// The sockets that the worker has made, once it says that it listens.
+    ///
+    /// # Errors
+    ///
+    /// Says what is wrong with what it has sent, and gives back what that was: nobody should wait for its closing.
+    pub(crate) fn take_made(&mut self) -> Result<Vec<Made>, (&'static str, Vec<OwnedFd>)> {
+        let Some(birth) = self.birth.take() else { return Ok(Vec::new()) };
+        let mut bytes = [0; 2 * sys::fds::MAX];
+        let mut receive = || loop {
+            match sys::fds::receive(birth.as_fd(), &mut bytes) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                received => return received.map(|it| (bytes[..it.len].to_vec(), it.fds, it.is_cut)),
             }
-            Some(byte) if [EXECUTES_AND_NOTIFIES, EXECUTES_AND_RINGS].contains(byte) => {
-                let sign = match (*byte, fds.next()) {
-                    (EXECUTES_AND_NOTIFIES, Some(socket)) => Some(Sign::Notification(socket.into())),
-                    (EXECUTES_AND_RINGS, Some(timer)) => Some(Sign::Timer(timer)),
-                    _ => None,
-                };
-                *byte = EXECUTES;
-                reports.extend(sign.map(Report::Sign));
+        };
+        let (said, mut fds, is_cut) = receive().unwrap_or_default();
+        let more = receive().map_or(Vec::new(), |(_, fds, _)| fds);
+        let numbers: Vec<usize> =
+            said.chunks_exact(2).map(|it| usize::from(u16::from_le_bytes([it[0], it[1]]))).collect();
+        let problem = if is_cut {
+            Some("no descriptor is free for its sockets: raise RLIMIT_NOFILE")
+        } else if fds.is_empty() || said.len() != 2 * fds.len() || !more.is_empty() {
+            Some("it did not hand over its sockets as agreed")
+        } else if !numbers.windows(2).all(|it| it[0] < it[1]) || numbers.last() >= Some(&self.addresses) {
+            Some("it handed over sockets of addresses that the pool does not have")
+        } else {
+            None
+        };
+        match problem {
+            None => Ok(numbers.into_iter().zip(fds).collect()),
+            Some(problem) => {
+                fds.extend(more);
+                Err((problem, fds))
             }
-            _ => {}
         }
-        let mut records = Vec::new();
-        let taken = self.protocol.take(&said, now, &mut records);
-        reports.extend(records.into_iter().map(Report::Record));
-        reports.extend(taken.err().map(Report::Violation));
-    }
-
-    /// The sockets that the worker has made, once it has said that it listens.
-    pub(crate) fn take_sockets(&mut self) -> Vec<OwnedFd> {
-        std::mem::take(&mut self.sockets)
     }
 
     /// Why the worker gave up, in its own words, on one line.
@@ -198,7 +229,7 @@ impl ParentEnd {
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
         loop {
             // The end is told without being asked for (poll(2), POLLHUP).
-            match poll(&mut [PollFd::new(self.stream.as_fd(), PollFlags::empty())], timeout) {
+            match poll(&mut [PollFd::new(self.reports.as_fd(), PollFlags::empty())], timeout) {
                 Err(Errno::EINTR) => {}
                 found => return found.is_ok_and(|found| found > 0),
             }
@@ -208,13 +239,14 @@ impl ParentEnd {
     /// Asks the worker to finish. What it has to say still comes up.
     pub(crate) fn close(&self) {
         // Fails only when the worker is gone, which is what was asked.
-        let _ = self.stream.shutdown(Shutdown::Write);
+        let _ = self.lifeline.shutdown(Shutdown::Write);
     }
 }
 
+/// Readable when there are reports.
 impl AsRawFd for ParentEnd {
     fn as_raw_fd(&self) -> i32 {
-        self.stream.as_raw_fd()
+        self.reports.as_raw_fd()
     }
 }
 
@@ -223,6 +255,9 @@ impl AsRawFd for ParentEnd {
 pub(crate) struct WorkerEnd {
     /// Shared with the worker's signal actions.
     stream: Arc<UnixStream>,
+    reports: Arc<File>,
+    /// Until it listens.
+    birth: RefCell<Option<OwnedFd>>,
     orders: UnixDatagram,
     /// Holds a descriptor free for the one that comes with an order: connections may have taken all others, and an order
     /// whose descriptor finds no place is lost.
@@ -236,8 +271,20 @@ impl WorkerEnd {
         &self.stream
     }
 
-    pub(crate) fn listening(&self, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
-        send(&self.stream, &[LISTENING], sockets)
+    /// Hands over copies of the sockets that this worker has made, with the numbers of their addresses, and says that it
+    /// listens and has let go of what the fork has copied.
+    pub(crate) fn listening(&self, made: &[(usize, BorrowedFd<'_>)]) -> io::Result<()> {
+        if let Some(birth) = self.birth.take() {
+            let numbers = made.iter().map(|(address, _)| u16::try_from(*address).unwrap_or(u16::MAX).to_le_bytes());
+            let sockets: Vec<_> = made.iter().map(|(_, socket)| *socket).collect();
+            send(&birth, &numbers.flatten().collect::<Vec<_>>(), &sockets)?;
+        }
+        self.say(&[LISTENING])
+    }
+
+    /// Never waits. A record is written whole or not at all (pipe(7), `PIPE_BUF`).
+    fn say(&self, record: &[u8]) -> io::Result<()> {
+        (&*self.reports).write_all(record)
     }
 
     /// What is readable when there are orders.
@@ -254,9 +301,9 @@ impl WorkerEnd {
             // Where there is none now, there may be one when the order is done.
             self.spare.replace(self.orders.try_clone().ok());
             match received {
-                // It came with several: that one is lost, and not those behind it.
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {}
-                received => break received.ok()?,
+                // It came with several: it is lost, what has arrived of it is closed, and what is behind it stays.
+                Ok(received) if received.is_cut => {}
+                received => break received.map(|it| (it.len, it.fds)).ok()?,
             }
         };
         let slot = usize::try_from(u64::from_le_bytes(message[1..].try_into().ok()?)).ok()?;
@@ -270,18 +317,18 @@ impl WorkerEnd {
 
     pub(crate) fn released(&self) {
         // A parent that is gone waits for nothing.
-        let _ = (&*self.stream).write_all(&[RELEASED]);
+        let _ = self.say(&[RELEASED]);
     }
 
     pub(crate) fn due(&self) {
         // A parent that is gone replaces nobody.
-        let _ = (&*self.stream).write_all(&[DUE]);
+        let _ = self.say(&[DUE]);
     }
 
     pub(crate) fn leave(&self) {
         if !self.has_left.replace(true) {
             // A parent that is gone has told it.
-            let _ = (&*self.stream).write_all(&[LEAVE]);
+            let _ = self.say(&[LEAVE]);
         }
     }
 
@@ -290,16 +337,17 @@ impl WorkerEnd {
     pub(crate) fn broken(&self, address: usize) {
         let [low, high] = u16::try_from(address).unwrap_or(u16::MAX).to_le_bytes();
         // A parent that is gone mends nothing.
-        let _ = (&*self.stream).write_all(&[BROKEN, low, high]);
+        let _ = self.say(&[BROKEN, low, high]);
     }
 
     /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready.
     pub(crate) fn steer(&self) {
-        ring(&self.stream, STEER);
+        // A parent that is gone steers nothing.
+        let _ = self.say(&[STEER]);
     }
 
     pub(crate) fn ready(&self) -> io::Result<()> {
-        (&*self.stream).write_all(&[READY])
+        self.say(&[READY])
     }
 
     pub(crate) fn awake(&self) {
@@ -308,43 +356,29 @@ impl WorkerEnd {
 
     /// What other threads need to wake the parent.
     pub(crate) fn waking(&self) -> Waking {
-        Waking(Arc::clone(&self.stream))
+        Waking(Arc::clone(&self.reports))
     }
 
-    pub(crate) fn output(&self, pipes: [BorrowedFd<'_>; 2]) -> io::Result<()> {
-        send(&self.stream, &[OUTPUT], &pipes)
-    }
-
-    pub(crate) fn executes(&self, sign: &Sign) -> io::Result<()> {
-        match sign {
-            Sign::Execution => send(&self.stream, &[EXECUTES], &[]),
-            Sign::Notification(socket) => send(&self.stream, &[EXECUTES_AND_NOTIFIES], &[socket.as_fd()]),
-            Sign::Timer(timer) => send(&self.stream, &[EXECUTES_AND_RINGS], &[timer.as_fd()]),
-        }
+    pub(crate) fn executes(&self) -> io::Result<()> {
+        self.say(&[EXECUTES])
     }
 
     pub(crate) fn failed(&self, reason: &str) {
         let mut words = vec![FAILED];
         words.extend(reason.bytes().take(REASON_MAX));
         // A parent that is gone needs no reason.
-        let _ = (&*self.stream).write_all(&words);
+        let _ = self.say(&words);
     }
 }
 
 /// Tells the parent that the worker has become busy.
 #[derive(Clone, Debug)]
-pub(crate) struct Waking(Arc<UnixStream>);
+pub(crate) struct Waking(Arc<File>);
 
 impl Waking {
     pub(crate) fn awake(&self) {
-        ring(&self.0, AWAKE);
+        let _ = (&*self.0).write_all(&[AWAKE]);
     }
-}
-
-/// Rings the parent. One that is gone does nothing about it; one that has not read for so long that there is no room is not
-/// waited for.
-fn ring(lifeline: &UnixStream, record: u8) {
-    let _ = nix::sys::socket::send(lifeline.as_raw_fd(), &[record], MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL);
 }
 
 /// Sends bytes and, with them, copies of sockets (unix(7), `SCM_RIGHTS`).
@@ -360,22 +394,97 @@ fn send(socket: &impl AsRawFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::
 mod tests {
     use super::*;
 
+    fn both(addresses: usize, makes_sockets: bool) -> (ParentEnd, WorkerEnd) {
+        channel(addresses, makes_sockets).expect("descriptors are free")
+    }
+
     #[test]
-    fn a_flood_is_read_turn_by_turn_and_breaks_the_protocol_once() {
-        let (mut parent, worker) = lifeline(0).expect("a socket pair");
-        worker.stream().set_nonblocking(true).expect("a socket");
-        let noise = [b'-'; 4096];
-        while (&**worker.stream()).write(&noise).is_ok() {}
-        let mut turns = 0;
-        let mut violations = 0;
-        loop {
-            turns += 1;
-            violations += parent.reports(Time::default()).len();
-            if !parent.has_more() {
-                break;
+    fn made_sockets_come_up_once_and_with_their_addresses() {
+        let (mut parent, worker) = both(3, true);
+        let (one, other) = UnixDatagram::pair().expect("descriptors are free");
+        worker.listening(&[(0, one.as_fd()), (2, other.as_fd())]).expect("the parent is there");
+        assert_eq!(parent.hear(Time::default()).records, [Record::Listening]);
+        let made = parent.take_made().expect("as agreed");
+        assert_eq!(made.iter().map(|(address, _)| *address).collect::<Vec<_>>(), [0, 2]);
+        assert!(parent.take_made().expect("there is no socket any more").is_empty());
+    }
+
+    #[test]
+    fn sockets_that_are_handed_over_wrongly_are_refused() {
+        let (socket, _other) = UnixDatagram::pair().expect("descriptors are free");
+        let socket = socket.as_fd();
+        for (messages, problem) in [
+            (&[][..], "as agreed"),
+            (&[(&[0, 0, 1, 0][..], 1)][..], "as agreed"),
+            (&[(&[0][..], 1)], "as agreed"),
+            (&[(&[0, 0][..], 1), (&[1, 0], 1)], "as agreed"),
+            (&[(&[1, 0, 0, 0][..], 2)], "does not have"),
+            (&[(&[0, 0, 2, 0][..], 2)], "does not have"),
+        ] {
+            let (mut parent, worker) = both(2, true);
+            let birth = worker.birth.take().expect("it was asked for");
+            for (bytes, count) in messages {
+                send(&birth, bytes, &vec![socket; *count]).expect("the parent is there");
             }
+            let (said, fds) = parent.take_made().expect_err("it is wrong");
+            assert!(said.contains(problem), "{messages:?}: {said}");
+            assert_eq!(fds.len(), messages.iter().map(|(_, count)| count).sum::<usize>(), "all come back");
         }
-        assert!(turns > 1, "{turns}");
-        assert_eq!(violations, 1);
+    }
+
+    #[test]
+    fn nothing_else_carries_a_descriptor_up() {
+        let (parent, worker) = both(2, false);
+        let (socket, _other) = UnixDatagram::pair().expect("descriptors are free");
+        assert_eq!(
+            send(&worker.stream, b"x", &[socket.as_fd()]).map_err(|error| error.kind()),
+            Err(ErrorKind::BrokenPipe)
+        );
+        assert_eq!(
+            send(&worker.orders, b"x", &[socket.as_fd()]).map_err(|error| error.kind()),
+            Err(ErrorKind::BrokenPipe)
+        );
+        assert!(worker.birth.take().is_none());
+        drop(parent);
+    }
+
+    #[test]
+    fn the_lifeline_is_readable_when_it_ends_and_not_before() {
+        let (parent, worker) = both(1, false);
+        let ready = |stream: &UnixStream| {
+            let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
+            poll(&mut fds, PollTimeout::ZERO).expect("a descriptor") > 0
+        };
+        worker.ready().expect("there is room");
+        assert!(!ready(&worker.stream));
+        parent.close();
+        assert!(ready(&worker.stream));
+        assert_eq!((&*worker.stream).read(&mut [0]).expect("the end"), 0);
+        worker.released();
+        assert!(!parent.ends_within(Duration::ZERO), "it still has something to say");
+        drop(worker);
+        assert!(parent.ends_within(Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn a_flood_breaks_the_protocol_once_and_makes_nobody_wait() {
+        let (mut parent, worker) = both(0, false);
+        while worker.say(&[b'-'; 4096]).is_ok() {}
+        let heard = parent.hear(Time::default());
+        assert_eq!((heard.records, heard.violation), (vec![], Some(Violation::Unknown(b'-'))));
+        while worker.say(&[b'-'; 4096]).is_ok() {}
+        for _ in 0..3 {
+            let heard = parent.hear(Time::default());
+            assert_eq!((heard.records, heard.violation), (vec![], None));
+        }
+    }
+
+    #[test]
+    fn an_order_whose_sockets_find_no_place_is_lost_alone() {
+        let (parent, worker) = both(2, false);
+        let (socket, _other) = UnixDatagram::pair().expect("descriptors are free");
+        parent.watch(3, &[socket.as_fd()]).expect("there is room");
+        assert!(matches!(worker.order(), Some(Order::Watch { slot: 3, sockets }) if sockets.len() == 1));
+        assert!(worker.order().is_none());
     }
 }

@@ -65,6 +65,11 @@ impl Credentials {
         self.user.as_ref().is_none_or(|user| user.id.is_root())
     }
 
+    /// Whose programs workers run; None for this process's own.
+    pub(crate) fn user(&self) -> Option<u32> {
+        Some(self.user.as_ref()?.id.as_raw())
+    }
+
     /// Becomes them, for good, and says so in the environment, as login(1) does: HOME, USER and LOGNAME are the user's.
     /// Runs in the worker, before code of the application; groups first, since changing the user gives up the right to.
     pub(crate) fn assume(&self) -> Result<()> {

@@ -93,12 +93,12 @@ impl Custody {
         self.steering.method
     }
 
-    /// Takes copies of a slot's sockets.
-    pub(crate) fn keep(&mut self, slot: usize, sockets: SlotSockets) {
+    /// Takes copies of the sockets that a slot's worker has made, beside those that are here.
+    pub(crate) fn keep(&mut self, slot: usize, made: SlotSockets) {
         if !self.order.contains(&slot) {
             self.order.push(slot);
         }
-        self.sockets.insert(slot, sockets);
+        self.sockets.entry(slot).or_default().merge(made);
         if self.is_counting {
             // Some may be the same as before, and the kernel takes none twice.
             self.count_out(slot);

@@ -41,7 +41,7 @@ fn run(options: Options) -> ExitCode {
     cli::log::init(options.verbosity, options.log_format);
     let result = match (options.check, options.program) {
         (true, _) => options.pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
-        (false, Some(program)) => options.pool.run(|worker| Err(program.execute(worker))),
+        (false, Some(program)) => program.configure(options.pool).run(|worker| Err(program.execute(worker))),
         (false, None) => serve(options.pool),
     };
     match result {

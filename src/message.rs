@@ -26,6 +26,9 @@ const MARK: u8 = b'm';
 /// The mark, a message, and one byte more, by which one that is too large is known.
 pub(crate) const BUFFER: usize = 1 + MESSAGE_MAX + 1;
 
+/// Messages that fit into a buffer of Linux at the most, none of which takes less than half a kilobyte there.
+const ENDS: usize = 2048;
+
 /// Why a message was not sent. Nothing of it was.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -42,6 +45,9 @@ pub enum MessageError {
     /// There is nobody to read it: that process has gone, is leaving or is not there yet, or the pool has no
     /// [hook](crate::Builder::on_event).
     Gone,
+    /// A worker sends a descriptor, and the pool takes none: see
+    /// [`Builder::take_descriptors`](crate::Builder::take_descriptors).
+    NoDescriptors,
     /// The system refuses, for another reason.
     System(io::Error),
 }
@@ -52,30 +58,35 @@ impl fmt::Display for MessageError {
             MessageError::TooLarge { len, max } => write!(f, "the message has {len} bytes, of at most {max}; split it"),
             MessageError::Full => f.write_str("the other side is behind with reading messages; try again later"),
             MessageError::Gone => f.write_str("there is nobody who would read the message"),
+            MessageError::NoDescriptors => f.write_str(
+                "the pool takes no descriptors from workers; ask for them when it is made (Builder::take_descriptors)",
+            ),
             MessageError::System(error) => write!(f, "cannot send a message with sendmsg(2): {error}"),
         }
     }
 }
 
-impl StdError for MessageError {
-    fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        match self {
-            MessageError::System(error) => Some(error),
-            _ => None,
-        }
-    }
-}
+// No `source()`: the cause is part of the line, and a printed chain would say it twice.
+impl StdError for MessageError {}
 
 /// One end of the pair. Sending and receiving never wait.
 #[derive(Debug)]
-pub(crate) struct MessageEnd(OwnedFd);
+pub(crate) struct MessageEnd {
+    socket: OwnedFd,
+    /// Whether descriptors may be sent from this end.
+    sends_descriptors: bool,
+    /// Whether they may come to this end.
+    takes_descriptors: bool,
+}
 
 /// What came.
 #[derive(Debug)]
 pub(crate) enum Received<'b> {
     Message(&'b [u8], Option<OwnedFd>),
-    /// Something that is no message, and why.
-    Malformed(&'static str),
+    /// Something that is no message: why, and what came with it.
+    Malformed(&'static str, Vec<OwnedFd>),
+    /// A message, lost because no descriptor is free for those that came with it: what has come of these.
+    Cut(Vec<OwnedFd>),
     /// Nothing yet.
     Nothing,
     /// Nothing ever again.
@@ -83,11 +94,18 @@ pub(crate) enum Received<'b> {
 }
 
 impl MessageEnd {
-    /// Both ends, the parent's and the worker's.
-    pub(crate) fn pair() -> io::Result<(MessageEnd, MessageEnd)> {
+    /// Both ends, the parent's and the worker's; whether the worker may send descriptors. Unless it may, the kernel
+    /// refuses them as far as it can.
+    pub(crate) fn pair(takes_descriptors: bool) -> io::Result<(MessageEnd, MessageEnd)> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (parent, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        Ok((MessageEnd(parent), MessageEnd(worker)))
+        if !takes_descriptors {
+            sys::fds::refuse_descriptors(parent.as_fd());
+        }
+        Ok((
+            MessageEnd { socket: parent, sends_descriptors: true, takes_descriptors },
+            MessageEnd { socket: worker, sends_descriptors: takes_descriptors, takes_descriptors: true },
+        ))
     }
 
     /// Sends a message, and with it a copy of a descriptor (unix(7), `SCM_RIGHTS`).
@@ -95,12 +113,15 @@ impl MessageEnd {
         if message.len() > MESSAGE_MAX {
             return Err(MessageError::TooLarge { len: message.len(), max: MESSAGE_MAX });
         }
+        if fd.is_some() && !self.sends_descriptors {
+            return Err(MessageError::NoDescriptors);
+        }
         let fds: Vec<RawFd> = fd.iter().map(AsRawFd::as_raw_fd).collect();
         let rights = [ControlMessage::ScmRights(&fds)];
         let control = if fds.is_empty() { &[][..] } else { &rights };
         let parts = [IoSlice::new(&[MARK]), IoSlice::new(message)];
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &parts, control, flags, None) {
+        match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, flags, None) {
             Ok(_) => Ok(()),
             // The last one: as many descriptors are on their way as this user may have open.
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => Err(MessageError::Full),
@@ -111,46 +132,59 @@ impl MessageEnd {
 
     /// The next message, into a buffer of [`BUFFER`] bytes.
     pub(crate) fn receive<'b>(&self, buffer: &'b mut [u8]) -> Received<'b> {
-        let (len, mut fds) = loop {
-            match sys::fds::receive(self.0.as_fd(), buffer) {
+        let sys::fds::Received { len, mut fds, is_cut, .. } = loop {
+            match sys::fds::receive(self.socket.as_fd(), buffer) {
                 Ok(received) => break received,
                 // Said once, before what is still in the queue, when the other side has ended without reading all of
                 // its own.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
-                Err(error) if error.raw_os_error() == Some(Errno::ENOBUFS as i32) => {
-                    return Received::Malformed("no descriptor is free for the one that came with it");
-                }
                 Err(_) => return Received::End,
             }
         };
         match (&buffer[..len], fds.len()) {
-            ([], _) => Received::End,
-            ([MARK, ..], _) if len == BUFFER => Received::Malformed("it is larger than a message may be"),
+            ([], 0) => Received::End,
+            ([MARK, ..], _) if len == BUFFER => Received::Malformed("it is larger than a message may be", fds),
+            ([MARK, ..], _) if is_cut => Received::Cut(fds),
+            ([MARK, ..], 1..) if !self.takes_descriptors => Received::Malformed("it carries a descriptor", fds),
             ([MARK, message @ ..], 0 | 1) => Received::Message(message, fds.pop()),
-            ([MARK, ..], _) => Received::Malformed("it carries several descriptors"),
-            _ => Received::Malformed("it was not sent by this library"),
+            ([MARK, ..], _) => Received::Malformed("it carries several descriptors", fds),
+            _ => Received::Malformed("it was not sent by this library", fds),
         }
+    }
+
+    /// All descriptors that are still in the queue of an end that was closed.
+    pub(crate) fn drain(&self) -> Vec<OwnedFd> {
+        let mut fds = Vec::new();
+        // An empty message looks like the end; so many do not fit into the kernel's buffer.
+        for _ in 0..ENDS {
+            match sys::fds::receive(self.socket.as_fd(), &mut []) {
+                Ok(received) => fds.extend(received.fds),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(_) => {}
+            }
+        }
+        fds
     }
 
     /// Takes no more messages: the other side's are refused from now on, and those that are here end with
     /// [`Received::End`].
     pub(crate) fn close(&self) {
         // It fails only when the other side is gone, which ends it as well.
-        let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }
 }
 
 impl AsFd for MessageEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.socket.as_fd()
     }
 }
 
 impl AsRawFd for MessageEnd {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.socket.as_raw_fd()
     }
 }
 
@@ -162,7 +196,7 @@ mod tests {
     use super::*;
 
     fn pair() -> (MessageEnd, MessageEnd) {
-        MessageEnd::pair().expect("descriptors are free")
+        MessageEnd::pair(true).expect("descriptors are free")
     }
 
     /// What comes next, in words.

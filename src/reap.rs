@@ -48,6 +48,11 @@ pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
 /// What nix says of a process that it has reaped and that a signal without a name has killed: a real-time one.
 const UNNAMED: Errno = Errno::EINVAL;
 
+/// Waits until it has ended.
+pub(crate) fn wait(pid: Pid) {
+    while waitpid(SystemPid::from_raw(pid.0), None) == Err(Errno::EINTR) {}
+}
+
 /// A status that says nothing.
 const UNKNOWN: Exit = Exit::Signal { signal: 0, core_dumped: false };
 

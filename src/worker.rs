@@ -8,6 +8,7 @@ mod serving;
 use std::cell::{Cell, RefCell};
 use std::env;
 use std::error::Error as StdError;
+use std::ffi::OsString;
 use std::fmt;
 use std::fs::File;
 use std::io;
@@ -23,7 +24,7 @@ use std::time::Duration;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
-use nix::unistd::{getppid, Pid};
+use nix::unistd::{dup2_stderr, dup2_stdout, getppid, Pid};
 
 use crate::access_log::Format;
 use crate::announce::tag;
@@ -96,6 +97,10 @@ pub(crate) struct Seed {
     pub(crate) lifeline: WorkerEnd,
     /// None when the pool has no hook.
     pub(crate) messages: Option<MessageEnd>,
+    /// What is to be its stdout and its stderr, if not the parent's.
+    pub(crate) output: Option<[OwnedFd; 2]>,
+    /// Where a program says that it is ready.
+    pub(crate) notify_socket: Option<OsString>,
     /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
     /// worker makes its own, and sends the parent copies.
     pub(crate) sockets: SlotSockets,
@@ -154,6 +159,7 @@ pub struct Worker {
     unique: u64,
     lifeline: WorkerEnd,
     messages: Option<Arc<MessageEnd>>,
+    notify_socket: Option<OsString>,
     on_message: RefCell<Option<OnMessage>>,
     listeners: RefCell<Vec<TcpListener>>,
     shared_listeners: RefCell<Vec<TcpListener>>,
@@ -181,6 +187,13 @@ pub struct Worker {
 
 impl Worker {
     fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
+        if let Some([stdout, stderr]) = seed.output {
+            let placed = dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr));
+            if let Err(errno) = placed {
+                return Err((seed.lifeline, Error::system("print through the parent with dup2(2)", errno)));
+            }
+            log_writer::reopen();
+        }
         let quit = Arc::new(AtomicBool::new(false));
         let tag = tag(seed.slot, seed.generation, std::process::id());
         let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
@@ -211,6 +224,7 @@ impl Worker {
             unique: seed.unique,
             lifeline: seed.lifeline,
             messages: seed.messages.map(Arc::new),
+            notify_socket: seed.notify_socket,
             on_message: RefCell::new(None),
             listeners: RefCell::new(listeners),
             shared_listeners: RefCell::new(shared_listeners),
@@ -417,10 +431,10 @@ impl fmt::Debug for Streams {
 /// Gets the slot's sockets: before privileges are dropped and before user code runs, so that the slot's queue takes
 /// connections while that code starts.
 fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
-    let is_new = !sockets.is_complete(reserved);
-    let sockets = if is_new { sockets.complete(reserved, backlog)? } else { sockets };
-    let copies = if is_new { sockets.all() } else { Vec::new() };
-    let told = lifeline.listening(&copies);
+    let missing = sockets.missing(reserved);
+    let sockets = if missing.is_empty() { sockets } else { sockets.complete(reserved, backlog)? };
+    let made: Vec<_> = missing.into_iter().filter_map(|address| Some((address, sockets.fd(address)?))).collect();
+    let told = lifeline.listening(&made);
     told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
     Ok(sockets)
 }

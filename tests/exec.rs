@@ -285,6 +285,21 @@ fn a_program_says_itself_that_it_is_ready() {
 }
 
 #[test]
+fn a_program_that_notifies_needs_no_directory() {
+    let mut command = exec("1", &["--ready", "notify"], &["sh", "-c", "echo socket=$NOTIFY_SOCKET; exec sleep 600"]);
+    // Too long for the path of a socket, and none is made in it.
+    let long = fresh_path(&"x".repeat(120));
+    fs::create_dir_all(&long).expect("a writable directory");
+    command.env("TMPDIR", &long).env("RUNTIME_DIRECTORY", &long);
+    let mut server = Server::spawn(command);
+    let line = server.wait_for("socket=");
+    assert!(line.contains("socket=/tmp/forkpool-") || line.contains("socket=@forkpool-"), "{line}");
+    let left = fs::read_dir(&long).expect("the directory").count();
+    assert_eq!(left, 0, "nothing is left");
+    fs::remove_dir(&long).expect("it is empty");
+}
+
+#[test]
 fn a_program_whose_sign_does_not_come_is_not_ready() {
     for ready in ["notify", "delay:24h"] {
         let options = ["--ready", ready, "--boot-timeout", "200ms"];
@@ -333,6 +348,23 @@ fn nothing_of_the_output_of_a_program_that_ends_is_lost() {
     let prefix = format!("worker=0 pid={pid} ");
     let numbers = log.iter().filter_map(|line| line.strip_prefix(&prefix)?.parse::<usize>().ok());
     assert!(numbers.eq(1..=LINES), "{} lines", log.len());
+}
+
+#[test]
+fn pipes_of_programs_that_have_ended_are_closed_whoever_holds_them() {
+    let mut server = Server::spawn(shell("1", &["--prefix"], "sleep 600 & echo $! is left; exec sleep 600"));
+    server.wait_for("listening on ");
+    let descriptors = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
+    let before = descriptors(server.pid());
+    for _ in 0..3 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+    }
+    until("each has left one", || (server.count(" is left") == 4).then_some(()));
+    until("it holds as much as before", || (descriptors(server.pid()) <= before).then_some(()));
+    let lines = server.log().iter().filter_map(|line| line.strip_suffix(" is left")?.rsplit(' ').next()?.parse().ok());
+    let left: Vec<Pid> = lines.map(Pid::from_raw).collect();
+    left.iter().for_each(|pid| kill(*pid, Signal::SIGKILL).expect("it is there still"));
 }
 
 #[test]

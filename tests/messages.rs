@@ -180,14 +180,15 @@ fn the_parent_kills_whom_it_is_asked_to() {
 }
 
 #[test]
-fn nobody_and_nonsense_are_errors_and_no_end() {
+fn nobody_is_an_error_and_nonsense_costs_a_worker_its_life() {
     let mut server = start(1);
     server.get("/to?7");
     server.wait_for("refused to: there is nobody who would read the message");
-    server.get("/malformed");
-    server.wait_for("dropped its message: it was not sent by this library");
-    server.get("/say?still+here");
-    server.wait_for("worker 0 number 1 says \"still here\"");
+    let mut client = server.connect();
+    client.send("GET /malformed HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("killed: it sent what is no message: it was not sent by this library");
+    server.wait_for("worker 0 number 1 exited");
+    assert_eq!(server.get("/").status, 200);
 }
 
 #[test]

@@ -22,12 +22,12 @@ pub(crate) struct Program {
 impl Program {
     /// Runs in the worker; returns only when it fails.
     pub(crate) fn execute(&self, worker: &Worker) -> Error {
-        if self.prefix {
-            if let Err(source) = worker.prefix_output() {
-                return Error::System { call: "read the program's output from a pipe(2)", source };
-            }
-        }
-        worker.exec(Command::new(&self.name).args(&self.arguments), self.readiness)
+        worker.exec(Command::new(&self.name).args(&self.arguments))
+    }
+
+    /// The pool whose workers execute it.
+    pub(crate) fn configure(&self, pool: Builder) -> Builder {
+        pool.readiness(self.readiness).prefix_output(self.prefix)
     }
 }
 

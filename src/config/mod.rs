@@ -16,11 +16,13 @@ use crate::http::Limits;
 use crate::sandbox::Sandbox;
 
 mod address;
+mod readiness;
 mod settings;
 mod values;
 mod workers;
 
 pub(crate) use address::Address;
+pub use readiness::Readiness;
 pub use settings::{settings, Setting};
 pub use values::duration;
 
@@ -78,6 +80,12 @@ pub(crate) struct Config {
     /// Where each answer is logged, `-` for standard output, and how.
     pub(crate) access_log: Option<PathBuf>,
     pub(crate) access_log_format: Format,
+    /// When a program that a worker executes is ready.
+    pub(crate) readiness: Readiness,
+    /// The parent passes on what workers print, with a prefix.
+    pub(crate) prefix: bool,
+    /// Messages of workers may bring descriptors.
+    pub(crate) takes_descriptors: bool,
 }
 
 /// Who picks the worker for a new connection.
@@ -165,6 +173,9 @@ impl Default for Config {
             files: Rules::default(),
             access_log: None,
             access_log_format: Format::Combined,
+            readiness: Readiness::Listen,
+            prefix: false,
+            takes_descriptors: false,
         }
     }
 }

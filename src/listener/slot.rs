@@ -35,13 +35,36 @@ impl SlotSockets {
         found.map(|found| found.st_ino).collect()
     }
 
-    /// From what a worker has sent up. Runs in the parent.
-    pub(crate) fn received(fds: Vec<OwnedFd>, reserved: &[Reserved]) -> SlotSockets {
-        let mut fds = fds.into_iter();
-        let mut take = |is_meant| (0..count(reserved, is_meant)).map(|_| fds.next()).collect();
-        let tcp = take(|it| matches!(it, Reserved::Tcp(_)));
-        let udp = take(|it| matches!(it, Reserved::Udp(_)));
-        SlotSockets::new(tcp, udp)
+    /// Adds what a worker has made, each with the number of its address among the TCP and then the UDP addresses. Runs
+    /// in the parent.
+    pub(crate) fn add(&mut self, made: Vec<(usize, OwnedFd)>, reserved: &[Reserved]) {
+        self.tcp.resize_with(count(reserved, |it| matches!(it, Reserved::Tcp(_))), || None);
+        self.udp.resize_with(count(reserved, |it| matches!(it, Reserved::Udp(_))), || None);
+        let groups = self.tcp.len();
+        for (address, socket) in made {
+            if let Some(place) = self.tcp.get_mut(address) {
+                *place = Some(socket.into());
+            } else if let Some(place) = self.udp.get_mut(address - groups) {
+                *place = Some(socket.into());
+            }
+        }
+    }
+
+    /// Takes all that is there of others, in place of what was here.
+    pub(crate) fn merge(&mut self, others: SlotSockets) {
+        fn merge<T>(ours: &mut Vec<Option<T>>, theirs: Vec<Option<T>>) {
+            ours.resize_with(theirs.len().max(ours.len()), || None);
+            for (place, socket) in ours.iter_mut().zip(theirs).filter(|(_, socket)| socket.is_some()) {
+                *place = socket;
+            }
+        }
+        merge(&mut self.tcp, others.tcp);
+        merge(&mut self.udp, others.udp);
+    }
+
+    /// Which addresses have no socket here.
+    pub(crate) fn missing(&self, reserved: &[Reserved]) -> Vec<usize> {
+        (0..own(reserved)).filter(|address| self.fd(*address).is_none()).collect()
     }
 
     /// Drops what may not be handed on, and says why: for each socket that was dropped, its address and what is wrong
@@ -170,7 +193,7 @@ impl SlotSockets {
     /// The one of an address, counted among the TCP addresses and then among the UDP addresses.
     pub(crate) fn fd(&self, address: usize) -> Option<BorrowedFd<'_>> {
         match address.checked_sub(self.tcp.len()) {
-            None => self.tcp[address].as_ref().map(AsFd::as_fd),
+            None => self.tcp.get(address)?.as_ref().map(AsFd::as_fd),
             Some(address) => self.udp.get(address)?.as_ref().map(AsFd::as_fd),
         }
     }

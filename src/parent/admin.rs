@@ -9,7 +9,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 use super::births::fork_remedy;
 use super::*;
 use crate::admin::{self, Command, Desk};
-use crate::channel::{self, Record, Report};
+use crate::channel::{self, Heard, Record};
 use crate::config::Address;
 use crate::listener::AdminListener;
 use crate::message::{MessageError, Received, BUFFER};
@@ -64,6 +64,8 @@ struct Running {
     commands: u32,
     /// It has dropped what the fork copied of the parent's.
     is_set_up: bool,
+    /// It was killed for what it has said or sent, and is not listened to any more.
+    has_misbehaved: bool,
 }
 
 impl Admin {
@@ -246,15 +248,23 @@ impl Admin {
     fn seed(&mut self, board: &Scoreboard, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Newborn> {
         let call = "give the admin process what it needs with socketpair(2) or mmap(2); is RLIMIT_NOFILE too low?";
         let refused = |source| Error::system(call, source);
-        let (lifeline, theirs) = channel::lifeline(0).map_err(refused)?;
-        let (link, their_link) = MessageEnd::pair().map_err(refused)?;
+        let (lifeline, theirs) = channel::channel(0, false).map_err(refused)?;
+        let (link, their_link) = MessageEnd::pair(false).map_err(refused)?;
         // Its own, in which it is the only worker; nobody looks whether that stalls.
         let own = ParentBoard::new(1).map_err(refused)?;
         own.watch(true);
         let page = own.lend(1, 0, now).map_err(refused)?;
         let shared = self.listener.shared().map_err(refused)?;
-        self.unborn =
-            Some(Running { pid: Pid(0), lifeline, link, since: now, second: now, commands: 0, is_set_up: false });
+        self.unborn = Some(Running {
+            pid: Pid(0),
+            lifeline,
+            link,
+            since: now,
+            second: now,
+            commands: 0,
+            is_set_up: false,
+            has_misbehaved: false,
+        });
         let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
         let desk = Desk::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
         let seed = Seed {
@@ -263,6 +273,8 @@ impl Admin {
             unique: 0,
             lifeline: theirs,
             messages: Some(their_link),
+            output: None,
+            notify_socket: None,
             sockets: SlotSockets::default(),
             reserved: Rc::default(),
             backlog: 0,
@@ -399,21 +411,31 @@ impl Parent {
     /// Takes in what it says of itself.
     pub(super) fn hear_admin(&mut self) {
         let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
-        for report in process.lifeline.reports(clock::now()) {
-            match report {
-                Report::Record(Record::Listening) => process.is_set_up = true,
-                Report::Record(Record::Ready) => debug!("admin pid={} ready", process.pid.0),
-                Report::Violation(violation) => {
-                    warn!("admin pid={} killed: {violation}", process.pid.0);
-                    signal(process.pid, Signal::SIGKILL);
-                }
+        let Heard { records, violation } = process.lifeline.hear(clock::now());
+        for record in records {
+            match record {
+                Record::Listening => process.is_set_up = true,
+                Record::Ready => debug!("admin pid={} ready", process.pid.0),
                 _ => {}
             }
         }
-        if process.lifeline.has_more() {
-            let lifeline = process.lifeline.as_raw_fd();
-            self.listen_again(lifeline, ADMIN);
+        let (reports, has_more) = (process.lifeline.as_raw_fd(), process.lifeline.has_more());
+        if let Some(violation) = violation {
+            self.admin_misbehaved(&violation.to_string());
+        } else if has_more {
+            self.listen_again(reports, ADMIN);
         }
+    }
+
+    /// It has said or sent what it may not: it is killed, and started again like after any failure.
+    fn admin_misbehaved(&mut self, why: &str) {
+        let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
+        if std::mem::replace(&mut process.has_misbehaved, true) {
+            return;
+        }
+        let pid = process.pid;
+        signal(pid, Signal::SIGKILL);
+        self.say(log::Level::Warn, None, format!("admin pid={} killed: {why}", pid.0));
     }
 
     /// Does what its clients have asked for, as much as a second has room for.
@@ -421,7 +443,8 @@ impl Parent {
         let mut buffer = vec![0; BUFFER];
         let now = clock::now();
         loop {
-            let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
+            let process = self.admin.as_mut().and_then(|admin| admin.process.as_mut());
+            let Some(process) = process.filter(|process| !process.has_misbehaved) else { return };
             if now.since(process.second) >= SECOND {
                 (process.second, process.commands) = (now, 0);
             }
@@ -431,16 +454,20 @@ impl Parent {
             let command = match process.link.receive(&mut buffer) {
                 Received::Message(message, None) => Command::decode(message).ok_or("it sent what is no command"),
                 Received::Message(_, Some(_)) => Err("it sent a descriptor"),
-                Received::Malformed(why) => Err(why),
+                Received::Malformed(why, fds) => {
+                    self.discard.add(fds);
+                    Err(why)
+                }
+                Received::Cut(fds) => {
+                    self.discard.add(fds);
+                    Err("it sent a descriptor")
+                }
                 Received::Nothing | Received::End => return,
             };
             process.commands += 1;
             match command {
                 Ok(command) => self.obey_command(command),
-                Err(why) => {
-                    warn!("admin pid={} killed: {why}", process.pid.0);
-                    return signal(process.pid, Signal::SIGKILL);
-                }
+                Err(why) => return self.admin_misbehaved(why),
             }
         }
     }

@@ -9,12 +9,19 @@ impl Parent {
     /// What the next worker of a slot is born with.
     pub(super) fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
-        let lifeline = channel::lifeline(listener::own(&self.reserved)).map_err(pair)?;
-        let messages = self.hook.as_ref().map(|_| MessageEnd::pair()).transpose().map_err(pair)?;
+        let messages = self.hook.as_ref().map(|_| MessageEnd::pair(self.config.takes_descriptors));
+        let messages = messages.transpose().map_err(pair)?;
+        let pipe = |source| Error::system("make a pipe for its output with pipe(2); is RLIMIT_NOFILE too low?", source);
+        let output = self.config.prefix.then(output::pipes).transpose().map_err(pipe)?;
+        let socket = |source| Error::system("make a socket for its notifications with bind(2)", source);
+        let sign = self.sign().map_err(socket)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         self.custody.revive(slot);
         self.prepare_sockets(slot);
         let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
+        let sockets = sockets.unwrap_or_default();
+        let makes_sockets = !sockets.is_complete(&self.reserved);
+        let lifeline = channel::channel(listener::own(&self.reserved), makes_sockets).map_err(pair)?;
         let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
         let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
         let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
@@ -23,6 +30,11 @@ impl Parent {
         let page = page.inspect_err(|_| self.free_rows.push(row))?;
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
+        let (output, worker_output) = output.unzip();
+        let notify_socket = match &sign {
+            Sign::Notification(socket) => Some(socket.address().clone()),
+            Sign::Execution | Sign::Delay(_) => None,
+        };
         let unique = self.talk.next_unique();
         self.unborn = Some(Process {
             slot,
@@ -37,7 +49,11 @@ impl Parent {
             has_old_log: false,
             is_neighbour: Cell::new(false),
             is_doubted: Cell::new(false),
+            sign,
             program: None,
+            output,
+            ration: Ration::new(clock::now()),
+            signalled: Cell::new(None),
             violation: None,
         });
         Ok(Seed {
@@ -46,7 +62,9 @@ impl Parent {
             unique,
             lifeline: worker_end,
             messages: worker_messages,
-            sockets: sockets.unwrap_or_default(),
+            output: worker_output,
+            notify_socket,
+            sockets,
             reserved: Rc::clone(&self.reserved),
             backlog: self.config.backlog,
             shared,
@@ -78,6 +96,11 @@ impl Parent {
             error!("{} cannot be heard: {error}", self.tag(pid));
         }
         self.begin_to_talk(&process, pid);
+        let mut process = process;
+        if let Some(pipes) = process.output.take() {
+            self.take_output(pid, slot, pipes);
+        }
+        self.expect_sign(pid, &process.sign);
         let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
         self.processes.insert(pid, process);
         if inherits {

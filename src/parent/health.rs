@@ -58,6 +58,7 @@ impl Parent {
     /// nobody else can reap.
     pub(super) fn reap(&mut self) {
         self.reap_admin();
+        self.discard.reap();
         let mut used = cpu_of_the_reaped();
         for pid in self.processes.keys().copied().collect::<Vec<_>>() {
             for fate in reap::fates(pid) {
@@ -83,7 +84,8 @@ impl Parent {
         }
         if process::id() == 1 {
             let admin = self.admin.as_ref().and_then(Admin::pid);
-            reap::orphans(|pid| self.processes.contains_key(&pid) || admin == Some(pid));
+            let is_ours = |pid| self.processes.contains_key(&pid) || admin == Some(pid) || self.discard.is_holder(pid);
+            reap::orphans(is_ours);
         }
     }
 
@@ -91,7 +93,7 @@ impl Parent {
     fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
         self.hear(pid);
         self.hear_last_messages(pid);
-        self.output.exited(pid);
+        self.output.exited(pid, clock::now());
         self.disconnected(pid);
         let process_told = self.process(pid);
         let Some(process) = self.processes.remove(&pid) else { return };
@@ -102,20 +104,19 @@ impl Parent {
         let counters = self.board.row(process.row).counters(now);
         let reason = process.lifeline.failure();
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told));
+        let was_asked = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
+        let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told || was_asked));
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
         match &process.program {
             // What it has served, nobody knows.
-            Some(sign) => {
-                Parent::forget_program(pid, sign);
-                self.say(level, Some(process.slot), how.clone());
-            }
+            Some(_) => self.say(level, Some(process.slot), how.clone()),
             None => {
                 let text = format!("{how}, {} requests on {} connections", counters.requests, counters.accepted);
                 self.say(level, Some(process.slot), text);
             }
         }
-        self.count_exit(pid, exit, &format!("{}{why}", describe(exit, was_told)), cpu);
+        self.forget_sign(&process.sign);
+        self.count_exit(pid, exit, &format!("{}{why}", describe(exit, was_told || was_asked)), cpu);
         if !was_told {
             self.failures.insert(process.slot, format!("a worker {}{why}", describe(exit, false)));
             self.last_failure = Some(how);

@@ -9,18 +9,19 @@ impl Parent {
     pub(super) fn hear(&mut self, pid: Pid) {
         let now = clock::now();
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        let reports = process.lifeline.reports(now);
-        if process.lifeline.has_more() {
-            let lifeline = process.lifeline.as_raw_fd();
-            self.listen_again(lifeline, token(pid));
+        if process.violation.is_some() {
+            return;
         }
-        for report in reports {
-            match report {
-                Report::Record(record) => self.take_in(pid, record, now),
-                Report::Output(pipes) => self.take_output(pid, pipes),
-                Report::Sign(sign) => self.expect_sign(pid, sign),
-                Report::Violation(violation) => self.misbehaved(pid, violation.to_string()),
-            }
+        let Heard { records, violation } = process.lifeline.hear(now);
+        if process.lifeline.has_more() {
+            let reports = process.lifeline.as_raw_fd();
+            self.listen_again(reports, token(pid));
+        }
+        for record in records {
+            self.take_in(pid, record, now);
+        }
+        if let Some(violation) = violation {
+            self.misbehaved(pid, violation.to_string());
         }
     }
 
@@ -43,9 +44,13 @@ impl Parent {
         let Some(process) = self.processes.get_mut(&pid) else { return };
         let slot = process.slot;
         process.is_set_up = true;
-        let fds = process.lifeline.take_sockets();
-        if !fds.is_empty() && !self.is_stopping {
-            self.keep(slot, SlotSockets::received(fds, &self.reserved));
+        match process.lifeline.take_made() {
+            Ok(made) if made.is_empty() || self.is_stopping => {}
+            Ok(made) => self.keep(slot, made),
+            Err((problem, fds)) => {
+                self.discard.add(fds);
+                return self.misbehaved(pid, problem.to_owned());
+            }
         }
         self.tell(Event::Listening { pid });
         let process = self.process(pid);

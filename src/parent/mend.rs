@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
+use crate::channel::Made;
 use crate::epoll::Hangups;
 
 /// Between two replacements of a slot for the sake of its sockets: whoever breaks them again and again shall not have
@@ -63,7 +64,9 @@ impl Parent {
     }
 
     /// Takes copies of the sockets that a worker has made.
-    pub(super) fn keep(&mut self, slot: usize, mut sockets: SlotSockets) {
+    pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>) {
+        let mut sockets = SlotSockets::default();
+        sockets.add(made, &self.reserved);
         let flaws = sockets.drop_flawed(&self.reserved);
         self.tell_flaws(slot, &flaws);
         sockets.relieve(&self.reserved);

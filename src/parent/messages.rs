@@ -12,6 +12,45 @@ use crate::supervisor::Stage;
 /// between.
 const TURN: usize = 64;
 
+/// Which part of the parent's time the reading of one worker's messages may take, and how much it may take at once.
+const SHARE: u64 = 50;
+const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// How often the log says at most that messages are lost.
+const COMPLAINT: Duration = Duration::from_secs(1);
+
+/// What reading the messages of one worker may still cost: a worker that floods the parent waits, as its messages do.
+#[derive(Debug)]
+pub(super) struct Ration {
+    left: Duration,
+    since: Time,
+}
+
+impl Ration {
+    pub(super) fn new(now: Time) -> Ration {
+        Ration { left: AT_ONCE, since: now }
+    }
+
+    /// When messages may be read; now, unless it is used up.
+    fn next(&self, now: Time) -> Time {
+        if self.left > Duration::ZERO {
+            now
+        } else {
+            self.since + Duration::from_millis(SHARE)
+        }
+    }
+
+    fn refill(&mut self, now: Time) {
+        let passed = now.since(self.since);
+        self.since = now;
+        self.left = (self.left + passed / SHARE as u32).min(AT_ONCE);
+    }
+
+    fn pay(&mut self, cost: Duration) {
+        self.left = self.left.saturating_sub(cost);
+    }
+}
+
 /// What it takes to talk with workers, and to tick.
 #[derive(Debug)]
 pub(super) struct Talk {
@@ -21,13 +60,18 @@ pub(super) struct Talk {
     unread: BTreeSet<Pid>,
     /// Where messages are read into; made when the first comes.
     buffer: Vec<u8>,
+    /// When those are read whose workers have used up their rations, unless they come first.
+    resume: Option<Time>,
+    /// Messages that were lost for want of descriptors since the log said so.
+    lost: u64,
+    complained: Option<Time>,
     tick: Option<(Time, Duration)>,
 }
 
 impl Talk {
     pub(super) fn new(hook: Option<&Hook>, now: Time) -> Talk {
         let tick = hook.and_then(Hook::tick).map(|period| (now + period, period));
-        Talk { forked: 0, unread: BTreeSet::new(), buffer: Vec::new(), tick }
+        Talk { forked: 0, unread: BTreeSet::new(), buffer: Vec::new(), resume: None, lost: 0, complained: None, tick }
     }
 
     /// A worker's messages have become readable.
@@ -41,8 +85,8 @@ impl Talk {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        let now = (!self.unread.is_empty()).then(|| Time::from_millis(0));
-        now.or(self.tick.map(|(at, _)| at))
+        let next = (!self.unread.is_empty()).then(|| self.resume.unwrap_or_default());
+        next.into_iter().chain(self.tick.map(|(at, _)| at)).min()
     }
 
     /// Whether it is time, once for all the time that has passed.
@@ -59,11 +103,26 @@ impl Talk {
 impl Parent {
     /// Tells the application a turn's worth of what workers say, and of the time.
     pub(super) fn talk(&mut self) {
+        let now = clock::now();
+        self.talk.resume = None;
+        let mut waiting = BTreeSet::new();
+        let mut resume: Option<Time> = None;
+        let mut is_any_ready = false;
         for pid in std::mem::take(&mut self.talk.unread) {
-            if self.hear_messages(pid, TURN) {
-                self.talk.unread.insert(pid);
+            let Some(process) = self.processes.get_mut(&pid) else { continue };
+            process.ration.refill(now);
+            let next = process.ration.next(now);
+            if next > now || self.discard.is_full() {
+                waiting.insert(pid);
+                let next = if next > now { next } else { now + Duration::from_millis(SHARE) };
+                resume = Some(resume.map_or(next, |it| it.min(next)));
+            } else if self.hear_messages(pid, TURN) {
+                waiting.insert(pid);
+                is_any_ready = true;
             }
         }
+        self.talk.unread.append(&mut waiting);
+        self.talk.resume = resume.filter(|_| !is_any_ready);
         if self.talk.ticks(clock::now()) {
             self.emit(&event::Event::Tick);
         }
@@ -85,6 +144,11 @@ impl Parent {
         if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
             messages.close();
             while self.hear_messages(pid, TURN) {}
+            // Nothing is heard behind an empty message, or one that breaks the protocol; but what is there is not closed
+            // by a drop, which may wait.
+            if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
+                self.discard.add(messages.drain());
+            }
         }
     }
 
@@ -98,22 +162,49 @@ impl Parent {
     }
 
     fn hear_message(&mut self, pid: Pid, buffer: &mut [u8]) -> bool {
-        let messages = self.processes.get(&pid).and_then(|process| process.messages.as_ref());
-        match messages.map_or(Received::End, |messages| messages.receive(buffer)) {
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.violation.is_none()) else {
+            return false;
+        };
+        let begun = clock::now_micros();
+        let received = process.messages.as_ref().map_or(Received::End, |messages| messages.receive(buffer));
+        process.ration.pay(Duration::from_micros(clock::now_micros().saturating_sub(begun)));
+        match received {
             Received::Message(message, fd) => {
                 // What it reported before it sent this comes first.
                 if self.supervisor.process(pid).is_some_and(|(_, process)| process.stage == Stage::Starting) {
                     self.hear(pid);
                 }
-                let (process, fd) = (self.process(pid), fd.as_ref().map(AsFd::as_fd));
-                self.emit(&event::Event::Message { process, message, fd });
+                let (process, borrowed) = (self.process(pid), fd.as_ref().map(AsFd::as_fd));
+                self.emit(&event::Event::Message { process, message, fd: borrowed });
+                self.discard.add(fd);
                 true
             }
-            Received::Malformed(why) => {
-                warn!("{} dropped its message: {why}", self.tag(pid));
+            Received::Malformed(why, fds) => {
+                self.discard.add(fds);
+                self.misbehaved(pid, format!("it sent what is no message: {why}"));
+                false
+            }
+            Received::Cut(fds) => {
+                self.discard.add(fds);
+                if !self.config.takes_descriptors {
+                    self.misbehaved(pid, "it sent a descriptor with a message".to_owned());
+                    return false;
+                }
+                self.complain(pid);
                 true
             }
             Received::Nothing | Received::End => false,
+        }
+    }
+
+    /// A message is lost, for which the worker cannot help it; the log says so now and then.
+    fn complain(&mut self, pid: Pid) {
+        let now = clock::now();
+        self.talk.lost += 1;
+        if self.talk.complained.is_none_or(|at| now >= at + COMPLAINT) {
+            let (tag, lost) = (self.tag(pid), std::mem::take(&mut self.talk.lost));
+            warn!("{tag} lost a message, {lost} in all: no descriptor is free for the one that came with it");
+            self.talk.complained = Some(now);
         }
     }
 
@@ -138,6 +229,9 @@ impl Parent {
     pub(crate) fn kill_by_request(&self, whom: Whom, signal: i32) -> io::Result<()> {
         let pid = self.find(whom).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
         let signal = Signal::try_from(signal)?;
+        if let Some(process) = self.processes.get(&pid) {
+            process.signalled.set(Some(signal as i32));
+        }
         info!("{} is sent {signal}: asked by the application", self.tag(pid));
         Ok(kill(SystemPid::from_raw(pid.0), signal)?)
     }

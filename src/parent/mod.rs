@@ -5,6 +5,7 @@
 mod admin;
 mod attend;
 mod births;
+mod discard;
 mod health;
 mod hearing;
 mod hooks;
@@ -20,7 +21,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{OwnedFd, RawFd};
 use std::process;
 use std::rc::Rc;
 use std::time::Duration;
@@ -34,12 +35,14 @@ use nix::unistd::Pid as SystemPid;
 
 use self::admin::Admin;
 use self::attend::Attention;
+use self::discard::Discard;
 use self::mend::Mending;
-use self::messages::Talk;
+use self::messages::{Ration, Talk};
 use self::output::Output;
+use self::programs::{Program, Sign};
 use self::takeover::Addresses;
 use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of, tag};
-use crate::channel::{ParentEnd, Record, Report, Sign};
+use crate::channel::{Heard, ParentEnd, Record};
 use crate::config::{Config, ServerConfig};
 use crate::credentials::Credentials;
 use crate::custody::Custody;
@@ -61,7 +64,7 @@ use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, P
 use crate::time::{frozen, Time, BEAT};
 use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
-use crate::{access_log, clock, epoll, log_writer, outlet, proc, steer, sys};
+use crate::{access_log, clock, epoll, log_writer, notify, outlet, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -126,6 +129,9 @@ pub(crate) struct Parent {
     on_exit: Option<OnExit>,
     talk: Talk,
     output: Output,
+    /// Where programs say that they are ready; None where they do not.
+    notifications: Option<Rc<notify::Directory>>,
+    discard: Discard,
     /// The process that shows the pool, and controls it.
     admin: Option<Admin>,
 }
@@ -161,8 +167,16 @@ struct Process {
     is_neighbour: Cell<bool>,
     /// What it says of itself cannot be, and that was told.
     is_doubted: Cell<bool>,
-    /// It is another program, or about to be: how that says that it is ready.
-    program: Option<Sign>,
+    /// How the program says that it is ready that it may become.
+    sign: Sign,
+    /// It is another program, or about to be.
+    program: Option<Program>,
+    /// What is read of what it prints, until the fork.
+    output: Option<[OwnedFd; 2]>,
+    /// What reading its messages may cost.
+    ration: Ration,
+    /// What signal the application has had it sent.
+    signalled: Cell<Option<i32>>,
     /// How it has broken the protocol, in words.
     violation: Option<String>,
 }
@@ -232,8 +246,11 @@ impl Parent {
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
             output: Output::default(),
+            notifications: None,
+            discard: Discard::default(),
             admin: None,
         };
+        parent.notifications = parent.make_notifications();
         parent.admin = parent.make_admin(admin, now)?;
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         parent.listen_to(parent.mending.hangups(), HANGUPS)?;
@@ -294,8 +311,10 @@ impl Parent {
             self.mend();
             self.obey_admin_again();
             self.talk();
+            self.look_at_delays();
             self.output.pass_on(clock::now());
             log_writer::tell_lost(clock::now());
+            self.discard.close(clock::now());
             self.tell_of_log();
             self.retry_pid_file();
             self.tell(Event::Tick);
@@ -360,6 +379,8 @@ impl Parent {
             self.talk.deadline(),
             self.output.deadline(),
             log_writer::deadline(),
+            self.discard.deadline(),
+            self.processes.values().filter_map(|process| process.program.as_ref()?.ready_at).min(),
             self.log_retry,
             self.pid_file_retry,
             self.admin.as_ref().and_then(Admin::deadline),
@@ -422,6 +443,7 @@ impl Parent {
     fn finish(&mut self, outcome: Outcome) -> Result<()> {
         self.service.end();
         self.output.end();
+        self.discard.end();
         let requests = self.board.dead().requests;
         let Cut { connections, unknown } = self.cut;
         match outcome {

@@ -1,7 +1,7 @@
-//! What workers write to stdout and stderr, where that is prefixed ([`Worker::prefix_output`]): read from pipes, and
+//! What workers write to stdout and stderr, where that is prefixed ([`Builder::prefix_output`]): read from pipes, and
 //! passed on line by line. While nobody reads the parent's own output, theirs stays in the pipes, and they wait.
 //!
-//! [`Worker::prefix_output`]: crate::Worker::prefix_output
+//! [`Builder::prefix_output`]: crate::Builder::prefix_output
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
@@ -9,6 +9,7 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::*;
+use crate::channel;
 use crate::outlet::Outlet;
 
 /// Read from a pipe in one turn, so that signals, lifelines and other pipes have theirs.
@@ -23,6 +24,9 @@ const RETRY: Duration = Duration::from_millis(20);
 /// How many turns' worth is read at once from the pipe of a process that has exited: more than a pipe holds, so that
 /// only another process that writes to it is cut short, and only for the moment.
 const REST: usize = 64;
+
+/// How long the pipes of a process that has exited stay: others that it has started may have them, for ever.
+const REMAINS: Duration = Duration::from_secs(5);
 
 /// At the end of the pool, for how many milliseconds what is left may wait for a reader.
 const LAST_WORDS: u16 = 1000;
@@ -49,6 +53,14 @@ struct Pipe {
     /// 0 for stdout, 1 for stderr.
     stream: usize,
     lines: Lines,
+    /// When it is closed, whoever may still write to it.
+    until: Option<Time>,
+}
+
+/// The ends of the parent and of the worker, for stdout and for stderr.
+pub(super) fn pipes() -> io::Result<([OwnedFd; 2], [OwnedFd; 2])> {
+    let ((stdout, to_stdout), (stderr, to_stderr)) = (channel::non_blocking_pipe()?, channel::non_blocking_pipe()?);
+    Ok(([stdout, stderr], [to_stdout, to_stderr]))
 }
 
 impl Output {
@@ -59,11 +71,13 @@ impl Output {
 
     pub(super) fn deadline(&self) -> Option<Time> {
         let is_free = |id: &usize| self.pipes.get(id).is_some_and(|pipe| self.pending[pipe.stream].is_empty());
-        self.unread.iter().any(is_free).then(|| Time::from_millis(0)).or(self.retry)
+        let next = self.unread.iter().any(is_free).then(|| Time::from_millis(0)).or(self.retry);
+        next.into_iter().chain(self.pipes.values().filter_map(|pipe| pipe.until)).min()
     }
 
     /// Passes on what has come, as far as somebody reads it.
     pub(super) fn pass_on(&mut self, now: Time) {
+        self.close_old(now);
         if self.unread.is_empty() && self.retry.is_none_or(|at| now < at) {
             return;
         }
@@ -79,8 +93,23 @@ impl Output {
         self.retry = self.pending.iter().any(|pending| !pending.is_empty()).then(|| now + RETRY);
     }
 
+    /// Closes the pipes of processes that have exited a while ago.
+    fn close_old(&mut self, now: Time) {
+        let is_old = |pipe: &Pipe| pipe.until.is_some_and(|until| until <= now);
+        let old = self.pipes.iter().filter(|(_, pipe)| is_old(pipe)).map(|(id, _)| *id);
+        for id in old.collect::<Vec<_>>() {
+            self.unread.remove(&id);
+            if let Some(pipe) = self.pipes.remove(&id) {
+                pipe.lines.end(&mut self.pending[pipe.stream]);
+            }
+            self.retry = Some(now);
+        }
+    }
+
     /// A process has exited: all that it has written is here.
-    pub(super) fn exited(&mut self, pid: Pid) {
+    pub(super) fn exited(&mut self, pid: Pid, now: Time) {
+        let theirs = self.pipes.values_mut().filter(|pipe| pipe.pid == pid);
+        theirs.for_each(|pipe| pipe.until = Some(now + REMAINS));
         let pipes = self.pipes.iter().filter(|(_, pipe)| pipe.pid == pid).map(|(id, _)| *id);
         for id in pipes.collect::<Vec<_>>() {
             if (0..REST).all(|_| self.read(id)) {
@@ -147,8 +176,7 @@ impl Output {
 
 impl Parent {
     /// A worker's stdout and stderr are these pipes from now on.
-    pub(super) fn take_output(&mut self, pid: Pid, pipes: [OwnedFd; 2]) {
-        let Some(slot) = self.processes.get(&pid).map(|process| process.slot) else { return };
+    pub(super) fn take_output(&mut self, pid: Pid, slot: usize, pipes: [OwnedFd; 2]) {
         let (stdout, stderr) = (io::stdout(), io::stderr());
         for (outlet, descriptor) in self.output.outlets.iter_mut().zip([stdout.as_fd(), stderr.as_fd()]) {
             if outlet.is_none() {
@@ -163,7 +191,7 @@ impl Parent {
                 error!("{} has lost its output: {error}", self.tag(pid));
             }
             let lines = Lines::new(format!("worker={slot} pid={} ", pid.0));
-            self.output.pipes.insert(id, Pipe { pid, file: pipe.into(), stream, lines });
+            self.output.pipes.insert(id, Pipe { pid, file: pipe.into(), stream, lines, until: None });
         }
     }
 }

@@ -1,32 +1,67 @@
 //! Workers that become another program ([`Worker::exec`](crate::Worker::exec)). It knows nothing of lifelines: it is
 //! told to finish by SIGTERM, and is ready when its sign is seen.
 
-use std::fs;
 use std::os::fd::AsRawFd;
-use std::os::unix::net::UnixDatagram;
 
 use super::*;
-use crate::exec;
+use crate::config::Readiness;
+use crate::notify::{Notification, Notified};
 use crate::supervisor::Stage;
 
 /// Notifications that are taken in at a time: whoever sends without end must not keep the parent.
 const NOTIFICATIONS: usize = 64;
 
+/// How often a program may notify on the average, and how often at once.
+const EACH: Duration = Duration::from_millis(10);
+const AT_ONCE: u32 = 1000;
+
+/// The longest delay, as for every time.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// By what the parent sees that a program is ready.
+#[derive(Debug)]
+pub(super) enum Sign {
+    /// That it was executed.
+    Execution,
+    /// What sd_notify(3) sends to this socket.
+    Notification(Notified),
+    /// That so long has passed since.
+    Delay(Duration),
+}
+
+/// A program that a worker has become, or is about to become.
+#[derive(Debug)]
+pub(super) struct Program {
+    /// When it counts as ready, where time decides.
+    pub(super) ready_at: Option<Time>,
+    /// How often it may notify: a token bucket, counted in time.
+    allowance: Duration,
+    since: Time,
+}
+
 impl Parent {
-    /// By what the program of a worker will be seen to be ready.
-    pub(super) fn expect_sign(&mut self, pid: Pid, sign: Sign) {
-        let token = Token(token(pid).0 | SIGN);
-        let registered = match &sign {
-            Sign::Execution => Ok(()),
-            Sign::Notification(socket) => self.listen_to(socket, token),
-            Sign::Timer(timer) => self.listen_to(timer, token),
-        };
-        if let Err(error) = registered {
+    /// Where programs notify, if they do.
+    pub(super) fn make_notifications(&self) -> Option<Rc<notify::Directory>> {
+        let user = self.credentials.as_ref().and_then(|credentials| credentials.user());
+        let user = user.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
+        (self.config.readiness == Readiness::Notify).then(|| Rc::new(notify::Directory::make(user)))
+    }
+
+    /// How the next worker's program will say that it is ready.
+    pub(super) fn sign(&self) -> io::Result<Sign> {
+        Ok(match (self.config.readiness, &self.notifications) {
+            (Readiness::Notify, Some(directory)) => Sign::Notification(directory.socket()?),
+            (Readiness::Delay(delay), _) => Sign::Delay(delay.min(DAY)),
+            _ => Sign::Execution,
+        })
+    }
+
+    /// Waits for the sign of a worker that was just forked, where that is something to wait for.
+    pub(super) fn expect_sign(&self, pid: Pid, sign: &Sign) {
+        let Sign::Notification(socket) = sign else { return };
+        if let Err(error) = self.listen_to(socket, Token(token(pid).0 | SIGN)) {
             // The boot time-out will replace it.
             error!("{} cannot be seen to be ready: {error}", self.tag(pid));
-        }
-        if let Some(process) = self.processes.get_mut(&pid) {
-            process.program = Some(sign);
         }
     }
 
@@ -34,7 +69,7 @@ impl Parent {
     pub(super) fn executes(&mut self, pid: Pid) {
         let is_leaving = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.program.get_or_insert(Sign::Execution);
+        process.program = Some(Program { ready_at: None, allowance: EACH * AT_ONCE, since: clock::now() });
         if is_leaving {
             // It was asked by the lifeline, perhaps after its last look there.
             signal(pid, Signal::SIGTERM);
@@ -43,46 +78,72 @@ impl Parent {
 
     /// A worker has become another program.
     pub(super) fn executed(&mut self, pid: Pid) {
-        if let Some(Process { program: Some(Sign::Execution), .. }) = self.processes.get(&pid) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(program) = &mut process.program else { return };
+        match process.sign {
+            Sign::Execution => self.ready(pid),
+            Sign::Delay(delay) => program.ready_at = Some(clock::now() + delay),
+            Sign::Notification(_) => {}
+        }
+    }
+
+    /// Programs are ready whose delay has passed.
+    pub(super) fn look_at_delays(&mut self) {
+        let now = clock::now();
+        let programs = self.processes.iter_mut().filter_map(|(pid, process)| Some((*pid, process.program.as_mut()?)));
+        let due = programs.filter_map(|(pid, it)| it.ready_at.take_if(|at| *at <= now).map(|_| pid));
+        for pid in due.collect::<Vec<_>>() {
             self.ready(pid);
         }
     }
 
-    /// A program's timer has rung, or somebody has sent it a notification.
+    /// Somebody has sent a program's socket a notification.
     pub(super) fn look_for_sign(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get(&pid) else { return };
-        let is_ready = match &process.program {
-            None | Some(Sign::Execution) => false,
-            Some(Sign::Timer(_)) => true,
-            Some(Sign::Notification(socket)) => self.notifications(pid, socket),
-        };
-        // A program that reloads says so more than once.
-        let was_ready = self.supervisor.process(pid).is_none_or(|(_, process)| process.stage != Stage::Starting);
-        if is_ready && !was_ready {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Process { sign: Sign::Notification(socket), program, violation, .. } = process else { return };
+        if violation.is_some() {
+            return;
+        }
+        let (mut is_ready, mut fds, mut taken) = (false, Vec::new(), 0);
+        while taken < NOTIFICATIONS {
+            match socket.receive(&mut fds) {
+                Notification::Nothing => break,
+                Notification::Ready => is_ready = true,
+                Notification::Other => {}
+            }
+            taken += 1;
+        }
+        let descriptor = socket.as_raw_fd();
+        let is_within = program.as_mut().is_none_or(|program| program.may_notify(taken, clock::now()));
+        self.discard.add(fds);
+        if !is_within {
+            return self.misbehaved(pid, "it sent too many notifications".to_owned());
+        }
+        if taken == NOTIFICATIONS {
+            self.listen_again(descriptor, Token(token(pid).0 | SIGN));
+        }
+        // A worker that is no program yet is ready when it says so itself.
+        let is_starting = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage == Stage::Starting);
+        let is_program = self.processes.get(&pid).is_some_and(|process| process.program.is_some());
+        if is_ready && is_starting && is_program {
             self.ready(pid);
         }
     }
 
-    /// A program was reaped: nobody sends to its socket any more.
-    pub(super) fn forget_program(pid: Pid, sign: &Sign) {
-        if let (Sign::Notification(_), Ok(pid)) = (sign, u32::try_from(pid.0)) {
-            // Gone already is as good.
-            let _ = fs::remove_file(exec::notify_path(pid));
+    /// A process was reaped: nobody reads what comes to its socket any more.
+    pub(super) fn forget_sign(&mut self, sign: &Sign) {
+        if let Sign::Notification(socket) = sign {
+            self.discard.add(socket.end());
         }
     }
+}
 
-    /// Takes in what was sent to a program's socket, and whether that says that it is ready (sd_notify(3)).
-    fn notifications(&self, pid: Pid, socket: &UnixDatagram) -> bool {
-        let mut is_ready = false;
-        let mut message = [0; 4096];
-        for _ in 0..NOTIFICATIONS {
-            match socket.recv(&mut message) {
-                Ok(len) => is_ready |= message[..len].split(|byte| *byte == b'\n').any(|line| line == b"READY=1"),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return is_ready,
-                Err(error) => debug!("{} notified badly: {error}", self.tag(pid)),
-            }
-        }
-        self.listen_again(socket.as_raw_fd(), Token(token(pid).0 | SIGN));
-        is_ready
+impl Program {
+    fn may_notify(&mut self, times: usize, now: Time) -> bool {
+        let passed = now.since(std::mem::replace(&mut self.since, now));
+        let cost = EACH * u32::try_from(times).unwrap_or(u32::MAX);
+        let left = self.allowance.saturating_add(passed).min(EACH * AT_ONCE).checked_sub(cost);
+        self.allowance = left.unwrap_or_default();
+        left.is_some()
     }
 }

@@ -1,28 +1,30 @@
 //! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across
 //! execve(2).
 
-use std::io::{self, IoSliceMut};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::{mem, ptr};
 
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::sys::socket::{recvmsg, ControlMessageOwned, MsgFlags, UnixAddr};
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::PassCred;
+use nix::sys::stat::{umask, Mode};
 
 /// Most descriptors that one message carries (`SCM_MAX_FD`).
 pub(crate) const MAX: usize = 253;
 
-/// Receives bytes and the descriptors that came with them; `Ok((0, _))` is the end of the stream.
-pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut space = nix::cmsg_space!([i32; MAX]);
-    let mut parts = [IoSliceMut::new(bytes)];
-    let message = recvmsg::<UnixAddr>(socket.as_raw_fd(), &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
-    let mut fds = Vec::new();
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(received) = control {
-            // SAFETY: the kernel made these descriptors for this message; nothing else in the process knows them.
-            fds.extend(received.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-        }
-    }
-    Ok((message.bytes, fds))
+/// What has come: so many bytes, and descriptors.
+#[derive(Debug)]
+pub(crate) struct Received {
+    /// None at the end of the stream.
+    pub(crate) len: usize,
+    pub(crate) fds: Vec<OwnedFd>,
+    /// Who has sent it, where the socket asks for that ([`name_senders`]).
+    pub(crate) user: Option<u32>,
+    /// More descriptors were sent than have found a free number here.
+    pub(crate) is_cut: bool,
 }
 
 /// Sets `O_NONBLOCK`, or clears it. By fcntl(2): a sandbox lets it be set, and refuses the ioctl(2) of the standard
@@ -34,33 +36,137 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()
     Ok(())
 }
 
-/// Takes over a descriptor that this process was started with, by its number. The caller takes each number once.
+/// Room for the descriptors of one message and for who has sent it, aligned as a header is.
+type Space =
+    [u64; (2 * mem::size_of::<libc::cmsghdr>() + MAX * mem::size_of::<RawFd>() + mem::size_of::<libc::ucred>())
+        .div_ceil(8)
+        + 2];
+
+/// Receives bytes and the descriptors that came with them. It never waits, whatever the flags of the socket's file
+/// description, which others may share, say.
+pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
+    receive_into(socket, bytes, &mut [0; mem::size_of::<Space>() / 8])
+}
+
+/// As [`receive`], with this much room for what comes beside the bytes.
+fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64]) -> io::Result<Received> {
+    let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+    // SAFETY: a structure of integers and pointers, for which zeroes are values.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_iov = &mut part;
+    header.msg_iovlen = 1;
+    header.msg_control = space.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of_val(space) as _;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    // SAFETY: the header names `bytes` and `space` with their lengths, and both outlive the call.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    let (fds, user) = controls(&header);
+    Ok(Received { len, fds, user, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Takes over all descriptors that recvmsg(2) has opened, also those of a message that was cut.
+fn controls(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<u32>) {
+    let (mut fds, mut user) = (Vec::new(), None);
+    // SAFETY: recvmsg(2) has filled the header, whose control buffer is alive.
+    let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
+    while !control.is_null() {
+        // SAFETY: it points to a header within the control buffer, which is aligned for one.
+        let found = unsafe { *control };
+        // SAFETY: it computes an address, behind the header.
+        let data = unsafe { libc::CMSG_DATA(control) };
+        // SAFETY: it computes a length.
+        let len = (found.cmsg_len as usize).saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
+        match (found.cmsg_level, found.cmsg_type) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
+                for index in 0..len / mem::size_of::<RawFd>() {
+                    // SAFETY: the kernel has written so many numbers there.
+                    let place = unsafe { data.cast::<RawFd>().add(index) };
+                    // SAFETY: as above; read without regard to alignment.
+                    let number = unsafe { ptr::read_unaligned(place) };
+                    // SAFETY: the kernel made it for this message; nothing else in the process knows it.
+                    fds.push(unsafe { OwnedFd::from_raw_fd(number) });
+                }
+            }
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
+                // SAFETY: the kernel has written one there; read without regard to alignment.
+                user = Some(unsafe { ptr::read_unaligned(data.cast::<libc::ucred>()) }.uid);
+            }
+            _ => {}
+        }
+        // SAFETY: as above; it returns null behind the last one.
+        control = unsafe { libc::CMSG_NXTHDR(header, control) };
+    }
+    (fds, user)
+}
+
+/// Has the kernel say with each message who has sent it (`SO_PASSCRED`, unix(7)).
+pub(crate) fn name_senders(socket: BorrowedFd<'_>) -> io::Result<()> {
+    setsockopt(&socket, PassCred, &true)?;
+    Ok(())
+}
+
+/// Makes a datagram socket at a path to which every user can send who can reach it.
+pub(crate) fn bind_for_all(path: &Path) -> io::Result<UnixDatagram> {
+    // The mode of a socket's file is the umask's to decide. No other thread makes files meanwhile: the parent has none.
+    let before = umask(Mode::from_bits_truncate(0o111));
+    let bound = UnixDatagram::bind(path);
+    umask(before);
+    bound
+}
+
+/// `SO_PASSRIGHTS` of Linux 6.16, which the C library's headers do not have yet.
+const SO_PASSRIGHTS: i32 = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
+
+/// Has a socket take no descriptors: who sends one to it gets `EPERM`. Returns whether the kernel can do that.
+pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> bool {
+    let off: i32 = 0;
+    let len = mem::size_of::<i32>() as libc::socklen_t;
+    let value: *const i32 = &off;
+    // SAFETY: the value is an integer that outlives the call.
+    let set = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, value.cast(), len) };
+    set == 0
+}
+
+/// Takes over a descriptor that this process was started with, by its number.
 ///
 /// # Errors
 ///
-/// `EBADF` when nothing is open there.
+/// `EBADF` when nothing is open there, or what this process has opened or taken over itself, or its standard input and
+/// outputs.
 pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl(2) with F_SETFD on any number changes at most that descriptor's flag, and fails if it is not open.
-    if number < 0 || unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+    // SAFETY: fcntl(2) with F_GETFD changes nothing, and fails if the number is not open.
+    let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
+    // What came across execve(2) does not have the flag; all that the standard library and we open has it.
+    if number <= libc::STDERR_FILENO || flags < 0 || flags & libc::FD_CLOEXEC != 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: it is open, it came from whoever executed this program for this purpose, and nobody else here owns it.
+    // SAFETY: fcntl(2) with F_SETFD changes at most that descriptor's flag.
+    if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open and came from whoever executed this program, so nobody here owned it; and with the flag that it
+    // has now it cannot be taken again.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// Copies of descriptors at the numbers where a program that is about to be executed looks for them, open across
 /// execve(2). Dropped, because that has failed, everything is as it was before.
 #[derive(Debug)]
-pub(crate) struct Placed {
+pub(super) struct Placed {
     first: RawFd,
     /// What was open at each of these numbers.
     displaced: Vec<Option<OwnedFd>>,
 }
 
 impl Placed {
-    /// Places them from the number `first` on. Until the drop these numbers mean something else to whoever owns them, so
-    /// nothing but execve(2) may happen meanwhile, and no other thread may run.
-    pub(crate) fn new(first: RawFd, fds: &[BorrowedFd<'_>]) -> io::Result<Placed> {
+    /// Places them from the number `first` on.
+    ///
+    /// # Safety
+    ///
+    /// Until the drop these numbers mean something else to whoever owns them: nothing but execve(2) may happen meanwhile,
+    /// and no other thread may run.
+    pub(super) unsafe fn new(first: RawFd, fds: &[BorrowedFd<'_>]) -> io::Result<Placed> {
         let end = first.saturating_add(RawFd::try_from(fds.len()).unwrap_or(RawFd::MAX));
         // Copied first, beyond these numbers, since one of them may be in the place of another.
         let copies: Vec<OwnedFd> = fds.iter().map(|fd| copy_from(end, fd.as_raw_fd())).collect::<io::Result<_>>()?;
@@ -106,6 +212,10 @@ fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::io::Read;
+
+    use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
+    use nix::unistd::pipe2;
 
     use super::*;
 
@@ -116,12 +226,47 @@ mod tests {
         fs::read_link(format!("/proc/self/fd/{number}")).ok()
     }
 
+    /// As when descriptors run out in between.
+    #[test]
+    fn what_has_arrived_of_a_message_that_was_cut_is_closed() {
+        let (one, other) = UnixDatagram::pair().expect("descriptors are free");
+        let mut pipes: Vec<_> = (0..3).map(|_| pipe2(OFlag::O_CLOEXEC).expect("descriptors are free")).collect();
+        let ends: Vec<_> = pipes.iter().map(|(_, write)| write.as_raw_fd()).collect();
+        let rights = [ControlMessage::ScmRights(&ends)];
+        let part = [io::IoSlice::new(b"x")];
+        sendmsg::<UnixAddr>(one.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).expect("there is room");
+        // A header, and two numbers.
+        let received = receive_into(other.as_fd(), &mut [0; 8], &mut [0; 3]).expect("something came");
+        assert_eq!((received.len, received.fds.len(), received.is_cut), (1, 2, true));
+        drop(received);
+        for (read, write) in pipes.drain(..) {
+            drop(write);
+            assert_eq!(File::from(read).read(&mut [0]).expect("a pipe"), 0, "a copy is left somewhere");
+        }
+    }
+
+    #[test]
+    fn a_number_is_taken_once_and_only_if_it_came_from_outside() {
+        let ours = File::open("/dev/null").expect("Linux");
+        assert_eq!(inherited(ours.as_raw_fd()).map_err(|error| error.raw_os_error()).err(), Some(Some(libc::EBADF)));
+        for number in [-1, 0, 1, 2] {
+            assert!(inherited(number).is_err(), "{number}");
+        }
+        // SAFETY: as if it had come across execve(2).
+        let given = unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_DUPFD, FIRST + 50) };
+        let taken = inherited(given).expect("it is open");
+        assert!(inherited(given).is_err(), "it was taken");
+        drop(taken);
+        assert!(inherited(given).is_err(), "it is closed");
+    }
+
     #[test]
     fn descriptors_are_placed_over_each_other_and_all_is_undone() {
         let null = File::open("/dev/null").expect("Linux");
         let zero = copy_from(FIRST, File::open("/dev/zero").expect("Linux").as_raw_fd()).expect("a free descriptor");
         assert_eq!(zero.as_raw_fd(), FIRST, "it is in the place of the other");
-        let placed = Placed::new(FIRST, &[null.as_fd(), zero.as_fd()]).expect("two free descriptors");
+        // SAFETY: nobody else uses these numbers in the tests.
+        let placed = unsafe { Placed::new(FIRST, &[null.as_fd(), zero.as_fd()]) }.expect("two free descriptors");
         assert_eq!(what_is_at(FIRST), Some("/dev/null".into()));
         assert_eq!(what_is_at(FIRST + 1), Some("/dev/zero".into()));
         drop(placed);

@@ -2,11 +2,12 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
-use nix::sys::signal::SigSet;
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::unistd::{self, ForkResult};
 
 use super::fds::Placed;
@@ -17,12 +18,18 @@ pub(crate) enum Fork {
     Child,
 }
 
-/// Forks. Call it with all signals blocked and only from a process with one thread.
+/// Forks. Call it with all signals blocked.
+///
+/// # Errors
+///
+/// When fork(2) fails, and when another thread runs.
 pub(crate) fn fork() -> io::Result<Fork> {
+    refuse_threads()?;
     // What is buffered would be written by both processes.
     flush();
-    // SAFETY: the process has one thread (`Parent::start` refuses more, and the library starts none), so the child has
-    // no lock that another thread held, and may do whatever the parent could.
+    // SAFETY: the process has one thread, which has just been looked at and which alone could start another one; so the
+    // child has no lock that another thread held, and may do whatever the parent could. Where there is no /proc to look
+    // at, that is the word of the application (`Builder::run` says so).
     match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child.as_raw())),
         ForkResult::Child => Ok(Fork::Child),
@@ -53,10 +60,15 @@ pub(crate) fn exited_child() -> Option<i32> {
 pub(crate) const FIRST_PASSED: RawFd = 3;
 
 /// Executes a program in this process, with copies of `passed` from descriptor 3 on and no signal blocked. It returns
-/// only when that fails. SIGPIPE gets its default action, which the standard library sees to.
+/// only when that fails, as it does when another thread runs. SIGPIPE gets its default action, which the standard library
+/// sees to.
 pub(crate) fn execute(command: &mut Command, passed: &[BorrowedFd<'_>]) -> io::Error {
+    if let Err(error) = refuse_threads() {
+        return error;
+    }
     flush();
-    let placed = match Placed::new(FIRST_PASSED, passed) {
+    // SAFETY: no other thread runs, and what happens until the drop is execve(2), and the signal mask before it.
+    let placed = match unsafe { Placed::new(FIRST_PASSED, passed) } {
         Ok(placed) => placed,
         Err(error) => return error,
     };
@@ -72,6 +84,61 @@ fn flush() {
     // A closed or full stdout is no reason not to go on.
     let _ = io::stdout().flush();
     let _ = io::stderr().flush();
+}
+
+/// Where there is no `/proc` to count them in, threads are not known.
+fn refuse_threads() -> io::Result<()> {
+    match threads() {
+        Some(count) if count > 1 => Err(io::Error::other(format!(
+            "this process runs {count} threads, of which a fork or another program would keep one; start threads in \
+             workers, not in the parent or its hooks"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// Closes descriptors whose last close(2) may wait, as that of a socket with SO_LINGER does, without waiting: a process
+/// that ends closes without lingering, so one is forked that holds copies while these are closed here. Returns its pid;
+/// it waits until it is killed.
+///
+/// # Errors
+///
+/// When fork(2) fails; then nothing was closed, and they come back.
+pub(crate) fn close_by_a_holder(fds: Vec<OwnedFd>) -> Result<i32, (io::Error, Vec<OwnedFd>)> {
+    let parent = unistd::getpid();
+    let before = match SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK) {
+        Ok(before) => before,
+        Err(errno) => return Err((errno.into(), fds)),
+    };
+    // SAFETY: the child only makes calls that are async-signal-safe (signal-safety(7)), and never returns.
+    let forked = unsafe { unistd::fork() };
+    if let Ok(ForkResult::Child) = forked {
+        hold(parent);
+    }
+    let restored = before.thread_set_mask();
+    debug_assert!(restored.is_ok());
+    match forked {
+        Ok(ForkResult::Parent { child }) => {
+            drop(fds);
+            Ok(child.as_raw())
+        }
+        Ok(ForkResult::Child) => hold(parent),
+        Err(errno) => Err((errno.into(), fds)),
+    }
+}
+
+/// The life of a holder: it has copies of all that its parent had open, until it is killed or its parent dies.
+fn hold(parent: unistd::Pid) -> ! {
+    // Only SIGKILL gets through: all signals are blocked.
+    let is_bound = set_pdeathsig(Signal::SIGKILL).is_ok() && unistd::getppid() == parent;
+    if is_bound {
+        loop {
+            // SAFETY: it waits for a signal, and touches no memory.
+            unsafe { libc::pause() };
+        }
+    }
+    // SAFETY: `_exit` has no preconditions and does not return.
+    unsafe { libc::_exit(0) }
 }
 
 /// How many threads this process has; `None` where `/proc` is not mounted.

@@ -31,7 +31,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// As [`send`](Worker::send).
+    /// As [`send`](Worker::send), and [`MessageError::NoDescriptors`] unless the pool takes them
+    /// ([`Builder::take_descriptors`](crate::Builder::take_descriptors)).
     pub fn send_with(&self, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
         send(self.messages.as_deref(), message, Some(fd.as_fd()))
     }
@@ -140,8 +141,12 @@ impl Messages {
         loop {
             return match self.end.receive(&mut buffer) {
                 Received::Message(bytes, fd) => Ok(Message { bytes: bytes.to_vec(), fd }),
-                Received::Malformed(why) => {
+                Received::Malformed(why, _) => {
                     warn!("dropped a message of the parent's: {why}");
+                    continue;
+                }
+                Received::Cut(_) => {
+                    warn!("dropped a message of the parent's: no descriptor is free for the one that came with it");
                     continue;
                 }
                 Received::Nothing => Err(ErrorKind::WouldBlock.into()),
@@ -202,7 +207,12 @@ impl Inbox {
                 }
                 true
             }
-            Received::Malformed(why) => {
+            Received::Malformed(why, _) => {
+                warn!("{} dropped a message of the parent's: {why}", worker.tag());
+                true
+            }
+            Received::Cut(_) => {
+                let why = "no descriptor is free for the one that came with it";
                 warn!("{} dropped a message of the parent's: {why}", worker.tag());
                 true
             }

@@ -1,6 +1,7 @@
 //! What the servers in a worker, the built-in one above all, need of it.
 
 use std::cell::RefCell;
+use std::ffi::OsString;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -88,6 +89,10 @@ impl Worker {
         is_over(self.lifeline.stream())
     }
 
+    pub(crate) fn notify_socket(&self) -> Option<&OsString> {
+        self.notify_socket.as_ref()
+    }
+
     pub(crate) fn lifeline(&self) -> &WorkerEnd {
         &self.lifeline
     }
@@ -173,7 +178,7 @@ mod tests {
 
     #[test]
     fn a_worker_is_over_when_its_lifeline_ends() {
-        let (parent, worker) = channel::lifeline(0).expect("a socket pair");
+        let (parent, worker) = channel::channel(0, false).expect("a socket pair");
         assert!(!is_over(worker.stream()).expect("a descriptor"));
         parent.close();
         assert!(is_over(worker.stream()).expect("a descriptor"));

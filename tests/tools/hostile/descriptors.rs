@@ -119,7 +119,7 @@ impl Descriptors {
     }
 
     /// Connections of clients that take nothing, so that whoever closes them last waits for ten minutes.
-    pub(crate) fn pass_clients(&self) -> String {
+    pub(crate) fn pass_clients(&self, letters: &[u8]) -> String {
         let (end, mut sent) = (Instant::now() + PATIENCE, 0);
         let linger = libc::linger { l_onoff: 1, l_linger: 600 };
         for client in held().filter(|fd| is_client(*fd)) {
@@ -128,8 +128,8 @@ impl Descriptors {
                 libc::setsockopt(client, libc::SOL_SOCKET, libc::SO_LINGER, value, len);
             }
             for channel in self.channels() {
-                for letter in [b'x', b'L', b'm'] {
-                    sent += usize::from(send(channel, &[letter], &[client], end));
+                for letter in letters {
+                    sent += usize::from(send(channel, &[*letter], &[client], end));
                 }
             }
             unsafe { libc::close(client) };

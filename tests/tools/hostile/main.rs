@@ -23,11 +23,14 @@ const FOR_EVER: Duration = Duration::from_secs(10);
 fn main() -> forkpool::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     let mut pool = Pool::bind("127.0.0.1:8000").env();
-    if env::var_os("HOSTILE_HOOK").is_some() {
-        // An application that takes messages, and whatever comes with them.
-        pool = pool.on_event(|event, _| {
-            if let Event::Message { message, .. } = event {
+    if let Some(hook) = env::var_os("HOSTILE_HOOK") {
+        // An application that takes messages, and perhaps whatever comes with them.
+        pool = pool.take_descriptors(hook == "take").on_event(|event, _| {
+            if let Event::Message { message, fd, .. } = event {
                 std::hint::black_box(message);
+                if fd.is_some() {
+                    eprintln!("took a descriptor");
+                }
             }
         });
     }
@@ -77,7 +80,8 @@ impl Arms {
             "letters" => self.descriptors.letters(),
             "flood" => self.descriptors.flood(),
             "descriptors" => self.descriptors.pass_everything(),
-            "lingering" => self.descriptors.pass_clients(),
+            "lingering" => self.descriptors.pass_clients(b"xLm"),
+            "linger" => self.descriptors.pass_clients(b"m"),
             "close-all" => self.descriptors.close_all(),
             "shut-down" => listeners::shut_down(),
             "block" => listeners::block(),

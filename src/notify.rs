@@ -1,0 +1,254 @@
+//! The sockets on which programs say that they are ready (sd_notify(3)). Made in the parent, before the fork of each.
+//!
+//! They lie in a directory of the parent's own, in which nobody else can make, remove or find a name, or have abstract
+//! names (unix(7)) where no directory can be had. The names are random. Who sends is known by `SO_PASSCRED`.
+
+use std::collections::hash_map::RandomState;
+use std::env;
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::hash::{BuildHasher, Hasher};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::rc::Rc;
+
+use log::debug;
+use nix::sys::socket::{shutdown, Shutdown};
+use nix::unistd::{geteuid, mkdtemp};
+
+use crate::sys;
+
+/// Longer names of sockets do not exist (`sun_path`, unix(7)).
+const NAME_MAX: usize = 107;
+
+/// Where the sockets of a pool are made.
+#[derive(Debug)]
+pub(crate) struct Directory {
+    /// None where all names are abstract.
+    place: Option<Place>,
+    /// Whose programs may say something, besides root's.
+    user: u32,
+}
+
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// The directory itself, whatever its path means by now.
+    file: File,
+    /// The process that made it; a fork copies this.
+    owner: u32,
+}
+
+impl Directory {
+    /// For programs of this user.
+    pub(crate) fn make(user: u32) -> Directory {
+        let is_ours = user == geteuid().as_raw();
+        let runtime = env::var_os("RUNTIME_DIRECTORY").and_then(|list| env::split_paths(&list).next());
+        let candidates = [runtime, env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from), Some(env::temp_dir())];
+        let candidates = candidates.into_iter().flatten().chain([PathBuf::from("/tmp")]);
+        let place =
+            candidates.filter(|base| base.is_absolute() && (is_ours || is_open_to_all(base))).find_map(|base| {
+                Place::make(&base, is_ours)
+                    .inspect_err(|error| debug!("no notification sockets in {}: {error}", base.display()))
+                    .ok()
+            });
+        Directory { place, user }
+    }
+
+    /// A socket for one program.
+    pub(crate) fn socket(self: &Rc<Directory>) -> io::Result<Notified> {
+        let name = format!("{:016x}{:016x}", random(), random());
+        let (socket, address) = match &self.place {
+            Some(place) => {
+                let socket = sys::fds::bind_for_all(&place.inside(&name))?;
+                (socket, place.path.join(&name).into_os_string())
+            }
+            None => {
+                let name = format!("forkpool-{name}");
+                let socket = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name)?)?;
+                (socket, format!("@{name}").into())
+            }
+        };
+        socket.set_nonblocking(true)?;
+        sys::fds::name_senders(socket.as_fd())?;
+        Ok(Notified { socket, name, address, directory: Rc::clone(self) })
+    }
+}
+
+/// Whether every user can reach what is in a directory.
+fn is_open_to_all(directory: &Path) -> bool {
+    directory.ancestors().all(|it| fs::metadata(it).is_ok_and(|found| found.mode() & 0o001 != 0))
+}
+
+/// Nobody can guess it.
+fn random() -> u64 {
+    RandomState::new().build_hasher().finish()
+}
+
+impl Place {
+    fn make(base: &Path, is_ours: bool) -> io::Result<Place> {
+        let path = mkdtemp(&base.join("forkpool-XXXXXX"))?;
+        let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path);
+        let place = Place { file: opened?, path, owner: process::id() };
+        let found = place.file.metadata()?;
+        // Who owns the directory around it can have put another one in its place.
+        if found.uid() != geteuid().as_raw() || found.mode() & 0o7777 != 0o700 {
+            return Err(ErrorKind::PermissionDenied.into());
+        }
+        if place.path.as_os_str().len() + 1 + 32 > NAME_MAX {
+            return Err(io::Error::other("the path is too long for a socket"));
+        }
+        // Without /proc it cannot be named but by its path.
+        fs::metadata(place.inside("."))?;
+        if !is_ours {
+            // They may go through, and not look.
+            place.file.set_permissions(Permissions::from_mode(0o711))?;
+        }
+        Ok(place)
+    }
+
+    /// A name in the directory.
+    fn inside(&self, name: &str) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string()).join(name)
+    }
+}
+
+impl Drop for Place {
+    /// In the process that made it, not in a worker that drops its copy.
+    fn drop(&mut self) {
+        if process::id() == self.owner {
+            // It is empty, and not removed if it is not.
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
+
+/// A program's socket. It exists until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Notified {
+    socket: UnixDatagram,
+    name: String,
+    address: OsString,
+    directory: Rc<Directory>,
+}
+
+/// What came.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Notification {
+    /// `READY=1`.
+    Ready,
+    /// Anything else, or something of somebody else's.
+    Other,
+    /// Nothing yet.
+    Nothing,
+}
+
+impl Notified {
+    /// What `NOTIFY_SOCKET` is to say.
+    pub(crate) fn address(&self) -> &OsString {
+        &self.address
+    }
+
+    /// The next notification. What came with it (`FDSTORE=1`, or `BARRIER=1`, whose sender waits until it is closed) goes
+    /// to `fds`.
+    pub(crate) fn receive(&self, fds: &mut Vec<OwnedFd>) -> Notification {
+        let mut message = [0; 4096];
+        match sys::fds::receive(self.socket.as_fd(), &mut message) {
+            Ok(received) => {
+                fds.extend(received.fds);
+                let is_theirs = received.user.is_some_and(|user| user == 0 || user == self.directory.user);
+                let mut lines = message[..received.len].split(|byte| *byte == b'\n');
+                let is_ready = is_theirs && lines.any(|line| line == b"READY=1");
+                if is_ready {
+                    Notification::Ready
+                } else {
+                    Notification::Other
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Notification::Other,
+            Err(_) => Notification::Nothing,
+        }
+    }
+
+    /// Takes no more, and returns all descriptors that wait: a drop would close them.
+    pub(crate) fn end(&self) -> Vec<OwnedFd> {
+        // It fails for a socket that is shut already.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
+        let mut fds = Vec::new();
+        while self.receive(&mut fds) != Notification::Nothing {}
+        fds
+    }
+}
+
+impl AsFd for Notified {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Notified {
+    fn as_raw_fd(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl Drop for Notified {
+    /// In the process that made it, not in a worker that drops its copy.
+    fn drop(&mut self) {
+        if let Some(place) = self.directory.place.as_ref().filter(|place| place.owner == process::id()) {
+            // Gone already is as good.
+            let _ = fs::remove_file(place.inside(&self.name));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn readiness(directory: Directory, message: &[u8]) -> Notification {
+        let socket = Rc::new(directory).socket().expect("a socket can be made");
+        let address = socket.address().to_str().expect("text").to_owned();
+        let client = UnixDatagram::unbound().expect("a socket");
+        let address = match address.strip_prefix('@') {
+            Some(name) => SocketAddr::from_abstract_name(name),
+            None => SocketAddr::from_pathname(&address),
+        };
+        client.send_to_addr(message, &address.expect("an address")).expect("it is there");
+        let mut fds = Vec::new();
+        let first = socket.receive(&mut fds);
+        assert_eq!(socket.receive(&mut fds), Notification::Nothing);
+        first
+    }
+
+    #[test]
+    fn a_program_says_that_it_is_ready_and_nothing_stays_behind() {
+        let me = geteuid().as_raw();
+        let directory = Directory::make(me);
+        let path = directory.place.as_ref().map(|place| place.path.clone());
+        assert_eq!(readiness(directory, b"STATUS=here\nREADY=1\n"), Notification::Ready);
+        assert!(path.is_none_or(|path| !path.exists()));
+        assert_eq!(readiness(Directory { place: None, user: me }, b"READY=1"), Notification::Ready);
+        assert_eq!(readiness(Directory { place: None, user: me }, b"READY=10"), Notification::Other);
+    }
+
+    #[test]
+    fn what_another_user_sends_counts_for_nothing() {
+        // Root may send for everybody.
+        if !geteuid().is_root() {
+            let directory = Directory { place: None, user: geteuid().as_raw() + 1 };
+            assert_eq!(readiness(directory, b"READY=1"), Notification::Other);
+        }
+    }
+
+    #[test]
+    fn a_directory_in_which_nobody_can_look_serves_nobody_else() {
+        assert!(is_open_to_all(Path::new("/")));
+        assert!(!is_open_to_all(Path::new("/no such directory")));
+    }
+}

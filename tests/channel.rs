@@ -1,0 +1,108 @@
+//! What comes up from workers: what a hostile one may send over what it holds, and what its parent makes of it.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::{example, testbed, until, Server};
+
+/// Two workers of the hostile program, whose application takes descriptors with its messages.
+fn taking() -> Server {
+    let mut command = example("hostile");
+    command.envs([("FORKPOOL_WORKERS", "2"), ("HOSTILE_HOOK", "take"), ("FORKPOOL_DRAIN_TIMEOUT", "2s")]);
+    Server::start(command)
+}
+
+fn descriptors(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/fd")).expect("the parent lives").count()
+}
+
+/// The worker that answers, by what it says.
+fn worker(text: &str) -> Pid {
+    Pid::from_raw(text.trim().parse().expect("a pid"))
+}
+
+#[test]
+fn the_parent_does_not_wait_for_a_connection_that_lingers() {
+    let mut server = taking();
+    let workers: BTreeSet<Pid> = server.workers().into_iter().collect();
+    let before = descriptors(server.pid());
+    let mut idle = Vec::new();
+    let mut wanted = workers.clone();
+    until("each worker has a client that takes nothing", || {
+        let mut client = server.connect();
+        wanted.remove(&worker(client.get("/").text()));
+        client.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        idle.push(client);
+        wanted.is_empty().then_some(())
+    });
+    let mut wanted = workers.clone();
+    until("each worker has passed them", || {
+        let mut client = server.connect();
+        let pid = worker(client.get("/").text());
+        if wanted.remove(&pid) {
+            client.send("GET /attack?linger HTTP/1.1\r\nHost: a\r\n\r\n");
+            // It closes this connection, too.
+            let _ = client.try_answer(false);
+        }
+        wanted.is_empty().then_some(())
+    });
+    until("the application has got them", || (server.count("took a descriptor") >= 2).then_some(()));
+    for pid in &workers {
+        // It may be dead already.
+        let _ = kill(*pid, Signal::SIGKILL);
+    }
+    until("both are replaced", || {
+        let now = server.workers();
+        (now.len() == 2 && now.iter().all(|pid| !workers.contains(pid))).then_some(())
+    });
+    assert_eq!(server.get("/").status, 200);
+    until("nothing that was passed is held", || (descriptors(server.pid()) <= before).then_some(()));
+    server.signal(Signal::SIGTERM);
+    let begun = Instant::now();
+    assert_eq!(server.wait().code(), Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(20), "within its drain time-out, generously");
+}
+
+#[test]
+fn whoever_passes_what_nobody_asked_for_is_told_or_replaced_and_the_log_says_it_once() {
+    let mut command = example("hostile");
+    command.envs([("FORKPOOL_WORKERS", "1"), ("HOSTILE_HOOK", "1")]);
+    let mut server = Server::start(command);
+    let before = descriptors(server.pid());
+    let mut client = server.connect();
+    client.send("GET /attack?letters HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("killed: it sent");
+    server.wait_for("killed by SIGKILL");
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.count("killed: it s"), 1);
+    until("it holds no descriptor more", || (descriptors(server.pid()) <= before).then_some(()));
+}
+
+#[test]
+fn a_hook_that_starts_a_thread_keeps_workers_from_being_forked_until_that_has_ended() {
+    let mut server = testbed(&[("TESTBED", "hook"), ("FORKPOOL_WORKERS", "2")]);
+    let mut client = server.connect();
+    client.send("GET /exit?code=46 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let line = server.wait_for("threads, of which a fork");
+    assert!(line.contains("this process runs 2 threads"), "{line}");
+    assert_eq!(server.get("/").status, 200, "the other worker serves");
+    server.wait_for("the hook's thread has ended");
+    until("there are two workers again", || (server.workers().len() == 2).then_some(()));
+    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn a_kill_that_the_application_has_asked_for_is_not_taken_for_somebody_elses() {
+    let mut command = example("messages");
+    command.envs([("FORKPOOL_WORKERS", "1")]);
+    let mut server = Server::start(command);
+    let mut client = server.connect();
+    client.send("GET /kill?9 HTTP/1.1\r\nHost: a\r\n\r\n");
+    let line = server.wait_for("killed by SIGKILL");
+    assert!(!line.contains("not by this pool"), "{line}");
+}
