@@ -78,7 +78,12 @@ pub(super) fn prepare(pool: Builder) -> Builder {
 
 /// Reads `listen`, `notify` or `delay:DURATION`.
 fn parse(said: &str, value: &str) -> Result<Readiness, String> {
-    let delay = || forkpool::duration(value.strip_prefix("delay:")?).ok().filter(|delay| *delay <= DAY);
+    let delay = || {
+        let delay = value.strip_prefix("delay:")?;
+        // A bare number has always meant milliseconds here, unlike elsewhere.
+        let millis = delay.parse().map(Duration::from_millis);
+        millis.or_else(|_| forkpool::duration(delay)).ok().filter(|delay| *delay <= DAY)
+    };
     match value {
         "listen" => Ok(Readiness::Listen),
         "notify" => Ok(Readiness::Notify),

@@ -229,7 +229,7 @@ fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static st
     let known = known.map(|known| (strsim::jaro(name, known), known));
     let name = name.escape_debug();
     match known.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
-        Some((likeness, known)) if likeness > 0.7 => {
+        Some((likeness, known)) if likeness > 0.75 => {
             format!("{dashes}{name} is unknown; did you mean {dashes}{known}?{hint}")
         }
         _ => format!("{dashes}{name} is unknown{hint}"),

@@ -153,6 +153,8 @@ fn a_program_is_what_follows_the_options() {
         (&["exec", "--ready", "listen", "x"], &[("FORKPOOL_READY", "notify")], LISTEN, "x"),
         (&["exec", "x"], &[("FORKPOOL_READY", "notify")], "Notify", "x"),
         (&["exec", "--ready=delay:500ms", "x"], &[], "Delay(500ms)", "x"),
+        (&["exec", "--ready=delay:500", "x"], &[], "Delay(500ms)", "x"),
+        (&["exec", "--ready=delay:2s", "x"], &[], "Delay(2s)", "x"),
         (&["exec", "x"], &[("FORKPOOL_BALANCE", "hash")], LISTEN, "x"),
         (&["exec", "--balance", "cpu", "x"], &[("FORKPOOL_BALANCE", "auto")], LISTEN, "x"),
     ] {
@@ -172,6 +174,6 @@ fn a_program_is_what_follows_the_options() {
         let program = options(arguments, variables).expect("valid").program;
         assert!(format!("{program:?}").contains("prefix: true"), "{arguments:?}");
     }
-    let delays = ["delay:", "delay:x", "delay:-1", "delay:86401", "delay", ""];
+    let delays = ["delay:", "delay:x", "delay:-1", "delay:86400001", "delay", ""];
     assert!(delays.iter().all(|delay| asked(&["exec", "--ready", delay, "x"], &[]).is_err()));
 }

@@ -146,8 +146,8 @@ exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output go
 pub(super) const PROGRAM: &[Spelled] = &[(
     "--ready <listen|notify|delay:DURATION>",
     "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
-     NOTIFY_SOCKET (sd_notify(3)); or so long after it is executed. In a rolling restart its predecessor \
-     is asked to finish then [default: listen] [FORKPOOL_READY]",
+     NOTIFY_SOCKET (sd_notify(3)); or so long after it is executed, as in delay:500ms (a bare number means milliseconds). \
+     In a rolling restart its predecessor is asked to finish then [default: listen] [FORKPOOL_READY]",
 ), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];
 
 /// The options that are the binary's own.
