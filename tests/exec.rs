@@ -356,11 +356,13 @@ fn pipes_of_programs_that_have_ended_are_closed_whoever_holds_them() {
     server.wait_for("listening on ");
     let descriptors = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
     let before = descriptors(server.pid());
-    for _ in 0..3 {
+    for restarts in 1..=3 {
+        // It is ready before it has left one, and a restart would end it then.
+        until("it has left one", || (server.count(" is left") == restarts).then_some(()));
         server.signal(Signal::SIGHUP);
         server.wait_for("rolling restart done");
     }
-    until("each has left one", || (server.count(" is left") == 4).then_some(()));
+    until("the last has left one", || (server.count(" is left") == 4).then_some(()));
     until("it holds as much as before", || (descriptors(server.pid()) <= before).then_some(()));
     let lines = server.log().iter().filter_map(|line| line.strip_suffix(" is left")?.rsplit(' ').next()?.parse().ok());
     let left: Vec<Pid> = lines.map(Pid::from_raw).collect();
