@@ -31,7 +31,7 @@ use crate::mailbox::{Mailbox, Place};
 use crate::response::Response;
 use crate::scoreboard::Seen;
 use crate::sys;
-use crate::time::{frozen, Time, BEAT};
+use crate::time::{frozen, Time};
 use crate::worker::{panic_message, Inbox, Worker};
 
 pub(crate) use self::budget::Budget;
@@ -188,7 +188,7 @@ where
             if self.cx.budget.take_trim() {
                 sys::memory::trim();
             }
-            self.worker.row().idle();
+            self.cx.row.idle();
             let wait = self.wait();
             match self.poll.poll(&mut events, wait) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
@@ -246,7 +246,7 @@ where
         for (_, entry) in &mut self.connections {
             entry.connection.end(&mut self.cx);
         }
-        self.worker.row().idle();
+        self.cx.row.idle();
         Ok(())
     }
 
@@ -254,9 +254,10 @@ where
     fn begin_turn(&mut self) {
         self.cx.turn = clock::now_micros();
         self.cx.now = Time::from_millis(self.cx.turn / 1000);
-        self.lost += frozen(self.expected, self.cx.now);
+        self.skip_frozen(self.expected, self.cx.now);
         self.cx.running = self.cx.now.before(self.lost);
-        self.worker.mark_busy(self.cx.now);
+        self.cx.row.busy(self.cx.now);
+        self.worker.wake_watch();
         if self.cx.now != self.steered {
             self.steer();
         }
@@ -264,6 +265,15 @@ where
         if second != self.second {
             self.second = second;
             self.cx.encoder.refresh(second);
+        }
+    }
+
+    /// No deadline comes nearer in the time from `expected` to `now` if that is so long that the loop was frozen.
+    #[inline]
+    fn skip_frozen(&mut self, expected: Time, now: Time) {
+        let span = frozen(expected, now);
+        if !span.is_zero() {
+            self.lost += span;
         }
     }
 
@@ -325,20 +335,16 @@ where
         }
         // Not from the turn's own time: the turn may have been long.
         let now = clock::now();
-        self.lost += frozen(self.cx.now, now);
-        let accept = self.accept_due();
-        let log = self.cx.log.as_ref().and_then(AccessLog::due);
-        let deadline = self.deadlines.next().map(|due| {
-            // A freeze is seen when the loop goes on too late, so it does not sleep to the deadline at once: of what is
-            // left, no freeze takes more than half.
-            let left = (due + self.lost).since(now);
-            now + left.min(BEAT.max(left / 2))
-        });
-        let relief = self.cx.budget.due();
-        let next = [deadline, self.accept_retry, accept, log, relief].into_iter().flatten().min();
-        let wait = next.map(|next| next.since(now).min(LONGEST_WAIT));
-        self.expected = wait.map_or(Time::NEVER, |wait| now + wait);
-        wait
+        self.skip_frozen(self.cx.now, now);
+        let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);
+        let next = or_never(self.deadlines.next().map(|due| now.towards(due + self.lost)))
+            .min(or_never(self.accept_retry))
+            .min(or_never(self.accept_due()))
+            .min(or_never(self.cx.log.as_ref().and_then(AccessLog::due)))
+            .min(or_never(self.cx.budget.due()));
+        let is_due = next != Time::NEVER;
+        self.expected = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
+        is_due.then(|| self.expected.since(now))
     }
 
     /// Goes on with the connections that other threads have named.
@@ -414,7 +420,7 @@ where
             Ok((upgrade, upgraded)) => {
                 let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
                 if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
-                    self.worker.row().count_panic();
+                    self.cx.row.count_panic();
                     error!("{} panicked in an upgrade to {protocol}: {}", self.worker.tag(), panic_message(&*panic));
                 }
             }
@@ -424,7 +430,7 @@ where
     }
 
     fn forget(&mut self) {
-        self.worker.row().count_closed();
+        self.cx.row.count_closed();
         // A descriptor is free.
         self.accept_retry = None;
     }

@@ -15,12 +15,12 @@ const LATENESS: Duration = Duration::from_millis(100);
 /// How long a process was frozen (SIGSTOP, the cgroup freezer, a paused virtual machine) that meant to look at the clock
 /// at `expected`, and could do so only now. Zero if it is not late. `CLOCK_MONOTONIC` goes on in all three cases, so
 /// being late is all there is to see; a process that meant to sleep for ever (`Time::NEVER`) is never late.
+#[inline]
 pub(crate) fn frozen(expected: Time, now: Time) -> Duration {
-    let late = now.since(expected);
-    if late < LATENESS {
+    if now < expected + LATENESS {
         Duration::ZERO
     } else {
-        late
+        now.since(expected)
     }
 }
 
@@ -40,12 +40,22 @@ impl Time {
         self.0
     }
 
+    /// When somebody who waits for `due` from now on looks at the clock next: a freeze is seen when that is too late, so it
+    /// is well before, and of what is left no freeze takes more than half.
+    #[inline]
+    pub(crate) fn towards(self, due: Time) -> Time {
+        const LEAST: u64 = BEAT.as_millis() as u64;
+        let left = due.0.saturating_sub(self.0);
+        Time(self.0 + left.min(LEAST.max(left / 2)))
+    }
+
     /// Time passed since `earlier`; zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
     /// The moment that is this span earlier.
+    #[inline]
     pub(crate) fn before(self, span: Duration) -> Time {
         Time(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
     }
@@ -55,6 +65,7 @@ impl Add<Duration> for Time {
     type Output = Time;
 
     /// Saturates, so that "never" can be written as a huge duration.
+    #[inline]
     fn add(self, span: Duration) -> Time {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
         Time(self.0.saturating_add(millis))
@@ -76,5 +87,15 @@ mod tests {
         ] {
             assert_eq!(frozen(expected, now), Duration::from_millis(millis), "{expected:?} {now:?}");
         }
+    }
+
+    #[test]
+    fn a_long_wait_has_looks_at_the_clock_in_between() {
+        let at = Time::from_millis;
+        for (due, look) in [(900, 1_000), (1_000, 1_000), (1_200, 1_200), (1_400, 1_250), (61_000, 31_000)] {
+            assert_eq!(at(1_000).towards(at(due)), at(look), "{due}");
+        }
+        let looks = std::iter::successors(Some(at(0)), |now| Some(now.towards(at(60_000))));
+        assert_eq!(looks.take_while(|now| *now < at(60_000)).count(), 9);
     }
 }

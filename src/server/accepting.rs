@@ -63,7 +63,8 @@ where
         }
         let was_paused = self.accept_retry.take().is_some();
         for key in 0..self.acceptors.capacity() {
-            if let Err(error) = self.take_in(key, ACCEPTS) {
+            let has_waiting = self.acceptors.get(key).is_some_and(|acceptor| acceptor.has_waiting);
+            if let Some(error) = has_waiting.then(|| self.take_in(key, ACCEPTS)).and_then(Result::err) {
                 return self.pause(was_paused, &error);
             }
         }
@@ -92,7 +93,7 @@ where
                 Ok((stream, peer)) => {
                     // One that the kernel gave to another slot settles nothing here: that slot's worker sees to it.
                     if acceptor.is_own() {
-                        self.worker.row().settle(1);
+                        self.cx.row.settle(1);
                     }
                     if let Seat::Of(index) = place {
                         self.evict(index);
@@ -216,9 +217,9 @@ where
     /// A queue is empty. Pending connections are on their way, or will never come; of those that are always as many, at
     /// every such moment of a second, it does not matter which.
     fn settle_assigned(&mut self) {
-        self.pending = self.pending.min(self.worker.row().pending());
+        self.pending = self.pending.min(self.cx.row.pending());
         if self.cx.now.since(self.settled) >= UNSETTLED {
-            self.worker.row().settle(std::mem::replace(&mut self.pending, i64::MAX));
+            self.cx.row.settle(std::mem::replace(&mut self.pending, i64::MAX));
             self.seen = self.worker.look_for_pending(&self.seen);
             self.settled = self.cx.now;
         }
@@ -226,8 +227,8 @@ where
 
     /// Says when this worker has as many connections as it may have, so that the kernel chooses others.
     fn show_room(&mut self, has_room: bool) {
-        if self.cx.config.max_connections > 0 && self.worker.row().says_full() == has_room {
-            self.worker.row().set_full(!has_room);
+        if self.cx.config.max_connections > 0 && self.cx.row.says_full() == has_room {
+            self.cx.row.set_full(!has_room);
             self.steer();
         }
     }
@@ -236,7 +237,7 @@ where
         self.accepted = self.accepted.wrapping_add(1);
         let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, held: 0 };
         let index = self.connections.insert(entry);
-        self.worker.row().count_accepted();
+        self.cx.row.count_accepted();
         match self.connections[index].connection.register(self.poll.registry(), Token(index)) {
             Ok(()) => self.settle(index, Step::Wait),
             Err(error) => {

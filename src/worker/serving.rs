@@ -118,12 +118,13 @@ impl Worker {
         self.page.latency()
     }
 
-    /// Marks the worker as busy, and wakes the parent if it does not look for stalls at the moment, once in each rest.
+    /// Wakes the parent if it does not look for stalls at the moment, once in each rest; to be called when the row says
+    /// that the worker is busy.
     ///
     /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last
     /// word is seen.
-    pub(crate) fn mark_busy(&self, now: Time) {
-        self.row().busy(now);
+    #[inline]
+    pub(crate) fn wake_watch(&self) {
         if let Some(rest) = self.board().rest().filter(|rest| self.woken.get() != Some(*rest)) {
             self.woken.set(Some(rest));
             self.lifeline.awake();
