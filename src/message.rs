@@ -26,9 +26,6 @@ const MARK: u8 = b'm';
 /// The mark, a message, and one byte more, by which one that is too large is known.
 pub(crate) const BUFFER: usize = 1 + MESSAGE_MAX + 1;
 
-/// Messages that fit into a buffer of Linux at the most, none of which takes less than half a kilobyte there.
-const ENDS: usize = 2048;
-
 /// Why a message was not sent. Nothing of it was.
 #[derive(Debug)]
 #[non_exhaustive]
@@ -77,6 +74,8 @@ pub(crate) struct MessageEnd {
     sends_descriptors: bool,
     /// Whether they may come to this end.
     takes_descriptors: bool,
+    /// Whether the kernel lets them come.
+    may_hold_descriptors: bool,
 }
 
 /// What came.
@@ -99,12 +98,15 @@ impl MessageEnd {
     pub(crate) fn pair(takes_descriptors: bool) -> io::Result<(MessageEnd, MessageEnd)> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (parent, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        if !takes_descriptors {
-            sys::fds::refuse_descriptors(parent.as_fd());
-        }
+        let may_hold_descriptors = takes_descriptors || !sys::fds::refuse_descriptors(parent.as_fd());
         Ok((
-            MessageEnd { socket: parent, sends_descriptors: true, takes_descriptors },
-            MessageEnd { socket: worker, sends_descriptors: takes_descriptors, takes_descriptors: true },
+            MessageEnd { socket: parent, sends_descriptors: true, takes_descriptors, may_hold_descriptors },
+            MessageEnd {
+                socket: worker,
+                sends_descriptors: takes_descriptors,
+                takes_descriptors: true,
+                may_hold_descriptors: true,
+            },
         ))
     }
 
@@ -154,18 +156,9 @@ impl MessageEnd {
         }
     }
 
-    /// All descriptors that are still in the queue of an end that was closed.
-    pub(crate) fn drain(&self) -> Vec<OwnedFd> {
-        let mut fds = Vec::new();
-        // An empty message looks like the end; so many do not fit into the kernel's buffer.
-        for _ in 0..ENDS {
-            match sys::fds::receive(self.socket.as_fd(), &mut []) {
-                Ok(received) => fds.extend(received.fds),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(_) => {}
-            }
-        }
-        fds
+    /// The socket, if descriptors may be in its queue: closing it then closes them.
+    pub(crate) fn with_descriptors(self) -> Option<OwnedFd> {
+        self.may_hold_descriptors.then_some(self.socket)
     }
 
     /// Takes no more messages: the other side's are refused from now on, and those that are here end with

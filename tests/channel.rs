@@ -69,6 +69,29 @@ fn the_parent_does_not_wait_for_a_connection_that_lingers() {
 }
 
 #[test]
+fn the_parent_does_not_wait_for_what_it_has_no_descriptor_for() {
+    let mut command = example("hostile");
+    let few = [("FORKPOOL_WORKERS", "1"), ("HOSTILE_HOOK", "take"), ("HOSTILE_FEW_FILES", "1")];
+    command.envs(few);
+    let mut server = Server::start(command);
+    let before = descriptors(server.pid());
+    let mut idle = server.connect();
+    idle.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut client = server.connect();
+    let attacker = worker(client.get("/").text());
+    client.send("GET /attack?too-many HTTP/1.1\r\nHost: a\r\n\r\n");
+    let _ = client.try_answer(false);
+    until("it is replaced", || {
+        let now = server.workers();
+        (now.len() == 1 && now[0] != attacker).then_some(())
+    });
+    until("nothing that was passed is held", || (descriptors(server.pid()) <= before).then_some(()));
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn whoever_passes_what_nobody_asked_for_is_told_or_replaced_and_the_log_says_it_once() {
     let mut command = example("hostile");
     command.envs([("FORKPOOL_WORKERS", "1"), ("HOSTILE_HOOK", "1")]);

@@ -144,12 +144,11 @@ impl Parent {
         if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
             messages.close();
             while self.hear_messages(pid, TURN) {}
-            // Nothing is heard behind an empty message, or one that breaks the protocol; but what is there is not closed
-            // by a drop, which may wait.
-            if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
-                self.discard.add(messages.drain());
-            }
         }
+        // Nothing is heard behind an empty message, or one that breaks the protocol. What is there is neither received,
+        // since what finds no free number is closed here, nor dropped: both may wait.
+        let messages = self.processes.get_mut(&pid).and_then(|process| process.messages.take());
+        self.discard.add(messages.and_then(MessageEnd::with_descriptors));
     }
 
     /// Tells the application up to `most` messages of a worker; returns whether there may be more.

@@ -11,6 +11,9 @@ use crate::{again_and_again, random};
 /// Beyond what one attack may take before it answers.
 const PATIENCE: Duration = Duration::from_secs(2);
 
+/// What fits into one message (`SCM_MAX_FD`).
+const MOST: usize = 253;
+
 /// Everything that this process has open but its standard streams.
 pub(crate) fn held() -> impl Iterator<Item = RawFd> {
     (3..1024).filter(|fd| unsafe { libc::fcntl(*fd, libc::F_GETFD) } != -1)
@@ -137,6 +140,28 @@ impl Descriptors {
         format!("clients passed {sent} times")
     }
 
+    /// More than a parent with 1024 descriptors can open, and at last clients as above. It ends at once, so that what it
+    /// has sent is there and nobody else has them.
+    pub(crate) fn pass_too_many(&self) -> String {
+        let linger = libc::linger { l_onoff: 1, l_linger: 600 };
+        let clients: Vec<RawFd> = held().filter(|fd| is_client(*fd)).collect();
+        for client in &clients {
+            unsafe {
+                let (value, len) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
+                libc::setsockopt(*client, libc::SOL_SOCKET, libc::SO_LINGER, value, len);
+            }
+        }
+        let own = self.kinds[0][0];
+        let lengths = [&[1; 150][..], &[MOST; 3], &[1; 100]].concat();
+        for channel in self.channels() {
+            for len in &lengths {
+                send_message(channel, b"m", &vec![own; *len]);
+            }
+            send_message(channel, b"m", &[&vec![own; MOST - clients.len()], &clients[..]].concat());
+        }
+        unsafe { libc::_exit(0) }
+    }
+
     pub(crate) fn close_all(&self) -> String {
         unsafe { libc::close_range(3, u32::MAX, 0) };
         "all closed".to_owned()
@@ -184,7 +209,7 @@ fn is_full() -> bool {
 
 fn send_message(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> isize {
     let len = mem::size_of_val(fds);
-    let mut control = [0_u64; 8];
+    let mut control = [0_u64; 140];
     unsafe {
         let mut part = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
         let mut message: libc::msghdr = mem::zeroed();

@@ -22,6 +22,10 @@ const FOR_EVER: Duration = Duration::from_secs(10);
 
 fn main() -> forkpool::Result<()> {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    if env::var_os("HOSTILE_FEW_FILES").is_some() {
+        let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
+    }
     let mut pool = Pool::bind("127.0.0.1:8000").env();
     if let Some(hook) = env::var_os("HOSTILE_HOOK") {
         // An application that takes messages, and perhaps whatever comes with them.
@@ -82,6 +86,7 @@ impl Arms {
             "descriptors" => self.descriptors.pass_everything(),
             "lingering" => self.descriptors.pass_clients(b"xLm"),
             "linger" => self.descriptors.pass_clients(b"m"),
+            "too-many" => self.descriptors.pass_too_many(),
             "close-all" => self.descriptors.close_all(),
             "shut-down" => listeners::shut_down(),
             "block" => listeners::block(),
