@@ -14,6 +14,7 @@ use sd_notify::NotifyState;
 
 use crate::error::{Error, Result};
 use crate::listener::{Given, Reserved};
+use crate::sys::process::FIRST_PASSED;
 use crate::time::Time;
 use crate::{clock, sys};
 
@@ -155,8 +156,32 @@ pub(crate) fn given() -> Result<Vec<Reserved>> {
     fds.into_iter().map(given).collect()
 }
 
-/// Their numbers and names.
+/// Their numbers and names (sd_listen_fds_with_names(3)). Touches none of them: who takes one over looks first whether it
+/// came across execve(2), by a flag that reading this with the library would change.
 pub(crate) fn listed() -> Result<Vec<(RawFd, String)>> {
-    let invalid = |error| Error::config("LISTEN_FDS", format!("does not say which sockets are given: {error}"));
-    Ok(sd_notify::listen_fds_with_names().map_err(invalid)?.collect())
+    let invalid = |what: &str| Error::config("LISTEN_FDS", format!("does not say which sockets are given: {what}"));
+    let (Ok(pid), Ok(count)) = (std::env::var("LISTEN_PID"), std::env::var("LISTEN_FDS")) else {
+        return Ok(Vec::new());
+    };
+    // They may be another process's, whose child this is.
+    if pid.parse::<u32>().map_err(|_| invalid("invalid LISTEN_PID"))? != std::process::id() {
+        return Ok(Vec::new());
+    }
+    let count = count.parse::<RawFd>().ok().filter(|count| (0..=GIVEN_MAX).contains(count));
+    let count = count.ok_or_else(|| invalid(&format!("it must be a number from 0 to {GIVEN_MAX}")))?;
+    let numbers = FIRST_PASSED..FIRST_PASSED + count;
+    match std::env::var("LISTEN_FDNAMES") {
+        Err(_) => Ok(numbers.map(|number| (number, "unknown".to_owned())).collect()),
+        Ok(_) if count == 0 => Ok(Vec::new()),
+        Ok(names) => {
+            let names: Vec<_> = names.split(':').map(str::to_owned).collect();
+            if names.len() != numbers.len() {
+                return Err(invalid("LISTEN_FDNAMES has another number of names"));
+            }
+            Ok(numbers.zip(names).collect())
+        }
+    }
 }
+
+/// Most sockets that are taken from a service manager: as many as a process may usually have open.
+const GIVEN_MAX: RawFd = 1024;

@@ -176,8 +176,8 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
             eprintln!("skipped {}: only root may change it", setting.name());
             continue;
         }
-        if setting.name() == "admin-token-file" {
-            // It is to exist, and only beside another setting: the tests of the admin process have it.
+        if ["admin-token-file", "admin-host"].contains(&setting.name()) {
+            // They are only allowed beside another setting: the tests of the admin process have them.
             continue;
         }
         let (flag, variable) = (format!("--{}", setting.name()), setting.variable());
@@ -215,6 +215,8 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "METHOD" => ("random", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),
+        // Room for the longest default body.
+        "BYTES" if setting.name() == "max-held" => ("2m", "wrong-flag", "wrong-variable"),
         "BYTES" => ("1k", "wrong-flag", "wrong-variable"),
         _ => ("7", "wrong-flag", "wrong-variable"),
     }
