@@ -257,9 +257,14 @@ impl Custody {
         self.retired.clear();
     }
 
-    /// Tells everybody which process serves each slot, by its row, or 0, and the kernel whom to choose.
-    pub(crate) fn seat(&mut self, row: impl Fn(usize) -> usize, now: Time) {
-        let seats: Vec<_> = self.order.iter().map(|slot| (*slot, row(*slot))).collect();
+    /// Tells everybody which process serves each slot, by the row of each slot that is served, and the kernel whom to
+    /// choose.
+    pub(crate) fn seat(&mut self, rows: &BTreeMap<usize, usize>, now: Time) {
+        let seats: Vec<_> = match self.order.is_empty() {
+            // All share their sockets. The kernel is told nothing, but each worker looks at what the others have.
+            true => rows.iter().map(|(slot, row)| (*slot, *row)).collect(),
+            false => self.order.iter().map(|slot| (*slot, rows.get(slot).copied().unwrap_or(0))).collect(),
+        };
         let is_same = seats == self.seats;
         if !is_same {
             self.board.seat(&seats);

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -40,17 +40,18 @@ fn the_parent_does_not_wait_for_a_connection_that_lingers() {
         idle.push(client);
         wanted.is_empty().then_some(())
     });
-    let mut wanted = workers.clone();
-    until("each worker has passed them", || {
+    // Made before anybody dies: whoever replaces the first one would be given all that come later.
+    let mut attackers = BTreeMap::new();
+    until("each worker has a client that asks for it", || {
         let mut client = server.connect();
-        let pid = worker(client.get("/").text());
-        if wanted.remove(&pid) {
-            client.send("GET /attack?linger HTTP/1.1\r\nHost: a\r\n\r\n");
-            // It closes this connection, too.
-            let _ = client.try_answer(false);
-        }
-        wanted.is_empty().then_some(())
+        attackers.insert(worker(client.get("/").text()), client);
+        (attackers.len() == workers.len()).then_some(())
     });
+    for client in attackers.values_mut() {
+        client.send("GET /attack?linger HTTP/1.1\r\nHost: a\r\n\r\n");
+        // It closes this connection, too.
+        let _ = client.try_answer(false);
+    }
     until("the application has got them", || (server.count("took a descriptor") >= 2).then_some(()));
     for pid in &workers {
         // It may be dead already.

@@ -52,9 +52,12 @@ fn the_connection_that_has_been_idle_longest_makes_room() {
 
 #[test]
 fn who_has_not_sent_anything_yet_goes_last() {
-    let mut server = with_places("2");
+    let mut server = with_places("3");
     let mut silent = server.connect();
     let mut idle = kept(&mut server);
+    // Until this is answered, the one before has been idle for long enough to go.
+    let mut busy = kept(&mut server);
+    assert_eq!(busy.get("/slow?ms=50").status, 200);
     let mut next = kept(&mut server);
     assert!(idle.is_closed());
     assert_eq!(silent.get("/").status, 200);

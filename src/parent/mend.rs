@@ -77,16 +77,18 @@ impl Parent {
     /// Sees to it that a slot's next worker gets sockets that are whole: what is not, it makes anew. They are made as
     /// they were, unless a program may want them otherwise that has them as well.
     pub(super) fn prepare_sockets(&mut self, slot: usize) {
-        let has_program = |slot| {
-            let mut processes = self.processes.values();
-            processes.any(|process| process.program.is_some() && (slot == SHARED || process.slot == slot))
-        };
-        // Another pool's workers are programs, perhaps.
-        let is_alone = self.heir.is_none();
-        let (own_are_free, shared_are_free) = (is_alone && !has_program(slot), is_alone && !has_program(SHARED));
+        let (own_are_free, shared_are_free) = (!self.may_have_program(slot), !self.may_have_program(SHARED));
         let flaws = self.custody.check(slot, &self.reserved, own_are_free.then_some(self.config.backlog));
         self.tell_flaws(slot, &flaws);
         self.mend_shared(shared_are_free);
+    }
+
+    /// Whether a program may hold a slot's sockets, which may want them to block.
+    pub(super) fn may_have_program(&self, slot: usize) -> bool {
+        let mut processes = self.processes.values();
+        let has_program = processes.any(|it| it.program.is_some() && (slot == SHARED || it.slot == slot));
+        // Another pool's workers are programs, perhaps.
+        has_program || self.heir.is_some()
     }
 
     fn tell_flaws(&mut self, slot: usize, flaws: &[String]) {

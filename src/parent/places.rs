@@ -10,7 +10,7 @@ impl Parent {
         let now = clock::now();
         if !self.is_stopping {
             let seated = self.seated();
-            self.custody.seat(|slot| seated.get(&slot).copied().unwrap_or(0), now);
+            self.custody.seat(&seated, now);
             self.watch(now);
             self.close_retired(now);
             self.attend();
@@ -48,10 +48,17 @@ impl Parent {
         let able: Vec<Pid> = serving.into_values().filter(|pid| self.is_neighbour(*pid)).collect();
         for order in self.neighbours.plan(&slots, &able) {
             let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
+            let may_block = matches!(order, Order::Watch { slot, .. } if self.may_have_program(slot));
             let Some(process) = self.processes.get_mut(&pid) else { continue };
             let sent = match order {
                 Order::Watch { slot, .. } => {
                     let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+                    // Its next worker may not be born yet, before which they are made whole.
+                    for socket in sockets.iter().filter(|_| !may_block) {
+                        if let Err(error) = sys::fds::set_nonblocking(socket, true) {
+                            debug!("worker={slot} has a socket that cannot be told not to block: {error}");
+                        }
+                    }
                     process.lifeline.watch(slot, &sockets)
                 }
                 Order::Release { slot, .. } => process.lifeline.release(slot),

@@ -70,7 +70,7 @@ where
         }
         let has_room = self.has_room();
         // Where nobody has, somebody has to make some.
-        let is_offered = has_room || !self.worker.others_have_room();
+        let is_offered = has_room || !self.worker.others_have_room(self.cx.now);
         for (_, acceptor) in &mut self.acceptors {
             acceptor.offer(&self.poll, is_offered);
         }
@@ -133,7 +133,8 @@ where
         if self.has_room() {
             return Some(Seat::Free);
         }
-        if !is_own && self.worker.others_have_room() {
+        // That they have is what they say: it is believed for a moment only.
+        if !is_own && self.worker.others_have_room(self.cx.now) && self.places.yields() {
             self.places.rest(self.cx.now + YIELD);
             return None;
         }

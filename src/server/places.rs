@@ -37,7 +37,12 @@ pub(crate) struct Places {
     candidates: Vec<Idle>,
     /// When to look for candidates again.
     due: Time,
+    /// How often in a row what waits was left to other workers.
+    yielded: u32,
 }
+
+/// How often in a row what waits is left to other workers that say that they have places.
+const YIELDS: u32 = 10;
 
 impl Places {
     /// When it may find somebody.
@@ -84,6 +89,12 @@ impl Places {
         }
     }
 
+    /// Whether to leave what waits to other workers once more, rather than to make room for it.
+    pub(crate) fn yields(&mut self) -> bool {
+        self.yielded = (self.yielded + 1) % (YIELDS + 1);
+        self.yielded != 0
+    }
+
     /// Has the next look wait until `due`.
     pub(crate) fn rest(&mut self, due: Time) {
         self.due = due;
@@ -127,6 +138,13 @@ mod tests {
         let expected: Vec<usize> =
             (0..256).map(|since| (0..10_000).find(|i| (i * 7_919) % 10_000 == since).expect("one")).collect();
         assert_eq!(order, expected);
+    }
+
+    #[test]
+    fn others_that_take_nothing_are_not_waited_for_without_end() {
+        let mut places = Places::default();
+        let made_room = (0..110).filter(|_| !places.yields()).count();
+        assert_eq!(made_room, 10);
     }
 
     #[test]

@@ -65,9 +65,10 @@ impl Worker {
     }
 
     /// Whether another worker serves, is not stuck, and has fewer connections than it may have.
-    pub(crate) fn others_have_room(&self) -> bool {
+    pub(crate) fn others_have_room(&self, now: Time) -> bool {
         let others = self.board().seats().filter(|row| *row != 0 && *row != self.page.index());
-        others.map(|row| self.board().row(row)).any(|row| row.is_neighbour() && !row.is_full())
+        let mut others = others.map(|row| self.board().row(row));
+        others.any(|row| row.is_neighbour() && !row.is_full() && !steer::is_stalled(row, now))
     }
 
     /// Rings the parent if the kernel should be told otherwise whom to give new connections to; each time that it does
