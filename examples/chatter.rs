@@ -8,6 +8,10 @@
 //! |---|---:|---:|---:|---:|---:|
 //! | up | 307 500/s | 514 000/s | 459 000/s | 1 % of a CPU | 10 % |
 //! | down | 395 000/s | 362 000/s | 623 000/s | 1 % of a CPU | 9 % |
+//!
+//! The upward rates were measured while the parent read all that came. It spends at most a fiftieth of its time on the
+//! messages of one worker now, which at the cost shown here is about 20 000 a second; a worker that sends more is told
+//! that the queue is full.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read};
