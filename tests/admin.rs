@@ -442,12 +442,12 @@ fn over_tcp_commands_need_the_token() {
     assert_eq!((answer.status, number(answer.text(), "after") > 0.0), (202, true));
     assert!(answer.text().starts_with("{\"accepted\":\"scale\","), "{}", answer.text());
     watched.server.wait_for("scaled from 2 to 3");
+    watched.server.wait_for("worker=2 gen=1");
     // Where the kernel counts connections, a row for each worker is there from the start.
     if watched.server.count("balance: least connections, among the workers that are free") == 1 {
         assert_eq!(watched.send("POST", "/scale?workers=65", right).status, 202);
         watched.server.wait_for("still 3 workers: there can be 1 to 64 while the kernel counts their connections");
     }
-    watched.server.wait_for("worker=2 gen=1");
     assert_eq!(watched.send("POST", "/restart", right).status, 202);
     watched.server.wait_for("rolling restart done");
     let samples = until("all have left", || {
