@@ -4,6 +4,7 @@ mod support;
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{chown, symlink, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -106,7 +107,9 @@ fn an_upgrade_keeps_the_pid_file_on_a_full_disk() {
         };
     }
     let mut server = Server::start(apart);
-    let seen = PathBuf::from(format!("/proc/{}/root{}", server.pid(), path.display()));
+    // Open, since what /proc says of the old pool ends with it.
+    let inside = File::open(format!("/proc/{}/root{}", server.pid(), directory.display())).expect("it runs");
+    let seen = PathBuf::from(format!("/proc/self/fd/{}/app.pid", inside.as_raw_fd()));
     assert_eq!(fs::read_to_string(&seen).expect("it is there"), format!("{}\n", server.pid()));
     // It is as large as the file system, so nothing else can be written.
     let full = File::create(seen.with_file_name("other")).and_then(|mut file| file.write_all(b"x"));
@@ -136,10 +139,11 @@ fn a_unix_socket_has_its_mode_from_the_start_and_whatever_the_umask() {
         changes.add_watch(&directory, AddWatchFlags::IN_ATTRIB).expect("it is there");
         let mut command = binary();
         command.args(["--listen", &format!("unix:{}", path.display()), "--unix-mode", "0660"]);
-        let server = Server::start(after(&format!("umask {umask}"), &command));
+        let mut server = Server::start(after(&format!("umask {umask}"), &command));
         assert_eq!(mode(&path), 0o660);
         assert_eq!(changes.read_events().expect_err("no mode was changed"), Errno::EAGAIN);
-        drop(server);
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
     }
     fs::remove_dir_all(&directory).expect("ours");
 }
