@@ -351,29 +351,31 @@ fn no_counter_goes_back_when_workers_are_killed_under_load() {
         let load = Load::begin(port, mode);
         let mut before = metrics(watched.ask("/metrics").text());
         let mut client = watched.connect();
-        for round in 0..300 {
-            if round % 10 == 0 {
-                let workers = watched.server.workers();
-                if let Some(pid) = workers.iter().find(|pid| **pid != admin) {
-                    // It may be gone already.
-                    let _ = kill(*pid, Signal::SIGKILL);
+        for wanted in 1..=8 {
+            // It may be gone already, or not ready yet: the next look finds another.
+            let mut strike = true;
+            until("a worker that was killed is counted", || {
+                let victim = watched.server.workers().into_iter().find(|pid| *pid != admin);
+                if let (true, Some(pid)) = (strike, victim) {
+                    strike = kill(pid, Signal::SIGKILL).is_err();
                 }
-            }
-            let answer = client.get("/metrics");
-            let samples = metrics(answer.text());
-            for (series, value) in &before {
-                let name = series.split('{').next().expect("a name");
-                let is_counter = ["_total", "_bucket", "_count", "_sum"].iter().any(|end| name.ends_with(end));
-                let now = samples.get(series);
-                assert!(!is_counter || now.is_some_and(|now| now >= value), "{series}: {value}, then {now:?}");
-            }
-            before = samples;
+                let answer = client.get("/metrics");
+                let samples = metrics(answer.text());
+                for (series, value) in &before {
+                    let name = series.split('{').next().expect("a name");
+                    let is_counter = ["_total", "_bucket", "_count", "_sum"].iter().any(|end| name.ends_with(end));
+                    let now = samples.get(series);
+                    assert!(!is_counter || now.is_some_and(|now| now >= value), "{series}: {value}, then {now:?}");
+                }
+                before = samples;
+                // For whichever reason: one may be killed before it is ready.
+                let restarts =
+                    before.iter().filter(|(series, _)| series.starts_with("forkpool_worker_restarts_total{"));
+                (restarts.map(|(_, count)| count).sum::<f64>() >= f64::from(wanted)).then_some(())
+            });
         }
         // Those killed lose what they had.
         load.finish();
-        let killed = ["0", "1"]
-            .map(|slot| before[&format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"killed\"}}")]);
-        assert!(killed.iter().sum::<f64>() >= 4.0, "{killed:?}");
     }
 }
 
