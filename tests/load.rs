@@ -1,4 +1,4 @@
-//! The load client of `examples/load` against servers that do one thing wrong: each must be found, in its own class and
+//! The load client of `tests/tools/load` against servers that do one thing wrong: each must be found, in its own class and
 //! as often as it happened.
 
 mod support;

@@ -3,7 +3,7 @@
 
 mod support;
 
-#[path = "../examples/load/schedule.rs"]
+#[path = "tools/load/schedule.rs"]
 #[allow(dead_code)]
 mod schedule;
 

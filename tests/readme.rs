@@ -136,8 +136,8 @@ fn the_commands_that_measure() {
                 }
             }
             ["cargo", "run", "--release", "--example", name, ..] => {
-                let (file, directory) = (format!("examples/{name}.rs"), format!("examples/{name}/main.rs"));
-                assert!(root.join(file).exists() || root.join(directory).exists(), "{line}");
+                let files = [format!("examples/{name}.rs"), format!("tests/tools/{name}.rs")];
+                assert!(files.iter().any(|file| root.join(file).exists()), "{line}");
             }
             ["cargo", "build", "--release", "--examples"] | ["cargo", "run", "--release"] | ["cargo", "test"] => {}
             ["forkpool" | "export", ..] => {}

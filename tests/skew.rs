@@ -1,14 +1,14 @@
-//! What `examples/skew` measures with: whether its figures are what they say, not which figures there are.
+//! What `tests/tools/skew` measures with: whether its figures are what they say, not which figures there are.
 
 mod support;
 
 // Its pure parts are looked at from within.
-#[path = "../examples/load/histogram.rs"]
+#[path = "tools/load/histogram.rs"]
 mod histogram;
-#[path = "../examples/load/schedule.rs"]
+#[path = "tools/load/schedule.rs"]
 #[allow(dead_code)]
 mod schedule;
-#[path = "../examples/load/tally.rs"]
+#[path = "tools/load/tally.rs"]
 #[allow(dead_code)]
 mod tally;
 

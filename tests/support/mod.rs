@@ -223,7 +223,7 @@ impl Drop for Server {
     }
 }
 
-/// The load client of `examples/load`, at work until it is told to finish.
+/// The load client of `tests/tools/load`, at work until it is told to finish.
 pub struct Load(Child);
 
 impl Load {
@@ -304,7 +304,7 @@ pub fn until<T>(wanted: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What `examples/load` counts: each request is in one class.
+/// What `tests/tools/load` counts: each request is in one class.
 pub const CLASSES: [&str; 12] = [
     "ok",
     "late",
