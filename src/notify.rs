@@ -74,9 +74,10 @@ impl Directory {
                 (socket, format!("@{name}").into())
             }
         };
+        let file = Name { name, directory: Rc::clone(self) };
         socket.set_nonblocking(true)?;
         sys::fds::name_senders(socket.as_fd())?;
-        Ok(Notified { socket, name, address, directory: Rc::clone(self) })
+        Ok(Notified { socket, address, file })
     }
 }
 
@@ -128,12 +129,18 @@ impl Drop for Place {
     }
 }
 
-/// A program's socket. It exists until this is dropped.
+/// A program's socket. Its name exists until this is dropped.
 #[derive(Debug)]
 pub(crate) struct Notified {
     socket: UnixDatagram,
-    name: String,
     address: OsString,
+    file: Name,
+}
+
+/// The name of a socket in a directory, removed when this is dropped.
+#[derive(Debug)]
+struct Name {
+    name: String,
     directory: Rc<Directory>,
 }
 
@@ -146,6 +153,8 @@ pub(crate) enum Notification {
     Other,
     /// Nothing yet.
     Nothing,
+    /// Descriptors come with the next one, and not enough are free: it stays where it is.
+    NoRoom,
 }
 
 impl Notified {
@@ -156,12 +165,21 @@ impl Notified {
 
     /// The next notification. What came with it (`FDSTORE=1`, or `BARRIER=1`, whose sender waits until it is closed) goes
     /// to `fds`.
+    ///
+    /// What found no free number would be closed in recvmsg(2), which may wait (SO_LINGER, socket(7)); so there is room
+    /// for all that may come, or none is received.
     pub(crate) fn receive(&self, fds: &mut Vec<OwnedFd>) -> Notification {
+        match sys::fds::brings_descriptors(self.socket.as_fd()) {
+            Ok(true) if !sys::fds::has_room() => return Notification::NoRoom,
+            Ok(_) => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Notification::Other,
+            Err(_) => return Notification::Nothing,
+        }
         let mut message = [0; 4096];
         match sys::fds::receive(self.socket.as_fd(), &mut message) {
             Ok(received) => {
                 fds.extend(received.fds);
-                let is_theirs = received.user.is_some_and(|user| user == 0 || user == self.directory.user);
+                let is_theirs = received.user.is_some_and(|user| user == 0 || user == self.file.directory.user);
                 let mut lines = message[..received.len].split(|byte| *byte == b'\n');
                 let is_ready = is_theirs && lines.any(|line| line == b"READY=1");
                 if is_ready {
@@ -175,13 +193,11 @@ impl Notified {
         }
     }
 
-    /// Takes no more, and returns all descriptors that wait: a drop would close them.
-    pub(crate) fn end(&self) -> Vec<OwnedFd> {
+    /// Takes no more. Descriptors may be in the socket's queue: closing it closes them.
+    pub(crate) fn end(self) -> OwnedFd {
         // It fails for a socket that is shut already.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
-        let mut fds = Vec::new();
-        while self.receive(&mut fds) != Notification::Nothing {}
-        fds
+        self.socket.into()
     }
 }
 
@@ -197,7 +213,7 @@ impl AsRawFd for Notified {
     }
 }
 
-impl Drop for Notified {
+impl Drop for Name {
     /// In the process that made it, not in a worker that drops its copy.
     fn drop(&mut self) {
         if let Some(place) = self.directory.place.as_ref().filter(|place| place.owner == process::id()) {

@@ -284,6 +284,37 @@ fn a_program_says_itself_that_it_is_ready() {
     fs::remove_dir(&directory).expect("it is empty");
 }
 
+/// It sends more descriptors than the parent can open, and last those of clients that take nothing, of which the last to
+/// close them would wait for ten minutes.
+#[test]
+fn the_parent_does_not_wait_for_what_a_program_notifies() {
+    for end in ["stay", "exit"] {
+        let hostile = example("hostile");
+        let hostile = hostile.get_program().to_str().expect("text");
+        let inner = exec("1", &["--ready", "notify", "--drain-timeout", "2s"], &[hostile, "program"]);
+        let mut command = Command::new("sh");
+        command.args(["-c", "ulimit -n 1024 && exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let mut server = Server::start(command);
+        let descriptors = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
+        let before = descriptors(server.pid());
+        let attacker = server.workers()[0];
+        let mut idle = server.connect();
+        idle.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert_eq!(server.get("/").text(), attacker.to_string(), "the program has that client");
+        // All of it is there when the parent looks.
+        server.signal(Signal::SIGSTOP);
+        assert_eq!(server.get(&format!("/{end}")).text(), "sent 5 notifications and 1 clients");
+        server.signal(Signal::SIGCONT);
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        assert_ne!(server.get("/").text(), attacker.to_string());
+        until("nothing that was passed is held", || (descriptors(server.pid()) <= before).then_some(()));
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
 #[test]
 fn a_program_that_notifies_needs_no_directory() {
     let mut command = exec("1", &["--ready", "notify"], &["sh", "-c", "echo socket=$NOTIFY_SOCKET; exec sleep 600"]);

@@ -33,7 +33,7 @@ impl Parent {
         let (output, worker_output) = output.unzip();
         let notify_socket = match &sign {
             Sign::Notification(socket) => Some(socket.address().clone()),
-            Sign::Execution | Sign::Delay(_) => None,
+            Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.talk.next_unique();
         self.unborn = Some(Process {

@@ -96,7 +96,7 @@ impl Parent {
         self.output.exited(pid, clock::now());
         self.disconnected(pid);
         let process_told = self.process(pid);
-        let Some(process) = self.processes.remove(&pid) else { return };
+        let Some(mut process) = self.processes.remove(&pid) else { return };
         let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);
         let was_told = stage.is_some_and(Stage::is_leaving);
         let now = clock::now();
@@ -115,7 +115,7 @@ impl Parent {
                 self.say(level, Some(process.slot), text);
             }
         }
-        self.forget_sign(&process.sign);
+        self.forget_sign(std::mem::replace(&mut process.sign, Sign::GivenUp));
         self.count_exit(pid, exit, &format!("{}{why}", describe(exit, was_told || was_asked)), cpu);
         if !was_told {
             self.failures.insert(process.slot, format!("a worker {}{why}", describe(exit, false)));

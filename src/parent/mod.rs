@@ -18,7 +18,7 @@ mod programs;
 mod takeover;
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::os::fd::{OwnedFd, RawFd};
@@ -132,6 +132,8 @@ pub(crate) struct Parent {
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,
     discard: Discard,
+    /// Programs whose notifications are to be looked at again when less is to be closed.
+    signs_left: BTreeSet<Pid>,
     /// The process that shows the pool, and controls it.
     admin: Option<Admin>,
 }
@@ -248,6 +250,7 @@ impl Parent {
             output: Output::default(),
             notifications: None,
             discard: Discard::default(),
+            signs_left: BTreeSet::new(),
             admin: None,
         };
         parent.notifications = parent.make_notifications();
@@ -315,6 +318,7 @@ impl Parent {
             self.output.pass_on(clock::now());
             log_writer::tell_lost(clock::now());
             self.discard.close(clock::now());
+            self.look_for_signs_left();
             self.tell_of_log();
             self.retry_pid_file();
             self.tell(Event::Tick);

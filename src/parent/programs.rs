@@ -27,6 +27,8 @@ pub(super) enum Sign {
     Notification(Notified),
     /// That so long has passed since.
     Delay(Duration),
+    /// Nothing any more: nobody reads what it sends.
+    GivenUp,
 }
 
 /// A program that a worker has become, or is about to become.
@@ -83,7 +85,7 @@ impl Parent {
         match process.sign {
             Sign::Execution => self.ready(pid),
             Sign::Delay(delay) => program.ready_at = Some(clock::now() + delay),
-            Sign::Notification(_) => {}
+            Sign::Notification(_) | Sign::GivenUp => {}
         }
     }
 
@@ -104,22 +106,27 @@ impl Parent {
         if violation.is_some() {
             return;
         }
-        let (mut is_ready, mut fds, mut taken) = (false, Vec::new(), 0);
-        while taken < NOTIFICATIONS {
+        let (mut is_ready, mut is_cramped, mut fds, mut taken) = (false, false, Vec::new(), 0);
+        while taken < NOTIFICATIONS && !is_cramped && !self.discard.is_full() {
             match socket.receive(&mut fds) {
                 Notification::Nothing => break,
                 Notification::Ready => is_ready = true,
                 Notification::Other => {}
+                Notification::NoRoom => is_cramped = true,
             }
             taken += 1;
+            self.discard.add(fds.drain(..));
         }
         let descriptor = socket.as_raw_fd();
         let is_within = program.as_mut().is_none_or(|program| program.may_notify(taken, clock::now()));
-        self.discard.add(fds);
         if !is_within {
             return self.misbehaved(pid, "it sent too many notifications".to_owned());
         }
-        if taken == NOTIFICATIONS {
+        if is_cramped {
+            self.give_up_sign(pid);
+        } else if self.discard.is_full() {
+            self.signs_left.insert(pid);
+        } else if taken == NOTIFICATIONS {
             self.listen_again(descriptor, Token(token(pid).0 | SIGN));
         }
         // A worker that is no program yet is ready when it says so itself.
@@ -130,10 +137,30 @@ impl Parent {
         }
     }
 
-    /// A process was reaped: nobody reads what comes to its socket any more.
-    pub(super) fn forget_sign(&mut self, sign: &Sign) {
+    /// Goes on with the notifications that were left because of the descriptors that came with others.
+    pub(super) fn look_for_signs_left(&mut self) {
+        if !self.discard.is_full() {
+            std::mem::take(&mut self.signs_left).into_iter().for_each(|pid| self.look_for_sign(pid));
+        }
+    }
+
+    /// What has come cannot be received, and nothing behind it: all of it goes at once.
+    fn give_up_sign(&mut self, pid: Pid) {
+        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let sign = std::mem::replace(&mut process.sign, Sign::GivenUp);
+        self.forget_sign(sign);
+        let text = format!(
+            "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
+            self.tag(pid)
+        );
+        self.say(log::Level::Warn, self.slot_of(pid), text);
+    }
+
+    /// Nobody reads any more what comes to a program's socket. What is there is neither received, since what finds no
+    /// free number is closed here, nor dropped: both may wait.
+    pub(super) fn forget_sign(&mut self, sign: Sign) {
         if let Sign::Notification(socket) = sign {
-            self.discard.add(socket.end());
+            self.discard.add([socket.end()]);
         }
     }
 }

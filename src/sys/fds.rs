@@ -1,6 +1,7 @@
 //! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across
 //! execve(2).
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
@@ -8,6 +9,7 @@ use std::path::Path;
 use std::{mem, ptr};
 
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
+use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::stat::{umask, Mode};
@@ -63,6 +65,34 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64]) -> 
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     let (fds, user) = controls(&header);
     Ok(Received { len, fds, user, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
+}
+
+/// Whether descriptors come with the next message of a socket that [names senders](name_senders). The message stays where
+/// it is, and nothing is opened.
+pub(crate) fn brings_descriptors(socket: BorrowedFd<'_>) -> io::Result<bool> {
+    // Room for the sender alone, which comes first; the kernel says that there was more.
+    // SAFETY: it computes a length.
+    const SENDER: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
+    let mut space = [0_u64; SENDER.div_ceil(8)];
+    // SAFETY: a structure of integers and pointers, for which zeroes are values.
+    let mut header: libc::msghdr = unsafe { mem::zeroed() };
+    header.msg_control = space.as_mut_ptr().cast();
+    header.msg_controllen = SENDER as _;
+    // SAFETY: the header names `space` with no more than its length, and it outlives the call.
+    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
+    if len < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(header.msg_flags & libc::MSG_CTRUNC != 0)
+}
+
+/// Whether as many descriptors are free as one message may bring. Where there is no `/proc` to count them in, that is
+/// taken to be so.
+pub(crate) fn has_room() -> bool {
+    let Ok(open) = fs::read_dir("/proc/self/fd") else { return true };
+    // The one by which they are counted is among them.
+    let open = open.count().saturating_sub(1);
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| (open + MAX) as u64 <= limit)
 }
 
 /// Takes over all descriptors that recvmsg(2) has opened, also those of a message that was cut.
@@ -211,7 +241,7 @@ fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::{self, File};
+    use std::fs::File;
     use std::io::Read;
 
     use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
@@ -243,6 +273,25 @@ mod tests {
             drop(write);
             assert_eq!(File::from(read).read(&mut [0]).expect("a pipe"), 0, "a copy is left somewhere");
         }
+    }
+
+    #[test]
+    fn what_a_message_brings_is_known_before_it_is_received() {
+        let (one, other) = UnixDatagram::pair().expect("descriptors are free");
+        name_senders(other.as_fd()).expect("it is a Unix socket");
+        for count in [0, 1, MAX] {
+            let fds = vec![one.as_raw_fd(); count];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            let rights = if count == 0 { &[][..] } else { &rights };
+            let part = [io::IoSlice::new(b"READY=1")];
+            sendmsg::<UnixAddr>(one.as_raw_fd(), &part, rights, MsgFlags::empty(), None).expect("there is room");
+            assert_eq!(brings_descriptors(other.as_fd()).expect("something came"), count > 0);
+            let received = receive(other.as_fd(), &mut [0; 8]).expect("it stayed");
+            assert_eq!((received.len, received.fds.len(), received.is_cut), (7, count, false));
+            assert!(received.user.is_some());
+        }
+        let nothing = brings_descriptors(other.as_fd()).map_err(|error| error.kind());
+        assert_eq!(nothing, Err(io::ErrorKind::WouldBlock));
     }
 
     #[test]

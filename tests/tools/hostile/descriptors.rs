@@ -12,7 +12,7 @@ use crate::{again_and_again, random};
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What fits into one message (`SCM_MAX_FD`).
-const MOST: usize = 253;
+pub(crate) const MOST: usize = 253;
 
 /// Everything that this process has open but its standard streams.
 pub(crate) fn held() -> impl Iterator<Item = RawFd> {
@@ -124,12 +124,8 @@ impl Descriptors {
     /// Connections of clients that take nothing, so that whoever closes them last waits for ten minutes.
     pub(crate) fn pass_clients(&self, letters: &[u8]) -> String {
         let (end, mut sent) = (Instant::now() + PATIENCE, 0);
-        let linger = libc::linger { l_onoff: 1, l_linger: 600 };
         for client in held().filter(|fd| is_client(*fd)) {
-            unsafe {
-                let (value, len) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
-                libc::setsockopt(client, libc::SOL_SOCKET, libc::SO_LINGER, value, len);
-            }
+            linger(client);
             for channel in self.channels() {
                 for letter in letters {
                     sent += usize::from(send(channel, &[*letter], &[client], end));
@@ -143,14 +139,8 @@ impl Descriptors {
     /// More than a parent with 1024 descriptors can open, and at last clients as above. It ends at once, so that what it
     /// has sent is there and nobody else has them.
     pub(crate) fn pass_too_many(&self) -> String {
-        let linger = libc::linger { l_onoff: 1, l_linger: 600 };
         let clients: Vec<RawFd> = held().filter(|fd| is_client(*fd)).collect();
-        for client in &clients {
-            unsafe {
-                let (value, len) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
-                libc::setsockopt(*client, libc::SOL_SOCKET, libc::SO_LINGER, value, len);
-            }
-        }
+        clients.iter().for_each(|client| linger(*client));
         let own = self.kinds[0][0];
         let lengths = [&[1; 150][..], &[MOST; 3], &[1; 100]].concat();
         for channel in self.channels() {
@@ -166,6 +156,13 @@ impl Descriptors {
         unsafe { libc::close_range(3, u32::MAX, 0) };
         "all closed".to_owned()
     }
+}
+
+/// Has closing wait for ten minutes while there is something to send, where that is allowed.
+pub(crate) fn linger(socket: RawFd) {
+    let linger = libc::linger { l_onoff: 1, l_linger: 600 };
+    let (value, len) = ((&raw const linger).cast(), size_of::<libc::linger>() as u32);
+    unsafe { libc::setsockopt(socket, libc::SOL_SOCKET, libc::SO_LINGER, value, len) };
 }
 
 fn is_channel(fd: RawFd) -> bool {
@@ -207,7 +204,7 @@ fn is_full() -> bool {
     std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
 }
 
-fn send_message(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> isize {
+pub(crate) fn send_message(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> isize {
     let len = mem::size_of_val(fds);
     let mut control = [0_u64; 140];
     unsafe {

@@ -8,6 +8,7 @@
 mod descriptors;
 mod listeners;
 mod memory;
+mod program;
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -21,6 +22,10 @@ use memory::Memory;
 const FOR_EVER: Duration = Duration::from_secs(10);
 
 fn main() -> forkpool::Result<()> {
+    if env::args().nth(1).as_deref() == Some("program") {
+        program::run();
+        return Ok(());
+    }
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
     if env::var_os("HOSTILE_FEW_FILES").is_some() {
         let limit = libc::rlimit { rlim_cur: 1024, rlim_max: 1024 };
