@@ -99,7 +99,7 @@ impl Connection {
             must_linger: false,
             is_again: false,
         };
-        connection.time(Timing::Head, config, now);
+        connection.set_time(Timing::Head, config, now);
         connection
     }
 
@@ -208,6 +208,10 @@ impl Connection {
         let len = self.fill_from_kept(cx);
         self.begin_refused(0..len, cx);
         self.reject(reject, cx);
+        if cx.is_draining && matches!(reject, Reject::HeadTimeout) {
+            // All that has come was read a moment ago, so closing at once does not reset the answer away.
+            self.must_linger = false;
+        }
         self.send(cx).unwrap_or(Step::Close)
     }
 
@@ -253,7 +257,7 @@ impl Connection {
     #[cold]
     fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
         if self.timing != Timing::Room {
-            self.time(Timing::Room, cx.config, cx.running);
+            self.time(Timing::Room, cx);
             cx.waiting.push_back(cx.place);
         }
         len

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::config::ServerConfig;
@@ -25,6 +26,8 @@ pub(crate) struct Context<'w> {
     pub(crate) tag: String,
     /// The worker drains: every answer is the last one of its connection.
     pub(crate) is_draining: bool,
+    /// How long it then waits for a request, or for the rest of its head.
+    pub(crate) drain_patience: Duration,
     pub(crate) now: Time,
     /// The same without the time in which the loop did not look at its connections: what their deadlines are told by.
     pub(crate) running: Time,
@@ -69,6 +72,7 @@ impl<'w> Context<'w> {
             worker,
             tag: String::new(),
             is_draining: false,
+            drain_patience: Duration::MAX,
             now,
             running: now,
             turn: 0,

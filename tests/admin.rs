@@ -518,6 +518,8 @@ fn a_unix_socket_is_for_its_owner_who_may_do_everything() {
 #[test]
 fn events_are_told_as_they_happen_and_end_with_the_pool() {
     let (mut server, path) = private("admin-events.socket", &[]);
+    let mut unfinished = connect_unix(&path);
+    unfinished.send("GET / HTTP/1.1\r\nHo");
     let mut stream = UnixStream::connect(&path).expect("it listens");
     stream.write_all(b"GET /events?after=1 HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
     let mut lines = BufReader::new(stream).lines().map(|line| line.expect("text"));
@@ -535,6 +537,7 @@ fn events_are_told_as_they_happen_and_end_with_the_pool() {
     let rest: Vec<String> = lines.collect();
     assert_eq!(rest[rest.len() - 2..], ["0", ""]);
     assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.count("after it was asked to finish"), 0, "it has ended by itself");
 }
 
 /// Clients that hold places for as long as they can, and take new ones for those that they lose.

@@ -93,6 +93,50 @@ fn idle_connections_are_gone_soon_after_the_signal() {
 }
 
 #[test]
+fn an_unfinished_head_does_not_hold_the_drain_up() {
+    let variables = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "600s"), ("FORKPOOL_HEAD_TIMEOUT", "600s")];
+    let mut server = testbed(&variables);
+    let mut unfinished = server.connect();
+    unfinished.send("GET / HTTP/1.1\r\nHo");
+    let mut second = server.connect();
+    assert_eq!(second.get("/").status, 200);
+    second.send("GET / HTTP/1.1\r\n");
+    let mut completed = server.connect();
+    completed.send("GET / HTTP/1.1\r\nHost: ");
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGTERM);
+    wait_until_closed(&mut server);
+    completed.send("a\r\n\r\n");
+    let answer = completed.answer();
+    assert_eq!((answer.status, answer.closes()), (200, true));
+    // Each waits for less than the time-outs, which are longer than anything here may take.
+    for client in [&mut unfinished, &mut second] {
+        let answer = client.answer();
+        assert_eq!((answer.status, answer.closes()), (408, true));
+    }
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_connection_that_becomes_idle_while_the_pool_drains_does_not_hold_it_up() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "600s")]);
+    let mut client = server.connect();
+    // An answer whose head is sent before the signal, and says nothing of an end.
+    client.send("GET /begun HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut ending = server.connect();
+    ending.send("POST /now HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+    assert_eq!(ending.answer().status, 100);
+    server.signal(Signal::SIGTERM);
+    wait_until_closed(&mut server);
+    ending.send("x");
+    assert_eq!(ending.answer().status, 200);
+    let answer = client.answer();
+    assert_eq!((answer.status, answer.closes()), (200, false));
+    assert!(client.is_closed());
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
 fn what_waits_in_the_queue_is_served_before_the_end() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
     let worker = server.workers()[0];

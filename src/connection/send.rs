@@ -49,13 +49,13 @@ impl Connection {
                 }
                 Ok(Flow::Output) => self.outgoing = Some(outgoing),
                 Ok(Flow::Sent) => {
-                    self.time(Timing::Write, cx.config, cx.running);
+                    self.time(Timing::Write, cx);
                     self.outgoing = Some(outgoing);
                     return Some(Step::Again);
                 }
                 Ok(Flow::Blocked { progress }) => {
                     if progress || self.timing != Timing::Write {
-                        self.time(Timing::Write, cx.config, cx.running);
+                        self.time(Timing::Write, cx);
                     }
                     self.outgoing = Some(outgoing);
                     return Some(Step::Wait);
@@ -63,7 +63,7 @@ impl Connection {
                 // Nobody is left to wait with it.
                 Ok(Flow::Waiting) if self.is_broken => return Some(Step::Close),
                 Ok(Flow::Waiting) => {
-                    self.time(Timing::Answer, cx.config, cx.running);
+                    self.time(Timing::Answer, cx);
                     self.outgoing = Some(outgoing);
                     return Some(Step::Wait);
                 }
@@ -77,7 +77,7 @@ impl Connection {
             }
         }
         if matches!(self.timing, Timing::Write | Timing::Answer) {
-            self.time(Timing::Idle, cx.config, cx.running);
+            self.time(Timing::Idle, cx);
         }
         self.codec.is_closing().then(|| self.finish(cx))
     }
@@ -198,7 +198,7 @@ impl Connection {
         kept.sent += sent;
         if kept.sent < kept.output.len() {
             if sent > 0 {
-                self.time(Timing::Write, cx.config, cx.running);
+                self.time(Timing::Write, cx);
             }
             return Some(Step::Wait);
         }
@@ -211,7 +211,7 @@ impl Connection {
         let kept = self.kept.get_or_insert_default();
         kept.output = std::mem::take(&mut cx.output);
         kept.sent = sent;
-        self.time(Timing::Write, cx.config, cx.running);
+        self.time(Timing::Write, cx);
     }
 
     /// The last answer is sent.
@@ -219,7 +219,7 @@ impl Connection {
         if !self.must_linger || self.is_at_end {
             return Step::Close;
         }
-        self.time(Timing::Linger, cx.config, cx.running);
+        self.time(Timing::Linger, cx);
         if self.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
         }

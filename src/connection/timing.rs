@@ -80,7 +80,25 @@ impl Connection {
 
     /// There is memory again: its client has as much time as from the start.
     pub(crate) fn resume(&mut self, cx: &Context<'_>) {
-        self.time(Timing::Body, cx.config, cx.running);
+        self.time(Timing::Body, cx);
+    }
+
+    /// The worker drains. Returns whether the connection is idle; of others an unfinished head has a moment left.
+    pub(crate) fn begin_to_drain(&mut self, cx: &Context<'_>) -> bool {
+        if self.is_idle() {
+            // Also one that has sent nothing yet: its head has its own time from where it begins.
+            self.timing = Timing::Idle;
+            return true;
+        }
+        if self.is_hurried(cx.config) {
+            self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+        }
+        false
+    }
+
+    /// Whether a drain does not wait for it: there is no whole request, or nobody's request is worth the wait.
+    fn is_hurried(&self, config: &ServerConfig) -> bool {
+        matches!(self.timing, Timing::Head | Timing::Idle) || config.evicts_unfinished
     }
 
     /// Starts the clock again where there was progress.
@@ -94,7 +112,7 @@ impl Connection {
             Phase::Idle => Timing::Idle,
         };
         if timing != self.timing || read.requests > 0 {
-            self.time(timing, cx.config, cx.running);
+            self.time(timing, cx);
         } else if timing == Timing::Body && received > 0 {
             self.credit(received, cx);
         }
@@ -108,12 +126,20 @@ impl Connection {
             rate => Duration::from_millis((bytes as u64).saturating_mul(1000) / rate as u64),
         };
         let earned = self.deadline + earned;
-        self.time(Timing::Body, cx.config, cx.running);
+        self.time(Timing::Body, cx);
         self.deadline = self.deadline.min(earned);
     }
 
     #[inline]
-    pub(super) fn time(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
+    pub(super) fn time(&mut self, timing: Timing, cx: &Context<'_>) {
+        self.set_time(timing, cx.config, cx.running);
+        if cx.is_draining && self.is_hurried(cx.config) {
+            self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_time(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
         self.timing = timing;
         self.deadline = timeout(timing, config).map_or(Time::NEVER, |timeout| now + timeout);
     }

@@ -24,8 +24,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF: Duration = Duration::from_millis(100);
 /// It has worked when it has lived for so long.
 const STABLE: Duration = Duration::from_secs(10);
-/// How long the end of the pool waits for it.
-const PATIENCE: Duration = Duration::from_millis(500);
+/// How long the end of the pool waits for it: it ends by itself well before that.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Commands that are obeyed in a second: what comes beyond that waits in the link, and is refused to its clients when that
 /// is full.
 const COMMANDS: u32 = 16;
@@ -238,7 +238,9 @@ impl Parent {
         admin.let_go();
         let Some(process) = admin.process else { return };
         // One that has let go of its lifeline need not have ended.
-        process.lifeline.ends_within(PATIENCE);
+        if !process.lifeline.ends_within(PATIENCE) {
+            warn!("admin pid={} killed: not done {PATIENCE:?} after it was asked to finish", process.pid.0);
+        }
         signal(process.pid, Signal::SIGKILL);
         while waitpid(SystemPid::from_raw(process.pid.0), None::<WaitPidFlag>) == Err(nix::errno::Errno::EINTR) {}
     }

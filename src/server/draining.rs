@@ -20,7 +20,8 @@ where
 {
     /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
     /// connections are closed one after the other, within a second, so that their clients do not all come back at once,
-    /// and those that are about to send a request still can. Its answer says that it is the last.
+    /// and those that are about to send a request still can. Its answer says that it is the last. A head that has begun
+    /// has as long.
     pub(super) fn drain(&mut self) {
         if self.cx.is_draining {
             return;
@@ -44,15 +45,23 @@ where
         self.spread_idle();
     }
 
+    /// No head that is not whole holds the drain up, nor a connection that becomes idle later on.
     fn spread_idle(&mut self) {
-        let idle = self.connections.iter().filter(|(_, entry)| entry.connection.is_idle());
-        let mut idle: Vec<usize> = idle.map(|(index, _)| index).collect();
-        // The longest idle first: the least likely to have a request on its way.
-        idle.sort_by_key(|index| self.connections[*index].connection.deadline);
         let window = match self.worker.drain_timeout() {
             Duration::ZERO => SPREAD,
             timeout => SPREAD.min(timeout / 2),
         };
+        self.cx.drain_patience = window;
+        let mut idle = Vec::new();
+        for index in 0..self.connections.capacity() {
+            let Some(entry) = self.connections.get_mut(index) else { continue };
+            if entry.connection.begin_to_drain(&self.cx) {
+                idle.push(index);
+            }
+            self.settle(index, Step::Wait);
+        }
+        // The longest idle first: the least likely to have a request on its way.
+        idle.sort_by_key(|index| self.connections[*index].connection.deadline);
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
             let entry = &mut self.connections[index].connection;

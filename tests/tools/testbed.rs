@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
 
-use forkpool::{Error, Event, Exit, Handle, Meter, Pool, Request, Respawn, Responder, Response, Worker};
+use forkpool::{BodyWriter, Error, Event, Exit, Handle, Meter, Pool, Request, Respawn, Responder, Response, Worker};
 use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
@@ -255,8 +255,17 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
             LATE.with_borrow_mut(|late| late.push(responder));
             response
         }
+        // Begins at once, and ends when somebody asks for /now.
+        "/begun" => {
+            let (mut body, response) = Response::stream("text/plain");
+            // A client that has gone needs none.
+            let _ = body.try_write(b"begun\n");
+            BEGUN.with_borrow_mut(|begun| begun.push(body));
+            response
+        }
         "/now" => {
             answer_late();
+            BEGUN.take();
             Response::text("now\n")
         }
         // The same, and goes on in this turn until it has a connection for the server.
@@ -284,6 +293,7 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
 
 thread_local! {
     static LATE: RefCell<Vec<Responder>> = const { RefCell::new(Vec::new()) };
+    static BEGUN: RefCell<Vec<BodyWriter>> = const { RefCell::new(Vec::new()) };
 }
 
 fn answer_late() {
