@@ -4,12 +4,12 @@
 
 use std::ffi::OsString;
 
-pub use crate::access_log::fuzzing::line as access_log_line;
-pub use crate::channel::fuzzing::records;
-use crate::config::{Config, Setting};
-pub use crate::http::fuzzing::{chunked, conditions, connection, head, range};
-use crate::status::{Fact, Model, Readings, Snapshot};
-pub use crate::successor::variable::fuzz as upgrade_variable;
+use crate::admin::status::{Fact, Model, Readings, Snapshot};
+pub use crate::parent::successor::variable::fuzz as upgrade_variable;
+pub use crate::server::access_log::fuzzing::line as access_log_line;
+pub use crate::server::http::fuzzing::{chunked, conditions, connection, head, range};
+pub use crate::shared::channel::fuzzing::records;
+use crate::shared::config::{Config, Setting};
 
 /// What the admin process asks of the parent, as bytes and as clients say it.
 pub fn commands(bytes: &[u8]) {
@@ -70,7 +70,7 @@ pub fn listen_fds(bytes: &[u8]) {
     std::env::set_var("LISTEN_PID", std::process::id().to_string());
     std::env::set_var("LISTEN_FDS", count);
     std::env::set_var("LISTEN_FDNAMES", names);
-    if let Ok(fds) = crate::service::listed() {
+    if let Ok(fds) = crate::parent::service::listed() {
         assert!(fds.iter().all(|(fd, _)| *fd >= 3));
     }
 }

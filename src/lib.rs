@@ -91,90 +91,40 @@
 //! - `serde`: messages that are values of your types, as JSON: `Worker::send_typed`, `Handle::send_typed`, `encode` and
 //!   `decode`.
 
-mod acceptor;
-mod access_log;
 mod admin;
-mod announce;
-mod builder;
-mod channel;
-mod client;
-mod clock;
-mod config;
-mod connection;
-mod context;
-mod credentials;
-mod custody;
-mod deadlines;
-mod deferred;
-mod epoll;
 mod error;
-mod event;
-mod exec;
-mod file;
-mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(all(test, not(fuzzing)))]
 mod fuzzing;
-mod handle;
-mod http;
-mod incoming;
-#[cfg(test)]
-mod instructions;
-mod listener;
-mod log_writer;
-mod mailbox;
-mod message;
-mod meter;
-mod neighbours;
-mod notify;
-mod outgoing;
-mod outlet;
 mod parent;
-mod pid_file;
 mod pool;
-mod proc;
-mod reap;
-mod receive;
-mod response;
-mod sandbox;
-mod scoreboard;
 mod server;
-mod service;
-mod signals;
-mod status;
-mod steer;
-mod stream;
-mod successor;
-mod supervisor;
+mod shared;
 mod sys;
 mod time;
-#[cfg(feature = "serde")]
-mod typed;
-mod upgrade;
-mod watch;
 mod worker;
 
-pub use builder::{Builder, Pool};
-#[doc(hidden)] // for the binary, whose own options take the same values
-pub use config::duration;
-pub use config::{settings, Readiness, Setting};
-pub use deferred::Responder;
 pub use error::{Error, Result};
-pub use event::{Event, Exit, Process};
-pub use files::{Files, Symlinks};
-pub use handle::{Handle, Status, Whom, WorkerStatus};
-pub use http::{Fields, InvalidHeader, Request, Version};
-pub use incoming::Incoming;
-pub use log_writer::LogWriter;
-pub use message::{MessageError, MESSAGE_MAX};
-pub use meter::{Busy, Counted, Meter};
-pub use response::Response;
-pub use sandbox::Sandbox;
-pub use stream::BodyWriter;
-pub use supervisor::{PoolState, Respawn, WorkerState};
+pub use parent::event::{Event, Exit, Process};
+pub use parent::handle::{Handle, Status, Whom, WorkerStatus};
+pub use parent::supervisor::{PoolState, Respawn, WorkerState};
 #[cfg(feature = "serde")]
-pub use typed::{decode, encode, TypedError};
-pub use upgrade::{Socket, Upgraded};
+pub use pool::{decode, encode, TypedError};
+pub use pool::{Builder, Pool};
+pub use server::answer::deferred::Responder;
+pub use server::answer::response::Response;
+pub use server::answer::stream::BodyWriter;
+pub use server::answer::upgrade::{Socket, Upgraded};
+pub use server::files::{Files, Symlinks};
+pub use server::http::{Fields, InvalidHeader, Request, Version};
+#[doc(hidden)] // for the binary, whose own options take the same values
+pub use shared::config::duration;
+pub use shared::config::{settings, Readiness, Setting};
+pub use shared::log_writer::LogWriter;
+pub use shared::message::{MessageError, MESSAGE_MAX};
+pub use worker::incoming::Incoming;
+pub use worker::meter::{Busy, Counted, Meter};
+pub use worker::sandbox::Sandbox;
 pub use worker::{is_draining, worker_id, Adopter, Message, Messages, Sender, Worker};

@@ -3,10 +3,10 @@
 use log::LevelFilter;
 
 use super::Desk;
-use crate::config::Config;
-use crate::http::Request;
-use crate::response::Response;
-use crate::status::{accepted, refused, State};
+use crate::admin::status::{accepted, refused, State};
+use crate::server::answer::response::Response;
+use crate::server::http::Request;
+use crate::shared::config::Config;
 use crate::worker::Worker;
 
 /// What the parent is asked for.

@@ -7,6 +7,7 @@
 mod control;
 mod queues;
 mod readings;
+pub(crate) mod status;
 
 use std::cell::RefCell;
 use std::error::Error as StdError;
@@ -14,13 +15,13 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::clock;
-use crate::config::{Config, ServerConfig};
-use crate::http::{Limits, Request};
-use crate::response::Response;
-use crate::scoreboard::Scoreboard;
-use crate::status::{event_line, Fact, Model, Snapshot};
-use crate::stream::BodyWriter;
+use crate::admin::status::{event_line, Fact, Model, Snapshot};
+use crate::server::answer::response::Response;
+use crate::server::answer::stream::BodyWriter;
+use crate::server::http::{Limits, Request};
+use crate::shared::config::{Config, ServerConfig};
+use crate::shared::scoreboard::Scoreboard;
+use crate::sys::clock;
 use crate::worker::Worker;
 
 pub(crate) use self::control::Command;

@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::scoreboard::Scoreboard;
-use crate::status::{Counters, Model, Process, Reading, Readings};
+use crate::admin::status::{Counters, Model, Process, Reading, Readings};
+use crate::shared::outlet;
+use crate::shared::scoreboard::Scoreboard;
+use crate::sys::clock;
+use crate::sys::proc;
 use crate::time::Time;
-use crate::{clock, outlet, proc};
 
 /// What was read last, so that no counter goes back.
 #[derive(Debug, Default)]
@@ -80,11 +82,11 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::scoreboard::ParentBoard;
-    use crate::status::{Fact, Snapshot};
-    use crate::steer;
-    use crate::supervisor::{Pid, WorkerState};
-    use crate::watch::{Schedule, Sight, Watch};
+    use crate::admin::status::{Fact, Snapshot};
+    use crate::parent::supervisor::{Pid, WorkerState};
+    use crate::parent::watch::{Schedule, Sight, Watch};
+    use crate::shared::scoreboard::ParentBoard;
+    use crate::shared::steer;
 
     const WORKERS: usize = 4;
 

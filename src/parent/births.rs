@@ -1,9 +1,9 @@
 //! How workers come to be: what each is born with, and what follows its fork.
 
 use super::*;
-use crate::channel;
-use crate::message::MessageEnd;
-use crate::supervisor::jittered;
+use crate::parent::supervisor::jittered;
+use crate::shared::channel;
+use crate::shared::message::MessageEnd;
 
 impl Parent {
     /// What the next worker of a slot is born with.

@@ -2,7 +2,7 @@
 
 use super::admin::cpu_of_the_reaped;
 use super::*;
-use crate::supervisor::{Respawn, Stage};
+use crate::parent::supervisor::{Respawn, Stage};
 
 /// How often the workers' memory is looked at, if it is limited.
 const WEIGHING: Duration = Duration::from_secs(1);

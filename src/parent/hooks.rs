@@ -3,9 +3,9 @@
 use std::panic::{self, AssertUnwindSafe};
 
 use super::*;
-use crate::event;
-use crate::handle::{Command, Handle, Status, WorkerStatus};
-use crate::supervisor::Respawn;
+use crate::parent::event;
+use crate::parent::handle::{Command, Handle, Status, WorkerStatus};
+use crate::parent::supervisor::Respawn;
 use crate::worker::panic_message;
 
 impl Parent {

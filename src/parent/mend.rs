@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::channel::Made;
-use crate::epoll::Hangups;
+use crate::shared::channel::Made;
+use crate::sys::epoll::Hangups;
 
 /// Between two replacements of a slot for the sake of its sockets: whoever breaks them again and again shall not have
 /// the parent fork all the time.

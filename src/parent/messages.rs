@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::*;
-use crate::handle::Whom;
-use crate::message::{MessageError, Received, BUFFER};
-use crate::supervisor::Stage;
+use crate::parent::handle::Whom;
+use crate::parent::supervisor::Stage;
+use crate::shared::message::{MessageError, Received, BUFFER};
 
 /// Messages of one worker that the hook is told in one turn: signals, lifelines and the other workers have theirs in
 /// between.

@@ -3,19 +3,31 @@
 //! It waits without a time-out unless something is due: an idle pool does not wake it.
 
 mod admin;
+pub(crate) mod announce;
 mod attend;
 mod births;
+pub(crate) mod custody;
 mod discard;
+pub(crate) mod event;
+pub(crate) mod handle;
 mod health;
 mod hearing;
 mod hooks;
 mod logs;
 mod mend;
 mod messages;
+pub(crate) mod neighbours;
+pub(crate) mod notify;
 mod output;
+pub(crate) mod pid_file;
 mod places;
 mod programs;
+pub(crate) mod reap;
+pub(crate) mod service;
+pub(crate) mod successor;
+pub(crate) mod supervisor;
 mod takeover;
+pub(crate) mod watch;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -41,30 +53,38 @@ use self::messages::{Ration, Talk};
 use self::output::Output;
 use self::programs::{Program, Sign};
 use self::takeover::Addresses;
-use crate::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of, tag};
-use crate::channel::{Heard, ParentEnd, Record};
-use crate::config::{Config, ServerConfig};
-use crate::credentials::Credentials;
-use crate::custody::Custody;
 use crate::error::{Error, Result};
-use crate::event;
-use crate::handle::{Hook, Hooks, OnExit};
-use crate::listener::{self, Reserved, SlotSockets};
-use crate::message::MessageEnd;
-use crate::neighbours::{Neighbours, Order};
-use crate::pid_file::PidFile;
-use crate::pool::Newborn;
-use crate::reap::{self, Fate};
-use crate::scoreboard::ParentBoard;
-use crate::service::{self, Service};
-use crate::signals::{self, ParentSignals, Request};
-use crate::steer::Steering;
-use crate::successor::{Heir, Inheritance, Successor};
-use crate::supervisor::{Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor};
+use crate::parent::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of, tag};
+use crate::parent::custody::Custody;
+use crate::parent::handle::{Hook, Hooks, OnExit};
+use crate::parent::neighbours::{Neighbours, Order};
+use crate::parent::pid_file::PidFile;
+use crate::parent::reap::Fate;
+use crate::parent::service::Service;
+use crate::parent::successor::{Heir, Inheritance, Successor};
+use crate::parent::supervisor::{
+    Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor,
+};
+use crate::parent::watch::{Sight, Watch};
+use crate::pool::run::Newborn;
+use crate::server::access_log;
+use crate::shared::channel::{Heard, ParentEnd, Record};
+use crate::shared::config::{Config, ServerConfig};
+use crate::shared::credentials::Credentials;
+use crate::shared::listener::{self, Reserved, SlotSockets};
+use crate::shared::log_writer;
+use crate::shared::message::MessageEnd;
+use crate::shared::outlet;
+use crate::shared::scoreboard::ParentBoard;
+use crate::shared::signals::{self, ParentSignals, Request};
+use crate::shared::steer;
+use crate::shared::steer::Steering;
+use crate::sys;
+use crate::sys::clock;
+use crate::sys::epoll;
+use crate::sys::proc;
 use crate::time::{frozen, Time, BEAT};
-use crate::watch::{Sight, Watch};
 use crate::worker::Seed;
-use crate::{access_log, clock, epoll, log_writer, notify, outlet, proc, steer, sys};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {

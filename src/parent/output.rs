@@ -9,8 +9,8 @@ use std::io::{ErrorKind, Read};
 use std::os::fd::{AsFd, OwnedFd};
 
 use super::*;
-use crate::channel;
-use crate::outlet::Outlet;
+use crate::shared::channel;
+use crate::shared::outlet::Outlet;
 
 /// Read from a pipe in one turn, so that signals, lifelines and other pipes have theirs.
 const READ: usize = 16 * 1024;

@@ -1,7 +1,7 @@
 //! Who serves which slot, and what follows from it.
 
 use super::*;
-use crate::supervisor::PoolState;
+use crate::parent::supervisor::PoolState;
 
 impl Parent {
     /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the

@@ -4,9 +4,9 @@
 use std::os::fd::AsRawFd;
 
 use super::*;
-use crate::config::Readiness;
-use crate::notify::{Notification, Notified};
-use crate::supervisor::Stage;
+use crate::parent::notify::{Notification, Notified};
+use crate::parent::supervisor::Stage;
+use crate::shared::config::Readiness;
 
 /// Notifications that are taken in at a time: whoever sends without end must not keep the parent.
 const NOTIFICATIONS: usize = 64;

@@ -3,8 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use super::*;
-use crate::config::Address;
-use crate::listener::AdminListener;
+use crate::shared::config::Address;
+use crate::shared::listener::AdminListener;
 
 /// Where to listen.
 pub(super) struct Addresses {

@@ -2,9 +2,12 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+pub(crate) mod clock;
+pub(crate) mod epoll;
 pub(crate) mod fds;
 pub(crate) mod filter;
 pub(crate) mod memory;
+pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod sandbox;
 pub(crate) mod shared;

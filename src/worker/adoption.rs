@@ -5,8 +5,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Worker;
-use crate::listener;
-use crate::mailbox::Mailbox;
+use crate::server::mailbox::Mailbox;
+use crate::shared::listener;
 
 /// Gives the built-in server of a worker connections: see [`Worker::adopter`].
 #[derive(Clone, Debug)]

@@ -5,8 +5,8 @@ use std::os::fd::AsRawFd;
 use log::{log, Level};
 
 use crate::error::{Error, Result};
-use crate::files::Files;
-use crate::sandbox::{self, Sandbox};
+use crate::server::files::Files;
+use crate::worker::sandbox::{self, Sandbox};
 
 use super::Worker;
 

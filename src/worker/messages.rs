@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::{error, warn};
 
 use super::{panic_message, Worker};
-use crate::message::{MessageEnd, MessageError, Received, BUFFER};
+use crate::shared::message::{MessageEnd, MessageError, Received, BUFFER};
 
 /// Messages that the built-in server takes in one turn, so that its connections have theirs.
 const TURN: usize = 64;

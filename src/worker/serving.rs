@@ -12,13 +12,13 @@ use std::time::Duration;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::{Worker, NO_SLOT};
-use crate::access_log::AccessLog;
-use crate::announce::tag;
-use crate::channel::WorkerEnd;
-use crate::config::ServerConfig;
-use crate::http::{Common, Request};
-use crate::scoreboard::{LatencyRow, OwnRow, Scoreboard, Seen};
-use crate::steer;
+use crate::parent::announce::tag;
+use crate::server::access_log::AccessLog;
+use crate::server::http::{Common, Request};
+use crate::shared::channel::WorkerEnd;
+use crate::shared::config::ServerConfig;
+use crate::shared::scoreboard::{LatencyRow, OwnRow, Scoreboard, Seen};
+use crate::shared::steer;
 use crate::time::Time;
 
 /// The longest that a worker waits before it rings again, as an exponent of two in milliseconds.
@@ -175,7 +175,7 @@ pub(super) fn is_over(lifeline: &UnixStream) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::channel;
+    use crate::shared::channel;
     use crate::worker::is_draining;
 
     #[test]

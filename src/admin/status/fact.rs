@@ -1,0 +1,180 @@
+//! PURE. What changes in a pool, and how that goes to the admin process: numbers of eight bytes, texts behind their
+//! length.
+
+use super::{Event, Level, Pool, Process, Slot, State, WorkerState};
+use crate::shared::config::Config;
+
+/// What is so from now on. One that is told twice changes nothing, but for events.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fact {
+    Pool(Pool),
+    Process(Process),
+    /// The process is gone, and this is what its slot has counted with it.
+    Gone(i32, usize, Slot),
+    Event(Event),
+    /// The inodes of a slot's listening sockets.
+    Sockets(usize, Vec<u64>),
+    /// Nothing follows: the pool ends, or another one shows itself.
+    End,
+}
+
+/// Most bytes of a text that is sent.
+const TEXT_MAX: usize = 2048;
+
+impl Fact {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Encoder(Vec::new());
+        match self {
+            Fact::Pool(pool) => {
+                out.number(0).number(place(&State::ALL, &pool.state)).number(number(pool.pid));
+                out.number(pool.started).number(pool.wanted as u64).number(pool.serving as u64);
+                out.number(pool.listening.len() as u64);
+                for address in &pool.listening {
+                    out.text(address);
+                }
+                out.text(&pool.because).text(&pool.balance).optional(pool.restart_aborted.as_deref());
+                out.number(pool.lost).number(pool.max_held);
+            }
+            Fact::Gone(pid, id, slot) => {
+                out.number(1).number(number(*pid)).number(*id as u64);
+                for count in slot.restarts {
+                    out.number(count);
+                }
+                out.optional(slot.last_exit.as_deref()).number(slot.cpu);
+            }
+            Fact::Process(it) => {
+                out.number(2).number(number(it.pid)).number(it.slot as u64).number(it.row as u64);
+                out.number(it.generation).number(place(&WorkerState::ALL, &it.state)).number(it.since);
+            }
+            Fact::Event(event) => {
+                out.number(3).number(event.seq).number(event.time).number(place(&Level::ALL, &event.level));
+                out.number(event.worker.map_or(0, |slot| slot as u64 + 1)).text(&event.text);
+            }
+            Fact::End => _ = out.number(4),
+            Fact::Sockets(slot, inodes) => {
+                out.number(5).number(*slot as u64).number(inodes.len() as u64);
+                inodes.iter().for_each(|inode| _ = out.number(*inode));
+            }
+        }
+        out.0
+    }
+
+    /// None where the bytes are no fact.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Fact> {
+        let mut bytes = Decoder(bytes);
+        let fact = match bytes.number()? {
+            0 => Fact::Pool(Pool {
+                state: bytes.one_of(&State::ALL)?,
+                pid: bytes.pid()?,
+                started: bytes.number()?,
+                // As many slots are shown as are wanted.
+                wanted: bytes.size().filter(|wanted| *wanted <= Config::WORKERS_MAX)?,
+                serving: bytes.size()?,
+                listening: (0..bytes.number()?).map(|_| bytes.text()).collect::<Option<_>>()?,
+                because: bytes.text()?,
+                balance: bytes.text()?,
+                restart_aborted: bytes.optional()?,
+                lost: bytes.number()?,
+                max_held: bytes.number()?,
+            }),
+            1 => {
+                let (pid, id, mut slot) = (bytes.pid()?, bytes.size()?, Slot::default());
+                for count in &mut slot.restarts {
+                    *count = bytes.number()?;
+                }
+                slot.last_exit = bytes.optional()?;
+                slot.cpu = bytes.number()?;
+                Fact::Gone(pid, id, slot)
+            }
+            2 => Fact::Process(Process {
+                pid: bytes.pid()?,
+                slot: bytes.size()?,
+                row: bytes.size()?,
+                generation: bytes.number()?,
+                state: bytes.one_of(&WorkerState::ALL)?,
+                since: bytes.number()?,
+            }),
+            3 => Fact::Event(Event {
+                seq: bytes.number()?,
+                time: bytes.number()?,
+                level: bytes.one_of(&Level::ALL)?,
+                worker: bytes.size()?.checked_sub(1),
+                text: bytes.text()?,
+            }),
+            4 => Fact::End,
+            5 => {
+                let (slot, len) = (bytes.size()?, bytes.number()?);
+                Fact::Sockets(slot, (0..len).map(|_| bytes.number()).collect::<Option<_>>()?)
+            }
+            _ => return None,
+        };
+        bytes.0.is_empty().then_some(fact)
+    }
+}
+
+fn number(pid: i32) -> u64 {
+    u64::try_from(pid).unwrap_or(0)
+}
+
+fn place<T: PartialEq>(all: &[T], it: &T) -> u64 {
+    all.iter().position(|other| other == it).unwrap_or(0) as u64
+}
+
+struct Encoder(Vec<u8>);
+
+impl Encoder {
+    fn number(&mut self, number: u64) -> &mut Encoder {
+        self.0.extend_from_slice(&number.to_le_bytes());
+        self
+    }
+
+    fn text(&mut self, text: &str) -> &mut Encoder {
+        let text = beginning(text, TEXT_MAX);
+        self.number(text.len() as u64).0.extend_from_slice(text.as_bytes());
+        self
+    }
+
+    fn optional(&mut self, text: Option<&str>) -> &mut Encoder {
+        self.number(u64::from(text.is_some())).text(text.unwrap_or_default())
+    }
+}
+
+/// The beginning of a text that has no more than so many bytes, cut between characters.
+pub(super) fn beginning(text: &str, most: usize) -> &str {
+    let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
+}
+
+struct Decoder<'b>(&'b [u8]);
+
+impl Decoder<'_> {
+    fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u64::from_le_bytes(*number))
+    }
+
+    fn size(&mut self) -> Option<usize> {
+        usize::try_from(self.number()?).ok()
+    }
+
+    fn pid(&mut self) -> Option<i32> {
+        i32::try_from(self.number()?).ok()
+    }
+
+    fn one_of<T: Copy>(&mut self, all: &[T]) -> Option<T> {
+        all.get(self.size()?).copied()
+    }
+
+    fn text(&mut self) -> Option<String> {
+        let len = self.size()?;
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn optional(&mut self) -> Option<Option<String>> {
+        let (is_some, text) = (self.number()?, self.text()?);
+        Some((is_some != 0).then_some(text))
+    }
+}

@@ -1,0 +1,327 @@
+//! PURE. What is known about a pool, and how that is shown.
+//!
+//! The parent keeps a [`Model`] and changes it by [`Fact`]s. The admin process is born with a copy of the model and is
+//! told the same facts from then on, as bytes. To show the pool, it adds the [`Readings`] of the moment: counters, and
+//! what the system says of each process.
+
+#![forbid(unsafe_code)]
+
+mod fact;
+mod json;
+mod latency;
+mod metrics;
+mod snapshot;
+mod text;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, VecDeque};
+
+pub(crate) use self::fact::Fact;
+pub(crate) use self::json::{accepted, event_line, refused};
+pub(crate) use self::latency::{bucket, Latency, BUCKETS};
+pub(crate) use self::snapshot::Snapshot;
+use crate::parent::supervisor::WorkerState;
+
+/// Events that are kept.
+const EVENTS_MAX: usize = 100;
+
+/// Bytes of an event's text that are kept.
+const EVENT_TEXT_MAX: usize = 400;
+
+/// What the parent knows and the shared memory does not tell. Bounded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Model {
+    pub(crate) pool: Pool,
+    /// Those that have ever had a worker.
+    pub(crate) slots: BTreeMap<usize, Slot>,
+    pub(crate) processes: BTreeMap<i32, Process>,
+    /// The inodes of each slot's listening sockets.
+    pub(crate) sockets: BTreeMap<usize, Vec<u64>>,
+    /// The latest, the oldest first.
+    pub(crate) events: VecDeque<Event>,
+}
+
+/// The pool as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pool {
+    pub(crate) state: State,
+    pub(crate) pid: i32,
+    /// When it began, as all times here in milliseconds since 1970.
+    pub(crate) started: u64,
+    pub(crate) wanted: usize,
+    /// Slots that have a worker which serves.
+    pub(crate) serving: usize,
+    pub(crate) listening: Vec<String>,
+    /// Why there are as many workers as there are.
+    pub(crate) because: String,
+    pub(crate) balance: String,
+    /// Why the latest rolling restart was aborted.
+    pub(crate) restart_aborted: Option<String>,
+    /// Lines of the log that the parent could not write.
+    pub(crate) lost: u64,
+    /// Bytes that each worker may hold for requests and answers in progress; 0 for no limit.
+    pub(crate) max_held: u64,
+}
+
+/// What a pool is doing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum State {
+    #[default]
+    Starting,
+    Serving,
+    Restarting,
+    Upgrading,
+    /// It still serves, but will drain soon.
+    LameDuck,
+    Draining,
+    Stopping,
+}
+
+/// A place in the pool, over all its processes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Slot {
+    /// How often a worker had to be started anew, and why.
+    pub(crate) restarts: [u64; Reason::ALL.len()],
+    /// How the latest one ended that is gone.
+    pub(crate) last_exit: Option<String>,
+    /// Microseconds of CPU that those have used which are gone.
+    pub(crate) cpu: u64,
+}
+
+/// Why a slot's worker was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It exited by itself.
+    Exited,
+    /// Somebody else's signal has killed it.
+    Killed,
+    Stalled,
+    /// It was never ready.
+    Boot,
+    /// It was replaced, by a rolling restart or because it was asked to leave.
+    Restart,
+    /// It had reached its own limits.
+    Recycled,
+}
+
+/// A worker's process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Process {
+    pub(crate) pid: i32,
+    pub(crate) slot: usize,
+    /// Its row in the scoreboard.
+    pub(crate) row: usize,
+    pub(crate) generation: u64,
+    pub(crate) state: WorkerState,
+    /// When it was forked.
+    pub(crate) since: u64,
+}
+
+/// Something that has happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Event {
+    pub(crate) seq: u64,
+    pub(crate) time: u64,
+    pub(crate) level: Level,
+    /// The slot it is about.
+    pub(crate) worker: Option<usize>,
+    pub(crate) text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    Info,
+    Warn,
+    Error,
+}
+
+/// What the processes say themselves, at one moment.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Readings {
+    pub(crate) now: u64,
+    /// Lines of the log that the admin process could not write.
+    pub(crate) lost: u64,
+    /// What each slot has counted since the pool began.
+    pub(crate) slots: BTreeMap<usize, Counters>,
+    /// By pid.
+    pub(crate) processes: BTreeMap<i32, Reading>,
+    /// Of all, since the pool began.
+    pub(crate) latency: Latency,
+    /// How many connections wait in each listening socket's queue, by inode.
+    pub(crate) queues: BTreeMap<u64, u64>,
+}
+
+/// What one process says.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Reading {
+    pub(crate) counters: Counters,
+    pub(crate) latency: Latency,
+    /// Milliseconds for which it has been busy with the present turn.
+    pub(crate) busy: u64,
+    /// Microseconds of CPU.
+    pub(crate) cpu: u64,
+    pub(crate) rss: u64,
+    /// Bytes that it holds for requests and answers in progress.
+    pub(crate) held: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) requests: u64,
+    pub(crate) accepted: u64,
+    pub(crate) closed: u64,
+    pub(crate) refused: u64,
+    pub(crate) panics: u64,
+    /// Lines of logs that could not be written.
+    pub(crate) lost: u64,
+}
+
+impl Model {
+    /// Learns what has changed.
+    pub(crate) fn learn(&mut self, fact: Fact) {
+        match fact {
+            Fact::Pool(pool) => self.pool = pool,
+            Fact::Process(process) => {
+                self.slots.entry(process.slot).or_default();
+                self.processes.insert(process.pid, process);
+            }
+            Fact::Gone(pid, id, slot) => {
+                self.processes.remove(&pid);
+                self.slots.insert(id, slot);
+            }
+            Fact::Sockets(slot, inodes) => _ = self.sockets.insert(slot, inodes),
+            Fact::End => {}
+            Fact::Event(event) => {
+                if self.events.len() == EVENTS_MAX {
+                    self.events.pop_front();
+                }
+                self.events.push_back(event);
+            }
+        }
+    }
+
+    /// The number of the latest event; 0 before there is any.
+    pub(crate) fn seq(&self) -> u64 {
+        self.events.back().map_or(0, |event| event.seq)
+    }
+
+    /// Why the pool is to be given no new clients, if so.
+    pub(crate) fn unready(&self) -> Option<&'static str> {
+        match self.pool.state {
+            State::Starting => Some("the pool is starting"),
+            State::LameDuck => Some("the pool is a lame duck: it serves, and will drain soon"),
+            State::Draining => Some("the pool drains"),
+            State::Stopping => Some("the pool stops"),
+            _ if self.pool.serving == 0 => Some("no worker serves"),
+            State::Serving | State::Restarting | State::Upgrading => None,
+        }
+    }
+}
+
+impl Event {
+    pub(crate) fn new(seq: u64, time: u64, level: Level, worker: Option<usize>, text: &str) -> Event {
+        Event { seq, time, level, worker, text: fact::beginning(text, EVENT_TEXT_MAX).to_owned() }
+    }
+}
+
+impl Slot {
+    pub(crate) fn restarted(&self) -> u64 {
+        self.restarts.iter().sum()
+    }
+}
+
+impl Counters {
+    pub(crate) fn open(&self) -> u64 {
+        self.accepted.saturating_sub(self.closed)
+    }
+
+    /// The greater of each.
+    pub(crate) fn at_least(&self, other: &Counters) -> Counters {
+        Counters {
+            requests: self.requests.max(other.requests),
+            accepted: self.accepted.max(other.accepted),
+            closed: self.closed.max(other.closed),
+            refused: self.refused.max(other.refused),
+            panics: self.panics.max(other.panics),
+            lost: self.lost.max(other.lost),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Counters) {
+        // What workers have counted may be anything.
+        self.requests = self.requests.saturating_add(other.requests);
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.closed = self.closed.saturating_add(other.closed);
+        self.refused = self.refused.saturating_add(other.refused);
+        self.panics = self.panics.saturating_add(other.panics);
+        self.lost = self.lost.saturating_add(other.lost);
+    }
+}
+
+impl State {
+    pub(crate) const ALL: [State; 7] = [
+        State::Starting,
+        State::Serving,
+        State::Restarting,
+        State::Upgrading,
+        State::LameDuck,
+        State::Draining,
+        State::Stopping,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            State::Starting => "starting",
+            State::Serving => "serving",
+            State::Restarting => "restarting",
+            State::Upgrading => "upgrading",
+            State::LameDuck | State::Draining => "draining",
+            State::Stopping => "stopping",
+        }
+    }
+}
+
+impl Reason {
+    pub(crate) const ALL: [Reason; 6] =
+        [Reason::Exited, Reason::Killed, Reason::Stalled, Reason::Boot, Reason::Restart, Reason::Recycled];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Reason::Exited => "exited",
+            Reason::Killed => "killed",
+            Reason::Stalled => "stalled",
+            Reason::Boot => "boot",
+            Reason::Restart => "restart",
+            Reason::Recycled => "recycled",
+        }
+    }
+}
+
+impl WorkerState {
+    pub(crate) const ALL: [WorkerState; 5] =
+        [WorkerState::Starting, WorkerState::Ready, WorkerState::Suspended, WorkerState::Draining, WorkerState::Ending];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Starting => "starting",
+            WorkerState::Ready => "ready",
+            WorkerState::Suspended => "suspended",
+            WorkerState::Draining => "draining",
+            WorkerState::Ending => "ending",
+        }
+    }
+}
+
+impl Level {
+    pub(crate) const ALL: [Level; 3] = [Level::Info, Level::Warn, Level::Error];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Level::Info => "info",
+            Level::Warn => "warn",
+            Level::Error => "error",
+        }
+    }
+}

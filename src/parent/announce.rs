@@ -1,0 +1,147 @@
+//! What the parent says in the log.
+
+use std::fmt::Display;
+
+use nix::sys::signal::Signal;
+
+use crate::parent::supervisor::{Exit, Failure, KillReason, Notice, Recycle, UpgradeFailure};
+use crate::shared::config::Config;
+
+/// How the log names a worker's process.
+pub(crate) fn tag(slot: usize, generation: u64, pid: impl Display) -> String {
+    format!("worker={slot} gen={generation} pid={pid}")
+}
+
+/// How a process ended.
+///
+/// `was_told` to end by this pool, or by the application through it.
+pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
+    match exit {
+        Exit::Code(code) => format!("exited with code {code}"),
+        Exit::Signal { signal: 0, .. } => "ended, nobody knows how".to_owned(),
+        Exit::Signal { signal, core_dumped } => {
+            let name = Signal::try_from(signal).map_or("an unknown signal", Signal::as_str);
+            let core = if core_dumped { ", core dumped" } else { "" };
+            let guess = match signal {
+                libc::SIGKILL if !was_told => " (not by this pool: out of memory, or by hand)",
+                libc::SIGSYS => " (a system call that its sandbox takes for an intruder's: see dmesg)",
+                libc::SIGALRM => " (its own alarm at the end of the drain time-out, or by hand)",
+                _ => "",
+            };
+            format!("killed by {name}{guess}{core}")
+        }
+    }
+}
+
+/// Why the parent kills a process.
+pub(crate) fn kill_reason(why: KillReason, config: &Config) -> String {
+    match why {
+        KillReason::BootTimeout => format!(
+            "killed: not ready {:?} after its start; does it call Worker::ready, or send READY=1? (boot-timeout)",
+            config.boot_timeout
+        ),
+        KillReason::DrainTimeout => {
+            format!("killed: not done {:?} after it was asked to finish (drain-timeout)", config.drain_timeout)
+        }
+        KillReason::QuickTimeout => "killed: still there after it was asked to end at once".to_owned(),
+        KillReason::Stalled => format!("killed: busy with one request for {:?} (stall-timeout)", config.stall_timeout),
+        KillReason::Misbehaved => "killed: it did what no worker may".to_owned(),
+        KillReason::Forced => "killed: told to stop at once".to_owned(),
+    }
+}
+
+/// How a worker failed.
+pub(crate) fn failure(failure: Failure) -> String {
+    match failure {
+        Failure::Spawn => "a worker could not be forked".to_owned(),
+        Failure::Exit(exit) => format!("a worker {}", describe(exit, false)),
+        Failure::Kill(why) => format!("a worker was killed: {why}"),
+    }
+}
+
+/// A notice, as a line. `why` is what is known of the failure that it tells of, where that is more than the supervisor
+/// knows.
+pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
+    let failure = |reason| why.map_or_else(|| failure(reason), str::to_owned);
+    match *notice {
+        Notice::AllReady { workers } => format!("all {workers} workers are ready"),
+        Notice::BackingOff { slot, delay, failures } => {
+            format!("worker={slot} backing off for {} ms after {failures} failures in a row", delay.as_millis())
+        }
+        Notice::GaveUp { slot, failures, reason } => {
+            format!("worker={slot} gave up after {failures} failures in a row (give-up), draining: {}", failure(reason))
+        }
+        Notice::LeftEmpty { slot } => format!("worker={slot} not started again: as the application wants it (on_exit)"),
+        Notice::AllLeftEmpty => "stopping: no worker is left, and none is to be started (on_exit)".to_owned(),
+        Notice::RestartBegun => "rolling restart begun".to_owned(),
+        Notice::RestartExtended => {
+            "rolling restart asked for while one runs: that one also replaces what it has started before".to_owned()
+        }
+        Notice::RestartDone => "rolling restart done".to_owned(),
+        Notice::RestartAborted { slot, reason } => {
+            format!("rolling restart aborted, the other workers stay: worker={slot}: {}", failure(reason))
+        }
+        Notice::Scaled { from, to } => format!("scaled from {from} to {to} workers"),
+        Notice::ScalingFailed { slot, wanted, reason } => format!(
+            "scaling failed, {wanted} workers are still wanted and worker={slot} is tried again: {}",
+            failure(reason)
+        ),
+        Notice::Recycling { slot, why } => format!("worker={slot} recycled: {}", recycle(why)),
+        Notice::RecyclingFailed { slot, reason, delay } => {
+            let reason = failure(reason);
+            format!("worker={slot} not recycled, it stays: its replacement: {reason}; tried again after {delay:?}")
+        }
+        Notice::Replacing { slot } => format!("worker={slot} replaced, since it was stopped by a signal"),
+        Notice::LameDuck { delay } => format!("lame duck: not ready any more, draining in {delay:?} (lame-duck)"),
+        Notice::UpgradeBegun => "upgrade begun".to_owned(),
+        Notice::UpgradeDone { pid } => format!("upgrade done: pid={} serves", pid.0),
+        Notice::UpgradeFailed { reason } => {
+            let reason = match reason {
+                UpgradeFailure::Spawn => format!("it could not be started: {}", why.unwrap_or("nobody knows why")),
+                UpgradeFailure::Exit(exit) => describe(exit, false),
+                UpgradeFailure::Late => "it was not ready in time (boot-timeout)".to_owned(),
+            };
+            format!("upgrade failed, this pool stays: the new binary: {reason}")
+        }
+        Notice::UpgradeInTheWay => "not done, since an upgrade is under way".to_owned(),
+    }
+}
+
+/// The slot that a notice is about.
+pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
+    match *notice {
+        Notice::BackingOff { slot, .. }
+        | Notice::RestartAborted { slot, .. }
+        | Notice::ScalingFailed { slot, .. }
+        | Notice::Recycling { slot, .. }
+        | Notice::RecyclingFailed { slot, .. }
+        | Notice::Replacing { slot } => Some(slot),
+        _ => None,
+    }
+}
+
+fn recycle(why: Recycle) -> &'static str {
+    match why {
+        Recycle::Requests => "it has served its requests (max-requests)",
+        Recycle::Age => "it has served its time (max-age)",
+        Recycle::Memory => "it holds too much memory (max-rss)",
+        Recycle::Socket => "it cannot accept from a socket of its own",
+    }
+}
+
+/// Whether a notice is of something that went wrong.
+pub(crate) fn is_warning(notice: &Notice) -> bool {
+    use Notice::{BackingOff, GaveUp, RecyclingFailed, Replacing, RestartAborted, ScalingFailed};
+    use Notice::{UpgradeFailed, UpgradeInTheWay};
+    matches!(
+        notice,
+        BackingOff { .. }
+            | GaveUp { .. }
+            | RestartAborted { .. }
+            | ScalingFailed { .. }
+            | RecyclingFailed { .. }
+            | Replacing { .. }
+            | UpgradeFailed { .. }
+            | UpgradeInTheWay
+    )
+}

@@ -1,0 +1,71 @@
+//! What has become of processes: the answers of waitpid(2).
+
+use log::{debug, error};
+use nix::errno::Errno;
+use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
+use nix::unistd::Pid as SystemPid;
+
+use crate::parent::supervisor::{Exit, Pid};
+use crate::sys;
+
+/// What has happened to a process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Exited(Exit),
+    /// A signal has stopped it.
+    Suspended,
+    /// It runs again.
+    Resumed,
+}
+
+/// What has happened since the last call. One SIGCHLD may stand for several things.
+pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
+    let mut fates = Vec::new();
+    let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
+    loop {
+        match waitpid(SystemPid::from_raw(pid.0), Some(flags)) {
+            Ok(WaitStatus::StillAlive) => return fates,
+            Ok(WaitStatus::Stopped(..)) => fates.push(Fate::Suspended),
+            Ok(WaitStatus::Continued(_)) => fates.push(Fate::Resumed),
+            Ok(WaitStatus::Exited(_, code)) => fates.push(Fate::Exited(Exit::Code(code))),
+            Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
+                fates.push(Fate::Exited(Exit::Signal { signal: signal as i32, core_dumped }));
+            }
+            Err(Errno::EINTR) => continue,
+            // In the end, somebody else has reaped it.
+            Ok(_) | Err(UNNAMED | Errno::ECHILD) => fates.push(Fate::Exited(UNKNOWN)),
+            Err(errno) => {
+                error!("pid={} cannot be reaped: {errno}", pid.0);
+                return fates;
+            }
+        }
+        if matches!(fates.last(), Some(Fate::Exited(_))) {
+            return fates;
+        }
+    }
+}
+
+/// What nix says of a process that it has reaped and that a signal without a name has killed: a real-time one.
+const UNNAMED: Errno = Errno::EINVAL;
+
+/// Waits until it has ended.
+pub(crate) fn wait(pid: Pid) {
+    while waitpid(SystemPid::from_raw(pid.0), None) == Err(Errno::EINTR) {}
+}
+
+/// A status that says nothing.
+const UNKNOWN: Exit = Exit::Signal { signal: 0, core_dumped: false };
+
+/// Reaps what is not `ours`: as PID 1, nobody else can.
+pub(crate) fn orphans(ours: impl Fn(Pid) -> bool) {
+    while let Some(pid) = sys::process::exited_child() {
+        if ours(Pid(pid)) {
+            // It exited after it was asked about; its own SIGCHLD is on the way.
+            break;
+        }
+        match waitpid(SystemPid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {
+            Ok(_) | Err(UNNAMED) => debug!("reaped orphan pid={pid}"),
+            Err(_) => break,
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What a service manager is told, and what it gives (sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)). Without
+//! one all of this does nothing.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::os::fd::RawFd;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
+
+use log::{debug, warn};
+use sd_notify::NotifyState;
+
+use crate::error::{Error, Result};
+use crate::shared::listener::{Given, Reserved};
+use crate::sys;
+use crate::sys::clock;
+use crate::sys::process::FIRST_PASSED;
+use crate::time::Time;
+
+/// The line to the service manager. Runs in the parent.
+#[derive(Debug)]
+pub(crate) struct Service {
+    /// How often it wants to hear that all is well: half of what it waits for.
+    watchdog: Option<Duration>,
+    next: Option<Time>,
+    status: String,
+    /// What it was too busy to hear, and when to try again.
+    untold: VecDeque<String>,
+    retry: Time,
+}
+
+/// How long it is left alone when it does not read.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How long it may keep a pool from ending.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Nobody hears any more: what is older is forgotten.
+const UNTOLD_MAX: usize = 64;
+
+impl Service {
+    pub(crate) fn new(now: Time) -> Service {
+        let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
+        let next = watchdog.map(|every| now + every);
+        Service { watchdog, next, status: String::new(), untold: VecDeque::new(), retry: now }
+    }
+
+    /// The pool serves, for the first time or after a reload.
+    pub(crate) fn ready(&mut self) {
+        self.tell(&[NotifyState::Ready]);
+    }
+
+    /// A rolling restart begins. It ends with [`ready`](Service::ready), whatever its outcome: the service serves.
+    pub(crate) fn reloading(&mut self) {
+        // systemd.service(5), `Type=notify-reload`: the time tells it which reload this is.
+        match NotifyState::monotonic_usec_now() {
+            Ok(time) => self.tell(&[NotifyState::Reloading, time]),
+            Err(error) => warn!("the service manager is not told of the reload: {error}"),
+        }
+    }
+
+    pub(crate) fn stopping(&mut self) {
+        self.tell(&[NotifyState::Stopping]);
+    }
+
+    /// Another process is the service now.
+    pub(crate) fn handed_over(&mut self, pid: i32) {
+        self.tell(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
+    }
+
+    /// One line on how it goes; told when it has changed.
+    pub(crate) fn status(&mut self, status: String) {
+        if self.status != status {
+            self.tell(&[NotifyState::Status(&status)]);
+            self.status = status;
+        }
+    }
+
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        let retry = (!self.untold.is_empty()).then_some(self.retry);
+        [self.next, retry].into_iter().flatten().min()
+    }
+
+    /// Says that all is well, if it is time and `is_well`. When it is not, the service manager hears nothing and, in
+    /// the end, restarts the service.
+    pub(crate) fn watch(&mut self, now: Time, is_well: impl FnOnce() -> bool) {
+        if self.retry <= now {
+            self.tell_the_rest();
+        }
+        let (Some(every), Some(_)) = (self.watchdog, self.next.filter(|due| *due <= now)) else { return };
+        self.next = Some(now + every);
+        match is_well() {
+            true => self.tell(&[NotifyState::Watchdog]),
+            false => warn!("no worker answers: the service manager's watchdog is not told that all is well"),
+        }
+    }
+
+    /// The pool ends: the last chance for what was not heard.
+    pub(crate) fn end(&mut self) {
+        for message in std::mem::take(&mut self.untold) {
+            if let Err(error) = send(&message, |socket| socket.set_write_timeout(Some(LAST_WORDS))) {
+                return warn!("the service manager was not told {message:?}: {error}");
+            }
+        }
+    }
+
+    /// Tells without waiting, since a service manager that does not read must not stop the pool, and in order.
+    fn tell(&mut self, state: &[NotifyState<'_>]) {
+        self.untold.push_back(state.iter().map(|state| format!("{state}\n")).collect());
+        if self.untold.len() > UNTOLD_MAX {
+            self.untold.pop_front();
+        }
+        self.tell_the_rest();
+    }
+
+    fn tell_the_rest(&mut self) {
+        while let Some(message) = self.untold.front() {
+            match send(message, |socket| socket.set_nonblocking(true)) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.retry = clock::now() + RETRY;
+                    return;
+                }
+                Err(error) => debug!("the service manager cannot be told: {error}"),
+                Ok(()) => {}
+            }
+            self.untold.pop_front();
+        }
+    }
+}
+
+/// Sends a message, if there is a service manager, by a socket that is set up by `prepare`.
+fn send(message: &str, prepare: impl FnOnce(&UnixDatagram) -> io::Result<()>) -> io::Result<()> {
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.as_bytes() {
+        [b'@', name @ ..] => SocketAddr::from_abstract_name(name)?,
+        _ => SocketAddr::from_pathname(&path)?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    prepare(&socket)?;
+    socket.send_to_addr(message.as_bytes(), &address).map(drop)
+}
+
+/// The sockets that the service manager has opened for this process, if any.
+pub(crate) fn given() -> Result<Vec<Reserved>> {
+    let fds = listed()?;
+    // They are not for what this process starts.
+    for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+        std::env::remove_var(variable);
+    }
+    let given = |(number, name)| {
+        let unusable = |source| Error::Bind { address: format!("given socket {name}"), source };
+        let socket = sys::fds::inherited(number).map_err(unusable);
+        Given::new(name, socket?).map(Reserved::Given)
+    };
+    fds.into_iter().map(given).collect()
+}
+
+/// Their numbers and names (sd_listen_fds_with_names(3)). Touches none of them: who takes one over looks first whether it
+/// came across execve(2), by a flag that reading this with the library would change.
+pub(crate) fn listed() -> Result<Vec<(RawFd, String)>> {
+    let invalid = |what: &str| Error::config("LISTEN_FDS", format!("does not say which sockets are given: {what}"));
+    let (Ok(pid), Ok(count)) = (std::env::var("LISTEN_PID"), std::env::var("LISTEN_FDS")) else {
+        return Ok(Vec::new());
+    };
+    // They may be another process's, whose child this is.
+    if pid.parse::<u32>().map_err(|_| invalid("invalid LISTEN_PID"))? != std::process::id() {
+        return Ok(Vec::new());
+    }
+    let count = count.parse::<RawFd>().ok().filter(|count| (0..=GIVEN_MAX).contains(count));
+    let count = count.ok_or_else(|| invalid(&format!("it must be a number from 0 to {GIVEN_MAX}")))?;
+    let numbers = FIRST_PASSED..FIRST_PASSED + count;
+    match std::env::var("LISTEN_FDNAMES") {
+        Err(_) => Ok(numbers.map(|number| (number, "unknown".to_owned())).collect()),
+        Ok(_) if count == 0 => Ok(Vec::new()),
+        Ok(names) => {
+            let names: Vec<_> = names.split(':').map(str::to_owned).collect();
+            if names.len() != numbers.len() {
+                return Err(invalid("LISTEN_FDNAMES has another number of names"));
+            }
+            Ok(numbers.zip(names).collect())
+        }
+    }
+}
+
+/// Most sockets that are taken from a service manager: as many as a process may usually have open.
+const GIVEN_MAX: RawFd = 1024;

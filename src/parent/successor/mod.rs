@@ -1,0 +1,255 @@
+//! Upgrade: how a new binary is started with every socket of this pool, and how it takes them over.
+//!
+//! The sockets stay open across execve(2), and a variable says which number is what:
+//!
+//! ```text
+//! FORKPOOL_UPGRADE = TALK                        the stream on which the new parent says that it serves
+//!                    RESERVED FD,-,... ADDRESS   an address, and its slots' sockets in the order of the kernel's group;
+//!                                                a hyphen for a slot that has none
+//!                    RESERVED - ADDRESS          one that all workers share
+//!                    - FD,FD,... ADDRESS         one for UDP
+//!                    FD - admin:ADDRESS          the admin process's
+//! ```
+
+#[cfg(not(any(fuzzing, test)))]
+mod variable;
+#[cfg(any(fuzzing, test))]
+pub(crate) mod variable;
+
+use std::ffi::OsStr;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::process::Command;
+
+use nix::fcntl::{fcntl, FcntlArg, FdFlag};
+
+use crate::error;
+use crate::shared::listener::{Given, Reserved, SlotSockets};
+use crate::shared::signals;
+use crate::sys;
+
+const VARIABLE: &str = "FORKPOOL_UPGRADE";
+
+/// What the new parent says.
+const SERVING: u8 = b'S';
+
+/// What another pool hands over to this one.
+#[derive(Debug)]
+pub(crate) struct Inheritance {
+    talk: UnixStream,
+    addresses: Vec<Inherited>,
+    /// For each TCP address of this pool, in their order, which one of the other's it is.
+    columns: Vec<Option<usize>>,
+    /// The same for each UDP address.
+    udp_columns: Vec<Option<usize>>,
+}
+
+#[derive(Debug)]
+struct Inherited {
+    address: String,
+    reserved: Option<OwnedFd>,
+    /// One for each slot that has it; none where all workers share one.
+    slots: Vec<Option<OwnedFd>>,
+}
+
+impl Inheritance {
+    /// What this process was started with, if a pool has started it. To be called once.
+    ///
+    /// # Errors
+    ///
+    /// When the variable was not made by a pool, or the descriptors are not there.
+    pub(crate) fn take() -> io::Result<Option<Inheritance>> {
+        let Some(text) = std::env::var_os(VARIABLE) else { return Ok(None) };
+        // Not for what this process starts, nor for a second pool in it.
+        std::env::remove_var(VARIABLE);
+        Inheritance::parse(&text).map(Some)
+    }
+
+    fn parse(text: &OsStr) -> io::Result<Inheritance> {
+        let invalid = || io::Error::from(ErrorKind::InvalidData);
+        let said = text.to_str().and_then(variable::read).ok_or_else(invalid)?;
+        // Whatever fails, those that were taken over are closed.
+        let adopt = |number: Option<RawFd>| number.map(sys::fds::inherited).transpose();
+        let talk = sys::fds::inherited(said.talk)?.into();
+        let mut addresses = Vec::new();
+        for address in said.addresses {
+            let slots = address.slots.into_iter().map(adopt).collect::<io::Result<_>>()?;
+            addresses.push(Inherited { address: address.name, reserved: adopt(address.reserved)?, slots });
+        }
+        Ok(Inheritance { talk, addresses, columns: Vec::new(), udp_columns: Vec::new() })
+    }
+
+    /// The reserved socket of an address of this pool, if the other one had it. To be asked for each, in their order.
+    pub(crate) fn reserved(&mut self, address: &str) -> Option<OwnedFd> {
+        let escaped = address.escape_default().to_string();
+        let index = self.addresses.iter().position(|it| it.reserved.is_some() && it.address == escaped);
+        if !address.starts_with("unix:") {
+            self.columns.push(index);
+        }
+        self.addresses[index?].reserved.take()
+    }
+
+    /// A copy of a socket of a UDP address of this pool, if the other one had any. To be asked for each, in their order.
+    pub(crate) fn udp(&mut self, name: &str) -> Option<OwnedFd> {
+        let escaped = name.escape_default().to_string();
+        let is_it = |(index, it): (usize, &Inherited)| {
+            let is_free = it.address == escaped && !self.udp_columns.contains(&Some(index));
+            it.slots.iter().flatten().next()?.try_clone().ok().filter(|_| is_free).map(|socket| (index, socket))
+        };
+        let found = self.addresses.iter().enumerate().find_map(is_it);
+        self.udp_columns.push(found.as_ref().map(|(index, _)| *index));
+        found.map(|(_, socket)| socket)
+    }
+
+    /// The admin process's socket, if the other pool's had the same address.
+    pub(crate) fn admin(&mut self, address: &str) -> Option<OwnedFd> {
+        let marked = format!("{ADMIN}{}", address.escape_default());
+        self.addresses.iter_mut().find(|it| it.address == marked)?.reserved.take()
+    }
+
+    /// The sockets that were given to the other pool, whatever this one is configured to listen on.
+    pub(crate) fn given(&mut self) -> error::Result<Vec<Reserved>> {
+        let given = self.addresses.iter_mut().filter_map(|it| {
+            let name = it.address.strip_prefix(GIVEN)?.to_owned();
+            Some(Given::new(name, it.reserved.take()?).map(Reserved::Given))
+        });
+        given.collect()
+    }
+
+    /// The slots' sockets, as far as the other pool had them, and how this one says that it serves.
+    pub(crate) fn finish(self) -> (Vec<SlotSockets>, Heir) {
+        let mut addresses: Vec<_> = self.addresses.into_iter().map(|it| it.slots.into_iter()).collect();
+        let slots = self
+            .columns
+            .iter()
+            .chain(&self.udp_columns)
+            .flatten()
+            .map(|index| addresses[*index].len())
+            .max()
+            .unwrap_or(0);
+        let mut slot = || {
+            let mut column = |index: &Option<usize>| addresses[(*index)?].next().flatten();
+            let tcp = self.columns.iter().map(&mut column).collect();
+            SlotSockets::new(tcp, self.udp_columns.iter().map(&mut column).collect())
+        };
+        ((0..slots).map(|_| slot()).collect(), Heir { talk: self.talk })
+    }
+}
+
+/// Takes over the descriptor that a number names.
+/// What marks a given socket in place of an address.
+const GIVEN: &str = "given:";
+
+/// What marks the admin process's.
+const ADMIN: &str = "admin:";
+
+/// This pool, on its way to take over from another one.
+#[derive(Debug)]
+pub(crate) struct Heir {
+    talk: UnixStream,
+}
+
+impl Heir {
+    /// Tells the other pool that this one serves. If it is gone, all the better.
+    pub(crate) fn serve(&mut self) {
+        let _ = self.talk.write_all(&[SERVING]);
+    }
+
+    /// At its end when the other pool has let go of the sockets.
+    pub(crate) fn talk(&self) -> &UnixStream {
+        &self.talk
+    }
+}
+
+/// The new binary, as the old parent sees it.
+#[derive(Debug)]
+pub(crate) struct Successor {
+    pub(crate) pid: i32,
+    talk: UnixStream,
+}
+
+impl Successor {
+    /// Starts this program anew, as it was started: the same name, looked up again, and the same arguments.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be executed.
+    pub(crate) fn spawn(
+        addresses: &[String],
+        reserved: &[Reserved],
+        slots: &[&SlotSockets],
+        admin: Option<(&str, BorrowedFd<'_>)>,
+    ) -> io::Result<Successor> {
+        let (talk, theirs) = UnixStream::pair()?;
+        talk.set_nonblocking(true)?;
+        let mut passed = vec![theirs.as_fd()];
+        let mut text = format!("{}\n", theirs.as_raw_fd());
+        let mut column = 0;
+        let mut addresses = addresses.iter();
+        for reserved in reserved {
+            let fd = reserved.fd();
+            passed.extend(fd);
+            let (list, address) = match reserved {
+                Reserved::Tcp(_) | Reserved::Udp(_) => {
+                    let sockets: Vec<Option<BorrowedFd<'_>>> = slots.iter().map(|slot| slot.fd(column)).collect();
+                    column += 1;
+                    passed.extend(sockets.iter().flatten());
+                    let list: Vec<String> = sockets.into_iter().map(number).collect();
+                    let list = if list.is_empty() { "-".to_owned() } else { list.join(",") };
+                    (list, if matches!(reserved, Reserved::Udp(_)) { None } else { addresses.next() })
+                }
+                Reserved::Unix(_) => ("-".to_owned(), addresses.next()),
+                Reserved::Given(_) => ("-".to_owned(), None),
+            };
+            let address = match (reserved, address) {
+                (Reserved::Given(given), _) => format!("{GIVEN}{}", given.name()),
+                (Reserved::Udp(udp), _) => udp.name().escape_default().to_string(),
+                (_, address) => address.map(|it| it.escape_default().to_string()).unwrap_or_default(),
+            };
+            text.push_str(&format!("{} {list} {address}\n", number(fd)));
+        }
+        if let Some((address, fd)) = admin {
+            passed.push(fd);
+            text.push_str(&format!("{} - {ADMIN}{}\n", fd.as_raw_fd(), address.escape_default()));
+        }
+        let mut arguments = std::env::args_os();
+        let program = arguments.next().ok_or(ErrorKind::NotFound)?;
+        let mut command = Command::new(program);
+        command.args(arguments).env(VARIABLE, text);
+        // They name this process, and what they say is passed on otherwise.
+        for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
+            command.env_remove(variable);
+        }
+        sys::signal::spawn_as_started(&mut command);
+        keep_open(&passed, true)?;
+        // The new binary unblocks them once it hears them.
+        let held = signals::hold();
+        let child = held.and_then(|_held| command.spawn());
+        keep_open(&passed, false)?;
+        let pid = i32::try_from(child?.id()).map_err(|_| ErrorKind::InvalidData)?;
+        Ok(Successor { pid, talk })
+    }
+
+    /// Readable when the new parent has something to say, or is gone.
+    pub(crate) fn talk(&self) -> &UnixStream {
+        &self.talk
+    }
+
+    /// Whether the new parent has said that it serves.
+    pub(crate) fn serves(&mut self) -> bool {
+        let mut byte = [0];
+        matches!(self.talk.read(&mut byte), Ok(1) if byte[0] == SERVING)
+    }
+}
+
+/// What names a descriptor to the new binary.
+fn number(fd: Option<BorrowedFd<'_>>) -> String {
+    fd.map_or_else(|| "-".to_owned(), |fd| fd.as_raw_fd().to_string())
+}
+
+/// Lets descriptors survive execve(2), or not. The process has one thread, so nothing else is executed meanwhile.
+fn keep_open(fds: &[BorrowedFd<'_>], open: bool) -> io::Result<()> {
+    let flags = if open { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
+    fds.iter().try_for_each(|fd| Ok(fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)?))
+}

@@ -1,0 +1,312 @@
+//! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
+//!
+//! Time in which a worker could not run because the machine gave its processors to others is not counted: a starved
+//! worker is not hung, and killing it would make matters worse. Nor is time in which nobody could run, as when all of the
+//! pool was stopped (Ctrl-Z), or its machine was: the parent tells ([`Watch::frozen`]), or the look comes late.
+//!
+//! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
+//! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::parent::supervisor::Pid;
+use crate::time::Time;
+
+/// Looks per stall time-out: a stall is found at most this fraction of it late.
+const LOOKS: u32 = 4;
+
+/// When to look, and what was seen last.
+#[derive(Debug)]
+pub(crate) struct Watch {
+    /// Zero when stalls are allowed.
+    stall_timeout: Duration,
+    next: Option<Time>,
+    /// All were idle at the last look.
+    was_idle: bool,
+    /// For how long nobody could run since the last look.
+    frozen: Duration,
+    seen: BTreeMap<Pid, Seen>,
+}
+
+/// What a worker's row said.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sight {
+    pub(crate) pid: Pid,
+    pub(crate) busy_since: Option<Time>,
+    /// A number that changes when the worker does something.
+    pub(crate) deeds: u64,
+    pub(crate) schedule: Schedule,
+}
+
+/// How the system has scheduled a process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Schedule {
+    /// It runs or could run; else it waits for something.
+    pub(crate) is_runnable: bool,
+    /// Time on a processor.
+    pub(crate) ran: Duration,
+    /// Time it waited for a processor, up to the last one it got.
+    pub(crate) waited: Duration,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    at: Time,
+    busy_since: Time,
+    deeds: u64,
+    /// Since when it has done nothing for all we know.
+    progress: Time,
+    /// How much of that time it could not run.
+    starved: Duration,
+    schedule: Schedule,
+}
+
+impl Seen {
+    /// What is known after a look before which nobody could run for so long.
+    fn first(sight: &Sight, busy_since: Time, now: Time, lost: Duration) -> Seen {
+        let (deeds, schedule) = (sight.deeds, sight.schedule);
+        let starved = lost.min(now.since(busy_since));
+        Seen { at: now, busy_since, deeds, progress: busy_since, starved, schedule }
+    }
+
+    /// What is known after another look, which came `late`. What it has seen before knows of the time `frozen` already.
+    fn next(self, sight: &Sight, busy_since: Time, now: Time, late: Duration, frozen: Duration) -> Seen {
+        let first = Seen::first(sight, busy_since, now, late + frozen);
+        if self.busy_since != busy_since {
+            return first;
+        }
+        if self.deeds != sight.deeds {
+            return Seen { progress: now, starved: Duration::ZERO, ..first };
+        }
+        // The system adds up a wait when it ends; one that goes on shows in that it is runnable and has not run.
+        let starved = match sight.schedule.is_runnable && sight.schedule.ran == self.schedule.ran {
+            true => now.since(self.at),
+            false => sight.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
+        };
+        Seen { progress: self.progress, starved: self.starved + starved.max(late), ..first }
+    }
+}
+
+impl Watch {
+    pub(crate) fn new(stall_timeout: Duration) -> Watch {
+        Watch { stall_timeout, next: None, was_idle: true, frozen: Duration::ZERO, seen: BTreeMap::new() }
+    }
+
+    /// Whether workers need to tell when they become busy.
+    pub(crate) fn is_off(&self) -> bool {
+        self.stall_timeout.is_zero()
+    }
+
+    /// When the next look is due.
+    pub(crate) fn deadline(&self) -> Option<Time> {
+        self.next
+    }
+
+    /// A worker has become busy while nobody looked.
+    pub(crate) fn wake(&mut self, now: Time) {
+        if !self.is_off() {
+            self.was_idle = false;
+            // Who says so again and again puts off nothing.
+            let at = now + self.stall_timeout / LOOKS;
+            self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        }
+    }
+
+    /// Nobody could run for so long: it counts for nothing.
+    pub(crate) fn frozen(&mut self, span: Duration) {
+        self.frozen += span;
+        self.next = self.next.map(|at| at + span);
+        for seen in self.seen.values_mut() {
+            (seen.at, seen.progress) = (seen.at + span, seen.progress + span);
+        }
+    }
+
+    /// Looks at every row; returns who stalls. Whether workers are to tell when they become busy again is
+    /// [`sleeps`](Watch::sleeps).
+    pub(crate) fn look(&mut self, sights: impl Iterator<Item = Sight>, now: Time) -> Vec<Pid> {
+        let late = self.next.map_or(Duration::ZERO, |due| now.since(due));
+        let frozen = std::mem::take(&mut self.frozen);
+        let mut seen = BTreeMap::new();
+        let mut stalled = Vec::new();
+        for sight in sights {
+            let Some(busy_since) = sight.busy_since else { continue };
+            let seen_now = match self.seen.get(&sight.pid) {
+                Some(last) => last.next(&sight, busy_since, now, late, frozen),
+                None => Seen::first(&sight, busy_since, now, late + frozen),
+            };
+            if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
+                stalled.push(sight.pid);
+            }
+            seen.insert(sight.pid, seen_now);
+        }
+        let is_idle = seen.is_empty();
+        self.next = if is_idle && self.was_idle { None } else { Some(now + self.stall_timeout / LOOKS) };
+        self.was_idle = is_idle;
+        self.seen = seen;
+        stalled
+    }
+
+    /// Whether a worker was idle at the last look, or did something between the last two.
+    pub(crate) fn is_well(&self, pid: Pid) -> bool {
+        self.seen.get(&pid).is_none_or(|seen| seen.at.since(seen.progress) < self.stall_timeout / 2)
+    }
+
+    /// Whether the last look found all idle, so that workers must tell when they become busy.
+    pub(crate) fn sleeps(&self) -> bool {
+        self.was_idle && !self.is_off()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STALL: Duration = Duration::from_secs(4);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn busy(pid: i32, since: u64, deeds: u64) -> Sight {
+        Sight { pid: Pid(pid), busy_since: Some(at(since)), deeds, schedule: Schedule::default() }
+    }
+
+    fn idle(pid: i32) -> Sight {
+        Sight { pid: Pid(pid), busy_since: None, deeds: 0, schedule: Schedule::default() }
+    }
+
+    #[test]
+    fn a_worker_stalls_after_its_timeout_and_not_before() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        assert_eq!(watch.deadline(), Some(at(2_000)));
+        for time in [2_000, 3_000, 4_000, 4_999] {
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), []);
+        }
+        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
+    }
+
+    #[test]
+    fn a_long_turn_that_gives_out_requests_is_no_stall() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        for look in 1..20 {
+            assert_eq!(watch.look([busy(7, 1_000, look)].into_iter(), at(1_000 + look * 1_000)), []);
+        }
+    }
+
+    #[test]
+    fn a_new_turn_starts_the_clock_again() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(4_000)), []);
+        assert_eq!(watch.look([busy(7, 3_900, 3)].into_iter(), at(6_000)), []);
+    }
+
+    #[test]
+    fn time_without_a_processor_is_not_counted() {
+        let starved = |ran: u64, waited: u64| Sight {
+            schedule: Schedule {
+                is_runnable: true,
+                ran: Duration::from_millis(ran),
+                waited: Duration::from_millis(waited),
+            },
+            ..busy(7, 1_000, 3)
+        };
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        assert_eq!(watch.look([starved(500, 0)].into_iter(), at(2_000)), []);
+        // It does not run at all for seven seconds.
+        assert_eq!(watch.look([starved(500, 0)].into_iter(), at(9_000)), []);
+        // It gets a tenth of a processor: the wait that was seen before is not counted twice.
+        assert_eq!(watch.look([starved(600, 7_900)].into_iter(), at(10_000)), []);
+        assert_eq!(watch.look([starved(700, 8_800)].into_iter(), at(11_000)), []);
+        // It has one to itself and still makes no progress: two seconds so far, two more to go.
+        assert_eq!(watch.look([starved(1_600, 8_800)].into_iter(), at(12_000)), []);
+        assert_eq!(watch.look([starved(2_600, 8_800)].into_iter(), at(13_000)), []);
+        assert_eq!(watch.look([starved(3_600, 8_800)].into_iter(), at(14_000)), [Pid(7)]);
+    }
+
+    #[test]
+    fn a_worker_that_sleeps_is_not_starved() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(1_000));
+        for time in [2_000, 3_000, 4_000] {
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), []);
+        }
+        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
+    }
+
+    #[test]
+    fn time_in_which_nobody_ran_is_not_counted() {
+        for seen_before in [true, false] {
+            let mut watch = Watch::new(STALL);
+            watch.wake(at(1_000));
+            if seen_before {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
+            }
+            // For a minute or more everything stands still.
+            let end = 100_000;
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(end)), []);
+            // What is left of its time is.
+            let left = if seen_before { 2_000 } else { 3_000 };
+            for time in (end + 1_000..end + left).step_by(1_000) {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{seen_before}");
+            }
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(end + left)), [Pid(7)], "{seen_before}");
+        }
+    }
+
+    #[test]
+    fn time_that_was_frozen_between_two_looks_is_not_counted() {
+        for seen_before in [true, false] {
+            let mut watch = Watch::new(STALL);
+            watch.wake(at(1_000));
+            if seen_before {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
+            }
+            // Half a second before the next look, and told before that: the look is not late.
+            watch.frozen(Duration::from_secs(60));
+            let next = watch.deadline().expect("somebody is busy").as_millis();
+            assert_eq!(next, if seen_before { 63_000 } else { 62_000 });
+            for time in (next..65_000).step_by(1_000) {
+                assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{seen_before}");
+            }
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(65_000)), [Pid(7)], "{seen_before}");
+        }
+    }
+
+    #[test]
+    fn an_idle_pool_is_looked_at_twice_and_left_alone() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(0));
+        watch.look([idle(7)].into_iter(), at(1_000));
+        assert!(watch.sleeps());
+        assert_eq!(watch.deadline(), Some(at(2_000)));
+        watch.look([idle(7)].into_iter(), at(2_000));
+        assert_eq!(watch.deadline(), None);
+    }
+
+    #[test]
+    fn the_look_after_falling_asleep_finds_who_slipped_by() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(0));
+        watch.look([idle(7)].into_iter(), at(1_000));
+        watch.look([busy(7, 1_000, 1)].into_iter(), at(2_000));
+        assert!(!watch.sleeps());
+        for time in [3_000, 4_000] {
+            assert_eq!(watch.look([busy(7, 1_000, 1)].into_iter(), at(time)), []);
+        }
+        assert_eq!(watch.look([busy(7, 1_000, 1)].into_iter(), at(5_000)), [Pid(7)]);
+    }
+
+    #[test]
+    fn without_a_timeout_it_never_looks() {
+        let mut watch = Watch::new(Duration::ZERO);
+        watch.wake(at(0));
+        assert_eq!(watch.deadline(), None);
+        assert!(!watch.sleeps());
+    }
+}

@@ -1,0 +1,47 @@
+//! The one place that forks, and where parent and worker part.
+
+use crate::admin::Desk;
+use crate::error::{Error, Result};
+use crate::parent::handle::Hooks;
+use crate::parent::{Parent, Turn};
+use crate::shared::config::Config;
+use crate::shared::signals;
+use crate::sys::process::{fork, Fork};
+use crate::worker::{self, Main, Seed};
+
+/// What is forked, and what it is born with.
+#[derive(Debug)]
+pub(crate) enum Newborn {
+    Worker(Box<Seed>),
+    Admin(Box<Seed>, Box<Desk>),
+}
+
+/// Runs a pool to its end in this process; in each worker, `main`.
+///
+/// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
+/// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
+pub(crate) fn run(config: Config, hooks: Hooks, main: Main<'_>) -> Result<()> {
+    let mut parent = Parent::start(config, hooks)?;
+    loop {
+        match parent.turn()? {
+            Turn::Finished(result) => return result,
+            Turn::Fork(newborn) => {
+                let masked = signals::block_all()
+                    .map_err(|source| Error::system("block signals for a fork with sigprocmask(2)", source))?;
+                match fork() {
+                    Ok(Fork::Parent(pid)) => parent.forked(pid),
+                    Ok(Fork::Child) => {
+                        drop(parent);
+                        match newborn {
+                            Newborn::Worker(seed) => worker::start(*seed, masked, main),
+                            Newborn::Admin(seed, desk) => {
+                                worker::start(*seed, masked, Box::new(|worker| desk.serve(worker)))
+                            }
+                        }
+                    }
+                    Err(error) => parent.fork_failed(&error),
+                }
+            }
+        }
+    }
+}

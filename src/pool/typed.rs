@@ -1,0 +1,102 @@
+//! Messages that are values of the application's types, as JSON: the feature `serde`.
+
+use std::error::Error as StdError;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde::Serialize;
+
+use crate::parent::handle::{Handle, Whom};
+use crate::shared::message::MessageError;
+use crate::worker::{Sender, Worker};
+
+/// A value as the bytes of a message, to be sent by [`Handle::broadcast`] or [`Worker::send_with`], for example.
+///
+/// They are JSON (RFC 8259), which programs in other languages, logs and people can read.
+///
+/// # Errors
+///
+/// When the type has no form in JSON, such as a map whose keys are no strings.
+pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypedError> {
+    serde_json::to_vec(value).map_err(|error| TypedError::Encode(error.to_string()))
+}
+
+/// The value in a message: the reverse of [`encode`].
+///
+/// ```
+/// # fn main() -> Result<(), forkpool::TypedError> {
+/// let (done, total): (u32, u32) = forkpool::decode(&forkpool::encode(&(3, 10))?)?;
+/// assert_eq!((done, total), (3, 10));
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+///
+/// [`TypedError::Decode`] when it is not a value of that type, and nothing else.
+pub fn decode<T: DeserializeOwned>(message: &[u8]) -> Result<T, TypedError> {
+    serde_json::from_slice(message).map_err(|error| TypedError::Decode(error.to_string()))
+}
+
+/// What is wrong with a typed message.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum TypedError {
+    /// The value has no form in JSON, for this reason.
+    Encode(String),
+    /// The message is not of that type, for this reason.
+    Decode(String),
+    /// It could not be sent.
+    Send(MessageError),
+}
+
+impl fmt::Display for TypedError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TypedError::Encode(reason) => write!(f, "cannot write the value as a message: {reason}"),
+            TypedError::Decode(reason) => write!(f, "the message is not what was expected: {reason}"),
+            TypedError::Send(error) => error.fmt(f),
+        }
+    }
+}
+
+impl StdError for TypedError {}
+
+impl From<MessageError> for TypedError {
+    fn from(error: MessageError) -> TypedError {
+        TypedError::Send(error)
+    }
+}
+
+impl Worker {
+    /// As [`send`](Worker::send), for a value; the parent gets it back by [`decode`].
+    ///
+    /// # Errors
+    ///
+    /// [`TypedError::Encode`], and those of [`send`](Worker::send).
+    pub fn send_typed<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), TypedError> {
+        Ok(self.send(&encode(value)?)?)
+    }
+}
+
+impl Sender {
+    /// As [`Worker::send_typed`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Worker::send_typed`].
+    pub fn send_typed<T: Serialize + ?Sized>(&self, value: &T) -> Result<(), TypedError> {
+        Ok(self.send(&encode(value)?)?)
+    }
+}
+
+impl Handle<'_> {
+    /// As [`send`](Handle::send), for a value; the worker gets it back by [`decode`].
+    ///
+    /// # Errors
+    ///
+    /// [`TypedError::Encode`], and those of [`send`](Handle::send).
+    pub fn send_typed<T: Serialize + ?Sized>(&self, whom: impl Into<Whom>, value: &T) -> Result<(), TypedError> {
+        Ok(self.send(whom, &encode(value)?)?)
+    }
+}

@@ -1,0 +1,159 @@
+//! The access log's file, as workers write to it.
+
+use std::fmt::Display;
+use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use log::warn;
+
+use super::format::Formatter;
+use crate::shared::outlet::{count_lost, Outlet, ATOMIC};
+use crate::sys::clock;
+use crate::time::Time;
+
+/// Bytes that a worker collects for one write(2), and most that it keeps while nobody reads.
+const BUFFER: usize = 64 * 1024;
+
+/// How long a line may wait to be written.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often the loss of lines is told while they are lost, and how often once they are written again.
+const WARNED: Duration = Duration::from_secs(60);
+const TOLD: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether somebody reads again.
+const RETRY: Duration = Duration::from_millis(20);
+
+/// At the end, for how many milliseconds the reader may rest before what is left is lost.
+const LAST_WORDS: u8 = 100;
+
+/// Collects lines and writes them, whole ones only: several workers have the same file. It waits for nobody who reads:
+/// what cannot be written is kept for a while and then lost.
+#[derive(Debug)]
+pub(super) struct Sink {
+    outlet: Outlet,
+    buffer: Vec<u8>,
+    room: usize,
+    /// Since when the first line in the buffer waits.
+    oldest: Time,
+    /// When to look again whether somebody reads.
+    retry: Option<Time>,
+    /// Lines that could not be written since that was told.
+    lost: u64,
+    told: Option<Time>,
+    /// How the log names this worker.
+    tag: String,
+}
+
+impl Sink {
+    pub(super) fn new(file: OwnedFd, tag: String) -> Sink {
+        let outlet = Outlet::new(file);
+        let (room, oldest) = (room(&outlet), Time::default());
+        Sink { outlet, buffer: Vec::new(), room, oldest, retry: None, lost: 0, told: None, tag }
+    }
+
+    /// Most bytes of a line.
+    pub(super) fn room(&self) -> usize {
+        self.room
+    }
+
+    /// The buffer, with room for a line of at most so many bytes.
+    pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Vec<u8> {
+        if self.buffer.len() + bound > self.room {
+            self.make_room(bound, now);
+        }
+        if self.buffer.is_empty() {
+            self.buffer.reserve(self.room);
+            self.oldest = now;
+        }
+        &mut self.buffer
+    }
+
+    fn make_room(&mut self, bound: usize, now: Time) {
+        if self.retry.is_none_or(|due| due <= now) {
+            self.flush(now);
+        }
+        if self.buffer.len() + bound > BUFFER {
+            self.lose(&NOBODY_READS, now);
+        }
+    }
+
+    pub(super) fn due(&self) -> Option<Time> {
+        (!self.buffer.is_empty()).then(|| self.retry.unwrap_or(self.oldest + PATIENCE))
+    }
+
+    pub(super) fn reopen(&mut self, file: OwnedFd) {
+        let now = clock::now();
+        self.flush(now);
+        if !self.buffer.is_empty() {
+            self.lose(&NOBODY_READS, now);
+        }
+        self.outlet = Outlet::new(file);
+        (self.room, self.retry) = (room(&self.outlet), None);
+    }
+
+    /// Writes what there is, as far as somebody reads it; to a file with one write(2), if that takes it.
+    pub(super) fn flush(&mut self, now: Time) {
+        let (written, error) = self.outlet.write(&self.buffer);
+        self.buffer.drain(..written);
+        self.retry = None;
+        match error {
+            None => self.tell_of_more(now),
+            Some(error) if error.kind() == ErrorKind::WouldBlock => self.retry = Some(now + RETRY),
+            Some(error) => self.lose(&error, now),
+        }
+    }
+
+    /// What is in the buffer will never be written.
+    fn lose(&mut self, why: &dyn Display, now: Time) {
+        let lines = memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
+        self.buffer.clear();
+        self.outlet.give_up();
+        self.lost += lines;
+        count_lost(lines);
+        if self.told.is_none_or(|told| now.since(told) >= WARNED) {
+            warn!("{} lost {} lines of the access log: {why}", self.tag, self.lost);
+            (self.told, self.lost) = (Some(now), 0);
+        }
+    }
+
+    /// It is written again.
+    fn tell_of_more(&mut self, now: Time) {
+        if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= TOLD) {
+            warn!("{} lost {} more lines of the access log, which is written again", self.tag, self.lost);
+            (self.told, self.lost) = (Some(now), 0);
+        }
+    }
+}
+
+impl Drop for Sink {
+    /// However the worker's code ends; what only the kernel ends loses what it had not written.
+    fn drop(&mut self) {
+        let now = clock::now();
+        self.flush(now);
+        let mut left = usize::MAX;
+        while (1..left).contains(&self.buffer.len()) && self.outlet.wait(LAST_WORDS.into()) {
+            left = self.buffer.len();
+            self.flush(now);
+        }
+        if !self.buffer.is_empty() {
+            self.lose(&NOBODY_READS, now);
+        }
+        if self.lost > 0 {
+            warn!("{} lost {} more lines of the access log", self.tag, self.lost);
+        }
+    }
+}
+
+const NOBODY_READS: &str = "nobody reads it";
+
+/// How much is collected and written at once: to what is no file only as much as the kernel does not mix with others'.
+fn room(outlet: &Outlet) -> usize {
+    const { assert!(ATOMIC >= Formatter::ROOM_MIN) };
+    if outlet.is_file() {
+        BUFFER
+    } else {
+        ATOMIC
+    }
+}

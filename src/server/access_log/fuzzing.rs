@@ -1,0 +1,39 @@
+//! What fuzzers let clients say for the access log ([`crate::fuzzing`]).
+#![allow(missing_docs, unreachable_pub)]
+
+use std::time::Duration;
+
+use super::format::{Format, Formatter, Line, Outcome};
+use crate::server::http::{Codec, Limits, Next, Scratch};
+
+const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0 };
+
+/// Whatever a head says, in each format it is one line, of printable text, and no longer than it may be.
+pub fn line(head: &[u8]) {
+    for format in [Format::Common, Format::Combined, Format::Json] {
+        let mut formatter = Formatter::new(format, Formatter::ROOM_MIN, 3, 77);
+        let mut line = Line::default();
+        let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+        match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
+            Next::Request(request) => formatter.begin(&mut line, "192.0.2.7", request),
+            _ => formatter.begin_refused(&mut line, "192.0.2.7", head),
+        }
+        let (mut out, millis) = (Vec::new(), head.len() as u64 * 1_000_000_007);
+        formatter.finish(&line, millis, Outcome { status: 200, bytes: 13, duration: Duration::MAX }, &mut out);
+        assert!(out.len() <= formatter.bound(&line) && out.len() <= Formatter::ROOM_MIN, "{}", out.len());
+        let text = String::from_utf8(out).expect("a line is UTF-8");
+        let content = text.strip_suffix('\n').expect("it ends");
+        assert!(!content.contains(char::is_control), "{content:?}");
+        assert_eq!(unescaped_quotes(content) % 2, 0, "{content:?}");
+    }
+}
+
+fn unescaped_quotes(text: &str) -> usize {
+    let mut is_escaped = false;
+    let quotes = text.chars().filter(|c| {
+        let is_quote = *c == '"' && !is_escaped;
+        is_escaped = *c == '\\' && !is_escaped;
+        is_quote
+    });
+    quotes.count()
+}

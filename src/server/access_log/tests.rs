@@ -1,0 +1,162 @@
+//! Lines as they are written, and what clients may try to make of them.
+
+use super::*;
+use crate::server::http::{Codec, Limits, Next, Scratch};
+
+const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0 };
+
+/// 2026-11-21T09:44:05.067Z
+const NOW: u64 = 1_795_254_245_067;
+
+fn formatter(format: Format, room: usize) -> Formatter {
+    Formatter::new(format, room, 3, 77)
+}
+
+/// The line of a request with this head.
+fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
+    let mut line = Line::default();
+    let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+    let peer = "192.0.2.7:4711".parse().expect("an address");
+    match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
+        Next::Request(request) => formatter.begin(&mut line, &remote(Some(peer)), request),
+        Next::Reject(_) => formatter.begin_refused(&mut line, &remote(Some(peer)), head),
+        other => panic!("{other:?}"),
+    }
+    let mut out = Vec::new();
+    formatter.finish(&line, NOW, outcome, &mut out);
+    assert!(out.len() <= formatter.bound(&line), "{} {}", out.len(), formatter.bound(&line));
+    assert!(out.len() <= formatter.room, "{} {}", out.len(), formatter.room);
+    String::from_utf8(out).expect("a line is UTF-8")
+}
+
+const OK: Outcome = Outcome { status: 200, bytes: 13, duration: Duration::from_millis(1_002) };
+
+#[test]
+fn each_format_says_what_it_is_known_to_say() {
+    let plain = b"GET /a?b=c HTTP/1.1\r\nHost: x\r\n\r\n";
+    let whole = b"GET /a HTTP/1.0\r\nuser-agent: curl/8\r\nHost: x\r\nREFERER: http://y/\r\nReferer: http://z/\r\n\r\n";
+    let time = "[21/Nov/2026:09:44:05 +0000]";
+    for (format, head, expected) in [
+        (Format::Common, &plain[..], format!("192.0.2.7 - - {time} \"GET /a?b=c HTTP/1.1\" 200 13\n")),
+        (Format::Combined, plain, format!("192.0.2.7 - - {time} \"GET /a?b=c HTTP/1.1\" 200 13 \"-\" \"-\"\n")),
+        (Format::Common, whole, format!("192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13\n")),
+        (
+            Format::Combined,
+            whole,
+            format!("192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13 \"http://y/\" \"curl/8\"\n"),
+        ),
+        (
+            Format::Json,
+            plain,
+            "{\"time\":\"2026-11-21T09:44:05.067Z\",\"remote\":\"192.0.2.7\",\"method\":\"GET\",\"target\":\"/a?b=c\",\
+             \"version\":\"HTTP/1.1\",\"status\":200,\"bytes\":13,\"duration\":1.002,\"referer\":null,\"user_agent\":null,\
+             \"worker\":3,\"pid\":77}\n"
+                .to_owned(),
+        ),
+    ] {
+        assert_eq!(line(&mut formatter(format, 65_536), head, OK), expected);
+    }
+}
+
+#[test]
+fn what_was_refused_is_written_as_it_came() {
+    for (head, text, json) in [
+        (&b"GET  / HTTP/1.1\r\n\r\n"[..], r#""GET  / HTTP/1.1" "#, r#""GET","target":"","version":"/ HTTP/1.1""#),
+        (b"\r\n\r\n\x16\x03\x01\r\n\r\n", r#""\x16\x03\x01" "#, r#""\u0016\u0003\u0001","target":null,"version":null"#),
+        (b"GET /\" HTTP/9.9\r\n\r\n", r#""GET /\x22 HTTP/9.9" "#, r#""GET","target":"/\"","version":"HTTP/9.9""#),
+        (b"\r\n\r\n\r\n\r\n\r\n\r\n", r#""-" "#, r#"null,"target":null,"version":null"#),
+    ] {
+        let found = line(&mut formatter(Format::Common, 65_536), head, OK);
+        assert!(found.contains(&format!("] {text}200")), "{found}");
+        let found = line(&mut formatter(Format::Json, 65_536), head, OK);
+        assert!(found.contains(&format!("\"method\":{json},\"status\"")), "{found}");
+    }
+}
+
+#[test]
+fn nothing_that_a_client_sends_ends_a_value_or_a_line_or_reaches_a_terminal() {
+    for (value, text, json) in [
+        (&b"plain"[..], "plain", "plain"),
+        (b"", "", ""),
+        (b"\" 200 0 \"", r"\x22 200 0 \x22", "\\\" 200 0 \\\""),
+        (br"\", r"\x5c", r"\\"),
+        (br"eight or more \x22", r"eight or more \x5cx22", r"eight or more \\x22"),
+        (b"\r\n127.0.0.1 - -", r"\x0d\x0a127.0.0.1 - -", r"\u000d\u000a127.0.0.1 - -"),
+        (b"\x00\x1b[31m\x7f", r"\x00\x1b[31m\x7f", r"\u0000\u001b[31m\u007f"),
+        ("é\u{9b}\u{2028}".as_bytes(), r"\xc3\xa9\xc2\x9b\xe2\x80\xa8", "é\\u009b\u{2028}"),
+        (b"\xff\xfe\xe2\x82", r"\xff\xfe\xe2\x82", "\u{fffd}\u{fffd}\u{fffd}"),
+        ("1234567é".as_bytes(), r"1234567\xc3\xa9", "1234567é"),
+    ] {
+        let mut out = Vec::new();
+        escape_text(value, 1000, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), text);
+        out.clear();
+        escape_json(value, 1000, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), json);
+    }
+}
+
+#[test]
+fn each_byte_is_plain_or_not_wherever_it_is() {
+    for byte in 0..=u8::MAX {
+        let plain = (0x20..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
+        for (len, place) in (1..20).flat_map(|len| (0..len).map(move |place| (len, place))) {
+            let mut value = vec![b'a'; len];
+            value[place] = byte;
+            assert_eq!(is_plain(&value), plain, "{byte} at {place} of {len}");
+        }
+    }
+}
+
+#[test]
+fn what_is_too_long_is_cut_between_escapes() {
+    for (value, room, text, json) in [
+        (&b"abcdef"[..], 6, "abcdef", "abcdef"),
+        (b"abcdef", 5, "abcde...", "abcde..."),
+        (b"\"\"\"", 5, r"\x22...", "\\\"\\\"..."),
+        ("ééé".as_bytes(), 5, r"\xc3...", "éé..."),
+        (b"abcd\n", 5, "abcd...", "abcd..."),
+    ] {
+        let mut out = Vec::new();
+        escape_text(value, room, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), text);
+        out.clear();
+        escape_json(value, room, &mut out);
+        assert_eq!(String::from_utf8_lossy(&out), json);
+    }
+}
+
+#[test]
+fn the_longest_lines_fit() {
+    let outcome = Outcome { status: 999, bytes: u64::MAX, duration: Duration::from_millis(u64::MAX) };
+    let fields = [b'"', b'a', 0xff].map(|byte| vec![byte; 50_000]);
+    for room in [Formatter::ROOM_MIN, 65_536] {
+        for (format, field) in [Format::Common, Format::Combined, Format::Json].iter().zip(fields.iter().cycle()) {
+            let mut head = b"M".repeat(100);
+            head.extend_from_slice(b" /");
+            head.extend_from_slice(&b"t".repeat(50_000));
+            head.extend_from_slice(b" HTTP/1.1\r\nHost: x\r\nReferer: ");
+            head.extend_from_slice(field);
+            head.extend_from_slice(b"\r\nUser-Agent: ");
+            head.extend_from_slice(field);
+            head.extend_from_slice(b"\r\n\r\n");
+            let found = line(&mut Formatter::new(*format, room, usize::MAX, u32::MAX), &head, outcome);
+            assert!(found.contains("..."), "{format:?}");
+            // Refused, all of it may have to be escaped.
+            head[150] = 0;
+            line(&mut Formatter::new(*format, room, usize::MAX, u32::MAX), &head, outcome);
+        }
+    }
+}
+
+#[test]
+fn a_client_is_named_by_its_address() {
+    for (peer, name) in [
+        (Some("192.0.2.7:1"), "192.0.2.7"),
+        (Some("[2001:db8::1]:1"), "2001:db8::1"),
+        (Some("[::ffff:192.0.2.7]:1"), "192.0.2.7"),
+        (None, "unix:"),
+    ] {
+        assert_eq!(remote(peer.map(|peer| peer.parse().expect("an address"))), name);
+    }
+}

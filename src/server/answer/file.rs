@@ -1,0 +1,280 @@
+//! Files as responses: whole or in ranges, on conditions, sent by the kernel.
+
+use std::borrow::Cow;
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::iter;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use std::vec;
+
+use nix::sys::sendfile::sendfile64;
+
+use crate::server::answer::response::{Body, Response};
+use crate::server::http::{
+    evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict,
+};
+use crate::sys::stat::Stat;
+
+impl Response {
+    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has
+    /// it already (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the
+    /// kernel sends it (sendfile(2)).
+    ///
+    /// `path` is taken as it is: what comes from a request must be checked by the caller, `..` and links included.
+    ///
+    /// ```no_run
+    /// # use forkpool::{Pool, Response};
+    /// # fn main() -> forkpool::Result<()> {
+    /// Pool::bind("127.0.0.1:8000").serve(|request| match request.path() {
+    ///     "/manual.pdf" => Response::file(request, "/srv/manual.pdf").unwrap_or_else(|_| Response::new(404)),
+    ///     _ => Response::new(404),
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, or is no regular file ([`ErrorKind::InvalidInput`]).
+    pub fn file(request: &Request<'_>, path: impl AsRef<Path>) -> io::Result<Response> {
+        let path = path.as_ref();
+        // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
+        }
+        let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
+        Ok(respond(request, Arc::new(Opened::new(file, Stat::from(&metadata))), representation))
+    }
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Representation {
+    pub(crate) content_type: &'static str,
+    pub(crate) coding: Option<Coding>,
+}
+
+/// A regular file that is open, and what is said of it.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    file: File,
+    stat: Stat,
+    validators: Validators,
+}
+
+impl Opened {
+    pub(crate) fn new(file: File, stat: Stat) -> Opened {
+        // Strong, as far as a file system can tell: inode, time to the nanosecond, and size.
+        let (seconds, nanos) = stat.modified;
+        let time = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+        let tag = format_args!("{:x}-{time:x}-{:x}", stat.inode, stat.len);
+        let since = u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos));
+        // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
+        let modified = (SystemTime::UNIX_EPOCH + since).min(SystemTime::now());
+        Opened { file, stat, validators: Validators::new(tag, modified) }
+    }
+
+    pub(crate) fn stat(&self) -> &Stat {
+        &self.stat
+    }
+}
+
+/// Answers with a regular file that is open.
+pub(crate) fn respond(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
+    let Representation { content_type, coding } = representation;
+    let (len, validators) = (opened.stat.len, &opened.validators);
+    let verdict = evaluate(request, validators);
+    let ranges = match verdict {
+        Verdict::Go { ranges: true } => request.header("Range").map_or(Ranges::All, |field| parse_range(field, len)),
+        _ => Ranges::All,
+    };
+    let ranges = match ranges {
+        // Content-Encoding would be said of the multipart body, which is not encoded.
+        Ranges::Some(ranges) if ranges.len() > 1 && coding.is_some() => Ranges::All,
+        ranges => ranges,
+    };
+    let mut head = ResponseHead::of_file(content_type);
+    validators.add_to(&mut head);
+    head.add_valid("Accept-Ranges", "bytes");
+    let mut rest = Vec::new().into_iter();
+    let first = match (verdict, ranges) {
+        (Verdict::Go { .. }, Ranges::All) => Some(Part::of(0..len)),
+        (Verdict::Go { .. }, Ranges::Some(ranges)) => {
+            head.set_status(206);
+            match <[Range<u64>; 1]>::try_from(ranges) {
+                Ok([range]) => {
+                    head.add_valid("Content-Range", &content_range(&range, len));
+                    Some(Part::of(range))
+                }
+                Err(ranges) => {
+                    let boundary = format!("forkpool-{}", validators.etag.trim_matches('"'));
+                    rest = multipart(&ranges, len, content_type, &boundary).into_iter();
+                    head.content_type = Some(format!("multipart/byteranges; boundary={boundary}").into());
+                    rest.next()
+                }
+            }
+        }
+        (verdict, _) => {
+            head.content_type = None;
+            match verdict {
+                Verdict::NotModified => head.set_status(304),
+                Verdict::Failed => head.set_status(412),
+                Verdict::Go { .. } => {
+                    head.set_status(416);
+                    head.add_valid("Content-Range", &format!("bytes */{len}"));
+                }
+            }
+            None
+        }
+    };
+    if let Some(coding) = coding.filter(|_| first.is_some()) {
+        head.add_valid("Content-Encoding", coding.name());
+    }
+    let body = match first {
+        Some(part) => Body::File(Box::new(FileBody { opened, part, rest })),
+        None => Body::Bytes(Cow::Borrowed(b"")),
+    };
+    Response { head, body }
+}
+
+fn content_range(range: &Range<u64>, len: u64) -> String {
+    format!("bytes {}-{}/{len}", range.start, range.end - 1)
+}
+
+/// Several ranges in one body (RFC 9110 section 14.6).
+fn multipart(ranges: &[Range<u64>], len: u64, content_type: &str, boundary: &str) -> Vec<Part> {
+    let preamble = |range: &Range<u64>| {
+        let content_range = content_range(range, len);
+        format!("\r\n--{boundary}\r\nContent-Type: {content_type}\r\nContent-Range: {content_range}\r\n\r\n")
+            .into_bytes()
+    };
+    let parts = ranges.iter().map(|range| Part { preamble: preamble(range), range: range.clone() });
+    let end = Part { preamble: format!("\r\n--{boundary}--\r\n").into_bytes(), range: 0..0 };
+    parts.chain([end]).collect()
+}
+
+/// A file to be sent.
+#[derive(Debug)]
+pub(crate) struct FileBody {
+    opened: Arc<Opened>,
+    /// What is being sent.
+    part: Part,
+    rest: vec::IntoIter<Part>,
+}
+
+/// Some bytes, and a range of the file behind them.
+#[derive(Debug)]
+struct Part {
+    preamble: Vec<u8>,
+    range: Range<u64>,
+}
+
+impl Part {
+    fn of(range: Range<u64>) -> Part {
+        Part { preamble: Vec::new(), range }
+    }
+
+    fn left(&self) -> u64 {
+        self.range.end - self.range.start
+    }
+}
+
+/// Bodies up to this are read behind their head and sent with it: cheaper than a second system call to the socket.
+pub(crate) const READ_MAX: u64 = 16 * 1024;
+
+/// Ranges up to this share their packet with the head. More does not fit, and then costs several times as much: all
+/// its pages lie across the kernel's largest packets.
+const TOGETHER_MAX: u64 = 64 * 1024;
+
+/// Most bytes sent before other connections have their turn.
+const TURN: u64 = 1 << 20;
+
+/// How far sending has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sent {
+    All,
+    /// A turn's worth.
+    Some,
+    /// The socket takes no more at the moment.
+    Blocked {
+        progress: bool,
+    },
+}
+
+impl FileBody {
+    fn parts(&self) -> impl Iterator<Item = &Part> {
+        iter::once(&self.part).chain(self.rest.as_slice())
+    }
+
+    pub(crate) fn len(&self) -> u64 {
+        self.parts().map(|part| part.preamble.len() as u64 + part.left()).sum()
+    }
+
+    /// Bytes of the ranges that have not been sent.
+    pub(crate) fn left(&self) -> u64 {
+        self.parts().map(Part::left).sum()
+    }
+
+    /// Whether the current range is worth being sent together with what is before it. The end of a multipart body has an
+    /// empty one: what is before that would wait for nothing.
+    pub(crate) fn goes_on(&self) -> bool {
+        (1..=TOGETHER_MAX).contains(&self.part.left())
+    }
+
+    /// Takes what is to be sent before the next range of the file.
+    pub(crate) fn take_preamble(&mut self, out: &mut Vec<u8>) {
+        out.append(&mut self.part.preamble);
+    }
+
+    /// Appends all of it to `out`.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
+    pub(crate) fn read(self, out: &mut Vec<u8>) -> io::Result<()> {
+        for mut part in iter::once(self.part).chain(self.rest) {
+            out.append(&mut part.preamble);
+            let start = out.len();
+            out.resize(start + part.left() as usize, 0);
+            self.opened.file.read_exact_at(&mut out[start..], part.range.start)?;
+        }
+        Ok(())
+    }
+
+    /// Sends the current range; the kernel copies it from its cache to the socket.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
+    pub(crate) fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
+        let range = &mut self.part.range;
+        let mut turn = TURN;
+        while range.start < range.end {
+            if turn == 0 {
+                return Ok(Sent::Some);
+            }
+            let count = (range.end - range.start).min(turn);
+            let mut offset = i64::try_from(range.start).map_err(io::Error::other)?;
+            match sendfile64(&socket, &self.opened.file, Some(&mut offset), count as usize) {
+                Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+                Ok(sent) => {
+                    range.start += sent as u64;
+                    turn -= sent as u64;
+                }
+                Err(nix::Error::EAGAIN) => return Ok(Sent::Blocked { progress: turn < TURN }),
+                Err(nix::Error::EINTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+        let Some(next) = self.rest.next() else { return Ok(Sent::All) };
+        self.part = next;
+        Ok(Sent::Some)
+    }
+}

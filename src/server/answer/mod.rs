@@ -1,0 +1,8 @@
+//! Responses, and the kinds of body that they have.
+
+pub(crate) mod deferred;
+pub(crate) mod file;
+pub(crate) mod receive;
+pub(crate) mod response;
+pub(crate) mod stream;
+pub(crate) mod upgrade;

@@ -1,0 +1,210 @@
+//! A response, as a handler makes it: a head, and one of several kinds of body.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::server::answer::deferred::{self, Pending, Responder};
+use crate::server::answer::file::FileBody;
+use crate::server::answer::receive::Receiver;
+use crate::server::answer::stream::{self, BodyReader, BodyWriter};
+use crate::server::answer::upgrade::{Upgrade, Upgraded};
+use crate::server::http::{is_value, InvalidHeader, ResponseHead};
+
+/// A response: status, header fields, body.
+///
+/// The server adds Date, Content-Length or Transfer-Encoding, and Connection, leaves the body out where the request
+/// or the status demands it, and keeps HTTP/1.0 apart from 1.1.
+///
+/// ```
+/// use forkpool::Response;
+///
+/// let page = Response::html("<p>gone</p>").status(410).header("Cache-Control", "no-store");
+/// let data = Response::bytes("application/octet-stream", vec![1, 2, 3]);
+/// let elsewhere = Response::redirect(303, "/done");
+/// # drop((page, data, elsewhere));
+/// ```
+#[derive(Debug)]
+#[must_use = "a response does nothing until the handler returns it"]
+pub struct Response {
+    pub(crate) head: ResponseHead,
+    pub(crate) body: Body,
+}
+
+/// What follows the head.
+#[derive(Debug)]
+pub(crate) enum Body {
+    Bytes(Cow<'static, [u8]>),
+    Shared(Arc<[u8]>),
+    // In a box, as what is rare and large: a response is moved several times.
+    File(Box<FileBody>),
+    Stream(BodyReader),
+    /// Neither head nor body is there yet.
+    Deferred(Pending),
+    /// The connection itself.
+    Upgrade(Box<Upgrade>),
+    /// The request's body comes first.
+    Receive(Receiver),
+}
+
+impl Response {
+    /// A response without a body.
+    ///
+    /// # Panics
+    ///
+    /// Unless `status` is from 200 to 599: interim answers are the server's.
+    pub fn new(status: u16) -> Response {
+        Response { head: ResponseHead::new(status, None), body: Body::Bytes(Cow::Borrowed(b"")) }
+    }
+
+    /// 200 with plain text in UTF-8.
+    #[inline]
+    pub fn text(body: impl Into<Cow<'static, str>>) -> Response {
+        Response::with("text/plain; charset=utf-8", from_text(body.into()))
+    }
+
+    /// 200 with an HTML page in UTF-8.
+    #[inline]
+    pub fn html(body: impl Into<Cow<'static, str>>) -> Response {
+        Response::with("text/html; charset=utf-8", from_text(body.into()))
+    }
+
+    /// 200 with JSON, already serialised (RFC 8259).
+    #[inline]
+    pub fn json(body: impl Into<Cow<'static, str>>) -> Response {
+        Response::with("application/json", from_text(body.into()))
+    }
+
+    /// 200 with bytes of the given media type.
+    ///
+    /// # Panics
+    ///
+    /// When the media type is no valid field value.
+    #[inline]
+    pub fn bytes(content_type: impl Into<Cow<'static, str>>, body: impl Into<Cow<'static, [u8]>>) -> Response {
+        Response::with(content_type, Body::Bytes(body.into()))
+    }
+
+    /// 200 with bytes that other responses, or other threads, have as well. They are not copied, unless they are few.
+    ///
+    /// # Panics
+    ///
+    /// When the media type is no valid field value.
+    pub fn shared(content_type: impl Into<Cow<'static, str>>, body: Arc<[u8]>) -> Response {
+        Response::with(content_type, Body::Shared(body))
+    }
+
+    /// Sends the client elsewhere: 301, 302, 303 (with GET), 307 or 308 (with the same method).
+    ///
+    /// # Panics
+    ///
+    /// When `status` is not from 300 to 399, or the location holds a control character.
+    pub fn redirect(status: u16, location: &str) -> Response {
+        assert!((300..400).contains(&status), "a redirection's status is from 300 to 399, not {status}");
+        Response::new(status).header("Location", location)
+    }
+
+    /// A response that is made later, on any thread: the handler returns this one at once, and the worker goes on with
+    /// other connections. See [`Responder`].
+    ///
+    /// Requests that the client has pipelined behind it wait for it. It has no time-out of its own.
+    ///
+    /// ```
+    /// # use forkpool::Response;
+    /// let (responder, response) = Response::deferred();
+    /// std::thread::spawn(move || responder.respond(Response::text("made elsewhere\n")));
+    /// # drop(response);
+    /// ```
+    pub fn deferred() -> (Responder, Response) {
+        let (responder, pending) = deferred::pair();
+        (responder, Response { head: ResponseHead::new(200, None), body: Body::Deferred(pending) })
+    }
+
+    /// 200 with a body that is written while it is sent, by any thread. See [`BodyWriter`].
+    ///
+    /// HTTP/1.1 gets it chunked, HTTP/1.0 until the connection is closed.
+    ///
+    /// # Panics
+    ///
+    /// When the media type is no valid field value.
+    pub fn stream(content_type: impl Into<Cow<'static, str>>) -> (BodyWriter, Response) {
+        let (writer, reader) = stream::pair();
+        (writer, Response::with(content_type, Body::Stream(reader)))
+    }
+
+    /// 101: hands the connection itself to `take_over`, to speak `protocol` on (RFC 9110 section 7.8).
+    ///
+    /// `take_over` runs in the worker, on its only thread, once the response is sent; the connection is not the
+    /// server's any more, so move it to a thread of its own. Neither drain nor time-outs apply to it.
+    ///
+    /// When the request did not ask for an upgrade, the client gets 426 instead.
+    ///
+    /// # Panics
+    ///
+    /// When the protocol's name is no valid field value.
+    pub fn upgrade(protocol: &str, take_over: impl FnOnce(Upgraded) + Send + 'static) -> Response {
+        assert!(is_value(protocol.as_bytes()), "the protocol {protocol:?} is no valid field value");
+        Response {
+            head: ResponseHead::new(426, None),
+            body: Body::Upgrade(Box::new(Upgrade { protocol: protocol.to_owned(), take_over: Box::new(take_over) })),
+        }
+    }
+
+    // Where the media type is a constant it is checked when this is compiled.
+    #[inline(always)]
+    fn with(content_type: impl Into<Cow<'static, str>>, body: impl Into<Body>) -> Response {
+        Response { head: ResponseHead::with(content_type.into()), body: body.into() }
+    }
+
+    /// Sets the status.
+    ///
+    /// # Panics
+    ///
+    /// Unless it is from 200 to 599.
+    pub fn status(mut self, status: u16) -> Response {
+        self.head.set_status(status);
+        self
+    }
+
+    /// Adds a header field; a Content-Type replaces the one there is.
+    ///
+    /// # Panics
+    ///
+    /// Where [`try_header`](Response::try_header) fails; in a handler that becomes a 500. Use that one for values
+    /// that come from outside.
+    pub fn header(self, name: &str, value: &str) -> Response {
+        match self.try_header(name, value) {
+            Ok(response) => response,
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    /// Adds a header field; a Content-Type replaces the one there is.
+    ///
+    /// # Errors
+    ///
+    /// When the name is no token, when the value holds a control character (CR and LF would start another field, or
+    /// another response), or when the field is one that the server sets (Content-Length, Connection, Date, …).
+    pub fn try_header(mut self, name: &str, value: &str) -> Result<Response, InvalidHeader> {
+        self.head.add(name, value)?;
+        Ok(self)
+    }
+
+    /// Ends the connection after this response.
+    pub fn close(mut self) -> Response {
+        self.head.close = true;
+        self
+    }
+}
+
+impl From<Cow<'static, [u8]>> for Body {
+    fn from(bytes: Cow<'static, [u8]>) -> Body {
+        Body::Bytes(bytes)
+    }
+}
+
+fn from_text(text: Cow<'static, str>) -> Cow<'static, [u8]> {
+    match text {
+        Cow::Borrowed(text) => Cow::Borrowed(text.as_bytes()),
+        Cow::Owned(text) => Cow::Owned(text.into_bytes()),
+    }
+}

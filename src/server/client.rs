@@ -1,0 +1,166 @@
+//! A client's socket. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in
+//! `upgrade.rs`.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use mio::event::Source;
+use mio::net::{TcpStream, UnixStream};
+use mio::{Interest, Registry, Token};
+use socket2::SockRef;
+
+use crate::server::access_log::Track;
+use crate::server::answer::upgrade::Socket;
+
+/// A client's socket, non-blocking.
+#[derive(Debug)]
+pub(crate) enum Client {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Client {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Client::Tcp(stream) => stream,
+            Client::Unix(stream) => stream,
+        }
+    }
+
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        self.source().deregister(registry)
+    }
+
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Client::Tcp(stream) => stream.read(bytes),
+            Client::Unix(stream) => stream.read(bytes),
+        }
+    }
+
+    /// Whether something is there to be read.
+    pub(crate) fn has_bytes(&self) -> bool {
+        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
+        SockRef::from(self).recv_with_flags(&mut [MaybeUninit::uninit()], flags).is_ok_and(|count| count > 0)
+    }
+
+    /// Writes until done or until the socket takes no more; returns how much it took.
+    #[inline]
+    pub(crate) fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let written = match self {
+                Client::Tcp(stream) => (&mut &*stream).write(&bytes[sent..]),
+                Client::Unix(stream) => (&mut &*stream).write(&bytes[sent..]),
+            };
+            match written {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                // It has failed since the last events, so the next ones will tell; what it took before counts.
+                Err(_) if sent > 0 => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    /// As [`write_some`](Client::write_some), for what the next call goes on with: the kernel may wait for that, and
+    /// put both into one packet (`MSG_MORE` of send(2)).
+    pub(crate) fn write_beginning(&self, bytes: &[u8]) -> io::Result<usize> {
+        let mut sent = 0;
+        while sent < bytes.len() {
+            match SockRef::from(self).send_with_flags(&bytes[sent..], libc::MSG_MORE | libc::MSG_NOSIGNAL) {
+                Ok(count) => sent += count,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(sent)
+    }
+
+    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Client::Tcp(stream) => stream.shutdown(how),
+            Client::Unix(stream) => stream.shutdown(how),
+        }
+    }
+
+    /// The socket as the standard library has it, still non-blocking.
+    pub(crate) fn into_socket(self) -> Socket {
+        match self {
+            Client::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
+            Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
+        }
+    }
+}
+
+impl AsFd for Client {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Client::Tcp(stream) => stream.as_fd(),
+            Client::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+/// A client's address in half the room: most have version 4 of the Internet Protocol, and all idle connections keep one.
+#[derive(Debug)]
+pub(crate) enum Peer {
+    Unix,
+    V4(SocketAddrV4),
+    V6(Box<SocketAddrV6>),
+    /// There is an access log, and this is what it knows of the connection, the address included.
+    Logged(Box<Track>),
+}
+
+impl Peer {
+    /// `None` on a Unix socket.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Peer::Unix => None,
+            Peer::V4(address) => Some(SocketAddr::V4(*address)),
+            Peer::V6(address) => Some(SocketAddr::V6(**address)),
+            Peer::Logged(track) => track.peer,
+        }
+    }
+
+    /// Writes [`address`](Peer::address) where it is to be: a copy of one just written waits until the processor has
+    /// stored it.
+    #[inline]
+    pub(crate) fn tell(&self, peer: &mut Option<SocketAddr>) {
+        match self {
+            Peer::V4(address) => *peer = Some(SocketAddr::V4(*address)),
+            _ => *peer = self.address(),
+        }
+    }
+
+    /// What the access log knows of the connection, from now on.
+    pub(crate) fn track(&mut self) -> &mut Track {
+        if !matches!(self, Peer::Logged(_)) {
+            *self = Peer::Logged(Track::new(self.address()));
+        }
+        match self {
+            Peer::Logged(track) => track,
+            _ => unreachable!("it was made a moment ago"),
+        }
+    }
+}
+
+impl From<Option<SocketAddr>> for Peer {
+    fn from(address: Option<SocketAddr>) -> Peer {
+        match address {
+            None => Peer::Unix,
+            Some(SocketAddr::V4(address)) => Peer::V4(address),
+            Some(SocketAddr::V6(address)) => Peer::V6(Box::new(address)),
+        }
+    }
+}

@@ -1,0 +1,481 @@
+//! One client's socket and one codec: reads, gives out requests, and sends answers.
+//!
+//! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
+//! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
+
+mod record;
+mod send;
+mod timing;
+
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::panic::resume_unwind;
+
+use log::error;
+use mio::{Registry, Token};
+
+use crate::server::answer::receive::{Receiver, Taken};
+use crate::server::answer::response::{Body, Response};
+use crate::server::answer::upgrade::{Upgrade, Upgraded};
+use crate::server::client::{Client, Peer};
+use crate::server::context::Context;
+use crate::server::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
+use crate::server::outgoing::{Outgoing, COPY_MAX};
+use crate::shared::config::ServerConfig;
+use crate::shared::listener;
+use crate::shared::scoreboard::LatencyRow;
+use crate::sys::clock;
+use crate::time::Time;
+use crate::worker::panic_message;
+
+use self::timing::Timing;
+
+/// What is to become of a connection after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Nothing can be done before its next event.
+    Wait,
+    /// There is more to do, but others have a turn first.
+    Again,
+    /// It is over.
+    Close,
+    /// It goes on in another protocol: [`Connection::into_upgraded`].
+    HandOver,
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    client: Client,
+    codec: Codec,
+    kept: Option<Box<Kept>>,
+    /// The answer that is being made or sent, if that takes more than one step.
+    outgoing: Option<Box<Outgoing>>,
+    /// What takes the request's body as it comes.
+    receiver: Option<Box<Receiver>>,
+    peer: Peer,
+    /// When the connection is out of time.
+    pub(crate) deadline: Time,
+    timing: Timing,
+    /// The socket may have bytes to read: an edge has come, and no short read since.
+    is_readable: bool,
+    /// The client has sent its end of file, though perhaps not read yet.
+    is_half_closed: bool,
+    /// End of file has been read.
+    is_at_end: bool,
+    /// The socket has failed, or both sides have closed.
+    is_broken: bool,
+    /// The client may still be sending when the last answer has been sent.
+    must_linger: bool,
+    /// It is among those that have more to do in the next turn.
+    pub(crate) is_again: bool,
+}
+
+/// Bytes that could not be dealt with at once.
+#[derive(Debug, Default)]
+struct Kept {
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// How much of `output` has been sent.
+    sent: usize,
+}
+
+impl Connection {
+    pub(crate) fn new(client: Client, peer: Option<SocketAddr>, config: &ServerConfig, now: Time) -> Connection {
+        let mut connection = Connection {
+            client,
+            codec: Codec::new(),
+            kept: None,
+            outgoing: None,
+            receiver: None,
+            peer: Peer::from(peer),
+            deadline: now,
+            timing: Timing::Head,
+            is_readable: false,
+            is_half_closed: false,
+            is_at_end: false,
+            is_broken: false,
+            must_linger: false,
+            is_again: false,
+        };
+        connection.set_time(Timing::Head, config, now);
+        connection
+    }
+
+    /// Registers for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.client.register(registry, token)
+    }
+
+    /// Learns what an event says.
+    pub(crate) fn notice(&mut self, event: &mio::event::Event) {
+        self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
+        self.is_half_closed |= event.is_read_closed();
+        self.is_broken |= event.is_write_closed() || event.is_error();
+    }
+
+    /// Whether memory may be held for it.
+    #[inline]
+    pub(crate) fn is_holding(&self) -> bool {
+        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_gathering()
+    }
+
+    /// How much memory is held for it.
+    pub(crate) fn held(&self) -> usize {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.input.capacity() + kept.output.capacity());
+        kept + self.codec.held() + self.outgoing.as_ref().map_or(0, |outgoing| outgoing.held())
+    }
+
+    /// Has the next step look at the socket, whatever events have said.
+    pub(crate) fn look(&mut self) {
+        self.is_readable = true;
+    }
+
+    /// Sends what is left, reads once, answers what is complete, sends.
+    pub(crate) fn advance<H>(&mut self, cx: &mut Context<'_>, handler: &mut H) -> Step
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        if self.timing == Timing::Linger {
+            return self.discard(cx);
+        }
+        if self.has_to_send() {
+            if let Some(step) = self.send(cx) {
+                return step;
+            }
+        }
+        let Ok(len) = self.fill(cx) else { return Step::Close };
+        let read = self.answer(len, cx, handler);
+        self.keep_input(&read, len, cx);
+        self.time_after(&read, len, cx);
+        if let Some(latency) = cx.latency {
+            let is_simple = !cx.is_late() && self.outgoing.is_none() && self.codec.phase() == Phase::Idle;
+            match read.requests {
+                0 if is_simple => {}
+                // What nearly all steps are.
+                count if is_simple => latency.count(count as u64, clock::now_micros().saturating_sub(cx.turn)),
+                count => self.count_answers(count as u64, latency, cx),
+            }
+        }
+        match self.send(cx) {
+            Some(step) => step,
+            // There may be a complete request behind the one whose answer took more than one step.
+            None if read.is_cut_short || self.kept.is_some() && read.has_outgoing => Step::Again,
+            // Complete requests were answered; of an incomplete one the rest will never come.
+            None if self.is_at_end => Step::Close,
+            None if self.is_readable && self.timing != Timing::Room => Step::Again,
+            None => Step::Wait,
+        }
+    }
+
+    /// The connection is over.
+    pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
+        if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.looks_whole()) {
+            listener::reset_at_close(&self.client);
+        }
+        self.ended(cx);
+    }
+
+    /// Gives the socket away, with what its client has sent behind the request.
+    ///
+    /// # Errors
+    ///
+    /// When the connection is none that goes on in another protocol, or its socket cannot be made blocking.
+    pub(crate) fn into_upgraded(mut self, registry: &Registry) -> io::Result<(Box<Upgrade>, Upgraded)> {
+        let Some(Outgoing::Upgrade(upgrade)) = self.outgoing.map(|outgoing| *outgoing) else {
+            return Err(io::Error::other("no upgrade is under way"));
+        };
+        self.client.deregister(registry)?;
+        let leftover = self.kept.map(|kept| kept.input).unwrap_or_default();
+        Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover)?))
+    }
+
+    /// Ends a connection that is out of time: with 408 when a request has begun, by a reset within an answer, silently
+    /// otherwise.
+    pub(crate) fn expire(&mut self, cx: &mut Context<'_>) -> Step {
+        let reject = match self.timing {
+            Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
+            Timing::Body => Reject::BodyTimeout,
+            Timing::Room => Reject::NoRoom,
+            Timing::Write => {
+                // What the kernel still holds would be followed by an end that looks like the answer's.
+                listener::reset_at_close(&self.client);
+                return Step::Close;
+            }
+            _ => return Step::Close,
+        };
+        let len = self.fill_from_kept(cx);
+        self.begin_refused(0..len, cx);
+        self.reject(reject, cx);
+        if cx.is_draining && matches!(reject, Reject::HeadTimeout) {
+            // All that has come was read a moment ago, so closing at once does not reset the answer away.
+            self.must_linger = false;
+        }
+        self.send(cx).unwrap_or(Step::Close)
+    }
+
+    /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
+    #[inline]
+    fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
+        let len = self.fill_from_kept(cx);
+        let room = &mut cx.input[len..];
+        if !self.is_readable || room.is_empty() {
+            return Ok(len);
+        }
+        if self.codec.phase() == Phase::Body && !cx.budget.has_room(0) && self.codec.needs_room() {
+            return if self.is_broken {
+                Err(ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(self.wait_for_room(len, cx))
+            };
+        }
+        loop {
+            match self.client.read(room) {
+                Ok(0) => {
+                    self.is_at_end = true;
+                    self.is_readable = false;
+                    return Ok(len);
+                }
+                Ok(count) => {
+                    // A short read has emptied the socket: the next byte brings a new edge. Only an end of file that
+                    // was announced already does not.
+                    self.is_readable = count == room.len() || self.is_half_closed;
+                    return Ok(len + count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_readable = false;
+                    return Ok(len);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Leaves what the client has sent in the kernel until there is memory for it.
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
+        if self.timing != Timing::Room {
+            self.time(Timing::Room, cx);
+            cx.waiting.push_back(cx.place);
+        }
+        len
+    }
+
+    fn fill_from_kept(&mut self, cx: &mut Context<'_>) -> usize {
+        let Some(kept) = self.kept.take() else { return 0 };
+        cx.input[..kept.input.len()].copy_from_slice(&kept.input);
+        kept.input.len()
+    }
+
+    /// Gives out the requests among the first `len` bytes of the buffer, within the turn's budget.
+    fn answer<H>(&mut self, len: usize, cx: &mut Context<'_>, handler: &mut H) -> Answered
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        let mut read = Answered { consumed: 0, requests: 0, is_cut_short: false, has_outgoing: false };
+        while !self.codec.is_closing() && self.outgoing.is_none() {
+            if read.requests == cx.config.max_pipelined || cx.output.len() >= cx.config.max_output {
+                read.is_cut_short = read.consumed < len;
+                break;
+            }
+            if self.receiver.is_some() {
+                let consumed = self.receive(read.consumed..len, cx);
+                read.consumed += consumed;
+                if consumed == 0 && self.receiver.is_some() {
+                    break;
+                }
+                continue;
+            }
+            if read.consumed == len {
+                break;
+            }
+            let mut scratch = Scratch::with(&mut cx.recall);
+            let start = read.consumed;
+            let input = &cx.input[start..len];
+            let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
+            read.consumed += consumed;
+            match next {
+                Next::NeedMore if cx.budget.has_room(0) => break,
+                Next::Continue if cx.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
+                // A body that has just begun would have to be held.
+                Next::NeedMore | Next::Continue => {
+                    if self.codec.phase() != Phase::Body || matches!(self.timing, Timing::Body | Timing::Room) {
+                        break;
+                    }
+                    self.begin_refused(start..len, cx);
+                    self.reject(Reject::NoRoom, cx);
+                }
+                Next::Request(request) => {
+                    cx.row.count_request();
+                    request.worker = cx.worker;
+                    self.peer.tell(&mut request.peer);
+                    if let Some(log) = &mut cx.log {
+                        log.begin(self.peer.track(), request, cx.now);
+                    }
+                    match handler(request) {
+                        // What nearly all answers are. Here, since each move of a response costs what a field would.
+                        Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
+                            self.start_at_once(&head, &bytes, cx);
+                        }
+                        Response { body: Body::Receive(receiver), .. } => {
+                            let body = request.body().to_owned();
+                            self.begin_receiving(receiver, &body, cx);
+                        }
+                        response => self.start(response, cx),
+                    }
+                    read.requests += 1;
+                }
+                Next::Reject(reject) => {
+                    self.begin_refused(start..len, cx);
+                    self.reject(reject, cx);
+                }
+            }
+        }
+        read.has_outgoing = self.outgoing.is_some();
+        // Whatever follows the last answer is not read, and must not reset it away.
+        self.must_linger |= self.codec.is_closing() && read.consumed < len;
+        read
+    }
+
+    /// Goes on with the body for what takes it as it comes, or gives it the body that has come already.
+    fn begin_receiving(&mut self, mut receiver: Receiver, body: &[u8], cx: &mut Context<'_>) {
+        if self.codec.is_streaming() {
+            if self.codec.take_waits() {
+                cx.output.extend_from_slice(CONTINUE);
+            }
+            self.receiver = Some(Box::new(receiver));
+            // One before it, whose body has come at last, is counted from this turn.
+            cx.take_late();
+            return;
+        }
+        let mut taken = if body.is_empty() { Taken::More } else { receiver.take(Some(body)) };
+        if matches!(taken, Taken::More) {
+            taken = receiver.take(None);
+        }
+        self.taken(taken, cx);
+    }
+
+    /// Gives a piece of the body to what takes it; returns how many bytes of the input that was.
+    fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
+        let Some(mut receiver) = self.receiver.take() else { return 0 };
+        let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
+        let taken = match piece {
+            Piece::NeedMore => Taken::More,
+            Piece::Data(data) => receiver.take(Some(data)),
+            Piece::End => receiver.take(None),
+            Piece::Reject(reject) => {
+                self.reject(reject, cx);
+                return consumed;
+            }
+        };
+        if matches!(taken, Taken::More) {
+            self.receiver = Some(receiver);
+        }
+        self.taken(taken, cx);
+        consumed
+    }
+
+    fn taken(&mut self, taken: Taken, cx: &mut Context<'_>) {
+        match taken {
+            Taken::More => {}
+            Taken::Answer(response) => {
+                self.start(response, cx);
+                self.count_late_answer(cx);
+            }
+            Taken::Panicked(panic) => {
+                cx.row.count_panic();
+                error!("{} panicked in a request's body: {}", cx.tag, panic_message(&*panic));
+                if cx.config.exit_on_panic {
+                    resume_unwind(panic);
+                }
+                self.start(Response::text("the server failed to answer this request\n").status(500).close(), cx);
+            }
+        }
+    }
+
+    /// Counts how long the answers of this step took: they are sent together. What is not answered yet will be counted
+    /// then.
+    #[cold]
+    fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
+        let is_pending = self.is_pending();
+        let mut answers = requests.saturating_sub(u64::from(is_pending));
+        if answers > 0 {
+            let now = clock::now_micros();
+            if let Some(began) = cx.take_late() {
+                latency.count(1, now.saturating_sub(began));
+                answers -= 1;
+            }
+            latency.count(answers, now.saturating_sub(cx.turn));
+        }
+        if is_pending || self.codec.phase() == Phase::Body {
+            cx.be_late();
+        }
+    }
+
+    /// Whether a request was given out whose answer is not there.
+    fn is_pending(&self) -> bool {
+        self.receiver.is_some() || matches!(self.outgoing.as_deref(), Some(Outgoing::Deferred(_)))
+    }
+
+    /// An answer that was not there at once has begun to be sent.
+    fn count_late_answer(&self, cx: &mut Context<'_>) {
+        let Some(latency) = cx.latency.filter(|_| !self.is_pending()) else { return };
+        if let Some(began) = cx.take_late() {
+            latency.count(1, clock::now_micros().saturating_sub(began));
+        }
+    }
+
+    fn reject(&mut self, reject: Reject, cx: &mut Context<'_>) {
+        cx.row.count_refused();
+        self.must_linger = true;
+        self.receiver = None;
+        self.codec.reject(reject, &mut cx.encoder, &mut cx.output);
+        self.refused(reject, cx);
+    }
+
+    #[inline]
+    fn keep_input(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
+        if read.consumed < len && !self.codec.is_closing() {
+            self.keep_rest(read, len, cx);
+        }
+    }
+
+    fn keep_rest(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
+        let rest = &cx.input[read.consumed..len];
+        // What follows a request that is not answered yet is not refused before that.
+        if self.codec.phase() == Phase::Head
+            && !read.is_cut_short
+            && !read.has_outgoing
+            && !cx.budget.has_room(rest.len())
+        {
+            self.begin_refused(read.consumed..len, cx);
+            return self.reject(Reject::NoRoom, cx);
+        }
+        self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
+    }
+
+    /// Reads and forgets what the client still sends, until it has closed too.
+    fn discard(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.client.read(&mut cx.input) {
+            Ok(0) => Step::Close,
+            Ok(count) if count == cx.input.len() => Step::Again,
+            Ok(_) if self.is_half_closed => Step::Again,
+            Ok(_) => Step::Wait,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Step::Wait,
+            Err(error) if error.kind() == ErrorKind::Interrupted => Step::Again,
+            Err(_) => Step::Close,
+        }
+    }
+}
+
+/// What one step has read.
+struct Answered {
+    consumed: usize,
+    requests: usize,
+    /// The budget ended before the input.
+    is_cut_short: bool,
+    /// The last answer takes more than one step.
+    has_outgoing: bool,
+}

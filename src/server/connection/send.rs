@@ -1,0 +1,228 @@
+//! How a connection sends its answers: most with one send(2), the rest step by step.
+
+use std::net::Shutdown;
+
+use super::timing::Timing;
+use super::{Connection, Step};
+use crate::server::answer::file::{FileBody, READ_MAX};
+use crate::server::answer::response::{Body, Response};
+use crate::server::answer::upgrade::Upgrade;
+use crate::server::context::Context;
+use crate::server::http::{Length, ResponseHead, Transfer};
+use crate::server::outgoing::{Flow, Outgoing, COPY_MAX};
+
+/// Most bytes of the shared output buffer that are kept between turns.
+const OUTPUT_KEPT: usize = 256 * 1024;
+
+impl Connection {
+    /// Whether an answer is under way.
+    pub(super) fn has_to_send(&self) -> bool {
+        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_closing()
+    }
+
+    /// Sends what there is to send. `None`: all of it, and the connection goes on.
+    #[inline]
+    pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        if let Some(step) = self.send_output(cx) {
+            return Some(step);
+        }
+        match self.has_to_send() || matches!(self.timing, Timing::Write | Timing::Answer) {
+            true => self.send_step_by_step(cx),
+            false => None,
+        }
+    }
+
+    fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        while let Some(mut outgoing) = self.outgoing.take() {
+            let left = outgoing.left();
+            let flow = outgoing.proceed(&self.client, cx);
+            self.has_sent(left - outgoing.left(), cx);
+            match flow {
+                Err(_) => {
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Close);
+                }
+                Ok(Flow::Done) => self.answered(cx),
+                Ok(Flow::Answer(response)) => {
+                    self.start(response, cx);
+                    self.count_late_answer(cx);
+                }
+                Ok(Flow::Output) => self.outgoing = Some(outgoing),
+                Ok(Flow::Sent) => {
+                    self.time(Timing::Write, cx);
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Again);
+                }
+                Ok(Flow::Blocked { progress }) => {
+                    if progress || self.timing != Timing::Write {
+                        self.time(Timing::Write, cx);
+                    }
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Wait);
+                }
+                // Nobody is left to wait with it.
+                Ok(Flow::Waiting) if self.is_broken => return Some(Step::Close),
+                Ok(Flow::Waiting) => {
+                    self.time(Timing::Answer, cx);
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::Wait);
+                }
+                Ok(Flow::HandOver) => {
+                    self.outgoing = Some(outgoing);
+                    return Some(Step::HandOver);
+                }
+            }
+            if let Some(step) = self.send_output(cx) {
+                return Some(step);
+            }
+        }
+        if matches!(self.timing, Timing::Write | Timing::Answer) {
+            self.time(Timing::Idle, cx);
+        }
+        self.codec.is_closing().then(|| self.finish(cx))
+    }
+
+    /// Begins to send a response: its head and what is small at once, the rest step by step.
+    pub(super) fn start(&mut self, response: Response, cx: &mut Context<'_>) {
+        let Response { head, body } = response;
+        let outgoing = match body {
+            Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => return self.start_at_once(&head, &bytes, cx),
+            Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
+            Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
+            // Made late, for a request whose body is gone.
+            Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
+            Body::File(file) if file.len() <= READ_MAX => {
+                self.start_small_file(&head, *file, cx);
+                None
+            }
+            body => {
+                let transfer = self.respond(&head, Outgoing::length(&body), cx);
+                Outgoing::body(body, transfer, &mut cx.output)
+            }
+        };
+        if outgoing.is_none() {
+            self.answered(cx);
+        }
+        self.outgoing = outgoing.map(Box::new);
+    }
+
+    /// Puts all of a response into the shared output.
+    #[inline]
+    pub(super) fn start_at_once(&mut self, head: &ResponseHead, body: &[u8], cx: &mut Context<'_>) {
+        if self.respond(head, Length::Known(body.len() as u64), cx) != Transfer::Nothing {
+            cx.output.extend_from_slice(body);
+        }
+        self.answered(cx);
+    }
+
+    /// Reads a file behind its head.
+    fn start_small_file(&mut self, head: &ResponseHead, file: FileBody, cx: &mut Context<'_>) {
+        let start = cx.output.len();
+        let transfer = self.respond(head, Length::Known(file.len()), cx);
+        if transfer != Transfer::Nothing && file.read(&mut cx.output).is_err() {
+            // It has shrunk since it was opened; nothing of it has been sent yet.
+            cx.output.truncate(start);
+            self.respond(&Response::new(500).close().head, Length::Known(0), cx);
+        }
+    }
+
+    #[inline]
+    fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
+        // A body that is refused may be on its way, and must not reset the answer away.
+        self.must_linger |= self.codec.is_streaming();
+        let output = &mut cx.output;
+        let transfer = self.codec.respond(head, length, &mut cx.encoder, cx.is_draining, &cx.config.limits, output);
+        self.has_head(head.status, cx);
+        transfer
+    }
+
+    fn begin_upgrade(
+        &mut self,
+        mut head: ResponseHead,
+        upgrade: Box<Upgrade>,
+        cx: &mut Context<'_>,
+    ) -> Option<Outgoing> {
+        if self.codec.may_upgrade() {
+            self.codec.upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
+            self.has_head(101, cx);
+            self.answered(cx);
+            return Some(Outgoing::Upgrade(upgrade));
+        }
+        self.must_linger |= self.codec.is_streaming();
+        head.set_status(426);
+        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
+        self.has_head(426, cx);
+        None
+    }
+
+    /// Sends what was kept, then the shared output; keeps what the client does not take. `None`: all is sent.
+    #[inline]
+    fn send_output(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        if self.kept.is_some() {
+            if let Some(step) = self.send_kept(cx) {
+                return Some(step);
+            }
+        }
+        if cx.output.is_empty() {
+            return None;
+        }
+        let goes_on = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.goes_on());
+        let written = match goes_on {
+            true => self.client.write_beginning(&cx.output),
+            false => self.client.write_some(&cx.output),
+        };
+        match written {
+            Err(_) => return Some(Step::Close),
+            Ok(sent) if sent < cx.output.len() => {
+                self.has_sent(sent as u64, cx);
+                self.keep_output(sent, cx);
+                return Some(Step::Wait);
+            }
+            Ok(sent) => {
+                self.has_sent(sent as u64, cx);
+                cx.output.clear();
+            }
+        }
+        if cx.output.capacity() > OUTPUT_KEPT {
+            // One large answer is no reason to hold its memory for good.
+            cx.output.shrink_to(OUTPUT_KEPT);
+        }
+        None
+    }
+
+    fn send_kept(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        let kept = self.kept.as_ref().filter(|kept| !kept.output.is_empty())?;
+        let Ok(sent) = self.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };
+        self.has_sent(sent as u64, cx);
+        let kept = self.kept.as_mut()?;
+        kept.sent += sent;
+        if kept.sent < kept.output.len() {
+            if sent > 0 {
+                self.time(Timing::Write, cx);
+            }
+            return Some(Step::Wait);
+        }
+        kept.output = Vec::new();
+        kept.sent = 0;
+        None
+    }
+
+    fn keep_output(&mut self, sent: usize, cx: &mut Context<'_>) {
+        let kept = self.kept.get_or_insert_default();
+        kept.output = std::mem::take(&mut cx.output);
+        kept.sent = sent;
+        self.time(Timing::Write, cx);
+    }
+
+    /// The last answer is sent.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Step {
+        if !self.must_linger || self.is_at_end {
+            return Step::Close;
+        }
+        self.time(Timing::Linger, cx);
+        if self.client.shutdown(Shutdown::Write).is_err() {
+            return Step::Close;
+        }
+        self.discard(cx)
+    }
+}

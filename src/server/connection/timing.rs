@@ -1,0 +1,160 @@
+//! How long a connection may wait for what it waits for.
+
+use std::time::Duration;
+
+use super::{Answered, Connection};
+use crate::server::context::Context;
+use crate::server::http::Phase;
+use crate::shared::config::ServerConfig;
+use crate::shared::listener;
+use crate::time::Time;
+
+/// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once
+/// would reset the connection, and the reset can overtake the answer.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Ten years. Deadlines have room for 34 since the machine's start.
+const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// What a connection waits for, which decides how long it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    /// The whole head of a request; from the start of the connection also its first byte.
+    Head,
+    /// The next bytes of a body.
+    Body,
+    /// The next request.
+    Idle,
+    /// Memory for the next bytes of a body, which the client may have sent.
+    Room,
+    /// Room for the next bytes of an answer.
+    Write,
+    /// An answer, or the next bytes of one, that the application makes.
+    Answer,
+    /// The client's end of a connection that is over.
+    Linger,
+}
+
+impl Connection {
+    /// Whether it waits for a request of which nothing has come.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.timing, Timing::Idle | Timing::Head) && self.codec.phase() == Phase::Idle && self.kept.is_none()
+    }
+
+    /// Since when it is idle, if it is, and whether it has never had a request. Where unfinished requests and answers make
+    /// room too, a client that keeps the server waiting counts as idle.
+    pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
+        let since = self.deadline.before(timeout(self.timing, config)?);
+        let gives_way = config.evicts_unfinished || self.is_idle();
+        gives_way.then_some((self.timing == Timing::Head, since))
+    }
+
+    /// Prepares for being closed in favour of another.
+    pub(crate) fn give_way(&self) {
+        if self.timing == Timing::Write {
+            // As when its time is over.
+            listener::reset_at_close(&self.client);
+        }
+    }
+
+    /// How long the client has kept it from getting on; `None` when that is not what it waits for.
+    pub(crate) fn stalled_for(&self, config: &ServerConfig, now: Time) -> Option<Duration> {
+        let begun = match self.timing {
+            Timing::Head | Timing::Body | Timing::Write => self.deadline.before(timeout(self.timing, config)?),
+            _ => return None,
+        };
+        // What its client has sent is read when it has its turn.
+        let has_bytes = self.timing != Timing::Write && self.client.has_bytes();
+        (!has_bytes).then(|| now.since(begun))
+    }
+
+    /// Whether its client has not taken an answer.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.timing == Timing::Write
+    }
+
+    /// Whether it waits for memory.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.timing == Timing::Room
+    }
+
+    /// There is memory again: its client has as much time as from the start.
+    pub(crate) fn resume(&mut self, cx: &Context<'_>) {
+        self.time(Timing::Body, cx);
+    }
+
+    /// The worker drains. Returns whether the connection is idle; of others an unfinished head has a moment left.
+    pub(crate) fn begin_to_drain(&mut self, cx: &Context<'_>) -> bool {
+        if self.is_idle() {
+            // Also one that has sent nothing yet: its head has its own time from where it begins.
+            self.timing = Timing::Idle;
+            return true;
+        }
+        if self.is_hurried(cx.config) {
+            self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+        }
+        false
+    }
+
+    /// Whether a drain does not wait for it: there is no whole request, or nobody's request is worth the wait.
+    fn is_hurried(&self, config: &ServerConfig) -> bool {
+        matches!(self.timing, Timing::Head | Timing::Idle) || config.evicts_unfinished
+    }
+
+    /// Starts the clock again where there was progress.
+    #[inline]
+    pub(super) fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
+        let timing = match self.codec.phase() {
+            Phase::Head => Timing::Head,
+            Phase::Body if self.timing == Timing::Room => return,
+            Phase::Body => Timing::Body,
+            Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
+            Phase::Idle => Timing::Idle,
+        };
+        if timing != self.timing || read.requests > 0 {
+            self.time(timing, cx);
+        } else if timing == Timing::Body && received > 0 {
+            self.credit(received, cx);
+        }
+    }
+
+    /// Gives a client that sends a body the time back that its bytes may take at the minimum rate: so it may pause for
+    /// the time-out after a good start, and a byte now and then does not hold its place.
+    fn credit(&mut self, bytes: usize, cx: &Context<'_>) {
+        let earned = match cx.config.min_rate {
+            0 => UNLIMITED,
+            rate => Duration::from_millis((bytes as u64).saturating_mul(1000) / rate as u64),
+        };
+        let earned = self.deadline + earned;
+        self.time(Timing::Body, cx);
+        self.deadline = self.deadline.min(earned);
+    }
+
+    #[inline]
+    pub(super) fn time(&mut self, timing: Timing, cx: &Context<'_>) {
+        self.set_time(timing, cx.config, cx.running);
+        if cx.is_draining && self.is_hurried(cx.config) {
+            self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+        }
+    }
+
+    #[inline]
+    pub(super) fn set_time(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
+        self.timing = timing;
+        self.deadline = timeout(timing, config).map_or(Time::NEVER, |timeout| now + timeout);
+    }
+}
+
+/// How long a connection may wait. Without a limit it is long and not for ever, so that its end tells when it began.
+#[inline]
+fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
+    let timeout = match timing {
+        Timing::Head => config.head_timeout,
+        Timing::Body => config.body_timeout,
+        Timing::Idle => config.idle_timeout,
+        Timing::Write => config.write_timeout,
+        Timing::Answer | Timing::Room => return None,
+        Timing::Linger => LINGER,
+    };
+    Some(if timeout.is_zero() { UNLIMITED } else { timeout })
+}

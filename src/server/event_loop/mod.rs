@@ -1,0 +1,498 @@
+//! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
+
+mod accepting;
+mod budget;
+mod draining;
+mod places;
+mod pressure;
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::{error, warn};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use slab::Slab;
+
+use crate::error::{Error, Result};
+use crate::server::acceptor::Acceptor;
+use crate::server::access_log::AccessLog;
+use crate::server::answer::response::Response;
+use crate::server::connection::{Connection, Step};
+use crate::server::context::Context;
+use crate::server::deadlines::{Alarm, Deadlines};
+use crate::server::http::{Encoder, Request};
+use crate::server::mailbox::{Mailbox, Place};
+use crate::shared::channel::Order;
+use crate::shared::scoreboard::Seen;
+use crate::sys;
+use crate::sys::clock;
+use crate::time::{frozen, Time};
+use crate::worker::{panic_message, Inbox, Worker};
+
+pub(crate) use self::budget::Budget;
+use self::places::Places;
+
+/// Events taken in one turn.
+const EVENTS: usize = 256;
+
+const LIFELINE: Token = Token(usize::MAX);
+
+/// Other threads have something for the loop.
+const MAILBOX: Token = Token(usize::MAX - 1);
+
+/// The parent has orders.
+const ORDERS: Token = Token(usize::MAX - 2);
+
+/// The parent has messages for the application.
+const MESSAGES: Token = Token(usize::MAX - 3);
+
+/// Listeners count down from here, connections up from zero.
+const LISTENERS: usize = usize::MAX - 4;
+
+/// Tokens that are kept for listeners.
+const LISTENERS_MAX: usize = 1 << 20;
+
+/// Longer than it ever needs to, and short enough for epoll_wait(2).
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// Serves until the lifeline ends and every connection is done.
+pub(crate) fn run<H>(worker: &Worker, handler: H) -> Result<()>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    let mut server = Server::new(worker, handler)?;
+    worker.row().watches();
+    worker.confine()?;
+    worker.ready().map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
+    server.run()
+}
+
+/// What it takes to serve.
+struct Server<'w, H> {
+    worker: &'w Worker,
+    handler: H,
+    cx: Context<'w>,
+    poll: Poll,
+    lifeline: UnixStream,
+    inbox: Option<Inbox>,
+    acceptors: Slab<Acceptor>,
+    connections: Slab<Entry>,
+    deadlines: Deadlines,
+    /// Connections that have more to do in the next turn.
+    again: Vec<usize>,
+    /// Tells successive connections in one place of the slab apart.
+    accepted: u32,
+    /// When to try to accept again though no connection has ended.
+    accept_retry: Option<Time>,
+    /// Who gives up its place for the next one when all are taken.
+    places: Places,
+    /// Time in which the loop did not look at its connections, as it was frozen, or busy with one of them for long.
+    lost: Duration,
+    /// When the loop meant to go on.
+    expected: Time,
+    /// When it was last said that connections are closed in favour of new ones.
+    evicted: Option<Time>,
+    /// The second that the Date field shows.
+    second: u64,
+    /// When it was last seen whether the kernel chooses well.
+    steered: Time,
+    /// Least of the connections that were pending while no queue held any, what was to be seen of the other workers, and
+    /// since when.
+    pending: i64,
+    seen: Vec<Seen>,
+    settled: Time,
+}
+
+struct Entry {
+    connection: Connection,
+    serial: u32,
+    /// When the deadlines will next look at it.
+    armed: Time,
+    /// What it holds of the budget.
+    held: u32,
+}
+
+// With one word for its deadline that is all that an idle connection costs. mio adds to it when debugging.
+#[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
+const _: () = assert!(size_of::<Entry>() == 112);
+
+impl<'w, H> Server<'w, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    fn new(worker: &'w Worker, handler: H) -> Result<Server<'w, H>> {
+        let listen = |source| Error::system("listen in the worker with epoll_ctl(2)", source);
+        let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
+        let lifeline = worker.shutdown().map_err(listen)?;
+        let descriptor = lifeline.as_raw_fd();
+        poll.registry().register(&mut SourceFd(&descriptor), LIFELINE, Interest::READABLE).map_err(listen)?;
+        let orders = worker.lifeline().orders_source().as_raw_fd();
+        poll.registry().register(&mut SourceFd(&orders), ORDERS, Interest::READABLE).map_err(listen)?;
+        let inbox = worker.take_inbox();
+        if let Some(inbox) = &inbox {
+            let messages = inbox.as_fd().as_raw_fd();
+            poll.registry().register(&mut SourceFd(&messages), MESSAGES, Interest::READABLE).map_err(listen)?;
+        }
+        let (own, shared) = worker.take_listeners();
+        let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
+        let unix = worker.unix_listeners().into_iter().map(Acceptor::unix);
+        let mut acceptors = Slab::new();
+        for mut acceptor in tcp.chain(unix) {
+            let entry = acceptors.vacant_entry();
+            acceptor.register(&poll, Token(LISTENERS - entry.key())).map_err(listen)?;
+            entry.insert(acceptor);
+        }
+        let encoder = Encoder::new(worker.common().borrow().clone());
+        let waker = Waker::new(poll.registry(), MAILBOX)
+            .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
+        let mailbox = Arc::new(Mailbox::new(waker));
+        worker.adopt_by(&mailbox);
+        let streams = worker.take_streams();
+        let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), encoder, mailbox, streams);
+        let log = worker.take_access_log();
+        let log = log.map_err(|source| Error::system("copy the access log's descriptor with fcntl(2)", source))?;
+        (cx.latency, cx.log, cx.tag) = (worker.latency(), log, worker.tag());
+        Ok(Server {
+            worker,
+            handler,
+            cx,
+            poll,
+            lifeline,
+            inbox,
+            acceptors,
+            connections: Slab::new(),
+            deadlines: Deadlines::default(),
+            again: Vec::new(),
+            accepted: 0,
+            accept_retry: None,
+            places: Places::default(),
+            lost: Duration::ZERO,
+            expected: Time::NEVER,
+            evicted: None,
+            second: 0,
+            steered: Time::NEVER,
+            pending: i64::MAX,
+            seen: Vec::new(),
+            settled: Time::default(),
+        })
+    }
+
+    fn run(&mut self) -> Result<()> {
+        let mut events = Events::with_capacity(EVENTS);
+        while !(self.cx.is_draining && self.connections.is_empty()) {
+            if self.cx.budget.take_trim() {
+                sys::memory::trim();
+            }
+            self.cx.row.idle();
+            let wait = self.wait();
+            match self.poll.poll(&mut events, wait) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                result => result.map_err(|source| Error::system("wait for events with epoll_wait(2)", source))?,
+            }
+            self.begin_turn();
+            for index in std::mem::take(&mut self.again) {
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| entry.connection.is_again) {
+                    entry.connection.is_again = false;
+                    self.advance(index);
+                }
+            }
+            let (mut is_rung, mut is_over) = (false, false);
+            for event in &events {
+                match event.token() {
+                    LIFELINE => is_over = true,
+                    MAILBOX => is_rung = true,
+                    ORDERS => self.obey(),
+                    MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
+                    Token(token) if token > LISTENERS - LISTENERS_MAX => {
+                        // It may have been let go of in this turn.
+                        if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
+                            acceptor.notice(self.cx.now);
+                        }
+                    }
+                    Token(index) => {
+                        if let Some(entry) = self.connections.get_mut(index) {
+                            entry.connection.notice(event);
+                            self.advance(index);
+                        }
+                    }
+                }
+            }
+            // What lets in connections comes last: an event could be of one whose place they take.
+            if is_rung {
+                self.deliver();
+            }
+            if is_over {
+                self.drain();
+            }
+            if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.has_more) {
+                inbox.deliver(self.worker);
+            }
+            if self.worker.quits() {
+                break;
+            }
+            self.expire();
+            self.relieve();
+            self.accept();
+            self.worker.check_requests();
+        }
+        if let Some(mut inbox) = self.inbox.take() {
+            inbox.finish(self.worker);
+        }
+        for (_, entry) in &mut self.connections {
+            entry.connection.end(&mut self.cx);
+        }
+        self.cx.row.idle();
+        Ok(())
+    }
+
+    /// Reads the clocks, once for all that happens in this turn.
+    fn begin_turn(&mut self) {
+        self.cx.turn = clock::now_micros();
+        self.cx.now = Time::from_millis(self.cx.turn / 1000);
+        self.skip_frozen(self.expected, self.cx.now);
+        self.cx.running = self.cx.now.before(self.lost);
+        self.cx.row.busy(self.cx.now);
+        self.worker.wake_watch();
+        if self.cx.now != self.steered {
+            self.steer();
+        }
+        let second = clock::unix_seconds();
+        if second != self.second {
+            self.second = second;
+            self.cx.encoder.refresh(second);
+        }
+    }
+
+    /// No deadline comes nearer in the time from `expected` to `now` if that is so long that the loop was frozen.
+    #[inline]
+    fn skip_frozen(&mut self, expected: Time, now: Time) {
+        let span = frozen(expected, now);
+        if !span.is_zero() {
+            self.lost += span;
+        }
+    }
+
+    /// Sees to it that the kernel chooses well: once a millisecond, so at next to no cost per request.
+    fn steer(&mut self) {
+        self.steered = self.cx.now;
+        if !self.cx.is_draining {
+            self.worker.steer(self.cx.now);
+        }
+    }
+
+    /// Looks after another slot's sockets, or lets go of them.
+    fn obey(&mut self) {
+        while let Some(order) = self.worker.lifeline().order() {
+            let of =
+                |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
+            match order {
+                Order::Watch { slot, sockets } => {
+                    self.let_go(of(slot));
+                    sockets.into_iter().for_each(|socket| self.watch(slot, socket));
+                }
+                Order::Release { slot } => {
+                    self.let_go(of(slot));
+                    self.worker.lifeline().released();
+                }
+                Order::Log { file } => {
+                    if let Some(log) = &mut self.cx.log {
+                        log.reopen(file);
+                    }
+                }
+            }
+        }
+    }
+
+    fn let_go(&mut self, of: impl Fn(&Acceptor) -> bool) {
+        self.acceptors.retain(|_, acceptor| {
+            let goes = of(acceptor);
+            if goes {
+                acceptor.deregister(&self.poll);
+            }
+            !goes
+        });
+    }
+
+    fn watch(&mut self, slot: usize, socket: OwnedFd) {
+        let mut acceptor = Acceptor::neighbour(slot, socket, self.cx.now);
+        let entry = self.acceptors.vacant_entry();
+        match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
+            Ok(()) => _ = entry.insert(acceptor),
+            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.worker.tag()),
+        }
+    }
+
+    /// How long nothing is due.
+    fn wait(&mut self) -> Option<Duration> {
+        if !self.again.is_empty() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
+            self.expected = self.cx.now;
+            return Some(Duration::ZERO);
+        }
+        // Not from the turn's own time: the turn may have been long.
+        let now = clock::now();
+        self.skip_frozen(self.cx.now, now);
+        let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);
+        let next = or_never(self.deadlines.next().map(|due| now.towards(due + self.lost)))
+            .min(or_never(self.accept_retry))
+            .min(or_never(self.accept_due()))
+            .min(or_never(self.cx.log.as_ref().and_then(AccessLog::due)))
+            .min(or_never(self.cx.budget.due()));
+        let is_due = next != Time::NEVER;
+        self.expected = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
+        is_due.then(|| self.expected.since(now))
+    }
+
+    /// Goes on with the connections that other threads have named.
+    fn deliver(&mut self) {
+        for place in self.cx.mailbox.take() {
+            if self.connections.get(place.index).is_some_and(|entry| entry.serial == place.serial) {
+                self.advance(place.index);
+            }
+        }
+        self.adopt();
+    }
+
+    fn advance(&mut self, index: usize) {
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        self.cx.place = Place { index, serial: entry.serial };
+        let mut handler = Guard { worker: self.worker, handler: &mut self.handler };
+        let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
+        if entry.held != 0 || entry.connection.is_holding() {
+            return self.account(index, step);
+        }
+        // As for nearly all, there is nothing to settle.
+        if step != Step::Wait || entry.connection.deadline < entry.armed {
+            self.settle(index, step);
+        }
+    }
+
+    fn settle(&mut self, index: usize, step: Step) {
+        match step {
+            Step::Close => return self.close(index),
+            Step::HandOver => return self.hand_over(index),
+            Step::Again => {
+                // An event may have come for a connection that has its turn already.
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.connection.is_again) {
+                    entry.connection.is_again = true;
+                    self.again.push(index);
+                }
+                debug_assert!(self.again.len() <= self.connections.len(), "a connection has one turn at a time");
+            }
+            Step::Wait => {}
+        }
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        if entry.connection.deadline < entry.armed {
+            entry.armed = entry.connection.deadline;
+            self.deadlines.push(Alarm { due: entry.armed, index });
+        }
+    }
+
+    fn close(&mut self, index: usize) {
+        // Its answer must not go to whoever comes next.
+        self.cx.output.clear();
+        let mut connection = self.remove(index);
+        connection.end(&mut self.cx);
+        drop(connection);
+        self.forget();
+    }
+
+    fn remove(&mut self, index: usize) -> Connection {
+        let entry = self.connections.remove(index);
+        if entry.held > 0 {
+            self.cx.budget.change(entry.held as usize, 0, self.cx.now);
+            self.cx.row.set_held(self.cx.budget.held());
+        }
+        if entry.connection.is_again {
+            self.again.retain(|again| *again != index);
+        }
+        entry.connection
+    }
+
+    /// Gives a connection to the application.
+    fn hand_over(&mut self, index: usize) {
+        let connection = self.remove(index);
+        match connection.into_upgraded(self.poll.registry()) {
+            Ok((upgrade, upgraded)) => {
+                let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
+                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
+                    self.cx.row.count_panic();
+                    error!("{} panicked in an upgrade to {protocol}: {}", self.worker.tag(), panic_message(&*panic));
+                }
+            }
+            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.worker.tag()),
+        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.cx.row.count_closed();
+        // A descriptor is free.
+        self.accept_retry = None;
+    }
+
+    /// Ends the connections that are out of time, and the wait of what is to be logged.
+    fn expire(&mut self) {
+        if let Some(log) = &mut self.cx.log {
+            log.expire(self.cx.now);
+        }
+        while let Some(alarm) = self.deadlines.pop_due(self.cx.running) {
+            let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
+            if entry.armed != alarm.due {
+                continue;
+            }
+            entry.armed = Time::NEVER;
+            let serial = entry.serial;
+            let is_due = entry.connection.deadline <= self.cx.running;
+            if is_due {
+                // What has come in time counts, though its event has not been taken yet.
+                self.look(alarm.index);
+            }
+            let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
+                continue;
+            };
+            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.connection.is_again;
+            let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
+            self.account(alarm.index, step);
+        }
+    }
+
+    /// Takes a step with a connection as if an event had come.
+    fn look(&mut self, index: usize) {
+        if let Some(entry) = self.connections.get_mut(index) {
+            entry.connection.look();
+            self.advance(index);
+        }
+    }
+}
+
+/// Stands between the loop and user code.
+struct Guard<'a, H> {
+    worker: &'a Worker,
+    handler: &'a mut H,
+}
+
+impl<H> Guard<'_, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    /// The handler's answer, or 500 and a close when it panics. The worker goes on, unless it is told to end then.
+    fn answer(&mut self, request: &Request<'_>) -> Response {
+        match panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(request))) {
+            Ok(response) => response,
+            Err(panic) => {
+                self.worker.row().count_panic();
+                let (method, target) = (request.method(), request.target());
+                error!("{} panicked in {method} {target}: {}", self.worker.tag(), panic_message(&*panic));
+                if self.worker.server_config().exit_on_panic {
+                    panic::resume_unwind(panic);
+                }
+                Response::text("the server failed to answer this request\n").status(500).close()
+            }
+        }
+    }
+}

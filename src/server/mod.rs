@@ -1,0 +1,16 @@
+//! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
+
+pub(crate) mod acceptor;
+pub(crate) mod access_log;
+pub(crate) mod answer;
+pub(crate) mod client;
+pub(crate) mod connection;
+pub(crate) mod context;
+pub(crate) mod deadlines;
+pub(crate) mod event_loop;
+pub(crate) mod files;
+pub(crate) mod http;
+#[cfg(test)]
+mod instructions;
+pub(crate) mod mailbox;
+pub(crate) mod outgoing;

@@ -1,0 +1,177 @@
+//! An answer that takes more than one step: because it is large, a file, a stream, or not made yet.
+
+use std::borrow::Cow;
+use std::io;
+use std::sync::Arc;
+
+use crate::server::answer::deferred::Pending;
+use crate::server::answer::file::{FileBody, Sent};
+use crate::server::answer::response::{Body, Response};
+use crate::server::answer::stream::{BodyReader, Written};
+use crate::server::answer::upgrade::Upgrade;
+use crate::server::client::Client;
+use crate::server::context::Context;
+use crate::server::http::{chunk, Length, Transfer, LAST_CHUNK};
+
+/// Bodies up to this are copied behind their head and sent with it: cheaper than a system call more.
+pub(crate) const COPY_MAX: u64 = 32 * 1024;
+
+/// Chunks taken from a stream before other connections have their turn.
+const CHUNKS_PER_TURN: u32 = 16;
+
+/// What is left of an answer.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Bytes { bytes: Bytes, sent: usize },
+    File(Box<FileBody>),
+    Stream { reader: BodyReader, is_chunked: bool, chunks: u32 },
+    Deferred(Pending),
+    Upgrade(Box<Upgrade>),
+}
+
+/// Bytes in memory.
+#[derive(Debug)]
+pub(crate) enum Bytes {
+    Own(Cow<'static, [u8]>),
+    Shared(Arc<[u8]>),
+}
+
+/// How an answer goes on.
+pub(crate) enum Flow {
+    /// It has been sent, up to the shared output.
+    Done,
+    /// There is something in the shared output to be sent first.
+    Output,
+    /// A turn's worth has been sent.
+    Sent,
+    /// The client takes no more at the moment.
+    Blocked { progress: bool },
+    /// The application has not made the next part. The loop will be woken.
+    Waiting,
+    /// The application has made the response.
+    Answer(Response),
+    /// The connection is the application's.
+    HandOver,
+}
+
+impl Outgoing {
+    pub(crate) fn length(body: &Body) -> Length {
+        match body {
+            Body::Bytes(bytes) => Length::Known(bytes.len() as u64),
+            Body::Shared(bytes) => Length::Known(bytes.len() as u64),
+            Body::File(file) => Length::Known(file.len()),
+            Body::Stream(_) | Body::Deferred(_) | Body::Upgrade(_) | Body::Receive(_) => Length::Unknown,
+        }
+    }
+
+    /// Appends what is small to its head, and returns what is not.
+    pub(crate) fn body(body: Body, transfer: Transfer, out: &mut Vec<u8>) -> Option<Outgoing> {
+        if transfer == Transfer::Nothing {
+            return None;
+        }
+        let bytes = match body {
+            Body::Bytes(bytes) => Bytes::Own(bytes),
+            Body::Shared(bytes) => Bytes::Shared(bytes),
+            Body::File(file) => return Some(Outgoing::File(file)),
+            Body::Stream(reader) => {
+                let is_chunked = transfer == Transfer::Chunked;
+                return Some(Outgoing::Stream { reader, is_chunked, chunks: 0 });
+            }
+            // These have no body to be sent.
+            Body::Deferred(_) | Body::Upgrade(_) | Body::Receive(_) => return None,
+        };
+        if bytes.as_slice().len() as u64 <= COPY_MAX {
+            out.extend_from_slice(bytes.as_slice());
+            return None;
+        }
+        Some(Outgoing::Bytes { bytes, sent: 0 })
+    }
+
+    /// Whether what is in the shared output is to wait in the kernel for what the next step sends.
+    pub(crate) fn goes_on(&self) -> bool {
+        match self {
+            Outgoing::File(file) => file.goes_on(),
+            Outgoing::Bytes { .. } | Outgoing::Stream { .. } | Outgoing::Deferred(_) | Outgoing::Upgrade(_) => false,
+        }
+    }
+
+    /// Whether its client cannot tell that it is not whole, as only the end of the connection says where it ends.
+    pub(crate) fn looks_whole(&self) -> bool {
+        matches!(self, Outgoing::Stream { is_chunked: false, .. })
+    }
+
+    /// Memory that is held for this client alone.
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            Outgoing::Bytes { bytes: Bytes::Own(Cow::Owned(bytes)), .. } => bytes.capacity(),
+            Outgoing::Stream { reader, .. } => reader.held(),
+            _ => 0,
+        }
+    }
+
+    /// Bytes that are still to be sent, but for those that go through the shared output.
+    pub(crate) fn left(&self) -> u64 {
+        match self {
+            Outgoing::Bytes { bytes, sent } => (bytes.as_slice().len() - sent) as u64,
+            Outgoing::File(file) => file.left(),
+            Outgoing::Stream { .. } | Outgoing::Deferred(_) | Outgoing::Upgrade(_) => 0,
+        }
+    }
+
+    /// Does the next step. The shared output and what was kept of it have been sent.
+    pub(crate) fn proceed(&mut self, client: &Client, cx: &mut Context<'_>) -> io::Result<Flow> {
+        match self {
+            Outgoing::Bytes { bytes, sent } => {
+                let count = client.write_some(&bytes.as_slice()[*sent..])?;
+                *sent += count;
+                Ok(if *sent == bytes.as_slice().len() { Flow::Done } else { Flow::Blocked { progress: count > 0 } })
+            }
+            Outgoing::File(file) => {
+                file.take_preamble(&mut cx.output);
+                if !cx.output.is_empty() {
+                    return Ok(Flow::Output);
+                }
+                Ok(match file.send(client)? {
+                    Sent::All => Flow::Done,
+                    Sent::Some => Flow::Sent,
+                    Sent::Blocked { progress } => Flow::Blocked { progress },
+                })
+            }
+            Outgoing::Stream { reader, is_chunked, chunks } => {
+                if *chunks == CHUNKS_PER_TURN {
+                    *chunks = 0;
+                    return Ok(Flow::Sent);
+                }
+                match reader.take(|| cx.bell()) {
+                    Written::Data(data) => {
+                        *chunks += 1;
+                        match is_chunked {
+                            true => chunk(&data, &mut cx.output),
+                            false => cx.output.extend_from_slice(&data),
+                        }
+                        Ok(Flow::Output)
+                    }
+                    Written::Nothing => Ok(Flow::Waiting),
+                    Written::End => {
+                        if *is_chunked {
+                            cx.output.extend_from_slice(LAST_CHUNK);
+                        }
+                        Ok(Flow::Done)
+                    }
+                    Written::Aborted => Err(io::ErrorKind::ConnectionAborted.into()),
+                }
+            }
+            Outgoing::Deferred(pending) => Ok(pending.take(|| cx.bell()).map_or(Flow::Waiting, Flow::Answer)),
+            Outgoing::Upgrade(_) => Ok(Flow::HandOver),
+        }
+    }
+}
+
+impl Bytes {
+    fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Own(bytes) => bytes,
+            Bytes::Shared(bytes) => bytes,
+        }
+    }
+}

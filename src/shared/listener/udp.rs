@@ -1,0 +1,159 @@
+//! UDP: a socket for each slot, and the parent's hold on the address until there is one.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::fd::OwnedFd;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::{has_no_ipv6, Reserved};
+use crate::error::{Error, Result};
+use crate::shared::config::Address;
+
+/// Reserves every UDP address, or none. One that another pool hands over, by its text, is known by a copy of one of its
+/// sockets.
+///
+/// # Errors
+///
+/// [`Error::Bind`] names the first address that cannot be had.
+pub(crate) fn reserve_udp(
+    addresses: &[Address],
+    mut handed_over: impl FnMut(&str) -> Option<OwnedFd>,
+) -> Result<Vec<Reserved>> {
+    let v4_ports: HashSet<u16> = addresses.iter().filter_map(Address::ipv4_port).collect();
+    let mut reserve = |name: &str, address: &Address| match (address, handed_over(name)) {
+        (_, Some(socket)) => ReservedUdp::of(name, &SockRef::from(&socket)),
+        (Address::Any(port), None) => ReservedUdp::any(name, *port, v4_ports.contains(port)),
+        (Address::Tcp(udp), None) => ReservedUdp::new(name, *udp, v4_ports.contains(&udp.port())),
+        (Address::Unix(_), None) => Err(ErrorKind::Unsupported.into()),
+    };
+    let reserved = |address: &Address| {
+        let name = format!("udp:{address}");
+        reserve(&name, address).map(Reserved::Udp).map_err(|source| Error::Bind { address: name, source })
+    };
+    addresses.iter().map(reserved).collect()
+}
+
+/// A UDP port that is ours.
+///
+/// It is bound *without* `SO_REUSEPORT`, as a TCP port is. But a UDP socket receives from the moment it is bound, and
+/// the kernel would give this one its share. So it is connected to itself, which keeps everybody else's datagrams away
+/// (udp(7)), and closed as soon as a slot's socket holds the address.
+#[derive(Debug)]
+pub(crate) struct ReservedUdp {
+    /// As it was written, to find it again after an upgrade.
+    name: String,
+    pub(super) address: SocketAddr,
+    only_v6: bool,
+    socket: RefCell<Option<Socket>>,
+}
+
+impl ReservedUdp {
+    fn new(name: &str, address: SocketAddr, only_v6: bool) -> io::Result<ReservedUdp> {
+        let socket = udp_socket(address, only_v6)?;
+        socket.bind(&address.into())?;
+        let reserved = ReservedUdp::of(name, &SockRef::from(&socket))?;
+        socket.set_reuse_port(true)?;
+        let mut own = reserved.address;
+        match own {
+            SocketAddr::V4(v4) if v4.ip().is_unspecified() => own.set_ip(Ipv4Addr::LOCALHOST.into()),
+            SocketAddr::V6(v6) if v6.ip().is_unspecified() => own.set_ip(Ipv6Addr::LOCALHOST.into()),
+            _ => {}
+        }
+        socket.connect(&own.into())?;
+        reserved.socket.replace(Some(socket));
+        Ok(reserved)
+    }
+
+    /// The address of a socket that is bound to it.
+    fn of(name: &str, socket: &SockRef<'_>) -> io::Result<ReservedUdp> {
+        let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
+        let only_v6 = address.is_ipv6() && socket.only_v6()?;
+        Ok(ReservedUdp { name: name.to_owned(), address, only_v6, socket: RefCell::new(None) })
+    }
+
+    /// Every interface: IPv6 and IPv4 in one socket, or IPv4 alone where the kernel has no IPv6.
+    fn any(name: &str, port: u16, only_v6: bool) -> io::Result<ReservedUdp> {
+        match ReservedUdp::new(name, (Ipv6Addr::UNSPECIFIED, port).into(), only_v6) {
+            Err(error) if has_no_ipv6(&error) => ReservedUdp::new(name, (Ipv4Addr::UNSPECIFIED, port).into(), false),
+            result => result,
+        }
+    }
+
+    /// Makes a slot's own socket. Runs in the worker, as the user who reserved the address.
+    pub(super) fn bind(&self) -> io::Result<UdpSocket> {
+        let socket = udp_socket(self.address, self.only_v6)?;
+        socket.set_reuse_port(true)?;
+        socket.bind(&self.address.into())?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A slot's socket holds the address from now on.
+    pub(super) fn let_go(&self) {
+        self.socket.replace(None);
+    }
+}
+
+impl fmt::Display for ReservedUdp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "udp://{}", self.address)
+    }
+}
+
+fn udp_socket(address: SocketAddr, only_v6: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        // As for TCP.
+        socket.set_only_v6(only_v6)?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reserve(address: &str) -> Result<ReservedUdp> {
+        let mut reserved = reserve_udp(&[address.parse().expect("an address")], |_| None)?;
+        match reserved.pop() {
+            Some(Reserved::Udp(reserved)) => Ok(reserved),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn nobody_else_can_bind_what_is_reserved() {
+        for (address, host) in [("127.0.0.1:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1"), (":0", "")] {
+            let reserved = reserve(address).expect("a free port");
+            let again = format!("{host}:{}", reserved.address.port());
+            assert!(matches!(reserve(&again), Err(Error::Bind { .. })), "{address}");
+            let socket = reserved.bind().expect("it is ours");
+            reserved.let_go();
+            assert_eq!(socket.local_addr().expect("bound"), reserved.address);
+            assert!(matches!(reserve(&again), Err(Error::Bind { .. })), "{address}");
+        }
+    }
+
+    #[test]
+    fn the_reserve_takes_no_datagram() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", ":0"] {
+            let reserved = reserve(address).expect("a free port");
+            let socket = reserved.bind().expect("it is ours");
+            let to = (Ipv4Addr::LOCALHOST, reserved.address.port());
+            for _ in 0..50 {
+                let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
+                client.send_to(b"x", to).expect("it is bound");
+                // Over loopback it is there when it has been sent.
+                assert_eq!(socket.recv(&mut [0; 8]).expect("it is here"), 1, "{address}");
+            }
+        }
+    }
+}

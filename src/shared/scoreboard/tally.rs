@@ -1,0 +1,193 @@
+//! The tally: what a pool counts for its admin process only: what each slot has counted over all its processes, and how
+//! long the answers of the dead took.
+//!
+//! Only the parent writes it. What a dead process has counted is moved from its row to its slot's words here; a reader
+//! that must not see it twice, or not at all, looks at a sequence number before and after, which is odd while that
+//! happens.
+
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{fence, AtomicU64, Ordering};
+
+use super::row::{LatencyRow, LATENCY_WORDS};
+use crate::admin::status::{Counters, Latency, BUCKETS};
+use crate::sys::shared::{self, ReadOnly, Writable};
+
+/// Words before the rest: the sequence number, and the highest row that was ever used. A cache line.
+const HEAD_WORDS: usize = 8;
+const SEQUENCE: usize = 0;
+const HIGHEST: usize = 1;
+
+/// Words of a slot: the counters.
+const SLOT_WORDS: usize = 8;
+
+/// How often a reader tries before it takes what it gets: the parent may have been stopped in between.
+const TRIES: usize = 1000;
+
+// Behind the head: how long the answers of the dead took; whose each row is, as one more than the slot; the slots.
+const DEAD: usize = HEAD_WORDS;
+const OWNERS: usize = HEAD_WORDS + LATENCY_WORDS;
+
+/// What a pool counts for its admin process, for whoever reads it.
+#[derive(Clone, Debug)]
+pub(crate) struct Tally {
+    words: ReadOnly,
+    rows: usize,
+}
+
+/// The same for the parent, which writes it.
+#[derive(Debug)]
+pub(super) struct ParentTally {
+    words: Writable,
+    tally: Tally,
+}
+
+impl Tally {
+    fn word(&self, index: usize) -> u64 {
+        self.words.words().get(index).map_or(0, |word| word.load(Relaxed))
+    }
+
+    fn slot(&self, slot: usize) -> usize {
+        slot.saturating_mul(SLOT_WORDS).saturating_add(OWNERS + self.rows.next_multiple_of(8))
+    }
+
+    /// How long the answers of the dead took.
+    pub(crate) fn latency(&self) -> Latency {
+        let words = self.words.words()[DEAD..].first_chunk();
+        words.map(|words| LatencyRow { words }.read(u64::MAX)).unwrap_or_default()
+    }
+
+    /// The rows that are some process's, and its slot.
+    pub(crate) fn owned(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let highest = usize::try_from(self.word(HIGHEST)).unwrap_or(usize::MAX).min(self.rows - 1);
+        let owner = |row| usize::try_from(self.word(OWNERS + row)).ok()?.checked_sub(1);
+        (1..=highest).filter_map(move |row| Some((row, owner(row)?)))
+    }
+
+    /// What the dead processes of a slot have counted.
+    pub(crate) fn counters(&self, slot: usize) -> Counters {
+        let load = |index: usize| self.word(self.slot(slot).saturating_add(index));
+        Counters {
+            requests: load(0),
+            accepted: load(1),
+            closed: load(2),
+            refused: load(3),
+            panics: load(4),
+            lost: load(5),
+        }
+    }
+
+    /// Reads while nothing is folded.
+    pub(crate) fn steady<T>(&self, read: impl Fn() -> T) -> T {
+        let sequence = &self.words.words()[SEQUENCE];
+        for _ in 0..TRIES {
+            let before = sequence.load(Ordering::Acquire);
+            let found = read();
+            fence(Ordering::Acquire);
+            if before % 2 == 0 && sequence.load(Relaxed) == before {
+                return found;
+            }
+            std::thread::yield_now();
+        }
+        read()
+    }
+}
+
+impl ParentTally {
+    /// For at most so many processes at once, in so many slots. Untouched rows cost no memory.
+    pub(super) fn new(processes: usize, slots: usize) -> io::Result<ParentTally> {
+        let rows = processes + 1;
+        let words = OWNERS + rows.next_multiple_of(8) + slots * SLOT_WORDS;
+        let (words, read_only) = shared::words(c"forkpool-tally", NonZeroUsize::MIN.saturating_add(words))?;
+        Ok(ParentTally { words, tally: Tally { words: read_only, rows } })
+    }
+
+    pub(super) fn reader(&self) -> &Tally {
+        &self.tally
+    }
+
+    #[cfg(test)]
+    pub(super) fn fill(&self, number: &mut dyn FnMut() -> u64) {
+        self.words.words().iter().for_each(|word| word.store(number(), Relaxed));
+    }
+
+    /// The row is a process's of this slot from now on.
+    pub(super) fn own(&self, row: usize, slot: usize) {
+        let words = self.words.words();
+        if row >= self.tally.rows {
+            return;
+        }
+        words[OWNERS + row].store(slot as u64 + 1, Relaxed);
+        words[HIGHEST].store(words[HIGHEST].load(Relaxed).max(row as u64), Relaxed);
+    }
+
+    /// Moves what the process of a row has counted to its slot and to the dead; `clear` does away with it elsewhere.
+    pub(super) fn fold(&self, row: usize, counters: &Counters, latency: &Latency, clear: impl FnOnce()) {
+        let words = self.words.words();
+        let before = words[SEQUENCE].load(Relaxed);
+        words[SEQUENCE].store(before.wrapping_add(1), Relaxed);
+        fence(Ordering::Release);
+        let add = |word: &AtomicU64, count: u64| word.store(word.load(Relaxed).saturating_add(count), Relaxed);
+        let owner = words.get(OWNERS + row).filter(|_| row < self.tally.rows);
+        if let Some(slot) = owner.and_then(|owner| owner.swap(0, Relaxed).checked_sub(1)) {
+            let Counters { requests, accepted, closed, refused, panics, lost } = *counters;
+            let counters = [requests, accepted, closed, refused, panics, lost];
+            let slot = words.get(self.tally.slot(slot as usize)..).unwrap_or_default();
+            slot.iter().zip(counters).for_each(|(word, count)| add(word, count));
+            words[DEAD..].iter().zip(latency.buckets).for_each(|(word, count)| add(word, count));
+            add(&words[DEAD + BUCKETS], latency.sum);
+        }
+        clear();
+        words[SEQUENCE].store(before.wrapping_add(2), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn took(answers: u64, micros: u64) -> Latency {
+        let mut latency = Latency { sum: answers * micros, ..Latency::default() };
+        latency.buckets[crate::admin::status::bucket(micros)] = answers;
+        latency
+    }
+
+    #[test]
+    fn what_was_counted_outlives_the_process_and_the_row() {
+        let parent = ParentTally::new(3, 2).expect("memory");
+        let tally = parent.reader();
+        parent.own(1, 1);
+        parent.own(3, 0);
+        assert_eq!(tally.owned().collect::<Vec<_>>(), [(1, 1), (3, 0)]);
+        let counters = Counters { requests: 2, accepted: 1, closed: 1, refused: 4, panics: 5, lost: 6 };
+        let mut is_cleared = false;
+        parent.fold(1, &counters, &took(2, 100), || is_cleared = true);
+        assert!(is_cleared);
+        assert_eq!((tally.counters(1), tally.counters(0)), (counters, Counters::default()));
+        assert_eq!((tally.latency().count(), tally.latency().sum), (2, 200));
+        assert_eq!(tally.owned().collect::<Vec<_>>(), [(3, 0)]);
+        // A successor in the same row, of another slot.
+        parent.own(1, 0);
+        parent.fold(1, &counters, &took(1, 7), || {});
+        assert_eq!((tally.counters(1), tally.counters(0)), (counters, counters));
+        assert_eq!((tally.latency().count(), tally.latency().sum), (3, 207));
+    }
+
+    #[test]
+    fn a_reader_tries_again_when_something_was_folded_meanwhile() {
+        let parent = ParentTally::new(1, 1).expect("memory");
+        let tally = parent.reader();
+        parent.own(1, 0);
+        let reads = std::cell::Cell::new(0);
+        let seen = tally.steady(|| {
+            reads.set(reads.get() + 1);
+            let before = tally.counters(0).requests;
+            if reads.get() == 1 {
+                parent.fold(1, &Counters { requests: 9, ..Counters::default() }, &Latency::default(), || {});
+            }
+            (before, tally.counters(0).requests)
+        });
+        assert_eq!((seen, reads.get()), ((9, 9), 2));
+    }
+}

@@ -1,0 +1,301 @@
+//! PURE. The classic BPF programs that pick one of the allowed seats: at random, by CPU, or by client. They need no
+//! privilege.
+//!
+//! The kernel runs one for each new connection of the group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`) and takes what it
+//! returns as the index of a socket, in the order in which they began to listen. An index that is out of range makes
+//! the kernel pick by hash.
+#![forbid(unsafe_code)]
+
+use super::plan::Seats;
+
+/// An instruction as the kernel has it (`struct sock_filter`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Instruction {
+    pub(crate) code: u16,
+    pub(crate) jump_true: u8,
+    pub(crate) jump_false: u8,
+    pub(crate) value: u32,
+}
+
+/// What decides among the allowed seats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Key<'a> {
+    Random,
+    /// The processor that has received the packet: those seats are preferred whose number here is its.
+    Cpu(&'a [usize]),
+    /// The client's address: it comes back to the seat that it had, of so many, while that is allowed.
+    Client {
+        seats: usize,
+    },
+}
+
+// linux/filter.h, linux/bpf_common.h.
+const LOAD_WORD: u16 = 0x20;
+const LOAD_BYTE: u16 = 0x30;
+const LOAD_KEPT: u16 = 0x60;
+const KEEP: u16 = 0x02;
+const TO_INDEX: u16 = 0x07;
+const ADD: u16 = 0x04;
+const MULTIPLY: u16 = 0x24;
+const SHIFT_RIGHT: u16 = 0x74;
+const MODULO: u16 = 0x94;
+const XOR_INDEX: u16 = 0xac;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_NOT_LESS: u16 = 0x35;
+const RETURN: u16 = 0x06;
+const RETURN_ACCUMULATOR: u16 = 0x16;
+/// A random number and the processor's are at these places of every packet (`SKF_AD_OFF + SKF_AD_RANDOM`, `_CPU`).
+const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
+const CPU: u32 = (-0x1000_i32 + 36) as u32;
+/// Where the packet's IP header begins (`SKF_NET_OFF`).
+const IP: u32 = -0x10_0000_i32 as u32;
+
+/// Most seats that one processor is given; the distance of a jump is a byte.
+const PER_CPU: usize = 100;
+
+/// Most processors that are told apart, so that the program stays below the kernel's 4096 instructions.
+const CPUS: usize = 256;
+
+/// The program for a set of seats. Its length does not grow with the group, but with the gaps in the set, and by
+/// processor.
+pub(crate) fn program(allowed: &Seats, key: Key<'_>) -> Vec<Instruction> {
+    let mut program = match key {
+        Key::Random => Vec::new(),
+        Key::Cpu(cpus) => by_cpu(allowed, cpus),
+        Key::Client { seats } => by_client(allowed, seats),
+    };
+    match key {
+        // The same for the same client.
+        Key::Client { .. } => program.push(plain(LOAD_KEPT, 0)),
+        _ => program.push(plain(LOAD_WORD, RANDOM)),
+    }
+    program.extend(nth_of(allowed));
+    program
+}
+
+/// Returns the seat whose number among the allowed ones is the accumulator, modulo their count: three instructions for
+/// each run of seats without a gap.
+fn nth_of(allowed: &Seats) -> Vec<Instruction> {
+    let ranges = allowed.ranges();
+    let count: usize = ranges.iter().map(|(start, end)| end - start).sum();
+    let mut program = vec![plain(MODULO, word(count.max(1)))];
+    // So many of the allowed seats are in earlier runs.
+    let mut before = 0;
+    for (start, end) in &ranges {
+        let (offset, last) = (start - before, before + end - start == count);
+        before += end - start;
+        if !last {
+            // Not in this run: over the next two.
+            program.push(jump(JUMP_IF_NOT_LESS, before, 2, 0));
+        }
+        program.push(plain(ADD, word(offset)));
+        program.push(plain(RETURN_ACCUMULATOR, 0));
+    }
+    if ranges.is_empty() {
+        program.push(plain(RETURN_ACCUMULATOR, 0));
+    }
+    program
+}
+
+/// Returns one of the processor's own seats at random, if one is allowed; else goes on.
+fn by_cpu(allowed: &Seats, cpus: &[usize]) -> Vec<Instruction> {
+    let mut program = Vec::new();
+    let mut numbers: Vec<usize> = cpus.to_vec();
+    numbers.sort_unstable();
+    numbers.dedup();
+    for cpu in numbers.into_iter().take(CPUS) {
+        let own = cpus.iter().enumerate().filter(|(seat, it)| **it == cpu && allowed.contains(*seat));
+        let own: Vec<usize> = own.map(|(seat, _)| seat).take(PER_CPU).collect();
+        let Some((last, others)) = own.split_last() else { continue };
+        let mut block = Vec::new();
+        if !others.is_empty() {
+            block.extend([plain(LOAD_WORD, RANDOM), plain(MODULO, word(own.len()))]);
+            for (turn, seat) in others.iter().enumerate() {
+                block.extend([jump(JUMP_IF_EQUAL, turn, 0, 1), plain(RETURN, word(*seat))]);
+            }
+        }
+        block.push(plain(RETURN, word(*last)));
+        program.push(plain(LOAD_WORD, CPU));
+        program.push(jump(JUMP_IF_EQUAL, cpu, 0, block.len()));
+        program.extend(block);
+    }
+    program
+}
+
+/// Keeps a hash of the client's address, and returns its seat, if that is allowed; else goes on.
+fn by_client(allowed: &Seats, seats: usize) -> Vec<Instruction> {
+    let mut program = vec![
+        plain(LOAD_BYTE, IP),
+        plain(SHIFT_RIGHT, 4),
+        jump(JUMP_IF_EQUAL, 4, 0, 2),
+        // IPv4 (RFC 791): the source is at 12.
+        plain(LOAD_WORD, IP.wrapping_add(12)),
+        jump(JUMP_IF_NOT_LESS, 0, 10, 10),
+        // IPv6 (RFC 8200): four words from 8 on.
+        plain(LOAD_WORD, IP.wrapping_add(8)),
+    ];
+    for place in [12, 16, 20] {
+        program.extend([plain(TO_INDEX, 0), plain(LOAD_WORD, IP.wrapping_add(place)), plain(XOR_INDEX, 0)]);
+    }
+    // Neighbouring addresses differ in few bits: a multiplication spreads them upwards, and the upper ones decide.
+    program.extend([
+        plain(MULTIPLY, 0x9e37_79b1),
+        plain(SHIFT_RIGHT, 12),
+        plain(KEEP, 0),
+        plain(MODULO, word(seats.max(1))),
+    ]);
+    for (start, end) in allowed.ranges() {
+        program.push(jump(JUMP_IF_NOT_LESS, start, 0, 2));
+        program.push(jump(JUMP_IF_NOT_LESS, end, 1, 0));
+        program.push(plain(RETURN_ACCUMULATOR, 0));
+    }
+    program
+}
+
+fn plain(code: u16, value: u32) -> Instruction {
+    Instruction { code, jump_true: 0, jump_false: 0, value }
+}
+
+fn jump(code: u16, value: usize, jump_true: usize, jump_false: usize) -> Instruction {
+    let distance = |instructions: usize| u8::try_from(instructions).unwrap_or(u8::MAX);
+    Instruction { code, jump_true: distance(jump_true), jump_false: distance(jump_false), value: word(value) }
+}
+
+fn word(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::steer::plan::SEATS_MAX;
+
+    /// What a program sees of a packet.
+    #[derive(Clone, Copy)]
+    struct Packet<'a> {
+        random: u32,
+        cpu: u32,
+        ip: &'a [u8],
+    }
+
+    const ANY: Packet<'static> = Packet { random: 0, cpu: 0, ip: &[] };
+
+    /// What the kernel's interpreter would return.
+    fn run(program: &[Instruction], packet: Packet<'_>) -> usize {
+        let (mut a, mut x, mut kept, mut at) = (0_u32, 0_u32, 0_u32, 0);
+        let ip = |place: u32, len: usize| {
+            let start = place.wrapping_sub(IP) as usize;
+            packet.ip[start..start + len].iter().fold(0_u32, |word, byte| word << 8 | u32::from(*byte))
+        };
+        loop {
+            let instruction = program[at];
+            at += 1;
+            let mut jump = |taken: bool| {
+                at += usize::from(if taken { instruction.jump_true } else { instruction.jump_false });
+            };
+            let k = instruction.value;
+            match instruction.code {
+                LOAD_WORD if k == RANDOM => a = packet.random,
+                LOAD_WORD if k == CPU => a = packet.cpu,
+                LOAD_WORD => a = ip(k, 4),
+                LOAD_BYTE => a = ip(k, 1),
+                LOAD_KEPT => a = kept,
+                KEEP => kept = a,
+                TO_INDEX => x = a,
+                ADD => a += k,
+                MULTIPLY => a = a.wrapping_mul(k),
+                SHIFT_RIGHT => a >>= k,
+                MODULO => a %= k,
+                XOR_INDEX => a ^= x,
+                JUMP_IF_EQUAL => jump(a == k),
+                JUMP_IF_NOT_LESS => jump(a >= k),
+                RETURN => return k as usize,
+                RETURN_ACCUMULATOR => return a as usize,
+                code => panic!("{code:#x}"),
+            }
+        }
+    }
+
+    fn seats(list: &[usize]) -> Seats {
+        let mut seats = Seats::default();
+        list.iter().for_each(|seat| seats.insert(*seat));
+        seats
+    }
+
+    #[test]
+    fn every_allowed_seat_is_picked_alike_and_no_other() {
+        let all: Vec<usize> = (0..SEATS_MAX).collect();
+        let odd: Vec<usize> = (0..SEATS_MAX).filter(|seat| seat % 2 == 1).collect();
+        for list in [&[0][..], &[5], &[0, 1, 2], &[0, 2], &[1, 2, 5, 9, 10, 11], &[1023], &all, &odd] {
+            let program = program(&seats(list), Key::Random);
+            assert!(program.len() <= 4096);
+            let pick = |random: usize| run(&program, Packet { random: random as u32, ..ANY });
+            assert_eq!((0..list.len()).map(pick).collect::<Vec<_>>(), list);
+            assert_eq!(pick(list.len()), list[0], "and around again");
+        }
+    }
+
+    #[test]
+    fn a_whole_group_costs_four_instructions() {
+        let all: Vec<usize> = (0..256).collect();
+        assert_eq!(program(&seats(&all), Key::Random).len(), 4);
+    }
+
+    #[test]
+    fn nobody_allowed_is_still_a_program() {
+        for key in [Key::Random, Key::Cpu(&[0, 1]), Key::Client { seats: 2 }] {
+            assert!(run(&program(&Seats::default(), key), Packet { ip: &V4, ..ANY }) < 2);
+        }
+    }
+
+    #[test]
+    fn a_processor_has_its_own_seats() {
+        // Six workers on four processors.
+        let cpus = [0, 2, 4, 6, 0, 2];
+        let on = |allowed: &[usize], cpu: u32| {
+            let program = program(&seats(allowed), Key::Cpu(&cpus));
+            let mut picked: Vec<_> = (0..60).map(|random| run(&program, Packet { random, cpu, ..ANY })).collect();
+            picked.sort_unstable();
+            picked.dedup();
+            picked
+        };
+        let all = [0, 1, 2, 3, 4, 5];
+        assert_eq!(on(&all, 0), [0, 4]);
+        assert_eq!(on(&all, 4), [2]);
+        assert_eq!(on(&all, 5), all, "another's goes to any");
+        assert_eq!(on(&[1, 3, 4], 0), [4]);
+        assert_eq!(on(&[1, 3], 0), [1, 3], "as does one whose workers are away");
+        let many: Vec<usize> = (0..SEATS_MAX).map(|seat| seat % 300).collect();
+        let all: Vec<usize> = (0..SEATS_MAX).collect();
+        assert!(program(&seats(&all), Key::Cpu(&many)).len() <= 4096);
+        assert!(program(&seats(&all), Key::Cpu(&[0; SEATS_MAX])).len() <= 4096);
+    }
+
+    const V4: [u8; 20] = [0x45, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 192, 0, 2, 7, 0, 0, 0, 0];
+
+    #[test]
+    fn a_client_comes_back_to_its_seat() {
+        let clients: Vec<Vec<u8>> = (0..200_u8)
+            .map(|n| match n % 2 {
+                0 => [&V4[..15], &[n], &V4[16..]].concat(),
+                _ => [&[0x60][..], &[0; 7], &[0x20, 1, 0xd, 0xb8], &[0; 11], &[n], &[0; 16]].concat(),
+            })
+            .collect();
+        let homes = |allowed: &[usize]| {
+            let program = program(&seats(allowed), Key::Client { seats: 4 });
+            let home = |(random, ip): (u32, &Vec<u8>)| run(&program, Packet { random, cpu: random, ip });
+            (0..).zip(&clients).map(home).collect::<Vec<_>>()
+        };
+        let all = homes(&[0, 1, 2, 3]);
+        for seat in 0..4 {
+            let count = all.iter().filter(|home| **home == seat).count();
+            assert!((30..70).contains(&count), "{count} of 200 on seat {seat}");
+        }
+        // While one is away its clients are spread, and nobody else moves.
+        let without = homes(&[0, 1, 3]);
+        for (before, meanwhile) in all.iter().zip(&without) {
+            assert!(if *before == 2 { [0, 1, 3].contains(meanwhile) } else { meanwhile == before });
+        }
+        assert_eq!(without.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    }
+}

@@ -1,0 +1,36 @@
+//! What /proc tells about a process (proc(5)). Where it is not mounted, nothing is known.
+
+use std::fs;
+use std::time::Duration;
+
+use nix::unistd::{sysconf, SysconfVar};
+
+use crate::parent::watch::Schedule;
+
+/// How the process's first thread has been scheduled.
+pub(crate) fn schedule(pid: i32) -> Option<Schedule> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before the state may contain anything.
+    let is_runnable = stat.rsplit_once(") ")?.1.starts_with('R');
+    let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
+    let mut nanoseconds = schedstat.split_whitespace().map_while(|field| field.parse().ok()).map(Duration::from_nanos);
+    Some(Schedule { is_runnable, ran: nanoseconds.next()?, waited: nanoseconds.next()? })
+}
+
+/// Microseconds of CPU that the process has used, all its threads together.
+pub(crate) fn cpu(pid: i32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // User and system time, fields 14 and 15; the name before the third may contain anything.
+    let mut ticks = stat.rsplit_once(") ")?.1.split(' ').skip(11).map_while(|field| field.parse::<u64>().ok());
+    let ticks = ticks.next()? + ticks.next()?;
+    let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok().flatten()?).ok()?;
+    Some(ticks * 1_000_000 / per_second.max(1))
+}
+
+/// Bytes of memory that the process holds, shared ones included.
+pub(crate) fn resident(pid: i32) -> Option<u64> {
+    let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;
+    let page = sysconf(SysconfVar::PAGE_SIZE).ok().flatten()?;
+    Some(pages * u64::try_from(page).ok()?)
+}

@@ -1,0 +1,475 @@
+//! What user code gets in a worker, and how a worker starts and ends.
+
+mod adoption;
+mod confinement;
+pub(crate) mod exec;
+pub(crate) mod incoming;
+mod messages;
+pub(crate) mod meter;
+pub(crate) mod sandbox;
+mod serving;
+
+use std::cell::{Cell, RefCell};
+use std::env;
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{raise, Signal};
+use nix::unistd::{dup2_stderr, dup2_stdout, getppid, Pid};
+
+use crate::error::{Error, Result};
+use crate::parent::announce::tag;
+use crate::server::access_log::Format;
+use crate::server::answer::response::Response;
+use crate::server::event_loop;
+use crate::server::http::{Common, InvalidHeader, Request};
+use crate::shared::channel::WorkerEnd;
+use crate::shared::config::ServerConfig;
+use crate::shared::credentials::Credentials;
+use crate::shared::listener::{Reserved, Shared, SlotSockets};
+use crate::shared::log_writer;
+use crate::shared::message::MessageEnd;
+use crate::shared::outlet;
+use crate::shared::scoreboard::RowPage;
+use crate::shared::signals::{self, Masked};
+use crate::sys;
+use crate::time::Time;
+use crate::worker::incoming::Incoming;
+use crate::worker::meter::Meter;
+use crate::worker::sandbox::Sandbox;
+
+pub use self::adoption::Adopter;
+use self::adoption::Waiting;
+pub(crate) use self::messages::Inbox;
+use self::messages::OnMessage;
+pub use self::messages::{Message, Messages, Sender};
+
+/// Exit code of a worker whose code returned an error.
+const FAILED: i32 = 1;
+/// Exit code of a worker whose code panicked, as the standard library has it.
+const PANICKED: i32 = 101;
+
+/// The slot of the worker that this process is; the parent and others are none.
+static SLOT: AtomicUsize = AtomicUsize::new(NO_SLOT);
+pub(crate) const NO_SLOT: usize = usize::MAX;
+
+/// The lifeline of the worker that this process is.
+static LIFELINE: RwLock<Option<Arc<UnixStream>>> = RwLock::new(None);
+
+/// The [id](Worker::id) of the worker that this process is; `None` in the parent, and in a process that has no pool.
+///
+/// It can be asked anywhere in the worker, by any thread. Programs that a worker starts find it in their environment,
+/// as `FORKPOOL_WORKER_ID`, beside `FORKPOOL_UNIQUE_ID`.
+pub fn worker_id() -> Option<usize> {
+    Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
+}
+
+/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown`] tells; `false` in the
+/// parent, and in a process that has no pool.
+///
+/// It is for the place where a server of your own answers: from then on each answer says `Connection: close`, so that
+/// clients leave (RFC 9112, section 9.6). It can be asked anywhere in the worker, by any thread, and makes one poll(2).
+/// The built-in server needs nothing of this.
+///
+/// ```
+/// let close = forkpool::is_draining().then_some("Connection: close\r\n");
+/// assert_eq!(close, None, "this process is no worker");
+/// ```
+pub fn is_draining() -> bool {
+    let lifeline = LIFELINE.read().unwrap_or_else(PoisonError::into_inner);
+    // A poll of one descriptor fails only for want of memory: the next answer tells, then.
+    lifeline.as_ref().is_some_and(|lifeline| serving::is_over(lifeline).unwrap_or(false))
+}
+
+/// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a
+/// slot.
+#[derive(Debug)]
+pub(crate) struct Seed {
+    pub(crate) slot: usize,
+    pub(crate) generation: u64,
+    pub(crate) unique: u64,
+    pub(crate) lifeline: WorkerEnd,
+    /// None when the pool has no hook.
+    pub(crate) messages: Option<MessageEnd>,
+    /// What is to be its stdout and its stderr, if not the parent's.
+    pub(crate) output: Option<[OwnedFd; 2]>,
+    /// Where a program says that it is ready.
+    pub(crate) notify_socket: Option<OsString>,
+    /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
+    /// worker makes its own, and sends the parent copies.
+    pub(crate) sockets: SlotSockets,
+    pub(crate) reserved: Rc<Vec<Reserved>>,
+    pub(crate) backlog: u32,
+    pub(crate) shared: Vec<Shared>,
+    /// Its own in the scoreboard.
+    pub(crate) page: RowPage,
+    pub(crate) server: Rc<ServerConfig>,
+    /// Requests it may serve; 0 for any number.
+    pub(crate) max_requests: u64,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) abort_stalled: bool,
+    /// The CPUs of the slots, one after the other and around again; none if workers are not pinned.
+    pub(crate) cpus: Rc<[usize]>,
+    pub(crate) credentials: Option<Rc<Credentials>>,
+    pub(crate) access_log: Option<(Rc<File>, Format)>,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) parent: u32,
+}
+
+/// The application's code, as a worker runs it.
+pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdError>> + 'a>;
+
+/// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
+pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
+    seed.page.fix();
+    SLOT.store(seed.slot, Ordering::Relaxed);
+    let page = seed.page.clone();
+    outlet::count_anew(Some(Box::new(move |lines| page.row().count_lost(lines))));
+    // With the rights that the worker will give up.
+    log_writer::begin_anew();
+    LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
+    if seed.slot != NO_SLOT {
+        env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
+        env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
+    }
+    let code = match Worker::set_up(seed, masked) {
+        Ok(worker) => worker.run(main),
+        Err((lifeline, error)) => {
+            lifeline.failed(&error.to_string());
+            FAILED
+        }
+    };
+    sys::process::exit(code)
+}
+
+/// The worker that this process is. User code gets it from [`Builder::run`](crate::Builder::run).
+///
+/// It belongs to one process and one thread. What it hands out is of the standard library, so that any runtime can
+/// take it.
+#[derive(Debug)]
+pub struct Worker {
+    id: usize,
+    generation: u64,
+    unique: u64,
+    lifeline: WorkerEnd,
+    messages: Option<Arc<MessageEnd>>,
+    notify_socket: Option<OsString>,
+    on_message: RefCell<Option<OnMessage>>,
+    listeners: RefCell<Vec<TcpListener>>,
+    shared_listeners: RefCell<Vec<TcpListener>>,
+    unix_listeners: RefCell<Vec<UnixListener>>,
+    udp_sockets: RefCell<Vec<UdpSocket>>,
+    page: RowPage,
+    /// The rest of the parent in which this worker has woken it.
+    woken: Cell<Option<u64>>,
+    /// When it may ring the parent again, and how often it has in vain.
+    rings: Cell<(Time, u32)>,
+    server: Rc<ServerConfig>,
+    max_requests: Cell<u64>,
+    drain_timeout: Duration,
+    common: RefCell<Common>,
+    streams: RefCell<Option<Streams>>,
+    access_log: RefCell<Option<(Rc<File>, Format)>>,
+    sandbox: Sandbox,
+    /// What may be read in the sandbox; None once that is entered.
+    readable: RefCell<Option<Vec<OwnedFd>>>,
+    /// Connections for the built-in server.
+    waiting: Arc<Waiting>,
+    is_ready: Cell<bool>,
+    quit: Arc<AtomicBool>,
+}
+
+impl Worker {
+    fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
+        if let Some([stdout, stderr]) = seed.output {
+            let placed = dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr));
+            if let Err(errno) = placed {
+                return Err((seed.lifeline, Error::system("print through the parent with dup2(2)", errno)));
+            }
+            log_writer::reopen();
+        }
+        let quit = Arc::new(AtomicBool::new(false));
+        let tag = tag(seed.slot, seed.generation, std::process::id());
+        let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
+            .and_then(|()| if seed.abort_stalled { sys::signal::tell_where_aborted(tag) } else { Ok(()) })
+            .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source));
+        let listening = installed.and_then(|()| listen(seed.sockets, &seed.reserved, seed.backlog, &seed.lifeline));
+        let sockets = match listening {
+            Ok(sockets) => sockets,
+            Err(error) => return Err((seed.lifeline, error)),
+        };
+        let assumed = seed.credentials.map_or(Ok(()), |credentials| credentials.assume());
+        let pinned = assumed.and_then(|()| pin(seed.slot, &seed.cpus));
+        if let Err(error) = pinned.and_then(|()| end_with_parent(seed.parent)) {
+            return Err((seed.lifeline, error));
+        }
+        masked.end_in_worker();
+        let (mut shared_listeners, mut unix_listeners) = (Vec::new(), Vec::new());
+        for shared in seed.shared {
+            match shared {
+                Shared::Tcp(listener) => shared_listeners.push(listener),
+                Shared::Unix(listener) => unix_listeners.push(listener),
+            }
+        }
+        let (listeners, udp_sockets) = sockets.into_parts();
+        Ok(Worker {
+            id: seed.slot,
+            generation: seed.generation,
+            unique: seed.unique,
+            lifeline: seed.lifeline,
+            messages: seed.messages.map(Arc::new),
+            notify_socket: seed.notify_socket,
+            on_message: RefCell::new(None),
+            listeners: RefCell::new(listeners),
+            shared_listeners: RefCell::new(shared_listeners),
+            unix_listeners: RefCell::new(unix_listeners),
+            udp_sockets: RefCell::new(udp_sockets),
+            page: seed.page,
+            woken: Cell::new(None),
+            rings: Cell::default(),
+            server: seed.server,
+            max_requests: Cell::new(seed.max_requests),
+            drain_timeout: seed.drain_timeout,
+            common: RefCell::new(Common::new()),
+            streams: RefCell::new(None),
+            access_log: RefCell::new(seed.access_log),
+            sandbox: seed.sandbox,
+            readable: RefCell::new(Some(Vec::new())),
+            waiting: Arc::default(),
+            is_ready: Cell::new(false),
+            quit,
+        })
+    }
+
+    /// Runs user code and turns its end into an exit code.
+    fn run(&self, main: Main<'_>) -> i32 {
+        // Unwinding on would run the caller's code of the parent, in the worker.
+        match panic::catch_unwind(AssertUnwindSafe(|| main(self))) {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                self.lifeline.failed(&error.to_string());
+                FAILED
+            }
+            Err(panic) => {
+                self.lifeline.failed(&format!("panicked: {}", panic_message(&*panic)));
+                PANICKED
+            }
+        }
+    }
+
+    /// The slot this worker serves: a number from 0, kept by the worker that replaces it.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// How often the slot has been started: 1 for its first worker.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// A number from 1 that no other process of the pool has, or ever had.
+    pub fn unique(&self) -> u64 {
+        self.unique
+    }
+
+    /// This worker's own listening socket for the first TCP address, non-blocking. It is given away: a second call
+    /// gives the socket of the next address.
+    ///
+    /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so
+    /// that a stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor
+    /// holds the same socket. Sockets that a service manager has given (sd_listen_fds(3)) come after the worker's own
+    /// and are shared by all workers.
+    ///
+    /// # Errors
+    ///
+    /// When there is none left: the pool listens on Unix sockets only, or all have been given away.
+    pub fn listener(&self) -> io::Result<TcpListener> {
+        let own = &mut *self.listeners.borrow_mut();
+        let shared = &mut *self.shared_listeners.borrow_mut();
+        let listeners = if own.is_empty() { shared } else { own };
+        match listeners.is_empty() {
+            false => Ok(listeners.remove(0)),
+            true => Err(io::Error::other("the worker has no TCP listener to give (see Worker::unix_listeners)")),
+        }
+    }
+
+    /// As [`listener`](Worker::listener), for every TCP address, in the order in which they were given.
+    pub fn listeners(&self) -> Vec<TcpListener> {
+        let mut listeners = self.listeners.take();
+        listeners.append(&mut self.shared_listeners.borrow_mut());
+        listeners
+    }
+
+    /// The Unix sockets, non-blocking and shared by all workers of the pool, in the order in which they were given.
+    /// They are given away, as those of [`listener`](Worker::listener) are.
+    pub fn unix_listeners(&self) -> Vec<UnixListener> {
+        self.unix_listeners.take()
+    }
+
+    /// This worker's own UDP sockets, non-blocking, in the order of the calls of
+    /// [`bind_udp`](crate::Builder::bind_udp). They are given away, as those of [`listener`](Worker::listener) are.
+    ///
+    /// During a restart a worker shares them with its successor, so a read may find nothing although the socket was
+    /// readable (`WouldBlock`). A worker that is to finish stops reading; what waits, its successor reads.
+    pub fn udp_sockets(&self) -> Vec<UdpSocket> {
+        self.udp_sockets.take()
+    }
+
+    /// The next of [`udp_sockets`](Worker::udp_sockets).
+    ///
+    /// # Errors
+    ///
+    /// When there is none left: the pool has no UDP address, or all have been given away.
+    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+        let sockets = &mut *self.udp_sockets.borrow_mut();
+        match sockets.is_empty() {
+            false => Ok(sockets.remove(0)),
+            true => Err(io::Error::other("the worker has no UDP socket to give (see Builder::bind_udp)")),
+        }
+    }
+
+    /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the
+    /// boot time-out is replaced. Further calls do nothing. [`serve`](Worker::serve) and
+    /// [`incoming`](Worker::incoming) call it. In a [`Sandbox`], this is where it begins.
+    ///
+    /// # Errors
+    ///
+    /// When the parent is gone, or the sandbox cannot be had.
+    pub fn ready(&self) -> io::Result<()> {
+        if self.is_ready.get() {
+            return Ok(());
+        }
+        self.confine().map_err(io::Error::other)?;
+        self.lifeline.ready()?;
+        self.is_ready.set(true);
+        Ok(())
+    }
+
+    /// How a server of your own says what it does, so that new connections are led around it while it is busy.
+    pub fn meter(&self) -> Meter {
+        Meter::new(self.page.clone(), self.lifeline.waking())
+    }
+
+    /// Says that a handler which takes long is getting on, so that its worker does not count as hung: a stall is a
+    /// stall time-out without a new request or a call of this.
+    pub fn progress(&self) {
+        self.row().count_progress();
+    }
+
+    /// A stream that is readable (at its end of file) when this worker is to finish what it has and return.
+    ///
+    /// That is so when the parent asks for it, when the parent has died, and when SIGTERM, SIGQUIT or SIGINT came. It
+    /// is a stream because every reactor can wait for one. Nothing is ever to be read from it, and nothing may be
+    /// written to it.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free.
+    pub fn shutdown(&self) -> io::Result<UnixStream> {
+        let stream = self.lifeline.stream().try_clone()?;
+        sys::fds::set_nonblocking(&stream, true)?;
+        Ok(stream)
+    }
+
+    /// Connections to any of the TCP addresses, one after the other, until this worker is to finish: the blocking
+    /// loop of a plain `std` server. Reports [`ready`](Worker::ready).
+    ///
+    /// The streams are blocking. An error to accept one is passed on and does not end the loop.
+    pub fn incoming(&self) -> Incoming<'_> {
+        Incoming::new(self)
+    }
+
+    /// Adds a header field to every answer that [`serve`](Worker::serve) will give, its own errors included. It costs
+    /// nothing per request.
+    ///
+    /// # Errors
+    ///
+    /// When the name or value is not valid, or the field is one that the server sets itself.
+    pub fn add_header(&self, name: &str, value: &str) -> Result<(), InvalidHeader> {
+        self.common.borrow_mut().add(name, value)
+    }
+
+    /// Chooses the requests whose handler is called before their body has come, and takes it as it comes by
+    /// [`Response::receive`]. The body of all others is collected first, up to `max-body`.
+    ///
+    /// `choose` runs in the worker, on its only thread, for each request that has a body.
+    pub fn stream_bodies(&self, choose: impl FnMut(&Request<'_>) -> bool + 'static) {
+        self.streams.replace(Some(Streams(Box::new(choose))));
+    }
+
+    /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
+    ///
+    /// `handler` runs on this thread, for one request at a time: while it runs, this worker does nothing else. When it
+    /// panics, the client gets a 500, the connection is closed, and the worker goes on.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses what the loop needs (epoll(7)). Whatever clients do is no error.
+    pub fn serve<H>(&self, handler: H) -> Result<()>
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        event_loop::run(self, handler)
+    }
+}
+
+/// What [`Worker::stream_bodies`] was given.
+struct Streams(Box<dyn FnMut(&Request<'_>) -> bool>);
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
+}
+
+/// Gets the slot's sockets: before privileges are dropped and before user code runs, so that the slot's queue takes
+/// connections while that code starts.
+fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
+    let missing = sockets.missing(reserved);
+    let sockets = if missing.is_empty() { sockets } else { sockets.complete(reserved, backlog)? };
+    let made: Vec<_> = missing.into_iter().filter_map(|address| Some((address, sockets.fd(address)?))).collect();
+    let told = lifeline.listening(&made);
+    told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
+    Ok(sockets)
+}
+
+/// Keeps this worker on its slot's CPU (sched_setaffinity(2)).
+fn pin(slot: usize, cpus: &[usize]) -> Result<()> {
+    let Some(cpu) = cpus.get(slot % cpus.len().max(1)) else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(*cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|errno| Error::system("pin the worker to its CPU with sched_setaffinity(2)", errno))
+}
+
+/// Makes the kernel ask this worker to finish when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).
+///
+/// The lifeline says so too; the signal also reaches user code that does not wait for it, and bounds the drain.
+fn end_with_parent(parent: u32) -> Result<()> {
+    set_pdeathsig(Signal::SIGTERM)
+        .map_err(|errno| Error::system("ask for the parent-death signal with prctl(2)", errno))?;
+    // It may have died before that.
+    if u32::try_from(getppid().as_raw()) != Ok(parent) {
+        raise(Signal::SIGTERM).map_err(|errno| Error::system("signal itself with raise(3)", errno))?;
+    }
+    Ok(())
+}
+
+/// What a caught panic said.
+pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
+}

@@ -1,0 +1,244 @@
+//! PURE. The classic BPF program that judges system calls (seccomp(2)).
+#![forbid(unsafe_code)]
+
+use crate::shared::steer::Instruction;
+
+/// What becomes of a system call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Allow,
+    /// When, in one of these cases, every condition holds; else it is refused with [`REFUSED`].
+    AllowIf(Vec<Case>),
+    /// It fails with this error and does nothing.
+    Fail(u16),
+    /// It ends the process by SIGSYS.
+    Kill,
+}
+
+/// Conditions that have to hold together.
+pub(crate) type Case = Vec<Condition>;
+
+/// What an argument has to be. Only its lower half counts, as for the kernel: these are ints and sets of flags.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Condition {
+    /// All of these bits are set.
+    With {
+        argument: u8,
+        bits: u32,
+    },
+    /// None of these bits is set.
+    Without {
+        argument: u8,
+        bits: u32,
+    },
+    OneOf {
+        argument: u8,
+        values: Vec<u32>,
+    },
+    /// A null pointer.
+    Null {
+        argument: u8,
+    },
+}
+
+/// The error of what is not mentioned: EPERM.
+pub(crate) const REFUSED: u16 = 1;
+
+// linux/filter.h, linux/bpf_common.h.
+const LOAD_WORD: u16 = 0x20;
+const JUMP_IF_EQUAL: u16 = 0x15;
+const JUMP_IF_ANY: u16 = 0x45;
+const AND: u16 = 0x54;
+const RETURN: u16 = 0x06;
+// linux/seccomp.h: what is returned, and where `struct seccomp_data` has what, on a little-endian machine.
+const ALLOW: u32 = 0x7fff_0000;
+const FAIL: u32 = 0x0005_0000;
+const KILL: u32 = 0x8000_0000;
+const NUMBER: u32 = 0;
+const ARCHITECTURE: u32 = 4;
+const ARGUMENTS: u32 = 16;
+
+/// The program that judges calls by their number, the first entry first; what is not mentioned is refused. A call by
+/// another architecture's numbers, which mean something else, ends the process.
+pub(crate) fn program(architecture: u32, calls: &[(u32, Verdict)]) -> Vec<Instruction> {
+    let mut program = vec![
+        plain(LOAD_WORD, ARCHITECTURE),
+        jump(JUMP_IF_EQUAL, architecture, 1, 0),
+        plain(RETURN, KILL),
+        plain(LOAD_WORD, NUMBER),
+    ];
+    for (number, verdict) in calls {
+        let judge = judge(verdict);
+        program.push(jump(JUMP_IF_EQUAL, *number, 0, distance(judge.len())));
+        program.extend(judge);
+    }
+    program.push(plain(RETURN, FAIL | u32::from(REFUSED)));
+    program
+}
+
+/// Always returns.
+fn judge(verdict: &Verdict) -> Vec<Instruction> {
+    match verdict {
+        Verdict::Allow => vec![plain(RETURN, ALLOW)],
+        Verdict::Fail(error) => vec![plain(RETURN, FAIL | u32::from(*error))],
+        Verdict::Kill => vec![plain(RETURN, KILL)],
+        Verdict::AllowIf(cases) => {
+            let mut judge: Vec<Instruction> = cases.iter().flat_map(|conditions| case(conditions)).collect();
+            judge.push(plain(RETURN, FAIL | u32::from(REFUSED)));
+            judge
+        }
+    }
+}
+
+/// Allows the call, or goes on with what comes behind.
+fn case(conditions: &[Condition]) -> Vec<Instruction> {
+    let mut rest = vec![plain(RETURN, ALLOW)];
+    for condition in conditions.iter().rev() {
+        let mut test = test(condition, rest.len());
+        test.append(&mut rest);
+        rest = test;
+    }
+    rest
+}
+
+/// Goes on where the condition holds, else behind so many more instructions.
+fn test(condition: &Condition, rest: usize) -> Vec<Instruction> {
+    let skip = distance(rest);
+    match condition {
+        Condition::With { argument, bits } => {
+            vec![load(*argument), plain(AND, *bits), jump(JUMP_IF_EQUAL, *bits, 0, skip)]
+        }
+        Condition::Without { argument, bits } => vec![load(*argument), jump(JUMP_IF_ANY, *bits, skip, 0)],
+        Condition::OneOf { argument, values } => {
+            let mut test = vec![load(*argument)];
+            for (index, value) in values.iter().enumerate() {
+                let left = values.len() - 1 - index;
+                test.push(jump(JUMP_IF_EQUAL, *value, distance(left), if left == 0 { skip } else { 0 }));
+            }
+            test
+        }
+        Condition::Null { argument } => vec![
+            load(*argument),
+            jump(JUMP_IF_EQUAL, 0, 0, distance(rest + 2)),
+            plain(LOAD_WORD, offset(*argument) + 4),
+            jump(JUMP_IF_EQUAL, 0, 0, skip),
+        ],
+    }
+}
+
+fn load(argument: u8) -> Instruction {
+    plain(LOAD_WORD, offset(argument))
+}
+
+fn offset(argument: u8) -> u32 {
+    ARGUMENTS + 8 * u32::from(argument)
+}
+
+fn plain(code: u16, value: u32) -> Instruction {
+    jump(code, value, 0, 0)
+}
+
+fn jump(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
+    Instruction { code, jump_true, jump_false, value }
+}
+
+fn distance(instructions: usize) -> u8 {
+    u8::try_from(instructions).expect("no verdict takes so many instructions")
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    const HERE: u32 = 0xc000_003e;
+
+    /// Whether a call is allowed by these verdicts.
+    pub(in super::super) fn allows(calls: &[(u32, Verdict)], number: u32, arguments: [u64; 6]) -> bool {
+        run(&program(HERE, calls), HERE, number, arguments) == ALLOW
+    }
+
+    /// What the kernel would do (Documentation/networking/filter.rst).
+    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
+        let word = |offset: u32| match offset {
+            NUMBER => number,
+            ARCHITECTURE => architecture,
+            _ => {
+                let argument = arguments[((offset - ARGUMENTS) / 8) as usize];
+                (argument >> (8 * ((offset - ARGUMENTS) % 8))) as u32
+            }
+        };
+        let (mut at, mut accumulator) = (0, 0);
+        loop {
+            let it = program[at];
+            let to = |holds: bool| usize::from(if holds { it.jump_true } else { it.jump_false });
+            at += 1;
+            match it.code {
+                LOAD_WORD => accumulator = word(it.value),
+                AND => accumulator &= it.value,
+                JUMP_IF_EQUAL => at += to(accumulator == it.value),
+                JUMP_IF_ANY => at += to(accumulator & it.value != 0),
+                RETURN => return it.value,
+                code => panic!("unknown code {code:#x}"),
+            }
+        }
+    }
+
+    #[test]
+    fn each_call_gets_its_verdict() {
+        const EPERM: u32 = FAIL | 1;
+        let calls = [
+            (1, Verdict::Allow),
+            (2, Verdict::Kill),
+            (3, Verdict::Fail(38)),
+            (4, Verdict::AllowIf(vec![vec![Condition::With { argument: 0, bits: 6 }]])),
+            (5, Verdict::AllowIf(vec![vec![Condition::Without { argument: 2, bits: 4 }]])),
+            (6, Verdict::AllowIf(vec![vec![Condition::OneOf { argument: 1, values: vec![7, 9] }]])),
+            (7, Verdict::AllowIf(vec![vec![Condition::Null { argument: 5 }]])),
+            (
+                9,
+                Verdict::AllowIf(vec![
+                    vec![
+                        Condition::OneOf { argument: 0, values: vec![1, 2] },
+                        Condition::OneOf { argument: 1, values: vec![3, 4] },
+                    ],
+                    vec![Condition::OneOf { argument: 0, values: vec![5] }, Condition::With { argument: 1, bits: 8 }],
+                    vec![Condition::Null { argument: 0 }, Condition::Without { argument: 1, bits: 1 }],
+                ]),
+            ),
+        ];
+        let program = program(HERE, &calls);
+        for (number, arguments, expected) in [
+            (1, [0; 6], ALLOW),
+            (2, [0; 6], KILL),
+            (3, [0; 6], FAIL | 38),
+            (4, [6, 0, 0, 0, 0, 0], ALLOW),
+            (4, [7, 0, 0, 0, 0, 0], ALLOW),
+            (4, [4, 6, 6, 6, 6, 6], EPERM),
+            (4, [6 << 32, 0, 0, 0, 0, 0], EPERM),
+            (5, [4, 4, 3, 4, 4, 4], ALLOW),
+            (5, [0, 0, 5, 0, 0, 0], EPERM),
+            (6, [0, 7, 0, 0, 0, 0], ALLOW),
+            (6, [0, 9, 0, 0, 0, 0], ALLOW),
+            (6, [7, 8, 7, 7, 7, 7], EPERM),
+            (7, [1, 1, 1, 1, 1, 0], ALLOW),
+            (7, [0, 0, 0, 0, 0, 1], EPERM),
+            (7, [0, 0, 0, 0, 0, 1 << 32], EPERM),
+            (8, [0; 6], EPERM),
+            // Every condition of one case.
+            (9, [1, 3, 0, 0, 0, 0], ALLOW),
+            (9, [2, 4, 0, 0, 0, 0], ALLOW),
+            (9, [3, 4, 0, 0, 0, 0], EPERM),
+            (9, [1, 5, 0, 0, 0, 0], EPERM),
+            (9, [5, 8, 0, 0, 0, 0], ALLOW),
+            (9, [5, 3, 0, 0, 0, 0], EPERM),
+            (9, [0, 2, 0, 0, 0, 0], ALLOW),
+            (9, [0, 3, 0, 0, 0, 0], EPERM),
+            (9, [1 << 32, 2, 0, 0, 0, 0], EPERM),
+            // The numbers of x32 have a bit of their own.
+            (0x4000_0001, [0; 6], EPERM),
+        ] {
+            assert_eq!(run(&program, HERE, number, arguments), expected, "{number} {arguments:?}");
+        }
+        assert_eq!(run(&program, HERE + 1, 1, [0; 6]), KILL);
+    }
+}
