@@ -19,6 +19,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{self, Pid, SysconfVar};
+use socket2::{Domain, Socket, Type};
 use support::{example, skip, until, Client, Server};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -63,6 +64,7 @@ mod a_worker_of_the_same_user {
         closes_everything: "close-all", GoOn;
         shuts_listeners_down: "shut-down", GoOn;
         blocks_listeners: "block", AreReplaced;
+        makes_connections_linger: "linger-later", GoOn;
         programs_listeners: "program", AreCutOff;
         drops_connections: "accept", GoOn;
     }
@@ -100,6 +102,7 @@ mod a_worker_in_the_sandbox {
         closes_everything: "close-all", GoOn;
         shuts_listeners_down: "shut-down", GoOn;
         blocks_listeners: "block", GoOn;
+        makes_connections_linger: "linger-later", GoOn;
         programs_listeners: "program", GoOn;
         sets_options_of_listeners: "options", GoOn;
         drops_connections: "accept", GoOn;
@@ -144,6 +147,9 @@ fn attack(tier: Tier, what: &str, siblings: Siblings) {
         let Some(mut pool) = Attacked::start(tier, hook) else { return };
         let before = pool.parent();
         let attackers = pool.attack(what);
+        if what == "linger-later" {
+            pool.others_close_connections(&attackers);
+        }
         pool.others_answer(&attackers, siblings);
         pool.parent_is_well(&before);
         pool.is_repaired(&attackers);
@@ -160,6 +166,8 @@ struct Attacked {
     clients: Vec<(Pid, Client<TcpStream>)>,
     /// Clients that take nothing of what they have asked for.
     idle: Vec<Client<TcpStream>>,
+    /// Clients that take little of it.
+    slow: Vec<TcpStream>,
 }
 
 /// What the system says of the parent.
@@ -200,7 +208,7 @@ impl Attacked {
         }
         let admin = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         server.wait_for("listening on http://");
-        let mut pool = Attacked { server, admin, clients: Vec::new(), idle: Vec::new() };
+        let mut pool = Attacked { server, admin, clients: Vec::new(), idle: Vec::new(), slow: Vec::new() };
         until("each worker has a client", || {
             let mut client = pool.server.connect();
             let worker = client.get("/").worker();
@@ -246,6 +254,34 @@ impl Attacked {
             }
         }
         attackers
+    }
+
+    /// Each worker that does not attack closes a connection on which it has something to send still.
+    #[track_caller]
+    fn others_close_connections(&mut self, attackers: &[Pid]) {
+        let mut others: BTreeSet<Pid> = self.clients.iter().map(|(pid, _)| *pid).collect();
+        others.retain(|pid| !attackers.contains(pid));
+        let port = self.server.port();
+        until("each of them has closed one", || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+            // The least that there is: what is sent waits with the worker.
+            socket.set_recv_buffer_size(1).expect("a socket");
+            socket.connect(&std::net::SocketAddr::from(([127, 0, 0, 1], port)).into()).expect("it listens");
+            let mut stream = TcpStream::from(socket);
+            std::io::Write::write_all(&mut stream, b"GET /some HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                .expect("it is open");
+            stream.set_read_timeout(Some(Duration::from_secs(5))).expect("a socket");
+            let mut head = [0; 400];
+            if stream.read_exact(&mut head).is_ok() {
+                // The worker need not wait for more requests, and closes it.
+                stream.shutdown(std::net::Shutdown::Write).expect("it is open");
+                let head = String::from_utf8_lossy(&head);
+                let worker = head.lines().find_map(|line| line.strip_prefix("X-Pid: ")).expect("it says who it is");
+                others.remove(&Pid::from_raw(worker.parse().expect("a pid")));
+                self.slow.push(stream);
+            }
+            others.is_empty().then_some(())
+        });
     }
 
     /// Workers that do not attack answer whom they have, and so does the admin process.
@@ -300,6 +336,7 @@ impl Attacked {
         }
         self.clients.clear();
         self.idle.clear();
+        self.slow.clear();
         self.server.log();
         self.server.signal(Signal::SIGHUP);
         self.server.wait_for("rolling restart done");

@@ -11,6 +11,7 @@ use mio::{Poll, Token};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::server::client::Client;
+use crate::shared::listener;
 use crate::sys::epoll;
 use crate::time::Time;
 
@@ -192,9 +193,10 @@ impl Acceptor {
 
     pub(crate) fn accept(&self) -> Result<(Client, Option<SocketAddr>), Refusal> {
         let accepted = match &self.listener {
-            Listener::Tcp(listener) | Listener::SharedTcp(listener) => {
-                listener.accept().map(|(stream, peer)| (Client::Tcp(stream), Some(peer)))
-            }
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.accept().map(|(stream, peer)| {
+                listener::never_linger(&stream);
+                (Client::Tcp(stream), Some(peer))
+            }),
             Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Client::Unix(stream), None)),
         };
         accepted.map_err(|error| match error.raw_os_error() {

@@ -7,6 +7,7 @@ use std::os::fd::AsFd;
 use nix::errno::Errno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
+use crate::shared::listener;
 use crate::worker::Worker;
 
 /// Accepted connections, until the worker is to finish; see [`Worker::incoming`].
@@ -48,7 +49,10 @@ impl<'a> Incoming<'a> {
                 }
                 match listener.accept() {
                     // It blocks: accept4(2) passes on no flags of the listener.
-                    Ok((stream, _)) => return Ok(Some(stream)),
+                    Ok((stream, _)) => {
+                        listener::never_linger(&stream);
+                        return Ok(Some(stream));
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return Err(error),
                 }

@@ -16,7 +16,15 @@ const NOTSENT_MAX: u32 = 128 * 1024;
 /// Makes a connection that was accepted elsewhere as those of our listeners are.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     sys::fds::set_nonblocking(stream, true)?;
+    never_linger(stream);
     tune(&SockRef::from(stream))
+}
+
+/// Has closing a TCP connection that was accepted never wait. It inherits `SO_LINGER` from its listener, of which other
+/// workers have copies, and whoever has one can set that at any time: so each connection is freed of it by itself.
+pub(crate) fn never_linger(connection: &impl AsFd) {
+    // Where it fails there is no such option.
+    let _ = SockRef::from(connection).set_linger(None);
 }
 
 /// Has a TCP connection end with a reset when it is closed (`SO_LINGER` of socket(7)): its client shall see that it was

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use crate::again_and_again;
-use crate::descriptors::{held, option};
+use crate::descriptors::{self, held, option};
 
 fn all() -> Vec<RawFd> {
     held().filter(|fd| option(*fd, libc::SO_ACCEPTCONN) == Some(1)).collect()
@@ -28,6 +28,13 @@ pub(crate) fn block() -> String {
     }
     let blocking = |fd: &&RawFd| unsafe { libc::fcntl(**fd, libc::F_GETFL) } & libc::O_NONBLOCK == 0;
     format!("{} of {} listeners block", listeners.iter().filter(blocking).count(), listeners.len())
+}
+
+/// Who closes a connection that comes from them waits, as these inherit it.
+pub(crate) fn linger() -> String {
+    let listeners = all();
+    listeners.iter().for_each(|fd| descriptors::linger(*fd));
+    format!("{} listeners linger", listeners.len())
 }
 
 /// All connections to the first of the group, or none to anybody.

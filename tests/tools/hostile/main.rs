@@ -72,6 +72,8 @@ impl Arms {
             "/attack" => Response::text(format!("{}\n", self.attack(request.query().unwrap_or_default()))),
             // More than a client's socket takes that does not read.
             "/big" => Response::text("x".repeat(16 << 20)),
+            // More than a client takes that has little room, and no more than fits on the way.
+            "/some" => Response::text("x".repeat(64 << 10)),
             _ => Response::text(format!("{}\n", process::id())),
         }
     }
@@ -95,6 +97,7 @@ impl Arms {
             "close-all" => self.descriptors.close_all(),
             "shut-down" => listeners::shut_down(),
             "block" => listeners::block(),
+            "linger-later" => listeners::linger(),
             "program" => listeners::program(),
             "options" => listeners::options(),
             "accept" => listeners::accept_and_drop(),
@@ -110,6 +113,7 @@ impl Arms {
             "options",
             "program",
             "block",
+            "linger-later",
             "lingering",
             "memory-random",
             "memory-small",
