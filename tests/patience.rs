@@ -2,11 +2,13 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use support::{testbed, Client, Server};
 
 /// More than the events of one turn.
@@ -77,4 +79,69 @@ fn a_request_that_came_in_time_is_answered_however_late_it_is_seen() {
         assert_eq!(blocking.answer().status, 200, "{timeout}");
         all_are_answered(clients);
     }
+}
+
+/// A client with a small buffer, so that what it does not read waits in the server's kernel, and with small packets, so
+/// that each of its reads is told there; it asks for a file that fits in neither.
+fn ask_for_much(server: &mut Server) -> socket2::Socket {
+    let address: std::net::SocketAddr = ([127, 0, 0, 1], server.port()).into();
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.set_recv_buffer_size(32 * 1024).expect("a socket");
+    socket.set_tcp_mss(1460).expect("a socket");
+    socket.connect(&address.into()).expect("it listens");
+    socket.send(b"GET /much HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
+    socket
+}
+
+const MUCH: usize = 1 << 20;
+
+/// Serves a file of that size with this write time-out, and minimum rate.
+fn serving_much(name: &str, rate: &str) -> (Server, std::path::PathBuf) {
+    let directory = support::fresh_path(name);
+    std::fs::create_dir(&directory).expect("writable");
+    std::fs::write(directory.join("much"), vec![b'x'; MUCH]).expect("writable");
+    let mut command = support::binary();
+    command.args(["--workers", "1", "--write-timeout", "3s", "--min-rate", rate, "--root"]).arg(&directory);
+    (Server::start(command), directory)
+}
+
+/// Reads slowly for ten seconds, then as fast as it can; returns how much came.
+fn read_slowly(mut socket: &socket2::Socket) -> usize {
+    let mut buffer = vec![0; 64 * 1024];
+    let mut total = 0;
+    for _ in 0..40 {
+        // So slow it is; nothing waits for it.
+        thread::sleep(Duration::from_millis(250));
+        match socket.read(&mut buffer[..4096]) {
+            Ok(len) => total += len,
+            Err(_) => return total,
+        }
+    }
+    while total < MUCH {
+        match socket.read(&mut buffer) {
+            Ok(0) | Err(_) => break,
+            Ok(len) => total += len,
+        }
+    }
+    total
+}
+
+#[test]
+fn what_a_client_takes_from_the_kernel_is_progress() {
+    let (mut server, directory) = serving_much("much-slow", "500");
+    let slow = ask_for_much(&mut server);
+    let silent = ask_for_much(&mut server);
+    assert!(read_slowly(&slow) >= MUCH, "it came whole");
+    // One that takes nothing is reset, by when it may have taken long.
+    let mut watched = [PollFd::new(silent.as_fd(), PollFlags::empty())];
+    assert_eq!(poll(&mut watched, PollTimeout::from(30_000_u16)), Ok(1), "it is still open");
+    std::fs::remove_dir_all(directory).expect("ours");
+}
+
+#[test]
+fn an_answer_is_taken_at_a_minimum_rate() {
+    let (mut server, directory) = serving_much("much-rate", "1000000");
+    let slow = ask_for_much(&mut server);
+    assert!(read_slowly(&slow) < MUCH, "it was reset");
+    std::fs::remove_dir_all(directory).expect("ours");
 }

@@ -13,6 +13,7 @@ use socket2::SockRef;
 
 use crate::server::access_log::Track;
 use crate::server::answer::upgrade::Socket;
+use crate::sys;
 
 /// A client's socket, non-blocking.
 #[derive(Debug)]
@@ -48,6 +49,11 @@ impl Client {
     pub(crate) fn has_bytes(&self) -> bool {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         SockRef::from(self).recv_with_flags(&mut [MaybeUninit::uninit()], flags).is_ok_and(|count| count > 0)
+    }
+
+    /// How many bytes the kernel holds that the client has not taken: on a Unix socket with what it needs for them.
+    pub(crate) fn unsent(&self) -> io::Result<usize> {
+        sys::fds::unsent(self)
     }
 
     /// Writes until done or until the socket takes no more; returns how much it took.

@@ -15,6 +15,15 @@ use crate::time::Time;
 /// Bytes read at once, besides what is held of an incomplete head.
 const READ_SIZE: usize = 64 * 1024;
 
+/// What the kernel held for a client at a look.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    /// The connection's, and when it would have been out of time.
+    serial: u32,
+    deadline: Time,
+    unsent: usize,
+}
+
 /// What the connections of a worker share.
 pub(crate) struct Context<'w> {
     pub(crate) config: &'w ServerConfig,
@@ -40,6 +49,8 @@ pub(crate) struct Context<'w> {
     /// When the turns began that have read the heads of requests which are not answered yet, in microseconds, by the
     /// place and the serial number of their connection: kept here, so that idle connections do not have it.
     late: BTreeMap<usize, (u32, u64)>,
+    /// What the kernel held for clients that are to take an answer, when that was looked at; kept here as well.
+    queues: BTreeMap<usize, Queue>,
     /// Chooses the requests that are given out before their body.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// What the connections hold together.
@@ -80,6 +91,7 @@ impl<'w> Context<'w> {
             log: None,
             mailbox,
             late: BTreeMap::new(),
+            queues: BTreeMap::new(),
             streams,
             budget: Budget::new(config.max_held),
             waiting: VecDeque::new(),
@@ -108,6 +120,24 @@ impl<'w> Context<'w> {
 
     pub(crate) fn is_late(&self) -> bool {
         self.late.get(&self.place.index).is_some_and(|(serial, _)| *serial == self.place.serial)
+    }
+
+    /// How many bytes the client of the connection that has its turn has taken since the last look at its queue, if nothing
+    /// was added to that meanwhile: the deadline would have moved.
+    pub(crate) fn taken_since_last_look(&mut self, deadline: Time, unsent: usize) -> usize {
+        let before = self.note_queue(deadline, unsent);
+        let before = before.filter(|it| it.serial == self.place.serial && it.deadline == deadline);
+        before.map_or(0, |before| before.unsent.saturating_sub(unsent))
+    }
+
+    pub(crate) fn note_queue(&mut self, deadline: Time, unsent: usize) -> Option<Queue> {
+        let Place { index, serial } = self.place;
+        self.queues.insert(index, Queue { serial, deadline, unsent })
+    }
+
+    /// The connection at `index` has ended.
+    pub(crate) fn forget_queue(&mut self, index: usize) {
+        self.queues.remove(&index);
     }
 
     /// What other threads ring for the connection that has its turn.

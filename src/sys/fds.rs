@@ -38,6 +38,17 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()
     Ok(())
 }
 
+/// How many bytes a socket has sent or is to send that the other side has not taken (tcp(7), unix(7): SIOCOUTQ).
+pub(crate) fn unsent(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes an int to where its argument points.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    match result {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Room for the descriptors of one message and for who has sent it, aligned as a header is.
 type Space =
     [u64; (2 * mem::size_of::<libc::cmsghdr>() + MAX * mem::size_of::<RawFd>() + mem::size_of::<libc::ucred>())

@@ -331,6 +331,9 @@ impl Builder {
     /// slower one gets 408. Default 500, as with Apache: slower than any line, and a byte now and then does not
     /// hold a place and memory for good. 0 is no minimum. Time in which the worker does not read does not count.
     ///
+    /// The same holds for what a client takes of an answer that waits for it, over any span of
+    /// [`write_timeout`](Builder::write_timeout); a slower one is reset.
+    ///
     /// A head has no rate, since [`head_timeout`](Builder::head_timeout) bounds the whole of it.
     pub fn min_rate(self, bytes: usize) -> Builder {
         self.put("min-rate", |config| config.server.min_rate = bytes)
@@ -342,7 +345,7 @@ impl Builder {
         self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
     }
 
-    /// How long a client may take nothing of an answer that waits for it. Default 30 s, as for a body.
+    /// How long a client may take nothing of an answer that waits for it, be it in the kernel. Default 30 s, as for a body.
     pub fn write_timeout(self, timeout: Duration) -> Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
     }

@@ -16,6 +16,10 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Ten years. Deadlines have room for 34 since the machine's start.
 const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
+/// How often the queue of a client that is to take an answer is looked at within its time-out.
+const LOOKS: u32 = 4;
+const LEAST: Duration = Duration::from_millis(1);
+
 /// What a connection waits for, which decides how long it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timing {
@@ -114,19 +118,43 @@ impl Connection {
         if timing != self.timing || read.requests > 0 {
             self.time(timing, cx);
         } else if timing == Timing::Body && received > 0 {
-            self.credit(received, cx);
+            self.credit(received, timing, cx);
         }
     }
 
-    /// Gives a client that sends a body the time back that its bytes may take at the minimum rate: so it may pause for
-    /// the time-out after a good start, and a byte now and then does not hold its place.
-    fn credit(&mut self, bytes: usize, cx: &Context<'_>) {
+    /// When to look at it: at its deadline. What waits in the kernel for a slow client is looked at some times before, as
+    /// no event tells that a little of it was taken.
+    pub(crate) fn due(&self, cx: &Context<'_>) -> Time {
+        match self.timing {
+            Timing::Write => self.deadline.min(cx.running + (cx.config.write_timeout / LOOKS).max(LEAST)),
+            _ => self.deadline,
+        }
+    }
+
+    /// Looks what a client that is to take an answer has taken of what the kernel holds for it. That is progress as well:
+    /// of a socket's large buffer so much has to be free before the next bytes find room that a slow client would be out
+    /// of time.
+    pub(crate) fn look_at_queue(&mut self, cx: &mut Context<'_>) {
+        if self.timing != Timing::Write {
+            return;
+        }
+        let Ok(unsent) = self.client.unsent() else { return };
+        let taken = cx.taken_since_last_look(self.deadline, unsent);
+        if taken > 0 {
+            self.credit(taken, Timing::Write, cx);
+            cx.note_queue(self.deadline, unsent);
+        }
+    }
+
+    /// Gives a client that sends a body, or takes an answer, the time back that its bytes may take at the minimum rate: so
+    /// it may pause for the time-out after a good start, and a byte now and then does not hold its place.
+    fn credit(&mut self, bytes: usize, timing: Timing, cx: &Context<'_>) {
         let earned = match cx.config.min_rate {
             0 => UNLIMITED,
             rate => Duration::from_millis((bytes as u64).saturating_mul(1000) / rate as u64),
         };
         let earned = self.deadline + earned;
-        self.time(Timing::Body, cx);
+        self.time(timing, cx);
         self.deadline = self.deadline.min(earned);
     }
 

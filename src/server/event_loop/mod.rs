@@ -386,8 +386,9 @@ where
             Step::Wait => {}
         }
         let Some(entry) = self.connections.get_mut(index) else { return };
-        if entry.connection.deadline < entry.armed {
-            entry.armed = entry.connection.deadline;
+        let due = entry.connection.due(&self.cx);
+        if due < entry.armed {
+            entry.armed = due;
             self.deadlines.push(Alarm { due: entry.armed, index });
         }
     }
@@ -403,6 +404,7 @@ where
 
     fn remove(&mut self, index: usize) -> Connection {
         let entry = self.connections.remove(index);
+        self.cx.forget_queue(index);
         if entry.held > 0 {
             self.cx.budget.change(entry.held as usize, 0, self.cx.now);
             self.cx.row.set_held(self.cx.budget.held());
@@ -455,6 +457,8 @@ where
             let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
                 continue;
             };
+            self.cx.place = Place { index: alarm.index, serial };
+            entry.connection.look_at_queue(&mut self.cx);
             let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.connection.is_again;
             let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
             self.account(alarm.index, step);

@@ -530,8 +530,8 @@ const SETTINGS: &[Setting] = &[
         heading: TIMEOUTS,
         value_name: "BYTES",
         default: Some("500"),
-        help: "Bytes of a body that a client must send a second, over any span of body-timeout; below it 408; 0 is no \
-               minimum",
+        help: "Bytes of a body that a client must send a second, over any span of body-timeout; below it 408; and of an \
+               answer that waits for it take, over any of write-timeout; 0 is no minimum",
         aliases: &[],
         is_list: false,
         apply: |config, text| set(&mut config.server.min_rate, bytes(text)),
@@ -914,7 +914,7 @@ mod tests {
             ("access-log", "", "must not be empty"),
             ("access-log-format", "clf", "must be common, combined or json"),
             ("admin", "9000", "is only a port"),
-            ("admin-host", "pool.example:9000", "pool.example:9000 must be a host name without a port"),
+            ("admin-host", "pool.example:9000", "must be a host name without a port, as in pool.example"),
             ("admin-token-file", "", "must not be empty"),
             ("user", "", "must not be empty"),
             ("group", "", "must not be empty"),

@@ -106,7 +106,7 @@ const OPTIONS: &[(libc::c_int, &[libc::c_int])] = &[
     ),
 ];
 
-const IOCTLS: [libc::Ioctl; 4] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TCGETS];
+const IOCTLS: [libc::Ioctl; 5] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TIOCOUTQ, libc::TCGETS];
 
 /// Of fcntl(2).
 const COMMANDS: &[libc::c_int] = &[
