@@ -113,11 +113,15 @@ impl fmt::Display for Error {
             }
             Error::Forced { connections, unknown } => {
                 f.write_str("forced to stop before the requests in progress were answered: ")?;
+                let (workers, more) = match unknown {
+                    1 => ("a killed worker".to_owned(), "one more killed worker".to_owned()),
+                    _ => (format!("{unknown} killed workers"), format!("{unknown} more killed workers")),
+                };
                 match (connections, unknown) {
                     (connections, 0) => write!(f, "connections cut: {connections}"),
-                    (0, unknown) => write!(f, "what {unknown} killed workers had open is not known"),
-                    (connections, unknown) => {
-                        write!(f, "connections cut: {connections}, and what {unknown} more killed workers had open")
+                    (0, _) => write!(f, "what {workers} had open is not known"),
+                    (connections, _) => {
+                        write!(f, "connections cut: {connections}, and what {more} had open, which is not known")
                     }
                 }
             }

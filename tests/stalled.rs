@@ -244,6 +244,20 @@ fn requests_are_answered_when_nobody_reads_the_access_logs_fifo() {
 }
 
 #[test]
+fn an_access_log_s_fifo_needs_a_reader_at_the_start() {
+    let path = fresh_path("unread.fifo");
+    mkfifo(&path, Mode::S_IRUSR | Mode::S_IWUSR).expect("a file system with FIFOs");
+    let mut command = single();
+    command.arg("--access-log").arg(&path);
+    let mut server = Server::spawn(command);
+    let expected =
+        format!("cannot open the access log {}: it is a FIFO that nobody reads; start its reader", path.display());
+    server.wait_for(&expected);
+    assert_eq!(server.wait().code(), Some(1));
+    fs::remove_file(&path).expect("it is there");
+}
+
+#[test]
 fn requests_are_answered_when_nobody_reads_the_access_log_on_stdout() {
     // A FIFO, opened by a shell as any redirection: blocking.
     let path = fresh_path("stdout.fifo");

@@ -149,8 +149,8 @@ impl Desk {
     /// us next, so that its scripts may read our answers (DNS rebinding); the browser goes on to send the name. Probes and
     /// scrapers use the names of a cluster; what they ask for is not worth the trouble.
     fn may_ask(&self, path: &str, host: Option<&str>) -> bool {
-        let Some(name) = host.map(without_port).filter(|_| !self.is_unix) else { return true };
-        PROBES.contains(&path) || is_own(name) || self.hosts.iter().any(|host| host.eq_ignore_ascii_case(name))
+        let Some(name) = host.map(name_of).filter(|_| !self.is_unix) else { return true };
+        PROBES.contains(&path) || is_own(name) || self.hosts.iter().any(|host| name_of(host).eq_ignore_ascii_case(name))
     }
 
     fn show(&mut self, path: &str, request: &Request<'_>) -> Response {
@@ -210,12 +210,13 @@ impl Desk {
     }
 }
 
-/// The host of a Host field, which has been checked.
-fn without_port(host: &str) -> &str {
-    match host.rsplit_once(':') {
+/// The name in a Host field, which has been checked: without the port, and without the dot that says that a name is whole.
+fn name_of(host: &str) -> &str {
+    let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
-    }
+    };
+    name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name)
 }
 
 /// Whether a name means this host whoever resolves it.
@@ -238,15 +239,32 @@ mod tests {
 
     #[test]
     fn a_name_may_be_anybody_s() {
-        for host in
-            ["127.0.0.1", "127.0.0.1:9000", "localhost", "LOCALHOST:9000", "[::1]", "[fe80::1]:80", "10.0.0.1:", ""]
-        {
-            assert!(is_own(without_port(host)), "{host}");
+        for host in [
+            "127.0.0.1",
+            "127.0.0.1:9000",
+            "localhost",
+            "LOCALHOST:9000",
+            "[::1]",
+            "[fe80::1]:80",
+            "10.0.0.1:",
+            "",
+            "localhost.",
+            "LOCALHOST.:9000",
+        ] {
+            assert!(is_own(name_of(host)), "{host}");
         }
-        for host in
-            ["a", "evil.example", "evil.example:9000", "localhost.evil.example", "127.0.0.1.evil.example", "[::1"]
-        {
-            assert!(!is_own(without_port(host)), "{host}");
+        for host in [
+            "a",
+            "evil.example",
+            "evil.example:9000",
+            "localhost.evil.example",
+            "127.0.0.1.evil.example",
+            "[::1",
+            "localhost..",
+            ".",
+            "localhost.a.",
+        ] {
+            assert!(!is_own(name_of(host)), "{host}");
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::unistd::{eaccess, AccessFlags};
@@ -63,6 +63,10 @@ fn stream(path: &Path) -> Option<Stream> {
 fn failed(path: &Path, source: io::Error) -> Error {
     let source = match source.raw_os_error() {
         Some(libc::ELOOP) => io::Error::other("it is a symbolic link; name the file that it leads to"),
+        Some(libc::ENXIO) => io::Error::other(match path.symlink_metadata().is_ok_and(|it| it.file_type().is_fifo()) {
+            true => "it is a FIFO that nobody reads; start its reader first",
+            false => "it is a socket or a device that is not there; name a file, a FIFO or -",
+        }),
         _ => source,
     };
     Error::File { path: path.display().to_string(), action: "open the access log", source }
