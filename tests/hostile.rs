@@ -67,6 +67,10 @@ mod a_worker_of_the_same_user {
         makes_connections_linger: "linger-later", GoOn;
         programs_listeners: "program", AreCutOff;
         drops_connections: "accept", GoOn;
+        shuts_listeners_down_by_other_numbers: "replace", GoOn;
+        takes_what_is_not_for_it: "orders", GoOn;
+        leaves_a_process_that_holds_all_it_holds: "child", GoOn;
+        becomes_another_program: "exec", GoOn;
     }
 }
 
@@ -106,6 +110,13 @@ mod a_worker_in_the_sandbox {
         programs_listeners: "program", GoOn;
         sets_options_of_listeners: "options", GoOn;
         drops_connections: "accept", GoOn;
+        shuts_listeners_down_by_other_numbers: "replace", GoOn;
+        sets_what_connections_inherit: "inherited", GoOn;
+        gives_its_numbers_to_something_else: "low-numbers", GoOn;
+        sets_flags_of_what_others_have_open: "flags", GoOn;
+        takes_leases: "leases", GoOn;
+        shuts_down_what_it_writes_to: "mute", GoOn;
+        takes_what_is_not_for_it: "orders", GoOn;
         signals_everybody: "signal", GoOn;
         does_everything: "everything", GoOn;
     }
@@ -133,6 +144,28 @@ fn a_worker_can_write_to_one_page() {
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait().code(), Some(0));
     }
+}
+
+/// A worker may say that it has let go of the sockets of a slot that was scaled away, and keep copies: they are none of the
+/// group's any more.
+#[test]
+fn a_worker_cannot_keep_the_place_of_a_slot_that_was_scaled_away() {
+    let Some(mut pool) = Attacked::start(Tier::Sandbox, false) else { return };
+    for (_, client) in &mut pool.clients {
+        client.get("/attack?keep");
+    }
+    let port = pool.server.port();
+    assert_eq!(listening(port), 4);
+    pool.server.signal(Signal::SIGTTOU);
+    until("three sockets listen", || (listening(port) == 3).then_some(()));
+    pool.ends();
+}
+
+/// How many sockets listen on a port of IPv4 (proc_net_tcp(5)).
+fn listening(port: u16) -> usize {
+    let table = fs::read_to_string("/proc/net/tcp").expect("it is Linux");
+    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[1].ends_with(&format!(":{port:04X}")) && row[3] == "0A").count()
 }
 
 /// Two of four workers do it, and all that is promised is looked at.

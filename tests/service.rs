@@ -185,6 +185,36 @@ fn it_may_give_the_sockets() {
     let _ = std::fs::remove_file(path);
 }
 
+/// Nobody can make it anew but the manager.
+#[test]
+fn a_worker_in_the_sandbox_cannot_end_a_given_socket() {
+    if !nix::unistd::getuid().is_root() {
+        return skip("only root can run workers as another user");
+    }
+    if !has_bash() {
+        return;
+    }
+    let path = fresh_path("hostile.socket");
+    let unix = UnixListener::bind(&path).expect("a writable directory");
+    let mut command = example("hostile");
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_USER", "nobody"), ("FORKPOOL_SANDBOX", "strict")]);
+    command.env("FORKPOOL_DRAIN_TIMEOUT", "1s");
+    let mut server = Server::spawn(with_sockets(&command, &[&unix]));
+    if server.wait_for_any(&["listening on unix:", "no worker could start"]).contains("no worker") {
+        return skip("this kernel has not got all of the strict sandbox");
+    }
+    let mut client = connect_unix(&path);
+    client.send("GET /attack?replace HTTP/1.1\r\nHost: a\r\n\r\n");
+    // Its connection is among what the attacker replaces.
+    let _ = client.try_answer(false);
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    for _ in 0..20 {
+        assert_eq!(connect_unix(&path).get("/").status, 200);
+    }
+    let _ = std::fs::remove_file(path);
+}
+
 #[test]
 fn a_given_socket_that_does_not_listen_is_refused() {
     if !has_bash() {

@@ -244,7 +244,10 @@ impl Custody {
             }
         }
         self.count_out(slot);
-        self.sockets.remove(&slot);
+        if let Some(mut sockets) = self.sockets.remove(&slot) {
+            // Who says that it has let go of them may have kept copies, which would get connections.
+            sockets.leave_groups();
+        }
         self.order.swap_remove(index);
         self.told = None;
     }

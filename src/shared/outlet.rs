@@ -12,7 +12,7 @@ use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Mutex, PoisonError};
 
-use nix::fcntl::{splice, OFlag, SpliceFFlags};
+use nix::fcntl::{fcntl, splice, FcntlArg, OFlag, SpliceFFlags};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{send, MsgFlags};
@@ -114,13 +114,28 @@ impl Outlet {
 
     fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {
         match &self.kind {
-            Kind::File | Kind::OwnPipe => (&self.file).write(bytes),
+            Kind::File => (&self.file).write(bytes).or_else(|error| {
+                self.be_buffered(error)?;
+                (&self.file).write(bytes)
+            }),
+            Kind::OwnPipe => (&self.file).write(bytes),
             Kind::Socket => Ok(send(self.file.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?),
             Kind::Pipe { read, write } => splice_once(self.file.as_fd(), read, write, bytes),
             Kind::OwnTerminal => in_background(|| (&self.file).write(bytes)),
             Kind::Terminal if !self.wait(PollTimeout::ZERO) => Err(ErrorKind::WouldBlock.into()),
             Kind::Terminal => in_background(|| (&self.file).write(&bytes[..bytes.len().min(LITTLE)])),
         }
+    }
+
+    /// A file that bypasses the cache takes no lines, and whoever shares the open file description can set that: takes it
+    /// back, if it can be the reason for this error.
+    fn be_buffered(&self, error: io::Error) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL)?);
+        if error.kind() != ErrorKind::InvalidInput || !flags.contains(OFlag::O_DIRECT) {
+            return Err(error);
+        }
+        fcntl(&self.file, FcntlArg::F_SETFL(flags - OFlag::O_DIRECT))?;
+        Ok(())
     }
 }
 
@@ -193,7 +208,6 @@ pub(crate) fn count_anew(count: Option<Count>) {
 mod tests {
     use std::os::unix::net::UnixDatagram;
 
-    use nix::fcntl::{fcntl, FcntlArg};
     use nix::unistd::pipe;
 
     use super::*;
@@ -289,5 +303,16 @@ mod tests {
         read_all(&read);
         assert!(matches!(outlet.write(b"b\n"), (2, None)));
         assert_eq!(read_all(&read), b"\nb\n");
+    }
+
+    #[test]
+    fn a_file_takes_lines_whatever_somebody_has_set_on_it() {
+        let path = std::env::temp_dir().join(format!("forkpool-outlet-{}", std::process::id()));
+        let file = File::create(&path).expect("a writable directory");
+        let flags = OFlag::O_WRONLY | OFlag::O_DIRECT;
+        let set = fcntl(&file, FcntlArg::F_SETFL(flags));
+        let (written, error) = Outlet::new(file.into()).write(b"a line\n");
+        std::fs::remove_file(&path).expect("it is there");
+        assert!(written == 7 && error.is_none(), "{written} {error:?}, {set:?}");
     }
 }

@@ -159,6 +159,25 @@ pub(crate) fn bind_for_all(path: &Path) -> io::Result<UnixDatagram> {
 /// `SO_PASSRIGHTS` of Linux 6.16, which the C library's headers do not have yet.
 const SO_PASSRIGHTS: i32 = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
 
+/// Numbers beyond which nobody looks for copies of a standard stream.
+const NUMBERS: RawFd = 1024;
+
+/// All numbers that this process has for sockets which are its standard streams.
+pub(crate) fn standard_sockets() -> Vec<RawFd> {
+    let socket = |fd: RawFd| {
+        // SAFETY: it is a struct of integers.
+        let mut found: libc::stat = unsafe { mem::zeroed() };
+        // SAFETY: the call takes any number, and fills what lives until it returns.
+        let done = unsafe { libc::fstat(fd, &raw mut found) };
+        (done == 0 && found.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some((found.st_dev, found.st_ino))
+    };
+    let standard: Vec<_> = (0..3).filter_map(socket).collect();
+    if standard.is_empty() {
+        return Vec::new();
+    }
+    (0..NUMBERS).filter(|fd| socket(*fd).is_some_and(|it| standard.contains(&it))).collect()
+}
+
 /// Has a socket take no descriptors: who sends one to it gets `EPERM`. Returns whether the kernel can do that.
 pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> bool {
     let off: i32 = 0;

@@ -6,6 +6,7 @@ use std::io;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
+use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -157,7 +158,8 @@ impl Worker {
     /// When no descriptor is free.
     pub(crate) fn take_access_log(&self) -> io::Result<Option<AccessLog>> {
         let Some((file, format)) = self.access_log.take() else { return Ok(None) };
-        let file = file.as_fd().try_clone_to_owned()?;
+        // It may be a standard stream, of which a worker in its sandbox makes no copies.
+        let file = Rc::try_unwrap(file).or_else(|file| file.try_clone())?.into();
         Ok(Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag())))
     }
 

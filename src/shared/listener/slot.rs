@@ -118,7 +118,7 @@ impl SlotSockets {
     }
 
     /// Has the kernel give these listeners no connections any more, whoever holds copies of them.
-    fn leave_groups(&mut self) {
+    pub(crate) fn leave_groups(&mut self) {
         for listener in self.tcp.iter_mut().filter_map(Option::take) {
             // It fails where it was shut down before.
             let _ = SockRef::from(&listener).shutdown(std::net::Shutdown::Read);

@@ -3,7 +3,7 @@
 use std::os::fd::RawFd;
 
 use super::program::Case;
-use super::program::Condition::{self, Null, OneOf, With, Without};
+use super::program::Condition::{self, NoneOf, Null, OneOf, With, Without};
 use super::program::Verdict::{self, Allow, AllowIf, Fail, Kill};
 
 /// How the kernel names the machine (linux/audit.h, `AUDIT_ARCH_*`); `None` where the calls are not known.
@@ -19,8 +19,12 @@ pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller<'a> {
     pub(super) pid: u32,
-    /// The numbers of its sockets towards the parent, whose reading side it may shut down.
+    /// The numbers of its sockets towards the parent, whose reading side it may shut down. They mean these sockets for
+    /// good: it cannot close them, nor put anything in their place.
     pub(super) own: &'a [RawFd],
+    /// What standard streams are, if sockets, by all numbers that it has for them. It shares them with the parent: what
+    /// it shuts down there, nobody writes to any more. So it cannot, and gets no other numbers for them.
+    pub(super) streams: &'a [RawFd],
     /// Its page of shared memory cannot be stretched by mremap(2).
     pub(super) is_fixed: bool,
 }
@@ -31,6 +35,8 @@ pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
     let entry = |number: libc::c_long, verdict| (number as u32, verdict);
     let mut calls: Vec<(u32, Verdict)> = PLAIN.iter().map(|number| entry(*number, Allow)).collect();
     calls.extend(OF_MACHINE.iter().map(|number| entry(*number, Allow)));
+    #[cfg(target_arch = "x86_64")]
+    calls.push(entry(libc::SYS_dup2, AllowIf(vec![vec![none_of(0, caller.streams), none_of(1, caller.own)]])));
     // Without it, realloc(3) copies.
     calls.extend(caller.is_fixed.then(|| entry(libc::SYS_mremap, Allow)));
     calls.extend(INTRUDERS.iter().map(|number| entry(*number, Kill)));
@@ -51,9 +57,13 @@ pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
         // (FIONBIO).
         entry(libc::SYS_prctl, AllowIf(vec![vec![one_of(0, &[libc::PR_SET_NAME, libc::PR_GET_NAME])]])),
         entry(libc::SYS_ioctl, AllowIf(vec![vec![OneOf { argument: 1, values: ioctls }]])),
-        entry(libc::SYS_fcntl, AllowIf(flags())),
+        entry(libc::SYS_fcntl, AllowIf(flags(caller.streams))),
+        // Without close_range(2), which would close those as well; libraries then close one after the other.
+        entry(libc::SYS_close, AllowIf(vec![vec![none_of(0, caller.own)]])),
+        entry(libc::SYS_dup, AllowIf(vec![vec![none_of(0, caller.streams)]])),
+        entry(libc::SYS_dup3, AllowIf(vec![vec![none_of(0, caller.streams), none_of(1, caller.own)]])),
         entry(libc::SYS_setsockopt, AllowIf(options())),
-        entry(libc::SYS_shutdown, AllowIf(ways_to_shut_down(caller.own))),
+        entry(libc::SYS_shutdown, AllowIf(ways_to_shut_down(caller))),
         // It may read limits.
         entry(libc::SYS_prlimit64, AllowIf(vec![vec![Null { argument: 2 }]])),
     ]);
@@ -64,11 +74,21 @@ fn one_of(argument: u8, values: &[i32]) -> Condition {
     OneOf { argument, values: values.iter().map(|value| *value as u32).collect() }
 }
 
-/// Flags, copies and locks, but nobody else told by a signal of its choice (F_SETOWN, F_SETSIG). O_NONBLOCK belongs to
-/// the socket that the worker's successor inherits, which would block in accept(2): it stays set.
-fn flags() -> Vec<Case> {
-    let bits = libc::O_NONBLOCK as u32;
-    vec![vec![one_of(1, COMMANDS)], vec![one_of(1, &[libc::F_SETFL]), With { argument: 2, bits }]]
+fn none_of(argument: u8, values: &[i32]) -> Condition {
+    NoneOf { argument, values: values.iter().map(|value| *value as u32).collect() }
+}
+
+/// Flags, copies and locks, but nobody else told by a signal of its choice (F_SETOWN, F_SETSIG). Flags belong to what
+/// others have open as well. O_NONBLOCK stays set, as a listener without it would block the worker's successor in
+/// accept(2); and O_DIRECT, with which a file takes no line of a log any more, is not set.
+fn flags(streams: &[RawFd]) -> Vec<Case> {
+    let stays = With { argument: 2, bits: libc::O_NONBLOCK as u32 };
+    let harmless = Without { argument: 2, bits: (libc::O_DIRECT | libc::O_ASYNC | libc::O_NOATIME) as u32 };
+    vec![
+        vec![one_of(1, COMMANDS)],
+        vec![one_of(1, COPIES), none_of(0, streams)],
+        vec![one_of(1, &[libc::F_SETFL]), stays, harmless],
+    ]
 }
 
 /// What servers set on connections. Listeners are shared with the worker's successor, and the kernel does not say here
@@ -79,11 +99,12 @@ fn options() -> Vec<Case> {
 }
 
 /// The writing side, which a listener does not have (inet_shutdown() leaves it alone), and the reading side of the
-/// worker's own two sockets, by their numbers.
-fn ways_to_shut_down(own: &[RawFd]) -> Vec<Case> {
-    let mut cases = vec![vec![one_of(1, &[libc::SHUT_WR])]];
-    if !own.is_empty() {
-        cases.push(vec![one_of(0, own), one_of(1, &[libc::SHUT_RD])]);
+/// worker's own two sockets, by their numbers. Not that of standard streams, which the parent writes to as well: a service
+/// manager often makes them a socket to its journal.
+fn ways_to_shut_down(caller: Caller<'_>) -> Vec<Case> {
+    let mut cases = vec![vec![one_of(1, &[libc::SHUT_WR]), none_of(0, caller.streams)]];
+    if !caller.own.is_empty() {
+        cases.push(vec![one_of(0, caller.own), one_of(1, &[libc::SHUT_RD])]);
     }
     cases
 }
@@ -109,9 +130,8 @@ const OPTIONS: &[(libc::c_int, &[libc::c_int])] = &[
 const IOCTLS: [libc::Ioctl; 5] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TIOCOUTQ, libc::TCGETS];
 
 /// Of fcntl(2).
+const COPIES: &[libc::c_int] = &[libc::F_DUPFD, libc::F_DUPFD_CLOEXEC];
 const COMMANDS: &[libc::c_int] = &[
-    libc::F_DUPFD,
-    libc::F_DUPFD_CLOEXEC,
     libc::F_GETFD,
     libc::F_SETFD,
     libc::F_GETFL,
@@ -172,10 +192,6 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_copy_file_range,
     libc::SYS_splice,
     libc::SYS_tee,
-    libc::SYS_close,
-    libc::SYS_close_range,
-    libc::SYS_dup,
-    libc::SYS_dup3,
     libc::SYS_pipe2,
     // Waiting.
     libc::SYS_epoll_create1,
@@ -255,7 +271,6 @@ const OF_MACHINE: &[libc::c_long] = &[
     libc::SYS_poll,
     libc::SYS_select,
     libc::SYS_epoll_wait,
-    libc::SYS_dup2,
     libc::SYS_alarm,
     libc::SYS_time,
 ];
@@ -271,7 +286,7 @@ mod tests {
 
     /// A process with its lifeline at 7.
     fn verdicts() -> Vec<(u32, Verdict)> {
-        of_a_server(Caller { pid: 1, own: &[7], is_fixed: true })
+        of_a_server(Caller { pid: 1, own: &[7], streams: &[1, 2, 9], is_fixed: true })
     }
 
     #[test]
@@ -288,7 +303,7 @@ mod tests {
     #[test]
     fn no_page_is_stretched_over_those_of_others() {
         for is_fixed in [true, false] {
-            let verdicts = of_a_server(Caller { pid: 1, own: &[], is_fixed });
+            let verdicts = of_a_server(Caller { pid: 1, own: &[], streams: &[], is_fixed });
             assert_eq!(allows(&verdicts, libc::SYS_mremap as u32, [0; 6]), is_fixed);
             assert!(!allows(&verdicts, libc::SYS_remap_file_pages as u32, [0; 6]));
         }
@@ -301,6 +316,24 @@ mod tests {
             for value in values {
                 assert!(!allows(&verdicts(), call as u32, [3, *value, 0x800, 0, 0, 0]), "{call} {value}");
             }
+        }
+    }
+
+    #[test]
+    fn a_log_stays_writable_for_whoever_shares_it() {
+        let try_one = |call: libc::c_long, arguments: [i32; 3]| {
+            let [first, second, third] = arguments.map(|argument| argument as u64);
+            allows(&verdicts(), call as u32, [first, second, third, 0, 0, 0])
+        };
+        for flag in [libc::O_DIRECT, libc::O_ASYNC, libc::O_NOATIME] {
+            assert!(!try_one(libc::SYS_fcntl, [3, libc::F_SETFL, libc::O_NONBLOCK | flag]), "{flag:#x}");
+        }
+        assert!(try_one(libc::SYS_fcntl, [3, libc::F_SETFL, libc::O_NONBLOCK | libc::O_APPEND]));
+        for (fd, allowed) in [(0, true), (1, false), (2, false), (3, true), (9, false)] {
+            assert_eq!(try_one(libc::SYS_shutdown, [fd, libc::SHUT_WR, 0]), allowed, "{fd}");
+            assert_eq!(try_one(libc::SYS_dup, [fd, 0, 0]), allowed, "{fd}");
+            assert_eq!(try_one(libc::SYS_dup3, [fd, 8, 0]), allowed, "{fd}");
+            assert_eq!(try_one(libc::SYS_fcntl, [fd, libc::F_DUPFD_CLOEXEC, 3]), allowed, "{fd}");
         }
     }
 
@@ -323,6 +356,16 @@ mod tests {
             [(3, 0, false), (3, 1, true), (3, 2, false), (7, 0, true), (7, 1, true), (7, 2, false)]
         {
             assert_eq!(try_one(libc::SYS_shutdown, [fd, how, 0]), allowed, "{fd} {how}");
+        }
+        // Nothing takes the place of what it may shut down.
+        for (call, arguments, allowed) in [
+            (libc::SYS_close, [7, 0, 0], false),
+            (libc::SYS_close, [8, 0, 0], true),
+            (libc::SYS_close_range, [3, -1, 0], false),
+            (libc::SYS_dup3, [3, 7, 0], false),
+            (libc::SYS_dup3, [3, 8, 0], true),
+        ] {
+            assert_eq!(try_one(call, arguments), allowed, "{call} {arguments:?}");
         }
         // It keeps its group, its programs and its keys.
         for (level, option, allowed) in [

@@ -15,6 +15,7 @@ use nix::sys::prctl::set_no_new_privs;
 
 use crate::error::{Error, Result};
 use crate::sys;
+use crate::sys::fds::standard_sockets;
 use crate::sys::sandbox::{Domain, READ_DIRECTORY, READ_FILE, WRITE_FILE};
 
 use self::calls::Caller;
@@ -44,6 +45,9 @@ use self::calls::Caller;
 /// - make a descriptor blocking: it cannot tell a listener's. `set_nonblocking` of the standard library fails either
 ///   way, since it uses ioctl(2); fcntl(2) can set `O_NONBLOCK`. Connections of
 ///   [`incoming`](crate::Worker::incoming) are blocking, and those of the built-in server and of tokio are not;
+/// - break what it shares with the parent: shut down or copy standard streams that are sockets, have files that are open
+///   bypass the cache (`O_DIRECT`), or put something else in the place of its sockets towards the parent; close_range(2)
+///   is refused for their sake;
 /// - start processes, map new code, change its user, or signal anybody but itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -115,6 +119,7 @@ const EVERYBODY_S: &[(&str, u64)] = &[
 
 fn allow_calls(own: &[RawFd], is_fixed: bool) -> io::Result<()> {
     let architecture = calls::ARCHITECTURE.ok_or(io::ErrorKind::Unsupported)?;
-    let calls = calls::of_a_server(Caller { pid: std::process::id(), own, is_fixed });
+    let streams = standard_sockets();
+    let calls = calls::of_a_server(Caller { pid: std::process::id(), own, streams: &streams, is_fixed });
     sys::sandbox::filter_calls(&program::program(architecture, &calls))
 }

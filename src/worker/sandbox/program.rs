@@ -35,6 +35,10 @@ pub(crate) enum Condition {
         argument: u8,
         values: Vec<u32>,
     },
+    NoneOf {
+        argument: u8,
+        values: Vec<u32>,
+    },
     /// A null pointer.
     Null {
         argument: u8,
@@ -117,6 +121,14 @@ fn test(condition: &Condition, rest: usize) -> Vec<Instruction> {
             }
             test
         }
+        Condition::NoneOf { argument, values } => {
+            let mut test = vec![load(*argument)];
+            for (index, value) in values.iter().enumerate() {
+                let left = values.len() - 1 - index;
+                test.push(jump(JUMP_IF_EQUAL, *value, distance(left + rest), 0));
+            }
+            test
+        }
         Condition::Null { argument } => vec![
             load(*argument),
             jump(JUMP_IF_EQUAL, 0, 0, distance(rest + 2)),
@@ -195,6 +207,14 @@ pub(super) mod tests {
             (6, Verdict::AllowIf(vec![vec![Condition::OneOf { argument: 1, values: vec![7, 9] }]])),
             (7, Verdict::AllowIf(vec![vec![Condition::Null { argument: 5 }]])),
             (
+                8,
+                Verdict::AllowIf(vec![vec![
+                    Condition::NoneOf { argument: 0, values: vec![0, 1, 2] },
+                    Condition::NoneOf { argument: 1, values: vec![7] },
+                    Condition::NoneOf { argument: 1, values: vec![] },
+                ]]),
+            ),
+            (
                 9,
                 Verdict::AllowIf(vec![
                     vec![
@@ -223,7 +243,12 @@ pub(super) mod tests {
             (7, [1, 1, 1, 1, 1, 0], ALLOW),
             (7, [0, 0, 0, 0, 0, 1], EPERM),
             (7, [0, 0, 0, 0, 0, 1 << 32], EPERM),
-            (8, [0; 6], EPERM),
+            (8, [3, 6, 0, 0, 0, 0], ALLOW),
+            (8, [0, 6, 0, 0, 0, 0], EPERM),
+            (8, [1, 6, 0, 0, 0, 0], EPERM),
+            (8, [2, 6, 0, 0, 0, 0], EPERM),
+            (8, [3, 7, 0, 0, 0, 0], EPERM),
+            (10, [0; 6], EPERM),
             // Every condition of one case.
             (9, [1, 3, 0, 0, 0, 0], ALLOW),
             (9, [2, 4, 0, 0, 0, 0], ALLOW),

@@ -5,7 +5,7 @@ use std::os::fd::RawFd;
 use crate::again_and_again;
 use crate::descriptors::{self, held, option};
 
-fn all() -> Vec<RawFd> {
+pub(crate) fn all() -> Vec<RawFd> {
     held().filter(|fd| option(*fd, libc::SO_ACCEPTCONN) == Some(1)).collect()
 }
 

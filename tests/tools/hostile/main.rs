@@ -9,6 +9,7 @@ mod descriptors;
 mod listeners;
 mod memory;
 mod program;
+mod shared;
 
 use std::error::Error;
 use std::time::{Duration, Instant};
@@ -101,6 +102,16 @@ impl Arms {
             "program" => listeners::program(),
             "options" => listeners::options(),
             "accept" => listeners::accept_and_drop(),
+            "inherited" => shared::inherited(),
+            "keep" => shared::keep(),
+            "replace" => shared::replace(),
+            "low-numbers" => shared::low_numbers(),
+            "flags" => shared::flags(),
+            "leases" => shared::leases(),
+            "mute" => shared::mute(),
+            "orders" => shared::take_orders(),
+            "child" => shared::leave_a_child(|| self.descriptors.flood()),
+            "exec" => shared::become_another(),
             "signal" => signal(argument),
             "everything" => self.everything(argument),
             _ => format!("there is no attack {what:?}"),
