@@ -39,10 +39,14 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> ExitCode {
     cli::log::init(options.verbosity, options.log_format);
+    let pool = match &options.program {
+        Some(program) => program.configure(options.pool),
+        None => options.pool,
+    };
     let result = match (options.check, options.program) {
-        (true, _) => options.pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
-        (false, Some(program)) => program.configure(options.pool).run(|worker| Err(program.execute(worker))),
-        (false, None) => serve(options.pool),
+        (true, _) => pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
+        (false, Some(program)) => pool.run(|worker| Err(program.execute(worker))),
+        (false, None) => serve(pool),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

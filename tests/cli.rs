@@ -289,6 +289,16 @@ fn a_wrong_variable_is_refused_by_its_name_and_value() {
 }
 
 #[test]
+fn a_program_that_would_be_ready_too_late_is_refused() {
+    assert_eq!(
+        invalid(2, &["exec", "--ready", "delay:10m", "--boot-timeout", "1m", "--", "node"], &[]),
+        "boot-timeout: 60s is over before the program is ready, 600s after it is executed; raise boot-timeout or \
+         shorten the delay"
+    );
+    valid(&["exec", "--ready", "delay:10m", "--boot-timeout", "0", "--", "node"], &[]);
+}
+
+#[test]
 fn a_pid_file_that_cannot_be_written_is_refused() {
     let directory = Scratch::new("pid");
     let file = directory.path("file");

@@ -204,6 +204,7 @@ impl Config {
             setting.check(self).map_err(|problem| Error::config(setting.name(), problem))?;
         }
         self.check_limits()?;
+        self.check_readiness()?;
         self.check_addresses()?;
         self.check_admin()?;
         Credentials::look_up(self.user.as_deref(), self.group.as_deref())?;
@@ -222,6 +223,20 @@ impl Config {
             return Err(Error::config("max-body", problem));
         }
         Ok(())
+    }
+
+    fn check_readiness(&self) -> Result<()> {
+        match self.readiness {
+            Readiness::Delay(delay) if !self.boot_timeout.is_zero() && delay >= self.boot_timeout => {
+                let problem = format!(
+                    "{:?} is over before the program is ready, {delay:?} after it is executed; raise boot-timeout or \
+                     shorten the delay",
+                    self.boot_timeout
+                );
+                Err(Error::config("boot-timeout", problem))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_addresses(&self) -> Result<()> {
@@ -355,6 +370,18 @@ fn writable(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_program_is_ready_before_the_boot_timeout() {
+        for (delay, boot, is_right) in [(10, 60, true), (60, 60, false), (61, 60, false), (61, 0, true)] {
+            let config = Config {
+                readiness: Readiness::Delay(Duration::from_secs(delay)),
+                boot_timeout: Duration::from_secs(boot),
+                ..Config::default()
+            };
+            assert_eq!(config.check().is_ok(), is_right, "{delay} {boot}");
+        }
+    }
 
     #[test]
     fn the_default_is_valid() {
