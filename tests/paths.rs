@@ -86,6 +86,45 @@ fn at_the_end_only_the_own_pid_file_is_removed_and_nobody_waited_for() {
     fs::remove_dir_all(&directory).expect("ours");
 }
 
+/// A command in a mount namespace of its own, where `mount` has been run.
+fn apart(mount: &str, command: &Command) -> Command {
+    let shell = after(mount, command);
+    let mut apart = Command::new("unshare");
+    apart.arg("-m").arg(shell.get_program()).args(shell.get_args());
+    for (name, value) in shell.get_envs() {
+        match value {
+            Some(value) => apart.env(name, value),
+            None => apart.env_remove(name),
+        };
+    }
+    apart
+}
+
+#[test]
+fn a_pool_starts_on_a_full_disk_and_writes_the_pid_file_when_there_is_room() {
+    let (directory, _) = directory("pid-first");
+    let path = directory.join("app.pid");
+    let mount = format!("mount -t tmpfs -o size=4k none {0} && echo x > {0}/full", directory.display());
+    let probe = Command::new("unshare").args(["-m", "sh", "-c", &mount]).output();
+    if !probe.is_ok_and(|output| output.status.success()) {
+        return skip("unshare(1) cannot mount a file system here");
+    }
+    let mut command = binary();
+    command.arg("--pid-file").arg(&path);
+    let mut server = Server::spawn(apart(&mount, &command));
+    server.wait_for(&format!(
+        "cannot write the pid file {}: No space left on device (os error 28); it is tried again every 5 s",
+        path.display()
+    ));
+    server.wait_for("listening on ");
+    let inside = PathBuf::from(format!("/proc/{}/root{}", server.pid(), directory.display()));
+    fs::remove_file(inside.join("full")).expect("it is there");
+    server.wait_for("the pid file is written");
+    assert_eq!(fs::read_to_string(inside.join("app.pid")).expect("it is there"), format!("{}\n", server.pid()));
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn an_upgrade_keeps_the_pid_file_on_a_full_disk() {
     let (directory, _) = directory("pid-full");
@@ -97,16 +136,7 @@ fn an_upgrade_keeps_the_pid_file_on_a_full_disk() {
     }
     let mut command = binary();
     command.arg("--pid-file").arg(&path);
-    let shell = after(&mount, &command);
-    let mut apart = Command::new("unshare");
-    apart.arg("-m").arg(shell.get_program()).args(shell.get_args());
-    for (name, value) in shell.get_envs() {
-        match value {
-            Some(value) => apart.env(name, value),
-            None => apart.env_remove(name),
-        };
-    }
-    let mut server = Server::start(apart);
+    let mut server = Server::start(apart(&mount, &command));
     // Open, since what /proc says of the old pool ends with it.
     let inside = File::open(format!("/proc/{}/root{}", server.pid(), directory.display())).expect("it runs");
     let seen = PathBuf::from(format!("/proc/self/fd/{}/app.pid", inside.as_raw_fd()));

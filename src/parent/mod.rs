@@ -279,7 +279,7 @@ impl Parent {
         parent.listen_to(parent.mending.hangups(), HANGUPS)?;
         parent.guard_all();
         if parent.heir.is_none() {
-            parent.write_pid_file()?;
+            parent.write_first_pid_file()?;
             parent.custody.begin_to_steer();
             parent.custody.count_all_in();
         }

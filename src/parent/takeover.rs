@@ -47,17 +47,41 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
 const PID_FILE_RETRY: Duration = Duration::from_secs(5);
 
 impl Parent {
-    pub(super) fn write_pid_file(&mut self) -> Result<()> {
+    /// Writes the pid file of a pool that starts. That the disk is full ends no pool: it serves, and tries again. What
+    /// does not pass by itself, as a directory that is missing, does.
+    pub(super) fn write_first_pid_file(&mut self) -> Result<()> {
+        match self.write_pid_file() {
+            Err(Error::File { source, .. }) if is_full(&source) => {
+                self.try_pid_file();
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn write_pid_file(&mut self) -> Result<()> {
         self.pid_file = self.config.pid_file.as_deref().map(PidFile::write).transpose()?;
         Ok(())
     }
 
-    /// Writes the pid file that could not be written when this pool took over, if it is time.
+    /// Writes the pid file, or says why it cannot, and tries again later.
+    fn try_pid_file(&mut self) {
+        if let Err(error) = self.write_pid_file() {
+            let seconds = PID_FILE_RETRY.as_secs();
+            self.say(log::Level::Error, None, format!("{error}; it is tried again every {seconds} s"));
+            self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
+        }
+    }
+
+    /// Writes the pid file that could not be written when this pool began, if it is time.
     pub(super) fn retry_pid_file(&mut self) {
         let now = clock::now();
         if self.pid_file_retry.is_some_and(|due| due <= now) {
             let written = self.write_pid_file();
             self.pid_file_retry = written.is_err().then(|| now + PID_FILE_RETRY);
+            if written.is_ok() {
+                self.say(log::Level::Info, None, "the pid file is written".to_owned());
+            }
         }
     }
 
@@ -124,10 +148,7 @@ impl Parent {
             self.custody.retire(slot, clock::now());
         }
         self.settle();
-        if let Err(error) = self.write_pid_file() {
-            error!("{error}; it is tried again every {} s", PID_FILE_RETRY.as_secs());
-            self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
-        }
+        self.try_pid_file();
         heir.serve();
         if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
             reserved.iter_mut().for_each(Reserved::take_over);
@@ -159,4 +180,8 @@ impl Parent {
             }
         }
     }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

@@ -251,8 +251,8 @@ impl Builder {
         self.put("sandbox", |config| config.sandbox = sandbox)
     }
 
-    /// File for the parent's process id, written once the addresses are bound and removed at the end; mode 0644. Default:
-    /// none.
+    /// File for the parent's process id, written once the addresses are bound and removed at the end; mode 0644. On a full
+    /// disk the pool starts without it, says so, and tries again every five seconds. Default: none.
     pub fn pid_file(self, path: impl Into<PathBuf>) -> Builder {
         self.put("pid-file", |config| config.pid_file = Some(path.into()))
     }
