@@ -109,7 +109,7 @@ mod worker;
 pub use error::{Error, Result};
 pub use parent::event::{Event, Exit, Process};
 pub use parent::handle::{Handle, Status, Whom, WorkerStatus};
-pub use parent::supervisor::{PoolState, Respawn, WorkerState};
+pub use parent::supervisor::{PoolState, Respawn};
 #[cfg(feature = "serde")]
 pub use pool::{decode, encode, TypedError};
 pub use pool::{Builder, Pool};
@@ -117,14 +117,14 @@ pub use server::answer::deferred::Responder;
 pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;
 pub use server::answer::upgrade::{Socket, Upgraded};
-pub use server::files::{Files, Symlinks};
+pub use server::files::Files;
 pub use server::http::{Fields, InvalidHeader, Request, Version};
 #[doc(hidden)] // for the binary, whose own options take the same values
 pub use shared::config::duration;
-pub use shared::config::{settings, Readiness, Setting};
+pub use shared::config::{settings, Readiness, Sandbox, Setting, Symlinks};
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
+pub use shared::state::WorkerState;
 pub use worker::incoming::Incoming;
 pub use worker::meter::{Busy, Counted, Meter};
-pub use worker::sandbox::Sandbox;
 pub use worker::{is_draining, worker_id, Adopter, Message, Messages, Sender, Worker};

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::admin::status::{Counters, Model, Process, Reading, Readings};
+use crate::admin::status::{Model, Process, Reading, Readings};
+use crate::shared::counters::Counters;
 use crate::shared::outlet;
 use crate::shared::scoreboard::Scoreboard;
 use crate::sys::clock;
@@ -83,9 +84,10 @@ mod tests {
 
     use super::*;
     use crate::admin::status::{Fact, Snapshot};
-    use crate::parent::supervisor::{Pid, WorkerState};
+    use crate::parent::supervisor::Pid;
     use crate::parent::watch::{Schedule, Sight, Watch};
     use crate::shared::scoreboard::ParentBoard;
+    use crate::shared::state::WorkerState;
     use crate::shared::steer;
 
     const WORKERS: usize = 4;

@@ -11,13 +11,12 @@ use super::*;
 use crate::admin::status::{self, Fact, Level, Model, Reason};
 use crate::admin::{self, Command, Desk};
 use crate::parent::supervisor::{PoolState, Stage};
-use crate::pool::run::Newborn;
 use crate::shared::channel::{self, Heard, Record};
 use crate::shared::config::Address;
+use crate::shared::config::Sandbox;
 use crate::shared::listener::AdminListener;
 use crate::shared::message::{MessageError, Received, BUFFER};
 use crate::shared::scoreboard::Scoreboard;
-use crate::worker::sandbox::Sandbox;
 
 /// How long it is not started again after it has failed several times in a row: at most.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);

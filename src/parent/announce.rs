@@ -1,16 +1,9 @@
 //! What the parent says in the log.
 
-use std::fmt::Display;
-
 use nix::sys::signal::Signal;
 
 use crate::parent::supervisor::{Exit, Failure, KillReason, Notice, Recycle, UpgradeFailure};
 use crate::shared::config::Config;
-
-/// How the log names a worker's process.
-pub(crate) fn tag(slot: usize, generation: u64, pid: impl Display) -> String {
-    format!("worker={slot} gen={generation} pid={pid}")
-}
 
 /// How a process ended.
 ///

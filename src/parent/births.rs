@@ -1,9 +1,17 @@
 //! How workers come to be: what each is born with, and what follows its fork.
 
 use super::*;
+use crate::admin::Desk;
 use crate::parent::supervisor::jittered;
 use crate::shared::channel;
 use crate::shared::message::MessageEnd;
+
+/// What is forked, and what it is born with.
+#[derive(Debug)]
+pub(crate) enum Newborn {
+    Worker(Box<Seed>),
+    Admin(Box<Seed>, Box<Desk>),
+}
 
 impl Parent {
     /// What the next worker of a slot is born with.

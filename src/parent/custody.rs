@@ -9,7 +9,8 @@ use log::warn;
 
 use crate::shared::listener::{self, Reserved, SlotSockets};
 use crate::shared::scoreboard::{ParentBoard, Seen, UNSETTLED};
-use crate::shared::steer::{self, Pace, Seats, Steering};
+use crate::shared::seats::Seats;
+use crate::shared::steer::{self, Pace, Steering};
 use crate::sys;
 use crate::time::Time;
 

@@ -7,9 +7,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::parent::event::{Event, Exit, Process};
-use crate::parent::supervisor::{Pid, PoolState, Respawn, WorkerState};
+use crate::parent::supervisor::{Pid, PoolState, Respawn};
 use crate::parent::Parent;
 use crate::shared::message::MessageError;
+use crate::shared::state::WorkerState;
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
 ///

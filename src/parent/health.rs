@@ -3,6 +3,7 @@
 use super::admin::cpu_of_the_reaped;
 use super::*;
 use crate::parent::supervisor::{Respawn, Stage};
+use crate::parent::watch::Schedule;
 
 /// How often the workers' memory is looked at, if it is limited.
 const WEIGHING: Duration = Duration::from_secs(1);
@@ -181,7 +182,12 @@ impl Parent {
         let sights = self.processes.iter().map(|(pid, process)| {
             let row = self.board.row(process.row);
             let busy_since = row.busy_since();
-            let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).unwrap_or_default();
+            let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).map(|it| Schedule {
+                is_runnable: it.is_runnable,
+                ran: it.ran,
+                waited: it.waited,
+            });
+            let schedule = schedule.unwrap_or_default();
             Sight { pid: *pid, busy_since, deeds: row.progress(), schedule }
         });
         let stalled = self.watch.look(sights, now);

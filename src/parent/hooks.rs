@@ -6,7 +6,7 @@ use super::*;
 use crate::parent::event;
 use crate::parent::handle::{Command, Handle, Status, WorkerStatus};
 use crate::parent::supervisor::Respawn;
-use crate::worker::panic_message;
+use crate::shared::log_text::panic_message;
 
 impl Parent {
     /// Tells the application what has happened, and does what it asks for then.

@@ -11,7 +11,7 @@ impl Parent {
         let Some(path) = self.config.access_log.as_deref() else {
             return info!("SIGUSR1 ignored: there is no access log");
         };
-        match access_log::open(path, others(&self.credentials)) {
+        match log_file::open(path, others(&self.credentials)) {
             Ok(file) => {
                 self.access_log = Some(Rc::new(file));
                 self.processes.values_mut().for_each(|process| process.has_old_log = process.program.is_none());

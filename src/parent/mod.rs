@@ -47,6 +47,7 @@ use nix::unistd::Pid as SystemPid;
 
 use self::admin::Admin;
 use self::attend::Attention;
+pub(crate) use self::births::Newborn;
 use self::discard::Discard;
 use self::mend::Mending;
 use self::messages::{Ration, Talk};
@@ -54,7 +55,7 @@ use self::output::Output;
 use self::programs::{Program, Sign};
 use self::takeover::Addresses;
 use crate::error::{Error, Result};
-use crate::parent::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of, tag};
+use crate::parent::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of};
 use crate::parent::custody::Custody;
 use crate::parent::handle::{Hook, Hooks, OnExit};
 use crate::parent::neighbours::{Neighbours, Order};
@@ -66,12 +67,12 @@ use crate::parent::supervisor::{
     Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor,
 };
 use crate::parent::watch::{Sight, Watch};
-use crate::pool::run::Newborn;
-use crate::server::access_log;
 use crate::shared::channel::{Heard, ParentEnd, Record};
 use crate::shared::config::{Config, ServerConfig};
 use crate::shared::credentials::Credentials;
 use crate::shared::listener::{self, Reserved, SlotSockets};
+use crate::shared::log_file;
+use crate::shared::log_text::tag;
 use crate::shared::log_writer;
 use crate::shared::message::MessageEnd;
 use crate::shared::outlet;
@@ -215,7 +216,7 @@ impl Parent {
             .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
-        let open = |path| access_log::open(path, others(&credentials));
+        let open = |path| log_file::open(path, others(&credentials));
         let access_log = config.access_log.as_deref().map(open).transpose()?.map(Rc::new);
         raise_descriptor_limit();
         let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;

@@ -1,20 +1,12 @@
 //! The one place that forks, and where parent and worker part.
 
-use crate::admin::Desk;
 use crate::error::{Error, Result};
 use crate::parent::handle::Hooks;
-use crate::parent::{Parent, Turn};
+use crate::parent::{Newborn, Parent, Turn};
 use crate::shared::config::Config;
 use crate::shared::signals;
 use crate::sys::process::{fork, Fork};
-use crate::worker::{self, Main, Seed};
-
-/// What is forked, and what it is born with.
-#[derive(Debug)]
-pub(crate) enum Newborn {
-    Worker(Box<Seed>),
-    Admin(Box<Seed>, Box<Desk>),
-}
+use crate::worker::{self, Main};
 
 /// Runs a pool to its end in this process; in each worker, `main`.
 ///

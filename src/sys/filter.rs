@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use crate::shared::steer::Instruction;
+use crate::sys::cbpf::Instruction;
 
 /// Has the kernel run `program` for each new connection of the socket's group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`).
 /// It replaces the one before.

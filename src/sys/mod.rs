@@ -2,6 +2,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod bpf;
+pub(crate) mod cbpf;
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod fds;

@@ -5,16 +5,22 @@ use std::time::Duration;
 
 use nix::unistd::{sysconf, SysconfVar};
 
-use crate::parent::watch::Schedule;
+/// How the system has scheduled a thread (`/proc/PID/schedstat`).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Schedstat {
+    pub(crate) is_runnable: bool,
+    pub(crate) ran: Duration,
+    pub(crate) waited: Duration,
+}
 
 /// How the process's first thread has been scheduled.
-pub(crate) fn schedule(pid: i32) -> Option<Schedule> {
+pub(crate) fn schedule(pid: i32) -> Option<Schedstat> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The name before the state may contain anything.
     let is_runnable = stat.rsplit_once(") ")?.1.starts_with('R');
     let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     let mut nanoseconds = schedstat.split_whitespace().map_while(|field| field.parse().ok()).map(Duration::from_nanos);
-    Some(Schedule { is_runnable, ran: nanoseconds.next()?, waited: nanoseconds.next()? })
+    Some(Schedstat { is_runnable, ran: nanoseconds.next()?, waited: nanoseconds.next()? })
 }
 
 /// Microseconds of CPU that the process has used, all its threads together.

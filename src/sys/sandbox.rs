@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{mem, ptr};
 
-use crate::shared::steer::Instruction;
+use crate::sys::cbpf::Instruction;
 
 /// `LANDLOCK_ACCESS_FS_WRITE_FILE`, `_READ_FILE` and `_READ_DIR`.
 pub(crate) const WRITE_FILE: u64 = 1 << 1;

@@ -6,7 +6,8 @@ use log::{log, Level};
 
 use crate::error::{Error, Result};
 use crate::server::files::Files;
-use crate::worker::sandbox::{self, Sandbox};
+use crate::shared::config::Sandbox;
+use crate::worker::sandbox;
 
 use super::Worker;
 

@@ -10,9 +10,9 @@ use nix::sys::prctl::set_no_new_privs;
 use nix::unistd::{setpgid, Pid};
 
 use crate::error::{Error, Result};
+use crate::shared::config::Sandbox;
 use crate::shared::signals;
 use crate::sys;
-use crate::worker::sandbox::Sandbox;
 use crate::worker::Worker;
 
 impl Worker {

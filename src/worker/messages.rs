@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use log::{error, warn};
 
-use super::{panic_message, Worker};
+use super::Worker;
+use crate::shared::log_text::panic_message;
 use crate::shared::message::{MessageEnd, MessageError, Received, BUFFER};
 
 /// Messages that the built-in server takes in one turn, so that its connections have theirs.

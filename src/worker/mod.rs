@@ -31,15 +31,16 @@ use nix::sys::signal::{raise, Signal};
 use nix::unistd::{dup2_stderr, dup2_stdout, getppid, Pid};
 
 use crate::error::{Error, Result};
-use crate::parent::announce::tag;
-use crate::server::access_log::Format;
 use crate::server::answer::response::Response;
 use crate::server::event_loop;
 use crate::server::http::{Common, InvalidHeader, Request};
 use crate::shared::channel::WorkerEnd;
+use crate::shared::config::Format;
+use crate::shared::config::Sandbox;
 use crate::shared::config::ServerConfig;
 use crate::shared::credentials::Credentials;
 use crate::shared::listener::{Reserved, Shared, SlotSockets};
+use crate::shared::log_text::{panic_message, tag};
 use crate::shared::log_writer;
 use crate::shared::message::MessageEnd;
 use crate::shared::outlet;
@@ -49,7 +50,6 @@ use crate::sys;
 use crate::time::Time;
 use crate::worker::incoming::Incoming;
 use crate::worker::meter::Meter;
-use crate::worker::sandbox::Sandbox;
 
 pub use self::adoption::Adopter;
 use self::adoption::Waiting;
@@ -466,10 +466,4 @@ fn end_with_parent(parent: u32) -> Result<()> {
         raise(Signal::SIGTERM).map_err(|errno| Error::system("signal itself with raise(3)", errno))?;
     }
     Ok(())
-}
-
-/// What a caught panic said.
-pub(crate) fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("(no message)")
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use super::{Worker, NO_SLOT};
-use crate::parent::announce::tag;
 use crate::server::access_log::AccessLog;
 use crate::server::http::{Common, Request};
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::ServerConfig;
+use crate::shared::log_text::tag;
 use crate::shared::scoreboard::{LatencyRow, OwnRow, Scoreboard, Seen};
 use crate::shared::steer;
 use crate::time::Time;

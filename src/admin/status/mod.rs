@@ -8,7 +8,6 @@
 
 mod fact;
 mod json;
-mod latency;
 mod metrics;
 mod snapshot;
 mod text;
@@ -20,9 +19,10 @@ use std::collections::{BTreeMap, VecDeque};
 
 pub(crate) use self::fact::Fact;
 pub(crate) use self::json::{accepted, event_line, refused};
-pub(crate) use self::latency::{bucket, Latency, BUCKETS};
 pub(crate) use self::snapshot::Snapshot;
-use crate::parent::supervisor::WorkerState;
+use crate::shared::counters::Counters;
+use crate::shared::latency::Latency;
+use crate::shared::state::WorkerState;
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 100;
@@ -167,17 +167,6 @@ pub(crate) struct Reading {
     pub(crate) held: u64,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Counters {
-    pub(crate) requests: u64,
-    pub(crate) accepted: u64,
-    pub(crate) closed: u64,
-    pub(crate) refused: u64,
-    pub(crate) panics: u64,
-    /// Lines of logs that could not be written.
-    pub(crate) lost: u64,
-}
-
 impl Model {
     /// Learns what has changed.
     pub(crate) fn learn(&mut self, fact: Fact) {
@@ -232,34 +221,6 @@ impl Slot {
     }
 }
 
-impl Counters {
-    pub(crate) fn open(&self) -> u64 {
-        self.accepted.saturating_sub(self.closed)
-    }
-
-    /// The greater of each.
-    pub(crate) fn at_least(&self, other: &Counters) -> Counters {
-        Counters {
-            requests: self.requests.max(other.requests),
-            accepted: self.accepted.max(other.accepted),
-            closed: self.closed.max(other.closed),
-            refused: self.refused.max(other.refused),
-            panics: self.panics.max(other.panics),
-            lost: self.lost.max(other.lost),
-        }
-    }
-
-    pub(crate) fn add(&mut self, other: &Counters) {
-        // What workers have counted may be anything.
-        self.requests = self.requests.saturating_add(other.requests);
-        self.accepted = self.accepted.saturating_add(other.accepted);
-        self.closed = self.closed.saturating_add(other.closed);
-        self.refused = self.refused.saturating_add(other.refused);
-        self.panics = self.panics.saturating_add(other.panics);
-        self.lost = self.lost.saturating_add(other.lost);
-    }
-}
-
 impl State {
     pub(crate) const ALL: [State; 7] = [
         State::Starting,
@@ -295,21 +256,6 @@ impl Reason {
             Reason::Boot => "boot",
             Reason::Restart => "restart",
             Reason::Recycled => "recycled",
-        }
-    }
-}
-
-impl WorkerState {
-    pub(crate) const ALL: [WorkerState; 5] =
-        [WorkerState::Starting, WorkerState::Ready, WorkerState::Suspended, WorkerState::Draining, WorkerState::Ending];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            WorkerState::Starting => "starting",
-            WorkerState::Ready => "ready",
-            WorkerState::Suspended => "suspended",
-            WorkerState::Draining => "draining",
-            WorkerState::Ending => "ending",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The facts come through as they are, whatever comes else is no harm, and each form says what it should.
 
 use super::*;
+use crate::shared::latency::bucket;
 
 fn facts() -> Vec<Fact> {
     vec![

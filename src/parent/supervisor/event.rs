@@ -261,30 +261,6 @@ pub(crate) enum Failure {
     Kill(KillReason),
 }
 
-/// What a worker is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum WorkerState {
-    /// Forked, and not ready yet.
-    Starting,
-    /// It serves.
-    Ready,
-    /// It is ready, and a signal has stopped it.
-    Suspended,
-    /// It finishes what it has.
-    Draining,
-    /// It is being ended.
-    Ending,
-}
-
-impl WorkerState {
-    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the
-    /// opposite.
-    pub fn is_leaving(self) -> bool {
-        matches!(self, WorkerState::Draining | WorkerState::Ending)
-    }
-}
-
 /// What a pool is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

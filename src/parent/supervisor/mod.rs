@@ -82,7 +82,7 @@ use crate::time::Time;
 pub(crate) use self::event::{
     Effect, Event, Exit, Failure, KillReason, Notice, Outcome, Pid, Recycle, SlotId, Stop, UpgradeFailure,
 };
-pub use self::event::{PoolState, Respawn, WorkerState};
+pub use self::event::{PoolState, Respawn};
 pub(crate) use self::policy::{jittered, Policy};
 pub(crate) use self::slot::{Process, Stage};
 

@@ -1,6 +1,7 @@
 //! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
 
-use super::{KillReason, Pid, Policy, Recycle, Stop, WorkerState};
+use super::{KillReason, Pid, Policy, Recycle, Stop};
+use crate::shared::state::WorkerState;
 use crate::time::Time;
 
 /// A place in the pool. It outlives the processes that serve it.

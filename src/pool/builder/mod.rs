@@ -12,10 +12,11 @@ use crate::parent::handle::{Handle, Hook, Hooks, OnExit};
 use crate::parent::supervisor::Respawn;
 use crate::pool::run::run;
 use crate::server::answer::response::Response;
-use crate::server::files::{Files, Symlinks};
+use crate::server::files::Files;
 use crate::server::http::Request;
+use crate::shared::config::Sandbox;
+use crate::shared::config::Symlinks;
 use crate::shared::config::{settings, Address, Config, Readiness, Setting};
-use crate::worker::sandbox::Sandbox;
 use crate::worker::Worker;
 
 /// A pool of worker processes. It is made by [`Pool::bind`] and lives inside [`Builder::serve`] or [`Builder::run`].

@@ -6,17 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::server::http::Request;
-
-/// How the lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
-    /// The common log format of NCSA httpd: `remote - - [time] "request line" status bytes`.
-    Common,
-    /// The same, then the fields Referer and User-Agent.
-    Combined,
-    /// An object (RFC 8259) in each line.
-    Json,
-}
+use crate::shared::config::Format;
 
 /// Writes lines, all for one worker.
 #[derive(Debug)]

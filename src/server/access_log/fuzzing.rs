@@ -3,8 +3,9 @@
 
 use std::time::Duration;
 
-use super::format::{Format, Formatter, Line, Outcome};
+use super::format::{Formatter, Line, Outcome};
 use crate::server::http::{Codec, Limits, Next, Scratch};
+use crate::shared::config::Format;
 
 const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0 };
 

@@ -7,7 +7,6 @@ mod file;
 mod format;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
-mod opening;
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -16,13 +15,12 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::server::http::Request;
+use crate::shared::config::Format;
 use crate::sys::clock;
 use crate::time::Time;
 
 use self::file::Sink;
-pub(crate) use self::format::Format;
 use self::format::{remote, Formatter, Line, Outcome};
-pub(crate) use self::opening::{check, open};
 
 /// A request whose client has gone before there was an answer: nginx's word for it.
 const CLIENT_GONE: u16 = 499;

@@ -24,10 +24,10 @@ use crate::server::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, C
 use crate::server::outgoing::{Outgoing, COPY_MAX};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
+use crate::shared::log_text::panic_message;
 use crate::shared::scoreboard::LatencyRow;
 use crate::sys::clock;
 use crate::time::Time;
-use crate::worker::panic_message;
 
 use self::timing::Timing;
 

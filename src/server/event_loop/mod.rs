@@ -28,11 +28,12 @@ use crate::server::deadlines::{Alarm, Deadlines};
 use crate::server::http::{Encoder, Request};
 use crate::server::mailbox::{Mailbox, Place};
 use crate::shared::channel::Order;
+use crate::shared::log_text::panic_message;
 use crate::shared::scoreboard::Seen;
 use crate::sys;
 use crate::sys::clock;
 use crate::time::{frozen, Time};
-use crate::worker::{panic_message, Inbox, Worker};
+use crate::worker::{Inbox, Worker};
 
 pub(crate) use self::budget::Budget;
 use self::places::Places;

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::server::answer::file::{self, Opened, Representation};
 use crate::server::answer::response::Response;
 use crate::server::http::{is_value, media_type, preferred_codings, Coding, Request};
+use crate::shared::config::{Rules, Symlinks};
 use crate::sys::stat::Stat;
 
 mod held;
@@ -56,42 +57,6 @@ pub struct Files {
     root: Root,
     held: Held,
     rules: Rules,
-}
-
-/// What is served of a directory, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct Rules {
-    pub(crate) symlinks: Symlinks,
-    pub(crate) dotfiles: bool,
-    pub(crate) precompressed: bool,
-    pub(crate) listing: bool,
-    /// Pages of an application that runs in the browser are all `/index.html`.
-    pub(crate) single_page: bool,
-    pub(crate) cache_control: Option<String>,
-}
-
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules {
-            symlinks: Symlinks::Inside,
-            dotfiles: false,
-            precompressed: true,
-            listing: false,
-            single_page: false,
-            cache_control: None,
-        }
-    }
-}
-
-/// The symbolic links that [`Files`] follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Symlinks {
-    /// None at all.
-    None,
-    /// Those that are relative and lead to something in the directory.
-    Inside,
-    /// All of them: whoever can write to the directory decides what is served.
-    Anywhere,
 }
 
 /// Most entries that a listing shows: a worker does nothing else while it reads them.

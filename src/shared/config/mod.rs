@@ -9,19 +9,21 @@ use std::time::Duration;
 use nix::unistd::{eaccess, AccessFlags};
 
 use crate::error::{Error, Result};
-use crate::server::access_log::{self, Format};
-use crate::server::files::Rules;
-use crate::server::http::Limits;
 use crate::shared::credentials::Credentials;
-use crate::worker::sandbox::Sandbox;
+use crate::shared::log_file;
 
 mod address;
+mod choices;
+mod limits;
 mod readiness;
 mod settings;
 mod values;
 mod workers;
 
 pub(crate) use address::Address;
+pub(crate) use choices::{Balance, Format, Rules};
+pub use choices::{Sandbox, Symlinks};
+pub(crate) use limits::{Limits, FIELDS_MAX};
 pub use readiness::Readiness;
 pub use settings::{settings, Setting};
 pub use values::duration;
@@ -86,19 +88,6 @@ pub(crate) struct Config {
     pub(crate) prefix: bool,
     /// Messages of workers may bring descriptors.
     pub(crate) takes_descriptors: bool,
-}
-
-/// Who picks the worker for a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Balance {
-    /// The least connections where that is allowed, else random.
-    Auto,
-    /// The kernel, blindly.
-    Hash,
-    Random,
-    LeastConnections,
-    Cpu,
-    Client,
 }
 
 /// What the built-in HTTP server allows its clients. Time-outs of zero are off.
@@ -308,7 +297,7 @@ impl Config {
             // What is wrong with the names is said where they are looked up.
             let workers = Credentials::look_up(self.user.as_deref(), self.group.as_deref()).ok().flatten();
             let others = workers.as_ref().filter(|workers| !workers.is_root());
-            access_log::check(path, others, writable)?;
+            log_file::check(path, others, writable)?;
         }
         let Some(path) = &self.pid_file else { return Ok(()) };
         let unwritable =

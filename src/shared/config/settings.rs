@@ -5,11 +5,7 @@ use std::ffi::OsString;
 use std::time::Duration;
 
 use super::values::{bytes, duration, flag, host_name, list, mode, number, text, timeout, within};
-use super::{Balance, Config};
-use crate::server::access_log::Format;
-use crate::server::files::Symlinks;
-use crate::server::http::FIELDS_MAX;
-use crate::worker::sandbox::Sandbox;
+use super::{Balance, Config, Format, Sandbox, Symlinks, FIELDS_MAX};
 
 /// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
 #[derive(Debug)]

@@ -17,6 +17,7 @@
 //!   loads later who is busy. Both may miss the other's store, which is why the parent looks once more a second or so
 //!   after it has stored that ([`crate::parent::watch`]).
 
+mod layout;
 mod row;
 mod tally;
 
@@ -31,11 +32,13 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
+pub(crate) use self::layout::Layout;
 pub(crate) use self::row::{LatencyRow, OwnRow, Row, RowPage};
 use self::row::{Note, Word, LATENCY_WORDS, NOTE_WORDS, OWN_WORDS};
 use self::tally::{ParentTally, Tally};
-use crate::admin::status::{Counters, Latency};
-use crate::shared::steer::{Layout, Seats, SEATS_MAX};
+use crate::shared::counters::Counters;
+use crate::shared::latency::Latency;
+use crate::shared::seats::{Seats, SEATS_MAX};
 use crate::sys::bpf::Memory;
 use crate::sys::shared::{self, page_words, ReadOnly, Writable};
 use crate::time::Time;

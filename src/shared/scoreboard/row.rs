@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Scoreboard;
-use crate::admin::status::{bucket, Counters, Latency, BUCKETS};
+use crate::shared::counters::Counters;
+use crate::shared::latency::{bucket, Latency, BUCKETS};
 use crate::sys::shared::Page;
 use crate::time::Time;
 

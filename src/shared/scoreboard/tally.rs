@@ -11,7 +11,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 
 use super::row::{LatencyRow, LATENCY_WORDS};
-use crate::admin::status::{Counters, Latency, BUCKETS};
+use crate::shared::counters::Counters;
+use crate::shared::latency::{Latency, BUCKETS};
 use crate::sys::shared::{self, ReadOnly, Writable};
 
 /// Words before the rest: the sequence number, and the highest row that was ever used. A cache line.
@@ -149,7 +150,7 @@ mod tests {
 
     fn took(answers: u64, micros: u64) -> Latency {
         let mut latency = Latency { sum: answers * micros, ..Latency::default() };
-        latency.buckets[crate::admin::status::bucket(micros)] = answers;
+        latency.buckets[crate::shared::latency::bucket(micros)] = answers;
         latency
     }
 

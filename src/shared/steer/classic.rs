@@ -6,16 +6,8 @@
 //! the kernel pick by hash.
 #![forbid(unsafe_code)]
 
-use super::plan::Seats;
-
-/// An instruction as the kernel has it (`struct sock_filter`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Instruction {
-    pub(crate) code: u16,
-    pub(crate) jump_true: u8,
-    pub(crate) jump_false: u8,
-    pub(crate) value: u32,
-}
+use crate::shared::seats::Seats;
+use crate::sys::cbpf::Instruction;
 
 /// What decides among the allowed seats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +160,7 @@ fn word(number: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::shared::steer::plan::SEATS_MAX;
+    use crate::shared::seats::SEATS_MAX;
 
     /// What a program sees of a packet.
     #[derive(Clone, Copy)]

@@ -19,13 +19,14 @@ use log::{info, warn};
 
 use crate::shared::config::Balance;
 use crate::shared::scoreboard::{Memories, ParentBoard, Row, Scoreboard};
+use crate::shared::seats::Seats;
 use crate::sys;
 use crate::time::Time;
 
-pub(crate) use self::classic::{program, Instruction, Key};
-pub(crate) use self::ebpf::{Ebpf, Layout};
+pub(crate) use self::classic::{program, Key};
+pub(crate) use self::ebpf::Ebpf;
 pub(crate) use self::pace::Pace;
-pub(crate) use self::plan::{plan, Seats, Standing, SEATS_MAX};
+pub(crate) use self::plan::{plan, Standing};
 
 /// No program: the kernel picks by hash, or by eBPF, which needs no telling.
 pub(crate) const NOTHING: u64 = 0;

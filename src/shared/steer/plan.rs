@@ -1,10 +1,7 @@
 //! PURE. Which seats of a group may be given new connections.
 #![forbid(unsafe_code)]
 
-/// Most seats that a group can have, and so most slots of a pool.
-pub(crate) const SEATS_MAX: usize = 1024;
-
-const WORDS: usize = SEATS_MAX / 64;
+use crate::shared::seats::{Seats, SEATS_MAX};
 
 /// What is known about the slot on a seat, the better the greater.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -18,10 +15,6 @@ pub(crate) enum Standing {
     /// Its worker serves.
     Free,
 }
-
-/// A set of seats, numbered in the order in which their sockets joined the group.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Seats([u64; WORDS]);
 
 /// Those that stand best. Where nobody serves these are all seats: a queue that is looked after later is better than
 /// none.
@@ -37,44 +30,6 @@ pub(crate) fn plan(standings: impl Iterator<Item = Standing>) -> Seats {
         }
     }
     allowed
-}
-
-impl Seats {
-    pub(crate) fn insert(&mut self, seat: usize) {
-        self.0[seat / 64] |= 1 << (seat % 64);
-    }
-
-    pub(crate) fn remove(&mut self, seat: usize) {
-        self.0[seat / 64] &= !(1 << (seat % 64));
-    }
-
-    pub(crate) fn contains(&self, seat: usize) -> bool {
-        self.0[seat / 64] & 1 << (seat % 64) != 0
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
-    }
-
-    pub(crate) fn words(&self) -> &[u64; WORDS] {
-        &self.0
-    }
-
-    pub(crate) fn from_words(words: [u64; WORDS]) -> Seats {
-        Seats(words)
-    }
-
-    /// Its seats as ranges: the first one, and the one behind the last.
-    pub(crate) fn ranges(&self) -> Vec<(usize, usize)> {
-        let mut ranges: Vec<(usize, usize)> = Vec::new();
-        for seat in (0..SEATS_MAX).filter(|seat| self.contains(*seat)) {
-            match ranges.last_mut() {
-                Some((_, end)) if *end == seat => *end += 1,
-                _ => ranges.push((seat, seat + 1)),
-            }
-        }
-        ranges
-    }
 }
 
 #[cfg(test)]

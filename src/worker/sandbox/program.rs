@@ -1,7 +1,7 @@
 //! PURE. The classic BPF program that judges system calls (seccomp(2)).
 #![forbid(unsafe_code)]
 
-use crate::shared::steer::Instruction;
+use crate::sys::cbpf::Instruction;
 
 /// What becomes of a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]

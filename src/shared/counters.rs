@@ -1,0 +1,42 @@
+//! PURE. What a process counts, and how counters of several are added up.
+#![forbid(unsafe_code)]
+
+/// What a process has counted since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    pub(crate) requests: u64,
+    pub(crate) accepted: u64,
+    pub(crate) closed: u64,
+    pub(crate) refused: u64,
+    pub(crate) panics: u64,
+    /// Lines of logs that could not be written.
+    pub(crate) lost: u64,
+}
+
+impl Counters {
+    pub(crate) fn open(&self) -> u64 {
+        self.accepted.saturating_sub(self.closed)
+    }
+
+    /// The greater of each.
+    pub(crate) fn at_least(&self, other: &Counters) -> Counters {
+        Counters {
+            requests: self.requests.max(other.requests),
+            accepted: self.accepted.max(other.accepted),
+            closed: self.closed.max(other.closed),
+            refused: self.refused.max(other.refused),
+            panics: self.panics.max(other.panics),
+            lost: self.lost.max(other.lost),
+        }
+    }
+
+    pub(crate) fn add(&mut self, other: &Counters) {
+        // What workers have counted may be anything.
+        self.requests = self.requests.saturating_add(other.requests);
+        self.accepted = self.accepted.saturating_add(other.accepted);
+        self.closed = self.closed.saturating_add(other.closed);
+        self.refused = self.refused.saturating_add(other.refused);
+        self.panics = self.panics.saturating_add(other.panics);
+        self.lost = self.lost.saturating_add(other.lost);
+    }
+}

@@ -1,0 +1,39 @@
+//! PURE. What a worker may be doing, as the parent says it to the application and to the admin process.
+#![forbid(unsafe_code)]
+
+/// What a worker is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum WorkerState {
+    /// Forked, and not ready yet.
+    Starting,
+    /// It serves.
+    Ready,
+    /// It is ready, and a signal has stopped it.
+    Suspended,
+    /// It finishes what it has.
+    Draining,
+    /// It is being ended.
+    Ending,
+}
+
+impl WorkerState {
+    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the
+    /// opposite.
+    pub fn is_leaving(self) -> bool {
+        matches!(self, WorkerState::Draining | WorkerState::Ending)
+    }
+
+    pub(crate) const ALL: [WorkerState; 5] =
+        [WorkerState::Starting, WorkerState::Ready, WorkerState::Suspended, WorkerState::Draining, WorkerState::Ending];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            WorkerState::Starting => "starting",
+            WorkerState::Ready => "ready",
+            WorkerState::Suspended => "suspended",
+            WorkerState::Draining => "draining",
+            WorkerState::Ending => "ending",
+        }
+    }
+}
