@@ -38,7 +38,7 @@ fn flags(text: &str) -> Vec<String> {
 #[test]
 fn every_flag_exists() {
     // Those of other commands, which comments show.
-    let others = ["rm", "no-cache", "release", "locked", "bin", "from=build", "now", "stop-timeout"];
+    let others = ["rm", "no-cache", "profile", "locked", "bin", "from=build", "now", "stop-timeout"];
     for name in ["forkpool.service", "Dockerfile", "kubernetes.yaml", "haproxy.cfg"] {
         let flags = flags(&read(name));
         let ours: Vec<_> = flags.iter().filter(|flag| !others.contains(&flag.as_str())).collect();

@@ -5,6 +5,8 @@
 // Each test file uses its own part of this, and none is a library.
 #![allow(dead_code, unreachable_pub)]
 
+mod program;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -14,7 +16,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::mpsc::{self, Receiver};
+use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -87,21 +89,8 @@ pub struct Server {
 impl Server {
     /// Starts a program without waiting for anything.
     pub fn spawn(mut command: Command) -> Server {
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-        let (sender, lines) = mpsc::channel();
-        let outputs: [Box<dyn Read + Send>; 2] = [
-            Box::new(child.stderr.take().expect("stderr is piped")),
-            Box::new(child.stdout.take().expect("stdout is piped")),
-        ];
-        for output in outputs {
-            let sender = sender.clone();
-            thread::spawn(move || {
-                for line in BufReader::new(output).lines().map_while(Result::ok) {
-                    let _ = sender.send(line);
-                }
-            });
-        }
+        command.stdin(Stdio::null()).process_group(0);
+        let (child, lines) = program::spawn(&mut command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Server { child, lines, log: Vec::new(), waited: 0, port: None, status: None }
     }
 
@@ -159,9 +148,7 @@ impl Server {
         if let Some(port) = self.port {
             return port;
         }
-        let ports = self.log().iter().filter_map(|line| line.split_once("listening on http://"));
-        let address = ports.filter_map(|(_, rest)| rest.split(' ').next()).next().expect("a TCP address is announced");
-        address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("the address ends in a port")
+        self.log().iter().find_map(|line| program::announced(line)).expect("a TCP address is announced").port()
     }
 
     pub fn pid(&self) -> Pid {

@@ -1,20 +1,21 @@
 //! cargo build --release --examples && cargo run --release --example abuse: what clients that misbehave cost one
 //! worker of the testbed beside it, in memory and in the time that a well-behaved client waits meanwhile.
 
+mod pool;
+
 use std::fs;
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use nix::sys::signal::Signal;
+use pool::{testbed, Pool, Result};
 
 /// Connections that are idle, or slow.
 const MANY: usize = 10_000;
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -33,9 +34,10 @@ fn measure(
     open: impl FnOnce(u16) -> Result<Vec<TcpStream>>,
     misbehave: impl FnOnce(&mut [TcpStream]) -> Result<()>,
 ) -> Result<()> {
-    let (mut testbed, port) = start()?;
+    let testbed = Pool::start(testbed(1)?.env("FORKPOOL_BACKLOG", "4096"))?;
+    let port = testbed.address()?.port();
     ask(&mut TcpStream::connect(("127.0.0.1", port))?)?;
-    let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", testbed.id()))?.trim().to_owned();
+    let worker = fs::read_to_string(format!("/proc/{0}/task/{0}/children", testbed.pid()))?.trim().to_owned();
     let before = memory(&worker)?;
     let mut connections = open(port)?;
     let (is_over, mut waits) = (AtomicBool::new(false), Vec::new());
@@ -53,28 +55,8 @@ fn measure(
     let (p50, p99, max) = (micros(waits.len() / 2), micros(waits.len() * 99 / 100), micros(waits.len() - 1));
     println!("| {name} | {before} | {meanwhile} | {p50} µs, {p99} µs, {max} µs of {} |", waits.len());
     drop(connections);
-    testbed.kill()?;
-    testbed.wait()?;
+    testbed.stop(Signal::SIGINT)?;
     Ok(())
-}
-
-fn start() -> Result<(Child, u16)> {
-    let mut command = Command::new(std::env::current_exe()?.with_file_name("testbed"));
-    command.env("FORKPOOL_LISTEN", "127.0.0.1:0").env("FORKPOOL_WORKERS", "1").env("FORKPOOL_BACKLOG", "4096");
-    let mut testbed = command.stderr(Stdio::piped()).spawn()?;
-    let mut log = BufReader::new(testbed.stderr.take().ok_or("stderr is piped")?);
-    let port = loop {
-        let mut line = String::new();
-        if log.read_line(&mut line)? == 0 {
-            return Err("the testbed did not start".into());
-        }
-        if let Some((_, address)) = line.split_once("listening on http://127.0.0.1:") {
-            break address.split(' ').next().ok_or("a port")?.parse()?;
-        }
-    };
-    // Its further lines are read by nobody, and must not stop it.
-    thread::spawn(move || log.read_to_end(&mut Vec::new()));
-    Ok((testbed, port))
 }
 
 fn memory(pid: &str) -> Result<u64> {

@@ -2,14 +2,18 @@
 //! for each way to choose the worker of a new connection. Loads the testbed beside it with the example `load`, and
 //! prints Markdown tables; `scripts/balance` does all of it.
 
+mod method;
 mod plot;
+#[path = "../pool.rs"]
 mod pool;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode};
 
+use method::Method;
+use nix::sys::signal::Signal;
 use plot::{Curve, Panel};
-use pool::{Method, Pool};
+use pool::{beside, Result};
 
 const USAGE: &str = "\
 usage: skew [options]
@@ -30,8 +34,6 @@ was due. Tables and plot show those of the fast requests. Then connections are k
 workers. Further FORKPOOL_* variables are the pool's.
 Exit codes: 0 done, 1 requests were lost, 2 usage, 3 it could not run.
 ";
-
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> ExitCode {
     let options = match Options::parse(std::env::args().skip(1)) {
@@ -116,19 +118,19 @@ fn measure(options: &Options, workers: u32, load: &str, mut row: impl FnMut(&Met
     let mut notes = BTreeSet::new();
     for round in 0..options.rounds {
         for (method, reports) in options.methods.iter().zip(&mut reports) {
-            let pool = match Pool::start(method, workers) {
+            let pool = match method::start(method, workers) {
                 Ok(pool) => pool,
                 Err(error) => {
                     notes.insert(format!("{}: {error}", method.name));
                     continue;
                 }
             };
-            let mut command = Command::new(pool::beside("load")?);
-            command.arg(pool.address()).args(load.split(' ')).arg("--by-worker");
+            let mut command = Command::new(beside("load")?);
+            command.arg(pool.address()?.to_string()).args(load.split(' ')).arg("--by-worker");
             let (duration, seed) = (format!("{}ms", options.millis), options.seed.wrapping_add(round).to_string());
             command.args(["--duration", &duration, "--seed", &seed]);
             reports.push(Report::of(&mut command, workers)?);
-            notes.extend(pool.stop()?.iter().map(|line| format!("{}: {line}", method.name)));
+            notes.extend(pool.stop(Signal::SIGTERM)?.iter().map(|line| format!("{}: {line}", method.name)));
         }
     }
     for (method, reports) in options.methods.iter().zip(&reports).filter(|(_, reports)| !reports.is_empty()) {
