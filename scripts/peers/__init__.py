@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 SCRATCH = TARGET / "bench"
 PEERS = ROOT / "scripts/peers"
-EXAMPLES = TARGET / "release/examples"
+# Whoever compares speed compares what is shipped.
+DIST = TARGET / "dist"
 SERVER_CPU, CLIENT_CPU = "0", "1"
 # Of the script that is run.
 NAME = Path(sys.argv[0]).name
@@ -38,6 +39,18 @@ CRATES = {
     ],
     "ntex": ['ntex = { version = "3", default-features = false, features = ["tokio"] }'],
 }
+# What a browser sends.
+BROWSER = [
+    "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
+    "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
+    "Accept-Language: en-GB,en;q=0.7,de;q=0.3",
+    "Accept-Encoding: gzip, deflate, br, zstd",
+    "Connection: keep-alive",
+    "Cookie: session=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "Upgrade-Insecure-Requests: 1",
+    "Sec-Fetch-Mode: navigate",
+    "Priority: u=0, i",
+]
 FILES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20}
 
 
@@ -74,6 +87,50 @@ class Server:
         raise Failed(f"{self.name} does not start: {Path(log.name).read_text()[-300:].strip()}")
 
 
+class Pool:
+    """A program that starts workers, in a session of its own. Its log is a file, which is read for what it announces."""
+
+    def __init__(self, command, log, variables=None, stdout=subprocess.DEVNULL):
+        """`stdout` may be subprocess.STDOUT: the log has it then."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("FORKPOOL_")}
+        self.log = Path(log)
+        with self.log.open("wb") as file:
+            streams = {"stdin": subprocess.DEVNULL, "stdout": file if stdout == subprocess.STDOUT else stdout, "stderr": file}
+            environment |= variables or {}
+            self.process = subprocess.Popen(list(map(str, command)), env=environment, start_new_session=True, **streams)
+        self.pid = self.process.pid
+
+    def said(self):
+        return self.log.read_text(errors="replace")
+
+    def wait_for(self, pattern, seconds=60, times=1):
+        """Waits until the log has the pattern so many times, and returns the last match, or its group."""
+        end = time.monotonic() + seconds
+        while True:
+            # Looked at before the log, which is complete once it has ended.
+            ended = self.process.poll() is not None
+            found = re.findall(pattern, self.said())
+            if len(found) >= times:
+                return found[-1]
+            if ended:
+                raise Failed(f"the server has ended with code {self.process.returncode}: {self.said()[-300:].strip()}")
+            if time.monotonic() > end:
+                raise Failed(f"the server does not say {pattern!r} within {seconds} s: {self.said()[-300:].strip()}")
+            time.sleep(0.01)
+
+    def port(self, seconds=60):
+        return int(self.wait_for(r"listening on http://[^ ]*:(\d+)", seconds))
+
+    def workers(self):
+        return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def stop(self, seconds=20):
+        stop(self.process, seconds)
+
+
 class Failed(Exception):
     """A server or a client that did not do what it should; the run goes on without it."""
 
@@ -85,23 +142,28 @@ def prepare():
     if len(os.sched_getaffinity(0)) < 2 or not shutil.which("taskset"):
         sys.exit(f"{NAME}: it needs two CPUs and taskset (Debian: apt-get install util-linux)")
     note("building forkpool and the examples")
-    command = ["cargo", "build", "--release", "--quiet", "--bin", "forkpool"]
-    for example in ("plaintext", "raw", "flood"):
-        command += ["--example", example]
-    if subprocess.run(command, cwd=ROOT).returncode:
-        sys.exit(f"{NAME}: cargo could not build forkpool")
+    build("dist", bins=["forkpool"], examples=["plaintext", "raw", "flood"])
     (SCRATCH / "files").mkdir(parents=True, exist_ok=True)
     for name, size in FILES.items():
         (SCRATCH / "files" / name).write_bytes(b"x" * size)
+
+
+def build(profile, bins=(), examples=()):
+    """Returns the directory with the programs; examples are in examples/ there."""
+    command = ["cargo", "build", "--profile", profile, "--quiet"]
+    command += [word for name in bins for word in ("--bin", name)] + [word for name in examples for word in ("--example", name)]
+    if subprocess.run(command, cwd=ROOT).returncode:
+        sys.exit(f"{NAME}: cargo could not build {', '.join([*bins, *examples])}")
+    return TARGET / ("debug" if profile == "dev" else profile)
 
 
 def available(names):
     """The servers that can be run here."""
     dynamic, files = ["keep-alive", "pipelined", "browser", "close"], ["file-1k", "file-64k", "file-1m"]
     pool = {"FORKPOOL_LISTEN": "127.0.0.1:{port}", "FORKPOOL_WORKERS": "{workers}", "RUST_LOG": "warn"}
-    plaintext, binary = str(EXAMPLES / "plaintext"), str(TARGET / "release/forkpool")
+    plaintext, binary = str(DIST / "examples/plaintext"), str(DIST / "forkpool")
     servers = [
-        Server("raw", [str(EXAMPLES / "raw"), "{port}", "{workers}"], dynamic),
+        Server("raw", [str(DIST / "examples/raw"), "{port}", "{workers}"], dynamic),
         Server("forkpool", [plaintext], [*dynamic, "deferred"], pool),
         Server("forkpool --root", [binary, "--root", "{root}"], files, pool),
     ]
@@ -149,7 +211,7 @@ def build_peer(name, dependencies):
 
 def flood(port, options):
     """Runs the client, and returns what it prints."""
-    command = ["taskset", "-c", CLIENT_CPU, str(EXAMPLES / "flood"), f"127.0.0.1:{port}", *options]
+    command = ["taskset", "-c", CLIENT_CPU, str(DIST / "examples/flood"), f"127.0.0.1:{port}", *options]
     try:
         client = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
@@ -175,7 +237,7 @@ def pairs(line):
     return {key: int(value) for key, value in (pair.split("=") for pair in line.split())}
 
 
-def stop(process):
+def stop(process, seconds=20):
     """Ends a server and what it has started; all of it is in a session of its own."""
     pids = tree(process.pid) if process.poll() is None else []
     # strace would not end what it traces.
@@ -183,7 +245,7 @@ def stop(process):
     if pids:
         os.kill(pids[1] if is_traced else pids[0], signal.SIGTERM)
     try:
-        process.wait(20)
+        process.wait(seconds)
     except subprocess.TimeoutExpired:
         pass
     try:

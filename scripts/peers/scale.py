@@ -1,0 +1,209 @@
+"""What a request costs when there are more workers, and when more connections are open: ours beside the raw epoll server with
+as many processes, by turns. The raw server's cost is the kernel's, and nearly nothing else: ours should grow no faster.
+
+Half of the CPUs are the servers', the others the clients'. Against workers, 256 connections all have a request under way.
+Against connections, 64 requests are under way and the connections take turns; there is one worker, or as many as it takes to
+hold them all where RLIMIT_NOFILE cannot be raised.
+
+Prints Markdown; target/bench/scale.json has the same, and target/bench/scale.svg draws it. It takes about four minutes, or
+one with --quick."""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import peers
+from peers import DIST, SCRATCH, Cost, Failed, limits, note, plot, progress, said, stop
+
+WORKERS = [1, 2, 4, 8, 16]
+CONNECTIONS = [10, 100, 1000, 10_000, 100_000]
+# Against workers, and all of them active; and so many are active of those that are open.
+ENOUGH, ACTIVE = 256, 64
+# What is printed of each server.
+MEASURES = {"rate": "req/s", "cpu_us": "CPU µs", "instr_user": "user instructions", "instr_kernel": "kernel instructions"}
+
+
+class Point:
+    """So many workers hold so many connections, of which so many have a request under way."""
+
+    def __init__(self, axis, value, workers, connections, active):
+        self.axis, self.value, self.workers, self.connections, self.active = axis, value, workers, connections, active
+        # By server, what each round gave.
+        self.rounds = {}
+
+    def row(self):
+        """The medians, and that of the ratios within each round."""
+        row = {"workers": self.workers, "connections": self.connections, "active": self.active}
+        for name, rounds in self.rounds.items():
+            row[name] = {key: statistics.median(r[key] for r in rounds) for key in rounds[0]}
+        both = zip(self.rounds["forkpool"], self.rounds["raw"])
+        return {**row, "ratio": statistics.median(ours["cpu_us"] / raw["cpu_us"] for ours, raw in both)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    numbers = lambda text: [int(word) for word in text.split(",") if word]
+    parser.add_argument("--quick", action="store_true", help="three short rounds, of at most 10 000 connections")
+    parser.add_argument("--rounds", type=int, help="of each point (default 5)")
+    parser.add_argument("--seconds", type=float, help="of each server in a round (default 1)")
+    parser.add_argument("--workers", type=numbers, default=WORKERS, metavar="N,..", help="(default 1,2,4,8,16; '' leaves that out)")
+    parser.add_argument("--connections", type=numbers, metavar="N,..", help="(default 10,100,1000,10000,100000; likewise)")
+    parser.add_argument("--plot", default=SCRATCH / "scale.svg", help="draw the chart there")
+    options = parser.parse_args()
+    rounds = options.rounds or (3 if options.quick else 5)
+    seconds = options.seconds or (0.4 if options.quick else 1)
+    connections = options.connections
+    if connections is None:
+        connections = CONNECTIONS[:-1] if options.quick else CONNECTIONS
+    peers.prepare()
+    points = [Point("workers", workers, workers, ENOUGH, ENOUGH) for workers in options.workers]
+    most = limits.descriptors()
+    for count in connections:
+        why = limits.obstacle(count)
+        if why:
+            note(f"without {count} connections: {why}")
+        else:
+            points.append(Point("connections", count, limits.processes(count, most)[0], count, min(count, ACTIVE)))
+    scale = Scale(points, seconds, most)
+    scale.measure_all(rounds)
+    report(scale, rounds, options.plot)
+
+
+class Scale:
+    def __init__(self, points, seconds, most):
+        self.points, self.seconds, self.most = points, seconds, most
+        self.servers = peers.available(["raw", "forkpool"])
+        self.servers = [server for server in self.servers if "keep-alive" in server.workloads]
+        cpus = sorted(os.sched_getaffinity(0))
+        self.server_cpus, self.client_cpus = cpus[: len(cpus) // 2], cpus[len(cpus) // 2 :]
+        self.has_perf = peers.perf_counts()
+
+    def measure_all(self, rounds):
+        total, done, begun = rounds * len(self.points) * len(self.servers), 0, time.monotonic()
+        for index in range(rounds):
+            for point in list(self.points):
+                # Each is first as often as the other.
+                for server in self.servers[:: -1 if index % 2 else 1]:
+                    done += 1
+                    spent = time.monotonic() - begun
+                    progress(f"{done} of {total}, {spent:.0f} s: {point.axis} {point.value}, {server.name}")
+                    try:
+                        point.rounds.setdefault(server.name, []).append(self.measure(point, server))
+                    except Failed as failed:
+                        note(f"without {point.axis} {point.value}: {server.name}: {failed}")
+                        self.points.remove(point)
+                        break
+        progress("")
+
+    def measure(self, point, server):
+        with tempfile.TemporaryDirectory() as scratch:
+            cpus = ",".join(map(str, self.server_cpus))
+            process, port = server.start(scratch, [], point.workers, cpus)
+            clients = []
+            try:
+                await_listeners(port, point.workers)
+                clients = self.clients(point, port)
+                # Some 20 000 connections are opened a second.
+                opening = time.monotonic() + 10 + point.connections / 1000
+                for client in clients:
+                    said(client, opening)
+                cost = Cost(process, self.has_perf)
+                for client in clients:
+                    client.stdin.write("\n")
+                    client.stdin.flush()
+                end = time.monotonic() + self.seconds + 10
+                results = [said(client, end) for client in clients]
+                requests = sum(result["requests"] for result in results)
+                cost = cost.of_each(requests)
+                errors = sum(result["errors"] for result in results)
+            finally:
+                for client in clients:
+                    client.kill()
+                    client.wait()
+                stop(process)
+        if errors:
+            raise Failed(f"{errors} wrong answers")
+        return {"rate": requests / max(result["us"] for result in results) * 1e6, **cost}
+
+    def clients(self, point, port):
+        """Starts one for each CPU, or as many as it takes to hold the connections."""
+        cpus = self.client_cpus
+        count = min(max(len(cpus), limits.processes(point.connections, self.most)[1]), point.active)
+        clients = []
+        for index in range(count):
+            share = lambda whole: str(whole * (index + 1) // count - whole * index // count)
+            command = ["taskset", "-c", str(cpus[index % len(cpus)]), str(DIST / "examples/flood"), f"127.0.0.1:{port}", "--hold"]
+            command += ["--connections", share(point.connections), "--active", share(point.active)]
+            command += ["--seconds", str(self.seconds)]
+            # Two that share a CPU would keep each other from it.
+            command += ["--spin"] if count <= len(cpus) else []
+            clients.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        return clients
+
+
+def await_listeners(port, count):
+    """Until each worker has its socket."""
+    wanted = f":{int(port):04X}"
+    for _ in range(200):
+        rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        # TCP_LISTEN (proc(5)).
+        if sum(row[1].endswith(wanted) and row[3] == "0A" for row in rows) >= count:
+            return
+        time.sleep(0.05)
+    raise Failed(f"not all of {count} workers listen within 10 s")
+
+
+def report(scale, rounds, path):
+    machine = f"{os.cpu_count()} CPUs, Linux {os.uname().release}, load average {os.getloadavg()[0]:.1f} at the end"
+    cpus = f"servers on {len(scale.server_cpus)} CPUs, clients on {len(scale.client_cpus)}"
+    print(f"Medians of {rounds} × {scale.seconds} s, interleaved; {cpus}. {machine}.")
+    results = {}
+    for axis in ("workers", "connections"):
+        rows = {point.value: point.row() for point in scale.points if point.axis == axis}
+        if rows:
+            results[axis] = rows
+            table(axis, rows)
+    if not results:
+        sys.exit("scale: nothing could be measured")
+    document = {"machine": machine, "rounds": rounds, "seconds": scale.seconds, "results": results}
+    (SCRATCH / "scale.json").write_text(json.dumps(document, indent=1) + "\n")
+    panels = [panel(axis, rows) for axis, rows in results.items()]
+    Path(path).write_text(plot.svg("CPU time of the server for each request", "µs", panels))
+    note(f"also in {SCRATCH / 'scale.json'}, drawn in {path}")
+
+
+TITLES = {
+    "workers": f"Against workers: {ENOUGH} connections, all of them active",
+    "connections": f"Against open connections, {ACTIVE} of them active at a time",
+}
+
+
+def table(axis, rows):
+    print(f"\n**{TITLES[axis]}**\n")
+    names = ("raw", "forkpool")
+    keys = [key for key in MEASURES if all(key in row[name] for row in rows.values() for name in names)]
+    # How many workers it took is no choice of the reader's there.
+    first = [axis] if axis == "workers" else [axis, "workers"]
+    heads = [*first, *(f"{name}, {MEASURES[key]}" for key in keys for name in names), "CPU, forkpool / raw"]
+    print("| " + " | ".join(heads) + " |")
+    print("|" + "---:|" * len(heads))
+    for row in rows.values():
+        cells = [str(row[key]) for key in first]
+        cells += [shown(key, row[name][key]) for key in keys for name in names]
+        print("| " + " | ".join([*cells, f"{row['ratio']:.2f}"]) + " |")
+
+
+def shown(key, value):
+    return f"{value:,.{2 if key == 'cpu_us' else 0}f}".replace(",", " ")
+
+
+def panel(axis, rows):
+    curves = {name: [row[name]["cpu_us"] for row in rows.values()] for name in ("raw", "forkpool")}
+    places = [f"{value:,}".replace(",", " ") for value in rows]
+    return plot.Panel(TITLES[axis].partition(":")[0].partition(",")[0], places, axis, curves)
