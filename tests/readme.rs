@@ -1,4 +1,4 @@
-//! The README's commands, as they stand there: only paths, ports and the user are those of the test.
+//! The commands of README.md and scripts/README.md, as they stand there: only paths, ports and the user are those of the test.
 //!
 //! Those that measure for minutes are asked for their help, or are there; the two commands at its top are what runs all
 //! of this.
@@ -13,11 +13,12 @@ use nix::sys::signal::Signal;
 use support::{binary, fresh_path, skip, Server};
 
 const README: &str = include_str!("../README.md");
+const SCRIPTS: &str = include_str!("../scripts/README.md");
 
-/// The lines that are commands, without what is said about them.
-fn commands() -> Vec<&'static str> {
+/// Its lines that are commands, without what is said about them.
+fn commands(readme: &'static str) -> Vec<&'static str> {
     let is_command = |line: &&str| ["forkpool", "scripts/", "cargo", "export"].iter().any(|it| line.starts_with(it));
-    let lines = README.lines().filter_map(|line| line.strip_prefix("    ")).filter(is_command);
+    let lines = readme.lines().filter_map(|line| line.strip_prefix("    ")).filter(is_command);
     lines.filter(|line| !line.contains("::")).map(|line| line.split("  ").next().unwrap_or(line)).map(trimmed).collect()
 }
 
@@ -74,7 +75,7 @@ fn finished(command: &mut Command) -> Output {
 #[test]
 fn the_commands_that_serve() {
     let place = Place::new("readme-serve");
-    let serving: Vec<_> = commands().into_iter().filter(|line| line.starts_with("forkpool -")).collect();
+    let serving: Vec<_> = commands(README).into_iter().filter(|line| line.starts_with("forkpool -")).collect();
     assert!(serving.len() >= 3, "{serving:?}");
     for line in serving {
         let mut server = Server::start(place.command(line));
@@ -87,7 +88,7 @@ fn the_commands_that_serve() {
 #[test]
 fn the_command_that_executes_a_program() {
     let place = Place::new("readme-exec");
-    let line = commands().into_iter().find(|line| line.starts_with("forkpool exec ")).expect("it is shown");
+    let line = commands(README).into_iter().find(|line| line.starts_with("forkpool exec ")).expect("it is shown");
     if Command::new("node").arg("--version").output().is_err() {
         return skip("there is no node");
     }
@@ -100,7 +101,7 @@ fn the_command_that_executes_a_program() {
 #[test]
 fn the_verbs_one_after_the_other() {
     let place = Place::new("readme-verbs");
-    let lines = commands();
+    let lines = commands(README);
     let start = lines.iter().position(|line| line.starts_with("forkpool --admin ")).expect("it is shown");
     let mut server = Server::start(place.command(lines[start]));
     let address = lines[start + 1].strip_prefix("export FORKPOOL_ADMIN=").expect("the variable comes next");
@@ -125,21 +126,28 @@ fn the_verbs_one_after_the_other() {
 #[test]
 fn the_commands_that_measure() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for line in commands() {
-        let words: Vec<_> = line.split(' ').collect();
+    for line in [commands(README), commands(SCRIPTS)].concat() {
+        let words: Vec<_> = line.split_whitespace().collect();
         match words[..] {
-            [script, ..] if script.starts_with("scripts/") => {
-                let help = finished(Command::new(root.join(script)).arg("--help"));
+            [script, ref words @ ..] if script.starts_with("scripts/") => {
+                let mut command = Command::new(root.join(script));
+                if script == "scripts/bench" {
+                    command.arg(words.first().expect("a subcommand"));
+                }
+                let help = finished(command.arg("--help"));
                 let help = String::from_utf8_lossy(&help.stdout).into_owned();
                 for flag in words.iter().filter(|word| word.starts_with("--")) {
-                    assert!(help.contains(flag), "{script} does not know {flag}");
+                    assert!(help.contains(flag), "{line}: there is no {flag}");
                 }
             }
             ["cargo", "run", "--release", "--example", name, ..] => {
                 let files = [format!("examples/{name}.rs"), format!("tests/tools/{name}.rs")];
                 assert!(files.iter().any(|file| root.join(file).exists()), "{line}");
             }
-            ["cargo", "build", "--release", "--examples"] | ["cargo", "run", "--release"] | ["cargo", "test"] => {}
+            ["cargo", "install", "--path", ".", "--profile", "dist"]
+            | ["cargo", "build", "--release", "--examples"]
+            | ["cargo", "run", "--release"]
+            | ["cargo", "test"] => {}
             ["forkpool" | "export", ..] => {}
             _ => panic!("{line} is run by no test"),
         }
@@ -149,12 +157,27 @@ fn the_commands_that_measure() {
 #[test]
 fn every_file_that_is_named_is_there() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let targets = README.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    for target in targets.filter(|target| !target.starts_with("http")) {
-        assert!(root.join(target).exists(), "{target}");
+    for place in ["", "scripts", "examples", "examples/deploy"] {
+        let readme = fs::read_to_string(root.join(place).join("README.md")).expect("each has one");
+        let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.starts_with("http")) {
+            assert!(root.join(place).join(target).exists(), "{place}: {target}");
+        }
+        for name in readme.split('`').skip(1).step_by(2).filter(|it| it.starts_with("scripts/")) {
+            let script = name.split(' ').next().unwrap_or(name);
+            assert!(root.join(script).exists(), "{place}: {name}");
+        }
     }
-    for name in README.split('`').skip(1).step_by(2).filter(|it| it.starts_with("scripts/")) {
-        let script = name.split(' ').next().unwrap_or(name);
-        assert!(root.join(script).exists(), "{name}");
+}
+
+#[test]
+fn every_example_is_named() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let readme = fs::read_to_string(root.join("README.md")).expect("it has one");
+    for entry in fs::read_dir(root).expect("the examples") {
+        let name = entry.expect("an example").file_name().into_string().expect("text");
+        if let Some(name) = name.strip_suffix(".rs") {
+            assert!(readme.contains(&format!("`{name}`")), "{name}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 """Puts us beside other HTTP servers, each with one worker on one CPU and the client on another, in one interleaved run:
 Markdown on standard output, target/bench/results.json, and a chart in target/bench/results.svg.
 
-Servers that are not installed are skipped, with a word how to get them; those of crates.io are built on the first run."""
+Servers that are not installed are skipped, with a word how to get them; those that are crates are built on the first run."""
 
 import argparse
 import json
