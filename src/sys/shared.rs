@@ -19,6 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{fcntl, FcntlArg, SealFlag};
 use nix::sys::memfd::{memfd_create, MFdFlags};
 use nix::sys::mman::{madvise, mmap, munmap, MapFlags, MmapAdvise, ProtFlags};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::unistd::{ftruncate, sysconf, SysconfVar};
 
 use super::bpf::Memory;
@@ -83,7 +84,7 @@ fn page_size() -> usize {
 pub(crate) fn words(name: &CStr, len: NonZeroUsize) -> io::Result<(Writable, ReadOnly)> {
     let len = whole_pages(len)?;
     let file = anonymous_file(name)?;
-    ftruncate(&file, i64::try_from(len.get() * WORD).map_err(|_| io::ErrorKind::OutOfMemory)?)?;
+    set_size(&file, len.get() * WORD)?;
     let writable = Writable::map(file.as_fd(), len)?;
     seal(&file);
     Ok((writable, ReadOnly::map(file.as_fd(), len)?))
@@ -107,6 +108,24 @@ fn anonymous_file(name: &CStr) -> io::Result<OwnedFd> {
         Err(Errno::EINVAL) => Ok(memfd_create(name, flags)?),
         made => Ok(made?),
     }
+}
+
+/// Gives the file its size. RLIMIT_FSIZE is meant for files on disks, and the kernel has it hold for memory as well.
+fn set_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
+    let size = i64::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
+    let (needed, is_lower) = (size.unsigned_abs(), soft < size.unsigned_abs());
+    if is_lower {
+        setrlimit(Resource::RLIMIT_FSIZE, needed, hard.max(needed)).map_err(|_| {
+            let text = format!("RLIMIT_FSIZE is {hard} bytes, and shared memory takes {needed}; raise the limit");
+            io::Error::new(io::ErrorKind::FileTooLarge, text)
+        })?;
+    }
+    let done = ftruncate(file, size);
+    if is_lower {
+        setrlimit(Resource::RLIMIT_FSIZE, soft, hard)?;
+    }
+    Ok(done?)
 }
 
 /// Nobody gets another writable mapping, nor can change its size.
