@@ -10,7 +10,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
@@ -166,6 +166,46 @@ fn listening(port: u16) -> usize {
     let table = fs::read_to_string("/proc/net/tcp").expect("it is Linux");
     let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.filter(|row| row[1].ends_with(&format!(":{port:04X}")) && row[3] == "0A").count()
+}
+
+/// Whatever options the kernel has: what a worker changes is put back before its successor gets the sockets, and where that
+/// cannot be done it gets others.
+#[test]
+fn options_of_listeners_do_not_outlast_the_worker_that_changed_them() {
+    // SO_REUSEPORT, SO_LOCK_FILTER, SO_BINDTODEVICE, SO_BINDTOIFINDEX, TCP_WINDOW_CLAMP.
+    const FOR_GOOD: [&str; 5] = ["1/15", "1/44", "1/25", "1/62", "6/10"];
+    for address in ["127.0.0.1:0", ":0"] {
+        let mut command = example("hostile");
+        command.envs([("FORKPOOL_WORKERS", "1"), ("FORKPOOL_LISTEN", address)]);
+        let mut server = Server::start(command);
+        let mut is_replaced_after = |attack: &str| {
+            let before = options_of(&mut server);
+            let changed = server.get(&format!("/attack?{attack}")).text().trim_end().to_owned();
+            server.signal(Signal::SIGHUP);
+            server.wait_for("rolling restart done");
+            let after = options_of(&mut server);
+            for option in changed.split(',').filter(|option| !option.is_empty()) {
+                assert_eq!(after[option], before[option], "{option}, of {changed}");
+            }
+            (changed, after["inode"] != before["inode"], server.log().join("\n"))
+        };
+        let (changed, is_anew, log) = is_replaced_after(&format!("change-options:{}", FOR_GOOD.join(",")));
+        eprintln!("{address}: {changed}");
+        assert!(changed.split(',').count() > 30, "{changed}");
+        assert!(!is_anew, "all are put back: {log}");
+        for option in FOR_GOOD {
+            let (changed, is_anew, _) = is_replaced_after(&format!("change-option:{option}"));
+            assert_eq!(is_anew, !changed.is_empty(), "{option}");
+        }
+    }
+}
+
+/// The options of a worker's listener, by their numbers, and its inode.
+#[track_caller]
+fn options_of(server: &mut Server) -> BTreeMap<String, String> {
+    let answer = server.get("/attack?every-option");
+    let lines = answer.text().lines().filter_map(|line| line.split_once('='));
+    lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 /// Two of four workers do it, and all that is promised is looked at.

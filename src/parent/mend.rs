@@ -65,8 +65,7 @@ impl Parent {
 
     /// Takes copies of the sockets that a worker has made.
     pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>) {
-        let mut sockets = SlotSockets::default();
-        sockets.add(made, &self.reserved);
+        let mut sockets = SlotSockets::made(made, &self.reserved);
         let flaws = sockets.drop_flawed(&self.reserved);
         self.tell_flaws(slot, &flaws);
         sockets.relieve(&self.reserved);
@@ -174,7 +173,7 @@ impl Parent {
                     lines.push(format!("{reserved}: {flaw}; it is made anew, and all workers are replaced"));
                 }
                 Err(error) if self.mending.hopeless.insert(index) => {
-                    lines.push(format!("{reserved} cannot be served any more: {error}"));
+                    lines.push(format!("{reserved} cannot be served as it should be: {error}"));
                 }
                 Err(_) => {}
             }

@@ -8,6 +8,7 @@ pub(crate) mod epoll;
 pub(crate) mod fds;
 pub(crate) mod filter;
 pub(crate) mod memory;
+pub(crate) mod options;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod sandbox;

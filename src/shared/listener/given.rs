@@ -8,6 +8,7 @@ use socket2::{SockRef, Type};
 
 use super::inspect::{inspect, restore};
 use super::options::tune;
+use super::recorded::Options;
 use super::whole::Wanted;
 use crate::error::{Error, Result};
 
@@ -17,6 +18,8 @@ use crate::error::{Error, Result};
 pub(crate) struct Given {
     name: String,
     pub(super) socket: OwnedFd,
+    /// As it came, and tuned.
+    options: Options,
 }
 
 impl Given {
@@ -37,7 +40,7 @@ impl Given {
             Ok(())
         };
         match check() {
-            Ok(()) => Ok(Given { name, socket }),
+            Ok(()) => Ok(Given { options: Options::of(socket.as_fd()), name, socket }),
             Err(source) => Err(Error::Bind { address: format!("given socket {name}"), source }),
         }
     }
@@ -67,7 +70,7 @@ impl Given {
         }
         match inspect(self.socket.as_fd(), Wanted::Shared) {
             Some(why) => Err(io::Error::other(format!("{why}; have the service manager open it anew"))),
-            None if is_free => restore(&self.socket, None),
+            None if is_free => restore(&self.socket, &self.options, None),
             None => Ok(()),
         }
     }

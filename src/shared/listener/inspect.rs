@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use socket2::{Domain, Protocol, SockRef, Type};
 
-use super::options::tune;
+use super::recorded::Options;
 use super::whole::{flaw, Facts, Kind, Wanted};
 use crate::sys;
 
@@ -52,27 +52,26 @@ fn is_shut(socket: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(wait[0].revents().is_none_or(|found| found.contains(PollFlags::POLLHUP)))
 }
 
-/// Has a socket block nobody again, takes off a filter that drops what comes (socket(7), `SO_ATTACH_FILTER`), and sets
-/// what its connections inherit as it was at first. `backlog` is that of a TCP listener of ours.
+/// Why a socket that could not be [restored](restore) may not be handed on.
+pub(super) fn unrestored(restored: io::Result<()>) -> Option<String> {
+    restored.err().map(|error| format!("it cannot be restored: {error}"))
+}
+
+/// Has a socket block nobody again, takes off a filter that drops what comes (socket(7), `SO_ATTACH_FILTER`), and gives
+/// it the options that it had at first, which connections inherit. `backlog` is that of a TCP listener of ours.
 ///
 /// # Errors
 ///
 /// When a filter was locked, among others: then it must not be handed on.
-pub(super) fn restore(fd: impl AsFd, backlog: Option<u32>) -> io::Result<()> {
+pub(super) fn restore(fd: impl AsFd, options: &Options, backlog: Option<u32>) -> io::Result<()> {
     sys::fds::set_nonblocking(&fd, true)?;
     let socket = SockRef::from(&fd);
     match socket.detach_filter() {
         Err(error) if error.raw_os_error() != Some(libc::ENOENT) => return Err(error),
         _ => {}
     }
+    options.put_back(fd.as_fd())?;
     let Some(backlog) = backlog else { return Ok(()) };
-    tune(&socket)?;
-    socket.set_tcp_cork(false)?;
-    socket.set_tcp_user_timeout(None)?;
-    socket.set_keepalive(false)?;
-    socket.set_linger(None)?;
-    socket.set_read_timeout(None)?;
-    socket.set_write_timeout(None)?;
     // On a socket that listens it changes the backlog alone.
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }

@@ -4,6 +4,7 @@ mod admin;
 mod given;
 mod inspect;
 mod options;
+mod recorded;
 mod slot;
 mod udp;
 mod unix;
@@ -25,7 +26,7 @@ use crate::shared::config::Address;
 pub(crate) use self::admin::AdminListener;
 pub(crate) use self::given::Given;
 pub(crate) use self::inspect::is_listening;
-use self::inspect::{inspect, restore};
+use self::inspect::{inspect, restore, unrestored};
 use self::options::tune;
 pub(crate) use self::options::{never_linger, prepare, reset_at_close};
 pub(crate) use self::slot::{own, SlotSockets};
@@ -192,11 +193,10 @@ impl Reserved {
             Reserved::Tcp(_) | Reserved::Udp(_) => Ok(None),
             Reserved::Given(given) => given.mend(is_free).map(|()| None),
             Reserved::Unix(unix) => {
-                let flaw = inspect(unix.fd(), Wanted::Shared);
+                let restored = || if is_free { restore(unix.fd(), &unix.options, None) } else { Ok(()) };
+                let flaw = inspect(unix.fd(), Wanted::Shared).or_else(|| unrestored(restored()));
                 if flaw.is_some() {
                     unix.remake(backlog, mode)?;
-                } else if is_free {
-                    restore(unix.fd(), None)?;
                 }
                 Ok(flaw)
             }

@@ -1,13 +1,16 @@
 //! The sockets of one slot.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::rc::Rc;
 
 use nix::sys::stat::fstat;
 use socket2::SockRef;
 
-use super::inspect::{inspect, restore};
+use super::inspect::{inspect, restore, unrestored};
+use super::recorded::Options;
 use super::whole::Wanted;
 use super::Reserved;
 use crate::error::{Error, Result};
@@ -21,12 +24,26 @@ pub(crate) struct SlotSockets {
     /// Listening.
     tcp: Vec<Option<TcpListener>>,
     udp: Vec<Option<UdpSocket>>,
+    /// As they were when they came to the parent: whether it is of a UDP address, and which.
+    options: BTreeMap<(bool, usize), Rc<Options>>,
 }
 
 impl SlotSockets {
     pub(crate) fn new(tcp: Vec<Option<OwnedFd>>, udp: Vec<Option<OwnedFd>>) -> SlotSockets {
         let tcp = tcp.into_iter().map(|fd| fd.map(TcpListener::from)).collect();
-        SlotSockets { tcp, udp: udp.into_iter().map(|fd| fd.map(UdpSocket::from)).collect() }
+        let udp = udp.into_iter().map(|fd| fd.map(UdpSocket::from)).collect();
+        SlotSockets { tcp, udp, options: BTreeMap::new() }.recorded()
+    }
+
+    /// Notes what options they have, which later holders may change.
+    fn recorded(mut self) -> SlotSockets {
+        let options = |socket: BorrowedFd<'_>| Rc::new(Options::of(socket));
+        let tcp = self.tcp.iter().enumerate();
+        let tcp = tcp.filter_map(|(index, socket)| Some(((false, index), options(socket.as_ref()?.as_fd()))));
+        let udp = self.udp.iter().enumerate();
+        let udp = udp.filter_map(|(index, socket)| Some(((true, index), options(socket.as_ref()?.as_fd()))));
+        self.options = tcp.chain(udp).collect();
+        self
     }
 
     /// What tells the listening ones from all others (stat(2)).
@@ -35,9 +52,15 @@ impl SlotSockets {
         found.map(|found| found.st_ino).collect()
     }
 
-    /// Adds what a worker has made, each with the number of its address among the TCP and then the UDP addresses. Runs
-    /// in the parent.
-    pub(crate) fn add(&mut self, made: Vec<(usize, OwnedFd)>, reserved: &[Reserved]) {
+    /// What a worker has made, each with the number of its address among the TCP and then the UDP addresses. Runs in the
+    /// parent, before any code of the application has run in the worker.
+    pub(crate) fn made(made: Vec<(usize, OwnedFd)>, reserved: &[Reserved]) -> SlotSockets {
+        let mut sockets = SlotSockets::default();
+        sockets.add(made, reserved);
+        sockets.recorded()
+    }
+
+    fn add(&mut self, made: Vec<(usize, OwnedFd)>, reserved: &[Reserved]) {
         self.tcp.resize_with(count(reserved, |it| matches!(it, Reserved::Tcp(_))), || None);
         self.udp.resize_with(count(reserved, |it| matches!(it, Reserved::Udp(_))), || None);
         let groups = self.tcp.len();
@@ -60,6 +83,7 @@ impl SlotSockets {
         }
         merge(&mut self.tcp, others.tcp);
         merge(&mut self.udp, others.udp);
+        self.options.extend(others.options);
     }
 
     /// Which addresses have no socket here.
@@ -71,40 +95,43 @@ impl SlotSockets {
     /// with it. If that is a TCP socket, all TCP sockets of the slot go, since they have the same place in the groups of
     /// their addresses. Runs in the parent.
     pub(crate) fn drop_flawed(&mut self, reserved: &[Reserved]) -> Vec<String> {
-        self.drop_unless(reserved, |_, _| Ok(()))
+        self.drop_unless(reserved, |_, _, _| Ok(()))
     }
 
     /// As [`drop_flawed`](SlotSockets::drop_flawed), and has the others be as they were made: no process holds them that
     /// may want them otherwise.
     pub(crate) fn restore(&mut self, reserved: &[Reserved], backlog: u32) -> Vec<String> {
-        self.drop_unless(reserved, |socket, is_tcp| restore(socket, is_tcp.then_some(backlog)))
+        self.drop_unless(reserved, |socket, options, is_tcp| restore(socket, options, is_tcp.then_some(backlog)))
     }
 
     fn drop_unless(
         &mut self,
         reserved: &[Reserved],
-        restored: impl Fn(BorrowedFd<'_>, bool) -> io::Result<()>,
+        restored: impl Fn(BorrowedFd<'_>, &Options, bool) -> io::Result<()>,
     ) -> Vec<String> {
         let mut flaws = Vec::new();
-        let mut is_fit = |socket: Option<BorrowedFd<'_>>, wanted, reserved: &Reserved| {
+        let (options, none) = (&self.options, Options::default());
+        let mut is_fit = |index: usize, socket: Option<BorrowedFd<'_>>, wanted, reserved: &Reserved| {
             let Some(socket) = socket else { return true };
             let is_tcp = matches!(wanted, Wanted::Tcp(_));
-            let restored = || restored(socket, is_tcp).err().map(|error| format!("it cannot be restored: {error}"));
-            let flaw = inspect(socket, wanted).or_else(restored);
+            let options = options.get(&(!is_tcp, index)).map_or(&none, Rc::as_ref);
+            let flaw = inspect(socket, wanted).or_else(|| unrestored(restored(socket, options, is_tcp)));
             flaws.extend(flaw.iter().map(|flaw| format!("{reserved}: {flaw}")));
             flaw.is_none()
         };
-        let (mut tcp, mut udp) = (self.tcp.iter(), self.udp.iter_mut());
+        let (mut tcp, mut udp) = (self.tcp.iter().enumerate(), self.udp.iter_mut().enumerate());
         let mut tcp_is_fit = true;
         for reserved in reserved {
             match reserved {
                 Reserved::Tcp(it) => {
-                    let socket = tcp.next().and_then(Option::as_ref).map(AsFd::as_fd);
-                    tcp_is_fit &= is_fit(socket, Wanted::Tcp(it.address), reserved);
+                    let Some((index, socket)) = tcp.next() else { continue };
+                    let socket = socket.as_ref().map(AsFd::as_fd);
+                    tcp_is_fit &= is_fit(index, socket, Wanted::Tcp(it.address), reserved);
                 }
                 Reserved::Udp(it) => {
-                    let Some(socket) = udp.next() else { continue };
-                    if !is_fit(socket.as_ref().map(AsFd::as_fd), Wanted::Udp(it.address), reserved) {
+                    let Some((index, socket)) = udp.next() else { continue };
+                    let held = socket.as_ref().map(AsFd::as_fd);
+                    if !is_fit(index, held, Wanted::Udp(it.address), reserved) {
                         *socket = None;
                     }
                 }
@@ -167,7 +194,8 @@ impl SlotSockets {
         let listener = |socket: &Option<TcpListener>| socket.as_ref().map(TcpListener::try_clone).transpose();
         let socket = |socket: &Option<UdpSocket>| socket.as_ref().map(UdpSocket::try_clone).transpose();
         let tcp = self.tcp.iter().map(listener).collect::<io::Result<_>>()?;
-        Ok(SlotSockets { tcp, udp: self.udp.iter().map(socket).collect::<io::Result<_>>()? })
+        let udp = self.udp.iter().map(socket).collect::<io::Result<_>>()?;
+        Ok(SlotSockets { tcp, udp, options: self.options.clone() })
     }
 
     /// Every socket: those that listen, then those for UDP.

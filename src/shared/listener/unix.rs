@@ -12,6 +12,8 @@ use nix::sys::stat::{umask, Mode};
 use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::recorded::Options;
+
 /// A Unix socket, made by the parent and inherited by every worker: there is no SO_REUSEPORT for them.
 #[derive(Debug)]
 pub(crate) struct ReservedUnix {
@@ -20,20 +22,24 @@ pub(crate) struct ReservedUnix {
     /// Device and inode of the file, to unlink only what was made here.
     file: (u64, u64),
     pub(super) owner: u32,
+    /// As it was made, or handed over.
+    pub(super) options: Options,
 }
 
 impl ReservedUnix {
     pub(super) fn listen(path: &Path, backlog: u32, mode: u32) -> io::Result<ReservedUnix> {
         remove_stale(path)?;
         let (listener, file) = bind(path, backlog, mode)?;
-        Ok(ReservedUnix { path: path.to_owned(), listener, file, owner: process::id() })
+        let options = Options::of(listener.as_fd());
+        Ok(ReservedUnix { path: path.to_owned(), listener, file, owner: process::id(), options })
     }
 
     /// One that another pool listens on.
     pub(super) fn from_fd(path: &Path, fd: OwnedFd) -> io::Result<ReservedUnix> {
         let file = identity(path)?;
         // The other pool's, until that has handed it over: it goes on if this one fails.
-        Ok(ReservedUnix { path: path.to_owned(), listener: fd.into(), file, owner: 0 })
+        let options = Options::of(fd.as_fd());
+        Ok(ReservedUnix { path: path.to_owned(), listener: fd.into(), file, owner: 0, options })
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {
@@ -51,7 +57,7 @@ impl ReservedUnix {
         let draft = Path::new(&draft);
         let (listener, file) = bind(draft, backlog, mode)?;
         fs::rename(draft, &self.path).inspect_err(|_| drop(fs::remove_file(draft)))?;
-        (self.listener, self.file) = (listener, file);
+        (self.options, self.listener, self.file) = (Options::of(listener.as_fd()), listener, file);
         Ok(())
     }
 

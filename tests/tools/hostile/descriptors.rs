@@ -4,6 +4,7 @@ use std::mem;
 use std::net::TcpListener;
 use std::os::fd::{IntoRawFd, RawFd};
 use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use crate::{again_and_again, random};
@@ -13,6 +14,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What fits into one message (`SCM_MAX_FD`).
 pub(crate) const MOST: usize = 253;
+
+/// A listener that is not the pool's.
+pub(crate) static OWN_LISTENER: AtomicI32 = AtomicI32::new(-1);
 
 /// Everything that this process has open but its standard streams.
 pub(crate) fn held() -> impl Iterator<Item = RawFd> {
@@ -53,7 +57,9 @@ impl Descriptors {
             kinds.push([one.into_raw_fd(), other.into_raw_fd()]);
         }
         if let Ok(listener) = TcpListener::bind("127.0.0.1:0") {
-            kinds.push([listener.into_raw_fd(); 2]);
+            let own = listener.into_raw_fd();
+            OWN_LISTENER.store(own, Relaxed);
+            kinds.push([own; 2]);
         }
         for [one, other] in &kinds {
             // So that whoever waits for it to be readable begins to read, once.

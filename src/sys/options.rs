@@ -1,0 +1,32 @@
+//! Socket options by their numbers (getsockopt(2)), whatever they mean.
+
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+/// No option that is read here has a longer value, but for headers of IPv6 and filters.
+const LONGEST: usize = 64;
+
+/// An option's value; cut if it is longer than any that is short.
+pub(crate) fn get(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<Box<[u8]>> {
+    let mut value = [0_u8; LONGEST];
+    let mut len = LONGEST as libc::socklen_t;
+    // SAFETY: `value` has room for `len` bytes, and both outlive the call. A value that has addresses in it, through which
+    // the kernel would write, begins as zeroes: there is none.
+    let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut len) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(value[..LONGEST.min(len as usize)].into())
+}
+
+/// Sets an option to a value that it has had.
+pub(crate) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    let len = value.len() as libc::socklen_t;
+    // SAFETY: `value` has `len` bytes and outlives the call, which only reads it. Options whose values lead to other memory
+    // cannot be read, so `get` has returned none of these.
+    let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
