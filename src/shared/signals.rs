@@ -8,23 +8,21 @@
 
 use std::io;
 use std::mem::ManuallyDrop;
-use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::warn;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
-use nix::sys::socket::{shutdown, Shutdown};
-use nix::unistd::alarm;
 use signal_hook::consts::{SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGXFSZ};
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::{low_level, SigId};
 
 use crate::sys;
+use crate::sys::signal::Action;
 
 /// What a signal asks of the parent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,7 +117,7 @@ impl Drop for ParentSignals {
             let _ = sys::signal::reset(Signal::SIGXFSZ);
         }
         for signal in self.defaults.drain(..) {
-            match sys::signal::on(signal, DefaultAction(signal)) {
+            match sys::signal::on(signal, Action::Default(signal)) {
                 Ok(id) => given_back().push((signal, id)),
                 Err(error) => warn!("signal {signal} does nothing from now on: {error}"),
             }
@@ -130,16 +128,6 @@ impl Drop for ParentSignals {
 fn given_back() -> MutexGuard<'static, Vec<(i32, SigId)>> {
     // A list is whole whenever somebody panics.
     GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct DefaultAction(i32);
-
-/// kill(2) and its like, as signal-hook documents.
-impl sys::signal::Action for DefaultAction {
-    fn run(&self) {
-        // It does not return where the action is to end the process.
-        let _ = low_level::emulate_default_handler(self.0);
-    }
 }
 
 fn request(signal: i32) -> Option<Request> {
@@ -213,34 +201,9 @@ pub(crate) fn install_worker(
 ) -> io::Result<()> {
     // Zero is never.
     let seconds = u32::try_from(drain_timeout.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
-    let end = |quit| EndLifeline { lifeline: Arc::clone(lifeline), seconds, quit };
+    let end = |quit| Action::EndLifeline { lifeline: Arc::clone(lifeline), seconds, quit };
     sys::signal::on(SIGTERM, end(None))?;
     sys::signal::on(SIGQUIT, end(None))?;
     sys::signal::on(SIGINT, end(Some(Arc::clone(quit))))?;
     Ok(())
-}
-
-/// Makes the worker's lifeline read end of file, and bounds what follows.
-struct EndLifeline {
-    lifeline: Arc<UnixStream>,
-    /// Without a parent (SIGTERM is also the parent-death signal) nobody else ends a worker that does not finish:
-    /// SIGALRM does, whose default is to kill.
-    seconds: u32,
-    quit: Option<Arc<AtomicBool>>,
-}
-
-/// An atomic store, sigaction(2), alarm(2) and shutdown(2): all on the list of signal-safety(7).
-impl sys::signal::Action for EndLifeline {
-    fn run(&self) {
-        if let Some(quit) = &self.quit {
-            quit.store(true, Ordering::Relaxed);
-        }
-        if self.seconds > 0 {
-            // Whoever started the pool may have ignored it.
-            let _ = sys::signal::reset(Signal::SIGALRM);
-            alarm::set(self.seconds);
-        }
-        // Already shut is as good.
-        let _ = shutdown(self.lifeline.as_raw_fd(), Shutdown::Read);
-    }
 }

@@ -1,6 +1,7 @@
 //! The only unsafe code: what no library wraps safely for a process that forks.
 #![allow(unsafe_code)]
 
+pub(crate) mod aborted;
 pub(crate) mod bpf;
 pub(crate) mod cbpf;
 pub(crate) mod clock;

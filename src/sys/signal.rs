@@ -1,24 +1,59 @@
 //! Signal actions that run inside the handler.
 
-use std::backtrace::Backtrace;
 use std::io;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use nix::sys::signal::{SigHandler, Signal};
+use nix::sys::socket::{shutdown, Shutdown};
+use nix::unistd::alarm;
 use signal_hook::{low_level, SigId};
 
-/// What may be done inside a signal handler here: async-signal-safe calls only (signal-safety(7)).
-///
-/// Implementors promise that `run` neither allocates, locks, panics nor calls anything that is not on that list.
-pub(crate) trait Action: Send + Sync + 'static {
-    fn run(&self);
+/// What is done inside a signal handler: only this, since it must be async-signal-safe (signal-safety(7)), which no trait
+/// can promise for others.
+#[derive(Debug)]
+pub(crate) enum Action {
+    /// What the signal does by default.
+    Default(i32),
+    /// Makes the worker's lifeline read end of file, and bounds what follows.
+    EndLifeline {
+        lifeline: Arc<UnixStream>,
+        /// Without a parent (SIGTERM is also the parent-death signal) nobody else ends a worker that does not finish:
+        /// SIGALRM does, whose default is to kill. Zero is never.
+        seconds: u32,
+        quit: Option<Arc<AtomicBool>>,
+    },
+}
+
+impl Action {
+    fn run(&self) {
+        match self {
+            // It does not return where the action is to end the process.
+            Action::Default(signal) => _ = low_level::emulate_default_handler(*signal),
+            Action::EndLifeline { lifeline, seconds, quit } => {
+                if let Some(quit) = quit {
+                    quit.store(true, Ordering::Relaxed);
+                }
+                if *seconds > 0 {
+                    // Whoever started the pool may have ignored it.
+                    let _ = reset(Signal::SIGALRM);
+                    alarm::set(*seconds);
+                }
+                // Already shut is as good.
+                let _ = shutdown(lifeline.as_raw_fd(), Shutdown::Read);
+            }
+        }
+    }
 }
 
 /// Runs `action` whenever `signal` arrives, until the process ends or that is unregistered.
-pub(crate) fn on(signal: i32, action: impl Action) -> io::Result<SigId> {
-    // SAFETY: `Action` promises async-signal-safety.
+pub(crate) fn on(signal: i32, action: Action) -> io::Result<SigId> {
+    // SAFETY: all that it does are an atomic store, sigaction(2), alarm(2), shutdown(2), kill(2) and its like, as signal-hook
+    // documents; it neither allocates, locks nor panics.
     unsafe { low_level::register(signal, move || action.run()) }
 }
 
@@ -70,19 +105,4 @@ pub(crate) fn spawn_as_started(command: &mut Command) {
     // SAFETY: in the child it reads a list that does not change any more and calls sigaction(2), which a fork may
     // (signal-safety(7)); it does not allocate.
     unsafe { command.pre_exec(as_started) };
-}
-
-/// Has SIGABRT log where this process is before it dies of it.
-pub(crate) fn tell_where_aborted(tag: String) -> io::Result<()> {
-    let tell = move || {
-        let trace = Backtrace::force_capture();
-        log::error!("{tag} aborted here:\n{trace}");
-        log::logger().flush();
-        // As if there had been no handler: a core dump, if they are on. It does not return.
-        let _ = low_level::emulate_default_handler(libc::SIGABRT);
-    };
-    // SAFETY: this takes memory and locks, which a handler must not (signal-safety(7)): if the interrupted code holds
-    // one of them the process hangs here. It is about to die, and whoever has sent the signal kills it then.
-    unsafe { low_level::register(libc::SIGABRT, tell) }?;
-    Ok(())
 }

@@ -204,7 +204,7 @@ impl Worker {
         let quit = Arc::new(AtomicBool::new(false));
         let tag = tag(seed.slot, seed.generation, std::process::id());
         let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
-            .and_then(|()| if seed.abort_stalled { sys::signal::tell_where_aborted(tag) } else { Ok(()) })
+            .and_then(|()| if seed.abort_stalled { sys::aborted::tell_where(&tag) } else { Ok(()) })
             .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source));
         let listening = installed.and_then(|()| listen(seed.sockets, &seed.reserved, seed.backlog, &seed.lifeline));
         let sockets = match listening {

@@ -298,7 +298,7 @@ const SETTINGS: &[Setting] = &[
         value_name: "kill|abort",
         default: Some("kill"),
         help:
-            "What ends a worker that hangs; abort sends it SIGABRT first, so that it logs a backtrace and may dump core",
+            "What ends a worker that hangs; abort sends it SIGABRT first, so that it says where it is and may dump core",
         aliases: &[],
         is_list: false,
         apply: |config, text| {
