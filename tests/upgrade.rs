@@ -221,3 +221,19 @@ fn one_that_was_told_to_leave_says_too_late_that_it_serves() {
     assert_eq!(status.code(), Some(0));
     assert!(!log.iter().any(|line| line.contains("another pool has taken over")), "{log:?}");
 }
+
+#[test]
+fn who_is_told_to_stop_before_the_new_one_serves_ends_both() {
+    let program = Program::new("both");
+    let mut command = program.command();
+    // Time enough for the new one to become ready meanwhile.
+    command.env("FORKPOOL_LAME_DUCK", "5s").env("TESTBED", "slow-start");
+    let mut server = Server::start(command);
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade begun");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0));
+    assert!(!log.iter().any(|line| line.contains("upgrade done")), "{log:?}");
+    assert!(!program.pid_file.exists(), "nobody is left");
+}

@@ -8,6 +8,10 @@ impl Supervisor {
         if self.stopping.is_some() {
             return self.wind_down(now);
         }
+        if self.lame_duck.is_some() {
+            // Who asks for the end before a new binary serves means that one as well; else it would go on for good.
+            self.dismiss_successor(Stop::Drain, now);
+        }
         // Where a new binary is on its way, it is not the end.
         if self.successor.is_none() && (0..self.wanted).all(|id| self.is_left_empty(id)) {
             self.notice(Notice::AllLeftEmpty);

@@ -48,7 +48,7 @@ impl Supervisor {
     }
 
     pub(super) fn upgrade(&mut self, now: Time) {
-        if self.is_stopping() || self.is_upgrading() {
+        if self.was_asked_to_stop() || self.is_upgrading() {
             return;
         }
         self.notice(Notice::UpgradeBegun);

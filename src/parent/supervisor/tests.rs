@@ -1019,6 +1019,34 @@ fn a_stop_ends_an_upgrade() {
 }
 
 #[test]
+fn a_lame_duck_has_no_successor() {
+    let lame_duck = || {
+        let mut pool = Pool::with(Policy { lame_duck: Duration::from_secs(5), ..Policy::default() }, 1);
+        pool.boot(0..1, 10);
+        pool
+    };
+    let pid = Pid(50);
+    let spawned = Event::SuccessorSpawned { pid };
+    let told = Effect::Notice(Notice::LameDuck { delay: Duration::from_secs(5) });
+    let end = Effect::EndSuccessor { pid, how: Stop::Drain };
+    let mut pool = lame_duck();
+    pool.tell(Event::Upgrade).tell(spawned).effects();
+    pool.tell(Event::Stop(Stop::Drain)).expect(&[told, end]);
+    // Its word comes too late.
+    pool.tell(Event::SuccessorReady).expect(&[]);
+    pool.tell(Event::SuccessorGone { exit: Some(Exit::Code(0)) }).expect(&[]);
+    pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::LetGo, drain(10)]);
+    // One that is being started is told as soon as it has a pid.
+    let mut pool = lame_duck();
+    pool.tell(Event::Upgrade).effects();
+    pool.tell(Event::Stop(Stop::Drain)).expect(&[told]);
+    pool.tell(spawned).expect(&[end]);
+    // And none is started then.
+    let mut pool = lame_duck();
+    pool.tell(Event::Stop(Stop::Drain)).tell(Event::Upgrade).expect(&[told]);
+}
+
+#[test]
 fn a_replacement_takes_over_when_the_old_worker_dies_first() {
     for death in [exited(10, 1), stalled(10)] {
         let mut pool = Pool::ready(2);
