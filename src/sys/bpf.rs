@@ -107,7 +107,8 @@ pub(crate) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
         // SAFETY: every address in it leads to as much as it says, which lives until the call returns: instructions, a
         // string with its end, and a log to write to if there is one.
         let program = unsafe { bpf(PROG_LOAD, attributes) }?;
-        Ok(own(program))
+        // SAFETY: the kernel has just made it.
+        Ok(unsafe { OwnedFd::from_raw_fd(program) })
     };
     match load(&attributes) {
         Err(error) if error.kind() != ErrorKind::PermissionDenied => attributes.expected_attach_type = 0,
@@ -152,12 +153,8 @@ fn set_option(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result
 fn create(attributes: &MapCreate) -> io::Result<OwnedFd> {
     // SAFETY: it holds no address.
     let map = unsafe { bpf(MAP_CREATE, attributes) }?;
-    Ok(own(map))
-}
-
-fn own(fd: c_int) -> OwnedFd {
-    // SAFETY: called only with what bpf(2) has just returned for a new map or program; nothing else knows it.
-    unsafe { OwnedFd::from_raw_fd(fd) }
+    // SAFETY: the kernel has just made it.
+    Ok(unsafe { OwnedFd::from_raw_fd(map) })
 }
 
 /// # Safety

@@ -74,7 +74,8 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64]) -> 
     // SAFETY: the header names `bytes` and `space` with their lengths, and both outlive the call.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    let (fds, user) = controls(&header);
+    // SAFETY: recvmsg(2) has just filled it, and `space` is alive; nothing else looks at what has come.
+    let (fds, user) = unsafe { controls(&header) };
     Ok(Received { len, fds, user, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
@@ -107,9 +108,13 @@ pub(crate) fn has_room() -> bool {
 }
 
 /// Takes over all descriptors that recvmsg(2) has opened, also those of a message that was cut.
-fn controls(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<u32>) {
+///
+/// # Safety
+///
+/// recvmsg(2) has filled the header, its control buffer is alive, and this is called once for it.
+unsafe fn controls(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<u32>) {
     let (mut fds, mut user) = (Vec::new(), None);
-    // SAFETY: recvmsg(2) has filled the header, whose control buffer is alive.
+    // SAFETY: by the caller's promise.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !control.is_null() {
         // SAFETY: it points to a header within the control buffer, which is aligned for one.

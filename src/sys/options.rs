@@ -19,11 +19,10 @@ pub(crate) fn get(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<B
     Ok(value[..LONGEST.min(len as usize)].into())
 }
 
-/// Sets an option to a value that it has had.
+/// Sets an option.
 pub(crate) fn set(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
     let len = value.len() as libc::socklen_t;
-    // SAFETY: `value` has `len` bytes and outlives the call, which only reads it. Options whose values lead to other memory
-    // cannot be read, so `get` has returned none of these.
+    // SAFETY: `value` has `len` bytes and outlives the call, which reads it and writes to no memory of this process.
     let result = unsafe { libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), len) };
     if result != 0 {
         return Err(io::Error::last_os_error());
