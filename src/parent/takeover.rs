@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 
+use super::births::fork_remedy;
 use super::*;
 use crate::shared::config::Address;
 use crate::shared::listener::AdminListener;
@@ -105,7 +106,7 @@ impl Parent {
                 self.tell(Event::SuccessorSpawned { pid });
             }
             Err(error) => {
-                self.upgrade_failure = Some(error.to_string());
+                self.upgrade_failure = Some(format!("{error}{}", fork_remedy(&error)));
                 self.tell(Event::SuccessorGone { exit: None });
             }
         }
