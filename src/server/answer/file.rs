@@ -74,11 +74,11 @@ impl Opened {
         // Strong, as far as a file system can tell: inode, time to the nanosecond, and size.
         let (seconds, nanos) = stat.modified;
         let time = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let tag = format_args!("{:x}-{time:x}-{:x}", stat.inode, stat.len);
         let since = u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos));
         // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
         let modified = (SystemTime::UNIX_EPOCH + since).min(SystemTime::now());
-        Opened { file, stat, validators: Validators::new(tag, modified) }
+        let validators = Validators::new(format_args!("{:x}-{time:x}-{:x}", stat.inode, stat.len), modified);
+        Opened { file, stat, validators }
     }
 
     pub(crate) fn stat(&self) -> &Stat {

@@ -13,12 +13,13 @@ use std::time::SystemTime;
 
 use nix::fcntl::{openat, OFlag};
 use nix::sys::stat::Mode;
-use nix::sys::statfs::{
-    fstatfs, FsType, BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC, XFS_SUPER_MAGIC,
-};
+use nix::sys::statfs::{fstatfs, FsType, BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC, TMPFS_MAGIC};
 
 use crate::server::answer::file::Opened;
 use crate::sys::stat::Stat;
+
+/// Of linux/magic.h. Nix has it not for musl.
+const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 
 /// File systems that always know what they hold. One of a network may answer out of what it was told a while ago, and asks
 /// its server only when a file is opened.
