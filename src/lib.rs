@@ -113,6 +113,7 @@ pub use parent::supervisor::{PoolState, Respawn};
 #[cfg(feature = "serde")]
 pub use pool::{decode, encode, TypedError};
 pub use pool::{Builder, Pool};
+pub use server::adoption::Adopter;
 pub use server::answer::deferred::Responder;
 pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;
@@ -127,4 +128,4 @@ pub use shared::message::{MessageError, MESSAGE_MAX};
 pub use shared::state::WorkerState;
 pub use worker::incoming::Incoming;
 pub use worker::meter::{Busy, Counted, Meter};
-pub use worker::{is_draining, worker_id, Adopter, Message, Messages, Sender, Worker};
+pub use worker::{is_draining, worker_id, Message, Messages, Sender, Worker};

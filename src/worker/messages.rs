@@ -3,17 +3,13 @@
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use log::{error, warn};
+use log::warn;
 
 use super::Worker;
-use crate::shared::log_text::panic_message;
+use crate::server::inbox::{Hook, Inbox};
 use crate::shared::message::{MessageEnd, MessageError, Received, BUFFER};
-
-/// Messages that the built-in server takes in one turn, so that its connections have theirs.
-const TURN: usize = 64;
 
 impl Worker {
     /// Sends the parent a message, which its hook gets as [`Event::Message`](crate::Event::Message): in the order in
@@ -75,7 +71,7 @@ impl Worker {
     /// The parent's messages and who gets them, if anybody does.
     pub(crate) fn take_inbox(&self) -> Option<Inbox> {
         let (end, hook) = (self.messages.clone()?, self.on_message.take()?);
-        Some(Inbox { end, hook: hook.0, buffer: vec![0; BUFFER], has_more: false })
+        Some(Inbox::new(end, hook.0))
     }
 }
 
@@ -166,70 +162,8 @@ impl AsFd for Messages {
 /// What [`Worker::on_message_with`] was given.
 pub(super) struct OnMessage(Box<Hook>);
 
-type Hook = dyn FnMut(&[u8], Option<OwnedFd>);
-
 impl fmt::Debug for OnMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("OnMessage")
-    }
-}
-
-/// The parent's messages in the built-in server.
-pub(crate) struct Inbox {
-    end: Arc<MessageEnd>,
-    hook: Box<Hook>,
-    buffer: Vec<u8>,
-    /// There may be more than the latest turn has taken.
-    pub(crate) has_more: bool,
-}
-
-impl Inbox {
-    /// Delivers what has come, up to a turn's worth.
-    pub(crate) fn deliver(&mut self, worker: &Worker) {
-        self.has_more = (0..TURN).all(|_| self.deliver_one(worker));
-    }
-
-    /// Delivers all that has come, and refuses what would come.
-    pub(crate) fn finish(&mut self, worker: &Worker) {
-        self.end.close();
-        while self.deliver_one(worker) {}
-    }
-
-    /// Whether there may be more.
-    fn deliver_one(&mut self, worker: &Worker) -> bool {
-        match self.end.receive(&mut self.buffer) {
-            Received::Message(message, fd) => {
-                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| (self.hook)(message, fd))) {
-                    worker.row().count_panic();
-                    error!("{} panicked in a message: {}", worker.tag(), panic_message(&*panic));
-                    if worker.server_config().exit_on_panic {
-                        panic::resume_unwind(panic);
-                    }
-                }
-                true
-            }
-            Received::Malformed(why, _) => {
-                warn!("{} dropped a message of the parent's: {why}", worker.tag());
-                true
-            }
-            Received::Cut(_) => {
-                let why = "no descriptor is free for the one that came with it";
-                warn!("{} dropped a message of the parent's: {why}", worker.tag());
-                true
-            }
-            Received::Nothing | Received::End => false,
-        }
-    }
-}
-
-impl AsFd for Inbox {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.end.as_fd()
-    }
-}
-
-impl fmt::Debug for Inbox {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Inbox").field("end", &self.end).finish_non_exhaustive()
     }
 }

@@ -1,6 +1,5 @@
 //! What user code gets in a worker, and how a worker starts and ends.
 
-mod adoption;
 mod confinement;
 pub(crate) mod exec;
 pub(crate) mod incoming;
@@ -31,8 +30,9 @@ use nix::sys::signal::{raise, Signal};
 use nix::unistd::{dup2_stderr, dup2_stdout, getppid, Pid};
 
 use crate::error::{Error, Result};
+use crate::server::adoption::{Adopter, Adoptions};
 use crate::server::answer::response::Response;
-use crate::server::event_loop;
+use crate::server::event_loop::Server;
 use crate::server::http::{Common, InvalidHeader, Request};
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::Format;
@@ -47,13 +47,9 @@ use crate::shared::outlet;
 use crate::shared::scoreboard::RowPage;
 use crate::shared::signals::{self, Masked};
 use crate::sys;
-use crate::time::Time;
 use crate::worker::incoming::Incoming;
 use crate::worker::meter::Meter;
 
-pub use self::adoption::Adopter;
-use self::adoption::Waiting;
-pub(crate) use self::messages::Inbox;
 use self::messages::OnMessage;
 pub use self::messages::{Message, Messages, Sender};
 
@@ -173,10 +169,6 @@ pub struct Worker {
     unix_listeners: RefCell<Vec<UnixListener>>,
     udp_sockets: RefCell<Vec<UdpSocket>>,
     page: RowPage,
-    /// The rest of the parent in which this worker has woken it.
-    woken: Cell<Option<u64>>,
-    /// When it may ring the parent again, and how often it has in vain.
-    rings: Cell<(Time, u32)>,
     server: Rc<ServerConfig>,
     max_requests: Cell<u64>,
     drain_timeout: Duration,
@@ -187,7 +179,7 @@ pub struct Worker {
     /// What may be read in the sandbox; None once that is entered.
     readable: RefCell<Option<Vec<OwnedFd>>>,
     /// Connections for the built-in server.
-    waiting: Arc<Waiting>,
+    adoptions: Arc<Adoptions>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
@@ -238,8 +230,6 @@ impl Worker {
             unix_listeners: RefCell::new(unix_listeners),
             udp_sockets: RefCell::new(udp_sockets),
             page: seed.page,
-            woken: Cell::new(None),
-            rings: Cell::default(),
             server: seed.server,
             max_requests: Cell::new(seed.max_requests),
             drain_timeout: seed.drain_timeout,
@@ -248,7 +238,7 @@ impl Worker {
             access_log: RefCell::new(seed.access_log),
             sandbox: seed.sandbox,
             readable: RefCell::new(Some(Vec::new())),
-            waiting: Arc::default(),
+            adoptions: Arc::default(),
             is_ready: Cell::new(false),
             quit,
         })
@@ -410,6 +400,13 @@ impl Worker {
         self.streams.replace(Some(Streams(Box::new(choose))));
     }
 
+    /// The way to give the built-in server connections that it has not accepted itself: one that came with a message
+    /// ([`on_message_with`](Worker::on_message_with)), or one that the application has listened for. It can be used from
+    /// any thread, before and while the worker [serves](Worker::serve).
+    pub fn adopter(&self) -> Adopter {
+        Adopter(Arc::clone(&self.adoptions))
+    }
+
     /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
     ///
     /// `handler` runs on this thread, for one request at a time: while it runs, this worker does nothing else. When it
@@ -422,7 +419,13 @@ impl Worker {
     where
         H: FnMut(&Request<'_>) -> Response,
     {
-        event_loop::run(self, handler)
+        let (station, resources) = self.station()?;
+        let mut server = Server::new(station, resources, handler)?;
+        self.row().watches();
+        self.confine()?;
+        let told = self.ready();
+        told.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
+        server.run()
     }
 }
 

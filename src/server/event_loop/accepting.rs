@@ -70,7 +70,7 @@ where
         }
         let has_room = self.has_room();
         // Where nobody has, somebody has to make some.
-        let is_offered = has_room || !self.worker.others_have_room(self.cx.now);
+        let is_offered = has_room || !self.station.others_have_room(self.cx.now);
         for (_, acceptor) in &mut self.acceptors {
             acceptor.offer(&self.poll, is_offered);
         }
@@ -82,8 +82,8 @@ where
         let is_all = most == usize::MAX;
         for _ in 0..most {
             let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting) else { break };
-            let is_stalled = |slot| self.worker.is_stalled(slot, self.cx.now);
-            if !is_all && !acceptor.may_take(self.cx.now, is_stalled, |slot| self.worker.is_idle_with_fewer(slot)) {
+            let is_stalled = |slot| self.station.is_stalled(slot, self.cx.now);
+            if !is_all && !acceptor.may_take(self.cx.now, is_stalled, |slot| self.station.is_idle_with_fewer(slot)) {
                 break;
             }
             let is_own = acceptor.is_own();
@@ -134,7 +134,7 @@ where
             return Some(Seat::Free);
         }
         // That they have is what they say: it is believed for a moment only.
-        if !is_own && self.worker.others_have_room(self.cx.now) && self.places.yields() {
+        if !is_own && self.station.others_have_room(self.cx.now) && self.places.yields() {
             self.places.rest(self.cx.now + YIELD);
             return None;
         }
@@ -191,7 +191,7 @@ where
             warn!(
                 "{} has {} connections and no place for more: it closes those that have been idle longest in favour of \
                  new ones{}",
-                self.worker.tag(),
+                self.station.tag,
                 self.connections.len(),
                 if self.cx.config.evicts_unfinished { "" } else { remedy }
             );
@@ -206,12 +206,12 @@ where
         let acceptor = self.acceptors.remove(key);
         acceptor.deregister(&self.poll);
         if let Some(neighbour) = acceptor.neighbour {
-            return debug!("{} looks no more after worker={}: {error}", self.worker.tag(), neighbour.slot);
+            return debug!("{} looks no more after worker={}: {error}", self.station.tag, neighbour.slot);
         }
-        warn!("{} cannot accept from one of its sockets any more: {error}", self.worker.tag());
+        warn!("{} cannot accept from one of its sockets any more: {error}", self.station.tag);
         if !acceptor.is_shared() {
             // Its own come first, in the order of the addresses.
-            self.worker.lifeline().broken(key);
+            self.station.lifeline.broken(key);
         }
     }
 
@@ -221,7 +221,7 @@ where
         self.pending = self.pending.min(self.cx.row.pending());
         if self.cx.now.since(self.settled) >= UNSETTLED {
             self.cx.row.settle(std::mem::replace(&mut self.pending, i64::MAX));
-            self.seen = self.worker.look_for_pending(&self.seen);
+            self.seen = self.station.look_for_pending(&self.seen);
             self.settled = self.cx.now;
         }
     }
@@ -242,7 +242,7 @@ where
         match self.connections[index].connection.register(self.poll.registry(), Token(index)) {
             Ok(()) => self.settle(index, Step::Wait),
             Err(error) => {
-                warn!("{} dropped a connection: cannot watch it with epoll_ctl(2): {error}", self.worker.tag());
+                warn!("{} dropped a connection: cannot watch it with epoll_ctl(2): {error}", self.station.tag);
                 self.close(index);
             }
         }
@@ -255,7 +255,7 @@ where
             warn!(
                 "{} accepts nothing until a descriptor is free: {error}; it has {} connections, raise RLIMIT_NOFILE \
                  or set max-connections",
-                self.worker.tag(),
+                self.station.tag,
                 self.connections.len()
             );
         }
@@ -265,7 +265,7 @@ where
 
     /// Takes in the connections that the application has for it.
     pub(super) fn adopt(&mut self) {
-        for (stream, peer) in self.worker.take_adopted() {
+        for (stream, peer) in self.station.adoptions.take() {
             let client = Client::Tcp(TcpStream::from_std(stream));
             self.admit(Connection::new(client, Some(peer), self.cx.config, self.cx.running));
         }

@@ -26,13 +26,13 @@ where
         if self.cx.is_draining {
             return;
         }
-        debug!("{} drains {} connections", self.worker.tag(), self.connections.len());
+        debug!("{} drains {} connections", self.station.tag, self.connections.len());
         self.cx.is_draining = true;
         self.obey();
         for key in 0..self.acceptors.capacity() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
             // A neighbour's only where nobody else does.
-            if acceptor.neighbour.is_none_or(|neighbour| !self.worker.is_served(neighbour.slot)) {
+            if acceptor.neighbour.is_none_or(|neighbour| !self.station.is_served(neighbour.slot)) {
                 acceptor.has_waiting = true;
                 self.drain_queue(key);
             }
@@ -47,7 +47,7 @@ where
 
     /// No head that is not whole holds the drain up, nor a connection that becomes idle later on.
     fn spread_idle(&mut self) {
-        let window = match self.worker.drain_timeout() {
+        let window = match self.station.drain_timeout {
             Duration::ZERO => SPREAD,
             timeout => SPREAD.min(timeout / 2),
         };
@@ -74,7 +74,7 @@ where
     /// since in a pool that stops nobody else will serve them.
     fn drain_queue(&mut self, key: usize) {
         if let Err(error) = self.take_in(key, usize::MAX) {
-            warn!("{} leaves connections behind in a queue: {error}", self.worker.tag());
+            warn!("{} leaves connections behind in a queue: {error}", self.station.tag);
         }
     }
 }

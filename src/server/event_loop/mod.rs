@@ -26,14 +26,15 @@ use crate::server::connection::{Connection, Step};
 use crate::server::context::Context;
 use crate::server::deadlines::{Alarm, Deadlines};
 use crate::server::http::{Encoder, Request};
+use crate::server::inbox::Inbox;
 use crate::server::mailbox::{Mailbox, Place};
+use crate::server::station::{Resources, Station};
 use crate::shared::channel::Order;
 use crate::shared::log_text::panic_message;
 use crate::shared::scoreboard::Seen;
 use crate::sys;
 use crate::sys::clock;
 use crate::time::{frozen, Time};
-use crate::worker::{Inbox, Worker};
 
 pub(crate) use self::budget::Budget;
 use self::places::Places;
@@ -61,21 +62,9 @@ const LISTENERS_MAX: usize = 1 << 20;
 /// Longer than it ever needs to, and short enough for epoll_wait(2).
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// Serves until the lifeline ends and every connection is done.
-pub(crate) fn run<H>(worker: &Worker, handler: H) -> Result<()>
-where
-    H: FnMut(&Request<'_>) -> Response,
-{
-    let mut server = Server::new(worker, handler)?;
-    worker.row().watches();
-    worker.confine()?;
-    worker.ready().map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
-    server.run()
-}
-
 /// What it takes to serve.
-struct Server<'w, H> {
-    worker: &'w Worker,
+pub(crate) struct Server<'w, H> {
+    station: Station<'w>,
     handler: H,
     cx: Context<'w>,
     poll: Poll,
@@ -126,40 +115,37 @@ impl<'w, H> Server<'w, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    fn new(worker: &'w Worker, handler: H) -> Result<Server<'w, H>> {
+    pub(crate) fn new(station: Station<'w>, resources: Resources, handler: H) -> Result<Server<'w, H>> {
         let listen = |source| Error::system("listen in the worker with epoll_ctl(2)", source);
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
-        let lifeline = worker.shutdown().map_err(listen)?;
+        let lifeline = resources.shutdown;
         let descriptor = lifeline.as_raw_fd();
         poll.registry().register(&mut SourceFd(&descriptor), LIFELINE, Interest::READABLE).map_err(listen)?;
-        let orders = worker.lifeline().orders_source().as_raw_fd();
+        let orders = station.lifeline.orders_source().as_raw_fd();
         poll.registry().register(&mut SourceFd(&orders), ORDERS, Interest::READABLE).map_err(listen)?;
-        let inbox = worker.take_inbox();
+        let inbox = resources.inbox;
         if let Some(inbox) = &inbox {
             let messages = inbox.as_fd().as_raw_fd();
             poll.registry().register(&mut SourceFd(&messages), MESSAGES, Interest::READABLE).map_err(listen)?;
         }
-        let (own, shared) = worker.take_listeners();
+        let (own, shared) = (resources.listeners, resources.shared_listeners);
         let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
-        let unix = worker.unix_listeners().into_iter().map(Acceptor::unix);
+        let unix = resources.unix_listeners.into_iter().map(Acceptor::unix);
         let mut acceptors = Slab::new();
         for mut acceptor in tcp.chain(unix) {
             let entry = acceptors.vacant_entry();
             acceptor.register(&poll, Token(LISTENERS - entry.key())).map_err(listen)?;
             entry.insert(acceptor);
         }
-        let encoder = Encoder::new(worker.common().borrow().clone());
+        let encoder = Encoder::new(resources.common);
         let waker = Waker::new(poll.registry(), MAILBOX)
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
         let mailbox = Arc::new(Mailbox::new(waker));
-        worker.adopt_by(&mailbox);
-        let streams = worker.take_streams();
-        let mut cx = Context::new(worker.server_config(), worker.row(), worker.id(), encoder, mailbox, streams);
-        let log = worker.take_access_log();
-        let log = log.map_err(|source| Error::system("copy the access log's descriptor with fcntl(2)", source))?;
-        (cx.latency, cx.log, cx.tag) = (worker.latency(), log, worker.tag());
+        station.adoptions.adopt_by(&mailbox);
+        let mut cx = Context::new(station.config, station.row(), station.id, encoder, mailbox, resources.streams);
+        (cx.latency, cx.log, cx.tag) = (station.page.latency(), resources.log, station.tag.clone());
         Ok(Server {
-            worker,
+            station,
             handler,
             cx,
             poll,
@@ -183,7 +169,8 @@ where
         })
     }
 
-    fn run(&mut self) -> Result<()> {
+    /// Serves until the lifeline ends and every connection is done.
+    pub(crate) fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         while !(self.cx.is_draining && self.connections.is_empty()) {
             if self.cx.budget.take_trim() {
@@ -231,18 +218,18 @@ where
                 self.drain();
             }
             if let Some(inbox) = self.inbox.as_mut().filter(|inbox| inbox.has_more) {
-                inbox.deliver(self.worker);
+                inbox.deliver(&self.station);
             }
-            if self.worker.quits() {
+            if self.station.quits() {
                 break;
             }
             self.expire();
             self.relieve();
             self.accept();
-            self.worker.check_requests();
+            self.station.check_requests();
         }
         if let Some(mut inbox) = self.inbox.take() {
-            inbox.finish(self.worker);
+            inbox.finish(&self.station);
         }
         for (_, entry) in &mut self.connections {
             entry.connection.end(&mut self.cx);
@@ -258,7 +245,7 @@ where
         self.skip_frozen(self.expected, self.cx.now);
         self.cx.running = self.cx.now.before(self.lost);
         self.cx.row.busy(self.cx.now);
-        self.worker.wake_watch();
+        self.station.wake_watch();
         if self.cx.now != self.steered {
             self.steer();
         }
@@ -282,13 +269,13 @@ where
     fn steer(&mut self) {
         self.steered = self.cx.now;
         if !self.cx.is_draining {
-            self.worker.steer(self.cx.now);
+            self.station.steer(self.cx.now);
         }
     }
 
     /// Looks after another slot's sockets, or lets go of them.
     fn obey(&mut self) {
-        while let Some(order) = self.worker.lifeline().order() {
+        while let Some(order) = self.station.lifeline.order() {
             let of =
                 |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
             match order {
@@ -298,7 +285,7 @@ where
                 }
                 Order::Release { slot } => {
                     self.let_go(of(slot));
-                    self.worker.lifeline().released();
+                    self.station.lifeline.released();
                 }
                 Order::Log { file } => {
                     if let Some(log) = &mut self.cx.log {
@@ -324,7 +311,7 @@ where
         let entry = self.acceptors.vacant_entry();
         match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
             Ok(()) => _ = entry.insert(acceptor),
-            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.worker.tag()),
+            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.station.tag),
         }
     }
 
@@ -361,7 +348,7 @@ where
     fn advance(&mut self, index: usize) {
         let Some(entry) = self.connections.get_mut(index) else { return };
         self.cx.place = Place { index, serial: entry.serial };
-        let mut handler = Guard { worker: self.worker, handler: &mut self.handler };
+        let mut handler = Guard { station: &self.station, handler: &mut self.handler };
         let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
         if entry.held != 0 || entry.connection.is_holding() {
             return self.account(index, step);
@@ -424,10 +411,10 @@ where
                 let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
                 if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
                     self.cx.row.count_panic();
-                    error!("{} panicked in an upgrade to {protocol}: {}", self.worker.tag(), panic_message(&*panic));
+                    error!("{} panicked in an upgrade to {protocol}: {}", self.station.tag, panic_message(&*panic));
                 }
             }
-            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.worker.tag()),
+            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.station.tag),
         }
         self.forget();
     }
@@ -477,7 +464,7 @@ where
 
 /// Stands between the loop and user code.
 struct Guard<'a, H> {
-    worker: &'a Worker,
+    station: &'a Station<'a>,
     handler: &'a mut H,
 }
 
@@ -490,10 +477,10 @@ where
         match panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(request))) {
             Ok(response) => response,
             Err(panic) => {
-                self.worker.row().count_panic();
+                self.station.row().count_panic();
                 let (method, target) = (request.method(), request.target());
-                error!("{} panicked in {method} {target}: {}", self.worker.tag(), panic_message(&*panic));
-                if self.worker.server_config().exit_on_panic {
+                error!("{} panicked in {method} {target}: {}", self.station.tag, panic_message(&*panic));
+                if self.station.config.exit_on_panic {
                     panic::resume_unwind(panic);
                 }
                 Response::text("the server failed to answer this request\n").status(500).close()

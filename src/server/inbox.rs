@@ -1,0 +1,82 @@
+//! The parent's messages in the built-in server.
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::Arc;
+
+use log::{error, warn};
+
+use crate::server::station::Station;
+use crate::shared::log_text::panic_message;
+use crate::shared::message::{MessageEnd, Received, BUFFER};
+
+/// Messages that the built-in server takes in one turn, so that its connections have theirs.
+const TURN: usize = 64;
+
+/// Who gets a message, and what came with it.
+pub(crate) type Hook = dyn FnMut(&[u8], Option<OwnedFd>);
+
+/// The parent's messages in the built-in server.
+pub(crate) struct Inbox {
+    end: Arc<MessageEnd>,
+    hook: Box<Hook>,
+    buffer: Vec<u8>,
+    /// There may be more than the latest turn has taken.
+    pub(crate) has_more: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(end: Arc<MessageEnd>, hook: Box<Hook>) -> Inbox {
+        Inbox { end, hook, buffer: vec![0; BUFFER], has_more: false }
+    }
+
+    /// Delivers what has come, up to a turn's worth.
+    pub(crate) fn deliver(&mut self, station: &Station<'_>) {
+        self.has_more = (0..TURN).all(|_| self.deliver_one(station));
+    }
+
+    /// Delivers all that has come, and refuses what would come.
+    pub(crate) fn finish(&mut self, station: &Station<'_>) {
+        self.end.close();
+        while self.deliver_one(station) {}
+    }
+
+    /// Whether there may be more.
+    fn deliver_one(&mut self, station: &Station<'_>) -> bool {
+        match self.end.receive(&mut self.buffer) {
+            Received::Message(message, fd) => {
+                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| (self.hook)(message, fd))) {
+                    station.row().count_panic();
+                    error!("{} panicked in a message: {}", station.tag, panic_message(&*panic));
+                    if station.config.exit_on_panic {
+                        panic::resume_unwind(panic);
+                    }
+                }
+                true
+            }
+            Received::Malformed(why, _) => {
+                warn!("{} dropped a message of the parent's: {why}", station.tag);
+                true
+            }
+            Received::Cut(_) => {
+                let why = "no descriptor is free for the one that came with it";
+                warn!("{} dropped a message of the parent's: {why}", station.tag);
+                true
+            }
+            Received::Nothing | Received::End => false,
+        }
+    }
+}
+
+impl AsFd for Inbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Inbox").field("end", &self.end).finish_non_exhaustive()
+    }
+}

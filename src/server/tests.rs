@@ -1,0 +1,146 @@
+//! The whole server over real sockets, in this process: the tests play the client and the parent.
+
+use std::cell::Cell;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
+
+use super::adoption::{Adopter, Adoptions};
+use super::answer::response::Response;
+use super::event_loop::Server;
+use super::http::{Common, Request};
+use super::station::{Resources, Station};
+use crate::shared::channel::{self, ParentEnd, WorkerEnd};
+use crate::shared::config::Config;
+use crate::shared::scoreboard::{ParentBoard, RowPage};
+use crate::sys::clock;
+
+/// What a worker and its parent have of each other.
+struct Bed {
+    parent: ParentEnd,
+    lifeline: WorkerEnd,
+    board: ParentBoard,
+    page: RowPage,
+    config: Config,
+    quit: AtomicBool,
+    max_requests: Cell<u64>,
+    adoptions: Arc<Adoptions>,
+}
+
+impl Bed {
+    fn new() -> Bed {
+        let (parent, lifeline) = channel::channel(0, false).expect("a socket pair");
+        let board = ParentBoard::new(1).expect("memory");
+        let page = board.lend(1, 0, clock::now()).expect("a row");
+        Bed {
+            parent,
+            lifeline,
+            board,
+            page,
+            config: Config::default(),
+            quit: AtomicBool::new(false),
+            max_requests: Cell::new(0),
+            adoptions: Arc::default(),
+        }
+    }
+
+    /// A client whose connection the server has been given.
+    fn client(&self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+        let (stream, _) = listener.accept().expect("it has connected");
+        Adopter(Arc::clone(&self.adoptions)).adopt(stream).expect("a connection");
+        client
+    }
+
+    /// Serves until `handler`, or who came before it, has closed the parent's end and the connections are done.
+    fn serve(&self, listeners: Vec<TcpListener>, handler: impl FnMut(&Request<'_>) -> Response) {
+        let shutdown = self.lifeline.stream().try_clone().expect("a descriptor");
+        let resources = Resources {
+            shutdown,
+            listeners,
+            shared_listeners: Vec::new(),
+            unix_listeners: Vec::new(),
+            inbox: None,
+            common: Common::new(),
+            streams: Box::new(|_| false),
+            log: None,
+        };
+        let station = Station {
+            id: 0,
+            tag: "worker=0".to_owned(),
+            lifeline: &self.lifeline,
+            page: &self.page,
+            config: &self.config.server,
+            drain_timeout: self.config.drain_timeout,
+            quit: &self.quit,
+            max_requests: &self.max_requests,
+            adoptions: Arc::clone(&self.adoptions),
+            woken: Cell::default(),
+            rings: Cell::default(),
+        };
+        let mut server = Server::new(station, resources, handler).expect("an epoll instance");
+        server.run().expect("it serves");
+    }
+}
+
+fn all_of(mut client: TcpStream) -> String {
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("the server closes");
+    answer
+}
+
+#[test]
+fn a_request_that_has_come_is_answered_though_the_lifeline_has_ended() {
+    let bed = Bed::new();
+    let mut client = bed.client();
+    client.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    bed.parent.close();
+    bed.serve(Vec::new(), |request| Response::text(request.path().to_owned()));
+    let answer = all_of(client);
+    assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("\r\n\r\n/a"), "{answer}");
+    assert!(answer.contains("\r\nConnection: close\r\n"), "{answer}");
+    let counters = bed.board.row(1).counters(clock::now());
+    assert_eq!((counters.requests, counters.accepted, counters.closed), (1, 1, 1));
+}
+
+#[test]
+fn a_drain_that_begins_between_two_requests_loses_neither() {
+    let bed = Bed::new();
+    let mut client = bed.client();
+    client.write_all(b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nGET /b HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let served = Cell::new(0);
+    bed.serve(Vec::new(), |request| {
+        served.set(served.get() + 1);
+        if served.get() == 2 {
+            bed.parent.close();
+        }
+        Response::text(request.path().to_owned())
+    });
+    let answer = all_of(client);
+    assert_eq!((answer.matches("HTTP/1.1 200 ").count(), served.get()), (2, 2), "{answer}");
+}
+
+#[test]
+fn what_waits_in_the_queue_is_served_when_the_pool_stops() {
+    let bed = Bed::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a socket");
+    let mut client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
+    client.write_all(b"GET /queued HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    bed.parent.close();
+    bed.serve(vec![listener], |request| Response::text(request.path().to_owned()));
+    assert!(all_of(client).ends_with("\r\n\r\n/queued"));
+}
+
+#[test]
+fn a_panic_is_an_answer_of_500_and_counted() {
+    let bed = Bed::new();
+    let mut client = bed.client();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    bed.parent.close();
+    bed.serve(Vec::new(), |_| panic!("as the test wants it"));
+    assert!(all_of(client).starts_with("HTTP/1.1 500 "));
+    assert_eq!(bed.board.row(1).counters(clock::now()).panics, 1);
+}
