@@ -69,7 +69,7 @@ impl Default for Rules {
 /// It **can**
 ///
 /// - accept, read, write, and shut down the writing side of connections, and set what servers set on them: `SO_LINGER`,
-///   `SO_KEEPALIVE`, time-outs, and the options of tcp(7) for delays, keep-alive and the user time-out;
+///   `SO_KEEPALIVE`, time-outs, and the options of tcp(7) for keep-alive, `TCP_NODELAY` and `TCP_QUICKACK`;
 /// - do with files that it has open what their mode allows: read, write at any offset, truncate, allocate, lock, and
 ///   sync to disk;
 /// - open for reading what [`Worker::allow_files`](crate::Worker::allow_files) has allowed, its own executable,

@@ -109,21 +109,13 @@ fn ways_to_shut_down(caller: Caller<'_>) -> Vec<Case> {
     cases
 }
 
-/// Of socket(7), tcp(7), ip(7), ipv6(7).
+/// Of socket(7), tcp(7), ip(7), ipv6(7). Connections inherit what a listener has: so there is nothing that holds back or
+/// breaks off the answers of siblings who accept from it (`TCP_CORK`, `TCP_USER_TIMEOUT`, `TCP_NOTSENT_LOWAT`).
 const OPTIONS: &[(libc::c_int, &[libc::c_int])] = &[
     (libc::SOL_SOCKET, &[libc::SO_KEEPALIVE, libc::SO_LINGER, libc::SO_RCVTIMEO, libc::SO_SNDTIMEO]),
     (
         libc::IPPROTO_TCP,
-        &[
-            libc::TCP_NODELAY,
-            libc::TCP_CORK,
-            libc::TCP_KEEPIDLE,
-            libc::TCP_KEEPINTVL,
-            libc::TCP_KEEPCNT,
-            libc::TCP_QUICKACK,
-            libc::TCP_USER_TIMEOUT,
-            libc::TCP_NOTSENT_LOWAT,
-        ],
+        &[libc::TCP_NODELAY, libc::TCP_KEEPIDLE, libc::TCP_KEEPINTVL, libc::TCP_KEEPCNT, libc::TCP_QUICKACK],
     ),
 ];
 
@@ -384,6 +376,9 @@ mod tests {
             (libc::SOL_SOCKET, libc::SO_BINDTODEVICE, false),
             (libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, false),
             (libc::IPPROTO_TCP, libc::TCP_ULP, false),
+            (libc::IPPROTO_TCP, libc::TCP_CORK, false),
+            (libc::IPPROTO_TCP, libc::TCP_USER_TIMEOUT, false),
+            (libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, false),
             (libc::IPPROTO_TCP, libc::TCP_MD5SIG, false),
             (libc::IPPROTO_TCP, libc::TCP_REPAIR, false),
             (libc::IPPROTO_IP, libc::IP_MINTTL, false),
