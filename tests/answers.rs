@@ -8,23 +8,12 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use nix::sys::signal::Signal;
-use support::{example, free_port, fresh_path, until, Client, Server};
+use support::{example, fresh_path, until, Client, Server};
 
 fn answers(variables: &[(&str, &str)]) -> Server {
     let mut command = example("answers");
     command.env("FORKPOOL_WORKERS", "1").envs(variables.iter().copied());
-    quiet(command)
-}
-
-/// Starts a program that writes no log.
-fn quiet(mut command: std::process::Command) -> Server {
-    // The port is chosen here, since nothing announces it.
-    let port = free_port();
-    command.env("FORKPOOL_LISTEN", format!("127.0.0.1:{port}"));
-    let mut server = Server::spawn(command);
-    server.set_port(port);
-    until("it listens", || TcpStream::connect(("127.0.0.1", port)).ok());
-    server
+    Server::start_silent(command)
 }
 
 #[test]
@@ -295,7 +284,7 @@ fn an_upgraded_connection_is_the_applications() {
 
 #[test]
 fn events_come_as_they_are_made() {
-    let mut server = quiet(example("events"));
+    let mut server = Server::start_silent(example("events"));
     let mut client = server.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
     assert_eq!(client.answer().field("content-type"), Some("text/event-stream"));
@@ -306,7 +295,7 @@ fn events_come_as_they_are_made() {
 
 #[test]
 fn websockets_echo() {
-    let mut server = quiet(example("websocket"));
+    let mut server = Server::start_silent(example("websocket"));
     let port = server.port();
     let stream = TcpStream::connect(("127.0.0.1", port)).expect("open");
     let (mut socket, response) =
@@ -320,17 +309,17 @@ fn websockets_echo() {
 }
 
 /// The upload example with a directory of its own.
-fn uploads(name: &str) -> (Server, PathBuf) {
+fn uploads(name: &str, variables: &[(&str, &str)]) -> (Server, PathBuf) {
     let directory = fresh_path(name);
     std::fs::create_dir_all(&directory).expect("a directory");
     let mut command = example("upload");
-    command.env("UPLOADS", &directory).env("FORKPOOL_WORKERS", "1").env("FORKPOOL_BODY_TIMEOUT", "500ms");
-    (quiet(command), directory)
+    command.env("UPLOADS", &directory).env("FORKPOOL_WORKERS", "1").envs(variables.iter().copied());
+    (Server::start_silent(command), directory)
 }
 
 #[test]
 fn uploads_go_to_disk_in_constant_memory() {
-    let (mut server, directory) = uploads("uploads");
+    let (mut server, directory) = uploads("uploads", &[]);
     let worker = server.workers()[0];
     let peak = || {
         let status = std::fs::read_to_string(format!("/proc/{worker}/status")).expect("it runs");
@@ -363,7 +352,7 @@ fn uploads_go_to_disk_in_constant_memory() {
 
 #[test]
 fn a_body_can_be_refused_before_it_comes() {
-    let (mut server, directory) = uploads("refused");
+    let (mut server, directory) = uploads("refused", &[]);
     let mut client = server.connect();
     client.send("PUT /../x HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 99999999\r\n\r\n");
     let answer = client.answer();
@@ -381,7 +370,7 @@ fn a_body_can_be_refused_before_it_comes() {
 
 #[test]
 fn a_body_that_is_malformed_or_stalls_is_answered() {
-    let (mut server, directory) = uploads("stalls");
+    let (mut server, directory) = uploads("stalls", &[("FORKPOOL_BODY_TIMEOUT", "500ms")]);
     let mut client = server.connect();
     client.send("PUT /x HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\nx\r\n");
     assert_eq!(client.answer().status, 400);

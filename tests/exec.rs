@@ -7,9 +7,10 @@ use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
-use nix::unistd::{pipe, Pid};
+use nix::unistd::{pipe2, Pid};
 use support::{binary, example, fresh_path, is_gone, skip, until, Load, Server, BOTH_MODES};
 
 const NODE: &str = "
@@ -350,11 +351,11 @@ fn a_program_is_ready_after_a_while() {
 
 #[test]
 fn output_is_prefixed_to_its_last_word() {
-    let script = "trap 'printf bye; exit 0' TERM; echo one; echo two >&2; printf three; while :; do sleep 0.01; done";
+    let script = "trap 'printf bye; exit 0' TERM; echo one; printf three; echo two >&2; while :; do sleep 0.01; done";
     let mut server = Server::spawn(shell("2", &["--prefix"], script));
     server.wait_for("listening on ");
     let workers = server.workers();
-    // By then they know what SIGTERM asks.
+    // By then they know what SIGTERM asks, and the line that is not at its end is begun.
     until("both have written", || (server.count(" one") == 2 && server.count(" two") == 2).then_some(()));
     server.signal(Signal::SIGTERM);
     let (status, log) = server.finish();
@@ -403,7 +404,7 @@ fn pipes_of_programs_that_have_ended_are_closed_whoever_holds_them() {
 #[test]
 fn nobody_who_reads_the_output_does_not_stop_the_parent() {
     let mut command = shell("1", &["--prefix", "--drain-timeout", "1s"], "exec yes");
-    let (_nobody_reads, stdout) = pipe().expect("descriptors are free");
+    let (_nobody_reads, stdout) = pipe2(OFlag::O_CLOEXEC).expect("descriptors are free");
     let stdout_too = stdout.try_clone().expect("descriptors are free");
     let mut child = command.stdout(stdout_too).stderr(Stdio::piped()).spawn().expect("it is built");
     let mut log = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);

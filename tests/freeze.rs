@@ -9,10 +9,13 @@ use std::time::Duration;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{example, testbed, until, Server};
+use support::{example, fresh_path, testbed, until, Server};
 
-/// How long it stands still: longer than every time-out here.
-const FROZEN: Duration = Duration::from_secs(3);
+/// How long it stands still: longer than [`TIMEOUT`].
+const FROZEN: Duration = Duration::from_secs(4);
+
+/// Every time-out here: far longer than what is done within it, on any machine.
+const TIMEOUT: &str = "3s";
 
 /// Stops every process of the pool and lets them go on, by the cgroup freezer where this user may use it, else by
 /// SIGSTOP.
@@ -74,20 +77,23 @@ impl Drop for Freezer {
 
 #[test]
 fn a_frozen_boot_is_not_late() {
+    let marker = fresh_path("slow-start");
+    fs::write(&marker, "").expect("a writable directory");
     let mut command = example("testbed");
-    // Each needs a second in which it runs.
-    command.envs([("TESTBED", "slow-start"), ("FORKPOOL_WORKERS", "2"), ("FORKPOOL_BOOT_TIMEOUT", "2s")]);
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_BOOT_TIMEOUT", TIMEOUT)]);
+    command.env("TESTBED", format!("start-after:{}", marker.display()));
     let mut server = Server::spawn(command);
     server.wait_for("starting slowly");
     server.wait_for("starting slowly");
     freeze(&server);
+    fs::remove_file(&marker).expect("it is there");
     server.wait_for("listening on ");
     assert_eq!((server.count("killed"), server.get("/").status), (0, 200));
 }
 
 #[test]
 fn a_frozen_drain_is_not_late() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "2s"), ("RUST_LOG", "debug")]);
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", TIMEOUT), ("RUST_LOG", "debug")]);
     let mut client = server.connect();
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
     assert_eq!(client.answer().status, 100);
@@ -104,7 +110,7 @@ fn a_frozen_drain_is_not_late() {
 
 #[test]
 fn a_frozen_request_does_not_stall() {
-    let mut server = testbed(&[("FORKPOOL_STALL_TIMEOUT", "2s"), ("FORKPOOL_WORKERS", "1")]);
+    let mut server = testbed(&[("FORKPOOL_STALL_TIMEOUT", TIMEOUT), ("FORKPOOL_WORKERS", "1")]);
     let mut client = server.connect();
     client.send("GET /sliced?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
     server.wait_for("serves /sliced");
@@ -116,7 +122,7 @@ fn a_frozen_request_does_not_stall() {
 #[test]
 fn clients_have_the_time_that_they_had() {
     let timeouts = ["HEAD", "BODY", "IDLE"].map(|name| format!("FORKPOOL_{name}_TIMEOUT"));
-    let variables: Vec<(&str, &str)> = timeouts.iter().map(|name| (name.as_str(), "2s")).collect();
+    let variables: Vec<(&str, &str)> = timeouts.iter().map(|name| (name.as_str(), TIMEOUT)).collect();
     let mut server = testbed(&variables);
     let mut head = server.connect();
     head.send("GET / HTTP/1.1\r\n");

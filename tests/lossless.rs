@@ -8,17 +8,20 @@
 
 mod support;
 
+use std::collections::BTreeMap;
+use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 use support::{children, example, fresh_path, is_gone, testbed, until, Client, Load, Server, BOTH_MODES};
 
 #[test]
 fn rolling_restarts() {
     for mode in BOTH_MODES {
-        let mut server = testbed(&[("FORKPOOL_WORKERS", "3"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "3"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
         let load = Load::begin(server.port(), mode);
         for _ in 0..4 {
             server.signal(Signal::SIGHUP);
@@ -31,7 +34,7 @@ fn rolling_restarts() {
 
 #[test]
 fn several_slots_at_a_time() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_SURGE", "4"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_SURGE", "4"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
     let load = Load::begin(server.port(), BOTH_MODES[0]);
     for _ in 0..4 {
         server.signal(Signal::SIGHUP);
@@ -43,7 +46,7 @@ fn several_slots_at_a_time() {
 #[test]
 fn workers_that_come_and_go() {
     for mode in BOTH_MODES {
-        let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
         let load = Load::begin(server.port(), mode);
         for _ in 0..2 {
             for to in [3, 2, 1] {
@@ -61,7 +64,7 @@ fn workers_that_come_and_go() {
 
 #[test]
 fn slots_whose_sockets_are_closed() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("RUST_LOG", "debug"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("RUST_LOG", "debug"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
     let load = Load::begin(server.port(), BOTH_MODES[0]);
     for to in [3, 2, 1] {
         server.signal(Signal::SIGTTOU);
@@ -79,13 +82,13 @@ fn a_new_binary() {
         let pid_file = fresh_path("upgraded.pid");
         let mut server = testbed(&[
             ("FORKPOOL_PID_FILE", pid_file.to_str().expect("text")),
-            ("FORKPOOL_DRAIN_TIMEOUT", "1s"),
+            ("FORKPOOL_DRAIN_TIMEOUT", "1h"),
             ("FORKPOOL_WORKERS", "3"),
         ]);
         let load = Load::begin(server.port(), mode);
         for _ in 0..3 {
             let parent = std::fs::read_to_string(&pid_file).expect("a pid").trim().parse().expect("a number");
-            kill(nix::unistd::Pid::from_raw(parent), Signal::SIGUSR2).expect("it runs");
+            kill(Pid::from_raw(parent), Signal::SIGUSR2).expect("it runs");
             server.wait_for("upgrade done");
             server.wait_for("another pool has taken over");
         }
@@ -136,6 +139,29 @@ const STEERED: [[(&str, &str); 2]; 2] = [
     [("FORKPOOL_BALANCE", "auto"), ("FORKPOOL_NEIGHBOURS", "0")],
 ];
 
+/// Asks until another worker has answered so many new clients one after the other. Until it is seen that a worker takes
+/// no more, some may wait in its queue; they are kept in `waiting`.
+#[track_caller]
+fn others_answer(server: &mut Server, worker: Pid, in_a_row: usize, waiting: &mut Vec<Client<TcpStream>>) {
+    // Whoever is answered later than this costs another try and no more.
+    let soon = Duration::from_secs(2);
+    until(&format!("{in_a_row} in a row are answered by others"), || {
+        for _ in 0..in_a_row {
+            let mut client = server.connect();
+            client.stream().set_read_timeout(Some(soon)).expect("a socket");
+            client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            match client.try_answer(false) {
+                Ok(answer) => assert_ne!(answer.worker(), worker),
+                Err(_) => {
+                    waiting.push(client);
+                    return None;
+                }
+            }
+        }
+        Some(())
+    });
+}
+
 #[test]
 fn a_busy_worker_gets_no_new_connections() {
     for steered in STEERED {
@@ -145,17 +171,16 @@ fn a_busy_worker_gets_no_new_connections() {
         while free.get("/").worker() == busy_worker {
             free = server.connect();
         }
-        busy.send("GET /slow?ms=3000 HTTP/1.1\r\nHost: a\r\n\r\n");
-        // Somebody has to turn for it to be seen.
-        let seen = Instant::now() + Duration::from_millis(50);
-        until("the other worker has seen it", || {
-            free.get("/");
-            (Instant::now() > seen).then_some(())
-        });
-        for _ in 0..100 {
-            assert_ne!(server.get("/").worker(), busy_worker);
+        let end = fresh_path("busy");
+        busy.send(format!("GET /wait?{} HTTP/1.1\r\nHost: a\r\n\r\n", end.display()));
+        let mut waiting = Vec::new();
+        others_answer(&mut server, busy_worker, 100, &mut waiting);
+        std::fs::write(&end, "").expect("a writable directory");
+        for client in waiting.iter_mut().chain([&mut busy]) {
+            client.stream().set_read_timeout(Some(support::DEADLINE)).expect("a socket");
+            assert_eq!(client.answer().status, 200);
         }
-        assert_eq!(busy.answer().status, 200);
+        std::fs::remove_file(&end).expect("it is there");
         // And then it is chosen again.
         until("it is back", || (server.get("/").worker() == busy_worker).then_some(()));
     }
@@ -165,28 +190,38 @@ fn a_busy_worker_gets_no_new_connections() {
 fn a_full_worker_gets_no_new_connections() {
     for [balance, neighbours] in STEERED {
         let mut server = testbed(&[balance, neighbours, ("FORKPOOL_MAX_CONNECTIONS", "3")]);
-        let mut kept: Vec<Client<_>> = Vec::new();
-        // One more and both are full, so that each of them must have three.
-        for _ in 0..6 {
+        let mut kept: BTreeMap<Pid, Vec<Client<TcpStream>>> = BTreeMap::new();
+        let full = loop {
             let mut client = server.connect();
-            client.get("/");
-            kept.push(client);
-            // The parent has to be told when a worker is full, and to tell the kernel.
-            std::thread::sleep(Duration::from_millis(50));
+            let worker = client.get("/").worker();
+            // In progress, so that it makes no room for anybody.
+            client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+            assert_eq!(client.answer().status, 100);
+            let clients = kept.entry(worker).or_default();
+            clients.push(client);
+            if clients.len() == 3 {
+                break worker;
+            }
+        };
+        // The other one has room for more than one of those that come now.
+        kept.retain(|worker, _| *worker == full);
+        let mut waiting = Vec::new();
+        others_answer(&mut server, full, 100, &mut waiting);
+        for client in kept.values_mut().flatten() {
+            client.send("x");
+            assert_eq!(client.answer().status, 200);
         }
-        let mut workers: Vec<_> = kept.iter_mut().map(|client| client.get("/").worker()).collect();
-        workers.sort_unstable();
-        let [first, .., last] = workers[..] else { unreachable!("there are six") };
-        assert_eq!(workers, [[first; 3], [last; 3]].concat());
-        assert_ne!(first, last);
+        drop(kept);
+        for client in &mut waiting {
+            client.stream().set_read_timeout(Some(support::DEADLINE)).expect("a socket");
+            assert_eq!(client.answer().status, 200);
+        }
     }
 }
 
-/// Both workers are busy, so both have queues, and one of them dies and cannot be replaced: the other one looks after
-/// what waits there.
-#[test]
-fn the_queue_of_a_slot_that_backs_off() {
-    let (mut server, mut failing) = failing_testbed();
+/// Both workers of the [`failing_testbed`] are busy, so both have queues, and one of them is dead and cannot be replaced.
+/// Those wait who are in the queues.
+fn one_of_two_backs_off(server: &mut Server, failing: &mut Failing) -> Vec<Client<TcpStream>> {
     let (mut first, mut second) = (server.connect(), server.connect());
     let victim = first.get("/").worker();
     while second.get("/").worker() == victim {
@@ -201,7 +236,14 @@ fn the_queue_of_a_slot_that_backs_off() {
     failing.begin();
     kill(victim, Signal::SIGKILL).expect("it runs");
     server.wait_for("backing off");
-    for client in &mut waiting {
+    waiting
+}
+
+/// The other one looks after what waits there.
+#[test]
+fn the_queue_of_a_slot_that_backs_off() {
+    let (mut server, mut failing) = failing_testbed();
+    for client in &mut one_of_two_backs_off(&mut server, &mut failing) {
         assert_eq!(client.answer().status, 200);
     }
     failing.end();
@@ -216,20 +258,7 @@ fn the_queue_of_a_slot_that_backs_off() {
 #[test]
 fn the_queue_of_a_slot_that_backs_off_when_the_pool_stops() {
     let (mut server, mut failing) = failing_testbed();
-    let (mut first, mut second) = (server.connect(), server.connect());
-    let victim = first.get("/").worker();
-    while second.get("/").worker() == victim {
-        second = server.connect();
-    }
-    first.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    second.send("GET /slow?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    let mut waiting: Vec<_> = (0..40).map(|_| server.connect()).collect();
-    for client in &mut waiting {
-        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-    }
-    failing.begin();
-    kill(victim, Signal::SIGKILL).expect("it runs");
-    server.wait_for("backing off");
+    let mut waiting = one_of_two_backs_off(&mut server, &mut failing);
     server.signal(Signal::SIGTERM);
     for client in &mut waiting {
         assert_eq!(client.answer().status, 200);
@@ -260,7 +289,7 @@ fn workers_that_have_had_their_share() {
         ("FORKPOOL_MAX_AGE", "300ms", "/plaintext"),
         ("FORKPOOL_MAX_RSS", "64MiB", "/leak?kib=256"),
     ] {
-        let mut server = testbed(&[("FORKPOOL_WORKERS", "3"), (variable, value), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "3"), (variable, value), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
         let load = Load::begin(server.port(), &["--connections", "4", "--rate", "500", "--path", target]);
         for _ in 0..3 {
             server.wait_for("recycled: ");
@@ -281,7 +310,7 @@ fn failing_testbed() -> (Server, Failing) {
     let failing = Failing(fresh_path(&format!("failing-{}", COUNT.fetch_add(1, Relaxed))));
     let mut command = example("testbed");
     command.env("TESTBED", format!("fail-while:{}", failing.0.display()));
-    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_DRAIN_TIMEOUT", "4s")]);
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
     (Server::start(command), failing)
 }
 

@@ -9,7 +9,6 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
-use std::time::Duration;
 
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
@@ -184,7 +183,7 @@ impl Page {
         self.browser.commands.write_all(command.as_bytes()).expect("the browser runs");
         self.browser.commands.write_all(b"\0").expect("the browser runs");
         loop {
-            let message = self.browser.messages.recv_timeout(Duration::from_secs(30));
+            let message = self.browser.messages.recv_timeout(support::DEADLINE);
             let message = message.unwrap_or_else(|error| panic!("no answer to {command}: {error}"));
             if message.starts_with(&format!(r#"{{"id":{id},"#)) {
                 assert!(!message.contains(r#""error":{"#), "{command}: {message}");

@@ -2,7 +2,7 @@
 
 mod support;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
@@ -26,7 +26,7 @@ fn workers_of_a_killed_parent_finish_what_they_have() {
     client.send("POST /slow?ms=1 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
     assert_eq!(client.answer().status, 100);
     server.signal(Signal::SIGKILL);
-    until("the port is closed", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+    support::until_closed(port);
     client.send("x");
     let answer = client.answer();
     assert_eq!((answer.status, answer.closes()), (200, true));
@@ -35,12 +35,7 @@ fn workers_of_a_killed_parent_finish_what_they_have() {
 
 #[test]
 fn workers_of_a_killed_parent_do_not_outlive_the_drain() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "100ms")]);
-    let worker = server.workers()[0];
-    let mut client = server.connect();
-    client.send("GET /slow?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    server.signal(Signal::SIGKILL);
-    until("the worker is gone", || is_gone(worker).then_some(()));
+    support::ends_with_its_parent_in_time(Server::spawn(support::with_a_short_drain()));
 }
 
 #[test]

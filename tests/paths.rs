@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use support::{binary, fresh_path, skip, until, Server};
+use support::{after, binary, fresh_path, pass_variables, skip, until, Server};
 
 /// A directory for one test, and a file in it that nobody is to touch.
 fn directory(name: &str) -> (PathBuf, PathBuf) {
@@ -34,19 +34,6 @@ fn is_untouched(precious: &Path) {
 
 fn mode(path: &Path) -> u32 {
     fs::symlink_metadata(path).expect("it is there").permissions().mode() & 0o7777
-}
-
-/// A command by way of a shell that does something before.
-fn after(script: &str, command: &Command) -> Command {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", &format!("{script} && exec \"$@\""), "sh"]).arg(command.get_program()).args(command.get_args());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
 }
 
 #[test]
@@ -91,12 +78,7 @@ fn apart(mount: &str, command: &Command) -> Command {
     let shell = after(mount, command);
     let mut apart = Command::new("unshare");
     apart.arg("-m").arg(shell.get_program()).args(shell.get_args());
-    for (name, value) in shell.get_envs() {
-        match value {
-            Some(value) => apart.env(name, value),
-            None => apart.env_remove(name),
-        };
-    }
+    pass_variables(&shell, &mut apart);
     apart
 }
 

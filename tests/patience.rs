@@ -6,35 +6,51 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
-use support::{testbed, Client, Server};
+use support::{testbed, until, Client, Server};
 
 /// More than the events of one turn.
 const MANY: usize = 600;
 
-/// Blocks the only worker beyond the time-out.
-fn block(server: &mut Server) -> Client<TcpStream> {
+/// Blocks the only worker for so long.
+fn block(server: &mut Server, time: Duration) -> Client<TcpStream> {
     let mut client = server.connect();
     // Its first answer says that it has been accepted.
     assert_eq!(client.get("/").status, 200);
-    client.send("GET /slow?ms=1500 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send(format!("GET /slow?ms={} HTTP/1.1\r\nHost: a\r\n\r\n", time.as_millis()));
     client
 }
 
-/// A client that sends pieces of a body, for as long as they are taken; returns the status that it gets.
-fn upload(server: &mut Server, pieces: usize, size: usize, pause: Duration) -> u16 {
+/// A client that sends pieces of a body, for as long as they are taken; returns the status that it gets, and the longest
+/// that it has paused.
+fn upload(server: &mut Server, pieces: usize, size: usize, pause: Duration) -> (u16, Duration) {
     let mut client = server.connect();
     client.send(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", pieces * size));
+    let mut longest = Duration::ZERO;
     for _ in 0..pieces {
+        let begun = Instant::now();
         if client.stream().write_all(&vec![b'x'; size]).is_err() {
             break;
         }
         // So slow it is; nothing waits for it.
         thread::sleep(pause);
+        longest = longest.max(begun.elapsed());
     }
-    client.answer().status
+    (client.answer().status, longest)
+}
+
+/// The same, of a client that is in time. Once more where this machine has not let it be.
+#[track_caller]
+fn is_answered(server: &mut Server, pieces: usize, size: usize, pause: Duration) {
+    until("a client keeps its pace", || match upload(server, pieces, size, pause) {
+        (200, _) => Some(()),
+        (status, longest) => {
+            assert!(longest > Duration::from_millis(700), "{status}, and it has paused for {longest:?} at most");
+            None
+        }
+    });
 }
 
 #[test]
@@ -42,11 +58,11 @@ fn a_body_comes_at_a_minimum_rate() {
     let limits = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_BODY_TIMEOUT", "1s"), ("FORKPOOL_MIN_RATE", "1000")];
     let mut server = testbed(&limits);
     // It never pauses for long, and holds its place all the same.
-    assert_eq!(upload(&mut server, 100, 1, Duration::from_millis(100)), 408);
+    assert_eq!(upload(&mut server, 100, 1, Duration::from_millis(100)).0, 408);
     // Neither does this one, which is as fast as asked for over the time-out.
-    assert_eq!(upload(&mut server, 8, 1000, Duration::from_millis(300)), 200);
+    is_answered(&mut server, 8, 1000, Duration::from_millis(300));
     // Nor does one that has no body to speak of.
-    assert_eq!(upload(&mut server, 3, 1, Duration::from_millis(100)), 200);
+    is_answered(&mut server, 3, 1, Duration::from_millis(100));
 }
 
 #[track_caller]
@@ -56,27 +72,40 @@ fn all_are_answered(mut clients: Vec<Client<TcpStream>>) {
     }
 }
 
+/// So many clients, each of which has begun.
+fn begun(server: &mut Server, is_first_answered: bool, begin: &str) -> Vec<Client<TcpStream>> {
+    let mut clients: Vec<_> = (0..MANY).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        if is_first_answered {
+            client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        }
+        client.send(begin);
+    }
+    if is_first_answered {
+        clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
+    }
+    clients
+}
+
 #[test]
 fn a_request_that_came_in_time_is_answered_however_late_it_is_seen() {
-    for (timeout, before, begin, end) in [
+    // In time is what this machine can do easily.
+    let begin = Instant::now();
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+    drop(begun(&mut server, true, ""));
+    let timeout = Duration::from_millis(500) + 5 * begin.elapsed();
+    drop(server);
+    for (variable, is_first_answered, begin, end) in [
         ("FORKPOOL_IDLE_TIMEOUT", true, "", "GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("FORKPOOL_HEAD_TIMEOUT", false, "GET / HTTP/1.1\r\n", "Host: a\r\n\r\n"),
         ("FORKPOOL_BODY_TIMEOUT", false, "POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nx", "x"),
     ] {
-        let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), (timeout, "1s")]);
-        let mut clients: Vec<_> = (0..MANY).map(|_| server.connect()).collect();
-        for client in &mut clients {
-            if before {
-                client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
-            }
-            client.send(begin);
-        }
-        if before {
-            clients.iter_mut().for_each(|client| assert_eq!(client.answer().status, 200));
-        }
-        let mut blocking = block(&mut server);
+        let value = format!("{}ms", timeout.as_millis());
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), (variable, &value)]);
+        let mut clients = begun(&mut server, is_first_answered, begin);
+        let mut blocking = block(&mut server, timeout + timeout / 2);
         clients.iter_mut().for_each(|client| client.send(end));
-        assert_eq!(blocking.answer().status, 200, "{timeout}");
+        assert_eq!(blocking.answer().status, 200, "{variable}");
         all_are_answered(clients);
     }
 }

@@ -7,7 +7,7 @@ mod support;
 use std::time::Instant;
 
 use nix::sys::signal::{kill, Signal};
-use support::{binary, children, example, testbed, until, Server};
+use support::{example, fresh_path, testbed, until, Server};
 
 #[test]
 fn a_worker_that_hangs_says_where() {
@@ -27,34 +27,32 @@ fn a_worker_that_hangs_says_where() {
 
 #[test]
 fn a_lame_duck_serves_until_its_time() {
-    let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "500ms"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "2s"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
     let begun = Instant::now();
     server.signal(Signal::SIGTERM);
-    server.wait_for("lame duck: not ready any more, draining in 500ms (lame-duck)");
+    server.wait_for("lame duck: not ready any more, draining in 2s (lame-duck)");
     // New connections are served, and answers are not the last ones yet.
     let answer = server.get("/");
     assert_eq!((answer.status, answer.closes()), (200, false));
     assert_eq!(server.wait().code(), Some(0));
     // Not a measurement: it tells "later" from "at once".
-    assert!(begun.elapsed().as_millis() >= 500);
+    assert!(begun.elapsed().as_millis() >= 2000);
 }
 
 #[test]
 fn a_pool_gives_up_when_it_is_told_to() {
-    let mut command = binary();
-    command.args(["--workers", "2", "--give-up", "3", "--drain-timeout", "1s"]);
-    let mut server = Server::start(command);
-    let steady = server.workers()[0];
-    let victim = |server: &Server| until("it has a worker", || server.workers().into_iter().find(|pid| *pid != steady));
-    for _ in 0..3 {
-        let pid = victim(&server);
-        kill(pid, Signal::SIGKILL).expect("it runs");
-        until("it is gone", || (!children(server.pid()).contains(&pid)).then_some(()));
-    }
+    let marker = fresh_path("gives-up");
+    let fixture = format!("fail-while:{}", marker.display());
+    let mut server = testbed(&[("TESTBED", &fixture), ("FORKPOOL_GIVE_UP", "3")]);
+    let [steady, victim] = server.workers()[..] else { panic!("two workers") };
+    // Those that come after it have not served, however slow this test is.
+    std::fs::write(&marker, "").expect("a writable directory");
+    kill(victim, Signal::SIGKILL).expect("it runs");
     let (status, log) = server.finish();
-    assert_eq!(status.code(), Some(3));
-    let last = log.last().expect("it says why");
-    assert!(last.contains("gave up: worker=1 failed 3 times in a row (give-up)"), "{log:?}");
+    std::fs::remove_file(&marker).expect("it is there");
+    assert_eq!(status.code(), Some(1));
+    let why = "worker=1 gave up after 3 failures in a row (give-up), draining: ";
+    assert!(log.iter().any(|line| line.contains(why)), "{log:?}");
     assert!(log.iter().any(|line| line.contains(&format!("pid={steady} exited with code 0"))), "{log:?}");
 }
 
@@ -181,8 +179,12 @@ fn the_application_is_told_that_the_pool_gives_up() {
     exit(&mut server, 3);
     server.wait_for("event Exited");
     server.wait_for("event Ready");
-    kill(server.workers()[0], Signal::SIGKILL).expect("it runs");
-    assert!(!server.wait().success());
+    // Its successor has served as well once it has lived for a second: then it is the next one's turn.
+    let status = until("the pool ends", || {
+        server.workers().first().map(|worker| kill(*worker, Signal::SIGKILL));
+        server.try_wait()
+    });
+    assert!(!status.success());
     let told = server.wait_for("event GaveUp");
     assert!(told.contains("worker: 0, failures: 1, reason: \"a worker killed by SIGKILL"), "{told}");
 }

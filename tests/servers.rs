@@ -69,10 +69,13 @@ fn a_rolling_restart_loses_nothing(name: &str, options: &[&str]) {
     let mut server = start(name, "2");
     let before = server.workers();
     let load = Load::start(&mut server, options);
+    load.until_served(&mut server);
     server.signal(Signal::SIGHUP);
     server.wait_for("rolling restart done");
     // The workers from before still drain.
     until("they are gone", || before.iter().all(|worker| is_gone(*worker)).then_some(()));
+    // Those that serve now have had some as well.
+    load.until_served(&mut server);
     let report = load.stop();
     assert!(report["total"] > 0, "{report:?}");
     assert_eq!((report["lost"], report["local"]), (0, 0), "{report:?}");
@@ -116,28 +119,23 @@ fn a_crashed_worker_is_replaced(name: &str) {
 struct Load(Child);
 
 impl Load {
-    /// Returns when the server has had connections.
     fn start(server: &mut Server, options: &[&str]) -> Load {
-        let port = server.port();
         let mut command = example("load");
-        command.args([
-            &format!("127.0.0.1:{port}"),
-            "--path",
-            "/",
-            "--connections",
-            "16",
-            "--until-eof",
-            "--by-worker",
-        ]);
-        let load = command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it is built");
-        let local = format!(":{port:04X}");
-        until("the load is on", || {
+        let address = format!("127.0.0.1:{}", server.port());
+        command.args([&address, "--path", "/", "--connections", "16", "--until-eof", "--by-worker"]);
+        let load = command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        Load(load.expect("it is built"))
+    }
+
+    /// Waits until a worker has accepted a connection, or has had one.
+    fn until_served(&self, server: &mut Server) {
+        let local = format!(":{:04X}", server.port());
+        until("a worker has a connection", || {
             let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
             let mut rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-            // What is not in the state LISTEN is, or was, a connection.
-            rows.any(|row| row[1].ends_with(&local) && row[3] != "0A").then_some(())
+            // Established, and in a process: what still waits in a queue has no inode (proc_net_tcp(5)).
+            rows.any(|row| row[1].ends_with(&local) && row[3] == "01" && row[9] != "0").then_some(())
         });
-        Load(load)
     }
 
     fn stop(mut self) -> BTreeMap<String, u64> {

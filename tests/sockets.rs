@@ -4,14 +4,12 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{example, fresh_path, until, Answer, Client, Server};
+use support::{example, fresh_path, until, Client, Server};
 
 fn sabotage(variables: &[(&str, &str)]) -> Server {
     let mut command = example("sabotage");
@@ -19,29 +17,18 @@ fn sabotage(variables: &[(&str, &str)]) -> Server {
     Server::start(command)
 }
 
-/// One request on a connection of its own, if it is answered soon.
-fn ask(port: u16) -> Option<Answer> {
-    let stream = TcpStream::connect_timeout(&([127, 0, 0, 1], port).into(), Duration::from_secs(2)).ok()?;
-    stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
-    let mut client = Client::new(stream);
-    client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-    client.try_answer(false).ok()
-}
-
-/// Asks until every worker has answered, each time at once.
+/// Asks until every worker has answered, and each time somebody does.
 #[track_caller]
 fn all_serve(server: &mut Server) {
-    let port = server.port();
     until("four workers are there", || (server.workers().len() == 4).then_some(()));
     let workers: BTreeSet<Pid> = server.workers().into_iter().collect();
     let mut answered = BTreeSet::new();
-    for _ in 0..400 {
-        answered.insert(ask(port).expect("an answer").worker());
-        if answered == workers {
-            return;
-        }
-    }
-    panic!("{answered:?} answered, and not all of {workers:?}");
+    until(&format!("each of {workers:?} has answered"), || {
+        let mut client = server.connect();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        answered.insert(client.answer().worker());
+        (answered == workers).then_some(())
+    });
 }
 
 /// Kills a worker, and has all of them replaced.
@@ -98,7 +85,7 @@ fn a_unix_socket_that_was_shut_down_is_made_anew() {
     let mut server = Server::start(command);
     let connect = || {
         let stream = UnixStream::connect(&path).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+        stream.set_read_timeout(Some(support::DEADLINE)).expect("a socket");
         Some(Client::new(stream))
     };
     let mode = || fs::symlink_metadata(&path).expect("it is there").permissions().mode() & 0o777;

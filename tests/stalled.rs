@@ -3,7 +3,7 @@
 mod support;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -11,12 +11,12 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{fcntl, FcntlArg, OFlag};
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::sys::stat::Mode;
 use nix::sys::termios::{tcflow, FlowArg};
-use nix::unistd::{mkfifo, pipe, Pid, Uid};
+use nix::unistd::{mkfifo, pipe2, Pid, Uid};
 use support::{binary, children, connect_unix, fresh_path, skip, until, Client, Server};
 
 /// A pool whose standard error somebody else holds.
@@ -25,15 +25,44 @@ struct Pool {
     port: u16,
 }
 
+/// A log that is read only when somebody waits for something in it.
+struct Log {
+    read: File,
+    text: String,
+}
+
+impl Log {
+    fn new(read: OwnedFd) -> Log {
+        let flags = OFlag::from_bits_retain(fcntl(&read, FcntlArg::F_GETFL).expect("a descriptor"));
+        fcntl(&read, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).expect("a descriptor");
+        Log { read: read.into(), text: String::new() }
+    }
+
+    /// Waits for a line with this part, and forgets what comes before.
+    #[track_caller]
+    fn wait_for(&mut self, part: &str) -> String {
+        until(part, || {
+            let mut bytes = [0; 4096];
+            while let Ok(len @ 1..) = self.read.read(&mut bytes) {
+                self.text.push_str(&String::from_utf8_lossy(&bytes[..len]));
+            }
+            let whole = self.text.rfind('\n').map_or(0, |end| end + 1);
+            let line = self.text[..whole].lines().find(|line| line.contains(part))?.to_owned();
+            self.text.drain(..self.text.find(&line).map_or(0, |at| at + line.len()));
+            Some(line)
+        })
+    }
+}
+
 impl Pool {
     /// Starts one and reads its log until it listens.
-    fn start(mut command: Command, stderr: OwnedFd, log: &mut impl BufRead) -> Pool {
+    #[track_caller]
+    fn start(mut command: Command, stderr: OwnedFd, log: &mut Log) -> Pool {
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr).process_group(0);
         let child = command.spawn().expect("it is built");
         // A copy would keep the pipe open.
         drop(command);
-        let line = log.lines().map_while(Result::ok).find(|line| line.contains("listening on "));
-        let line = line.expect("it listens");
+        let line = log.wait_for("listening on ");
         let port = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()?.trim().parse().ok());
         Pool { child, port: port.expect("it names its port") }
     }
@@ -44,7 +73,7 @@ impl Pool {
 
     fn connect(&self) -> Client<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("the port is open");
-        stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("a socket");
+        stream.set_read_timeout(Some(support::DEADLINE)).expect("a socket");
         Client::new(stream)
     }
 
@@ -98,7 +127,7 @@ fn single() -> Command {
 
 /// `others` runs the pool as somebody who may not open the pipe.
 fn nobody_reads_the_log(others: bool) {
-    let (read, write) = pipe().expect("descriptors");
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("descriptors");
     let (full, admin) = (write.try_clone().expect("a descriptor"), fresh_path(&format!("stalled-{others}.admin")));
     let mut command = single();
     if others {
@@ -107,7 +136,7 @@ fn nobody_reads_the_log(others: bool) {
     } else {
         command.args(["--admin", &format!("unix:{}", admin.display())]);
     }
-    let mut log = BufReader::new(File::from(read));
+    let mut log = Log::new(read);
     let mut pool = Pool::start(command, write, &mut log);
     fill(&full);
     for _ in 0..2 {
@@ -126,7 +155,7 @@ fn nobody_reads_the_log(others: bool) {
         assert!(text.text().contains(" log lines lost"), "{}", text.text());
     }
     drop(full);
-    let line = log.lines().map_while(Result::ok).find(|line| line.contains(" log lines lost")).expect("somebody reads");
+    let line = log.wait_for(" log lines lost");
     assert!(line.contains(" WARN "), "{line}");
     pool.ends();
 }
@@ -150,9 +179,9 @@ fn a_parent_goes_on_when_nobody_reads_a_pipe_that_it_may_not_open() {
 
 #[test]
 fn a_pool_ends_although_nobody_reads_its_log() {
-    let (read, write) = pipe().expect("descriptors");
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("descriptors");
     let full = write.try_clone().expect("a descriptor");
-    let mut log = BufReader::new(File::from(read));
+    let mut log = Log::new(read);
     let mut pool = Pool::start(single(), write, &mut log);
     fill(&full);
     pool.ends();
@@ -160,22 +189,22 @@ fn a_pool_ends_although_nobody_reads_its_log() {
 
 #[test]
 fn a_worker_goes_on_when_nobody_reads_its_log() {
-    let (read, write) = pipe().expect("descriptors");
+    let (read, write) = pipe2(OFlag::O_CLOEXEC).expect("descriptors");
     let (full, admin) = (write.try_clone().expect("a descriptor"), fresh_path("worker.admin"));
     let mut command = single();
     // What it cannot write there, it tells in the log.
     command.args(["--access-log", "/dev/full", "--admin", &format!("unix:{}", admin.display())]);
-    let mut log = BufReader::new(File::from(read));
+    let mut log = Log::new(read);
     let mut pool = Pool::start(command, write, &mut log);
     fill(&full);
     let mut client = pool.connect();
-    for _ in 0..500 {
+    until("the worker has lost lines of both", || {
         assert_eq!(client.get("/").status, 200);
-    }
-    let answer = connect_unix(&admin).get("/status.json");
-    let worker = answer.text().split("\"workers\":").nth(1).expect("there are workers");
-    let lost = worker.split("\"log_lines_lost\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
-    assert!(lost.and_then(|lost| lost.parse().ok()) > Some(1), "{worker}");
+        let answer = connect_unix(&admin).get("/status.json");
+        let worker = answer.text().split("\"workers\":").nth(1).expect("there are workers");
+        let lost = worker.split("\"log_lines_lost\":").nth(1).and_then(|rest| rest.split([',', '}']).next());
+        (lost.and_then(|lost| lost.parse().ok()) > Some(1)).then_some(())
+    });
     pool.ends();
 }
 
@@ -186,7 +215,7 @@ fn a_parent_goes_on_when_its_terminal_is_stopped() {
     grantpt(&terminal).and_then(|()| unlockpt(&terminal)).expect("it is ours");
     let name = ptsname_r(&terminal).expect("it has a name");
     let slave = OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open(name).expect("a terminal");
-    let mut log = BufReader::new(File::from(OwnedFd::from(terminal)));
+    let mut log = Log::new(terminal.into());
     let mut pool = Pool::start(single(), slave.try_clone().expect("a descriptor").into(), &mut log);
     // Ctrl-S
     tcflow(&slave, FlowArg::TCOOFF).expect("a terminal");
@@ -194,7 +223,7 @@ fn a_parent_goes_on_when_its_terminal_is_stopped() {
         pool.replaces_its_workers();
     }
     tcflow(&slave, FlowArg::TCOON).expect("a terminal");
-    assert!(log.lines().map_while(Result::ok).any(|line| line.contains(" log lines lost")));
+    log.wait_for(" log lines lost");
     pool.ends();
 }
 

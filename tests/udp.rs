@@ -4,7 +4,6 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::UdpSocket;
-use std::time::Duration;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
@@ -23,7 +22,7 @@ fn start(address: &str, workers: usize) -> (Server, u16) {
 /// Another socket for each client, so that the kernel may choose another worker.
 fn client(port: u16) -> UdpSocket {
     let client = UdpSocket::bind("127.0.0.1:0").expect("a free port");
-    client.set_read_timeout(Some(Duration::from_secs(30))).expect("a socket");
+    client.set_read_timeout(Some(support::DEADLINE)).expect("a socket");
     client.connect(("127.0.0.1", port)).expect("an address");
     client
 }

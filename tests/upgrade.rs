@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
@@ -105,31 +106,32 @@ fn the_new_one_serves_and_the_old_one_leaves() {
     kill(new, Signal::SIGTERM).expect("it runs");
     until("it is gone", || is_gone(new).then_some(()));
     assert!(!socket.exists() && !program.pid_file.exists(), "nothing is left behind");
-    assert!(TcpStream::connect(("127.0.0.1", server.port())).is_err());
+    support::until_closed(server.port());
+}
+
+/// A pool that tries new binaries, each of which fails; it has them wait for so long, for one that is not ready.
+#[track_caller]
+fn fails(program: &Program, boot_timeout: &str, tries: &[(&str, &str)]) -> Server {
+    let mut command = program.command();
+    command.env("FORKPOOL_BOOT_TIMEOUT", boot_timeout).env("FORKPOOL_DRAIN_TIMEOUT", "500ms");
+    let mut server = Server::start(command);
+    let (old, workers) = (server.pid(), server.workers());
+    for (script, reason) in tries {
+        program.install_script(script);
+        server.signal(Signal::SIGUSR2);
+        server.wait_for("upgrade begun");
+        server.wait_for(&format!("upgrade failed, this pool stays: the new binary: {reason}"));
+        until("it is gone", || (children(old) == workers).then_some(()));
+        assert!(workers.contains(&server.get("/").worker()));
+        assert_eq!(program.parent(), old);
+    }
+    server
 }
 
 #[test]
 fn one_that_fails_changes_nothing() {
     let program = Program::new("broken");
-    let mut command = program.command();
-    command.env("FORKPOOL_BOOT_TIMEOUT", "500ms").env("FORKPOOL_DRAIN_TIMEOUT", "500ms");
-    let mut server = Server::start(command);
-    let (old, workers) = (server.pid(), server.workers());
-    for (script, reason) in [
-        ("exit 7", "the new binary: exited with code 7"),
-        ("kill -SEGV $$", "the new binary: killed by SIGSEGV"),
-        ("exec sleep 60", "the new binary: it was not ready in time (boot-timeout)"),
-        // Deaf to TERM, it is killed when it does not leave.
-        ("trap '' TERM; while :; do sleep 0.1; done", "the new binary: it was not ready in time (boot-timeout)"),
-    ] {
-        program.install_script(script);
-        server.signal(Signal::SIGUSR2);
-        server.wait_for("upgrade begun");
-        server.wait_for(&format!("upgrade failed, this pool stays: {reason}"));
-        until("it is gone", || (children(old) == workers).then_some(()));
-        assert!(workers.contains(&server.get("/").worker()));
-        assert_eq!(program.parent(), old);
-    }
+    let mut server = fails(&program, "1h", &[("exit 7", "exited with code 7"), ("kill -SEGV $$", "killed by SIGSEGV")]);
     fs::remove_file(&program.path).expect("it is there");
     server.signal(Signal::SIGUSR2);
     server.wait_for(
@@ -143,12 +145,20 @@ fn one_that_fails_changes_nothing() {
 }
 
 #[test]
+fn one_that_does_not_get_ready_changes_nothing() {
+    let program = Program::new("unready");
+    let late = "it was not ready in time (boot-timeout)";
+    // Deaf to TERM, the second is killed when it does not leave.
+    fails(&program, "1s", &[("exec sleep 600", late), ("trap '' TERM; while :; do sleep 0.1; done", late)]);
+}
+
+#[test]
 fn other_commands_wait_until_it_is_decided() {
     let program = Program::new("meanwhile");
     let mut command = program.command();
-    command.env("FORKPOOL_BOOT_TIMEOUT", "2s");
+    command.env("FORKPOOL_BOOT_TIMEOUT", "1h");
     let mut server = Server::start(command);
-    program.install_script("exec sleep 60");
+    program.install_script("exec sleep 600");
     server.signal(Signal::SIGUSR2);
     server.wait_for("upgrade begun");
     for signal in [Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGTTIN] {
@@ -185,7 +195,7 @@ fn the_new_one_may_have_other_addresses_and_fewer_workers() {
         rest.split(' ').next()?.parse::<u16>().ok()
     });
     let added = added.expect("it says where it listens");
-    let workers = children(program.parent());
+    let workers: BTreeSet<Pid> = children(program.parent()).into_iter().collect();
     assert_eq!(workers.len(), 2);
     // The sockets of the two slots that are no more are closed at last.
     for _ in 0..2 {
@@ -196,8 +206,7 @@ fn the_new_one_may_have_other_addresses_and_fewer_workers() {
             let stream = TcpStream::connect(address).expect("it listens");
             Client::new(stream).get("/").worker()
         });
-        let seen: std::collections::BTreeSet<_> = seen.collect();
-        assert_eq!(seen.into_iter().collect::<Vec<_>>(), workers, "{address:?}: both workers, and no other");
+        assert_eq!(seen.collect::<BTreeSet<Pid>>(), workers, "{address:?}: both workers, and no other");
     }
     kill(program.parent(), Signal::SIGINT).expect("it runs");
 }

@@ -295,9 +295,7 @@ fn a_restart_that_is_aborted_exits_with_4() {
 fn waiting_outlives_the_admin_process_and_not_the_pool() {
     let marker = fresh_path("verbs.wait");
     let (server, address) = pool("killed.admin", &[("TESTBED", &format!("hang-while:{}", marker.display()))]);
-    let said = forkpool(&address, &["status", "--json"]);
-    let is_worker = |pid: &Pid| said.out.contains(&format!("\"pid\":{pid},"));
-    let admin = server.workers().into_iter().find(|pid| !is_worker(pid)).expect("it runs");
+    let admin = support::admin_process(&server, || forkpool(&address, &["status", "--json"]).out);
     fs::write(&marker, "").expect("a writable directory");
     let mut scale = binary();
     scale.args(["scale", "3", "--admin", &address]).stdout(Stdio::piped()).stderr(Stdio::piped());

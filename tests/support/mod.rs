@@ -7,15 +7,14 @@
 
 mod program;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -23,8 +22,9 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 
-/// Far beyond what anything here takes; a test that runs into it has failed.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Far beyond what anything here takes, also on a machine that is slow or has much else to do; a test that runs into it
+/// has failed.
+pub const DEADLINE: Duration = Duration::from_secs(120);
 
 /// An example, built by `cargo test` beside the tests.
 pub fn example(name: &str) -> Command {
@@ -48,15 +48,6 @@ pub fn testbed_command(variables: &[(&str, &str)]) -> Command {
     let mut command = example("testbed");
     command.env("FORKPOOL_WORKERS", "2").envs(variables.iter().copied());
     command
-}
-
-/// A port for a program that does not announce its own: below those that the kernel gives out, so that nobody else gets
-/// it before the program does, and another one each time.
-pub fn free_port() -> u16 {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    let begin = std::process::id() * 101;
-    let mut ports = (0..).map(|_| 10_000 + ((begin + COUNT.fetch_add(1, Relaxed)) % 20_000) as u16);
-    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("there is no end of them")
 }
 
 /// Without the variables that would configure it, on a free port.
@@ -102,6 +93,14 @@ impl Server {
         server
     }
 
+    /// Starts a program that writes no log, and waits until it listens.
+    #[track_caller]
+    pub fn start_silent(command: Command) -> Server {
+        let mut server = Server::spawn(command);
+        server.port = Some(until("it listens", || server.workers().into_iter().find_map(listening_port)));
+        server
+    }
+
     /// Waits for a line that contains `part`, behind those that earlier calls have waited for; returns it.
     #[track_caller]
     pub fn wait_for(&mut self, part: &str) -> String {
@@ -135,11 +134,6 @@ impl Server {
     /// How many lines so far contain `part`.
     pub fn count(&mut self, part: &str) -> usize {
         self.log().iter().filter(|line| line.contains(part)).count()
-    }
-
-    /// The port of a program that does not announce it.
-    pub fn set_port(&mut self, port: u16) {
-        self.port = Some(port);
     }
 
     /// The port of the first address that the log names.
@@ -179,12 +173,16 @@ impl Server {
         self.connect().get(target)
     }
 
+    /// How the program has ended, if it has.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.status = self.child.try_wait().expect("a child");
+        self.status
+    }
+
     /// Waits for the program to end.
     #[track_caller]
     pub fn wait(&mut self) -> ExitStatus {
-        let status = until("the program ends", || self.child.try_wait().expect("a child"));
-        self.status = Some(status);
-        status
+        until("the program ends", || self.try_wait())
     }
 
     /// Waits for the program to end and returns all that it has said.
@@ -265,11 +263,76 @@ impl Tally {
 /// A connection for each request, and connections kept for many.
 pub const BOTH_MODES: [&[&str]; 2] = [&["--connections", "16"], &["--connections", "16", "--keep-alive"]];
 
+/// A pool of one worker with a drain time-out of a tenth of a second.
+pub fn with_a_short_drain() -> Command {
+    testbed_command(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "100ms")])
+}
+
+/// Kills the parent of a pool [`with_a_short_drain`] while its worker is busy with something long, and waits until that
+/// has ended.
+#[track_caller]
+pub fn ends_with_its_parent_in_time(mut server: Server) {
+    server.wait_for("listening on ");
+    let worker = server.workers()[0];
+    let mut client = server.connect();
+    client.send("GET /slow?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.signal(Signal::SIGKILL);
+    until("the worker is gone", || is_gone(worker).then_some(()));
+}
+
+/// A command, run by a shell that does something first.
+pub fn after(first: &str, command: &Command) -> Command {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", &format!("{first} && exec \"$0\" \"$@\"")]).arg(command.get_program()).args(command.get_args());
+    pass_variables(command, &mut shell);
+    shell
+}
+
+/// Gives a command the variables of another one.
+pub fn pass_variables(from: &Command, to: &mut Command) {
+    for (name, value) in from.get_envs() {
+        match value {
+            Some(value) => to.env(name, value),
+            None => to.env_remove(name),
+        };
+    }
+}
+
 /// The living children of a process.
 pub fn children(pid: Pid) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
     pids.filter(|pid| !is_gone(*pid)).collect()
+}
+
+/// The port of a process's first listening socket.
+pub fn listening_port(pid: Pid) -> Option<u16> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let inodes: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
+    let mut rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let row = rows.find(|row| row[3] == "0A" && inodes.contains(&format!("socket:[{}]", row[9])))?;
+    u16::from_str_radix(row[1].split(':').nth(1)?, 16).ok()
+}
+
+/// Waits until nobody listens on a port of 127.0.0.1. A connection may be to itself now and then, where its own port is
+/// the one that is asked for.
+#[track_caller]
+pub fn until_closed(port: u16) {
+    until("the port is closed", || TcpStream::connect(("127.0.0.1", port)).is_err().then_some(()));
+}
+
+/// The admin process of a pool: the one child that its status does not name as a worker. `status` asks for that.
+#[track_caller]
+pub fn admin_process(server: &Server, mut status: impl FnMut() -> String) -> Pid {
+    until("one of the parent's children is no worker", || {
+        let before = server.workers();
+        let status = status();
+        let is_worker = |pid: &Pid| status.contains(&format!("\"pid\":{pid},"));
+        let others: Vec<Pid> = before.iter().copied().filter(|pid| !is_worker(pid)).collect();
+        // Somebody has come or gone meanwhile, or the status is behind.
+        (others.len() == 1 && before == server.workers()).then(|| others[0])
+    })
 }
 
 /// Whether a process has ended, reaped or not.

@@ -154,9 +154,11 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn std::error::Error>> {
         }
         Some("fail") => return Err("the testbed was told to fail".into()),
         Some("exit") => process::exit(9),
-        Some("slow-start") => {
+        Some(fixture) if fixture.starts_with("start-after:") => {
             eprintln!("starting slowly");
-            run_for(1000);
+            while Path::new(&fixture["start-after:".len()..]).exists() {
+                thread::sleep(Duration::from_millis(2));
+            }
         }
         // Each worker with arguments and variables of its own.
         Some("execute") => {
@@ -192,6 +194,9 @@ fn plain(worker: &Worker, meter: Option<&Meter>) -> Result<(), Box<dyn std::erro
             eprintln!("serves /slow");
             thread::sleep(Duration::from_secs(3));
         }
+        if let Some(path) = line.strip_prefix("GET /wait?").and_then(|rest| rest.split(' ').next()) {
+            wait_for(path);
+        }
         let pid = process::id();
         let answer = format!("HTTP/1.1 200 OK\r\nX-Pid: {pid}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
         // A client that is gone needs none.
@@ -204,6 +209,13 @@ fn plain(worker: &Worker, meter: Option<&Meter>) -> Result<(), Box<dyn std::erro
 fn run_for(millis: u64) {
     for _ in 0..millis / 10 {
         thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Blocks until a file is there.
+fn wait_for(path: &str) {
+    while !Path::new(path).exists() {
+        thread::sleep(Duration::from_millis(2));
     }
 }
 
@@ -227,6 +239,10 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
         "/slow" => {
             thread::sleep(Duration::from_millis(number(request, "ms")));
             Response::text("slow\n")
+        }
+        "/wait" => {
+            wait_for(request.query().unwrap_or_default());
+            Response::text("waited\n")
         }
         "/sliced" => {
             eprintln!("serves /sliced");
