@@ -1,0 +1,65 @@
+//! The examples with a database or a logger do what they say, with every worker. Those of other servers are in `servers.rs`,
+//! those of messages in `messages.rs` and `cluster.rs`, those of answers in `answers.rs`.
+
+mod support;
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use support::{example, fresh_path, Server};
+
+#[test]
+fn notes_are_kept_in_one_database_for_all_workers() {
+    let directory = fresh_path("notes");
+    fs::create_dir_all(&directory).expect("a writable directory");
+    let mut command = example("notes");
+    command.env("FORKPOOL_WORKERS", "2").env("NOTES", directory.join("notes.db"));
+    let mut server = Server::start_silent(command);
+    let post = |server: &mut Server, body: &str| {
+        let mut client = server.connect();
+        client.send(format!("POST /notes HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n{body}", body.len()));
+        client.answer()
+    };
+    // On a connection each, so that either worker may write.
+    for id in 1..=8 {
+        let answer = post(&mut server, r#"{"text":"buy milk"}"#);
+        assert_eq!((answer.status, answer.text()), (201, format!("{{\"id\":{id}}}").as_str()));
+    }
+    assert_eq!(server.get("/notes/8").text(), r#"{"id":8,"text":"buy milk"}"#);
+    assert_eq!(server.get("/notes").text(), r#"{"count":8}"#);
+    assert_eq!(server.get("/notes/9").status, 404);
+    assert_eq!(server.get("/other").status, 404);
+    for wrong in ["{}", "text", ""] {
+        assert_eq!(post(&mut server, wrong).status, 400, "{wrong}");
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    fs::remove_dir_all(directory).expect("ours");
+}
+
+#[test]
+fn tracing_has_the_lines_of_the_pool_and_of_requests() {
+    let mut command = example("tracing");
+    command.env("FORKPOOL_WORKERS", "1");
+    let mut server = Server::start(command);
+    assert_eq!(server.get("/some/path").text(), "hello world\n");
+    let line = server.wait_for("answering");
+    assert!(line.contains("INFO") && line.contains("request{worker=0 path=\"/some/path\"}"), "{line}");
+}
+
+#[test]
+fn connections_answer_side_by_side() {
+    let mut command = example("connections");
+    command.env("FORKPOOL_WORKERS", "1");
+    let mut server = Server::start_silent(command);
+    let mut clients: Vec<_> = (0..16).map(|_| server.connect()).collect();
+    for (number, client) in clients.iter_mut().enumerate() {
+        client.send(format!("GET /?{number} HTTP/1.1\r\nHost: a\r\n\r\n"));
+    }
+    for (number, client) in clients.iter_mut().enumerate() {
+        assert_eq!(client.answer().text(), format!("{}\n", number * number));
+    }
+    assert_eq!(server.get("/").status, 400);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
