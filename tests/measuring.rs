@@ -1,4 +1,4 @@
-//! What `scripts/scale` and `scripts/latency` stand on: that their client counts what it says, and that charts have their
+//! What `scripts/bench scale` and `scripts/bench latency` stand on: that their client counts what it says, and that charts have their
 //! points; not which figures there are.
 
 mod support;
