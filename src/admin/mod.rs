@@ -1,8 +1,27 @@
-//! The admin process: status, metrics, health and control, answered beside the workers.
+//! The admin process: it shows the pool and passes commands on, so that the parent need not speak with anybody.
 //!
-//! The parent forks it as it forks workers, starts it again when it dies, and has made its listener. It serves with the
-//! same server as they do, with a scoreboard of its own, and reads theirs: it asks no worker, so it answers while all of
-//! them are busy or dead. What the parent knows it is born with, and told from then on; commands go the other way.
+//! In come facts from the parent, the memory that workers count in, and requests; out go pages and commands. It has
+//! no secrets and no rights of its own, and may not know how the parent does what it is asked for.
+//!
+//! # Files
+//!
+//! - `control.rs`: commands
+//! - `readings.rs` and `queues.rs`: what it reads of the workers
+//! - `status/`: PURE. what is known about a pool, as a model and facts that change it; snapshot.rs: both with
+//!   counters, at one moment; json.rs, text.rs and metrics.rs show it
+//!
+//! # How it works
+//!
+//! **The admin process** is forked like a worker, without a slot, and serves with the same server, on a listener that
+//! the parent has made and keeps. It is born with the parent's model of the pool; from then on the parent sends it
+//! each *fact* that changes, and takes commands back, over the pair that carries messages elsewhere. One that does
+//! not read is killed: its successor is born with everything. What workers count, it reads in shared memory, and what
+//! the system knows, in /proc, so it asks none of them. Per-slot counters outlive processes: the parent moves a dead
+//! one's into its slot's under a sequence number, which the reader checks. An upgrade hands the listener on; the new
+//! pool starts its admin process when it serves. Like a worker it is not trusted: what is no command kills it, and
+//! sixteen commands a second are obeyed. It answers at once, so whoever keeps a place does so by silence, by a byte
+//! now and then or by not reading, and makes room for a newcomer at its limit of 256; only the 64 who are told events
+//! do not, of which the oldest makes room, but no operator for anybody else.
 
 mod control;
 mod queues;

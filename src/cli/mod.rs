@@ -1,4 +1,25 @@
-//! The command line: flags, then variables, then defaults.
+//! The binary: it reads arguments and variables, runs a pool, and asks a running one by its admin process.
+//!
+//! In go the command line and the environment; out come text, exit codes, and calls of the library. It may know
+//! nothing of the library but what everybody may use.
+//!
+//! # Files
+//!
+//! - `verbs.rs`: the one table of verbs
+//! - `client.rs`: HTTP to an admin process
+//! - `operate.rs` and `top.rs`: what the verbs do
+//! - `text.rs`, `man.rs` and `shell.rs`: help, man page and completions, all of that table and the settings
+//!
+//! # Decisions
+//!
+//! - **The binary's arguments are split by lexopt**, and everything else about them follows from the one table of
+//!   settings, which the library needs for its variables anyway: help, defaults, checks, precedence.
+//! - **A verb learns from the events what has become of its command**, and looks at the status only for what no event
+//!   says.
+//! - **A verb trusts nobody**: it may be anything that has the address. It takes an answer for an admin process's by
+//!   its Server field, bounds what it reads in bytes and time, and shows its token only when it commands. Whoever has
+//!   bound the port of a pool that is down is still shown it then: only a Unix socket's directory says who can be
+//!   there.
 
 use std::ffi::OsString;
 

@@ -1,6 +1,192 @@
-//! The parent's loop: wait for signals and lifelines, tell the supervisor, perform its effects. Knows no HTTP.
+//! The parent's loop: wait for signals and lifelines, tell the supervisor, perform its effects.
 //!
-//! It waits without a time-out unless something is due: an idle pool does not wake it.
+//! In come signals, exits, what workers report and what the application and the admin process ask for; out go forks,
+//! signals, orders and facts. It waits without a time-out unless something is due: an idle pool does not wake it. It
+//! may not know HTTP, nor accept a connection, nor wait for anybody, nor believe what a worker says without a check.
+//!
+//! # Files
+//!
+//! - `places.rs`: who serves which slot, and what follows
+//! - `births.rs`: what workers are born with
+//! - `discard.rs`: how what they have passed is closed
+//! - `output.rs`: what they print, if it is prefixed
+//! - `logs.rs`: the access log's file
+//! - `mend.rs`: sockets that workers have broken
+//! - `health.rs`: who exits, hangs, grows
+//! - `attend.rs`: whose queue is left waiting
+//! - `programs.rs`: workers that are other programs
+//! - `takeover.rs`: upgrades
+//! - `hooks.rs`: the application's closure
+//! - `messages.rs`: what workers tell it
+//! - `hearing.rs`: what they report, and what signals ask
+//! - `admin.rs`: the admin process
+//! - `supervisor/`: PURE. what should run: Event in, Effect out; reconcile.rs: slots towards what is wanted;
+//!   failure.rs: what counts as one; policy.rs: backoff; seeded simulation
+//! - `watch.rs`: PURE. who stalls, and when to look
+//! - `neighbours.rs`: PURE. which workers look after each slot's queue besides its own
+//! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
+//! - `successor/`: how sockets go to a new binary, both ends; variable.rs (PURE): what the variable says
+//! - `notify.rs`: sockets on which programs say that they are ready
+//! - `service.rs`: what a service manager is told and gives
+//! - `event.rs`, `handle.rs`: what the application is told, and may ask for
+//! - `announce.rs`: what the parent says in the log
+//! - `reap.rs`, `pid_file.rs`
+//!
+//! # How it works
+//!
+//! **Start.** The parent refuses to run with a second thread, raises RLIMIT_NOFILE, *reserves* every address (bound
+//! without SO_REUSEPORT, never listened on: a second instance fails, and port 0 is resolved once), installs its
+//! signal handlers and forks slot after slot. A worker makes its own SO_REUSEPORT sockets and sends copies up before
+//! any user code runs; only then is the next slot forked, so that the order of the kernel's group is the order of the
+//! slots.
+//!
+//! **Signals.** The pool trusts nothing that it inherits. The parent unblocks and handles the nine that it hears; a
+//! worker unblocks SIGALRM and SIGABRT as well, and gives SIGALRM its default action where it sets the alarm that
+//! bounds an orphan's drain. SIGXFSZ is ignored, so a log at its size limit fails to be written and ends nobody.
+//! Signals that an embedder blocks or ignores for reasons of its own stay as they are, and the mask returns when the
+//! pool has ended. HUP, USR1, USR2, TTIN and TTOU would end or stop a process that does not hear them yet: the binary
+//! blocks them before anything else, and an old parent before it starts a new binary, so that they wait until the
+//! handlers are there. A program gets an empty mask, the actions that the pool was started with, and a process group
+//! of its own.
+//!
+//! **Death.** SIGCHLD makes the parent ask for each of its own processes (never for an embedder's other children; as
+//! PID 1 also for orphans). The supervisor decides when the slot is started again; the replacement inherits the
+//! slot's sockets from the parent's *custody*, so what waited in their queues is served and nothing is reset.
+//!
+//! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second)
+//! is replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its
+//! slot empty. No slot is started twice within 30 ms, and after one start a slot at once no pool makes more than
+//! fifty a second, since what a worker says of itself (that it has served, that it wants to leave or to be recycled)
+//! is a claim. A slot whose worker never served backs off, exponentially and with jitter, and all such slots together
+//! are tried four times a second until one serves: a crash loop costs the others nothing, however many slots are in
+//! it. Only these failures count for `--give-up`. What an operator asks for (a rolling restart, more slots) is not
+//! held back.
+//!
+//! **Neighbours.** Steering comes too late for a connection that already waits behind a worker which has just begun
+//! something long. So each slot's listener is watched by three other workers as well, with EPOLLEXCLUSIVE: the kernel
+//! wakes the first of its watchers that waits, in the order in which they registered. That is the slot's own worker,
+//! unless it is busy; then it is a neighbour, who takes the connection at once if that worker is stalled, and
+//! otherwise two milliseconds later if it is still there; ten, if that worker is idle and has fewer connections than
+//! the neighbour: it waits for a processor, as after a burst of new connections on a busy machine, which the first to
+//! run would otherwise all keep. No timer runs without a connection, and the same rule serves a slot whose worker is
+//! dead, starting or backing off. When a slot gets a new worker, its neighbours register again, to be behind it. A
+//! listener is deregistered before it is dropped: its registration belongs to the socket, which others hold too, and
+//! would go on to take wake-ups.
+//!
+//! **Servers of one's own** do not look at their siblings, so the parent does for them, as long as connections come:
+//! their listeners are watched for one event (EPOLLONESHOT), after which the parent looks every five milliseconds at
+//! who says that it is busy (`Meter`), or whose queue holds connections from one look to the next; after a second
+//! without any it watches for an event again.
+//!
+//! **A slot that was scaled away** is looked after by its neighbours for three seconds more, for handshakes whose
+//! packets were lost; then its sockets are shut down and closed, when nobody else says that it holds copies: only
+//! then is it known when the group's indexes change, and who has kept copies all the same gets nothing.
+//!
+//! **Replacing.** Whatever the reason (a restart, a recycling, a worker that a signal has stopped), the replacement
+//! starts in the same slot, with the same sockets; when both are ready the older one drains. So there is one rule for
+//! leaving, and a replacement that fails changes nothing.
+//!
+//! **A program as the worker.** A worker reports that it is about to execute a program; that closes its end of the
+//! pipe, by which the parent knows that it has. By what *sign* the program is ready, the pool is told when it is
+//! built: the execution itself, a delay that the parent waits for, or a notification on a datagram socket
+//! (sd_notify(3)) that the parent has made before the fork. From then on the parent asks it to finish by SIGTERM.
+//! Signals are blocked from before that report until their default actions are back, so that none is lost in between.
+//! All else (custody, supervision, replacing, upgrade) is as for any worker; its row stays idle, so it does not
+//! stall; the parent attends its queue, as that of any server but the built-in one.
+//!
+//! **Datagrams.** A slot's UDP socket is in custody as its listeners are, so what waits in it waits for the next
+//! worker. The kernel spreads by its hash; neighbours cannot help, since an answer would need the same socket. So the
+//! socket of a slot that is scaled away is closed at once. The parent's reserve must not receive: it is connected to
+//! itself, and closed once a slot's socket holds the address.
+//!
+//! **Upgrade.** The parent executes its own program again, with every socket open and a variable that says which is
+//! which. The new parent gives the sockets to its own slots, in the order of the group, and starts its workers; they
+//! serve beside the old ones. When all are ready it begins to steer, writes the pid file, and says so; the old pool
+//! then drains. Until that word the old pool does nothing but wait, and forgets the new one if it exits or is late. A
+//! stop that the old pool is asked for before that word ends both, also while it is a lame duck; after it, the old
+//! one alone, which is leaving anyway.
+//!
+//! **An exit that nobody has asked for** is put to the application's policy, if there is one, before the supervisor
+//! is told: the answer is part of the fact. What is answered by anything but `Backoff` is not counted, so that
+//! backoff, give-up and the boot rule judge only what they decide. A slot may be left empty for good; a restart or a
+//! scaling fills it, and a pool of nothing but such slots ends as if asked to.
+//!
+//! **Stop.** The parent drops its copies of all sockets, then half-closes every lifeline. A worker takes in what
+//! waits in its own queues and in those of its neighbours that nobody serves, closes them, answers each connection
+//! once more with `Connection: close`, closes idle ones one after the other within a second, gives a head that is not
+//! whole as long (408), and exits: only requests in progress take longer. The admin process does the same within 50
+//! ms, and cuts off whoever does not read. What is left at the drain time-out is killed. SIGINT is quick: workers end
+//! without draining. What asks for a stop within a second of the first request is the same request, at the strongest
+//! of them, since wrappers and service managers repeat their signals; a later one kills, and if that cut requests the
+//! exit code is 5.
+//!
+//! **The parent dies.** The kernel closes the lifelines, which drains the workers, and sends each SIGTERM
+//! (PR_SET_PDEATHSIG), whose action also sets an alarm for the drain time-out: nobody else could end a worker that
+//! does not finish.
+//!
+//! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent looks a few
+//! times per stall time-out, but only while somebody is busy: after a look that finds all idle it clears a shared
+//! word, looks once more, and sleeps; the first worker to become busy then sets the word and wakes it by the
+//! lifeline. An idle pool makes no system call. Time in which the machine gave the worker no processor is not
+//! counted. A worker that a signal has stopped does not stall: SIGCHLD tells.
+//!
+//! **Frozen time.** The monotonic clock goes on while all of the pool stands still (SIGSTOP, the cgroup freezer, a
+//! paused virtual machine). While a time-out runs, the parent therefore looks at the clock four times a second. If it
+//! does so much later than it meant to, nobody could run meanwhile: the supervisor learns how long (`Event::Frozen`)
+//! and puts off whatever counts time, but for `--max-age`, which is wall time.
+//!
+//! # Decisions
+//!
+//! - **Level of the stall watch**: looked at by the parent and not by a timer in the worker, because a signal inside
+//!   the worker would interrupt the user's own system calls.
+//! - **A restart asked for during a restart extends it** to the workers that it has started already, since these may
+//!   have read what was changed in between. It is still one restart, with one begin and one end.
+//! - **Sockets go to a new binary by staying open across execve(2)**, not by messages: nothing has to be sent to a
+//!   process that may not listen.
+//! - **A worker that is disconnected drains at once**, and its slot starts another one at the same time, instead of
+//!   the replacement going first: who asks for that has a reason not to want this worker any more. Its neighbours
+//!   look after the queue meanwhile.
+//! - **A worker that a signal has stopped is replaced, not killed**: it may only be looked at, and finishes what it
+//!   has when it runs again. If not, the drain time-out ends it.
+//! - **A slot that was scaled away keeps its sockets for three seconds** and not for 100 ms: its neighbours look
+//!   after the queue, so this costs a few descriptors, and a handshake may need two retransmissions.
+//! - **A socket is looked at whenever it is handed on**: whether it listens, has its address, shares its port; and
+//!   what a worker may have set is set back: O_NONBLOCK, filters, what connections inherit, the steering program. Any
+//!   holder of a socket can shut it down or change it for all. What is not whole is dropped, and the slot's next
+//!   worker binds anew, which the parent's reserve makes possible. Under `exec` the flags stay as they are while
+//!   another program holds the socket: it may rely on them.
+//! - **The kernel tells the parent of a shutdown(2)** by a hang-up, which an epoll instance of its own waits for:
+//!   connections do not wake it. The slot's worker is then replaced, once a second at most. A worker that cannot
+//!   accept from a socket lets go of that one, and tells.
+//! - **A Unix socket that was shut down is made anew by rename(2)**, so that there is always something to connect to,
+//!   and all workers are replaced. One that was given cannot be made anew; the log says so. A given TCP socket is
+//!   told to listen again.
+//! - **On a full disk the pid file is overwritten**: another file could not be written, the block of the old one can.
+//!   Where there is none, or after an upgrade, the pool serves without it and tries again every five seconds: a disk
+//!   that logs have filled must not keep a site down when its machine boots. A missing directory and the like are
+//!   mistakes, which end the start.
+//! - **Prefixed output goes through the parent**, the only bytes of workers that do, and only on request. A process
+//!   in between would have to be supervised, ignore the signals that a service manager sends to all, and outlive the
+//!   pool to lose nothing. The parent reads 16 KiB in a turn, writes what is taken at once, and leaves the rest in
+//!   the pipe, so it waits for nobody. Price: whoever writes after the parent was killed gets EPIPE.
+//! - **A program's notifications go to a path**, since some implementations of sd_notify(3) know only paths: one with
+//!   a random name, in a directory of the parent's own where nobody else can make, remove or list names, as another
+//!   user's workers could in one of theirs. Where no directory can be had (a read-only file system) the name is
+//!   abstract. Either way the kernel says who sends, and only the programs' user and root are heard. A parent that is
+//!   killed by SIGKILL leaves the directory.
+//! - **Descriptors that came from workers are closed by way of a process that ends**: the last close(2) of a socket
+//!   lingers for as long as its owner likes (SO_LINGER), and clearing that first is no help, since the worker may set
+//!   it again. A process that ends does not linger, so one is forked that has copies while the parent closes its own,
+//!   and is killed. It costs a fork, fifty times a second at most, and only where descriptors come at all. It is no
+//!   help against a file whose every close(2) waits for a server (FUSE, NFS).
+//! - **A worker that breaks the protocol is killed, and not only ignored**: it has been broken into or writes where
+//!   it should not, and its slot is better served by another one. Readings and not records are counted for what may
+//!   be repeated, so that a parent that was paused, and finds many at once, takes nobody for an attacker.
+//! - **Three neighbours**: each costs the kernel a callback per new connection while all workers are busy. With
+//!   three, four workers have to be busy at once for a connection to wait.
+//! - **While no worker serves at all, one slot is tried four times a second**, whatever its backoff: backoff protects
+//!   the others, and there are none. While others serve it is the most, so one number is both bounds.
+//! - **The service manager is told without waiting**: its crate's own sending blocks when nobody reads.
 
 mod admin;
 pub(crate) mod announce;

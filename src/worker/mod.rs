@@ -1,4 +1,53 @@
 //! What user code gets in a worker, and how a worker starts and ends.
+//!
+//! In comes a seed, through the fork: sockets, a lifeline, a page of the scoreboard; out goes what the lifeline
+//! reports, and an exit code. It may not know the parent: a worker trusts what it was born with, and asks for nothing
+//! but by its lifeline.
+//!
+//! # Files
+//!
+//! - `messages.rs`: its side of the messages
+//! - `serving.rs`: what servers need of it
+//! - `confinement.rs`: its sandbox
+//! - `meter.rs`: what a server of the application's own tells
+//! - `exec.rs`: a worker becomes another program, with its sockets
+//! - `incoming.rs`: the blocking accept loop for plain std servers
+//! - `sandbox/`: what a worker gives up once it is ready; program.rs (PURE) is the seccomp program, calls.rs what it
+//!   allows
+//!
+//! # Decisions
+//!
+//! - **The sandbox's price on a small file is landlock's**, which looks at every directory up to `/` when a file is
+//!   opened: a third of a microsecond, which a held file does not pay. The calls of the hot path are allowed by
+//!   number alone, which the kernel remembers in a bitmap, and no kernel since 5.16 takes a filter for a reason to
+//!   slow down speculation.
+//! - **The sandbox begins at ready**, when everything is open: what user code does at its start, and what it started
+//!   by then, is not confined. A worker with a second thread is not confined at all, since landlock holds for one
+//!   thread and those it starts.
+//! - **A refused call is EPERM**, which a handler can report; executing a program or reaching into another process is
+//!   not tried by mistake, so it ends the worker by SIGSYS, which the log shows. clone3(2) is ENOSYS: its flags are
+//!   behind a pointer, and libraries then use clone(2).
+//! - **A confined worker sets on sockets what servers set on connections**, by a list of options: the kernel does not
+//!   tell the filter whether a number is a connection's or a listener's, which a successor inherits. So nothing on
+//!   the list outlasts the worker: the parent sets it back at the next birth. O_NONBLOCK can be set and not cleared,
+//!   by fcntl(2) alone, whose argument is no pointer: the library does without ioctl(2), and an upgraded connection
+//!   waits by poll(2). shutdown(2) is for the writing side, which a listener does not have, and for the reading side
+//!   of the two sockets towards the parent, by their numbers, which an intruder can give to nothing else: they cannot
+//!   be closed or replaced. Nor can standard streams be shut down or copied that are sockets, as to a service
+//!   manager's journal: the parent writes there as well. O_DIRECT is not set, since a file then takes no lines any
+//!   more; outside of the sandbox a log takes it back. The writing side of a slot's UDP socket is not looked at:
+//!   nothing tells that it was shut down.
+//! - **A confined worker uses what it has open**, for writing too: pwrite(2), fsync(2), ftruncate(2), flock(2) and
+//!   their like act on open descriptors only. Sockets of a pair are refused all the same: the kernel's code behind
+//!   them is not small.
+//! - **A confined worker may read its own executable**, for the names in a backtrace, and with `--symlinks anywhere`
+//!   every file.
+//! - **Landlock and seccomp are called directly**: three calls and a program of the kind that steering generates
+//!   anyway, against a tree of dependencies with procedural macros.
+//! - **SIGALRM bounds an orphan's drain**, because alarm(2) may be called inside a signal handler and needs no
+//!   thread.
+//! - **A program's sockets do not block.** It shares them with its predecessor, whose accept loop may rely on EAGAIN,
+//!   and the flag belongs to the socket.
 
 mod confinement;
 pub(crate) mod exec;
