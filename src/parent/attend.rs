@@ -4,6 +4,26 @@
 //! Each of their listeners is watched for one event, without which an idle pool would not sleep. After it the parent
 //! looks every few milliseconds at who is busy, or, where a server does not say so, at whose queue holds connections
 //! longer than from one look to the next; when all has been quiet for a while it watches again.
+//!
+//! **Neighbours.** Steering comes too late for a connection that already waits behind a worker which has just begun
+//! something long. So each slot's listener is watched by three other workers as well, with EPOLLEXCLUSIVE: the kernel
+//! wakes the first of its watchers that waits, in the order in which they registered. That is the slot's own worker,
+//! unless it is busy; then it is a neighbour, who takes the connection at once if that worker is stalled, and
+//! otherwise two milliseconds later if it is still there; ten, if that worker is idle and has fewer connections than
+//! the neighbour: it waits for a processor, as after a burst of new connections on a busy machine, which the first to
+//! run would otherwise all keep. No timer runs without a connection, and the same rule serves a slot whose worker is
+//! dead, starting or backing off. When a slot gets a new worker, its neighbours register again, to be behind it. A
+//! listener is deregistered before it is dropped: its registration belongs to the socket, which others hold too, and
+//! would go on to take wake-ups.
+//!
+//! **Servers of one's own** do not look at their siblings, so the parent does for them, as long as connections come:
+//! their listeners are watched for one event (EPOLLONESHOT), after which the parent looks every five milliseconds at
+//! who says that it is busy (`Meter`), or whose queue holds connections from one look to the next; after a second
+//! without any it watches for an event again.
+//!
+//! **A slot that was scaled away** is looked after by its neighbours for three seconds more, for handshakes whose
+//! packets were lost; then its sockets are shut down and closed, when nobody else says that it holds copies: only
+//! then is it known when the group's indexes change, and who has kept copies all the same gets nothing.
 
 use std::os::fd::BorrowedFd;
 

@@ -1,4 +1,9 @@
 //! Custody: the parent's copies of every slot's sockets, and what the kernel is told about them.
+//!
+//! **Datagrams.** A slot's UDP socket is in custody as its listeners are, so what waits in it waits for the next
+//! worker. The kernel spreads by its hash; neighbours cannot help, since an answer would need the same socket. So the
+//! socket of a slot that is scaled away is closed at once. The parent's reserve must not receive: it is connected to
+//! itself, and closed once a slot's socket holds the address.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;

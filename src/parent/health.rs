@@ -1,4 +1,15 @@
 //! What becomes of workers: they are ready, finish, exit, are stopped by signals, hang, grow.
+//!
+//! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent looks a few
+//! times per stall time-out, but only while somebody is busy: after a look that finds all idle it clears a shared
+//! word, looks once more, and sleeps; the first worker to become busy then sets the word and wakes it by the
+//! lifeline. An idle pool makes no system call. Time in which the machine gave the worker no processor is not
+//! counted. A worker that a signal has stopped does not stall: SIGCHLD tells.
+//!
+//! **Frozen time.** The monotonic clock goes on while all of the pool stands still (SIGSTOP, the cgroup freezer, a
+//! paused virtual machine). While a time-out runs, the parent therefore looks at the clock four times a second. If it
+//! does so much later than it meant to, nobody could run meanwhile: the supervisor learns how long (`Event::Frozen`)
+//! and puts off whatever counts time, but for `--max-age`, which is wall time.
 
 use super::admin::cpu_of_the_reaped;
 use super::*;

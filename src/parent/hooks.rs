@@ -1,4 +1,9 @@
 //! The application's closure, what it is told and what it asks for.
+//!
+//! **An exit that nobody has asked for** is put to the application's policy, if there is one, before the supervisor
+//! is told: the answer is part of the fact. What is answered by anything but `Backoff` is not counted, so that
+//! backoff, give-up and the boot rule judge only what they decide. A slot may be left empty for good; a restart or a
+//! scaling fills it, and a pool of nothing but such slots ends as if asked to.
 
 use std::panic::{self, AssertUnwindSafe};
 

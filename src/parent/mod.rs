@@ -6,6 +6,8 @@
 //!
 //! # Files
 //!
+//! - `start.rs`: what is there before the first worker
+//! - `effects.rs`: what the supervisor wants done
 //! - `places.rs`: who serves which slot, and what follows
 //! - `births.rs`: what workers are born with
 //! - `discard.rs`: how what they have passed is closed
@@ -53,63 +55,9 @@
 //! PID 1 also for orphans). The supervisor decides when the slot is started again; the replacement inherits the
 //! slot's sockets from the parent's *custody*, so what waited in their queues is served and nothing is reset.
 //!
-//! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second)
-//! is replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its
-//! slot empty. No slot is started twice within 30 ms, and after one start a slot at once no pool makes more than
-//! fifty a second, since what a worker says of itself (that it has served, that it wants to leave or to be recycled)
-//! is a claim. A slot whose worker never served backs off, exponentially and with jitter, and all such slots together
-//! are tried four times a second until one serves: a crash loop costs the others nothing, however many slots are in
-//! it. Only these failures count for `--give-up`. What an operator asks for (a rolling restart, more slots) is not
-//! held back.
-//!
-//! **Neighbours.** Steering comes too late for a connection that already waits behind a worker which has just begun
-//! something long. So each slot's listener is watched by three other workers as well, with EPOLLEXCLUSIVE: the kernel
-//! wakes the first of its watchers that waits, in the order in which they registered. That is the slot's own worker,
-//! unless it is busy; then it is a neighbour, who takes the connection at once if that worker is stalled, and
-//! otherwise two milliseconds later if it is still there; ten, if that worker is idle and has fewer connections than
-//! the neighbour: it waits for a processor, as after a burst of new connections on a busy machine, which the first to
-//! run would otherwise all keep. No timer runs without a connection, and the same rule serves a slot whose worker is
-//! dead, starting or backing off. When a slot gets a new worker, its neighbours register again, to be behind it. A
-//! listener is deregistered before it is dropped: its registration belongs to the socket, which others hold too, and
-//! would go on to take wake-ups.
-//!
-//! **Servers of one's own** do not look at their siblings, so the parent does for them, as long as connections come:
-//! their listeners are watched for one event (EPOLLONESHOT), after which the parent looks every five milliseconds at
-//! who says that it is busy (`Meter`), or whose queue holds connections from one look to the next; after a second
-//! without any it watches for an event again.
-//!
-//! **A slot that was scaled away** is looked after by its neighbours for three seconds more, for handshakes whose
-//! packets were lost; then its sockets are shut down and closed, when nobody else says that it holds copies: only
-//! then is it known when the group's indexes change, and who has kept copies all the same gets nothing.
-//!
 //! **Replacing.** Whatever the reason (a restart, a recycling, a worker that a signal has stopped), the replacement
 //! starts in the same slot, with the same sockets; when both are ready the older one drains. So there is one rule for
 //! leaving, and a replacement that fails changes nothing.
-//!
-//! **A program as the worker.** A worker reports that it is about to execute a program; that closes its end of the
-//! pipe, by which the parent knows that it has. By what *sign* the program is ready, the pool is told when it is
-//! built: the execution itself, a delay that the parent waits for, or a notification on a datagram socket
-//! (sd_notify(3)) that the parent has made before the fork. From then on the parent asks it to finish by SIGTERM.
-//! Signals are blocked from before that report until their default actions are back, so that none is lost in between.
-//! All else (custody, supervision, replacing, upgrade) is as for any worker; its row stays idle, so it does not
-//! stall; the parent attends its queue, as that of any server but the built-in one.
-//!
-//! **Datagrams.** A slot's UDP socket is in custody as its listeners are, so what waits in it waits for the next
-//! worker. The kernel spreads by its hash; neighbours cannot help, since an answer would need the same socket. So the
-//! socket of a slot that is scaled away is closed at once. The parent's reserve must not receive: it is connected to
-//! itself, and closed once a slot's socket holds the address.
-//!
-//! **Upgrade.** The parent executes its own program again, with every socket open and a variable that says which is
-//! which. The new parent gives the sockets to its own slots, in the order of the group, and starts its workers; they
-//! serve beside the old ones. When all are ready it begins to steer, writes the pid file, and says so; the old pool
-//! then drains. Until that word the old pool does nothing but wait, and forgets the new one if it exits or is late. A
-//! stop that the old pool is asked for before that word ends both, also while it is a lame duck; after it, the old
-//! one alone, which is leaving anyway.
-//!
-//! **An exit that nobody has asked for** is put to the application's policy, if there is one, before the supervisor
-//! is told: the answer is part of the fact. What is answered by anything but `Backoff` is not counted, so that
-//! backoff, give-up and the boot rule judge only what they decide. A slot may be left empty for good; a restart or a
-//! scaling fills it, and a pool of nothing but such slots ends as if asked to.
 //!
 //! **Stop.** The parent drops its copies of all sockets, then half-closes every lifeline. A worker takes in what
 //! waits in its own queues and in those of its neighbours that nobody serves, closes them, answers each connection
@@ -123,17 +71,6 @@
 //! **The parent dies.** The kernel closes the lifelines, which drains the workers, and sends each SIGTERM
 //! (PR_SET_PDEATHSIG), whose action also sets an alarm for the drain time-out: nobody else could end a worker that
 //! does not finish.
-//!
-//! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent looks a few
-//! times per stall time-out, but only while somebody is busy: after a look that finds all idle it clears a shared
-//! word, looks once more, and sleeps; the first worker to become busy then sets the word and wakes it by the
-//! lifeline. An idle pool makes no system call. Time in which the machine gave the worker no processor is not
-//! counted. A worker that a signal has stopped does not stall: SIGCHLD tells.
-//!
-//! **Frozen time.** The monotonic clock goes on while all of the pool stands still (SIGSTOP, the cgroup freezer, a
-//! paused virtual machine). While a time-out runs, the parent therefore looks at the clock four times a second. If it
-//! does so much later than it meant to, nobody could run meanwhile: the supervisor learns how long (`Event::Frozen`)
-//! and puts off whatever counts time, but for `--max-age`, which is wall time.
 //!
 //! # Decisions
 //!
@@ -194,6 +131,7 @@ mod attend;
 mod births;
 pub(crate) mod custody;
 mod discard;
+mod effects;
 pub(crate) mod event;
 pub(crate) mod handle;
 mod health;
@@ -210,6 +148,7 @@ mod places;
 mod programs;
 pub(crate) mod reap;
 pub(crate) mod service;
+mod start;
 pub(crate) mod successor;
 pub(crate) mod supervisor;
 mod takeover;
@@ -391,90 +330,6 @@ struct Process {
 }
 
 impl Parent {
-    /// Checks, reserves and prepares everything, and forks nothing yet.
-    pub(crate) fn start(config: Config, hooks: Hooks) -> Result<Parent> {
-        // Where /proc is missing the caller's word has to do.
-        if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
-            return Err(Error::Threads { count });
-        }
-        // What follows may take long; HUP and its like wait meanwhile.
-        let held = signals::hold()
-            .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
-        let (workers, derivation) = config.worker_count();
-        let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
-        let open = |path| log_file::open(path, others(&credentials));
-        let access_log = config.access_log.as_deref().map(open).transpose()?.map(Rc::new);
-        raise_descriptor_limit();
-        let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
-        let (board, steering) = share_memory(&config, &reserved, workers)?;
-        let board = Rc::new(board);
-        let cpus = config.cpus().into();
-        let signals = ParentSignals::install(held)
-            .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
-        let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
-        let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
-        let now = clock::now();
-        let seed = now.as_millis() ^ u64::from(process::id()) << 32;
-        let watch = Watch::new(config.stall_timeout);
-        board.watch(watch.is_off());
-        let mut parent = Parent {
-            supervisor: Supervisor::new(policy(&config), workers, seed, now),
-            processes: BTreeMap::new(),
-            custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, slots),
-            cpus,
-            neighbours: Neighbours::new(config.neighbours),
-            attention: Attention::default(),
-            mending,
-            unborn: None,
-            free_rows: (1..=board.processes()).rev().collect(),
-            board,
-            watch,
-            next_weighing: (config.max_rss > 0).then_some(now),
-            signals,
-            poll,
-            reserved: Rc::new(reserved),
-            server: Rc::new(config.server.clone()),
-            credentials,
-            access_log,
-            log_retry: None,
-            config,
-            derivation,
-            service: Service::new(now),
-            successor: None,
-            heir,
-            is_stopping: false,
-            last_failure: None,
-            failures: BTreeMap::new(),
-            upgrade_failure: None,
-            restart_aborted: None,
-            pid_file: None,
-            pid_file_retry: None,
-            next_look: Time::NEVER,
-            cut: Cut::default(),
-            talk: Talk::new(hooks.on_event.as_ref(), now),
-            hook: hooks.on_event,
-            on_exit: hooks.on_exit,
-            output: Output::default(),
-            notifications: None,
-            discard: Discard::default(),
-            signs_left: BTreeSet::new(),
-            admin: None,
-        };
-        parent.notifications = parent.make_notifications();
-        parent.admin = parent.make_admin(admin, now)?;
-        parent.listen_to(parent.signals.readiness(), SIGNALS)?;
-        parent.listen_to(parent.mending.hangups(), HANGUPS)?;
-        parent.guard_all();
-        if parent.heir.is_none() {
-            parent.write_first_pid_file()?;
-            parent.custody.begin_to_steer();
-            parent.custody.count_all_in();
-        }
-        parent.introduce();
-        debug!("parent is pid {}, {}", process::id(), parent.derivation);
-        Ok(parent)
-    }
-
     /// Does everything but forking, until a fork is due or the pool has ended.
     pub(crate) fn turn(&mut self) -> Result<Turn> {
         let mut events = Events::with_capacity(64);
@@ -600,173 +455,9 @@ impl Parent {
         self.next_look = wait.map_or(Time::NEVER, |wait| now + wait);
         wait
     }
-
-    /// Performs one effect; returns what only the pool's owner can do.
-    fn perform(&mut self, effect: Effect) -> Option<Turn> {
-        match effect {
-            Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
-                Ok(seed) => return Some(Turn::Fork(Newborn::Worker(Box::new(seed)))),
-                Err(error) => self.spawn_failed(slot, &error),
-            },
-            Effect::Drain { pid } => self.drain(pid),
-            Effect::Quit { pid } => {
-                signal(pid, Signal::SIGINT);
-                self.disconnected(pid);
-            }
-            Effect::Abort { pid } => {
-                let text = format!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
-                self.say(log::Level::Warn, self.slot_of(pid), text);
-                signal(pid, Signal::SIGABRT);
-                self.disconnected(pid);
-            }
-            Effect::Kill { pid, why } => self.kill(pid, why),
-            Effect::Retire { slot } => self.custody.retire(slot, clock::now()),
-            Effect::LetGo => self.let_go(),
-            Effect::Upgrade => self.upgrade(),
-            Effect::EndSuccessor { pid, how } => signal(
-                pid,
-                match how {
-                    Stop::Drain => Signal::SIGTERM,
-                    Stop::Quick => Signal::SIGINT,
-                    Stop::Force => Signal::SIGKILL,
-                },
-            ),
-            Effect::Notice(notice) => self.announce(&notice),
-            Effect::Finish(outcome) => {
-                let result = self.finish(outcome);
-                self.end_admin();
-                return Some(Turn::Finished(result));
-            }
-        }
-        None
-    }
-
-    /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
-    fn let_go(&mut self) {
-        self.is_stopping = true;
-        self.emit(&event::Event::Stopping);
-        self.service.stopping();
-        self.attention = Attention::default();
-        self.custody.clear();
-        self.reserved = Rc::default();
-    }
-
-    fn finish(&mut self, outcome: Outcome) -> Result<()> {
-        self.service.end();
-        self.output.end();
-        self.discard.end();
-        let requests = self.board.dead().requests;
-        let Cut { connections, unknown } = self.cut;
-        match outcome {
-            Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
-                Err(Error::Forced { connections, unknown })
-            }
-            Outcome::Stopped => {
-                self.say(log::Level::Info, None, format!("stopped after {requests} requests"));
-                Ok(())
-            }
-            Outcome::Replaced => {
-                let text = format!("stopped after {requests} requests: another pool has taken over");
-                self.say(log::Level::Info, None, text);
-                Ok(())
-            }
-            Outcome::BootFailed { last } => {
-                let reason = self.last_failure.take().unwrap_or_else(|| failure(last));
-                Err(Error::Boot { reason })
-            }
-            Outcome::GaveUp { slot, failures, last } => {
-                let reason = self.failures.remove(&slot).unwrap_or_else(|| failure(last));
-                Err(Error::GaveUp { worker: slot, failures, reason })
-            }
-        }
-    }
-
-    fn announce(&mut self, notice: &Notice) {
-        match notice {
-            Notice::AllReady { .. } => {
-                for reserved in Rc::clone(&self.reserved).iter() {
-                    let text = format!("listening on {reserved} with {}", self.derivation);
-                    self.say(log::Level::Info, None, text);
-                }
-                match self.heir.take() {
-                    Some(heir) => self.take_over(heir),
-                    None => self.service.ready(),
-                }
-            }
-            Notice::RestartBegun => {
-                self.restart_aborted = None;
-                self.service.reloading();
-            }
-            Notice::RestartAborted { .. } => {
-                self.restart_aborted = Some(self.text_of(notice));
-                self.service.ready();
-            }
-            Notice::RestartDone => self.service.ready(),
-            _ => {}
-        }
-        let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
-        if !matches!(notice, Notice::AllReady { .. }) {
-            self.say(level, slot_of(notice), self.text_of(notice));
-        }
-        match *notice {
-            Notice::Recycling { slot, .. } => self.note_recycling(slot, true),
-            Notice::RecyclingFailed { slot, .. } => self.note_recycling(slot, false),
-            _ => {}
-        }
-        self.emit_notice(notice);
-    }
-}
-
-impl Parent {
-    /// A notice as a line, with all that is known of the failure that it tells of.
-    fn text_of(&self, notice: &Notice) -> String {
-        let why = match notice {
-            Notice::UpgradeFailed { .. } => self.upgrade_failure.as_ref(),
-            Notice::GaveUp { slot, .. }
-            | Notice::RestartAborted { slot, .. }
-            | Notice::ScalingFailed { slot, .. }
-            | Notice::RecyclingFailed { slot, .. } => self.failures.get(slot),
-            _ => None,
-        };
-        notice_text(notice, why.map(String::as_str))
-    }
-}
-
-/// What all processes of the pool share, and who steers by it.
-fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Result<(ParentBoard, Steering)> {
-    let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
-    // A slot may hold two processes.
-    let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
-    let (mut board, steering) = steer::choose(config.balance, most, counted, groups)
-        .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
-    if config.admin.is_some() {
-        board
-            .keep_tally(Config::WORKERS_MAX)
-            .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
-    }
-    Ok((board, steering))
-}
-
-/// How many slots there can be where the kernel counts connections, since the memory for all is taken at once: a page for
-/// each of their processes.
-fn counted_max(workers: usize) -> usize {
-    (4 * workers).clamp(COUNTED_MIN, Config::WORKERS_MAX)
 }
 
 const COUNTED_MIN: usize = 64;
-
-fn policy(config: &Config) -> Policy {
-    Policy {
-        boot_timeout: config.boot_timeout,
-        drain_timeout: config.drain_timeout,
-        surge: config.surge,
-        lame_duck: config.lame_duck,
-        give_up: config.give_up,
-        max_age: config.max_age,
-        abort_stalled: config.abort_stalled,
-        ..Policy::default()
-    }
-}
 
 /// Whom workers run as, if that is not root.
 fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
@@ -805,16 +496,5 @@ fn signal(pid: Pid, signal: Signal) {
     // It is ours and not reaped, so the number is not somebody else's; it may have exited all the same.
     if let Err(errno) = kill(SystemPid::from_raw(pid.0), signal) {
         debug!("pid={} not signalled: {errno}", pid.0);
-    }
-}
-
-/// As many descriptors as this process may have: every connection takes one, and the soft limit is often 1024.
-fn raise_descriptor_limit() {
-    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
-        debug!("RLIMIT_NOFILE {soft} raised to {hard}");
-        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    });
-    if let Err(errno) = raised {
-        warn!("cannot raise RLIMIT_NOFILE with setrlimit(2): {errno}");
     }
 }

@@ -1,5 +1,13 @@
 //! Workers that become another program ([`Worker::exec`](crate::Worker::exec)). It knows nothing of lifelines: it is
 //! told to finish by SIGTERM, and is ready when its sign is seen.
+//!
+//! **A program as the worker.** A worker reports that it is about to execute a program; that closes its end of the
+//! pipe, by which the parent knows that it has. By what *sign* the program is ready, the pool is told when it is
+//! built: the execution itself, a delay that the parent waits for, or a notification on a datagram socket
+//! (sd_notify(3)) that the parent has made before the fork. From then on the parent asks it to finish by SIGTERM.
+//! Signals are blocked from before that report until their default actions are back, so that none is lost in between.
+//! All else (custody, supervision, replacing, upgrade) is as for any worker; its row stays idle, so it does not
+//! stall; the parent attends its queue, as that of any server but the built-in one.
 
 use std::os::fd::AsRawFd;
 

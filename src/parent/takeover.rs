@@ -1,4 +1,11 @@
 //! The end of this pool and the beginning of the next one, or the other way round.
+//!
+//! **Upgrade.** The parent executes its own program again, with every socket open and a variable that says which is
+//! which. The new parent gives the sockets to its own slots, in the order of the group, and starts its workers; they
+//! serve beside the old ones. When all are ready it begins to steer, writes the pid file, and says so; the old pool
+//! then drains. Until that word the old pool does nothing but wait, and forgets the new one if it exits or is late. A
+//! stop that the old pool is asked for before that word ends both, also while it is a lame duck; after it, the old
+//! one alone, which is leaving anyway.
 
 use std::os::fd::OwnedFd;
 

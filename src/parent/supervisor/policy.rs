@@ -1,4 +1,13 @@
 //! PURE. How long things may take, and how long to wait before the next try.
+//!
+//! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second)
+//! is replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its
+//! slot empty. No slot is started twice within 30 ms, and after one start a slot at once no pool makes more than
+//! fifty a second, since what a worker says of itself (that it has served, that it wants to leave or to be recycled)
+//! is a claim. A slot whose worker never served backs off, exponentially and with jitter, and all such slots together
+//! are tried four times a second until one serves: a crash loop costs the others nothing, however many slots are in
+//! it. Only these failures count for `--give-up`. What an operator asks for (a rolling restart, more slots) is not
+//! held back.
 
 use std::time::Duration;
 

@@ -1,0 +1,133 @@
+//! What the supervisor wants done, and what it has to say.
+
+use super::*;
+
+impl Parent {
+    /// Performs one effect; returns what only the pool's owner can do.
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<Turn> {
+        match effect {
+            Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
+                Ok(seed) => return Some(Turn::Fork(Newborn::Worker(Box::new(seed)))),
+                Err(error) => self.spawn_failed(slot, &error),
+            },
+            Effect::Drain { pid } => self.drain(pid),
+            Effect::Quit { pid } => {
+                signal(pid, Signal::SIGINT);
+                self.disconnected(pid);
+            }
+            Effect::Abort { pid } => {
+                let text = format!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
+                self.say(log::Level::Warn, self.slot_of(pid), text);
+                signal(pid, Signal::SIGABRT);
+                self.disconnected(pid);
+            }
+            Effect::Kill { pid, why } => self.kill(pid, why),
+            Effect::Retire { slot } => self.custody.retire(slot, clock::now()),
+            Effect::LetGo => self.let_go(),
+            Effect::Upgrade => self.upgrade(),
+            Effect::EndSuccessor { pid, how } => signal(
+                pid,
+                match how {
+                    Stop::Drain => Signal::SIGTERM,
+                    Stop::Quick => Signal::SIGINT,
+                    Stop::Force => Signal::SIGKILL,
+                },
+            ),
+            Effect::Notice(notice) => self.announce(&notice),
+            Effect::Finish(outcome) => {
+                let result = self.finish(outcome);
+                self.end_admin();
+                return Some(Turn::Finished(result));
+            }
+        }
+        None
+    }
+
+    /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
+    pub(super) fn let_go(&mut self) {
+        self.is_stopping = true;
+        self.emit(&event::Event::Stopping);
+        self.service.stopping();
+        self.attention = Attention::default();
+        self.custody.clear();
+        self.reserved = Rc::default();
+    }
+
+    pub(super) fn finish(&mut self, outcome: Outcome) -> Result<()> {
+        self.service.end();
+        self.output.end();
+        self.discard.end();
+        let requests = self.board.dead().requests;
+        let Cut { connections, unknown } = self.cut;
+        match outcome {
+            Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
+                Err(Error::Forced { connections, unknown })
+            }
+            Outcome::Stopped => {
+                self.say(log::Level::Info, None, format!("stopped after {requests} requests"));
+                Ok(())
+            }
+            Outcome::Replaced => {
+                let text = format!("stopped after {requests} requests: another pool has taken over");
+                self.say(log::Level::Info, None, text);
+                Ok(())
+            }
+            Outcome::BootFailed { last } => {
+                let reason = self.last_failure.take().unwrap_or_else(|| failure(last));
+                Err(Error::Boot { reason })
+            }
+            Outcome::GaveUp { slot, failures, last } => {
+                let reason = self.failures.remove(&slot).unwrap_or_else(|| failure(last));
+                Err(Error::GaveUp { worker: slot, failures, reason })
+            }
+        }
+    }
+
+    pub(super) fn announce(&mut self, notice: &Notice) {
+        match notice {
+            Notice::AllReady { .. } => {
+                for reserved in Rc::clone(&self.reserved).iter() {
+                    let text = format!("listening on {reserved} with {}", self.derivation);
+                    self.say(log::Level::Info, None, text);
+                }
+                match self.heir.take() {
+                    Some(heir) => self.take_over(heir),
+                    None => self.service.ready(),
+                }
+            }
+            Notice::RestartBegun => {
+                self.restart_aborted = None;
+                self.service.reloading();
+            }
+            Notice::RestartAborted { .. } => {
+                self.restart_aborted = Some(self.text_of(notice));
+                self.service.ready();
+            }
+            Notice::RestartDone => self.service.ready(),
+            _ => {}
+        }
+        let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
+        if !matches!(notice, Notice::AllReady { .. }) {
+            self.say(level, slot_of(notice), self.text_of(notice));
+        }
+        match *notice {
+            Notice::Recycling { slot, .. } => self.note_recycling(slot, true),
+            Notice::RecyclingFailed { slot, .. } => self.note_recycling(slot, false),
+            _ => {}
+        }
+        self.emit_notice(notice);
+    }
+
+    /// A notice as a line, with all that is known of the failure that it tells of.
+    pub(super) fn text_of(&self, notice: &Notice) -> String {
+        let why = match notice {
+            Notice::UpgradeFailed { .. } => self.upgrade_failure.as_ref(),
+            Notice::GaveUp { slot, .. }
+            | Notice::RestartAborted { slot, .. }
+            | Notice::ScalingFailed { slot, .. }
+            | Notice::RecyclingFailed { slot, .. } => self.failures.get(slot),
+            _ => None,
+        };
+        notice_text(notice, why.map(String::as_str))
+    }
+}

@@ -1,0 +1,134 @@
+//! What the parent makes before the first worker, and what a configuration means for it.
+
+use super::*;
+
+impl Parent {
+    /// Checks, reserves and prepares everything, and forks nothing yet.
+    pub(crate) fn start(config: Config, hooks: Hooks) -> Result<Parent> {
+        // Where /proc is missing the caller's word has to do.
+        if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
+            return Err(Error::Threads { count });
+        }
+        // What follows may take long; HUP and its like wait meanwhile.
+        let held = signals::hold()
+            .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
+        let (workers, derivation) = config.worker_count();
+        let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
+        let open = |path| log_file::open(path, others(&credentials));
+        let access_log = config.access_log.as_deref().map(open).transpose()?.map(Rc::new);
+        raise_descriptor_limit();
+        let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
+        let (board, steering) = share_memory(&config, &reserved, workers)?;
+        let board = Rc::new(board);
+        let cpus = config.cpus().into();
+        let signals = ParentSignals::install(held)
+            .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
+        let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
+        let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
+        let now = clock::now();
+        let seed = now.as_millis() ^ u64::from(process::id()) << 32;
+        let watch = Watch::new(config.stall_timeout);
+        board.watch(watch.is_off());
+        let mut parent = Parent {
+            supervisor: Supervisor::new(policy(&config), workers, seed, now),
+            processes: BTreeMap::new(),
+            custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, slots),
+            cpus,
+            neighbours: Neighbours::new(config.neighbours),
+            attention: Attention::default(),
+            mending,
+            unborn: None,
+            free_rows: (1..=board.processes()).rev().collect(),
+            board,
+            watch,
+            next_weighing: (config.max_rss > 0).then_some(now),
+            signals,
+            poll,
+            reserved: Rc::new(reserved),
+            server: Rc::new(config.server.clone()),
+            credentials,
+            access_log,
+            log_retry: None,
+            config,
+            derivation,
+            service: Service::new(now),
+            successor: None,
+            heir,
+            is_stopping: false,
+            last_failure: None,
+            failures: BTreeMap::new(),
+            upgrade_failure: None,
+            restart_aborted: None,
+            pid_file: None,
+            pid_file_retry: None,
+            next_look: Time::NEVER,
+            cut: Cut::default(),
+            talk: Talk::new(hooks.on_event.as_ref(), now),
+            hook: hooks.on_event,
+            on_exit: hooks.on_exit,
+            output: Output::default(),
+            notifications: None,
+            discard: Discard::default(),
+            signs_left: BTreeSet::new(),
+            admin: None,
+        };
+        parent.notifications = parent.make_notifications();
+        parent.admin = parent.make_admin(admin, now)?;
+        parent.listen_to(parent.signals.readiness(), SIGNALS)?;
+        parent.listen_to(parent.mending.hangups(), HANGUPS)?;
+        parent.guard_all();
+        if parent.heir.is_none() {
+            parent.write_first_pid_file()?;
+            parent.custody.begin_to_steer();
+            parent.custody.count_all_in();
+        }
+        parent.introduce();
+        debug!("parent is pid {}, {}", process::id(), parent.derivation);
+        Ok(parent)
+    }
+}
+
+/// What all processes of the pool share, and who steers by it.
+fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Result<(ParentBoard, Steering)> {
+    let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
+    // A slot may hold two processes.
+    let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
+    let (mut board, steering) = steer::choose(config.balance, most, counted, groups)
+        .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
+    if config.admin.is_some() {
+        board
+            .keep_tally(Config::WORKERS_MAX)
+            .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
+    }
+    Ok((board, steering))
+}
+
+/// How many slots there can be where the kernel counts connections, since the memory for all is taken at once: a page for
+/// each of their processes.
+fn counted_max(workers: usize) -> usize {
+    (4 * workers).clamp(COUNTED_MIN, Config::WORKERS_MAX)
+}
+
+fn policy(config: &Config) -> Policy {
+    Policy {
+        boot_timeout: config.boot_timeout,
+        drain_timeout: config.drain_timeout,
+        surge: config.surge,
+        lame_duck: config.lame_duck,
+        give_up: config.give_up,
+        max_age: config.max_age,
+        abort_stalled: config.abort_stalled,
+        ..Policy::default()
+    }
+}
+
+/// As many descriptors as this process may have: every connection takes one, and the soft limit is often 1024.
+fn raise_descriptor_limit() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
+        debug!("RLIMIT_NOFILE {soft} raised to {hard}");
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    });
+    if let Err(errno) = raised {
+        warn!("cannot raise RLIMIT_NOFILE with setrlimit(2): {errno}");
+    }
+}

@@ -1,0 +1,210 @@
+//! A worker's start and end: from the fork to user code, and from there to the exit code.
+
+use crate::error::{Error, Result};
+use crate::server::http::Common;
+use crate::shared::channel::WorkerEnd;
+use crate::shared::config::Format;
+use crate::shared::config::Sandbox;
+use crate::shared::config::ServerConfig;
+use crate::shared::credentials::Credentials;
+use crate::shared::listener::{Reserved, Shared, SlotSockets};
+use crate::shared::log_text::{panic_message, tag};
+use crate::shared::log_writer;
+use crate::shared::message::MessageEnd;
+use crate::shared::outlet;
+use crate::shared::scoreboard::RowPage;
+use crate::shared::signals::{self, Masked};
+use crate::sys;
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{raise, Signal};
+use nix::unistd::{dup2_stderr, dup2_stdout, getppid, Pid};
+use std::cell::{Cell, RefCell};
+use std::env;
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use super::{Worker, LIFELINE, NO_SLOT, SLOT};
+
+/// Exit code of a worker whose code returned an error.
+const FAILED: i32 = 1;
+/// Exit code of a worker whose code panicked, as the standard library has it.
+const PANICKED: i32 = 101;
+
+/// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a
+/// slot.
+#[derive(Debug)]
+pub(crate) struct Seed {
+    pub(crate) slot: usize,
+    pub(crate) generation: u64,
+    pub(crate) unique: u64,
+    pub(crate) lifeline: WorkerEnd,
+    /// None when the pool has no hook.
+    pub(crate) messages: Option<MessageEnd>,
+    /// What is to be its stdout and its stderr, if not the parent's.
+    pub(crate) output: Option<[OwnedFd; 2]>,
+    /// Where a program says that it is ready.
+    pub(crate) notify_socket: Option<OsString>,
+    /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
+    /// worker makes its own, and sends the parent copies.
+    pub(crate) sockets: SlotSockets,
+    pub(crate) reserved: Rc<Vec<Reserved>>,
+    pub(crate) backlog: u32,
+    pub(crate) shared: Vec<Shared>,
+    /// Its own in the scoreboard.
+    pub(crate) page: RowPage,
+    pub(crate) server: Rc<ServerConfig>,
+    /// Requests it may serve; 0 for any number.
+    pub(crate) max_requests: u64,
+    pub(crate) drain_timeout: Duration,
+    pub(crate) abort_stalled: bool,
+    /// The CPUs of the slots, one after the other and around again; none if workers are not pinned.
+    pub(crate) cpus: Rc<[usize]>,
+    pub(crate) credentials: Option<Rc<Credentials>>,
+    pub(crate) access_log: Option<(Rc<File>, Format)>,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) parent: u32,
+}
+
+/// The application's code, as a worker runs it.
+pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdError>> + 'a>;
+
+/// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
+pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
+    seed.page.fix();
+    SLOT.store(seed.slot, Ordering::Relaxed);
+    let page = seed.page.clone();
+    outlet::count_anew(Some(Box::new(move |lines| page.row().count_lost(lines))));
+    // With the rights that the worker will give up.
+    log_writer::begin_anew();
+    LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
+    if seed.slot != NO_SLOT {
+        env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
+        env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
+    }
+    let code = match Worker::set_up(seed, masked) {
+        Ok(worker) => worker.run(main),
+        Err((lifeline, error)) => {
+            lifeline.failed(&error.to_string());
+            FAILED
+        }
+    };
+    sys::process::exit(code)
+}
+
+impl Worker {
+    fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
+        if let Some([stdout, stderr]) = seed.output {
+            let placed = dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr));
+            if let Err(errno) = placed {
+                return Err((seed.lifeline, Error::system("print through the parent with dup2(2)", errno)));
+            }
+            log_writer::reopen();
+        }
+        let quit = Arc::new(AtomicBool::new(false));
+        let tag = tag(seed.slot, seed.generation, std::process::id());
+        let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
+            .and_then(|()| if seed.abort_stalled { sys::aborted::tell_where(&tag) } else { Ok(()) })
+            .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source));
+        let listening = installed.and_then(|()| listen(seed.sockets, &seed.reserved, seed.backlog, &seed.lifeline));
+        let sockets = match listening {
+            Ok(sockets) => sockets,
+            Err(error) => return Err((seed.lifeline, error)),
+        };
+        let assumed = seed.credentials.map_or(Ok(()), |credentials| credentials.assume());
+        let pinned = assumed.and_then(|()| pin(seed.slot, &seed.cpus));
+        if let Err(error) = pinned.and_then(|()| end_with_parent(seed.parent)) {
+            return Err((seed.lifeline, error));
+        }
+        masked.end_in_worker();
+        let (mut shared_listeners, mut unix_listeners) = (Vec::new(), Vec::new());
+        for shared in seed.shared {
+            match shared {
+                Shared::Tcp(listener) => shared_listeners.push(listener),
+                Shared::Unix(listener) => unix_listeners.push(listener),
+            }
+        }
+        let (listeners, udp_sockets) = sockets.into_parts();
+        Ok(Worker {
+            id: seed.slot,
+            generation: seed.generation,
+            unique: seed.unique,
+            lifeline: seed.lifeline,
+            messages: seed.messages.map(Arc::new),
+            notify_socket: seed.notify_socket,
+            on_message: RefCell::new(None),
+            listeners: RefCell::new(listeners),
+            shared_listeners: RefCell::new(shared_listeners),
+            unix_listeners: RefCell::new(unix_listeners),
+            udp_sockets: RefCell::new(udp_sockets),
+            page: seed.page,
+            server: seed.server,
+            max_requests: Cell::new(seed.max_requests),
+            drain_timeout: seed.drain_timeout,
+            common: RefCell::new(Common::new()),
+            streams: RefCell::new(None),
+            access_log: RefCell::new(seed.access_log),
+            sandbox: seed.sandbox,
+            readable: RefCell::new(Some(Vec::new())),
+            adoptions: Arc::default(),
+            is_ready: Cell::new(false),
+            quit,
+        })
+    }
+
+    /// Runs user code and turns its end into an exit code.
+    fn run(&self, main: Main<'_>) -> i32 {
+        // Unwinding on would run the caller's code of the parent, in the worker.
+        match panic::catch_unwind(AssertUnwindSafe(|| main(self))) {
+            Ok(Ok(())) => 0,
+            Ok(Err(error)) => {
+                self.lifeline.failed(&error.to_string());
+                FAILED
+            }
+            Err(panic) => {
+                self.lifeline.failed(&format!("panicked: {}", panic_message(&*panic)));
+                PANICKED
+            }
+        }
+    }
+}
+
+/// Gets the slot's sockets: before privileges are dropped and before user code runs, so that the slot's queue takes
+/// connections while that code starts.
+fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
+    let missing = sockets.missing(reserved);
+    let sockets = if missing.is_empty() { sockets } else { sockets.complete(reserved, backlog)? };
+    let made: Vec<_> = missing.into_iter().filter_map(|address| Some((address, sockets.fd(address)?))).collect();
+    let told = lifeline.listening(&made);
+    told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
+    Ok(sockets)
+}
+
+/// Keeps this worker on its slot's CPU (sched_setaffinity(2)).
+fn pin(slot: usize, cpus: &[usize]) -> Result<()> {
+    let Some(cpu) = cpus.get(slot % cpus.len().max(1)) else { return Ok(()) };
+    let mut set = CpuSet::new();
+    set.set(*cpu)
+        .and_then(|()| sched_setaffinity(Pid::from_raw(0), &set))
+        .map_err(|errno| Error::system("pin the worker to its CPU with sched_setaffinity(2)", errno))
+}
+
+/// Makes the kernel ask this worker to finish when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).
+///
+/// The lifeline says so too; the signal also reaches user code that does not wait for it, and bounds the drain.
+fn end_with_parent(parent: u32) -> Result<()> {
+    set_pdeathsig(Signal::SIGTERM)
+        .map_err(|errno| Error::system("ask for the parent-death signal with prctl(2)", errno))?;
+    // It may have died before that.
+    if u32::try_from(getppid().as_raw()) != Ok(parent) {
+        raise(Signal::SIGTERM).map_err(|errno| Error::system("signal itself with raise(3)", errno))?;
+    }
+    Ok(())
+}
