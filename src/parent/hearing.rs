@@ -32,7 +32,7 @@ impl Parent {
             Record::Awake => self.watch_stalls(now),
             Record::Steer => self.custody.rung(now),
             Record::Released => self.neighbours.released(pid),
-            Record::Leave => self.tell(Event::Disconnected { pid }),
+            Record::Leave => self.tell(Event::Leaves { pid }),
             Record::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
             Record::Broken { .. } => self.hear_of_broken(pid),
             Record::Executes => self.executes(pid),

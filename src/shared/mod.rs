@@ -41,11 +41,13 @@
 //! **Fair shares.** What a worker says of itself may be wrong. With classic BPF a claim draws nothing: whoever seems
 //! free is picked at random. With eBPF a worker that claims to have no connections would get all of them, so the
 //! kernel's program counts, where no worker can write, how many it has given to each process in the present window of
-//! 16 connections for each seat. A process that has had 32 gets no more of the window while another one is free. So a
-//! claim draws twice a fair share at most; the price is that a new worker among full ones gets no more than that
-//! either until it has caught up. A row whose numbers cannot be is not chosen at all, and where all are such the hash
-//! chooses. The maps are allocated at once, a page for each process, so such a pool has room for 64 workers, or four
-//! times as many as it was started with if that is more.
+//! 64 connections for each seat. A process that has had 128 gets no more of the window while another one is free, and
+//! one that is free and lags 32 behind its share so far comes first. So a claim draws twice a fair share at most, and
+//! however many claim so, each of the others gets half of its own. The price is that a new worker among full ones gets
+//! no more than twice its share until it has caught up, and one with many open connections, while it is free, no less
+//! than half. A row whose numbers cannot be is not chosen at all, and where all are such the hash chooses. The maps
+//! are allocated at once, a page for each process, so such a pool has room for 64 workers, or four times as many as it
+//! was started with if that is more.
 //!
 //! **Shared memory.** Every page has one writer. The parent maps each part twice: writable, which children do not
 //! inherit (MADV_DONTFORK), and read-only, which they do. The memory is a memfd that is sealed in between

@@ -32,8 +32,10 @@ pub(crate) enum Event {
     Resumed { pid: Pid },
     /// It has had its share of work or memory, and is to be replaced when there is time.
     Recycle { pid: Pid, why: Recycle },
-    /// It is to leave, and its slot to get another worker.
+    /// It is to leave, and its slot to get another worker: the application wants it.
     Disconnected { pid: Pid },
+    /// It wants to leave by itself, and its slot is to get another worker.
+    Leaves { pid: Pid },
     /// It was reaped; the rest counts if it had not been told to leave. `has_served` says that it has accepted a
     /// connection, as far as that is known; `respawn` is what the application wants for its slot.
     Exited { pid: Pid, exit: Exit, has_served: bool, respawn: Respawn },
@@ -106,6 +108,13 @@ pub(crate) enum Recycle {
     Memory,
     /// Nothing reaches it by a socket of its own any more.
     Socket,
+}
+
+impl Recycle {
+    /// Whether nobody knows it but by the worker's word.
+    pub(super) fn is_own_word(self) -> bool {
+        matches!(self, Recycle::Requests | Recycle::Socket)
+    }
 }
 
 /// What the parent has to do. An effect on a process is never given out after the process was reaped.

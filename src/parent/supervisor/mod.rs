@@ -29,6 +29,7 @@
 //!   Resumed           ·       ·         ·             ·             ·         ·         ·         ·
 //!   Recycle           ·       ·         ·             replaced      ·         ·         ·         ·
 //!   Disconnected      ·       ·         Draining      Draining      ·         ·         ·         ·
+//!   Leaves            ·       ·         Draining      Draining      ·         ·         ·         ·
 //!   Exited(0)         ·       ·         gone+fail     gone+fail     gone      gone      gone      gone
 //!   Exited(1)         ·       ·         gone+fail     gone+fail     gone      gone      gone      gone
 //!   Exited(served)    ·       ·         gone+fail     gone          gone      gone      gone      gone
@@ -170,6 +171,7 @@ impl Supervisor {
             Event::Resumed { pid } => self.suspend(pid, false),
             Event::Recycle { pid, why } => self.recycle(pid, why),
             Event::Disconnected { pid } => self.disconnected(pid, now),
+            Event::Leaves { pid } => self.leaves(pid, now),
             Event::Exited { pid, exit, has_served, respawn } => {
                 self.exited(pid, Failed { reason: Failure::Exit(exit), has_served, respawn }, now);
             }
@@ -357,6 +359,20 @@ impl Supervisor {
         }
     }
 
+    /// What the worker asks for is done at once; only its slot may have to wait for the next one.
+    fn leaves(&mut self, pid: Pid, now: Time) {
+        let Some((id, process)) = self.process(pid) else { return };
+        if process.stage.is_leaving() {
+            return;
+        }
+        let interval = self.policy.own_word;
+        if let Some(slot) = self.slots.get_mut(&id) {
+            slot.start_at = slot.start_at.max(slot.own_word.next(interval, Policy::OWN_WORD_AT_ONCE));
+            slot.own_word.start(interval, now);
+        }
+        self.disconnected(pid, now);
+    }
+
     fn exited(&mut self, pid: Pid, failed: Failed, now: Time) {
         let Some((id, &process)) = self.process(pid) else { return };
         self.remove(id, Some(pid));
@@ -432,6 +448,7 @@ impl Supervisor {
         for slot in self.slots.values_mut() {
             slot.start_at = slot.start_at + span;
             slot.started = slot.started.map(|at| at + span);
+            slot.own_word.frozen(span);
             slot.processes.iter_mut().for_each(|process| process.since = process.since + span);
         }
         self.last_spawn = self.last_spawn + span;

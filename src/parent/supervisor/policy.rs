@@ -1,13 +1,14 @@
 //! PURE. How long things may take, and how long to wait before the next try.
 //!
-//! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second)
-//! is replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its
-//! slot empty. No slot is started twice within 30 ms, and after one start a slot at once no pool makes more than
-//! fifty a second, since what a worker says of itself (that it has served, that it wants to leave or to be recycled)
-//! is a claim. A slot whose worker never served backs off, exponentially and with jitter, and all such slots together
-//! are tried four times a second until one serves: a crash loop costs the others nothing, however many slots are in
-//! it. Only these failures count for `--give-up`. What an operator asks for (a rolling restart, more slots) is not
-//! held back.
+//! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second) is
+//! replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its slot
+//! empty. No slot is started twice within 30 ms, and after one start a slot at once no pool makes more than fifty a
+//! second, since what a worker says of itself (that it has served) is a claim. Replacements that workers ask for
+//! themselves (to leave, for their requests, for a socket that fails) come one a second in each slot, after four at
+//! once: one that is to be recycled serves meanwhile, and for one that leaves the others do. A slot whose worker never
+//! served backs off, exponentially and with jitter, and all such slots together are tried four times a second until
+//! one serves: a crash loop costs the others nothing, however many slots are in it. Only these failures count for
+//! `--give-up`. What an operator asks for (a rolling restart, more slots) is not held back.
 
 use std::time::Duration;
 
@@ -31,6 +32,10 @@ pub(crate) struct Policy {
     /// Between two such starts in the whole pool, after one for each slot at once. Default 20 ms: a request that ends its
     /// worker may come as often, and then costs nobody a wait; and no pool forks more than fifty times a second.
     pub(crate) pace: Duration,
+    /// Between two replacements of a slot that its own workers have asked for, whether to leave, for their requests or for
+    /// a socket, after a few at once. Default 1 s: a worker that asks again and again costs the others next to nothing,
+    /// and one that asks for its requests serves until it is replaced.
+    pub(crate) own_word: Duration,
     /// The wait before a slot is tried again after two workers in a row that never served; after one it is tried at
     /// once. Each further one doubles it. Default 100 ms, never zero.
     pub(crate) backoff_first: Duration,
@@ -67,6 +72,7 @@ impl Default for Policy {
             quick_timeout: Duration::from_secs(1),
             floor: Duration::from_millis(30),
             pace: Duration::from_millis(20),
+            own_word: Duration::from_secs(1),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
             retry: Duration::from_millis(250),
@@ -82,6 +88,9 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// How many replacements of a slot its own workers may ask for at once.
+    pub(super) const OWN_WORD_AT_ONCE: usize = 4;
+
     /// The wait before a slot's next start after this many workers in a row that never served: between half of the full delay and all of
     /// it, so that slots which failed together do not start together.
     pub(super) fn backoff(&self, failures: u32, random: u64) -> Duration {

@@ -142,6 +142,9 @@ impl Supervisor {
         }
         if let Some((id, why, _)) = self.next_to_recycle().filter(|(_, _, at)| *at <= now) {
             self.notice(Notice::Recycling { slot: id, why });
+            if let Some(slot) = self.slots.get_mut(&id).filter(|_| why.is_own_word()) {
+                slot.own_word.start(self.policy.own_word, now);
+            }
             self.start_again(id, now);
         }
         while self.is_restarting && self.starting() < self.policy.surge {
@@ -193,8 +196,13 @@ impl Supervisor {
         }
         let slots = self.slots.range(..self.wanted);
         let due = slots.filter(|(_, slot)| slot.awaits(|process| process.due.is_some() && process.serves()));
-        let (id, slot) = due.min_by_key(|(_, slot)| self.start_of(slot))?;
-        Some((*id, slot.staying().find_map(|process| process.due)?, self.start_of(slot)))
+        let due = due.filter_map(|(&id, slot)| {
+            let why = slot.staying().find_map(|process| process.due)?;
+            let own_word = slot.own_word.next(self.policy.own_word, Policy::OWN_WORD_AT_ONCE);
+            let at = self.start_of(slot).max(if why.is_own_word() { own_word } else { Time::default() });
+            Some((id, why, at))
+        });
+        due.min_by_key(|(_, _, at)| *at)
     }
 
     /// Starts a slot for a reason of the pool's own, or for the first time.

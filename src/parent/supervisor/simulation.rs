@@ -134,6 +134,8 @@ struct World {
     ends: BTreeMap<SlotId, (bool, u64)>,
     /// When slots were started whose worker before had not served.
     retries: Vec<u64>,
+    /// How often each slot's workers were replaced because they asked for it.
+    own_words: BTreeMap<SlotId, u64>,
     first_listens: Vec<SlotId>,
     /// The kinds of effects performed.
     seen: BTreeSet<&'static str>,
@@ -230,6 +232,7 @@ impl World {
             ends: BTreeMap::new(),
             retries: Vec::new(),
             first_listens: Vec::new(),
+            own_words: BTreeMap::new(),
             seen: BTreeSet::new(),
             answers,
             answered_stop: false,
@@ -309,7 +312,7 @@ impl World {
 
     fn command(&mut self) {
         let pid = Pid(self.below(8) as i32);
-        let event = match self.random.next() % 32 {
+        let event = match self.random.next() % 34 {
             0..10 => Event::Restart,
             10..20 => Event::Scale { workers: (self.random.next() % 7) as usize },
             24 | 25 => Event::Upgrade,
@@ -324,6 +327,8 @@ impl World {
             }
             30 => Event::Resumed { pid },
             31 => Event::Disconnected { pid },
+            32 => Event::Leaves { pid },
+            33 => Event::Recycle { pid, why: Recycle::Socket },
             20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
             21 => Event::Stalled { pid },
             // News of strangers.
@@ -439,7 +444,14 @@ impl World {
             Effect::Drain { pid } => self.told(pid, Stop::Drain),
             Effect::Quit { pid } => self.told(pid, Stop::Quick),
             Effect::Kill { pid, .. } => self.told(pid, Stop::Force),
+            Effect::Notice(Notice::Recycling { slot, why }) if why.is_own_word() => {
+                let times = self.own_words.entry(slot).or_default();
+                *times += 1;
+                let most = Policy::OWN_WORD_AT_ONCE as u64 + self.now / SECOND;
+                assert!(*times <= most, "slot {slot} is recycled {times} times on its workers' word");
+            }
             Effect::Retire { slot } => {
+                self.own_words.remove(&slot);
                 assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
             }
             Effect::Abort { pid } => self.told(pid, Stop::Quick),
@@ -610,7 +622,8 @@ impl World {
         for (pid, (slot, stage)) in &after {
             let Some((_, earlier)) = before.get(pid) else { continue };
             assert!(earlier.told() <= stage.told(), "{pid} was told to leave and is back");
-            let asked = event == Event::Disconnected { pid: Pid(*pid) };
+            let it = Pid(*pid);
+            let asked = [Event::Disconnected { pid: it }, Event::Leaves { pid: it }].contains(&event);
             let drained = *earlier == Stage::Ready && *stage == Stage::Draining && !asked;
             let serving = |(id, stage): &(SlotId, Stage)| id == slot && *stage == Stage::Ready;
             if drained && *slot < self.supervisor.wanted() && !self.supervisor.is_stopping() {

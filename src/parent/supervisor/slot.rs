@@ -1,5 +1,6 @@
 //! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
 
+use super::policy::Pace;
 use super::{KillReason, Pid, Policy, Recycle, Stop};
 use crate::shared::state::WorkerState;
 use crate::time::Time;
@@ -17,6 +18,8 @@ pub(super) struct Slot {
     pub(super) failures: u32,
     /// While it is vacant: not started before this time.
     pub(super) start_at: Time,
+    /// Of the replacements that its own workers have asked for.
+    pub(super) own_word: Pace,
     /// On whose word it waits.
     pub(super) hold: Hold,
     /// In the order of their start; never more than two.
@@ -32,6 +35,7 @@ impl Slot {
             started: None,
             failures: 0,
             start_at: now,
+            own_word: Pace::default(),
             hold: Hold::Backoff,
             processes,
         }

@@ -153,7 +153,7 @@ fn every_event_in_every_stage() {
             cells += 1;
         }
     }
-    assert_eq!(cells, 27 * 8);
+    assert_eq!(cells, 28 * 8);
 }
 
 fn cell(stage: &str, event: &str) -> String {
@@ -200,6 +200,7 @@ fn cell(stage: &str, event: &str) -> String {
         "Resumed" => (Event::Resumed { pid: Pid(11) }, 10),
         "Recycle" => (Event::Recycle { pid: Pid(11), why: Recycle::Requests }, 10),
         "Disconnected" => (Event::Disconnected { pid: Pid(11) }, 10),
+        "Leaves" => (Event::Leaves { pid: Pid(11) }, 10),
         "Exited(0)" => (exited(11, 0), 10),
         "Exited(1)" => (exited(11, 1), 10),
         "Exited(served)" => (served(11), 10),
@@ -347,16 +348,19 @@ fn a_worker_that_has_served_is_replaced_at_once_however_young() {
 #[test]
 fn no_worker_has_the_pool_fork_without_end() {
     type Lie = fn(i32) -> Event;
-    let lies: [Lie; 3] = [
-        served,
-        |pid| Event::Recycle { pid: Pid(pid), why: Recycle::Requests },
-        |pid| Event::Disconnected { pid: Pid(pid) },
+    let by_own_word = 8 * (Policy::OWN_WORD_AT_ONCE + 10);
+    let lies: [(Lie, usize); 4] = [
+        // One in each pace.
+        (served, 8 + 500),
+        (|pid| Event::Recycle { pid: Pid(pid), why: Recycle::Requests }, by_own_word),
+        (|pid| Event::Recycle { pid: Pid(pid), why: Recycle::Socket }, by_own_word),
+        (|pid| Event::Leaves { pid: Pid(pid) }, by_own_word),
     ];
-    for lie in lies {
+    for (lie, most) in lies {
         let mut pool = Pool::paced(Policy::default(), 8);
         pool.boot(0..8, 10);
         let (mut pid, mut forks) = (20, 0);
-        for now in SECOND..2 * SECOND {
+        for now in SECOND..11 * SECOND {
             pool.at(now).tell(Event::Tick);
             let living: Vec<_> = pool.supervisor.processes().filter_map(|(_, it)| Some((it.pid?, it.stage))).collect();
             for (pid, stage) in living {
@@ -369,8 +373,49 @@ fn no_worker_has_the_pool_fork_without_end() {
                 }
             }
         }
-        assert!((20..=58).contains(&forks), "{forks} forks in a second");
+        assert!((most / 2..=most).contains(&forks), "{forks} forks in ten seconds, and {most} at most");
     }
+}
+
+#[test]
+fn a_worker_that_asks_again_and_again_waits_and_holds_nobody_up() {
+    let mut pool = Pool::ready(2);
+    let requests = |pid| Event::Recycle { pid: Pid(pid), why: Recycle::Requests };
+    let recycling = |slot, why| Effect::Notice(Notice::Recycling { slot, why });
+    // A few replacements come at once, however young the worker is.
+    let mut pid = 10;
+    for generation in 2..6 {
+        pool.tell(requests(pid)).expect(&[recycling(0, Recycle::Requests), spawn(0, generation)]);
+        pool.tell(spawned(0, pid + 10)).tell(ready(pid + 10)).expect(&[drain(pid)]).tell(exited(pid, 0));
+        pid += 10;
+    }
+    // The next one waits, while its worker serves and another slot's is replaced.
+    pool.tell(requests(pid)).expect(&[]);
+    assert_eq!((pool.stage(pid), pool.deadline()), (Some(Stage::Ready), Some(SECOND)));
+    pool.tell(requests(11)).expect(&[recycling(1, Recycle::Requests), spawn(1, 2)]);
+    pool.tell(spawned(1, 21)).tell(ready(21)).expect(&[drain(11)]).tell(exited(11, 0));
+    // What the parent has seen by itself is no worker's word.
+    pool.tell(Event::Recycle { pid: Pid(pid), why: Recycle::Memory });
+    pool.expect(&[recycling(0, Recycle::Memory), spawn(0, 6)]);
+}
+
+#[test]
+fn a_worker_that_leaves_again_and_again_leaves_its_slot_empty_for_a_while() {
+    let mut pool = Pool::ready(2);
+    let mut pid = 10;
+    for generation in 2..6 {
+        pool.tell(Event::Leaves { pid: Pid(pid) }).expect(&[drain(pid), spawn(0, generation)]);
+        pool.tell(exited(pid, 0)).start(0, pid + 10);
+        pid += 10;
+    }
+    pool.tell(Event::Leaves { pid: Pid(pid) }).expect(&[drain(pid)]).tell(exited(pid, 0)).expect(&[]);
+    assert_eq!((pool.deadline(), pool.failures(0)), (Some(SECOND), 0));
+    // The application's word is another matter, and so is an empty pool.
+    pool.tell(Event::Disconnected { pid: Pid(11) }).expect(&[drain(11), spawn(1, 2)]);
+    pool.start(1, 21);
+    pool.tell(Event::Disconnected { pid: Pid(21) }).tell(exited(11, 0)).tell(exited(21, 0));
+    assert!(pool.effects().contains(&spawn(1, 3)));
+    pool.at(SECOND).tell(Event::Tick).expect(&[spawn(0, 6)]);
 }
 
 #[test]

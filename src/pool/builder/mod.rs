@@ -188,8 +188,8 @@ impl Builder {
     }
 
     /// Requests after which a worker is replaced, or up to a tenth fewer, so that not all are due at once. Default 0,
-    /// no limit. The replacement starts first, and one worker is replaced at a time. It counts what [`Worker::serve`]
-    /// serves.
+    /// no limit. The replacement starts first, and one worker is replaced at a time, in each slot at most about once a
+    /// second. It counts what [`Worker::serve`] serves.
     pub fn max_requests(self, requests: u64) -> Builder {
         self.put("max-requests", |config| config.max_requests = requests)
     }

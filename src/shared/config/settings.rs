@@ -370,7 +370,8 @@ const SETTINGS: &[Setting] = &[
         heading: REPLACING,
         value_name: "N",
         default: Some("0"),
-        help: "Requests after which a worker is replaced, or up to a tenth fewer; 0 is no limit",
+        help: "Requests after which a worker is replaced, or up to a tenth fewer, but a slot's at most about once a second; 0 \
+               is no limit",
         aliases: &[],
         is_list: false,
         apply: |config, text| set(&mut config.max_requests, number(text)),

@@ -9,7 +9,8 @@
 //!
 //! What a worker says of itself may be a lie. A row whose numbers cannot be is not chosen. And the program counts, where
 //! no worker can write, what it has given to each process of late: who has had twice its fair share gets nothing more while
-//! another one is free, however few connections it claims to have.
+//! another one is free, however few connections it claims to have; and who is free and lags behind by half of it comes
+//! first, so that several who claim so together cannot take everything.
 //!
 //! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
 
@@ -101,15 +102,21 @@ const STALLED: i32 = 2;
 const LOOKS: i32 = 64;
 
 /// The program counts assignments in windows of so many for each seat, of which nobody gets more than twice as many while
-/// another one is free. A process's share is a word: the window's number in the upper bits, its count in the lower ones.
-const WINDOW: i32 = 16;
-const SHARE_BITS: i32 = 16;
+/// another one is free, and nobody who is free less than half of them. Honest claims hardly ever ask for more or less in
+/// so long a window. A process's share is a word: the window's number in the upper bits, its count in the lower ones.
+const WINDOW: i32 = 64;
+const SHARE_BITS: i32 = 20;
+
+/// How far behind its share of the window so far a process is before it comes first.
+const LAG: i32 = WINDOW / 2;
 
 /// More connections than this, or less than none by as many, no process can have: what claims that is not chosen.
 const CREDIBLE: i32 = 1 << 26;
 
-/// Added to the load of a row, so that the least of all is the choice: one that has had its share is worse than any that
-/// is free, a worker that is busy is worse, and one that is full is worse still, but better than nobody.
+/// Added to the load of a row, so that the least of all is the choice: one that lags behind is the best, one that has had
+/// its share is worse than any that is free, a worker that is busy is worse, and one that is full is worse still, but
+/// better than nobody.
+const IN_STEP: i32 = 1 << 27;
 const SATED: i32 = 1 << 28;
 const BUSY: i32 = 1 << 29;
 const FULL: i32 = 1 << 30;
@@ -133,6 +140,8 @@ const BUSY_BEFORE: i16 = -8;
 const CHOSEN: i16 = -16;
 const SLOT: i16 = -20;
 const CONTEXT: i16 = -32;
+const LAGS_BELOW: i16 = -40;
+const SHARE: i16 = -48;
 
 // The kernel's helpers and results (linux/bpf.h).
 const KTIME_GET_NS: i32 = 5;
@@ -146,6 +155,7 @@ enum Label {
     InTable(i32),
     NotFull(i32),
     NotSated(i32),
+    Lags(i32),
     NotBusy(i32),
     NotChosen(i32),
     Choose,
@@ -244,6 +254,18 @@ impl Program {
             multiply(LOAD, 1 << SHARE_BITS),
             copy(SATED_FROM, LOAD),
             add(SATED_FROM, 2 * WINDOW),
+            // A share below this lags behind. Zero, below which is none, until the window is old enough.
+            load(IT, ROW, 0),
+            copy(ROW, SEATS),
+            multiply(ROW, WINDOW),
+            modulo(IT, ROW),
+            divide(IT, SEATS),
+            subtract(IT, LAG),
+            add(LOAD, IT),
+            shift_right_signed(IT, 63),
+            xor(IT, -1),
+            and(LOAD, IT),
+            store(STACK, LAGS_BELOW, LOAD),
             // Nobody yet, whose load is the greatest: zero, and zero less one. Computed, because for a constant the
             // verifier would follow each way from seat to seat to its end, and there are too many.
             copy(LEAST, R0),
@@ -291,6 +313,7 @@ impl Program {
             xor(IT, -1),
             and(LOAD, IT),
             load(IT, NOTES, self.share),
+            store(STACK, SHARE, IT),
             jump_if(IT, Less, SATED_FROM, Label::NotSated(looked)),
             or(LOAD, SATED),
             label(Label::NotSated(looked)),
@@ -307,6 +330,11 @@ impl Program {
             jump_if(IT, NotLess, ROW, Label::NotBusy(looked)),
             or(LOAD, BUSY),
             label(Label::NotBusy(looked)),
+            load(IT, STACK, SHARE),
+            load(ROW, STACK, LAGS_BELOW),
+            jump_if(IT, Less, ROW, Label::Lags(looked)),
+            or(LOAD, IN_STEP),
+            label(Label::Lags(looked)),
             jump_if(LOAD, NotLess, LEAST, Label::NotChosen(looked)),
             copy(LEAST, LOAD),
             store(STACK, CHOSEN, CHOICE),

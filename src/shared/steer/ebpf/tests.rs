@@ -372,32 +372,40 @@ fn a_layout_must_fit() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
-/// Whatever a worker writes to its page, it gets no more than twice its share while others are free.
+/// Whatever workers write to their pages: one that claims to have nothing to do gets no more than twice its share, and
+/// however many do, each of the others gets half of its own, while those are free.
 #[test]
-fn claims_draw_no_more_than_twice_a_fair_share() {
-    let Some(bed) = Bed::new(1, 4) else { return };
-    let mut open = Vec::new();
-    for (case, accepted, closed, settled) in [
-        ("none open", 0, 0, None),
-        ("as many closed", 1 << 40, 1 << 40, None),
-        ("more closed than accepted", 5, 1_000, None),
-        ("more taken than given", 0, 0, Some(1_000)),
-    ] {
-        let mut drawn = 0;
-        for _ in 0..400 {
-            let claims = [(bed.layout.accepted, accepted), (bed.layout.closed, closed)];
-            claims.iter().for_each(|(word, value)| bed.word(1, *word).store(*value, Relaxed));
-            if let Some(settled) = settled {
-                bed.word(1, bed.layout.settled).store(settled, Relaxed);
+fn claims_draw_no_more_than_twice_a_fair_share_and_leave_half_of_the_others() {
+    for liars in 1..4 {
+        let Some(bed) = Bed::new(1, 4) else { return };
+        let mut open = Vec::new();
+        for (case, accepted, closed, settled) in [
+            ("none open", 0, 0, None),
+            ("as many closed", 1 << 40, 1 << 40, None),
+            ("more closed than accepted", 5, 1_000, None),
+            ("more taken than given", 0, 0, Some(1_000)),
+        ] {
+            let mut drawn = [0; 4];
+            // Whole windows.
+            for _ in 0..512 {
+                for liar in 0..liars {
+                    let claims = [(bed.layout.accepted, accepted), (bed.layout.closed, closed)];
+                    claims.iter().for_each(|(word, value)| bed.word(liar, *word).store(*value, Relaxed));
+                    if let Some(settled) = settled {
+                        bed.word(liar, bed.layout.settled).store(settled, Relaxed);
+                    }
+                    bed.word(liar, bed.layout.busy_since).store(0, Relaxed);
+                }
+                let client = connect(bed.address(0));
+                let (slot, accepted) = bed.accept(0);
+                drawn[slot] += 1;
+                open.push((client, accepted));
             }
-            bed.word(1, bed.layout.busy_since).store(0, Relaxed);
-            let client = connect(bed.address(0));
-            let (slot, accepted) = bed.accept(0);
-            drawn += usize::from(slot == 1);
-            open.push((client, accepted));
+            eprintln!("{liars} of 4 with {case}: {drawn:?} of 512");
+            // A quarter is fair. The kernel may run the program for more than connections.
+            assert!(drawn.iter().all(|drawn| *drawn <= 256 + 8), "{case}: {drawn:?} of 512");
+            assert!(drawn[liars..].iter().all(|drawn| *drawn >= 64 - 8), "{case}: {drawn:?} of 512");
         }
-        // Half of all, and what begins another window.
-        assert!((100..=240).contains(&drawn), "{case}: {drawn} of 400");
     }
 }
 
