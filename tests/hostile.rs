@@ -201,7 +201,11 @@ fn options_of_listeners_do_not_outlast_the_worker_that_changed_them() {
 /// The options of a worker's listener, by their numbers, and its inode.
 #[track_caller]
 fn options_of(server: &mut Server) -> BTreeMap<String, String> {
-    let answer = server.get("/attack?every-option");
+    // After a restart its predecessor may still answer, which has let go of its own while it drains.
+    let answer = until("a worker with a listener answers", || {
+        let answer = server.get("/attack?every-option");
+        (!answer.text().trim().is_empty()).then_some(answer)
+    });
     let lines = answer.text().lines().filter_map(|line| line.split_once('='));
     lines.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
