@@ -5,6 +5,7 @@ mod support;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use support::{testbed, until, Client, Server};
 
@@ -88,6 +89,56 @@ fn who_waits_for_room_goes_on_when_there_is_some() {
     first.send("x");
     assert_eq!(first.answer().status, 200);
     assert_eq!(waiting.answer().status, 200);
+}
+
+/// Sends bodies on many connections, a piece on each in turn, as far as the server takes them, until all have their answers.
+fn upload_side_by_side(server: &mut Server, count: usize) -> Vec<u16> {
+    let fields = format!("Host: a\r\nExpect: 100-continue\r\nContent-Length: {MIB}\r\n");
+    let body = vec![b'x'; MIB];
+    let mut clients: Vec<_> = (0..count).map(|_| (server.connect(), 0)).collect();
+    for (client, _) in &mut clients {
+        client.send(format!("POST /slow?ms=0 HTTP/1.1\r\n{fields}\r\n"));
+        assert_eq!(client.answer().status, 100);
+        client.stream().set_nonblocking(true).expect("a socket");
+    }
+    let is_whole = |sent: &usize| *sent == body.len();
+    until("all has been sent", || {
+        for (client, sent) in &mut clients {
+            let piece = &body[*sent..body.len().min(*sent + 64 * 1024)];
+            // Who is refused has an answer to show for it.
+            *sent += std::io::Write::write(&mut client.stream(), piece).unwrap_or(0);
+        }
+        clients.iter_mut().all(|(client, sent)| is_whole(sent) || client.stream().peek(&mut [0]).is_ok()).then_some(())
+    });
+    clients
+        .iter_mut()
+        .map(|(client, _)| {
+            client.stream().set_nonblocking(false).expect("a socket");
+            client.answer().status
+        })
+        .collect()
+}
+
+#[test]
+fn bodies_that_wait_for_each_other_all_come_to_their_end() {
+    let mut server = holding(8);
+    let statuses = upload_side_by_side(&mut server, 40);
+    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+}
+
+#[test]
+fn a_body_that_stands_still_does_not_hold_up_a_stop() {
+    let mut server = holding(8);
+    let mut clients: Vec<_> = (0..24).map(|_| upload(&mut server, "/echo")).collect();
+    server.signal(Signal::SIGTERM);
+    let mut statuses: Vec<u16> = Vec::new();
+    for client in &mut clients {
+        statuses.extend(client.try_answer(false).map(|answer| answer.status));
+    }
+    assert!(statuses.contains(&408), "{statuses:?}");
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(0), "{log:?}");
+    assert!(!log.iter().any(|line| line.contains("SIGKILL")), "{log:?}");
 }
 
 #[test]

@@ -37,6 +37,8 @@ pub(crate) struct Context<'w> {
     pub(crate) is_draining: bool,
     /// How long it then waits for a request, or for the rest of its head.
     pub(crate) drain_patience: Duration,
+    /// How long it then waits for the next bytes of a body.
+    pub(crate) body_patience: Duration,
     pub(crate) now: Time,
     /// The same without the time in which the loop did not look at its connections: what their deadlines are told by.
     pub(crate) running: Time,
@@ -57,6 +59,8 @@ pub(crate) struct Context<'w> {
     pub(crate) budget: Budget,
     /// Those that are not read from, as there is no room for more; in the order in which they came to wait.
     pub(crate) waiting: VecDeque<Place>,
+    /// Those of them for whose bodies room is kept now.
+    pub(crate) turns: Vec<Place>,
     /// The connection that has its turn.
     pub(crate) place: Place,
     /// The head that may come again.
@@ -84,6 +88,7 @@ impl<'w> Context<'w> {
             tag: String::new(),
             is_draining: false,
             drain_patience: Duration::MAX,
+            body_patience: Duration::MAX,
             now,
             running: now,
             turn: 0,
@@ -95,6 +100,7 @@ impl<'w> Context<'w> {
             streams,
             budget: Budget::new(config.max_held),
             waiting: VecDeque::new(),
+            turns: Vec::new(),
             place,
             recall: Recall::default(),
             input,

@@ -219,17 +219,17 @@ impl Connection {
     #[inline]
     fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
         let len = self.fill_from_kept(cx);
-        let room = &mut cx.input[len..];
-        if !self.is_readable || room.is_empty() {
+        if !self.is_readable || cx.input.len() == len {
             return Ok(len);
         }
-        if self.codec.phase() == Phase::Body && !cx.budget.has_room(0) && self.codec.needs_room() {
+        if self.codec.phase() == Phase::Body && self.lacks_room(cx) {
             return if self.is_broken {
                 Err(ErrorKind::ConnectionReset.into())
             } else {
                 Ok(self.wait_for_room(len, cx))
             };
         }
+        let room = &mut cx.input[len..];
         loop {
             match self.client.read(room) {
                 Ok(0) => {
@@ -253,12 +253,29 @@ impl Connection {
         }
     }
 
+    /// Whether the body has to wait for memory. The last of the budget is kept for those that have waited, so that some
+    /// get to their end however many there are.
+    fn lacks_room(&self, cx: &Context<'_>) -> bool {
+        if cx.waiting.is_empty() && cx.budget.surplus() == 0 || self.codec.room_needed() == 0 {
+            return false;
+        }
+        if cx.budget.has_room(0) && cx.turns.contains(&cx.place) {
+            return false;
+        }
+        // An end of file needs no memory.
+        !self.is_half_closed || self.client.has_bytes()
+    }
+
     /// Leaves what the client has sent in the kernel until there is memory for it.
     #[cold]
     fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
         if self.timing != Timing::Room {
             self.time(Timing::Room, cx);
-            cx.waiting.push_back(cx.place);
+            // Who has its turn keeps its place in the line.
+            match cx.turns.contains(&cx.place) {
+                true => cx.waiting.push_front(cx.place),
+                false => cx.waiting.push_back(cx.place),
+            }
         }
         len
     }

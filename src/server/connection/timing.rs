@@ -72,6 +72,17 @@ impl Connection {
         (!has_bytes).then(|| now.since(begun))
     }
 
+    /// How much room to keep for its body, which has its turn, if it gets on: its client has sent something within
+    /// `pause`.
+    pub(crate) fn room_for_turn(&self, config: &ServerConfig, now: Time, pause: Duration) -> Option<usize> {
+        let needed = self.codec.room_needed();
+        if self.timing != Timing::Body || self.codec.phase() != Phase::Body || needed == 0 {
+            return None;
+        }
+        let begun = self.deadline.before(timeout(self.timing, config)?);
+        (now.since(begun) < pause || self.client.has_bytes()).then_some(needed)
+    }
+
     /// Whether its client has not taken an answer.
     pub(crate) fn is_unsent(&self) -> bool {
         self.timing == Timing::Write
@@ -94,10 +105,17 @@ impl Connection {
             self.timing = Timing::Idle;
             return true;
         }
+        self.hurry(cx);
+        false
+    }
+
+    /// Shortens its time while the worker drains.
+    fn hurry(&mut self, cx: &Context<'_>) {
         if self.is_hurried(cx.config) {
             self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+        } else if self.timing == Timing::Body {
+            self.deadline = self.deadline.min(cx.running + cx.body_patience);
         }
-        false
     }
 
     /// Whether a drain does not wait for it: there is no whole request, or nobody's request is worth the wait.
@@ -126,7 +144,11 @@ impl Connection {
     /// no event tells that a little of it was taken.
     pub(crate) fn due(&self, cx: &Context<'_>) -> Time {
         match self.timing {
-            Timing::Write => self.deadline.min(cx.running + (cx.config.write_timeout / LOOKS).max(LEAST)),
+            Timing::Write => {
+                // Where memory runs out it has to be known who takes nothing.
+                let look = (cx.config.write_timeout / LOOKS).min(cx.budget.patience() / LOOKS);
+                self.deadline.min(cx.running + look.max(LEAST))
+            }
             _ => self.deadline,
         }
     }
@@ -161,8 +183,8 @@ impl Connection {
     #[inline]
     pub(super) fn time(&mut self, timing: Timing, cx: &Context<'_>) {
         self.set_time(timing, cx.config, cx.running);
-        if cx.is_draining && self.is_hurried(cx.config) {
-            self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+        if cx.is_draining {
+            self.hurry(cx);
         }
     }
 

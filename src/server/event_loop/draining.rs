@@ -14,6 +14,9 @@ use crate::server::http::Request;
 /// Over how long idle connections are closed. A pool that stops is to be gone within a second if nothing is in progress.
 const SPREAD: Duration = Duration::from_millis(800);
 
+/// How long a body may stand still while the worker drains.
+const BODY_PAUSE: Duration = Duration::from_secs(5);
+
 impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
@@ -52,6 +55,10 @@ where
             timeout => SPREAD.min(timeout / 2),
         };
         self.cx.drain_patience = window;
+        self.cx.body_patience = match self.station.drain_timeout {
+            Duration::ZERO => BODY_PAUSE,
+            timeout => BODY_PAUSE.min(timeout / 2),
+        };
         let mut idle = Vec::new();
         for index in 0..self.connections.capacity() {
             let Some(entry) = self.connections.get_mut(index) else { continue };

@@ -81,6 +81,8 @@ pub(crate) struct Server<'w, H> {
     accept_retry: Option<Time>,
     /// Who gives up its place for the next one when all are taken.
     places: Places,
+    /// When to look whether those that have their turn get on.
+    turn_due: Option<Time>,
     /// Time in which the loop did not look at its connections, as it was frozen, or busy with one of them for long.
     lost: Duration,
     /// When the loop meant to go on.
@@ -158,6 +160,7 @@ where
             accepted: 0,
             accept_retry: None,
             places: Places::default(),
+            turn_due: None,
             lost: Duration::ZERO,
             expected: Time::NEVER,
             evicted: None,
@@ -329,7 +332,8 @@ where
             .min(or_never(self.accept_retry))
             .min(or_never(self.accept_due()))
             .min(or_never(self.cx.log.as_ref().and_then(AccessLog::due)))
-            .min(or_never(self.cx.budget.due()));
+            .min(or_never(self.cx.budget.due()))
+            .min(or_never(self.turn_due));
         let is_due = next != Time::NEVER;
         self.expected = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
         is_due.then(|| self.expected.since(now))

@@ -1,9 +1,15 @@
 //! What happens when the connections of a worker hold as much memory as they may.
 
+use std::time::Duration;
+
 use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::connection::Step;
 use crate::server::http::Request;
+use crate::server::mailbox::Place;
+
+/// How long room is kept for a body of which nothing comes.
+const TURN: Duration = Duration::from_secs(1);
 
 impl<H> Server<'_, H>
 where
@@ -27,27 +33,67 @@ where
 
     /// Lets those go on that wait for room, if there is some; if there has been none for long, has some give theirs up.
     pub(super) fn relieve(&mut self) {
-        if self.cx.budget.due().is_some_and(|due| due <= self.cx.now) {
+        let is_turn_over = self.turn_due.take().is_some_and(|due| due <= self.cx.now);
+        let is_full_for_long = self.cx.budget.due().is_some_and(|due| due <= self.cx.now);
+        if is_full_for_long || is_turn_over && self.cx.is_draining {
             self.shed();
         }
-        // Each once, since those for which there is still no room come back.
+        if !self.cx.waiting.is_empty() || !self.cx.turns.is_empty() {
+            self.give_turns();
+        }
+    }
+
+    /// Lets the first of those that wait go on, as many as there is room for until their bodies have come whole. If all
+    /// went on at once, none would come to its end. A client that sends nothing loses its turn.
+    fn give_turns(&mut self) {
+        let mut kept = 0;
+        let mut turns = std::mem::take(&mut self.cx.turns);
+        turns.retain(|place| match self.room_for_turn(*place) {
+            Some(room) => {
+                kept = room.saturating_add(kept);
+                true
+            }
+            None => false,
+        });
+        self.cx.turns = turns;
+        // Each once.
         for _ in 0..self.cx.waiting.len() {
-            if !self.cx.budget.has_room(0) {
+            if !self.cx.budget.has_room(kept) {
                 break;
             }
             let Some(place) = self.cx.waiting.pop_front() else { break };
             let entry = self.connections.get_mut(place.index).filter(|entry| entry.serial == place.serial);
             if let Some(entry) = entry.filter(|entry| entry.connection.waits_for_room()) {
                 entry.connection.resume(&self.cx);
+                self.cx.turns.push(place);
                 self.advance(place.index);
+                kept = self.room_for_turn(place).unwrap_or(0).saturating_add(kept);
             }
+        }
+        self.turn_due = (!self.cx.waiting.is_empty()).then(|| self.cx.now + TURN);
+    }
+
+    fn room_for_turn(&self, place: Place) -> Option<usize> {
+        let entry = self.connections.get(place.index).filter(|entry| entry.serial == place.serial)?;
+        entry.connection.room_for_turn(self.cx.config, self.cx.running, TURN)
+    }
+
+    /// Looks what the clients have taken of the answers that are held for them.
+    fn look_at_queues(&mut self) {
+        for (index, entry) in self.connections.iter_mut().filter(|(_, entry)| entry.held > 0) {
+            self.cx.place = Place { index, serial: entry.serial };
+            entry.connection.look_at_queue(&mut self.cx);
         }
     }
 
     /// Ends the connections that hold something and have got on the least: first those whose clients are slow, the
     /// slowest first; then the oldest of those that wait for room themselves, which would otherwise wait for each other.
     fn shed(&mut self) {
-        let (config, now, patience) = (self.cx.config, self.cx.running, self.cx.budget.patience());
+        self.look_at_queues();
+        let is_draining = self.cx.is_draining;
+        // A pool that stops does not wait for all of them one after the other.
+        let patience = if is_draining { TURN } else { self.cx.budget.patience() };
+        let (config, now) = (self.cx.config, self.cx.running);
         let holding = self.connections.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding
             .filter_map(|(index, entry)| match entry.connection.stalled_for(config, now) {
@@ -57,12 +103,12 @@ where
             })
             .collect();
         victims.sort_unstable();
-        for (.., index) in victims {
-            if self.cx.budget.surplus() == 0 {
+        for (is_waiting, .., index) in victims {
+            if self.cx.budget.surplus() == 0 && (is_waiting == 1 || !is_draining) {
                 break;
             }
             if let Some(entry) = self.connections.get_mut(index) {
-                self.cx.place = crate::server::mailbox::Place { index, serial: entry.serial };
+                self.cx.place = Place { index, serial: entry.serial };
                 let step = entry.connection.expire(&mut self.cx);
                 self.account(index, step);
             }

@@ -15,6 +15,9 @@ const EXTENSIONS_MAX: usize = 16 * 1024;
 /// Most digits of a chunk size: those of 64 bits.
 const SIZE_DIGITS_MAX: usize = 16;
 
+/// What the rest of a chunked body is taken to need at least.
+const CHUNKED_REST: usize = 64 * 1024;
+
 /// Takes a body apart as it comes.
 #[derive(Debug)]
 pub(super) enum Decoder {
@@ -40,6 +43,16 @@ impl Decoder {
                 Ok((taken, *left == 0))
             }
             Decoder::Chunked(chunked) => chunked.decode(input, body, limits),
+        }
+    }
+
+    /// How much memory the rest needs besides what `body` has; of a chunked one that is a guess, and more than nothing.
+    pub(super) fn room_needed(&self, body: &Vec<u8>) -> usize {
+        match self {
+            Decoder::Length { left } => {
+                usize::try_from(*left).unwrap_or(usize::MAX).saturating_sub(body.capacity() - body.len())
+            }
+            Decoder::Chunked(_) => body.len().max(CHUNKED_REST),
         }
     }
 }

@@ -355,11 +355,10 @@ impl Codec {
         self.gathered.is_some()
     }
 
-    /// Whether the rest of a body needs more memory than it has.
-    pub(crate) fn needs_room(&self) -> bool {
-        let Some(gathered) = self.gathered.as_ref().filter(|_| !self.is_streaming) else { return false };
-        let reserved = gathered.body.capacity() - gathered.body.len();
-        !matches!(gathered.decoder, Decoder::Length { left } if left <= reserved as u64)
+    /// How much memory the rest of a body needs besides what it has.
+    pub(crate) fn room_needed(&self) -> usize {
+        let gathered = self.gathered.as_ref().filter(|_| !self.is_streaming);
+        gathered.map_or(0, |gathered| gathered.decoder.room_needed(&gathered.body))
     }
 
     /// How much memory that takes.
