@@ -100,7 +100,7 @@ mod tests {
             (head, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
             (chunked, &[b"3\r\nabc\r\n0\r\n\r\n"]),
             (connection, &[b"\x02\x03\x04\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
-            (range, &[b"\xff\0\0\0\0\0\0\0bytes=0-9, -5, 200-"]),
+            (range, &[b"\xff\0\0\0\0\0\0\0bytes=0-9, -5, 200-", b"\x08\0\0\0\0\0\0\x000-1, 3-3, -2"]),
             (conditions, &[b"If-None-Match: \"a\", W/\"b\"", b"If-Modified-Since: Sun, 06 Nov 1994 08:49:37 GMT"]),
             (access_log_line, &[b"GET /a\"b HTTP/1.1\r\nHost: a\r\nReferer: \\\x01\xff\r\n\r\n"]),
             (records, &[b"\x02LRAASDMQ", b"\x09LRB\0\0XXXFwords"]),

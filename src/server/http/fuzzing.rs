@@ -39,9 +39,15 @@ pub fn connection(bytes: &[u8]) {
 pub fn range(bytes: &[u8]) {
     let Some((len, field)) = bytes.split_first_chunk() else { return };
     let (len, field) = (u64::from_le_bytes(*len), String::from_utf8_lossy(field));
-    if let Ranges::Some(ranges) = parse_range(&field, len) {
-        assert!(!ranges.is_empty() && ranges.len() <= 16, "{ranges:?}");
-        assert!(ranges.iter().all(|range| range.start < range.end && range.end <= len), "{ranges:?} of {len}");
+    // A fuzzer does not guess the unit, which is compared without regard to case.
+    for field in [format!("bytes={field}"), field.into_owned()] {
+        if let Ranges::Some(ranges) = parse_range(&field, len) {
+            assert!(!ranges.is_empty() && ranges.len() <= 16, "{ranges:?}");
+            assert!(ranges.iter().all(|range| range.start < range.end && range.end <= len), "{ranges:?} of {len}");
+            let mut sorted = ranges;
+            sorted.sort_by_key(|range| range.start);
+            assert!(sorted.windows(2).all(|pair| pair[0].end <= pair[1].start), "{field} of {len} overlaps");
+        }
     }
 }
 
