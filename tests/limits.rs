@@ -2,11 +2,12 @@
 
 mod support;
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use nix::sys::resource::{getrlimit, Resource};
-use support::{example, testbed, Client, Server};
+use nix::sys::signal::Signal;
+use support::{example, limit_descriptors, testbed, until, Client, Server};
 
 /// The testbed with one worker and few descriptors.
 fn confined(descriptors: u64) -> Server {
@@ -104,4 +105,64 @@ fn requests_per_connection_are_limited() {
     assert!(!client.get("/").closes());
     assert!(client.get("/").closes());
     assert!(client.is_closed());
+}
+
+/// How many descriptors the parent has.
+fn open(server: &Server) -> usize {
+    std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count()
+}
+
+/// A new worker hands its sockets to the parent, which has numbers for some of them only: what has come is closed, the log
+/// says what to do, and nothing of it stays in the kernel's groups, where connections would wait for nobody.
+#[test]
+fn a_birth_that_is_cut_leaves_nothing_behind() {
+    // More than the parent has free once the fork, which takes some of its own, is done.
+    let listen = (1..=12).map(|last| format!("127.0.0.{last}:0")).collect::<Vec<_>>().join(",");
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_LISTEN", &listen), ("FORKPOOL_BALANCE", "hash")]);
+    let addresses = until("all addresses are announced", || {
+        let addresses = server.addresses();
+        (addresses.len() == 12).then_some(addresses)
+    });
+    // So soon after the start it may have more than it keeps.
+    let least = open(&server).saturating_sub(24);
+    if !limit_descriptors(server.pid(), least) {
+        return;
+    }
+    let mut held = 0;
+    const CUT: &str = "no descriptor is free for its sockets: raise RLIMIT_NOFILE";
+    let cut = (least..least + 80).find_map(|most| {
+        held = open(&server);
+        limit_descriptors(server.pid(), most);
+        server.signal(Signal::SIGTTIN);
+        let outcome = server.wait_for_any(&["scaling failed", "worker=1 gen=1 pid="]);
+        let cut = outcome.contains(CUT).then_some(outcome.clone());
+        if cut.is_none() {
+            assert!(outcome.contains("is RLIMIT_NOFILE too low?"), "neither refused nor cut: {outcome}");
+            server.signal(Signal::SIGTTOU);
+            server.wait_for("scaled from 2 to 1 workers");
+        }
+        cut
+    });
+    assert!(cut.expect("one is cut").contains("killed: "));
+    // The reason is this one, not that of the forks before.
+    assert!(server.wait_for("scaling failed").contains(CUT));
+    server.signal(Signal::SIGTTOU);
+    server.wait_for("scaled from 2 to 1 workers");
+    until("nothing is left", || (open(&server) == held && server.workers().len() == 1).then_some(()));
+    assert_answered(&addresses);
+    limit_descriptors(server.pid(), held + 100);
+    server.signal(Signal::SIGTTIN);
+    server.wait_for(" ready");
+    assert_answered(&addresses);
+}
+
+/// Every address, often enough for each socket in its group to get connections.
+fn assert_answered(addresses: &[SocketAddr]) {
+    for address in addresses {
+        for _ in 0..20 {
+            let stream = TcpStream::connect_timeout(address, support::DEADLINE).expect("somebody listens");
+            stream.set_read_timeout(Some(support::DEADLINE)).expect("a socket");
+            assert_eq!(Client::new(stream).get("/").status, 200);
+        }
+    }
 }

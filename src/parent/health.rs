@@ -50,9 +50,11 @@ impl Parent {
             _ => kill_reason(why, &self.config),
         };
         let text = format!("{} {reason}", self.tag(pid));
-        self.say(log::Level::Warn, self.slot_of(pid), text);
-        if let (KillReason::BootTimeout | KillReason::Stalled, Some(slot)) = (why, self.slot_of(pid)) {
-            self.failures.insert(slot, format!("a worker was {}", kill_reason(why, &self.config)));
+        self.say(log::Level::Warn, self.slot_of(pid), text.clone());
+        // Those that count as failures of the slot's.
+        if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
+            self.failures.extend(self.slot_of(pid).map(|slot| (slot, format!("a worker was {reason}"))));
+            self.last_failure = Some(text);
         }
         signal(pid, Signal::SIGKILL);
         self.disconnected(pid);

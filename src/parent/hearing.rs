@@ -19,6 +19,10 @@ impl Parent {
         }
         for record in records {
             self.take_in(pid, record, now);
+            // What it has said behind that does not count: it would be told as ready, say, and killed.
+            if self.processes.get(&pid).is_none_or(|process| process.violation.is_some()) {
+                return;
+            }
         }
         if let Some(violation) = violation {
             self.misbehaved(pid, violation.to_string());

@@ -10,7 +10,7 @@ mod program;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -136,13 +136,18 @@ impl Server {
         self.log().iter().filter(|line| line.contains(part)).count()
     }
 
+    /// The TCP addresses that the log names so far.
+    pub fn addresses(&mut self) -> Vec<SocketAddr> {
+        self.log().iter().filter_map(|line| program::announced(line)).collect()
+    }
+
     /// The port of the first address that the log names.
     #[track_caller]
     pub fn port(&mut self) -> u16 {
         if let Some(port) = self.port {
             return port;
         }
-        self.log().iter().find_map(|line| program::announced(line)).expect("a TCP address is announced").port()
+        self.addresses().first().expect("a TCP address is announced").port()
     }
 
     pub fn pid(&self) -> Pid {
@@ -206,6 +211,18 @@ impl Drop for Server {
             eprintln!("{}", self.log().join("\n"));
         }
     }
+}
+
+/// Sets how many descriptors a process may have from now on; the hard limit stays. Returns whether that can be done here.
+#[track_caller]
+pub fn limit_descriptors(pid: Pid, most: usize) -> bool {
+    let mut command = Command::new("prlimit");
+    let status = command.args([format!("--pid={pid}"), format!("--nofile={most}:")]).status();
+    match &status {
+        Ok(status) => assert!(status.success(), "{command:?}"),
+        Err(error) => skip(&format!("no prlimit(1): {error}")),
+    }
+    status.is_ok()
 }
 
 /// The load client of `tests/tools/load`, at work until it is told to finish.
