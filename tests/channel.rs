@@ -4,10 +4,11 @@ mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::net::TcpStream;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{example, testbed, until, Server};
+use support::{example, limit_descriptors, testbed, until, Client, Server};
 
 /// Two workers of the hostile program, whose application takes descriptors with its messages.
 fn taking() -> Server {
@@ -85,6 +86,50 @@ fn the_parent_does_not_wait_for_what_it_has_no_descriptor_for() {
         (now.len() == 1 && now[0] != attacker).then_some(())
     });
     until("nothing that was passed is held", || (descriptors(server.pid()) <= before).then_some(()));
+    assert_eq!(server.get("/").status, 200);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+/// A pool of one worker that has a client which takes nothing, and whose parent has so many numbers free; `None` where they
+/// cannot be taken from it.
+fn cramped(free: usize) -> Option<(Server, Client<TcpStream>)> {
+    let mut command = example("hostile");
+    command.envs([("FORKPOOL_WORKERS", "1"), ("HOSTILE_HOOK", "take"), ("FORKPOOL_DRAIN_TIMEOUT", "2s")]);
+    let mut server = Server::start(command);
+    let mut idle = server.connect();
+    idle.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
+    // It has been accepted before this.
+    server.get("/");
+    let is_free = |number: &usize| fs::symlink_metadata(format!("/proc/{}/fd/{number}", server.pid())).is_err();
+    let most = (0..).filter(is_free).nth(free).expect("there is no end of numbers");
+    limit_descriptors(server.pid(), most).then_some((server, idle))
+}
+
+#[test]
+fn a_message_waits_while_there_is_no_descriptor_for_what_comes_with_it() {
+    let Some((mut server, _idle)) = cramped(0) else { return };
+    let mut client = server.connect();
+    client.send("GET /attack?linger-and-live HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("its messages wait: no descriptor is free");
+    // It goes on meanwhile: without a descriptor it cannot fork, and says so.
+    server.signal(Signal::SIGTTIN);
+    server.wait_for("is RLIMIT_NOFILE too low?: ");
+    assert_eq!(server.count("took a descriptor"), 0);
+    limit_descriptors(server.pid(), 1000);
+    server.wait_for("took a descriptor");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_message_with_more_descriptors_than_it_may_have_is_not_received() {
+    let Some((mut server, _idle)) = cramped(1) else { return };
+    let mut client = server.connect();
+    client.send("GET /attack?linger-and-live:1 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("killed: it sent what is no message: it carries several descriptors");
+    limit_descriptors(server.pid(), 1000);
+    server.wait_for(" ready");
     assert_eq!(server.get("/").status, 200);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));

@@ -463,7 +463,7 @@ impl Parent {
                     self.discard.add(fds);
                     Err("it sent a descriptor")
                 }
-                Received::Nothing | Received::End => return,
+                Received::Nothing | Received::NoRoom | Received::End => return,
             };
             process.commands += 1;
             match command {

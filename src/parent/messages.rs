@@ -16,7 +16,7 @@ const TURN: usize = 64;
 const SHARE: u64 = 50;
 const AT_ONCE: Duration = Duration::from_millis(100);
 
-/// How often the log says at most that messages are lost.
+/// How often the log says at most that messages find no descriptor.
 const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// What reading the messages of one worker may still cost: a worker that floods the parent waits, as its messages do.
@@ -51,6 +51,16 @@ impl Ration {
     }
 }
 
+/// What a worker may have to say besides what was heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rest {
+    /// The next message, perhaps.
+    Next,
+    /// Something, for which no descriptor is free.
+    NoRoom,
+    Nothing,
+}
+
 /// What it takes to talk with workers, and to tick.
 #[derive(Debug)]
 pub(super) struct Talk {
@@ -62,8 +72,7 @@ pub(super) struct Talk {
     buffer: Vec<u8>,
     /// When those are read whose workers have used up their rations, unless they come first.
     resume: Option<Time>,
-    /// Messages that were lost for want of descriptors since the log said so.
-    lost: u64,
+    /// When the log has said that messages find no descriptor.
     complained: Option<Time>,
     tick: Option<(Time, Duration)>,
 }
@@ -71,7 +80,7 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn new(hook: Option<&Hook>, now: Time) -> Talk {
         let tick = hook.and_then(Hook::tick).map(|period| (now + period, period));
-        Talk { forked: 0, unread: BTreeSet::new(), buffer: Vec::new(), resume: None, lost: 0, complained: None, tick }
+        Talk { forked: 0, unread: BTreeSet::new(), buffer: Vec::new(), resume: None, complained: None, tick }
     }
 
     /// A worker's messages have become readable.
@@ -116,9 +125,20 @@ impl Parent {
                 waiting.insert(pid);
                 let next = if next > now { next } else { now + Duration::from_millis(SHARE) };
                 resume = Some(resume.map_or(next, |it| it.min(next)));
-            } else if self.hear_messages(pid, TURN) {
-                waiting.insert(pid);
-                is_any_ready = true;
+            } else {
+                match self.hear_messages(pid, TURN) {
+                    Rest::Next => {
+                        waiting.insert(pid);
+                        is_any_ready = true;
+                    }
+                    Rest::NoRoom => {
+                        self.complain(pid, "its messages wait");
+                        waiting.insert(pid);
+                        let next = now + Duration::from_millis(SHARE);
+                        resume = Some(resume.map_or(next, |it| it.min(next)));
+                    }
+                    Rest::Nothing => {}
+                }
             }
         }
         self.talk.unread.append(&mut waiting);
@@ -143,7 +163,15 @@ impl Parent {
         self.talk.unread.remove(&pid);
         if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
             messages.close();
-            while self.hear_messages(pid, TURN) {}
+            let rest = loop {
+                match self.hear_messages(pid, TURN) {
+                    Rest::Next => {}
+                    rest => break rest,
+                }
+            };
+            if rest == Rest::NoRoom {
+                self.complain(pid, "its last messages are lost");
+            }
         }
         // Nothing is heard behind an empty message, or one that breaks the protocol. What is there is neither received,
         // since what finds no free number is closed here, nor dropped: both may wait.
@@ -151,18 +179,19 @@ impl Parent {
         self.discard.add(messages.and_then(MessageEnd::with_descriptors));
     }
 
-    /// Tells the application up to `most` messages of a worker; returns whether there may be more.
-    fn hear_messages(&mut self, pid: Pid, most: usize) -> bool {
+    /// Tells the application up to `most` messages of a worker.
+    fn hear_messages(&mut self, pid: Pid, most: usize) -> Rest {
         let mut buffer = std::mem::take(&mut self.talk.buffer);
         buffer.resize(BUFFER, 0);
-        let may_be_more = (0..most).all(|_| self.hear_message(pid, &mut buffer));
+        let mut rests = (0..most).map(|_| self.hear_message(pid, &mut buffer));
+        let rest = rests.find(|rest| *rest != Rest::Next).unwrap_or(Rest::Next);
         self.talk.buffer = buffer;
-        may_be_more
+        rest
     }
 
-    fn hear_message(&mut self, pid: Pid, buffer: &mut [u8]) -> bool {
+    fn hear_message(&mut self, pid: Pid, buffer: &mut [u8]) -> Rest {
         let Some(process) = self.processes.get_mut(&pid).filter(|process| process.violation.is_none()) else {
-            return false;
+            return Rest::Nothing;
         };
         let begun = clock::now_micros();
         let received = process.messages.as_ref().map_or(Received::End, |messages| messages.receive(buffer));
@@ -176,33 +205,29 @@ impl Parent {
                 let (process, borrowed) = (self.process(pid), fd.as_ref().map(AsFd::as_fd));
                 self.emit(&event::Event::Message { process, message, fd: borrowed });
                 self.discard.add(fd);
-                true
+                Rest::Next
             }
             Received::Malformed(why, fds) => {
                 self.discard.add(fds);
                 self.misbehaved(pid, format!("it sent what is no message: {why}"));
-                false
+                Rest::Nothing
             }
             Received::Cut(fds) => {
                 self.discard.add(fds);
-                if !self.config.takes_descriptors {
-                    self.misbehaved(pid, "it sent a descriptor with a message".to_owned());
-                    return false;
-                }
-                self.complain(pid);
-                true
+                self.misbehaved(pid, "it sent a descriptor with a message".to_owned());
+                Rest::Nothing
             }
-            Received::Nothing | Received::End => false,
+            Received::NoRoom => Rest::NoRoom,
+            Received::Nothing | Received::End => Rest::Nothing,
         }
     }
 
-    /// A message is lost, for which the worker cannot help it; the log says so now and then.
-    fn complain(&mut self, pid: Pid) {
+    /// A message cannot be received, for which the worker cannot help it; the log says so now and then.
+    fn complain(&mut self, pid: Pid, what: &str) {
         let now = clock::now();
-        self.talk.lost += 1;
         if self.talk.complained.is_none_or(|at| now >= at + COMPLAINT) {
-            let (tag, lost) = (self.tag(pid), std::mem::take(&mut self.talk.lost));
-            warn!("{tag} lost a message, {lost} in all: no descriptor is free for the one that came with it");
+            let tag = self.tag(pid);
+            warn!("{tag} {what}: no descriptor is free for what comes with the next; is RLIMIT_NOFILE too low?");
             self.talk.complained = Some(now);
         }
     }

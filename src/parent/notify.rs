@@ -22,6 +22,7 @@ use nix::sys::socket::{shutdown, Shutdown};
 use nix::unistd::{geteuid, mkdtemp};
 
 use crate::sys;
+use crate::sys::fds::Whole;
 
 /// Longer names of sockets do not exist (`sun_path`, unix(7)).
 const NAME_MAX: usize = 107;
@@ -166,18 +167,11 @@ impl Notified {
     /// The next notification. What came with it (`FDSTORE=1`, or `BARRIER=1`, whose sender waits until it is closed) goes
     /// to `fds`.
     ///
-    /// What found no free number would be closed in recvmsg(2), which may wait (SO_LINGER, socket(7)); so there is room
-    /// for all that may come, or none is received.
+    /// Where there are not enough free numbers for that, none is received.
     pub(crate) fn receive(&self, fds: &mut Vec<OwnedFd>) -> Notification {
-        match sys::fds::brings_descriptors(self.socket.as_fd()) {
-            Ok(true) if !sys::fds::has_room() => return Notification::NoRoom,
-            Ok(_) => {}
-            Err(error) if error.kind() == ErrorKind::Interrupted => return Notification::Other,
-            Err(_) => return Notification::Nothing,
-        }
         let mut message = [0; 4096];
-        match sys::fds::receive(self.socket.as_fd(), &mut message) {
-            Ok(received) => {
+        match sys::fds::receive_whole(self.socket.as_fd(), &mut message, sys::fds::MAX) {
+            Ok(Whole::Received(received)) => {
                 fds.extend(received.fds);
                 let is_theirs = received.user.is_some_and(|user| user == 0 || user == self.file.directory.user);
                 let mut lines = message[..received.len].split(|byte| *byte == b'\n');
@@ -188,6 +182,7 @@ impl Notified {
                     Notification::Other
                 }
             }
+            Ok(Whole::NoRoom | Whole::TooMany) => Notification::NoRoom,
             Err(error) if error.kind() == ErrorKind::Interrupted => Notification::Other,
             Err(_) => Notification::Nothing,
         }

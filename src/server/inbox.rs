@@ -64,7 +64,7 @@ impl Inbox {
                 warn!("{} dropped a message of the parent's: {why}", station.tag);
                 true
             }
-            Received::Nothing | Received::End => false,
+            Received::Nothing | Received::NoRoom | Received::End => false,
         }
     }
 }

@@ -16,6 +16,7 @@ use nix::sys::socket::{
 };
 
 use crate::sys;
+use crate::sys::fds::Whole;
 
 /// Most bytes of one message, 64 KiB: it fits three times into the buffer that Linux gives a socket by default.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -25,6 +26,10 @@ const MARK: u8 = b'm';
 
 /// The mark, a message, and one byte more, by which one that is too large is known.
 pub(crate) const BUFFER: usize = 1 + MESSAGE_MAX + 1;
+
+/// What is wrong with a message, where none may come with it or one.
+const ONE: &str = "it carries a descriptor";
+const SEVERAL: &str = "it carries several descriptors";
 
 /// Why a message was not sent. Nothing of it was.
 #[derive(Debug)]
@@ -74,8 +79,8 @@ pub(crate) struct MessageEnd {
     sends_descriptors: bool,
     /// Whether they may come to this end.
     takes_descriptors: bool,
-    /// Whether the kernel lets them come.
-    may_hold_descriptors: bool,
+    /// Whether some may come from somebody who is not trusted: nobody should wait for their closing.
+    is_guarded: bool,
 }
 
 /// What came.
@@ -86,6 +91,8 @@ pub(crate) enum Received<'b> {
     Malformed(&'static str, Vec<OwnedFd>),
     /// A message, lost because no descriptor is free for those that came with it: what has come of these.
     Cut(Vec<OwnedFd>),
+    /// A message that stays where it is until a descriptor is free for the one that comes with it.
+    NoRoom,
     /// Nothing yet.
     Nothing,
     /// Nothing ever again.
@@ -98,14 +105,14 @@ impl MessageEnd {
     pub(crate) fn pair(takes_descriptors: bool) -> io::Result<(MessageEnd, MessageEnd)> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (parent, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        let may_hold_descriptors = takes_descriptors || !sys::fds::refuse_descriptors(parent.as_fd());
+        let is_guarded = takes_descriptors || !sys::fds::refuse_descriptors(parent.as_fd());
         Ok((
-            MessageEnd { socket: parent, sends_descriptors: true, takes_descriptors, may_hold_descriptors },
+            MessageEnd { socket: parent, sends_descriptors: true, takes_descriptors, is_guarded },
             MessageEnd {
                 socket: worker,
                 sends_descriptors: takes_descriptors,
                 takes_descriptors: true,
-                may_hold_descriptors: true,
+                is_guarded: false,
             },
         ))
     }
@@ -135,8 +142,15 @@ impl MessageEnd {
     /// The next message, into a buffer of [`BUFFER`] bytes.
     pub(crate) fn receive<'b>(&self, buffer: &'b mut [u8]) -> Received<'b> {
         let sys::fds::Received { len, mut fds, is_cut, .. } = loop {
-            match sys::fds::receive(self.socket.as_fd(), buffer) {
-                Ok(received) => break received,
+            let received = match self.is_guarded {
+                true => sys::fds::receive_whole(self.socket.as_fd(), buffer, usize::from(self.takes_descriptors)),
+                false => sys::fds::receive(self.socket.as_fd(), buffer).map(Whole::Received),
+            };
+            match received {
+                Ok(Whole::Received(received)) => break received,
+                Ok(Whole::TooMany) if self.takes_descriptors => return Received::Malformed(SEVERAL, Vec::new()),
+                Ok(Whole::TooMany) => return Received::Malformed(ONE, Vec::new()),
+                Ok(Whole::NoRoom) => return Received::NoRoom,
                 // Said once, before what is still in the queue, when the other side has ended without reading all of
                 // its own.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
@@ -149,16 +163,16 @@ impl MessageEnd {
             ([], 0) => Received::End,
             ([MARK, ..], _) if len == BUFFER => Received::Malformed("it is larger than a message may be", fds),
             ([MARK, ..], _) if is_cut => Received::Cut(fds),
-            ([MARK, ..], 1..) if !self.takes_descriptors => Received::Malformed("it carries a descriptor", fds),
+            ([MARK, ..], 1..) if !self.takes_descriptors => Received::Malformed(ONE, fds),
             ([MARK, message @ ..], 0 | 1) => Received::Message(message, fds.pop()),
-            ([MARK, ..], _) => Received::Malformed("it carries several descriptors", fds),
+            ([MARK, ..], _) => Received::Malformed(SEVERAL, fds),
             _ => Received::Malformed("it was not sent by this library", fds),
         }
     }
 
     /// The socket, if descriptors may be in its queue: closing it then closes them.
     pub(crate) fn with_descriptors(self) -> Option<OwnedFd> {
-        self.may_hold_descriptors.then_some(self.socket)
+        self.is_guarded.then_some(self.socket)
     }
 
     /// Takes no more messages: the other side's are refused from now on, and those that are here end with
@@ -298,6 +312,7 @@ mod tests {
         for reason in ["not sent by this library", "larger than", "larger than", "several descriptors"] {
             assert!(next(&parent).contains(reason), "{reason}");
         }
-        assert_eq!(next(&parent), "Nothing");
+        // Nobody takes it.
+        assert!(next(&parent).contains("several descriptors"));
     }
 }

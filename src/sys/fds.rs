@@ -1,7 +1,6 @@
 //! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across
 //! execve(2).
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
@@ -9,7 +8,6 @@ use std::path::Path;
 use std::{mem, ptr};
 
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::sys::resource::{getrlimit, Resource};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::stat::{umask, Mode};
@@ -49,20 +47,19 @@ pub(crate) fn unsent(socket: impl AsFd) -> io::Result<usize> {
     }
 }
 
-/// Room for the descriptors of one message and for who has sent it, aligned as a header is.
-type Space =
-    [u64; (2 * mem::size_of::<libc::cmsghdr>() + MAX * mem::size_of::<RawFd>() + mem::size_of::<libc::ucred>())
-        .div_ceil(8)
-        + 2];
+/// Room for the descriptors of one message and for who has sent it, in words, which are aligned as a header is.
+const SPACE: usize =
+    (2 * mem::size_of::<libc::cmsghdr>() + MAX * mem::size_of::<RawFd>() + mem::size_of::<libc::ucred>()).div_ceil(8)
+        + 2;
 
 /// Receives bytes and the descriptors that came with them. It never waits, whatever the flags of the socket's file
 /// description, which others may share, say.
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
-    receive_into(socket, bytes, &mut [0; mem::size_of::<Space>() / 8])
+    receive_into(socket, bytes, &mut [0; SPACE], 0)
 }
 
-/// As [`receive`], with this much room for what comes beside the bytes.
-fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64]) -> io::Result<Received> {
+/// As [`receive`], with this much room for what comes beside the bytes, and with these further flags.
+fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64], flags: i32) -> io::Result<Received> {
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
     // SAFETY: a structure of integers and pointers, for which zeroes are values.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
@@ -70,7 +67,7 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64]) -> 
     header.msg_iovlen = 1;
     header.msg_control = space.as_mut_ptr().cast();
     header.msg_controllen = mem::size_of_val(space) as _;
-    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+    let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT | flags;
     // SAFETY: the header names `bytes` and `space` with their lengths, and both outlive the call.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
@@ -79,32 +76,34 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64]) -> 
     Ok(Received { len, fds, user, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
-/// Whether descriptors come with the next message of a socket that [names senders](name_senders). The message stays where
-/// it is, and nothing is opened.
-pub(crate) fn brings_descriptors(socket: BorrowedFd<'_>) -> io::Result<bool> {
-    // Room for the sender alone, which comes first; the kernel says that there was more.
-    // SAFETY: it computes a length.
-    const SENDER: usize = unsafe { libc::CMSG_SPACE(mem::size_of::<libc::ucred>() as u32) } as usize;
-    let mut space = [0_u64; SENDER.div_ceil(8)];
-    // SAFETY: a structure of integers and pointers, for which zeroes are values.
-    let mut header: libc::msghdr = unsafe { mem::zeroed() };
-    header.msg_control = space.as_mut_ptr().cast();
-    header.msg_controllen = SENDER as _;
-    // SAFETY: the header names `space` with no more than its length, and it outlives the call.
-    let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_PEEK | libc::MSG_DONTWAIT) };
-    if len < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(header.msg_flags & libc::MSG_CTRUNC != 0)
+/// A message with all its descriptors, or why it stays where it is.
+#[derive(Debug)]
+pub(crate) enum Whole {
+    Received(Received),
+    /// It carries more descriptors than it may.
+    TooMany,
+    /// Not as many numbers are free as it carries descriptors.
+    NoRoom,
 }
 
-/// Whether as many descriptors are free as one message may bring. Where there is no `/proc` to count them in, that is
-/// taken to be so.
-pub(crate) fn has_room() -> bool {
-    let Ok(open) = fs::read_dir("/proc/self/fd") else { return true };
-    // The one by which they are counted is among them.
-    let open = open.count().saturating_sub(1);
-    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| (open + MAX) as u64 <= limit)
+/// Receives a message of a socket that keeps their boundaries, with up to `most` descriptors, or leaves it where it is. It
+/// never waits, as [`receive`].
+///
+/// What is received and finds no number is closed in recvmsg(2), and the last close(2) of a socket may wait (SO_LINGER,
+/// socket(7)). So the descriptors are those of a look at the message (MSG_PEEK): while it is in the queue, and while they
+/// are here once it is not, nothing that closes one closes the last.
+pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> io::Result<Whole> {
+    let peeked = receive_into(socket, &mut [], &mut [0; SPACE], libc::MSG_PEEK)?;
+    if peeked.fds.len() + usize::from(peeked.is_cut) > most {
+        return Ok(Whole::TooMany);
+    }
+    if peeked.is_cut {
+        return Ok(Whole::NoRoom);
+    }
+    // SAFETY: it writes to `bytes`, no more than fits.
+    let len = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
+    let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+    Ok(Whole::Received(Received { len, ..peeked }))
 }
 
 /// Takes over all descriptors that recvmsg(2) has opened, also those of a message that was cut.
@@ -276,7 +275,7 @@ fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::File;
+    use std::fs::{self, File};
     use std::io::Read;
 
     use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
@@ -301,7 +300,7 @@ mod tests {
         let part = [io::IoSlice::new(b"x")];
         sendmsg::<UnixAddr>(one.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).expect("there is room");
         // A header, and two numbers.
-        let received = receive_into(other.as_fd(), &mut [0; 8], &mut [0; 3]).expect("something came");
+        let received = receive_into(other.as_fd(), &mut [0; 8], &mut [0; 3], 0).expect("something came");
         assert_eq!((received.len, received.fds.len(), received.is_cut), (1, 2, true));
         drop(received);
         for (read, write) in pipes.drain(..) {
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_message_brings_is_known_before_it_is_received() {
+    fn a_message_comes_with_all_its_descriptors_or_stays() {
         let (one, other) = UnixDatagram::pair().expect("descriptors are free");
         name_senders(other.as_fd()).expect("it is a Unix socket");
         for count in [0, 1, MAX] {
@@ -320,13 +319,18 @@ mod tests {
             let rights = if count == 0 { &[][..] } else { &rights };
             let part = [io::IoSlice::new(b"READY=1")];
             sendmsg::<UnixAddr>(one.as_raw_fd(), &part, rights, MsgFlags::empty(), None).expect("there is room");
-            assert_eq!(brings_descriptors(other.as_fd()).expect("something came"), count > 0);
-            let received = receive(other.as_fd(), &mut [0; 8]).expect("it stayed");
+            for most in 0..count.min(3) {
+                let stays = receive_whole(other.as_fd(), &mut [0; 8], most).expect("something came");
+                assert!(matches!(stays, Whole::TooMany), "{most} of {count}: {stays:?}");
+            }
+            let Ok(Whole::Received(received)) = receive_whole(other.as_fd(), &mut [0; 8], count) else {
+                panic!("{count} are not too many");
+            };
             assert_eq!((received.len, received.fds.len(), received.is_cut), (7, count, false));
             assert!(received.user.is_some());
         }
-        let nothing = brings_descriptors(other.as_fd()).map_err(|error| error.kind());
-        assert_eq!(nothing, Err(io::ErrorKind::WouldBlock));
+        let nothing = receive_whole(other.as_fd(), &mut [0; 8], MAX).map_err(|error| error.kind());
+        assert!(matches!(nothing, Err(io::ErrorKind::WouldBlock)));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Messages {
                     warn!("dropped a message of the parent's: no descriptor is free for the one that came with it");
                     continue;
                 }
-                Received::Nothing => Err(ErrorKind::WouldBlock.into()),
+                Received::Nothing | Received::NoRoom => Err(ErrorKind::WouldBlock.into()),
                 Received::End => Err(ErrorKind::UnexpectedEof.into()),
             };
         }

@@ -162,8 +162,12 @@ impl Builder {
         self.put("on-panic", |config| config.server.exit_on_panic = exit)
     }
 
-    /// Whether a worker that hangs is sent SIGABRT before SIGKILL, so that it logs a backtrace and may dump core
+    /// Whether a worker that hangs is sent SIGABRT before SIGKILL, so that it logs where it stands and may dump core
     /// (core(5)). Default `false`. (The setting is `on-stall`, `kill` or `abort`.)
+    ///
+    /// The log gets an address for each frame, as `PATH+0xOFFSET`, since naming functions takes memory, and the handler may
+    /// have been interrupted while it was getting some. `addr2line -Cfpie PATH 0xOFFSET ...` (binutils) names them, where the
+    /// program has not been stripped.
     pub fn abort_on_stall(self, abort: bool) -> Builder {
         self.put("on-stall", |config| config.abort_stalled = abort)
     }
@@ -433,7 +437,8 @@ impl Builder {
     /// same gets an error, or is killed on a kernel before Linux 6.16.
     ///
     /// A hook that keeps a copy closes it in the parent, and close(2) may wait there: for a socket with SO_LINGER, which
-    /// the worker can set. The parent's own copy never makes it wait.
+    /// the worker can set. The parent's own copy never makes it wait. A message waits while the parent has no descriptor
+    /// free for the one that comes with it, and the log says so.
     pub fn take_descriptors(self, take: bool) -> Builder {
         self.put("take-descriptors", |config| config.takes_descriptors = take)
     }

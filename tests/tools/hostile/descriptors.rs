@@ -142,6 +142,20 @@ impl Descriptors {
         format!("clients passed {sent} times")
     }
 
+    /// The same, each behind as many descriptors that close at once, and goes on: the numbers stay open.
+    pub(crate) fn pass_clients_and_live(&self, behind: usize) -> String {
+        let (end, own, mut sent) = (Instant::now() + PATIENCE, self.kinds[0][0], 0);
+        for client in held().filter(|fd| is_client(*fd)) {
+            linger(client);
+            let fds = [&vec![own; behind][..], &[client]].concat();
+            for channel in self.channels() {
+                sent += usize::from(send(channel, b"m", &fds, end));
+            }
+            unsafe { libc::dup2(own, client) };
+        }
+        format!("clients passed {sent} times")
+    }
+
     /// More than a parent with 1024 descriptors can open, and at last clients as above. It ends at once, so that what it
     /// has sent is there and nobody else has them.
     pub(crate) fn pass_too_many(&self) -> String {

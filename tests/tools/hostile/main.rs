@@ -94,6 +94,7 @@ impl Arms {
             "descriptors" => self.descriptors.pass_everything(),
             "lingering" => self.descriptors.pass_clients(b"xLm"),
             "linger" => self.descriptors.pass_clients(b"m"),
+            "linger-and-live" => self.descriptors.pass_clients_and_live(argument.parse().unwrap_or(0)),
             "too-many" => self.descriptors.pass_too_many(),
             "close-all" => self.descriptors.close_all(),
             "shut-down" => listeners::shut_down(),
