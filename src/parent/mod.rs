@@ -116,6 +116,8 @@
 //!   it again. A process that ends does not linger, so one is forked that has copies while the parent closes its own,
 //!   and is killed. It costs a fork, fifty times a second at most, and only where descriptors come at all. It is no
 //!   help against a file whose every close(2) waits for a server (FUSE, NFS).
+//! - **A message is received only with all that comes with it**: what finds no free number is closed in recvmsg(2). The
+//!   descriptors are those of a look at it (MSG_PEEK), so that nothing closes the last one of a socket.
 //! - **A worker that breaks the protocol is killed, and not only ignored**: it has been broken into or writes where
 //!   it should not, and its slot is better served by another one. Readings and not records are counted for what may
 //!   be repeated, so that a parent that was paused, and finds many at once, takes nobody for an attacker.
