@@ -15,7 +15,7 @@ use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{self, Pid, SysconfVar};
@@ -144,6 +144,42 @@ fn a_worker_can_write_to_one_page() {
     }
 }
 
+/// What a worker may ask for by itself it asks for at once, and each that follows it does the same: the parent obeys at its
+/// own pace.
+#[test]
+fn workers_that_ask_to_be_replaced_again_and_again_are_so_at_the_parents_pace() {
+    // For its requests, to leave, and for a socket that fails.
+    for says in ["M", "Q", "B"] {
+        for tier in [Tier::SameUser, Tier::OtherUser, Tier::Sandbox] {
+            asks_again_and_again(tier, says);
+        }
+    }
+}
+
+#[track_caller]
+fn asks_again_and_again(tier: Tier, says: &str) {
+    let Some(mut command) = in_tier(tier) else { return };
+    command.env("HOSTILE_SAYS", says);
+    let (begun, mut server) = (Instant::now(), Server::spawn(command));
+    // Four at once, and a few of those that have to wait for their time.
+    server.wait_for("listening on http://");
+    until("the slot has its sixth worker", || (server.count("worker=0 gen=6 ") > 0).then_some(()));
+    let seconds = begun.elapsed().as_secs();
+    let made = server.log().iter().filter(|line| line.contains("worker=0 gen=") && line.ends_with(" ready")).count();
+    assert!(made as u64 <= 6 + seconds, "{says:?}: {made} workers in {seconds} s");
+    let port = server.port();
+    let mut others = BTreeSet::new();
+    until("both of the others serve", || {
+        others.extend(
+            answer(port, "/")
+                .and_then(|it| it.lines().find_map(|line| line.strip_prefix("X-Slot: ").map(str::to_owned))),
+        );
+        ["2", "3"].iter().all(|slot| others.contains(*slot)).then_some(())
+    });
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0), "{says:?}");
+}
+
 /// A worker may say that it has let go of the sockets of a slot that was scaled away, and keep copies: they are none of the
 /// group's any more.
 #[test]
@@ -233,6 +269,28 @@ fn attack(tier: Tier, what: &str, siblings: Siblings) {
     }
 }
 
+/// What starts four hostile workers; `None` where this machine has not got the tier.
+fn in_tier(tier: Tier) -> Option<std::process::Command> {
+    if tier != Tier::SameUser && !nix::unistd::getuid().is_root() {
+        skip("only root can run workers as another user");
+        return None;
+    }
+    let mut command = example("hostile");
+    command.envs([
+        ("FORKPOOL_WORKERS", "4"),
+        ("FORKPOOL_ADMIN", "127.0.0.1:0"),
+        ("FORKPOOL_STALL_TIMEOUT", "2s"),
+        ("FORKPOOL_DRAIN_TIMEOUT", "2s"),
+    ]);
+    if tier != Tier::SameUser {
+        command.env("FORKPOOL_USER", "nobody");
+    }
+    if tier == Tier::Sandbox {
+        command.env("FORKPOOL_SANDBOX", "strict");
+    }
+    Some(command)
+}
+
 /// A pool of four hostile workers.
 struct Attacked {
     server: Server,
@@ -255,23 +313,7 @@ impl Attacked {
     /// `None` where this machine has not got the tier.
     #[track_caller]
     fn start(tier: Tier, hook: bool) -> Option<Attacked> {
-        if tier != Tier::SameUser && !nix::unistd::getuid().is_root() {
-            skip("only root can run workers as another user");
-            return None;
-        }
-        let mut command = example("hostile");
-        command.envs([
-            ("FORKPOOL_WORKERS", "4"),
-            ("FORKPOOL_ADMIN", "127.0.0.1:0"),
-            ("FORKPOOL_STALL_TIMEOUT", "2s"),
-            ("FORKPOOL_DRAIN_TIMEOUT", "2s"),
-        ]);
-        if tier != Tier::SameUser {
-            command.env("FORKPOOL_USER", "nobody");
-        }
-        if tier == Tier::Sandbox {
-            command.env("FORKPOOL_SANDBOX", "strict");
-        }
+        let mut command = in_tier(tier)?;
         if hook {
             command.env("HOSTILE_HOOK", "1");
         }

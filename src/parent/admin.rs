@@ -298,6 +298,21 @@ impl Admin {
 
 /// What it is told.
 impl Parent {
+    /// Says what a worker can bring about again and again: the log does not fill with it.
+    pub(super) fn say_rarely(&mut self, level: log::Level, slot: Option<usize>, text: String) {
+        let admits = |slot| self.repeats.admits(slot, level, &text, clock::now());
+        if slot.is_none_or(admits) {
+            self.say(level, slot, text);
+        }
+    }
+
+    /// Says how much was left out of the log, if it is time.
+    pub(super) fn say_what_was_left_out(&mut self) {
+        for (slot, level, text) in self.repeats.summaries(clock::now()) {
+            self.say(level, Some(slot), text);
+        }
+    }
+
     /// Says something in the log, and to whoever looks at the pool's events.
     pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
         // Whatever it is about: to who reads the log it comes from the parent.

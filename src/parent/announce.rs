@@ -113,6 +113,12 @@ pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
     }
 }
 
+/// Whether workers can bring it about as often as they like.
+pub(crate) fn comes_again_and_again(notice: &Notice) -> bool {
+    use Notice::{BackingOff, Recycling, RecyclingFailed, Replacing};
+    matches!(notice, BackingOff { .. } | Recycling { .. } | RecyclingFailed { .. } | Replacing { .. })
+}
+
 fn recycle(why: Recycle) -> &'static str {
     match why {
         Recycle::Requests => "it has served its requests (max-requests)",

@@ -60,7 +60,7 @@ impl Parent {
             sign,
             program: None,
             output,
-            ration: Ration::new(clock::now()),
+            ration: Ration::new(self.config.message_share, clock::now()),
             signalled: Cell::new(None),
             violation: None,
         });
@@ -140,7 +140,7 @@ impl Parent {
     }
 
     pub(super) fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {
-        self.say(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
+        self.say_rarely(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
         self.failures.insert(slot, error.to_string());
         self.last_failure = Some(format!("worker={slot} {error}"));
         self.tell(Event::SpawnFailed { slot });

@@ -22,7 +22,10 @@ impl Parent {
                 self.disconnected(pid);
             }
             Effect::Kill { pid, why } => self.kill(pid, why),
-            Effect::Retire { slot } => self.custody.retire(slot, clock::now()),
+            Effect::Retire { slot } => {
+                self.repeats.forget(slot);
+                self.custody.retire(slot, clock::now());
+            }
             Effect::LetGo => self.let_go(),
             Effect::Upgrade => self.upgrade(),
             Effect::EndSuccessor { pid, how } => signal(
@@ -108,7 +111,10 @@ impl Parent {
         }
         let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
         if !matches!(notice, Notice::AllReady { .. }) {
-            self.say(level, slot_of(notice), self.text_of(notice));
+            match comes_again_and_again(notice) {
+                true => self.say_rarely(level, slot_of(notice), self.text_of(notice)),
+                false => self.say(level, slot_of(notice), self.text_of(notice)),
+            }
         }
         match *notice {
             Notice::Recycling { slot, .. } => self.note_recycling(slot, true),

@@ -24,7 +24,7 @@ const CONNECTIONS_MAX: u64 = 1 << 24;
 
 impl Parent {
     pub(super) fn ready(&mut self, pid: Pid) {
-        self.say(log::Level::Info, self.slot_of(pid), format!("{} ready", self.tag(pid)));
+        self.say_rarely(log::Level::Info, self.slot_of(pid), format!("{} ready", self.tag(pid)));
         self.tell(Event::Ready { pid });
         if let Some(process) = self.processes.get_mut(&pid) {
             process.was_ready = true;
@@ -50,7 +50,7 @@ impl Parent {
             _ => kill_reason(why, &self.config),
         };
         let text = format!("{} {reason}", self.tag(pid));
-        self.say(log::Level::Warn, self.slot_of(pid), text.clone());
+        self.say_rarely(log::Level::Warn, self.slot_of(pid), text.clone());
         // Those that count as failures of the slot's.
         if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
             self.failures.extend(self.slot_of(pid).map(|slot| (slot, format!("a worker was {reason}"))));
@@ -83,11 +83,11 @@ impl Parent {
                     }
                     Fate::Suspended => {
                         let text = format!("{} was stopped by a signal", self.tag(pid));
-                        self.say(log::Level::Warn, self.slot_of(pid), text);
+                        self.say_rarely(log::Level::Warn, self.slot_of(pid), text);
                         self.tell(Event::Suspended { pid });
                     }
                     Fate::Resumed => {
-                        self.say(log::Level::Info, self.slot_of(pid), format!("{} runs again", self.tag(pid)));
+                        self.say_rarely(log::Level::Info, self.slot_of(pid), format!("{} runs again", self.tag(pid)));
                         self.tell(Event::Resumed { pid });
                     }
                 }
@@ -123,10 +123,10 @@ impl Parent {
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
         match &process.program {
             // What it has served, nobody knows.
-            Some(_) => self.say(level, Some(process.slot), how.clone()),
+            Some(_) => self.say_rarely(level, Some(process.slot), how.clone()),
             None => {
                 let text = format!("{how}, {} requests on {} connections", counters.requests, counters.accepted);
-                self.say(level, Some(process.slot), text);
+                self.say_rarely(level, Some(process.slot), text);
             }
         }
         self.forget_sign(std::mem::replace(&mut process.sign, Sign::GivenUp));

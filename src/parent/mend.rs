@@ -93,7 +93,7 @@ impl Parent {
     fn tell_flaws(&mut self, slot: usize, flaws: &[String]) {
         for flaw in flaws {
             let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
-            self.say(log::Level::Warn, Some(slot), text);
+            self.say_rarely(log::Level::Warn, Some(slot), text);
         }
     }
 

@@ -1,6 +1,7 @@
 //! Messages from and to workers, and the ticks of the application's clock.
 
 use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::*;
@@ -8,13 +9,16 @@ use crate::parent::handle::Whom;
 use crate::parent::supervisor::Stage;
 use crate::shared::message::{MessageError, Received, BUFFER};
 
-/// Messages of one worker that the hook is told in one turn: signals, lifelines and the other workers have theirs in
-/// between.
+/// Messages of one worker that the hook is told in one turn, and how many microseconds that may take, whatever the hook does,
+/// before signals, lifelines and the other workers have their turn.
 const TURN: usize = 64;
+const SLICE: u64 = 2000;
 
-/// Which part of the parent's time the reading of one worker's messages may take, and how much it may take at once.
-const SHARE: u64 = 50;
+/// How much of its share the reading of one worker's messages may take at once.
 const AT_ONCE: Duration = Duration::from_millis(100);
+
+/// How long a worker waits that has used up its share.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often the log says at most that messages find no descriptor.
 const COMPLAINT: Duration = Duration::from_secs(1);
@@ -22,33 +26,53 @@ const COMPLAINT: Duration = Duration::from_secs(1);
 /// What reading the messages of one worker may still cost: a worker that floods the parent waits, as its messages do.
 #[derive(Debug)]
 pub(super) struct Ration {
-    left: Duration,
+    /// Of the time that passes, in percent.
+    share: u32,
+    /// In microseconds; what was read for more than there was is owed.
+    left: i64,
+    /// It was used up, and is left alone until there is enough for more than a message or two.
+    is_resting: bool,
     since: Time,
 }
 
 impl Ration {
-    pub(super) fn new(now: Time) -> Ration {
-        Ration { left: AT_ONCE, since: now }
+    pub(super) fn new(share: u32, now: Time) -> Ration {
+        Ration { share: share.clamp(1, 100), left: micros(AT_ONCE), is_resting: false, since: now }
+    }
+
+    /// What is worth going on for.
+    fn enough(&self) -> i64 {
+        micros(PAUSE) * i64::from(self.share) / 100
     }
 
     /// When messages may be read; now, unless it is used up.
     fn next(&self, now: Time) -> Time {
-        if self.left > Duration::ZERO {
-            now
-        } else {
-            self.since + Duration::from_millis(SHARE)
+        if !self.is_resting {
+            return now;
         }
+        let wanting = (self.enough() - self.left).max(0) * 100 / i64::from(self.share);
+        self.since + Duration::from_micros(wanting.unsigned_abs().next_multiple_of(1000))
     }
 
     fn refill(&mut self, now: Time) {
         let passed = now.since(self.since);
         self.since = now;
-        self.left = (self.left + passed / SHARE as u32).min(AT_ONCE);
+        let more = micros(passed).saturating_mul(self.share.into()) / 100;
+        self.left = self.left.saturating_add(more).min(micros(AT_ONCE));
+        self.is_resting &= self.left < self.enough();
     }
 
     fn pay(&mut self, cost: Duration) {
-        self.left = self.left.saturating_sub(cost);
+        // All of the parent's time is no limit: what one turn may take is one all the same.
+        if self.share < 100 {
+            self.left = self.left.saturating_sub(micros(cost));
+            self.is_resting |= self.left <= 0;
+        }
     }
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
 /// What a worker may have to say besides what was heard.
@@ -123,10 +147,10 @@ impl Parent {
             let next = process.ration.next(now);
             if next > now || self.discard.is_full() {
                 waiting.insert(pid);
-                let next = if next > now { next } else { now + Duration::from_millis(SHARE) };
+                let next = if next > now { next } else { now + PAUSE };
                 resume = Some(resume.map_or(next, |it| it.min(next)));
             } else {
-                match self.hear_messages(pid, TURN) {
+                match self.hear_slice(pid) {
                     Rest::Next => {
                         waiting.insert(pid);
                         is_any_ready = true;
@@ -134,7 +158,7 @@ impl Parent {
                     Rest::NoRoom => {
                         self.complain(pid, "its messages wait");
                         waiting.insert(pid);
-                        let next = now + Duration::from_millis(SHARE);
+                        let next = now + PAUSE;
                         resume = Some(resume.map_or(next, |it| it.min(next)));
                     }
                     Rest::Nothing => {}
@@ -164,7 +188,7 @@ impl Parent {
         if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
             messages.close();
             let rest = loop {
-                match self.hear_messages(pid, TURN) {
+                match self.hear_slice(pid) {
                     Rest::Next => {}
                     rest => break rest,
                 }
@@ -179,14 +203,17 @@ impl Parent {
         self.discard.add(messages.and_then(MessageEnd::with_descriptors));
     }
 
-    /// Tells the application up to `most` messages of a worker.
-    fn hear_messages(&mut self, pid: Pid, most: usize) -> Rest {
+    /// Tells the application what one worker says in one turn.
+    fn hear_slice(&mut self, pid: Pid) -> Rest {
+        let end = clock::now_micros() + SLICE;
         let mut buffer = std::mem::take(&mut self.talk.buffer);
         buffer.resize(BUFFER, 0);
-        let mut rests = (0..most).map(|_| self.hear_message(pid, &mut buffer));
-        let rest = rests.find(|rest| *rest != Rest::Next).unwrap_or(Rest::Next);
+        let rests = (0..TURN).try_for_each(|_| match self.hear_message(pid, &mut buffer) {
+            Rest::Next if clock::now_micros() < end => ControlFlow::Continue(()),
+            rest => ControlFlow::Break(rest),
+        });
         self.talk.buffer = buffer;
-        rest
+        rests.break_value().unwrap_or(Rest::Next)
     }
 
     fn hear_message(&mut self, pid: Pid, buffer: &mut [u8]) -> Rest {
@@ -269,6 +296,36 @@ impl Parent {
                 let staying = self.supervisor.processes().filter(|(id, it)| *id == slot && !it.stage.is_leaving());
                 staying.max_by_key(|(_, it)| (it.serves(), it.generation))?.1.pid
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Milliseconds of reading that a worker gets in ten seconds, which says something all the time.
+    fn read_in_ten_seconds(share: u32) -> u64 {
+        let (mut ration, mut read, mut now) = (Ration::new(share, Time::default()), 0, Time::default());
+        while now < Time::from_millis(10_000) {
+            ration.refill(now);
+            let next = ration.next(now);
+            if next > now {
+                now = next;
+            } else {
+                ration.pay(Duration::from_millis(1));
+                read += 1;
+                now = now + Duration::from_millis(1);
+            }
+        }
+        read
+    }
+
+    #[test]
+    fn a_flood_takes_its_share_and_what_may_come_at_once() {
+        for (share, expected) in [(1, 100..=210), (2, 200..=310), (50, 5000..=5200), (100, 10_000..=10_000)] {
+            let read = read_in_ten_seconds(share);
+            assert!(expected.contains(&read), "{share} %: {read} ms of 10 s");
         }
     }
 }

@@ -149,6 +149,7 @@ pub(crate) mod pid_file;
 mod places;
 mod programs;
 pub(crate) mod reap;
+mod repeats;
 pub(crate) mod service;
 mod start;
 pub(crate) mod successor;
@@ -180,9 +181,12 @@ use self::mend::Mending;
 use self::messages::{Ration, Talk};
 use self::output::Output;
 use self::programs::{Program, Sign};
+use self::repeats::Repeats;
 use self::takeover::Addresses;
 use crate::error::{Error, Result};
-use crate::parent::announce::{describe, failure, is_warning, kill_reason, notice_text, slot_of};
+use crate::parent::announce::{
+    comes_again_and_again, describe, failure, is_warning, kill_reason, notice_text, slot_of,
+};
 use crate::parent::custody::Custody;
 use crate::parent::handle::{Hook, Hooks, OnExit};
 use crate::parent::neighbours::{Neighbours, Order};
@@ -276,6 +280,7 @@ pub(crate) struct Parent {
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
     talk: Talk,
+    repeats: Repeats<log::Level>,
     output: Output,
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,
@@ -380,6 +385,7 @@ impl Parent {
             self.talk();
             self.look_at_delays();
             self.output.pass_on(clock::now());
+            self.say_what_was_left_out();
             log_writer::tell_lost(clock::now());
             self.discard.close(clock::now());
             self.look_for_signs_left();
@@ -446,6 +452,7 @@ impl Parent {
             self.next_weighing,
             self.talk.deadline(),
             self.output.deadline(),
+            self.repeats.deadline(),
             log_writer::deadline(),
             self.discard.deadline(),
             self.processes.values().filter_map(|process| process.program.as_ref()?.ready_at).min(),

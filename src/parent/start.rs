@@ -64,6 +64,7 @@ impl Parent {
             next_look: Time::NEVER,
             cut: Cut::default(),
             talk: Talk::new(hooks.on_event.as_ref(), now),
+            repeats: Repeats::new(),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
             output: Output::default(),

@@ -82,9 +82,9 @@ impl<'w> Station<'w> {
 
     /// Has the parent look when connections that the kernel gave to an idle worker do not come: nothing wakes that, so it
     /// cannot correct the count. `seen` is what this has returned a while ago.
-    pub(crate) fn look_for_pending(&self, seen: &[Seen]) -> Vec<Seen> {
+    pub(crate) fn look_for_pending(&self, seen: &[Seen], now: Time) -> Vec<Seen> {
         if seen.iter().any(|then| self.page.board().is_left(then)) {
-            self.lifeline.steer();
+            self.lifeline.steer(now);
         }
         self.page.board().pending(self.page.index())
     }
@@ -115,7 +115,7 @@ impl<'w> Station<'w> {
         }
         let (due, in_vain) = self.rings.get();
         if due <= now {
-            self.lifeline.steer();
+            self.lifeline.steer(now);
             let pause = Duration::from_millis(1 << in_vain.min(RINGS_IN_VAIN));
             self.rings.set((now + pause, in_vain.saturating_add(1)));
         }

@@ -67,8 +67,10 @@
 //!
 //! **Messages.** Beside these runs a SOCK_SEQPACKET pair for the application's messages, if it has a hook that could
 //! read them. The kernel keeps boundaries and order, and its buffer is the queue: nobody waits for room. The parent
-//! reads 64 of a worker's messages a turn, and spends a fiftieth of its time on the messages of one worker, so a
-//! flood keeps it from nothing: who floods waits. When a worker has exited, its socket is read to the end before the
+//! reads 64 of a worker's messages a turn, for two milliseconds at most, and spends a fiftieth of its time on the messages
+//! of one worker (`Builder::message_share`), so a flood keeps it from nothing: who floods waits. That share is small
+//! because any worker of a pool with a hook may flood; signals, exits and other workers wait for one slice at most in
+//! any case, so an application that trusts its workers may ask for all. When a worker has exited, its socket is read to the end before the
 //! hook is told of the exit; when one is told to finish, its loop delivers what is there before it ends, and refuses
 //! what would come too late. Descriptors come up with messages only where the application asks for them
 //! (`Builder::take_descriptors`); else the kernel refuses them (SO_PASSRIGHTS, Linux 6.16), or who sends one is

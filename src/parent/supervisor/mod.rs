@@ -448,6 +448,7 @@ impl Supervisor {
         for slot in self.slots.values_mut() {
             slot.start_at = slot.start_at + span;
             slot.started = slot.started.map(|at| at + span);
+            slot.respawns.frozen(span);
             slot.own_word.frozen(span);
             slot.processes.iter_mut().for_each(|process| process.since = process.since + span);
         }

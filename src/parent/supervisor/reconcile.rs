@@ -97,6 +97,7 @@ impl Supervisor {
     fn earliest_start(&self, slot: &Slot) -> Time {
         let Some(started) = slot.started else { return Time::default() };
         let at = (started + self.policy.floor).max(self.respawns.next(self.policy.pace, self.wanted));
+        let at = at.max(slot.respawns.next(self.policy.slot_pace, Policy::SLOT_AT_ONCE));
         match self.retried.filter(|_| slot.is_retried()) {
             Some(retried) => at.max(retried + self.policy.retry),
             None => at,
@@ -207,11 +208,12 @@ impl Supervisor {
 
     /// Starts a slot for a reason of the pool's own, or for the first time.
     fn start_again(&mut self, id: SlotId, now: Time) {
-        let Some(slot) = self.slots.get(&id) else { return };
+        let Some(slot) = self.slots.get_mut(&id) else { return };
         if slot.started.is_some() {
+            slot.respawns.start(self.policy.slot_pace, now);
             self.respawns.start(self.policy.pace, now);
         }
-        if slot.is_retried() && !self.has_recovered(now) {
+        if self.slots.get(&id).is_some_and(Slot::is_retried) && !self.has_recovered(now) {
             self.retried = Some(now);
         }
         self.spawn(id, now);

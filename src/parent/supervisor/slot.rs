@@ -18,6 +18,8 @@ pub(super) struct Slot {
     pub(super) failures: u32,
     /// While it is vacant: not started before this time.
     pub(super) start_at: Time,
+    /// Of its starts but the first and those that an operator asks for.
+    pub(super) respawns: Pace,
     /// Of the replacements that its own workers have asked for.
     pub(super) own_word: Pace,
     /// On whose word it waits.
@@ -35,6 +37,7 @@ impl Slot {
             started: None,
             failures: 0,
             start_at: now,
+            respawns: Pace::default(),
             own_word: Pace::default(),
             hold: Hold::Backoff,
             processes,

@@ -19,7 +19,10 @@ impl Pool {
 
     /// Without the floor and the pace, which have tests of their own.
     fn with(policy: Policy, workers: usize) -> Pool {
-        Pool::paced(Policy { floor: Duration::ZERO, pace: Duration::ZERO, ..policy }, workers)
+        Pool::paced(
+            Policy { floor: Duration::ZERO, pace: Duration::ZERO, slot_pace: Duration::ZERO, ..policy },
+            workers,
+        )
     }
 
     fn paced(policy: Policy, workers: usize) -> Pool {
@@ -328,7 +331,8 @@ fn served(pid: i32) -> Event {
 
 #[test]
 fn a_worker_that_has_served_is_replaced_at_once_however_young() {
-    let mut pool = Pool::paced(Policy { give_up: 2, ..Policy::default() }, 1);
+    // The slot's own pace has a test below.
+    let mut pool = Pool::paced(Policy { give_up: 2, slot_pace: Duration::ZERO, ..Policy::default() }, 1);
     pool.boot(0..1, 10);
     pool.at(100).tell(served(10)).expect(&[spawn(0, 2)]).start(0, 11);
     // From then on each dies after ten milliseconds: the floor of 30 is all that its slot waits for.
@@ -345,6 +349,30 @@ fn a_worker_that_has_served_is_replaced_at_once_however_young() {
 }
 
 /// A worker may lie about what it has served, or ask to leave or to be recycled again and again.
+/// Two of four claim to have served as soon as they are ready, and exit: each is started ten times a second.
+#[test]
+fn few_workers_that_come_and_go_cost_few_forks() {
+    let mut pool = Pool::paced(Policy::default(), 4);
+    pool.boot(0..4, 10);
+    let (mut pid, mut forks) = (20, 0);
+    for now in SECOND..11 * SECOND {
+        pool.at(now).tell(Event::Tick);
+        let living: Vec<_> = pool.supervisor.processes().filter_map(|(id, it)| Some((id, it.pid?, it.stage))).collect();
+        for (id, it, stage) in living {
+            if id < 2 && stage == Stage::Ready {
+                pool.tell(served(it.0));
+            }
+        }
+        while let Some(effect) = pool.supervisor.poll_effect() {
+            if let Effect::Spawn { slot, .. } = effect {
+                (pid, forks) = (pid + 1, forks + 1);
+                pool.tell(Event::Spawned { slot, pid: Pid(pid) }).tell(Event::Ready { pid: Pid(pid) });
+            }
+        }
+    }
+    assert!((200..=2 * (100 + Policy::SLOT_AT_ONCE)).contains(&forks), "{forks} forks in ten seconds");
+}
+
 #[test]
 fn no_worker_has_the_pool_fork_without_end() {
     type Lie = fn(i32) -> Event;

@@ -443,6 +443,17 @@ impl Builder {
         self.put("take-descriptors", |config| config.takes_descriptors = take)
     }
 
+    /// Percent of the parent's time that reading the messages of one worker may take; what the [hook](Builder::on_event)
+    /// does with them is its own affair. Default 2, which is some 20 000 short messages a second, and what has not been used
+    /// of it for five seconds may come at once: a worker that was broken into and floods the parent costs it next to nothing.
+    /// Who sends more gets [`MessageError::Full`](crate::MessageError::Full) until they are read.
+    ///
+    /// Where workers are to send more, and are trusted, say more; 100 and above is no limit. Signals, exits and other workers
+    /// never wait for more than a few milliseconds of one worker's messages.
+    pub fn message_share(self, percent: u32) -> Builder {
+        self.put("message-share", |config| config.message_share = percent)
+    }
+
     /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each of
     /// [`settings`], and `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
     ///

@@ -221,7 +221,7 @@ where
         self.pending = self.pending.min(self.cx.row.pending());
         if self.cx.now.since(self.settled) >= UNSETTLED {
             self.cx.row.settle(std::mem::replace(&mut self.pending, i64::MAX));
-            self.seen = self.station.look_for_pending(&self.seen);
+            self.seen = self.station.look_for_pending(&self.seen, self.cx.now);
             self.settled = self.cx.now;
         }
     }

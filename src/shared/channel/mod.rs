@@ -37,7 +37,8 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 
 use self::protocol::{
-    Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED, STEER,
+    Allowance, Protocol, AWAKE, BELL, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED,
+    RINGS_AT_ONCE, STEER,
 };
 pub(crate) use self::protocol::{Record, Violation};
 use crate::sys;
@@ -83,6 +84,7 @@ pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(Pare
         orders: ordered,
         spare,
         has_left: Cell::new(false),
+        rings: Box::new(RefCell::new(Allowance::new(BELL, RINGS_AT_ONCE))),
     };
     Ok((parent, worker))
 }
@@ -264,6 +266,8 @@ pub(crate) struct WorkerEnd {
     spare: RefCell<Option<UnixDatagram>>,
     /// It has asked to be told to finish.
     has_left: Cell<bool>,
+    /// How often it may ask the parent to look at who is to get new connections.
+    rings: Box<RefCell<Allowance>>,
 }
 
 impl WorkerEnd {
@@ -340,10 +344,13 @@ impl WorkerEnd {
         let _ = self.say(&[BROKEN, low, high]);
     }
 
-    /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready.
-    pub(crate) fn steer(&self) {
-        // A parent that is gone steers nothing.
-        let _ = self.say(&[STEER]);
+    /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready. Who asks too often is
+    /// not heard, as the parent would take it for an attack: it asks again as long as there is a reason.
+    pub(crate) fn steer(&self, now: Time) {
+        if self.rings.borrow_mut().allows(now) {
+            // A parent that is gone steers nothing.
+            let _ = self.say(&[STEER]);
+        }
     }
 
     pub(crate) fn ready(&self) -> io::Result<()> {

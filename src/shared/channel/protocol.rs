@@ -11,7 +11,7 @@
 //!   record      Born   Bound   Serving   Executing   how often
 //!   Listening   yes    ·       ·         ·           once
 //!   Ready       ·      yes     ·         ·           once
-//!   Awake       ·      yes     yes       ·           a thousand readings a second
+//!   Awake       ·      yes     yes       ·           250 readings a second, and more after a pause
 //!   Steer       ·      ·       yes       ·           the same
 //!   Released    ·      yes     yes       ·           once for each order to release
 //!   Due         ·      yes     yes       ·           once
@@ -29,6 +29,15 @@ use crate::time::Time;
 
 /// Most bytes of the reason that a failing worker sends.
 pub(super) const REASON_MAX: usize = 400;
+
+/// Between two readings of the parent's with the same bell in it, on average: what the parent does each time must not take
+/// it more than a percent or two of a processor. It rests for longer between two looks for stalls, and so does not hear
+/// `Awake` as often from anybody who does as agreed.
+pub(super) const BELL: Duration = Duration::from_millis(4);
+
+/// How often a worker rings for steering at once before it keeps to [`BELL`]: less than the parent allows, so that one
+/// that does as agreed never breaks the protocol.
+pub(super) const RINGS_AT_ONCE: u32 = 128;
 
 /// Programs that a worker may try to execute, one after the other.
 const EXECUTIONS: u32 = 8;
@@ -131,7 +140,7 @@ impl Protocol {
     /// A worker of a pool that has this many TCP and UDP addresses.
     pub(super) fn new(addresses: usize) -> Protocol {
         // A reading is one use, however often the record is in it: after a pause of the parent's many have come.
-        let bell = || Allowance::new(Duration::from_millis(1), 256);
+        let bell = || Allowance::new(BELL, 256);
         Protocol {
             state: State::Born,
             begun: Vec::new(),
@@ -286,7 +295,7 @@ struct Rung {
 
 /// How often something may happen: a token bucket, counted in time.
 #[derive(Debug)]
-struct Allowance {
+pub(super) struct Allowance {
     /// What one use costs.
     cost: Duration,
     /// What may be saved.
@@ -296,15 +305,21 @@ struct Allowance {
 }
 
 impl Allowance {
-    fn new(cost: Duration, at_once: u32) -> Allowance {
+    pub(super) fn new(cost: Duration, at_once: u32) -> Allowance {
         Allowance { cost, most: cost * at_once, saved: cost * at_once, since: None }
     }
 
-    fn use_one(&mut self, now: Time, name: &'static str) -> Result<(), Violation> {
+    /// Uses it once, if that is allowed now.
+    pub(super) fn allows(&mut self, now: Time) -> bool {
         let passed = self.since.replace(now).map_or(Duration::ZERO, |since| now.since(since));
-        let saved = self.saved.saturating_add(passed).min(self.most);
-        self.saved = saved.checked_sub(self.cost).ok_or(Violation::TooOften(name))?;
-        Ok(())
+        self.saved = self.saved.saturating_add(passed).min(self.most);
+        let left = self.saved.checked_sub(self.cost);
+        self.saved = left.unwrap_or(self.saved);
+        left.is_some()
+    }
+
+    fn use_one(&mut self, now: Time, name: &'static str) -> Result<(), Violation> {
+        self.allows(now).then_some(()).ok_or(Violation::TooOften(name))
     }
 
     fn ring(
@@ -418,12 +433,30 @@ mod tests {
             let gathered = [record; 4096];
             assert_eq!(all(&mut protocol, &[&gathered[..]; 16], Time::default()).0.len(), 16);
             // As often as it may.
-            for ms in 0..5000 {
+            for ms in (0..5000).step_by(4) {
                 assert_eq!(all(&mut protocol, &[&[record]], Time::from_millis(ms)).1, None, "{ms}");
             }
             let flood = vec![&gathered[..]; 1000];
             assert_eq!(all(&mut protocol, &flood, Time::from_millis(5000)).1, Some(Violation::TooOften(name)));
         }
+    }
+
+    /// Whatever a worker sees, what it rings by is within what the parent allows, and so is what comes late.
+    #[test]
+    fn a_worker_that_does_as_agreed_never_rings_too_often() {
+        let (mut own, mut protocol, mut rung, mut late) = (Allowance::new(BELL, RINGS_AT_ONCE), in_state(b"LR"), 0, 0);
+        for ms in 0..20_000 {
+            if own.allows(Time::from_millis(ms)) {
+                rung += 1;
+                late += 1;
+            }
+            // The parent comes to read now and then.
+            if ms % 700 < 300 && late > 0 {
+                late = 0;
+                assert_eq!(all(&mut protocol, &[b"S"], Time::from_millis(ms)).1, None, "{ms}");
+            }
+        }
+        assert!((5000..5000 + 130).contains(&rung), "{rung} in 20 s");
     }
 
     #[test]

@@ -88,6 +88,8 @@ pub(crate) struct Config {
     pub(crate) prefix: bool,
     /// Messages of workers may bring descriptors.
     pub(crate) takes_descriptors: bool,
+    /// Percent of the parent's time that reading the messages of one worker may take.
+    pub(crate) message_share: u32,
 }
 
 /// What the built-in HTTP server allows its clients. Time-outs of zero are off.
@@ -165,6 +167,7 @@ impl Default for Config {
             readiness: Readiness::Listen,
             prefix: false,
             takes_descriptors: false,
+            message_share: 2,
         }
     }
 }

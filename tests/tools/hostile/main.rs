@@ -51,6 +51,18 @@ fn serve(worker: &Worker) -> Result<(), Box<dyn Error>> {
     worker.add_header("X-Pid", &process::id().to_string())?;
     worker.add_header("X-Slot", &worker.id().to_string())?;
     let arms = Arms::gather();
+    if let Some(letters) = env::var("HOSTILE_SAYS").ok().filter(|_| worker.id() < 2) {
+        // As soon as it may say anything, and again in each worker that follows.
+        worker.ready()?;
+        // A variable cannot hold the number of the address that fails, which is the first.
+        let address: &[u8] = if letters == "B" { &[0, 0] } else { &[] };
+        arms.descriptors.report(&[letters.as_bytes(), address].concat());
+    }
+    if env::var_os("HOSTILE_LEAVES").is_some() && worker.id() < 2 {
+        worker.ready()?;
+        Memory::gather().fill(&mut || 1);
+        process::exit(0);
+    }
     worker.serve(move |request| arms.answer(request))?;
     Ok(())
 }

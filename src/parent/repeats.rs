@@ -1,0 +1,130 @@
+//! PURE. Keeps what happens again and again from filling the log: of the lines about one slot, some at once, then one a
+//! minute, which says how many there were.
+#![forbid(unsafe_code)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// Lines about one slot that are written at once: a dozen workers that come and go.
+const AT_ONCE: u32 = 48;
+
+/// Between two lines about one slot in the long run. Eight slots that never rest write less than 2 MiB a day.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// What has been said about each slot of late.
+///
+/// `L` is how severe a line is.
+#[derive(Debug)]
+pub(super) struct Repeats<L> {
+    slots: BTreeMap<usize, Said<L>>,
+}
+
+#[derive(Debug)]
+struct Said<L> {
+    /// When as many as at first may be written at once again.
+    recovered: Time,
+    /// Lines that were left out, and the latest of them.
+    left_out: u64,
+    latest: Option<(L, String)>,
+}
+
+impl<L> Repeats<L> {
+    pub(super) fn new() -> Repeats<L> {
+        Repeats { slots: BTreeMap::new() }
+    }
+
+    /// Whether a line about this slot is to be written now; else it is kept for the summary.
+    pub(super) fn admits(&mut self, slot: usize, level: L, text: &str, now: Time) -> bool {
+        let said = self.slots.entry(slot).or_insert(Said { recovered: now, left_out: 0, latest: None });
+        if said.left_out == 0 && said.next() <= now {
+            said.use_one(now);
+            return true;
+        }
+        said.left_out += 1;
+        said.latest = Some((level, text.to_owned()));
+        false
+    }
+
+    /// When a summary is due.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.slots.values().filter(|said| said.left_out > 0).map(Said::next).min()
+    }
+
+    /// The summaries that are due, each as a line about a slot.
+    pub(super) fn summaries(&mut self, now: Time) -> Vec<(usize, L, String)> {
+        let due = self.slots.iter_mut().filter(|(_, said)| said.left_out > 0 && said.next() <= now);
+        due.filter_map(|(slot, said)| {
+            said.use_one(now);
+            let left_out = std::mem::take(&mut said.left_out);
+            let (level, text) = said.latest.take()?;
+            let text = match left_out {
+                1 => text,
+                more => format!("{text}; and {} more lines like it since the last one", more - 1),
+            };
+            Some((*slot, level, text))
+        })
+        .collect()
+    }
+
+    pub(super) fn forget(&mut self, slot: usize) {
+        self.slots.remove(&slot);
+    }
+}
+
+impl<L> Said<L> {
+    /// When the next line may be written.
+    fn next(&self) -> Time {
+        self.recovered.before(PERIOD * (AT_ONCE - 1))
+    }
+
+    fn use_one(&mut self, now: Time) {
+        self.recovered = self.recovered.max(now) + PERIOD;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_that_never_end_get_rare_and_none_is_forgotten() {
+        let (mut repeats, mut written, mut counted, mut bytes) = (Repeats::new(), 0, 0_u64, 0);
+        let line = "worker=1 gen=2000 pid=4194304 exited with code 0, 0 requests on 0 connections";
+        // A day, ten lines a second.
+        for now in (0..86_400_000).step_by(100).map(Time::from_millis) {
+            for (_, _, text) in repeats.summaries(now) {
+                let more = text.split("and ").nth(1).and_then(|it| it.split(' ').next()?.parse::<u64>().ok());
+                counted += 1 + more.unwrap_or(0);
+                written += 1;
+                bytes += text.len();
+            }
+            if repeats.admits(1, 'w', line, now) {
+                counted += 1;
+                written += 1;
+                bytes += line.len();
+            }
+        }
+        counted += repeats.slots[&1].left_out;
+        assert_eq!(counted, 864_000, "all are counted");
+        assert!((1440..1440 + 60).contains(&written), "{written} lines");
+        assert!(bytes < 256 << 10, "{bytes} bytes");
+    }
+
+    #[test]
+    fn what_is_rare_is_written_at_once_and_the_last_of_many_soon() {
+        let mut repeats = Repeats::new();
+        assert!((0..100).all(|hour| repeats.admits(0, 'i', "a", Time::from_millis(hour * 3_600_000))));
+        let now = Time::from_millis(1_000_000_000);
+        let written = (0..100).filter(|_| repeats.admits(0, 'i', "b", now)).count();
+        assert_eq!(written, 48);
+        let due = repeats.deadline().expect("52 are left out");
+        assert_eq!(due, now + PERIOD);
+        assert_eq!(repeats.summaries(now), []);
+        let text = "b; and 51 more lines like it since the last one".to_owned();
+        assert_eq!(repeats.summaries(due), [(0, 'i', text)]);
+        assert_eq!(repeats.deadline(), None);
+        assert!(repeats.admits(1, 'i', "another slot", now));
+    }
+}
