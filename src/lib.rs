@@ -120,9 +120,9 @@ pub use server::answer::stream::BodyWriter;
 pub use server::answer::upgrade::{Socket, Upgraded};
 pub use server::files::Files;
 pub use server::http::{Fields, InvalidHeader, Request, Version};
-#[doc(hidden)] // for the binary, whose own options take the same values
-pub use shared::config::duration;
-pub use shared::config::{settings, Readiness, Sandbox, Setting, Symlinks};
+#[doc(hidden)] // for the binary, whose options they are
+pub use shared::config::{duration, settings, Setting};
+pub use shared::config::{AccessLogFormat, Balance, Readiness, Sandbox, Symlinks};
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
 pub use shared::state::WorkerState;

@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::process::Command;
 use std::time::Duration;
 
-use forkpool::{Builder, Error, Readiness, Worker};
+use forkpool::{Balance, Builder, Error, Readiness, Worker};
 
 use super::{on, read, Flags, Variables};
 
@@ -73,7 +73,7 @@ const BALANCE: &str = "balance";
 
 /// What is different for a program, unless somebody says otherwise.
 pub(super) fn prepare(pool: Builder) -> Builder {
-    pool.set(BALANCE, "random")
+    pool.balance(Balance::Random)
 }
 
 /// Reads `listen`, `notify` or `delay:DURATION`.

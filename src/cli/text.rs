@@ -53,7 +53,7 @@ pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
             return sections;
         }
     }
-    for setting in forkpool::settings().filter(|setting| verb.is_none() || concerns_programs(setting)) {
+    for setting in forkpool::settings().filter(|setting| verb.is_none() || setting.concerns_programs()) {
         let option = (format!("--{} <{}>", setting.name(), setting.value_name()), description(setting));
         match sections.last_mut() {
             Some((heading, options)) if *heading == setting.heading() => options.push(option),
@@ -62,12 +62,6 @@ pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
     }
     sections.push(("Output", owned(OWN)));
     sections
-}
-
-fn concerns_programs(setting: &Setting) -> bool {
-    let of_server = ["stall-timeout", "on-stall", "on-panic", "max-requests"];
-    let is_http = setting.heading().starts_with("HTTP ") || setting.heading() == "Access log";
-    !is_http && !of_server.contains(&setting.name())
 }
 
 pub(super) fn version() -> String {

@@ -30,7 +30,7 @@ impl Parent {
         let watch = Watch::new(config.stall_timeout);
         board.watch(watch.is_off());
         let mut parent = Parent {
-            supervisor: Supervisor::new(policy(&config), workers, seed, now),
+            supervisor: Supervisor::new(Policy::from(&config), workers, seed, now),
             processes: BTreeMap::new(),
             custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, slots),
             cpus,
@@ -108,19 +108,6 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
 /// each of their processes.
 fn counted_max(workers: usize) -> usize {
     (4 * workers).clamp(COUNTED_MIN, Config::WORKERS_MAX)
-}
-
-fn policy(config: &Config) -> Policy {
-    Policy {
-        boot_timeout: config.boot_timeout,
-        drain_timeout: config.drain_timeout,
-        surge: config.surge,
-        lame_duck: config.lame_duck,
-        give_up: config.give_up,
-        max_age: config.max_age,
-        abort_stalled: config.abort_stalled,
-        ..Policy::default()
-    }
 }
 
 /// As many descriptors as this process may have: every connection takes one, and the soft limit is often 1024.

@@ -6,8 +6,8 @@
 //!
 //! # Files
 //!
-//! - `config/`: the configuration, its one table of settings (flags, variables), its checks; addresses; worker count;
-//!   choices.rs and limits.rs (PURE): the words of it that others use
+//! - `config/`: the configuration, addresses; worker count; settings/ (PURE): each
+//!   setting once, as flag, variable, help and check; choices.rs and limits.rs (PURE): the words of it that others use
 //! - `channel/`: the lifeline, reports, orders and births, both ends; protocol.rs: what a worker may say, when and
 //!   how often
 //! - `message.rs`: the application's messages, both ends

@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::server::http::Common;
 use crate::shared::channel::WorkerEnd;
-use crate::shared::config::Format;
+use crate::shared::config::AccessLogFormat;
 use crate::shared::config::Sandbox;
 use crate::shared::config::ServerConfig;
 use crate::shared::credentials::Credentials;
@@ -68,7 +68,7 @@ pub(crate) struct Seed {
     /// The CPUs of the slots, one after the other and around again; none if workers are not pinned.
     pub(crate) cpus: Rc<[usize]>,
     pub(crate) credentials: Option<Rc<Credentials>>,
-    pub(crate) access_log: Option<(Rc<File>, Format)>,
+    pub(crate) access_log: Option<(Rc<File>, AccessLogFormat)>,
     pub(crate) sandbox: Sandbox,
     pub(crate) parent: u32,
 }

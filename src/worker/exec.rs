@@ -44,7 +44,7 @@ impl Worker {
     /// use std::process::Command;
     ///
     /// fn main() -> forkpool::Result<()> {
-    ///     forkpool::Pool::bind(":8000").balance("random").run(|worker| {
+    ///     forkpool::Pool::bind(":8000").balance(forkpool::Balance::Random).run(|worker| {
     ///         let mut node = Command::new("node");
     ///         node.arg("app.js").env("NODE_ENV", "production");
     ///         Err(worker.exec(&mut node))

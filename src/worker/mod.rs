@@ -78,7 +78,7 @@ use crate::server::answer::response::Response;
 use crate::server::event_loop::Server;
 use crate::server::http::{Common, InvalidHeader, Request};
 use crate::shared::channel::WorkerEnd;
-use crate::shared::config::Format;
+use crate::shared::config::AccessLogFormat;
 use crate::shared::config::Sandbox;
 use crate::shared::config::ServerConfig;
 use crate::shared::message::MessageEnd;
@@ -146,7 +146,7 @@ pub struct Worker {
     drain_timeout: Duration,
     common: RefCell<Common>,
     streams: RefCell<Option<Streams>>,
-    access_log: RefCell<Option<(Rc<File>, Format)>>,
+    access_log: RefCell<Option<(Rc<File>, AccessLogFormat)>>,
     sandbox: Sandbox,
     /// What may be read in the sandbox; None once that is entered.
     readable: RefCell<Option<Vec<OwnedFd>>>,

@@ -13,24 +13,23 @@
 
 use std::time::Duration;
 
+use crate::shared::config::Config;
 use crate::time::Time;
 
 /// The time limits of the pool. A time-out of zero means never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
-    /// From the fork until the worker is ready. Default 60 s: long enough for a worker that loads a large data set,
-    /// short enough that one which hangs at start is replaced while somebody is still looking.
+    /// From the fork until the worker is ready.
     pub(crate) boot_timeout: Duration,
-    /// From being asked to drain until being killed. Default 25 s: Kubernetes kills everything 30 s after its TERM, and
-    /// the parent wants to see the end of its workers and say so.
+    /// From being asked to drain until being killed.
     pub(crate) drain_timeout: Duration,
-    /// From being asked to quit until being killed. Default 1 s: a quick stop waits for nobody, and this only lets a
+    /// From being asked to quit until being killed. 1 s: a quick stop waits for nobody, and this only lets a
     /// worker leave through its own exit.
     pub(crate) quick_timeout: Duration,
-    /// Between two starts of a slot, but those that an operator asks for. Default 30 ms: hardly noticed by who waits,
+    /// Between two starts of a slot, but those that an operator asks for. 30 ms: hardly noticed by who waits,
     /// and a worker that dies as soon as it serves costs little of a processor.
     pub(crate) floor: Duration,
-    /// Between two such starts in the whole pool, after one for each slot at once. Default 20 ms: a request that ends its
+    /// Between two such starts in the whole pool, after one for each slot at once. 20 ms: a request that ends its
     /// worker may come as often, and then costs nobody a wait; and no pool forks more than fifty times a second.
     pub(crate) pace: Duration,
     /// Between two such starts of one slot, after ten at once. Default 100 ms: less often than requests end workers one after
@@ -42,38 +41,38 @@ pub(crate) struct Policy {
     /// and one that asks for its requests serves until it is replaced.
     pub(crate) own_word: Duration,
     /// The wait before a slot is tried again after two workers in a row that never served; after one it is tried at
-    /// once. Each further one doubles it. Default 100 ms, never zero.
+    /// once. Each further one doubles it. 100 ms, never zero.
     pub(crate) backoff_first: Duration,
-    /// The longest such wait. Default 5 s: once the cause is repaired, the slot serves again this soon.
+    /// The longest such wait. 5 s: once the cause is repaired, the slot serves again this soon.
     pub(crate) backoff_max: Duration,
     /// While new workers do not come to serve, one slot of the whole pool is tried this often: at most, and where no
-    /// other worker serves also at least, whatever its backoff. Default 250 ms: a crash loop costs the workers that
+    /// other worker serves also at least, whatever its backoff. 250 ms: a crash loop costs the workers that
     /// serve nothing, however many slots are in it, and a pool that could serve is not left without a worker.
     pub(crate) retry: Duration,
-    /// What is asked within this time of the first request to stop is the same request. Default 1 s: wrappers and
+    /// What is asked within this time of the first request to stop is the same request. 1 s: wrappers and
     /// service managers send their signal twice, and a person who has lost patience takes longer.
     pub(crate) repeat: Duration,
-    /// How many slots a rolling restart replaces at a time. Default 1: the least memory and the least that a bad new
-    /// version can break.
+    /// How many slots a rolling restart replaces at a time.
     pub(crate) surge: usize,
-    /// Between being asked to drain the pool and doing so. Default zero.
+    /// Between being asked to drain the pool and doing so.
     pub(crate) lame_duck: Duration,
-    /// Failures of one slot in a row that end the pool; zero, the default, for never.
+    /// Failures of one slot in a row that end the pool; zero for never.
     pub(crate) give_up: u32,
-    /// How long a worker may serve before it is replaced, or up to a tenth less; zero, the default, for ever.
+    /// How long a worker may serve before it is replaced, or up to a tenth less; zero for ever.
     pub(crate) max_age: Duration,
-    /// Whether a stalled worker is to say where it hangs before it is killed. Default no.
+    /// Whether a stalled worker is to say where it hangs before it is killed.
     pub(crate) abort_stalled: bool,
-    /// A worker that was ready for this long has served, whether it has counted a connection or not. Default 1 s: longer
+    /// A worker that was ready for this long has served, whether it has counted a connection or not. 1 s: longer
     /// than a program lives that cannot start.
     pub(crate) stable: Duration,
 }
 
-impl Default for Policy {
-    fn default() -> Policy {
+impl From<&Config> for Policy {
+    /// The settings' values, and beside them the times that nobody has to set.
+    fn from(config: &Config) -> Policy {
         Policy {
-            boot_timeout: Duration::from_secs(60),
-            drain_timeout: Duration::from_secs(25),
+            boot_timeout: config.boot_timeout,
+            drain_timeout: config.drain_timeout,
             quick_timeout: Duration::from_secs(1),
             floor: Duration::from_millis(30),
             pace: Duration::from_millis(20),
@@ -83,13 +82,21 @@ impl Default for Policy {
             backoff_max: Duration::from_secs(5),
             retry: Duration::from_millis(250),
             repeat: Duration::from_secs(1),
-            surge: 1,
-            lame_duck: Duration::ZERO,
-            give_up: 0,
-            max_age: Duration::ZERO,
-            abort_stalled: false,
+            surge: config.surge,
+            lame_duck: config.lame_duck,
+            give_up: config.give_up,
+            max_age: config.max_age,
+            abort_stalled: config.abort_stalled,
             stable: Duration::from_secs(1),
         }
+    }
+}
+
+/// That of a pool of which nothing is said.
+#[cfg(test)]
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy::from(&Config::default())
     }
 }
 

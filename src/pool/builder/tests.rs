@@ -3,6 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
+use crate::shared::config::{AccessLogFormat, Balance, Sandbox, Symlinks};
 
 #[test]
 fn methods_and_names_set_the_same() {
@@ -12,7 +13,7 @@ fn methods_and_names_set_the_same() {
         ("listen", "127.0.0.1:7", |_| Pool::bind("127.0.0.1:7")),
         ("unix-mode", "0600", |pool| pool.unix_mode(0o600)),
         ("backlog", "7", |pool| pool.backlog(7)),
-        ("balance", "random", |pool| pool.balance("random")),
+        ("balance", "random", |pool| pool.balance(Balance::Random)),
         ("neighbours", "7", |pool| pool.neighbours(7)),
         ("workers", "7", |pool| pool.workers(7)),
         ("pin", "yes", |pool| pool.pin(true)),
@@ -49,7 +50,7 @@ fn methods_and_names_set_the_same() {
         ("symlinks", "anywhere", |pool| pool.symlinks(Symlinks::Anywhere)),
         ("dotfiles", "yes", |pool| pool.dotfiles(true)),
         ("access-log", "another", |pool| pool.access_log("another")),
-        ("access-log-format", "json", |pool| pool.access_log_format("json")),
+        ("access-log-format", "json", |pool| pool.access_log_format(AccessLogFormat::Json)),
         ("admin", "127.0.0.1:7", |pool| pool.admin("127.0.0.1:7")),
         ("admin-host", "pool.example", |pool| pool.admin_host("pool.example")),
         ("admin-token-file", "x.token", |pool| pool.admin_token_file("x.token")),
@@ -78,8 +79,8 @@ fn every_variable_replaces_what_was_said_and_later_calls_replace_it() {
         let by_name = Pool::bind(":1").set(setting.name(), value);
         assert_eq!(format!("{by_variable:?}"), format!("{by_name:?}"));
         let Some(default) = setting.default() else { continue };
-        let later = by_variable.set(setting.name(), default);
-        assert_eq!(format!("{later:?}"), format!("{:?}", Pool::bind(":1").set(setting.name(), default)));
+        let later = by_variable.set(setting.name(), &default);
+        assert_eq!(format!("{later:?}"), format!("{:?}", Pool::bind(":1").set(setting.name(), &default)));
     }
 }
 
@@ -142,4 +143,72 @@ fn the_check_says_what_it_has_checked() {
 
 fn source<'a>(variables: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<OsString> + 'a {
     |name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
+}
+
+/// The documentation of each method tells the default of its setting, which is in the configuration alone.
+#[test]
+fn the_defaults_documented_are_the_defaults() {
+    let mut told = Vec::new();
+    for source in METHODS {
+        let mut doc = String::new();
+        for line in source.lines().map(str::trim) {
+            match line.strip_prefix("///") {
+                Some(text) => doc += text,
+                None => {
+                    if let Some((_, named)) = line.split_once("self.put(\"").or(line.split_once("self.set(\"")) {
+                        let name = named.split('"').next().unwrap_or_default();
+                        if let Some(setting) = Setting::named(name) {
+                            let default = setting.shown(&Config::default());
+                            let found = documented(&doc, setting.value_name())
+                                .unwrap_or_else(|| panic!("{name}: no default in {doc}"));
+                            assert_eq!(found, default.as_deref().unwrap_or("none"), "{name}: {doc}");
+                            told.push(name);
+                        }
+                    }
+                    if line == "}" {
+                        doc.clear();
+                    }
+                }
+            }
+        }
+    }
+    let names: Vec<&str> = settings().map(Setting::name).filter(|name| *name != "listen").collect();
+    assert_eq!(told.len(), names.len(), "{told:?}");
+    assert!(names.iter().all(|name| told.contains(name)), "{told:?}");
+}
+
+const METHODS: [&str; 5] = [
+    include_str!("files.rs"),
+    include_str!("http.rs"),
+    include_str!("listening.rs"),
+    include_str!("process.rs"),
+    include_str!("workers.rs"),
+];
+
+/// The value after `Default`, as a setting's text has it: `25 s` is 25s, `[`Balance::Auto`]` auto, `false` no.
+fn documented(doc: &str, value_name: &str) -> Option<String> {
+    let (_, after) = doc.split_once(" Default")?;
+    let after = after.trim_start_matches(':').trim_start();
+    if let Some((_, variant)) = after.strip_prefix("[`").and_then(|link| link.split('`').next()?.split_once("::")) {
+        let words = variant.char_indices().map(|(at, c)| match (at, c.is_uppercase()) {
+            (1.., true) => format!("-{}", c.to_ascii_lowercase()),
+            _ => c.to_ascii_lowercase().to_string(),
+        });
+        return Some(words.collect());
+    }
+    let value = match after.strip_prefix('`') {
+        Some(code) => code.split('`').next()?,
+        None => after.split([',', ';', ':']).next()?.split(". ").next()?.trim_end_matches('.'),
+    };
+    // The word for what is not so comes first, but for yes and no.
+    let (not_so, so) = match value_name.split_once('|') {
+        Some(("yes", "no")) | None => ("no", "yes"),
+        Some(words) => words,
+    };
+    Some(match value {
+        "true" => so.to_owned(),
+        "false" => not_so.to_owned(),
+        octal if octal.starts_with("0o") => octal.replacen("0o", "0", 1),
+        other => other.replace(' ', ""),
+    })
 }

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::server::http::Request;
-use crate::shared::config::Format;
+use crate::shared::config::AccessLogFormat;
 
 /// Writes lines, all for one worker.
 #[derive(Debug)]
 pub(crate) struct Formatter {
-    format: Format,
+    format: AccessLogFormat,
     /// Most bytes of a line.
     room: usize,
     /// What ends each line.
@@ -75,10 +75,10 @@ impl Formatter {
     pub(crate) const ROOM_MIN: usize = 4096;
 
     /// Lines of at most `room` bytes, at least [`ROOM_MIN`](Formatter::ROOM_MIN): of longer values the end is cut off.
-    pub(crate) fn new(format: Format, room: usize, worker: usize, process: u32) -> Formatter {
+    pub(crate) fn new(format: AccessLogFormat, room: usize, worker: usize, process: u32) -> Formatter {
         let end = match format {
-            Format::Common | Format::Combined => "\n".to_owned(),
-            Format::Json => format!(",\"worker\":{worker},\"pid\":{process}}}\n"),
+            AccessLogFormat::Common | AccessLogFormat::Combined => "\n".to_owned(),
+            AccessLogFormat::Json => format!(",\"worker\":{worker},\"pid\":{process}}}\n"),
         };
         let mut formatter = Formatter { format, room, end: end.into_bytes(), second: 0, date: Vec::new() };
         formatter.refresh(0);
@@ -98,7 +98,7 @@ impl Formatter {
             version: Some(request.version().as_str().as_bytes()),
             ..Said::default()
         };
-        if self.format != Format::Common {
+        if self.format != AccessLogFormat::Common {
             for (name, value) in request.headers() {
                 let place = match name.len() {
                     7 if name.eq_ignore_ascii_case("referer") => &mut said.referer,
@@ -123,8 +123,8 @@ impl Formatter {
     fn begin_with(&self, line: &mut Line, remote: &str, said: &Said<'_>) {
         line.text.clear();
         match self.format {
-            Format::Common | Format::Combined => self.begin_text(line, remote, said),
-            Format::Json => self.begin_json(line, remote, said),
+            AccessLogFormat::Common | AccessLogFormat::Combined => self.begin_text(line, remote, said),
+            AccessLogFormat::Json => self.begin_json(line, remote, said),
         }
     }
 
@@ -143,7 +143,7 @@ impl Formatter {
         }
         text.extend_from_slice(b"\" ");
         line.outcome = text.len();
-        if self.format == Format::Combined {
+        if self.format == AccessLogFormat::Combined {
             for field in [said.referer, said.user_agent] {
                 text.extend_from_slice(b" \"");
                 match field {
@@ -189,13 +189,13 @@ impl Formatter {
         out.extend_from_slice(&line.text[..line.time]);
         out.extend_from_slice(&self.date);
         match self.format {
-            Format::Common | Format::Combined => {
+            AccessLogFormat::Common | AccessLogFormat::Combined => {
                 out.extend_from_slice(&line.text[line.time..line.outcome]);
                 out.extend_from_slice(number.format(outcome.status).as_bytes());
                 out.push(b' ');
                 out.extend_from_slice(number.format(outcome.bytes).as_bytes());
             }
-            Format::Json => {
+            AccessLogFormat::Json => {
                 push_millis(millis, out);
                 out.push(b'Z');
                 out.extend_from_slice(&line.text[line.time..line.outcome]);
@@ -221,8 +221,8 @@ impl Formatter {
         let text = date.to_string();
         let (day, month, year, time) = (&text[5..7], &text[8..11], &text[12..16], &text[17..25]);
         self.date = match self.format {
-            Format::Common | Format::Combined => format!("{day}/{month}/{year}:{time} +0000"),
-            Format::Json => {
+            AccessLogFormat::Common | AccessLogFormat::Combined => format!("{day}/{month}/{year}:{time} +0000"),
+            AccessLogFormat::Json => {
                 let number = MONTHS.iter().position(|name| *name == month).map_or(0, |index| index + 1);
                 format!("{year}-{number:02}-{day}T{time}")
             }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::format::{Formatter, Line, Outcome};
 use crate::server::http::{Codec, Limits, Next, Scratch};
-use crate::shared::config::Format;
+use crate::shared::config::AccessLogFormat;
 
 const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0 };
 
 /// Whatever a head says, in each format it is one line, of printable text, and no longer than it may be.
 pub fn line(head: &[u8]) {
-    for format in [Format::Common, Format::Combined, Format::Json] {
+    for format in [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Json] {
         let mut formatter = Formatter::new(format, Formatter::ROOM_MIN, 3, 77);
         let mut line = Line::default();
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());

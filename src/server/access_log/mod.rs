@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use crate::server::http::Request;
-use crate::shared::config::Format;
+use crate::shared::config::AccessLogFormat;
 use crate::sys::clock;
 use crate::time::Time;
 
@@ -69,7 +69,7 @@ struct Entry {
 }
 
 impl AccessLog {
-    pub(crate) fn new(file: OwnedFd, format: Format, worker: usize, process: u32, tag: String) -> AccessLog {
+    pub(crate) fn new(file: OwnedFd, format: AccessLogFormat, worker: usize, process: u32, tag: String) -> AccessLog {
         let sink = Sink::new(file, tag);
         let formatter = Formatter::new(format, sink.room(), worker, process);
         AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compared: None }

@@ -8,7 +8,7 @@ const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body
 /// 2026-11-21T09:44:05.067Z
 const NOW: u64 = 1_795_254_245_067;
 
-fn formatter(format: Format, room: usize) -> Formatter {
+fn formatter(format: AccessLogFormat, room: usize) -> Formatter {
     Formatter::new(format, room, 3, 77)
 }
 
@@ -37,16 +37,16 @@ fn each_format_says_what_it_is_known_to_say() {
     let whole = b"GET /a HTTP/1.0\r\nuser-agent: curl/8\r\nHost: x\r\nREFERER: http://y/\r\nReferer: http://z/\r\n\r\n";
     let time = "[21/Nov/2026:09:44:05 +0000]";
     for (format, head, expected) in [
-        (Format::Common, &plain[..], format!("192.0.2.7 - - {time} \"GET /a?b=c HTTP/1.1\" 200 13\n")),
-        (Format::Combined, plain, format!("192.0.2.7 - - {time} \"GET /a?b=c HTTP/1.1\" 200 13 \"-\" \"-\"\n")),
-        (Format::Common, whole, format!("192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13\n")),
+        (AccessLogFormat::Common, &plain[..], format!("192.0.2.7 - - {time} \"GET /a?b=c HTTP/1.1\" 200 13\n")),
+        (AccessLogFormat::Combined, plain, format!("192.0.2.7 - - {time} \"GET /a?b=c HTTP/1.1\" 200 13 \"-\" \"-\"\n")),
+        (AccessLogFormat::Common, whole, format!("192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13\n")),
         (
-            Format::Combined,
+            AccessLogFormat::Combined,
             whole,
             format!("192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13 \"http://y/\" \"curl/8\"\n"),
         ),
         (
-            Format::Json,
+            AccessLogFormat::Json,
             plain,
             "{\"time\":\"2026-11-21T09:44:05.067Z\",\"remote\":\"192.0.2.7\",\"method\":\"GET\",\"target\":\"/a?b=c\",\
              \"version\":\"HTTP/1.1\",\"status\":200,\"bytes\":13,\"duration\":1.002,\"referer\":null,\"user_agent\":null,\
@@ -66,9 +66,9 @@ fn what_was_refused_is_written_as_it_came() {
         (b"GET /\" HTTP/9.9\r\n\r\n", r#""GET /\x22 HTTP/9.9" "#, r#""GET","target":"/\"","version":"HTTP/9.9""#),
         (b"\r\n\r\n\r\n\r\n\r\n\r\n", r#""-" "#, r#"null,"target":null,"version":null"#),
     ] {
-        let found = line(&mut formatter(Format::Common, 65_536), head, OK);
+        let found = line(&mut formatter(AccessLogFormat::Common, 65_536), head, OK);
         assert!(found.contains(&format!("] {text}200")), "{found}");
-        let found = line(&mut formatter(Format::Json, 65_536), head, OK);
+        let found = line(&mut formatter(AccessLogFormat::Json, 65_536), head, OK);
         assert!(found.contains(&format!("\"method\":{json},\"status\"")), "{found}");
     }
 }
@@ -131,7 +131,10 @@ fn the_longest_lines_fit() {
     let outcome = Outcome { status: 999, bytes: u64::MAX, duration: Duration::from_millis(u64::MAX) };
     let fields = [b'"', b'a', 0xff].map(|byte| vec![byte; 50_000]);
     for room in [Formatter::ROOM_MIN, 65_536] {
-        for (format, field) in [Format::Common, Format::Combined, Format::Json].iter().zip(fields.iter().cycle()) {
+        for (format, field) in [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Json]
+            .iter()
+            .zip(fields.iter().cycle())
+        {
             let mut head = b"M".repeat(100);
             head.extend_from_slice(b" /");
             head.extend_from_slice(&b"t".repeat(50_000));

@@ -1,22 +1,92 @@
 //! PURE. What can be chosen by name.
 #![forbid(unsafe_code)]
 
-/// Who picks the worker for a new connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Balance {
-    /// The least connections where that is allowed, else random.
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::{Error, Result};
+
+/// A choice by name.
+pub(super) trait Choose: Copy + PartialEq + Sized + 'static {
+    /// The setting whose values these are.
+    const SETTING: &'static str;
+    /// Every choice and its name, in the order in which they are told.
+    const NAMES: &'static [(&'static str, Self)];
+
+    fn named(text: &str) -> Result<Self, String> {
+        let found = Self::NAMES.iter().find(|(name, _)| *name == text);
+        found.map(|(_, choice)| *choice).ok_or_else(|| {
+            let names: Vec<&str> = Self::NAMES.iter().map(|(name, _)| *name).collect();
+            match names.split_last() {
+                Some((last, others)) => format!("must be {} or {last}", others.join(", ")),
+                None => String::new(),
+            }
+        })
+    }
+
+    fn name(self) -> &'static str;
+}
+
+/// Reads and writes a choice by its names.
+macro_rules! choose {
+    ($type:ident, $setting:literal, $($name:literal => $variant:ident),+) => {
+        impl Choose for $type {
+            const SETTING: &'static str = $setting;
+            const NAMES: &'static [(&'static str, $type)] = &[$(($name, $type::$variant)),+];
+
+            fn name(self) -> &'static str {
+                match self {
+                    $($type::$variant => $name),+
+                }
+            }
+        }
+
+        #[doc = concat!("Reads a value of the setting `", $setting, "`.")]
+        impl FromStr for $type {
+            type Err = Error;
+
+            fn from_str(text: &str) -> Result<$type> {
+                $type::named(text).map_err(|problem| Error::config($type::SETTING, problem))
+            }
+        }
+
+        #[doc = concat!("Writes it as a value of the setting `", $setting, "`.")]
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+    };
+}
+
+choose!(Balance, "balance", "auto" => Auto, "hash" => Hash, "random" => Random,
+    "least-connections" => LeastConnections, "cpu" => Cpu, "client" => Client);
+choose!(AccessLogFormat, "access-log-format", "common" => Common, "combined" => Combined, "json" => Json);
+choose!(Symlinks, "symlinks", "none" => None, "inside" => Inside, "anywhere" => Anywhere);
+choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
+
+/// Who gets a new TCP connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Balance {
+    /// [`LeastConnections`](Balance::LeastConnections) where the process may load eBPF, else [`Random`](Balance::Random).
     Auto,
-    /// The kernel, blindly.
+    /// The worker that the kernel's hash of both addresses names, free or not.
     Hash,
+    /// A random worker of those that are free.
     Random,
+    /// The free worker with the fewest connections, by eBPF: the process needs CAP_BPF and CAP_NET_ADMIN.
     LeastConnections,
+    /// The worker on the CPU that received the connection; it pins workers.
     Cpu,
+    /// The same worker for the same client address.
     Client,
 }
 
-/// How the lines are written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Format {
+/// How the lines of the access log are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AccessLogFormat {
     /// The common log format of NCSA httpd: `remote - - [time] "request line" status bytes`.
     Common,
     /// The same, then the fields Referer and User-Agent.
@@ -99,4 +169,24 @@ pub enum Sandbox {
     Auto,
     /// All of it: a worker that cannot be confined does not start.
     Strict,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_read_as_it_is_written() {
+        fn all<C: Choose + FromStr<Err = Error> + fmt::Display + fmt::Debug>(problem: &str) {
+            for (name, choice) in C::NAMES {
+                assert_eq!((choice.to_string().as_str(), name.parse::<C>().ok()), (*name, Some(*choice)));
+            }
+            let wrong = "".parse::<C>().expect_err("no choice").to_string();
+            assert_eq!(wrong, format!("{}: must be {problem}", C::SETTING));
+        }
+        all::<Balance>("auto, hash, random, least-connections, cpu or client");
+        all::<AccessLogFormat>("common, combined or json");
+        all::<Symlinks>("none, inside or anywhere");
+        all::<Sandbox>("auto, off or strict");
+    }
 }

@@ -21,8 +21,8 @@ mod values;
 mod workers;
 
 pub(crate) use address::Address;
-pub(crate) use choices::{Balance, Format, Rules};
-pub use choices::{Sandbox, Symlinks};
+pub(crate) use choices::Rules;
+pub use choices::{AccessLogFormat, Balance, Sandbox, Symlinks};
 pub(crate) use limits::{Limits, FIELDS_MAX};
 pub use readiness::Readiness;
 pub use settings::{settings, Setting};
@@ -81,7 +81,7 @@ pub(crate) struct Config {
     pub(crate) files: Rules,
     /// Where each answer is logged, `-` for standard output, and how.
     pub(crate) access_log: Option<PathBuf>,
-    pub(crate) access_log_format: Format,
+    pub(crate) access_log_format: AccessLogFormat,
     /// When a program that a worker executes is ready.
     pub(crate) readiness: Readiness,
     /// The parent passes on what workers print, with a prefix.
@@ -163,7 +163,7 @@ impl Default for Config {
             root: None,
             files: Rules::default(),
             access_log: None,
-            access_log_format: Format::Combined,
+            access_log_format: AccessLogFormat::Combined,
             readiness: Readiness::Listen,
             prefix: false,
             takes_descriptors: false,
@@ -178,12 +178,6 @@ impl Config {
 
     /// The sockets of a slot go in one message (`SCM_MAX_FD`, unix(7)).
     const ADDRESSES_MAX: usize = 253;
-    /// Less does not hold the plainest request of a browser: a mistake of unit.
-    const HEAD_MIN: usize = 256;
-    /// Every worker's read buffer is longer by the limit.
-    const HEAD_MAX: usize = 1 << 20;
-    /// For each connection; more is a mistake of unit.
-    const OUTPUT_MAX: usize = 1 << 30;
 
     /// Refuses what does not make sense, alone or together. Binds and writes nothing; reads the admin token.
     ///

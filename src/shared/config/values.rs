@@ -25,6 +25,15 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(problem)
 }
 
+/// A duration as it is read: in seconds if they are whole.
+pub(super) fn shown_duration(duration: Duration) -> String {
+    match (duration.as_millis(), duration.subsec_millis()) {
+        (0, _) => "0".to_owned(),
+        (_, 0) => format!("{}s", duration.as_secs()),
+        (millis, _) => format!("{millis}ms"),
+    }
+}
+
 /// `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let problem = || "must be a size: bytes, or a number with a unit as in 8KiB, 1MiB".to_owned();
@@ -38,6 +47,13 @@ pub(super) fn bytes(text: &str) -> Result<usize, String> {
         _ => return Err(problem()),
     };
     number.checked_mul(1 << shift).ok_or_else(problem)
+}
+
+/// A size as it is read: in the largest unit of which it is a multiple.
+pub(super) fn shown_bytes(bytes: usize) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
+    unit.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
 /// A number in decimal digits, nothing else.
@@ -135,6 +151,19 @@ mod tests {
             ("1s1", None),
         ] {
             assert_eq!(duration(text).ok(), millis.map(Duration::from_millis), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_is_read_as_the_same() {
+        for (millis, text) in [(0, "0"), (1, "1ms"), (1500, "1500ms"), (25_000, "25s"), (60_000, "60s")] {
+            let value = Duration::from_millis(millis);
+            assert_eq!((shown_duration(value).as_str(), duration(text)), (text, Ok(value)));
+        }
+        for (value, text) in
+            [(0, "0"), (500, "500"), (8192, "8KiB"), (1025, "1025"), (3 << 20, "3MiB"), (1 << 30, "1GiB")]
+        {
+            assert_eq!((shown_bytes(value).as_str(), bytes(text)), (text, Ok(value)));
         }
     }
 

@@ -1,0 +1,349 @@
+//! PURE. The kinds of values: how each is read, checked and written.
+#![forbid(unsafe_code)]
+
+use std::fmt::{Debug, Display};
+use std::marker::PhantomData;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use crate::shared::config::choices::Choose;
+use crate::shared::config::values::{
+    bytes, duration, flag, host_name, list, mode, number, shown_bytes, shown_duration, text, timeout, within,
+};
+use crate::shared::config::{Address, Config};
+
+/// A kind of value.
+pub(super) trait Kind: Debug + Sync {
+    type Value: Debug;
+
+    /// # Errors
+    ///
+    /// What is wrong with the text, and what would be right.
+    fn parse(&self, text: &str) -> Result<Self::Value, String>;
+
+    /// Whether the value makes sense on its own, however it came in.
+    fn check(&self, _value: &Self::Value) -> Result<(), String> {
+        Ok(())
+    }
+
+    /// The text that is read as this value; `None` when nothing says it.
+    fn show(&self, value: &Self::Value) -> Option<String>;
+}
+
+/// A time, at least so long; zero is never.
+#[derive(Debug)]
+pub(super) struct Timeout {
+    pub(super) least: Duration,
+}
+
+impl Timeout {
+    /// The clock's step is the least.
+    pub(super) const ANY: Timeout = Timeout { least: Duration::from_millis(1) };
+}
+
+impl Kind for Timeout {
+    type Value = Duration;
+
+    fn parse(&self, text: &str) -> Result<Duration, String> {
+        duration(text)
+    }
+
+    fn check(&self, value: &Duration) -> Result<(), String> {
+        timeout(*value, self.least)
+    }
+
+    fn show(&self, value: &Duration) -> Option<String> {
+        Some(shown_duration(*value))
+    }
+}
+
+/// A number of bytes.
+#[derive(Debug)]
+pub(super) struct Size {
+    pub(super) least: usize,
+    pub(super) most: usize,
+}
+
+impl Size {
+    pub(super) const ANY: Size = Size { least: 0, most: usize::MAX };
+}
+
+impl Kind for Size {
+    type Value = usize;
+
+    fn parse(&self, text: &str) -> Result<usize, String> {
+        bytes(text)
+    }
+
+    fn check(&self, value: &usize) -> Result<(), String> {
+        within(*value, self.least..=self.most)
+    }
+
+    fn show(&self, value: &usize) -> Option<String> {
+        Some(shown_bytes(*value))
+    }
+}
+
+/// A whole number.
+#[derive(Debug)]
+pub(super) struct Number<N> {
+    pub(super) least: N,
+    pub(super) most: N,
+}
+
+impl<N: Copy + Debug + Display + FromStr + PartialOrd + Sync> Kind for Number<N> {
+    type Value = N;
+
+    fn parse(&self, text: &str) -> Result<N, String> {
+        number(text)
+    }
+
+    fn check(&self, value: &N) -> Result<(), String> {
+        within(*value, self.least..=self.most)
+    }
+
+    fn show(&self, value: &N) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// `yes` or `no`.
+#[derive(Debug)]
+pub(super) struct YesNo;
+
+impl Kind for YesNo {
+    type Value = bool;
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        flag(text)
+    }
+
+    fn show(&self, value: &bool) -> Option<String> {
+        Some(if *value { "yes" } else { "no" }.to_owned())
+    }
+}
+
+/// One of two words, the first for `false`.
+#[derive(Debug)]
+pub(super) struct Either(pub(super) &'static str, pub(super) &'static str);
+
+impl Kind for Either {
+    type Value = bool;
+
+    fn parse(&self, text: &str) -> Result<bool, String> {
+        match text {
+            _ if text == self.0 => Ok(false),
+            _ if text == self.1 => Ok(true),
+            _ => Err(format!("must be {} or {}", self.0, self.1)),
+        }
+    }
+
+    fn show(&self, value: &bool) -> Option<String> {
+        Some(if *value { self.1 } else { self.0 }.to_owned())
+    }
+}
+
+/// One of the words of an enum.
+#[derive(Debug)]
+pub(super) struct Choice<E>(PhantomData<E>);
+
+impl<E> Choice<E> {
+    pub(super) const fn new() -> Choice<E> {
+        Choice(PhantomData)
+    }
+}
+
+impl<E: Choose + Debug + Sync> Kind for Choice<E> {
+    type Value = E;
+
+    fn parse(&self, text: &str) -> Result<E, String> {
+        E::named(text)
+    }
+
+    fn show(&self, value: &E) -> Option<String> {
+        Some(value.name().to_owned())
+    }
+}
+
+/// A value of the kind inside, or none.
+#[derive(Debug)]
+pub(super) struct Optional<K>(pub(super) K);
+
+impl<K: Kind> Kind for Optional<K> {
+    type Value = Option<K::Value>;
+
+    fn parse(&self, text: &str) -> Result<Option<K::Value>, String> {
+        self.0.parse(text).map(Some)
+    }
+
+    fn check(&self, value: &Option<K::Value>) -> Result<(), String> {
+        value.as_ref().map_or(Ok(()), |value| self.0.check(value))
+    }
+
+    fn show(&self, value: &Option<K::Value>) -> Option<String> {
+        value.as_ref().and_then(|value| self.0.show(value))
+    }
+}
+
+/// How many workers: a number, or `auto` for as many as there are CPUs.
+#[derive(Debug)]
+pub(super) struct Workers;
+
+impl Workers {
+    fn problem() -> String {
+        format!("must be 1 to {}, or auto", Config::WORKERS_MAX)
+    }
+}
+
+impl Kind for Workers {
+    type Value = Option<usize>;
+
+    fn parse(&self, text: &str) -> Result<Option<usize>, String> {
+        match text {
+            "auto" => Ok(None),
+            _ => number(text).map(Some).map_err(|_| Workers::problem()),
+        }
+    }
+
+    fn check(&self, value: &Option<usize>) -> Result<(), String> {
+        match value {
+            Some(workers) => within(*workers, 1..=Config::WORKERS_MAX).map_err(|_| Workers::problem()),
+            None => Ok(()),
+        }
+    }
+
+    fn show(&self, value: &Option<usize>) -> Option<String> {
+        Some(value.map_or_else(|| "auto".to_owned(), |workers| workers.to_string()))
+    }
+}
+
+/// Permission bits.
+#[derive(Debug)]
+pub(super) struct Mode;
+
+impl Kind for Mode {
+    type Value = u32;
+
+    fn parse(&self, text: &str) -> Result<u32, String> {
+        mode(text)
+    }
+
+    fn check(&self, value: &u32) -> Result<(), String> {
+        match value {
+            0..=0o777 => Ok(()),
+            _ => Err("must be permission bits, 0 to 0777 in octal".into()),
+        }
+    }
+
+    fn show(&self, value: &u32) -> Option<String> {
+        Some(format!("{value:04o}"))
+    }
+}
+
+/// A name of the system's.
+#[derive(Debug)]
+pub(super) struct Name;
+
+impl Kind for Name {
+    type Value = String;
+
+    fn parse(&self, value: &str) -> Result<String, String> {
+        text(value)
+    }
+
+    fn check(&self, value: &String) -> Result<(), String> {
+        not_empty(value.is_empty())
+    }
+
+    fn show(&self, value: &String) -> Option<String> {
+        Some(value.clone())
+    }
+}
+
+/// A path.
+#[derive(Debug)]
+pub(super) struct FilePath;
+
+impl Kind for FilePath {
+    type Value = PathBuf;
+
+    fn parse(&self, value: &str) -> Result<PathBuf, String> {
+        text(value).map(Into::into)
+    }
+
+    fn check(&self, value: &PathBuf) -> Result<(), String> {
+        not_empty(value.as_os_str().is_empty())
+    }
+
+    fn show(&self, value: &PathBuf) -> Option<String> {
+        Some(value.display().to_string())
+    }
+}
+
+/// The value of a header field, in visible ASCII.
+#[derive(Debug)]
+pub(super) struct FieldValue;
+
+impl Kind for FieldValue {
+    type Value = String;
+
+    fn parse(&self, value: &str) -> Result<String, String> {
+        text(value)
+    }
+
+    fn check(&self, value: &String) -> Result<(), String> {
+        not_empty(value.is_empty())?;
+        match value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            true => Ok(()),
+            false => Err("must be visible ASCII, as in max-age=600".to_owned()),
+        }
+    }
+
+    fn show(&self, value: &String) -> Option<String> {
+        Some(value.clone())
+    }
+}
+
+/// An address.
+#[derive(Debug)]
+pub(super) struct OneAddress;
+
+impl Kind for OneAddress {
+    type Value = Address;
+
+    fn parse(&self, text: &str) -> Result<Address, String> {
+        text.parse()
+    }
+
+    fn show(&self, value: &Address) -> Option<String> {
+        Some(value.to_string())
+    }
+}
+
+/// Names of hosts, without ports.
+#[derive(Debug)]
+pub(super) struct HostNames;
+
+impl Kind for HostNames {
+    type Value = Vec<String>;
+
+    fn parse(&self, text: &str) -> Result<Vec<String>, String> {
+        Ok(list(text).map(str::to_owned).collect())
+    }
+
+    fn check(&self, value: &Vec<String>) -> Result<(), String> {
+        value.iter().try_for_each(|name| host_name(name))
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| value.join(","))
+    }
+}
+
+fn not_empty(is_empty: bool) -> Result<(), String> {
+    match is_empty {
+        true => Err("must not be empty".into()),
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,201 @@
+//! PURE. The settings, each written once: its flag, its variable, its line of the help, the kind of its value, and its
+//! place in the configuration.
+//!
+//! Help, man page, completions, variables, checks and the defaults that are shown follow from these units. A default
+//! itself is only in [`Config`], as a value. There is one file for each section of the help.
+#![forbid(unsafe_code)]
+
+use std::ffi::OsString;
+
+use self::field::Field;
+use super::Config;
+
+/// The field of [`Config`] at this path, which holds a value of this kind.
+macro_rules! at {
+    ($($part:ident).+, $kind:expr) => {{
+        const FIELD: &dyn $crate::shared::config::settings::field::Field = &$crate::shared::config::settings::field::At {
+            kind: $kind,
+            get: |config| &config.$($part).+,
+            get_mut: |config| &mut config.$($part).+,
+        };
+        FIELD
+    }};
+}
+
+mod access_log;
+mod admin;
+mod field;
+mod files;
+mod kind;
+mod limits;
+mod listening;
+mod process;
+mod replacing;
+mod timeouts;
+mod workers;
+
+/// Every setting there is, in the order of the help.
+const SECTIONS: [&[Setting]; 9] = [
+    listening::SETTINGS,
+    workers::SETTINGS,
+    replacing::SETTINGS,
+    limits::SETTINGS,
+    timeouts::SETTINGS,
+    files::SETTINGS,
+    access_log::SETTINGS,
+    admin::SETTINGS,
+    process::SETTINGS,
+];
+
+/// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
+#[derive(Debug)]
+pub struct Setting {
+    section: Section,
+    name: &'static str,
+    value_name: &'static str,
+    help: &'static str,
+    aliases: &'static [Alias],
+    is_list: bool,
+    /// The built-in server alone heeds it.
+    is_of_the_server: bool,
+    /// The default depends on what the workers run, and the help says how.
+    is_default_in_help: bool,
+    field: &'static dyn Field,
+}
+
+/// A heading of the help.
+#[derive(Clone, Copy, Debug)]
+struct Section(&'static str);
+
+/// A variable of other programs' that means the same.
+#[derive(Debug)]
+struct Alias {
+    variable: &'static str,
+    /// What its value lacks at the front to be a value of ours.
+    prefix: &'static str,
+}
+
+/// Every setting there is, in the order of the help.
+pub fn settings() -> impl Iterator<Item = &'static Setting> {
+    SECTIONS.into_iter().flatten()
+}
+
+impl Setting {
+    const fn new(
+        section: Section,
+        name: &'static str,
+        value_name: &'static str,
+        field: &'static dyn Field,
+        help: &'static str,
+    ) -> Setting {
+        let (is_list, is_of_the_server, is_default_in_help) = (false, false, false);
+        Setting { section, name, value_name, help, aliases: &[], is_list, is_of_the_server, is_default_in_help, field }
+    }
+
+    const fn also_read(self, aliases: &'static [Alias]) -> Setting {
+        Setting { aliases, ..self }
+    }
+
+    const fn list(self) -> Setting {
+        Setting { is_list: true, ..self }
+    }
+
+    const fn of_the_server(self) -> Setting {
+        Setting { is_of_the_server: true, ..self }
+    }
+
+    const fn default_in_help(self) -> Setting {
+        Setting { is_default_in_help: true, ..self }
+    }
+
+    /// The flag's name without dashes, as in `drain-timeout`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The variable's name, as in `FORKPOOL_DRAIN_TIMEOUT`.
+    pub fn variable(&self) -> String {
+        format!("FORKPOOL_{}", self.name.replace('-', "_").to_ascii_uppercase())
+    }
+
+    /// Further variables that are read when that one is not set, the first before the second.
+    pub fn aliases(&self) -> impl Iterator<Item = &'static str> {
+        self.aliases.iter().map(|alias| alias.variable)
+    }
+
+    /// What kind of value it takes, as in `DURATION`.
+    pub fn value_name(&self) -> &'static str {
+        self.value_name
+    }
+
+    /// The value when nothing is said; `None` when the thing is off then, or the help says what holds.
+    pub fn default(&self) -> Option<String> {
+        if self.is_default_in_help {
+            None
+        } else {
+            self.shown(&Config::default())
+        }
+    }
+
+    /// What it does, in one sentence without a full stop.
+    pub fn help(&self) -> &'static str {
+        self.help
+    }
+
+    /// The heading it belongs under, as in `HTTP limits`; settings of one heading follow one another.
+    pub fn heading(&self) -> &'static str {
+        self.section.0
+    }
+
+    /// Whether it takes several values, separated by commas or blanks.
+    pub fn is_list(&self) -> bool {
+        self.is_list
+    }
+
+    /// Whether it is for a pool whose workers are programs, too, and not for the built-in server alone.
+    pub fn concerns_programs(&self) -> bool {
+        !self.is_of_the_server
+    }
+
+    pub(crate) fn named(name: &str) -> Option<&'static Setting> {
+        settings().find(|setting| setting.name == name)
+    }
+
+    /// The variable that decides, and its value. An empty variable counts as unset.
+    pub(crate) fn variable_set(&self, source: &dyn Fn(&str) -> Option<OsString>) -> Option<(String, OsString, &str)> {
+        let read = |variable: &str| source(variable).filter(|value| !value.is_empty());
+        let own = self.variable();
+        if let Some(value) = read(&own) {
+            return Some((own, value, ""));
+        }
+        self.aliases.iter().find_map(|alias| Some((alias.variable.to_owned(), read(alias.variable)?, alias.prefix)))
+    }
+
+    /// Sets it from text.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with the text, and what would be right.
+    pub(crate) fn apply(&self, config: &mut Config, text: &str) -> Result<(), String> {
+        self.field.apply(config, text).map_err(|problem| on_one_line(&problem))?;
+        self.check(config)
+    }
+
+    pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
+        self.field.check(config)
+    }
+
+    /// The text that would set what is in `config`; `None` when the thing is off.
+    pub(crate) fn shown(&self, config: &Config) -> Option<String> {
+        self.field.show(config)
+    }
+}
+
+/// A problem may repeat what was given, and that may be anything.
+fn on_one_line(problem: &str) -> String {
+    let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
+    problem.chars().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests;

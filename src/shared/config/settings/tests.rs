@@ -1,0 +1,132 @@
+//! The units as a whole: names, defaults and refusals.
+
+use std::collections::HashSet;
+
+use super::*;
+
+impl Setting {
+    /// A valid value that is not the default.
+    pub(crate) fn another_value(&self) -> &'static str {
+        match self.value_name {
+            "ADDR" => "127.0.0.1:7",
+            "MODE" => "0600",
+            "DURATION" => "7s",
+            "BYTES" => "777",
+            "NAME" | "HOST" | "PATH" | "DIR" => "another",
+            "yes|no" if self.default().as_deref() == Some("yes") => "no",
+            "WHICH" => "anywhere",
+            "answer|exit" => "exit",
+            "kill|abort" => "abort",
+            "auto|off|strict" => "strict",
+            "yes|no" => "yes",
+            "METHOD" => "random",
+            "FORMAT" => "json",
+            _ => "7",
+        }
+    }
+}
+
+#[test]
+fn the_defaults_shown_are_the_defaults() {
+    for setting in settings() {
+        let Some(default) = setting.default() else { continue };
+        let mut config = Config::default();
+        setting.apply(&mut config, &default).expect(setting.name);
+        assert_eq!(format!("{config:?}"), format!("{:?}", Config::default()), "{}", setting.name);
+    }
+}
+
+#[test]
+fn every_value_reaches_a_field_of_its_own() {
+    let untouched = format!("{:?}", Config::default());
+    let mut seen = HashSet::new();
+    for setting in settings() {
+        let mut config = Config::default();
+        setting.apply(&mut config, setting.another_value()).expect(setting.name);
+        let changed = format!("{config:?}");
+        assert_ne!(changed, untouched, "{}", setting.name);
+        assert!(seen.insert(changed), "{} sets another's field", setting.name);
+    }
+}
+
+#[test]
+fn names_are_unique_and_headings_keep_together() {
+    let mut variables = HashSet::new();
+    let mut headings = Vec::new();
+    for setting in settings() {
+        assert!(variables.insert(setting.variable()), "{}", setting.name);
+        assert!(setting.aliases().all(|alias| variables.insert(alias.into())), "{}", setting.name);
+        assert!(!setting.help.ends_with('.') && !setting.help.contains('\n'), "{}", setting.name);
+        if headings.last() != Some(&setting.heading()) {
+            headings.push(setting.heading());
+        }
+    }
+    assert_eq!(headings.len(), SECTIONS.len());
+}
+
+#[test]
+fn the_own_variable_wins_over_aliases_and_an_empty_one_is_unset() {
+    let workers = Setting::named("workers").expect("a setting");
+    for (variables, decides) in [
+        (&[][..], None),
+        (&[("WEB_CONCURRENCY", "3")], Some(("WEB_CONCURRENCY", "3"))),
+        (&[("WEB_CONCURRENCY", "3"), ("CLUSTER_WORKERS", "2")], Some(("CLUSTER_WORKERS", "2"))),
+        (&[("CLUSTER_WORKERS", "2"), ("FORKPOOL_WORKERS", "1")], Some(("FORKPOOL_WORKERS", "1"))),
+        (&[("CLUSTER_WORKERS", "2"), ("FORKPOOL_WORKERS", "")], Some(("CLUSTER_WORKERS", "2"))),
+        (&[("CLUSTER_WORKERS", ""), ("FORKPOOL_WORKERS", "")], None),
+    ] {
+        let source = |name: &str| variables.iter().find(|(set, _)| *set == name).map(|(_, value)| value.into());
+        let found = workers.variable_set(&source).map(|(variable, value, _)| (variable, value));
+        let decides = decides.map(|(variable, value)| (variable.to_owned(), OsString::from(value)));
+        assert_eq!(found, decides, "{variables:?}");
+    }
+}
+
+#[test]
+fn values_out_of_range_are_refused() {
+    for (name, value, problem) in [
+        ("listen", "", "needs an address"),
+        ("listen", "127.0.0.1:1,nonsense", "nonsense needs a port"),
+        ("unix-mode", "1777", "0 to 0777"),
+        ("backlog", "0", "1 to 2147483647"),
+        ("workers", "0", "1 to 1024, or auto"),
+        ("workers", "100000", "1 to 1024, or auto"),
+        ("workers", "many", "1 to 1024, or auto"),
+        ("drain-timeout", "2d", "as in 500ms, 30s"),
+        ("boot-timeout", "25h", "1ms to 24h, or 0 for never"),
+        ("stall-timeout", "99ms", "100ms to 24h, or 0 for never"),
+        ("on-panic", "ignore", "must be answer or exit"),
+        ("balance", "fair", "must be auto, hash, random"),
+        ("neighbours", "17", "0 to 16"),
+        ("pin", "maybe", "must be yes or no"),
+        ("on-stall", "ignore", "must be kill or abort"),
+        ("surge", "0", "1 to 1024"),
+        ("lame-duck", "25h", "1ms to 24h"),
+        ("max-age", "25h", "1ms to 24h"),
+        ("max-target", "0", "1 to 1048576"),
+        ("max-head", "255", "256 to 1048576"),
+        ("max-fields", "0", "1 to 128"),
+        ("max-fields", "129", "1 to 128"),
+        ("max-body", "much", "as in 8KiB"),
+        ("max-pipelined", "0", "1 to 100000"),
+        ("max-output", "0", "1 to 1073741824"),
+        ("root", "", "must not be empty"),
+        ("listing", "1", "must be yes or no"),
+        ("cache-control", "", "must not be empty"),
+        ("cache-control", "a\r\nb: c", "must be visible ASCII"),
+        ("symlinks", "yes", "must be none, inside or anywhere"),
+        ("access-log", "", "must not be empty"),
+        ("access-log-format", "clf", "must be common, combined or json"),
+        ("admin", "9000", "is only a port"),
+        ("admin-host", "pool.example:9000", "must be a host name without a port, as in pool.example"),
+        ("admin-token-file", "", "must not be empty"),
+        ("user", "", "must not be empty"),
+        ("group", "", "must not be empty"),
+        ("sandbox", "on", "must be auto, off or strict"),
+        ("pid-file", "", "must not be empty"),
+    ] {
+        let setting = Setting::named(name).expect("a setting");
+        let found = setting.apply(&mut Config::default(), value).expect_err(name);
+        assert!(found.contains(problem), "{name} {value}: {found}");
+    }
+}
