@@ -2,7 +2,7 @@
 //!
 //! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second) is
 //! replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its slot
-//! empty. No slot is started twice within 30 ms, nor, after ten times at once, more than ten times a second, and after
+//! empty. No slot is started twice within 30 ms, nor, after twenty times at once, more than twenty times a second, and after
 //! one start a slot at once no pool makes more than fifty a second, since what a worker says of itself (that it has
 //! served) is a claim. Replacements that workers ask for themselves (to leave, for their requests, for a socket that
 //! fails) come one a second in each slot, after four at once: one that is to be recycled serves meanwhile, and for one
@@ -32,8 +32,8 @@ pub(crate) struct Policy {
     /// Between two such starts in the whole pool, after one for each slot at once. 20 ms: a request that ends its
     /// worker may come as often, and then costs nobody a wait; and no pool forks more than fifty times a second.
     pub(crate) pace: Duration,
-    /// Between two such starts of one slot, after ten at once. Default 100 ms: less often than requests end workers one after
-    /// the other where four serve, and workers that claim to have served and exit cost the parent a few percent of a
+    /// Between two such starts of one slot, after twenty at once. Default 50 ms: less often than requests end workers one after
+    /// the other where two serve, and workers that claim to have served and exit cost the parent a few percent of a
     /// processor.
     pub(crate) slot_pace: Duration,
     /// Between two replacements of a slot that its own workers have asked for, whether to leave, for their requests or for
@@ -76,7 +76,7 @@ impl From<&Config> for Policy {
             quick_timeout: Duration::from_secs(1),
             floor: Duration::from_millis(30),
             pace: Duration::from_millis(20),
-            slot_pace: Duration::from_millis(100),
+            slot_pace: Duration::from_millis(50),
             own_word: Duration::from_secs(1),
             backoff_first: Duration::from_millis(100),
             backoff_max: Duration::from_secs(5),
@@ -102,7 +102,7 @@ impl Default for Policy {
 
 impl Policy {
     /// How many starts of one slot may follow each other at once.
-    pub(super) const SLOT_AT_ONCE: usize = 10;
+    pub(super) const SLOT_AT_ONCE: usize = 20;
 
     /// How many replacements of a slot its own workers may ask for at once.
     pub(super) const OWN_WORD_AT_ONCE: usize = 4;
