@@ -84,6 +84,8 @@ impl Parent {
             parent.custody.count_all_in();
         }
         parent.introduce();
+        // From the first fork on nothing takes long, so that a freeze shows there as well.
+        parent.next_look = clock::now();
         debug!("parent is pid {}, {}", process::id(), parent.derivation);
         Ok(parent)
     }
