@@ -13,9 +13,10 @@ use std::time::Duration;
 use log::warn;
 
 use crate::shared::listener::{self, Reserved, SlotSockets};
+use crate::shared::pace::{Pace, Rate};
 use crate::shared::scoreboard::{ParentBoard, Seen, UNSETTLED};
 use crate::shared::seats::Seats;
-use crate::shared::steer::{self, Pace, Steering};
+use crate::shared::steer::{self, Steering};
 use crate::sys;
 use crate::time::Time;
 
@@ -24,8 +25,7 @@ use crate::time::Time;
 const LINGER: Duration = Duration::from_secs(3);
 
 /// How often the kernel is told whom to choose because of what workers say: in the long run, and at once.
-const ATTACH_EACH: Duration = Duration::from_millis(2);
-const ATTACH_BURST: u32 = 64;
+const ATTACHING: Rate = Rate::new(Duration::from_millis(2), 64);
 
 /// The sockets of the slots, from each one's first start until it is scaled away or the pool ends.
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Custody {
             is_steering: false,
             seats: Vec::new(),
             told: None,
-            pace: Pace::new(ATTACH_EACH, ATTACH_BURST),
+            pace: Pace::default(),
             tell_at: None,
             pending: Vec::new(),
             looked: Time::default(),
@@ -288,7 +288,7 @@ impl Custody {
             return;
         }
         // What the parent knows itself does not wait.
-        match self.pace.take(now) {
+        match self.pace.take(ATTACHING, now) {
             Err(at) if is_same && self.told.is_some() => self.tell_at = Some(at),
             _ => self.attach(&allowed),
         }

@@ -15,13 +15,13 @@ use super::*;
 use crate::parent::notify::{Notification, Notified};
 use crate::parent::supervisor::Stage;
 use crate::shared::config::Readiness;
+use crate::shared::pace::{Pace, Rate};
 
 /// Notifications that are taken in at a time: whoever sends without end must not keep the parent.
 const NOTIFICATIONS: usize = 64;
 
-/// How often a program may notify on the average, and how often at once.
-const EACH: Duration = Duration::from_millis(10);
-const AT_ONCE: u32 = 1000;
+/// How often a program may notify.
+const NOTIFYING: Rate = Rate::new(Duration::from_millis(10), 1000);
 
 /// The longest delay, as for every time.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
@@ -44,9 +44,8 @@ pub(super) enum Sign {
 pub(super) struct Program {
     /// When it counts as ready, where time decides.
     pub(super) ready_at: Option<Time>,
-    /// How often it may notify: a token bucket, counted in time.
-    allowance: Duration,
-    since: Time,
+    /// How often it has notified.
+    pace: Pace,
 }
 
 impl Parent {
@@ -79,7 +78,7 @@ impl Parent {
     pub(super) fn executes(&mut self, pid: Pid) {
         let is_leaving = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
         let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.program = Some(Program { ready_at: None, allowance: EACH * AT_ONCE, since: clock::now() });
+        process.program = Some(Program { ready_at: None, pace: Pace::default() });
         if is_leaving {
             // It was asked by the lifeline, perhaps after its last look there.
             signal(pid, Signal::SIGTERM);
@@ -175,10 +174,6 @@ impl Parent {
 
 impl Program {
     fn may_notify(&mut self, times: usize, now: Time) -> bool {
-        let passed = now.since(std::mem::replace(&mut self.since, now));
-        let cost = EACH * u32::try_from(times).unwrap_or(u32::MAX);
-        let left = self.allowance.saturating_add(passed).min(EACH * AT_ONCE).checked_sub(cost);
-        self.allowance = left.unwrap_or_default();
-        left.is_some()
+        (0..times).all(|_| self.pace.take(NOTIFYING, now).is_ok())
     }
 }

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
-/// Lines about one slot that are written at once: a dozen workers that come and go.
-const AT_ONCE: u32 = 48;
-
-/// Between two lines about one slot in the long run. Eight slots that never rest write less than 2 MiB a day.
+/// How often lines about one slot are written: those of a dozen workers that come and go at once, and then so few that
+/// eight slots that never rest write less than 2 MiB a day.
+const LINES: Rate = Rate::new(PERIOD, 48);
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// What has been said about each slot of late.
@@ -23,8 +23,7 @@ pub(super) struct Repeats<L> {
 
 #[derive(Debug)]
 struct Said<L> {
-    /// When as many as at first may be written at once again.
-    recovered: Time,
+    pace: Pace,
     /// Lines that were left out, and the latest of them.
     left_out: u64,
     latest: Option<(L, String)>,
@@ -37,9 +36,8 @@ impl<L> Repeats<L> {
 
     /// Whether a line about this slot is to be written now; else it is kept for the summary.
     pub(super) fn admits(&mut self, slot: usize, level: L, text: &str, now: Time) -> bool {
-        let said = self.slots.entry(slot).or_insert(Said { recovered: now, left_out: 0, latest: None });
-        if said.left_out == 0 && said.next() <= now {
-            said.use_one(now);
+        let said = self.slots.entry(slot).or_insert(Said { pace: Pace::default(), left_out: 0, latest: None });
+        if said.left_out == 0 && said.pace.take(LINES, now).is_ok() {
             return true;
         }
         said.left_out += 1;
@@ -49,14 +47,14 @@ impl<L> Repeats<L> {
 
     /// When a summary is due.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.slots.values().filter(|said| said.left_out > 0).map(Said::next).min()
+        self.slots.values().filter(|said| said.left_out > 0).map(|said| said.pace.next(LINES)).min()
     }
 
     /// The summaries that are due, each as a line about a slot.
     pub(super) fn summaries(&mut self, now: Time) -> Vec<(usize, L, String)> {
-        let due = self.slots.iter_mut().filter(|(_, said)| said.left_out > 0 && said.next() <= now);
+        let due = self.slots.iter_mut().filter(|(_, said)| said.left_out > 0 && said.pace.next(LINES) <= now);
         due.filter_map(|(slot, said)| {
-            said.use_one(now);
+            said.pace.count(LINES, now);
             let left_out = std::mem::take(&mut said.left_out);
             let (level, text) = said.latest.take()?;
             let text = match left_out {
@@ -70,17 +68,6 @@ impl<L> Repeats<L> {
 
     pub(super) fn forget(&mut self, slot: usize) {
         self.slots.remove(&slot);
-    }
-}
-
-impl<L> Said<L> {
-    /// When the next line may be written.
-    fn next(&self) -> Time {
-        self.recovered.before(PERIOD * (AT_ONCE - 1))
-    }
-
-    fn use_one(&mut self, now: Time) {
-        self.recovered = self.recovered.max(now) + PERIOD;
     }
 }
 

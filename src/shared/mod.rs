@@ -34,7 +34,7 @@
 //! attaches a classic BPF program that picks among the best seats: when a process comes or goes (before it forks,
 //! which takes longer), and when a worker rings because it has seen, at its turn and at most once a millisecond, that
 //! the scoreboard asks for another choice than the kernel was told. The parent then looks for itself. It attaches up
-//! to 64 times at once and 500 times a second in the long run (`shared/steer/pace.rs`), so no worker can keep it
+//! to 64 times at once and 500 times a second in the long run (`shared/pace.rs`), so no worker can keep it
 //! busy. An idle pool has nothing to steer. The seats' order is the order of `listen`, kept by first starts taking
 //! turns; when a socket leaves, the last one takes its index, so for that moment neither may be chosen.
 //!
@@ -112,6 +112,7 @@ pub(crate) mod log_text;
 pub(crate) mod log_writer;
 pub(crate) mod message;
 pub(crate) mod outlet;
+pub(crate) mod pace;
 pub(crate) mod scoreboard;
 pub(crate) mod seats;
 pub(crate) mod signals;

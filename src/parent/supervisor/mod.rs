@@ -75,9 +75,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use self::failure::Failed;
-use self::policy::{Pace, SplitMix64};
+use self::policy::SplitMix64;
 use self::slot::{Hold, Slot};
 use self::successor::Successor;
+use crate::shared::pace::Pace;
 use crate::time::Time;
 
 pub(crate) use self::event::{
@@ -365,10 +366,10 @@ impl Supervisor {
         if process.stage.is_leaving() {
             return;
         }
-        let interval = self.policy.own_word;
+        let rate = self.policy.own_words();
         if let Some(slot) = self.slots.get_mut(&id) {
-            slot.start_at = slot.start_at.max(slot.own_word.next(interval, Policy::OWN_WORD_AT_ONCE));
-            slot.own_word.start(interval, now);
+            slot.start_at = slot.start_at.max(slot.own_word.next(rate));
+            slot.own_word.count(rate, now);
         }
         self.disconnected(pid, now);
     }

@@ -14,6 +14,7 @@
 use std::time::Duration;
 
 use crate::shared::config::Config;
+use crate::shared::pace::Rate;
 use crate::time::Time;
 
 /// The time limits of the pool. A time-out of zero means never.
@@ -32,12 +33,12 @@ pub(crate) struct Policy {
     /// Between two such starts in the whole pool, after one for each slot at once. 20 ms: a request that ends its
     /// worker may come as often, and then costs nobody a wait; and no pool forks more than fifty times a second.
     pub(crate) pace: Duration,
-    /// Between two such starts of one slot, after twenty at once. Default 50 ms: less often than requests end workers one after
+    /// Between two such starts of one slot, after twenty at once. 50 ms: less often than requests end workers one after
     /// the other where two serve, and workers that claim to have served and exit cost the parent a few percent of a
     /// processor.
     pub(crate) slot_pace: Duration,
     /// Between two replacements of a slot that its own workers have asked for, whether to leave, for their requests or for
-    /// a socket, after a few at once. Default 1 s: a worker that asks again and again costs the others next to nothing,
+    /// a socket, after a few at once. 1 s: a worker that asks again and again costs the others next to nothing,
     /// and one that asks for its requests serves until it is replaced.
     pub(crate) own_word: Duration,
     /// The wait before a slot is tried again after two workers in a row that never served; after one it is tried at
@@ -107,6 +108,21 @@ impl Policy {
     /// How many replacements of a slot its own workers may ask for at once.
     pub(super) const OWN_WORD_AT_ONCE: usize = 4;
 
+    /// Of the starts of a pool with this many slots, but those that an operator asks for.
+    pub(super) fn starts(&self, slots: usize) -> Rate {
+        Rate::new(self.pace, slots)
+    }
+
+    /// Of such starts of one slot.
+    pub(super) fn starts_of_slot(&self) -> Rate {
+        Rate::new(self.slot_pace, Policy::SLOT_AT_ONCE)
+    }
+
+    /// Of the replacements of a slot that its own workers ask for.
+    pub(super) fn own_words(&self) -> Rate {
+        Rate::new(self.own_word, Policy::OWN_WORD_AT_ONCE)
+    }
+
     /// The wait before a slot's next start after this many workers in a row that never served: between half of the full delay and all of
     /// it, so that slots which failed together do not start together.
     pub(super) fn backoff(&self, failures: u32, random: u64) -> Duration {
@@ -122,30 +138,6 @@ impl Policy {
     pub(super) fn expires(&self, now: Time, random: u64) -> Option<Time> {
         let age = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
         (age > 0).then(|| now + Duration::from_millis(jittered(age, random)))
-    }
-}
-
-/// Lets some starts through at once, and then one in each interval (the generic cell rate algorithm).
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Pace {
-    /// When as many as at first may start at once again.
-    recovered: Time,
-}
-
-impl Pace {
-    /// When the next start may be, where `burst` may start at once.
-    pub(super) fn next(self, interval: Duration, burst: usize) -> Time {
-        let burst = u32::try_from(burst.saturating_sub(1)).unwrap_or(u32::MAX);
-        let ahead = u64::try_from(interval.saturating_mul(burst).as_millis()).unwrap_or(u64::MAX);
-        Time::from_millis(self.recovered.as_millis().saturating_sub(ahead))
-    }
-
-    pub(super) fn start(&mut self, interval: Duration, now: Time) {
-        self.recovered = self.recovered.max(now) + interval;
-    }
-
-    pub(super) fn frozen(&mut self, span: Duration) {
-        self.recovered = self.recovered + span;
     }
 }
 

@@ -96,8 +96,8 @@ impl Supervisor {
     /// When it could be if it had not to wait for itself: no slot, no pool and no crash loop starts too often.
     fn earliest_start(&self, slot: &Slot) -> Time {
         let Some(started) = slot.started else { return Time::default() };
-        let at = (started + self.policy.floor).max(self.respawns.next(self.policy.pace, self.wanted));
-        let at = at.max(slot.respawns.next(self.policy.slot_pace, Policy::SLOT_AT_ONCE));
+        let at = (started + self.policy.floor).max(self.respawns.next(self.policy.starts(self.wanted)));
+        let at = at.max(slot.respawns.next(self.policy.starts_of_slot()));
         match self.retried.filter(|_| slot.is_retried()) {
             Some(retried) => at.max(retried + self.policy.retry),
             None => at,
@@ -144,7 +144,7 @@ impl Supervisor {
         if let Some((id, why, _)) = self.next_to_recycle().filter(|(_, _, at)| *at <= now) {
             self.notice(Notice::Recycling { slot: id, why });
             if let Some(slot) = self.slots.get_mut(&id).filter(|_| why.is_own_word()) {
-                slot.own_word.start(self.policy.own_word, now);
+                slot.own_word.count(self.policy.own_words(), now);
             }
             self.start_again(id, now);
         }
@@ -199,7 +199,7 @@ impl Supervisor {
         let due = slots.filter(|(_, slot)| slot.awaits(|process| process.due.is_some() && process.serves()));
         let due = due.filter_map(|(&id, slot)| {
             let why = slot.staying().find_map(|process| process.due)?;
-            let own_word = slot.own_word.next(self.policy.own_word, Policy::OWN_WORD_AT_ONCE);
+            let own_word = slot.own_word.next(self.policy.own_words());
             let at = self.start_of(slot).max(if why.is_own_word() { own_word } else { Time::default() });
             Some((id, why, at))
         });
@@ -210,8 +210,8 @@ impl Supervisor {
     fn start_again(&mut self, id: SlotId, now: Time) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         if slot.started.is_some() {
-            slot.respawns.start(self.policy.slot_pace, now);
-            self.respawns.start(self.policy.pace, now);
+            slot.respawns.count(self.policy.starts_of_slot(), now);
+            self.respawns.count(self.policy.starts(self.wanted), now);
         }
         if self.slots.get(&id).is_some_and(Slot::is_retried) && !self.has_recovered(now) {
             self.retried = Some(now);

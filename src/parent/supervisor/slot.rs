@@ -1,7 +1,7 @@
 //! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
 
-use super::policy::Pace;
 use super::{KillReason, Pid, Policy, Recycle, Stop};
+use crate::shared::pace::Pace;
 use crate::shared::state::WorkerState;
 use crate::time::Time;
 

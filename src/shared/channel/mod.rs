@@ -37,10 +37,10 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 
 use self::protocol::{
-    Allowance, Protocol, AWAKE, BELL, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED,
-    RINGS_AT_ONCE, STEER,
+    Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED, RINGING, STEER,
 };
 pub(crate) use self::protocol::{Record, Violation};
+use crate::shared::pace::Pace;
 use crate::sys;
 use crate::time::Time;
 
@@ -84,7 +84,7 @@ pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(Pare
         orders: ordered,
         spare,
         has_left: Cell::new(false),
-        rings: Box::new(RefCell::new(Allowance::new(BELL, RINGS_AT_ONCE))),
+        rings: Cell::default(),
     };
     Ok((parent, worker))
 }
@@ -267,7 +267,7 @@ pub(crate) struct WorkerEnd {
     /// It has asked to be told to finish.
     has_left: Cell<bool>,
     /// How often it may ask the parent to look at who is to get new connections.
-    rings: Box<RefCell<Allowance>>,
+    rings: Cell<Pace>,
 }
 
 impl WorkerEnd {
@@ -347,7 +347,9 @@ impl WorkerEnd {
     /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready. Who asks too often is
     /// not heard, as the parent would take it for an attack: it asks again as long as there is a reason.
     pub(crate) fn steer(&self, now: Time) {
-        if self.rings.borrow_mut().allows(now) {
+        let mut rings = self.rings.get();
+        if rings.take(RINGING, now).is_ok() {
+            self.rings.set(rings);
             // A parent that is gone steers nothing.
             let _ = self.say(&[STEER]);
         }

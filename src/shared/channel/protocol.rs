@@ -25,6 +25,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
 /// Most bytes of the reason that a failing worker sends.
@@ -33,11 +34,17 @@ pub(super) const REASON_MAX: usize = 400;
 /// Between two readings of the parent's with the same bell in it, on average: what the parent does each time must not take
 /// it more than a percent or two of a processor. It rests for longer between two looks for stalls, and so does not hear
 /// `Awake` as often from anybody who does as agreed.
-pub(super) const BELL: Duration = Duration::from_millis(4);
+///
+/// A reading counts once, however often the bell is in it: after a pause of the parent's many have come.
+const BELL: Rate = Rate::new(BELL_EACH, 256);
+const BELL_EACH: Duration = Duration::from_millis(4);
 
-/// How often a worker rings for steering at once before it keeps to [`BELL`]: less than the parent allows, so that one
-/// that does as agreed never breaks the protocol.
-pub(super) const RINGS_AT_ONCE: u32 = 128;
+/// How often a worker rings for steering: less at once than the parent allows, so that one that does as agreed never
+/// breaks the protocol.
+pub(super) const RINGING: Rate = Rate::new(BELL_EACH, 128);
+
+/// How often listeners of one worker may break.
+const BREAKS: Rate = Rate::new(Duration::from_secs(1), 16);
 
 /// Programs that a worker may try to execute, one after the other.
 const EXECUTIONS: u32 = 8;
@@ -116,9 +123,9 @@ pub(super) struct Protocol {
     addresses: usize,
     /// Orders to release that it has not answered.
     releases: usize,
-    awake: Allowance,
-    steer: Allowance,
-    broken: Allowance,
+    awake: Pace,
+    steer: Pace,
+    broken: Pace,
     was_due: bool,
     has_left: bool,
     executions: u32,
@@ -139,16 +146,14 @@ enum State {
 impl Protocol {
     /// A worker of a pool that has this many TCP and UDP addresses.
     pub(super) fn new(addresses: usize) -> Protocol {
-        // A reading is one use, however often the record is in it: after a pause of the parent's many have come.
-        let bell = || Allowance::new(BELL, 256);
         Protocol {
             state: State::Born,
             begun: Vec::new(),
             addresses,
             releases: 0,
-            awake: bell(),
-            steer: bell(),
-            broken: Allowance::new(Duration::from_secs(1), 16),
+            awake: Pace::default(),
+            steer: Pace::default(),
+            broken: Pace::default(),
             was_due: false,
             has_left: false,
             executions: 0,
@@ -188,9 +193,11 @@ impl Protocol {
             [READY] => self.once_in(State::Bound, State::Serving, "ready", Record::Ready)?,
             [AWAKE] => {
                 self.works("awake")?;
-                self.awake.ring(&mut rung.awake, now, "awake", Record::Awake)?
+                ring(&mut self.awake, &mut rung.awake, now, "awake", Record::Awake)?
             }
-            [STEER] if self.state == State::Serving => self.steer.ring(&mut rung.steer, now, "steer", Record::Steer)?,
+            [STEER] if self.state == State::Serving => {
+                ring(&mut self.steer, &mut rung.steer, now, "steer", Record::Steer)?
+            }
             [STEER] => return Err(Violation::Untimely("steer")),
             [RELEASED] => {
                 self.works("released")?;
@@ -236,7 +243,7 @@ impl Protocol {
         if address >= self.addresses {
             return Err(Violation::Address(address));
         }
-        self.broken.use_one(now, "broken")?;
+        self.broken.take(BREAKS, now).map_err(|_| Violation::TooOften("broken"))?;
         Ok(Record::Broken { address })
     }
 
@@ -293,48 +300,19 @@ struct Rung {
     steer: bool,
 }
 
-/// How often something may happen: a token bucket, counted in time.
-#[derive(Debug)]
-pub(super) struct Allowance {
-    /// What one use costs.
-    cost: Duration,
-    /// What may be saved.
-    most: Duration,
-    saved: Duration,
-    since: Option<Time>,
-}
-
-impl Allowance {
-    pub(super) fn new(cost: Duration, at_once: u32) -> Allowance {
-        Allowance { cost, most: cost * at_once, saved: cost * at_once, since: None }
+/// Counts a bell, once in each reading.
+fn ring(
+    pace: &mut Pace,
+    has_rung: &mut bool,
+    now: Time,
+    name: &'static str,
+    record: Record,
+) -> Result<Option<Record>, Violation> {
+    if std::mem::replace(has_rung, true) {
+        return Ok(None);
     }
-
-    /// Uses it once, if that is allowed now.
-    pub(super) fn allows(&mut self, now: Time) -> bool {
-        let passed = self.since.replace(now).map_or(Duration::ZERO, |since| now.since(since));
-        self.saved = self.saved.saturating_add(passed).min(self.most);
-        let left = self.saved.checked_sub(self.cost);
-        self.saved = left.unwrap_or(self.saved);
-        left.is_some()
-    }
-
-    fn use_one(&mut self, now: Time, name: &'static str) -> Result<(), Violation> {
-        self.allows(now).then_some(()).ok_or(Violation::TooOften(name))
-    }
-
-    fn ring(
-        &mut self,
-        has_rung: &mut bool,
-        now: Time,
-        name: &'static str,
-        record: Record,
-    ) -> Result<Option<Record>, Violation> {
-        if std::mem::replace(has_rung, true) {
-            return Ok(None);
-        }
-        self.use_one(now, name)?;
-        Ok(Some(record))
-    }
+    pace.take(BELL, now).map_err(|_| Violation::TooOften(name))?;
+    Ok(Some(record))
 }
 
 #[cfg(test)]
@@ -444,9 +422,9 @@ mod tests {
     /// Whatever a worker sees, what it rings by is within what the parent allows, and so is what comes late.
     #[test]
     fn a_worker_that_does_as_agreed_never_rings_too_often() {
-        let (mut own, mut protocol, mut rung, mut late) = (Allowance::new(BELL, RINGS_AT_ONCE), in_state(b"LR"), 0, 0);
+        let (mut own, mut protocol, mut rung, mut late) = (Pace::default(), in_state(b"LR"), 0, 0);
         for ms in 0..20_000 {
-            if own.allows(Time::from_millis(ms)) {
+            if own.take(RINGING, Time::from_millis(ms)).is_ok() {
                 rung += 1;
                 late += 1;
             }

@@ -8,7 +8,6 @@
 
 mod classic;
 mod ebpf;
-mod pace;
 mod plan;
 
 use std::io;
@@ -25,7 +24,6 @@ use crate::time::Time;
 
 pub(crate) use self::classic::{program, Key};
 pub(crate) use self::ebpf::Ebpf;
-pub(crate) use self::pace::Pace;
 pub(crate) use self::plan::{plan, Standing};
 
 /// No program: the kernel picks by hash, or by eBPF, which needs no telling.
