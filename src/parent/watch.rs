@@ -23,6 +23,8 @@ pub(crate) struct Watch {
     /// Zero when stalls are allowed.
     stall_timeout: Duration,
     next: Option<Time>,
+    /// When it was last woken. What happened before, nobody has seen: the pool may have been frozen.
+    woken: Time,
     /// All were idle at the last look.
     was_idle: bool,
     /// For how long nobody could run since the last look.
@@ -65,16 +67,17 @@ struct Seen {
 
 impl Seen {
     /// What is known after a look before which nobody could run for so long.
-    fn first(sight: &Sight, busy_since: Time, now: Time, lost: Duration) -> Seen {
+    fn first(sight: &Sight, busy_since: Time, woken: Time, now: Time, lost: Duration) -> Seen {
         let (deeds, schedule) = (sight.deeds, sight.schedule);
-        let starved = lost.min(now.since(busy_since));
-        Seen { at: now, busy_since, deeds, progress: busy_since, starved, schedule }
+        let progress = busy_since.max(woken);
+        let starved = lost.min(now.since(progress));
+        Seen { at: now, busy_since, deeds, progress, starved, schedule }
     }
 
-    /// What is known after another look, which came `late`. What it has seen before knows of the time `frozen` already.
-    fn next(self, sight: &Sight, busy_since: Time, now: Time, late: Duration, frozen: Duration) -> Seen {
-        let first = Seen::first(sight, busy_since, now, late + frozen);
-        if self.busy_since != busy_since {
+    /// What is known after another look, which came `late`, of one for which `first` holds if it has become busy since.
+    fn next(self, sight: &Sight, first: Seen, late: Duration) -> Seen {
+        let now = first.at;
+        if self.busy_since != first.busy_since {
             return first;
         }
         if self.deeds != sight.deeds {
@@ -91,7 +94,14 @@ impl Seen {
 
 impl Watch {
     pub(crate) fn new(stall_timeout: Duration) -> Watch {
-        Watch { stall_timeout, next: None, was_idle: true, frozen: Duration::ZERO, seen: BTreeMap::new() }
+        Watch {
+            stall_timeout,
+            next: None,
+            woken: Time::default(),
+            was_idle: true,
+            frozen: Duration::ZERO,
+            seen: BTreeMap::new(),
+        }
     }
 
     /// Whether workers need to tell when they become busy.
@@ -108,6 +118,9 @@ impl Watch {
     pub(crate) fn wake(&mut self, now: Time) {
         if !self.is_off() {
             self.was_idle = false;
+            if self.next.is_none() {
+                self.woken = now;
+            }
             // Who says so again and again puts off nothing.
             let at = now + self.stall_timeout / LOOKS;
             self.next = Some(self.next.map_or(at, |next| next.min(at)));
@@ -132,10 +145,9 @@ impl Watch {
         let mut stalled = Vec::new();
         for sight in sights {
             let Some(busy_since) = sight.busy_since else { continue };
-            let seen_now = match self.seen.get(&sight.pid) {
-                Some(last) => last.next(&sight, busy_since, now, late, frozen),
-                None => Seen::first(&sight, busy_since, now, late + frozen),
-            };
+            let first = Seen::first(&sight, busy_since, self.woken, now, late + frozen);
+            // What was seen before knows of the time `frozen` already.
+            let seen_now = self.seen.get(&sight.pid).map_or(first, |last| last.next(&sight, first, late));
             if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
                 stalled.push(sight.pid);
             }
@@ -186,6 +198,19 @@ mod tests {
             assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), []);
         }
         assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
+    }
+
+    /// As when all of the pool was frozen before the parent had heard that a worker was busy.
+    #[test]
+    fn time_before_it_was_woken_is_not_counted() {
+        let mut watch = Watch::new(STALL);
+        watch.wake(at(9_000));
+        // Once more is no other beginning.
+        watch.wake(at(9_500));
+        for time in [10_000, 11_000, 12_000, 12_999] {
+            assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{time}");
+        }
+        assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(13_000)), [Pid(7)]);
     }
 
     #[test]
