@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::server::access_log::AccessLog;
-use crate::server::event_loop::Budget;
+use crate::server::budget::Budget;
 use crate::server::http::{Encoder, Recall, Request};
 use crate::server::mailbox::{Bell, Mailbox, Place};
 use crate::shared::config::ServerConfig;

@@ -1,16 +1,17 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines, HTTP, responses and files.
 //!
-//! In come a [`Station`](station::Station) and [`Resources`](station::Resources), which a worker or a test fills, and
+//! In come a [`Station`](station::Station) and [`Resources`](resources::Resources), which a worker or a test fills, and
 //! a handler; out go bytes. It may not know the worker, nor any process.
 //!
 //! # Files
 //!
 //! - `event_loop/`: the mio loop: turns, connections, deadlines. accepting.rs: how connections come into it;
-//!   draining.rs: how it comes to its end; places.rs (PURE): who makes room when all places are taken; budget.rs
-//!   (PURE): what connections may hold together; pressure.rs: what happens at that limit
+//!   draining.rs: how it comes to its end; places.rs (PURE): who makes room when all places are taken; pressure.rs: what
+//!   happens when connections hold too much
+//! - `budget.rs`: PURE. what connections may hold together
 //! - `acceptor.rs`: one listening socket in that loop
-//! - `station.rs`: what the server is given of its worker, and what it asks of it; so the whole server runs in
-//!   tests.rs, unforked
+//! - `station.rs`, `resources.rs`: what the server is given of its worker, and what it asks of it; so the whole server
+//!   runs in tests.rs, unforked
 //! - `adoption.rs`, `inbox.rs`: connections that it has not accepted itself; the parent's messages
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
@@ -178,6 +179,7 @@ pub(crate) mod acceptor;
 pub(crate) mod access_log;
 pub(crate) mod adoption;
 pub(crate) mod answer;
+mod budget;
 pub(crate) mod client;
 pub(crate) mod connection;
 pub(crate) mod context;
@@ -190,6 +192,7 @@ pub(crate) mod inbox;
 mod instructions;
 pub(crate) mod mailbox;
 pub(crate) mod outgoing;
+pub(crate) mod resources;
 pub(crate) mod station;
 #[cfg(test)]
 mod tests;

@@ -1,16 +1,11 @@
 //! What a server is given of the process that it serves in: so it needs no worker, and runs in a test as well.
 
 use std::cell::Cell;
-use std::net::TcpListener;
-use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::server::access_log::AccessLog;
 use crate::server::adoption::Adoptions;
-use crate::server::http::{Common, Request};
-use crate::server::inbox::Inbox;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::ServerConfig;
 use crate::shared::scoreboard::{OwnRow, RowPage, Seen};
@@ -41,24 +36,6 @@ pub(crate) struct Station<'w> {
     pub(crate) woken: Cell<Option<u64>>,
     /// When it may ring the parent again, and how often it has in vain.
     pub(crate) rings: Cell<(Time, u32)>,
-}
-
-/// What a server takes over, to be its own.
-pub(crate) struct Resources {
-    /// Readable when the server is to finish; non-blocking.
-    pub(crate) shutdown: UnixStream,
-    /// The TCP listeners that are this worker's own, and those that all workers share.
-    pub(crate) listeners: Vec<TcpListener>,
-    pub(crate) shared_listeners: Vec<TcpListener>,
-    pub(crate) unix_listeners: Vec<UnixListener>,
-    /// The parent's messages and who gets them, if anybody does.
-    pub(crate) inbox: Option<Inbox>,
-    /// The fields of every answer.
-    pub(crate) common: Common,
-    /// What chooses the requests whose body is not collected.
-    pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
-    /// What each answer is logged to, if it is to be.
-    pub(crate) log: Option<AccessLog>,
 }
 
 impl<'w> Station<'w> {

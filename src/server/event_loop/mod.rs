@@ -1,7 +1,6 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
 
 mod accepting;
-mod budget;
 mod draining;
 mod places;
 mod pressure;
@@ -28,7 +27,8 @@ use crate::server::deadlines::{Alarm, Deadlines};
 use crate::server::http::{Encoder, Request};
 use crate::server::inbox::Inbox;
 use crate::server::mailbox::{Mailbox, Place};
-use crate::server::station::{Resources, Station};
+use crate::server::resources::Resources;
+use crate::server::station::Station;
 use crate::shared::channel::Order;
 use crate::shared::log_text::panic_message;
 use crate::shared::scoreboard::Seen;
@@ -36,7 +36,6 @@ use crate::sys;
 use crate::sys::clock;
 use crate::time::{frozen, Time};
 
-pub(crate) use self::budget::Budget;
 use self::places::Places;
 
 /// Events taken in one turn.

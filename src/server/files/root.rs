@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{open, openat2, OFlag, OpenHow, ResolveFlag};
 use nix::sys::stat::Mode;
 
-use super::Symlinks;
+use crate::shared::config::Symlinks;
 
 /// An open directory, whatever becomes of its path.
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::head::is_token;
+use super::grammar::is_token;
 use super::lines::check_trailer_line;
 use super::{Limits, Reject};
 

@@ -2,8 +2,10 @@
 
 use super::body::{Chunked, Decoder};
 use super::encode::{self, Connection, Encoder};
-use super::head::{self, Framing, Head, Room, Scratch};
+use super::head::{self, Room};
 use super::lines::Scan;
+use super::message::{Framing, Head};
+use super::recall::Recall;
 use super::request::{Request, Version};
 use super::response::ResponseHead;
 use super::{Limits, Reject};
@@ -62,6 +64,25 @@ pub(crate) enum Phase {
     Head,
     /// The rest of a body.
     Body,
+}
+
+/// Room for a request, on the stack of the caller.
+pub(crate) struct Scratch<'a> {
+    whole: Room<'a>,
+    /// For a second look. The borrow checker cannot see that a parse that failed has given its room back.
+    lines: Room<'a>,
+    recall: Option<&'a mut Recall>,
+}
+
+impl<'a> Scratch<'a> {
+    pub(crate) fn new() -> Self {
+        Scratch { whole: Room::new(), lines: Room::new(), recall: None }
+    }
+
+    /// With a head that may come again.
+    pub(crate) fn with(recall: &'a mut Recall) -> Self {
+        Scratch { whole: Room::new(), lines: Room::new(), recall: Some(recall) }
+    }
 }
 
 /// The protocol state of one connection. Small while nothing is in progress.

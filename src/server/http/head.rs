@@ -7,20 +7,10 @@ use std::mem::MaybeUninit;
 
 use memchr::memchr;
 
-use super::recall::Recall;
+use super::grammar::{find_query, is_token, METHOD_MAX};
+use super::message::{Framing, Head};
 use super::request::{Fields, Request, Version};
 use super::{host, lines, Limits, Reject, FIELDS_MAX};
-
-/// Longest method: more than any registered one has.
-pub(super) const METHOD_MAX: usize = 32;
-
-/// Room for a request, on the stack of the caller.
-pub(crate) struct Scratch<'a> {
-    pub(super) whole: Room<'a>,
-    /// For a second look. The borrow checker cannot see that a parse that failed has given its room back.
-    pub(super) lines: Room<'a>,
-    pub(super) recall: Option<&'a mut Recall>,
-}
 
 /// Room for one head.
 pub(super) struct Room<'a> {
@@ -30,42 +20,10 @@ pub(super) struct Room<'a> {
     pub(super) request: Option<Request<'a>>,
 }
 
-impl<'a> Scratch<'a> {
-    pub(crate) fn new() -> Self {
-        Scratch { whole: Room::new(), lines: Room::new(), recall: None }
-    }
-
-    /// With a head that may come again.
-    pub(crate) fn with(recall: &'a mut Recall) -> Self {
-        Scratch { whole: Room::new(), lines: Room::new(), recall: Some(recall) }
-    }
-}
-
 impl Room<'_> {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Room { fields: [const { MaybeUninit::uninit() }; FIELDS_MAX], request: None }
     }
-}
-
-/// What a head says.
-#[derive(Debug)]
-pub(super) struct Head<'a> {
-    /// In slices of the head, and still without its body.
-    pub(super) request: &'a mut Request<'a>,
-    pub(super) framing: Framing,
-    pub(super) keep_alive: bool,
-    /// The client waits for 100 (Continue) before it sends the body.
-    pub(super) expects_continue: bool,
-    /// Both Upgrade and `Connection: upgrade` are there.
-    pub(super) upgrade: bool,
-}
-
-/// How the body behind a head is delimited (RFC 9112 section 6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Framing {
-    /// By its length; zero when there is none.
-    Length(u64),
-    Chunked,
 }
 
 /// Parses the head that `input` begins with, if it is complete and well formed; returns also its length. `None` leaves
@@ -174,33 +132,6 @@ fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reje
     }
     Ok(Some(authority.as_bytes()))
 }
-
-/// Finds the first `?` of a target, or its end, and checks that it is visible ASCII without a fragment: wider than RFC
-/// 3986, which browsers exceed in queries, and safe: no byte that ends a target.
-pub(super) fn find_query(target: &[u8]) -> Result<usize, Reject> {
-    // One pass without a branch per byte, as few targets have a query or are wrong.
-    match target.iter().fold(0, |seen, byte| seen | IN_TARGET[usize::from(*byte)]) {
-        0 if !target.is_empty() => Ok(target.len()),
-        QUERY => Ok(memchr(b'?', target).unwrap_or(target.len())),
-        _ => Err(Reject::Target),
-    }
-}
-
-/// What bytes do in a target: zero for one of a path.
-static IN_TARGET: [u8; 256] = {
-    let mut table = [WRONG; 256];
-    let mut byte = b'!';
-    while byte <= b'~' {
-        table[byte as usize] = 0;
-        byte += 1;
-    }
-    table[b'#' as usize] = WRONG;
-    table[b'?' as usize] = QUERY;
-    table
-};
-
-const QUERY: u8 = 1;
-const WRONG: u8 = 2;
 
 /// What the fields say about the message and the connection.
 #[derive(Default)]
@@ -328,19 +259,3 @@ impl TransferCoding {
 
 /// Registered, and not implemented here (RFC 9112 section 7.2).
 const KNOWN_CODINGS: [&str; 5] = ["gzip", "x-gzip", "deflate", "compress", "x-compress"];
-
-/// `1*tchar` (RFC 9110 section 5.6.2).
-pub(super) fn is_token(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| IS_TCHAR[usize::from(*byte)])
-}
-
-static IS_TCHAR: [bool; 256] = {
-    let mut table = [false; 256];
-    let tchars = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
-    let mut index = 0;
-    while index < tchars.len() {
-        table[tchars[index] as usize] = true;
-        index += 1;
-    }
-    table
-};

@@ -17,7 +17,7 @@
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-use super::head::{find_query, is_token, METHOD_MAX};
+use super::grammar::{find_query, is_token, METHOD_MAX};
 use super::{Limits, Reject};
 
 /// How far the lines of an incomplete head have been looked at.

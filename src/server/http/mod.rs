@@ -25,10 +25,12 @@ mod date;
 mod encode;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod grammar;
 mod head;
 mod host;
 mod lines;
 mod media_type;
+mod message;
 mod range;
 mod recall;
 mod reject;
@@ -38,12 +40,11 @@ mod response;
 mod tests;
 
 pub(crate) use crate::shared::config::{Limits, FIELDS_MAX};
-pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Transfer};
+pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Scratch, Transfer};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, Validators, Verdict};
 pub(crate) use date::{fixdate, Common};
 pub(crate) use encode::{chunk, Encoder, CONTINUE, LAST_CHUNK};
-pub(crate) use head::Scratch;
 pub(crate) use media_type::media_type;
 pub(crate) use range::{parse as parse_range, Ranges};
 pub(crate) use recall::Recall;

@@ -7,7 +7,7 @@
 
 use std::ops::Range;
 
-use super::head::{Framing, Head};
+use super::message::{Framing, Head};
 use super::request::{Fields, Request, Version};
 use super::Reject;
 

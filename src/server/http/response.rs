@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::head::is_token;
+use super::grammar::is_token;
 
 /// Status, header fields, and whether the connection ends.
 #[derive(Clone)]

@@ -1,0 +1,51 @@
+//! What the parts of a head may consist of.
+
+use memchr::memchr;
+
+use super::Reject;
+
+/// Longest method: more than any registered one has.
+pub(super) const METHOD_MAX: usize = 32;
+
+/// `1*tchar` (RFC 9110 section 5.6.2).
+pub(super) fn is_token(name: &[u8]) -> bool {
+    !name.is_empty() && name.iter().all(|byte| IS_TCHAR[usize::from(*byte)])
+}
+
+static IS_TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let tchars = b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
+    let mut index = 0;
+    while index < tchars.len() {
+        table[tchars[index] as usize] = true;
+        index += 1;
+    }
+    table
+};
+
+/// Finds the first `?` of a target, or its end, and checks that it is visible ASCII without a fragment: wider than RFC
+/// 3986, which browsers exceed in queries, and safe: no byte that ends a target.
+pub(super) fn find_query(target: &[u8]) -> Result<usize, Reject> {
+    // One pass without a branch per byte, as few targets have a query or are wrong.
+    match target.iter().fold(0, |seen, byte| seen | IN_TARGET[usize::from(*byte)]) {
+        0 if !target.is_empty() => Ok(target.len()),
+        QUERY => Ok(memchr(b'?', target).unwrap_or(target.len())),
+        _ => Err(Reject::Target),
+    }
+}
+
+/// What bytes do in a target: zero for one of a path.
+static IN_TARGET: [u8; 256] = {
+    let mut table = [WRONG; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        table[byte as usize] = 0;
+        byte += 1;
+    }
+    table[b'#' as usize] = WRONG;
+    table[b'?' as usize] = QUERY;
+    table
+};
+
+const QUERY: u8 = 1;
+const WRONG: u8 = 2;
