@@ -92,7 +92,7 @@ fn who_waits_for_room_goes_on_when_there_is_some() {
 }
 
 /// Sends bodies on many connections, a piece on each in turn, as far as the server takes them, until all have their answers.
-fn upload_side_by_side(server: &mut Server, count: usize) -> Vec<u16> {
+fn upload_side_by_side(server: &mut Server, count: usize, piece: usize) -> Vec<u16> {
     let fields = format!("Host: a\r\nExpect: 100-continue\r\nContent-Length: {MIB}\r\n");
     let body = vec![b'x'; MIB];
     let mut clients: Vec<_> = (0..count).map(|_| (server.connect(), 0)).collect();
@@ -104,7 +104,7 @@ fn upload_side_by_side(server: &mut Server, count: usize) -> Vec<u16> {
     let is_whole = |sent: &usize| *sent == body.len();
     until("all has been sent", || {
         for (client, sent) in &mut clients {
-            let piece = &body[*sent..body.len().min(*sent + 64 * 1024)];
+            let piece = &body[*sent..body.len().min(*sent + piece)];
             // Who is refused has an answer to show for it.
             *sent += std::io::Write::write(&mut client.stream(), piece).unwrap_or(0);
         }
@@ -122,8 +122,10 @@ fn upload_side_by_side(server: &mut Server, count: usize) -> Vec<u16> {
 #[test]
 fn bodies_that_wait_for_each_other_all_come_to_their_end() {
     let mut server = holding(8);
-    let statuses = upload_side_by_side(&mut server, 40);
-    assert!(statuses.iter().all(|status| *status == 200), "{statuses:?}");
+    for piece in [10_000, 64 * 1024, 130_000, 200_000, 300_000, 400_000] {
+        let statuses = upload_side_by_side(&mut server, 40, piece);
+        assert!(statuses.iter().all(|status| *status == 200), "pieces of {piece}: {statuses:?}");
+    }
 }
 
 #[test]

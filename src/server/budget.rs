@@ -39,6 +39,13 @@ impl Budget {
         self.limit.saturating_sub(self.held) > bytes
     }
 
+    /// Whether so many bytes more may be held on behalf of a body that comes whole with them. Others wait for the memory
+    /// that it frees, so it may use an eighth more than there is.
+    pub(crate) fn fits_last(&self, bytes: usize) -> bool {
+        let most = self.limit.saturating_add(self.limit / 8);
+        self.held.saturating_add(bytes) <= most
+    }
+
     /// Whether more is held than may be.
     pub(crate) fn is_over(&self) -> bool {
         self.held > self.limit
@@ -103,7 +110,9 @@ mod tests {
         budget.change(600, 100, at(2));
         assert_eq!(budget.held, 600);
         assert!(!budget.is_over());
+        assert!(budget.fits_last(525) && !budget.fits_last(526));
         let mut unlimited = Budget::new(0);
+        assert!(unlimited.fits_last(usize::MAX));
         unlimited.change(0, 1 << 40, at(0));
         assert!(unlimited.has_room(1 << 40) && unlimited.due().is_none());
     }

@@ -259,7 +259,7 @@ impl Connection {
         if cx.waiting.is_empty() && cx.budget.surplus() == 0 || self.codec.room_needed() == 0 {
             return false;
         }
-        if cx.budget.has_room(0) && cx.turns.contains(&cx.place) {
+        if cx.budget.fits_last(self.codec.room_needed()) && cx.turns.contains(&cx.place) {
             return false;
         }
         // An end of file needs no memory.

@@ -83,6 +83,11 @@ impl Connection {
         (now.since(begun) < pause || self.client.has_bytes()).then_some(needed)
     }
 
+    /// How much memory the rest of its body needs.
+    pub(crate) fn room_needed(&self) -> usize {
+        self.codec.room_needed()
+    }
+
     /// Whether its client has not taken an answer.
     pub(crate) fn is_unsent(&self) -> bool {
         self.timing == Timing::Write

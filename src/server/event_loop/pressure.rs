@@ -44,7 +44,8 @@ where
     }
 
     /// Lets the first of those that wait go on, as many as there is room for until their bodies have come whole. If all
-    /// went on at once, none would come to its end. A client that sends nothing loses its turn.
+    /// went on at once, none would come to its end. A client that sends nothing loses its turn. If nobody has a turn, the
+    /// first gets one with less room than it needs.
     fn give_turns(&mut self) {
         let mut kept = 0;
         let mut turns = std::mem::take(&mut self.cx.turns);
@@ -58,12 +59,16 @@ where
         self.cx.turns = turns;
         // Each once.
         for _ in 0..self.cx.waiting.len() {
-            if !self.cx.budget.has_room(kept) {
+            let Some(place) = self.cx.waiting.front().copied() else { break };
+            let entry = self.connections.get_mut(place.index).filter(|entry| entry.serial == place.serial);
+            let waiting = entry.filter(|entry| entry.connection.waits_for_room());
+            let needed = waiting.as_ref().map_or(0, |entry| entry.connection.room_needed().saturating_add(kept));
+            let fits = self.cx.budget.has_room(needed) || kept == 0 && self.cx.budget.fits_last(needed);
+            if waiting.is_some() && !fits {
                 break;
             }
-            let Some(place) = self.cx.waiting.pop_front() else { break };
-            let entry = self.connections.get_mut(place.index).filter(|entry| entry.serial == place.serial);
-            if let Some(entry) = entry.filter(|entry| entry.connection.waits_for_room()) {
+            self.cx.waiting.pop_front();
+            if let Some(entry) = waiting {
                 entry.connection.resume(&self.cx);
                 self.cx.turns.push(place);
                 self.advance(place.index);

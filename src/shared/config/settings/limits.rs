@@ -86,7 +86,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "BYTES",
         at!(server.max_held, Size::ANY),
         "Memory that each worker holds of heads and bodies that have not come whole and of answers that were not \
-         taken; at the limit new ones get 503 and others wait, and after 5s the slowest are closed; 0 is no limit",
+         taken; at the limit new ones get 503 and others wait, and after 5s the slowest are closed; a body \
+         that others wait for may use an eighth more; 0 is no limit",
     )
         .of_the_server(),
 ];
