@@ -538,7 +538,12 @@ fn bash_completes_verbs_options_and_values() {
         (&["exec", "--re"], &["--ready"]),
         (&["exec", "--ready", "n"], &["notify"]),
         (&["exec", "--access"], &[]),
-        (&["exec", "--", "sta"], &[]),
+        (&["exec", "--lis"], &["--listen"]),
+        (&["exec", "--roo"], &[]),
+        (&["exec", "--idle"], &[]),
+        (&["exec", "--", "forkpool-there-is-n"], &[]),
+        (&["exec", "--", "/bin/"], &[]),
+        (&["status", "--", "s"], &[]),
         (&["status", "--admin", ""], &[]),
     ] {
         assert_eq!(completed(words), found, "{words:?}");
@@ -547,6 +552,68 @@ fn bash_completes_verbs_options_and_values() {
         let flag = format!("--{}", setting.name());
         assert!(completed(&[&flag]).contains(&flag), "{flag}");
     }
+}
+
+#[test]
+fn shells_complete_the_program_behind_exec() {
+    let directory = fresh_path("completed");
+    fs::create_dir_all(&directory).expect("writable");
+    let script = directory.join("forkpool-only-here");
+    fs::write(&script, "").expect("writable");
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).expect("ours");
+    let path = std::env::var("PATH").expect("there is a PATH");
+    let path = format!("{path}:{}", directory.display());
+    const BASH: &str =
+        "source <(\"$1\" completions bash) && COMP_WORDS=(forkpool exec --workers 2 -- forkpool-only) && \
+                        COMP_CWORD=5 && _forkpool && printf '%s\\n' \"${COMPREPLY[@]}\"";
+    const FISH: &str = "$argv[1] completions fish | source; complete -C 'forkpool exec --workers 2 -- forkpool-only'; \
+                        complete -C 'forkpool exec -- forkpool-only-here --work'; complete -C 'forkpool exec --roo'";
+    // Its completion runs only where somebody types.
+    const ZSH: &str = r#"
+        zmodload zsh/zpty && zpty shell zsh -f -i && zpty -w shell "PROMPT=; autoload -Uz compinit && compinit -u -D"
+        zpty -w shell "source <(${(q)1} completions zsh); echo REA''DY" && zpty -r shell out '*READY*'
+        zpty -w -n shell $'forkpool exec --workers 2 -- forkpool-only\t' && zpty -r shell out '*only-here*'
+        print -r -- "$out""#;
+    for (shell, arguments) in [
+        ("bash", &["--norc", "-c", BASH, "bash"][..]),
+        ("fish", &["-N", "-c", FISH]),
+        ("zsh", &["-f", "-c", ZSH, "zsh"]),
+    ] {
+        // What never comes is waited for no longer.
+        let mut command = Command::new("timeout");
+        command
+            .args(["100", shell])
+            .args(arguments)
+            .arg(env!("CARGO_BIN_EXE_forkpool"))
+            .env("PATH", &path)
+            .env("HOME", &directory);
+        if Command::new(shell).arg("--version").output().is_err() {
+            skip(&format!("there is no {shell}"));
+            continue;
+        }
+        let said = run(&mut command);
+        assert!(said.out.contains("forkpool-only-here"), "{shell}: {said:?}");
+        assert!(!said.out.contains("--root") && !said.out.contains("--workers <"), "{shell}: {said:?}");
+    }
+    fs::remove_dir_all(&directory).expect("ours");
+}
+
+#[test]
+fn exec_lists_only_what_holds_for_a_program() {
+    let help = run(binary().args(["exec", "--help"])).out;
+    let page = run(binary().arg("man")).out.replace('\\', "");
+    let listed =
+        page.split_once("these hold for a program: ").and_then(|(_, rest)| rest.split_once(".\n")).expect("a list").0;
+    for setting in forkpool::settings() {
+        let flag = format!("--{}", setting.name());
+        let is_in_help = help.lines().any(|line| line.trim_start().starts_with(&format!("{flag} <")));
+        let is_in_page = listed.split(", ").any(|word| word == flag);
+        let said = run(binary().args(["exec", &flag, "7", "--check", "--", "true"]).env_remove("FORKPOOL_LISTEN"));
+        let is_refused = said.problem.contains("try forkpool exec --help") && said.problem.contains("leave");
+        assert_eq!((is_in_help, is_in_page), (!is_refused, !is_refused), "{flag}: {said:?}");
+        assert_eq!(is_refused, !setting.concerns_programs(), "{flag}: {said:?}");
+    }
+    assert!(!help.contains("access log") && help.contains("Exit codes:"), "{help}");
 }
 
 #[test]

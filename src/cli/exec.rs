@@ -40,18 +40,25 @@ impl Flags {
                 .map_or(Ok(Readiness::default()), |(variable, value)| parse(&format!("{variable}="), &value))?,
         };
         self.refuse_to_count(variables)?;
-        let is_set = |name| self.settings.iter().any(|(setting, _)| setting.name() == name);
-        if is_set("root") {
-            return Err(format!("--root serves files and exec a program; leave one out{HINT}"));
-        }
-        if is_set("access-log") {
-            return Err(format!("--access-log logs what forkpool itself answers, not a program; leave it out{HINT}"));
-        }
+        self.refuse_the_servers_own()?;
         let mut words = std::mem::take(&mut self.program).into_iter();
         let name = words.next().filter(|name| !name.is_empty());
         let name = name.ok_or(format!("exec needs a program, as in forkpool exec -- node app.js{HINT}"))?;
         let prefix = self.prefix || on("prefix", variables)?.unwrap_or(false);
         Ok(Program { name, arguments: words.collect(), readiness, prefix })
+    }
+
+    /// A flag that a program cannot heed is a mistake. A variable is not: it may be there for other pools, too.
+    fn refuse_the_servers_own(&self) -> Result<(), String> {
+        let mut settings = self.settings.iter().map(|(setting, _)| setting);
+        match settings.find(|setting| !setting.concerns_programs()).map(|setting| setting.name()) {
+            None => Ok(()),
+            Some("root") => Err(format!("--root serves files and exec a program; leave one out{HINT}")),
+            Some("access-log") => {
+                Err(format!("--access-log logs what forkpool itself answers, not a program; leave it out{HINT}"))
+            }
+            Some(name) => Err(format!("--{name} is for forkpool's own server, not for a program; leave it out{HINT}")),
+        }
     }
 
     /// How many connections a program has is not known, and a new one would be given all of them until it had as many as

@@ -28,6 +28,10 @@ pub(super) fn page() -> String {
         // The others of exec are above.
         sections.truncate(1);
         page.options(sections);
+        if verb.is_exec() {
+            page.0.push_str(".PP\n");
+            page.line(&format!("Of the options above, these hold for a program: {}.", text::shared_with_exec()));
+        }
     }
     page.prose(text::AFTER, ".SH");
     page.0

@@ -82,7 +82,13 @@ _forkpool() {{
     COMPREPLY=()
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${{COMP_WORDS[i]}} in
-        --) return ;;
+        --)
+            # A program and its arguments, completed as if they stood alone.
+            if [[ $verb != exec || $word == */* ]]; then return
+            elif ((COMP_CWORD == i + 1)); then mapfile -t COMPREPLY < <(compgen -c -- \"$word\")
+            elif declare -F _command_offset > /dev/null; then _command_offset $((i + 1))
+            fi
+            return ;;
         {names}) verb=${{verb:-${{COMP_WORDS[i]}}}} ;;
         esac
     done
@@ -115,10 +121,24 @@ fn zsh() -> String {
     let mut cases = String::new();
     for verb in VERBS {
         let operand = match choices(verb.operand).as_slice() {
+            // Their own completions know nothing of what stands before.
+            [] if verb.is_exec() => "'*::program:_normal'".to_owned(),
             [] => "'*:file:_files'".to_owned(),
             choices => format!("'2:operand:({})'", choices.join(" ")),
         };
-        put(&mut cases, format_args!("    {}) _arguments{} \\\n        {operand} ;;\n", verb.name, specs(Some(verb))));
+        put(
+            &mut cases,
+            format_args!(
+                "    {}) {}{} \\\n        {operand} ;;\n",
+                verb.name,
+                // What stands before it is no operand.
+                match verb.is_exec() {
+                    true => "words=(\"${(@)words[at,-1]}\") && ((CURRENT -= at - 1)); _arguments -S",
+                    false => "_arguments",
+                },
+                specs(Some(verb))
+            ),
+        );
     }
     let known: String = VERBS.iter().map(|verb| format!("        '{}:{}'\n", verb.name, verb.summary)).collect();
     let (names, own) = (verbs("|"), specs(None));
@@ -128,7 +148,8 @@ fn zsh() -> String {
 _forkpool() {{
     local -a verbs=(
 {known}    )
-    case ${{words[(r)({names})]}} in
+    local -i at=${{words[(i)({names})]}}
+    case ${{words[at]}} in
 {cases}    *) _arguments{own} \\
         '1:verb:{{_describe verb verbs}}' ;;
     esac
@@ -137,6 +158,17 @@ compdef _forkpool forkpool
 "
     )
 }
+
+/// What follows two dashes, completed as if it stood alone; a failure where there are none.
+const FISH_PROGRAM: &str = "\
+function __forkpool_program
+    set -l words (commandline -opc)
+    set -l dashes (contains -i -- -- $words)
+    or return
+    set -e words[1..$dashes]
+    complete -C (string join ' ' -- (string escape -- $words) (commandline -ct))
+end
+";
 
 fn fish() -> String {
     let mut script = String::new();
@@ -149,6 +181,13 @@ fn fish() -> String {
     }
     for verb in everything() {
         let when = verb.map_or(is_first.clone(), |verb| format!("__fish_seen_subcommand_from {}", verb.name));
+        if verb.is_some_and(Verb::is_exec) {
+            script += FISH_PROGRAM;
+            put(
+                &mut script,
+                format_args!("complete -c forkpool -f -n '{when}; and __forkpool_program' -a '(__forkpool_program)'\n"),
+            );
+        }
         for choice in verb.map(|verb| choices(verb.operand)).unwrap_or_default() {
             put(&mut script, format_args!("complete -c forkpool -f -n '{when}' -a {choice}\n"));
         }

@@ -128,6 +128,14 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
             &["exec", "--access-log", "-", "x"],
             "--access-log logs what forkpool itself answers, not a program; leave it out (try forkpool exec --help)",
         ),
+        (
+            &["exec", "--idle-timeout", "9", "x"],
+            "--idle-timeout is for forkpool's own server, not for a program; leave it out (try forkpool exec --help)",
+        ),
+        (
+            &["exec", "--spa=yes", "x"],
+            "--spa is for forkpool's own server, not for a program; leave it out (try forkpool exec --help)",
+        ),
         (&["--log-format", "xml"], "--log-format xml: must be text or json (try forkpool --help)"),
         (
             &["--log-format", "json", "--log-format", "json"],

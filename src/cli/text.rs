@@ -31,7 +31,12 @@ pub(super) fn help(verb: Option<&Verb>) -> String {
             describe(&mut help, &description);
         }
     }
-    help + if verb.is_none_or(Verb::is_exec) { AFTER } else { "" }
+    if verb.is_none_or(Verb::is_exec) {
+        // A program's log is its own.
+        let holds = |line: &&str| verb.is_none() || !line.contains("access log");
+        AFTER.split_inclusive('\n').filter(holds).for_each(|line| help.push_str(line));
+    }
+    help
 }
 
 /// How the binary, or one of its verbs, is called.
@@ -66,6 +71,14 @@ pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
 
 pub(super) fn version() -> String {
     format!("forkpool {}\n", env!("CARGO_PKG_VERSION"))
+}
+
+/// The binary's own settings that hold for `exec`, too.
+pub(super) fn shared_with_exec() -> String {
+    let names = forkpool::settings().filter(|setting| setting.concerns_programs()).map(Setting::name);
+    let names: Vec<String> = names.map(|name| format!("--{name}")).collect();
+    let own = OWN.iter().map(|(spelled, _)| (*spelled).split(" <").next().unwrap_or_default());
+    [names.join(", "), own.collect::<Vec<_>>().join(", ")].join(", ")
 }
 
 /// What a setting does, its default and its variables.

@@ -13,14 +13,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         "DIR",
         at!(root, Optional(FilePath)),
         "Directory whose files are served; nothing outside of it is, whatever is asked for",
-    ),
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "listing",
         "yes|no",
         at!(files.listing, YesNo),
         "Whether a directory without index.html is listed; without this it is 404",
-    ),
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "spa",
@@ -28,14 +30,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(files.single_page, YesNo),
         "Whether paths that name no file, and have no dot in their last segment, are answered with /index.html: \
          for an application in the browser that has paths of its own",
-    ),
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "cache-control",
         "VALUE",
         at!(files.cache_control, Optional(FieldValue)),
         "Value of Cache-Control in answers from files, as in max-age=600",
-    ),
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "precompressed",
@@ -43,19 +47,22 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(files.precompressed, YesNo),
         "Whether a file is answered from its sibling with .br, .zst or .gz behind its name, when the client accepts \
          that and it is not older than the file",
-    ),
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "symlinks",
         "WHICH",
         at!(files.symlinks, Choice::new()),
         "Symbolic links that are followed: none, inside (relative ones that do not leave the directory), anywhere",
-    ),
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "dotfiles",
         "yes|no",
         at!(files.dotfiles, YesNo),
         "Whether names that begin with a dot are served; /.well-known/ always is",
-    ),
+    )
+    .of_the_server(),
 ];
