@@ -20,8 +20,8 @@
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: an answer that takes more than one step
-//! - `answer/`: response.rs: a head, and one of several kinds of body: deferred.rs: made later, on any thread;
-//!   stream.rs: written while it is sent, by any thread; file.rs: a file, whole or in ranges, on conditions, by
+//! - `answer/`: response.rs: a head, and one of several kinds of body: responder.rs, deferred.rs: made later, on any
+//!   thread; stream.rs: written while it is sent, by any thread; file.rs: a file, whole or in ranges, on conditions, by
 //!   sendfile; upgrade.rs: the connection itself; receive.rs: made from the request's body while that comes
 //! - `files/`: a directory as a handler: name.rs (what a path names) and listing.rs are PURE; root.rs resolves by
 //!   openat2(2); held.rs keeps files open while their names mean them

@@ -25,7 +25,7 @@ pub(crate) enum Outgoing {
     Bytes { bytes: Bytes, sent: usize },
     File(Box<FileBody>),
     Stream { reader: BodyReader, is_chunked: bool, chunks: u32 },
-    Deferred(Pending),
+    Deferred(Pending<Response>),
     Upgrade(Box<Upgrade>),
 }
 

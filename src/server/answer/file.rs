@@ -1,12 +1,10 @@
 //! Files as responses: whole or in ranges, on conditions, sent by the kernel.
 
-use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::iter;
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -15,44 +13,8 @@ use std::vec;
 
 use nix::sys::sendfile::sendfile64;
 
-use crate::server::answer::response::{Body, Response};
-use crate::server::http::{
-    evaluate, media_type, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict,
-};
+use crate::server::http::{evaluate, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::sys::stat::Stat;
-
-impl Response {
-    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has
-    /// it already (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the
-    /// kernel sends it (sendfile(2)).
-    ///
-    /// `path` is taken as it is: what comes from a request must be checked by the caller, `..` and links included.
-    ///
-    /// ```no_run
-    /// # use forkpool::{Pool, Response};
-    /// # fn main() -> forkpool::Result<()> {
-    /// Pool::bind("127.0.0.1:8000").serve(|request| match request.path() {
-    ///     "/manual.pdf" => Response::file(request, "/srv/manual.pdf").unwrap_or_else(|_| Response::new(404)),
-    ///     _ => Response::new(404),
-    /// })
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// When it cannot be opened, or is no regular file ([`ErrorKind::InvalidInput`]).
-    pub fn file(request: &Request<'_>, path: impl AsRef<Path>) -> io::Result<Response> {
-        let path = path.as_ref();
-        // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
-        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        let metadata = file.metadata()?;
-        if !metadata.is_file() {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
-        }
-        let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
-        Ok(respond(request, Arc::new(Opened::new(file, Stat::from(&metadata))), representation))
-    }
-}
 
 /// What a file holds.
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +32,21 @@ pub(crate) struct Opened {
 }
 
 impl Opened {
+    /// Opens a regular file.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, or is none ([`ErrorKind::InvalidInput`]).
+    pub(crate) fn open(path: &Path) -> io::Result<Opened> {
+        // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+        let metadata = file.metadata()?;
+        if !metadata.is_file() {
+            return Err(io::Error::new(ErrorKind::InvalidInput, "no regular file"));
+        }
+        Ok(Opened::new(file, Stat::from(&metadata)))
+    }
+
     pub(crate) fn new(file: File, stat: Stat) -> Opened {
         // Strong, as far as a file system can tell: inode, time to the nanosecond, and size.
         let (seconds, nanos) = stat.modified;
@@ -86,8 +63,12 @@ impl Opened {
     }
 }
 
-/// Answers with a regular file that is open.
-pub(crate) fn respond(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
+/// How to answer a request with a regular file that is open: a head, and a body if there is one.
+pub(crate) fn respond(
+    request: &Request<'_>,
+    opened: Arc<Opened>,
+    representation: Representation,
+) -> (ResponseHead, Option<Box<FileBody>>) {
     let Representation { content_type, coding } = representation;
     let (len, validators) = (opened.stat.len, &opened.validators);
     let verdict = evaluate(request, validators);
@@ -137,11 +118,7 @@ pub(crate) fn respond(request: &Request<'_>, opened: Arc<Opened>, representation
     if let Some(coding) = coding.filter(|_| first.is_some()) {
         head.add_valid("Content-Encoding", coding.name());
     }
-    let body = match first {
-        Some(part) => Body::File(Box::new(FileBody { opened, part, rest })),
-        None => Body::Bytes(Cow::Borrowed(b"")),
-    };
-    Response { head, body }
+    (head, first.map(|part| Box::new(FileBody { opened, part, rest })))
 }
 
 fn content_range(range: &Range<u64>, len: u64) -> String {

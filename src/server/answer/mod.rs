@@ -3,6 +3,7 @@
 pub(crate) mod deferred;
 pub(crate) mod file;
 pub(crate) mod receive;
+pub(crate) mod responder;
 pub(crate) mod response;
 pub(crate) mod stream;
 pub(crate) mod upgrade;

@@ -1,14 +1,17 @@
 //! A response, as a handler makes it: a head, and one of several kinds of body.
 
 use std::borrow::Cow;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::server::answer::deferred::{self, Pending, Responder};
-use crate::server::answer::file::FileBody;
+use crate::server::answer::deferred::Pending;
+use crate::server::answer::file::{self, FileBody, Opened, Representation};
 use crate::server::answer::receive::Receiver;
 use crate::server::answer::stream::{self, BodyReader, BodyWriter};
 use crate::server::answer::upgrade::{Upgrade, Upgraded};
-use crate::server::http::{is_value, InvalidHeader, ResponseHead};
+use crate::server::http::{is_value, media_type, InvalidHeader, Request, ResponseHead};
 
 /// A response: status, header fields, body.
 ///
@@ -39,11 +42,11 @@ pub(crate) enum Body {
     File(Box<FileBody>),
     Stream(BodyReader),
     /// Neither head nor body is there yet.
-    Deferred(Pending),
+    Deferred(Pending<Response>),
     /// The connection itself.
     Upgrade(Box<Upgrade>),
     /// The request's body comes first.
-    Receive(Receiver),
+    Receive(Receiver<Response>),
 }
 
 impl Response {
@@ -103,20 +106,69 @@ impl Response {
         Response::new(status).header("Location", location)
     }
 
-    /// A response that is made later, on any thread: the handler returns this one at once, and the worker goes on with
-    /// other connections. See [`Responder`].
+    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has
+    /// it already (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the
+    /// kernel sends it (sendfile(2)).
     ///
-    /// Requests that the client has pipelined behind it wait for it. It has no time-out of its own.
+    /// `path` is taken as it is: what comes from a request must be checked by the caller, `..` and links included.
+    ///
+    /// ```no_run
+    /// # use forkpool::{Pool, Response};
+    /// # fn main() -> forkpool::Result<()> {
+    /// Pool::bind("127.0.0.1:8000").serve(|request| match request.path() {
+    ///     "/manual.pdf" => Response::file(request, "/srv/manual.pdf").unwrap_or_else(|_| Response::new(404)),
+    ///     _ => Response::new(404),
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be opened, or is no regular file ([`InvalidInput`](io::ErrorKind::InvalidInput)).
+    pub fn file(request: &Request<'_>, path: impl AsRef<Path>) -> io::Result<Response> {
+        let path = path.as_ref();
+        let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
+        Ok(Response::of_file(request, Arc::new(Opened::open(path)?), representation))
+    }
+
+    /// A file that is open.
+    pub(crate) fn of_file(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
+        let (head, file) = file::respond(request, opened, representation);
+        Response { head, body: file.map_or(Body::Bytes(Cow::Borrowed(b"")), Body::File) }
+    }
+
+    /// A response that is made from the request's body while that comes, in pieces as small or large as they are; for
+    /// uploads in constant memory. The request has to be one that
+    /// [`Worker::stream_bodies`](crate::Worker::stream_bodies) chooses; for others the body is there already, and is
+    /// one piece.
+    ///
+    /// `take` runs in the worker, on its only thread, for each piece and then once with `None`, where it must give the
+    /// response. It may give one before: then the rest of the body is not read, and the connection is closed. It is
+    /// dropped without a `None` when the client goes before the end. Neither `max-body` nor a limit of its own bounds
+    /// the body; count.
+    ///
+    /// A handler that returns another kind of response for such a request refuses the body: it is not read, and the
+    /// connection is closed.
     ///
     /// ```
     /// # use forkpool::Response;
-    /// let (responder, response) = Response::deferred();
-    /// std::thread::spawn(move || responder.respond(Response::text("made elsewhere\n")));
+    /// let mut length = 0;
+    /// let response = Response::receive(move |piece| match piece {
+    ///     Some(piece) => {
+    ///         length += piece.len();
+    ///         None
+    ///     }
+    ///     None => Some(Response::text(format!("{length} bytes\n"))),
+    /// });
     /// # drop(response);
     /// ```
-    pub fn deferred() -> (Responder, Response) {
-        let (responder, pending) = deferred::pair();
-        (responder, Response { head: ResponseHead::new(200, None), body: Body::Deferred(pending) })
+    pub fn receive(mut take: impl FnMut(Option<&[u8]>) -> Option<Response> + Send + 'static) -> Response {
+        let receiver = Receiver::new(move |piece| match take(piece) {
+            // At the end there is nothing to wait for.
+            None if piece.is_none() => Some(Response::text("the server failed to answer\n").status(500)),
+            answer => answer,
+        });
+        Response { body: Body::Receive(receiver), ..Response::new(200) }
     }
 
     /// 200 with a body that is written while it is sent, by any thread. See [`BodyWriter`].

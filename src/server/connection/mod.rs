@@ -53,7 +53,7 @@ pub(crate) struct Connection {
     /// The answer that is being made or sent, if that takes more than one step.
     outgoing: Option<Box<Outgoing>>,
     /// What takes the request's body as it comes.
-    receiver: Option<Box<Receiver>>,
+    receiver: Option<Box<Receiver<Response>>>,
     peer: Peer,
     /// When the connection is out of time.
     pub(crate) deadline: Time,
@@ -357,7 +357,7 @@ impl Connection {
     }
 
     /// Goes on with the body for what takes it as it comes, or gives it the body that has come already.
-    fn begin_receiving(&mut self, mut receiver: Receiver, body: &[u8], cx: &mut Context<'_>) {
+    fn begin_receiving(&mut self, mut receiver: Receiver<Response>, body: &[u8], cx: &mut Context<'_>) {
         if self.codec.is_streaming() {
             if self.codec.take_waits() {
                 cx.output.extend_from_slice(CONTINUE);
@@ -394,7 +394,7 @@ impl Connection {
         consumed
     }
 
-    fn taken(&mut self, taken: Taken, cx: &mut Context<'_>) {
+    fn taken(&mut self, taken: Taken<Response>, cx: &mut Context<'_>) {
         match taken {
             Taken::More => {}
             Taken::Answer(response) => {

@@ -10,7 +10,7 @@ use nix::dir::Dir;
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
-use crate::server::answer::file::{self, Opened, Representation};
+use crate::server::answer::file::{Opened, Representation};
 use crate::server::answer::response::Response;
 use crate::server::http::{is_value, media_type, preferred_codings, Coding, Request};
 use crate::shared::config::{Rules, Symlinks};
@@ -218,7 +218,7 @@ impl Files {
         let may_vary = self.rules.precompressed && !is_compressed(content_type);
         let sibling = if may_vary { self.sibling(request, path, &opened) } else { None };
         let (coding, opened) = sibling.map_or((None, opened), |(coding, sibling)| (Some(coding), sibling));
-        let mut response = file::respond(request, opened, Representation { content_type, coding });
+        let mut response = Response::of_file(request, opened, Representation { content_type, coding });
         if matches!(response.head.status, 200 | 206 | 304) {
             if may_vary {
                 response.head.add_valid("Vary", "Accept-Encoding");
