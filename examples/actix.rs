@@ -12,13 +12,13 @@ fn main() -> forkpool::Result<()> {
 }
 
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
-    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
+    let shutdown = UnixStream::from_std(worker.shutdown_signal()?)?;
     // A copy is in each open connection, and one in the server, which makes them.
     let open = Arc::new(());
     let copy = Arc::clone(&open);
     let server = HttpServer::new(|| App::new().default_service(web::to(answer)));
     let server = server.on_connect(move |_, data| _ = data.insert(Arc::clone(&copy)));
-    let server = server.workers(1).disable_signals().listen(worker.listener()?)?.run();
+    let server = server.workers(1).disable_signals().listen(worker.take_listener()?)?.run();
     let handle = server.handle();
     worker.ready()?;
     spawn(async move {

@@ -18,8 +18,8 @@ fn main() -> forkpool::Result<()> {
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     let app = Router::new().route("/", get("hello world\n")).route("/slow", get(|| sleep(Duration::from_millis(300))));
     let app = TowerToHyperService::new(app.layer(map_response(tell)));
-    let mut listener = TcpListener::from_std(worker.listener()?)?;
-    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
+    let mut listener = TcpListener::from_std(worker.take_listener()?)?;
+    let shutdown = UnixStream::from_std(worker.shutdown_signal()?)?;
     let connections = GracefulShutdown::new();
     let http = |stream| http1::Builder::new().serve_connection(TokioIo::new(stream), app.clone());
     worker.ready()?;

@@ -14,8 +14,8 @@ fn main() -> forkpool::Result<()> {
 // The runtime is made in the worker: none survives a fork.
 #[tokio::main(flavor = "current_thread")]
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
-    let listener = TcpListener::from_std(worker.listener()?)?;
-    let shutdown = UnixStream::from_std(worker.shutdown()?)?;
+    let listener = TcpListener::from_std(worker.take_listener()?)?;
+    let shutdown = UnixStream::from_std(worker.shutdown_signal()?)?;
     let connections = GracefulShutdown::new();
     let http = |stream| http1::Builder::new().serve_connection(TokioIo::new(stream), service_fn(answer));
     worker.ready()?;

@@ -17,7 +17,8 @@ fn main() -> forkpool::Result<()> {
 }
 
 async fn serve(worker: &forkpool::Worker, executor: &LocalExecutor<'_>) -> io::Result<()> {
-    let (listener, shutdown) = (TcpListener::try_from(worker.listener()?)?, Async::new(worker.shutdown()?)?);
+    let (listener, shutdown) =
+        (TcpListener::try_from(worker.take_listener()?)?, Async::new(worker.shutdown_signal()?)?);
     let connections = GracefulShutdown::new();
     let http = |stream| http1::Builder::new().serve_connection(FuturesIo::new(stream), service_fn(answer));
     worker.ready()?;

@@ -16,7 +16,7 @@ fn main() -> forkpool::Result<()> {
 }
 
 fn echo(worker: &Worker) -> Result<(), Box<dyn Error>> {
-    let (socket, shutdown) = (worker.udp_socket()?, worker.shutdown()?);
+    let (socket, shutdown) = (worker.take_udp_socket()?, worker.shutdown_signal()?);
     let mut datagram = [0; 65_536];
     worker.ready()?;
     loop {

@@ -18,7 +18,7 @@
 //! - **What exists before the fork is copied.** Memory is shared until written; file descriptors, and the file
 //!   offsets behind them, are shared for good. Open a database connection in the worker, or all workers speak on one.
 //! - **Signals are the pool's** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent;
-//!   TERM, QUIT and INT in a worker, where they end [`Worker::shutdown`]'s stream. It unblocks them, whoever has
+//!   TERM, QUIT and INT in a worker, where they end [`Worker::shutdown_signal`]'s stream. It unblocks them, whoever has
 //!   blocked or ignored them, and ignores SIGXFSZ where that has its default action. A worker that installs its own
 //!   handlers drains by the lifeline alone. Before [`Builder::run`] nobody hears HUP, USR1 and USR2, which then end the
 //!   process: block them first of all in `main` if your start takes long, and they wait.
@@ -44,7 +44,7 @@
 //!
 //! 1. [`Builder::serve`]: a handler, `Fn(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.
 //! 2. [`Builder::run`] with [`Worker::serve`]: the same, after some code of yours in each worker.
-//! 3. [`Builder::run`] with a server of yours: [`Worker::listener`], [`Worker::ready`] and [`Worker::shutdown`] are
+//! 3. [`Builder::run`] with a server of yours: [`Worker::take_listener`], [`Worker::ready`] and [`Worker::shutdown_signal`] are
 //!    of the standard library's types, which every runtime takes; [`Worker::incoming`] is the blocking loop. In the
 //!    place where it answers, [`is_draining`] says whether to add `Connection: close`.
 //!
@@ -108,7 +108,7 @@ mod worker;
 
 pub use error::{Error, Result};
 pub use parent::event::{Event, Exit, Process};
-pub use parent::handle::{Handle, Status, Whom, WorkerStatus};
+pub use parent::handle::{Handle, Status, Target, WorkerStatus};
 pub use parent::supervisor::{PoolState, Respawn};
 #[cfg(feature = "serde")]
 pub use pool::{decode, encode, TypedError};
@@ -119,13 +119,13 @@ pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;
 pub use server::answer::upgrade::{Socket, Upgraded};
 pub use server::files::Files;
-pub use server::http::{Fields, InvalidHeader, Request, Version};
+pub use server::http::{Headers, InvalidHeader, Request, Version};
 #[doc(hidden)] // for the binary, whose options they are
 pub use shared::config::{duration, settings, Setting};
-pub use shared::config::{AccessLogFormat, Balance, Readiness, Sandbox, Symlinks};
+pub use shared::config::{AccessLogFormat, Balance, OnPanic, OnStall, Readiness, Sandbox, Symlinks};
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
 pub use shared::state::WorkerState;
 pub use worker::incoming::Incoming;
-pub use worker::meter::{Busy, Counted, Meter};
+pub use worker::meter::{BusyGuard, ConnectionGuard, Meter};
 pub use worker::{is_draining, worker_id, Message, Messages, Sender, Worker};

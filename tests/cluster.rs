@@ -95,20 +95,20 @@ fn descriptors(pid: Pid) -> usize {
 #[test]
 fn an_exit_is_told_once_with_its_code_or_signal() {
     for (target, end) in [
-        ("/exit?code=33", "code: Some(33), signal: None, was_told: false"),
-        ("/abort", "code: None, signal: Some(6), was_told: false"),
+        ("/exit?code=33", "code: Some(33), signal: None, was_requested: false"),
+        ("/abort", "code: None, signal: Some(6), was_requested: false"),
     ] {
         let mut server = hooked(&[]);
         let worker = server.workers()[0];
         let mut client = server.connect();
         client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
         let line = server.wait_for("event Exited");
-        assert!(line.contains(&format!("pid: {worker}, unique: 1 }}, {end}")), "{line}");
+        assert!(line.contains(&format!("pid: {worker}, unique_id: 1 }}, {end}")), "{line}");
         assert!(is_gone(worker));
         server.wait_for("event Ready(Process { worker: 0, generation: 2");
         server.signal(Signal::SIGKILL);
         let (_, log) = server.finish();
-        let ends = log.iter().filter(|line| line.contains("unique: 1 }"));
+        let ends = log.iter().filter(|line| line.contains("unique_id: 1 }"));
         let ends = ends.filter_map(|line| line.strip_prefix("event ")?.split('(').next()?.split(' ').next());
         let ends: Vec<_> = ends.skip_while(|event| *event != "Disconnected").collect();
         assert_eq!(ends, ["Disconnected", "Exited"], "{log:?}");
@@ -121,7 +121,10 @@ fn an_exit_before_anything_else_is_told_with_its_code() {
     command.envs([("TESTBED", "exit"), ("FORKPOOL_WORKERS", "1")]);
     let mut server = Server::spawn(command);
     let line = server.wait_for("event Exited");
-    assert!(line.contains("generation: 1") && line.contains("code: Some(9), signal: None, was_told: false"), "{line}");
+    assert!(
+        line.contains("generation: 1") && line.contains("code: Some(9), signal: None, was_requested: false"),
+        "{line}"
+    );
     let (status, log) = server.finish();
     assert_eq!(status.code(), Some(1));
     assert!(!log.iter().any(|line| line.starts_with("event Ready")), "{log:?}");
@@ -130,16 +133,16 @@ fn an_exit_before_anything_else_is_told_with_its_code() {
 #[test]
 fn a_signal_to_a_worker_ends_it_as_that_signal_does() {
     for (signal, end) in [
-        (Signal::SIGKILL, "code: None, signal: Some(9), was_told: false"),
-        (Signal::SIGABRT, "code: None, signal: Some(6), was_told: false"),
+        (Signal::SIGKILL, "code: None, signal: Some(9), was_requested: false"),
+        (Signal::SIGABRT, "code: None, signal: Some(6), was_requested: false"),
         // It drains.
-        (Signal::SIGTERM, "code: Some(0), signal: None, was_told: false"),
+        (Signal::SIGTERM, "code: Some(0), signal: None, was_requested: false"),
     ] {
         let mut server = hooked(&[]);
         let worker = server.workers()[0];
         kill(worker, signal).expect("it runs");
         let line = server.wait_for("event Exited");
-        assert!(line.contains(&format!("pid: {worker}, unique: 1 }}, {end}")), "{line}");
+        assert!(line.contains(&format!("pid: {worker}, unique_id: 1 }}, {end}")), "{line}");
         assert!(is_gone(worker));
     }
 }

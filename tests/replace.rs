@@ -85,15 +85,15 @@ fn the_application_is_told_what_happens_in_order() {
     exit(&mut server, 3);
     server.wait_for("event Disconnected(Process { worker: 0, generation: 1");
     let line = server.wait_for("event Exited");
-    let process = format!("Process {{ worker: 0, generation: 1, pid: {pid}, unique: 1 }}");
-    assert!(line.contains(&format!("{process}, code: Some(3), signal: None, was_told: false")), "{line}");
+    let process = format!("Process {{ worker: 0, generation: 1, pid: {pid}, unique_id: 1 }}");
+    assert!(line.contains(&format!("{process}, code: Some(3), signal: None, was_requested: false")), "{line}");
     server.wait_for("event Ready(Process { worker: 0, generation: 2");
     server.signal(Signal::SIGTERM);
     server.wait_for("event Stopping");
     server.wait_for("event Disconnected(Process { worker: 0, generation: 2");
     server.wait_for("is leaving: Some(true)");
     let line = server.wait_for("event Exited");
-    assert!(line.contains("code: Some(0), signal: None, was_told: true"), "{line}");
+    assert!(line.contains("code: Some(0), signal: None, was_requested: true"), "{line}");
 }
 
 #[test]
@@ -198,7 +198,7 @@ fn a_worker_that_stalls_was_not_told_to_leave() {
     client.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
     server.wait_for("event Stalled");
     let line = server.wait_for("event Exited");
-    assert!(line.contains("signal: Some(9), was_told: false"), "{line}");
+    assert!(line.contains("signal: Some(9), was_requested: false"), "{line}");
 }
 
 #[test]

@@ -110,7 +110,7 @@ fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     line.write_all(b"\"}\n")
 }
 
-/// Whom a message is about: the worker whose tag it begins with, else the process that writes it.
+/// The worker and process that a message is about: the worker whose tag it begins with, else the process that writes it.
 fn concerned(message: &str) -> (Option<usize>, u32) {
     let value = |name: &str| {
         let tag = message.split(' ').map_while(|word| word.split_once('='));

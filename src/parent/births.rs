@@ -17,7 +17,7 @@ impl Parent {
     /// What the next worker of a slot is born with.
     pub(super) fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
-        let messages = self.hook.as_ref().map(|_| MessageEnd::pair(self.config.takes_descriptors));
+        let messages = self.hook.as_ref().map(|_| MessageEnd::pair(self.config.accept_descriptors));
         let messages = messages.transpose().map_err(pair)?;
         let pipe = |source| Error::system("make a pipe for its output with pipe(2); is RLIMIT_NOFILE too low?", source);
         let output = self.config.prefix.then(output::pipes).transpose().map_err(pipe)?;
@@ -80,7 +80,7 @@ impl Parent {
             server: Rc::clone(&self.server),
             max_requests: jittered(self.config.max_requests, clock::now().as_millis() ^ row as u64),
             drain_timeout: self.config.drain_timeout,
-            abort_stalled: self.config.abort_stalled,
+            abort_stalled: self.config.on_stall == crate::shared::config::OnStall::Abort,
             cpus: Rc::clone(&self.cpus),
             credentials: self.credentials.clone(),
             access_log: self.access_log.as_ref().map(|file| (Rc::clone(file), self.config.access_log_format)),

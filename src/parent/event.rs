@@ -1,7 +1,10 @@
 //! What happens in a pool, as its parent tells the application.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::os::fd::BorrowedFd;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
 use std::time::Duration;
 
 /// Something that has happened to a worker or to the pool, told to [`Builder::on_event`](crate::Builder::on_event).
@@ -17,6 +20,7 @@ pub enum Event<'a> {
     /// The process has left the parent's state behind, and is about to run the application's code.
     Online(Process),
     /// The process has its listening sockets, so that connections wait for it: Node's `listening`.
+    #[non_exhaustive]
     Listening {
         /// Who.
         process: Process,
@@ -28,6 +32,7 @@ pub enum Event<'a> {
     /// The worker serves.
     Ready(Process),
     /// The worker has sent a message: [`Worker::send`](crate::Worker::send).
+    #[non_exhaustive]
     Message {
         /// Who.
         process: Process,
@@ -43,20 +48,9 @@ pub enum Event<'a> {
     /// for each that was forked, and before its `Exited`. Node's `disconnect`.
     Disconnected(Process),
     /// The process has exited and was reaped.
-    Exited {
-        /// Who.
-        process: Process,
-        /// Its exit code, unless a signal has killed it.
-        code: Option<i32>,
-        /// The signal that has killed it.
-        signal: Option<i32>,
-        /// It had been told to leave, so this is no failure: Node's `exitedAfterDisconnect`. It is not so when the pool
-        /// has killed it because it stalled or was not ready in time.
-        was_told: bool,
-        /// Its last words: the error that the application's code returned, or its panic.
-        reason: Option<&'a str>,
-    },
+    Exited(Exit<'a>),
     /// The slot's worker has failed several times in a row, and is started again after a delay.
+    #[non_exhaustive]
     BackingOff {
         /// The slot.
         worker: usize,
@@ -67,6 +61,7 @@ pub enum Event<'a> {
     },
     /// A slot's worker has failed as often in a row as [`Builder::give_up`](crate::Builder::give_up) allows. The pool is
     /// about to drain, and [`Builder::run`](crate::Builder::run) to return [`Error::GaveUp`](crate::Error::GaveUp).
+    #[non_exhaustive]
     GaveUp {
         /// The slot.
         worker: usize,
@@ -82,6 +77,7 @@ pub enum Event<'a> {
     /// A rolling restart has replaced every worker.
     RestartDone,
     /// A replacement was not ready, and the workers that were not replaced yet stay.
+    #[non_exhaustive]
     RestartAborted {
         /// The slot whose replacement failed.
         worker: usize,
@@ -89,6 +85,7 @@ pub enum Event<'a> {
         reason: &'a str,
     },
     /// The number of workers was changed.
+    #[non_exhaustive]
     Scaled {
         /// From how many.
         from: usize,
@@ -96,11 +93,13 @@ pub enum Event<'a> {
         to: usize,
     },
     /// A new binary serves, and this pool drains.
+    #[non_exhaustive]
     UpgradeDone {
         /// The new parent.
-        pid: i32,
+        pid: u32,
     },
     /// A new binary did not take over; this pool stays.
+    #[non_exhaustive]
     UpgradeFailed {
         /// Why.
         reason: &'a str,
@@ -111,31 +110,52 @@ pub enum Event<'a> {
     Tick,
 }
 
-/// The exit of a worker that had not been told to leave, for [`Builder::on_exit`](crate::Builder::on_exit).
-#[derive(Clone, Debug)]
+/// How a process ended: for [`Event::Exited`] and [`Builder::on_exit`](crate::Builder::on_exit).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Exit<'a> {
-    /// Who.
+    /// The process.
     pub process: Process,
-    /// Its exit code, unless a signal has killed it.
-    pub code: Option<i32>,
-    /// The signal that has killed it.
-    pub signal: Option<i32>,
-    /// It had been ready.
+    /// Its status; `None` when it is unknown, because other code of this process has reaped it (waitpid(2)).
+    pub status: Option<ExitStatus>,
+    /// Whether it was ready and had not been told to leave.
     pub was_ready: bool,
-    /// Its last words: the error that the application's code returned, or its panic.
+    /// Whether it had been told to leave, so that the exit is no failure: Node's `exitedAfterDisconnect`. `false` when
+    /// the pool has killed it because it stalled or was not ready in time.
+    pub was_requested: bool,
+    /// The error that the application's code returned, or the message of its panic.
     pub reason: Option<&'a str>,
 }
 
+impl Exit<'_> {
+    /// The exit code; `None` when a signal killed the process or its status is unknown.
+    pub fn code(&self) -> Option<i32> {
+        self.status?.code()
+    }
+
+    /// The signal that killed the process, if one did.
+    pub fn signal(&self) -> Option<i32> {
+        self.status?.signal()
+    }
+}
+
 /// Which process an [`Event`] is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
 pub struct Process {
     /// Its slot: [`Worker::id`](crate::Worker::id).
     pub worker: usize,
     /// How often the slot has been started.
     pub generation: u64,
     /// Its process id.
-    pub pid: i32,
-    /// A number from 1 that no other process of the pool has, or ever had: [`Worker::unique`](crate::Worker::unique).
-    pub unique: u64,
+    pub pid: u32,
+    /// A number from 1 that no other process of the pool has, or ever had: [`Worker::unique_id`](crate::Worker::unique_id).
+    pub unique_id: u64,
+}
+
+/// As the log names it: `worker=0 gen=1 pid=4242`.
+impl fmt::Display for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "worker={} gen={} pid={}", self.worker, self.generation, self.pid)
+    }
 }

@@ -36,24 +36,24 @@ pub(crate) enum Command {
 ///
 /// The worker of a slot is the process that serves it, or the one that is being started if none does; one that was told
 /// to leave is not meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Whom {
+pub enum Target {
     /// The worker of that slot.
     Slot(usize),
     /// That process, also when it was told to leave.
     Process(Process),
 }
 
-impl From<usize> for Whom {
-    fn from(slot: usize) -> Whom {
-        Whom::Slot(slot)
+impl From<usize> for Target {
+    fn from(slot: usize) -> Target {
+        Target::Slot(slot)
     }
 }
 
-impl From<Process> for Whom {
-    fn from(process: Process) -> Whom {
-        Whom::Process(process)
+impl From<Process> for Target {
+    fn from(process: Process) -> Target {
+        Target::Process(process)
     }
 }
 
@@ -104,8 +104,8 @@ impl<'a> Handle<'a> {
     ///
     /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the worker is
     /// behind with reading, [`MessageError::Gone`] when there is no such worker.
-    pub fn send(&self, whom: impl Into<Whom>, message: &[u8]) -> Result<(), MessageError> {
-        self.parent.send(whom.into(), message, None)
+    pub fn send(&self, target: impl Into<Target>, message: &[u8]) -> Result<(), MessageError> {
+        self.parent.send(target.into(), message, None)
     }
 
     /// As [`send`](Handle::send), with a copy of a file descriptor: a connection, for example.
@@ -113,8 +113,8 @@ impl<'a> Handle<'a> {
     /// # Errors
     ///
     /// As [`send`](Handle::send).
-    pub fn send_with(&self, whom: impl Into<Whom>, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
-        self.parent.send(whom.into(), message, Some(fd.as_fd()))
+    pub fn send_with(&self, target: impl Into<Target>, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
+        self.parent.send(target.into(), message, Some(fd.as_fd()))
     }
 
     /// Sends every worker a message, but for those that were told to leave. Returns those that did not get it, and why.
@@ -129,22 +129,22 @@ impl<'a> Handle<'a> {
     /// # Errors
     ///
     /// When there is no such worker, or no such signal (kill(2)).
-    pub fn kill(&self, whom: impl Into<Whom>, signal: i32) -> io::Result<()> {
-        self.parent.kill_by_request(whom.into(), signal)
+    pub fn kill(&self, target: impl Into<Target>, signal: i32) -> io::Result<()> {
+        self.parent.kill_by_request(target.into(), signal)
     }
 
     /// Tells a worker to finish what it has. Its slot gets a new worker at once; to have fewer,
     /// [scale](Handle::scale). One that is gone or was told before is left alone.
-    pub fn disconnect(&self, whom: impl Into<Whom>) {
-        if let Some(pid) = self.parent.find(whom.into()) {
+    pub fn disconnect(&self, target: impl Into<Target>) {
+        if let Some(pid) = self.parent.find(target.into()) {
             self.ask(Command::Disconnect(pid));
         }
     }
 
     /// How a worker is at the moment; `None` when there is none, or no longer: Node's `isDead`. One that is
     /// [told to leave](WorkerState::is_leaving) is no longer connected, in Node's word.
-    pub fn worker(&self, whom: impl Into<Whom>) -> Option<WorkerStatus> {
-        self.parent.worker_status(self.parent.find(whom.into())?)
+    pub fn worker(&self, target: impl Into<Target>) -> Option<WorkerStatus> {
+        self.parent.worker_status(self.parent.find(target.into())?)
     }
 
     /// How the pool is at the moment.

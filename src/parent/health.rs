@@ -11,6 +11,9 @@
 //! does so much later than it meant to, nobody could run meanwhile: the supervisor learns how long (`Event::Frozen`)
 //! and puts off whatever counts time, but for `--max-age`, which is wall time.
 
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+
 use super::admin::cpu_of_the_reaped;
 use super::*;
 use crate::parent::supervisor::{Respawn, Stage};
@@ -142,19 +145,19 @@ impl Parent {
         self.neighbours.gone(pid);
         self.board.fold(process.row, now);
         self.free_rows.push(process.row);
-        let (code, signal) = match exit {
-            Exit::Code(code) => (Some(code), None),
-            Exit::Signal { signal, .. } => (None, Some(signal)),
+        let told = event::Exit {
+            process: process_told,
+            status: status_of(exit),
+            was_ready: stage == Some(Stage::Ready),
+            was_requested: stage.is_some_and(Stage::is_asked_to_leave),
+            reason: reason.as_deref(),
         };
-        let (process, reason) = (process_told, reason.as_deref());
-        let was_ready = stage == Some(Stage::Ready);
         let respawn = match was_told {
             true => Respawn::Backoff,
-            false => self.policy_of(&event::Exit { process, code, signal, was_ready, reason }),
+            false => self.policy_of(&told),
         };
         self.tell(Event::Exited { pid, exit, has_served, respawn });
-        let was_told = stage.is_some_and(Stage::is_asked_to_leave);
-        self.emit(&event::Event::Exited { process, code, signal, was_told, reason });
+        self.emit(&event::Event::Exited(told));
     }
 
     /// A forced stop has ended it, with whatever it had.
@@ -225,5 +228,15 @@ impl Parent {
         for pid in heavy.copied().collect::<Vec<_>>() {
             self.tell(Event::Recycle { pid, why: Recycle::Memory });
         }
+    }
+}
+
+/// The status as the standard library has it: wait(2)'s.
+fn status_of(exit: Exit) -> Option<ExitStatus> {
+    match exit {
+        Exit::Code(code) => Some(ExitStatus::from_raw(code << 8)),
+        // Somebody else has reaped it.
+        Exit::Signal { signal: 0, .. } => None,
+        Exit::Signal { signal, core_dumped } => Some(ExitStatus::from_raw(signal | if core_dumped { 0x80 } else { 0 })),
     }
 }

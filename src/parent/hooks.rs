@@ -55,7 +55,7 @@ impl Parent {
     /// Which process that is, for the application.
     pub(super) fn process(&self, pid: Pid) -> event::Process {
         let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
-        event::Process { worker, generation, pid: pid.0, unique: self.unique(pid) }
+        event::Process { worker, generation, pid: pid.0.unsigned_abs(), unique_id: self.unique(pid) }
     }
 
     pub(super) fn emit_notice(&mut self, notice: &Notice) {
@@ -69,7 +69,7 @@ impl Parent {
             Notice::RestartDone => event::Event::RestartDone,
             Notice::RestartAborted { slot, .. } => event::Event::RestartAborted { worker: slot, reason },
             Notice::Scaled { from, to } => event::Event::Scaled { from, to },
-            Notice::UpgradeDone { pid } => event::Event::UpgradeDone { pid: pid.0 },
+            Notice::UpgradeDone { pid } => event::Event::UpgradeDone { pid: pid.0.unsigned_abs() },
             Notice::UpgradeFailed { .. } => event::Event::UpgradeFailed { reason },
             _ => return,
         };

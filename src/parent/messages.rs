@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::*;
-use crate::parent::handle::Whom;
+use crate::parent::handle::Target;
 use crate::parent::supervisor::Stage;
 use crate::shared::message::{MessageError, Received, BUFFER};
 
@@ -266,19 +266,20 @@ impl Parent {
 
 /// What a hook asks for that is done while it runs.
 impl Parent {
-    pub(crate) fn send(&self, whom: Whom, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), MessageError> {
-        let process = self.find(whom).and_then(|pid| self.processes.get(&pid));
+    pub(crate) fn send(&self, target: Target, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), MessageError> {
+        let process = self.find(target).and_then(|pid| self.processes.get(&pid));
         process.and_then(|process| process.messages.as_ref()).ok_or(MessageError::Gone)?.send(message, fd)
     }
 
     pub(crate) fn broadcast(&self, message: &[u8]) -> Vec<(event::Process, MessageError)> {
         let staying = self.supervisor.processes().filter(|(_, process)| !process.stage.is_leaving());
         let processes = staying.filter_map(|(_, process)| Some(self.process(process.pid?)));
-        processes.filter_map(|it| Some((it, self.send(Whom::Process(it), message, None).err()?))).collect()
+        processes.filter_map(|it| Some((it, self.send(Target::Process(it), message, None).err()?))).collect()
     }
 
-    pub(crate) fn kill_by_request(&self, whom: Whom, signal: i32) -> io::Result<()> {
-        let pid = self.find(whom).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
+    pub(crate) fn kill_by_request(&self, target: Target, signal: i32) -> io::Result<()> {
+        let pid =
+            self.find(target).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
         let signal = Signal::try_from(signal)?;
         if let Some(process) = self.processes.get(&pid) {
             process.signalled.set(Some(signal as i32));
@@ -288,11 +289,13 @@ impl Parent {
     }
 
     /// The process that is meant.
-    pub(crate) fn find(&self, whom: Whom) -> Option<Pid> {
-        match whom {
+    pub(crate) fn find(&self, target: Target) -> Option<Pid> {
+        match target {
             // Its number tells it from a later one with the same pid.
-            Whom::Process(it) => Some(Pid(it.pid)).filter(|pid| it.unique != 0 && self.unique(*pid) == it.unique),
-            Whom::Slot(slot) => {
+            Target::Process(it) => {
+                i32::try_from(it.pid).ok().map(Pid).filter(|pid| it.unique_id != 0 && self.unique(*pid) == it.unique_id)
+            }
+            Target::Slot(slot) => {
                 let staying = self.supervisor.processes().filter(|(id, it)| *id == slot && !it.stage.is_leaving());
                 staying.max_by_key(|(_, it)| (it.serves(), it.generation))?.1.pid
             }

@@ -468,7 +468,7 @@ impl Parent {
 
 const COUNTED_MIN: usize = 64;
 
-/// Whom workers run as, if that is not root.
+/// The user that workers run as, if that is not root.
 fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
     credentials.as_deref().filter(|credentials| !credentials.is_root())
 }

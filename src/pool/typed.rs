@@ -6,7 +6,7 @@ use std::fmt;
 use serde::de::DeserializeOwned;
 use serde::Serialize;
 
-use crate::parent::handle::{Handle, Whom};
+use crate::parent::handle::{Handle, Target};
 use crate::shared::message::MessageError;
 use crate::worker::{Sender, Worker};
 
@@ -96,7 +96,7 @@ impl Handle<'_> {
     /// # Errors
     ///
     /// [`TypedError::Encode`], and those of [`send`](Handle::send).
-    pub fn send_typed<T: Serialize + ?Sized>(&self, whom: impl Into<Whom>, value: &T) -> Result<(), TypedError> {
-        Ok(self.send(whom, &encode(value)?)?)
+    pub fn send_typed<T: Serialize + ?Sized>(&self, target: impl Into<Target>, value: &T) -> Result<(), TypedError> {
+        Ok(self.send(target, &encode(value)?)?)
     }
 }

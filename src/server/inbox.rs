@@ -49,7 +49,7 @@ impl Inbox {
                 if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| (self.hook)(message, fd))) {
                     station.row().count_panic();
                     error!("{} panicked in a message: {}", station.tag, panic_message(&*panic));
-                    if station.config.exit_on_panic {
+                    if station.config.exits_on_panic() {
                         panic::resume_unwind(panic);
                     }
                 }

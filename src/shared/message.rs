@@ -48,7 +48,7 @@ pub enum MessageError {
     /// [hook](crate::Builder::on_event).
     Gone,
     /// A worker sends a descriptor, and the pool takes none: see
-    /// [`Builder::take_descriptors`](crate::Builder::take_descriptors).
+    /// [`Builder::accept_descriptors`](crate::Builder::accept_descriptors).
     NoDescriptors,
     /// The system refuses, for another reason.
     System(io::Error),
@@ -61,7 +61,7 @@ impl fmt::Display for MessageError {
             MessageError::Full => f.write_str("the other side is behind with reading messages; try again later"),
             MessageError::Gone => f.write_str("there is nobody who would read the message"),
             MessageError::NoDescriptors => f.write_str(
-                "the pool takes no descriptors from workers; ask for them when it is made (Builder::take_descriptors)",
+                "the pool takes no descriptors from workers; ask for them when it is made (Builder::accept_descriptors)",
             ),
             MessageError::System(error) => write!(f, "cannot send a message with sendmsg(2): {error}"),
         }
@@ -78,7 +78,7 @@ pub(crate) struct MessageEnd {
     /// Whether descriptors may be sent from this end.
     sends_descriptors: bool,
     /// Whether they may come to this end.
-    takes_descriptors: bool,
+    accept_descriptors: bool,
     /// Whether some may come from somebody who is not trusted: nobody should wait for their closing.
     is_guarded: bool,
 }
@@ -102,16 +102,16 @@ pub(crate) enum Received<'b> {
 impl MessageEnd {
     /// Both ends, the parent's and the worker's; whether the worker may send descriptors. Unless it may, the kernel
     /// refuses them as far as it can.
-    pub(crate) fn pair(takes_descriptors: bool) -> io::Result<(MessageEnd, MessageEnd)> {
+    pub(crate) fn pair(accept_descriptors: bool) -> io::Result<(MessageEnd, MessageEnd)> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (parent, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
-        let is_guarded = takes_descriptors || !sys::fds::refuse_descriptors(parent.as_fd());
+        let is_guarded = accept_descriptors || !sys::fds::refuse_descriptors(parent.as_fd());
         Ok((
-            MessageEnd { socket: parent, sends_descriptors: true, takes_descriptors, is_guarded },
+            MessageEnd { socket: parent, sends_descriptors: true, accept_descriptors, is_guarded },
             MessageEnd {
                 socket: worker,
-                sends_descriptors: takes_descriptors,
-                takes_descriptors: true,
+                sends_descriptors: accept_descriptors,
+                accept_descriptors: true,
                 is_guarded: false,
             },
         ))
@@ -143,12 +143,12 @@ impl MessageEnd {
     pub(crate) fn receive<'b>(&self, buffer: &'b mut [u8]) -> Received<'b> {
         let sys::fds::Received { len, mut fds, is_cut, .. } = loop {
             let received = match self.is_guarded {
-                true => sys::fds::receive_whole(self.socket.as_fd(), buffer, usize::from(self.takes_descriptors)),
+                true => sys::fds::receive_whole(self.socket.as_fd(), buffer, usize::from(self.accept_descriptors)),
                 false => sys::fds::receive(self.socket.as_fd(), buffer).map(Whole::Received),
             };
             match received {
                 Ok(Whole::Received(received)) => break received,
-                Ok(Whole::TooMany) if self.takes_descriptors => return Received::Malformed(SEVERAL, Vec::new()),
+                Ok(Whole::TooMany) if self.accept_descriptors => return Received::Malformed(SEVERAL, Vec::new()),
                 Ok(Whole::TooMany) => return Received::Malformed(ONE, Vec::new()),
                 Ok(Whole::NoRoom) => return Received::NoRoom,
                 // Said once, before what is still in the queue, when the other side has ended without reading all of
@@ -163,7 +163,7 @@ impl MessageEnd {
             ([], 0) => Received::End,
             ([MARK, ..], _) if len == BUFFER => Received::Malformed("it is larger than a message may be", fds),
             ([MARK, ..], _) if is_cut => Received::Cut(fds),
-            ([MARK, ..], 1..) if !self.takes_descriptors => Received::Malformed(ONE, fds),
+            ([MARK, ..], 1..) if !self.accept_descriptors => Received::Malformed(ONE, fds),
             ([MARK, message @ ..], 0 | 1) => Received::Message(message, fds.pop()),
             ([MARK, ..], _) => Received::Malformed(SEVERAL, fds),
             _ => Received::Malformed("it was not sent by this library", fds),

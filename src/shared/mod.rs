@@ -73,7 +73,7 @@
 //! any case, so an application that trusts its workers may ask for all. When a worker has exited, its socket is read to the end before the
 //! hook is told of the exit; when one is told to finish, its loop delivers what is there before it ends, and refuses
 //! what would come too late. Descriptors come up with messages only where the application asks for them
-//! (`Builder::take_descriptors`); else the kernel refuses them (SO_PASSRIGHTS, Linux 6.16), or who sends one is
+//! (`Builder::accept_descriptors`); else the kernel refuses them (SO_PASSRIGHTS, Linux 6.16), or who sends one is
 //! killed.
 //!
 //! **What nobody reads.** `outlet.rs` writes all logs and prefixed output, and never waits. O_NONBLOCK is a flag of

@@ -1,6 +1,8 @@
 //! PURE. What a worker may be doing, as the parent says it to the application and to the admin process.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+
 /// What a worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -35,5 +37,12 @@ impl WorkerState {
             WorkerState::Draining => "draining",
             WorkerState::Ending => "ending",
         }
+    }
+}
+
+/// In a word, as the status has it: `ready`.
+impl fmt::Display for WorkerState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }

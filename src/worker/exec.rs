@@ -72,7 +72,7 @@ impl Worker {
         if self.sandbox() != Sandbox::Off {
             set_no_new_privs().map_err(|errno| Error::system("give up new privileges with prctl(2)", errno))?;
         }
-        let sockets = Sockets { tcp: self.listeners(), unix: self.unix_listeners() };
+        let sockets = Sockets { tcp: self.take_listeners(), unix: self.take_unix_listeners() };
         sockets.describe(command).map_err(|source| Error::system("name a socket with getsockname(2)", source))?;
         // Those of the service manager are for the parent.
         for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {

@@ -26,7 +26,7 @@ const WAITING_MAX: u32 = 1024;
 
 impl<'a> Incoming<'a> {
     pub(crate) fn new(worker: &'a Worker) -> Incoming<'a> {
-        Incoming { worker, listeners: worker.listeners(), allowance: WAITING_MAX }
+        Incoming { worker, listeners: worker.take_listeners(), allowance: WAITING_MAX }
     }
 
     fn accept(&mut self) -> io::Result<Option<TcpStream>> {

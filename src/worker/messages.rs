@@ -29,7 +29,7 @@ impl Worker {
     /// # Errors
     ///
     /// As [`send`](Worker::send), and [`MessageError::NoDescriptors`] unless the pool takes them
-    /// ([`Builder::take_descriptors`](crate::Builder::take_descriptors)).
+    /// ([`Builder::accept_descriptors`](crate::Builder::accept_descriptors)).
     pub fn send_with(&self, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
         send(self.messages.as_deref(), message, Some(fd.as_fd()))
     }

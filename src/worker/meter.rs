@@ -31,7 +31,7 @@ impl Meter {
     /// around it when that takes more than a millisecond or two, and the stall time-out counts from here.
     ///
     /// Hold it while a thread computes or blocks, not while it waits in an event loop.
-    pub fn busy(&self) -> Busy {
+    pub fn busy(&self) -> BusyGuard {
         self.row().add_request();
         self.depth.fetch_add(1, Ordering::Relaxed);
         self.row().busy(clock::now());
@@ -40,13 +40,13 @@ impl Meter {
                 self.waking.awake();
             }
         }
-        Busy { meter: self.clone() }
+        BusyGuard { meter: self.clone() }
     }
 
     /// Counts a connection, which is open until what this returns is dropped.
-    pub fn connection(&self) -> Counted {
+    pub fn connection(&self) -> ConnectionGuard {
         self.row().add_accepted();
-        Counted { meter: self.clone() }
+        ConnectionGuard { meter: self.clone() }
     }
 
     fn row(&self) -> OwnRow<'_> {
@@ -57,11 +57,11 @@ impl Meter {
 /// A request that is being worked on: [`Meter::busy`].
 #[derive(Debug)]
 #[must_use = "the worker is busy until this is dropped"]
-pub struct Busy {
+pub struct BusyGuard {
     meter: Meter,
 }
 
-impl Drop for Busy {
+impl Drop for BusyGuard {
     fn drop(&mut self) {
         match self.meter.depth.fetch_sub(1, Ordering::Relaxed) {
             1 => self.meter.row().idle(),
@@ -74,11 +74,11 @@ impl Drop for Busy {
 /// A connection that is open: [`Meter::connection`].
 #[derive(Debug)]
 #[must_use = "the connection is open until this is dropped"]
-pub struct Counted {
+pub struct ConnectionGuard {
     meter: Meter,
 }
 
-impl Drop for Counted {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.meter.row().add_closed();
     }

@@ -106,7 +106,7 @@ pub fn worker_id() -> Option<usize> {
     Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
 }
 
-/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown`] tells; `false` in the
+/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown_signal`] tells; `false` in the
 /// parent, and in a process that has no pool.
 ///
 /// It is for the place where a server of your own answers: from then on each answer says `Connection: close`, so that
@@ -167,13 +167,13 @@ impl Worker {
         self.generation
     }
 
-    /// A number from 1 that no other process of the pool has, or ever had.
-    pub fn unique(&self) -> u64 {
+    /// A number from 1 that no other process of the pool has, or ever had. Programs find it as `FORKPOOL_UNIQUE_ID`.
+    pub fn unique_id(&self) -> u64 {
         self.unique
     }
 
-    /// This worker's own listening socket for the first TCP address, non-blocking. It is given away: a second call
-    /// gives the socket of the next address.
+    /// Takes this worker's own listening socket for the first TCP address, non-blocking. A second call takes the socket
+    /// of the next address.
     ///
     /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so
     /// that a stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor
@@ -182,49 +182,52 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// When there is none left: the pool listens on Unix sockets only, or all have been given away.
-    pub fn listener(&self) -> io::Result<TcpListener> {
+    /// When none is left: the pool listens on Unix sockets only, or all have been taken.
+    pub fn take_listener(&self) -> io::Result<TcpListener> {
         let own = &mut *self.listeners.borrow_mut();
         let shared = &mut *self.shared_listeners.borrow_mut();
         let listeners = if own.is_empty() { shared } else { own };
         match listeners.is_empty() {
             false => Ok(listeners.remove(0)),
-            true => Err(io::Error::other("the worker has no TCP listener to give (see Worker::unix_listeners)")),
+            true => {
+                Err(io::Error::other("the worker has no TCP listener left to take (see Worker::take_unix_listeners)"))
+            }
         }
     }
 
-    /// As [`listener`](Worker::listener), for every TCP address, in the order in which they were given.
-    pub fn listeners(&self) -> Vec<TcpListener> {
+    /// Takes the listening sockets of all TCP addresses, as [`take_listener`](Worker::take_listener) does, in the order
+    /// of the addresses. Empty on a second call.
+    pub fn take_listeners(&self) -> Vec<TcpListener> {
         let mut listeners = self.listeners.take();
         listeners.append(&mut self.shared_listeners.borrow_mut());
         listeners
     }
 
-    /// The Unix sockets, non-blocking and shared by all workers of the pool, in the order in which they were given.
-    /// They are given away, as those of [`listener`](Worker::listener) are.
-    pub fn unix_listeners(&self) -> Vec<UnixListener> {
+    /// Takes the Unix sockets, non-blocking and shared by all workers of the pool, in the order of the addresses. Empty
+    /// on a second call.
+    pub fn take_unix_listeners(&self) -> Vec<UnixListener> {
         self.unix_listeners.take()
     }
 
-    /// This worker's own UDP sockets, non-blocking, in the order of the calls of
-    /// [`bind_udp`](crate::Builder::bind_udp). They are given away, as those of [`listener`](Worker::listener) are.
+    /// Takes this worker's own UDP sockets, non-blocking, in the order of the calls of
+    /// [`bind_udp`](crate::Builder::bind_udp). Empty on a second call.
     ///
     /// During a restart a worker shares them with its successor, so a read may find nothing although the socket was
     /// readable (`WouldBlock`). A worker that is to finish stops reading; what waits, its successor reads.
-    pub fn udp_sockets(&self) -> Vec<UdpSocket> {
+    pub fn take_udp_sockets(&self) -> Vec<UdpSocket> {
         self.udp_sockets.take()
     }
 
-    /// The next of [`udp_sockets`](Worker::udp_sockets).
+    /// Takes the next of the sockets of [`take_udp_sockets`](Worker::take_udp_sockets).
     ///
     /// # Errors
     ///
-    /// When there is none left: the pool has no UDP address, or all have been given away.
-    pub fn udp_socket(&self) -> io::Result<UdpSocket> {
+    /// When none is left: the pool has no UDP address, or all have been taken.
+    pub fn take_udp_socket(&self) -> io::Result<UdpSocket> {
         let sockets = &mut *self.udp_sockets.borrow_mut();
         match sockets.is_empty() {
             false => Ok(sockets.remove(0)),
-            true => Err(io::Error::other("the worker has no UDP socket to give (see Builder::bind_udp)")),
+            true => Err(io::Error::other("the worker has no UDP socket left to take (see Builder::bind_udp)")),
         }
     }
 
@@ -256,16 +259,16 @@ impl Worker {
         self.row().count_progress();
     }
 
-    /// A stream that is readable (at its end of file) when this worker is to finish what it has and return.
+    /// Returns a stream that becomes readable, at its end of file, when this worker is to finish its connections and
+    /// return.
     ///
-    /// That is so when the parent asks for it, when the parent has died, and when SIGTERM, SIGQUIT or SIGINT came. It
-    /// is a stream because every reactor can wait for one. Nothing is ever to be read from it, and nothing may be
-    /// written to it.
+    /// This happens when the parent asks for it, when the parent has died, and on SIGTERM, SIGQUIT or SIGINT. It is a
+    /// stream because every reactor can wait for one. It never carries data: do not write to it.
     ///
     /// # Errors
     ///
     /// When no descriptor is free.
-    pub fn shutdown(&self) -> io::Result<UnixStream> {
+    pub fn shutdown_signal(&self) -> io::Result<UnixStream> {
         let stream = self.lifeline.stream().try_clone()?;
         sys::fds::set_nonblocking(&stream, true)?;
         Ok(stream)

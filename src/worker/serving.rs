@@ -28,7 +28,7 @@ impl Worker {
     /// When no descriptor is free.
     pub(super) fn station(&self) -> Result<(Station<'_>, Resources)> {
         let listen = |source| Error::system("listen in the worker with epoll_ctl(2)", source);
-        let shutdown = self.shutdown().map_err(listen)?;
+        let shutdown = self.shutdown_signal().map_err(listen)?;
         let log = self.take_access_log();
         let log = log.map_err(|source| Error::system("copy the access log's descriptor with fcntl(2)", source))?;
         let all_collected = || Box::new(|_: &Request<'_>| false) as Box<_>;
@@ -36,7 +36,7 @@ impl Worker {
             shutdown,
             listeners: self.listeners.take(),
             shared_listeners: self.shared_listeners.take(),
-            unix_listeners: self.unix_listeners(),
+            unix_listeners: self.take_unix_listeners(),
             inbox: self.take_inbox(),
             common: self.common.borrow().clone(),
             streams: self.streams.take().map_or_else(all_collected, |streams| streams.0),

@@ -77,7 +77,7 @@ fn busy() -> u64 {
 
 /// Sends at a rate, or as fast as the parent reads.
 fn talk(worker: &Worker, rate: Option<u32>) -> io::Result<()> {
-    let (messages, mut shutdown) = (worker.messages()?, worker.shutdown()?);
+    let (messages, mut shutdown) = (worker.messages()?, worker.shutdown_signal()?);
     let mut pace = Pace::new(rate);
     worker.ready()?;
     while shutdown.read(&mut [0]).is_err() {
@@ -94,7 +94,7 @@ fn talk(worker: &Worker, rate: Option<u32>) -> io::Result<()> {
 
 /// Asks for a batch, reads it, asks for the next one when that is due.
 fn listen(worker: &Worker, rate: Option<u32>) -> io::Result<()> {
-    let (messages, mut shutdown) = (worker.messages()?, worker.shutdown()?);
+    let (messages, mut shutdown) = (worker.messages()?, worker.shutdown_signal()?);
     let mut pace = Pace::new(rate);
     worker.ready()?;
     while shutdown.read(&mut [0]).is_err() {

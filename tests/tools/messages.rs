@@ -22,7 +22,7 @@ fn main() -> forkpool::Result<()> {
     let mut post = Post::default();
     Pool::bind("127.0.0.1:8000")
         .env()
-        .take_descriptors(true)
+        .accept_descriptors(true)
         .on_event(move |event, pool| post.take(event, pool))
         .run(serve)
 }
@@ -37,7 +37,7 @@ struct Post {
 impl Post {
     fn take(&mut self, event: &Event<'_>, pool: &Handle<'_>) {
         match *event {
-            Event::Message { process, message, fd } => {
+            Event::Message { process, message, fd, .. } => {
                 self.messages += 1;
                 self.bytes += message.len();
                 let (order, text) = split(message);
@@ -48,19 +48,20 @@ impl Post {
                     say(&format!("refused {order}: {error}"));
                 }
             }
-            Event::Exited { process, code, was_told, .. } => {
-                say(&format!(
-                    "worker {} number {} exited, code {code:?}, told {was_told}",
-                    process.worker, process.unique
-                ));
-            }
+            Event::Exited(exit) => say(&format!(
+                "worker {} number {} exited, code {:?}, told {}",
+                exit.process.worker,
+                exit.process.unique_id,
+                exit.code(),
+                exit.was_requested
+            )),
             _ => {}
         }
     }
 
     fn obey(&self, from: Process, order: &str, text: &str, pool: &Handle<'_>) -> Result<()> {
         match order {
-            "say" => say(&format!("worker {} number {} says {text:?}", from.worker, from.unique)),
+            "say" => say(&format!("worker {} number {} says {text:?}", from.worker, from.unique_id)),
             "count" => say(&format!("counted {} messages, {} bytes", self.messages, self.bytes)),
             "role" => say(&format!("the parent is worker {:?}", worker_id())),
             "broadcast" => pool.broadcast(text.as_bytes()).into_iter().for_each(|(_, error)| report(Err(error))),
@@ -90,7 +91,7 @@ impl Post {
 
 /// A worker's side.
 fn serve(worker: &Worker) -> Result<()> {
-    let (id, number) = (worker.id(), worker.unique());
+    let (id, number) = (worker.id(), worker.unique_id());
     let adopter = worker.adopter();
     worker.on_message_with(move |message, fd| match fd {
         Some(connection) if message == b"adopt" => report(adopter.adopt(TcpStream::from(connection))),

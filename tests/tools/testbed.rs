@@ -60,22 +60,35 @@ fn fixture() -> Option<String> {
 
 /// Prints what happens, and does what an exit code asks for.
 fn hook(event: &Event<'_>, pool: &Handle<'_>) {
-    eprintln!("event {event:?}");
     match event {
-        Event::Exited { code: Some(40), .. } => pool.restart(),
-        Event::Exited { code: Some(41), .. } => pool.scale(3),
-        Event::Exited { code: Some(42), .. } => pool.upgrade(),
-        Event::Exited { code: Some(43), .. } => pool.stop(),
-        Event::Exited { code: Some(44), .. } => pool.stop_now(),
-        Event::Exited { code: Some(46), .. } => drop(thread::spawn(|| {
-            thread::sleep(Duration::from_secs(1));
-            eprintln!("the hook's thread has ended");
-        })),
-        Event::Exited { code: Some(45), .. } => panic!("the hook was told to panic"),
+        // In words of its own: the status's Debug is the standard library's affair.
+        Event::Exited(exit) => eprintln!(
+            "event Exited {{ process: {:?}, code: {:?}, signal: {:?}, was_requested: {}, reason: {:?} }}",
+            exit.process,
+            exit.code(),
+            exit.signal(),
+            exit.was_requested,
+            exit.reason
+        ),
+        _ => eprintln!("event {event:?}"),
+    }
+    match event {
+        Event::Exited(exit) => match exit.code() {
+            Some(40) => pool.restart(),
+            Some(41) => pool.scale(3),
+            Some(42) => pool.upgrade(),
+            Some(43) => pool.stop(),
+            Some(44) => pool.stop_now(),
+            Some(45) => panic!("the hook was told to panic"),
+            Some(46) => drop(thread::spawn(|| {
+                thread::sleep(Duration::from_secs(1));
+                eprintln!("the hook's thread has ended");
+            })),
+            _ => eprintln!("still there: {:?}", pool.worker(exit.process)),
+        },
         Event::Disconnected(process) => {
             eprintln!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
         }
-        Event::Exited { process, .. } => eprintln!("still there: {:?}", pool.worker(*process)),
         Event::Ready(process) => {
             eprintln!("status {:?}", pool.status());
             assert_eq!(pool.worker(*process), pool.worker(process.worker));
@@ -87,7 +100,7 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
 
 /// Decides by the exit code.
 fn policy(exit: &Exit<'_>) -> Respawn {
-    match exit.code {
+    match exit.code() {
         Some(50) => Respawn::Never,
         Some(51) => Respawn::Stop,
         Some(52) => Respawn::Now,

@@ -70,7 +70,7 @@ pub(crate) enum Exit {
 
 /// What is to become of the slot of a worker that has exited without being told to:
 /// [`Builder::on_exit`](crate::Builder::on_exit).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Respawn {
     /// As without a policy of the application's: at once after a worker that has served (ready, and has accepted a
@@ -286,6 +286,20 @@ pub enum PoolState {
     LameDuck,
     /// It drains, or ends.
     Stopping,
+}
+
+/// In words, as the status has it: `serving`, `lame duck`.
+impl fmt::Display for PoolState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            PoolState::Starting => "starting",
+            PoolState::Serving => "serving",
+            PoolState::Restarting => "restarting",
+            PoolState::Upgrading => "upgrading",
+            PoolState::LameDuck => "lame duck",
+            PoolState::Stopping => "stopping",
+        })
+    }
 }
 
 /// How the pool ended.

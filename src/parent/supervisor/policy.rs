@@ -13,7 +13,7 @@
 
 use std::time::Duration;
 
-use crate::shared::config::Config;
+use crate::shared::config::{Config, OnStall};
 use crate::shared::pace::Rate;
 use crate::time::Time;
 
@@ -87,7 +87,7 @@ impl From<&Config> for Policy {
             lame_duck: config.lame_duck,
             give_up: config.give_up,
             max_age: config.max_age,
-            abort_stalled: config.abort_stalled,
+            abort_stalled: config.on_stall == OnStall::Abort,
             stable: Duration::from_secs(1),
         }
     }

@@ -16,9 +16,9 @@ impl Builder {
         self.put("listing", |config| config.files.listing = list)
     }
 
-    /// As [`Files::single_page`](crate::Files::single_page). Default `false`. (The setting is `spa`.)
-    pub fn single_page(self, is: bool) -> Builder {
-        self.put("spa", |config| config.files.single_page = is)
+    /// As [`Files::spa`](crate::Files::spa). Default `false`.
+    pub fn spa(self, is: bool) -> Builder {
+        self.put("spa", |config| config.files.spa = is)
     }
 
     /// As [`Files::cache_control`](crate::Files::cache_control). Default: none.

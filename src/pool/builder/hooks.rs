@@ -23,7 +23,7 @@ impl Builder {
     ///     Pool::bind(":8000")
     ///         .on_event(|event, pool| match event {
     ///             Event::Ready(process) => println!("worker {} is pid {}", process.worker, process.pid),
-    ///             Event::Exited { code: Some(7), .. } => pool.stop(),
+    ///             Event::Exited(exit) if exit.code() == Some(7) => pool.stop(),
     ///             _ => {}
     ///         })
     ///         .serve(|_request| Response::text("hello world\n"))
@@ -55,7 +55,7 @@ impl Builder {
     ///
     /// fn main() -> forkpool::Result<()> {
     ///     Pool::bind(":8000")
-    ///         .on_exit(|exit| match exit.code {
+    ///         .on_exit(|exit| match exit.code() {
     ///             // It has done its part.
     ///             Some(0) => Respawn::Never,
     ///             // It has found what it cannot work with.

@@ -83,7 +83,7 @@ impl Builder {
     }
 
     /// Takes datagrams on `address` too, which has a form of [`bind`](Builder::bind), except for Unix sockets: each
-    /// worker gets a UDP socket of its own by [`Worker::udp_sockets`]. The port has nothing to do with a TCP port of
+    /// worker gets a UDP socket of its own by [`Worker::take_udp_sockets`]. The port has nothing to do with a TCP port of
     /// the same number.
     ///
     /// The kernel spreads datagrams over the workers by a hash of both addresses, so those of one client's socket go to

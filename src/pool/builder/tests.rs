@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::shared::config::{AccessLogFormat, Balance, Sandbox, Symlinks};
+use crate::shared::config::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
 
 #[test]
 fn methods_and_names_set_the_same() {
@@ -20,8 +20,8 @@ fn methods_and_names_set_the_same() {
         ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
         ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
         ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),
-        ("on-stall", "abort", |pool| pool.abort_on_stall(true)),
-        ("on-panic", "exit", |pool| pool.exit_on_panic(true)),
+        ("on-stall", "abort", |pool| pool.on_stall(OnStall::Abort)),
+        ("on-panic", "exit", |pool| pool.on_panic(OnPanic::Exit)),
         ("surge", "7", |pool| pool.surge(7)),
         ("lame-duck", "7s", |pool| pool.lame_duck(SEVEN)),
         ("give-up", "7", |pool| pool.give_up(7)),
@@ -44,7 +44,7 @@ fn methods_and_names_set_the_same() {
         ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
         ("root", "www", |pool| pool.root("www")),
         ("listing", "yes", |pool| pool.listing(true)),
-        ("spa", "yes", |pool| pool.single_page(true)),
+        ("spa", "yes", |pool| pool.spa(true)),
         ("cache-control", "no-store", |pool| pool.cache_control("no-store")),
         ("precompressed", "no", |pool| pool.precompressed(false)),
         ("symlinks", "anywhere", |pool| pool.symlinks(Symlinks::Anywhere)),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Builder;
-use crate::shared::config::Readiness;
+use crate::shared::config::{OnPanic, OnStall, Readiness};
 
 impl Builder {
     /// Worker processes, 1 to 1024. Default `auto`: one for each CPU that affinity (sched_getaffinity(2)) and the cgroup's CPU
@@ -35,21 +35,19 @@ impl Builder {
         self.put("stall-timeout", |config| config.stall_timeout = timeout)
     }
 
-    /// Whether a handler that panics ends its worker, as an uncaught exception does in Node, instead of answering 500
-    /// and closing the connection. Default `false`: a worker has many clients, and most panics concern one. (The
-    /// setting is `on-panic`, `answer` or `exit`.)
-    pub fn exit_on_panic(self, exit: bool) -> Builder {
-        self.put("on-panic", |config| config.server.exit_on_panic = exit)
+    /// What a panic in a handler ends. Default [`OnPanic::Answer`]: a worker has many clients, and most panics concern
+    /// one.
+    pub fn on_panic(self, end: OnPanic) -> Builder {
+        self.put("on-panic", |config| config.server.on_panic = end)
     }
 
-    /// Whether a worker that hangs is sent SIGABRT before SIGKILL, so that it logs where it stands and may dump core
-    /// (core(5)). Default `false`. (The setting is `on-stall`, `kill` or `abort`.)
+    /// How a worker that hangs is ended. Default [`OnStall::Kill`].
     ///
-    /// The log gets an address for each frame, as `PATH+0xOFFSET`, since naming functions takes memory, and the handler may
+    /// With [`OnStall::Abort`] the log gets an address for each frame, as `PATH+0xOFFSET`, since naming functions takes memory, and the handler may
     /// have been interrupted while it was getting some. `addr2line -Cfpie PATH 0xOFFSET ...` (binutils) names them, where the
     /// program has not been stripped.
-    pub fn abort_on_stall(self, abort: bool) -> Builder {
-        self.put("on-stall", |config| config.abort_stalled = abort)
+    pub fn on_stall(self, end: OnStall) -> Builder {
+        self.put("on-stall", |config| config.on_stall = end)
     }
 
     /// Workers that a rolling restart replaces at a time. Default 1: the least memory, and the least that a bad new
@@ -112,8 +110,8 @@ impl Builder {
     /// A hook that keeps a copy closes it in the parent, and close(2) may wait there: for a socket with SO_LINGER, which
     /// the worker can set. The parent's own copy never makes it wait. A message waits while the parent has no descriptor
     /// free for the one that comes with it, and the log says so.
-    pub fn take_descriptors(self, take: bool) -> Builder {
-        self.put("take-descriptors", |config| config.takes_descriptors = take)
+    pub fn accept_descriptors(self, take: bool) -> Builder {
+        self.put("accept-descriptors", |config| config.accept_descriptors = take)
     }
 
     /// Percent of the parent's time that reading the messages of one worker may take; what the [hook](Builder::on_event)

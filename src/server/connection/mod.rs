@@ -404,7 +404,7 @@ impl Connection {
             Taken::Panicked(panic) => {
                 cx.row.count_panic();
                 error!("{} panicked in a request's body: {}", cx.tag, panic_message(&*panic));
-                if cx.config.exit_on_panic {
+                if cx.config.exits_on_panic() {
                     resume_unwind(panic);
                 }
                 self.start(Response::text("the server failed to answer this request\n").status(500).close(), cx);

@@ -483,7 +483,7 @@ where
                 self.station.row().count_panic();
                 let (method, target) = (request.method(), request.target());
                 error!("{} panicked in {method} {target}: {}", self.station.tag, panic_message(&*panic));
-                if self.station.config.exit_on_panic {
+                if self.station.config.exits_on_panic() {
                     panic::resume_unwind(panic);
                 }
                 Response::text("the server failed to answer this request\n").status(500).close()

@@ -132,8 +132,8 @@ impl Files {
 
     /// Whether paths that name nothing, and have no dot in their last segment, are answered with `/index.html`: for an
     /// application in the browser that has paths of its own. Default `false`.
-    pub fn single_page(mut self, is: bool) -> Files {
-        self.rules.single_page = is;
+    pub fn spa(mut self, is: bool) -> Files {
+        self.rules.spa = is;
         self
     }
 
@@ -175,7 +175,7 @@ impl Files {
             }),
         };
         match answered {
-            Err(404) if self.rules.single_page && !name.has_dot() => self.index(request, INDEX),
+            Err(404) if self.rules.spa && !name.has_dot() => self.index(request, INDEX),
             answered => answered,
         }
     }

@@ -9,7 +9,7 @@ use memchr::memchr;
 
 use super::grammar::{find_query, is_token, METHOD_MAX};
 use super::message::{Framing, Head};
-use super::request::{Fields, Request, Version};
+use super::request::{Headers, Request, Version};
 use super::{host, lines, Limits, Reject, FIELDS_MAX};
 
 /// Room for one head.
@@ -90,7 +90,7 @@ fn judge<'a>(
     let facts = Facts::of(request.headers, version)?;
     // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
     let host = authority.or(facts.host);
-    let fields = Fields::parsed(request.headers);
+    let fields = Headers::parsed(request.headers);
     let request =
         place.insert(Request { method, target, query_mark, version, host, fields, body: b"", peer: None, worker: 0 });
     Ok(Head {

@@ -49,6 +49,6 @@ pub(crate) use media_type::media_type;
 pub(crate) use range::{parse as parse_range, Ranges};
 pub(crate) use recall::Recall;
 pub(crate) use reject::Reject;
-pub use request::{Fields, Request, Version};
+pub use request::{Headers, Request, Version};
 pub use response::InvalidHeader;
 pub(crate) use response::{is_value, ResponseHead};

@@ -8,7 +8,7 @@
 use std::ops::Range;
 
 use super::message::{Framing, Head};
-use super::request::{Fields, Request, Version};
+use super::request::{Headers, Request, Version};
 use super::Reject;
 
 /// The last head that came whole and was valid. All codecs that share it have the same limits.
@@ -105,7 +105,7 @@ impl Known {
             query_mark: self.query_mark,
             version: self.version,
             host: self.host.as_deref(),
-            fields: Fields::known(text, &self.fields),
+            fields: Headers::known(text, &self.fields),
             body: b"",
             peer: None,
             worker: 0,

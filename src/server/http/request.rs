@@ -38,7 +38,7 @@ pub struct Request<'a> {
     pub(super) version: Version,
     /// ASCII, since it is valid.
     pub(super) host: Option<&'a [u8]>,
-    pub(super) fields: Fields<'a>,
+    pub(super) fields: Headers<'a>,
     pub(super) body: &'a [u8],
     // What the codec cannot know.
     pub(crate) peer: Option<SocketAddr>,
@@ -110,7 +110,7 @@ impl<'a> Request<'a> {
     }
 
     /// All fields in the order sent: name and value.
-    pub fn headers(&self) -> Fields<'a> {
+    pub fn headers(&self) -> Headers<'a> {
         self.fields.clone()
     }
 
@@ -147,7 +147,7 @@ impl fmt::Debug for Request<'_> {
 
 /// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`].
 #[derive(Clone, Debug)]
-pub struct Fields<'a>(Source<'a>);
+pub struct Headers<'a>(Source<'a>);
 
 #[derive(Clone, Debug)]
 enum Source<'a> {
@@ -159,17 +159,17 @@ enum Source<'a> {
     },
 }
 
-impl<'a> Fields<'a> {
-    pub(super) fn parsed(fields: &'a [httparse::Header<'a>]) -> Fields<'a> {
-        Fields(Source::Parsed(fields.iter()))
+impl<'a> Headers<'a> {
+    pub(super) fn parsed(fields: &'a [httparse::Header<'a>]) -> Headers<'a> {
+        Headers(Source::Parsed(fields.iter()))
     }
 
-    pub(super) fn known(text: &'a str, places: &'a [(Range<usize>, Range<usize>)]) -> Fields<'a> {
-        Fields(Source::Known { text, places: places.iter() })
+    pub(super) fn known(text: &'a str, places: &'a [(Range<usize>, Range<usize>)]) -> Headers<'a> {
+        Headers(Source::Known { text, places: places.iter() })
     }
 }
 
-impl<'a> Iterator for Fields<'a> {
+impl<'a> Iterator for Headers<'a> {
     type Item = (&'a str, &'a [u8]);
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -189,4 +189,4 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
-impl ExactSizeIterator for Fields<'_> {}
+impl ExactSizeIterator for Headers<'_> {}

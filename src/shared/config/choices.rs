@@ -63,6 +63,8 @@ choose!(Balance, "balance", "auto" => Auto, "hash" => Hash, "random" => Random,
     "least-connections" => LeastConnections, "cpu" => Cpu, "client" => Client);
 choose!(AccessLogFormat, "access-log-format", "common" => Common, "combined" => Combined, "json" => Json);
 choose!(Symlinks, "symlinks", "none" => None, "inside" => Inside, "anywhere" => Anywhere);
+choose!(OnPanic, "on-panic", "answer" => Answer, "exit" => Exit);
+choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
 choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
 
 /// Who gets a new TCP connection.
@@ -95,8 +97,29 @@ pub enum AccessLogFormat {
     Json,
 }
 
+/// What a panic in a handler ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnPanic {
+    /// The connection, after an answer of 500.
+    Answer,
+    /// The worker, as an uncaught exception does in Node. The panic is the exit's reason.
+    Exit,
+}
+
+/// How a worker that hangs is ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OnStall {
+    /// By SIGKILL.
+    Kill,
+    /// By SIGABRT first, so that it logs where it stands and may dump core (core(5)), then by SIGKILL.
+    Abort,
+}
+
 /// The symbolic links that [`Files`](crate::Files) follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Symlinks {
     /// None at all.
     None,
@@ -114,7 +137,7 @@ pub(crate) struct Rules {
     pub(crate) precompressed: bool,
     pub(crate) listing: bool,
     /// Pages of an application that runs in the browser are all `/index.html`.
-    pub(crate) single_page: bool,
+    pub(crate) spa: bool,
     pub(crate) cache_control: Option<String>,
 }
 
@@ -125,7 +148,7 @@ impl Default for Rules {
             dotfiles: false,
             precompressed: true,
             listing: false,
-            single_page: false,
+            spa: false,
             cache_control: None,
         }
     }
@@ -160,7 +183,7 @@ impl Default for Rules {
 ///   bypass the cache (`O_DIRECT`), or put something else in the place of its sockets towards the parent; close_range(2)
 ///   is refused for their sake;
 /// - start processes, map new code, change its user, or signal anybody but itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sandbox {
     /// Nothing.
@@ -187,6 +210,8 @@ mod tests {
         all::<Balance>("auto, hash, random, least-connections, cpu or client");
         all::<AccessLogFormat>("common, combined or json");
         all::<Symlinks>("none, inside or anywhere");
+        all::<OnPanic>("answer or exit");
+        all::<OnStall>("kill or abort");
         all::<Sandbox>("auto, off or strict");
     }
 }

@@ -22,7 +22,7 @@ mod workers;
 
 pub(crate) use address::Address;
 pub(crate) use choices::Rules;
-pub use choices::{AccessLogFormat, Balance, Sandbox, Symlinks};
+pub use choices::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
 pub(crate) use limits::{Limits, FIELDS_MAX};
 pub use readiness::Readiness;
 pub use settings::{settings, Setting};
@@ -47,8 +47,7 @@ pub(crate) struct Config {
     pub(crate) boot_timeout: Duration,
     /// How long a worker may be busy without progress before it is replaced.
     pub(crate) stall_timeout: Duration,
-    /// A stalled worker says where it hangs before it is killed.
-    pub(crate) abort_stalled: bool,
+    pub(crate) on_stall: OnStall,
     /// Slots that a rolling restart replaces at a time.
     pub(crate) surge: usize,
     /// From SIGTERM to the beginning of the drain.
@@ -87,7 +86,7 @@ pub(crate) struct Config {
     /// The parent passes on what workers print, with a prefix.
     pub(crate) prefix: bool,
     /// Messages of workers may bring descriptors.
-    pub(crate) takes_descriptors: bool,
+    pub(crate) accept_descriptors: bool,
     /// Percent of the parent's time that reading the messages of one worker may take.
     pub(crate) message_share: u32,
 }
@@ -114,8 +113,14 @@ pub(crate) struct ServerConfig {
     pub(crate) min_rate: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
-    /// A handler's panic ends the worker, and not only the connection.
-    pub(crate) exit_on_panic: bool,
+    pub(crate) on_panic: OnPanic,
+}
+
+impl ServerConfig {
+    /// Whether a handler's panic ends the worker, and not only the connection.
+    pub(crate) fn exits_on_panic(&self) -> bool {
+        self.on_panic == OnPanic::Exit
+    }
 }
 
 impl Default for Config {
@@ -129,7 +134,7 @@ impl Default for Config {
             drain_timeout: Duration::from_secs(25),
             boot_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
-            abort_stalled: false,
+            on_stall: OnStall::Kill,
             surge: 1,
             lame_duck: Duration::ZERO,
             give_up: 0,
@@ -158,7 +163,7 @@ impl Default for Config {
                 min_rate: 500,
                 idle_timeout: Duration::from_secs(75),
                 write_timeout: Duration::from_secs(30),
-                exit_on_panic: false,
+                on_panic: OnPanic::Answer,
             },
             root: None,
             files: Rules::default(),
@@ -166,7 +171,7 @@ impl Default for Config {
             access_log_format: AccessLogFormat::Combined,
             readiness: Readiness::Listen,
             prefix: false,
-            takes_descriptors: false,
+            accept_descriptors: false,
             message_share: 2,
         }
     }

@@ -35,7 +35,7 @@ fn main() -> forkpool::Result<()> {
     let mut pool = Pool::bind("127.0.0.1:8000").env();
     if let Some(hook) = env::var_os("HOSTILE_HOOK") {
         // An application that takes messages, and perhaps whatever comes with them.
-        pool = pool.take_descriptors(hook == "take").on_event(|event, _| {
+        pool = pool.accept_descriptors(hook == "take").on_event(|event, _| {
             if let Event::Message { message, fd, .. } = event {
                 std::hint::black_box(message);
                 if fd.is_some() {

@@ -27,7 +27,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "spa",
         "yes|no",
-        at!(files.single_page, YesNo),
+        at!(files.spa, YesNo),
         "Whether paths that name no file, and have no dot in their last segment, are answered with /index.html: \
          for an application in the browser that has paths of its own",
     )

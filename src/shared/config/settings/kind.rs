@@ -124,26 +124,6 @@ impl Kind for YesNo {
     }
 }
 
-/// One of two words, the first for `false`.
-#[derive(Debug)]
-pub(super) struct Either(pub(super) &'static str, pub(super) &'static str);
-
-impl Kind for Either {
-    type Value = bool;
-
-    fn parse(&self, text: &str) -> Result<bool, String> {
-        match text {
-            _ if text == self.0 => Ok(false),
-            _ if text == self.1 => Ok(true),
-            _ => Err(format!("must be {} or {}", self.0, self.1)),
-        }
-    }
-
-    fn show(&self, value: &bool) -> Option<String> {
-        Some(if *value { self.1 } else { self.0 }.to_owned())
-    }
-}
-
 /// One of the words of an enum.
 #[derive(Debug)]
 pub(super) struct Choice<E>(PhantomData<E>);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::kind::{Either, Timeout, Workers, YesNo};
+use super::kind::{Choice, Timeout, Workers, YesNo};
 use super::{Alias, Section, Setting};
 
 /// The least stall time-out: below it a worker that only waits for its turn on a busy machine would count as hung.
@@ -54,7 +54,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "on-stall",
         "kill|abort",
-        at!(abort_stalled, Either("kill", "abort")),
+        at!(on_stall, Choice::new()),
         "What ends a worker that hangs; abort sends it SIGABRT first, so that it says where it is and may dump core",
     )
     .of_the_server(),
@@ -62,7 +62,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "on-panic",
         "answer|exit",
-        at!(server.exit_on_panic, Either("answer", "exit")),
+        at!(server.on_panic, Choice::new()),
         "What a panic in a handler ends: with answer its connection, by a 500; with exit its worker, as in Node",
     )
     .of_the_server(),
