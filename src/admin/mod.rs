@@ -218,8 +218,7 @@ impl Desk {
 
     /// Whether one more client can be told events. The oldest stream makes room, but no operator's for anybody else.
     fn has_stream_for(&mut self, is_operator: bool) -> bool {
-        // Those whose client has gone.
-        self.streams.retain_mut(|stream| is_whole(&mut stream.writer, ""));
+        self.streams.retain(|stream| !stream.writer.is_gone());
         if self.streams.len() < STREAMS_MAX {
             return true;
         }
@@ -249,7 +248,7 @@ fn is_own(name: &str) -> bool {
 
 /// Writes a whole text; a client that is behind with reading is given up.
 fn is_whole(stream: &mut BodyWriter, text: &str) -> bool {
-    stream.try_write(text.as_bytes()).is_ok_and(|written| written == text.len())
+    !stream.is_gone() && stream.try_write_all(text.as_bytes()).is_ok()
 }
 
 #[cfg(test)]

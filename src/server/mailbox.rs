@@ -1,8 +1,24 @@
 //! How other threads wake a worker's loop: by naming a connection that has something to do.
 
+use std::cell::Cell;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
+
+thread_local! {
+    /// This thread runs a loop.
+    static IN_LOOP: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this is the thread of a worker's loop, which waits for itself if it waits for what the loop does.
+pub(crate) fn is_in_loop() -> bool {
+    IN_LOOP.get()
+}
+
+/// Says whether this thread runs a loop.
+pub(crate) fn set_in_loop(is_in_loop: bool) {
+    IN_LOOP.set(is_in_loop);
+}
 
 /// The connections that have been named since the loop last looked.
 #[derive(Debug)]

@@ -6,8 +6,8 @@
 //! # Files
 //!
 //! - `event_loop/`: the mio loop: turns, connections, deadlines. accepting.rs: how connections come into it;
-//!   draining.rs: how it comes to its end; places.rs (PURE): who makes room when all places are taken; pressure.rs: what
-//!   happens when connections hold too much
+//!   draining.rs: how it comes to its end, and who is told of that when; places.rs (PURE): who makes room when all places
+//!   are taken; pressure.rs: what happens when connections hold too much
 //! - `budget.rs`: PURE. what connections may hold together
 //! - `acceptor.rs`: one listening socket in that loop
 //! - `station.rs`, `resources.rs`: what the server is given of its worker, and what it asks of it; so the whole server
@@ -16,13 +16,14 @@
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
 //! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long
-//!   it may wait; record.rs: what was sent, for the access log
+//!   it may wait; waiting.rs: for the application; record.rs: what was sent, for the access log
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: an answer that takes more than one step
 //! - `answer/`: response.rs: a head, and one of several kinds of body: responder.rs, deferred.rs: made later, on any
-//!   thread; stream.rs: written while it is sent, by any thread; file.rs: a file, whole or in ranges, on conditions, by
-//!   sendfile; upgrade.rs: the connection itself; receive.rs: made from the request's body while that comes
+//!   thread; stream.rs: written while it is sent, by any thread; notice.rs: what the application is told meanwhile;
+//!   file.rs: a file, whole or in ranges, on conditions, by sendfile; upgrade.rs: the connection itself; receive.rs: made
+//!   from the request's body while that comes
 //! - `files/`: a directory as a handler: name.rs (what a path names) and listing.rs are PURE; root.rs resolves by
 //!   openat2(2); held.rs keeps files open while their names mean them
 //! - `access_log/`: a line for each answer: format.rs (PURE) says it, file.rs appends it
@@ -50,6 +51,15 @@
 //! what the kernel holds for a client (SIOCOUTQ) is looked at four times within `--write-timeout`: what was taken of
 //! it counts as progress, at `--min-rate` as for a body. A client that takes nothing is reset after that time and a
 //! quarter of it at most.
+//!
+//! **Clients that have gone.** A client that closes its connection sends an end of file, and so does one that only says
+//! that this was its last request. While the application makes an answer it is told of that at once, and what it makes
+//! within five seconds is sent; then the connection is closed. A stream has that time from its latest byte: a client
+//! that has gone resets the connection when it gets one.
+//!
+//! **Answers that last.** A drain waits for what the application makes, and tells it so: each stream and each deferred
+//! answer has its moment, ten milliseconds apart and within five seconds, so that their clients come back one after the
+//! other.
 //!
 //! **Slow bodies.** The deadline of a body is its account: each byte adds the time that it may take at `--min-rate`,
 //! up to `--body-timeout` from now. So a client may pause after a good start, and a byte now and then does not hold a

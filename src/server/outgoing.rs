@@ -3,15 +3,18 @@
 use std::borrow::Cow;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::server::answer::deferred::Pending;
 use crate::server::answer::file::{FileBody, Sent};
+use crate::server::answer::notice::Notices;
 use crate::server::answer::response::{Body, Response};
 use crate::server::answer::stream::{BodyReader, Written};
 use crate::server::answer::upgrade::Upgrade;
 use crate::server::client::Client;
 use crate::server::context::Context;
 use crate::server::http::{chunk, Length, Transfer, LAST_CHUNK};
+use crate::shared::config::ServerConfig;
 
 /// Bodies up to this are copied behind their head and sent with it: cheaper than a system call more.
 pub(crate) const COPY_MAX: u64 = 32 * 1024;
@@ -106,6 +109,26 @@ impl Outgoing {
             Outgoing::Bytes { bytes: Bytes::Own(Cow::Owned(bytes)), .. } => bytes.capacity(),
             Outgoing::Stream { reader, .. } => reader.held(),
             _ => 0,
+        }
+    }
+
+    /// How long the application may take to go on with it; `None` for as long as it likes.
+    pub(crate) fn timeout(&self, config: &ServerConfig) -> Option<Duration> {
+        match self {
+            Outgoing::Deferred(pending) => {
+                let timeout = pending.timeout().unwrap_or(config.answer_timeout);
+                (!timeout.is_zero()).then_some(timeout)
+            }
+            _ => None,
+        }
+    }
+
+    /// What the application that makes it can be told.
+    pub(crate) fn notices(&self) -> Option<&Notices> {
+        match self {
+            Outgoing::Deferred(pending) => Some(pending.notices()),
+            Outgoing::Stream { reader, .. } => Some(reader.notices()),
+            Outgoing::Bytes { .. } | Outgoing::File(_) | Outgoing::Upgrade(_) => None,
         }
     }
 

@@ -69,8 +69,8 @@ impl Builder {
         self.put("head-timeout", |config| config.server.head_timeout = timeout)
     }
 
-    /// How long a client may pause while it sends a body. Default 30 s: a bad line's silence; an upload may take as
-    /// long as it goes on.
+    /// How long a client may pause while it sends a body. Default 60 s, as with nginx: clients that limit their rate send
+    /// in bursts; an upload may take as long as it goes on.
     pub fn body_timeout(self, timeout: Duration) -> Builder {
         self.put("body-timeout", |config| config.server.body_timeout = timeout)
     }
@@ -93,8 +93,24 @@ impl Builder {
         self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
     }
 
-    /// How long a client may take nothing of an answer that waits for it, be it in the kernel. Default 30 s, as for a body.
+    /// How long a client may take nothing of an answer that waits for it, be it in the kernel. Default 360 s, as with
+    /// lighttpd: players and downloads that limit their rate take megabytes at once and then pause for minutes.
     pub fn write_timeout(self, timeout: Duration) -> Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
+    }
+
+    /// How long the application may take for a [deferred](crate::Response::deferred) answer for which it sets no time-out
+    /// of its own; then the client gets 504. Default 300 s: an answer that is forgotten does not hold its connection for
+    /// good.
+    pub fn answer_timeout(self, timeout: Duration) -> Builder {
+        self.put("answer-timeout", |config| config.server.answer_timeout = timeout)
+    }
+
+    /// Whether a client that has sent its end of file waits for its answer as long as that takes. Default `false`: the
+    /// application is told that it has gone, as nearly all such clients have, and the answer is sent if it is there
+    /// within five seconds. With `true` nobody is told, and a client that has gone keeps its connection until the
+    /// answer is sent.
+    pub fn half_close(self, waits: bool) -> Builder {
+        self.put("half-close", |config| config.server.half_close = waits)
     }
 }

@@ -42,6 +42,8 @@ fn methods_and_names_set_the_same() {
         ("min-rate", "7", |pool| pool.min_rate(7)),
         ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
         ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
+        ("answer-timeout", "7s", |pool| pool.answer_timeout(SEVEN)),
+        ("half-close", "yes", |pool| pool.half_close(true)),
         ("root", "www", |pool| pool.root("www")),
         ("listing", "yes", |pool| pool.listing(true)),
         ("spa", "yes", |pool| pool.spa(true)),

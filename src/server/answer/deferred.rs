@@ -1,7 +1,9 @@
 //! What is made later, on any thread, and waited for in the loop.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use crate::server::answer::notice::Notices;
 use crate::server::mailbox::Bell;
 
 /// The side that makes it.
@@ -24,9 +26,9 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Whether nobody waits for it.
-    pub(crate) fn is_gone(&self) -> bool {
-        matches!(*self.shared.lock(), State::Gone)
+    /// What is told of who waits for it.
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.shared.notices
     }
 }
 
@@ -34,50 +36,72 @@ impl<T> Promise<T> {
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
     shared: Arc<Shared<T>>,
+    /// How long it may take, and what stands in for it then.
+    late: Option<Box<(Duration, T)>>,
 }
 
 impl<T> Pending<T> {
     /// The answer, once there is one; before that, `bell` will be rung for it.
     pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Option<T> {
         let mut state = self.shared.lock();
-        match std::mem::replace(&mut *state, State::Gone) {
+        match std::mem::replace(&mut *state, State::Closed) {
             State::Answered(answer) => Some(*answer),
             State::Open(_) => {
                 *state = State::Open(Some(bell()));
                 None
             }
-            State::Gone => None,
+            State::Closed => None,
         }
+    }
+
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.shared.notices
+    }
+
+    /// How long the application lets it take, if it has said so.
+    pub(crate) fn timeout(&self) -> Option<Duration> {
+        self.late.as_ref().map(|late| late.0)
+    }
+
+    /// What stands in for it after that.
+    pub(crate) fn take_late(&mut self) -> Option<T> {
+        self.late.take().map(|late| late.1)
     }
 }
 
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
-        *self.shared.lock() = State::Gone;
+        let was = std::mem::replace(&mut *self.shared.lock(), State::Closed);
+        if matches!(was, State::Open(_)) {
+            self.shared.notices.gone.tell();
+        }
     }
 }
 
 #[derive(Debug)]
-struct Shared<T>(Mutex<State<T>>);
+struct Shared<T> {
+    state: Mutex<State<T>>,
+    notices: Notices,
+}
 
 #[derive(Debug)]
 enum State<T> {
     /// Not answered; the bell is there once the connection waits.
     Open(Option<Bell>),
     Answered(Box<T>),
-    /// The client has gone, or the answer has been taken.
-    Gone,
+    /// Nobody waits any more, or the answer has been taken.
+    Closed,
 }
 
 impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-pub(crate) fn pair<T>() -> (Promise<T>, Pending<T>) {
-    let shared = Arc::new(Shared(Mutex::new(State::Open(None))));
-    (Promise { shared: Arc::clone(&shared) }, Pending { shared })
+pub(crate) fn pair<T>(late: Option<(Duration, T)>) -> (Promise<T>, Pending<T>) {
+    let shared = Arc::new(Shared { state: Mutex::new(State::Open(None)), notices: Notices::default() });
+    (Promise { shared: Arc::clone(&shared) }, Pending { shared, late: late.map(Box::new) })
 }
 
 #[cfg(test)]
@@ -86,11 +110,20 @@ mod tests {
 
     #[test]
     fn what_is_promised_is_taken_once() {
-        let (promise, pending) = pair();
+        let (promise, pending) = pair(None);
         promise.keep(1);
         promise.keep(2);
         // Where it is there already, nobody is to be woken.
         assert_eq!(pending.take(|| panic!("the answer is there")), Some(1));
         assert_eq!(pending.take(|| panic!("the answer has been taken")), None);
+    }
+
+    #[test]
+    fn nobody_is_told_after_the_answer() {
+        let (promise, pending) = pair(None);
+        promise.notices().gone.when(|| panic!("nobody has gone"));
+        promise.keep(1);
+        drop(pending);
+        assert!(!promise.notices().gone.has_come());
     }
 }

@@ -1,5 +1,7 @@
 //! Responses that are made later, on any thread.
 
+use std::time::Duration;
+
 use crate::server::answer::deferred::{self, Promise};
 use crate::server::answer::response::{Body, Response};
 use crate::server::http::ResponseHead;
@@ -11,14 +13,54 @@ use crate::server::http::ResponseHead;
 pub struct Responder(Promise<Response>);
 
 impl Responder {
-    /// Answers. The worker that holds the connection is woken and sends it; if the client has gone, nothing happens.
+    /// Answers. The worker that holds the connection is woken and sends it; if nobody waits for it any more, nothing
+    /// happens.
     pub fn respond(self, response: Response) {
         self.0.keep(response);
     }
 
-    /// Whether the client has gone, so that the answer need not be made.
+    /// Whether the answer need not be made: the client has closed the connection, or was answered by a time-out.
+    ///
+    /// A client that only shuts down its sending side, to mark the end of its requests, looks the same at first. So an
+    /// answer that is made within five seconds is still sent; then the connection is closed. Where clients of that kind
+    /// have to wait for longer, see [`half_close`](crate::Builder::half_close).
     pub fn is_gone(&self) -> bool {
-        self.0.is_gone()
+        self.0.notices().gone.has_come()
+    }
+
+    /// Runs `hook` as soon as [`is_gone`](Responder::is_gone) is true, so that nobody has to ask: once, and never after
+    /// the answer. It runs in the worker, on its only thread, or at once if it is true already; send a message
+    /// from it, or set a flag.
+    ///
+    /// ```
+    /// # use forkpool::Response;
+    /// let (responder, response) = Response::deferred();
+    /// let (cancel, cancelled) = std::sync::mpsc::channel();
+    /// responder.on_gone(move || _ = cancel.send(()));
+    /// std::thread::spawn(move || {
+    ///     for _piece_of_work in 0..100 {
+    ///         if cancelled.try_recv().is_ok() {
+    ///             return;
+    ///         }
+    ///     }
+    ///     responder.respond(Response::text("done\n"));
+    /// });
+    /// # drop(response);
+    /// ```
+    pub fn on_gone(&self, hook: impl FnOnce() + Send + 'static) {
+        self.0.notices().gone.when(hook);
+    }
+
+    /// Whether the worker drains and waits for this answer: an answer that only waits for something to happen
+    /// (long polling) had better be given now, so that the client asks another worker.
+    pub fn is_draining(&self) -> bool {
+        self.0.notices().drain.has_come()
+    }
+
+    /// Runs `hook` as soon as [`is_draining`](Responder::is_draining) is true, in the same way as
+    /// [`on_gone`](Responder::on_gone).
+    pub fn on_drain(&self, hook: impl FnOnce() + Send + 'static) {
+        self.0.notices().drain.when(hook);
     }
 }
 
@@ -33,7 +75,8 @@ impl Response {
     /// A response that is made later, on any thread: the handler returns this one at once, and the worker goes on with
     /// other connections. See [`Responder`].
     ///
-    /// Requests that the client has pipelined behind it wait for it. It has no time-out of its own.
+    /// Requests that the client has pipelined behind it wait for it. When it takes longer than
+    /// [`answer_timeout`](crate::Builder::answer_timeout), the client gets 504.
     ///
     /// ```
     /// # use forkpool::Response;
@@ -42,7 +85,24 @@ impl Response {
     /// # drop(response);
     /// ```
     pub fn deferred() -> (Responder, Response) {
-        let (promise, pending) = deferred::pair();
+        Response::promised(None)
+    }
+
+    /// As [`deferred`](Response::deferred), with a time-out of its own: the client gets `otherwise` then. For long
+    /// polling, say, where that is no failure.
+    ///
+    /// ```
+    /// # use forkpool::Response;
+    /// # use std::time::Duration;
+    /// let (responder, response) = Response::deferred_within(Duration::from_secs(50), Response::new(204));
+    /// # drop((responder, response));
+    /// ```
+    pub fn deferred_within(timeout: Duration, otherwise: Response) -> (Responder, Response) {
+        Response::promised(Some((timeout, otherwise)))
+    }
+
+    fn promised(late: Option<(Duration, Response)>) -> (Responder, Response) {
+        let (promise, pending) = deferred::pair(late);
         (Responder(promise), Response { head: ResponseHead::new(200, None), body: Body::Deferred(pending) })
     }
 }

@@ -3,7 +3,8 @@
 use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::server::mailbox::Bell;
+use crate::server::answer::notice::Notices;
+use crate::server::mailbox::{self, Bell};
 
 /// Bytes that may wait for the client. A writer that is faster than its client waits, or is told to.
 const CAPACITY: usize = 64 * 1024;
@@ -11,9 +12,10 @@ const CAPACITY: usize = 64 * 1024;
 /// Writes the body of a response made by [`Response::stream`](crate::Response::stream).
 ///
 /// It can be sent to any thread. What is written is sent as soon as the client takes it; when 64 KiB wait for the
-/// client, [`write`](Write::write) waits too: do not call it on the worker's own thread, where it would wait for
-/// itself, but [`try_write`](BodyWriter::try_write). Once the client has gone, both fail with
-/// [`ErrorKind::BrokenPipe`].
+/// client, [`write`](Write::write) waits too. On the worker's own thread it would wait for itself, and fails with
+/// [`ErrorKind::Deadlock`] instead: write there by [`try_write`](BodyWriter::try_write), or move the writer to
+/// a thread. Once the connection is over, all fail with [`ErrorKind::BrokenPipe`]; who does not write learns by
+/// [`on_gone`](BodyWriter::on_gone) that the client has left.
 ///
 /// Dropping it ends the body. Dropped by a panic, or by [`abort`](BodyWriter::abort), it breaks the connection
 /// instead, so that the client does not take half a body for a whole one.
@@ -39,6 +41,55 @@ impl BodyWriter {
         Ok(append(state, bytes))
     }
 
+    /// Writes all of it if there is room for that, and else nothing: for events, of which no half is to be sent. What is
+    /// longer than 64 KiB has room when nothing else waits.
+    ///
+    /// # Errors
+    ///
+    /// As [`try_write`](BodyWriter::try_write).
+    pub fn try_write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        if state.reader_is_gone {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        if !state.buffer.is_empty() && bytes.len() > CAPACITY.saturating_sub(state.buffer.len()) {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        state.buffer.extend_from_slice(bytes);
+        ring(state);
+        Ok(())
+    }
+
+    /// Whether the client has closed the connection.
+    ///
+    /// A client that only shuts down its sending side, to mark the end of its requests, looks the same at first. So what
+    /// is written goes on to be sent: to a client that has left, only once or twice. A stream to which nothing is
+    /// written for five seconds is closed then. Where clients of that kind have to wait for longer, see
+    /// [`half_close`](crate::Builder::half_close).
+    pub fn is_gone(&self) -> bool {
+        self.shared.notices.gone.has_come()
+    }
+
+    /// Runs `hook` as soon as [`is_gone`](BodyWriter::is_gone) is true, so that nobody has to ask: once, and never after
+    /// the end of the body. It runs in the worker, on its only thread, or at once if it is true already; send a
+    /// message from it, or set a flag.
+    pub fn on_gone(&self, hook: impl FnOnce() + Send + 'static) {
+        self.shared.notices.gone.when(hook);
+    }
+
+    /// Whether the worker drains and waits for the end of this body: one that has no end of its own had better
+    /// end now. Streams are told one after the other, over five seconds at most, so that their clients do not all
+    /// come back at once.
+    pub fn is_draining(&self) -> bool {
+        self.shared.notices.drain.has_come()
+    }
+
+    /// Runs `hook` as soon as [`is_draining`](BodyWriter::is_draining) is true, in the same way as
+    /// [`on_gone`](BodyWriter::on_gone).
+    pub fn on_drain(&self, hook: impl FnOnce() + Send + 'static) {
+        self.shared.notices.drain.when(hook);
+    }
+
     /// Breaks the connection without ending the body.
     pub fn abort(self) {
         self.end(Ending::Aborted);
@@ -55,6 +106,12 @@ impl Write for BodyWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let mut state = self.shared.lock();
         while state.buffer.len() >= CAPACITY && !state.reader_is_gone && !bytes.is_empty() {
+            if mailbox::is_in_loop() {
+                let cure =
+                    "writing to a stream of which 64 KiB wait already would wait for the thread that it runs on, \
+                            the worker's own; move the BodyWriter to another thread, or use try_write";
+                return Err(io::Error::new(ErrorKind::Deadlock, cure));
+            }
             state = self.shared.room.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         if state.reader_is_gone {
@@ -76,7 +133,7 @@ impl Drop for BodyWriter {
 }
 
 fn append(mut state: MutexGuard<'_, State>, bytes: &[u8]) -> usize {
-    let count = bytes.len().min(CAPACITY - state.buffer.len());
+    let count = bytes.len().min(CAPACITY.saturating_sub(state.buffer.len()));
     state.buffer.extend_from_slice(&bytes[..count]);
     ring(state);
     count
@@ -127,6 +184,10 @@ impl BodyReader {
 }
 
 impl BodyReader {
+    pub(crate) fn notices(&self) -> &Notices {
+        &self.shared.notices
+    }
+
     /// Memory that is held for the client.
     pub(crate) fn held(&self) -> usize {
         self.shared.lock().buffer.capacity()
@@ -138,8 +199,12 @@ impl Drop for BodyReader {
         let mut state = self.shared.lock();
         state.reader_is_gone = true;
         state.buffer = Vec::new();
+        let is_open = state.ending.is_none();
         drop(state);
         self.shared.room.notify_all();
+        if is_open {
+            self.shared.notices.gone.tell();
+        }
     }
 }
 
@@ -148,6 +213,7 @@ struct Shared {
     state: Mutex<State>,
     /// Told when the buffer has been taken, or the reader has gone.
     room: Condvar,
+    notices: Notices,
 }
 
 impl Shared {
@@ -174,4 +240,34 @@ enum Ending {
 pub(crate) fn pair() -> (BodyWriter, BodyReader) {
     let shared = Arc::new(Shared::default());
     (BodyWriter { shared: Arc::clone(&shared) }, BodyReader { shared })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_event_is_written_whole_or_not_at_all() {
+        let (mut writer, _reader) = pair();
+        writer.try_write_all(&[b'x'; CAPACITY + 1]).expect("nothing waits");
+        assert_eq!(writer.try_write_all(b"y").map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        let (mut writer, reader) = pair();
+        writer.try_write_all(&[b'x'; CAPACITY - 1]).expect("there is room");
+        assert_eq!(writer.try_write_all(b"yz").map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
+        writer.try_write_all(b"y").expect("there is room");
+        assert_eq!(writer.shared.lock().buffer.len(), CAPACITY);
+        drop(reader);
+        assert_eq!(writer.try_write_all(b"").map_err(|error| error.kind()), Err(ErrorKind::BrokenPipe));
+        assert!(writer.is_gone());
+    }
+
+    #[test]
+    fn nobody_is_told_after_the_end_of_the_body() {
+        let (writer, reader) = pair();
+        writer.on_gone(|| panic!("nobody has gone"));
+        let shared = Arc::clone(&writer.shared);
+        drop(writer);
+        drop(reader);
+        assert!(!shared.notices.gone.has_come());
+    }
 }

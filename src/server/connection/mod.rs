@@ -6,6 +6,7 @@
 mod record;
 mod send;
 mod timing;
+mod waiting;
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -198,6 +199,7 @@ impl Connection {
             Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
             Timing::Body => Reject::BodyTimeout,
             Timing::Room => Reject::NoRoom,
+            Timing::Answer => return self.answer_for_application(cx),
             Timing::Write => {
                 // What the kernel still holds would be followed by an end that looks like the answer's.
                 listener::reset_at_close(&self.client);

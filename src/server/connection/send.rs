@@ -26,13 +26,14 @@ impl Connection {
         if let Some(step) = self.send_output(cx) {
             return Some(step);
         }
-        match self.has_to_send() || matches!(self.timing, Timing::Write | Timing::Answer) {
+        match self.has_to_send() || self.timing.is_within_answer() {
             true => self.send_step_by_step(cx),
             false => None,
         }
     }
 
     fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        let mut was_progress = false;
         while let Some(mut outgoing) = self.outgoing.take() {
             let left = outgoing.left();
             let flow = outgoing.proceed(&self.client, cx);
@@ -44,10 +45,14 @@ impl Connection {
                 }
                 Ok(Flow::Done) => self.answered(cx),
                 Ok(Flow::Answer(response)) => {
+                    was_progress = true;
                     self.start(response, cx);
                     self.count_late_answer(cx);
                 }
-                Ok(Flow::Output) => self.outgoing = Some(outgoing),
+                Ok(Flow::Output) => {
+                    was_progress = true;
+                    self.outgoing = Some(outgoing);
+                }
                 Ok(Flow::Sent) => {
                     self.time(Timing::Write, cx);
                     self.outgoing = Some(outgoing);
@@ -63,8 +68,8 @@ impl Connection {
                 // Nobody is left to wait with it.
                 Ok(Flow::Waiting) if self.is_broken => return Some(Step::Close),
                 Ok(Flow::Waiting) => {
-                    self.time(Timing::Answer, cx);
                     self.outgoing = Some(outgoing);
+                    self.wait_for_application(was_progress, cx);
                     return Some(Step::Wait);
                 }
                 Ok(Flow::HandOver) => {
@@ -76,7 +81,7 @@ impl Connection {
                 return Some(step);
             }
         }
-        if matches!(self.timing, Timing::Write | Timing::Answer) {
+        if self.timing.is_within_answer() {
             self.time(Timing::Idle, cx);
         }
         self.codec.is_closing().then(|| self.finish(cx))
@@ -104,6 +109,9 @@ impl Connection {
             self.answered(cx);
         }
         self.outgoing = outgoing.map(Box::new);
+        if cx.is_draining {
+            self.tell_drain();
+        }
     }
 
     /// Puts all of a response into the shared output.

@@ -14,7 +14,7 @@ use crate::time::Time;
 const LINGER: Duration = Duration::from_secs(2);
 
 /// Ten years. Deadlines have room for 34 since the machine's start.
-const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(super) const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How often the queue of a client that is to take an answer is looked at within its time-out.
 const LOOKS: u32 = 4;
@@ -35,8 +35,18 @@ pub(super) enum Timing {
     Write,
     /// An answer, or the next bytes of one, that the application makes.
     Answer,
+    /// The same, for a client that seems to have gone.
+    Leaving,
     /// The client's end of a connection that is over.
     Linger,
+}
+
+impl Timing {
+    /// Whether an answer has begun to be made or sent, and is not over.
+    #[inline]
+    pub(super) fn is_within_answer(self) -> bool {
+        matches!(self, Timing::Write | Timing::Answer | Timing::Leaving)
+    }
 }
 
 impl Connection {
@@ -115,7 +125,7 @@ impl Connection {
     }
 
     /// Shortens its time while the worker drains.
-    fn hurry(&mut self, cx: &Context<'_>) {
+    pub(super) fn hurry(&mut self, cx: &Context<'_>) {
         if self.is_hurried(cx.config) {
             self.deadline = self.deadline.min(cx.running + cx.drain_patience);
         } else if self.timing == Timing::Body {
@@ -208,7 +218,7 @@ fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
         Timing::Body => config.body_timeout,
         Timing::Idle => config.idle_timeout,
         Timing::Write => config.write_timeout,
-        Timing::Answer | Timing::Room => return None,
+        Timing::Answer | Timing::Leaving | Timing::Room => return None,
         Timing::Linger => LINGER,
     };
     Some(if timeout.is_zero() { UNLIMITED } else { timeout })

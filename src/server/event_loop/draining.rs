@@ -1,5 +1,6 @@
 //! How the loop comes to its end: the queues first, then the connections.
 
+use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -10,12 +11,43 @@ use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::connection::Step;
 use crate::server::http::Request;
+use crate::server::mailbox::Place;
+use crate::time::Time;
 
 /// Over how long idle connections are closed. A pool that stops is to be gone within a second if nothing is in progress.
 const SPREAD: Duration = Duration::from_millis(800);
 
 /// How long a body may stand still while the worker drains.
 const BODY_PAUSE: Duration = Duration::from_secs(5);
+
+/// What lasts until the application ends it is told to, one after the other, so that the clients do not all come back at
+/// once: so far apart, and over this long at most.
+const STEP: Duration = Duration::from_millis(10);
+const SPREAD_OF_LASTING: Duration = Duration::from_secs(5);
+
+/// Whose moment in the drain comes when, the next one first.
+#[derive(Debug, Default)]
+pub(super) struct Moments(VecDeque<(Time, Place)>);
+
+impl Moments {
+    /// Gives each a moment from now on, the last of them within `window`.
+    fn spread(&mut self, all: Vec<Place>, now: Time, window: Duration) {
+        let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let window = window.min(STEP * count);
+        self.0 = (1..).zip(all).map(|(turn, place)| (now + window * turn / count, place)).collect();
+    }
+
+    pub(super) fn next(&self) -> Option<Time> {
+        self.0.front().map(|(due, _)| *due)
+    }
+
+    fn pop_due(&mut self, now: Time) -> Option<Place> {
+        if self.next()? > now {
+            return None;
+        }
+        self.0.pop_front().map(|(_, place)| place)
+    }
+}
 
 impl<H> Server<'_, H>
 where
@@ -46,6 +78,27 @@ where
         // At worst it wakes the loop once more.
         let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
         self.spread_idle();
+        self.spread_lasting();
+    }
+
+    /// Gives each answer that may last a moment at which the application is told to end it.
+    fn spread_lasting(&mut self) {
+        let window = match self.station.drain_timeout {
+            Duration::ZERO => SPREAD_OF_LASTING,
+            timeout => SPREAD_OF_LASTING.min(timeout / 4),
+        };
+        let told = self.connections.iter().filter(|(_, entry)| entry.connection.is_told());
+        let told = told.map(|(index, entry)| Place { index, serial: entry.serial }).collect();
+        self.moments.spread(told, self.cx.now, window);
+    }
+
+    /// Tells those whose moment has come.
+    pub(super) fn tell(&mut self) {
+        while let Some(place) = self.moments.pop_due(self.cx.now) {
+            if let Some(entry) = self.connections.get(place.index).filter(|entry| entry.serial == place.serial) {
+                entry.connection.tell_drain();
+            }
+        }
     }
 
     /// No head that is not whole holds the drain up, nor a connection that becomes idle later on.
@@ -83,5 +136,29 @@ where
         if let Err(error) = self.take_in(key, usize::MAX) {
             warn!("{} leaves connections behind in a queue: {error}", self.station.tag);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_are_apart_and_within_the_window() {
+        let at = |millis: u64| Time::from_millis(1_000 + millis);
+        let place = |index| Place { index, serial: 0 };
+        let (mut moments, window) = (Moments::default(), Duration::from_secs(5));
+        moments.spread(Vec::new(), at(0), window);
+        assert_eq!(moments.next(), None);
+        moments.spread((0..2).map(place).collect(), at(0), window);
+        assert_eq!((moments.next(), moments.pop_due(at(9))), (Some(at(10)), None), "few do not wait for long");
+        assert_eq!((moments.pop_due(at(10)), moments.pop_due(at(10))), (Some(place(0)), None));
+        assert_eq!((moments.pop_due(at(20)), moments.next()), (Some(place(1)), None));
+        moments.spread((0..10_000).map(place).collect(), at(0), window);
+        for second in 1..=5 {
+            let told = std::iter::from_fn(|| moments.pop_due(at(second * 1000))).count();
+            assert!((1_990..=2_010).contains(&told), "{told}");
+        }
+        assert_eq!(moments.next(), None);
     }
 }

@@ -26,7 +26,7 @@ use crate::server::context::Context;
 use crate::server::deadlines::{Alarm, Deadlines};
 use crate::server::http::{Encoder, Request};
 use crate::server::inbox::Inbox;
-use crate::server::mailbox::{Mailbox, Place};
+use crate::server::mailbox::{self, Mailbox, Place};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
 use crate::shared::channel::Order;
@@ -36,6 +36,7 @@ use crate::sys;
 use crate::sys::clock;
 use crate::time::{frozen, Time};
 
+use self::draining::Moments;
 use self::places::Places;
 
 /// Events taken in one turn.
@@ -82,6 +83,8 @@ pub(crate) struct Server<'w, H> {
     places: Places,
     /// When to look whether those that have their turn get on.
     turn_due: Option<Time>,
+    /// When the worker drains: who is told when.
+    moments: Moments,
     /// Time in which the loop did not look at its connections, as it was frozen, or busy with one of them for long.
     lost: Duration,
     /// When the loop meant to go on.
@@ -160,6 +163,7 @@ where
             accept_retry: None,
             places: Places::default(),
             turn_due: None,
+            moments: Moments::default(),
             lost: Duration::ZERO,
             expected: Time::NEVER,
             evicted: None,
@@ -174,6 +178,7 @@ where
     /// Serves until the lifeline ends and every connection is done.
     pub(crate) fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS);
+        mailbox::set_in_loop(true);
         while !(self.cx.is_draining && self.connections.is_empty()) {
             if self.cx.budget.take_trim() {
                 sys::memory::trim();
@@ -225,6 +230,7 @@ where
             if self.station.quits() {
                 break;
             }
+            self.tell();
             self.expire();
             self.relieve();
             self.accept();
@@ -237,6 +243,7 @@ where
             entry.connection.end(&mut self.cx);
         }
         self.cx.row.idle();
+        mailbox::set_in_loop(false);
         Ok(())
     }
 
@@ -332,7 +339,8 @@ where
             .min(or_never(self.accept_due()))
             .min(or_never(self.cx.log.as_ref().and_then(AccessLog::due)))
             .min(or_never(self.cx.budget.due()))
-            .min(or_never(self.turn_due));
+            .min(or_never(self.turn_due))
+            .min(or_never(self.moments.next()));
         let is_due = next != Time::NEVER;
         self.expected = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
         is_due.then(|| self.expected.since(now))

@@ -113,6 +113,10 @@ pub(crate) struct ServerConfig {
     pub(crate) min_rate: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
+    /// How long the application may take for an answer that it makes later.
+    pub(crate) answer_timeout: Duration,
+    /// A client's end of file says no more than that it sends nothing else.
+    pub(crate) half_close: bool,
     pub(crate) on_panic: OnPanic,
 }
 
@@ -159,10 +163,12 @@ impl Default for Config {
                 max_output: 256 << 10,
                 max_held: 64 << 20,
                 head_timeout: Duration::from_secs(10),
-                body_timeout: Duration::from_secs(30),
+                body_timeout: Duration::from_secs(60),
                 min_rate: 500,
                 idle_timeout: Duration::from_secs(75),
-                write_timeout: Duration::from_secs(30),
+                write_timeout: Duration::from_secs(360),
+                answer_timeout: Duration::from_secs(300),
+                half_close: false,
                 on_panic: OnPanic::Answer,
             },
             root: None,

@@ -1,7 +1,7 @@
 //! PURE. How long a client may take.
 #![forbid(unsafe_code)]
 
-use super::kind::{Size, Timeout};
+use super::kind::{Size, Timeout, YesNo};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("HTTP time-outs");
@@ -47,6 +47,24 @@ pub(super) const SETTINGS: &[Setting] = &[
         "DURATION",
         at!(server.write_timeout, Timeout::ANY),
         "How long a client may take nothing of an answer that waits for it; 0 is for ever",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "answer-timeout",
+        "DURATION",
+        at!(server.answer_timeout, Timeout::ANY),
+        "How long the application may take for an answer that it makes later (Response::deferred), where it sets no time-out \
+         of its own; then 504; 0 is for ever",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "half-close",
+        "yes|no",
+        at!(server.half_close, YesNo),
+        "Let a client that has sent its end of file (nc -N) wait for its answer as long as that takes; otherwise 5s, as \
+         most such clients have gone",
     )
     .of_the_server(),
 ];

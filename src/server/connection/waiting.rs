@@ -1,0 +1,70 @@
+//! A connection that waits for the application: for how long, and what the application is told meanwhile.
+
+use std::time::Duration;
+
+use super::timing::{Timing, UNLIMITED};
+use super::{Connection, Step};
+use crate::server::answer::notice::Notices;
+use crate::server::answer::response::Response;
+use crate::server::context::Context;
+use crate::server::outgoing::Outgoing;
+use crate::time::Time;
+
+/// How long an answer may still take when the client has sent its end of file. It may only say that this was its last
+/// request (`nc -N`); mostly it has gone, which TCP tells in the same way.
+const GRACE: Duration = Duration::from_secs(5);
+
+impl Connection {
+    /// The application has not made the next part of the answer. There has been one since the last time if there
+    /// `was_progress`.
+    pub(super) fn wait_for_application(&mut self, was_progress: bool, cx: &mut Context<'_>) {
+        if was_progress || !matches!(self.timing, Timing::Answer | Timing::Leaving) {
+            self.timing = Timing::Answer;
+            let timeout = self.outgoing.as_ref().and_then(|outgoing| outgoing.timeout(cx.config));
+            self.deadline = timeout.map_or(Time::NEVER, |timeout| cx.running + timeout.min(UNLIMITED));
+            if cx.is_draining {
+                self.hurry(cx);
+            }
+        }
+        if (self.is_half_closed || self.is_at_end) && !cx.config.half_close {
+            self.tell(|notices| notices.gone.tell());
+            let end = cx.running + GRACE;
+            if self.timing != Timing::Leaving && end < self.deadline {
+                (self.timing, self.deadline) = (Timing::Leaving, end);
+            }
+        }
+    }
+
+    /// The application has not answered in time: somebody else does. What is a stream has no time-out.
+    pub(super) fn answer_for_application(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.outgoing.take().map(|outgoing| *outgoing) {
+            Some(Outgoing::Deferred(mut pending)) => {
+                let response = pending
+                    .take_late()
+                    .unwrap_or_else(|| Response::text("the server took too long to answer this request\n").status(504));
+                // Tells the application.
+                drop(pending);
+                self.start(response, cx);
+                self.count_late_answer(cx);
+                self.send(cx).unwrap_or(Step::Again)
+            }
+            _ => Step::Close,
+        }
+    }
+
+    /// The worker drains, and an answer that has no end of its own is to come to one.
+    pub(crate) fn tell_drain(&self) {
+        self.tell(|notices| notices.drain.tell());
+    }
+
+    /// Whether the application can be told anything.
+    pub(crate) fn is_told(&self) -> bool {
+        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.notices().is_some())
+    }
+
+    fn tell(&self, what: impl FnOnce(&Notices)) {
+        if let Some(notices) = self.outgoing.as_ref().and_then(|outgoing| outgoing.notices()) {
+            what(notices);
+        }
+    }
+}
