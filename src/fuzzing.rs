@@ -61,6 +61,33 @@ pub fn settings(bytes: &[u8]) {
     }
 }
 
+/// A file of variables.
+pub fn env_file(bytes: &[u8]) {
+    use crate::shared::config::env_file::parse;
+    match parse(bytes) {
+        Ok(lines) => {
+            // Written again, it says the same.
+            let written: Vec<u8> =
+                lines.iter().flat_map(|it| [it.name.as_bytes(), b"=", &it.value, b"\n"].concat()).collect();
+            let again = parse(&written).expect("what was read can be read");
+            let texts = |lines: &[_]| {
+                lines
+                    .iter()
+                    .map(|it: &crate::shared::config::env_file::Line| (it.name.clone(), it.value.clone()))
+                    .collect::<Vec<_>>()
+            };
+            // A carriage return at the end goes with the line's.
+            let ends_in_return = lines.iter().any(|it| it.value.ends_with(b"\r"));
+            assert!(ends_in_return || texts(&again) == texts(&lines));
+            assert!(lines.iter().all(|it| !it.name.is_empty() && !it.value.contains(&0)));
+        }
+        Err(flaw) => {
+            assert_is_a_line(&flaw.problem);
+            assert!(flaw.problem.len() < 512 && !flaw.problem.contains(char::is_control), "{flaw:?}");
+        }
+    }
+}
+
 /// The variables by which a service manager says what it has opened. Nothing is adopted: the descriptors are the
 /// fuzzer's own.
 #[cfg(fuzzing)]
@@ -96,7 +123,8 @@ mod tests {
         let number = |n: u64| n.to_le_bytes();
         let fact = [&48_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1].map(number).concat()].concat();
         type Target = fn(&[u8]);
-        let targets: [(Target, &[&[u8]]); 11] = [
+        let targets: [(Target, &[&[u8]]); 12] = [
+            (env_file, &[b"# a\nA=1\r\n FORKPOOL_WORKERS=2\n\nexport B=x\n", b"A=b=c\n_1= \"x\" \n"]),
             (head, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
             (chunked, &[b"3\r\nabc\r\n0\r\n\r\n"]),
             (connection, &[b"\x02\x03\x04\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),

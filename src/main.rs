@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use forkpool::{Builder, Files, LogWriter, Response};
+use forkpool::{Builder, LogWriter, Response};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use cli::{Asked, Options};
@@ -41,7 +41,11 @@ fn run(options: Options) -> ExitCode {
     cli::log::init(options.verbosity, options.log_format);
     let pool = match &options.program {
         Some(program) => program.configure(options.pool),
-        None => options.pool,
+        None => Ok(options.pool),
+    };
+    let pool = match pool {
+        Ok(pool) => pool,
+        Err(error) => return fail(&error.to_string(), error.exit_code()),
     };
     let result = match (options.check, options.program) {
         (true, _) => pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
@@ -55,10 +59,11 @@ fn run(options: Options) -> ExitCode {
 }
 
 fn serve(pool: Builder) -> forkpool::Result<()> {
-    let files = pool.files()?;
+    // What cannot be served is better said before the start.
+    pool.files()?;
     pool.run(|worker| {
         // A rolling restart serves what the path means by then.
-        let files = files.as_ref().map(Files::reopen).transpose()?;
+        let files = worker.files()?;
         if let Some(files) = &files {
             worker.allow_files(files)?;
         }

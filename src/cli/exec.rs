@@ -26,8 +26,18 @@ impl Program {
     }
 
     /// The pool whose workers execute it.
-    pub(crate) fn configure(&self, pool: Builder) -> Builder {
-        pool.readiness(self.readiness).prefix_output(self.prefix)
+    ///
+    /// # Errors
+    ///
+    /// When the pool makes no sense, or not for a program.
+    pub(crate) fn configure(&self, pool: Builder) -> Result<Builder, Error> {
+        let pool = pool.readiness(self.readiness).prefix_output(self.prefix);
+        match pool.get(BALANCE)? {
+            Some(value) if is_counting(&value) => {
+                Err(Error::Config { setting: format!("{BALANCE}={value}"), problem: UNCOUNTED.to_owned() })
+            }
+            _ => Ok(pool),
+        }
     }
 }
 
@@ -68,15 +78,19 @@ impl Flags {
         let said = flag.map(|(_, value)| (format!("--{BALANCE} "), value.clone()));
         let said = said.or_else(|| read(BALANCE, variables).map(|(variable, value)| (format!("{variable}="), value)));
         match said {
-            Some((said, value)) if matches!(value.as_str(), "auto" | "least-connections") => Err(format!(
-                "{said}{value}: a program's connections cannot be counted; choose random, hash, cpu or client{HINT}"
-            )),
+            Some((said, value)) if is_counting(&value) => Err(format!("{said}{value}: {UNCOUNTED}{HINT}")),
             _ => Ok(()),
         }
     }
 }
 
 const BALANCE: &str = "balance";
+const UNCOUNTED: &str = "a program's connections cannot be counted; choose random, hash, cpu or client";
+
+/// Whether it goes by the connections that each worker has.
+fn is_counting(balance: &str) -> bool {
+    matches!(balance, "auto" | "least-connections")
+}
 
 /// What is different for a program, unless somebody says otherwise.
 pub(super) fn prepare(pool: Builder) -> Builder {

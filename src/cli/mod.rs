@@ -167,7 +167,12 @@ impl Flags {
         let listen = forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.is_list()));
         let pool = Pool::bind(listen.unwrap_or_default());
         let pool = if self.is_exec { exec::prepare(pool) } else { pool.sandbox(Sandbox::Auto) }.env();
-        self.settings.iter().fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
+        // What the file says, every flag wins over.
+        let (file, others): (Vec<_>, Vec<_>) =
+            self.settings.iter().partition(|(setting, _)| setting.name() == "env-file");
+        file.into_iter()
+            .chain(others)
+            .fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
     }
 
     fn log_format(&self, variables: Variables<'_>) -> Result<LogFormat, String> {

@@ -85,7 +85,8 @@ pub(super) fn shared_with_exec() -> String {
 fn description(setting: &Setting) -> String {
     let default = setting.default().map(|default| format!("[default: {default}]"));
     let variables: Vec<String> = iter::once(setting.variable()).chain(setting.aliases().map(String::from)).collect();
-    let notes = default.into_iter().chain([format!("[{}]", variables.join(", "))]);
+    let upgrade = setting.needs_upgrade().then(|| "[upgrade]".to_owned());
+    let notes = default.into_iter().chain([format!("[{}]", variables.join(", "))]).chain(upgrade);
     notes.fold(setting.help().to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
 }
 
@@ -185,6 +186,7 @@ Values:
 
 Every option has a variable, shown in brackets. An option wins over its variable, the first variable over the
 next, a variable over the default; an empty variable counts as unset. PORT=N listens on port N of every interface.
+What changes in an --env-file, a restart applies (HUP), but for options marked [upgrade], which need one (USR2).
 
 Signals, to the parent:
   TERM, QUIT  drain: finish requests in progress, then stop; killed after the drain time-out; with --lame-duck later

@@ -291,6 +291,7 @@ impl Admin {
             // It reads what /proc has about every worker.
             sandbox: Sandbox::Off,
             parent: process::id(),
+            place: Default::default(),
         };
         Ok(Newborn::Admin(Box::new(seed), Box::new(desk)))
     }
@@ -498,7 +499,7 @@ impl Parent {
 
     fn obey_command(&mut self, command: Command) {
         match command {
-            Command::Restart => self.tell(Event::Restart),
+            Command::Restart => self.restart(),
             Command::Scale(workers) => self.scale(workers),
             Command::Upgrade => self.tell(Event::Upgrade),
             Command::Stop => self.stop(Stop::Drain, "asked by an admin client"),

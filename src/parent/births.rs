@@ -86,6 +86,7 @@ impl Parent {
             access_log: self.access_log.as_ref().map(|file| (Rc::clone(file), self.config.access_log_format)),
             sandbox: self.config.sandbox,
             parent: process::id(),
+            place: self.place(),
         })
     }
 

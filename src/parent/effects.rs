@@ -122,6 +122,11 @@ impl Parent {
             _ => {}
         }
         self.emit_notice(notice);
+        match notice {
+            Notice::RestartDone => self.restart_ended(true),
+            Notice::RestartAborted { .. } => self.restart_ended(false),
+            _ => {}
+        }
     }
 
     /// A notice as a line, with all that is known of the failure that it tells of.

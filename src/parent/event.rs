@@ -84,6 +84,12 @@ pub enum Event<'a> {
         /// How it failed.
         reason: &'a str,
     },
+    /// A rolling restart was asked for and has not begun: what it would have read anew
+    /// ([`Builder::env_file`](crate::Builder::env_file)) is wrong. All stays as it was.
+    RestartRefused {
+        /// What is wrong.
+        reason: &'a str,
+    },
     /// The number of workers was changed.
     #[non_exhaustive]
     Scaled {

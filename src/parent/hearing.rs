@@ -76,7 +76,7 @@ impl Parent {
         match request {
             Request::Drain(signal) => self.stop(Stop::Drain, signal),
             Request::Quick => self.stop(Stop::Quick, "SIGINT"),
-            Request::Restart => self.tell(Event::Restart),
+            Request::Restart => self.restart(),
             Request::More => self.scale(self.supervisor.wanted() + 1),
             Request::Less => self.scale(self.supervisor.wanted() - 1),
             Request::Upgrade => self.tell(Event::Upgrade),

@@ -43,7 +43,7 @@ impl Parent {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::Restart => self.tell(Event::Restart),
+            Command::Restart => self.restart(),
             Command::Scale(workers) => self.scale(workers),
             Command::Upgrade => self.tell(Event::Upgrade),
             Command::Stop => self.stop(Stop::Drain, "asked by the application"),

@@ -10,6 +10,7 @@
 //! - `effects.rs`: what the supervisor wants done
 //! - `places.rs`: who serves which slot, and what follows
 //! - `births.rs`: what workers are born with
+//! - `deploy/`: restarts that somebody asks for, and what they read anew
 //! - `discard.rs`: how what they have passed is closed
 //! - `output.rs`: what they print, if it is prefixed
 //! - `logs.rs`: the access log's file
@@ -132,6 +133,7 @@ pub(crate) mod announce;
 mod attend;
 mod births;
 pub(crate) mod custody;
+mod deploy;
 mod discard;
 mod effects;
 pub(crate) mod event;
@@ -176,6 +178,7 @@ use nix::unistd::Pid as SystemPid;
 use self::admin::Admin;
 use self::attend::Attention;
 pub(crate) use self::births::Newborn;
+use self::deploy::Deploy;
 use self::discard::Discard;
 use self::mend::Mending;
 use self::messages::{Ration, Talk};
@@ -199,7 +202,7 @@ use crate::parent::supervisor::{
 };
 use crate::parent::watch::{Sight, Watch};
 use crate::shared::channel::{Heard, ParentEnd, Record};
-use crate::shared::config::{Config, ServerConfig};
+use crate::shared::config::{Config, Layers, ServerConfig};
 use crate::shared::credentials::Credentials;
 use crate::shared::listener::{self, Reserved, SlotSockets};
 use crate::shared::log_file;
@@ -252,6 +255,7 @@ pub(crate) struct Parent {
     access_log: Option<Rc<File>>,
     /// When to tell those workers of a new access log who could not be told.
     log_retry: Option<Time>,
+    deploy: Deploy,
     config: Config,
     /// Why there are as many workers as there are.
     derivation: String,

@@ -4,7 +4,7 @@ use super::*;
 
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
-    pub(crate) fn start(config: Config, hooks: Hooks) -> Result<Parent> {
+    pub(crate) fn start(layers: Layers, config: Config, hooks: Hooks) -> Result<Parent> {
         // Where /proc is missing the caller's word has to do.
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
             return Err(Error::Threads { count });
@@ -49,6 +49,7 @@ impl Parent {
             credentials,
             access_log,
             log_retry: None,
+            deploy: Deploy::new(layers),
             config,
             derivation,
             service: Service::new(now),

@@ -3,17 +3,17 @@
 use crate::error::{Error, Result};
 use crate::parent::handle::Hooks;
 use crate::parent::{Newborn, Parent, Turn};
-use crate::shared::config::Config;
+use crate::shared::config::{Config, Layers};
 use crate::shared::signals;
 use crate::sys::process::{fork, Fork};
 use crate::worker::{self, Main};
 
-/// Runs a pool to its end in this process; in each worker, `main`.
+/// Runs a pool to its end in this process; in each worker, `main`. `config` is what the layers are at the moment.
 ///
 /// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
 /// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
-pub(crate) fn run(config: Config, hooks: Hooks, main: Main<'_>) -> Result<()> {
-    let mut parent = Parent::start(config, hooks)?;
+pub(crate) fn run(layers: Layers, config: Config, hooks: Hooks, main: Main<'_>) -> Result<()> {
+    let mut parent = Parent::start(layers, config, hooks)?;
     loop {
         match parent.turn()? {
             Turn::Finished(result) => return result,

@@ -4,6 +4,7 @@ use crate::error::{Error, Result};
 use crate::server::http::Common;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::AccessLogFormat;
+use crate::shared::config::Rules;
 use crate::shared::config::Sandbox;
 use crate::shared::config::ServerConfig;
 use crate::shared::credentials::Credentials;
@@ -26,6 +27,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
@@ -71,6 +73,31 @@ pub(crate) struct Seed {
     pub(crate) access_log: Option<(Rc<File>, AccessLogFormat)>,
     pub(crate) sandbox: Sandbox,
     pub(crate) parent: u32,
+    pub(crate) place: Place,
+}
+
+/// Where a worker works, what its environment has besides, and what is served.
+#[derive(Debug, Default)]
+pub(crate) struct Place {
+    pub(crate) chdir: Option<PathBuf>,
+    pub(crate) environment: Rc<Vec<(String, OsString)>>,
+    pub(crate) root: Option<PathBuf>,
+    pub(crate) files: Rules,
+}
+
+impl Place {
+    /// Goes there, as the user whom the worker runs as.
+    fn enter(&self) -> Result<()> {
+        for (name, value) in &*self.environment {
+            env::set_var(name, value);
+        }
+        let Some(directory) = &self.chdir else { return Ok(()) };
+        env::set_current_dir(directory).map_err(|source| Error::File {
+            path: directory.display().to_string(),
+            action: "work in (--chdir)",
+            source,
+        })
+    }
 }
 
 /// The application's code, as a worker runs it.
@@ -119,7 +146,8 @@ impl Worker {
             Err(error) => return Err((seed.lifeline, error)),
         };
         let assumed = seed.credentials.map_or(Ok(()), |credentials| credentials.assume());
-        let pinned = assumed.and_then(|()| pin(seed.slot, &seed.cpus));
+        let placed = assumed.and_then(|()| seed.place.enter());
+        let pinned = placed.and_then(|()| pin(seed.slot, &seed.cpus));
         if let Err(error) = pinned.and_then(|()| end_with_parent(seed.parent)) {
             return Err((seed.lifeline, error));
         }
@@ -152,6 +180,7 @@ impl Worker {
             streams: RefCell::new(None),
             access_log: RefCell::new(seed.access_log),
             sandbox: seed.sandbox,
+            place: seed.place,
             readable: RefCell::new(Some(Vec::new())),
             adoptions: Arc::default(),
             is_ready: Cell::new(false),

@@ -1,6 +1,7 @@
 //! How a worker enters its sandbox.
 
 use std::os::fd::AsRawFd;
+use std::path::PathBuf;
 
 use log::{log, Level};
 
@@ -24,6 +25,18 @@ impl Worker {
             readable.push(reach);
         }
         Ok(())
+    }
+
+    /// The files under the pool's root, opened by its path now, as this worker's settings say: what
+    /// [`Builder::files`](crate::Builder::files) has, but for what was changed since then in the directory's path or the
+    /// [file of variables](crate::Builder::env_file). `None` when no root was said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Files::open`].
+    pub fn files(&self) -> Result<Option<Files>> {
+        let open = |path: &PathBuf| Files::open_with(path.clone(), self.place.files.clone());
+        self.place.root.as_ref().map(open).transpose()
     }
 
     /// Enters the sandbox, once. Where that fails, the worker is not confined, and so must not serve.

@@ -87,7 +87,7 @@ use crate::sys;
 use crate::worker::incoming::Incoming;
 use crate::worker::meter::Meter;
 
-pub(crate) use self::birth::{start, Main, Seed};
+pub(crate) use self::birth::{start, Main, Place, Seed};
 use self::messages::OnMessage;
 pub use self::messages::{Message, Messages, Sender};
 
@@ -148,6 +148,7 @@ pub struct Worker {
     streams: RefCell<Option<Streams>>,
     access_log: RefCell<Option<(Rc<File>, AccessLogFormat)>>,
     sandbox: Sandbox,
+    place: Place,
     /// What may be read in the sandbox; None once that is entered.
     readable: RefCell<Option<Vec<OwnedFd>>>,
     /// Connections for the built-in server.

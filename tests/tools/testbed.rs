@@ -249,6 +249,10 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
         "/204" => Response::new(204),
         "/304" => Response::new(304),
         "/pid" => Response::text(process::id().to_string()),
+        "/var" => Response::text(std::env::var(request.query().unwrap_or_default()).unwrap_or_default()),
+        "/cwd" => {
+            Response::text(std::env::current_dir().map_or_else(|it| it.to_string(), |it| it.display().to_string()))
+        }
         "/slow" => {
             thread::sleep(Duration::from_millis(number(request, "ms")));
             Response::text("slow\n")

@@ -397,6 +397,11 @@ impl Supervisor {
         }
     }
 
+    /// Other time limits hold from now on.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     fn end_restart(&mut self, notice: Notice) {
         self.notice(notice);
         self.is_restarting = false;

@@ -1,9 +1,9 @@
 //! How a program says what its pool is to be.
 
+use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -12,7 +12,7 @@ use crate::pool::run::run;
 use crate::server::answer::response::Response;
 use crate::server::files::Files;
 use crate::server::http::Request;
-use crate::shared::config::{settings, Address, Config, Setting};
+use crate::shared::config::{quoted, settings, Address, Config, Layers, Setting};
 use crate::worker::Worker;
 
 mod files;
@@ -40,7 +40,7 @@ impl Pool {
 
     fn nowhere() -> Builder {
         let config = Config { addresses: Vec::new(), ..Config::default() };
-        Builder { config, mistakes: Vec::new(), hooks: Hooks::default(), tick: None }
+        Builder { config, fixed: BTreeSet::new(), mistakes: Vec::new(), hooks: Hooks::default(), tick: None }
     }
 }
 
@@ -54,6 +54,8 @@ impl Pool {
 #[must_use = "a builder starts nothing before `serve` or `run`"]
 pub struct Builder {
     config: Config,
+    /// The settings that were said since the file of variables was, or the environment: the file does not decide them.
+    fixed: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
     hooks: Hooks,
     tick: Option<Duration>,
@@ -75,6 +77,7 @@ impl Builder {
     /// not looked up.
     pub fn bind(mut self, address: impl Display) -> Builder {
         let address = address.to_string();
+        self.fixed.insert("listen");
         match address.parse::<Address>() {
             Ok(address) => self.config.addresses.push(address),
             Err(problem) => self.mistaken("listen", quoted("listen", &address), problem),
@@ -121,6 +124,7 @@ impl Builder {
                 Err(_) => self.mistaken(setting.name(), written, "is not valid UTF-8".into()),
             }
         }
+        self.fixed.clear();
         self
     }
 
@@ -142,15 +146,35 @@ impl Builder {
     ///
     /// As [`run`](Builder::run), but for what only starting can tell.
     pub fn check(&self) -> Result<String> {
+        let config = self.resolved()?;
+        let tcp = config.addresses.iter().map(Address::to_string);
+        let udp = config.udp.iter().map(|address| format!("udp:{address}"));
+        let addresses: Vec<String> = tcp.chain(udp).collect();
+        let (_, workers) = config.worker_count();
+        Ok(format!("listens on {}, {workers}", addresses.join(", ")))
+    }
+
+    /// What a setting is by all that was said, [`env_file`](Builder::env_file) included: the text that would
+    /// [set](Builder::set) it; `None` when the thing is off, or there is no such setting.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Builder::check).
+    pub fn get(&self, name: &str) -> Result<Option<String>> {
+        let config = self.resolved()?;
+        Ok(Setting::named(name.strip_prefix("--").unwrap_or(name)).and_then(|setting| setting.shown(&config)))
+    }
+
+    /// All that was said, checked.
+    fn resolved(&self) -> Result<Config> {
         if let Some(mistake) = self.mistakes.first() {
             return Err(Error::config(&mistake.written, &mistake.problem));
         }
-        self.config.check()?;
-        let tcp = self.config.addresses.iter().map(Address::to_string);
-        let udp = self.config.udp.iter().map(|address| format!("udp:{address}"));
-        let addresses: Vec<String> = tcp.chain(udp).collect();
-        let (_, workers) = self.config.worker_count();
-        Ok(format!("listens on {}, {workers}", addresses.join(", ")))
+        self.layers().resolve()
+    }
+
+    fn layers(&self) -> Layers {
+        Layers { said: self.config.clone(), fixed: self.fixed.clone() }
     }
 
     /// The files under [`root`](Builder::root), to answer requests with; `None` when no root was said.
@@ -174,9 +198,10 @@ impl Builder {
     ///
     /// As [`check`](Builder::check) and [`Files::open`].
     pub fn files(&self) -> Result<Option<Files>> {
-        self.check()?;
-        let open = |path: &PathBuf| Files::open_with(path.clone(), self.config.files.clone());
-        self.config.root.as_ref().map(open).transpose()
+        let config = self.resolved()?;
+        // Workers may be elsewhere when they open it anew.
+        let path = config.root_path().map(|path| std::path::absolute(&path).unwrap_or(path));
+        path.map(|path| Files::open_with(path, config.files)).transpose()
     }
 
     /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests, in the
@@ -204,35 +229,38 @@ impl Builder {
     where
         E: Into<Box<dyn StdError>>,
     {
-        self.check()?;
+        let (config, layers) = (self.resolved()?, self.layers());
         let main = Box::new(|worker: &Worker| main(worker).map_err(Into::into));
         let on_event = self.hooks.on_event.map(|hook| hook.ticking(self.tick));
-        run(self.config, Hooks { on_event, ..self.hooks }, main)
+        run(layers, config, Hooks { on_event, ..self.hooks }, main)
     }
 
     fn put(mut self, name: &'static str, change: impl FnOnce(&mut Config)) -> Builder {
         self.mistakes.retain(|mistake| mistake.name != name);
         change(&mut self.config);
+        self.fix(name);
         self
     }
 
     fn assign(&mut self, setting: &Setting, written: String, value: &str) {
         self.mistakes.retain(|mistake| mistake.name != setting.name());
+        self.fix(setting.name());
         if let Err(problem) = setting.apply(&mut self.config, value) {
             self.mistaken(setting.name(), written, problem);
+        }
+    }
+
+    /// What was said before the file, that decides over, and it over what is said afterwards.
+    fn fix(&mut self, name: &'static str) {
+        match name {
+            "env-file" => self.fixed.clear(),
+            name => _ = self.fixed.insert(name),
         }
     }
 
     fn mistaken(&mut self, name: &str, written: String, problem: String) {
         self.mistakes.push(Mistake { name: name.to_owned(), written, problem });
     }
-}
-
-/// A setting and its value as the user wrote them, on one line whatever is in them.
-fn quoted(name: &str, value: &str) -> String {
-    let value = if value.is_empty() { "\"\"" } else { &value.escape_debug().to_string() };
-    let separator = if name.starts_with("--") { ' ' } else { '=' };
-    format!("{}{separator}{value}", name.escape_debug())
 }
 
 #[cfg(test)]

@@ -53,6 +53,28 @@ impl Builder {
         self.put("sandbox", |config| config.sandbox = sandbox)
     }
 
+    /// Directory that each worker works in. Default: none, that of this process. It is resolved again at the start of each
+    /// worker, as the user whom it runs as, so that a rolling restart follows a symbolic link that was exchanged; this
+    /// process stays where it is. A relative [`root`](Builder::root) is looked up from there.
+    pub fn chdir(self, directory: impl Into<PathBuf>) -> Builder {
+        self.put("chdir", |config| config.chdir = Some(directory.into()))
+    }
+
+    /// File of variables, read and checked at the start, and again before a rolling restart and an upgrade. Default: none.
+    ///
+    /// Each line is a `NAME=value`, empty, or a comment behind `#`. The value is the rest of the line as it is: no quotes, and
+    /// nothing is expanded. Variables that begin with `FORKPOOL_` are settings of the pool, as those of
+    /// [`env`](Builder::env): they replace what was said before this call, and what is said after it wins over them. All
+    /// others go into the environment of the workers, over what that inherits.
+    ///
+    /// When something is wrong with the file, a restart is aborted ([`Event::RestartAborted`](crate::Event::RestartAborted)),
+    /// and everything stays as it was. A changed setting that a restart cannot apply
+    /// ([`Setting::needs_upgrade`](crate::Setting::needs_upgrade)) is told in the log. A worker that is replaced for another
+    /// reason gets what the others have.
+    pub fn env_file(self, path: impl Into<PathBuf>) -> Builder {
+        self.put("env-file", |config| config.env_file = Some(path.into()))
+    }
+
     /// File for the parent's process id, written once the addresses are bound and removed at the end; mode 0644. On a full
     /// disk the pool starts without it, says so, and tries again every five seconds. Default: none.
     pub fn pid_file(self, path: impl Into<PathBuf>) -> Builder {

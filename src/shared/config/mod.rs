@@ -1,9 +1,11 @@
 //! What a pool is told to be, and its checks: contradictions are errors here, so that later code has none to handle.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::unistd::{eaccess, AccessFlags};
@@ -14,6 +16,8 @@ use crate::shared::log_file;
 
 mod address;
 mod choices;
+pub(crate) mod env_file;
+mod layers;
 mod limits;
 mod readiness;
 mod settings;
@@ -23,8 +27,10 @@ mod workers;
 pub(crate) use address::Address;
 pub(crate) use choices::Rules;
 pub use choices::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
+pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
 pub use readiness::Readiness;
+pub(crate) use settings::quoted;
 pub use settings::{settings, Setting};
 pub use values::duration;
 
@@ -70,6 +76,11 @@ pub(crate) struct Config {
     /// What workers give up once they are ready.
     pub(crate) sandbox: Sandbox,
     pub(crate) pid_file: Option<PathBuf>,
+    /// Where workers work; the parent stays where it was started.
+    pub(crate) chdir: Option<PathBuf>,
+    /// A file that says more, and what it says for the workers.
+    pub(crate) env_file: Option<PathBuf>,
+    pub(crate) environment: Rc<Vec<(String, OsString)>>,
     /// Where the admin process listens, by which names it may be asked, and what lets TCP clients give commands.
     pub(crate) admin: Option<Address>,
     pub(crate) admin_hosts: Vec<String>,
@@ -152,6 +163,9 @@ impl Default for Config {
             group: None,
             sandbox: Sandbox::Off,
             pid_file: None,
+            chdir: None,
+            env_file: None,
+            environment: Rc::default(),
             admin: None,
             admin_hosts: Vec::new(),
             admin_token_file: None,
@@ -292,14 +306,25 @@ impl Config {
         Ok(Some(token))
     }
 
+    /// The directory whose files are served, as the parent reaches it.
+    pub(crate) fn root_path(&self) -> Option<PathBuf> {
+        self.root.as_deref().map(|root| self.reached_from_chdir(root))
+    }
+
+    /// Where the parent finds what the workers find at this path.
+    pub(crate) fn reached_from_chdir(&self, path: &Path) -> PathBuf {
+        self.chdir.as_ref().map_or_else(|| path.to_owned(), |directory| directory.join(path))
+    }
+
     fn check_directories(&self) -> Result<()> {
         for address in self.addresses.iter().chain(&self.admin) {
             if let Address::Unix(path) = address {
                 writable(path).map_err(|source| Error::Bind { address: address.to_string(), source })?;
             }
         }
-        if let Some(path) = &self.root {
-            readable(path).map_err(|problem| Error::config("root", format!("{} {problem}", path.display())))?;
+        for (setting, path) in [("chdir", self.chdir.clone()), ("root", self.root_path())] {
+            let Some(path) = path else { continue };
+            readable(&path).map_err(|problem| Error::config(setting, format!("{} {problem}", path.display())))?;
         }
         if let Some(path) = &self.access_log {
             // What is wrong with the names is said where they are looked up.

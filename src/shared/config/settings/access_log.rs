@@ -17,7 +17,8 @@ pub(super) const SETTINGS: &[Setting] = &[
          workers of another user, nobody but root may be able to replace it: its directory and those above are \
          root's",
     )
-    .of_the_server(),
+    .of_the_server()
+    .on_upgrade(),
     Setting::new(
         SECTION,
         "access-log-format",

@@ -19,6 +19,9 @@ pub(super) trait Field: Debug + Sync {
 
     /// The text that would set what is there; `None` when the thing is off.
     fn show(&self, config: &Config) -> Option<String>;
+
+    /// Puts what is in one configuration into another.
+    fn copy(&self, from: &Config, to: &mut Config);
 }
 
 /// A field with a value of some kind.
@@ -41,6 +44,10 @@ impl<K: Kind> Field for At<K> {
 
     fn show(&self, config: &Config) -> Option<String> {
         self.kind.show((self.get)(config))
+    }
+
+    fn copy(&self, from: &Config, to: &mut Config) {
+        *(self.get_mut)(to) = (self.get)(from).clone();
     }
 }
 
@@ -65,5 +72,9 @@ impl Field for Listen {
     fn show(&self, config: &Config) -> Option<String> {
         let addresses: Vec<String> = config.addresses.iter().map(Address::to_string).collect();
         (!addresses.is_empty()).then(|| addresses.join(","))
+    }
+
+    fn copy(&self, from: &Config, to: &mut Config) {
+        to.addresses.clone_from(&from.addresses);
     }
 }

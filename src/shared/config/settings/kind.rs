@@ -15,7 +15,7 @@ use crate::shared::config::{Address, Config};
 
 /// A kind of value.
 pub(super) trait Kind: Debug + Sync {
-    type Value: Debug;
+    type Value: Clone + Debug;
 
     /// # Errors
     ///

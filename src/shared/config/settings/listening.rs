@@ -50,5 +50,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(neighbours, Number { least: 0, most: 16 }),
         "Other workers that take from a worker's queue what it leaves there, because it is busy or gone",
     )
-    .of_the_server(),
+    .of_the_server()
+    .on_upgrade(),
 ];

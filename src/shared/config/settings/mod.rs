@@ -60,6 +60,8 @@ pub struct Setting {
     is_of_the_server: bool,
     /// The default depends on what the workers run, and the help says how.
     is_default_in_help: bool,
+    /// What a restart does not change.
+    needs_upgrade: bool,
     field: &'static dyn Field,
 }
 
@@ -88,8 +90,19 @@ impl Setting {
         field: &'static dyn Field,
         help: &'static str,
     ) -> Setting {
-        let (is_list, is_of_the_server, is_default_in_help) = (false, false, false);
-        Setting { section, name, value_name, help, aliases: &[], is_list, is_of_the_server, is_default_in_help, field }
+        Setting {
+            section,
+            name,
+            value_name,
+            help,
+            aliases: &[],
+            is_list: false,
+            is_of_the_server: false,
+            is_default_in_help: false,
+            // Which is always true.
+            needs_upgrade: true,
+            field,
+        }
     }
 
     const fn also_read(self, aliases: &'static [Alias]) -> Setting {
@@ -100,8 +113,19 @@ impl Setting {
         Setting { is_list: true, ..self }
     }
 
+    /// Workers get such settings at their birth, so a restart applies them.
     const fn of_the_server(self) -> Setting {
-        Setting { is_of_the_server: true, ..self }
+        Setting { is_of_the_server: true, needs_upgrade: false, ..self }
+    }
+
+    /// When it has changed (`--env-file`), a rolling restart applies it.
+    const fn on_restart(self) -> Setting {
+        Setting { needs_upgrade: false, ..self }
+    }
+
+    /// When it has changed, only an upgrade applies it.
+    const fn on_upgrade(self) -> Setting {
+        Setting { needs_upgrade: true, ..self }
     }
 
     const fn default_in_help(self) -> Setting {
@@ -157,6 +181,12 @@ impl Setting {
         !self.is_of_the_server
     }
 
+    /// Whether a change of it in the file of variables ([`Builder::env_file`](crate::Builder::env_file)) needs an upgrade;
+    /// a rolling restart applies that of any other.
+    pub fn needs_upgrade(&self) -> bool {
+        self.needs_upgrade
+    }
+
     pub(crate) fn named(name: &str) -> Option<&'static Setting> {
         settings().find(|setting| setting.name == name)
     }
@@ -181,6 +211,11 @@ impl Setting {
         self.check(config)
     }
 
+    /// Makes it in one configuration what it is in another.
+    pub(crate) fn copy(&self, from: &Config, to: &mut Config) {
+        self.field.copy(from, to);
+    }
+
     pub(crate) fn check(&self, config: &Config) -> Result<(), String> {
         self.field.check(config)
     }
@@ -189,6 +224,13 @@ impl Setting {
     pub(crate) fn shown(&self, config: &Config) -> Option<String> {
         self.field.show(config)
     }
+}
+
+/// A setting and its value as the user wrote them, on one line whatever is in them.
+pub(crate) fn quoted(name: &str, value: &str) -> String {
+    let value = if value.is_empty() { "\"\"" } else { &value.escape_debug().to_string() };
+    let separator = if name.starts_with("--") { ' ' } else { '=' };
+    format!("{}{separator}{value}", name.escape_debug())
 }
 
 /// A problem may repeat what was given, and that may be anything.

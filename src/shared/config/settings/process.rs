@@ -9,6 +9,26 @@ const SECTION: Section = Section("Process");
 pub(super) const SETTINGS: &[Setting] = &[
     Setting::new(
         SECTION,
+        "chdir",
+        "DIR",
+        at!(chdir, Optional(FilePath)),
+        "Directory that each worker works in, resolved again at its start, so that a restart follows a symbolic link that \
+         was exchanged; a relative --root, --watch and program is looked up from there, all other paths from where \
+         forkpool was started",
+    )
+    .on_restart(),
+    Setting::new(
+        SECTION,
+        "env-file",
+        "FILE",
+        at!(env_file, Optional(FilePath)),
+        "File of variables, a NAME=value in each line, # before comments, no quotes, nothing expanded; read and checked \
+         at the start, and again before a restart and an upgrade, which are aborted when something is wrong; \
+         FORKPOOL_* are the pool's own settings, over which its flags win, all others the environment of the workers; \
+         both win over what is inherited",
+    ),
+    Setting::new(
+        SECTION,
         "user",
         "NAME",
         at!(user, Optional(Name)),
@@ -33,6 +53,7 @@ pub(super) const SETTINGS: &[Setting] = &[
          these, strict fails; a program, whose needs are not known, only gains no privileges by executing another, \
          such as sudo; without this auto, and off for programs and for handlers of your own",
     )
+    .on_restart()
     .default_in_help(),
     Setting::new(
         SECTION,

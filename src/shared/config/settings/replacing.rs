@@ -14,7 +14,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "N",
         at!(surge, Number { least: 1, most: Config::WORKERS_MAX }),
         "Workers that a rolling restart replaces at a time; the new ones start while the old ones serve",
-    ),
+    )
+    .on_restart(),
     Setting::new(
         SECTION,
         "lame-duck",
@@ -22,7 +23,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(lame_duck, Timeout::ANY),
         "How long to go on serving after TERM, as not ready any more, so that balancers look elsewhere before the \
          drain; 0 is not at all",
-    ),
+    )
+    .on_restart(),
     Setting::new(
         SECTION,
         "give-up",
@@ -30,7 +32,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(give_up, Number { least: 0, most: u32::MAX }),
         "Workers of a slot in a row that fail and never served, after which the whole pool ends, with exit code 3; \
          0 is never",
-    ),
+    )
+    .on_restart(),
     Setting::new(
         SECTION,
         "max-requests",
@@ -46,12 +49,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         "DURATION",
         at!(max_age, Timeout::ANY),
         "Time after which a worker is replaced, or up to a tenth less; 0 is no limit",
-    ),
+    )
+    .on_restart(),
     Setting::new(
         SECTION,
         "max-rss",
         "BYTES",
         at!(max_rss, Size::ANY),
         "Memory that a worker may hold before it is replaced, looked at once a second; 0 is no limit",
-    ),
+    )
+    .on_restart(),
 ];

@@ -19,6 +19,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(workers, Workers),
         "Worker processes; auto is one for each CPU that affinity and the cgroup's quota leave",
     )
+    .on_restart()
     .also_read(&[Alias { variable: "CLUSTER_WORKERS", prefix: "" }, Alias { variable: "WEB_CONCURRENCY", prefix: "" }]),
     Setting::new(
         SECTION,
@@ -33,7 +34,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "DURATION",
         at!(drain_timeout, Timeout::ANY),
         "How long a worker told to stop may finish its requests before it is killed; 0 is for ever",
-    ),
+    )
+    .on_restart(),
     Setting::new(
         SECTION,
         "boot-timeout",
@@ -41,7 +43,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(boot_timeout, Timeout::ANY),
         "How long a worker may take to become ready before it is replaced; long, as some load much data; \
          0 is for ever",
-    ),
+    )
+    .on_restart(),
     Setting::new(
         SECTION,
         "stall-timeout",

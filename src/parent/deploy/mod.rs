@@ -1,0 +1,111 @@
+//! Restarts that somebody asks for: what the parent reads anew for them, and what it restarts for by itself.
+//!
+//! In come requests for a restart, and what the file system says; out go the configuration of the next workers, and
+//! restarts. It may not know how workers are replaced.
+//!
+//! - **The file of variables is read before a restart**, and not at the birth of a worker: one that is replaced because it
+//!   has crashed gets what the others have, whatever somebody is editing. What is wrong with the file aborts the restart
+//!   before the first worker is touched; a restart that is aborted later takes the settings back as well, so that the
+//!   old workers are replaced by their like.
+//! - **What a restart cannot apply keeps its value**, and the log says what needs an upgrade. Which that is, the settings
+//!   say themselves.
+
+use super::*;
+use crate::parent::event;
+use crate::parent::supervisor::PoolState;
+use crate::shared::config::Setting;
+use crate::worker::Place;
+
+/// What is read anew.
+#[derive(Debug)]
+pub(super) struct Deploy {
+    layers: Layers,
+    /// The configuration before the restart that is under way.
+    before: Option<Config>,
+}
+
+impl Deploy {
+    pub(super) fn new(layers: Layers) -> Deploy {
+        Deploy { layers, before: None }
+    }
+}
+
+impl Parent {
+    /// Replaces every worker, as somebody has asked for, by workers with the settings of now.
+    pub(super) fn restart(&mut self) {
+        if !self.is_stopping && self.successor.is_none() && self.deploy.layers.said.env_file.is_some() {
+            match self.deploy.layers.resolve() {
+                Ok(config) => self.reconfigure(config),
+                Err(error) => return self.refuse_restart(&error),
+            }
+        }
+        self.tell(Event::Restart);
+    }
+
+    /// What somebody has asked for cannot be: nothing has changed, and nothing does.
+    fn refuse_restart(&mut self, error: &Error) {
+        let reason = format!("no worker is replaced: {error}");
+        if self.supervisor.state() == PoolState::Restarting {
+            return self.say(
+                log::Level::Warn,
+                None,
+                format!("not done, since it cannot be, and what runs goes on: {error}"),
+            );
+        }
+        let text = format!("rolling restart aborted, {reason}");
+        self.restart_aborted = Some(text.clone());
+        self.service.reloading();
+        self.service.ready();
+        self.say(log::Level::Warn, None, text);
+        self.emit(&event::Event::RestartRefused { reason: &reason });
+    }
+
+    fn reconfigure(&mut self, next: Config) {
+        let (next, kept) = self.config.succeeded_by(next);
+        if !kept.is_empty() {
+            let names: Vec<&str> = kept.into_iter().map(Setting::name).collect();
+            let text =
+                format!("changed, but a restart cannot apply it, only an upgrade (SIGUSR2): {}", names.join(", "));
+            self.say(log::Level::Warn, None, text);
+        }
+        let before = self.config.clone();
+        self.apply(next);
+        self.deploy.before.get_or_insert(before);
+    }
+
+    /// The restart is over for which settings may have been read anew.
+    pub(super) fn restart_ended(&mut self, is_done: bool) {
+        if let Some(before) = self.deploy.before.take().filter(|_| !is_done) {
+            self.apply(before);
+            self.say(log::Level::Info, None, "the settings of before the restart hold again".to_owned());
+        }
+    }
+
+    /// Has these settings hold for what the parent does from now on, and for the workers that are born from now on.
+    fn apply(&mut self, next: Config) {
+        let now = clock::now();
+        let before = std::mem::replace(&mut self.config, next);
+        self.supervisor.set_policy(Policy::from(&self.config));
+        self.server = Rc::new(self.config.server.clone());
+        if before.max_rss != self.config.max_rss {
+            self.next_weighing = (self.config.max_rss > 0).then_some(now);
+        }
+        if before.stall_timeout != self.config.stall_timeout {
+            self.watch = Watch::new(self.config.stall_timeout);
+            self.board.watch(self.watch.is_off());
+            self.watch_stalls(now);
+        }
+        if before.workers != self.config.workers {
+            let (workers, derivation) = self.config.worker_count();
+            self.derivation = derivation;
+            self.scale(workers);
+        }
+    }
+
+    /// What the next worker gets of it.
+    pub(super) fn place(&self) -> Place {
+        let Config { chdir, environment, root, files, .. } = &self.config;
+        let (chdir, root, files) = (chdir.clone(), root.clone(), files.clone());
+        Place { chdir, environment: Rc::clone(environment), root, files }
+    }
+}

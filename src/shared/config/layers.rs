@@ -1,0 +1,152 @@
+//! What a configuration is made of: what was said, and a file of variables that is read again.
+//!
+//! A flag wins over the file, and the file over the environment that the pool was started with. What the file says for
+//! the pool itself is `FORKPOOL_*`; all else is for the workers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::rc::Rc;
+
+use super::env_file::{self, Line, FILE_MAX};
+use super::settings::{quoted, settings, Setting};
+use super::Config;
+use crate::error::{Error, Result};
+
+/// What begins the name of a variable that is for the pool itself.
+const OWN: &str = "FORKPOOL_";
+
+/// What a configuration is made of.
+#[derive(Clone, Debug)]
+pub(crate) struct Layers {
+    /// All that was said but in the file.
+    pub(crate) said: Config,
+    /// The settings that the file does not decide, since a flag or its like does.
+    pub(crate) fixed: BTreeSet<&'static str>,
+}
+
+impl Layers {
+    /// The whole configuration by what the file says now, checked.
+    ///
+    /// # Errors
+    ///
+    /// As [`Config::check`], where the file is to blame with the line of it; and when it cannot be read.
+    pub(crate) fn resolve(&self) -> Result<Config> {
+        let mut config = self.said.clone();
+        let Some(path) = self.said.env_file.clone() else {
+            config.check()?;
+            return Ok(config);
+        };
+        let lines = self.read(&path, &mut config)?;
+        config.check().map_err(|error| match error {
+            Error::Config { setting, problem } => match lines.get(setting.as_str()) {
+                Some(line) => Error::config(format!("{}:{line}: {setting}", path.display()), problem),
+                None => Error::Config { setting, problem },
+            },
+            error => error,
+        })?;
+        Ok(config)
+    }
+
+    /// Reads the file into a configuration; returns which line has decided which setting.
+    fn read(&self, path: &Path, config: &mut Config) -> Result<BTreeMap<&'static str, usize>> {
+        let shown = path.display();
+        let bytes = read_whole(path).map_err(|source| Error::File {
+            path: shown.to_string(),
+            action: "read variables from",
+            source,
+        })?;
+        let lines = env_file::parse(&bytes).map_err(|flaw| match flaw.line {
+            0 => Error::config(shown.to_string(), flaw.problem),
+            line => Error::config(format!("{shown}:{line}"), flaw.problem),
+        })?;
+        let (mut decided, mut environment) = (BTreeMap::new(), Vec::new());
+        for Line { number, name, value } in lines {
+            let flaw = |problem: String| Error::config(format!("{shown}:{number}"), problem);
+            if !name.starts_with(OWN) {
+                environment.push((name, OsString::from_vec(value)));
+                continue;
+            }
+            let setting = setting_of(&name).map_err(flaw)?;
+            let Ok(value) = String::from_utf8(value) else { return Err(flaw(format!("{name} is not valid UTF-8"))) };
+            // As everywhere, an empty one counts as unset.
+            if value.is_empty() {
+                continue;
+            }
+            // One that does not decide is to make sense all the same.
+            let mut unused = config.clone();
+            let is_fixed = self.fixed.contains(setting.name());
+            let target = if is_fixed { &mut unused } else { &mut *config };
+            setting.apply(target, &value).map_err(|problem| flaw(format!("{}: {problem}", quoted(&name, &value))))?;
+            if !is_fixed {
+                decided.insert(setting.name(), number);
+            }
+        }
+        config.environment = Rc::new(environment);
+        Ok(decided)
+    }
+}
+
+fn setting_of(name: &str) -> std::result::Result<&'static Setting, String> {
+    let setting = settings().find(|setting| setting.variable() == name);
+    match setting {
+        Some(setting) if setting.name() == "env-file" => Err(format!("{name}: a file cannot name another one")),
+        Some(setting) => Ok(setting),
+        None => Err(format!(
+            "{name}: there is no such setting; what is the command's own, as FORKPOOL_QUIET, is said by a flag or by a \
+             variable of its environment"
+        )),
+    }
+}
+
+/// Reads a file, of a length that makes sense. It waits for nobody: a pipe is refused.
+fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
+    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file, and it is read again and again"));
+    }
+    let mut bytes = Vec::new();
+    file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+impl Config {
+    /// What a pool with this configuration goes on with when it is to have another one: all that a restart can apply is
+    /// the other's. Returns also the settings of which that is not so.
+    pub(crate) fn succeeded_by(&self, mut next: Config) -> (Config, Vec<&'static Setting>) {
+        let changed = settings().filter(|setting| setting.shown(self) != setting.shown(&next));
+        let kept: Vec<_> = changed.filter(|setting| setting.needs_upgrade()).collect();
+        kept.iter().for_each(|setting| setting.copy(self, &mut next));
+        (next, kept)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_that_a_restart_can_apply_is_taken_over() {
+        let old = Config::default();
+        for setting in settings() {
+            let mut next = old.clone();
+            setting.apply(&mut next, setting.another_value()).unwrap_or_else(|it| panic!("{}: {it}", setting.name()));
+            let (found, kept) = old.succeeded_by(next.clone());
+            let expected = if setting.needs_upgrade() { &old } else { &next };
+            assert_eq!(format!("{found:?}"), format!("{expected:?}"), "{}", setting.name());
+            assert_eq!(kept.len(), usize::from(setting.needs_upgrade()), "{}", setting.name());
+        }
+        let names: Vec<_> = settings().filter(|it| !it.needs_upgrade()).map(Setting::name).collect();
+        for name in ["drain-timeout", "boot-timeout", "max-age", "max-body", "idle-timeout", "root", "chdir", "workers"]
+        {
+            assert!(names.contains(&name), "{name}: {names:?}");
+        }
+        for name in ["listen", "user", "group", "admin", "pid-file", "access-log", "backlog", "env-file"] {
+            assert!(!names.contains(&name), "{name}: {names:?}");
+        }
+    }
+}
