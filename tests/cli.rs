@@ -176,8 +176,9 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
             eprintln!("skipped {}: only root may change it", setting.name());
             continue;
         }
-        if ["admin-token-file", "admin-host"].contains(&setting.name()) {
-            // They are only allowed beside another setting: the tests of the admin process have them.
+        if ["admin-token-file", "admin-host", "env-file"].contains(&setting.name()) {
+            // They are only allowed beside another setting or with a file: tests of the admin process and reload.rs have
+            // them.
             continue;
         }
         let (flag, variable) = (format!("--{}", setting.name()), setting.variable());
