@@ -1,5 +1,6 @@
 //! What can go wrong before, while and after a pool runs.
 
+use std::error::Error as StdError;
 use std::{fmt, io};
 
 /// A `Result` whose error is [`Error`].
@@ -7,9 +8,27 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a pool could not start, or why it ended other than by being asked to.
 ///
-/// Its text is one line that says what was being done, to what, why it failed and what to do about it; `Debug` prints
-/// the same line, so that `fn main() -> forkpool::Result<()>` shows a readable one. The wording is not part of the
-/// API.
+/// `Display` says what was being done, and to what; [`source`](std::error::Error::source) is the reason, where the
+/// system gave one. [`report`](Error::report) puts both on one line, with what to do about it: print that to people.
+/// The wording is not part of the API.
+///
+/// ```
+/// use std::process::ExitCode;
+///
+/// use forkpool::{Pool, Response};
+///
+/// fn main() -> ExitCode {
+/// # if true { return ExitCode::SUCCESS; }
+///     match Pool::bind(":8000").serve(|_request| Response::text("hello world\n")) {
+///         Ok(()) => ExitCode::SUCCESS,
+///         Err(error) => {
+///             eprintln!("{}", error.report());
+///             ExitCode::FAILURE
+///         }
+///     }
+/// }
+/// ```
+#[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
     /// A setting does not make sense, alone or together with others.
@@ -80,34 +99,46 @@ impl Error {
         Error::System { call, source: source.into() }
     }
 
-    /// Whether the caller's configuration is to blame, and not the system: the binary exits with 2 and not with 1.
-    pub fn is_usage(&self) -> bool {
-        matches!(self, Error::Config { .. })
+    /// One line for people: the error, its causes and, where there is one, the remedy.
+    pub fn report(&self) -> String {
+        report(self)
     }
 
-    /// The exit code that the binary gives it: 2 for usage, 3 when the pool gave up, 5 when a forced stop has cut requests,
-    /// else 1.
-    pub fn exit_code(&self) -> u8 {
+    fn remedy(&self) -> &'static str {
         match self {
-            Error::Config { .. } => 2,
-            Error::GaveUp { .. } => 3,
-            Error::Forced { .. } => 5,
-            _ => 1,
+            Error::Bind { source, .. } => bind_remedy(source),
+            _ => "",
         }
     }
+}
+
+/// An error and its causes on one line, and what to do about it where that is known.
+pub(crate) fn report(error: &(dyn StdError + 'static)) -> String {
+    let mut line = error.to_string();
+    let mut remedy = "";
+    let mut next = Some(error);
+    while let Some(error) = next {
+        remedy = error.downcast_ref::<Error>().map_or(remedy, Error::remedy);
+        next = error.source();
+        // Some errors print their cause as well.
+        if let Some(cause) = next.map(ToString::to_string).filter(|cause| !line.ends_with(cause)) {
+            line = format!("{line}: {cause}");
+        }
+    }
+    line + remedy
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Config { setting, problem } => write!(f, "{setting}: {problem}"),
-            Error::Bind { address, source } => write!(f, "cannot listen on {address}: {source}{}", bind_remedy(source)),
+            Error::Bind { address, .. } => write!(f, "cannot listen on {address}"),
             Error::Threads { count } => write!(
                 f,
                 "cannot fork: the process has {count} threads; start the pool before anything that starts a thread"
             ),
-            Error::File { path, action, source } => write!(f, "cannot {action} {path}: {source}"),
-            Error::System { call, source } => write!(f, "cannot {call}: {source}"),
+            Error::File { path, action, .. } => write!(f, "cannot {action} {path}"),
+            Error::System { call, .. } => write!(f, "cannot {call}"),
             Error::GaveUp { worker, failures, reason } => {
                 write!(f, "gave up: worker={worker} failed {failures} times in a row (give-up), at last: {reason}")
             }
@@ -141,11 +172,32 @@ fn bind_remedy(source: &io::Error) -> &'static str {
     }
 }
 
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            Error::Bind { source, .. } | Error::File { source, .. } | Error::System { source, .. } => Some(source),
+            _ => None,
+        }
     }
 }
 
-// No `source()`: the cause is part of the line, and a printed chain would say it twice. It is in the variants' fields.
-impl std::error::Error for Error {}
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_tells_one_level_and_its_report_all() {
+        let source = io::Error::from_raw_os_error(libc::EADDRINUSE);
+        let error = Error::Bind { address: "127.0.0.1:80".to_owned(), source };
+        assert_eq!(error.to_string(), "cannot listen on 127.0.0.1:80");
+        assert_eq!(
+            error.report(),
+            "cannot listen on 127.0.0.1:80: Address already in use (os error 98); another process holds it: stop that \
+             one or choose another address"
+        );
+        // As it comes from a worker: in a box of somebody else's, which prints its cause.
+        let outer: Box<dyn StdError> = Box::new(io::Error::other(Error::config("workers", "must be 1 to 1024")));
+        assert_eq!(report(&*outer), "workers: must be 1 to 1024");
+        assert_eq!(Error::config("root", "is no directory").report(), "root: is no directory");
+    }
+}

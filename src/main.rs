@@ -4,7 +4,7 @@
 use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use forkpool::{Builder, LogWriter, Response};
+use forkpool::{Builder, Error, LogWriter, Response};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use cli::{Asked, Options};
@@ -45,7 +45,7 @@ fn run(options: Options) -> ExitCode {
     };
     let pool = match pool {
         Ok(pool) => pool,
-        Err(error) => return fail(&error.to_string(), error.exit_code()),
+        Err(error) => return fail(&error.report(), exit_code(&error)),
     };
     let result = match (options.check, options.program) {
         (true, _) => pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
@@ -54,7 +54,17 @@ fn run(options: Options) -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.to_string(), error.exit_code()),
+        Err(error) => fail(&error.report(), exit_code(&error)),
+    }
+}
+
+/// The exit code of a pool that ended with an error; `--help` lists them.
+fn exit_code(error: &Error) -> u8 {
+    match error {
+        Error::Config { .. } => USAGE,
+        Error::GaveUp { .. } => 3,
+        Error::Forced { .. } => 5,
+        _ => 1,
     }
 }
 

@@ -160,7 +160,7 @@ impl Parent {
         match admin.seed(self.board.scoreboard(), self.credentials.clone(), now) {
             Ok(newborn) => Some(Turn::Fork(newborn)),
             Err(error) => {
-                error!("the admin process cannot be started: {error}");
+                error!("the admin process cannot be started: {}", error.report());
                 admin.failures = admin.failures.max(1);
                 admin.backs_off(now);
                 None

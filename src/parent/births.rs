@@ -127,10 +127,7 @@ impl Parent {
         self.take_back(process.row);
         self.board.fold(process.row, clock::now());
         self.free_rows.push(process.row);
-        self.spawn_failed(
-            process.slot,
-            &format_args!("cannot fork a worker with fork(2): {error}{}", fork_remedy(error)),
-        );
+        self.spawn_failed(process.slot, &format!("cannot fork a worker with fork(2): {error}{}", fork_remedy(error)));
     }
 
     /// The next child does not inherit the page of this row.
@@ -140,7 +137,7 @@ impl Parent {
         }
     }
 
-    pub(super) fn spawn_failed(&mut self, slot: usize, error: &dyn std::fmt::Display) {
+    pub(super) fn spawn_failed(&mut self, slot: usize, error: &str) {
         self.say_rarely(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
         self.failures.insert(slot, error.to_string());
         self.last_failure = Some(format!("worker={slot} {error}"));

@@ -8,7 +8,7 @@ impl Parent {
         match effect {
             Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
                 Ok(seed) => return Some(Turn::Fork(Newborn::Worker(Box::new(seed)))),
-                Err(error) => self.spawn_failed(slot, &error),
+                Err(error) => self.spawn_failed(slot, &error.report()),
             },
             Effect::Drain { pid } => self.drain(pid),
             Effect::Quit { pid } => {

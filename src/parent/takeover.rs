@@ -76,7 +76,7 @@ impl Parent {
     fn try_pid_file(&mut self) {
         if let Err(error) = self.write_pid_file() {
             let seconds = PID_FILE_RETRY.as_secs();
-            self.say(log::Level::Error, None, format!("{error}; it is tried again every {seconds} s"));
+            self.say(log::Level::Error, None, format!("{}; it is tried again every {seconds} s", error.report()));
             self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
         }
     }

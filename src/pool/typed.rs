@@ -18,7 +18,7 @@ use crate::worker::{Sender, Worker};
 ///
 /// When the type has no form in JSON, such as a map whose keys are no strings.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypedError> {
-    serde_json::to_vec(value).map_err(|error| TypedError::Encode(error.to_string()))
+    serde_json::to_vec(value).map_err(|error| TypedError::Encode(error.into()))
 }
 
 /// The value in a message: the reverse of [`encode`].
@@ -35,32 +35,39 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypedError> {
 ///
 /// [`TypedError::Decode`] when it is not a value of that type, and nothing else.
 pub fn decode<T: DeserializeOwned>(message: &[u8]) -> Result<T, TypedError> {
-    serde_json::from_slice(message).map_err(|error| TypedError::Decode(error.to_string()))
+    serde_json::from_slice(message).map_err(|error| TypedError::Decode(error.into()))
 }
 
 /// What is wrong with a typed message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TypedError {
-    /// The value has no form in JSON, for this reason.
-    Encode(String),
-    /// The message is not of that type, for this reason.
-    Decode(String),
-    /// It could not be sent.
+    /// The value has no form in JSON.
+    Encode(Box<dyn StdError + Send + Sync>),
+    /// The message is not a value of that type.
+    Decode(Box<dyn StdError + Send + Sync>),
+    /// The message could not be sent.
     Send(MessageError),
 }
 
 impl fmt::Display for TypedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TypedError::Encode(reason) => write!(f, "cannot write the value as a message: {reason}"),
-            TypedError::Decode(reason) => write!(f, "the message is not what was expected: {reason}"),
+            TypedError::Encode(_) => f.write_str("cannot write the value as a message"),
+            TypedError::Decode(_) => f.write_str("the message is not a value of the expected type"),
             TypedError::Send(error) => error.fmt(f),
         }
     }
 }
 
-impl StdError for TypedError {}
+impl StdError for TypedError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            TypedError::Encode(error) | TypedError::Decode(error) => Some(&**error),
+            TypedError::Send(error) => error.source(),
+        }
+    }
+}
 
 impl From<MessageError> for TypedError {
     fn from(error: MessageError) -> TypedError {

@@ -63,13 +63,19 @@ impl fmt::Display for MessageError {
             MessageError::NoDescriptors => f.write_str(
                 "the pool takes no descriptors from workers; ask for them when it is made (Builder::accept_descriptors)",
             ),
-            MessageError::System(error) => write!(f, "cannot send a message with sendmsg(2): {error}"),
+            MessageError::System(_) => f.write_str("cannot send a message with sendmsg(2)"),
         }
     }
 }
 
-// No `source()`: the cause is part of the line, and a printed chain would say it twice.
-impl StdError for MessageError {}
+impl StdError for MessageError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match self {
+            MessageError::System(error) => Some(error),
+            _ => None,
+        }
+    }
+}
 
 /// One end of the pair. Sending and receiving never wait.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
 //! A worker's start and end: from the fork to user code, and from there to the exit code.
 
-use crate::error::{Error, Result};
+use crate::error::{report, Error, Result};
 use crate::server::http::Common;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::AccessLogFormat;
@@ -119,7 +119,7 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     let code = match Worker::set_up(seed, masked) {
         Ok(worker) => worker.run(main),
         Err((lifeline, error)) => {
-            lifeline.failed(&error.to_string());
+            lifeline.failed(&error.report());
             FAILED
         }
     };
@@ -194,7 +194,7 @@ impl Worker {
         match panic::catch_unwind(AssertUnwindSafe(|| main(self))) {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
-                self.lifeline.failed(&error.to_string());
+                self.lifeline.failed(&report(&*error));
                 FAILED
             }
             Err(panic) => {

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{self, Command};
+use std::process::{self, Command, ExitCode};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use std::{env, fs, thread};
@@ -15,7 +15,17 @@ use nix::sys::ptrace;
 use nix::sys::signal::kill;
 use nix::unistd::{getppid, getuid, setuid};
 
-fn main() -> forkpool::Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("Error: {}", error.report());
+            ExitCode::from(if matches!(error, Error::Forced { .. }) { 5 } else { 1 })
+        }
+    }
+}
+
+fn run() -> forkpool::Result<()> {
     let log = env_logger::Env::default().default_filter_or("info");
     env_logger::Builder::from_env(log)
         .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
@@ -45,10 +55,6 @@ fn main() -> forkpool::Result<()> {
     }
     if let Some(mut child) = child {
         println!("own child: {}", child.wait().expect("the pool has not reaped it"));
-    }
-    if let Err(error @ Error::Forced { .. }) = &result {
-        eprintln!("Error: {error}");
-        process::exit(i32::from(error.exit_code()));
     }
     result
 }

@@ -124,7 +124,7 @@ fn a_mistake_is_reported_as_it_was_written() {
         (Pool::bind(":1").stall_timeout(Duration::from_millis(1)), "stall-timeout: must be 100ms"),
     ] {
         let error = builder.check().expect_err(message);
-        assert!(error.is_usage());
+        assert!(matches!(error, Error::Config { .. }));
         assert!(error.to_string().starts_with(message), "{error}");
     }
     let latin1 = |name: &str| (name == "FORKPOOL_USER").then(|| OsString::from_vec(vec![0xe9]));

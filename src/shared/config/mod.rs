@@ -445,7 +445,7 @@ mod tests {
                 let setting = Setting::named(name).expect("a setting");
                 setting.apply(&mut config, value).expect("valid alone");
             }
-            let error = config.check().expect_err(message).to_string();
+            let error = config.check().expect_err(message).report();
             assert!(error.contains(message), "{said:?}: {error}");
         }
     }
