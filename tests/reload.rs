@@ -345,3 +345,55 @@ fn a_directory_that_cannot_be_is_said_at_the_start() {
     assert!(said.code == 1 && said.problem.contains(&problem), "{said:?}");
     fs::remove_dir_all(&directory).expect("ours");
 }
+
+/// Answers come of a file with these words, sooner or later, and none is lost until then.
+#[track_caller]
+fn until_served(server: &mut Server, words: &str) {
+    until("the directory is followed", || {
+        let answer = server.get("/name.txt");
+        assert!(answer.status == 200 || answer.status == 404, "{answer:?}");
+        (answer.text() == words).then_some(())
+    });
+}
+
+#[test]
+fn a_root_that_was_exchanged_is_followed_without_a_signal() {
+    let directory = directory("root-exchanged");
+    let releases = ["1", "2"].map(|name| directory.join(name));
+    for release in &releases {
+        fs::create_dir(release).expect("writable");
+        write(&release.join("name.txt"), text(release));
+    }
+    let current = directory.join("current");
+    point(&current, &releases[0]);
+    for sandbox in ["strict", "off"] {
+        let (mut command, _) = pool(&directory);
+        command.args(["--workers", "2", "--sandbox", sandbox, "--root", text(&current)]);
+        let mut server = Server::start(command);
+        until_served(&mut server, text(&releases[0]));
+        // A link.
+        point(&current, &releases[1]);
+        until_served(&mut server, text(&releases[1]));
+        server.wait_for("is another directory now (root): restarting");
+        server.wait_for("rolling restart done");
+        // Another directory of the same name.
+        fs::rename(&releases[1], directory.join("old")).expect("ours");
+        fs::create_dir(&releases[1]).expect("writable");
+        write(&releases[1].join("name.txt"), "built anew");
+        until_served(&mut server, "built anew");
+        server.wait_for("rolling restart done");
+        // Nothing: what is open is served on, and that is said once.
+        fs::remove_file(&current).expect("it is there");
+        server.wait_for("is no directory any more (root): what the workers have open is served on");
+        let told = server.count("is no directory any more");
+        assert_eq!(server.get("/name.txt").text(), "built anew");
+        point(&current, &releases[0]);
+        until_served(&mut server, text(&releases[0]));
+        server.wait_for("rolling restart done");
+        assert_eq!(server.count("is no directory any more"), told);
+        assert_eq!(server.count("rolling restart begun"), 3);
+        fs::remove_dir_all(&releases[1]).expect("ours");
+        fs::rename(directory.join("old"), &releases[1]).expect("ours");
+    }
+    fs::remove_dir_all(&directory).expect("ours");
+}

@@ -395,6 +395,7 @@ impl Parent {
             self.look_for_signs_left();
             self.tell_of_log();
             self.retry_pid_file();
+            self.look_at_root();
             self.tell(Event::Tick);
         }
     }
@@ -462,6 +463,7 @@ impl Parent {
             self.processes.values().filter_map(|process| process.program.as_ref()?.ready_at).min(),
             self.log_retry,
             self.pid_file_retry,
+            self.deploy.deadline().filter(|_| !self.is_stopping && self.successor.is_none()),
             self.admin.as_ref().and_then(Admin::deadline),
         ];
         let wait = due.into_iter().flatten().min().map(|at| at.since(now));

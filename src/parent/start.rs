@@ -79,6 +79,7 @@ impl Parent {
         parent.listen_to(parent.signals.readiness(), SIGNALS)?;
         parent.listen_to(parent.mending.hangups(), HANGUPS)?;
         parent.guard_all();
+        parent.give_root();
         if parent.heir.is_none() {
             parent.write_first_pid_file()?;
             parent.custody.begin_to_steer();

@@ -7,9 +7,19 @@
 //!   has crashed gets what the others have, whatever somebody is editing. What is wrong with the file aborts the restart
 //!   before the first worker is touched; a restart that is aborted later takes the settings back as well, so that the
 //!   old workers are replaced by their like.
+//! - **The parent looks whether `--root` means another directory**, once a second: a worker in its sandbox cannot open
+//!   another one, and the price is one stat(2). The directory is the operator's, so that may be waited for. Workers
+//!   that served the old one are replaced one after the other, as for any other restart.
 //! - **What a restart cannot apply keeps its value**, and the log says what needs an upgrade. Which that is, the settings
 //!   say themselves.
 
+mod exchange;
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use self::exchange::{Exchange, Found, Identity};
 use super::*;
 use crate::parent::event;
 use crate::parent::supervisor::PoolState;
@@ -22,11 +32,16 @@ pub(super) struct Deploy {
     layers: Layers,
     /// The configuration before the restart that is under way.
     before: Option<Config>,
+    root: Exchange,
 }
 
 impl Deploy {
     pub(super) fn new(layers: Layers) -> Deploy {
-        Deploy { layers, before: None }
+        Deploy { layers, before: None, root: Exchange::default() }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.root.deadline()
     }
 }
 
@@ -39,11 +54,42 @@ impl Parent {
                 Err(error) => return self.refuse_restart(&error),
             }
         }
+        self.give_root();
         self.tell(Event::Restart);
+    }
+
+    /// Workers that start from now on serve what the path means now.
+    pub(super) fn give_root(&mut self) {
+        let root = self.config.root_path();
+        self.deploy.root.give(root.as_deref().and_then(identity), root.is_some(), clock::now());
+    }
+
+    /// Looks whether there is another directory behind the path that is served, if it is time.
+    pub(super) fn look_at_root(&mut self) {
+        let now = clock::now();
+        if self.is_stopping || self.successor.is_some() || !self.deploy.root.is_due(now) {
+            return;
+        }
+        let Some(path) = self.config.root_path() else { return };
+        let found = self.deploy.root.look(identity(&path), now);
+        let shown = path.display();
+        match found {
+            Found::Nothing => {}
+            Found::Another => {
+                self.say(log::Level::Info, None, format!("{shown} is another directory now (root): restarting"));
+                self.restart();
+            }
+            Found::Missing => {
+                let text = format!("{shown} is no directory any more (root): what the workers have open is served on");
+                self.say(log::Level::Warn, None, text);
+            }
+            Found::Back => self.say(log::Level::Info, None, format!("{shown} is there again (root)")),
+        }
     }
 
     /// What somebody has asked for cannot be: nothing has changed, and nothing does.
     fn refuse_restart(&mut self, error: &Error) {
+        let error = error.report();
         let reason = format!("no worker is replaced: {error}");
         if self.supervisor.state() == PoolState::Restarting {
             return self.say(
@@ -87,6 +133,7 @@ impl Parent {
         let before = std::mem::replace(&mut self.config, next);
         self.supervisor.set_policy(Policy::from(&self.config));
         self.server = Rc::new(self.config.server.clone());
+        self.give_root();
         if before.max_rss != self.config.max_rss {
             self.next_weighing = (self.config.max_rss > 0).then_some(now);
         }
@@ -108,4 +155,10 @@ impl Parent {
         let (chdir, root, files) = (chdir.clone(), root.clone(), files.clone());
         Place { chdir, environment: Rc::clone(environment), root, files }
     }
+}
+
+/// What tells the directory that a path means from others; None where there is none.
+fn identity(path: &Path) -> Option<Identity> {
+    let found = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
+    Some(Identity(found.dev(), found.ino()))
 }

@@ -6,7 +6,9 @@ use super::Builder;
 use crate::shared::config::{AccessLogFormat, Symlinks};
 
 impl Builder {
-    /// Directory whose files [`files`](Builder::files) serves. Default: none.
+    /// Directory whose files [`files`](Builder::files) serves. Default: none. It is looked at once a second: when the path
+    /// comes to mean another directory, there is a rolling restart, in which workers that open it themselves
+    /// ([`Worker::files`](crate::Worker::files)) serve the new one.
     pub fn root(self, directory: impl Into<PathBuf>) -> Builder {
         self.put("root", |config| config.root = Some(directory.into()))
     }

@@ -12,7 +12,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "root",
         "DIR",
         at!(root, Optional(FilePath)),
-        "Directory whose files are served; nothing outside of it is, whatever is asked for",
+        "Directory whose files are served; nothing outside of it is, whatever is asked for; when the path comes to mean \
+         another directory, as by a deployment that exchanges a symbolic link, a rolling restart follows it within two \
+         seconds",
     )
     .of_the_server(),
     Setting::new(

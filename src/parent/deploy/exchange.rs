@@ -1,0 +1,140 @@
+//! PURE. Whether the directory that a path means was exchanged.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::shared::pace::{Pace, Rate};
+use crate::time::Time;
+
+/// How often it is looked at. A deployment is seen within two seconds, whatever else the parent does.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How often that leads to a restart: a few at once, for those who deploy twice, and no more than that.
+const RESTARTS: Rate = Rate::new(Duration::from_secs(10), 4);
+
+/// What tells one directory from another: device and inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Identity(pub(super) u64, pub(super) u64);
+
+/// What is known of the directory.
+#[derive(Debug, Default)]
+pub(super) struct Exchange {
+    /// The one that the workers were given; None before it was seen.
+    given: Option<Identity>,
+    is_missing: bool,
+    /// When to look again; None where there is nothing to look at.
+    next: Option<Time>,
+    restarts: Pace,
+}
+
+/// What a look has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Nothing,
+    /// There is another directory.
+    Another,
+    /// It is gone, which was not so before.
+    Missing,
+    /// It is there again.
+    Back,
+}
+
+impl Exchange {
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.next
+    }
+
+    pub(super) fn is_due(&self, now: Time) -> bool {
+        self.next.is_some_and(|next| next <= now)
+    }
+
+    /// Workers that start from now on are given this one; None where nothing is served.
+    pub(super) fn give(&mut self, directory: Option<Identity>, is_watched: bool, now: Time) {
+        self.given = directory.or(self.given);
+        self.next = is_watched.then_some(now + LOOK);
+    }
+
+    /// What the path means now.
+    pub(super) fn look(&mut self, directory: Option<Identity>, now: Time) -> Found {
+        self.next = Some(now + LOOK);
+        let was_missing = std::mem::replace(&mut self.is_missing, directory.is_none());
+        match directory {
+            None if was_missing => Found::Nothing,
+            None => Found::Missing,
+            Some(_) if directory == self.given && was_missing => Found::Back,
+            Some(_) if directory == self.given => Found::Nothing,
+            Some(_) if self.restarts.take(RESTARTS, now).is_err() => Found::Nothing,
+            Some(_) => {
+                self.given = directory;
+                Found::Another
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Time {
+        Time::from_millis(seconds * 1000)
+    }
+
+    fn given(inode: u64) -> Exchange {
+        let mut exchange = Exchange::default();
+        exchange.give(Some(Identity(1, inode)), true, at(0));
+        exchange
+    }
+
+    #[test]
+    fn each_look_is_a_second_after_the_one_before() {
+        let mut exchange = given(1);
+        assert_eq!((exchange.deadline(), exchange.is_due(at(0)), exchange.is_due(at(1))), (Some(at(1)), false, true));
+        exchange.look(Some(Identity(1, 1)), at(5));
+        assert_eq!(exchange.deadline(), Some(at(6)));
+        exchange.give(None, false, at(6));
+        assert_eq!(exchange.deadline(), None);
+    }
+
+    #[test]
+    fn what_is_there_is_told_once() {
+        use Found::{Another, Back, Missing, Nothing};
+        let mut exchange = given(1);
+        for (second, directory, found) in [
+            (1, Some(Identity(1, 1)), Nothing),
+            (2, Some(Identity(1, 2)), Another),
+            (3, Some(Identity(1, 2)), Nothing),
+            // The same number on another device, as of a mount.
+            (4, Some(Identity(2, 2)), Another),
+            (5, None, Missing),
+            (6, None, Nothing),
+            (7, Some(Identity(2, 2)), Back),
+            (8, None, Missing),
+            (9, Some(Identity(2, 3)), Another),
+            (10, Some(Identity(2, 3)), Nothing),
+        ] {
+            assert_eq!(exchange.look(directory, at(second)), found, "{second}");
+        }
+    }
+
+    #[test]
+    fn what_a_restart_has_given_is_no_news() {
+        let mut exchange = given(1);
+        exchange.give(Some(Identity(1, 2)), true, at(1));
+        assert_eq!(exchange.look(Some(Identity(1, 2)), at(2)), Found::Nothing);
+        // It was missing just then: what comes is another one.
+        exchange.give(None, true, at(3));
+        assert_eq!(exchange.look(Some(Identity(1, 3)), at(4)), Found::Another);
+    }
+
+    #[test]
+    fn one_that_changes_all_the_time_is_followed_now_and_then_and_in_the_end() {
+        let mut exchange = given(0);
+        let found = (1..=100).map(|second| exchange.look(Some(Identity(1, second)), at(second)));
+        let restarts = found.filter(|found| *found == Found::Another).count();
+        assert!((10..=14).contains(&restarts), "{restarts}");
+        let last = (101..=111).filter(|second| exchange.look(Some(Identity(1, 100)), at(*second)) == Found::Another);
+        assert!(last.count() <= 1);
+        assert_eq!(exchange.given, Some(Identity(1, 100)));
+    }
+}
