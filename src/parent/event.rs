@@ -86,6 +86,7 @@ pub enum Event<'a> {
     },
     /// A rolling restart was asked for and has not begun: what it would have read anew
     /// ([`Builder::env_file`](crate::Builder::env_file)) is wrong. All stays as it was.
+    #[non_exhaustive]
     RestartRefused {
         /// What is wrong.
         reason: &'a str,
