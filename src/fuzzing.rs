@@ -94,9 +94,9 @@ pub fn env_file(bytes: &[u8]) {
 pub fn listen_fds(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).replace('\0', "");
     let (count, names) = text.split_once('\n').unwrap_or((&text, ""));
-    std::env::set_var("LISTEN_PID", std::process::id().to_string());
-    std::env::set_var("LISTEN_FDS", count);
-    std::env::set_var("LISTEN_FDNAMES", names);
+    crate::sys::process::set_variable("LISTEN_PID", std::process::id().to_string());
+    crate::sys::process::set_variable("LISTEN_FDS", count);
+    crate::sys::process::set_variable("LISTEN_FDNAMES", names);
     if let Ok(fds) = crate::parent::service::listed() {
         assert!(fds.iter().all(|(fd, _)| *fd >= 3));
     }

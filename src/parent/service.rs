@@ -147,7 +147,7 @@ pub(crate) fn given() -> Result<Vec<Reserved>> {
     let fds = listed()?;
     // They are not for what this process starts.
     for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
-        std::env::remove_var(variable);
+        sys::process::remove_variable(variable);
     }
     let given = |(number, name)| {
         let unusable = |source| Error::Bind { address: format!("given socket {name}"), source };

@@ -1,6 +1,6 @@
 //! The user and group that workers run as.
 
-use std::env;
+use crate::sys;
 use std::ffi::{CString, NulError, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -82,9 +82,9 @@ impl Credentials {
         if let Some(account) = &self.user {
             setuid(account.id).map_err(|errno| Error::system("set the worker's user with setuid(2)", errno))?;
             let name = OsStr::from_bytes(account.name.as_bytes());
-            env::set_var("HOME", &account.home);
-            env::set_var("USER", name);
-            env::set_var("LOGNAME", name);
+            sys::process::set_variable("HOME", &account.home);
+            sys::process::set_variable("USER", name);
+            sys::process::set_variable("LOGNAME", name);
         }
         Ok(())
     }

@@ -16,7 +16,7 @@ const LINE: usize = 4096;
 mod unwind {
     use super::{c_int, c_void};
     pub(super) type Callback = extern "C" fn(context: *mut c_void, argument: *mut c_void) -> c_int;
-    extern "C" {
+    unsafe extern "C" {
         pub(super) fn _Unwind_Backtrace(callback: Callback, argument: *mut c_void) -> c_int;
         pub(super) fn _Unwind_GetIP(context: *mut c_void) -> usize;
     }

@@ -1,5 +1,7 @@
 //! fork(2), execve(2), _exit(2), who has exited, and the question whether forking is safe.
 
+use std::env;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
@@ -139,6 +141,19 @@ fn hold(parent: unistd::Pid) -> ! {
     }
     // SAFETY: `_exit` has no preconditions and does not return.
     unsafe { libc::_exit(0) }
+}
+
+/// Sets a variable of this process. For the start of a pool and of a worker, when there is one thread.
+pub(crate) fn set_variable(name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
+    // SAFETY: no other thread reads the environment: a pool starts in a process with one thread, and a worker begins as
+    // one.
+    unsafe { env::set_var(name, value) }
+}
+
+/// Removes a variable of this process, as [`set_variable`] sets one.
+pub(crate) fn remove_variable(name: &str) {
+    // SAFETY: as in `set_variable`.
+    unsafe { env::remove_var(name) }
 }
 
 /// How many threads this process has; `None` where `/proc` is not mounted.

@@ -89,7 +89,7 @@ impl Place {
     /// Goes there, as the user whom the worker runs as.
     fn enter(&self) -> Result<()> {
         for (name, value) in &*self.environment {
-            env::set_var(name, value);
+            sys::process::set_variable(name, value);
         }
         let Some(directory) = &self.chdir else { return Ok(()) };
         env::set_current_dir(directory).map_err(|source| Error::File {
@@ -113,8 +113,8 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     log_writer::begin_anew();
     LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
     if seed.slot != NO_SLOT {
-        env::set_var("FORKPOOL_WORKER_ID", seed.slot.to_string());
-        env::set_var("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
+        sys::process::set_variable("FORKPOOL_WORKER_ID", seed.slot.to_string());
+        sys::process::set_variable("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
     }
     let code = match Worker::set_up(seed, masked) {
         Ok(worker) => worker.run(main),

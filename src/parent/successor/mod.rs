@@ -62,7 +62,7 @@ impl Inheritance {
     pub(crate) fn take() -> io::Result<Option<Inheritance>> {
         let Some(text) = std::env::var_os(VARIABLE) else { return Ok(None) };
         // Not for what this process starts, nor for a second pool in it.
-        std::env::remove_var(VARIABLE);
+        sys::process::remove_variable(VARIABLE);
         Inheritance::parse(&text).map(Some)
     }
 

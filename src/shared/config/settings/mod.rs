@@ -143,7 +143,7 @@ impl Setting {
     }
 
     /// Further variables that are read when that one is not set, the first before the second.
-    pub fn aliases(&self) -> impl Iterator<Item = &'static str> {
+    pub fn aliases(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.aliases.iter().map(|alias| alias.variable)
     }
 
