@@ -5,9 +5,10 @@
 //!
 //! # Files
 //!
-//! - `event_loop/`: the mio loop: turns, connections, deadlines. accepting.rs: how connections come into it;
-//!   draining.rs: how it comes to its end, and who is told of that when; places.rs (PURE): who makes room when all places
-//!   are taken; pressure.rs: what happens when connections hold too much
+//! - `event_loop/`: the mio loop: turns and deadlines. accepting.rs: how connections come into it; stepping.rs: a step of
+//!   one; guard.rs: a panic of the handler; orders.rs: the parent's; draining.rs: how it comes to its end, and who is told
+//!   of that when; places.rs (PURE): who makes room when all places are taken; pressure.rs: what happens when connections
+//!   hold too much
 //! - `budget.rs`: PURE. what connections may hold together
 //! - `acceptor.rs`: one listening socket in that loop
 //! - `station.rs`, `resources.rs`: what the server is given of its worker, and what it asks of it; so the whole server

@@ -2,17 +2,18 @@
 
 mod accepting;
 mod draining;
+mod guard;
+mod orders;
 mod places;
 mod pressure;
+mod stepping;
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-use std::panic::{self, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::Duration;
 
-use log::{error, warn};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
 use slab::Slab;
@@ -21,16 +22,14 @@ use crate::error::{Error, Result};
 use crate::server::acceptor::Acceptor;
 use crate::server::access_log::AccessLog;
 use crate::server::answer::response::Response;
-use crate::server::connection::{Connection, Step};
+use crate::server::connection::Connection;
 use crate::server::context::Context;
-use crate::server::deadlines::{Alarm, Deadlines};
+use crate::server::deadlines::Deadlines;
 use crate::server::http::{Encoder, Request};
 use crate::server::inbox::Inbox;
-use crate::server::mailbox::{self, Mailbox, Place};
+use crate::server::mailbox::{self, Mailbox};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
-use crate::shared::channel::Order;
-use crate::shared::log_text::panic_message;
 use crate::shared::scoreboard::Seen;
 use crate::sys;
 use crate::sys::clock;
@@ -282,48 +281,6 @@ where
         }
     }
 
-    /// Looks after another slot's sockets, or lets go of them.
-    fn obey(&mut self) {
-        while let Some(order) = self.station.lifeline.order() {
-            let of =
-                |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
-            match order {
-                Order::Watch { slot, sockets } => {
-                    self.let_go(of(slot));
-                    sockets.into_iter().for_each(|socket| self.watch(slot, socket));
-                }
-                Order::Release { slot } => {
-                    self.let_go(of(slot));
-                    self.station.lifeline.released();
-                }
-                Order::Log { file } => {
-                    if let Some(log) = &mut self.cx.log {
-                        log.reopen(file);
-                    }
-                }
-            }
-        }
-    }
-
-    fn let_go(&mut self, of: impl Fn(&Acceptor) -> bool) {
-        self.acceptors.retain(|_, acceptor| {
-            let goes = of(acceptor);
-            if goes {
-                acceptor.deregister(&self.poll);
-            }
-            !goes
-        });
-    }
-
-    fn watch(&mut self, slot: usize, socket: OwnedFd) {
-        let mut acceptor = Acceptor::neighbour(slot, socket, self.cx.now);
-        let entry = self.acceptors.vacant_entry();
-        match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
-            Ok(()) => _ = entry.insert(acceptor),
-            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.station.tag),
-        }
-    }
-
     /// How long nothing is due.
     fn wait(&mut self) -> Option<Duration> {
         if !self.again.is_empty() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
@@ -354,148 +311,5 @@ where
             }
         }
         self.adopt();
-    }
-
-    fn advance(&mut self, index: usize) {
-        let Some(entry) = self.connections.get_mut(index) else { return };
-        self.cx.place = Place { index, serial: entry.serial };
-        let mut handler = Guard { station: &self.station, handler: &mut self.handler };
-        let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
-        if entry.held != 0 || entry.connection.is_holding() {
-            return self.account(index, step);
-        }
-        // As for nearly all, there is nothing to settle.
-        if step != Step::Wait || entry.connection.deadline < entry.armed {
-            self.settle(index, step);
-        }
-    }
-
-    fn settle(&mut self, index: usize, step: Step) {
-        match step {
-            Step::Close => return self.close(index),
-            Step::HandOver => return self.hand_over(index),
-            Step::Again => {
-                // An event may have come for a connection that has its turn already.
-                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.connection.is_again) {
-                    entry.connection.is_again = true;
-                    self.again.push(index);
-                }
-                debug_assert!(self.again.len() <= self.connections.len(), "a connection has one turn at a time");
-            }
-            Step::Wait => {}
-        }
-        let Some(entry) = self.connections.get_mut(index) else { return };
-        let due = entry.connection.due(&self.cx);
-        if due < entry.armed {
-            entry.armed = due;
-            self.deadlines.push(Alarm { due: entry.armed, index });
-        }
-    }
-
-    fn close(&mut self, index: usize) {
-        // Its answer must not go to whoever comes next.
-        self.cx.output.clear();
-        let mut connection = self.remove(index);
-        connection.end(&mut self.cx);
-        drop(connection);
-        self.forget();
-    }
-
-    fn remove(&mut self, index: usize) -> Connection {
-        let entry = self.connections.remove(index);
-        self.cx.forget_queue(index);
-        if entry.held > 0 {
-            self.cx.budget.change(entry.held as usize, 0, self.cx.now);
-            self.cx.row.set_held(self.cx.budget.held());
-        }
-        if entry.connection.is_again {
-            self.again.retain(|again| *again != index);
-        }
-        entry.connection
-    }
-
-    /// Gives a connection to the application.
-    fn hand_over(&mut self, index: usize) {
-        let connection = self.remove(index);
-        match connection.into_upgraded(self.poll.registry()) {
-            Ok((upgrade, upgraded)) => {
-                let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
-                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
-                    self.cx.row.count_panic();
-                    error!("{} panicked in an upgrade to {protocol}: {}", self.station.tag, panic_message(&*panic));
-                }
-            }
-            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.station.tag),
-        }
-        self.forget();
-    }
-
-    fn forget(&mut self) {
-        self.cx.row.count_closed();
-        // A descriptor is free.
-        self.accept_retry = None;
-    }
-
-    /// Ends the connections that are out of time, and the wait of what is to be logged.
-    fn expire(&mut self) {
-        if let Some(log) = &mut self.cx.log {
-            log.expire(self.cx.now);
-        }
-        while let Some(alarm) = self.deadlines.pop_due(self.cx.running) {
-            let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
-            if entry.armed != alarm.due {
-                continue;
-            }
-            entry.armed = Time::NEVER;
-            let serial = entry.serial;
-            let is_due = entry.connection.deadline <= self.cx.running;
-            if is_due {
-                // What has come in time counts, though its event has not been taken yet.
-                self.look(alarm.index);
-            }
-            let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
-                continue;
-            };
-            self.cx.place = Place { index: alarm.index, serial };
-            entry.connection.look_at_queue(&mut self.cx);
-            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.connection.is_again;
-            let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
-            self.account(alarm.index, step);
-        }
-    }
-
-    /// Takes a step with a connection as if an event had come.
-    fn look(&mut self, index: usize) {
-        if let Some(entry) = self.connections.get_mut(index) {
-            entry.connection.look();
-            self.advance(index);
-        }
-    }
-}
-
-/// Stands between the loop and user code.
-struct Guard<'a, H> {
-    station: &'a Station<'a>,
-    handler: &'a mut H,
-}
-
-impl<H> Guard<'_, H>
-where
-    H: FnMut(&Request<'_>) -> Response,
-{
-    /// The handler's answer, or 500 and a close when it panics. The worker goes on, unless it is told to end then.
-    fn answer(&mut self, request: &Request<'_>) -> Response {
-        match panic::catch_unwind(AssertUnwindSafe(|| (self.handler)(request))) {
-            Ok(response) => response,
-            Err(panic) => {
-                self.station.row().count_panic();
-                let (method, target) = (request.method(), request.target());
-                error!("{} panicked in {method} {target}: {}", self.station.tag, panic_message(&*panic));
-                if self.station.config.exits_on_panic() {
-                    panic::resume_unwind(panic);
-                }
-                Response::text("the server failed to answer this request\n").status(500).close()
-            }
-        }
     }
 }

@@ -1,0 +1,59 @@
+//! What the parent asks of the loop while it runs.
+
+use std::os::fd::OwnedFd;
+
+use log::warn;
+use mio::Token;
+
+use super::{Server, LISTENERS};
+use crate::server::acceptor::Acceptor;
+use crate::server::answer::response::Response;
+use crate::server::http::Request;
+use crate::shared::channel::Order;
+
+impl<H> Server<'_, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    /// Looks after another slot's sockets, or lets go of them.
+    pub(super) fn obey(&mut self) {
+        while let Some(order) = self.station.lifeline.order() {
+            let of =
+                |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
+            match order {
+                Order::Watch { slot, sockets } => {
+                    self.let_go(of(slot));
+                    sockets.into_iter().for_each(|socket| self.watch(slot, socket));
+                }
+                Order::Release { slot } => {
+                    self.let_go(of(slot));
+                    self.station.lifeline.released();
+                }
+                Order::Log { file } => {
+                    if let Some(log) = &mut self.cx.log {
+                        log.reopen(file);
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn let_go(&mut self, of: impl Fn(&Acceptor) -> bool) {
+        self.acceptors.retain(|_, acceptor| {
+            let goes = of(acceptor);
+            if goes {
+                acceptor.deregister(&self.poll);
+            }
+            !goes
+        });
+    }
+
+    fn watch(&mut self, slot: usize, socket: OwnedFd) {
+        let mut acceptor = Acceptor::neighbour(slot, socket, self.cx.now);
+        let entry = self.acceptors.vacant_entry();
+        match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
+            Ok(()) => _ = entry.insert(acceptor),
+            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.station.tag),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! One connection's step, and what becomes of the connection after it.
+
+use std::panic::{self, AssertUnwindSafe};
+
+use log::{error, warn};
+
+use super::guard::Guard;
+use super::Server;
+use crate::server::answer::response::Response;
+use crate::server::connection::{Connection, Step};
+use crate::server::deadlines::Alarm;
+use crate::server::http::Request;
+use crate::server::mailbox::Place;
+use crate::shared::log_text::panic_message;
+use crate::time::Time;
+
+impl<H> Server<'_, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    /// Takes a step with a connection.
+    pub(super) fn advance(&mut self, index: usize) {
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        self.cx.place = Place { index, serial: entry.serial };
+        let mut handler = Guard { station: &self.station, handler: &mut self.handler };
+        let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
+        if entry.held != 0 || entry.connection.is_holding() {
+            return self.account(index, step);
+        }
+        // As for nearly all, there is nothing to settle.
+        if step != Step::Wait || entry.connection.deadline < entry.armed {
+            self.settle(index, step);
+        }
+    }
+
+    pub(super) fn settle(&mut self, index: usize, step: Step) {
+        match step {
+            Step::Close => return self.close(index),
+            Step::HandOver => return self.hand_over(index),
+            Step::Again => {
+                // An event may have come for a connection that has its turn already.
+                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.connection.is_again) {
+                    entry.connection.is_again = true;
+                    self.again.push(index);
+                }
+                debug_assert!(self.again.len() <= self.connections.len(), "a connection has one turn at a time");
+            }
+            Step::Wait => {}
+        }
+        let Some(entry) = self.connections.get_mut(index) else { return };
+        let due = entry.connection.due(&self.cx);
+        if due < entry.armed {
+            entry.armed = due;
+            self.deadlines.push(Alarm { due: entry.armed, index });
+        }
+    }
+
+    pub(super) fn close(&mut self, index: usize) {
+        // Its answer must not go to whoever comes next.
+        self.cx.output.clear();
+        let mut connection = self.remove(index);
+        connection.end(&mut self.cx);
+        drop(connection);
+        self.forget();
+    }
+
+    fn remove(&mut self, index: usize) -> Connection {
+        let entry = self.connections.remove(index);
+        self.cx.forget_queue(index);
+        if entry.held > 0 {
+            self.cx.budget.change(entry.held as usize, 0, self.cx.now);
+            self.cx.row.set_held(self.cx.budget.held());
+        }
+        if entry.connection.is_again {
+            self.again.retain(|again| *again != index);
+        }
+        entry.connection
+    }
+
+    /// Gives a connection to the application.
+    fn hand_over(&mut self, index: usize) {
+        let connection = self.remove(index);
+        match connection.into_upgraded(self.poll.registry()) {
+            Ok((upgrade, upgraded)) => {
+                let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
+                if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
+                    self.cx.row.count_panic();
+                    error!("{} panicked in an upgrade to {protocol}: {}", self.station.tag, panic_message(&*panic));
+                }
+            }
+            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.station.tag),
+        }
+        self.forget();
+    }
+
+    fn forget(&mut self) {
+        self.cx.row.count_closed();
+        // A descriptor is free.
+        self.accept_retry = None;
+    }
+
+    /// Ends the connections that are out of time, and the wait of what is to be logged.
+    pub(super) fn expire(&mut self) {
+        if let Some(log) = &mut self.cx.log {
+            log.expire(self.cx.now);
+        }
+        while let Some(alarm) = self.deadlines.pop_due(self.cx.running) {
+            let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
+            if entry.armed != alarm.due {
+                continue;
+            }
+            entry.armed = Time::NEVER;
+            let serial = entry.serial;
+            let is_due = entry.connection.deadline <= self.cx.running;
+            if is_due {
+                // What has come in time counts, though its event has not been taken yet.
+                self.look(alarm.index);
+            }
+            let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
+                continue;
+            };
+            self.cx.place = Place { index: alarm.index, serial };
+            entry.connection.look_at_queue(&mut self.cx);
+            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.connection.is_again;
+            let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
+            self.account(alarm.index, step);
+        }
+    }
+
+    /// Takes a step with a connection as if an event had come.
+    pub(super) fn look(&mut self, index: usize) {
+        if let Some(entry) = self.connections.get_mut(index) {
+            entry.connection.look();
+            self.advance(index);
+        }
+    }
+}
