@@ -1,12 +1,12 @@
 //! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by
 //! flags and variables; and the verbs that show and control a pool which runs. Uses the library's public API only.
 
-use std::io::{ErrorKind, Write};
 use std::process::ExitCode;
 
-use forkpool::{Builder, Error, LogWriter, Response};
+use forkpool::{Builder, Error, Response};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
+use cli::output::{fail, print};
 use cli::{Asked, Options};
 
 mod cli;
@@ -82,23 +82,4 @@ fn serve(pool: Builder) -> forkpool::Result<()> {
             None => Response::text("hello world\n"),
         })
     })
-}
-
-/// A reader that goes away, as `head` does, is no error; `println!` would panic. What cannot be written for another
-/// reason ends the process: nobody shall take half of it for the whole.
-fn print(text: &str) {
-    let mut out = std::io::stdout();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
-            fail(&format!("cannot write to standard output: {error}"), 1);
-            std::process::exit(1)
-        }
-        _ => {}
-    }
-}
-
-fn fail(problem: &str, code: u8) -> ExitCode {
-    // As the log: the pool's end waits for nobody who reads.
-    let _ = LogWriter::default().write_all(format!("forkpool: {problem}\n").as_bytes());
-    ExitCode::from(code)
 }

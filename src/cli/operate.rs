@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::client::{Client, Failure};
+use super::output::print;
 use super::top;
 
 /// Exit code of a restart that was aborted, and of an upgrade that has failed: the pool goes on as it was; and of a scaling
@@ -49,12 +50,12 @@ impl Call {
         let client = Client { token: self.token()?, address: self.address.clone() };
         let done = match self.task {
             Task::Status if self.ready => client.fetch("GET", "/readyz").map(|(status, why)| {
-                crate::print(&why);
+                print(&why);
                 u8::from(status != 200)
             }),
             Task::Status => client.ask("GET", if self.json { "/status.json" } else { "/status.txt" }).map(|status| {
-                crate::print(status.trim_end());
-                crate::print("\n");
+                print(status.trim_end());
+                print("\n");
                 0
             }),
             Task::Top => return top::run(&client, self.interval),
@@ -92,7 +93,7 @@ impl Call {
         let seq = accepted["after"].as_u64().unwrap_or(0);
         let found = client.follow(seq, &mut |event| {
             if let Some(text) = event {
-                crate::print(&format!("{text}\n"));
+                print(&format!("{text}\n"));
                 return self.outcome(text);
             }
             // Nothing is announced when all serve; and the pool that is replaced may end before it says so.
@@ -103,7 +104,7 @@ impl Call {
                 return (serves("wanted") && serves("serving")).then_some(0);
             }
             let new = pid(&status).filter(|pid| Some(*pid) != before)?;
-            crate::print(&format!("upgrade done: pid={new} serves\n"));
+            print(&format!("upgrade done: pid={new} serves\n"));
             Some(0)
         })?;
         match (found, self.task) {

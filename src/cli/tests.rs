@@ -1,5 +1,8 @@
 //! What needs no process; `tests/cli.rs` runs the real one.
 
+use std::ffi::OsString;
+
+use super::log::{LogFormat, Verbosity};
 use super::*;
 
 fn asked(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Asked, String> {

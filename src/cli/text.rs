@@ -128,36 +128,6 @@ Examples:
   forkpool --listen unix:/run/app.sock --check       only say whether that would make sense
 ";
 
-pub(super) const EXEC: &str = "\
-Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3,
-so that the kernel spreads the connections. The parent replaces every program that dies, and what waited for it is
-served.
-
-Examples:
-  forkpool exec -- node app.js                     app.js has server.listen({fd: 3}); on http://127.0.0.1:8000
-  forkpool exec --listen :80 --user www-data --workers 4 -- uvicorn --fd 3 app:app
-  forkpool exec --ready notify -- ./server         ready when it tells so with sd_notify(3)
-  kill -HUP PID                                    of forkpool: the program is executed anew, one worker at a time
-
-The program finds listening sockets from file descriptor 3 on, one for each address, which do not block (O_NONBLOCK),
-and these variables:
-  LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
-  FORKPOOL_FD                              3
-  FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   a number from 0 that the replacement keeps, and one that it does not
-  NOTIFY_SOCKET                            with --ready notify
-It is asked to finish by SIGTERM, and killed after the drain time-out: let it stop to accept, finish what it has, and
-exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes;
---prefix tells whose it is.
-";
-
-/// The options of `exec`.
-pub(super) const PROGRAM: &[Spelled] = &[(
-    "--ready <listen|notify|delay:DURATION>",
-    "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
-     NOTIFY_SOCKET (sd_notify(3)); or so long after it is executed, as in delay:500ms (a bare number means milliseconds). \
-     In a rolling restart its predecessor is asked to finish then [default: listen] [FORKPOOL_READY]",
-), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];
-
 /// The options that are the binary's own.
 const OWN: &[Spelled] = &[
     ("-q, --quiet", "Log only errors [FORKPOOL_QUIET=1]"),

@@ -2,12 +2,8 @@
 //! this table and of the settings.
 
 use std::ffi::OsStr;
-use std::time::Duration;
 
-use lexopt::{Arg, Parser};
-
-use super::operate::{Call, Task};
-use super::{man, one_line, shell, text, unknown, Asked, Variables};
+use super::operate::Task;
 
 /// An option as it is spelled in the help, `-q, --quiet` or `--admin <ADDR>`, and what it does.
 pub(super) type Spelled = (&'static str, &'static str);
@@ -23,11 +19,11 @@ pub(super) struct Verb {
     /// The rest that there is to say.
     pub(super) about: &'static str,
     pub(super) options: &'static [Spelled],
-    job: Job,
+    pub(super) job: Job,
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Job {
+pub(super) enum Job {
     Exec,
     /// To talk to a pool that runs.
     Call(Task),
@@ -44,98 +40,10 @@ impl Verb {
         matches!(self.job, Job::Exec)
     }
 
-    /// Reads what follows the verb.
-    ///
-    /// # Errors
-    ///
-    /// One line that says what is wrong and what to do.
-    pub(super) fn parse(&'static self, parser: &mut Parser, variables: Variables<'_>) -> Result<Asked, String> {
-        let hint = format!(" (try forkpool {} --help)", self.name);
-        let mut words = Words { said: Vec::new(), operand: None };
-        while let Some(argument) = parser.next().map_err(|error| one_line(&error, &hint))? {
-            match argument {
-                Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Text(text::help(Some(self)))),
-                Arg::Long(name) => {
-                    let Some((flag, takes_value)) = self.option(name) else {
-                        let known = self.options.iter().filter_map(|(spelled, _)| long(spelled));
-                        return Err(unknown("--", name, &mut known.into_iter(), &hint));
-                    };
-                    let value = match takes_value {
-                        true => parser.value().map_err(|error| one_line(&error, &hint))?.to_string_lossy().into_owned(),
-                        false => String::new(),
-                    };
-                    if words.option(flag).is_some() {
-                        return Err(format!("--{flag} is given twice; leave one out{hint}"));
-                    }
-                    words.said.push((flag, value));
-                }
-                Arg::Value(word) if !self.operand.is_empty() && words.operand.is_none() => {
-                    words.operand = Some(word.to_string_lossy().into_owned());
-                }
-                other => return Err(one_line(&other.unexpected(), &hint)),
-            }
-        }
-        let needs = || format!("{} needs {}{hint}", self.name, self.operand);
-        match self.job {
-            Job::Call(task) => self.call(task, &words, variables).map(Asked::Call).map_err(|problem| problem + &hint),
-            Job::Man => Ok(Asked::Text(man::page())),
-            Job::Completions | Job::Exec => {
-                let script = shell::completions(words.operand.as_deref().unwrap_or_default());
-                script.map(Asked::Text).ok_or_else(needs)
-            }
-        }
-    }
-
-    fn call(&self, task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, String> {
-        let said = |flag: &str, variable: &str| {
-            let read = || variables(variable).map(|value| value.to_string_lossy().into_owned());
-            words.option(flag).map(str::to_owned).or_else(read).filter(|value| !value.is_empty())
-        };
-        let address = said("admin", "FORKPOOL_ADMIN")
-            .ok_or("no pool is named: say --admin or FORKPOOL_ADMIN, as the pool was told")?;
-        let workers = match (task, words.operand.as_deref()) {
-            (Task::Scale, Some(workers)) => workers.parse().ok().filter(|workers| *workers > 0),
-            _ => None,
-        };
-        if matches!(task, Task::Scale) && workers.is_none() {
-            return Err("scale needs a number of workers, as in forkpool scale 4".to_owned());
-        }
-        let interval = match words.option("interval") {
-            Some(text) => interval(text).map_err(|problem| format!("--interval {}: {problem}", text.escape_debug()))?,
-            None => Duration::from_secs(1),
-        };
-        let (json, ready) = (words.option("json").is_some(), words.option("ready").is_some());
-        if json && ready {
-            return Err("--ready says one word and --json an object; leave one out".to_owned());
-        }
-        Ok(Call {
-            task,
-            address,
-            token_file: said("token-file", "FORKPOOL_ADMIN_TOKEN_FILE"),
-            json,
-            ready,
-            waits: words.option("no-wait").is_none(),
-            interval,
-            workers: workers.unwrap_or(0),
-        })
-    }
-
     /// The option of this name, and whether it takes a value.
-    fn option(&self, name: &str) -> Option<(&'static str, bool)> {
+    pub(super) fn option(&self, name: &str) -> Option<(&'static str, bool)> {
         let mut options = self.options.iter().filter_map(|(spelled, _)| Some((long(spelled)?, spelled.ends_with('>'))));
         options.find(|(known, _)| *known == name)
-    }
-}
-
-/// What the command line says behind the verb.
-struct Words {
-    said: Vec<(&'static str, String)>,
-    operand: Option<String>,
-}
-
-impl Words {
-    fn option(&self, name: &str) -> Option<&str> {
-        self.said.iter().find(|(said, _)| *said == name).map(|(_, value)| value.as_str())
     }
 }
 
@@ -145,23 +53,14 @@ pub(super) fn long(spelled: &str) -> Option<&str> {
     rest.split(' ').next()
 }
 
-/// How long `top` may wait between two looks.
-fn interval(text: &str) -> Result<Duration, String> {
-    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
-    match forkpool::duration(text)? {
-        interval if range.contains(&interval) => Ok(interval),
-        _ => Err("must be 100ms to 1h, as in 500ms or 2s".to_owned()),
-    }
-}
-
 /// All of them, in the order of the help.
 pub(super) const VERBS: &[Verb] = &[
     Verb {
         name: "exec",
         operand: "-- PROGRAM [ARGUMENTS]",
         summary: "Run any program as the worker",
-        about: text::EXEC,
-        options: text::PROGRAM,
+        about: EXEC,
+        options: PROGRAM,
         job: Job::Exec,
     },
     Verb {
@@ -269,23 +168,32 @@ const TOKEN: Spelled = (
 const NO_WAIT: Spelled = ("--no-wait", "Only ask for it, and do not wait for what becomes of it");
 const HELP: Spelled = ("-h, --help", "Print this help");
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+const EXEC: &str = "\
+Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3,
+so that the kernel spreads the connections. The parent replaces every program that dies, and what waited for it is
+served.
 
-    #[test]
-    fn intervals() {
-        for (text, millis) in [
-            ("1", Some(1000)),
-            ("500ms", Some(500)),
-            ("2m", Some(120_000)),
-            ("1h", Some(3_600_000)),
-            ("99ms", None),
-            ("3601", None),
-            ("0", None),
-            ("-1s", None),
-        ] {
-            assert_eq!(interval(text).ok().map(|it| it.as_millis()), millis, "{text}");
-        }
-    }
-}
+Examples:
+  forkpool exec -- node app.js                     app.js has server.listen({fd: 3}); on http://127.0.0.1:8000
+  forkpool exec --listen :80 --user www-data --workers 4 -- uvicorn --fd 3 app:app
+  forkpool exec --ready notify -- ./server         ready when it tells so with sd_notify(3)
+  kill -HUP PID                                    of forkpool: the program is executed anew, one worker at a time
+
+The program finds listening sockets from file descriptor 3 on, one for each address, which do not block (O_NONBLOCK),
+and these variables:
+  LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
+  FORKPOOL_FD                              3
+  FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   a number from 0 that the replacement keeps, and one that it does not
+  NOTIFY_SOCKET                            with --ready notify
+It is asked to finish by SIGTERM, and killed after the drain time-out: let it stop to accept, finish what it has, and
+exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes;
+--prefix tells whose it is.
+";
+
+/// The options of `exec`.
+const PROGRAM: &[Spelled] = &[(
+    "--ready <listen|notify|delay:DURATION>",
+    "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
+     NOTIFY_SOCKET (sd_notify(3)); or so long after it is executed, as in delay:500ms (a bare number means milliseconds). \
+     In a rolling restart its predecessor is asked to finish then [default: listen] [FORKPOOL_READY]",
+), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];

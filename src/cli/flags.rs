@@ -1,0 +1,154 @@
+//! What the command line says of a pool, over what the variables say.
+
+use std::ffi::OsString;
+
+use forkpool::{Builder, Pool, Readiness, Sandbox, Setting};
+
+use super::exec::{self, Program, BALANCE, HINT as EXEC_HINT, UNCOUNTED};
+use super::log::{LogFormat, Verbosity};
+
+pub(super) const HINT: &str = " (try forkpool --help)";
+
+/// Where variables are read from.
+pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
+
+/// What the command line itself says.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    pub(super) quiet: bool,
+    pub(super) verbose: u8,
+    pub(super) check: bool,
+    pub(super) log_format: Option<String>,
+    pub(super) settings: Vec<(&'static Setting, String)>,
+    /// `exec` was said; what follows are the program, once it has come, and its arguments.
+    pub(super) is_exec: bool,
+    pub(super) program: Vec<OsString>,
+    pub(super) ready: Option<OsString>,
+    pub(super) prefix: bool,
+}
+
+impl Flags {
+    pub(super) fn set(&mut self, setting: &'static Setting, value: OsString) -> Result<(), String> {
+        let name = setting.name();
+        let value = value.into_string().map_err(|_| format!("the value of --{name} is not valid UTF-8{HINT}"))?;
+        match self.settings.iter_mut().find(|(said, _)| said.name() == name) {
+            Some((_, list)) if setting.is_list() => *list = format!("{list},{value}"),
+            Some(_) => return Err(format!("--{name} is given twice; leave one out{HINT}")),
+            None => self.settings.push((setting, value)),
+        }
+        Ok(())
+    }
+
+    /// The pool that variables and, over them, flags describe. The builder keeps what is wrong with a value.
+    pub(super) fn pool(&self) -> Builder {
+        let listen = forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.is_list()));
+        let pool = Pool::bind(listen.unwrap_or_default());
+        let pool = if self.is_exec { exec::prepare(pool) } else { pool.sandbox(Sandbox::Auto) }.env();
+        // What the file says, every flag wins over.
+        let (file, others): (Vec<_>, Vec<_>) =
+            self.settings.iter().partition(|(setting, _)| setting.name() == "env-file");
+        file.into_iter()
+            .chain(others)
+            .fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
+    }
+
+    pub(super) fn log_format(&self, variables: Variables<'_>) -> Result<LogFormat, String> {
+        let (written, value) = match &self.log_format {
+            Some(value) => (format!("--log-format {}", value.escape_debug()), value.clone()),
+            None => match read("log_format", variables) {
+                Some((variable, value)) => (format!("{variable}={}", value.escape_debug()), value),
+                None => return Ok(LogFormat::Text),
+            },
+        };
+        match value.as_str() {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("{written}: must be text or json{HINT}")),
+        }
+    }
+
+    /// Flags decide over variables, and only within one of the two can quiet and verbose contradict each other.
+    pub(super) fn verbosity(&self, variables: Variables<'_>) -> Result<Verbosity, String> {
+        match (self.quiet, self.verbose) {
+            (true, 0) => return Ok(Verbosity::Quiet),
+            (true, _) => return Err(format!("--quiet and --verbose contradict each other; leave one out{HINT}")),
+            (false, 0) => {}
+            (false, count) => return Ok(Verbosity::Verbose(count)),
+        }
+        let quiet = on("quiet", variables)?.unwrap_or(false);
+        let verbose = match read("verbose", variables) {
+            None => 0,
+            Some((variable, value)) => value
+                .parse()
+                .map_err(|_| format!("{variable}={}: must be 1 for debug, 2 for trace or 0", value.escape_debug()))?,
+        };
+        match (quiet, verbose) {
+            (true, 0) => Ok(Verbosity::Quiet),
+            (true, _) => Err("FORKPOOL_QUIET and FORKPOOL_VERBOSE contradict each other; unset one".into()),
+            (false, 0) => Ok(Verbosity::Unsaid),
+            (false, count) => Ok(Verbosity::Verbose(count)),
+        }
+    }
+}
+
+impl Flags {
+    /// The program, once the command line has been read; before that everything about it is in pieces.
+    pub(super) fn take_program(&mut self, variables: Variables<'_>) -> Result<Program, String> {
+        let readiness = match &self.ready {
+            Some(value) => exec::readiness("--ready ", &value.to_string_lossy())?,
+            None => read("ready", variables).map_or(Ok(Readiness::default()), |(variable, value)| {
+                exec::readiness(&format!("{variable}="), &value)
+            })?,
+        };
+        self.refuse_to_count(variables)?;
+        self.refuse_the_servers_own()?;
+        let mut words = std::mem::take(&mut self.program).into_iter();
+        let name = words.next().filter(|name| !name.is_empty());
+        let name = name.ok_or(format!("exec needs a program, as in forkpool exec -- node app.js{EXEC_HINT}"))?;
+        let prefix = self.prefix || on("prefix", variables)?.unwrap_or(false);
+        Ok(Program { name, arguments: words.collect(), readiness, prefix })
+    }
+
+    /// A flag that a program cannot heed is a mistake. A variable is not: it may be there for other pools, too.
+    fn refuse_the_servers_own(&self) -> Result<(), String> {
+        let mut settings = self.settings.iter().map(|(setting, _)| setting);
+        match settings.find(|setting| !setting.concerns_programs()).map(|setting| setting.name()) {
+            None => Ok(()),
+            Some("root") => Err(format!("--root serves files and exec a program; leave one out{EXEC_HINT}")),
+            Some("access-log") => {
+                Err(format!("--access-log logs what forkpool itself answers, not a program; leave it out{EXEC_HINT}"))
+            }
+            Some(name) => {
+                Err(format!("--{name} is for forkpool's own server, not for a program; leave it out{EXEC_HINT}"))
+            }
+        }
+    }
+
+    /// How many connections a program has is not known, and a new one would be given all of them until it had as many as
+    /// the others ever had.
+    fn refuse_to_count(&self, variables: Variables<'_>) -> Result<(), String> {
+        let flag = self.settings.iter().find(|(setting, _)| setting.name() == BALANCE);
+        let said = flag.map(|(_, value)| (format!("--{BALANCE} "), value.clone()));
+        let said = said.or_else(|| read(BALANCE, variables).map(|(variable, value)| (format!("{variable}="), value)));
+        match said {
+            Some((said, value)) if exec::is_counting(&value) => Err(format!("{said}{value}: {UNCOUNTED}{EXEC_HINT}")),
+            _ => Ok(()),
+        }
+    }
+}
+
+pub(super) fn on(name: &str, variables: Variables<'_>) -> Result<Option<bool>, String> {
+    let Some((variable, value)) = read(name, variables) else { return Ok(None) };
+    match value.as_str() {
+        "1" | "true" | "yes" | "on" => Ok(Some(true)),
+        "0" | "false" | "no" | "off" => Ok(Some(false)),
+        _ => Err(format!("{variable}={}: must be 1 or 0", value.escape_debug())),
+    }
+}
+
+/// A flag's variable and its value; an empty one counts as unset.
+fn read(name: &str, variables: Variables<'_>) -> Option<(String, String)> {
+    let variable = format!("FORKPOOL_{}", name.to_ascii_uppercase());
+    let value = variables(&variable).filter(|value| !value.is_empty())?;
+    Some((variable, value.to_string_lossy().into_owned()))
+}

@@ -1,0 +1,253 @@
+//! The command line becomes what is asked for.
+
+use std::ffi::OsString;
+use std::time::Duration;
+
+use forkpool::{Builder, Setting};
+use lexopt::{Arg, Parser};
+
+use super::exec::{self, Program};
+use super::flags::{on, Flags, Variables, HINT};
+use super::log::{LogFormat, Verbosity};
+use super::operate::{Call, Task};
+use super::verbs::{self, long, Job, Verb, VERBS};
+use super::{man, shell, text};
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub(crate) enum Asked {
+    /// To print something and be done.
+    Text(String),
+    /// To talk to a pool that runs.
+    Call(Call),
+    /// To run a pool, or to check it.
+    Run(Box<Options>),
+}
+
+#[derive(Debug)]
+pub(crate) struct Options {
+    pub(crate) pool: Builder,
+    /// What the workers execute; without one they serve a page.
+    pub(crate) program: Option<Program>,
+    /// Only whether the configuration makes sense.
+    pub(crate) check: bool,
+    pub(crate) verbosity: Verbosity,
+    pub(crate) log_format: LogFormat,
+}
+
+/// Reads the command line, `arguments` beginning with the program's name, and the variables.
+///
+/// # Errors
+///
+/// One line that says what is wrong and what to do.
+pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Variables<'_>) -> Result<Asked, String> {
+    let mut flags = Flags::default();
+    let mut parser = Parser::from_iter(arguments);
+    let mut is_first = true;
+    loop {
+        match parser.next().map_err(|error| one_line(&error, HINT))? {
+            Some(Arg::Value(word)) if !flags.is_exec => match verbs::named(&word) {
+                Some(verb) if verb.is_exec() => flags.is_exec = true,
+                Some(verb) if is_first => return parse_verb(verb, &mut parser, variables),
+                Some(verb) => return Err(format!("{} must come before its options{HINT}", verb.name)),
+                None => {
+                    return Err(unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT))
+                }
+            },
+            Some(Arg::Value(program)) if flags.is_exec => {
+                flags.program.push(program);
+                flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, HINT))?);
+                break;
+            }
+            Some(Arg::Long("ready")) if flags.is_exec => {
+                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
+                if flags.ready.replace(value).is_some() {
+                    return Err(format!("--ready is given twice; leave one out{HINT}"));
+                }
+            }
+            Some(Arg::Long("prefix")) if flags.is_exec => flags.prefix = true,
+            Some(Arg::Long("prefix")) => return Err(format!("--prefix is for forkpool exec{}", exec::HINT)),
+            Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{}", exec::HINT)),
+            Some(Arg::Short('h') | Arg::Long("help")) => {
+                let verb = VERBS.iter().find(|verb| flags.is_exec && verb.is_exec());
+                return Ok(Asked::Text(text::help(verb)));
+            }
+            Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Asked::Text(text::version())),
+            Some(Arg::Short('q') | Arg::Long("quiet")) => flags.quiet = true,
+            Some(Arg::Short('v') | Arg::Long("verbose")) => flags.verbose = flags.verbose.saturating_add(1),
+            Some(Arg::Long("check")) => flags.check = true,
+            Some(Arg::Long("log-format")) => {
+                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
+                if flags.log_format.replace(value.to_string_lossy().into_owned()).is_some() {
+                    return Err(format!("--log-format is given twice; leave one out{HINT}"));
+                }
+            }
+            Some(Arg::Long(name)) => {
+                let setting = forkpool::settings().find(|setting| setting.name() == name);
+                let setting = setting.ok_or_else(|| unknown_option(name))?;
+                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
+                flags.set(setting, value)?;
+            }
+            Some(other) => return Err(one_line(&other.unexpected(), HINT)),
+            None => break,
+        }
+        is_first = false;
+    }
+    let program = if flags.is_exec { Some(flags.take_program(variables)?) } else { None };
+    let options = Options {
+        program,
+        check: flags.check || on("check", variables)?.unwrap_or(false),
+        verbosity: flags.verbosity(variables)?,
+        log_format: flags.log_format(variables)?,
+        pool: flags.pool(),
+    };
+    Ok(Asked::Run(Box::new(options)))
+}
+
+fn one_line(error: &lexopt::Error, hint: &str) -> String {
+    let problem = match error {
+        lexopt::Error::MissingValue { option: Some(option) } => format!("{option} needs a value"),
+        lexopt::Error::UnexpectedOption(option) => format!("{} is unknown", option.escape_debug()),
+        lexopt::Error::UnexpectedArgument(argument) => {
+            format!("{} is unknown", argument.to_string_lossy().escape_debug())
+        }
+        lexopt::Error::UnexpectedValue { option, .. } => format!("{option} takes no value"),
+        other => other.to_string().escape_debug().to_string(),
+    };
+    problem + hint
+}
+
+fn unknown_option(name: &str) -> String {
+    let own = ["quiet", "verbose", "check", "help", "version", "ready", "prefix", "log-format"];
+    unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), HINT)
+}
+
+/// Names the one that was probably meant, if it is similar enough.
+fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static str>, hint: &str) -> String {
+    let known = known.map(|known| (strsim::jaro(name, known), known));
+    let name = name.escape_debug();
+    match known.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((likeness, known)) if likeness > 0.75 => {
+            format!("{dashes}{name} is unknown; did you mean {dashes}{known}?{hint}")
+        }
+        _ => format!("{dashes}{name} is unknown{hint}"),
+    }
+}
+
+/// Reads what follows the verb.
+///
+/// # Errors
+///
+/// One line that says what is wrong and what to do.
+fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>) -> Result<Asked, String> {
+    let hint = format!(" (try forkpool {} --help)", verb.name);
+    let mut words = Words { said: Vec::new(), operand: None };
+    while let Some(argument) = parser.next().map_err(|error| one_line(&error, &hint))? {
+        match argument {
+            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Text(text::help(Some(verb)))),
+            Arg::Long(name) => {
+                let Some((flag, takes_value)) = verb.option(name) else {
+                    let known = verb.options.iter().filter_map(|(spelled, _)| long(spelled));
+                    return Err(unknown("--", name, &mut known.into_iter(), &hint));
+                };
+                let value = match takes_value {
+                    true => parser.value().map_err(|error| one_line(&error, &hint))?.to_string_lossy().into_owned(),
+                    false => String::new(),
+                };
+                if words.option(flag).is_some() {
+                    return Err(format!("--{flag} is given twice; leave one out{hint}"));
+                }
+                words.said.push((flag, value));
+            }
+            Arg::Value(word) if !verb.operand.is_empty() && words.operand.is_none() => {
+                words.operand = Some(word.to_string_lossy().into_owned());
+            }
+            other => return Err(one_line(&other.unexpected(), &hint)),
+        }
+    }
+    let needs = || format!("{} needs {}{hint}", verb.name, verb.operand);
+    match verb.job {
+        Job::Call(task) => call(task, &words, variables).map(Asked::Call).map_err(|problem| problem + &hint),
+        Job::Man => Ok(Asked::Text(man::page())),
+        Job::Completions | Job::Exec => {
+            let script = shell::completions(words.operand.as_deref().unwrap_or_default());
+            script.map(Asked::Text).ok_or_else(needs)
+        }
+    }
+}
+
+fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, String> {
+    let said = |flag: &str, variable: &str| {
+        let read = || variables(variable).map(|value| value.to_string_lossy().into_owned());
+        words.option(flag).map(str::to_owned).or_else(read).filter(|value| !value.is_empty())
+    };
+    let address = said("admin", "FORKPOOL_ADMIN")
+        .ok_or("no pool is named: say --admin or FORKPOOL_ADMIN, as the pool was told")?;
+    let workers = match (task, words.operand.as_deref()) {
+        (Task::Scale, Some(workers)) => workers.parse().ok().filter(|workers| *workers > 0),
+        _ => None,
+    };
+    if matches!(task, Task::Scale) && workers.is_none() {
+        return Err("scale needs a number of workers, as in forkpool scale 4".to_owned());
+    }
+    let interval = match words.option("interval") {
+        Some(text) => interval(text).map_err(|problem| format!("--interval {}: {problem}", text.escape_debug()))?,
+        None => Duration::from_secs(1),
+    };
+    let (json, ready) = (words.option("json").is_some(), words.option("ready").is_some());
+    if json && ready {
+        return Err("--ready says one word and --json an object; leave one out".to_owned());
+    }
+    Ok(Call {
+        task,
+        address,
+        token_file: said("token-file", "FORKPOOL_ADMIN_TOKEN_FILE"),
+        json,
+        ready,
+        waits: words.option("no-wait").is_none(),
+        interval,
+        workers: workers.unwrap_or(0),
+    })
+}
+
+/// What the command line says behind the verb.
+struct Words {
+    said: Vec<(&'static str, String)>,
+    operand: Option<String>,
+}
+
+impl Words {
+    fn option(&self, name: &str) -> Option<&str> {
+        self.said.iter().find(|(said, _)| *said == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// How long `top` may wait between two looks.
+fn interval(text: &str) -> Result<Duration, String> {
+    let range = Duration::from_millis(100)..=Duration::from_secs(3600);
+    match forkpool::duration(text)? {
+        interval if range.contains(&interval) => Ok(interval),
+        _ => Err("must be 100ms to 1h, as in 500ms or 2s".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals() {
+        for (text, millis) in [
+            ("1", Some(1000)),
+            ("500ms", Some(500)),
+            ("2m", Some(120_000)),
+            ("1h", Some(3_600_000)),
+            ("99ms", None),
+            ("3601", None),
+            ("0", None),
+            ("-1s", None),
+        ] {
+            assert_eq!(interval(text).ok().map(|it| it.as_millis()), millis, "{text}");
+        }
+    }
+}
