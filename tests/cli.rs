@@ -203,6 +203,7 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
     match setting.value_name() {
         "ADDR" => ("127.0.0.1:1", "wrong-flag", "wrong-variable"),
         "DIR" => ("/", "/nowhere-flag", "/nowhere-variable"),
+        "PATTERN" => ("src/**", "/nowhere-flag", "/nowhere-variable"),
         "VALUE" => ("no-store", "\u{e9}-flag", "\u{e9}-variable"),
         "WHICH" => ("none", "wrong-flag", "wrong-variable"),
         "NAME" => ("root", "no-such-flag", "no-such-variable"),

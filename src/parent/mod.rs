@@ -370,6 +370,7 @@ impl Parent {
                     PREDECESSOR => self.hear_predecessor(),
                     ATTENTION => self.begin_attending(),
                     HANGUPS => self.look_at_sockets(),
+                    FILES => self.hear_of_files(),
                     ADMIN => self.hear_admin(),
                     ADMIN_LINK => self.obey_admin(),
                     Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
@@ -396,6 +397,7 @@ impl Parent {
             self.tell_of_log();
             self.retry_pid_file();
             self.look_at_root();
+            self.look_at_files();
             self.tell(Event::Tick);
         }
     }
@@ -491,6 +493,7 @@ const ATTENTION: Token = Token(usize::MAX - 2);
 const ADMIN: Token = Token(usize::MAX - 3);
 const ADMIN_LINK: Token = Token(usize::MAX - 4);
 const HANGUPS: Token = Token(usize::MAX - 5);
+const FILES: Token = Token(usize::MAX - 6);
 
 /// Marks the tokens of workers' output, which are numbered.
 const OUTPUT: usize = 1 << 29;

@@ -80,6 +80,7 @@ impl Parent {
         parent.listen_to(parent.mending.hangups(), HANGUPS)?;
         parent.guard_all();
         parent.give_root();
+        parent.watch_files()?;
         if parent.heir.is_none() {
             parent.write_first_pid_file()?;
             parent.custody.begin_to_steer();

@@ -13,17 +13,20 @@
 //! - **What a restart cannot apply keeps its value**, and the log says what needs an upgrade. Which that is, the settings
 //!   say themselves.
 
+mod debounce;
 mod exchange;
+mod files;
 
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use self::exchange::{Exchange, Found, Identity};
+use self::files::Files;
 use super::*;
 use crate::parent::event;
 use crate::parent::supervisor::PoolState;
-use crate::shared::config::Setting;
+use crate::shared::config::{Pattern, Setting};
 use crate::worker::Place;
 
 /// What is read anew.
@@ -33,15 +36,17 @@ pub(super) struct Deploy {
     /// The configuration before the restart that is under way.
     before: Option<Config>,
     root: Exchange,
+    /// None where no files are watched.
+    files: Option<Files>,
 }
 
 impl Deploy {
     pub(super) fn new(layers: Layers) -> Deploy {
-        Deploy { layers, before: None, root: Exchange::default() }
+        Deploy { layers, before: None, root: Exchange::default(), files: None }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.root.deadline()
+        [self.root.deadline(), self.files.as_ref().and_then(Files::deadline)].into_iter().flatten().min()
     }
 }
 
@@ -84,6 +89,52 @@ impl Parent {
                 self.say(log::Level::Warn, None, text);
             }
             Found::Back => self.say(log::Level::Info, None, format!("{shown} is there again (root)")),
+        }
+    }
+
+    /// Watches the files that are to be watched.
+    pub(super) fn watch_files(&mut self) -> Result<()> {
+        if self.config.watch.is_empty() {
+            return Ok(());
+        }
+        let patterns = self.config.watch.iter().map(|text| Pattern::new(text));
+        let patterns = patterns.map(|pattern| {
+            let base = self.config.reached_from_chdir(Path::new(&pattern.base));
+            (pattern, base)
+        });
+        let files = Files::watch(patterns.collect(), clock::now());
+        let files = files.map_err(|source| Error::system("watch files with inotify_init1(2)", source))?;
+        self.listen_to(&files, FILES)?;
+        self.deploy.files = Some(files);
+        self.say_what_is_not_watched();
+        Ok(())
+    }
+
+    /// Watched files have changed.
+    pub(super) fn hear_of_files(&mut self) {
+        let Some(files) = &mut self.deploy.files else { return };
+        if files.hear(clock::now()) {
+            let descriptor = std::os::fd::AsRawFd::as_raw_fd(files);
+            self.listen_again(descriptor, FILES);
+        }
+        self.say_what_is_not_watched();
+    }
+
+    fn say_what_is_not_watched(&mut self) {
+        if let Some(text) = self.deploy.files.as_mut().and_then(Files::left_out) {
+            self.say(log::Level::Warn, None, format!("not watched: {text}"));
+        }
+    }
+
+    /// Restarts for what has changed, if it has come to rest.
+    pub(super) fn look_at_files(&mut self) {
+        if self.is_stopping || self.successor.is_some() {
+            return;
+        }
+        let changed = self.deploy.files.as_mut().and_then(|files| files.take(clock::now()));
+        if let Some(changed) = changed {
+            self.say(log::Level::Info, None, format!("{changed} (watch): restarting"));
+            self.restart();
         }
     }
 

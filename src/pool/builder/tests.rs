@@ -28,6 +28,7 @@ fn methods_and_names_set_the_same() {
         ("max-requests", "7", |pool| pool.max_requests(7)),
         ("max-age", "7s", |pool| pool.max_age(SEVEN)),
         ("max-rss", "777", |pool| pool.max_rss(777)),
+        ("watch", "src", |pool| pool.watch("src")),
         ("max-target", "777", |pool| pool.max_target(777)),
         ("max-head", "777", |pool| pool.max_head(777)),
         ("max-fields", "7", |pool| pool.max_fields(7)),

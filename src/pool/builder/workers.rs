@@ -88,6 +88,16 @@ impl Builder {
         self.put("max-rss", |config| config.max_rss = bytes)
     }
 
+    /// Files for whose changes there is a rolling restart, once they have been quiet for 200 ms: for development. Default:
+    /// none. Each call adds a pattern: a directory with all below it, a file, or a path in which `*` and `?` are parts of a
+    /// name and `**` any directories.
+    ///
+    /// A restart that fails leaves the workers as they are, and the next change tries again. What a worker writes itself
+    /// had better not be among them.
+    pub fn watch(self, pattern: impl Into<String>) -> Builder {
+        self.put("watch", |config| config.watch.push(pattern.into()))
+    }
+
     /// When the program counts as ready that a worker becomes by [`Worker::exec`](crate::Worker::exec). Default [`Readiness::Listen`].
     pub fn readiness(self, readiness: Readiness) -> Builder {
         self.put("readiness", |config| config.readiness = readiness)

@@ -19,6 +19,7 @@ mod choices;
 pub(crate) mod env_file;
 mod layers;
 mod limits;
+mod pattern;
 mod readiness;
 mod settings;
 mod values;
@@ -29,6 +30,7 @@ pub(crate) use choices::Rules;
 pub use choices::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
 pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
+pub(crate) use pattern::Pattern;
 pub use readiness::Readiness;
 pub(crate) use settings::quoted;
 pub use settings::{settings, Setting};
@@ -78,6 +80,8 @@ pub(crate) struct Config {
     pub(crate) pid_file: Option<PathBuf>,
     /// Where workers work; the parent stays where it was started.
     pub(crate) chdir: Option<PathBuf>,
+    /// Files for whose changes there is a restart, as patterns.
+    pub(crate) watch: Vec<String>,
     /// A file that says more, and what it says for the workers.
     pub(crate) env_file: Option<PathBuf>,
     pub(crate) environment: Rc<Vec<(String, OsString)>>,
@@ -164,6 +168,7 @@ impl Default for Config {
             sandbox: Sandbox::Off,
             pid_file: None,
             chdir: None,
+            watch: Vec::new(),
             env_file: None,
             environment: Rc::default(),
             admin: None,
@@ -325,6 +330,13 @@ impl Config {
         for (setting, path) in [("chdir", self.chdir.clone()), ("root", self.root_path())] {
             let Some(path) = path else { continue };
             readable(&path).map_err(|problem| Error::config(setting, format!("{} {problem}", path.display())))?;
+        }
+        for text in &self.watch {
+            let base = self.reached_from_chdir(Path::new(&Pattern::new(text).base));
+            if let Err(error) = fs::metadata(&base) {
+                let problem = format!("{} cannot be watched: {error}; choose another", base.display());
+                return Err(Error::config("watch", problem));
+            }
         }
         if let Some(path) = &self.access_log {
             // What is wrong with the names is said where they are looked up.

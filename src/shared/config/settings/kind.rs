@@ -321,6 +321,26 @@ impl Kind for HostNames {
     }
 }
 
+/// Patterns of paths, which a comma separates.
+#[derive(Debug)]
+pub(super) struct Patterns;
+
+impl Kind for Patterns {
+    type Value = Vec<String>;
+
+    fn parse(&self, text: &str) -> Result<Vec<String>, String> {
+        Ok(text.split(',').map(|pattern| pattern.trim().to_owned()).collect())
+    }
+
+    fn check(&self, value: &Vec<String>) -> Result<(), String> {
+        value.iter().try_for_each(|pattern| not_empty(pattern.is_empty()))
+    }
+
+    fn show(&self, value: &Vec<String>) -> Option<String> {
+        (!value.is_empty()).then(|| value.join(","))
+    }
+}
+
 fn not_empty(is_empty: bool) -> Result<(), String> {
     match is_empty {
         true => Err("must not be empty".into()),

@@ -1,7 +1,7 @@
 //! PURE. When and how workers are replaced.
 #![forbid(unsafe_code)]
 
-use super::kind::{Number, Size, Timeout};
+use super::kind::{Number, Patterns, Size, Timeout};
 use super::{Section, Setting};
 use crate::shared::config::Config;
 
@@ -59,4 +59,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Memory that a worker may hold before it is replaced, looked at once a second; 0 is no limit",
     )
     .on_restart(),
+    Setting::new(
+        SECTION,
+        "watch",
+        "PATTERN",
+        at!(watch, Patterns),
+        "For development: a rolling restart whenever files change, once they have been quiet for 200ms; a directory with \
+         all below it, a file, or a pattern such as 'src/**/*.js', in which * and ? are parts of a name and ** any \
+         directories; names that begin with a dot, end in ~, or are node_modules or __pycache__ are left out, unless the \
+         pattern has them; may be given several times",
+    )
+    .list(),
 ];

@@ -12,7 +12,7 @@ impl Setting {
             "MODE" => "0600",
             "DURATION" => "7s",
             "BYTES" => "777",
-            "NAME" | "HOST" | "PATH" | "DIR" | "FILE" => "another",
+            "NAME" | "HOST" | "PATH" | "DIR" | "FILE" | "PATTERN" => "another",
             "yes|no" if self.default().as_deref() == Some("yes") => "no",
             "WHICH" => "anywhere",
             "answer|exit" => "exit",

@@ -1,0 +1,79 @@
+//! PURE. When files have come to rest that somebody is changing.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::time::Time;
+
+/// How long nothing must change: an editor's or a compiler's burst is over then, and nobody minds the wait.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// How long that is waited for: who changes something all the time gets a restart now and then.
+const MOST: Duration = Duration::from_secs(2);
+
+/// Changes that have not led to anything yet.
+#[derive(Debug, Default)]
+pub(super) struct Debounce {
+    /// When the first of them was, and the latest.
+    since: Option<(Time, Time)>,
+}
+
+impl Debounce {
+    /// Something has changed.
+    pub(super) fn note(&mut self, now: Time) {
+        let (first, _) = self.since.unwrap_or((now, now));
+        self.since = Some((first, now));
+    }
+
+    /// When it is time to do something about it.
+    pub(super) fn due(&self) -> Option<Time> {
+        self.since.map(|(first, latest)| (latest + QUIET).min(first + MOST))
+    }
+
+    /// Whether it is time; then they are done with.
+    pub(super) fn take(&mut self, now: Time) -> bool {
+        let is_due = self.due().is_some_and(|due| due <= now);
+        if is_due {
+            self.since = None;
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn a_burst_is_one() {
+        let mut debounce = Debounce::default();
+        assert!(debounce.due().is_none() && !debounce.take(at(0)));
+        for millis in [1000, 1100, 1250] {
+            debounce.note(at(millis));
+            assert!(!debounce.take(at(millis)));
+        }
+        assert_eq!(debounce.due(), Some(at(1450)));
+        assert!(!debounce.take(at(1449)) && debounce.take(at(1450)));
+        assert!(debounce.due().is_none() && !debounce.take(at(5000)));
+        // The next one counts for itself.
+        debounce.note(at(6000));
+        assert_eq!(debounce.due(), Some(at(6200)));
+    }
+
+    #[test]
+    fn what_never_rests_is_not_waited_for() {
+        let mut debounce = Debounce::default();
+        let mut taken = Vec::new();
+        for millis in (0..10_000).step_by(50) {
+            debounce.note(at(millis));
+            if debounce.take(at(millis)) {
+                taken.push(millis);
+            }
+        }
+        assert_eq!(taken.len(), 4, "{taken:?}");
+    }
+}

@@ -1,0 +1,192 @@
+//! PURE. Which files a pattern means: a path, in which `*` is any part of a name, `?` one byte of it, and `**` any
+//! directories.
+#![forbid(unsafe_code)]
+
+/// A pattern, split where its first wildcard is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Pattern {
+    /// What has no wildcard: a directory above all that is meant, or one file.
+    pub(crate) base: String,
+    /// The names below it; empty when all of it is meant.
+    names: Vec<String>,
+}
+
+/// Names below a directory that are not meant unless they are named: caches that programs write when they start, and
+/// others' code.
+const IGNORED: [&[u8]; 2] = [b"node_modules", b"__pycache__"];
+
+impl Pattern {
+    pub(crate) fn new(text: &str) -> Pattern {
+        let has_wildcard = |name: &&str| name.contains(['*', '?']);
+        let names: Vec<&str> = text.split('/').collect();
+        let at = names.iter().position(has_wildcard).unwrap_or(names.len());
+        let base = match names[..at].join("/") {
+            base if base.is_empty() && at > 0 => "/".to_owned(),
+            base if base.is_empty() => ".".to_owned(),
+            base => base,
+        };
+        Pattern { base, names: names[at..].iter().filter(|name| !name.is_empty()).map(|it| (*it).to_owned()).collect() }
+    }
+
+    /// Whether a file is meant, by the names that lead to it from the base.
+    pub(crate) fn means(&self, path: &[&[u8]]) -> bool {
+        match self.names.as_slice() {
+            [] => path.iter().all(|name| is_plain(name)),
+            names => matches(names, path),
+        }
+    }
+
+    /// Whether a file may be meant that is somewhere below this directory.
+    pub(crate) fn may_mean_below(&self, directory: &[&[u8]]) -> bool {
+        match self.names.as_slice() {
+            [] => directory.iter().all(|name| is_plain(name)),
+            names => leads(names, directory),
+        }
+    }
+}
+
+fn matches(names: &[String], path: &[&[u8]]) -> bool {
+    match (names.split_first(), path.split_first()) {
+        (None, None) => true,
+        (Some((name, others)), _) if name == "**" => {
+            matches(others, path)
+                || path.split_first().is_some_and(|(first, rest)| is_plain(first) && matches(names, rest))
+        }
+        (Some((name, others)), Some((first, rest))) => is_name(name, first) && matches(others, rest),
+        _ => false,
+    }
+}
+
+/// Whether something below a directory can match.
+fn leads(names: &[String], directory: &[&[u8]]) -> bool {
+    match (names.split_first(), directory.split_first()) {
+        (None, _) => false,
+        (Some(_), None) => true,
+        (Some((name, others)), Some((first, rest))) if name == "**" => {
+            leads(others, directory) || (is_plain(first) && leads(names, rest))
+        }
+        (Some((name, others)), Some((first, rest))) => is_name(name, first) && leads(others, rest),
+    }
+}
+
+/// A name that nobody hides: not of editors' and versioning systems' own files.
+fn is_plain(name: &[u8]) -> bool {
+    !name.starts_with(b".") && !name.ends_with(b"~") && !IGNORED.contains(&name)
+}
+
+/// Whether a name is one that these wildcards mean.
+fn is_name(wildcards: &str, name: &[u8]) -> bool {
+    if wildcards.as_bytes() == name {
+        return true;
+    }
+    (wildcards.starts_with('.') || is_plain(name)) && is_like(wildcards.as_bytes(), name)
+}
+
+/// Goes back to the latest star only, so that no pattern takes long.
+fn is_like(wildcards: &[u8], name: &[u8]) -> bool {
+    let (mut at, mut of_name) = (0, 0);
+    let mut star = None;
+    while of_name < name.len() {
+        match wildcards.get(at) {
+            Some(b'*') => {
+                star = Some((at, of_name));
+                at += 1;
+            }
+            Some(byte) if *byte == b'?' || *byte == name[of_name] => (at, of_name) = (at + 1, of_name + 1),
+            _ => match &mut star {
+                Some((star, taken)) => {
+                    *taken += 1;
+                    (at, of_name) = (*star + 1, *taken);
+                }
+                None => return false,
+            },
+        }
+    }
+    wildcards[at..].iter().all(|byte| *byte == b'*')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(path: &str) -> Vec<&[u8]> {
+        path.split('/').filter(|name| !name.is_empty()).map(str::as_bytes).collect()
+    }
+
+    #[test]
+    fn a_base_is_what_has_no_wildcard() {
+        for (text, base) in [
+            ("src", "src"),
+            ("src/", "src/"),
+            ("src/*.rs", "src"),
+            ("src/**/*.rs", "src"),
+            ("*.js", "."),
+            ("**", "."),
+            ("/srv/*/app", "/srv"),
+            ("/*", "/"),
+            ("/", "/"),
+            ("./a b/c?.txt", "./a b"),
+        ] {
+            assert_eq!(Pattern::new(text).base, base, "{text}");
+        }
+    }
+
+    #[test]
+    fn files_that_are_meant() {
+        for (text, path, is_meant) in [
+            ("src", "a.rs", true),
+            ("src", "a/b/c.rs", true),
+            ("src", "", true),
+            ("src", ".git/index", false),
+            ("src", "a/.b.swp", false),
+            ("src", "a.rs~", false),
+            ("src", "node_modules/a/b.js", false),
+            ("src", "a/__pycache__/b.pyc", false),
+            ("src/*.rs", "a.rs", true),
+            ("src/*.rs", "a/b.rs", false),
+            ("src/*.rs", "a.rst", false),
+            ("src/*.rs", ".a.rs", false),
+            ("src/.*.rs", ".a.rs", true),
+            ("src/**/*.rs", "a.rs", true),
+            ("src/**/*.rs", "a/b/c.rs", true),
+            ("src/**/*.rs", "a/.b/c.rs", false),
+            ("src/**", "a/b", true),
+            ("src/**/a/*", "b/a/c/a/d", true),
+            ("src/*/a", "b/a", true),
+            ("src/*/node_modules/a", "b/node_modules/a", true),
+            ("src/?.rs", "a.rs", true),
+            ("src/?.rs", "ab.rs", false),
+            ("src/*a*b*c", "xaybzc", true),
+            ("src/*a*b*c", "xaybzd", false),
+            ("src/*", "\u{e9}", true),
+        ] {
+            assert_eq!(Pattern::new(text).means(&names(path)), is_meant, "{text} {path}");
+        }
+    }
+
+    #[test]
+    fn only_directories_that_can_matter_are_looked_into() {
+        for (text, directory, may) in [
+            ("src", "a/b", true),
+            ("src", "a/node_modules", false),
+            ("src/*.rs", "", true),
+            ("src/*.rs", "a", false),
+            ("src/*/b/*.rs", "a", true),
+            ("src/*/b/*.rs", "a/b", true),
+            ("src/*/b/*.rs", "a/c", false),
+            ("src/**/*.rs", "a/b/c", true),
+            ("src/**/*.rs", ".git", false),
+            ("src/?/**", "bb", false),
+        ] {
+            assert_eq!(Pattern::new(text).may_mean_below(&names(directory)), may, "{text} {directory}");
+        }
+    }
+
+    #[test]
+    fn no_pattern_takes_long() {
+        let name = [b'a'; 255];
+        assert!(!is_like("*a*a*a*a*a*a*a*a*a*a*a*a*b".as_bytes(), &name));
+        let deep: Vec<&[u8]> = vec![b"a"; 40];
+        assert!(!Pattern::new("x/**/**/**/b").means(&deep));
+    }
+}
