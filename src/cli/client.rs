@@ -278,12 +278,6 @@ impl Client {
     }
 }
 
-/// The microseconds of a number of seconds.
-pub(super) fn micros(seconds: &Value) -> Option<u64> {
-    // Zero where it is negative, and the highest number where it is too high.
-    Some((seconds.as_f64()? * 1e6).round() as u64)
-}
-
 /// A text without what a terminal would obey, but for the ends of its lines.
 fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "?")
@@ -292,21 +286,6 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn seconds_are_microseconds() {
-        for (json, expected) in [
-            ("1.5", Some(1_500_000)),
-            ("0.000042", Some(42)),
-            ("1800000000.123456", Some(1_800_000_000_123_456)),
-            ("17", Some(17_000_000)),
-            ("-1.0", Some(0)),
-            ("null", None),
-            ("\"1.5\"", None),
-        ] {
-            assert_eq!(micros(&serde_json::from_str(json).expect("JSON")), expected, "{json}");
-        }
-    }
 
     #[test]
     fn nothing_commands_the_terminal() {

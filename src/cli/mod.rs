@@ -8,7 +8,7 @@
 //! - `parse.rs`: the command line becomes what is asked for; `flags.rs`: what it says of a pool, over the variables
 //! - `verbs.rs`: the one table of verbs
 //! - `client.rs`: HTTP to an admin process
-//! - `operate.rs` and `top.rs`: what the verbs do
+//! - `operate.rs` and `top.rs`: what the verbs do; `table.rs` (PURE): what `top` shows
 //! - `exec.rs`: a program as the worker
 //! - `output.rs` and `log.rs`: what it prints, and its log
 //! - `text.rs`, `man.rs` and `shell.rs`: help, man page and completions, all of that table and the settings
@@ -33,6 +33,7 @@ mod operate;
 pub(crate) mod output;
 mod parse;
 mod shell;
+mod table;
 mod text;
 mod top;
 mod verbs;

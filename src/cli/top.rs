@@ -12,16 +12,19 @@ use nix::unistd::read;
 use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
-use super::client::{micros, Client, Failure};
+use super::client::{Client, Failure};
+use super::table::table;
 
 /// Shows the pool until somebody does not want to see it any more.
 pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
     let ends = Arc::new(AtomicBool::new(false));
     let screen = if io::stdout().is_terminal() { Some(Screen::open(&ends)?) } else { None };
-    let mut before = Vec::new();
+    let mut before = Value::Null;
     loop {
         let due = Instant::now() + interval;
-        let shown = look(client, &mut before).map_err(Failure::text)?;
+        let status = client.status().map_err(Failure::text)?;
+        let shown = table(&status, &before);
+        before = status;
         let drawn = match &screen {
             Some(_) => draw(&shown),
             None => io::stdout().write_all(format!("{shown}\n").as_bytes()),
@@ -31,56 +34,6 @@ pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
             return Ok(0);
         }
     }
-}
-
-/// What a process has counted at a moment.
-#[derive(Clone, Copy)]
-struct Sample {
-    pid: u64,
-    /// Microseconds, since 1970 and of CPU.
-    time: u64,
-    cpu: u64,
-    requests: u64,
-}
-
-/// The status, each worker's line behind its rates since the samples of before.
-fn look(client: &Client, before: &mut Vec<Sample>) -> Result<String, Failure> {
-    let (status, table) = (client.status()?, client.ask("GET", "/status.txt")?);
-    let time = micros(&status["pool"]["time"]).unwrap_or(0);
-    let sample = |worker: &Value| {
-        let (pid, requests) = (worker["pid"].as_u64()?, worker["requests"].as_u64()?);
-        Some(Sample { pid, time, cpu: micros(&worker["cpu"])?, requests })
-    };
-    let now: Vec<Sample> = status["workers"].as_array().into_iter().flatten().filter_map(sample).collect();
-    let mut shown = String::new();
-    let mut in_table = false;
-    for line in table.lines() {
-        let pid = line.split_whitespace().nth(2).and_then(|pid| pid.parse::<u64>().ok());
-        let rates = rates(before, &now, pid);
-        match (in_table, rates) {
-            _ if line.is_empty() => in_table = false,
-            _ if line.trim_start().starts_with("WORKER ") => {
-                in_table = true;
-                shown.push_str(&format!("{:>8}  {:>5}  ", "REQ/S", "CPU%"));
-            }
-            (true, Some((requests, cpu))) => shown.push_str(&format!("{requests:>8}  {:>3}.{}  ", cpu / 10, cpu % 10)),
-            (true, None) => shown.push_str(&format!("{:>8}  {:>5}  ", "-", "-")),
-            (false, _) => {}
-        }
-        shown.push_str(line);
-        shown.push('\n');
-    }
-    *before = now;
-    Ok(shown)
-}
-
-/// Requests per second, and thousandths of a CPU, of a process that is in both.
-fn rates(before: &[Sample], now: &[Sample], pid: Option<u64>) -> Option<(u64, u64)> {
-    let of = |samples: &[Sample]| samples.iter().find(|sample| Some(sample.pid) == pid).copied();
-    let (old, new) = (of(before)?, of(now)?);
-    let elapsed = new.time.saturating_sub(old.time).max(1);
-    let rate = |old: u64, new: u64, unit: u64| new.saturating_sub(old).saturating_mul(unit) / elapsed;
-    Some((rate(old.requests, new.requests, 1_000_000), rate(old.cpu, new.cpu, 1000)))
 }
 
 /// Draws every line at its place; the terminal itself cuts what is too long or too low.

@@ -1,0 +1,224 @@
+//! PURE. What `forkpool top` shows: the status of a pool as a table, with rates since the status before.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+
+/// A column: its name, and what a worker has in it.
+type Column = (&'static str, fn(&Row<'_>) -> String);
+
+/// The first of them fit on a terminal of 80 columns, which cuts the others off.
+const COLUMNS: &[Column] = &[
+    ("WORKER", |row| number(&row.worker["worker"])),
+    ("GEN", |row| number(&row.worker["generation"])),
+    ("PID", |row| number(&row.worker["pid"])),
+    (STATE, |row| row.worker["state"].as_str().unwrap_or("-").to_owned()),
+    ("UP", |row| row.worker["since"].as_f64().map_or_else(none, |since| span(row.now - since))),
+    ("REQ/S", |row| row.rates.map_or_else(none, |(requests, _)| format!("{requests:.0}"))),
+    ("CPU%", |row| row.rates.map_or_else(none, |(_, cpu)| format!("{:.1}", cpu * 100.0))),
+    ("OPEN", |row| number(&row.worker["open"])),
+    ("BUSY", |row| row.worker["busy"].as_f64().filter(|busy| *busy > 0.0).map_or_else(none, time)),
+    ("P50", |row| row.worker["latency"]["p50"].as_f64().map_or_else(none, time)),
+    ("P99", |row| row.worker["latency"]["p99"].as_f64().map_or_else(none, time)),
+    ("QUEUE", |row| number(&row.worker["queue"])),
+    ("RESTARTS", |row| number(&row.worker["restarts"])),
+    ("REQUESTS", |row| number(&row.worker["requests"])),
+    ("RSS", |row| row.worker["rss"].as_u64().map_or_else(none, |bytes| format!("{}M", bytes >> 20))),
+    (LAST_EXIT, |row| row.worker["last_exit"].as_str().unwrap_or("-").to_owned()),
+];
+
+/// The columns of text, which are set to the left.
+const STATE: &str = "STATE";
+const LAST_EXIT: &str = "LAST EXIT";
+
+/// How many events are shown.
+const EVENTS: usize = 10;
+
+/// A worker, and when its status is from.
+struct Row<'a> {
+    worker: &'a Value,
+    now: f64,
+    /// Requests per second, and CPUs in use, since the status before; `None` of a new process.
+    rates: Option<(f64, f64)>,
+}
+
+/// The status as a table. `before` is the status of some time ago, or null.
+pub(super) fn table(status: &Value, before: &Value) -> String {
+    let mut out = String::new();
+    let now = seconds(&status["pool"]["time"]);
+    head(&mut out, status, before);
+    let workers = status["workers"].as_array().map_or(&[][..], Vec::as_slice);
+    let row = |worker| Row { worker, now, rates: rates(worker, now, before) };
+    let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect()];
+    rows.extend(workers.iter().map(row).map(|row| COLUMNS.iter().map(|(_, cell)| cell(&row)).collect()));
+    for row in &rows {
+        let mut line = String::new();
+        for (column, (name, _)) in COLUMNS.iter().enumerate() {
+            let width = rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+            match *name {
+                STATE | LAST_EXIT => put(&mut line, format_args!("{:<width$}  ", row[column])),
+                _ => put(&mut line, format_args!("{:>width$}  ", row[column])),
+            }
+        }
+        put(&mut out, format_args!("{}\n", line.trim_end()));
+    }
+    let events = status["events"].as_array().map_or(&[][..], Vec::as_slice);
+    out.push_str(if events.is_empty() { "" } else { "\n" });
+    for event in &events[events.len().saturating_sub(EVENTS)..] {
+        let (level, text) = (event["level"].as_str().unwrap_or_default(), event["text"].as_str().unwrap_or_default());
+        put(&mut out, format_args!("{:>8} ago  {level:<5}  {text}\n", span(now - seconds(&event["time"]))));
+    }
+    // Reasons and paths are others' words, and may hold what a terminal would obey.
+    out.replace(|c: char| c.is_control() && c != '\n', "?")
+}
+
+/// What is said of the pool as a whole.
+fn head(out: &mut String, status: &Value, before: &Value) {
+    let (pool, totals) = (&status["pool"], &status["totals"]);
+    let elapsed = seconds(&pool["time"]) - seconds(&before["pool"]["time"]);
+    let is_same = pool["pid"] == before["pool"]["pid"];
+    let rate = rate(&totals["requests"], &before["totals"]["requests"], elapsed).filter(|_| is_same);
+    put(
+        out,
+        format_args!(
+            "forkpool {}: {}, {} of {} workers serve, pid {}, up {}\n",
+            pool["version"].as_str().unwrap_or("?"),
+            pool["state"].as_str().unwrap_or("?"),
+            number(&pool["serving"]),
+            number(&pool["wanted"]),
+            number(&pool["pid"]),
+            span(seconds(&pool["time"]) - seconds(&pool["started"])),
+        ),
+    );
+    let listening = pool["listening"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    put(out, format_args!("listening on {}\n", listening.collect::<Vec<_>>().join(", ")));
+    if let Some(aborted) = pool["restart_aborted"].as_str() {
+        put(out, format_args!("{aborted}\n"));
+    }
+    let latency = |quantile: &str| totals["latency"][quantile].as_f64().map_or_else(none, time);
+    put(
+        out,
+        format_args!(
+            "{} requests per second; {} requests, {} connections open, {} refused, {} panics; p50 {}, p99 {}\n",
+            rate.map_or_else(none, |rate| format!("{rate:.0}")),
+            number(&totals["requests"]),
+            number(&totals["open"]),
+            number(&totals["refused"]),
+            number(&totals["panics"]),
+            latency("p50"),
+            latency("p99"),
+        ),
+    );
+    match totals["log_lines_lost"].as_u64() {
+        None | Some(0) => out.push('\n'),
+        Some(lost) => put(out, format_args!("{lost} log lines lost\n\n")),
+    }
+}
+
+/// Requests per second, and CPUs in use, of a process that is in the status before.
+fn rates(worker: &Value, now: f64, before: &Value) -> Option<(f64, f64)> {
+    let elapsed = now - seconds(&before["pool"]["time"]);
+    let old = before["workers"].as_array()?.iter().find(|old| old["pid"].is_u64() && old["pid"] == worker["pid"])?;
+    Some((rate(&worker["requests"], &old["requests"], elapsed)?, rate(&worker["cpu"], &old["cpu"], elapsed)?))
+}
+
+/// How much a number has grown a second; never negative, since a clock that was set back must not show.
+fn rate(new: &Value, old: &Value, elapsed: f64) -> Option<f64> {
+    let grown = new.as_f64()? - old.as_f64()?;
+    Some(if elapsed > 0.0 { (grown / elapsed).max(0.0) } else { 0.0 })
+}
+
+fn seconds(value: &Value) -> f64 {
+    value.as_f64().unwrap_or_default()
+}
+
+fn number(value: &Value) -> String {
+    value.as_u64().map_or_else(none, |number| number.to_string())
+}
+
+fn none() -> String {
+    "-".to_owned()
+}
+
+/// Seconds, in three digits or so.
+fn time(seconds: f64) -> String {
+    match seconds * 1e6 {
+        micros @ ..1000.0 => format!("{micros:.0}us"),
+        micros @ ..10_000.0 => format!("{:.1}ms", micros / 1000.0),
+        micros @ ..1_000_000.0 => format!("{:.0}ms", micros / 1000.0),
+        micros => format!("{:.1}s", micros / 1e6),
+    }
+}
+
+/// Seconds as how long something has been.
+fn span(seconds: f64) -> String {
+    // Zero where it is negative, and the highest number where it is too high.
+    let seconds = seconds as u64;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = out.write_fmt(text);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn status(time: f64, requests: u64, cpu: f64) -> Value {
+        let latency = json!({"p50": 0.000_025, "p99": 0.0021});
+        json!({
+            "pool": {"version": "1", "state": "serving", "pid": 1, "time": time, "started": 0.0, "serving": 1,
+                "wanted": 2, "listening": ["127.0.0.1:8000"], "restart_aborted": null},
+            "totals": {"requests": requests, "open": 3, "refused": 0, "panics": 0, "log_lines_lost": 0,
+                "latency": latency},
+            "workers": [
+                {"worker": 0, "generation": 2, "pid": 77, "state": "ready", "since": 10.0, "restarts": 1,
+                    "last_exit": "killed\u{1b}[2J", "requests": requests, "open": 3, "queue": 0, "busy": 0.5,
+                    "cpu": cpu, "rss": 5_242_880, "latency": latency},
+                {"worker": 1, "generation": 0, "pid": null, "state": "backoff", "since": null, "restarts": 4,
+                    "last_exit": null, "requests": null, "open": null, "queue": null, "busy": 0.0, "cpu": 0.0,
+                    "rss": null, "latency": {"p50": null, "p99": null}},
+            ],
+            "events": [{"time": 70.0, "level": "info", "text": "a"}],
+        })
+    }
+
+    #[test]
+    fn the_status_is_a_table_with_rates() {
+        let shown = table(&status(100.0, 1000, 1.0), &Value::Null);
+        assert!(shown.contains(" - requests per second; 1000 requests") || shown.contains("\n- requests per second"));
+        let shown = table(&status(102.0, 5000, 2.0), &status(100.0, 1000, 1.0));
+        assert_eq!(
+            shown,
+            "\
+forkpool 1: serving, 1 of 2 workers serve, pid 1, up 1m42s
+listening on 127.0.0.1:8000
+2000 requests per second; 5000 requests, 3 connections open, 0 refused, 0 panics; p50 25us, p99 2.1ms
+
+WORKER  GEN  PID  STATE       UP  REQ/S  CPU%  OPEN   BUSY   P50    P99  QUEUE  RESTARTS  REQUESTS  RSS  LAST EXIT
+     0    2   77  ready    1m32s   2000  50.0     3  500ms  25us  2.1ms      0         1      5000   5M  killed?[2J
+     1    0    -  backoff      -      -     -     -      -     -      -      -         4         -    -  -
+
+     32s ago  info   a
+"
+        );
+    }
+
+    #[test]
+    fn a_status_of_anything_else_is_shown_without_panic() {
+        for status in
+            [Value::Null, json!([]), json!({"workers": 7, "pool": {"time": "x"}}), json!({"workers": [1, {}]})]
+        {
+            assert!(table(&status, &status).starts_with("forkpool ?: ?, - of - workers serve"));
+        }
+    }
+}
