@@ -8,9 +8,9 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 
 use super::births::fork_remedy;
 use super::*;
-use crate::admin::status::{self, Fact, Level, Model, Reason};
+use crate::admin::status::{self, Fact, Level, Model};
 use crate::admin::{self, Command, Desk};
-use crate::parent::supervisor::{PoolState, Stage};
+use crate::parent::supervisor::{Gone, PoolState};
 use crate::shared::channel::{self, Heard, Record};
 use crate::shared::config::Address;
 use crate::shared::config::Sandbox;
@@ -46,8 +46,6 @@ pub(super) struct Admin {
     failures: u32,
     /// The pool ends, or has handed over.
     is_over: bool,
-    /// Slots whose worker is being replaced because of its own limits.
-    recycled: Vec<usize>,
     /// What the log was made to say when the pool began: its writer knows no more.
     loudest: log::LevelFilter,
 }
@@ -79,7 +77,6 @@ impl Admin {
             start_at,
             failures: 0,
             is_over: false,
-            recycled: Vec::new(),
             loudest: log::max_level(),
         }
     }
@@ -209,7 +206,7 @@ impl Parent {
             let Some(admin) = &mut self.admin else { return };
             let Some(process) = admin.process.take() else { return };
             if admin.is_over {
-                debug!("admin pid={} {}", pid.0, describe(exit, true));
+                debug!("admin pid={} {}", pid.0, describe(exit));
                 continue;
             }
             let now = clock::now();
@@ -218,7 +215,7 @@ impl Parent {
             }
             admin.backs_off(now);
             let why = process.lifeline.failure().map(|reason| format!(": {reason}")).unwrap_or_default();
-            self.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe(exit, false)));
+            self.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
         }
     }
 
@@ -384,42 +381,16 @@ impl Parent {
         self.observe();
     }
 
-    /// A worker is about to be replaced because of its own limits, or is not any more.
-    pub(super) fn note_recycling(&mut self, slot: usize, is_recycled: bool) {
+    /// Counts a process that was reaped; `how` it ended, and `cpu` is the microseconds that it has used.
+    pub(super) fn count_exit(&mut self, pid: Pid, gone: Gone, how: &str, cpu: u64) {
         let Some(admin) = &mut self.admin else { return };
-        admin.recycled.retain(|it| *it != slot);
-        if is_recycled {
-            admin.recycled.push(slot);
-        }
-    }
-
-    /// Counts a process that was reaped, before the supervisor is told; `cpu` is the microseconds that it has used.
-    pub(super) fn count_exit(&mut self, pid: Pid, exit: Exit, how: &str, cpu: u64) {
-        let Some((slot, &process)) = self.supervisor.process(pid) else { return };
-        let processes = self.supervisor.processes();
-        let has_successor = processes.filter(|(id, _)| *id == slot).any(|(_, it)| it.generation > process.generation);
-        let is_stopping = self.supervisor.is_stopping();
-        let Some(admin) = &mut self.admin else { return };
-        let mut known = admin.model.slots.get(&slot).cloned().unwrap_or_default();
-        let reason = match (process.stage, exit) {
-            _ if is_stopping => None,
-            (Stage::Killing(KillReason::Stalled) | Stage::Aborting, _) => Some(Reason::Stalled),
-            (Stage::Killing(KillReason::BootTimeout) | Stage::Spawning | Stage::Starting, _) => Some(Reason::Boot),
-            (Stage::Ready, Exit::Code(_)) => Some(Reason::Exited),
-            (Stage::Ready, Exit::Signal { .. }) => Some(Reason::Killed),
-            _ if !has_successor => None,
-            _ if admin.recycled.contains(&slot) => Some(Reason::Recycled),
-            _ => Some(Reason::Restart),
-        };
-        if reason == Some(Reason::Recycled) {
-            admin.recycled.retain(|it| *it != slot);
-        }
-        if let Some(reason) = reason {
+        let mut known = admin.model.slots.get(&gone.slot).cloned().unwrap_or_default();
+        if let Some(reason) = gone.restart {
             known.restarts[reason as usize] += 1;
             known.last_exit = Some(how.to_owned());
         }
         known.cpu += cpu;
-        admin.tell(Fact::Gone(pid.0, slot, known));
+        admin.tell(Fact::Gone(pid.0, gone.slot, known));
     }
 }
 

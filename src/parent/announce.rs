@@ -6,9 +6,7 @@ use crate::parent::supervisor::{Exit, Failure, KillReason, Notice, Recycle, Upgr
 use crate::shared::config::Config;
 
 /// How a process ended.
-///
-/// `was_told` to end by this pool, or by the application through it.
-pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
+pub(crate) fn describe(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
         Exit::Signal { signal: 0, .. } => "ended, nobody knows how".to_owned(),
@@ -16,13 +14,22 @@ pub(crate) fn describe(exit: Exit, was_told: bool) -> String {
             let name = Signal::try_from(signal).map_or("an unknown signal", Signal::as_str);
             let core = if core_dumped { ", core dumped" } else { "" };
             let guess = match signal {
-                libc::SIGKILL if !was_told => " (not by this pool: out of memory, or by hand)",
                 libc::SIGSYS => " (a system call that its sandbox takes for an intruder's: see dmesg)",
                 libc::SIGALRM => " (its own alarm at the end of the drain time-out, or by hand)",
                 _ => "",
             };
             format!("killed by {name}{guess}{core}")
         }
+    }
+}
+
+/// How a process ended that neither this pool nor the application through it has ended.
+pub(crate) fn describe_unasked(exit: Exit) -> String {
+    match exit {
+        Exit::Signal { signal: libc::SIGKILL, core_dumped: false } => {
+            format!("{} (not by this pool: out of memory, or by hand)", describe(exit))
+        }
+        _ => describe(exit),
     }
 }
 
@@ -47,7 +54,7 @@ pub(crate) fn kill_reason(why: KillReason, config: &Config) -> String {
 pub(crate) fn failure(failure: Failure) -> String {
     match failure {
         Failure::Spawn => "a worker could not be forked".to_owned(),
-        Failure::Exit(exit) => format!("a worker {}", describe(exit, false)),
+        Failure::Exit(exit) => format!("a worker {}", describe_unasked(exit)),
         Failure::Kill(why) => format!("a worker was killed: {why}"),
     }
 }
@@ -91,7 +98,7 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
         Notice::UpgradeFailed { reason } => {
             let reason = match reason {
                 UpgradeFailure::Spawn => format!("it could not be started: {}", why.unwrap_or("nobody knows why")),
-                UpgradeFailure::Exit(exit) => describe(exit, false),
+                UpgradeFailure::Exit(exit) => describe_unasked(exit),
                 UpgradeFailure::Late => "it was not ready in time (boot-timeout)".to_owned(),
             };
             format!("upgrade failed, this pool stays: the new binary: {reason}")

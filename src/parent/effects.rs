@@ -116,11 +116,6 @@ impl Parent {
                 false => self.say(level, slot_of(notice), self.text_of(notice)),
             }
         }
-        match *notice {
-            Notice::Recycling { slot, .. } => self.note_recycling(slot, true),
-            Notice::RecyclingFailed { slot, .. } => self.note_recycling(slot, false),
-            _ => {}
-        }
         self.emit_notice(notice);
         match notice {
             Notice::RestartDone => self.restart_ended(true),

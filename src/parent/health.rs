@@ -16,7 +16,7 @@ use std::process::ExitStatus;
 
 use super::admin::cpu_of_the_reaped;
 use super::*;
-use crate::parent::supervisor::{Respawn, Stage};
+use crate::parent::supervisor::{Departure, Respawn, Stage};
 use crate::parent::watch::Schedule;
 
 /// How often the workers' memory is looked at, if it is limited.
@@ -113,33 +113,34 @@ impl Parent {
         self.output.exited(pid, clock::now());
         self.disconnected(pid);
         let process_told = self.process(pid);
+        let Some(gone) = self.supervisor.gone(pid, exit) else { return };
         let Some(mut process) = self.processes.remove(&pid) else { return };
-        let stage = self.supervisor.process(pid).map(|(_, process)| process.stage);
-        let was_told = stage.is_some_and(Stage::is_leaving);
+        let departure = gone.departure;
         let now = clock::now();
         self.doubt(pid, &process, now);
         let counters = self.board.row(process.row).counters(now);
         let reason = process.lifeline.failure();
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let was_asked = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
-        let how = format!("{} {}{why}", self.tag(pid), describe(exit, was_told || was_asked));
-        let level = if was_told { log::Level::Info } else { log::Level::Warn };
+        let was_signalled = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
+        let how = if departure.was_told() || was_signalled { describe(exit) } else { describe_unasked(exit) };
+        let line = format!("{} {how}{why}", self.tag(pid));
+        let level = if departure.was_told() { log::Level::Info } else { log::Level::Warn };
         match &process.program {
             // What it has served, nobody knows.
-            Some(_) => self.say_rarely(level, Some(process.slot), how.clone()),
+            Some(_) => self.say_rarely(level, Some(process.slot), line.clone()),
             None => {
-                let text = format!("{how}, {} requests on {} connections", counters.requests, counters.accepted);
+                let text = format!("{line}, {} requests on {} connections", counters.requests, counters.accepted);
                 self.say_rarely(level, Some(process.slot), text);
             }
         }
         self.forget_sign(std::mem::replace(&mut process.sign, Sign::GivenUp));
-        self.count_exit(pid, exit, &format!("{}{why}", describe(exit, was_told || was_asked)), cpu);
-        if !was_told {
-            self.failures.insert(process.slot, format!("a worker {}{why}", describe(exit, false)));
-            self.last_failure = Some(how);
+        self.count_exit(pid, gone, &format!("{how}{why}"), cpu);
+        if !departure.was_told() {
+            self.failures.insert(process.slot, format!("a worker {}{why}", describe_unasked(exit)));
+            self.last_failure = Some(line);
         }
         let has_served = counters.accepted > 0;
-        if stage == Some(Stage::Killing(KillReason::Forced)) && exit != Exit::Code(0) {
+        if departure == Departure::Forced && exit != Exit::Code(0) {
             self.cut_off(&process);
         }
         self.neighbours.gone(pid);
@@ -148,13 +149,13 @@ impl Parent {
         let told = event::Exit {
             process: process_told,
             status: status_of(exit),
-            was_ready: stage == Some(Stage::Ready),
-            was_requested: stage.is_some_and(Stage::is_asked_to_leave),
+            was_ready: departure == Departure::Unasked { was_ready: true },
+            was_requested: departure.was_asked(),
             reason: reason.as_deref(),
         };
-        let respawn = match was_told {
-            true => Respawn::Backoff,
-            false => self.policy_of(&told),
+        let respawn = match departure {
+            Departure::Unasked { .. } => self.policy_of(&told),
+            _ => Respawn::Backoff,
         };
         self.tell(Event::Exited { pid, exit, has_served, respawn });
         self.emit(&event::Event::Exited(told));

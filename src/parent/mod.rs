@@ -188,7 +188,7 @@ use self::repeats::Repeats;
 use self::takeover::Addresses;
 use crate::error::{Error, Result};
 use crate::parent::announce::{
-    comes_again_and_again, describe, failure, is_warning, kill_reason, notice_text, slot_of,
+    comes_again_and_again, describe, describe_unasked, failure, is_warning, kill_reason, notice_text, slot_of,
 };
 use crate::parent::custody::Custody;
 use crate::parent::handle::{Hook, Hooks, OnExit};

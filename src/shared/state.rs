@@ -46,3 +46,35 @@ impl fmt::Display for WorkerState {
         f.pad(self.as_str())
     }
 }
+
+/// Why a slot's worker was started anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Reason {
+    /// It exited by itself.
+    Exited,
+    /// Somebody else's signal has killed it.
+    Killed,
+    Stalled,
+    /// It was never ready.
+    Boot,
+    /// It was replaced, by a rolling restart or because it was asked to leave.
+    Restart,
+    /// It had reached its own limits.
+    Recycled,
+}
+
+impl Reason {
+    pub(crate) const ALL: [Reason; 6] =
+        [Reason::Exited, Reason::Killed, Reason::Stalled, Reason::Boot, Reason::Restart, Reason::Recycled];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Reason::Exited => "exited",
+            Reason::Killed => "killed",
+            Reason::Stalled => "stalled",
+            Reason::Boot => "boot",
+            Reason::Restart => "restart",
+            Reason::Recycled => "recycled",
+        }
+    }
+}

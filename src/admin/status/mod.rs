@@ -22,7 +22,7 @@ pub(crate) use self::json::{accepted, event_line, refused};
 pub(crate) use self::snapshot::Snapshot;
 use crate::shared::counters::Counters;
 use crate::shared::latency::Latency;
-use crate::shared::state::WorkerState;
+use crate::shared::state::{Reason, WorkerState};
 
 /// Events that are kept.
 const EVENTS_MAX: usize = 100;
@@ -88,22 +88,6 @@ pub(crate) struct Slot {
     pub(crate) last_exit: Option<String>,
     /// Microseconds of CPU that those have used which are gone.
     pub(crate) cpu: u64,
-}
-
-/// Why a slot's worker was started anew.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reason {
-    /// It exited by itself.
-    Exited,
-    /// Somebody else's signal has killed it.
-    Killed,
-    Stalled,
-    /// It was never ready.
-    Boot,
-    /// It was replaced, by a rolling restart or because it was asked to leave.
-    Restart,
-    /// It had reached its own limits.
-    Recycled,
 }
 
 /// A worker's process.
@@ -240,22 +224,6 @@ impl State {
             State::Upgrading => "upgrading",
             State::LameDuck | State::Draining => "draining",
             State::Stopping => "stopping",
-        }
-    }
-}
-
-impl Reason {
-    pub(crate) const ALL: [Reason; 6] =
-        [Reason::Exited, Reason::Killed, Reason::Stalled, Reason::Boot, Reason::Restart, Reason::Recycled];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Reason::Exited => "exited",
-            Reason::Killed => "killed",
-            Reason::Stalled => "stalled",
-            Reason::Boot => "boot",
-            Reason::Restart => "restart",
-            Reason::Recycled => "recycled",
         }
     }
 }

@@ -113,7 +113,7 @@ impl Supervisor {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         let due = slot.processes.iter_mut().find_map(|process| Some((process.due.take()?, process)));
         if let Some((why, process)) = due {
-            process.expires = Some((now + delay, why));
+            (process.expires, process.is_recycled) = (Some((now + delay, why)), false);
             self.notice(Notice::RecyclingFailed { slot: id, reason, delay });
         }
     }

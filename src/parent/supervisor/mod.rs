@@ -4,7 +4,7 @@
 //! [`Effect`]s. It forks, waits and kills nothing, reads no clock and knows a pid only as a name: `parent.rs` performs
 //! the effects, and their results are the next events.
 //!
-//! The life of a process, and what each event does to it (`·` nothing), which `tests.rs` walks cell by cell:
+//! The life of a process, and what each event does to it (`·` nothing), which `tests/` walks cell by cell:
 //!
 //! ```text
 //!              Spawned            Ready
@@ -61,6 +61,7 @@
 
 mod event;
 mod failure;
+mod gone;
 mod policy;
 mod reconcile;
 mod slot;
@@ -85,6 +86,7 @@ pub(crate) use self::event::{
     Effect, Event, Exit, Failure, KillReason, Notice, Outcome, Pid, Recycle, SlotId, Stop, UpgradeFailure,
 };
 pub use self::event::{PoolState, Respawn};
+pub(crate) use self::gone::{Departure, Gone};
 pub(crate) use self::policy::{jittered, Policy};
 pub(crate) use self::slot::{Process, Stage};
 
@@ -378,7 +380,7 @@ impl Supervisor {
         let Some((id, &process)) = self.process(pid) else { return };
         self.remove(id, Some(pid));
         self.effects.retain(|effect| effect.pid() != Some(pid));
-        if !process.stage.is_leaving() {
+        if !Departure::of(process.stage).was_told() {
             self.fail(id, process, failed, now);
         }
     }

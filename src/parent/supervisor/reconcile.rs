@@ -143,8 +143,12 @@ impl Supervisor {
         }
         if let Some((id, why, _)) = self.next_to_recycle().filter(|(_, _, at)| *at <= now) {
             self.notice(Notice::Recycling { slot: id, why });
-            if let Some(slot) = self.slots.get_mut(&id).filter(|_| why.is_own_word()) {
-                slot.own_word.count(self.policy.own_words(), now);
+            let own_words = self.policy.own_words();
+            if let Some(slot) = self.slots.get_mut(&id) {
+                if why.is_own_word() {
+                    slot.own_word.count(own_words, now);
+                }
+                slot.processes.iter_mut().for_each(|process| process.is_recycled |= process.due.is_some());
             }
             self.start_again(id, now);
         }

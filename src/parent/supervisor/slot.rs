@@ -114,6 +114,8 @@ pub(crate) struct Process {
     pub(super) stale: bool,
     /// To be replaced because of its own limits, when no other slot is.
     pub(super) due: Option<Recycle>,
+    /// Its replacement has been started for that.
+    pub(super) is_recycled: bool,
     /// When it will be due.
     pub(super) expires: Option<(Time, Recycle)>,
     /// A signal has stopped it.
@@ -129,6 +131,7 @@ impl Process {
             since: now,
             stale: false,
             due: None,
+            is_recycled: false,
             expires: None,
             is_suspended: false,
         }
@@ -190,15 +193,6 @@ impl Stage {
     /// Whether it was told to leave, so that its exit, whatever its status, is no failure.
     pub(crate) fn is_leaving(self) -> bool {
         self.told().is_some()
-    }
-
-    /// Whether somebody has told it to leave, and not only the time-outs of the pool.
-    pub(crate) fn is_asked_to_leave(self) -> bool {
-        let is_failing = matches!(
-            self,
-            Stage::Aborting | Stage::Killing(KillReason::Stalled | KillReason::BootTimeout | KillReason::Misbehaved)
-        );
-        self.is_leaving() && !is_failing
     }
 
     /// How firmly it was told to leave.

@@ -1,0 +1,78 @@
+//! PURE. What an exit counts as. It is said once, here: the log, the application, its policy, the admin process and the
+//! supervisor itself go by it.
+
+use super::*;
+use crate::shared::state::Reason;
+
+/// A process of the pool that was reaped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Gone {
+    pub(crate) slot: SlotId,
+    pub(crate) departure: Departure,
+    /// What it counts as among the slot's restarts; None where no other process takes its place.
+    pub(crate) restart: Option<Reason>,
+}
+
+/// Who wanted a process to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Departure {
+    /// Nobody: a failure, unless the application thinks otherwise.
+    Unasked { was_ready: bool },
+    /// The pool, because of what it did or failed to do; that has been counted.
+    Failed,
+    /// Somebody has asked it to leave.
+    Asked,
+    /// A stop that waits for nobody has killed it.
+    Forced,
+}
+
+impl Departure {
+    /// Whether the pool has told it to leave, or killed it.
+    pub(crate) fn was_told(self) -> bool {
+        !matches!(self, Departure::Unasked { .. })
+    }
+
+    /// Whether it left on request, and not because the pool had to end it.
+    pub(crate) fn was_asked(self) -> bool {
+        matches!(self, Departure::Asked | Departure::Forced)
+    }
+
+    pub(super) fn of(stage: Stage) -> Departure {
+        match stage {
+            Stage::Spawning | Stage::Starting => Departure::Unasked { was_ready: false },
+            Stage::Ready => Departure::Unasked { was_ready: true },
+            Stage::Aborting => Departure::Failed,
+            Stage::Draining | Stage::Quitting => Departure::Asked,
+            Stage::Killing(KillReason::Stalled | KillReason::BootTimeout | KillReason::Misbehaved) => Departure::Failed,
+            Stage::Killing(KillReason::DrainTimeout | KillReason::QuickTimeout) => Departure::Asked,
+            Stage::Killing(KillReason::Forced) => Departure::Forced,
+        }
+    }
+}
+
+impl Supervisor {
+    /// What the exit of a process counts as, to be asked before it is told; None if it is none of ours.
+    pub(crate) fn gone(&self, pid: Pid, exit: Exit) -> Option<Gone> {
+        let (slot, process) = self.process(pid)?;
+        let restart = self.restart_by(slot, process, exit).filter(|_| !self.is_stopping());
+        Some(Gone { slot, departure: Departure::of(process.stage), restart })
+    }
+
+    fn restart_by(&self, slot: SlotId, process: &Process, exit: Exit) -> Option<Reason> {
+        match (process.stage, exit) {
+            (Stage::Killing(KillReason::Stalled) | Stage::Aborting, _) => Some(Reason::Stalled),
+            (Stage::Killing(KillReason::BootTimeout) | Stage::Spawning | Stage::Starting, _) => Some(Reason::Boot),
+            (Stage::Ready, Exit::Code(_)) => Some(Reason::Exited),
+            (Stage::Ready, Exit::Signal { .. }) => Some(Reason::Killed),
+            _ if !self.has_newer(slot, process) => None,
+            _ if process.is_recycled => Some(Reason::Recycled),
+            _ => Some(Reason::Restart),
+        }
+    }
+
+    /// Whether the slot has been started again since this process was.
+    fn has_newer(&self, slot: SlotId, process: &Process) -> bool {
+        let slot = self.slots.get(&slot);
+        slot.is_some_and(|slot| slot.processes.iter().any(|it| it.generation > process.generation))
+    }
+}

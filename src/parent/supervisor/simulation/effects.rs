@@ -1,0 +1,183 @@
+//! What the parent does in a history: it performs effects, late perhaps, and forks workers whose lives are invented.
+
+use super::*;
+
+impl World {
+    /// Performs the next effect, as the parent would, and checks that it makes sense.
+    pub(super) fn perform(&mut self) -> bool {
+        let Some(effect) = self.supervisor.poll_effect() else { return false };
+        self.note(|| format!("{effect:?}"));
+        assert!(!self.finished, "Finish is the last effect");
+        self.seen.insert(kind(&effect));
+        match effect {
+            Effect::Spawn { slot, generation } => self.fork(slot, generation),
+            Effect::Drain { pid } => self.told(pid, Stop::Drain),
+            Effect::Quit { pid } => self.told(pid, Stop::Quick),
+            Effect::Kill { pid, .. } => self.told(pid, Stop::Force),
+            Effect::Notice(Notice::Recycling { slot, why }) if why.is_own_word() => {
+                let times = self.own_words.entry(slot).or_default();
+                *times += 1;
+                let most = Policy::OWN_WORD_AT_ONCE as u64 + self.now / SECOND;
+                assert!(*times <= most, "slot {slot} is recycled {times} times on its workers' word");
+            }
+            Effect::Retire { slot } => {
+                self.own_words.remove(&slot);
+                assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
+            }
+            Effect::Abort { pid } => self.told(pid, Stop::Quick),
+            Effect::LetGo => {
+                assert!(!self.let_go && self.supervisor.is_stopping(), "once, at the end");
+                self.let_go = true;
+            }
+            Effect::Upgrade => {
+                assert!(self.successor.is_none(), "one at a time");
+                if self.chance(4) {
+                    self.tell(Event::SuccessorGone { exit: None });
+                } else {
+                    let at = self.now + self.below(600);
+                    let fate = [(at, None), (at, Some(Exit::Code(1))), (u64::MAX, None)];
+                    self.successor = Some(self.pick(&fate));
+                    self.tell(Event::SuccessorSpawned { pid: SUCCESSOR });
+                }
+            }
+            Effect::EndSuccessor { pid, how } => {
+                assert!(pid == SUCCESSOR && self.successor.is_some(), "it lives");
+                let is_deaf = how != Stop::Force && self.troubled && self.chance(3);
+                let at = if is_deaf { u64::MAX } else { self.now + self.below(100) };
+                self.successor = Some((at, Some(Exit::Code(0))));
+            }
+            Effect::Finish(outcome) => {
+                assert!(self.workers.is_empty(), "nobody is left at the end");
+                assert!(self.let_go, "nor is a socket");
+                match outcome {
+                    Outcome::GaveUp { slot, failures, .. } => {
+                        assert!(self.ever_ready && failures >= 3);
+                        assert!(self.mood == Mood::Anything || self.never_serves(slot), "slot {slot} has served");
+                    }
+                    Outcome::Replaced => assert!(self.seen.contains("UpgradeDone")),
+                    Outcome::Stopped => {
+                        let was_asked = self.stop.is_some() || self.answered_stop;
+                        assert!(was_asked || self.seen.contains("AllLeftEmpty"), "nobody asked it to stop");
+                    }
+                    Outcome::BootFailed { .. } => assert!(!self.ever_ready, "a worker was ready"),
+                }
+                self.finished = true;
+            }
+            Effect::Notice(Notice::BackingOff { slot, .. }) if self.mood != Mood::Anything => {
+                assert!(self.never_serves(slot), "slot {slot} has served");
+            }
+            Effect::Notice(_) => {}
+        }
+        true
+    }
+
+    pub(super) fn fork(&mut self, slot: SlotId, generation: u64) {
+        assert!(!self.supervisor.is_stopping(), "nothing is started after a stop");
+        let siblings: Vec<&Worker> = self.workers.values().filter(|worker| worker.slot == slot).collect();
+        assert!(siblings.len() < 2, "two processes a slot at most");
+        assert!(siblings.iter().all(|worker| worker.generation < generation), "generations go up");
+        if matches!(self.mood, Mood::CrashLoop | Mood::Poison | Mood::Mix) {
+            self.check_start(slot);
+        }
+        self.forks.push((slot, self.now));
+        if self.mood == Mood::Anything && self.chance(12) {
+            return self.tell(Event::SpawnFailed { slot });
+        }
+        let pid = (1..).find(|pid| !self.workers.contains_key(pid)).expect("numbers do not run out");
+        let worker = self.invent(slot, generation);
+        self.workers.insert(pid, worker);
+        self.tell(Event::Spawned { slot, pid: Pid(pid) });
+    }
+
+    /// A worker's whole life, unless it is told something.
+    pub(super) fn invent(&mut self, slot: SlotId, generation: u64) -> Worker {
+        let listens = self.now + self.below(20);
+        let is_quick = matches!(self.mood, Mood::CrashLoop | Mood::Poison | Mood::Mix);
+        let ready = listens + if is_quick { self.below(20) } else { self.below(500) };
+        let mut deeds = vec![(listens, Deed::Listen), (ready, Deed::Ready)];
+        let exit = self.pick(&[
+            Exit::Code(0),
+            Exit::Code(1),
+            Exit::Signal { signal: 9, core_dumped: false },
+            Exit::Signal { signal: 11, core_dumped: true },
+        ]);
+        match self.mood {
+            Mood::Anything if self.troubled => match self.random.next() % 8 {
+                0 => deeds.truncate(self.below(2) as usize),
+                1 => deeds.push((ready + self.below(3 * SECOND), Deed::Stall)),
+                2..5 => deeds.push((self.now + self.below(3 * SECOND), Deed::Exit(exit))),
+                _ => {}
+            },
+            // Sooner or later than ready, but not than stable.
+            _ if self.troubled && self.never_serves(slot) => {
+                deeds.push((self.now + self.below(ready - self.now + 100), Deed::Exit(exit)))
+            }
+            // At once, or after a while.
+            Mood::Poison | Mood::Mix if self.troubled => deeds.push((ready + self.below(400), Deed::Exit(exit))),
+            _ => {}
+        }
+        let deaf = self.troubled && self.mood == Mood::Anything;
+        let (hears_drain, hears_quit) = (!(deaf && self.chance(4)), !(deaf && self.chance(4)));
+        Worker { slot, generation, told: None, hears_drain, hears_quit, deeds }
+    }
+
+    pub(super) fn told(&mut self, pid: Pid, how: Stop) {
+        let delay = match how {
+            Stop::Drain => self.below(1500),
+            Stop::Quick => self.below(400),
+            // A process may hang in the kernel for a while.
+            Stop::Force if self.troubled && self.chance(10) => self.below(4 * SECOND),
+            Stop::Force => self.below(5),
+        };
+        let exit = if how == Stop::Force { Exit::Signal { signal: 9, core_dumped: false } } else { Exit::Code(3) };
+        let at = self.now + delay;
+        let worker = self.workers.get_mut(&pid.0).expect("an effect is for a living process");
+        assert!(worker.told < Some(how), "nothing is asked twice");
+        worker.told = Some(how);
+        if [worker.hears_drain, worker.hears_quit, true][how as usize] {
+            worker.deeds.push((at, Deed::Exit(exit)));
+        }
+    }
+}
+
+fn kind(effect: &Effect) -> &'static str {
+    match effect {
+        Effect::Spawn { .. } => "Spawn",
+        Effect::Drain { .. } => "Drain",
+        Effect::Quit { .. } => "Quit",
+        Effect::Kill { why: KillReason::BootTimeout, .. } => "BootTimeout",
+        Effect::Kill { why: KillReason::DrainTimeout, .. } => "DrainTimeout",
+        Effect::Kill { why: KillReason::QuickTimeout, .. } => "QuickTimeout",
+        Effect::Kill { why: KillReason::Stalled, .. } => "Stalled",
+        Effect::Kill { why: KillReason::Misbehaved, .. } => "Misbehaved",
+        Effect::Kill { why: KillReason::Forced, .. } => "Forced",
+        Effect::Retire { .. } => "Retire",
+        Effect::Notice(Notice::AllReady { .. }) => "AllReady",
+        Effect::Notice(Notice::BackingOff { .. }) => "BackingOff",
+        Effect::Notice(Notice::GaveUp { .. }) => "GivingUp",
+        Effect::Notice(Notice::LeftEmpty { .. }) => "LeftEmpty",
+        Effect::Notice(Notice::AllLeftEmpty) => "AllLeftEmpty",
+        Effect::Notice(Notice::RestartBegun) => "RestartBegun",
+        Effect::Notice(Notice::RestartExtended) => "RestartExtended",
+        Effect::Notice(Notice::RestartDone) => "RestartDone",
+        Effect::Notice(Notice::RestartAborted { .. }) => "RestartAborted",
+        Effect::Notice(Notice::Scaled { .. }) => "Scaled",
+        Effect::Notice(Notice::ScalingFailed { .. }) => "ScalingFailed",
+        Effect::Finish(Outcome::Stopped) => "Stopped",
+        Effect::Notice(Notice::Recycling { .. }) => "Recycling",
+        Effect::Notice(Notice::RecyclingFailed { .. }) => "RecyclingFailed",
+        Effect::Notice(Notice::Replacing { .. }) => "Replacing",
+        Effect::Notice(Notice::LameDuck { .. }) => "LameDuck",
+        Effect::Notice(Notice::UpgradeBegun) => "UpgradeBegun",
+        Effect::Notice(Notice::UpgradeDone { .. }) => "UpgradeDone",
+        Effect::Notice(Notice::UpgradeFailed { .. }) => "UpgradeFailed",
+        Effect::Notice(Notice::UpgradeInTheWay) => "UpgradeInTheWay",
+        Effect::Abort { .. } => "Abort",
+        Effect::LetGo => "LetGo",
+        Effect::Upgrade => "Upgrade",
+        Effect::EndSuccessor { .. } => "EndSuccessor",
+        Effect::Finish(Outcome::BootFailed { .. }) => "BootFailed",
+        Effect::Finish(Outcome::GaveUp { .. }) => "GaveUp",
+        Effect::Finish(Outcome::Replaced) => "Replaced",
+    }
+}

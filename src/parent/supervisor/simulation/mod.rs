@@ -1,0 +1,425 @@
+//! Thousands of invented histories: workers crash, hang, stall and recycle, forks fail, commands come at any time,
+//! effects are performed late and facts are learnt between them. What must hold is checked after every step.
+//!
+//! `SEED=n cargo test simulation -- --nocapture` replays one history and prints it.
+
+mod checks;
+mod effects;
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::*;
+
+const HISTORIES: u64 = 3000;
+const STEPS: u32 = 250;
+
+/// More starts of slots whose workers never serve than the policy lets happen in any second, in the whole pool.
+const RETRIES_A_SECOND: usize = 5;
+const SECOND: u64 = 1000;
+
+#[test]
+fn histories() {
+    if let Ok(seed) = std::env::var("SEED") {
+        history(seed.parse().expect("SEED is a number"), true);
+        return;
+    }
+    let mut seen = BTreeMap::new();
+    for seed in 0..HISTORIES {
+        for kind in history(seed, false) {
+            *seen.entry(kind).or_insert(0) += 1;
+        }
+    }
+    // What the histories never come to, they do not test.
+    for kind in
+        ["Drain", "Quit", "BootTimeout", "DrainTimeout", "QuickTimeout", "Stalled", "Forced", "Retire", "BackingOff"]
+            .into_iter()
+            .chain(["AllReady", "RestartExtended", "RestartDone", "RestartAborted", "Scaled", "Stopped", "BootFailed"])
+            .chain(["Abort", "Recycling", "RecyclingFailed", "Replacing", "LameDuck", "GaveUp"])
+            .chain(["ScalingFailed", "LeftEmpty", "AllLeftEmpty"])
+            .chain(["UpgradeDone", "UpgradeFailed", "UpgradeInTheWay", "EndSuccessor", "Replaced"])
+    {
+        let histories = seen.get(kind).copied().unwrap_or(0);
+        assert!(histories >= HISTORIES / 100, "{kind} in {histories} histories of {HISTORIES}: {seen:?}");
+    }
+}
+
+/// Plays one history; returns the kinds of effects it came to.
+fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
+    let mut world = World::new(seed, trace);
+    for _ in 0..STEPS {
+        match world.mood {
+            Mood::CrashLoop | Mood::Poison | Mood::Mix => _ = world.turn(),
+            Mood::Peace | Mood::Anything => world.step(),
+        }
+    }
+    world.troubled = false;
+    world.supervisor.policy.max_age = Duration::ZERO;
+    world.settle();
+    world.check_settled();
+    let stop = world.pick(&[Stop::Drain, Stop::Quick, Stop::Force]);
+    world.tell(Event::Stop(stop));
+    world.settle();
+    assert!(world.finished, "a stopped pool ends");
+    assert!(world.workers.is_empty(), "and leaves nobody behind");
+    std::mem::take(&mut world.seen)
+}
+
+/// What a history is about.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Mood {
+    /// Nothing fails, nobody commands.
+    Peace,
+    /// No worker comes to serve, nobody commands.
+    CrashLoop,
+    /// Requests end workers, at any time after they are ready; nobody commands.
+    Poison,
+    /// Both, in different slots.
+    Mix,
+    Anything,
+}
+
+struct World {
+    seed: u64,
+    trace: bool,
+    mood: Mood,
+    /// Workers misbehave and operators act; at the end both stop.
+    troubled: bool,
+    random: SplitMix64,
+    now: u64,
+    supervisor: Supervisor,
+    /// By pid; a pid is used again as soon as its process was reaped.
+    workers: BTreeMap<i32, Worker>,
+    forks: Vec<(SlotId, u64)>,
+    /// How each slot's latest worker ended, and when: whether it had served.
+    ends: BTreeMap<SlotId, (bool, u64)>,
+    /// When slots were started whose worker before had not served.
+    retries: Vec<u64>,
+    /// How often each slot's workers were replaced because they asked for it.
+    own_words: BTreeMap<SlotId, u64>,
+    first_listens: Vec<SlotId>,
+    /// The kinds of effects performed.
+    seen: BTreeSet<&'static str>,
+    /// What the application answers to exits, one of these at random.
+    answers: &'static [Respawn],
+    answered_stop: bool,
+    ever_ready: bool,
+    ever_suspended: bool,
+    ever_restarted: bool,
+    stop: Option<Stop>,
+    /// The new binary, and what it will do: become ready, or exit.
+    successor: Option<(u64, Option<Exit>)>,
+    let_go: bool,
+    finished: bool,
+}
+
+const SUCCESSOR: Pid = Pid(500);
+
+const ANSWERS: [Respawn; 9] = [
+    Respawn::Backoff,
+    Respawn::Backoff,
+    Respawn::Now,
+    Respawn::Now,
+    Respawn::After(Duration::ZERO),
+    Respawn::After(Duration::from_secs(1)),
+    Respawn::After(Duration::from_secs(20)),
+    Respawn::Never,
+    Respawn::Stop,
+];
+
+/// A process, until it is reaped.
+struct Worker {
+    slot: SlotId,
+    generation: u64,
+    told: Option<Stop>,
+    hears_drain: bool,
+    hears_quit: bool,
+    /// What it will do, and when; an exit ends the list.
+    deeds: Vec<(u64, Deed)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Deed {
+    Listen,
+    Ready,
+    Stall,
+    Exit(Exit),
+}
+
+impl World {
+    fn new(seed: u64, trace: bool) -> World {
+        let mut random = SplitMix64::new(seed);
+        let mood = match random.next() % 9 {
+            0 => Mood::Peace,
+            1 => Mood::CrashLoop,
+            2 => Mood::Poison,
+            3 => Mood::Mix,
+            _ => Mood::Anything,
+        };
+        let policy = Policy {
+            boot_timeout: Duration::from_millis(800),
+            drain_timeout: Duration::from_millis(1000),
+            quick_timeout: Duration::from_millis(300),
+            ..match mood {
+                Mood::Anything => Policy {
+                    surge: 1 + (random.next() % 3) as usize,
+                    lame_duck: Duration::from_millis(random.next() % 2 * 200),
+                    give_up: [0, 0, 0, 3][(random.next() % 4) as usize],
+                    max_age: Duration::from_millis(random.next() % 3 * 2000),
+                    abort_stalled: random.next() % 2 == 0,
+                    ..Policy::default()
+                },
+                Mood::Poison | Mood::Mix => Policy { give_up: random.next() as u32 % 2 * 3, ..Policy::default() },
+                Mood::Peace | Mood::CrashLoop => Policy::default(),
+            }
+        };
+        let workers = 1 + (random.next() % 5) as usize;
+        let answers: &[Respawn] = match (mood, random.next() % 8) {
+            (Mood::Anything, 0..2) => &[Respawn::Never],
+            (Mood::Anything, 2..4) => &ANSWERS,
+            _ => &[Respawn::Backoff],
+        };
+        let supervisor = Supervisor::new(policy, workers, random.next(), Time::from_millis(0));
+        let world = World {
+            seed,
+            trace,
+            mood,
+            troubled: true,
+            random,
+            now: 0,
+            supervisor,
+            workers: BTreeMap::new(),
+            forks: Vec::new(),
+            ends: BTreeMap::new(),
+            retries: Vec::new(),
+            first_listens: Vec::new(),
+            own_words: BTreeMap::new(),
+            seen: BTreeSet::new(),
+            answers,
+            answered_stop: false,
+            ever_ready: false,
+            ever_suspended: false,
+            ever_restarted: false,
+            stop: None,
+            successor: None,
+            let_go: false,
+            finished: false,
+        };
+        world.note(|| format!("{mood:?}, {workers} workers"));
+        world
+    }
+
+    /// One thing happens, whichever: an effect, a deed, a command, a tick, or time passes.
+    fn step(&mut self) {
+        match self.random.next() % 16 {
+            0..6 => _ = self.perform(),
+            6..11 => self.one_deed(),
+            11 if self.mood == Mood::Anything => self.command(),
+            // A tick before the rest of the news makes a worker late that is not: an unlucky parent, but a possible
+            // one.
+            11 | 12 if self.mood != Mood::Peace || self.due_deeds().next().is_none() => self.tell(Event::Tick),
+            // Now and then the whole machine sleeps.
+            14 => _ = self.successor_acts(),
+            13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),
+            15 if self.random.next() % 8 == 0 => self.freeze(),
+            _ => self.wait(),
+        }
+    }
+
+    /// Lets everything happen that will happen by itself.
+    fn settle(&mut self) {
+        let end = self.now + 100 * SECOND;
+        while self.turn() {
+            assert!(self.now < end, "it comes to rest");
+        }
+    }
+
+    /// What a prompt parent does next; false when nothing will happen any more.
+    fn turn(&mut self) -> bool {
+        if self.perform() {
+            return true;
+        }
+        if self.due_deeds().next().is_some() {
+            self.one_deed();
+        } else if self.successor_acts() {
+        } else if self.supervisor.deadline().is_some_and(|at| at.as_millis() <= self.now) {
+            self.tell(Event::Tick);
+        } else {
+            return self.wait_for_next();
+        }
+        true
+    }
+
+    fn command(&mut self) {
+        let pid = Pid(self.below(8) as i32);
+        let event = match self.random.next() % 34 {
+            0..10 => Event::Restart,
+            10..20 => Event::Scale { workers: (self.random.next() % 7) as usize },
+            24 | 25 => Event::Upgrade,
+            26 | 27 => Event::Recycle { pid, why: Recycle::Requests },
+            28 | 29 => {
+                if let Some(worker) = self.workers.get_mut(&pid.0).filter(|worker| worker.told < Some(Stop::Force)) {
+                    // It does nothing any more, unless it is killed.
+                    worker.deeds.clear();
+                    (worker.hears_drain, worker.hears_quit) = (false, false);
+                }
+                Event::Suspended { pid }
+            }
+            30 => Event::Resumed { pid },
+            31 => Event::Disconnected { pid },
+            32 => Event::Leaves { pid },
+            33 => Event::Recycle { pid, why: Recycle::Socket },
+            20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
+            21 => Event::Stalled { pid },
+            // News of strangers.
+            22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0), has_served: true, respawn: Respawn::Stop },
+            _ => Event::Ready { pid: Pid(1000) },
+        };
+        self.tell(event);
+    }
+
+    /// The new binary becomes ready, or ends, if it is time.
+    fn successor_acts(&mut self) -> bool {
+        match self.successor {
+            Some((at, None)) if at <= self.now => {
+                // It lives on, whether it is in charge or was too late.
+                self.successor = None;
+                self.tell(Event::SuccessorReady);
+                // It was told to leave before.
+                if self.supervisor.successor.is_some() {
+                    self.successor = Some((self.now, Some(Exit::Code(0))));
+                }
+                true
+            }
+            Some((at, exit)) if at <= self.now => {
+                self.successor = None;
+                self.tell(Event::SuccessorGone { exit });
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn one_deed(&mut self) {
+        let due: Vec<(i32, usize)> = self.due_deeds().collect();
+        if due.is_empty() {
+            return;
+        }
+        let (number, index) = self.pick(&due);
+        let pid = Pid(number);
+        let worker = self.workers.get_mut(&number).expect("its deed is due");
+        let slot = worker.slot;
+        match worker.deeds.remove(index).1 {
+            Deed::Listen => {
+                if !self.first_listens.contains(&slot) {
+                    self.first_listens.push(slot);
+                }
+                self.tell(Event::Listening { pid });
+            }
+            Deed::Ready => {
+                self.tell(Event::Ready { pid });
+                if self.random.next() % 4 == 0 {
+                    self.tell(Event::Ready { pid });
+                }
+            }
+            Deed::Stall => self.tell(Event::Stalled { pid }),
+            Deed::Exit(exit) => {
+                self.workers.remove(&number);
+                let respawn = self.pick(self.answers);
+                self.answered_stop |= respawn == Respawn::Stop;
+                let has_served = match self.mood {
+                    Mood::Anything => self.chance(2),
+                    _ => !self.never_serves(slot),
+                };
+                self.ends.insert(slot, (has_served, self.now));
+                self.tell(Event::Exited { pid, exit, has_served, respawn });
+            }
+        }
+    }
+
+    /// Whether no worker of the slot comes to serve, where nothing else happens.
+    fn never_serves(&self, slot: SlotId) -> bool {
+        match self.mood {
+            Mood::CrashLoop => true,
+            Mood::Mix => slot % 2 == 1,
+            Mood::Peace | Mood::Poison | Mood::Anything => false,
+        }
+    }
+
+    /// What may become known now, in any order, but one process's deeds in theirs.
+    fn due_deeds(&self) -> impl Iterator<Item = (i32, usize)> + '_ {
+        self.workers.iter().filter_map(|(&pid, worker)| {
+            let (index, (at, _)) = worker.deeds.iter().enumerate().min_by_key(|(_, (at, _))| *at)?;
+            (*at <= self.now).then_some((pid, index))
+        })
+    }
+
+    /// Nobody runs for a while.
+    fn freeze(&mut self) {
+        let span = self.below(4 * SECOND);
+        self.now += span;
+        let deeds = self.workers.values_mut().flat_map(|worker| &mut worker.deeds);
+        deeds.for_each(|(at, _)| *at += span);
+        if let Some((at, _)) = &mut self.successor {
+            *at = at.saturating_add(span);
+        }
+        self.tell(Event::Frozen(Duration::from_millis(span)));
+    }
+
+    fn wait(&mut self) {
+        if self.random.next() % 2 == 0 {
+            self.now += self.below(50);
+        } else {
+            self.wait_for_next();
+        }
+    }
+
+    fn wait_for_next(&mut self) -> bool {
+        let deeds = self.workers.values().flat_map(|worker| &worker.deeds).map(|(at, _)| *at);
+        let successor = self.successor.map(|(at, _)| at).filter(|at| *at < u64::MAX);
+        let next = deeds.chain(self.supervisor.deadline().map(Time::as_millis)).chain(successor).min();
+        self.now = next.map_or(self.now, |next| next.max(self.now));
+        next.is_some()
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.note(|| format!("{event:?}"));
+        let before = self.stages();
+        if let Event::Stop(how) = event {
+            self.stop = self.stop.max(Some(how));
+        }
+        self.supervisor.handle(event, Time::from_millis(self.now));
+        self.check(event, &before);
+    }
+
+    fn stages(&self) -> BTreeMap<i32, (SlotId, Stage)> {
+        let stages = self.supervisor.processes();
+        stages.filter_map(|(slot, process)| Some((process.pid?.0, (slot, process.stage)))).collect()
+    }
+
+    fn below(&mut self, limit: u64) -> u64 {
+        self.random.next() % limit
+    }
+
+    fn chance(&mut self, one_in: u64) -> bool {
+        self.below(one_in) == 0
+    }
+
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+
+    fn note(&self, line: impl Fn() -> String) {
+        if self.trace {
+            eprintln!("{:>8} ms  {}", self.now, line());
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("replay this history with SEED={}", self.seed);
+        }
+    }
+}
