@@ -4,11 +4,10 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::os::fd::AsFd;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{fs, thread};
 
-use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::unistd::Pid;
 use support::{testbed, until, Client, Server};
 
 /// More than the events of one turn.
@@ -122,7 +121,8 @@ fn ask_for_much(server: &mut Server) -> socket2::Socket {
     socket
 }
 
-const MUCH: usize = 1 << 20;
+/// More than the kernel takes.
+const MUCH: usize = 64 << 20;
 
 /// Serves a file of that size with this write time-out, and minimum rate.
 fn serving_much(name: &str, rate: &str) -> (Server, std::path::PathBuf) {
@@ -134,14 +134,15 @@ fn serving_much(name: &str, rate: &str) -> (Server, std::path::PathBuf) {
     (Server::start(command), directory)
 }
 
-/// Reads slowly for ten seconds, then as fast as it can; returns how much came.
+/// Reads slowly for ten seconds, then as fast as it can; returns how much came. So much at once that the kernel has room
+/// again each time: that may be only once a whole buffer of 64 KiB was read.
 fn read_slowly(mut socket: &socket2::Socket) -> usize {
     let mut buffer = vec![0; 64 * 1024];
     let mut total = 0;
     for _ in 0..40 {
         // So slow it is; nothing waits for it.
         thread::sleep(Duration::from_millis(250));
-        match socket.read(&mut buffer[..4096]) {
+        match socket.read(&mut buffer[..32768]) {
             Ok(len) => total += len,
             Err(_) => return total,
         }
@@ -155,15 +156,30 @@ fn read_slowly(mut socket: &socket2::Socket) -> usize {
     total
 }
 
+/// How many connections a process has that are open from both sides.
+fn sockets(pid: Pid) -> usize {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+    let links = links.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
+    let inodes: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("it runs");
+    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+    rows.filter(|row| row[3] == "01" && inodes.contains(&format!("socket:[{}]", row[9]))).count()
+}
+
 #[test]
 fn what_a_client_takes_from_the_kernel_is_progress() {
     let (mut server, directory) = serving_much("much-slow", "500");
+    let worker = server.workers()[0];
     let slow = ask_for_much(&mut server);
-    let silent = ask_for_much(&mut server);
+    let mut silent = ask_for_much(&mut server);
+    until("both are served", || (sockets(worker) >= 2).then_some(()));
     assert!(read_slowly(&slow) >= MUCH, "it came whole");
-    // One that takes nothing is reset, by when it may have taken long.
-    let mut watched = [PollFd::new(silent.as_fd(), PollFlags::empty())];
-    assert_eq!(poll(&mut watched, PollTimeout::from(30_000_u16)), Ok(1), "it is still open");
+    drop(slow);
+    // One that takes nothing is closed, and still gets what is on its way: its length tells that this is not all.
+    until("it is closed", || (sockets(worker) == 0).then_some(()));
+    let mut all = Vec::new();
+    silent.read_to_end(&mut all).expect("no reset");
+    assert!(!all.is_empty() && all.len() < MUCH, "{}", all.len());
     std::fs::remove_dir_all(directory).expect("ours");
 }
 
@@ -171,6 +187,38 @@ fn what_a_client_takes_from_the_kernel_is_progress() {
 fn an_answer_is_taken_at_a_minimum_rate() {
     let (mut server, directory) = serving_much("much-rate", "1000000");
     let slow = ask_for_much(&mut server);
-    assert!(read_slowly(&slow) < MUCH, "it was reset");
+    assert!(read_slowly(&slow) < MUCH, "it was closed");
     std::fs::remove_dir_all(directory).expect("ours");
+}
+
+/// A client that writes all that it has before it reads, at this pace.
+fn write_then_read(server: &mut Server, pieces: usize, pause: Duration) -> std::io::Result<u16> {
+    let mut client = server.connect();
+    let length = pieces * 1000;
+    client
+        .stream()
+        .write_all(format!("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: {length}\r\n\r\n").as_bytes())?;
+    for _ in 0..pieces {
+        client.stream().write_all(&[b'x'; 1000])?;
+        // So slow it is; nothing waits for it.
+        thread::sleep(pause);
+    }
+    client.try_answer(false).map(|answer| answer.status)
+}
+
+#[test]
+fn a_client_that_writes_its_whole_body_first_reads_the_refusal() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_BODY", "1k")]);
+    // Longer than any single pause is waited for.
+    assert_eq!(write_then_read(&mut server, 12, Duration::from_millis(600)).expect("no reset"), 413);
+}
+
+#[test]
+fn a_client_that_never_stops_sending_is_closed() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_BODY", "1k")]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999999\r\n\r\n");
+    let piece = vec![b'x'; 1 << 20];
+    let sent = (0..4096).take_while(|_| client.stream().write_all(&piece).is_ok()).count();
+    assert!(sent < 4096, "as much as it likes");
 }

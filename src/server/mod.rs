@@ -17,7 +17,8 @@
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
 //! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long
-//!   it may wait; waiting.rs: for the application; record.rs: what was sent, for the access log
+//!   it may wait; waiting.rs: for the application; linger.rs: the
+//!   end of one whose client still sends; record.rs: what was sent, for the access log
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: an answer that takes more than one step
@@ -50,8 +51,9 @@
 //!
 //! **Slow readers.** An event tells that an answer can go on only when a good part of the socket's buffer is free. So
 //! what the kernel holds for a client (SIOCOUTQ) is looked at four times within `--write-timeout`: what was taken of
-//! it counts as progress, at `--min-rate` as for a body. A client that takes nothing is reset after that time and a
-//! quarter of it at most.
+//! it counts as progress, at `--min-rate` as for a body. The connection of a client that takes nothing is closed after
+//! that time and a quarter of it at most: by an ordinary close, so that the client gets what the kernel has for it, and
+//! sees by length or chunks that this is not all; by a reset where only the end of the connection would tell it.
 //!
 //! **Clients that have gone.** A client that closes its connection sends an end of file, and so does one that only says
 //! that this was its last request. While the application makes an answer it is told of that at once, and what it makes
@@ -122,7 +124,8 @@
 //! **Refusals.** Whole and valid heads go the short way through httparse. Everything else is judged line by line from
 //! the top. The rule that is broken by the earliest byte decides, under any limits and however the bytes came;
 //! `http/lines.rs` has the table. After a refusal nothing is read as a request; the client's further bytes are read
-//! and thrown away for a moment, so that closing does not reset the answer away.
+//! and thrown away, for five seconds after the latest of them and thirty in all, up to 256 MiB: closing would reset the
+//! answer away, and many clients write their whole body before they read (connection/linger.rs).
 //!
 //! # What a request costs
 //!

@@ -98,7 +98,7 @@ impl Outgoing {
         }
     }
 
-    /// Whether its client cannot tell that it is not whole, as only the end of the connection says where it ends.
+    /// Whether only the end of the connection says where it ends.
     pub(crate) fn looks_whole(&self) -> bool {
         matches!(self, Outgoing::Stream { is_chunked: false, .. })
     }

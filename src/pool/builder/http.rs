@@ -80,7 +80,7 @@ impl Builder {
     /// hold a place and memory for good. 0 is no minimum. Time in which the worker does not read does not count.
     ///
     /// The same holds for what a client takes of an answer that waits for it, over any span of
-    /// [`write_timeout`](Builder::write_timeout); a slower one is reset.
+    /// [`write_timeout`](Builder::write_timeout); the connection of a slower one is closed.
     ///
     /// A head has no rate, since [`head_timeout`](Builder::head_timeout) bounds the whole of it.
     pub fn min_rate(self, bytes: usize) -> Builder {

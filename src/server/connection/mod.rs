@@ -3,6 +3,7 @@
 //! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
 //! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
+mod linger;
 mod record;
 mod send;
 mod timing;
@@ -30,6 +31,7 @@ use crate::shared::scoreboard::LatencyRow;
 use crate::sys::clock;
 use crate::time::Time;
 
+use self::linger::Linger;
 use self::timing::Timing;
 
 /// What is to become of a connection after a step.
@@ -69,6 +71,8 @@ pub(crate) struct Connection {
     is_broken: bool,
     /// The client may still be sending when the last answer has been sent.
     must_linger: bool,
+    /// Only the end of the connection will say where its last answer ends: a client cannot tell that it is not whole.
+    looks_whole: bool,
     /// It is among those that have more to do in the next turn.
     pub(crate) is_again: bool,
 }
@@ -80,6 +84,8 @@ struct Kept {
     output: Vec<u8>,
     /// How much of `output` has been sent.
     sent: usize,
+    /// Nothing else is kept when the last answer has been sent.
+    linger: Option<Linger>,
 }
 
 impl Connection {
@@ -98,6 +104,7 @@ impl Connection {
             is_at_end: false,
             is_broken: false,
             must_linger: false,
+            looks_whole: false,
             is_again: false,
         };
         connection.set_time(Timing::Head, config, now);
@@ -172,7 +179,7 @@ impl Connection {
 
     /// The connection is over.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
-        if self.outgoing.as_ref().is_some_and(|outgoing| outgoing.looks_whole()) {
+        if self.looks_whole && self.outgoing.is_some() {
             listener::reset_at_close(&self.client);
         }
         self.ended(cx);
@@ -192,8 +199,9 @@ impl Connection {
         Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover)?))
     }
 
-    /// Ends a connection that is out of time: with 408 when a request has begun, by a reset within an answer, silently
-    /// otherwise.
+    /// Ends a connection that is out of time: with 408 when a request has begun, silently otherwise. Within an answer the
+    /// client gets what the kernel has of that, and sees by its length or its chunks that it is not whole; where it would
+    /// not see it, the connection is reset.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_>) -> Step {
         let reject = match self.timing {
             Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
@@ -201,8 +209,10 @@ impl Connection {
             Timing::Room => Reject::NoRoom,
             Timing::Answer => return self.answer_for_application(cx),
             Timing::Write => {
-                // What the kernel still holds would be followed by an end that looks like the answer's.
-                listener::reset_at_close(&self.client);
+                if self.looks_whole {
+                    // What the kernel still holds would be followed by an end that looks like the answer's.
+                    listener::reset_at_close(&self.client);
+                }
                 return Step::Close;
             }
             _ => return Step::Close,
@@ -473,19 +483,6 @@ impl Connection {
             return self.reject(Reject::NoRoom, cx);
         }
         self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
-    }
-
-    /// Reads and forgets what the client still sends, until it has closed too.
-    fn discard(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.client.read(&mut cx.input) {
-            Ok(0) => Step::Close,
-            Ok(count) if count == cx.input.len() => Step::Again,
-            Ok(_) if self.is_half_closed => Step::Again,
-            Ok(_) => Step::Wait,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Step::Wait,
-            Err(error) if error.kind() == ErrorKind::Interrupted => Step::Again,
-            Err(_) => Step::Close,
-        }
     }
 }
 

@@ -1,7 +1,5 @@
 //! How a connection sends its answers: most with one send(2), the rest step by step.
 
-use std::net::Shutdown;
-
 use super::timing::Timing;
 use super::{Connection, Step};
 use crate::server::answer::file::{FileBody, READ_MAX};
@@ -37,7 +35,8 @@ impl Connection {
         while let Some(mut outgoing) = self.outgoing.take() {
             let left = outgoing.left();
             let flow = outgoing.proceed(&self.client, cx);
-            self.has_sent(left - outgoing.left(), cx);
+            let sent = left - outgoing.left();
+            self.has_sent(sent, cx);
             match flow {
                 Err(_) => {
                     self.outgoing = Some(outgoing);
@@ -59,8 +58,10 @@ impl Connection {
                     return Some(Step::Again);
                 }
                 Ok(Flow::Blocked { progress }) => {
-                    if progress || self.timing != Timing::Write {
-                        self.time(Timing::Write, cx);
+                    match self.timing {
+                        Timing::Write if progress => self.credit(sent, Timing::Write, cx),
+                        Timing::Write => {}
+                        _ => self.time(Timing::Write, cx),
                     }
                     self.outgoing = Some(outgoing);
                     return Some(Step::Wait);
@@ -108,6 +109,7 @@ impl Connection {
         if outgoing.is_none() {
             self.answered(cx);
         }
+        self.looks_whole = outgoing.as_ref().is_some_and(Outgoing::looks_whole);
         self.outgoing = outgoing.map(Box::new);
         if cx.is_draining {
             self.tell_drain();
@@ -205,8 +207,10 @@ impl Connection {
         let kept = self.kept.as_mut()?;
         kept.sent += sent;
         if kept.sent < kept.output.len() {
-            if sent > 0 {
-                self.time(Timing::Write, cx);
+            match self.timing {
+                Timing::Write if sent == 0 => {}
+                Timing::Write => self.credit(sent as u64, Timing::Write, cx),
+                _ => self.time(Timing::Write, cx),
             }
             return Some(Step::Wait);
         }
@@ -220,17 +224,5 @@ impl Connection {
         kept.output = std::mem::take(&mut cx.output);
         kept.sent = sent;
         self.time(Timing::Write, cx);
-    }
-
-    /// The last answer is sent.
-    fn finish(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.must_linger || self.is_at_end {
-            return Step::Close;
-        }
-        self.time(Timing::Linger, cx);
-        if self.client.shutdown(Shutdown::Write).is_err() {
-            return Step::Close;
-        }
-        self.discard(cx)
     }
 }

@@ -2,16 +2,12 @@
 
 use std::time::Duration;
 
-use super::{Answered, Connection};
+use super::{linger, Answered, Connection};
 use crate::server::context::Context;
 use crate::server::http::Phase;
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::time::Time;
-
-/// How long a client may take to read the last answer while it still sends (RFC 9112 section 9.6): closing at once
-/// would reset the connection, and the reset can overtake the answer.
-const LINGER: Duration = Duration::from_secs(2);
 
 /// Ten years. Deadlines have room for 34 since the machine's start.
 pub(super) const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
@@ -59,14 +55,14 @@ impl Connection {
     /// room too, a client that keeps the server waiting counts as idle.
     pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
         let since = self.deadline.before(timeout(self.timing, config)?);
-        let gives_way = config.evicts_unfinished || self.is_idle();
+        let gives_way = config.evicts_unfinished || self.is_idle() || self.timing == Timing::Linger;
         gives_way.then_some((self.timing == Timing::Head, since))
     }
 
     /// Prepares for being closed in favour of another.
     pub(crate) fn give_way(&self) {
         if self.timing == Timing::Write {
-            // As when its time is over.
+            // What the kernel holds for it takes memory too.
             listener::reset_at_close(&self.client);
         }
     }
@@ -130,6 +126,8 @@ impl Connection {
             self.deadline = self.deadline.min(cx.running + cx.drain_patience);
         } else if self.timing == Timing::Body {
             self.deadline = self.deadline.min(cx.running + cx.body_patience);
+        } else if self.timing == Timing::Linger {
+            self.deadline = self.deadline.min(cx.running + linger::WHOLE_IN_DRAIN);
         }
     }
 
@@ -151,7 +149,7 @@ impl Connection {
         if timing != self.timing || read.requests > 0 {
             self.time(timing, cx);
         } else if timing == Timing::Body && received > 0 {
-            self.credit(received, timing, cx);
+            self.credit(received as u64, timing, cx);
         }
     }
 
@@ -178,17 +176,17 @@ impl Connection {
         let Ok(unsent) = self.client.unsent() else { return };
         let taken = cx.taken_since_last_look(self.deadline, unsent);
         if taken > 0 {
-            self.credit(taken, Timing::Write, cx);
+            self.credit(taken as u64, Timing::Write, cx);
             cx.note_queue(self.deadline, unsent);
         }
     }
 
     /// Gives a client that sends a body, or takes an answer, the time back that its bytes may take at the minimum rate: so
     /// it may pause for the time-out after a good start, and a byte now and then does not hold its place.
-    fn credit(&mut self, bytes: usize, timing: Timing, cx: &Context<'_>) {
+    pub(super) fn credit(&mut self, bytes: u64, timing: Timing, cx: &Context<'_>) {
         let earned = match cx.config.min_rate {
             0 => UNLIMITED,
-            rate => Duration::from_millis((bytes as u64).saturating_mul(1000) / rate as u64),
+            rate => Duration::from_millis(bytes.saturating_mul(1000) / rate as u64),
         };
         let earned = self.deadline + earned;
         self.time(timing, cx);
@@ -219,7 +217,7 @@ fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
         Timing::Idle => config.idle_timeout,
         Timing::Write => config.write_timeout,
         Timing::Answer | Timing::Leaving | Timing::Room => return None,
-        Timing::Linger => LINGER,
+        Timing::Linger => linger::PAUSE,
     };
     Some(if timeout.is_zero() { UNLIMITED } else { timeout })
 }

@@ -25,6 +25,7 @@ where
         // An answer that is made cannot wait elsewhere, and whoever does not take it must not make others wait.
         let is_too_much = self.cx.budget.is_over() && held > before && entry.connection.is_unsent();
         if is_too_much && step == Step::Wait {
+            entry.connection.give_way();
             let step = entry.connection.expire(&mut self.cx);
             return self.settle(index, step);
         }
@@ -114,6 +115,7 @@ where
             }
             if let Some(entry) = self.connections.get_mut(index) {
                 self.cx.place = Place { index, serial: entry.serial };
+                entry.connection.give_way();
                 let step = entry.connection.expire(&mut self.cx);
                 self.account(index, step);
             }

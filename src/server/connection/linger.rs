@@ -1,0 +1,79 @@
+//! The end of a connection whose client still sends: after an early refusal, mostly. Closing at once would reset the
+//! connection, and the reset can overtake the answer (RFC 9112 section 9.6).
+
+use std::io::ErrorKind;
+use std::net::Shutdown;
+use std::time::Duration;
+
+use super::timing::Timing;
+use super::{Connection, Step};
+use crate::server::context::Context;
+use crate::time::Time;
+
+/// How long after its latest byte such a client is waited for: many send their whole body before they read. `timing.rs`
+/// sets it.
+pub(super) const PAUSE: Duration = Duration::from_secs(5);
+
+/// How long in all.
+const WHOLE: Duration = Duration::from_secs(30);
+
+/// How long in all while the worker drains.
+pub(super) const WHOLE_IN_DRAIN: Duration = Duration::from_secs(2);
+
+/// How much of what it sends is read and thrown away.
+const BYTES: u64 = 256 << 20;
+
+/// What a client that is still sending has left.
+#[derive(Debug)]
+pub(super) struct Linger {
+    end: Time,
+    bytes: u64,
+}
+
+impl Connection {
+    /// The last answer is sent.
+    pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
+        if !self.must_linger || self.is_at_end {
+            return Step::Close;
+        }
+        self.time(Timing::Linger, cx);
+        let whole = if cx.is_draining { WHOLE_IN_DRAIN } else { WHOLE };
+        self.kept.get_or_insert_default().linger = Some(Linger { end: cx.running + whole, bytes: BYTES });
+        if self.client.shutdown(Shutdown::Write).is_err() {
+            return Step::Close;
+        }
+        self.discard(cx)
+    }
+
+    /// Reads and forgets what the client still sends, until it has closed too.
+    pub(super) fn discard(&mut self, cx: &mut Context<'_>) -> Step {
+        match self.client.read(&mut cx.input) {
+            Ok(0) => Step::Close,
+            Ok(count) => {
+                if !self.lingers_on(count, cx) {
+                    return Step::Close;
+                }
+                let has_more = count == cx.input.len() || self.is_half_closed;
+                if has_more {
+                    Step::Again
+                } else {
+                    Step::Wait
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Step::Wait,
+            Err(error) if error.kind() == ErrorKind::Interrupted => Step::Again,
+            Err(_) => Step::Close,
+        }
+    }
+
+    /// So much has come of a client that is still sending. Whether it may go on.
+    fn lingers_on(&mut self, count: usize, cx: &Context<'_>) -> bool {
+        let Some(linger) = self.kept.as_mut().and_then(|kept| kept.linger.as_mut()) else { return false };
+        linger.bytes = linger.bytes.saturating_sub(count as u64);
+        let (end, is_within) = (linger.end, linger.bytes > 0);
+        if !cx.is_draining {
+            self.deadline = end.min(cx.running + PAUSE);
+        }
+        is_within
+    }
+}
