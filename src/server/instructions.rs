@@ -80,7 +80,7 @@ fn render(heads: &[ResponseHead]) {
     measured(|| {
         let head = heads.next().expect("there are some, again and again");
         out.clear();
-        codec.respond(black_box(head), Length::Known(black_box(13)), &mut encoder, false, &LIMITS, black_box(&mut out));
+        codec.respond(black_box(head), Length::Known(black_box(13)), &mut encoder, black_box(&mut out));
     });
     assert!(out.ends_with(b"\r\n\r\n"));
 }

@@ -140,8 +140,10 @@ impl Connection {
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
         // A body that is refused may be on its way, and must not reset the answer away.
         self.must_linger |= self.codec.is_streaming();
-        let output = &mut cx.output;
-        let transfer = self.codec.respond(head, length, &mut cx.encoder, cx.is_draining, &cx.config.limits, output);
+        if cx.is_draining {
+            self.codec.end_after_answer();
+        }
+        let transfer = self.codec.respond(head, length, &mut cx.encoder, &mut cx.output);
         self.has_head(head.status, cx);
         transfer
     }

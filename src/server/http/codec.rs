@@ -1,13 +1,12 @@
 //! One connection's protocol state.
 
-use super::body::{Chunked, Decoder};
-use super::encode::{self, Connection, Encoder};
+use super::asked::Asked;
+use super::gathered::Gathered;
 use super::head::{self, Room};
 use super::lines::Scan;
 use super::message::{Framing, Head};
 use super::recall::Recall;
-use super::request::{Request, Version};
-use super::response::ResponseHead;
+use super::request::Request;
 use super::{Limits, Reject};
 
 /// Empty lines taken before a request line (RFC 9112 section 2.2 asks for one at least).
@@ -22,35 +21,6 @@ pub(crate) enum Next<'a> {
     Continue,
     /// A whole request. [`Codec::respond`] comes next.
     Request(&'a mut Request<'a>),
-    /// A broken rule. [`Codec::reject`] comes next.
-    Reject(Reject),
-}
-
-/// How long a response's body is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Length {
-    Known(u64),
-    /// It ends when it ends.
-    Unknown,
-}
-
-/// How a response's body is to be sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Transfer {
-    /// Not at all: the request was HEAD, or the status has none.
-    Nothing,
-    AsIs,
-    /// In [`chunk`](super::chunk)s and with [`LAST_CHUNK`](super::LAST_CHUNK) at the end.
-    Chunked,
-}
-
-/// The next piece of a body that is taken as it comes.
-#[derive(Debug)]
-pub(crate) enum Piece<'a> {
-    NeedMore,
-    Data(&'a [u8]),
-    /// It was the last one. [`Codec::respond`] comes next.
-    End,
     /// A broken rule. [`Codec::reject`] comes next.
     Reject(Reject),
 }
@@ -91,51 +61,20 @@ pub(crate) struct Codec {
     /// The incomplete head at the start of the input.
     scan: Scan,
     empty_lines: u8,
-    phase: Phase,
-    is_closed: bool,
+    pub(super) phase: Phase,
+    pub(super) is_closed: bool,
     /// What the request that was given out asks of its answer.
-    asked: Asked,
-    requests: u32,
-    gathered: Option<Box<Gathered>>,
+    pub(super) asked: Asked,
+    pub(super) gathered: Option<Box<Gathered>>,
     /// The request has been given out and its body is taken as it comes, if at all.
-    is_streaming: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    is_head: bool,
-    keep_alive: bool,
-    /// The client would change the protocol (RFC 9110 section 7.8).
-    upgrade: bool,
-    version: Version,
-}
-
-/// A request whose body has not come whole, or is chunked.
-#[derive(Debug)]
-struct Gathered {
-    head: Vec<u8>,
-    decoder: Decoder,
-    body: Vec<u8>,
-    /// Of a body that is taken as it comes: the client waits to be told to go on; the last piece has been given out.
-    waits: bool,
-    is_done: bool,
-}
-
-impl Gathered {
-    fn new(head: Vec<u8>, framing: Framing) -> Box<Gathered> {
-        let decoder = match framing {
-            Framing::Length(left) => Decoder::Length { left },
-            Framing::Chunked => Decoder::Chunked(Chunked::default()),
-        };
-        Box::new(Gathered { head, decoder, body: Vec::new(), waits: false, is_done: framing == Framing::Length(0) })
-    }
+    pub(super) is_streaming: bool,
 }
 
 impl Codec {
     pub(crate) fn new() -> Codec {
-        let asked = Asked { is_head: false, keep_alive: false, upgrade: false, version: Version::Http11 };
+        let asked = Asked::default();
         let (scan, phase) = (Scan::default(), Phase::Idle);
-        Codec { scan, empty_lines: 0, phase, is_closed: false, asked, requests: 0, gathered: None, is_streaming: false }
+        Codec { scan, empty_lines: 0, phase, is_closed: false, asked, gathered: None, is_streaming: false }
     }
 
     /// What the connection waits for.
@@ -247,12 +186,11 @@ impl Codec {
         match parsed {
             Err(reject) => (len, Next::Reject(reject)),
             Ok(head) if head.framing == Framing::Length(0) => {
-                self.ask(Asked::by(&head));
+                self.asked.learn(&head, limits);
                 (len, Next::Request(head.request))
             }
             Ok(head) => {
-                let (text, rest) = input.split_at(len);
-                let (taken, next) = self.next_with_body(head, text, rest, limits, streams);
+                let (taken, next) = self.next_with_body(head, input.split_at(len), limits, streams);
                 (len + taken, next)
             }
         }
@@ -262,14 +200,13 @@ impl Codec {
     fn next_with_body<'a>(
         &'a mut self,
         head: Head<'a>,
-        text: &[u8],
-        rest: &'a [u8],
+        (text, rest): (&[u8], &'a [u8]),
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         let framing = head.framing;
         if streams(head.request) {
-            self.ask(Asked::by(&head));
+            self.asked.learn(&head, limits);
             self.is_streaming = true;
             self.phase = Phase::Body;
             let waits = head.expects_continue && rest.is_empty();
@@ -281,7 +218,7 @@ impl Codec {
                 return (0, Next::Reject(Reject::BodyTooLarge));
             }
             Framing::Length(length) if length <= rest.len() as u64 => {
-                self.ask(Asked::by(&head));
+                self.asked.learn(&head, limits);
                 head.request.body = &rest[..length as usize];
                 return (length as usize, Next::Request(head.request));
             }
@@ -291,7 +228,7 @@ impl Codec {
         match gathered.decoder.decode(rest, &mut gathered.body, limits) {
             Err(reject) => (0, Next::Reject(reject)),
             Ok((taken, true)) => {
-                self.ask(Asked::by(&head));
+                self.asked.learn(&head, limits);
                 let gathered = self.gathered.insert(gathered);
                 head.request.body = &gathered.body;
                 (taken, Next::Request(head.request))
@@ -351,172 +288,10 @@ impl Codec {
             // It was valid when it came.
             Err(reject) => (taken, Next::Reject(reject)),
             Ok(head) => {
-                self.asked = Asked::by(&head);
-                self.requests = self.requests.saturating_add(1);
+                self.asked.learn(&head, limits);
                 head.request.body = &gathered.body;
                 (taken, Next::Request(head.request))
             }
         }
-    }
-
-    /// Remembers what a request asks of its answer.
-    fn ask(&mut self, asked: Asked) {
-        self.asked = asked;
-        self.requests = self.requests.saturating_add(1);
-    }
-
-    /// Whether the request that was given out last has a body that is still to be taken.
-    pub(crate) fn is_streaming(&self) -> bool {
-        self.is_streaming
-    }
-
-    /// Whether a part of a request is kept here.
-    #[inline]
-    pub(crate) fn is_gathering(&self) -> bool {
-        self.gathered.is_some()
-    }
-
-    /// How much memory the rest of a body needs besides what it has.
-    pub(crate) fn room_needed(&self) -> usize {
-        let gathered = self.gathered.as_ref().filter(|_| !self.is_streaming);
-        gathered.map_or(0, |gathered| gathered.decoder.room_needed(&gathered.body))
-    }
-
-    /// How much memory that takes.
-    pub(crate) fn held(&self) -> usize {
-        self.gathered.as_ref().map_or(0, |gathered| gathered.head.capacity() + gathered.body.capacity())
-    }
-
-    /// The head of a request whose body has not come whole.
-    pub(crate) fn gathered_head(&self) -> Option<&[u8]> {
-        self.gathered.as_ref().map(|gathered| &gathered.head[..])
-    }
-
-    /// Whether the client of such a request waits to be told to go on. Said once.
-    pub(crate) fn take_waits(&mut self) -> bool {
-        self.gathered.as_mut().is_some_and(|gathered| std::mem::take(&mut gathered.waits))
-    }
-
-    /// Takes the next piece of a body from the front of `input`, of any length in all.
-    pub(crate) fn next_piece<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> (usize, Piece<'a>) {
-        let Some(gathered) = self.gathered.as_mut().filter(|gathered| !gathered.is_done) else {
-            self.is_streaming = false;
-            return (0, Piece::End);
-        };
-        if let Decoder::Length { left } = &mut gathered.decoder {
-            let taken = input.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
-            *left -= taken as u64;
-            gathered.is_done = *left == 0;
-            return (taken, if taken == 0 { Piece::NeedMore } else { Piece::Data(&input[..taken]) });
-        }
-        gathered.body.clear();
-        let unlimited = Limits { body: usize::MAX, ..limits.clone() };
-        match gathered.decoder.decode(input, &mut gathered.body, &unlimited) {
-            Err(reject) => (input.len(), Piece::Reject(reject)),
-            Ok((taken, is_done)) => {
-                gathered.is_done = is_done;
-                if is_done && gathered.body.is_empty() {
-                    self.is_streaming = false;
-                    return (taken, Piece::End);
-                }
-                (taken, if gathered.body.is_empty() { Piece::NeedMore } else { Piece::Data(&gathered.body) })
-            }
-        }
-    }
-
-    /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow.
-    /// `is_last` makes it the connection's last.
-    #[inline]
-    pub(crate) fn respond(
-        &mut self,
-        head: &ResponseHead,
-        length: Length,
-        encoder: &mut Encoder,
-        is_last: bool,
-        limits: &Limits,
-        out: &mut Vec<u8>,
-    ) -> Transfer {
-        // RFC 9110 sections 8.6, 15.3.6 and 15.4.5: no length in a 204, none but zero in a 205, and none needed in a
-        // 304.
-        let has_none = matches!(head.status, 204 | 205 | 304);
-        let framing = match length {
-            _ if has_none && head.status == 205 => encode::Framing::Length(0),
-            _ if has_none => encode::Framing::None,
-            Length::Known(length) => encode::Framing::Length(length),
-            Length::Unknown if self.asked.version == Version::Http11 => encode::Framing::Chunked,
-            Length::Unknown => encode::Framing::Close,
-        };
-        let is_limit = limits.requests != 0 && u64::from(self.requests) >= limits.requests;
-        let is_delimiter = framing == encode::Framing::Close;
-        // What is left of a body is not read, and not taken for a request either.
-        self.is_closed =
-            is_last || is_limit || is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
-        let connection = match self.asked.version {
-            _ if self.is_closed => Connection::Close,
-            Version::Http10 => Connection::KeepAlive,
-            Version::Http11 => Connection::Implied,
-        };
-        encoder.head(head, framing, connection, out);
-        self.is_streaming = false;
-        self.gathered = None;
-        self.phase = Phase::Idle;
-        match framing {
-            _ if has_none || self.asked.is_head => Transfer::Nothing,
-            encode::Framing::Chunked => Transfer::Chunked,
-            _ => Transfer::AsIs,
-        }
-    }
-
-    /// Whether the client has offered to change the protocol with the request that was given out last. What is left of a
-    /// body would be taken for the other protocol (RFC 9110 section 7.8).
-    pub(crate) fn may_upgrade(&self) -> bool {
-        self.asked.upgrade && !self.is_streaming
-    }
-
-    /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
-    pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, encoder: &Encoder, out: &mut Vec<u8>) {
-        encoder.switching(head, protocol, out);
-        self.gathered = None;
-        self.phase = Phase::Idle;
-    }
-
-    /// Appends the answer to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
-    pub(crate) fn require_upgrade(
-        &mut self,
-        head: &ResponseHead,
-        protocol: &str,
-        encoder: &Encoder,
-        out: &mut Vec<u8>,
-    ) {
-        self.is_closed = true;
-        self.is_streaming = false;
-        self.gathered = None;
-        self.phase = Phase::Idle;
-        encoder.requiring(head, protocol, out);
-    }
-
-    /// Appends the answer to a broken rule, the connection's last.
-    pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) {
-        self.is_closed = true;
-        self.is_streaming = false;
-        self.gathered = None;
-        self.phase = Phase::Idle;
-        let mut head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
-        if reject == Reject::NoRoom {
-            head.add_valid("Retry-After", "1");
-        }
-        let reason = reject.reason().as_bytes();
-        let framing = encode::Framing::Length(reason.len() as u64);
-        encoder.head(&head, framing, Connection::Close, out);
-        out.extend_from_slice(reason);
-    }
-}
-
-impl Asked {
-    #[inline]
-    fn by(head: &Head<'_>) -> Asked {
-        let Request { method, version, .. } = *head.request;
-        let upgrade = head.upgrade && version == Version::Http11;
-        Asked { is_head: method == "HEAD", keep_alive: head.keep_alive, upgrade, version }
     }
 }

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::{evaluate, parse_range, Codec, Common, Encoder, Length, Limits, Next, Ranges, Reject, Request};
-use super::{ResponseHead, Scratch, Validators, Verdict};
+use super::feed::feed;
+use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, Validators, Verdict};
 
 const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0 };
 
@@ -21,7 +21,7 @@ pub fn chunked(bytes: &[u8]) {
 /// A whole connection, cut where its first bytes say.
 pub fn connection(bytes: &[u8]) {
     let (cuts, bytes) = bytes.split_at(bytes.len().min(4));
-    let whole = feed(&[bytes]);
+    let whole = feed([bytes], &LIMITS);
     let mut pieces = Vec::new();
     let mut rest = bytes;
     for cut in cuts.iter().cycle().map(|cut| usize::from(*cut) + 1) {
@@ -32,7 +32,7 @@ pub fn connection(bytes: &[u8]) {
         pieces.push(piece);
         rest = after;
     }
-    assert_eq!(feed(&pieces), whole);
+    assert_eq!(feed(pieces, &LIMITS), whole);
 }
 
 /// A Range field, behind the length of what it is asked of.
@@ -67,53 +67,8 @@ pub fn conditions(bytes: &[u8]) {
 
 fn assert_alike(prefix: &[u8], bytes: &[u8]) {
     let all = [prefix, bytes].concat();
-    let whole = feed(&[&all]);
-    assert_eq!(feed(&all.chunks(1).collect::<Vec<_>>()), whole);
+    let whole = feed([&all[..]], &LIMITS);
+    assert_eq!(feed(all.chunks(1), &LIMITS), whole);
     let half = all.len() / 2;
-    assert_eq!(feed(&[&all[..half], &all[half..]]), whole);
-}
-
-/// What a client would see: a line for each request, and for the refusal that ends all.
-fn feed(pieces: &[&[u8]]) -> Vec<String> {
-    let (mut codec, mut encoder, mut out) = (Codec::new(), Encoder::new(Common::new()), Vec::new());
-    let (mut seen, mut kept) = (Vec::new(), Vec::new());
-    for piece in pieces {
-        kept.extend_from_slice(piece);
-        let mut at = 0;
-        loop {
-            let mut scratch = Scratch::new();
-            let (consumed, next) = codec.next(&kept[at..], &mut scratch, &LIMITS, &mut |_| false);
-            at += consumed;
-            match next {
-                Next::NeedMore => break,
-                Next::Continue => {}
-                Next::Reject(reject) => {
-                    seen.push(refusal(&codec, reject));
-                    codec.reject(reject, &mut encoder, &mut out);
-                }
-                Next::Request(request) => {
-                    seen.push(described(request));
-                    codec.respond(
-                        &ResponseHead::new(200, None),
-                        Length::Known(0),
-                        &mut encoder,
-                        false,
-                        &LIMITS,
-                        &mut out,
-                    );
-                }
-            }
-        }
-        kept.drain(..at);
-    }
-    seen
-}
-
-fn refusal(codec: &Codec, reject: Reject) -> String {
-    assert!(!codec.is_closing(), "something was read behind the last answer");
-    format!("{reject:?}")
-}
-
-fn described(request: &Request<'_>) -> String {
-    format!("{request:?} {:?} {:?}", request.host(), request.body())
+    assert_eq!(feed([&all[..half], &all[half..]], &LIMITS), whole);
 }

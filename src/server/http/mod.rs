@@ -17,6 +17,7 @@
 //! its answer.
 #![forbid(unsafe_code)]
 
+mod asked;
 mod body;
 mod codec;
 mod coding;
@@ -24,7 +25,10 @@ mod conditional;
 mod date;
 mod encode;
 #[cfg(any(fuzzing, test))]
+mod feed;
+#[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod gathered;
 mod grammar;
 mod head;
 mod host;
@@ -35,20 +39,23 @@ mod range;
 mod recall;
 mod reject;
 mod request;
+mod respond;
 mod response;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use crate::shared::config::{Limits, FIELDS_MAX};
-pub(crate) use codec::{Codec, Length, Next, Phase, Piece, Scratch, Transfer};
+pub(crate) use codec::{Codec, Next, Phase, Scratch};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, Validators, Verdict};
 pub(crate) use date::{fixdate, Common};
 pub(crate) use encode::{chunk, Encoder, CONTINUE, LAST_CHUNK};
+pub(crate) use gathered::Piece;
 pub(crate) use media_type::media_type;
 pub(crate) use range::{parse as parse_range, Ranges};
 pub(crate) use recall::Recall;
 pub(crate) use reject::Reject;
 pub use request::{Headers, Request, Version};
+pub(crate) use respond::{Length, Transfer};
 pub use response::InvalidHeader;
 pub(crate) use response::{is_value, ResponseHead};

@@ -1,0 +1,40 @@
+//! What a request asks of its answer.
+
+use super::message::Head;
+use super::request::{Request, Version};
+use super::Limits;
+
+/// What the request that was given out last asks of its answer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) is_head: bool,
+    pub(super) keep_alive: bool,
+    /// The client would change the protocol (RFC 9110 section 7.8).
+    pub(super) upgrade: bool,
+    pub(super) version: Version,
+    /// Requests so far.
+    requests: u32,
+}
+
+impl Default for Asked {
+    fn default() -> Asked {
+        Asked { is_head: false, keep_alive: false, upgrade: false, version: Version::Http11, requests: 0 }
+    }
+}
+
+impl Asked {
+    /// The next request is given out.
+    #[inline]
+    pub(super) fn learn(&mut self, head: &Head<'_>, limits: &Limits) {
+        let Request { method, version, .. } = *head.request;
+        let requests = self.requests.saturating_add(1);
+        let is_limit = limits.requests != 0 && u64::from(requests) >= limits.requests;
+        *self = Asked {
+            is_head: method == "HEAD",
+            keep_alive: head.keep_alive && !is_limit,
+            upgrade: head.upgrade && version == Version::Http11,
+            version,
+            requests,
+        };
+    }
+}

@@ -1,0 +1,115 @@
+//! The answers to requests: how they are framed, and which is the connection's last.
+
+use super::codec::{Codec, Phase};
+use super::encode::{self, Connection, Encoder};
+use super::request::Version;
+use super::response::ResponseHead;
+use super::Reject;
+
+/// How long a response's body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Length {
+    Known(u64),
+    /// It ends when it ends.
+    Unknown,
+}
+
+/// How a response's body is to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transfer {
+    /// Not at all: the request was HEAD, or the status has none.
+    Nothing,
+    AsIs,
+    /// In [`chunk`](super::chunk)s and with [`LAST_CHUNK`](super::LAST_CHUNK) at the end.
+    Chunked,
+}
+
+impl Codec {
+    /// Makes the next answer the connection's last.
+    #[inline]
+    pub(crate) fn end_after_answer(&mut self) {
+        self.asked.keep_alive = false;
+    }
+
+    /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow.
+    #[inline]
+    pub(crate) fn respond(
+        &mut self,
+        head: &ResponseHead,
+        length: Length,
+        encoder: &mut Encoder,
+        out: &mut Vec<u8>,
+    ) -> Transfer {
+        // RFC 9110 sections 8.6, 15.3.6 and 15.4.5: no length in a 204, none but zero in a 205, and none needed in a
+        // 304.
+        let has_none = matches!(head.status, 204 | 205 | 304);
+        let framing = match length {
+            _ if has_none && head.status == 205 => encode::Framing::Length(0),
+            _ if has_none => encode::Framing::None,
+            Length::Known(length) => encode::Framing::Length(length),
+            Length::Unknown if self.asked.version == Version::Http11 => encode::Framing::Chunked,
+            Length::Unknown => encode::Framing::Close,
+        };
+        let is_delimiter = framing == encode::Framing::Close;
+        // What is left of a body is not read, and not taken for a request either.
+        self.is_closed = is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
+        let connection = match self.asked.version {
+            _ if self.is_closed => Connection::Close,
+            Version::Http10 => Connection::KeepAlive,
+            Version::Http11 => Connection::Implied,
+        };
+        encoder.head(head, framing, connection, out);
+        self.is_streaming = false;
+        self.gathered = None;
+        self.phase = Phase::Idle;
+        match framing {
+            _ if has_none || self.asked.is_head => Transfer::Nothing,
+            encode::Framing::Chunked => Transfer::Chunked,
+            _ => Transfer::AsIs,
+        }
+    }
+
+    /// Whether the client has offered to change the protocol with the request that was given out last. What is left of a
+    /// body would be taken for the other protocol (RFC 9110 section 7.8).
+    pub(crate) fn may_upgrade(&self) -> bool {
+        self.asked.upgrade && !self.is_streaming
+    }
+
+    /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
+    pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, encoder: &Encoder, out: &mut Vec<u8>) {
+        encoder.switching(head, protocol, out);
+        self.gathered = None;
+        self.phase = Phase::Idle;
+    }
+
+    /// Appends the answer to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
+    pub(crate) fn require_upgrade(
+        &mut self,
+        head: &ResponseHead,
+        protocol: &str,
+        encoder: &Encoder,
+        out: &mut Vec<u8>,
+    ) {
+        self.is_closed = true;
+        self.is_streaming = false;
+        self.gathered = None;
+        self.phase = Phase::Idle;
+        encoder.requiring(head, protocol, out);
+    }
+
+    /// Appends the answer to a broken rule, the connection's last.
+    pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) {
+        self.is_closed = true;
+        self.is_streaming = false;
+        self.gathered = None;
+        self.phase = Phase::Idle;
+        let mut head = ResponseHead::new(reject.status(), Some("text/plain; charset=utf-8".into()));
+        if reject == Reject::NoRoom {
+            head.add_valid("Retry-After", "1");
+        }
+        let reason = reject.reason().as_bytes();
+        let framing = encode::Framing::Length(reason.len() as u64);
+        encoder.head(&head, framing, Connection::Close, out);
+        out.extend_from_slice(reason);
+    }
+}
