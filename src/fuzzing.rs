@@ -13,14 +13,14 @@ use crate::shared::config::{Config, Setting};
 
 /// What the admin process asks of the parent, as bytes and as clients say it.
 pub fn commands(bytes: &[u8]) {
-    use crate::admin::Command;
-    if let Some(command) = Command::decode(bytes) {
-        assert_eq!(command.encode(), bytes);
+    use crate::admin::{decode, encode, parse};
+    if let Some(request) = decode(bytes) {
+        assert_eq!(encode(request).as_deref(), Some(bytes));
     }
     let text = String::from_utf8_lossy(bytes);
     let (path, query) = text.split_once('?').map_or((&*text, None), |(path, query)| (path, Some(query)));
-    match Command::parse(path, query) {
-        Ok(command) => assert_eq!(Command::decode(&command.encode()), Some(command)),
+    match parse(path, query) {
+        Ok(request) => assert_eq!(encode(request).and_then(|bytes| decode(&bytes)), Some(request)),
         Err(problem) => assert_is_a_line(&problem),
     }
 }

@@ -5,20 +5,10 @@ use log::LevelFilter;
 use super::Desk;
 use crate::admin::status::{accepted, refused, State};
 use crate::server::answer::response::Response;
-use crate::server::http::Request;
+use crate::server::http;
 use crate::shared::config::Config;
+use crate::shared::request::{Asker, Request};
 use crate::worker::Worker;
-
-/// What the parent is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Restart,
-    Scale(usize),
-    Stop,
-    Upgrade,
-    /// Say no less in the log than this.
-    Log(LevelFilter),
-}
 
 const LEVELS: [LevelFilter; 6] = [
     LevelFilter::Off,
@@ -29,65 +19,64 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::Trace,
 ];
 
-impl Command {
-    /// Where they are asked for, in the order of their codes.
-    pub(super) const PATHS: [&str; 5] = ["/restart", "/scale", "/stop", "/upgrade", "/log"];
+/// Where requests are made, in the order of their codes.
+pub(super) const PATHS: [&str; 5] = ["/restart", "/scale", "/stop", "/upgrade", "/log"];
 
-    /// # Errors
-    ///
-    /// What is wrong with it.
-    pub(crate) fn parse(path: &str, query: Option<&str>) -> Result<Command, String> {
-        match path {
-            "/restart" => Ok(Command::Restart),
-            "/scale" => {
-                let workers = parameter(query, "workers").and_then(|value| value.parse().ok());
-                let workers = workers.filter(|workers| (1..=Config::WORKERS_MAX).contains(workers));
-                workers
-                    .map(Command::Scale)
-                    .ok_or_else(|| format!("workers must be 1 to {}, as in /scale?workers=4", Config::WORKERS_MAX))
-            }
-            "/stop" => Ok(Command::Stop),
-            "/upgrade" => Ok(Command::Upgrade),
-            _ => {
-                let level = parameter(query, "level").and_then(|value| value.parse().ok());
-                let wrong =
-                    || "level must be off, error, warn, info, debug or trace, as in /log?level=debug".to_owned();
-                level.map(Command::Log).ok_or_else(wrong)
-            }
+/// # Errors
+///
+/// What is wrong with it.
+pub(crate) fn parse(path: &str, query: Option<&str>) -> Result<Request, String> {
+    match path {
+        "/restart" => Ok(Request::Restart),
+        "/scale" => {
+            let workers = parameter(query, "workers").and_then(|value| value.parse().ok());
+            let workers = workers.filter(|workers| (1..=Config::WORKERS_MAX).contains(workers));
+            workers
+                .map(Request::Scale)
+                .ok_or_else(|| format!("workers must be 1 to {}, as in /scale?workers=4", Config::WORKERS_MAX))
+        }
+        "/stop" => Ok(Request::Drain(Asker::AdminClient)),
+        "/upgrade" => Ok(Request::Upgrade),
+        _ => {
+            let level = parameter(query, "level").and_then(|value| value.parse().ok());
+            let wrong = || "level must be off, error, warn, info, debug or trace, as in /log?level=debug".to_owned();
+            level.map(Request::Log).ok_or_else(wrong)
         }
     }
+}
 
-    pub(crate) fn encode(self) -> Vec<u8> {
-        let (code, number) = match self {
-            Command::Restart => (0, 0),
-            Command::Scale(workers) => (1, workers),
-            Command::Stop => (2, 0),
-            Command::Upgrade => (3, 0),
-            Command::Log(level) => (4, LEVELS.iter().position(|it| *it == level).unwrap_or(0)),
-        };
-        let mut bytes = vec![code];
-        bytes.extend((number as u64).to_le_bytes());
-        bytes
-    }
+/// None where no client may ask for it.
+pub(crate) fn encode(request: Request) -> Option<Vec<u8>> {
+    let (code, number) = match request {
+        Request::Restart => (0, 0),
+        Request::Scale(workers) => (1, workers),
+        Request::Drain(Asker::AdminClient) => (2, 0),
+        Request::Upgrade => (3, 0),
+        Request::Log(level) => (4, LEVELS.iter().position(|it| *it == level)?),
+        _ => return None,
+    };
+    let mut bytes = vec![code];
+    bytes.extend((number as u64).to_le_bytes());
+    Some(bytes)
+}
 
-    /// None where the bytes are no command.
-    pub(crate) fn decode(bytes: &[u8]) -> Option<Command> {
-        let (code, number) = bytes.split_first()?;
-        let number = usize::try_from(u64::from_le_bytes(number.try_into().ok()?)).ok()?;
-        match (code, number) {
-            (0, 0) => Some(Command::Restart),
-            (1, workers) => Some(Command::Scale(workers)),
-            (2, 0) => Some(Command::Stop),
-            (3, 0) => Some(Command::Upgrade),
-            (4, level) => LEVELS.get(level).copied().map(Command::Log),
-            _ => None,
-        }
+/// None where the bytes are no request, or one that no client may make.
+pub(crate) fn decode(bytes: &[u8]) -> Option<Request> {
+    let (code, number) = bytes.split_first()?;
+    let number = usize::try_from(u64::from_le_bytes(number.try_into().ok()?)).ok()?;
+    match (code, number) {
+        (0, 0) => Some(Request::Restart),
+        (1, workers) => Some(Request::Scale(workers)),
+        (2, 0) => Some(Request::Drain(Asker::AdminClient)),
+        (3, 0) => Some(Request::Upgrade),
+        (4, level) => LEVELS.get(level).copied().map(Request::Log),
+        _ => None,
     }
 }
 
 impl Desk {
     /// Passes a command on to the parent, if this client may give it and it makes sense now.
-    pub(super) fn command(&self, worker: &Worker, request: &Request<'_>) -> Response {
+    pub(super) fn command(&self, worker: &Worker, request: &http::Request<'_>) -> Response {
         let refuse = |status, problem: &str| Response::json(refused(problem)).status(status);
         if !self.may_command(request) {
             let problem = match self.token {
@@ -96,23 +85,24 @@ impl Desk {
             };
             return refuse(403, problem);
         }
-        let command = match Command::parse(request.path(), request.query()) {
-            Ok(command) => command,
+        let asked = match parse(request.path(), request.query()) {
+            Ok(asked) => asked,
             Err(problem) => return refuse(400, &problem),
         };
-        match (self.model.pool.state, command) {
-            (_, Command::Stop | Command::Log(_)) => {}
+        match (self.model.pool.state, asked) {
+            (_, Request::Drain(_) | Request::Log(_)) => {}
             (State::LameDuck | State::Draining | State::Stopping, _) => return refuse(409, "the pool is stopping"),
             (State::Upgrading, _) => return refuse(409, "an upgrade is under way"),
             _ => {}
         }
-        match worker.send(&command.encode()) {
+        let Some(asked) = encode(asked) else { return refuse(403, "no client may ask for that") };
+        match worker.send(&asked) {
             Ok(()) => Response::json(accepted(&request.path()[1..], self.model.seq())).status(202),
             Err(error) => refuse(503, &error.to_string()),
         }
     }
 
-    pub(super) fn may_command(&self, request: &Request<'_>) -> bool {
+    pub(super) fn may_command(&self, request: &http::Request<'_>) -> bool {
         let Some(token) = self.token.as_deref().filter(|_| !self.is_unix) else { return self.is_unix };
         let credentials = request.header("Authorization").and_then(|value| value.split_once(' '));
         credentials.is_some_and(|(scheme, given)| {
@@ -139,32 +129,35 @@ mod tests {
 
     #[test]
     fn commands_come_through_and_other_bytes_do_not() {
-        let levels = LEVELS.map(Command::Log);
-        for command in [Command::Restart, Command::Scale(7), Command::Stop, Command::Upgrade].into_iter().chain(levels)
-        {
-            let bytes = command.encode();
-            assert_eq!(Command::decode(&bytes), Some(command));
-            assert_eq!(Command::decode(&bytes[1..]), None);
+        let levels = LEVELS.map(Request::Log);
+        let stop = Request::Drain(Asker::AdminClient);
+        for request in [Request::Restart, Request::Scale(7), stop, Request::Upgrade].into_iter().chain(levels) {
+            let bytes = encode(request).expect("a client may ask for it");
+            assert_eq!(decode(&bytes), Some(request));
+            assert_eq!(decode(&bytes[1..]), None);
         }
         for bytes in [&b""[..], b"\x05\0\0\0\0\0\0\0\0", b"\x04\x06\0\0\0\0\0\0\0", b"\0\x01\0\0\0\0\0\0\0", b"hello"] {
-            assert_eq!(Command::decode(bytes), None, "{bytes:?}");
+            assert_eq!(decode(bytes), None, "{bytes:?}");
+        }
+        for request in [Request::Reap, Request::Reopen, Request::Disconnect(7), Request::Drain(Asker::Application)] {
+            assert_eq!(encode(request), None, "{request:?}");
         }
     }
 
     #[test]
     fn what_is_asked_for() {
         for (path, query, command) in [
-            ("/restart", None, Some(Command::Restart)),
-            ("/scale", Some("workers=3"), Some(Command::Scale(3))),
-            ("/scale", Some("a=1&workers=1024"), Some(Command::Scale(1024))),
+            ("/restart", None, Some(Request::Restart)),
+            ("/scale", Some("workers=3"), Some(Request::Scale(3))),
+            ("/scale", Some("a=1&workers=1024"), Some(Request::Scale(1024))),
             ("/scale", Some("workers=0"), None),
             ("/scale", Some("workers=1025"), None),
             ("/scale", Some("workers="), None),
             ("/scale", None, None),
-            ("/log", Some("level=DEBUG"), Some(Command::Log(LevelFilter::Debug))),
+            ("/log", Some("level=DEBUG"), Some(Request::Log(LevelFilter::Debug))),
             ("/log", Some("level=loud"), None),
         ] {
-            assert_eq!(Command::parse(path, query).ok(), command, "{path} {query:?}");
+            assert_eq!(parse(path, query).ok(), command, "{path} {query:?}");
         }
     }
 

@@ -43,7 +43,9 @@ use crate::shared::scoreboard::Scoreboard;
 use crate::sys::clock;
 use crate::worker::Worker;
 
-pub(crate) use self::control::Command;
+pub(crate) use self::control::decode;
+#[cfg(any(fuzzing, test))]
+pub(crate) use self::control::{encode, parse};
 use self::queues::Queues;
 
 /// Clients that are told events as they happen: the others' places are for those who ask and are answered at once.
@@ -148,7 +150,7 @@ impl Desk {
 
     fn answer(&mut self, worker: &Worker, request: &Request<'_>) -> Response {
         let path = request.path();
-        let is_command = Command::PATHS.contains(&path);
+        let is_command = control::PATHS.contains(&path);
         let response = match (request.method(), is_command) {
             _ if !self.may_ask(path, request.host()) => {
                 Response::text("ask by IP address, by localhost, or by a name that --admin-host allows\n").status(421)

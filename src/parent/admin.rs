@@ -9,7 +9,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 use super::births::fork_remedy;
 use super::*;
 use crate::admin::status::{self, Fact, Level, Model};
-use crate::admin::{self, Command, Desk};
+use crate::admin::{self, Desk};
 use crate::parent::supervisor::{Gone, PoolState};
 use crate::shared::channel::{self, Heard, Record};
 use crate::shared::config::Address;
@@ -46,8 +46,6 @@ pub(super) struct Admin {
     failures: u32,
     /// The pool ends, or has handed over.
     is_over: bool,
-    /// What the log was made to say when the pool began: its writer knows no more.
-    loudest: log::LevelFilter,
 }
 
 #[derive(Debug)]
@@ -77,7 +75,6 @@ impl Admin {
             start_at,
             failures: 0,
             is_over: false,
-            loudest: log::max_level(),
         }
     }
 
@@ -439,8 +436,8 @@ impl Parent {
             if process.commands >= COMMANDS {
                 return;
             }
-            let command = match process.link.receive(&mut buffer) {
-                Received::Message(message, None) => Command::decode(message).ok_or("it sent what is no command"),
+            let request = match process.link.receive(&mut buffer) {
+                Received::Message(message, None) => admin::decode(message).ok_or("it sent what is no command"),
                 Received::Message(_, Some(_)) => Err("it sent a descriptor"),
                 Received::Malformed(why, fds) => {
                     self.discard.add(fds);
@@ -453,8 +450,8 @@ impl Parent {
                 Received::Nothing | Received::NoRoom | Received::End => return,
             };
             process.commands += 1;
-            match command {
-                Ok(command) => self.obey_command(command),
+            match request {
+                Ok(request) => self.obey(request),
                 Err(why) => return self.admin_misbehaved(why),
             }
         }
@@ -465,21 +462,6 @@ impl Parent {
         let process = self.admin.as_ref().and_then(|admin| admin.process.as_ref());
         if process.is_some_and(|process| process.commands >= COMMANDS) {
             self.obey_admin();
-        }
-    }
-
-    fn obey_command(&mut self, command: Command) {
-        match command {
-            Command::Restart => self.restart(),
-            Command::Scale(workers) => self.scale(workers),
-            Command::Upgrade => self.tell(Event::Upgrade),
-            Command::Stop => self.stop(Stop::Drain, "asked by an admin client"),
-            Command::Log(level) => {
-                let loudest = self.admin.as_ref().map_or(level, |admin| admin.loudest);
-                let level = level.min(loudest);
-                log::set_max_level(level);
-                self.say(log::Level::Info, None, format!("log level: {level}, for workers from their next start on"));
-            }
         }
     }
 }

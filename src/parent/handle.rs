@@ -7,9 +7,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use crate::parent::event::{Event, Exit, Process};
-use crate::parent::supervisor::{Pid, PoolState, Respawn};
+use crate::parent::supervisor::{PoolState, Respawn};
 use crate::parent::Parent;
 use crate::shared::message::MessageError;
+use crate::shared::request::{Asker, Request};
 use crate::shared::state::WorkerState;
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
@@ -18,18 +19,7 @@ use crate::shared::state::WorkerState;
 #[derive(Debug)]
 pub struct Handle<'a> {
     parent: &'a Parent,
-    commands: RefCell<Vec<Command>>,
-}
-
-/// What was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Command {
-    Restart,
-    Scale(usize),
-    Upgrade,
-    Stop,
-    StopNow,
-    Disconnect(Pid),
+    requests: RefCell<Vec<Request>>,
 }
 
 /// Which worker: that of a slot, by its number, or exactly one process.
@@ -59,41 +49,41 @@ impl From<Process> for Target {
 
 impl<'a> Handle<'a> {
     pub(crate) fn new(parent: &'a Parent) -> Handle<'a> {
-        Handle { parent, commands: RefCell::default() }
+        Handle { parent, requests: RefCell::default() }
     }
 
-    pub(crate) fn into_commands(self) -> Vec<Command> {
-        self.commands.into_inner()
+    pub(crate) fn into_requests(self) -> Vec<Request> {
+        self.requests.into_inner()
     }
 
     /// Replaces every worker, as SIGHUP does: a few at a time, the replacement first. [`Event::RestartDone`] or
     /// [`Event::RestartAborted`] tells the result. Asked for while one runs, that one goes on until every worker that
     /// runs now is replaced.
     pub fn restart(&self) {
-        self.ask(Command::Restart);
+        self.ask(Request::Restart);
     }
 
     /// Has this many workers, 1 to 1024. More start at once; those too many drain.
     pub fn scale(&self, workers: usize) {
-        self.ask(Command::Scale(workers));
+        self.ask(Request::Scale(workers));
     }
 
     /// Starts the program anew with every socket of this pool, as SIGUSR2 does; when the new pool serves, this one
     /// drains and [`Builder::run`](crate::Builder::run) returns. [`Event::UpgradeDone`] or [`Event::UpgradeFailed`]
     /// tells the result.
     pub fn upgrade(&self) {
-        self.ask(Command::Upgrade);
+        self.ask(Request::Upgrade);
     }
 
     /// Drains the pool, as SIGTERM does. What is asked within a second of the first time, here or by signals, is the same
     /// request; later, it kills the workers.
     pub fn stop(&self) {
-        self.ask(Command::Stop);
+        self.ask(Request::Drain(Asker::Application));
     }
 
     /// Stops without draining, as SIGINT does.
     pub fn stop_now(&self) {
-        self.ask(Command::StopNow);
+        self.ask(Request::Quick(Asker::Application));
     }
 
     /// Sends a worker a message, which it gets by [`Worker::on_message`](crate::Worker::on_message) or
@@ -137,7 +127,7 @@ impl<'a> Handle<'a> {
     /// [scale](Handle::scale). One that is gone or was told before is left alone.
     pub fn disconnect(&self, target: impl Into<Target>) {
         if let Some(pid) = self.parent.find(target.into()) {
-            self.ask(Command::Disconnect(pid));
+            self.ask(Request::Disconnect(pid.0));
         }
     }
 
@@ -152,8 +142,8 @@ impl<'a> Handle<'a> {
         self.parent.status()
     }
 
-    fn ask(&self, command: Command) {
-        self.commands.borrow_mut().push(command);
+    fn ask(&self, request: Request) {
+        self.requests.borrow_mut().push(request);
     }
 }
 

@@ -1,4 +1,4 @@
-//! What workers report, and what signals and others ask for.
+//! What workers report.
 
 use std::os::fd::AsRawFd;
 
@@ -70,44 +70,5 @@ impl Parent {
             process.violation.get_or_insert(why);
             self.tell(Event::Misbehaved { pid });
         }
-    }
-
-    pub(super) fn obey(&mut self, request: Request) {
-        match request {
-            Request::Drain(signal) => self.stop(Stop::Drain, signal),
-            Request::Quick => self.stop(Stop::Quick, "SIGINT"),
-            Request::Restart => self.restart(),
-            Request::More => self.scale(self.supervisor.wanted() + 1),
-            Request::Less => self.scale(self.supervisor.wanted() - 1),
-            Request::Upgrade => self.tell(Event::Upgrade),
-            Request::Reap => self.reap(),
-            Request::Reopen => self.reopen_log(),
-        }
-    }
-
-    pub(super) fn scale(&mut self, workers: usize) {
-        // A slot may hold two processes.
-        let (wanted, max) = (self.supervisor.wanted(), self.board.processes() / 2);
-        if workers == 0 || workers > max {
-            let mut text = format!("still {wanted} workers: there can be 1 to {max}");
-            if max < Config::WORKERS_MAX {
-                text += " while the kernel counts their connections; for more, start the pool with more or with --balance random";
-            }
-            return self.say(log::Level::Warn, None, text);
-        }
-        self.tell(Event::Scale { workers });
-    }
-
-    /// Begins to stop, or does so more firmly.
-    pub(super) fn stop(&mut self, how: Stop, signal: &str) {
-        match self.supervisor.heeds(how, clock::now()) {
-            Some(Stop::Drain) => self.say(log::Level::Info, None, format!("draining: {signal}")),
-            Some(Stop::Quick) => self.say(log::Level::Info, None, format!("stopping: {signal}")),
-            Some(Stop::Force) => {
-                self.say(log::Level::Warn, None, format!("killing all workers: {signal} while stopping"));
-            }
-            None => self.say(log::Level::Info, None, format!("stopping already: {signal}")),
-        }
-        self.tell(Event::Stop(how));
     }
 }

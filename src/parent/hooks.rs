@@ -9,7 +9,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::*;
 use crate::parent::event;
-use crate::parent::handle::{Command, Handle, Status, WorkerStatus};
+use crate::parent::handle::{Handle, Status, WorkerStatus};
 use crate::parent::supervisor::Respawn;
 use crate::shared::log_text::panic_message;
 
@@ -23,9 +23,9 @@ impl Parent {
         if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| hook.call(event, &handle))) {
             error!("the application's hook panicked: {}", panic_message(&*panic));
         }
-        let commands = handle.into_commands();
+        let requests = handle.into_requests();
         self.hook = Some(hook);
-        commands.into_iter().for_each(|command| self.command(command));
+        requests.into_iter().for_each(|request| self.obey(request));
     }
 
     /// What the application wants for the slot of a worker that nobody has told to leave.
@@ -39,17 +39,6 @@ impl Parent {
             info!("draining: asked by the application's policy for exits");
         }
         respawn
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Restart => self.restart(),
-            Command::Scale(workers) => self.scale(workers),
-            Command::Upgrade => self.tell(Event::Upgrade),
-            Command::Stop => self.stop(Stop::Drain, "asked by the application"),
-            Command::Disconnect(pid) => self.tell(Event::Disconnected { pid }),
-            Command::StopNow => self.stop(Stop::Quick, "asked by the application"),
-        }
     }
 
     /// Which process that is, for the application.

@@ -21,7 +21,8 @@
 //! - `takeover.rs`: upgrades
 //! - `hooks.rs`: the application's closure
 //! - `messages.rs`: what workers tell it
-//! - `hearing.rs`: what they report, and what signals ask
+//! - `hearing.rs`: what they report
+//! - `requests.rs`: what signals, the application and admin clients ask for
 //! - `admin.rs`: the admin process
 //! - `supervisor/`: PURE. what should run: Event in, Effect out; reconcile.rs: slots towards what is wanted;
 //!   failure.rs: what counts as one; policy.rs: backoff; seeded simulation
@@ -152,6 +153,7 @@ mod places;
 mod programs;
 pub(crate) mod reap;
 mod repeats;
+mod requests;
 pub(crate) mod service;
 mod start;
 pub(crate) mod successor;
@@ -210,8 +212,9 @@ use crate::shared::log_text::tag;
 use crate::shared::log_writer;
 use crate::shared::message::MessageEnd;
 use crate::shared::outlet;
+use crate::shared::request::Request;
 use crate::shared::scoreboard::ParentBoard;
-use crate::shared::signals::{self, ParentSignals, Request};
+use crate::shared::signals::{self, ParentSignals};
 use crate::shared::steer;
 use crate::shared::steer::Steering;
 use crate::sys;
@@ -285,6 +288,8 @@ pub(crate) struct Parent {
     on_exit: Option<OnExit>,
     talk: Talk,
     repeats: Repeats<log::Level>,
+    /// What the log was made to say when the pool began: its writer knows no more.
+    loudest: log::LevelFilter,
     output: Output,
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,

@@ -66,6 +66,7 @@ impl Parent {
             cut: Cut::default(),
             talk: Talk::new(hooks.on_event.as_ref(), now),
             repeats: Repeats::new(),
+            loudest: log::max_level(),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
             output: Output::default(),

@@ -20,6 +20,7 @@
 //!   again what it was. All socket options are here; options.rs: those of connections
 //! - `counters.rs`, `latency.rs`, `seats.rs`, `state.rs`: PURE. values that parent, workers and admin process
 //!   exchange
+//! - `request.rs`: what the parent is asked for, by whatever way
 //! - `signals.rs`: which signals ask what; installed in the parent, again in the worker, blocked in between
 //! - `credentials.rs`: the user and group that workers run as
 //! - `outlet.rs`: what is written where perhaps nobody reads, and the count of what was lost; log_writer.rs: standard
@@ -113,6 +114,7 @@ pub(crate) mod log_writer;
 pub(crate) mod message;
 pub(crate) mod outlet;
 pub(crate) mod pace;
+pub(crate) mod request;
 pub(crate) mod scoreboard;
 pub(crate) mod seats;
 pub(crate) mod signals;

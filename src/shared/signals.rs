@@ -21,29 +21,9 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 use signal_hook::{low_level, SigId};
 
+use crate::shared::request::{Asker, Request};
 use crate::sys;
 use crate::sys::signal::Action;
-
-/// What a signal asks of the parent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
-    /// SIGTERM, SIGQUIT: let the workers finish, then stop.
-    Drain(&'static str),
-    /// SIGINT: stop now.
-    Quick,
-    /// SIGHUP: rolling restart.
-    Restart,
-    /// SIGTTIN: one worker more.
-    More,
-    /// SIGTTOU: one worker less.
-    Less,
-    /// SIGCHLD: some workers, one or many, have exited.
-    Reap,
-    /// SIGUSR2: have a new binary take over.
-    Upgrade,
-    /// SIGUSR1: reopen the access log.
-    Reopen,
-}
 
 /// The signals that the parent listens to.
 const HEARD: [i32; 9] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
@@ -130,11 +110,12 @@ fn given_back() -> MutexGuard<'static, Vec<(i32, SigId)>> {
     GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// What a signal asks of the parent.
 fn request(signal: i32) -> Option<Request> {
     match signal {
-        SIGTERM => Some(Request::Drain("SIGTERM")),
-        SIGQUIT => Some(Request::Drain("SIGQUIT")),
-        SIGINT => Some(Request::Quick),
+        SIGTERM => Some(Request::Drain(Asker::Signal("SIGTERM"))),
+        SIGQUIT => Some(Request::Drain(Asker::Signal("SIGQUIT"))),
+        SIGINT => Some(Request::Quick(Asker::Signal("SIGINT"))),
         SIGHUP => Some(Request::Restart),
         SIGTTIN => Some(Request::More),
         SIGTTOU => Some(Request::Less),
