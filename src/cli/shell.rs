@@ -30,6 +30,7 @@ fn flags(verb: Option<&Verb>) -> Vec<Flag> {
     for (spelled, description) in text::sections(verb).into_iter().flat_map(|(_, options)| options) {
         let (names, value) = spelled.split_once(" <").unwrap_or((&spelled, ""));
         let summary = description.split([';', ':', ',', '[', '(']).next().unwrap_or_default();
+        let summary = summary.split(". ").next().unwrap_or_default();
         flags.push(Flag {
             names: names.split(", ").map(str::to_owned).collect(),
             takes_value: !value.is_empty(),

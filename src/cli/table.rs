@@ -13,13 +13,13 @@ const COLUMNS: &[Column] = &[
     ("GEN", |row| number(&row.worker["generation"])),
     ("PID", |row| number(&row.worker["pid"])),
     (STATE, |row| row.worker["state"].as_str().unwrap_or("-").to_owned()),
-    ("UP", |row| row.worker["since"].as_f64().map_or_else(none, |since| span(row.now - since))),
-    ("REQ/S", |row| row.rates.map_or_else(none, |(requests, _)| format!("{requests:.0}"))),
-    ("CPU%", |row| row.rates.map_or_else(none, |(_, cpu)| format!("{:.1}", cpu * 100.0))),
+    ("UP", |row| micros(&row.worker["since"]).map_or_else(none, |since| span(row.now.saturating_sub(since)))),
+    ("REQ/S", |row| row.rates.map_or_else(none, |(requests, _)| requests.to_string())),
+    ("CPU%", |row| row.rates.map_or_else(none, |(_, cpu)| format!("{}.{}", cpu / 10, cpu % 10))),
     ("OPEN", |row| number(&row.worker["open"])),
-    ("BUSY", |row| row.worker["busy"].as_f64().filter(|busy| *busy > 0.0).map_or_else(none, time)),
-    ("P50", |row| row.worker["latency"]["p50"].as_f64().map_or_else(none, time)),
-    ("P99", |row| row.worker["latency"]["p99"].as_f64().map_or_else(none, time)),
+    ("BUSY", |row| micros(&row.worker["busy"]).filter(|busy| *busy > 0).map_or_else(none, time)),
+    ("P50", |row| micros(&row.worker["latency"]["p50"]).map_or_else(none, time)),
+    ("P99", |row| micros(&row.worker["latency"]["p99"]).map_or_else(none, time)),
     ("QUEUE", |row| number(&row.worker["queue"])),
     ("RESTARTS", |row| number(&row.worker["restarts"])),
     ("REQUESTS", |row| number(&row.worker["requests"])),
@@ -37,15 +37,16 @@ const EVENTS: usize = 10;
 /// A worker, and when its status is from.
 struct Row<'a> {
     worker: &'a Value,
-    now: f64,
-    /// Requests per second, and CPUs in use, since the status before; `None` of a new process.
-    rates: Option<(f64, f64)>,
+    /// In microseconds.
+    now: u64,
+    /// Requests per second, and thousandths of a CPU, since the status before; `None` of a new process.
+    rates: Option<(u64, u64)>,
 }
 
 /// The status as a table. `before` is the status of some time ago, or null.
 pub(super) fn table(status: &Value, before: &Value) -> String {
     let mut out = String::new();
-    let now = seconds(&status["pool"]["time"]);
+    let now = micros(&status["pool"]["time"]).unwrap_or(0);
     head(&mut out, status, before);
     let workers = status["workers"].as_array().map_or(&[][..], Vec::as_slice);
     let row = |worker| Row { worker, now, rates: rates(worker, now, before) };
@@ -66,7 +67,13 @@ pub(super) fn table(status: &Value, before: &Value) -> String {
     out.push_str(if events.is_empty() { "" } else { "\n" });
     for event in &events[events.len().saturating_sub(EVENTS)..] {
         let (level, text) = (event["level"].as_str().unwrap_or_default(), event["text"].as_str().unwrap_or_default());
-        put(&mut out, format_args!("{:>8} ago  {level:<5}  {text}\n", span(now - seconds(&event["time"]))));
+        put(
+            &mut out,
+            format_args!(
+                "{:>8} ago  {level:<5}  {text}\n",
+                span(now.saturating_sub(micros(&event["time"]).unwrap_or(now)))
+            ),
+        );
     }
     // Reasons and paths are others' words, and may hold what a terminal would obey.
     out.replace(|c: char| c.is_control() && c != '\n', "?")
@@ -75,9 +82,11 @@ pub(super) fn table(status: &Value, before: &Value) -> String {
 /// What is said of the pool as a whole.
 fn head(out: &mut String, status: &Value, before: &Value) {
     let (pool, totals) = (&status["pool"], &status["totals"]);
-    let elapsed = seconds(&pool["time"]) - seconds(&before["pool"]["time"]);
+    let time_of = |status: &Value| micros(&status["pool"]["time"]).unwrap_or(0);
     let is_same = pool["pid"] == before["pool"]["pid"];
-    let rate = rate(&totals["requests"], &before["totals"]["requests"], elapsed).filter(|_| is_same);
+    let elapsed = time_of(status).saturating_sub(time_of(before));
+    let requests = |totals: &Value| totals["requests"].as_u64();
+    let rate = rate(requests(totals), requests(&before["totals"]), elapsed, 1_000_000).filter(|_| is_same);
     put(
         out,
         format_args!(
@@ -87,7 +96,7 @@ fn head(out: &mut String, status: &Value, before: &Value) {
             number(&pool["serving"]),
             number(&pool["wanted"]),
             number(&pool["pid"]),
-            span(seconds(&pool["time"]) - seconds(&pool["started"])),
+            span(time_of(status).saturating_sub(micros(&pool["started"]).unwrap_or(0))),
         ),
     );
     let listening = pool["listening"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -95,12 +104,12 @@ fn head(out: &mut String, status: &Value, before: &Value) {
     if let Some(aborted) = pool["restart_aborted"].as_str() {
         put(out, format_args!("{aborted}\n"));
     }
-    let latency = |quantile: &str| totals["latency"][quantile].as_f64().map_or_else(none, time);
+    let latency = |quantile: &str| micros(&totals["latency"][quantile]).map_or_else(none, time);
     put(
         out,
         format_args!(
             "{} requests per second; {} requests, {} connections open, {} refused, {} panics; p50 {}, p99 {}\n",
-            rate.map_or_else(none, |rate| format!("{rate:.0}")),
+            rate.map_or_else(none, |rate| rate.to_string()),
             number(&totals["requests"]),
             number(&totals["open"]),
             number(&totals["refused"]),
@@ -115,21 +124,25 @@ fn head(out: &mut String, status: &Value, before: &Value) {
     }
 }
 
-/// Requests per second, and CPUs in use, of a process that is in the status before.
-fn rates(worker: &Value, now: f64, before: &Value) -> Option<(f64, f64)> {
-    let elapsed = now - seconds(&before["pool"]["time"]);
+/// Requests per second, and thousandths of a CPU, of a process that is in the status before.
+fn rates(worker: &Value, now: u64, before: &Value) -> Option<(u64, u64)> {
+    let elapsed = now.saturating_sub(micros(&before["pool"]["time"]).unwrap_or(0));
     let old = before["workers"].as_array()?.iter().find(|old| old["pid"].is_u64() && old["pid"] == worker["pid"])?;
-    Some((rate(&worker["requests"], &old["requests"], elapsed)?, rate(&worker["cpu"], &old["cpu"], elapsed)?))
+    Some((
+        rate(worker["requests"].as_u64(), old["requests"].as_u64(), elapsed, 1_000_000)?,
+        rate(micros(&worker["cpu"]), micros(&old["cpu"]), elapsed, 1000)?,
+    ))
 }
 
-/// How much a number has grown a second; never negative, since a clock that was set back must not show.
-fn rate(new: &Value, old: &Value, elapsed: f64) -> Option<f64> {
-    let grown = new.as_f64()? - old.as_f64()?;
-    Some(if elapsed > 0.0 { (grown / elapsed).max(0.0) } else { 0.0 })
+/// How many units a number has grown in each microsecond; never negative, as what it is may have begun anew.
+fn rate(new: Option<u64>, old: Option<u64>, elapsed: u64, unit: u64) -> Option<u64> {
+    Some(new?.saturating_sub(old?).saturating_mul(unit) / elapsed.max(1))
 }
 
-fn seconds(value: &Value) -> f64 {
-    value.as_f64().unwrap_or_default()
+/// The microseconds of a number of seconds.
+fn micros(seconds: &Value) -> Option<u64> {
+    // Zero where it is negative, and the highest number where it is too high.
+    Some((seconds.as_f64()? * 1e6).round() as u64)
 }
 
 fn number(value: &Value) -> String {
@@ -140,20 +153,19 @@ fn none() -> String {
     "-".to_owned()
 }
 
-/// Seconds, in three digits or so.
-fn time(seconds: f64) -> String {
-    match seconds * 1e6 {
-        micros @ ..1000.0 => format!("{micros:.0}us"),
-        micros @ ..10_000.0 => format!("{:.1}ms", micros / 1000.0),
-        micros @ ..1_000_000.0 => format!("{:.0}ms", micros / 1000.0),
-        micros => format!("{:.1}s", micros / 1e6),
+/// A time in microseconds, in three digits or so.
+fn time(micros: u64) -> String {
+    match micros {
+        0..1000 => format!("{micros}us"),
+        1000..10_000 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
+        10_000..1_000_000 => format!("{}ms", micros / 1000),
+        _ => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
     }
 }
 
-/// Seconds as how long something has been.
-fn span(seconds: f64) -> String {
-    // Zero where it is negative, and the highest number where it is too high.
-    let seconds = seconds as u64;
+/// How long something has been, from microseconds.
+fn span(micros: u64) -> String {
+    let seconds = micros / 1_000_000;
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),

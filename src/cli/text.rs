@@ -118,14 +118,15 @@ fn describe(help: &mut String, text: &str) {
 }
 
 pub(super) const ABOUT: &str = "\
-Serves HTTP/1.1 from one forked worker process per CPU, each on its own SO_REUSEPORT socket, so that the
-kernel spreads the connections. The parent replaces every worker that dies, and what waited for it is served.
+Serves HTTP/1.1 from one forked worker process per CPU. Each worker has its own SO_REUSEPORT socket, so the
+kernel spreads the connections. The parent replaces every worker that dies; connections that waited in its
+queue are served.
 
 Examples:
   forkpool                                           serve http://127.0.0.1:8000, a worker per CPU
-  forkpool --listen :80 --user www-data --workers 4  port 80 of every interface, workers not as root
-  forkpool --root public --listing yes               the files of a directory, and lists of them
-  forkpool --listen unix:/run/app.sock --check       only say whether that would make sense
+  forkpool --listen :80 --user www-data --workers 4  serve port 80 of every interface, with workers that are not root
+  forkpool --root public --listing yes               serve the files of a directory, and list directories
+  forkpool --listen unix:/run/app.sock --check       check the options and exit
 ";
 
 /// The options that are the binary's own.
@@ -133,18 +134,15 @@ const OWN: &[Spelled] = &[
     ("-q, --quiet", "Log only errors [FORKPOOL_QUIET=1]"),
     (
         "-v, --verbose",
-        "Log more: once for debug, twice for trace; with neither -q nor -v RUST_LOG decides, as in \
-         RUST_LOG=forkpool=debug, and by default it is info [FORKPOOL_VERBOSE=2]",
+        "Log more: once for debug, twice for trace. Without -q and -v, RUST_LOG sets the level, as in \
+         RUST_LOG=forkpool=debug; the default is info [FORKPOOL_VERBOSE=2]",
     ),
     (
         "--log-format <text|json>",
-        "How the log is written: text, or json, an object in each line with time, level, worker, pid and message \
+        "Format of the log: text, or json, with one object per line: time, level, worker, pid and message \
          [default: text] [FORKPOOL_LOG_FORMAT]",
     ),
-    (
-        "--check",
-        "Say whether the configuration makes sense and exit; opens no socket, writes no file [FORKPOOL_CHECK=1]",
-    ),
+    ("--check", "Check the configuration and exit, without opening a socket or writing a file [FORKPOOL_CHECK=1]"),
     ("-h, --help", "Print this help"),
     ("-V, --version", "Print the version"),
 ];
@@ -154,28 +152,29 @@ Values:
   DURATION  30 or 30s, 500ms, 2m, 1h
   BYTES     8192, 8KiB or 8k, 1MiB
 
-Every option has a variable, shown in brackets. An option wins over its variable, the first variable over the
-next, a variable over the default; an empty variable counts as unset. PORT=N listens on port N of every interface.
-What changes in an --env-file, a restart applies (HUP), but for options marked [upgrade], which need one (USR2).
+Each option can also be set by a variable, shown in brackets. An option overrides its variable, and the first variable
+shown overrides the next. An empty variable counts as unset. PORT=N listens on port N of every interface.
+A rolling restart (HUP) applies changes in an --env-file, except for options marked [upgrade], which need an upgrade
+(USR2).
 
-Signals, to the parent:
-  TERM, QUIT  drain: finish requests in progress, then stop; killed after the drain time-out; with --lame-duck later
+Signals to the parent:
+  TERM, QUIT  drain: finish requests in progress, then stop; kill after --drain-timeout; start after --lame-duck
   INT         stop now
-  again       of these three: within a second the same request, at the strongest of them; later: kill
-  HUP         rolling restart: one worker after the other, the replacement first
-  USR1        open the access log anew: rename the old file first
-  USR2        upgrade: start this program anew; when the new one serves, this one drains
-  TTIN, TTOU  one worker more, one less
+  repeated    within a second: the same request, at the strongest of the three signals; later: kill
+  HUP         rolling restart: replace one worker after the other, starting each replacement first
+  USR1        reopen the access log, after the file was renamed
+  USR2        upgrade: start this program again; drain when the new one serves
+  TTIN, TTOU  add a worker, remove a worker
 
 Exit codes:
   0  stopped as asked
   1  an error: the address is taken, no worker could start, ...
   2  usage: an option, a variable or their combination makes no sense
-  3  gave up: too many workers in a row never came to serve (--give-up)
-  4  only of the verbs restart and upgrade: that was aborted, and the pool goes on as it was; and of scale: the new
-     workers fail, and are tried again
-  5  killed as asked (a second TERM, QUIT or INT), and requests in progress were cut; how many, it says
+  3  gave up: too many workers in a row failed without ever serving (--give-up)
+  4  only from restart and upgrade: aborted, and the pool goes on as before; from scale: new workers fail, and are
+     retried
+  5  killed by a second TERM, QUIT or INT, which cut requests in progress; the last line says how many
 
-Under a service manager it tells READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and listens on
-the sockets that it is given (sd_listen_fds(3)) instead of --listen.
+Under a service manager, forkpool sends READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and
+listens on the sockets that the manager passes (sd_listen_fds(3)) instead of --listen.
 ";

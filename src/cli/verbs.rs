@@ -68,13 +68,14 @@ pub(super) const VERBS: &[Verb] = &[
         operand: "",
         summary: "Show the pool and its workers",
         about: "\
-Shows what a pool and each of its workers do, and what has happened last. Exits with 0 whenever the pool answers; with
---ready only when it should be given clients, as /readyz says: not while it starts, drains or has no worker that serves.
+Shows the state of a pool and of each of its workers, and the latest events. Exits with 0 whenever the pool answers.
+With --ready it exits with 0 only if the pool is ready for clients, as /readyz does: not while it starts or drains, nor
+while no worker serves.
 ",
         options: &[
             ADMIN,
-            ("--json", "Print an object for programs instead of a table"),
-            ("--ready", "Only print whether the pool is ready, and exit with 1 unless it is: for health checks"),
+            ("--json", "Print JSON instead of a table"),
+            ("--ready", "Only print whether the pool is ready, and exit with 1 if it is not: for health checks"),
             HELP,
         ],
         job: Job::Call(Task::Status),
@@ -84,19 +85,19 @@ Shows what a pool and each of its workers do, and what has happened last. Exits 
         operand: "",
         summary: "Show the pool live, until q is pressed",
         about: "\
-Shows the same as forkpool status again and again, with each worker's requests per second and share of a CPU since the
-time before. Ends with q or Ctrl-C, and when the pool ends. Where the output is no terminal it is plain text.
+Shows the status of a pool and refreshes it, with the requests per second and the CPU usage of each worker. Ends on q or
+Ctrl-C, and when the pool ends. If the output is not a terminal, it is plain text.
 ",
-        options: &[ADMIN, ("--interval <DURATION>", "How long to wait between two looks [default: 1s]"), HELP],
+        options: &[ADMIN, ("--interval <DURATION>", "Time between two refreshes [default: 1s]"), HELP],
         job: Job::Call(Task::Top),
     },
     Verb {
         name: "restart",
         operand: "",
-        summary: "Replace the workers one after the other, and wait until that is done",
+        summary: "Replace the workers one after the other, and wait for the result",
         about: "\
-Asks for a rolling restart, as SIGHUP does, and shows what happens until it is over. Exits with 0 when every worker has
-been replaced, and with 4 when a replacement has failed, so that the others stay as they were.
+Starts a rolling restart, as SIGHUP does, and prints events until it has ended. Exits with 0 when every worker has been
+replaced, and with 4 if a replacement fails; the remaining workers then stay.
 ",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Restart),
@@ -104,10 +105,10 @@ been replaced, and with 4 when a replacement has failed, so that the others stay
     Verb {
         name: "scale",
         operand: "N",
-        summary: "Have so many workers, and wait until they serve",
+        summary: "Change the number of workers, and wait until they serve",
         about: "\
-Changes how many workers the pool has, until it is started anew, and waits until so many serve. When one fails that
-never served, it ends with exit code 4 and the reason; the pool goes on to try.
+Changes the number of workers until the pool is started again, and waits until that many serve. If a worker fails that
+never served, prints the reason and exits with 4; the pool keeps trying.
 ",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Scale),
@@ -116,17 +117,17 @@ never served, it ends with exit code 4 and the reason; the pool goes on to try.
         name: "stop",
         operand: "",
         summary: "Drain the pool, and wait until it has ended",
-        about: "Asks the pool to drain, as SIGTERM does, and shows what happens until it has ended.\n",
+        about: "Drains the pool, as SIGTERM does, and prints events until the pool has ended.\n",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Stop),
     },
     Verb {
         name: "upgrade",
         operand: "",
-        summary: "Start the program anew, and wait until the new one serves",
+        summary: "Start the new binary, and wait until it serves",
         about: "\
-Has the pool start its program anew with every socket, as SIGUSR2 does. Exits with 0 when the new pool serves, and with
-4 when it has failed, so that the old one goes on.
+Has the pool start its program again and pass it every socket, as SIGUSR2 does. Exits with 0 when the new pool serves,
+and with 4 if it fails; the old pool then goes on.
 ",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Upgrade),
@@ -134,7 +135,7 @@ Has the pool start its program anew with every socket, as SIGUSR2 does. Exits wi
     Verb {
         name: "completions",
         operand: "bash|zsh|fish",
-        summary: "Print what completes these words in a shell",
+        summary: "Print a completion script for a shell",
         about: "\
 Examples:
   forkpool completions bash > /usr/share/bash-completion/completions/forkpool
@@ -157,37 +158,35 @@ Examples:
     },
 ];
 
-const ADMIN: Spelled = (
-    "--admin <ADDR>",
-    "Where the pool shows itself, as it was told with its own --admin: unix:PATH or HOST:PORT [FORKPOOL_ADMIN]",
-);
+const ADMIN: Spelled =
+    ("--admin <ADDR>", "The pool's admin address (its own --admin): unix:PATH or HOST:PORT [FORKPOOL_ADMIN]");
 const TOKEN: Spelled = (
     "--token-file <FILE>",
-    "The pool's --admin-token-file, which commands need unless they go to a Unix socket [FORKPOOL_ADMIN_TOKEN_FILE]",
+    "The pool's --admin-token-file. Commands need it over TCP, not over a Unix socket [FORKPOOL_ADMIN_TOKEN_FILE]",
 );
-const NO_WAIT: Spelled = ("--no-wait", "Only ask for it, and do not wait for what becomes of it");
+const NO_WAIT: Spelled = ("--no-wait", "Send the command and do not wait for the result");
 const HELP: Spelled = ("-h, --help", "Print this help");
 
 const EXEC: &str = "\
-Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3,
-so that the kernel spreads the connections. The parent replaces every program that dies, and what waited for it is
-served.
+Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3, so
+the kernel spreads the connections. The parent replaces every program that dies; connections that waited in its queue
+are served.
 
 Examples:
   forkpool exec -- node app.js                     app.js has server.listen({fd: 3}); on http://127.0.0.1:8000
   forkpool exec --listen :80 --user www-data --workers 4 -- uvicorn --fd 3 app:app
-  forkpool exec --ready notify -- ./server         ready when it tells so with sd_notify(3)
-  kill -HUP PID                                    of forkpool: the program is executed anew, one worker at a time
+  forkpool exec --ready notify -- ./server         ready when it calls sd_notify(3)
+  kill -HUP PID                                    (of forkpool) executes the program again, one worker at a time
 
-The program finds listening sockets from file descriptor 3 on, one for each address, which do not block (O_NONBLOCK),
-and these variables:
+The program's listening sockets start at file descriptor 3, one for each address. They are non-blocking (O_NONBLOCK).
+The program gets these variables:
   LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
   FORKPOOL_FD                              3
-  FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   a number from 0 that the replacement keeps, and one that it does not
+  FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   the slot's number, from 0, and a number unique to the process
   NOTIFY_SOCKET                            with --ready notify
-It is asked to finish by SIGTERM, and killed after the drain time-out: let it stop to accept, finish what it has, and
-exit. A shell passes no signal on: write sh -c 'exec node app.js'. Its output goes where that of forkpool goes;
---prefix tells whose it is.
+To stop the program, forkpool sends SIGTERM, and SIGKILL after --drain-timeout. On SIGTERM the program should stop
+accepting, finish its requests and exit. A shell does not forward signals: write sh -c 'exec node app.js'. The program
+inherits the output of forkpool; --prefix marks each line with its worker.
 ";
 
 /// The options of `exec`.

@@ -12,10 +12,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "access-log",
         "PATH",
         at!(access_log, Optional(FilePath)),
-        "File that gets a line for each answer, or - or /dev/stdout for standard output, /dev/stderr for the other \
-         one; SIGUSR1 opens it anew, for who has renamed it; it must be no symbolic link, and where root opens it for \
-         workers of another user, nobody but root may be able to replace it: its directory and those above are \
-         root's",
+        "File that gets one line per response. - and /dev/stdout mean standard output, /dev/stderr standard error. \
+         SIGUSR1 reopens the file after log rotation. It must not be a symbolic link. If root opens it for workers of \
+         another user, the directories above it must belong to root and be writable by root alone, or be sticky",
     )
     .of_the_server()
     .on_upgrade(),
@@ -24,7 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "access-log-format",
         "FORMAT",
         at!(access_log_format, Choice::new()),
-        "How the lines are written: common, combined (with Referer and User-Agent), or json, an object in each line",
+        "Format of the lines: common, combined (adds Referer and User-Agent) or json (one object per line)",
     )
     .of_the_server(),
 ];

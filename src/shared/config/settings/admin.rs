@@ -12,16 +12,16 @@ pub(super) const SETTINGS: &[Setting] = &[
         "admin",
         "ADDR",
         at!(admin, Optional(OneAddress)),
-        "Address of a process for status, metrics, health and control: 127.0.0.1:9000, or unix:/run/x.admin (mode \
-         0600); over TCP it is read-only without a token",
+        "Address of the admin process, which serves status, metrics, health checks and control: 127.0.0.1:9000, or \
+         unix:/run/x.admin (mode 0600). Over TCP it is read-only without a token",
     ),
     Setting::new(
         SECTION,
         "admin-host",
         "HOST",
         at!(admin_hosts, HostNames),
-        "Host name by which the admin process may be asked over TCP, besides IP addresses and localhost; /metrics, \
-         /healthz and /readyz answer to any name; may be given several times",
+        "Host name that TCP clients may use for the admin process, besides IP addresses and localhost. /metrics, \
+         /healthz and /readyz accept any name. May be given several times",
     )
     .list(),
     Setting::new(
@@ -29,7 +29,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "admin-token-file",
         "PATH",
         at!(admin_token_file, Optional(FilePath)),
-        "File with a token that lets TCP clients control the pool, sent as Authorization: Bearer TOKEN; not to be \
-         readable by everybody",
+        "File with the token that lets TCP clients control the pool, sent as Authorization: Bearer TOKEN. The file \
+         must not be readable by everybody",
     ),
 ];

@@ -12,9 +12,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "root",
         "DIR",
         at!(root, Optional(FilePath)),
-        "Directory whose files are served; nothing outside of it is, whatever is asked for; when the path comes to mean \
-         another directory, as by a deployment that exchanges a symbolic link, a rolling restart follows it within two \
-         seconds",
+        "Directory to serve files from. Nothing outside of it is served. When the path comes to point to another \
+         directory, as in a deployment that swaps a symbolic link, a rolling restart follows within two seconds",
     )
     .of_the_server(),
     Setting::new(
@@ -22,7 +21,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "listing",
         "yes|no",
         at!(files.listing, YesNo),
-        "Whether a directory without index.html is listed; without this it is 404",
+        "List directories that have no index.html. Otherwise they get 404",
     )
     .of_the_server(),
     Setting::new(
@@ -30,8 +29,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "spa",
         "yes|no",
         at!(files.spa, YesNo),
-        "Whether paths that name no file, and have no dot in their last segment, are answered with /index.html: \
-         for an application in the browser that has paths of its own",
+        "Serve /index.html for paths that name no file and have no dot in their last segment, for a single-page \
+         application",
     )
     .of_the_server(),
     Setting::new(
@@ -39,7 +38,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "cache-control",
         "VALUE",
         at!(files.cache_control, Optional(FieldValue)),
-        "Value of Cache-Control in answers from files, as in max-age=600",
+        "Value of the Cache-Control field in responses from files, such as max-age=600",
     )
     .of_the_server(),
     Setting::new(
@@ -47,8 +46,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "precompressed",
         "yes|no",
         at!(files.precompressed, YesNo),
-        "Whether a file is answered from its sibling with .br, .zst or .gz behind its name, when the client accepts \
-         that and it is not older than the file",
+        "Serve FILE.br, FILE.zst or FILE.gz in place of FILE if the client accepts that coding and the compressed \
+         file is not older",
     )
     .of_the_server(),
     Setting::new(
@@ -56,7 +55,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "symlinks",
         "WHICH",
         at!(files.symlinks, Choice::new()),
-        "Symbolic links that are followed: none, inside (relative ones that do not leave the directory), anywhere",
+        "Which symbolic links to follow: none, inside (relative links that stay inside the directory) or anywhere",
     )
     .of_the_server(),
     Setting::new(
@@ -64,7 +63,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "dotfiles",
         "yes|no",
         at!(files.dotfiles, YesNo),
-        "Whether names that begin with a dot are served; /.well-known/ always is",
+        "Serve names that begin with a dot. /.well-known/ is always served",
     )
     .of_the_server(),
 ];

@@ -20,74 +20,75 @@ pub(super) const SETTINGS: &[Setting] = &[
         "max-target",
         "BYTES",
         at!(server.limits.target, Size { least: 1, most: HEAD_MAX }),
-        "Longest request target; beyond it 414. RFC 9112 asks for at least 8000",
+        "Maximum size of a request target. A longer one gets 414. RFC 9112 recommends at least 8000 bytes",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-head",
         "BYTES",
         at!(server.limits.head, Size { least: HEAD_MIN, most: HEAD_MAX }),
-        "Longest request head, from the method to the empty line; beyond it 431",
+        "Maximum size of a request head, from the method to the empty line. A larger one gets 431",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-fields",
         "N",
         at!(server.limits.fields, Number { least: 1, most: FIELDS_MAX }),
-        "Most header fields of a request; beyond it 431",
+        "Maximum number of header fields in a request. A request with more gets 431",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-body",
         "BYTES",
         at!(server.limits.body, Size::ANY),
-        "Longest request body, as it is held in memory; beyond it 413; 0 refuses bodies",
+        "Maximum size of a request body, which is held in memory. A larger one gets 413. 0 refuses bodies",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-requests-per-connection",
         "N",
         at!(server.limits.requests, Number { least: 0, most: u64::MAX }),
-        "Requests on one connection before it is closed, so that clients spread anew; 0 is no limit",
+        "Close a connection after this many requests, so that clients spread over the workers again. 0 sets no limit",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-pipelined",
         "N",
         at!(server.max_pipelined, Number { least: 1, most: 100_000 }),
-        "Requests of one connection answered in a row before the others have their turn",
+        "How many pipelined requests of one connection to answer before serving other connections",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-connections",
         "N",
         at!(server.max_connections, Number { least: 0, most: usize::MAX }),
-        "Open connections per worker; at the limit the one that has been idle longest is closed for a new one; 0 is as \
-         many as descriptors allow",
+        "Maximum number of open connections per worker. At the limit, the connection that has been idle longest is \
+         closed to make room for a new one. 0 allows as many as there are file descriptors",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-output",
         "BYTES",
         at!(server.max_output, Size { least: 1, most: OUTPUT_MAX }),
-        "Answers held for a client that does not read them, before it is not read from either",
+        "Maximum size of unread responses that are buffered for one client. Beyond it, that client's requests are not \
+         read",
     )
-        .of_the_server(),
+    .of_the_server(),
     Setting::new(
         SECTION,
         "max-held",
         "BYTES",
         at!(server.max_held, Size::ANY),
-        "Memory that each worker holds of heads and bodies that have not come whole and of answers that were not \
-         taken; at the limit new ones get 503 and others wait, and after 5s the slowest are closed; a body \
-         that others wait for may use an eighth more; 0 is no limit",
+        "Memory that each worker may use for incomplete requests and unread responses. At the limit, requests that \
+         need more get 503, bodies on their way wait, and after 5s the slowest clients are closed. A body that others \
+         wait for may use an eighth more. 0 sets no limit",
     )
-        .of_the_server(),
+    .of_the_server(),
 ];

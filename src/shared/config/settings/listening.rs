@@ -13,8 +13,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "listen",
         "ADDR",
         &Listen,
-        "Address to listen on: 127.0.0.1:8000, [::1]:8000, :8000 for every interface, port 0 for a free one, \
-         unix:/run/x.sock; may be given several times",
+        "Address to listen on: 127.0.0.1:8000, [::1]:8000, :8000 for every interface, or unix:/run/x.sock. Port 0 \
+         picks a free port. May be given several times",
     )
     .also_read(&[Alias { variable: "PORT", prefix: ":" }])
     .list(),
@@ -23,32 +23,33 @@ pub(super) const SETTINGS: &[Setting] = &[
         "unix-mode",
         "MODE",
         at!(unix_mode, Mode),
-        "Permission bits of Unix sockets, octal; by default every local user may connect, as to a port on \
-         127.0.0.1, whatever user the proxy in front runs as",
+        "Permission bits of Unix sockets, in octal. The default lets every local user connect, as to a port on \
+         127.0.0.1",
     ),
     Setting::new(
         SECTION,
         "backlog",
         "N",
         at!(backlog, Number { least: 1, most: i32::MAX as u32 }),
-        "Connections that may wait in a worker's queue to be accepted; the kernel caps it at net.core.somaxconn",
+        "Length of each worker's accept queue. The kernel caps it at net.core.somaxconn",
     ),
     Setting::new(
         SECTION,
         "balance",
         "METHOD",
         at!(balance, Choice::new()),
-        "Who gets a new TCP connection: auto, hash (blind, as without this), random (of the workers that are free), \
-         least-connections (by eBPF: needs CAP_BPF and CAP_NET_ADMIN), cpu (the worker on the CPU that received \
-         it; pins workers), client (the same worker for the same address); auto is least-connections where it \
-         is allowed, else random",
+        "How a new TCP connection is assigned to a worker: auto, hash, random, least-connections, cpu or client. hash \
+         is the kernel's own choice, whether that worker is free or not. random picks a random free worker. \
+         least-connections picks the free worker with the fewest connections; it uses eBPF and needs CAP_BPF and \
+         CAP_NET_ADMIN. cpu picks the worker on the CPU that received the connection, and pins workers. client sends \
+         the same client address to the same worker. auto is least-connections where permitted, else random",
     ),
     Setting::new(
         SECTION,
         "neighbours",
         "N",
         at!(neighbours, Number { least: 0, most: 16 }),
-        "Other workers that take from a worker's queue what it leaves there, because it is busy or gone",
+        "How many other workers accept connections from a worker's queue while it is busy or gone",
     )
     .of_the_server()
     .on_upgrade(),

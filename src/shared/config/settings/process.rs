@@ -12,9 +12,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "chdir",
         "DIR",
         at!(chdir, Optional(FilePath)),
-        "Directory that each worker works in, resolved again at its start, so that a restart follows a symbolic link that \
-         was exchanged; a relative --root, --watch and program is looked up from there, all other paths from where \
-         forkpool was started",
+        "Working directory of the workers. It is resolved each time a worker starts, so a restart follows a symbolic \
+         link that was swapped. A relative --root, --watch or program is relative to it; all other paths are relative \
+         to the directory that forkpool was started in",
     )
     .on_restart(),
     Setting::new(
@@ -22,36 +22,37 @@ pub(super) const SETTINGS: &[Setting] = &[
         "env-file",
         "FILE",
         at!(env_file, Optional(FilePath)),
-        "File of variables, a NAME=value in each line, # before comments, no quotes, nothing expanded; read and checked \
-         at the start, and again before a restart and an upgrade, which are aborted when something is wrong; \
-         FORKPOOL_* are the pool's own settings, over which its flags win, all others the environment of the workers; \
-         both win over what is inherited",
+        "File of variables, one NAME=value per line. Lines that begin with # are comments; nothing is quoted or \
+         expanded. FORKPOOL_* are settings of the pool, which flags override. All others go into the environment of \
+         the workers. Both override inherited variables. The file is read again before each restart and upgrade, and \
+         an error in it aborts them",
     ),
     Setting::new(
         SECTION,
         "user",
         "NAME",
         at!(user, Optional(Name)),
-        "User that workers become once they listen, by name or number, with its HOME; needs root",
+        "User to switch workers to after binding, by name or number. HOME is set to match. Needs root",
     ),
     Setting::new(
         SECTION,
         "group",
         "NAME",
         at!(group, Optional(Name)),
-        "Group that workers become, by name or number; without it the user's own; needs root",
+        "Group to switch workers to after binding, by name or number. Without it they get the user's group. Needs \
+         root",
     ),
     Setting::new(
         SECTION,
         "sandbox",
         "auto|off|strict",
         at!(sandbox, Choice::new()),
-        "What workers may do once they are ready: serve what they have open, read and write files that are open \
-         already, open what is below --root, /dev/null, /dev/urandom and the time zones, start threads, and nothing \
-         else: no other files, no new sockets, processes or code, no signals, and nothing to a listening socket \
-         that would outlast them (no_new_privs, landlock, seccomp); auto goes on where the kernel lacks one of \
-         these, strict fails; a program, whose needs are not known, only gains no privileges by executing another, \
-         such as sudo; without this auto, and off for programs and for handlers of your own",
+        "Confine workers once they are ready, by no_new_privs, landlock and seccomp. A confined worker can serve \
+         connections, use files that are open, open files below --root, /dev/null, /dev/urandom and the time zones, \
+         and start threads. It cannot open other files, create sockets or processes, load code, send signals, or \
+         change its listening sockets. auto skips what the kernel does not support; strict fails instead. A program \
+         is not confined, except that it cannot gain privileges, as by sudo. Without this setting it is auto, and off \
+         for programs and for handlers of your own",
     )
     .on_restart()
     .default_in_help(),
@@ -60,7 +61,6 @@ pub(super) const SETTINGS: &[Setting] = &[
         "pid-file",
         "PATH",
         at!(pid_file, Optional(FilePath)),
-        "File for the parent's process id, written once the addresses are ours and removed at the end; everybody may \
-         read it (mode 0644)",
+        "File for the parent's process id (mode 0644), written once the addresses are bound and removed at the end",
     ),
 ];

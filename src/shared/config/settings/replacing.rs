@@ -13,7 +13,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "surge",
         "N",
         at!(surge, Number { least: 1, most: Config::WORKERS_MAX }),
-        "Workers that a rolling restart replaces at a time; the new ones start while the old ones serve",
+        "How many workers a rolling restart replaces at a time. The replacements start while the old workers still \
+         serve",
     )
     .on_restart(),
     Setting::new(
@@ -21,8 +22,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "lame-duck",
         "DURATION",
         at!(lame_duck, Timeout::ANY),
-        "How long to go on serving after TERM, as not ready any more, so that balancers look elsewhere before the \
-         drain; 0 is not at all",
+        "How long to go on serving after SIGTERM or SIGQUIT while reporting not ready, so that load balancers stop \
+         sending clients before the drain begins. 0 drains at once",
     )
     .on_restart(),
     Setting::new(
@@ -30,8 +31,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "give-up",
         "N",
         at!(give_up, Number { least: 0, most: u32::MAX }),
-        "Workers of a slot in a row that fail and never served, after which the whole pool ends, with exit code 3; \
-         0 is never",
+        "End the pool with exit code 3 after this many workers of one slot in a row have failed without ever serving. \
+         0 retries for ever",
     )
     .on_restart(),
     Setting::new(
@@ -39,8 +40,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "max-requests",
         "N",
         at!(max_requests, Number { least: 0, most: u64::MAX }),
-        "Requests after which a worker is replaced, or up to a tenth fewer, but a slot's at most about once a second; 0 \
-         is no limit",
+        "Replace a worker after this many requests, or up to a tenth fewer. Each slot is replaced at most about once \
+         a second. 0 sets no limit",
     )
     .of_the_server(),
     Setting::new(
@@ -48,7 +49,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "max-age",
         "DURATION",
         at!(max_age, Timeout::ANY),
-        "Time after which a worker is replaced, or up to a tenth less; 0 is no limit",
+        "Replace a worker after this time, or up to a tenth less. 0 sets no limit",
     )
     .on_restart(),
     Setting::new(
@@ -56,7 +57,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "max-rss",
         "BYTES",
         at!(max_rss, Size::ANY),
-        "Memory that a worker may hold before it is replaced, looked at once a second; 0 is no limit",
+        "Replace a worker whose resident memory exceeds this size. It is checked once a second. 0 sets no limit",
     )
     .on_restart(),
     Setting::new(
@@ -64,10 +65,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         "watch",
         "PATTERN",
         at!(watch, Patterns),
-        "For development: a rolling restart whenever files change, once they have been quiet for 200ms; a directory with \
-         all below it, a file, or a pattern such as 'src/**/*.js', in which * and ? are parts of a name and ** any \
-         directories; names that begin with a dot, end in ~, or are node_modules or __pycache__ are left out, unless the \
-         pattern has them; may be given several times",
+        "For development: start a rolling restart when files change and no further change follows for 200ms. PATTERN \
+         is a file, a directory with everything below it, or a glob such as 'src/**/*.js', in which * and ? match \
+         within a name and ** matches any directories. Names that begin with a dot or end in ~, node_modules and \
+         __pycache__ are ignored unless the pattern names them. May be given several times",
     )
     .list(),
 ];

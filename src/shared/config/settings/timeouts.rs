@@ -12,7 +12,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "head-timeout",
         "DURATION",
         at!(server.head_timeout, Timeout::ANY),
-        "How long a client may take to send a whole request head; 0 is for ever",
+        "How long a client may take to send a request head. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(
@@ -20,7 +20,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "body-timeout",
         "DURATION",
         at!(server.body_timeout, Timeout::ANY),
-        "How long a client may pause while it sends a body; 0 is for ever",
+        "How long a client may pause while it sends a body. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(
@@ -28,8 +28,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "min-rate",
         "BYTES",
         at!(server.min_rate, Size::ANY),
-        "Bytes of a body that a client must send a second, over any span of body-timeout; below it 408; and of an \
-         answer that waits for it take, over any of write-timeout; 0 is no minimum",
+        "Minimum rate in bytes per second. A client that sends a body more slowly, averaged over body-timeout, gets \
+         408. A client that reads a response more slowly, averaged over write-timeout, is reset. 0 sets no minimum",
     )
     .of_the_server(),
     Setting::new(
@@ -37,8 +37,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "idle-timeout",
         "DURATION",
         at!(server.idle_timeout, Timeout::ANY),
-        "How long a connection may be idle between requests; longer than the 60s of common proxies, so that they \
-         close first; 0 is for ever",
+        "How long a connection may be idle between requests. The default exceeds the 60s of common proxies, so that \
+         they close first. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(
@@ -46,7 +46,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "write-timeout",
         "DURATION",
         at!(server.write_timeout, Timeout::ANY),
-        "How long a client may take nothing of an answer that waits for it; 0 is for ever",
+        "How long a client may go without reading any of a pending response. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(
@@ -54,8 +54,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "answer-timeout",
         "DURATION",
         at!(server.answer_timeout, Timeout::ANY),
-        "How long the application may take for an answer that it makes later (Response::deferred), where it sets no time-out \
-         of its own; then 504; 0 is for ever",
+        "How long the application may take to make a deferred response (Response::deferred) before the client gets \
+         504, unless the application sets its own timeout. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(
@@ -63,8 +63,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "half-close",
         "yes|no",
         at!(server.half_close, YesNo),
-        "Let a client that has sent its end of file (nc -N) wait for its answer as long as that takes; otherwise 5s, as \
-         most such clients have gone",
+        "Let a client that has shut down its sending side (as nc -N does) wait for its response without limit. \
+         Otherwise it gets 5s, since most such clients have gone",
     )
     .of_the_server(),
 ];

@@ -17,7 +17,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "workers",
         "N|auto",
         at!(workers, Workers),
-        "Worker processes; auto is one for each CPU that affinity and the cgroup's quota leave",
+        "Number of worker processes. auto starts one for each CPU that the CPU affinity and the cgroup's quota allow",
     )
     .on_restart()
     .also_read(&[Alias { variable: "CLUSTER_WORKERS", prefix: "" }, Alias { variable: "WEB_CONCURRENCY", prefix: "" }]),
@@ -26,14 +26,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         "pin",
         "yes|no",
         at!(pin, YesNo),
-        "Whether each worker stays on one of the CPUs that affinity leaves",
+        "Pin each worker to one of the CPUs that the affinity mask allows",
     ),
     Setting::new(
         SECTION,
         "drain-timeout",
         "DURATION",
         at!(drain_timeout, Timeout::ANY),
-        "How long a worker told to stop may finish its requests before it is killed; 0 is for ever",
+        "How long a stopping worker may take to finish its requests before it is killed. 0 waits for ever",
     )
     .on_restart(),
     Setting::new(
@@ -41,8 +41,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "boot-timeout",
         "DURATION",
         at!(boot_timeout, Timeout::ANY),
-        "How long a worker may take to become ready before it is replaced; long, as some load much data; \
-         0 is for ever",
+        "How long a worker may take to become ready before it is killed and replaced. 0 waits for ever",
     )
     .on_restart(),
     Setting::new(
@@ -50,7 +49,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "stall-timeout",
         "DURATION",
         at!(stall_timeout, Timeout { least: STALL_MIN }),
-        "How long a worker may be busy with one request before it counts as hung and is replaced; 0 is for ever",
+        "How long a worker may be busy with one request before it is killed and replaced as hung. 0 disables the \
+         check",
     )
     .of_the_server(),
     Setting::new(
@@ -58,7 +58,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "on-stall",
         "kill|abort",
         at!(on_stall, Choice::new()),
-        "What ends a worker that hangs; abort sends it SIGABRT first, so that it says where it is and may dump core",
+        "How a hung worker is ended. kill sends SIGKILL. abort sends SIGABRT first, so that the worker logs a \
+         backtrace and may dump core",
     )
     .of_the_server(),
     Setting::new(
@@ -66,7 +67,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "on-panic",
         "answer|exit",
         at!(server.on_panic, Choice::new()),
-        "What a panic in a handler ends: with answer its connection, by a 500; with exit its worker, as in Node",
+        "What a panic in a handler ends. answer sends a 500 and closes the connection. exit ends the worker, as in \
+         Node",
     )
     .of_the_server(),
 ];
