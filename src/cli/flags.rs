@@ -32,7 +32,10 @@ impl Flags {
         let name = setting.name();
         let value = value.into_string().map_err(|_| format!("the value of --{name} is not valid UTF-8{HINT}"))?;
         match self.settings.iter_mut().find(|(said, _)| said.name() == name) {
-            Some((_, list)) if setting.is_list() => *list = format!("{list},{value}"),
+            Some((_, list)) if setting.is_list() => {
+                list.extend(setting.separator());
+                list.push_str(&value);
+            }
             Some(_) => return Err(format!("--{name} is given twice; leave one out{HINT}")),
             None => self.settings.push((setting, value)),
         }

@@ -26,7 +26,8 @@
 //!   thread; stream.rs: written while it is sent, by any thread; notice.rs: what the application is told meanwhile;
 //!   file.rs: a file, whole or in ranges, on conditions, by sendfile; upgrade.rs: the connection itself; receive.rs: made
 //!   from the request's body while that comes
-//! - `files/`: a directory as a handler: name.rs (what a path names) and listing.rs are PURE; root.rs resolves by
+//! - `files/`: a directory as a handler: name.rs (what a path names), accept.rs and listing.rs are PURE; fields.rs adds
+//!   fields by path, directory.rs reads what listing.rs shows; root.rs resolves by
 //!   openat2(2); held.rs keeps files open while their names mean them
 //! - `access_log/`: a line for each answer: format.rs (PURE) says it, file.rs appends it
 //! - `http/`: PURE. bytes to requests, heads of responses to bytes: head, lines, recall, host, body, encode, date;

@@ -6,6 +6,7 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
 
 /// What tells a file, and its state, from another one. Equal ones are of the same file only while one of the two is held
 /// open: then its inode is given to no other.
@@ -22,7 +23,7 @@ pub(crate) struct Stat {
     /// Seconds since 1970, and nanoseconds.
     pub(crate) modified: (i64, u32),
     /// Also moves with permissions, owner and name.
-    changed: (i64, u32),
+    pub(crate) changed: (i64, u32),
 }
 
 impl Stat {
@@ -42,6 +43,16 @@ impl Stat {
 
     pub(crate) fn is_directory(&self) -> bool {
         self.mode & libc::S_IFMT == libc::S_IFDIR
+    }
+
+    pub(crate) fn modified_time(&self) -> SystemTime {
+        let (seconds, nanos) = self.modified;
+        let since = Duration::from_secs(seconds.unsigned_abs());
+        let whole = match seconds {
+            0.. => SystemTime::UNIX_EPOCH.checked_add(since),
+            _ => SystemTime::UNIX_EPOCH.checked_sub(since),
+        };
+        whole.map_or(SystemTime::UNIX_EPOCH, |whole| whole + Duration::from_nanos(nanos.into()))
     }
 
     /// Whether it is the same file, in whatever state.

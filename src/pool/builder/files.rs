@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Builder;
-use crate::shared::config::{AccessLogFormat, Symlinks};
+use super::{quoted, Builder};
+use crate::shared::config::{AccessLogFormat, HeaderRule, Symlinks, TypeRule};
 
 impl Builder {
     /// Directory whose files [`files`](Builder::files) serves. Default: none. It is looked at once a second: when the path
@@ -26,6 +26,30 @@ impl Builder {
     /// As [`Files::cache_control`](crate::Files::cache_control). Default: none.
     pub fn cache_control(self, value: impl Into<String>) -> Builder {
         self.put("cache-control", |config| config.files.cache_control = Some(value.into()))
+    }
+
+    /// As [`Files::header`](crate::Files::header), and also adds to what was said before: `[/PATTERN] NAME: VALUE`. Default: none.
+    pub fn header(mut self, rule: &str) -> Builder {
+        match HeaderRule::parse(rule) {
+            Ok(rule) => self.put("header", |config| config.files.headers.push(rule)),
+            Err(problem) => {
+                self.mistaken("header", quoted("header", rule), problem);
+                self
+            }
+        }
+    }
+
+    /// As [`Files::media_type`](crate::Files::media_type), and also adds to what was said before: `EXTENSION=TYPE`. Default: none.
+    ///
+    /// (The setting is `type`.)
+    pub fn media_type(mut self, rule: &str) -> Builder {
+        match TypeRule::parse(rule) {
+            Ok(rule) => self.put("type", |config| config.files.types.push(rule)),
+            Err(problem) => {
+                self.mistaken("type", quoted("type", rule), problem);
+                self
+            }
+        }
     }
 
     /// As [`Files::precompressed`](crate::Files::precompressed). Default `true`.

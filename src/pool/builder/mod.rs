@@ -45,7 +45,8 @@ impl Pool {
 }
 
 /// What a pool is to be. Methods replace what was said before, but for [`bind`](Builder::bind),
-/// [`bind_udp`](Builder::bind_udp), [`admin_host`](Builder::admin_host) and [`watch`](Builder::watch), which add.
+/// [`bind_udp`](Builder::bind_udp), [`admin_host`](Builder::admin_host), [`watch`](Builder::watch),
+/// [`header`](Builder::header) and [`media_type`](Builder::media_type), which add.
 ///
 /// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and
 /// [`check`](Builder::check), unless a later call replaces it. Every time-out can be [`Duration::ZERO`], which is

@@ -49,6 +49,8 @@ fn methods_and_names_set_the_same() {
         ("listing", "yes", |pool| pool.listing(true)),
         ("spa", "yes", |pool| pool.spa(true)),
         ("cache-control", "no-store", |pool| pool.cache_control("no-store")),
+        ("header", "X-A: b", |pool| pool.header("X-A: b")),
+        ("type", "a=b/c", |pool| pool.media_type("a=b/c")),
         ("precompressed", "no", |pool| pool.precompressed(false)),
         ("symlinks", "anywhere", |pool| pool.symlinks(Symlinks::Anywhere)),
         ("dotfiles", "yes", |pool| pool.dotfiles(true)),

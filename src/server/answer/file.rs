@@ -1,5 +1,6 @@
 //! Files as responses: whole or in ranges, on conditions, sent by the kernel.
 
+use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::iter;
@@ -13,13 +14,17 @@ use std::vec;
 
 use nix::sys::sendfile::sendfile64;
 
-use crate::server::http::{evaluate, parse_range, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
+use crate::server::http::{evaluate, parse_range, single, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::sys::stat::Stat;
 
+/// Files of before 1990, when there was no web, have no time but what a tool gives to all of them so that builds can be
+/// reproduced: 0 or 1 (Nix, OSTree), 1980 (ZIP), 1985 (npm). It says nothing about when they were modified.
+const TIMES_BEGIN: u64 = 631_152_000;
+
 /// What a file holds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Representation {
-    pub(crate) content_type: &'static str,
+    pub(crate) content_type: Cow<'static, str>,
     pub(crate) coding: Option<Coding>,
 }
 
@@ -48,13 +53,23 @@ impl Opened {
     }
 
     pub(crate) fn new(file: File, stat: Stat) -> Opened {
-        // Strong, as far as a file system can tell: inode, time to the nanosecond, and size.
+        let nanos_of = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         let (seconds, nanos) = stat.modified;
-        let time = i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
-        let since = u64::try_from(seconds).map_or(Duration::ZERO, |seconds| Duration::new(seconds, nanos));
-        // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
-        let modified = (SystemTime::UNIX_EPOCH + since).min(SystemTime::now());
-        let validators = Validators::new(format_args!("{:x}-{time:x}-{:x}", stat.inode, stat.len), modified);
+        let time = nanos_of(stat.modified);
+        // Strong, as far as a file system can tell: time to the nanosecond, and size. Copies on several machines that keep
+        // the time have the same tag.
+        let validators = match u64::try_from(seconds).ok().filter(|seconds| *seconds >= TIMES_BEGIN) {
+            Some(seconds) => {
+                // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
+                let modified = (SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)).min(SystemTime::now());
+                Validators::new(format_args!("{time:x}-{:x}", stat.len), Some(modified))
+            }
+            // The inode and its last change tell one state from another, on this machine alone.
+            None => {
+                let changed = nanos_of(stat.changed);
+                Validators::new(format_args!("{:x}-{changed:x}-{:x}", stat.inode, stat.len), None)
+            }
+        };
         Opened { file, stat, validators }
     }
 
@@ -73,7 +88,7 @@ pub(crate) fn respond(
     let (len, validators) = (opened.stat.len, &opened.validators);
     let verdict = evaluate(request, validators);
     let ranges = match verdict {
-        Verdict::Go { ranges: true } => request.header("Range").map_or(Ranges::All, |field| parse_range(field, len)),
+        Verdict::Go { ranges: true } => single(request, "Range").map_or(Ranges::All, |field| parse_range(field, len)),
         _ => Ranges::All,
     };
     let ranges = match ranges {
@@ -81,7 +96,7 @@ pub(crate) fn respond(
         Ranges::Some(ranges) if ranges.len() > 1 && coding.is_some() => Ranges::All,
         ranges => ranges,
     };
-    let mut head = ResponseHead::of_file(content_type);
+    let mut head = ResponseHead::of_file(content_type.clone());
     validators.add_to(&mut head);
     head.add_valid("Accept-Ranges", "bytes");
     let mut rest = Vec::new().into_iter();
@@ -96,7 +111,7 @@ pub(crate) fn respond(
                 }
                 Err(ranges) => {
                     let boundary = format!("forkpool-{}", validators.etag.trim_matches('"'));
-                    rest = multipart(&ranges, len, content_type, &boundary).into_iter();
+                    rest = multipart(&ranges, len, &content_type, &boundary).into_iter();
                     head.content_type = Some(format!("multipart/byteranges; boundary={boundary}").into());
                     rest.next()
                 }
@@ -119,6 +134,17 @@ pub(crate) fn respond(
         head.add_valid("Content-Encoding", coding.name());
     }
     (head, first.map(|part| Box::new(FileBody { opened, part, rest })))
+}
+
+/// All of a file, whatever the request says of ranges and conditions: it is no answer to that.
+pub(crate) fn whole(status: u16, opened: Arc<Opened>, representation: Representation) -> (ResponseHead, Box<FileBody>) {
+    let mut head = ResponseHead::of_file(representation.content_type);
+    head.set_status(status);
+    if let Some(coding) = representation.coding {
+        head.add_valid("Content-Encoding", coding.name());
+    }
+    let part = Part::of(0..opened.stat.len);
+    (head, Box::new(FileBody { opened, part, rest: Vec::new().into_iter() }))
 }
 
 fn content_range(range: &Range<u64>, len: u64) -> String {

@@ -127,7 +127,8 @@ impl Response {
     /// When it cannot be opened, or is no regular file ([`InvalidInput`](io::ErrorKind::InvalidInput)).
     pub fn file(request: &Request<'_>, path: impl AsRef<Path>) -> io::Result<Response> {
         let path = path.as_ref();
-        let representation = Representation { content_type: media_type(path.as_os_str().as_bytes()), coding: None };
+        let representation =
+            Representation { content_type: media_type(path.as_os_str().as_bytes()).into(), coding: None };
         Ok(Response::of_file(request, Arc::new(Opened::open(path)?), representation))
     }
 
@@ -135,6 +136,12 @@ impl Response {
     pub(crate) fn of_file(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
         let (head, file) = file::respond(request, opened, representation);
         Response { head, body: file.map_or(Body::Bytes(Cow::Borrowed(b"")), Body::File) }
+    }
+
+    /// All of a file that is open, with a status that says what it is.
+    pub(crate) fn of_whole_file(status: u16, opened: Arc<Opened>, representation: Representation) -> Response {
+        let (head, file) = file::whole(status, opened, representation);
+        Response { head, body: Body::File(file) }
     }
 
     /// A response that is made from the request's body while that comes, in pieces as small or large as they are; for

@@ -16,8 +16,18 @@ pub(super) struct Entry {
     pub(super) modified: SystemTime,
 }
 
+/// Which part of a long directory a page shows.
+#[derive(Debug)]
+pub(super) struct Page {
+    /// From one.
+    pub(super) number: usize,
+    pub(super) pages: usize,
+    /// Only so many names were read.
+    pub(super) cut_at: Option<usize>,
+}
+
 /// An HTML page without scripts or anything from elsewhere. Directories come first, then files, each by name.
-pub(super) fn page(directory: &str, is_root: bool, mut entries: Vec<Entry>, is_cut: bool) -> String {
+pub(super) fn page(directory: &str, is_root: bool, mut entries: Vec<Entry>, shown: &Page) -> String {
     entries.sort_by(|one, other| (one.len.is_some(), &one.name).cmp(&(other.len.is_some(), &other.name)));
     let title = escape(directory);
     let mut page = format!(
@@ -37,8 +47,20 @@ pub(super) fn page(directory: &str, is_root: bool, mut entries: Vec<Entry>, is_c
             writeln!(page, "<tr><td><a href=\"./{}{slash}\">{shown}{slash}</a><td>{len}<td>{modified}", encode(name));
     }
     page.push_str("</table>\n");
-    if is_cut {
-        let _ = writeln!(page, "<p>Only the first {} entries that were found are listed.", entries.len());
+    let Page { number, pages, cut_at } = *shown;
+    if pages > 1 {
+        let _ = write!(page, "<p>");
+        if number > 1 {
+            let _ = write!(page, "<a href=\"?page={}\">previous</a> ", number - 1);
+        }
+        let _ = write!(page, "page {number} of {pages}");
+        if number < pages {
+            let _ = write!(page, " <a href=\"?page={}\">next</a>", number + 1);
+        }
+        page.push('\n');
+    }
+    if let Some(most) = cut_at {
+        let _ = writeln!(page, "<p>Only the first {most} entries that were found are listed.");
     }
     page
 }
@@ -71,6 +93,8 @@ mod tests {
 
     use super::*;
 
+    const ALONE: Page = Page { number: 1, pages: 1, cut_at: None };
+
     fn entry(name: &[u8], len: Option<u64>) -> Entry {
         Entry { name: name.to_vec(), len, modified: SystemTime::UNIX_EPOCH }
     }
@@ -85,7 +109,7 @@ mod tests {
             entry(b"\xff", Some(1)),
             entry(b"a b", None),
         ];
-        let page = page("/<i>/", false, entries, true);
+        let page = page("/<i>/", false, entries, &Page { number: 2, pages: 3, cut_at: Some(6) });
         assert!(page.contains("<title>/&lt;i&gt;/</title>") && page.contains("<h1>/&lt;i&gt;/</h1>"), "{page}");
         let rows: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("<tr><td><a href=")).collect();
         let date = "Thu, 01 Jan 1970 00:00:00 GMT";
@@ -102,20 +126,21 @@ mod tests {
             ]
         );
         assert!(page.contains("<p>Only the first 6 entries"), "{page}");
+        assert!(page.contains("<a href=\"?page=1\">previous</a> page 2 of 3 <a href=\"?page=3\">next</a>"), "{page}");
     }
 
     #[test]
     fn times_that_no_date_can_say_are_the_nearest_that_one_can() {
         let entry = |modified| Entry { modified, ..entry(b"a", Some(1)) };
         let far = SystemTime::UNIX_EPOCH + Duration::from_secs(253_402_300_800);
-        let page = page("/", true, vec![entry(far), entry(SystemTime::UNIX_EPOCH - Duration::from_secs(1))], false);
+        let page = page("/", true, vec![entry(far), entry(SystemTime::UNIX_EPOCH - Duration::from_secs(1))], &ALONE);
         assert!(page.contains("Fri, 31 Dec 9999 23:59:59 GMT"), "{page}");
         assert!(page.contains("Thu, 01 Jan 1970 00:00:00 GMT"), "{page}");
     }
 
     #[test]
     fn the_root_has_no_directory_above() {
-        let page = page("/", true, Vec::new(), false);
+        let page = page("/", true, Vec::new(), &ALONE);
         assert!(!page.contains("..") && !page.contains("<p>"), "{page}");
     }
 }

@@ -1,29 +1,31 @@
 //! A directory of files as a handler.
 
+use std::borrow::Cow;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use log::warn;
-use nix::dir::Dir;
 use nix::errno::Errno;
 
 use crate::error::{Error, Result};
 use crate::server::answer::file::{Opened, Representation};
 use crate::server::answer::response::Response;
-use crate::server::http::{is_value, media_type, preferred_codings, Coding, Request};
-use crate::shared::config::{Rules, Symlinks};
+use crate::server::http::{extension, is_value, media_type, preferred_codings, Coding, Request};
+use crate::shared::config::{HeaderRule, Rules, Symlinks, TypeRule};
 use crate::sys::stat::Stat;
 
+mod accept;
+mod directory;
+mod fields;
 mod held;
 mod listing;
 mod name;
 mod root;
 
 use held::Held;
-use listing::Entry;
-use name::{Name, Unnamable};
+use name::{Malformed, Name};
 use root::Root;
 
 /// A directory of files as a handler: index files, ranges, conditional requests, precompressed siblings.
@@ -31,6 +33,9 @@ use root::Root;
 /// A request never reaches anything outside of the directory: the kernel resolves its path below a descriptor of the
 /// directory (openat2(2), `RESOLVE_BENEATH`), symbolic links and renamings included. Names that begin with a dot are
 /// not served, but for `/.well-known/`, and only directories and regular files are.
+///
+/// `/about` is answered with `about.html` where there is no file of that name, and what is not there with `/404.html`, if that
+/// is. Empty segments of a path are left out: `//a` means `/a`.
 ///
 /// `app.js` is answered from `app.js.br`, `app.js.zst` or `app.js.gz`, by what the client accepts, when that is there
 /// and not older than `app.js`.
@@ -59,11 +64,14 @@ pub struct Files {
     rules: Rules,
 }
 
-/// Most entries that a listing shows: a worker does nothing else while it reads them.
-const LISTED_MAX: usize = 10_000;
-
 /// What is served for a directory.
 const INDEX: &[u8] = b"index.html";
+
+/// What is served with 404.
+const NOT_FOUND: &[u8] = b"404.html";
+
+/// What can be asked for.
+const METHODS: &str = "GET, HEAD, OPTIONS";
 
 impl Files {
     /// Opens a directory to serve. The descriptor is kept: it may be opened before the fork, and serves the same
@@ -123,15 +131,16 @@ impl Files {
         self
     }
 
-    /// Whether a directory without `index.html` is answered with a list of what is in it, at most 10 000 entries.
-    /// Default `false`: 404.
+    /// Whether a directory without `index.html` is answered with a list of what is in it, in pages of 1000 entries and of
+    /// at most 10 000. Default `false`: 404.
     pub fn listing(mut self, list: bool) -> Files {
         self.rules.listing = list;
         self
     }
 
-    /// Whether paths that name nothing, and have no dot in their last segment, are answered with `/index.html`: for an
-    /// application in the browser that has paths of its own. Default `false`.
+    /// Whether paths that name nothing are answered with `/index.html`: for an application in the browser that has paths of
+    /// its own. Default `false`. They are those that are asked for as pages (`Accept: text/html`, as browsers do when
+    /// they go somewhere), and those without a dot in their last segment, unless Accept says that no page is wanted.
     pub fn spa(mut self, is: bool) -> Files {
         self.rules.spa = is;
         self
@@ -149,17 +158,66 @@ impl Files {
         self
     }
 
-    /// Answers a GET or HEAD with the file that its path names, whole or in ranges, or with what keeps it from that:
-    /// 304, 308 to add the slash of a directory, 400, 403, 404, 405, 412, 416, 503 when descriptors run out.
-    pub fn answer(&self, request: &Request<'_>) -> Response {
-        if !matches!(request.method(), "GET" | "HEAD") {
-            return refusal(405).header("Allow", "GET, HEAD");
+    /// A header field for answers, as `[/PATTERN] NAME: VALUE`, besides those said before. Default: none.
+    ///
+    /// The pattern is compared with the path of the file that is answered with, from the directory on; where there is none
+    /// (an error, a redirection, a listing), with the path of the request, decoded. `*` in it stands for anything. Of several
+    /// that apply and have one name the last one decides, and an empty value leaves the field out. Cache-Control and Expires are only for
+    /// the contents of files. `Access-Control-Allow-Origin` has preflight requests answered as well: OPTIONS allows GET and
+    /// HEAD with the fields that are asked for.
+    ///
+    /// ```no_run
+    /// # fn main() -> forkpool::Result<()> {
+    /// let files = forkpool::Files::open("/srv/www")?
+    ///     .cache_control("no-cache")
+    ///     .header("/assets/* Cache-Control: max-age=31536000, immutable")
+    ///     .header("/*.woff2 Access-Control-Allow-Origin: *");
+    /// # drop(files);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read, is a field of the server's own, or has a value that is not visible ASCII.
+    pub fn header(mut self, rule: &str) -> Files {
+        match HeaderRule::parse(rule) {
+            Ok(parsed) => self.rules.headers.push(parsed),
+            Err(problem) => panic!("{rule:?} {problem}"),
         }
-        let named = Name::read(request.path()).map_err(|error| match error {
-            Unnamable::Bad => 400,
-            Unnamable::Nothing => 404,
-        });
-        named.and_then(|name| self.answer_named(request, &name)).unwrap_or_else(refusal)
+        self
+    }
+
+    /// A media type, as `EXTENSION=TYPE`, for the files whose names have that extension, or are it where they have none, besides
+    /// those said before. Default: none but those that are known. HTML and CSS are sent without a charset, since they may say it themselves;
+    /// `html=text/html; charset=utf-8` says it for them.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot be read.
+    pub fn media_type(mut self, rule: &str) -> Files {
+        match TypeRule::parse(rule) {
+            Ok(parsed) => self.rules.types.push(parsed),
+            Err(problem) => panic!("{rule:?} {problem}"),
+        }
+        self
+    }
+
+    /// Answers a GET or HEAD with the file that its path names, whole or in ranges, or with what keeps it from that:
+    /// 302 to add the slash of a directory, 304, 400, 403, 404, 405, 412, 416, 503 when descriptors run out. OPTIONS is
+    /// answered with 204.
+    pub fn answer(&self, request: &Request<'_>) -> Response {
+        let name = Name::read(request.path());
+        let path = || name.as_ref().map(Name::rooted).unwrap_or_default();
+        match (request.method(), &name) {
+            ("GET" | "HEAD", Ok(name)) => self.answer_named(request, name).unwrap_or_else(|status| match status {
+                404 => self.nothing(request, &path()),
+                status => self.with_fields(refusal(status), &path()),
+            }),
+            ("GET" | "HEAD", Err(Malformed)) => self.with_fields(refusal(400), &path()),
+            ("OPTIONS", _) => self.options(request, &path()),
+            _ => self.with_fields(refusal(405).header("Allow", METHODS), &path()),
+        }
     }
 
     /// The response, or the status that says why there is none.
@@ -169,20 +227,63 @@ impl Files {
         }
         let answered = match name.is_directory() {
             true => self.directory(request, name),
-            false => self.look_up(name.path()).map(|found| match found {
-                Found::File(opened) => self.file(request, name.path(), opened),
-                Found::Directory => redirect(request, name),
-            }),
+            false => self.named_file(request, name),
         };
         match answered {
-            Err(404) if self.rules.spa && !name.has_dot() => self.index(request, INDEX),
+            Err(404) if self.rules.spa => self.page(request, name),
             answered => answered,
         }
     }
 
+    /// What a path without a slash at its end means: a file, or the file with `.html` behind its name, or a directory.
+    fn named_file(&self, request: &Request<'_>, name: &Name<'_>) -> Result<Response, u16> {
+        let found = self.look_up(name.path());
+        match found {
+            Ok(Found::File(opened)) => Ok(self.file(request, name.path(), opened)),
+            Ok(Found::Directory) | Err(404) => match (self.index(request, &[name.path(), b".html"].concat()), found) {
+                (Err(404), Ok(_)) => Ok(self.with_fields(redirect(request, name), &name.rooted())),
+                (answered, _) => answered,
+            },
+            Err(status) => Err(status),
+        }
+    }
+
+    /// A path of an application that runs in the browser, or of nothing.
+    fn page(&self, request: &Request<'_>, name: &Name<'_>) -> Result<Response, u16> {
+        let is_page = match accept::page(request) {
+            accept::Page::Wanted => true,
+            accept::Page::Unsaid => !name.has_dot(),
+            accept::Page::Unwanted => false,
+        };
+        let answered = if is_page { self.index(request, INDEX) } else { Err(404) };
+        let response = match answered {
+            Err(404) => self.nothing(request, &name.rooted()),
+            answered => answered?,
+        };
+        Ok(response.header("Vary", "Accept"))
+    }
+
+    /// 404 with the page for that, where there is one.
+    fn nothing(&self, request: &Request<'_>, path: &[u8]) -> Response {
+        let page = match self.look_up(NOT_FOUND) {
+            Ok(Found::File(opened)) => {
+                let (opened, representation, may_vary) = self.represented(request, NOT_FOUND, opened);
+                let mut response = Response::of_whole_file(404, opened, representation);
+                if may_vary {
+                    response.head.add_valid("Vary", "Accept-Encoding");
+                }
+                response
+            }
+            _ => refusal(404),
+        };
+        self.with_fields(page, path)
+    }
+
     fn directory(&self, request: &Request<'_>, name: &Name<'_>) -> Result<Response, u16> {
         match self.index(request, &name.join(INDEX)) {
-            Err(404) if self.rules.listing => self.list(name),
+            Err(404) if self.rules.listing => {
+                self.list(request, name).map(|list| self.with_fields(list, &name.rooted()))
+            }
             answered => answered,
         }
     }
@@ -214,20 +315,40 @@ impl Files {
 
     /// Answers with a file, or with its precompressed sibling.
     fn file(&self, request: &Request<'_>, path: &[u8], opened: Arc<Opened>) -> Response {
-        let content_type = media_type(path);
-        let may_vary = self.rules.precompressed && !is_compressed(content_type);
+        let (opened, representation, may_vary) = self.represented(request, path, opened);
+        let mut response = Response::of_file(request, opened, representation);
+        let is_content = matches!(response.head.status, 200 | 206 | 304);
+        if is_content && may_vary {
+            response.head.add_valid("Vary", "Accept-Encoding");
+        }
+        self.add_fields(&mut response, || [b"/", path].concat(), is_content);
+        response
+    }
+
+    /// What a file is answered from, and whether that depends on Accept-Encoding.
+    fn represented(
+        &self,
+        request: &Request<'_>,
+        path: &[u8],
+        opened: Arc<Opened>,
+    ) -> (Arc<Opened>, Representation, bool) {
+        let content_type = self.content_type(path);
+        if extension(path).is_ok_and(|extension| extension.eq_ignore_ascii_case(b"svgz")) {
+            // It is named after what is in it once it is decoded.
+            return (opened, Representation { content_type, coding: Some(Coding::Gzip) }, false);
+        }
+        let may_vary = self.rules.precompressed && !is_compressed(&content_type);
         let sibling = if may_vary { self.sibling(request, path, &opened) } else { None };
         let (coding, opened) = sibling.map_or((None, opened), |(coding, sibling)| (Some(coding), sibling));
-        let mut response = Response::of_file(request, opened, Representation { content_type, coding });
-        if matches!(response.head.status, 200 | 206 | 304) {
-            if may_vary {
-                response.head.add_valid("Vary", "Accept-Encoding");
-            }
-            if let Some(value) = &self.rules.cache_control {
-                response.head.add_valid("Cache-Control", value.trim_matches([' ', '\t']));
-            }
-        }
-        response
+        (opened, Representation { content_type, coding }, may_vary)
+    }
+
+    fn content_type(&self, path: &[u8]) -> Cow<'static, str> {
+        let said = self.rules.types.iter().rev().find(|rule| {
+            let (Ok(key) | Err(key)) = extension(path);
+            key.eq_ignore_ascii_case(rule.extension.as_bytes())
+        });
+        said.map_or_else(|| media_type(path).into(), |rule| rule.media_type.clone().into())
     }
 
     /// The sibling in the coding that the client likes best, of those that are there and up to date.
@@ -237,42 +358,16 @@ impl Files {
         accepted.peek()?;
         preferred_codings(accepted.map(|(_, value)| value)).into_iter().find_map(|coding| {
             let Ok(Found::File(sibling)) = self.look_up(&[path, suffix(coding)].concat()) else { return None };
-            // To the second: tools that copy the time to the sibling may round it.
-            (sibling.stat().modified.0 >= original.stat().modified.0).then_some((coding, sibling))
+            is_current(sibling.stat().modified, original.stat().modified).then_some((coding, sibling))
         })
     }
+}
 
-    fn list(&self, name: &Name<'_>) -> Result<Response, u16> {
-        let failed = |errno| status(errno, name.path());
-        let directory = self.root.read(name.path(), self.rules.symlinks).map_err(failed)?;
-        let mut directory = Dir::from_fd(directory.into()).map_err(failed)?;
-        let mut entries = Vec::new();
-        for found in directory.iter() {
-            let found = found.map_err(failed)?;
-            let file_name = found.file_name().to_bytes();
-            let is_hidden = file_name.starts_with(b".") && !self.rules.dotfiles;
-            if is_hidden || matches!(file_name, b"." | b"..") {
-                continue;
-            }
-            if entries.len() == LISTED_MAX {
-                return Ok(listing(name, entries, true));
-            }
-            entries.extend(self.entry(name, file_name));
-        }
-        Ok(listing(name, entries, false))
-    }
-
-    /// What a request for it would find; `None` when that is nothing.
-    fn entry(&self, directory: &Name<'_>, file_name: &[u8]) -> Option<Entry> {
-        let found = self.root.look_at(&directory.join(file_name), self.rules.symlinks).ok()?;
-        let metadata = found.metadata().ok()?;
-        let len = match metadata.file_type() {
-            kind if kind.is_file() => Some(metadata.len()),
-            kind if kind.is_dir() => None,
-            _ => return None,
-        };
-        Some(Entry { name: file_name.to_vec(), len, modified: metadata.modified().ok()? })
-    }
+/// Whether what was made from an original, and has this time, is not older than that. A tool that gives it the time of
+/// the original may know only seconds, or thousandths of what is left, of it.
+fn is_current(made: (i64, u32), original: (i64, u32)) -> bool {
+    let is_cut = |unit: u32| made.1 % unit == 0 && (made.0, made.1 / unit) == (original.0, original.1 / unit);
+    made >= original || [1_000_000_000, 1_000_000, 1000, 100].into_iter().any(is_cut)
 }
 
 enum Found {
@@ -280,20 +375,11 @@ enum Found {
     Directory,
 }
 
-fn listing(name: &Name<'_>, entries: Vec<Entry>, is_cut: bool) -> Response {
-    let shown = match &*name.shown() {
-        "" => "/".to_owned(),
-        shown => format!("/{shown}/"),
-    };
-    Response::html(listing::page(&shown, name.path().is_empty(), entries, is_cut))
-        .header("Cache-Control", "no-cache")
-        .header("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'")
-}
-
 /// Sends the client to the directory's own URL, so that relative references in its index file lead into it.
 fn redirect(request: &Request<'_>, name: &Name<'_>) -> Response {
     let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
-    Response::redirect(308, &(name.with_slash() + &query))
+    // Not for good: it may be a file tomorrow. Clients that are older than 308 follow this one too.
+    Response::redirect(302, &(name.slash() + &query))
 }
 
 fn refusal(status: u16) -> Response {
@@ -301,7 +387,7 @@ fn refusal(status: u16) -> Response {
         400 => "the path is malformed\n",
         403 => "forbidden\n",
         404 => "not found\n",
-        405 => "only GET and HEAD\n",
+        405 => "only GET, HEAD and OPTIONS\n",
         503 => "busy\n",
         _ => "cannot be read\n",
     };

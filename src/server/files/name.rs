@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use percent_encoding::{percent_decode_str, percent_encode, AsciiSet, NON_ALPHANUMERIC};
 
-/// A request's path as a path below the root: decoded, relative, without an empty, `.` or `..` segment.
+/// A request's path as a path below the root: decoded, relative, without a `.` or `..` segment. Empty segments are left
+/// out, as by nginx and lighttpd: URLs that are put together often have a slash too many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name<'a> {
     /// Empty for the root itself; else segments with single slashes in between.
@@ -13,39 +14,38 @@ pub(super) struct Name<'a> {
     is_directory: bool,
 }
 
-/// Why a path names nothing.
+/// It is no path, or one that a client resolves before it sends it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Unnamable {
-    /// It is no path, or one that a client resolves before it sends it.
-    Bad,
-    /// It is one that no file can have.
-    Nothing,
-}
+pub(super) struct Malformed;
 
 impl<'a> Name<'a> {
     /// Reads the path of a request's target, as sent.
     ///
     /// # Errors
     ///
-    /// [`Unnamable::Bad`] for an incomplete percent-encoding, an encoded slash or NUL, which no file name holds, a `.`
-    /// or `..` segment (RFC 3986 section 5.2.4 has the client remove them), and what does not begin with a slash.
-    /// [`Unnamable::Nothing`] for an empty segment: `//` is no other name for `/`, and in a redirection would
-    /// be the name of a host.
-    pub(super) fn read(path: &'a str) -> Result<Name<'a>, Unnamable> {
-        let path = path.strip_prefix('/').ok_or(Unnamable::Bad)?;
+    /// For an incomplete percent-encoding, an encoded slash or NUL, which no file name holds, a `.`
+    /// or `..` segment (RFC 3986 section 5.2.4 has the client remove them, and a proxy that has not could have let pass
+    /// what it should not), and what does not begin with a slash.
+    pub(super) fn read(path: &'a str) -> Result<Name<'a>, Malformed> {
+        let path = path.strip_prefix('/').ok_or(Malformed)?;
         if path.is_empty() {
             return Ok(Name { path: Cow::Borrowed(b""), is_directory: true });
         }
         let is_directory = path.ends_with('/');
-        let path = decode(path.strip_suffix('/').unwrap_or(path)).ok_or(Unnamable::Bad)?;
+        let mut path = decode(path.strip_suffix('/').unwrap_or(path)).ok_or(Malformed)?;
+        let mut has_empty = false;
         for segment in path.split(|byte| *byte == b'/') {
             match segment {
-                b"" => return Err(Unnamable::Nothing),
-                b"." | b".." => return Err(Unnamable::Bad),
+                b"" => has_empty = true,
+                b"." | b".." => return Err(Malformed),
                 _ => {}
             }
         }
-        Ok(Name { path, is_directory })
+        if has_empty {
+            let segments = path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
+            path = Cow::Owned(segments.collect::<Vec<_>>().join(&b'/'));
+        }
+        Ok(Name { is_directory: is_directory || path.is_empty(), path })
     }
 
     /// The path relative to the root.
@@ -77,10 +77,17 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// The target's path for it as a directory.
-    pub(super) fn with_slash(&self) -> String {
-        let segments = self.path.split(|byte| *byte == b'/').filter(|segment| !segment.is_empty());
-        segments.fold("/".to_owned(), |path, segment| path + &encode(segment) + "/")
+    /// The reference that leads from its URL, which has no slash at the end, to the same with one. It is relative to that,
+    /// whatever a proxy has put before it, and names no host.
+    pub(super) fn slash(&self) -> String {
+        let last = self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+        encode(last) + "/"
+    }
+
+    /// The same below the root, with the slash that a path of a request begins with.
+    pub(super) fn rooted(&self) -> Vec<u8> {
+        let end: &[u8] = if self.is_directory && !self.path.is_empty() { b"/" } else { b"" };
+        [b"/", &*self.path, end].concat()
     }
 
     /// It as text for people.
@@ -123,30 +130,32 @@ mod tests {
             ("/a%5c..%5cb", Ok(("a\\..\\b", false))),
             ("/%C3%A9", Ok(("\u{e9}", false))),
             ("/*", Ok(("*", false))),
-            ("", Err(Unnamable::Bad)),
-            ("*", Err(Unnamable::Bad)),
-            ("a", Err(Unnamable::Bad)),
-            ("/.", Err(Unnamable::Bad)),
-            ("/./", Err(Unnamable::Bad)),
-            ("/..", Err(Unnamable::Bad)),
-            ("/../a", Err(Unnamable::Bad)),
-            ("/a/../b", Err(Unnamable::Bad)),
-            ("/a/..", Err(Unnamable::Bad)),
-            ("/%2e", Err(Unnamable::Bad)),
-            ("/%2E%2e/a", Err(Unnamable::Bad)),
-            ("/.%2e/a", Err(Unnamable::Bad)),
-            ("/a%2fb", Err(Unnamable::Bad)),
-            ("/..%2Fa", Err(Unnamable::Bad)),
-            ("/a%00", Err(Unnamable::Bad)),
-            ("/%", Err(Unnamable::Bad)),
-            ("/%4", Err(Unnamable::Bad)),
-            ("/a%zz", Err(Unnamable::Bad)),
-            ("/%%41", Err(Unnamable::Bad)),
-            ("/%+1", Err(Unnamable::Bad)),
-            ("//", Err(Unnamable::Nothing)),
-            ("//a", Err(Unnamable::Nothing)),
-            ("/a//b", Err(Unnamable::Nothing)),
-            ("/a//", Err(Unnamable::Nothing)),
+            ("", Err(Malformed)),
+            ("*", Err(Malformed)),
+            ("a", Err(Malformed)),
+            ("/.", Err(Malformed)),
+            ("/./", Err(Malformed)),
+            ("/..", Err(Malformed)),
+            ("/../a", Err(Malformed)),
+            ("/a/../b", Err(Malformed)),
+            ("/a/..", Err(Malformed)),
+            ("/%2e", Err(Malformed)),
+            ("/%2E%2e/a", Err(Malformed)),
+            ("/.%2e/a", Err(Malformed)),
+            ("/a%2fb", Err(Malformed)),
+            ("/..%2Fa", Err(Malformed)),
+            ("/a%00", Err(Malformed)),
+            ("/%", Err(Malformed)),
+            ("/%4", Err(Malformed)),
+            ("/a%zz", Err(Malformed)),
+            ("/%%41", Err(Malformed)),
+            ("/%+1", Err(Malformed)),
+            ("//", Ok(("", true))),
+            ("///", Ok(("", true))),
+            ("//a", Ok(("a", false))),
+            ("/a//b", Ok(("a/b", false))),
+            ("/a///", Ok(("a", true))),
+            ("//..//a", Err(Malformed)),
         ] {
             let found = Name::read(path);
             let found = found.as_ref().map(|name| (name.shown(), name.is_directory())).map_err(|error| *error);
@@ -198,9 +207,10 @@ mod tests {
             let is_plain = |segment: &[u8]| !segment.is_empty() && segment != b"." && segment != b"..";
             let mut segments = name.path().split(|byte| *byte == b'/');
             assert!(name.path().is_empty() || segments.all(is_plain), "{path}");
-            let again = name.with_slash();
-            assert!(!again.starts_with("//"), "{path}");
+            let encoded: Vec<String> = name.path().split(|byte| *byte == b'/').map(encode).collect();
+            let again = format!("/{}", encoded.join("/"));
             assert_eq!(Name::read(&again).map(|again| again.path().to_vec()), Ok(name.path().to_vec()), "{path}");
+            assert!(!name.slash().trim_end_matches('/').contains(['/', ':', '?', '#', '\\']), "{path}");
         }
         assert!(accepted > 1000, "{accepted}");
     }

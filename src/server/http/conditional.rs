@@ -12,16 +12,20 @@ use super::response::ResponseHead;
 pub(crate) struct Validators {
     /// A strong entity tag, with its quotes.
     pub(crate) etag: String,
-    modified: SystemTime,
+    /// None when nothing is known about it.
+    modified: Option<SystemTime>,
     /// Both as header fields.
     rendered: String,
 }
 
 impl Validators {
     /// `tag` is what a strong entity tag has between its quotes, in ASCII.
-    pub(crate) fn new(tag: fmt::Arguments<'_>, modified: SystemTime) -> Validators {
+    pub(crate) fn new(tag: fmt::Arguments<'_>, modified: Option<SystemTime>) -> Validators {
         let etag = format!("\"{tag}\"");
-        let rendered = format!("ETag: {etag}\r\nLast-Modified: {}\r\n", fixdate(modified));
+        let mut rendered = format!("ETag: {etag}\r\n");
+        if let Some(modified) = modified {
+            rendered += &format!("Last-Modified: {}\r\n", fixdate(modified));
+        }
         Validators { etag, modified, rendered }
     }
 
@@ -50,8 +54,10 @@ pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Verdic
         return Verdict::Go { ranges: request.method() == "GET" };
     }
     let is_read = matches!(request.method(), "GET" | "HEAD");
-    let unchanged_since =
-        |name| request.header(name).and_then(date).map(|date| whole_seconds(validators.modified) <= date);
+    let unchanged_since = |name| {
+        let (date, modified) = (date(single(request, name)?)?, validators.modified?);
+        Some(whole_seconds(modified) <= date)
+    };
     if request.header_bytes("If-Match").is_some() {
         if !any_matches(request, "If-Match", &validators.etag, Comparison::Strong) {
             return Verdict::Failed;
@@ -69,14 +75,22 @@ pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Verdic
     Verdict::Go { ranges: request.method() == "GET" && range_applies(request, validators) }
 }
 
+/// The value of a field that is no list, and so may come only once (RFC 9110 section 5.3); one that comes twice says
+/// nothing.
+pub(crate) fn single<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
+    let mut fields = request.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name));
+    let (_, value) = fields.next()?;
+    std::str::from_utf8(value).ok().filter(|_| fields.next().is_none())
+}
+
 /// If-Range: the range is of the state that the client has a part of (section 13.1.5).
 fn range_applies(request: &Request<'_>, validators: &Validators) -> bool {
     match request.header_bytes("If-Range") {
         None => true,
-        Some(_) => request.header("If-Range").is_some_and(|condition| match condition.starts_with('"') {
+        Some(_) => single(request, "If-Range").is_some_and(|condition| match condition.starts_with('"') {
             true => condition == validators.etag,
             // A weak tag is no date either, and never matches.
-            false => date(condition) == Some(whole_seconds(validators.modified)),
+            false => validators.modified.is_some_and(|modified| date(condition) == Some(whole_seconds(modified))),
         }),
     }
 }
@@ -87,24 +101,31 @@ enum Comparison {
     Weak,
 }
 
-/// Whether one of the listed entity tags is this one, or the list is `*`. Several fields are one list.
+/// Whether one of the listed entity tags is this one, or `*` stands instead of a list. Several fields are one list.
 fn any_matches(request: &Request<'_>, name: &str, etag: &str, comparison: Comparison) -> bool {
     let fields = request.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name));
-    let values = fields.filter_map(|(_, value)| std::str::from_utf8(value).ok());
-    values.flat_map(entity_tags).any(|candidate| match candidate.strip_prefix("W/") {
-        Some(weak) => comparison == Comparison::Weak && weak == etag,
-        None => candidate == "*" || candidate == etag,
-    })
+    // Tags of other servers' may have bytes that are not UTF-8 (section 8.8.3).
+    let mut tags = fields.flat_map(|(_, value)| entity_tags(value)).filter(|tag| !tag.is_empty()).peekable();
+    let mut is_any = tags.peek() == Some(&&b"*"[..]);
+    let mut is_listed = false;
+    for (index, tag) in tags.enumerate() {
+        is_any &= index == 0;
+        is_listed |= match tag.strip_prefix(b"W/") {
+            Some(weak) => comparison == Comparison::Weak && weak == etag.as_bytes(),
+            None => tag == etag.as_bytes(),
+        };
+    }
+    is_any || is_listed
 }
 
 /// Splits a list of entity tags. A comma may stand inside the quotes.
-fn entity_tags(list: &str) -> impl Iterator<Item = &str> {
+fn entity_tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
-    list.split(move |c: char| {
-        is_quoted ^= c == '"';
-        c == ',' && !is_quoted
+    list.split(move |byte| {
+        is_quoted ^= *byte == b'"';
+        *byte == b',' && !is_quoted
     })
-    .map(str::trim)
+    .map(<[u8]>::trim_ascii)
 }
 
 fn date(text: &str) -> Option<SystemTime> {
@@ -128,7 +149,7 @@ mod tests {
     fn a_range_is_of_the_state_that_the_client_has() {
         // A Wednesday: its name begins as a weak tag does.
         let modified = date("Wed, 21 Oct 2015 07:28:00 GMT").expect("a date");
-        let validators = Validators::new(format_args!("x"), modified + Duration::from_millis(5));
+        let validators = Validators::new(format_args!("x"), Some(modified + Duration::from_millis(5)));
         for (condition, applies) in [
             ("\"x\"", true),
             ("\"y\"", false),
@@ -146,6 +167,41 @@ mod tests {
                 panic!("valid")
             };
             assert_eq!(evaluate(request, &validators), Verdict::Go { ranges: applies }, "{condition}");
+        }
+    }
+
+    #[test]
+    fn conditions_are_lists_or_single_values() {
+        let modified = date("Wed, 21 Oct 2015 07:28:00 GMT");
+        let (go, some) = (Verdict::Go { ranges: true }, Verdict::Go { ranges: false });
+        let late = "If-Modified-Since: Thu, 22 Oct 2015 07:28:00 GMT\r\n";
+        let early = "If-Unmodified-Since: Tue, 20 Oct 2015 07:28:00 GMT\r\n";
+        for (modified, fields, verdict) in [
+            (modified, b"If-None-Match: , \"y\",, \"x\"\r\n".to_vec(), Verdict::NotModified),
+            (modified, b"If-None-Match: \"y\"\r\nIf-None-Match: W/\"x\"\r\n".to_vec(), Verdict::NotModified),
+            (modified, b"If-None-Match: \"\xe9\", \"x\"\r\n".to_vec(), Verdict::NotModified),
+            (modified, b"If-None-Match: *\r\n".to_vec(), Verdict::NotModified),
+            (modified, b"If-None-Match: \"y\", *\r\n".to_vec(), go),
+            (modified, b"If-None-Match: *, \"y\"\r\n".to_vec(), go),
+            (modified, b"If-Match: *, \"y\"\r\n".to_vec(), Verdict::Failed),
+            (modified, b"If-Match: *\r\n".to_vec(), go),
+            (modified, late.into(), Verdict::NotModified),
+            (modified, [late, late].concat().into(), go),
+            (modified, early.into(), Verdict::Failed),
+            (modified, [early, early].concat().into(), go),
+            (modified, b"If-Range: \"x\"\r\nIf-Range: \"x\"\r\n".to_vec(), some),
+            // Nothing is known about when it was modified.
+            (None, late.into(), go),
+            (None, early.into(), go),
+            (None, b"If-Range: Thu, 01 Jan 1970 00:00:00 GMT\r\n".to_vec(), some),
+        ] {
+            let validators = Validators::new(format_args!("x"), modified);
+            let text = [b"GET / HTTP/1.1\r\nHost: a\r\n", &fields[..], b"\r\n"].concat();
+            let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+            let (_, Next::Request(request)) = codec.next(&text, &mut scratch, &LIMITS, &mut |_| false) else {
+                panic!("valid")
+            };
+            assert_eq!(evaluate(request, &validators), verdict, "{}", fields.escape_ascii());
         }
     }
 }

@@ -18,12 +18,22 @@ pub(crate) enum Ranges {
 
 /// Reads a Range field for a representation of `len` bytes.
 pub(crate) fn parse(field: &str, len: u64) -> Ranges {
+    // Of nothing, no range is satisfiable but a suffix: whoever asks in slices gets all of it (section 14.1.2).
+    if len == 0 {
+        return Ranges::All;
+    }
     let Some((unit, set)) = field.split_once('=') else { return Ranges::All };
     if !unit.eq_ignore_ascii_case("bytes") {
         return Ranges::All;
     }
+    // A list may have empty elements (section 5.6.1.2).
+    let specs = set.split(',').map(|spec| spec.trim_matches([' ', '\t'])).filter(|spec| !spec.is_empty());
+    let mut specs = specs.peekable();
+    if specs.peek().is_none() {
+        return Ranges::All;
+    }
     let mut ranges: Vec<Range<u64>> = Vec::new();
-    for (index, spec) in set.split(',').map(|spec| spec.trim_matches([' ', '\t'])).enumerate() {
+    for (index, spec) in specs.enumerate() {
         match one(spec, len) {
             Some(range) if index < RANGES_MAX => ranges.extend(range),
             _ => return Ranges::All,
@@ -85,6 +95,7 @@ mod tests {
             ("bytes=0-1, 4-5 ,9-", &[(0, 2), (4, 6), (9, 10)]),
             ("bytes=5-6,0-1", &[(5, 7), (0, 2)]),
             ("bytes=0-1,50-60", &[(0, 2)]),
+            ("bytes=,0-1, ,4-5,", &[(0, 2), (4, 6)]),
             ("bytes=0-18446744073709551616", &[(0, 10)]),
         ] {
             let expected = expected.iter().map(|(start, end)| *start..*end).collect();
@@ -101,7 +112,7 @@ mod tests {
             "bytes=-",
             "bytes=a-b",
             "bytes=2-1",
-            "bytes=0-1,",
+            "bytes=, ,",
             "bytes=+1-2",
             "bytes=0-5,5-6",
             "bytes=0-,0-",
@@ -110,6 +121,8 @@ mod tests {
         }
         let many = (0..17).map(|n| format!("{n}-{n}")).collect::<Vec<_>>().join(",");
         assert_eq!(parse(&format!("bytes={many}"), 100), Ranges::All);
-        assert_eq!(parse("bytes=0-", 0), Ranges::Unsatisfiable);
+        for field in ["bytes=0-", "bytes=0-1023", "bytes=-1", "bytes=-0", "bytes=5-6,7-"] {
+            assert_eq!(parse(field, 0), Ranges::All, "{field}");
+        }
     }
 }

@@ -60,9 +60,9 @@ impl ResponseHead {
     }
 
     /// 200 with one of our own media types, and room for the fields of a file.
-    pub(crate) fn of_file(content_type: &'static str) -> ResponseHead {
+    pub(crate) fn of_file(content_type: Cow<'static, str>) -> ResponseHead {
         let fields = Vec::with_capacity(FILE_FIELDS_GUESS);
-        ResponseHead { status: 200, content_type: Some(Cow::Borrowed(content_type)), fields, close: false }
+        ResponseHead { status: 200, content_type: Some(content_type), fields, close: false }
     }
 
     /// Adds a field that is known to be valid, without white space around it, and is no Content-Type.

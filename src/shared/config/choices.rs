@@ -129,31 +129,6 @@ pub enum Symlinks {
     Anywhere,
 }
 
-/// What is served of a directory, and how.
-#[derive(Clone, Debug)]
-pub(crate) struct Rules {
-    pub(crate) symlinks: Symlinks,
-    pub(crate) dotfiles: bool,
-    pub(crate) precompressed: bool,
-    pub(crate) listing: bool,
-    /// Pages of an application that runs in the browser are all `/index.html`.
-    pub(crate) spa: bool,
-    pub(crate) cache_control: Option<String>,
-}
-
-impl Default for Rules {
-    fn default() -> Rules {
-        Rules {
-            symlinks: Symlinks::Inside,
-            dotfiles: false,
-            precompressed: true,
-            listing: false,
-            spa: false,
-            cache_control: None,
-        }
-    }
-}
-
 /// How much a worker gives up once it is ready.
 ///
 /// A confined worker serves what it has open and nothing else. System calls that are refused fail with `EPERM`, or with

@@ -17,6 +17,7 @@ use crate::shared::log_file;
 mod address;
 mod choices;
 pub(crate) mod env_file;
+mod file_rules;
 mod layers;
 mod limits;
 mod pattern;
@@ -26,8 +27,8 @@ mod values;
 mod workers;
 
 pub(crate) use address::Address;
-pub(crate) use choices::Rules;
 pub use choices::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
+pub(crate) use file_rules::{HeaderRule, Rules, TypeRule};
 pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
 pub(crate) use pattern::Pattern;

@@ -1,7 +1,7 @@
 //! PURE. Which files are served, and how.
 #![forbid(unsafe_code)]
 
-use super::kind::{Choice, FieldValue, FilePath, Optional, YesNo};
+use super::kind::{Choice, FieldValue, FilePath, Headers, Optional, Types, YesNo};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("Static files");
@@ -29,8 +29,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "spa",
         "yes|no",
         at!(files.spa, YesNo),
-        "Serve /index.html for paths that name no file and have no dot in their last segment, for a single-page \
-         application",
+        "Serve /index.html for paths that name no file, for a single-page application: for requests whose Accept field \
+         names text/html, and for paths without a dot in their last segment unless Accept excludes HTML",
     )
     .of_the_server(),
     Setting::new(
@@ -38,8 +38,31 @@ pub(super) const SETTINGS: &[Setting] = &[
         "cache-control",
         "VALUE",
         at!(files.cache_control, Optional(FieldValue)),
-        "Value of the Cache-Control field in responses from files, such as max-age=600",
+        "Value of the Cache-Control field in responses from files, such as max-age=600; --header sets it by path",
     )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "header",
+        "FIELD",
+        at!(files.headers, Headers),
+        "Add a header field to responses, in the form [/PATTERN] NAME: VALUE, such as '/assets/* Cache-Control: \
+         max-age=31536000, immutable'. The pattern is matched against the path of the file, or of the request if no file is \
+         sent; * matches any characters. The last matching field of a name is sent, and none if its value is empty. \
+         Cache-Control and Expires are sent with file contents only. Access-Control-Allow-Origin also enables responses to \
+         CORS preflight requests. May be given several times; in the variable, one per line",
+    )
+    .lines()
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "type",
+        "EXT=TYPE",
+        at!(files.types, Types),
+        "Media type of files with an extension, such as 'html=text/html; charset=utf-8', or of files whose whole name it is. \
+         May be given several times; in the variable, one per line",
+    )
+    .lines()
     .of_the_server(),
     Setting::new(
         SECTION,

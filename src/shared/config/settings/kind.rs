@@ -11,7 +11,7 @@ use crate::shared::config::choices::Choose;
 use crate::shared::config::values::{
     bytes, duration, flag, host_name, list, mode, number, shown_bytes, shown_duration, text, timeout, within,
 };
-use crate::shared::config::{Address, Config};
+use crate::shared::config::{Address, Config, HeaderRule, TypeRule};
 
 /// A kind of value.
 pub(super) trait Kind: Debug + Sync {
@@ -339,6 +339,44 @@ impl Kind for Patterns {
     fn show(&self, value: &Vec<String>) -> Option<String> {
         (!value.is_empty()).then(|| value.join(","))
     }
+}
+
+/// Header fields by the paths of files, each on a line of its own.
+#[derive(Debug)]
+pub(super) struct Headers;
+
+impl Kind for Headers {
+    type Value = Vec<HeaderRule>;
+
+    fn parse(&self, text: &str) -> Result<Vec<HeaderRule>, String> {
+        lines(text).map(|line| HeaderRule::parse(line).map_err(|problem| format!("{line}: {problem}"))).collect()
+    }
+
+    fn show(&self, value: &Vec<HeaderRule>) -> Option<String> {
+        let lines: Vec<String> = value.iter().map(HeaderRule::shown).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+}
+
+/// Media types by the extensions of files, each on a line of its own.
+#[derive(Debug)]
+pub(super) struct Types;
+
+impl Kind for Types {
+    type Value = Vec<TypeRule>;
+
+    fn parse(&self, text: &str) -> Result<Vec<TypeRule>, String> {
+        lines(text).map(|line| TypeRule::parse(line).map_err(|problem| format!("{line}: {problem}"))).collect()
+    }
+
+    fn show(&self, value: &Vec<TypeRule>) -> Option<String> {
+        let lines: Vec<String> = value.iter().map(TypeRule::shown).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+}
+
+fn lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.is_empty())
 }
 
 fn not_empty(is_empty: bool) -> Result<(), String> {

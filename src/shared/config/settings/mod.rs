@@ -55,7 +55,8 @@ pub struct Setting {
     value_name: &'static str,
     help: &'static str,
     aliases: &'static [Alias],
-    is_list: bool,
+    /// What stands between several values.
+    separator: Option<char>,
     /// The built-in server alone heeds it.
     is_of_the_server: bool,
     /// The default depends on what the workers run, and the help says how.
@@ -96,7 +97,7 @@ impl Setting {
             value_name,
             help,
             aliases: &[],
-            is_list: false,
+            separator: None,
             is_of_the_server: false,
             is_default_in_help: false,
             // Which is always true.
@@ -110,7 +111,12 @@ impl Setting {
     }
 
     const fn list(self) -> Setting {
-        Setting { is_list: true, ..self }
+        Setting { separator: Some(','), ..self }
+    }
+
+    /// A list whose values hold commas and blanks.
+    const fn lines(self) -> Setting {
+        Setting { separator: Some('\n'), ..self }
     }
 
     /// Workers get such settings at their birth, so a restart applies them.
@@ -171,9 +177,14 @@ impl Setting {
         self.section.0
     }
 
-    /// Whether it takes several values, separated by commas or blanks.
+    /// Whether it takes several values, separated by commas or blanks, or each on a line of its own.
     pub fn is_list(&self) -> bool {
-        self.is_list
+        self.separator.is_some()
+    }
+
+    /// What can stand between its values when it takes several: a comma, or the end of a line.
+    pub fn separator(&self) -> Option<char> {
+        self.separator
     }
 
     /// Whether it is for a pool whose workers are programs, too, and not for the built-in server alone.

@@ -21,6 +21,8 @@ impl Setting {
             "yes|no" => "yes",
             "METHOD" => "random",
             "FORMAT" => "json",
+            "FIELD" => "X-A: b",
+            "EXT=TYPE" => "a=b/c",
             _ => "7",
         }
     }
@@ -114,6 +116,9 @@ fn values_out_of_range_are_refused() {
         ("listing", "1", "must be yes or no"),
         ("cache-control", "", "must not be empty"),
         ("cache-control", "a\r\nb: c", "must be visible ASCII"),
+        ("header", "/a", "must be [/PATTERN] NAME: VALUE"),
+        ("header", "X-A: b\nDate: c", "Date: c: the server sets Date itself"),
+        ("type", "html", "must be EXTENSION=TYPE"),
         ("symlinks", "yes", "must be none, inside or anywhere"),
         ("access-log", "", "must not be empty"),
         ("access-log-format", "clf", "must be common, combined or json"),

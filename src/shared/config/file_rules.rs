@@ -1,0 +1,216 @@
+//! PURE. What is served of a directory, and how: among that, fields and media types by the paths of files.
+#![forbid(unsafe_code)]
+
+use super::choices::Symlinks;
+
+/// What is served of a directory, and how.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    pub(crate) symlinks: Symlinks,
+    pub(crate) dotfiles: bool,
+    pub(crate) precompressed: bool,
+    pub(crate) listing: bool,
+    /// Pages of an application that runs in the browser are all `/index.html`.
+    pub(crate) spa: bool,
+    pub(crate) cache_control: Option<String>,
+    /// Fields of answers, and media types. What is said later decides.
+    pub(crate) headers: Vec<HeaderRule>,
+    pub(crate) types: Vec<TypeRule>,
+}
+
+impl Default for Rules {
+    fn default() -> Rules {
+        Rules {
+            symlinks: Symlinks::Inside,
+            dotfiles: false,
+            precompressed: true,
+            listing: false,
+            spa: false,
+            cache_control: None,
+            headers: Vec::new(),
+            types: Vec::new(),
+        }
+    }
+}
+
+/// A header field for the answers of some paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct HeaderRule {
+    /// None for all of them.
+    pattern: Option<String>,
+    pub(crate) name: String,
+    /// Empty: the field is not sent.
+    pub(crate) value: String,
+}
+
+impl HeaderRule {
+    /// Reads `[/PATTERN] NAME: VALUE`.
+    pub(crate) fn parse(text: &str) -> Result<HeaderRule, String> {
+        let problem = || "must be [/PATTERN] NAME: VALUE, as in /assets/* Cache-Control: max-age=3600".to_owned();
+        let (pattern, field) = match text.starts_with('/') {
+            true => text.split_once(' ').map(|(pattern, field)| (Some(pattern), field)).ok_or_else(problem)?,
+            false => (None, text),
+        };
+        let (name, value) = field.split_once(':').ok_or_else(problem)?;
+        let (name, value) = (name.trim(), value.trim());
+        if name.is_empty() || !name.bytes().all(is_in_token) {
+            return Err(problem());
+        }
+        if !is_visible(value) {
+            return Err(format!("the value of {name} must be visible ASCII"));
+        }
+        if let Some(own) = RESERVED.iter().find(|own| name.eq_ignore_ascii_case(own)) {
+            return Err(format!("the server sets {own} itself"));
+        }
+        if name.eq_ignore_ascii_case("content-type") {
+            return Err("media types are set by type, as in js=text/javascript".to_owned());
+        }
+        let pattern = pattern.map(str::to_owned);
+        Ok(HeaderRule { pattern, name: name.to_owned(), value: value.to_owned() })
+    }
+
+    /// As it is read.
+    pub(super) fn shown(&self) -> String {
+        let pattern = self.pattern.as_ref().map_or_else(String::new, |pattern| format!("{pattern} "));
+        format!("{pattern}{}: {}", self.name, self.value)
+    }
+
+    pub(crate) fn is_named(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name)
+    }
+
+    /// Whether it is for a path, which begins with a slash and is decoded.
+    pub(crate) fn applies(&self, path: &[u8]) -> bool {
+        self.pattern.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), path))
+    }
+}
+
+/// Whether a pattern means a text: `*` stands for any bytes, also for none.
+fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut seen) = (0, 0);
+    // Behind the last star, and how much it stands for at least.
+    let mut star: Option<(usize, usize)> = None;
+    while seen < text.len() {
+        match pattern.get(at) {
+            Some(b'*') => {
+                at += 1;
+                star = Some((at, seen));
+            }
+            Some(byte) if *byte == text[seen] => (at, seen) = (at + 1, seen + 1),
+            _ => match &mut star {
+                Some((behind, end)) => {
+                    *end += 1;
+                    (at, seen) = (*behind, *end);
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[at..].iter().all(|byte| *byte == b'*')
+}
+
+/// A media type for files by the extension of their name, or by the whole name of those that have none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct TypeRule {
+    pub(crate) extension: String,
+    pub(crate) media_type: String,
+}
+
+impl TypeRule {
+    /// Reads `EXTENSION=TYPE`.
+    pub(crate) fn parse(text: &str) -> Result<TypeRule, String> {
+        let problem = || "must be EXTENSION=TYPE, as in md=text/markdown; charset=utf-8".to_owned();
+        let (extension, media_type) = text.split_once('=').ok_or_else(problem)?;
+        let (extension, media_type) = (extension.trim(), media_type.trim());
+        let extension = extension.strip_prefix('.').unwrap_or(extension);
+        let essence = media_type.split(';').next().unwrap_or_default().trim_end();
+        let is_type = essence
+            .split_once('/')
+            .is_some_and(|(kind, own)| [kind, own].iter().all(|it| !it.is_empty() && it.bytes().all(is_in_token)));
+        let is_extension = !extension.is_empty() && !extension.contains(['.', '/']);
+        match is_extension && is_type && is_visible(media_type) {
+            true => Ok(TypeRule { extension: extension.to_owned(), media_type: media_type.to_owned() }),
+            false => Err(problem()),
+        }
+    }
+
+    /// As it is read.
+    pub(super) fn shown(&self) -> String {
+        format!("{}={}", self.extension, self.media_type)
+    }
+}
+
+/// `tchar` (RFC 9110 section 5.6.2).
+fn is_in_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+fn is_visible(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
+/// Fields that frame a message, or that say what a file is.
+const RESERVED: [&str; 15] = [
+    "Accept-Ranges",
+    "Allow",
+    "Connection",
+    "Content-Encoding",
+    "Content-Length",
+    "Content-Range",
+    "Date",
+    "ETag",
+    "Keep-Alive",
+    "Last-Modified",
+    "Location",
+    "Proxy-Connection",
+    "Trailer",
+    "Transfer-Encoding",
+    "Upgrade",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pattern_is_of_paths() {
+        for (pattern, path, is_meant) in [
+            ("/", "/", true),
+            ("/", "/a", false),
+            ("/*", "/", true),
+            ("/*", "/a/b", true),
+            ("/assets/*", "/assets/a/b.js", true),
+            ("/assets/*", "/assets", false),
+            ("/*.js", "/a/b.js", true),
+            ("/*.js", "/a.js.map", false),
+            ("/*.js", "/a.js/b.js", true),
+            ("/a*b*c", "/a-b-b-c", true),
+            ("/a*b*c", "/a-c-b", false),
+            ("/index.html", "/index.html", true),
+            ("/index.html", "/x/index.html", false),
+            ("/**", "/a", true),
+        ] {
+            assert_eq!(matches(pattern.as_bytes(), path.as_bytes()), is_meant, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn rules_are_read_as_they_are_written() {
+        for text in ["X-A: b", "/assets/* Cache-Control: max-age=1, immutable", "/* X-A: "] {
+            assert_eq!(HeaderRule::parse(text).expect(text).shown(), text);
+        }
+        assert_eq!(HeaderRule::parse("/a  X-A :b ").expect("valid").shown(), "/a X-A: b");
+        for text in
+            ["", "X-A", "/a", "/a X-A", ": b", "a b: c", "X-A: \u{e9}", "X-A: a\u{1}", "Date: x", "content-type: x"]
+        {
+            assert!(HeaderRule::parse(text).is_err(), "{text}");
+        }
+        for text in ["html=text/html; charset=utf-8", "README=text/plain"] {
+            assert_eq!(TypeRule::parse(text).expect(text).shown(), text);
+        }
+        assert_eq!(TypeRule::parse(".A = b/c").expect("valid").shown(), "A=b/c");
+        for text in ["", "a", "a=", "a=b", "=b/c", "a=/c", "a=b/", "tar.gz=b/c", "a=b/c;\u{7}", "a=b c/d"] {
+            assert!(TypeRule::parse(text).is_err(), "{text}");
+        }
+    }
+}
