@@ -214,6 +214,8 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "auto|off|strict" => ("strict", "wrong-flag", "wrong-variable"),
         "yes|no" => ("yes", "wrong-flag", "wrong-variable"),
         "FORMAT" => ("json", "wrong-flag", "wrong-variable"),
+        "FIELD" => ("/a X-A: b, c", "wrong-flag", "wrong-variable"),
+        "EXT=TYPE" => ("a=b/c; d=e", "wrong-flag", "wrong-variable"),
         "METHOD" => ("random", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),
