@@ -121,7 +121,7 @@ mod tests {
             (seed >> 33) as usize % below
         };
         let number = |n: u64| n.to_le_bytes();
-        let fact = [&48_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1].map(number).concat()].concat();
+        let fact = [&64_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1, 5, 0].map(number).concat()].concat();
         type Target = fn(&[u8]);
         let targets: [(Target, &[&[u8]]); 12] = [
             (env_file, &[b"# a\nA=1\r\n FORKPOOL_WORKERS=2\n\nexport B=x\n", b"A=b=c\n_1= \"x\" \n"]),

@@ -421,3 +421,30 @@ fn nobody_who_reads_the_output_does_not_stop_the_parent() {
     assert!(child.wait().expect("a child").success(), "{end:?}");
     assert!(end.iter().any(|line| line.contains("of the workers' output dropped: nobody reads")), "{end:?}");
 }
+
+#[test]
+fn of_a_program_nothing_is_shown_that_nobody_knows() {
+    let admin = fresh_path("exec.admin");
+    let mut command = exec("1", &["--ready", "notify"], &program("listen_fds").expect("it is built"));
+    command.env("FORKPOOL_ADMIN", format!("unix:{}", admin.display()));
+    let mut server = Server::start(command);
+    let get = |target: &str| support::connect_unix(&admin).get(target).text().to_owned();
+    // The example takes one connection at a time, so the others wait, which the kernel counts as well.
+    let held: Vec<_> = (0..3).map(|_| server.connect()).collect();
+    let json =
+        until("it is known to be a program", || Some(get("/status.json")).filter(|it| it.contains("\"open\":3")));
+    for part in
+        ["\"totals\":{\"requests\":null,\"connections\":null,\"open\":3,", "\"last_exit\":null,\"requests\":null"]
+    {
+        assert!(json.contains(part), "{part}: {json}");
+    }
+    let metrics = get("/metrics");
+    assert!(metrics.contains("\nforkpool_connections_established 3\n"), "{metrics}");
+    assert!(
+        !metrics.contains("\nforkpool_requests_total{") && !metrics.contains("\nforkpool_connections_open{"),
+        "{metrics}"
+    );
+    assert!(get("/status.txt").contains("\n3 connections open; what programs serve is not counted\n"));
+    drop(held);
+    until("they are gone", || get("/status.json").contains("\"connections\":null,\"open\":0,").then_some(()));
+}

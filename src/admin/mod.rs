@@ -174,6 +174,14 @@ impl Desk {
         PROBES.contains(&path) || is_own(name) || self.hosts.iter().any(|host| name_of(host).eq_ignore_ascii_case(name))
     }
 
+    /// How many connections programs have, which only the kernel knows.
+    fn established(&self) -> Option<u64> {
+        let queues = self.queues.as_ref().filter(|_| self.model.has_programs())?;
+        let mut ports: Vec<u16> = self.model.pool.ports().collect();
+        ports.dedup();
+        ports.into_iter().try_fold(0, |all, port| Some(all + queues.established(port).ok()?))
+    }
+
     fn show(&mut self, path: &str, request: &Request<'_>) -> Response {
         match path {
             "/" => Response::html(include_str!("page.html")).header("Content-Security-Policy", PAGE_POLICY),
@@ -196,6 +204,7 @@ impl Desk {
     fn snapshot(&mut self, render: impl Fn(&Snapshot<'_>) -> String) -> String {
         let mut readings = readings::read(&self.model, &self.board, &mut self.last, clock::unix_millis());
         readings.queues = self.queues.as_ref().and_then(|queues| queues.read().ok()).unwrap_or_default();
+        readings.established = self.established();
         render(&Snapshot::new(&self.model, &readings))
     }
 

@@ -1,5 +1,9 @@
-//! How many connections wait in the queues of listening sockets: sock_diag(7). It needs no copy of the sockets, which
-//! would keep them open.
+//! How many connections wait in the queues of listening sockets, and how many there are to a port: sock_diag(7). It needs
+//! no copy of the sockets, which would keep them open.
+//!
+//! Whose a connection is, the kernel does not say here; that would take a look at every descriptor of every program. So
+//! the connections of programs are counted for the pool as a whole, and only when somebody asks for the status: a
+//! walk through the kernel's table of connections, and a hundred bytes for each of those to the port.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,6 +18,9 @@ pub(super) struct Queues(OwnedFd);
 
 /// `TCP_LISTEN` of tcp(7)'s states.
 const LISTENING: u32 = 1 << 10;
+
+/// `TCP_ESTABLISHED`, and `TCP_CLOSE_WAIT`, in which the client has said all and waits.
+const OPEN: u32 = 1 << 1 | 1 << 8;
 
 /// Length of netlink(7)'s header, and of sock_diag(7)'s request behind it.
 const HEADER: usize = 16;
@@ -31,25 +38,41 @@ impl Queues {
     /// Of every listening TCP socket of this network namespace, by its inode.
     pub(super) fn read(&self) -> io::Result<BTreeMap<u64, u64>> {
         let mut lengths = BTreeMap::new();
+        // `struct inet_diag_msg`: the queue behind addresses and a time, the inode at its end.
+        self.ask(LISTENING, 0, &mut |message| {
+            lengths.insert(number(message, 68).into(), number(message, 56).into());
+        })?;
+        Ok(lengths)
+    }
+
+    /// How many open connections this network namespace has to a port, those that wait to be accepted included.
+    pub(super) fn established(&self, port: u16) -> io::Result<u64> {
+        let mut count = 0;
+        self.ask(OPEN, port, &mut |_| count += 1)?;
+        Ok(count)
+    }
+
+    /// Hears of every TCP socket in these states, and of this port if it is not 0.
+    fn ask(&self, states: u32, port: u16, found: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = vec![0; 32 << 10];
         for family in [libc::AF_INET, libc::AF_INET6] {
-            send(self.0.as_raw_fd(), &request(family as u8), MsgFlags::empty())?;
+            send(self.0.as_raw_fd(), &request(family as u8, states, port), MsgFlags::empty())?;
             // The kernel has answered before the call returns, a part at a time.
             loop {
                 match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
-                    Ok(len) if take(&buffer[..len], &mut lengths) => {}
+                    Ok(len) if take(&buffer[..len], found) => {}
                     Ok(_) | Err(Errno::EAGAIN) => break,
                     Err(Errno::EINTR) => {}
                     Err(errno) => return Err(errno.into()),
                 }
             }
         }
-        Ok(lengths)
+        Ok(())
     }
 }
 
-/// `struct nlmsghdr`, then `struct inet_diag_req_v2`: all listening TCP sockets.
-fn request(family: u8) -> [u8; REQUEST] {
+/// `struct nlmsghdr`, then `struct inet_diag_req_v2`.
+fn request(family: u8, states: u32, port: u16) -> [u8; REQUEST] {
     /// `NLM_F_REQUEST` and `NLM_F_DUMP`.
     const FLAGS: u16 = 0x301;
     let mut bytes = [0; REQUEST];
@@ -58,26 +81,27 @@ fn request(family: u8) -> [u8; REQUEST] {
     bytes[6..8].copy_from_slice(&FLAGS.to_ne_bytes());
     bytes[HEADER] = family;
     bytes[HEADER + 1] = libc::IPPROTO_TCP as u8;
-    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&LISTENING.to_ne_bytes());
+    bytes[HEADER + 4..HEADER + 8].copy_from_slice(&states.to_ne_bytes());
+    bytes[HEADER + 8..HEADER + 10].copy_from_slice(&port.to_be_bytes());
     bytes
 }
 
+fn number(bytes: &[u8], at: usize) -> u32 {
+    let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
+    u32::from_ne_bytes(four.unwrap_or_default())
+}
+
 /// Takes in the messages of one part; returns whether more follow.
-fn take(mut messages: &[u8], lengths: &mut BTreeMap<u64, u64>) -> bool {
-    let number = |bytes: &[u8], at: usize| {
-        let four = bytes.get(at..at + 4).and_then(|four| four.try_into().ok());
-        u32::from_ne_bytes(four.unwrap_or_default())
-    };
+fn take(mut messages: &[u8], found: &mut dyn FnMut(&[u8])) -> bool {
     while messages.len() >= HEADER {
         let len = (number(messages, 0) as usize).clamp(HEADER, messages.len());
         let kind = number(messages, 4) as u16;
         if kind != BY_FAMILY {
             return false;
         }
-        // `struct inet_diag_msg`: the queue behind addresses and a time, the inode at its end.
         let message = &messages[HEADER..len];
         if message.len() >= 72 {
-            lengths.insert(number(message, 68).into(), number(message, 56).into());
+            found(message);
         }
         messages = &messages[len.next_multiple_of(4).min(messages.len())..];
     }
@@ -100,17 +124,20 @@ mod tests {
             let inode = std::fs::metadata(format!("/proc/self/fd/{}", listener.as_raw_fd())).expect("it is open").ino();
             let queues = Queues::open().expect("netlink");
             assert_eq!(queues.read().expect("an answer").get(&inode), Some(&3), "{address}");
-            drop(listener.accept());
+            let port = listener.local_addr().expect("bound").port();
+            assert_eq!(queues.established(port).expect("an answer"), 3, "{address}");
+            let accepted = listener.accept();
             assert_eq!(queues.read().expect("an answer").get(&inode), Some(&2), "{address}");
+            assert_eq!(queues.established(port).expect("an answer"), 3, "{address}");
+            drop(accepted);
+            assert_eq!(queues.established(port).expect("an answer"), 2, "{address}");
         }
     }
 
     #[test]
     fn bytes_that_are_no_answer_are_ignored() {
         for bytes in [&b""[..], &[0; 15], &[0xff; 16], &[0; 200], &[1; 4096]] {
-            let mut lengths = BTreeMap::new();
-            take(bytes, &mut lengths);
-            assert!(lengths.is_empty(), "{bytes:?}");
+            take(bytes, &mut |found| panic!("{found:?} in {bytes:?}"));
         }
     }
 }

@@ -116,7 +116,7 @@ mod tests {
         for slot in 0..WORKERS {
             let pid = slot as i32 + 1;
             let (row, state) = (slot + 1, WorkerState::Ready);
-            model.learn(Fact::Process(Process { pid, slot, row, generation: 1, state, since: 1 }));
+            model.learn(Fact::Process(Process { pid, slot, row, generation: 1, state, since: 1, is_program: false }));
         }
         model
     }

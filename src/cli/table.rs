@@ -14,8 +14,8 @@ const COLUMNS: &[Column] = &[
     ("PID", |row| number(&row.worker["pid"])),
     (STATE, |row| row.worker["state"].as_str().unwrap_or("-").to_owned()),
     ("UP", |row| micros(&row.worker["since"]).map_or_else(none, |since| span(row.now.saturating_sub(since)))),
-    ("REQ/S", |row| row.rates.map_or_else(none, |(requests, _)| requests.to_string())),
-    ("CPU%", |row| row.rates.map_or_else(none, |(_, cpu)| format!("{}.{}", cpu / 10, cpu % 10))),
+    ("REQ/S", |row| row.rates.0.map_or_else(none, |requests| requests.to_string())),
+    ("CPU%", |row| row.rates.1.map_or_else(none, |cpu| format!("{}.{}", cpu / 10, cpu % 10))),
     ("OPEN", |row| number(&row.worker["open"])),
     ("BUSY", |row| micros(&row.worker["busy"]).filter(|busy| *busy > 0).map_or_else(none, time)),
     ("P50", |row| micros(&row.worker["latency"]["p50"]).map_or_else(none, time)),
@@ -39,8 +39,9 @@ struct Row<'a> {
     worker: &'a Value,
     /// In microseconds.
     now: u64,
-    /// Requests per second, and thousandths of a CPU, since the status before; `None` of a new process.
-    rates: Option<(u64, u64)>,
+    /// Requests per second, and thousandths of a CPU, since the status before; `None` of a new process, and of
+    /// what is not known.
+    rates: (Option<u64>, Option<u64>),
 }
 
 /// The status as a table. `before` is the status of some time ago, or null.
@@ -125,13 +126,14 @@ fn head(out: &mut String, status: &Value, before: &Value) {
 }
 
 /// Requests per second, and thousandths of a CPU, of a process that is in the status before.
-fn rates(worker: &Value, now: u64, before: &Value) -> Option<(u64, u64)> {
+fn rates(worker: &Value, now: u64, before: &Value) -> (Option<u64>, Option<u64>) {
     let elapsed = now.saturating_sub(micros(&before["pool"]["time"]).unwrap_or(0));
-    let old = before["workers"].as_array()?.iter().find(|old| old["pid"].is_u64() && old["pid"] == worker["pid"])?;
-    Some((
-        rate(worker["requests"].as_u64(), old["requests"].as_u64(), elapsed, 1_000_000)?,
-        rate(micros(&worker["cpu"]), micros(&old["cpu"]), elapsed, 1000)?,
-    ))
+    let mut olds = before["workers"].as_array().into_iter().flatten();
+    let old = olds.find(|old| old["pid"].is_u64() && old["pid"] == worker["pid"]).unwrap_or(&Value::Null);
+    (
+        rate(worker["requests"].as_u64(), old["requests"].as_u64(), elapsed, 1_000_000),
+        rate(micros(&worker["cpu"]), micros(&old["cpu"]), elapsed, 1000),
+    )
 }
 
 /// How many units a number has grown in each microsecond; never negative, as what it is may have begun anew.
@@ -202,6 +204,22 @@ mod tests {
             ],
             "events": [{"time": 70.0, "level": "info", "text": "a"}],
         })
+    }
+
+    #[test]
+    fn of_a_program_what_is_known_is_shown() {
+        let program = |time, cpu| {
+            let mut status = status(time, 0, cpu);
+            for name in ["requests", "open", "busy"] {
+                status["workers"][0][name] = Value::Null;
+            }
+            status["totals"]["requests"] = Value::Null;
+            status
+        };
+        let shown = table(&program(102.0, 2.0), &program(100.0, 1.0));
+        assert!(shown.contains("\n- requests per second; - requests, 3 connections open"), "{shown}");
+        let row = shown.lines().find(|line| line.contains(" ready ")).expect("a row");
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>()[5..9], ["-", "50.0", "-", "-"], "{shown}");
     }
 
     #[test]

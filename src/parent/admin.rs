@@ -347,7 +347,8 @@ impl Parent {
         for (slot, it) in self.supervisor.processes() {
             let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.processes.get(&pid)?))) else { continue };
             let (row, generation, state, since) = (process.row, it.generation, it.state(), process.born);
-            let known = status::Process { pid: pid.0, slot, row, generation, state, since };
+            let is_program = process.program.is_some();
+            let known = status::Process { pid: pid.0, slot, row, generation, state, since, is_program };
             if admin.model.processes.get(&pid.0) != Some(&known) {
                 admin.tell(Fact::Process(known));
                 let inodes = self.custody.sockets(slot).map(SlotSockets::inodes).unwrap_or_default();

@@ -40,11 +40,12 @@ impl Fact {
                 for count in slot.restarts {
                     out.number(count);
                 }
-                out.optional(slot.last_exit.as_deref()).number(slot.cpu);
+                out.optional(slot.last_exit.as_deref()).number(slot.cpu).number(slot.has_programs.into());
             }
             Fact::Process(it) => {
                 out.number(2).number(number(it.pid)).number(it.slot as u64).number(it.row as u64);
                 out.number(it.generation).number(place(&WorkerState::ALL, &it.state)).number(it.since);
+                out.number(it.is_program.into());
             }
             Fact::Event(event) => {
                 out.number(3).number(event.seq).number(event.time).number(place(&Level::ALL, &event.level));
@@ -84,6 +85,7 @@ impl Fact {
                 }
                 slot.last_exit = bytes.optional()?;
                 slot.cpu = bytes.number()?;
+                slot.has_programs = bytes.number()? != 0;
                 Fact::Gone(pid, id, slot)
             }
             2 => Fact::Process(Process {
@@ -93,6 +95,7 @@ impl Fact {
                 generation: bytes.number()?,
                 state: bytes.one_of(&WorkerState::ALL)?,
                 since: bytes.number()?,
+                is_program: bytes.number()? != 0,
             }),
             3 => Fact::Event(Event {
                 seq: bytes.number()?,

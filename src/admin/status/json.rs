@@ -35,18 +35,19 @@ impl Snapshot<'_> {
     }
 
     fn totals_to(&self, json: &mut Json) {
-        json.key("requests").bare(self.totals.requests);
-        json.key("connections").bare(self.totals.accepted);
-        json.key("open").bare(self.totals.open());
-        json.key("refused").bare(self.totals.refused);
-        json.key("panics").bare(self.totals.panics);
+        let totals = Some(&self.totals).filter(|_| self.is_counted);
+        json.key("requests").known(totals.map(|it| it.requests));
+        json.key("connections").known(totals.map(|it| it.accepted));
+        json.key("open").known(self.open);
+        json.key("refused").known(totals.map(|it| it.refused));
+        json.key("panics").known(totals.map(|it| it.panics));
         json.key("log_lines_lost").bare(self.lost());
         json.key("restarts").object(|json| {
             for (reason, count) in Reason::ALL.iter().zip(self.restarts) {
                 json.key(reason.as_str()).bare(count);
             }
         });
-        json.key("latency").latency(self.latency);
+        json.key("latency").latency(Some(self.latency).filter(|_| self.is_counted));
     }
 }
 
@@ -67,19 +68,21 @@ impl Worker<'_> {
         }
         json.key("restarts").bare(self.slot.map_or(0, |slot| slot.restarted()));
         json.key("last_exit").optional(self.slot.and_then(|slot| slot.last_exit.as_deref()));
-        json.key("requests").bare(reading.counters.requests);
-        json.key("connections").bare(reading.counters.accepted);
-        json.key("open").bare(reading.counters.open());
-        match self.queue {
-            Some(queue) => json.key("queue").bare(queue),
-            None => json.key("queue").bare("null"),
+        // Where there is no process, nothing is served.
+        let told = if process.is_some() { self.told() } else { Some(reading) };
+        json.key("requests").known(told.map(|it| it.counters.requests));
+        json.key("connections").known(told.map(|it| it.counters.accepted));
+        json.key("open").known(told.map(|it| it.counters.open()));
+        json.key("queue").known(self.queue);
+        match told {
+            Some(told) => json.key("busy").millis(told.busy),
+            None => json.key("busy").bare("null"),
         }
-        json.key("busy").millis(reading.busy);
         json.key("cpu").micros(reading.cpu);
         json.key("rss").bare(reading.rss);
-        json.key("held").bare(reading.held);
+        json.key("held").known(told.map(|it| it.held));
         json.key("log_lines_lost").bare(reading.counters.lost);
-        json.key("latency").latency(&reading.latency);
+        json.key("latency").latency(told.map(|it| &it.latency));
     }
 }
 
@@ -183,6 +186,14 @@ impl Json {
         let _ = write!(self.0, "{value}");
     }
 
+    /// A number, or null where nobody knows it.
+    fn known(&mut self, value: Option<u64>) {
+        match value {
+            Some(value) => self.bare(value),
+            None => self.bare("null"),
+        }
+    }
+
     fn millis(&mut self, millis: u64) {
         self.bare(format_args!("{}.{:03}", millis / 1000, millis % 1000));
     }
@@ -191,10 +202,16 @@ impl Json {
         self.bare(format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000));
     }
 
-    fn latency(&mut self, latency: &Latency) {
+    /// Where nobody knows it, all is null and there are no buckets.
+    fn latency(&mut self, latency: Option<&Latency>) {
+        let nothing = Latency::default();
         self.object(|json| {
-            json.key("count").bare(latency.count());
-            json.key("sum").micros(latency.sum);
+            json.key("count").known(latency.map(Latency::count));
+            match latency {
+                Some(latency) => json.key("sum").micros(latency.sum),
+                None => json.key("sum").bare("null"),
+            }
+            let latency = latency.unwrap_or(&nothing);
             for (name, thousandths) in [("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999)] {
                 match latency.quantile(thousandths) {
                     Some(micros) => json.key(name).micros(micros),

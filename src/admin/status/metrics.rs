@@ -33,7 +33,12 @@ impl Snapshot<'_> {
             ("forkpool_handler_panics_total", "counter", "Handlers that panicked.", |it| it.panics),
         ];
         for (name, kind, help, count) in counters {
-            out.of_slots(name, kind, help, self, |slot| Some(count(&slot.counters)));
+            out.of_slots(name, kind, help, self, |slot| slot.counted().map(count));
+        }
+        let help = "Connections of programs that the kernel has to the pool's ports; those that wait are among them.";
+        out.family("forkpool_connections_established", "gauge", help);
+        if let Some(established) = self.established {
+            out.sample("forkpool_connections_established", "", established);
         }
         let name = "forkpool_log_lines_lost_total";
         out.family(name, "counter", "Lines of logs that could not be written, by the process or slot that had them.");
@@ -54,6 +59,9 @@ impl Snapshot<'_> {
     fn latency_to(&self, out: &mut Metrics) {
         let name = "forkpool_request_duration_seconds";
         out.family(name, "histogram", "From reading a request's head to having its answer, by the built-in server.");
+        if !self.is_counted {
+            return;
+        }
         for exponent in 4..=26 {
             let end = 1 << exponent;
             let labels = format!("le=\"{}\"", micros(end));
@@ -77,16 +85,17 @@ impl Snapshot<'_> {
         let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
         out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
         let help = "Bytes that the worker holds for requests and answers in progress.";
-        let held = |slot: &SlotTotals<'_>| {
-            Some(slot.processes.iter().fold(0, |sum: u64, (_, it)| sum.saturating_add(it.held)))
-        };
+        let held = |slot: &SlotTotals<'_>| slot.told(|it| it.held);
         out.of_slots("forkpool_worker_held_bytes", "gauge", help, self, held);
         out.family("forkpool_held_limit_bytes", "gauge", "What each worker may hold of them; 0 is no limit.");
         out.sample("forkpool_held_limit_bytes", "", self.pool.max_held);
         let help = "Connections that wait to be accepted in the worker's own queues.";
         out.of_slots("forkpool_accept_queue_length", "gauge", help, self, |slot| slot.queue);
         let help = "How long the worker has been busy with the present turn of its loop; 0 while it waits.";
-        let busy = |slot: &SlotTotals<'_>| slot.processes.iter().map(|(_, it)| it.busy).max().map(millis);
+        let busy = |slot: &SlotTotals<'_>| {
+            let told = slot.processes.iter().filter(|(it, _)| !it.is_program);
+            told.map(|(_, it)| it.busy).max().map(millis)
+        };
         out.of_slots("forkpool_worker_busy_seconds", "gauge", help, self, busy);
         let help = "When the worker's newest process was forked, in seconds since 1970.";
         let start = |slot: &SlotTotals<'_>| slot.processes.last().map(|(it, _)| millis(it.since));

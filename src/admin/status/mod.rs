@@ -88,6 +88,8 @@ pub(crate) struct Slot {
     pub(crate) last_exit: Option<String>,
     /// Microseconds of CPU that those have used which are gone.
     pub(crate) cpu: u64,
+    /// It has had a program as its worker, of which nobody knows what it has served.
+    pub(crate) has_programs: bool,
 }
 
 /// A worker's process.
@@ -101,6 +103,8 @@ pub(crate) struct Process {
     pub(crate) state: WorkerState,
     /// When it was forked.
     pub(crate) since: u64,
+    /// It is another program, and counts nothing for the pool.
+    pub(crate) is_program: bool,
 }
 
 /// Something that has happened.
@@ -135,6 +139,8 @@ pub(crate) struct Readings {
     pub(crate) latency: Latency,
     /// How many connections wait in each listening socket's queue, by inode.
     pub(crate) queues: BTreeMap<u64, u64>,
+    /// How many connections the kernel has to the pool's ports, where it was asked.
+    pub(crate) established: Option<u64>,
 }
 
 /// What one process says.
@@ -157,7 +163,7 @@ impl Model {
         match fact {
             Fact::Pool(pool) => self.pool = pool,
             Fact::Process(process) => {
-                self.slots.entry(process.slot).or_default();
+                self.slots.entry(process.slot).or_default().has_programs |= process.is_program;
                 self.processes.insert(process.pid, process);
             }
             Fact::Gone(pid, id, slot) => {
@@ -175,6 +181,11 @@ impl Model {
         }
     }
 
+    /// Whether workers are programs, of which only the kernel knows how many connections they have.
+    pub(crate) fn has_programs(&self) -> bool {
+        self.slots.values().any(|slot| slot.has_programs)
+    }
+
     /// The number of the latest event; 0 before there is any.
     pub(crate) fn seq(&self) -> u64 {
         self.events.back().map_or(0, |event| event.seq)
@@ -190,6 +201,14 @@ impl Model {
             _ if self.pool.serving == 0 => Some("no worker serves"),
             State::Serving | State::Restarting | State::Upgrading => None,
         }
+    }
+}
+
+impl Pool {
+    /// The TCP ports that it listens on.
+    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+        let addresses = self.listening.iter().filter_map(|address| address.strip_prefix("http://"));
+        addresses.filter_map(|address| address.rsplit_once(':')?.1.parse().ok())
     }
 }
 

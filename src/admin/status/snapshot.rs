@@ -9,6 +9,12 @@ pub(crate) struct Snapshot<'m> {
     pub(crate) is_ready: bool,
     pub(crate) pool: &'m Pool,
     pub(crate) totals: Counters,
+    /// Whether anything counts requests and connections: programs do not.
+    pub(crate) is_counted: bool,
+    /// Connections that are open; None where nobody knows.
+    pub(crate) open: Option<u64>,
+    /// What the kernel knows of them, where it was asked.
+    pub(crate) established: Option<u64>,
     /// Lines of logs that the parent and the admin process could not write.
     pub(crate) lost: [u64; 2],
     pub(crate) latency: &'m Latency,
@@ -73,12 +79,17 @@ impl<'m> Snapshot<'m> {
         });
         let mut totals = Counters::default();
         readings.slots.values().for_each(|counters| totals.add(counters));
+        let is_counted = model.slots.is_empty() || model.slots.values().any(|slot| !slot.has_programs);
+        let open = if model.has_programs() { readings.established } else { Some(totals.open()) };
         let restarts = std::array::from_fn(|reason| model.slots.values().map(|slot| slot.restarts[reason]).sum());
         Snapshot {
             now: readings.now,
             is_ready: model.unready().is_none(),
             pool: &model.pool,
             totals,
+            is_counted,
+            open,
+            established: readings.established,
             lost: [model.pool.lost, readings.lost],
             latency: &readings.latency,
             restarts,
@@ -96,7 +107,29 @@ impl Snapshot<'_> {
     }
 }
 
+impl SlotTotals<'_> {
+    /// What it has counted; None where that is not known.
+    pub(crate) fn counted(&self) -> Option<&Counters> {
+        Some(&self.counters).filter(|_| !self.slot.has_programs)
+    }
+
+    /// A sum over its processes; None where they do not tell.
+    pub(crate) fn told(&self, of: impl Fn(&Reading) -> u64) -> Option<u64> {
+        let told = self.processes.iter().filter(|(process, _)| !process.is_program);
+        let told = told.map(|(_, reading)| of(reading));
+        match self.slot.has_programs {
+            true => told.reduce(u64::saturating_add),
+            false => Some(told.fold(0, u64::saturating_add)),
+        }
+    }
+}
+
 impl Worker<'_> {
+    /// What its process says of itself; None where there is none, or it says nothing.
+    pub(crate) fn told(&self) -> Option<&Reading> {
+        self.process.filter(|(process, _)| !process.is_program).map(|(_, reading)| reading)
+    }
+
     pub(crate) fn state(&self) -> &'static str {
         self.process.map_or("backoff", |(process, _)| process.state.as_str())
     }

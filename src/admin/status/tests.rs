@@ -21,12 +21,41 @@ fn facts() -> Vec<Fact> {
         Fact::Gone(
             14,
             0,
-            Slot { restarts: [1, 2, 3, 4, 5, 6], last_exit: Some("killed by SIGKILL".into()), cpu: 70_000 },
+            Slot {
+                restarts: [1, 2, 3, 4, 5, 6],
+                last_exit: Some("killed by SIGKILL".into()),
+                cpu: 70_000,
+                has_programs: false,
+            },
         ),
         Fact::Gone(15, 7, Slot::default()),
-        Fact::Process(Process { pid: 11, slot: 0, row: 1, generation: 2, state: WorkerState::Draining, since: 1_000 }),
-        Fact::Process(Process { pid: 12, slot: 0, row: 2, generation: 3, state: WorkerState::Ready, since: 2_000 }),
-        Fact::Process(Process { pid: 13, slot: 1, row: 3, generation: 1, state: WorkerState::Starting, since: 2_500 }),
+        Fact::Process(Process {
+            pid: 11,
+            slot: 0,
+            row: 1,
+            generation: 2,
+            state: WorkerState::Draining,
+            since: 1_000,
+            is_program: false,
+        }),
+        Fact::Process(Process {
+            pid: 12,
+            slot: 0,
+            row: 2,
+            generation: 3,
+            state: WorkerState::Ready,
+            since: 2_000,
+            is_program: false,
+        }),
+        Fact::Process(Process {
+            pid: 13,
+            slot: 1,
+            row: 3,
+            generation: 1,
+            state: WorkerState::Starting,
+            since: 2_500,
+            is_program: false,
+        }),
         Fact::Sockets(0, vec![901, 902]),
         Fact::Sockets(1, vec![]),
         Fact::End,
@@ -195,6 +224,53 @@ fn the_table_is_aligned() {
     let exit = table[0].find("LAST EXIT").expect("a column");
     assert!(table[1][exit..].starts_with("killed by SIGKILL") && &table[4][exit..] == "-", "{text}");
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "nothing commands a terminal: {text:?}");
+}
+
+/// What nobody knows is not shown as nothing.
+#[test]
+fn of_programs_nothing_is_shown_that_is_not_known() {
+    let mut model = Model::default();
+    model.pool.wanted = 1;
+    let state = WorkerState::Ready;
+    model.learn(Fact::Process(Process { pid: 11, slot: 0, row: 1, generation: 1, state, since: 1, is_program: true }));
+    let mut readings = Readings { now: 2, ..Readings::default() };
+    let reading = Reading { cpu: 20_000, rss: 3 << 20, ..Reading::default() };
+    readings.processes.insert(11, reading);
+    readings.slots.insert(0, Counters::default());
+    for (established, open) in [(None, "null"), (Some(17), "17")] {
+        readings.established = established;
+        let snapshot = Snapshot::new(&model, &readings);
+        let (json, metrics, text) = (snapshot.to_json(), snapshot.to_metrics(), snapshot.to_text());
+        for part in [
+            &format!("\"totals\":{{\"requests\":null,\"connections\":null,\"open\":{open},\"refused\":null,\"panics\":null,"),
+            "\"requests\":null,\"connections\":null,\"open\":null,\"queue\":null,\"busy\":null,\"cpu\":0.020000,\
+             \"rss\":3145728,\"held\":null,",
+            "\"latency\":{\"count\":null,\"sum\":null,\"p50\":null,\"p90\":null,\"p99\":null,\"p999\":null,\"buckets\":[]}",
+        ] {
+            assert!(json.contains(part), "{part}: {json}");
+        }
+        for name in [
+            "requests_total",
+            "connections_open",
+            "connections_accepted_total",
+            "requests_refused_total",
+            "handler_panics_total",
+            "request_duration_seconds_count",
+            "worker_busy_seconds",
+            "worker_held_bytes",
+        ] {
+            let sample = |line: &str| line.starts_with(&format!("forkpool_{name}"));
+            assert!(!metrics.lines().any(sample), "{name}: {metrics}");
+        }
+        let sample = "forkpool_connections_established 17";
+        assert_eq!(metrics.lines().any(|line| line == sample), established.is_some(), "{metrics}");
+        assert!(metrics.contains("forkpool_worker_cpu_seconds_total{worker=\"0\"} 0.020000"), "{metrics}");
+        let shown = open.replace("null", "-");
+        assert!(text.contains(&format!("\n{shown} connections open; what programs serve is not counted\n")), "{text}");
+        let row: Vec<&str> =
+            text.lines().find(|line| line.contains(" ready ")).expect("a row").split_whitespace().collect();
+        assert_eq!(row[6..12], ["-"; 6], "{text}");
+    }
 }
 
 #[test]

@@ -30,16 +30,19 @@ impl Snapshot<'_> {
         if let Some(aborted) = &pool.restart_aborted {
             line(format_args!("{aborted}"));
         }
-        line(format_args!(
-            "{} requests on {} connections, {} open, {} refused, {} panics; p50 {}, p99 {}",
-            self.totals.requests,
-            self.totals.accepted,
-            self.totals.open(),
-            self.totals.refused,
-            self.totals.panics,
-            time(self.latency.quantile(500)),
-            time(self.latency.quantile(990))
-        ));
+        let open = self.open.map_or_else(|| "-".to_owned(), |open| open.to_string());
+        match self.is_counted {
+            true => line(format_args!(
+                "{} requests on {} connections, {open} open, {} refused, {} panics; p50 {}, p99 {}",
+                self.totals.requests,
+                self.totals.accepted,
+                self.totals.refused,
+                self.totals.panics,
+                time(self.latency.quantile(500)),
+                time(self.latency.quantile(990))
+            )),
+            false => line(format_args!("{open} connections open; what programs serve is not counted")),
+        }
         let held = self.workers.iter().filter_map(|worker| worker.process.map(|(_, reading)| reading.held));
         let held = held.fold(0, u64::saturating_add);
         if held > 0 {
@@ -101,8 +104,8 @@ impl Worker<'_> {
             self.state().to_owned(),
             span(now.saturating_sub(process.since)),
             restarts.to_string(),
-            reading.counters.requests.to_string(),
-            reading.counters.open().to_string(),
+            self.told().map_or_else(none, |reading| reading.counters.requests.to_string()),
+            self.told().map_or_else(none, |reading| reading.counters.open().to_string()),
             queue,
             if reading.busy == 0 { none() } else { time(Some(reading.busy * 1000)) },
             time(reading.latency.quantile(500)),
