@@ -326,16 +326,16 @@ impl Parent {
     pub(super) fn observe(&mut self) {
         let Some(mut admin) = self.admin.take() else { return };
         let mut pool = admin.model.pool.clone();
-        pool.state = match self.supervisor.state() {
+        pool.state = match self.roster.supervisor.state() {
             PoolState::Starting => status::State::Starting,
             PoolState::Serving => status::State::Serving,
             PoolState::Restarting => status::State::Restarting,
             PoolState::Upgrading => status::State::Upgrading,
             PoolState::LameDuck => status::State::LameDuck,
-            PoolState::Stopping if self.supervisor.is_draining() => status::State::Draining,
+            PoolState::Stopping if self.roster.supervisor.is_draining() => status::State::Draining,
             PoolState::Stopping => status::State::Stopping,
         };
-        (pool.wanted, pool.serving) = (self.supervisor.wanted(), self.supervisor.ready_workers());
+        (pool.wanted, pool.serving) = (self.roster.supervisor.wanted(), self.roster.supervisor.ready_workers());
         pool.restart_aborted.clone_from(&self.restart_aborted);
         pool.lost = outlet::lost();
         if pool.balance != self.custody.balance() {
@@ -344,8 +344,8 @@ impl Parent {
         if pool != admin.model.pool {
             admin.tell(Fact::Pool(pool));
         }
-        for (slot, it) in self.supervisor.processes() {
-            let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.processes.get(&pid)?))) else { continue };
+        for (slot, it) in self.roster.supervisor.processes() {
+            let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.roster.get(pid)?))) else { continue };
             let (row, generation, state, since) = (process.row, it.generation, it.state(), process.born);
             let is_program = process.program.is_some();
             let known = status::Process { pid: pid.0, slot, row, generation, state, since, is_program };

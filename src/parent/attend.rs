@@ -97,7 +97,7 @@ impl Parent {
             if is_waiting {
                 waiting.push(slot);
             }
-            let Some(row) = self.processes.get(&pid).map(|process| process.row) else { continue };
+            let Some(row) = self.roster.get(pid).map(|process| process.row) else { continue };
             if !is_waiting {
                 self.board.settle_all(row);
             }
@@ -112,9 +112,7 @@ impl Parent {
 
     /// The slots whose worker serves and does not run the built-in server.
     fn own_servers(&self) -> Vec<(usize, Pid)> {
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let serving = serving.filter_map(|(slot, process)| Some((slot, process.pid?)));
-        serving.filter(|(_, pid)| !self.is_neighbour(*pid)).collect()
+        self.roster.serving().filter(|(_, pid)| !self.is_neighbour(*pid)).collect()
     }
 }
 

@@ -32,10 +32,9 @@ impl Parent {
         let lifeline = channel::channel(listener::own(&self.reserved), makes_sockets).map_err(pair)?;
         let shared = self.reserved.iter().filter_map(|reserved| reserved.shared().transpose());
         let shared = shared.collect::<io::Result<_>>().map_err(copy)?;
-        let row = self.free_rows.pop().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
+        let row = self.roster.free_row().ok_or_else(|| Error::config("workers", "too many processes at once"))?;
         let page = self.board.lend(row, slot, clock::now());
-        let page = page.map_err(|source| Error::system("lend the worker its row with madvise(2)", source));
-        let page = page.inspect_err(|_| self.free_rows.push(row))?;
+        let page = page.map_err(|source| Error::system("lend the worker its row with madvise(2)", source))?;
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
         let (output, worker_output) = output.unzip();
@@ -43,27 +42,10 @@ impl Parent {
             Sign::Notification(socket) => Some(socket.address().clone()),
             Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
-        let unique = self.talk.next_unique();
-        self.unborn = Some(Process {
-            slot,
-            row,
-            lifeline: parent_end,
-            messages,
-            unique,
-            born: clock::unix_millis(),
-            is_set_up: false,
-            was_ready: false,
-            is_disconnected: false,
-            has_old_log: false,
-            is_neighbour: Cell::new(false),
-            is_doubted: Cell::new(false),
-            sign,
-            program: None,
-            output,
-            ration: Ration::new(self.config.message_share, clock::now()),
-            signalled: Cell::new(None),
-            violation: None,
-        });
+        let unique = self.roster.next_unique();
+        let ration = Ration::new(self.config.message_share, clock::now());
+        let ends = Ends { lifeline: parent_end, messages, sign, program: None, output, ration };
+        self.roster.expect(slot, row, clock::unix_millis(), ends);
         Ok(Seed {
             slot,
             generation,
@@ -95,27 +77,34 @@ impl Parent {
         if self.admin_forked(Pid(pid)) {
             return;
         }
-        let Some(process) = self.unborn.take() else { return };
-        self.take_back(process.row);
-        let (pid, slot) = (Pid(pid), process.slot);
-        self.tell(Event::Spawned { slot, pid });
-        debug!("{} spawned", self.tag(pid));
-        if let Err(error) = self.listen_to(&process.lifeline, token(pid)) {
-            // Deaf to it, the boot time-out will replace it.
-            error!("{} cannot be heard: {error}", self.tag(pid));
-        }
-        self.begin_to_talk(&process, pid);
-        let mut process = process;
-        if let Some(pipes) = process.output.take() {
+        let pid = Pid(pid);
+        let Some(process) = self.roster.register(pid, clock::now()) else { return };
+        let (slot, row, output) = (process.slot, process.row, process.ends.output.take());
+        self.take_back(row);
+        debug!("{} spawned", self.roster.tag(pid));
+        self.listen_to_worker(pid);
+        if let Some(pipes) = output {
             self.take_output(pid, slot, pipes);
         }
-        self.expect_sign(pid, &process.sign);
         let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
-        self.processes.insert(pid, process);
         if inherits {
             self.tell(Event::Listening { pid });
         }
-        self.emit(&event::Event::Forked(self.process(pid)));
+        self.emit(&event::Event::Forked(self.roster.identify(pid)));
+    }
+
+    /// Hears by whatever way a worker that was just forked may speak. To one that cannot be heard, the boot time-out
+    /// comes.
+    fn listen_to_worker(&self, pid: Pid) {
+        let Some(Process { ends, .. }) = self.roster.get(pid) else { return };
+        let mut ways = vec![self.listen_to(&ends.lifeline, token(pid))];
+        if let Some(messages) = &ends.messages {
+            ways.push(self.listen_to(messages, Token(MESSAGES + token(pid).0)));
+        }
+        for error in ways.into_iter().filter_map(Result::err) {
+            error!("{} cannot be heard: {error}", self.roster.tag(pid));
+        }
+        self.expect_sign(pid, &ends.sign);
     }
 
     /// The fork that [`Turn::Fork`] asked for has failed.
@@ -123,10 +112,9 @@ impl Parent {
         if self.admin_fork_failed(error) {
             return;
         }
-        let Some(process) = self.unborn.take() else { return };
+        let Some(process) = self.roster.call_off() else { return };
         self.take_back(process.row);
         self.board.fold(process.row, clock::now());
-        self.free_rows.push(process.row);
         self.spawn_failed(process.slot, &format!("cannot fork a worker with fork(2): {error}{}", fork_remedy(error)));
     }
 

@@ -16,8 +16,8 @@ impl Parent {
                 self.disconnected(pid);
             }
             Effect::Abort { pid } => {
-                let text = format!("{} {}", self.tag(pid), kill_reason(KillReason::Stalled, &self.config));
-                self.say(log::Level::Warn, self.slot_of(pid), text);
+                let text = format!("{} {}", self.roster.tag(pid), kill_reason(KillReason::Stalled, &self.config));
+                self.say(log::Level::Warn, self.roster.slot_of(pid), text);
                 signal(pid, Signal::SIGABRT);
                 self.disconnected(pid);
             }

@@ -3,22 +3,30 @@
 use std::cell::RefCell;
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
+use log::info;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid as SystemPid;
+
 use crate::parent::event::{Event, Exit, Process};
-use crate::parent::supervisor::{PoolState, Respawn};
-use crate::parent::Parent;
+use crate::parent::supervisor::{Pid, PoolState, Respawn};
+use crate::parent::Roster;
 use crate::shared::message::MessageError;
 use crate::shared::request::{Asker, Request};
+use crate::shared::scoreboard::ParentBoard;
 use crate::shared::state::WorkerState;
+use crate::sys::clock;
 
 /// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
 ///
 /// Messages and signals are sent at once; what else is asked for is done when the hook has returned.
 #[derive(Debug)]
 pub struct Handle<'a> {
-    parent: &'a Parent,
+    roster: &'a Roster,
+    board: &'a ParentBoard,
+    restart_aborted: Option<&'a str>,
     requests: RefCell<Vec<Request>>,
 }
 
@@ -48,8 +56,8 @@ impl From<Process> for Target {
 }
 
 impl<'a> Handle<'a> {
-    pub(crate) fn new(parent: &'a Parent) -> Handle<'a> {
-        Handle { parent, requests: RefCell::default() }
+    pub(super) fn new(roster: &'a Roster, board: &'a ParentBoard, restart_aborted: Option<&'a str>) -> Handle<'a> {
+        Handle { roster, board, restart_aborted, requests: RefCell::default() }
     }
 
     pub(crate) fn into_requests(self) -> Vec<Request> {
@@ -95,7 +103,7 @@ impl<'a> Handle<'a> {
     /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the worker is
     /// behind with reading, [`MessageError::Gone`] when there is no such worker.
     pub fn send(&self, target: impl Into<Target>, message: &[u8]) -> Result<(), MessageError> {
-        self.parent.send(target.into(), message, None)
+        self.send_to(target.into(), message, None)
     }
 
     /// As [`send`](Handle::send), with a copy of a file descriptor: a connection, for example.
@@ -104,13 +112,14 @@ impl<'a> Handle<'a> {
     ///
     /// As [`send`](Handle::send).
     pub fn send_with(&self, target: impl Into<Target>, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
-        self.parent.send(target.into(), message, Some(fd.as_fd()))
+        self.send_to(target.into(), message, Some(fd.as_fd()))
     }
 
     /// Sends every worker a message, but for those that were told to leave. Returns those that did not get it, and why.
     #[must_use = "it names the workers that did not get the message"]
     pub fn broadcast(&self, message: &[u8]) -> Vec<(Process, MessageError)> {
-        self.parent.broadcast(message)
+        let processes = self.roster.staying().map(|pid| self.roster.identify(pid));
+        processes.filter_map(|it| Some((it, self.send_to(Target::Process(it), message, None).err()?))).collect()
     }
 
     /// Sends a worker a signal: `SIGKILL` is 9, `SIGTERM` 15, which has it drain. An exit of that is not one that was
@@ -120,13 +129,20 @@ impl<'a> Handle<'a> {
     ///
     /// When there is no such worker, or no such signal (kill(2)).
     pub fn kill(&self, target: impl Into<Target>, signal: i32) -> io::Result<()> {
-        self.parent.kill_by_request(target.into(), signal)
+        let pid = self.roster.find(target.into());
+        let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
+        let signal = Signal::try_from(signal)?;
+        if let Some(process) = self.roster.get(pid) {
+            process.signalled.set(Some(signal as i32));
+        }
+        info!("{} is sent {signal}: asked by the application", self.roster.tag(pid));
+        Ok(nix::sys::signal::kill(SystemPid::from_raw(pid.0), signal)?)
     }
 
     /// Tells a worker to finish what it has. Its slot gets a new worker at once; to have fewer,
     /// [scale](Handle::scale). One that is gone or was told before is left alone.
     pub fn disconnect(&self, target: impl Into<Target>) {
-        if let Some(pid) = self.parent.find(target.into()) {
+        if let Some(pid) = self.roster.find(target.into()) {
             self.ask(Request::Disconnect(pid.0));
         }
     }
@@ -134,12 +150,44 @@ impl<'a> Handle<'a> {
     /// How a worker is at the moment; `None` when there is none, or no longer: Node's `isDead`. One that is
     /// [told to leave](WorkerState::is_leaving) is no longer connected, in Node's word.
     pub fn worker(&self, target: impl Into<Target>) -> Option<WorkerStatus> {
-        self.parent.worker_status(self.parent.find(target.into())?)
+        self.status_of(self.roster.find(target.into())?)
     }
 
     /// How the pool is at the moment.
     pub fn status(&self) -> Status {
-        self.parent.status()
+        let supervisor = &self.roster.supervisor;
+        let workers: Vec<_> = supervisor.processes().filter_map(|(_, it)| self.status_of(it.pid?)).collect();
+        let mut all = self.board.dead();
+        for it in &workers {
+            all.requests = all.requests.saturating_add(it.requests);
+            all.accepted = all.accepted.saturating_add(it.connections);
+        }
+        Status {
+            state: supervisor.state(),
+            restart_aborted: self.restart_aborted.map(str::to_owned),
+            wanted: supervisor.wanted(),
+            ready: supervisor.ready_workers(),
+            requests: all.requests,
+            connections: all.accepted,
+            workers,
+        }
+    }
+
+    fn status_of(&self, pid: Pid) -> Option<WorkerStatus> {
+        let (_, it) = self.roster.supervisor.process(pid)?;
+        let counters = self.board.row(self.roster.get(pid)?.row).counters(clock::now());
+        Some(WorkerStatus {
+            process: self.roster.identify(pid),
+            state: it.state(),
+            requests: counters.requests,
+            connections: counters.accepted,
+            open: counters.open(),
+        })
+    }
+
+    fn send_to(&self, target: Target, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), MessageError> {
+        let process = self.roster.find(target).and_then(|pid| self.roster.get(pid));
+        process.and_then(|process| process.ends.messages.as_ref()).ok_or(MessageError::Gone)?.send(message, fd)
     }
 
     fn ask(&self, request: Request) {

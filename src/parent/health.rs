@@ -16,7 +16,7 @@ use std::process::ExitStatus;
 
 use super::admin::cpu_of_the_reaped;
 use super::*;
-use crate::parent::supervisor::{Departure, Respawn, Stage};
+use crate::parent::supervisor::{Departure, Respawn};
 use crate::parent::watch::Schedule;
 
 /// How often the workers' memory is looked at, if it is limited.
@@ -27,19 +27,19 @@ const CONNECTIONS_MAX: u64 = 1 << 24;
 
 impl Parent {
     pub(super) fn ready(&mut self, pid: Pid) {
-        self.say_rarely(log::Level::Info, self.slot_of(pid), format!("{} ready", self.tag(pid)));
+        self.say_rarely(log::Level::Info, self.roster.slot_of(pid), format!("{} ready", self.roster.tag(pid)));
         self.tell(Event::Ready { pid });
-        if let Some(process) = self.processes.get_mut(&pid) {
+        if let Some(process) = self.roster.get_mut(pid) {
             process.was_ready = true;
         }
-        self.emit(&event::Event::Ready(self.process(pid)));
+        self.emit(&event::Event::Ready(self.roster.identify(pid)));
     }
 
     /// Asks a worker to finish.
     pub(super) fn drain(&mut self, pid: Pid) {
-        if let Some(process) = self.processes.get(&pid) {
-            process.lifeline.close();
-            if process.program.is_some() {
+        if let Some(process) = self.roster.get(pid) {
+            process.ends.lifeline.close();
+            if process.ends.program.is_some() {
                 signal(pid, Signal::SIGTERM);
             }
         }
@@ -47,16 +47,16 @@ impl Parent {
     }
 
     pub(super) fn kill(&mut self, pid: Pid, why: KillReason) {
-        let violation = self.processes.get(&pid).and_then(|process| process.violation.as_deref());
+        let violation = self.roster.get(pid).and_then(|process| process.violation.as_deref());
         let reason = match violation {
             Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
             _ => kill_reason(why, &self.config),
         };
-        let text = format!("{} {reason}", self.tag(pid));
-        self.say_rarely(log::Level::Warn, self.slot_of(pid), text.clone());
+        let text = format!("{} {reason}", self.roster.tag(pid));
+        self.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text.clone());
         // Those that count as failures of the slot's.
         if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
-            self.failures.extend(self.slot_of(pid).map(|slot| (slot, format!("a worker was {reason}"))));
+            self.failures.extend(self.roster.slot_of(pid).map(|slot| (slot, format!("a worker was {reason}"))));
             self.last_failure = Some(text);
         }
         signal(pid, Signal::SIGKILL);
@@ -65,9 +65,9 @@ impl Parent {
 
     /// The worker is to finish or has ended: tells the application, once.
     pub(super) fn disconnected(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.roster.get_mut(pid) else { return };
         if !std::mem::replace(&mut process.is_disconnected, true) {
-            self.emit(&event::Event::Disconnected(self.process(pid)));
+            self.emit(&event::Event::Disconnected(self.roster.identify(pid)));
         }
     }
 
@@ -77,7 +77,7 @@ impl Parent {
         self.reap_admin();
         self.discard.reap();
         let mut used = cpu_of_the_reaped();
-        for pid in self.processes.keys().copied().collect::<Vec<_>>() {
+        for pid in self.roster.pids() {
             for fate in reap::fates(pid) {
                 match fate {
                     Fate::Exited(exit) => {
@@ -85,12 +85,16 @@ impl Parent {
                         self.exited(pid, exit, used.saturating_sub(before));
                     }
                     Fate::Suspended => {
-                        let text = format!("{} was stopped by a signal", self.tag(pid));
-                        self.say_rarely(log::Level::Warn, self.slot_of(pid), text);
+                        let text = format!("{} was stopped by a signal", self.roster.tag(pid));
+                        self.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text);
                         self.tell(Event::Suspended { pid });
                     }
                     Fate::Resumed => {
-                        self.say_rarely(log::Level::Info, self.slot_of(pid), format!("{} runs again", self.tag(pid)));
+                        self.say_rarely(
+                            log::Level::Info,
+                            self.roster.slot_of(pid),
+                            format!("{} runs again", self.roster.tag(pid)),
+                        );
                         self.tell(Event::Resumed { pid });
                     }
                 }
@@ -101,7 +105,7 @@ impl Parent {
         }
         if process::id() == 1 {
             let admin = self.admin.as_ref().and_then(Admin::pid);
-            let is_ours = |pid| self.processes.contains_key(&pid) || admin == Some(pid) || self.discard.is_holder(pid);
+            let is_ours = |pid| self.roster.get(pid).is_some() || admin == Some(pid) || self.discard.is_holder(pid);
             reap::orphans(is_ours);
         }
     }
@@ -112,20 +116,20 @@ impl Parent {
         self.hear_last_messages(pid);
         self.output.exited(pid, clock::now());
         self.disconnected(pid);
-        let process_told = self.process(pid);
-        let Some(gone) = self.supervisor.gone(pid, exit) else { return };
-        let Some(mut process) = self.processes.remove(&pid) else { return };
+        let process_told = self.roster.identify(pid);
+        let Some(gone) = self.roster.supervisor.gone(pid, exit) else { return };
+        let Some(mut process) = self.roster.reap(pid) else { return };
         let departure = gone.departure;
         let now = clock::now();
         self.doubt(pid, &process, now);
         let counters = self.board.row(process.row).counters(now);
-        let reason = process.lifeline.failure();
+        let reason = process.ends.lifeline.failure();
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let was_signalled = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
         let how = if departure.was_told() || was_signalled { describe(exit) } else { describe_unasked(exit) };
-        let line = format!("{} {how}{why}", self.tag(pid));
+        let line = format!("{} {how}{why}", self.roster.tag(pid));
         let level = if departure.was_told() { log::Level::Info } else { log::Level::Warn };
-        match &process.program {
+        match &process.ends.program {
             // What it has served, nobody knows.
             Some(_) => self.say_rarely(level, Some(process.slot), line.clone()),
             None => {
@@ -133,7 +137,7 @@ impl Parent {
                 self.say_rarely(level, Some(process.slot), text);
             }
         }
-        self.forget_sign(std::mem::replace(&mut process.sign, Sign::GivenUp));
+        self.forget_sign(std::mem::replace(&mut process.ends.sign, Sign::GivenUp));
         self.count_exit(pid, gone, &format!("{how}{why}"), cpu);
         if !departure.was_told() {
             self.failures.insert(process.slot, format!("a worker {}{why}", describe_unasked(exit)));
@@ -145,7 +149,6 @@ impl Parent {
         }
         self.neighbours.gone(pid);
         self.board.fold(process.row, now);
-        self.free_rows.push(process.row);
         let told = event::Exit {
             process: process_told,
             status: status_of(exit),
@@ -178,7 +181,10 @@ impl Parent {
         }
         if let Some(why) = self.board.row(process.row).doubt(now) {
             process.is_doubted.set(true);
-            warn!("{} says of itself in shared memory what cannot be, which counts for nothing: {why}", self.tag(pid));
+            warn!(
+                "{} says of itself in shared memory what cannot be, which counts for nothing: {why}",
+                self.roster.tag(pid)
+            );
         }
     }
 
@@ -193,10 +199,10 @@ impl Parent {
         if self.watch.deadline().is_none_or(|due| now < due) {
             return;
         }
-        for (pid, process) in &self.processes {
-            self.doubt(*pid, process, now);
+        for (pid, process) in self.roster.iter() {
+            self.doubt(pid, process, now);
         }
-        let sights = self.processes.iter().map(|(pid, process)| {
+        let sights = self.roster.iter().map(|(pid, process)| {
             let row = self.board.row(process.row);
             let busy_since = row.busy_since();
             let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).map(|it| Schedule {
@@ -205,14 +211,13 @@ impl Parent {
                 waited: it.waited,
             });
             let schedule = schedule.unwrap_or_default();
-            Sight { pid: *pid, busy_since, deeds: row.progress(), schedule }
+            Sight { pid, busy_since, deeds: row.progress(), schedule }
         });
         let stalled = self.watch.look(sights, now);
         self.board.watch(!self.watch.sleeps());
         // One that leaves has another time-out.
-        let serves = |pid: &Pid| self.supervisor.process(*pid).is_some_and(|(_, it)| it.stage == Stage::Ready);
-        for pid in stalled.into_iter().filter(serves).collect::<Vec<_>>() {
-            self.emit(&event::Event::Stalled(self.process(pid)));
+        for pid in stalled.into_iter().filter(|pid| self.roster.is_ready(*pid)).collect::<Vec<_>>() {
+            self.emit(&event::Event::Stalled(self.roster.identify(pid)));
             self.tell(Event::Stalled { pid });
         }
     }
@@ -225,8 +230,9 @@ impl Parent {
         }
         self.next_weighing = Some(now + WEIGHING);
         let max = u64::try_from(self.config.max_rss).unwrap_or(u64::MAX);
-        let heavy = self.processes.keys().filter(|pid| proc::resident(pid.0).is_some_and(|bytes| bytes > max));
-        for pid in heavy.copied().collect::<Vec<_>>() {
+        let mut heavy = self.roster.pids();
+        heavy.retain(|pid| proc::resident(pid.0).is_some_and(|bytes| bytes > max));
+        for pid in heavy {
             self.tell(Event::Recycle { pid, why: Recycle::Memory });
         }
     }

@@ -8,19 +8,19 @@ impl Parent {
     /// Takes in what a worker has said.
     pub(super) fn hear(&mut self, pid: Pid) {
         let now = clock::now();
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.roster.get_mut(pid) else { return };
         if process.violation.is_some() {
             return;
         }
-        let Heard { records, violation } = process.lifeline.hear(now);
-        if process.lifeline.has_more() {
-            let reports = process.lifeline.as_raw_fd();
+        let Heard { records, violation } = process.ends.lifeline.hear(now);
+        if process.ends.lifeline.has_more() {
+            let reports = process.ends.lifeline.as_raw_fd();
             self.listen_again(reports, token(pid));
         }
         for record in records {
             self.take_in(pid, record, now);
             // What it has said behind that does not count: it would be told as ready, say, and killed.
-            if self.processes.get(&pid).is_none_or(|process| process.violation.is_some()) {
+            if self.roster.get(pid).is_none_or(|process| process.violation.is_some()) {
                 return;
             }
         }
@@ -45,10 +45,10 @@ impl Parent {
     }
 
     fn listening(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
+        let Some(process) = self.roster.get_mut(pid) else { return };
         let slot = process.slot;
         process.is_set_up = true;
-        match process.lifeline.take_made() {
+        match process.ends.lifeline.take_made() {
             Ok(made) if made.is_empty() || self.is_stopping => {}
             Ok(made) => self.keep(slot, made),
             Err((problem, fds)) => {
@@ -57,7 +57,7 @@ impl Parent {
             }
         }
         self.tell(Event::Listening { pid });
-        let process = self.process(pid);
+        let process = self.roster.identify(pid);
         self.emit(&event::Event::Online(process));
         let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
         let udp = self.custody.sockets(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
@@ -66,7 +66,7 @@ impl Parent {
 
     /// A worker has said or sent what none may: it is killed and replaced. That it was, and why, is one line of the log.
     pub(super) fn misbehaved(&mut self, pid: Pid, why: String) {
-        if let Some(process) = self.processes.get_mut(&pid) {
+        if let Some(process) = self.roster.get_mut(pid) {
             process.violation.get_or_insert(why);
             self.tell(Event::Misbehaved { pid });
         }

@@ -9,22 +9,20 @@ use std::panic::{self, AssertUnwindSafe};
 
 use super::*;
 use crate::parent::event;
-use crate::parent::handle::{Handle, Status, WorkerStatus};
+use crate::parent::handle::Handle;
 use crate::parent::supervisor::Respawn;
 use crate::shared::log_text::panic_message;
 
 impl Parent {
     /// Tells the application what has happened, and does what it asks for then.
     pub(super) fn emit(&mut self, event: &event::Event<'_>) {
-        // While it is called it is not here: what it asks for may make further events.
-        let Some(mut hook) = self.hook.take() else { return };
-        let handle = Handle::new(self);
+        let Some(hook) = &mut self.hook else { return };
+        let handle = Handle::new(&self.roster, &self.board, self.restart_aborted.as_deref());
         // Unwinding on would end the pool.
         if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| hook.call(event, &handle))) {
             error!("the application's hook panicked: {}", panic_message(&*panic));
         }
         let requests = handle.into_requests();
-        self.hook = Some(hook);
         requests.into_iter().for_each(|request| self.obey(request));
     }
 
@@ -39,12 +37,6 @@ impl Parent {
             info!("draining: asked by the application's policy for exits");
         }
         respawn
-    }
-
-    /// Which process that is, for the application.
-    pub(super) fn process(&self, pid: Pid) -> event::Process {
-        let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
-        event::Process { worker, generation, pid: pid.0.unsigned_abs(), unique_id: self.unique(pid) }
     }
 
     pub(super) fn emit_notice(&mut self, notice: &Notice) {
@@ -63,36 +55,5 @@ impl Parent {
             _ => return,
         };
         self.emit(&event);
-    }
-
-    pub(crate) fn worker_status(&self, pid: Pid) -> Option<WorkerStatus> {
-        let (_, it) = self.supervisor.process(pid)?;
-        let counters = self.board.row(self.processes.get(&pid)?.row).counters(clock::now());
-        Some(WorkerStatus {
-            process: self.process(pid),
-            state: it.state(),
-            requests: counters.requests,
-            connections: counters.accepted,
-            open: counters.open(),
-        })
-    }
-
-    pub(crate) fn status(&self) -> Status {
-        let workers = self.supervisor.processes().filter_map(|(_, it)| self.worker_status(it.pid?));
-        let workers: Vec<_> = workers.collect();
-        let mut all = self.board.dead();
-        for it in &workers {
-            all.requests = all.requests.saturating_add(it.requests);
-            all.accepted = all.accepted.saturating_add(it.connections);
-        }
-        Status {
-            state: self.supervisor.state(),
-            restart_aborted: self.restart_aborted.clone(),
-            wanted: self.supervisor.wanted(),
-            ready: self.supervisor.ready_workers(),
-            requests: all.requests,
-            connections: all.accepted,
-            workers,
-        }
     }
 }

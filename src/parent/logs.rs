@@ -14,7 +14,7 @@ impl Parent {
         match log_file::open(path, others(&self.credentials)) {
             Ok(file) => {
                 self.access_log = Some(Rc::new(file));
-                self.processes.values_mut().for_each(|process| process.has_old_log = process.program.is_none());
+                self.roster.iter_mut().for_each(|(_, it)| it.has_old_log = it.ends.program.is_none());
                 self.log_retry = Some(Time::default());
                 info!("access log {} reopened", path.display());
             }
@@ -31,9 +31,9 @@ impl Parent {
         self.log_retry = None;
         let Some(file) = &self.access_log else { return };
         let board = &self.board;
-        for process in self.processes.values_mut().filter(|process| process.has_old_log) {
+        for (_, process) in self.roster.iter_mut().filter(|(_, process)| process.has_old_log) {
             let is_full = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS));
-            let told = process.lifeline.log(file);
+            let told = process.ends.lifeline.log(file);
             // One that runs a server of its own never reads its orders.
             process.has_old_log = told.as_ref().is_err_and(is_full) && board.row(process.row).is_neighbour();
             if process.has_old_log {

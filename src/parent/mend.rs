@@ -84,8 +84,8 @@ impl Parent {
 
     /// Whether a program may hold a slot's sockets, which may want them to block.
     pub(super) fn may_have_program(&self, slot: usize) -> bool {
-        let mut processes = self.processes.values();
-        let has_program = processes.any(|it| it.program.is_some() && (slot == SHARED || it.slot == slot));
+        let mut processes = self.roster.iter();
+        let has_program = processes.any(|(_, it)| it.ends.program.is_some() && (slot == SHARED || it.slot == slot));
         // Another pool's workers are programs, perhaps.
         has_program || self.heir.is_some()
     }
@@ -119,7 +119,7 @@ impl Parent {
 
     /// A worker cannot accept from a socket of its own.
     pub(super) fn hear_of_broken(&mut self, pid: Pid) {
-        let Some(slot) = self.slot_of(pid) else { return };
+        let Some(slot) = self.roster.slot_of(pid) else { return };
         self.look_at_sockets();
         if self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved)) {
             // The fault is in the process.
@@ -146,11 +146,10 @@ impl Parent {
 
     fn replace_broken(&mut self, slot: usize, now: Time) {
         let is_whole = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
-        if is_whole || slot >= self.supervisor.wanted() {
+        if is_whole || slot >= self.roster.supervisor.wanted() {
             return;
         }
-        let serving = self.supervisor.processes().filter(|(it, process)| *it == slot && process.serves());
-        if let Some(pid) = serving.max_by_key(|(_, process)| process.generation).and_then(|(_, process)| process.pid) {
+        if let Some(pid) = self.roster.serving_by_slot().get(&slot).copied() {
             self.tell(Event::Recycle { pid, why: Recycle::Socket });
         }
         // Until it has sockets again.

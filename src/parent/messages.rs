@@ -2,12 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd;
 
 use super::*;
-use crate::parent::handle::Target;
-use crate::parent::supervisor::Stage;
-use crate::shared::message::{MessageError, Received, BUFFER};
+use crate::shared::message::{Received, BUFFER};
 
 /// Messages of one worker that the hook is told in one turn, and how many microseconds that may take, whatever the hook does,
 /// before signals, lifelines and the other workers have their turn.
@@ -88,8 +86,6 @@ enum Rest {
 /// What it takes to talk with workers, and to tick.
 #[derive(Debug)]
 pub(super) struct Talk {
-    /// How many processes have been forked.
-    forked: u64,
     /// Workers that have messages which were not read yet.
     unread: BTreeSet<Pid>,
     /// Where messages are read into; made when the first comes.
@@ -104,17 +100,12 @@ pub(super) struct Talk {
 impl Talk {
     pub(super) fn new(hook: Option<&Hook>, now: Time) -> Talk {
         let tick = hook.and_then(Hook::tick).map(|period| (now + period, period));
-        Talk { forked: 0, unread: BTreeSet::new(), buffer: Vec::new(), resume: None, complained: None, tick }
+        Talk { unread: BTreeSet::new(), buffer: Vec::new(), resume: None, complained: None, tick }
     }
 
     /// A worker's messages have become readable.
     pub(super) fn note(&mut self, pid: usize) {
         self.unread.extend(i32::try_from(pid).map(Pid));
-    }
-
-    /// What the next process is told apart by.
-    pub(super) fn next_unique(&self) -> u64 {
-        self.forked + 1
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -142,9 +133,9 @@ impl Parent {
         let mut resume: Option<Time> = None;
         let mut is_any_ready = false;
         for pid in std::mem::take(&mut self.talk.unread) {
-            let Some(process) = self.processes.get_mut(&pid) else { continue };
-            process.ration.refill(now);
-            let next = process.ration.next(now);
+            let Some(process) = self.roster.get_mut(pid) else { continue };
+            process.ends.ration.refill(now);
+            let next = process.ends.ration.next(now);
             if next > now || self.discard.is_full() {
                 waiting.insert(pid);
                 let next = if next > now { next } else { now + PAUSE };
@@ -172,20 +163,10 @@ impl Parent {
         }
     }
 
-    /// The process has just been forked.
-    pub(super) fn begin_to_talk(&mut self, process: &Process, pid: Pid) {
-        self.talk.forked += 1;
-        let Some(messages) = &process.messages else { return };
-        let token = Token(MESSAGES + usize::try_from(pid.0).unwrap_or_default());
-        if let Err(error) = self.listen_to(messages, token) {
-            error!("{} cannot be heard: {error}", self.tag(pid));
-        }
-    }
-
     /// All that a process had sent before it exited. Another one that holds its socket adds nothing.
     pub(super) fn hear_last_messages(&mut self, pid: Pid) {
         self.talk.unread.remove(&pid);
-        if let Some(messages) = self.processes.get(&pid).and_then(|process| process.messages.as_ref()) {
+        if let Some(messages) = self.roster.get(pid).and_then(|process| process.ends.messages.as_ref()) {
             messages.close();
             let rest = loop {
                 match self.hear_slice(pid) {
@@ -199,7 +180,7 @@ impl Parent {
         }
         // Nothing is heard behind an empty message, or one that breaks the protocol. What is there is neither received,
         // since what finds no free number is closed here, nor dropped: both may wait.
-        let messages = self.processes.get_mut(&pid).and_then(|process| process.messages.take());
+        let messages = self.roster.get_mut(pid).and_then(|process| process.ends.messages.take());
         self.discard.add(messages.and_then(MessageEnd::with_descriptors));
     }
 
@@ -217,19 +198,19 @@ impl Parent {
     }
 
     fn hear_message(&mut self, pid: Pid, buffer: &mut [u8]) -> Rest {
-        let Some(process) = self.processes.get_mut(&pid).filter(|process| process.violation.is_none()) else {
+        let Some(process) = self.roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
             return Rest::Nothing;
         };
         let begun = clock::now_micros();
-        let received = process.messages.as_ref().map_or(Received::End, |messages| messages.receive(buffer));
-        process.ration.pay(Duration::from_micros(clock::now_micros().saturating_sub(begun)));
+        let received = process.ends.messages.as_ref().map_or(Received::End, |messages| messages.receive(buffer));
+        process.ends.ration.pay(Duration::from_micros(clock::now_micros().saturating_sub(begun)));
         match received {
             Received::Message(message, fd) => {
                 // What it reported before it sent this comes first.
-                if self.supervisor.process(pid).is_some_and(|(_, process)| process.stage == Stage::Starting) {
+                if self.roster.is_starting(pid) {
                     self.hear(pid);
                 }
-                let (process, borrowed) = (self.process(pid), fd.as_ref().map(AsFd::as_fd));
+                let (process, borrowed) = (self.roster.identify(pid), fd.as_ref().map(AsFd::as_fd));
                 self.emit(&event::Event::Message { process, message, fd: borrowed });
                 self.discard.add(fd);
                 Rest::Next
@@ -253,52 +234,9 @@ impl Parent {
     fn complain(&mut self, pid: Pid, what: &str) {
         let now = clock::now();
         if self.talk.complained.is_none_or(|at| now >= at + COMPLAINT) {
-            let tag = self.tag(pid);
+            let tag = self.roster.tag(pid);
             warn!("{tag} {what}: no descriptor is free for what comes with the next; is RLIMIT_NOFILE too low?");
             self.talk.complained = Some(now);
-        }
-    }
-
-    pub(super) fn unique(&self, pid: Pid) -> u64 {
-        self.processes.get(&pid).map_or(0, |process| process.unique)
-    }
-}
-
-/// What a hook asks for that is done while it runs.
-impl Parent {
-    pub(crate) fn send(&self, target: Target, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), MessageError> {
-        let process = self.find(target).and_then(|pid| self.processes.get(&pid));
-        process.and_then(|process| process.messages.as_ref()).ok_or(MessageError::Gone)?.send(message, fd)
-    }
-
-    pub(crate) fn broadcast(&self, message: &[u8]) -> Vec<(event::Process, MessageError)> {
-        let staying = self.supervisor.processes().filter(|(_, process)| !process.stage.is_leaving());
-        let processes = staying.filter_map(|(_, process)| Some(self.process(process.pid?)));
-        processes.filter_map(|it| Some((it, self.send(Target::Process(it), message, None).err()?))).collect()
-    }
-
-    pub(crate) fn kill_by_request(&self, target: Target, signal: i32) -> io::Result<()> {
-        let pid =
-            self.find(target).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
-        let signal = Signal::try_from(signal)?;
-        if let Some(process) = self.processes.get(&pid) {
-            process.signalled.set(Some(signal as i32));
-        }
-        info!("{} is sent {signal}: asked by the application", self.tag(pid));
-        Ok(kill(SystemPid::from_raw(pid.0), signal)?)
-    }
-
-    /// The process that is meant.
-    pub(crate) fn find(&self, target: Target) -> Option<Pid> {
-        match target {
-            // Its number tells it from a later one with the same pid.
-            Target::Process(it) => {
-                i32::try_from(it.pid).ok().map(Pid).filter(|pid| it.unique_id != 0 && self.unique(*pid) == it.unique_id)
-            }
-            Target::Slot(slot) => {
-                let staying = self.supervisor.processes().filter(|(id, it)| *id == slot && !it.stage.is_leaving());
-                staying.max_by_key(|(_, it)| (it.serves(), it.generation))?.1.pid
-            }
         }
     }
 }

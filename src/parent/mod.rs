@@ -22,6 +22,7 @@
 //! - `hooks.rs`: the application's closure
 //! - `messages.rs`: what workers tell it
 //! - `hearing.rs`: what they report
+//! - `roster.rs`: PURE. who is where: processes by pid, slot and row
 //! - `requests.rs`: what signals, the application and admin clients ask for
 //! - `admin.rs`: the admin process
 //! - `supervisor/`: PURE. what should run: Event in, Effect out; reconcile.rs: slots towards what is wanted;
@@ -154,6 +155,7 @@ mod programs;
 pub(crate) mod reap;
 mod repeats;
 mod requests;
+pub(crate) mod roster;
 pub(crate) mod service;
 mod start;
 pub(crate) mod successor;
@@ -161,7 +163,6 @@ pub(crate) mod supervisor;
 mod takeover;
 pub(crate) mod watch;
 
-use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
@@ -208,7 +209,6 @@ use crate::shared::config::{Config, Layers, ServerConfig};
 use crate::shared::credentials::Credentials;
 use crate::shared::listener::{self, Reserved, SlotSockets};
 use crate::shared::log_file;
-use crate::shared::log_text::tag;
 use crate::shared::log_writer;
 use crate::shared::message::MessageEnd;
 use crate::shared::outlet;
@@ -235,18 +235,14 @@ pub(crate) enum Turn {
 /// The parent of a pool. Dropping it in a worker closes what a worker must not hold and has no other effect.
 #[derive(Debug)]
 pub(crate) struct Parent {
-    supervisor: Supervisor,
-    processes: BTreeMap<Pid, Process>,
+    roster: Roster,
     custody: Custody,
     /// The CPUs that workers are pinned to; none if they are not.
     cpus: Rc<[usize]>,
     neighbours: Neighbours,
     attention: Attention,
     mending: Mending,
-    /// The worker that is being forked.
-    unborn: Option<Process>,
     board: Rc<ParentBoard>,
-    free_rows: Vec<usize>,
     watch: Watch,
     /// When to look at the workers' memory.
     next_weighing: Option<Time>,
@@ -309,28 +305,12 @@ struct Cut {
     unknown: usize,
 }
 
-/// A worker's process, from its fork to its burial.
+/// By what a worker's process is spoken with, and what comes of it.
 #[derive(Debug)]
-struct Process {
-    slot: usize,
-    row: usize,
+struct Ends {
     lifeline: ParentEnd,
     /// None without a hook.
     messages: Option<MessageEnd>,
-    unique: u64,
-    /// When it was forked, in milliseconds since 1970.
-    born: u64,
-    /// It has dropped what the fork copied of the parent's.
-    is_set_up: bool,
-    was_ready: bool,
-    /// It is to finish or has ended, and the application knows.
-    is_disconnected: bool,
-    /// It could not be told of a new access log.
-    has_old_log: bool,
-    /// It has said once that it looks after other slots' sockets.
-    is_neighbour: Cell<bool>,
-    /// What it says of itself cannot be, and that was told.
-    is_doubted: Cell<bool>,
     /// How the program says that it is ready that it may become.
     sign: Sign,
     /// It is another program, or about to be.
@@ -339,11 +319,10 @@ struct Process {
     output: Option<[OwnedFd; 2]>,
     /// What reading its messages may cost.
     ration: Ration,
-    /// What signal the application has had it sent.
-    signalled: Cell<Option<i32>>,
-    /// How it has broken the protocol, in words.
-    violation: Option<String>,
 }
+
+type Roster = roster::Roster<Ends>;
+type Process = roster::Process<Ends>;
 
 impl Parent {
     /// Does everything but forking, until a fork is due or the pool has ended.
@@ -355,7 +334,7 @@ impl Parent {
             }
             // Before a fork: it takes longer than to lead connections away from a dead worker.
             self.settle();
-            while let Some(effect) = self.supervisor.poll_effect() {
+            while let Some(effect) = self.roster.poll_effect() {
                 if let Some(turn) = self.perform(effect) {
                     return Ok(turn);
                 }
@@ -407,20 +386,8 @@ impl Parent {
         }
     }
 
-    /// How the log names a process.
-    fn tag(&self, pid: Pid) -> String {
-        match self.supervisor.process(pid) {
-            Some((slot, process)) => tag(slot, process.generation, pid.0),
-            None => format!("pid={}", pid.0),
-        }
-    }
-
-    fn slot_of(&self, pid: Pid) -> Option<usize> {
-        Some(self.supervisor.process(pid)?.0)
-    }
-
     fn tell(&mut self, event: Event) {
-        self.supervisor.handle(event, clock::now());
+        self.roster.tell(event, clock::now());
     }
 
     fn listen_to(&self, source: &impl std::os::fd::AsRawFd, token: Token) -> Result<()> {
@@ -443,7 +410,7 @@ impl Parent {
         if !span.is_zero() {
             debug!("nobody could run for {span:?}, which counts for no time-out");
             self.watch.frozen(span);
-            self.supervisor.handle(Event::Frozen(span), now);
+            self.roster.tell(Event::Frozen(span), now);
         }
     }
 
@@ -451,11 +418,11 @@ impl Parent {
     fn wait(&mut self) -> Option<Duration> {
         // What the parent did since it woke may have been interrupted as well.
         self.look_at_clock();
-        let counts_time = self.supervisor.time_out().is_some() || self.watch.deadline().is_some();
+        let counts_time = self.roster.supervisor.time_out().is_some() || self.watch.deadline().is_some();
         let now = clock::now();
         let due = [
             counts_time.then_some(now + BEAT),
-            self.supervisor.deadline(),
+            self.roster.supervisor.deadline(),
             self.watch.deadline(),
             self.attention.deadline(),
             self.mending.deadline().filter(|_| !self.is_stopping),
@@ -467,7 +434,7 @@ impl Parent {
             self.repeats.deadline(),
             log_writer::deadline(),
             self.discard.deadline(),
-            self.processes.values().filter_map(|process| process.program.as_ref()?.ready_at).min(),
+            self.roster.iter().filter_map(|(_, process)| process.ends.program.as_ref()?.ready_at).min(),
             self.log_retry,
             self.pid_file_retry,
             self.deploy.deadline().filter(|_| !self.is_stopping && self.successor.is_none()),

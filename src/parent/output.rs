@@ -188,7 +188,7 @@ impl Parent {
             self.output.count += 1;
             let listens = self.listen_to(&std::os::fd::AsRawFd::as_raw_fd(&pipe), Token(OUTPUT | id));
             if let Err(error) = listens {
-                error!("{} has lost its output: {error}", self.tag(pid));
+                error!("{} has lost its output: {error}", self.roster.tag(pid));
             }
             let lines = Lines::new(format!("worker={slot} pid={} ", pid.0));
             self.output.pipes.insert(id, Pipe { pid, file: pipe.into(), stream, lines, until: None });

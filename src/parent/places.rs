@@ -9,47 +9,37 @@ impl Parent {
     pub(super) fn settle(&mut self) {
         let now = clock::now();
         if !self.is_stopping {
-            let seated = self.seated();
+            let seated = self.roster.seated();
             self.custody.seat(&seated, now);
             self.watch(now);
             self.close_retired(now);
             self.attend();
         }
         self.observe();
-        let (ready, wanted) = (self.supervisor.ready_workers(), self.supervisor.wanted());
-        self.service.status(match (self.supervisor.state(), &self.restart_aborted) {
-            (PoolState::Stopping, _) => format!("stopping, {} workers left", self.processes.len()),
+        let (ready, wanted) = (self.roster.supervisor.ready_workers(), self.roster.supervisor.wanted());
+        self.service.status(match (self.roster.supervisor.state(), &self.restart_aborted) {
+            (PoolState::Stopping, _) => format!("stopping, {} workers left", self.roster.len()),
             (PoolState::LameDuck, _) => format!("lame duck, {ready} of {wanted} workers ready"),
             (_, Some(aborted)) => format!("{ready} of {wanted} workers ready; {aborted}"),
             _ => format!("{ready} of {wanted} workers ready"),
         });
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let mut serving = serving.filter_map(|(_, process)| process.pid);
-        let answers = self.is_stopping || serving.any(|pid| self.watch.is_well(pid)) || !self.supervisor.was_ready();
+        let mut serving = self.roster.serving();
+        let answers =
+            self.is_stopping || serving.any(|(_, pid)| self.watch.is_well(pid)) || !self.roster.supervisor.was_ready();
         self.service.watch(now, || answers);
-    }
-
-    /// The row of the process that serves each slot: of two, the newer one.
-    pub(super) fn seated(&self) -> BTreeMap<usize, usize> {
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let mut serving: Vec<_> = serving.map(|(slot, process)| (process.generation, slot, process.pid)).collect();
-        serving.sort_unstable();
-        let row = |pid: Option<Pid>| self.processes.get(&pid?).map(|process| process.row);
-        serving.into_iter().filter_map(|(_, slot, pid)| Some((slot, row(pid)?))).collect()
     }
 
     /// Has workers look after each other's queues.
     fn watch(&mut self, now: Time) {
         let expired = self.custody.expired(now);
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
-        let serving: BTreeMap<usize, Pid> = serving.filter_map(|(slot, process)| Some((slot, process.pid?))).collect();
+        let serving = self.roster.serving_by_slot();
         let slots = self.custody.slots().iter().filter(|slot| !expired.contains(slot));
         let slots: Vec<_> = slots.map(|slot| (*slot, serving.get(slot).copied())).collect();
         let able: Vec<Pid> = serving.into_values().filter(|pid| self.is_neighbour(*pid)).collect();
         for order in self.neighbours.plan(&slots, &able) {
             let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
             let may_block = matches!(order, Order::Watch { slot, .. } if self.may_have_program(slot));
-            let Some(process) = self.processes.get_mut(&pid) else { continue };
+            let Some(process) = self.roster.get_mut(pid) else { continue };
             let sent = match order {
                 Order::Watch { slot, .. } => {
                     let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
@@ -59,20 +49,20 @@ impl Parent {
                             debug!("worker={slot} has a socket that cannot be told not to block: {error}");
                         }
                     }
-                    process.lifeline.watch(slot, &sockets)
+                    process.ends.lifeline.watch(slot, &sockets)
                 }
-                Order::Release { slot, .. } => process.lifeline.release(slot),
+                Order::Release { slot, .. } => process.ends.lifeline.release(slot),
             };
             if let Err(error) = sent {
                 // It dies, or is flooded with orders; the next look finds somebody else.
-                debug!("{} cannot be given an order: {error}", self.tag(pid));
+                debug!("{} cannot be given an order: {error}", self.roster.tag(pid));
                 self.neighbours.gone(pid);
             }
         }
     }
 
     pub(super) fn is_neighbour(&self, pid: Pid) -> bool {
-        self.processes.get(&pid).is_some_and(|process| self.is_able(process))
+        self.roster.get(pid).is_some_and(|process| self.is_able(process))
     }
 
     /// Whether a process looks after other slots' sockets when asked. It may say so once, and cannot take it back.
@@ -87,7 +77,7 @@ impl Parent {
     /// when the group's indexes change.
     fn close_retired(&mut self, now: Time) {
         let admin_holds_copies = self.admin.as_ref().is_some_and(Admin::holds_copies);
-        if admin_holds_copies || self.unborn.is_some() || self.processes.values().any(|process| !process.is_set_up) {
+        if admin_holds_copies || !self.roster.are_all_set_up() {
             return;
         }
         for slot in self.custody.expired(now).into_iter().rev() {

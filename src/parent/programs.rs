@@ -13,7 +13,6 @@ use std::os::fd::AsRawFd;
 
 use super::*;
 use crate::parent::notify::{Notification, Notified};
-use crate::parent::supervisor::Stage;
 use crate::shared::config::Readiness;
 use crate::shared::pace::{Pace, Rate};
 
@@ -70,15 +69,15 @@ impl Parent {
         let Sign::Notification(socket) = sign else { return };
         if let Err(error) = self.listen_to(socket, Token(token(pid).0 | SIGN)) {
             // The boot time-out will replace it.
-            error!("{} cannot be seen to be ready: {error}", self.tag(pid));
+            error!("{} cannot be seen to be ready: {error}", self.roster.tag(pid));
         }
     }
 
     /// A worker is about to become another program.
     pub(super) fn executes(&mut self, pid: Pid) {
-        let is_leaving = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage.is_leaving());
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        process.program = Some(Program { ready_at: None, pace: Pace::default() });
+        let is_leaving = self.roster.is_leaving(pid);
+        let Some(process) = self.roster.get_mut(pid) else { return };
+        process.ends.program = Some(Program { ready_at: None, pace: Pace::default() });
         if is_leaving {
             // It was asked by the lifeline, perhaps after its last look there.
             signal(pid, Signal::SIGTERM);
@@ -87,9 +86,9 @@ impl Parent {
 
     /// A worker has become another program.
     pub(super) fn executed(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Some(program) = &mut process.program else { return };
-        match process.sign {
+        let Some(process) = self.roster.get_mut(pid) else { return };
+        let Some(program) = &mut process.ends.program else { return };
+        match process.ends.sign {
             Sign::Execution => self.ready(pid),
             Sign::Delay(delay) => program.ready_at = Some(clock::now() + delay),
             Sign::Notification(_) | Sign::GivenUp => {}
@@ -99,7 +98,7 @@ impl Parent {
     /// Programs are ready whose delay has passed.
     pub(super) fn look_at_delays(&mut self) {
         let now = clock::now();
-        let programs = self.processes.iter_mut().filter_map(|(pid, process)| Some((*pid, process.program.as_mut()?)));
+        let programs = self.roster.iter_mut().filter_map(|(pid, it)| Some((pid, it.ends.program.as_mut()?)));
         let due = programs.filter_map(|(pid, it)| it.ready_at.take_if(|at| *at <= now).map(|_| pid));
         for pid in due.collect::<Vec<_>>() {
             self.ready(pid);
@@ -108,8 +107,10 @@ impl Parent {
 
     /// Somebody has sent a program's socket a notification.
     pub(super) fn look_for_sign(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let Process { sign: Sign::Notification(socket), program, violation, .. } = process else { return };
+        let Some(process) = self.roster.get_mut(pid) else { return };
+        let Process { ends: Ends { sign: Sign::Notification(socket), program, .. }, violation, .. } = process else {
+            return;
+        };
         if violation.is_some() {
             return;
         }
@@ -137,8 +138,8 @@ impl Parent {
             self.listen_again(descriptor, Token(token(pid).0 | SIGN));
         }
         // A worker that is no program yet is ready when it says so itself.
-        let is_starting = self.supervisor.process(pid).is_some_and(|(_, process)| process.stage == Stage::Starting);
-        let is_program = self.processes.get(&pid).is_some_and(|process| process.program.is_some());
+        let is_starting = self.roster.is_starting(pid);
+        let is_program = self.roster.get(pid).is_some_and(|process| process.ends.program.is_some());
         if is_ready && is_starting && is_program {
             self.ready(pid);
         }
@@ -153,14 +154,14 @@ impl Parent {
 
     /// What has come cannot be received, and nothing behind it: all of it goes at once.
     fn give_up_sign(&mut self, pid: Pid) {
-        let Some(process) = self.processes.get_mut(&pid) else { return };
-        let sign = std::mem::replace(&mut process.sign, Sign::GivenUp);
+        let Some(process) = self.roster.get_mut(pid) else { return };
+        let sign = std::mem::replace(&mut process.ends.sign, Sign::GivenUp);
         self.forget_sign(sign);
         let text = format!(
             "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
-            self.tag(pid)
+            self.roster.tag(pid)
         );
-        self.say(log::Level::Warn, self.slot_of(pid), text);
+        self.say(log::Level::Warn, self.roster.slot_of(pid), text);
     }
 
     /// Nobody reads any more what comes to a program's socket. What is there is neither received, since what finds no

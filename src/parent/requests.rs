@@ -11,8 +11,8 @@ impl Parent {
             Request::Quick(asker) => self.stop(Stop::Quick, asker),
             Request::Restart => self.restart(),
             Request::Scale(workers) => self.scale(workers),
-            Request::More => self.scale(self.supervisor.wanted() + 1),
-            Request::Less => self.scale(self.supervisor.wanted() - 1),
+            Request::More => self.scale(self.roster.supervisor.wanted() + 1),
+            Request::Less => self.scale(self.roster.supervisor.wanted() - 1),
             Request::Upgrade => self.tell(Event::Upgrade),
             Request::Reap => self.reap(),
             Request::Reopen => self.reopen_log(),
@@ -23,7 +23,7 @@ impl Parent {
 
     pub(super) fn scale(&mut self, workers: usize) {
         // A slot may hold two processes.
-        let (wanted, max) = (self.supervisor.wanted(), self.board.processes() / 2);
+        let (wanted, max) = (self.roster.supervisor.wanted(), self.board.processes() / 2);
         if workers == 0 || workers > max {
             let mut text = format!("still {wanted} workers: there can be 1 to {max}");
             if max < Config::WORKERS_MAX {
@@ -36,7 +36,7 @@ impl Parent {
 
     /// Begins to stop, or does so more firmly.
     pub(super) fn stop(&mut self, how: Stop, asker: Asker) {
-        match self.supervisor.heeds(how, clock::now()) {
+        match self.roster.supervisor.heeds(how, clock::now()) {
             Some(Stop::Drain) => self.say(log::Level::Info, None, format!("draining: {asker}")),
             Some(Stop::Quick) => self.say(log::Level::Info, None, format!("stopping: {asker}")),
             Some(Stop::Force) => {

@@ -30,15 +30,12 @@ impl Parent {
         let watch = Watch::new(config.stall_timeout);
         board.watch(watch.is_off());
         let mut parent = Parent {
-            supervisor: Supervisor::new(Policy::from(&config), workers, seed, now),
-            processes: BTreeMap::new(),
+            roster: Roster::new(Supervisor::new(Policy::from(&config), workers, seed, now), board.processes()),
             custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, slots),
             cpus,
             neighbours: Neighbours::new(config.neighbours),
             attention: Attention::default(),
             mending,
-            unborn: None,
-            free_rows: (1..=board.processes()).rev().collect(),
             board,
             watch,
             next_weighing: (config.max_rss > 0).then_some(now),

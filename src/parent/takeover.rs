@@ -134,7 +134,7 @@ impl Parent {
     pub(super) fn hand_over(&mut self) {
         self.tell(Event::SuccessorReady);
         // One that was told to leave before it said so leaves, and its exit is still to be told.
-        if self.supervisor.awaits_successor() {
+        if self.roster.supervisor.awaits_successor() {
             return;
         }
         // When this ends, the stream does, which tells it that it has everything.
@@ -151,7 +151,7 @@ impl Parent {
     pub(super) fn take_over(&mut self, mut heir: Heir) {
         self.custody.begin_to_steer();
         // The other pool had more slots, perhaps; while it was there, its workers looked after them.
-        let surplus = self.custody.slots().iter().copied().filter(|slot| *slot >= self.supervisor.wanted());
+        let surplus = self.custody.slots().iter().copied().filter(|slot| *slot >= self.roster.supervisor.wanted());
         for slot in surplus.collect::<Vec<_>>() {
             self.custody.retire(slot, clock::now());
         }

@@ -142,7 +142,7 @@ impl Parent {
     fn refuse_restart(&mut self, error: &Error) {
         let error = error.report();
         let reason = format!("no worker is replaced: {error}");
-        if self.supervisor.state() == PoolState::Restarting {
+        if self.roster.supervisor.state() == PoolState::Restarting {
             return self.say(
                 log::Level::Warn,
                 None,
@@ -182,7 +182,7 @@ impl Parent {
     fn apply(&mut self, next: Config) {
         let now = clock::now();
         let before = std::mem::replace(&mut self.config, next);
-        self.supervisor.set_policy(Policy::from(&self.config));
+        self.roster.supervisor.set_policy(Policy::from(&self.config));
         self.server = Rc::new(self.config.server.clone());
         self.give_root();
         if before.max_rss != self.config.max_rss {

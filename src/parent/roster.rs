@@ -1,0 +1,331 @@
+//! PURE. Who is where: the pool's processes by pid, slot and row, with what the supervisor says of each.
+//!
+//! Every look-up goes through here. The supervisor is told of a birth together with the entry, so that the two lists
+//! cannot differ. What the parent holds of a process besides facts (its descriptors) is a parameter.
+#![forbid(unsafe_code)]
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use crate::parent::event;
+use crate::parent::handle::Target;
+use crate::parent::supervisor::{Effect, Event, Pid, SlotId, Stage, Supervisor};
+use crate::time::Time;
+
+/// The processes of the pool, and the one that is being forked.
+#[derive(Debug)]
+pub(crate) struct Roster<E> {
+    pub(crate) supervisor: Supervisor,
+    processes: BTreeMap<Pid, Process<E>>,
+    unborn: Option<Process<E>>,
+    /// Rows of the scoreboard that no process has.
+    free_rows: Vec<usize>,
+    /// How many processes have been forked.
+    forked: u64,
+}
+
+/// A worker's process, from its fork to its burial.
+#[derive(Debug)]
+pub(crate) struct Process<E> {
+    pub(crate) slot: SlotId,
+    pub(crate) row: usize,
+    /// What tells it from a later one with the same pid.
+    pub(crate) unique: u64,
+    /// When it was forked, in milliseconds since 1970.
+    pub(crate) born: u64,
+    /// It has dropped what the fork copied of the parent's.
+    pub(crate) is_set_up: bool,
+    pub(crate) was_ready: bool,
+    /// It is to finish or has ended, and the application knows.
+    pub(crate) is_disconnected: bool,
+    /// It could not be told of a new access log.
+    pub(crate) has_old_log: bool,
+    /// It has said once that it looks after other slots' sockets.
+    pub(crate) is_neighbour: Cell<bool>,
+    /// What it says of itself cannot be, and that was told.
+    pub(crate) is_doubted: Cell<bool>,
+    /// What signal the application has had it sent.
+    pub(crate) signalled: Cell<Option<i32>>,
+    /// How it has broken the protocol, in words.
+    pub(crate) violation: Option<String>,
+    /// The descriptors by which it is spoken with, and what comes of them.
+    pub(crate) ends: E,
+}
+
+impl<E> Roster<E> {
+    /// Of a pool that has rows for this many processes, numbered from 1.
+    pub(crate) fn new(supervisor: Supervisor, rows: usize) -> Roster<E> {
+        let free_rows = (1..=rows).rev().collect();
+        Roster { supervisor, processes: BTreeMap::new(), unborn: None, free_rows, forked: 0 }
+    }
+
+    pub(crate) fn tell(&mut self, event: Event, now: Time) {
+        self.supervisor.handle(event, now);
+    }
+
+    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
+        self.supervisor.poll_effect()
+    }
+
+    /// A row that nobody has; it is taken when a process is expected to have it.
+    pub(crate) fn free_row(&self) -> Option<usize> {
+        self.free_rows.last().copied()
+    }
+
+    /// What the next process is told apart by.
+    pub(crate) fn next_unique(&self) -> u64 {
+        self.forked + 1
+    }
+
+    /// A process is about to be forked for the slot, with that row. The clock says when in milliseconds since 1970.
+    pub(crate) fn expect(&mut self, slot: SlotId, row: usize, born: u64, ends: E) {
+        self.free_rows.retain(|it| *it != row);
+        self.unborn = Some(Process {
+            slot,
+            row,
+            unique: self.next_unique(),
+            born,
+            is_set_up: false,
+            was_ready: false,
+            is_disconnected: false,
+            has_old_log: false,
+            is_neighbour: Cell::new(false),
+            is_doubted: Cell::new(false),
+            signalled: Cell::new(None),
+            violation: None,
+            ends,
+        });
+    }
+
+    /// The process that was expected has this pid, which the supervisor learns as well.
+    pub(crate) fn register(&mut self, pid: Pid, now: Time) -> Option<&mut Process<E>> {
+        let process = self.unborn.take()?;
+        self.forked += 1;
+        self.tell(Event::Spawned { slot: process.slot, pid }, now);
+        self.processes.insert(pid, process);
+        self.processes.get_mut(&pid)
+    }
+
+    /// The process that was expected could not be forked; its row is free again.
+    pub(crate) fn call_off(&mut self) -> Option<Process<E>> {
+        let process = self.unborn.take()?;
+        self.free_rows.push(process.row);
+        Some(process)
+    }
+
+    /// A process was reaped, of which the supervisor is told by the caller; its row is free again.
+    pub(crate) fn reap(&mut self, pid: Pid) -> Option<Process<E>> {
+        let process = self.processes.remove(&pid)?;
+        self.free_rows.push(process.row);
+        Some(process)
+    }
+
+    pub(crate) fn get(&self, pid: Pid) -> Option<&Process<E>> {
+        self.processes.get(&pid)
+    }
+
+    pub(crate) fn get_mut(&mut self, pid: Pid) -> Option<&mut Process<E>> {
+        self.processes.get_mut(&pid)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Pid, &Process<E>)> {
+        self.processes.iter().map(|(pid, process)| (*pid, process))
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (Pid, &mut Process<E>)> {
+        self.processes.iter_mut().map(|(pid, process)| (*pid, process))
+    }
+
+    pub(crate) fn pids(&self) -> Vec<Pid> {
+        self.processes.keys().copied().collect()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.processes.len()
+    }
+
+    /// Whether each process has dropped what the fork copied of the parent's.
+    pub(crate) fn are_all_set_up(&self) -> bool {
+        self.unborn.is_none() && self.processes.values().all(|process| process.is_set_up)
+    }
+
+    pub(crate) fn slot_of(&self, pid: Pid) -> Option<SlotId> {
+        Some(self.supervisor.process(pid)?.0)
+    }
+
+    fn stage(&self, pid: Pid) -> Option<Stage> {
+        Some(self.supervisor.process(pid)?.1.stage)
+    }
+
+    pub(crate) fn is_starting(&self, pid: Pid) -> bool {
+        self.stage(pid) == Some(Stage::Starting)
+    }
+
+    pub(crate) fn is_ready(&self, pid: Pid) -> bool {
+        self.stage(pid) == Some(Stage::Ready)
+    }
+
+    pub(crate) fn is_leaving(&self, pid: Pid) -> bool {
+        self.stage(pid).is_some_and(Stage::is_leaving)
+    }
+
+    /// The processes that serve, by slot and then in the order of their start.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (SlotId, Pid)> {
+        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        serving.filter_map(|(slot, process)| Some((slot, process.pid?)))
+    }
+
+    /// The process that serves each slot: of two, the newer one.
+    pub(crate) fn serving_by_slot(&self) -> BTreeMap<SlotId, Pid> {
+        self.serving().collect()
+    }
+
+    /// The same, as the row of each.
+    pub(crate) fn seated(&self) -> BTreeMap<SlotId, usize> {
+        let serving = self.serving_by_slot().into_iter();
+        serving.filter_map(|(slot, pid)| Some((slot, self.get(pid)?.row))).collect()
+    }
+
+    /// The processes that were not told to leave.
+    pub(crate) fn staying(&self) -> impl Iterator<Item = Pid> {
+        let staying = self.supervisor.processes().filter(|(_, process)| !process.stage.is_leaving());
+        staying.filter_map(|(_, process)| process.pid)
+    }
+
+    /// The process that is meant.
+    pub(crate) fn find(&self, target: Target) -> Option<Pid> {
+        match target {
+            // Its number tells it from a later one with the same pid.
+            Target::Process(it) => {
+                let pid = i32::try_from(it.pid).ok().map(Pid)?;
+                self.get(pid).filter(|process| process.unique == it.unique_id).map(|_| pid)
+            }
+            Target::Slot(slot) => {
+                let processes = self.supervisor.processes();
+                let staying = processes.filter(|(id, it)| *id == slot && !it.stage.is_leaving());
+                staying.max_by_key(|(_, it)| (it.serves(), it.generation))?.1.pid
+            }
+        }
+    }
+
+    /// Which process that is, for the application.
+    pub(crate) fn identify(&self, pid: Pid) -> event::Process {
+        let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
+        let unique_id = self.get(pid).map_or(0, |process| process.unique);
+        event::Process { worker, generation, pid: pid.0.unsigned_abs(), unique_id }
+    }
+
+    /// How the log names a process.
+    pub(crate) fn tag(&self, pid: Pid) -> String {
+        match self.supervisor.process(pid) {
+            Some(_) => self.identify(pid).to_string(),
+            None => format!("pid={}", pid.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::supervisor::{Exit, Policy, Recycle, Respawn};
+
+    /// Two slots, whose first processes are 10 and 11.
+    fn roster() -> Roster<()> {
+        let now = Time::default();
+        let mut roster = Roster::new(Supervisor::new(Policy::default(), 2, 0, now), 4);
+        for (slot, pid) in [(0, 10), (1, 11)] {
+            fork(&mut roster, slot, pid);
+        }
+        roster
+    }
+
+    /// Each fork comes a second after the one before.
+    fn now(roster: &Roster<()>) -> Time {
+        Time::from_millis(roster.forked * 1000)
+    }
+
+    fn fork(roster: &mut Roster<()>, slot: SlotId, pid: i32) {
+        let now = now(roster);
+        roster.tell(Event::Tick, now);
+        while roster.poll_effect().is_some() {}
+        let row = roster.free_row().expect("a row is free");
+        roster.expect(slot, row, 0, ());
+        roster.register(Pid(pid), now).expect("it was expected");
+        roster.tell(Event::Listening { pid: Pid(pid) }, now);
+    }
+
+    fn ready(roster: &mut Roster<()>, pid: i32) {
+        let now = now(roster);
+        roster.tell(Event::Ready { pid: Pid(pid) }, now);
+    }
+
+    fn exit(roster: &mut Roster<()>, pid: i32) -> usize {
+        let row = roster.reap(Pid(pid)).expect("it is there").row;
+        let (pid, exit) = (Pid(pid), Exit::Code(1));
+        let exited = Event::Exited { pid, exit, has_served: true, respawn: Respawn::Backoff };
+        let now = now(roster);
+        roster.tell(exited, now);
+        row
+    }
+
+    #[test]
+    fn a_birth_is_known_here_and_to_the_supervisor() {
+        let mut roster = roster();
+        assert_eq!(roster.pids(), [Pid(10), Pid(11)]);
+        assert_eq!((roster.slot_of(Pid(11)), roster.slot_of(Pid(12))), (Some(1), None));
+        assert!(roster.is_starting(Pid(10)) && !roster.is_starting(Pid(12)));
+        assert!(roster.register(Pid(12), Time::default()).is_none(), "nobody is expected");
+        assert!(!roster.are_all_set_up());
+        roster.iter_mut().for_each(|(_, process)| process.is_set_up = true);
+        assert!(roster.are_all_set_up());
+        assert_eq!(roster.tag(Pid(11)), "worker=1 gen=1 pid=11");
+        assert_eq!(roster.tag(Pid(12)), "pid=12");
+    }
+
+    #[test]
+    fn rows_are_given_once_and_given_back() {
+        let mut roster = roster();
+        let rows = |roster: &Roster<()>| roster.iter().map(|(_, process)| process.row).collect::<Vec<_>>();
+        assert_eq!(rows(&roster), [1, 2]);
+        roster.expect(0, 3, 0, ());
+        assert_eq!(roster.free_row(), Some(4));
+        assert_eq!(roster.call_off().map(|process| process.row), Some(3));
+        assert_eq!((exit(&mut roster, 10), roster.free_row()), (1, Some(1)));
+        fork(&mut roster, 0, 20);
+        assert_eq!(rows(&roster), [2, 1]);
+    }
+
+    #[test]
+    fn of_two_that_serve_the_newer_has_the_slot() {
+        let mut roster = roster();
+        assert_eq!(roster.seated(), BTreeMap::new());
+        ready(&mut roster, 10);
+        ready(&mut roster, 11);
+        assert_eq!(roster.seated(), BTreeMap::from([(0, 1), (1, 2)]));
+        let now = now(&roster);
+        roster.tell(Event::Recycle { pid: Pid(10), why: Recycle::Memory }, now);
+        fork(&mut roster, 0, 20);
+        assert_eq!(roster.find(Target::Slot(0)), Some(Pid(10)), "its replacement does not serve yet");
+        ready(&mut roster, 20);
+        assert_eq!(roster.serving_by_slot(), BTreeMap::from([(0, Pid(20)), (1, Pid(11))]));
+        assert_eq!(roster.seated(), BTreeMap::from([(0, 3), (1, 2)]));
+        assert!(roster.is_leaving(Pid(10)) && roster.is_ready(Pid(20)));
+        assert_eq!(roster.staying().collect::<Vec<_>>(), [Pid(20), Pid(11)]);
+    }
+
+    #[test]
+    fn a_process_is_told_from_a_later_one_of_the_same_number() {
+        let mut roster = roster();
+        ready(&mut roster, 10);
+        let first = roster.identify(Pid(10));
+        assert_eq!((first.worker, first.generation, first.unique_id), (0, 1, 1));
+        assert_eq!(roster.find(Target::Process(first)), Some(Pid(10)));
+        exit(&mut roster, 10);
+        assert_eq!(roster.find(Target::Process(first)), None);
+        assert_eq!(roster.find(Target::Slot(0)), None);
+        fork(&mut roster, 0, 10);
+        assert_eq!(roster.find(Target::Process(first)), None);
+        assert_eq!(roster.find(Target::Slot(0)), Some(Pid(10)));
+        assert_eq!(roster.identify(Pid(10)).unique_id, 3);
+    }
+}
