@@ -31,7 +31,7 @@
 //!   openat2(2); held.rs keeps files open while their names mean them
 //! - `access_log/`: a line for each answer: format.rs (PURE) says it, file.rs appends it
 //! - `http/`: PURE. bytes to requests, heads of responses to bytes: head, lines, recall, host, body, encode, date;
-//!   codec.rs: requests as they come; gathered.rs: their bodies piece by piece; respond.rs: the answers; conditions,
+//!   codec.rs: requests as they come; gathered.rs, pieces.rs: their bodies piece by piece; respond.rs: the answers; conditions,
 //!   ranges, codings; media_type.rs
 //! - `instructions.rs`: tests only: the parts of the hot path that scripts/instructions counts
 //!

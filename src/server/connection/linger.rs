@@ -5,20 +5,13 @@ use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use super::timing::Timing;
+use super::timing::{Timing, LINGER_IN_DRAIN, LINGER_PAUSE};
 use super::{Connection, Step};
 use crate::server::context::Context;
 use crate::time::Time;
 
-/// How long after its latest byte such a client is waited for: many send their whole body before they read. `timing.rs`
-/// sets it.
-pub(super) const PAUSE: Duration = Duration::from_secs(5);
-
 /// How long in all.
 const WHOLE: Duration = Duration::from_secs(30);
-
-/// How long in all while the worker drains.
-pub(super) const WHOLE_IN_DRAIN: Duration = Duration::from_secs(2);
 
 /// How much of what it sends is read and thrown away.
 const BYTES: u64 = 256 << 20;
@@ -37,7 +30,7 @@ impl Connection {
             return Step::Close;
         }
         self.time(Timing::Linger, cx);
-        let whole = if cx.is_draining { WHOLE_IN_DRAIN } else { WHOLE };
+        let whole = if cx.is_draining { LINGER_IN_DRAIN } else { WHOLE };
         self.kept.get_or_insert_default().linger = Some(Linger { end: cx.running + whole, bytes: BYTES });
         if self.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
@@ -72,7 +65,7 @@ impl Connection {
         linger.bytes = linger.bytes.saturating_sub(count as u64);
         let (end, is_within) = (linger.end, linger.bytes > 0);
         if !cx.is_draining {
-            self.deadline = end.min(cx.running + PAUSE);
+            self.deadline = end.min(cx.running + LINGER_PAUSE);
         }
         is_within
     }

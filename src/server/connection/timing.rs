@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{linger, Answered, Connection};
+use super::{Answered, Connection};
 use crate::server::context::Context;
 use crate::server::http::Phase;
 use crate::shared::config::ServerConfig;
@@ -15,6 +15,12 @@ pub(super) const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600)
 /// How often the queue of a client that is to take an answer is looked at within its time-out.
 const LOOKS: u32 = 4;
 const LEAST: Duration = Duration::from_millis(1);
+
+/// How long after its latest byte a client is waited for that still sends: many send their whole body before they read.
+pub(super) const LINGER_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long in all while the worker drains.
+pub(super) const LINGER_IN_DRAIN: Duration = Duration::from_secs(2);
 
 /// What a connection waits for, which decides how long it may.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +133,7 @@ impl Connection {
         } else if self.timing == Timing::Body {
             self.deadline = self.deadline.min(cx.running + cx.body_patience);
         } else if self.timing == Timing::Linger {
-            self.deadline = self.deadline.min(cx.running + linger::WHOLE_IN_DRAIN);
+            self.deadline = self.deadline.min(cx.running + LINGER_IN_DRAIN);
         }
     }
 
@@ -217,7 +223,7 @@ fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
         Timing::Idle => config.idle_timeout,
         Timing::Write => config.write_timeout,
         Timing::Answer | Timing::Leaving | Timing::Room => return None,
-        Timing::Linger => linger::PAUSE,
+        Timing::Linger => LINGER_PAUSE,
     };
     Some(if timeout.is_zero() { UNLIMITED } else { timeout })
 }
