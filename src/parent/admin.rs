@@ -347,7 +347,7 @@ impl Parent {
         for (slot, it) in self.roster.supervisor.processes() {
             let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.roster.get(pid)?))) else { continue };
             let (row, generation, state, since) = (process.row, it.generation, it.state(), process.born);
-            let is_program = process.program.is_some();
+            let is_program = process.ends.program.is_some();
             let known = status::Process { pid: pid.0, slot, row, generation, state, since, is_program };
             if admin.model.processes.get(&pid.0) != Some(&known) {
                 admin.tell(Fact::Process(known));
