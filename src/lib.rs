@@ -114,6 +114,7 @@ pub use parent::supervisor::{PoolState, Respawn};
 pub use pool::{decode, encode, TypedError};
 pub use pool::{Builder, Pool};
 pub use server::adoption::Adopter;
+pub use server::answer::guard::UpgradeGuard;
 pub use server::answer::responder::Responder;
 pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;

@@ -1,6 +1,7 @@
 //! How other threads wake a worker's loop: by naming a connection that has something to do.
 
 use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Waker;
@@ -25,6 +26,8 @@ pub(crate) fn set_in_loop(is_in_loop: bool) {
 pub(crate) struct Mailbox {
     waker: Waker,
     places: Mutex<Vec<Place>>,
+    /// Connections of which the application has let go, and the loop does not know yet.
+    given_back: AtomicUsize,
 }
 
 /// A connection: where it is, and which of those that were there one after the other.
@@ -36,12 +39,23 @@ pub(crate) struct Place {
 
 impl Mailbox {
     pub(crate) fn new(waker: Waker) -> Mailbox {
-        Mailbox { waker, places: Mutex::default() }
+        Mailbox { waker, places: Mutex::default(), given_back: AtomicUsize::new(0) }
     }
 
     /// Wakes the loop. It fails only when that is gone.
     pub(crate) fn wake(&self) {
         let _ = self.waker.wake();
+    }
+
+    /// The application has let go of a connection.
+    pub(crate) fn give_back(&self) {
+        self.given_back.fetch_add(1, Ordering::Relaxed);
+        self.wake();
+    }
+
+    /// How many have been given back since the last time. Runs in the loop.
+    pub(crate) fn take_given_back(&self) -> usize {
+        self.given_back.swap(0, Ordering::Relaxed)
     }
 
     /// Runs in the loop.

@@ -24,7 +24,7 @@
 //! - `outgoing.rs`: an answer that takes more than one step
 //! - `answer/`: response.rs: a head, and one of several kinds of body: responder.rs, deferred.rs: made later, on any
 //!   thread; stream.rs: written while it is sent, by any thread; notice.rs: what the application is told meanwhile;
-//!   file.rs: a file, whole or in ranges, on conditions, by sendfile; upgrade.rs: the connection itself; receive.rs: made
+//!   file.rs: a file, whole or in ranges, on conditions, by sendfile; upgrade.rs, guard.rs: the connection itself; receive.rs: made
 //!   from the request's body while that comes
 //! - `files/`: a directory as a handler: name.rs (what a path names), accept.rs and listing.rs are PURE; fields.rs adds
 //!   fields by path, directory.rs reads what listing.rs shows; root.rs resolves by
@@ -62,9 +62,10 @@
 //! within five seconds is sent; then the connection is closed. A stream has that time from its latest byte: a client
 //! that has gone resets the connection when it gets one.
 //!
-//! **Answers that last.** A drain waits for what the application makes, and tells it so: each stream and each deferred
-//! answer has its moment, ten milliseconds apart and within five seconds, so that their clients come back one after the
-//! other.
+//! **What lasts.** A drain waits for what the application makes, and for the connections that it has taken over, which
+//! count until it drops them (event_loop/lent.rs). It tells it so: each stream, deferred answer and upgraded connection
+//! has its moment, ten milliseconds after the one before and within five seconds, so that their clients come back one
+//! after the other.
 //!
 //! **Slow bodies.** The deadline of a body is its account: each byte adds the time that it may take at `--min-rate`,
 //! up to `--body-timeout` from now. So a client may pause after a good start, and a byte now and then does not hold a

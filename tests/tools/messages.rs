@@ -148,7 +148,7 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Result<Response> {
         "handover" => {
             let sender = worker.sender();
             return Ok(Response::upgrade("handover", move |connection| {
-                if let (Socket::Tcp(stream), _) = connection.into_parts() {
+                if let (Socket::Tcp(stream), ..) = connection.into_parts() {
                     report(sender.send_with(b"adopt", stream));
                 }
             }));

@@ -2,6 +2,7 @@
 
 pub(crate) mod deferred;
 pub(crate) mod file;
+pub(crate) mod guard;
 pub(crate) mod notice;
 pub(crate) mod receive;
 pub(crate) mod responder;

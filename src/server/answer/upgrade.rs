@@ -5,9 +5,13 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
 
+use crate::server::answer::guard::UpgradeGuard;
 use crate::sys;
 
 /// What is to be done with a connection once its 101 has been sent.
@@ -26,10 +30,18 @@ impl fmt::Debug for Upgrade {
 ///
 /// Reading gives first what the client had sent behind its request, then what comes. It blocks, as any stream of the
 /// standard library does.
+///
+/// Until it is dropped it counts as a connection of its worker, and a drain waits for it, up to the drain time-out. So it
+/// had better learn of one: by [`interrupt_on_drain`](Upgraded::interrupt_on_drain) where a thread reads from it, by
+/// [`on_drain`](Upgraded::on_drain) elsewhere.
 #[derive(Debug)]
 pub struct Upgraded {
     leftover: io::Cursor<Vec<u8>>,
     stream: Socket,
+    guard: UpgradeGuard,
+    read_timeout: Option<Duration>,
+    /// Readable once reading is to be interrupted.
+    interrupt: Option<Arc<EventFd>>,
 }
 
 /// The connection's socket.
@@ -43,33 +55,102 @@ pub enum Socket {
 }
 
 impl Upgraded {
-    pub(crate) fn new(stream: Socket, leftover: Vec<u8>) -> io::Result<Upgraded> {
+    pub(crate) fn new(stream: Socket, leftover: Vec<u8>, guard: UpgradeGuard) -> io::Result<Upgraded> {
         match sys::fds::set_nonblocking(&stream, false) {
             // A sandbox refuses it.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
             result => result?,
         }
-        Ok(Upgraded { leftover: io::Cursor::new(leftover), stream })
+        let leftover = io::Cursor::new(leftover);
+        Ok(Upgraded { leftover, stream, guard, read_timeout: None, interrupt: None })
     }
 
-    /// The socket, and what was read from it and not by the application. It blocks, but in a
-    /// [`Sandbox`](crate::Sandbox), which lets no descriptor be made blocking.
-    pub fn into_parts(self) -> (Socket, Vec<u8>) {
+    /// The socket, what was read from it and not by the application, and what holds the connection among those of its
+    /// worker. The socket blocks, but in a [`Sandbox`](crate::Sandbox), which lets no descriptor be made blocking.
+    pub fn into_parts(self) -> (Socket, Vec<u8>, UpgradeGuard) {
         let read = usize::try_from(self.leftover.position()).unwrap_or(usize::MAX);
         let mut leftover = self.leftover.into_inner();
         leftover.drain(..read.min(leftover.len()));
-        (self.stream, leftover)
+        (self.stream, leftover, self.guard)
+    }
+
+    /// Whether the connection's moment in a drain of the worker has come: it had better end now, with what its
+    /// protocol has for that. Connections are told one after the other, over five seconds at most, so that their
+    /// clients do not all come back at once.
+    pub fn is_draining(&self) -> bool {
+        self.guard.is_draining()
+    }
+
+    /// Runs `hook` as soon as [`is_draining`](Upgraded::is_draining) is true: in the worker, on its only thread, or at
+    /// once if it is true already. Send a message from it, or wake a task.
+    pub fn on_drain(&self, hook: impl FnOnce() + Send + 'static) {
+        self.guard.on_drain(hook);
+    }
+
+    /// Has reading fail, once, with [`ErrorKind::Interrupted`] as soon as [`is_draining`](Upgraded::is_draining) is true,
+    /// whether it waits or there is something to read. Reading goes on after that. Methods that read until they have
+    /// enough, as [`read_exact`](Read::read_exact), do so by themselves, and nobody sees it.
+    ///
+    /// # Errors
+    ///
+    /// When no descriptor is free: it takes one of eventfd(2).
+    pub fn interrupt_on_drain(&mut self) -> io::Result<()> {
+        let interrupt = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let rung = Arc::clone(&interrupt);
+        self.on_drain(move || {
+            // It cannot be full: this is the only number that is written to it.
+            let _ = rung.write(1);
+        });
+        self.interrupt = Some(interrupt);
+        Ok(())
+    }
+
+    /// How long reading waits before it fails with [`ErrorKind::TimedOut`]; `None` is for ever, as at first.
+    pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
+        self.read_timeout = timeout;
+    }
+
+    /// Waits until there is something to read, if anything else than that may end the wait.
+    fn wait(&self) -> io::Result<()> {
+        if self.interrupt.is_none() && self.read_timeout.is_none() {
+            return Ok(());
+        }
+        let mut wanted = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
+        wanted.extend(self.interrupt.iter().map(|interrupt| PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)));
+        // The longest that poll(2) knows is 24 days.
+        let timeout = self.read_timeout.map_or(PollTimeout::NONE, |timeout| {
+            let millis = timeout.as_micros().div_ceil(1000);
+            PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(&mut wanted, timeout)? {
+            0 => Err(ErrorKind::TimedOut.into()),
+            _ => Ok(()),
+        }
     }
 }
 
 impl Read for Upgraded {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self.leftover.read(bytes)? {
-            0 if !bytes.is_empty() => match &self.stream {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if self.interrupt.is_some() && self.is_draining() {
+                self.interrupt = None;
+                return Err(io::Error::new(ErrorKind::Interrupted, "the worker drains"));
+            }
+            let count = self.leftover.read(bytes)?;
+            if count > 0 {
+                return Ok(count);
+            }
+            self.wait()?;
+            if self.interrupt.is_some() && self.is_draining() {
+                continue;
+            }
+            return match &self.stream {
                 Socket::Tcp(socket) => waiting(&socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
                 Socket::Unix(socket) => waiting(&socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
-            },
-            count => Ok(count),
+            };
         }
     }
 }

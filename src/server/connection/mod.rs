@@ -17,6 +17,7 @@ use std::panic::resume_unwind;
 use log::error;
 use mio::{Registry, Token};
 
+use crate::server::answer::guard::UpgradeGuard;
 use crate::server::answer::receive::{Receiver, Taken};
 use crate::server::answer::response::{Body, Response};
 use crate::server::answer::upgrade::{Upgrade, Upgraded};
@@ -190,13 +191,17 @@ impl Connection {
     /// # Errors
     ///
     /// When the connection is none that goes on in another protocol, or its socket cannot be made blocking.
-    pub(crate) fn into_upgraded(mut self, registry: &Registry) -> io::Result<(Box<Upgrade>, Upgraded)> {
+    pub(crate) fn into_upgraded(
+        mut self,
+        registry: &Registry,
+        guard: UpgradeGuard,
+    ) -> io::Result<(Box<Upgrade>, Upgraded)> {
         let Some(Outgoing::Upgrade(upgrade)) = self.outgoing.map(|outgoing| *outgoing) else {
             return Err(io::Error::other("no upgrade is under way"));
         };
         self.client.deregister(registry)?;
         let leftover = self.kept.map(|kept| kept.input).unwrap_or_default();
-        Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover)?))
+        Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover, guard)?))
     }
 
     /// Ends a connection that is out of time: with 408 when a request has begun, silently otherwise. Within an answer the

@@ -53,7 +53,7 @@ where
             0 => INDEX_MAX,
             max => max.min(INDEX_MAX),
         };
-        self.connections.len() < max
+        self.connections.len() + self.lent.count() < max
     }
 
     /// Takes in new connections, as far as limits and descriptors allow.

@@ -2,12 +2,14 @@
 
 use std::collections::VecDeque;
 use std::os::fd::AsRawFd;
+use std::sync::Weak;
 use std::time::Duration;
 
 use log::{debug, warn};
 use mio::unix::SourceFd;
 
 use super::Server;
+use crate::server::answer::notice::Notice;
 use crate::server::answer::response::Response;
 use crate::server::connection::Step;
 use crate::server::http::Request;
@@ -27,25 +29,33 @@ const SPREAD_OF_LASTING: Duration = Duration::from_secs(5);
 
 /// Whose moment in the drain comes when, the next one first.
 #[derive(Debug, Default)]
-pub(super) struct Moments(VecDeque<(Time, Place)>);
+pub(super) struct Moments(VecDeque<(Time, Lasting)>);
+
+/// What lasts until the application ends it.
+#[derive(Clone, Debug)]
+enum Lasting {
+    Answer(Place),
+    /// A connection of the application's own.
+    Lent(Weak<Notice>),
+}
 
 impl Moments {
     /// Gives each a moment from now on, the last of them within `window`.
-    fn spread(&mut self, all: Vec<Place>, now: Time, window: Duration) {
+    fn spread(&mut self, all: Vec<Lasting>, now: Time, window: Duration) {
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let window = window.min(STEP * count);
-        self.0 = (1..).zip(all).map(|(turn, place)| (now + window * turn / count, place)).collect();
+        self.0 = (1..).zip(all).map(|(turn, lasting)| (now + window * turn / count, lasting)).collect();
     }
 
     pub(super) fn next(&self) -> Option<Time> {
         self.0.front().map(|(due, _)| *due)
     }
 
-    fn pop_due(&mut self, now: Time) -> Option<Place> {
+    fn pop_due(&mut self, now: Time) -> Option<Lasting> {
         if self.next()? > now {
             return None;
         }
-        self.0.pop_front().map(|(_, place)| place)
+        self.0.pop_front().map(|(_, lasting)| lasting)
     }
 }
 
@@ -81,22 +91,28 @@ where
         self.spread_lasting();
     }
 
-    /// Gives each answer that may last a moment at which the application is told to end it.
+    /// Gives all that may last a moment at which the application is told to end it.
     fn spread_lasting(&mut self) {
         let window = match self.station.drain_timeout {
             Duration::ZERO => SPREAD_OF_LASTING,
             timeout => SPREAD_OF_LASTING.min(timeout / 4),
         };
         let told = self.connections.iter().filter(|(_, entry)| entry.connection.is_told());
-        let told = told.map(|(index, entry)| Place { index, serial: entry.serial }).collect();
-        self.moments.spread(told, self.cx.now, window);
+        let told = told.map(|(index, entry)| Lasting::Answer(Place { index, serial: entry.serial }));
+        let lent = self.lent.take_drains().into_iter().filter(|drain| drain.strong_count() > 0).map(Lasting::Lent);
+        self.moments.spread(told.chain(lent).collect(), self.cx.now, window);
     }
 
     /// Tells those whose moment has come.
     pub(super) fn tell(&mut self) {
-        while let Some(place) = self.moments.pop_due(self.cx.now) {
-            if let Some(entry) = self.connections.get(place.index).filter(|entry| entry.serial == place.serial) {
-                entry.connection.tell_drain();
+        while let Some(lasting) = self.moments.pop_due(self.cx.now) {
+            match lasting {
+                Lasting::Answer(Place { index, serial }) => {
+                    if let Some(entry) = self.connections.get(index).filter(|entry| entry.serial == serial) {
+                        entry.connection.tell_drain();
+                    }
+                }
+                Lasting::Lent(drain) => drain.upgrade().iter().for_each(|drain| drain.tell()),
             }
         }
     }
@@ -146,14 +162,18 @@ mod tests {
     #[test]
     fn moments_are_apart_and_within_the_window() {
         let at = |millis: u64| Time::from_millis(1_000 + millis);
-        let place = |index| Place { index, serial: 0 };
+        let place = |index| Lasting::Answer(Place { index, serial: 0 });
+        let index = |lasting| match lasting {
+            Some(Lasting::Answer(place)) => Some(place.index),
+            _ => None,
+        };
         let (mut moments, window) = (Moments::default(), Duration::from_secs(5));
         moments.spread(Vec::new(), at(0), window);
         assert_eq!(moments.next(), None);
         moments.spread((0..2).map(place).collect(), at(0), window);
-        assert_eq!((moments.next(), moments.pop_due(at(9))), (Some(at(10)), None), "few do not wait for long");
-        assert_eq!((moments.pop_due(at(10)), moments.pop_due(at(10))), (Some(place(0)), None));
-        assert_eq!((moments.pop_due(at(20)), moments.next()), (Some(place(1)), None));
+        assert_eq!(moments.next(), Some(at(10)), "few do not wait for long");
+        assert_eq!([9, 10, 10, 20].map(|now| index(moments.pop_due(at(now)))), [None, Some(0), None, Some(1)]);
+        assert_eq!(moments.next(), None);
         moments.spread((0..10_000).map(place).collect(), at(0), window);
         for second in 1..=5 {
             let told = std::iter::from_fn(|| moments.pop_due(at(second * 1000))).count();

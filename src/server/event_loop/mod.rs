@@ -3,6 +3,7 @@
 mod accepting;
 mod draining;
 mod guard;
+mod lent;
 mod orders;
 mod places;
 mod pressure;
@@ -36,6 +37,7 @@ use crate::sys::clock;
 use crate::time::{frozen, Time};
 
 use self::draining::Moments;
+use self::lent::Lent;
 use self::places::Places;
 
 /// Events taken in one turn.
@@ -71,6 +73,7 @@ pub(crate) struct Server<'w, H> {
     inbox: Option<Inbox>,
     acceptors: Slab<Acceptor>,
     connections: Slab<Entry>,
+    lent: Lent,
     deadlines: Deadlines,
     /// Connections that have more to do in the next turn.
     again: Vec<usize>,
@@ -156,6 +159,7 @@ where
             inbox,
             acceptors,
             connections: Slab::new(),
+            lent: Lent::default(),
             deadlines: Deadlines::default(),
             again: Vec::new(),
             accepted: 0,
@@ -178,7 +182,7 @@ where
     pub(crate) fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         mailbox::set_in_loop(true);
-        while !(self.cx.is_draining && self.connections.is_empty()) {
+        while !(self.cx.is_draining && self.connections.is_empty() && self.lent.count() == 0) {
             if self.cx.budget.take_trim() {
                 sys::memory::trim();
             }
@@ -310,6 +314,7 @@ where
                 self.advance(place.index);
             }
         }
+        self.take_back(self.cx.mailbox.take_given_back());
         self.adopt();
     }
 }

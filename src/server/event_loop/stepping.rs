@@ -80,7 +80,9 @@ where
     /// Gives a connection to the application.
     fn hand_over(&mut self, index: usize) {
         let connection = self.remove(index);
-        match connection.into_upgraded(self.poll.registry()) {
+        // Whatever becomes of it, it is given back in the end.
+        let guard = self.lent.lend(&self.cx.mailbox, self.cx.is_draining);
+        match connection.into_upgraded(self.poll.registry(), guard) {
             Ok((upgrade, upgraded)) => {
                 let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
                 if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
@@ -90,7 +92,12 @@ where
             }
             Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.station.tag),
         }
-        self.forget();
+    }
+
+    /// The application has let go of so many connections.
+    pub(super) fn take_back(&mut self, count: usize) {
+        self.lent.came_back(count);
+        (0..count).for_each(|_| self.forget());
     }
 
     fn forget(&mut self) {
