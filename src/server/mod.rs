@@ -17,15 +17,15 @@
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
 //! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long
-//!   it may wait; waiting.rs: for the application; linger.rs: the
-//!   end of one whose client still sends; record.rs: what was sent, for the access log
+//!   it may wait; waiting.rs: for the application; linger.rs: the end of one whose client still sends; record.rs: what
+//!   was sent, for the access log
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: an answer that takes more than one step
 //! - `answer/`: response.rs: a head, and one of several kinds of body: responder.rs, deferred.rs: made later, on any
 //!   thread; stream.rs: written while it is sent, by any thread; notice.rs: what the application is told meanwhile;
-//!   file.rs: a file, whole or in ranges, on conditions, by sendfile; upgrade.rs, guard.rs: the connection itself; receive.rs: made
-//!   from the request's body while that comes
+//!   file.rs: a file, whole or in ranges, on conditions, by sendfile; upgrade.rs, guard.rs: the connection itself;
+//!   receive.rs: made from the request's body while that comes
 //! - `files/`: a directory as a handler: name.rs (what a path names), accept.rs and listing.rs are PURE; fields.rs adds
 //!   fields by path, directory.rs reads what listing.rs shows; root.rs resolves by
 //!   openat2(2); held.rs keeps files open while their names mean them
