@@ -7,7 +7,8 @@ use std::ffi::OsString;
 use crate::admin::status::{Fact, Model, Readings, Snapshot};
 pub use crate::parent::successor::variable::fuzz as upgrade_variable;
 pub use crate::server::access_log::fuzzing::line as access_log_line;
-pub use crate::server::http::fuzzing::{chunked, conditions, connection, head, range};
+pub use crate::server::http::fuzzing::{chunked, conditions, connection, forwarded, head, range};
+pub use crate::server::proxy::fuzzing::proxy_header;
 pub use crate::shared::channel::fuzzing::records;
 use crate::shared::config::{Config, Setting};
 
@@ -123,8 +124,16 @@ mod tests {
         let number = |n: u64| n.to_le_bytes();
         let fact = [&64_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1, 5, 0].map(number).concat()].concat();
         type Target = fn(&[u8]);
-        let targets: [(Target, &[&[u8]]); 12] = [
+        let targets: [(Target, &[&[u8]]); 14] = [
             (env_file, &[b"# a\nA=1\r\n FORKPOOL_WORKERS=2\n\nexport B=x\n", b"A=b=c\n_1= \"x\" \n"]),
+            (forwarded, &[b"192.0.2.7, [2001:db8::7]:1", b"for=\"[2001:db8::7]:1\";proto=https, for=_x;host=\"a\""]),
+            (
+                proxy_header,
+                &[
+                    b"PROXY TCP4 192.0.2.1 192.0.2.2 65535 80\r\nGET /",
+                    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0f\xc0\0\x02\x01\xc0\0\x02\x02\xff\xff\0\x50\x04\0\0GET /",
+                ],
+            ),
             (head, &[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),
             (chunked, &[b"3\r\nabc\r\n0\r\n\r\n"]),
             (connection, &[b"\x02\x03\x04\x05GET / HTTP/1.1\r\nHost: a\r\n\r\n"]),

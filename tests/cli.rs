@@ -216,6 +216,8 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "FORMAT" => ("json", "wrong-flag", "wrong-variable"),
         "FIELD" => ("/a X-A: b, c", "wrong-flag", "wrong-variable"),
         "EXT=TYPE" => ("a=b/c; d=e", "wrong-flag", "wrong-variable"),
+        "CIDR" => ("10.0.0.0/8", "wrong-flag", "wrong-variable"),
+        "HEADER" => ("forwarded", "wrong-flag", "wrong-variable"),
         "METHOD" => ("random", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),

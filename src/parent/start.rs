@@ -1,6 +1,7 @@
 //! What the parent makes before the first worker, and what a configuration means for it.
 
 use super::*;
+use crate::shared::config::Balance;
 
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
@@ -95,6 +96,12 @@ impl Parent {
 /// What all processes of the pool share, and who steers by it.
 fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Result<(ParentBoard, Steering)> {
     let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
+    if config.balance == Balance::Client && config.server.has_proxies() {
+        warn!(
+            "balance client chooses by the proxies' addresses: the kernel gives a connection to a worker before it is \
+             known whose it is"
+        );
+    }
     // A slot may hold two processes.
     let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
     let (mut board, steering) = steer::choose(config.balance, most, counted, groups)

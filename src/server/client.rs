@@ -13,6 +13,9 @@ use socket2::SockRef;
 
 use crate::server::access_log::Track;
 use crate::server::answer::upgrade::Socket;
+use crate::server::http::{Trust, Via};
+use crate::server::proxy::Header;
+use crate::shared::config::ServerConfig;
 use crate::sys;
 
 /// A client's socket, non-blocking.
@@ -126,6 +129,28 @@ pub(crate) enum Peer {
     V6(Box<SocketAddrV6>),
     /// There is an access log, and this is what it knows of the connection, the address included.
     Logged(Box<Track>),
+    /// A proxy says in front of the first request whose connection it is.
+    Proxied(Box<Proxied>),
+}
+
+/// A connection that begins with the PROXY protocol's header.
+#[derive(Debug)]
+pub(crate) struct Proxied {
+    /// The proxy.
+    peer: Option<SocketAddr>,
+    /// For whom it has made the connection, if it says so.
+    source: Option<SocketAddr>,
+    awaits: Awaits,
+    track: Option<Box<Track>>,
+}
+
+/// What of the header is to come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Awaits {
+    All,
+    /// So many bytes that say nothing of use.
+    Skip(usize),
+    Nothing,
 }
 
 impl Peer {
@@ -136,6 +161,7 @@ impl Peer {
             Peer::V4(address) => Some(SocketAddr::V4(*address)),
             Peer::V6(address) => Some(SocketAddr::V6(**address)),
             Peer::Logged(track) => track.peer,
+            Peer::Proxied(proxied) => proxied.peer,
         }
     }
 
@@ -149,14 +175,74 @@ impl Peer {
         }
     }
 
+    /// Who may stand between it and the client.
+    pub(crate) fn via<'c>(&self, config: &'c ServerConfig) -> Via<'c> {
+        let source = match self {
+            Peer::Proxied(proxied) => proxied.source,
+            _ => None,
+        };
+        Via { trust: Trust { proxies: &config.proxies, header: config.forwarded_header }, source }
+    }
+
+    /// The first bytes are a header's.
+    pub(crate) fn await_header(&mut self) {
+        let peer = self.address();
+        *self = Peer::Proxied(Box::new(Proxied { peer, source: None, awaits: Awaits::All, track: None }));
+    }
+
+    /// Whether the next bytes are a header's.
+    #[inline]
+    pub(crate) fn awaits_header(&self) -> bool {
+        matches!(self, Peer::Proxied(proxied) if proxied.awaits != Awaits::Nothing)
+    }
+
+    /// How many bytes of the header are to be skipped, once it is known.
+    pub(crate) fn left_to_skip(&self) -> Option<usize> {
+        match self {
+            Peer::Proxied(proxied) => match proxied.awaits {
+                Awaits::All => None,
+                Awaits::Skip(left) => Some(left),
+                Awaits::Nothing => Some(0),
+            },
+            _ => Some(0),
+        }
+    }
+
+    /// Takes note of the header, all of which is to be skipped now.
+    pub(crate) fn learn(&mut self, header: &Header) {
+        if let Peer::Proxied(proxied) = self {
+            (proxied.source, proxied.awaits) = (header.source, Awaits::Skip(header.len + header.skip));
+        }
+    }
+
+    /// So many bytes of the header have been skipped; returns whether those are all.
+    pub(crate) fn skipped(&mut self, bytes: usize) -> bool {
+        let left = self.left_to_skip().unwrap_or_default().saturating_sub(bytes);
+        if let Peer::Proxied(proxied) = self {
+            proxied.awaits = if left == 0 { Awaits::Nothing } else { Awaits::Skip(left) };
+        }
+        left == 0
+    }
+
     /// What the access log knows of the connection, from now on.
     pub(crate) fn track(&mut self) -> &mut Track {
-        if !matches!(self, Peer::Logged(_)) {
-            *self = Peer::Logged(Track::new(self.address()));
+        if let Peer::Unix | Peer::V4(_) | Peer::V6(_) = self {
+            *self = Peer::Logged(Track::new(self.address(), None));
         }
         match self {
             Peer::Logged(track) => track,
+            Peer::Proxied(proxied) => proxied.track.get_or_insert_with(|| Track::new(proxied.peer, proxied.source)),
             _ => unreachable!("it was made a moment ago"),
+        }
+    }
+
+    /// What the access log knows of it already.
+    #[inline]
+    pub(crate) fn logged(&mut self) -> Option<&mut Track> {
+        match self {
+            Peer::Logged(track) => Some(track),
+            Peer::Proxied(proxied) => proxied.track.as_deref_mut(),
+            _ => None,
         }
     }
 }

@@ -45,6 +45,10 @@ pub(crate) struct Context<'w> {
     /// When the turn began, in microseconds, where latency is counted.
     pub(crate) turn: u64,
     pub(crate) encoder: Encoder,
+    /// Somebody else may be the client.
+    pub(crate) has_proxies: bool,
+    /// When it was last said that a connection is closed for what proxies have to say.
+    pub(crate) proxies_told: Option<Time>,
     /// None when no access is logged.
     pub(crate) log: Option<AccessLog>,
     pub(crate) mailbox: Arc<Mailbox>,
@@ -93,6 +97,8 @@ impl<'w> Context<'w> {
             running: now,
             turn: 0,
             encoder,
+            has_proxies: config.has_proxies(),
+            proxies_told: None,
             log: None,
             mailbox,
             late: BTreeMap::new(),

@@ -33,6 +33,7 @@
 //! - `http/`: PURE. bytes to requests, heads of responses to bytes: head, lines, recall, host, body, encode, date;
 //!   codec.rs: requests as they come; gathered.rs, pieces.rs: their bodies piece by piece; respond.rs: the answers; conditions,
 //!   ranges, codings; media_type.rs
+//! - `proxy/`: PURE. the PROXY protocol's header, in front of a connection's first request
 //! - `instructions.rs`: tests only: the parts of the hot path that scripts/instructions counts
 //!
 //! # How it works
@@ -209,6 +210,7 @@ pub(crate) mod inbox;
 mod instructions;
 pub(crate) mod mailbox;
 pub(crate) mod outgoing;
+pub(crate) mod proxy;
 pub(crate) mod resources;
 pub(crate) mod station;
 #[cfg(test)]

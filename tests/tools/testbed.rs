@@ -254,6 +254,11 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
         },
         "/204" => Response::new(204),
         "/304" => Response::new(304),
+        "/client" => {
+            let client = request.client().map_or_else(|| "nobody".to_owned(), |client| client.to_string());
+            let host = request.host().unwrap_or_default();
+            Response::text(format!("{client} {}://{host}", request.scheme()))
+        }
         "/pid" => Response::text(process::id().to_string()),
         "/var" => Response::text(std::env::var(request.query().unwrap_or_default()).unwrap_or_default()),
         "/cwd" => {

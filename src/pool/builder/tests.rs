@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::shared::config::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
+use crate::shared::config::{AccessLogFormat, Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, Symlinks};
 
 #[test]
 fn methods_and_names_set_the_same() {
@@ -15,6 +15,9 @@ fn methods_and_names_set_the_same() {
         ("backlog", "7", |pool| pool.backlog(7)),
         ("balance", "random", |pool| pool.balance(Balance::Random)),
         ("neighbours", "7", |pool| pool.neighbours(7)),
+        ("trusted-proxies", "10.0.0.0/8,unix", |pool| pool.trusted_proxies("10.0.0.0/8 unix")),
+        ("forwarded-header", "forwarded", |pool| pool.forwarded_header(ForwardedHeader::Forwarded)),
+        ("proxy-protocol", "yes", |pool| pool.proxy_protocol(true)),
         ("workers", "7", |pool| pool.workers(7)),
         ("pin", "yes", |pool| pool.pin(true)),
         ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),

@@ -2,32 +2,36 @@
 //! two.
 #![forbid(unsafe_code)]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, UNIX_EPOCH};
 
-use crate::server::http::Request;
-use crate::shared::config::AccessLogFormat;
+use crate::server::http::{Origin, Request};
+use crate::shared::config::{AccessLogFormat, LogPart as Part, LogVariable as Variable};
 
 /// Writes lines, all for one worker.
 #[derive(Debug)]
 pub(crate) struct Formatter {
-    format: AccessLogFormat,
+    parts: Vec<Part>,
+    /// Values are JSON's.
+    is_json: bool,
+    /// The fields that are written.
+    fields: Vec<String>,
     /// Most bytes of a line.
     room: usize,
-    /// What ends each line.
-    end: Vec<u8>,
+    worker: String,
+    process: String,
     /// The second that was written last, and how.
     second: u64,
-    date: Vec<u8>,
+    local: Vec<u8>,
+    iso: Vec<u8>,
 }
 
 /// The part of a line that the request decides.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     text: Vec<u8>,
-    /// Where the time goes, and where the outcome does.
-    time: usize,
-    outcome: usize,
+    /// Where goes what is not known yet, and which of the parts that is.
+    late: Vec<(usize, usize)>,
 }
 
 impl Line {
@@ -46,28 +50,47 @@ pub(crate) struct Outcome {
     pub(crate) duration: Duration,
 }
 
+/// Who asks, as it is written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Who<'a> {
+    pub(crate) client: &'a str,
+    pub(crate) peer: Option<IpAddr>,
+}
+
 /// What a request says of itself; what is missing could not be read.
 #[derive(Default)]
 struct Said<'a> {
     method: Option<&'a [u8]>,
     target: Option<&'a [u8]>,
     version: Option<&'a [u8]>,
-    referer: Option<&'a [u8]>,
-    user_agent: Option<&'a [u8]>,
+    host: Option<&'a [u8]>,
+    is_https: bool,
+    /// The values of the formatter's fields.
+    fields: [Option<&'a [u8]>; FIELDS_MAX],
 }
+
+/// Most fields that are looked at: as many as a template may have.
+const FIELDS_MAX: usize = 24;
 
 /// Most bytes of a method and of a version that are written.
 const WORD_MAX: usize = 32;
 
-/// Most bytes that time, outcome and end add to a line.
-const REST_MAX: usize = 192;
+/// Most bytes of an address, and of what is known at the end of an answer.
+const ADDRESS_MAX: usize = 48;
+const LATE_MAX: usize = 40;
 
 /// What stands for the rest of a value that is too long.
 const CUT: &[u8] = b"...";
 
-/// How the client's address is written; Unix sockets have none.
-pub(crate) fn remote(peer: Option<SocketAddr>) -> String {
-    peer.map_or_else(|| "unix:".to_owned(), |peer| peer.ip().to_canonical().to_string())
+/// What a value may have around it, and at its end.
+const AROUND: usize = CUT.len() + 2;
+
+/// The share that a target has of the room for long values, others having one each.
+const TARGET_SHARE: usize = 4;
+
+/// How a client's address is written; who comes by a Unix socket has none, and readers of logs want one.
+pub(crate) fn remote(client: Option<IpAddr>) -> String {
+    client.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical().to_string()
 }
 
 impl Formatter {
@@ -75,12 +98,25 @@ impl Formatter {
     pub(crate) const ROOM_MIN: usize = 4096;
 
     /// Lines of at most `room` bytes, at least [`ROOM_MIN`](Formatter::ROOM_MIN): of longer values the end is cut off.
-    pub(crate) fn new(format: AccessLogFormat, room: usize, worker: usize, process: u32) -> Formatter {
-        let end = match format {
-            AccessLogFormat::Common | AccessLogFormat::Combined => "\n".to_owned(),
-            AccessLogFormat::Json => format!(",\"worker\":{worker},\"pid\":{process}}}\n"),
+    pub(crate) fn new(format: &AccessLogFormat, room: usize, worker: usize, process: u32) -> Formatter {
+        let template = format.template();
+        let is_json = template.is_none();
+        let parts = template.map_or_else(object, |template| template.parts);
+        let fields = parts.iter().filter_map(|part| match part {
+            Part::Variable(Variable::Field(name)) => Some(name.clone()),
+            _ => None,
+        });
+        let mut formatter = Formatter {
+            fields: fields.collect(),
+            parts,
+            is_json,
+            room,
+            worker: worker.to_string(),
+            process: process.to_string(),
+            second: 0,
+            local: Vec::new(),
+            iso: Vec::new(),
         };
-        let mut formatter = Formatter { format, room, end: end.into_bytes(), second: 0, date: Vec::new() };
         formatter.refresh(0);
         formatter
     }
@@ -91,93 +127,120 @@ impl Formatter {
     }
 
     /// Begins the line of a request.
-    pub(crate) fn begin(&self, line: &mut Line, remote: &str, request: &Request<'_>) {
+    pub(crate) fn begin(&self, line: &mut Line, who: Who<'_>, request: &Request<'_>, origin: &Origin<'_>) {
         let mut said = Said {
             method: Some(request.method().as_bytes()),
             target: Some(request.target().as_bytes()),
             version: Some(request.version().as_str().as_bytes()),
+            host: origin.host.map(str::as_bytes).or(request.own_host()),
+            is_https: origin.is_https,
             ..Said::default()
         };
-        if self.format != AccessLogFormat::Common {
+        if !self.fields.is_empty() {
             for (name, value) in request.headers() {
-                let place = match name.len() {
-                    7 if name.eq_ignore_ascii_case("referer") => &mut said.referer,
-                    10 if name.eq_ignore_ascii_case("user-agent") => &mut said.user_agent,
-                    _ => continue,
-                };
-                place.get_or_insert(value);
+                for (wanted, place) in self.fields.iter().zip(&mut said.fields) {
+                    if name.eq_ignore_ascii_case(wanted) {
+                        place.get_or_insert(value);
+                    }
+                }
             }
         }
-        self.begin_with(line, remote, &said);
+        self.begin_with(line, who, &said);
     }
 
     /// Begins the line of a request that is refused, from what has come of it.
-    pub(crate) fn begin_refused(&self, line: &mut Line, remote: &str, head: &[u8]) {
+    pub(crate) fn begin_refused(&self, line: &mut Line, who: Who<'_>, head: &[u8]) {
         let start = head.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(head.len());
         let first = head[start..].split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
         let mut words = first.splitn(3, |byte| *byte == b' ').filter(|_| !first.is_empty());
         let (method, target, version) = (words.next(), words.next(), words.next());
-        self.begin_with(line, remote, &Said { method, target, version, ..Said::default() });
+        self.begin_with(line, who, &Said { method, target, version, ..Said::default() });
     }
 
-    fn begin_with(&self, line: &mut Line, remote: &str, said: &Said<'_>) {
+    fn begin_with(&self, line: &mut Line, who: Who<'_>, said: &Said<'_>) {
         line.text.clear();
-        match self.format {
-            AccessLogFormat::Common | AccessLogFormat::Combined => self.begin_text(line, remote, said),
-            AccessLogFormat::Json => self.begin_json(line, remote, said),
+        line.late.clear();
+        let share = self.share();
+        let mut fields = said.fields.iter();
+        for (index, part) in self.parts.iter().enumerate() {
+            let variable = match part {
+                Part::Text(text) => {
+                    line.text.extend_from_slice(text.as_bytes());
+                    continue;
+                }
+                Part::Variable(variable) => variable,
+            };
+            let text = &mut line.text;
+            match variable {
+                Variable::Client => self.value(Some(who.client.as_bytes()), ADDRESS_MAX, text),
+                Variable::Peer => self.value(Some(remote(who.peer).as_bytes()), ADDRESS_MAX, text),
+                Variable::User => self.value(None, WORD_MAX, text),
+                Variable::Request => self.request_line(said, share, text),
+                Variable::Method => self.value(said.method, WORD_MAX, text),
+                Variable::Target => self.value(said.target, share * TARGET_SHARE, text),
+                Variable::Version => self.value(said.version, WORD_MAX, text),
+                Variable::Scheme => self.value(Some(if said.is_https { b"https" } else { b"http" }), WORD_MAX, text),
+                Variable::Host => self.value(said.host, share, text),
+                Variable::Field(_) => self.value(fields.next().copied().flatten(), share, text),
+                Variable::Worker => text.extend_from_slice(self.worker.as_bytes()),
+                Variable::Process => text.extend_from_slice(self.process.as_bytes()),
+                Variable::TimeLocal
+                | Variable::TimeIso
+                | Variable::TimeMillis
+                | Variable::Millis
+                | Variable::Status
+                | Variable::Bytes
+                | Variable::Seconds
+                | Variable::Micros
+                | Variable::Exact => line.late.push((line.text.len(), index)),
+            }
         }
     }
 
-    fn begin_text(&self, line: &mut Line, remote: &str, said: &Said<'_>) {
-        let text = &mut line.text;
-        text.extend_from_slice(remote.as_bytes());
-        text.extend_from_slice(b" - - [");
-        line.time = text.len();
-        text.extend_from_slice(b"] \"");
+    /// How many bytes each value may have that clients can make long.
+    fn share(&self) -> usize {
+        let (mut fixed, mut shares) = (1, 0);
+        for part in &self.parts {
+            match part {
+                Part::Text(text) => fixed += text.len(),
+                Part::Variable(Variable::Client | Variable::Peer) => fixed += ADDRESS_MAX + AROUND,
+                Part::Variable(Variable::Request) => {
+                    (fixed, shares) = (fixed + 2 * WORD_MAX + 4 * AROUND, shares + TARGET_SHARE);
+                }
+                Part::Variable(Variable::Target) => (fixed, shares) = (fixed + AROUND, shares + TARGET_SHARE),
+                Part::Variable(Variable::Host | Variable::Field(_)) => (fixed, shares) = (fixed + AROUND, shares + 1),
+                Part::Variable(_) => fixed += LATE_MAX,
+            }
+        }
+        self.room.saturating_sub(fixed) / shares.max(1)
+    }
+
+    fn value(&self, value: Option<&[u8]>, room: usize, text: &mut Vec<u8>) {
+        match (value, self.is_json) {
+            (Some(value), false) => escape_text(value, room, text),
+            (None, false) => text.push(b'-'),
+            (Some(value), true) => {
+                text.push(b'"');
+                escape_json(value, room, text);
+                text.push(b'"');
+            }
+            (None, true) => text.extend_from_slice(b"null"),
+        }
+    }
+
+    fn request_line(&self, said: &Said<'_>, share: usize, text: &mut Vec<u8>) {
         escape_text(said.method.unwrap_or(b"-"), WORD_MAX, text);
-        for (word, room) in [(said.target, self.room / 2), (said.version, WORD_MAX)] {
+        for (word, room) in [(said.target, share * TARGET_SHARE), (said.version, WORD_MAX)] {
             if let Some(word) = word {
                 text.push(b' ');
                 escape_text(word, room, text);
             }
         }
-        text.extend_from_slice(b"\" ");
-        line.outcome = text.len();
-        if self.format == AccessLogFormat::Combined {
-            for field in [said.referer, said.user_agent] {
-                text.extend_from_slice(b" \"");
-                match field {
-                    Some(value) => escape_text(value, self.field_room(), text),
-                    None => text.push(b'-'),
-                }
-                text.push(b'"');
-            }
-        }
-    }
-
-    fn begin_json(&self, line: &mut Line, remote: &str, said: &Said<'_>) {
-        let text = &mut line.text;
-        text.extend_from_slice(b"{\"time\":\"");
-        line.time = text.len();
-        text.extend_from_slice(b"\",\"remote\":\"");
-        text.extend_from_slice(remote.as_bytes());
-        text.push(b'"');
-        member(text, b",\"method\":", said.method, WORD_MAX);
-        member(text, b",\"target\":", said.target, self.room / 2);
-        member(text, b",\"version\":", said.version, WORD_MAX);
-        line.outcome = text.len();
-        member(text, b",\"referer\":", said.referer, self.field_room());
-        member(text, b",\"user_agent\":", said.user_agent, self.field_room());
-    }
-
-    /// Of the rest of the line, after the target, half for each field and some for all else.
-    fn field_room(&self) -> usize {
-        self.room / 16 * 3
     }
 
     /// As many bytes at most as the line will have.
     pub(crate) fn bound(&self, line: &Line) -> usize {
-        line.text.len() + REST_MAX
+        line.text.len() + line.late.len() * LATE_MAX + 1
     }
 
     /// Appends a whole line, for an answer that was complete so many milliseconds after the beginning of 1970.
@@ -185,31 +248,49 @@ impl Formatter {
         if millis / 1000 != self.second {
             self.refresh(millis / 1000);
         }
-        let mut number = itoa::Buffer::new();
-        out.extend_from_slice(&line.text[..line.time]);
-        out.extend_from_slice(&self.date);
-        match self.format {
-            AccessLogFormat::Common | AccessLogFormat::Combined => {
-                out.extend_from_slice(&line.text[line.time..line.outcome]);
-                out.extend_from_slice(number.format(outcome.status).as_bytes());
-                out.push(b' ');
-                out.extend_from_slice(number.format(outcome.bytes).as_bytes());
-            }
-            AccessLogFormat::Json => {
-                push_millis(millis, out);
-                out.push(b'Z');
-                out.extend_from_slice(&line.text[line.time..line.outcome]);
-                out.extend_from_slice(b",\"status\":");
-                out.extend_from_slice(number.format(outcome.status).as_bytes());
-                out.extend_from_slice(b",\"bytes\":");
-                out.extend_from_slice(number.format(outcome.bytes).as_bytes());
-                out.extend_from_slice(b",\"duration\":");
-                out.extend_from_slice(number.format(outcome.duration.as_secs()).as_bytes());
-                push_millis(outcome.duration.subsec_millis().into(), out);
+        let mut written = 0;
+        for (place, index) in &line.late {
+            out.extend_from_slice(&line.text[written..*place]);
+            written = *place;
+            if let Some(Part::Variable(variable)) = self.parts.get(*index) {
+                self.finish_value(variable, millis, outcome, out);
             }
         }
-        out.extend_from_slice(&line.text[line.outcome..]);
-        out.extend_from_slice(&self.end);
+        out.extend_from_slice(&line.text[written..]);
+        out.push(b'\n');
+    }
+
+    fn finish_value(&self, variable: &Variable, millis: u64, outcome: Outcome, out: &mut Vec<u8>) {
+        let mut number = itoa::Buffer::new();
+        let micros = u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX);
+        match variable {
+            Variable::TimeLocal => out.extend_from_slice(&self.local),
+            Variable::TimeIso => {
+                out.extend_from_slice(&self.iso);
+                out.extend_from_slice(b"+00:00");
+            }
+            Variable::TimeMillis => {
+                out.extend_from_slice(&self.iso);
+                push_fraction(millis % 1000, 3, out);
+                out.push(b'Z');
+            }
+            Variable::Millis => {
+                out.extend_from_slice(number.format(millis / 1000).as_bytes());
+                push_fraction(millis % 1000, 3, out);
+            }
+            Variable::Status => out.extend_from_slice(number.format(outcome.status).as_bytes()),
+            Variable::Bytes => out.extend_from_slice(number.format(outcome.bytes).as_bytes()),
+            Variable::Micros => out.extend_from_slice(number.format(micros).as_bytes()),
+            Variable::Seconds => {
+                out.extend_from_slice(number.format(micros / 1_000_000).as_bytes());
+                push_fraction(micros / 1000 % 1000, 3, out);
+            }
+            Variable::Exact => {
+                out.extend_from_slice(number.format(micros / 1_000_000).as_bytes());
+                push_fraction(micros % 1_000_000, 6, out);
+            }
+            _ => {}
+        }
     }
 
     /// Writes the date for a second since 1970, in UTC.
@@ -220,36 +301,51 @@ impl Formatter {
         // IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT.
         let text = date.to_string();
         let (day, month, year, time) = (&text[5..7], &text[8..11], &text[12..16], &text[17..25]);
-        self.date = match self.format {
-            AccessLogFormat::Common | AccessLogFormat::Combined => format!("{day}/{month}/{year}:{time} +0000"),
-            AccessLogFormat::Json => {
-                let number = MONTHS.iter().position(|name| *name == month).map_or(0, |index| index + 1);
-                format!("{year}-{number:02}-{day}T{time}")
-            }
-        }
-        .into_bytes();
+        let number = MONTHS.iter().position(|name| *name == month).map_or(0, |index| index + 1);
+        self.local = format!("{day}/{month}/{year}:{time} +0000").into_bytes();
+        self.iso = format!("{year}-{number:02}-{day}T{time}").into_bytes();
     }
 }
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// Appends the thousandths of a number of milliseconds.
-fn push_millis(millis: u64, out: &mut Vec<u8>) {
-    let digit = |value: u64| b'0' + (value % 10) as u8;
-    out.extend_from_slice(&[b'.', digit(millis / 100), digit(millis / 10), digit(millis)]);
-}
-
-/// Appends a member of an object, `null` if there is nothing.
-fn member(out: &mut Vec<u8>, name: &[u8], value: Option<&[u8]>, room: usize) {
-    out.extend_from_slice(name);
-    match value {
-        None => out.extend_from_slice(b"null"),
-        Some(value) => {
-            out.push(b'"');
-            escape_json(value, room, out);
-            out.push(b'"');
+/// An object in each line.
+fn object() -> Vec<Part> {
+    let members = [
+        ("time", None),
+        ("remote", Some(Variable::Client)),
+        ("host", Some(Variable::Host)),
+        ("method", Some(Variable::Method)),
+        ("target", Some(Variable::Target)),
+        ("version", Some(Variable::Version)),
+        ("status", Some(Variable::Status)),
+        ("bytes", Some(Variable::Bytes)),
+        ("duration", Some(Variable::Exact)),
+        ("referer", Some(Variable::Field("referer".to_owned()))),
+        ("user_agent", Some(Variable::Field("user-agent".to_owned()))),
+        ("worker", Some(Variable::Worker)),
+        ("pid", Some(Variable::Process)),
+    ];
+    let mut parts = Vec::new();
+    let text = |text: String| Part::Text(text);
+    for (name, variable) in members {
+        match variable {
+            None => parts.extend([
+                text(format!("{{\"{name}\":\"")),
+                Part::Variable(Variable::TimeMillis),
+                text("\"".into()),
+            ]),
+            Some(variable) => parts.extend([text(format!(",\"{name}\":")), Part::Variable(variable)]),
         }
     }
+    parts.push(text("}".to_owned()));
+    parts
+}
+
+/// Appends a point and so many digits.
+fn push_fraction(value: u64, digits: u32, out: &mut Vec<u8>) {
+    out.push(b'.');
+    out.extend((0..digits).rev().map(|place| b'0' + (value / 10_u64.pow(place) % 10) as u8));
 }
 
 /// Appends what could end a value, or a line, or command a terminal, as `\xHH`, and everything else as it is.

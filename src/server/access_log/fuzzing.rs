@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::format::{Formatter, Line, Outcome};
+use super::format::{Formatter, Line, Outcome, Who};
 use crate::server::http::{Codec, Limits, Next, Scratch};
 use crate::shared::config::AccessLogFormat;
 
@@ -11,13 +11,18 @@ const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body
 
 /// Whatever a head says, in each format it is one line, of printable text, and no longer than it may be.
 pub fn line(head: &[u8]) {
-    for format in [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Json] {
-        let mut formatter = Formatter::new(format, Formatter::ROOM_MIN, 3, 77);
+    let own = "\"$request_method\" \"$request_uri\" \"$host\" \"$http_host\" \"$http_cookie\" \"$peer_addr\" $msec";
+    let own = AccessLogFormat::Template(own.to_owned());
+    for format in
+        [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Vhost, AccessLogFormat::Json, own]
+    {
+        let mut formatter = Formatter::new(&format, Formatter::ROOM_MIN, 3, 77);
         let mut line = Line::default();
+        let who = Who { client: "192.0.2.7", peer: None };
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
         match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
-            Next::Request(request) => formatter.begin(&mut line, "192.0.2.7", request),
-            _ => formatter.begin_refused(&mut line, "192.0.2.7", head),
+            Next::Request(request) => formatter.begin(&mut line, who, request, &request.origin()),
+            _ => formatter.begin_refused(&mut line, who, head),
         }
         let (mut out, millis) = (Vec::new(), head.len() as u64 * 1_000_000_007);
         formatter.finish(&line, millis, Outcome { status: 200, bytes: 13, duration: Duration::MAX }, &mut out);

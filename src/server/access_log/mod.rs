@@ -10,7 +10,7 @@ pub(crate) mod fuzzing;
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 use self::file::Sink;
-use self::format::{remote, Formatter, Line, Outcome};
+use self::format::{remote, Formatter, Line, Outcome, Who};
 
 /// A request whose client has gone before there was an answer: nginx's word for it.
 const CLIENT_GONE: u16 = 499;
@@ -48,6 +48,10 @@ pub(crate) struct AccessLog {
 pub(crate) struct Track {
     /// None on a Unix socket.
     pub(crate) peer: Option<SocketAddr>,
+    /// For whom the connection was made.
+    known: Option<IpAddr>,
+    /// Who has made the latest request, and how that is written.
+    client: Option<IpAddr>,
     remote: String,
     /// Bytes that the client's socket has taken.
     sent: u64,
@@ -61,7 +65,8 @@ pub(crate) struct Track {
 #[derive(Debug)]
 struct Entry {
     line: Line,
-    began: Time,
+    /// In microseconds.
+    began: u64,
     status: u16,
     /// Where in all that is sent its answer's body begins, and where it ends.
     body: u64,
@@ -71,23 +76,27 @@ struct Entry {
 impl AccessLog {
     pub(crate) fn new(file: OwnedFd, format: AccessLogFormat, worker: usize, process: u32, tag: String) -> AccessLog {
         let sink = Sink::new(file, tag);
-        let formatter = Formatter::new(format, sink.room(), worker, process);
+        let formatter = Formatter::new(&format, sink.room(), worker, process);
         AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compared: None }
     }
 
-    /// Takes note of a request that is given out.
-    pub(crate) fn begin(&mut self, track: &mut Track, request: &Request<'_>, now: Time) {
+    /// Takes note of a request that is given out, in a turn that began at so many microseconds.
+    pub(crate) fn begin(&mut self, track: &mut Track, request: &Request<'_>, turn: u64) {
+        let origin = request.origin();
+        track.name(origin.address);
         let mut line = self.spare.pop().unwrap_or_default();
-        self.formatter.begin(&mut line, &track.remote, request);
-        track.current = Some(Entry { line, began: now, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
+        self.formatter.begin(&mut line, track.who(), request, &origin);
+        track.current = Some(Entry { line, began: turn, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
     }
 
     /// Takes note of a request that will be refused, unless it was given out before.
-    pub(crate) fn begin_refused(&mut self, track: &mut Track, head: &[u8], now: Time) {
+    pub(crate) fn begin_refused(&mut self, track: &mut Track, head: &[u8], turn: u64) {
         if track.current.is_none() {
+            // What it says of its client is not believed.
+            track.name(track.known);
             let mut line = self.spare.pop().unwrap_or_default();
-            self.formatter.begin_refused(&mut line, &track.remote, head);
-            track.current = Some(Entry { line, began: now, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
+            self.formatter.begin_refused(&mut line, track.who(), head);
+            track.current = Some(Entry { line, began: turn, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
         }
     }
 
@@ -107,7 +116,7 @@ impl AccessLog {
 
     fn write_sent(&mut self, track: &mut Track) {
         if track.answered.front().is_some_and(|entry| entry.end <= track.sent) {
-            let now = clock::now();
+            let now = clock::now_micros();
             while track.answered.front().is_some_and(|entry| entry.end <= track.sent) {
                 let Some(entry) = track.answered.pop_front() else { break };
                 self.write(entry, track.sent, now);
@@ -117,15 +126,20 @@ impl AccessLog {
 
     /// The connection is over: what has not been sent never will be.
     pub(crate) fn end(&mut self, track: &mut Track) {
-        let now = clock::now();
+        let now = clock::now_micros();
         for entry in track.answered.drain(..).chain(track.current.take()) {
             self.write(entry, track.sent, now);
         }
     }
 
-    fn write(&mut self, entry: Entry, sent: u64, now: Time) {
+    fn write(&mut self, entry: Entry, sent: u64, micros: u64) {
+        let now = Time::from_millis(micros / 1000);
         let bytes = sent.min(entry.end).saturating_sub(entry.body);
-        let outcome = Outcome { status: entry.status, bytes, duration: now.since(entry.began) };
+        let outcome = Outcome {
+            status: entry.status,
+            bytes,
+            duration: Duration::from_micros(micros.saturating_sub(entry.began)),
+        };
         let millis = self.unix_millis(now);
         let buffer = self.sink.room_for(self.formatter.bound(&entry.line), now);
         self.formatter.finish(&entry.line, millis, outcome, buffer);
@@ -162,8 +176,22 @@ impl AccessLog {
 }
 
 impl Track {
-    pub(crate) fn new(peer: Option<SocketAddr>) -> Box<Track> {
-        Box::new(Track { peer, remote: remote(peer), sent: 0, current: None, answered: VecDeque::new() })
+    /// Of a connection that was made for `source`, if that is known.
+    pub(crate) fn new(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Box<Track> {
+        let known = source.or(peer).map(|known| known.ip().to_canonical());
+        let (client, remote) = (known, remote(known));
+        Box::new(Track { peer, known, client, remote, sent: 0, current: None, answered: VecDeque::new() })
+    }
+
+    #[inline]
+    fn name(&mut self, client: Option<IpAddr>) {
+        if self.client != client {
+            (self.client, self.remote) = (client, remote(client));
+        }
+    }
+
+    fn who(&self) -> Who<'_> {
+        Who { client: &self.remote, peer: self.peer.map(|peer| peer.ip()) }
     }
 
     /// The head of an answer is in the output, and its body begins behind `unsent` bytes.

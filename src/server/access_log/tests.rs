@@ -9,17 +9,17 @@ const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body
 const NOW: u64 = 1_795_254_245_067;
 
 fn formatter(format: AccessLogFormat, room: usize) -> Formatter {
-    Formatter::new(format, room, 3, 77)
+    Formatter::new(&format, room, 3, 77)
 }
 
 /// The line of a request with this head.
 fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
     let mut line = Line::default();
     let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-    let peer = "192.0.2.7:4711".parse().expect("an address");
+    let who = Who { client: "192.0.2.7", peer: Some([10, 0, 0, 1].into()) };
     match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
-        Next::Request(request) => formatter.begin(&mut line, &remote(Some(peer)), request),
-        Next::Reject(_) => formatter.begin_refused(&mut line, &remote(Some(peer)), head),
+        Next::Request(request) => formatter.begin(&mut line, who, request, &request.origin()),
+        Next::Reject(_) => formatter.begin_refused(&mut line, who, head),
         other => panic!("{other:?}"),
     }
     let mut out = Vec::new();
@@ -29,7 +29,7 @@ fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
     String::from_utf8(out).expect("a line is UTF-8")
 }
 
-const OK: Outcome = Outcome { status: 200, bytes: 13, duration: Duration::from_millis(1_002) };
+const OK: Outcome = Outcome { status: 200, bytes: 13, duration: Duration::from_micros(1_002_345) };
 
 #[test]
 fn each_format_says_what_it_is_known_to_say() {
@@ -46,10 +46,24 @@ fn each_format_says_what_it_is_known_to_say() {
             format!("192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13 \"http://y/\" \"curl/8\"\n"),
         ),
         (
+            AccessLogFormat::Vhost,
+            whole,
+            format!("x 192.0.2.7 - - {time} \"GET /a HTTP/1.0\" 200 13 \"http://y/\" \"curl/8\" 1002345\n"),
+        ),
+        (
+            AccessLogFormat::Template(
+                "$peer_addr\t${remote_user} $time_iso8601 $msec $request_method $request_uri $server_protocol $scheme://$host \
+                 $http_user_agent|$http_x_y|$request_time $worker/$pid$status"
+                    .to_owned(),
+            ),
+            whole,
+            "10.0.0.1\t- 2026-11-21T09:44:05+00:00 1795254245.067 GET /a HTTP/1.0 http://x curl/8|-|1.002 3/77200\n".to_owned(),
+        ),
+        (
             AccessLogFormat::Json,
             plain,
-            "{\"time\":\"2026-11-21T09:44:05.067Z\",\"remote\":\"192.0.2.7\",\"method\":\"GET\",\"target\":\"/a?b=c\",\
-             \"version\":\"HTTP/1.1\",\"status\":200,\"bytes\":13,\"duration\":1.002,\"referer\":null,\"user_agent\":null,\
+            "{\"time\":\"2026-11-21T09:44:05.067Z\",\"remote\":\"192.0.2.7\",\"host\":\"x\",\"method\":\"GET\",\"target\":\"/a?b=c\",\
+             \"version\":\"HTTP/1.1\",\"status\":200,\"bytes\":13,\"duration\":1.002345,\"referer\":null,\"user_agent\":null,\
              \"worker\":3,\"pid\":77}\n"
                 .to_owned(),
         ),
@@ -131,10 +145,11 @@ fn the_longest_lines_fit() {
     let outcome = Outcome { status: 999, bytes: u64::MAX, duration: Duration::from_millis(u64::MAX) };
     let fields = [b'"', b'a', 0xff].map(|byte| vec![byte; 50_000]);
     for room in [Formatter::ROOM_MIN, 65_536] {
-        for (format, field) in [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Json]
-            .iter()
-            .zip(fields.iter().cycle())
-        {
+        let many = "$http_host $host $request $request_uri $http_referer ".repeat(4) + &"$msec$duration_us".repeat(2);
+        let many = AccessLogFormat::Template(many + &"x".repeat(500));
+        let all =
+            [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Vhost, AccessLogFormat::Json, many];
+        for (format, field) in all.iter().zip(fields.iter().cycle()) {
             let mut head = b"M".repeat(100);
             head.extend_from_slice(b" /");
             head.extend_from_slice(&b"t".repeat(50_000));
@@ -143,23 +158,23 @@ fn the_longest_lines_fit() {
             head.extend_from_slice(b"\r\nUser-Agent: ");
             head.extend_from_slice(field);
             head.extend_from_slice(b"\r\n\r\n");
-            let found = line(&mut Formatter::new(*format, room, usize::MAX, u32::MAX), &head, outcome);
+            let found = line(&mut Formatter::new(format, room, usize::MAX, u32::MAX), &head, outcome);
             assert!(found.contains("..."), "{format:?}");
             // Refused, all of it may have to be escaped.
             head[150] = 0;
-            line(&mut Formatter::new(*format, room, usize::MAX, u32::MAX), &head, outcome);
+            line(&mut Formatter::new(format, room, usize::MAX, u32::MAX), &head, outcome);
         }
     }
 }
 
 #[test]
 fn a_client_is_named_by_its_address() {
-    for (peer, name) in [
-        (Some("192.0.2.7:1"), "192.0.2.7"),
-        (Some("[2001:db8::1]:1"), "2001:db8::1"),
-        (Some("[::ffff:192.0.2.7]:1"), "192.0.2.7"),
-        (None, "unix:"),
+    for (client, name) in [
+        (Some("192.0.2.7"), "192.0.2.7"),
+        (Some("2001:db8::1"), "2001:db8::1"),
+        (Some("::ffff:192.0.2.7"), "192.0.2.7"),
+        (None, "0.0.0.0"),
     ] {
-        assert_eq!(remote(peer.map(|peer| peer.parse().expect("an address"))), name);
+        assert_eq!(remote(client.map(|client| client.parse().expect("an address"))), name);
     }
 }

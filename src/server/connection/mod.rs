@@ -4,6 +4,7 @@
 //! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
 mod linger;
+mod proxied;
 mod record;
 mod send;
 mod timing;
@@ -33,6 +34,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 use self::linger::Linger;
+pub(crate) use self::proxied::refuse;
 use self::timing::Timing;
 
 /// What is to become of a connection after a step.
@@ -155,7 +157,14 @@ impl Connection {
             }
         }
         let Ok(len) = self.fill(cx) else { return Step::Close };
-        let read = self.answer(len, cx, handler);
+        let start = match self.peer.awaits_header() {
+            false => 0,
+            true => match self.take_header(len, cx) {
+                Ok(start) => start,
+                Err(step) => return step,
+            },
+        };
+        let read = self.answer(start..len, cx, handler);
         self.keep_input(&read, len, cx);
         self.time_after(&read, len, cx);
         if let Some(latency) = cx.latency {
@@ -303,12 +312,13 @@ impl Connection {
         kept.input.len()
     }
 
-    /// Gives out the requests among the first `len` bytes of the buffer, within the turn's budget.
-    fn answer<H>(&mut self, len: usize, cx: &mut Context<'_>, handler: &mut H) -> Answered
+    /// Gives out the requests in this part of the buffer, within the turn's budget.
+    fn answer<H>(&mut self, input: Range<usize>, cx: &mut Context<'_>, handler: &mut H) -> Answered
     where
         H: FnMut(&Request<'_>) -> Response,
     {
-        let mut read = Answered { consumed: 0, requests: 0, is_cut_short: false, has_outgoing: false };
+        let len = input.end;
+        let mut read = Answered { consumed: input.start, requests: 0, is_cut_short: false, has_outgoing: false };
         while !self.codec.is_closing() && self.outgoing.is_none() {
             if read.requests == cx.config.max_pipelined || cx.output.len() >= cx.config.max_output {
                 read.is_cut_short = read.consumed < len;
@@ -345,8 +355,11 @@ impl Connection {
                     cx.row.count_request();
                     request.worker = cx.worker;
                     self.peer.tell(&mut request.peer);
+                    if cx.has_proxies {
+                        request.via = Some(self.peer.via(cx.config));
+                    }
                     if let Some(log) = &mut cx.log {
-                        log.begin(self.peer.track(), request, cx.now);
+                        log.begin(self.peer.track(), request, cx.turn);
                     }
                     match handler(request) {
                         // What nearly all answers are. Here, since each move of a response costs what a field would.

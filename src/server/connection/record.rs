@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::Connection;
-use crate::server::client::Peer;
 use crate::server::context::Context;
 use crate::server::http::Reject;
 
@@ -12,13 +11,13 @@ impl Connection {
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
             let head = self.codec.gathered_head().unwrap_or(&cx.input[input]);
-            log.begin_refused(self.peer.track(), head, cx.now);
+            log.begin_refused(self.peer.track(), head, cx.turn);
         }
     }
 
     /// The refusal is in the shared output.
     pub(super) fn refused(&mut self, reject: Reject, cx: &mut Context<'_>) {
-        if let Peer::Logged(track) = &mut self.peer {
+        if let Some(track) = self.peer.logged() {
             track.head(reject.status(), cx.output.len() - reject.reason().len());
         }
         self.answered(cx);
@@ -27,7 +26,7 @@ impl Connection {
     /// The head of an answer is in the shared output.
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
-        if let Peer::Logged(track) = &mut self.peer {
+        if let Some(track) = self.peer.logged() {
             track.head(status, cx.output.len());
         }
     }
@@ -35,7 +34,7 @@ impl Connection {
     /// An answer is complete: sent, or in the shared output.
     #[inline]
     pub(super) fn answered(&mut self, cx: &mut Context<'_>) {
-        if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
+        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.answered(track, cx.output.len());
         }
     }
@@ -43,14 +42,14 @@ impl Connection {
     /// The client has taken so many bytes.
     #[inline]
     pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
-        if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
+        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.sent(track, bytes);
         }
     }
 
     /// The connection is over.
     pub(super) fn ended(&mut self, cx: &mut Context<'_>) {
-        if let (Peer::Logged(track), Some(log)) = (&mut self.peer, &mut cx.log) {
+        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.end(track);
         }
     }

@@ -12,7 +12,7 @@ use super::{Entry, Server};
 use crate::server::acceptor::Refusal;
 use crate::server::answer::response::Response;
 use crate::server::client::Client;
-use crate::server::connection::{Connection, Step};
+use crate::server::connection::{self, Connection, Step};
 use crate::server::deadlines::INDEX_MAX;
 use crate::server::http::Request;
 use crate::shared::scoreboard::UNSETTLED;
@@ -95,10 +95,18 @@ where
                     if acceptor.is_own() {
                         self.cx.row.settle(1);
                     }
+                    if !self.cx.config.admits(peer) {
+                        connection::refuse(peer, "it is none of the trusted proxies", &mut self.cx);
+                        continue;
+                    }
                     if let Seat::Of(index) = place {
                         self.evict(index);
                     }
-                    self.admit(Connection::new(stream, peer, self.cx.config, self.cx.running));
+                    let mut connection = Connection::new(stream, peer, self.cx.config, self.cx.running);
+                    if self.cx.config.begins_with_header(peer) {
+                        connection.await_header();
+                    }
+                    self.admit(connection);
                 }
                 Err(Refusal::Nothing) => {
                     acceptor.has_waiting = false;

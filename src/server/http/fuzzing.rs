@@ -4,7 +4,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::feed::feed;
-use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, Validators, Verdict};
+use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, Trust, Validators, Verdict, Via};
+use crate::shared::config::{Config, ForwardedHeader, Setting};
 
 const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0 };
 
@@ -47,6 +48,38 @@ pub fn range(bytes: &[u8]) {
             let mut sorted = ranges;
             sorted.sort_by_key(|range| range.start);
             assert!(sorted.windows(2).all(|pair| pair[0].end <= pair[1].start), "{field} of {len} overlaps");
+        }
+    }
+}
+
+/// What trusted proxies say of their client: two elements that a proxy adds decide, whatever stands before them.
+pub fn forwarded(bytes: &[u8]) {
+    let config = Config::default();
+    let mut trusting = config.clone();
+    let setting = Setting::named("trusted-proxies").expect("a setting");
+    setting.apply(&mut trusting, "10.0.0.0/8").expect("a network");
+    let proxy = Some(([10, 0, 0, 1], 1).into());
+    for (field, elements) in
+        [("X-Forwarded-For", "192.0.2.1, 10.0.0.2"), ("Forwarded", "for=192.0.2.1;host=a, for=10.0.0.2")]
+    {
+        let said = [field.as_bytes(), b": ", bytes].concat();
+        for added in [String::new(), format!(", {elements}"), format!("\r\n{field}: {elements}")] {
+            let text = [b"GET / HTTP/1.1\r\nHost: h\r\n", &said[..], added.as_bytes(), b"\r\n\r\n"].concat();
+            let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
+            let (_, Next::Request(request)) = codec.next(&text, &mut scratch, &LIMITS, &mut |_| false) else {
+                continue;
+            };
+            request.peer = proxy;
+            let header = ForwardedHeader::Auto;
+            request.via = Some(Via { trust: Trust { proxies: &config.server.proxies, header }, source: None });
+            assert_eq!(request.client(), Some([10, 0, 0, 1].into()), "who is not trusted says nothing");
+            request.via = Some(Via { trust: Trust { proxies: &trusting.server.proxies, header }, source: None });
+            let client = request.client();
+            assert!(client.is_some() && request.host().is_some_and(|host| !host.is_empty()));
+            // It may have more lines than one, and so fields of another name.
+            if !added.is_empty() && !bytes.contains(&b'\n') {
+                assert_eq!(client, Some([192, 0, 2, 1].into()), "{request:?}");
+            }
         }
     }
 }

@@ -91,8 +91,18 @@ fn judge<'a>(
     // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
     let host = authority.or(facts.host);
     let fields = Headers::parsed(request.headers);
-    let request =
-        place.insert(Request { method, target, query_mark, version, host, fields, body: b"", peer: None, worker: 0 });
+    let request = place.insert(Request {
+        method,
+        target,
+        query_mark,
+        version,
+        host,
+        fields,
+        body: b"",
+        peer: None,
+        worker: 0,
+        via: None,
+    });
     Ok(Head {
         request,
         framing: facts.framing(version)?,

@@ -24,8 +24,10 @@ mod coding;
 mod conditional;
 mod date;
 mod encode;
+
 #[cfg(any(fuzzing, test))]
 mod feed;
+mod forwarded;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod gathered;
@@ -51,11 +53,13 @@ pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, single, Validators, Verdict};
 pub(crate) use date::{fixdate, Common};
 pub(crate) use encode::{chunk, Encoder, CONTINUE, LAST_CHUNK};
+pub(crate) use forwarded::{Origin, Trust};
 pub(crate) use media_type::{extension, media_type};
 pub(crate) use pieces::Piece;
 pub(crate) use range::{parse as parse_range, Ranges};
 pub(crate) use recall::Recall;
 pub(crate) use reject::Reject;
+pub(crate) use request::Via;
 pub use request::{Headers, Request, Version};
 pub(crate) use respond::{Length, Transfer};
 pub use response::InvalidHeader;

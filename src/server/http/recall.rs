@@ -108,6 +108,7 @@ impl Known {
             fields: Headers::known(text, &self.fields),
             body: b"",
             peer: None,
+            via: None,
             worker: 0,
         });
         let Known { framing, keep_alive, expects_continue, upgrade, .. } = *self;

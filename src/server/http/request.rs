@@ -1,8 +1,10 @@
 //! A request, as a handler sees it.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
+
+use super::forwarded::{origin, Origin, Trust};
 
 /// The version of HTTP that a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +45,7 @@ pub struct Request<'a> {
     // What the codec cannot know.
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) worker: usize,
+    pub(crate) via: Option<Via<'a>>,
 }
 
 impl<'a> Request<'a> {
@@ -92,10 +95,23 @@ impl<'a> Request<'a> {
         self.version
     }
 
-    /// The host the client meant, with its port if it said one: the target's authority, or else the Host field (RFC
-    /// 9112 section 3.2.2). HTTP/1.0 may lack both.
+    /// The host the client meant, with its port if it said one: what a [trusted proxy](crate::Builder::trusted_proxies) says,
+    /// or else the target's authority, or else the Host field (RFC 9112 section 3.2.2). HTTP/1.0 may lack both.
     pub fn host(&self) -> Option<&'a str> {
-        std::str::from_utf8(self.host?).ok()
+        self.origin().host.or_else(|| std::str::from_utf8(self.host?).ok())
+    }
+
+    /// The host that the request itself names.
+    pub(crate) fn own_host(&self) -> Option<&'a [u8]> {
+        self.host
+    }
+
+    /// `https` where a [trusted proxy](crate::Builder::trusted_proxies) says that its client came by it, else `http`.
+    pub fn scheme(&self) -> &'static str {
+        match self.origin().is_https {
+            true => "https",
+            false => "http",
+        }
     }
 
     /// The value of the first field with this name, in any case. `None` also when it is not UTF-8; see
@@ -119,9 +135,27 @@ impl<'a> Request<'a> {
         self.body
     }
 
-    /// The client's address; `None` on a Unix socket.
+    /// The address of who is connected: the client, or a proxy in front; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
+    }
+
+    /// The client's address: the last one in X-Forwarded-For, or Forwarded, that is not a
+    /// [trusted proxy's](crate::Builder::trusted_proxies); before that, the one that the
+    /// [PROXY protocol](crate::Builder::proxy_protocol) names; and without proxies, that of the [peer](Request::peer).
+    /// `None` on a Unix socket, about whose client nobody says more.
+    ///
+    /// It is read from the fields at each call.
+    pub fn client(&self) -> Option<IpAddr> {
+        self.origin().address
+    }
+
+    /// What is known of the client, from whoever may be believed.
+    pub(crate) fn origin(&self) -> Origin<'a> {
+        match &self.via {
+            None => Origin { address: self.peer.map(|peer| peer.ip().to_canonical()), ..Origin::default() },
+            Some(via) => origin(via.source.or(self.peer), &self.fields, via.trust),
+        }
     }
 
     /// The slot of the worker that serves it: [`Worker::id`](crate::Worker::id).
@@ -140,9 +174,18 @@ impl fmt::Debug for Request<'_> {
             .field("fields", &fields)
             .field("body_len", &self.body.len())
             .field("peer", &self.peer)
+            .field("client", &self.client())
             .field("worker", &self.worker)
             .finish()
     }
+}
+
+/// Who may stand between the client and the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Via<'a> {
+    pub(crate) trust: Trust<'a>,
+    /// For whom the connection was made, as its first bytes say.
+    pub(crate) source: Option<SocketAddr>,
 }
 
 /// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`].
@@ -185,6 +228,17 @@ impl<'a> Iterator for Headers<'a> {
         match &self.0 {
             Source::Parsed(fields) => fields.size_hint(),
             Source::Known { places, .. } => places.size_hint(),
+        }
+    }
+}
+
+impl DoubleEndedIterator for Headers<'_> {
+    fn next_back(&mut self) -> Option<Self::Item> {
+        match &mut self.0 {
+            Source::Parsed(fields) => fields.next_back().map(|field| (field.name, field.value)),
+            Source::Known { text, places } => {
+                places.next_back().map(|(name, value)| (&text[name.clone()], &text.as_bytes()[value.clone()]))
+            }
         }
     }
 }

@@ -61,7 +61,8 @@ macro_rules! choose {
 
 choose!(Balance, "balance", "auto" => Auto, "hash" => Hash, "random" => Random,
     "least-connections" => LeastConnections, "cpu" => Cpu, "client" => Client);
-choose!(AccessLogFormat, "access-log-format", "common" => Common, "combined" => Combined, "json" => Json);
+choose!(ForwardedHeader, "forwarded-header", "auto" => Auto, "x-forwarded-for" => XForwardedFor,
+    "forwarded" => Forwarded);
 choose!(Symlinks, "symlinks", "none" => None, "inside" => Inside, "anywhere" => Anywhere);
 choose!(OnPanic, "on-panic", "answer" => Answer, "exit" => Exit);
 choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
@@ -85,16 +86,16 @@ pub enum Balance {
     Client,
 }
 
-/// How the lines of the access log are written.
+/// Where [trusted proxies](crate::Builder::trusted_proxies) say for whom they ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum AccessLogFormat {
-    /// The common log format of NCSA httpd: `remote - - [time] "request line" status bytes`.
-    Common,
-    /// The same, then the fields Referer and User-Agent.
-    Combined,
-    /// An object (RFC 8259) in each line.
-    Json,
+pub enum ForwardedHeader {
+    /// In X-Forwarded-For where a request has it, else in Forwarded.
+    Auto,
+    /// In X-Forwarded-For, -Proto and -Host alone.
+    XForwardedFor,
+    /// In Forwarded (RFC 7239) alone.
+    Forwarded,
 }
 
 /// What a panic in a handler ends.
@@ -183,7 +184,7 @@ mod tests {
             assert_eq!(wrong, format!("{}: must be {problem}", C::SETTING));
         }
         all::<Balance>("auto, hash, random, least-connections, cpu or client");
-        all::<AccessLogFormat>("common, combined or json");
+        all::<ForwardedHeader>("auto, x-forwarded-for or forwarded");
         all::<Symlinks>("none, inside or anywhere");
         all::<OnPanic>("answer or exit");
         all::<OnStall>("kill or abort");

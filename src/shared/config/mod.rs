@@ -20,18 +20,23 @@ pub(crate) mod env_file;
 mod file_rules;
 mod layers;
 mod limits;
+mod log_format;
 mod pattern;
+mod proxies;
 mod readiness;
 mod settings;
 mod values;
 mod workers;
 
 pub(crate) use address::Address;
-pub use choices::{AccessLogFormat, Balance, OnPanic, OnStall, Sandbox, Symlinks};
+pub use choices::{Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, Symlinks};
 pub(crate) use file_rules::{HeaderRule, Rules, TypeRule};
 pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
+pub use log_format::AccessLogFormat;
+pub(crate) use log_format::{Part as LogPart, Variable as LogVariable};
 pub(crate) use pattern::Pattern;
+pub(crate) use proxies::Proxies;
 pub use readiness::Readiness;
 pub(crate) use settings::quoted;
 pub use settings::{settings, Setting};
@@ -134,6 +139,11 @@ pub(crate) struct ServerConfig {
     /// A client's end of file says no more than that it sends nothing else.
     pub(crate) half_close: bool,
     pub(crate) on_panic: OnPanic,
+    /// Who may say on whose behalf it asks, and in which field.
+    pub(crate) proxies: Proxies,
+    pub(crate) forwarded_header: ForwardedHeader,
+    /// TCP connections begin with the PROXY protocol's header.
+    pub(crate) proxy_protocol: bool,
 }
 
 impl ServerConfig {
@@ -190,6 +200,9 @@ impl Default for Config {
                 answer_timeout: Duration::from_secs(300),
                 half_close: false,
                 on_panic: OnPanic::Answer,
+                proxies: Proxies::default(),
+                forwarded_header: ForwardedHeader::Auto,
+                proxy_protocol: false,
             },
             root: None,
             files: Rules::default(),

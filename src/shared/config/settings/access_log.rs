@@ -1,7 +1,7 @@
 //! PURE. Where and how answers are logged.
 #![forbid(unsafe_code)]
 
-use super::kind::{Choice, FilePath, Optional};
+use super::kind::{FilePath, LogFormat, Optional};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("Access log");
@@ -22,8 +22,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "access-log-format",
         "FORMAT",
-        at!(access_log_format, Choice::new()),
-        "Format of the lines: common, combined (adds Referer and User-Agent) or json (one object per line)",
+        at!(access_log_format, LogFormat),
+        "Format of the lines: common, combined (adds Referer and User-Agent), vhost (adds the host and the duration in \
+         microseconds), json (one object per line), or a template of your own with nginx's variables, as in \
+         '$remote_addr $host \"$request\" $status $body_bytes_sent $duration_us $http_referer'",
     )
     .of_the_server(),
 ];

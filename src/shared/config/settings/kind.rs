@@ -11,7 +11,7 @@ use crate::shared::config::choices::Choose;
 use crate::shared::config::values::{
     bytes, duration, flag, host_name, list, mode, number, shown_bytes, shown_duration, text, timeout, within,
 };
-use crate::shared::config::{Address, Config, HeaderRule, TypeRule};
+use crate::shared::config::{AccessLogFormat, Address, Config, HeaderRule, Proxies, TypeRule};
 
 /// A kind of value.
 pub(super) trait Kind: Debug + Sync {
@@ -377,6 +377,42 @@ impl Kind for Types {
 
 fn lines(text: &str) -> impl Iterator<Item = &str> {
     text.lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+/// Networks, addresses, and the word `unix`.
+#[derive(Debug)]
+pub(super) struct Networks;
+
+impl Kind for Networks {
+    type Value = Proxies;
+
+    fn parse(&self, text: &str) -> Result<Proxies, String> {
+        Proxies::parse(text)
+    }
+
+    fn show(&self, value: &Proxies) -> Option<String> {
+        (!value.is_empty()).then(|| value.to_string())
+    }
+}
+
+/// How the lines of the access log are written.
+#[derive(Debug)]
+pub(super) struct LogFormat;
+
+impl Kind for LogFormat {
+    type Value = AccessLogFormat;
+
+    fn parse(&self, text: &str) -> Result<AccessLogFormat, String> {
+        AccessLogFormat::parse(text)
+    }
+
+    fn check(&self, value: &AccessLogFormat) -> Result<(), String> {
+        value.check()
+    }
+
+    fn show(&self, value: &AccessLogFormat) -> Option<String> {
+        Some(value.to_string())
+    }
 }
 
 fn not_empty(is_empty: bool) -> Result<(), String> {

@@ -2,7 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::field::Listen;
-use super::kind::{Choice, Mode, Number};
+use super::kind::{Choice, Mode, Networks, Number, YesNo};
 use super::{Alias, Section, Setting};
 
 const SECTION: Section = Section("Listening");
@@ -53,4 +53,34 @@ pub(super) const SETTINGS: &[Setting] = &[
     )
     .of_the_server()
     .on_upgrade(),
+    Setting::new(
+        SECTION,
+        "trusted-proxies",
+        "CIDR",
+        at!(server.proxies, Networks),
+        "Proxies to believe about their clients: networks such as 10.0.0.0/8, addresses, and unix for Unix sockets; \
+         they must set or remove X-Forwarded-For, -Proto and -Host (or Forwarded) in every request",
+    )
+    .list()
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "forwarded-header",
+        "HEADER",
+        at!(server.forwarded_header, Choice::new()),
+        "Header that trusted proxies set: x-forwarded-for (with -Proto and -Host), forwarded (RFC 7239), or auto for \
+         X-Forwarded-For if present, else Forwarded; use forwarded if your proxies set only that, since clients can send \
+         the other",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "proxy-protocol",
+        "yes|no",
+        at!(server.proxy_protocol, YesNo),
+        "Require the PROXY protocol (version 1 or 2) at the start of every TCP connection, within head-timeout, and close \
+         any other; with trusted-proxies, also close peers that are not listed, and require it on Unix sockets, which \
+         need unix in the list",
+    )
+    .of_the_server(),
 ];

@@ -23,6 +23,8 @@ impl Setting {
             "FORMAT" => "json",
             "FIELD" => "X-A: b",
             "EXT=TYPE" => "a=b/c",
+            "CIDR" => "10.0.0.0/8,unix",
+            "HEADER" => "forwarded",
             _ => "7",
         }
     }
@@ -121,7 +123,10 @@ fn values_out_of_range_are_refused() {
         ("type", "html", "must be EXTENSION=TYPE"),
         ("symlinks", "yes", "must be none, inside or anywhere"),
         ("access-log", "", "must not be empty"),
-        ("access-log-format", "clf", "must be common, combined or json"),
+        ("access-log-format", "clf", "must be common, combined, vhost, json, or a line with variables"),
+        ("access-log-format", "$x", "must not have $x; there are $remote_addr, "),
+        ("trusted-proxies", "10.0.0.1/8", "has bits behind its prefix; write 10.0.0.0/8"),
+        ("forwarded-header", "x", "must be auto, x-forwarded-for or forwarded"),
         ("admin", "9000", "is only a port"),
         ("admin-host", "pool.example:9000", "must be a host name without a port, as in pool.example"),
         ("admin-token-file", "", "must not be empty"),

@@ -1,0 +1,70 @@
+//! What a proxy says in front of its client's first request: the PROXY protocol's header.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::warn;
+
+use super::{Connection, Kept, Step};
+use crate::server::context::Context;
+use crate::server::proxy::{parse, Found};
+
+/// How often it is said that connections are closed for the lack of a header, or since nobody trusts them.
+const TOLD: Duration = Duration::from_secs(60);
+
+impl Connection {
+    /// Its first bytes are a header's.
+    pub(crate) fn await_header(&mut self) {
+        self.peer.await_header();
+    }
+
+    /// Takes the header, as far as it has come, off the first `len` bytes of the buffer. Returns where those of the client
+    /// begin, or what is to become of the connection while there are none.
+    #[cold]
+    pub(super) fn take_header(&mut self, len: usize, cx: &mut Context<'_>) -> Result<usize, Step> {
+        let start = match self.peer.left_to_skip() {
+            Some(left) => left.min(len),
+            None => match parse(&cx.input[..len]) {
+                Found::Header(header) => {
+                    self.peer.learn(&header);
+                    header.len + header.skip.min(len - header.len)
+                }
+                Found::NeedMore => {
+                    self.kept =
+                        (len > 0).then(|| Box::new(Kept { input: cx.input[..len].to_vec(), ..Kept::default() }));
+                    return Err(self.wait_for_more());
+                }
+                Found::Invalid(problem) => {
+                    refuse(self.peer.address(), problem, cx);
+                    return Err(Step::Close);
+                }
+            },
+        };
+        if self.peer.skipped(start) {
+            Ok(start)
+        } else {
+            Err(self.wait_for_more())
+        }
+    }
+
+    fn wait_for_more(&self) -> Step {
+        match () {
+            // As checks of health end.
+            () if self.is_at_end => Step::Close,
+            () if self.is_readable => Step::Again,
+            () => Step::Wait,
+        }
+    }
+}
+
+/// Counts a connection that is closed for what it is or begins with; says so, as the cause may be a proxy's or the pool's
+/// configuration.
+#[cold]
+pub(crate) fn refuse(peer: Option<SocketAddr>, problem: &str, cx: &mut Context<'_>) {
+    cx.row.count_refused();
+    if cx.proxies_told.is_none_or(|told| cx.now.since(told) >= TOLD) {
+        cx.proxies_told = Some(cx.now);
+        let peer = peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string());
+        warn!("{} closed a connection from {peer}: {problem}; see proxy-protocol and trusted-proxies", cx.tag);
+    }
+}
