@@ -617,6 +617,8 @@ fn exec_lists_only_what_holds_for_a_program() {
         assert_eq!((is_in_help, is_in_page), (!is_refused, !is_refused), "{flag}: {said:?}");
         assert_eq!(is_refused, !setting.concerns_programs(), "{flag}: {said:?}");
     }
+    let help = help.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(!help.contains("least-connections") && help.contains("[default: random] [FORKPOOL_BALANCE]"), "{help}");
     assert!(!help.contains("access log") && help.contains("Exit codes:"), "{help}");
 }
 

@@ -59,7 +59,11 @@ pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
         }
     }
     for setting in forkpool::settings().filter(|setting| verb.is_none() || setting.concerns_programs()) {
-        let option = (format!("--{} <{}>", setting.name(), setting.value_name()), description(setting));
+        let description = match verb {
+            Some(_) if setting.name() == super::exec::BALANCE => of_programs(setting),
+            _ => description(setting),
+        };
+        let option = (format!("--{} <{}>", setting.name(), setting.value_name()), description);
         match sections.last_mut() {
             Some((heading, options)) if *heading == setting.heading() => options.push(option),
             _ => sections.push((setting.heading(), vec![option])),
@@ -83,11 +87,24 @@ pub(super) fn shared_with_exec() -> String {
 
 /// What a setting does, its default and its variables.
 fn description(setting: &Setting) -> String {
-    let default = setting.default().map(|default| format!("[default: {default}]"));
+    describe_as(setting, setting.help(), setting.default())
+}
+
+/// The same of who picks the worker, where that cannot go by how many connections each has.
+fn of_programs(setting: &Setting) -> String {
+    let help = "How a new TCP connection is assigned to a worker: hash, random, cpu or client. hash is the kernel's own choice. \
+                random picks a random free worker. cpu picks the worker on the CPU that received the connection, and pins \
+                workers. client sends the same client address to the same worker. A program's connections cannot be counted, \
+                so what goes by their number is refused";
+    describe_as(setting, help, Some("random".to_owned()))
+}
+
+fn describe_as(setting: &Setting, help: &str, default: Option<String>) -> String {
+    let default = default.map(|default| format!("[default: {default}]"));
     let variables: Vec<String> = iter::once(setting.variable()).chain(setting.aliases().map(String::from)).collect();
     let upgrade = setting.needs_upgrade().then(|| "[upgrade]".to_owned());
     let notes = default.into_iter().chain([format!("[{}]", variables.join(", "))]).chain(upgrade);
-    notes.fold(setting.help().to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
+    notes.fold(help.to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
 }
 
 /// Appends what is formatted.

@@ -338,6 +338,8 @@ impl Parent {
         (pool.wanted, pool.serving) = (self.roster.supervisor.wanted(), self.roster.supervisor.ready_workers());
         pool.restart_aborted.clone_from(&self.restart_aborted);
         pool.lost = outlet::lost();
+        pool.max_held = self.config.server.max_held as u64;
+        pool.because.clone_from(&self.derivation);
         if pool.balance != self.custody.balance() {
             pool.balance = self.custody.balance().to_owned();
         }
