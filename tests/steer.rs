@@ -115,6 +115,25 @@ fn the_order_of_the_group_is_known_through_starts_replacements_and_removals() {
     check_order(&mut server, &[0, 1, 4, 3, 2], &[]);
 }
 
+#[test]
+fn a_client_keeps_its_worker_though_that_is_busy() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_BALANCE", "client")]);
+    let (from, port) = (Ipv4Addr::new(127, 0, 7, 1), server.port());
+    let worker = answered(from, port);
+    for _ in 0..3 {
+        // So long that its neighbours look, and the kernel would be told to choose others.
+        let busy = std::thread::spawn(move || ask(from, port, "/sliced?ms=1000"));
+        server.wait_for("serves /sliced");
+        let others: Vec<_> = (0..5).map(|_| std::thread::spawn(move || answered(from, port))).collect();
+        for other in others.into_iter().chain([busy]) {
+            assert_eq!(other.join().expect("it is answered"), worker);
+        }
+    }
+    // While nobody serves its queue, others do.
+    kill(worker, Signal::SIGSTOP).expect("it runs");
+    assert_ne!(answered(from, port), worker);
+}
+
 /// Whether the slot's latest line says that its worker is ready, in this generation. One that comes back begins anew.
 fn is_ready(server: &mut Server, slot: usize, generation: u64) -> Option<()> {
     let tag = format!("worker={slot} gen=");

@@ -149,6 +149,19 @@ impl Acceptor {
         is_due
     }
 
+    /// As [`may_take`](Acceptor::may_take) where a queue is its own worker's alone for as long as there is one.
+    pub(crate) fn may_take_unserved(&mut self, now: Time, is_served: impl Fn(usize) -> bool) -> bool {
+        match &mut self.neighbour {
+            Some(neighbour) if is_served(neighbour.slot) => {
+                neighbour.due = now + PATIENCE_FOR_FEWER;
+                // It is looked at again only as long as there is something.
+                self.has_waiting = self.is_waited_for();
+                false
+            }
+            _ => true,
+        }
+    }
+
     /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to
     /// the other workers. A listener of the slot's own is left as it is: its connections wait.
     pub(crate) fn offer(&mut self, poll: &Poll, has_room: bool) {
@@ -245,5 +258,21 @@ mod tests {
             assert_eq!((now, looks), (at(taken_at), taken_at / 2), "{stalls} {is_idle_with_fewer}");
         }
         assert!(Acceptor::tcp(StdTcpListener::from(socket())).may_take(at(0), |_| false, |_| true), "its own");
+    }
+
+    #[test]
+    fn a_queue_that_is_its_worker_s_alone_is_taken_from_when_there_is_none() {
+        let at = |millis: u64| Time::from_millis(1_000 + millis);
+        let listener = StdTcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("it is bound");
+        let mut acceptor = Acceptor::neighbour(1, listener.into(), at(0));
+        acceptor.notice(at(0));
+        assert!(!acceptor.may_take_unserved(at(0), |_| true));
+        assert_eq!(acceptor.due(), None, "nothing waits");
+        let _client = std::net::TcpStream::connect(address).expect("it listens");
+        acceptor.notice(at(5));
+        assert!(!acceptor.may_take_unserved(at(5), |_| true));
+        assert_eq!(acceptor.due(), Some(at(15)), "somebody may be gone by then");
+        assert!(acceptor.may_take_unserved(at(15), |_| false));
     }
 }

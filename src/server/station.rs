@@ -66,6 +66,11 @@ impl<'w> Station<'w> {
         self.page.board().pending(self.page.index())
     }
 
+    /// Whether nobody but its own worker takes from a slot's queue, as long as there is one.
+    pub(crate) fn is_sticky(&self) -> bool {
+        steer::is_sticky(self.page.board())
+    }
+
     /// Whether a slot has no worker, or one that is busy with something long.
     pub(crate) fn is_stalled(&self, slot: usize, now: Time) -> bool {
         self.page.board().row_of(slot).is_none_or(|row| steer::is_stalled(self.page.board().row(row), now))

@@ -82,8 +82,14 @@ where
         let is_all = most == usize::MAX;
         for _ in 0..most {
             let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting) else { break };
-            let is_stalled = |slot| self.station.is_stalled(slot, self.cx.now);
-            if !is_all && !acceptor.may_take(self.cx.now, is_stalled, |slot| self.station.is_idle_with_fewer(slot)) {
+            let (station, now) = (&self.station, self.cx.now);
+            let is_stalled = |slot| station.is_stalled(slot, now);
+            let may_take = match station.is_sticky() {
+                _ if is_all => true,
+                true => acceptor.may_take_unserved(now, |slot| station.is_served(slot)),
+                false => acceptor.may_take(now, is_stalled, |slot| station.is_idle_with_fewer(slot)),
+            };
+            if !may_take {
                 break;
             }
             let is_own = acceptor.is_own();

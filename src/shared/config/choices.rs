@@ -82,7 +82,7 @@ pub enum Balance {
     LeastConnections,
     /// The worker on the CPU that received the connection; it pins workers.
     Cpu,
-    /// The same worker for the same client address.
+    /// The same worker for the same client address for as long as that worker lives, also while it is busy.
     Client,
 }
 

@@ -108,6 +108,11 @@ pub(crate) fn is_stalled(row: Row<'_>, now: Time) -> bool {
     row.busy_since().is_some_and(|since| now.since(since) >= STALLED)
 }
 
+/// Whether the same client always gets the same worker, as long as there is that one, busy or not.
+pub(crate) fn is_sticky(board: &Scoreboard) -> bool {
+    board.program() == CLIENT
+}
+
 /// Whether the kernel should be told something else than it has been.
 pub(crate) fn is_outdated(board: &Scoreboard, now: Time) -> bool {
     board.program() != NOTHING && look(board, now) != board.steered()
@@ -121,7 +126,8 @@ pub(crate) fn look(board: &Scoreboard, now: Time) -> Seats {
             let row = board.row(row);
             match () {
                 () if row.is_full() => Standing::Full,
-                () if is_stalled(row, now) => Standing::Stalled,
+                // Whose clients are always the same, it is waited for.
+                () if !is_sticky(board) && is_stalled(row, now) => Standing::Stalled,
                 () => Standing::Free,
             }
         }
