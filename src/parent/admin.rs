@@ -170,8 +170,8 @@ impl Parent {
         debug!("admin pid={} spawned", pid.0);
         let (lifeline, link) = (process.lifeline.as_raw_fd(), process.link.as_raw_fd());
         admin.process = Some(process);
-        for (descriptor, token) in [(lifeline, ADMIN), (link, ADMIN_LINK)] {
-            if let Err(error) = self.listen_to(&descriptor, token) {
+        for (descriptor, source) in [(lifeline, Source::Admin), (link, Source::AdminLink)] {
+            if let Err(error) = self.listen_to(&descriptor, source) {
                 error!("admin pid={} cannot be heard: {error}", pid.0);
             }
         }
@@ -411,7 +411,7 @@ impl Parent {
         if let Some(violation) = violation {
             self.admin_misbehaved(&violation.to_string());
         } else if has_more {
-            self.listen_again(reports, ADMIN);
+            self.listen_again(reports, Source::Admin);
         }
     }
 

@@ -97,9 +97,9 @@ impl Parent {
     /// comes.
     fn listen_to_worker(&self, pid: Pid) {
         let Some(Process { ends, .. }) = self.roster.get(pid) else { return };
-        let mut ways = vec![self.listen_to(&ends.lifeline, token(pid))];
+        let mut ways = vec![self.listen_to(&ends.lifeline, Source::Reports(pid))];
         if let Some(messages) = &ends.messages {
-            ways.push(self.listen_to(messages, Token(MESSAGES + token(pid).0)));
+            ways.push(self.listen_to(messages, Source::Messages(pid)));
         }
         for error in ways.into_iter().filter_map(Result::err) {
             error!("{} cannot be heard: {error}", self.roster.tag(pid));

@@ -15,7 +15,7 @@ impl Parent {
         let Heard { records, violation } = process.ends.lifeline.hear(now);
         if process.ends.lifeline.has_more() {
             let reports = process.ends.lifeline.as_raw_fd();
-            self.listen_again(reports, token(pid));
+            self.listen_again(reports, Source::Reports(pid));
         }
         for record in records {
             self.take_in(pid, record, now);

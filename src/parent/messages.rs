@@ -104,8 +104,8 @@ impl Talk {
     }
 
     /// A worker's messages have become readable.
-    pub(super) fn note(&mut self, pid: usize) {
-        self.unread.extend(i32::try_from(pid).map(Pid));
+    pub(super) fn note(&mut self, pid: Pid) {
+        self.unread.insert(pid);
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {

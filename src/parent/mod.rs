@@ -27,6 +27,7 @@
 //! - `admin.rs`: the admin process
 //! - `supervisor/`: PURE. what should run: Event in, Effect out; reconcile.rs: slots towards what is wanted;
 //!   failure.rs: what counts as one; policy.rs: backoff; seeded simulation
+//! - `wakeups.rs`: what it waits on; source.rs (PURE): what each token means
 //! - `watch.rs`: PURE. who stalls, and when to look
 //! - `neighbours.rs`: PURE. which workers look after each slot's queue besides its own
 //! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
@@ -157,23 +158,24 @@ mod repeats;
 mod requests;
 pub(crate) mod roster;
 pub(crate) mod service;
+mod source;
 mod start;
 pub(crate) mod successor;
 pub(crate) mod supervisor;
 mod takeover;
+mod wakeups;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::{debug, error, info, warn};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Token};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
@@ -188,7 +190,9 @@ use self::messages::{Ration, Talk};
 use self::output::Output;
 use self::programs::{Program, Sign};
 use self::repeats::Repeats;
+use self::source::Source;
 use self::takeover::Addresses;
+use self::wakeups::Wakeups;
 use crate::error::{Error, Result};
 use crate::parent::announce::{
     comes_again_and_again, describe, describe_unasked, failure, is_warning, kill_reason, notice_text, slot_of,
@@ -246,8 +250,7 @@ pub(crate) struct Parent {
     watch: Watch,
     /// When to look at the workers' memory.
     next_weighing: Option<Time>,
-    signals: ParentSignals,
-    poll: Poll,
+    wakeups: Wakeups,
     reserved: Rc<Vec<Reserved>>,
     server: Rc<ServerConfig>,
     credentials: Option<Rc<Credentials>>,
@@ -341,29 +344,11 @@ impl Parent {
                 self.settle();
             }
             let wait = self.wait();
-            match self.poll.poll(&mut events, wait) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                result => result.map_err(|source| Error::system("wait for events with epoll_wait(2)", source))?,
-            }
+            let Some(sources) = self.wakeups.wait(wait, &mut events)? else { continue };
             self.look_at_clock();
             // Lifelines first: what a worker said came before its exit.
-            let lifelines: Vec<Token> = events.iter().map(|event| event.token()).filter(|t| *t != SIGNALS).collect();
-            for token in lifelines {
-                match token {
-                    SUCCESSOR => self.hear_successor(),
-                    PREDECESSOR => self.hear_predecessor(),
-                    ATTENTION => self.begin_attending(),
-                    HANGUPS => self.look_at_sockets(),
-                    FILES => self.hear_of_files(),
-                    ADMIN => self.hear_admin(),
-                    ADMIN_LINK => self.obey_admin(),
-                    Token(pid) if pid >= MESSAGES => self.talk.note(pid - MESSAGES),
-                    Token(token) if token & OUTPUT != 0 => self.output.note(token & !OUTPUT),
-                    Token(token) if token & SIGN != 0 => self.look_for_sign(pid(token & !SIGN)),
-                    Token(token) => self.hear(pid(token)),
-                }
-            }
-            for request in self.signals.pending() {
+            sources.into_iter().for_each(|source| self.hear_from(source));
+            for request in self.wakeups.requests() {
                 self.obey(request);
             }
             self.look_for_stalls();
@@ -390,15 +375,29 @@ impl Parent {
         self.roster.tell(event, clock::now());
     }
 
-    fn listen_to(&self, source: &impl std::os::fd::AsRawFd, token: Token) -> Result<()> {
-        let registered = self.poll.registry().register(&mut SourceFd(&source.as_raw_fd()), token, Interest::READABLE);
-        registered.map_err(|source| Error::system("watch a descriptor with epoll_ctl(2)", source))
+    fn listen_to(&self, from: &impl AsRawFd, source: Source) -> Result<()> {
+        self.wakeups.listen_to(from, source)
     }
 
-    /// Has the poll tell again that there is something to read, which it says once for all that has come.
-    fn listen_again(&self, descriptor: RawFd, token: Token) {
-        if let Err(error) = self.poll.registry().reregister(&mut SourceFd(&descriptor), token, Interest::READABLE) {
-            error!("what is left to read is not read: epoll_ctl(2): {error}");
+    fn listen_again(&self, descriptor: RawFd, source: Source) {
+        self.wakeups.listen_again(descriptor, source);
+    }
+
+    fn hear_from(&mut self, source: Source) {
+        match source {
+            // After all others.
+            Source::Signals => {}
+            Source::Reports(pid) => self.hear(pid),
+            Source::Messages(pid) => self.talk.note(pid),
+            Source::Sign(pid) => self.look_for_sign(pid),
+            Source::Output(id) => self.output.note(id),
+            Source::Successor => self.hear_successor(),
+            Source::Predecessor => self.hear_predecessor(),
+            Source::Attention => self.begin_attending(),
+            Source::Hangups => self.look_at_sockets(),
+            Source::Files => self.hear_of_files(),
+            Source::Admin => self.hear_admin(),
+            Source::AdminLink => self.obey_admin(),
         }
     }
 
@@ -451,35 +450,6 @@ const COUNTED_MIN: usize = 64;
 /// The user that workers run as, if that is not root.
 fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
     credentials.as_deref().filter(|credentials| !credentials.is_root())
-}
-
-const SIGNALS: Token = Token(0);
-
-/// A worker's messages: its pid above this, which is above every pid (`PID_MAX_LIMIT` is 1 << 22).
-const MESSAGES: usize = 1 << 30;
-
-/// No process has these pids.
-const SUCCESSOR: Token = Token(usize::MAX);
-const PREDECESSOR: Token = Token(usize::MAX - 1);
-const ATTENTION: Token = Token(usize::MAX - 2);
-const ADMIN: Token = Token(usize::MAX - 3);
-const ADMIN_LINK: Token = Token(usize::MAX - 4);
-const HANGUPS: Token = Token(usize::MAX - 5);
-const FILES: Token = Token(usize::MAX - 6);
-
-/// Marks the tokens of workers' output, which are numbered.
-const OUTPUT: usize = 1 << 29;
-
-/// Marks the tokens of programs' signs; pids are less (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
-const SIGN: usize = 1 << 24;
-
-/// No worker has pid 0, so the signals' token is free.
-fn token(pid: Pid) -> Token {
-    Token(usize::try_from(pid.0).unwrap_or_default())
-}
-
-fn pid(token: usize) -> Pid {
-    Pid(i32::try_from(token).unwrap_or_default())
 }
 
 fn signal(pid: Pid, signal: Signal) {

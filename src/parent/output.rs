@@ -186,7 +186,7 @@ impl Parent {
         for (stream, pipe) in pipes.into_iter().enumerate() {
             let id = self.output.count;
             self.output.count += 1;
-            let listens = self.listen_to(&std::os::fd::AsRawFd::as_raw_fd(&pipe), Token(OUTPUT | id));
+            let listens = self.listen_to(&std::os::fd::AsRawFd::as_raw_fd(&pipe), Source::Output(id));
             if let Err(error) = listens {
                 error!("{} has lost its output: {error}", self.roster.tag(pid));
             }

@@ -67,7 +67,7 @@ impl Parent {
     /// Waits for the sign of a worker that was just forked, where that is something to wait for.
     pub(super) fn expect_sign(&self, pid: Pid, sign: &Sign) {
         let Sign::Notification(socket) = sign else { return };
-        if let Err(error) = self.listen_to(socket, Token(token(pid).0 | SIGN)) {
+        if let Err(error) = self.listen_to(socket, Source::Sign(pid)) {
             // The boot time-out will replace it.
             error!("{} cannot be seen to be ready: {error}", self.roster.tag(pid));
         }
@@ -135,7 +135,7 @@ impl Parent {
         } else if self.discard.is_full() {
             self.signs_left.insert(pid);
         } else if taken == NOTIFICATIONS {
-            self.listen_again(descriptor, Token(token(pid).0 | SIGN));
+            self.listen_again(descriptor, Source::Sign(pid));
         }
         // A worker that is no program yet is ready when it says so itself.
         let is_starting = self.roster.is_starting(pid);

@@ -24,7 +24,7 @@ impl Parent {
         let cpus = config.cpus().into();
         let signals = ParentSignals::install(held)
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
-        let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
+        let wakeups = Wakeups::new(signals)?;
         let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
         let now = clock::now();
         let seed = now.as_millis() ^ u64::from(process::id()) << 32;
@@ -40,8 +40,7 @@ impl Parent {
             board,
             watch,
             next_weighing: (config.max_rss > 0).then_some(now),
-            signals,
-            poll,
+            wakeups,
             reserved: Rc::new(reserved),
             server: Rc::new(config.server.clone()),
             credentials,
@@ -75,8 +74,7 @@ impl Parent {
         };
         parent.notifications = parent.make_notifications();
         parent.admin = parent.make_admin(admin, now)?;
-        parent.listen_to(parent.signals.readiness(), SIGNALS)?;
-        parent.listen_to(parent.mending.hangups(), HANGUPS)?;
+        parent.listen_to(parent.mending.hangups(), Source::Hangups)?;
         parent.guard_all();
         parent.give_root();
         parent.watch_files()?;

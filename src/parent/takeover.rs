@@ -103,7 +103,7 @@ impl Parent {
             _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>(), admin),
         };
         let heard = spawned.and_then(|successor| {
-            let registered = self.listen_to(successor.talk(), SUCCESSOR).map_err(io::Error::other);
+            let registered = self.listen_to(successor.talk(), Source::Successor).map_err(io::Error::other);
             registered.map(|()| successor)
         });
         match heard {
@@ -125,8 +125,7 @@ impl Parent {
             self.hand_over();
         } else {
             // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
-            let descriptor = std::os::fd::AsRawFd::as_raw_fd(successor.talk());
-            let _ = self.poll.registry().deregister(&mut SourceFd(&descriptor));
+            self.wakeups.forget(successor.talk());
         }
     }
 
@@ -164,7 +163,7 @@ impl Parent {
         if let Some(admin) = &mut self.admin {
             admin.take_over();
         }
-        if let Err(error) = self.listen_to(heir.talk(), PREDECESSOR) {
+        if let Err(error) = self.listen_to(heir.talk(), Source::Predecessor) {
             error!("the pool that has handed over cannot be heard: {error}");
         }
         self.heir = Some(heir);

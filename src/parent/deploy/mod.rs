@@ -104,7 +104,7 @@ impl Parent {
         });
         let files = Files::watch(patterns.collect(), clock::now());
         let files = files.map_err(|source| Error::system("watch files with inotify_init1(2)", source))?;
-        self.listen_to(&files, FILES)?;
+        self.listen_to(&files, Source::Files)?;
         self.deploy.files = Some(files);
         self.say_what_is_not_watched();
         Ok(())
@@ -115,7 +115,7 @@ impl Parent {
         let Some(files) = &mut self.deploy.files else { return };
         if files.hear(clock::now()) {
             let descriptor = std::os::fd::AsRawFd::as_raw_fd(files);
-            self.listen_again(descriptor, FILES);
+            self.listen_again(descriptor, Source::Files);
         }
         self.say_what_is_not_watched();
     }

@@ -1,0 +1,112 @@
+//! PURE. What can wake the parent, and how that is written into the number that epoll gives back.
+#![forbid(unsafe_code)]
+
+use crate::parent::supervisor::Pid;
+
+/// Something that becomes readable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    Signals,
+    /// What a worker reports.
+    Reports(Pid),
+    /// The application's messages of a worker.
+    Messages(Pid),
+    /// What a program notifies.
+    Sign(Pid),
+    /// A pipe of some worker's output, by its number.
+    Output(usize),
+    /// The new binary.
+    Successor,
+    /// The pool that this one takes over from.
+    Predecessor,
+    /// A listener whose worker has a server of its own.
+    Attention,
+    /// Sockets that were shut down.
+    Hangups,
+    /// Watched files.
+    Files,
+    /// What the admin process reports.
+    Admin,
+    /// What clients of the admin process ask for.
+    AdminLink,
+}
+
+/// Bits that tell the kind; what is above them is a number.
+const KIND: u32 = 4;
+
+impl Source {
+    pub(super) fn encode(self) -> usize {
+        let number = |pid: Pid| usize::try_from(pid.0).unwrap_or_default();
+        let (kind, number) = match self {
+            Source::Signals => (0, 0),
+            Source::Reports(pid) => (1, number(pid)),
+            Source::Messages(pid) => (2, number(pid)),
+            Source::Sign(pid) => (3, number(pid)),
+            Source::Output(id) => (4, id),
+            Source::Successor => (5, 0),
+            Source::Predecessor => (6, 0),
+            Source::Attention => (7, 0),
+            Source::Hangups => (8, 0),
+            Source::Files => (9, 0),
+            Source::Admin => (10, 0),
+            Source::AdminLink => (11, 0),
+        };
+        number << KIND | kind
+    }
+
+    /// None for a number that [`encode`](Source::encode) does not make.
+    pub(super) fn decode(token: usize) -> Option<Source> {
+        let number = token >> KIND;
+        let pid = || i32::try_from(number).ok().map(Pid);
+        Some(match token & ((1 << KIND) - 1) {
+            1 => Source::Reports(pid()?),
+            2 => Source::Messages(pid()?),
+            3 => Source::Sign(pid()?),
+            4 => Source::Output(number),
+            kind if number == 0 => match kind {
+                0 => Source::Signals,
+                5 => Source::Successor,
+                6 => Source::Predecessor,
+                7 => Source::Attention,
+                8 => Source::Hangups,
+                9 => Source::Files,
+                10 => Source::Admin,
+                11 => Source::AdminLink,
+                _ => return None,
+            },
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_encoded_comes_back_and_each_has_a_number_of_its_own() {
+        // No pid is greater (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+        let pids = [1, 2, 15, 16, 4711, 1 << 22].map(Pid);
+        let ids = [0, 1, 15, 16, 1 << 20];
+        let mut sources: Vec<Source> =
+            pids.into_iter().flat_map(|it| [Source::Reports(it), Source::Messages(it)]).collect();
+        sources.extend(pids.map(Source::Sign));
+        sources.extend(ids.map(Source::Output));
+        sources.extend([Source::Signals, Source::Successor, Source::Predecessor, Source::Attention]);
+        sources.extend([Source::Hangups, Source::Files, Source::Admin, Source::AdminLink]);
+        let mut tokens: Vec<usize> = sources.iter().map(|source| source.encode()).collect();
+        for (source, token) in sources.iter().zip(&tokens) {
+            assert_eq!(Source::decode(*token), Some(*source), "{token}");
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        assert_eq!(tokens.len(), sources.len());
+    }
+
+    #[test]
+    fn other_numbers_are_none() {
+        for token in [12, 15, 1 << KIND, usize::MAX, usize::MAX - 1] {
+            assert_eq!(Source::decode(token), None, "{token}");
+        }
+    }
+}
