@@ -119,6 +119,12 @@ fn head(out: &mut String, status: &Value, before: &Value) {
             latency("p99"),
         ),
     );
+    let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| (class, totals["responses"][class].as_u64()));
+    let counts = classes.iter().filter_map(|(class, count)| Some((class, count.filter(|count| *count > 0)?)));
+    let counts: Vec<String> = counts.map(|(class, count)| format!("{count} {class}")).collect();
+    if let (false, Some(sent)) = (counts.is_empty(), totals["sent"].as_u64()) {
+        put(out, format_args!("responses: {}; {} KiB sent\n", counts.join(", "), sent >> 10));
+    }
     match totals["log_lines_lost"].as_u64() {
         None | Some(0) => out.push('\n'),
         Some(lost) => put(out, format_args!("{lost} log lines lost\n\n")),
@@ -193,6 +199,7 @@ mod tests {
             "pool": {"version": "1", "state": "serving", "pid": 1, "time": time, "started": 0.0, "serving": 1,
                 "wanted": 2, "listening": ["127.0.0.1:8000"], "restart_aborted": null},
             "totals": {"requests": requests, "open": 3, "refused": 0, "panics": 0, "log_lines_lost": 0,
+                "responses": {"1xx": 0, "2xx": 7, "3xx": 0, "4xx": 1, "5xx": 0}, "sent": 10_240,
                 "latency": latency},
             "workers": [
                 {"worker": 0, "generation": 2, "pid": 77, "state": "ready", "since": 10.0, "restarts": 1,
@@ -233,6 +240,7 @@ mod tests {
 forkpool 1: serving, 1 of 2 workers serve, pid 1, up 1m42s
 listening on 127.0.0.1:8000
 2000 requests per second; 5000 requests, 3 connections open, 0 refused, 0 panics; p50 25us, p99 2.1ms
+responses: 7 2xx, 1 4xx; 10 KiB sent
 
 WORKER  GEN  PID  STATE       UP  REQ/S  CPU%  OPEN   BUSY   P50    P99  QUEUE  RESTARTS  REQUESTS  RSS  LAST EXIT
      0    2   77  ready    1m32s   2000  50.0     3  500ms  25us  2.1ms      0         1      5000   5M  killed?[2J

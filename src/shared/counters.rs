@@ -11,7 +11,14 @@ pub(crate) struct Counters {
     pub(crate) panics: u64,
     /// Lines of logs that could not be written.
     pub(crate) lost: u64,
+    /// Answers, by the first digit of their status, from 1 on.
+    pub(crate) responses: [u64; CLASSES],
+    /// Bytes that clients' sockets have taken.
+    pub(crate) sent: u64,
 }
+
+/// Classes of status codes (RFC 9110 section 15).
+pub(crate) const CLASSES: usize = 5;
 
 impl Counters {
     pub(crate) fn open(&self) -> u64 {
@@ -27,6 +34,8 @@ impl Counters {
             refused: self.refused.max(other.refused),
             panics: self.panics.max(other.panics),
             lost: self.lost.max(other.lost),
+            responses: std::array::from_fn(|class| self.responses[class].max(other.responses[class])),
+            sent: self.sent.max(other.sent),
         }
     }
 
@@ -38,5 +47,9 @@ impl Counters {
         self.refused = self.refused.saturating_add(other.refused);
         self.panics = self.panics.saturating_add(other.panics);
         self.lost = self.lost.saturating_add(other.lost);
+        self.sent = self.sent.saturating_add(other.sent);
+        for (count, more) in self.responses.iter_mut().zip(other.responses) {
+            *count = count.saturating_add(more);
+        }
     }
 }

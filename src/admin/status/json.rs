@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::snapshot::{Snapshot, Worker};
-use super::{Event, Latency, Reading, Reason};
+use super::{Counters, Event, Latency, Reading, Reason};
+use crate::shared::counters::CLASSES;
 
 impl Snapshot<'_> {
     pub(crate) fn to_json(&self) -> String {
@@ -41,6 +42,8 @@ impl Snapshot<'_> {
         json.key("open").known(self.open);
         json.key("refused").known(totals.map(|it| it.refused));
         json.key("panics").known(totals.map(|it| it.panics));
+        json.key("responses").classes(totals);
+        json.key("sent").known(totals.map(|it| it.sent));
         json.key("log_lines_lost").bare(self.lost());
         json.key("restarts").object(|json| {
             for (reason, count) in Reason::ALL.iter().zip(self.restarts) {
@@ -73,6 +76,8 @@ impl Worker<'_> {
         json.key("requests").known(told.map(|it| it.counters.requests));
         json.key("connections").known(told.map(|it| it.counters.accepted));
         json.key("open").known(told.map(|it| it.counters.open()));
+        json.key("responses").classes(told.map(|it| &it.counters));
+        json.key("sent").known(told.map(|it| it.counters.sent));
         json.key("queue").known(self.queue);
         match told {
             Some(told) => json.key("busy").millis(told.busy),
@@ -192,6 +197,15 @@ impl Json {
             Some(value) => self.bare(value),
             None => self.bare("null"),
         }
+    }
+
+    /// Responses by the class of their status.
+    fn classes(&mut self, counters: Option<&Counters>) {
+        self.object(|json| {
+            for class in 0..CLASSES {
+                json.key(&format!("{}xx", class + 1)).known(counters.map(|it| it.responses[class]));
+            }
+        });
     }
 
     fn millis(&mut self, millis: u64) {

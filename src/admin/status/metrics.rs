@@ -35,6 +35,15 @@ impl Snapshot<'_> {
         for (name, kind, help, count) in counters {
             out.of_slots(name, kind, help, self, |slot| slot.counted().map(count));
         }
+        let name = "forkpool_responses_total";
+        out.family(name, "counter", "Responses, by the class of their status code.");
+        for (slot, counters) in self.slots.iter().filter_map(|slot| Some((slot, slot.counted()?))) {
+            for (class, count) in (1..).zip(counters.responses) {
+                out.sample(name, &format!("worker=\"{}\",code=\"{class}xx\"", slot.id), count);
+            }
+        }
+        let help = "Bytes of responses that clients' sockets have taken, heads included.";
+        out.of_slots("forkpool_sent_bytes_total", "counter", help, self, |slot| slot.counted().map(|it| it.sent));
         let help = "Connections of programs that the kernel has to the pool's ports; those that wait are among them.";
         out.family("forkpool_connections_established", "gauge", help);
         if let Some(established) = self.established {

@@ -78,7 +78,16 @@ fn model() -> Model {
 
 fn readings() -> Readings {
     let mut readings = Readings { now: 1_790_000_000_123, ..Readings::default() };
-    let counters = Counters { requests: 10, accepted: 4, closed: 1, refused: 2, panics: 3, lost: 4 };
+    let counters = Counters {
+        requests: 10,
+        accepted: 4,
+        closed: 1,
+        refused: 2,
+        panics: 3,
+        lost: 4,
+        responses: [0, 6, 1, 2, 1],
+        sent: 4096,
+    };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);
     readings.queues.extend([(901, 2), (902, 3), (903, 4)]);
@@ -182,7 +191,8 @@ fn the_json_is_what_was_agreed() {
     let worker = |id, generation, pid, state, since, exit, restarts, queue| {
         format!(
             "{{\"worker\":{id},\"generation\":{generation},\"pid\":{pid},\"state\":\"{state}\",\"since\":{since},\
-             \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\"queue\":{queue},\
+             \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\
+             \"responses\":{{\"1xx\":0,\"2xx\":6,\"3xx\":1,\"4xx\":2,\"5xx\":1}},\"sent\":4096,\"queue\":{queue},\
              \"busy\":1.500,\"cpu\":0.020000,\"rss\":3145728,\"held\":7,\"log_lines_lost\":4,\"latency\":{}}}",
             latency(2, "0.000200")
         )
@@ -194,7 +204,8 @@ fn the_json_is_what_was_agreed() {
         "\",\"time\":1790000000.123,\"started\":1789990000.500,\"wanted\":3,\"serving\":1,\"listening\":\
          [\"http://127.0.0.1:8000\",\"unix:/run/\\\"x\\\".sock\"],\"workers_because\":\"3 workers: as configured\",\
          \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864},\
-         \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\"log_lines_lost\":10,\"restarts\":\
+         \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\
+         \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"log_lines_lost\":10,\"restarts\":\
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
         &latency(6, "0.000600"),
         "},\"workers\":[",
@@ -204,7 +215,8 @@ fn the_json_is_what_was_agreed() {
         ",",
         &worker(1, 1, 13, "starting", "2.500", "null", 0, "null"),
         ",{\"worker\":2,\"generation\":0,\"pid\":null,\"state\":\"backoff\",\"since\":null,\"restarts\":0,\
-         \"last_exit\":null,\"requests\":0,\"connections\":0,\"open\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
+         \"last_exit\":null,\"requests\":0,\"connections\":0,\"open\":0,\
+         \"responses\":{\"1xx\":0,\"2xx\":0,\"3xx\":0,\"4xx\":0,\"5xx\":0},\"sent\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
          \"rss\":0,\"held\":0,\"log_lines_lost\":0,\"latency\":",
         empty,
         "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"worker\":null,\"text\":\"rolling restart begun\"},\
@@ -243,7 +255,8 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
         let (json, metrics, text) = (snapshot.to_json(), snapshot.to_metrics(), snapshot.to_text());
         for part in [
             &format!("\"totals\":{{\"requests\":null,\"connections\":null,\"open\":{open},\"refused\":null,\"panics\":null,"),
-            "\"requests\":null,\"connections\":null,\"open\":null,\"queue\":null,\"busy\":null,\"cpu\":0.020000,\
+            "\"requests\":null,\"connections\":null,\"open\":null,\
+             \"responses\":{\"1xx\":null,\"2xx\":null,\"3xx\":null,\"4xx\":null,\"5xx\":null},\"sent\":null,\"queue\":null,\"busy\":null,\"cpu\":0.020000,\
              \"rss\":3145728,\"held\":null,",
             "\"latency\":{\"count\":null,\"sum\":null,\"p50\":null,\"p90\":null,\"p99\":null,\"p999\":null,\"buckets\":[]}",
         ] {
@@ -255,6 +268,8 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
             "connections_accepted_total",
             "requests_refused_total",
             "handler_panics_total",
+            "responses_total",
+            "sent_bytes_total",
             "request_duration_seconds_count",
             "worker_busy_seconds",
             "worker_held_bytes",
@@ -280,6 +295,9 @@ fn counters_of_slots_without_a_process_stay() {
     for line in [
         "forkpool_requests_total{worker=\"0\"} 10",
         "forkpool_requests_total{worker=\"7\"} 10",
+        "forkpool_responses_total{worker=\"7\",code=\"2xx\"} 6",
+        "forkpool_responses_total{worker=\"0\",code=\"5xx\"} 1",
+        "forkpool_sent_bytes_total{worker=\"0\"} 4096",
         "forkpool_worker_restarts_total{worker=\"0\",reason=\"stalled\"} 3",
         // What is gone and both that live.
         "forkpool_worker_cpu_seconds_total{worker=\"0\"} 0.110000",

@@ -43,6 +43,12 @@ impl Snapshot<'_> {
             )),
             false => line(format_args!("{open} connections open; what programs serve is not counted")),
         }
+        if self.is_counted {
+            let [one, two, three, four, five] = self.totals.responses;
+            let informational = if one > 0 { format!("{one} 1xx, ") } else { String::new() };
+            let sent = size(self.totals.sent);
+            line(format_args!("responses: {informational}{two} 2xx, {three} 3xx, {four} 4xx, {five} 5xx; {sent} sent"));
+        }
         let held = self.workers.iter().filter_map(|worker| worker.process.map(|(_, reading)| reading.held));
         let held = held.fold(0, u64::saturating_add);
         if held > 0 {
@@ -124,6 +130,15 @@ fn time(micros: Option<u64>) -> String {
         Some(micros @ 1000..10_000) => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
         Some(micros @ 10_000..1_000_000) => format!("{}ms", micros / 1000),
         Some(micros) => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
+    }
+}
+
+/// A number of bytes, in three digits or so.
+fn size(bytes: u64) -> String {
+    let units = [(30, 'G'), (20, 'M'), (10, 'K')];
+    match units.into_iter().find(|(shift, _)| bytes >> shift >= 10) {
+        Some((shift, unit)) => format!("{}{unit}", bytes >> shift),
+        None => format!("{bytes}B"),
     }
 }
 

@@ -1,4 +1,5 @@
-//! What a connection tells the access log: nothing, and at next to no cost, when there is none.
+//! What a connection counts of its answers, and tells the access log: that nothing, and at next to no cost, when there
+//! is none.
 
 use std::ops::Range;
 
@@ -17,6 +18,7 @@ impl Connection {
 
     /// The refusal is in the shared output.
     pub(super) fn refused(&mut self, reject: Reject, cx: &mut Context<'_>) {
+        cx.row.count_response(reject.status());
         if let Some(track) = self.peer.logged() {
             track.head(reject.status(), cx.output.len() - reject.reason().len());
         }
@@ -26,6 +28,7 @@ impl Connection {
     /// The head of an answer is in the shared output.
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
+        cx.row.count_response(status);
         if let Some(track) = self.peer.logged() {
             track.head(status, cx.output.len());
         }
@@ -42,6 +45,7 @@ impl Connection {
     /// The client has taken so many bytes.
     #[inline]
     pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
+        cx.row.count_sent(bytes);
         if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.sent(track, bytes);
         }

@@ -132,6 +132,7 @@ impl Connection {
         if transfer != Transfer::Nothing && file.read(&mut cx.output).is_err() {
             // It has shrunk since it was opened; nothing of it has been sent yet.
             cx.output.truncate(start);
+            cx.row.take_back_response(head.status);
             self.respond(&Response::new(500).close().head, Length::Known(0), cx);
         }
     }

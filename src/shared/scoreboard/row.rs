@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use super::Scoreboard;
-use crate::shared::counters::Counters;
+use crate::shared::counters::{Counters, CLASSES};
 use crate::shared::latency::{bucket, Latency, BUCKETS};
 use crate::sys::shared::Page;
 use crate::time::Time;
@@ -46,14 +46,26 @@ pub(super) enum Word {
     Watches,
     /// Bytes that it holds for requests and answers in progress.
     Held,
+    /// Bytes that clients' sockets have taken.
+    Sent,
+    /// Answers whose status has 1 as its first digit; the other four classes follow.
+    Informational,
+    Successful,
+    Redirection,
+    ClientError,
+    ServerError,
 }
 
 /// The words that only grow.
 const COUNTERS: [Word; 6] =
     [Word::Requests, Word::Accepted, Word::Closed, Word::Refused, Word::Panics, Word::LostLines];
 
-/// The first words of a page are those above, on two cache lines.
-pub(super) const OWN_WORDS: usize = 16;
+/// The answers, by class.
+const RESPONSES: [Word; CLASSES] =
+    [Word::Informational, Word::Successful, Word::Redirection, Word::ClientError, Word::ServerError];
+
+/// The first words of a page are those above, on three cache lines.
+pub(super) const OWN_WORDS: usize = 24;
 
 /// Behind them is how long answers took: the buckets, then the sum.
 pub(super) const LATENCY_WORDS: usize = (BUCKETS + 1).next_multiple_of(8);
@@ -82,6 +94,13 @@ pub(super) const NOTE_WORDS: usize = 8;
 
 /// Most that a process can do of anything in a millisecond. What claims more is not believed.
 const PER_MILLISECOND: u64 = 10_000;
+
+/// Most bytes that it can send for anything that it can do: a hundred gigabytes a second in all.
+const BYTES_EACH: u64 = 10_000;
+
+fn most_sent(most: u64) -> u64 {
+    most.saturating_mul(BYTES_EACH)
+}
 
 /// How far two words may be apart that are not read at one moment, and clocks, in milliseconds.
 const SLACK: u64 = 10_000;
@@ -223,6 +242,8 @@ impl Row<'_> {
             refused: believed(Word::Refused),
             panics: believed(Word::Panics),
             lost: believed(Word::LostLines),
+            responses: RESPONSES.map(believed),
+            sent: Some(self.load(Word::Sent)).filter(|sent| *sent <= most_sent(most)).unwrap_or(0),
         }
     }
 
@@ -235,7 +256,8 @@ impl Row<'_> {
     /// What is wrong with what it says of itself, if that cannot be.
     pub(crate) fn doubt(&self, now: Time) -> Option<&'static str> {
         let most = self.most(now);
-        if COUNTERS.iter().any(|word| self.load(*word) > most) {
+        let is_too_much = COUNTERS.iter().chain(&RESPONSES).any(|word| self.load(*word) > most);
+        if is_too_much || self.load(Word::Sent) > most_sent(most) {
             return Some("it has counted more than it can have done");
         }
         if self.load(Word::Closed).saturating_sub(self.accepted()) > SLACK {
@@ -323,6 +345,31 @@ impl OwnRow<'_> {
 
     pub(crate) fn count_refused(&self) {
         self.add(Word::Refused, 1);
+    }
+
+    /// The head of an answer is made.
+    #[inline]
+    pub(crate) fn count_response(&self, status: u16) {
+        self.add_response(status, 1);
+    }
+
+    /// It was not sent, and another one is made.
+    pub(crate) fn take_back_response(&self, status: u16) {
+        self.add_response(status, u64::MAX);
+    }
+
+    #[inline]
+    fn add_response(&self, status: u16, count: u64) {
+        let class = usize::from(status / 100).wrapping_sub(1);
+        // By its place, so that no table is looked up.
+        if let Some(word) = self.0.own[Word::Informational as usize..=Word::ServerError as usize].get(class) {
+            word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
+        }
+    }
+
+    #[inline]
+    pub(crate) fn count_sent(&self, bytes: u64) {
+        self.add(Word::Sent, bytes);
     }
 
     pub(crate) fn count_panic(&self) {

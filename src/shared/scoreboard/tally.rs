@@ -21,7 +21,7 @@ const SEQUENCE: usize = 0;
 const HIGHEST: usize = 1;
 
 /// Words of a slot: the counters.
-const SLOT_WORDS: usize = 8;
+const SLOT_WORDS: usize = 16;
 
 /// How often a reader tries before it takes what it gets: the parent may have been stopped in between.
 const TRIES: usize = 1000;
@@ -76,6 +76,8 @@ impl Tally {
             refused: load(3),
             panics: load(4),
             lost: load(5),
+            sent: load(6),
+            responses: std::array::from_fn(|class| load(7 + class)),
         }
     }
 
@@ -132,8 +134,8 @@ impl ParentTally {
         let add = |word: &AtomicU64, count: u64| word.store(word.load(Relaxed).saturating_add(count), Relaxed);
         let owner = words.get(OWNERS + row).filter(|_| row < self.tally.rows);
         if let Some(slot) = owner.and_then(|owner| owner.swap(0, Relaxed).checked_sub(1)) {
-            let Counters { requests, accepted, closed, refused, panics, lost } = *counters;
-            let counters = [requests, accepted, closed, refused, panics, lost];
+            let Counters { requests, accepted, closed, refused, panics, lost, sent, responses } = *counters;
+            let counters = [requests, accepted, closed, refused, panics, lost, sent].into_iter().chain(responses);
             let slot = words.get(self.tally.slot(slot as usize)..).unwrap_or_default();
             slot.iter().zip(counters).for_each(|(word, count)| add(word, count));
             words[DEAD..].iter().zip(latency.buckets).for_each(|(word, count)| add(word, count));
@@ -161,7 +163,16 @@ mod tests {
         parent.own(1, 1);
         parent.own(3, 0);
         assert_eq!(tally.owned().collect::<Vec<_>>(), [(1, 1), (3, 0)]);
-        let counters = Counters { requests: 2, accepted: 1, closed: 1, refused: 4, panics: 5, lost: 6 };
+        let counters = Counters {
+            requests: 2,
+            accepted: 1,
+            closed: 1,
+            refused: 4,
+            panics: 5,
+            lost: 6,
+            sent: 7,
+            responses: [8, 9, 10, 11, 12],
+        };
         let mut is_cleared = false;
         parent.fold(1, &counters, &took(2, 100), || is_cleared = true);
         assert!(is_cleared);
