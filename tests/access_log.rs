@@ -351,7 +351,7 @@ fn a_worker_without_a_free_descriptor_goes_on_in_the_new_file() {
     command.env("FORKPOOL_WORKERS", "1").env("FORKPOOL_ACCESS_LOG", &path);
     let mut server = Server::start(command);
     let clients: Vec<_> = (0..80).map(|_| server.connect()).collect();
-    server.wait_for("no place for more");
+    server.wait_for("has reached its limit at");
     fs::rename(&path, &old).expect("it is there");
     server.signal(Signal::SIGUSR1);
     server.wait_for("reopened");

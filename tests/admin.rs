@@ -239,7 +239,7 @@ fn an_address_that_others_reach_is_warned_of_unless_there_is_a_token() {
         (socket.as_str(), None, false),
     ] {
         let mut server = testbed(&[&[("FORKPOOL_ADMIN", address)][..], token.as_slice()].concat());
-        assert_eq!(server.count(" has no token: whoever can connect there reads the status") > 0, warns, "{address}");
+        assert_eq!(server.count(" has no token: anyone who can connect can read the status") > 0, warns, "{address}");
     }
     fs::remove_file(&path).expect("it is there");
 }

@@ -153,7 +153,7 @@ fn a_worker_that_spins_for_ever_is_ended_after_sigterm() {
     begin(&mut server, "/burn?ms=86400000").send("x");
     let worker = server.workers()[0];
     kill(worker, Signal::SIGTERM).expect("it runs");
-    server.wait_for("killed by SIGALRM (its own alarm at the end of the drain time-out");
+    server.wait_for("killed by SIGALRM (its own alarm at the end of the drain timeout");
     let line = server.wait_for("event Exited");
     assert!(line.contains("code: None, signal: Some(14)"), "{line}");
     assert!(is_gone(worker));

@@ -176,7 +176,7 @@ fn the_drain_ends_at_its_timeout() {
     let mut client = begin_slow(&mut server, 60_000);
     client.send("x");
     server.signal(Signal::SIGTERM);
-    server.wait_for("killed: not done 200ms after it was asked to finish (drain-timeout)");
+    server.wait_for("killed: still running 200ms after it was told to finish (drain-timeout)");
     let _ = client.try_answer(false);
     assert_eq!(server.wait().code(), Some(0));
 }

@@ -101,7 +101,7 @@ fn a_frozen_drain_is_not_late() {
     server.wait_for("draining: SIGTERM");
     freeze(&server);
     // A parent that counted this time would have killed the worker by now.
-    server.wait_for("nobody could run for ");
+    server.wait_for("the pool was frozen for ");
     client.send("x");
     assert_eq!(client.answer().status, 200);
     assert_eq!(server.wait().code(), Some(0));

@@ -446,7 +446,7 @@ impl Attacked {
         });
         let bytes: usize = self.server.log().iter().map(|line| line.len() + 1).sum();
         assert!(bytes < 1 << 20, "the log has {bytes} bytes");
-        let text = "accepts nothing until a descriptor is free";
+        let text = "stops accepting until a descriptor is free";
         assert_eq!(self.server.count(text), 0, "one listener's error is no lack of descriptors");
     }
 

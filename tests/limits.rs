@@ -25,7 +25,7 @@ fn confined(descriptors: u64) -> Server {
 /// Begins requests until the worker has no descriptor for the next. Those that have begun do not make room.
 fn exhaust(server: &mut Server) -> Vec<Client<TcpStream>> {
     let mut clients = Vec::new();
-    while server.count("accepts nothing until a descriptor is free") == 0 {
+    while server.count("stops accepting until a descriptor is free") == 0 {
         let mut client = server.connect();
         client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
         // An answer says that it is in progress; where none comes, it waits.
@@ -56,7 +56,7 @@ fn connections_beyond_the_descriptors_wait_their_turn() {
     }
     // It rests meanwhile: a line each time that it tries again would be many.
     assert_eq!(server.get("/").status, 200);
-    assert!(server.count("accepts nothing") <= clients, "of {clients} clients");
+    assert!(server.count("stops accepting") <= clients, "of {clients} clients");
 }
 
 #[test]

@@ -71,7 +71,7 @@ fn slots_whose_sockets_are_closed() {
         server.wait_for(&format!("to {to} workers"));
     }
     for _ in 0..3 {
-        server.wait_for("is no more, its sockets are closed");
+        server.wait_for("removed, its sockets closed");
     }
     load.finish().nothing_lost();
 }

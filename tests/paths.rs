@@ -95,13 +95,13 @@ fn a_pool_starts_on_a_full_disk_and_writes_the_pid_file_when_there_is_room() {
     command.arg("--pid-file").arg(&path);
     let mut server = Server::spawn(apart(&mount, &command));
     server.wait_for(&format!(
-        "cannot write the pid file {}: No space left on device (os error 28); it is tried again every 5 s",
+        "cannot write the pid file {}: No space left on device (os error 28); retrying every 5 s",
         path.display()
     ));
     server.wait_for("listening on ");
     let inside = PathBuf::from(format!("/proc/{}/root{}", server.pid(), directory.display()));
     fs::remove_file(inside.join("full")).expect("it is there");
-    server.wait_for("the pid file is written");
+    server.wait_for("pid file written");
     assert_eq!(fs::read_to_string(inside.join("app.pid")).expect("it is there"), format!("{}\n", server.pid()));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));

@@ -240,7 +240,7 @@ fn a_restart_that_fails_takes_the_settings_back() {
     let first = program(&server.get("/"));
     write(&file, "WORKS=no\n");
     restart_is_aborted(&admin, "exited with code 1");
-    server.wait_for("the settings of before the restart hold again");
+    server.wait_for("restored the settings from before the restart");
     kill(first, Signal::SIGKILL).expect("it runs");
     let second = successor(&mut server, first);
     assert_eq!(variable(second, "WORKS").as_deref(), Some("yes"));
@@ -374,7 +374,7 @@ fn a_root_that_was_exchanged_is_followed_without_a_signal() {
         // A link.
         point(&current, &releases[1]);
         until_served(&mut server, text(&releases[1]));
-        server.wait_for("is another directory now (root): restarting");
+        server.wait_for("is now another directory (root): restarting");
         server.wait_for("rolling restart done");
         // Another directory of the same name.
         fs::rename(&releases[1], directory.join("old")).expect("ours");
@@ -384,13 +384,13 @@ fn a_root_that_was_exchanged_is_followed_without_a_signal() {
         server.wait_for("rolling restart done");
         // Nothing: what is open is served on, and that is said once.
         fs::remove_file(&current).expect("it is there");
-        server.wait_for("is no directory any more (root): what the workers have open is served on");
-        let told = server.count("is no directory any more");
+        server.wait_for("is no longer a directory (root): workers go on serving what they have open");
+        let told = server.count("is no longer a directory");
         assert_eq!(server.get("/name.txt").text(), "built anew");
         point(&current, &releases[0]);
         until_served(&mut server, text(&releases[0]));
         server.wait_for("rolling restart done");
-        assert_eq!(server.count("is no directory any more"), told);
+        assert_eq!(server.count("is no longer a directory"), told);
         assert_eq!(server.count("rolling restart begun"), 3);
         fs::remove_dir_all(&releases[1]).expect("ours");
         fs::rename(directory.join("old"), &releases[1]).expect("ours");

@@ -30,7 +30,7 @@ fn a_lame_duck_serves_until_its_time() {
     let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "2s"), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
     let begun = Instant::now();
     server.signal(Signal::SIGTERM);
-    server.wait_for("lame duck: not ready any more, draining in 2s (lame-duck)");
+    server.wait_for("lame duck: no longer ready, draining in 2s (lame-duck)");
     // New connections are served, and answers are not the last ones yet.
     let answer = server.get("/");
     assert_eq!((answer.status, answer.closes()), (200, false));
@@ -113,10 +113,10 @@ fn the_application_may_restart_scale_upgrade_and_stop() {
     assert_eq!(server.wait().code(), Some(0));
     // The new pool is the same program.
     exit(&mut server, 43);
-    server.wait_for("draining: asked by the application");
+    server.wait_for("draining: requested by the application");
     let mut server = hooked();
     exit(&mut server, 44);
-    server.wait_for("stopping: asked by the application");
+    server.wait_for("stopping: requested by the application");
     assert_eq!(server.wait().code(), Some(0));
 }
 
@@ -138,19 +138,19 @@ fn the_application_decides_about_workers_that_exit() {
         server.wait_for(&format!("event Ready(Process {{ worker: 0, generation: {generation}"));
         server.wait_for("is leaving: Some(false)");
     }
-    assert_eq!(server.count("policy for exits panicked, backing off: the policy was told to panic"), 1);
+    assert_eq!(server.count("on_exit hook panicked, backing off: the policy was told to panic"), 1);
     assert_eq!(server.count("event BackingOff"), 0);
     exit(&mut server, 51);
     let (status, log) = server.finish();
     assert!(status.success(), "{log:?}");
-    assert!(log.iter().any(|line| line.contains("draining: asked by the application's policy")), "{log:?}");
+    assert!(log.iter().any(|line| line.contains("draining: requested by the application (on_exit)")), "{log:?}");
 }
 
 #[test]
 fn a_slot_is_left_empty_until_a_restart() {
     let mut server = with_policy("2");
     exit(&mut server, 50);
-    server.wait_for("not started again: as the application wants it");
+    server.wait_for("not started again: requested by the application");
     assert_eq!(server.workers().len(), 1);
     // The one that is left has all the connections.
     for _ in 0..20 {

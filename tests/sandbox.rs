@@ -56,7 +56,7 @@ fn executing_and_tracing_end_the_worker_and_the_log_says_so() {
         let mut client = server.connect();
         client.send(format!("GET /try?{what} HTTP/1.1\r\nHost: a\r\n\r\n"));
         assert!(client.try_answer(false).is_err(), "{what}");
-        server.wait_for("killed by SIGSYS (a system call that its sandbox takes for an intruder's: see dmesg)");
+        server.wait_for("killed by SIGSYS (a system call that its sandbox forbids: see dmesg)");
         server.wait_for(" gen=2 ");
         assert_eq!(server.get("/").status, 200);
     }

@@ -132,7 +132,7 @@ fn its_watchdog_hears_only_while_a_worker_answers() {
     client.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
     for _ in 0..2 {
         // Before it is killed.
-        server.wait_for("no worker answers");
+        server.wait_for("no worker responds");
     }
     // It is replaced, and all is well again.
     server.wait_for("(stall-timeout)");

@@ -102,7 +102,7 @@ fn the_order_of_the_group_is_known_through_starts_replacements_and_removals() {
     for slow in slow {
         slow.join().expect("it is answered");
     }
-    server.wait_for("worker=2 is no more, its sockets are closed");
+    server.wait_for("worker=2 removed, its sockets closed");
     check_order(&mut server, &[0, 1, 4, 3], &[3, 4]);
     // Slots 3 and 4 come back where they were, slot 2 to the end.
     for to in [3, 4, 5] {

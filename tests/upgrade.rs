@@ -163,7 +163,7 @@ fn other_commands_wait_until_it_is_decided() {
     server.wait_for("upgrade begun");
     for signal in [Signal::SIGUSR2, Signal::SIGHUP, Signal::SIGTTIN] {
         server.signal(signal);
-        server.wait_for("not done, since an upgrade is under way");
+        server.wait_for("refused: an upgrade is under way");
     }
     assert_eq!(server.count("rolling restart begun") + server.count("scaled"), 0);
     // But a worker that dies is replaced.
@@ -199,7 +199,7 @@ fn the_new_one_may_have_other_addresses_and_fewer_workers() {
     assert_eq!(workers.len(), 2);
     // The sockets of the two slots that are no more are closed at last.
     for _ in 0..2 {
-        server.wait_for("is no more, its sockets are closed");
+        server.wait_for("removed, its sockets closed");
     }
     for address in [("127.0.0.1", port), ("127.0.0.2", added)] {
         let seen = (0..60).map(|_| {

@@ -130,7 +130,7 @@ impl Call {
         match event {
             _ if !done.is_empty() && event.starts_with(done) => Some(0),
             _ if event.starts_with(aborted) => Some(ABORTED),
-            _ if event.starts_with("not done, since") => Some(1),
+            _ if event.starts_with("refused") => Some(1),
             _ => None,
         }
     }

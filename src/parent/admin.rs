@@ -114,7 +114,7 @@ impl Admin {
     fn tell(&mut self, fact: Fact) {
         if let Some(process) = &self.process {
             if let Err(MessageError::Full) = process.link.send(&fact.encode(), None) {
-                warn!("admin pid={} killed: it does not take in what it is told", process.pid.0);
+                warn!("admin pid={} killed: it does not read its messages", process.pid.0);
                 signal(process.pid, Signal::SIGKILL);
             }
         }
@@ -154,7 +154,7 @@ impl Parent {
         match admin.seed(self.board.scoreboard(), self.credentials.clone(), now) {
             Ok(newborn) => Some(Turn::Fork(newborn)),
             Err(error) => {
-                error!("the admin process cannot be started: {}", error.report());
+                error!("cannot start the admin process: {}", error.report());
                 admin.failures = admin.failures.max(1);
                 admin.backs_off(now);
                 None
@@ -172,7 +172,7 @@ impl Parent {
         admin.process = Some(process);
         for (descriptor, source) in [(lifeline, Source::Admin), (link, Source::AdminLink)] {
             if let Err(error) = self.listen_to(&descriptor, source) {
-                error!("admin pid={} cannot be heard: {error}", pid.0);
+                error!("cannot listen to admin pid={}: {error}", pid.0);
             }
         }
         true
@@ -184,7 +184,7 @@ impl Parent {
         if admin.unborn.take().is_none() {
             return false;
         }
-        error!("the admin process cannot be forked with fork(2): {error}{}", fork_remedy(error));
+        error!("cannot fork the admin process with fork(2): {error}{}", fork_remedy(error));
         admin.failures = admin.failures.max(1);
         admin.backs_off(clock::now());
         true
@@ -232,7 +232,7 @@ impl Parent {
         let Some(process) = admin.process else { return };
         // One that has let go of its lifeline need not have ended.
         if !process.lifeline.ends_within(PATIENCE) {
-            warn!("admin pid={} killed: not done {PATIENCE:?} after it was asked to finish", process.pid.0);
+            warn!("admin pid={} killed: still running {PATIENCE:?} after it was told to finish", process.pid.0);
         }
         signal(process.pid, Signal::SIGKILL);
         while waitpid(SystemPid::from_raw(process.pid.0), None::<WaitPidFlag>) == Err(nix::errno::Errno::EINTR) {}
@@ -373,8 +373,7 @@ impl Parent {
         info!("admin on {}", admin.listener);
         if admin.token.is_none() && self.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
             warn!(
-                "admin on {} has no token: whoever can connect there reads the status, and nobody can control the pool; \
-                 name 127.0.0.1 or a Unix socket, or set admin-token-file",
+                "admin on {} has no token: anyone who can connect can read the status, and nobody can control the pool; use 127.0.0.1 or a Unix socket, or set admin-token-file",
                 admin.listener
             );
         }

@@ -9,13 +9,13 @@ use crate::shared::config::Config;
 pub(crate) fn describe(exit: Exit) -> String {
     match exit {
         Exit::Code(code) => format!("exited with code {code}"),
-        Exit::Signal { signal: 0, .. } => "ended, nobody knows how".to_owned(),
+        Exit::Signal { signal: 0, .. } => "ended with unknown status".to_owned(),
         Exit::Signal { signal, core_dumped } => {
             let name = Signal::try_from(signal).map_or("an unknown signal", Signal::as_str);
             let core = if core_dumped { ", core dumped" } else { "" };
             let guess = match signal {
-                libc::SIGSYS => " (a system call that its sandbox takes for an intruder's: see dmesg)",
-                libc::SIGALRM => " (its own alarm at the end of the drain time-out, or by hand)",
+                libc::SIGSYS => " (a system call that its sandbox forbids: see dmesg)",
+                libc::SIGALRM => " (its own alarm at the end of the drain timeout, or by hand)",
                 _ => "",
             };
             format!("killed by {name}{guess}{core}")
@@ -41,11 +41,11 @@ pub(crate) fn kill_reason(why: KillReason, config: &Config) -> String {
             config.boot_timeout
         ),
         KillReason::DrainTimeout => {
-            format!("killed: not done {:?} after it was asked to finish (drain-timeout)", config.drain_timeout)
+            format!("killed: still running {:?} after it was told to finish (drain-timeout)", config.drain_timeout)
         }
-        KillReason::QuickTimeout => "killed: still there after it was asked to end at once".to_owned(),
+        KillReason::QuickTimeout => "killed: still running after it was told to end at once".to_owned(),
         KillReason::Stalled => format!("killed: busy with one request for {:?} (stall-timeout)", config.stall_timeout),
-        KillReason::Misbehaved => "killed: it did what no worker may".to_owned(),
+        KillReason::Misbehaved => "killed: it broke the protocol".to_owned(),
         KillReason::Forced => "killed: told to stop at once".to_owned(),
     }
 }
@@ -71,39 +71,40 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
         Notice::GaveUp { slot, failures, reason } => {
             format!("worker={slot} gave up after {failures} failures in a row (give-up), draining: {}", failure(reason))
         }
-        Notice::LeftEmpty { slot } => format!("worker={slot} not started again: as the application wants it (on_exit)"),
-        Notice::AllLeftEmpty => "stopping: no worker is left, and none is to be started (on_exit)".to_owned(),
+        Notice::LeftEmpty { slot } => {
+            format!("worker={slot} not started again: requested by the application (on_exit)")
+        }
+        Notice::AllLeftEmpty => "stopping: no worker is left, and none is to start (on_exit)".to_owned(),
         Notice::RestartBegun => "rolling restart begun".to_owned(),
         Notice::RestartExtended => {
-            "rolling restart asked for while one runs: that one also replaces what it has started before".to_owned()
+            "rolling restart extended: it also replaces the workers that it has started already".to_owned()
         }
         Notice::RestartDone => "rolling restart done".to_owned(),
         Notice::RestartAborted { slot, reason } => {
             format!("rolling restart aborted, the other workers stay: worker={slot}: {}", failure(reason))
         }
         Notice::Scaled { from, to } => format!("scaled from {from} to {to} workers"),
-        Notice::ScalingFailed { slot, wanted, reason } => format!(
-            "scaling failed, {wanted} workers are still wanted and worker={slot} is tried again: {}",
-            failure(reason)
-        ),
+        Notice::ScalingFailed { slot, wanted, reason } => {
+            format!("scaling failed, still trying for {wanted} workers: worker={slot}: {}", failure(reason))
+        }
         Notice::Recycling { slot, why } => format!("worker={slot} recycled: {}", recycle(why)),
         Notice::RecyclingFailed { slot, reason, delay } => {
             let reason = failure(reason);
-            format!("worker={slot} not recycled, it stays: its replacement: {reason}; tried again after {delay:?}")
+            format!("worker={slot} recycling postponed by {delay:?}, the old worker stays; its replacement failed: {reason}")
         }
         Notice::Replacing { slot } => format!("worker={slot} replaced, since it was stopped by a signal"),
-        Notice::LameDuck { delay } => format!("lame duck: not ready any more, draining in {delay:?} (lame-duck)"),
+        Notice::LameDuck { delay } => format!("lame duck: no longer ready, draining in {delay:?} (lame-duck)"),
         Notice::UpgradeBegun => "upgrade begun".to_owned(),
         Notice::UpgradeDone { pid } => format!("upgrade done: pid={} serves", pid.0),
         Notice::UpgradeFailed { reason } => {
             let reason = match reason {
-                UpgradeFailure::Spawn => format!("it could not be started: {}", why.unwrap_or("nobody knows why")),
+                UpgradeFailure::Spawn => format!("it could not be started: {}", why.unwrap_or("unknown reason")),
                 UpgradeFailure::Exit(exit) => describe_unasked(exit),
                 UpgradeFailure::Late => "it was not ready in time (boot-timeout)".to_owned(),
             };
             format!("upgrade failed, this pool stays: the new binary: {reason}")
         }
-        Notice::UpgradeInTheWay => "not done, since an upgrade is under way".to_owned(),
+        Notice::UpgradeInTheWay => "refused: an upgrade is under way".to_owned(),
     }
 }
 
@@ -128,10 +129,10 @@ pub(crate) fn comes_again_and_again(notice: &Notice) -> bool {
 
 fn recycle(why: Recycle) -> &'static str {
     match why {
-        Recycle::Requests => "it has served its requests (max-requests)",
-        Recycle::Age => "it has served its time (max-age)",
-        Recycle::Memory => "it holds too much memory (max-rss)",
-        Recycle::Socket => "it cannot accept from a socket of its own",
+        Recycle::Requests => "it reached its limit of requests (max-requests)",
+        Recycle::Age => "it reached its age (max-age)",
+        Recycle::Memory => "it uses too much memory (max-rss)",
+        Recycle::Socket => "it cannot accept on one of its sockets",
     }
 }
 

@@ -67,7 +67,7 @@ impl Parent {
             let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
             for socket in sockets {
                 if let Err(error) = epoll::watch_once(self.wakeups.poll(), socket, Token(Source::Attention.encode())) {
-                    debug!("worker={slot} is not attended: epoll_ctl(2): {error}");
+                    debug!("cannot watch the queue of worker={slot} with epoll_ctl(2): {error}");
                 }
             }
         }

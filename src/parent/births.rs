@@ -102,7 +102,7 @@ impl Parent {
             ways.push(self.listen_to(messages, Source::Messages(pid)));
         }
         for error in ways.into_iter().filter_map(Result::err) {
-            error!("{} cannot be heard: {error}", self.roster.tag(pid));
+            error!("cannot listen to {}: {error}", self.roster.tag(pid));
         }
         self.expect_sign(pid, &ends.sign);
     }
@@ -121,7 +121,7 @@ impl Parent {
     /// The next child does not inherit the page of this row.
     fn take_back(&self, row: usize) {
         if let Err(error) = self.board.take_back(row) {
-            error!("the next process could write to what another one says of itself: madvise(2): {error}");
+            error!("cannot withdraw a scoreboard page from the next worker with madvise(2): {error}");
         }
     }
 

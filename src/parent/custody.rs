@@ -141,7 +141,7 @@ impl Custody {
                 None => Ok(()),
             };
             if let Err(error) = attached {
-                warn!("balance: worker={slot} is chosen as before: {error}");
+                warn!("balance: cannot change how worker={slot} is chosen: {error}");
             }
         }
         self.told = None;
@@ -320,7 +320,7 @@ impl Custody {
             Err(error) => {
                 self.steering.program = steer::NOTHING;
                 self.stop_steering();
-                warn!("balance: by the kernel's hash, which takes no BPF program: {error}");
+                warn!("balance: by the kernel's hash; the kernel refuses BPF programs: {error}");
             }
         }
     }

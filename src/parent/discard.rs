@@ -52,7 +52,7 @@ impl Discard {
                 self.not_before = now + PACE;
             }
             Err((error, fds)) => {
-                debug!("descriptors of workers are not closed yet: fork(2): {error}");
+                debug!("cannot close descriptors of workers yet: fork(2): {error}");
                 self.fds = fds;
                 self.not_before = now + RETRY;
             }

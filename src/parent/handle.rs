@@ -135,7 +135,7 @@ impl<'a> Handle<'a> {
         if let Some(process) = self.roster.get(pid) {
             process.signalled.set(Some(signal as i32));
         }
-        info!("{} is sent {signal}: asked by the application", self.roster.tag(pid));
+        info!("{} sent {signal}: requested by the application", self.roster.tag(pid));
         Ok(nix::sys::signal::kill(SystemPid::from_raw(pid.0), signal)?)
     }
 

@@ -181,10 +181,7 @@ impl Parent {
         }
         if let Some(why) = self.board.row(process.row).doubt(now) {
             process.is_doubted.set(true);
-            warn!(
-                "{} says of itself in shared memory what cannot be, which counts for nothing: {why}",
-                self.roster.tag(pid)
-            );
+            warn!("{} has invalid numbers in shared memory, which are ignored: {why}", self.roster.tag(pid));
         }
     }
 

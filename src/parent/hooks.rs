@@ -30,11 +30,11 @@ impl Parent {
     pub(super) fn policy_of(&mut self, exit: &event::Exit<'_>) -> Respawn {
         let Some(OnExit(policy)) = &mut self.on_exit else { return Respawn::Backoff };
         let respawn = panic::catch_unwind(AssertUnwindSafe(|| policy(exit))).unwrap_or_else(|panic| {
-            error!("the application's policy for exits panicked, backing off: {}", panic_message(&*panic));
+            error!("the application's on_exit hook panicked, backing off: {}", panic_message(&*panic));
             Respawn::Backoff
         });
         if respawn == Respawn::Stop {
-            info!("draining: asked by the application's policy for exits");
+            info!("draining: requested by the application (on_exit)");
         }
         respawn
     }

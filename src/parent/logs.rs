@@ -18,7 +18,7 @@ impl Parent {
                 self.log_retry = Some(Time::default());
                 info!("access log {} reopened", path.display());
             }
-            Err(error) => error!("the access log stays as it is: {}", error.report()),
+            Err(error) => error!("cannot reopen the access log, writing on to the old file: {}", error.report()),
         }
     }
 

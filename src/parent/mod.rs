@@ -407,7 +407,7 @@ impl Parent {
         let span = frozen(self.next_look, now);
         self.next_look = now;
         if !span.is_zero() {
-            debug!("nobody could run for {span:?}, which counts for no time-out");
+            debug!("the pool was frozen for {span:?}, which counts for no timeout");
             self.watch.frozen(span);
             self.roster.tell(Event::Frozen(span), now);
         }
@@ -455,6 +455,6 @@ fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
 fn signal(pid: Pid, signal: Signal) {
     // It is ours and not reaped, so the number is not somebody else's; it may have exited all the same.
     if let Err(errno) = kill(SystemPid::from_raw(pid.0), signal) {
-        debug!("pid={} not signalled: {errno}", pid.0);
+        debug!("cannot signal pid={}: {errno}", pid.0);
     }
 }

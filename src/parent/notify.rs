@@ -55,7 +55,7 @@ impl Directory {
         let place =
             candidates.filter(|base| base.is_absolute() && (is_ours || is_open_to_all(base))).find_map(|base| {
                 Place::make(&base, is_ours)
-                    .inspect_err(|error| debug!("no notification sockets in {}: {error}", base.display()))
+                    .inspect_err(|error| debug!("cannot make notification sockets in {}: {error}", base.display()))
                     .ok()
             });
         Directory { place, user }

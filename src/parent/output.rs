@@ -136,7 +136,7 @@ impl Output {
                 self.write(stream);
             }
             if !self.pending[stream].is_empty() {
-                warn!("{} bytes of the workers' output dropped: nobody reads", self.pending[stream].len());
+                warn!("dropped {} bytes of worker output: its reader is too slow", self.pending[stream].len());
             }
         }
     }
@@ -188,7 +188,7 @@ impl Parent {
             self.output.count += 1;
             let listens = self.listen_to(&std::os::fd::AsRawFd::as_raw_fd(&pipe), Source::Output(id));
             if let Err(error) = listens {
-                error!("{} has lost its output: {error}", self.roster.tag(pid));
+                error!("cannot read the output of {}: {error}", self.roster.tag(pid));
             }
             let lines = Lines::new(format!("worker={slot} pid={} ", pid.0));
             self.output.pipes.insert(id, Pipe { pid, file: pipe.into(), stream, lines, until: None });

@@ -46,7 +46,7 @@ impl Parent {
                     // Its next worker may not be born yet, before which they are made whole.
                     for socket in sockets.iter().filter(|_| !may_block) {
                         if let Err(error) = sys::fds::set_nonblocking(socket, true) {
-                            debug!("worker={slot} has a socket that cannot be told not to block: {error}");
+                            debug!("cannot make a socket of worker={slot} non-blocking: {error}");
                         }
                     }
                     process.ends.lifeline.watch(slot, &sockets)
@@ -55,7 +55,7 @@ impl Parent {
             };
             if let Err(error) = sent {
                 // It dies, or is flooded with orders; the next look finds somebody else.
-                debug!("{} cannot be given an order: {error}", self.roster.tag(pid));
+                debug!("cannot send an order to {}: {error}", self.roster.tag(pid));
                 self.neighbours.gone(pid);
             }
         }
@@ -82,7 +82,7 @@ impl Parent {
         }
         for slot in self.custody.expired(now).into_iter().rev() {
             if !self.neighbours.hold(slot) {
-                debug!("worker={slot} is no more, its sockets are closed");
+                debug!("worker={slot} removed, its sockets closed");
                 self.custody.close(slot, now);
                 self.settle();
             }

@@ -69,7 +69,7 @@ impl Parent {
         let Sign::Notification(socket) = sign else { return };
         if let Err(error) = self.listen_to(socket, Source::Sign(pid)) {
             // The boot time-out will replace it.
-            error!("{} cannot be seen to be ready: {error}", self.roster.tag(pid));
+            error!("cannot watch {} become ready: {error}", self.roster.tag(pid));
         }
     }
 

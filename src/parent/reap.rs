@@ -35,7 +35,7 @@ pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
             // In the end, somebody else has reaped it.
             Ok(_) | Err(UNNAMED | Errno::ECHILD) => fates.push(Fate::Exited(UNKNOWN)),
             Err(errno) => {
-                error!("pid={} cannot be reaped: {errno}", pid.0);
+                error!("cannot reap pid={}: {errno}", pid.0);
                 return fates;
             }
         }

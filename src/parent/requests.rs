@@ -50,6 +50,6 @@ impl Parent {
     fn set_log_level(&mut self, level: log::LevelFilter) {
         let level = level.min(self.loudest);
         log::set_max_level(level);
-        self.say(log::Level::Info, None, format!("log level: {level}, for workers from their next start on"));
+        self.say(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
     }
 }

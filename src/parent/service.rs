@@ -57,7 +57,7 @@ impl Service {
         // systemd.service(5), `Type=notify-reload`: the time tells it which reload this is.
         match NotifyState::monotonic_usec_now() {
             Ok(time) => self.tell(&[NotifyState::Reloading, time]),
-            Err(error) => warn!("the service manager is not told of the reload: {error}"),
+            Err(error) => warn!("cannot notify the service manager of the reload: {error}"),
         }
     }
 
@@ -93,7 +93,7 @@ impl Service {
         self.next = Some(now + every);
         match is_well() {
             true => self.tell(&[NotifyState::Watchdog]),
-            false => warn!("no worker answers: the service manager's watchdog is not told that all is well"),
+            false => warn!("no worker responds: not notifying the service manager's watchdog"),
         }
     }
 
@@ -101,7 +101,7 @@ impl Service {
     pub(crate) fn end(&mut self) {
         for message in std::mem::take(&mut self.untold) {
             if let Err(error) = send(&message, |socket| socket.set_write_timeout(Some(LAST_WORDS))) {
-                return warn!("the service manager was not told {message:?}: {error}");
+                return warn!("cannot send {message:?} to the service manager: {error}");
             }
         }
     }
@@ -122,7 +122,7 @@ impl Service {
                     self.retry = clock::now() + RETRY;
                     return;
                 }
-                Err(error) => debug!("the service manager cannot be told: {error}"),
+                Err(error) => debug!("cannot notify the service manager: {error}"),
                 Ok(()) => {}
             }
             self.untold.pop_front();

@@ -76,7 +76,7 @@ impl Parent {
     fn try_pid_file(&mut self) {
         if let Err(error) = self.write_pid_file() {
             let seconds = PID_FILE_RETRY.as_secs();
-            self.say(log::Level::Error, None, format!("{}; it is tried again every {seconds} s", error.report()));
+            self.say(log::Level::Error, None, format!("{}; retrying every {seconds} s", error.report()));
             self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
         }
     }
@@ -88,7 +88,7 @@ impl Parent {
             let written = self.write_pid_file();
             self.pid_file_retry = written.is_err().then(|| now + PID_FILE_RETRY);
             if written.is_ok() {
-                self.say(log::Level::Info, None, "the pid file is written".to_owned());
+                self.say(log::Level::Info, None, "pid file written".to_owned());
             }
         }
     }
@@ -164,7 +164,7 @@ impl Parent {
             admin.take_over();
         }
         if let Err(error) = self.listen_to(heir.talk(), Source::Predecessor) {
-            error!("the pool that has handed over cannot be heard: {error}");
+            error!("cannot listen to the old pool: {error}");
         }
         self.heir = Some(heir);
     }

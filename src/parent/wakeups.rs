@@ -56,7 +56,7 @@ impl Wakeups {
     pub(super) fn listen_again(&self, descriptor: RawFd, source: Source) {
         let (mut from, token) = (SourceFd(&descriptor), Token(source.encode()));
         if let Err(error) = self.poll.registry().reregister(&mut from, token, Interest::READABLE) {
-            error!("what is left to read is not read: epoll_ctl(2): {error}");
+            error!("cannot resume reading with epoll_ctl(2): {error}");
         }
     }
 

@@ -56,12 +56,12 @@ impl Inbox {
                 true
             }
             Received::Malformed(why, _) => {
-                warn!("{} dropped a message of the parent's: {why}", station.tag);
+                warn!("{} dropped a message from the parent: {why}", station.tag);
                 true
             }
             Received::Cut(_) => {
                 let why = "no descriptor is free for the one that came with it";
-                warn!("{} dropped a message of the parent's: {why}", station.tag);
+                warn!("{} dropped a message from the parent: {why}", station.tag);
                 true
             }
             Received::Nothing | Received::NoRoom | Received::End => false,

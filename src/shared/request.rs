@@ -42,8 +42,8 @@ impl fmt::Display for Asker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Asker::Signal(name) => name,
-            Asker::Application => "asked by the application",
-            Asker::AdminClient => "asked by an admin client",
+            Asker::Application => "requested by the application",
+            Asker::AdminClient => "requested by an admin client",
         })
     }
 }

@@ -99,7 +99,7 @@ impl Drop for ParentSignals {
         for signal in self.defaults.drain(..) {
             match sys::signal::on(signal, Action::Default(signal)) {
                 Ok(id) => given_back().push((signal, id)),
-                Err(error) => warn!("signal {signal} does nothing from now on: {error}"),
+                Err(error) => warn!("cannot handle signal {signal}: {error}"),
             }
         }
     }

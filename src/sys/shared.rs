@@ -133,7 +133,7 @@ fn seal(file: &OwnedFd) {
     let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     let all = size | SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
     if let Err(errno) = fcntl(file, FcntlArg::F_ADD_SEALS(all)) {
-        warn!("a worker could write to the pool's shared memory: it cannot be sealed (Linux 5.1): fcntl(2): {errno}");
+        warn!("cannot seal the pool's shared memory, so workers could write to it (Linux 5.1): fcntl(2): {errno}");
     }
 }
 

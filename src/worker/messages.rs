@@ -139,11 +139,11 @@ impl Messages {
             return match self.end.receive(&mut buffer) {
                 Received::Message(bytes, fd) => Ok(Message { bytes: bytes.to_vec(), fd }),
                 Received::Malformed(why, _) => {
-                    warn!("dropped a message of the parent's: {why}");
+                    warn!("dropped a message from the parent: {why}");
                     continue;
                 }
                 Received::Cut(_) => {
-                    warn!("dropped a message of the parent's: no descriptor is free for the one that came with it");
+                    warn!("dropped a message from the parent: no descriptor is free for the one that came with it");
                     continue;
                 }
                 Received::Nothing | Received::NoRoom => Err(ErrorKind::WouldBlock.into()),

@@ -81,11 +81,12 @@ impl Parent {
         match found {
             Found::Nothing => {}
             Found::Another => {
-                self.say(log::Level::Info, None, format!("{shown} is another directory now (root): restarting"));
+                self.say(log::Level::Info, None, format!("{shown} is now another directory (root): restarting"));
                 self.restart();
             }
             Found::Missing => {
-                let text = format!("{shown} is no directory any more (root): what the workers have open is served on");
+                let text =
+                    format!("{shown} is no longer a directory (root): workers go on serving what they have open");
                 self.say(log::Level::Warn, None, text);
             }
             Found::Back => self.say(log::Level::Info, None, format!("{shown} is there again (root)")),
@@ -143,11 +144,7 @@ impl Parent {
         let error = error.report();
         let reason = format!("no worker is replaced: {error}");
         if self.roster.supervisor.state() == PoolState::Restarting {
-            return self.say(
-                log::Level::Warn,
-                None,
-                format!("not done, since it cannot be, and what runs goes on: {error}"),
-            );
+            return self.say(log::Level::Warn, None, format!("refused, and the restart under way goes on: {error}"));
         }
         let text = format!("rolling restart aborted, {reason}");
         self.restart_aborted = Some(text.clone());
@@ -174,7 +171,7 @@ impl Parent {
     pub(super) fn restart_ended(&mut self, is_done: bool) {
         if let Some(before) = self.deploy.before.take().filter(|_| !is_done) {
             self.apply(before);
-            self.say(log::Level::Info, None, "the settings of before the restart hold again".to_owned());
+            self.say(log::Level::Info, None, "restored the settings from before the restart".to_owned());
         }
     }
 

@@ -121,7 +121,7 @@ impl Sink {
     /// It is written again.
     fn tell_of_more(&mut self, now: Time) {
         if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= TOLD) {
-            warn!("{} lost {} more lines of the access log, which is written again", self.tag, self.lost);
+            warn!("{} lost {} more lines of the access log; writing works again", self.tag, self.lost);
             (self.told, self.lost) = (Some(now), 0);
         }
     }

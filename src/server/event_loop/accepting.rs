@@ -203,8 +203,7 @@ where
             // The admin process has as many places as it needs.
             let remedy = "; raise max-connections or RLIMIT_NOFILE if they are wanted";
             warn!(
-                "{} has {} connections and no place for more: it closes those that have been idle longest in favour of \
-                 new ones{}",
+                "{} has reached its limit at {} connections: it closes those that have been idle longest to accept new ones{}",
                 self.station.tag,
                 self.connections.len(),
                 if self.cx.config.evicts_unfinished { "" } else { remedy }
@@ -220,9 +219,12 @@ where
         let acceptor = self.acceptors.remove(key);
         acceptor.deregister(&self.poll);
         if let Some(neighbour) = acceptor.neighbour {
-            return debug!("{} looks no more after worker={}: {error}", self.station.tag, neighbour.slot);
+            return debug!(
+                "{} no longer accepts from the queue of worker={}: {error}",
+                self.station.tag, neighbour.slot
+            );
         }
-        warn!("{} cannot accept from one of its sockets any more: {error}", self.station.tag);
+        warn!("{} can no longer accept on one of its sockets: {error}", self.station.tag);
         if !acceptor.is_shared() {
             // Its own come first, in the order of the addresses.
             self.station.lifeline.broken(key);
@@ -267,8 +269,7 @@ where
     fn pause(&mut self, was_paused: bool, error: &io::Error) {
         if !was_paused {
             warn!(
-                "{} accepts nothing until a descriptor is free: {error}; it has {} connections, raise RLIMIT_NOFILE \
-                 or set max-connections",
+                "{} stops accepting until a descriptor is free: {error}; it has {} connections; raise RLIMIT_NOFILE or set max-connections",
                 self.station.tag,
                 self.connections.len()
             );

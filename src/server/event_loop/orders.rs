@@ -53,7 +53,9 @@ where
         let entry = self.acceptors.vacant_entry();
         match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
             Ok(()) => _ = entry.insert(acceptor),
-            Err(error) => warn!("{} cannot look after worker={slot}: epoll_ctl(2): {error}", self.station.tag),
+            Err(error) => {
+                warn!("{} cannot accept from the queue of worker={slot}: epoll_ctl(2): {error}", self.station.tag)
+            }
         }
     }
 }

@@ -154,7 +154,7 @@ impl RowPage {
         // Without it mremap(2) reaches the pages behind this one.
         match self.page.fix() {
             Ok(()) => self.is_fixed = true,
-            Err(error) => log::debug!("the page of this process is not fixed in its place: mseal(2): {error}"),
+            Err(error) => log::debug!("cannot seal this process's scoreboard page with mseal(2): {error}"),
         }
     }
 
