@@ -31,18 +31,18 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// A setting does not make sense, alone or together with others.
+    /// A setting is invalid, by itself or together with others.
     Config {
-        /// The setting as the user wrote it: a flag's name, a variable's or a method's.
+        /// The setting as the user wrote it: the name of a flag, a variable or a method.
         setting: String,
-        /// What is wrong with it and what would be right.
+        /// What is wrong with it, and what is allowed.
         problem: String,
     },
     /// An address could not be reserved or listened on.
     Bind {
         /// The address as it was configured.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The process has more than one thread; a fork would copy only one of them, with the others' locks held.
@@ -50,40 +50,39 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
-    /// A file the pool needs could not be written, or executed, or a directory that it is to serve not be opened.
+    /// A file could not be read, written or executed, or a directory not be opened.
     File {
         /// The path.
         path: String,
-        /// What was being done to it.
+        /// The action that failed.
         action: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A system call failed that has no reason to.
+    /// A system call failed unexpectedly.
     System {
-        /// What was being done, ending in the call's name.
+        /// The action that failed, with the name of the call.
         call: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// As many workers of a slot in a row as `give-up` allows have failed and never served.
+    /// A slot's workers failed `give-up` times in a row without ever serving.
     GaveUp {
         /// The slot whose workers failed.
         worker: usize,
-        /// How many.
+        /// The number of failures in a row.
         failures: u32,
         /// How the last one ended.
         reason: String,
     },
-    /// The pool was asked to stop, and again more than a second later: its workers were killed, with requests in
-    /// progress.
+    /// A second request to stop, more than a second after the first, killed workers with requests in progress.
     Forced {
-        /// How many connections were cut, by what the workers have counted.
+        /// The number of connections cut, as counted by the workers.
         connections: u64,
-        /// How many of the killed workers do not count theirs: programs, and servers of one's own.
+        /// The number of killed workers that do not count their connections: programs, and servers of your own.
         unknown: usize,
     },
-    /// No worker ever became ready: every one of them failed at its first start.
+    /// No worker ever became ready: all failed at their first start.
     Boot {
         /// How the last one ended.
         reason: String,

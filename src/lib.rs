@@ -11,42 +11,40 @@
 //!
 //! # Know before you fork
 //!
-//! - **One thread.** fork(2) copies the thread that calls it and no other, with the locks that the others hold. A
-//!   pool therefore refuses to start in a process that has a second thread ([`Error::Threads`]). Start threads,
-//!   runtimes and connection pools in the worker: in the closure given to [`Builder::run`], or when the handler is
-//!   first called.
-//! - **What exists before the fork is copied.** Memory is shared until written; file descriptors, and the file
-//!   offsets behind them, are shared for good. Open a database connection in the worker, or all workers speak on one.
-//! - **Signals are the pool's** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent;
-//!   TERM, QUIT and INT in a worker, where they end [`Worker::shutdown_signal`]'s stream. It unblocks them, whoever has
-//!   blocked or ignored them, and ignores SIGXFSZ where that has its default action. A worker that installs its own
-//!   handlers drains by the lifeline alone. Before [`Builder::run`] nobody hears HUP, USR1 and USR2, which then end the
-//!   process: block them first of all in `main` if your start takes long, and they wait.
-//! - **A handler blocks its worker.** Its other connections wait meanwhile; other workers do not. What takes long
-//!   belongs on a thread, with [`Response::deferred`]. One that hangs for the stall time-out is killed with its
-//!   worker.
-//! - **What can be lost**: the requests that a worker has begun when it crashes, what is unfinished at the drain
-//!   time-out, and a request that a client sends at the very moment when its idle connection is closed by a drain.
-//! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]): with the same arguments, while this one
-//!   serves, and for a while when it drains. Nothing tells the new pool when the old one has ended. What must not exist
-//!   twice, such as a lock file, is to be waited for in a worker, not taken before [`Builder::run`].
-//! - **No TLS and no HTTP/2**: put a proxy in front, or bring a server that has them.
+//! - **One thread.** fork(2) copies only the calling thread, together with locks that other threads may hold. A pool
+//!   therefore refuses to start in a process with a second thread ([`Error::Threads`]). Start threads, runtimes and
+//!   connection pools in the worker: in the closure passed to [`Builder::run`], or on the first call of the handler.
+//! - **Everything that exists before the fork is copied.** Memory is shared until it is written. File descriptors and
+//!   their file offsets stay shared. Open a database connection in the worker; otherwise all workers talk on one.
+//! - **The pool handles signals** while it runs: TERM, QUIT, INT, HUP, USR1, USR2, TTIN, TTOU and CHLD in the parent;
+//!   TERM, QUIT and INT in a worker, where they end the stream of [`Worker::shutdown_signal`]. It unblocks them even if
+//!   the process had blocked or ignored them, and it ignores SIGXFSZ unless that has a handler. A worker that installs
+//!   its own handlers still drains when the parent tells it to. Before [`Builder::run`], HUP, USR1 and USR2 end the
+//!   process; if your start takes long, block them at the beginning of `main`, and they are handled later.
+//! - **A handler blocks its worker.** The worker's other connections wait meanwhile; other workers go on. Move long work
+//!   to a thread, with [`Response::deferred`]. A worker whose handler hangs for the stall timeout is killed.
+//! - **What can be lost**: requests in progress in a worker that crashes or reaches the drain timeout, and a request that
+//!   a client sends at the very moment when a drain closes its idle connection.
+//! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]) with the same arguments. The old pool serves
+//!   until the new one does, then drains, so both exist for a while. The new pool is not told when the old one has ended.
+//!   Take a resource that must not exist twice, such as a lock file, in a worker, and wait for it there.
+//! - **No TLS and no HTTP/2**: put a proxy in front, or use a server that has them.
 //!
 //! # What a broken worker can do
 //!
 //! Whatever a worker writes to shared memory, sends to the parent, or does to its sockets, the parent and the other
-//! workers go on, and a new worker takes its place. A worker of the parent's own user can still signal and trace them
-//! all; one of [another user](Builder::user) can signal other workers of that user, which are then replaced; one in the
-//! [strict sandbox](Sandbox::Strict) as well can do neither. It may always lie to its own clients, drop what it
-//! accepts, and use as much memory and processor time as its user may.
+//! workers go on, and a new worker takes its place. A worker that runs as the parent's user can still signal and trace
+//! them all. A worker of [another user](Builder::user) can signal other workers of that user, which are then replaced. A
+//! worker of another user in the [strict sandbox](Sandbox::Strict) can do neither. Any worker can send its own clients
+//! wrong responses, drop the connections that it accepts, and use as much memory and processor time as its user may.
 //!
 //! # Three levels
 //!
-//! 1. [`Builder::serve`]: a handler, `Fn(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.
+//! 1. [`Builder::serve`] with a handler, `FnMut(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.
 //! 2. [`Builder::run`] with [`Worker::serve`]: the same, after some code of yours in each worker.
-//! 3. [`Builder::run`] with a server of yours: [`Worker::take_listener`], [`Worker::ready`] and [`Worker::shutdown_signal`] are
-//!    of the standard library's types, which every runtime takes; [`Worker::incoming`] is the blocking loop. In the
-//!    place where it answers, [`is_draining`] says whether to add `Connection: close`.
+//! 3. [`Builder::run`] with a server of yours. [`Worker::take_listener`], [`Worker::ready`] and
+//!    [`Worker::shutdown_signal`] use types of the standard library, which every runtime accepts. [`Worker::incoming`] is
+//!    a blocking accept loop. Ask [`is_draining`] for each response whether to add `Connection: close`.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -63,32 +61,32 @@
 //!
 //! # The parent's side
 //!
-//! [`Builder::on_event`] tells what happens to workers and the pool, in the parent, and its [`Handle`] restarts,
-//! scales, upgrades and stops the pool and tells its [`Status`]. [`Builder::on_exit`] decides when the slot of a worker
-//! that has died gets another one.
+//! [`Builder::on_event`] reports to a hook in the parent what happens to workers and to the pool. Its [`Handle`] restarts,
+//! scales, upgrades and stops the pool, and returns its [`Status`]. [`Builder::on_exit`] decides when to replace a worker
+//! that has died.
 //!
 //! # Words
 //!
-//! The *parent* forks *workers*. A *slot* is a place in the pool with its listening sockets; it is numbered from 0
-//! and outlives the workers that serve it. Its *generation* counts how often it was started. A worker is *ready* when
-//! it serves, *drains* when it finishes what it has, *exits*; a *stall* is a request that hangs; *backoff* is the
-//! wait before a slot that keeps failing is started again.
+//! The *parent* forks *workers*. A *slot* is a place in the pool with its listening sockets. Slots are numbered from 0
+//! and outlive the workers that serve them. The *generation* counts how often a slot has been started. A worker is *ready*
+//! when it serves, *drains* when it finishes its connections, and then *exits*. A *stall* is a request that hangs.
+//! *Backoff* is the delay before a slot that keeps failing is started again.
 //!
 //! # Logs
 //!
-//! By the `log` facade, from the process that speaks: `error` asks for somebody, `warn` is what the pool has dealt
-//! with, `info` is the life of the pool and its workers, one line each (`worker=0 gen=1 pid=4242 ready`), `debug` is
-//! the rest.
+//! Parent and workers log through the crate `log`: `error` needs attention, `warn` is a problem that the pool has handled,
+//! `info` is one line for each change of the pool and its workers (`worker=0 gen=1 pid=4242 ready`), and `debug` is the
+//! rest.
 //!
-//! A logger that waits for whoever reads its output stops the process that logs: a parent that is stuck in write(2)
-//! replaces no worker and hears no signal. The binary therefore writes through [`LogWriter`], which loses lines instead,
-//! and says how many. Use it for a logger of your own as well, or make sure by other means that it never waits. What the
-//! standard library's panic hook prints is such a log, too: the binary has a hook that logs instead.
+//! A logger that waits for its reader blocks the process that logs. A parent blocked in write(2) replaces no worker and
+//! handles no signal. The binary therefore writes through [`LogWriter`], which drops lines instead and counts them. Use it
+//! for your own logger, or choose a logger that never waits. The standard library's panic hook writes to stderr and may
+//! block in the same way; the binary installs a hook that logs instead.
 //!
 //! # Features
 //!
-//! - `cli` (default): the binary `forkpool`. Turn it off to embed the library: no argument parser, no log writer.
-//! - `serde`: messages that are values of your types, as JSON: `Worker::send_typed`, `Handle::send_typed`, `encode` and
+//! - `cli` (default): the binary `forkpool`. Turn it off to embed the library without an argument parser and a logger.
+//! - `serde`: sends values of your types as messages, in JSON: `Worker::send_typed`, `Handle::send_typed`, `encode` and
 //!   `decode`.
 
 mod admin;
