@@ -6,6 +6,8 @@ use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::TcpRepair;
 use nix::unistd::Pid;
 use support::{example, until, Client, Server};
 
@@ -184,6 +186,19 @@ fn a_stream_that_is_full_is_no_deadlock_on_the_worker_s_own_thread() {
     let line = server.wait_for("own thread: ");
     assert!(line.contains("try_write") && line.contains("another thread"), "{line}");
     assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn a_machine_that_has_lost_its_power_is_told() {
+    let mut server = leaving(&[("FORKPOOL_TCP_KEEPALIVE", "1s")]);
+    let client = asking(&mut server, "/deferred");
+    // The kernel forgets the connection, and says nothing to the other side (TCP_REPAIR of tcp(7)).
+    if let Err(error) = setsockopt(client.stream(), TcpRepair, &1) {
+        return support::skip(&format!("no connection can be forgotten here: {error}"));
+    }
+    drop(client);
+    server.wait_for("told: deferred gone");
+    assert_eq!(server.get("/answer").text(), "[true]\n");
 }
 
 #[test]

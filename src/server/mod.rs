@@ -61,7 +61,8 @@
 //! **Clients that have gone.** A client that closes its connection sends an end of file, and so does one that only says
 //! that this was its last request. While the application makes an answer it is told of that at once, and what it makes
 //! within five seconds is sent; then the connection is closed. A stream has that time from its latest byte: a client
-//! that has gone resets the connection when it gets one.
+//! that has gone resets the connection when it gets one. One that could not even send that is found by the kernel (TCP
+//! keep-alive, which connections inherit from their listener).
 //!
 //! **What lasts.** A drain waits for what the application makes, and for the connections that it has taken over, which
 //! count until it drops them (event_loop/lent.rs). It tells it so: each stream, deferred answer and upgraded connection

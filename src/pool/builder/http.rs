@@ -106,6 +106,13 @@ impl Builder {
         self.put("answer-timeout", |config| config.server.answer_timeout = timeout)
     }
 
+    /// After how much silence the kernel asks whether a TCP client is still there (`SO_KEEPALIVE` of socket(7)). One that
+    /// does not answer for as long again has gone: so connections end that wait without a time-out, as streams and
+    /// upgraded ones do, when their machine has lost power or its network. Default 60 s, in whole seconds; 0 is never.
+    pub fn tcp_keepalive(self, silence: Duration) -> Builder {
+        self.put("tcp-keepalive", |config| config.server.tcp_keepalive = silence)
+    }
+
     /// Whether a client that has sent its end of file waits for its answer as long as that takes. Default `false`: the
     /// application is told that it has gone, as nearly all such clients have, and the answer is sent if it is there
     /// within five seconds. With `true` nobody is told, and a client that has gone keeps its connection until the

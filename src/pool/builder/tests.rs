@@ -47,6 +47,7 @@ fn methods_and_names_set_the_same() {
         ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
         ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
         ("answer-timeout", "7s", |pool| pool.answer_timeout(SEVEN)),
+        ("tcp-keepalive", "7s", |pool| pool.tcp_keepalive(SEVEN)),
         ("half-close", "yes", |pool| pool.half_close(true)),
         ("root", "www", |pool| pool.root("www")),
         ("listing", "yes", |pool| pool.listing(true)),

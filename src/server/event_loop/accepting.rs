@@ -15,6 +15,7 @@ use crate::server::client::Client;
 use crate::server::connection::{self, Connection, Step};
 use crate::server::deadlines::INDEX_MAX;
 use crate::server::http::Request;
+use crate::shared::listener;
 use crate::shared::scoreboard::UNSETTLED;
 use crate::time::Time;
 
@@ -281,6 +282,7 @@ where
     /// Takes in the connections that the application has for it.
     pub(super) fn adopt(&mut self) {
         for (stream, peer) in self.station.adoptions.take() {
+            listener::keep_alive(&stream, self.cx.config.tcp_keepalive);
             let client = Client::Tcp(TcpStream::from_std(stream));
             self.admit(Connection::new(client, Some(peer), self.cx.config, self.cx.running));
         }

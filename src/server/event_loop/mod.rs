@@ -31,6 +31,7 @@ use crate::server::inbox::Inbox;
 use crate::server::mailbox::{self, Mailbox};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
+use crate::shared::listener;
 use crate::shared::scoreboard::Seen;
 use crate::sys;
 use crate::sys::clock;
@@ -135,6 +136,9 @@ where
             poll.registry().register(&mut SourceFd(&messages), MESSAGES, Interest::READABLE).map_err(listen)?;
         }
         let (own, shared) = (resources.listeners, resources.shared_listeners);
+        for tcp in own.iter().chain(&shared) {
+            listener::keep_alive(tcp, station.config.tcp_keepalive);
+        }
         let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
         let unix = resources.unix_listeners.into_iter().map(Acceptor::unix);
         let mut acceptors = Slab::new();

@@ -136,6 +136,8 @@ pub(crate) struct ServerConfig {
     pub(crate) write_timeout: Duration,
     /// How long the application may take for an answer that it makes later.
     pub(crate) answer_timeout: Duration,
+    /// After how much silence the kernel asks whether a TCP client is still there.
+    pub(crate) tcp_keepalive: Duration,
     /// A client's end of file says no more than that it sends nothing else.
     pub(crate) half_close: bool,
     pub(crate) on_panic: OnPanic,
@@ -198,6 +200,7 @@ impl Default for Config {
                 idle_timeout: Duration::from_secs(75),
                 write_timeout: Duration::from_secs(360),
                 answer_timeout: Duration::from_secs(300),
+                tcp_keepalive: Duration::from_secs(60),
                 half_close: false,
                 on_panic: OnPanic::Answer,
                 proxies: Proxies::default(),

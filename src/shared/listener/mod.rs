@@ -28,7 +28,7 @@ pub(crate) use self::given::Given;
 pub(crate) use self::inspect::is_listening;
 use self::inspect::{inspect, restore, unrestored};
 use self::options::tune;
-pub(crate) use self::options::{never_linger, prepare, reset_at_close};
+pub(crate) use self::options::{keep_alive, never_linger, prepare, reset_at_close};
 pub(crate) use self::slot::{own, SlotSockets};
 pub(crate) use self::udp::reserve_udp;
 use self::udp::ReservedUdp;

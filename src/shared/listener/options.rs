@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use socket2::{SockRef, Socket};
+use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::sys;
 
@@ -34,6 +34,28 @@ pub(crate) fn reset_at_close(connection: &impl AsFd) {
     let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }
 
+/// How often a peer that does not answer is asked.
+const KEEPALIVE_RETRIES: u32 = 4;
+
+/// Has the kernel ask a peer that has been silent for so long whether it is still there, and break the connection if it
+/// does not answer for as long again. For a connection, or for a listener, whose connections inherit it. In seconds; zero
+/// is not at all.
+pub(crate) fn keep_alive(socket: &impl AsFd, silence: Duration) {
+    let socket = SockRef::from(socket);
+    // Where it fails the kernel does not know it, and the connection does without.
+    if silence.is_zero() {
+        let _ = socket.set_keepalive(false);
+        return;
+    }
+    // What the kernel takes.
+    let seconds = |span: Duration| Duration::from_secs(span.as_millis().div_ceil(1000).clamp(1, 32_767) as u64);
+    let asked = TcpKeepalive::new()
+        .with_time(seconds(silence))
+        .with_interval(seconds(silence / KEEPALIVE_RETRIES))
+        .with_retries(KEEPALIVE_RETRIES);
+    let _ = socket.set_tcp_keepalive(&asked);
+}
+
 /// For a connection, or for a listener, whose connections inherit it.
 pub(super) fn tune(socket: &Socket) -> io::Result<()> {
     // An answer is sent whole, and Nagle would only hold back its last segment.
@@ -57,5 +79,25 @@ mod tests {
         let (accepted, _) = listener.accept().expect("a client has connected");
         assert!(accepted.nodelay().expect("it is open"));
         assert_eq!(SockRef::from(&accepted).tcp_notsent_lowat().expect("it is open"), NOTSENT_MAX);
+    }
+
+    #[test]
+    fn connections_are_kept_alive_as_their_listener_says() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        for (silence, asked) in [
+            (Duration::from_secs(60), Some((60, 15))),
+            (Duration::from_millis(1), Some((1, 1))),
+            (Duration::MAX, Some((32_767, 32_767))),
+            (Duration::ZERO, None),
+        ] {
+            keep_alive(&listener, silence);
+            let _client = TcpStream::connect(listener.local_addr().expect("it is bound")).expect("it listens");
+            let (accepted, _) = listener.accept().expect("a client has connected");
+            let socket = SockRef::from(&accepted);
+            let is_on = socket.keepalive().expect("it is open");
+            let times = (socket.tcp_keepalive_time(), socket.tcp_keepalive_interval());
+            let times = (times.0.expect("it is open").as_secs(), times.1.expect("it is open").as_secs());
+            assert_eq!(is_on.then_some(times), asked, "{silence:?}");
+        }
     }
 }

@@ -60,6 +60,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     .of_the_server(),
     Setting::new(
         SECTION,
+        "tcp-keepalive",
+        "DURATION",
+        at!(server.tcp_keepalive, Timeout::ANY),
+        "After how much silence the kernel asks whether a TCP client is still there; one that does not answer for as long \
+         again has gone, by which connections end that wait without a time-out; in whole seconds; 0 is never",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
         "half-close",
         "yes|no",
         at!(server.half_close, YesNo),
