@@ -6,9 +6,7 @@ use super::{quoted, Builder};
 use crate::shared::config::{AccessLogFormat, HeaderRule, Symlinks, TypeRule};
 
 impl Builder {
-    /// Directory whose files [`files`](Builder::files) serves. Default: none. It is looked at once a second: when the path
-    /// comes to mean another directory, there is a rolling restart, in which workers that open it themselves
-    /// ([`Worker::files`](crate::Worker::files)) serve the new one.
+    /// Sets the directory whose files [`files`](Builder::files) serves. Default: none.
     pub fn root(self, directory: impl Into<PathBuf>) -> Builder {
         self.put("root", |config| config.root = Some(directory.into()))
     }

@@ -71,8 +71,8 @@ impl Builder {
         self
     }
 
-    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] this often: 1 ms or more. Default never. A parent that
-    /// is late makes up for nothing: ticks do not pile up.
+    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] at this interval, 1 ms or more. Default never. Missed
+    /// ticks are not made up for.
     pub fn tick(mut self, period: Duration) -> Builder {
         self.mistakes.retain(|mistake| mistake.name != "tick");
         self.tick = (!period.is_zero()).then_some(period);

@@ -5,66 +5,69 @@ use std::time::Duration;
 use super::Builder;
 
 impl Builder {
-    /// Bytes of the longest request target; beyond it 414. Default 8 KiB: RFC 9112 section 3 asks for at least 8000
-    /// bytes.
+    /// Sets the maximum size of a request target in bytes; a longer one gets 414. Default 8 KiB. RFC 9112 section 3
+    /// recommends at least 8000 bytes.
     pub fn max_target(self, bytes: usize) -> Builder {
         self.put("max-target", |config| config.server.limits.target = bytes)
     }
 
-    /// Bytes of the longest request head, from the method to the empty line; beyond it 431. Default 16 KiB: twice what
-    /// common browsers and proxies send at most, and little enough to be held for each slow client.
+    /// Sets the maximum size of a request head in bytes, from the method to the empty line; a larger one gets 431.
+    /// Default 16 KiB: twice what common browsers and proxies send at most, and small enough to hold for each slow
+    /// client.
     pub fn max_head(self, bytes: usize) -> Builder {
         self.put("max-head", |config| config.server.limits.head = bytes)
     }
 
-    /// Most header fields of a request, 1 to 128; beyond it 431. Default 100: what Apache allows,
-    /// several times what browsers send.
+    /// Sets the maximum number of header fields in a request, 1 to 128; a request with more gets 431. Default 100, as
+    /// in Apache.
     pub fn max_fields(self, count: usize) -> Builder {
         self.put("max-fields", |config| config.server.limits.fields = count)
     }
 
-    /// Bytes of the longest request body, which is held in memory; beyond it 413. Default 1 MiB; zero refuses bodies.
+    /// Sets the maximum size of a request body in bytes; a larger one gets 413. Bodies are held in memory. Default 1
+    /// MiB; zero refuses bodies.
     pub fn max_body(self, bytes: usize) -> Builder {
         self.put("max-body", |config| config.server.limits.body = bytes)
     }
 
-    /// Requests on one connection before it is closed, so that clients spread anew. Default 0, no limit: a
-    /// kept connection is the cheapest.
+    /// Closes a connection after this many requests, so that clients spread over the workers again. Default 0, no
+    /// limit: kept connections are the cheapest.
     pub fn max_requests_per_connection(self, count: u64) -> Builder {
         self.put("max-requests-per-connection", |config| config.server.limits.requests = count)
     }
 
-    /// Requests of one connection that are answered in a row before the others have their turn. Default
-    /// 64: a few milliseconds' work for most handlers, and enough for one send to carry many answers.
+    /// Sets how many pipelined requests of one connection are answered before other connections are served. Default 64:
+    /// a few milliseconds of work for most handlers, and enough for one send to carry many responses.
     pub fn max_pipelined(self, count: usize) -> Builder {
         self.put("max-pipelined", |config| config.server.max_pipelined = count)
     }
 
-    /// Open connections per worker. At the limit, the connection that has been idle longest is closed for a new one;
-    /// those with a request in progress stay, and new ones wait when there are no others. Default 0, as many as
-    /// descriptors allow: when those run out, the same holds.
+    /// Sets the maximum number of open connections per worker. Default 0, as many as there are file descriptors.
+    ///
+    /// At the limit, the connection that has been idle longest is closed to make room for a new one. Connections with a
+    /// request in progress stay; if all have one, new connections wait.
     pub fn max_connections(self, count: usize) -> Builder {
         self.put("max-connections", |config| config.server.max_connections = count)
     }
 
-    /// Bytes of answers held for a client that does not read them, before it is not read from either.
-    /// Default 256 KiB: more than a round trip's worth to most clients, and bounded for those who only send.
+    /// Sets how many bytes of unread responses are buffered for one client. Default 256 KiB: more than most clients can
+    /// receive in a round trip. Beyond it, no more requests of that client are read.
     pub fn max_output(self, bytes: usize) -> Builder {
         self.put("max-output", |config| config.server.max_output = bytes)
     }
 
-    /// Bytes that each worker holds for its clients: of heads and bodies that have not come whole, and of answers that
-    /// were not taken. Default 64 MiB: far beyond what honest clients need, and a bound for what others take. At least
-    /// [`max_body`](Builder::max_body); 0 is no limit.
+    /// Sets how many bytes each worker may use for incomplete requests and unread responses. Default 64 MiB. At least
+    /// [`max_body`](Builder::max_body); 0 sets no limit.
     ///
-    /// At the limit a request of which a part would have to be held gets 503, bodies that are coming are not read
-    /// further, and requests that come whole are served as ever. When that has lasted for 5 s, the slowest clients get
-    /// 408, those that take no answer are reset, and if nobody is slow, the oldest of those that wait get 503.
+    /// At the limit, a request that would have to be stored in part gets 503, and bodies on their way are not read;
+    /// requests that arrive whole are served as usual. After 5 s at the limit, the slowest clients get 408 and those
+    /// that do not read their response are reset. If none is slow, the oldest of those that wait get 503. One body that
+    /// others wait for may exceed the limit by an eighth.
     pub fn max_held(self, bytes: usize) -> Builder {
         self.put("max-held", |config| config.server.max_held = bytes)
     }
 
-    /// How long a client may take to send a whole request head. Default 10 s: several retransmissions on a bad line.
+    /// Sets how long a client may take to send a request head. Default 10 s: several retransmissions on a bad line.
     pub fn head_timeout(self, timeout: Duration) -> Builder {
         self.put("head-timeout", |config| config.server.head_timeout = timeout)
     }
@@ -87,8 +90,8 @@ impl Builder {
         self.put("min-rate", |config| config.server.min_rate = bytes)
     }
 
-    /// How long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies, so
-    /// that they close first.
+    /// Sets how long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies,
+    /// so that they close first.
     pub fn idle_timeout(self, timeout: Duration) -> Builder {
         self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
     }

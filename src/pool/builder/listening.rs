@@ -4,28 +4,28 @@ use super::Builder;
 use crate::shared::config::{Balance, ForwardedHeader};
 
 impl Builder {
-    /// Permission bits of Unix sockets. Default `0o666`: every local user may connect, as to a port on 127.0.0.1,
-    /// whatever user the proxy in front runs as. The umask does not apply; a directory of its own restricts further.
+    /// Sets the permission bits of Unix sockets, regardless of the umask. Default `0o666`: every local user may
+    /// connect, as to a port on 127.0.0.1. To restrict access further, put the socket into a directory of its own.
     pub fn unix_mode(self, mode: u32) -> Builder {
         self.put("unix-mode", |config| config.unix_mode = mode)
     }
 
-    /// Connections that may wait in a worker's queue to be accepted. Default 1024; the kernel caps it at
-    /// `net.core.somaxconn` (listen(2)).
+    /// Sets the length of each worker's accept queue. Default 1024; the kernel caps it at `net.core.somaxconn`
+    /// (listen(2)).
     pub fn backlog(self, connections: u32) -> Builder {
         self.put("backlog", |config| config.backlog = connections)
     }
 
-    /// Who gets a new TCP connection. Default [`Balance::Auto`]: the free worker with the fewest connections where the
-    /// process may load eBPF (CAP_BPF and CAP_NET_ADMIN), else a random one of those that are free. The log says which,
-    /// and why.
+    /// Sets how a new TCP connection is assigned to a worker. Default [`Balance::Auto`]: the free worker with the
+    /// fewest connections if the process may load eBPF programs (CAP_BPF and CAP_NET_ADMIN), else a random free worker.
+    /// The log says which, and why.
     pub fn balance(self, balance: Balance) -> Builder {
         self.put("balance", |config| config.balance = balance)
     }
 
-    /// How many other workers take from a worker's queue what it leaves there, because it is busy or gone; 0 to 16.
-    /// Default 3: each costs the kernel a callback for each new connection while all are busy, and with three, four
-    /// workers have to be busy at once for a connection to wait.
+    /// Sets how many other workers accept connections from a worker's queue while it is busy or gone; 0 to 16. Default
+    /// 3: with three, four workers have to be busy at once for a connection to wait. Each neighbour costs the kernel a
+    /// callback for every new connection while all are busy.
     pub fn neighbours(self, count: usize) -> Builder {
         self.put("neighbours", |config| config.neighbours = count)
     }

@@ -129,9 +129,9 @@ impl Builder {
         self
     }
 
-    /// Sets what a flag of the binary sets, by its name (`drain-timeout`; leading dashes are allowed) and from text, as the binary
-    /// does with its flags: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` and `admin-host` take a
-    /// list and replace all given before.
+    /// Sets a setting by the name of its flag (`drain-timeout`; leading dashes are allowed) and from text, as the
+    /// binary does: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` and `admin-host` take a list and
+    /// replace all values given before.
     pub fn set(mut self, name: &str, value: &str) -> Builder {
         match Setting::named(name.strip_prefix("--").unwrap_or(name)) {
             Some(setting) => self.assign(setting, quoted(name, value), value),
@@ -140,12 +140,11 @@ impl Builder {
         self
     }
 
-    /// Whether all that was said makes sense, without listening on or writing anything. The answer is one line for
-    /// people.
+    /// Checks all settings, without opening a socket or writing a file. Returns a one-line summary for people.
     ///
     /// # Errors
     ///
-    /// As [`run`](Builder::run), but for what only starting can tell.
+    /// As [`run`](Builder::run), except for what only starting can tell.
     pub fn check(&self) -> Result<String> {
         let config = self.resolved()?;
         let tcp = config.addresses.iter().map(Address::to_string);
@@ -205,7 +204,7 @@ impl Builder {
         path.map(|path| Files::open_with(path, config.files)).transpose()
     }
 
-    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests, in the
+    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests in the
     /// workers; see [`Worker::serve`].
     ///
     /// # Errors
