@@ -12,10 +12,10 @@ use nix::unistd::Pid;
 use support::{example, fresh_path, testbed, until, Server};
 
 /// How long it stands still: longer than [`TIMEOUT`].
-const FROZEN: Duration = Duration::from_secs(4);
+const FROZEN: Duration = Duration::from_secs(9);
 
 /// Every time-out here: far longer than what is done within it, on any machine.
-const TIMEOUT: &str = "3s";
+const TIMEOUT: &str = "8s";
 
 /// Stops every process of the pool and lets them go on, by the cgroup freezer where this user may use it, else by
 /// SIGSTOP.

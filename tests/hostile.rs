@@ -161,15 +161,20 @@ fn asks_again_and_again(tier: Tier, says: &str) {
     let Some(mut command) = in_tier(tier) else { return };
     command.env("HOSTILE_SAYS", says);
     let (begun, mut server) = (Instant::now(), Server::spawn(command));
+    let line = server.wait_for("admin on http://127.0.0.1:");
+    let admin = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    // That it listens may never be announced: that takes a moment in which all four serve.
+    let port = until("the status says where it listens", || {
+        let status = answer(admin, "/status.json")?;
+        status.split_once("\"listening\":[\"http://127.0.0.1:")?.1.split('"').next()?.parse().ok()
+    });
     // Four at once, and a few of those that have to wait for their time.
-    server.wait_for("listening on http://");
     until("the slot has its sixth worker", || (server.count("worker=0 gen=6 ") > 0).then_some(()));
     let seconds = begun.elapsed().as_secs();
     let made = server.log().iter().filter(|line| line.contains("worker=0 gen=") && line.ends_with(" ready")).count();
     assert!(made as u64 <= 6 + seconds, "{says:?}: {made} workers in {seconds} s");
-    let port = server.port();
     let mut others = BTreeSet::new();
-    until("both of the others serve", || {
+    until(&format!("both of the others serve at {port}, where {says:?} is said"), || {
         others.extend(
             answer(port, "/")
                 .and_then(|it| it.lines().find_map(|line| line.strip_prefix("X-Slot: ").map(str::to_owned))),

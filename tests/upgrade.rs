@@ -10,39 +10,31 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use support::{children, connect_unix, example, fresh_path, is_gone, until, Answer, Client, Server};
 
-/// Programs are written here while others are executed: a fork of another test between opening and closing one would
-/// make it busy (ETXTBSY, execve(2)).
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-
 /// A program that can be exchanged while it runs, with its pid file.
 struct Program {
     path: PathBuf,
     pid_file: PathBuf,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Program {
     fn new(name: &str) -> Program {
-        let program = Program {
-            path: fresh_path(&format!("{name}.program")),
-            pid_file: fresh_path(&format!("{name}.pid")),
-            // One that failed has left nothing behind.
-            _alone: ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner),
-        };
+        let program =
+            Program { path: fresh_path(&format!("{name}.program")), pid_file: fresh_path(&format!("{name}.pid")) };
         program.install(Path::new(example("testbed").get_program()));
         program
     }
 
-    /// As a package manager does: beside the old one, then in its place.
+    /// As a package manager does: beside the old one, then in its place. A process of its own writes it: a program that
+    /// is open here while another test starts one would be open there as well, and busy (ETXTBSY, execve(2)).
     fn install(&self, program: &Path) {
         let draft = self.path.with_extension("new");
-        fs::copy(program, &draft).expect("a writable directory");
+        let copied = Command::new("cp").args([program, &draft]).status().expect("there is cp(1)");
+        assert!(copied.success(), "a writable directory");
         fs::rename(&draft, &self.path).expect("the same directory");
     }
 
