@@ -8,8 +8,9 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 
 use super::births::fork_remedy;
 use super::*;
-use crate::admin::status::{self, Fact, Level, Model};
+use crate::admin::status::{self, Fact, Model};
 use crate::admin::{self, Desk};
+use crate::parent::journal::Said;
 use crate::parent::supervisor::{Gone, PoolState};
 use crate::shared::channel::{self, Heard, Record};
 use crate::shared::config::Address;
@@ -212,12 +213,13 @@ impl Parent {
             }
             admin.backs_off(now);
             let why = process.lifeline.failure().map(|reason| format!(": {reason}")).unwrap_or_default();
-            self.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
+            self.journal.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
         }
     }
 
     /// Another pool serves, and shows its own status.
     pub(super) fn hand_over_admin(&mut self) {
+        self.tell_what_was_said();
         if let Some(admin) = &mut self.admin {
             admin.listener.hand_over();
             admin.let_go();
@@ -293,37 +295,19 @@ impl Admin {
 
 /// What it is told.
 impl Parent {
-    /// Says what a worker can bring about again and again: the log does not fill with it.
-    pub(super) fn say_rarely(&mut self, level: log::Level, slot: Option<usize>, text: String) {
-        let admits = |slot| self.repeats.admits(slot, level, &text, clock::now());
-        if slot.is_none_or(admits) {
-            self.say(level, slot, text);
-        }
-    }
-
-    /// Says how much was left out of the log, if it is time.
-    pub(super) fn say_what_was_left_out(&mut self) {
-        for (slot, level, text) in self.repeats.summaries(clock::now()) {
-            self.say(level, Some(slot), text);
-        }
-    }
-
-    /// Says something in the log, and to whoever looks at the pool's events.
-    pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
-        // Whatever it is about: to who reads the log it comes from the parent.
-        log::log!(target: "forkpool::parent", level, "{text}");
+    /// Tells what was said since the last time.
+    fn tell_what_was_said(&mut self) {
+        let said = self.journal.take_untold();
         let Some(admin) = &mut self.admin else { return };
-        let level = match level {
-            log::Level::Error => Level::Error,
-            log::Level::Warn => Level::Warn,
-            _ => Level::Info,
-        };
-        let (seq, time) = (admin.model.seq() + 1, clock::unix_millis());
-        admin.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
+        for Said { time, level, worker, text } in said {
+            let seq = admin.model.seq() + 1;
+            admin.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
+        }
     }
 
     /// Tells what has changed in the pool and its processes.
     pub(super) fn observe(&mut self) {
+        self.tell_what_was_said();
         let Some(mut admin) = self.admin.take() else { return };
         let mut pool = admin.model.pool.clone();
         pool.state = match self.roster.supervisor.state() {
@@ -336,7 +320,7 @@ impl Parent {
             PoolState::Stopping => status::State::Stopping,
         };
         (pool.wanted, pool.serving) = (self.roster.supervisor.wanted(), self.roster.supervisor.ready_workers());
-        pool.restart_aborted.clone_from(&self.restart_aborted);
+        pool.restart_aborted.clone_from(&self.journal.restart_aborted);
         pool.lost = outlet::lost();
         pool.max_held = self.config.server.max_held as u64;
         pool.because.clone_from(&self.derivation);
@@ -422,7 +406,7 @@ impl Parent {
         }
         let pid = process.pid;
         signal(pid, Signal::SIGKILL);
-        self.say(log::Level::Warn, None, format!("admin pid={} killed: {why}", pid.0));
+        self.journal.say(log::Level::Warn, None, format!("admin pid={} killed: {why}", pid.0));
     }
 
     /// Does what its clients have asked for, as much as a second has room for.

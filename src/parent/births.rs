@@ -126,9 +126,8 @@ impl Parent {
     }
 
     pub(super) fn spawn_failed(&mut self, slot: usize, error: &str) {
-        self.say_rarely(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
-        self.failures.insert(slot, error.to_string());
-        self.last_failure = Some(format!("worker={slot} {error}"));
+        self.journal.say_rarely(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
+        self.journal.failed(Some(slot), error.to_owned(), format!("worker={slot} {error}"));
         self.tell(Event::SpawnFailed { slot });
     }
 }

@@ -17,13 +17,13 @@ impl Parent {
             }
             Effect::Abort { pid } => {
                 let text = format!("{} {}", self.roster.tag(pid), kill_reason(KillReason::Stalled, &self.config));
-                self.say(log::Level::Warn, self.roster.slot_of(pid), text);
+                self.journal.say(log::Level::Warn, self.roster.slot_of(pid), text);
                 signal(pid, Signal::SIGABRT);
                 self.disconnected(pid);
             }
             Effect::Kill { pid, why } => self.kill(pid, why),
             Effect::Retire { slot } => {
-                self.repeats.forget(slot);
+                self.journal.forget(slot);
                 self.custody.retire(slot, clock::now());
             }
             Effect::LetGo => self.let_go(),
@@ -67,20 +67,20 @@ impl Parent {
                 Err(Error::Forced { connections, unknown })
             }
             Outcome::Stopped => {
-                self.say(log::Level::Info, None, format!("stopped after {requests} requests"));
+                self.journal.say(log::Level::Info, None, format!("stopped after {requests} requests"));
                 Ok(())
             }
             Outcome::Replaced => {
                 let text = format!("stopped after {requests} requests: another pool has taken over");
-                self.say(log::Level::Info, None, text);
+                self.journal.say(log::Level::Info, None, text);
                 Ok(())
             }
             Outcome::BootFailed { last } => {
-                let reason = self.last_failure.take().unwrap_or_else(|| failure(last));
+                let reason = self.journal.last_failure(last);
                 Err(Error::Boot { reason })
             }
             Outcome::GaveUp { slot, failures, last } => {
-                let reason = self.failures.remove(&slot).unwrap_or_else(|| failure(last));
+                let reason = self.journal.failure_of(slot, last);
                 Err(Error::GaveUp { worker: slot, failures, reason })
             }
         }
@@ -91,7 +91,7 @@ impl Parent {
             Notice::AllReady { .. } => {
                 for reserved in Rc::clone(&self.reserved).iter() {
                     let text = format!("listening on {reserved} with {}", self.derivation);
-                    self.say(log::Level::Info, None, text);
+                    self.journal.say(log::Level::Info, None, text);
                 }
                 match self.heir.take() {
                     Some(heir) => self.take_over(heir),
@@ -99,11 +99,11 @@ impl Parent {
                 }
             }
             Notice::RestartBegun => {
-                self.restart_aborted = None;
+                self.journal.restart_aborted = None;
                 self.service.reloading();
             }
             Notice::RestartAborted { .. } => {
-                self.restart_aborted = Some(self.text_of(notice));
+                self.journal.restart_aborted = Some(self.journal.text_of(notice));
                 self.service.ready();
             }
             Notice::RestartDone => self.service.ready(),
@@ -112,8 +112,8 @@ impl Parent {
         let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
         if !matches!(notice, Notice::AllReady { .. }) {
             match comes_again_and_again(notice) {
-                true => self.say_rarely(level, slot_of(notice), self.text_of(notice)),
-                false => self.say(level, slot_of(notice), self.text_of(notice)),
+                true => self.journal.say_rarely(level, slot_of(notice), self.journal.text_of(notice)),
+                false => self.journal.say(level, slot_of(notice), self.journal.text_of(notice)),
             }
         }
         self.emit_notice(notice);
@@ -122,18 +122,5 @@ impl Parent {
             Notice::RestartAborted { .. } => self.restart_ended(false),
             _ => {}
         }
-    }
-
-    /// A notice as a line, with all that is known of the failure that it tells of.
-    pub(super) fn text_of(&self, notice: &Notice) -> String {
-        let why = match notice {
-            Notice::UpgradeFailed { .. } => self.upgrade_failure.as_ref(),
-            Notice::GaveUp { slot, .. }
-            | Notice::RestartAborted { slot, .. }
-            | Notice::ScalingFailed { slot, .. }
-            | Notice::RecyclingFailed { slot, .. } => self.failures.get(slot),
-            _ => None,
-        };
-        notice_text(notice, why.map(String::as_str))
     }
 }

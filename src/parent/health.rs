@@ -27,7 +27,7 @@ const CONNECTIONS_MAX: u64 = 1 << 24;
 
 impl Parent {
     pub(super) fn ready(&mut self, pid: Pid) {
-        self.say_rarely(log::Level::Info, self.roster.slot_of(pid), format!("{} ready", self.roster.tag(pid)));
+        self.journal.say_rarely(log::Level::Info, self.roster.slot_of(pid), format!("{} ready", self.roster.tag(pid)));
         self.tell(Event::Ready { pid });
         if let Some(process) = self.roster.get_mut(pid) {
             process.was_ready = true;
@@ -53,11 +53,10 @@ impl Parent {
             _ => kill_reason(why, &self.config),
         };
         let text = format!("{} {reason}", self.roster.tag(pid));
-        self.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text.clone());
+        self.journal.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text.clone());
         // Those that count as failures of the slot's.
         if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
-            self.failures.extend(self.roster.slot_of(pid).map(|slot| (slot, format!("a worker was {reason}"))));
-            self.last_failure = Some(text);
+            self.journal.failed(self.roster.slot_of(pid), format!("a worker was {reason}"), text);
         }
         signal(pid, Signal::SIGKILL);
         self.disconnected(pid);
@@ -86,11 +85,11 @@ impl Parent {
                     }
                     Fate::Suspended => {
                         let text = format!("{} was stopped by a signal", self.roster.tag(pid));
-                        self.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text);
+                        self.journal.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text);
                         self.tell(Event::Suspended { pid });
                     }
                     Fate::Resumed => {
-                        self.say_rarely(
+                        self.journal.say_rarely(
                             log::Level::Info,
                             self.roster.slot_of(pid),
                             format!("{} runs again", self.roster.tag(pid)),
@@ -131,17 +130,17 @@ impl Parent {
         let level = if departure.was_told() { log::Level::Info } else { log::Level::Warn };
         match &process.ends.program {
             // What it has served, nobody knows.
-            Some(_) => self.say_rarely(level, Some(process.slot), line.clone()),
+            Some(_) => self.journal.say_rarely(level, Some(process.slot), line.clone()),
             None => {
                 let text = format!("{line}, {} requests on {} connections", counters.requests, counters.accepted);
-                self.say_rarely(level, Some(process.slot), text);
+                self.journal.say_rarely(level, Some(process.slot), text);
             }
         }
         self.forget_sign(std::mem::replace(&mut process.ends.sign, Sign::GivenUp));
         self.count_exit(pid, gone, &format!("{how}{why}"), cpu);
         if !departure.was_told() {
-            self.failures.insert(process.slot, format!("a worker {}{why}", describe_unasked(exit)));
-            self.last_failure = Some(line);
+            let how = format!("a worker {}{why}", describe_unasked(exit));
+            self.journal.failed(Some(process.slot), how, line);
         }
         let has_served = counters.accepted > 0;
         if departure == Departure::Forced && exit != Exit::Code(0) {

@@ -17,7 +17,7 @@ impl Parent {
     /// Tells the application what has happened, and does what it asks for then.
     pub(super) fn emit(&mut self, event: &event::Event<'_>) {
         let Some(hook) = &mut self.hook else { return };
-        let handle = Handle::new(&self.roster, &self.board, self.restart_aborted.as_deref());
+        let handle = Handle::new(&self.roster, &self.board, self.journal.restart_aborted.as_deref());
         // Unwinding on would end the pool.
         if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| hook.call(event, &handle))) {
             error!("the application's hook panicked: {}", panic_message(&*panic));
@@ -40,7 +40,7 @@ impl Parent {
     }
 
     pub(super) fn emit_notice(&mut self, notice: &Notice) {
-        let text = self.text_of(notice);
+        let text = self.journal.text_of(notice);
         let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
         let event = match *notice {
             Notice::AllReady { .. } => event::Event::Serving,

@@ -93,7 +93,7 @@ impl Parent {
     fn tell_flaws(&mut self, slot: usize, flaws: &[String]) {
         for flaw in flaws {
             let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
-            self.say_rarely(log::Level::Warn, Some(slot), text);
+            self.journal.say_rarely(log::Level::Warn, Some(slot), text);
         }
     }
 
@@ -177,7 +177,7 @@ impl Parent {
                 Err(_) => {}
             }
         }
-        lines.into_iter().for_each(|line| self.say(log::Level::Error, None, line));
+        lines.into_iter().for_each(|line| self.journal.say(log::Level::Error, None, line));
         if is_new {
             self.mending.rests.insert(SHARED, clock::now() + REST);
             self.tell(Event::Restart);

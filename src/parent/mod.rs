@@ -13,6 +13,7 @@
 //! - `deploy/`: restarts that somebody asks for, and what they read anew
 //! - `discard.rs`: how what they have passed is closed
 //! - `output.rs`: what they print, if it is prefixed
+//! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
 //! - `logs.rs`: the access log's file
 //! - `mend.rs`: sockets that workers have broken
 //! - `health.rs`: who exits, hangs, grows
@@ -35,7 +36,6 @@
 //! - `notify.rs`: sockets on which programs say that they are ready
 //! - `service.rs`: what a service manager is told and gives
 //! - `event.rs`, `handle.rs`: what the application is told, and may ask for
-//! - `announce.rs`: what the parent says in the log
 //! - `reap.rs`, `pid_file.rs`
 //!
 //! # How it works
@@ -144,6 +144,7 @@ pub(crate) mod handle;
 mod health;
 mod hearing;
 mod hooks;
+mod journal;
 mod logs;
 mod mend;
 mod messages;
@@ -185,18 +186,16 @@ use self::attend::Attention;
 pub(crate) use self::births::Newborn;
 use self::deploy::Deploy;
 use self::discard::Discard;
+use self::journal::Journal;
 use self::mend::Mending;
 use self::messages::{Ration, Talk};
 use self::output::Output;
 use self::programs::{Program, Sign};
-use self::repeats::Repeats;
 use self::source::Source;
 use self::takeover::Addresses;
 use self::wakeups::Wakeups;
 use crate::error::{Error, Result};
-use crate::parent::announce::{
-    comes_again_and_again, describe, describe_unasked, failure, is_warning, kill_reason, notice_text, slot_of,
-};
+use crate::parent::announce::{comes_again_and_again, describe, describe_unasked, is_warning, kill_reason, slot_of};
 use crate::parent::custody::Custody;
 use crate::parent::handle::{Hook, Hooks, OnExit};
 use crate::parent::neighbours::{Neighbours, Order};
@@ -267,14 +266,6 @@ pub(crate) struct Parent {
     /// The way to tell the pool that this one takes over from; None once that is done.
     heir: Option<Heir>,
     is_stopping: bool,
-    /// How the latest worker failed, in words.
-    last_failure: Option<String>,
-    /// The same of each slot that wants one.
-    failures: BTreeMap<usize, String>,
-    /// Why the latest new binary could not be started.
-    upgrade_failure: Option<String>,
-    /// Why the latest rolling restart was aborted.
-    restart_aborted: Option<String>,
     pid_file: Option<PidFile>,
     /// When to try again to write it.
     pid_file_retry: Option<Time>,
@@ -286,9 +277,7 @@ pub(crate) struct Parent {
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
     talk: Talk,
-    repeats: Repeats<log::Level>,
-    /// What the log was made to say when the pool began: its writer knows no more.
-    loudest: log::LevelFilter,
+    journal: Journal,
     output: Output,
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,
@@ -359,7 +348,7 @@ impl Parent {
             self.talk();
             self.look_at_delays();
             self.output.pass_on(clock::now());
-            self.say_what_was_left_out();
+            self.journal.say_what_was_left_out();
             log_writer::tell_lost(clock::now());
             self.discard.close(clock::now());
             self.look_for_signs_left();
@@ -430,7 +419,7 @@ impl Parent {
             self.next_weighing,
             self.talk.deadline(),
             self.output.deadline(),
-            self.repeats.deadline(),
+            self.journal.deadline(),
             log_writer::deadline(),
             self.discard.deadline(),
             self.roster.iter().filter_map(|(_, process)| process.ends.program.as_ref()?.ready_at).min(),

@@ -17,7 +17,7 @@ impl Parent {
         }
         self.observe();
         let (ready, wanted) = (self.roster.supervisor.ready_workers(), self.roster.supervisor.wanted());
-        self.service.status(match (self.roster.supervisor.state(), &self.restart_aborted) {
+        self.service.status(match (self.roster.supervisor.state(), &self.journal.restart_aborted) {
             (PoolState::Stopping, _) => format!("stopping, {} workers left", self.roster.len()),
             (PoolState::LameDuck, _) => format!("lame duck, {ready} of {wanted} workers ready"),
             (_, Some(aborted)) => format!("{ready} of {wanted} workers ready; {aborted}"),

@@ -161,7 +161,7 @@ impl Parent {
             "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
             self.roster.tag(pid)
         );
-        self.say(log::Level::Warn, self.roster.slot_of(pid), text);
+        self.journal.say(log::Level::Warn, self.roster.slot_of(pid), text);
     }
 
     /// Nobody reads any more what comes to a program's socket. What is there is neither received, since what finds no

@@ -17,7 +17,7 @@ impl Parent {
             Request::Reap => self.reap(),
             Request::Reopen => self.reopen_log(),
             Request::Disconnect(pid) => self.tell(Event::Disconnected { pid: Pid(pid) }),
-            Request::Log(level) => self.set_log_level(level),
+            Request::Log(level) => self.journal.set_level(level),
         }
     }
 
@@ -29,7 +29,7 @@ impl Parent {
             if max < Config::WORKERS_MAX {
                 text += " while the kernel counts their connections; for more, start the pool with more or with --balance random";
             }
-            return self.say(log::Level::Warn, None, text);
+            return self.journal.say(log::Level::Warn, None, text);
         }
         self.tell(Event::Scale { workers });
     }
@@ -37,19 +37,13 @@ impl Parent {
     /// Begins to stop, or does so more firmly.
     pub(super) fn stop(&mut self, how: Stop, asker: Asker) {
         match self.roster.supervisor.heeds(how, clock::now()) {
-            Some(Stop::Drain) => self.say(log::Level::Info, None, format!("draining: {asker}")),
-            Some(Stop::Quick) => self.say(log::Level::Info, None, format!("stopping: {asker}")),
+            Some(Stop::Drain) => self.journal.say(log::Level::Info, None, format!("draining: {asker}")),
+            Some(Stop::Quick) => self.journal.say(log::Level::Info, None, format!("stopping: {asker}")),
             Some(Stop::Force) => {
-                self.say(log::Level::Warn, None, format!("killing all workers: {asker} while stopping"));
+                self.journal.say(log::Level::Warn, None, format!("killing all workers: {asker} while stopping"));
             }
-            None => self.say(log::Level::Info, None, format!("stopping already: {asker}")),
+            None => self.journal.say(log::Level::Info, None, format!("stopping already: {asker}")),
         }
         self.tell(Event::Stop(how));
-    }
-
-    fn set_log_level(&mut self, level: log::LevelFilter) {
-        let level = level.min(self.loudest);
-        log::set_max_level(level);
-        self.say(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
     }
 }

@@ -76,7 +76,7 @@ impl Parent {
     fn try_pid_file(&mut self) {
         if let Err(error) = self.write_pid_file() {
             let seconds = PID_FILE_RETRY.as_secs();
-            self.say(log::Level::Error, None, format!("{}; retrying every {seconds} s", error.report()));
+            self.journal.say(log::Level::Error, None, format!("{}; retrying every {seconds} s", error.report()));
             self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
         }
     }
@@ -88,7 +88,7 @@ impl Parent {
             let written = self.write_pid_file();
             self.pid_file_retry = written.is_err().then(|| now + PID_FILE_RETRY);
             if written.is_ok() {
-                self.say(log::Level::Info, None, "pid file written".to_owned());
+                self.journal.say(log::Level::Info, None, "pid file written".to_owned());
             }
         }
     }
@@ -113,7 +113,7 @@ impl Parent {
                 self.tell(Event::SuccessorSpawned { pid });
             }
             Err(error) => {
-                self.upgrade_failure = Some(format!("{error}{}", fork_remedy(&error)));
+                self.journal.upgrade_failure = Some(format!("{error}{}", fork_remedy(&error)));
                 self.tell(Event::SuccessorGone { exit: None });
             }
         }

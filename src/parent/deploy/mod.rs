@@ -81,15 +81,19 @@ impl Parent {
         match found {
             Found::Nothing => {}
             Found::Another => {
-                self.say(log::Level::Info, None, format!("{shown} is now another directory (root): restarting"));
+                self.journal.say(
+                    log::Level::Info,
+                    None,
+                    format!("{shown} is now another directory (root): restarting"),
+                );
                 self.restart();
             }
             Found::Missing => {
                 let text =
                     format!("{shown} is no longer a directory (root): workers go on serving what they have open");
-                self.say(log::Level::Warn, None, text);
+                self.journal.say(log::Level::Warn, None, text);
             }
-            Found::Back => self.say(log::Level::Info, None, format!("{shown} is there again (root)")),
+            Found::Back => self.journal.say(log::Level::Info, None, format!("{shown} is there again (root)")),
         }
     }
 
@@ -123,7 +127,7 @@ impl Parent {
 
     fn say_what_is_not_watched(&mut self) {
         if let Some(text) = self.deploy.files.as_mut().and_then(Files::left_out) {
-            self.say(log::Level::Warn, None, format!("not watched: {text}"));
+            self.journal.say(log::Level::Warn, None, format!("not watched: {text}"));
         }
     }
 
@@ -134,7 +138,7 @@ impl Parent {
         }
         let changed = self.deploy.files.as_mut().and_then(|files| files.take(clock::now()));
         if let Some(changed) = changed {
-            self.say(log::Level::Info, None, format!("{changed} (watch): restarting"));
+            self.journal.say(log::Level::Info, None, format!("{changed} (watch): restarting"));
             self.restart();
         }
     }
@@ -144,13 +148,17 @@ impl Parent {
         let error = error.report();
         let reason = format!("no worker is replaced: {error}");
         if self.roster.supervisor.state() == PoolState::Restarting {
-            return self.say(log::Level::Warn, None, format!("refused, and the restart under way goes on: {error}"));
+            return self.journal.say(
+                log::Level::Warn,
+                None,
+                format!("refused, and the restart under way goes on: {error}"),
+            );
         }
         let text = format!("rolling restart aborted, {reason}");
-        self.restart_aborted = Some(text.clone());
+        self.journal.restart_aborted = Some(text.clone());
         self.service.reloading();
         self.service.ready();
-        self.say(log::Level::Warn, None, text);
+        self.journal.say(log::Level::Warn, None, text);
         self.emit(&event::Event::RestartRefused { reason: &reason });
     }
 
@@ -160,7 +168,7 @@ impl Parent {
             let names: Vec<&str> = kept.into_iter().map(Setting::name).collect();
             let text =
                 format!("changed, but a restart cannot apply it, only an upgrade (SIGUSR2): {}", names.join(", "));
-            self.say(log::Level::Warn, None, text);
+            self.journal.say(log::Level::Warn, None, text);
         }
         let before = self.config.clone();
         self.apply(next);
@@ -171,7 +179,7 @@ impl Parent {
     pub(super) fn restart_ended(&mut self, is_done: bool) {
         if let Some(before) = self.deploy.before.take().filter(|_| !is_done) {
             self.apply(before);
-            self.say(log::Level::Info, None, "restored the settings from before the restart".to_owned());
+            self.journal.say(log::Level::Info, None, "restored the settings from before the restart".to_owned());
         }
     }
 
