@@ -65,7 +65,7 @@ impl Parent {
             abort_stalled: self.config.on_stall == crate::shared::config::OnStall::Abort,
             cpus: Rc::clone(&self.cpus),
             credentials: self.credentials.clone(),
-            access_log: self.access_log.as_ref().map(|file| (Rc::clone(file), self.config.access_log_format.clone())),
+            access_log: self.access_log.file().map(|file| (Rc::clone(file), self.config.access_log_format.clone())),
             sandbox: self.config.sandbox,
             parent: process::id(),
             place: self.place(),

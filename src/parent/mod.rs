@@ -14,7 +14,7 @@
 //! - `discard.rs`: how what they have passed is closed
 //! - `output.rs`: what they print, if it is prefixed
 //! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
-//! - `logs.rs`: the access log's file
+//! - `access_log.rs`: the access log's file
 //! - `mend.rs`: sockets that workers have broken
 //! - `health.rs`: who exits, hangs, grows
 //! - `attend.rs`: whose queue is left waiting
@@ -131,6 +131,7 @@
 //!   the others, and there are none. While others serve it is the most, so one number is both bounds.
 //! - **The service manager is told without waiting**: its crate's own sending blocks when nobody reads.
 
+mod access_log;
 mod admin;
 pub(crate) mod announce;
 mod attend;
@@ -145,7 +146,6 @@ mod health;
 mod hearing;
 mod hooks;
 mod journal;
-mod logs;
 mod mend;
 mod messages;
 pub(crate) mod neighbours;
@@ -168,7 +168,6 @@ mod wakeups;
 pub(crate) mod watch;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::process;
@@ -181,6 +180,7 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
 
+use self::access_log::AccessLog;
 use self::admin::Admin;
 use self::attend::Attention;
 pub(crate) use self::births::Newborn;
@@ -199,7 +199,6 @@ use crate::parent::announce::{comes_again_and_again, describe, describe_unasked,
 use crate::parent::custody::Custody;
 use crate::parent::handle::{Hook, Hooks, OnExit};
 use crate::parent::neighbours::{Neighbours, Order};
-use crate::parent::pid_file::PidFile;
 use crate::parent::reap::Fate;
 use crate::parent::service::Service;
 use crate::parent::successor::{Heir, Inheritance, Successor};
@@ -253,9 +252,7 @@ pub(crate) struct Parent {
     reserved: Rc<Vec<Reserved>>,
     server: Rc<ServerConfig>,
     credentials: Option<Rc<Credentials>>,
-    access_log: Option<Rc<File>>,
-    /// When to tell those workers of a new access log who could not be told.
-    log_retry: Option<Time>,
+    access_log: AccessLog,
     deploy: Deploy,
     config: Config,
     /// Why there are as many workers as there are.
@@ -266,9 +263,7 @@ pub(crate) struct Parent {
     /// The way to tell the pool that this one takes over from; None once that is done.
     heir: Option<Heir>,
     is_stopping: bool,
-    pid_file: Option<PidFile>,
-    /// When to try again to write it.
-    pid_file_retry: Option<Time>,
+    pid: pid_file::Pid,
     /// When the parent means to look at the clock again.
     next_look: Time,
     /// What a forced stop has cut off.
@@ -352,8 +347,8 @@ impl Parent {
             log_writer::tell_lost(clock::now());
             self.discard.close(clock::now());
             self.look_for_signs_left();
-            self.tell_of_log();
-            self.retry_pid_file();
+            self.access_log.tell(&mut self.roster, &self.board, clock::now());
+            self.pid.retry(self.config.pid_file.as_deref(), &mut self.journal, clock::now());
             self.look_at_root();
             self.look_at_files();
             self.tell(Event::Tick);
@@ -423,8 +418,8 @@ impl Parent {
             log_writer::deadline(),
             self.discard.deadline(),
             self.roster.iter().filter_map(|(_, process)| process.ends.program.as_ref()?.ready_at).min(),
-            self.log_retry,
-            self.pid_file_retry,
+            self.access_log.deadline(),
+            self.pid.deadline(),
             self.deploy.deadline().filter(|_| !self.is_stopping && self.successor.is_none()),
             self.admin.as_ref().and_then(Admin::deadline),
         ];

@@ -6,14 +6,76 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process;
+use std::time::Duration;
 
+use log::Level;
 use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
+use crate::parent::journal::Journal;
+use crate::sys::clock;
+use crate::time::Time;
+
+/// How soon it is tried again to write it.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The pid file of a pool, if it has one, and when it is tried again to write it.
+#[derive(Debug, Default)]
+pub(super) struct Pid {
+    file: Option<PidFile>,
+    retry: Option<Time>,
+}
+
+impl Pid {
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.retry
+    }
+
+    /// Writes the pid file of a pool that starts. That the disk is full ends no pool: it serves, and tries again. What
+    /// does not pass by itself, as a directory that is missing, does.
+    pub(super) fn write_first(&mut self, path: Option<&Path>, journal: &mut Journal) -> Result<()> {
+        match self.write(path) {
+            Err(Error::File { source, .. }) if is_full(&source) => {
+                self.write_or_retry(path, journal);
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    fn write(&mut self, path: Option<&Path>) -> Result<()> {
+        self.file = path.map(PidFile::write).transpose()?;
+        Ok(())
+    }
+
+    /// Writes the pid file, or says why it cannot, and tries again later.
+    pub(super) fn write_or_retry(&mut self, path: Option<&Path>, journal: &mut Journal) {
+        if let Err(error) = self.write(path) {
+            let text = format!("{}; retrying every {} s", error.report(), RETRY.as_secs());
+            journal.say(Level::Error, None, text);
+            self.retry = Some(clock::now() + RETRY);
+        }
+    }
+
+    /// Writes the pid file that could not be written when this pool began, if it is time.
+    pub(super) fn retry(&mut self, path: Option<&Path>, journal: &mut Journal, now: Time) {
+        if self.retry.is_some_and(|due| due <= now) {
+            let written = self.write(path);
+            self.retry = written.is_err().then(|| now + RETRY);
+            if written.is_ok() {
+                journal.say(Level::Info, None, "pid file written".to_owned());
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
 
 /// Written once the addresses are reserved: only then is it certain that no other instance runs. Removed by the parent.
 #[derive(Debug)]
-pub(crate) struct PidFile {
+struct PidFile {
     path: PathBuf,
     owner: u32,
 }
@@ -25,7 +87,7 @@ impl PidFile {
     /// # Errors
     ///
     /// [`Error::File`] when the directory does not exist or is not writable.
-    pub(crate) fn write(path: &Path) -> Result<PidFile> {
+    fn write(path: &Path) -> Result<PidFile> {
         let owner = process::id();
         let text = format!("{owner}\n");
         let written = replace(path, &text).or_else(|error| overwrite(path, &text).map_err(|_| error));

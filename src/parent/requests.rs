@@ -15,7 +15,10 @@ impl Parent {
             Request::Less => self.scale(self.roster.supervisor.wanted() - 1),
             Request::Upgrade => self.tell(Event::Upgrade),
             Request::Reap => self.reap(),
-            Request::Reopen => self.reopen_log(),
+            Request::Reopen => {
+                let path = self.config.access_log.as_deref();
+                self.access_log.reopen(path, &self.credentials, &mut self.roster);
+            }
             Request::Disconnect(pid) => self.tell(Event::Disconnected { pid: Pid(pid) }),
             Request::Log(level) => self.journal.set_level(level),
         }

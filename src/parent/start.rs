@@ -16,7 +16,7 @@ impl Parent {
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
         let open = |path| log_file::open(path, others(&credentials));
-        let access_log = config.access_log.as_deref().map(open).transpose()?.map(Rc::new);
+        let access_log = config.access_log.as_deref().map(open).transpose()?;
         raise_descriptor_limit();
         let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
         let (board, steering) = share_memory(&config, &reserved, workers)?;
@@ -44,8 +44,7 @@ impl Parent {
             reserved: Rc::new(reserved),
             server: Rc::new(config.server.clone()),
             credentials,
-            access_log,
-            log_retry: None,
+            access_log: AccessLog::new(access_log),
             deploy: Deploy::new(layers),
             config,
             derivation,
@@ -53,8 +52,7 @@ impl Parent {
             successor: None,
             heir,
             is_stopping: false,
-            pid_file: None,
-            pid_file_retry: None,
+            pid: pid_file::Pid::default(),
             next_look: Time::NEVER,
             cut: Cut::default(),
             talk: Talk::new(hooks.on_event.as_ref(), now),
@@ -74,7 +72,7 @@ impl Parent {
         parent.give_root();
         parent.watch_files()?;
         if parent.heir.is_none() {
-            parent.write_first_pid_file()?;
+            parent.pid.write_first(parent.config.pid_file.as_deref(), &mut parent.journal)?;
             parent.custody.begin_to_steer();
             parent.custody.count_all_in();
         }

@@ -51,48 +51,7 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     Ok(Addresses { reserved, slots, heir: Some(heir), admin })
 }
 
-/// How soon the pid file is tried again that could not be written.
-const PID_FILE_RETRY: Duration = Duration::from_secs(5);
-
 impl Parent {
-    /// Writes the pid file of a pool that starts. That the disk is full ends no pool: it serves, and tries again. What
-    /// does not pass by itself, as a directory that is missing, does.
-    pub(super) fn write_first_pid_file(&mut self) -> Result<()> {
-        match self.write_pid_file() {
-            Err(Error::File { source, .. }) if is_full(&source) => {
-                self.try_pid_file();
-                Ok(())
-            }
-            result => result,
-        }
-    }
-
-    fn write_pid_file(&mut self) -> Result<()> {
-        self.pid_file = self.config.pid_file.as_deref().map(PidFile::write).transpose()?;
-        Ok(())
-    }
-
-    /// Writes the pid file, or says why it cannot, and tries again later.
-    fn try_pid_file(&mut self) {
-        if let Err(error) = self.write_pid_file() {
-            let seconds = PID_FILE_RETRY.as_secs();
-            self.journal.say(log::Level::Error, None, format!("{}; retrying every {seconds} s", error.report()));
-            self.pid_file_retry = Some(clock::now() + PID_FILE_RETRY);
-        }
-    }
-
-    /// Writes the pid file that could not be written when this pool began, if it is time.
-    pub(super) fn retry_pid_file(&mut self) {
-        let now = clock::now();
-        if self.pid_file_retry.is_some_and(|due| due <= now) {
-            let written = self.write_pid_file();
-            self.pid_file_retry = written.is_err().then(|| now + PID_FILE_RETRY);
-            if written.is_ok() {
-                self.journal.say(log::Level::Info, None, "pid file written".to_owned());
-            }
-        }
-    }
-
     pub(super) fn upgrade(&mut self) {
         let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
         let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
@@ -155,7 +114,7 @@ impl Parent {
             self.custody.retire(slot, clock::now());
         }
         self.settle();
-        self.try_pid_file();
+        self.pid.write_or_retry(self.config.pid_file.as_deref(), &mut self.journal);
         heir.serve();
         if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
             reserved.iter_mut().for_each(Reserved::take_over);
@@ -187,8 +146,4 @@ impl Parent {
             }
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }

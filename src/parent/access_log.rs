@@ -1,0 +1,74 @@
+//! The access log: opened here, with the rights that workers give up, and given to them again when it was renamed.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{error, info};
+
+use super::{others, Roster};
+use crate::shared::credentials::Credentials;
+use crate::shared::log_file;
+use crate::shared::scoreboard::ParentBoard;
+use crate::time::Time;
+
+/// When to try again, if a worker has many orders that it has not read.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// The file, if there is one, and who has to be told of it.
+#[derive(Debug)]
+pub(super) struct AccessLog {
+    file: Option<Rc<File>>,
+    /// When to tell those workers of a new file who could not be told.
+    retry: Option<Time>,
+}
+
+impl AccessLog {
+    pub(super) fn new(file: Option<File>) -> AccessLog {
+        AccessLog { file: file.map(Rc::new), retry: None }
+    }
+
+    pub(super) fn file(&self) -> Option<&Rc<File>> {
+        self.file.as_ref()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.retry
+    }
+
+    /// Opens the access log's file anew, since somebody may have renamed the old one.
+    pub(super) fn reopen(&mut self, path: Option<&Path>, user: &Option<Rc<Credentials>>, roster: &mut Roster) {
+        let Some(path) = path else {
+            return info!("SIGUSR1 ignored: there is no access log");
+        };
+        match log_file::open(path, others(user)) {
+            Ok(file) => {
+                self.file = Some(Rc::new(file));
+                roster.iter_mut().for_each(|(_, it)| it.has_old_log = it.ends.program.is_none());
+                self.retry = Some(Time::default());
+                info!("access log {} reopened", path.display());
+            }
+            Err(error) => error!("cannot reopen the access log, writing on to the old file: {}", error.report()),
+        }
+    }
+
+    /// Gives the file to the workers that have the old one.
+    pub(super) fn tell(&mut self, roster: &mut Roster, board: &ParentBoard, now: Time) {
+        if self.retry.is_none_or(|due| now < due) {
+            return;
+        }
+        self.retry = None;
+        let Some(file) = &self.file else { return };
+        for (_, process) in roster.iter_mut().filter(|(_, process)| process.has_old_log) {
+            let is_full = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS));
+            let told = process.ends.lifeline.log(file);
+            // One that runs a server of its own never reads its orders.
+            process.has_old_log = told.as_ref().is_err_and(is_full) && board.row(process.row).is_neighbour();
+            if process.has_old_log {
+                self.retry = Some(now + RETRY);
+            }
+        }
+    }
+}
