@@ -46,7 +46,7 @@ fn what_is_too_large_is_refused_and_what_is_not_arrives() {
     let (before, after) = (numbers(&before), numbers(&after));
     assert_eq!((after[0] - before[0], after[1] - before[1]), (2, 65_536 + "count ".len()));
     let refused = server.get("/large?65537");
-    assert_eq!(refused.text(), "the message has 65537 bytes, of at most 65536; split it");
+    assert_eq!(refused.text(), "the message has 65537 bytes, more than 65536; split it");
     assert_eq!(server.get("/").status, 200);
 }
 
@@ -183,7 +183,7 @@ fn the_parent_kills_whom_it_is_asked_to() {
 fn nobody_is_an_error_and_nonsense_costs_a_worker_its_life() {
     let mut server = start(1);
     server.get("/to?7");
-    server.wait_for("refused to: there is nobody who would read the message");
+    server.wait_for("refused to: the receiver of the message is gone");
     let mut client = server.connect();
     client.send("GET /malformed HTTP/1.1\r\nHost: a\r\n\r\n");
     server.wait_for("killed: it sent what is no message: it was not sent by this library");
@@ -194,7 +194,7 @@ fn nobody_is_an_error_and_nonsense_costs_a_worker_its_life() {
 #[test]
 fn a_pool_without_a_hook_has_nobody_to_send_to() {
     let mut server = testbed(&[]);
-    assert_eq!(server.get("/send").text(), "there is nobody who would read the message");
+    assert_eq!(server.get("/send").text(), "the receiver of the message is gone");
     let mut server = testbed(&[("TESTBED", "hook")]);
     assert_eq!(server.get("/send").text(), "sent");
     server.wait_for("event Message { process: Process { worker: ");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::server::mailbox::Mailbox;
 use crate::shared::listener;
 
-/// Gives the built-in server of a worker connections: see [`Worker::adopter`](crate::Worker::adopter).
+/// Passes connections to the built-in server of a worker: see [`Worker::adopter`](crate::Worker::adopter).
 #[derive(Clone, Debug)]
 pub struct Adopter(pub(crate) Arc<Adoptions>);
 
@@ -40,12 +40,12 @@ impl Adoptions {
 }
 
 impl Adopter {
-    /// Has the server go on with a connection, from the beginning of a request, as with one that it has accepted. When
-    /// the worker does not serve any more, the connection is closed.
+    /// Has the server serve a connection, from the start of a request, as if it had accepted it. If the worker no
+    /// longer serves, the connection is closed.
     ///
     /// # Errors
     ///
-    /// When the socket is not connected, or the system refuses to make it non-blocking.
+    /// When the socket is not connected, or cannot be made non-blocking.
     pub fn adopt(&self, stream: TcpStream) -> io::Result<()> {
         let peer = stream.peer_addr()?;
         listener::prepare(&stream)?;

@@ -31,38 +31,38 @@ pub(crate) const BUFFER: usize = 1 + MESSAGE_MAX + 1;
 const ONE: &str = "it carries a descriptor";
 const SEVERAL: &str = "it carries several descriptors";
 
-/// Why a message was not sent. Nothing of it was.
+/// Why a message was not sent. No part of it was.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum MessageError {
-    /// It is larger than [`MESSAGE_MAX`].
+    /// The message is larger than [`MESSAGE_MAX`].
     TooLarge {
-        /// Its bytes.
+        /// Its size in bytes.
         len: usize,
-        /// How many there may be.
+        /// The maximum size in bytes.
         max: usize,
     },
-    /// The other side has not read what it was sent before. It may be tried again later, or be dropped.
+    /// The receiver has not read earlier messages. Try again later, or drop the message.
     Full,
-    /// There is nobody to read it: that process has gone, is leaving or is not there yet, or the pool has no
+    /// The receiver has gone, is about to finish or has not started yet, or the pool has no
     /// [hook](crate::Builder::on_event).
     Gone,
-    /// A worker sends a descriptor, and the pool takes none: see
+    /// The pool does not accept file descriptors from workers: see
     /// [`Builder::accept_descriptors`](crate::Builder::accept_descriptors).
     NoDescriptors,
-    /// The system refuses, for another reason.
+    /// The system refuses for another reason.
     System(io::Error),
 }
 
 impl fmt::Display for MessageError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MessageError::TooLarge { len, max } => write!(f, "the message has {len} bytes, of at most {max}; split it"),
-            MessageError::Full => f.write_str("the other side is behind with reading messages; try again later"),
-            MessageError::Gone => f.write_str("there is nobody who would read the message"),
-            MessageError::NoDescriptors => f.write_str(
-                "the pool takes no descriptors from workers; ask for them when it is made (Builder::accept_descriptors)",
-            ),
+            MessageError::TooLarge { len, max } => write!(f, "the message has {len} bytes, more than {max}; split it"),
+            MessageError::Full => f.write_str("the receiver has not read earlier messages; try again later"),
+            MessageError::Gone => f.write_str("the receiver of the message is gone"),
+            MessageError::NoDescriptors => {
+                f.write_str("the pool accepts no descriptors from workers; allow them by Builder::accept_descriptors")
+            }
             MessageError::System(_) => f.write_str("cannot send a message with sendmsg(2)"),
         }
     }

@@ -9,19 +9,18 @@ use std::fmt;
 pub enum WorkerState {
     /// Forked, and not ready yet.
     Starting,
-    /// It serves.
+    /// Serving.
     Ready,
-    /// It is ready, and a signal has stopped it.
+    /// Ready, but stopped by a signal.
     Suspended,
-    /// It finishes what it has.
+    /// Finishing its connections.
     Draining,
-    /// It is being ended.
+    /// About to be ended.
     Ending,
 }
 
 impl WorkerState {
-    /// Whether it was told to leave, or is being ended: nothing more is asked of it. Node's `isConnected` is the
-    /// opposite.
+    /// Whether the worker was told to finish, or is about to be ended. Node's `isConnected` is the opposite.
     pub fn is_leaving(self) -> bool {
         matches!(self, WorkerState::Draining | WorkerState::Ending)
     }

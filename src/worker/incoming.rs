@@ -10,7 +10,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use crate::shared::listener;
 use crate::worker::Worker;
 
-/// Accepted connections, until the worker is to finish; see [`Worker::incoming`].
+/// Iterator over accepted connections, which ends when the worker is to finish: see [`Worker::incoming`].
 #[derive(Debug)]
 pub struct Incoming<'a> {
     worker: &'a Worker,

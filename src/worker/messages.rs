@@ -12,14 +12,16 @@ use crate::server::inbox::{Hook, Inbox};
 use crate::shared::message::{MessageEnd, MessageError, Received, BUFFER};
 
 impl Worker {
-    /// Sends the parent a message, which its hook gets as [`Event::Message`](crate::Event::Message): in the order in
-    /// which this process has sent them, and before [`Event::Exited`](crate::Event::Exited) however this worker ends.
-    /// It never waits.
+    /// Sends a message to the parent, whose hook receives it as [`Event::Message`](crate::Event::Message). It never
+    /// blocks.
+    ///
+    /// Messages arrive in the order in which this process has sent them, and before
+    /// [`Event::Exited`](crate::Event::Exited), however this worker ends.
     ///
     /// # Errors
     ///
     /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the parent
-    /// is behind with reading, [`MessageError::Gone`] when it is gone or has no hook.
+    /// has not read earlier messages, [`MessageError::Gone`] when the parent has died or has no hook.
     pub fn send(&self, message: &[u8]) -> Result<(), MessageError> {
         send(self.messages.as_deref(), message, None)
     }
@@ -34,36 +36,38 @@ impl Worker {
         send(self.messages.as_deref(), message, Some(fd.as_fd()))
     }
 
-    /// What sends the parent messages from any thread of this worker.
+    /// Returns a sender of messages to the parent, for any thread of this worker.
     pub fn sender(&self) -> Sender {
         Sender { end: self.messages.clone() }
     }
 
-    /// Has [`serve`](Worker::serve) call `hook` for each message of the parent's, on this thread, between requests.
-    /// To be called before `serve`, which at its end delivers all that the parent had sent before this worker was
-    /// told to finish. A panic in `hook` counts as one in the handler.
+    /// Has [`serve`](Worker::serve) call `hook` for each message from the parent, on this thread, between requests.
+    ///
+    /// Call it before `serve`. When the worker finishes, `serve` first delivers all messages that the parent had sent
+    /// before it told the worker to finish. A panic in `hook` is handled like one in the handler.
     pub fn on_message(&self, mut hook: impl FnMut(&[u8]) + 'static) {
         self.on_message_with(move |message, _fd| hook(message));
     }
 
-    /// As [`on_message`](Worker::on_message), with the descriptor that came with the message.
+    /// As [`on_message`](Worker::on_message), with the file descriptor that came with the message.
     pub fn on_message_with(&self, hook: impl FnMut(&[u8], Option<OwnedFd>) + 'static) {
         self.on_message.replace(Some(OnMessage(Box::new(hook))));
     }
 
-    /// The parent's messages, for servers other than [`serve`](Worker::serve): a reactor waits until it is readable,
-    /// then takes messages until there is none. Whoever is told to finish takes what is left first.
+    /// Returns the messages from the parent, for servers other than [`serve`](Worker::serve). Wait in your reactor
+    /// until it is readable, then receive until there are none. When the worker is told to finish, receive what is left
+    /// first.
     ///
     /// # Errors
     ///
-    /// When the pool has no [hook](crate::Builder::on_event), which is what sends messages.
+    /// When the pool has no [hook](crate::Builder::on_event), and so nothing sends messages.
     pub fn messages(&self) -> io::Result<Messages> {
         let no_hook = || io::Error::new(ErrorKind::NotConnected, "a pool without a hook (on_event) has no messages");
         self.messages.clone().map(|end| Messages { end, buffer: Mutex::default() }).ok_or_else(no_hook)
     }
 
-    /// Asks the parent to have this worker leave: it is told to finish what it has, its slot gets a new worker, and its
-    /// exit counts as asked for. Returns at once.
+    /// Asks the parent to replace this worker: the worker is told to finish its connections, its slot gets a new
+    /// worker, and its exit counts as requested. Returns at once.
     pub fn disconnect(&self) {
         self.lifeline.leave();
     }
@@ -75,7 +79,7 @@ impl Worker {
     }
 }
 
-/// Sends the parent messages, as [`Worker::send`] does, from any thread of the worker.
+/// Sends messages to the parent, as [`Worker::send`] does, from any thread of the worker.
 #[derive(Clone, Debug)]
 pub struct Sender {
     end: Option<Arc<MessageEnd>>,
@@ -105,10 +109,10 @@ fn send(end: Option<&MessageEnd>, message: &[u8], fd: Option<BorrowedFd<'_>>) ->
     end.ok_or(MessageError::Gone)?.send(message, fd)
 }
 
-/// The parent's messages to this worker: see [`Worker::messages`].
+/// The messages from the parent to this worker: see [`Worker::messages`].
 ///
-/// As a file descriptor it is non-blocking, readable when there is a message or the parent is gone, and writable when
-/// there is room for messages to the parent.
+/// Its file descriptor is non-blocking. It is readable when there is a message or the parent has died, and writable
+/// when there is room for messages to the parent.
 #[derive(Debug)]
 pub struct Messages {
     end: Arc<MessageEnd>,
@@ -116,22 +120,22 @@ pub struct Messages {
     buffer: Mutex<Vec<u8>>,
 }
 
-/// A message of the parent's.
+/// A message from the parent.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Message {
-    /// What it says.
+    /// The content.
     pub bytes: Vec<u8>,
-    /// What came with it.
+    /// The file descriptor that came with it.
     pub fd: Option<OwnedFd>,
 }
 
 impl Messages {
-    /// The next message, if there is one. It never waits.
+    /// Receives the next message. It never blocks.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WouldBlock`] when there is none at the moment, [`ErrorKind::UnexpectedEof`] when the parent is gone.
+    /// [`ErrorKind::WouldBlock`] when there is no message, [`ErrorKind::UnexpectedEof`] when the parent has died.
     pub fn try_recv(&self) -> io::Result<Message> {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         buffer.resize(BUFFER, 0);

@@ -7,10 +7,10 @@ use crate::shared::channel::Waking;
 use crate::shared::scoreboard::{OwnRow, RowPage};
 use crate::sys::clock;
 
-/// Tells what a worker with a server of its own is doing: [`Worker::meter`](crate::Worker::meter).
+/// Reports what a server of your own is doing: see [`Worker::meter`](crate::Worker::meter).
 ///
-/// The built-in server tells all this by itself. Without it another server is judged by whether connections wait in its
-/// queue. It may be cloned, and used from every thread of the worker.
+/// The built-in server reports all this by itself. A server without a meter is judged by whether connections wait in
+/// its queue. Clones may be used on any thread of the worker.
 #[derive(Clone, Debug)]
 pub struct Meter {
     page: RowPage,
@@ -27,10 +27,10 @@ impl Meter {
         Meter { page, waking, woken: Arc::default(), depth: Arc::default() }
     }
 
-    /// Counts a request, and says that the worker is busy until what this returns is dropped. New connections are led
-    /// around it when that takes more than a millisecond or two, and the stall time-out counts from here.
+    /// Counts a request, and marks the worker busy until the guard is dropped. After a millisecond or two, new
+    /// connections avoid a busy worker. The stall timeout starts here.
     ///
-    /// Hold it while a thread computes or blocks, not while it waits in an event loop.
+    /// Hold the guard while a thread computes or blocks, not while it waits in an event loop.
     pub fn busy(&self) -> BusyGuard {
         self.row().add_request();
         self.depth.fetch_add(1, Ordering::Relaxed);
@@ -43,7 +43,7 @@ impl Meter {
         BusyGuard { meter: self.clone() }
     }
 
-    /// Counts a connection, which is open until what this returns is dropped.
+    /// Counts a connection, which is open until the guard is dropped.
     pub fn connection(&self) -> ConnectionGuard {
         self.row().add_accepted();
         ConnectionGuard { meter: self.clone() }
@@ -54,7 +54,7 @@ impl Meter {
     }
 }
 
-/// A request that is being worked on: [`Meter::busy`].
+/// A request in progress: see [`Meter::busy`].
 #[derive(Debug)]
 #[must_use = "the worker is busy until this is dropped"]
 pub struct BusyGuard {
@@ -71,7 +71,7 @@ impl Drop for BusyGuard {
     }
 }
 
-/// A connection that is open: [`Meter::connection`].
+/// An open connection: see [`Meter::connection`].
 #[derive(Debug)]
 #[must_use = "the connection is open until this is dropped"]
 pub struct ConnectionGuard {

@@ -98,10 +98,11 @@ pub(crate) const NO_SLOT: usize = usize::MAX;
 /// The lifeline of the worker that this process is.
 static LIFELINE: RwLock<Option<Arc<UnixStream>>> = RwLock::new(None);
 
-/// The [id](Worker::id) of the worker that this process is; `None` in the parent, and in a process that has no pool.
+/// Returns the [id](Worker::id) of the worker that this process is, or `None` in the parent and in a process without a
+/// pool.
 ///
-/// It can be asked anywhere in the worker, by any thread. Programs that a worker starts find it in their environment,
-/// as `FORKPOOL_WORKER_ID`, beside `FORKPOOL_UNIQUE_ID`.
+/// Any thread of the worker may call it. Programs that a worker starts find the id in their environment as
+/// `FORKPOOL_WORKER_ID`, beside `FORKPOOL_UNIQUE_ID`.
 pub fn worker_id() -> Option<usize> {
     Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
 }
@@ -176,10 +177,10 @@ impl Worker {
     /// Takes this worker's own listening socket for the first TCP address, non-blocking. A second call takes the socket
     /// of the next address.
     ///
-    /// It is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish, so
-    /// that a stopping pool frees its port; `shutdown(2)` must not be called on it, since the worker's successor
-    /// holds the same socket. Sockets that a service manager has given (sd_listen_fds(3)) come after the worker's own
-    /// and are shared by all workers.
+    /// The socket is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish,
+    /// so that a stopping pool frees its port. Do not call `shutdown(2)` on it, since the replacement of this worker
+    /// uses the same socket. Sockets passed by a service manager (sd_listen_fds(3)) come after the worker's own and are
+    /// shared by all workers.
     ///
     /// # Errors
     ///
@@ -213,8 +214,9 @@ impl Worker {
     /// Takes this worker's own UDP sockets, non-blocking, in the order of the calls of
     /// [`bind_udp`](crate::Builder::bind_udp). Empty on a second call.
     ///
-    /// During a restart a worker shares them with its successor, so a read may find nothing although the socket was
-    /// readable (`WouldBlock`). A worker that is to finish stops reading; what waits, its successor reads.
+    /// During a restart a worker shares them with its replacement, so a read may find nothing although the socket was
+    /// readable (`WouldBlock`). A worker that is to finish stops reading; its replacement reads the datagrams that
+    /// wait.
     pub fn take_udp_sockets(&self) -> Vec<UdpSocket> {
         self.udp_sockets.take()
     }
@@ -232,13 +234,14 @@ impl Worker {
         }
     }
 
-    /// Tells the parent that this worker serves. Call it when requests can be answered; a worker that does not in the
-    /// boot time-out is replaced. Further calls do nothing. [`serve`](Worker::serve) and
-    /// [`incoming`](Worker::incoming) call it. In a [`Sandbox`], this is where it begins.
+    /// Tells the parent that this worker is ready to serve. In a [`Sandbox`], the confinement begins here.
+    ///
+    /// Call it when requests can be answered: a worker that does not within the boot timeout is replaced. Further calls
+    /// do nothing. [`serve`](Worker::serve) and [`incoming`](Worker::incoming) call it.
     ///
     /// # Errors
     ///
-    /// When the parent is gone, or the sandbox cannot be had.
+    /// When the parent has died, or the worker cannot be confined.
     pub fn ready(&self) -> io::Result<()> {
         if self.is_ready.get() {
             return Ok(());
@@ -249,13 +252,14 @@ impl Worker {
         Ok(())
     }
 
-    /// How a server of your own says what it does, so that new connections are led around it while it is busy.
+    /// Returns a meter, by which a server of your own reports connections and requests, so that new connections avoid
+    /// this worker while it is busy.
     pub fn meter(&self) -> Meter {
         Meter::new(self.page.clone(), self.lifeline.waking())
     }
 
-    /// Says that a handler which takes long is getting on, so that its worker does not count as hung: a stall is a
-    /// stall time-out without a new request or a call of this.
+    /// Restarts the stall timeout. Call it from time to time in a handler that takes long, so that its worker does not
+    /// count as hung.
     pub fn progress(&self) {
         self.row().count_progress();
     }
@@ -275,47 +279,49 @@ impl Worker {
         Ok(stream)
     }
 
-    /// Connections to any of the TCP addresses, one after the other, until this worker is to finish: the blocking
-    /// loop of a plain `std` server. Reports [`ready`](Worker::ready).
+    /// Returns an iterator over connections to all TCP addresses, which ends when this worker is to finish: the accept
+    /// loop of a plain `std` server. Calls [`ready`](Worker::ready).
     ///
-    /// The streams are blocking. An error to accept one is passed on and does not end the loop.
+    /// The streams are blocking. An error of accept(2) is returned and does not end the loop.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming::new(self)
     }
 
-    /// Adds a header field to every answer that [`serve`](Worker::serve) will give, its own errors included. It costs
+    /// Adds a header field to every response that [`serve`](Worker::serve) sends, its own errors included. It costs
     /// nothing per request.
     ///
     /// # Errors
     ///
-    /// When the name or value is not valid, or the field is one that the server sets itself.
+    /// When the name or the value is invalid, or when the server sets the field itself.
     pub fn add_header(&self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         self.common.borrow_mut().add(name, value)
     }
 
-    /// Chooses the requests whose handler is called before their body has come, and takes it as it comes by
-    /// [`Response::receive`]. The body of all others is collected first, up to `max-body`.
+    /// Selects requests whose handler is called before the body has arrived, to receive the body by
+    /// [`Response::receive`]. The body of all other requests is collected first, up to `max-body`.
     ///
-    /// `choose` runs in the worker, on its only thread, for each request that has a body.
+    /// `choose` runs on the worker's only thread, for each request that has a body.
     pub fn stream_bodies(&self, choose: impl FnMut(&Request<'_>) -> bool + 'static) {
         self.streams.replace(Some(Streams(Box::new(choose))));
     }
 
-    /// The way to give the built-in server connections that it has not accepted itself: one that came with a message
-    /// ([`on_message_with`](Worker::on_message_with)), or one that the application has listened for. It can be used from
-    /// any thread, before and while the worker [serves](Worker::serve).
+    /// Returns a handle that passes connections to the built-in server which it has not accepted itself: one that came
+    /// with a message ([`on_message_with`](Worker::on_message_with)), or one that the application has accepted.
+    ///
+    /// Any thread may use it, before and while the worker [serves](Worker::serve).
     pub fn adopter(&self) -> Adopter {
         Adopter(Arc::clone(&self.adoptions))
     }
 
     /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
     ///
-    /// `handler` runs on this thread, for one request at a time: while it runs, this worker does nothing else. When it
-    /// panics, the client gets a 500, the connection is closed, and the worker goes on.
+    /// `handler` runs on this thread, for one request at a time; meanwhile this worker does nothing else. If it panics,
+    /// the client gets a 500 and the connection is closed, but the worker goes on, unless
+    /// [`on_panic`](crate::Builder::on_panic) says otherwise.
     ///
     /// # Errors
     ///
-    /// When the system refuses what the loop needs (epoll(7)). Whatever clients do is no error.
+    /// When the system refuses what the loop needs (epoll(7)). Nothing that a client does is an error.
     pub fn serve<H>(&self, handler: H) -> Result<()>
     where
         H: FnMut(&Request<'_>) -> Response,

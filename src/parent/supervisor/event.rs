@@ -68,22 +68,21 @@ pub(crate) enum Exit {
     Signal { signal: i32, core_dumped: bool },
 }
 
-/// What is to become of the slot of a worker that has exited without being told to:
+/// What happens to the slot of a worker that exited without being told to: the answer of
 /// [`Builder::on_exit`](crate::Builder::on_exit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Respawn {
-    /// As without a policy of the application's: at once after a worker that has served (ready, and has accepted a
-    /// connection or lived for a second), however it ended; else after a delay that grows with each worker in a row that
-    /// never did.
+    /// As without a policy of your own: restart at once after a worker that has served (it was ready, and has accepted
+    /// a connection or lived for a second), else after a delay that grows with each such failure in a row.
     #[default]
     Backoff,
-    /// At once, however often; but no slot is started twice within 30 ms.
+    /// Restart at once; but no slot is started twice within 30 ms.
     Now,
-    /// After this long, even if no worker is left meanwhile.
+    /// Restart after this delay, even if no worker is left meanwhile.
     After(Duration),
-    /// Not before a restart, or [`Handle::scale`](crate::Handle::scale) to any number. While another worker is in the
-    /// slot, as during a rolling restart, the same as `Backoff`.
+    /// Leave the slot empty until a restart, or until [`Handle::scale`](crate::Handle::scale) with any number. While
+    /// the slot has another worker, as during a rolling restart, the same as `Backoff`.
     Never,
     /// Drain the pool, as [`Handle::stop`](crate::Handle::stop) does.
     Stop,
