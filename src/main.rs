@@ -77,6 +77,8 @@ fn serve(pool: Builder) -> forkpool::Result<()> {
         if let Some(files) = &files {
             worker.allow_files(files)?;
         }
+        // What is refused is refused before its body is asked for.
+        worker.stream_bodies(|request| request.header("Expect").is_some());
         worker.serve(|request| match &files {
             Some(files) => files.answer(request),
             None => Response::text("hello world\n"),

@@ -11,7 +11,8 @@ use crate::time::Time;
 /// `scripts/instructions` divides by it.
 const ROUNDS: u32 = 1000;
 
-const LIMITS: Limits = Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 };
+const LIMITS: Limits =
+    Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0, utf8_query: true };
 const SHORT: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\r\n";
 const BROWSER: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\
     User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\

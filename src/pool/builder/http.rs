@@ -24,6 +24,12 @@ impl Builder {
         self.put("max-fields", |config| config.server.limits.fields = count)
     }
 
+    /// Sets whether the query of a request target may hold UTF-8 that is not percent-encoded, as curl sends it. Default
+    /// `true`. [`Request::query`](crate::Request::query) may then return more than ASCII; the path never does.
+    pub fn utf8_query(self, accept: bool) -> Builder {
+        self.put("utf8-query", |config| config.server.limits.utf8_query = accept)
+    }
+
     /// Sets the maximum size of a request body in bytes; a larger one gets 413. Bodies are held in memory. Default 1
     /// MiB; zero refuses bodies.
     pub fn max_body(self, bytes: usize) -> Builder {

@@ -41,6 +41,7 @@ fn methods_and_names_set_the_same() {
         ("max-connections", "7", |pool| pool.max_connections(7)),
         ("max-output", "777", |pool| pool.max_output(777)),
         ("max-held", "7", |pool| pool.max_held(7)),
+        ("utf8-query", "no", |pool| pool.utf8_query(false)),
         ("head-timeout", "7s", |pool| pool.head_timeout(SEVEN)),
         ("body-timeout", "7s", |pool| pool.body_timeout(SEVEN)),
         ("min-rate", "7", |pool| pool.min_rate(7)),

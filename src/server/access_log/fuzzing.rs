@@ -7,7 +7,7 @@ use super::format::{Formatter, Line, Outcome, Who};
 use crate::server::http::{Codec, Limits, Next, Scratch};
 use crate::shared::config::AccessLogFormat;
 
-const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0 };
+const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0, utf8_query: true };
 
 /// Whatever a head says, in each format it is one line, of printable text, and no longer than it may be.
 pub fn line(head: &[u8]) {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::server::http::{Codec, Limits, Next, Scratch};
 
-const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0 };
+const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0, utf8_query: true };
 
 /// 2026-11-21T09:44:05.067Z
 const NOW: u64 = 1_795_254_245_067;

@@ -196,7 +196,7 @@ impl Response {
     /// server's any more, so move it to a thread of its own. No time-outs apply to it; a drain waits for it until it is
     /// dropped, and tells it so.
     ///
-    /// When the request did not ask for an upgrade, the client gets 426 instead.
+    /// When the request did not offer this protocol, or was HEAD, the client gets 426 instead.
     ///
     /// # Panics
     ///

@@ -155,7 +155,7 @@ impl Connection {
         upgrade: Box<Upgrade>,
         cx: &mut Context<'_>,
     ) -> Option<Outgoing> {
-        if self.codec.may_upgrade() {
+        if self.codec.may_upgrade(&upgrade.protocol) {
             self.codec.upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
             self.has_head(101, cx);
             self.answered(cx);

@@ -131,6 +131,7 @@ impl Codec {
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
+        self.asked.is_head = false;
         let skipped = match self.skip_empty_lines(input) {
             Ok(skipped) => skipped,
             Err(reject) => return (0, Next::Reject(reject)),
@@ -140,6 +141,8 @@ impl Codec {
             self.phase = Phase::Idle;
             return (skipped, Next::NeedMore);
         }
+        // A refusal of HEAD has no content, and it may come before the rest of the line.
+        self.asked.is_head = input.starts_with(b"HEAD ");
         match self.scan.find_end(input, limits) {
             Ok(Some(len)) => {
                 let (head, rest) = input.split_at(len);
@@ -184,9 +187,16 @@ impl Codec {
         self.scan = Scan::default();
         self.empty_lines = 0;
         match parsed {
-            Err(reject) => (len, Next::Reject(reject)),
+            Err(reject) => {
+                self.asked.is_head = input.starts_with(b"HEAD ");
+                (len, Next::Reject(reject))
+            }
             Ok(head) if head.framing == Framing::Length(0) => {
                 self.asked.learn(&head, limits);
+                if head.upgrade {
+                    let gathered = self.gathered.insert(Gathered::new(Vec::new(), head.framing));
+                    gathered.offered = head.offered();
+                }
                 (len, Next::Request(head.request))
             }
             Ok(head) => {
@@ -205,12 +215,14 @@ impl Codec {
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         let framing = head.framing;
+        self.asked.is_head = head.request.method == "HEAD";
         if streams(head.request) {
             self.asked.learn(&head, limits);
             self.is_streaming = true;
             self.phase = Phase::Body;
-            let waits = head.expects_continue && rest.is_empty();
-            self.gathered.insert(Gathered::new(Vec::new(), framing)).waits = waits;
+            let gathered = self.gathered.insert(Gathered::new(Vec::new(), framing));
+            gathered.waits = head.expects_continue && rest.is_empty();
+            gathered.offered = head.offered();
             return (0, Next::Request(head.request));
         }
         match framing {
@@ -219,6 +231,10 @@ impl Codec {
             }
             Framing::Length(length) if length <= rest.len() as u64 => {
                 self.asked.learn(&head, limits);
+                if head.upgrade {
+                    let gathered = self.gathered.insert(Gathered::new(Vec::new(), Framing::Length(0)));
+                    gathered.offered = head.offered();
+                }
                 head.request.body = &rest[..length as usize];
                 return (length as usize, Next::Request(head.request));
             }
@@ -229,6 +245,7 @@ impl Codec {
             Err(reject) => (0, Next::Reject(reject)),
             Ok((taken, true)) => {
                 self.asked.learn(&head, limits);
+                gathered.offered = head.offered();
                 let gathered = self.gathered.insert(gathered);
                 head.request.body = &gathered.body;
                 (taken, Next::Request(head.request))
@@ -284,12 +301,14 @@ impl Codec {
             Ok((taken, false)) => return (taken, Next::NeedMore),
             Ok((taken, true)) => taken,
         };
-        match head::parse(&gathered.head, room, limits) {
+        let Gathered { head, body, offered, .. } = &mut **gathered;
+        match head::parse(head, room, limits) {
             // It was valid when it came.
             Err(reject) => (taken, Next::Reject(reject)),
             Ok(head) => {
                 self.asked.learn(&head, limits);
-                head.request.body = &gathered.body;
+                *offered = head.offered();
+                head.request.body = body;
                 (taken, Next::Request(head.request))
             }
         }

@@ -143,7 +143,7 @@ mod tests {
     use super::super::{Codec, Limits, Next, Scratch};
     use super::*;
 
-    const LIMITS: Limits = Limits { target: 40, head: 400, fields: 6, body: 0, requests: 0 };
+    const LIMITS: Limits = Limits { target: 40, head: 400, fields: 6, body: 0, requests: 0, utf8_query: true };
 
     #[test]
     fn a_range_is_of_the_state_that_the_client_has() {

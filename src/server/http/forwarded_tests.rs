@@ -3,7 +3,7 @@
 use super::*;
 use crate::server::http::{Codec, Limits, Next, Scratch, Via};
 
-const LIMITS: Limits = Limits { target: 8 << 10, head: 64 << 10, fields: 128, body: 0, requests: 0 };
+const LIMITS: Limits = Limits { target: 8 << 10, head: 64 << 10, fields: 128, body: 0, requests: 0, utf8_query: true };
 
 /// The client, its scheme and the host that it asked.
 fn said(

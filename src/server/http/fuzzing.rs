@@ -7,7 +7,7 @@ use super::feed::feed;
 use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, Trust, Validators, Verdict, Via};
 use crate::shared::config::{Config, ForwardedHeader, Setting};
 
-const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0 };
+const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0, utf8_query: true };
 
 /// A request's head.
 pub fn head(bytes: &[u8]) {

@@ -12,6 +12,8 @@ pub(super) struct Gathered {
     /// Of a body that is taken as it comes: the client waits to be told to go on; the last piece has been given out.
     pub(super) waits: bool,
     pub(super) is_done: bool,
+    /// The protocols that the client offers to change to, as a list.
+    pub(super) offered: Vec<u8>,
 }
 
 impl Gathered {
@@ -20,6 +22,13 @@ impl Gathered {
             Framing::Length(left) => Decoder::Length { left },
             Framing::Chunked => Decoder::Chunked(Chunked::default()),
         };
-        Box::new(Gathered { head, decoder, body: Vec::new(), waits: false, is_done: framing == Framing::Length(0) })
+        Box::new(Gathered {
+            head,
+            decoder,
+            body: Vec::new(),
+            waits: false,
+            is_done: framing == Framing::Length(0),
+            offered: Vec::new(),
+        })
     }
 }

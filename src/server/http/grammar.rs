@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::Reject;
+use super::{Limits, Reject};
 
 /// Longest method: more than any registered one has.
 pub(super) const METHOD_MAX: usize = 32;
@@ -24,12 +24,20 @@ static IS_TCHAR: [bool; 256] = {
 };
 
 /// Finds the first `?` of a target, or its end, and checks that it is visible ASCII without a fragment: wider than RFC
-/// 3986, which browsers exceed in queries, and safe: no byte that ends a target.
-pub(super) fn find_query(target: &[u8]) -> Result<usize, Reject> {
+/// 3986, which browsers exceed in queries, and safe: no byte that ends a target. Behind the `?`, no path depends on what
+/// there is, so other text in UTF-8, which curl and others send as it was typed, may be taken.
+pub(super) fn find_query(target: &[u8], limits: &Limits) -> Result<usize, Reject> {
     // One pass without a branch per byte, as few targets have a query or are wrong.
     match target.iter().fold(0, |seen, byte| seen | IN_TARGET[usize::from(*byte)]) {
         0 if !target.is_empty() => Ok(target.len()),
         QUERY => Ok(memchr(b'?', target).unwrap_or(target.len())),
+        seen if seen == QUERY | HIGH && limits.utf8_query => {
+            let mark = memchr(b'?', target).unwrap_or(target.len());
+            match target[..mark].is_ascii() && std::str::from_utf8(target).is_ok() {
+                true => Ok(mark),
+                false => Err(Reject::Target),
+            }
+        }
         _ => Err(Reject::Target),
     }
 }
@@ -42,6 +50,11 @@ static IN_TARGET: [u8; 256] = {
         table[byte as usize] = 0;
         byte += 1;
     }
+    let mut byte = 0x80;
+    while byte < table.len() {
+        table[byte] = HIGH;
+        byte += 1;
+    }
     table[b'#' as usize] = WRONG;
     table[b'?' as usize] = QUERY;
     table
@@ -49,3 +62,4 @@ static IN_TARGET: [u8; 256] = {
 
 const QUERY: u8 = 1;
 const WRONG: u8 = 2;
+const HIGH: u8 = 4;

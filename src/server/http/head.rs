@@ -79,13 +79,13 @@ fn judge<'a>(
         return Err(Reject::RequestLine);
     };
     if method.len() > METHOD_MAX {
-        return Err(Reject::Method);
+        return Err(Reject::LongMethod);
     }
     if target.len() > limits.target {
         return Err(Reject::TargetTooLong);
     }
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
-    let query_mark = find_query(target.as_bytes())?;
+    let query_mark = find_query(target.as_bytes(), limits)?;
     let authority = authority(method, target)?;
     let facts = Facts::of(request.headers, version)?;
     // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
@@ -137,7 +137,7 @@ fn authority<'a>(method: &str, target: &'a str) -> Result<Option<&'a [u8]>, Reje
     }
     let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
     // Neither without a host (RFC 9110 section 4.2.1) nor with user information (section 4.2.4).
-    if authority.is_empty() || authority.starts_with(':') || !host::is_valid(authority.as_bytes()) {
+    if authority.is_empty() || !host::is_valid(authority.as_bytes()) {
         return Err(Reject::Target);
     }
     Ok(Some(authority.as_bytes()))
@@ -176,6 +176,8 @@ impl<'a> Facts<'a> {
         }
         let is_needed = version == Version::Http11;
         match facts.host {
+            // An http URI has a host (RFC 9110 section 4.2.1), and what is asked for here is none without authority.
+            Some(b"") if is_needed => Err(Reject::Host),
             Some(host) if !facts.has_two_hosts && host::is_valid(host) => Ok(facts),
             None if !is_needed => Ok(facts),
             _ => Err(Reject::Host),
@@ -186,10 +188,12 @@ impl<'a> Facts<'a> {
         let is = |name: &str| field.name.eq_ignore_ascii_case(name);
         match () {
             () if is("expect") && version == Version::Http11 => {
-                if !field.value.eq_ignore_ascii_case(b"100-continue") {
-                    return Err(Reject::Expectation);
+                for expectation in elements(field.value) {
+                    if !expectation.eq_ignore_ascii_case(b"100-continue") {
+                        return Err(Reject::Expectation);
+                    }
+                    self.expects_continue = true;
                 }
-                self.expects_continue = true;
             }
             () if is("upgrade") => self.protocol = true,
             () if is("connection") => {
@@ -220,6 +224,11 @@ impl<'a> Facts<'a> {
             (Some(coding), None) => coding.framing(),
         }
     }
+}
+
+/// The elements of a list, of which empty ones do not count (RFC 9110 section 5.6.1.2).
+fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
 /// `1*DIGIT` that fits in 64 bits.

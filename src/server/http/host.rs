@@ -1,20 +1,26 @@
 //! The authority of a request: `uri-host [ ":" port ]` (RFC 9110 section 4.2, RFC 3986 section 3.2.2).
 
-/// Whether `host` may stand in a Host field. An empty one may: the target has no authority then (RFC 9112 section 3.2).
+/// Whether `host` may stand in a Host field. An empty one may, in HTTP/1.0; one that is but a port may not, as in a URI
+/// (RFC 9110 section 4.2.1).
 pub(super) fn is_valid(host: &[u8]) -> bool {
     // One pass without a branch per byte tells the hosts of nearly all requests from those that need a closer look.
     match host.iter().fold(0, |sum: usize, byte| sum + usize::from(WEIGHT[usize::from(*byte)])) {
         0 => true,
         1 => {
             let digits = host.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
-            digits <= PORT_MAX && host[host.len() - digits - 1] == b':'
+            let colon = host.len() - digits - 1;
+            host[colon] == b':' && colon > 0 && is_port(&host[colon + 1..])
         }
         _ => is_valid_closely(host),
     }
 }
 
-/// Most digits of a port.
-const PORT_MAX: usize = 5;
+/// Digits of a number that is a port's, or none (RFC 3986 section 3.2.3).
+fn is_port(digits: &[u8]) -> bool {
+    // Nearly all have less than five.
+    digits.iter().all(u8::is_ascii_digit)
+        && (digits.len() < 5 || std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok()))
+}
 
 /// Zero for what is in a name, one for a colon, two for all else.
 static WEIGHT: [u8; 256] = {
@@ -47,7 +53,7 @@ fn is_valid_closely(host: &[u8]) -> bool {
     };
     match port.strip_prefix(b":") {
         None => port.is_empty(),
-        Some(digits) => digits.len() <= PORT_MAX && digits.iter().all(u8::is_ascii_digit),
+        Some(digits) => is_port(digits),
     }
 }
 

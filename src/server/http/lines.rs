@@ -109,8 +109,11 @@ fn line(with_end: &[u8]) -> Option<&[u8]> {
 fn check_begun_request_line(begun: &[u8], limits: &Limits) -> Result<(), Reject> {
     let begun = begun.strip_suffix(b"\r").unwrap_or(begun);
     let method = &begun[..memchr(b' ', begun).unwrap_or(begun.len())];
-    if method.len() > METHOD_MAX || !method.iter().all(|byte| is_token(&[*byte])) {
+    if !method.iter().take(METHOD_MAX).all(|byte| is_token(&[*byte])) {
         return Err(Reject::Method);
+    }
+    if let Some(byte) = method.get(METHOD_MAX) {
+        return Err(if is_token(&[*byte]) { Reject::LongMethod } else { Reject::Method });
     }
     // What stands around a target of the longest kind.
     let around = method.len() + " ".len() + " HTTP/1.1".len();
@@ -132,7 +135,7 @@ fn check_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
     if target.len() > limits.target {
         return Err(Reject::TargetTooLong);
     }
-    find_query(target)?;
+    find_query(target, limits)?;
     match version {
         [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
             if *major == b'1' {

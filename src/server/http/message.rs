@@ -15,6 +15,14 @@ pub(super) struct Head<'a> {
     pub(super) upgrade: bool,
 }
 
+impl Head<'_> {
+    /// The protocols that the client offers to change to: the values of Upgrade, as one list.
+    pub(super) fn offered(&self) -> Vec<u8> {
+        let fields = self.request.headers().filter(|(name, _)| self.upgrade && name.eq_ignore_ascii_case("Upgrade"));
+        fields.flat_map(|(_, value)| [value, b","]).collect::<Vec<_>>().concat()
+    }
+}
+
 /// How the body behind a head is delimited (RFC 9112 section 6).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {

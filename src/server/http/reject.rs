@@ -9,6 +9,8 @@ pub(crate) enum Reject {
     RequestLine,
     /// RFC 9110 section 9.1: a method is a token.
     Method,
+    /// RFC 9112 section 3: a method longer than any that is implemented.
+    LongMethod,
     /// RFC 9112 section 2.3: `HTTP/1.` and a digit.
     Version,
     /// RFC 9112 section 3.2: origin, absolute or asterisk form, ASCII, no fragment.
@@ -48,7 +50,7 @@ impl Reject {
     pub(crate) fn status(self) -> u16 {
         match self {
             Reject::Version => 505,
-            Reject::Connect | Reject::TransferCoding => 501,
+            Reject::LongMethod | Reject::Connect | Reject::TransferCoding => 501,
             Reject::HeadTooLarge | Reject::TooManyFields => 431,
             Reject::Expectation => 417,
             Reject::TargetTooLong => 414,
@@ -65,6 +67,7 @@ impl Reject {
             Reject::LineEnd => "a line does not end in CRLF\n",
             Reject::RequestLine => "the request line is malformed\n",
             Reject::Method => "the method is malformed\n",
+            Reject::LongMethod => "the method is not implemented\n",
             Reject::Version => "only HTTP/1.0 and HTTP/1.1 are spoken here\n",
             Reject::Target => "the request target is malformed\n",
             Reject::TargetTooLong => "the request target is too long\n",

@@ -46,6 +46,8 @@ impl Codec {
         let framing = match length {
             _ if has_none && head.status == 205 => encode::Framing::Length(0),
             _ if has_none => encode::Framing::None,
+            // A handler need not make the body for HEAD, and what it would be is not known then (section 8.6).
+            Length::Known(0) if self.asked.is_head => encode::Framing::None,
             Length::Known(length) => encode::Framing::Length(length),
             Length::Unknown if self.asked.version == Version::Http11 => encode::Framing::Chunked,
             Length::Unknown => encode::Framing::Close,
@@ -69,10 +71,13 @@ impl Codec {
         }
     }
 
-    /// Whether the client has offered to change the protocol with the request that was given out last. What is left of a
-    /// body would be taken for the other protocol (RFC 9110 section 7.8).
-    pub(crate) fn may_upgrade(&self) -> bool {
-        self.asked.upgrade && !self.is_streaming
+    /// Whether the client has offered to change to the protocol with the request that was given out last. What is left of
+    /// a body would be taken for the other protocol (RFC 9110 section 7.8), and an answer to HEAD has no content.
+    pub(crate) fn may_upgrade(&self, protocol: &str) -> bool {
+        let offered = self.gathered.as_ref().map(|gathered| &gathered.offered[..]).unwrap_or_default();
+        let mut offered = offered.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+        let may = self.asked.upgrade && !self.asked.is_head && !self.is_streaming;
+        may && !protocol.is_empty() && offered.any(|one| one.eq_ignore_ascii_case(protocol.as_bytes()))
     }
 
     /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
@@ -110,6 +115,8 @@ impl Codec {
         let reason = reject.reason().as_bytes();
         let framing = encode::Framing::Length(reason.len() as u64);
         encoder.head(&head, framing, Connection::Close, out);
-        out.extend_from_slice(reason);
+        if !self.asked.is_head {
+            out.extend_from_slice(reason);
+        }
     }
 }

@@ -18,4 +18,6 @@ pub(crate) struct Limits {
     pub(crate) body: usize,
     /// Requests on one connection before it is closed; zero is no limit.
     pub(crate) requests: u64,
+    /// Whether a query may be of other characters than ASCII, in UTF-8.
+    pub(crate) utf8_query: bool,
 }

@@ -188,7 +188,14 @@ impl Default for Config {
             admin_hosts: Vec::new(),
             admin_token_file: None,
             server: ServerConfig {
-                limits: Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 },
+                limits: Limits {
+                    target: 8 << 10,
+                    head: 16 << 10,
+                    fields: 100,
+                    body: 1 << 20,
+                    requests: 0,
+                    utf8_query: true,
+                },
                 max_pipelined: 64,
                 max_connections: 0,
                 evicts_unfinished: false,

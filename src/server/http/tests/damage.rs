@@ -52,6 +52,7 @@ fn the_first_broken_rule_is_the_same_under_any_limits() {
             fields: random.below(6),
             body: random.below(40),
             requests: random.below(3) as u64,
+            utf8_query: random.below(2) == 0,
         };
         let expected = feed([bytes.as_slice()], &limits);
         if let Some(Seen::Refused(reject)) = expected.last() {
@@ -64,7 +65,7 @@ fn the_first_broken_rule_is_the_same_under_any_limits() {
         }
     }
     // But for the two time-outs, which the codec is told.
-    assert_eq!(refused.len(), 19, "{refused:?}");
+    assert_eq!(refused.len(), 20, "{refused:?}");
 }
 
 /// Repeats one byte, so that something becomes too long.

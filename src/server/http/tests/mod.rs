@@ -7,10 +7,11 @@ mod responses;
 use super::feed::{feed, Seen};
 use super::*;
 
-const LIMITS: Limits = Limits { target: 40, head: 400, fields: 6, body: 64, requests: 0 };
+const LIMITS: Limits = Limits { target: 40, head: 400, fields: 6, body: 64, requests: 0, utf8_query: true };
 
 /// The limits that a pool has by default; the stored requests are for these.
-const DEFAULT: Limits = Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0 };
+const DEFAULT: Limits =
+    Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0, utf8_query: true };
 
 fn whole(bytes: &[u8]) -> Vec<Seen> {
     feed([bytes], &LIMITS)

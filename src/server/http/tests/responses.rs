@@ -141,6 +141,12 @@ fn heads_are_rendered_alike_whatever_was_rendered_before() {
 fn protocols_are_changed_only_when_the_client_offers_it() {
     for (request, expected) in [
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: x, Upgrade\r\nUpgrade: y\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x,, Y\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\nUpgrade: y\r\n\r\n", true),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: y/2\r\n\r\n", false),
+        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: \r\n\r\n", false),
+        ("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: y\r\n\r\n", false),
         ("GET / HTTP/1.1\r\nHost: a\r\nUpgrade: y\r\n\r\n", false),
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\n\r\n", false),
         ("GET / HTTP/1.0\r\nConnection: upgrade\r\nUpgrade: y\r\n\r\n", false),
@@ -148,10 +154,11 @@ fn protocols_are_changed_only_when_the_client_offers_it() {
         ("GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: y\r\nContent-Length: 1\r\n\r\n", false),
     ] {
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
-        let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &LIMITS, &mut |_| true) else {
+        let (_, Next::Request(_)) = codec.next(request.as_bytes(), &mut scratch, &DEFAULT, &mut |_| true) else {
             panic!("valid")
         };
-        assert_eq!(codec.may_upgrade(), expected, "{request:?}");
+        assert_eq!(codec.may_upgrade("y"), expected, "{request:?}");
+        assert!(!codec.may_upgrade(""));
     }
 }
 

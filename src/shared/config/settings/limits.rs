@@ -1,7 +1,7 @@
 //! PURE. How much a client may send and be owed.
 #![forbid(unsafe_code)]
 
-use super::kind::{Number, Size};
+use super::kind::{Number, Size, YesNo};
 use super::{Section, Setting};
 use crate::shared::config::FIELDS_MAX;
 
@@ -89,6 +89,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Memory that each worker may use for incomplete requests and unread responses. At the limit, requests that \
          need more get 503, bodies on their way wait, and after 5s the slowest clients are closed. A body that others \
          wait for may use an eighth more. 0 sets no limit",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "utf8-query",
+        "yes|no",
+        at!(server.limits.utf8_query, YesNo),
+        "Accept UTF-8 that is not percent-encoded in the query of a request target, as curl sends it. Other bytes, and \
+         the path, must be ASCII",
     )
     .of_the_server(),
 ];
