@@ -15,14 +15,14 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Event<'a> {
-    /// A process has been forked for a slot.
+    /// A process was forked for a slot.
     Forked(Process),
-    /// The process has left the parent's state behind, and is about to run the application's code.
+    /// The process has dropped the parent's state and is about to run the application's code.
     Online(Process),
-    /// The process has its listening sockets, so that connections wait for it: Node's `listening`.
+    /// The process has its listening sockets, so connections can wait for it: Node's `listening`.
     #[non_exhaustive]
     Listening {
-        /// Who.
+        /// The process.
         process: Process,
         /// The TCP addresses of its own sockets, with the real ports; empty when all workers share theirs.
         addresses: &'a [SocketAddr],
@@ -34,18 +34,18 @@ pub enum Event<'a> {
     /// The worker has sent a message: [`Worker::send`](crate::Worker::send).
     #[non_exhaustive]
     Message {
-        /// Who.
+        /// The process.
         process: Process,
-        /// What it says.
+        /// The content.
         message: &'a [u8],
-        /// What came with it ([`Worker::send_with`](crate::Worker::send_with)). It is closed when the hook returns;
-        /// `try_clone_to_owned` keeps it.
+        /// The file descriptor that came with it ([`Worker::send_with`](crate::Worker::send_with)). It is closed when
+        /// the hook returns; to keep it, call `try_clone_to_owned`.
         fd: Option<BorrowedFd<'a>>,
     },
-    /// The worker has been busy with one request for the stall time-out and is about to be killed.
+    /// The worker has been busy with one request for the stall timeout and is about to be killed.
     Stalled(Process),
-    /// The worker has been told to finish, by whatever cause, or is being ended, or has ended by itself: it comes once
-    /// for each that was forked, and before its `Exited`. Node's `disconnect`.
+    /// The worker was told to finish, is about to be ended, or has ended by itself. Sent once per process, before
+    /// `Exited`, whatever the reason. Node's `disconnect`.
     Disconnected(Process),
     /// The process has exited and was reaped.
     Exited(Exit<'a>),
@@ -54,29 +54,30 @@ pub enum Event<'a> {
     BackingOff {
         /// The slot.
         worker: usize,
-        /// How long.
+        /// The delay.
         delay: Duration,
-        /// How often in a row.
+        /// The number of failures in a row.
         failures: u32,
     },
-    /// A slot's worker has failed as often in a row as [`Builder::give_up`](crate::Builder::give_up) allows. The pool is
-    /// about to drain, and [`Builder::run`](crate::Builder::run) to return [`Error::GaveUp`](crate::Error::GaveUp).
+    /// A slot's worker has failed as often in a row as [`Builder::give_up`](crate::Builder::give_up) allows. The pool
+    /// is about to drain, and [`Builder::run`](crate::Builder::run) will return
+    /// [`Error::GaveUp`](crate::Error::GaveUp).
     #[non_exhaustive]
     GaveUp {
         /// The slot.
         worker: usize,
-        /// How often in a row.
+        /// The number of failures in a row.
         failures: u32,
-        /// How it failed, the last time.
+        /// The latest failure.
         reason: &'a str,
     },
-    /// Every slot has a ready worker, for the first time; or was left empty ([`Respawn::Never`](crate::Respawn::Never)).
+    /// Every slot has a ready worker for the first time, or was left empty ([`Respawn::Never`](crate::Respawn::Never)).
     Serving,
     /// A rolling restart has begun.
     RestartBegun,
     /// A rolling restart has replaced every worker.
     RestartDone,
-    /// A replacement was not ready, and the workers that were not replaced yet stay.
+    /// A replacement was not ready. The workers that were not replaced yet stay.
     #[non_exhaustive]
     RestartAborted {
         /// The slot whose replacement failed.
@@ -88,7 +89,7 @@ pub enum Event<'a> {
     /// ([`Builder::env_file`](crate::Builder::env_file)) is wrong. All stays as it was.
     #[non_exhaustive]
     RestartRefused {
-        /// What is wrong.
+        /// The error.
         reason: &'a str,
     },
     /// The number of workers was changed.
@@ -105,15 +106,15 @@ pub enum Event<'a> {
         /// The new parent.
         pid: u32,
     },
-    /// A new binary did not take over; this pool stays.
+    /// The new binary did not take over. This pool goes on.
     #[non_exhaustive]
     UpgradeFailed {
-        /// Why.
+        /// The reason.
         reason: &'a str,
     },
     /// The pool begins to drain, or to stop.
     Stopping,
-    /// The time of [`Builder::tick`](crate::Builder::tick) has passed.
+    /// The interval of [`Builder::tick`](crate::Builder::tick) has passed.
     Tick,
 }
 
@@ -146,7 +147,7 @@ impl Exit<'_> {
     }
 }
 
-/// Which process an [`Event`] is about.
+/// A process of the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub struct Process {
@@ -156,7 +157,7 @@ pub struct Process {
     pub generation: u64,
     /// Its process id.
     pub pid: u32,
-    /// A number from 1 that no other process of the pool has, or ever had: [`Worker::unique_id`](crate::Worker::unique_id).
+    /// A number from 1 that is unique in the pool's lifetime: [`Worker::unique_id`](crate::Worker::unique_id).
     pub unique_id: u64,
 }
 

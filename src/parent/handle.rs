@@ -19,9 +19,9 @@ use crate::shared::scoreboard::ParentBoard;
 use crate::shared::state::WorkerState;
 use crate::sys::clock;
 
-/// The pool, as a hook of [`Builder::on_event`](crate::Builder::on_event) sees it.
+/// Controls the pool from a hook of [`Builder::on_event`](crate::Builder::on_event).
 ///
-/// Messages and signals are sent at once; what else is asked for is done when the hook has returned.
+/// Messages and signals are sent at once. All other commands are carried out when the hook has returned.
 #[derive(Debug)]
 pub struct Handle<'a> {
     roster: &'a Roster,
@@ -30,16 +30,16 @@ pub struct Handle<'a> {
     requests: RefCell<Vec<Request>>,
 }
 
-/// Which worker: that of a slot, by its number, or exactly one process.
+/// A worker: that of a slot, or one particular process.
 ///
-/// The worker of a slot is the process that serves it, or the one that is being started if none does; one that was told
-/// to leave is not meant.
+/// The worker of a slot is the process that serves it, or the one that is starting if none serves. A process that was
+/// told to finish is not meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Target {
     /// The worker of that slot.
     Slot(usize),
-    /// That process, also when it was told to leave.
+    /// That process, even if it was told to finish.
     Process(Process),
 }
 
@@ -64,27 +64,26 @@ impl<'a> Handle<'a> {
         self.requests.into_inner()
     }
 
-    /// Replaces every worker, as SIGHUP does: a few at a time, the replacement first. [`Event::RestartDone`] or
-    /// [`Event::RestartAborted`] tells the result. Asked for while one runs, that one goes on until every worker that
-    /// runs now is replaced.
+    /// Replaces every worker, as SIGHUP does: a few at a time, each replacement first. [`Event::RestartDone`] or
+    /// [`Event::RestartAborted`] reports the result. During a restart, this extends it to every worker that runs now.
     pub fn restart(&self) {
         self.ask(Request::Restart);
     }
 
-    /// Has this many workers, 1 to 1024. More start at once; those too many drain.
+    /// Changes the number of workers, 1 to 1024. New ones start at once; surplus ones drain.
     pub fn scale(&self, workers: usize) {
         self.ask(Request::Scale(workers));
     }
 
-    /// Starts the program anew with every socket of this pool, as SIGUSR2 does; when the new pool serves, this one
+    /// Starts the program again with every socket of this pool, as SIGUSR2 does. When the new pool serves, this one
     /// drains and [`Builder::run`](crate::Builder::run) returns. [`Event::UpgradeDone`] or [`Event::UpgradeFailed`]
-    /// tells the result.
+    /// reports the result.
     pub fn upgrade(&self) {
         self.ask(Request::Upgrade);
     }
 
-    /// Drains the pool, as SIGTERM does. What is asked within a second of the first time, here or by signals, is the same
-    /// request; later, it kills the workers.
+    /// Drains the pool, as SIGTERM does. Requests to stop within a second of the first one, from here or by signals,
+    /// count as the same request. A later one kills the workers.
     pub fn stop(&self) {
         self.ask(Request::Drain(Asker::Application));
     }
@@ -94,19 +93,20 @@ impl<'a> Handle<'a> {
         self.ask(Request::Quick(Asker::Application));
     }
 
-    /// Sends a worker a message, which it gets by [`Worker::on_message`](crate::Worker::on_message) or
-    /// [`Worker::messages`](crate::Worker::messages): in the order in which they were sent, and before it ends when it
-    /// is told to finish later. It never waits.
+    /// Sends a message to a worker, which receives it by [`Worker::on_message`](crate::Worker::on_message) or
+    /// [`Worker::messages`](crate::Worker::messages). It never blocks.
+    ///
+    /// Messages arrive in the order in which they were sent, and before the worker ends if it is told to finish later.
     ///
     /// # Errors
     ///
-    /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the worker is
-    /// behind with reading, [`MessageError::Gone`] when there is no such worker.
+    /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the worker
+    /// has not read earlier messages, [`MessageError::Gone`] when there is no such worker.
     pub fn send(&self, target: impl Into<Target>, message: &[u8]) -> Result<(), MessageError> {
         self.send_to(target.into(), message, None)
     }
 
-    /// As [`send`](Handle::send), with a copy of a file descriptor: a connection, for example.
+    /// As [`send`](Handle::send), with a copy of a file descriptor, such as a connection.
     ///
     /// # Errors
     ///
@@ -115,15 +115,16 @@ impl<'a> Handle<'a> {
         self.send_to(target.into(), message, Some(fd.as_fd()))
     }
 
-    /// Sends every worker a message, but for those that were told to leave. Returns those that did not get it, and why.
+    /// Sends a message to every worker, except those that were told to finish. Returns the workers that did not get it,
+    /// and why.
     #[must_use = "it names the workers that did not get the message"]
     pub fn broadcast(&self, message: &[u8]) -> Vec<(Process, MessageError)> {
         let processes = self.roster.staying().map(|pid| self.roster.identify(pid));
         processes.filter_map(|it| Some((it, self.send_to(Target::Process(it), message, None).err()?))).collect()
     }
 
-    /// Sends a worker a signal: `SIGKILL` is 9, `SIGTERM` 15, which has it drain. An exit of that is not one that was
-    /// asked for; the slot's worker is replaced as after any other.
+    /// Sends a signal to a worker: 9 is `SIGKILL`; 15 is `SIGTERM`, which makes it drain. If the worker exits, that
+    /// counts as a failure, and its slot gets a new worker.
     ///
     /// # Errors
     ///
@@ -139,21 +140,21 @@ impl<'a> Handle<'a> {
         Ok(nix::sys::signal::kill(SystemPid::from_raw(pid.0), signal)?)
     }
 
-    /// Tells a worker to finish what it has. Its slot gets a new worker at once; to have fewer,
-    /// [scale](Handle::scale). One that is gone or was told before is left alone.
+    /// Tells a worker to finish its connections. Its slot gets a new worker at once; to have fewer workers,
+    /// [scale](Handle::scale). Does nothing if the worker has gone or was told before.
     pub fn disconnect(&self, target: impl Into<Target>) {
         if let Some(pid) = self.roster.find(target.into()) {
             self.ask(Request::Disconnect(pid.0));
         }
     }
 
-    /// How a worker is at the moment; `None` when there is none, or no longer: Node's `isDead`. One that is
-    /// [told to leave](WorkerState::is_leaving) is no longer connected, in Node's word.
+    /// Returns the status of a worker, or `None` when it does not exist, or no longer: Node's `isDead`. A worker that
+    /// [was told to finish](WorkerState::is_leaving) is no longer connected, in Node's term.
     pub fn worker(&self, target: impl Into<Target>) -> Option<WorkerStatus> {
         self.status_of(self.roster.find(target.into())?)
     }
 
-    /// How the pool is at the moment.
+    /// Returns the status of the pool.
     pub fn status(&self) -> Status {
         let supervisor = &self.roster.supervisor;
         let workers: Vec<_> = supervisor.processes().filter_map(|(_, it)| self.status_of(it.pid?)).collect();
@@ -195,31 +196,31 @@ impl<'a> Handle<'a> {
     }
 }
 
-/// How a pool is.
+/// The status of a pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
     /// What the pool is doing.
     pub state: PoolState,
-    /// How many workers there should be.
+    /// The configured number of workers.
     pub wanted: usize,
-    /// How many slots have a worker that serves.
+    /// The number of slots whose worker serves.
     pub ready: usize,
-    /// Every process, by slot and then in the order of their start.
+    /// Every process, by slot and then by start.
     pub workers: Vec<WorkerStatus>,
-    /// Why the latest rolling restart was aborted; `None` after one that was not.
+    /// Why the latest rolling restart was aborted; `None` if it was not.
     pub restart_aborted: Option<String>,
-    /// Requests that were ever given to the handler, by living and dead workers.
+    /// Requests passed to the handler, in living and dead workers.
     pub requests: u64,
     /// Connections that were ever accepted.
     pub connections: u64,
 }
 
-/// How a worker is.
+/// The status of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WorkerStatus {
-    /// Which process.
+    /// The process.
     pub process: Process,
     /// What it is doing.
     pub state: WorkerState,

@@ -50,57 +50,58 @@ pub(crate) enum Body {
 }
 
 impl Response {
-    /// A response without a body.
+    /// Makes a response without a body.
     ///
     /// # Panics
     ///
-    /// Unless `status` is from 200 to 599: interim answers are the server's.
+    /// Unless `status` is from 200 to 599: the server sends interim responses itself.
     pub fn new(status: u16) -> Response {
         Response { head: ResponseHead::new(status, None), body: Body::Bytes(Cow::Borrowed(b"")) }
     }
 
-    /// 200 with plain text in UTF-8.
+    /// Makes a 200 with plain text in UTF-8.
     #[inline]
     pub fn text(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("text/plain; charset=utf-8", from_text(body.into()))
     }
 
-    /// 200 with an HTML page in UTF-8.
+    /// Makes a 200 with an HTML page in UTF-8.
     #[inline]
     pub fn html(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("text/html; charset=utf-8", from_text(body.into()))
     }
 
-    /// 200 with JSON, already serialised (RFC 8259).
+    /// Makes a 200 with JSON that is already serialised (RFC 8259).
     #[inline]
     pub fn json(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("application/json", from_text(body.into()))
     }
 
-    /// 200 with bytes of the given media type.
+    /// Makes a 200 with bytes of the given media type.
     ///
     /// # Panics
     ///
-    /// When the media type is no valid field value.
+    /// When the media type is not a valid field value.
     #[inline]
     pub fn bytes(content_type: impl Into<Cow<'static, str>>, body: impl Into<Cow<'static, [u8]>>) -> Response {
         Response::with(content_type, Body::Bytes(body.into()))
     }
 
-    /// 200 with bytes that other responses, or other threads, have as well. They are not copied, unless they are few.
+    /// Makes a 200 with bytes that are shared with other responses or threads. They are not copied, unless they are
+    /// few.
     ///
     /// # Panics
     ///
-    /// When the media type is no valid field value.
+    /// When the media type is not a valid field value.
     pub fn shared(content_type: impl Into<Cow<'static, str>>, body: Arc<[u8]>) -> Response {
         Response::with(content_type, Body::Shared(body))
     }
 
-    /// Sends the client elsewhere: 301, 302, 303 (with GET), 307 or 308 (with the same method).
+    /// Redirects the client: 301, 302, 303 (with GET), 307 or 308 (with the same method).
     ///
     /// # Panics
     ///
-    /// When `status` is not from 300 to 399, or the location holds a control character.
+    /// When `status` is not from 300 to 399, or the location contains a control character.
     pub fn redirect(status: u16, location: &str) -> Response {
         assert!((300..400).contains(&status), "a redirection's status is from 300 to 399, not {status}");
         Response::new(status).header("Location", location)

@@ -68,21 +68,21 @@ choose!(OnPanic, "on-panic", "answer" => Answer, "exit" => Exit);
 choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
 choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
 
-/// Who gets a new TCP connection.
+/// How a new TCP connection is assigned to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Balance {
     /// [`LeastConnections`](Balance::LeastConnections) where the process may load eBPF, else [`Random`](Balance::Random).
     Auto,
-    /// The worker that the kernel's hash of both addresses names, free or not.
+    /// The kernel's own choice, by a hash of both addresses, whether that worker is free or not.
     Hash,
-    /// A random worker of those that are free.
+    /// A random free worker.
     Random,
-    /// The free worker with the fewest connections, by eBPF: the process needs CAP_BPF and CAP_NET_ADMIN.
+    /// The free worker with the fewest connections, by eBPF; needs CAP_BPF and CAP_NET_ADMIN.
     LeastConnections,
-    /// The worker on the CPU that received the connection; it pins workers.
+    /// The worker on the CPU that received the connection. Pins workers.
     Cpu,
-    /// The same worker for the same client address for as long as that worker lives, also while it is busy.
+    /// The same worker for the same client address.
     Client,
 }
 
@@ -118,22 +118,22 @@ pub enum OnStall {
     Abort,
 }
 
-/// The symbolic links that [`Files`](crate::Files) follows.
+/// Which symbolic links [`Files`](crate::Files) follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Symlinks {
     /// None at all.
     None,
-    /// Those that are relative and lead to something in the directory.
+    /// Relative links that stay inside the directory.
     Inside,
-    /// All of them: whoever can write to the directory decides what is served.
+    /// All links: anyone who can write to the directory decides which files are served.
     Anywhere,
 }
 
-/// How much a worker gives up once it is ready.
+/// How a worker is confined once it is ready.
 ///
-/// A confined worker serves what it has open and nothing else. System calls that are refused fail with `EPERM`, or with
-/// `EACCES` where a file is concerned; executing a program, or reaching into another process, ends the worker by SIGSYS.
+/// A confined worker can use what it has open and nothing else. Refused system calls fail with `EPERM`, or with `EACCES`
+/// for files. Executing a program, or accessing another process, ends the worker by SIGSYS.
 ///
 /// It **can**
 ///
@@ -162,11 +162,11 @@ pub enum Symlinks {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sandbox {
-    /// Nothing.
+    /// Not at all.
     Off,
-    /// What this kernel can enforce; what it cannot is said in the log.
+    /// As far as this kernel supports it. The log says what it does not support.
     Auto,
-    /// All of it: a worker that cannot be confined does not start.
+    /// Completely: a worker that cannot be confined does not start.
     Strict,
 }
 
