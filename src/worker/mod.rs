@@ -300,6 +300,9 @@ impl Worker {
     /// Selects requests whose handler is called before the body has arrived, to receive the body by
     /// [`Response::receive`]. The body of all other requests is collected first, up to `max-body`.
     ///
+    /// A client that sends `Expect: 100-continue` with such a request gets 100 only if the response receives the body. Any
+    /// other response refuses the body before it is sent.
+    ///
     /// `choose` runs on the worker's only thread, for each request that has a body.
     pub fn stream_bodies(&self, choose: impl FnMut(&Request<'_>) -> bool + 'static) {
         self.streams.replace(Some(Streams(Box::new(choose))));
