@@ -16,7 +16,9 @@ impl Parent {
                 self.disconnected(pid);
             }
             Effect::Abort { pid } => {
-                let text = format!("{} {}", self.roster.tag(pid), kill_reason(KillReason::Stalled, &self.config));
+                let within = self.roster.get(pid).map(|process| self.within(process.row)).unwrap_or_default();
+                let reason = kill_reason(KillReason::Stalled, &self.config);
+                let text = format!("{} {reason}{within}", self.roster.tag(pid));
                 self.journal.say(log::Level::Warn, self.roster.slot_of(pid), text);
                 signal(pid, Signal::SIGABRT);
                 self.disconnected(pid);

@@ -52,7 +52,11 @@ impl Parent {
             Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
             _ => kill_reason(why, &self.config),
         };
-        let text = format!("{} {reason}", self.roster.tag(pid));
+        let within = match why {
+            KillReason::Stalled => self.roster.get(pid).map(|process| self.within(process.row)).unwrap_or_default(),
+            _ => String::new(),
+        };
+        let text = format!("{} {reason}{within}", self.roster.tag(pid));
         self.journal.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text.clone());
         // Those that count as failures of the slot's.
         if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
@@ -60,6 +64,11 @@ impl Parent {
         }
         signal(pid, Signal::SIGKILL);
         self.disconnected(pid);
+    }
+
+    /// The request that a worker is in, as it says itself, for the log.
+    pub(super) fn within(&self, row: usize) -> String {
+        self.board.request(row).map(|request| format!(" in {request}")).unwrap_or_default()
     }
 
     /// The worker is to finish or has ended: tells the application, once.
@@ -132,7 +141,9 @@ impl Parent {
             // What it has served, nobody knows.
             Some(_) => self.journal.say_rarely(level, Some(process.slot), line.clone()),
             None => {
-                let text = format!("{line}, {} requests on {} connections", counters.requests, counters.accepted);
+                let within = self.within(process.row);
+                let text =
+                    format!("{line}{within}, {} requests on {} connections", counters.requests, counters.accepted);
                 self.journal.say_rarely(level, Some(process.slot), text);
             }
         }

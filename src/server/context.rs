@@ -9,7 +9,7 @@ use crate::server::budget::Budget;
 use crate::server::http::{Encoder, Recall, Request};
 use crate::server::mailbox::{Bell, Mailbox, Place};
 use crate::shared::config::ServerConfig;
-use crate::shared::scoreboard::{LatencyRow, OwnRow};
+use crate::shared::scoreboard::{LatencyRow, NameRow, OwnRow};
 use crate::time::Time;
 
 /// Bytes read at once, besides what is held of an incomplete head.
@@ -30,6 +30,8 @@ pub(crate) struct Context<'w> {
     pub(crate) row: OwnRow<'w>,
     /// Where it is counted how long answers take, if anybody wants to know.
     pub(crate) latency: Option<LatencyRow<'w>>,
+    /// Where the request is named that the handler has, if that is wanted.
+    pub(crate) name: Option<NameRow<'w>>,
     pub(crate) worker: usize,
     /// How the log names the worker.
     pub(crate) tag: String,
@@ -88,6 +90,7 @@ impl<'w> Context<'w> {
             config,
             row,
             latency: None,
+            name: None,
             worker,
             tag: String::new(),
             is_draining: false,

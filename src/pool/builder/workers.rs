@@ -43,6 +43,13 @@ impl Builder {
         self.put("on-panic", |config| config.server.on_panic = end)
     }
 
+    /// Sets whether the log names the request in which a worker hangs or dies, by its method and the beginning of its path,
+    /// without the query. Default `true`. It is the request that the handler has at that time; what other threads do is not
+    /// known. Other workers of the pool can read it while it lasts.
+    pub fn name_requests(self, are_named: bool) -> Builder {
+        self.put("name-requests", |config| config.server.name_requests = are_named)
+    }
+
     /// Sets how a hung worker is ended. Default [`OnStall::Kill`].
     ///
     /// With [`OnStall::Abort`], the log gets a backtrace of addresses, as `PATH+0xOFFSET`. Function names would need

@@ -29,7 +29,7 @@ use crate::server::outgoing::{Outgoing, COPY_MAX};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::shared::log_text::panic_message;
-use crate::shared::scoreboard::LatencyRow;
+use crate::shared::scoreboard::{LatencyRow, NameRow};
 use crate::sys::clock;
 use crate::time::Time;
 
@@ -338,6 +338,7 @@ impl Connection {
             let mut scratch = Scratch::with(&mut cx.recall);
             let start = read.consumed;
             let input = &cx.input[start..len];
+            let is_whole = self.codec.phase() != Phase::Body;
             let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
             read.consumed += consumed;
             match next {
@@ -353,6 +354,13 @@ impl Connection {
                 }
                 Next::Request(request) => {
                     cx.row.count_request();
+                    if let Some(name) = cx.name {
+                        match is_whole {
+                            true => name.set(input, request.name_len()),
+                            // Its head came before.
+                            false => name_gathered(request, name),
+                        }
+                    }
                     request.worker = cx.worker;
                     self.peer.tell(&mut request.peer);
                     if cx.has_proxies {
@@ -502,6 +510,15 @@ impl Connection {
         }
         self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
     }
+}
+
+/// Names a request whose head is not among the bytes that have come last.
+#[cold]
+fn name_gathered(request: &Request<'_>, name: NameRow<'_>) {
+    let mut head = format!("{} {}", request.method(), request.target()).into_bytes();
+    let len = request.name_len();
+    head.resize(head.len().next_multiple_of(8), 0);
+    name.set(&head, len);
 }
 
 /// What one step has read.

@@ -153,6 +153,7 @@ where
         let mailbox = Arc::new(Mailbox::new(waker));
         station.adoptions.adopt_by(&mailbox);
         let mut cx = Context::new(station.config, station.row(), station.id, encoder, mailbox, resources.streams);
+        cx.name = station.config.name_requests.then(|| station.page.name());
         (cx.latency, cx.log, cx.tag) = (station.page.latency(), resources.log, station.tag.clone());
         Ok(Server {
             station,

@@ -106,6 +106,12 @@ impl<'a> Request<'a> {
         self.host
     }
 
+    /// How many bytes of its head are before a query.
+    #[inline]
+    pub(crate) fn name_len(&self) -> usize {
+        self.method.len() + 1 + self.query_mark
+    }
+
     /// `https` where a [trusted proxy](crate::Builder::trusted_proxies) says that its client came by it, else `http`.
     pub fn scheme(&self) -> &'static str {
         match self.origin().is_https {

@@ -141,6 +141,8 @@ pub(crate) struct ServerConfig {
     /// A client's end of file says no more than that it sends nothing else.
     pub(crate) half_close: bool,
     pub(crate) on_panic: OnPanic,
+    /// The parent's log names the request in which a worker hangs or dies.
+    pub(crate) name_requests: bool,
     /// Who may say on whose behalf it asks, and in which field.
     pub(crate) proxies: Proxies,
     pub(crate) forwarded_header: ForwardedHeader,
@@ -210,6 +212,7 @@ impl Default for Config {
                 tcp_keepalive: Duration::from_secs(60),
                 half_close: false,
                 on_panic: OnPanic::Answer,
+                name_requests: true,
                 proxies: Proxies::default(),
                 forwarded_header: ForwardedHeader::Auto,
                 proxy_protocol: false,

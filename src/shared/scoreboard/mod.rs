@@ -33,8 +33,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 pub(crate) use self::layout::Layout;
-pub(crate) use self::row::{LatencyRow, OwnRow, Row, RowPage};
-use self::row::{Note, Word, LATENCY_WORDS, NOTE_WORDS, OWN_WORDS};
+pub(crate) use self::row::{LatencyRow, NameRow, OwnRow, Row, RowPage};
+use self::row::{Note, Word, LATENCY_WORDS, NAME_WORDS, NOTE_WORDS, OWN_WORDS};
 use self::tally::{ParentTally, Tally};
 use crate::shared::counters::Counters;
 use crate::shared::latency::Latency;
@@ -166,7 +166,7 @@ impl ParentBoard {
         let clear = || {
             let start = row.saturating_mul(self.row_words);
             let page = self.rows.words().get(start..).unwrap_or_default().iter();
-            page.take(OWN_WORDS + LATENCY_WORDS).for_each(|word| word.store(0, Relaxed));
+            page.take(OWN_WORDS + LATENCY_WORDS + NAME_WORDS).for_each(|word| word.store(0, Relaxed));
             self.notes(row).iter().for_each(|word| word.store(0, Relaxed));
         };
         match &self.tally {
@@ -322,6 +322,18 @@ impl Scoreboard {
         let words = row.checked_mul(self.row_words).and_then(|start| self.rows.words().get(start + OWN_WORDS..));
         let words = words.and_then(<[AtomicU64]>::first_chunk);
         words.map(|words| LatencyRow { words }.read(self.row(row).most(now))).unwrap_or_default()
+    }
+
+    /// The request that a process is in, or has died in, as it says itself: printable, whatever it has written. None where
+    /// it names none.
+    pub(crate) fn request(&self, row: usize) -> Option<String> {
+        let start = row.checked_mul(self.row_words)?.checked_add(OWN_WORDS + LATENCY_WORDS)?;
+        let words = self.rows.words().get(start..)?.iter().take(NAME_WORDS);
+        let bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+        let name = &bytes[..self.row(row).named().min(bytes.len())];
+        // Empty lines may stand in front.
+        let name = name.trim_ascii_start();
+        (!name.is_empty()).then(|| name.escape_ascii().to_string())
     }
 
     /// The row of the process that serves each seat; 0 where none does.

@@ -54,6 +54,8 @@ pub(super) enum Word {
     Redirection,
     ClientError,
     ServerError,
+    /// Bytes of the name of the request that it is in; zero while it is in none.
+    Named,
 }
 
 /// The words that only grow.
@@ -71,7 +73,12 @@ pub(super) const OWN_WORDS: usize = 24;
 pub(super) const LATENCY_WORDS: usize = (BUCKETS + 1).next_multiple_of(8);
 const SUM: usize = BUCKETS;
 
-const _: () = assert!((OWN_WORDS + LATENCY_WORDS) * size_of::<u64>() <= 4096, "a row fits into the smallest page");
+const _: () =
+    assert!((OWN_WORDS + LATENCY_WORDS + NAME_WORDS) * size_of::<u64>() <= 4096, "a row fits into the smallest page");
+
+/// Behind them is the name of the request that it is in: the beginning of its head.
+pub(super) const NAME_WORDS: usize = 16;
+const NAME_MAX: usize = NAME_WORDS * size_of::<u64>();
 
 /// A word of what is noted about a process by others.
 #[derive(Clone, Copy, Debug)]
@@ -138,6 +145,12 @@ impl RowPage {
         let words = &self.page.words()[OWN_WORDS..];
         let words = words.first_chunk().expect("a page has room for a row");
         self.board.tally().is_some().then_some(LatencyRow { words })
+    }
+
+    /// Where it names the request that it is in.
+    pub(crate) fn name(&self) -> NameRow<'_> {
+        let words = self.page.words().get(OWN_WORDS + LATENCY_WORDS..).and_then(<[AtomicU64]>::first_chunk);
+        NameRow { row: self.row(), words: words.expect("a page has room for a row") }
     }
 
     pub(crate) fn board(&self) -> &Scoreboard {
@@ -210,6 +223,11 @@ impl Row<'_> {
     /// Less than nothing when some came that it had given to a predecessor.
     pub(crate) fn pending(&self) -> i64 {
         self.assigned().wrapping_sub(self.settled()).wrapping_sub(self.note(Note::Returned)) as i64
+    }
+
+    /// How many bytes the name of the request has that it is in.
+    pub(super) fn named(&self) -> usize {
+        usize::try_from(self.load(Word::Named)).unwrap_or(NAME_MAX).min(NAME_MAX)
     }
 
     /// A number that changes when the worker does something.
@@ -297,6 +315,7 @@ impl OwnRow<'_> {
 
     /// The worker is about to wait.
     pub(crate) fn idle(&self) {
+        self.store(Word::Named, 0);
         self.store(Word::BusySince, 0);
     }
 
@@ -398,6 +417,32 @@ impl OwnRow<'_> {
     fn add(&self, word: Word, count: u64) {
         let word = &self.0.own[word as usize];
         word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
+    }
+}
+
+/// The name of the request that a process is in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NameRow<'a> {
+    row: OwnRow<'a>,
+    words: &'a [AtomicU64; NAME_WORDS],
+}
+
+impl NameRow<'_> {
+    /// The worker is in the request whose head begins so, of which so many bytes are to be known.
+    #[inline]
+    pub(crate) fn set(&self, head: &[u8], len: usize) {
+        let len = len.min(NAME_MAX);
+        let mut left = len;
+        for (word, bytes) in self.words.iter().zip(head.chunks_exact(size_of::<u64>())) {
+            let bytes = bytes.try_into().map_or(0, u64::from_le_bytes);
+            if left < size_of::<u64>() {
+                word.store(bytes & !(u64::MAX << (8 * left)), Relaxed);
+                break;
+            }
+            word.store(bytes, Relaxed);
+            left -= size_of::<u64>();
+        }
+        self.row.store(Word::Named, len as u64);
     }
 }
 

@@ -95,3 +95,28 @@ fn what_cannot_be_counts_for_nothing_and_is_told() {
     row.busy(Time::from_millis(1 << 50));
     assert!(board.row(1).doubt(NOW).is_some());
 }
+
+#[test]
+fn a_request_is_named_while_it_lasts_and_whatever_is_written_is_printable() {
+    let board = ParentBoard::new(2).expect("memory");
+    let page = board.lend(1, 0, NOW).expect("a row");
+    assert_eq!(board.request(1), None);
+    let long = [b"GET /", &[b'a'; 200][..]].concat();
+    for (head, len, expected) in [
+        (&b"GET /a?secret HTTP/1.1\r\n"[..], 6, Some("GET /a")),
+        (b"GET /abcd?secret HTTP", 8, Some("GET /abc")),
+        (b"\r\nGET /\x1b\"\xff HTTP/1.1", 10, Some("GET /\\x1b\\\"\\xff")),
+        (&long, long.len(), Some(std::str::from_utf8(&long[..128]).expect("text"))),
+        (b"GET /", 0, None),
+    ] {
+        page.name().set(head, len);
+        assert_eq!(board.request(1).as_deref(), expected);
+        page.row().idle();
+        assert_eq!(board.request(1), None);
+    }
+    board.fill_rows(&mut || u64::MAX);
+    assert!(board.request(1).is_some_and(|name| name.is_ascii() && name.len() <= 512));
+    assert_eq!(board.request(usize::MAX), None);
+    board.fold(1, NOW);
+    assert_eq!(board.request(1), None);
+}

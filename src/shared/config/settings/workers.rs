@@ -71,4 +71,12 @@ pub(super) const SETTINGS: &[Setting] = &[
          Node",
     )
     .of_the_server(),
+    Setting::new(
+        SECTION,
+        "name-requests",
+        "yes|no",
+        at!(server.name_requests, YesNo),
+        "Log the method and the path of the request in which a worker hangs or dies. The query is never logged",
+    )
+    .of_the_server(),
 ];
