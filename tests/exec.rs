@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{pipe2, Pid};
-use support::{binary, example, fresh_path, is_gone, skip, until, Load, Server, BOTH_MODES};
+use support::{binary, children, example, fresh_path, is_gone, skip, until, Load, Server, BOTH_MODES};
 
 const NODE: &str = "
 const server = require('http').createServer((request, response) => {
@@ -71,8 +71,18 @@ fn exec(workers: &str, options: &[&str], program: &[impl AsRef<str>]) -> Command
     command
 }
 
+/// It is ready once it is executed.
 fn shell(workers: &str, options: &[&str], script: &str) -> Command {
-    exec(workers, options, &["sh", "-c", script])
+    exec(workers, &[&["--ready", "listen"], options].concat(), &["sh", "-c", script])
+}
+
+fn sleeping(workers: &str) -> Server {
+    Server::start(exec(workers, &["--ready", "listen"], &["sleep", "600"]))
+}
+
+/// The programs of a pool without an admin process.
+fn programs(server: &Server) -> Vec<Pid> {
+    server.workers().into_iter().flat_map(children).collect()
 }
 
 /// The example, ready when it knows what SIGTERM asks.
@@ -110,7 +120,7 @@ fn serves_until_it_is_told_to_finish(name: &str) {
     for _ in 0..4 {
         let answer = server.get("/");
         assert_eq!((answer.status, answer.text()), (200, "hello world\n"));
-        assert!(server.workers().contains(&answer.worker()));
+        assert!(programs(&server).contains(&answer.worker()));
     }
     server.signal(Signal::SIGTERM);
     let (status, log) = server.finish();
@@ -124,7 +134,7 @@ fn rolling_restarts_lose_nothing(name: &str) {
     let mut server = Server::start(exec("2", &[], &program));
     let load = Load::begin(server.port(), BOTH_MODES[0]);
     for _ in 0..4 {
-        let before = server.workers();
+        let before = programs(&server);
         server.signal(Signal::SIGHUP);
         server.wait_for("rolling restart done");
         until("the programs from before are gone", || before.iter().all(|worker| is_gone(*worker)).then_some(()));
@@ -253,7 +263,7 @@ fn a_program_that_ignores_the_signal_is_killed() {
 
 #[test]
 fn a_quick_stop_is_an_interrupt() {
-    let mut server = Server::start(exec("2", &[], &["sleep", "600"]));
+    let mut server = sleeping("2");
     server.signal(Signal::SIGINT);
     server.wait_for("killed by SIGINT");
     server.wait_for("killed by SIGINT");
@@ -262,8 +272,9 @@ fn a_quick_stop_is_an_interrupt() {
 
 #[test]
 fn the_end_of_the_pool_is_the_end_of_the_program() {
-    let server = Server::start(exec("2", &[], &["sleep", "600"]));
-    let workers = server.workers();
+    let server = sleeping("2");
+    let mut workers = programs(&server);
+    workers.extend(server.workers());
     server.signal(Signal::SIGKILL);
     until("they are gone", || workers.iter().all(|worker| is_gone(*worker)).then_some(()));
 }
@@ -299,7 +310,7 @@ fn the_parent_does_not_wait_for_what_a_program_notifies() {
         let mut server = Server::start(command);
         let descriptors = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
         let before = descriptors(server.pid());
-        let attacker = server.workers()[0];
+        let attacker = programs(&server)[0];
         let mut idle = server.connect();
         idle.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
         assert_eq!(server.get("/").text(), attacker.to_string(), "the program has that client");
@@ -309,6 +320,8 @@ fn the_parent_does_not_wait_for_what_a_program_notifies() {
         server.signal(Signal::SIGCONT);
         server.signal(Signal::SIGHUP);
         server.wait_for("rolling restart done");
+        // It dies of the signal, with what it has.
+        until("the attacker is gone", || is_gone(attacker).then_some(()));
         assert_ne!(server.get("/").text(), attacker.to_string());
         until("nothing that was passed is held", || (descriptors(server.pid()) <= before).then_some(()));
         server.signal(Signal::SIGTERM);
@@ -355,7 +368,7 @@ fn output_is_prefixed_to_its_last_word() {
     let script = "trap 'printf bye; exit 0' TERM; echo one; printf three; echo two >&2; while :; do sleep 0.01; done";
     let mut server = Server::spawn(shell("2", &["--prefix"], script));
     server.wait_for("listening on ");
-    let workers = server.workers();
+    let workers = programs(&server);
     // By then they know what SIGTERM asks, and the line that is not at its end is begun.
     until("both have written", || (server.count(" one") == 2 && server.count(" two") == 2).then_some(()));
     server.signal(Signal::SIGTERM);
@@ -383,23 +396,67 @@ fn nothing_of_the_output_of_a_program_that_ends_is_lost() {
     assert!(numbers.eq(1..=LINES), "{} lines", log.len());
 }
 
+/// What a shell, npm and daemons leave behind: in the group, in a session of its own, and without its parent.
+const FAMILY: &str = "sleep 601 & setsid sleep 602 & (sleep 603 &); (setsid sh -c 'trap \"\" TERM; sleep 604; :' &)";
+
+/// All processes below one.
+fn descendants(pid: Pid) -> Vec<Pid> {
+    let children = children(pid);
+    children.iter().flat_map(|child| descendants(*child)).chain(children.iter().copied()).collect()
+}
+
+fn family(server: &Server) -> Vec<Pid> {
+    until("all have been started", || {
+        let all = descendants(server.pid());
+        // The keeper, its shell, and what that has started.
+        (all.len() >= 7).then_some(all)
+    })
+}
+
 #[test]
-fn pipes_of_programs_that_have_ended_are_closed_whoever_holds_them() {
-    let mut server = Server::spawn(shell("1", &["--prefix"], "sleep 600 & echo $! is left; exec sleep 600"));
-    server.wait_for("listening on ");
-    let descriptors = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
-    let before = descriptors(server.pid());
-    for restarts in 1..=3 {
-        // It is ready before it has left one, and a restart would end it then.
-        until("it has left one", || (server.count(" is left") == restarts).then_some(()));
+fn the_whole_tree_ends_with_the_program() {
+    if Command::new("setsid").arg("--version").output().is_err() {
+        return skip("no setsid(1)");
+    }
+    let script = format!("{FAMILY}; echo born; wait");
+    for how in ["stop", "restart", "kill the parent", "kill the program"] {
+        let options = ["--drain-timeout", "500ms"];
+        let mut server = Server::start(shell("1", &options, &script));
+        server.wait_for_any(&["born"]);
+        let all = family(&server);
+        match how {
+            "stop" => server.signal(Signal::SIGTERM),
+            "restart" => server.signal(Signal::SIGHUP),
+            "kill the parent" => server.signal(Signal::SIGKILL),
+            _ => kill(programs(&server)[0], Signal::SIGKILL).expect("it runs"),
+        }
+        until(how, || all.iter().all(|pid| is_gone(*pid)).then_some(()));
+        if how == "restart" {
+            server.wait_for("rolling restart done");
+        }
+    }
+}
+
+#[test]
+fn a_shell_s_server_frees_the_port_when_the_pool_stops() {
+    let Some(python) = program("python3") else { return };
+    // The shell waits for it, and passes nothing on.
+    let mut words: Vec<&str> = vec!["sh", "-c", "\"$@\"; :", "sh"];
+    words.extend(python.iter().map(String::as_str));
+    let mut server = Server::start(exec("2", &[], &words));
+    assert_eq!(server.get("/").status, 200);
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for _ in 0..2 {
+        let before: Vec<Pid> = server.workers().into_iter().flat_map(descendants).collect();
         server.signal(Signal::SIGHUP);
         server.wait_for("rolling restart done");
+        until("those from before are gone", || before.iter().all(|pid| is_gone(*pid)).then_some(()));
     }
-    until("the last has left one", || (server.count(" is left") == 4).then_some(()));
-    until("it holds as much as before", || (descriptors(server.pid()) <= before).then_some(()));
-    let lines = server.log().iter().filter_map(|line| line.strip_suffix(" is left")?.rsplit(' ').next()?.parse().ok());
-    let left: Vec<Pid> = lines.map(Pid::from_raw).collect();
-    left.iter().for_each(|pid| kill(*pid, Signal::SIGKILL).expect("it is there still"));
+    load.finish().nothing_lost();
+    let port = server.port();
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
+    std::net::TcpListener::bind(("127.0.0.1", port)).expect("the port is free");
 }
 
 #[test]
@@ -419,7 +476,7 @@ fn nobody_who_reads_the_output_does_not_stop_the_parent() {
     kill(parent, Signal::SIGTERM).expect("it runs");
     let end: Vec<String> = log.collect();
     assert!(child.wait().expect("a child").success(), "{end:?}");
-    assert!(end.iter().any(|line| line.contains("of worker output: its reader is too slow")), "{end:?}");
+    assert!(end.iter().any(|line| line.contains("of program output: its reader is too slow")), "{end:?}");
 }
 
 #[test]

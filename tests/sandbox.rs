@@ -93,7 +93,16 @@ fn an_embedder_and_a_program_are_confined_only_when_asked() {
     assert_eq!(status(server.workers()[0].as_raw(), "NoNewPrivs"), "0");
     for (variables, expected) in [(&[][..], "0"), (&[("FORKPOOL_SANDBOX", "strict")], "1")] {
         let mut command = binary();
-        command.envs(variables.iter().copied()).args(["exec", "--workers", "1", "--", "sleep", "1000"]);
+        command.envs(variables.iter().copied()).args([
+            "exec",
+            "--ready",
+            "listen",
+            "--workers",
+            "1",
+            "--",
+            "sleep",
+            "1000",
+        ]);
         let server = Server::start(command);
         let worker = server.workers()[0].as_raw();
         assert_eq!(status(worker, "NoNewPrivs"), expected);

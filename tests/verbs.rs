@@ -354,7 +354,7 @@ fn scaling_ends_when_a_program_ends_as_soon_as_it_runs() {
     let marker = fresh_path("scale-program.marker");
     let script = format!("if [ -e {} ]; then exit 1; fi; exec sleep 60", marker.display());
     let mut command = binary();
-    command.args(["exec", "--workers", "1", "--admin", &address, "--", "sh", "-c", &script]);
+    command.args(["exec", "--ready", "listen", "--workers", "1", "--admin", &address, "--", "sh", "-c", &script]);
     let _server = Server::start(command);
     until("it answers", || (forkpool(&address, &["status"]).code == 0).then_some(()));
     fs::write(&marker, "").expect("a writable directory");

@@ -52,7 +52,7 @@ pub(super) fn prepare(pool: Builder) -> Builder {
     pool.balance(Balance::Random)
 }
 
-/// Reads `listen`, `notify` or `delay:DURATION`.
+/// Reads `auto`, `listen`, `notify` or `delay:DURATION`.
 pub(super) fn readiness(said: &str, value: &str) -> Result<Readiness, String> {
     let delay = || {
         let delay = value.strip_prefix("delay:")?;
@@ -61,10 +61,14 @@ pub(super) fn readiness(said: &str, value: &str) -> Result<Readiness, String> {
         millis.or_else(|_| forkpool::duration(delay)).ok().filter(|delay| *delay <= DAY)
     };
     match value {
+        "auto" => Ok(Readiness::Auto),
         "listen" => Ok(Readiness::Listen),
         "notify" => Ok(Readiness::Notify),
         _ => delay().map(Readiness::Delay).ok_or_else(|| {
-            format!("{said}{}: must be listen, notify or delay:DURATION, as in delay:500ms{HINT}", value.escape_debug())
+            format!(
+                "{said}{}: must be auto, listen, notify or delay:DURATION, as in delay:500ms{HINT}",
+                value.escape_debug()
+            )
         }),
     }
 }

@@ -116,7 +116,7 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["exec", "--ready"], "--ready needs a value (try forkpool --help)"),
         (
             &["exec", "--ready", "soon", "--", "x"],
-            "--ready soon: must be listen, notify or delay:DURATION, as in delay:500ms (try forkpool exec --help)",
+            "--ready soon: must be auto, listen, notify or delay:DURATION, as in delay:500ms (try forkpool exec --help)",
         ),
         (
             &["exec", "--balance", "auto", "x"],
@@ -154,20 +154,20 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
 
 #[test]
 fn a_program_is_what_follows_the_options() {
-    const LISTEN: &str = "Listen";
+    const AUTO: &str = "Auto";
     for (arguments, variables, readiness, words) in [
-        (&["exec", "--", "node", "app.js"][..], &[][..], LISTEN, "node app.js"),
-        (&["exec", "node", "--quiet", "--", "--ready"], &[], LISTEN, "node --quiet -- --ready"),
-        (&["--quiet", "exec", "--workers", "2", "exec"], &[], LISTEN, "exec"),
-        (&["exec", "--", "status"], &[], LISTEN, "status"),
-        (&["exec", "top", "restart"], &[], LISTEN, "top restart"),
-        (&["exec", "--ready", "listen", "x"], &[("FORKPOOL_READY", "notify")], LISTEN, "x"),
+        (&["exec", "--", "node", "app.js"][..], &[][..], AUTO, "node app.js"),
+        (&["exec", "node", "--quiet", "--", "--ready"], &[], AUTO, "node --quiet -- --ready"),
+        (&["--quiet", "exec", "--workers", "2", "exec"], &[], AUTO, "exec"),
+        (&["exec", "--", "status"], &[], AUTO, "status"),
+        (&["exec", "top", "restart"], &[], AUTO, "top restart"),
+        (&["exec", "--ready", "listen", "x"], &[("FORKPOOL_READY", "notify")], "Listen", "x"),
         (&["exec", "x"], &[("FORKPOOL_READY", "notify")], "Notify", "x"),
         (&["exec", "--ready=delay:500ms", "x"], &[], "Delay(500ms)", "x"),
         (&["exec", "--ready=delay:500", "x"], &[], "Delay(500ms)", "x"),
         (&["exec", "--ready=delay:2s", "x"], &[], "Delay(2s)", "x"),
-        (&["exec", "x"], &[("FORKPOOL_BALANCE", "hash")], LISTEN, "x"),
-        (&["exec", "--balance", "cpu", "x"], &[("FORKPOOL_BALANCE", "auto")], LISTEN, "x"),
+        (&["exec", "x"], &[("FORKPOOL_BALANCE", "hash")], AUTO, "x"),
+        (&["exec", "--balance", "cpu", "x"], &[("FORKPOOL_BALANCE", "auto")], AUTO, "x"),
     ] {
         let program = options(arguments, variables).expect("valid").program.expect("exec was said");
         let pieces = words.split(' ').map(|word| format!("{word:?}")).collect::<Vec<_>>();

@@ -183,16 +183,17 @@ The program gets these variables:
   LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES   as in sd_listen_fds(3); a socket's name is its port, or unix
   FORKPOOL_FD                              3
   FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   the slot's number, from 0, and a number unique to the process
-  NOTIFY_SOCKET                            with --ready notify
-To stop the program, forkpool sends SIGTERM, and SIGKILL after --drain-timeout. On SIGTERM the program should stop
-accepting, finish its requests and exit. A shell does not forward signals: write sh -c 'exec node app.js'. The program
-inherits the output of forkpool; --prefix marks each line with its worker.
+  NOTIFY_SOCKET                            with --ready auto and notify
+To stop the program, forkpool sends SIGTERM to it and to every process that it has started, and SIGKILL after
+--drain-timeout. On SIGTERM the program should stop accepting, finish its requests and exit. The program inherits the
+output of forkpool; --prefix marks each line with its worker.
 ";
 
 /// The options of `exec`.
 const PROGRAM: &[Spelled] = &[(
-    "--ready <listen|notify|delay:DURATION>",
-    "When the program is ready: once it is executed, as its socket listens already; when it sends READY=1 to \
-     NOTIFY_SOCKET (sd_notify(3)); or so long after it is executed, as in delay:500ms (a bare number means milliseconds). \
-     In a rolling restart its predecessor is asked to finish then [default: listen] [FORKPOOL_READY]",
-), ("--prefix", "Begin every line of the program's output with worker=N pid=P; the parent passes it on then, and a line of more than 64 KiB in parts [FORKPOOL_PREFIX=1]")];
+    "--ready <auto|notify|delay:DURATION|listen>",
+    "When the program counts as ready: auto, when it waits for connections or sends READY=1 to NOTIFY_SOCKET \
+     (sd_notify(3)); notify, only when it sends READY=1; delay, that long after it is executed, as in delay:500ms (a bare \
+     number means milliseconds); listen, as soon as it is executed. In a rolling restart the old program serves until \
+     then; a program that exits before has failed, and the restart is aborted [default: auto] [FORKPOOL_READY]",
+), ("--prefix", "Begin every line of the program's output with worker=N pid=P; lines of more than 64 KiB are split [FORKPOOL_PREFIX=1]")];

@@ -14,10 +14,12 @@ use crate::parent::journal::Said;
 use crate::parent::supervisor::{Gone, PoolState};
 use crate::shared::channel::{self, Heard, Record};
 use crate::shared::config::Address;
+use crate::shared::config::Readiness;
 use crate::shared::config::Sandbox;
 use crate::shared::listener::AdminListener;
 use crate::shared::message::{MessageError, Received, BUFFER};
 use crate::shared::scoreboard::Scoreboard;
+use crate::worker::keeper::Keeping;
 
 /// How long it is not started again after it has failed several times in a row: at most.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -270,7 +272,7 @@ impl Admin {
             unique: 0,
             lifeline: theirs,
             messages: Some(their_link),
-            output: None,
+            keeping: Keeping { readiness: Readiness::Listen, prefix: false },
             notify_socket: None,
             sockets: SlotSockets::default(),
             reserved: Rc::default(),
@@ -334,8 +336,13 @@ impl Parent {
             let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.roster.get(pid)?))) else { continue };
             let (row, generation, state, since) = (process.row, it.generation, it.state(), process.born);
             let is_program = process.ends.program.is_some();
-            let known = status::Process { pid: pid.0, slot, row, generation, state, since, is_program };
-            if admin.model.processes.get(&pid.0) != Some(&known) {
+            let shown = process.shown(pid);
+            let known = status::Process { pid: shown, slot, row, generation, state, since, is_program };
+            if admin.model.processes.get(&shown) != Some(&known) {
+                if shown != pid.0 && admin.model.processes.contains_key(&pid.0) {
+                    let counted = admin.model.slots.get(&slot).cloned().unwrap_or_default();
+                    admin.tell(Fact::Gone(pid.0, slot, counted));
+                }
                 admin.tell(Fact::Process(known));
                 let inodes = self.custody.sockets(slot).map(SlotSockets::inodes).unwrap_or_default();
                 if admin.model.sockets.get(&slot) != Some(&inodes) {
@@ -364,8 +371,9 @@ impl Parent {
         self.observe();
     }
 
-    /// Counts a process that was reaped; `how` it ended, and `cpu` is the microseconds that it has used.
-    pub(super) fn count_exit(&mut self, pid: Pid, gone: Gone, how: &str, cpu: u64) {
+    /// Counts a process that was reaped; `how` it ended, `cpu` is the microseconds that it has used, and
+    /// `shown` the pid by which people know it.
+    pub(super) fn count_exit(&mut self, shown: i32, gone: Gone, how: &str, cpu: u64) {
         let Some(admin) = &mut self.admin else { return };
         let mut known = admin.model.slots.get(&gone.slot).cloned().unwrap_or_default();
         if let Some(reason) = gone.restart {
@@ -373,7 +381,7 @@ impl Parent {
             known.last_exit = Some(how.to_owned());
         }
         known.cpu += cpu;
-        admin.tell(Fact::Gone(pid.0, gone.slot, known));
+        admin.tell(Fact::Gone(shown, gone.slot, known));
     }
 }
 

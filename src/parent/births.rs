@@ -5,6 +5,7 @@ use crate::admin::Desk;
 use crate::parent::supervisor::jittered;
 use crate::shared::channel;
 use crate::shared::message::MessageEnd;
+use crate::worker::keeper::Keeping;
 
 /// What is forked, and what it is born with.
 #[derive(Debug)]
@@ -19,8 +20,6 @@ impl Parent {
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
         let messages = self.hook.as_ref().map(|_| MessageEnd::pair(self.config.accept_descriptors));
         let messages = messages.transpose().map_err(pair)?;
-        let pipe = |source| Error::system("make a pipe for its output with pipe(2); is RLIMIT_NOFILE too low?", source);
-        let output = self.config.prefix.then(output::pipes).transpose().map_err(pipe)?;
         let socket = |source| Error::system("make a socket for its notifications with bind(2)", source);
         let sign = self.sign().map_err(socket)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
@@ -37,14 +36,13 @@ impl Parent {
         let page = page.map_err(|source| Error::system("lend the worker its row with madvise(2)", source))?;
         let (parent_end, worker_end) = lifeline;
         let (messages, worker_messages) = messages.unzip();
-        let (output, worker_output) = output.unzip();
         let notify_socket = match &sign {
             Sign::Notification(socket) => Some(socket.address().clone()),
-            Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
+            Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.roster.next_unique();
         let ration = Ration::new(self.config.message_share, clock::now());
-        let ends = Ends { lifeline: parent_end, messages, sign, program: None, output, ration };
+        let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), ration };
         self.roster.expect(slot, row, clock::unix_millis(), ends);
         Ok(Seed {
             slot,
@@ -52,7 +50,7 @@ impl Parent {
             unique,
             lifeline: worker_end,
             messages: worker_messages,
-            output: worker_output,
+            keeping: Keeping { readiness: self.config.readiness, prefix: self.config.prefix },
             notify_socket,
             sockets,
             reserved: Rc::clone(&self.reserved),
@@ -79,13 +77,10 @@ impl Parent {
         }
         let pid = Pid(pid);
         let Some(process) = self.roster.register(pid, clock::now()) else { return };
-        let (slot, row, output) = (process.slot, process.row, process.ends.output.take());
+        let (slot, row) = (process.slot, process.row);
         self.take_back(row);
         debug!("{} spawned", self.roster.tag(pid));
         self.listen_to_worker(pid);
-        if let Some(pipes) = output {
-            self.take_output(pid, slot, pipes);
-        }
         let inherits = self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved));
         if inherits {
             self.tell(Event::Listening { pid });

@@ -60,7 +60,6 @@ impl Parent {
 
     pub(super) fn finish(&mut self, outcome: Outcome) -> Result<()> {
         self.service.end();
-        self.output.end();
         self.discard.end();
         let requests = self.board.dead().requests;
         let Cut { connections, unknown } = self.cut;

@@ -133,10 +133,13 @@ impl<'a> Handle<'a> {
         let pid = self.roster.find(target.into());
         let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
         let signal = Signal::try_from(signal)?;
+        info!("{} sent {signal}: requested by the application", self.roster.tag(pid));
         if let Some(process) = self.roster.get(pid) {
             process.signalled.set(Some(signal as i32));
+            if signal == Signal::SIGKILL && process.ends.end_program() {
+                return Ok(());
+            }
         }
-        info!("{} sent {signal}: requested by the application", self.roster.tag(pid));
         Ok(nix::sys::signal::kill(SystemPid::from_raw(pid.0), signal)?)
     }
 

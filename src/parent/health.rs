@@ -39,9 +39,6 @@ impl Parent {
     pub(super) fn drain(&mut self, pid: Pid) {
         if let Some(process) = self.roster.get(pid) {
             process.ends.lifeline.close();
-            if process.ends.program.is_some() {
-                signal(pid, Signal::SIGTERM);
-            }
         }
         self.disconnected(pid);
     }
@@ -62,7 +59,7 @@ impl Parent {
         if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
             self.journal.failed(self.roster.slot_of(pid), format!("a worker was {reason}"), text);
         }
-        signal(pid, Signal::SIGKILL);
+        self.kill_tree(pid);
         self.disconnected(pid);
     }
 
@@ -92,19 +89,8 @@ impl Parent {
                         let before = std::mem::replace(&mut used, cpu_of_the_reaped());
                         self.exited(pid, exit, used.saturating_sub(before));
                     }
-                    Fate::Suspended => {
-                        let text = format!("{} was stopped by a signal", self.roster.tag(pid));
-                        self.journal.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text);
-                        self.tell(Event::Suspended { pid });
-                    }
-                    Fate::Resumed => {
-                        self.journal.say_rarely(
-                            log::Level::Info,
-                            self.roster.slot_of(pid),
-                            format!("{} runs again", self.roster.tag(pid)),
-                        );
-                        self.tell(Event::Resumed { pid });
-                    }
+                    Fate::Suspended => self.suspended(pid, true),
+                    Fate::Resumed => self.suspended(pid, false),
                 }
             }
         }
@@ -118,13 +104,24 @@ impl Parent {
         }
     }
 
+    /// A signal has stopped it, or it runs again.
+    pub(super) fn suspended(&mut self, pid: Pid, is_stopped: bool) {
+        let (slot, tag) = (self.roster.slot_of(pid), self.roster.tag(pid));
+        if is_stopped {
+            self.journal.say_rarely(log::Level::Warn, slot, format!("{tag} was stopped by a signal"));
+            self.tell(Event::Suspended { pid });
+        } else {
+            self.journal.say_rarely(log::Level::Info, slot, format!("{tag} runs again"));
+            self.tell(Event::Resumed { pid });
+        }
+    }
+
     /// It was reaped, having used so many microseconds of CPU.
     fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
         self.hear(pid);
         self.hear_last_messages(pid);
-        self.output.exited(pid, clock::now());
         self.disconnected(pid);
-        let process_told = self.roster.identify(pid);
+        let (process_told, tag) = (self.roster.identify(pid), self.roster.tag(pid));
         let Some(gone) = self.roster.supervisor.gone(pid, exit) else { return };
         let Some(mut process) = self.roster.reap(pid) else { return };
         let departure = gone.departure;
@@ -135,7 +132,7 @@ impl Parent {
         let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
         let was_signalled = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
         let how = if departure.was_told() || was_signalled { describe(exit) } else { describe_unasked(exit) };
-        let line = format!("{} {how}{why}", self.roster.tag(pid));
+        let line = format!("{tag} {how}{why}");
         let level = if departure.was_told() { log::Level::Info } else { log::Level::Warn };
         match &process.ends.program {
             // What it has served, nobody knows.
@@ -148,7 +145,7 @@ impl Parent {
             }
         }
         self.forget_sign(std::mem::replace(&mut process.ends.sign, Sign::GivenUp));
-        self.count_exit(pid, gone, &format!("{how}{why}"), cpu);
+        self.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
         if !departure.was_told() {
             let how = format!("a worker {}{why}", describe_unasked(exit));
             self.journal.failed(Some(process.slot), how, line);
@@ -237,9 +234,9 @@ impl Parent {
         }
         self.next_weighing = Some(now + WEIGHING);
         let max = u64::try_from(self.config.max_rss).unwrap_or(u64::MAX);
-        let mut heavy = self.roster.pids();
-        heavy.retain(|pid| proc::resident(pid.0).is_some_and(|bytes| bytes > max));
-        for pid in heavy {
+        let weight = |pid, process: &Process| proc::resident(process.shown(pid));
+        let heavy = self.roster.iter().filter(|(pid, it)| weight(*pid, it).is_some_and(|bytes| bytes > max));
+        for pid in heavy.map(|(pid, _)| pid).collect::<Vec<_>>() {
             self.tell(Event::Recycle { pid, why: Recycle::Memory });
         }
     }

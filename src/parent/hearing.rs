@@ -32,7 +32,9 @@ impl Parent {
     fn take_in(&mut self, pid: Pid, record: Record, now: Time) {
         match record {
             Record::Listening => self.listening(pid),
-            Record::Ready => self.ready(pid),
+            // A program may have told it by itself.
+            Record::Ready if self.roster.is_starting(pid) => self.ready(pid),
+            Record::Ready => {}
             Record::Awake => self.watch_stalls(now),
             Record::Steer => self.custody.rung(now),
             Record::Released => self.neighbours.released(pid),
@@ -40,7 +42,9 @@ impl Parent {
             Record::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
             Record::Broken { .. } => self.hear_of_broken(pid),
             Record::Executes => self.executes(pid),
-            Record::Executed => self.executed(pid),
+            Record::Program { pid: program } => self.executed(pid, program),
+            Record::Stopped => self.suspended(pid, true),
+            Record::Resumed => self.suspended(pid, false),
         }
     }
 

@@ -12,13 +12,12 @@
 //! - `births.rs`: what workers are born with
 //! - `deploy/`: restarts that somebody asks for, and what they read anew
 //! - `discard.rs`: how what they have passed is closed
-//! - `output.rs`: what they print, if it is prefixed
 //! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
 //! - `access_log.rs`: the access log's file
 //! - `mend.rs`: sockets that workers have broken
 //! - `health.rs`: who exits, hangs, grows
 //! - `attend.rs`: whose queue is left waiting
-//! - `programs.rs`: workers that are other programs
+//! - `programs.rs`: workers that keep other programs
 //! - `takeover.rs`: upgrades
 //! - `hooks.rs`: the application's closure
 //! - `messages.rs`: what workers tell it
@@ -53,7 +52,7 @@
 //! pool has ended. HUP, USR1, USR2, TTIN and TTOU would end or stop a process that does not hear them yet: the binary
 //! blocks them before anything else, and an old parent before it starts a new binary, so that they wait until the
 //! handlers are there. A program gets an empty mask, the actions that the pool was started with, and a process group
-//! of its own.
+//! of its own; so does its keeper.
 //!
 //! **Death.** SIGCHLD makes the parent ask for each of its own processes (never for an embedder's other children; as
 //! PID 1 also for orphans). The supervisor decides when the slot is started again; the replacement inherits the
@@ -106,10 +105,6 @@
 //!   Where there is none, or after an upgrade, the pool serves without it and tries again every five seconds: a disk
 //!   that logs have filled must not keep a site down when its machine boots. A missing directory and the like are
 //!   mistakes, which end the start.
-//! - **Prefixed output goes through the parent**, the only bytes of workers that do, and only on request. A process
-//!   in between would have to be supervised, ignore the signals that a service manager sends to all, and outlive the
-//!   pool to lose nothing. The parent reads 16 KiB in a turn, writes what is taken at once, and leaves the rest in
-//!   the pipe, so it waits for nobody. Price: whoever writes after the parent was killed gets EPIPE.
 //! - **A program's notifications go to a path**, since some implementations of sd_notify(3) know only paths: one with
 //!   a random name, in a directory of the parent's own where nobody else can make, remove or list names, as another
 //!   user's workers could in one of theirs. Where no directory can be had (a read-only file system) the name is
@@ -150,7 +145,6 @@ mod mend;
 mod messages;
 pub(crate) mod neighbours;
 pub(crate) mod notify;
-mod output;
 pub(crate) mod pid_file;
 mod places;
 mod programs;
@@ -167,9 +161,10 @@ mod takeover;
 mod wakeups;
 pub(crate) mod watch;
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 use std::process;
 use std::rc::Rc;
 use std::time::Duration;
@@ -189,7 +184,6 @@ use self::discard::Discard;
 use self::journal::Journal;
 use self::mend::Mending;
 use self::messages::{Ration, Talk};
-use self::output::Output;
 use self::programs::{Program, Sign};
 use self::source::Source;
 use self::takeover::Addresses;
@@ -273,7 +267,6 @@ pub(crate) struct Parent {
     on_exit: Option<OnExit>,
     talk: Talk,
     journal: Journal,
-    output: Output,
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,
     discard: Discard,
@@ -300,10 +293,10 @@ struct Ends {
     messages: Option<MessageEnd>,
     /// How the program says that it is ready that it may become.
     sign: Sign,
-    /// It is another program, or about to be.
+    /// It keeps a program, or is about to.
     program: Option<Program>,
-    /// What is read of what it prints, until the fork.
-    output: Option<[OwnedFd; 2]>,
+    /// When it is killed whatever it does, if it has been told to end its program at once.
+    killed_at: Cell<Option<Time>>,
     /// What reading its messages may cost.
     ration: Ration,
 }
@@ -342,7 +335,7 @@ impl Parent {
             self.obey_admin_again();
             self.talk();
             self.look_at_delays();
-            self.output.pass_on(clock::now());
+            self.look_at_keepers();
             self.journal.say_what_was_left_out();
             log_writer::tell_lost(clock::now());
             self.discard.close(clock::now());
@@ -374,7 +367,6 @@ impl Parent {
             Source::Reports(pid) => self.hear(pid),
             Source::Messages(pid) => self.talk.note(pid),
             Source::Sign(pid) => self.look_for_sign(pid),
-            Source::Output(id) => self.output.note(id),
             Source::Successor => self.hear_successor(),
             Source::Predecessor => self.hear_predecessor(),
             Source::Attention => self.begin_attending(),
@@ -413,11 +405,11 @@ impl Parent {
             self.service.deadline(),
             self.next_weighing,
             self.talk.deadline(),
-            self.output.deadline(),
             self.journal.deadline(),
             log_writer::deadline(),
             self.discard.deadline(),
             self.roster.iter().filter_map(|(_, process)| process.ends.program.as_ref()?.ready_at).min(),
+            self.roster.iter().filter_map(|(_, process)| process.ends.killed_at.get()).min(),
             self.access_log.deadline(),
             self.pid.deadline(),
             self.deploy.deadline().filter(|_| !self.is_stopping && self.successor.is_none()),

@@ -1,13 +1,15 @@
-//! Workers that become another program ([`Worker::exec`](crate::Worker::exec)). It knows nothing of lifelines: it is
-//! told to finish by SIGTERM, and is ready when its sign is seen.
+//! Workers that run another program ([`Worker::exec`](crate::Worker::exec)), whose *keepers* they are then: each is told to
+//! finish by its lifeline, as any worker, and its program is ready when its sign is seen.
 //!
-//! **A program as the worker.** A worker reports that it is about to execute a program; that closes its end of the
-//! pipe, by which the parent knows that it has. By what *sign* the program is ready, the pool is told when it is
-//! built: the execution itself, a delay that the parent waits for, or a notification on a datagram socket
-//! (sd_notify(3)) that the parent has made before the fork. From then on the parent asks it to finish by SIGTERM.
-//! Signals are blocked from before that report until their default actions are back, so that none is lost in between.
-//! All else (custody, supervision, replacing, upgrade) is as for any worker; its row stays idle, so it does not
-//! stall; the parent attends its queue, as that of any server but the built-in one.
+//! **A program as the worker.** The worker stays as the keeper: it reports that it is about to execute a program, the pid of
+//! that, and when the program waits for connections; it ends as the program does, and so is counted as any worker. By
+//! what *sign* the program is ready, the pool is told when it is built: the keeper's report, the execution itself, a
+//! delay that the parent waits for, or a notification on a datagram socket (sd_notify(3)) that the parent has made before
+//! the fork. All else (custody, supervision, replacing, upgrade) is as for any worker; its row stays idle, so it
+//! does not stall; the parent attends its queue, as that of any server but the built-in one.
+//!
+//! **The end.** Whoever kills a keeper leaves what its program has started. So it is ordered to kill, and killed itself
+//! only when it has not ended a few seconds later: its program may have it wait.
 
 use std::os::fd::AsRawFd;
 
@@ -22,12 +24,17 @@ const NOTIFICATIONS: usize = 64;
 /// How often a program may notify.
 const NOTIFYING: Rate = Rate::new(Duration::from_millis(10), 1000);
 
+/// How long a keeper may take to end its program, and to pass on what that has written last.
+const OBEYS: Duration = Duration::from_secs(3);
+
 /// The longest delay, as for every time.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// By what the parent sees that a program is ready.
 #[derive(Debug)]
 pub(super) enum Sign {
+    /// What its keeper reports.
+    Report,
     /// That it was executed.
     Execution,
     /// What sd_notify(3) sends to this socket.
@@ -38,7 +45,7 @@ pub(super) enum Sign {
     GivenUp,
 }
 
-/// A program that a worker has become, or is about to become.
+/// A program that a worker keeps, or is about to execute.
 #[derive(Debug)]
 pub(super) struct Program {
     /// When it counts as ready, where time decides.
@@ -52,15 +59,17 @@ impl Parent {
     pub(super) fn make_notifications(&self) -> Option<Rc<notify::Directory>> {
         let user = self.credentials.as_ref().and_then(|credentials| credentials.user());
         let user = user.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
-        (self.config.readiness == Readiness::Notify).then(|| Rc::new(notify::Directory::make(user)))
+        matches!(self.config.readiness, Readiness::Auto | Readiness::Notify)
+            .then(|| Rc::new(notify::Directory::make(user)))
     }
 
     /// How the next worker's program will say that it is ready.
     pub(super) fn sign(&self) -> io::Result<Sign> {
         Ok(match (self.config.readiness, &self.notifications) {
-            (Readiness::Notify, Some(directory)) => Sign::Notification(directory.socket()?),
+            (Readiness::Auto | Readiness::Notify, Some(directory)) => Sign::Notification(directory.socket()?),
             (Readiness::Delay(delay), _) => Sign::Delay(delay.min(DAY)),
-            _ => Sign::Execution,
+            (Readiness::Listen, _) => Sign::Execution,
+            (Readiness::Auto | Readiness::Notify, None) => Sign::Report,
         })
     }
 
@@ -73,25 +82,42 @@ impl Parent {
         }
     }
 
-    /// A worker is about to become another program.
+    /// A worker is about to execute a program.
     pub(super) fn executes(&mut self, pid: Pid) {
-        let is_leaving = self.roster.is_leaving(pid);
-        let Some(process) = self.roster.get_mut(pid) else { return };
-        process.ends.program = Some(Program { ready_at: None, pace: Pace::default() });
-        if is_leaving {
-            // It was asked by the lifeline, perhaps after its last look there.
-            signal(pid, Signal::SIGTERM);
+        if let Some(process) = self.roster.get_mut(pid) {
+            process.ends.program = Some(Program { ready_at: None, pace: Pace::default() });
         }
     }
 
-    /// A worker has become another program.
-    pub(super) fn executed(&mut self, pid: Pid) {
+    /// A worker's program runs.
+    pub(super) fn executed(&mut self, pid: Pid, program_pid: i32) {
         let Some(process) = self.roster.get_mut(pid) else { return };
         let Some(program) = &mut process.ends.program else { return };
+        // Whatever the keeper says, it is its own child.
+        process.program = Some(program_pid).filter(|it| proc::parent(*it) == Some(pid.0));
         match process.ends.sign {
             Sign::Execution => self.ready(pid),
             Sign::Delay(delay) => program.ready_at = Some(clock::now() + delay),
-            Sign::Notification(_) | Sign::GivenUp => {}
+            Sign::Report | Sign::Notification(_) | Sign::GivenUp => {}
+        }
+    }
+
+    /// Kills a worker and, if it keeps a program, all that belongs to that.
+    pub(super) fn kill_tree(&self, pid: Pid) {
+        if !self.roster.get(pid).is_some_and(|process| process.ends.end_program()) {
+            signal(pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Kills the keepers that have not done what they were ordered to.
+    pub(super) fn look_at_keepers(&self) {
+        let now = clock::now();
+        for (pid, process) in self.roster.iter() {
+            if process.ends.killed_at.get().is_some_and(|at| at <= now) {
+                process.ends.killed_at.set(None);
+                debug!("{} is killed: it does not end its program", self.roster.tag(pid));
+                signal(pid, Signal::SIGKILL);
+            }
         }
     }
 
@@ -170,6 +196,17 @@ impl Parent {
         if let Sign::Notification(socket) = sign {
             self.discard.add([socket.end()]);
         }
+    }
+}
+
+impl Ends {
+    /// Orders a keeper to kill its program. Returns whether it is one that can be told.
+    pub(super) fn end_program(&self) -> bool {
+        let is_told = self.program.is_some() && self.lifeline.end().is_ok();
+        if is_told && self.killed_at.get().is_none() {
+            self.killed_at.set(Some(clock::now() + OBEYS));
+        }
+        is_told
     }
 }
 

@@ -48,8 +48,17 @@ pub(crate) struct Process<E> {
     pub(crate) signalled: Cell<Option<i32>>,
     /// How it has broken the protocol, in words.
     pub(crate) violation: Option<String>,
+    /// The pid of the program that it keeps, by which people know it.
+    pub(crate) program: Option<i32>,
     /// The descriptors by which it is spoken with, and what comes of them.
     pub(crate) ends: E,
+}
+
+impl<E> Process<E> {
+    /// By what pid people know it.
+    pub(crate) fn shown(&self, pid: Pid) -> i32 {
+        self.program.unwrap_or(pid.0)
+    }
 }
 
 impl<E> Roster<E> {
@@ -93,6 +102,7 @@ impl<E> Roster<E> {
             is_doubted: Cell::new(false),
             signalled: Cell::new(None),
             violation: None,
+            program: None,
             ends,
         });
     }
@@ -165,10 +175,6 @@ impl<E> Roster<E> {
         self.stage(pid) == Some(Stage::Ready)
     }
 
-    pub(crate) fn is_leaving(&self, pid: Pid) -> bool {
-        self.stage(pid).is_some_and(Stage::is_leaving)
-    }
-
     /// The processes that serve, by slot and then in the order of their start.
     pub(crate) fn serving(&self) -> impl Iterator<Item = (SlotId, Pid)> {
         let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
@@ -218,7 +224,10 @@ impl<E> Roster<E> {
     /// How the log names a process.
     pub(crate) fn tag(&self, pid: Pid) -> String {
         match self.supervisor.process(pid) {
-            Some(_) => self.identify(pid).to_string(),
+            Some(_) => {
+                let shown = self.get(pid).map_or(pid.0, |process| process.shown(pid));
+                event::Process { pid: shown.unsigned_abs(), ..self.identify(pid) }.to_string()
+            }
             None => format!("pid={}", pid.0),
         }
     }
@@ -309,7 +318,7 @@ mod tests {
         ready(&mut roster, 20);
         assert_eq!(roster.serving_by_slot(), BTreeMap::from([(0, Pid(20)), (1, Pid(11))]));
         assert_eq!(roster.seated(), BTreeMap::from([(0, 3), (1, 2)]));
-        assert!(roster.is_leaving(Pid(10)) && roster.is_ready(Pid(20)));
+        assert!(roster.stage(Pid(10)).is_some_and(Stage::is_leaving) && roster.is_ready(Pid(20)));
         assert_eq!(roster.staying().collect::<Vec<_>>(), [Pid(20), Pid(11)]);
     }
 

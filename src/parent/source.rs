@@ -13,8 +13,6 @@ pub(super) enum Source {
     Messages(Pid),
     /// What a program notifies.
     Sign(Pid),
-    /// A pipe of some worker's output, by its number.
-    Output(usize),
     /// The new binary.
     Successor,
     /// The pool that this one takes over from.
@@ -42,14 +40,13 @@ impl Source {
             Source::Reports(pid) => (1, number(pid)),
             Source::Messages(pid) => (2, number(pid)),
             Source::Sign(pid) => (3, number(pid)),
-            Source::Output(id) => (4, id),
-            Source::Successor => (5, 0),
-            Source::Predecessor => (6, 0),
-            Source::Attention => (7, 0),
-            Source::Hangups => (8, 0),
-            Source::Files => (9, 0),
-            Source::Admin => (10, 0),
-            Source::AdminLink => (11, 0),
+            Source::Successor => (4, 0),
+            Source::Predecessor => (5, 0),
+            Source::Attention => (6, 0),
+            Source::Hangups => (7, 0),
+            Source::Files => (8, 0),
+            Source::Admin => (9, 0),
+            Source::AdminLink => (10, 0),
         };
         number << KIND | kind
     }
@@ -62,16 +59,15 @@ impl Source {
             1 => Source::Reports(pid()?),
             2 => Source::Messages(pid()?),
             3 => Source::Sign(pid()?),
-            4 => Source::Output(number),
             kind if number == 0 => match kind {
                 0 => Source::Signals,
-                5 => Source::Successor,
-                6 => Source::Predecessor,
-                7 => Source::Attention,
-                8 => Source::Hangups,
-                9 => Source::Files,
-                10 => Source::Admin,
-                11 => Source::AdminLink,
+                4 => Source::Successor,
+                5 => Source::Predecessor,
+                6 => Source::Attention,
+                7 => Source::Hangups,
+                8 => Source::Files,
+                9 => Source::Admin,
+                10 => Source::AdminLink,
                 _ => return None,
             },
             _ => return None,
@@ -87,11 +83,9 @@ mod tests {
     fn what_is_encoded_comes_back_and_each_has_a_number_of_its_own() {
         // No pid is greater (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
         let pids = [1, 2, 15, 16, 4711, 1 << 22].map(Pid);
-        let ids = [0, 1, 15, 16, 1 << 20];
         let mut sources: Vec<Source> =
             pids.into_iter().flat_map(|it| [Source::Reports(it), Source::Messages(it)]).collect();
         sources.extend(pids.map(Source::Sign));
-        sources.extend(ids.map(Source::Output));
         sources.extend([Source::Signals, Source::Successor, Source::Predecessor, Source::Attention]);
         sources.extend([Source::Hangups, Source::Files, Source::Admin, Source::AdminLink]);
         let mut tokens: Vec<usize> = sources.iter().map(|source| source.encode()).collect();
@@ -105,7 +99,7 @@ mod tests {
 
     #[test]
     fn other_numbers_are_none() {
-        for token in [12, 15, 1 << KIND, usize::MAX, usize::MAX - 1] {
+        for token in [11, 15, 1 << KIND, usize::MAX, usize::MAX - 1] {
             assert_eq!(Source::decode(token), None, "{token}");
         }
     }

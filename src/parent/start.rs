@@ -59,7 +59,6 @@ impl Parent {
             journal: Journal::new(admin.is_some()),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
-            output: Output::default(),
             notifications: None,
             discard: Discard::default(),
             signs_left: BTreeSet::new(),

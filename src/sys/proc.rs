@@ -23,6 +23,13 @@ pub(crate) fn schedule(pid: i32) -> Option<Schedstat> {
     Some(Schedstat { is_runnable, ran: nanoseconds.next()?, waited: nanoseconds.next()? })
 }
 
+/// Whose child the process is.
+pub(crate) fn parent(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before the state may contain anything.
+    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+}
+
 /// Microseconds of CPU that the process has used, all its threads together.
 pub(crate) fn cpu(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;

@@ -3,13 +3,15 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+use nix::sys::wait::waitpid;
 use nix::unistd::{self, ForkResult};
 
 use super::fds::Placed;
@@ -58,6 +60,42 @@ pub(crate) fn exited_child() -> Option<i32> {
     (result == 0 && pid != 0).then_some(pid)
 }
 
+/// What has become of a child.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Exited(i32),
+    Killed {
+        signal: i32,
+        core_dumped: bool,
+    },
+    /// By a signal.
+    Stopped,
+    Resumed,
+}
+
+/// Reaps a child, whichever it is, or learns that a signal has stopped it or that it runs again: None while nothing has
+/// happened.
+///
+/// # Errors
+///
+/// ECHILD when there is no child any more.
+pub(crate) fn next_change() -> io::Result<Option<(i32, Change)>> {
+    let (mut status, flags) = (0, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED);
+    // SAFETY: it only writes a status, to a place that has room for it.
+    let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+    let change = match () {
+        () if pid < 0 => return Err(io::Error::last_os_error()),
+        () if pid == 0 => return Ok(None),
+        () if libc::WIFEXITED(status) => Change::Exited(libc::WEXITSTATUS(status)),
+        () if libc::WIFSIGNALED(status) => {
+            Change::Killed { signal: libc::WTERMSIG(status), core_dumped: libc::WCOREDUMP(status) }
+        }
+        () if libc::WIFSTOPPED(status) => Change::Stopped,
+        () => Change::Resumed,
+    };
+    Ok(Some((pid, change)))
+}
+
 /// The first descriptor that a program looks at for sockets (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
 pub(crate) const FIRST_PASSED: RawFd = 3;
 
@@ -80,6 +118,59 @@ pub(crate) fn execute(command: &mut Command, passed: &[BorrowedFd<'_>]) -> io::E
     };
     drop(placed);
     error
+}
+
+/// What a child is to do before it executes its program. The stream leads to the process that has forked it.
+pub(crate) type Prepare<'a> = Box<dyn FnOnce(&mut Command, &UnixStream) -> io::Result<()> + 'a>;
+
+/// Forks, and has the child prepare itself and then execute a program, as [`execute`] does. Returns once it has, with the
+/// child's pid. What the child sends meanwhile is for `listen`, which gets the stream first.
+///
+/// # Errors
+///
+/// When fork(2) fails, and when the child cannot prepare itself or execute the program: then it is gone again.
+pub(crate) fn launch(
+    command: &mut Command,
+    passed: &[BorrowedFd<'_>],
+    prepare: Prepare<'_>,
+    listen: impl FnOnce(&UnixStream) -> io::Result<()>,
+) -> io::Result<i32> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    match fork()? {
+        Fork::Child => {
+            drop(ours);
+            let error = match prepare(command, &theirs) {
+                Ok(()) => execute(command, passed),
+                Err(error) => error,
+            };
+            // Its number, or else its words. Who has forked is there, or nobody wants to know.
+            let said = match error.raw_os_error() {
+                Some(number) => number.to_ne_bytes().to_vec(),
+                None => [&0_i32.to_ne_bytes()[..], error.to_string().as_bytes()].concat(),
+            };
+            let _ = (&theirs).write_all(&said);
+            exit(127)
+        }
+        Fork::Parent(pid) => {
+            drop(theirs);
+            let mut said = Vec::new();
+            // Executing a program closes the stream.
+            let heard = listen(&ours).and_then(|()| ours.read_to_end(&mut said));
+            let error = match (heard, said.split_first_chunk()) {
+                (Ok(_), None) => return Ok(pid),
+                (Ok(_), Some((number, words))) => match i32::from_ne_bytes(*number) {
+                    0 => io::Error::other(String::from_utf8_lossy(words).into_owned()),
+                    number => io::Error::from_raw_os_error(number),
+                },
+                (Err(error), _) => error,
+            };
+            // It may have executed the program all the same.
+            let child = unistd::Pid::from_raw(pid);
+            let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
+            while waitpid(child, None) == Err(nix::errno::Errno::EINTR) {}
+            Err(error)
+        }
+    }
 }
 
 fn flush() {

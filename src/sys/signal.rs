@@ -84,6 +84,19 @@ pub(crate) fn ignore(signal: Signal) -> io::Result<()> {
     Ok(())
 }
 
+/// Ends this process as that signal does, so that whoever waits for it sees the same as of another one that it has ended; a
+/// second core would only be that of a bystander.
+pub(crate) fn end_by(signal: i32) -> ! {
+    let _ = nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_CORE, 0, 0);
+    // SAFETY: the default action runs no code of this process, and a number that is no signal's is refused.
+    unsafe { libc::signal(signal, libc::SIG_DFL) };
+    // SAFETY: the call takes a number.
+    unsafe { libc::raise(signal) };
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+    // Its default is not to end a process.
+    super::process::exit(128 + signal)
+}
+
 /// The signals whose action a pool changes, and whether each was ignored before the first pool of this process began.
 static AS_STARTED: OnceLock<Vec<(Signal, bool)>> = OnceLock::new();
 

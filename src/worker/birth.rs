@@ -19,13 +19,12 @@ use crate::sys;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
-use nix::unistd::{dup2_stderr, dup2_stdout, getppid, Pid};
+use nix::unistd::{getppid, Pid};
 use std::cell::{Cell, RefCell};
 use std::env;
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fs::File;
-use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -33,6 +32,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use super::keeper::Keeping;
 use super::{Worker, LIFELINE, NO_SLOT, SLOT};
 
 /// Exit code of a worker whose code returned an error.
@@ -50,8 +50,8 @@ pub(crate) struct Seed {
     pub(crate) lifeline: WorkerEnd,
     /// None when the pool has no hook.
     pub(crate) messages: Option<MessageEnd>,
-    /// What is to be its stdout and its stderr, if not the parent's.
-    pub(crate) output: Option<[OwnedFd; 2]>,
+    /// If it runs a program.
+    pub(crate) keeping: Keeping,
     /// Where a program says that it is ready.
     pub(crate) notify_socket: Option<OsString>,
     /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
@@ -128,13 +128,6 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
 
 impl Worker {
     fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
-        if let Some([stdout, stderr]) = seed.output {
-            let placed = dup2_stdout(stdout).and_then(|()| dup2_stderr(stderr));
-            if let Err(errno) = placed {
-                return Err((seed.lifeline, Error::system("print through the parent with dup2(2)", errno)));
-            }
-            log_writer::reopen();
-        }
         let quit = Arc::new(AtomicBool::new(false));
         let tag = tag(seed.slot, seed.generation, std::process::id());
         let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
@@ -166,6 +159,7 @@ impl Worker {
             unique: seed.unique,
             lifeline: seed.lifeline,
             messages: seed.messages.map(Arc::new),
+            keeping: seed.keeping,
             notify_socket: seed.notify_socket,
             on_message: RefCell::new(None),
             listeners: RefCell::new(listeners),

@@ -1,23 +1,25 @@
-//! A worker becomes another program, with its sockets. Runs in the worker.
+//! A worker runs another program, with its sockets. Runs in the worker.
 
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
-use std::process::{self, Command};
+use std::process::Command;
 
 use nix::sys::prctl::set_no_new_privs;
-use nix::unistd::{setpgid, Pid};
 
 use crate::error::{Error, Result};
 use crate::shared::config::Sandbox;
 use crate::shared::signals;
 use crate::sys;
+use crate::worker::keeper::{self, Given};
 use crate::worker::Worker;
 
 impl Worker {
-    /// Replaces this worker by a program, as execve(2) does; the process, and so the slot, stays. It returns only when
-    /// that fails.
+    /// Runs a program, and ends when it ends, by the same code or signal. It returns only when the program cannot be run.
+    ///
+    /// This process stays, as the program's *keeper*: it passes on what the pool asks, reports when the program is
+    /// [ready](crate::Readiness), and is there until the last process of it has ended.
     ///
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each in
     /// the order of the addresses. They do not block: during a restart a program shares them with its successor, which
@@ -28,7 +30,7 @@ impl Worker {
     ///   port, or `unix`, with colons between;
     /// - `FORKPOOL_FD`, the first socket's descriptor: 3; `FORKPOOL_WORKER_ID`, the slot; `FORKPOOL_UNIQUE_ID`, a number
     ///   that no other worker of the pool ever has;
-    /// - `NOTIFY_SOCKET`, for [`Readiness::Notify`](crate::Readiness::Notify) only.
+    /// - `NOTIFY_SOCKET`, for [`Readiness::Auto`](crate::Readiness::Auto) and [`Readiness::Notify`](crate::Readiness::Notify).
     ///
     /// No signal is blocked, and each has the action with which the pool's process was started: ignored, where that was
     /// so then (as SIGHUP by nohup(1)), else the default; SIGPIPE always has the default. The program leads a process group of
@@ -36,8 +38,13 @@ impl Worker {
     /// its programs in turn. On a terminal it is therefore in the background: reading from it stops the program
     /// (SIGTTIN), and so does writing where `stty tostop` is set (SIGTTOU).
     ///
-    /// The program is asked to finish by SIGTERM, also when the parent dies, and to end at once by SIGINT. The pool does
-    /// not see what it is busy with: it cannot stall, its connections do not count, and so
+    /// The program is asked to finish by SIGTERM, also when the parent dies, and to end at once by SIGINT; and so is every
+    /// process that it has started, whatever its group or session. Those that are there at the end of the drain time-out
+    /// are killed, and so are those that are there a second after the program has ended by itself. If this process is
+    /// killed, so is the program; what that has started is not. Other signals to this process reach the program, but
+    /// for SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU, which do only if the [application](crate::Handle) sends them.
+    ///
+    /// The pool does not see what the program is busy with: it cannot stall, its connections do not count, and so
     /// [`balance`](crate::Builder::balance) should be `random`.
     ///
     /// ```no_run
@@ -81,8 +88,7 @@ impl Worker {
         if let Some(address) = self.notify_socket() {
             command.env("NOTIFY_SOCKET", address);
         }
-        // A signal that comes from here on waits for its default action, so that none is lost between this worker and
-        // the program.
+        // A signal that comes from here on waits for the keeper, so that none is lost in between.
         let blocked = signals::block_all();
         let _masked = blocked.map_err(|source| Error::system("block signals with sigprocmask(2)", source))?;
         if self.is_over().map_err(|source| Error::system("look at the lifeline with poll(2)", source))? {
@@ -90,13 +96,9 @@ impl Worker {
         }
         let told = self.lifeline().executes();
         told.map_err(|source| Error::system("tell the parent of the program; is it gone?", source))?;
-        // What a terminal or an operator sends to the parent's process group is the parent's to act on.
-        setpgid(Pid::from_raw(0), Pid::from_raw(0))
-            .map_err(|errno| Error::system("make a process group with setpgid(2)", errno))?;
-        let reset = sys::signal::as_started();
-        reset.map_err(|source| Error::system("give signals back their actions with sigaction(2)", source))?;
-        let source = sys::process::execute(command, &sockets.fds());
-        Err(Error::File { path: command.get_program().to_string_lossy().into_owned(), action: "execute", source })
+        let keeper = keeper::start(self, command, &Given { sockets: sockets.fds() })?;
+        let mut sockets = Some(sockets);
+        keeper.run(|| sockets = None)
     }
 }
 
@@ -114,7 +116,6 @@ impl Sockets {
             names.push(listener.local_addr()?.port().to_string());
         }
         names.extend(self.unix.iter().map(|_| "unix".to_owned()));
-        command.env("LISTEN_PID", process::id().to_string());
         command.env("LISTEN_FDS", names.len().to_string());
         command.env("LISTEN_FDNAMES", names.join(":"));
         command.env("FORKPOOL_FD", sys::process::FIRST_PASSED.to_string());

@@ -11,7 +11,8 @@
 //! - `serving.rs`: what servers need of it
 //! - `confinement.rs`: its sandbox
 //! - `meter.rs`: what a server of the application's own tells
-//! - `exec.rs`: a worker becomes another program, with its sockets
+//! - `exec.rs`: a worker runs another program, with its sockets
+//! - `keeper/`: and keeps it to its end
 //! - `incoming.rs`: the blocking accept loop for plain std servers
 //! - `sandbox/`: what a worker gives up once it is ready; program.rs (PURE) is the seccomp program, calls.rs what it
 //!   allows
@@ -54,6 +55,7 @@ mod birth;
 mod confinement;
 pub(crate) mod exec;
 pub(crate) mod incoming;
+pub(crate) mod keeper;
 mod messages;
 pub(crate) mod meter;
 pub(crate) mod sandbox;
@@ -85,6 +87,7 @@ use crate::shared::message::MessageEnd;
 use crate::shared::scoreboard::RowPage;
 use crate::sys;
 use crate::worker::incoming::Incoming;
+use crate::worker::keeper::Keeping;
 use crate::worker::meter::Meter;
 
 pub(crate) use self::birth::{start, Main, Place, Seed};
@@ -135,6 +138,7 @@ pub struct Worker {
     unique: u64,
     lifeline: WorkerEnd,
     messages: Option<Arc<MessageEnd>>,
+    keeping: Keeping,
     notify_socket: Option<OsString>,
     on_message: RefCell<Option<OnMessage>>,
     listeners: RefCell<Vec<TcpListener>>,

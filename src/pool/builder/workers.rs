@@ -111,18 +111,16 @@ impl Builder {
         self.put("watch", |config| config.watch.push(pattern.into()))
     }
 
-    /// When the program counts as ready that a worker becomes by [`Worker::exec`](crate::Worker::exec). Default [`Readiness::Listen`].
+    /// When the program counts as ready that a worker runs by [`Worker::exec`](crate::Worker::exec). Default [`Readiness::Auto`].
     pub fn readiness(self, readiness: Readiness) -> Builder {
         self.put("readiness", |config| config.readiness = readiness)
     }
 
-    /// Sets whether each line that workers, or the programs that they execute, write to stdout and stderr begins with
-    /// `worker=ID pid=PID `. Default `false`.
+    /// Sets whether each line that the programs of [`Worker::exec`](crate::Worker::exec) write to stdout and stderr begins
+    /// with `worker=ID pid=PID `. Default `false`.
     ///
-    /// The workers' stdout and stderr are then pipes to the parent, which passes them on line by line; a line of more
-    /// than 64 KiB comes in parts. While nobody reads the parent's output, writers wait. Once the parent has died,
-    /// writing fails (EPIPE). So does writing by a process that a worker left behind, some seconds after that worker
-    /// has ended.
+    /// The program's stdout and stderr are then pipes to its keeper, which passes them on line by line; a line of more
+    /// than 64 KiB comes in parts. While nobody reads the pool's output, the program waits.
     pub fn prefix_output(self, prefix: bool) -> Builder {
         self.put("prefix-output", |config| config.prefix = prefix)
     }

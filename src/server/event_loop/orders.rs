@@ -34,6 +34,8 @@ where
                         log.reopen(file);
                     }
                 }
+                // It keeps no program.
+                Order::End => {}
             }
         }
     }

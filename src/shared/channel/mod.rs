@@ -17,6 +17,8 @@
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod protocol;
+#[cfg(test)]
+mod tests;
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -37,9 +39,10 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 
 use self::protocol::{
-    Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, READY, REASON_MAX, RELEASED, RINGING, STEER,
+    Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX, RELEASED, RESUMED,
+    RINGING, STEER, STOPPED,
 };
-pub(crate) use self::protocol::{Record, Violation};
+pub(crate) use self::protocol::{Record, Violation, STOPPING};
 use crate::shared::pace::Pace;
 use crate::sys;
 use crate::time::Time;
@@ -53,11 +56,14 @@ pub(crate) enum Order {
     Release { slot: usize },
     /// Go on with the access log in this file.
     Log { file: File },
+    /// End the program that it keeps, and all that this has started, at once.
+    End,
 }
 
 const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
+const END: u8 = b'e';
 
 /// Makes both ends for a worker of a pool that has so many TCP and UDP addresses.
 pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(ParentEnd, WorkerEnd)> {
@@ -136,10 +142,7 @@ impl ParentEnd {
         self.has_more = false;
         for _ in 0..READS {
             match self.reports.read(&mut bytes) {
-                Ok(0) => {
-                    heard.records.extend(self.protocol.end());
-                    return heard;
-                }
+                Ok(0) => return heard,
                 Ok(len) => match self.protocol.take(&bytes[..len], now, &mut heard.records) {
                     Ok(()) => {}
                     Err(violation) => {
@@ -218,6 +221,11 @@ impl ParentEnd {
     /// Orders the worker to go on with the access log in this file.
     pub(crate) fn log(&self, file: &File) -> io::Result<()> {
         self.order(LOG, 0, &[file.as_fd()])
+    }
+
+    /// Orders the keeper of a program to end it at once.
+    pub(crate) fn end(&self) -> io::Result<()> {
+        self.order(END, 0, &[])
     }
 
     fn order(&self, kind: u8, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -315,6 +323,7 @@ impl WorkerEnd {
             (WATCH, 9) => Some(Order::Watch { slot, sockets: fds }),
             (RELEASE, 9) => Some(Order::Release { slot }),
             (LOG, 9) => Some(Order::Log { file: fds.into_iter().next()?.into() }),
+            (END, 9) => Some(Order::End),
             _ => None,
         }
     }
@@ -372,6 +381,18 @@ impl WorkerEnd {
         self.say(&[EXECUTES])
     }
 
+    /// The program runs that this worker keeps.
+    pub(crate) fn program(&self, pid: i32) -> io::Result<()> {
+        let [a, b, c, d] = pid.to_le_bytes();
+        self.say(&[PROGRAM, a, b, c, d])
+    }
+
+    /// A signal has stopped the program, or it runs again: not more often than at the pace of [`STOPPING`].
+    pub(crate) fn suspended(&self, is_stopped: bool) {
+        // A parent that is gone replaces nobody.
+        let _ = self.say(&[if is_stopped { STOPPED } else { RESUMED }]);
+    }
+
     pub(crate) fn failed(&self, reason: &str) {
         let mut words = vec![FAILED];
         words.extend(reason.bytes().take(REASON_MAX));
@@ -397,103 +418,4 @@ fn send(socket: &impl AsRawFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::
     let control = if fds.is_empty() { &[][..] } else { &rights };
     sendmsg::<UnixAddr>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?;
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn both(addresses: usize, makes_sockets: bool) -> (ParentEnd, WorkerEnd) {
-        channel(addresses, makes_sockets).expect("descriptors are free")
-    }
-
-    #[test]
-    fn made_sockets_come_up_once_and_with_their_addresses() {
-        let (mut parent, worker) = both(3, true);
-        let (one, other) = UnixDatagram::pair().expect("descriptors are free");
-        worker.listening(&[(0, one.as_fd()), (2, other.as_fd())]).expect("the parent is there");
-        assert_eq!(parent.hear(Time::default()).records, [Record::Listening]);
-        let made = parent.take_made().expect("as agreed");
-        assert_eq!(made.iter().map(|(address, _)| *address).collect::<Vec<_>>(), [0, 2]);
-        assert!(parent.take_made().expect("there is no socket any more").is_empty());
-    }
-
-    #[test]
-    fn sockets_that_are_handed_over_wrongly_are_refused() {
-        let (socket, _other) = UnixDatagram::pair().expect("descriptors are free");
-        let socket = socket.as_fd();
-        for (messages, problem) in [
-            (&[][..], "as agreed"),
-            (&[(&[0, 0, 1, 0][..], 1)][..], "as agreed"),
-            (&[(&[0][..], 1)], "as agreed"),
-            (&[(&[0, 0][..], 1), (&[1, 0], 1)], "as agreed"),
-            (&[(&[1, 0, 0, 0][..], 2)], "does not have"),
-            (&[(&[0, 0, 2, 0][..], 2)], "does not have"),
-        ] {
-            let (mut parent, worker) = both(2, true);
-            let birth = worker.birth.take().expect("it was asked for");
-            for (bytes, count) in messages {
-                send(&birth, bytes, &vec![socket; *count]).expect("the parent is there");
-            }
-            let (said, fds) = parent.take_made().expect_err("it is wrong");
-            assert!(said.contains(problem), "{messages:?}: {said}");
-            assert_eq!(fds.len(), messages.iter().map(|(_, count)| count).sum::<usize>(), "all come back");
-        }
-    }
-
-    #[test]
-    fn nothing_else_carries_a_descriptor_up() {
-        let (parent, worker) = both(2, false);
-        let (socket, _other) = UnixDatagram::pair().expect("descriptors are free");
-        assert_eq!(
-            send(&worker.stream, b"x", &[socket.as_fd()]).map_err(|error| error.kind()),
-            Err(ErrorKind::BrokenPipe)
-        );
-        assert_eq!(
-            send(&worker.orders, b"x", &[socket.as_fd()]).map_err(|error| error.kind()),
-            Err(ErrorKind::BrokenPipe)
-        );
-        assert!(worker.birth.take().is_none());
-        drop(parent);
-    }
-
-    #[test]
-    fn the_lifeline_is_readable_when_it_ends_and_not_before() {
-        let (parent, worker) = both(1, false);
-        let ready = |stream: &UnixStream| {
-            let mut fds = [PollFd::new(stream.as_fd(), PollFlags::POLLIN)];
-            poll(&mut fds, PollTimeout::ZERO).expect("a descriptor") > 0
-        };
-        worker.ready().expect("there is room");
-        assert!(!ready(&worker.stream));
-        parent.close();
-        assert!(ready(&worker.stream));
-        assert_eq!((&*worker.stream).read(&mut [0]).expect("the end"), 0);
-        worker.released();
-        assert!(!parent.ends_within(Duration::ZERO), "it still has something to say");
-        drop(worker);
-        assert!(parent.ends_within(Duration::from_secs(10)));
-    }
-
-    #[test]
-    fn a_flood_breaks_the_protocol_once_and_makes_nobody_wait() {
-        let (mut parent, worker) = both(0, false);
-        while worker.say(&[b'-'; 4096]).is_ok() {}
-        let heard = parent.hear(Time::default());
-        assert_eq!((heard.records, heard.violation), (vec![], Some(Violation::Unknown(b'-'))));
-        while worker.say(&[b'-'; 4096]).is_ok() {}
-        for _ in 0..3 {
-            let heard = parent.hear(Time::default());
-            assert_eq!((heard.records, heard.violation), (vec![], None));
-        }
-    }
-
-    #[test]
-    fn an_order_whose_sockets_find_no_place_is_lost_alone() {
-        let (parent, worker) = both(2, false);
-        let (socket, _other) = UnixDatagram::pair().expect("descriptors are free");
-        parent.watch(3, &[socket.as_fd()]).expect("there is room");
-        assert!(matches!(worker.order(), Some(Order::Watch { slot: 3, sockets }) if sockets.len() == 1));
-        assert!(worker.order().is_none());
-    }
 }

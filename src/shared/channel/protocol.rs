@@ -4,21 +4,24 @@
 //! is killed and replaced. A record is a byte, some with a few more behind it. What each is legal in:
 //!
 //! ```text
-//!            Listening          Ready             Executes
-//!   Born ──────────────► Bound ───────► Serving ──────────► Executing
+//!            Listening          Ready             Executes               Program            Ready
+//!   Born ──────────────► Bound ───────► Serving ──────────► Executing ──────────► Keeping ───────► Kept
 //!                          └───────────────────────────────────┘ ▲ (another program, when one cannot be executed)
 //!
-//!   record      Born   Bound   Serving   Executing   how often
-//!   Listening   yes    ·       ·         ·           once
-//!   Ready       ·      yes     ·         ·           once
-//!   Awake       ·      yes     yes       ·           250 readings a second, and more after a pause
-//!   Steer       ·      ·       yes       ·           the same
-//!   Released    ·      yes     yes       ·           once for each order to release
-//!   Due         ·      yes     yes       ·           once
-//!   Leave       ·      yes     yes       ·           once
-//!   Broken      ·      yes     yes       ·           once a second, and a few at a time
-//!   Executes    ·      yes     yes       yes         a few times
-//!   Failed      yes    yes     yes       yes         once; only its text follows
+//!   record      Born   Bound   Serving   Executing   Keeping   Kept   how often
+//!   Listening   yes    ·       ·         ·           ·         ·      once
+//!   Ready       ·      yes     ·         ·           yes       ·      once
+//!   Awake       ·      yes     yes       ·           ·         ·      250 readings a second, and more after a pause
+//!   Steer       ·      ·       yes       ·           ·         ·      the same
+//!   Released    ·      yes     yes       ·           ·         ·      once for each order to release
+//!   Due         ·      yes     yes       ·           ·         ·      once
+//!   Leave       ·      yes     yes       ·           ·         ·      once
+//!   Broken      ·      yes     yes       ·           ·         ·      once a second, and a few at a time
+//!   Executes    ·      yes     yes       yes         ·         ·      a few times
+//!   Program     ·      ·       ·         yes         ·         ·      once
+//!   Stopped     ·      ·       ·         ·           yes       yes    twice a second together, and more after a pause
+//!   Resumed     ·      ·       ·         ·           yes       yes    the same
+//!   Failed      yes    yes     yes       yes         yes       yes    once; only its text follows
 //! ```
 #![forbid(unsafe_code)]
 
@@ -46,6 +49,11 @@ pub(super) const RINGING: Rate = Rate::new(BELL_EACH, 128);
 /// How often listeners of one worker may break.
 const BREAKS: Rate = Rate::new(Duration::from_secs(1), 16);
 
+/// How often the parent may be told that a signal has stopped a program, or that it runs again; and how often it is: after
+/// a pause of the parent's, what minutes have gathered comes at once.
+const STOPS: Rate = Rate::new(Duration::from_millis(500), 256);
+pub(crate) const STOPPING: Rate = Rate::new(Duration::from_secs(1), 8);
+
 /// Programs that a worker may try to execute, one after the other.
 const EXECUTIONS: u32 = 8;
 
@@ -59,6 +67,10 @@ pub(super) const LEAVE: u8 = b'Q';
 /// Followed by the number of the address, in two bytes, the lower one first.
 pub(super) const BROKEN: u8 = b'B';
 pub(super) const EXECUTES: u8 = b'X';
+/// Followed by its pid, in four bytes, the lowest first.
+pub(super) const PROGRAM: u8 = b'P';
+pub(super) const STOPPED: u8 = b'Z';
+pub(super) const RESUMED: u8 = b'C';
 /// Followed by text, until the end.
 pub(super) const FAILED: u8 = b'F';
 
@@ -81,10 +93,14 @@ pub(crate) enum Record {
     Leave,
     /// A socket of its own slot fails: the one of this address, counted among the TCP and then the UDP addresses.
     Broken { address: usize },
-    /// It is about to become another program, which hears signals and nothing else.
+    /// It is about to execute a program, which it keeps from then on.
     Executes,
-    /// It has become that program, or has ended on the way.
-    Executed,
+    /// That program runs. Its pid is for people: a number that a worker says, and so nothing to signal.
+    Program { pid: i32 },
+    /// A signal has stopped the program.
+    Stopped,
+    /// The program runs again.
+    Resumed,
 }
 
 /// How a worker has broken the protocol.
@@ -126,6 +142,7 @@ pub(super) struct Protocol {
     awake: Pace,
     steer: Pace,
     broken: Pace,
+    stops: Pace,
     was_due: bool,
     has_left: bool,
     executions: u32,
@@ -139,6 +156,9 @@ enum State {
     Bound,
     Serving,
     Executing,
+    /// A program runs that is not ready.
+    Keeping,
+    Kept,
     /// It has broken the protocol, and is not listened to any more.
     Broken,
 }
@@ -154,6 +174,7 @@ impl Protocol {
             awake: Pace::default(),
             steer: Pace::default(),
             broken: Pace::default(),
+            stops: Pace::default(),
             was_due: false,
             has_left: false,
             executions: 0,
@@ -190,6 +211,9 @@ impl Protocol {
         self.begun.push(byte);
         let record = match self.begun[..] {
             [LISTENING] => self.once_in(State::Born, State::Bound, "listening", Record::Listening)?,
+            [READY] if self.state == State::Keeping => {
+                self.once_in(State::Keeping, State::Kept, "ready", Record::Ready)?
+            }
             [READY] => self.once_in(State::Bound, State::Serving, "ready", Record::Ready)?,
             [AWAKE] => {
                 self.works("awake")?;
@@ -227,6 +251,13 @@ impl Protocol {
                 self.state = State::Executing;
                 Some(Record::Executes)
             }
+            [PROGRAM, ref pid @ ..] if pid.len() < 4 => return Ok(()),
+            [PROGRAM, a, b, c, d] => {
+                let program = Record::Program { pid: i32::from_le_bytes([a, b, c, d]) };
+                self.once_in(State::Executing, State::Keeping, "program", program)?
+            }
+            [STOPPED] => Some(self.keeps("stopped", Record::Stopped, now)?),
+            [RESUMED] => Some(self.keeps("resumed", Record::Resumed, now)?),
             [FAILED] => {
                 self.reason = Some(Vec::new());
                 None
@@ -270,13 +301,13 @@ impl Protocol {
         }
     }
 
-    /// Nobody can say more: the worker has ended, or executes a program.
-    pub(super) fn end(&mut self) -> Option<Record> {
-        let was_executing = self.state == State::Executing && self.reason.is_none();
-        if self.state == State::Executing {
-            self.state = State::Broken;
+    /// Whether the worker keeps a program of which this may be said now.
+    fn keeps(&mut self, name: &'static str, record: Record, now: Time) -> Result<Record, Violation> {
+        if !matches!(self.state, State::Keeping | State::Kept) {
+            return Err(Violation::Untimely(name));
         }
-        was_executing.then_some(Record::Executed)
+        self.stops.take(STOPS, now).map_err(|_| Violation::TooOften(name))?;
+        Ok(record)
     }
 
     /// Why the worker gave up, in its own words, on one line.
@@ -340,18 +371,21 @@ mod tests {
     /// The table of the module, cell by cell.
     #[test]
     fn each_record_has_its_time() {
-        let states: [&[u8]; 4] = [b"", b"L", b"LR", b"LRX"];
-        let cells: [(&[u8], [bool; 4]); 10] = [
-            (b"L", [true, false, false, false]),
-            (b"R", [false, true, false, false]),
-            (b"A", [false, true, true, false]),
-            (b"S", [false, false, true, false]),
-            (b"D", [false, true, true, false]),
-            (b"M", [false, true, true, false]),
-            (b"Q", [false, true, true, false]),
-            (b"B\x01\x00", [false, true, true, false]),
-            (b"X", [false, true, true, true]),
-            (b"F", [true, true, true, true]),
+        let states: [&[u8]; 6] = [b"", b"L", b"LR", b"LRX", b"LXP\x01\0\0\0", b"LXP\x01\0\0\0R"];
+        let cells: [(&[u8], [bool; 6]); 13] = [
+            (b"L", [true, false, false, false, false, false]),
+            (b"R", [false, true, false, false, true, false]),
+            (b"A", [false, true, true, false, false, false]),
+            (b"S", [false, false, true, false, false, false]),
+            (b"D", [false, true, true, false, false, false]),
+            (b"M", [false, true, true, false, false, false]),
+            (b"Q", [false, true, true, false, false, false]),
+            (b"B\x01\x00", [false, true, true, false, false, false]),
+            (b"X", [false, true, true, true, false, false]),
+            (b"P\x07\0\0\0", [false, false, false, true, false, false]),
+            (b"Z", [false, false, false, false, true, true]),
+            (b"C", [false, false, false, false, true, true]),
+            (b"F", [true, true, true, true, true, true]),
         ];
         for (record, legal) in cells {
             for (state, legal) in states.iter().zip(legal) {
@@ -376,7 +410,7 @@ mod tests {
 
     #[test]
     fn records_may_come_in_pieces() {
-        let bytes = b"LB\x01\x00RAMQX";
+        let bytes = b"LB\x01\x00RAMQXP\x07\x01\0\0ZCR";
         let whole = all(&mut Protocol::new(2), &[bytes], Time::default());
         let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
         assert_eq!(all(&mut Protocol::new(2), &pieces, Time::default()), whole);
@@ -388,6 +422,10 @@ mod tests {
             Record::Due,
             Record::Leave,
             Record::Executes,
+            Record::Program { pid: 0x107 },
+            Record::Stopped,
+            Record::Resumed,
+            Record::Ready,
         ];
         assert_eq!(whole, (expected.to_vec(), None));
     }
@@ -450,14 +488,11 @@ mod tests {
     }
 
     #[test]
-    fn the_end_tells_of_an_execution_that_was_announced_and_did_not_fail() {
-        for (said, executed) in [(&b"LX"[..], true), (b"LXX", true), (b"LXFno such program", false), (b"L", false)] {
-            let mut protocol = in_state(said);
-            assert_eq!(protocol.end(), executed.then_some(Record::Executed), "{said:?}");
-            assert_eq!(protocol.end(), None, "told twice");
-        }
+    fn a_few_programs_may_be_tried_and_one_is_kept() {
         let programs = [EXECUTES; EXECUTIONS as usize + 1];
         assert_eq!(all(&mut in_state(b"L"), &[&programs], Time::default()).1, Some(Violation::TooOften("executes")));
+        let (stopped, violation) = all(&mut in_state(b"LXP\x01\0\0\0"), &[&[STOPPED; 300]], Time::default());
+        assert_eq!((stopped.len(), violation), (256, Some(Violation::TooOften("stopped"))));
     }
 
     #[test]

@@ -104,7 +104,7 @@ pub(crate) struct Config {
     pub(crate) access_log_format: AccessLogFormat,
     /// When a program that a worker executes is ready.
     pub(crate) readiness: Readiness,
-    /// The parent passes on what workers print, with a prefix.
+    /// Their keepers pass on what programs print, with a prefix.
     pub(crate) prefix: bool,
     /// Messages of workers may bring descriptors.
     pub(crate) accept_descriptors: bool,
@@ -221,7 +221,7 @@ impl Default for Config {
             files: Rules::default(),
             access_log: None,
             access_log_format: AccessLogFormat::Combined,
-            readiness: Readiness::Listen,
+            readiness: Readiness::Auto,
             prefix: false,
             accept_descriptors: false,
             message_share: 2,

@@ -1,0 +1,285 @@
+//! A worker that runs a program: its *keeper*.
+//!
+//! In comes a command, by [`Worker::exec`](crate::Worker::exec); the worker forks it and stays. What the lifeline, signals,
+//! orders, the processes of the program and the clock tell goes to the plan; out go signals to these processes and reports
+//! to the parent, and in the end the exit status of the program, which the parent takes for the worker's. It may not know
+//! the parent.
+//!
+//! # Files
+//!
+//! - `plan.rs` (PURE): what becomes of the program and of all that it has started
+//! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): by what /proc says
+//! - `tree.rs`: which processes there are
+//! - `output.rs`: their lines, with a prefix
+//!
+//! # Decisions
+//!
+//! - **A process of its own, and not the parent**: it reads the memory of the program and what /proc says of it, which may
+//!   make it wait. Whoever makes it wait waits for itself: the parent kills a keeper that does not obey.
+//! - **It ends as the program has**, by the same code or signal, so that nothing else is different for a program than for any
+//!   worker. What it knows besides it says as a worker says why it failed.
+//! - **Everything is a child of the keeper's in the end**: whoever loses its parent, by a double fork for instance, gets the
+//!   keeper for one (PR_SET_CHILD_SUBREAPER). So the tree has ended when there is no child left.
+//! - **All processes are told to finish, not only the first**: a shell or npm passes nothing on. A server that has
+//!   processes of its own gets the signal as from Ctrl-C, or from a service manager.
+//! - **The program dies with its keeper** (PR_SET_PDEATHSIG), by SIGKILL: nobody could end it any more.
+//! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: one that listens
+//!   may still load for seconds. It is looked at from outside, since what it calls would have to be looked at for ever: some
+//!   twenty looks in the first second, of a third of a millisecond each, and none once it is ready.
+//! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU reach it when the
+//!   parent sends them, for the application, and not when they come from whoever means the pool.
+
+mod look;
+mod output;
+mod plan;
+mod sign;
+mod tree;
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use log::warn;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
+use nix::sys::signal::{kill, SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::{dup2_stderr, dup2_stdout, getppid, setpgid, Pid};
+use std::process::{self, Command};
+
+use self::output::Output;
+use self::plan::{Effect, Exit, Fact, Plan, Told};
+use crate::error::{Error, Result};
+use crate::shared::channel::Order;
+use crate::shared::config::Readiness;
+use crate::shared::log_text::tag;
+use crate::sys;
+use crate::sys::clock;
+use crate::sys::process::Change;
+use crate::time::Time;
+use crate::worker::Worker;
+
+/// How a worker keeps a program.
+#[derive(Clone, Debug)]
+pub(crate) struct Keeping {
+    pub(crate) readiness: Readiness,
+    /// Whether each line of its output gets a prefix.
+    pub(crate) prefix: bool,
+}
+
+/// What the program listens on, in the order of its descriptors.
+pub(super) struct Given<'a> {
+    pub(super) sockets: Vec<BorrowedFd<'a>>,
+}
+
+/// Runs the program. All signals are blocked.
+///
+/// # Errors
+///
+/// When it cannot be run: then nothing has happened.
+pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, given: &Given<'_>) -> Result<Keeper<'a>> {
+    let keeper = process::id();
+    // What a terminal or an operator sends to the parent's process group is the parent's to act on.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        .map_err(|errno| Error::system("make a process group with setpgid(2)", errno))?;
+    set_child_subreaper(true).map_err(|errno| Error::system("take in orphans with prctl(2)", errno))?;
+    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| Error::system("hear of signals with signalfd(2)", errno))?;
+    let pipes = worker.keeping.prefix.then(output::pipes).transpose();
+    let pipes = pipes.map_err(|source| Error::system("make a pipe for the program's output with pipe(2)", source))?;
+    let (ours, theirs) = pipes.unzip();
+    let prepare = |command: &mut Command, _: &_| {
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        set_pdeathsig(Signal::SIGKILL)?;
+        // The keeper may have died before that.
+        if u32::try_from(getppid().as_raw()) != Ok(keeper) {
+            return Err(nix::errno::Errno::ESRCH.into());
+        }
+        if let Some([stdout, stderr]) = theirs {
+            dup2_stdout(stdout)?;
+            dup2_stderr(stderr)?;
+        }
+        command.env("LISTEN_PID", process::id().to_string());
+        sys::signal::as_started()
+    };
+    let pid = sys::process::launch(command, &given.sockets, Box::new(prepare), |_| Ok(()));
+    let pid = pid.map_err(|source| Error::File {
+        path: command.get_program().to_string_lossy().into_owned(),
+        action: "execute",
+        source,
+    })?;
+    // A parent that is gone has ended the lifeline, which is seen at once.
+    let _ = worker.lifeline().program(pid);
+    let is_seen = matches!(worker.keeping.readiness, Readiness::Auto);
+    let inodes = given.sockets.iter().filter_map(|socket| nix::sys::stat::fstat(socket).ok());
+    Ok(Keeper {
+        worker,
+        program: Pid::from_raw(pid),
+        is_there: true,
+        inodes: inodes.map(|found| found.st_ino).collect(),
+        signals,
+        output: ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id()))),
+        plan: Plan::new(worker.drain_timeout, is_seen, clock::now()),
+        parent: getppid(),
+        is_over: false,
+    })
+}
+
+/// A program that runs, and what is needed to keep it.
+pub(super) struct Keeper<'a> {
+    worker: &'a Worker,
+    program: Pid,
+    /// It was not reaped, so its pid and group are its own.
+    is_there: bool,
+    /// Of the sockets that it may wait for.
+    inodes: Vec<u64>,
+    signals: SignalFd,
+    output: Option<Output>,
+    plan: Plan,
+    parent: Pid,
+    /// The lifeline has ended.
+    is_over: bool,
+}
+
+impl Keeper<'_> {
+    /// Keeps the program to the end of its last process, and ends as it has. `let_go` closes the pool's sockets.
+    pub(super) fn run(mut self, mut let_go: impl FnMut()) -> ! {
+        loop {
+            while let Some(effect) = self.plan.poll_effect() {
+                match effect {
+                    Effect::Tell(told) => self.tell(told),
+                    // A parent that is gone waits for nothing.
+                    Effect::Ready => drop(self.worker.lifeline().ready()),
+                    Effect::Suspended(is_stopped) => self.worker.lifeline().suspended(is_stopped),
+                    Effect::LetGo => let_go(),
+                    Effect::End { exit, why } => self.end(exit, why),
+                }
+            }
+            if let Err(error) = self.wait() {
+                warn!("{} cannot be kept, and is killed: {error}", self.tag());
+                self.handle(Fact::Asked(Told::Kill));
+            }
+            self.hear();
+            self.reap();
+            let now = clock::now();
+            if self.plan.next_look().is_some_and(|at| at <= now) {
+                self.handle(Fact::Saw(look::look(&self.inodes)));
+            }
+            if let Some(output) = &mut self.output {
+                output.pass_on(clock::now());
+            }
+            self.handle(Fact::Tick { has_parent: getppid() == self.parent });
+        }
+    }
+
+    fn tag(&self) -> String {
+        tag(self.worker.id(), self.worker.generation(), self.program.as_raw())
+    }
+
+    fn handle(&mut self, fact: Fact) {
+        self.plan.handle(fact, clock::now());
+    }
+
+    fn tell(&self, told: Told) {
+        let signal = match told {
+            Told::Finish => Signal::SIGTERM,
+            Told::Quick => Signal::SIGINT,
+            Told::Kill => Signal::SIGKILL,
+        };
+        tree::signal(self.is_there.then_some(self.program), signal);
+    }
+
+    /// Waits until something has happened or is due.
+    fn wait(&self) -> io::Result<()> {
+        let lifeline = self.worker.lifeline();
+        let mut fds = vec![
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(lifeline.orders_source().as_fd(), PollFlags::POLLIN),
+        ];
+        if !self.is_over {
+            fds.push(PollFd::new(lifeline.stream().as_fd(), PollFlags::POLLIN));
+        }
+        let pipes = self.output.iter().flat_map(Output::pipes);
+        fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
+        let due = self.plan.deadline().into_iter().chain(self.output.as_ref().and_then(Output::deadline)).min();
+        match poll(&mut fds, patience(due, clock::now())) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// What the parent and others ask.
+    fn hear(&mut self) {
+        if !self.is_over && self.worker.is_over().unwrap_or(true) {
+            self.is_over = true;
+            self.handle(Fact::Asked(Told::Finish));
+        }
+        while let Some(order) = self.worker.lifeline().order() {
+            if let Order::End = order {
+                self.handle(Fact::Asked(Told::Kill));
+            }
+        }
+        while let Ok(Some(info)) = self.signals.read_signal() {
+            let Some(signal) = i32::try_from(info.ssi_signo).ok().and_then(|it| Signal::try_from(it).ok()) else {
+                continue;
+            };
+            let from_parent = u32::try_from(self.parent.as_raw()) == Ok(info.ssi_pid);
+            self.signalled(signal, from_parent);
+        }
+    }
+
+    fn signalled(&mut self, signal: Signal, from_parent: bool) {
+        match signal {
+            Signal::SIGTERM => self.handle(Fact::Asked(Told::Finish)),
+            Signal::SIGINT => self.handle(Fact::Asked(Told::Quick)),
+            Signal::SIGCHLD | Signal::SIGPIPE => {}
+            Signal::SIGHUP | Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGTTIN | Signal::SIGTTOU if !from_parent => {}
+            signal if self.is_there => _ = kill(self.program, signal),
+            _ => {}
+        }
+    }
+
+    fn reap(&mut self) {
+        loop {
+            match sys::process::next_change() {
+                Ok(Some((pid, change))) if pid == self.program.as_raw() => match change {
+                    Change::Stopped => self.handle(Fact::Suspended(true)),
+                    Change::Resumed => self.handle(Fact::Suspended(false)),
+                    Change::Exited(code) => self.gone(Exit::Code(code)),
+                    Change::Killed { signal, core_dumped } => self.gone(Exit::Signal { signal, core_dumped }),
+                },
+                // It was somebody's who is gone.
+                Ok(Some(_)) => {}
+                Ok(None) => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.handle(Fact::Childless),
+            }
+        }
+    }
+
+    fn gone(&mut self, exit: Exit) {
+        self.is_there = false;
+        self.handle(Fact::Exited(exit));
+        if !tree::descendants().is_empty() {
+            self.plan.left_behind();
+        }
+    }
+
+    fn end(&mut self, exit: Exit, why: Option<&str>) -> ! {
+        if let Some(output) = self.output.take() {
+            output.end();
+        }
+        if let Some(why) = why {
+            self.worker.lifeline().failed(why);
+        }
+        match exit {
+            Exit::Code(code) => sys::process::exit(code),
+            Exit::Signal { signal, .. } => sys::signal::end_by(signal),
+        }
+    }
+}
+
+/// How long poll(2) may wait.
+fn patience(due: Option<Time>, now: Time) -> PollTimeout {
+    let Some(due) = due else { return PollTimeout::NONE };
+    PollTimeout::try_from(due.since(now)).unwrap_or(PollTimeout::MAX)
+}

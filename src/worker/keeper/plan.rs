@@ -1,0 +1,408 @@
+//! PURE. What becomes of a program and of all that it has started: facts in, effects out.
+//!
+//! ```text
+//!              its sign                 asked to finish, or to end
+//!   Starting ───────────► Serving ───────────────────────────────► Leaving ───┐ the drain time-out is over
+//!      │                     │                                        │       ▼
+//!      └──────────┬──────────┘                                        │    Killing ◄── told so by the parent, from
+//!                 │ the program has ended by itself                   │       │        any of these
+//!                 ▼                                                   ▼       ▼
+//!              Leaving, for a second at most                         the last process has ended: End
+//! ```
+//!
+//! *Leaving*: every process of the tree has been told once to finish (or to end), and the pool's sockets are let go of.
+//! *Killing*: every one is killed, again and again, since what it has forked meanwhile is not.
+#![forbid(unsafe_code)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::shared::channel::STOPPING;
+use crate::shared::pace::Pace;
+use crate::time::Time;
+
+/// For how long what a program has started may stay when the program has ended by itself: its slot waits meanwhile.
+const REST: Duration = Duration::from_secs(1);
+
+/// How long the keeper leaves it to the parent, while there is one, to say that the drain time-out is over.
+const DEFERENCE: Duration = Duration::from_secs(2);
+
+/// Between two rounds of killing.
+const ROUND: Duration = Duration::from_millis(20);
+
+/// Between two looks at what the program waits for: first, and at most.
+const LOOK: Duration = Duration::from_millis(2);
+const LOOK_MOST: Duration = Duration::from_millis(50);
+
+/// When a program counts as ready that lives and cannot be seen to wait.
+const BLIND: Duration = Duration::from_secs(1);
+
+/// How a program has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    Code(i32),
+    Signal { signal: i32, core_dumped: bool },
+}
+
+/// What all processes of the tree are told, each as firm as those before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Told {
+    /// To finish what they have (SIGTERM).
+    Finish,
+    /// To end now (SIGINT).
+    Quick,
+    /// SIGKILL.
+    Kill,
+}
+
+/// What was seen of the tree's processes at a look, each a better sign than those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Sight {
+    /// None of them has the pool's socket open.
+    #[default]
+    Nothing,
+    /// One has, and does not wait for connections.
+    Holds,
+    /// One may wait where nobody can see it: it may not be looked at, or has an io_uring(7).
+    Hidden,
+    /// One waits for connections on it.
+    Waits,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// By the lifeline, or a signal.
+    Asked(Told),
+    Saw(Sight),
+    /// A signal has stopped the program, or it runs again.
+    Suspended(bool),
+    /// The program has ended. Others of its tree may be there.
+    Exited(Exit),
+    /// No process of the tree is left.
+    Childless,
+    /// Time has passed. Somebody else may count it as well.
+    Tick {
+        has_parent: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Effect {
+    /// Tell every process of the tree.
+    Tell(Told),
+    /// Report that the program serves.
+    Ready,
+    /// Report that it is stopped, or runs again.
+    Suspended(bool),
+    /// Close the pool's sockets: their ports are to be free when the program has closed its own.
+    LetGo,
+    /// End as the program has.
+    End { exit: Exit, why: Option<&'static str> },
+}
+
+/// One program's.
+#[derive(Debug)]
+pub(super) struct Plan {
+    drain_timeout: Duration,
+    started: Time,
+    looks: Option<Looks>,
+    /// Whether it is stopped, and whether the parent thinks so.
+    is_stopped: (bool, bool),
+    stops: Pace,
+    told: Option<Told>,
+    /// When all of them are killed.
+    until: Option<Time>,
+    /// The parent may kill them before.
+    defers: bool,
+    exit: Option<Exit>,
+    /// The program has ended by itself.
+    is_own_end: bool,
+    /// It has left others behind.
+    has_left: bool,
+    effects: VecDeque<Effect>,
+}
+
+/// Until it is ready.
+#[derive(Clone, Copy, Debug)]
+struct Looks {
+    next: Time,
+    pause: Duration,
+    latest: Sight,
+}
+
+impl Plan {
+    /// Of a program that runs since now. `looks` if it is to be seen that it serves. A time-out of zero is none.
+    pub(super) fn new(drain_timeout: Duration, looks: bool, now: Time) -> Plan {
+        Plan {
+            drain_timeout,
+            started: now,
+            looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Sight::default() }),
+            is_stopped: (false, false),
+            stops: Pace::default(),
+            told: None,
+            until: None,
+            defers: false,
+            exit: None,
+            is_own_end: false,
+            has_left: false,
+            effects: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn handle(&mut self, fact: Fact, now: Time) {
+        match fact {
+            Fact::Asked(told) => self.asked(told, now),
+            Fact::Saw(sight) => self.saw(sight, now),
+            Fact::Suspended(is_stopped) => self.is_stopped.0 = is_stopped,
+            Fact::Exited(exit) => self.exited(exit, now),
+            Fact::Childless => {
+                if let Some(exit) = self.exit {
+                    self.effects.push_back(Effect::End { exit, why: self.reason(exit) });
+                }
+            }
+            Fact::Tick { has_parent } => self.expire(has_parent, now),
+        }
+        self.tell_of_stops(now);
+    }
+
+    pub(super) fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When time matters next.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let stops = (self.is_stopped.0 != self.is_stopped.1).then(|| self.stops.next(STOPPING));
+        self.until.into_iter().chain(self.next_look()).chain(stops).min()
+    }
+
+    /// When the processes are to be looked at.
+    pub(super) fn next_look(&self) -> Option<Time> {
+        self.looks.filter(|_| self.told.is_none()).map(|looks| looks.next)
+    }
+
+    fn asked(&mut self, told: Told, now: Time) {
+        if self.told >= Some(told) {
+            return;
+        }
+        if self.told.is_none() {
+            self.effects.push_back(Effect::LetGo);
+            self.defers = true;
+            self.until = (!self.drain_timeout.is_zero()).then(|| now + self.drain_timeout);
+        }
+        self.told = Some(told);
+        self.effects.push_back(Effect::Tell(told));
+        if told == Told::Kill {
+            self.defers = false;
+            self.until = Some(now + ROUND);
+        }
+    }
+
+    fn exited(&mut self, exit: Exit, now: Time) {
+        self.exit = Some(exit);
+        if self.told.is_none() {
+            self.is_own_end = true;
+            self.asked(Told::Finish, now);
+            self.defers = false;
+            self.until = Some(now + if self.drain_timeout.is_zero() { REST } else { REST.min(self.drain_timeout) });
+        }
+    }
+
+    fn saw(&mut self, sight: Sight, now: Time) {
+        let Some(looks) = self.looks.as_mut().filter(|_| self.told.is_none()) else { return };
+        let is_ready = sight == Sight::Waits || sight == Sight::Hidden && now >= self.started + BLIND;
+        looks.latest = sight;
+        looks.next = now + looks.pause;
+        looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(LOOK_MOST);
+        if is_ready {
+            self.looks = None;
+            self.effects.push_back(Effect::Ready);
+        }
+    }
+
+    fn expire(&mut self, has_parent: bool, now: Time) {
+        if self.until.is_none_or(|until| now < until) {
+            return;
+        }
+        if has_parent && std::mem::take(&mut self.defers) {
+            self.until = Some(now + DEFERENCE);
+            return;
+        }
+        self.told = Some(Told::Kill);
+        self.effects.push_back(Effect::Tell(Told::Kill));
+        self.until = Some(now + ROUND);
+    }
+
+    fn tell_of_stops(&mut self, now: Time) {
+        let (is, told) = self.is_stopped;
+        if is != told && self.exit.is_none() && self.stops.take(STOPPING, now).is_ok() {
+            self.is_stopped.1 = is;
+            self.effects.push_back(Effect::Suspended(is));
+        }
+    }
+
+    /// Others than the program are there, which has ended.
+    pub(super) fn left_behind(&mut self) {
+        self.has_left |= self.exit.is_some();
+    }
+
+    /// What is known besides how it has ended.
+    fn reason(&self, exit: Exit) -> Option<&'static str> {
+        let sight = self.looks.map(|looks| looks.latest);
+        match (exit, sight) {
+            (Exit::Signal { core_dumped: true, .. }, _) => Some("core dumped"),
+            (Exit::Code(0), _) if self.is_own_end && self.has_left => {
+                Some("it left others to run in the background; have it stay in the foreground, not become a daemon")
+            }
+            (Exit::Code(_), Some(_)) if self.is_own_end => Some("before it waited for connections"),
+            (_, Some(Sight::Nothing)) if !self.is_own_end => Some("it did not have the pool's socket open"),
+            (_, Some(Sight::Holds)) if !self.is_own_end => {
+                Some("it had the pool's socket open and was not seen to wait for connections")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN: Duration = Duration::from_secs(10);
+    const FAILED: Exit = Exit::Code(3);
+    const TERMED: Exit = Exit::Signal { signal: 15, core_dumped: false };
+
+    struct Played(Plan, Time);
+
+    impl Played {
+        fn new() -> Played {
+            Played(Plan::new(DRAIN, true, Time::default()), Time::default())
+        }
+
+        fn at(&mut self, millis: u64, fact: Fact) -> Vec<Effect> {
+            self.1 = Time::from_millis(millis);
+            self.0.handle(fact, self.1);
+            std::iter::from_fn(|| self.0.poll_effect()).collect()
+        }
+    }
+
+    fn end(exit: Exit, why: Option<&'static str>) -> Vec<Effect> {
+        vec![Effect::End { exit, why }]
+    }
+
+    const TICK: Fact = Fact::Tick { has_parent: true };
+    const ORPHANED: Fact = Fact::Tick { has_parent: false };
+
+    #[test]
+    fn it_is_ready_once_and_when_it_waits() {
+        let mut it = Played::new();
+        for sight in [Sight::Nothing, Sight::Holds, Sight::Hidden] {
+            assert_eq!(it.at(1, Fact::Saw(sight)), []);
+        }
+        assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), [Effect::Ready]);
+        assert_eq!(it.at(3, Fact::Saw(Sight::Waits)), []);
+        assert_eq!(it.0.deadline(), None, "an idle keeper sleeps");
+    }
+
+    #[test]
+    fn what_cannot_be_seen_is_believed_after_a_second() {
+        let mut it = Played::new();
+        assert_eq!(it.at(999, Fact::Saw(Sight::Hidden)), []);
+        assert_eq!(it.at(1000, Fact::Saw(Sight::Holds)), []);
+        assert_eq!(it.at(1000, Fact::Saw(Sight::Hidden)), [Effect::Ready]);
+    }
+
+    #[test]
+    fn looks_become_rarer() {
+        let (mut it, mut now, mut looks) = (Played::new(), 0, 0);
+        while now < 1000 {
+            it.at(now, Fact::Saw(Sight::Holds));
+            now = it.0.next_look().expect("it is not ready").as_millis();
+            looks += 1;
+        }
+        assert!((20..60).contains(&looks), "{looks} in a second");
+    }
+
+    #[test]
+    fn it_is_asked_once_and_killed_when_the_parent_says_so() {
+        let mut it = Played::new();
+        assert_eq!(it.at(0, Fact::Asked(Told::Finish)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+        assert_eq!(it.at(1, Fact::Asked(Told::Finish)), []);
+        assert_eq!(it.at(2, Fact::Asked(Told::Quick)), [Effect::Tell(Told::Quick)]);
+        assert_eq!(it.at(3, Fact::Asked(Told::Kill)), [Effect::Tell(Told::Kill)]);
+        assert_eq!(it.at(22, TICK), []);
+        assert_eq!(it.at(23, TICK), [Effect::Tell(Told::Kill)], "what was forked meanwhile");
+        assert_eq!(it.at(24, Fact::Exited(TERMED)), []);
+        assert_eq!(it.at(25, Fact::Childless).len(), 1);
+    }
+
+    #[test]
+    fn the_time_out_is_the_parent_s_to_say_while_there_is_one() {
+        for (fact, killed_at) in [(TICK, 12_000), (ORPHANED, 10_000)] {
+            let mut it = Played::new();
+            it.at(0, Fact::Asked(Told::Finish));
+            it.at(5, Fact::Exited(Exit::Code(0)));
+            let mut now = 0;
+            loop {
+                now = it.0.deadline().expect("a time-out").as_millis().max(now + 1);
+                if it.at(now, fact) == [Effect::Tell(Told::Kill)] {
+                    break;
+                }
+            }
+            assert_eq!(now, killed_at, "others of its tree are there");
+        }
+        let mut it = Plan::new(Duration::ZERO, false, Time::default());
+        it.handle(Fact::Asked(Told::Finish), Time::default());
+        assert_eq!(it.deadline(), None, "zero is never");
+    }
+
+    #[test]
+    fn what_it_leaves_behind_has_a_second() {
+        let mut it = Played::new();
+        assert_eq!(it.at(100, Fact::Exited(FAILED)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+        it.0.left_behind();
+        assert_eq!(it.at(1099, TICK), []);
+        assert_eq!(it.at(1100, TICK), [Effect::Tell(Told::Kill)]);
+        assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some("before it waited for connections")));
+    }
+
+    #[test]
+    fn the_end_says_what_is_known() {
+        let daemon = "it left others to run in the background; have it stay in the foreground, not become a daemon";
+        let mut it = Played::new();
+        it.at(1, Fact::Exited(Exit::Code(0)));
+        it.0.left_behind();
+        assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(daemon)));
+        let mut it = Played::new();
+        it.at(1, Fact::Saw(Sight::Waits));
+        it.at(2, Fact::Exited(FAILED));
+        assert_eq!(it.at(3, Fact::Childless), end(FAILED, None), "it served");
+        for (sight, why) in [
+            (Sight::Nothing, Some("it did not have the pool's socket open")),
+            (Sight::Holds, Some("it had the pool's socket open and was not seen to wait for connections")),
+            (Sight::Hidden, None),
+        ] {
+            let mut it = Played::new();
+            it.at(1, Fact::Saw(sight));
+            it.at(2, Fact::Asked(Told::Kill));
+            it.at(3, Fact::Exited(TERMED));
+            assert_eq!(it.at(4, Fact::Childless), end(TERMED, why));
+        }
+    }
+
+    #[test]
+    fn a_program_that_is_stopped_all_the_time_is_told_of_at_its_pace_and_rightly() {
+        let (mut it, mut told, mut count) = (Played::new(), false, 0);
+        for now in 0..10_000 {
+            for effect in it.at(now, Fact::Suspended(now % 2 == 0)) {
+                let Effect::Suspended(is_stopped) = effect else { panic!("{effect:?}") };
+                assert_ne!(is_stopped, told);
+                (told, count) = (is_stopped, count + 1);
+            }
+        }
+        assert!((10..=20).contains(&count), "{count} in ten seconds");
+        it.at(10_000, Fact::Suspended(true));
+        let due = it.0.deadline().filter(|_| !told).unwrap_or(it.1);
+        it.at(due.as_millis(), TICK);
+        assert_eq!(it.0.is_stopped, (true, true));
+    }
+}

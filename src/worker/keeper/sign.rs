@@ -1,0 +1,140 @@
+//! PURE. Reads what /proc says of a process that may wait for connections (proc(5)).
+#![forbid(unsafe_code)]
+
+/// What a thread waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// accept(2) on this descriptor.
+    Accept(u64),
+    /// poll(2), for so many descriptors that are listed at this address of its memory.
+    Poll {
+        list: u64,
+        count: u64,
+    },
+    /// select(2), for those below a number that are in the set at this address.
+    Select {
+        set: u64,
+        below: u64,
+    },
+    Elsewhere,
+}
+
+/// accept(2), accept4(2); poll(2), ppoll(2); select(2), pselect6(2).
+#[cfg(target_arch = "x86_64")]
+const CALLS: [&[u64]; 3] = [&[43, 288], &[7, 271], &[23, 270]];
+/// As on all newer architectures.
+#[cfg(not(target_arch = "x86_64"))]
+const CALLS: [&[u64]; 3] = [&[202, 242], &[73], &[72]];
+
+/// The most bytes of a list or set that are looked at.
+pub(super) const LIST_MAX: usize = 64 * 1024;
+
+/// By `/proc/PID/task/TID/syscall`.
+pub(super) fn waits(syscall: &str) -> Waits {
+    let mut words = syscall.split_ascii_whitespace();
+    let number: Option<u64> = words.next().and_then(|word| word.parse().ok());
+    let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
+    let (Some(number), Some(first), Some(second)) = (number, argument(), argument()) else { return Waits::Elsewhere };
+    let [accept, poll, select] = CALLS.map(|calls| calls.contains(&number));
+    match () {
+        () if accept => Waits::Accept(first),
+        () if poll => Waits::Poll { list: first, count: second },
+        () if select => Waits::Select { set: second, below: first },
+        () => Waits::Elsewhere,
+    }
+}
+
+/// Whether a list of poll(2) has one of these descriptors.
+pub(super) fn is_polled(list: &[u8], descriptors: &[u64]) -> bool {
+    let entries = list.chunks_exact(8).filter_map(|entry| entry.split_first_chunk());
+    entries.filter_map(|(fd, _)| u64::try_from(i32::from_ne_bytes(*fd)).ok()).any(|fd| descriptors.contains(&fd))
+}
+
+/// Whether a set of select(2) has one of these descriptors.
+pub(super) fn is_selected(set: &[u8], descriptors: &[u64]) -> bool {
+    // It is made of longs; of the machines that are little-endian, bytes are in the same order.
+    let has = |fd: u64| {
+        let (word, bit) = (usize::try_from(fd / 64).ok()?, fd % 64);
+        let word = set.get(word * 8..)?.first_chunk()?;
+        Some(u64::from_ne_bytes(*word) >> bit & 1 == 1)
+    };
+    descriptors.iter().any(|fd| has(*fd) == Some(true))
+}
+
+/// Whether an instance of epoll(7) watches one of these sockets, by its `/proc/PID/fdinfo/FD`.
+pub(super) fn is_watched(fdinfo: &str, inodes: &[u64]) -> bool {
+    let targets = fdinfo.lines().filter(|line| line.starts_with("tfd:"));
+    let inode = |line: &str| u64::from_str_radix(line.split("ino:").nth(1)?.split(' ').next()?, 16).ok();
+    targets.filter_map(inode).any(|inode| inodes.contains(&inode))
+}
+
+/// What a descriptor is, by its link in `/proc/PID/fd`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    Socket(u64),
+    Epoll,
+    Ring,
+    Other,
+}
+
+pub(super) fn open(link: &str) -> Open {
+    let socket = link.strip_prefix("socket:[").and_then(|link| link.strip_suffix(']')?.parse().ok());
+    match (socket, link) {
+        (Some(inode), _) => Open::Socket(inode),
+        (None, "anon_inode:[eventpoll]") => Open::Epoll,
+        (None, "anon_inode:[io_uring]") => Open::Ring,
+        _ => Open::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn what_a_thread_waits_in() {
+        for (line, expected) in [
+            ("43 0x3 0x7ffd 0x7ffe 0x0 0x0 0x0 0x7ffc 0x7f00\n", Waits::Accept(3)),
+            ("288 0x12 0x0 0x0 0x80000 0x0 0x0 0x7ffc 0x7f00\n", Waits::Accept(18)),
+            ("7 0x7ffd10 0x2 0xffffffff 0x0 0x0 0x0 0x7 0x7\n", Waits::Poll { list: 0x7f_fd10, count: 2 }),
+            ("23 0x4 0x1000 0x0 0x0 0x0 0x0 0x7 0x7\n", Waits::Select { set: 0x1000, below: 4 }),
+            ("232 0x3 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n", Waits::Elsewhere),
+            ("-1 0x7ffd 0x7f00\n", Waits::Elsewhere),
+            ("running\n", Waits::Elsewhere),
+            ("43 0x3", Waits::Elsewhere),
+            ("", Waits::Elsewhere),
+        ] {
+            assert_eq!(waits(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn lists_and_sets_are_read() {
+        let entry = |fd: i32| [&fd.to_ne_bytes()[..], &[1, 0, 0, 0]].concat();
+        let list = [entry(-1), entry(7)].concat();
+        assert!(is_polled(&list, &[3, 7]) && !is_polled(&list, &[3]) && !is_polled(&list[..12], &[7]));
+        let set: Vec<u8> = [1_u64 << 5, 1].iter().flat_map(|word| word.to_ne_bytes()).collect();
+        assert!(is_selected(&set, &[5]) && is_selected(&set, &[64]));
+        assert!(!is_selected(&set, &[4, 65, 128, u64::MAX]) && !is_selected(&set[..7], &[5]));
+    }
+
+    #[test]
+    fn an_epoll_instance_says_what_it_watches() {
+        let fdinfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t2057\n\
+                      tfd:       10 events:       19 data: ffffffff0000000a  pos:0 ino:1a2b sdev:8\n";
+        assert!(is_watched(fdinfo, &[0x1a2b]));
+        assert!(!is_watched(fdinfo, &[0x2057, 2057]));
+        assert!(!is_watched("tfd: 1\ntfd: ino:x y", &[1]));
+    }
+
+    #[test]
+    fn a_link_says_what_is_open() {
+        assert_eq!(open("socket:[123]"), Open::Socket(123));
+        assert_eq!(open("anon_inode:[eventpoll]"), Open::Epoll);
+        assert_eq!(open("anon_inode:[io_uring]"), Open::Ring);
+        for other in ["/dev/null", "socket:[]", "pipe:[1]", ""] {
+            assert_eq!(open(other), Open::Other);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! When a program counts as ready, and what follows when it does not come to that.
+
+mod support;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::sys::signal::Signal;
+use support::{binary, fresh_path, skip, until, Load, Server, BOTH_MODES};
+
+fn exec(options: &[&str], program: &[&str]) -> Command {
+    let mut command = binary();
+    command.env("FORKPOOL_WORKERS", "2").arg("exec").args(options).arg("--").args(program);
+    command
+}
+
+fn is_there(name: &str) -> bool {
+    let is_there = Command::new(name).arg("--version").output().is_ok_and(|output| output.status.success());
+    if !is_there {
+        skip(&format!("there is no {name}"));
+    }
+    is_there
+}
+
+/// A script that can be deployed anew.
+struct Deployed(PathBuf);
+
+impl Deployed {
+    fn new(name: &str, script: &str) -> Deployed {
+        let deployed = Deployed(fresh_path(name));
+        deployed.deploy(script);
+        deployed
+    }
+
+    fn deploy(&self, script: &str) {
+        fs::write(&self.0, script).expect("a writable directory");
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("text")
+    }
+}
+
+impl Drop for Deployed {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// How Python programs wait: by select(2), poll(2), epoll(7), in accept(2), in a thread of many, in a child.
+const ANSWER: &str = "
+import os, select, socket, sys, threading, time
+s = socket.socket(fileno=3)
+def answer(c):
+    c.recv(4096)
+    c.sendall(b'HTTP/1.1 200 OK\\r\\nContent-Length: 5\\r\\nConnection: close\\r\\n\\r\\nhello')
+    c.close()
+def accept():
+    while True:
+        try:
+            c, _ = s.accept()
+        except BlockingIOError:
+            return
+        c.setblocking(True)
+        answer(c)
+";
+
+#[test]
+fn it_is_ready_however_it_waits() {
+    if !is_there("python3") {
+        return;
+    }
+    for (way, wait) in [
+        ("select", "while True:\n select.select([s], [], [])\n accept()"),
+        ("poll", "p = select.poll(); p.register(s, select.POLLIN)\nwhile True:\n p.poll()\n accept()"),
+        ("epoll", "p = select.epoll(); p.register(s, select.EPOLLIN)\nwhile True:\n p.poll()\n accept()"),
+        ("accept", "s.setblocking(True)\naccept()"),
+        ("thread", "s.setblocking(True)\nthreading.Thread(target=accept).start()\ntime.sleep(600)"),
+        ("child", "s.setblocking(True)\nif os.fork() == 0: accept()\ntime.sleep(600)"),
+    ] {
+        // It listens from the start, and serves nobody before this file is there.
+        let go = Deployed::new("ready-go", "");
+        fs::remove_file(&go.0).expect("it is there");
+        let script = format!(
+            "{ANSWER}\nprint('born', flush=True)\nwhile not os.path.exists('{}'): time.sleep(0.01)\n{wait}\n",
+            go.path()
+        );
+        let mut server = Server::spawn(exec(&[], &["python3", "-c", &script]));
+        server.wait_for("born");
+        server.wait_for("born");
+        assert_eq!(server.count(" ready"), 0, "{way}: it does not wait yet");
+        go.deploy("");
+        server.wait_for("listening on ");
+        assert_eq!(server.get("/").text(), "hello", "{way}");
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_broken_version_costs_no_old_worker() {
+    if !is_there("node") {
+        return;
+    }
+    let good = "process.on('SIGTERM', () => server.close());\n\
+                const server = require('http').createServer((q, r) => r.end('hello')).listen({ fd: 3 });";
+    let app = Deployed::new("ready-broken.js", good);
+    let socket = fresh_path("ready-broken.admin");
+    let admin = format!("unix:{}", socket.display());
+    let mut server = Server::start(exec(&["--admin", &admin], &["node", app.path()]));
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for broken in ["syntax error here(", "process.exit(0)", "throw new Error('no database')"] {
+        app.deploy(broken);
+        let said = binary().args(["restart", "--admin", &admin]).output().expect("it is built");
+        let text = String::from_utf8_lossy(&said.stdout).into_owned();
+        assert_eq!(said.status.code(), Some(4), "{broken}: {said:?}");
+        assert!(
+            text.contains("rolling restart aborted") && text.contains("before it waited for connections"),
+            "{text}"
+        );
+    }
+    let gone = |line: &&String| line.contains("gen=1 ") && line.contains("exited");
+    assert_eq!(server.log().iter().filter(gone).count(), 0, "all from the start serve");
+    app.deploy(good);
+    let said = binary().args(["restart", "--admin", &admin]).output().expect("it is built");
+    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    load.finish().nothing_lost();
+}
+
+#[test]
+fn the_predecessor_serves_until_its_replacement_does() {
+    if !is_there("python3") {
+        return;
+    }
+    let app =
+        |text: &str, boot: &str| format!("{}\n{boot}\ns.setblocking(True)\naccept()\n", ANSWER.replace("hello", text));
+    let go = Deployed::new("ready-slow-go", "");
+    fs::remove_file(&go.0).expect("it is there");
+    let deployed = Deployed::new("ready-slow.py", &app("first", ""));
+    let mut server = Server::start(exec(&["--workers", "1"], &["python3", deployed.path()]));
+    let boot = format!("while not os.path.exists('{}'): time.sleep(0.01)", go.path());
+    deployed.deploy(&app("other", &boot));
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart begun");
+    let keepers = until("its replacement starts", || Some(server.workers()).filter(|it| it.len() == 2));
+    until("it runs", || (support::children(keepers[1]).len() == 1).then_some(()));
+    for _ in 0..20 {
+        assert_eq!(server.get("/").text(), "first");
+    }
+    go.deploy("");
+    server.wait_for("rolling restart done");
+    until("the other one answers", || (support::children(server.pid()).len() == 1).then_some(()));
+    assert_eq!(server.get("/").text(), "other");
+}
+
+/// It ends the pool, with its reason.
+fn fails(options: &[&str], program: &[&str], reason: &str) {
+    let mut server = Server::spawn(exec(options, program));
+    let (status, log) = server.finish();
+    assert_eq!(status.code(), Some(1), "{program:?}: {log:?}");
+    let last = log.last().expect("a line");
+    assert!(last.contains("no worker could start") && last.contains(reason), "{program:?}: {last}");
+    assert!(!log.iter().any(|line| line.contains(" ready")), "{log:?}");
+}
+
+#[test]
+fn a_program_that_never_served_ends_the_pool_and_says_why() {
+    fails(&[], &["sh", "-c", "exit 3"], "exited with code 3: before it waited for connections");
+    fails(&[], &["true"], "exited with code 0: before it waited for connections");
+    fails(&[], &["sh", "-c", "sleep 600 & exit 0"], "it left others to run in the background");
+    fails(&[], &["sh", "-c", "kill -9 $$"], "killed by SIGKILL");
+}
+
+#[test]
+fn one_that_does_not_come_to_serve_is_killed_and_the_reason_is_seen() {
+    let options = ["--boot-timeout", "1s"];
+    for (script, reason) in [
+        ("exec 3<&-; exec sleep 600", "it did not have the pool's socket open"),
+        ("exec sleep 600", "it had the pool's socket open and was not seen to wait for connections"),
+    ] {
+        let mut server = Server::spawn(exec(&options, &["sh", "-c", script]));
+        server.wait_for(reason);
+        assert_eq!(server.wait().code(), Some(1));
+    }
+}
