@@ -422,7 +422,7 @@ fn the_whole_tree_ends_with_the_program() {
     for how in ["stop", "restart", "kill the parent", "kill the program"] {
         let options = ["--drain-timeout", "500ms"];
         let mut server = Server::start(shell("1", &options, &script));
-        server.wait_for_any(&["born"]);
+        until("it has started all", || (server.count("born") > 0).then_some(()));
         let all = family(&server);
         match how {
             "stop" => server.signal(Signal::SIGTERM),
