@@ -43,9 +43,10 @@ fn a_second_instance_may_start_when_the_first_has_stopped() {
 fn all_workers_share_a_free_port() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "4")]);
     let mut seen = BTreeSet::new();
-    while seen.len() < 4 {
+    support::until("each of four has answered", || {
         seen.insert(server.get("/").worker());
-    }
+        (seen.len() == 4).then_some(())
+    });
     assert_eq!(server.count("listening on"), 1);
 }
 
@@ -98,7 +99,7 @@ fn a_privileged_port_is_refused_with_the_remedy() {
     let program = binary();
     // Where everybody may read it.
     let copy = std::env::temp_dir().join(format!("forkpool-{}", std::process::id()));
-    std::fs::copy(program.get_program(), &copy).expect("a copy");
+    support::copy_program(program.get_program().as_ref(), &copy);
     let mut command = std::process::Command::new("setpriv");
     command.args(["--reuid=65534", "--clear-groups", "--bounding-set=-all", "--inh-caps=-all"]).arg(&copy);
     command.env("FORKPOOL_LISTEN", "127.0.0.1:80");

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{children, connect_unix, example, fresh_path, is_gone, until, Answer, Client, Server};
+use support::{children, connect_unix, copy_program, example, fresh_path, is_gone, until, Answer, Client, Server};
 
 /// A program that can be exchanged while it runs, with its pid file.
 struct Program {
@@ -29,12 +29,10 @@ impl Program {
         program
     }
 
-    /// As a package manager does: beside the old one, then in its place. A process of its own writes it: a program that
-    /// is open here while another test starts one would be open there as well, and busy (ETXTBSY, execve(2)).
+    /// As a package manager does: beside the old one, then in its place.
     fn install(&self, program: &Path) {
         let draft = self.path.with_extension("new");
-        let copied = Command::new("cp").args([program, &draft]).status().expect("there is cp(1)");
-        assert!(copied.success(), "a writable directory");
+        copy_program(program, &draft);
         fs::rename(&draft, &self.path).expect("the same directory");
     }
 

@@ -387,6 +387,14 @@ pub const CLASSES: [&str; 12] = [
     "local",
 ];
 
+/// Copies a program that is to be executed. A process of its own writes it: a file that is open here for writing while
+/// another test starts a process would be open there as well, and busy (ETXTBSY, execve(2)).
+#[track_caller]
+pub fn copy_program(from: &Path, to: &Path) {
+    let status = Command::new("cp").args([from, to]).status().expect("there is cp(1)");
+    assert!(status.success(), "{} cannot be written", to.display());
+}
+
 /// A path in a directory that `cargo test` keeps for such things, unused.
 pub fn fresh_path(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{}-{name}", std::process::id()));
