@@ -77,7 +77,7 @@ fn help_says_all_there_is_to_say() {
         "Listening:",
         "Workers:",
         "HTTP limits:",
-        "HTTP time-outs:",
+        "HTTP timeouts:",
         "Static files:",
         "Access log:",
         "Process:",

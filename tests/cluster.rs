@@ -9,7 +9,7 @@
 //! | 2 | the event `disconnect`, once, before `exit` | `an_exit_is_told_once_with_its_code_or_signal` |
 //! | 3 | worker-death: before anything else | `an_exit_before_anything_else_is_told_with_its_code` |
 //! | 4 | worker-kill, -signal | `a_signal_to_a_worker_ends_it_as_that_signal_does`; `messages`: `the_parent_kills_whom_it_is_asked_to` |
-//! | 5 | kill-infinite-loop | `a_worker_that_spins_for_ever_is_ended_after_sigterm`: SIGTERM drains, within its time-out |
+//! | 5 | kill-infinite-loop | `a_worker_that_spins_for_ever_is_ended_after_sigterm`: SIGTERM drains, within its timeout |
 //! | 6 | kill-disconnect: told by itself | `messages`: `a_worker_can_ask_to_leave`; an exit without asking is not voluntary |
 //! | 7 | worker-destroy, call-and-destroy | `crash`: `the_log_tells_the_ways_to_die_apart`; `a_worker_may_ask_to_leave_more_than_once` |
 //! | 8 | worker-isdead | `a_worker_is_in_the_status_from_its_start_to_its_end` |

@@ -218,7 +218,7 @@ fn a_worker_that_hangs_is_replaced() {
 fn a_worker_that_is_busy_with_many_requests_does_not_hang() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "400ms")]);
     let mut client = server.connect();
-    // One turn of the loop, several times longer than the time-out.
+    // One turn of the loop, several times longer than the timeout.
     client.send("GET /slow?ms=50 HTTP/1.1\r\nHost: a\r\n\r\n".repeat(30));
     for _ in 0..30 {
         assert_eq!(client.answer().status, 200);

@@ -67,7 +67,7 @@ fn idle_connections_do_not_hold_the_drain_up() {
     server.signal(Signal::SIGTERM);
     let (status, log) = server.finish();
     assert_eq!(status.code(), Some(0));
-    // By itself, and not at the time-out.
+    // By itself, and not at the timeout.
     assert!(log.iter().any(|line| line.contains("exited with code 0, 10 requests")), "{log:?}");
     for client in &mut idle {
         assert!(client.is_closed());
@@ -82,7 +82,7 @@ fn idle_connections_are_gone_soon_after_the_signal() {
     let mut silent = server.connect();
     let mut slow = begin_slow(&mut server, 1);
     server.signal(Signal::SIGTERM);
-    // Each waits for less than half of the drain time-out, which is longer than anything here may take.
+    // Each waits for less than half of the drain timeout, which is longer than anything here may take.
     assert!(kept.is_closed());
     assert!(silent.is_closed());
     // What is in progress is waited for.
@@ -108,7 +108,7 @@ fn an_unfinished_head_does_not_hold_the_drain_up() {
     completed.send("a\r\n\r\n");
     let answer = completed.answer();
     assert_eq!((answer.status, answer.closes()), (200, true));
-    // Each waits for less than the time-outs, which are longer than anything here may take.
+    // Each waits for less than the timeouts, which are longer than anything here may take.
     for client in [&mut unfinished, &mut second] {
         let answer = client.answer();
         assert_eq!((answer.status, answer.closes()), (408, true));

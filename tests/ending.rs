@@ -7,7 +7,7 @@ use std::net::TcpStream;
 use nix::sys::signal::Signal;
 use support::{example, until, Client, Server};
 
-/// With a drain time-out that is longer than anything here may take: what ends, ends because it was told to.
+/// With a drain timeout that is longer than anything here may take: what ends, ends because it was told to.
 fn start(name: &str) -> Server {
     let mut command = example(name);
     command.envs([("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
@@ -122,7 +122,7 @@ fn websockets_are_closed_in_their_turn_and_none_is_cut() {
         // Nothing comes behind it.
         assert!(client.is_closed());
     }
-    // One that does not answer is waited for, and not for ever: the drain time-out is an hour.
+    // One that does not answer is waited for, and not for ever: the drain timeout is an hour.
     assert_eq!(closed(&mut dead), Some(1012));
     assert_eq!(server.wait().code(), Some(0));
 }

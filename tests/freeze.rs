@@ -1,4 +1,4 @@
-//! All of the pool stands still for a while, as in `docker pause`: that counts for no time-out.
+//! All of the pool stands still for a while, as in `docker pause`: that counts for no timeout.
 
 mod support;
 
@@ -14,7 +14,7 @@ use support::{example, fresh_path, testbed, until, Server};
 /// How long it stands still: longer than [`TIMEOUT`].
 const FROZEN: Duration = Duration::from_secs(9);
 
-/// Every time-out here: far longer than what is done within it, on any machine.
+/// Every timeout here: far longer than what is done within it, on any machine.
 const TIMEOUT: &str = "8s";
 
 /// Stops every process of the pool and lets them go on, by the cgroup freezer where this user may use it, else by

@@ -1,4 +1,4 @@
-//! Time-outs of connections end those whose clients are slow, and nobody whose request has come in time.
+//! Timeouts of connections end those whose clients are slow, and nobody whose request has come in time.
 
 mod support;
 
@@ -58,7 +58,7 @@ fn a_body_comes_at_a_minimum_rate() {
     let mut server = testbed(&limits);
     // It never pauses for long, and holds its place all the same.
     assert_eq!(upload(&mut server, 100, 1, Duration::from_millis(100)).0, 408);
-    // Neither does this one, which is as fast as asked for over the time-out.
+    // Neither does this one, which is as fast as asked for over the timeout.
     is_answered(&mut server, 8, 1000, Duration::from_millis(300));
     // Nor does one that has no body to speak of.
     is_answered(&mut server, 3, 1, Duration::from_millis(100));
@@ -124,7 +124,7 @@ fn ask_for_much(server: &mut Server) -> socket2::Socket {
 /// More than the kernel takes.
 const MUCH: usize = 64 << 20;
 
-/// Serves a file of that size with this write time-out, and minimum rate.
+/// Serves a file of that size with this write timeout, and minimum rate.
 fn serving_much(name: &str, rate: &str) -> (Server, std::path::PathBuf) {
     let directory = support::fresh_path(name);
     std::fs::create_dir(&directory).expect("writable");

@@ -1,6 +1,6 @@
 //! A new binary takes over, or does not: the old pool is not touched before the new one serves.
 //!
-//! Tried without the word that the new one serves, and without the time-out: both make a test fail.
+//! Tried without the word that the new one serves, and without the timeout: both make a test fail.
 
 mod support;
 

@@ -54,9 +54,9 @@ pub(crate) enum Event {
     /// Somebody asks that the pool ends. Requests soon after the first are one with it, at the firmest of them; any later
     /// one forces: see [`Supervisor::heeds`](super::Supervisor::heeds).
     Stop(Stop),
-    /// For so long nobody could run, neither workers nor parent. It counts for no time-out, but for the age of workers.
+    /// For so long nobody could run, neither workers nor parent. It counts for no timeout, but for the age of workers.
     Frozen(Duration),
-    /// Time has passed. Only this judges time-outs: told last in a turn of the parent's loop, it never kills a worker
+    /// Time has passed. Only this judges timeouts: told last in a turn of the parent's loop, it never kills a worker
     /// whose readiness waits to be read, not even after the machine was suspended.
     Tick,
 }
@@ -351,8 +351,8 @@ impl fmt::Display for Exit {
 impl fmt::Display for KillReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            KillReason::BootTimeout => "not ready within the boot time-out",
-            KillReason::DrainTimeout => "not drained within the drain time-out",
+            KillReason::BootTimeout => "not ready within the boot timeout",
+            KillReason::DrainTimeout => "not drained within the drain timeout",
             KillReason::QuickTimeout => "still there after a quick stop",
             KillReason::Stalled => "stalled",
             KillReason::Misbehaved => "it did what no worker may",

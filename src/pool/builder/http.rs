@@ -108,7 +108,7 @@ impl Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
     }
 
-    /// How long the application may take for a [deferred](crate::Response::deferred) answer for which it sets no time-out
+    /// How long the application may take for a [deferred](crate::Response::deferred) answer for which it sets no timeout
     /// of its own; then the client gets 504. Default 300 s: an answer that is forgotten does not hold its connection for
     /// good.
     pub fn answer_timeout(self, timeout: Duration) -> Builder {
@@ -116,7 +116,7 @@ impl Builder {
     }
 
     /// After how much silence the kernel asks whether a TCP client is still there (`SO_KEEPALIVE` of socket(7)). One that
-    /// does not answer for as long again has gone: so connections end that wait without a time-out, as streams and
+    /// does not answer for as long again has gone: so connections end that wait without a timeout, as streams and
     /// upgraded ones do, when their machine has lost power or its network. Default 60 s, in whole seconds; 0 is never.
     pub fn tcp_keepalive(self, silence: Duration) -> Builder {
         self.put("tcp-keepalive", |config| config.server.tcp_keepalive = silence)

@@ -50,7 +50,7 @@ impl Builder {
     /// Whether every TCP connection begins with a header of HAProxy's PROXY protocol, version 1 or 2: the
     /// [client](crate::Request::client) is the one that it names. Default `false`.
     ///
-    /// The header has to come within the [head time-out](Builder::head_timeout), and a connection without a valid one is
+    /// The header has to come within the [head timeout](Builder::head_timeout), and a connection without a valid one is
     /// closed. Where there are [trusted proxies](Builder::trusted_proxies), whoever is not listed is closed at once; Unix
     /// sockets take connections only by `unix`, and these begin with a header too. Connections that the application
     /// [hands over](crate::Adopter) begin with none.

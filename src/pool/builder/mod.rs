@@ -49,7 +49,7 @@ impl Pool {
 /// [`header`](Builder::header) and [`media_type`](Builder::media_type), which add.
 ///
 /// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and
-/// [`check`](Builder::check), unless a later call replaces it. Every time-out can be [`Duration::ZERO`], which is
+/// [`check`](Builder::check), unless a later call replaces it. Every timeout can be [`Duration::ZERO`], which is
 /// never, and otherwise is 1 ms to 24 h.
 #[derive(Debug)]
 #[must_use = "a builder starts nothing before `serve` or `run`"]

@@ -194,7 +194,7 @@ impl Response {
     /// 101: hands the connection itself to `take_over`, to speak `protocol` on (RFC 9110 section 7.8).
     ///
     /// `take_over` runs in the worker, on its only thread, once the response is sent; the connection is not the
-    /// server's any more, so move it to a thread of its own. No time-outs apply to it; a drain waits for it until it is
+    /// server's any more, so move it to a thread of its own. No timeouts apply to it; a drain waits for it until it is
     /// dropped, and tells it so.
     ///
     /// When the request did not offer this protocol, or was HEAD, the client gets 426 instead.

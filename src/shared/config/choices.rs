@@ -138,7 +138,7 @@ pub enum Symlinks {
 /// It **can**
 ///
 /// - accept, read, write, and shut down the writing side of connections, and set what servers set on them: `SO_LINGER`,
-///   `SO_KEEPALIVE`, time-outs, and the options of tcp(7) for keep-alive, `TCP_NODELAY` and `TCP_QUICKACK`;
+///   `SO_KEEPALIVE`, timeouts, and the options of tcp(7) for keep-alive, `TCP_NODELAY` and `TCP_QUICKACK`;
 /// - do with files that it has open what their mode allows: read, write at any offset, truncate, allocate, lock, and
 ///   sync to disk;
 /// - open for reading what [`Worker::allow_files`](crate::Worker::allow_files) has allowed, its own executable,

@@ -55,7 +55,7 @@ pub(crate) struct Config {
     pub(crate) backlog: u32,
     /// Permission bits of Unix sockets.
     pub(crate) unix_mode: u32,
-    /// How long a worker told to leave may finish what it has; zero is for ever, as for every time-out.
+    /// How long a worker told to leave may finish what it has; zero is for ever, as for every timeout.
     pub(crate) drain_timeout: Duration,
     /// How long a worker may take from fork to ready.
     pub(crate) boot_timeout: Duration,
@@ -112,7 +112,7 @@ pub(crate) struct Config {
     pub(crate) message_share: u32,
 }
 
-/// What the built-in HTTP server allows its clients. Time-outs of zero are off.
+/// What the built-in HTTP server allows its clients. Timeouts of zero are off.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerConfig {
     /// The codec's limits.

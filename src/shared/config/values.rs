@@ -110,7 +110,7 @@ pub(super) fn within<V: PartialOrd + Debug>(value: V, range: RangeInclusive<V>) 
     }
 }
 
-/// Whether a time-out makes sense: zero is never, less than a millisecond cannot be told from it, and more than a day
+/// Whether a timeout makes sense: zero is never, less than a millisecond cannot be told from it, and more than a day
 /// is an error of unit.
 pub(super) fn timeout(value: Duration, min: Duration) -> Result<(), String> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -4,7 +4,7 @@
 use super::kind::{Size, Timeout, YesNo};
 use super::{Section, Setting};
 
-const SECTION: Section = Section("HTTP time-outs");
+const SECTION: Section = Section("HTTP timeouts");
 
 pub(super) const SETTINGS: &[Setting] = &[
     Setting::new(
@@ -64,7 +64,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "DURATION",
         at!(server.tcp_keepalive, Timeout::ANY),
         "After how much silence the kernel asks whether a TCP client is still there; one that does not answer for as long \
-         again has gone, by which connections end that wait without a time-out; in whole seconds; 0 is never",
+         again has gone, by which connections end that wait without a timeout; in whole seconds; 0 is never",
     )
     .of_the_server(),
     Setting::new(

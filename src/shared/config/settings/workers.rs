@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::kind::{Choice, Timeout, Workers, YesNo};
 use super::{Alias, Section, Setting};
 
-/// The least stall time-out: below it a worker that only waits for its turn on a busy machine would count as hung.
+/// The least stall timeout: below it a worker that only waits for its turn on a busy machine would count as hung.
 const STALL_MIN: Duration = Duration::from_millis(100);
 
 const SECTION: Section = Section("Workers");
