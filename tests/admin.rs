@@ -357,7 +357,14 @@ fn no_counter_goes_back_when_workers_are_killed_under_load() {
         let port = watched.server.port();
         let admin = watched.pid();
         let load = Load::begin(port, mode);
-        let mut before = metrics(watched.ask("/metrics").text());
+        let served = |samples: &BTreeMap<String, f64>| {
+            let requests = samples.iter().filter(|(series, _)| series.starts_with("forkpool_requests_total{"));
+            requests.map(|(_, count)| count).sum::<f64>()
+        };
+        let mut before = until("the load is served", || {
+            let samples = metrics(watched.ask("/metrics").text());
+            (served(&samples) > 0.0).then_some(samples)
+        });
         let mut client = watched.connect();
         for wanted in 1..=8 {
             // It may be gone already, or not ready yet: the next look finds another.
@@ -511,6 +518,8 @@ fn a_unix_socket_is_for_its_owner_who_may_do_everything() {
     // Left by one that was killed.
     let path = fresh_path("admin.socket");
     drop(std::os::unix::net::UnixListener::bind(&path).expect("a writable directory"));
+    // A program that another test starts has a copy until it is executed.
+    until("nobody listens on it", || UnixStream::connect(&path).is_err().then_some(()));
     let address = format!("unix:{}", path.display());
     let mut server = testbed(&[("FORKPOOL_ADMIN", &address)]);
     let mode = fs::metadata(&path).expect("it is there").permissions().mode();

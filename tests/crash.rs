@@ -18,8 +18,8 @@ fn provoke(server: &mut Server, target: &str) {
 #[test]
 fn the_log_tells_the_ways_to_die_apart() {
     for (target, expected) in [
-        ("/exit?code=3", "exited with code 3, 1 requests on 1 connections"),
-        ("/exit?code=0", "exited with code 0, 1 requests on 1 connections"),
+        ("/exit?code=3", "exited with code 3 in GET /exit, 1 requests on 1 connections"),
+        ("/exit?code=0", "exited with code 0 in GET /exit, 1 requests on 1 connections"),
         ("/abort", "killed by SIGABRT"),
     ] {
         let mut server = testbed(&[]);
@@ -71,7 +71,7 @@ fn a_panic_ends_the_worker_when_told_to() {
     let mut server = testbed(&[("FORKPOOL_ON_PANIC", "exit")]);
     provoke(&mut server, "/panic");
     server.wait_for("panicked in GET /panic: the testbed was told to panic");
-    server.wait_for("exited with code 101: panicked: the testbed was told to panic, 1 requests on");
+    server.wait_for("exited with code 101: panicked: the testbed was told to panic in GET /panic, 1 requests on");
     server.wait_for(" gen=2 ");
     assert_eq!(server.get("/").status, 200);
 }

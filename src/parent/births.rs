@@ -20,7 +20,9 @@ impl Parent {
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
         let messages = self.hook.as_ref().map(|_| MessageEnd::pair(self.config.accept_descriptors));
         let messages = messages.transpose().map_err(pair)?;
-        let socket = |source| Error::system("make a socket for its notifications with bind(2)", source);
+        let socket = |source| {
+            Error::system("make a socket for its notifications with bind(2); is RLIMIT_NOFILE too low?", source)
+        };
         let sign = self.sign().map_err(socket)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         self.custody.revive(slot);
