@@ -290,6 +290,8 @@ fn each_start_of_a_worker_follows_the_link() {
     restart_is_done(&admin);
     before = successor(&mut server, before);
     assert_eq!(cwd(before), second);
+    // It would answer too while it drains.
+    server.wait_for("exited with code 0");
     point(&current, &first);
     kill(before, Signal::SIGKILL).expect("it runs");
     before = successor(&mut server, before);
