@@ -6,8 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::headers::Headers;
 use super::host;
-use super::request::Headers;
 use crate::shared::config::{ForwardedHeader, Proxies};
 
 /// Who may say for whom it asks, and in which field.

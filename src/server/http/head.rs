@@ -8,8 +8,9 @@ use std::mem::MaybeUninit;
 use memchr::memchr;
 
 use super::grammar::{find_query, is_token, METHOD_MAX};
+use super::headers::Headers;
 use super::message::{Framing, Head};
-use super::request::{Headers, Request, Version};
+use super::request::{Request, Version};
 use super::{host, lines, Limits, Reject, FIELDS_MAX};
 
 /// Room for one head.

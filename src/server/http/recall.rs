@@ -7,8 +7,9 @@
 
 use std::ops::Range;
 
+use super::headers::Headers;
 use super::message::{Framing, Head};
-use super::request::{Headers, Request, Version};
+use super::request::{Request, Version};
 use super::Reject;
 
 /// The last head that came whole and was valid. All codecs that share it have the same limits.

@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::ops::Range;
 
 use super::forwarded::{origin, Origin, Trust};
+use super::headers::Headers;
 
 /// The version of HTTP that a request is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -193,60 +193,3 @@ pub(crate) struct Via<'a> {
     /// For whom the connection was made, as its first bytes say.
     pub(crate) source: Option<SocketAddr>,
 }
-
-/// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`].
-#[derive(Clone, Debug)]
-pub struct Headers<'a>(Source<'a>);
-
-#[derive(Clone, Debug)]
-enum Source<'a> {
-    Parsed(std::slice::Iter<'a, httparse::Header<'a>>),
-    /// In places of a head's text.
-    Known {
-        text: &'a str,
-        places: std::slice::Iter<'a, (Range<usize>, Range<usize>)>,
-    },
-}
-
-impl<'a> Headers<'a> {
-    pub(super) fn parsed(fields: &'a [httparse::Header<'a>]) -> Headers<'a> {
-        Headers(Source::Parsed(fields.iter()))
-    }
-
-    pub(super) fn known(text: &'a str, places: &'a [(Range<usize>, Range<usize>)]) -> Headers<'a> {
-        Headers(Source::Known { text, places: places.iter() })
-    }
-}
-
-impl<'a> Iterator for Headers<'a> {
-    type Item = (&'a str, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match &mut self.0 {
-            Source::Parsed(fields) => fields.next().map(|field| (field.name, field.value)),
-            Source::Known { text, places } => {
-                places.next().map(|(name, value)| (&text[name.clone()], &text.as_bytes()[value.clone()]))
-            }
-        }
-    }
-
-    fn size_hint(&self) -> (usize, Option<usize>) {
-        match &self.0 {
-            Source::Parsed(fields) => fields.size_hint(),
-            Source::Known { places, .. } => places.size_hint(),
-        }
-    }
-}
-
-impl DoubleEndedIterator for Headers<'_> {
-    fn next_back(&mut self) -> Option<Self::Item> {
-        match &mut self.0 {
-            Source::Parsed(fields) => fields.next_back().map(|field| (field.name, field.value)),
-            Source::Known { text, places } => {
-                places.next_back().map(|(name, value)| (&text[name.clone()], &text.as_bytes()[value.clone()]))
-            }
-        }
-    }
-}
-
-impl ExactSizeIterator for Headers<'_> {}
