@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-/// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`].
+/// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`](crate::Request::headers).
 #[derive(Clone, Debug)]
 pub struct Headers<'a>(Source<'a>);
 
