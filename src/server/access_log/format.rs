@@ -16,8 +16,9 @@ pub(crate) struct Formatter {
     is_json: bool,
     /// The fields that are written.
     fields: Vec<String>,
-    /// Most bytes of a line.
+    /// Most bytes of a line, and of each value in it that clients can make long.
     room: usize,
+    share: usize,
     worker: String,
     process: String,
     /// The second that was written last, and how.
@@ -111,19 +112,21 @@ impl Formatter {
             parts,
             is_json,
             room,
+            share: 0,
             worker: worker.to_string(),
             process: process.to_string(),
             second: 0,
             local: Vec::new(),
             iso: Vec::new(),
         };
+        formatter.set_room(room);
         formatter.refresh(0);
         formatter
     }
 
     /// Changes the length that lines may have.
     pub(crate) fn set_room(&mut self, room: usize) {
-        self.room = room;
+        (self.room, self.share) = (room, self.share_of(room));
     }
 
     /// Begins the line of a request.
@@ -160,7 +163,7 @@ impl Formatter {
     fn begin_with(&self, line: &mut Line, who: Who<'_>, said: &Said<'_>) {
         line.text.clear();
         line.late.clear();
-        let share = self.share();
+        let share = self.share;
         let mut fields = said.fields.iter();
         for (index, part) in self.parts.iter().enumerate() {
             let variable = match part {
@@ -197,8 +200,8 @@ impl Formatter {
         }
     }
 
-    /// How many bytes each value may have that clients can make long.
-    fn share(&self) -> usize {
+    /// How many bytes of so long a line each value may have that clients can make long.
+    fn share_of(&self, room: usize) -> usize {
         let (mut fixed, mut shares) = (1, 0);
         for part in &self.parts {
             match part {
@@ -212,7 +215,7 @@ impl Formatter {
                 Part::Variable(_) => fixed += LATE_MAX,
             }
         }
-        self.room.saturating_sub(fixed) / shares.max(1)
+        room.saturating_sub(fixed) / shares.max(1)
     }
 
     fn value(&self, value: Option<&[u8]>, room: usize, text: &mut Vec<u8>) {
@@ -248,6 +251,7 @@ impl Formatter {
         if millis / 1000 != self.second {
             self.refresh(millis / 1000);
         }
+        let start = out.len();
         let mut written = 0;
         for (place, index) in &line.late {
             out.extend_from_slice(&line.text[written..*place]);
@@ -258,6 +262,7 @@ impl Formatter {
         }
         out.extend_from_slice(&line.text[written..]);
         out.push(b'\n');
+        debug_assert!(out.len() - start <= self.room, "a line fits");
     }
 
     fn finish_value(&self, variable: &Variable, millis: u64, outcome: Outcome, out: &mut Vec<u8>) {

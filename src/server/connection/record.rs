@@ -29,16 +29,20 @@ impl Connection {
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
         cx.row.count_response(status);
-        if let Some(track) = self.peer.logged() {
-            track.head(status, cx.output.len());
+        if cx.log.is_some() {
+            if let Some(track) = self.peer.logged() {
+                track.head(status, cx.output.len());
+            }
         }
     }
 
     /// An answer is complete: sent, or in the shared output.
     #[inline]
     pub(super) fn answered(&mut self, cx: &mut Context<'_>) {
-        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
-            log.answered(track, cx.output.len());
+        if let Some(log) = &mut cx.log {
+            if let Some(track) = self.peer.logged() {
+                log.answered(track, cx.output.len());
+            }
         }
     }
 
@@ -46,8 +50,10 @@ impl Connection {
     #[inline]
     pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
         cx.row.count_sent(bytes);
-        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
-            log.sent(track, bytes);
+        if let Some(log) = &mut cx.log {
+            if let Some(track) = self.peer.logged() {
+                log.sent(track, bytes);
+            }
         }
     }
 
