@@ -83,7 +83,7 @@ fn it_is_ready_however_it_waits() {
         let go = Deployed::new("ready-go", "");
         fs::remove_file(&go.0).expect("it is there");
         let script = format!(
-            "{ANSWER}\nprint('born', flush=True)\nwhile not os.path.exists('{}'): time.sleep(0.01)\n{wait}\n",
+            "{ANSWER}\nos.write(1, b'born\\n')\nwhile not os.path.exists('{}'): time.sleep(0.01)\n{wait}\n",
             go.path()
         );
         let mut server = Server::spawn(exec(&[], &["python3", "-c", &script]));
