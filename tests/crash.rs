@@ -29,7 +29,7 @@ fn the_log_tells_the_ways_to_die_apart() {
         assert!(line.contains(" gen=1 pid="), "{line}");
         let ready = server.wait_for(" ready");
         assert!(ready.contains(" gen=2 pid="), "{ready}");
-        assert_eq!(server.workers().len(), 2);
+        until("there are two again", || (server.workers().len() == 2).then_some(()));
         assert_eq!(server.workers().iter().filter(|pid| before.contains(pid)).count(), 1);
         assert_eq!(server.get("/").status, 200);
     }
