@@ -3,6 +3,7 @@
 //! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
 //! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
+mod input;
 mod linger;
 mod proxied;
 mod record;
@@ -10,7 +11,7 @@ mod send;
 mod timing;
 mod waiting;
 
-use std::io::{self, ErrorKind};
+use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -241,77 +242,6 @@ impl Connection {
         self.send(cx).unwrap_or(Step::Close)
     }
 
-    /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
-    #[inline]
-    fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
-        let len = self.fill_from_kept(cx);
-        if !self.is_readable || cx.input.len() == len {
-            return Ok(len);
-        }
-        if self.codec.phase() == Phase::Body && self.lacks_room(cx) {
-            return if self.is_broken {
-                Err(ErrorKind::ConnectionReset.into())
-            } else {
-                Ok(self.wait_for_room(len, cx))
-            };
-        }
-        let room = &mut cx.input[len..];
-        loop {
-            match self.client.read(room) {
-                Ok(0) => {
-                    self.is_at_end = true;
-                    self.is_readable = false;
-                    return Ok(len);
-                }
-                Ok(count) => {
-                    // A short read has emptied the socket: the next byte brings a new edge. Only an end of file that
-                    // was announced already does not.
-                    self.is_readable = count == room.len() || self.is_half_closed;
-                    return Ok(len + count);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_readable = false;
-                    return Ok(len);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    /// Whether the body has to wait for memory. The last of the budget is kept for those that have waited, so that some
-    /// get to their end however many there are.
-    fn lacks_room(&self, cx: &Context<'_>) -> bool {
-        if cx.waiting.is_empty() && cx.budget.surplus() == 0 || self.codec.room_needed() == 0 {
-            return false;
-        }
-        if cx.budget.fits_last(self.codec.room_needed()) && cx.turns.contains(&cx.place) {
-            return false;
-        }
-        // An end of file needs no memory.
-        !self.is_half_closed || self.client.has_bytes()
-    }
-
-    /// Leaves what the client has sent in the kernel until there is memory for it.
-    #[cold]
-    fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
-        if self.timing != Timing::Room {
-            self.time(Timing::Room, cx);
-            // Who has its turn keeps its place in the line.
-            match cx.turns.contains(&cx.place) {
-                true => cx.waiting.push_front(cx.place),
-                false => cx.waiting.push_back(cx.place),
-            }
-        }
-        len
-    }
-
-    fn fill_from_kept(&mut self, cx: &mut Context<'_>) -> usize {
-        let Some(kept) = self.kept.take() else { return 0 };
-        cx.input[..kept.input.len()].copy_from_slice(&kept.input);
-        kept.input.len()
-    }
-
     /// Gives out the requests in this part of the buffer, within the turn's budget.
     fn answer<H>(&mut self, input: Range<usize>, cx: &mut Context<'_>, handler: &mut H) -> Answered
     where
@@ -488,27 +418,6 @@ impl Connection {
         self.receiver = None;
         self.codec.reject(reject, &mut cx.encoder, &mut cx.output);
         self.refused(reject, cx);
-    }
-
-    #[inline]
-    fn keep_input(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
-        if read.consumed < len && !self.codec.is_closing() {
-            self.keep_rest(read, len, cx);
-        }
-    }
-
-    fn keep_rest(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
-        let rest = &cx.input[read.consumed..len];
-        // What follows a request that is not answered yet is not refused before that.
-        if self.codec.phase() == Phase::Head
-            && !read.is_cut_short
-            && !read.has_outgoing
-            && !cx.budget.has_room(rest.len())
-        {
-            self.begin_refused(read.consumed..len, cx);
-            return self.reject(Reject::NoRoom, cx);
-        }
-        self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
     }
 }
 

@@ -1,0 +1,102 @@
+//! What a connection reads, and what of it is kept until the rest comes.
+
+use std::io::{self, ErrorKind};
+
+use super::timing::Timing;
+use super::{Answered, Connection, Kept};
+use crate::server::context::Context;
+use crate::server::http::{Phase, Reject};
+
+impl Connection {
+    /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
+    #[inline]
+    pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
+        let len = self.fill_from_kept(cx);
+        if !self.is_readable || cx.input.len() == len {
+            return Ok(len);
+        }
+        if self.codec.phase() == Phase::Body && self.lacks_room(cx) {
+            return if self.is_broken {
+                Err(ErrorKind::ConnectionReset.into())
+            } else {
+                Ok(self.wait_for_room(len, cx))
+            };
+        }
+        let room = &mut cx.input[len..];
+        loop {
+            match self.client.read(room) {
+                Ok(0) => {
+                    self.is_at_end = true;
+                    self.is_readable = false;
+                    return Ok(len);
+                }
+                Ok(count) => {
+                    // A short read has emptied the socket: the next byte brings a new edge. Only an end of file that
+                    // was announced already does not.
+                    self.is_readable = count == room.len() || self.is_half_closed;
+                    return Ok(len + count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.is_readable = false;
+                    return Ok(len);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Whether the body has to wait for memory. The last of the budget is kept for those that have waited, so that some
+    /// get to their end however many there are.
+    fn lacks_room(&self, cx: &Context<'_>) -> bool {
+        if cx.waiting.is_empty() && cx.budget.surplus() == 0 || self.codec.room_needed() == 0 {
+            return false;
+        }
+        if cx.budget.fits_last(self.codec.room_needed()) && cx.turns.contains(&cx.place) {
+            return false;
+        }
+        // An end of file needs no memory.
+        !self.is_half_closed || self.client.has_bytes()
+    }
+
+    /// Leaves what the client has sent in the kernel until there is memory for it.
+    #[cold]
+    fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
+        if self.timing != Timing::Room {
+            self.time(Timing::Room, cx);
+            // Who has its turn keeps its place in the line.
+            match cx.turns.contains(&cx.place) {
+                true => cx.waiting.push_front(cx.place),
+                false => cx.waiting.push_back(cx.place),
+            }
+        }
+        len
+    }
+
+    pub(super) fn fill_from_kept(&mut self, cx: &mut Context<'_>) -> usize {
+        let Some(kept) = self.kept.take() else { return 0 };
+        cx.input[..kept.input.len()].copy_from_slice(&kept.input);
+        kept.input.len()
+    }
+
+    #[inline]
+    pub(super) fn keep_input(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
+        if read.consumed < len && !self.codec.is_closing() {
+            self.keep_rest(read, len, cx);
+        }
+    }
+
+    fn keep_rest(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
+        let rest = &cx.input[read.consumed..len];
+        // What follows a request that is not answered yet is not refused before that.
+        if self.codec.phase() == Phase::Head
+            && !read.is_cut_short
+            && !read.has_outgoing
+            && !cx.budget.has_room(rest.len())
+        {
+            self.begin_refused(read.consumed..len, cx);
+            return self.reject(Reject::NoRoom, cx);
+        }
+        self.kept = Some(Box::new(Kept { input: rest.to_vec(), ..Kept::default() }));
+    }
+}
