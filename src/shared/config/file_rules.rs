@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 use super::choices::Symlinks;
+use super::pattern::is_like;
 
 /// What is served of a directory, and how.
 #[derive(Clone, Debug)]
@@ -81,32 +82,8 @@ impl HeaderRule {
 
     /// Whether it is for a path, which begins with a slash and is decoded.
     pub(crate) fn applies(&self, path: &[u8]) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| matches(pattern.as_bytes(), path))
+        self.pattern.as_ref().is_none_or(|pattern| is_like(pattern.as_bytes(), path, None))
     }
-}
-
-/// Whether a pattern means a text: `*` stands for any bytes, also for none.
-fn matches(pattern: &[u8], text: &[u8]) -> bool {
-    let (mut at, mut seen) = (0, 0);
-    // Behind the last star, and how much it stands for at least.
-    let mut star: Option<(usize, usize)> = None;
-    while seen < text.len() {
-        match pattern.get(at) {
-            Some(b'*') => {
-                at += 1;
-                star = Some((at, seen));
-            }
-            Some(byte) if *byte == text[seen] => (at, seen) = (at + 1, seen + 1),
-            _ => match &mut star {
-                Some((behind, end)) => {
-                    *end += 1;
-                    (at, seen) = (*behind, *end);
-                }
-                None => return false,
-            },
-        }
-    }
-    pattern[at..].iter().all(|byte| *byte == b'*')
 }
 
 /// A media type for files by the extension of their name, or by the whole name of those that have none.
@@ -190,7 +167,7 @@ mod tests {
             ("/index.html", "/x/index.html", false),
             ("/**", "/a", true),
         ] {
-            assert_eq!(matches(pattern.as_bytes(), path.as_bytes()), is_meant, "{pattern} {path}");
+            assert_eq!(is_like(pattern.as_bytes(), path.as_bytes(), None), is_meant, "{pattern} {path}");
         }
     }
 

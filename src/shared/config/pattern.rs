@@ -79,24 +79,26 @@ fn is_name(wildcards: &str, name: &[u8]) -> bool {
     if wildcards.as_bytes() == name {
         return true;
     }
-    (wildcards.starts_with('.') || is_plain(name)) && is_like(wildcards.as_bytes(), name)
+    (wildcards.starts_with('.') || is_plain(name)) && is_like(wildcards.as_bytes(), name, Some(b'?'))
 }
 
+/// Whether a text is one that these wildcards mean: `*` stands for any bytes, also for none, and `any` for one.
+///
 /// Goes back to the latest star only, so that no pattern takes long.
-fn is_like(wildcards: &[u8], name: &[u8]) -> bool {
-    let (mut at, mut of_name) = (0, 0);
+pub(super) fn is_like(wildcards: &[u8], text: &[u8], any: Option<u8>) -> bool {
+    let (mut at, mut of_text) = (0, 0);
     let mut star = None;
-    while of_name < name.len() {
+    while of_text < text.len() {
         match wildcards.get(at) {
             Some(b'*') => {
-                star = Some((at, of_name));
+                star = Some((at, of_text));
                 at += 1;
             }
-            Some(byte) if *byte == b'?' || *byte == name[of_name] => (at, of_name) = (at + 1, of_name + 1),
+            Some(byte) if any == Some(*byte) || *byte == text[of_text] => (at, of_text) = (at + 1, of_text + 1),
             _ => match &mut star {
                 Some((star, taken)) => {
                     *taken += 1;
-                    (at, of_name) = (*star + 1, *taken);
+                    (at, of_text) = (*star + 1, *taken);
                 }
                 None => return false,
             },
@@ -185,7 +187,7 @@ mod tests {
     #[test]
     fn no_pattern_takes_long() {
         let name = [b'a'; 255];
-        assert!(!is_like("*a*a*a*a*a*a*a*a*a*a*a*a*b".as_bytes(), &name));
+        assert!(!is_like("*a*a*a*a*a*a*a*a*a*a*a*a*b".as_bytes(), &name, None));
         let deep: Vec<&[u8]> = vec![b"a"; 40];
         assert!(!Pattern::new("x/**/**/**/b").means(&deep));
     }
