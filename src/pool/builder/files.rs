@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::{quoted, Builder};
-use crate::shared::config::{AccessLogFormat, HeaderRule, Symlinks, TypeRule};
+use super::Builder;
+use crate::shared::config::{AccessLogFormat, Symlinks};
 
 impl Builder {
     /// Sets the directory whose files [`files`](Builder::files) serves. Default: none.
@@ -27,27 +27,15 @@ impl Builder {
     }
 
     /// As [`Files::header`](crate::Files::header), and also adds to what was said before: `[/PATTERN] NAME: VALUE`. Default: none.
-    pub fn header(mut self, rule: &str) -> Builder {
-        match HeaderRule::parse(rule) {
-            Ok(rule) => self.put("header", |config| config.files.headers.push(rule)),
-            Err(problem) => {
-                self.mistaken("header", quoted("header", rule), problem);
-                self
-            }
-        }
+    pub fn header(self, rule: &str) -> Builder {
+        self.add("header", rule, |config, rule| config.files.headers.push(rule))
     }
 
     /// As [`Files::media_type`](crate::Files::media_type), and also adds to what was said before: `EXTENSION=TYPE`. Default: none.
     ///
     /// (The setting is `type`.)
-    pub fn media_type(mut self, rule: &str) -> Builder {
-        match TypeRule::parse(rule) {
-            Ok(rule) => self.put("type", |config| config.files.types.push(rule)),
-            Err(problem) => {
-                self.mistaken("type", quoted("type", rule), problem);
-                self
-            }
-        }
+    pub fn media_type(self, rule: &str) -> Builder {
+        self.add("type", rule, |config, rule| config.files.types.push(rule))
     }
 
     /// As [`Files::precompressed`](crate::Files::precompressed). Default `true`.

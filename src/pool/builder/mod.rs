@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fmt::Display;
+use std::str::FromStr;
 use std::time::Duration;
 
 use crate::error::{Error, Result};
@@ -240,6 +241,20 @@ impl Builder {
         change(&mut self.config);
         self.fix(name);
         self
+    }
+
+    /// Adds what a text says to the values of a setting.
+    fn add<V>(mut self, name: &'static str, text: &str, push: impl FnOnce(&mut Config, V)) -> Builder
+    where
+        V: FromStr<Err = String>,
+    {
+        match text.parse() {
+            Ok(value) => self.put(name, |config| push(config, value)),
+            Err(problem) => {
+                self.mistaken(name, quoted(name, text), problem);
+                self
+            }
+        }
     }
 
     fn assign(&mut self, setting: &Setting, written: String, value: &str) {

@@ -169,7 +169,8 @@ fn the_defaults_documented_are_the_defaults() {
             match line.strip_prefix("///") {
                 Some(text) => doc += text,
                 None => {
-                    if let Some((_, named)) = line.split_once("self.put(\"").or(line.split_once("self.set(\"")) {
+                    let calls = ["self.put(\"", "self.set(\"", "self.add(\""];
+                    if let Some((_, named)) = calls.iter().find_map(|call| line.split_once(call)) {
                         let name = named.split('"').next().unwrap_or_default();
                         if let Some(setting) = Setting::named(name) {
                             let default = setting.shown(&Config::default());

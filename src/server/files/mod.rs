@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::server::answer::file::{Opened, Representation};
 use crate::server::answer::response::Response;
 use crate::server::http::{extension, is_value, media_type, preferred_codings, Coding, Request};
-use crate::shared::config::{HeaderRule, Rules, Symlinks, TypeRule};
+use crate::shared::config::{Rules, Symlinks};
 use crate::sys::stat::Stat;
 
 mod accept;
@@ -181,7 +181,7 @@ impl Files {
     ///
     /// When it cannot be read, is a field of the server's own, or has a value that is not visible ASCII.
     pub fn header(mut self, rule: &str) -> Files {
-        match HeaderRule::parse(rule) {
+        match rule.parse() {
             Ok(parsed) => self.rules.headers.push(parsed),
             Err(problem) => panic!("{rule:?} {problem}"),
         }
@@ -196,7 +196,7 @@ impl Files {
     ///
     /// When it cannot be read.
     pub fn media_type(mut self, rule: &str) -> Files {
-        match TypeRule::parse(rule) {
+        match rule.parse() {
             Ok(parsed) => self.rules.types.push(parsed),
             Err(problem) => panic!("{rule:?} {problem}"),
         }

@@ -1,8 +1,12 @@
 //! PURE. What is served of a directory, and how: among that, fields and media types by the paths of files.
 #![forbid(unsafe_code)]
 
+use std::fmt;
+use std::str::FromStr;
+
 use super::choices::Symlinks;
 use super::pattern::is_like;
+use super::values::is_visible;
 
 /// What is served of a directory, and how.
 #[derive(Clone, Debug)]
@@ -44,9 +48,11 @@ pub(crate) struct HeaderRule {
     pub(crate) value: String,
 }
 
-impl HeaderRule {
-    /// Reads `[/PATTERN] NAME: VALUE`.
-    pub(crate) fn parse(text: &str) -> Result<HeaderRule, String> {
+/// Reads `[/PATTERN] NAME: VALUE`.
+impl FromStr for HeaderRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<HeaderRule, String> {
         let problem = || "must be [/PATTERN] NAME: VALUE, as in /assets/* Cache-Control: max-age=3600".to_owned();
         let (pattern, field) = match text.starts_with('/') {
             true => text.split_once(' ').map(|(pattern, field)| (Some(pattern), field)).ok_or_else(problem)?,
@@ -69,13 +75,19 @@ impl HeaderRule {
         let pattern = pattern.map(str::to_owned);
         Ok(HeaderRule { pattern, name: name.to_owned(), value: value.to_owned() })
     }
+}
 
+impl fmt::Display for HeaderRule {
     /// As it is read.
-    pub(super) fn shown(&self) -> String {
-        let pattern = self.pattern.as_ref().map_or_else(String::new, |pattern| format!("{pattern} "));
-        format!("{pattern}{}: {}", self.name, self.value)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(pattern) = &self.pattern {
+            write!(f, "{pattern} ")?;
+        }
+        write!(f, "{}: {}", self.name, self.value)
     }
+}
 
+impl HeaderRule {
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.name.eq_ignore_ascii_case(name)
     }
@@ -93,9 +105,11 @@ pub(crate) struct TypeRule {
     pub(crate) media_type: String,
 }
 
-impl TypeRule {
-    /// Reads `EXTENSION=TYPE`.
-    pub(crate) fn parse(text: &str) -> Result<TypeRule, String> {
+/// Reads `EXTENSION=TYPE`.
+impl FromStr for TypeRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<TypeRule, String> {
         let problem = || "must be EXTENSION=TYPE, as in md=text/markdown; charset=utf-8".to_owned();
         let (extension, media_type) = text.split_once('=').ok_or_else(problem)?;
         let (extension, media_type) = (extension.trim(), media_type.trim());
@@ -110,20 +124,18 @@ impl TypeRule {
             false => Err(problem()),
         }
     }
+}
 
+impl fmt::Display for TypeRule {
     /// As it is read.
-    pub(super) fn shown(&self) -> String {
-        format!("{}={}", self.extension, self.media_type)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}={}", self.extension, self.media_type)
     }
 }
 
 /// `tchar` (RFC 9110 section 5.6.2).
 fn is_in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
-}
-
-fn is_visible(text: &str) -> bool {
-    text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
 /// Fields that frame a message, or that say what a file is.
@@ -174,20 +186,20 @@ mod tests {
     #[test]
     fn rules_are_read_as_they_are_written() {
         for text in ["X-A: b", "/assets/* Cache-Control: max-age=1, immutable", "/* X-A: "] {
-            assert_eq!(HeaderRule::parse(text).expect(text).shown(), text);
+            assert_eq!(text.parse::<HeaderRule>().expect(text).to_string(), text);
         }
-        assert_eq!(HeaderRule::parse("/a  X-A :b ").expect("valid").shown(), "/a X-A: b");
+        assert_eq!("/a  X-A :b ".parse::<HeaderRule>().expect("valid").to_string(), "/a X-A: b");
         for text in
             ["", "X-A", "/a", "/a X-A", ": b", "a b: c", "X-A: \u{e9}", "X-A: a\u{1}", "Date: x", "content-type: x"]
         {
-            assert!(HeaderRule::parse(text).is_err(), "{text}");
+            assert!(text.parse::<HeaderRule>().is_err(), "{text}");
         }
         for text in ["html=text/html; charset=utf-8", "README=text/plain"] {
-            assert_eq!(TypeRule::parse(text).expect(text).shown(), text);
+            assert_eq!(text.parse::<TypeRule>().expect(text).to_string(), text);
         }
-        assert_eq!(TypeRule::parse(".A = b/c").expect("valid").shown(), "A=b/c");
+        assert_eq!(".A = b/c".parse::<TypeRule>().expect("valid").to_string(), "A=b/c");
         for text in ["", "a", "a=", "a=b", "=b/c", "a=/c", "a=b/", "tar.gz=b/c", "a=b/c;\u{7}", "a=b c/d"] {
-            assert!(TypeRule::parse(text).is_err(), "{text}");
+            assert!(text.parse::<TypeRule>().is_err(), "{text}");
         }
     }
 }

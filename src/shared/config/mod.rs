@@ -30,7 +30,7 @@ mod workers;
 
 pub(crate) use address::Address;
 pub use choices::{Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, Symlinks};
-pub(crate) use file_rules::{HeaderRule, Rules, TypeRule};
+pub(crate) use file_rules::{HeaderRule, Rules};
 pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
 pub use log_format::AccessLogFormat;

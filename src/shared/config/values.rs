@@ -88,6 +88,11 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     }
 }
 
+/// Whether it is visible ASCII and blanks, as the value of a header field is.
+pub(super) fn is_visible(text: &str) -> bool {
+    text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
+}
+
 /// Refuses what is no host name. A port is refused too: which one a client has asked does not matter.
 pub(super) fn host_name(text: &str) -> Result<(), String> {
     let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');

@@ -1,7 +1,7 @@
 //! PURE. Which files are served, and how.
 #![forbid(unsafe_code)]
 
-use super::kind::{Choice, FieldValue, FilePath, Headers, Optional, Types, YesNo};
+use super::kind::{Choice, FieldValue, FilePath, Lines, Optional, YesNo};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("Static files");
@@ -45,7 +45,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "header",
         "FIELD",
-        at!(files.headers, Headers),
+        at!(files.headers, Lines::new()),
         "Add a header field to responses, in the form [/PATTERN] NAME: VALUE, such as '/assets/* Cache-Control: \
          max-age=31536000, immutable'. The pattern is matched against the path of the file, or of the request if no file is \
          sent; * matches any characters. The last matching field of a name is sent, and none if its value is empty. \
@@ -58,7 +58,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "type",
         "EXT=TYPE",
-        at!(files.types, Types),
+        at!(files.types, Lines::new()),
         "Media type of files with an extension, such as 'html=text/html; charset=utf-8', or of files whose whole name it is. \
          May be given several times; in the variable, one per line",
     )

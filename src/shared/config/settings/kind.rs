@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use crate::shared::config::choices::Choose;
 use crate::shared::config::values::{
-    bytes, duration, flag, host_name, list, mode, number, shown_bytes, shown_duration, text, timeout, within,
+    bytes, duration, flag, host_name, is_visible, list, mode, number, shown_bytes, shown_duration, text, timeout,
+    within,
 };
-use crate::shared::config::{AccessLogFormat, Address, Config, HeaderRule, Proxies, TypeRule};
+use crate::shared::config::{AccessLogFormat, Address, Config, Proxies};
 
 /// A kind of value.
 pub(super) trait Kind: Debug + Sync {
@@ -274,7 +275,7 @@ impl Kind for FieldValue {
 
     fn check(&self, value: &String) -> Result<(), String> {
         not_empty(value.is_empty())?;
-        match value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+        match is_visible(value) {
             true => Ok(()),
             false => Err("must be visible ASCII, as in max-age=600".to_owned()),
         }
@@ -341,42 +342,28 @@ impl Kind for Patterns {
     }
 }
 
-/// Header fields by the paths of files, each on a line of its own.
+/// Rules, each on a line of its own.
 #[derive(Debug)]
-pub(super) struct Headers;
+pub(super) struct Lines<R>(PhantomData<R>);
 
-impl Kind for Headers {
-    type Value = Vec<HeaderRule>;
-
-    fn parse(&self, text: &str) -> Result<Vec<HeaderRule>, String> {
-        lines(text).map(|line| HeaderRule::parse(line).map_err(|problem| format!("{line}: {problem}"))).collect()
-    }
-
-    fn show(&self, value: &Vec<HeaderRule>) -> Option<String> {
-        let lines: Vec<String> = value.iter().map(HeaderRule::shown).collect();
-        (!lines.is_empty()).then(|| lines.join("\n"))
+impl<R> Lines<R> {
+    pub(super) const fn new() -> Lines<R> {
+        Lines(PhantomData)
     }
 }
 
-/// Media types by the extensions of files, each on a line of its own.
-#[derive(Debug)]
-pub(super) struct Types;
+impl<R: Clone + Debug + Display + FromStr<Err = String> + Sync> Kind for Lines<R> {
+    type Value = Vec<R>;
 
-impl Kind for Types {
-    type Value = Vec<TypeRule>;
-
-    fn parse(&self, text: &str) -> Result<Vec<TypeRule>, String> {
-        lines(text).map(|line| TypeRule::parse(line).map_err(|problem| format!("{line}: {problem}"))).collect()
+    fn parse(&self, text: &str) -> Result<Vec<R>, String> {
+        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+        lines.map(|line| line.parse().map_err(|problem| format!("{line}: {problem}"))).collect()
     }
 
-    fn show(&self, value: &Vec<TypeRule>) -> Option<String> {
-        let lines: Vec<String> = value.iter().map(TypeRule::shown).collect();
+    fn show(&self, value: &Vec<R>) -> Option<String> {
+        let lines: Vec<String> = value.iter().map(R::to_string).collect();
         (!lines.is_empty()).then(|| lines.join("\n"))
     }
-}
-
-fn lines(text: &str) -> impl Iterator<Item = &str> {
-    text.lines().map(str::trim).filter(|line| !line.is_empty())
 }
 
 /// Networks, addresses, and the word `unix`.
