@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::shared::config::Balance;
+use crate::shared::listener::AdminListener;
 
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
@@ -64,22 +65,28 @@ impl Parent {
             signs_left: BTreeSet::new(),
             admin: None,
         };
-        parent.notifications = parent.make_notifications();
-        parent.admin = parent.make_admin(admin, now)?;
-        parent.listen_to(parent.mending.hangups(), Source::Hangups)?;
-        parent.guard_all();
-        parent.give_root();
-        parent.watch_files()?;
-        if parent.heir.is_none() {
-            parent.pid.write_first(parent.config.pid_file.as_deref(), &mut parent.journal)?;
-            parent.custody.begin_to_steer();
-            parent.custody.count_all_in();
-        }
-        parent.introduce();
-        // From the first fork on nothing takes long, so that a freeze shows there as well.
-        parent.next_look = clock::now();
-        debug!("parent is pid {}, {}", process::id(), parent.derivation);
+        parent.begin(admin, now)?;
         Ok(parent)
+    }
+
+    /// The rest of the start, which needs the parent: it watches, writes its pid file and begins to steer.
+    fn begin(&mut self, admin: Option<AdminListener>, now: Time) -> Result<()> {
+        self.notifications = self.make_notifications();
+        self.admin = self.make_admin(admin, now)?;
+        self.listen_to(self.mending.hangups(), Source::Hangups)?;
+        self.guard_all();
+        self.give_root();
+        self.watch_files()?;
+        if self.heir.is_none() {
+            self.pid.write_first(self.config.pid_file.as_deref(), &mut self.journal)?;
+            self.custody.begin_to_steer();
+            self.custody.count_all_in();
+        }
+        self.introduce();
+        // From the first fork on nothing takes long, so that a freeze shows there as well.
+        self.next_look = clock::now();
+        debug!("parent is pid {}, {}", process::id(), self.derivation);
+        Ok(())
     }
 }
 
