@@ -95,8 +95,8 @@ pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(Pare
     Ok((parent, worker))
 }
 
-/// A pipe for something of a worker's that the parent reads. The ends are different file descriptions, so that nobody
-/// but the parent can make its reading wait.
+/// A pipe whose reading end does not block: the parent reads what a worker reports, a keeper what its program writes. The
+/// ends are different file descriptions, so that nobody but the reader can make its reading wait.
 pub(crate) fn non_blocking_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;

@@ -9,9 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use log::warn;
-use nix::fcntl::{fcntl, FcntlArg, OFlag};
-use nix::unistd::pipe2;
 
+use crate::shared::channel::non_blocking_pipe;
 use crate::shared::outlet::Outlet;
 use crate::time::Time;
 
@@ -48,12 +47,7 @@ struct Stream {
 
 /// The ends of the keeper and of the program, for stdout and for stderr.
 pub(super) fn pipes() -> io::Result<([OwnedFd; 2], [OwnedFd; 2])> {
-    let pipe = || {
-        let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-        fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-        io::Result::Ok((read, write))
-    };
-    let ((stdout, to_stdout), (stderr, to_stderr)) = (pipe()?, pipe()?);
+    let ((stdout, to_stdout), (stderr, to_stderr)) = (non_blocking_pipe()?, non_blocking_pipe()?);
     Ok(([stdout, stderr], [to_stdout, to_stderr]))
 }
 
