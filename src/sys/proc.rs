@@ -13,11 +13,16 @@ pub(crate) struct Schedstat {
     pub(crate) waited: Duration,
 }
 
+/// `/proc/PID/stat` from the third field on, the state: the name before that may contain anything.
+fn stat(pid: i32) -> Option<String> {
+    let mut stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let state = stat.rfind(") ")? + 2;
+    Some(stat.split_off(state))
+}
+
 /// How the process's first thread has been scheduled.
 pub(crate) fn schedule(pid: i32) -> Option<Schedstat> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before the state may contain anything.
-    let is_runnable = stat.rsplit_once(") ")?.1.starts_with('R');
+    let is_runnable = stat(pid)?.starts_with('R');
     let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
     let mut nanoseconds = schedstat.split_whitespace().map_while(|field| field.parse().ok()).map(Duration::from_nanos);
     Some(Schedstat { is_runnable, ran: nanoseconds.next()?, waited: nanoseconds.next()? })
@@ -25,16 +30,14 @@ pub(crate) fn schedule(pid: i32) -> Option<Schedstat> {
 
 /// Whose child the process is.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name before the state may contain anything.
-    stat.rsplit_once(") ")?.1.split(' ').nth(1)?.parse().ok()
+    stat(pid)?.split(' ').nth(1)?.parse().ok()
 }
 
 /// Microseconds of CPU that the process has used, all its threads together.
 pub(crate) fn cpu(pid: i32) -> Option<u64> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // User and system time, fields 14 and 15; the name before the third may contain anything.
-    let mut ticks = stat.rsplit_once(") ")?.1.split(' ').skip(11).map_while(|field| field.parse::<u64>().ok());
+    let stat = stat(pid)?;
+    // User and system time, fields 14 and 15.
+    let mut ticks = stat.split(' ').skip(11).map_while(|field| field.parse::<u64>().ok());
     let ticks = ticks.next()? + ticks.next()?;
     let per_second = u64::try_from(sysconf(SysconfVar::CLK_TCK).ok().flatten()?).ok()?;
     Some(ticks * 1_000_000 / per_second.max(1))
