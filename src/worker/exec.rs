@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::shared::config::Sandbox;
 use crate::shared::signals;
 use crate::sys;
-use crate::worker::keeper::{self, Given};
+use crate::worker::keeper;
 use crate::worker::Worker;
 
 impl Worker {
@@ -96,7 +96,7 @@ impl Worker {
         }
         let told = self.lifeline().executes();
         told.map_err(|source| Error::system("tell the parent of the program; is it gone?", source))?;
-        let keeper = keeper::start(self, command, &Given { sockets: sockets.fds() })?;
+        let keeper = keeper::start(self, command, &sockets.fds())?;
         let mut sockets = Some(sockets);
         keeper.run(|| sockets = None)
     }

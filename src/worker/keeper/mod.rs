@@ -66,17 +66,12 @@ pub(crate) struct Keeping {
     pub(crate) prefix: bool,
 }
 
-/// What the program listens on, in the order of its descriptors.
-pub(super) struct Given<'a> {
-    pub(super) sockets: Vec<BorrowedFd<'a>>,
-}
-
-/// Runs the program. All signals are blocked.
+/// Runs the program, which listens on `sockets`, in the order of its descriptors. All signals are blocked.
 ///
 /// # Errors
 ///
 /// When it cannot be run: then nothing has happened.
-pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, given: &Given<'_>) -> Result<Keeper<'a>> {
+pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: &[BorrowedFd<'_>]) -> Result<Keeper<'a>> {
     let keeper = process::id();
     // What a terminal or an operator sends to the parent's process group is the parent's to act on.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))
@@ -101,7 +96,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, given: &Given
         command.env("LISTEN_PID", process::id().to_string());
         sys::signal::as_started()
     };
-    let pid = sys::process::launch(command, &given.sockets, Box::new(prepare), |_| Ok(()));
+    let pid = sys::process::launch(command, sockets, Box::new(prepare), |_| Ok(()));
     let pid = pid.map_err(|source| Error::File {
         path: command.get_program().to_string_lossy().into_owned(),
         action: "execute",
@@ -110,7 +105,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, given: &Given
     // A parent that is gone has ended the lifeline, which is seen at once.
     let _ = worker.lifeline().program(pid);
     let is_seen = matches!(worker.keeping.readiness, Readiness::Auto);
-    let inodes = given.sockets.iter().filter_map(|socket| nix::sys::stat::fstat(socket).ok());
+    let inodes = sockets.iter().filter_map(|socket| nix::sys::stat::fstat(socket).ok());
     Ok(Keeper {
         worker,
         program: Pid::from_raw(pid),
