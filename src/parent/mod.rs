@@ -412,7 +412,7 @@ impl Parent {
             self.roster.iter().filter_map(|(_, process)| process.ends.killed_at.get()).min(),
             self.access_log.deadline(),
             self.pid.deadline(),
-            self.deploy.deadline().filter(|_| !self.is_stopping && self.successor.is_none()),
+            self.deploy.deadline().filter(|_| self.may_restart()),
             self.admin.as_ref().and_then(Admin::deadline),
         ];
         let wait = due.into_iter().flatten().min().map(|at| at.since(now));

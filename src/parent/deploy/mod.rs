@@ -53,7 +53,7 @@ impl Deploy {
 impl Parent {
     /// Replaces every worker, as somebody has asked for, by workers with the settings of now.
     pub(super) fn restart(&mut self) {
-        if !self.is_stopping && self.successor.is_none() && self.deploy.layers.said.env_file.is_some() {
+        if self.may_restart() && self.deploy.layers.said.env_file.is_some() {
             match self.deploy.layers.resolve() {
                 Ok(config) => self.reconfigure(config),
                 Err(error) => return self.refuse_restart(&error),
@@ -61,6 +61,11 @@ impl Parent {
         }
         self.give_root();
         self.tell(Event::Restart);
+    }
+
+    /// Whether a restart can be begun: neither does the pool end nor is another one about to take over.
+    pub(super) fn may_restart(&self) -> bool {
+        !self.is_stopping && self.successor.is_none()
     }
 
     /// Workers that start from now on serve what the path means now.
@@ -72,7 +77,7 @@ impl Parent {
     /// Looks whether there is another directory behind the path that is served, if it is time.
     pub(super) fn look_at_root(&mut self) {
         let now = clock::now();
-        if self.is_stopping || self.successor.is_some() || !self.deploy.root.is_due(now) {
+        if !self.may_restart() || !self.deploy.root.is_due(now) {
             return;
         }
         let Some(path) = self.config.root_path() else { return };
@@ -133,7 +138,7 @@ impl Parent {
 
     /// Restarts for what has changed, if it has come to rest.
     pub(super) fn look_at_files(&mut self) {
-        if self.is_stopping || self.successor.is_some() {
+        if !self.may_restart() {
             return;
         }
         let changed = self.deploy.files.as_mut().and_then(|files| files.take(clock::now()));
@@ -179,6 +184,7 @@ impl Parent {
     pub(super) fn restart_ended(&mut self, is_done: bool) {
         if let Some(before) = self.deploy.before.take().filter(|_| !is_done) {
             self.apply(before);
+            self.give_root();
             self.journal.say(log::Level::Info, None, "restored the settings from before the restart".to_owned());
         }
     }
@@ -189,7 +195,6 @@ impl Parent {
         let before = std::mem::replace(&mut self.config, next);
         self.roster.supervisor.set_policy(Policy::from(&self.config));
         self.server = Rc::new(self.config.server.clone());
-        self.give_root();
         if before.max_rss != self.config.max_rss {
             self.next_weighing = (self.config.max_rss > 0).then_some(now);
         }
