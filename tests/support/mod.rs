@@ -5,13 +5,14 @@
 // Each test file uses its own part of this, and none is a library.
 #![allow(dead_code, unreachable_pub)]
 
+mod client;
+mod load;
 mod program;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -21,6 +22,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
+
+#[allow(unused_imports)]
+pub use self::client::{connect_unix, Answer, Client};
+#[allow(unused_imports)]
+pub use self::load::{Load, BOTH_MODES, CLASSES};
 
 /// Far beyond what anything here takes, also on a machine that is slow or has much else to do; a test that runs into it
 /// has failed.
@@ -225,61 +231,6 @@ pub fn limit_descriptors(pid: Pid, most: usize) -> bool {
     status.is_ok()
 }
 
-/// The load client of `tests/tools/load`, at work until it is told to finish.
-pub struct Load(Child);
-
-impl Load {
-    /// Begins to load a port of 127.0.0.1.
-    #[track_caller]
-    pub fn begin(port: u16, options: &[&str]) -> Load {
-        let mut command = example("load");
-        command.arg(format!("127.0.0.1:{port}")).args(["--until-eof", "--verbose"]).args(options);
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        Load(child.expect("the load client is built"))
-    }
-
-    /// Ends it, and returns how many requests became what.
-    #[track_caller]
-    pub fn finish(mut self) -> Tally {
-        drop(self.0.stdin.take());
-        let mut line = String::new();
-        self.0.stdout.take().expect("it is piped").read_to_string(&mut line).expect("text");
-        until("the load client ends", || self.0.try_wait().expect("a child"));
-        let counts = line.split_whitespace().filter_map(|part| part.split_once('='));
-        let tally = Tally(counts.map(|(name, count)| (name.to_owned(), count.parse().unwrap_or(0))).collect());
-        assert_eq!(tally.count("local"), 0, "{tally:?}");
-        assert!(tally.count("ok") > 0, "{tally:?}");
-        tally
-    }
-}
-
-impl Drop for Load {
-    fn drop(&mut self) {
-        // Ended already, unless the test failed.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// How many requests of a load became what.
-#[derive(Debug)]
-pub struct Tally(BTreeMap<String, u64>);
-
-impl Tally {
-    pub fn count(&self, class: &str) -> u64 {
-        *self.0.get(class).expect(class)
-    }
-
-    /// Fails the test if anything was lost.
-    #[track_caller]
-    pub fn nothing_lost(&self) {
-        assert_eq!(self.count("lost"), 0, "{self:?}");
-    }
-}
-
-/// A connection for each request, and connections kept for many.
-pub const BOTH_MODES: [&[&str]; 2] = [&["--connections", "16"], &["--connections", "16", "--keep-alive"]];
-
 /// A pool of one worker with a drain time-out of a tenth of a second.
 pub fn with_a_short_drain() -> Command {
     testbed_command(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "100ms")])
@@ -371,22 +322,6 @@ pub fn until<T>(wanted: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// What `tests/tools/load` counts: each request is in one class.
-pub const CLASSES: [&str; 12] = [
-    "ok",
-    "late",
-    "refused",
-    "reset_connecting",
-    "reset_waiting",
-    "reset_mid_answer",
-    "reset_after_answer",
-    "truncated",
-    "dropped",
-    "bad",
-    "timed_out",
-    "local",
-];
-
 /// Copies a program that is to be executed. A process of its own writes it: a file that is open here for writing while
 /// another test starts a process would be open there as well, and busy (ETXTBSY, execve(2)).
 #[track_caller]
@@ -422,148 +357,4 @@ pub fn skips() -> PathBuf {
     // Since when it runs, as pids come again (proc_pid_stat(5), field 22).
     let since = stat.rsplit(") ").next().and_then(|rest| rest.split(' ').nth(19)).unwrap_or("0").to_owned();
     Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("skips-{parent}-{since}"))
-}
-
-/// A client that sends what it is told, right or wrong.
-pub struct Client<S> {
-    stream: BufReader<S>,
-}
-
-impl<S: Read + Write> Client<S> {
-    pub fn new(stream: S) -> Client<S> {
-        Client { stream: BufReader::new(stream) }
-    }
-
-    /// The bare stream. Nothing may have been read ahead of it.
-    pub fn into_stream(self) -> S {
-        assert!(self.stream.buffer().is_empty());
-        self.stream.into_inner()
-    }
-
-    pub fn stream(&self) -> &S {
-        self.stream.get_ref()
-    }
-
-    #[track_caller]
-    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.get_mut().write_all(bytes.as_ref()).expect("the server takes it");
-    }
-
-    /// Reads one response, as the answer to a GET.
-    #[track_caller]
-    pub fn answer(&mut self) -> Answer {
-        self.try_answer(false).expect("a whole response")
-    }
-
-    /// Reads one response without a body.
-    #[track_caller]
-    pub fn answer_to_head(&mut self) -> Answer {
-        self.try_answer(true).expect("a whole response")
-    }
-
-    #[track_caller]
-    pub fn get(&mut self, target: &str) -> Answer {
-        self.send(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n"));
-        self.answer()
-    }
-
-    pub fn try_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            if self.stream.read_until(b'\n', &mut head)? == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-        }
-        let head = String::from_utf8(head).map_err(std::io::Error::other)?;
-        let (line, fields) = head.split_once("\r\n").expect("it has a line");
-        let status = line.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("it has a status");
-        let fields = fields.lines().filter_map(|line| line.split_once(": "));
-        let fields: BTreeMap<_, _> =
-            fields.map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
-        let len = fields.get("content-length").map_or(0, |len| len.parse().expect("a length"));
-        let is_chunked = fields.get("transfer-encoding").is_some_and(|coding| coding == "chunked");
-        let body = match () {
-            () if is_head => Vec::new(),
-            () if is_chunked => self.chunks()?,
-            () => self.exactly(len)?,
-        };
-        Ok(Answer { status, fields, body })
-    }
-
-    fn chunks(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut body = Vec::new();
-        loop {
-            let mut line = String::new();
-            self.stream.read_line(&mut line)?;
-            let size = usize::from_str_radix(line.trim_end(), 16).map_err(std::io::Error::other)?;
-            body.extend(self.exactly(size)?);
-            assert_eq!(self.exactly(2)?, b"\r\n");
-            if size == 0 {
-                return Ok(body);
-            }
-        }
-    }
-
-    fn exactly(&mut self, len: usize) -> std::io::Result<Vec<u8>> {
-        let mut bytes = vec![0; len];
-        self.stream.read_exact(&mut bytes)?;
-        Ok(bytes)
-    }
-
-    /// Reads what no response frames.
-    #[track_caller]
-    pub fn read(&mut self, bytes: &mut [u8]) {
-        self.stream.read_exact(bytes).expect("so many bytes");
-    }
-
-    /// Reads until the server closes.
-    #[track_caller]
-    pub fn rest(&mut self) -> Vec<u8> {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).expect("a clean end");
-        rest
-    }
-
-    /// Whether the server has closed and nothing else is to be read.
-    #[track_caller]
-    pub fn is_closed(&mut self) -> bool {
-        let mut rest = Vec::new();
-        self.stream.read_to_end(&mut rest).is_ok() && rest.is_empty()
-    }
-}
-
-/// Connects to a Unix socket.
-#[track_caller]
-pub fn connect_unix(path: &Path) -> Client<UnixStream> {
-    let stream = UnixStream::connect(path).expect("the socket is open");
-    stream.set_read_timeout(Some(DEADLINE)).expect("a socket");
-    Client::new(stream)
-}
-
-/// A response.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub fields: BTreeMap<String, String>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    pub fn text(&self) -> &str {
-        std::str::from_utf8(&self.body).expect("text")
-    }
-
-    pub fn field(&self, name: &str) -> Option<&str> {
-        self.fields.get(name).map(String::as_str)
-    }
-
-    /// The worker that gave it.
-    #[track_caller]
-    pub fn worker(&self) -> Pid {
-        Pid::from_raw(self.field("x-pid").and_then(|pid| pid.parse().ok()).expect("the testbed says its pid"))
-    }
-
-    pub fn closes(&self) -> bool {
-        self.field("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"))
-    }
 }
