@@ -1,6 +1,8 @@
 //! Answers that are not over when their handler is: what becomes of them is said by other requests, and what they are
 //! told is printed. For tests/gone.rs and tests/ending.rs.
 
+mod logger;
+
 use std::cell::RefCell;
 use std::io::Write;
 use std::time::Duration;
@@ -13,10 +15,7 @@ thread_local! {
 }
 
 fn main() -> forkpool::Result<()> {
-    let log = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(log)
-        .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
-        .init();
+    logger::init();
     Pool::bind("127.0.0.1:8000").env().run(|worker| {
         worker.stream_bodies(|request| request.path() == "/receive");
         worker.serve(answer)

@@ -1,6 +1,8 @@
 //! cargo run --example messages, then curl 127.0.0.1:8000/broadcast?hello: workers tell the parent what they are asked
 //! by HTTP, and the parent does it. `tests/messages.rs` talks to it.
 
+mod logger;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
@@ -15,10 +17,7 @@ use forkpool::{worker_id, Event, Handle, MessageError, Pool, Process, Request, R
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 fn main() -> forkpool::Result<()> {
-    let log = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(log)
-        .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
-        .init();
+    logger::init();
     let mut post = Post::default();
     Pool::bind("127.0.0.1:8000")
         .env()

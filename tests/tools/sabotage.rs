@@ -3,8 +3,10 @@
 //! It knows nothing of forkpool's inside: it tries every number that a descriptor may have.
 #![allow(unsafe_code)]
 
+mod logger;
+
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::net::Shutdown;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
@@ -15,10 +17,7 @@ use nix::fcntl::{fcntl, FcntlArg, Flock, FlockArg, OFlag};
 use socket2::{SockFilter, SockRef};
 
 fn main() -> forkpool::Result<()> {
-    let log = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(log)
-        .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
-        .init();
+    logger::init();
     Pool::bind("127.0.0.1:8000").env().run(|worker| {
         // What a database has: open before the worker is confined.
         let database =

@@ -1,5 +1,7 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
+mod logger;
+
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, UdpSocket};
@@ -26,10 +28,7 @@ fn main() -> ExitCode {
 }
 
 fn run() -> forkpool::Result<()> {
-    let log = env_logger::Env::default().default_filter_or("info");
-    env_logger::Builder::from_env(log)
-        .format(|line, record| writeln!(line, "{} {}", record.level(), record.args()))
-        .init();
+    logger::init();
     if fixture().as_deref() == Some("twice") {
         return twice();
     }
