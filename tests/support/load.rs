@@ -60,19 +60,3 @@ impl Tally {
 
 /// A connection for each request, and connections kept for many.
 pub const BOTH_MODES: [&[&str]; 2] = [&["--connections", "16"], &["--connections", "16", "--keep-alive"]];
-
-/// What `tests/tools/load` counts: each request is in one class.
-pub const CLASSES: [&str; 12] = [
-    "ok",
-    "late",
-    "refused",
-    "reset_connecting",
-    "reset_waiting",
-    "reset_mid_answer",
-    "reset_after_answer",
-    "truncated",
-    "dropped",
-    "bad",
-    "timed_out",
-    "local",
-];

@@ -5,6 +5,7 @@
 // Each test file uses its own part of this, and none is a library.
 #![allow(dead_code, unreachable_pub)]
 
+mod classes;
 mod client;
 mod load;
 mod program;
@@ -24,9 +25,11 @@ use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
 
 #[allow(unused_imports)]
+pub(crate) use self::classes::CLASSES;
+#[allow(unused_imports)]
 pub use self::client::{connect_unix, Answer, Client};
 #[allow(unused_imports)]
-pub use self::load::{Load, BOTH_MODES, CLASSES};
+pub use self::load::{Load, BOTH_MODES};
 
 /// Far beyond what anything here takes, also on a machine that is slow or has much else to do; a test that runs into it
 /// has failed.

@@ -2,6 +2,8 @@
 //! for each way to choose the worker of a new connection. Loads the testbed beside it with the example `load`, and
 //! prints Markdown tables; `scripts/balance` does all of it.
 
+#[path = "../../support/classes.rs"]
+mod classes;
 mod method;
 mod plot;
 #[path = "../pool.rs"]
@@ -10,6 +12,7 @@ mod pool;
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::{Command, ExitCode};
 
+use classes::LOSSES;
 use method::Method;
 use nix::sys::signal::Signal;
 use plot::{Curve, Panel};
@@ -152,19 +155,6 @@ fn millis(value: f64) -> String {
 
 /// What the client has printed.
 struct Report(BTreeMap<String, u64>);
-
-/// The classes of lost requests.
-const LOSSES: [&str; 9] = [
-    "refused",
-    "reset_connecting",
-    "reset_waiting",
-    "reset_mid_answer",
-    "reset_after_answer",
-    "truncated",
-    "dropped",
-    "bad",
-    "timed_out",
-];
 
 impl Report {
     fn of(load: &mut Command, workers: u32) -> Result<Report> {
