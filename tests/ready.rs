@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use support::{binary, fresh_path, skip, until, Load, Server, BOTH_MODES};
+use support::{binary, fresh_path, run, skip, until, Load, Server, BOTH_MODES};
 
 fn exec(options: &[&str], program: &[&str]) -> Command {
     let mut command = binary();
@@ -112,19 +112,18 @@ fn a_broken_version_costs_no_old_worker() {
     let load = Load::begin(server.port(), BOTH_MODES[0]);
     for broken in ["syntax error here(", "process.exit(0)", "throw new Error('no database')"] {
         app.deploy(broken);
-        let said = binary().args(["restart", "--admin", &admin]).output().expect("it is built");
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert_eq!(said.status.code(), Some(4), "{broken}: {said:?}");
+        let said = run(binary().args(["restart", "--admin", &admin]));
+        assert_eq!(said.code, 4, "{broken}: {said:?}");
         assert!(
-            text.contains("rolling restart aborted") && text.contains("before it waited for connections"),
-            "{text}"
+            said.out.contains("rolling restart aborted") && said.out.contains("before it waited for connections"),
+            "{said:?}"
         );
     }
     let gone = |line: &&String| line.contains("gen=1 ") && line.contains("exited");
     assert_eq!(server.log().iter().filter(gone).count(), 0, "all from the start serve");
     app.deploy(good);
-    let said = binary().args(["restart", "--admin", &admin]).output().expect("it is built");
-    assert_eq!(said.status.code(), Some(0), "{said:?}");
+    let said = run(binary().args(["restart", "--admin", &admin]));
+    assert_eq!(said.code, 0, "{said:?}");
     load.finish().nothing_lost();
 }
 

@@ -5,12 +5,12 @@ mod support;
 use std::fs;
 use std::os::unix::fs::{symlink, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
 use nix::sys::stat::Mode;
 use nix::unistd::{geteuid, mkfifo, Pid};
-use support::{binary, example, fresh_path, skip, testbed_command, until, Answer, Server};
+use support::{binary, example, fresh_path, run, skip, testbed_command, until, Answer, Said, Server};
 
 /// A directory for one test.
 fn directory(name: &str) -> PathBuf {
@@ -33,21 +33,6 @@ fn point(link: &Path, to: &Path) {
     let draft = link.with_extension("draft");
     symlink(to, &draft).expect("writable");
     fs::rename(&draft, link).expect("ours");
-}
-
-/// What a verb has printed and said, and its exit code.
-#[derive(Debug)]
-struct Said {
-    out: String,
-    problem: String,
-    code: i32,
-}
-
-#[track_caller]
-fn run(command: &mut Command) -> Said {
-    let output = command.stdin(Stdio::null()).output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Said { out: text(output.stdout), problem: text(output.stderr), code: output.status.code().expect("it exits") }
 }
 
 /// Asks for a rolling restart, and waits for what becomes of it.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{binary, connect_unix, example, fresh_path, is_gone, skip, testbed, until, Load, Server};
+use support::{binary, connect_unix, example, fresh_path, is_gone, skip, testbed, until, Load, Said, Server};
 
 /// A testbed whose admin process has a Unix socket, and that address.
 fn pool(name: &str, variables: &[(&str, &str)]) -> (Server, String) {
@@ -23,20 +23,10 @@ fn pool(name: &str, variables: &[(&str, &str)]) -> (Server, String) {
     (testbed(&[variables, &[("FORKPOOL_ADMIN", &address)]].concat()), address)
 }
 
-/// What a verb has printed and said, and its exit code.
-#[derive(Debug)]
-struct Said {
-    out: String,
-    problem: String,
-    code: i32,
-}
-
+/// Runs a verb, which says at most a line of what is wrong.
 #[track_caller]
 fn run(command: &mut Command) -> Said {
-    let output = command.stdin(Stdio::null()).output().expect("the binary runs");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    let said =
-        Said { out: text(output.stdout), problem: text(output.stderr), code: output.status.code().expect("it exits") };
+    let said = support::run(command);
     assert!(said.problem.lines().count() <= 1, "{said:?}");
     said
 }

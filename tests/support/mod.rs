@@ -9,6 +9,7 @@ mod classes;
 mod client;
 mod load;
 mod program;
+mod said;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -30,6 +31,8 @@ pub(crate) use self::classes::CLASSES;
 pub use self::client::{connect_unix, Answer, Client};
 #[allow(unused_imports)]
 pub use self::load::{Load, BOTH_MODES};
+#[allow(unused_imports)]
+pub use self::said::{run, Said};
 
 /// Far beyond what anything here takes, also on a machine that is slow or has much else to do; a test that runs into it
 /// has failed.
