@@ -21,12 +21,7 @@ fn start(name: &str) -> Server {
 fn reading(server: &mut Server, target: &str) -> Client<TcpStream> {
     let mut client = server.connect();
     client.send(format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n"));
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        let mut byte = [0];
-        client.read(&mut byte);
-        head.push(byte[0]);
-    }
+    client.answer_to_head();
     client
 }
 

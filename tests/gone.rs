@@ -75,13 +75,8 @@ fn a_quiet_stream_that_nobody_reads_is_told_so() {
     let mut clients: Vec<_> = (0..20).map(|_| asking(&mut server, "/stream")).collect();
     for client in &mut clients {
         // The head, and what has been written: nothing is left unread that would reset the connection.
+        client.answer_to_head();
         let mut begun = [0; 11];
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            client.read(&mut byte);
-            head.push(byte[0]);
-        }
         client.read(&mut begun);
         assert_eq!(&begun, b"6\r\nbegun\n\r\n");
     }
