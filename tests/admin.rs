@@ -37,8 +37,7 @@ impl Watched {
         command.env("FORKPOOL_WORKERS", "2").env("FORKPOOL_ADMIN", "127.0.0.1:0").env("RUST_LOG", "debug");
         command.envs(variables.iter().copied());
         let mut server = Server::spawn(command);
-        let line = server.wait_for("admin on http://127.0.0.1:");
-        let admin = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        let admin = server.wait_for_admin();
         Watched { server, admin }
     }
 

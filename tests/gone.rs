@@ -201,8 +201,7 @@ fn the_admin_process_lets_go_of_who_was_told_events() {
     let mut command = support::testbed_command(&[("FORKPOOL_ADMIN", "127.0.0.1:0")]);
     command.env("FORKPOOL_WORKERS", "1");
     let mut server = Server::spawn(command);
-    let line = server.wait_for("admin on http://127.0.0.1:");
-    let port: u16 = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let port = server.wait_for_admin();
     let mut clients = [(); 5].map(|()| Client::new(TcpStream::connect(("127.0.0.1", port)).expect("it listens")));
     for client in &mut clients {
         client.send("GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n");

@@ -161,8 +161,7 @@ fn asks_again_and_again(tier: Tier, says: &str) {
     let Some(mut command) = in_tier(tier) else { return };
     command.env("HOSTILE_SAYS", says);
     let (begun, mut server) = (Instant::now(), Server::spawn(command));
-    let line = server.wait_for("admin on http://127.0.0.1:");
-    let admin = line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let admin = server.wait_for_admin();
     // That it listens may never be announced: that takes a moment in which all four serve.
     let port = until("the status says where it listens", || {
         let status = answer(admin, "/status.json")?;

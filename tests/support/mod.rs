@@ -119,6 +119,13 @@ impl Server {
         self.wait_for_any(&[part])
     }
 
+    /// Waits for the line that says where the admin process listens on 127.0.0.1; returns the port.
+    #[track_caller]
+    pub fn wait_for_admin(&mut self) -> u16 {
+        let line = self.wait_for("admin on http://127.0.0.1:");
+        line.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
+    }
+
     /// Waits for a line that contains one of `parts`.
     #[track_caller]
     pub fn wait_for_any(&mut self, parts: &[&str]) -> String {
