@@ -104,6 +104,8 @@ mod sys;
 mod time;
 mod worker;
 
+#[doc(hidden)] // for the binary, which shows the same by itself
+pub use admin::status::{shown_span, shown_time};
 pub use error::{Error, Result};
 pub use parent::event::{Event, Exit, Process};
 pub use parent::handle::{Handle, Status, Target, WorkerStatus};

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use socket2::{Domain, SockAddr, Socket, Type};
 
+use super::output::printable;
+
 /// How long an answer may take, to its last byte: the admin process asks nobody else.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -275,20 +277,5 @@ impl Client {
     fn is_other(&self, sign: &str) -> Failure {
         let address = &self.address;
         Failure::Other(format!("something else than a pool's admin process answers at {address}: {sign}"))
-    }
-}
-
-/// A text without what a terminal would obey, but for the ends of its lines.
-fn printable(text: &str) -> String {
-    text.replace(|c: char| c.is_control() && c != '\n', "?")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_commands_the_terminal() {
-        assert_eq!(printable("a\x1b[2J\rb\u{9b}c\n\u{e9}\n"), "a?[2J?b?c\n\u{e9}\n");
     }
 }

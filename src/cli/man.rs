@@ -1,6 +1,7 @@
 //! The man page, as roff for man(1).
 
-use super::text::{self, put, Section};
+use super::output::put;
+use super::text::{self, Section};
 use super::verbs::VERBS;
 
 /// The whole page: what the help says, and the help of every verb.

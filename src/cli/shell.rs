@@ -1,6 +1,7 @@
 //! What completes the binary's verbs and options in a shell.
 
-use super::text::{self, put};
+use super::output::put;
+use super::text;
 use super::verbs::{long, Verb, VERBS};
 
 /// The script for a shell; None where it is not known.

@@ -1,8 +1,9 @@
 //! PURE. What `forkpool top` shows: the status of a pool as a table, with rates since the status before.
 
-use std::fmt::Write;
-
+use forkpool::{shown_span, shown_time};
 use serde_json::Value;
+
+use super::output::{printable, put};
 
 /// A column: its name, and what a worker has in it.
 type Column = (&'static str, fn(&Row<'_>) -> String);
@@ -13,13 +14,13 @@ const COLUMNS: &[Column] = &[
     ("GEN", |row| number(&row.worker["generation"])),
     ("PID", |row| number(&row.worker["pid"])),
     (STATE, |row| row.worker["state"].as_str().unwrap_or("-").to_owned()),
-    ("UP", |row| micros(&row.worker["since"]).map_or_else(none, |since| span(row.now.saturating_sub(since)))),
+    ("UP", |row| micros(&row.worker["since"]).map_or_else(none, |since| age(row.now, since))),
     ("REQ/S", |row| row.rates.0.map_or_else(none, |requests| requests.to_string())),
     ("CPU%", |row| row.rates.1.map_or_else(none, |cpu| format!("{}.{}", cpu / 10, cpu % 10))),
     ("OPEN", |row| number(&row.worker["open"])),
-    ("BUSY", |row| micros(&row.worker["busy"]).filter(|busy| *busy > 0).map_or_else(none, time)),
-    ("P50", |row| micros(&row.worker["latency"]["p50"]).map_or_else(none, time)),
-    ("P99", |row| micros(&row.worker["latency"]["p99"]).map_or_else(none, time)),
+    ("BUSY", |row| shown_time(micros(&row.worker["busy"]).filter(|busy| *busy > 0))),
+    ("P50", |row| shown_time(micros(&row.worker["latency"]["p50"]))),
+    ("P99", |row| shown_time(micros(&row.worker["latency"]["p99"]))),
     ("QUEUE", |row| number(&row.worker["queue"])),
     ("RESTARTS", |row| number(&row.worker["restarts"])),
     ("REQUESTS", |row| number(&row.worker["requests"])),
@@ -68,16 +69,10 @@ pub(super) fn table(status: &Value, before: &Value) -> String {
     out.push_str(if events.is_empty() { "" } else { "\n" });
     for event in &events[events.len().saturating_sub(EVENTS)..] {
         let (level, text) = (event["level"].as_str().unwrap_or_default(), event["text"].as_str().unwrap_or_default());
-        put(
-            &mut out,
-            format_args!(
-                "{:>8} ago  {level:<5}  {text}\n",
-                span(now.saturating_sub(micros(&event["time"]).unwrap_or(now)))
-            ),
-        );
+        put(&mut out, format_args!("{:>8} ago  {level:<5}  {text}\n", age(now, micros(&event["time"]).unwrap_or(now))));
     }
     // Reasons and paths are others' words, and may hold what a terminal would obey.
-    out.replace(|c: char| c.is_control() && c != '\n', "?")
+    printable(&out)
 }
 
 /// What is said of the pool as a whole.
@@ -97,7 +92,7 @@ fn head(out: &mut String, status: &Value, before: &Value) {
             number(&pool["serving"]),
             number(&pool["wanted"]),
             number(&pool["pid"]),
-            span(time_of(status).saturating_sub(micros(&pool["started"]).unwrap_or(0))),
+            age(time_of(status), micros(&pool["started"]).unwrap_or(0)),
         ),
     );
     let listening = pool["listening"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -105,7 +100,7 @@ fn head(out: &mut String, status: &Value, before: &Value) {
     if let Some(aborted) = pool["restart_aborted"].as_str() {
         put(out, format_args!("{aborted}\n"));
     }
-    let latency = |quantile: &str| micros(&totals["latency"][quantile]).map_or_else(none, time);
+    let latency = |quantile: &str| shown_time(micros(&totals["latency"][quantile]));
     put(
         out,
         format_args!(
@@ -161,30 +156,9 @@ fn none() -> String {
     "-".to_owned()
 }
 
-/// A time in microseconds, in three digits or so.
-fn time(micros: u64) -> String {
-    match micros {
-        0..1000 => format!("{micros}us"),
-        1000..10_000 => format!("{}.{}ms", micros / 1000, micros % 1000 / 100),
-        10_000..1_000_000 => format!("{}ms", micros / 1000),
-        _ => format!("{}.{}s", micros / 1_000_000, micros % 1_000_000 / 100_000),
-    }
-}
-
-/// How long something has been, from microseconds.
-fn span(micros: u64) -> String {
-    let seconds = micros / 1_000_000;
-    match seconds {
-        0..60 => format!("{seconds}s"),
-        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
-        3600..86_400 => format!("{}h{:02}m", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{}d{:02}h", seconds / 86_400, seconds / 3600 % 24),
-    }
-}
-
-fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = out.write_fmt(text);
+/// How long ago something was, in microseconds both.
+fn age(now: u64, then: u64) -> String {
+    shown_span(now.saturating_sub(then) / 1000)
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! What `--help` says, and what the man page and the completions are made of.
 
-use std::fmt::{self, Write};
 use std::iter;
 
 use forkpool::Setting;
 
+use super::output::put;
 use super::verbs::{Spelled, Verb, VERBS};
 
 /// The whole help, of the binary or of one of its verbs: how it is called, what it does, every option with its variables
@@ -105,12 +105,6 @@ fn describe_as(setting: &Setting, help: &str, default: Option<String>) -> String
     let upgrade = setting.needs_upgrade().then(|| "[upgrade]".to_owned());
     let notes = default.into_iter().chain([format!("[{}]", variables.join(", "))]).chain(upgrade);
     notes.fold(help.to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
-}
-
-/// Appends what is formatted.
-pub(super) fn put(out: &mut String, text: fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = out.write_fmt(text);
 }
 
 /// Appends a text, indented, in lines of at most so many columns.

@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub(crate) use self::fact::Fact;
 pub(crate) use self::json::{accepted, event_line, refused};
 pub(crate) use self::snapshot::Snapshot;
+pub use self::text::{shown_span, shown_time};
 use crate::shared::counters::Counters;
 use crate::shared::latency::Latency;
 use crate::shared::state::{Reason, WorkerState};

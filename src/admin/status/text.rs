@@ -23,7 +23,7 @@ impl Snapshot<'_> {
             pool.serving,
             pool.wanted,
             pool.pid,
-            span(self.now.saturating_sub(pool.started))
+            shown_span(self.now.saturating_sub(pool.started))
         ));
         line(format_args!("listening on {}", pool.listening.join(", ")));
         line(format_args!("{}; balance: {}", pool.because, pool.balance));
@@ -38,8 +38,8 @@ impl Snapshot<'_> {
                 self.totals.accepted,
                 self.totals.refused,
                 self.totals.panics,
-                time(self.latency.quantile(500)),
-                time(self.latency.quantile(990))
+                shown_time(self.latency.quantile(500)),
+                shown_time(self.latency.quantile(990))
             )),
             false => line(format_args!("{open} connections open; what programs serve is not counted")),
         }
@@ -64,7 +64,7 @@ impl Snapshot<'_> {
             out.push('\n');
         }
         for event in self.events.iter().rev().take(10).rev() {
-            let ago = span(self.now.saturating_sub(event.time));
+            let ago = shown_span(self.now.saturating_sub(event.time));
             // Writing to a string does not fail.
             let _ = writeln!(out, "{ago:>8} ago  {:<5}  {}", event.level.as_str(), event.text);
         }
@@ -108,22 +108,22 @@ impl Worker<'_> {
             process.generation.to_string(),
             process.pid.to_string(),
             self.state().to_owned(),
-            span(now.saturating_sub(process.since)),
+            shown_span(now.saturating_sub(process.since)),
             restarts.to_string(),
             self.told().map_or_else(none, |reading| reading.counters.requests.to_string()),
             self.told().map_or_else(none, |reading| reading.counters.open().to_string()),
             queue,
-            if reading.busy == 0 { none() } else { time(Some(reading.busy * 1000)) },
-            time(reading.latency.quantile(500)),
-            time(reading.latency.quantile(990)),
-            time(Some(reading.cpu)),
+            if reading.busy == 0 { none() } else { shown_time(Some(reading.busy * 1000)) },
+            shown_time(reading.latency.quantile(500)),
+            shown_time(reading.latency.quantile(990)),
+            shown_time(Some(reading.cpu)),
             format!("{}M", reading.rss >> 20),
         ]
     }
 }
 
-/// A time in microseconds, in three digits or so.
-fn time(micros: Option<u64>) -> String {
+/// A time in microseconds, in three digits or so; a dash where it is not known.
+pub fn shown_time(micros: Option<u64>) -> String {
     match micros {
         None => "-".to_owned(),
         Some(micros @ 0..1000) => format!("{micros}us"),
@@ -143,7 +143,7 @@ fn size(bytes: u64) -> String {
 }
 
 /// Milliseconds as how long something has been.
-fn span(millis: u64) -> String {
+pub fn shown_span(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
         0..60 => format!("{seconds}s"),
