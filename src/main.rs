@@ -39,22 +39,21 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> ExitCode {
     cli::log::init(options.verbosity, options.log_format);
-    let pool = match &options.program {
-        Some(program) => program.configure(options.pool),
-        None => Ok(options.pool),
+    match start(options) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => fail(&error.report(), exit_code(&error)),
+    }
+}
+
+fn start(Options { pool, program, check, .. }: Options) -> forkpool::Result<()> {
+    let pool = match &program {
+        Some(program) => program.configure(pool)?,
+        None => pool,
     };
-    let pool = match pool {
-        Ok(pool) => pool,
-        Err(error) => return fail(&error.report(), exit_code(&error)),
-    };
-    let result = match (options.check, options.program) {
+    match (check, program) {
         (true, _) => pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
         (false, Some(program)) => pool.run(|worker| Err(program.execute(worker))),
         (false, None) => serve(pool),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.report(), exit_code(&error)),
     }
 }
 

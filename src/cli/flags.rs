@@ -92,9 +92,7 @@ impl Flags {
             (false, count) => Ok(Verbosity::Verbose(count)),
         }
     }
-}
 
-impl Flags {
     /// The program, once the command line has been read; before that everything about it is in pieces.
     pub(super) fn take_program(&mut self, variables: Variables<'_>) -> Result<Program, String> {
         let readiness = match &self.ready {
