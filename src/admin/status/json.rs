@@ -1,9 +1,9 @@
 //! PURE. The status as JSON (RFC 8259). It is written and never read, so a writer of strings and numbers is enough.
 
-use std::fmt::Write;
+use std::fmt::{Display, Write};
 
 use super::snapshot::{Snapshot, Worker};
-use super::{Counters, Event, Latency, Reading, Reason};
+use super::{Counters, Event, Latency, Micros, Millis, Reading, Reason};
 use crate::shared::counters::CLASSES;
 
 impl Snapshot<'_> {
@@ -24,8 +24,8 @@ impl Snapshot<'_> {
         json.key("ready").bare(self.is_ready);
         json.key("pid").bare(pool.pid);
         json.key("version").string(env!("CARGO_PKG_VERSION"));
-        json.key("time").millis(self.now);
-        json.key("started").millis(pool.started);
+        json.key("time").bare(Millis(self.now));
+        json.key("started").bare(Millis(pool.started));
         json.key("wanted").bare(pool.wanted);
         json.key("serving").bare(pool.serving);
         json.key("listening").array(pool.listening.iter(), |json, address| json.string(address));
@@ -60,15 +60,9 @@ impl Worker<'_> {
         let (process, reading) = (self.process.map(|(it, _)| it), self.process.map_or(&nothing, |(_, it)| it));
         json.key("worker").bare(self.id);
         json.key("generation").bare(process.map_or(0, |it| it.generation));
-        match process {
-            Some(process) => json.key("pid").bare(process.pid),
-            None => json.key("pid").bare("null"),
-        }
+        json.key("pid").known(process.map(|it| it.pid));
         json.key("state").string(self.state());
-        match process {
-            Some(process) => json.key("since").millis(process.since),
-            None => json.key("since").bare("null"),
-        }
+        json.key("since").known(process.map(|it| Millis(it.since)));
         json.key("restarts").bare(self.slot.map_or(0, |slot| slot.restarted()));
         json.key("last_exit").optional(self.slot.and_then(|slot| slot.last_exit.as_deref()));
         // Where there is no process, nothing is served.
@@ -79,11 +73,8 @@ impl Worker<'_> {
         json.key("responses").classes(told.map(|it| &it.counters));
         json.key("sent").known(told.map(|it| it.counters.sent));
         json.key("queue").known(self.queue);
-        match told {
-            Some(told) => json.key("busy").millis(told.busy),
-            None => json.key("busy").bare("null"),
-        }
-        json.key("cpu").micros(reading.cpu);
+        json.key("busy").known(told.map(|it| Millis(it.busy)));
+        json.key("cpu").bare(Micros(reading.cpu));
         json.key("rss").bare(reading.rss);
         json.key("held").known(told.map(|it| it.held));
         json.key("log_lines_lost").bare(reading.counters.lost);
@@ -94,12 +85,9 @@ impl Worker<'_> {
 impl Event {
     fn write_to(&self, json: &mut Json) {
         json.key("seq").bare(self.seq);
-        json.key("time").millis(self.time);
+        json.key("time").bare(Millis(self.time));
         json.key("level").string(self.level.as_str());
-        match self.worker {
-            Some(worker) => json.key("worker").bare(worker),
-            None => json.key("worker").bare("null"),
-        }
+        json.key("worker").known(self.worker);
         json.key("text").string(&self.text);
     }
 }
@@ -186,13 +174,13 @@ impl Json {
     }
 
     /// A number, true, false or null.
-    fn bare(&mut self, value: impl std::fmt::Display) {
+    fn bare(&mut self, value: impl Display) {
         // Writing to a string does not fail.
         let _ = write!(self.0, "{value}");
     }
 
     /// A number, or null where nobody knows it.
-    fn known(&mut self, value: Option<u64>) {
+    fn known(&mut self, value: Option<impl Display>) {
         match value {
             Some(value) => self.bare(value),
             None => self.bare("null"),
@@ -208,32 +196,18 @@ impl Json {
         });
     }
 
-    fn millis(&mut self, millis: u64) {
-        self.bare(format_args!("{}.{:03}", millis / 1000, millis % 1000));
-    }
-
-    fn micros(&mut self, micros: u64) {
-        self.bare(format_args!("{}.{:06}", micros / 1_000_000, micros % 1_000_000));
-    }
-
     /// Where nobody knows it, all is null and there are no buckets.
     fn latency(&mut self, latency: Option<&Latency>) {
         let nothing = Latency::default();
         self.object(|json| {
             json.key("count").known(latency.map(Latency::count));
-            match latency {
-                Some(latency) => json.key("sum").micros(latency.sum),
-                None => json.key("sum").bare("null"),
-            }
+            json.key("sum").known(latency.map(|it| Micros(it.sum)));
             let latency = latency.unwrap_or(&nothing);
             for (name, thousandths) in [("p50", 500), ("p90", 900), ("p99", 990), ("p999", 999)] {
-                match latency.quantile(thousandths) {
-                    Some(micros) => json.key(name).micros(micros),
-                    None => json.key(name).bare("null"),
-                }
+                json.key(name).known(latency.quantile(thousandths).map(Micros));
             }
             json.key("buckets").array(latency.filled(), |json, (end, count)| {
-                json.array(0..2, |json, index| if index == 0 { json.micros(end) } else { json.bare(count) });
+                json.array(0..2, |json, index| if index == 0 { json.bare(Micros(end)) } else { json.bare(count) });
             });
         });
     }

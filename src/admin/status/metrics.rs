@@ -5,7 +5,7 @@
 use std::fmt::{Display, Write};
 
 use super::snapshot::{SlotTotals, Snapshot};
-use super::{Counters, Reason, WorkerState};
+use super::{Counters, Micros, Millis, Reason, WorkerState};
 
 impl Snapshot<'_> {
     pub(crate) fn to_metrics(&self) -> String {
@@ -19,7 +19,7 @@ impl Snapshot<'_> {
         let labels = format!("version=\"{}\",balance=\"{}\"", env!("CARGO_PKG_VERSION"), escaped(&self.pool.balance));
         out.sample("forkpool_build_info", &labels, 1);
         out.family("process_start_time_seconds", "gauge", "When the pool's parent began, in seconds since 1970.");
-        out.sample("process_start_time_seconds", "", millis(self.pool.started));
+        out.sample("process_start_time_seconds", "", Millis(self.pool.started));
         out.0
     }
 
@@ -73,12 +73,12 @@ impl Snapshot<'_> {
         }
         for exponent in 4..=26 {
             let end = 1 << exponent;
-            let labels = format!("le=\"{}\"", micros(end));
+            let labels = format!("le=\"{}\"", Micros(end));
             out.sample(&format!("{name}_bucket"), &labels, self.latency.shorter_than(end));
         }
         let count = self.latency.count();
         out.sample(&format!("{name}_bucket"), "le=\"+Inf\"", count);
-        out.sample(&format!("{name}_sum"), "", micros(self.latency.sum));
+        out.sample(&format!("{name}_sum"), "", Micros(self.latency.sum));
         out.sample(&format!("{name}_count"), "", count);
     }
 
@@ -89,7 +89,7 @@ impl Snapshot<'_> {
             out.sample("forkpool_workers", &format!("state=\"{state}\""), count);
         }
         let help = "CPU time that the worker's processes have used.";
-        out.of_slots("forkpool_worker_cpu_seconds_total", "counter", help, self, |slot| Some(micros(slot.cpu)));
+        out.of_slots("forkpool_worker_cpu_seconds_total", "counter", help, self, |slot| Some(Micros(slot.cpu)));
         let help = "Memory that the worker's processes hold, shared memory included.";
         let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
         out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
@@ -103,11 +103,11 @@ impl Snapshot<'_> {
         let help = "How long the worker has been busy with the present turn of its loop; 0 while it waits.";
         let busy = |slot: &SlotTotals<'_>| {
             let told = slot.processes.iter().filter(|(it, _)| !it.is_program);
-            told.map(|(_, it)| it.busy).max().map(millis)
+            told.map(|(_, it)| it.busy).max().map(Millis)
         };
         out.of_slots("forkpool_worker_busy_seconds", "gauge", help, self, busy);
         let help = "When the worker's newest process was forked, in seconds since 1970.";
-        let start = |slot: &SlotTotals<'_>| slot.processes.last().map(|(it, _)| millis(it.since));
+        let start = |slot: &SlotTotals<'_>| slot.processes.last().map(|(it, _)| Millis(it.since));
         out.of_slots("forkpool_worker_start_time_seconds", "gauge", help, self, start);
     }
 }
@@ -151,12 +151,4 @@ impl Metrics {
 /// A label's value.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-fn millis(millis: u64) -> String {
-    format!("{}.{:03}", millis / 1000, millis % 1000)
-}
-
-fn micros(micros: u64) -> String {
-    format!("{}.{:06}", micros / 1_000_000, micros % 1_000_000)
 }

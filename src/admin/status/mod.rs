@@ -16,6 +16,7 @@ mod text;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Display};
 
 pub(crate) use self::fact::Fact;
 pub(crate) use self::json::{accepted, event_line, refused};
@@ -156,6 +157,26 @@ pub(crate) struct Reading {
     pub(crate) rss: u64,
     /// Bytes that it holds for requests and answers in progress.
     pub(crate) held: u64,
+}
+
+/// Milliseconds, shown in seconds.
+#[derive(Clone, Copy)]
+struct Millis(u64);
+
+/// Microseconds, shown in seconds.
+#[derive(Clone, Copy)]
+struct Micros(u64);
+
+impl Display for Millis {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+impl Display for Micros {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0 / 1_000_000, self.0 % 1_000_000)
+    }
 }
 
 impl Model {
