@@ -177,9 +177,7 @@ impl Desk {
     /// How many connections programs have, which only the kernel knows.
     fn established(&self) -> Option<u64> {
         let queues = self.queues.as_ref().filter(|_| self.model.has_programs())?;
-        let mut ports: Vec<u16> = self.model.pool.ports().collect();
-        ports.dedup();
-        ports.into_iter().try_fold(0, |all, port| Some(all + queues.established(port).ok()?))
+        self.model.pool.ports().into_iter().try_fold(0, |all, port| Some(all + queues.established(port).ok()?))
     }
 
     fn show(&mut self, path: &str, request: &Request<'_>) -> Response {

@@ -15,7 +15,7 @@ mod text;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 
 pub(crate) use self::fact::Fact;
@@ -228,9 +228,9 @@ impl Model {
 
 impl Pool {
     /// The TCP ports that it listens on.
-    pub(crate) fn ports(&self) -> impl Iterator<Item = u16> + '_ {
+    pub(crate) fn ports(&self) -> BTreeSet<u16> {
         let addresses = self.listening.iter().filter_map(|address| address.strip_prefix("http://"));
-        addresses.filter_map(|address| address.rsplit_once(':')?.1.parse().ok())
+        addresses.filter_map(|address| address.rsplit_once(':')?.1.parse().ok()).collect()
     }
 }
 

@@ -288,6 +288,14 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
     }
 }
 
+/// Connections are asked for by port, and would be counted twice.
+#[test]
+fn a_port_of_several_addresses_is_one() {
+    let listening = ["http://127.0.0.1:8000", "http://127.0.0.1:8001", "unix:/run/x:7", "http://[::1]:8000"];
+    let pool = Pool { listening: listening.map(str::to_owned).into(), ..Pool::default() };
+    assert_eq!(pool.ports().into_iter().collect::<Vec<_>>(), [8000, 8001]);
+}
+
 #[test]
 fn counters_of_slots_without_a_process_stay() {
     let (model, readings) = (model(), readings());
