@@ -10,7 +10,8 @@
 //! - `effects.rs`: what the supervisor wants done
 //! - `places.rs`: who serves which slot, and what follows
 //! - `births.rs`: what workers are born with
-//! - `deploy/`: restarts that somebody asks for, and what they read anew
+//! - `deploy/`: restarts that somebody asks for, and what they read anew; files.rs: those that changed files ask for;
+//!   debounce.rs (PURE): when these are whole; exchange.rs (PURE): when the root is another
 //! - `discard.rs`: how what they have passed is closed
 //! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
 //! - `access_log.rs`: the access log's file

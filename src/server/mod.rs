@@ -16,9 +16,9 @@
 //! - `adoption.rs`, `inbox.rs`: connections that it has not accepted itself; the parent's messages
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
-//! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long
-//!   it may wait; waiting.rs: for the application; linger.rs: the end of one whose client still sends; record.rs: what
-//!   was sent, for the access log
+//! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long it
+//!   may wait; waiting.rs: for the application; proxied.rs: what a proxy says in front of it; linger.rs: the end of one
+//!   whose client still sends; record.rs: what was sent, for the access log
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: an answer that takes more than one step
@@ -31,8 +31,8 @@
 //!   openat2(2); held.rs keeps files open while their names mean them
 //! - `access_log/`: a line for each answer: format.rs (PURE) says it, file.rs appends it
 //! - `http/`: PURE. bytes to requests, heads of responses to bytes: head, lines, recall, host, body, encode, date;
-//!   codec.rs: requests as they come; gathered.rs, pieces.rs: their bodies piece by piece; respond.rs: the answers; conditions,
-//!   ranges, codings; media_type.rs
+//!   codec.rs: requests as they come; gathered.rs, pieces.rs: their bodies piece by piece; respond.rs: the answers;
+//!   forwarded.rs: for whom a proxy asks; conditions, ranges, codings; media_type.rs
 //! - `proxy/`: PURE. the PROXY protocol's header, in front of a connection's first request
 //! - `instructions.rs`: tests only: the parts of the hot path that scripts/instructions counts
 //!

@@ -7,7 +7,9 @@
 //! # Files
 //!
 //! - `config/`: the configuration, addresses; worker count; settings/ (PURE): each
-//!   setting once, as flag, variable, help and check; choices.rs and limits.rs (PURE): the words of it that others use
+//!   setting once, as flag, variable, help and check; layers.rs: what was said, together with a file of variables,
+//!   which env_file.rs (PURE) reads; choices.rs, limits.rs, file_rules.rs, proxies.rs, log_format.rs and pattern.rs (PURE): the words of it
+//!   that others use
 //! - `channel/`: the lifeline, reports, orders and births, both ends; protocol.rs: what a worker may say, when and
 //!   how often
 //! - `message.rs`: the application's messages, both ends
@@ -21,6 +23,7 @@
 //! - `counters.rs`, `latency.rs`, `seats.rs`, `state.rs`: PURE. values that parent, workers and admin process
 //!   exchange
 //! - `request.rs`: what the parent is asked for, by whatever way
+//! - `pace.rs`: PURE. how often something may happen
 //! - `signals.rs`: which signals ask what; installed in the parent, again in the worker, blocked in between
 //! - `credentials.rs`: the user and group that workers run as
 //! - `outlet.rs`: what is written where perhaps nobody reads, and the count of what was lost; log_writer.rs: standard
