@@ -6,10 +6,10 @@
 //!
 //! # Files
 //!
-//! - `config/`: the configuration, addresses; worker count; settings/ (PURE): each
+//! - `config/`: the configuration, addresses; worker count; check.rs: whether it makes sense; settings/ (PURE): each
 //!   setting once, as flag, variable, help and check; layers.rs: what was said, together with a file of variables,
-//!   which env_file.rs (PURE) reads; choices.rs, limits.rs, file_rules.rs, proxies.rs, log_format.rs and pattern.rs (PURE): the words of it
-//!   that others use
+//!   which env_file.rs (PURE) reads; choices.rs, limits.rs, file_rules.rs, proxies.rs, log_format.rs and pattern.rs
+//!   (PURE): the words of it that others use
 //! - `channel/`: the lifeline, reports, orders and births, both ends; protocol.rs: what a worker may say, when and
 //!   how often
 //! - `message.rs`: the application's messages, both ends

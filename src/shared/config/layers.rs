@@ -78,9 +78,9 @@ impl Layers {
                 continue;
             }
             // One that does not decide is to make sense all the same.
-            let mut unused = config.clone();
             let is_fixed = self.fixed.contains(setting.name());
-            let target = if is_fixed { &mut unused } else { &mut *config };
+            let mut unused = is_fixed.then(|| config.clone());
+            let target = unused.as_mut().unwrap_or(config);
             setting.apply(target, &value).map_err(|problem| flaw(format!("{}: {problem}", quoted(&name, &value))))?;
             if !is_fixed {
                 decided.insert(setting.name(), number);
