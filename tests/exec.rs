@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "exec/readiness.rs"]
+mod readiness;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
@@ -277,90 +280,6 @@ fn the_end_of_the_pool_is_the_end_of_the_program() {
     workers.extend(server.workers());
     server.signal(Signal::SIGKILL);
     until("they are gone", || workers.iter().all(|worker| is_gone(*worker)).then_some(()));
-}
-
-#[test]
-fn a_program_says_itself_that_it_is_ready() {
-    let directory = fresh_path("notify");
-    fs::create_dir_all(&directory).expect("a writable directory");
-    let mut command = exec("2", &["--ready", "notify"], &program("listen_fds").expect("built"));
-    command.env("TMPDIR", &directory);
-    let mut server = Server::start(command);
-    assert_eq!(server.get("/").status, 200);
-    server.signal(Signal::SIGHUP);
-    server.wait_for("rolling restart done");
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
-    let left = fs::read_dir(&directory).expect("the directory").count();
-    assert_eq!(left, 0, "sockets are left");
-    fs::remove_dir(&directory).expect("it is empty");
-}
-
-/// It sends more descriptors than the parent can open, and last those of clients that take nothing, of which the last to
-/// close them would wait for ten minutes.
-#[test]
-fn the_parent_does_not_wait_for_what_a_program_notifies() {
-    for end in ["stay", "exit"] {
-        let hostile = example("hostile");
-        let hostile = hostile.get_program().to_str().expect("text");
-        let inner = exec("1", &["--ready", "notify", "--drain-timeout", "2s"], &[hostile, "program"]);
-        let mut command = Command::new("sh");
-        command.args(["-c", "ulimit -n 1024 && exec \"$@\"", "sh"]).arg(inner.get_program()).args(inner.get_args());
-        command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        let mut server = Server::start(command);
-        let descriptors = |pid: Pid| fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").count();
-        let before = descriptors(server.pid());
-        let attacker = programs(&server)[0];
-        let mut idle = server.connect();
-        idle.send("GET /big HTTP/1.1\r\nHost: a\r\n\r\n");
-        assert_eq!(server.get("/").text(), attacker.to_string(), "the program has that client");
-        // All of it is there when the parent looks.
-        server.signal(Signal::SIGSTOP);
-        assert_eq!(server.get(&format!("/{end}")).text(), "sent 5 notifications and 1 clients");
-        server.signal(Signal::SIGCONT);
-        server.signal(Signal::SIGHUP);
-        server.wait_for("rolling restart done");
-        // It dies of the signal, with what it has.
-        until("the attacker is gone", || is_gone(attacker).then_some(()));
-        assert_ne!(server.get("/").text(), attacker.to_string());
-        until("nothing that was passed is held", || (descriptors(server.pid()) <= before).then_some(()));
-        server.signal(Signal::SIGTERM);
-        assert_eq!(server.wait().code(), Some(0));
-    }
-}
-
-#[test]
-fn a_program_that_notifies_needs_no_directory() {
-    let mut command = exec("1", &["--ready", "notify"], &["sh", "-c", "echo socket=$NOTIFY_SOCKET; exec sleep 600"]);
-    // Too long for the path of a socket, and none is made in it.
-    let long = fresh_path(&"x".repeat(120));
-    fs::create_dir_all(&long).expect("a writable directory");
-    command.env("TMPDIR", &long).env("RUNTIME_DIRECTORY", &long);
-    let mut server = Server::spawn(command);
-    let line = server.wait_for("socket=");
-    assert!(line.contains("socket=/tmp/forkpool-") || line.contains("socket=@forkpool-"), "{line}");
-    let left = fs::read_dir(&long).expect("the directory").count();
-    assert_eq!(left, 0, "nothing is left");
-    fs::remove_dir(&long).expect("it is empty");
-}
-
-#[test]
-fn a_program_whose_sign_does_not_come_is_not_ready() {
-    let refused = "boot-timeout: 200ms is over before the program is ready";
-    for (ready, line) in [("notify", "killed: not ready 200ms after its start"), ("delay:24h", refused)] {
-        let options = ["--ready", ready, "--boot-timeout", "200ms"];
-        let mut server = Server::spawn(exec("1", &options, &["sleep", "600"]));
-        server.wait_for(line);
-        assert_ne!(server.wait().code(), Some(0));
-        assert!(!server.log().iter().any(|line| line.ends_with(" ready")), "{ready}");
-    }
-}
-
-#[test]
-fn a_program_is_ready_after_a_while() {
-    let mut server = Server::start(exec("2", &["--ready", "delay:1ms"], &["sleep", "600"]));
-    server.signal(Signal::SIGTERM);
-    assert_eq!(server.wait().code(), Some(0));
 }
 
 #[test]
