@@ -71,15 +71,10 @@ pub fn env_file(bytes: &[u8]) {
             let written: Vec<u8> =
                 lines.iter().flat_map(|it| [it.name.as_bytes(), b"=", &it.value, b"\n"].concat()).collect();
             let again = parse(&written).expect("what was read can be read");
-            let texts = |lines: &[_]| {
-                lines
-                    .iter()
-                    .map(|it: &crate::shared::config::env_file::Line| (it.name.clone(), it.value.clone()))
-                    .collect::<Vec<_>>()
-            };
+            let is_same = lines.iter().map(|it| (&it.name, &it.value)).eq(again.iter().map(|it| (&it.name, &it.value)));
             // A carriage return at the end goes with the line's.
             let ends_in_return = lines.iter().any(|it| it.value.ends_with(b"\r"));
-            assert!(ends_in_return || texts(&again) == texts(&lines));
+            assert!(ends_in_return || is_same);
             assert!(lines.iter().all(|it| !it.name.is_empty() && !it.value.contains(&0)));
         }
         Err(flaw) => {
