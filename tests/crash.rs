@@ -6,6 +6,8 @@ use std::collections::BTreeSet;
 use std::net::TcpStream;
 
 use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::sockets::{count_tcp_sockets, LISTEN};
 use support::{example, fresh_path, is_gone, skip, testbed, until, Client, Server};
 
 /// Makes one worker die by a request; its client gets no answer.
@@ -294,12 +296,7 @@ fn a_worker_scaled_away_takes_no_new_connections() {
     until("it is gone", || (server.workers() == [survivor]).then_some(()));
     // Late handshakes have had their time; then its socket leaves the group.
     let port = server.port();
-    let listeners = || {
-        let table = std::fs::read_to_string("/proc/net/tcp").expect("a table");
-        let local = format!(":{port:04X}");
-        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-        rows.filter(|row| row[1].ends_with(&local) && row[3] == "0A").count()
-    };
+    let listeners = || count_tcp_sockets(Pid::this(), port, LISTEN);
     until("one socket is left in the group", || (listeners() == 1).then_some(()));
     for _ in 0..100 {
         assert_eq!(server.get("/").worker(), survivor);

@@ -3,12 +3,13 @@
 mod support;
 
 use std::net::{Shutdown, TcpStream};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::TcpRepair;
 use nix::unistd::Pid;
+use support::sockets::{count_tcp_sockets, CLOSE_WAIT};
 use support::{example, until, Client, Server};
 
 fn leaving(variables: &[(&str, &str)]) -> Server {
@@ -19,9 +20,7 @@ fn leaving(variables: &[(&str, &str)]) -> Server {
 
 /// How many connections to a port have had their client's end of file, and wait for the server's (CLOSE_WAIT).
 fn half_closed(pid: Pid, port: u16) -> usize {
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("it runs");
-    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row[3] == "08" && row[1].ends_with(&format!(":{port:04X}"))).count()
+    count_tcp_sockets(pid, port, CLOSE_WAIT)
 }
 
 #[track_caller]

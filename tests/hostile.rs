@@ -21,7 +21,8 @@ use std::time::{Duration, Instant};
 
 use attacked::Attacked;
 use nix::sys::signal::Signal;
-use nix::unistd::{self, SysconfVar};
+use nix::unistd::{self, Pid, SysconfVar};
+use support::sockets::{count_tcp_sockets, LISTEN};
 use support::{example, skip, until, Server};
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -195,17 +196,11 @@ fn a_worker_cannot_keep_the_place_of_a_slot_that_was_scaled_away() {
         client.get("/attack?keep");
     }
     let port = pool.server.port();
-    assert_eq!(listening(port), 4);
+    let listening = || count_tcp_sockets(Pid::this(), port, LISTEN);
+    assert_eq!(listening(), 4);
     pool.server.signal(Signal::SIGTTOU);
-    until("three sockets listen", || (listening(port) == 3).then_some(()));
+    until("three sockets listen", || (listening() == 3).then_some(()));
     pool.ends();
-}
-
-/// How many sockets listen on a port of IPv4 (proc_net_tcp(5)).
-fn listening(port: u16) -> usize {
-    let table = fs::read_to_string("/proc/net/tcp").expect("it is Linux");
-    let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row[1].ends_with(&format!(":{port:04X}")) && row[3] == "0A").count()
 }
 
 /// Whatever options the kernel has: what a worker changes is put back before its successor gets the sockets, and where that

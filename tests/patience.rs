@@ -4,10 +4,11 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{fs, thread};
 
 use nix::unistd::Pid;
+use support::sockets::{tcp_sockets_of, ESTABLISHED};
 use support::{testbed, until, Client, Server};
 
 /// More than the events of one turn.
@@ -160,12 +161,8 @@ fn read_slowly(mut socket: &socket2::Socket) -> (usize, Duration) {
 
 /// How many connections a process has that are open from both sides.
 fn sockets(pid: Pid) -> usize {
-    let links = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
-    let links = links.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-    let inodes: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).expect("it runs");
-    let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    rows.filter(|row| row[3] == "01" && inodes.contains(&format!("socket:[{}]", row[9]))).count()
+    let sockets = tcp_sockets_of(pid).expect("it runs");
+    sockets.iter().filter(|socket| socket.state == ESTABLISHED).count()
 }
 
 #[test]

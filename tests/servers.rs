@@ -3,10 +3,11 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::process::{Child, Stdio};
 
 use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
+use support::sockets::{tcp_sockets, TcpSocket, ESTABLISHED};
 use support::{example, is_gone, until, Server};
 
 /// Each server is tested for the same.
@@ -129,12 +130,12 @@ impl Load {
 
     /// Waits until a worker has accepted a connection, or has had one.
     fn until_served(&self, server: &mut Server) {
-        let local = format!(":{:04X}", server.port());
+        let port = server.port();
         until("a worker has a connection", || {
-            let table = fs::read_to_string("/proc/net/tcp").expect("Linux");
-            let mut rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-            // Established, and in a process: what still waits in a queue has no inode (proc_net_tcp(5)).
-            rows.any(|row| row[1].ends_with(&local) && row[3] == "01" && row[9] != "0").then_some(())
+            let sockets = tcp_sockets(Pid::this()).expect("Linux");
+            // In a process: what still waits in a queue is in none.
+            let is_taken = |it: &TcpSocket| it.port == port && it.state == ESTABLISHED && it.inode != 0;
+            sockets.iter().any(is_taken).then_some(())
         });
     }
 

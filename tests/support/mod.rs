@@ -10,8 +10,8 @@ mod client;
 mod load;
 mod program;
 mod said;
+pub mod sockets;
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
@@ -109,7 +109,7 @@ impl Server {
     #[track_caller]
     pub fn start_silent(command: Command) -> Server {
         let mut server = Server::spawn(command);
-        server.port = Some(until("it listens", || server.workers().into_iter().find_map(listening_port)));
+        server.port = Some(until("it listens", || server.workers().into_iter().find_map(sockets::listening_port)));
         server
     }
 
@@ -284,16 +284,6 @@ pub fn children(pid: Pid) -> Vec<Pid> {
     let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
     pids.filter(|pid| !is_gone(*pid)).collect()
-}
-
-/// The port of a process's first listening socket.
-pub fn listening_port(pid: Pid) -> Option<u16> {
-    let links = fs::read_dir(format!("/proc/{pid}/fd")).ok()?.filter_map(|fd| fs::read_link(fd.ok()?.path()).ok());
-    let inodes: BTreeSet<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-    let table = fs::read_to_string(format!("/proc/{pid}/net/tcp")).ok()?;
-    let mut rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let row = rows.find(|row| row[3] == "0A" && inodes.contains(&format!("socket:[{}]", row[9])))?;
-    u16::from_str_radix(row[1].split(':').nth(1)?, 16).ok()
 }
 
 /// Waits until nobody listens on a port of 127.0.0.1. A connection may be to itself now and then, where its own port is
