@@ -175,14 +175,14 @@ impl Formatter {
             };
             let text = &mut line.text;
             match variable {
-                Variable::Client => self.value(Some(who.client.as_bytes()), ADDRESS_MAX, text),
-                Variable::Peer => self.value(Some(remote(who.peer).as_bytes()), ADDRESS_MAX, text),
+                Variable::Client => self.own_value(who.client, text),
+                Variable::Peer => self.own_value(&remote(who.peer), text),
                 Variable::User => self.value(None, WORD_MAX, text),
                 Variable::Request => self.request_line(said, share, text),
                 Variable::Method => self.value(said.method, WORD_MAX, text),
                 Variable::Target => self.value(said.target, share * TARGET_SHARE, text),
                 Variable::Version => self.value(said.version, WORD_MAX, text),
-                Variable::Scheme => self.value(Some(if said.is_https { b"https" } else { b"http" }), WORD_MAX, text),
+                Variable::Scheme => self.own_value(if said.is_https { "https" } else { "http" }, text),
                 Variable::Host => self.value(said.host, share, text),
                 Variable::Field(_) => self.value(fields.next().copied().flatten(), share, text),
                 Variable::Worker => text.extend_from_slice(self.worker.as_bytes()),
@@ -229,6 +229,16 @@ impl Formatter {
             }
             (None, true) => text.extend_from_slice(b"null"),
         }
+    }
+
+    /// Appends what no client has written: it is short, and nothing in it is to be escaped.
+    fn own_value(&self, value: &str, text: &mut Vec<u8>) {
+        if !self.is_json {
+            return text.extend_from_slice(value.as_bytes());
+        }
+        text.push(b'"');
+        text.extend_from_slice(value.as_bytes());
+        text.push(b'"');
     }
 
     fn request_line(&self, said: &Said<'_>, share: usize, text: &mut Vec<u8>) {
