@@ -2,7 +2,8 @@
 //!
 //! The last close(2) of a socket may wait for as long as its owner wants (SO_LINGER, socket(7)), and nobody can know
 //! whether the worker still has a copy. So a process is forked for a moment that has copies while they are closed here: it
-//! ends, and who ends does not linger.
+//! ends, and who ends does not linger. A process that was just forked closes its copies of all that the parent has, and must
+//! not be the last to do so: the parent waits for that.
 
 use std::os::fd::OwnedFd;
 
@@ -14,6 +15,9 @@ const PACE: Duration = Duration::from_millis(20);
 /// How long it waits after one has failed.
 const RETRY: Duration = Duration::from_millis(100);
 
+/// How long it waits for processes that were just forked: this long only for one that something has stopped.
+const PATIENCE: Duration = Duration::from_secs(10);
+
 /// While so many are to be closed, no more are taken.
 const MOST: usize = 256;
 
@@ -24,6 +28,8 @@ pub(super) struct Discard {
     /// Killed, and not reaped yet.
     holders: Vec<Pid>,
     not_before: Time,
+    /// When it waits no longer for others to close their copies; None while it does not.
+    waits_until: Option<Time>,
 }
 
 impl Discard {
@@ -37,14 +43,19 @@ impl Discard {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        (!self.fds.is_empty()).then_some(self.not_before)
+        (!self.fds.is_empty()).then(|| self.waits_until.unwrap_or(self.not_before))
     }
 
-    /// Closes all, if it is time.
-    pub(super) fn close(&mut self, now: Time) {
-        if self.fds.is_empty() || now < self.not_before {
+    /// Closes all, if it is time. `are_copied` says that a process that was just forked may have copies still; that it has
+    /// none any more is an event.
+    pub(super) fn close(&mut self, are_copied: bool, now: Time) {
+        let is_waiting = are_copied && !self.fds.is_empty();
+        self.waits_until = is_waiting.then(|| self.waits_until.unwrap_or(now + PATIENCE));
+        let due = self.waits_until.unwrap_or_default().max(self.not_before);
+        if self.fds.is_empty() || now < due {
             return;
         }
+        self.waits_until = None;
         match sys::process::close_by_a_holder(std::mem::take(&mut self.fds)) {
             Ok(pid) => {
                 signal(Pid(pid), Signal::SIGKILL);
@@ -72,7 +83,7 @@ impl Discard {
     /// The pool ends. What cannot be closed without waiting stays open until the process ends.
     pub(super) fn end(&mut self) {
         self.not_before = Time::default();
-        self.close(Time::default());
+        self.close(false, Time::default());
         std::mem::take(&mut self.fds).into_iter().for_each(std::mem::forget);
         // Killed: it does not take long.
         self.holders.drain(..).for_each(reap::wait);

@@ -339,7 +339,7 @@ impl Parent {
             self.look_at_keepers();
             self.journal.say_what_was_left_out();
             log_writer::tell_lost(clock::now());
-            self.discard.close(clock::now());
+            self.discard.close(self.are_copies_held(), clock::now());
             self.look_for_signs_left();
             self.access_log.tell(&mut self.roster, &self.board, clock::now());
             self.pid.retry(self.config.pid_file.as_deref(), &mut self.journal, clock::now());

@@ -73,11 +73,15 @@ impl Parent {
         process.is_neighbour.get()
     }
 
+    /// Whether a process that was just forked may hold what the fork copied of the parent's.
+    pub(super) fn are_copies_held(&self) -> bool {
+        self.admin.as_ref().is_some_and(Admin::holds_copies) || !self.roster.are_all_set_up()
+    }
+
     /// Closes the sockets of slots that were scaled away, once nobody else holds copies of them: only then is it known
     /// when the group's indexes change.
     fn close_retired(&mut self, now: Time) {
-        let admin_holds_copies = self.admin.as_ref().is_some_and(Admin::holds_copies);
-        if admin_holds_copies || !self.roster.are_all_set_up() {
+        if self.are_copies_held() {
             return;
         }
         for slot in self.custody.expired(now).into_iter().rev() {
