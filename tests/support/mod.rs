@@ -8,6 +8,7 @@
 mod classes;
 mod client;
 mod load;
+mod processes;
 mod program;
 mod said;
 pub mod sockets;
@@ -31,6 +32,8 @@ pub(crate) use self::classes::CLASSES;
 pub use self::client::{connect_unix, Answer, Client};
 #[allow(unused_imports)]
 pub use self::load::{Load, BOTH_MODES};
+#[allow(unused_imports)]
+pub use self::processes::{children, is_gone};
 #[allow(unused_imports)]
 pub use self::said::{run, Said};
 
@@ -279,13 +282,6 @@ pub fn pass_variables(from: &Command, to: &mut Command) {
     }
 }
 
-/// The living children of a process.
-pub fn children(pid: Pid) -> Vec<Pid> {
-    let list = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    let pids = list.split_whitespace().filter_map(|pid| pid.parse().ok()).map(Pid::from_raw);
-    pids.filter(|pid| !is_gone(*pid)).collect()
-}
-
 /// Waits until nobody listens on a port of 127.0.0.1. A connection may be to itself now and then, where its own port is
 /// the one that is asked for.
 #[track_caller]
@@ -304,12 +300,6 @@ pub fn admin_process(server: &Server, mut status: impl FnMut() -> String) -> Pid
         // Somebody has come or gone meanwhile, or the status is behind.
         (others.len() == 1 && before == server.workers()).then(|| others[0])
     })
-}
-
-/// Whether a process has ended, reaped or not.
-pub fn is_gone(pid: Pid) -> bool {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
-    stat.rsplit(") ").next().is_none_or(|rest| rest.starts_with(['Z', 'X']))
 }
 
 /// Asks until there is an answer: for what nobody announces.
