@@ -73,10 +73,10 @@ fn program(answer: &Answer) -> Pid {
     answer.worker()
 }
 
-/// The program that answers once that one does no more: it may take a connection in while it finishes.
+/// The program that answers once those do no more: each may take a connection in while it finishes.
 #[track_caller]
-fn successor(server: &mut Server, old: Pid) -> Pid {
-    until("another one answers", || Some(program(&server.get("/"))).filter(|pid| *pid != old))
+fn successor(server: &mut Server, old: &[Pid]) -> Pid {
+    until("another one answers", || Some(program(&server.get("/"))).filter(|pid| !old.contains(pid)))
 }
 
 /// A variable of a process as it was executed.
@@ -100,16 +100,16 @@ fn a_program_gets_what_the_file_says_at_each_restart() {
     assert_eq!(variable(first, "INHERITED").as_deref(), Some("outside"));
     write(&file, "INHERITED=inside\nFORKPOOL_WORKERS=1\n");
     restart_is_done(&admin);
-    let second = successor(&mut server, first);
+    let second = successor(&mut server, &[first]);
     assert_eq!(variable(second, "INHERITED").as_deref(), Some("inside"));
     assert_eq!(variable(second, "GREETING").as_deref(), Some("outside"), "a line that is gone is gone");
     // A worker that is replaced for another reason is like the others, whatever is being edited.
     write(&file, "INHERITED=half an ed");
     kill(second, Signal::SIGKILL).expect("it runs");
-    let third = successor(&mut server, second);
+    let third = successor(&mut server, &[first, second]);
     assert_eq!(variable(third, "INHERITED").as_deref(), Some("inside"));
     server.signal(Signal::SIGHUP);
-    let fourth = successor(&mut server, third);
+    let fourth = successor(&mut server, &[first, second, third]);
     assert_eq!(variable(fourth, "INHERITED").as_deref(), Some("half an ed"));
     fs::remove_dir_all(&directory).expect("ours");
 }
@@ -149,7 +149,7 @@ fn a_file_that_is_wrong_keeps_everything_as_it_was() {
     fs::remove_file(&file).expect("it is there");
     write(&file, "A=2\n");
     restart_is_done(&admin);
-    let second = successor(&mut server, first);
+    let second = successor(&mut server, &[first]);
     assert_eq!(variable(second, "A").as_deref(), Some("2"));
     fs::remove_dir_all(&directory).expect("ours");
 }
@@ -230,7 +230,7 @@ fn a_restart_that_fails_takes_the_settings_back() {
     restart_is_aborted(&admin, "exited with code 1");
     server.wait_for("restored the settings from before the restart");
     kill(first, Signal::SIGKILL).expect("it runs");
-    let second = successor(&mut server, first);
+    let second = successor(&mut server, &[first]);
     assert_eq!(variable(second, "WORKS").as_deref(), Some("yes"));
     fs::remove_dir_all(&directory).expect("ours");
 }
@@ -276,13 +276,13 @@ fn each_start_of_a_worker_follows_the_link() {
     assert_eq!(cwd(before), first);
     point(&current, &second);
     restart_is_done(&admin);
-    before = successor(&mut server, before);
+    before = successor(&mut server, &[before]);
     assert_eq!(cwd(before), second);
     // It would answer too while it drains.
     server.wait_for("exited with code 0");
     point(&current, &first);
     kill(before, Signal::SIGKILL).expect("it runs");
-    before = successor(&mut server, before);
+    before = successor(&mut server, &[before]);
     assert_eq!(cwd(before), first);
     // What is no directory any more costs no worker.
     fs::remove_file(&current).expect("it is there");

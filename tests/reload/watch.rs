@@ -151,7 +151,7 @@ fn a_change_that_breaks_the_program_keeps_the_old_one_until_the_next() {
     assert_eq!(program(&server.get("/")), first);
     write(&source, "good again");
     restarts_for(&mut server, &source, "rolling restart done");
-    successor(&mut server, first);
+    successor(&mut server, &[first]);
     fs::remove_dir_all(&directory).expect("ours");
 }
 
