@@ -6,11 +6,11 @@ use std::{fmt, io};
 /// A `Result` whose error is [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a pool could not start, or why it ended other than by being asked to.
+/// Why a pool could not start, or why it ended without being asked to.
 ///
-/// `Display` says what was being done, and to what; [`source`](std::error::Error::source) is the reason, where the
-/// system gave one. [`report`](Error::report) puts both on one line, with what to do about it: print that to people.
-/// The wording is not part of the API.
+/// `Display` says what was being done, and to what; [`source`](std::error::Error::source) is the system's reason, if
+/// there is one. To show an error to people, print [`report`](Error::report), which also says what to do about it. The
+/// wording is not part of the API.
 ///
 /// ```
 /// use std::process::ExitCode;
@@ -45,12 +45,13 @@ pub enum Error {
         /// The system's error.
         source: io::Error,
     },
-    /// The process has more than one thread; a fork would copy only one of them, with the others' locks held.
+    /// The process has more than one thread. A fork would copy only one of them, with the locks of the others still
+    /// held.
     Threads {
-        /// How many there are.
+        /// The number of threads.
         count: usize,
     },
-    /// A file could not be read, written or executed, or a directory not be opened.
+    /// A file could not be read, written or executed, or a directory could not be opened.
     File {
         /// The path.
         path: String,
@@ -98,7 +99,7 @@ impl Error {
         Error::System { call, source: source.into() }
     }
 
-    /// One line for people: the error, its causes and, where there is one, the remedy.
+    /// Returns one line for people: the error, its causes and, if known, what to do about it.
     pub fn report(&self) -> String {
         report(self)
     }
@@ -111,7 +112,7 @@ impl Error {
     }
 }
 
-/// An error and its causes on one line, and what to do about it where that is known.
+/// Puts an error and its causes on one line, with what to do about it if that is known.
 pub(crate) fn report(error: &(dyn StdError + 'static)) -> String {
     let mut line = error.to_string();
     let mut remedy = "";
@@ -119,7 +120,7 @@ pub(crate) fn report(error: &(dyn StdError + 'static)) -> String {
     while let Some(error) = next {
         remedy = error.downcast_ref::<Error>().map_or(remedy, Error::remedy);
         next = error.source();
-        // Some errors print their cause as well.
+        // Some errors already print their cause.
         if let Some(cause) = next.map(ToString::to_string).filter(|cause| !line.ends_with(cause)) {
             line = format!("{line}: {cause}");
         }
@@ -194,7 +195,7 @@ mod tests {
             "cannot listen on 127.0.0.1:80: Address already in use (os error 98); another process holds it: stop that \
              one or choose another address"
         );
-        // As it comes from a worker: in a box of somebody else's, which prints its cause.
+        // An error as it comes from a worker: boxed by a foreign error that prints its cause.
         let outer: Box<dyn StdError> = Box::new(io::Error::other(Error::config("workers", "must be 1 to 1024")));
         assert_eq!(report(&*outer), "workers: must be 1 to 1024");
         assert_eq!(Error::config("root", "is no directory").report(), "root: is no directory");

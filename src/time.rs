@@ -1,20 +1,20 @@
-//! PURE. The one time type: milliseconds of `CLOCK_MONOTONIC`.
+//! PURE. The one type for time: milliseconds of `CLOCK_MONOTONIC`.
 //!
-//! It is a plain number so that it fits in the scoreboard's shared words, and so that the pure parts can be tested with
-//! invented times. `clock.rs` reads it from the system.
+//! It is a plain number, so it fits in the words of the scoreboard, and tests of the pure parts can invent times.
+//! `clock.rs` reads the system's clock.
 
 use std::ops::Add;
 use std::time::Duration;
 
-/// How long a process may sleep in which something counts time: what is frozen for less than this may go unnoticed.
+/// The longest sleep of a process that measures time. A freeze shorter than this may go unnoticed.
 pub(crate) const BEAT: Duration = Duration::from_millis(250);
 
-/// How late a process may look at the clock for no other reason than that it shares its processor.
+/// How late a process may look at the clock merely because it shares its processor.
 const LATENESS: Duration = Duration::from_millis(100);
 
-/// How long a process was frozen (SIGSTOP, the cgroup freezer, a paused virtual machine) that meant to look at the clock
-/// at `expected`, and could do so only now. Zero if it is not late. `CLOCK_MONOTONIC` goes on in all three cases, so
-/// being late is all there is to see; a process that meant to sleep for ever (`Time::NEVER`) is never late.
+/// How long this process was frozen (SIGSTOP, the cgroup freezer, a paused virtual machine), if it meant to look at the
+/// clock at `expected` and could only do so now. Zero if it is not late. `CLOCK_MONOTONIC` goes on in all three cases,
+/// so lateness is the only evidence. A process that meant to sleep for ever (`Time::NEVER`) is never late.
 #[inline]
 pub(crate) fn frozen(expected: Time, now: Time) -> Duration {
     if now < expected + LATENESS {
@@ -24,12 +24,12 @@ pub(crate) fn frozen(expected: Time, now: Time) -> Duration {
     }
 }
 
-/// A moment, in milliseconds of `CLOCK_MONOTONIC`: comparable between the processes of one machine.
+/// A point in time, in milliseconds of `CLOCK_MONOTONIC`, comparable between the processes of one machine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Time(u64);
 
 impl Time {
-    /// A moment that does not come.
+    /// A point in time that never comes.
     pub(crate) const NEVER: Time = Time(u64::MAX);
 
     pub(crate) const fn from_millis(millis: u64) -> Time {
@@ -40,8 +40,9 @@ impl Time {
         self.0
     }
 
-    /// When somebody who waits for `due` from now on looks at the clock next: a freeze is seen when that is too late, so it
-    /// is well before, and of what is left no freeze takes more than half.
+    /// When a process that waits for `due` from now on should next look at the clock. A freeze is detected when the
+    /// process looks too late, so this is well before `due`, and a freeze that goes unnoticed takes at most half of the
+    /// time left.
     #[inline]
     pub(crate) fn towards(self, due: Time) -> Time {
         const LEAST: u64 = BEAT.as_millis() as u64;
@@ -49,12 +50,12 @@ impl Time {
         Time(self.0 + left.min(LEAST.max(left / 2)))
     }
 
-    /// Time passed since `earlier`; zero if `earlier` is later.
+    /// Returns the time since `earlier`; zero if `earlier` is later.
     pub(crate) fn since(self, earlier: Time) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
 
-    /// The moment that is this span earlier.
+    /// The point in time that is earlier by this span.
     #[inline]
     pub(crate) fn before(self, span: Duration) -> Time {
         Time(self.0.saturating_sub(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)))
@@ -64,7 +65,7 @@ impl Time {
 impl Add<Duration> for Time {
     type Output = Time;
 
-    /// Saturates, so that "never" can be written as a huge duration.
+    /// Saturates, so that a huge duration can mean "never".
     #[inline]
     fn add(self, span: Duration) -> Time {
         let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);

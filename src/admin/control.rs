@@ -1,4 +1,4 @@
-//! Commands: who may give them, which there are, and how they go to the parent.
+//! Commands: which exist, who may give them, and how they are sent to the parent.
 
 use log::LevelFilter;
 
@@ -19,12 +19,12 @@ const LEVELS: [LevelFilter; 6] = [
     LevelFilter::Trace,
 ];
 
-/// Where requests are made, in the order of their codes.
+/// The paths of the commands, in the order of their codes.
 pub(super) const PATHS: [&str; 5] = ["/restart", "/scale", "/stop", "/upgrade", "/log"];
 
 /// # Errors
 ///
-/// What is wrong with it.
+/// What is wrong with the request.
 pub(crate) fn parse(path: &str, query: Option<&str>) -> Result<Request, String> {
     match path {
         "/restart" => Ok(Request::Restart),
@@ -45,7 +45,7 @@ pub(crate) fn parse(path: &str, query: Option<&str>) -> Result<Request, String> 
     }
 }
 
-/// None where no client may ask for it.
+/// Returns `None` for a request that clients cannot make.
 pub(crate) fn encode(request: Request) -> Option<Vec<u8>> {
     let (code, number) = match request {
         Request::Restart => (0, 0),
@@ -60,7 +60,7 @@ pub(crate) fn encode(request: Request) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// None where the bytes are no request, or one that no client may make.
+/// Returns `None` if the bytes are no request, or one that clients cannot make.
 pub(crate) fn decode(bytes: &[u8]) -> Option<Request> {
     let (code, number) = bytes.split_first()?;
     let number = usize::try_from(u64::from_le_bytes(number.try_into().ok()?)).ok()?;
@@ -75,7 +75,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request> {
 }
 
 impl Desk {
-    /// Passes a command on to the parent, if this client may give it and it makes sense now.
+    /// Passes a command on to the parent, if this client may give it and the state of the pool allows it.
     pub(super) fn command(&self, worker: &Worker, request: &http::Request<'_>) -> Response {
         let refuse = |status, problem: &str| Response::json(refused(problem)).status(status);
         if !self.may_command(request) {
@@ -111,13 +111,13 @@ impl Desk {
     }
 }
 
-/// Whether they are the same, in a time that does not tell where they differ.
+/// Compares in constant time, so that the time does not reveal where the two differ.
 fn is_same(given: &[u8], token: &[u8]) -> bool {
     let differences = given.iter().zip(token).fold(0, |all, (one, other)| all | (one ^ other));
     given.len() == token.len() && std::hint::black_box(differences) == 0
 }
 
-/// The value of a parameter in a query.
+/// Returns the value of a query parameter.
 pub(super) fn parameter<'q>(query: Option<&'q str>, name: &str) -> Option<&'q str> {
     let mut parameters = query?.split('&').filter_map(|parameter| parameter.split_once('='));
     parameters.find(|(key, _)| *key == name).map(|(_, value)| value)

@@ -1,27 +1,34 @@
-//! The admin process: it shows the pool and passes commands on, so that the parent need not speak with anybody.
+//! The admin process shows the pool and passes commands on, so that the parent need not talk to clients.
 //!
-//! In come facts from the parent, the memory that workers count in, and requests; out go pages and commands. It has
-//! no secrets and no rights of its own, and may not know how the parent does what it is asked for.
+//! Its input: facts from the parent, the memory in which workers count, and requests. Its output: pages and commands.
+//! It holds no secrets and has no rights of its own, and does not know how the parent carries out a command.
 //!
 //! # Files
 //!
 //! - `control.rs`: commands
-//! - `readings.rs` and `queues.rs`: what it reads of the workers
-//! - `status/`: PURE. what is known about a pool, as a model and facts that change it; snapshot.rs: both with
-//!   counters, at one moment; json.rs, text.rs and metrics.rs show it
+//! - `readings.rs`, `queues.rs`: what it reads about the workers
+//! - `status/`: PURE. The model of a pool and the facts that change it. `snapshot.rs` joins the model with the counters
+//!   of one moment; `json.rs`, `text.rs` and `metrics.rs` render it
 //!
 //! # How it works
 //!
-//! **The admin process** is forked like a worker, without a slot, and serves with the same server, on a listener that
-//! the parent has made and keeps. It is born with the parent's model of the pool; from then on the parent sends it
-//! each *fact* that changes, and takes commands back, over the pair that carries messages elsewhere. One that does
-//! not read is killed: its successor is born with everything. What workers count, it reads in shared memory, and what
-//! the system knows, in /proc, so it asks none of them. Per-slot counters outlive processes: the parent moves a dead
-//! one's into its slot's under a sequence number, which the reader checks. An upgrade hands the listener on; the new
-//! pool starts its admin process when it serves. Like a worker it is not trusted: what is no command kills it, and
-//! sixteen commands a second are obeyed. It answers at once, so whoever keeps a place does so by silence, by a byte
-//! now and then or by not reading, and makes room for a newcomer at its limit of 256; only the 64 who are told events
-//! do not, of which the oldest makes room, but no operator for anybody else.
+//! **The admin process** is forked like a worker, but without a slot. It runs the same server on a listener that the
+//! parent creates and keeps.
+//!
+//! It starts with a copy of the parent's model of the pool. From then on the parent sends it each *fact* that changes
+//! the model, and receives commands, over the socket pair that carries messages for workers. If it does not read, it is
+//! killed, and its replacement starts with a current copy. It asks no worker anything: it reads their counters in
+//! shared memory, and the system's figures in /proc. Counters of a slot outlive its processes: the parent adds a dead
+//! process's counters to those of its slot, under a sequence number that readers check.
+//!
+//! An upgrade hands the listener on, and the new pool starts its admin process once it serves. The parent trusts the
+//! admin process no more than a worker: anything but a command gets it killed, and it can give at most sixteen commands
+//! a second.
+//!
+//! It answers every request at once, so a client can only occupy a connection by being silent, by sending a byte now
+//! and then, or by not reading. At the limit of 256 connections such clients make room for new ones. Up to 64 event
+//! streams are exempt. Beyond that the oldest stream is closed for a new one, but never an operator's for another
+//! client's.
 
 mod control;
 mod queues;
@@ -48,63 +55,64 @@ pub(crate) use self::control::decode;
 pub(crate) use self::control::{encode, parse};
 use self::queues::Queues;
 
-/// Clients that are told events as they happen: the others' places are for those who ask and are answered at once.
+/// The maximum number of event streams. The other connections are left to clients that ask and are answered at once.
 const STREAMS_MAX: usize = 64;
 
-/// What answers to any name: it changes nothing and says little.
+/// Paths that accept any host name, since they change nothing and reveal little.
 const PROBES: [&str; 3] = ["/metrics", "/healthz", "/readyz"];
 
-/// What the status page may do: nothing but show itself and ask this process.
+/// The policy of the status page: show itself and make requests to this process, and nothing else.
 const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; \
                            connect-src 'self'; img-src data:; frame-ancestors 'none'";
 
-/// How long it may take to finish: answers are made at once, and what is told as it happens has no end of its own.
+/// The drain timeout. Responses are made at once, and event streams have no end of their own.
 pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// What its clients may do.
+/// The limits of the clients of the admin process.
 pub(crate) fn server_config() -> ServerConfig {
-    // No request has anything to say in its body.
+    // No request needs a body.
     let limits = Limits { body: 1 << 10, ..Config::default().server.limits };
     let patience = Duration::from_secs(5);
     ServerConfig {
         limits,
         max_connections: 256,
-        // What only stays must not keep a probe out. All answers are made at once, so whoever has a place for longer than
-        // that keeps it by silence, by a byte now and then, or by not reading; only what is told events does not.
+        // Clients that only stay must not keep a probe out. All responses are made at once, so a client that occupies a
+        // connection for longer does so by being silent, by sending a byte now and then, or by not reading. Event
+        // streams are the exception.
         evicts_unfinished: true,
         head_timeout: patience,
         body_timeout: patience,
         write_timeout: patience,
-        // What asks does so every few seconds.
+        // Pollers ask every few seconds.
         idle_timeout: Duration::from_secs(15),
         ..Config::default().server
     }
 }
 
-/// What an admin process is born with, and learns.
+/// The state of an admin process.
 #[derive(Debug)]
 pub(crate) struct Desk {
     model: Model,
     board: Scoreboard,
-    /// The names by which it may be asked over TCP, besides its address.
+    /// The host names that TCP clients may use, besides IP addresses and `localhost`.
     hosts: Rc<[String]>,
-    /// What says over TCP that a client may give commands; nobody may without one.
+    /// The token that lets TCP clients give commands. Without one, none of them can.
     token: Option<Rc<str>>,
-    /// It is a Unix socket, whose mode says who may.
+    /// Whether it listens on a Unix socket, whose mode says who may connect.
     is_unix: bool,
-    /// What it has shown last.
+    /// What was shown last.
     last: readings::Last,
-    /// Who is told events, the oldest first.
+    /// The open event streams, oldest first.
     streams: Vec<Stream>,
-    /// None where the kernel does not tell.
+    /// `None` if the kernel does not offer sock_diag(7).
     queues: Option<Queues>,
 }
 
-/// A client that is told events.
+/// A client that is sent events.
 #[derive(Debug)]
 struct Stream {
     writer: BodyWriter,
-    /// It may give commands, so it may be waiting for what becomes of one.
+    /// Whether the client may give commands, and so may be waiting for the outcome of one.
     is_operator: bool,
 }
 
@@ -124,13 +132,13 @@ impl Desk {
         self.queues = Queues::open().ok();
         let desk = Rc::new(RefCell::new(self));
         let learner = Rc::clone(&desk);
-        // Neither calls the other.
+        // Neither closure calls the other, so they never borrow at the same time.
         worker.on_message(move |message| learner.borrow_mut().learn(message));
         worker.serve(move |request| desk.borrow_mut().answer(worker, request))?;
         Ok(())
     }
 
-    /// Learns what the parent says; bytes that say nothing are ignored.
+    /// Applies a fact from the parent; ignores bytes that are none.
     fn learn(&mut self, message: &[u8]) {
         match Fact::decode(message) {
             Some(Fact::End) => self.streams.clear(),
@@ -161,20 +169,20 @@ impl Desk {
             ("POST", false) => Response::text("GET or HEAD\n").status(405).header("Allow", "GET, HEAD"),
             (_, false) => Response::text("no such method here\n").status(405).header("Allow", "GET, HEAD"),
         };
-        // The verbs take nothing else for an admin process.
+        // `forkpool status` and the other verbs recognize an admin process by this field.
         let response = response.header("Server", concat!("forkpool-admin/", env!("CARGO_PKG_VERSION")));
         response.header("Cache-Control", "no-store").header("X-Content-Type-Options", "nosniff")
     }
 
-    /// Whether a client may ask for this by that name. A page that was loaded from a name may have that name resolved to
-    /// us next, so that its scripts may read our answers (DNS rebinding); the browser goes on to send the name. Probes and
-    /// scrapers use the names of a cluster; what they ask for is not worth the trouble.
+    /// Whether a client may use this host name for this path. The owner of a web page can make the page's own name
+    /// resolve to us, so that its scripts could read our responses (DNS rebinding); the browser still sends that name.
+    /// Probes and scrapers use the names of a cluster, and their paths reveal little.
     fn may_ask(&self, path: &str, host: Option<&str>) -> bool {
         let Some(name) = host.map(name_of).filter(|_| !self.is_unix) else { return true };
         PROBES.contains(&path) || is_own(name) || self.hosts.iter().any(|host| name_of(host).eq_ignore_ascii_case(name))
     }
 
-    /// How many connections programs have, which only the kernel knows.
+    /// The number of connections of programs, which only the kernel knows.
     fn established(&self) -> Option<u64> {
         let queues = self.queues.as_ref().filter(|_| self.model.has_programs())?;
         self.model.pool.ports().into_iter().try_fold(0, |all, port| Some(all + queues.established(port).ok()?))
@@ -206,7 +214,7 @@ impl Desk {
         render(&Snapshot::new(&self.model, &readings))
     }
 
-    /// The events after the one that the client names, and then each as it happens.
+    /// Sends the events after the one that the client names, then each event as it happens.
     fn stream(&mut self, request: &Request<'_>) -> Response {
         let after = match control::parameter(request.query(), "after").map(str::parse::<u64>) {
             Some(Err(_)) => return Response::text("after must be an event's number\n").status(400),
@@ -225,7 +233,8 @@ impl Desk {
         response
     }
 
-    /// Whether one more client can be told events. The oldest stream makes room, but no operator's for anybody else.
+    /// Whether another client can be sent events. The oldest stream is closed to make room, but never an operator's for
+    /// another client's.
     fn has_stream_for(&mut self, is_operator: bool) -> bool {
         self.streams.retain(|stream| !stream.writer.is_gone());
         if self.streams.len() < STREAMS_MAX {
@@ -237,7 +246,7 @@ impl Desk {
     }
 }
 
-/// The name in a Host field, which has been checked: without the port, and without the dot that says that a name is whole.
+/// Returns the name in a valid Host field, without the port and without the final dot of a fully qualified name.
 fn name_of(host: &str) -> &str {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -246,7 +255,7 @@ fn name_of(host: &str) -> &str {
     name.strip_suffix('.').filter(|name| !name.is_empty()).unwrap_or(name)
 }
 
-/// Whether a name means this host whoever resolves it.
+/// Whether a name means this host, whoever resolves it.
 fn is_own(name: &str) -> bool {
     let is_ipv6 = |name: &str| Some(name.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().is_ok());
     name.is_empty()
@@ -255,7 +264,7 @@ fn is_own(name: &str) -> bool {
         || is_ipv6(name).unwrap_or(false)
 }
 
-/// Writes a whole text; a client that is behind with reading is given up.
+/// Writes a whole text; gives up on a client that has fallen behind.
 fn is_whole(stream: &mut BodyWriter, text: &str) -> bool {
     !stream.is_gone() && stream.try_write_all(text.as_bytes()).is_ok()
 }

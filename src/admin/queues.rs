@@ -1,9 +1,10 @@
-//! How many connections wait in the queues of listening sockets, and how many there are to a port: sock_diag(7). It needs
-//! no copy of the sockets, which would keep them open.
+//! Counts the connections that wait in the queues of listening sockets, and those to a port, by sock_diag(7). This
+//! needs no copies of the sockets, which would keep them open.
 //!
-//! Whose a connection is, the kernel does not say here; that would take a look at every descriptor of every program. So
-//! the connections of programs are counted for the pool as a whole, and only when somebody asks for the status: a
-//! walk through the kernel's table of connections, and a hundred bytes for each of those to the port.
+//! The kernel does not say here which process owns a connection; to find out, one would have to look at every
+//! descriptor of every program. So the connections of programs are counted for the pool as a whole, and only when a
+//! client asks for the status: that takes a walk through the kernel's table of connections, and a hundred bytes for
+//! each connection to the port.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,21 +13,21 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 
-/// The kernel's way to tell.
+/// A netlink socket to sock_diag(7).
 #[derive(Debug)]
 pub(super) struct Queues(OwnedFd);
 
-/// `TCP_LISTEN` of tcp(7)'s states.
+/// `TCP_LISTEN`, one of the states in tcp(7).
 const LISTENING: u32 = 1 << 10;
 
-/// `TCP_ESTABLISHED`, and `TCP_CLOSE_WAIT`, in which the client has said all and waits.
+/// `TCP_ESTABLISHED`, and `TCP_CLOSE_WAIT`, in which the client has finished sending and waits for a response.
 const OPEN: u32 = 1 << 1 | 1 << 8;
 
-/// Length of netlink(7)'s header, and of sock_diag(7)'s request behind it.
+/// The length of a header of netlink(7), and of a request of sock_diag(7) with its header.
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
 
-/// `SOCK_DIAG_BY_FAMILY`, the type of a message; others are the end, or an error.
+/// `SOCK_DIAG_BY_FAMILY`, the type of a message with data; other types are the end, or an error.
 const BY_FAMILY: u16 = 20;
 
 impl Queues {
@@ -35,29 +36,29 @@ impl Queues {
         Ok(Queues(socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?))
     }
 
-    /// Of every listening TCP socket of this network namespace, by its inode.
+    /// Returns the queue length of each listening TCP socket in this network namespace, by inode.
     pub(super) fn read(&self) -> io::Result<BTreeMap<u64, u64>> {
         let mut lengths = BTreeMap::new();
-        // `struct inet_diag_msg`: the queue behind addresses and a time, the inode at its end.
+        // `struct inet_diag_msg`: the queue length follows the addresses and a timer; the inode is at the end.
         self.ask(LISTENING, 0, &mut |message| {
             lengths.insert(number(message, 68).into(), number(message, 56).into());
         })?;
         Ok(lengths)
     }
 
-    /// How many open connections this network namespace has to a port, those that wait to be accepted included.
+    /// Returns the number of open connections to a port in this network namespace, including those not yet accepted.
     pub(super) fn established(&self, port: u16) -> io::Result<u64> {
         let mut count = 0;
         self.ask(OPEN, port, &mut |_| count += 1)?;
         Ok(count)
     }
 
-    /// Hears of every TCP socket in these states, and of this port if it is not 0.
+    /// Calls `found` for each TCP socket in these states, restricted to this port if it is not 0.
     fn ask(&self, states: u32, port: u16, found: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         let mut buffer = vec![0; 32 << 10];
         for family in [libc::AF_INET, libc::AF_INET6] {
             send(self.0.as_raw_fd(), &request(family as u8, states, port), MsgFlags::empty())?;
-            // The kernel has answered before the call returns, a part at a time.
+            // The kernel has the whole answer when the call returns, and hands it out in parts.
             loop {
                 match recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::empty()) {
                     Ok(len) if take(&buffer[..len], found) => {}
@@ -71,7 +72,7 @@ impl Queues {
     }
 }
 
-/// `struct nlmsghdr`, then `struct inet_diag_req_v2`.
+/// `struct nlmsghdr`, followed by `struct inet_diag_req_v2`.
 fn request(family: u8, states: u32, port: u16) -> [u8; REQUEST] {
     /// `NLM_F_REQUEST` and `NLM_F_DUMP`.
     const FLAGS: u16 = 0x301;
@@ -91,7 +92,7 @@ fn number(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(four.unwrap_or_default())
 }
 
-/// Takes in the messages of one part; returns whether more follow.
+/// Handles the messages of one part; returns whether more parts follow.
 fn take(mut messages: &[u8], found: &mut dyn FnMut(&[u8])) -> bool {
     while messages.len() >= HEADER {
         let len = (number(messages, 0) as usize).clamp(HEADER, messages.len());

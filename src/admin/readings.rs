@@ -1,4 +1,4 @@
-//! What the processes say themselves: the shared counters, and /proc.
+//! Reads what the processes report themselves: the shared counters, and /proc.
 
 use std::collections::BTreeMap;
 
@@ -10,23 +10,23 @@ use crate::sys::clock;
 use crate::sys::proc;
 use crate::time::Time;
 
-/// What was read last, so that no counter goes back.
+/// The last values shown, so that no counter goes back.
 #[derive(Debug, Default)]
 pub(super) struct Last {
-    /// Microseconds of CPU that each process had used: one that is gone keeps its own until the parent has counted it.
+    /// CPU time of each process in microseconds. That of a dead process stays until the parent has counted it.
     cpu: BTreeMap<i32, u64>,
-    /// What each slot had counted. A worker can take back what it has claimed.
+    /// The counters of each slot. A worker could take back what it has counted.
     slots: BTreeMap<usize, Counters>,
 }
 
 impl Last {
-    /// The parent has counted what the process had used.
+    /// Called when the parent has counted the CPU time of a process.
     pub(super) fn forget(&mut self, pid: i32) {
         self.cpu.remove(&pid);
     }
 }
 
-/// Reads all there is about the pool, at one moment.
+/// Reads everything about the pool at one moment.
 pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64) -> Readings {
     let mut readings = counters(model, board);
     for (slot, counters) in &mut readings.slots {
@@ -37,7 +37,7 @@ pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64)
     (readings.now, readings.lost) = (now, outlet::lost());
     for process in model.processes.values() {
         let seen = last.cpu.entry(process.pid).or_default();
-        // One that is gone has none any more.
+        // A dead process has no CPU time in /proc.
         *seen = proc::cpu(process.pid).unwrap_or(0).max(*seen);
         if let Some(reading) = readings.processes.get_mut(&process.pid) {
             reading.cpu = *seen;
@@ -47,13 +47,13 @@ pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64)
     readings
 }
 
-/// The shared memory, at a moment at which the parent moves nothing in it.
+/// Reads the shared memory while the parent moves nothing in it.
 fn counters(model: &Model, board: &Scoreboard) -> Readings {
     let Some(tally) = board.tally() else { return Readings::default() };
     let clock = clock::now();
     tally.steady(|| {
         let mut readings = Readings { latency: tally.latency(), ..Readings::default() };
-        // Extended, and not collected, which would sort.
+        // `extend` and not `collect`, which would sort.
         readings.slots.extend(model.slots.keys().map(|slot| (*slot, tally.counters(*slot))));
         let mut owned = BTreeMap::new();
         owned.extend(tally.owned());
@@ -61,7 +61,7 @@ fn counters(model: &Model, board: &Scoreboard) -> Readings {
             readings.slots.entry(*slot).or_default().add(&board.row(*row).counters(clock));
             readings.latency.add(&board.latency(*row, clock));
         }
-        // The row of one that is gone may be another's already.
+        // The row of a dead process may already belong to another one.
         let reading = |it: &Process| match owned.get(&it.row) {
             Some(slot) if *slot == it.slot => read_row(board, it.row, clock),
             _ => Reading::default(),
@@ -92,7 +92,7 @@ mod tests {
 
     const WORKERS: usize = 4;
 
-    /// Numbers that look random (xorshift64), of all sizes, and those that lie at an edge.
+    /// An endless series of pseudo-random numbers (xorshift64) of all sizes, and of numbers at edges.
     fn numbers(seed: u64) -> impl FnMut() -> u64 {
         let mut state = seed;
         move || {
@@ -121,14 +121,14 @@ mod tests {
         model
     }
 
-    /// What everybody does with what the memory holds: nobody may panic, and nobody goes on for ever.
+    /// Runs everything that reads this memory. Nothing may panic or loop for ever.
     fn drive(board: &ParentBoard, watch: &mut Watch, now: Time) {
         let model = model();
         let readings = read(&model, board, &mut Last::default(), 1);
         let snapshot = Snapshot::new(&model, &readings);
         let shown = snapshot.to_text() + &snapshot.to_json() + &snapshot.to_metrics();
         assert!(!shown.is_empty());
-        // The parent, about stalls and steering.
+        // The parent: stalls and steering.
         let rows = (1..=WORKERS).map(|row| (Pid(row as i32), board.row(row)));
         let sights = rows.map(|(pid, row)| {
             let (busy_since, deeds) = (row.busy_since(), row.progress());
@@ -146,7 +146,7 @@ mod tests {
             board.set_crowded(row, false);
             board.row(row).doubt(now);
         }
-        // A worker, about its neighbours.
+        // A worker: its neighbours.
         let pending = board.pending(1);
         assert!(pending.len() <= board.seats().count());
         pending.iter().for_each(|then| _ = board.is_left(then));
@@ -181,7 +181,7 @@ mod tests {
             board.seat(&[(0, 1), (1, 2), (2, 0), (3, 4)]);
             let mut watch = Watch::new(Duration::from_secs(1));
             let mut number = numbers(seed);
-            // First what workers can write, then all of it.
+            // First the part that workers can write, then all of it.
             board.fill_rows(&mut number);
             drive(&board, &mut watch, now);
             let dead = board.dead();

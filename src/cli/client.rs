@@ -1,5 +1,5 @@
-//! Talks to a pool's admin process: HTTP/1.0, a connection for each request. Whoever else has the address may answer, so
-//! all that is read is bounded, in bytes and in time.
+//! Talks to a pool's admin process by HTTP/1.0, with one connection per request. Another program may listen on the
+//! address, so all reads are bounded, in bytes and in time.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -10,16 +10,16 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::output::printable;
 
-/// How long an answer may take, to its last byte: the admin process asks nobody else.
+/// How long a response may take, to its last byte. The admin process waits for nobody, so this is generous.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How long nothing may happen until whoever follows the events is asked whether that is enough.
+/// How long to wait for an event before asking the callback whether to go on.
 const TICK: Duration = Duration::from_millis(200);
 
-/// How often in a row the events may break off soon.
+/// How many times in a row the event stream may break off early.
 const BREAKS_MAX: u32 = 100;
 
-/// The most that is read: of a head, of the line of an event, and of a body. A thousand workers are a megabyte.
+/// The maximum sizes of a head, of a line with an event, and of a body. The status of a thousand workers is a megabyte.
 const HEAD_MAX: u64 = 64 << 10;
 const LINE_MAX: u64 = 64 << 10;
 const BODY_MAX: u64 = 16 << 20;
@@ -30,18 +30,18 @@ const SERVER: &str = "forkpool-admin/";
 #[derive(Debug)]
 pub(super) struct Client {
     pub(super) address: String,
-    /// Lets it give commands over TCP.
+    /// The token that allows commands over TCP.
     pub(super) token: Option<String>,
 }
 
-/// Why there is no answer.
+/// Why a request failed.
 #[derive(Debug)]
 pub(super) enum Failure {
-    /// Nobody listens there.
+    /// Nothing listens on the address.
     Gone(String),
     /// The connection ended early, as it does when the admin process dies or its pool ends.
     Broken(String),
-    /// It was refused, takes too long, or comes from something else.
+    /// The connection was refused, took too long, or is not that of an admin process.
     Other(String),
 }
 
@@ -52,15 +52,15 @@ impl Failure {
     }
 }
 
-/// What came of an answer so far: its head.
+/// A response of which the head has been read.
 struct Answer {
     status: u16,
-    /// Of the body, if it is said.
+    /// The length of the body, if the head says it.
     length: Option<u64>,
     body: BufReader<Timed>,
 }
 
-/// A socket whose reads end at a moment, however little comes at a time.
+/// A socket whose reads end at a deadline, however few bytes come at a time.
 struct Timed {
     socket: Socket,
     end: Instant,
@@ -78,7 +78,7 @@ impl Read for Timed {
 }
 
 impl Client {
-    /// Makes a request, and returns the body of the answer.
+    /// Makes a request, and returns the body of the response.
     pub(super) fn ask(&self, method: &str, target: &str) -> Result<String, Failure> {
         match self.fetch(method, target)? {
             (200..300, body) => Ok(body),
@@ -90,18 +90,18 @@ impl Client {
         }
     }
 
-    /// The status as it is for programs.
+    /// Returns the status as JSON.
     pub(super) fn status(&self) -> Result<Value, Failure> {
         self.object("GET", "/status.json")
     }
 
-    /// Makes a request that is answered by an object.
+    /// Makes a request whose response is a JSON object.
     pub(super) fn object(&self, method: &str, target: &str) -> Result<Value, Failure> {
         let body = self.ask(method, target)?;
         serde_json::from_str(&body).map_err(|error| self.is_other(&format!("what it says is no JSON: {error}")))
     }
 
-    /// Makes a request, and returns the answer's status and body, fit to be printed.
+    /// Makes a request, and returns the status and body of the response, fit for printing.
     pub(super) fn fetch(&self, method: &str, target: &str) -> Result<(u16, String), Failure> {
         let Answer { status, length, body } = self.open(method, target)?;
         if length.is_some_and(|length| length > BODY_MAX) {
@@ -117,8 +117,8 @@ impl Client {
         }
     }
 
-    /// Tells of each event after the one of number `seq`, by its text, and by None that some time has passed, until that
-    /// returns something. Returns None when the pool has ended.
+    /// Calls the callback with the text of each event after number `seq`, and with `None` whenever some time has
+    /// passed, until it returns something. Returns `None` when the pool has ended.
     pub(super) fn follow(
         &self,
         mut seq: u64,
@@ -148,7 +148,7 @@ impl Client {
             if breaks > BREAKS_MAX {
                 return Err(Failure::Other(format!("the pool at {} breaks off again and again", self.address)));
             }
-            // An admin process that was killed is started anew at once.
+            // An admin process that was killed is replaced at once.
             std::thread::sleep(TICK / 4);
             if let Some(found) = tell(None) {
                 return Ok(Some(found));
@@ -167,7 +167,7 @@ impl Client {
         let mut heard = Instant::now();
         loop {
             stream.get_mut().end = Instant::now() + TICK;
-            // What has come of a line stays in it when the time is over.
+            // An incomplete line stays in the buffer when the time is over.
             let left = LINE_MAX.saturating_sub(line.len() as u64);
             let found = match stream.by_ref().take(left).read_until(b'\n', &mut line) {
                 Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == LINE_MAX => {
@@ -189,7 +189,7 @@ impl Client {
             if found.is_some() {
                 return Ok(found);
             }
-            // It may have nothing to tell; or it may be stuck.
+            // The process may have nothing to say, or it may hang.
             if heard.elapsed() >= PATIENCE {
                 match self.ask("GET", "/healthz") {
                     Err(Failure::Other(problem)) => return Err(Failure::Other(problem)),
@@ -199,7 +199,7 @@ impl Client {
         }
     }
 
-    /// Sends a request and reads the head of the answer, which must be an admin process's.
+    /// Sends a request and reads the head of the response, which must come from an admin process.
     fn open(&self, method: &str, target: &str) -> Result<Answer, Failure> {
         let connected = self.connect().map_err(|error| match error.kind() {
             ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
@@ -225,7 +225,7 @@ impl Client {
 
     fn exchange(&self, mut socket: Socket, method: &str, target: &str) -> io::Result<(String, BufReader<Timed>)> {
         socket.set_write_timeout(Some(PATIENCE))?;
-        // Who only looks at the pool shows it to nobody.
+        // Reading the status needs no token, so it is not sent.
         let tells = method == "POST" || target.starts_with("/events");
         let token = self.token.as_ref().filter(|_| tells);
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -253,7 +253,8 @@ impl Client {
         if let Some(path) = self.address.strip_prefix("unix:") {
             return connect(Domain::UNIX, &SockAddr::unix(path)?);
         }
-        // As it is written for every interface, and as the log shows it; no host names, as for the pool itself.
+        // Accepts an address for all interfaces, and one as the log shows it. Does not resolve host names; neither does
+        // the pool.
         let host = self.address.strip_prefix("http://").unwrap_or(&self.address).trim_end_matches('/');
         let local = host.strip_prefix("localhost").unwrap_or(host);
         let address = if local.starts_with(':') { format!("127.0.0.1{local}") } else { host.to_owned() };
@@ -273,7 +274,7 @@ impl Client {
         }
     }
 
-    /// The address is not that of an admin process.
+    /// The error for an address that is not that of an admin process.
     fn is_other(&self, sign: &str) -> Failure {
         let address = &self.address;
         Failure::Other(format!("something else than a pool's admin process answers at {address}: {sign}"))

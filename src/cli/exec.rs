@@ -1,4 +1,4 @@
-//! `forkpool exec`: any program as the worker.
+//! `forkpool exec`: runs any program as the worker.
 
 use std::ffi::OsString;
 use std::process::Command;
@@ -8,7 +8,7 @@ use forkpool::{Balance, Builder, Error, Readiness, Worker};
 
 pub(super) const HINT: &str = " (try forkpool exec --help)";
 
-/// What each worker executes.
+/// The program and its arguments.
 #[derive(Debug)]
 pub(crate) struct Program {
     pub(super) name: OsString,
@@ -18,16 +18,16 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Runs in the worker; returns only when it fails.
+    /// Runs in the worker; returns only on failure.
     pub(crate) fn execute(&self, worker: &Worker) -> Error {
         worker.exec(Command::new(&self.name).args(&self.arguments))
     }
 
-    /// The pool whose workers execute it.
+    /// Configures the pool to run this program.
     ///
     /// # Errors
     ///
-    /// When the pool makes no sense, or not for a program.
+    /// If the settings are invalid, or do not apply to a program.
     pub(crate) fn configure(&self, pool: Builder) -> Result<Builder, Error> {
         let pool = pool.readiness(self.readiness).prefix_output(self.prefix);
         match pool.get(BALANCE)? {
@@ -42,12 +42,12 @@ impl Program {
 pub(super) const BALANCE: &str = "balance";
 pub(super) const UNCOUNTED: &str = "a program's connections cannot be counted; choose random, hash, cpu or client";
 
-/// Whether it goes by the connections that each worker has.
+/// Whether a way to balance depends on the number of connections of each worker.
 pub(super) fn is_counting(balance: &str) -> bool {
     matches!(balance, "auto" | "least-connections")
 }
 
-/// What is different for a program, unless somebody says otherwise.
+/// Changes the defaults that differ for a program.
 pub(super) fn prepare(pool: Builder) -> Builder {
     pool.balance(Balance::Random)
 }
@@ -73,5 +73,5 @@ pub(super) fn readiness(said: &str, value: &str) -> Result<Readiness, String> {
     }
 }
 
-/// The longest delay, as for every time.
+/// The longest delay, as for all times.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! What the command line says of a pool, over what the variables say.
+//! The settings of a pool: the flags, and the variables that they override.
 
 use std::ffi::OsString;
 
@@ -9,10 +9,10 @@ use super::log::{LogFormat, Verbosity};
 
 pub(super) const HINT: &str = " (try forkpool --help)";
 
-/// Where variables are read from.
+/// The source of variables.
 pub(crate) type Variables<'a> = &'a dyn Fn(&str) -> Option<OsString>;
 
-/// What the command line itself says.
+/// What the command line says.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
     pub(super) quiet: bool,
@@ -20,7 +20,7 @@ pub(super) struct Flags {
     pub(super) check: bool,
     pub(super) log_format: Option<String>,
     pub(super) settings: Vec<(&'static Setting, String)>,
-    /// `exec` was said; what follows are the program, once it has come, and its arguments.
+    /// Whether `exec` was given. After the program's name, the rest are its arguments.
     pub(super) is_exec: bool,
     pub(super) program: Vec<OsString>,
     pub(super) ready: Option<OsString>,
@@ -42,12 +42,12 @@ impl Flags {
         Ok(())
     }
 
-    /// The pool that variables and, over them, flags describe. The builder keeps what is wrong with a value.
+    /// The pool that variables and flags describe; flags override. The builder records invalid values.
     pub(super) fn pool(&self) -> Builder {
         let listen = forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.is_list()));
         let pool = Pool::bind(listen.unwrap_or_default());
         let pool = if self.is_exec { exec::prepare(pool) } else { pool.sandbox(Sandbox::Auto) }.env();
-        // What the file says, every flag wins over.
+        // Every flag overrides the file.
         let (file, others): (Vec<_>, Vec<_>) =
             self.settings.iter().partition(|(setting, _)| setting.name() == "env-file");
         file.into_iter()
@@ -70,7 +70,8 @@ impl Flags {
         }
     }
 
-    /// Flags decide over variables, and only within one of the two can quiet and verbose contradict each other.
+    /// Flags override variables. `quiet` and `verbose` only contradict each other if both are flags, or both are
+    /// variables.
     pub(super) fn verbosity(&self, variables: Variables<'_>) -> Result<Verbosity, String> {
         match (self.quiet, self.verbose) {
             (true, 0) => return Ok(Verbosity::Quiet),
@@ -93,7 +94,7 @@ impl Flags {
         }
     }
 
-    /// The program, once the command line has been read; before that everything about it is in pieces.
+    /// The program; call this once the command line has been read.
     pub(super) fn take_program(&mut self, variables: Variables<'_>) -> Result<Program, String> {
         let readiness = match &self.ready {
             Some(value) => exec::readiness("--ready ", &value.to_string_lossy())?,
@@ -110,7 +111,7 @@ impl Flags {
         Ok(Program { name, arguments: words.collect(), readiness, prefix })
     }
 
-    /// A flag that a program cannot heed is a mistake. A variable is not: it may be there for other pools, too.
+    /// A flag that does not apply to a program is an error. A variable is not: it may be meant for other pools.
     fn refuse_the_servers_own(&self) -> Result<(), String> {
         let mut settings = self.settings.iter().map(|(setting, _)| setting);
         match settings.find(|setting| !setting.concerns_programs()).map(|setting| setting.name()) {
@@ -125,8 +126,8 @@ impl Flags {
         }
     }
 
-    /// How many connections a program has is not known, and a new one would be given all of them until it had as many as
-    /// the others ever had.
+    /// The number of a program's connections is not known. A new program would be given all connections until it had
+    /// been given as many as the others over their whole lives.
     fn refuse_to_count(&self, variables: Variables<'_>) -> Result<(), String> {
         let flag = self.settings.iter().find(|(setting, _)| setting.name() == BALANCE);
         let said = flag.map(|(_, value)| (format!("--{BALANCE} "), value.clone()));
@@ -147,7 +148,7 @@ pub(super) fn on(name: &str, variables: Variables<'_>) -> Result<Option<bool>, S
     }
 }
 
-/// A flag's variable and its value; an empty one counts as unset.
+/// Reads the variable of a flag; an empty one counts as unset.
 fn read(name: &str, variables: Variables<'_>) -> Option<(String, String)> {
     let variable = format!("FORKPOOL_{}", name.to_ascii_uppercase());
     let value = variables(&variable).filter(|value| !value.is_empty())?;

@@ -1,4 +1,4 @@
-//! The log: one line per record on stderr, but for backtraces.
+//! The log: one line per record on stderr, except for backtraces.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
@@ -11,10 +11,10 @@ use forkpool::LogWriter;
 use humantime::format_rfc3339_millis;
 use log::{Level, LevelFilter, Record};
 
-/// What the user has said about the log.
+/// The log level that the user chose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verbosity {
-    /// Nothing: RUST_LOG decides, and without it `info`.
+    /// Not set: RUST_LOG decides, else `info`.
     Unsaid,
     /// Only errors.
     Quiet,
@@ -22,16 +22,16 @@ pub(crate) enum Verbosity {
     Verbose(u8),
 }
 
-/// How lines are written.
+/// The format of the lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogFormat {
     Text,
-    /// An object (RFC 8259) in each line.
+    /// A JSON object (RFC 8259) on each line.
     Json,
 }
 
-/// Installs the writer, and logs panics by it. Workers inherit both through the fork; each record is one write(2), so
-/// that lines stay whole.
+/// Installs the logger and a panic hook that logs. Workers inherit both through the fork. Each record is one write(2),
+/// so that lines stay whole.
 pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
     let mut writer = Builder::new();
     match verbosity {
@@ -49,7 +49,7 @@ pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
         LogFormat::Json => json(line, record),
     });
     writer.init();
-    // That of the standard library waits for whoever reads.
+    // The hook of the standard library blocks while nobody reads.
     panic::set_hook(Box::new(|panic| {
         let what = panic.to_string().replacen(":\n", ": ", 1);
         let trace = Backtrace::capture();
@@ -60,7 +60,7 @@ pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
     }));
 }
 
-/// The line that says how many were lost.
+/// The line that says how many lines were lost.
 fn told(lost: u64, write: fn(&mut Vec<u8>, &Record<'_>) -> io::Result<()>) -> String {
     let mut line = Vec::new();
     let message = format!("{}{lost} log lines lost: nobody read them, or there was no room", tag());
@@ -69,7 +69,7 @@ fn told(lost: u64, write: fn(&mut Vec<u8>, &Record<'_>) -> io::Result<()>) -> St
     String::from_utf8_lossy(&line).into_owned()
 }
 
-/// Who says something, where the message itself does not; nothing in the parent.
+/// Names the process that logs, unless the message does; empty in the parent.
 fn tag() -> String {
     let pid = std::process::id();
     forkpool::worker_id().map_or_else(String::new, |worker| format!("worker={worker} pid={pid} "))
@@ -84,7 +84,8 @@ fn text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     }
 }
 
-/// The message without what would command a terminal: it may hold others' words. A backtrace has lines and stays so.
+/// Replaces control characters, which could command a terminal: the message may hold foreign text. The lines of a
+/// backtrace are kept.
 fn printable(message: &str) -> Cow<'_, str> {
     let is_command = |character: char| character.is_control() && character != '\n';
     if !message.contains(is_command) {
@@ -110,7 +111,7 @@ fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     line.write_all(b"\"}\n")
 }
 
-/// The worker and process that a message is about: the worker whose tag it begins with, else the process that writes it.
+/// The worker and the process that a message concerns: those named at its beginning, else this process.
 fn concerned(message: &str) -> (Option<usize>, u32) {
     let value = |name: &str| {
         let tag = message.split(' ').map_while(|word| word.split_once('='));
@@ -120,7 +121,7 @@ fn concerned(message: &str) -> (Option<usize>, u32) {
     (worker.or_else(forkpool::worker_id), value("pid").unwrap_or_else(std::process::id))
 }
 
-/// The inside of a string (RFC 8259 section 7).
+/// Escapes the content of a string (RFC 8259 section 7).
 fn escape(message: &str) -> String {
     let mut escaped = String::with_capacity(message.len());
     for character in message.chars() {

@@ -4,11 +4,11 @@ use super::output::put;
 use super::text::{self, Section};
 use super::verbs::VERBS;
 
-/// The whole page: what the help says, and the help of every verb.
+/// The whole page: the help of the binary, and that of every verb.
 pub(super) fn page() -> String {
     let mut page = Page(format!(".TH FORKPOOL 1 \"\" \"forkpool {}\"\n", env!("CARGO_PKG_VERSION")));
     page.heading(".SH", "NAME");
-    // The one dash that man(1) looks for.
+    // man(1) looks for exactly one dash.
     page.0.push_str("forkpool \\- pre\\-fork worker pool\n");
     page.heading(".SH", "SYNOPSIS");
     page.0.push_str(".nf\n");
@@ -26,7 +26,7 @@ pub(super) fn page() -> String {
         page.0.push_str(".PP\n");
         page.prose(verb.about, ".SS");
         let mut sections = text::sections(Some(verb));
-        // The others of exec are above.
+        // The other options of `exec` are above.
         sections.truncate(1);
         page.options(sections);
         if verb.is_exec() {
@@ -38,7 +38,7 @@ pub(super) fn page() -> String {
     page.0
 }
 
-/// Roff so far.
+/// The roff written so far.
 struct Page(String);
 
 impl Page {
@@ -57,7 +57,7 @@ impl Page {
         }
     }
 
-    /// What the help has as text: a line that ends in a colon is a heading, and what is indented stays as it is.
+    /// Converts help text: a line that ends in a colon is a heading, and indented lines stay as they are.
     fn prose(&mut self, text: &str, request: &str) {
         let (mut is_kept, mut is_parted) = (false, false);
         for line in text.lines() {
@@ -84,7 +84,7 @@ impl Page {
         self.0.push_str(if is_kept { ".fi\n" } else { "" });
     }
 
-    /// A line of text, in which nothing is a request.
+    /// Writes a line of text in which nothing is a request.
     fn line(&mut self, text: &str) {
         if text.starts_with(['.', '\'']) {
             self.0.push_str("\\&");

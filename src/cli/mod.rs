@@ -1,28 +1,27 @@
-//! The binary: it reads arguments and variables, runs a pool, and asks a running one by its admin process.
+//! The binary: reads arguments and variables, runs a pool, and controls a running one through its admin process.
 //!
-//! In go the command line and the environment; out come text, exit codes, and calls of the library. It may know
-//! nothing of the library but what everybody may use.
+//! Its input: the command line and the environment. Its output: text, exit codes, and calls of the library. It uses
+//! nothing of the library that is not public.
 //!
 //! # Files
 //!
-//! - `parse.rs`: the command line becomes what is asked for; `flags.rs`: what it says of a pool, over the variables
-//! - `verbs.rs`: the one table of verbs
-//! - `client.rs`: HTTP to an admin process
-//! - `operate.rs` and `top.rs`: what the verbs do; `table.rs` (PURE): what `top` shows
+//! - `parse.rs`: parses the command line; `flags.rs`: the settings of a pool, from flags and variables
+//! - `verbs.rs`: the table of verbs
+//! - `client.rs`: the HTTP client for the admin process
+//! - `operate.rs`, `top.rs`: carry out the verbs; `table.rs` (PURE): what `top` shows
 //! - `exec.rs`: a program as the worker
-//! - `output.rs` and `log.rs`: what it prints, and its log
-//! - `text.rs`, `man.rs` and `shell.rs`: help, man page and completions, all of that table and the settings
+//! - `output.rs`, `log.rs`: prints, and logs
+//! - `text.rs`, `man.rs`, `shell.rs`: help, man page and completions, made from the table of verbs and the settings
 //!
 //! # Decisions
 //!
-//! - **The binary's arguments are split by lexopt**, and everything else about them follows from the one table of
-//!   settings, which the library needs for its variables anyway: help, defaults, checks, precedence.
-//! - **A verb learns from the events what has become of its command**, and looks at the status only for what no event
-//!   says.
-//! - **A verb trusts nobody**: it may be anything that has the address. It takes an answer for an admin process's by
-//!   its Server field, bounds what it reads in bytes and time, and shows its token only when it commands. Whoever has
-//!   bound the port of a pool that is down is still shown it then: only a Unix socket's directory says who can be
-//!   there.
+//! - **lexopt splits the arguments.** Everything else follows from the table of settings, which the library needs for
+//!   its variables anyway: help, defaults, checks, precedence.
+//! - **A verb learns the outcome of its command from the events**, and reads the status only for what no event says.
+//! - **A verb does not trust the address**: any program may listen there. The verb recognizes an admin process by its
+//!   Server field, bounds what it reads in bytes and time, and sends the token only with a command. If the pool is down
+//!   and another program has bound its port, that program still gets the token; with a Unix socket, the directory's
+//!   permissions prevent that.
 
 mod client;
 mod exec;

@@ -1,4 +1,4 @@
-//! The verbs that show and control a pool which runs, by its admin process.
+//! The verbs that show and control a running pool through its admin process.
 
 use std::fs;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use super::client::{Client, Failure};
 use super::output::print;
 use super::top;
 
-/// Exit code of a restart that was aborted, and of an upgrade that has failed: the pool goes on as it was; and of a scaling
-/// whose workers do not come to serve.
+/// Exit code of a restart that was aborted, of an upgrade that failed, and of scaling whose new workers fail. The pool
+/// goes on.
 const ABORTED: u8 = 4;
 
-/// What a pool is asked for.
+/// What to do with the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Task {
     Status,
@@ -24,24 +24,24 @@ pub(super) enum Task {
     Upgrade,
 }
 
-/// A task, and all that was said about it.
+/// A task and its options.
 #[derive(Debug)]
 pub(crate) struct Call {
     pub(super) task: Task,
-    /// Where the pool answers: `unix:PATH`, or `HOST:PORT`.
+    /// The admin address: `unix:PATH` or `HOST:PORT`.
     pub(super) address: String,
     pub(super) token_file: Option<String>,
     pub(super) json: bool,
-    /// Only whether it is ready.
+    /// Report only whether the pool is ready.
     pub(super) ready: bool,
-    /// Whether to wait for what becomes of it.
+    /// Whether to wait for the outcome.
     pub(super) waits: bool,
     pub(super) interval: Duration,
     pub(super) workers: u64,
 }
 
 impl Call {
-    /// Does it, and returns the exit code.
+    /// Carries out the task, and returns the exit code.
     ///
     /// # Errors
     ///
@@ -64,7 +64,7 @@ impl Call {
         done.map_err(Failure::text)
     }
 
-    /// Only commands need it, and only over TCP.
+    /// Reads the token, which only commands over TCP need.
     fn token(&self) -> Result<Option<String>, String> {
         let needs = !matches!(self.task, Task::Status | Task::Top) && !self.address.starts_with("unix:");
         let Some(path) = self.token_file.as_ref().filter(|_| needs) else { return Ok(None) };
@@ -96,7 +96,7 @@ impl Call {
                 print(&format!("{text}\n"));
                 return self.outcome(text);
             }
-            // Nothing is announced when all serve; and the pool that is replaced may end before it says so.
+            // No event says that all workers serve, and the old pool may end before it can report an upgrade.
             let asks = matches!(self.task, Task::Scale | Task::Upgrade);
             let status = asks.then(|| client.status().ok())??;
             let serves = |name| status["pool"][name].as_u64() == Some(self.workers);
@@ -114,16 +114,16 @@ impl Call {
         }
     }
 
-    /// The exit code, when an event is the end of what was asked for.
+    /// Returns the exit code if this event is the outcome of the command.
     fn outcome(&self, event: &str) -> Option<u8> {
         let (done, aborted) = match self.task {
             Task::Restart => ("rolling restart done", "rolling restart aborted"),
             Task::Upgrade => ("upgrade done", "upgrade failed"),
-            // Somebody else may want another number meanwhile.
+            // Another client may have asked for a different number meanwhile.
             Task::Scale if event.starts_with("scaled from") => {
                 return (!event.ends_with(&format!(" to {} workers", self.workers))).then_some(ABORTED);
             }
-            // Being done is not announced.
+            // Success is not announced.
             Task::Scale => ("", "scaling failed"),
             _ => return None,
         };

@@ -1,4 +1,4 @@
-//! What the binary prints.
+//! Prints text.
 
 use std::fmt::{self, Write as _};
 use std::io::{ErrorKind, Write};
@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use forkpool::LogWriter;
 
-/// A reader that goes away, as `head` does, is no error; `println!` would panic. What cannot be written for another
-/// reason ends the process: nobody shall take half of it for the whole.
+/// Prints a text. A reader that goes away, as `head` does, is not an error (`println!` would panic). Any other write
+/// error ends the process, so that nobody takes half of the text for the whole.
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -20,18 +20,18 @@ pub(crate) fn print(text: &str) {
 }
 
 pub(crate) fn fail(problem: &str, code: u8) -> ExitCode {
-    // As the log: the pool's end waits for nobody who reads.
+    // Like the log: the end of the pool waits for no reader.
     let _ = LogWriter::default().write_all(format!("forkpool: {problem}\n").as_bytes());
     ExitCode::from(code)
 }
 
-/// Appends what is formatted.
+/// Appends formatted text.
 pub(super) fn put(out: &mut String, text: fmt::Arguments<'_>) {
     // Writing to a string does not fail.
     let _ = out.write_fmt(text);
 }
 
-/// A text without what a terminal would obey, but for the ends of its lines.
+/// Replaces control characters, which could command a terminal, but keeps line feeds.
 pub(super) fn printable(text: &str) -> String {
     text.replace(|c: char| c.is_control() && c != '\n', "?")
 }

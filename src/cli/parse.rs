@@ -1,4 +1,4 @@
-//! The command line becomes what is asked for.
+//! Parses the command line.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -16,26 +16,26 @@ use super::{man, shell, text};
 /// What the command line asks for.
 #[derive(Debug)]
 pub(crate) enum Asked {
-    /// To print something and be done.
+    /// Print a text and exit.
     Text(String),
-    /// To talk to a pool that runs.
+    /// Talk to a running pool.
     Call(Call),
-    /// To run a pool, or to check it.
+    /// Run a pool, or check its configuration.
     Run(Box<Options>),
 }
 
 #[derive(Debug)]
 pub(crate) struct Options {
     pub(crate) pool: Builder,
-    /// What the workers execute; without one they serve a page.
+    /// The program that workers run; without one they serve a page.
     pub(crate) program: Option<Program>,
-    /// Only whether the configuration makes sense.
+    /// Only check the configuration.
     pub(crate) check: bool,
     pub(crate) verbosity: Verbosity,
     pub(crate) log_format: LogFormat,
 }
 
-/// Reads the command line, `arguments` beginning with the program's name, and the variables.
+/// Parses the command line, whose first argument is the name of the program, and the variables.
 ///
 /// # Errors
 ///
@@ -122,7 +122,7 @@ fn unknown_option(name: &str) -> String {
     unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), HINT)
 }
 
-/// Names the one that was probably meant, if it is similar enough.
+/// Suggests the name that was probably meant, if one is similar enough.
 fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static str>, hint: &str) -> String {
     let known = known.map(|known| (strsim::jaro(name, known), known));
     let name = name.escape_debug();
@@ -134,7 +134,7 @@ fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static st
     }
 }
 
-/// Reads what follows the verb.
+/// Parses the arguments after the verb.
 ///
 /// # Errors
 ///
@@ -210,7 +210,7 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
     })
 }
 
-/// What the command line says behind the verb.
+/// The arguments after the verb.
 struct Words {
     said: Vec<(&'static str, String)>,
     operand: Option<String>,
@@ -222,7 +222,7 @@ impl Words {
     }
 }
 
-/// How long `top` may wait between two looks.
+/// The interval at which `top` refreshes.
 fn interval(text: &str) -> Result<Duration, String> {
     let range = Duration::from_millis(100)..=Duration::from_secs(3600);
     match forkpool::duration(text)? {

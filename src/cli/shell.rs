@@ -1,10 +1,10 @@
-//! What completes the binary's verbs and options in a shell.
+//! Shell completions for the verbs and options.
 
 use super::output::put;
 use super::text;
 use super::verbs::{long, Verb, VERBS};
 
-/// The script for a shell; None where it is not known.
+/// The completion script for a shell; `None` for an unknown shell.
 pub(super) fn completions(shell: &str) -> Option<String> {
     match shell {
         "bash" => Some(bash()),
@@ -14,18 +14,18 @@ pub(super) fn completions(shell: &str) -> Option<String> {
     }
 }
 
-/// An option as a shell is told of it.
+/// An option, as shells complete it.
 struct Flag {
-    /// With their dashes, the long one last.
+    /// The names with their dashes, the long one last.
     names: Vec<String>,
     takes_value: bool,
-    /// The words that its value can be; where there are none it may be a path.
+    /// The possible values. If there are none, the value may be a path.
     choices: Vec<String>,
-    /// What it does, in a few words without quotes.
+    /// What the option does, in a few words without quotes.
     summary: String,
 }
 
-/// Those of the binary itself, or of a verb.
+/// The options of the binary itself, or of a verb.
 fn flags(verb: Option<&Verb>) -> Vec<Flag> {
     let mut flags = Vec::new();
     for (spelled, description) in text::sections(verb).into_iter().flat_map(|(_, options)| options) {
@@ -42,13 +42,13 @@ fn flags(verb: Option<&Verb>) -> Vec<Flag> {
     flags
 }
 
-/// The words in `yes|no`; what is not small stands for something else.
+/// Splits `yes|no` into words; returns none for a placeholder in capitals.
 fn choices(value: &str) -> Vec<String> {
     let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
     value.split('|').filter(|_| value.contains('|')).filter(is_word).map(str::to_owned).collect()
 }
 
-/// The names of flags, each followed by a blank.
+/// The names of the flags, each followed by a blank.
 fn words(flags: &[Flag]) -> String {
     flags.iter().flat_map(|flag| &flag.names).map(|name| format!("{name} ")).collect()
 }
@@ -57,7 +57,7 @@ fn verbs(separator: &str) -> String {
     VERBS.iter().map(|verb| verb.name).collect::<Vec<_>>().join(separator)
 }
 
-/// The binary itself, and then each verb.
+/// The binary itself, then each verb.
 fn everything() -> impl Iterator<Item = Option<&'static Verb>> {
     [None].into_iter().chain(VERBS.iter().map(Some))
 }
@@ -123,7 +123,7 @@ fn zsh() -> String {
     let mut cases = String::new();
     for verb in VERBS {
         let operand = match choices(verb.operand).as_slice() {
-            // Their own completions know nothing of what stands before.
+            // The program's own completions expect its name to be the first word.
             [] if verb.is_exec() => "'*::program:_normal'".to_owned(),
             [] => "'*:file:_files'".to_owned(),
             choices => format!("'2:operand:({})'", choices.join(" ")),
@@ -133,7 +133,7 @@ fn zsh() -> String {
             format_args!(
                 "    {}) {}{} \\\n        {operand} ;;\n",
                 verb.name,
-                // What stands before it is no operand.
+                // For `exec`, drops the words before the program.
                 match verb.is_exec() {
                     true => "words=(\"${(@)words[at,-1]}\") && ((CURRENT -= at - 1)); _arguments -S",
                     false => "_arguments",
@@ -161,7 +161,7 @@ compdef _forkpool forkpool
     )
 }
 
-/// What follows two dashes, completed as if it stood alone; a failure where there are none.
+/// Completes what follows `--` as if it stood alone; fails if there is no `--`.
 const FISH_PROGRAM: &str = "\
 function __forkpool_program
     set -l words (commandline -opc)

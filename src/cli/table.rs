@@ -1,14 +1,14 @@
-//! PURE. What `forkpool top` shows: the status of a pool as a table, with rates since the status before.
+//! PURE. What `forkpool top` shows: the status of a pool as a table, with rates since the previous status.
 
 use forkpool::{shown_span, shown_time};
 use serde_json::Value;
 
 use super::output::{printable, put};
 
-/// A column: its name, and what a worker has in it.
+/// A column: its name, and its value for a worker.
 type Column = (&'static str, fn(&Row<'_>) -> String);
 
-/// The first of them fit on a terminal of 80 columns, which cuts the others off.
+/// The first columns fit a terminal of 80 columns, which cuts off the others.
 const COLUMNS: &[Column] = &[
     ("WORKER", |row| number(&row.worker["worker"])),
     ("GEN", |row| number(&row.worker["generation"])),
@@ -28,24 +28,24 @@ const COLUMNS: &[Column] = &[
     (LAST_EXIT, |row| row.worker["last_exit"].as_str().unwrap_or("-").to_owned()),
 ];
 
-/// The columns of text, which are set to the left.
+/// The columns of text, which are left-aligned.
 const STATE: &str = "STATE";
 const LAST_EXIT: &str = "LAST EXIT";
 
-/// How many events are shown.
+/// The number of events shown.
 const EVENTS: usize = 10;
 
-/// A worker, and when its status is from.
+/// A worker, and the time of its status.
 struct Row<'a> {
     worker: &'a Value,
     /// In microseconds.
     now: u64,
-    /// Requests per second, and thousandths of a CPU, since the status before; `None` of a new process, and of
-    /// what is not known.
+    /// Requests per second, and thousandths of a CPU, since the previous status; `None` for a new process, and if
+    /// unknown.
     rates: (Option<u64>, Option<u64>),
 }
 
-/// The status as a table. `before` is the status of some time ago, or null.
+/// Renders the status as a table. `before` is the previous status, or null.
 pub(super) fn table(status: &Value, before: &Value) -> String {
     let mut out = String::new();
     let now = micros(&status["pool"]["time"]).unwrap_or(0);
@@ -71,11 +71,11 @@ pub(super) fn table(status: &Value, before: &Value) -> String {
         let (level, text) = (event["level"].as_str().unwrap_or_default(), event["text"].as_str().unwrap_or_default());
         put(&mut out, format_args!("{:>8} ago  {level:<5}  {text}\n", age(now, micros(&event["time"]).unwrap_or(now))));
     }
-    // Reasons and paths are others' words, and may hold what a terminal would obey.
+    // Reasons and paths are foreign text, which may hold control characters.
     printable(&out)
 }
 
-/// What is said of the pool as a whole.
+/// Renders the lines about the pool as a whole.
 fn head(out: &mut String, status: &Value, before: &Value) {
     let (pool, totals) = (&status["pool"], &status["totals"]);
     let time_of = |status: &Value| micros(&status["pool"]["time"]).unwrap_or(0);
@@ -126,7 +126,7 @@ fn head(out: &mut String, status: &Value, before: &Value) {
     }
 }
 
-/// Requests per second, and thousandths of a CPU, of a process that is in the status before.
+/// Requests per second and thousandths of a CPU, for a process that was in the previous status.
 fn rates(worker: &Value, now: u64, before: &Value) -> (Option<u64>, Option<u64>) {
     let elapsed = now.saturating_sub(micros(&before["pool"]["time"]).unwrap_or(0));
     let mut olds = before["workers"].as_array().into_iter().flatten();
@@ -137,14 +137,15 @@ fn rates(worker: &Value, now: u64, before: &Value) -> (Option<u64>, Option<u64>)
     )
 }
 
-/// How many units a number has grown in each microsecond; never negative, as what it is may have begun anew.
+/// Returns `unit` times the growth of a number per microsecond; zero if the number has fallen, since its counter may
+/// have restarted.
 fn rate(new: Option<u64>, old: Option<u64>, elapsed: u64, unit: u64) -> Option<u64> {
     Some(new?.saturating_sub(old?).saturating_mul(unit) / elapsed.max(1))
 }
 
-/// The microseconds of a number of seconds.
+/// Converts seconds to microseconds.
 fn micros(seconds: &Value) -> Option<u64> {
-    // Zero where it is negative, and the highest number where it is too high.
+    // The cast saturates: zero for a negative number, the maximum for one that is too high.
     Some((seconds.as_f64()? * 1e6).round() as u64)
 }
 
@@ -156,7 +157,7 @@ fn none() -> String {
     "-".to_owned()
 }
 
-/// How long ago something was, in microseconds both.
+/// How long ago something was; both times are in microseconds.
 fn age(now: u64, then: u64) -> String {
     shown_span(now.saturating_sub(then) / 1000)
 }

@@ -1,4 +1,4 @@
-//! What needs no process; `tests/cli.rs` runs the real one.
+//! Tests that need no process; `tests/cli.rs` runs real ones.
 
 use std::ffi::OsString;
 

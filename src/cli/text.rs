@@ -1,4 +1,4 @@
-//! What `--help` says, and what the man page and the completions are made of.
+//! The text of `--help`, from which the man page and the completions are made, too.
 
 use std::iter;
 
@@ -7,8 +7,8 @@ use forkpool::Setting;
 use super::output::put;
 use super::verbs::{Spelled, Verb, VERBS};
 
-/// The whole help, of the binary or of one of its verbs: how it is called, what it does, every option with its variables
-/// and default; where a pool is started also signals and exit codes.
+/// The whole help of the binary or of a verb: usage, description, and every option with its variables and default. For
+/// what starts a pool, also signals and exit codes.
 pub(super) fn help(verb: Option<&Verb>) -> String {
     let mut help = version() + "Usage: " + &usage(verb) + "\n";
     if verb.is_none() {
@@ -32,23 +32,23 @@ pub(super) fn help(verb: Option<&Verb>) -> String {
         }
     }
     if verb.is_none_or(Verb::is_exec) {
-        // A program's log is its own.
+        // A program writes its own access log.
         let holds = |line: &&str| verb.is_none() || !line.contains("access log");
         AFTER.split_inclusive('\n').filter(holds).for_each(|line| help.push_str(line));
     }
     help
 }
 
-/// How the binary, or one of its verbs, is called.
+/// The usage line of the binary or of a verb.
 pub(super) fn usage(verb: Option<&Verb>) -> String {
     let Some(verb) = verb else { return "forkpool [OPTIONS]".to_owned() };
     format!("forkpool {} [OPTIONS] {}", verb.name, verb.operand).trim_end().to_owned()
 }
 
-/// Options under their heading: how each is spelled, and what it does. A space that is not to be broken at is U+00A0.
+/// A heading and its options: the spelling and the description of each. U+00A0 is a space at which no line breaks.
 pub(super) type Section = (&'static str, Vec<(String, String)>);
 
-/// Every option there is, for the binary itself or for a verb.
+/// Every option of the binary itself or of a verb.
 pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
     let owned = |options: &[Spelled]| options.iter().map(|(one, other)| (one.to_string(), other.to_string())).collect();
     let mut sections: Vec<Section> = Vec::new();
@@ -77,7 +77,7 @@ pub(super) fn version() -> String {
     format!("forkpool {}\n", env!("CARGO_PKG_VERSION"))
 }
 
-/// The binary's own settings that hold for `exec`, too.
+/// The options of the binary that also apply to `exec`.
 pub(super) fn shared_with_exec() -> String {
     let names = forkpool::settings().filter(|setting| setting.concerns_programs()).map(Setting::name);
     let names: Vec<String> = names.map(|name| format!("--{name}")).collect();
@@ -85,12 +85,12 @@ pub(super) fn shared_with_exec() -> String {
     [names.join(", "), own.collect::<Vec<_>>().join(", ")].join(", ")
 }
 
-/// What a setting does, its default and its variables.
+/// The description of a setting, with its default and its variables.
 fn description(setting: &Setting) -> String {
     describe_as(setting, setting.help(), setting.default())
 }
 
-/// The same of who picks the worker, where that cannot go by how many connections each has.
+/// The description of `--balance` for programs, which have no count of connections.
 fn of_programs(setting: &Setting) -> String {
     let help = "How a new TCP connection is assigned to a worker: hash, random, cpu or client. hash is the kernel's own choice. \
                 random picks a random free worker. cpu picks the worker on the CPU that received the connection, and pins \
@@ -107,7 +107,7 @@ fn describe_as(setting: &Setting, help: &str, default: Option<String>) -> String
     notes.fold(help.to_owned(), |all, note| all + " " + &note.replace(' ', "\u{a0}"))
 }
 
-/// Appends a text, indented, in lines of at most so many columns.
+/// Appends an indented text, wrapped to a maximum number of columns.
 fn describe(help: &mut String, text: &str) {
     const INDENT: &str = "          ";
     const COLUMNS: usize = 110;
@@ -140,7 +140,7 @@ Examples:
   forkpool --listen unix:/run/app.sock --check       check the options and exit
 ";
 
-/// The options that are the binary's own.
+/// The options that belong to the binary alone.
 const OWN: &[Spelled] = &[
     ("-q, --quiet", "Log only errors [FORKPOOL_QUIET=1]"),
     (

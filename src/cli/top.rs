@@ -1,4 +1,4 @@
-//! `forkpool top`: the status, live, with rates.
+//! `forkpool top`: the status with rates, live.
 
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
@@ -15,7 +15,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use super::client::{Client, Failure};
 use super::table::table;
 
-/// Shows the pool until somebody does not want to see it any more.
+/// Shows the pool until the user quits.
 pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
     let ends = Arc::new(AtomicBool::new(false));
     let screen = if io::stdout().is_terminal() { Some(Screen::open(&ends)?) } else { None };
@@ -29,14 +29,14 @@ pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
             Some(_) => draw(&shown),
             None => io::stdout().write_all(format!("{shown}\n").as_bytes()),
         };
-        // A reader that goes away has seen enough.
+        // The reader of the output has gone.
         if drawn.is_err() || !waits(screen.as_ref(), due, &ends) {
             return Ok(0);
         }
     }
 }
 
-/// Draws every line at its place; the terminal itself cuts what is too long or too low.
+/// Draws each line at its place; the terminal cuts off what does not fit.
 fn draw(shown: &str) -> io::Result<()> {
     let mut drawn = String::new();
     for (line, number) in shown.lines().zip(1..) {
@@ -48,7 +48,7 @@ fn draw(shown: &str) -> io::Result<()> {
     out.flush()
 }
 
-/// Waits for the next look; false when somebody wants to end.
+/// Waits for the next refresh; returns false when the user quits.
 fn waits(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> bool {
     let stdin = io::stdin();
     loop {
@@ -59,12 +59,12 @@ fn waits(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> bool {
         if left.is_zero() {
             return true;
         }
-        // In whole milliseconds, and never too short.
+        // In whole milliseconds, rounded up.
         let left = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
         let mut keys = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
         let has_keys = screen.is_some_and(|screen| screen.saved.is_some());
         let watched = if has_keys { &mut keys[..] } else { &mut [] };
-        // A signal interrupts it, and is looked at above.
+        // A signal interrupts the call, and is checked above.
         if poll(watched, left).is_ok_and(|ready| ready > 0) {
             let mut key = [0];
             match read(&stdin, &mut key) {
@@ -77,9 +77,9 @@ fn waits(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> bool {
 
 const CTRL_C: u8 = 3;
 
-/// The terminal's other screen, until this is dropped.
+/// The terminal's alternate screen, until this is dropped.
 struct Screen {
-    /// How the terminal was; None where keys come from elsewhere.
+    /// The terminal's previous mode; `None` if stdin is no terminal.
     saved: Option<Termios>,
 }
 
@@ -92,10 +92,10 @@ impl Screen {
         let saved = tcgetattr(io::stdin()).ok();
         if let Some(mut raw) = saved.clone() {
             raw.local_flags.remove(LocalFlags::ICANON | LocalFlags::ECHO | LocalFlags::ISIG);
-            // One that refuses only shows what is typed.
+            // If this fails, the terminal only echoes what is typed.
             let _ = tcsetattr(io::stdin(), SetArg::TCSANOW, &raw);
         }
-        // The other screen, without wrapping, without a cursor.
+        // Alternate screen, no wrapping, no cursor.
         say("\x1b[?1049h\x1b[?7l\x1b[?25l\x1b[2J");
         Ok(Screen { saved })
     }
@@ -110,7 +110,7 @@ impl Drop for Screen {
     }
 }
 
-/// Tells the terminal; one that has gone needs nothing.
+/// Writes to the terminal; ignores errors, since a terminal that has gone needs nothing.
 fn say(sequence: &str) {
     let mut out = io::stdout();
     let _ = out.write_all(sequence.as_bytes()).and_then(|()| out.flush());

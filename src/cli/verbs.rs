@@ -1,14 +1,14 @@
-//! The verbs: what the binary can be asked for besides a pool of its own. Help, completions and the man page are made of
-//! this table and of the settings.
+//! The table of verbs: what the binary does besides running a pool. Help, completions and man page are made from this
+//! table and from the settings.
 
 use std::ffi::OsStr;
 
 use super::operate::Task;
 
-/// An option as it is spelled in the help, `-q, --quiet` or `--admin <ADDR>`, and what it does.
+/// An option as the help spells it, such as `-q, --quiet` or `--admin <ADDR>`, and what it does.
 pub(super) type Spelled = (&'static str, &'static str);
 
-/// One of the verbs.
+/// A verb.
 #[derive(Debug)]
 pub(super) struct Verb {
     pub(super) name: &'static str,
@@ -16,7 +16,7 @@ pub(super) struct Verb {
     pub(super) operand: &'static str,
     /// What it does, in one line.
     pub(super) summary: &'static str,
-    /// The rest that there is to say.
+    /// The rest of its description.
     pub(super) about: &'static str,
     pub(super) options: &'static [Spelled],
     pub(super) job: Job,
@@ -25,7 +25,7 @@ pub(super) struct Verb {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Job {
     Exec,
-    /// To talk to a pool that runs.
+    /// Talk to a running pool.
     Call(Task),
     Completions,
     Man,
@@ -40,20 +40,20 @@ impl Verb {
         matches!(self.job, Job::Exec)
     }
 
-    /// The option of this name, and whether it takes a value.
+    /// Looks an option up by name; returns its long name and whether it takes a value.
     pub(super) fn option(&self, name: &str) -> Option<(&'static str, bool)> {
         let mut options = self.options.iter().filter_map(|(spelled, _)| Some((long(spelled)?, spelled.ends_with('>'))));
         options.find(|(known, _)| *known == name)
     }
 }
 
-/// The long name of an option as it is spelled.
+/// The long name of an option.
 pub(super) fn long(spelled: &str) -> Option<&str> {
     let (_, rest) = spelled.split_once("--")?;
     rest.split(' ').next()
 }
 
-/// All of them, in the order of the help.
+/// All verbs, in the order of the help.
 pub(super) const VERBS: &[Verb] = &[
     Verb {
         name: "exec",

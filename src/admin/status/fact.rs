@@ -1,24 +1,24 @@
-//! PURE. What changes in a pool, and how that goes to the admin process: numbers of eight bytes, texts behind their
+//! PURE. The changes in a pool, and their encoding for the admin process: numbers as eight bytes, texts after their
 //! length.
 
 use super::{Event, Level, Pool, Process, Slot, State, WorkerState};
 use crate::shared::config::Config;
 
-/// What is so from now on. One that is told twice changes nothing, but for events.
+/// A change. Applying the same fact twice has no effect, except for events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
     Pool(Pool),
     Process(Process),
-    /// The process is gone, and this is what its slot has counted with it.
+    /// The process has gone; the slot now has these counters.
     Gone(i32, usize, Slot),
     Event(Event),
     /// The inodes of a slot's listening sockets.
     Sockets(usize, Vec<u64>),
-    /// Nothing follows: the pool ends, or another one shows itself.
+    /// Nothing follows: the pool ends, or a new pool takes over the admin address.
     End,
 }
 
-/// Most bytes of a text that is sent.
+/// The maximum length of a text, in bytes.
 const TEXT_MAX: usize = 2048;
 
 impl Fact {
@@ -60,7 +60,7 @@ impl Fact {
         out.0
     }
 
-    /// None where the bytes are no fact.
+    /// Returns `None` if the bytes are no fact.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Fact> {
         let mut bytes = Decoder(bytes);
         let fact = match bytes.number()? {
@@ -68,7 +68,7 @@ impl Fact {
                 state: bytes.one_of(&State::ALL)?,
                 pid: bytes.pid()?,
                 started: bytes.number()?,
-                // As many slots are shown as are wanted.
+                // The status shows as many slots as are wanted.
                 wanted: bytes.size().filter(|wanted| *wanted <= Config::WORKERS_MAX)?,
                 serving: bytes.size()?,
                 listening: (0..bytes.number()?).map(|_| bytes.text()).collect::<Option<_>>()?,
@@ -142,7 +142,7 @@ impl Encoder {
     }
 }
 
-/// The beginning of a text that has no more than so many bytes, cut between characters.
+/// Returns the longest beginning of a text that has at most so many bytes, cut between characters.
 pub(super) fn beginning(text: &str, most: usize) -> &str {
     let end = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
     &text[..end.unwrap_or(0)]

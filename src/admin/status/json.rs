@@ -1,4 +1,5 @@
-//! PURE. The status as JSON (RFC 8259). It is written and never read, so a writer of strings and numbers is enough.
+//! PURE. Renders the status as JSON (RFC 8259). JSON is written here and never read, so a writer of strings and numbers
+//! is enough.
 
 use std::fmt::{Display, Write};
 
@@ -65,7 +66,7 @@ impl Worker<'_> {
         json.key("since").known(process.map(|it| Millis(it.since)));
         json.key("restarts").bare(self.slot.map_or(0, |slot| slot.restarted()));
         json.key("last_exit").optional(self.slot.and_then(|slot| slot.last_exit.as_deref()));
-        // Where there is no process, nothing is served.
+        // A slot without a process serves nothing.
         let told = if process.is_some() { self.told() } else { Some(reading) };
         json.key("requests").known(told.map(|it| it.counters.requests));
         json.key("connections").known(told.map(|it| it.counters.accepted));
@@ -92,14 +93,14 @@ impl Event {
     }
 }
 
-/// An event as a line of its own.
+/// Renders an event as a line of its own.
 pub(crate) fn event_line(event: &Event) -> String {
     let mut json = Json::default();
     json.object(|json| event.write_to(json));
     json.0 + "\n"
 }
 
-/// The answer to a command that was passed on, `after` being the latest event before it.
+/// The response to a command that was passed on. `after` is the latest event before it.
 pub(crate) fn accepted(command: &str, after: u64) -> String {
     let mut json = Json::default();
     json.object(|json| {
@@ -109,14 +110,14 @@ pub(crate) fn accepted(command: &str, after: u64) -> String {
     json.0 + "\n"
 }
 
-/// The answer to a command that was not.
+/// The response to a command that was refused.
 pub(crate) fn refused(error: &str) -> String {
     let mut json = Json::default();
     json.object(|json| json.key("error").string(error));
     json.0 + "\n"
 }
 
-/// JSON so far.
+/// The JSON written so far.
 #[derive(Debug, Default)]
 pub(super) struct Json(String);
 
@@ -127,7 +128,7 @@ impl Json {
         self.0.push('}');
     }
 
-    /// A member's name; its value follows.
+    /// Writes the name of a member; its value must follow.
     pub(super) fn key(&mut self, name: &str) -> &mut Json {
         self.separate();
         self.string(name);
@@ -155,7 +156,7 @@ impl Json {
         for c in text.chars() {
             match c {
                 '"' | '\\' => self.0.extend(['\\', c]),
-                // Also what a terminal would obey, and what ends a line in JavaScript, where this is pasted.
+                // Also escapes what terminals interpret, and what ends a line in JavaScript.
                 c if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') => {
                     // Writing to a string does not fail.
                     let _ = write!(self.0, "\\u{:04x}", u32::from(c));
@@ -173,13 +174,13 @@ impl Json {
         }
     }
 
-    /// A number, true, false or null.
+    /// Writes a number, true, false or null.
     fn bare(&mut self, value: impl Display) {
         // Writing to a string does not fail.
         let _ = write!(self.0, "{value}");
     }
 
-    /// A number, or null where nobody knows it.
+    /// Writes a number, or null if it is unknown.
     fn known(&mut self, value: Option<impl Display>) {
         match value {
             Some(value) => self.bare(value),
@@ -187,7 +188,7 @@ impl Json {
         }
     }
 
-    /// Responses by the class of their status.
+    /// Writes the number of responses for each class of status.
     fn classes(&mut self, counters: Option<&Counters>) {
         self.object(|json| {
             for class in 0..CLASSES {
@@ -196,7 +197,7 @@ impl Json {
         });
     }
 
-    /// Where nobody knows it, all is null and there are no buckets.
+    /// Writes the latencies. If they are unknown, all values are null and there are no buckets.
     fn latency(&mut self, latency: Option<&Latency>) {
         let nothing = Latency::default();
         self.object(|json| {

@@ -1,4 +1,4 @@
-//! PURE. The status for Prometheus: its text format, version 0.0.4.
+//! PURE. Renders the status in the text format of Prometheus, version 0.0.4.
 //!
 //! Counters are kept per slot, over all its processes, so that none goes back when a worker dies.
 
@@ -116,7 +116,7 @@ impl Snapshot<'_> {
 struct Metrics(String);
 
 impl Metrics {
-    /// Begins a metric; all its samples follow.
+    /// Begins a metric; all its samples must follow.
     fn family(&mut self, name: &str, kind: &str, help: &str) {
         // Writing to a string does not fail.
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
@@ -130,7 +130,7 @@ impl Metrics {
         };
     }
 
-    /// A metric with a sample for each slot that has a value.
+    /// Writes a metric with a sample for each slot that has a value.
     fn of_slots<'m, V: Display>(
         &mut self,
         name: &str,
@@ -148,7 +148,7 @@ impl Metrics {
     }
 }
 
-/// A label's value.
+/// Escapes the value of a label.
 fn escaped(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
 }

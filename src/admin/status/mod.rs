@@ -1,8 +1,8 @@
-//! PURE. What is known about a pool, and how that is shown.
+//! PURE. What is known about a pool, and how it is shown.
 //!
-//! The parent keeps a [`Model`] and changes it by [`Fact`]s. The admin process is born with a copy of the model and is
-//! told the same facts from then on, as bytes. To show the pool, it adds the [`Readings`] of the moment: counters, and
-//! what the system says of each process.
+//! The parent keeps a [`Model`] and changes it by [`Fact`]s. The admin process starts with a copy of the model, and
+//! then receives the same facts as bytes. To show the pool, it combines the model with the [`Readings`] of the moment:
+//! counters, and the system's figures for each process.
 
 #![forbid(unsafe_code)]
 
@@ -26,22 +26,22 @@ use crate::shared::counters::Counters;
 use crate::shared::latency::Latency;
 use crate::shared::state::{Reason, WorkerState};
 
-/// Events that are kept.
+/// The number of events kept.
 const EVENTS_MAX: usize = 100;
 
-/// Bytes of an event's text that are kept.
+/// The bytes of an event's text that are kept.
 const EVENT_TEXT_MAX: usize = 400;
 
-/// What the parent knows and the shared memory does not tell. Bounded.
+/// What the parent knows and the shared memory does not hold. Bounded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Model {
     pub(crate) pool: Pool,
-    /// Those that have ever had a worker.
+    /// The slots that have ever had a worker.
     pub(crate) slots: BTreeMap<usize, Slot>,
     pub(crate) processes: BTreeMap<i32, Process>,
     /// The inodes of each slot's listening sockets.
     pub(crate) sockets: BTreeMap<usize, Vec<u64>>,
-    /// The latest, the oldest first.
+    /// The latest events, oldest first.
     pub(crate) events: VecDeque<Event>,
 }
 
@@ -50,20 +50,20 @@ pub(crate) struct Model {
 pub(crate) struct Pool {
     pub(crate) state: State,
     pub(crate) pid: i32,
-    /// When it began, as all times here in milliseconds since 1970.
+    /// When the pool began. All times here are in milliseconds since 1970.
     pub(crate) started: u64,
     pub(crate) wanted: usize,
-    /// Slots that have a worker which serves.
+    /// The number of slots with a worker that serves.
     pub(crate) serving: usize,
     pub(crate) listening: Vec<String>,
-    /// Why there are as many workers as there are.
+    /// Why the pool has this number of workers.
     pub(crate) because: String,
     pub(crate) balance: String,
     /// Why the latest rolling restart was aborted.
     pub(crate) restart_aborted: Option<String>,
     /// Lines of the log that the parent could not write.
     pub(crate) lost: u64,
-    /// Bytes that each worker may hold for requests and answers in progress; 0 for no limit.
+    /// The bytes that each worker may hold for requests and responses in progress; 0 for no limit.
     pub(crate) max_held: u64,
 }
 
@@ -75,26 +75,26 @@ pub(crate) enum State {
     Serving,
     Restarting,
     Upgrading,
-    /// It still serves, but will drain soon.
+    /// Still serving; the drain follows.
     LameDuck,
     Draining,
     Stopping,
 }
 
-/// A place in the pool, over all its processes.
+/// A slot, over all its processes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Slot {
-    /// How often a worker had to be started anew, and why.
+    /// How often its worker was replaced, by reason.
     pub(crate) restarts: [u64; Reason::ALL.len()],
-    /// How the latest one ended that is gone.
+    /// How its latest dead worker ended.
     pub(crate) last_exit: Option<String>,
-    /// Microseconds of CPU that those have used which are gone.
+    /// CPU time of its dead workers, in microseconds.
     pub(crate) cpu: u64,
-    /// It has had a program as its worker, of which nobody knows what it has served.
+    /// Whether it has run a program, whose requests are not counted.
     pub(crate) has_programs: bool,
 }
 
-/// A worker's process.
+/// A worker process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Process {
     pub(crate) pid: i32,
@@ -105,17 +105,17 @@ pub(crate) struct Process {
     pub(crate) state: WorkerState,
     /// When it was forked.
     pub(crate) since: u64,
-    /// It is another program, and counts nothing for the pool.
+    /// Whether it is a program, which counts nothing for the pool.
     pub(crate) is_program: bool,
 }
 
-/// Something that has happened.
+/// Something that happened in the pool.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
     pub(crate) seq: u64,
     pub(crate) time: u64,
     pub(crate) level: Level,
-    /// The slot it is about.
+    /// The slot concerned.
     pub(crate) worker: Option<usize>,
     pub(crate) text: String,
 }
@@ -127,43 +127,43 @@ pub(crate) enum Level {
     Error,
 }
 
-/// What the processes say themselves, at one moment.
+/// What the processes report themselves, at one moment.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Readings {
     pub(crate) now: u64,
     /// Lines of the log that the admin process could not write.
     pub(crate) lost: u64,
-    /// What each slot has counted since the pool began.
+    /// The counters of each slot since the pool began.
     pub(crate) slots: BTreeMap<usize, Counters>,
-    /// By pid.
+    /// The processes, by pid.
     pub(crate) processes: BTreeMap<i32, Reading>,
-    /// Of all, since the pool began.
+    /// Over all slots, since the pool began.
     pub(crate) latency: Latency,
-    /// How many connections wait in each listening socket's queue, by inode.
+    /// How many connections wait in the queue of each listening socket, by inode.
     pub(crate) queues: BTreeMap<u64, u64>,
-    /// How many connections the kernel has to the pool's ports, where it was asked.
+    /// The number of connections to the pool's ports, if the kernel was asked.
     pub(crate) established: Option<u64>,
 }
 
-/// What one process says.
+/// What one process reports.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Reading {
     pub(crate) counters: Counters,
     pub(crate) latency: Latency,
-    /// Milliseconds for which it has been busy with the present turn.
+    /// How long it has been busy with the current turn, in milliseconds.
     pub(crate) busy: u64,
-    /// Microseconds of CPU.
+    /// CPU time, in microseconds.
     pub(crate) cpu: u64,
     pub(crate) rss: u64,
-    /// Bytes that it holds for requests and answers in progress.
+    /// The bytes that it holds for requests and responses in progress.
     pub(crate) held: u64,
 }
 
-/// Milliseconds, shown in seconds.
+/// A time in milliseconds, shown in seconds.
 #[derive(Clone, Copy)]
 struct Millis(u64);
 
-/// Microseconds, shown in seconds.
+/// A time in microseconds, shown in seconds.
 #[derive(Clone, Copy)]
 struct Micros(u64);
 
@@ -180,7 +180,7 @@ impl Display for Micros {
 }
 
 impl Model {
-    /// Learns what has changed.
+    /// Applies a change.
     pub(crate) fn learn(&mut self, fact: Fact) {
         match fact {
             Fact::Pool(pool) => self.pool = pool,
@@ -203,17 +203,17 @@ impl Model {
         }
     }
 
-    /// Whether workers are programs, of which only the kernel knows how many connections they have.
+    /// Whether workers are programs. Only the kernel knows how many connections they have.
     pub(crate) fn has_programs(&self) -> bool {
         self.slots.values().any(|slot| slot.has_programs)
     }
 
-    /// The number of the latest event; 0 before there is any.
+    /// The number of the latest event; 0 if there is none.
     pub(crate) fn seq(&self) -> u64 {
         self.events.back().map_or(0, |event| event.seq)
     }
 
-    /// Why the pool is to be given no new clients, if so.
+    /// Why load balancers should send no new clients; `None` if the pool is ready.
     pub(crate) fn unready(&self) -> Option<&'static str> {
         match self.pool.state {
             State::Starting => Some("the pool is starting"),
@@ -227,7 +227,7 @@ impl Model {
 }
 
 impl Pool {
-    /// The TCP ports that it listens on.
+    /// The TCP ports of the pool.
     pub(crate) fn ports(&self) -> BTreeSet<u16> {
         let addresses = self.listening.iter().filter_map(|address| address.strip_prefix("http://"));
         addresses.filter_map(|address| address.rsplit_once(':')?.1.parse().ok()).collect()

@@ -1,50 +1,50 @@
-//! PURE. How the pool is at one moment.
+//! PURE. The state of the pool at one moment.
 
 use super::{Counters, Event, Latency, Model, Pool, Process, Reading, Readings, Reason, Slot};
 
-/// A model and the readings that belong to it, put together.
+/// A model combined with its readings.
 #[derive(Debug)]
 pub(crate) struct Snapshot<'m> {
     pub(crate) now: u64,
     pub(crate) is_ready: bool,
     pub(crate) pool: &'m Pool,
     pub(crate) totals: Counters,
-    /// Whether anything counts requests and connections: programs do not.
+    /// Whether requests and connections are counted. Programs do not count them.
     pub(crate) is_counted: bool,
-    /// Connections that are open; None where nobody knows.
+    /// The number of open connections; `None` if unknown.
     pub(crate) open: Option<u64>,
-    /// What the kernel knows of them, where it was asked.
+    /// The kernel's count of them, if it was asked.
     pub(crate) established: Option<u64>,
-    /// Lines of logs that the parent and the admin process could not write.
+    /// Log lines that the parent and the admin process could not write.
     pub(crate) lost: [u64; 2],
     pub(crate) latency: &'m Latency,
     pub(crate) restarts: [u64; Reason::ALL.len()],
     pub(crate) workers: Vec<Worker<'m>>,
-    /// By number, over all their processes.
+    /// The slots by number, with totals over all their processes.
     pub(crate) slots: Vec<SlotTotals<'m>>,
     pub(crate) events: Vec<&'m Event>,
 }
 
-/// A process, or a slot that waits to get one.
+/// A process, or a slot that waits for one.
 #[derive(Debug)]
 pub(crate) struct Worker<'m> {
     pub(crate) id: usize,
     pub(crate) slot: Option<&'m Slot>,
-    /// None while the slot backs off.
+    /// `None` while the slot backs off.
     pub(crate) process: Option<(&'m Process, &'m Reading)>,
-    /// Connections that wait in the slot's own queues.
+    /// The number of connections in the slot's own queues.
     pub(crate) queue: Option<u64>,
 }
 
-/// What never goes back, whatever becomes of a slot's processes; and its processes.
+/// The processes of a slot, and totals that never go back, whatever happens to its processes.
 #[derive(Debug)]
 pub(crate) struct SlotTotals<'m> {
     pub(crate) id: usize,
     pub(crate) slot: &'m Slot,
     pub(crate) counters: Counters,
-    /// Microseconds.
+    /// CPU time, in microseconds.
     pub(crate) cpu: u64,
-    /// Connections that wait in its own queues.
+    /// The number of connections in its own queues.
     pub(crate) queue: Option<u64>,
     pub(crate) processes: Vec<(&'m Process, &'m Reading)>,
 }
@@ -101,19 +101,19 @@ impl<'m> Snapshot<'m> {
 }
 
 impl Snapshot<'_> {
-    /// Lines of logs that no process of the pool could write.
+    /// Log lines that no process of the pool could write.
     pub(crate) fn lost(&self) -> u64 {
         self.totals.lost + self.lost.iter().sum::<u64>()
     }
 }
 
 impl SlotTotals<'_> {
-    /// What it has counted; None where that is not known.
+    /// Its counters; `None` if they are unknown.
     pub(crate) fn counted(&self) -> Option<&Counters> {
         Some(&self.counters).filter(|_| !self.slot.has_programs)
     }
 
-    /// A sum over its processes; None where they do not tell.
+    /// A sum over its processes; `None` if they report nothing.
     pub(crate) fn told(&self, of: impl Fn(&Reading) -> u64) -> Option<u64> {
         let told = self.processes.iter().filter(|(process, _)| !process.is_program);
         let told = told.map(|(_, reading)| of(reading));
@@ -125,7 +125,7 @@ impl SlotTotals<'_> {
 }
 
 impl Worker<'_> {
-    /// What its process says of itself; None where there is none, or it says nothing.
+    /// What its process reports; `None` if there is no process, or it reports nothing.
     pub(crate) fn told(&self) -> Option<&Reading> {
         self.process.filter(|(process, _)| !process.is_program).map(|(_, reading)| reading)
     }

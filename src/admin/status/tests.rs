@@ -1,4 +1,4 @@
-//! The facts come through as they are, whatever comes else is no harm, and each form says what it should.
+//! Facts survive encoding, other bytes do no harm, and each format shows what it should.
 
 use super::*;
 use crate::shared::latency::bucket;
@@ -135,7 +135,7 @@ fn other_bytes_do_no_harm() {
     assert!(model.events.len() <= EVENTS_MAX);
 }
 
-/// Or each page would take as long as it takes to count to that.
+/// Otherwise each page would take as long as counting to that number.
 #[test]
 fn a_pool_has_no_more_slots_than_any_may() {
     for (wanted, is_known) in [(1_024, true), (1_025, false), (usize::MAX, false)] {
@@ -238,7 +238,7 @@ fn the_table_is_aligned() {
     assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "nothing commands a terminal: {text:?}");
 }
 
-/// What nobody knows is not shown as nothing.
+/// An unknown value is not shown as zero.
 #[test]
 fn of_programs_nothing_is_shown_that_is_not_known() {
     let mut model = Model::default();
@@ -288,7 +288,7 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
     }
 }
 
-/// Connections are asked for by port, and would be counted twice.
+/// Connections are counted by port, so a port that is listed twice must not be counted twice.
 #[test]
 fn a_port_of_several_addresses_is_one() {
     let listening = ["http://127.0.0.1:8000", "http://127.0.0.1:8001", "unix:/run/x:7", "http://[::1]:8000"];
@@ -307,7 +307,7 @@ fn counters_of_slots_without_a_process_stay() {
         "forkpool_responses_total{worker=\"0\",code=\"5xx\"} 1",
         "forkpool_sent_bytes_total{worker=\"0\"} 4096",
         "forkpool_worker_restarts_total{worker=\"0\",reason=\"stalled\"} 3",
-        // What is gone and both that live.
+        // The dead process and both living ones.
         "forkpool_worker_cpu_seconds_total{worker=\"0\"} 0.110000",
         "forkpool_request_duration_seconds_bucket{le=\"0.000064\"} 0",
         "forkpool_request_duration_seconds_bucket{le=\"0.000128\"} 6",

@@ -1,4 +1,4 @@
-//! PURE. The status as a table for terminals.
+//! PURE. Renders the status as a table for terminals.
 
 use std::fmt::Write;
 
@@ -68,7 +68,7 @@ impl Snapshot<'_> {
             // Writing to a string does not fail.
             let _ = writeln!(out, "{ago:>8} ago  {:<5}  {}", event.level.as_str(), event.text);
         }
-        // Reasons and paths are others' words, and may hold what a terminal would obey.
+        // Reasons and paths are foreign text, which may hold control characters.
         out.replace(|c: char| c.is_control() && c != '\n', "?")
     }
 
@@ -80,7 +80,7 @@ impl Snapshot<'_> {
         let exits = self.workers.iter().map(|worker| worker.slot.and_then(|slot| slot.last_exit.as_deref()));
         for (row, exit) in rows.iter().zip([Some("LAST EXIT")].into_iter().chain(exits)) {
             for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-                // The state is the one word; numbers are set to the right. Writing to a string does not fail.
+                // The state is the only word; numbers are right-aligned. Writing to a string does not fail.
                 let _ = match column {
                     3 => write!(out, "{cell:<width$}  "),
                     _ => write!(out, "{cell:>width$}  "),
@@ -122,7 +122,7 @@ impl Worker<'_> {
     }
 }
 
-/// A time in microseconds, in three digits or so; a dash where it is not known.
+/// Shows a time in microseconds with about three digits; a dash if it is unknown.
 pub fn shown_time(micros: Option<u64>) -> String {
     match micros {
         None => "-".to_owned(),
@@ -133,7 +133,7 @@ pub fn shown_time(micros: Option<u64>) -> String {
     }
 }
 
-/// A number of bytes, in three digits or so.
+/// Shows a number of bytes with about three digits.
 fn size(bytes: u64) -> String {
     let units = [(30, 'G'), (20, 'M'), (10, 'K')];
     match units.into_iter().find(|(shift, _)| bytes >> shift >= 10) {
@@ -142,7 +142,7 @@ fn size(bytes: u64) -> String {
     }
 }
 
-/// Milliseconds as how long something has been.
+/// Shows a span of milliseconds.
 pub fn shown_span(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {
