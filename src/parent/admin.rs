@@ -6,7 +6,7 @@ use nix::sys::resource::{getrusage, UsageWho};
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{waitpid, WaitPidFlag};
 
-use super::births::fork_remedy;
+use super::spawn::fork_remedy;
 use super::*;
 use crate::admin::status::{self, Fact, Model};
 use crate::admin::{self, Desk};
@@ -42,7 +42,7 @@ pub(super) struct Admin {
     model: Model,
     process: Option<Running>,
     /// The one that is being forked.
-    unborn: Option<Running>,
+    forking: Option<Running>,
     /// When to start it; never before the pool that this one takes over from has let go of the address.
     start_at: Time,
     /// How often in a row it ended soon after its start.
@@ -74,7 +74,7 @@ impl Admin {
             token,
             model: Model::default(),
             process: None,
-            unborn: None,
+            forking: None,
             start_at,
             failures: 0,
             is_over: false,
@@ -110,10 +110,10 @@ impl Admin {
 
     /// Whether it may still hold what the fork copied of the parent's.
     pub(super) fn holds_copies(&self) -> bool {
-        self.unborn.is_some() || self.process.as_ref().is_some_and(|process| !process.is_set_up)
+        self.forking.is_some() || self.process.as_ref().is_some_and(|process| !process.is_set_up)
     }
 
-    /// Learns a fact, and passes it on. One that does not read is ended: its successor is born with all of them.
+    /// Learns a fact, and passes it on. One that does not read is ended: its successor starts with all of them.
     fn tell(&mut self, fact: Fact) {
         if let Some(process) = &self.process {
             if let Err(MessageError::Full) = process.link.send(&fact.encode(), None) {
@@ -147,7 +147,7 @@ impl Parent {
         let Some(listener) = listener else { return Ok(None) };
         let token = self.config.admin_token()?.map(Rc::from);
         let hosts = self.config.admin_hosts[..].into();
-        Ok(Some(Admin::new(listener, hosts, token, if self.heir.is_some() { Time::NEVER } else { now })))
+        Ok(Some(Admin::new(listener, hosts, token, if self.predecessor.is_some() { Time::NEVER } else { now })))
     }
 
     /// What is to be forked, when it is time.
@@ -155,7 +155,7 @@ impl Parent {
         let now = clock::now();
         let admin = self.admin.as_mut().filter(|admin| admin.is_due(now))?;
         match admin.seed(self.board.scoreboard(), self.credentials.clone(), now) {
-            Ok(newborn) => Some(Turn::Fork(newborn)),
+            Ok(child) => Some(Turn::Fork(child)),
             Err(error) => {
                 error!("cannot start the admin process: {}", error.report());
                 admin.failures = admin.failures.max(1);
@@ -168,7 +168,7 @@ impl Parent {
     /// The fork has made this process, if it was the admin process that was to be forked.
     pub(super) fn admin_forked(&mut self, pid: Pid) -> bool {
         let Some(admin) = &mut self.admin else { return false };
-        let Some(mut process) = admin.unborn.take() else { return false };
+        let Some(mut process) = admin.forking.take() else { return false };
         process.pid = pid;
         debug!("admin pid={} spawned", pid.0);
         let (lifeline, link) = (process.lifeline.as_raw_fd(), process.link.as_raw_fd());
@@ -184,7 +184,7 @@ impl Parent {
     /// The fork has failed, if it was the admin process that was to be forked.
     pub(super) fn admin_fork_failed(&mut self, error: &io::Error) -> bool {
         let Some(admin) = &mut self.admin else { return false };
-        if admin.unborn.take().is_none() {
+        if admin.forking.take().is_none() {
             return false;
         }
         error!("cannot fork the admin process with fork(2): {error}{}", fork_remedy(error));
@@ -244,7 +244,7 @@ impl Parent {
 }
 
 impl Admin {
-    fn seed(&mut self, board: &Scoreboard, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Newborn> {
+    fn seed(&mut self, board: &Scoreboard, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Child> {
         let call = "give the admin process what it needs with socketpair(2) or mmap(2); is RLIMIT_NOFILE too low?";
         let refused = |source| Error::system(call, source);
         let (lifeline, theirs) = channel::channel(0, false).map_err(refused)?;
@@ -254,7 +254,7 @@ impl Admin {
         own.watch(true);
         let page = own.lend(1, 0, now).map_err(refused)?;
         let shared = self.listener.shared().map_err(refused)?;
-        self.unborn = Some(Running {
+        self.forking = Some(Running {
             pid: Pid(0),
             lifeline,
             link,
@@ -291,7 +291,7 @@ impl Admin {
             parent: process::id(),
             place: Default::default(),
         };
-        Ok(Newborn::Admin(Box::new(seed), Box::new(desk)))
+        Ok(Child::Admin(Box::new(seed), Box::new(desk)))
     }
 }
 
@@ -334,7 +334,7 @@ impl Parent {
         }
         for (slot, it) in self.roster.supervisor.processes() {
             let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.roster.get(pid)?))) else { continue };
-            let (row, generation, state, since) = (process.row, it.generation, it.state(), process.born);
+            let (row, generation, state, since) = (process.row, it.generation, it.state(), process.started);
             let is_program = process.ends.program.is_some();
             let shown = process.shown(pid);
             let known = status::Process { pid: shown, slot, row, generation, state, since, is_program };

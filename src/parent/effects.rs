@@ -7,7 +7,7 @@ impl Parent {
     pub(super) fn perform(&mut self, effect: Effect) -> Option<Turn> {
         match effect {
             Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
-                Ok(seed) => return Some(Turn::Fork(Newborn::Worker(Box::new(seed)))),
+                Ok(seed) => return Some(Turn::Fork(Child::Worker(Box::new(seed)))),
                 Err(error) => self.spawn_failed(slot, &error.report()),
             },
             Effect::Drain { pid } => self.drain(pid),
@@ -94,8 +94,8 @@ impl Parent {
                     let text = format!("listening on {reserved} with {}", self.derivation);
                     self.journal.say(log::Level::Info, None, text);
                 }
-                match self.heir.take() {
-                    Some(heir) => self.take_over(heir),
+                match self.predecessor.take() {
+                    Some(predecessor) => self.take_over(predecessor),
                     None => self.service.ready(),
                 }
             }

@@ -1,6 +1,6 @@
 //! The sockets that workers share or inherit: looked at before they are handed on, and mended when a worker has broken
 //! one. The kernel tells of a shutdown(2), a worker of a socket that it cannot accept from; anything else is found at the
-//! next birth.
+//! next start.
 
 use std::collections::BTreeSet;
 
@@ -87,7 +87,7 @@ impl Parent {
         let mut processes = self.roster.iter();
         let has_program = processes.any(|(_, it)| it.ends.program.is_some() && (slot == SHARED || it.slot == slot));
         // Another pool's workers are programs, perhaps.
-        has_program || self.heir.is_some()
+        has_program || self.predecessor.is_some()
     }
 
     fn tell_flaws(&mut self, slot: usize, flaws: &[String]) {

@@ -9,7 +9,7 @@
 //! - `start.rs`: what is there before the first worker
 //! - `effects.rs`: what the supervisor wants done
 //! - `places.rs`: who serves which slot, and what follows
-//! - `births.rs`: what workers are born with
+//! - `spawn.rs`: what a worker is started with
 //! - `deploy/`: restarts that somebody asks for, and what they read anew; files.rs: those that changed files ask for;
 //!   debounce.rs (PURE): when these are whole; exchange.rs (PURE): when the root is another
 //! - `discard.rs`: how what they have passed is closed
@@ -21,8 +21,8 @@
 //! - `programs.rs`: workers that keep other programs
 //! - `takeover.rs`: upgrades
 //! - `hooks.rs`: the application's closure
-//! - `messages.rs`: what workers tell it
-//! - `hearing.rs`: what they report
+//! - `inbox.rs`: the messages of workers
+//! - `reports.rs`: what they report
 //! - `roster.rs`: PURE. who is where: processes by pid, slot and row
 //! - `requests.rs`: what signals, the application and admin clients ask for
 //! - `admin.rs`: the admin process
@@ -131,7 +131,6 @@ mod access_log;
 mod admin;
 pub(crate) mod announce;
 mod attend;
-mod births;
 pub(crate) mod custody;
 mod deploy;
 mod discard;
@@ -139,11 +138,10 @@ mod effects;
 pub(crate) mod event;
 pub(crate) mod handle;
 mod health;
-mod hearing;
 mod hooks;
+mod inbox;
 mod journal;
 mod mend;
-mod messages;
 pub(crate) mod neighbours;
 pub(crate) mod notify;
 pub(crate) mod pid_file;
@@ -151,10 +149,12 @@ mod places;
 mod programs;
 pub(crate) mod reap;
 mod repeats;
+mod reports;
 mod requests;
 pub(crate) mod roster;
 pub(crate) mod service;
 mod source;
+mod spawn;
 mod start;
 pub(crate) mod successor;
 pub(crate) mod supervisor;
@@ -179,14 +179,14 @@ use nix::unistd::Pid as SystemPid;
 use self::access_log::AccessLog;
 use self::admin::Admin;
 use self::attend::Attention;
-pub(crate) use self::births::Newborn;
 use self::deploy::Deploy;
 use self::discard::Discard;
+use self::inbox::{Inbox, Quota};
 use self::journal::Journal;
 use self::mend::Mending;
-use self::messages::{Ration, Talk};
 use self::programs::{Program, Sign};
 use self::source::Source;
+pub(crate) use self::spawn::Child;
 use self::takeover::Addresses;
 use self::wakeups::Wakeups;
 use crate::error::{Error, Result};
@@ -196,7 +196,7 @@ use crate::parent::handle::{Hook, Hooks, OnExit};
 use crate::parent::neighbours::{Neighbours, Order};
 use crate::parent::reap::Fate;
 use crate::parent::service::Service;
-use crate::parent::successor::{Heir, Inheritance, Successor};
+use crate::parent::successor::{Inheritance, Predecessor, Successor};
 use crate::parent::supervisor::{
     Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor,
 };
@@ -224,7 +224,7 @@ use crate::worker::Seed;
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
     /// Fork a process from this, then call [`Parent::forked`] or [`Parent::fork_failed`].
-    Fork(Newborn),
+    Fork(Child),
     /// The pool has ended.
     Finished(Result<()>),
 }
@@ -256,7 +256,7 @@ pub(crate) struct Parent {
     /// The new binary, while it is on its way.
     successor: Option<Successor>,
     /// The way to tell the pool that this one takes over from; None once that is done.
-    heir: Option<Heir>,
+    predecessor: Option<Predecessor>,
     is_stopping: bool,
     pid: pid_file::Pid,
     /// When the parent means to look at the clock again.
@@ -266,7 +266,7 @@ pub(crate) struct Parent {
     /// The application's; None while it is called.
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
-    talk: Talk,
+    inbox: Inbox,
     journal: Journal,
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,
@@ -299,7 +299,7 @@ struct Ends {
     /// When it is killed whatever it does, if it has been told to end its program at once.
     killed_at: Cell<Option<Time>>,
     /// What reading its messages may cost.
-    ration: Ration,
+    quota: Quota,
 }
 
 type Roster = roster::Roster<Ends>;
@@ -334,7 +334,7 @@ impl Parent {
             self.look_at_queues();
             self.mend();
             self.obey_admin_again();
-            self.talk();
+            self.read_messages();
             self.look_at_delays();
             self.look_at_keepers();
             self.journal.say_what_was_left_out();
@@ -366,7 +366,7 @@ impl Parent {
             // After all others.
             Source::Signals => {}
             Source::Reports(pid) => self.hear(pid),
-            Source::Messages(pid) => self.talk.note(pid),
+            Source::Messages(pid) => self.inbox.note(pid),
             Source::Sign(pid) => self.look_for_sign(pid),
             Source::Successor => self.hear_successor(),
             Source::Predecessor => self.hear_predecessor(),
@@ -405,7 +405,7 @@ impl Parent {
             self.custody.deadline(),
             self.service.deadline(),
             self.next_weighing,
-            self.talk.deadline(),
+            self.inbox.deadline(),
             self.journal.deadline(),
             log_writer::deadline(),
             self.discard.deadline(),

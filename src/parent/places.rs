@@ -43,7 +43,7 @@ impl Parent {
             let sent = match order {
                 Order::Watch { slot, .. } => {
                     let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
-                    // Its next worker may not be born yet, before which they are made whole.
+                    // Its next worker may not have started yet, before which they are made whole.
                     for socket in sockets.iter().filter(|_| !may_block) {
                         if let Err(error) = sys::fds::set_nonblocking(socket, true) {
                             debug!("cannot make a socket of worker={slot} non-blocking: {error}");

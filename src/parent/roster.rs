@@ -1,6 +1,6 @@
 //! PURE. Who is where: the pool's processes by pid, slot and row, with what the supervisor says of each.
 //!
-//! Every look-up goes through here. The supervisor is told of a birth together with the entry, so that the two lists
+//! Every look-up goes through here. The supervisor is told of a start together with the entry, so that the two lists
 //! cannot differ. What the parent holds of a process besides facts (its descriptors) is a parameter.
 #![forbid(unsafe_code)]
 
@@ -17,7 +17,7 @@ use crate::time::Time;
 pub(crate) struct Roster<E> {
     pub(crate) supervisor: Supervisor,
     processes: BTreeMap<Pid, Process<E>>,
-    unborn: Option<Process<E>>,
+    forking: Option<Process<E>>,
     /// Rows of the scoreboard that no process has.
     free_rows: Vec<usize>,
     /// How many processes have been forked.
@@ -32,7 +32,7 @@ pub(crate) struct Process<E> {
     /// What tells it from a later one with the same pid.
     pub(crate) unique: u64,
     /// When it was forked, in milliseconds since 1970.
-    pub(crate) born: u64,
+    pub(crate) started: u64,
     /// It has dropped what the fork copied of the parent's.
     pub(crate) is_set_up: bool,
     pub(crate) was_ready: bool,
@@ -65,7 +65,7 @@ impl<E> Roster<E> {
     /// Of a pool that has rows for this many processes, numbered from 1.
     pub(crate) fn new(supervisor: Supervisor, rows: usize) -> Roster<E> {
         let free_rows = (1..=rows).rev().collect();
-        Roster { supervisor, processes: BTreeMap::new(), unborn: None, free_rows, forked: 0 }
+        Roster { supervisor, processes: BTreeMap::new(), forking: None, free_rows, forked: 0 }
     }
 
     pub(crate) fn tell(&mut self, event: Event, now: Time) {
@@ -87,13 +87,13 @@ impl<E> Roster<E> {
     }
 
     /// A process is about to be forked for the slot, with that row. The clock says when in milliseconds since 1970.
-    pub(crate) fn expect(&mut self, slot: SlotId, row: usize, born: u64, ends: E) {
+    pub(crate) fn expect(&mut self, slot: SlotId, row: usize, started: u64, ends: E) {
         self.free_rows.retain(|it| *it != row);
-        self.unborn = Some(Process {
+        self.forking = Some(Process {
             slot,
             row,
             unique: self.next_unique(),
-            born,
+            started,
             is_set_up: false,
             was_ready: false,
             is_disconnected: false,
@@ -109,7 +109,7 @@ impl<E> Roster<E> {
 
     /// The process that was expected has this pid, which the supervisor learns as well.
     pub(crate) fn register(&mut self, pid: Pid, now: Time) -> Option<&mut Process<E>> {
-        let process = self.unborn.take()?;
+        let process = self.forking.take()?;
         self.forked += 1;
         self.tell(Event::Spawned { slot: process.slot, pid }, now);
         self.processes.insert(pid, process);
@@ -118,7 +118,7 @@ impl<E> Roster<E> {
 
     /// The process that was expected could not be forked; its row is free again.
     pub(crate) fn call_off(&mut self) -> Option<Process<E>> {
-        let process = self.unborn.take()?;
+        let process = self.forking.take()?;
         self.free_rows.push(process.row);
         Some(process)
     }
@@ -156,7 +156,7 @@ impl<E> Roster<E> {
 
     /// Whether each process has dropped what the fork copied of the parent's.
     pub(crate) fn are_all_set_up(&self) -> bool {
-        self.unborn.is_none() && self.processes.values().all(|process| process.is_set_up)
+        self.forking.is_none() && self.processes.values().all(|process| process.is_set_up)
     }
 
     pub(crate) fn slot_of(&self, pid: Pid) -> Option<SlotId> {
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_birth_is_known_here_and_to_the_supervisor() {
+    fn a_start_is_known_here_and_to_the_supervisor() {
         let mut roster = roster();
         assert_eq!(roster.pids(), [Pid(10), Pid(11)]);
         assert_eq!((roster.slot_of(Pid(11)), roster.slot_of(Pid(12))), (Some(1), None));

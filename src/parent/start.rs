@@ -19,7 +19,7 @@ impl Parent {
         let open = |path| log_file::open(path, others(&credentials));
         let access_log = config.access_log.as_deref().map(open).transpose()?;
         raise_descriptor_limit();
-        let Addresses { reserved, slots, heir, admin } = takeover::addresses(&config)?;
+        let Addresses { reserved, slots, predecessor, admin } = takeover::addresses(&config)?;
         let (board, steering) = share_memory(&config, &reserved, workers)?;
         let board = Rc::new(board);
         let cpus = config.cpus().into();
@@ -51,12 +51,12 @@ impl Parent {
             derivation,
             service: Service::new(now),
             successor: None,
-            heir,
+            predecessor,
             is_stopping: false,
             pid: pid_file::Pid::default(),
             next_look: Time::NEVER,
             cut: Cut::default(),
-            talk: Talk::new(hooks.on_event.as_ref(), now),
+            inbox: Inbox::new(hooks.on_event.as_ref(), now),
             journal: Journal::new(admin.is_some()),
             hook: hooks.on_event,
             on_exit: hooks.on_exit,
@@ -77,7 +77,7 @@ impl Parent {
         self.guard_all();
         self.give_root();
         self.watch_files()?;
-        if self.heir.is_none() {
+        if self.predecessor.is_none() {
             self.pid.write_first(self.config.pid_file.as_deref(), &mut self.journal)?;
             self.custody.begin_to_steer();
             self.custody.count_all_in();

@@ -9,7 +9,7 @@
 
 use std::os::fd::OwnedFd;
 
-use super::births::fork_remedy;
+use super::spawn::fork_remedy;
 use super::*;
 use crate::shared::config::Address;
 use crate::shared::listener::AdminListener;
@@ -19,7 +19,7 @@ pub(super) struct Addresses {
     pub(super) reserved: Vec<Reserved>,
     /// The slots' sockets that another pool has handed over.
     pub(super) slots: Vec<SlotSockets>,
-    pub(super) heir: Option<Heir>,
+    pub(super) predecessor: Option<Predecessor>,
     pub(super) admin: Option<AdminListener>,
 }
 
@@ -38,7 +38,7 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
             false => given,
         };
         reserved.extend(listener::reserve_udp(&config.udp, |_| None)?);
-        return Ok(Addresses { reserved, slots: Vec::new(), heir: None, admin: admin(&mut |_| None)? });
+        return Ok(Addresses { reserved, slots: Vec::new(), predecessor: None, admin: admin(&mut |_| None)? });
     };
     let mut reserved = inheritance.given()?;
     if reserved.is_empty() {
@@ -47,8 +47,8 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     }
     reserved.extend(listener::reserve_udp(&config.udp, |name| inheritance.udp(name))?);
     let admin = admin(&mut |address| inheritance.admin(address))?;
-    let (slots, heir) = inheritance.finish();
-    Ok(Addresses { reserved, slots, heir: Some(heir), admin })
+    let (slots, predecessor) = inheritance.finish();
+    Ok(Addresses { reserved, slots, predecessor: Some(predecessor), admin })
 }
 
 impl Parent {
@@ -62,7 +62,7 @@ impl Parent {
             _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>(), admin),
         };
         let heard = spawned.and_then(|successor| {
-            let registered = self.listen_to(successor.talk(), Source::Successor).map_err(io::Error::other);
+            let registered = self.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);
             registered.map(|()| successor)
         });
         match heard {
@@ -84,7 +84,7 @@ impl Parent {
             self.hand_over();
         } else {
             // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
-            self.wakeups.forget(successor.talk());
+            self.wakeups.forget(successor.stream());
         }
     }
 
@@ -106,7 +106,7 @@ impl Parent {
     }
 
     /// This pool serves: the one that has started it may leave.
-    pub(super) fn take_over(&mut self, mut heir: Heir) {
+    pub(super) fn take_over(&mut self, mut predecessor: Predecessor) {
         self.custody.begin_to_steer();
         // The other pool had more slots, perhaps; while it was there, its workers looked after them.
         let surplus = self.custody.slots().iter().copied().filter(|slot| *slot >= self.roster.supervisor.wanted());
@@ -115,22 +115,22 @@ impl Parent {
         }
         self.settle();
         self.pid.write_or_retry(self.config.pid_file.as_deref(), &mut self.journal);
-        heir.serve();
+        predecessor.serve();
         if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
             reserved.iter_mut().for_each(Reserved::take_over);
         }
         if let Some(admin) = &mut self.admin {
             admin.take_over();
         }
-        if let Err(error) = self.listen_to(heir.talk(), Source::Predecessor) {
+        if let Err(error) = self.listen_to(predecessor.stream(), Source::Predecessor) {
             error!("cannot listen to the old pool: {error}");
         }
-        self.heir = Some(heir);
+        self.predecessor = Some(predecessor);
     }
 
     /// The other pool has let go of the sockets, or is gone.
     pub(super) fn hear_predecessor(&mut self) {
-        if self.heir.take().is_some() {
+        if self.predecessor.take().is_some() {
             self.custody.count_all_in();
         }
     }

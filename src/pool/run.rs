@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::parent::handle::Hooks;
-use crate::parent::{Newborn, Parent, Turn};
+use crate::parent::{Child, Parent, Turn};
 use crate::shared::config::{Config, Layers};
 use crate::shared::signals;
 use crate::sys::process::{fork, Fork};
@@ -17,16 +17,16 @@ pub(crate) fn run(layers: Layers, config: Config, hooks: Hooks, main: Main<'_>) 
     loop {
         match parent.turn()? {
             Turn::Finished(result) => return result,
-            Turn::Fork(newborn) => {
+            Turn::Fork(child) => {
                 let masked = signals::block_all()
                     .map_err(|source| Error::system("block signals for a fork with sigprocmask(2)", source))?;
                 match fork() {
                     Ok(Fork::Parent(pid)) => parent.forked(pid),
                     Ok(Fork::Child) => {
                         drop(parent);
-                        match newborn {
-                            Newborn::Worker(seed) => worker::start(*seed, masked, main),
-                            Newborn::Admin(seed, desk) => {
+                        match child {
+                            Child::Worker(seed) => worker::start(*seed, masked, main),
+                            Child::Admin(seed, desk) => {
                                 worker::start(*seed, masked, Box::new(|worker| desk.serve(worker)))
                             }
                         }

@@ -3,7 +3,7 @@
 //! In come requests for a restart, and what the file system says; out go the configuration of the next workers, and
 //! restarts. It may not know how workers are replaced.
 //!
-//! - **The file of variables is read before a restart**, and not at the birth of a worker: one that is replaced because it
+//! - **The file of variables is read before a restart**, and not at the start of a worker: one that is replaced because it
 //!   has crashed gets what the others have, whatever somebody is editing. What is wrong with the file aborts the restart
 //!   before the first worker is touched; a restart that is aborted later takes the settings back as well, so that the
 //!   old workers are replaced by their like.
@@ -189,7 +189,7 @@ impl Parent {
         }
     }
 
-    /// Has these settings hold for what the parent does from now on, and for the workers that are born from now on.
+    /// Has these settings hold for what the parent does from now on, and for the workers that start from now on.
     fn apply(&mut self, next: Config) {
         let now = clock::now();
         let before = std::mem::replace(&mut self.config, next);

@@ -3,7 +3,7 @@
 //! The sockets stay open across execve(2), and a variable says which number is what:
 //!
 //! ```text
-//! FORKPOOL_UPGRADE = TALK                        the stream on which the new parent says that it serves
+//! FORKPOOL_UPGRADE = STREAM                       the stream on which the new parent says that it serves
 //!                    RESERVED FD,-,... ADDRESS   an address, and its slots' sockets in the order of the kernel's group;
 //!                                                a hyphen for a slot that has none
 //!                    RESERVED - ADDRESS          one that all workers share
@@ -37,7 +37,7 @@ const SERVING: u8 = b'S';
 /// What another pool hands over to this one.
 #[derive(Debug)]
 pub(crate) struct Inheritance {
-    talk: UnixStream,
+    stream: UnixStream,
     addresses: Vec<Inherited>,
     /// For each TCP address of this pool, in their order, which one of the other's it is.
     columns: Vec<Option<usize>>,
@@ -71,13 +71,13 @@ impl Inheritance {
         let said = text.to_str().and_then(variable::read).ok_or_else(invalid)?;
         // Whatever fails, those that were taken over are closed.
         let adopt = |number: Option<RawFd>| number.map(sys::fds::inherited).transpose();
-        let talk = sys::fds::inherited(said.talk)?.into();
+        let stream = sys::fds::inherited(said.stream)?.into();
         let mut addresses = Vec::new();
         for address in said.addresses {
             let slots = address.slots.into_iter().map(adopt).collect::<io::Result<_>>()?;
             addresses.push(Inherited { address: address.name, reserved: adopt(address.reserved)?, slots });
         }
-        Ok(Inheritance { talk, addresses, columns: Vec::new(), udp_columns: Vec::new() })
+        Ok(Inheritance { stream, addresses, columns: Vec::new(), udp_columns: Vec::new() })
     }
 
     /// The reserved socket of an address of this pool, if the other one had it. To be asked for each, in their order.
@@ -118,7 +118,7 @@ impl Inheritance {
     }
 
     /// The slots' sockets, as far as the other pool had them, and how this one says that it serves.
-    pub(crate) fn finish(self) -> (Vec<SlotSockets>, Heir) {
+    pub(crate) fn finish(self) -> (Vec<SlotSockets>, Predecessor) {
         let mut addresses: Vec<_> = self.addresses.into_iter().map(|it| it.slots.into_iter()).collect();
         let slots = self
             .columns
@@ -133,7 +133,7 @@ impl Inheritance {
             let tcp = self.columns.iter().map(&mut column).collect();
             SlotSockets::new(tcp, self.udp_columns.iter().map(&mut column).collect())
         };
-        ((0..slots).map(|_| slot()).collect(), Heir { talk: self.talk })
+        ((0..slots).map(|_| slot()).collect(), Predecessor { stream: self.stream })
     }
 }
 
@@ -146,19 +146,19 @@ const ADMIN: &str = "admin:";
 
 /// This pool, on its way to take over from another one.
 #[derive(Debug)]
-pub(crate) struct Heir {
-    talk: UnixStream,
+pub(crate) struct Predecessor {
+    stream: UnixStream,
 }
 
-impl Heir {
+impl Predecessor {
     /// Tells the other pool that this one serves. If it is gone, all the better.
     pub(crate) fn serve(&mut self) {
-        let _ = self.talk.write_all(&[SERVING]);
+        let _ = self.stream.write_all(&[SERVING]);
     }
 
     /// At its end when the other pool has let go of the sockets.
-    pub(crate) fn talk(&self) -> &UnixStream {
-        &self.talk
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
     }
 }
 
@@ -166,7 +166,7 @@ impl Heir {
 #[derive(Debug)]
 pub(crate) struct Successor {
     pub(crate) pid: i32,
-    talk: UnixStream,
+    stream: UnixStream,
 }
 
 impl Successor {
@@ -181,8 +181,8 @@ impl Successor {
         slots: &[&SlotSockets],
         admin: Option<(&str, BorrowedFd<'_>)>,
     ) -> io::Result<Successor> {
-        let (talk, theirs) = UnixStream::pair()?;
-        talk.set_nonblocking(true)?;
+        let (stream, theirs) = UnixStream::pair()?;
+        stream.set_nonblocking(true)?;
         let mut passed = vec![theirs.as_fd()];
         let mut text = format!("{}\n", theirs.as_raw_fd());
         let mut column = 0;
@@ -228,18 +228,18 @@ impl Successor {
         let child = held.and_then(|_held| command.spawn());
         keep_open(&passed, false)?;
         let pid = i32::try_from(child?.id()).map_err(|_| ErrorKind::InvalidData)?;
-        Ok(Successor { pid, talk })
+        Ok(Successor { pid, stream })
     }
 
     /// Readable when the new parent has something to say, or is gone.
-    pub(crate) fn talk(&self) -> &UnixStream {
-        &self.talk
+    pub(crate) fn stream(&self) -> &UnixStream {
+        &self.stream
     }
 
     /// Whether the new parent has said that it serves.
     pub(crate) fn serves(&mut self) -> bool {
         let mut byte = [0];
-        matches!(self.talk.read(&mut byte), Ok(1) if byte[0] == SERVING)
+        matches!(self.stream.read(&mut byte), Ok(1) if byte[0] == SERVING)
     }
 }
 

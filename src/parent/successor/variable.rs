@@ -7,7 +7,7 @@ type Number = i32;
 /// All that is handed over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HandedOver {
-    pub(super) talk: Number,
+    pub(super) stream: Number,
     pub(super) addresses: Vec<Address>,
 }
 
@@ -23,13 +23,13 @@ pub(super) struct Address {
 /// `None` where no pool has made it: also when a number occurs twice, which would then be closed twice.
 pub(super) fn read(text: &str) -> Option<HandedOver> {
     let mut lines = text.lines();
-    let talk = number(lines.next()?)?;
+    let stream = number(lines.next()?)?;
     let addresses: Vec<Address> = lines.map(address).collect::<Option<_>>()?;
     let of_addresses = addresses.iter().flat_map(|it| it.slots.iter().copied().chain([it.reserved]).flatten());
-    let mut all: Vec<Number> = of_addresses.chain([talk]).collect();
+    let mut all: Vec<Number> = of_addresses.chain([stream]).collect();
     all.sort_unstable();
     let is_each_once = all.windows(2).all(|pair| pair[0] != pair[1]);
-    is_each_once.then_some(HandedOver { talk, addresses })
+    is_each_once.then_some(HandedOver { stream, addresses })
 }
 
 fn address(line: &str) -> Option<Address> {
@@ -62,10 +62,10 @@ pub fn fuzz(bytes: &[u8]) {
         let slots = if slots.is_empty() { "-".to_owned() } else { slots.join(",") };
         format!("\n{} {slots} {}", shown(&it.reserved), it.name)
     });
-    let text = format!("{}{}", read.talk, lines.collect::<String>());
+    let text = format!("{}{}", read.stream, lines.collect::<String>());
     let again = self::read(&text).expect("it was read once");
     // A single hole is written like none at all.
-    assert_eq!(again.talk, read.talk);
+    assert_eq!(again.stream, read.stream);
     assert_eq!(again.addresses.len(), read.addresses.len());
 }
 
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn each_number_has_one_owner() {
         let read_whole = read("3\n4 5,-,6 127.0.0.1:80\n- 7 udp:127.0.0.1:53\n8 - unix:/run/a b").expect("it is valid");
-        assert_eq!(read_whole.talk, 3);
+        assert_eq!(read_whole.stream, 3);
         assert_eq!(read_whole.addresses[0].slots, [Some(5), None, Some(6)]);
         assert_eq!(read_whole.addresses[2].name, "unix:/run/a b");
         for wrong in

@@ -1,4 +1,4 @@
-//! How workers come to be: what each is born with, and what follows its fork.
+//! How workers are spawned: what each is started with, and what follows its fork.
 
 use super::*;
 use crate::admin::Desk;
@@ -7,15 +7,15 @@ use crate::shared::channel;
 use crate::shared::message::MessageEnd;
 use crate::worker::keeper::Keeping;
 
-/// What is forked, and what it is born with.
+/// What is forked, and what it starts with.
 #[derive(Debug)]
-pub(crate) enum Newborn {
+pub(crate) enum Child {
     Worker(Box<Seed>),
     Admin(Box<Seed>, Box<Desk>),
 }
 
 impl Parent {
-    /// What the next worker of a slot is born with.
+    /// What the next worker of a slot starts with.
     pub(super) fn seed(&mut self, slot: usize, generation: u64) -> Result<Seed> {
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
         let messages = self.hook.as_ref().map(|_| MessageEnd::pair(self.config.accept_descriptors));
@@ -43,8 +43,8 @@ impl Parent {
             Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.roster.next_unique();
-        let ration = Ration::new(self.config.message_share, clock::now());
-        let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), ration };
+        let quota = Quota::new(self.config.message_share, clock::now());
+        let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), quota };
         self.roster.expect(slot, row, clock::unix_millis(), ends);
         Ok(Seed {
             slot,

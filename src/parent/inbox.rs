@@ -23,7 +23,7 @@ const COMPLAINT: Duration = Duration::from_secs(1);
 
 /// What reading the messages of one worker may still cost: a worker that floods the parent waits, as its messages do.
 #[derive(Debug)]
-pub(super) struct Ration {
+pub(super) struct Quota {
     /// Of the time that passes, in percent.
     share: u32,
     /// In microseconds; what was read for more than there was is owed.
@@ -33,9 +33,9 @@ pub(super) struct Ration {
     since: Time,
 }
 
-impl Ration {
-    pub(super) fn new(share: u32, now: Time) -> Ration {
-        Ration { share: share.clamp(1, 100), left: micros(AT_ONCE), is_resting: false, since: now }
+impl Quota {
+    pub(super) fn new(share: u32, now: Time) -> Quota {
+        Quota { share: share.clamp(1, 100), left: micros(AT_ONCE), is_resting: false, since: now }
     }
 
     /// What is worth going on for.
@@ -83,24 +83,24 @@ enum Rest {
     Nothing,
 }
 
-/// What it takes to talk with workers, and to tick.
+/// What workers have sent and nobody has read yet, and when to tick.
 #[derive(Debug)]
-pub(super) struct Talk {
+pub(super) struct Inbox {
     /// Workers that have messages which were not read yet.
     unread: BTreeSet<Pid>,
     /// Where messages are read into; made when the first comes.
     buffer: Vec<u8>,
-    /// When those are read whose workers have used up their rations, unless they come first.
+    /// When those are read whose workers have used up their quotas, unless they come first.
     resume: Option<Time>,
     /// When the log has said that messages find no descriptor.
     complained: Option<Time>,
     tick: Option<(Time, Duration)>,
 }
 
-impl Talk {
-    pub(super) fn new(hook: Option<&Hook>, now: Time) -> Talk {
+impl Inbox {
+    pub(super) fn new(hook: Option<&Hook>, now: Time) -> Inbox {
         let tick = hook.and_then(Hook::tick).map(|period| (now + period, period));
-        Talk { unread: BTreeSet::new(), buffer: Vec::new(), resume: None, complained: None, tick }
+        Inbox { unread: BTreeSet::new(), buffer: Vec::new(), resume: None, complained: None, tick }
     }
 
     /// A worker's messages have become readable.
@@ -126,16 +126,16 @@ impl Talk {
 
 impl Parent {
     /// Tells the application a turn's worth of what workers say, and of the time.
-    pub(super) fn talk(&mut self) {
+    pub(super) fn read_messages(&mut self) {
         let now = clock::now();
-        self.talk.resume = None;
+        self.inbox.resume = None;
         let mut waiting = BTreeSet::new();
         let mut resume: Option<Time> = None;
         let mut is_any_ready = false;
-        for pid in std::mem::take(&mut self.talk.unread) {
+        for pid in std::mem::take(&mut self.inbox.unread) {
             let Some(process) = self.roster.get_mut(pid) else { continue };
-            process.ends.ration.refill(now);
-            let next = process.ends.ration.next(now);
+            process.ends.quota.refill(now);
+            let next = process.ends.quota.next(now);
             if next > now || self.discard.is_full() {
                 waiting.insert(pid);
                 let next = if next > now { next } else { now + PAUSE };
@@ -156,16 +156,16 @@ impl Parent {
                 }
             }
         }
-        self.talk.unread.append(&mut waiting);
-        self.talk.resume = resume.filter(|_| !is_any_ready);
-        if self.talk.ticks(clock::now()) {
+        self.inbox.unread.append(&mut waiting);
+        self.inbox.resume = resume.filter(|_| !is_any_ready);
+        if self.inbox.ticks(clock::now()) {
             self.emit(&event::Event::Tick);
         }
     }
 
     /// All that a process had sent before it exited. Another one that holds its socket adds nothing.
     pub(super) fn hear_last_messages(&mut self, pid: Pid) {
-        self.talk.unread.remove(&pid);
+        self.inbox.unread.remove(&pid);
         if let Some(messages) = self.roster.get(pid).and_then(|process| process.ends.messages.as_ref()) {
             messages.close();
             let rest = loop {
@@ -187,13 +187,13 @@ impl Parent {
     /// Tells the application what one worker says in one turn.
     fn hear_slice(&mut self, pid: Pid) -> Rest {
         let end = clock::now_micros() + SLICE;
-        let mut buffer = std::mem::take(&mut self.talk.buffer);
+        let mut buffer = std::mem::take(&mut self.inbox.buffer);
         buffer.resize(BUFFER, 0);
         let rests = (0..TURN).try_for_each(|_| match self.hear_message(pid, &mut buffer) {
             Rest::Next if clock::now_micros() < end => ControlFlow::Continue(()),
             rest => ControlFlow::Break(rest),
         });
-        self.talk.buffer = buffer;
+        self.inbox.buffer = buffer;
         rests.break_value().unwrap_or(Rest::Next)
     }
 
@@ -203,7 +203,7 @@ impl Parent {
         };
         let begun = clock::now_micros();
         let received = process.ends.messages.as_ref().map_or(Received::End, |messages| messages.receive(buffer));
-        process.ends.ration.pay(Duration::from_micros(clock::now_micros().saturating_sub(begun)));
+        process.ends.quota.pay(Duration::from_micros(clock::now_micros().saturating_sub(begun)));
         match received {
             Received::Message(message, fd) => {
                 // What it reported before it sent this comes first.
@@ -233,10 +233,10 @@ impl Parent {
     /// A message cannot be received, for which the worker cannot help it; the log says so now and then.
     fn complain(&mut self, pid: Pid, what: &str) {
         let now = clock::now();
-        if self.talk.complained.is_none_or(|at| now >= at + COMPLAINT) {
+        if self.inbox.complained.is_none_or(|at| now >= at + COMPLAINT) {
             let tag = self.roster.tag(pid);
             warn!("{tag} {what}: no descriptor is free for what comes with the next; is RLIMIT_NOFILE too low?");
-            self.talk.complained = Some(now);
+            self.inbox.complained = Some(now);
         }
     }
 }
@@ -247,14 +247,14 @@ mod tests {
 
     /// Milliseconds of reading that a worker gets in ten seconds, which says something all the time.
     fn read_in_ten_seconds(share: u32) -> u64 {
-        let (mut ration, mut read, mut now) = (Ration::new(share, Time::default()), 0, Time::default());
+        let (mut quota, mut read, mut now) = (Quota::new(share, Time::default()), 0, Time::default());
         while now < Time::from_millis(10_000) {
-            ration.refill(now);
-            let next = ration.next(now);
+            quota.refill(now);
+            let next = quota.next(now);
             if next > now {
                 now = next;
             } else {
-                ration.pay(Duration::from_millis(1));
+                quota.pay(Duration::from_millis(1));
                 read += 1;
                 now = now + Duration::from_millis(1);
             }
