@@ -1,4 +1,4 @@
-//! The one place that forks, and where parent and worker part.
+//! The one place that forks. Here parent and worker part.
 
 use crate::error::{Error, Result};
 use crate::parent::handle::Hooks;
@@ -8,10 +8,10 @@ use crate::shared::signals;
 use crate::sys::process::{fork, Fork};
 use crate::worker::{self, Main};
 
-/// Runs a pool to its end in this process; in each worker, `main`. `config` is what the layers are at the moment.
+/// Runs a pool to its end in this process, and `main` in each worker. `config` is the current result of `layers`.
 ///
-/// Forking at the top of the stack lets the child own what it must not keep: it drops the parent whole, with every
-/// descriptor in it. `main` is moved into the one child of each fork and never returns to the caller.
+/// The fork happens at the top of the stack, so the child owns the `Parent` and drops it whole, with every descriptor
+/// in it. `main` is moved into the one child of each fork, which never returns to the caller.
 pub(crate) fn run(layers: Layers, config: Config, hooks: Hooks, main: Main<'_>) -> Result<()> {
     let mut parent = Parent::start(layers, config, hooks)?;
     loop {

@@ -1,4 +1,4 @@
-//! Messages that are values of the application's types, as JSON: the feature `serde`.
+//! Messages that are values of the application's types, as JSON (feature `serde`).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -10,18 +10,18 @@ use crate::parent::handle::{Handle, Target};
 use crate::shared::message::MessageError;
 use crate::worker::{Sender, Worker};
 
-/// A value as the bytes of a message, to be sent by [`Handle::broadcast`] or [`Worker::send_with`], for example.
+/// Encodes a value as a message, for example for [`Handle::broadcast`] or [`Worker::send_with`].
 ///
-/// They are JSON (RFC 8259), which programs in other languages, logs and people can read.
+/// Messages are JSON (RFC 8259), which programs in other languages, logs and people can read.
 ///
 /// # Errors
 ///
-/// When the type has no form in JSON, such as a map whose keys are no strings.
+/// If the type cannot be represented in JSON, such as a map whose keys are not strings.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypedError> {
     serde_json::to_vec(value).map_err(|error| TypedError::Encode(error.into()))
 }
 
-/// The value in a message: the reverse of [`encode`].
+/// Decodes a message; the reverse of [`encode`].
 ///
 /// ```
 /// # fn main() -> Result<(), forkpool::TypedError> {
@@ -33,16 +33,16 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, TypedError> {
 ///
 /// # Errors
 ///
-/// [`TypedError::Decode`] when it is not a value of that type, and nothing else.
+/// [`TypedError::Decode`] if the message is no value of that type. There are no other errors.
 pub fn decode<T: DeserializeOwned>(message: &[u8]) -> Result<T, TypedError> {
     serde_json::from_slice(message).map_err(|error| TypedError::Decode(error.into()))
 }
 
-/// What is wrong with a typed message.
+/// What went wrong with a typed message.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TypedError {
-    /// The value has no form in JSON.
+    /// The value cannot be represented in JSON.
     Encode(Box<dyn StdError + Send + Sync>),
     /// The message is not a value of that type.
     Decode(Box<dyn StdError + Send + Sync>),
@@ -76,7 +76,7 @@ impl From<MessageError> for TypedError {
 }
 
 impl Worker {
-    /// As [`send`](Worker::send), for a value; the parent gets it back by [`decode`].
+    /// As [`send`](Worker::send), for a value. The parent decodes it by [`decode`].
     ///
     /// # Errors
     ///
@@ -98,7 +98,7 @@ impl Sender {
 }
 
 impl Handle<'_> {
-    /// As [`send`](Handle::send), for a value; the worker gets it back by [`decode`].
+    /// As [`send`](Handle::send), for a value. The worker decodes it by [`decode`].
     ///
     /// # Errors
     ///

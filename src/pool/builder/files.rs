@@ -1,4 +1,4 @@
-//! Which files are served, and where answers are logged.
+//! Static files and the access log.
 
 use std::path::PathBuf;
 
@@ -26,14 +26,16 @@ impl Builder {
         self.put("cache-control", |config| config.files.cache_control = Some(value.into()))
     }
 
-    /// As [`Files::header`](crate::Files::header), and also adds to what was said before: `[/PATTERN] NAME: VALUE`. Default: none.
+    /// As [`Files::header`](crate::Files::header), from text of the form `[/PATTERN] NAME: VALUE`. Each call adds a
+    /// rule. Default: none.
     pub fn header(self, rule: &str) -> Builder {
         self.add("header", rule, |config, rule| config.files.headers.push(rule))
     }
 
-    /// As [`Files::media_type`](crate::Files::media_type), and also adds to what was said before: `EXTENSION=TYPE`. Default: none.
+    /// As [`Files::media_type`](crate::Files::media_type), from text of the form `EXTENSION=TYPE`. Each call adds a
+    /// rule. Default: none.
     ///
-    /// (The setting is `type`.)
+    /// The setting's name is `type`.
     pub fn media_type(self, rule: &str) -> Builder {
         self.add("type", rule, |config, rule| config.files.types.push(rule))
     }
@@ -53,29 +55,29 @@ impl Builder {
         self.put("dotfiles", |config| config.files.dotfiles = serve)
     }
 
-    /// File that gets a line for each answer of [`Worker::serve`](crate::Worker::serve), or `-` or `/dev/stdout` for standard output,
-    /// `/dev/stderr` for standard error. Default: none.
+    /// Sets the file that gets a line for each response of [`Worker::serve`](crate::Worker::serve); `-` or
+    /// `/dev/stdout` is standard output, `/dev/stderr` standard error. Default: none.
     ///
-    /// It must be no symbolic link. Where root opens it for workers of [another user](Builder::user), nobody but root may
-    /// be able to put something else in its place: its directory and those above belong to root, and others cannot write
-    /// to them, unless they are sticky as `/tmp` is.
+    /// The path must not be a symbolic link. If root opens the file for workers of [another user](Builder::user), only
+    /// root may be able to replace it: its directory and all directories above must belong to root and must not be
+    /// writable by others, unless they are sticky as `/tmp` is.
     ///
-    /// The parent opens it, before workers change their user, and opens it anew on SIGUSR1: what was answered before
-    /// goes to the old file, wherever that has been moved. Each worker collects lines for up to a second or 64 KiB and
-    /// appends whole ones only; one that is killed by SIGKILL loses those. No answer waits for a full disk, nor for who
-    /// reads a FIFO or a pipe: a worker then keeps up to 64 KiB. Lines that cannot be written are counted in the log and
-    /// in the status.
+    /// The parent opens the file before workers switch their user, and reopens it on SIGUSR1. Responses from before the
+    /// signal are logged to the old file, even if it was renamed. Each worker buffers lines for up to a second or 64
+    /// KiB, and appends whole lines only; a worker that is killed by SIGKILL loses its buffer. No response waits for a
+    /// full disk, or for the reader of a FIFO or a pipe: a worker buffers up to 64 KiB and drops further lines. Dropped
+    /// lines are counted in the log and in the status.
     pub fn access_log(self, path: impl Into<PathBuf>) -> Builder {
         self.put("access-log", |config| config.access_log = Some(path.into()))
     }
 
-    /// How the lines of the access log are written. Default [`AccessLogFormat::Combined`].
+    /// Sets the format of the access log. Default [`AccessLogFormat::Combined`].
     ///
-    /// Times are those when an answer was complete, in UTC. Bytes are those of the body that were sent, with the
-    /// framing of chunks. A client that goes before there is an answer has status 499. In what clients sent, quotes,
-    /// backslashes and what is not visible ASCII are written as `\xHH`; in JSON only what RFC 8259 asks for and control
-    /// characters are escaped, and U+FFFD stands for what is not UTF-8. Values that would make the line too long end in
-    /// `...`.
+    /// A line has the time in UTC at which the response was complete, and the bytes of the body that were sent,
+    /// including the framing of chunks. If the client disconnects before there is a response, the status is 499. In
+    /// what clients sent, quotes, backslashes and everything but visible ASCII are written as `\xHH`. In JSON, only
+    /// control characters and what RFC 8259 requires are escaped, and U+FFFD replaces what is not UTF-8. Values that
+    /// would make a line too long are cut, and end in `...`.
     pub fn access_log_format(self, format: AccessLogFormat) -> Builder {
         self.put("access-log-format", |config| config.access_log_format = format)
     }

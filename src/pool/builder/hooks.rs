@@ -1,4 +1,4 @@
-//! What the application does in the parent.
+//! The application's hooks in the parent.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use crate::parent::handle::{Handle, Hook, OnExit};
 use crate::parent::supervisor::Respawn;
 
 impl Builder {
-    /// Calls `hook` for every [`Event`], in the parent, on its only thread, one at a time and in their order. The
-    /// [`Handle`] lets it restart, scale or stop the pool, and send its workers messages.
+    /// Calls `hook` for every [`Event`], in the parent, on its only thread, one at a time and in order. With the
+    /// [`Handle`], the hook can restart, scale or stop the pool, and send messages to workers.
     ///
-    /// While it runs the parent does nothing else: no worker is reaped or started. It must not block, start threads
-    /// (fork(2) copies only one), or exit. A panic in it is logged and changes nothing. Workers do not run it: each
-    /// drops its copy at its start, and so runs the `Drop` of what the closure owns; what is to happen once belongs
-    /// elsewhere.
+    /// While the hook runs, the parent does nothing else: it neither reaps nor starts workers. The hook must not block,
+    /// start threads (fork(2) copies only one), or exit. A panic in it is logged and has no other effect. Workers do
+    /// not run the hook, but each drops its copy when it starts, and so runs the `Drop` of the values that the closure
+    /// owns. Do not rely on such a `Drop` to run only once.
     ///
     /// ```no_run
     /// use forkpool::{Event, Pool, Response};
@@ -34,20 +34,20 @@ impl Builder {
         self
     }
 
-    /// Has `policy` decide when the slot of a worker that has exited without being told to gets another one, in place of
-    /// the pool's own backoff. It is asked before [`Event::Exited`] is told.
+    /// Lets `policy` decide when to replace a worker that has exited without being told to, instead of the pool's own
+    /// backoff. It is called before [`Event::Exited`] is reported.
     ///
-    /// An exit that it answers by anything but [`Respawn::Backoff`] does not count for [`give_up`](Builder::give_up),
-    /// nor for the rule that a pool whose workers all fail before any was ready ends. It is not asked about a worker
-    /// that the pool itself kills because it stalls or is late: the slot of such a one does not wait for its exit.
+    /// Unless it returns [`Respawn::Backoff`], the exit does not count for [`give_up`](Builder::give_up), nor for the
+    /// rule that the pool ends if all its first workers fail. It is not called for a worker that the pool kills because
+    /// of a stall or a timeout: that slot gets its replacement before the worker has exited.
     ///
-    /// A slot that is left empty ([`Respawn::Never`]) keeps its sockets, and its neighbours take what comes. It counts
-    /// as wanted, and not as ready, in the [`Status`](crate::Status); a rolling restart and [`Handle::scale`] start it
-    /// again, and an upgrade starts all slots anew. When all slots are empty the pool ends, as if it had been asked to
-    /// stop: [`run`](Builder::run) returns `Ok`.
+    /// A slot that is left empty ([`Respawn::Never`]) keeps its sockets, and its neighbours accept its connections. In
+    /// the [`Status`](crate::Status) it counts as wanted and not as ready. A rolling restart and [`Handle::scale`]
+    /// start it again, and an upgrade starts all slots. If all slots are empty, the pool ends as if it had been asked
+    /// to stop: [`run`](Builder::run) returns `Ok`.
     ///
-    /// As the hook of [`on_event`](Builder::on_event) it runs in the parent, and must not block. When it panics, that is
-    /// logged and the answer is `Respawn::Backoff`.
+    /// Like the hook of [`on_event`](Builder::on_event), `policy` runs in the parent and must not block. If it panics,
+    /// the panic is logged, and `Respawn::Backoff` applies.
     ///
     /// ```no_run
     /// use std::time::Duration;
@@ -56,9 +56,9 @@ impl Builder {
     /// fn main() -> forkpool::Result<()> {
     ///     Pool::bind(":8000")
     ///         .on_exit(|exit| match exit.code() {
-    ///             // It has done its part.
+    /// The worker has finished its work.
     ///             Some(0) => Respawn::Never,
-    ///             // It has found what it cannot work with.
+    /// The worker cannot run with this configuration.
     ///             Some(78) => Respawn::Stop,
     ///             _ if exit.was_ready => Respawn::Now,
     ///             _ => Respawn::After(Duration::from_secs(5)),
@@ -71,8 +71,8 @@ impl Builder {
         self
     }
 
-    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] at this interval, 1 ms or more. Default never. Missed
-    /// ticks are not made up for.
+    /// Calls the [hook](Builder::on_event) with [`Event::Tick`] at this interval, 1 ms or more. Default: never. Ticks
+    /// that were missed are skipped.
     pub fn tick(mut self, period: Duration) -> Builder {
         self.mistakes.retain(|mistake| mistake.name != "tick");
         self.tick = (!period.is_zero()).then_some(period);

@@ -1,4 +1,4 @@
-//! What the built-in server allows its clients.
+//! Limits and timeouts of the built-in server.
 
 use std::time::Duration;
 
@@ -78,20 +78,21 @@ impl Builder {
         self.put("head-timeout", |config| config.server.head_timeout = timeout)
     }
 
-    /// How long a client may pause while it sends a body. Default 60 s, as with nginx: clients that limit their rate send
-    /// in bursts; an upload may take as long as it goes on.
+    /// Sets how long a client may pause while it sends a body. Default 60 s, as in nginx: clients that limit their rate
+    /// send in bursts. There is no limit on how long a whole upload may take.
     pub fn body_timeout(self, timeout: Duration) -> Builder {
         self.put("body-timeout", |config| config.server.body_timeout = timeout)
     }
 
-    /// Bytes of a body that a client must send a second, over any span of [`body_timeout`](Builder::body_timeout); a
-    /// slower one gets 408. Default 500, as with Apache: slower than any line, and a byte now and then does not
-    /// hold a place and memory for good. 0 is no minimum. Time in which the worker does not read does not count.
+    /// Sets how many bytes per second a client must send of a body, on average over
+    /// [`body_timeout`](Builder::body_timeout); a slower one gets 408. Default 500, as in Apache: slower than any line,
+    /// but too fast for a client that sends a byte now and then to occupy a connection for ever. 0 sets no minimum.
+    /// Time in which the worker does not read does not count.
     ///
-    /// The same holds for what a client takes of an answer that waits for it, over any span of
-    /// [`write_timeout`](Builder::write_timeout); the connection of a slower one is closed.
+    /// The same minimum applies to how fast a client reads a response, on average over
+    /// [`write_timeout`](Builder::write_timeout); the connection of a slower client is closed.
     ///
-    /// A head has no rate, since [`head_timeout`](Builder::head_timeout) bounds the whole of it.
+    /// Heads have no minimum rate, since [`head_timeout`](Builder::head_timeout) limits the time for the whole head.
     pub fn min_rate(self, bytes: usize) -> Builder {
         self.put("min-rate", |config| config.server.min_rate = bytes)
     }
@@ -102,30 +103,32 @@ impl Builder {
         self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
     }
 
-    /// How long a client may take nothing of an answer that waits for it, be it in the kernel. Default 360 s, as with
-    /// lighttpd: players and downloads that limit their rate take megabytes at once and then pause for minutes.
+    /// Sets how long a client may go without reading any of a pending response, including what the kernel buffers.
+    /// Default 360 s, as in lighttpd: players and downloads that limit their rate read megabytes at once and then pause
+    /// for minutes.
     pub fn write_timeout(self, timeout: Duration) -> Builder {
         self.put("write-timeout", |config| config.server.write_timeout = timeout)
     }
 
-    /// How long the application may take for a [deferred](crate::Response::deferred) answer for which it sets no timeout
-    /// of its own; then the client gets 504. Default 300 s: an answer that is forgotten does not hold its connection for
-    /// good.
+    /// Sets how long the application may take for a [deferred](crate::Response::deferred) response that has no timeout
+    /// of its own; then the client gets 504. Default 300 s, so that a forgotten response does not keep its connection
+    /// open for ever.
     pub fn answer_timeout(self, timeout: Duration) -> Builder {
         self.put("answer-timeout", |config| config.server.answer_timeout = timeout)
     }
 
-    /// After how much silence the kernel asks whether a TCP client is still there (`SO_KEEPALIVE` of socket(7)). One that
-    /// does not answer for as long again has gone: so connections end that wait without a timeout, as streams and
-    /// upgraded ones do, when their machine has lost power or its network. Default 60 s, in whole seconds; 0 is never.
+    /// Sets after how much silence the kernel probes whether a TCP client is still there (`SO_KEEPALIVE` in socket(7)).
+    /// If the client does not answer for as long again, the connection is closed. This ends connections that have no
+    /// timeout, such as streams and upgraded ones, whose client has lost power or network. Default 60 s, in whole
+    /// seconds; 0 turns probing off.
     pub fn tcp_keepalive(self, silence: Duration) -> Builder {
         self.put("tcp-keepalive", |config| config.server.tcp_keepalive = silence)
     }
 
-    /// Whether a client that has sent its end of file waits for its answer as long as that takes. Default `false`: the
-    /// application is told that it has gone, as nearly all such clients have, and the answer is sent if it is there
-    /// within five seconds. With `true` nobody is told, and a client that has gone keeps its connection until the
-    /// answer is sent.
+    /// Sets whether a client that has closed its sending side waits for its response as long as it takes. Default
+    /// `false`: the application is told that the client has disconnected, as nearly all such clients have, and a
+    /// response that is ready within five seconds is sent. With `true` the application is not told, and a client that
+    /// has disconnected keeps its connection until the response is sent.
     pub fn half_close(self, waits: bool) -> Builder {
         self.put("half-close", |config| config.server.half_close = waits)
     }

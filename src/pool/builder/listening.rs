@@ -1,4 +1,4 @@
-//! Where the pool listens, and who gets what comes.
+//! Addresses, balancing and proxies.
 
 use super::Builder;
 use crate::shared::config::{Balance, ForwardedHeader};
@@ -30,30 +30,30 @@ impl Builder {
         self.put("neighbours", |config| config.neighbours = count)
     }
 
-    /// Proxies that may say for whom they ask: networks as in `10.0.0.0/8`, addresses, and `unix` for whoever connects to a
-    /// Unix socket, separated by commas or blanks. Default: none.
+    /// Sets the proxies that may name the client of a request: networks such as `10.0.0.0/8`, addresses, and `unix` for
+    /// every peer on a Unix socket, separated by commas or blanks. Default: none.
     ///
-    /// A request of theirs has the [client](crate::Request::client) that X-Forwarded-For names, or Forwarded (RFC 7239): the
-    /// last address that is none of these proxies' own. X-Forwarded-Proto tells its [scheme](crate::Request::scheme), and
-    /// X-Forwarded-Host its [host](crate::Request::host). A proxy that is trusted has to set or remove these fields, as
-    /// clients can send them too. The access log names the client.
+    /// The [client](crate::Request::client) of their requests is the last address in X-Forwarded-For, or in Forwarded
+    /// (RFC 7239), that is not one of these proxies. X-Forwarded-Proto gives the [scheme](crate::Request::scheme), and
+    /// X-Forwarded-Host the [host](crate::Request::host). A trusted proxy must set or remove these fields, since
+    /// clients can send them too. The access log shows the client.
     pub fn trusted_proxies(self, networks: &str) -> Builder {
         self.set("trusted-proxies", networks)
     }
 
-    /// Where [trusted proxies](Builder::trusted_proxies) say for whom they ask. Default [`ForwardedHeader::Auto`]. Behind
-    /// proxies that set Forwarded alone it has to be [`ForwardedHeader::Forwarded`].
+    /// Sets in which fields [trusted proxies](Builder::trusted_proxies) name the client. Default
+    /// [`ForwardedHeader::Auto`]. Behind proxies that only set Forwarded, use [`ForwardedHeader::Forwarded`].
     pub fn forwarded_header(self, header: ForwardedHeader) -> Builder {
         self.put("forwarded-header", |config| config.server.forwarded_header = header)
     }
 
-    /// Whether every TCP connection begins with a header of HAProxy's PROXY protocol, version 1 or 2: the
-    /// [client](crate::Request::client) is the one that it names. Default `false`.
+    /// Sets whether every TCP connection begins with a header of HAProxy's PROXY protocol, version 1 or 2, which names
+    /// the [client](crate::Request::client). Default `false`.
     ///
-    /// The header has to come within the [head timeout](Builder::head_timeout), and a connection without a valid one is
-    /// closed. Where there are [trusted proxies](Builder::trusted_proxies), whoever is not listed is closed at once; Unix
-    /// sockets take connections only by `unix`, and these begin with a header too. Connections that the application
-    /// [hands over](crate::Adopter) begin with none.
+    /// The header must arrive within the [head timeout](Builder::head_timeout); a connection without a valid header is
+    /// closed. If there are [trusted proxies](Builder::trusted_proxies), connections from other peers are closed at
+    /// once. Unix sockets accept connections only if `unix` is trusted, and these must begin with a header, too.
+    /// Connections that the application [hands over](crate::Adopter) have no header.
     pub fn proxy_protocol(self, is_spoken: bool) -> Builder {
         self.put("proxy-protocol", |config| config.server.proxy_protocol = is_spoken)
     }

@@ -1,4 +1,4 @@
-//! How a program says what its pool is to be.
+//! How a program configures its pool.
 
 use std::collections::BTreeSet;
 use std::error::Error as StdError;
@@ -23,18 +23,18 @@ mod listening;
 mod process;
 mod workers;
 
-/// A pool of worker processes. It is made by [`Pool::bind`] and lives inside [`Builder::serve`] or [`Builder::run`].
+/// A pool of worker processes. [`Pool::bind`] begins one, and it runs inside [`Builder::serve`] or [`Builder::run`].
 #[derive(Debug)]
 pub enum Pool {}
 
 impl Pool {
-    /// Begins a pool that listens on `address`; see [`Builder::bind`] for its forms.
+    /// Begins a pool that listens on `address`; [`Builder::bind`] describes the forms.
     pub fn bind(address: impl Display) -> Builder {
         Pool::nowhere().bind(address)
     }
 
-    /// Begins a pool that takes datagrams on `address`, and listens for connections only where it is told to; see
-    /// [`Builder::bind_udp`].
+    /// Begins a pool that receives datagrams on `address`, and accepts no connections unless [`Builder::bind`] is
+    /// called as well; see [`Builder::bind_udp`].
     pub fn bind_udp(address: impl Display) -> Builder {
         Pool::nowhere().bind_udp(address)
     }
@@ -45,38 +45,37 @@ impl Pool {
     }
 }
 
-/// What a pool is to be. Methods replace what was said before, but for [`bind`](Builder::bind),
+/// The configuration of a pool. A later call of a method replaces an earlier one, except that [`bind`](Builder::bind),
 /// [`bind_udp`](Builder::bind_udp), [`admin_host`](Builder::admin_host), [`watch`](Builder::watch),
-/// [`header`](Builder::header) and [`media_type`](Builder::media_type), which add.
+/// [`header`](Builder::header) and [`media_type`](Builder::media_type) add.
 ///
-/// A value that makes no sense is reported by [`serve`](Builder::serve), [`run`](Builder::run) and
-/// [`check`](Builder::check), unless a later call replaces it. Every timeout can be [`Duration::ZERO`], which is
-/// never, and otherwise is 1 ms to 24 h.
+/// [`serve`](Builder::serve), [`run`](Builder::run) and [`check`](Builder::check) report invalid values, unless a later
+/// call has replaced them. A timeout is 1 ms to 24 h, or [`Duration::ZERO`] for none.
 #[derive(Debug)]
 #[must_use = "a builder starts nothing before `serve` or `run`"]
 pub struct Builder {
     config: Config,
-    /// The settings that were said since the file of variables was, or the environment: the file does not decide them.
+    /// The settings made since the environment or the file of variables was read; the file does not override them.
     fixed: BTreeSet<&'static str>,
     mistakes: Vec<Mistake>,
     hooks: Hooks,
     tick: Option<Duration>,
 }
 
-/// Something said that cannot be understood, kept for the end of the chain.
+/// An invalid value, kept until the end of the chain.
 #[derive(Debug)]
 struct Mistake {
-    /// The setting's name: what is said about it later takes the mistake back.
+    /// The name of the setting. A later value for it removes this error.
     name: String,
-    /// As the user wrote it.
+    /// The setting as the user wrote it.
     written: String,
     problem: String,
 }
 
 impl Builder {
-    /// Listens on `address` too: `127.0.0.1:8000`, `[::1]:8000`, `:8000` (every interface, IPv6 and IPv4),
-    /// `localhost:8000` (127.0.0.1), `unix:/run/app.sock`. Port 0 is a free port, one for all workers. Host names are
-    /// not looked up.
+    /// Adds an address to listen on: `127.0.0.1:8000`, `[::1]:8000`, `:8000` (all interfaces, IPv6 and IPv4),
+    /// `localhost:8000` (127.0.0.1), `unix:/run/app.sock`. Port 0 picks a free port, the same for all workers. Host
+    /// names are not resolved.
     pub fn bind(mut self, address: impl Display) -> Builder {
         let address = address.to_string();
         self.fixed.insert("listen");
@@ -87,15 +86,15 @@ impl Builder {
         self
     }
 
-    /// Takes datagrams on `address` too, which has a form of [`bind`](Builder::bind), except for Unix sockets: each
-    /// worker gets a UDP socket of its own by [`Worker::take_udp_sockets`]. The port has nothing to do with a TCP port of
-    /// the same number.
+    /// Adds an address to receive datagrams on, in a form of [`bind`](Builder::bind) other than a Unix socket. Each
+    /// worker gets a UDP socket of its own from [`Worker::take_udp_sockets`]. A TCP address with the same port number
+    /// is unrelated.
     ///
-    /// The kernel spreads datagrams over the workers by a hash of both addresses, so those of one client's socket go to
-    /// one worker; [`balance`](Builder::balance) does not change that. What waits for a worker that dies or is replaced
-    /// waits for its replacement, as far as the kernel's buffer reaches (`net.core.rmem_default`). Unlike with
-    /// connections, nobody else takes what waits for a slot without a worker, and what is sent to a worker that is
-    /// scaled away may be lost until its socket is closed.
+    /// The kernel distributes datagrams over the workers by a hash of both addresses, so all datagrams from one client
+    /// socket reach the same worker; [`balance`](Builder::balance) has no effect on that. Datagrams for a worker that
+    /// dies or is replaced wait for the replacement, as far as the kernel's buffer reaches (`net.core.rmem_default`).
+    /// Unlike with connections, neighbours do not take the datagrams of a slot without a worker. Datagrams sent to a
+    /// worker that is removed by scaling may be lost until its socket is closed.
     pub fn bind_udp(mut self, address: impl Display) -> Builder {
         let address = address.to_string();
         match address.parse::<Address>() {
@@ -108,11 +107,12 @@ impl Builder {
         self
     }
 
-    /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each
-    /// flag of `forkpool --help`, and `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT`, which are read when that of ours is not set.
+    /// Reads the variables that the binary reads: `FORKPOOL_LISTEN`, `FORKPOOL_WORKERS` and one for each flag of
+    /// `forkpool --help`. `CLUSTER_WORKERS`, `WEB_CONCURRENCY` and `PORT` are read if the variable with our prefix is
+    /// not set.
     ///
-    /// Those set replace what was said so far; an empty one counts as unset. `PORT` listens on that port of every
-    /// interface.
+    /// A variable that is set replaces earlier values; an empty one counts as unset. `PORT` listens on that port of all
+    /// interfaces.
     pub fn env(self) -> Builder {
         self.env_from(&|name| std::env::var_os(name))
     }
@@ -130,9 +130,9 @@ impl Builder {
         self
     }
 
-    /// Sets a setting by the name of its flag (`drain-timeout`; leading dashes are allowed) and from text, as the
-    /// binary does: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` and `admin-host` take a list and
-    /// replace all values given before.
+    /// Sets a setting by the name of its flag (`drain-timeout`; leading dashes are allowed) from text, as the binary
+    /// does: durations such as `30s` or `500ms`, sizes such as `8KiB`. `listen` and `admin-host` take a list, and
+    /// replace all earlier values.
     pub fn set(mut self, name: &str, value: &str) -> Builder {
         match Setting::named(name.strip_prefix("--").unwrap_or(name)) {
             Some(setting) => self.assign(setting, quoted(name, value), value),
@@ -141,11 +141,11 @@ impl Builder {
         self
     }
 
-    /// Checks all settings, without opening a socket or writing a file. Returns a one-line summary for people.
+    /// Checks all settings without opening a socket or writing a file. Returns a summary for people, on one line.
     ///
     /// # Errors
     ///
-    /// As [`run`](Builder::run), except for what only starting can tell.
+    /// As [`run`](Builder::run), except for errors that only a start reveals.
     pub fn check(&self) -> Result<String> {
         let config = self.resolved()?;
         let tcp = config.addresses.iter().map(Address::to_string);
@@ -155,8 +155,8 @@ impl Builder {
         Ok(format!("listens on {}, {workers}", addresses.join(", ")))
     }
 
-    /// What a setting is by all that was said, [`env_file`](Builder::env_file) included: the text that would
-    /// [set](Builder::set) it; `None` when the thing is off, or there is no such setting.
+    /// Returns the value of a setting after all calls, including the [`env_file`](Builder::env_file), as text that
+    /// [`set`](Builder::set) accepts; `None` if the setting is off or does not exist.
     ///
     /// # Errors
     ///
@@ -166,7 +166,7 @@ impl Builder {
         Ok(Setting::named(name.strip_prefix("--").unwrap_or(name)).and_then(|setting| setting.shown(&config)))
     }
 
-    /// All that was said, checked.
+    /// Returns the whole configuration, checked.
     fn resolved(&self) -> Result<Config> {
         if let Some(mistake) = self.mistakes.first() {
             return Err(Error::config(&mistake.written, &mistake.problem));
@@ -178,7 +178,7 @@ impl Builder {
         Layers { said: self.config.clone(), fixed: self.fixed.clone() }
     }
 
-    /// The files under [`root`](Builder::root), to answer requests with; `None` when no root was said.
+    /// Opens the files under [`root`](Builder::root) to serve them; returns `None` without a root.
     ///
     /// ```no_run
     /// # use forkpool::{Files, Pool, Response};
@@ -200,12 +200,12 @@ impl Builder {
     /// As [`check`](Builder::check) and [`Files::open`].
     pub fn files(&self) -> Result<Option<Files>> {
         let config = self.resolved()?;
-        // Workers may be elsewhere when they open it anew.
+        // Workers may run in another directory when they reopen it.
         let path = config.root_path().map(|path| std::path::absolute(&path).unwrap_or(path));
         path.map(|path| Files::open_with(path, config.files)).transpose()
     }
 
-    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` answers the requests in the
+    /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` responds to requests in the
     /// workers; see [`Worker::serve`].
     ///
     /// # Errors
@@ -215,17 +215,16 @@ impl Builder {
         self.run(|worker| worker.serve(handler))
     }
 
-    /// Runs the pool until it is asked to stop. Each worker runs `main` once, and ends with it.
+    /// Runs the pool until it is asked to stop. Each worker runs `main` once, and exits when it returns.
     ///
-    /// `main` is called in the worker, after the fork, and never in this process; it may borrow from the caller and
-    /// need not be `Send`. A worker whose `main` returns before it was told to finish, or returns an error, is
-    /// replaced. This returns in the parent alone.
+    /// `main` runs in the workers, after the fork, and never in this process. It may borrow from the caller and need
+    /// not be `Send`. A worker is replaced if its `main` returns before it was told to finish, or returns an error.
+    /// `run` itself returns in the parent only.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] for a setting that makes no sense, [`Error::Threads`] when another thread runs,
-    /// [`Error::Bind`] for an address that cannot be had, [`Error::File`] for the pid file, [`Error::Boot`] when no
-    /// worker could start.
+    /// [`Error::Config`] if a setting is invalid, [`Error::Threads`] if the process has another thread, [`Error::Bind`]
+    /// if an address cannot be bound, [`Error::File`] for the pid file, [`Error::Boot`] if no worker could start.
     pub fn run<E>(self, main: impl FnOnce(&Worker) -> Result<(), E>) -> Result<()>
     where
         E: Into<Box<dyn StdError>>,
@@ -243,7 +242,7 @@ impl Builder {
         self
     }
 
-    /// Adds what a text says to the values of a setting.
+    /// Parses text, and adds its values to those of a setting.
     fn add<V>(mut self, name: &'static str, text: &str, push: impl FnOnce(&mut Config, V)) -> Builder
     where
         V: FromStr<Err = String>,
@@ -265,7 +264,7 @@ impl Builder {
         }
     }
 
-    /// What was said before the file, that decides over, and it over what is said afterwards.
+    /// Marks a setting as made after the file of variables; the file does not override it.
     fn fix(&mut self, name: &'static str) {
         match name {
             "env-file" => self.fixed.clear(),

@@ -1,4 +1,4 @@
-//! Who shows the pool and controls it, and what its processes run as.
+//! The admin process, and the identity and environment of the processes.
 
 use std::fmt::Display;
 use std::path::PathBuf;

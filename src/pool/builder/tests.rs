@@ -1,4 +1,4 @@
-//! The three ways to say a setting say the same, and mistakes are told as they were written.
+//! A setting has the same effect by a method, a variable and a flag, and errors name it as the user wrote it.
 
 use std::os::unix::ffi::OsStringExt;
 
@@ -159,7 +159,7 @@ fn source<'a>(variables: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<OsString
     |name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into())
 }
 
-/// The documentation of each method tells the default of its setting, which is in the configuration alone.
+/// The documentation of each method names the default of its setting, which only the configuration defines.
 #[test]
 fn the_defaults_documented_are_the_defaults() {
     let mut told = Vec::new();
@@ -200,7 +200,8 @@ const METHODS: [&str; 5] = [
     include_str!("workers.rs"),
 ];
 
-/// The value after `Default`, as a setting's text has it: `25 s` is 25s, `[`Balance::Auto`]` auto, `false` no.
+/// The value after `Default` in the documentation, as text of the setting: `25 s` is 25s, `[`Balance::Auto`]` auto,
+/// `false` no.
 fn documented(doc: &str, value_name: &str) -> Option<String> {
     let (_, after) = doc.split_once(" Default")?;
     let after = after.trim_start_matches(':').trim_start();
@@ -215,7 +216,7 @@ fn documented(doc: &str, value_name: &str) -> Option<String> {
         Some(code) => code.split('`').next()?,
         None => after.split([',', ';', ':']).next()?.split(". ").next()?.trim_end_matches('.'),
     };
-    // The word for what is not so comes first, but for yes and no.
+    // The word for "off" comes first, except with yes and no.
     let (not_so, so) = match value_name.split_once('|') {
         Some(("yes", "no")) | None => ("no", "yes"),
         Some(words) => words,

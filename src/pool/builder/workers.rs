@@ -1,4 +1,4 @@
-//! How many workers there are, what they do when one fails, and when they are replaced.
+//! The number of workers, their timeouts, failures and replacement.
 
 use std::time::Duration;
 
@@ -111,7 +111,8 @@ impl Builder {
         self.put("watch", |config| config.watch.push(pattern.into()))
     }
 
-    /// When the program counts as ready that a worker runs by [`Worker::exec`](crate::Worker::exec). Default [`Readiness::Auto`].
+    /// Sets when a program that a worker runs by [`Worker::exec`](crate::Worker::exec) counts as ready. Default
+    /// [`Readiness::Auto`].
     pub fn readiness(self, readiness: Readiness) -> Builder {
         self.put("readiness", |config| config.readiness = readiness)
     }
