@@ -1,4 +1,4 @@
-//! What fuzzers let a worker say ([`crate::fuzzing`]).
+//! What a fuzzer sends as a worker ([`crate::fuzzing`]).
 #![allow(missing_docs, unreachable_pub)]
 
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::protocol::{Protocol, Record, REASON_MAX};
 use crate::time::Time;
 
-/// Readings, each behind its length and the milliseconds that it comes
-/// later, in a byte each.
+/// Runs the protocol on a series of reads. Each is preceded by its length and by the milliseconds since the one before,
+/// in a byte each.
 pub fn records(bytes: &[u8]) {
     let (mut protocol, mut records, mut now, mut rest) = (Protocol::new(2), Vec::new(), Time::default(), bytes);
     let mut violation = None;
@@ -27,7 +27,7 @@ pub fn records(bytes: &[u8]) {
     for once in [Record::Listening, Record::Due, Record::Leave] {
         assert!(count(once) <= 1, "{records:?}");
     }
-    // A worker, and the program that it keeps then.
+    // Once as a worker, and once for the program that it then keeps.
     assert!(count(Record::Ready) <= 2, "{records:?}");
     let programs = records.iter().filter(|record| matches!(record, Record::Program { .. })).count();
     assert!(programs <= 1, "{records:?}");

@@ -1,18 +1,19 @@
-//! What runs between the parent and each worker.
+//! The channels between the parent and each worker.
 //!
-//! - The *lifeline*, a stream on which nothing is ever said: **end of file means finish**. The parent half-closes it to
-//!   drain a worker, the kernel closes it when the parent dies, and the worker's own SIGTERM ends it as well: one thing
-//!   for user code to wait for.
-//! - A pipe for *reports*, short records of the worker's. Which it may send, and when, is in [`protocol`]: anything else
-//!   costs the worker its life.
-//! - A pair of datagram sockets, whose messages keep their boundaries, for *orders*: the parent has a worker look after
-//!   another slot's sockets, or gives it another file for the access log.
-//! - For a worker that is to make sockets of its slot, a *birth* socket, over which it hands the parent copies, once; both
-//!   sides close it before any code of the application runs.
+//! - The *lifeline*, a stream that carries no data: **end of file means finish**. The parent half-closes it to drain a
+//!   worker, the kernel closes it when the parent dies, and the worker's own SIGTERM ends it as well, so user code
+//!   waits for one thing only.
+//! - A pipe for *reports*, short records from the worker. [`protocol`] says which it may send, and when. A worker that
+//!   sends anything else is killed.
+//! - A pair of datagram sockets, which keep message boundaries, for *orders*: the parent has a worker look after
+//!   another slot's sockets, or passes it a new file for the access log.
+//! - For a worker that makes the sockets of its slot, a *birth* socket, over which it passes copies to the parent,
+//!   once. Both sides close it before any code of the application runs.
 //!
-//! **Descriptors go down.** User code can reach whatever its process has open, so after the birth nothing here can carry
-//! a descriptor to the parent, which would have to close it, and closing can wait (SO_LINGER, socket(7)): a pipe cannot,
-//! and the parent's ends of the lifeline and of the orders are shut for reading.
+//! **Descriptors only go down.** User code can use every descriptor of its process. If a worker could pass descriptors
+//! to the parent, the parent would have to close them, and closing can block (SO_LINGER in socket(7)). So after the
+//! birth no channel carries descriptors up: a pipe cannot, and the parent's ends of the lifeline and of the orders are
+//! shut down for reading.
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
@@ -47,16 +48,16 @@ use crate::shared::pace::Pace;
 use crate::sys;
 use crate::time::Time;
 
-/// What a worker is ordered to do: with another slot's sockets, or with a file.
+/// An order to a worker.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Look after them, behind whoever does already.
+    /// Look after these sockets of another slot, in addition to its other neighbours.
     Watch { slot: usize, sockets: Vec<OwnedFd> },
-    /// Let go of them, and report it.
+    /// Let go of that slot's sockets, and report it.
     Release { slot: usize },
-    /// Go on with the access log in this file.
+    /// Continue the access log in this file.
     Log { file: File },
-    /// End the program that it keeps, and all that this has started, at once.
+    /// End the program at once, with all processes that it started.
     End,
 }
 
@@ -65,17 +66,17 @@ const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
 const END: u8 = b'e';
 
-/// Makes both ends for a worker of a pool that has so many TCP and UDP addresses.
+/// Makes both ends for a worker of a pool with this number of TCP and UDP addresses.
 pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(ParentEnd, WorkerEnd)> {
     let (lifeline, stream) = UnixStream::pair()?;
-    // Who writes there gets EPIPE.
+    // A worker that writes to it gets EPIPE.
     lifeline.shutdown(Shutdown::Read)?;
     let (orders, ordered) = UnixDatagram::pair()?;
     orders.set_nonblocking(true)?;
     ordered.set_nonblocking(true)?;
     shutdown(orders.as_raw_fd(), Way::Read)?;
     let (reports, reported) = non_blocking_pipe()?;
-    // A worker does not wait for the parent either.
+    // The worker does not wait for the parent either.
     fcntl(&reported, FcntlArg::F_SETFL(OFlag::O_WRONLY | OFlag::O_NONBLOCK))?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let birth = makes_sockets.then(|| socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)).transpose()?;
@@ -95,8 +96,8 @@ pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(Pare
     Ok((parent, worker))
 }
 
-/// A pipe whose reading end does not block: the parent reads what a worker reports, a keeper what its program writes. The
-/// ends are different file descriptions, so that nobody but the reader can make its reading wait.
+/// Makes a pipe whose reading end does not block. The parent reads a worker's reports through one, and a keeper its
+/// program's output. The ends are different file descriptions, so only the reader can make its end blocking.
 pub(crate) fn non_blocking_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     fcntl(&read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -109,33 +110,33 @@ pub(crate) struct ParentEnd {
     /// Never read.
     lifeline: UnixStream,
     reports: File,
-    /// Until the worker says that it listens.
+    /// Open until the worker reports that it listens.
     birth: Option<OwnedFd>,
     orders: UnixDatagram,
-    /// How many addresses the pool has.
+    /// The number of addresses of the pool.
     addresses: usize,
     protocol: Protocol,
-    /// There may be more than the latest reading has taken.
+    /// Whether the latest read may have left data.
     has_more: bool,
 }
 
-/// What a worker has said since it was last listened to.
+/// What a worker has reported since the last call.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
     pub(crate) records: Vec<Record>,
-    /// How it has then broken the protocol; told once.
+    /// How the worker has broken the protocol. Returned once.
     pub(crate) violation: Option<Violation>,
 }
 
-/// A socket that a worker has made, and the number of its address among the TCP and then the UDP addresses.
+/// A socket that a worker has made, with the number of its address: TCP addresses first, then UDP.
 pub(crate) type Made = (usize, OwnedFd);
 
-/// Reads from a pipe in one turn: whoever writes to it without end must not keep the parent.
+/// Reads from a pipe per turn, so that a worker that writes without end does not keep the parent.
 const READS: usize = 16;
 
 impl ParentEnd {
-    /// What the worker has said since the last call, or a turn's worth of it ([`has_more`](ParentEnd::has_more)); empty
-    /// when there is nothing to read or it is gone.
+    /// Returns what the worker has reported since the last call, up to the limit of a turn
+    /// ([`has_more`](ParentEnd::has_more)); nothing if the worker is gone.
     pub(crate) fn hear(&mut self, now: Time) -> Heard {
         let mut heard = Heard::default();
         let mut bytes = [0; 4096];
@@ -146,7 +147,7 @@ impl ParentEnd {
                 Ok(len) => match self.protocol.take(&bytes[..len], now, &mut heard.records) {
                     Ok(()) => {}
                     Err(violation) => {
-                        // What is left has no meaning any more.
+                        // The rest has no meaning any more.
                         heard.violation = Some(violation);
                         return heard;
                     }
@@ -159,16 +160,17 @@ impl ParentEnd {
         heard
     }
 
-    /// Whether there may be more than what was heard latest.
+    /// Whether the latest call may have left data.
     pub(crate) fn has_more(&self) -> bool {
         self.has_more
     }
 
-    /// The sockets that the worker has made, once it says that it listens.
+    /// Returns the sockets that the worker has made, once it reports that it listens.
     ///
     /// # Errors
     ///
-    /// Says what is wrong with what it has sent, and gives back what that was: nobody should wait for its closing.
+    /// What is wrong with the message, and the descriptors in it, which the caller must not close where that could
+    /// block.
     pub(crate) fn take_made(&mut self) -> Result<Vec<Made>, (&'static str, Vec<OwnedFd>)> {
         let Some(birth) = self.birth.take() else { return Ok(Vec::new()) };
         let mut bytes = [0; 2 * sys::fds::MAX];
@@ -200,12 +202,12 @@ impl ParentEnd {
         }
     }
 
-    /// Why the worker gave up, in its own words, on one line.
+    /// Why the worker failed, in its own words, on one line.
     pub(crate) fn failure(&self) -> Option<String> {
         self.protocol.reason()
     }
 
-    /// Orders the worker to look after these sockets of another slot. Fails when it is gone or does not listen to
+    /// Orders the worker to look after these sockets of another slot. Fails if the worker is gone or does not read its
     /// orders.
     pub(crate) fn watch(&self, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         self.order(WATCH, slot, sockets)
@@ -218,7 +220,7 @@ impl ParentEnd {
         Ok(())
     }
 
-    /// Orders the worker to go on with the access log in this file.
+    /// Orders the worker to continue the access log in this file.
     pub(crate) fn log(&self, file: &File) -> io::Result<()> {
         self.order(LOG, 0, &[file.as_fd()])
     }
@@ -234,11 +236,11 @@ impl ParentEnd {
         send(&self.orders, &message, sockets)
     }
 
-    /// Waits until the other side has ended, and for so long at most; returns whether it has.
+    /// Waits until the other side has ended, at most for `patience`; returns whether it has.
     pub(crate) fn ends_within(&self, patience: Duration) -> bool {
         let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
         loop {
-            // The end is told without being asked for (poll(2), POLLHUP).
+            // poll(2) reports the end (POLLHUP) without being asked to.
             match poll(&mut [PollFd::new(self.reports.as_fd(), PollFlags::empty())], timeout) {
                 Err(Errno::EINTR) => {}
                 found => return found.is_ok_and(|found| found > 0),
@@ -246,9 +248,9 @@ impl ParentEnd {
         }
     }
 
-    /// Asks the worker to finish. What it has to say still comes up.
+    /// Tells the worker to finish. Its reports can still be read.
     pub(crate) fn close(&self) {
-        // Fails only when the worker is gone, which is what was asked.
+        // Fails only if the worker is gone, which is the goal.
         let _ = self.lifeline.shutdown(Shutdown::Write);
     }
 }
@@ -263,18 +265,18 @@ impl AsRawFd for ParentEnd {
 /// The worker's end.
 #[derive(Debug)]
 pub(crate) struct WorkerEnd {
-    /// Shared with the worker's signal actions.
+    /// Shared with the worker's signal handlers.
     stream: Arc<UnixStream>,
     reports: Arc<File>,
-    /// Until it listens.
+    /// Open until the worker listens.
     birth: RefCell<Option<OwnedFd>>,
     orders: UnixDatagram,
-    /// Holds a descriptor free for the one that comes with an order: connections may have taken all others, and an order
-    /// whose descriptor finds no place is lost.
+    /// Reserves a descriptor for the next order that brings one. Connections may have taken all others, and an order
+    /// whose descriptor cannot be received is lost.
     spare: RefCell<Option<UnixDatagram>>,
-    /// It has asked to be told to finish.
+    /// Whether the worker has asked to be told to finish.
     has_left: Cell<bool>,
-    /// How often it may ask the parent to look at who is to get new connections.
+    /// The rate at which it may ask the parent to check the steering.
     rings: Cell<Pace>,
 }
 
@@ -283,8 +285,8 @@ impl WorkerEnd {
         &self.stream
     }
 
-    /// Hands over copies of the sockets that this worker has made, with the numbers of their addresses, and says that it
-    /// listens and has let go of what the fork has copied.
+    /// Passes copies of the sockets that this worker has made, with the numbers of their addresses, and reports that it
+    /// listens and has closed what it inherited from the parent.
     pub(crate) fn listening(&self, made: &[(usize, BorrowedFd<'_>)]) -> io::Result<()> {
         if let Some(birth) = self.birth.take() {
             let numbers = made.iter().map(|(address, _)| u16::try_from(*address).unwrap_or(u16::MAX).to_le_bytes());
@@ -294,26 +296,27 @@ impl WorkerEnd {
         self.say(&[LISTENING])
     }
 
-    /// Never waits. A record is written whole or not at all (pipe(7), `PIPE_BUF`).
+    /// Sends a record without waiting, whole or not at all (pipe(7), `PIPE_BUF`).
     fn say(&self, record: &[u8]) -> io::Result<()> {
         (&*self.reports).write_all(record)
     }
 
-    /// What is readable when there are orders.
+    /// The socket that is readable when there are orders.
     pub(crate) fn orders_source(&self) -> &UnixDatagram {
         &self.orders
     }
 
-    /// The next order, if there is one.
+    /// Returns the next order, if there is one.
     pub(crate) fn order(&self) -> Option<Order> {
         let mut message = [0; 9];
         let (len, fds) = loop {
             drop(self.spare.take());
             let received = sys::fds::receive(self.orders.as_fd(), &mut message);
-            // Where there is none now, there may be one when the order is done.
+            // If no descriptor is free now, one may be when the order has been carried out.
             self.spare.replace(self.orders.try_clone().ok());
             match received {
-                // It came with several: it is lost, what has arrived of it is closed, and what is behind it stays.
+                // The order had several descriptors and is lost. Those that arrived are closed; later orders are still
+                // readable.
                 Ok(received) if received.is_cut => {}
                 received => break received.map(|it| (it.len, it.fds)).ok()?,
             }
@@ -329,37 +332,38 @@ impl WorkerEnd {
     }
 
     pub(crate) fn released(&self) {
-        // A parent that is gone waits for nothing.
+        // Nobody waits for this if the parent is gone.
         let _ = self.say(&[RELEASED]);
     }
 
     pub(crate) fn due(&self) {
-        // A parent that is gone replaces nobody.
+        // Nobody replaces this worker if the parent is gone.
         let _ = self.say(&[DUE]);
     }
 
     pub(crate) fn leave(&self) {
         if !self.has_left.replace(true) {
-            // A parent that is gone has told it.
+            // If the parent is gone, the lifeline has ended already.
             let _ = self.say(&[LEAVE]);
         }
     }
 
-    /// Tells the parent that a socket of this worker's own slot fails: the one of this address, counted among the TCP
-    /// and then the UDP addresses. Not more than once a second, or it is taken for an attack.
+    /// Reports that a socket of this worker's own slot fails, by the number of its address: TCP addresses first, then
+    /// UDP. Call this at most once a second; the parent takes more for an attack.
     pub(crate) fn broken(&self, address: usize) {
         let [low, high] = u16::try_from(address).unwrap_or(u16::MAX).to_le_bytes();
-        // A parent that is gone mends nothing.
+        // Nobody repairs it if the parent is gone.
         let _ = self.say(&[BROKEN, low, high]);
     }
 
-    /// Asks the parent to look at who is to get new connections. Allowed once the worker is ready. Who asks too often is
-    /// not heard, as the parent would take it for an attack: it asks again as long as there is a reason.
+    /// Asks the parent to check the steering. Allowed once the worker is ready. Requests above the allowed rate are
+    /// dropped here, since the parent would take them for an attack; the caller repeats them as long as there is a
+    /// reason.
     pub(crate) fn steer(&self, now: Time) {
         let mut rings = self.rings.get();
         if rings.take(RINGING, now).is_ok() {
             self.rings.set(rings);
-            // A parent that is gone steers nothing.
+            // Nobody steers if the parent is gone.
             let _ = self.say(&[STEER]);
         }
     }
@@ -381,22 +385,23 @@ impl WorkerEnd {
         self.say(&[EXECUTES])
     }
 
-    /// The program runs that this worker keeps.
+    /// Reports that the program of this keeper runs.
     pub(crate) fn program(&self, pid: i32) -> io::Result<()> {
         let [a, b, c, d] = pid.to_le_bytes();
         self.say(&[PROGRAM, a, b, c, d])
     }
 
-    /// A signal has stopped the program, or it runs again: not more often than at the pace of [`STOPPING`].
+    /// Reports that a signal has stopped the program, or that it runs again. Call this at most at the rate of
+    /// [`STOPPING`].
     pub(crate) fn suspended(&self, is_stopped: bool) {
-        // A parent that is gone replaces nobody.
+        // Nobody replaces it if the parent is gone.
         let _ = self.say(&[if is_stopped { STOPPED } else { RESUMED }]);
     }
 
     pub(crate) fn failed(&self, reason: &str) {
         let mut words = vec![FAILED];
         words.extend(reason.bytes().take(REASON_MAX));
-        // A parent that is gone needs no reason.
+        // Nobody reads the reason if the parent is gone.
         let _ = self.say(&words);
     }
 }
@@ -411,7 +416,7 @@ impl Waking {
     }
 }
 
-/// Sends bytes and, with them, copies of sockets (unix(7), `SCM_RIGHTS`).
+/// Sends bytes with copies of sockets (unix(7), `SCM_RIGHTS`).
 fn send(socket: &impl AsRawFd, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     let fds: Vec<i32> = sockets.iter().map(|socket| socket.as_raw_fd()).collect();
     let rights = [ControlMessage::ScmRights(&fds)];

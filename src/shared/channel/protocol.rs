@@ -1,7 +1,8 @@
-//! PURE. What a worker may say to the parent, in which order and how often.
+//! PURE. What a worker may report to the parent, in which order and how often.
 //!
-//! The parent trusts none of it: a worker that says anything else, or says it too often, has broken the protocol, and
-//! is killed and replaced. A record is a byte, some with a few more behind it. What each is legal in:
+//! The parent trusts no worker. A worker that sends anything else, or sends it too often, has broken the protocol, and
+//! is killed and replaced. A record is one byte, which in some cases a few more follow. The states in which each is
+//! legal:
 //!
 //! ```text
 //!            Listening          Ready             Executes               Program            Ready
@@ -11,13 +12,13 @@
 //!   record      Born   Bound   Serving   Executing   Keeping   Kept   how often
 //!   Listening   yes    ·       ·         ·           ·         ·      once
 //!   Ready       ·      yes     ·         ·           yes       ·      once
-//!   Awake       ·      yes     yes       ·           ·         ·      250 readings a second, and more after a pause
+//!   Awake       ·      yes     yes       ·           ·         ·      250 reads a second, and more after a pause
 //!   Steer       ·      ·       yes       ·           ·         ·      the same
 //!   Released    ·      yes     yes       ·           ·         ·      once for each order to release
 //!   Due         ·      yes     yes       ·           ·         ·      once
 //!   Leave       ·      yes     yes       ·           ·         ·      once
 //!   Broken      ·      yes     yes       ·           ·         ·      once a second, and a few at a time
-//!   Executes    ·      yes     yes       yes         ·         ·      a few times
+//!   Executes    ·      yes     yes       yes         ·         ·      up to 8 times
 //!   Program     ·      ·       ·         yes         ·         ·      once
 //!   Stopped     ·      ·       ·         ·           yes       yes    twice a second together, and more after a pause
 //!   Resumed     ·      ·       ·         ·           yes       yes    the same
@@ -34,30 +35,30 @@ use std::time::Duration;
 use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
-/// Most bytes of the reason that a failing worker sends.
+/// The maximum length of the reason that a failing worker sends, in bytes.
 pub(super) const REASON_MAX: usize = 400;
 
-/// Between two readings of the parent's with the same bell in it, on average: what the parent does each time must not take
-/// it more than a percent or two of a processor. It rests for longer between two looks for stalls, and so does not hear
-/// `Awake` as often from anybody who does as agreed.
+/// How often the parent may find the same bell (`Awake` or `Steer`) in a read. Handling a bell must not take the parent
+/// more than a percent or two of a processor. The parent looks for stalls less often than this, so a correct worker
+/// sends `Awake` less often.
 ///
-/// A reading counts once, however often the bell is in it: after a pause of the parent's many have come.
+/// A bell counts once per read, however often it is in it: while the parent pauses, many may accumulate.
 const BELL: Rate = Rate::new(BELL_EACH, 256);
 const BELL_EACH: Duration = Duration::from_millis(4);
 
-/// How often a worker rings for steering: less at once than the parent allows, so that one that does as agreed never
-/// breaks the protocol.
+/// How often a worker rings for steering. It saves up less than the parent allows, so a correct worker never breaks the
+/// protocol.
 pub(super) const RINGING: Rate = Rate::new(BELL_EACH, 128);
 
-/// How often listeners of one worker may break.
+/// How often a worker may report a broken listener.
 const BREAKS: Rate = Rate::new(Duration::from_secs(1), 16);
 
-/// How often the parent may be told that a signal has stopped a program, or that it runs again; and how often it is: after
-/// a pause of the parent's, what minutes have gathered comes at once.
+/// How often a keeper may report that a signal has stopped its program, or that it runs again; and how often it does.
+/// After a pause the parent reads the reports of minutes at once.
 const STOPS: Rate = Rate::new(Duration::from_millis(500), 256);
 pub(crate) const STOPPING: Rate = Rate::new(Duration::from_secs(1), 8);
 
-/// Programs that a worker may try to execute, one after the other.
+/// How many programs a worker may try to execute, one after the other.
 const EXECUTIONS: u32 = 8;
 
 pub(super) const LISTENING: u8 = b'L';
@@ -67,38 +68,38 @@ pub(super) const STEER: u8 = b'S';
 pub(super) const RELEASED: u8 = b'D';
 pub(super) const DUE: u8 = b'M';
 pub(super) const LEAVE: u8 = b'Q';
-/// Followed by the number of the address, in two bytes, the lower one first.
+/// Followed by the number of the address, in two bytes, little-endian.
 pub(super) const BROKEN: u8 = b'B';
 pub(super) const EXECUTES: u8 = b'X';
-/// Followed by its pid, in four bytes, the lowest first.
+/// Followed by the pid, in four bytes, little-endian.
 pub(super) const PROGRAM: u8 = b'P';
 pub(super) const STOPPED: u8 = b'Z';
 pub(super) const RESUMED: u8 = b'C';
-/// Followed by text, until the end.
+/// Followed by text to the end of the stream.
 pub(super) const FAILED: u8 = b'F';
 
-/// What a worker says.
+/// A report of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Record {
-    /// It listens, holds nothing of the parent's any more, and has handed over copies of the sockets that it made.
+    /// It listens, has closed what it inherited from the parent, and has passed copies of the sockets that it made.
     Listening,
     /// It serves.
     Ready,
-    /// It has become busy while the parent was not watching for stalls.
+    /// It has become busy while the parent was not looking for stalls.
     Awake,
-    /// It asks the parent to look at who is to get new connections.
+    /// It asks the parent to check the steering.
     Steer,
-    /// It has let go of the sockets that it was first ordered to release.
+    /// It has let go of the sockets in the oldest order to release.
     Released,
     /// It has served as many requests as it may.
     Due,
-    /// It wants to be told to finish.
+    /// It asks to be told to finish.
     Leave,
-    /// A socket of its own slot fails: the one of this address, counted among the TCP and then the UDP addresses.
+    /// A socket of its own slot fails, by the number of its address: TCP addresses first, then UDP.
     Broken { address: usize },
-    /// It is about to execute a program, which it keeps from then on.
+    /// It is about to execute a program, whose keeper it becomes.
     Executes,
-    /// That program runs. Its pid is for people: a number that a worker says, and so nothing to signal.
+    /// The program runs. The pid comes from an untrusted worker, so it is shown to people and never signalled.
     Program { pid: i32 },
     /// A signal has stopped the program.
     Stopped,
@@ -111,12 +112,12 @@ pub(crate) enum Record {
 pub(crate) enum Violation {
     /// There is no such record.
     Unknown(u8),
-    /// The record has its time, and this is another.
+    /// The record is not legal in this state.
     Untimely(&'static str),
     TooOften(&'static str),
     /// The pool has no such address.
     Address(usize),
-    /// The text of a failure does not end.
+    /// The text of a failure is too long.
     Endless,
 }
 
@@ -132,15 +133,15 @@ impl fmt::Display for Violation {
     }
 }
 
-/// Where a worker is in the protocol.
+/// The state of a worker in the protocol.
 #[derive(Debug)]
 pub(super) struct Protocol {
     state: State,
-    /// The beginning of a record whose other bytes have not come.
+    /// The bytes of an incomplete record.
     begun: Vec<u8>,
-    /// How many addresses the pool has.
+    /// The number of addresses of the pool.
     addresses: usize,
-    /// Orders to release that it has not answered.
+    /// The number of orders to release that are still unanswered.
     releases: usize,
     awake: Pace,
     steer: Pace,
@@ -149,7 +150,7 @@ pub(super) struct Protocol {
     was_due: bool,
     has_left: bool,
     executions: u32,
-    /// The worker's last words, once it has begun to say them.
+    /// The reason that the worker gives for its failure, once it has begun to send it.
     reason: Option<Vec<u8>>,
 }
 
@@ -159,15 +160,15 @@ enum State {
     Bound,
     Serving,
     Executing,
-    /// A program runs that is not ready.
+    /// A program runs and is not ready yet.
     Keeping,
     Kept,
-    /// It has broken the protocol, and is not listened to any more.
+    /// The worker has broken the protocol; the rest of its reports is ignored.
     Broken,
 }
 
 impl Protocol {
-    /// A worker of a pool that has this many TCP and UDP addresses.
+    /// The start of the protocol, in a pool with this number of TCP and UDP addresses.
     pub(super) fn new(addresses: usize) -> Protocol {
         Protocol {
             state: State::Born,
@@ -185,12 +186,12 @@ impl Protocol {
         }
     }
 
-    /// The worker has been ordered to let go of something, and will say when it has.
+    /// The worker was ordered to let go of sockets, and will report when it has.
     pub(super) fn ordered_release(&mut self) {
         self.releases += 1;
     }
 
-    /// Takes in what was read at once. Records before a violation count; nothing behind it does.
+    /// Decodes the bytes of one read. Records before a violation count; those after it do not.
     pub(super) fn take(&mut self, bytes: &[u8], now: Time, records: &mut Vec<Record>) -> Result<(), Violation> {
         let mut rung = Rung::default();
         for byte in bytes {
@@ -281,7 +282,7 @@ impl Protocol {
         Ok(Record::Broken { address })
     }
 
-    /// A record that leads from one state to the next.
+    /// A record that is legal in one state and leads to the next.
     fn once_in(
         &mut self,
         state: State,
@@ -304,7 +305,7 @@ impl Protocol {
         }
     }
 
-    /// Whether the worker keeps a program of which this may be said now.
+    /// A record about a running program, if it is legal now.
     fn keeps(&mut self, name: &'static str, record: Record, now: Time) -> Result<Record, Violation> {
         if !matches!(self.state, State::Keeping | State::Kept) {
             return Err(Violation::Untimely(name));
@@ -313,7 +314,7 @@ impl Protocol {
         Ok(record)
     }
 
-    /// Why the worker gave up, in its own words, on one line.
+    /// Returns why the worker failed, in its own words, on one line.
     pub(super) fn reason(&self) -> Option<String> {
         let words = String::from_utf8_lossy(self.reason.as_ref()?);
         Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
@@ -327,14 +328,14 @@ fn once(was_said: &mut bool, name: &'static str) -> Result<(), Violation> {
     }
 }
 
-/// Which of the records that mean no more when they are repeated were in this reading.
+/// The bells that were already in this read.
 #[derive(Default)]
 struct Rung {
     awake: bool,
     steer: bool,
 }
 
-/// Counts a bell, once in each reading.
+/// Counts a bell, once per read.
 fn ring(
     pace: &mut Pace,
     has_rung: &mut bool,

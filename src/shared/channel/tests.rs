@@ -1,4 +1,4 @@
-//! Both ends, in one process.
+//! Both ends in one process.
 
 use super::*;
 

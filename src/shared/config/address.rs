@@ -6,22 +6,22 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-/// Where to listen.
+/// An address to listen on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
-    /// `:PORT`: every interface, IPv6 and IPv4 (only IPv4 where the kernel has no IPv6).
+    /// `:PORT`: all interfaces, IPv6 and IPv4 (IPv4 alone if the kernel has no IPv6).
     Any(u16),
     /// A TCP address.
     Tcp(SocketAddr),
-    /// A Unix socket's path.
+    /// The path of a Unix socket.
     Unix(PathBuf),
 }
 
 impl Address {
-    /// What the kernel has room for: `sun_path` less its closing NUL (unix(7)).
+    /// The longest path: `sun_path` without its final NUL (unix(7)).
     const UNIX_PATH_MAX: usize = 107;
 
-    /// The port of an IPv4 address; `None` for port 0, which is a new port each time.
+    /// The port of an IPv4 address; `None` for port 0, which means a new port each time.
     pub(crate) fn ipv4_port(&self) -> Option<u16> {
         match self {
             Address::Tcp(SocketAddr::V4(tcp)) => Some(tcp.port()).filter(|port| *port != 0),
@@ -29,7 +29,7 @@ impl Address {
         }
     }
 
-    /// Whether other hosts may be able to connect to it.
+    /// Whether other hosts may be able to connect.
     pub(crate) fn is_reached_from_outside(&self) -> bool {
         match self {
             Address::Any(_) => true,
@@ -38,9 +38,9 @@ impl Address {
         }
     }
 
-    /// Whether a connection to `other` could as well be meant for this address.
+    /// Whether a connection to `other` might also belong to this address.
     ///
-    /// `[::]` and an IPv4 address do not overlap: next to an IPv4 address of the same port, `[::]` takes IPv6 only.
+    /// `[::]` and an IPv4 address do not overlap: next to an IPv4 address with the same port, `[::]` accepts IPv6 only.
     pub(crate) fn covers(&self, other: &Address) -> bool {
         match (self, other) {
             (Address::Unix(path), Address::Unix(other)) => path == other,
@@ -74,7 +74,7 @@ impl Address {
 }
 
 impl FromStr for Address {
-    /// What is wrong with the text, said of it: `needs a port, …`.
+    /// What is wrong, to follow the text: `needs a port, …`.
     type Err = String;
 
     fn from_str(text: &str) -> Result<Address, String> {
@@ -103,7 +103,7 @@ impl FromStr for Address {
         let port = parse_port(port)?;
         match host {
             "" => return Ok(Address::Any(port)),
-            // The one name whose meaning is fixed (RFC 6761 section 6.3); IPv4, since not every kernel has IPv6.
+            // `localhost` always means this host (RFC 6761 section 6.3). IPv4, since some kernels have no IPv6.
             "localhost" => return Ok(Address::Tcp((Ipv4Addr::LOCALHOST, port).into())),
             _ => {}
         }
@@ -124,7 +124,7 @@ fn parse_port(text: &str) -> Result<u16, String> {
 }
 
 impl fmt::Display for Address {
-    /// As it can be parsed again.
+    /// Formats the address so that it can be parsed again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Address::Any(port) => write!(f, ":{port}"),

@@ -1,4 +1,4 @@
-//! Whether a configuration makes sense: contradictions are errors here, so that later code has none to handle.
+//! Checks a configuration. Contradictions are errors here, so later code need not handle them.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -12,12 +12,12 @@ use crate::shared::credentials::Credentials;
 use crate::shared::log_file;
 
 impl Config {
-    /// Refuses what does not make sense, alone or together. Binds and writes nothing; reads the admin token.
+    /// Refuses invalid values and contradictions. Binds nothing and writes nothing, but reads the admin token.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] names the setting, [`Error::File`] the pid file or the token, [`Error::Bind`] a Unix socket
-    /// without a directory.
+    /// [`Error::Config`] names the setting, [`Error::File`] the pid file or the token, and [`Error::Bind`] a Unix
+    /// socket whose directory does not exist.
     pub(crate) fn check(&self) -> Result<()> {
         for setting in settings() {
             setting.check(self).map_err(|problem| Error::config(setting.name(), problem))?;
@@ -92,7 +92,7 @@ impl Config {
         self.admin_token().map(drop)
     }
 
-    /// The directories and files, `others` being the workers where they are somebody else than root.
+    /// Checks the directories and files. `others` is the workers' identity if they do not run as root.
     fn check_paths(&self, others: Option<&Credentials>) -> Result<()> {
         for address in self.addresses.iter().chain(&self.admin) {
             if let Address::Unix(path) = address {
@@ -120,7 +120,7 @@ impl Config {
     }
 }
 
-/// Refuses what `setting` says twice.
+/// Refuses addresses of `setting` that overlap.
 fn check_overlaps(setting: &str, addresses: &[Address], taken: &str) -> Result<()> {
     for (index, address) in addresses.iter().enumerate() {
         let overlapping = |other: &&Address| other.covers(address) || address.covers(other);
@@ -136,7 +136,7 @@ fn check_overlaps(setting: &str, addresses: &[Address], taken: &str) -> Result<(
     Ok(())
 }
 
-/// Whether `path` is a directory. Whether the workers may read it, they find out.
+/// Whether `path` is a directory. Whether the workers may read it is found out by them.
 fn readable(path: &Path) -> Result<(), String> {
     match fs::metadata(path) {
         Ok(found) if found.is_dir() => Ok(()),
@@ -148,7 +148,7 @@ fn readable(path: &Path) -> Result<(), String> {
     }
 }
 
-/// Whether a file could be made at `path`, without making one: a check must not touch what a running pool has there.
+/// Whether a file could be created at `path`. This creates none, since it must not disturb a running pool.
 fn writable(path: &Path) -> io::Result<()> {
     let directory = match path.parent() {
         Some(directory) if !directory.as_os_str().is_empty() => directory,

@@ -1,4 +1,4 @@
-//! PURE. What can be chosen by name.
+//! PURE. Settings whose values are names.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -6,11 +6,11 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// A choice by name.
+/// A value with a name.
 pub(super) trait Choose: Copy + PartialEq + Sized + 'static {
-    /// The setting whose values these are.
+    /// The setting that takes these values.
     const SETTING: &'static str;
-    /// Every choice and its name, in the order in which they are told.
+    /// All values and their names, in the order in which they are shown.
     const NAMES: &'static [(&'static str, Self)];
 
     fn named(text: &str) -> Result<Self, String> {
@@ -27,7 +27,7 @@ pub(super) trait Choose: Copy + PartialEq + Sized + 'static {
     fn name(self) -> &'static str;
 }
 
-/// Reads and writes a choice by its names.
+/// Implements parsing and formatting by name.
 macro_rules! choose {
     ($type:ident, $setting:literal, $($name:literal => $variant:ident),+) => {
         impl Choose for $type {
@@ -86,15 +86,15 @@ pub enum Balance {
     Client,
 }
 
-/// Where [trusted proxies](crate::Builder::trusted_proxies) say for whom they ask.
+/// In which header fields [trusted proxies](crate::Builder::trusted_proxies) name their clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum ForwardedHeader {
-    /// In X-Forwarded-For where a request has it, else in Forwarded.
+    /// In X-Forwarded-For if the request has it, else in Forwarded.
     Auto,
-    /// In X-Forwarded-For, -Proto and -Host alone.
+    /// Only in X-Forwarded-For, -Proto and -Host.
     XForwardedFor,
-    /// In Forwarded (RFC 7239) alone.
+    /// Only in Forwarded (RFC 7239).
     Forwarded,
 }
 
@@ -102,19 +102,19 @@ pub enum ForwardedHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnPanic {
-    /// The connection, after an answer of 500.
+    /// The connection, after a response of 500.
     Answer,
-    /// The worker, as an uncaught exception does in Node. The panic is the exit's reason.
+    /// The worker, as an uncaught exception does in Node. The panic is the reason given for the exit.
     Exit,
 }
 
-/// How a worker that hangs is ended.
+/// How a hung worker is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum OnStall {
     /// By SIGKILL.
     Kill,
-    /// By SIGABRT first, so that it logs where it stands and may dump core (core(5)), then by SIGKILL.
+    /// By SIGABRT first, so that it logs a backtrace and may dump core (core(5)), then by SIGKILL.
     Abort,
 }
 
@@ -132,15 +132,15 @@ pub enum Symlinks {
 
 /// How a worker is confined once it is ready.
 ///
-/// A confined worker can use what it has open and nothing else. Refused system calls fail with `EPERM`, or with `EACCES`
-/// for files. Executing a program, or accessing another process, ends the worker by SIGSYS.
+/// A confined worker can only use what it has open. Refused system calls fail with `EPERM`, or with `EACCES` for files.
+/// Executing a program, or accessing another process, ends the worker by SIGSYS.
 ///
 /// It **can**
 ///
-/// - accept, read, write, and shut down the writing side of connections, and set what servers set on them: `SO_LINGER`,
-///   `SO_KEEPALIVE`, timeouts, and the options of tcp(7) for keep-alive, `TCP_NODELAY` and `TCP_QUICKACK`;
-/// - do with files that it has open what their mode allows: read, write at any offset, truncate, allocate, lock, and
-///   sync to disk;
+/// - accept connections, read and write them and shut down their writing side, and set the options that servers set on
+///   them: `SO_LINGER`, `SO_KEEPALIVE`, timeouts, and from tcp(7) those for keep-alive, `TCP_NODELAY` and
+///   `TCP_QUICKACK`;
+/// - use its open files as their mode allows: read and write at any offset, truncate, allocate, lock and sync;
 /// - open for reading what [`Worker::allow_files`](crate::Worker::allow_files) has allowed, its own executable,
 ///   `/dev/null`, `/dev/zero`, `/dev/urandom`, `/dev/random` and the time zones; open `/dev/null` for writing;
 /// - start threads, make pipes, eventfds, timers and epoll instances, allocate memory, and ask for time and randomness.
@@ -148,17 +148,17 @@ pub enum Symlinks {
 /// It **cannot**
 ///
 /// - open, create, rename or remove other files;
-/// - make sockets or connect them: what speaks to a database, resolves names, or needs a socket pair (as tokio's signal
-///   driver does) is opened before the worker is [`ready`](crate::Worker::ready);
-/// - harm a listening socket, which its successor inherits: attach or detach programs, leave the SO_REUSEPORT group, or
-///   shut down any socket's reading side. What the kernel cannot refuse the parent repairs when it hands the socket on;
-/// - make a descriptor blocking: it cannot tell a listener's. `set_nonblocking` of the standard library fails either
-///   way, since it uses ioctl(2); fcntl(2) can set `O_NONBLOCK`. Connections of
-///   [`incoming`](crate::Worker::incoming) are blocking, and those of the built-in server and of tokio are not;
-/// - break what it shares with the parent: shut down or copy standard streams that are sockets, have files that are open
-///   bypass the cache (`O_DIRECT`), or put something else in the place of its sockets towards the parent; close_range(2)
-///   is refused for their sake;
-/// - start processes, map new code, change its user, or signal anybody but itself.
+/// - create or connect sockets: open what talks to a database, resolves names, or needs a socket pair (as tokio's
+///   signal driver does) before the worker is [`ready`](crate::Worker::ready);
+/// - harm a listening socket, which its replacement inherits: attach or detach programs, leave the SO_REUSEPORT group,
+///   or shut down the reading side of any socket. What the kernel cannot refuse, the parent repairs before it passes
+///   the socket on;
+/// - make a descriptor blocking, since the sandbox cannot tell which one is a listener's. `set_nonblocking` of the
+///   standard library fails for both values, since it uses ioctl(2); fcntl(2) can set `O_NONBLOCK`. Connections of
+///   [`incoming`](crate::Worker::incoming) are blocking, those of the built-in server and of tokio are not;
+/// - break what it shares with the parent: shut down or copy standard streams that are sockets, make open files bypass
+///   the cache (`O_DIRECT`), or replace the sockets that lead to the parent, for which close_range(2) is refused, too;
+/// - start processes, map new code, switch its user, or signal any process but itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Sandbox {

@@ -1,35 +1,36 @@
-//! PURE. A file of variables: a `NAME=value` in each line, a comment behind `#`, or nothing.
+//! PURE. A file of variables: each line is `NAME=value`, a comment that begins with `#`, or empty.
 //!
-//! A value is what follows the first `=`, as it is: quotes mean themselves, and nothing is expanded. So what the file says,
-//! it says to everybody alike.
+//! The value is everything after the first `=`: quotes are part of it, and nothing is expanded. So every reader of the
+//! file gets the same values.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
-/// Longest file. The environment of a program is no bigger than a few of these (execve(2)).
+/// The maximum length of a file. The environment of a program is no larger than a few of these (execve(2)).
 pub(crate) const FILE_MAX: usize = 64 << 10;
 
 /// A line that sets a variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
-    /// Its number, from 1.
+    /// The line number, from 1.
     pub(crate) number: usize,
     pub(crate) name: String,
     pub(crate) value: Vec<u8>,
 }
 
-/// What is wrong with a file, and in which line; 0 for the whole. It repeats no value: that may be a secret.
+/// What is wrong with a file, and in which line; 0 is the file as a whole. The text contains no value, which may be a
+/// secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flaw {
     pub(crate) line: usize,
     pub(crate) problem: String,
 }
 
-/// Reads a whole file.
+/// Parses a whole file.
 ///
 /// # Errors
 ///
-/// The first thing that is wrong with it.
+/// The first thing that is wrong.
 pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, Flaw> {
     if bytes.len() > FILE_MAX {
         return Err(Flaw { line: 0, problem: format!("is longer than {FILE_MAX} bytes; is it the right file?") });
@@ -38,7 +39,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, Flaw> {
     let mut seen = BTreeMap::new();
     for (line, number) in bytes.split(|byte| *byte == b'\n').zip(1..) {
         let flaw = |problem: String| Flaw { line: number, problem };
-        // As editors of other systems end lines.
+        // Some editors end lines with CR LF.
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let text = line.trim_ascii_start();
         if text.is_empty() || text.starts_with(b"#") {
@@ -60,7 +61,7 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Line>, Flaw> {
     Ok(lines)
 }
 
-/// The name of a variable: letters, digits and underscores, no digit first.
+/// Checks the name of a variable: letters, digits and underscores, not starting with a digit.
 fn name_of(name: &[u8]) -> Result<String, String> {
     let is_in_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
     let is_name = name.iter().all(is_in_name) && name.first().is_some_and(|first| !first.is_ascii_digit());
@@ -78,7 +79,7 @@ fn name_of(name: &[u8]) -> Result<String, String> {
     })
 }
 
-/// Bytes of what is no name that are repeated.
+/// How many bytes of an invalid name an error shows.
 const NAME_SHOWN: usize = 64;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! PURE. What is served of a directory, and how: among that, fields and media types by the paths of files.
+//! PURE. Which files of a directory are served, and with which header fields and media types.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -8,17 +8,17 @@ use super::choices::Symlinks;
 use super::pattern::is_like;
 use super::values::is_visible;
 
-/// What is served of a directory, and how.
+/// How the files of a directory are served.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
     pub(crate) symlinks: Symlinks,
     pub(crate) dotfiles: bool,
     pub(crate) precompressed: bool,
     pub(crate) listing: bool,
-    /// Pages of an application that runs in the browser are all `/index.html`.
+    /// Serve `/index.html` for every page of an application that runs in the browser.
     pub(crate) spa: bool,
     pub(crate) cache_control: Option<String>,
-    /// Fields of answers, and media types. What is said later decides.
+    /// Header fields and media types. Later rules override earlier ones.
     pub(crate) headers: Vec<HeaderRule>,
     pub(crate) types: Vec<TypeRule>,
 }
@@ -38,13 +38,13 @@ impl Default for Rules {
     }
 }
 
-/// A header field for the answers of some paths.
+/// A header field for the responses of some paths.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HeaderRule {
-    /// None for all of them.
+    /// `None` for all paths.
     pattern: Option<String>,
     pub(crate) name: String,
-    /// Empty: the field is not sent.
+    /// If empty, the field is not sent.
     pub(crate) value: String,
 }
 
@@ -78,7 +78,7 @@ impl FromStr for HeaderRule {
 }
 
 impl fmt::Display for HeaderRule {
-    /// As it is read.
+    /// Formats the rule so that it can be parsed again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(pattern) = &self.pattern {
             write!(f, "{pattern} ")?;
@@ -92,13 +92,13 @@ impl HeaderRule {
         self.name.eq_ignore_ascii_case(name)
     }
 
-    /// Whether it is for a path, which begins with a slash and is decoded.
+    /// Whether the rule applies to a path, which is decoded and begins with a slash.
     pub(crate) fn applies(&self, path: &[u8]) -> bool {
         self.pattern.as_ref().is_none_or(|pattern| is_like(pattern.as_bytes(), path, None))
     }
 }
 
-/// A media type for files by the extension of their name, or by the whole name of those that have none.
+/// The media type of files, by the extension of their names, or by the whole name of files without an extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TypeRule {
     pub(crate) extension: String,
@@ -127,7 +127,7 @@ impl FromStr for TypeRule {
 }
 
 impl fmt::Display for TypeRule {
-    /// As it is read.
+    /// Formats the rule so that it can be parsed again.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}={}", self.extension, self.media_type)
     }
@@ -138,7 +138,7 @@ fn is_in_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// Fields that frame a message, or that say what a file is.
+/// Fields that frame a message or describe the file.
 const RESERVED: [&str; 15] = [
     "Accept-Ranges",
     "Allow",

@@ -1,7 +1,7 @@
-//! What a configuration is made of: what was said, and a file of variables that is read again.
+//! The layers of a configuration: the settings given at the start, and a file of variables that is read again later.
 //!
-//! A flag wins over the file, and the file over the environment that the pool was started with. What the file says for
-//! the pool itself is `FORKPOOL_*`; all else is for the workers.
+//! A flag overrides the file, and the file overrides the environment with which the pool was started. In the file,
+//! `FORKPOOL_*` are settings of the pool; all other variables are for the workers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -17,24 +17,24 @@ use super::settings::{quoted, settings, Setting};
 use super::Config;
 use crate::error::{Error, Result};
 
-/// What begins the name of a variable that is for the pool itself.
+/// The prefix of the variables that are settings of the pool.
 const OWN: &str = "FORKPOOL_";
 
-/// What a configuration is made of.
+/// The layers of a configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct Layers {
-    /// All that was said but in the file.
+    /// The settings given outside of the file.
     pub(crate) said: Config,
-    /// The settings that the file does not decide, since a flag or its like does.
+    /// The settings that the file does not override, since a flag or a later call sets them.
     pub(crate) fixed: BTreeSet<&'static str>,
 }
 
 impl Layers {
-    /// The whole configuration by what the file says now, checked.
+    /// Reads the file and returns the whole configuration, checked.
     ///
     /// # Errors
     ///
-    /// As [`Config::check`], where the file is to blame with the line of it; and when it cannot be read.
+    /// As [`Config::check`], with the line number if the file is to blame; and if the file cannot be read.
     pub(crate) fn resolve(&self) -> Result<Config> {
         let mut config = self.said.clone();
         let Some(path) = self.said.env_file.clone() else {
@@ -52,7 +52,7 @@ impl Layers {
         Ok(config)
     }
 
-    /// Reads the file into a configuration; returns which line has decided which setting.
+    /// Reads the file into a configuration; returns the line that has set each setting.
     fn read(&self, path: &Path, config: &mut Config) -> Result<BTreeMap<&'static str, usize>> {
         let shown = path.display();
         let bytes = read_whole(path).map_err(|source| Error::File {
@@ -73,11 +73,11 @@ impl Layers {
             }
             let setting = setting_of(&name).map_err(flaw)?;
             let Ok(value) = String::from_utf8(value) else { return Err(flaw(format!("{name} is not valid UTF-8"))) };
-            // As everywhere, an empty one counts as unset.
+            // As everywhere, an empty value counts as unset.
             if value.is_empty() {
                 continue;
             }
-            // One that does not decide is to make sense all the same.
+            // A value that is overridden must be valid all the same.
             let is_fixed = self.fixed.contains(setting.name());
             let mut unused = is_fixed.then(|| config.clone());
             let target = unused.as_mut().unwrap_or(config);
@@ -103,7 +103,7 @@ fn setting_of(name: &str) -> std::result::Result<&'static Setting, String> {
     }
 }
 
-/// Reads a file, of a length that makes sense. It waits for nobody: a pipe is refused.
+/// Reads a file up to the maximum length. Never blocks: pipes are refused.
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
@@ -115,8 +115,8 @@ fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 impl Config {
-    /// What a pool with this configuration goes on with when it is to have another one: all that a restart can apply is
-    /// the other's. Returns also the settings of which that is not so.
+    /// The configuration after a restart with `next`: its values, except for those of settings that need an upgrade.
+    /// Also returns the changed settings that need one.
     pub(crate) fn succeeded_by(&self, mut next: Config) -> (Config, Vec<&'static Setting>) {
         let changed = settings().filter(|setting| setting.shown(self) != setting.shown(&next));
         let kept: Vec<_> = changed.filter(|setting| setting.needs_upgrade()).collect();

@@ -1,23 +1,23 @@
-//! PURE. What the codec accepts.
+//! PURE. The limits of the codec.
 #![forbid(unsafe_code)]
 
-/// Most header fields that a request may be allowed to have: there is room on the stack for so many.
+/// The maximum of `fields`: the stack has room for this number.
 pub(crate) const FIELDS_MAX: usize = 128;
 
 /// What the codec accepts from a client.
 #[derive(Clone, Debug)]
 pub(crate) struct Limits {
-    /// Bytes of a request's target; beyond it 414.
+    /// The maximum length of a request target in bytes; a longer one gets 414.
     pub(crate) target: usize,
-    /// Bytes of a request's head, from the method to the empty line; beyond it 431. Also those of a body's trailer
-    /// section.
+    /// The maximum length of a request head in bytes, from the method to the empty line; a longer one gets 431. Also
+    /// the limit for the trailer section of a body.
     pub(crate) head: usize,
-    /// Header fields of a request, at most [`FIELDS_MAX`]; beyond it 431.
+    /// The maximum number of header fields, at most [`FIELDS_MAX`]; a request with more gets 431.
     pub(crate) fields: usize,
-    /// Bytes of a request's body; beyond it 413.
+    /// The maximum length of a request body in bytes; a longer one gets 413.
     pub(crate) body: usize,
-    /// Requests on one connection before it is closed; zero is no limit.
+    /// The number of requests after which a connection is closed; zero is no limit.
     pub(crate) requests: u64,
-    /// Whether a query may be of other characters than ASCII, in UTF-8.
+    /// Whether a query may hold non-ASCII characters, in UTF-8.
     pub(crate) utf8_query: bool,
 }

@@ -1,5 +1,4 @@
-//! PURE. How the lines of the access log are written: in a known format, or by a template with variables, whose names are
-//! nginx's.
+//! PURE. The format of the access log: a known one, or a template with variables, which have the names that nginx uses.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,34 +6,35 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 
-/// How the lines of the access log are written.
+/// The format of the access log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AccessLogFormat {
     /// The common log format of NCSA httpd: `remote - - [time] "request line" status bytes`.
     Common,
-    /// The same, then the fields Referer and User-Agent.
+    /// [`Common`](AccessLogFormat::Common), followed by the fields Referer and User-Agent.
     Combined,
-    /// The same behind the host that was asked, and at the end how long the answer took, in microseconds.
+    /// [`Combined`](AccessLogFormat::Combined), preceded by the requested host and followed by the duration in
+    /// microseconds.
     Vhost,
-    /// An object (RFC 8259) in each line.
+    /// A JSON object (RFC 8259) on each line.
     Json,
-    /// A line of one's own, as in `$remote_addr "$request" $status $duration_us`. A variable may have braces, as in
+    /// A format of your own, such as `$remote_addr "$request" $status $duration_us`. A variable may be in braces:
     /// `${status}`.
     ///
     /// | variable | what it is |
     /// |---|---|
-    /// | `$remote_addr` | the client's address: [`Request::client`](crate::Request::client), 0.0.0.0 where it has none |
-    /// | `$peer_addr` | the address of who is connected: [`Request::peer`](crate::Request::peer) |
-    /// | `$remote_user` | `-`, for formats made for other servers |
-    /// | `$time_local`, `$time_iso8601`, `$msec` | when the answer was complete: `21/Nov/2026:09:44:05 +0000`, `2026-11-21T09:44:05+00:00`, seconds since 1970 |
+    /// | `$remote_addr` | the address of the client: [`Request::client`](crate::Request::client), or 0.0.0.0 if it has none |
+    /// | `$peer_addr` | the address of the peer of the connection: [`Request::peer`](crate::Request::peer) |
+    /// | `$remote_user` | always `-`, for compatibility with other servers |
+    /// | `$time_local`, `$time_iso8601`, `$msec` | when the response was complete: `21/Nov/2026:09:44:05 +0000`, `2026-11-21T09:44:05+00:00`, seconds since 1970 |
     /// | `$request` | the request line |
     /// | `$request_method`, `$request_uri`, `$server_protocol` | its parts |
-    /// | `$scheme`, `$host` | as the client asked: [`Request::scheme`](crate::Request::scheme), [`Request::host`](crate::Request::host) |
-    /// | `$http_NAME` | the first field of this name, with `_` for `-`: `$http_user_agent` |
-    /// | `$status`, `$body_bytes_sent` | the answer's status; bytes of its body that were sent |
-    /// | `$request_time`, `$duration_us` | how long it took: in seconds with thousandths, in microseconds |
-    /// | `$worker`, `$pid` | who served it |
+    /// | `$scheme`, `$host` | from the client's request: [`Request::scheme`](crate::Request::scheme), [`Request::host`](crate::Request::host) |
+    /// | `$http_NAME` | the first header field of this name, with `_` for `-`: `$http_user_agent` |
+    /// | `$status`, `$body_bytes_sent` | the status of the response, and the bytes of its body that were sent |
+    /// | `$request_time`, `$duration_us` | the duration: in seconds with milliseconds, in microseconds |
+    /// | `$worker`, `$pid` | the worker and its process id |
     Template(String),
 }
 
@@ -63,7 +63,7 @@ impl AccessLogFormat {
         }
     }
 
-    /// The template that writes it; none writes an object.
+    /// The template of this format; `None` for JSON.
     pub(crate) fn template(&self) -> Option<Template> {
         const COMMON: &str = "$remote_addr - - [$time_local] \"$request\" $status $body_bytes_sent";
         let text = match self {
@@ -75,12 +75,12 @@ impl AccessLogFormat {
             }
             AccessLogFormat::Template(text) => text.clone(),
         };
-        // It was checked.
+        // The text was checked before.
         Template::parse(&text).ok()
     }
 }
 
-/// Reads a value of the setting `access-log-format`.
+/// Parses a value of the setting `access-log-format`.
 impl FromStr for AccessLogFormat {
     type Err = Error;
 
@@ -90,7 +90,7 @@ impl FromStr for AccessLogFormat {
     }
 }
 
-/// Writes it as a value of the setting `access-log-format`.
+/// Formats a value of the setting `access-log-format`.
 impl fmt::Display for AccessLogFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -103,20 +103,20 @@ impl fmt::Display for AccessLogFormat {
     }
 }
 
-/// What a line is made of.
+/// The parts of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Template {
     pub(crate) parts: Vec<Part>,
 }
 
-/// A piece of a line.
+/// A part of a line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
     Text(String),
     Variable(Variable),
 }
 
-/// What is written in the place of a variable.
+/// A variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Variable {
     Client,
@@ -124,7 +124,7 @@ pub(crate) enum Variable {
     User,
     TimeLocal,
     TimeIso,
-    /// The same with thousandths of a second; it has no name.
+    /// The same with milliseconds; has no name.
     TimeMillis,
     Millis,
     Request,
@@ -133,19 +133,19 @@ pub(crate) enum Variable {
     Version,
     Scheme,
     Host,
-    /// The name of a field.
+    /// The value of a header field.
     Field(String),
     Status,
     Bytes,
     Seconds,
     Micros,
-    /// In seconds with millionths; it has no name.
+    /// In seconds with microseconds; has no name.
     Exact,
     Worker,
     Process,
 }
 
-/// Most variables, and most bytes of the text between them: so that there is room for values in any line.
+/// The maximum number of variables, and of bytes of text between them. Every line then has room for the values.
 const VARIABLES_MAX: usize = 24;
 const TEXT_MAX: usize = 512;
 
@@ -197,7 +197,7 @@ fn text_part(text: &str) -> Part {
     Part::Text(text.to_owned())
 }
 
-/// The name at the beginning, in braces or not, and what is behind it.
+/// Splits off the name at the beginning, which may be in braces.
 fn name(piece: &str) -> std::result::Result<(&str, &str), String> {
     if let Some(braced) = piece.strip_prefix('{') {
         return braced.split_once('}').ok_or_else(|| format!("must close the brace of ${{{braced}"));

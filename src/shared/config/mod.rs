@@ -1,4 +1,4 @@
-//! What a pool is told to be. check.rs refuses contradictions, so that later code has none to handle.
+//! The configuration of a pool. `check.rs` refuses contradictions, so later code need not handle them.
 
 use std::ffi::OsString;
 use std::fs;
@@ -38,56 +38,56 @@ pub(crate) use settings::quoted;
 pub use settings::{settings, Setting};
 pub use values::duration;
 
-/// A pool's whole configuration.
+/// The whole configuration of a pool.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    /// Where to listen, in the order given; not empty once checked.
+    /// The addresses to listen on, in the order given. Once checked, there is one here or in `udp`.
     pub(crate) addresses: Vec<Address>,
-    /// Where to take datagrams: TCP addresses by their form. UDP and no TCP is as good as the other way round.
+    /// The addresses to receive datagrams on, in the form of TCP addresses. A pool may have only these.
     pub(crate) udp: Vec<Address>,
-    /// How many workers; `None` derives the number from affinity and cgroup quota.
+    /// The number of workers; `None` derives it from the CPU affinity and the cgroup quota.
     pub(crate) workers: Option<usize>,
-    /// Length of each listening socket's queue; the kernel caps it at `net.core.somaxconn`.
+    /// The length of the queue of each listening socket; the kernel caps it at `net.core.somaxconn`.
     pub(crate) backlog: u32,
     /// Permission bits of Unix sockets.
     pub(crate) unix_mode: u32,
-    /// How long a worker told to leave may finish what it has; zero is for ever, as for every timeout.
+    /// How long a draining worker may take to finish. Zero is no limit, as for every timeout.
     pub(crate) drain_timeout: Duration,
-    /// How long a worker may take from fork to ready.
+    /// How long a worker may take from its fork until it is ready.
     pub(crate) boot_timeout: Duration,
     /// How long a worker may be busy without progress before it is replaced.
     pub(crate) stall_timeout: Duration,
     pub(crate) on_stall: OnStall,
-    /// Slots that a rolling restart replaces at a time.
+    /// The number of slots that a rolling restart replaces at a time.
     pub(crate) surge: usize,
-    /// From SIGTERM to the beginning of the drain.
+    /// The delay between SIGTERM and the drain.
     pub(crate) lame_duck: Duration,
-    /// Failures of one slot in a row that end the pool; zero for never, as for the limits that follow.
+    /// The number of failures in a row of one slot that ends the pool. Zero is no limit, as for the limits below.
     pub(crate) give_up: u32,
-    /// Requests, time and memory after which a worker is replaced.
+    /// The requests, the time and the memory after which a worker is replaced.
     pub(crate) max_requests: u64,
     pub(crate) max_age: Duration,
     pub(crate) max_rss: usize,
-    /// Who picks the worker for a new connection.
+    /// How a worker is chosen for a new connection.
     pub(crate) balance: Balance,
-    /// How many other workers look after each worker's queue.
+    /// The number of other workers that look after each worker's queue.
     pub(crate) neighbours: usize,
-    /// Each worker stays on one CPU.
+    /// Whether to pin each worker to a CPU.
     pub(crate) pin: bool,
-    /// User and group the workers run as.
+    /// The user and group of the workers.
     pub(crate) user: Option<String>,
     pub(crate) group: Option<String>,
-    /// What workers give up once they are ready.
+    /// How workers are confined once they are ready.
     pub(crate) sandbox: Sandbox,
     pub(crate) pid_file: Option<PathBuf>,
-    /// Where workers work; the parent stays where it was started.
+    /// The working directory of the workers. That of the parent does not change.
     pub(crate) chdir: Option<PathBuf>,
-    /// Files for whose changes there is a restart, as patterns.
+    /// Patterns of files; a change of one starts a restart.
     pub(crate) watch: Vec<String>,
-    /// A file that says more, and what it says for the workers.
+    /// The file of variables, and those among them that are for the workers.
     pub(crate) env_file: Option<PathBuf>,
     pub(crate) environment: Rc<Vec<(String, OsString)>>,
-    /// Where the admin process listens, by which names it may be asked, and what lets TCP clients give commands.
+    /// The address of the admin process, the host names it accepts, and the file with the token for commands over TCP.
     pub(crate) admin: Option<Address>,
     pub(crate) admin_hosts: Vec<String>,
     pub(crate) admin_token_file: Option<PathBuf>,
@@ -95,59 +95,59 @@ pub(crate) struct Config {
     /// The directory whose files are served, and how.
     pub(crate) root: Option<PathBuf>,
     pub(crate) files: Rules,
-    /// Where each answer is logged, `-` for standard output, and how.
+    /// The access log, `-` for standard output, and its format.
     pub(crate) access_log: Option<PathBuf>,
     pub(crate) access_log_format: AccessLogFormat,
-    /// When a program that a worker executes is ready.
+    /// When a program that a worker executes counts as ready.
     pub(crate) readiness: Readiness,
-    /// Their keepers pass on what programs print, with a prefix.
+    /// Whether keepers prefix the lines that their programs print.
     pub(crate) prefix: bool,
-    /// Messages of workers may bring descriptors.
+    /// Whether messages from workers may bring descriptors.
     pub(crate) accept_descriptors: bool,
-    /// Percent of the parent's time that reading the messages of one worker may take.
+    /// The percentage of the parent's time that may go into reading the messages of one worker.
     pub(crate) message_share: u32,
 }
 
-/// What the built-in HTTP server allows its clients. Timeouts of zero are off.
+/// The configuration of the built-in HTTP server. A timeout of zero is off.
 #[derive(Clone, Debug)]
 pub(crate) struct ServerConfig {
     /// The codec's limits.
     pub(crate) limits: Limits,
-    /// Requests one connection may make in a row before another has its turn.
+    /// The number of pipelined requests of one connection that are answered before other connections are served.
     pub(crate) max_pipelined: usize,
-    /// Open connections per worker; at the limit idle ones make room, and new ones are led to other workers. Zero is no
-    /// limit.
+    /// The maximum number of open connections per worker. At the limit idle connections are closed, and new ones are
+    /// directed to other workers. Zero is no limit.
     pub(crate) max_connections: usize,
-    /// At the limit, requests that have not come whole and answers that are not taken make room too.
+    /// At the limit, also close connections with incomplete requests or unread responses.
     pub(crate) evicts_unfinished: bool,
-    /// Bytes of answers kept for a client that does not read; beyond it the client is not read either.
+    /// The bytes of unread responses to buffer per client. Beyond it, no more requests of that client are read.
     pub(crate) max_output: usize,
-    /// Bytes that a worker holds of requests and answers in progress. Zero is no limit.
+    /// The bytes that a worker may hold for requests and responses in progress. Zero is no limit.
     pub(crate) max_held: usize,
     pub(crate) head_timeout: Duration,
     pub(crate) body_timeout: Duration,
-    /// Bytes a second that a client has to send of a body, over any `body_timeout`. Zero is no minimum.
+    /// The bytes per second of a body that a client must send, on average over `body_timeout`. Zero is no minimum.
     pub(crate) min_rate: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) write_timeout: Duration,
-    /// How long the application may take for an answer that it makes later.
+    /// How long the application may take for a deferred response.
     pub(crate) answer_timeout: Duration,
-    /// After how much silence the kernel asks whether a TCP client is still there.
+    /// After how much silence the kernel probes whether a TCP client is still there.
     pub(crate) tcp_keepalive: Duration,
-    /// A client's end of file says no more than that it sends nothing else.
+    /// Whether a client that closes its sending side still waits for its response.
     pub(crate) half_close: bool,
     pub(crate) on_panic: OnPanic,
-    /// The parent's log names the request in which a worker hangs or dies.
+    /// Whether the parent's log names the request in which a worker hangs or dies.
     pub(crate) name_requests: bool,
-    /// Who may say on whose behalf it asks, and in which field.
+    /// The proxies that may name the client of a request, and the header fields in which they do.
     pub(crate) proxies: Proxies,
     pub(crate) forwarded_header: ForwardedHeader,
-    /// TCP connections begin with the PROXY protocol's header.
+    /// Whether TCP connections begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
 }
 
 impl ServerConfig {
-    /// Whether a handler's panic ends the worker, and not only the connection.
+    /// Whether a panic in a handler ends the worker, and not only the connection.
     pub(crate) fn exits_on_panic(&self) -> bool {
         self.on_panic == OnPanic::Exit
     }
@@ -226,17 +226,17 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Twice as many processes have a row in the scoreboard: a slot may hold two. More is a mistake.
+    /// The maximum number of workers. The scoreboard has twice as many rows, since a slot may hold two processes.
     pub(crate) const WORKERS_MAX: usize = 1024;
 
-    /// The sockets of a slot go in one message (`SCM_MAX_FD`, unix(7)).
+    /// The sockets of a slot are sent in one message (`SCM_MAX_FD`, unix(7)).
     const ADDRESSES_MAX: usize = 253;
 
-    /// What lets TCP clients of the admin process give commands.
+    /// Reads the token that lets TCP clients of the admin process give commands.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when it cannot be read, [`Error::Config`] when it is none, or everybody's.
+    /// [`Error::File`] if the file cannot be read, [`Error::Config`] if it holds no token, or everybody may read it.
     pub(crate) fn admin_token(&self) -> Result<Option<String>> {
         let Some(path) = &self.admin_token_file else { return Ok(None) };
         let shown = path.display();
@@ -254,12 +254,12 @@ impl Config {
         Ok(Some(token))
     }
 
-    /// The directory whose files are served, as the parent reaches it.
+    /// The directory whose files are served, as a path for the parent.
     pub(crate) fn root_path(&self) -> Option<PathBuf> {
         self.root.as_deref().map(|root| self.reached_from_chdir(root))
     }
 
-    /// Where the parent finds what the workers find at this path.
+    /// Makes a path of the workers a path for the parent.
     pub(crate) fn reached_from_chdir(&self, path: &Path) -> PathBuf {
         self.chdir.as_ref().map_or_else(|| path.to_owned(), |directory| directory.join(path))
     }

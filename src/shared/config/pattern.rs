@@ -1,18 +1,16 @@
-//! PURE. Which files a pattern means: a path, in which `*` is any part of a name, `?` one byte of it, and `**` any
-//! directories.
+//! PURE. Patterns of paths: `*` matches any part of a name, `?` one byte of it, and `**` any directories.
 #![forbid(unsafe_code)]
 
-/// A pattern, split where its first wildcard is.
+/// A pattern, split before the name with its first wildcard.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pattern {
-    /// What has no wildcard: a directory above all that is meant, or one file.
+    /// The part without wildcards: one file, or a directory above all matches.
     pub(crate) base: String,
-    /// The names below it; empty when all of it is meant.
+    /// The names below it; if empty, everything below it matches.
     names: Vec<String>,
 }
 
-/// Names below a directory that are not meant unless they are named: caches that programs write when they start, and
-/// others' code.
+/// Names that only match if the pattern spells them: caches that programs write when they start, and code of others.
 const IGNORED: [&[u8]; 2] = [b"node_modules", b"__pycache__"];
 
 impl Pattern {
@@ -28,7 +26,7 @@ impl Pattern {
         Pattern { base, names: names[at..].iter().filter(|name| !name.is_empty()).map(|it| (*it).to_owned()).collect() }
     }
 
-    /// Whether a file is meant, by the names that lead to it from the base.
+    /// Whether a file matches, given the names that lead to it from the base.
     pub(crate) fn means(&self, path: &[&[u8]]) -> bool {
         match self.names.as_slice() {
             [] => path.iter().all(|name| is_plain(name)),
@@ -36,7 +34,7 @@ impl Pattern {
         }
     }
 
-    /// Whether a file may be meant that is somewhere below this directory.
+    /// Whether a file below this directory could match.
     pub(crate) fn may_mean_below(&self, directory: &[&[u8]]) -> bool {
         match self.names.as_slice() {
             [] => directory.iter().all(|name| is_plain(name)),
@@ -57,7 +55,7 @@ fn matches(names: &[String], path: &[&[u8]]) -> bool {
     }
 }
 
-/// Whether something below a directory can match.
+/// Whether something below a directory could match.
 fn leads(names: &[String], directory: &[&[u8]]) -> bool {
     match (names.split_first(), directory.split_first()) {
         (None, _) => false,
@@ -69,12 +67,12 @@ fn leads(names: &[String], directory: &[&[u8]]) -> bool {
     }
 }
 
-/// A name that nobody hides: not of editors' and versioning systems' own files.
+/// Whether a name is an ordinary one: not hidden, no backup file, and not ignored.
 fn is_plain(name: &[u8]) -> bool {
     !name.starts_with(b".") && !name.ends_with(b"~") && !IGNORED.contains(&name)
 }
 
-/// Whether a name is one that these wildcards mean.
+/// Whether a name matches.
 fn is_name(wildcards: &str, name: &[u8]) -> bool {
     if wildcards.as_bytes() == name {
         return true;
@@ -82,9 +80,9 @@ fn is_name(wildcards: &str, name: &[u8]) -> bool {
     (wildcards.starts_with('.') || is_plain(name)) && is_like(wildcards.as_bytes(), name, Some(b'?'))
 }
 
-/// Whether a text is one that these wildcards mean: `*` stands for any bytes, also for none, and `any` for one.
+/// Whether a text matches: `*` stands for any number of bytes, and `any` for one.
 ///
-/// Goes back to the latest star only, so that no pattern takes long.
+/// Backtracks to the latest star only, so no pattern takes long.
 pub(super) fn is_like(wildcards: &[u8], text: &[u8], any: Option<u8>) -> bool {
     let (mut at, mut of_text) = (0, 0);
     let mut star = None;

@@ -1,4 +1,4 @@
-//! PURE. The proxies that may say on whose behalf they ask.
+//! PURE. The proxies that may name the client of a request.
 #![forbid(unsafe_code)]
 
 use std::fmt;
@@ -7,26 +7,26 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use super::values::list;
 use super::ServerConfig;
 
-/// Networks, and perhaps whoever connects to a Unix socket.
+/// Networks of proxies, and whether the peers on Unix sockets are proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Proxies {
     networks: Vec<Network>,
     unix: bool,
 }
 
-/// The addresses that begin with the same bits (RFC 4632).
+/// The addresses that share a prefix (RFC 4632).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Network {
-    /// Those of version 4 as IPv6 maps them.
+    /// IPv4 addresses are mapped to IPv6.
     first: Ipv6Addr,
     prefix: u32,
 }
 
-/// How many of an address's bits say that it is one of version 4.
+/// The length of the prefix that marks a mapped IPv4 address.
 const MAPPED: u32 = 96;
 
 impl Proxies {
-    /// Reads a list of networks, addresses, and the word `unix`.
+    /// Parses a list of networks, addresses, and the word `unix`.
     pub(super) fn parse(text: &str) -> Result<Proxies, String> {
         let mut proxies = Proxies::default();
         for item in list(text) {
@@ -42,24 +42,24 @@ impl Proxies {
         self.networks.is_empty() && !self.unix
     }
 
-    /// Whether this peer, which has no address on a Unix socket, is one of them.
+    /// Whether this peer is a trusted proxy. A peer on a Unix socket has no address.
     pub(crate) fn trust(&self, peer: Option<IpAddr>) -> bool {
         peer.map_or(self.unix, |address| self.networks.iter().any(|network| network.has(address)))
     }
 }
 
 impl ServerConfig {
-    /// Whether somebody else than who is connected may be the client.
+    /// Whether the client of a request may be somebody other than the peer of the connection.
     pub(crate) fn has_proxies(&self) -> bool {
         self.proxy_protocol || !self.proxies.is_empty()
     }
 
-    /// Whether this peer, which has no address on a Unix socket, may connect at all.
+    /// Whether this peer may connect at all. A peer on a Unix socket has no address.
     pub(crate) fn admits(&self, peer: Option<SocketAddr>) -> bool {
         !self.proxy_protocol || self.proxies.is_empty() || self.proxies.trust(peer.map(|peer| peer.ip()))
     }
 
-    /// Whether its first bytes are to be the PROXY protocol's header: on Unix sockets those of trusted proxies.
+    /// Whether a connection begins with a header of the PROXY protocol. On Unix sockets, only if `unix` is trusted.
     pub(crate) fn begins_with_header(&self, peer: Option<SocketAddr>) -> bool {
         self.proxy_protocol && (peer.is_some() || !self.proxies.is_empty())
     }

@@ -7,17 +7,17 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Readiness {
-    /// When it, or another process that it has started, waits for connections on one of the pool's sockets, or says so
-    /// as with [`Notify`](Readiness::Notify). One that cannot be seen to wait, since it may not be looked at or waits in an
-    /// io_uring(7), counts as ready after a second.
+    /// When the program, or another process that it has started, waits for connections on one of the pool's sockets, or
+    /// reports that it is ready as with [`Notify`](Readiness::Notify). If the wait cannot be observed, because the
+    /// processes may not be inspected or use io_uring(7), the program counts as ready after a second.
     #[default]
     Auto,
-    /// Once it is executed: its sockets listen already, so what comes waits until it accepts. A program that cannot
-    /// serve, because of a mistake in it, is taken for one that does.
+    /// Once it is executed. Its sockets listen already, so connections wait until it accepts. A program that cannot
+    /// serve because of a bug counts as ready, too.
     Listen,
-    /// When it, or another process of its user or root's, sends `READY=1` to the socket that `NOTIFY_SOCKET` names
+    /// When the program, or another process of its user or of root, sends `READY=1` to the socket in `NOTIFY_SOCKET`
     /// (sd_notify(3)).
     Notify,
-    /// So long after it is executed, at most 24 h.
+    /// This time after it is executed, at most 24 h.
     Delay(Duration),
 }

@@ -1,8 +1,8 @@
-//! The table of the module, cell by cell, and how often what may be said.
+//! The module's table cell by cell, and the limits on rates.
 
 use super::*;
 
-/// What is read at once, one reading after the other, and what became of it.
+/// Runs the protocol on a series of reads; returns the records and the violation.
 fn all(protocol: &mut Protocol, readings: &[&[u8]], now: Time) -> (Vec<Record>, Option<Violation>) {
     let mut records = Vec::new();
     for reading in readings {
@@ -20,7 +20,7 @@ fn in_state(prefix: &[u8]) -> Protocol {
     protocol
 }
 
-/// The table of the module, cell by cell.
+/// The module's table, cell by cell.
 #[test]
 fn each_record_has_its_time() {
     let states: [&[u8]; 6] = [b"", b"L", b"LR", b"LRX", b"LXP\x01\0\0\0", b"LXP\x01\0\0\0R"];
@@ -100,7 +100,7 @@ fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
         let mut protocol = in_state(b"LR");
         let gathered = [record; 4096];
         assert_eq!(all(&mut protocol, &[&gathered[..]; 16], Time::default()).0.len(), 16);
-        // As often as it may.
+        // As often as allowed.
         for ms in (0..5000).step_by(4) {
             assert_eq!(all(&mut protocol, &[&[record]], Time::from_millis(ms)).1, None, "{ms}");
         }
@@ -109,7 +109,7 @@ fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
     }
 }
 
-/// Whatever a worker sees, what it rings by is within what the parent allows, and so is what comes late.
+/// Whenever a worker rings, it stays within what the parent allows, even if its bells are read late.
 #[test]
 fn a_worker_that_does_as_agreed_never_rings_too_often() {
     let (mut own, mut protocol, mut rung, mut late) = (Pace::default(), in_state(b"LR"), 0, 0);
@@ -118,7 +118,7 @@ fn a_worker_that_does_as_agreed_never_rings_too_often() {
             rung += 1;
             late += 1;
         }
-        // The parent comes to read now and then.
+        // The parent reads at intervals.
         if ms % 700 < 300 && late > 0 {
             late = 0;
             assert_eq!(all(&mut protocol, &[b"S"], Time::from_millis(ms)).1, None, "{ms}");

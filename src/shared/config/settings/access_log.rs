@@ -1,4 +1,4 @@
-//! PURE. Where and how answers are logged.
+//! PURE. The access log.
 #![forbid(unsafe_code)]
 
 use super::kind::{FilePath, LogFormat, Optional};

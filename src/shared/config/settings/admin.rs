@@ -1,4 +1,4 @@
-//! PURE. Where the pool shows itself, and who may control it.
+//! PURE. The admin process, and who may control the pool.
 #![forbid(unsafe_code)]
 
 use super::kind::{FilePath, HostNames, OneAddress, Optional};

@@ -1,4 +1,4 @@
-//! PURE. Where in a configuration a setting's value is.
+//! PURE. The fields of a configuration that hold the settings.
 #![forbid(unsafe_code)]
 
 use std::fmt::Debug;
@@ -7,24 +7,26 @@ use super::kind::Kind;
 use crate::shared::config::values::list;
 use crate::shared::config::{Address, Config};
 
-/// A part of the configuration, whatever its type.
+/// A field of the configuration, whatever its type.
 pub(super) trait Field: Debug + Sync {
+    /// Parses a value and stores it.
+    ///
     /// # Errors
     ///
     /// What is wrong with the text, and what would be right.
     fn apply(&self, config: &mut Config, text: &str) -> Result<(), String>;
 
-    /// Whether the value makes sense on its own, however it came in.
+    /// Whether the value is valid by itself, however it was set.
     fn check(&self, config: &Config) -> Result<(), String>;
 
-    /// The text that would set what is there; `None` when the thing is off.
+    /// The value as text that can be parsed again; `None` if the setting is off.
     fn show(&self, config: &Config) -> Option<String>;
 
-    /// Puts what is in one configuration into another.
+    /// Copies the value from one configuration to another.
     fn copy(&self, from: &Config, to: &mut Config);
 }
 
-/// A field with a value of some kind.
+/// A field with a value of a certain kind.
 #[derive(Debug)]
 pub(super) struct At<K: Kind> {
     pub(super) kind: K,
@@ -51,7 +53,7 @@ impl<K: Kind> Field for At<K> {
     }
 }
 
-/// The addresses to listen on, of which there need be none where datagrams are taken.
+/// The addresses to listen on. The list may be empty if there are UDP addresses.
 #[derive(Debug)]
 pub(super) struct Listen;
 

@@ -1,4 +1,4 @@
-//! PURE. Which files are served, and how.
+//! PURE. Static files.
 #![forbid(unsafe_code)]
 
 use super::kind::{Choice, FieldValue, FilePath, Lines, Optional, YesNo};

@@ -1,4 +1,4 @@
-//! PURE. The kinds of values: how each is read, checked and written.
+//! PURE. The kinds of values: how to parse, check and format each.
 #![forbid(unsafe_code)]
 
 use std::fmt::{Debug, Display};
@@ -23,23 +23,23 @@ pub(super) trait Kind: Debug + Sync {
     /// What is wrong with the text, and what would be right.
     fn parse(&self, text: &str) -> Result<Self::Value, String>;
 
-    /// Whether the value makes sense on its own, however it came in.
+    /// Whether the value is valid by itself, however it was set.
     fn check(&self, _value: &Self::Value) -> Result<(), String> {
         Ok(())
     }
 
-    /// The text that is read as this value; `None` when nothing says it.
+    /// The value as text that can be parsed again; `None` if no text means it.
     fn show(&self, value: &Self::Value) -> Option<String>;
 }
 
-/// A time, at least so long; zero is never.
+/// A time with a minimum; zero is never.
 #[derive(Debug)]
 pub(super) struct Timeout {
     pub(super) least: Duration,
 }
 
 impl Timeout {
-    /// The clock's step is the least.
+    /// The minimum is the resolution of the clock.
     pub(super) const ANY: Timeout = Timeout { least: Duration::from_millis(1) };
 }
 
@@ -125,7 +125,7 @@ impl Kind for YesNo {
     }
 }
 
-/// One of the words of an enum.
+/// A word that names a value of an enum.
 #[derive(Debug)]
 pub(super) struct Choice<E>(PhantomData<E>);
 
@@ -147,7 +147,7 @@ impl<E: Choose + Debug + Sync> Kind for Choice<E> {
     }
 }
 
-/// A value of the kind inside, or none.
+/// A value of another kind, or none.
 #[derive(Debug)]
 pub(super) struct Optional<K>(pub(super) K);
 
@@ -167,7 +167,7 @@ impl<K: Kind> Kind for Optional<K> {
     }
 }
 
-/// How many workers: a number, or `auto` for as many as there are CPUs.
+/// The number of workers, or `auto` for one per CPU.
 #[derive(Debug)]
 pub(super) struct Workers;
 
@@ -199,7 +199,7 @@ impl Kind for Workers {
     }
 }
 
-/// Permission bits.
+/// Permission bits, in octal.
 #[derive(Debug)]
 pub(super) struct Mode;
 
@@ -222,7 +222,7 @@ impl Kind for Mode {
     }
 }
 
-/// A name of the system's.
+/// The name of a user or a group.
 #[derive(Debug)]
 pub(super) struct Name;
 
@@ -302,7 +302,7 @@ impl Kind for OneAddress {
     }
 }
 
-/// Names of hosts, without ports.
+/// Host names, without ports.
 #[derive(Debug)]
 pub(super) struct HostNames;
 
@@ -322,7 +322,7 @@ impl Kind for HostNames {
     }
 }
 
-/// Patterns of paths, which a comma separates.
+/// Patterns of paths, separated by commas.
 #[derive(Debug)]
 pub(super) struct Patterns;
 
@@ -342,7 +342,7 @@ impl Kind for Patterns {
     }
 }
 
-/// Rules, each on a line of its own.
+/// Rules, one on each line.
 #[derive(Debug)]
 pub(super) struct Lines<R>(PhantomData<R>);
 
@@ -382,7 +382,7 @@ impl Kind for Networks {
     }
 }
 
-/// How the lines of the access log are written.
+/// The format of the access log.
 #[derive(Debug)]
 pub(super) struct LogFormat;
 

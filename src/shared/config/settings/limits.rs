@@ -1,15 +1,15 @@
-//! PURE. How much a client may send and be owed.
+//! PURE. How much a client may send, and how many unread responses it may have.
 #![forbid(unsafe_code)]
 
 use super::kind::{Number, Size, YesNo};
 use super::{Section, Setting};
 use crate::shared::config::FIELDS_MAX;
 
-/// Less does not hold the plainest request of a browser: a mistake of unit.
+/// Less would not hold the simplest request of a browser: surely a wrong unit.
 const HEAD_MIN: usize = 256;
-/// Every worker's read buffer is longer by the limit.
+/// Every worker's read buffer grows by this limit.
 const HEAD_MAX: usize = 1 << 20;
-/// For each connection; more is a mistake of unit.
+/// Applies to each connection; more is surely a wrong unit.
 const OUTPUT_MAX: usize = 1 << 30;
 
 const SECTION: Section = Section("HTTP limits");

@@ -1,4 +1,4 @@
-//! PURE. Where the pool listens, and who gets what comes.
+//! PURE. Addresses, balancing and proxies.
 #![forbid(unsafe_code)]
 
 use super::field::Listen;

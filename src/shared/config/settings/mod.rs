@@ -1,8 +1,8 @@
-//! PURE. The settings, each written once: its flag, its variable, its line of the help, the kind of its value, and its
-//! place in the configuration.
+//! PURE. The settings, each written once: its flag, its variable, its help text, the kind of its value, and its field
+//! in the configuration.
 //!
-//! Help, man page, completions, variables, checks and the defaults that are shown follow from these units. A default
-//! itself is only in [`Config`], as a value. There is one file for each section of the help.
+//! Help, man page, completions, variables, checks and the defaults shown there follow from these units. Only [`Config`]
+//! holds the defaults themselves, as values. There is one file for each section of the help.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
@@ -34,7 +34,7 @@ mod replacing;
 mod timeouts;
 mod workers;
 
-/// Every setting there is, in the order of the help.
+/// All settings, in the order of the help.
 const SECTIONS: [&[Setting]; 9] = [
     listening::SETTINGS,
     workers::SETTINGS,
@@ -47,7 +47,7 @@ const SECTIONS: [&[Setting]; 9] = [
     process::SETTINGS,
 ];
 
-/// One thing that can be said about a pool: a flag of the binary, a variable, a method of [`Builder`](crate::Builder).
+/// A setting of a pool: a flag of the binary, a variable, and a method of [`Builder`](crate::Builder).
 #[derive(Debug)]
 pub struct Setting {
     section: Section,
@@ -55,30 +55,30 @@ pub struct Setting {
     value_name: &'static str,
     help: &'static str,
     aliases: &'static [Alias],
-    /// What stands between several values.
+    /// What separates several values.
     separator: Option<char>,
-    /// The built-in server alone heeds it.
+    /// Applies to the built-in server only.
     is_of_the_server: bool,
-    /// The default depends on what the workers run, and the help says how.
+    /// The default depends on what the workers run; the help text says how.
     is_default_in_help: bool,
-    /// What a restart does not change.
+    /// A change takes an upgrade, not only a restart.
     needs_upgrade: bool,
     field: &'static dyn Field,
 }
 
-/// A heading of the help.
+/// A section of the help.
 #[derive(Clone, Copy, Debug)]
 struct Section(&'static str);
 
-/// A variable of other programs' that means the same.
+/// A variable of other programs with the same meaning.
 #[derive(Debug)]
 struct Alias {
     variable: &'static str,
-    /// What its value lacks at the front to be a value of ours.
+    /// A prefix that makes its value one of this setting.
     prefix: &'static str,
 }
 
-/// Every setting there is, in the order of the help.
+/// All settings, in the order of the help.
 pub fn settings() -> impl Iterator<Item = &'static Setting> {
     SECTIONS.into_iter().flatten()
 }
@@ -100,7 +100,7 @@ impl Setting {
             separator: None,
             is_of_the_server: false,
             is_default_in_help: false,
-            // Which is always true.
+            // Always safe.
             needs_upgrade: true,
             field,
         }
@@ -114,22 +114,22 @@ impl Setting {
         Setting { separator: Some(','), ..self }
     }
 
-    /// A list whose values hold commas and blanks.
+    /// A list whose values contain commas and blanks.
     const fn lines(self) -> Setting {
         Setting { separator: Some('\n'), ..self }
     }
 
-    /// Workers get such settings at their birth, so a restart applies them.
+    /// Workers get the settings of the server when they start, so a restart applies them.
     const fn of_the_server(self) -> Setting {
         Setting { is_of_the_server: true, needs_upgrade: false, ..self }
     }
 
-    /// When it has changed (`--env-file`), a rolling restart applies it.
+    /// A rolling restart applies a change (`--env-file`).
     const fn on_restart(self) -> Setting {
         Setting { needs_upgrade: false, ..self }
     }
 
-    /// When it has changed, only an upgrade applies it.
+    /// Only an upgrade applies a change.
     const fn on_upgrade(self) -> Setting {
         Setting { needs_upgrade: true, ..self }
     }
@@ -148,17 +148,17 @@ impl Setting {
         format!("FORKPOOL_{}", self.name.replace('-', "_").to_ascii_uppercase())
     }
 
-    /// Further variables that are read when that one is not set, the first before the second.
+    /// Other variables that are read if that one is not set, in order of precedence.
     pub fn aliases(&self) -> impl Iterator<Item = &'static str> + use<> {
         self.aliases.iter().map(|alias| alias.variable)
     }
 
-    /// What kind of value it takes, as in `DURATION`.
+    /// What kind of value it takes, such as `DURATION`.
     pub fn value_name(&self) -> &'static str {
         self.value_name
     }
 
-    /// The value when nothing is said; `None` when the thing is off then, or the help says what holds.
+    /// The default; `None` if it is off by default, or the help text describes the default.
     pub fn default(&self) -> Option<String> {
         if self.is_default_in_help {
             None
@@ -167,33 +167,33 @@ impl Setting {
         }
     }
 
-    /// What it does, in one sentence without a full stop.
+    /// What the setting does, in one sentence without a full stop.
     pub fn help(&self) -> &'static str {
         self.help
     }
 
-    /// The heading it belongs under, as in `HTTP limits`; settings of one heading follow one another.
+    /// The heading of its section, such as `HTTP limits`. Settings of a section follow each other.
     pub fn heading(&self) -> &'static str {
         self.section.0
     }
 
-    /// Whether it takes several values, separated by commas or blanks, or each on a line of its own.
+    /// Whether it takes several values, separated by commas or blanks, or one on each line.
     pub fn is_list(&self) -> bool {
         self.separator.is_some()
     }
 
-    /// What can stand between its values when it takes several: a comma, or the end of a line.
+    /// The separator of its values if it takes several: a comma, or a line feed.
     pub fn separator(&self) -> Option<char> {
         self.separator
     }
 
-    /// Whether it is for a pool whose workers are programs, too, and not for the built-in server alone.
+    /// Whether it also applies to pools whose workers are programs, and not to the built-in server alone.
     pub fn concerns_programs(&self) -> bool {
         !self.is_of_the_server
     }
 
-    /// Whether a change of it in the file of variables ([`Builder::env_file`](crate::Builder::env_file)) needs an upgrade;
-    /// a rolling restart applies that of any other.
+    /// Whether a change in the file of variables ([`Builder::env_file`](crate::Builder::env_file)) needs an upgrade. A
+    /// rolling restart applies changes of all other settings.
     pub fn needs_upgrade(&self) -> bool {
         self.needs_upgrade
     }
@@ -202,7 +202,7 @@ impl Setting {
         settings().find(|setting| setting.name == name)
     }
 
-    /// The variable that decides, and its value. An empty variable counts as unset.
+    /// The variable that applies, and its value. An empty variable counts as unset.
     pub(crate) fn variable_set(&self, source: &dyn Fn(&str) -> Option<OsString>) -> Option<(String, OsString, &str)> {
         let read = |variable: &str| source(variable).filter(|value| !value.is_empty());
         let own = self.variable();
