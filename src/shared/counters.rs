@@ -1,4 +1,4 @@
-//! PURE. What a process counts, and how counters of several are added up.
+//! PURE. The counters of a process, and their sums.
 #![forbid(unsafe_code)]
 
 /// What a process has counted since its start.
@@ -9,15 +9,15 @@ pub(crate) struct Counters {
     pub(crate) closed: u64,
     pub(crate) refused: u64,
     pub(crate) panics: u64,
-    /// Lines of logs that could not be written.
+    /// Log lines that could not be written.
     pub(crate) lost: u64,
-    /// Answers, by the first digit of their status, from 1 on.
+    /// Responses, by the first digit of their status, from 1 on.
     pub(crate) responses: [u64; CLASSES],
-    /// Bytes that clients' sockets have taken.
+    /// Bytes that the sockets of clients have accepted.
     pub(crate) sent: u64,
 }
 
-/// Classes of status codes (RFC 9110 section 15).
+/// The number of classes of status codes (RFC 9110 section 15).
 pub(crate) const CLASSES: usize = 5;
 
 impl Counters {
@@ -25,7 +25,7 @@ impl Counters {
         self.accepted.saturating_sub(self.closed)
     }
 
-    /// The greater of each.
+    /// The maximum of each counter.
     pub(crate) fn at_least(&self, other: &Counters) -> Counters {
         Counters {
             requests: self.requests.max(other.requests),
@@ -40,7 +40,7 @@ impl Counters {
     }
 
     pub(crate) fn add(&mut self, other: &Counters) {
-        // What workers have counted may be anything.
+        // The counters come from workers, which may have written anything.
         self.requests = self.requests.saturating_add(other.requests);
         self.accepted = self.accepted.saturating_add(other.accepted);
         self.closed = self.closed.saturating_add(other.closed);

@@ -1,4 +1,4 @@
-//! The user and group that workers run as.
+//! The user and group of the workers.
 
 use crate::sys;
 use std::ffi::{CString, NulError, OsStr};
@@ -9,14 +9,14 @@ use nix::unistd::{initgroups, setgid, setgroups, setuid, Gid, Group, Uid, User};
 
 use crate::error::{Error, Result};
 
-/// Looked up in the parent, assumed in the worker once its sockets are bound.
+/// Looked up in the parent, and assumed in the worker once its sockets are bound.
 #[derive(Debug)]
 pub(crate) struct Credentials {
     user: Option<Account>,
     group: Gid,
 }
 
-/// A user, as passwd(5) describes it.
+/// A user as in passwd(5).
 #[derive(Debug)]
 struct Account {
     name: CString,
@@ -25,13 +25,13 @@ struct Account {
 }
 
 impl Credentials {
-    /// The credentials that the configuration names; `None` when it names none.
+    /// Looks up the credentials in the configuration; `None` if there are none.
     ///
-    /// Without a group it is the user's own.
+    /// Without a group, the user's own group applies.
     ///
     /// # Errors
     ///
-    /// [`Error::Config`] when a name is unknown, or when this process may not change its user.
+    /// [`Error::Config`] if a name is unknown, or if this process may not change its user.
     pub(crate) fn look_up(user: Option<&str>, group: Option<&str>) -> Result<Option<Credentials>> {
         if user.is_none() && group.is_none() {
             return Ok(None);
@@ -55,23 +55,23 @@ impl Credentials {
         Ok(Some(Credentials { user, group }))
     }
 
-    /// The group that workers are of.
+    /// The group of the workers.
     pub(crate) fn group(&self) -> u32 {
         self.group.as_raw()
     }
 
-    /// Whether workers may do all that root may.
+    /// Whether workers may do everything that root may.
     pub(crate) fn is_root(&self) -> bool {
         self.user.as_ref().is_none_or(|user| user.id.is_root())
     }
 
-    /// Whose programs workers run; None for this process's own.
+    /// The user of the programs that workers run; `None` if it is the user of this process.
     pub(crate) fn user(&self) -> Option<u32> {
         Some(self.user.as_ref()?.id.as_raw())
     }
 
-    /// Becomes them, for good, and says so in the environment, as login(1) does: HOME, USER and LOGNAME are the user's.
-    /// Runs in the worker, before code of the application; groups first, since changing the user gives up the right to.
+    /// Switches to this user and group for good, and sets HOME, USER and LOGNAME to match, as login(1) does. Runs in
+    /// the worker, before any code of the application. Sets the groups first, since a changed user has no right to.
     pub(crate) fn assume(&self) -> Result<()> {
         match &self.user {
             Some(account) => initgroups(&account.name, self.group),

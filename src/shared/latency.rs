@@ -1,12 +1,12 @@
-//! PURE. How long answers took: a histogram whose buckets are a quarter of an octave wide.
+//! PURE. A histogram of how long responses took, with buckets a quarter of an octave wide.
 
-/// Buckets in an octave, so that an estimate is wrong by a ninth at most.
+/// Buckets per octave. An estimate is wrong by a ninth at most.
 const PER_OCTAVE: usize = 4;
 const PER_OCTAVE_LOG2: u32 = PER_OCTAVE.ilog2();
-/// Microseconds from which on everything is in the last bucket, as an exponent of two: 67 s.
+/// The end of the last but one bucket in microseconds, as an exponent of two: 67 s.
 const BEYOND_LOG2: u32 = 26;
 
-/// How many buckets there are: one for each microsecond below four, four in each octave above, and one for the rest.
+/// The number of buckets: one for each microsecond below four, four in each octave above, and one for the rest.
 pub(crate) const BUCKETS: usize = PER_OCTAVE + PER_OCTAVE * (BEYOND_LOG2 - PER_OCTAVE_LOG2) as usize + 1;
 
 /// The bucket of a time in microseconds.
@@ -20,7 +20,7 @@ pub(crate) fn bucket(micros: u64) -> usize {
     index.min(BUCKETS - 1)
 }
 
-/// Microseconds that a bucket ends before; it begins where the one below ends. A day, for the last.
+/// The end of a bucket in microseconds; the bucket begins at the end of the one below. For the last bucket, a day.
 pub(crate) fn bound(bucket: usize) -> u64 {
     match bucket {
         _ if bucket >= BUCKETS - 1 => 86_400_000_000,
@@ -29,11 +29,11 @@ pub(crate) fn bound(bucket: usize) -> u64 {
     }
 }
 
-/// How long a number of answers took.
+/// The durations of a number of responses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Latency {
     pub(crate) buckets: [u64; BUCKETS],
-    /// Microseconds, all together.
+    /// The sum, in microseconds.
     pub(crate) sum: u64,
 }
 
@@ -48,7 +48,7 @@ impl Latency {
         total(self.buckets.iter().copied())
     }
 
-    /// How many were shorter than so many microseconds: exact where a bucket ends, as at each power of two.
+    /// The number of responses below a duration. Exact at the end of a bucket, such as a power of two.
     pub(crate) fn shorter_than(&self, micros: u64) -> u64 {
         let below = (0..BUCKETS).take_while(|bucket| bound(*bucket) <= micros);
         total(below.map(|bucket| self.buckets[bucket]))
@@ -59,7 +59,7 @@ impl Latency {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// The microseconds that so many thousandths of the answers did not exceed; none without answers.
+    /// The microseconds that this many thousandths of the responses did not exceed; `None` without responses.
     pub(crate) fn quantile(&self, thousandths: u64) -> Option<u64> {
         let rank = (u128::from(self.count()) * u128::from(thousandths)).div_ceil(1000).max(1);
         let mut seen = 0_u128;
@@ -67,19 +67,19 @@ impl Latency {
             seen += u128::from(*count);
             seen >= rank
         })?;
-        // The harmonic mean of its ends is never further than a ninth from what is in between.
+        // The harmonic mean of the ends of a bucket is at most a ninth away from any value in it.
         let (begin, end) = (if bucket == 0 { 0 } else { bound(bucket - 1) }, bound(bucket));
         Some(if bucket < PER_OCTAVE || bucket == BUCKETS - 1 { begin } else { 2 * begin * end / (begin + end) })
     }
 
-    /// The buckets that are not empty: where each ends, in microseconds, and what is in it.
+    /// The buckets that are not empty: the end of each in microseconds, and its count.
     pub(crate) fn filled(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let filled = self.buckets.iter().enumerate().filter(|(_, count)| **count > 0);
         filled.map(|(bucket, count)| (bound(bucket), *count))
     }
 }
 
-/// What workers have counted may be anything.
+/// Saturates, since the counts come from workers, which may have written anything.
 fn total(counts: impl Iterator<Item = u64>) -> u64 {
     counts.fold(0, u64::saturating_add)
 }
@@ -108,7 +108,7 @@ mod tests {
             let mut latency = Latency::default();
             latency.buckets[bucket(micros)] += 1;
             let estimate = latency.quantile(500).expect("there is one");
-            // A microsecond for the rounding.
+            // One microsecond more for rounding.
             assert!(estimate.abs_diff(micros) <= micros.div_ceil(9) + 1, "{micros}: {estimate}");
         }
     }

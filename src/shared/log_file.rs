@@ -1,4 +1,4 @@
-//! Where the access log goes. Opened by the parent, with rights that workers do not have.
+//! The file of the access log. The parent opens it, with rights that workers do not have.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,8 +11,8 @@ use nix::unistd::{eaccess, AccessFlags};
 use crate::error::{Error, Result};
 use crate::shared::credentials::Credentials;
 
-/// Opens the file at `path`, which is no symbolic link, or standard output for `-` and what else names it. Where root
-/// opens it for workers of another user, nobody but root may be able to put something else in its place.
+/// Opens the file at `path`, or standard output for `-` and its other names. Refuses symbolic links. If root opens the
+/// file for workers of another user, only root may be able to replace it.
 ///
 /// # Errors
 ///
@@ -26,7 +26,7 @@ pub(crate) fn open(path: &Path, workers: Option<&Credentials>) -> Result<File> {
     opened.map_err(|source| failed(path, source))
 }
 
-/// Whether [`open`] could succeed, without making a file; `writable` tells that of a path where there is none.
+/// Whether [`open`] would succeed, without creating a file. `writable` checks a path where no file exists.
 ///
 /// # Errors
 ///
@@ -51,7 +51,8 @@ enum Stream {
     Stderr,
 }
 
-/// The names are links to what may not be opened again: a socket, or a terminal of somebody else.
+/// Recognizes the names of standard streams. They may link to a file that cannot be opened again: a socket, or somebody
+/// else's terminal.
 fn stream(path: &Path) -> Option<Stream> {
     match path.to_str()? {
         "-" | "/dev/stdout" | "/dev/fd/1" | "/proc/self/fd/1" => Some(Stream::Stdout),
@@ -72,12 +73,12 @@ fn failed(path: &Path, source: io::Error) -> Error {
     Error::File { path: path.display().to_string(), action: "open the access log", source }
 }
 
-/// Clients' addresses are nobody's business but the group's: hence the mode.
+/// Opens the file. The mode lets only the group read it, since it holds the addresses of clients.
 fn open_file(path: &Path, workers: Option<&Credentials>) -> io::Result<File> {
     let place = place(path, workers)?;
     let mut options = OpenOptions::new();
-    // Without O_NONBLOCK the open would wait for a FIFO's reader; with it the error says that there is none. Nor do
-    // workers wait for one, who have this open file description.
+    // Without O_NONBLOCK, open(2) would wait for the reader of a FIFO; with it, it fails if there is no reader. Workers
+    // share this file description, so they do not wait for a reader either.
     let flags = libc::O_NONBLOCK | libc::O_NOCTTY | libc::O_NOFOLLOW;
     options.append(true).create(true).mode(0o640).custom_flags(flags);
     let file = options.open(&place)?;
@@ -91,9 +92,9 @@ fn open_file(path: &Path, workers: Option<&Credentials>) -> io::Result<File> {
     Ok(file)
 }
 
-/// The path without symbolic links, but for its last part. With workers of another user than root, who opens it, no
-/// directory on the way to it may be theirs or anybody's: else a link could lead root to any file, whenever the log is
-/// opened again.
+/// Resolves the symbolic links of a path, except its last component. If root opens the file for workers of another
+/// user, no directory on the way may belong to them or be writable by others: a link there could lead root to any file,
+/// whenever the log is reopened.
 fn place(path: &Path, workers: Option<&Credentials>) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -112,8 +113,8 @@ fn place(path: &Path, workers: Option<&Credentials>) -> io::Result<PathBuf> {
 
 const STICKY: u32 = 0o1000;
 
-/// Who but root could put something else at a name in a directory, and what to do about it. `is_group_of_workers` says
-/// whose the directory's group is.
+/// Returns who other than root could replace a file in a directory, and what to do about it. `is_group_of_workers` says
+/// whether the group of the directory is the workers'.
 fn weakness_of_directory(owner: u32, mode: u32, is_group_of_workers: bool) -> Option<String> {
     let writes = |bit| mode & bit != 0 && mode & STICKY == 0;
     match () {
@@ -131,11 +132,11 @@ fn weakness_of_directory(owner: u32, mode: u32, is_group_of_workers: bool) -> Op
     }
 }
 
-/// As for a directory, of the file in it.
+/// The same check for the file in the directory.
 fn weakness_of_file(owner: u32, links: u64, directory: u32) -> Option<String> {
     match () {
         () if links > 1 => Some("the file has other names (hard links); remove it".to_owned()),
-        // Of a sticky directory everybody may take away his own.
+        // In a sticky directory, everybody can remove his own files.
         () if directory & STICKY != 0 && directory & 0o022 != 0 && owner != 0 => {
             Some(format!("user {owner} could put a link in the place of his file; remove it"))
         }
@@ -164,7 +165,7 @@ mod tests {
         }
         for (owner, links, directory, is_safe) in [
             (0, 1, 0o755, true),
-            // As logrotate's `create` leaves it.
+            // As the option `create` of logrotate leaves it.
             (65534, 1, 0o755, true),
             (0, 1, 0o1777, true),
             (65534, 1, 0o1777, false),

@@ -1,4 +1,4 @@
-//! Where the log goes: standard error, written only when that does not block.
+//! The output of the log: standard error, written only if that does not block.
 
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -11,18 +11,18 @@ use crate::shared::outlet::{count_lost, Outlet};
 use crate::sys::clock;
 use crate::time::Time;
 
-/// How often a parent that has lost lines looks whether somebody reads again.
+/// How often a parent that has lost lines checks whether it can write again.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// Standard error for a log, as every process of a pool may use it: a write never waits for whoever reads.
+/// Standard error for a logger, in any process of a pool. A write never blocks.
 ///
-/// While a pipe is full, a terminal is stopped (Ctrl-S) or a disk has no room, lines are lost. They are counted for each
-/// process, which the status shows; and once there is room again, a line says how many they were. The parent looks for that
-/// four times a second, a worker with its next line. The flags of standard error stay as they are, since other processes
-/// have it, too.
+/// Lines are lost while a pipe is full, a terminal is stopped (Ctrl-S) or a disk has no space. Each process counts its
+/// lost lines, and the status shows the count. Once there is space again, a line says how many were lost: the parent
+/// checks four times a second, and a worker with its next line. The flags of standard error are not changed, since
+/// other processes share them.
 ///
-/// The `forkpool` binary logs through this. Give it to a logger of your own, before the pool runs, if it shall not stop the
-/// pool either; with `env_logger`:
+/// The binary `forkpool` logs through this writer. If your own logger should not block the pool either, give it this
+/// writer before the pool runs; with `env_logger`:
 ///
 /// ```no_run
 /// use env_logger::{Builder, Target};
@@ -34,22 +34,22 @@ const RETRY: Duration = Duration::from_millis(250);
 #[derive(Debug)]
 pub struct LogWriter(());
 
-/// What all writers of this process share.
+/// The state that all writers of this process share.
 #[derive(Debug)]
 struct Log {
     outlet: Option<Outlet>,
     tell: fn(u64) -> String,
-    /// Lines whose loss was not told.
+    /// Lost lines that have not been reported.
     untold: u64,
-    /// When to try to tell.
+    /// When to try to report them.
     retry: Option<Time>,
 }
 
 static LOG: Mutex<Option<Log>> = Mutex::new(None);
 
 impl LogWriter {
-    /// The writer; `tell` makes the whole line, or lines, that say how many were lost. All writers of a process are one,
-    /// and what the latest was made with holds.
+    /// Makes a writer. `tell` formats the line, or lines, that report how many were lost. All writers of a process
+    /// share one state, and the latest `tell` applies.
     pub fn new(tell: fn(u64) -> String) -> LogWriter {
         let mut log = lock();
         let untold = log.as_ref().map_or(0, |log| log.untold);
@@ -59,7 +59,7 @@ impl LogWriter {
 }
 
 impl Default for LogWriter {
-    /// The writer that the process has already, or one that tells in plain English.
+    /// The existing writer of the process, or one that reports in plain English.
     fn default() -> LogWriter {
         let is_there = lock().is_some();
         match is_there {
@@ -69,7 +69,7 @@ impl Default for LogWriter {
     }
 }
 
-/// Each write should be a whole record. It says that all was written: what was not is counted.
+/// Each write should be a whole record. A write always reports success; lost records are counted.
 impl Write for LogWriter {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         if let Some(log) = &mut *lock() {
@@ -101,7 +101,7 @@ impl Log {
         self.retry.get_or_insert_with(|| clock::now() + RETRY);
     }
 
-    /// Says how many were lost, as soon as that can be said.
+    /// Reports how many lines were lost, as soon as that can be written.
     fn tell(&mut self) {
         let Some(outlet) = self.outlet.as_mut().filter(|_| self.untold > 0) else { return };
         let line = (self.tell)(self.untold);
@@ -117,36 +117,36 @@ impl Log {
     }
 }
 
-/// None where no descriptor is free, and where it is closed.
+/// `None` if no descriptor is free, or standard error is closed.
 fn standard_error() -> Option<Outlet> {
     Some(Outlet::new(io::stderr().as_fd().try_clone_to_owned().ok()?))
 }
 
 fn lock() -> MutexGuard<'static, Option<Log>> {
-    // It is whole whenever somebody panics.
+    // The state is consistent even after a panic.
     LOG.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// When to call [`tell_lost`], if there is something to tell.
+/// When to call [`tell_lost`], if lines were lost.
 pub(crate) fn deadline() -> Option<Time> {
     lock().as_ref()?.retry
 }
 
-/// Says how many lines were lost, if that is due and somebody reads.
+/// Reports how many lines were lost, if that is due and can be written.
 pub(crate) fn tell_lost(now: Time) {
     if let Some(log) = lock().as_mut().filter(|log| log.retry.is_some_and(|due| due <= now)) {
         log.tell();
     }
 }
 
-/// Standard error is another file, or this is another process: what it writes to is its own.
+/// Opens standard error again, since it is another file or this is another process.
 pub(crate) fn reopen() {
     if let Some(log) = &mut *lock() {
         log.outlet = standard_error();
     }
 }
 
-/// A fork has made this process: what was lost before, its parent will tell.
+/// Called in a new child process. The parent reports what was lost before the fork.
 pub(crate) fn begin_anew() {
     reopen();
     if let Some(log) = &mut *lock() {

@@ -1,9 +1,9 @@
-//! Messages between the parent and a worker: a pair of sockets that keeps their boundaries and their order.
+//! Messages between the parent and a worker, over a pair of sockets that keeps their boundaries and order.
 //!
-//! It is of the kind SOCK_SEQPACKET (unix(7)): a message arrives whole or not at all, nothing is copied through user
-//! space in between, and the end of the other side is seen, unlike with datagrams. Every message begins with a byte of
-//! ours, so that an empty one is not the end. The kernel's buffer is the queue, so a sender that is faster than its
-//! reader is told so.
+//! The sockets are of the type SOCK_SEQPACKET (unix(7)). A message arrives whole or not at all, no copy in user space
+//! is needed, and, unlike with datagrams, each side sees when the other one closes. Every message begins with a marker
+//! byte, so that an empty message is not mistaken for the end. The kernel's buffer is the queue: a sender that is
+//! faster than the reader gets an error.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -18,16 +18,16 @@ use nix::sys::socket::{
 use crate::sys;
 use crate::sys::fds::Whole;
 
-/// Most bytes of one message, 64 KiB: it fits three times into the buffer that Linux gives a socket by default.
+/// The maximum length of a message, 64 KiB. Three such messages fit into the default socket buffer of Linux.
 pub const MESSAGE_MAX: usize = 64 * 1024;
 
-/// What each message begins with.
+/// The marker byte at the beginning of each message.
 const MARK: u8 = b'm';
 
-/// The mark, a message, and one byte more, by which one that is too large is known.
+/// The marker, a message, and one more byte to detect a message that is too long.
 pub(crate) const BUFFER: usize = 1 + MESSAGE_MAX + 1;
 
-/// What is wrong with a message, where none may come with it or one.
+/// The problems with descriptors, where a message may bring none, or one.
 const ONE: &str = "it carries a descriptor";
 const SEVERAL: &str = "it carries several descriptors";
 
@@ -44,13 +44,14 @@ pub enum MessageError {
     },
     /// The receiver has not read earlier messages. Try again later, or drop the message.
     Full,
-    /// The receiver has gone, is about to finish or has not started yet, or the pool has no
+    /// The receiver has gone, is about to finish or has not started, or the pool has no
     /// [hook](crate::Builder::on_event).
     Gone,
-    /// The pool does not accept file descriptors from workers: see
+    /// The pool does not accept file descriptors from workers; see
+    /// [`Builder::accept_descriptors`](crate::Builder::accept_descriptors).
     /// [`Builder::accept_descriptors`](crate::Builder::accept_descriptors).
     NoDescriptors,
-    /// The system refuses for another reason.
+    /// Another system error.
     System(io::Error),
 }
 
@@ -77,37 +78,37 @@ impl StdError for MessageError {
     }
 }
 
-/// One end of the pair. Sending and receiving never wait.
+/// One end of the pair. Neither sending nor receiving blocks.
 #[derive(Debug)]
 pub(crate) struct MessageEnd {
     socket: OwnedFd,
-    /// Whether descriptors may be sent from this end.
+    /// Whether this end may send descriptors.
     sends_descriptors: bool,
-    /// Whether they may come to this end.
+    /// Whether this end may receive descriptors.
     accept_descriptors: bool,
-    /// Whether some may come from somebody who is not trusted: nobody should wait for their closing.
+    /// Whether descriptors may come from an untrusted process. The caller must not close them where that could block.
     is_guarded: bool,
 }
 
-/// What came.
+/// What was received.
 #[derive(Debug)]
 pub(crate) enum Received<'b> {
     Message(&'b [u8], Option<OwnedFd>),
-    /// Something that is no message: why, and what came with it.
+    /// No valid message: the reason, and the descriptors in it.
     Malformed(&'static str, Vec<OwnedFd>),
-    /// A message, lost because no descriptor is free for those that came with it: what has come of these.
+    /// A message that was lost because there were no free descriptors for those in it. Holds those that did arrive.
     Cut(Vec<OwnedFd>),
-    /// A message that stays where it is until a descriptor is free for the one that comes with it.
+    /// A message with a descriptor stays in the queue until a descriptor is free.
     NoRoom,
-    /// Nothing yet.
+    /// The queue is empty.
     Nothing,
-    /// Nothing ever again.
+    /// The other end is closed and the queue is empty.
     End,
 }
 
 impl MessageEnd {
-    /// Both ends, the parent's and the worker's; whether the worker may send descriptors. Unless it may, the kernel
-    /// refuses them as far as it can.
+    /// Makes both ends, the parent's and the worker's. If the worker may send no descriptors, the kernel refuses them
+    /// as far as it can.
     pub(crate) fn pair(accept_descriptors: bool) -> io::Result<(MessageEnd, MessageEnd)> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let (parent, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
@@ -123,7 +124,7 @@ impl MessageEnd {
         ))
     }
 
-    /// Sends a message, and with it a copy of a descriptor (unix(7), `SCM_RIGHTS`).
+    /// Sends a message, optionally with a copy of a descriptor (unix(7), `SCM_RIGHTS`).
     pub(crate) fn send(&self, message: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<(), MessageError> {
         if message.len() > MESSAGE_MAX {
             return Err(MessageError::TooLarge { len: message.len(), max: MESSAGE_MAX });
@@ -138,14 +139,14 @@ impl MessageEnd {
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
         match sendmsg::<UnixAddr>(self.socket.as_raw_fd(), &parts, control, flags, None) {
             Ok(_) => Ok(()),
-            // The last one: as many descriptors are on their way as this user may have open.
+            // ETOOMANYREFS: too many descriptors of this user are in transit.
             Err(Errno::EAGAIN | Errno::ENOBUFS | Errno::ENOMEM | Errno::ETOOMANYREFS) => Err(MessageError::Full),
             Err(Errno::EPIPE | Errno::ECONNRESET | Errno::ENOTCONN) => Err(MessageError::Gone),
             Err(errno) => Err(MessageError::System(errno.into())),
         }
     }
 
-    /// The next message, into a buffer of [`BUFFER`] bytes.
+    /// Receives the next message into a buffer of [`BUFFER`] bytes.
     pub(crate) fn receive<'b>(&self, buffer: &'b mut [u8]) -> Received<'b> {
         let sys::fds::Received { len, mut fds, is_cut, .. } = loop {
             let received = match self.is_guarded {
@@ -157,8 +158,8 @@ impl MessageEnd {
                 Ok(Whole::TooMany) if self.accept_descriptors => return Received::Malformed(SEVERAL, Vec::new()),
                 Ok(Whole::TooMany) => return Received::Malformed(ONE, Vec::new()),
                 Ok(Whole::NoRoom) => return Received::NoRoom,
-                // Said once, before what is still in the queue, when the other side has ended without reading all of
-                // its own.
+                // Returned once, before the messages that are still queued, if the other side has closed with unread
+                // data.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Received::Nothing,
@@ -176,15 +177,15 @@ impl MessageEnd {
         }
     }
 
-    /// The socket, if descriptors may be in its queue: closing it then closes them.
+    /// The socket, if its queue may hold descriptors, which closing it would close.
     pub(crate) fn with_descriptors(self) -> Option<OwnedFd> {
         self.is_guarded.then_some(self.socket)
     }
 
-    /// Takes no more messages: the other side's are refused from now on, and those that are here end with
-    /// [`Received::End`].
+    /// Accepts no more messages. The other side gets an error from now on; queued messages can still be read, followed
+    /// by [`Received::End`].
     pub(crate) fn close(&self) {
-        // It fails only when the other side is gone, which ends it as well.
+        // Fails only if the other side has gone, which has the same effect.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
     }
 }
@@ -212,7 +213,7 @@ mod tests {
         MessageEnd::pair(true).expect("descriptors are free")
     }
 
-    /// What comes next, in words.
+    /// Receives, and describes the result.
     #[track_caller]
     fn next(end: &MessageEnd) -> String {
         match end.receive(&mut vec![0; BUFFER]) {
@@ -267,7 +268,7 @@ mod tests {
     #[test]
     fn what_was_sent_before_the_end_still_comes() {
         let (parent, worker) = pair();
-        // Unread, so that the end is a reset.
+        // Left unread, so that the close is a reset.
         parent.send(b"unread", None).expect("there is room");
         worker.send(b"last words", None).expect("there is room");
         drop(worker);
@@ -318,7 +319,7 @@ mod tests {
         for reason in ["not sent by this library", "larger than", "larger than", "several descriptors"] {
             assert!(next(&parent).contains(reason), "{reason}");
         }
-        // Nobody takes it.
+        // Nobody reads it.
         assert!(next(&parent).contains("several descriptors"));
     }
 }

@@ -1,9 +1,9 @@
-//! What is written where perhaps nobody reads: logs. It is never waited for, whatever the descriptor is.
+//! Writes logs without ever blocking, whatever the descriptor is.
 //!
-//! O_NONBLOCK belongs to the open file description (open(2)): standard error shares it with whoever started this process,
-//! and an inherited file with the siblings. It is not ours to set there, and others may clear it. So a pipe or a terminal is
-//! opened once more, for a description of this process's own; where that is refused, since it belongs to another user,
-//! splice(2) can be told not to wait.
+//! O_NONBLOCK belongs to the open file description (open(2)), which standard error shares with the process that started
+//! this one, and an inherited file with the siblings. This process must not set the flag there, and others may clear
+//! it. So a pipe or a terminal is opened again, for a description of this process's own. If that is refused because it
+//! belongs to another user, splice(2) can be told not to block.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,31 +18,31 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use nix::sys::socket::{send, MsgFlags};
 use nix::unistd::{isatty, pipe2};
 
-/// What a pipe takes whole or not at all, whoever else writes to it (pipe(7), `PIPE_BUF`).
+/// The length that a pipe accepts whole or not at all, whoever else writes to it (pipe(7), `PIPE_BUF`).
 pub(crate) const ATOMIC: usize = 4096;
 
-/// What is written at once to a terminal of somebody else's, which can only be asked whether there is any room.
+/// How much to write at once to a terminal that could not be opened again. poll(2) only says that there is some space.
 const LITTLE: usize = 128;
 
-/// Something that lines are written to.
+/// The destination of a log.
 #[derive(Debug)]
 pub(crate) struct Outlet {
     file: File,
     kind: Kind,
-    /// What was written last is the beginning of a line.
+    /// Whether the last write ended within a line.
     in_line: bool,
-    /// That line has no end, and the next one must not become it.
+    /// Whether that line is incomplete for good, so the next one must begin on a new line.
     is_torn: bool,
 }
 
 #[derive(Debug)]
 enum Kind {
-    /// A file, or a device that makes nobody wait.
+    /// A file, or a device that never blocks.
     File,
     Socket,
     /// A pipe or FIFO, with an open file description of this process's own.
     OwnPipe,
-    /// A pipe of somebody else's, and an empty one of ours from which the kernel moves what was written.
+    /// A pipe that could not be opened again, and an empty pipe of ours, from which the kernel moves the bytes.
     Pipe {
         read: File,
         write: File,
@@ -52,7 +52,7 @@ enum Kind {
 }
 
 impl Outlet {
-    /// What `descriptor` is open for; its flags stay as they are.
+    /// Takes a descriptor whose flags it does not change.
     pub(crate) fn new(descriptor: OwnedFd) -> Outlet {
         let given = File::from(descriptor);
         let found = given.metadata().map(|found| found.file_type());
@@ -63,7 +63,7 @@ impl Outlet {
         let kind = match () {
             () if is_socket => Kind::Socket,
             () if is_pipe && is_own => Kind::OwnPipe,
-            // Without a descriptor for that it is as with a terminal.
+            // Without free descriptors, treat it like a terminal.
             () if is_pipe => pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)
                 .map_or(Kind::Terminal, |(read, write)| Kind::Pipe { read: read.into(), write: write.into() }),
             () if is_terminal && is_own => Kind::OwnTerminal,
@@ -73,12 +73,13 @@ impl Outlet {
         Outlet { file: own.unwrap_or(given), kind, in_line: false, is_torn: false }
     }
 
-    /// Whether it is a file, which many lines are written to at once.
+    /// Whether this is a file, to which many lines can be written at once.
     pub(crate) fn is_file(&self) -> bool {
         self.file.metadata().is_ok_and(|found| found.is_file())
     }
 
-    /// Writes as many of these lines as are taken at once. Returns how many bytes that is, and why it is not all.
+    /// Writes as many of these lines as are accepted at once. Returns the number of bytes written, and the error if it
+    /// is not all of them.
     pub(crate) fn write(&mut self, lines: &[u8]) -> (usize, Option<io::Error>) {
         if self.is_torn {
             match self.write_once(b"\n") {
@@ -102,12 +103,12 @@ impl Outlet {
         (written, None)
     }
 
-    /// What was not taken will not be written later.
+    /// The rest of the current line will not be written.
     pub(crate) fn give_up(&mut self) {
         self.is_torn |= std::mem::take(&mut self.in_line);
     }
 
-    /// Waits until there is room, for so long at most.
+    /// Waits until there is space, at most for `patience`.
     pub(crate) fn wait(&self, patience: PollTimeout) -> bool {
         matches!(poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], patience), Ok(1))
     }
@@ -127,8 +128,8 @@ impl Outlet {
         }
     }
 
-    /// A file that bypasses the cache takes no lines, and whoever shares the open file description can set that: takes it
-    /// back, if it can be the reason for this error.
+    /// Clears O_DIRECT if it may be the reason for this error. Whoever shares the open file description can set it, and
+    /// a file that bypasses the cache then refuses lines.
     fn be_buffered(&self, error: io::Error) -> io::Result<()> {
         let flags = OFlag::from_bits_retain(fcntl(&self.file, FcntlArg::F_GETFL)?);
         if error.kind() != ErrorKind::InvalidInput || !flags.contains(OFlag::O_DIRECT) {
@@ -139,26 +140,26 @@ impl Outlet {
     }
 }
 
-/// The same file, in an open file description of its own that does not block.
+/// Opens the same file again, in a non-blocking open file description of its own.
 fn reopen(file: &File) -> io::Result<File> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     OpenOptions::new().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)
 }
 
-/// Has the kernel move bytes into a pipe: all of them or none, since they lie in one page.
+/// Moves bytes into a pipe in the kernel: all or none, since they lie in one page.
 fn splice_once(to: BorrowedFd<'_>, mut read: &File, mut write: &File, bytes: &[u8]) -> io::Result<usize> {
     let len = write.write(&bytes[..bytes.len().min(ATOMIC)])?;
     let moved = splice(read, None, to, None, len, SpliceFFlags::SPLICE_F_NONBLOCK);
     if moved != Ok(len) {
         let mut left = [0; ATOMIC];
-        // It is empty then.
+        // Empties the pipe.
         let _ = read.read(&mut left);
     }
     Ok(moved?)
 }
 
-/// A process in the background may write to its terminal, also after `stty tostop`: SIGTTOU would stop it, or ask a parent
-/// for a worker less.
+/// Writes to a terminal even if this process is in the background, and after `stty tostop`. SIGTTOU would stop the
+/// process, or make a parent remove a worker.
 fn in_background<T>(write: impl FnOnce() -> T) -> T {
     let mut stops = SigSet::empty();
     stops.add(Signal::SIGTTOU);
@@ -168,7 +169,7 @@ fn in_background<T>(write: impl FnOnce() -> T) -> T {
     written
 }
 
-/// The first of these lines, as many as are written at once: whole ones, unless one is too long.
+/// The first of these lines, as many as may be written at once: whole ones, unless the first is too long.
 fn part(lines: &[u8]) -> &[u8] {
     let first = &lines[..lines.len().min(ATOMIC)];
     match memchr::memrchr(b'\n', first) {
@@ -177,12 +178,12 @@ fn part(lines: &[u8]) -> &[u8] {
     }
 }
 
-/// Lines that this process could not write, to whichever log.
+/// Lines that this process could not write to any log.
 static LOST: AtomicU64 = AtomicU64::new(0);
 
 type Count = Box<dyn Fn(u64) + Send>;
 
-/// Where they are counted besides.
+/// Another counter of the same lines.
 static COUNT: Mutex<Option<Count>> = Mutex::new(None);
 
 /// Counts lines that will never be written.
@@ -193,12 +194,12 @@ pub(crate) fn count_lost(lines: u64) {
     }
 }
 
-/// How many lines this process could not write.
+/// The number of lines that this process could not write.
 pub(crate) fn lost() -> u64 {
     LOST.load(Relaxed)
 }
 
-/// A fork has made this process, which has lost nothing yet; it counts by `count` as well.
+/// Called in a new child, which has lost nothing yet. It counts with `count` as well.
 pub(crate) fn count_anew(count: Option<Count>) {
     LOST.store(0, Relaxed);
     *COUNT.lock().unwrap_or_else(PoisonError::into_inner) = count;
@@ -225,7 +226,7 @@ mod tests {
         }
     }
 
-    /// Fills an outlet, reads all of it, and finds whole lines and no flag changed.
+    /// Fills an outlet, reads all of it, and checks that lines are whole and flags unchanged.
     fn fills_and_flows(mut outlet: Outlet, given: &File, mut reader: impl FnMut() -> Vec<u8>) {
         let is_blocking = || {
             let flags = fcntl(given, FcntlArg::F_GETFL).expect("a descriptor");
@@ -252,7 +253,7 @@ mod tests {
     fn read_all(read: &OwnedFd) -> Vec<u8> {
         fcntl(read, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("a descriptor");
         let mut all = Vec::new();
-        // It ends where it would wait.
+        // Reads until it would block.
         let _ = File::from(read.try_clone().expect("a descriptor")).read_to_end(&mut all);
         all
     }

@@ -1,12 +1,11 @@
-//! PURE. How often something may happen: some times at once, and not more often than so many times a second in the long run
-//! (the generic cell rate algorithm).
+//! PURE. Rate limits with bursts (the generic cell rate algorithm).
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// How often.
+/// A limit.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rate {
     each: Duration,
@@ -14,36 +13,36 @@ pub(crate) struct Rate {
 }
 
 impl Rate {
-    /// Once per `each` in the long run, and `at_once` times at once.
+    /// Once per `each` in the long run, and up to `at_once` times in a burst.
     pub(crate) const fn new(each: Duration, at_once: usize) -> Rate {
         Rate { each, at_once }
     }
 }
 
-/// What has happened of late, of what has a [`Rate`]. The default is that nothing has.
+/// The recent use of a [`Rate`]. The default is no use.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Pace {
-    /// When as many as at first may happen at once again.
+    /// When a full burst is possible again.
     recovered: Time,
 }
 
 impl Pace {
-    /// When it may happen next.
+    /// When the next use is allowed.
     pub(crate) fn next(self, rate: Rate) -> Time {
         let more = u32::try_from(rate.at_once.saturating_sub(1)).unwrap_or(u32::MAX);
         self.recovered.before(rate.each.saturating_mul(more))
     }
 
-    /// It happens now, whether it may or not.
+    /// Counts a use now, allowed or not.
     pub(crate) fn count(&mut self, rate: Rate, now: Time) {
         self.recovered = self.recovered.max(now) + rate.each;
     }
 
-    /// Whether it may happen now, which then counts.
+    /// Uses the rate now, if that is allowed.
     ///
     /// # Errors
     ///
-    /// When it may happen next.
+    /// When the next use is allowed.
     pub(crate) fn take(&mut self, rate: Rate, now: Time) -> Result<(), Time> {
         let next = self.next(rate);
         if next > now {
@@ -53,7 +52,7 @@ impl Pace {
         Ok(())
     }
 
-    /// Nothing could happen for so long.
+    /// Called after a freeze, in which nothing could be used.
     pub(crate) fn frozen(&mut self, span: Duration) {
         self.recovered = self.recovered + span;
     }
@@ -72,7 +71,7 @@ mod tests {
         assert_eq!(pace.take(rate, at(1)), Err(at(2)));
         let taken = (2..1_000).filter(|millis| pace.take(rate, at(*millis)).is_ok()).count();
         assert_eq!(taken, 499);
-        // Who was quiet has a burst again.
+        // After a pause, a burst is possible again.
         assert_eq!((0..9).filter(|_| pace.take(rate, at(5_000)).is_ok()).count(), 3);
     }
 }

@@ -1,4 +1,4 @@
-//! What the parent is asked for: by a signal, by the application, or by a client of the admin process.
+//! Requests to the parent: from a signal, the application, or a client of the admin process.
 
 use std::fmt;
 
@@ -6,31 +6,31 @@ use log::LevelFilter;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Request {
-    /// Let the workers finish, then stop.
+    /// Drain the workers, then stop.
     Drain(Asker),
     /// Stop now.
     Quick(Asker),
     /// Rolling restart.
     Restart,
-    /// Have this many workers.
+    /// Change to this number of workers.
     Scale(usize),
-    /// One worker more.
+    /// Add a worker.
     More,
-    /// One worker less.
+    /// Remove a worker.
     Less,
-    /// Have a new binary take over.
+    /// Start an upgrade.
     Upgrade,
     /// Reopen the access log.
     Reopen,
-    /// Some workers, one or many, have exited.
+    /// One or more workers have exited.
     Reap,
-    /// Tell the worker of this pid to finish; its slot gets another one.
+    /// Tell the worker with this pid to finish, and replace it.
     Disconnect(i32),
-    /// Say no less in the log than this.
+    /// Set the level of the log.
     Log(LevelFilter),
 }
 
-/// Who asks, as the log has it.
+/// Who made a request, for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Asker {
     Signal(&'static str),

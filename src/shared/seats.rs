@@ -1,7 +1,7 @@
 //! PURE. A set of seats of a group.
 #![forbid(unsafe_code)]
 
-/// Most seats that a group can have, and so most slots of a pool.
+/// The maximum number of seats in a group, and so of slots in a pool.
 pub(crate) const SEATS_MAX: usize = 1024;
 
 const WORDS: usize = SEATS_MAX / 64;
@@ -35,7 +35,7 @@ impl Seats {
         Seats(words)
     }
 
-    /// Its seats as ranges: the first one, and the one behind the last.
+    /// The set as ranges: the first seat, and the one after the last.
     pub(crate) fn ranges(&self) -> Vec<(usize, usize)> {
         let mut ranges: Vec<(usize, usize)> = Vec::new();
         for seat in (0..SEATS_MAX).filter(|seat| self.contains(*seat)) {

@@ -1,10 +1,12 @@
-//! Signals: in the parent they become events, in a worker they end its lifeline, and in between they are blocked.
+//! Signals. In the parent they become requests, in a worker they end its lifeline, and in between they are blocked.
 //!
-//! Whoever starts a pool may block or ignore any of them, on purpose or not; the pool unblocks and handles those that
-//! it needs, gives each program that it executes the actions that it was started with, and leaves all others alone.
+//! The process that starts a pool may have blocked or ignored any signal, on purpose or not. The pool unblocks and
+//! handles those that it needs, leaves all others alone, and restores the original actions for each program that it
+//! executes.
 //!
-//! A fork copies the parent's handlers and its end of their pipe: until the child has dropped both, a SIGTERM sent to
-//! it would wake the *parent*. So every signal stays blocked from before the fork until [`install_worker`] has run.
+//! A fork copies the parent's handlers and its end of their pipe. Until the child has dropped both, a SIGTERM sent to
+//! the child would wake the *parent*. So all signals stay blocked from before the fork until [`install_worker`] has
+//! run.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -25,33 +27,35 @@ use crate::shared::request::{Asker, Request};
 use crate::sys;
 use crate::sys::signal::Action;
 
-/// The signals that the parent listens to.
+/// The signals that the parent handles.
 const HEARD: [i32; 9] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
 
-/// The parent's signals, from the moment it is made until it is dropped.
+/// The parent's signal handlers, until this is dropped.
 #[derive(Debug)]
 pub(crate) struct ParentSignals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
-    /// Those whose action was the default.
+    /// The signals whose action was the default.
     defaults: Vec<i32>,
     /// Those of [`HEARD`] that were blocked.
     blocked: SigSet,
-    /// SIGXFSZ had its default action.
+    /// Whether SIGXFSZ had its default action.
     ends_by_size: bool,
-    /// The parent; a fork copies this.
+    /// The process id of the parent, since a fork copies this.
     process: u32,
 }
 
-/// What does the default action of signals since a pool has ended. signal-hook never removes its handler, and reckons
-/// with it when the application registers something for the same signal; so nor do we.
+/// After a pool has ended, these emulate the default actions of signals. signal-hook never removes its handler, and
+/// relies on it if the application registers an action for the same signal later, so the pool does not remove it
+/// either.
 static GIVEN_BACK: Mutex<Vec<(i32, SigId)>> = Mutex::new(Vec::new());
 
 impl ParentSignals {
-    /// Hears all signals from now on, also those that were blocked or ignored; what came while they were `held` comes
-    /// now. signal-hook leaves SA_NOCLDSTOP off: a worker that a signal stops or continues also raises SIGCHLD.
+    /// Handles all signals from now on, including those that were blocked or ignored. Those that arrived while they
+    /// were `held` are delivered now. signal-hook does not set SA_NOCLDSTOP, so a worker that a signal stops or
+    /// continues also raises SIGCHLD.
     pub(crate) fn install(held: Masked) -> io::Result<ParentSignals> {
         sys::signal::remember(set(HEARD).iter().chain([Signal::SIGXFSZ]));
-        // A log at its size limit then fails to be written (EFBIG), and does not end the process. Forks inherit that.
+        // Then a write to a log at its size limit fails (EFBIG) and does not end the process. Children inherit this.
         let ends_by_size = sys::signal::is_default(SIGXFSZ);
         if ends_by_size {
             sys::signal::ignore(Signal::SIGXFSZ)?;
@@ -74,8 +78,8 @@ impl ParentSignals {
         self.delivery.get_read()
     }
 
-    /// What has been asked since the last call. SIGCHLD comes last: when SIGTERM went to the whole process group, the
-    /// exits that it caused must not be taken for failures.
+    /// The requests since the last call. SIGCHLD comes last: if SIGTERM went to the whole process group, the exits that
+    /// it caused must not be taken for failures.
     pub(crate) fn pending(&mut self) -> Vec<Request> {
         let mut requests: Vec<Request> = self.delivery.pending().filter_map(request).collect();
         requests.sort_by_key(|request| *request == Request::Reap);
@@ -84,8 +88,7 @@ impl ParentSignals {
 }
 
 impl Drop for ParentSignals {
-    /// The pool has ended, and the process may go on: what had its default action has it again. A worker has no use for
-    /// that.
+    /// Restores the default actions, since the process may go on after the pool has ended. Does nothing in a worker.
     fn drop(&mut self) {
         if process::id() != self.process {
             return;
@@ -93,7 +96,7 @@ impl Drop for ParentSignals {
         let blocked = self.blocked.thread_block();
         debug_assert!(blocked.is_ok());
         if self.ends_by_size {
-            // It cannot fail: the signal exists.
+            // Cannot fail, since the signal exists.
             let _ = sys::signal::reset(Signal::SIGXFSZ);
         }
         for signal in self.defaults.drain(..) {
@@ -106,11 +109,11 @@ impl Drop for ParentSignals {
 }
 
 fn given_back() -> MutexGuard<'static, Vec<(i32, SigId)>> {
-    // A list is whole whenever somebody panics.
+    // The list is consistent even after a panic.
     GIVEN_BACK.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a signal asks of the parent.
+/// The request that a signal makes.
 fn request(signal: i32) -> Option<Request> {
     match signal {
         SIGTERM => Some(Request::Drain(Asker::Signal("SIGTERM"))),
@@ -126,7 +129,7 @@ fn request(signal: i32) -> Option<Request> {
     }
 }
 
-/// Signals blocked; the mask from before returns on drop.
+/// Blocks signals; restores the previous mask on drop.
 #[derive(Debug)]
 pub(crate) struct Masked(SigSet);
 
@@ -134,8 +137,8 @@ pub(crate) fn block_all() -> io::Result<Masked> {
     block(&SigSet::all())
 }
 
-/// Holds back what would end or stop a process that is about to hear it. The others may: who tells a pool to end while
-/// it starts, need not wait.
+/// Blocks the signals that would end or stop a process that is about to handle them. Other signals stay as they are:
+/// nobody who stops a pool while it starts needs to wait.
 pub(crate) fn hold() -> io::Result<Masked> {
     block(&set([SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU]))
 }
@@ -153,12 +156,13 @@ fn has(signals: &SigSet, signal: i32) -> bool {
 }
 
 impl Masked {
-    /// Leaves the mask as it is, and returns the one from before.
+    /// Leaves the mask as it is, and returns the previous one.
     fn keep(self) -> SigSet {
         ManuallyDrop::new(self).0
     }
 
-    /// As a drop, in a worker: what ends it must come through, whatever the pool's starter has blocked.
+    /// As drop, but for a worker: signals that end it are unblocked, even if the process that started the pool had
+    /// blocked them.
     pub(crate) fn end_in_worker(mut self) {
         [Signal::SIGALRM, Signal::SIGABRT].into_iter().for_each(|signal| self.0.remove(signal));
     }
@@ -173,14 +177,14 @@ impl Drop for Masked {
 
 /// Runs in the worker, after the parent's handlers were dropped and before signals are unblocked.
 ///
-/// SIGTERM and SIGQUIT end the lifeline as the parent would, and so ask for a drain; SIGINT also sets `quit`. The
-/// others that the parent listens to do nothing here: a terminal sends them to the whole process group.
+/// SIGTERM and SIGQUIT end the lifeline as the parent would, and so ask for a drain. SIGINT also sets `quit`. The other
+/// signals that the parent handles have no effect here, since a terminal sends them to the whole process group.
 pub(crate) fn install_worker(
     lifeline: &Arc<UnixStream>,
     drain_timeout: Duration,
     quit: &Arc<AtomicBool>,
 ) -> io::Result<()> {
-    // Zero is never.
+    // Zero is no limit.
     let seconds = u32::try_from(drain_timeout.as_millis().div_ceil(1000)).unwrap_or(u32::MAX);
     let end = |quit| Action::EndLifeline { lifeline: Arc::clone(lifeline), seconds, quit };
     sys::signal::on(SIGTERM, end(None))?;

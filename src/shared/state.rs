@@ -1,9 +1,9 @@
-//! PURE. What a worker may be doing, as the parent says it to the application and to the admin process.
+//! PURE. The states of a worker, as the application and the admin process see them.
 #![forbid(unsafe_code)]
 
 use std::fmt;
 
-/// What a worker is doing.
+/// The state of a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WorkerState {
@@ -15,12 +15,12 @@ pub enum WorkerState {
     Suspended,
     /// Finishing its connections.
     Draining,
-    /// About to be ended.
+    /// About to be killed.
     Ending,
 }
 
 impl WorkerState {
-    /// Whether the worker was told to finish, or is about to be ended. Node's `isConnected` is the opposite.
+    /// Whether the worker was told to finish, or is about to be killed. The opposite of Node's `isConnected`.
     pub fn is_leaving(self) -> bool {
         matches!(self, WorkerState::Draining | WorkerState::Ending)
     }
@@ -39,26 +39,26 @@ impl WorkerState {
     }
 }
 
-/// In a word, as the status has it: `ready`.
+/// The state as one word, such as `ready`.
 impl fmt::Display for WorkerState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
 }
 
-/// Why a slot's worker was started anew.
+/// Why the worker of a slot was replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reason {
     /// It exited by itself.
     Exited,
-    /// Somebody else's signal has killed it.
+    /// A signal from outside of the pool killed it.
     Killed,
     Stalled,
     /// It was never ready.
     Boot,
-    /// It was replaced, by a rolling restart or because it was asked to leave.
+    /// It was replaced, by a rolling restart or because it asked to leave.
     Restart,
-    /// It had reached its own limits.
+    /// It reached its own limits.
     Recycled,
 }
 

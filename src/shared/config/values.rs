@@ -1,4 +1,4 @@
-//! PURE. Values as people write them: durations, sizes, numbers, permission bits. What is wrong is said as `must be …`.
+//! PURE. Values as people write them: durations, sizes, numbers, permission bits. Errors read `must be …`.
 #![forbid(unsafe_code)]
 
 use std::fmt::Debug;
@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Reads `30` and `30s`, `500ms`, `2m`, `1h`.
+/// Parses `30` and `30s`, `500ms`, `2m`, `1h`.
 ///
 /// # Errors
 ///
-/// What it must be.
+/// What the text must be.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let problem = || "must be a duration: seconds, or a number with a unit as in 500ms, 30s, 2m, 1h".to_owned();
     let (number, unit) = split_unit(text);
@@ -25,7 +25,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(problem)
 }
 
-/// A duration as it is read: in seconds if they are whole.
+/// Formats a duration so that it can be parsed again, in seconds if they are whole.
 pub(super) fn shown_duration(duration: Duration) -> String {
     match (duration.as_millis(), duration.subsec_millis()) {
         (0, _) => "0".to_owned(),
@@ -34,7 +34,7 @@ pub(super) fn shown_duration(duration: Duration) -> String {
     }
 }
 
-/// `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024.
+/// Parses `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let problem = || "must be a size: bytes, or a number with a unit as in 8KiB, 1MiB".to_owned();
     let (number, unit) = split_unit(text);
@@ -49,21 +49,21 @@ pub(super) fn bytes(text: &str) -> Result<usize, String> {
     number.checked_mul(1 << shift).ok_or_else(problem)
 }
 
-/// A size as it is read: in the largest unit of which it is a multiple.
+/// Formats a size so that it can be parsed again, in the largest unit of which it is a multiple.
 pub(super) fn shown_bytes(bytes: usize) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let unit = units.iter().find(|(shift, _)| bytes > 0 && bytes.trailing_zeros() >= *shift);
     unit.map_or_else(|| bytes.to_string(), |(shift, unit)| format!("{}{unit}", bytes >> shift))
 }
 
-/// A number in decimal digits, nothing else.
+/// Parses a number of decimal digits and nothing else.
 pub(super) fn number<N: FromStr>(text: &str) -> Result<N, String> {
     let (number, unit) = split_unit(text);
     let parsed = number.parse().ok().filter(|_| unit.is_empty());
     parsed.ok_or_else(|| "must be a whole number".into())
 }
 
-/// Permission bits in octal: `660`, `0660`, `0o660`.
+/// Parses permission bits in octal: `660`, `0660`, `0o660`.
 pub(super) fn mode(text: &str) -> Result<u32, String> {
     let digits = text.strip_prefix("0o").unwrap_or(text);
     let octal = !digits.is_empty() && digits.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
@@ -71,7 +71,7 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
     mode.ok_or_else(|| "must be permission bits in octal, as in 0660".into())
 }
 
-/// Whether something is to be.
+/// Parses a yes or no.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     match text {
         "yes" => Ok(true),
@@ -80,7 +80,7 @@ pub(super) fn flag(text: &str) -> Result<bool, String> {
     }
 }
 
-/// A name or path: anything but nothing.
+/// Parses a name or path: any text that is not empty.
 pub(super) fn text(text: &str) -> Result<String, String> {
     match text {
         "" => Err("must not be empty".into()),
@@ -88,12 +88,12 @@ pub(super) fn text(text: &str) -> Result<String, String> {
     }
 }
 
-/// Whether it is visible ASCII and blanks, as the value of a header field is.
+/// Whether a text consists of visible ASCII and blanks, as the value of a header field does.
 pub(super) fn is_visible(text: &str) -> bool {
     text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic())
 }
 
-/// Refuses what is no host name. A port is refused too: which one a client has asked does not matter.
+/// Refuses what is no host name. Refuses a port, too, since the port that a client has asked does not matter.
 pub(super) fn host_name(text: &str) -> Result<(), String> {
     let is_in_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
     match !text.is_empty() && text.bytes().all(is_in_name) {
@@ -107,7 +107,7 @@ pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(|separator: char| separator == ',' || separator.is_whitespace()).filter(|item| !item.is_empty())
 }
 
-/// Whether `value` is in `range`.
+/// Whether `value` is within `range`.
 pub(super) fn within<V: PartialOrd + Debug>(value: V, range: RangeInclusive<V>) -> Result<(), String> {
     match range.contains(&value) {
         true => Ok(()),
@@ -115,8 +115,8 @@ pub(super) fn within<V: PartialOrd + Debug>(value: V, range: RangeInclusive<V>) 
     }
 }
 
-/// Whether a timeout makes sense: zero is never, less than a millisecond cannot be told from it, and more than a day
-/// is an error of unit.
+/// Whether a timeout is valid. Zero is never, less than a millisecond cannot be told from zero, and more than a day is
+/// surely a wrong unit.
 pub(super) fn timeout(value: Duration, min: Duration) -> Result<(), String> {
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
     match value.is_zero() || (min..=DAY).contains(&value) {

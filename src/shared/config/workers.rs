@@ -1,4 +1,4 @@
-//! How many workers a pool has, and why, and on which CPUs they are.
+//! The number of workers, its reason, and the CPUs for them.
 
 use nix::sched::{sched_getaffinity, CpuSet};
 use nix::unistd::Pid;
@@ -6,7 +6,7 @@ use nix::unistd::Pid;
 use super::{Balance, Config};
 
 impl Config {
-    /// The number of workers and, for the log, how it came about.
+    /// Returns the number of workers and, for the log, the reason for it.
     pub(crate) fn worker_count(&self) -> (usize, String) {
         match self.workers {
             Some(workers) => (workers, format!("{}: as configured", counted(workers, "worker"))),
@@ -14,7 +14,7 @@ impl Config {
         }
     }
 
-    /// The CPUs that workers are pinned to, one after the other; none if they are not.
+    /// The CPUs to pin workers to, in turn; empty if they are not pinned.
     pub(crate) fn cpus(&self) -> Vec<usize> {
         match self.pin || self.balance == Balance::Cpu {
             true => cpus_by_affinity().unwrap_or_default(),
@@ -23,8 +23,9 @@ impl Config {
     }
 }
 
-/// From the CPUs this process may run on, and from what the cgroup's quota (version 1 or 2) leaves of them, which
-/// num_cpus knows. A part of a CPU counts as one: the kernel hands out the quota in slices, and a worker cannot be
+/// Derives the number from the CPUs that this process may use, and from what the cgroup's quota (version 1 or 2) leaves
+/// of them, according to num_cpus. A fraction of a CPU counts as one: the kernel hands out the quota in slices, and a
+/// worker cannot be halved.
 /// halved.
 fn derive(affinity: Option<usize>, available: usize) -> (usize, String) {
     let available = available.max(1);
@@ -42,13 +43,13 @@ fn derive(affinity: Option<usize>, available: usize) -> (usize, String) {
     (workers, format!("{}: {why}", counted(workers, "worker")))
 }
 
-/// sched_getaffinity(2); `None` on a machine with more CPUs than a `cpu_set_t` has bits.
+/// Calls sched_getaffinity(2); `None` on a machine with more CPUs than a `cpu_set_t` has bits.
 fn cpus_by_affinity() -> Option<Vec<usize>> {
     let set = sched_getaffinity(Pid::from_raw(0)).ok()?;
     Some((0..CpuSet::count()).filter(|cpu| set.is_set(*cpu).unwrap_or(false)).collect())
 }
 
-/// num_cpus knows the quota of the process's own cgroup, the standard library also those of the groups above it.
+/// num_cpus reads the quota of the process's own cgroup, the standard library those of the groups above as well.
 fn cpus_by_quota() -> usize {
     std::thread::available_parallelism().map_or_else(|_| num_cpus::get(), |cpus| num_cpus::get().min(cpus.get()))
 }

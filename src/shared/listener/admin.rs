@@ -1,4 +1,4 @@
-//! The admin process's socket, which no worker ever has.
+//! The socket of the admin process. No worker has a copy.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -9,16 +9,17 @@ use super::{has_no_ipv6, tcp_socket, Given, Reserved, ReservedUnix, Shared};
 use crate::error::{Error, Result};
 use crate::shared::config::Address;
 
-/// The admin process's: made by the parent, alone on its address, and kept while that process dies and comes again.
+/// The listener of the admin process. The parent makes it, shares its address with nobody, and keeps it while the
+/// process is replaced.
 #[derive(Debug)]
 pub(crate) struct AdminListener(Reserved);
 
 impl AdminListener {
-    /// Listens, or takes over the socket on which another pool has listened.
+    /// Listens, or takes over a socket on which another pool has listened.
     ///
     /// # Errors
     ///
-    /// [`Error::Bind`] when the address cannot be had.
+    /// [`Error::Bind`] if the address cannot be bound.
     pub(crate) fn listen(address: &Address, handed_over: Option<OwnedFd>) -> Result<AdminListener> {
         let named = |source| Error::Bind { address: format!("{address} (admin)"), source };
         let reserved = match (address, handed_over) {
@@ -38,7 +39,7 @@ impl AdminListener {
         self.0.fd()
     }
 
-    /// A copy for the process.
+    /// A copy for the admin process.
     pub(crate) fn shared(&self) -> io::Result<Shared> {
         self.0.shared()?.ok_or_else(|| ErrorKind::Unsupported.into())
     }
@@ -47,12 +48,12 @@ impl AdminListener {
         matches!(self.0, Reserved::Unix(_))
     }
 
-    /// Leaves the file of a Unix socket to whoever listens on it now.
+    /// Leaves the file of a Unix socket to the pool that takes over.
     pub(crate) fn hand_over(&mut self) {
         self.0.hand_over();
     }
 
-    /// Removes the file of a Unix socket in the end, as another pool does not any more.
+    /// Removes the file of a Unix socket at the end, which the old pool now leaves to this one.
     pub(crate) fn take_over(&mut self) {
         self.0.take_over();
     }
@@ -67,14 +68,14 @@ impl fmt::Display for AdminListener {
     }
 }
 
-/// Clients of the admin process that may wait.
+/// The length of the queue of clients.
 const BACKLOG: u32 = 1024;
 
 fn given(fd: OwnedFd) -> Result<Given> {
     Given::new("admin".to_owned(), fd)
 }
 
-/// Listens without letting anybody share the port.
+/// Listens without letting anybody else share the port.
 fn listen_alone(address: SocketAddr) -> io::Result<Reserved> {
     let socket = tcp_socket(address, false)?;
     socket.set_reuse_address(true)?;

@@ -1,4 +1,4 @@
-//! A socket that somebody else has opened.
+//! A socket that another program has opened.
 
 use std::fmt;
 use std::io;
@@ -12,20 +12,20 @@ use super::recorded::Options;
 use super::whole::Wanted;
 use crate::error::{Error, Result};
 
-/// A socket that somebody else has opened and listens on, as a service manager does (sd_listen_fds(3)): all workers
-/// share it.
+/// A listening socket that another program has opened, such as a service manager (sd_listen_fds(3)). All workers share
+/// it.
 #[derive(Debug)]
 pub(crate) struct Given {
     name: String,
     pub(super) socket: OwnedFd,
-    /// As it came, and tuned.
+    /// The options with which it came, after tuning.
     options: Options,
 }
 
 impl Given {
     /// # Errors
     ///
-    /// [`Error::Bind`] when it is no stream socket that listens.
+    /// [`Error::Bind`] if it is not a listening stream socket.
     pub(crate) fn new(name: String, socket: OwnedFd) -> Result<Given> {
         let check = || {
             let socket = SockRef::from(&socket);
@@ -34,7 +34,7 @@ impl Given {
             }
             socket.set_nonblocking(true)?;
             if socket.local_addr()?.is_ipv4() || socket.local_addr()?.is_ipv6() {
-                // As on sockets of our own.
+                // The same options as on our own sockets.
                 tune(&socket)?;
             }
             Ok(())
@@ -58,14 +58,14 @@ impl fmt::Display for Given {
 }
 
 impl Given {
-    /// Makes it what it was, as far as that can be done.
+    /// Restores the socket as far as possible.
     ///
     /// # Errors
     ///
-    /// Why it cannot be served from.
+    /// Why it cannot be used.
     pub(super) fn mend(&self, is_free: bool) -> io::Result<()> {
         if inspect(self.socket.as_fd(), Wanted::Shared).is_some() {
-            // A TCP socket that was shut down listens again when it is told to; a Unix one never does.
+            // A TCP socket that was shut down listens again after listen(2); a Unix socket never does.
             let _ = SockRef::from(&self.socket).listen(libc::SOMAXCONN);
         }
         match inspect(self.socket.as_fd(), Wanted::Shared) {

@@ -1,4 +1,4 @@
-//! Reads what a socket is, and makes it what it was. Runs in the parent, before it hands a socket on.
+//! Inspects a socket and restores it. Runs in the parent, before it passes a socket on.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,7 +10,7 @@ use super::recorded::Options;
 use super::whole::{flaw, Facts, Kind, Wanted};
 use crate::sys;
 
-/// Why a socket may not be handed on; None if it may.
+/// Returns why a socket must not be passed on, if so.
 pub(super) fn inspect(socket: BorrowedFd<'_>, wanted: Wanted) -> Option<String> {
     match facts(socket) {
         Ok(facts) => flaw(&facts, wanted).map(str::to_owned),
@@ -39,30 +39,30 @@ fn facts(fd: BorrowedFd<'_>) -> io::Result<Facts> {
     })
 }
 
-/// Whether a socket listens: any process that holds it may have shut it down.
+/// Whether a socket listens. Any process with a copy may have shut it down.
 pub(crate) fn is_listening(socket: BorrowedFd<'_>) -> bool {
     SockRef::from(&socket).is_listener().unwrap_or(false)
 }
 
-/// A Unix socket that was shut down still says that it listens.
+/// Whether a Unix socket was shut down. Such a socket still reports that it listens.
 fn is_shut(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut wait = [PollFd::new(socket, PollFlags::from_bits_retain(libc::POLLRDHUP))];
     poll(&mut wait, PollTimeout::ZERO)?;
-    // POLLRDHUP is the one bit here that nix does not know.
+    // nix does not know POLLRDHUP, which is the only other bit here.
     Ok(wait[0].revents().is_none_or(|found| found.contains(PollFlags::POLLHUP)))
 }
 
-/// Why a socket that could not be [restored](restore) may not be handed on.
+/// Returns why a socket that could not be [restored](restore) must not be passed on.
 pub(super) fn unrestored(restored: io::Result<()>) -> Option<String> {
     restored.err().map(|error| format!("it cannot be restored: {error}"))
 }
 
-/// Has a socket block nobody again, takes off a filter that drops what comes (socket(7), `SO_ATTACH_FILTER`), and gives
-/// it the options that it had at first, which connections inherit. `backlog` is that of a TCP listener of ours.
+/// Restores a socket: no call on it blocks, no filter drops packets (`SO_ATTACH_FILTER` in socket(7)), and it has its
+/// original options, which connections inherit. `backlog` is that of a TCP listener of ours.
 ///
 /// # Errors
 ///
-/// When a filter was locked, among others: then it must not be handed on.
+/// For example, if a filter was locked. The socket must not be passed on then.
 pub(super) fn restore(fd: impl AsFd, options: &Options, backlog: Option<u32>) -> io::Result<()> {
     sys::fds::set_nonblocking(&fd, true)?;
     let socket = SockRef::from(&fd);
@@ -72,6 +72,6 @@ pub(super) fn restore(fd: impl AsFd, options: &Options, backlog: Option<u32>) ->
     }
     options.put_back(fd.as_fd())?;
     let Some(backlog) = backlog else { return Ok(()) };
-    // On a socket that listens it changes the backlog alone.
+    // On a listening socket this only changes the backlog.
     socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))
 }

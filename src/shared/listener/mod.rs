@@ -1,4 +1,4 @@
-//! Reserves addresses in the parent, makes the sockets of a slot in its worker. All socket options are here.
+//! Reserves addresses in the parent, and makes a slot's sockets in its worker. All socket options are set here.
 
 mod admin;
 mod given;
@@ -35,28 +35,28 @@ use self::udp::ReservedUdp;
 pub(crate) use self::unix::ReservedUnix;
 use self::whole::Wanted;
 
-/// An address that is ours: bound by the parent for as long as the pool lives.
+/// An address that the parent has bound for as long as the pool lives.
 #[derive(Debug)]
 pub(crate) enum Reserved {
     Tcp(ReservedTcp),
     Unix(ReservedUnix),
     Given(Given),
-    /// Behind all others.
+    /// UDP addresses come last.
     Udp(ReservedUdp),
 }
 
-/// Reserves every address, or none. One that another pool hands over, by its text, is not bound again.
+/// Reserves all addresses, or none. An address that another pool hands over, found by its text, is not bound again.
 ///
 /// # Errors
 ///
-/// [`Error::Bind`] names the first address that cannot be had.
+/// [`Error::Bind`] names the first address that cannot be bound.
 pub(crate) fn reserve(
     addresses: &[Address],
     backlog: u32,
     unix_mode: u32,
     mut handed_over: impl FnMut(&str) -> Option<OwnedFd>,
 ) -> Result<Vec<Reserved>> {
-    // An IPv6 wildcard takes IPv4 connections too, unless the same port was asked for by an IPv4 address of its own.
+    // An IPv6 wildcard also takes IPv4 connections, unless an IPv4 address with the same port was configured.
     let v4_ports: HashSet<u16> = addresses.iter().filter_map(Address::ipv4_port).collect();
     let mut reserve = |address: &Address| match (address, handed_over(&address.to_string())) {
         (Address::Any(_) | Address::Tcp(_), Some(fd)) => ReservedTcp::from_fd(fd).map(Reserved::Tcp),
@@ -71,7 +71,7 @@ pub(crate) fn reserve(
 }
 
 impl fmt::Display for Reserved {
-    /// As a URL where there is one, with the real port.
+    /// Formats the address, with its real port, as a URL if there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Reserved::Tcp(tcp) => write!(f, "http://{}", tcp.address),
@@ -82,12 +82,12 @@ impl fmt::Display for Reserved {
     }
 }
 
-/// A TCP port bound and not listened on.
+/// A TCP port that is bound but not listened on.
 ///
-/// Bound *without* `SO_REUSEPORT`, so that a second instance fails instead of silently sharing the port; the option
-/// is set afterwards, so that the workers' sockets may join. `SO_REUSEADDR` is on while binding, so that connections
-/// left in TIME_WAIT do not matter, and off afterwards, because two sockets that both have it may share a port that
-/// neither listens on.
+/// The port is bound *without* `SO_REUSEPORT`, so a second instance fails instead of silently sharing the port. The
+/// option is set afterwards, so that the workers' sockets can join. `SO_REUSEADDR` is on while binding, so that
+/// connections in TIME_WAIT do not matter. It is off afterwards, since two sockets that both have it may share a port
+/// on which neither listens.
 #[derive(Debug)]
 pub(crate) struct ReservedTcp {
     address: SocketAddr,
@@ -106,7 +106,7 @@ impl ReservedTcp {
         Ok(ReservedTcp { address, only_v6, socket })
     }
 
-    /// One that another pool has reserved.
+    /// A port that another pool has reserved.
     fn from_fd(fd: OwnedFd) -> io::Result<ReservedTcp> {
         let socket = Socket::from(fd);
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
@@ -114,7 +114,7 @@ impl ReservedTcp {
         Ok(ReservedTcp { address, only_v6, socket })
     }
 
-    /// Every interface: IPv6 and IPv4 in one socket, or IPv4 alone where the kernel has no IPv6.
+    /// All interfaces: IPv6 and IPv4 in one socket, or IPv4 alone if the kernel has no IPv6.
     fn any(port: u16, only_v6: bool) -> io::Result<ReservedTcp> {
         match ReservedTcp::new((Ipv6Addr::UNSPECIFIED, port).into(), only_v6) {
             Err(error) if has_no_ipv6(&error) => ReservedTcp::new((Ipv4Addr::UNSPECIFIED, port).into(), false),
@@ -122,13 +122,13 @@ impl ReservedTcp {
         }
     }
 
-    /// Makes a slot's own listening socket. Runs in the worker, as the user who reserved the address: the kernel lets
-    /// only one user's sockets share a port.
+    /// Makes a slot's own listening socket. Runs in the worker, as the user that reserved the address, since the kernel
+    /// only lets sockets of one user share a port.
     pub(crate) fn listen(&self, backlog: u32) -> io::Result<TcpListener> {
         let socket = tcp_socket(self.address, self.only_v6)?;
         socket.set_reuse_address(true)?;
         socket.set_reuse_port(true)?;
-        // Accepted sockets inherit it.
+        // Accepted sockets inherit these options.
         tune(&socket)?;
         socket.bind(&self.address.into())?;
         socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
@@ -140,7 +140,7 @@ impl ReservedTcp {
 fn tcp_socket(address: SocketAddr, only_v6: bool) -> io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // Said either way: the default is the machine's (`net.ipv6.bindv6only`).
+        // Set in both cases, since the default depends on the machine (`net.ipv6.bindv6only`).
         socket.set_only_v6(only_v6)?;
     }
     Ok(socket)
@@ -158,8 +158,8 @@ pub(crate) enum Shared {
 }
 
 impl Reserved {
-    /// The socket itself: bound, or listening where all workers share it. A UDP address is held by the slots' sockets
-    /// alone.
+    /// The socket itself: bound, or listening if all workers share it. `None` for a UDP address, which only the sockets
+    /// of the slots hold.
     pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
         match self {
             Reserved::Tcp(tcp) => Some(tcp.socket.as_fd()),
@@ -169,7 +169,7 @@ impl Reserved {
         }
     }
 
-    /// A copy for a worker of what all workers share; None where each has its own.
+    /// A copy for a worker of a socket that all workers share; `None` if each worker has its own.
     pub(crate) fn shared(&self) -> io::Result<Option<Shared>> {
         match self {
             Reserved::Tcp(_) | Reserved::Udp(_) => Ok(None),
@@ -182,12 +182,13 @@ impl Reserved {
         }
     }
 
-    /// Sees to it that what all workers share can be handed on. What is made anew, workers that run do not have: then it
-    /// says so, and why. `is_free` if no process holds it that may want it otherwise. Runs in the parent.
+    /// Makes sure that a socket shared by all workers can be passed on. If the socket has to be made anew, returns why;
+    /// running workers do not have the new one. `is_free` means that no process holds the socket and needs its options.
+    /// Runs in the parent.
     ///
     /// # Errors
     ///
-    /// Why nobody can be served from it.
+    /// Why the socket cannot be used.
     pub(crate) fn mend(&mut self, backlog: u32, mode: u32, is_free: bool) -> io::Result<Option<String>> {
         match self {
             Reserved::Tcp(_) | Reserved::Udp(_) => Ok(None),
@@ -203,14 +204,14 @@ impl Reserved {
         }
     }
 
-    /// Leaves the file of a Unix socket to whoever listens on it now.
+    /// Leaves the file of a Unix socket to the pool that takes over.
     pub(crate) fn hand_over(&mut self) {
         if let Reserved::Unix(unix) = self {
             unix.owner = 0;
         }
     }
 
-    /// Removes the file of a Unix socket in the end, as another pool does not any more.
+    /// Removes the file of a Unix socket at the end, which the old pool now leaves to this one.
     pub(crate) fn take_over(&mut self) {
         if let Reserved::Unix(unix) = self {
             unix.owner = process::id();

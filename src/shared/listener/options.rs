@@ -1,4 +1,4 @@
-//! What the sockets of connections have set.
+//! The options of connections.
 
 use std::io;
 use std::net::TcpStream;
@@ -9,45 +9,45 @@ use socket2::{SockRef, Socket, TcpKeepalive};
 
 use crate::sys;
 
-/// What a client does not take waits with us, not in the kernel, beyond this much that is not even sent: otherwise the
-/// kernel takes megabytes for each slow client. Where it paces what it sends (BBR), short queues also cost less than half.
+/// The limit of unsent bytes in the kernel. Beyond it, a response for a slow client waits in the worker; otherwise the
+/// kernel would take megabytes for each slow client. If the kernel paces what it sends (BBR), short queues also cost
+/// less than half.
 const NOTSENT_MAX: u32 = 128 * 1024;
 
-/// Makes a connection that was accepted elsewhere as those of our listeners are.
+/// Gives a connection that was accepted elsewhere the options that our listeners give theirs.
 pub(crate) fn prepare(stream: &TcpStream) -> io::Result<()> {
     sys::fds::set_nonblocking(stream, true)?;
     never_linger(stream);
     tune(&SockRef::from(stream))
 }
 
-/// Has closing a TCP connection that was accepted never wait. It inherits `SO_LINGER` from its listener, of which other
-/// workers have copies, and whoever has one can set that at any time: so each connection is freed of it by itself.
+/// Makes sure that closing an accepted TCP connection never blocks. It inherits `SO_LINGER` from its listener, on which
+/// any worker with a copy can set the option at any time. So each connection is cleared by itself.
 pub(crate) fn never_linger(connection: &impl AsFd) {
-    // Where it fails there is no such option.
+    // If this fails, the socket has no such option.
     let _ = SockRef::from(connection).set_linger(None);
 }
 
-/// Has a TCP connection end with a reset when it is closed (`SO_LINGER` of socket(7)): its client shall see that it was
-/// broken off. Other sockets have nothing of the kind.
+/// Makes closing a TCP connection reset it (`SO_LINGER` in socket(7)), so that the client sees that the response was
+/// cut. Has no effect on other sockets.
 pub(crate) fn reset_at_close(connection: &impl AsFd) {
-    // Where it fails the connection has failed before.
+    // If this fails, the connection has failed before.
     let _ = SockRef::from(connection).set_linger(Some(Duration::ZERO));
 }
 
-/// How often a peer that does not answer is asked.
+/// The number of probes to a peer that does not answer.
 const KEEPALIVE_RETRIES: u32 = 4;
 
-/// Has the kernel ask a peer that has been silent for so long whether it is still there, and break the connection if it
-/// does not answer for as long again. For a connection, or for a listener, whose connections inherit it. In seconds; zero
-/// is not at all.
+/// Makes the kernel probe a peer after this time of silence, and break the connection if the peer does not answer for
+/// as long again. For a connection, or for a listener, whose connections inherit it. In seconds; zero turns it off.
 pub(crate) fn keep_alive(socket: &impl AsFd, silence: Duration) {
     let socket = SockRef::from(socket);
-    // Where it fails the kernel does not know it, and the connection does without.
+    // If this fails, the kernel does not support it, and the connection does without.
     if silence.is_zero() {
         let _ = socket.set_keepalive(false);
         return;
     }
-    // What the kernel takes.
+    // The range that the kernel accepts.
     let seconds = |span: Duration| Duration::from_secs(span.as_millis().div_ceil(1000).clamp(1, 32_767) as u64);
     let asked = TcpKeepalive::new()
         .with_time(seconds(silence))
@@ -56,11 +56,11 @@ pub(crate) fn keep_alive(socket: &impl AsFd, silence: Duration) {
     let _ = socket.set_tcp_keepalive(&asked);
 }
 
-/// For a connection, or for a listener, whose connections inherit it.
+/// For a connection, or for a listener, whose connections inherit the options.
 pub(super) fn tune(socket: &Socket) -> io::Result<()> {
-    // An answer is sent whole, and Nagle would only hold back its last segment.
+    // A response is written whole, and Nagle's algorithm would only delay its last segment.
     socket.set_tcp_nodelay(true)?;
-    // What only looks like Linux may not know it, and does without.
+    // Kernels that only resemble Linux may lack this option, and do without.
     let _ = socket.set_tcp_notsent_lowat(NOTSENT_MAX);
     Ok(())
 }

@@ -1,7 +1,8 @@
-//! What options a socket had when it was made, and how it gets them back.
+//! Records the options of a new socket, and restores them later.
 //!
-//! The kernel has more than a hundred, connections inherit most of them, and any process that holds a socket may set
-//! them. So it is not a matter of a list: all are read that can be, and what differs later is put back.
+//! The kernel has more than a hundred options, connections inherit most of them, and any process with a copy of a
+//! socket may set them. So there is no list of options to restore: all readable options are recorded, and those that
+//! differ later are set again.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -15,67 +16,68 @@ use crate::sys::options::{get, set};
 #[derive(Clone, Debug, Default)]
 pub(super) struct Options(Vec<(Name, Box<[u8]>)>);
 
-/// A level and a number.
+/// A level and the number of an option.
 type Name = (i32, i32);
 
-/// As far as Linux 6.18 knows them. What a later kernel adds is not read before somebody has seen that reading it has no
+/// The options of Linux 6.18. Those of later kernels are not read until somebody has checked that reading them has no
+/// side effect.
 /// effect.
 const SOCKET: (i32, RangeInclusive<i32>) = (libc::SOL_SOCKET, 1..=84);
-/// Where many have other numbers, as on MIPS.
+/// The numbers on architectures such as MIPS.
 const SOCKET_ELSEWHERE: (i32, RangeInclusive<i32>) = (libc::SOL_SOCKET, 0x1001..=0x1030);
 const IP: (i32, RangeInclusive<i32>) = (libc::IPPROTO_IP, 1..=52);
 const IPV6: (i32, RangeInclusive<i32>) = (libc::IPPROTO_IPV6, 1..=78);
 const TCP: (i32, RangeInclusive<i32>) = (libc::IPPROTO_TCP, 1..=46);
 const UDP: (i32, RangeInclusive<i32>) = (libc::IPPROTO_UDP, 1..=104);
 
-/// `SO_PEERPIDFD`, which the C library's headers do not have yet.
+/// `SO_PEERPIDFD`, which is not yet in the headers of the C library.
 const SO_PEERPIDFD: i32 = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x56 } else { 77 };
 
-/// `SO_BUF_LOCK` (Linux 5.14): which buffers have a size that was asked for.
+/// `SO_BUF_LOCK` (Linux 5.14): which buffers have a size that was set.
 const SO_BUF_LOCK: i32 = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x51 } else { 72 };
 
-/// Not to be read.
+/// Options that are not read.
 const SKIPPED: [Name; 12] = [
-    // It would be taken away from whoever looks for it.
+    // Reading clears it.
     (libc::SOL_SOCKET, libc::SO_ERROR),
-    // A filter is taken off by itself.
+    // Filters are removed separately.
     (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER),
-    // It opens a descriptor.
+    // Reading opens a descriptor.
     (libc::SOL_SOCKET, SO_PEERPIDFD),
-    // It moves by itself, and setting it is refused for another reason than that it cannot be set.
+    // It changes by itself, and setting it fails for another reason than that it cannot be set.
     (libc::IPPROTO_TCP, libc::TCP_TIMESTAMP),
-    // It is the machine's while the socket has none of its own. It is of no effect without TCP_FASTOPEN.
+    // It is the machine's, unless the socket has its own. It has no effect without TCP_FASTOPEN.
     (libc::IPPROTO_TCP, libc::TCP_FASTOPEN_KEY),
-    // They are messages, made of what other options ask for: `IP_PKTOPTIONS` and `IPV6_2292PKTOPTIONS`.
+    // `IP_PKTOPTIONS` and `IPV6_2292PKTOPTIONS` are messages made from other options.
     (libc::IPPROTO_IP, 9),
     (libc::IPPROTO_IPV6, 6),
-    // It maps memory.
+    // Reading maps memory.
     (libc::IPPROTO_TCP, libc::TCP_ZEROCOPY_RECEIVE),
-    // They are those of ip6tables(8), and may load modules.
+    // Options of ip6tables(8), which may load modules.
     (libc::IPPROTO_IPV6, 64),
     (libc::IPPROTO_IPV6, 65),
     (libc::IPPROTO_IPV6, 68),
     (libc::IPPROTO_IPV6, 69),
 ];
 
-/// How often all are looked at.
+/// The number of passes over all options.
 const ROUNDS: usize = 4;
 
 impl Options {
-    /// Those that a socket has.
+    /// Records the options of a socket.
     pub(super) fn of(socket: BorrowedFd<'_>) -> Options {
         let known = levels(socket).into_iter().flat_map(|(level, names)| names.map(move |name| (level, name)));
         let known = known.filter(|option| !SKIPPED.contains(option));
         Options(known.filter_map(|option| Some((option, get(socket, option.0, option.1).ok()?))).collect())
     }
 
-    /// Puts back what differs.
+    /// Sets the options that differ.
     ///
     /// # Errors
     ///
-    /// Names the first option that cannot be put back. All others are.
+    /// Names the first option that cannot be restored; all others are.
     pub(super) fn put_back(&self, socket: BorrowedFd<'_>) -> io::Result<()> {
-        // Some move others, as those of time stamps do.
+        // Setting one option may change another, as with those of time stamps.
         for _ in 0..ROUNDS {
             let (mut differed, mut result) = (false, Ok(()));
             for ((level, name), was) in &self.0 {
@@ -91,7 +93,7 @@ impl Options {
         Err(io::Error::other("the options that a worker has set move each other"))
     }
 
-    /// Returns whether it differed, and is as before now.
+    /// Returns whether the option differed and is now restored.
     fn put_back_one(&self, socket: BorrowedFd<'_>, level: i32, name: i32, was: &[u8]) -> io::Result<bool> {
         let is_as_before = || get(socket, level, name).is_ok_and(|is| *is == *was);
         if is_as_before() {
@@ -109,7 +111,7 @@ impl Options {
         let mut why = "it reads otherwise".to_owned();
         for value in ways_back(level, name, was) {
             match set(socket, level, name, &value) {
-                // It can only be read, so no worker has set it.
+                // The option is read-only, so no worker has set it.
                 Err(error) if error.raw_os_error() == Some(libc::ENOPROTOOPT) => return Ok(false),
                 Err(error) => why = error.to_string(),
                 Ok(()) if is_as_before() => return Ok(true),
@@ -136,13 +138,13 @@ fn levels(socket: BorrowedFd<'_>) -> Vec<(i32, RangeInclusive<i32>)> {
     levels.into_iter().filter_map(|(level, applies)| applies.then_some(level)).collect()
 }
 
-/// What to set so that an option reads as before, in the order of trying.
+/// The values to set so that an option reads as before, in the order in which to try them.
 fn ways_back(level: i32, name: i32, was: &[u8]) -> Vec<Box<[u8]>> {
     let number = was.try_into().map(i32::from_ne_bytes);
     match (level, name, number) {
-        // It is doubled, as socket(7) says.
+        // The kernel doubles the value that is set (socket(7)).
         (libc::SOL_SOCKET, libc::SO_RCVBUF | libc::SO_SNDBUF, Ok(number)) => vec![(number / 2).to_ne_bytes().into()],
-        // A default is read that is no limit, and would be one if it were set.
+        // The default reads as a number, but setting this number would be a limit.
         (libc::IPPROTO_TCP, libc::TCP_MAXSEG, Ok(_)) => vec![0_i32.to_ne_bytes().into(), was.into()],
         _ => vec![was.into()],
     }

@@ -15,16 +15,17 @@ use super::whole::Wanted;
 use super::Reserved;
 use crate::error::{Error, Result};
 
-/// The sockets of one slot, in the order of the addresses: what a worker serves and the parent keeps.
+/// The sockets of a slot, in the order of the addresses. The worker serves them, and the parent keeps copies.
 ///
-/// One is missing where another pool, which has handed over the rest, had none, and a UDP one where the slot had been
-/// scaled away.
+/// A socket may be missing: after an upgrade, if the old pool had none for the address; a UDP socket also while the
+/// slot is scaled away.
 #[derive(Debug, Default)]
 pub(crate) struct SlotSockets {
-    /// Listening.
+    /// The listening sockets.
     tcp: Vec<Option<TcpListener>>,
     udp: Vec<Option<UdpSocket>>,
-    /// As they were when they came to the parent: whether it is of a UDP address, and which.
+    /// The options of each socket when the parent got it, by whether it is a UDP socket and by the index of its
+    /// address.
     options: BTreeMap<(bool, usize), Rc<Options>>,
 }
 
@@ -35,7 +36,7 @@ impl SlotSockets {
         SlotSockets { tcp, udp, options: BTreeMap::new() }.recorded()
     }
 
-    /// Notes what options they have, which later holders may change.
+    /// Records the options of all sockets, which later holders may change.
     fn recorded(mut self) -> SlotSockets {
         let options = |socket: BorrowedFd<'_>| Rc::new(Options::of(socket));
         let tcp = self.tcp.iter().enumerate();
@@ -46,14 +47,14 @@ impl SlotSockets {
         self
     }
 
-    /// What tells the listening ones from all others (stat(2)).
+    /// The inodes of the listening sockets (stat(2)), which identify them.
     pub(crate) fn inodes(&self) -> Vec<u64> {
         let found = self.tcp.iter().flatten().filter_map(|listener| fstat(listener).ok());
         found.map(|found| found.st_ino).collect()
     }
 
-    /// What a worker has made, each with the number of its address among the TCP and then the UDP addresses. Runs in the
-    /// parent, before any code of the application has run in the worker.
+    /// The sockets that a worker has made, each with the number of its address: TCP addresses first, then UDP. Runs in
+    /// the parent, before any code of the application has run in the worker.
     pub(crate) fn made(made: Vec<(usize, OwnedFd)>, reserved: &[Reserved]) -> SlotSockets {
         let mut sockets = SlotSockets::default();
         sockets.add(made, reserved);
@@ -73,7 +74,7 @@ impl SlotSockets {
         }
     }
 
-    /// Takes all that is there of others, in place of what was here.
+    /// Takes over all sockets of `others`, which replace those here.
     pub(crate) fn merge(&mut self, others: SlotSockets) {
         fn merge<T>(ours: &mut Vec<Option<T>>, theirs: Vec<Option<T>>) {
             ours.resize_with(theirs.len().max(ours.len()), || None);
@@ -86,20 +87,20 @@ impl SlotSockets {
         self.options.extend(others.options);
     }
 
-    /// Which addresses have no socket here.
+    /// The addresses without a socket.
     pub(crate) fn missing(&self, reserved: &[Reserved]) -> Vec<usize> {
         (0..own(reserved)).filter(|address| self.fd(*address).is_none()).collect()
     }
 
-    /// Drops what may not be handed on, and says why: for each socket that was dropped, its address and what is wrong
-    /// with it. If that is a TCP socket, all TCP sockets of the slot go, since they have the same place in the groups of
-    /// their addresses. Runs in the parent.
+    /// Drops the sockets that must not be passed on. Returns the address of each and what is wrong with it. If it is a
+    /// TCP socket, drops all TCP sockets of the slot, since they have the same index in the groups of their addresses.
+    /// Runs in the parent.
     pub(crate) fn drop_flawed(&mut self, reserved: &[Reserved]) -> Vec<String> {
         self.drop_unless(reserved, |_, _, _| Ok(()))
     }
 
-    /// As [`drop_flawed`](SlotSockets::drop_flawed), and has the others be as they were made: no process holds them that
-    /// may want them otherwise.
+    /// As [`drop_flawed`](SlotSockets::drop_flawed), and restores the others. Call this only if no process holds the
+    /// sockets and needs their options.
     pub(crate) fn restore(&mut self, reserved: &[Reserved], backlog: u32) -> Vec<String> {
         self.drop_unless(reserved, |socket, options, is_tcp| restore(socket, options, is_tcp.then_some(backlog)))
     }
@@ -144,15 +145,15 @@ impl SlotSockets {
         flaws
     }
 
-    /// Has the kernel give these listeners no connections any more, whoever holds copies of them.
+    /// Makes the kernel give these listeners no more connections, even if other processes hold copies.
     pub(crate) fn leave_groups(&mut self) {
         for listener in self.tcp.iter_mut().filter_map(Option::take) {
-            // It fails where it was shut down before.
+            // Fails if the socket was shut down before.
             let _ = SockRef::from(&listener).shutdown(std::net::Shutdown::Read);
         }
     }
 
-    /// The parent's own hold on UDP addresses ends where a slot has a socket. Runs in the parent.
+    /// Drops the parent's own hold on the UDP addresses for which the slot has a socket. Runs in the parent.
     pub(crate) fn relieve(&self, reserved: &[Reserved]) {
         let udp = reserved.iter().filter_map(|reserved| match reserved {
             Reserved::Udp(udp) => Some(udp),
@@ -161,7 +162,7 @@ impl SlotSockets {
         udp.zip(&self.udp).filter(|(_, socket)| socket.is_some()).for_each(|(udp, _)| udp.let_go());
     }
 
-    /// Makes a socket for every reserved address where there is none yet. Runs in the worker, at its slot's first start.
+    /// Makes a socket for each reserved address that has none. Runs in the worker, at the first start of its slot.
     pub(crate) fn complete(self, reserved: &[Reserved], backlog: u32) -> Result<SlotSockets> {
         let (mut tcp, mut udp) = (self.tcp.into_iter(), self.udp.into_iter());
         let mut sockets = SlotSockets::default();
@@ -185,7 +186,7 @@ impl SlotSockets {
         Ok(sockets)
     }
 
-    /// Whether there is a socket for every reserved TCP and UDP address.
+    /// Whether there is a socket for each reserved TCP and UDP address.
     pub(crate) fn is_complete(&self, reserved: &[Reserved]) -> bool {
         self.all().len() == own(reserved)
     }
@@ -198,27 +199,27 @@ impl SlotSockets {
         Ok(SlotSockets { tcp, udp, options: self.options.clone() })
     }
 
-    /// Every socket: those that listen, then those for UDP.
+    /// All sockets: listening ones first, then UDP.
     pub(crate) fn all(&self) -> Vec<BorrowedFd<'_>> {
         self.fds().into_iter().chain(self.udp.iter().flatten().map(AsFd::as_fd)).collect()
     }
 
-    /// How many TCP addresses there are.
+    /// The number of TCP addresses.
     pub(crate) fn groups(&self) -> usize {
         self.tcp.len()
     }
 
-    /// Those that listen, each with the number of its address among the TCP addresses.
+    /// The listening sockets, each with the number of its TCP address.
     pub(crate) fn listening(&self) -> impl Iterator<Item = (usize, BorrowedFd<'_>)> {
         self.tcp.iter().enumerate().filter_map(|(address, socket)| Some((address, socket.as_ref()?.as_fd())))
     }
 
-    /// Those that listen.
+    /// The listening sockets.
     pub(crate) fn fds(&self) -> Vec<BorrowedFd<'_>> {
         self.tcp.iter().flatten().map(AsFd::as_fd).collect()
     }
 
-    /// The one of an address, counted among the TCP addresses and then among the UDP addresses.
+    /// The socket of an address, counting TCP addresses first, then UDP.
     pub(crate) fn fd(&self, address: usize) -> Option<BorrowedFd<'_>> {
         match address.checked_sub(self.tcp.len()) {
             None => self.tcp.get(address)?.as_ref().map(AsFd::as_fd),
@@ -226,18 +227,18 @@ impl SlotSockets {
         }
     }
 
-    /// Closes what nobody would read: unlike a connection, a datagram that comes to a socket without a worker cannot be
-    /// taken by another one.
+    /// Closes the UDP sockets when nobody would read them. Unlike a connection, a datagram for a slot without a worker
+    /// cannot be taken by another worker.
     pub(crate) fn close_udp(&mut self) {
         self.udp.iter_mut().for_each(|socket| *socket = None);
     }
 
-    /// Where it listens.
+    /// The addresses of the listening sockets.
     pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.tcp.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 
-    /// Where it takes datagrams.
+    /// The addresses of the UDP sockets.
     pub(crate) fn udp_addresses(&self) -> Vec<SocketAddr> {
         self.udp.iter().flatten().filter_map(|socket| socket.local_addr().ok()).collect()
     }
@@ -251,7 +252,7 @@ fn count(reserved: &[Reserved], is_meant: fn(&Reserved) -> bool) -> usize {
     reserved.iter().filter(|reserved| is_meant(reserved)).count()
 }
 
-/// For how many addresses each slot has sockets of its own.
+/// The number of addresses for which each slot has its own socket.
 pub(crate) fn own(reserved: &[Reserved]) -> usize {
     count(reserved, |it| matches!(it, Reserved::Tcp(_) | Reserved::Udp(_)))
 }

@@ -1,4 +1,4 @@
-//! UDP: a socket for each slot, and the parent's hold on the address until there is one.
+//! UDP: a socket for each slot, and the parent's hold on the address until the first slot has one.
 
 use std::cell::RefCell;
 use std::collections::HashSet;
@@ -13,12 +13,12 @@ use super::{has_no_ipv6, Reserved};
 use crate::error::{Error, Result};
 use crate::shared::config::Address;
 
-/// Reserves every UDP address, or none. One that another pool hands over, by its text, is known by a copy of one of its
-/// sockets.
+/// Reserves all UDP addresses, or none. For an address that another pool hands over, found by its text, a copy of one
+/// of its sockets is given.
 ///
 /// # Errors
 ///
-/// [`Error::Bind`] names the first address that cannot be had.
+/// [`Error::Bind`] names the first address that cannot be bound.
 pub(crate) fn reserve_udp(
     addresses: &[Address],
     mut handed_over: impl FnMut(&str) -> Option<OwnedFd>,
@@ -37,14 +37,14 @@ pub(crate) fn reserve_udp(
     addresses.iter().map(reserved).collect()
 }
 
-/// A UDP port that is ours.
+/// A reserved UDP port.
 ///
-/// It is bound *without* `SO_REUSEPORT`, as a TCP port is. But a UDP socket receives from the moment it is bound, and
-/// the kernel would give this one its share. So it is connected to itself, which keeps everybody else's datagrams away
-/// (udp(7)), and closed as soon as a slot's socket holds the address.
+/// Like a TCP port, it is bound *without* `SO_REUSEPORT`. But a UDP socket receives from the moment it is bound, and
+/// the kernel would give this one a share of the datagrams. So the socket is connected to itself, which excludes all
+/// other senders (udp(7)), and closed as soon as a slot's socket holds the address.
 #[derive(Debug)]
 pub(crate) struct ReservedUdp {
-    /// As it was written, to find it again after an upgrade.
+    /// The address as configured, to find it again after an upgrade.
     name: String,
     pub(super) address: SocketAddr,
     only_v6: bool,
@@ -68,14 +68,14 @@ impl ReservedUdp {
         Ok(reserved)
     }
 
-    /// The address of a socket that is bound to it.
+    /// Reads the address to which a socket is bound.
     fn of(name: &str, socket: &SockRef<'_>) -> io::Result<ReservedUdp> {
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
         let only_v6 = address.is_ipv6() && socket.only_v6()?;
         Ok(ReservedUdp { name: name.to_owned(), address, only_v6, socket: RefCell::new(None) })
     }
 
-    /// Every interface: IPv6 and IPv4 in one socket, or IPv4 alone where the kernel has no IPv6.
+    /// All interfaces: IPv6 and IPv4 in one socket, or IPv4 alone if the kernel has no IPv6.
     fn any(name: &str, port: u16, only_v6: bool) -> io::Result<ReservedUdp> {
         match ReservedUdp::new(name, (Ipv6Addr::UNSPECIFIED, port).into(), only_v6) {
             Err(error) if has_no_ipv6(&error) => ReservedUdp::new(name, (Ipv4Addr::UNSPECIFIED, port).into(), false),
@@ -83,7 +83,7 @@ impl ReservedUdp {
         }
     }
 
-    /// Makes a slot's own socket. Runs in the worker, as the user who reserved the address.
+    /// Makes a slot's own socket. Runs in the worker, as the user that reserved the address.
     pub(super) fn bind(&self) -> io::Result<UdpSocket> {
         let socket = udp_socket(self.address, self.only_v6)?;
         socket.set_reuse_port(true)?;
@@ -96,7 +96,7 @@ impl ReservedUdp {
         &self.name
     }
 
-    /// A slot's socket holds the address from now on.
+    /// Called once a slot's socket holds the address.
     pub(super) fn let_go(&self) {
         self.socket.replace(None);
     }
@@ -151,7 +151,7 @@ mod tests {
             for _ in 0..50 {
                 let client = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
                 client.send_to(b"x", to).expect("it is bound");
-                // Over loopback it is there when it has been sent.
+                // Over loopback, a datagram has arrived when send(2) returns.
                 assert_eq!(socket.recv(&mut [0; 8]).expect("it is here"), 1, "{address}");
             }
         }

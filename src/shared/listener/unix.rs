@@ -1,4 +1,4 @@
-//! A Unix socket that all workers share.
+//! A Unix socket, which all workers share.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -14,15 +14,15 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::recorded::Options;
 
-/// A Unix socket, made by the parent and inherited by every worker: there is no SO_REUSEPORT for them.
+/// A Unix socket that the parent makes and every worker inherits, since SO_REUSEPORT does not exist for Unix sockets.
 #[derive(Debug)]
 pub(crate) struct ReservedUnix {
     pub(super) path: PathBuf,
     pub(super) listener: UnixListener,
-    /// Device and inode of the file, to unlink only what was made here.
+    /// Device and inode of the file, so that only this file is removed.
     file: (u64, u64),
     pub(super) owner: u32,
-    /// As it was made, or handed over.
+    /// The options with which it was made or handed over.
     pub(super) options: Options,
 }
 
@@ -34,10 +34,10 @@ impl ReservedUnix {
         Ok(ReservedUnix { path: path.to_owned(), listener, file, owner: process::id(), options })
     }
 
-    /// One that another pool listens on.
+    /// A socket on which another pool listens.
     pub(super) fn from_fd(path: &Path, fd: OwnedFd) -> io::Result<ReservedUnix> {
         let file = identity(path)?;
-        // The other pool's, until that has handed it over: it goes on if this one fails.
+        // The file belongs to the other pool until that hands it over: it goes on if this pool fails.
         let options = Options::of(fd.as_fd());
         Ok(ReservedUnix { path: path.to_owned(), listener: fd.into(), file, owner: 0, options })
     }
@@ -46,8 +46,8 @@ impl ReservedUnix {
         self.listener.as_fd()
     }
 
-    /// Listens anew at the same path, by another socket. It takes the place of the old one by rename(2), so that there
-    /// is always a socket to connect to.
+    /// Listens at the same path with a new socket. The new one replaces the old one by rename(2), so that clients can
+    /// always connect.
     pub(super) fn remake(&mut self, backlog: u32, mode: u32) -> io::Result<()> {
         if !self.is_there() {
             return Err(io::Error::other("somebody else has put something in the place of the socket"));
@@ -61,17 +61,17 @@ impl ReservedUnix {
         Ok(())
     }
 
-    /// Whether the path still names what was made here.
+    /// Whether the path still names the file made here.
     fn is_there(&self) -> bool {
         identity(&self.path).is_ok_and(|file| file == self.file)
     }
 }
 
-/// Makes a socket that listens at a path where there is nothing.
+/// Makes a listening socket at a path where no file exists.
 fn bind(path: &Path, backlog: u32, mode: u32) -> io::Result<(UnixListener, (u64, u64))> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
-    // The mode is the umask's from the start: whoever owns the directory could put something else at the path before
-    // chmod(2) looked it up. The parent has one thread, so nobody else makes files meanwhile.
+    // The umask gives the file its mode when it is created. With chmod(2) instead, the owner of the directory could
+    // replace the file before the call. The parent has one thread, so no other file is created meanwhile.
     let before = umask(Mode::from_bits_truncate(!mode & 0o777));
     let bound = SockAddr::unix(path).and_then(|address| socket.bind(&address));
     umask(before);
@@ -87,17 +87,17 @@ fn identity(path: &Path) -> io::Result<(u64, u64)> {
 }
 
 impl Drop for ReservedUnix {
-    /// Removes the file: in the process that made it, not in a worker that drops its copy, and only while it is still
-    /// the same.
+    /// Removes the file, but only in the process that made it and not in a worker that drops its copy, and only if it
+    /// is still the same file.
     fn drop(&mut self) {
         if process::id() == self.owner && self.is_there() {
-            // Nothing to be done about a directory that has become read-only.
+            // If the directory has become read-only, the file stays.
             let _ = fs::remove_file(&self.path);
         }
     }
 }
 
-/// Unlinks a socket of ours that nobody listens on any more, as a killed server leaves it.
+/// Removes a socket file of ours on which nobody listens any more, as a killed server leaves it.
 fn remove_stale(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
@@ -112,7 +112,7 @@ fn remove_stale(path: &Path) -> io::Result<()> {
     client.set_nonblocking(true)?;
     match client.connect(&SockAddr::unix(path)?) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => fs::remove_file(path),
-        // Somebody listens who does not accept at the moment.
+        // A listener whose queue is full.
         Err(error) if error.kind() == ErrorKind::WouldBlock => Err(ErrorKind::AddrInUse.into()),
         Err(error) => Err(error),
         Ok(()) => Err(ErrorKind::AddrInUse.into()),

@@ -1,23 +1,23 @@
-//! PURE. Whether a socket that workers have held is still what it was made to be.
+//! PURE. Whether a socket that workers have held can be passed on.
 #![forbid(unsafe_code)]
 
 use std::net::SocketAddr;
 
-/// What the kernel says about a socket.
+/// The kernel's facts about a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Facts {
     pub(super) kind: Kind,
-    /// Of an IP socket.
+    /// The local address of an IP socket.
     pub(super) address: Option<SocketAddr>,
-    /// It listens (`SO_ACCEPTCONN`).
+    /// Whether it listens (`SO_ACCEPTCONN`).
     pub(super) listens: bool,
-    /// Its reading side was shut down.
+    /// Whether its reading side was shut down.
     pub(super) is_shut: bool,
-    /// It takes datagrams from one peer only.
+    /// Whether it is connected, and so receives datagrams from one peer only.
     pub(super) is_connected: bool,
-    /// `SO_REUSEPORT` is set.
+    /// Whether `SO_REUSEPORT` is set.
     pub(super) shares_port: bool,
-    /// `SO_BINDTODEVICE` is set.
+    /// Whether `SO_BINDTODEVICE` is set.
     pub(super) is_bound_to_device: bool,
 }
 
@@ -30,17 +30,17 @@ pub(super) enum Kind {
     Other,
 }
 
-/// What a socket was made to be.
+/// What a socket must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Wanted {
-    /// A slot's own, in the SO_REUSEPORT group of its address.
+    /// A slot's own listening socket, in the SO_REUSEPORT group of its address.
     Tcp(SocketAddr),
     Udp(SocketAddr),
-    /// One that all workers share.
+    /// A listening socket that all workers share.
     Shared,
 }
 
-/// Why a socket may not be handed on; None if it may.
+/// Returns why a socket must not be passed on, if so.
 pub(super) fn flaw(facts: &Facts, wanted: Wanted) -> Option<&'static str> {
     let (kinds, address) = match wanted {
         Wanted::Tcp(address) => (&[Kind::Tcp][..], Some(address)),

@@ -1,21 +1,23 @@
-//! The scoreboard: what each worker is doing and has done, and what the parent has decided, in memory that all processes
-//! of the pool share.
+//! The scoreboard: shared memory in which each worker reports what it is doing and has done, and the parent writes its
+//! decisions.
 //!
-//! A row belongs to one *process*, not to a slot, since a slot may hold two at once (one serving, one replacing it). It
-//! is a page that only this process can write, see [`row`]. What the parent decides by is in memory that only the parent
-//! can write, and the kernel's program, see [`ParentBoard`]. So a worker that runs wild harms what is said of itself.
+//! A row belongs to a *process*, not to a slot, since a slot may hold two at once (one that serves, and its
+//! replacement). It is a page that only this process can write; see [`row`]. The data that the parent decides by is in
+//! memory that only the parent and the eBPF program can write; see [`ParentBoard`]. So a worker that runs wild only
+//! damages its own reports.
 //!
-//! Every word has one writer, so a plain store is enough to count. Accesses are `Relaxed` where a word tells nothing about
-//! another one, or where it does not matter when that is seen:
-//! - A row's counters are read at different moments. So a connection may be closed that was not accepted yet, and readers
-//!   saturate.
-//! - A seat is one word, with slot and row in it. It is stored with `Release` and loaded with `Acquire`: who sees it sees
-//!   the row as it was cleared for the process that has it. While the table changes a reader may see old and new seats,
-//!   each of which was true.
-//! - A reader may see half of what the kernel has been told. It rings the parent in vain, or a millisecond later.
-//! - A worker stores that it is busy and then loads whether the parent watches; the parent stores that it does not and
-//!   loads later who is busy. Both may miss the other's store, which is why the parent looks once more a second or so
-//!   after it has stored that ([`crate::parent::watch`]).
+//! Every word has one writer, so a plain store is enough to count. Accesses are `Relaxed` if a word implies nothing
+//! about another one, or if it does not matter when the change is seen:
+//! - The counters of a row are read at different moments. So a connection may already count as closed and not yet as
+//!   accepted, and readers saturate.
+//! - A seat is one word that holds slot and row. It is stored with `Release` and loaded with `Acquire`, so a reader
+//!   that sees the seat also sees that the row was cleared for its process. While the table changes, a reader may see
+//!   old and new seats, each of which was valid.
+//! - A reader may see half of an update of what the kernel was told. Then a worker rings for nothing, or a millisecond
+//!   late.
+//! - A worker stores that it is busy and then loads whether the parent watches for stalls. The parent stores that it
+//!   does not watch, and later loads who is busy. Both may miss the other's store, so the parent checks once more about
+//!   a second after its store ([`crate::parent::watch`]).
 
 mod layout;
 mod row;
@@ -43,36 +45,37 @@ use crate::sys::bpf::Memory;
 use crate::sys::shared::{self, page_words, ReadOnly, Writable};
 use crate::time::Time;
 
-/// What every process of the pool can read.
+/// The part that every process of the pool can read.
 #[derive(Clone, Debug)]
 pub(crate) struct Scoreboard {
-    /// A page for each process. The first is nobody's and stays zero.
+    /// A page for each process. The first belongs to no process and stays zero.
     rows: ReadOnly,
-    /// What the parent has decided, and what is noted about each process.
+    /// The parent's decisions, and the notes on each process.
     decided: ReadOnly,
-    /// Words from one row to the next: those of a page.
+    /// The distance between two rows in words: a page.
     row_words: usize,
-    /// Where there is an admin process.
+    /// Exists if there is an admin process.
     tally: Option<Tally>,
 }
 
-/// The scoreboard in the parent, which alone can write what is decided.
+/// The scoreboard in the parent, the only process that can write its decisions.
 ///
-/// The parent's own decisions are never read back from a row.
+/// The parent never reads its own decisions back from a row.
 #[derive(Debug)]
 pub(crate) struct ParentBoard {
     board: Scoreboard,
     rows: Writable,
     decided: Writable,
     tally: Option<ParentTally>,
-    /// What the dead have counted.
+    /// The counters of dead processes.
     dead: Cell<Counters>,
 }
 
-// What is decided, in words: whether the parent watches, and which program is wanted; on a line of its own, which the
-// kernel's program writes, how many connections it has assigned; which seats the kernel has been told to choose from; the
-// group table, which is how many seats the group has, and each of them in the order of the kernel's indexes, as the slot
-// in the upper half and, in the lower, the row of the process that serves it; then, for each row, what is noted about it.
+// The parent's decisions, in words: whether the parent watches for stalls, and which program is wanted. On a cache line
+// of its own, which the eBPF program writes: how many connections it has assigned. Then the seats from which the kernel
+// was told to choose. Then the group table: the number of seats, and the seats in the order of the kernel's indexes,
+// each with the slot in the upper half and the row of the serving process in the lower half. Then the notes on each
+// row.
 const WATCHING: usize = 0;
 const PROGRAM: usize = 1;
 const COUNTED: usize = 8;
@@ -83,7 +86,7 @@ const NOTES: usize = (GROUP + 1 + SEATS_MAX).next_multiple_of(NOTE_WORDS);
 /// How long a connection may be on its way to a worker's queue: longer than most round trips.
 pub(crate) const UNSETTLED: Duration = Duration::from_secs(1);
 
-/// The words of both parts of a scoreboard that the kernel's programs see too.
+/// The words of both parts of a scoreboard, in memory that eBPF programs can use.
 #[derive(Debug)]
 pub(crate) struct Memories {
     pub(crate) rows: Memory,
@@ -91,14 +94,14 @@ pub(crate) struct Memories {
 }
 
 impl Memories {
-    /// For so many processes. Unlike other memory this is taken at once.
+    /// Allocates the memory for this number of processes. Unlike other memory, it is all taken at once.
     pub(crate) fn new(processes: usize) -> io::Result<Memories> {
         let (rows, decided) = lengths(processes)?;
         Ok(Memories { rows: Memory::new(rows)?, decided: Memory::new(decided)? })
     }
 }
 
-/// How many words the two parts have.
+/// The number of words in each of the two parts.
 fn lengths(processes: usize) -> io::Result<(NonZeroUsize, NonZeroUsize)> {
     let rows = processes.checked_add(1).ok_or(io::ErrorKind::OutOfMemory)?;
     let words = |each: usize, before: usize| {
@@ -109,14 +112,14 @@ fn lengths(processes: usize) -> io::Result<(NonZeroUsize, NonZeroUsize)> {
 }
 
 impl ParentBoard {
-    /// A scoreboard for at most `processes` at once. Untouched rows cost no memory.
+    /// Makes a scoreboard for at most `processes` at once. Untouched rows take no memory.
     pub(crate) fn new(processes: usize) -> io::Result<ParentBoard> {
         let (rows, decided) = lengths(processes)?;
         let (rows, decided) = (shared::words(c"forkpool-rows", rows)?, shared::words(c"forkpool-board", decided)?);
         Ok(ParentBoard::made_of(rows, decided))
     }
 
-    /// The same in memory that the kernel's programs see too.
+    /// Makes a scoreboard in memory that eBPF programs can use.
     pub(crate) fn in_memory(memories: &Memories) -> io::Result<ParentBoard> {
         Ok(ParentBoard::made_of(shared::map(&memories.rows)?, shared::map(&memories.decided)?))
     }
@@ -126,7 +129,7 @@ impl ParentBoard {
         ParentBoard { board, rows, decided, tally: None, dead: Cell::default() }
     }
 
-    /// Keeps a tally too, for so many slots.
+    /// Adds a tally for this number of slots.
     pub(crate) fn keep_tally(&mut self, slots: usize) -> io::Result<()> {
         let tally = ParentTally::new(self.processes(), slots)?;
         self.board.tally = Some(tally.reader().clone());
@@ -134,13 +137,13 @@ impl ParentBoard {
         Ok(())
     }
 
-    /// What the others get.
+    /// The part that the other processes get.
     pub(crate) fn scoreboard(&self) -> &Scoreboard {
         &self.board
     }
 
-    /// The row is a new process's of this slot: has the next child inherit its page, until it is
-    /// [taken back](ParentBoard::take_back).
+    /// Assigns a row to a new process of this slot. The next child inherits its page, until it is [taken
+    /// back](ParentBoard::take_back).
     pub(crate) fn lend(&self, row: usize, slot: usize, now: Time) -> io::Result<RowPage> {
         let page = self.rows.lend(row)?;
         let notes = NOTES + row * NOTE_WORDS;
@@ -151,12 +154,12 @@ impl ParentBoard {
         Ok(RowPage { page, board: self.board.clone(), row, notes, is_fixed: false })
     }
 
-    /// No other child inherits the page of the row.
+    /// Stops other children from inheriting the page of this row.
     pub(crate) fn take_back(&self, row: usize) -> io::Result<()> {
         self.rows.take_back(row)
     }
 
-    /// Adds what is believed of a dead process's counters to the pool's and clears its row for the next.
+    /// Adds the believable counters of a dead process to those of the pool, and clears its row for the next process.
     pub(crate) fn fold(&self, row: usize, now: Time) {
         let counters = self.row(row).counters(now);
         let mut dead = self.dead.get();
@@ -175,12 +178,12 @@ impl ParentBoard {
         }
     }
 
-    /// What the dead have counted.
+    /// The counters of dead processes.
     pub(crate) fn dead(&self) -> Counters {
         self.dead.get()
     }
 
-    /// Says who serves each seat: slots and rows.
+    /// Writes which row serves the slot of each seat.
     pub(crate) fn seat(&self, seats: &[(usize, usize)]) {
         let Some((count, table)) = self.decided.words()[GROUP..NOTES].split_first() else { return };
         for (word, (slot, row)) in table.iter().zip(seats) {
@@ -189,20 +192,20 @@ impl ParentBoard {
         count.store(seats.len().min(SEATS_MAX) as u64, Release);
     }
 
-    /// Says which seats the kernel has been told to choose from.
+    /// Writes from which seats the kernel was told to choose.
     pub(crate) fn tell_steered(&self, seats: &Seats) {
         for (word, seats) in self.decided.words()[STEERED..GROUP].iter().zip(seats.words()) {
             word.store(*seats, Relaxed);
         }
     }
 
-    /// Says whether workers are to ring when the kernel should be told otherwise: a number that [`crate::shared::steer`] knows,
-    /// 0 for no.
+    /// Writes which program is attached, as a number of [`crate::shared::steer`]. Workers ring if the kernel should be
+    /// told otherwise, unless it is 0.
     pub(crate) fn set_program(&self, program: u64) {
         self.decided.words()[PROGRAM].store(program, Relaxed);
     }
 
-    /// Says whether the parent looks for stalled workers. Each time it stops that has a number of its own.
+    /// Writes whether the parent looks for stalled workers. Each pause has its own number.
     pub(crate) fn watch(&self, on: bool) {
         let word = &self.decided.words()[WATCHING];
         let last = word.load(Relaxed);
@@ -211,19 +214,19 @@ impl ParentBoard {
         }
     }
 
-    /// The parent sees whether a worker with a server of its own leaves connections in its queue.
+    /// Writes whether a worker with its own server leaves connections in its queue.
     pub(crate) fn set_crowded(&self, row: usize, is_crowded: bool) {
         self.set_note(row, Note::Crowded, u64::from(is_crowded));
     }
 
-    /// Everything that was assigned to a worker with a server of its own has come, or will not.
+    /// For a worker with its own server: all assigned connections have arrived, or never will.
     pub(crate) fn settle_all(&self, row: usize) {
         let it = self.row(row);
         self.set_note(row, Note::Returned, it.assigned().wrapping_sub(it.settled()));
     }
 
-    /// Settles what the kernel had given to idle workers when `seen` was returned and what has not come since, nor will:
-    /// nothing wakes them, so they cannot do it.
+    /// For each idle worker in `seen` that has accepted nothing since, writes off the connections that were pending
+    /// then. They will never arrive, and an idle worker does not wake up to notice.
     pub(crate) fn settle_idle(&self, seen: &[Seen]) -> Vec<Seen> {
         for then in seen.iter().filter(|then| self.board.is_left(then)) {
             let row = self.row(then.row);
@@ -269,7 +272,7 @@ impl Deref for ParentBoard {
 }
 
 impl Scoreboard {
-    /// Where a kernel's program finds what it needs.
+    /// The places where an eBPF program finds what it needs.
     pub(crate) fn layout(processes: usize) -> Layout {
         Layout {
             rows: processes + 1,
@@ -291,7 +294,7 @@ impl Scoreboard {
         }
     }
 
-    /// What is noted about a process, by its place among the words.
+    /// The notes on a process, by their place among the words.
     fn notes_at(&self, place: usize) -> &[AtomicU64; NOTE_WORDS] {
         let notes = self.decided.words().get(place..).and_then(<[AtomicU64]>::first_chunk);
         notes.expect("a row that was lent has its notes")
@@ -301,12 +304,12 @@ impl Scoreboard {
         self.tally.as_ref()
     }
 
-    /// How many rows for processes there are; they are numbered from 1.
+    /// The number of rows for processes, which are numbered from 1.
     pub(crate) fn processes(&self) -> usize {
         (self.rows.words().len() / self.row_words).saturating_sub(1)
     }
 
-    /// A row. A number that is no row's is taken for that of nobody's, which is all zeros.
+    /// Returns a row. An invalid number gives row 0, which is all zeros.
     pub(crate) fn row(&self, row: usize) -> Row<'_> {
         let (rows, decided) = (self.rows.words(), self.decided.words());
         let find = |row: usize| {
@@ -317,31 +320,31 @@ impl Scoreboard {
         find(row).or_else(|| find(0)).expect("the first row is there always")
     }
 
-    /// How long a process's answers took, as far as that can be.
+    /// The latencies of a process, as far as they are believable.
     pub(crate) fn latency(&self, row: usize, now: Time) -> Latency {
         let words = row.checked_mul(self.row_words).and_then(|start| self.rows.words().get(start + OWN_WORDS..));
         let words = words.and_then(<[AtomicU64]>::first_chunk);
         words.map(|words| LatencyRow { words }.read(self.row(row).most(now))).unwrap_or_default()
     }
 
-    /// The request that a process is in, or has died in, as it says itself: printable, whatever it has written. None where
-    /// it names none.
+    /// The request that a process is handling, or was handling when it died, as the process reports it. Made printable,
+    /// since it may hold anything. `None` if there is none.
     pub(crate) fn request(&self, row: usize) -> Option<String> {
         let start = row.checked_mul(self.row_words)?.checked_add(OWN_WORDS + LATENCY_WORDS)?;
         let words = self.rows.words().get(start..)?.iter().take(NAME_WORDS);
         let bytes: Vec<u8> = words.flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
         let name = &bytes[..self.row(row).named().min(bytes.len())];
-        // Empty lines may stand in front.
+        // Empty lines may precede the request line.
         let name = name.trim_ascii_start();
         (!name.is_empty()).then(|| name.escape_ascii().to_string())
     }
 
-    /// The row of the process that serves each seat; 0 where none does.
+    /// The row that serves each seat; 0 if none does.
     pub(crate) fn seats(&self) -> impl Iterator<Item = usize> + '_ {
         self.taken_seats().map(|(_, row)| row)
     }
 
-    /// Each seat's slot, and the row of the process that serves it.
+    /// The slot of each seat, and the row that serves it.
     fn taken_seats(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let table = &self.decided.words()[GROUP..=GROUP + SEATS_MAX];
         let count = (table[0].load(Acquire) as usize).min(SEATS_MAX);
@@ -356,38 +359,38 @@ impl Scoreboard {
         self.taken_seats().find(|(it, row)| *it == slot && *row != 0).map(|(_, row)| row)
     }
 
-    /// What is pending at idle workers, from which nothing may ever wake them. Leaves out `own`.
+    /// The pending connections of idle workers, which nothing else may ever wake up to check. Leaves out `own`.
     pub(crate) fn pending(&self, own: usize) -> Vec<Seen> {
         let rows = self.seats().filter(|row| *row != 0 && *row != own).map(|row| (row, self.row(row)));
         let idle = rows.filter(|(_, it)| it.is_neighbour() && it.busy_since().is_none() && it.pending() != 0);
         idle.map(|(row, it)| Seen { row, accepted: it.accepted(), pending: it.pending() }).collect()
     }
 
-    /// Whether what was seen is still so: the worker is idle, and has accepted nothing since.
+    /// Whether a worker is still idle, and has accepted nothing since.
     pub(crate) fn is_left(&self, then: &Seen) -> bool {
         let row = self.row(then.row);
         row.is_neighbour() && row.busy_since().is_none() && row.accepted() == then.accepted && row.pending() != 0
     }
 
-    /// Which seats the kernel has been told to choose from; none before it has been told anything.
+    /// From which seats the kernel was told to choose; empty before it was told anything.
     pub(crate) fn steered(&self) -> Seats {
         let words = &self.decided.words()[STEERED..GROUP];
         Seats::from_words(std::array::from_fn(|index| words[index].load(Relaxed)))
     }
 
-    /// Which program is attached, as a number that [`crate::shared::steer`] knows; 0 for none.
+    /// Which program is attached, as a number of [`crate::shared::steer`]; 0 for none.
     pub(crate) fn program(&self) -> u64 {
         self.decided.words()[PROGRAM].load(Relaxed)
     }
 
-    /// The number of the parent's present rest from looking for stalls; None while it looks. One load, for the worker's
-    /// every turn.
+    /// The number of the parent's current pause in looking for stalls; `None` while it looks. A single load, since a
+    /// worker calls it in every turn.
     pub(crate) fn rest(&self) -> Option<u64> {
         Some(self.decided.words()[WATCHING].load(Relaxed)).filter(|number| number % 2 == 0)
     }
 }
 
-/// What was pending at an idle worker, at one moment.
+/// The pending connections of an idle worker at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seen {
     row: usize,

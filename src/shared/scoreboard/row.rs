@@ -1,8 +1,8 @@
-//! A row: what one process says of itself, in a page that it alone writes, and what the parent and the kernel's program
-//! note about that process, which it can only read.
+//! A row: what a process reports about itself, in a page that only it can write, and the notes of the parent and the
+//! eBPF program about it, which it can only read.
 //!
-//! What a worker says may be wrong: it can write any value to its page at any time. Whoever reads it takes care that
-//! nothing but the worker's own share suffers. See [`Row::counters`] for what is believed.
+//! A report may be wrong: a worker can write any value to its page at any time. Readers make sure that only the
+//! worker's own share suffers. [`Row::counters`] says what is believed.
 
 use std::ops::Deref;
 use std::sync::atomic::AtomicU64;
@@ -15,14 +15,14 @@ use crate::shared::latency::{bucket, Latency, BUCKETS};
 use crate::sys::shared::Page;
 use crate::time::Time;
 
-/// A word of a process's own page.
+/// A word in a process's own page.
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]
 pub(super) enum Word {
-    /// When the worker left its wait and became busy, in milliseconds of the monotonic clock; zero while it is idle,
-    /// so that an idle worker can never look stalled.
+    /// When the worker left its wait and became busy, in milliseconds of the monotonic clock; zero if it is idle, so an
+    /// idle worker never looks stalled.
     BusySince,
-    /// Requests given to the handler.
+    /// Requests passed to the handler.
     Requests,
     /// Connections accepted.
     Accepted,
@@ -32,29 +32,29 @@ pub(super) enum Word {
     Refused,
     /// Handlers that panicked.
     Panics,
-    /// Lines of logs that could not be written.
+    /// Log lines that could not be written.
     LostLines,
-    /// How often the application has said that it gets on with a long request.
+    /// How many times the application has reported progress of a long request.
     Progress,
-    /// It is to be given no more connections: it has as many as it may have, or leaves them in its queue.
+    /// Whether it must get no more connections, since it has reached its limit or leaves connections in its queue.
     Full,
-    /// How many of the connections that the kernel gave it have been accepted, or will never come.
+    /// How many of the connections assigned by the kernel have been accepted, or will never arrive.
     Settled,
-    /// It runs a server of its own that says when it is busy.
+    /// Whether it runs its own server that reports when it is busy.
     Metered,
-    /// It runs the built-in server, which looks after other slots' sockets when asked.
+    /// Whether it runs the built-in server, which looks after other slots' sockets when told to.
     Watches,
-    /// Bytes that it holds for requests and answers in progress.
+    /// The bytes that it holds for requests and responses in progress.
     Held,
-    /// Bytes that clients' sockets have taken.
+    /// The bytes that the sockets of clients have accepted.
     Sent,
-    /// Answers whose status has 1 as its first digit; the other four classes follow.
+    /// Responses whose status begins with 1; the other four classes follow.
     Informational,
     Successful,
     Redirection,
     ClientError,
     ServerError,
-    /// Bytes of the name of the request that it is in; zero while it is in none.
+    /// The length of the name of the current request in bytes; zero if there is none.
     Named,
 }
 
@@ -62,35 +62,36 @@ pub(super) enum Word {
 const COUNTERS: [Word; 6] =
     [Word::Requests, Word::Accepted, Word::Closed, Word::Refused, Word::Panics, Word::LostLines];
 
-/// The answers, by class.
+/// The responses by class.
 const RESPONSES: [Word; CLASSES] =
     [Word::Informational, Word::Successful, Word::Redirection, Word::ClientError, Word::ServerError];
 
-/// The first words of a page are those above, on three cache lines.
+/// A page begins with the words above, on three cache lines.
 pub(super) const OWN_WORDS: usize = 24;
 
-/// Behind them is how long answers took: the buckets, then the sum.
+/// After them are the latencies: the buckets, then the sum.
 pub(super) const LATENCY_WORDS: usize = (BUCKETS + 1).next_multiple_of(8);
 const SUM: usize = BUCKETS;
 
 const _: () =
     assert!((OWN_WORDS + LATENCY_WORDS + NAME_WORDS) * size_of::<u64>() <= 4096, "a row fits into the smallest page");
 
-/// Behind them is the name of the request that it is in: the beginning of its head.
+/// After them is the name of the current request: the beginning of its head.
 pub(super) const NAME_WORDS: usize = 16;
 const NAME_MAX: usize = NAME_WORDS * size_of::<u64>();
 
-/// A word of what is noted about a process by others.
+/// A word that others write about a process.
 #[derive(Clone, Copy, Debug)]
 #[repr(usize)]
 pub(super) enum Note {
-    /// Connections that the kernel has given it. Written by the kernel's program.
+    /// Connections assigned by the kernel. Written by the eBPF program.
     Assigned,
-    /// How many of them of late, see [`crate::shared::steer`]. Written by the kernel's program.
+    /// How many of them in the current window, see [`crate::shared::steer`]. Written by the eBPF program.
     Share,
-    /// How many of those assigned will never come, beyond what it says itself. Written by the parent.
+    /// How many of those assigned will never arrive, in addition to those that the worker reports. Written by the
+    /// parent.
     Returned,
-    /// It is to be given no more connections, as far as the parent sees. Written by the parent.
+    /// Whether it must get no more connections, as the parent has noticed. Written by the parent.
     Crowded,
     /// When it was forked, in milliseconds of the monotonic clock. Written by the parent.
     Born,
@@ -99,37 +100,38 @@ pub(super) enum Note {
 /// A cache line.
 pub(super) const NOTE_WORDS: usize = 8;
 
-/// Most that a process can do of anything in a millisecond. What claims more is not believed.
+/// The most that a process can do of anything per millisecond. Higher reports are not believed.
 const PER_MILLISECOND: u64 = 10_000;
 
-/// Most bytes that it can send for anything that it can do: a hundred gigabytes a second in all.
+/// The most bytes per event that a process can send: a hundred gigabytes a second in all.
 const BYTES_EACH: u64 = 10_000;
 
 fn most_sent(most: u64) -> u64 {
     most.saturating_mul(BYTES_EACH)
 }
 
-/// How far two words may be apart that are not read at one moment, and clocks, in milliseconds.
+/// How much the difference between two words may be off if they are read at different moments, and clocks, in
+/// milliseconds.
 const SLACK: u64 = 10_000;
 
-/// One process's row, for whoever reads it.
+/// A row, for readers.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row<'a> {
     pub(super) own: &'a [AtomicU64; OWN_WORDS],
     pub(super) notes: &'a [AtomicU64; NOTE_WORDS],
 }
 
-/// A process's own row, for itself.
+/// A process's own row, for writing.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnRow<'a>(Row<'a>);
 
-/// The page of a process, in that process.
+/// A process's own page.
 #[derive(Clone, Debug)]
 pub(crate) struct RowPage {
     pub(super) page: Page,
     pub(super) board: Scoreboard,
     pub(super) row: usize,
-    /// Where its notes begin.
+    /// The place of its notes.
     pub(super) notes: usize,
     pub(super) is_fixed: bool,
 }
@@ -140,14 +142,14 @@ impl RowPage {
         OwnRow(Row { own, notes: self.board.notes_at(self.notes) })
     }
 
-    /// Where it counts how long its answers take, if anybody wants to know.
+    /// The latencies that it counts, if an admin process wants to know.
     pub(crate) fn latency(&self) -> Option<LatencyRow<'_>> {
         let words = &self.page.words()[OWN_WORDS..];
         let words = words.first_chunk().expect("a page has room for a row");
         self.board.tally().is_some().then_some(LatencyRow { words })
     }
 
-    /// Where it names the request that it is in.
+    /// The name of the current request.
     pub(crate) fn name(&self) -> NameRow<'_> {
         let words = self.page.words().get(OWN_WORDS + LATENCY_WORDS..).and_then(<[AtomicU64]>::first_chunk);
         NameRow { row: self.row(), words: words.expect("a page has room for a row") }
@@ -162,16 +164,16 @@ impl RowPage {
         self.row
     }
 
-    /// Sees to it that this process can write to nothing but its page. Runs in the worker, first of all.
+    /// Makes sure that this process can write to no other page. The first thing that a worker does.
     pub(crate) fn fix(&mut self) {
-        // Without it mremap(2) reaches the pages behind this one.
+        // Without this, mremap(2) could reach the pages after this one.
         match self.page.fix() {
             Ok(()) => self.is_fixed = true,
             Err(error) => log::debug!("cannot seal this process's scoreboard page with mseal(2): {error}"),
         }
     }
 
-    /// Whether the kernel has been told that the page stays as it is.
+    /// Whether the kernel now refuses to move the page.
     pub(crate) fn is_fixed(&self) -> bool {
         self.is_fixed
     }
@@ -186,27 +188,28 @@ impl Row<'_> {
         }
     }
 
-    /// Bytes that it holds for requests and answers in progress, as it says itself. For people: nothing is decided by it.
+    /// The bytes that it holds for requests and responses in progress, by its own account. Only shown to people;
+    /// nothing depends on it.
     pub(crate) fn held(&self) -> u64 {
         self.own[Word::Held as usize].load(Relaxed)
     }
 
-    /// Whether it is to be given no more connections.
+    /// Whether it must get no more connections.
     pub(crate) fn is_full(&self) -> bool {
         self.says_full() || self.note(Note::Crowded) != 0
     }
 
-    /// Whether it says so itself.
+    /// Whether it reports that itself.
     pub(crate) fn says_full(&self) -> bool {
         self.load(Word::Full) != 0
     }
 
-    /// Whether the worker says when it is busy.
+    /// Whether the worker reports when it is busy.
     pub(crate) fn says_busy(&self) -> bool {
         self.load(Word::Metered) != 0
     }
 
-    /// Whether it says that it looks after other slots' sockets when asked.
+    /// Whether it reports that it looks after other slots' sockets when told to.
     pub(crate) fn is_neighbour(&self) -> bool {
         self.load(Word::Watches) != 0
     }
@@ -219,13 +222,13 @@ impl Row<'_> {
         self.load(Word::Settled)
     }
 
-    /// How many connections the kernel has given to this worker and nobody has accepted: on their way, or never to come.
-    /// Less than nothing when some came that it had given to a predecessor.
+    /// The number of connections that the kernel has assigned to this worker and nobody has accepted: on their way, or
+    /// never to arrive. Negative if some arrived that were assigned to its predecessor.
     pub(crate) fn pending(&self) -> i64 {
         self.assigned().wrapping_sub(self.settled()).wrapping_sub(self.note(Note::Returned)) as i64
     }
 
-    /// How many bytes the name of the request has that it is in.
+    /// The length of the name of the current request.
     pub(super) fn named(&self) -> usize {
         usize::try_from(self.load(Word::Named)).unwrap_or(NAME_MAX).min(NAME_MAX)
     }
@@ -247,8 +250,8 @@ impl Row<'_> {
         self.accepted().saturating_sub(self.load(Word::Closed))
     }
 
-    /// What it has counted, as far as that can be: more than any process could have done since its birth counts as
-    /// nothing, and no more is closed than was accepted.
+    /// Its counters, as far as they are believable. A counter that is higher than any process could reach since its
+    /// birth is zero, and at most as many connections are closed as were accepted.
     pub(crate) fn counters(&self, now: Time) -> Counters {
         let most = self.most(now);
         let believed = |word| Some(self.load(word)).filter(|count| *count <= most).unwrap_or(0);
@@ -265,13 +268,13 @@ impl Row<'_> {
         }
     }
 
-    /// Most that it can have done of anything.
+    /// The most that it can have done of anything.
     pub(super) fn most(&self, now: Time) -> u64 {
         let age = now.as_millis().saturating_sub(self.note(Note::Born)).saturating_add(SLACK);
         age.saturating_mul(PER_MILLISECOND)
     }
 
-    /// What is wrong with what it says of itself, if that cannot be.
+    /// Returns what is wrong with its reports, if they are impossible.
     pub(crate) fn doubt(&self, now: Time) -> Option<&'static str> {
         let most = self.most(now);
         let is_too_much = COUNTERS.iter().chain(&RESPONSES).any(|word| self.load(*word) > most);
@@ -308,12 +311,12 @@ impl<'a> Deref for OwnRow<'a> {
 }
 
 impl OwnRow<'_> {
-    /// The worker leaves its wait.
+    /// Reports that the worker has left its wait.
     pub(crate) fn busy(&self, now: Time) {
         self.store(Word::BusySince, now.as_millis());
     }
 
-    /// The worker is about to wait.
+    /// Reports that the worker is about to wait.
     pub(crate) fn idle(&self) {
         self.store(Word::Named, 0);
         self.store(Word::BusySince, 0);
@@ -327,12 +330,12 @@ impl OwnRow<'_> {
         self.store(Word::Held, bytes as u64);
     }
 
-    /// The worker says when it is busy.
+    /// Reports that the worker says when it is busy.
     pub(crate) fn set_metered(&self) {
         self.store(Word::Metered, 1);
     }
 
-    /// The worker looks after other slots' sockets when asked.
+    /// Reports that the worker looks after other slots' sockets when told to.
     pub(crate) fn watches(&self) {
         self.store(Word::Watches, 1);
     }
@@ -366,13 +369,13 @@ impl OwnRow<'_> {
         self.add(Word::Refused, 1);
     }
 
-    /// The head of an answer is made.
+    /// Counts a response whose head was made.
     #[inline]
     pub(crate) fn count_response(&self, status: u16) {
         self.add_response(status, 1);
     }
 
-    /// It was not sent, and another one is made.
+    /// Uncounts a response that was not sent, and is replaced by another.
     pub(crate) fn take_back_response(&self, status: u16) {
         self.add_response(status, u64::MAX);
     }
@@ -380,7 +383,7 @@ impl OwnRow<'_> {
     #[inline]
     fn add_response(&self, status: u16, count: u64) {
         let class = usize::from(status / 100).wrapping_sub(1);
-        // By its place, so that no table is looked up.
+        // By position, so that no table is searched.
         if let Some(word) = self.0.own[Word::Informational as usize..=Word::ServerError as usize].get(class) {
             word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
         }
@@ -404,7 +407,7 @@ impl OwnRow<'_> {
         self.add(Word::Progress, 1);
     }
 
-    /// So many of the connections that the kernel gave this worker have been accepted, or will not come.
+    /// Counts connections assigned by the kernel that have been accepted, or will not arrive.
     pub(crate) fn settle(&self, count: i64) {
         self.add(Word::Settled, count as u64);
     }
@@ -413,14 +416,14 @@ impl OwnRow<'_> {
         self.0.own[word as usize].store(value, Relaxed);
     }
 
-    /// Load and store, not a locked add: nobody else writes this word.
+    /// A load and a store, no locked add, since nobody else writes this word.
     fn add(&self, word: Word, count: u64) {
         let word = &self.0.own[word as usize];
         word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
     }
 }
 
-/// The name of the request that a process is in.
+/// The name of the current request of a process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NameRow<'a> {
     row: OwnRow<'a>,
@@ -428,7 +431,7 @@ pub(crate) struct NameRow<'a> {
 }
 
 impl NameRow<'_> {
-    /// The worker is in the request whose head begins so, of which so many bytes are to be known.
+    /// Stores the name of the current request: this many bytes of its head.
     #[inline]
     pub(crate) fn set(&self, head: &[u8], len: usize) {
         let len = len.min(NAME_MAX);
@@ -446,20 +449,20 @@ impl NameRow<'_> {
     }
 }
 
-/// How long one process's answers took.
+/// The latencies of one process.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LatencyRow<'a> {
     pub(super) words: &'a [AtomicU64; LATENCY_WORDS],
 }
 
-/// Longer than any answer takes: a day.
+/// Longer than any response takes: a day.
 const LONGEST: Duration = Duration::from_secs(86_400);
 
 impl LatencyRow<'_> {
-    /// Counts so many answers of so many microseconds each. Runs in the worker.
+    /// Counts this number of responses that took this number of microseconds each. Runs in the worker.
     #[inline]
     pub(crate) fn count(&self, answers: u64, micros: u64) {
-        // Load and store, not a locked add: nobody else writes these words.
+        // A load and a store, no locked add, since nobody else writes these words.
         let add = |index: usize, more: u64| {
             let word = &self.words[index];
             word.store(word.load(Relaxed).wrapping_add(more), Relaxed);
@@ -468,7 +471,7 @@ impl LatencyRow<'_> {
         add(SUM, answers.wrapping_mul(micros));
     }
 
-    /// What it says: nothing, if it is of more answers than `most`, or they took longer than answers can.
+    /// Reads the latencies; empty if they are of more than `most` responses, or longer than responses can take.
     pub(crate) fn read(&self, most: u64) -> Latency {
         let mut latency = Latency { sum: self.words[SUM].load(Relaxed), ..Latency::default() };
         latency.buckets.iter_mut().zip(self.words).for_each(|(count, word)| *count = word.load(Relaxed));

@@ -1,9 +1,8 @@
-//! The tally: what a pool counts for its admin process only: what each slot has counted over all its processes, and how
-//! long the answers of the dead took.
+//! The tally: counters that only the admin process needs. It has the totals of each slot over all its dead processes,
+//! and the latencies of the dead.
 //!
-//! Only the parent writes it. What a dead process has counted is moved from its row to its slot's words here; a reader
-//! that must not see it twice, or not at all, looks at a sequence number before and after, which is odd while that
-//! happens.
+//! Only the parent writes it. It moves the counters of a dead process from its row to its slot. A reader must see them
+//! exactly once, so it checks a sequence number before and after reading, which is odd during the move.
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -15,29 +14,29 @@ use crate::shared::counters::Counters;
 use crate::shared::latency::{Latency, BUCKETS};
 use crate::sys::shared::{self, ReadOnly, Writable};
 
-/// Words before the rest: the sequence number, and the highest row that was ever used. A cache line.
+/// The first words: the sequence number, and the highest row ever used. A cache line.
 const HEAD_WORDS: usize = 8;
 const SEQUENCE: usize = 0;
 const HIGHEST: usize = 1;
 
-/// Words of a slot: the counters.
+/// The words of a slot: its counters.
 const SLOT_WORDS: usize = 16;
 
-/// How often a reader tries before it takes what it gets: the parent may have been stopped in between.
+/// How many times a reader tries before it accepts what it gets. The parent may have been stopped during a move.
 const TRIES: usize = 1000;
 
-// Behind the head: how long the answers of the dead took; whose each row is, as one more than the slot; the slots.
+// After the first words: the latencies of the dead, then the owner of each row as its slot plus one, then the slots.
 const DEAD: usize = HEAD_WORDS;
 const OWNERS: usize = HEAD_WORDS + LATENCY_WORDS;
 
-/// What a pool counts for its admin process, for whoever reads it.
+/// The tally, for readers.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
     words: ReadOnly,
     rows: usize,
 }
 
-/// The same for the parent, which writes it.
+/// The tally in the parent, which writes it.
 #[derive(Debug)]
 pub(super) struct ParentTally {
     words: Writable,
@@ -53,20 +52,20 @@ impl Tally {
         slot.saturating_mul(SLOT_WORDS).saturating_add(OWNERS + self.rows.next_multiple_of(8))
     }
 
-    /// How long the answers of the dead took.
+    /// The latencies of dead processes.
     pub(crate) fn latency(&self) -> Latency {
         let words = self.words.words()[DEAD..].first_chunk();
         words.map(|words| LatencyRow { words }.read(u64::MAX)).unwrap_or_default()
     }
 
-    /// The rows that are some process's, and its slot.
+    /// The rows in use, each with its slot.
     pub(crate) fn owned(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
         let highest = usize::try_from(self.word(HIGHEST)).unwrap_or(usize::MAX).min(self.rows - 1);
         let owner = |row| usize::try_from(self.word(OWNERS + row)).ok()?.checked_sub(1);
         (1..=highest).filter_map(move |row| Some((row, owner(row)?)))
     }
 
-    /// What the dead processes of a slot have counted.
+    /// The counters of the dead processes of a slot.
     pub(crate) fn counters(&self, slot: usize) -> Counters {
         let load = |index: usize| self.word(self.slot(slot).saturating_add(index));
         Counters {
@@ -81,7 +80,7 @@ impl Tally {
         }
     }
 
-    /// Reads while nothing is folded.
+    /// Reads at a time when nothing is moved.
     pub(crate) fn steady<T>(&self, read: impl Fn() -> T) -> T {
         let sequence = &self.words.words()[SEQUENCE];
         for _ in 0..TRIES {
@@ -98,7 +97,7 @@ impl Tally {
 }
 
 impl ParentTally {
-    /// For at most so many processes at once, in so many slots. Untouched rows cost no memory.
+    /// Makes a tally for this number of processes at once, and of slots. Untouched rows take no memory.
     pub(super) fn new(processes: usize, slots: usize) -> io::Result<ParentTally> {
         let rows = processes + 1;
         let words = OWNERS + rows.next_multiple_of(8) + slots * SLOT_WORDS;
@@ -115,7 +114,7 @@ impl ParentTally {
         self.words.words().iter().for_each(|word| word.store(number(), Relaxed));
     }
 
-    /// The row is a process's of this slot from now on.
+    /// Assigns a row to a process of this slot.
     pub(super) fn own(&self, row: usize, slot: usize) {
         let words = self.words.words();
         if row >= self.tally.rows {
@@ -125,7 +124,8 @@ impl ParentTally {
         words[HIGHEST].store(words[HIGHEST].load(Relaxed).max(row as u64), Relaxed);
     }
 
-    /// Moves what the process of a row has counted to its slot and to the dead; `clear` does away with it elsewhere.
+    /// Moves the counters of a process to its slot, and its latencies to those of the dead. `clear` removes them
+    /// elsewhere.
     pub(super) fn fold(&self, row: usize, counters: &Counters, latency: &Latency, clear: impl FnOnce()) {
         let words = self.words.words();
         let before = words[SEQUENCE].load(Relaxed);
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!((tally.counters(1), tally.counters(0)), (counters, Counters::default()));
         assert_eq!((tally.latency().count(), tally.latency().sum), (2, 200));
         assert_eq!(tally.owned().collect::<Vec<_>>(), [(3, 0)]);
-        // A successor in the same row, of another slot.
+        // The next process in the same row, for another slot.
         parent.own(1, 0);
         parent.fold(1, &counters, &took(1, 7), || {});
         assert_eq!((tally.counters(1), tally.counters(0)), (counters, counters));

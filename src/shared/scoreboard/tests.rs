@@ -1,6 +1,6 @@
 use super::*;
 
-/// A scoreboard whose processes are all this one.
+/// A scoreboard on which this process plays all processes.
 fn board(processes: usize) -> (ParentBoard, Vec<RowPage>) {
     let board = ParentBoard::new(processes).expect("memory");
     let born = Time::from_millis(1);
@@ -46,11 +46,11 @@ fn an_idle_worker_is_settled_by_the_parent() {
     pages[0].row().count_accepted();
     let seen = board.settle_idle(&seen);
     assert_eq!(pending(), [5, 5, 1], "the first has woken, the second is busy, and the sixth may still come");
-    // Two came that were assigned to a predecessor.
+    // Two arrived that were assigned to the predecessor.
     pages[2].row().settle(3);
     let seen = board.settle_idle(&seen);
     assert_eq!(pending()[2], 0);
-    // Another process has the row.
+    // Another process gets the row.
     board.fold(3, NOW);
     pages[2].row().watches();
     board.settle_idle(&seen);

@@ -1,27 +1,28 @@
-//! PURE. The classic BPF programs that pick one of the allowed seats: at random, by CPU, or by client. They need no
+//! PURE. Classic BPF programs that choose one of the allowed seats: at random, by CPU, or by client. They need no
 //! privilege.
 //!
-//! The kernel runs one for each new connection of the group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`) and takes what it
-//! returns as the index of a socket, in the order in which they began to listen. An index that is out of range makes
-//! the kernel pick by hash.
+//! The kernel runs the program for each new connection of the group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`). The result
+//! is the index of a socket, in the order in which the sockets began to listen. For an index out of range, the kernel
+//! chooses by hash.
 #![forbid(unsafe_code)]
 
 use crate::shared::seats::Seats;
 use crate::sys::cbpf::Instruction;
 
-/// What decides among the allowed seats.
+/// How to choose among the allowed seats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Key<'a> {
     Random,
-    /// The processor that has received the packet: those seats are preferred whose number here is its.
+    /// By the CPU that received the packet. Seats that have its number here are preferred.
     Cpu(&'a [usize]),
-    /// The client's address: it comes back to the seat that it had, of so many, while that is allowed.
+    /// By the client's address: a client returns to its previous seat, out of this number of seats, while that is
+    /// allowed.
     Client {
         seats: usize,
     },
 }
 
-// linux/filter.h, linux/bpf_common.h.
+// From linux/filter.h and linux/bpf_common.h.
 const LOAD_WORD: u16 = 0x20;
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_KEPT: u16 = 0x60;
@@ -36,20 +37,20 @@ const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_NOT_LESS: u16 = 0x35;
 const RETURN: u16 = 0x06;
 const RETURN_ACCUMULATOR: u16 = 0x16;
-/// A random number and the processor's are at these places of every packet (`SKF_AD_OFF + SKF_AD_RANDOM`, `_CPU`).
+/// The places of a random number and of the CPU's number in every packet (`SKF_AD_OFF + SKF_AD_RANDOM`, `_CPU`).
 const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
 const CPU: u32 = (-0x1000_i32 + 36) as u32;
-/// Where the packet's IP header begins (`SKF_NET_OFF`).
+/// The place of the packet's IP header (`SKF_NET_OFF`).
 const IP: u32 = -0x10_0000_i32 as u32;
 
-/// Most seats that one processor is given; the distance of a jump is a byte.
+/// The maximum number of seats for one CPU; the distance of a jump is a byte.
 const PER_CPU: usize = 100;
 
-/// Most processors that are told apart, so that the program stays below the kernel's 4096 instructions.
+/// The maximum number of CPUs to distinguish, so that the program stays below the kernel's 4096 instructions.
 const CPUS: usize = 256;
 
-/// The program for a set of seats. Its length does not grow with the group, but with the gaps in the set, and by
-/// processor.
+/// The program for a set of seats. Its length grows with the gaps in the set and with the number of CPUs, but not with
+/// the group.
 pub(crate) fn program(allowed: &Seats, key: Key<'_>) -> Vec<Instruction> {
     let mut program = match key {
         Key::Random => Vec::new(),
@@ -57,7 +58,7 @@ pub(crate) fn program(allowed: &Seats, key: Key<'_>) -> Vec<Instruction> {
         Key::Client { seats } => by_client(allowed, seats),
     };
     match key {
-        // The same for the same client.
+        // The same number for the same client.
         Key::Client { .. } => program.push(plain(LOAD_KEPT, 0)),
         _ => program.push(plain(LOAD_WORD, RANDOM)),
     }
@@ -65,19 +66,19 @@ pub(crate) fn program(allowed: &Seats, key: Key<'_>) -> Vec<Instruction> {
     program
 }
 
-/// Returns the seat whose number among the allowed ones is the accumulator, modulo their count: three instructions for
-/// each run of seats without a gap.
+/// Returns the seat whose number among the allowed ones is the accumulator modulo their count. Takes three instructions
+/// for each run of seats without a gap.
 fn nth_of(allowed: &Seats) -> Vec<Instruction> {
     let ranges = allowed.ranges();
     let count: usize = ranges.iter().map(|(start, end)| end - start).sum();
     let mut program = vec![plain(MODULO, word(count.max(1)))];
-    // So many of the allowed seats are in earlier runs.
+    // The number of allowed seats in earlier runs.
     let mut before = 0;
     for (start, end) in &ranges {
         let (offset, last) = (start - before, before + end - start == count);
         before += end - start;
         if !last {
-            // Not in this run: over the next two.
+            // Not in this run: skip the next two instructions.
             program.push(jump(JUMP_IF_NOT_LESS, before, 2, 0));
         }
         program.push(plain(ADD, word(offset)));
@@ -89,7 +90,7 @@ fn nth_of(allowed: &Seats) -> Vec<Instruction> {
     program
 }
 
-/// Returns one of the processor's own seats at random, if one is allowed; else goes on.
+/// Returns one of the CPU's own seats at random, if one is allowed; otherwise continues.
 fn by_cpu(allowed: &Seats, cpus: &[usize]) -> Vec<Instruction> {
     let mut program = Vec::new();
     let mut numbers: Vec<usize> = cpus.to_vec();
@@ -114,13 +115,13 @@ fn by_cpu(allowed: &Seats, cpus: &[usize]) -> Vec<Instruction> {
     program
 }
 
-/// Keeps a hash of the client's address, and returns its seat, if that is allowed; else goes on.
+/// Keeps a hash of the client's address, and returns its seat if that is allowed; otherwise continues.
 fn by_client(allowed: &Seats, seats: usize) -> Vec<Instruction> {
     let mut program = vec![
         plain(LOAD_BYTE, IP),
         plain(SHIFT_RIGHT, 4),
         jump(JUMP_IF_EQUAL, 4, 0, 2),
-        // IPv4 (RFC 791): the source is at 12.
+        // IPv4 (RFC 791): the source address is at 12.
         plain(LOAD_WORD, IP.wrapping_add(12)),
         jump(JUMP_IF_NOT_LESS, 0, 10, 10),
         // IPv6 (RFC 8200): four words from 8 on.
@@ -129,7 +130,7 @@ fn by_client(allowed: &Seats, seats: usize) -> Vec<Instruction> {
     for place in [12, 16, 20] {
         program.extend([plain(TO_INDEX, 0), plain(LOAD_WORD, IP.wrapping_add(place)), plain(XOR_INDEX, 0)]);
     }
-    // Neighbouring addresses differ in few bits: a multiplication spreads them upwards, and the upper ones decide.
+    // Neighbouring addresses differ in few bits. A multiplication spreads them upwards, and the upper bits decide.
     program.extend([
         plain(MULTIPLY, 0x9e37_79b1),
         plain(SHIFT_RIGHT, 12),
@@ -162,7 +163,7 @@ mod tests {
     use super::*;
     use crate::shared::seats::SEATS_MAX;
 
-    /// What a program sees of a packet.
+    /// The fields of a packet that a program reads.
     #[derive(Clone, Copy)]
     struct Packet<'a> {
         random: u32,
@@ -172,7 +173,7 @@ mod tests {
 
     const ANY: Packet<'static> = Packet { random: 0, cpu: 0, ip: &[] };
 
-    /// What the kernel's interpreter would return.
+    /// Interprets a program as the kernel does, and returns its result.
     fn run(program: &[Instruction], packet: Packet<'_>) -> usize {
         let (mut a, mut x, mut kept, mut at) = (0_u32, 0_u32, 0_u32, 0);
         let ip = |place: u32, len: usize| {
@@ -242,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_processor_has_its_own_seats() {
-        // Six workers on four processors.
+        // Six workers on four CPUs.
         let cpus = [0, 2, 4, 6, 0, 2];
         let on = |allowed: &[usize], cpu: u32| {
             let program = program(&seats(allowed), Key::Cpu(&cpus));
@@ -283,7 +284,7 @@ mod tests {
             let count = all.iter().filter(|home| **home == seat).count();
             assert!((30..70).contains(&count), "{count} of 200 on seat {seat}");
         }
-        // While one is away its clients are spread, and nobody else moves.
+        // While one seat is missing its clients are spread, and no other client moves.
         let without = homes(&[0, 1, 3]);
         for (before, meanwhile) in all.iter().zip(&without) {
             assert!(if *before == 2 { [0, 1, 3].contains(meanwhile) } else { meanwhile == before });

@@ -1,18 +1,19 @@
-//! Steering by eBPF: for each new connection the kernel runs a program that gives it to the slot with the fewest open
-//! connections, as the scoreboard tells them, and passes over slots that are busy, full or not ready.
+//! Steering by eBPF. For each new connection the kernel runs a program that chooses the slot with the fewest open
+//! connections by the scoreboard, and passes over slots that are busy, full or not ready.
 //!
-//! A connection counts from its SYN: the program adds it to `assigned` of the process that it chose, and that one, when it
-//! has accepted it, to its own `settled` and `accepted`. About once a second a worker that finds its queue empty also
-//! settles what is pending all the time, and the parent what is pending for a second at one that is idle: SYNs of a flood,
-//! connections reset before the accept or taken by a neighbour, and stray segments of closed connections, for which the
-//! kernel runs the program too.
+//! A connection counts from its SYN: the program adds it to `assigned` of the process that it chooses, and when that
+//! process accepts it, it adds it to its own `settled` and `accepted`. Some assigned connections never arrive: SYNs of
+//! a flood, connections that are reset before the accept or taken by a neighbour, and stray segments of closed
+//! connections, for which the kernel also runs the program. About once a second, a worker that finds its queue empty
+//! settles those that were pending all the time, and the parent settles those that were pending for a second at an idle
+//! worker.
 //!
-//! What a worker says of itself may be a lie. A row whose numbers cannot be is not chosen. And the program counts, where
-//! no worker can write, what it has given to each process of late: who has had twice its fair share gets nothing more while
-//! another one is free, however few connections it claims to have; and who is free and lags behind by half of it comes
-//! first, so that several who claim so together cannot take everything.
+//! A worker may report anything about itself. A row with impossible numbers is not chosen. The program also counts, in
+//! memory that no worker can write, what it has recently given to each process. A process that has had twice its fair
+//! share gets nothing more while another one is free, however few connections it reports. A free process that lags
+//! behind by half of its share comes first, so several processes with false reports cannot take everything together.
 //!
-//! The parent loads and attaches, and changes the tables; nobody runs anything for a connection but the kernel.
+//! The parent loads and attaches the program and updates the tables. Only the kernel does anything per connection.
 
 mod assembler;
 
@@ -31,10 +32,10 @@ use self::assembler::{
 use crate::shared::scoreboard::{Layout, Memories};
 use crate::sys::bpf::{self, Instruction, Sockets};
 
-/// Most slots of a pool that is steered so.
+/// The maximum number of slots.
 pub(crate) const SLOTS: usize = 1024;
 
-/// The programs, one per address because a group's sockets are its own, and their tables of sockets, keyed by slot.
+/// The programs, one per address because each group has its own sockets, and their tables of sockets, keyed by slot.
 #[derive(Debug)]
 pub(crate) struct Ebpf {
     groups: Vec<Group>,
@@ -47,11 +48,12 @@ struct Group {
 }
 
 impl Ebpf {
-    /// Loads a program for each of so many addresses.
+    /// Loads a program for each address.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::PermissionDenied`] without CAP_BPF and CAP_NET_ADMIN; what the verifier says where it refuses.
+    /// [`ErrorKind::PermissionDenied`] without CAP_BPF and CAP_NET_ADMIN; the verifier's message if it refuses the
+    /// program.
     pub(crate) fn load(layout: &Layout, memories: &Memories, addresses: usize) -> io::Result<Ebpf> {
         let group = || {
             let sockets = Sockets::new(SLOTS as u32)?;
@@ -61,17 +63,17 @@ impl Ebpf {
         Ok(Ebpf { groups: (0..addresses).map(|_| group()).collect::<io::Result<_>>()? })
     }
 
-    /// Makes a slot's listening socket one that can be chosen. Once per socket: it stays while workers come and go,
-    /// until it is removed or closed by the last who holds it.
+    /// Lets a slot's listening socket be chosen. Call this once per socket: the socket stays while workers come and go,
+    /// until it is removed or its last copy is closed.
     ///
     /// # Errors
     ///
-    /// A socket that is here already is refused (EBUSY), and one that does not listen (EINVAL).
+    /// EBUSY for a socket that is already in the table, EINVAL for one that does not listen.
     pub(crate) fn put(&self, address: usize, slot: usize, socket: BorrowedFd<'_>) -> io::Result<()> {
         self.groups[address].sockets.put(index(slot)?, socket)
     }
 
-    /// Makes a slot's socket one that cannot be chosen, before it is closed.
+    /// Stops a slot's socket from being chosen, before it is closed.
     pub(crate) fn remove(&self, address: usize, slot: usize) -> io::Result<()> {
         self.groups[address].sockets.remove(index(slot)?)
     }
@@ -81,7 +83,7 @@ impl Ebpf {
         bpf::attach(member, self.groups[address].program.as_fd())
     }
 
-    /// Leaves the group to the kernel's hash again.
+    /// Returns the group to the kernel's hash.
     #[cfg(test)]
     fn detach(member: BorrowedFd<'_>) -> io::Result<()> {
         bpf::detach(member)
@@ -92,50 +94,50 @@ fn index(slot: usize) -> io::Result<u32> {
     u32::try_from(slot).map_err(|_| ErrorKind::InvalidInput.into())
 }
 
-/// How far a busy worker's row must lie back for it to be passed over, in milliseconds: times are cut to the
-/// millisecond, so this is more than one.
+/// How long a worker must have been busy to be passed over, in milliseconds. Times are truncated to milliseconds, so
+/// this means more than one.
 const STALLED: i32 = 2;
 
-/// How many seats the program looks at: all of a usual pool. In a larger one it looks at so many in a row, from a random
-/// one on: each costs every new connection two cache lines of another processor, and the least of these is hardly worse
-/// than the least of all.
+/// How many seats the program examines: all of a usual pool. In a larger pool it examines this many in a row from a
+/// random one on. Each costs every new connection two cache lines of another CPU, and the least of these is hardly
+/// worse than the least of all.
 const LOOKS: i32 = 64;
 
-/// The program counts assignments in windows of so many for each seat, of which nobody gets more than twice as many while
-/// another one is free, and nobody who is free less than half of them. Honest claims hardly ever ask for more or less in
-/// so long a window. A process's share is a word: the window's number in the upper bits, its count in the lower ones.
+/// The program counts assignments in windows of this many per seat. While another process is free, no process gets more
+/// than twice as many in a window, and no free process less than half. Correct workers hardly ever need more or less in
+/// such a long window. A process's share is a word: the number of the window in the upper bits, the count in the lower
+/// bits.
 const WINDOW: i32 = 64;
 const SHARE_BITS: i32 = 20;
 
-/// How far behind its share of the window so far a process is before it comes first.
+/// How far a process lags behind its share of the window so far before it comes first.
 const LAG: i32 = WINDOW / 2;
 
-/// More connections than this, or less than none by as many, no process can have: what claims that is not chosen.
+/// No process can have more connections than this, or fewer than minus this. A row that claims so is not chosen.
 const CREDIBLE: i32 = 1 << 26;
 
-/// Added to the load of a row, so that the least of all is the choice: one that lags behind is the best, one that has had
-/// its share is worse than any that is free, a worker that is busy is worse, and one that is full is worse still, but
-/// better than nobody.
+/// Added to the load of a row, so that the least of all is the choice. A process that lags behind is best; one that has
+/// had its share is worse than any free one; a busy worker is worse, and a full one worse still, but better than none.
 const IN_STEP: i32 = 1 << 27;
 const SATED: i32 = 1 << 28;
 const BUSY: i32 = 1 << 29;
 const FULL: i32 = 1 << 30;
 
-// The program's variables. R0 to R5 do not survive a call, so nothing is called while seats are looked at.
+// The variables of the program. R0 to R5 do not survive a call, so nothing is called while seats are examined.
 const LOAD: Register = R0;
 const NOTES: Register = R1;
 const SEAT: Register = R2;
 const SEATS: Register = R3;
 const IT: Register = R4;
 const CHOICE: Register = R5;
-/// What a process's share is at least when it has had enough.
+/// The share from which a process has had enough.
 const SATED_FROM: Register = R6;
 const TABLE: Register = R7;
 const LEAST: Register = R8;
 const ROW: Register = R9;
 const STACK: Register = R10;
 
-// What is on the stack, below its end.
+// The variables on the stack, below its end.
 const BUSY_BEFORE: i16 = -8;
 const CHOSEN: i16 = -16;
 const SLOT: i16 = -20;
@@ -143,7 +145,7 @@ const CONTEXT: i16 = -32;
 const LAGS_BELOW: i16 = -40;
 const SHARE: i16 = -48;
 
-// The kernel's helpers and results (linux/bpf.h).
+// The kernel's helper functions and results (linux/bpf.h).
 const KTIME_GET_NS: i32 = 5;
 const GET_PRANDOM_U32: i32 = 7;
 const SK_SELECT_REUSEPORT: i32 = 82;
@@ -151,7 +153,7 @@ const SK_PASS: i32 = 1;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Label {
-    /// These are there once for each seat that is looked at.
+    /// These exist once for each examined seat.
     InTable(i32),
     NotFull(i32),
     NotSated(i32),
@@ -163,19 +165,19 @@ enum Label {
     Pass,
 }
 
-/// What the program is made from: the layout in bytes, and descriptors.
+/// The parameters of the program: the layout in bytes, and descriptors.
 #[derive(Debug)]
 struct Program {
-    /// The part that workers write, and the other one.
+    /// The descriptors of the part that workers write, and of the other one.
     rows: i32,
     decided: i32,
     sockets: i32,
     stall: i32,
-    /// How many rows there are, row 0 included, the length of one, and of its notes.
+    /// The number of rows, row 0 included, the length of a row, and that of its notes.
     count: i32,
     row_bytes: i32,
     note_bytes: i32,
-    /// Where the group table is, and for how many seats it has room.
+    /// The place of the group table, and the number of seats for which it has space.
     table: i32,
     seats: i32,
     counted: i32,
@@ -230,7 +232,7 @@ impl Program {
         assemble(&lines)
     }
 
-    /// Reads the clock, and takes a random seat to begin with, so that equals have equal chances.
+    /// Reads the clock, and chooses a random seat to begin with, so that equal seats have equal chances.
     fn begin(&self) -> Vec<Line<Label>> {
         vec![
             store(STACK, CONTEXT, R1),
@@ -242,10 +244,10 @@ impl Program {
             copy(SEAT, R0),
             map_value(TABLE, self.decided, self.table),
             load(SEATS, TABLE, 0),
-            // The verifier believes no number that it has not seen compared with a constant, here and below.
+            // Here and below, the verifier only accepts a number that has been compared with a constant.
             jump_if(SEATS, Greater, self.seats, Label::Pass),
             modulo(SEAT, SEATS),
-            // The number of the window, shifted to where it is in a share. Without seats the division gives zero.
+            // The number of the window, shifted to its place in a share. Without seats the division gives zero.
             map_value(ROW, self.decided, self.counted),
             load(LOAD, ROW, 0),
             copy(IT, SEATS),
@@ -254,7 +256,7 @@ impl Program {
             multiply(LOAD, 1 << SHARE_BITS),
             copy(SATED_FROM, LOAD),
             add(SATED_FROM, 2 * WINDOW),
-            // A share below this lags behind. Zero, below which is none, until the window is old enough.
+            // A smaller share lags behind. Zero, so that none does, until the window is old enough.
             load(IT, ROW, 0),
             copy(ROW, SEATS),
             multiply(ROW, WINDOW),
@@ -266,8 +268,8 @@ impl Program {
             xor(IT, -1),
             and(LOAD, IT),
             store(STACK, LAGS_BELOW, LOAD),
-            // Nobody yet, whose load is the greatest: zero, and zero less one. Computed, because for a constant the
-            // verifier would follow each way from seat to seat to its end, and there are too many.
+            // No choice yet, which has the greatest load: zero minus one. Computed, because with a constant the
+            // verifier would follow each path from seat to seat to its end, and there are too many.
             copy(LEAST, R0),
             xor(LEAST, R0),
             store(STACK, CHOSEN, LEAST),
@@ -275,14 +277,14 @@ impl Program {
         ]
     }
 
-    /// Looks at one seat, of which it has seen so many, and keeps the one whose row has the least load.
+    /// Examines a seat after this number of others, and keeps the one whose row has the least load.
     ///
-    /// This is not a loop: the verifier refuses every loop that it has to follow to its end, unless CAP_PERFMON lets it
-    /// disregard what a processor does speculatively.
+    /// This is not a loop, because the verifier refuses any loop that it has to follow to its end, unless CAP_PERFMON
+    /// lets it disregard what a processor does speculatively.
     fn look(&self, looked: i32) -> Vec<Line<Label>> {
         let mut lines = vec![
             jump_if(SEATS, NotGreater, looked, Label::Choose),
-            // Behind the last seat is the first.
+            // After the last seat comes the first.
             jump_if(SEAT, Less, SEATS, Label::InTable(looked)),
             subtract(SEAT, SEATS),
             label(Label::InTable(looked)),
@@ -307,7 +309,7 @@ impl Program {
             copy(IT, LOAD),
             add(IT, CREDIBLE),
             jump_if(IT, NotLess, 2 * CREDIBLE, Label::NotChosen(looked)),
-            // The words are not read at one moment, so the sum may be a little less than nothing.
+            // The words are not read at one moment, so the sum may be slightly negative.
             copy(IT, LOAD),
             shift_right_signed(IT, 63),
             xor(IT, -1),
@@ -325,7 +327,7 @@ impl Program {
             label(Label::NotFull(looked)),
             load(IT, ROW, self.busy_since),
             load(ROW, STACK, BUSY_BEFORE),
-            // Makes zero, which is idle, later than any time.
+            // Makes zero, which means idle, later than any time.
             subtract(IT, 1),
             jump_if(IT, NotLess, ROW, Label::NotBusy(looked)),
             or(LOAD, BUSY),
@@ -344,8 +346,8 @@ impl Program {
         lines
     }
 
-    /// Selects the chosen slot's socket and counts the connection. A choice that the kernel refuses, because the socket
-    /// is gone, is left to its hash.
+    /// Selects the socket of the chosen slot and counts the connection. If the kernel refuses the choice because the
+    /// socket is gone, its hash decides.
     fn choose(&self) -> Vec<Line<Label>> {
         let mut lines = vec![label(Label::Choose), load(CHOICE, STACK, CHOSEN)];
         lines.extend(self.row_of_choice(Label::Pass));
@@ -365,7 +367,7 @@ impl Program {
             atomic_add(ROW, self.assigned, IT),
             map_value(TABLE, self.decided, self.counted),
             atomic_add(TABLE, 0, IT),
-            // Two at one moment may count as one.
+            // Two connections at the same moment may count as one.
             subtract(SATED_FROM, 2 * WINDOW),
             load(IT, ROW, self.share),
             jump_if(IT, NotLess, SATED_FROM, Label::InWindow),
@@ -380,11 +382,11 @@ impl Program {
         lines
     }
 
-    /// Sets ROW to the row of CHOICE, and NOTES to the notes on it; goes to `nobody` if there is none.
+    /// Sets ROW to the row of CHOICE, and NOTES to its notes; jumps to `nobody` if there is no row.
     fn row_of_choice(&self, nobody: Label) -> [Line<Label>; 10] {
         [
             lower_half(IT, CHOICE),
-            // From row 1 on; row 0 becomes greater than any.
+            // Rows count from 1; row 0 wraps around to the maximum.
             subtract(IT, 1),
             jump_if(IT, NotLess, self.count - 1, nobody),
             copy(LOAD, IT),
@@ -400,7 +402,7 @@ impl Program {
 
 const WORD: usize = size_of::<u64>();
 
-/// A number that fits where an instruction has room for it.
+/// Converts a number to the size for which an instruction has space.
 fn number<N: TryFrom<usize>>(number: usize) -> io::Result<N> {
     N::try_from(number).map_err(|_| ErrorKind::InvalidInput.into())
 }

@@ -1,10 +1,11 @@
-//! Steering: which slot the kernel gives a new connection to.
+//! Steering: to which slot the kernel gives a new connection.
 //!
-//! SO_REUSEPORT alone picks by hash and is blind: it goes on to give a busy worker, or a slot without one, its share.
-//! The parent says in shared memory which process serves each seat of the group and what the kernel has been told; every
-//! worker says in its row since when it is busy. A worker that sees, at its turn and at most once a millisecond, that this
-//! asks for another choice rings the parent, which looks for itself and attaches the program. Nobody else does, so that a
-//! worker has no say in where the others' connections go. No timer and no wake-up: an idle pool has nothing to steer.
+//! SO_REUSEPORT alone chooses by hash and is blind: it keeps giving connections to a busy worker, or to a slot without
+//! one. The parent writes to shared memory which process serves each seat of the group, and what the kernel was told.
+//! Each worker writes to its row since when it is busy. If a worker notices, in a turn of its loop and at most once a
+//! millisecond, that this calls for another choice, it rings the parent, which checks for itself and attaches the
+//! program. Only the parent does that, so a worker cannot decide where other workers' connections go. There is no timer
+//! and no wake-up: an idle pool has nothing to steer.
 
 mod classic;
 mod ebpf;
@@ -26,13 +27,13 @@ pub(crate) use self::classic::{program, Key};
 pub(crate) use self::ebpf::Ebpf;
 pub(crate) use self::plan::{plan, Standing};
 
-/// No program: the kernel picks by hash, or by eBPF, which needs no telling.
+/// No program: the kernel chooses by hash, or by eBPF, which needs no updates.
 pub(crate) const NOTHING: u64 = 0;
 pub(crate) const RANDOM: u64 = 1;
 const CPU: u64 = 2;
 const CLIENT: u64 = 3;
 
-/// Who picks the worker by [`RANDOM`].
+/// The description of [`RANDOM`].
 pub(crate) const AT_RANDOM: &str = "random, among the workers that are free";
 
 /// How new connections are steered.
@@ -40,14 +41,14 @@ pub(crate) const AT_RANDOM: &str = "random, among the workers that are free";
 pub(crate) struct Steering {
     /// Which classic program is attached.
     pub(crate) program: u64,
-    /// Who picks the worker, in words.
+    /// How the worker is chosen, in words.
     pub(crate) method: &'static str,
-    /// The kernel's own count of connections decides.
+    /// Exists if the kernel chooses by the number of connections.
     pub(crate) ebpf: Option<Ebpf>,
 }
 
-/// Makes the scoreboard for so many `processes`, or only so many as are to be `counted` if the kernel is to decide, whose
-/// memory is taken at once; and says in the log who picks the worker for a new connection.
+/// Makes the scoreboard and logs how workers are chosen. It has room for `processes`, or only for `counted` ones if the
+/// kernel chooses, since its memory is then taken at once.
 pub(crate) fn choose(
     balance: Balance,
     processes: usize,
@@ -56,7 +57,7 @@ pub(crate) fn choose(
 ) -> io::Result<(ParentBoard, Steering)> {
     let classic = |program, method| Ok((ParentBoard::new(processes)?, Steering { program, method, ebpf: None }));
     match balance {
-        // There is one socket for all.
+        // There is one socket for all workers.
         _ if addresses == 0 => classic(NOTHING, "one socket for all workers"),
         Balance::Hash => {
             info!("balance: by the kernel's hash");
@@ -80,7 +81,7 @@ pub(crate) fn choose(
                 info!("balance: {method}");
                 Ok((board, Steering { program: NOTHING, method, ebpf: Some(ebpf) }))
             }
-            // What needs a privilege is not expected to be there, unless it was asked for.
+            // A missing privilege is not worth a warning unless it was asked for.
             Err(error) if balance == Balance::Auto && error.kind() == io::ErrorKind::PermissionDenied => {
                 info!("balance: {AT_RANDOM}; least connections: {error}");
                 classic(RANDOM, AT_RANDOM)
@@ -99,8 +100,8 @@ fn load(processes: usize, addresses: usize) -> io::Result<(ParentBoard, Ebpf)> {
     Ok((ParentBoard::in_memory(&memories)?, ebpf))
 }
 
-/// Busy for this long with one turn of the loop is stalled, for a new connection; times are cut to milliseconds, so this
-/// is more than one.
+/// A worker that has been busy with one turn of its loop for this long counts as stalled for new connections. Times are
+/// truncated to milliseconds, so this means more than one.
 const STALLED: Duration = Duration::from_millis(2);
 
 /// Whether a worker is busy with something long.
@@ -108,17 +109,17 @@ pub(crate) fn is_stalled(row: Row<'_>, now: Time) -> bool {
     row.busy_since().is_some_and(|since| now.since(since) >= STALLED)
 }
 
-/// Whether the same client always gets the same worker, as long as there is that one, busy or not.
+/// Whether a client always gets the same worker while that exists, busy or not.
 pub(crate) fn is_sticky(board: &Scoreboard) -> bool {
     board.program() == CLIENT
 }
 
-/// Whether the kernel should be told something else than it has been.
+/// Whether the kernel should be told something else.
 pub(crate) fn is_outdated(board: &Scoreboard, now: Time) -> bool {
     board.program() != NOTHING && look(board, now) != board.steered()
 }
 
-/// What the kernel should be told.
+/// Which seats the kernel should be told.
 pub(crate) fn look(board: &Scoreboard, now: Time) -> Seats {
     plan(board.seats().map(|row| match row {
         0 => Standing::Vacant,
@@ -126,7 +127,7 @@ pub(crate) fn look(board: &Scoreboard, now: Time) -> Seats {
             let row = board.row(row);
             match () {
                 () if row.is_full() => Standing::Full,
-                // Whose clients are always the same, it is waited for.
+                // If a client always gets the same worker, it waits for that worker.
                 () if !is_sticky(board) && is_stalled(row, now) => Standing::Stalled,
                 () => Standing::Free,
             }
@@ -134,12 +135,12 @@ pub(crate) fn look(board: &Scoreboard, now: Time) -> Seats {
     }))
 }
 
-/// Tells the kernel to choose among these seats, in each group: `listeners` has a socket of each. `slots` are those on the
-/// seats, `cpus` the CPUs that the slots are pinned to.
+/// Tells the kernel to choose among these seats, in each group. `listeners` has a socket of each group, `slots` are the
+/// slots on the seats, and `cpus` are the CPUs to which the slots are pinned.
 ///
 /// # Errors
 ///
-/// What the kernel says to the program. The groups keep what they had.
+/// The kernel's error. The groups keep their previous program.
 pub(crate) fn attach(
     which: u64,
     slots: &[usize],
@@ -147,7 +148,7 @@ pub(crate) fn attach(
     allowed: &Seats,
     listeners: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
-    // A slot's CPU follows from its number, see `Seed`.
+    // A slot's CPU follows from its number; see `Seed`.
     let cpu_of = |slot: &usize| cpus.get(slot % cpus.len().max(1)).copied().unwrap_or(0);
     let on: Vec<usize> = if which == CPU { slots.iter().map(cpu_of).collect() } else { Vec::new() };
     let key = match which {

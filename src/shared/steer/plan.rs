@@ -1,23 +1,23 @@
-//! PURE. Which seats of a group may be given new connections.
+//! PURE. Which seats of a group may get new connections.
 #![forbid(unsafe_code)]
 
 use crate::shared::seats::{Seats, SEATS_MAX};
 
-/// What is known about the slot on a seat, the better the greater.
+/// The condition of the slot on a seat; greater is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Standing {
-    /// No worker takes from it: dead, starting, backing off, draining, stopped by a signal.
+    /// No worker accepts: it is dead, starting, backing off, draining, or stopped by a signal.
     Vacant,
-    /// Its worker has as many connections as it may have.
+    /// Its worker has reached its limit of connections.
     Full,
-    /// Its worker has been busy with one thing for long.
+    /// Its worker has been busy with one turn for long.
     Stalled,
     /// Its worker serves.
     Free,
 }
 
-/// Those that stand best. Where nobody serves these are all seats: a queue that is looked after later is better than
-/// none.
+/// The seats in the best condition. If no worker serves, these are all seats, since a queue that is served later is
+/// better than none.
 pub(crate) fn plan(standings: impl Iterator<Item = Standing>) -> Seats {
     let mut best = Standing::Vacant;
     let mut allowed = Seats::default();

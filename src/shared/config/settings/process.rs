@@ -1,4 +1,4 @@
-//! PURE. What the processes run as.
+//! PURE. The identity and environment of the processes.
 #![forbid(unsafe_code)]
 
 use super::kind::{Choice, FilePath, Name, Optional};

@@ -1,4 +1,4 @@
-//! The units as a whole: names, defaults and refusals.
+//! All settings together: names, defaults and refusals.
 
 use std::collections::HashSet;
 

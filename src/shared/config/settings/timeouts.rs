@@ -1,4 +1,4 @@
-//! PURE. How long a client may take.
+//! PURE. Timeouts of clients.
 #![forbid(unsafe_code)]
 
 use super::kind::{Size, Timeout, YesNo};

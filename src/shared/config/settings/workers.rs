@@ -1,4 +1,4 @@
-//! PURE. How many workers there are, and when one counts as lost.
+//! PURE. The number of workers, and when a worker counts as failed.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::kind::{Choice, Timeout, Workers, YesNo};
 use super::{Alias, Section, Setting};
 
-/// The least stall timeout: below it a worker that only waits for its turn on a busy machine would count as hung.
+/// The minimum stall timeout. With less, a worker that only waits for a busy processor would count as hung.
 const STALL_MIN: Duration = Duration::from_millis(100);
 
 const SECTION: Section = Section("Workers");

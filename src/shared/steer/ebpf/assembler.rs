@@ -1,12 +1,13 @@
-//! PURE. The instructions of eBPF that steering needs (RFC 9669), and labels to jump to.
+//! PURE. The eBPF instructions that steering needs (RFC 9669), with labels as targets of jumps.
 //!
-//! A program is a list of [`Line`]s, one constructor each; [`assemble`] turns the labels into distances and the lines
-//! into what the kernel takes.
+//! A program is a list of [`Line`]s, each made by a constructor. [`assemble`] turns labels into distances, and lines
+//! into the kernel's format.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
-/// R0 is a call's result, R1 to R5 are its arguments and lost by it, R6 to R9 survive it, R10 is the end of the stack.
+/// R0 is the result of a call. R1 to R5 are its arguments, and do not survive it. R6 to R9 do. R10 is the end of the
+/// stack.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(crate) enum Register {
@@ -23,14 +24,14 @@ pub(crate) enum Register {
     R10,
 }
 
-/// What an instruction works with: a register, or a constant, which is sign-extended.
+/// An operand: a register, or a constant, which is sign-extended.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Operand {
     Register(Register),
     Constant(i32),
 }
 
-/// When to jump. Comparisons are unsigned.
+/// The condition of a jump. Comparisons are unsigned.
 #[derive(Clone, Copy, Debug)]
 #[repr(u8)]
 pub(crate) enum Condition {
@@ -46,9 +47,9 @@ pub(crate) enum Condition {
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Line<L> {
     Plain(Instruction),
-    /// The one instruction that takes the room of two.
+    /// The only instruction with the length of two.
     Wide(Instruction, Instruction),
-    /// To be completed with the distance to the label.
+    /// Completed with the distance to the label.
     Jump(Instruction, L),
     Label(L),
 }
@@ -153,21 +154,21 @@ pub(crate) fn exit<L>() -> Line<L> {
     Line::Plain(Instruction { code: 0x95, to: Register::R0, from: Register::R0, offset: 0, constant: 0 })
 }
 
-/// Goes to `label` if `register` is in this relation to `operand`.
+/// Jumps to `label` if the condition holds for `register` and `operand`.
 pub(crate) fn jump_if<L>(register: Register, is: Condition, operand: impl Into<Operand>, label: L) -> Line<L> {
     Line::Jump(Instruction::new(JUMP | is as u8, register, operand.into()), label)
 }
 
-/// Where jumps to `label` go: to the next line.
+/// The target of jumps to `label`: the next line.
 pub(crate) fn label<L>(label: L) -> Line<L> {
     Line::Label(label)
 }
 
-/// Makes of a program what the kernel takes.
+/// Converts a program to the kernel's format.
 ///
 /// # Panics
 ///
-/// If a label is jumped to that is not there, or more than 32 767 instructions away.
+/// If a label does not exist, or is more than 32 767 instructions away from a jump to it.
 pub(crate) fn assemble<L: Copy + Ord>(program: &[Line<L>]) -> Vec<[u8; 8]> {
     let places = places(program);
     let mut instructions = Vec::with_capacity(program.len());
@@ -187,7 +188,7 @@ pub(crate) fn assemble<L: Copy + Ord>(program: &[Line<L>]) -> Vec<[u8; 8]> {
     instructions
 }
 
-/// The index of the instruction behind each label.
+/// The index of the instruction after each label.
 fn places<L: Copy + Ord>(program: &[Line<L>]) -> BTreeMap<L, usize> {
     let (mut places, mut index) = (BTreeMap::new(), 0);
     for line in program {
@@ -200,7 +201,7 @@ fn places<L: Copy + Ord>(program: &[Line<L>]) -> BTreeMap<L, usize> {
 }
 
 impl<L> Line<L> {
-    /// How many instructions it becomes.
+    /// The number of instructions in this line.
     fn len(&self) -> usize {
         match self {
             Line::Plain(_) | Line::Jump(..) => 1,
@@ -213,14 +214,14 @@ impl<L> Line<L> {
 const ALU32: u8 = 0x04;
 const ALU64: u8 = 0x07;
 const JUMP: u8 = 0x05;
-/// The operand is a register; without it, the constant.
+/// The operand is a register; without this bit, it is the constant.
 const FROM_REGISTER: u8 = 0x08;
 
 fn alu<L>(operation: u8, to: Register, operand: impl Into<Operand>) -> Line<L> {
     Line::Plain(Instruction::new(ALU64 | operation, to, operand.into()))
 }
 
-/// `to` = 64 bits, of which the kernel makes an address; `kind` says of what.
+/// Loads 64 bits that the kernel turns into an address; `kind` says of what.
 fn wide<L>(to: Register, kind: Register, low: i32, high: i32) -> Line<L> {
     Line::Wide(
         Instruction { code: 0x18, to, from: kind, offset: 0, constant: low },
@@ -245,7 +246,7 @@ impl Instruction {
         }
     }
 
-    /// In the byte order of the machine, as the kernel's `struct bpf_insn` is, with its two bit fields.
+    /// In the byte order of the machine, like the kernel's `struct bpf_insn` with its two bit fields.
     fn bytes(self) -> [u8; 8] {
         let (to, from) = (self.to as u8, self.from as u8);
         let registers = if cfg!(target_endian = "big") { to << 4 | from } else { from << 4 | to };
@@ -285,7 +286,7 @@ mod tests {
         assemble(&[line]).into_iter().map(parts).collect()
     }
 
-    /// The codes are those that RFC 9669 adds up: class, operation or mode, source or size.
+    /// RFC 9669 composes the codes of class, operation or mode, and source or size.
     #[test]
     fn instructions_are_encoded_as_the_rfc_says() {
         let table: [(Line<()>, &[Fields]); 20] = [

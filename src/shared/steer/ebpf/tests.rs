@@ -1,4 +1,4 @@
-//! Against the kernel: where connections really land. The tests do what workers and the parent do to the shared words.
+//! Tests in the kernel: where connections really arrive. The tests write the shared words as workers and parent do.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -20,22 +20,22 @@ fn seat(slot: u32, row: u32) -> u64 {
 }
 
 const LONG_AGO: u64 = 1;
-/// Of a clock that has run for less than this.
+/// A time that no clock has reached yet.
 const NOT_YET: u64 = u64::MAX / 2;
 
-/// A steered pool without its processes.
+/// A steered pool without processes.
 struct Bed {
-    /// What workers write, and what the parent and the program do.
+    /// The words of the workers, and those of the parent and the program.
     rows: Writable,
     decided: Writable,
     layout: Layout,
     ebpf: Ebpf,
-    /// Per address, per slot.
+    /// By address, then by slot.
     groups: Vec<Vec<Option<TcpListener>>>,
 }
 
 impl Bed {
-    /// `None`, and a word about it, where the privilege for eBPF is missing.
+    /// Without the privilege for eBPF, says so and returns `None`.
     fn new(addresses: usize, slots: usize) -> Option<Bed> {
         match Bed::try_new(addresses, slots) {
             Err(error) if error.kind() == ErrorKind::PermissionDenied => {
@@ -83,7 +83,7 @@ impl Bed {
         &self.rows.words()[row(self.groups[0].len(), slot) * self.layout.row_words + word]
     }
 
-    /// A word that is noted about it.
+    /// A word of its notes.
     fn note(&self, slot: usize, note: usize) -> &AtomicU64 {
         self.note_of_row(row(self.groups[0].len(), slot), note)
     }
@@ -101,17 +101,17 @@ impl Bed {
         listener.local_addr().expect("an address")
     }
 
-    /// Connects and accepts; returns the slot that the connection landed on, which then has one more. The connection
-    /// itself ends at once, since only the words are looked at.
+    /// Connects and accepts; returns the slot that got the connection, and counts it there. The connection itself is
+    /// closed at once, since only the words matter.
     fn connect(&self, address: usize) -> usize {
         let client = connect(self.address(address));
         let (slot, _accepted) = self.accept(address);
-        // The first of the two, see `connect`.
+        // Dropped first, see `connect`.
         drop(client);
         slot
     }
 
-    /// Accepts one connection, as the worker does who finds no second one.
+    /// Accepts one connection, like a worker that finds no second one.
     fn accept(&self, address: usize) -> (usize, TcpStream) {
         let group = &self.groups[address];
         let (slots, listeners): (Vec<usize>, Vec<&TcpListener>) =
@@ -134,7 +134,7 @@ impl Bed {
         self.word(slot, self.layout.closed).fetch_add(1, Relaxed);
     }
 
-    /// How many of so many connections land on each slot.
+    /// How many of this number of connections each slot gets.
     fn spread(&self, address: usize, connections: usize) -> Vec<usize> {
         let mut counts = vec![0; self.groups[address].len()];
         for _ in 0..connections {
@@ -144,8 +144,8 @@ impl Bed {
     }
 }
 
-/// A connection that is reset when it is dropped: while a connection lingers in TIME_WAIT the kernel can miss it, take
-/// its last segment for one to the listener, and run the program for it.
+/// A connection that is reset when it is dropped. While a connection is in TIME_WAIT, the kernel may fail to find it,
+/// take its last segment for one to the listener, and run the program for it.
 fn connect(address: SocketAddr) -> TcpStream {
     let client = TcpStream::connect(address).expect("a connection");
     SockRef::from(&client).set_linger(Some(Duration::ZERO)).expect("an option");
@@ -171,7 +171,7 @@ fn group(slots: usize) -> Vec<Option<TcpListener>> {
     (0..slots).map(listen).collect()
 }
 
-/// Numbers that look random (xorshift64), from a seed.
+/// Pseudo-random numbers (xorshift64) from a seed.
 fn random(state: &mut u64) -> usize {
     *state ^= *state << 13;
     *state ^= *state >> 7;
@@ -195,8 +195,8 @@ fn connections_stay_even_while_others_close() {
     }
 }
 
-/// What nobody has accepted yet counts. Two that come at one moment may both be given to the same, so the fullest has
-/// one more than its share at most.
+/// Connections that are not accepted yet count. Two that arrive at the same moment may both go to the same slot, so the
+/// fullest has at most one more than its share.
 #[test]
 fn a_burst_is_even_before_anybody_accepts() {
     let Some(bed) = Bed::new(1, 8) else { return };
@@ -307,7 +307,8 @@ fn a_removed_slot_is_not_chosen() {
     assert!(by_hash.iter().all(|count| *count < 100), "{by_hash:?}");
 }
 
-/// Connections of all addresses are the worker's load, but each lands on a socket of its own address.
+/// A worker's load are the connections of all its addresses, but each connection arrives at a socket of its own
+/// address.
 #[test]
 fn addresses_have_groups_of_their_own() {
     let Some(bed) = Bed::new(2, 4) else { return };
@@ -326,7 +327,7 @@ fn what_never_arrives_is_forgotten() {
     assert_eq!(bed.spread(0, 8), [1, 5, 1, 1]);
 }
 
-/// Those that wait for a worker are given to another when its socket is closed, without `net.ipv4.tcp_migrate_req`.
+/// Connections that wait for a worker move to another when its socket is closed, without `net.ipv4.tcp_migrate_req`.
 /// Linux 5.14.
 #[test]
 fn closing_a_socket_loses_nobody() {
@@ -341,7 +342,7 @@ fn closing_a_socket_loses_nobody() {
     assert_eq!(counts, [0, 10, 10]);
 }
 
-/// More than the program looks at. Many share a socket here, but none a row.
+/// More seats than the program examines. Many share a socket here, but none share a row.
 #[test]
 fn a_thousand_seats_stay_even() {
     let Some(bed) = Bed::new(1, 4) else { return };
@@ -363,7 +364,7 @@ fn what_does_not_listen_is_refused() {
     assert!(bed.ebpf.put(0, SLOTS, bed.groups[0][0].as_ref().expect("a listener").as_fd()).is_err());
 }
 
-/// A layout that the words have no room for would be refused by the verifier; it is not even shown it.
+/// The verifier would refuse a layout that does not fit the words; it does not even see it.
 #[test]
 fn a_layout_must_fit() {
     let Some(_) = Bed::new(1, 1) else { return };
@@ -372,8 +373,8 @@ fn a_layout_must_fit() {
     assert_eq!(error.kind(), ErrorKind::InvalidInput);
 }
 
-/// Whatever workers write to their pages: one that claims to have nothing to do gets no more than twice its share, and
-/// however many do, each of the others gets half of its own, while those are free.
+/// Workers may write anything to their pages. One that claims to be idle gets at most twice its share. However many do,
+/// each of the others gets half of its own share while it is free.
 #[test]
 fn claims_draw_no_more_than_twice_a_fair_share_and_leave_half_of_the_others() {
     for liars in 1..4 {
@@ -402,14 +403,14 @@ fn claims_draw_no_more_than_twice_a_fair_share_and_leave_half_of_the_others() {
                 open.push((client, accepted));
             }
             eprintln!("{liars} of 4 with {case}: {drawn:?} of 512");
-            // A quarter is fair. The kernel may run the program for more than connections.
+            // A quarter is fair. The kernel may also run the program for other segments than new connections.
             assert!(drawn.iter().all(|drawn| *drawn <= 256 + 8), "{case}: {drawn:?} of 512");
             assert!(drawn[liars..].iter().all(|drawn| *drawn >= 64 - 8), "{case}: {drawn:?} of 512");
         }
     }
 }
 
-/// A row whose numbers cannot be is passed over, and nobody else's share suffers.
+/// A row with impossible numbers is passed over, and the other shares do not suffer.
 #[test]
 fn who_talks_nonsense_gets_nothing() {
     let Some(bed) = Bed::new(1, 4) else { return };
@@ -418,7 +419,7 @@ fn who_talks_nonsense_gets_nothing() {
             let before = bed.word(1, word).swap(nonsense, Relaxed);
             let settled = bed.word(1, bed.layout.settled).load(Relaxed);
             let counts = bed.spread(0, 12);
-            // All ones is one less than nothing, which can be.
+            // All ones is minus one, which is possible.
             if nonsense != u64::MAX {
                 assert_eq!(counts[1], 0, "{nonsense:#x} {word}: {counts:?}");
             }
@@ -428,7 +429,7 @@ fn who_talks_nonsense_gets_nothing() {
             }
         }
     }
-    // Where all do, the hash chooses.
+    // If all rows are such, the hash decides.
     (0..4).for_each(|slot| bed.word(slot, bed.layout.closed).store(1 << 40, Relaxed));
     assert!(bed.spread(0, 200).iter().all(|count| *count > 0));
 }
