@@ -5,11 +5,14 @@
 //!
 //! # Files
 //!
-//! - `event_loop/`: the mio loop: turns and deadlines. accepting.rs: how connections come into it; stepping.rs: a step of
-//!   one; guard.rs: a panic of the handler; orders.rs: the parent's; draining.rs: how it comes to its end, and who is told
-//!   of that when; places.rs (PURE): who makes room when all places are taken; pressure.rs: what happens when connections
-//!   hold too much
-//! - `budget.rs`: PURE. what connections may hold together
+//! - `event_loop/`: the mio loop: turns and events. connections.rs: the connections that it has, and what they share;
+//!   stepping.rs: a step of one; pressure.rs: what happens when they hold too much; accepting.rs: how they come into it;
+//!   admission.rs (PURE): when they may; places.rs (PURE): who makes room when all places are taken; steering.rs: that the
+//!   kernel chooses well; orders.rs: the parent's; draining.rs: how it comes to its end; drain_notices.rs: who is told of
+//!   that when; upgrades.rs: connections that the application has
+//! - `budget.rs`: PURE. what connections may hold together; `memory.rs`: who of them waits for room
+//! - `clock.rs`: PURE. the time of a turn, and that of the deadlines
+//! - `stats.rs`: what is counted of answers
 //! - `acceptor.rs`: one listening socket in that loop
 //! - `station.rs`, `resources.rs`: what the server is given of its worker, and what it asks of it; so the whole server
 //!   runs in tests.rs, unforked
@@ -17,7 +20,7 @@
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
 //! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long it
-//!   may wait; waiting.rs: for the application; proxied.rs: what a proxy says in front of it; linger.rs: the end of one
+//!   may wait; waiting.rs: for the application; guard.rs: a panic of the handler; proxied.rs: what a proxy says in front of it; linger.rs: the end of one
 //!   whose client still sends; record.rs: what was sent, for the access log
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
@@ -200,6 +203,7 @@ pub(crate) mod adoption;
 pub(crate) mod answer;
 mod budget;
 pub(crate) mod client;
+mod clock;
 pub(crate) mod connection;
 pub(crate) mod context;
 pub(crate) mod deadlines;
@@ -210,9 +214,11 @@ pub(crate) mod inbox;
 #[cfg(test)]
 mod instructions;
 pub(crate) mod mailbox;
+mod memory;
 pub(crate) mod outgoing;
 pub(crate) mod proxy;
 pub(crate) mod resources;
 pub(crate) mod station;
+mod stats;
 #[cfg(test)]
 mod tests;

@@ -165,7 +165,7 @@ impl Outgoing {
                     *chunks = 0;
                     return Ok(Flow::Sent);
                 }
-                match reader.take(|| cx.bell()) {
+                match reader.take(|| cx.waker.clone()) {
                     Written::Data(data) => {
                         *chunks += 1;
                         match is_chunked {
@@ -184,7 +184,7 @@ impl Outgoing {
                     Written::Aborted => Err(io::ErrorKind::ConnectionAborted.into()),
                 }
             }
-            Outgoing::Deferred(pending) => Ok(pending.take(|| cx.bell()).map_or(Flow::Waiting, Flow::Answer)),
+            Outgoing::Deferred(pending) => Ok(pending.take(|| cx.waker.clone()).map_or(Flow::Waiting, Flow::Answer)),
             Outgoing::Upgrade(_) => Ok(Flow::HandOver),
         }
     }

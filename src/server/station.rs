@@ -12,9 +12,6 @@ use crate::shared::scoreboard::{OwnRow, RowPage, Seen};
 use crate::shared::steer;
 use crate::time::Time;
 
-/// The longest that a worker waits before it rings again, as an exponent of two in milliseconds.
-const RINGS_IN_VAIN: u32 = 6;
-
 /// Where a server stands: how it speaks with the parent, and what it says and knows of the other workers.
 #[derive(Debug)]
 pub(crate) struct Station<'w> {
@@ -34,8 +31,6 @@ pub(crate) struct Station<'w> {
     pub(crate) adoptions: Arc<Adoptions>,
     /// The rest of the parent in which this worker has woken it.
     pub(crate) woken: Cell<Option<u64>>,
-    /// When it may ring the parent again, and how often it has in vain.
-    pub(crate) rings: Cell<(Time, u32)>,
 }
 
 impl<'w> Station<'w> {
@@ -89,18 +84,9 @@ impl<'w> Station<'w> {
         others.any(|row| row.is_neighbour() && !row.is_full() && !steer::is_stalled(row, now))
     }
 
-    /// Rings the parent if the kernel should be told otherwise whom to give new connections to; each time that it does
-    /// nothing about it, it is left alone for twice as long.
-    pub(crate) fn steer(&self, now: Time) {
-        if !steer::is_outdated(self.page.board(), now) {
-            return self.rings.set((now, 0));
-        }
-        let (due, in_vain) = self.rings.get();
-        if due <= now {
-            self.lifeline.steer(now);
-            let pause = Duration::from_millis(1 << in_vain.min(RINGS_IN_VAIN));
-            self.rings.set((now + pause, in_vain.saturating_add(1)));
-        }
+    /// Whether the kernel should be told otherwise whom to give new connections to.
+    pub(crate) fn is_steered_wrongly(&self, now: Time) -> bool {
+        steer::is_outdated(self.page.board(), now)
     }
 
     /// Wakes the parent if it does not look for stalls at the moment, once in each rest; to be called when the row says

@@ -79,7 +79,6 @@ impl Bed {
             max_requests: &self.max_requests,
             adoptions: Arc::clone(&self.adoptions),
             woken: Cell::default(),
-            rings: Cell::default(),
         };
         let mut server = Server::new(station, resources, handler).expect("an epoll instance");
         server.run().expect("it serves");

@@ -53,7 +53,6 @@ impl Worker {
             max_requests: &self.max_requests,
             adoptions: Arc::clone(&self.adoptions),
             woken: Cell::default(),
-            rings: Cell::default(),
         };
         Ok((station, resources))
     }

@@ -46,13 +46,12 @@ impl Connection {
         }
     }
 
-    /// Whether the body has to wait for memory. The last of the budget is kept for those that have waited, so that some
-    /// get to their end however many there are.
+    /// Whether the body has to wait for memory.
     fn lacks_room(&self, cx: &Context<'_>) -> bool {
-        if cx.waiting.is_empty() && cx.budget.surplus() == 0 || self.codec.room_needed() == 0 {
+        if cx.memory.is_free() || self.codec.room_needed() == 0 {
             return false;
         }
-        if cx.budget.fits_last(self.codec.room_needed()) && cx.turns.contains(&cx.place) {
+        if cx.memory.budget.fits_last(self.codec.room_needed()) && cx.memory.has_turn(cx.waker.place) {
             return false;
         }
         // An end of file needs no memory.
@@ -64,11 +63,7 @@ impl Connection {
     fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
         if self.timing != Timing::Room {
             self.time(Timing::Room, cx);
-            // Who has its turn keeps its place in the line.
-            match cx.turns.contains(&cx.place) {
-                true => cx.waiting.push_front(cx.place),
-                false => cx.waiting.push_back(cx.place),
-            }
+            cx.memory.wait(cx.waker.place);
         }
         len
     }
@@ -92,7 +87,7 @@ impl Connection {
         if self.codec.phase() == Phase::Head
             && !read.is_cut_short
             && !read.has_outgoing
-            && !cx.budget.has_room(rest.len())
+            && !cx.memory.budget.has_room(rest.len())
         {
             self.begin_refused(read.consumed..len, cx);
             return self.reject(Reject::NoRoom, cx);

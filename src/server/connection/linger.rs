@@ -30,8 +30,8 @@ impl Connection {
             return Step::Close;
         }
         self.time(Timing::Linger, cx);
-        let whole = if cx.is_draining { LINGER_IN_DRAIN } else { WHOLE };
-        self.kept.get_or_insert_default().linger = Some(Linger { end: cx.running + whole, bytes: BYTES });
+        let whole = if cx.is_draining() { LINGER_IN_DRAIN } else { WHOLE };
+        self.kept.get_or_insert_default().linger = Some(Linger { end: cx.clock.running + whole, bytes: BYTES });
         if self.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
         }
@@ -64,8 +64,8 @@ impl Connection {
         let Some(linger) = self.kept.as_mut().and_then(|kept| kept.linger.as_mut()) else { return false };
         linger.bytes = linger.bytes.saturating_sub(count as u64);
         let (end, is_within) = (linger.end, linger.bytes > 0);
-        if !cx.is_draining {
-            self.deadline = end.min(cx.running + LINGER_PAUSE);
+        if !cx.is_draining() {
+            self.deadline = end.min(cx.clock.running + LINGER_PAUSE);
         }
         is_within
     }

@@ -3,6 +3,7 @@
 //! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
 //! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
 
+mod guard;
 mod input;
 mod linger;
 mod proxied;
@@ -168,12 +169,13 @@ impl Connection {
         let read = self.answer(start..len, cx, handler);
         self.keep_input(&read, len, cx);
         self.time_after(&read, len, cx);
-        if let Some(latency) = cx.latency {
-            let is_simple = !cx.is_late() && self.outgoing.is_none() && self.codec.phase() == Phase::Idle;
+        if let Some(latency) = cx.stats.latency {
+            let is_simple =
+                !cx.stats.is_late(cx.waker.place) && self.outgoing.is_none() && self.codec.phase() == Phase::Idle;
             match read.requests {
                 0 if is_simple => {}
                 // What nearly all steps are.
-                count if is_simple => latency.count(count as u64, clock::now_micros().saturating_sub(cx.turn)),
+                count if is_simple => latency.count(count as u64, clock::now_micros().saturating_sub(cx.clock.micros)),
                 count => self.count_answers(count as u64, latency, cx),
             }
         }
@@ -235,7 +237,7 @@ impl Connection {
         let len = self.fill_from_kept(cx);
         self.begin_refused(0..len, cx);
         self.reject(reject, cx);
-        if cx.is_draining && matches!(reject, Reject::HeadTimeout) {
+        if cx.is_draining() && matches!(reject, Reject::HeadTimeout) {
             // All that has come was read a moment ago, so closing at once does not reset the answer away.
             self.must_linger = false;
         }
@@ -265,15 +267,15 @@ impl Connection {
             if read.consumed == len {
                 break;
             }
-            let mut scratch = Scratch::with(&mut cx.recall);
+            let mut scratch = Scratch::with(&mut cx.http.recall);
             let start = read.consumed;
             let input = &cx.input[start..len];
             let is_whole = self.codec.phase() != Phase::Body;
-            let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.streams);
+            let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.http.streams);
             read.consumed += consumed;
             match next {
-                Next::NeedMore if cx.budget.has_room(0) => break,
-                Next::Continue if cx.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
+                Next::NeedMore if cx.memory.budget.has_room(0) => break,
+                Next::Continue if cx.memory.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
                 // A body that has just begun would have to be held.
                 Next::NeedMore | Next::Continue => {
                     if self.codec.phase() != Phase::Body || matches!(self.timing, Timing::Body | Timing::Room) {
@@ -283,23 +285,23 @@ impl Connection {
                     self.reject(Reject::NoRoom, cx);
                 }
                 Next::Request(request) => {
-                    cx.row.count_request();
-                    if let Some(name) = cx.name {
+                    cx.stats.row.count_request();
+                    if let Some(name) = cx.stats.name {
                         match is_whole {
                             true => name.set(input, request.name_len()),
                             // Its head came before.
                             false => name_gathered(request, name),
                         }
                     }
-                    request.worker = cx.worker;
+                    request.worker = cx.station.id;
                     self.peer.tell(&mut request.peer);
-                    if cx.has_proxies {
+                    if cx.config.has_proxies() {
                         request.via = Some(self.peer.via(cx.config));
                     }
                     if let Some(log) = &mut cx.log {
-                        log.begin(self.peer.track(), request, cx.turn);
+                        log.begin(self.peer.track(), request, cx.clock.micros);
                     }
-                    match handler(request) {
+                    match guard::answer(handler, request, &cx.station) {
                         // What nearly all answers are. Here, since each move of a response costs what a field would.
                         Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
                             self.start_at_once(&head, &bytes, cx);
@@ -332,7 +334,7 @@ impl Connection {
             }
             self.receiver = Some(Box::new(receiver));
             // One before it, whose body has come at last, is counted from this turn.
-            cx.take_late();
+            cx.stats.take_late(cx.waker.place);
             return;
         }
         let mut taken = if body.is_empty() { Taken::More } else { receiver.take(Some(body)) };
@@ -370,8 +372,8 @@ impl Connection {
                 self.count_late_answer(cx);
             }
             Taken::Panicked(panic) => {
-                cx.row.count_panic();
-                error!("{} panicked in a request's body: {}", cx.tag, panic_message(&*panic));
+                cx.stats.row.count_panic();
+                error!("{} panicked in a request's body: {}", cx.station.tag, panic_message(&*panic));
                 if cx.config.exits_on_panic() {
                     resume_unwind(panic);
                 }
@@ -388,14 +390,14 @@ impl Connection {
         let mut answers = requests.saturating_sub(u64::from(is_pending));
         if answers > 0 {
             let now = clock::now_micros();
-            if let Some(began) = cx.take_late() {
+            if let Some(began) = cx.stats.take_late(cx.waker.place) {
                 latency.count(1, now.saturating_sub(began));
                 answers -= 1;
             }
-            latency.count(answers, now.saturating_sub(cx.turn));
+            latency.count(answers, now.saturating_sub(cx.clock.micros));
         }
         if is_pending || self.codec.phase() == Phase::Body {
-            cx.be_late();
+            cx.stats.be_late(cx.waker.place, cx.clock.micros);
         }
     }
 
@@ -406,17 +408,17 @@ impl Connection {
 
     /// An answer that was not there at once has begun to be sent.
     fn count_late_answer(&self, cx: &mut Context<'_>) {
-        let Some(latency) = cx.latency.filter(|_| !self.is_pending()) else { return };
-        if let Some(began) = cx.take_late() {
+        let Some(latency) = cx.stats.latency.filter(|_| !self.is_pending()) else { return };
+        if let Some(began) = cx.stats.take_late(cx.waker.place) {
             latency.count(1, clock::now_micros().saturating_sub(began));
         }
     }
 
     fn reject(&mut self, reject: Reject, cx: &mut Context<'_>) {
-        cx.row.count_refused();
+        cx.stats.row.count_refused();
         self.must_linger = true;
         self.receiver = None;
-        self.codec.reject(reject, &mut cx.encoder, &mut cx.output);
+        self.codec.reject(reject, &mut cx.http.encoder, &mut cx.output);
         self.refused(reject, cx);
     }
 }

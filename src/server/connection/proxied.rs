@@ -61,10 +61,10 @@ impl Connection {
 /// configuration.
 #[cold]
 pub(crate) fn refuse(peer: Option<SocketAddr>, problem: &str, cx: &mut Context<'_>) {
-    cx.row.count_refused();
-    if cx.proxies_told.is_none_or(|told| cx.now.since(told) >= TOLD) {
-        cx.proxies_told = Some(cx.now);
+    cx.stats.row.count_refused();
+    if cx.proxies_told.is_none_or(|told| cx.clock.now.since(told) >= TOLD) {
+        cx.proxies_told = Some(cx.clock.now);
         let peer = peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string());
-        warn!("{} closed a connection from {peer}: {problem}; see proxy-protocol and trusted-proxies", cx.tag);
+        warn!("{} closed a connection from {peer}: {problem}; see proxy-protocol and trusted-proxies", cx.station.tag);
     }
 }

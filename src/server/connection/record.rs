@@ -12,13 +12,13 @@ impl Connection {
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
             let head = self.codec.gathered_head().unwrap_or(&cx.input[input]);
-            log.begin_refused(self.peer.track(), head, cx.turn);
+            log.begin_refused(self.peer.track(), head, cx.clock.micros);
         }
     }
 
     /// The refusal is in the shared output.
     pub(super) fn refused(&mut self, reject: Reject, cx: &mut Context<'_>) {
-        cx.row.count_response(reject.status());
+        cx.stats.row.count_response(reject.status());
         if let Some(track) = self.peer.logged() {
             track.head(reject.status(), cx.output.len() - reject.reason().len());
         }
@@ -28,7 +28,7 @@ impl Connection {
     /// The head of an answer is in the shared output.
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
-        cx.row.count_response(status);
+        cx.stats.row.count_response(status);
         if cx.log.is_some() {
             if let Some(track) = self.peer.logged() {
                 track.head(status, cx.output.len());
@@ -49,7 +49,7 @@ impl Connection {
     /// The client has taken so many bytes.
     #[inline]
     pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
-        cx.row.count_sent(bytes);
+        cx.stats.row.count_sent(bytes);
         if let Some(log) = &mut cx.log {
             if let Some(track) = self.peer.logged() {
                 log.sent(track, bytes);

@@ -111,7 +111,7 @@ impl Connection {
         }
         self.looks_whole = outgoing.as_ref().is_some_and(Outgoing::looks_whole);
         self.outgoing = outgoing.map(Box::new);
-        if cx.is_draining {
+        if cx.is_draining() {
             self.tell_drain();
         }
     }
@@ -132,7 +132,7 @@ impl Connection {
         if transfer != Transfer::Nothing && file.read(&mut cx.output).is_err() {
             // It has shrunk since it was opened; nothing of it has been sent yet.
             cx.output.truncate(start);
-            cx.row.take_back_response(head.status);
+            cx.stats.row.take_back_response(head.status);
             self.respond(&Response::new(500).close().head, Length::Known(0), cx);
         }
     }
@@ -141,10 +141,10 @@ impl Connection {
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
         // A body that is refused may be on its way, and must not reset the answer away.
         self.must_linger |= self.codec.is_streaming();
-        if cx.is_draining {
+        if cx.is_draining() {
             self.codec.end_after_answer();
         }
-        let transfer = self.codec.respond(head, length, &mut cx.encoder, &mut cx.output);
+        let transfer = self.codec.respond(head, length, &mut cx.http.encoder, &mut cx.output);
         self.has_head(head.status, cx);
         transfer
     }
@@ -156,14 +156,14 @@ impl Connection {
         cx: &mut Context<'_>,
     ) -> Option<Outgoing> {
         if self.codec.may_upgrade(&upgrade.protocol) {
-            self.codec.upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
+            self.codec.upgrade(&head, &upgrade.protocol, &cx.http.encoder, &mut cx.output);
             self.has_head(101, cx);
             self.answered(cx);
             return Some(Outgoing::Upgrade(upgrade));
         }
         self.must_linger |= self.codec.is_streaming();
         head.set_status(426);
-        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.encoder, &mut cx.output);
+        self.codec.require_upgrade(&head, &upgrade.protocol, &cx.http.encoder, &mut cx.output);
         self.has_head(426, cx);
         None
     }

@@ -128,12 +128,13 @@ impl Connection {
 
     /// Shortens its time while the worker drains.
     pub(super) fn hurry(&mut self, cx: &Context<'_>) {
+        let Some(patience) = cx.drain else { return };
         if self.is_hurried(cx.config) {
-            self.deadline = self.deadline.min(cx.running + cx.drain_patience);
+            self.deadline = self.deadline.min(cx.clock.running + patience.head);
         } else if self.timing == Timing::Body {
-            self.deadline = self.deadline.min(cx.running + cx.body_patience);
+            self.deadline = self.deadline.min(cx.clock.running + patience.body);
         } else if self.timing == Timing::Linger {
-            self.deadline = self.deadline.min(cx.running + LINGER_IN_DRAIN);
+            self.deadline = self.deadline.min(cx.clock.running + LINGER_IN_DRAIN);
         }
     }
 
@@ -165,8 +166,8 @@ impl Connection {
         match self.timing {
             Timing::Write => {
                 // Where memory runs out it has to be known who takes nothing.
-                let look = (cx.config.write_timeout / LOOKS).min(cx.budget.patience() / LOOKS);
-                self.deadline.min(cx.running + look.max(LEAST))
+                let look = (cx.config.write_timeout / LOOKS).min(cx.memory.budget.patience() / LOOKS);
+                self.deadline.min(cx.clock.running + look.max(LEAST))
             }
             _ => self.deadline,
         }
@@ -180,10 +181,10 @@ impl Connection {
             return;
         }
         let Ok(unsent) = self.client.unsent() else { return };
-        let taken = cx.taken_since_last_look(self.deadline, unsent);
+        let taken = cx.memory.taken_since_last_look(cx.waker.place, self.deadline, unsent);
         if taken > 0 {
             self.credit(taken as u64, Timing::Write, cx);
-            cx.note_queue(self.deadline, unsent);
+            cx.memory.move_unsent(cx.waker.place, self.deadline, unsent);
         }
     }
 
@@ -201,8 +202,8 @@ impl Connection {
 
     #[inline]
     pub(super) fn time(&mut self, timing: Timing, cx: &Context<'_>) {
-        self.set_time(timing, cx.config, cx.running);
-        if cx.is_draining {
+        self.set_time(timing, cx.config, cx.clock.running);
+        if cx.is_draining() {
             self.hurry(cx);
         }
     }

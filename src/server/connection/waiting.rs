@@ -21,14 +21,14 @@ impl Connection {
         if was_progress || !matches!(self.timing, Timing::Answer | Timing::Leaving) {
             self.timing = Timing::Answer;
             let timeout = self.outgoing.as_ref().and_then(|outgoing| outgoing.timeout(cx.config));
-            self.deadline = timeout.map_or(Time::NEVER, |timeout| cx.running + timeout.min(UNLIMITED));
-            if cx.is_draining {
+            self.deadline = timeout.map_or(Time::NEVER, |timeout| cx.clock.running + timeout.min(UNLIMITED));
+            if cx.is_draining() {
                 self.hurry(cx);
             }
         }
         if (self.is_half_closed || self.is_at_end) && !cx.config.half_close {
             self.tell(|notices| notices.gone.tell());
-            let end = cx.running + GRACE;
+            let end = cx.clock.running + GRACE;
             if self.timing != Timing::Leaving && end < self.deadline {
                 (self.timing, self.deadline) = (Timing::Leaving, end);
             }

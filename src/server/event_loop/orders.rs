@@ -17,7 +17,7 @@ where
 {
     /// Looks after another slot's sockets, or lets go of them.
     pub(super) fn obey(&mut self) {
-        while let Some(order) = self.station.lifeline.order() {
+        while let Some(order) = self.connections.cx.station.lifeline.order() {
             let of =
                 |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
             match order {
@@ -27,10 +27,10 @@ where
                 }
                 Order::Release { slot } => {
                     self.let_go(of(slot));
-                    self.station.lifeline.released();
+                    self.connections.cx.station.lifeline.released();
                 }
                 Order::Log { file } => {
-                    if let Some(log) = &mut self.cx.log {
+                    if let Some(log) = &mut self.connections.cx.log {
                         log.reopen(file);
                     }
                 }
@@ -44,19 +44,22 @@ where
         self.acceptors.retain(|_, acceptor| {
             let goes = of(acceptor);
             if goes {
-                acceptor.deregister(&self.poll);
+                acceptor.deregister(&self.connections.poll);
             }
             !goes
         });
     }
 
     fn watch(&mut self, slot: usize, socket: OwnedFd) {
-        let mut acceptor = Acceptor::neighbour(slot, socket, self.cx.now);
+        let mut acceptor = Acceptor::neighbour(slot, socket, self.connections.cx.clock.now);
         let entry = self.acceptors.vacant_entry();
-        match acceptor.register(&self.poll, Token(LISTENERS - entry.key())) {
+        match acceptor.register(&self.connections.poll, Token(LISTENERS - entry.key())) {
             Ok(()) => _ = entry.insert(acceptor),
             Err(error) => {
-                warn!("{} cannot accept from the queue of worker={slot}: epoll_ctl(2): {error}", self.station.tag)
+                warn!(
+                    "{} cannot accept from the queue of worker={slot}: epoll_ctl(2): {error}",
+                    self.connections.cx.station.tag
+                )
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::Server;
+use super::connections::Connections;
 use crate::server::answer::response::Response;
 use crate::server::connection::Step;
 use crate::server::http::Request;
@@ -11,19 +11,19 @@ use crate::server::mailbox::Place;
 /// How long room is kept for a body of which nothing comes.
 const TURN: Duration = Duration::from_secs(1);
 
-impl<H> Server<'_, H>
+impl<H> Connections<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
     /// Takes what a connection holds into account, and settles its step.
     pub(super) fn account(&mut self, index: usize, step: Step) {
-        let Some(entry) = self.connections.get_mut(index) else { return };
+        let Some(entry) = self.table.get_mut(index) else { return };
         let held = u32::try_from(entry.connection.held()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut entry.held, held);
-        self.cx.budget.change(before as usize, held as usize, self.cx.now);
-        self.cx.row.set_held(self.cx.budget.held());
+        self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);
+        self.cx.stats.row.set_held(self.cx.memory.budget.held());
         // An answer that is made cannot wait elsewhere, and whoever does not take it must not make others wait.
-        let is_too_much = self.cx.budget.is_over() && held > before && entry.connection.is_unsent();
+        let is_too_much = self.cx.memory.budget.is_over() && held > before && entry.connection.is_unsent();
         if is_too_much && step == Step::Wait {
             entry.connection.give_way();
             let step = entry.connection.expire(&mut self.cx);
@@ -34,12 +34,12 @@ where
 
     /// Lets those go on that wait for room, if there is some; if there has been none for long, has some give theirs up.
     pub(super) fn relieve(&mut self) {
-        let is_turn_over = self.turn_due.take().is_some_and(|due| due <= self.cx.now);
-        let is_full_for_long = self.cx.budget.due().is_some_and(|due| due <= self.cx.now);
-        if is_full_for_long || is_turn_over && self.cx.is_draining {
+        let is_turn_over = self.cx.memory.turn_due.take().is_some_and(|due| due <= self.cx.clock.now);
+        let is_full_for_long = self.cx.memory.budget.due().is_some_and(|due| due <= self.cx.clock.now);
+        if is_full_for_long || is_turn_over && self.cx.is_draining() {
             self.shed();
         }
-        if !self.cx.waiting.is_empty() || !self.cx.turns.is_empty() {
+        if !self.cx.memory.waiting.is_empty() || !self.cx.memory.turns.is_empty() {
             self.give_turns();
         }
     }
@@ -49,7 +49,7 @@ where
     /// first gets one with less room than it needs.
     fn give_turns(&mut self) {
         let mut kept = 0;
-        let mut turns = std::mem::take(&mut self.cx.turns);
+        let mut turns = std::mem::take(&mut self.cx.memory.turns);
         turns.retain(|place| match self.room_for_turn(*place) {
             Some(room) => {
                 kept = room.saturating_add(kept);
@@ -57,37 +57,37 @@ where
             }
             None => false,
         });
-        self.cx.turns = turns;
+        self.cx.memory.turns = turns;
         // Each once.
-        for _ in 0..self.cx.waiting.len() {
-            let Some(place) = self.cx.waiting.front().copied() else { break };
-            let entry = self.connections.get_mut(place.index).filter(|entry| entry.serial == place.serial);
+        for _ in 0..self.cx.memory.waiting.len() {
+            let Some(place) = self.cx.memory.waiting.front().copied() else { break };
+            let entry = self.table.get_mut(place.index).filter(|entry| entry.serial == place.serial);
             let waiting = entry.filter(|entry| entry.connection.waits_for_room());
             let needed = waiting.as_ref().map_or(0, |entry| entry.connection.room_needed().saturating_add(kept));
-            let fits = self.cx.budget.has_room(needed) || kept == 0 && self.cx.budget.fits_last(needed);
+            let fits = self.cx.memory.budget.has_room(needed) || kept == 0 && self.cx.memory.budget.fits_last(needed);
             if waiting.is_some() && !fits {
                 break;
             }
-            self.cx.waiting.pop_front();
+            self.cx.memory.waiting.pop_front();
             if let Some(entry) = waiting {
                 entry.connection.resume(&self.cx);
-                self.cx.turns.push(place);
+                self.cx.memory.turns.push(place);
                 self.advance(place.index);
                 kept = self.room_for_turn(place).unwrap_or(0).saturating_add(kept);
             }
         }
-        self.turn_due = (!self.cx.waiting.is_empty()).then(|| self.cx.now + TURN);
+        self.cx.memory.turn_due = (!self.cx.memory.waiting.is_empty()).then(|| self.cx.clock.now + TURN);
     }
 
     fn room_for_turn(&self, place: Place) -> Option<usize> {
-        let entry = self.connections.get(place.index).filter(|entry| entry.serial == place.serial)?;
-        entry.connection.room_for_turn(self.cx.config, self.cx.running, TURN)
+        let entry = self.table.get(place.index).filter(|entry| entry.serial == place.serial)?;
+        entry.connection.room_for_turn(self.cx.config, self.cx.clock.running, TURN)
     }
 
     /// Looks what the clients have taken of the answers that are held for them.
     fn look_at_queues(&mut self) {
-        for (index, entry) in self.connections.iter_mut().filter(|(_, entry)| entry.held > 0) {
-            self.cx.place = Place { index, serial: entry.serial };
+        for (index, entry) in self.table.iter_mut().filter(|(_, entry)| entry.held > 0) {
+            self.cx.waker.place = Place { index, serial: entry.serial };
             entry.connection.look_at_queue(&mut self.cx);
         }
     }
@@ -96,11 +96,11 @@ where
     /// slowest first; then the oldest of those that wait for room themselves, which would otherwise wait for each other.
     fn shed(&mut self) {
         self.look_at_queues();
-        let is_draining = self.cx.is_draining;
+        let is_draining = self.cx.is_draining();
         // A pool that stops does not wait for all of them one after the other.
-        let patience = if is_draining { TURN } else { self.cx.budget.patience() };
-        let (config, now) = (self.cx.config, self.cx.running);
-        let holding = self.connections.iter().filter(|(_, entry)| entry.held > 0);
+        let patience = if is_draining { TURN } else { self.cx.memory.budget.patience() };
+        let (config, now) = (self.cx.config, self.cx.clock.running);
+        let holding = self.table.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding
             .filter_map(|(index, entry)| match entry.connection.stalled_for(config, now) {
                 Some(stalled) if stalled >= patience => Some((0, std::cmp::Reverse(stalled), entry.serial, index)),
@@ -110,16 +110,16 @@ where
             .collect();
         victims.sort_unstable();
         for (is_waiting, .., index) in victims {
-            if self.cx.budget.surplus() == 0 && (is_waiting == 1 || !is_draining) {
+            if self.cx.memory.budget.surplus() == 0 && (is_waiting == 1 || !is_draining) {
                 break;
             }
-            if let Some(entry) = self.connections.get_mut(index) {
-                self.cx.place = Place { index, serial: entry.serial };
+            if let Some(entry) = self.table.get_mut(index) {
+                self.cx.waker.place = Place { index, serial: entry.serial };
                 entry.connection.give_way();
                 let step = entry.connection.expire(&mut self.cx);
                 self.account(index, step);
             }
         }
-        self.cx.budget.shed(self.cx.now);
+        self.cx.memory.budget.shed(self.cx.clock.now);
     }
 }

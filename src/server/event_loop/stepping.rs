@@ -4,8 +4,7 @@ use std::panic::{self, AssertUnwindSafe};
 
 use log::{error, warn};
 
-use super::guard::Guard;
-use super::Server;
+use super::connections::Connections;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::deadlines::Alarm;
@@ -14,16 +13,15 @@ use crate::server::mailbox::Place;
 use crate::shared::log_text::panic_message;
 use crate::time::Time;
 
-impl<H> Server<'_, H>
+impl<H> Connections<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
     /// Takes a step with a connection.
     pub(super) fn advance(&mut self, index: usize) {
-        let Some(entry) = self.connections.get_mut(index) else { return };
-        self.cx.place = Place { index, serial: entry.serial };
-        let mut handler = Guard { station: &self.station, handler: &mut self.handler };
-        let step = entry.connection.advance(&mut self.cx, &mut |request: &Request<'_>| handler.answer(request));
+        let Some(entry) = self.table.get_mut(index) else { return };
+        self.cx.waker.place = Place { index, serial: entry.serial };
+        let step = entry.connection.advance(&mut self.cx, &mut self.handler);
         if entry.held != 0 || entry.connection.is_holding() {
             return self.account(index, step);
         }
@@ -39,15 +37,15 @@ where
             Step::HandOver => return self.hand_over(index),
             Step::Again => {
                 // An event may have come for a connection that has its turn already.
-                if let Some(entry) = self.connections.get_mut(index).filter(|entry| !entry.connection.is_again) {
+                if let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.connection.is_again) {
                     entry.connection.is_again = true;
-                    self.again.push(index);
+                    self.ready.push(index);
                 }
-                debug_assert!(self.again.len() <= self.connections.len(), "a connection has one turn at a time");
+                debug_assert!(self.ready.len() <= self.table.len(), "a connection has one turn at a time");
             }
             Step::Wait => {}
         }
-        let Some(entry) = self.connections.get_mut(index) else { return };
+        let Some(entry) = self.table.get_mut(index) else { return };
         let due = entry.connection.due(&self.cx);
         if due < entry.armed {
             entry.armed = due;
@@ -65,14 +63,14 @@ where
     }
 
     fn remove(&mut self, index: usize) -> Connection {
-        let entry = self.connections.remove(index);
-        self.cx.forget_queue(index);
+        let entry = self.table.remove(index);
+        self.cx.memory.forget(index);
         if entry.held > 0 {
-            self.cx.budget.change(entry.held as usize, 0, self.cx.now);
-            self.cx.row.set_held(self.cx.budget.held());
+            self.cx.memory.budget.change(entry.held as usize, 0, self.cx.clock.now);
+            self.cx.stats.row.set_held(self.cx.memory.budget.held());
         }
         if entry.connection.is_again {
-            self.again.retain(|again| *again != index);
+            self.ready.retain(|again| *again != index);
         }
         entry.connection
     }
@@ -81,54 +79,53 @@ where
     fn hand_over(&mut self, index: usize) {
         let connection = self.remove(index);
         // Whatever becomes of it, it is given back in the end.
-        let guard = self.lent.lend(&self.cx.mailbox, self.cx.is_draining);
+        let guard = self.upgrades.begin(&self.cx.waker.mailbox, self.cx.is_draining());
         match connection.into_upgraded(self.poll.registry(), guard) {
             Ok((upgrade, upgraded)) => {
                 let (protocol, take_over) = (upgrade.protocol, upgrade.take_over);
                 if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| take_over(upgraded))) {
-                    self.cx.row.count_panic();
-                    error!("{} panicked in an upgrade to {protocol}: {}", self.station.tag, panic_message(&*panic));
+                    self.cx.stats.row.count_panic();
+                    error!("{} panicked in an upgrade to {protocol}: {}", self.cx.station.tag, panic_message(&*panic));
                 }
             }
-            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.station.tag),
+            Err(error) => warn!("{} dropped a connection: cannot hand it over: {error}", self.cx.station.tag),
         }
     }
 
     /// The application has let go of so many connections.
     pub(super) fn take_back(&mut self, count: usize) {
-        self.lent.came_back(count);
+        self.upgrades.end(count);
         (0..count).for_each(|_| self.forget());
     }
 
     fn forget(&mut self) {
-        self.cx.row.count_closed();
-        // A descriptor is free.
-        self.accept_retry = None;
+        self.cx.stats.row.count_closed();
+        self.closed = self.closed.wrapping_add(1);
     }
 
     /// Ends the connections that are out of time, and the wait of what is to be logged.
     pub(super) fn expire(&mut self) {
         if let Some(log) = &mut self.cx.log {
-            log.expire(self.cx.now);
+            log.expire(self.cx.clock.now);
         }
-        while let Some(alarm) = self.deadlines.pop_due(self.cx.running) {
-            let Some(entry) = self.connections.get_mut(alarm.index) else { continue };
+        while let Some(alarm) = self.deadlines.pop_due(self.cx.clock.running) {
+            let Some(entry) = self.table.get_mut(alarm.index) else { continue };
             if entry.armed != alarm.due {
                 continue;
             }
             entry.armed = Time::NEVER;
             let serial = entry.serial;
-            let is_due = entry.connection.deadline <= self.cx.running;
+            let is_due = entry.connection.deadline <= self.cx.clock.running;
             if is_due {
                 // What has come in time counts, though its event has not been taken yet.
                 self.look(alarm.index);
             }
-            let Some(entry) = self.connections.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
+            let Some(entry) = self.table.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
                 continue;
             };
-            self.cx.place = Place { index: alarm.index, serial };
+            self.cx.waker.place = Place { index: alarm.index, serial };
             entry.connection.look_at_queue(&mut self.cx);
-            let is_over = is_due && entry.connection.deadline <= self.cx.running && !entry.connection.is_again;
+            let is_over = is_due && entry.connection.deadline <= self.cx.clock.running && !entry.connection.is_again;
             let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
             self.account(alarm.index, step);
         }
@@ -136,7 +133,7 @@ where
 
     /// Takes a step with a connection as if an event had come.
     pub(super) fn look(&mut self, index: usize) {
-        if let Some(entry) = self.connections.get_mut(index) {
+        if let Some(entry) = self.table.get_mut(index) {
             entry.connection.look();
             self.advance(index);
         }

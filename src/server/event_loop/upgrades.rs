@@ -8,24 +8,24 @@ use crate::server::mailbox::Mailbox;
 
 /// How many connections the application has, and how they are told of a drain.
 #[derive(Debug, Default)]
-pub(super) struct Lent {
+pub(super) struct Upgrades {
     count: usize,
     drains: Vec<Weak<Notice>>,
 }
 
-impl Lent {
+impl Upgrades {
     pub(super) fn count(&self) -> usize {
         self.count
     }
 
-    /// One more; it is told at once if `is_draining`.
-    pub(super) fn lend(&mut self, mailbox: &Arc<Mailbox>, is_draining: bool) -> UpgradeGuard {
+    /// One more begins; it is told at once if `is_draining`.
+    pub(super) fn begin(&mut self, mailbox: &Arc<Mailbox>, is_draining: bool) -> UpgradeGuard {
         let drain = Arc::new(Notice::default());
         if is_draining {
             drain.tell();
         }
         self.count += 1;
-        // Those that have come back are forgotten when they are as many as the others.
+        // Those that are over are forgotten when they are as many as the others.
         if self.drains.len() >= 2 * self.count {
             self.drains.retain(|drain| drain.strong_count() > 0);
         }
@@ -34,7 +34,7 @@ impl Lent {
     }
 
     /// So many are over.
-    pub(super) fn came_back(&mut self, count: usize) {
+    pub(super) fn end(&mut self, count: usize) {
         self.count -= count;
     }
 

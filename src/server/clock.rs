@@ -1,0 +1,116 @@
+//! PURE. The time of a turn, and the time that deadlines are told by: a clock that stands still while the loop does not look at
+//! its connections.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use crate::time::{frozen, Time};
+
+/// Longer than the loop ever needs to wait, and short enough for epoll_wait(2).
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
+
+/// The times of a loop.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// When the turn began.
+    pub(crate) now: Time,
+    /// The same in microseconds.
+    pub(crate) micros: u64,
+    /// The same without the time in which the loop did not look at its connections: what their deadlines are told by.
+    pub(crate) running: Time,
+    /// That time, as the loop was frozen, or busy with one of the connections for long.
+    lost: Duration,
+    /// When the loop meant to go on.
+    expected: Time,
+}
+
+impl Clock {
+    pub(crate) fn new() -> Clock {
+        Clock { now: Time::NEVER, micros: 0, running: Time::NEVER, lost: Duration::ZERO, expected: Time::NEVER }
+    }
+
+    /// A turn begins at so many microseconds.
+    #[inline]
+    pub(crate) fn begin_turn(&mut self, micros: u64) {
+        self.micros = micros;
+        self.now = Time::from_millis(micros / 1000);
+        self.skip_frozen(self.expected, self.now);
+        self.running = self.now.before(self.lost);
+    }
+
+    /// The turn ends, and the next one follows without a wait.
+    pub(crate) fn continue_at_once(&mut self) {
+        self.expected = self.now;
+    }
+
+    /// The turn ends at `now`, which may be long after it began.
+    #[inline]
+    pub(crate) fn end_turn(&mut self, now: Time) {
+        self.skip_frozen(self.now, now);
+    }
+
+    /// How long the loop is to wait from `now` for what is due at `next`.
+    #[inline]
+    pub(crate) fn wait_for(&mut self, next: Time, now: Time) -> Option<Duration> {
+        let is_due = next != Time::NEVER;
+        self.expected = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
+        is_due.then(|| self.expected.since(now))
+    }
+
+    /// What time it is when the deadlines' clock shows `running`.
+    #[inline]
+    pub(crate) fn real(&self, running: Time) -> Time {
+        running + self.lost
+    }
+
+    /// No deadline comes nearer in the time from `expected` to `now` if that is so long that the loop was frozen.
+    #[inline]
+    fn skip_frozen(&mut self, expected: Time, now: Time) {
+        let span = frozen(expected, now);
+        if !span.is_zero() {
+            self.lost += span;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    fn begun_at(clock: &mut Clock, millis: u64) -> Time {
+        clock.begin_turn(millis * 1000 + 999);
+        assert_eq!(clock.now, at(millis));
+        clock.running
+    }
+
+    #[test]
+    fn deadlines_do_not_come_nearer_while_the_loop_does_not_run() {
+        let mut clock = Clock::new();
+        assert_eq!(begun_at(&mut clock, 1_000), at(1_000));
+        clock.end_turn(at(1_010));
+        assert_eq!(clock.wait_for(at(1_250), at(1_010)), Some(Duration::from_millis(240)));
+        assert_eq!(begun_at(&mut clock, 1_251), at(1_251), "it woke in time");
+        clock.end_turn(at(1_252));
+        clock.wait_for(at(1_500), at(1_252));
+        assert_eq!(begun_at(&mut clock, 9_500), at(1_500), "it was frozen");
+        assert_eq!(clock.real(at(1_600)), at(9_600));
+        clock.continue_at_once();
+        assert_eq!(begun_at(&mut clock, 9_901), at(1_500), "the turn took long");
+    }
+
+    #[test]
+    fn who_waits_for_nothing_is_never_late() {
+        let mut clock = Clock::new();
+        begun_at(&mut clock, 1_000);
+        clock.end_turn(at(1_000));
+        assert_eq!(clock.wait_for(Time::NEVER, at(1_000)), None);
+        assert_eq!(begun_at(&mut clock, 99_000), at(99_000));
+        clock.end_turn(at(99_000));
+        assert_eq!(clock.wait_for(at(u64::MAX - 1), at(99_000)), Some(LONGEST_WAIT));
+        assert_eq!(clock.wait_for(at(98_000), at(99_000)), Some(Duration::ZERO), "what is overdue is due now");
+    }
+}

@@ -1,0 +1,109 @@
+//! PURE. When connections may come in: who makes room for them, and when accepting rests.
+#![forbid(unsafe_code)]
+
+use std::time::Duration;
+
+use super::places::Places;
+use crate::time::Time;
+
+/// How long accepting rests when descriptors have run out and no connection of this worker ends.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// How long what waits is left to other workers that have places, by one that has none.
+const YIELD: Duration = Duration::from_millis(10);
+
+/// No deadline is nearer than this.
+const CLOCK_STEP: Duration = Duration::from_millis(1);
+
+/// How often it is said that connections are closed in favour of new ones.
+const TOLD: Duration = Duration::from_secs(60);
+
+/// When connections may come in.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Who gives up its place for the next one when all are taken.
+    pub(super) places: Places,
+    rest: Option<Rest>,
+    /// When it was last said that connections are closed in favour of new ones.
+    told: Option<Time>,
+}
+
+/// No descriptor was free. As soon as a connection ends, one is.
+#[derive(Clone, Copy, Debug)]
+struct Rest {
+    /// When to try again though none has ended.
+    due: Time,
+    /// How many had ended.
+    closed: u32,
+}
+
+impl Admission {
+    /// When accepting is to be tried again if no connection ends; so many have.
+    pub(super) fn retry(&self, closed: u32) -> Option<Time> {
+        self.rest.filter(|rest| rest.closed == closed).map(|rest| rest.due)
+    }
+
+    /// Whether accepting rests at `now`. If it is over, it begins anew.
+    pub(super) fn rests(&self, closed: u32, now: Time) -> bool {
+        self.retry(closed).is_some_and(|due| now < due)
+    }
+
+    /// Accepting goes on. Returns whether it has rested, and no connection has ended since.
+    pub(super) fn resume(&mut self, closed: u32) -> bool {
+        let has_rested = self.retry(closed).is_some();
+        self.rest = None;
+        has_rested
+    }
+
+    /// Rests from accepting until a connection ends, and tries again now and then in case somebody else has freed a
+    /// descriptor, or one of the connections has been idle for long enough.
+    pub(super) fn rest(&mut self, closed: u32, now: Time) {
+        let due = (now + RETRY).min(self.places.due().max(now + CLOCK_STEP));
+        self.rest = Some(Rest { due, closed });
+    }
+
+    /// Whether to leave what waits to other workers, which say that they have places: they are believed for a moment only.
+    pub(super) fn yields(&mut self, now: Time) -> bool {
+        let yields = self.places.yields();
+        if yields {
+            self.places.rest(now + YIELD);
+        }
+        yields
+    }
+
+    /// The connections have a turn before those that are idle are looked for again.
+    pub(super) fn look_later(&mut self, now: Time) {
+        self.places.rest(now + CLOCK_STEP);
+    }
+
+    /// Whether it is time to say that connections are closed in favour of new ones, which is then said.
+    pub(super) fn is_to_be_told(&mut self, now: Time) -> bool {
+        let is_due = self.told.is_none_or(|told| now.since(told) >= TOLD);
+        if is_due {
+            self.told = Some(now);
+        }
+        is_due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepting_rests_until_a_connection_ends_or_the_time_is_over() {
+        let at = |millis: u64| Time::from_millis(10_000 + millis);
+        let mut admission = Admission::default();
+        assert!(!admission.rests(7, at(0)) && !admission.resume(7));
+        // Whoever is idle was looked at, and is to be looked at again in an hour.
+        admission.places.rest(at(3_600_000));
+        admission.rest(7, at(0));
+        assert!(admission.rests(7, at(99)) && !admission.rests(7, at(100)));
+        assert_eq!(admission.retry(7), Some(at(100)));
+        assert_eq!(admission.retry(8), None, "one has ended");
+        assert!(admission.resume(7) && !admission.resume(7));
+        admission.places.rest(at(5));
+        admission.rest(7, at(0));
+        assert_eq!(admission.retry(7), Some(at(5)), "one of them can go then");
+    }
+}

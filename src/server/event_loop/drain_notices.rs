@@ -1,0 +1,74 @@
+//! Who is told of a drain, and when: what lasts until the application ends it, one after the other, so that the clients do
+//! not all come back at once.
+
+use std::collections::VecDeque;
+use std::sync::Weak;
+use std::time::Duration;
+
+use crate::server::answer::notice::Notice;
+use crate::server::mailbox::Place;
+use crate::time::Time;
+
+/// How far apart they are told, and over how long at most.
+const STEP: Duration = Duration::from_millis(10);
+pub(super) const SPREAD: Duration = Duration::from_secs(5);
+
+/// Who is to be told when, the next one first.
+#[derive(Debug, Default)]
+pub(super) struct DrainNotices(VecDeque<(Time, Recipient)>);
+
+/// What lasts until the application ends it.
+#[derive(Clone, Debug)]
+pub(super) enum Recipient {
+    Answer(Place),
+    /// A connection of the application's own.
+    Upgraded(Weak<Notice>),
+}
+
+impl DrainNotices {
+    /// Gives each a moment from now on, the last of them within `window`.
+    pub(super) fn spread(&mut self, all: Vec<Recipient>, now: Time, window: Duration) {
+        let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let window = window.min(STEP * count);
+        self.0 = (1..).zip(all).map(|(turn, recipient)| (now + window * turn / count, recipient)).collect();
+    }
+
+    pub(super) fn next(&self) -> Option<Time> {
+        self.0.front().map(|(due, _)| *due)
+    }
+
+    pub(super) fn pop_due(&mut self, now: Time) -> Option<Recipient> {
+        if self.next()? > now {
+            return None;
+        }
+        self.0.pop_front().map(|(_, recipient)| recipient)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notices_are_apart_and_within_the_window() {
+        let at = |millis: u64| Time::from_millis(1_000 + millis);
+        let place = |index| Recipient::Answer(Place { index, serial: 0 });
+        let index = |recipient| match recipient {
+            Some(Recipient::Answer(place)) => Some(place.index),
+            _ => None,
+        };
+        let (mut notices, window) = (DrainNotices::default(), Duration::from_secs(5));
+        notices.spread(Vec::new(), at(0), window);
+        assert_eq!(notices.next(), None);
+        notices.spread((0..2).map(place).collect(), at(0), window);
+        assert_eq!(notices.next(), Some(at(10)), "few do not wait for long");
+        assert_eq!([9, 10, 10, 20].map(|now| index(notices.pop_due(at(now)))), [None, Some(0), None, Some(1)]);
+        assert_eq!(notices.next(), None);
+        notices.spread((0..10_000).map(place).collect(), at(0), window);
+        for second in 1..=5 {
+            let told = std::iter::from_fn(|| notices.pop_due(at(second * 1000))).count();
+            assert!((1_990..=2_010).contains(&told), "{told}");
+        }
+        assert_eq!(notices.next(), None);
+    }
+}
