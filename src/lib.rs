@@ -123,7 +123,9 @@ pub use server::files::Files;
 pub use server::http::{Headers, InvalidHeader, Request, Version};
 #[doc(hidden)] // for the binary, whose options they are
 pub use shared::config::{duration, settings, Setting};
-pub use shared::config::{AccessLogFormat, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, Symlinks};
+pub use shared::config::{
+    AccessLogFormat, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, StopSignal, Symlinks,
+};
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
 pub use shared::state::WorkerState;

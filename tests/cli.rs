@@ -89,7 +89,7 @@ fn help_says_all_there_is_to_say() {
         let (_, after) = rest.split_once(heading).unwrap_or_else(|| panic!("no {heading:?}, or not in its place"));
         rest = after;
     }
-    for setting in forkpool::settings() {
+    for setting in forkpool::settings().filter(|setting| setting.concerns_server()) {
         let aliases = setting.aliases().map(String::from);
         let default = setting.default().map(|default| format!("[default: {default}]"));
         let words = [format!("--{} <{}>", setting.name(), setting.value_name()), setting.variable()];
@@ -183,16 +183,22 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
         }
         let (flag, variable) = (format!("--{}", setting.name()), setting.variable());
         let (good, by_flag, by_variable) = values(setting);
-        valid(&[&flag, good], &[(&variable, by_variable)]);
-        valid(&[], &[(&variable, good)]);
-        valid(&[], &[(&variable, "")]);
-        for (arguments, variables, wrong) in [
-            (&[flag.as_str(), by_flag][..], &[(variable.as_str(), good)][..], by_flag),
-            (&[&flag, by_flag], &[(&variable, by_variable)], by_flag),
+        let (exec, program) = match setting.concerns_server() {
+            true => (&[][..], &[][..]),
+            false => (&["exec"][..], &["true"][..]),
+        };
+        let arguments = |flags: &[&'static str]| [exec, flags, program].concat();
+        let flag: &'static str = flag.leak();
+        valid(&arguments(&[flag, good]), &[(&variable, by_variable)]);
+        valid(&arguments(&[]), &[(&variable, good)]);
+        valid(&arguments(&[]), &[(&variable, "")]);
+        for (flags, variables, wrong) in [
+            (&[flag, by_flag][..], &[(variable.as_str(), good)][..], by_flag),
+            (&[flag, by_flag], &[(&variable, by_variable)], by_flag),
             (&[], &[(&variable, by_variable)], by_variable),
         ] {
             let code = if setting.value_name() == "PATH" { 1 } else { 2 };
-            let line = invalid(code, arguments, variables);
+            let line = invalid(code, &arguments(flags), variables);
             assert!(line.contains(wrong), "{line}");
         }
     }
@@ -218,6 +224,8 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "EXT=TYPE" => ("a=b/c; d=e", "wrong-flag", "wrong-variable"),
         "CIDR" => ("10.0.0.0/8", "wrong-flag", "wrong-variable"),
         "HEADER" => ("forwarded", "wrong-flag", "wrong-variable"),
+        "SIGNAL" => ("QUIT", "wrong-flag", "wrong-variable"),
+        ready if ready.starts_with("auto|notify") => ("delay:1s", "wrong-flag", "wrong-variable"),
         "METHOD" => ("random", "wrong-flag", "wrong-variable"),
         // Room for the longest default target.
         "BYTES" if setting.name() == "max-head" => ("9k", "wrong-flag", "wrong-variable"),

@@ -285,7 +285,7 @@ fn the_end_of_the_pool_is_the_end_of_the_program() {
 #[test]
 fn output_is_prefixed_to_its_last_word() {
     let script = "trap 'printf bye; exit 0' TERM; echo one; printf three; echo two >&2; while :; do sleep 0.01; done";
-    let mut server = Server::spawn(shell("2", &["--prefix"], script));
+    let mut server = Server::spawn(shell("2", &["--prefix", "yes"], script));
     server.wait_for("listening on ");
     let workers = programs(&server);
     // By then they know what SIGTERM asks, and the line that is not at its end is begun.
@@ -305,7 +305,7 @@ fn output_is_prefixed_to_its_last_word() {
 fn nothing_of_the_output_of_a_program_that_ends_is_lost() {
     const LINES: usize = 100_000;
     let script = format!("[ $FORKPOOL_UNIQUE_ID = 1 ] && {{ seq {LINES}; exit 3; }}; exec sleep 1000");
-    let mut server = Server::spawn(shell("1", &["--prefix"], &script));
+    let mut server = Server::spawn(shell("1", &["--prefix", "yes"], &script));
     let line = server.wait_for("exited with code 3");
     let pid = line.split(' ').find_map(|word| word.strip_prefix("pid=")).expect("it names the process");
     server.signal(Signal::SIGINT);
@@ -313,6 +313,22 @@ fn nothing_of_the_output_of_a_program_that_ends_is_lost() {
     let prefix = format!("worker=0 pid={pid} ");
     let numbers = log.iter().filter_map(|line| line.strip_prefix(&prefix)?.parse::<usize>().ok());
     assert!(numbers.eq(1..=LINES), "{} lines", log.len());
+}
+
+#[test]
+fn a_program_finishes_by_the_signal_that_it_wants() {
+    let script = "trap 'echo finished; exit 0' QUIT; trap 'echo cut; exit 1' TERM; while :; do sleep 0.01; done";
+    let mut server = Server::start(shell("1", &["--stop-signal", "QUIT", "--drain-timeout", "40s"], script));
+    // It leads a group of its own, whose other member QUIT ends as well: the shell may note that.
+    until("it knows the signals", || {
+        let caught = fs::read_to_string(format!("/proc/{}/status", programs(&server).first()?)).ok()?;
+        let caught = caught.lines().find_map(|line| line.strip_prefix("SigCgt:\t")).map(str::to_owned)?;
+        (u64::from_str_radix(&caught, 16).ok()? & 1 << (Signal::SIGTERM as i32 - 1) != 0).then_some(())
+    });
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert!(status.success(), "{log:?}");
+    assert!(log.iter().any(|line| line == "finished") && !log.iter().any(|line| line == "cut"), "{log:?}");
 }
 
 /// What a shell, npm and daemons leave behind: in the group, in a session of its own, and without its parent.
@@ -380,7 +396,7 @@ fn a_shell_s_server_frees_the_port_when_the_pool_stops() {
 
 #[test]
 fn nobody_who_reads_the_output_does_not_stop_the_parent() {
-    let mut command = shell("1", &["--prefix", "--drain-timeout", "1s"], "exec yes");
+    let mut command = shell("1", &["--prefix", "yes", "--drain-timeout", "1s"], "exec yes");
     let (_nobody_reads, stdout) = pipe2(OFlag::O_CLOEXEC).expect("descriptors are free");
     let stdout_too = stdout.try_clone().expect("descriptors are free");
     let mut child = command.stdout(stdout_too).stderr(Stdio::piped()).spawn().expect("it is built");

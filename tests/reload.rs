@@ -115,6 +115,25 @@ fn a_program_gets_what_the_file_says_at_each_restart() {
 }
 
 #[test]
+fn a_restart_applies_how_programs_are_run() {
+    let directory = directory("env-ready");
+    let file = directory.join("app.env");
+    write(&file, "FORKPOOL_READY=listen\n");
+    let (mut command, admin) = pool(&directory);
+    command.args(["exec", "--workers", "1", "--env-file", text(&file), "--"]).arg(listen_fds());
+    let mut server = Server::start(command);
+    let first = program(&server.get("/"));
+    assert_eq!(variable(first, "NOTIFY_SOCKET"), None);
+    write(&file, "FORKPOOL_READY=notify\n");
+    restart_is_done(&admin);
+    let second = successor(&mut server, &[first]);
+    assert!(variable(second, "NOTIFY_SOCKET").is_some(), "it is waited for what it says");
+    write(&file, "FORKPOOL_READY=soon\n");
+    restart_is_aborted(&admin, "FORKPOOL_READY=soon: must be auto, listen, notify or delay:DURATION");
+    fs::remove_dir_all(&directory).expect("ours");
+}
+
+#[test]
 fn a_file_that_is_wrong_keeps_everything_as_it_was() {
     let directory = directory("env-wrong");
     let file = directory.join("app.env");

@@ -2,9 +2,8 @@
 
 use std::ffi::OsString;
 use std::process::Command;
-use std::time::Duration;
 
-use forkpool::{Balance, Builder, Error, Readiness, Worker};
+use forkpool::{Balance, Builder, Error, Worker};
 
 pub(super) const HINT: &str = " (try forkpool exec --help)";
 
@@ -13,8 +12,6 @@ pub(super) const HINT: &str = " (try forkpool exec --help)";
 pub(crate) struct Program {
     pub(super) name: OsString,
     pub(super) arguments: Vec<OsString>,
-    pub(super) readiness: Readiness,
-    pub(super) prefix: bool,
 }
 
 impl Program {
@@ -29,7 +26,6 @@ impl Program {
     ///
     /// If the settings are invalid, or do not apply to a program.
     pub(crate) fn configure(&self, pool: Builder) -> Result<Builder, Error> {
-        let pool = pool.readiness(self.readiness).prefix_output(self.prefix);
         match pool.get(BALANCE)? {
             Some(value) if is_counting(&value) => {
                 Err(Error::Config { setting: format!("{BALANCE}={value}"), problem: UNCOUNTED.to_owned() })
@@ -51,27 +47,3 @@ pub(super) fn is_counting(balance: &str) -> bool {
 pub(super) fn prepare(pool: Builder) -> Builder {
     pool.balance(Balance::Random)
 }
-
-/// Reads `auto`, `listen`, `notify` or `delay:DURATION`.
-pub(super) fn readiness(said: &str, value: &str) -> Result<Readiness, String> {
-    let delay = || {
-        let delay = value.strip_prefix("delay:")?;
-        // A bare number has always meant milliseconds here, unlike elsewhere.
-        let millis = delay.parse().map(Duration::from_millis);
-        millis.or_else(|_| forkpool::duration(delay)).ok().filter(|delay| *delay <= DAY)
-    };
-    match value {
-        "auto" => Ok(Readiness::Auto),
-        "listen" => Ok(Readiness::Listen),
-        "notify" => Ok(Readiness::Notify),
-        _ => delay().map(Readiness::Delay).ok_or_else(|| {
-            format!(
-                "{said}{}: must be auto, listen, notify or delay:DURATION, as in delay:500ms{HINT}",
-                value.escape_debug()
-            )
-        }),
-    }
-}
-
-/// The longest delay, as for all times.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use forkpool::{Builder, Pool, Readiness, Sandbox, Setting};
+use forkpool::{Builder, Pool, Sandbox, Setting};
 
 use super::exec::{self, Program, BALANCE, HINT as EXEC_HINT, UNCOUNTED};
 use super::log::{LogFormat, Verbosity};
@@ -23,8 +23,6 @@ pub(super) struct Flags {
     /// Whether `exec` was given. After the program's name, the rest are its arguments.
     pub(super) is_exec: bool,
     pub(super) program: Vec<OsString>,
-    pub(super) ready: Option<OsString>,
-    pub(super) prefix: bool,
 }
 
 impl Flags {
@@ -96,19 +94,20 @@ impl Flags {
 
     /// The program; call this once the command line has been read.
     pub(super) fn take_program(&mut self, variables: Variables<'_>) -> Result<Program, String> {
-        let readiness = match &self.ready {
-            Some(value) => exec::readiness("--ready ", &value.to_string_lossy())?,
-            None => read("ready", variables).map_or(Ok(Readiness::default()), |(variable, value)| {
-                exec::readiness(&format!("{variable}="), &value)
-            })?,
-        };
         self.refuse_to_count(variables)?;
         self.refuse_the_servers_own()?;
         let mut words = std::mem::take(&mut self.program).into_iter();
         let name = words.next().filter(|name| !name.is_empty());
         let name = name.ok_or(format!("exec needs a program, as in forkpool exec -- node app.js{EXEC_HINT}"))?;
-        let prefix = self.prefix || on("prefix", variables)?.unwrap_or(false);
-        Ok(Program { name, arguments: words.collect(), readiness, prefix })
+        Ok(Program { name, arguments: words.collect() })
+    }
+
+    /// Nor are flags for programs alone of any use without one.
+    pub(super) fn refuse_the_programs_own(&self) -> Result<(), String> {
+        match self.settings.iter().find(|(setting, _)| !setting.concerns_server()) {
+            Some((setting, _)) => Err(format!("--{} is for forkpool exec{EXEC_HINT}", setting.name())),
+            None => Ok(()),
+        }
     }
 
     /// A flag that does not apply to a program is an error. A variable is not: it may be meant for other pools.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use forkpool::{Builder, Setting};
 use lexopt::{Arg, Parser};
 
-use super::exec::{self, Program};
+use super::exec::Program;
 use super::flags::{on, Flags, Variables, HINT};
 use super::log::{LogFormat, Verbosity};
 use super::operate::{Call, Task};
@@ -59,15 +59,6 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
                 flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, HINT))?);
                 break;
             }
-            Some(Arg::Long("ready")) if flags.is_exec => {
-                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
-                if flags.ready.replace(value).is_some() {
-                    return Err(format!("--ready is given twice; leave one out{HINT}"));
-                }
-            }
-            Some(Arg::Long("prefix")) if flags.is_exec => flags.prefix = true,
-            Some(Arg::Long("prefix")) => return Err(format!("--prefix is for forkpool exec{}", exec::HINT)),
-            Some(Arg::Long("ready")) => return Err(format!("--ready is for forkpool exec{}", exec::HINT)),
             Some(Arg::Short('h') | Arg::Long("help")) => {
                 let verb = VERBS.iter().find(|verb| flags.is_exec && verb.is_exec());
                 return Ok(Asked::Text(text::help(verb)));
@@ -93,7 +84,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
         }
         is_first = false;
     }
-    let program = if flags.is_exec { Some(flags.take_program(variables)?) } else { None };
+    let program = match flags.is_exec {
+        true => Some(flags.take_program(variables)?),
+        false => flags.refuse_the_programs_own().map(|()| None)?,
+    };
     let options = Options {
         program,
         check: flags.check || on("check", variables)?.unwrap_or(false),
@@ -118,7 +112,7 @@ fn one_line(error: &lexopt::Error, hint: &str) -> String {
 }
 
 fn unknown_option(name: &str) -> String {
-    let own = ["quiet", "verbose", "check", "help", "version", "ready", "prefix", "log-format"];
+    let own = ["quiet", "verbose", "check", "help", "version", "log-format"];
     unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), HINT)
 }
 

@@ -52,13 +52,14 @@ pub(super) type Section = (&'static str, Vec<(String, String)>);
 pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
     let owned = |options: &[Spelled]| options.iter().map(|(one, other)| (one.to_string(), other.to_string())).collect();
     let mut sections: Vec<Section> = Vec::new();
-    if let Some(verb) = verb {
-        sections.push((if verb.is_exec() { "Program" } else { "Options" }, owned(verb.options)));
-        if !verb.is_exec() {
-            return sections;
-        }
+    if let Some(verb) = verb.filter(|verb| !verb.is_exec()) {
+        return vec![("Options", owned(verb.options))];
     }
-    for setting in forkpool::settings().filter(|setting| verb.is_none() || setting.concerns_programs()) {
+    let concerns = |setting: &&Setting| match verb {
+        Some(_) => setting.concerns_programs(),
+        None => setting.concerns_server(),
+    };
+    for setting in forkpool::settings().filter(concerns) {
         let description = match verb {
             Some(_) if setting.name() == super::exec::BALANCE => of_programs(setting),
             _ => description(setting),
@@ -79,7 +80,8 @@ pub(super) fn version() -> String {
 
 /// The options of the binary that also apply to `exec`.
 pub(super) fn shared_with_exec() -> String {
-    let names = forkpool::settings().filter(|setting| setting.concerns_programs()).map(Setting::name);
+    let shared = forkpool::settings().filter(|setting| setting.concerns_programs() && setting.concerns_server());
+    let names = shared.map(Setting::name);
     let names: Vec<String> = names.map(|name| format!("--{name}")).collect();
     let own = OWN.iter().map(|(spelled, _)| (*spelled).split(" <").next().unwrap_or_default());
     [names.join(", "), own.collect::<Vec<_>>().join(", ")].join(", ")

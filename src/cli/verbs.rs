@@ -60,7 +60,7 @@ pub(super) const VERBS: &[Verb] = &[
         operand: "-- PROGRAM [ARGUMENTS]",
         summary: "Run any program as the worker",
         about: EXEC,
-        options: PROGRAM,
+        options: &[],
         job: Job::Exec,
     },
     Verb {
@@ -184,16 +184,7 @@ The program gets these variables:
   FORKPOOL_FD                              3
   FORKPOOL_WORKER_ID, FORKPOOL_UNIQUE_ID   the slot's number, from 0, and a number unique to the process
   NOTIFY_SOCKET                            with --ready auto and notify
-To stop the program, forkpool sends SIGTERM to it and to every process that it has started, and SIGKILL after
---drain-timeout. On SIGTERM the program should stop accepting, finish its requests and exit. The program inherits the
-output of forkpool; --prefix marks each line with its worker.
+To stop the program, forkpool sends --stop-signal to it and to every process that it has started, and SIGKILL after
+--drain-timeout. On that signal the program should stop accepting, finish its requests and exit. The program inherits
+the output of forkpool; --prefix yes marks each line with its worker.
 ";
-
-/// The options of `exec`.
-const PROGRAM: &[Spelled] = &[(
-    "--ready <auto|notify|delay:DURATION|listen>",
-    "When the program counts as ready: auto, when it waits for connections or sends READY=1 to NOTIFY_SOCKET \
-     (sd_notify(3)); notify, only when it sends READY=1; delay, that long after it is executed, as in delay:500ms (a bare \
-     number means milliseconds); listen, as soon as it is executed. In a rolling restart the old program serves until \
-     then; a program that exits before has failed, and the restart is aborted [default: auto] [FORKPOOL_READY]",
-), ("--prefix", "Begin every line of the program's output with worker=N pid=P; lines of more than 64 KiB are split [FORKPOOL_PREFIX=1]")];

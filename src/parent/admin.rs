@@ -14,7 +14,6 @@ use crate::parent::journal::Said;
 use crate::parent::supervisor::{Gone, PoolState};
 use crate::shared::channel::{self, Heard, Record};
 use crate::shared::config::Address;
-use crate::shared::config::Readiness;
 use crate::shared::config::Sandbox;
 use crate::shared::listener::AdminListener;
 use crate::shared::message::{MessageError, Received, BUFFER};
@@ -272,7 +271,7 @@ impl Admin {
             unique: 0,
             lifeline: theirs,
             messages: Some(their_link),
-            keeping: Keeping { readiness: Readiness::Listen, prefix: false },
+            keeping: Keeping::default(),
             notify_socket: None,
             sockets: SlotSockets::default(),
             reserved: Rc::default(),

@@ -17,6 +17,7 @@ use super::*;
 use crate::parent::notify::{Notification, Notified};
 use crate::shared::config::Readiness;
 use crate::shared::pace::{Pace, Rate};
+use crate::worker::keeper::Keeping;
 
 /// Notifications that are taken in at a time: whoever sends without end must not keep the parent.
 const NOTIFICATIONS: usize = 64;
@@ -27,17 +28,12 @@ const NOTIFYING: Rate = Rate::new(Duration::from_millis(10), 1000);
 /// How long a keeper may take to end its program, and to pass on what that has written last.
 const OBEYS: Duration = Duration::from_secs(3);
 
-/// The longest delay, as for every time.
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-
 /// By what the parent sees that a program is ready.
 #[derive(Debug)]
 pub(super) enum Sign {
-    /// What its keeper reports.
-    Report,
     /// That it was executed.
     Execution,
-    /// What sd_notify(3) sends to this socket.
+    /// What its keeper reports, or sd_notify(3) sends to this socket.
     Notification(Notified),
     /// That so long has passed since.
     Delay(Duration),
@@ -55,21 +51,25 @@ pub(super) struct Program {
 }
 
 impl Parent {
-    /// Where programs notify, if they do.
-    pub(super) fn make_notifications(&self) -> Option<Rc<notify::Directory>> {
+    /// Where programs notify.
+    fn notifications(&mut self) -> &Rc<notify::Directory> {
         let user = self.credentials.as_ref().and_then(|credentials| credentials.user());
         let user = user.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
-        matches!(self.config.readiness, Readiness::Auto | Readiness::Notify)
-            .then(|| Rc::new(notify::Directory::make(user)))
+        self.notifications.get_or_insert_with(|| Rc::new(notify::Directory::make(user)))
+    }
+
+    /// How the next worker keeps a program, if it runs one.
+    pub(super) fn keeping(&self) -> Keeping {
+        let Config { ready, stop_signal, prefix, .. } = &self.config;
+        Keeping { ready: ready.clone(), stop_signal: *stop_signal, prefix: *prefix }
     }
 
     /// How the next worker's program will say that it is ready.
-    pub(super) fn sign(&self) -> io::Result<Sign> {
-        Ok(match (self.config.readiness, &self.notifications) {
-            (Readiness::Auto | Readiness::Notify, Some(directory)) => Sign::Notification(directory.socket()?),
-            (Readiness::Delay(delay), _) => Sign::Delay(delay.min(DAY)),
-            (Readiness::Listen, _) => Sign::Execution,
-            (Readiness::Auto | Readiness::Notify, None) => Sign::Report,
+    pub(super) fn sign(&mut self) -> io::Result<Sign> {
+        Ok(match self.config.ready {
+            Readiness::Auto | Readiness::Notify => Sign::Notification(self.notifications().socket()?),
+            Readiness::Delay(delay) => Sign::Delay(delay),
+            Readiness::Listen => Sign::Execution,
         })
     }
 
@@ -98,7 +98,7 @@ impl Parent {
         match process.ends.sign {
             Sign::Execution => self.ready(pid),
             Sign::Delay(delay) => program.ready_at = Some(clock::now() + delay),
-            Sign::Report | Sign::Notification(_) | Sign::GivenUp => {}
+            Sign::Notification(_) | Sign::GivenUp => {}
         }
     }
 

@@ -5,7 +5,6 @@ use crate::admin::Desk;
 use crate::parent::supervisor::jittered;
 use crate::shared::channel;
 use crate::shared::message::MessageEnd;
-use crate::worker::keeper::Keeping;
 
 /// What is forked, and what it starts with.
 #[derive(Debug)]
@@ -40,7 +39,7 @@ impl Parent {
         let (messages, worker_messages) = messages.unzip();
         let notify_socket = match &sign {
             Sign::Notification(socket) => Some(socket.address().clone()),
-            Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
+            Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.roster.next_unique();
         let quota = Quota::new(self.config.message_share, clock::now());
@@ -52,7 +51,7 @@ impl Parent {
             unique,
             lifeline: worker_end,
             messages: worker_messages,
-            keeping: Keeping { readiness: self.config.readiness, prefix: self.config.prefix },
+            keeping: self.keeping(),
             notify_socket,
             sockets,
             reserved: Rc::clone(&self.reserved),

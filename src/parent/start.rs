@@ -71,7 +71,6 @@ impl Parent {
 
     /// The rest of the start, which needs the parent: it watches, writes its pid file and begins to steer.
     fn begin(&mut self, admin: Option<AdminListener>, now: Time) -> Result<()> {
-        self.notifications = self.make_notifications();
         self.admin = self.make_admin(admin, now)?;
         self.listen_to(self.mending.hangups(), Source::Hangups)?;
         self.guard_all();

@@ -63,7 +63,8 @@ fn bash_completes_verbs_options_and_values() {
     }
     for setting in forkpool::settings() {
         let flag = format!("--{}", setting.name());
-        assert!(completed(&[&flag]).contains(&flag), "{flag}");
+        let words = if setting.concerns_server() { &[flag.as_str()][..] } else { &["exec", flag.as_str()] };
+        assert!(completed(words).contains(&flag), "{flag}");
     }
 }
 
@@ -120,7 +121,8 @@ fn exec_lists_only_what_holds_for_a_program() {
     for setting in forkpool::settings() {
         let flag = format!("--{}", setting.name());
         let is_in_help = help.lines().any(|line| line.trim_start().starts_with(&format!("{flag} <")));
-        let is_in_page = listed.split(", ").any(|word| word == flag);
+        // Those that are not of the binary itself have a section of their own.
+        let is_in_page = !setting.concerns_server() || listed.split(", ").any(|word| word == flag);
         let said = run(binary().args(["exec", &flag, "7", "--check", "--", "true"]).env_remove("FORKPOOL_LISTEN"));
         let is_refused = said.problem.contains("try forkpool exec --help") && said.problem.contains("leave");
         assert_eq!((is_in_help, is_in_page), (!is_refused, !is_refused), "{flag}: {said:?}");

@@ -21,6 +21,7 @@ mod hooks;
 mod http;
 mod listening;
 mod process;
+mod programs;
 mod workers;
 
 /// A pool of worker processes. [`Pool::bind`] begins one, and it runs inside [`Builder::serve`] or [`Builder::run`].

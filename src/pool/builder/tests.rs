@@ -3,13 +3,18 @@
 use std::os::unix::ffi::OsStringExt;
 
 use super::*;
-use crate::shared::config::{AccessLogFormat, Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, Symlinks};
+use crate::shared::config::{
+    AccessLogFormat, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, StopSignal, Symlinks,
+};
 
 #[test]
 fn methods_and_names_set_the_same() {
     const SEVEN: Duration = Duration::from_secs(7);
     type Method = fn(Builder) -> Builder;
     let methods: &[(&str, &str, Method)] = &[
+        ("ready", "listen", |pool| pool.ready(Readiness::Listen)),
+        ("stop-signal", "QUIT", |pool| pool.stop_signal(StopSignal::Quit)),
+        ("prefix", "yes", |pool| pool.prefix(true)),
         ("listen", "127.0.0.1:7", |_| Pool::bind("127.0.0.1:7")),
         ("unix-mode", "0600", |pool| pool.unix_mode(0o600)),
         ("backlog", "7", |pool| pool.backlog(7)),
@@ -192,11 +197,12 @@ fn the_defaults_documented_are_the_defaults() {
     assert!(names.iter().all(|name| told.contains(name)), "{told:?}");
 }
 
-const METHODS: [&str; 5] = [
+const METHODS: [&str; 6] = [
     include_str!("files.rs"),
     include_str!("http.rs"),
     include_str!("listening.rs"),
     include_str!("process.rs"),
+    include_str!("programs.rs"),
     include_str!("workers.rs"),
 ];
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Builder;
-use crate::shared::config::{OnPanic, OnStall, Readiness};
+use crate::shared::config::{OnPanic, OnStall};
 
 impl Builder {
     /// Sets the number of worker processes, 1 to 1024. Default `auto`, which is also what `set("workers", "auto")`
@@ -109,21 +109,6 @@ impl Builder {
     /// the workers write.
     pub fn watch(self, pattern: impl Into<String>) -> Builder {
         self.put("watch", |config| config.watch.push(pattern.into()))
-    }
-
-    /// Sets when a program that a worker runs by [`Worker::exec`](crate::Worker::exec) counts as ready. Default
-    /// [`Readiness::Auto`].
-    pub fn readiness(self, readiness: Readiness) -> Builder {
-        self.put("readiness", |config| config.readiness = readiness)
-    }
-
-    /// Sets whether each line that the programs of [`Worker::exec`](crate::Worker::exec) write to stdout and stderr begins
-    /// with `worker=ID pid=PID `. Default `false`.
-    ///
-    /// The program's stdout and stderr are then pipes to its keeper, which passes them on line by line; a line of more
-    /// than 64 KiB comes in parts. While nobody reads the pool's output, the program waits.
-    pub fn prefix_output(self, prefix: bool) -> Builder {
-        self.put("prefix-output", |config| config.prefix = prefix)
     }
 
     /// Sets whether workers may send file descriptors with their messages

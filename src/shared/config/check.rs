@@ -45,7 +45,7 @@ impl Config {
     }
 
     fn check_readiness(&self) -> Result<()> {
-        match self.readiness {
+        match self.ready {
             Readiness::Delay(delay) if !self.boot_timeout.is_zero() && delay >= self.boot_timeout => {
                 let problem = format!(
                     "{:?} is over before the program is ready, {delay:?} after it is executed; raise boot-timeout or \
@@ -181,7 +181,7 @@ mod tests {
     fn a_program_is_ready_before_the_boot_timeout() {
         for (delay, boot, is_right) in [(10, 60, true), (60, 60, false), (61, 60, false), (61, 0, true)] {
             let config = Config {
-                readiness: Readiness::Delay(Duration::from_secs(delay)),
+                ready: Readiness::Delay(Duration::from_secs(delay)),
                 boot_timeout: Duration::from_secs(boot),
                 ..Config::default()
             };

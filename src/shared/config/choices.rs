@@ -67,6 +67,8 @@ choose!(Symlinks, "symlinks", "none" => None, "inside" => Inside, "anywhere" => 
 choose!(OnPanic, "on-panic", "answer" => Answer, "exit" => Exit);
 choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
 choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
+choose!(StopSignal, "stop-signal", "TERM" => Term, "QUIT" => Quit, "INT" => Int, "HUP" => Hup, "USR1" => Usr1,
+    "USR2" => Usr2, "WINCH" => Winch);
 
 /// How a new TCP connection is assigned to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -170,6 +172,27 @@ pub enum Sandbox {
     Strict,
 }
 
+/// What asks a program to finish what it has and exit: signal(7).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum StopSignal {
+    /// SIGTERM, as most programs expect it.
+    #[default]
+    Term,
+    /// SIGQUIT, by which nginx, php-fpm and unicorn finish their requests.
+    Quit,
+    /// SIGINT.
+    Int,
+    /// SIGHUP.
+    Hup,
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+    /// SIGWINCH, by which Apache's httpd finishes its requests.
+    Winch,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -189,5 +212,6 @@ mod tests {
         all::<OnPanic>("answer or exit");
         all::<OnStall>("kill or abort");
         all::<Sandbox>("auto, off or strict");
+        all::<StopSignal>("TERM, QUIT, INT, HUP, USR1, USR2 or WINCH");
     }
 }

@@ -25,7 +25,7 @@ mod values;
 mod workers;
 
 pub(crate) use address::Address;
-pub use choices::{Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, Symlinks};
+pub use choices::{Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, StopSignal, Symlinks};
 pub(crate) use file_rules::{HeaderRule, Rules};
 pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
@@ -99,7 +99,9 @@ pub(crate) struct Config {
     pub(crate) access_log: Option<PathBuf>,
     pub(crate) access_log_format: AccessLogFormat,
     /// When a program that a worker executes counts as ready.
-    pub(crate) readiness: Readiness,
+    pub(crate) ready: Readiness,
+    /// The signal that asks it to finish.
+    pub(crate) stop_signal: StopSignal,
     /// Whether keepers prefix the lines that their programs print.
     pub(crate) prefix: bool,
     /// Whether messages from workers may bring descriptors.
@@ -217,7 +219,8 @@ impl Default for Config {
             files: Rules::default(),
             access_log: None,
             access_log_format: AccessLogFormat::Combined,
-            readiness: Readiness::Auto,
+            ready: Readiness::Auto,
+            stop_signal: StopSignal::Term,
             prefix: false,
             accept_descriptors: false,
             message_share: 2,

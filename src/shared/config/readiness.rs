@@ -1,10 +1,16 @@
-//! When a program that a worker executes counts as ready.
+//! PURE. When a program that a worker executes counts as ready.
+#![forbid(unsafe_code)]
 
+use std::fmt;
+use std::str::FromStr;
 use std::time::Duration;
 
+use super::values::{duration, shown_duration};
+use crate::error::{Error, Result};
+
 /// When the program that a worker runs by [`Worker::exec`](crate::Worker::exec) counts as ready:
-/// [`Builder::readiness`](crate::Builder::readiness).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// [`Builder::ready`](crate::Builder::ready).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Readiness {
     /// When the program, or another process that it has started, waits for connections on one of the pool's sockets, or
@@ -20,4 +26,91 @@ pub enum Readiness {
     Notify,
     /// This time after it is executed, at most 24 h.
     Delay(Duration),
+}
+
+/// The longest delay, as for every time.
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The setting whose values these are.
+const SETTING: &str = "ready";
+
+impl Readiness {
+    /// Reads `auto`, `listen`, `notify` and `delay:500ms`.
+    pub(super) fn parse(text: &str) -> std::result::Result<Readiness, String> {
+        match text.split_once(':') {
+            None if text == "auto" => Ok(Readiness::Auto),
+            None if text == "listen" => Ok(Readiness::Listen),
+            None if text == "notify" => Ok(Readiness::Notify),
+            Some(("delay", delay)) => {
+                let read = |delay: &str| duration(delay).map_err(|problem| format!("the delay {problem}"));
+                // A bare number has always meant milliseconds here, unlike elsewhere.
+                delay.parse().map(Duration::from_millis).or_else(|_| read(delay)).map(Readiness::Delay)
+            }
+            _ => Err("must be auto, listen, notify or delay:DURATION, as in delay:500ms".to_owned()),
+        }
+    }
+
+    /// Whether it makes sense, however it came in.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        match self {
+            Readiness::Delay(delay) if *delay > DAY => Err("the delay must be at most 24h".to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads a value of the setting `ready`.
+impl FromStr for Readiness {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Readiness> {
+        let read = Readiness::parse(text).and_then(|it| it.check().map(|()| it));
+        read.map_err(|problem| Error::config(SETTING, problem))
+    }
+}
+
+/// Writes it as a value of the setting `ready`.
+impl fmt::Display for Readiness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Readiness::Auto => f.pad("auto"),
+            Readiness::Listen => f.pad("listen"),
+            Readiness::Notify => f.pad("notify"),
+            Readiness::Delay(delay) => f.pad(&format!("delay:{}", shown_delay(*delay))),
+        }
+    }
+}
+
+/// A bare number would be read as milliseconds.
+fn shown_delay(delay: Duration) -> String {
+    match shown_duration(delay) {
+        zero if zero == "0" => "0s".to_owned(),
+        shown => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_read_as_it_is_written() {
+        for (text, expected, written) in [
+            ("auto", Readiness::Auto, "auto"),
+            ("listen", Readiness::Listen, "listen"),
+            ("notify", Readiness::Notify, "notify"),
+            ("delay:500ms", Readiness::Delay(Duration::from_millis(500)), "delay:500ms"),
+            ("delay:500", Readiness::Delay(Duration::from_millis(500)), "delay:500ms"),
+            ("delay:2s", Readiness::Delay(Duration::from_secs(2)), "delay:2s"),
+            ("delay:0", Readiness::Delay(Duration::ZERO), "delay:0s"),
+        ] {
+            let read: Readiness = text.parse().expect(text);
+            assert_eq!((read.to_string().as_str(), &read), (written, &expected));
+            assert_eq!(written.parse::<Readiness>().ok(), Some(expected));
+        }
+        for text in ["", "soon", "Auto", "delay", "delay:", "delay:x", "delay:-1", "delay:86400001", "delay:25h"] {
+            let problem = text.parse::<Readiness>().expect_err(text).to_string();
+            assert!(problem.starts_with("ready: ") && problem.contains("must be"), "{problem}");
+        }
+    }
 }

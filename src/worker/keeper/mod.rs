@@ -50,7 +50,7 @@ use self::output::Output;
 use self::plan::{Effect, Exit, Fact, Plan, Told};
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
-use crate::shared::config::Readiness;
+use crate::shared::config::{Readiness, StopSignal};
 use crate::shared::log_text::tag;
 use crate::sys;
 use crate::sys::clock;
@@ -59,9 +59,11 @@ use crate::time::Time;
 use crate::worker::Worker;
 
 /// How a worker keeps a program.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Keeping {
-    pub(crate) readiness: Readiness,
+    pub(crate) ready: Readiness,
+    /// What asks it to finish.
+    pub(crate) stop_signal: StopSignal,
     /// Whether each line of its output gets a prefix.
     pub(crate) prefix: bool,
 }
@@ -104,7 +106,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: &[Bo
     })?;
     // A parent that is gone has ended the lifeline, which is seen at once.
     let _ = worker.lifeline().program(pid);
-    let is_seen = matches!(worker.keeping.readiness, Readiness::Auto);
+    let is_seen = matches!(worker.keeping.ready, Readiness::Auto);
     let inodes = sockets.iter().filter_map(|socket| nix::sys::stat::fstat(socket).ok());
     Ok(Keeper {
         worker,
@@ -176,11 +178,24 @@ impl Keeper<'_> {
 
     fn tell(&self, told: Told) {
         let signal = match told {
-            Told::Finish => Signal::SIGTERM,
+            Told::Finish => self.stop_signal(),
             Told::Quick => Signal::SIGINT,
             Told::Kill => Signal::SIGKILL,
         };
         tree::signal(self.is_there.then_some(self.program), signal);
+    }
+
+    /// What asks the program to finish.
+    fn stop_signal(&self) -> Signal {
+        match self.worker.keeping.stop_signal {
+            StopSignal::Term => Signal::SIGTERM,
+            StopSignal::Quit => Signal::SIGQUIT,
+            StopSignal::Int => Signal::SIGINT,
+            StopSignal::Hup => Signal::SIGHUP,
+            StopSignal::Usr1 => Signal::SIGUSR1,
+            StopSignal::Usr2 => Signal::SIGUSR2,
+            StopSignal::Winch => Signal::SIGWINCH,
+        }
     }
 
     /// Waits until something has happened or is due.

@@ -1,7 +1,7 @@
-//! What a program writes to stdout and stderr, where that is prefixed ([`Builder::prefix_output`]): read from pipes, and
+//! What a program writes to stdout and stderr, where that is prefixed ([`Builder::prefix`]): read from pipes, and
 //! passed on line by line. While nobody reads the keeper's own output, the program's stays in the pipes, and it waits.
 //!
-//! [`Builder::prefix_output`]: crate::Builder::prefix_output
+//! [`Builder::prefix`]: crate::Builder::prefix
 
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};

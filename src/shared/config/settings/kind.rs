@@ -12,7 +12,7 @@ use crate::shared::config::values::{
     bytes, duration, flag, host_name, is_visible, list, mode, number, shown_bytes, shown_duration, text, timeout,
     within,
 };
-use crate::shared::config::{AccessLogFormat, Address, Config, Proxies};
+use crate::shared::config::{AccessLogFormat, Address, Config, Proxies, Readiness};
 
 /// A kind of value.
 pub(super) trait Kind: Debug + Sync {
@@ -196,6 +196,26 @@ impl Kind for Workers {
 
     fn show(&self, value: &Option<usize>) -> Option<String> {
         Some(value.map_or_else(|| "auto".to_owned(), |workers| workers.to_string()))
+    }
+}
+
+/// When a program counts as ready.
+#[derive(Debug)]
+pub(super) struct Ready;
+
+impl Kind for Ready {
+    type Value = Readiness;
+
+    fn parse(&self, text: &str) -> Result<Readiness, String> {
+        Readiness::parse(text)
+    }
+
+    fn check(&self, value: &Readiness) -> Result<(), String> {
+        value.check()
+    }
+
+    fn show(&self, value: &Readiness) -> Option<String> {
+        Some(value.to_string())
     }
 }
 

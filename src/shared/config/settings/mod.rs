@@ -30,12 +30,14 @@ mod kind;
 mod limits;
 mod listening;
 mod process;
+mod programs;
 mod replacing;
 mod timeouts;
 mod workers;
 
 /// All settings, in the order of the help.
-const SECTIONS: [&[Setting]; 9] = [
+const SECTIONS: [&[Setting]; 10] = [
+    programs::SETTINGS,
     listening::SETTINGS,
     workers::SETTINGS,
     replacing::SETTINGS,
@@ -59,6 +61,8 @@ pub struct Setting {
     separator: Option<char>,
     /// Applies to the built-in server only.
     is_of_the_server: bool,
+    /// Applies to programs only.
+    is_of_programs: bool,
     /// The default depends on what the workers run; the help text says how.
     is_default_in_help: bool,
     /// A change takes an upgrade, not only a restart.
@@ -99,6 +103,7 @@ impl Setting {
             aliases: &[],
             separator: None,
             is_of_the_server: false,
+            is_of_programs: false,
             is_default_in_help: false,
             // Always safe.
             needs_upgrade: true,
@@ -122,6 +127,11 @@ impl Setting {
     /// Workers get the settings of the server when they start, so a restart applies them.
     const fn of_the_server(self) -> Setting {
         Setting { is_of_the_server: true, needs_upgrade: false, ..self }
+    }
+
+    /// Keepers get these settings at their birth too.
+    const fn of_programs(self) -> Setting {
+        Setting { is_of_programs: true, needs_upgrade: false, ..self }
     }
 
     /// A rolling restart applies a change (`--env-file`).
@@ -190,6 +200,11 @@ impl Setting {
     /// Whether it also applies to pools whose workers are programs, and not to the built-in server alone.
     pub fn concerns_programs(&self) -> bool {
         !self.is_of_the_server
+    }
+
+    /// Whether it applies to a pool with the built-in server, and not to programs only.
+    pub fn concerns_server(&self) -> bool {
+        !self.is_of_programs
     }
 
     /// Whether a change in the file of variables ([`Builder::env_file`](crate::Builder::env_file)) needs an upgrade. A

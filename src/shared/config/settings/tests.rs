@@ -25,6 +25,8 @@ impl Setting {
             "EXT=TYPE" => "a=b/c",
             "CIDR" => "10.0.0.0/8,unix",
             "HEADER" => "forwarded",
+            "SIGNAL" => "QUIT",
+            ready if ready.starts_with("auto|notify") => "listen",
             _ => "7",
         }
     }
@@ -89,6 +91,10 @@ fn the_own_variable_wins_over_aliases_and_an_empty_one_is_unset() {
 #[test]
 fn values_out_of_range_are_refused() {
     for (name, value, problem) in [
+        ("ready", "soon", "must be auto, listen, notify or delay:DURATION"),
+        ("ready", "delay:25h", "the delay must be at most 24h"),
+        ("stop-signal", "SEGV", "must be TERM, QUIT, INT, HUP, USR1, USR2 or WINCH"),
+        ("prefix", "maybe", "must be yes or no"),
         ("listen", "", "needs an address"),
         ("listen", "127.0.0.1:1,nonsense", "nonsense needs a port"),
         ("unix-mode", "1777", "0 to 0777"),

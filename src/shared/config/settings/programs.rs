@@ -1,0 +1,38 @@
+//! PURE. How the programs are run that workers execute.
+#![forbid(unsafe_code)]
+
+use super::kind::{Choice, Ready, YesNo};
+use super::{Section, Setting};
+
+const SECTION: Section = Section("Program");
+
+pub(super) const SETTINGS: &[Setting] = &[
+    Setting::new(
+        SECTION,
+        "ready",
+        "auto|notify|delay:DURATION|listen",
+        at!(ready, Ready),
+        "When the program counts as ready: auto, when it waits for connections or sends READY=1 to NOTIFY_SOCKET \
+         (sd_notify(3)); notify, only when it sends READY=1; delay, that long after it is executed, as in delay:500ms \
+         (a bare number means milliseconds); listen, as soon as it is executed. In a rolling restart the old program \
+         serves until then; a program that exits before has failed, and the restart is aborted",
+    )
+    .of_programs(),
+    Setting::new(
+        SECTION,
+        "stop-signal",
+        "SIGNAL",
+        at!(stop_signal, Choice::new()),
+        "Signal that asks the program to finish its requests and exit: TERM, QUIT, INT, HUP, USR1, USR2 or WINCH. nginx, \
+         php-fpm and unicorn finish on QUIT and cut requests on TERM",
+    )
+    .of_programs(),
+    Setting::new(
+        SECTION,
+        "prefix",
+        "yes|no",
+        at!(prefix, YesNo),
+        "Begin every line of the program's output with worker=N pid=P; lines of more than 64 KiB are split",
+    )
+    .of_programs(),
+];
