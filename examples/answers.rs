@@ -45,6 +45,26 @@ fn answer(request: &Request<'_>) -> Response {
             });
             response
         }
+        // Hints at what the page needs, while it is made.
+        "/hints" => {
+            let (responder, response) = Response::deferred();
+            thread::spawn(move || {
+                // Only a field that is none makes it fail.
+                let _ = responder.early_hints(&[("Link", "</style.css>; rel=preload; as=style")]);
+                responder.respond(Response::html("<p>hinted\n"));
+            });
+            response
+        }
+        // With a field behind the body, for clients that take it.
+        "/trailers" => {
+            let (mut body, response) = Response::stream_with_trailers("text/plain", &["Server-Timing"]);
+            thread::spawn(move || {
+                if body.write_all(b"timed\n").is_ok() {
+                    let _ = body.add_trailer("Server-Timing", "made;dur=1");
+                }
+            });
+            response
+        }
         "/broken" => {
             let (mut body, response) = Response::stream("text/plain");
             thread::spawn(move || {
@@ -58,6 +78,7 @@ fn answer(request: &Request<'_>) -> Response {
             let path = std::env::var("ANSWERS_FILE").unwrap_or_else(|_| "Cargo.toml".to_owned());
             Response::file(request, path).unwrap_or_else(|_| Response::text("no such file\n").status(404))
         }
+        "/required" => Response::text("speak another protocol\n").status(426).header("Upgrade", "shout"),
         "/upgrade" => Response::upgrade("shout", |mut stream| {
             thread::spawn(move || {
                 let mut bytes = [0; 1024];

@@ -24,7 +24,7 @@ fn handshake(request: &Request<'_>) -> Response {
         return Response::new(405).header("Allow", "GET");
     }
     if request.header("Sec-WebSocket-Version") != Some("13") {
-        return Response::new(400).header("Sec-WebSocket-Version", "13");
+        return Response::new(426).header("Upgrade", "websocket").header("Sec-WebSocket-Version", "13");
     }
     match request.header("Sec-WebSocket-Key") {
         Some(key) if is_key(key) => {

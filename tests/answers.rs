@@ -45,6 +45,78 @@ fn a_deferred_answer_holds_nobody_else_up() {
 }
 
 #[test]
+fn hints_come_before_the_answer_and_never_to_http_1_0() {
+    let mut server = answers(&[]);
+    for (request, has_hints) in [
+        ("GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", true),
+        ("HEAD /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", true),
+        ("GET /hints HTTP/1.0\r\n\r\n", false),
+    ] {
+        let mut client = server.connect();
+        client.send(request);
+        let answer = String::from_utf8(client.rest()).expect("text");
+        let hints = "HTTP/1.1 103 Early Hints\r\nLink: </style.css>; rel=preload; as=style\r\n\r\n";
+        let rest = answer.strip_prefix(hints);
+        assert_eq!(rest.is_some(), has_hints, "{request}: {answer}");
+        let rest = rest.unwrap_or(&answer);
+        assert!(rest.starts_with("HTTP/1.1 200 OK\r\n") && !rest.contains("103"), "{request}: {answer}");
+        assert_eq!(rest.ends_with("\r\n\r\n<p>hinted\n"), request.starts_with("GET"), "{request}: {answer}");
+    }
+    // The connection goes on in step.
+    let mut client = server.connect();
+    client.send("GET /hints HTTP/1.1\r\nHost: a\r\n\r\n".repeat(2));
+    for _ in 0..2 {
+        assert_eq!(client.answer().status, 103);
+        assert_eq!(client.answer().text(), "<p>hinted\n");
+    }
+    assert_eq!(client.get("/text").text(), "plain\n");
+}
+
+#[test]
+fn trailers_go_to_those_who_take_them() {
+    let mut server = answers(&[]);
+    for (version, fields, has_trailers) in [
+        ("1.1", "TE: trailers\r\nConnection: close, TE\r\n", true),
+        ("1.1", "TE: deflate;q=0.5, Trailers\r\nConnection: close, TE\r\n", true),
+        ("1.1", "TE: gzip\r\nTE: trailers\r\nConnection: close, TE\r\n", true),
+        ("1.1", "TE: gzip\r\nConnection: close, TE\r\n", false),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.0", "TE: trailers\r\n", false),
+    ] {
+        let mut client = server.connect();
+        client.send(format!("GET /trailers HTTP/{version}\r\nHost: a\r\n{fields}\r\n"));
+        let answer = String::from_utf8(client.rest()).expect("text");
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+        assert_eq!(head.contains("\r\nTrailer: Server-Timing"), has_trailers, "{fields}: {answer}");
+        let expected = match (version, has_trailers) {
+            ("1.0", _) => "timed\n",
+            (_, true) => "6\r\ntimed\n\r\n0\r\nServer-Timing: made;dur=1\r\n\r\n",
+            (_, false) => "6\r\ntimed\n\r\n0\r\n\r\n",
+        };
+        assert_eq!(body, expected, "{fields}: {answer}");
+    }
+    // Nothing is left over for the next request.
+    let mut client = server.connect();
+    client.send("GET /trailers HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: TE\r\n\r\n");
+    client.send("GET /trailers HTTP/1.1\r\nHost: a\r\n\r\nGET /text HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let all = String::from_utf8(client.rest()).expect("text");
+    assert_eq!(all.matches("Server-Timing: ").count(), 1, "{all}");
+    assert!(all.ends_with("plain\n"), "{all}");
+}
+
+#[test]
+fn a_handler_s_own_426_names_the_protocol() {
+    let mut server = answers(&[]);
+    let mut client = server.connect();
+    client.send("GET /required HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let answer = String::from_utf8(client.rest()).expect("text");
+    assert!(answer.starts_with("HTTP/1.1 426 Upgrade Required\r\n"), "{answer}");
+    for line in ["Upgrade: shout", "Connection: Upgrade", "Connection: close"] {
+        assert!(answer.contains(&format!("\r\n{line}\r\n")), "{line}: {answer}");
+    }
+}
+
+#[test]
 fn a_client_that_has_sent_its_last_request_gets_every_answer() {
     let (path, bytes) = file(20_000);
     let mut server = answers(&[("ANSWERS_FILE", path.to_str().expect("UTF-8"))]);

@@ -9,6 +9,8 @@ fn a_worker_that_dies_in_a_request_names_it() {
     for (request, named) in [
         ("GET /abort?token=secret HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), " in GET /abort, "),
         ("GET http://x/abort?secret HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), " in GET http://x/abort, "),
+        // Empty lines are no part of it.
+        ("\r\n\r\nGET /abort HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), " in GET /abort, "),
         // Beside others, and with a body that comes later.
         ("GET /pid HTTP/1.1\r\nHost: x\r\n\r\nGET /abort HTTP/1.1\r\nHost: x\r\n\r\n".to_owned(), " in GET /abort, "),
         (

@@ -149,7 +149,7 @@ fn a_handshake_that_is_none_is_refused() {
     let mut server = start("websocket");
     for (wrong, right, status) in [
         ("GET / HTTP", "POST / HTTP", 405),
-        ("Version: 13", "Version: 99", 400),
+        ("Version: 13", "Version: 99", 426),
         ("dGhlIHNhbXBsZSBub25jZQ==", "x", 400),
         ("Upgrade: websocket\r\n", "", 426),
     ] {

@@ -13,7 +13,7 @@ use crate::server::answer::stream::{BodyReader, Written};
 use crate::server::answer::upgrade::Upgrade;
 use crate::server::client::Client;
 use crate::server::context::Context;
-use crate::server::http::{chunk, Length, Transfer, LAST_CHUNK};
+use crate::server::http::{chunk, last_chunk, Length, Transfer};
 use crate::shared::config::ServerConfig;
 
 /// Bodies up to this are copied behind their head and sent with it: cheaper than a system call more.
@@ -27,8 +27,8 @@ const CHUNKS_PER_TURN: u32 = 16;
 pub(crate) enum Outgoing {
     Bytes { bytes: Bytes, sent: usize },
     File(Box<FileBody>),
-    Stream { reader: BodyReader, is_chunked: bool, chunks: u32 },
-    Deferred(Pending<Response>),
+    Stream { reader: BodyReader, is_chunked: bool, takes_trailers: bool, chunks: u32 },
+    Deferred { pending: Pending<Response>, takes_interim: bool },
     Upgrade(Box<Upgrade>),
 }
 
@@ -45,6 +45,8 @@ pub(crate) enum Flow {
     Done,
     /// There is something in the shared output to be sent first.
     Output,
+    /// The same, and the answer itself is as far as it was.
+    Interim,
     /// A turn's worth has been sent.
     Sent,
     /// The client takes no more at the moment.
@@ -68,7 +70,7 @@ impl Outgoing {
     }
 
     /// Appends what is small to its head, and returns what is not.
-    pub(crate) fn body(body: Body, transfer: Transfer, out: &mut Vec<u8>) -> Option<Outgoing> {
+    pub(crate) fn body(body: Body, transfer: Transfer, takes_trailers: bool, out: &mut Vec<u8>) -> Option<Outgoing> {
         if transfer == Transfer::Nothing {
             return None;
         }
@@ -78,7 +80,7 @@ impl Outgoing {
             Body::File(file) => return Some(Outgoing::File(file)),
             Body::Stream(reader) => {
                 let is_chunked = transfer == Transfer::Chunked;
-                return Some(Outgoing::Stream { reader, is_chunked, chunks: 0 });
+                return Some(Outgoing::Stream { reader, is_chunked, takes_trailers, chunks: 0 });
             }
             // These have no body to be sent.
             Body::Deferred(_) | Body::Upgrade(_) | Body::Receive(_) => return None,
@@ -94,7 +96,9 @@ impl Outgoing {
     pub(crate) fn goes_on(&self) -> bool {
         match self {
             Outgoing::File(file) => file.goes_on(),
-            Outgoing::Bytes { .. } | Outgoing::Stream { .. } | Outgoing::Deferred(_) | Outgoing::Upgrade(_) => false,
+            Outgoing::Bytes { .. } | Outgoing::Stream { .. } | Outgoing::Deferred { .. } | Outgoing::Upgrade(_) => {
+                false
+            }
         }
     }
 
@@ -108,6 +112,7 @@ impl Outgoing {
         match self {
             Outgoing::Bytes { bytes: Bytes::Own(Cow::Owned(bytes)), .. } => bytes.capacity(),
             Outgoing::Stream { reader, .. } => reader.held(),
+            Outgoing::Deferred { pending, .. } => pending.held(),
             _ => 0,
         }
     }
@@ -115,7 +120,7 @@ impl Outgoing {
     /// How long the application may take to go on with it; `None` for as long as it likes.
     pub(crate) fn timeout(&self, config: &ServerConfig) -> Option<Duration> {
         match self {
-            Outgoing::Deferred(pending) => {
+            Outgoing::Deferred { pending, .. } => {
                 let timeout = pending.timeout().unwrap_or(config.answer_timeout);
                 (!timeout.is_zero()).then_some(timeout)
             }
@@ -126,7 +131,7 @@ impl Outgoing {
     /// What the application that makes it can be told.
     pub(crate) fn notices(&self) -> Option<&Notices> {
         match self {
-            Outgoing::Deferred(pending) => Some(pending.notices()),
+            Outgoing::Deferred { pending, .. } => Some(pending.notices()),
             Outgoing::Stream { reader, .. } => Some(reader.notices()),
             Outgoing::Bytes { .. } | Outgoing::File(_) | Outgoing::Upgrade(_) => None,
         }
@@ -137,7 +142,7 @@ impl Outgoing {
         match self {
             Outgoing::Bytes { bytes, sent } => (bytes.as_slice().len() - sent) as u64,
             Outgoing::File(file) => file.left(),
-            Outgoing::Stream { .. } | Outgoing::Deferred(_) | Outgoing::Upgrade(_) => 0,
+            Outgoing::Stream { .. } | Outgoing::Deferred { .. } | Outgoing::Upgrade(_) => 0,
         }
     }
 
@@ -160,7 +165,7 @@ impl Outgoing {
                     Sent::Blocked { progress } => Flow::Blocked { progress },
                 })
             }
-            Outgoing::Stream { reader, is_chunked, chunks } => {
+            Outgoing::Stream { reader, is_chunked, takes_trailers, chunks } => {
                 if *chunks == CHUNKS_PER_TURN {
                     *chunks = 0;
                     return Ok(Flow::Sent);
@@ -175,16 +180,23 @@ impl Outgoing {
                         Ok(Flow::Output)
                     }
                     Written::Nothing => Ok(Flow::Waiting),
-                    Written::End => {
+                    Written::End(trailers) => {
                         if *is_chunked {
-                            cx.output.extend_from_slice(LAST_CHUNK);
+                            last_chunk(if *takes_trailers { &trailers } else { b"" }, &mut cx.output);
                         }
                         Ok(Flow::Done)
                     }
                     Written::Aborted => Err(io::ErrorKind::ConnectionAborted.into()),
                 }
             }
-            Outgoing::Deferred(pending) => Ok(pending.take(|| cx.waker.clone()).map_or(Flow::Waiting, Flow::Answer)),
+            Outgoing::Deferred { pending, takes_interim } => {
+                let interim = pending.take_interim();
+                if *takes_interim && !interim.is_empty() {
+                    cx.output.extend_from_slice(&interim);
+                    return Ok(Flow::Interim);
+                }
+                Ok(pending.take(|| cx.waker.clone()).map_or(Flow::Waiting, Flow::Answer))
+            }
             Outgoing::Upgrade(_) => Ok(Flow::HandOver),
         }
     }

@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::server::answer::notice::Notices;
 use crate::server::mailbox::Bell;
 
+/// Bytes that may wait to be sent before an answer.
+const INTERIM_MAX: usize = 64 * 1024;
+
 /// The side that makes it.
 #[derive(Debug)]
 pub(crate) struct Promise<T> {
@@ -16,12 +19,27 @@ impl<T> Promise<T> {
     /// Gives it, if it has not been given. The loop is woken; if nobody waits any more, nothing happens.
     pub(crate) fn keep(&self, answer: T) {
         let mut state = self.shared.lock();
-        if let State::Open(bell) = &mut *state {
-            let bell = bell.take();
-            *state = State::Answered(Box::new(answer));
+        if let State::Open { bell, interim } = &mut *state {
+            let (bell, interim) = (bell.take(), std::mem::take(interim));
+            *state = State::Answered { answer: Box::new(answer), interim };
             drop(state);
             if let Some(bell) = bell {
                 bell.ring();
+            }
+        }
+    }
+
+    /// Has these bytes sent before it, if it has not been given, unless too many wait already.
+    pub(crate) fn precede(&self, bytes: &[u8]) {
+        let mut state = self.shared.lock();
+        if let State::Open { bell, interim } = &mut *state {
+            if interim.len() + bytes.len() <= INTERIM_MAX {
+                interim.extend_from_slice(bytes);
+                let bell = bell.take();
+                drop(state);
+                if let Some(bell) = bell {
+                    bell.ring();
+                }
             }
         }
     }
@@ -45,12 +63,35 @@ impl<T> Pending<T> {
     pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Option<T> {
         let mut state = self.shared.lock();
         match std::mem::replace(&mut *state, State::Closed) {
-            State::Answered(answer) => Some(*answer),
-            State::Open(_) => {
-                *state = State::Open(Some(bell()));
+            State::Answered { answer, .. } => Some(*answer),
+            State::Open { interim, .. } => {
+                let bell = bell();
+                // It may have come since that was looked for.
+                let is_quiet = interim.is_empty();
+                *state = State::Open { bell: is_quiet.then(|| bell.clone()), interim };
+                drop(state);
+                if !is_quiet {
+                    bell.ring();
+                }
                 None
             }
             State::Closed => None,
+        }
+    }
+
+    /// What is to be sent before it, as far as that is known.
+    pub(crate) fn take_interim(&self) -> Vec<u8> {
+        match &mut *self.shared.lock() {
+            State::Open { interim, .. } | State::Answered { interim, .. } => std::mem::take(interim),
+            State::Closed => Vec::new(),
+        }
+    }
+
+    /// Memory that is held for the client.
+    pub(crate) fn held(&self) -> usize {
+        match &*self.shared.lock() {
+            State::Open { interim, .. } => interim.capacity(),
+            _ => 0,
         }
     }
 
@@ -72,7 +113,7 @@ impl<T> Pending<T> {
 impl<T> Drop for Pending<T> {
     fn drop(&mut self) {
         let was = std::mem::replace(&mut *self.shared.lock(), State::Closed);
-        if matches!(was, State::Open(_)) {
+        if matches!(was, State::Open { .. }) {
             self.shared.notices.gone.tell();
         }
     }
@@ -87,8 +128,15 @@ struct Shared<T> {
 #[derive(Debug)]
 enum State<T> {
     /// Not answered; the bell is there once the connection waits.
-    Open(Option<Bell>),
-    Answered(Box<T>),
+    Open {
+        bell: Option<Bell>,
+        /// What is to be sent before it.
+        interim: Vec<u8>,
+    },
+    Answered {
+        answer: Box<T>,
+        interim: Vec<u8>,
+    },
     /// Nobody waits any more, or the answer has been taken.
     Closed,
 }
@@ -100,7 +148,10 @@ impl<T> Shared<T> {
 }
 
 pub(crate) fn pair<T>(late: Option<(Duration, T)>) -> (Promise<T>, Pending<T>) {
-    let shared = Arc::new(Shared { state: Mutex::new(State::Open(None)), notices: Notices::default() });
+    let shared = Arc::new(Shared {
+        state: Mutex::new(State::Open { bell: None, interim: Vec::new() }),
+        notices: Notices::default(),
+    });
     (Promise { shared: Arc::clone(&shared) }, Pending { shared, late: late.map(Box::new) })
 }
 
@@ -116,6 +167,18 @@ mod tests {
         // Where it is there already, nobody is to be woken.
         assert_eq!(pending.take(|| panic!("the answer is there")), Some(1));
         assert_eq!(pending.take(|| panic!("the answer has been taken")), None);
+    }
+
+    #[test]
+    fn what_precedes_an_answer_is_bounded_and_taken_once() {
+        let (promise, pending) = pair(None);
+        promise.precede(b"a");
+        promise.precede(&[b'x'; INTERIM_MAX]);
+        promise.precede(b"b");
+        promise.keep(1);
+        promise.precede(b"c");
+        assert_eq!(pending.take_interim(), b"ab");
+        assert_eq!((pending.take_interim(), pending.take(|| panic!("it is there"))), (Vec::new(), Some(1)));
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::server::answer::deferred::{self, Promise};
 use crate::server::answer::response::{Body, Response};
-use crate::server::http::ResponseHead;
+use crate::server::http::{early_hints, InvalidHeader, ResponseHead};
 
 /// Makes the response that [`Response::deferred`] has promised.
 ///
@@ -17,6 +17,31 @@ impl Responder {
     /// happens.
     pub fn respond(self, response: Response) {
         self.0.keep(response);
+    }
+
+    /// Sends hints ahead of the answer: 103 with these fields, mostly Link (RFC 8297). A browser then loads what the page
+    /// will need while that is made. It may be called more than once, up to 64 KiB in all that wait to be sent.
+    ///
+    /// Clients of HTTP/1.0 get none. Old clients of HTTP/1.1 and proxies may take 103 for the answer, so send it only to
+    /// those that know it: browsers say so by `Sec-Fetch-Mode: navigate`.
+    ///
+    /// ```
+    /// # use forkpool::Response;
+    /// # fn main() -> Result<(), forkpool::InvalidHeader> {
+    /// let (responder, response) = Response::deferred();
+    /// responder.early_hints(&[("Link", "</style.css>; rel=preload; as=style")])?;
+    /// std::thread::spawn(move || responder.respond(Response::html("<link rel=stylesheet href=style.css>")));
+    /// # drop(response);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As with [`Response::try_header`]; nothing is sent then.
+    pub fn early_hints(&self, fields: &[(&str, &str)]) -> Result<(), InvalidHeader> {
+        self.0.precede(&early_hints(fields)?);
+        Ok(())
     }
 
     /// Whether the answer need not be made: the client has closed the connection, or was answered by a time-out.

@@ -11,7 +11,7 @@ use crate::server::answer::file::{self, FileBody, Opened, Representation};
 use crate::server::answer::receive::Receiver;
 use crate::server::answer::stream::{self, BodyReader, BodyWriter};
 use crate::server::answer::upgrade::{Upgrade, Upgraded};
-use crate::server::http::{is_value, media_type, InvalidHeader, Request, ResponseHead};
+use crate::server::http::{announce_trailer, is_value, media_type, InvalidHeader, Request, ResponseHead};
 
 /// A response: status, header fields, body.
 ///
@@ -187,7 +187,36 @@ impl Response {
     ///
     /// When the media type is no valid field value.
     pub fn stream(content_type: impl Into<Cow<'static, str>>) -> (BodyWriter, Response) {
-        let (writer, reader) = stream::pair();
+        let (writer, reader) = stream::pair(None);
+        (writer, Response::with(content_type, Body::Stream(reader)))
+    }
+
+    /// As [`stream`](Response::stream), and announces in a Trailer field which fields may follow the body: see
+    /// [`BodyWriter::add_trailer`]. A client that does not take trailers gets neither.
+    ///
+    /// ```
+    /// # use std::io::Write;
+    /// # use forkpool::Response;
+    /// let (mut body, response) = Response::stream_with_trailers("text/csv", &["Server-Timing"]);
+    /// std::thread::spawn(move || {
+    ///     if body.write_all(b"a,b\n1,2\n").is_ok() {
+    ///         body.add_trailer("Server-Timing", "db;dur=53").expect("a valid field");
+    ///     }
+    /// });
+    /// # drop(response);
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// When the media type is no valid field value, or a name is none of a trailer.
+    pub fn stream_with_trailers(content_type: impl Into<Cow<'static, str>>, names: &[&str]) -> (BodyWriter, Response) {
+        let mut announced = String::new();
+        for name in names {
+            if let Err(error) = announce_trailer(&mut announced, name) {
+                panic!("{error}");
+            }
+        }
+        let (writer, reader) = stream::pair((!announced.is_empty()).then(|| announced.into()));
         (writer, Response::with(content_type, Body::Stream(reader)))
     }
 
@@ -244,8 +273,12 @@ impl Response {
     /// # Errors
     ///
     /// When the name is no token, when the value holds a control character (CR and LF would start another field, or
-    /// another response), or when the field is one that the server sets (Content-Length, Connection, Date, …).
+    /// another response), or when the field is one that the server sets (Content-Length, Connection, Date, …). With Upgrade
+    /// the server adds what Connection has to say.
     pub fn try_header(mut self, name: &str, value: &str) -> Result<Response, InvalidHeader> {
+        if matches!(self.body, Body::Upgrade(_)) && name.eq_ignore_ascii_case("upgrade") {
+            return Err(InvalidHeader::servers_own(name));
+        }
         self.head.add(name, value)?;
         Ok(self)
     }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, Write};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::server::answer::notice::Notices;
+use crate::server::http::{add_trailer, InvalidHeader};
 use crate::server::mailbox::{self, Bell};
 
 /// Bytes that may wait for the client. A writer that is faster than its client waits, or is told to.
@@ -58,6 +59,20 @@ impl BodyWriter {
         state.buffer.extend_from_slice(bytes);
         ring(state);
         Ok(())
+    }
+
+    /// Adds a field to the trailer section, which is sent behind the body: a checksum, or how long it took to make
+    /// (RFC 9110 section 6.5).
+    ///
+    /// Only clients that say `TE: trailers` get it, in HTTP/1.1; most proxies drop it. So nothing may depend on it. Announce
+    /// its name by [`Response::stream_with_trailers`](crate::Response::stream_with_trailers).
+    ///
+    /// # Errors
+    ///
+    /// As with [`Response::try_header`](crate::Response::try_header), and when the field has to come before the content:
+    /// Content-Type, Set-Cookie, Cache-Control and the like.
+    pub fn add_trailer(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
+        add_trailer(&mut self.shared.lock().trailers, name, value)
     }
 
     /// Whether the client has closed the connection.
@@ -152,6 +167,7 @@ fn ring(mut state: MutexGuard<'_, State>) {
 #[derive(Debug)]
 pub(crate) struct BodyReader {
     shared: Arc<Shared>,
+    announced: Option<Box<str>>,
 }
 
 /// What there is of a body.
@@ -159,8 +175,8 @@ pub(crate) enum Written {
     Data(Vec<u8>),
     /// Nothing yet; the bell will be rung.
     Nothing,
-    /// All of it has been taken.
-    End,
+    /// All of it has been taken. Behind it come trailers, rendered.
+    End(Vec<u8>),
     Aborted,
 }
 
@@ -169,7 +185,9 @@ impl BodyReader {
         let mut state = self.shared.lock();
         match state.ending {
             Some(Ending::Aborted) => return Written::Aborted,
-            Some(Ending::Complete) if state.buffer.is_empty() => return Written::End,
+            Some(Ending::Complete) if state.buffer.is_empty() => {
+                return Written::End(std::mem::take(&mut state.trailers));
+            }
             None if state.buffer.is_empty() => {
                 state.bell = Some(bell());
                 return Written::Nothing;
@@ -186,6 +204,11 @@ impl BodyReader {
 impl BodyReader {
     pub(crate) fn notices(&self) -> &Notices {
         &self.shared.notices
+    }
+
+    /// The names of the trailers that will come, as a Trailer field says them.
+    pub(crate) fn announced(&self) -> Option<&str> {
+        self.announced.as_deref()
     }
 
     /// Memory that is held for the client.
@@ -225,6 +248,7 @@ impl Shared {
 #[derive(Debug, Default)]
 struct State {
     buffer: Vec<u8>,
+    trailers: Vec<u8>,
     ending: Option<Ending>,
     /// There while the loop waits.
     bell: Option<Bell>,
@@ -237,9 +261,9 @@ enum Ending {
     Aborted,
 }
 
-pub(crate) fn pair() -> (BodyWriter, BodyReader) {
+pub(crate) fn pair(announced: Option<Box<str>>) -> (BodyWriter, BodyReader) {
     let shared = Arc::new(Shared::default());
-    (BodyWriter { shared: Arc::clone(&shared) }, BodyReader { shared })
+    (BodyWriter { shared: Arc::clone(&shared) }, BodyReader { shared, announced })
 }
 
 #[cfg(test)]
@@ -248,10 +272,10 @@ mod tests {
 
     #[test]
     fn an_event_is_written_whole_or_not_at_all() {
-        let (mut writer, _reader) = pair();
+        let (mut writer, _reader) = pair(None);
         writer.try_write_all(&[b'x'; CAPACITY + 1]).expect("nothing waits");
         assert_eq!(writer.try_write_all(b"y").map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
-        let (mut writer, reader) = pair();
+        let (mut writer, reader) = pair(None);
         writer.try_write_all(&[b'x'; CAPACITY - 1]).expect("there is room");
         assert_eq!(writer.try_write_all(b"yz").map_err(|error| error.kind()), Err(ErrorKind::WouldBlock));
         writer.try_write_all(b"y").expect("there is room");
@@ -263,7 +287,7 @@ mod tests {
 
     #[test]
     fn nobody_is_told_after_the_end_of_the_body() {
-        let (writer, reader) = pair();
+        let (writer, reader) = pair(None);
         writer.on_gone(|| panic!("nobody has gone"));
         let shared = Arc::clone(&writer.shared);
         drop(writer);

@@ -26,7 +26,7 @@ use crate::server::answer::response::{Body, Response};
 use crate::server::answer::upgrade::{Upgrade, Upgraded};
 use crate::server::client::{Client, Peer};
 use crate::server::context::Context;
-use crate::server::http::{Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
+use crate::server::http::{takes_trailers, Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
 use crate::server::outgoing::{Outgoing, COPY_MAX};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
@@ -287,9 +287,9 @@ impl Connection {
                 Next::Request(request) => {
                     cx.stats.row.count_request();
                     if let Some(name) = cx.stats.name {
-                        match is_whole {
+                        match is_whole && input[0] != b'\r' {
                             true => name.set(input, request.name_len()),
-                            // Its head came before.
+                            // Its head came before, or behind empty lines.
                             false => name_gathered(request, name),
                         }
                     }
@@ -308,7 +308,14 @@ impl Connection {
                         }
                         Response { body: Body::Receive(receiver), .. } => {
                             let body = request.body().to_owned();
+                            let takes = takes_trailers(request);
+                            self.codec.take_trailers(takes);
                             self.begin_receiving(receiver, &body, cx);
+                        }
+                        response @ Response { body: Body::Stream(_) | Body::Deferred(_), .. } => {
+                            let takes = takes_trailers(request);
+                            self.codec.take_trailers(takes);
+                            self.start(response, cx);
                         }
                         response => self.start(response, cx),
                     }
@@ -403,7 +410,7 @@ impl Connection {
 
     /// Whether a request was given out whose answer is not there.
     fn is_pending(&self) -> bool {
-        self.receiver.is_some() || matches!(self.outgoing.as_deref(), Some(Outgoing::Deferred(_)))
+        self.receiver.is_some() || matches!(self.outgoing.as_deref(), Some(Outgoing::Deferred { .. }))
     }
 
     /// An answer that was not there at once has begun to be sent.

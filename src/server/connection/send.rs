@@ -52,6 +52,7 @@ impl Connection {
                     was_progress = true;
                     self.outgoing = Some(outgoing);
                 }
+                Ok(Flow::Interim) => self.outgoing = Some(outgoing),
                 Ok(Flow::Sent) => {
                     self.time(Timing::Write, cx);
                     self.outgoing = Some(outgoing);
@@ -93,7 +94,7 @@ impl Connection {
         let Response { head, body } = response;
         let outgoing = match body {
             Body::Bytes(bytes) if bytes.len() as u64 <= COPY_MAX => return self.start_at_once(&head, &bytes, cx),
-            Body::Deferred(pending) => Some(Outgoing::Deferred(pending)),
+            Body::Deferred(pending) => Some(Outgoing::Deferred { pending, takes_interim: self.codec.takes_interim() }),
             Body::Upgrade(upgrade) => self.begin_upgrade(head, upgrade, cx),
             // Made late, for a request whose body is gone.
             Body::Receive(receiver) => return self.begin_receiving(receiver, b"", cx),
@@ -102,8 +103,13 @@ impl Connection {
                 None
             }
             body => {
+                let takes_trailers = self.codec.takes_trailers();
+                let head = match &body {
+                    Body::Stream(reader) if takes_trailers => head.announcing(reader.announced()),
+                    _ => head,
+                };
                 let transfer = self.respond(&head, Outgoing::length(&body), cx);
-                Outgoing::body(body, transfer, &mut cx.output)
+                Outgoing::body(body, transfer, takes_trailers, &mut cx.output)
             }
         };
         if outgoing.is_none() {

@@ -38,7 +38,7 @@ impl Connection {
     /// The application has not answered in time: somebody else does. What is a stream has no time-out.
     pub(super) fn answer_for_application(&mut self, cx: &mut Context<'_>) -> Step {
         match self.outgoing.take().map(|outgoing| *outgoing) {
-            Some(Outgoing::Deferred(mut pending)) => {
+            Some(Outgoing::Deferred { mut pending, .. }) => {
                 let response = pending
                     .take_late()
                     .unwrap_or_else(|| Response::text("the server took too long to answer this request\n").status(504));

@@ -11,14 +11,23 @@ pub(super) struct Asked {
     pub(super) keep_alive: bool,
     /// The client would change the protocol (RFC 9110 section 7.8).
     pub(super) upgrade: bool,
-    pub(super) version: Version,
+    pub(super) speaks: Speaks,
     /// Requests so far.
     requests: u32,
 }
 
+/// What the client can make of an answer; in one byte, as each connection has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Speaks {
+    Http10,
+    Http11,
+    /// HTTP/1.1, and it takes fields behind the content.
+    Http11WithTrailers,
+}
+
 impl Default for Asked {
     fn default() -> Asked {
-        Asked { is_head: false, keep_alive: false, upgrade: false, version: Version::Http11, requests: 0 }
+        Asked { is_head: false, keep_alive: false, upgrade: false, speaks: Speaks::Http11, requests: 0 }
     }
 }
 
@@ -33,7 +42,7 @@ impl Asked {
             is_head: method == "HEAD",
             keep_alive: head.keep_alive && !is_limit,
             upgrade: head.upgrade && version == Version::Http11,
-            version,
+            speaks: if version == Version::Http11 { Speaks::Http11 } else { Speaks::Http10 },
             requests,
         };
     }

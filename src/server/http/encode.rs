@@ -8,9 +8,6 @@ use super::response::ResponseHead;
 /// The interim answer to a client that waits before it sends a body (RFC 9110 section 15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What ends a chunked body.
-pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
-
 /// How a response's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -171,6 +168,13 @@ pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(data);
         out.extend_from_slice(b"\r\n");
     }
+}
+
+/// Appends what ends a chunked body, with rendered trailers.
+pub(crate) fn last_chunk(trailers: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"0\r\n");
+    out.extend_from_slice(trailers);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Bytes of an ordinary head, so that one reservation does.

@@ -47,13 +47,14 @@ mod respond;
 mod response;
 #[cfg(test)]
 mod tests;
+mod trailer;
 
 pub(crate) use crate::shared::config::{Limits, FIELDS_MAX};
 pub(crate) use codec::{Codec, Next, Phase, Scratch};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, single, Validators, Verdict};
 pub(crate) use date::{fixdate, Common};
-pub(crate) use encode::{chunk, Encoder, CONTINUE, LAST_CHUNK};
+pub(crate) use encode::{chunk, last_chunk, Encoder, CONTINUE};
 pub(crate) use forwarded::{Origin, Trust};
 pub use headers::Headers;
 pub(crate) use media_type::{extension, media_type};
@@ -66,3 +67,4 @@ pub use request::{Request, Version};
 pub(crate) use respond::{Length, Transfer};
 pub use response::InvalidHeader;
 pub(crate) use response::{is_value, ResponseHead};
+pub(crate) use trailer::{add_trailer, announce_trailer, early_hints, takes_trailers};

@@ -1,8 +1,8 @@
 //! The answers to requests: how they are framed, and which is the connection's last.
 
+use super::asked::Speaks;
 use super::codec::{Codec, Phase};
 use super::encode::{self, Connection, Encoder};
-use super::request::Version;
 use super::response::ResponseHead;
 use super::Reject;
 
@@ -20,7 +20,7 @@ pub(crate) enum Transfer {
     /// Not at all: the request was HEAD, or the status has none.
     Nothing,
     AsIs,
-    /// In [`chunk`](super::chunk)s and with [`LAST_CHUNK`](super::LAST_CHUNK) at the end.
+    /// In [`chunk`](super::chunk)s and with [`last_chunk`](super::last_chunk) at the end.
     Chunked,
 }
 
@@ -29,6 +29,23 @@ impl Codec {
     #[inline]
     pub(crate) fn end_after_answer(&mut self) {
         self.asked.keep_alive = false;
+    }
+
+    /// The client takes trailers with the answer to the request that was given out last.
+    pub(crate) fn take_trailers(&mut self, takes: bool) {
+        if takes && self.asked.speaks == Speaks::Http11 {
+            self.asked.speaks = Speaks::Http11WithTrailers;
+        }
+    }
+
+    /// Whether trailers can be sent with the answer to the request that was given out last.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.asked.speaks == Speaks::Http11WithTrailers
+    }
+
+    /// Whether interim answers can be sent before it (RFC 9110 section 15.2).
+    pub(crate) fn takes_interim(&self) -> bool {
+        self.asked.speaks != Speaks::Http10
     }
 
     /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow.
@@ -49,16 +66,16 @@ impl Codec {
             // A handler need not make the body for HEAD, and what it would be is not known then (section 8.6).
             Length::Known(0) if self.asked.is_head => encode::Framing::None,
             Length::Known(length) => encode::Framing::Length(length),
-            Length::Unknown if self.asked.version == Version::Http11 => encode::Framing::Chunked,
-            Length::Unknown => encode::Framing::Close,
+            Length::Unknown if self.asked.speaks == Speaks::Http10 => encode::Framing::Close,
+            Length::Unknown => encode::Framing::Chunked,
         };
         let is_delimiter = framing == encode::Framing::Close;
         // What is left of a body is not read, and not taken for a request either.
         self.is_closed = is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
-        let connection = match self.asked.version {
+        let connection = match self.asked.speaks {
             _ if self.is_closed => Connection::Close,
-            Version::Http10 => Connection::KeepAlive,
-            Version::Http11 => Connection::Implied,
+            Speaks::Http10 => Connection::KeepAlive,
+            Speaks::Http11 | Speaks::Http11WithTrailers => Connection::Implied,
         };
         encoder.head(head, framing, connection, out);
         self.is_streaming = false;

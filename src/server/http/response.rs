@@ -76,8 +76,22 @@ impl ResponseHead {
         }
     }
 
+    /// With a Trailer field that names these, if there are any.
+    pub(crate) fn announcing(mut self, trailers: Option<&str>) -> ResponseHead {
+        if let Some(names) = trailers {
+            push_field(&mut self.fields, "Trailer", names);
+        }
+        self
+    }
+
     /// Adds a field; a Content-Type replaces the one there is.
     pub(crate) fn add(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
+        if name.eq_ignore_ascii_case("upgrade") && is_value(value.as_bytes()) {
+            push_field(&mut self.fields, name, value);
+            // Both or none (RFC 9110 section 7.8). A list may have several lines, so it does not matter what the server adds.
+            push_field(&mut self.fields, "Connection", "Upgrade");
+            return Ok(());
+        }
         check_field(name, value)?;
         if name.eq_ignore_ascii_case("content-type") {
             self.content_type = Some(Cow::Owned(value.to_owned()));
@@ -117,6 +131,16 @@ impl fmt::Display for InvalidHeader {
 
 impl std::error::Error for InvalidHeader {}
 
+impl InvalidHeader {
+    pub(crate) fn servers_own(name: &str) -> InvalidHeader {
+        InvalidHeader::new(name, "the server sets this field itself")
+    }
+
+    pub(super) fn new(name: &str, problem: &'static str) -> InvalidHeader {
+        InvalidHeader { name: name.to_owned(), problem }
+    }
+}
+
 /// Whether a field may be added to a response.
 pub(super) fn check_field(name: &str, value: &str) -> Result<(), InvalidHeader> {
     let problem = match () {
@@ -125,7 +149,7 @@ pub(super) fn check_field(name: &str, value: &str) -> Result<(), InvalidHeader> 
         () if THE_SERVERS.iter().any(|own| name.eq_ignore_ascii_case(own)) => "the server sets this field itself",
         () => return Ok(()),
     };
-    Err(InvalidHeader { name: name.to_owned(), problem })
+    Err(InvalidHeader::new(name, problem))
 }
 
 /// Renders a field that was checked.

@@ -194,7 +194,7 @@ fn chunks_are_what_the_decoder_reads_back() {
             (0..random.below(6)).map(|_| (0..random.below(300)).map(|_| random.below(256) as u8).collect()).collect();
         let mut bytes = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
         pieces.iter().for_each(|piece| chunk(piece, &mut bytes));
-        bytes.extend_from_slice(LAST_CHUNK);
+        last_chunk(b"", &mut bytes);
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
         let (_, Next::Request(request)) = codec.next(&bytes, &mut scratch, &limits, &mut |_| false) else {
             panic!("valid")
