@@ -232,18 +232,47 @@ fn a_program_finds_what_the_manual_says() {
 }
 
 #[test]
-fn a_program_that_cannot_be_executed_ends_the_pool() {
-    let plain = fresh_path("not-executable");
-    fs::write(&plain, "#!/bin/sh\n").expect("a writable directory");
-    for (program, problem) in [
-        ("no-such-program", "cannot execute no-such-program: No such file or directory (os error 2)".to_owned()),
-        (plain.to_str().expect("text"), format!("cannot execute {}: Permission denied (os error 13)", plain.display())),
+fn a_program_that_cannot_be_executed_is_noticed_before_anything_starts() {
+    let directory = fresh_path("no-program");
+    fs::create_dir_all(directory.join("folder")).expect("a writable directory");
+    fs::write(directory.join("plain"), "").expect("a writable directory");
+    let path = directory.join("chdir.env");
+    fs::write(&path, "PATH=/nowhere\n").expect("a writable directory");
+    let (chdir, env_file) = (directory.to_str().expect("text"), path.to_str().expect("text"));
+    for (options, program, problem) in [
+        (&[][..], "no-such-program", "it is in no directory of PATH ("),
+        (&["--env-file", env_file], "sh", "it is in no directory of PATH (/nowhere); install it, or give its path"),
+        (&["--chdir", chdir], "./plain", "is not executable; run it by its interpreter, or allow it with chmod +x"),
+        (&["--chdir", chdir], "./folder", "is a directory; give a program"),
+        (&["--chdir", chdir], "./nothing", "does not exist"),
+        (&[], "", "exec needs a program"),
     ] {
-        let (status, log) = Server::spawn(exec("2", &[], &[program])).finish();
-        assert_eq!(status.code(), Some(1));
-        let last = log.last().expect("a line");
-        assert!(last.starts_with("forkpool: no worker could start: worker=") && last.ends_with(&problem), "{last}");
+        for check in [&[][..], &["--check"]] {
+            let said = support::run(&mut exec("2", &[options, check].concat(), &[program]));
+            let code = if program.is_empty() { 2 } else { 1 };
+            assert_eq!((said.code, said.out.as_str()), (code, ""), "{program}: {said:?}");
+            let line = said.problem.strip_prefix("forkpool: ").expect("an error");
+            assert!(line.lines().count() == 1 && line.contains(problem), "{program}: {line}");
+        }
     }
+    fs::remove_dir_all(&directory).expect("ours");
+}
+
+#[test]
+fn a_program_that_is_gone_at_a_restart_aborts_it() {
+    let directory = fresh_path("gone-program");
+    fs::create_dir_all(&directory).expect("a writable directory");
+    let (app, admin) = (directory.join("app"), directory.join("admin"));
+    std::os::unix::fs::symlink(example("listen_fds").get_program(), &app).expect("a writable directory");
+    let admin = format!("unix:{}", admin.display());
+    let mut command = exec("2", &["--ready", "notify", "--admin", &admin], &["app"]);
+    command.env("PATH", &directory);
+    let mut server = Server::start(command);
+    fs::remove_file(&app).expect("it is there");
+    let said = support::run(binary().args(["restart", "--admin", &admin]));
+    assert!(said.code == 4 && said.out.contains("cannot execute app: No such file"), "{said:?}");
+    assert_eq!(server.get("/").status, 200);
+    fs::remove_dir_all(&directory).expect("ours");
 }
 
 #[test]

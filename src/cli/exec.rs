@@ -24,13 +24,13 @@ impl Program {
     ///
     /// # Errors
     ///
-    /// If the settings are invalid, or do not apply to a program.
+    /// If the settings are invalid, or do not apply to a program, or there is no such program.
     pub(crate) fn configure(&self, pool: Builder) -> Result<Builder, Error> {
         match pool.get(BALANCE)? {
             Some(value) if is_counting(&value) => {
                 Err(Error::Config { setting: format!("{BALANCE}={value}"), problem: UNCOUNTED.to_owned() })
             }
-            _ => Ok(pool),
+            _ => pool.find_program(&self.name).map(|_| pool),
         }
     }
 }

@@ -1,6 +1,10 @@
 //! How the programs are run that workers execute by [`Worker::exec`](crate::Worker::exec).
 
+use std::ffi::OsStr;
+use std::path::PathBuf;
+
 use super::Builder;
+use crate::error::Result;
 use crate::shared::config::{Readiness, StopSignal};
 
 impl Builder {
@@ -23,5 +27,17 @@ impl Builder {
     /// than 64 KiB comes in parts. While nobody reads the pool's output, the program waits.
     pub fn prefix(self, prefix: bool) -> Builder {
         self.put("prefix", |config| config.prefix = prefix)
+    }
+
+    /// Returns the file that a worker would execute for this name by [`Worker::exec`](crate::Worker::exec), in the environment
+    /// and the working directory that this builder describes: PATH is searched unless the name has a slash. So a missing
+    /// program is noticed before the pool starts.
+    ///
+    /// # Errors
+    ///
+    /// As [`check`](Builder::check), and when there is no such file or it cannot be executed. Whether the workers' user may
+    /// execute it is not checked.
+    pub fn find_program(&self, name: impl AsRef<OsStr>) -> Result<PathBuf> {
+        self.resolved()?.find_program(name.as_ref())
     }
 }

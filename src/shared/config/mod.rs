@@ -18,6 +18,7 @@ mod layers;
 mod limits;
 mod log_format;
 mod pattern;
+mod program;
 mod proxies;
 mod readiness;
 mod settings;
