@@ -1,63 +1,63 @@
-//! PURE. What the supervisor is told, and what it says.
+//! PURE. The events that the supervisor handles, and the effects that it asks for.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A place in the pool, numbered from 0.
+/// A slot of the pool, numbered from 0.
 pub(crate) type SlotId = usize;
 
-/// The name of a process. Only a reaped process's pid can be used again, and reaping is [`Event::Exited`], so one pid
-/// is never two processes here.
+/// The pid of a process. A pid is reused only after its process was reaped, which is [`Event::Exited`], so one pid
+/// never stands for two processes here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Pid(pub(crate) i32);
 
-/// A fact for the supervisor. One about a pid it does not know, or told twice, changes nothing.
+/// An event for the supervisor. An event about an unknown pid, or one that repeats another, changes nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// [`Effect::Spawn`] was performed. To be told before anything else about the pid.
+    /// [`Effect::Spawn`] was performed. Must precede all other events about the pid.
     Spawned { slot: SlotId, pid: Pid },
-    /// [`Effect::Spawn`] could not be performed.
+    /// [`Effect::Spawn`] failed.
     SpawnFailed { slot: SlotId },
-    /// Its listening sockets are in the parent's custody.
+    /// The parent has copies of the process's listening sockets.
     Listening { pid: Pid },
     /// It is ready to serve.
     Ready { pid: Pid },
     /// It has been busy past its deadline.
     Stalled { pid: Pid },
-    /// It has said or sent what no worker may.
+    /// It broke the protocol between workers and parent.
     Misbehaved { pid: Pid },
-    /// A signal has stopped it (SIGSTOP and its like), so that it serves nobody.
+    /// A signal (such as SIGSTOP) has stopped it, so it serves nobody.
     Suspended { pid: Pid },
     /// It runs again.
     Resumed { pid: Pid },
-    /// It has had its share of work or memory, and is to be replaced when there is time.
+    /// It has reached a limit, and must be replaced when there is time.
     Recycle { pid: Pid, why: Recycle },
-    /// It is to leave, and its slot to get another worker: the application wants it.
+    /// The application wants it to finish, and its slot to get a replacement.
     Disconnected { pid: Pid },
-    /// It wants to leave by itself, and its slot is to get another worker.
+    /// It asks to finish, and its slot must get a replacement.
     Leaves { pid: Pid },
-    /// It was reaped; the rest counts if it had not been told to leave. `has_served` says that it has accepted a
-    /// connection, as far as that is known; `respawn` is what the application wants for its slot.
+    /// It was reaped. The other fields matter if it had not been told to finish. `has_served` says whether it has
+    /// accepted a connection, as far as that is known; `respawn` is what the application wants for its slot.
     Exited { pid: Pid, exit: Exit, has_served: bool, respawn: Respawn },
     /// Replace every worker that runs now, a few at a time.
     Restart,
-    /// Have a new binary take over.
+    /// Start an upgrade.
     Upgrade,
     /// [`Effect::Upgrade`] was performed.
     SuccessorSpawned { pid: Pid },
     /// All workers of the new binary are ready.
     SuccessorReady,
-    /// The new binary could not be started, or was reaped; `exit` is None in the first case.
+    /// The new binary could not be started, in which case `exit` is `None`, or it was reaped.
     SuccessorGone { exit: Option<Exit> },
-    /// Have this many workers, and at least one.
+    /// Change to this number of workers, at least one.
     Scale { workers: usize },
-    /// Somebody asks that the pool ends. Requests soon after the first are one with it, at the firmest of them; any later
-    /// one forces: see [`Supervisor::heeds`](super::Supervisor::heeds).
+    /// A request to stop the pool. Requests soon after the first count as the same request, with the strongest of their
+    /// modes. Any later request forces the stop; see [`Supervisor::heeds`](super::Supervisor::heeds).
     Stop(Stop),
-    /// For so long nobody could run, neither workers nor parent. It counts for no timeout, but for the age of workers.
+    /// Neither workers nor the parent could run for this time. It counts for the age of workers, but for no timeout.
     Frozen(Duration),
-    /// Time has passed. Only this judges timeouts: told last in a turn of the parent's loop, it never kills a worker
-    /// whose readiness waits to be read, not even after the machine was suspended.
+    /// Time has passed. Only this event makes timeouts expire. The parent's loop sends it last in a turn, so a worker
+    /// whose readiness waits to be read is never killed, not even after the machine was suspended.
     Tick,
 }
 
@@ -68,71 +68,71 @@ pub(crate) enum Exit {
     Signal { signal: i32, core_dumped: bool },
 }
 
-/// What happens to the slot of a worker that exited without being told to: the answer of
+/// What happens to the slot of a worker that exited without being told to. Returned by the policy of
 /// [`Builder::on_exit`](crate::Builder::on_exit).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Respawn {
-    /// As without a policy of your own: restart at once after a worker that has served (it was ready, and has accepted
-    /// a connection or lived for a second), else after a delay that grows with each such failure in a row.
+    /// As without a policy: restart at once after a worker that has served (it was ready, and accepted a connection or
+    /// lived for a second). Otherwise wait, and longer after each such failure in a row.
     #[default]
     Backoff,
-    /// Restart at once; but no slot is started twice within 30 ms.
+    /// Restart at once, but start no slot twice within 30 ms.
     Now,
     /// Restart after this delay, even if no worker is left meanwhile.
     After(Duration),
-    /// Leave the slot empty until a restart, or until [`Handle::scale`](crate::Handle::scale) with any number. While
-    /// the slot has another worker, as during a rolling restart, the same as `Backoff`.
+    /// Leave the slot empty until a restart, or until [`Handle::scale`](crate::Handle::scale) is called with any
+    /// number. The same as `Backoff` if the slot has another worker, as during a rolling restart.
     Never,
     /// Drain the pool, as [`Handle::stop`](crate::Handle::stop) does.
     Stop,
 }
 
-/// How to stop, the firmer the greater.
+/// How to stop; a greater value is stronger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Stop {
-    /// Finish what has begun.
+    /// Finish the requests in progress.
     Drain,
-    /// End now, by yourself.
+    /// Exit now.
     Quick,
-    /// Be killed.
+    /// Kill.
     Force,
 }
 
-/// Why a healthy worker is replaced by itself.
+/// Why a healthy worker is replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Recycle {
     Requests,
     Age,
     Memory,
-    /// Nothing reaches it by a socket of its own any more.
+    /// One of its listening sockets gets no connections any more.
     Socket,
 }
 
 impl Recycle {
-    /// Whether nobody knows it but by the worker's word.
+    /// Whether the worker's own report is the only evidence.
     pub(super) fn is_own_word(self) -> bool {
         matches!(self, Recycle::Requests | Recycle::Socket)
     }
 }
 
-/// What the parent has to do. An effect on a process is never given out after the process was reaped.
+/// What the parent must do. No effect on a process is returned after the process was reaped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effect {
-    /// Fork a worker; answered by [`Event::Spawned`] or [`Event::SpawnFailed`].
+    /// Fork a worker. The result is [`Event::Spawned`] or [`Event::SpawnFailed`].
     Spawn {
         slot: SlotId,
         generation: u64,
     },
-    /// Ask it to finish what it has.
+    /// Ask it to finish its requests.
     Drain {
         pid: Pid,
     },
-    /// Ask it to end now.
+    /// Ask it to exit now.
     Quit {
         pid: Pid,
     },
-    /// Have it say where it hangs, and die.
+    /// Make it log a backtrace and die.
     Abort {
         pid: Pid,
     },
@@ -140,23 +140,23 @@ pub(crate) enum Effect {
         pid: Pid,
         why: KillReason,
     },
-    /// The slot was scaled away and no process of it lives: its sockets may be closed. A slot that later gets the same
-    /// number is a new one.
+    /// The slot was removed by scaling and none of its processes is alive, so its sockets may be closed. A later slot
+    /// with the same number is a new one.
     Retire {
         slot: SlotId,
     },
-    /// The pool is about to drain: from now on the workers hold the last copies of all sockets.
+    /// The pool is about to drain. From now on the workers hold the last copies of all sockets.
     LetGo,
-    /// Start the new binary; answered by [`Event::SuccessorSpawned`] or [`Event::SuccessorGone`].
+    /// Start the new binary. The result is [`Event::SuccessorSpawned`] or [`Event::SuccessorGone`].
     Upgrade,
-    /// Have the new binary end.
+    /// End the new binary.
     EndSuccessor {
         pid: Pid,
         how: Stop,
     },
-    /// A fact worth a log line.
+    /// Something to log.
     Notice(Notice),
-    /// No process is left, and none will be started. The last effect, given once.
+    /// No process is left, and none will be started. The last effect, returned once.
     Finish(Outcome),
 }
 
@@ -165,45 +165,45 @@ pub(crate) enum Effect {
 pub(crate) enum KillReason {
     /// It was not ready in time.
     BootTimeout,
-    /// It did not drain in time.
+    /// It did not finish draining in time.
     DrainTimeout,
-    /// It did not quit in time.
+    /// It did not exit in time.
     QuickTimeout,
     Stalled,
-    /// It has said or sent what no worker may.
+    /// It broke the protocol.
     Misbehaved,
     /// The pool is stopped by force.
     Forced,
 }
 
-/// What an operator may want to know, and the supervisor alone knows.
+/// What an operator may want to know and only the supervisor knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// Every slot has a ready worker, for the first time.
+    /// For the first time, every slot has a ready worker.
     AllReady {
         workers: usize,
     },
-    /// This many workers of the slot in a row never served; it is started again after the delay, or a little later when
-    /// other slots are in the same state.
+    /// This number of workers of the slot failed in a row without serving. The slot is started again after the delay,
+    /// or slightly later if other slots are in the same state.
     BackingOff {
         slot: SlotId,
         delay: Duration,
         failures: u32,
     },
-    /// The slot failed as often in a row as the policy allows: the pool drains.
+    /// The slot failed as many times in a row as the policy allows; the pool drains.
     GaveUp {
         slot: SlotId,
         failures: u32,
         reason: Failure,
     },
-    /// The slot is not started again, as the application wants it.
+    /// The slot is not started again, at the application's request.
     LeftEmpty {
         slot: SlotId,
     },
-    /// Every slot was left empty: the pool ends.
+    /// Every slot was left empty; the pool ends.
     AllLeftEmpty,
     RestartBegun,
-    /// A restart was asked for while one runs, which now also replaces the workers that it has started before.
+    /// A restart was requested during a restart, which now also replaces the workers that it has already started.
     RestartExtended,
     RestartDone,
     /// The slot's new worker failed before it was ready. Workers that were not replaced yet stay.
@@ -215,19 +215,19 @@ pub(crate) enum Notice {
         from: usize,
         to: usize,
     },
-    /// A worker failed and never served before every wanted slot had served for a while. As many workers are wanted
-    /// still, and the slot is tried again. Said once for each scaling.
+    /// A worker failed without serving, before every wanted slot had served for a while. The number of workers wanted
+    /// does not change, and the slot is retried. Reported once for each scaling.
     ScalingFailed {
         slot: SlotId,
         wanted: usize,
         reason: Failure,
     },
-    /// A worker is replaced because of its own limits.
+    /// A worker is replaced because of its limits.
     Recycling {
         slot: SlotId,
         why: Recycle,
     },
-    /// Its replacement failed; the worker stays, and is tried again after the delay.
+    /// The replacement failed. The worker stays, and is replaced after the delay.
     RecyclingFailed {
         slot: SlotId,
         reason: Failure,
@@ -237,7 +237,7 @@ pub(crate) enum Notice {
     Replacing {
         slot: SlotId,
     },
-    /// Stopping begins after this long.
+    /// The drain begins after this delay.
     LameDuck {
         delay: Duration,
     },
@@ -245,15 +245,15 @@ pub(crate) enum Notice {
     UpgradeDone {
         pid: Pid,
     },
-    /// This pool stays; why the new one did not take over.
+    /// The upgrade failed, for this reason; the pool goes on.
     UpgradeFailed {
         reason: UpgradeFailure,
     },
-    /// Not done, since an upgrade is under way.
+    /// Refused, because an upgrade is in progress.
     UpgradeInTheWay,
 }
 
-/// Why a new binary did not take over.
+/// Why an upgrade failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UpgradeFailure {
     Spawn,
@@ -261,7 +261,7 @@ pub(crate) enum UpgradeFailure {
     Late,
 }
 
-/// What went wrong with a worker that was not told to leave.
+/// How a worker failed that was not told to finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Failure {
     Spawn,
@@ -269,7 +269,7 @@ pub(crate) enum Failure {
     Kill(KillReason),
 }
 
-/// What a pool is doing.
+/// The state of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum PoolState {
@@ -277,17 +277,17 @@ pub enum PoolState {
     Starting,
     /// It serves.
     Serving,
-    /// A rolling restart is under way.
+    /// A rolling restart is in progress.
     Restarting,
     /// A new binary is being started.
     Upgrading,
-    /// It serves, but is to be given no new connections, since it will drain soon.
+    /// Still serving, but load balancers should send no new connections, since the drain will begin soon.
     LameDuck,
-    /// It drains, or ends.
+    /// Draining, or ending.
     Stopping,
 }
 
-/// In words, as the status has it: `serving`, `lame duck`.
+/// The state in words, as the status shows it: `serving`, `lame duck`.
 impl fmt::Display for PoolState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
@@ -304,18 +304,18 @@ impl fmt::Display for PoolState {
 /// How the pool ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// As it was asked to.
+    /// On request.
     Stopped,
-    /// No worker was ever ready and every slot has failed; `last` is the latest failure.
+    /// No worker was ever ready, and every slot has failed; `last` is the latest failure.
     BootFailed { last: Failure },
-    /// The slot failed as often in a row as the policy allows.
+    /// The slot failed as many times in a row as the policy allows.
     GaveUp { slot: SlotId, failures: u32, last: Failure },
     /// A new binary has taken over.
     Replaced,
 }
 
 impl Effect {
-    /// The process it is to be performed on.
+    /// The process that the effect concerns.
     pub(super) fn pid(&self) -> Option<Pid> {
         match *self {
             Effect::Drain { pid } | Effect::Quit { pid } | Effect::Abort { pid } | Effect::Kill { pid, .. } => {

@@ -1,4 +1,5 @@
-//! PURE. What follows when a worker fails: when its slot is started again, and whether a restart or the pool ends.
+//! PURE. The consequences of a worker's failure: when its slot is started again, and whether a restart or the pool
+//! ends.
 
 use super::*;
 
@@ -6,21 +7,22 @@ use super::*;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Failed {
     pub(super) reason: Failure,
-    /// It has accepted a connection: what it says of itself, which buys it no more than the pool's pace.
+    /// Whether it has accepted a connection, by its own report. A false report gains no more than the limited rate of
+    /// restarts.
     pub(super) has_served: bool,
     /// What the application wants for the slot.
     pub(super) respawn: Respawn,
 }
 
 impl Failed {
-    /// What the pool notices by itself, of a worker that has not come to serve.
+    /// A failure that the pool detects, of a worker that has not served yet.
     pub(super) fn early(reason: Failure) -> Failed {
         Failed { reason, has_served: false, respawn: Respawn::Backoff }
     }
 }
 
 impl Supervisor {
-    /// A process of the slot ended, or had to be ended, and nobody had asked it to. `process` is as it was before.
+    /// A process of the slot ended, or had to be killed, without having been asked to. `process` is its state before.
     pub(super) fn fail(&mut self, id: SlotId, process: Process, failed: Failed, now: Time) {
         let Failed { reason, has_served, respawn } = failed;
         if self.stopping.is_some() || id >= self.wanted {
@@ -36,7 +38,7 @@ impl Supervisor {
             slot.failures = 0;
             slot.start_at = now;
         }
-        // The failure of a replacement delays nothing while its predecessor serves.
+        // The failure of a replacement delays nothing while the old worker serves.
         if !slot.is_ready() {
             if !has_served && std::mem::take(&mut self.is_scaling) {
                 self.effects.push_back(Effect::Notice(Notice::ScalingFailed { slot: id, wanted: self.wanted, reason }));
@@ -48,7 +50,7 @@ impl Supervisor {
                 }
                 Respawn::Now => slot.start_as_asked(now),
                 Respawn::After(delay) => slot.start_as_asked(now + delay),
-                // Whoever can end a worker by a request must not be able to keep its slot empty.
+                // A client that can crash a worker by a request must not be able to keep the slot empty.
                 _ if has_served => slot.hold = Hold::Backoff,
                 Respawn::Backoff | Respawn::Never | Respawn::Stop => self.back_off(id, reason, now),
             }
@@ -64,12 +66,11 @@ impl Supervisor {
         }
     }
 
-    /// Has the slot wait the longer the more of its workers in a row have never served, and the pool give up if those are
-    /// too many.
+    /// Makes the slot wait, longer after each worker in a row that never served. Gives up if there are too many.
     fn back_off(&mut self, id: SlotId, reason: Failure, now: Time) {
         self.failed = Some(now);
         let Some(slot) = self.slots.get_mut(&id) else { return };
-        // A fork that failed is not repeated at once: nothing has changed.
+        // After a failed fork, do not try again at once, since nothing has changed.
         slot.failures = if reason == Failure::Spawn { slot.failures.max(1) + 1 } else { slot.failures + 1 };
         let (failures, delay) = (slot.failures, self.policy.backoff(slot.failures, self.random.next()));
         slot.start_at = now + delay;
@@ -84,26 +85,26 @@ impl Supervisor {
         }
     }
 
-    /// Whether every wanted slot has a worker that has been ready for a while: what fails from then on is not the
-    /// scaling's fault.
+    /// Whether every wanted slot has a worker that has been ready for a while. A later failure is not due to the
+    /// scaling.
     pub(super) fn has_scaled(&self, now: Time) -> bool {
         let is_stable = |it: &Process| it.stage == Stage::Ready && now.since(it.since) >= self.policy.stable;
         (0..self.wanted).all(|id| self.slots.get(&id).is_some_and(|slot| slot.staying().any(is_stable)))
     }
 
-    /// Whether the slot was left empty for good, by the application's word.
+    /// Whether the slot was left empty at the application's request.
     pub(super) fn is_left_empty(&self, id: SlotId) -> bool {
         self.slots.get(&id).is_some_and(|slot| slot.hold == Hold::ForGood)
     }
 
-    /// Has the slots that were left empty started again.
+    /// Starts the slots again that were left empty.
     pub(super) fn refill(&mut self, now: Time) {
         for slot in self.slots.values_mut().filter(|slot| slot.hold == Hold::ForGood) {
             (slot.hold, slot.start_at) = (Hold::Backoff, now);
         }
     }
 
-    /// A worker that was started during a restart, or to replace one that was due, was never ready.
+    /// A worker that was started during a restart, or to replace one that was due, failed before it was ready.
     fn replacement_failed(&mut self, id: SlotId, reason: Failure, now: Time) {
         if self.is_restarting {
             self.end_restart(Notice::RestartAborted { slot: id, reason });

@@ -1,5 +1,5 @@
-//! PURE. What an exit counts as. It is said once, here: the log, the application, its policy, the admin process and the
-//! supervisor itself go by it.
+//! PURE. Classifies an exit. This is the only place: the log, the application, its policy, the admin process and the
+//! supervisor itself use the result.
 
 use super::*;
 use crate::shared::state::Reason;
@@ -9,30 +9,30 @@ use crate::shared::state::Reason;
 pub(crate) struct Gone {
     pub(crate) slot: SlotId,
     pub(crate) departure: Departure,
-    /// What it counts as among the slot's restarts; None where no other process takes its place.
+    /// The reason to count among the slot's restarts; `None` if no other process takes its place.
     pub(crate) restart: Option<Reason>,
 }
 
 /// Who wanted a process to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Departure {
-    /// Nobody: a failure, unless the application thinks otherwise.
+    /// Nobody: a failure, unless the application decides otherwise.
     Unasked { was_ready: bool },
-    /// The pool, because of what it did or failed to do; that has been counted.
+    /// The pool, because of what the process did or failed to do; this failure has been counted.
     Failed,
-    /// Somebody has asked it to leave.
+    /// It was asked to finish.
     Asked,
-    /// A stop that waits for nobody has killed it.
+    /// A forced stop has killed it.
     Forced,
 }
 
 impl Departure {
-    /// Whether the pool has told it to leave, or killed it.
+    /// Whether the pool has told it to finish, or killed it.
     pub(crate) fn was_told(self) -> bool {
         !matches!(self, Departure::Unasked { .. })
     }
 
-    /// Whether it left on request, and not because the pool had to end it.
+    /// Whether it ended on request, and not because the pool had to kill it.
     pub(crate) fn was_asked(self) -> bool {
         matches!(self, Departure::Asked | Departure::Forced)
     }
@@ -51,7 +51,7 @@ impl Departure {
 }
 
 impl Supervisor {
-    /// What the exit of a process counts as, to be asked before it is told; None if it is none of ours.
+    /// Classifies the exit of a process, before the exit is handled; `None` if it is not a process of the pool.
     pub(crate) fn gone(&self, pid: Pid, exit: Exit) -> Option<Gone> {
         let (slot, process) = self.process(pid)?;
         let restart = self.restart_by(slot, process, exit).filter(|_| !self.is_stopping());

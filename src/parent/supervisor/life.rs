@@ -1,4 +1,4 @@
-//! PURE. What each event does to the process or the plan that it is about.
+//! PURE. The effect of each event on the process or the pool that it concerns.
 
 use super::*;
 
@@ -20,7 +20,7 @@ impl Supervisor {
         }
     }
 
-    /// The process of the slot whose [`Effect::Spawn`] has been given out and not been answered.
+    /// The process of the slot whose [`Effect::Spawn`] was returned and has no result yet.
     pub(super) fn spawning(&mut self, id: SlotId) -> Option<&mut Process> {
         if self.queued_spawn(id).is_some() {
             return None;
@@ -28,7 +28,7 @@ impl Supervisor {
         self.slots.get_mut(&id)?.processes.iter_mut().find(|process| process.stage == Stage::Spawning)
     }
 
-    /// A fact about the slot, whatever has become of the process: custody outlives it.
+    /// Marks the slot, whatever becomes of the process, since the parent keeps the sockets.
     pub(super) fn listening(&mut self, pid: Pid) {
         let id = self.process(pid).map(|(id, _)| id);
         if let Some(slot) = id.and_then(|id| self.slots.get_mut(&id)) {
@@ -88,7 +88,7 @@ impl Supervisor {
         }
     }
 
-    /// What the worker asks for is done at once; only its slot may have to wait for the next one.
+    /// The worker's wish is granted at once, but its slot may have to wait for the replacement.
     pub(super) fn leaves(&mut self, pid: Pid, now: Time) {
         let Some((id, process)) = self.process(pid) else { return };
         if process.stage.is_leaving() {
@@ -111,8 +111,8 @@ impl Supervisor {
         }
     }
 
-    /// Begins a restart, or has the one that runs replace its own workers too: they may have read what was changed
-    /// since they started.
+    /// Begins a restart. If one is in progress, it now also replaces the workers that it has started, since they may
+    /// have read what has changed since.
     pub(super) fn restart(&mut self, now: Time) {
         if self.is_stopping() || self.is_upgrading() {
             return;
@@ -125,7 +125,7 @@ impl Supervisor {
         }
     }
 
-    /// Other time limits hold from now on.
+    /// Sets new time limits.
     pub(crate) fn set_policy(&mut self, policy: Policy) {
         self.policy = policy;
     }
@@ -152,7 +152,8 @@ impl Supervisor {
     }
 
     pub(super) fn asked_to_stop(&mut self, how: Stop, now: Time) {
-        // What has not been said yet would be too late: on that word a pool takes over from another one.
+        // Drops a pending report that all workers are ready. After a request to stop it would be too late, and after an
+        // upgrade it would make the old pool stop.
         self.effects.retain(|effect| !matches!(effect, Effect::Notice(Notice::AllReady { .. })));
         let heeded = self.heeds(how, now);
         self.stop_asked.get_or_insert(now);
@@ -177,7 +178,7 @@ impl Supervisor {
         }
     }
 
-    /// Puts off all that counts time since then or until then; what is overdue stays so.
+    /// Postpones everything that depends on time by this span. What is overdue stays overdue.
     pub(super) fn frozen(&mut self, span: Duration) {
         for slot in self.slots.values_mut() {
             slot.start_at = slot.start_at + span;
@@ -197,7 +198,7 @@ impl Supervisor {
         }
     }
 
-    /// Acts on what the time has come for: kills what has been in its stage for too long.
+    /// Applies the timeouts: kills processes that have been in their stage for too long.
     pub(super) fn expire(&mut self, now: Time) {
         if self.lame_duck.is_some_and(|at| at <= now) {
             self.stop(Stop::Drain, Outcome::Stopped);
@@ -218,7 +219,7 @@ impl Supervisor {
         }
     }
 
-    /// Kills a process; a failure if it was not leaving anyway.
+    /// Kills a process. Counts as a failure if the process was not about to leave anyway.
     pub(super) fn kill(&mut self, pid: Pid, why: KillReason, now: Time) {
         let Some((id, &process)) = self.process(pid) else { return };
         if let Some(process) = self.process_mut(pid) {

@@ -1,10 +1,10 @@
-//! PURE. Decides which worker processes should run: facts in, effects out.
+//! PURE. Decides which worker processes should run: events in, effects out.
 //!
-//! [`Supervisor::handle`] learns one [`Event`], then compares what is with what should be and queues the difference as
-//! [`Effect`]s. It forks, waits and kills nothing, reads no clock and knows a pid only as a name: `parent.rs` performs
+//! [`Supervisor::handle`] takes one [`Event`], compares the actual state with the wanted one, and queues the difference
+//! as [`Effect`]s. It does not fork, wait, kill or read a clock, and a pid is only a name to it. The parent performs
 //! the effects, and their results are the next events.
 //!
-//! The life of a process, and what each event does to it (`·` nothing), which `tests/` walks cell by cell:
+//! The life of a process, and the effect of each event on it (`·` none). `tests/` walks this table cell by cell:
 //!
 //! ```text
 //!              Spawned            Ready
@@ -12,7 +12,7 @@
 //!      │                     │  │          │    │
 //!      │ SpawnFailed         │  └──────────┼────┴──► Draining ───────► Quitting
 //!      │                     │             │            │ drain         │ quick
-//!      ▼        boot time-out│     Stalled │            │ time-out      │ time-out
+//!      ▼        boot timeout │     Stalled │            │ timeout       │ timeout
 //!   (gone)                   └────────┬────┘            │               │
 //!                                     ▼                 ▼               │
 //!                     (Aborting ─►) Killing ◄───────────┴───────────────┘     Stop::Force kills from any stage
@@ -48,14 +48,15 @@
 //!   Stop(Force)       gone    ·         Killing       Killing       Killing   Killing   Killing   ·
 //! ```
 //!
-//! A process is *queued* while the effect that forks it has not been given out: then it can be withdrawn. One that is being
-//! forked has no pid, and what is asked of it it is told as soon as it has one. *fail*: its slot has failed once more
-//! without having served; *served*: it says that it has accepted a connection; *stable*: it was ready for a second.
-//! *replaced*: another process starts in its slot while it stays.
+//! A process is *queued* until the effect that forks it is returned, and can be withdrawn until then. A process that is
+//! being forked has no pid yet, and is told what it was asked as soon as it has one. *fail*: its slot has failed once
+//! more without having served. *served*: it reports that it has accepted a connection. *stable*: it was ready for a
+//! second. *replaced*: another process starts in its slot while it stays.
 //!
 //! A failure is counted once, when it is noticed: at the exit, or when the kill is decided. So the exit of a worker
-//! that was told to leave is never one, and a slot need not wait for a killed process that will not die. What follows
-//! an exit that nobody has asked for, the application may decide ([`Respawn`]): then it is not counted.
+//! that was told to leave is never a failure, and a slot need not wait for a killed process that does not die. The
+//! application may decide what follows an exit that nobody asked for ([`Respawn`]); then it does not count as a
+//! failure.
 
 #![forbid(unsafe_code)]
 
@@ -91,36 +92,36 @@ pub(crate) use self::gone::{Departure, Gone};
 pub(crate) use self::policy::{jittered, Policy};
 pub(crate) use self::slot::{Process, Stage};
 
-/// What runs, what should run, and the effects that have not been given out yet.
+/// The actual state, the wanted state, and the effects that were not returned yet.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     policy: Policy,
-    /// The slots that should have a worker are those numbered below this.
+    /// Slots with a smaller number than this should have a worker.
     wanted: usize,
-    /// Those, and the ones scaled away whose processes still live.
+    /// These slots, and those removed by scaling whose processes are still alive.
     slots: BTreeMap<SlotId, Slot>,
-    /// Somebody has asked for this many workers, and not all have come to serve yet.
+    /// Whether this number of workers was requested, and not all of them have served yet.
     is_scaling: bool,
-    /// A rolling restart is under way: every stale process is to be replaced.
+    /// Whether a rolling restart is in progress, which replaces every stale process.
     is_restarting: bool,
-    /// A new binary is taking over.
+    /// The new binary, during an upgrade.
     successor: Option<Successor>,
-    /// When to begin to drain.
+    /// When the drain begins.
     lame_duck: Option<Time>,
     stopping: Option<Stopping>,
-    /// When somebody asked first that the pool stops.
+    /// When a stop was first requested.
     stop_asked: Option<Time>,
-    /// Some worker has been ready: the program works, and the pool does not give up any more.
+    /// Whether some worker was ever ready. Then the program works, and the pool no longer gives up.
     ever_ready: bool,
-    /// [`Notice::AllReady`] has been given.
+    /// Whether [`Notice::AllReady`] was returned.
     all_ready: bool,
-    /// When the latest fork was asked for.
+    /// When the latest fork was requested.
     last_spawn: Time,
-    /// Of the starts that no operator has asked for.
+    /// The rate of starts that no operator has asked for.
     respawns: Pace,
-    /// When a slot whose workers do not come to serve was tried last; None once one that was tried since serves.
+    /// When a slot whose workers fail to serve was last tried; `None` once a worker tried since then serves.
     retried: Option<Time>,
-    /// When a worker that had never served failed last.
+    /// When a worker last failed without having served.
     failed: Option<Time>,
     random: SplitMix64,
     effects: VecDeque<Effect>,
@@ -134,7 +135,7 @@ struct Stopping {
 }
 
 impl Supervisor {
-    /// A pool that wants this many workers, and at least one. Its first effect is there to be asked for.
+    /// The supervisor of a pool that wants this number of workers, at least one. Its first effect is pending.
     pub(crate) fn new(policy: Policy, workers: usize, seed: u64, now: Time) -> Supervisor {
         let mut supervisor = Supervisor {
             policy,
@@ -159,7 +160,7 @@ impl Supervisor {
         supervisor
     }
 
-    /// Learns one fact, then reconciles what is with what should be.
+    /// Handles one event, then compares the actual state with the wanted one.
     pub(crate) fn handle(&mut self, event: Event, now: Time) {
         if self.is_scaling && self.has_scaled(now) {
             self.is_scaling = false;
@@ -192,20 +193,20 @@ impl Supervisor {
         self.reconcile(now);
     }
 
-    /// The next thing to do, or None when all is said. Events may be told in between: an effect they overtake is not
-    /// given out any more.
+    /// The next effect, or `None` if there is none. Events may be handled between effects: an effect that an event
+    /// makes obsolete is not returned.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
         self.effects.pop_front()
     }
 
-    /// When the next [`Event::Tick`] is due; None if only another event can change anything.
+    /// When the next [`Event::Tick`] is due; `None` if only other events can change anything.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let ages = self.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
         ages.chain(self.time_out()).min()
     }
 
-    /// The same for what [`Event::Frozen`] puts off: while there is something, the parent is to look at the clock often
-    /// enough to see that.
+    /// The next deadline that [`Event::Frozen`] would postpone. While there is one, the parent must look at the clock
+    /// often enough to notice a freeze.
     pub(crate) fn time_out(&self) -> Option<Time> {
         let time_outs = self.processes().filter_map(|(_, process)| process.deadline(&self.policy)).map(|(at, _)| at);
         let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| self.start_of(slot));
@@ -215,24 +216,24 @@ impl Supervisor {
         time_outs.chain(starts).chain(recycled).chain(last_resort).chain(successor).chain(self.lame_duck).min()
     }
 
-    /// How many workers there should be.
+    /// The number of workers wanted.
     pub(crate) fn wanted(&self) -> usize {
         self.wanted
     }
 
-    /// How many of the wanted slots have a ready worker.
+    /// The number of wanted slots with a ready worker.
     pub(crate) fn ready_workers(&self) -> usize {
         self.slots.range(..self.wanted).filter(|(_, slot)| slot.is_ready()).count()
     }
 
-    /// Every process, by slot and then in the order of their start. A slot that is not named has none: it waits for its
-    /// turn or backs off.
+    /// All processes, by slot and then in the order of their start. A slot without a process is not listed: it waits
+    /// for its turn or backs off.
     pub(crate) fn processes(&self) -> impl Iterator<Item = (SlotId, &Process)> {
         self.slots.iter().flat_map(|(&id, slot)| slot.processes.iter().map(move |process| (id, process)))
     }
 
-    /// The process of that name, if it is one of ours: asked before its exit is told, its stage says whether it left on
-    /// request.
+    /// The process with this pid, if it belongs to the pool. Before its exit is handled, its stage says whether it ends
+    /// on request.
     pub(crate) fn process(&self, pid: Pid) -> Option<(SlotId, &Process)> {
         self.processes().find(|(_, process)| process.pid == Some(pid))
     }
@@ -241,17 +242,17 @@ impl Supervisor {
         self.stopping.is_some()
     }
 
-    /// Whether what has begun is to be finished before the pool ends.
+    /// Whether requests in progress are finished before the pool ends.
     pub(crate) fn is_draining(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| stopping.how == Stop::Drain)
     }
 
-    /// Whether the pool stops or, as a lame duck, is about to.
+    /// Whether the pool is stopping, or will soon (lame duck).
     pub(crate) fn was_asked_to_stop(&self) -> bool {
         self.is_stopping() || self.lame_duck.is_some()
     }
 
-    /// What a request to stop comes to if it is made now: None if all of it was asked before.
+    /// What a request to stop means at this time; `None` if it adds nothing to earlier requests.
     pub(crate) fn heeds(&self, how: Stop, now: Time) -> Option<Stop> {
         let asked = self.stopping.as_ref().map(|stopping| stopping.how).or(self.lame_duck.map(|_| Stop::Drain));
         let is_late = self.stop_asked.is_some_and(|first| now.since(first) >= self.policy.repeat);
@@ -292,7 +293,7 @@ impl Supervisor {
     }
 }
 
-/// Tells a process to leave, unless it was told as firmly before. One without a pid is told once it has one.
+/// Tells a process to leave, unless it was already told as strongly. A process without a pid is told once it has one.
 fn tell(process: &mut Process, how: Stop, now: Time, effects: &mut VecDeque<Effect>) {
     let Some(pid) = process.pid.filter(|_| process.stage.told() < Some(how)) else { return };
     let (stage, effect) = match how {

@@ -1,15 +1,17 @@
-//! PURE. How long things may take, and how long to wait before the next try.
+//! PURE. Timeouts, rates, and delays between attempts.
 //!
-//! **Starting again.** A worker that has served (it was ready, and has accepted a connection or lived for a second) is
-//! replaced at once, however young it died: whoever can end a worker by a request must not be able to keep its slot
-//! empty. No slot is started twice within 30 ms, nor, after twenty times at once, more than twenty times a second, and after
-//! one start a slot at once no pool makes more than fifty a second, since what a worker says of itself (that it has
-//! served) is a claim. Replacements that workers ask for themselves (to leave, for their requests, for a socket that
-//! fails) come one a second in each slot, after four at once: one that is to be recycled serves meanwhile, and for one
-//! that leaves the others do. A slot whose worker never served backs off, exponentially and with jitter, and all such
-//! slots together are tried four times a second until one serves: a crash loop costs the others nothing, however many
-//! slots are in it. Only these failures count for `--give-up`. What an operator asks for (a rolling restart, more
-//! slots) is not held back.
+//! **Restarts.** A worker that has served (it was ready, and accepted a connection or lived for a second) is replaced
+//! at once, however young it died. Otherwise a client that can crash a worker by a request could keep its slot empty.
+//!
+//! Restarts are limited, since a worker's report that it has served may be false. No slot is started twice within 30 ms
+//! or, after a burst of twenty, more than twenty times a second. After one start per slot at once, a pool makes at most
+//! fifty starts a second. Replacements that workers ask for themselves (to leave, because of their requests, or because
+//! a socket fails) come once a second per slot, after a burst of four: a worker that is to be recycled serves
+//! meanwhile, and other workers serve for one that leaves.
+//!
+//! A slot whose worker never served backs off, exponentially and with jitter. All such slots together are tried four
+//! times a second until one serves, so a crash loop costs the other slots nothing, however many slots are in it. Only
+//! these failures count for `--give-up`. What an operator asks for (a rolling restart, more slots) is not delayed.
 
 use std::time::Duration;
 
@@ -17,59 +19,59 @@ use crate::shared::config::{Config, OnStall};
 use crate::shared::pace::Rate;
 use crate::time::Time;
 
-/// The time limits of the pool. A time-out of zero means never.
+/// The time limits of the pool. A timeout of zero means never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
     /// From the fork until the worker is ready.
     pub(crate) boot_timeout: Duration,
-    /// From being asked to drain until being killed.
+    /// From the request to drain until the worker is killed.
     pub(crate) drain_timeout: Duration,
-    /// From being asked to quit until being killed. 1 s: a quick stop waits for nobody, and this only lets a
-    /// worker leave through its own exit.
+    /// From the request to quit until the worker is killed. 1 s: a quick stop waits for nothing, and this only lets a
+    /// worker run its own exit code.
     pub(crate) quick_timeout: Duration,
-    /// Between two starts of a slot, but those that an operator asks for. 30 ms: hardly noticed by who waits,
-    /// and a worker that dies as soon as it serves costs little of a processor.
+    /// Between two starts of a slot, except those requested by an operator. 30 ms: clients hardly notice, and a worker
+    /// that dies as soon as it serves costs little processor time.
     pub(crate) floor: Duration,
-    /// Between two such starts in the whole pool, after one for each slot at once. 20 ms: a request that ends its
-    /// worker may come as often, and then costs nobody a wait; and no pool forks more than fifty times a second.
+    /// Between two such starts in the whole pool, after one per slot at once. 20 ms: requests that crash their worker
+    /// may come this often without making clients wait, and no pool forks more than fifty times a second.
     pub(crate) pace: Duration,
-    /// Between two such starts of one slot, after twenty at once. 50 ms: less often than requests end workers one after
-    /// the other where two serve, and workers that claim to have served and exit cost the parent a few percent of a
-    /// processor.
+    /// Between two such starts of one slot, after a burst of twenty. 50 ms: enough for requests that crash one worker
+    /// after the other in a pool of two, while workers that claim to have served and exit cost the parent a few percent
+    /// of a processor.
     pub(crate) slot_pace: Duration,
-    /// Between two replacements of a slot that its own workers have asked for, whether to leave, for their requests or for
-    /// a socket, after a few at once. 1 s: a worker that asks again and again costs the others next to nothing,
-    /// and one that asks for its requests serves until it is replaced.
+    /// Between two replacements of a slot at the request of its own workers (to leave, because of their requests or a
+    /// socket), after a small burst. 1 s: a worker that asks again and again costs the others next to nothing, and a
+    /// worker that has reached its requests serves until it is replaced.
     pub(crate) own_word: Duration,
-    /// The wait before a slot is tried again after two workers in a row that never served; after one it is tried at
-    /// once. Each further one doubles it. 100 ms, never zero.
+    /// The delay before a slot is tried again after two workers in a row that never served; after one it is tried at
+    /// once. Each further failure doubles the delay. 100 ms, never zero.
     pub(crate) backoff_first: Duration,
-    /// The longest such wait. 5 s: once the cause is repaired, the slot serves again this soon.
+    /// The longest such delay. 5 s: once the cause is repaired, the slot serves again this soon.
     pub(crate) backoff_max: Duration,
-    /// While new workers do not come to serve, one slot of the whole pool is tried this often: at most, and where no
-    /// other worker serves also at least, whatever its backoff. 250 ms: a crash loop costs the workers that
-    /// serve nothing, however many slots are in it, and a pool that could serve is not left without a worker.
+    /// While new workers fail to serve, one slot of the whole pool is tried this often at most; if no worker serves,
+    /// also at least this often, whatever the backoff. 250 ms: a crash loop costs the workers that serve nothing,
+    /// however many slots are in it, and a pool that could serve is soon not without a worker.
     pub(crate) retry: Duration,
-    /// What is asked within this time of the first request to stop is the same request. 1 s: wrappers and
-    /// service managers send their signal twice, and a person who has lost patience takes longer.
+    /// Requests within this time after the first request to stop count as the same request. 1 s: wrappers and service
+    /// managers may send their signal twice, and an impatient person takes longer.
     pub(crate) repeat: Duration,
-    /// How many slots a rolling restart replaces at a time.
+    /// The number of slots that a rolling restart replaces at a time.
     pub(crate) surge: usize,
-    /// Between being asked to drain the pool and doing so.
+    /// From the request to drain the pool until the drain begins.
     pub(crate) lame_duck: Duration,
-    /// Failures of one slot in a row that end the pool; zero for never.
+    /// The number of failures in a row of one slot that ends the pool; zero is no limit.
     pub(crate) give_up: u32,
-    /// How long a worker may serve before it is replaced, or up to a tenth less; zero for ever.
+    /// How long a worker may serve before it is replaced, less up to a tenth; zero is no limit.
     pub(crate) max_age: Duration,
-    /// Whether a stalled worker is to say where it hangs before it is killed.
+    /// Whether a stalled worker logs a backtrace before it is killed.
     pub(crate) abort_stalled: bool,
-    /// A worker that was ready for this long has served, whether it has counted a connection or not. 1 s: longer
-    /// than a program lives that cannot start.
+    /// A worker that was ready for this long has served, whether it has counted a connection or not. 1 s: longer than a
+    /// program lives that cannot start.
     pub(crate) stable: Duration,
 }
 
 impl From<&Config> for Policy {
-    /// The settings' values, and beside them the times that nobody has to set.
+    /// Takes the settings, and constants for the times that have none.
     fn from(config: &Config) -> Policy {
         Policy {
             boot_timeout: config.boot_timeout,
@@ -93,7 +95,7 @@ impl From<&Config> for Policy {
     }
 }
 
-/// That of a pool of which nothing is said.
+/// The policy of a default configuration.
 #[cfg(test)]
 impl Default for Policy {
     fn default() -> Policy {
@@ -102,29 +104,29 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// How many starts of one slot may follow each other at once.
+    /// The burst of starts of one slot.
     pub(super) const SLOT_AT_ONCE: usize = 20;
 
-    /// How many replacements of a slot its own workers may ask for at once.
+    /// The burst of replacements of a slot at the request of its own workers.
     pub(super) const OWN_WORD_AT_ONCE: usize = 4;
 
-    /// Of the starts of a pool with this many slots, but those that an operator asks for.
+    /// The rate of starts in a pool with this number of slots, except those requested by an operator.
     pub(super) fn starts(&self, slots: usize) -> Rate {
         Rate::new(self.pace, slots)
     }
 
-    /// Of such starts of one slot.
+    /// The rate of such starts of one slot.
     pub(super) fn starts_of_slot(&self) -> Rate {
         Rate::new(self.slot_pace, Policy::SLOT_AT_ONCE)
     }
 
-    /// Of the replacements of a slot that its own workers ask for.
+    /// The rate of replacements of a slot at the request of its own workers.
     pub(super) fn own_words(&self) -> Rate {
         Rate::new(self.own_word, Policy::OWN_WORD_AT_ONCE)
     }
 
-    /// The wait before a slot's next start after this many workers in a row that never served: between half of the full delay and all of
-    /// it, so that slots which failed together do not start together.
+    /// The delay before a slot's next start after this number of workers in a row that never served. It is between half
+    /// of the full delay and all of it, so that slots that failed together do not start together.
     pub(super) fn backoff(&self, failures: u32, random: u64) -> Duration {
         let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
         let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
@@ -134,20 +136,20 @@ impl Policy {
         Duration::from_millis(least + random % (full - least + 1))
     }
 
-    /// When a worker that is ready now has had its time.
+    /// When a worker that becomes ready now reaches its age.
     pub(super) fn expires(&self, now: Time, random: u64) -> Option<Time> {
         let age = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
         (age > 0).then(|| now + Duration::from_millis(jittered(age, random)))
     }
 }
 
-/// Up to a tenth less than `limit`, which may be zero for none, so that what began together does not end together; seeds
-/// that differ by little are as good as any.
+/// Returns `limit` less up to a tenth, so that what began together does not end together; zero stays zero. Seeds that
+/// differ by little are as good as any.
 pub(crate) fn jittered(limit: u64, seed: u64) -> u64 {
     limit - SplitMix64::new(seed).next() % (limit / 10 + 1)
 }
 
-/// The splitmix64 generator: small, seedable, and good enough to spread respawns.
+/// The splitmix64 generator: small, seedable, and good enough to spread restarts.
 #[derive(Clone, Debug)]
 pub(super) struct SplitMix64(u64);
 

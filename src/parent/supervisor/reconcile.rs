@@ -1,18 +1,19 @@
-//! PURE. What the supervisor has done about the difference between what is and what should be.
+//! PURE. Compares the actual state with the wanted one, and queues effects for the difference.
 
 use super::*;
 
-/// From what is to what should be. Asked after every event; says nothing where both agree.
+/// Called after every event. Does nothing if both states agree.
 impl Supervisor {
     pub(super) fn reconcile(&mut self, now: Time) {
         if self.stopping.is_some() {
             return self.wind_down(now);
         }
         if self.lame_duck.is_some() {
-            // Who asks for the end before a new binary serves means that one as well; else it would go on for good.
+            // A request to stop before the new binary serves also ends the new binary, which would otherwise go on for
+            // ever.
             self.dismiss_successor(Stop::Drain, now);
         }
-        // Where a new binary is on its way, it is not the end.
+        // While a new binary is starting, the pool does not end.
         if self.successor.is_none() && (0..self.wanted).all(|id| self.is_left_empty(id)) {
             self.notice(Notice::AllLeftEmpty);
             self.stop(Stop::Drain, Outcome::Stopped);
@@ -28,7 +29,7 @@ impl Supervisor {
         }
     }
 
-    /// Has every process leave, as firmly as was asked last.
+    /// Tells every process to leave, as strongly as last requested.
     fn wind_down(&mut self, now: Time) {
         let Some(Stopping { how, outcome, finished: false }) = self.stopping else { return };
         let slots: Vec<SlotId> = self.slots.keys().copied().collect();
@@ -42,7 +43,7 @@ impl Supervisor {
         }
     }
 
-    /// Drains the slots that were scaled away, and retires them when they are empty.
+    /// Drains the slots removed by scaling, and retires them once they are empty.
     fn shed(&mut self, now: Time) {
         let surplus: Vec<SlotId> = self.slots.range(self.wanted..).map(|(&id, _)| id).collect();
         for id in surplus {
@@ -54,7 +55,7 @@ impl Supervisor {
         }
     }
 
-    /// Starts a worker in every vacant slot whose time has come.
+    /// Starts a worker in every vacant slot that is due.
     fn fill(&mut self, now: Time) {
         for id in 0..self.wanted {
             self.slots.entry(id).or_insert_with(|| Slot::new(now));
@@ -62,7 +63,7 @@ impl Supervisor {
         if self.has_recovered(now) {
             self.retried = None;
         }
-        // Each start may put the others off.
+        // Each start may delay the others.
         let next = |it: &Supervisor| {
             let due = it.startable().filter(|(_, slot)| slot.listened && it.start_of(slot) <= now);
             Some(due.min_by_key(|(id, slot)| (slot.start_at, *id))?.0)
@@ -73,14 +74,14 @@ impl Supervisor {
         if let Some((id, _)) = self.last_resort().filter(|(_, at)| *at <= now) {
             self.start_again(id, now);
         }
-        // First starts take turns; one that failed lets the others go first.
+        // First starts take turns. If one fails, the others go first.
         let first = self.startable().filter(|(_, slot)| self.start_of(slot) <= now && !slot.listened);
         if let Some((id, _)) = first.min_by_key(|(id, slot)| (slot.failures, slot.start_at, *id)) {
             self.start_again(id, now);
         }
     }
 
-    /// Whether a worker has come to serve since the last one failed to, and has done so for a while.
+    /// Whether a worker has begun to serve since the last failure to, and has served for a while.
     fn has_recovered(&self, now: Time) -> bool {
         self.processes().any(|(_, process)| {
             let is_stable = process.serves() && now.since(process.since) >= self.policy.stable;
@@ -93,7 +94,7 @@ impl Supervisor {
         slot.start_at.max(self.earliest_start(slot))
     }
 
-    /// When it could be if it had not to wait for itself: no slot, no pool and no crash loop starts too often.
+    /// When the slot may be started by the limits on rates: of the slot, of the pool, and of crash loops.
     fn earliest_start(&self, slot: &Slot) -> Time {
         let Some(started) = slot.started else { return Time::default() };
         let at = (started + self.policy.floor).max(self.respawns.next(self.policy.starts(self.wanted)));
@@ -104,8 +105,7 @@ impl Supervisor {
         }
     }
 
-    /// Where nobody serves and nobody is on the way, the slot that is next, and when it is to be started whatever its
-    /// backoff.
+    /// If no worker serves or is starting, the next slot to try, and when to start it regardless of its backoff.
     pub(super) fn last_resort(&self) -> Option<(SlotId, Time)> {
         let is_dark = self.ever_ready && self.slots.values().all(|slot| slot.staying().next().is_none());
         let (id, slot) = self
@@ -116,7 +116,7 @@ impl Supervisor {
         Some((id, at.max(self.earliest_start(slot))))
     }
 
-    /// The slots that may be started as soon as their time has come: wanted, vacant, and not waiting for their turn.
+    /// The slots that may be started as soon as they are due: wanted, vacant, and not waiting for their turn.
     pub(super) fn startable(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
         let wanted = if self.is_stopping() { 0 } else { self.wanted };
         let turn_is_free = !self.slots.values().any(Slot::holds_turn);
@@ -124,8 +124,8 @@ impl Supervisor {
         slots.filter(move |(_, slot)| slot.is_vacant() && (slot.listened || turn_is_free))
     }
 
-    /// Replaces workers, the replacement first: those that a signal has stopped at once, those of a restart a few at a
-    /// time, those that are due one at a time, and none while others are starting anyway.
+    /// Replaces workers, starting the replacement first: workers stopped by a signal at once, those of a restart a few
+    /// at a time, and those that have reached a limit one at a time, and only if no other worker is starting.
     fn roll(&mut self, now: Time) {
         self.relieve(now);
         let next = |it: &Supervisor| Some(it.replaceable_at_once().find(|(_, slot)| it.start_of(slot) <= now)?.0);
@@ -160,13 +160,13 @@ impl Supervisor {
         }
     }
 
-    /// How many slots a worker is on its way to.
+    /// The number of slots with a worker that is starting.
     fn starting(&self) -> usize {
         self.slots.values().filter(|slot| slot.is_starting()).count()
     }
 
-    /// Where two are ready, the older one leaves, or the one that does not serve. A replacement that is not needed any
-    /// more, because its restart was aborted or its predecessor runs again, is called back.
+    /// If a slot has two ready workers, tells the older one to leave, or the one stopped by a signal. Cancels a
+    /// replacement that is no longer needed, because its restart was aborted or the old worker runs again.
     fn relieve(&mut self, now: Time) {
         let unneeded = |slot: &&mut Slot| {
             let mut staying = slot.staying();
@@ -187,14 +187,14 @@ impl Supervisor {
         }
     }
 
-    /// The slots whose worker a signal has stopped and nobody replaces.
+    /// The slots whose worker is stopped by a signal and not being replaced.
     pub(super) fn replaceable_at_once(&self) -> impl Iterator<Item = (SlotId, &Slot)> {
         let wanted = if self.is_stopping() { 0 } else { self.wanted };
         let slots = self.slots.range(..wanted).map(|(&id, slot)| (id, slot));
         slots.filter(|(_, slot)| slot.awaits(|process| process.is_suspended))
     }
 
-    /// The slot whose worker is to be replaced because of its own limits, why, and when.
+    /// The next slot whose worker is to be replaced because of a limit, the reason, and when.
     pub(super) fn next_to_recycle(&self) -> Option<(SlotId, Recycle, Time)> {
         if self.is_stopping() || self.successor.is_some() || self.is_restarting || self.starting() > 0 {
             return None;
@@ -210,7 +210,7 @@ impl Supervisor {
         due.min_by_key(|(_, _, at)| *at)
     }
 
-    /// Starts a slot for a reason of the pool's own, or for the first time.
+    /// Starts a slot on the pool's own initiative, or for the first time.
     fn start_again(&mut self, id: SlotId, now: Time) {
         let Some(slot) = self.slots.get_mut(&id) else { return };
         if slot.started.is_some() {
@@ -235,7 +235,7 @@ impl Supervisor {
         self.effects.push_back(Effect::Spawn { slot: id, generation });
     }
 
-    /// Tells every process of the slot to leave, and takes back a start that was not given out yet.
+    /// Tells every process of the slot to leave, and withdraws a queued start.
     fn dismiss(&mut self, id: SlotId, how: Stop, now: Time) {
         if let Some(index) = self.queued_spawn(id) {
             self.effects.remove(index);

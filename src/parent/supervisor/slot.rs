@@ -1,28 +1,28 @@
-//! PURE. A slot and the processes in it: at most one that serves and one that replaces it or leaves.
+//! PURE. A slot and its processes: at most one that serves, and one that replaces it or leaves.
 
 use super::{KillReason, Pid, Policy, Recycle, Stop};
 use crate::shared::pace::Pace;
 use crate::shared::state::WorkerState;
 use crate::time::Time;
 
-/// A place in the pool. It outlives the processes that serve it.
+/// A slot of the pool. It outlives the processes that serve it.
 #[derive(Debug)]
 pub(super) struct Slot {
-    /// Its sockets are in the parent's custody: a start need not take its turn any more.
+    /// Whether the parent has its sockets. Then a start need not wait for its turn.
     pub(super) listened: bool,
-    /// How often it has been started.
+    /// How many times it has been started.
     pub(super) generation: u64,
-    /// When it was started last.
+    /// When it was last started.
     pub(super) started: Option<Time>,
-    /// Workers in a row that never served.
+    /// The number of workers in a row that never served.
     pub(super) failures: u32,
-    /// While it is vacant: not started before this time.
+    /// While it is vacant, it is not started before this time.
     pub(super) start_at: Time,
-    /// Of its starts but the first and those that an operator asks for.
+    /// The rate of its starts, except the first and those requested by an operator.
     pub(super) respawns: Pace,
-    /// Of the replacements that its own workers have asked for.
+    /// The rate of replacements at the request of its own workers.
     pub(super) own_word: Pace,
-    /// On whose word it waits.
+    /// Who decides how long it waits.
     pub(super) hold: Hold,
     /// In the order of their start; never more than two.
     pub(super) processes: Vec<Process>,
@@ -44,15 +44,15 @@ impl Slot {
         }
     }
 
-    /// A worker and its replacement, or a worker and its predecessor: more could not be told apart by anyone.
+    /// A worker and its replacement, or a worker and its predecessor.
     pub(super) const MOST: usize = 2;
 
-    /// The processes that were not told to leave: the slot's worker and, during a rolling restart, its replacement.
+    /// The processes that were not told to leave: the worker of the slot, and during a replacement the new one.
     pub(super) fn staying(&self) -> impl Iterator<Item = &Process> {
         self.processes.iter().filter(|process| !process.stage.is_leaving())
     }
 
-    /// It has no worker, is to have one, and has room for it.
+    /// Whether it has no worker, should have one, and has space for it.
     pub(super) fn is_vacant(&self) -> bool {
         self.hold != Hold::ForGood && self.staying().next().is_none() && self.processes.len() < Slot::MOST
     }
@@ -62,63 +62,63 @@ impl Slot {
         self.staying().any(Process::serves)
     }
 
-    /// Its worker is to be replaced, nothing has been started for that yet, and there is room.
+    /// Whether its worker is to be replaced, no replacement was started, and there is space for one.
     pub(super) fn awaits(&self, replaced: impl Fn(&Process) -> bool) -> bool {
         let mut staying = self.staying();
         let worker = staying.next().filter(|process| process.stage == Stage::Ready && replaced(process));
         worker.is_some() && staying.next().is_none() && self.processes.len() < Slot::MOST
     }
 
-    /// Its workers do not come to serve, and it is the policy's to say when it is tried again.
+    /// Whether its workers fail to serve, and the policy decides when it is tried again.
     pub(super) fn is_retried(&self) -> bool {
         self.failures > 0 && self.hold == Hold::Backoff
     }
 
-    /// Waits until then, whatever the policy says.
+    /// Waits until this time, whatever the policy says.
     pub(super) fn start_as_asked(&mut self, at: Time) {
         (self.hold, self.start_at) = (Hold::Application, at);
     }
 
-    /// A worker or a replacement is on its way.
+    /// Whether a worker or a replacement is starting.
     pub(super) fn is_starting(&self) -> bool {
         self.staying().any(|process| process.stage != Stage::Ready)
     }
 
-    /// Between the fork of its first worker and that worker's `listen`, no other slot's first worker is forked.
+    /// While a slot's first worker has not called `listen` yet, no other slot's first worker is forked.
     pub(super) fn holds_turn(&self) -> bool {
         !self.listened && self.staying().any(|process| process.stage != Stage::Ready)
     }
 }
 
-/// On whose word a vacant slot is not started yet.
+/// Who decides how long a vacant slot waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Hold {
-    /// The policy's, which gives way when nobody else serves.
+    /// The policy. If no other worker serves, the slot is started earlier.
     Backoff,
-    /// The application's.
+    /// The application.
     Application,
-    /// The application's, until it or an operator asks for a worker. No process is in the slot but those that leave.
+    /// The application, until it or an operator asks for a worker. The slot only has processes that are leaving.
     ForGood,
 }
 
-/// A worker process, from the wish to fork it until it is reaped.
+/// A worker process, from the decision to fork it until it is reaped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Process {
-    /// None until the fork is done.
+    /// `None` until the fork is done.
     pub(crate) pid: Option<Pid>,
     pub(crate) generation: u64,
     pub(crate) stage: Stage,
-    /// When it entered the stage.
+    /// When it entered its stage.
     pub(crate) since: Time,
-    /// Started before the running rolling restart was asked for, and so to be replaced by it.
+    /// Started before the current rolling restart was requested, and so to be replaced by it.
     pub(super) stale: bool,
-    /// To be replaced because of its own limits, when no other slot is.
+    /// Must be replaced because of this limit, when no other slot is being replaced.
     pub(super) due: Option<Recycle>,
-    /// Its replacement has been started for that.
+    /// Whether its replacement was started because of the limit.
     pub(super) is_recycled: bool,
-    /// When it will be due.
+    /// When it will reach its age.
     pub(super) expires: Option<(Time, Recycle)>,
-    /// A signal has stopped it.
+    /// Whether it is stopped by a signal.
     pub(crate) is_suspended: bool,
 }
 
@@ -137,12 +137,12 @@ impl Process {
         }
     }
 
-    /// Whether it is ready, and able to do what that promises.
+    /// Whether it is ready, and not stopped by a signal.
     pub(crate) fn serves(&self) -> bool {
         self.stage == Stage::Ready && !self.is_suspended
     }
 
-    /// What it is doing, in the words for people and applications.
+    /// Its state for people and applications.
     pub(crate) fn state(&self) -> WorkerState {
         match self.stage {
             Stage::Spawning | Stage::Starting => WorkerState::Starting,
@@ -158,7 +158,7 @@ impl Process {
         self.since = now;
     }
 
-    /// When it has been in its stage for too long, and why it is killed then.
+    /// When it will have been in its stage for too long, and the reason for which it is killed then.
     pub(super) fn deadline(&self, policy: &Policy) -> Option<(Time, KillReason)> {
         let (limit, reason) = match self.stage {
             Stage::Starting => (policy.boot_timeout, KillReason::BootTimeout),
@@ -171,31 +171,31 @@ impl Process {
     }
 }
 
-/// Where a process is in its life.
+/// The stage of a process's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// To be forked.
+    /// About to be forked.
     Spawning,
     /// Forked, and not ready yet.
     Starting,
     Ready,
-    /// Asked to finish what it has.
+    /// Asked to finish its requests.
     Draining,
-    /// Asked to end now.
+    /// Asked to exit now.
     Quitting,
-    /// Stalled, and asked to say where.
+    /// Stalled, and asked to log a backtrace.
     Aborting,
     /// Killed, and not reaped yet.
     Killing(KillReason),
 }
 
 impl Stage {
-    /// Whether it was told to leave, so that its exit, whatever its status, is no failure.
+    /// Whether it was told to leave. Then its exit is no failure, whatever its status.
     pub(crate) fn is_leaving(self) -> bool {
         self.told().is_some()
     }
 
-    /// How firmly it was told to leave.
+    /// How strongly it was told to leave.
     pub(super) fn told(self) -> Option<Stop> {
         match self {
             Stage::Spawning | Stage::Starting | Stage::Ready => None,

@@ -1,11 +1,11 @@
-//! PURE. A new binary that takes over: it is started beside this pool, with all its sockets, and when its workers are
-//! ready this pool drains. Until then nothing of this pool is touched, and no slot is replaced or added.
+//! PURE. An upgrade: a new binary is started beside this pool, with all its sockets. When the workers of the new binary
+//! are ready, this pool drains. Until then no slot of this pool is replaced or added.
 
 use std::time::Duration;
 
 use super::*;
 
-/// The parent of the new pool, from the wish to start it until it has taken over or was reaped.
+/// The parent of the new pool, from the decision to start it until it has taken over or was reaped.
 #[derive(Debug)]
 pub(super) struct Successor {
     pid: Option<Pid>,
@@ -18,10 +18,10 @@ impl Successor {
         self.since = self.since + span;
     }
 
-    /// When it has been in its stage for too long.
+    /// When it will have been in its stage for too long.
     pub(super) fn deadline(&self, policy: &Policy) -> Option<Time> {
         let (limit, grace) = match self.stage {
-            // All of its workers have to be ready.
+            // All of its workers have to become ready.
             Stage::Starting => (policy.boot_timeout, Duration::ZERO),
             // It ends its own workers first.
             Stage::Draining => (policy.drain_timeout, policy.quick_timeout),
@@ -33,7 +33,7 @@ impl Successor {
 }
 
 impl Supervisor {
-    /// Whether an upgrade is under way, which is then said.
+    /// Whether an upgrade is in progress; if so, reports that.
     pub(super) fn is_upgrading(&mut self) -> bool {
         let is_upgrading = self.successor.is_some();
         if is_upgrading {
@@ -42,7 +42,7 @@ impl Supervisor {
         is_upgrading
     }
 
-    /// Whether there is a new binary whose readiness or exit is still to be told.
+    /// Whether the new binary may still become ready or exit.
     pub(crate) fn awaits_successor(&self) -> bool {
         self.successor.is_some()
     }
@@ -75,7 +75,7 @@ impl Supervisor {
             None => UpgradeFailure::Spawn,
             Some(exit) => UpgradeFailure::Exit(exit),
         };
-        // One that was told to leave has failed before.
+        // If it was told to leave, it has failed before.
         if !successor.stage.is_leaving() {
             self.notice(Notice::UpgradeFailed { reason });
         }
@@ -96,7 +96,7 @@ impl Supervisor {
         }
     }
 
-    /// Tells it to leave, unless it was told as firmly before.
+    /// Tells the new binary to leave, unless it was already told as strongly.
     pub(super) fn dismiss_successor(&mut self, how: Stop, now: Time) {
         let Some(successor) = &mut self.successor else { return };
         let Some(pid) = successor.pid.filter(|_| successor.stage.told() < Some(how)) else { return };

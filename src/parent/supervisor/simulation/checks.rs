@@ -1,9 +1,9 @@
-//! What must hold in every history.
+//! The invariants of every history.
 
 use super::*;
 
 impl World {
-    /// Nothing is due and nothing will happen by itself: is what is what should be?
+    /// Checks that the state is as wanted once nothing is due and nothing will happen by itself.
     pub(super) fn check_settled(&mut self) {
         assert_eq!(self.supervisor.poll_effect(), None);
         assert_eq!(self.finished, self.supervisor.is_stopping(), "a stopped pool ends");
@@ -24,7 +24,7 @@ impl World {
         }
     }
 
-    /// How soon, how often: what the policy promises of starts that no operator asks for.
+    /// Checks the limits that the policy sets on starts that no operator asks for.
     pub(super) fn check_start(&mut self, slot: SlotId) {
         let policy = self.supervisor.policy;
         let millis = |span: Duration| span.as_millis() as u64;
@@ -47,7 +47,7 @@ impl World {
         }
         let retries = self.retries.iter().filter(|at| lately(at)).count();
         assert!(retries <= RETRIES_A_SECOND, "{retries} retries in a second");
-        // The first starts, as many at once, and then the pace.
+        // The burst of first starts, then the sustained rate.
         assert!(forks <= SECOND / millis(policy.pace) + 2 * wanted, "{forks} forks in a second");
     }
 
@@ -71,7 +71,7 @@ impl World {
         }
         let starting = |slot: &&Slot| slot.is_ready() && slot.staying().any(|process| process.stage == Stage::Starting);
         let replaced = self.supervisor.slots.values().filter(starting).count();
-        // Those that an aborted restart has begun to replace may be due anyway, and are then not called back.
+        // Workers that an aborted restart has begun to replace may be due anyway, and are then not cancelled.
         self.ever_restarted |= self.supervisor.is_restarting;
         let most = if self.ever_restarted { self.supervisor.policy.surge } else { 1 };
         self.ever_suspended |= matches!(event, Event::Suspended { .. });

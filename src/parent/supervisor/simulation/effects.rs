@@ -1,9 +1,9 @@
-//! What the parent does in a history: it performs effects, late perhaps, and forks workers whose lives are invented.
+//! The parent in a history: performs effects, perhaps late, and forks workers with invented lives.
 
 use super::*;
 
 impl World {
-    /// Performs the next effect, as the parent would, and checks that it makes sense.
+    /// Performs the next effect as the parent would, and checks that it is valid.
     pub(super) fn perform(&mut self) -> bool {
         let Some(effect) = self.supervisor.poll_effect() else { return false };
         self.note(|| format!("{effect:?}"));
@@ -89,7 +89,7 @@ impl World {
         self.tell(Event::Spawned { slot, pid: Pid(pid) });
     }
 
-    /// A worker's whole life, unless it is told something.
+    /// Invents the whole life of a worker, until it is told something.
     pub(super) fn invent(&mut self, slot: SlotId, generation: u64) -> Worker {
         let listens = self.now + self.below(20);
         let is_quick = matches!(self.mood, Mood::CrashLoop | Mood::Poison | Mood::Mix);
@@ -108,7 +108,7 @@ impl World {
                 2..5 => deeds.push((self.now + self.below(3 * SECOND), Deed::Exit(exit))),
                 _ => {}
             },
-            // Sooner or later than ready, but not than stable.
+            // Before or after it is ready, but before it is stable.
             _ if self.troubled && self.never_serves(slot) => {
                 deeds.push((self.now + self.below(ready - self.now + 100), Deed::Exit(exit)))
             }

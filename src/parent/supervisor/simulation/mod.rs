@@ -1,5 +1,5 @@
-//! Thousands of invented histories: workers crash, hang, stall and recycle, forks fail, commands come at any time,
-//! effects are performed late and facts are learnt between them. What must hold is checked after every step.
+//! Thousands of random histories: workers crash, hang, stall and recycle, forks fail, commands come at any time, and
+//! effects are performed late, with events between them. The invariants are checked after every step.
 //!
 //! `SEED=n cargo test simulation -- --nocapture` replays one history and prints it.
 
@@ -14,7 +14,7 @@ use super::*;
 const HISTORIES: u64 = 3000;
 const STEPS: u32 = 250;
 
-/// More starts of slots whose workers never serve than the policy lets happen in any second, in the whole pool.
+/// One more than the policy's maximum, per second and in the whole pool, of starts of slots whose workers never serve.
 const RETRIES_A_SECOND: usize = 5;
 const SECOND: u64 = 1000;
 
@@ -30,7 +30,7 @@ fn histories() {
             *seen.entry(kind).or_insert(0) += 1;
         }
     }
-    // What the histories never come to, they do not test.
+    // Every kind of effect must occur in some history, or it is not tested.
     for kind in
         ["Drain", "Quit", "BootTimeout", "DrainTimeout", "QuickTimeout", "Stalled", "Forced", "Retire", "BackingOff"]
             .into_iter()
@@ -44,7 +44,7 @@ fn histories() {
     }
 }
 
-/// Plays one history; returns the kinds of effects it came to.
+/// Plays one history; returns the kinds of effects that occurred.
 fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
     let mut world = World::new(seed, trace);
     for _ in 0..STEPS {
@@ -65,16 +65,16 @@ fn history(seed: u64, trace: bool) -> BTreeSet<&'static str> {
     std::mem::take(&mut world.seen)
 }
 
-/// What a history is about.
+/// The theme of a history.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Mood {
-    /// Nothing fails, nobody commands.
+    /// No failures and no commands.
     Peace,
-    /// No worker comes to serve, nobody commands.
+    /// No worker ever serves; no commands.
     CrashLoop,
-    /// Requests end workers, at any time after they are ready; nobody commands.
+    /// Requests crash workers, at any time after they are ready; no commands.
     Poison,
-    /// Both, in different slots.
+    /// Both of these, in different slots.
     Mix,
     Anything,
 }
@@ -83,24 +83,24 @@ struct World {
     seed: u64,
     trace: bool,
     mood: Mood,
-    /// Workers misbehave and operators act; at the end both stop.
+    /// Whether workers misbehave and operators act; both stop at the end.
     troubled: bool,
     random: SplitMix64,
     now: u64,
     supervisor: Supervisor,
-    /// By pid; a pid is used again as soon as its process was reaped.
+    /// By pid; a pid is reused as soon as its process was reaped.
     workers: BTreeMap<i32, Worker>,
     forks: Vec<(SlotId, u64)>,
-    /// How each slot's latest worker ended, and when: whether it had served.
+    /// Whether each slot's latest worker had served, and when it ended.
     ends: BTreeMap<SlotId, (bool, u64)>,
-    /// When slots were started whose worker before had not served.
+    /// When slots were started whose previous worker had not served.
     retries: Vec<u64>,
-    /// How often each slot's workers were replaced because they asked for it.
+    /// How many times each slot's workers were replaced at their own request.
     own_words: BTreeMap<SlotId, u64>,
     first_listens: Vec<SlotId>,
     /// The kinds of effects performed.
     seen: BTreeSet<&'static str>,
-    /// What the application answers to exits, one of these at random.
+    /// The application's answers to exits, chosen at random.
     answers: &'static [Respawn],
     answered_stop: bool,
     ever_ready: bool,
@@ -209,16 +209,15 @@ impl World {
         world
     }
 
-    /// One thing happens, whichever: an effect, a deed, a command, a tick, or time passes.
+    /// Lets one thing happen at random: an effect, a deed, a command, a tick, or the passage of time.
     fn step(&mut self) {
         match self.random.next() % 16 {
             0..6 => _ = self.perform(),
             6..11 => self.one_deed(),
             11 if self.mood == Mood::Anything => self.command(),
-            // A tick before the rest of the news makes a worker late that is not: an unlucky parent, but a possible
-            // one.
+            // A tick before the other news makes a worker late that is not: this parent is unlucky, but possible.
             11 | 12 if self.mood != Mood::Peace || self.due_deeds().next().is_none() => self.tell(Event::Tick),
-            // Now and then the whole machine sleeps.
+            // Sometimes the whole machine sleeps.
             14 => _ = self.successor_acts(),
             13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),
             15 if self.random.next() % 8 == 0 => self.freeze(),
@@ -226,7 +225,7 @@ impl World {
         }
     }
 
-    /// Lets everything happen that will happen by itself.
+    /// Lets everything happen that happens by itself.
     fn settle(&mut self) {
         let end = self.now + 100 * SECOND;
         while self.turn() {
@@ -234,7 +233,7 @@ impl World {
         }
     }
 
-    /// What a prompt parent does next; false when nothing will happen any more.
+    /// Does what a prompt parent does next; returns false if nothing will happen any more.
     fn turn(&mut self) -> bool {
         if self.perform() {
             return true;
@@ -259,7 +258,7 @@ impl World {
             26 | 27 => Event::Recycle { pid, why: Recycle::Requests },
             28 | 29 => {
                 if let Some(worker) = self.workers.get_mut(&pid.0).filter(|worker| worker.told < Some(Stop::Force)) {
-                    // It does nothing any more, unless it is killed.
+                    // It does nothing more unless it is killed.
                     worker.deeds.clear();
                     (worker.hears_drain, worker.hears_quit) = (false, false);
                 }
@@ -271,18 +270,18 @@ impl World {
             33 => Event::Recycle { pid, why: Recycle::Socket },
             20 => Event::Stop(self.pick(&[Stop::Drain, Stop::Quick, Stop::Force])),
             21 => Event::Stalled { pid },
-            // News of strangers.
+            // News about unknown processes.
             22 => Event::Exited { pid: Pid(1000), exit: Exit::Code(0), has_served: true, respawn: Respawn::Stop },
             _ => Event::Ready { pid: Pid(1000) },
         };
         self.tell(event);
     }
 
-    /// The new binary becomes ready, or ends, if it is time.
+    /// Lets the new binary become ready, or end, if it is due.
     fn successor_acts(&mut self) -> bool {
         match self.successor {
             Some((at, None)) if at <= self.now => {
-                // It lives on, whether it is in charge or was too late.
+                // It lives on, whether it has taken over or was too late.
                 self.successor = None;
                 self.tell(Event::SuccessorReady);
                 // It was told to leave before.
@@ -337,7 +336,7 @@ impl World {
         }
     }
 
-    /// Whether no worker of the slot comes to serve, where nothing else happens.
+    /// Whether no worker of the slot ever serves, if nothing else happens.
     fn never_serves(&self, slot: SlotId) -> bool {
         match self.mood {
             Mood::CrashLoop => true,
@@ -346,7 +345,7 @@ impl World {
         }
     }
 
-    /// What may become known now, in any order, but one process's deeds in theirs.
+    /// The events that may be reported now, in any order across processes, but in order within each.
     fn due_deeds(&self) -> impl Iterator<Item = (i32, usize)> + '_ {
         self.workers.iter().filter_map(|(&pid, worker)| {
             let (index, (at, _)) = worker.deeds.iter().enumerate().min_by_key(|(_, (at, _))| *at)?;
@@ -354,7 +353,7 @@ impl World {
         })
     }
 
-    /// Nobody runs for a while.
+    /// Freezes all processes for a while.
     fn freeze(&mut self) {
         let span = self.below(4 * SECOND);
         self.now += span;

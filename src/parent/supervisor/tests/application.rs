@@ -1,4 +1,4 @@
-//! A lame duck, giving up, and what the application answers to exits.
+//! Lame duck, giving up, and the application's policy for exits.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn a_lame_duck_serves_on_and_is_replaced_if_it_dies() {
     pool.start(0, 20);
     pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::LetGo, drain(20)]);
     pool.tell(exited(20, 0)).expect(&[STOPPED]);
-    // A firmer stop does not wait.
+    // A stronger stop does not wait.
     let mut pool = Pool::with(policy, 1);
     pool.boot(0..1, 10);
     pool.tell(Event::Stop(Stop::Drain)).tell(Event::Stop(Stop::Quick)).effects();
@@ -34,7 +34,8 @@ fn the_pool_ends_when_a_slot_fails_too_often() {
     pool.tell(exited(11, 0)).expect(&[Effect::Finish(Outcome::GaveUp { slot: 0, failures: 3, last })]);
 }
 
-/// What each answer does to a slot whose worker has just failed for the second time, and when it is started again.
+/// The effect of each answer on a slot whose worker has just failed for the second time, and when the slot is started
+/// again.
 #[test]
 fn the_application_decides_when_a_slot_is_started_again() {
     let second = Duration::from_secs(1);
@@ -134,7 +135,7 @@ fn the_application_may_stop_the_pool_when_a_worker_exits() {
     let mut pool = Pool::ready(2);
     pool.tell(answered(10, 1, Respawn::Stop)).expect(&[drain(11)]);
     pool.tell(exited(11, 0)).expect(&[STOPPED]);
-    // A second exit does not make a lame duck hurry.
+    // A second exit does not shorten the lame duck.
     let mut pool = Pool::with(Policy { lame_duck: Duration::from_secs(5), ..Policy::default() }, 2);
     pool.boot(0..2, 10);
     pool.tell(answered(10, 1, Respawn::Stop)).tell(answered(11, 1, Respawn::Stop)).effects();

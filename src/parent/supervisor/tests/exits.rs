@@ -1,11 +1,11 @@
-//! What an exit counts as.
+//! The classification of exits.
 
 use super::*;
 use crate::shared::state::Reason;
 
 const KILLED: Exit = Exit::Signal { signal: 9, core_dumped: false };
 
-/// The next process of the slot is forked.
+/// Forks the next process of the slot.
 fn fork(pool: &mut Pool, slot: SlotId, pid: i32) -> &mut Pool {
     pool.effects();
     pool.tell(spawned(slot, pid))
@@ -47,24 +47,24 @@ fn one_that_the_pool_had_to_end_has_failed_and_was_not_asked_to_leave() {
 
 #[test]
 fn one_that_was_asked_to_leave_counts_by_what_its_replacement_is_for() {
-    // Another takes its place at once.
+    // Another process takes its place at once.
     let mut pool = Pool::ready(2);
     pool.tell(Event::Disconnected { pid: Pid(10) });
     assert_eq!(gone(&pool, 10, Exit::Code(0)), (Departure::Asked, Some(Reason::Restart)));
-    // None does.
+    // No process takes its place.
     pool.tell(Event::Scale { workers: 1 });
     assert_eq!(gone(&pool, 11, Exit::Code(0)), (Departure::Asked, None));
-    // By its own limits.
+    // Because of its limits.
     let mut pool = Pool::ready(2);
     pool.tell(Event::Recycle { pid: Pid(10), why: Recycle::Requests });
     fork(&mut pool, 0, 20).tell(ready(20));
     assert_eq!(gone(&pool, 10, Exit::Code(0)), (Departure::Asked, Some(Reason::Recycled)));
-    // By a restart.
+    // Because of a restart.
     let mut pool = Pool::ready(1);
     pool.tell(Event::Restart);
     fork(&mut pool, 0, 20).tell(ready(20));
     assert_eq!(gone(&pool, 10, Exit::Code(0)), (Departure::Asked, Some(Reason::Restart)));
-    // Its replacement for its own limits has failed; a restart replaces it.
+    // The replacement for its limits has failed; a restart replaces it.
     let mut pool = Pool::ready(1);
     pool.tell(Event::Recycle { pid: Pid(10), why: Recycle::Memory });
     fork(&mut pool, 0, 20).tell(exited(20, 1));

@@ -1,4 +1,4 @@
-//! The rules one by one, with invented pids and times. `simulation/` mixes them.
+//! The rules one by one, with invented pids and times. `simulation/` combines them.
 
 mod application;
 mod exits;
@@ -15,7 +15,7 @@ use super::*;
 
 const SECOND: u64 = 1000;
 
-/// Times are milliseconds since the pool began; `stable` is one second, the first backoff 50 to 100 ms.
+/// Times are milliseconds since the pool began; `stable` is one second, and the first backoff 50 to 100 ms.
 struct Pool {
     supervisor: Supervisor,
     now: u64,
@@ -26,7 +26,7 @@ impl Pool {
         Pool::with(Policy::default(), workers)
     }
 
-    /// Without the floor and the pace, which have tests of their own.
+    /// Without the limits on rates, which have their own tests.
     fn with(policy: Policy, workers: usize) -> Pool {
         Pool::paced(
             Policy { floor: Duration::ZERO, pace: Duration::ZERO, slot_pace: Duration::ZERO, ..policy },
@@ -38,7 +38,7 @@ impl Pool {
         Pool { supervisor: Supervisor::new(policy, workers, 1, Time::from_millis(0)), now: 0 }
     }
 
-    /// A pool whose slot `n` is served by pid `10 + n`, ready since the beginning.
+    /// A pool in which slot `n` is served by pid `10 + n`, ready since the beginning.
     fn ready(workers: usize) -> Pool {
         let mut pool = Pool::new(workers);
         pool.boot(0..workers, 10);
@@ -55,7 +55,7 @@ impl Pool {
         self.effects();
     }
 
-    /// The whole start of a worker whose spawn was given out.
+    /// The whole start of a worker whose spawn was returned.
     fn start(&mut self, slot: SlotId, pid: i32) {
         for event in [spawned(slot, pid), listening(pid), ready(pid)] {
             self.tell(event);
@@ -81,7 +81,7 @@ impl Pool {
     fn expect(&mut self, expected: &[Effect]) -> &mut Pool {
         let mut effects = self.effects();
         if !expected.contains(&Effect::LetGo) {
-            // Every stop has it; the simulation sees to that.
+            // Every stop has this effect; the simulation checks that.
             effects.retain(|effect| *effect != Effect::LetGo);
         }
         assert_eq!(effects, expected);
@@ -152,8 +152,8 @@ fn boot_failed(last: Failure) -> Effect {
 }
 const EXIT_1: Failure = Failure::Exit(Exit::Code(1));
 
-/// The table of the module's documentation, walked cell by cell: slot 1's first process, pid 11, is in the column's stage
-/// while pid 10 serves slot 0.
+/// The table in the module's documentation, cell by cell. Slot 1's first process, pid 11, is in the stage of the
+/// column, while pid 10 serves slot 0.
 #[test]
 fn every_event_in_every_stage() {
     let lines = include_str!("../mod.rs").lines().filter_map(|line| line.strip_prefix("//!   "));
@@ -175,7 +175,7 @@ fn cell(stage: &str, event: &str) -> String {
     let abort_stalled = event == "Stalled(abort)";
     let mut pool = Pool::with(Policy { abort_stalled, surge: 2, ..Policy::default() }, 2);
     pool.boot(0..1, 10);
-    // The start of slot 0 has queued the one of slot 1; `boot` gave it out.
+    // The start of slot 0 has queued that of slot 1; `boot` returned it.
     match stage {
         "Spawning" => {}
         "Queued" => pool.supervisor.effects.push_back(spawn(1, 1)),
@@ -241,7 +241,7 @@ fn cell(stage: &str, event: &str) -> String {
     changes.extend((failures_after > failures_before).then_some("fail"));
     changes.extend((listened_after != listened_before).then_some("custody"));
     changes.extend((is_replaced && stage_after == stage_before && stage == "Ready").then_some("replaced"));
-    // Told twice, it changes nothing more.
+    // A repeated event changes nothing more.
     let once = state(&pool);
     pool.tell(event);
     assert_eq!(state(&pool), once, "{event:?} twice while {stage}");

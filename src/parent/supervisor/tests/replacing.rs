@@ -1,4 +1,4 @@
-//! Rolling restarts, recycling, and workers that a signal has stopped.
+//! Rolling restarts, recycling, and workers stopped by a signal.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn a_rolling_restart_replaces_slot_by_slot_and_drains_only_what_is_replaced() {
     let mut pool = Pool::ready(2);
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
     pool.tell(spawned(0, 20)).tell(listening(20)).expect(&[]);
-    // It does not wait for the exit of the old worker.
+    // The restart does not wait for the exit of the old worker.
     pool.tell(ready(20)).expect(&[drain(10), spawn(1, 2)]);
     pool.tell(spawned(1, 21)).tell(exited(10, 0)).expect(&[]);
     pool.tell(ready(21)).expect(&[drain(11), DONE]);
@@ -73,7 +73,7 @@ fn a_surge_replaces_several_at_a_time() {
     pool.boot(0..3, 10);
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2), spawn(1, 2)]);
     pool.tell(spawned(0, 20)).tell(spawned(1, 21)).tell(ready(21)).expect(&[drain(11), spawn(2, 2)]);
-    // One fails: what else is on its way is called back, and the old ones stay.
+    // A failure cancels the other replacements, and the old workers stay.
     pool.tell(spawned(2, 22)).tell(exited(22, 1)).expect(&[aborted(2, EXIT_1), drain(20)]);
     assert_eq!((pool.stage(10), pool.stage(12)), (Some(Stage::Ready), Some(Stage::Ready)));
     pool.tell(ready(20)).tell(exited(20, 0)).expect(&[]);
@@ -96,7 +96,7 @@ fn a_worker_that_is_due_is_replaced_when_its_replacement_is_ready() {
     assert_eq!((pool.stage(10), pool.failures(0)), (Some(Stage::Ready), 0));
     pool.tell(exited(11, 0)).at(5 * SECOND).tell(Event::Tick);
     pool.expect(&[recycling(0, Recycle::Memory), spawn(0, 3)]);
-    // A restart replaces all anyway.
+    // A restart replaces all workers anyway.
     pool.tell(spawned(0, 30)).tell(ready(30)).expect(&[drain(10)]);
     pool.tell(recycle(12, Recycle::Requests)).tell(Event::Restart).effects();
     pool.tell(spawned(2, 32)).tell(ready(32)).tell(exited(12, 0)).effects();
@@ -123,10 +123,10 @@ fn a_worker_that_a_signal_has_stopped_is_replaced_at_once() {
     pool.tell(Event::Suspended { pid: Pid(10) }).expect(&[replacing, spawn(0, 2)]);
     assert_eq!(pool.supervisor.ready_workers(), 1);
     pool.tell(spawned(0, 20)).tell(ready(20)).expect(&[drain(10)]);
-    // It runs again, and finishes what it has.
+    // It runs again, and finishes its requests.
     pool.tell(Event::Resumed { pid: Pid(10) }).tell(exited(10, 0)).expect(&[]);
     assert_eq!((pool.stage(20), pool.failures(0)), (Some(Stage::Ready), 0));
-    // One that runs again before its replacement is ready stays.
+    // A worker that runs again before its replacement is ready stays.
     pool.tell(Event::Suspended { pid: Pid(11) }).effects();
     pool.tell(spawned(1, 21)).tell(Event::Resumed { pid: Pid(11) }).expect(&[drain(21)]);
     pool.tell(ready(21)).tell(exited(21, 0)).expect(&[]);
@@ -136,11 +136,11 @@ fn a_worker_that_a_signal_has_stopped_is_replaced_at_once() {
 fn a_disconnected_worker_drains_while_its_slot_gets_another() {
     let mut pool = Pool::ready(2);
     pool.tell(Event::Disconnected { pid: Pid(10) }).expect(&[drain(10), spawn(0, 2)]);
-    // Told twice, or of a stranger.
+    // A repeated event, and one about an unknown process.
     pool.tell(Event::Disconnected { pid: Pid(10) }).tell(Event::Disconnected { pid: Pid(99) }).expect(&[]);
     pool.start(0, 20);
     pool.tell(Event::Disconnected { pid: Pid(20) }).expect(&[drain(20)]);
-    // Two are as many as a slot has.
+    // A slot has at most two.
     pool.tell(exited(10, 0)).expect(&[spawn(0, 3)]);
     pool.tell(exited(20, 1)).expect(&[]);
     assert_eq!(pool.failures(0), 0);
@@ -177,7 +177,7 @@ fn a_replacement_takes_over_when_the_old_worker_dies_first() {
         assert!(!pool.effects().iter().any(|effect| matches!(effect, Effect::Spawn { .. })));
         pool.tell(ready(20)).expect(&[spawn(1, 2)]);
     }
-    // And if it fails after all, the slot is started like any other.
+    // If it fails after all, the slot is started like any other.
     let mut pool = Pool::ready(1);
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
     pool.tell(spawned(0, 20)).tell(exited(10, 1)).tell(exited(20, 1));

@@ -1,4 +1,4 @@
-//! More slots, and fewer.
+//! More and fewer slots.
 
 use super::*;
 
@@ -8,13 +8,13 @@ fn scaling_up_adds_slots_and_scaling_down_retires_the_highest() {
     pool.tell(Event::Scale { workers: 4 }).expect(&[scaled(2, 4), spawn(2, 1)]);
     pool.tell(spawned(2, 12)).expect(&[]);
     pool.tell(listening(12)).expect(&[spawn(3, 1)]);
-    // The fork of slot 3 is in flight, the worker of slot 2 still starting.
+    // The fork of slot 3 is in progress, and the worker of slot 2 is still starting.
     pool.tell(Event::Scale { workers: 1 }).expect(&[scaled(4, 1), drain(11), drain(12)]);
     pool.tell(spawned(3, 13)).expect(&[drain(13)]);
     pool.tell(exited(12, 0)).expect(&[retire(2)]);
     pool.tell(exited(13, 1)).tell(exited(11, 9)).expect(&[retire(3), retire(1)]);
     pool.tell(Event::Scale { workers: 0 }).tell(Event::Scale { workers: 1 }).expect(&[]);
-    // A slot of the same number is a new one.
+    // A slot with the same number is a new one.
     pool.tell(Event::Scale { workers: 2 }).expect(&[scaled(1, 2), spawn(1, 1)]);
 }
 
@@ -23,12 +23,12 @@ fn scaling_fails_when_a_worker_never_serves_and_only_until_all_have() {
     let failed = |slot| Effect::Notice(Notice::ScalingFailed { slot, wanted: 3, reason: EXIT_1 });
     let mut pool = Pool::ready(2);
     pool.tell(Event::Scale { workers: 3 }).expect(&[scaled(2, 3), spawn(2, 1)]);
-    // As many are wanted still; it is said once, and again for who asks again.
+    // The number of workers wanted does not change. The failure is reported once, and again after another request.
     pool.tell(spawned(2, 12)).tell(exited(12, 1)).expect(&[failed(2), spawn(2, 2)]);
     pool.tell(spawned(2, 13)).tell(exited(13, 1));
     assert!(matches!(pool.effects()[..], [Effect::Notice(Notice::BackingOff { .. })]));
     pool.at(SECOND).tell(Event::Scale { workers: 3 }).expect(&[spawn(2, 3)]);
-    // Being ready is not yet to have served.
+    // A ready worker has not served yet.
     pool.start(2, 14);
     pool.at(2 * SECOND - 1).tell(exited(14, 1));
     assert_eq!(pool.effects()[0], failed(2));

@@ -1,4 +1,4 @@
-//! First starts take turns, and later ones wait: for themselves, for each other, for a backoff.
+//! First starts take turns; later ones wait for the slot, the pool and the backoff.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn first_starts_take_turns() {
     pool.expect(&[spawn(0, 1)]);
     pool.tell(spawned(0, 10)).expect(&[]);
     pool.tell(listening(10)).expect(&[spawn(1, 1)]);
-    // A worker that is ready without having listened holds up nobody either.
+    // A worker that is ready without having listened does not block the others either.
     pool.tell(spawned(1, 11)).expect(&[]);
     pool.tell(ready(11)).expect(&[spawn(2, 1)]);
     pool.tell(spawned(2, 12)).tell(ready(10)).expect(&[]);
@@ -31,7 +31,7 @@ fn a_first_start_that_hangs_lets_the_next_slot_go_first() {
     pool.expect(&[spawn(0, 1)]);
     pool.tell(spawned(0, 10)).at(60 * SECOND).tell(Event::Tick);
     pool.expect(&[kill(10, KillReason::BootTimeout), spawn(1, 1)]);
-    // Being ready when it is too late is not to have been ready.
+    // Readiness that comes too late does not count.
     pool.tell(spawned(1, 11)).tell(ready(10)).tell(exited(10, 9)).tell(exited(11, 1));
     pool.expect(&[boot_failed(EXIT_1)]);
 }
@@ -89,25 +89,25 @@ fn the_first_respawn_is_immediate_and_the_next_ones_wait() {
 
 #[test]
 fn a_worker_that_has_served_is_replaced_at_once_however_young() {
-    // The slot's own pace has a test below.
+    // The slot's own rate has a test below.
     let mut pool = Pool::paced(Policy { give_up: 2, slot_pace: Duration::ZERO, ..Policy::default() }, 1);
     pool.boot(0..1, 10);
     pool.at(100).tell(served(10)).expect(&[spawn(0, 2)]).start(0, 11);
-    // From then on each dies after ten milliseconds: the floor of 30 is all that its slot waits for.
+    // From here on each worker dies after ten milliseconds, and the slot only waits for the minimum of 30.
     for (pid, generation) in (11..30).zip(3..) {
         let started = pool.now;
         pool.at(started + 10).tell(served(pid)).expect(&[]);
         assert_eq!((pool.deadline(), pool.failures(0)), (Some(started + 30), 0));
         pool.at(started + 30).tell(Event::Tick).expect(&[spawn(0, generation)]).start(0, pid + 1);
     }
-    // What has not served gives up all the same.
+    // Workers that have not served still make the pool give up.
     pool.tell(exited(30, 1)).at(SECOND).tell(Event::Tick).effects();
     pool.tell(spawned(0, 31)).tell(exited(31, 1));
     assert!(matches!(pool.effects()[0], Effect::Notice(Notice::GaveUp { slot: 0, failures: 2, .. })));
 }
 
-/// A worker may lie about what it has served, or ask to leave or to be recycled again and again.
-/// Two of four claim to have served as soon as they are ready, and exit: each is started twenty times a second.
+/// A worker may lie about what it has served, or ask to leave or to be recycled again and again. Here two of four claim
+/// to have served as soon as they are ready, and exit: each is started twenty times a second.
 #[test]
 fn few_workers_that_come_and_go_cost_few_forks() {
     let mut pool = Pool::paced(Policy::default(), 4);
@@ -136,7 +136,7 @@ fn no_worker_has_the_pool_fork_without_end() {
     type Lie = fn(i32) -> Event;
     let by_own_word = 8 * (Policy::OWN_WORD_AT_ONCE + 10);
     let lies: [(Lie, usize); 4] = [
-        // One in each pace.
+        // One at each interval.
         (served, 8 + 500),
         (|pid| Event::Recycle { pid: Pid(pid), why: Recycle::Requests }, by_own_word),
         (|pid| Event::Recycle { pid: Pid(pid), why: Recycle::Socket }, by_own_word),
@@ -180,7 +180,7 @@ fn a_worker_that_asks_again_and_again_waits_and_holds_nobody_up() {
     assert_eq!((pool.stage(pid), pool.deadline()), (Some(Stage::Ready), Some(SECOND)));
     pool.tell(requests(11)).expect(&[recycling(1, Recycle::Requests), spawn(1, 2)]);
     pool.tell(spawned(1, 21)).tell(ready(21)).expect(&[drain(11)]).tell(exited(11, 0));
-    // What the parent has seen by itself is no worker's word.
+    // What the parent has seen itself does not depend on a worker's report.
     pool.tell(Event::Recycle { pid: Pid(pid), why: Recycle::Memory });
     pool.expect(&[recycling(0, Recycle::Memory), spawn(0, 6)]);
 }
@@ -196,7 +196,7 @@ fn a_worker_that_leaves_again_and_again_leaves_its_slot_empty_for_a_while() {
     }
     pool.tell(Event::Leaves { pid: Pid(pid) }).expect(&[drain(pid)]).tell(exited(pid, 0)).expect(&[]);
     assert_eq!((pool.deadline(), pool.failures(0)), (Some(SECOND), 0));
-    // The application's word is another matter, and so is an empty pool.
+    // The application's request is not limited, nor is an empty pool.
     pool.tell(Event::Disconnected { pid: Pid(11) }).expect(&[drain(11), spawn(1, 2)]);
     pool.start(1, 21);
     pool.tell(Event::Disconnected { pid: Pid(21) }).tell(exited(11, 0)).tell(exited(21, 0));
@@ -226,7 +226,7 @@ fn slots_whose_workers_never_serve_are_tried_four_times_a_second_in_all() {
     let (first, retries) = forks.split_at(8);
     assert_eq!(first, [SECOND; 8], "one start a slot, at once");
     assert!(retries.windows(2).all(|pair| pair[1] - pair[0] >= 250), "{retries:?}");
-    // One comes to serve: a second later the others are tried as soon as their own backoff allows.
+    // One begins to serve. A second later, the others are tried as soon as their own backoff allows.
     let at = pool.deadline().expect("somebody is tried").max(pool.now);
     pool.at(at).tell(Event::Tick);
     let spawned_slot = pool.effects().iter().find_map(|effect| match effect {
@@ -269,7 +269,7 @@ fn a_pool_without_a_worker_does_not_wait_for_every_backoff() {
         now = next;
     }
     assert!((60..110).contains(&forks), "{forks} forks in 20 s");
-    // While somebody serves, the other one waits.
+    // While one worker serves, the other slot waits.
     let mut pool = Pool::ready(2);
     for pid in [10, 20, 21, 22, 23, 24, 25] {
         now = pool.deadline().unwrap_or(now).max(pool.now);
@@ -313,7 +313,7 @@ fn a_worker_that_recycles_itself_does_not_wait_for_an_older_failure() {
     let mut pool = Pool::ready(1);
     pool.supervisor.slots.get_mut(&0).expect("it is wanted").failures = 9;
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
-    // The old worker's failure asks for seconds of backoff, but its replacement is there.
+    // The old worker's failure causes seconds of backoff, but its replacement is there.
     pool.tell(spawned(0, 20)).tell(exited(10, 1)).tell(ready(20)).effects();
     pool.at(SECOND).tell(exited(20, 0)).expect(&[spawn(0, 3)]);
 }

@@ -24,11 +24,11 @@ fn stops_escalate_and_end_the_pool_once() {
 fn requests_to_stop_within_a_second_are_one_and_a_later_one_forces() {
     let lame_duck = Duration::from_secs(5);
     for (requests, expected) in [
-        // The firmest of those within a second of the first.
+        // The strongest request within a second of the first.
         (&[(0, Stop::Drain), (3, Stop::Drain), (999, Stop::Drain)][..], Stage::Draining),
         (&[(0, Stop::Drain), (3, Stop::Quick), (5, Stop::Drain)], Stage::Quitting),
         (&[(0, Stop::Quick), (999, Stop::Drain)], Stage::Quitting),
-        // Any later one, be it within a second of another.
+        // Any later request, even within a second of another.
         (&[(0, Stop::Drain), (999, Stop::Drain), (1000, Stop::Drain)], Stage::Killing(KillReason::Forced)),
         (&[(0, Stop::Quick), (1000, Stop::Drain)], Stage::Killing(KillReason::Forced)),
     ] {
@@ -43,7 +43,7 @@ fn requests_to_stop_within_a_second_are_one_and_a_later_one_forces() {
             assert_eq!(pool.stage(10), Some(expected), "{requests:?} {lame_duck:?}");
         }
     }
-    // A pool that stops by itself has not been asked yet.
+    // A pool that stops by itself has not been asked to yet.
     let mut pool = Pool::ready(1);
     pool.supervisor.stop(Stop::Drain, Outcome::Replaced);
     pool.at(5 * SECOND).tell(Event::Stop(Stop::Drain));
@@ -67,7 +67,7 @@ fn a_stop_reaches_a_fork_in_flight() {
         pool.at(100 + time_out).tell(Event::Tick).expect(&[kill(10, reason)]);
         pool.tell(exited(10, 9)).expect(&[STOPPED]);
     }
-    // The firmest stop counts, not the latest.
+    // The strongest stop counts, not the latest.
     let mut pool = Pool::new(2);
     pool.expect(&[spawn(0, 1)]);
     pool.tell(Event::Stop(Stop::Quick)).tell(Event::Stop(Stop::Drain)).tell(spawned(0, 10)).expect(&[quit(10)]);
@@ -143,7 +143,7 @@ fn a_pool_that_is_to_stop_does_not_begin_to_serve() {
     for lame_duck in [Duration::ZERO, Duration::from_secs(5)] {
         let mut pool = Pool::with(Policy { lame_duck, ..Policy::default() }, 1);
         pool.expect(&[spawn(0, 1)]);
-        // Both are told in one turn of the parent's loop.
+        // Both events come in one turn of the parent's loop.
         pool.start(0, 10);
         pool.tell(Event::Stop(Stop::Drain));
         let effects = pool.effects();

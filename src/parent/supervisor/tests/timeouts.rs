@@ -1,4 +1,4 @@
-//! What takes too long, and how a pool that never served gives up.
+//! Timeouts, and how a pool that never served gives up.
 
 use super::*;
 
@@ -13,7 +13,7 @@ fn a_worker_that_is_not_ready_in_time_is_killed_and_replaced_without_waiting_for
     let effects = pool.effects();
     assert_eq!(effects[0], kill(12, KillReason::BootTimeout));
     assert!(matches!(effects[1..], [Effect::Notice(Notice::BackingOff { slot: 1, failures: 2, .. })]));
-    // It hangs in the kernel; its successor does, too: now the slot is full.
+    // It hangs in the kernel, and so does its replacement. Now the slot is full.
     pool.at(61 * SECOND).tell(Event::Tick).expect(&[spawn(1, 3)]);
     pool.tell(spawned(1, 13)).at(121 * SECOND).tell(Event::Tick);
     assert_eq!(pool.effects()[0], kill(13, KillReason::BootTimeout));
@@ -31,7 +31,7 @@ fn only_a_tick_judges_time_outs() {
     assert_eq!(pool.stage(10), Some(Stage::Ready));
 }
 
-/// Frozen for a minute half a second before it is due, each thing is due as much later.
+/// After a freeze of a minute, half a second before it is due, each timeout is due as much later.
 #[test]
 fn frozen_time_counts_for_no_time_out_but_for_age() {
     type Begin = fn() -> Pool;
@@ -116,7 +116,7 @@ fn the_pool_gives_up_when_every_slot_failed_and_none_was_ever_ready() {
     ));
     pool.tell(exited(10, 7)).expect(&[spawn(0, 2)]);
     pool.tell(spawned(0, 11)).tell(spawned(2, 12)).expect(&[]);
-    // The last slot's first failure decides; what lives is told to go, and only then is it over.
+    // The last slot's first failure decides. Living workers are told to leave, and then the pool ends.
     pool.tell(exited(12, 1)).expect(&[quit(11)]);
     pool.tell(Event::Restart)
         .tell(Event::Scale { workers: 9 })

@@ -1,4 +1,4 @@
-//! A new binary takes over, or does not.
+//! Upgrades that succeed and fail.
 
 use super::*;
 
@@ -9,7 +9,7 @@ fn a_new_binary_takes_over_when_it_is_ready() {
     pool.tell(Event::Upgrade).expect(&[Effect::Notice(Notice::UpgradeBegun), Effect::Upgrade]);
     let in_the_way = Effect::Notice(Notice::UpgradeInTheWay);
     pool.tell(Event::SuccessorSpawned { pid }).tell(Event::Upgrade).expect(&[in_the_way]);
-    // Meanwhile this pool is left as it is, but for what fails.
+    // Meanwhile this pool does not change, except for failures.
     pool.tell(Event::Restart).tell(Event::Scale { workers: 7 }).expect(&[in_the_way, in_the_way]);
     pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
     pool.start(0, 20);
@@ -27,7 +27,7 @@ fn a_new_binary_that_fails_leaves_this_pool_as_it_is() {
     pool.tell(Event::SuccessorGone { exit: None }).expect(&[failed(UpgradeFailure::Spawn)]);
     pool.tell(Event::Upgrade).tell(Event::SuccessorSpawned { pid }).effects();
     pool.tell(Event::SuccessorGone { exit }).expect(&[failed(UpgradeFailure::Exit(Exit::Code(1)))]);
-    // Late, it is told to leave, then killed; and what it says then comes too late.
+    // If it is late, it is told to leave, then killed; and its readiness then comes too late.
     pool.tell(Event::Upgrade).tell(Event::SuccessorSpawned { pid }).effects();
     let end = |how| Effect::EndSuccessor { pid, how };
     pool.at(60 * SECOND).tell(Event::Tick).expect(&[failed(UpgradeFailure::Late), end(Stop::Drain)]);
@@ -62,11 +62,11 @@ fn a_lame_duck_has_no_successor() {
     let mut pool = lame_duck();
     pool.tell(Event::Upgrade).tell(spawned).effects();
     pool.tell(Event::Stop(Stop::Drain)).expect(&[told, end]);
-    // Its word comes too late.
+    // Its readiness comes too late.
     pool.tell(Event::SuccessorReady).expect(&[]);
     pool.tell(Event::SuccessorGone { exit: Some(Exit::Code(0)) }).expect(&[]);
     pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::LetGo, drain(10)]);
-    // One that is being started is told as soon as it has a pid.
+    // A new binary that is being started is told as soon as it has a pid.
     let mut pool = lame_duck();
     pool.tell(Event::Upgrade).effects();
     pool.tell(Event::Stop(Stop::Drain)).expect(&[told]);
