@@ -56,9 +56,9 @@ impl Builder {
     /// fn main() -> forkpool::Result<()> {
     ///     Pool::bind(":8000")
     ///         .on_exit(|exit| match exit.code() {
-    /// The worker has finished its work.
+    ///             // The worker has finished its work.
     ///             Some(0) => Respawn::Never,
-    /// The worker cannot run with this configuration.
+    ///             // The worker cannot run with this configuration.
     ///             Some(78) => Respawn::Stop,
     ///             _ if exit.was_ready => Respawn::Now,
     ///             _ => Respawn::After(Duration::from_secs(5)),
