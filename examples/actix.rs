@@ -7,13 +7,13 @@ use actix_web::{web, App, HttpRequest, HttpResponse, HttpServer};
 
 fn main() -> forkpool::Result<()> {
     env_logger::init();
-    // The runtime and its threads are made in the worker: none survives a fork.
+    // Start the runtime and its threads in the worker: no thread survives a fork.
     forkpool::Pool::bind("127.0.0.1:8000").env().run(|worker| System::new().block_on(serve(worker)))
 }
 
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     let shutdown = UnixStream::from_std(worker.shutdown_signal()?)?;
-    // A copy is in each open connection, and one in the server, which makes them.
+    // Each open connection holds a copy, and so does the server, which makes them.
     let open = Arc::new(());
     let copy = Arc::clone(&open);
     let server = HttpServer::new(|| App::new().default_service(web::to(answer)));
@@ -24,8 +24,8 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     spawn(async move {
         let _ = shutdown.readable().await;
         handle.pause().await;
-        // Stopping drops what was accepted and not begun, and before actix-server 2.9.1 at times every connection: so
-        // none is left then. Idle ones end after 5 seconds (`keep_alive`).
+        // Stopping drops connections that were accepted and not started; before actix-server 2.9.1, sometimes all of
+        // them. So wait until none is left. Idle connections are closed after 5 seconds (`keep_alive`).
         sleep(Duration::from_millis(100)).await;
         while Arc::strong_count(&open) > 2 {
             sleep(Duration::from_millis(100)).await;

@@ -1,4 +1,4 @@
-//! cargo run --example answers: every kind of answer on http://127.0.0.1:8000, each in a few lines.
+//! cargo run --example answers: each kind of response in a few lines, on http://127.0.0.1:8000.
 
 use std::io::{Read, Write};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use forkpool::{Pool, Request, Response};
 
 fn main() -> forkpool::Result<()> {
-    // Threads belong into the worker; here they are started by its handler.
+    // Start threads in the worker; here the handler does.
     Pool::bind("127.0.0.1:8000").env().serve(answer)
 }
 
@@ -18,7 +18,7 @@ fn answer(request: &Request<'_>) -> Response {
         "/json" => Response::json(r#"{"kind":"json"}"#),
         "/redirect" => Response::redirect(303, "/text"),
         "/large" => Response::shared("application/octet-stream", Arc::from(vec![b'x'; 8 << 20])),
-        // The worker serves others while a thread makes the answer.
+        // The worker serves other requests while a thread makes the response.
         "/deferred" => {
             let (responder, response) = Response::deferred();
             let millis = request.query().and_then(|query| query.parse().ok()).unwrap_or(100);
@@ -29,14 +29,14 @@ fn answer(request: &Request<'_>) -> Response {
             response
         }
         "/forgotten" => Response::deferred().1,
-        // As large as the query says, in constant memory: the writer waits for the client.
+        // As large as the query says, in constant memory: writing waits for the client.
         "/stream" => {
             let (mut body, response) = Response::stream("application/octet-stream");
             let mut left = request.query().and_then(|query| query.parse().ok()).unwrap_or(10_usize);
             thread::spawn(move || {
                 while left > 0 {
                     let count = left.min(16 * 1024);
-                    // The client may have gone.
+                    // The client may have disconnected.
                     if body.write_all(&vec![b's'; count]).is_err() {
                         return;
                     }
@@ -45,17 +45,17 @@ fn answer(request: &Request<'_>) -> Response {
             });
             response
         }
-        // Hints at what the page needs, while it is made.
+        // Hints at what the page will need while the page is made.
         "/hints" => {
             let (responder, response) = Response::deferred();
             thread::spawn(move || {
-                // Only a field that is none makes it fail.
+                // Fails only for an invalid field.
                 let _ = responder.early_hints(&[("Link", "</style.css>; rel=preload; as=style")]);
                 responder.respond(Response::html("<p>hinted\n"));
             });
             response
         }
-        // With a field behind the body, for clients that take it.
+        // With a field after the body, for clients that accept trailers.
         "/trailers" => {
             let (mut body, response) = Response::stream_with_trailers("text/plain", &["Server-Timing"]);
             thread::spawn(move || {
@@ -73,7 +73,7 @@ fn answer(request: &Request<'_>) -> Response {
             });
             response
         }
-        // Whole or in ranges, or not at all when the client has it already.
+        // Supports ranges and conditional requests.
         "/file" => {
             let path = std::env::var("ANSWERS_FILE").unwrap_or_else(|_| "Cargo.toml".to_owned());
             Response::file(request, path).unwrap_or_else(|_| Response::text("no such file\n").status(404))

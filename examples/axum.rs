@@ -13,7 +13,7 @@ fn main() -> forkpool::Result<()> {
     forkpool::Pool::bind("127.0.0.1:8000").env().run(serve)
 }
 
-// The runtime is made in the worker: none survives a fork.
+// Start the runtime in the worker: no thread survives a fork.
 #[tokio::main(flavor = "current_thread")]
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     let app = Router::new().route("/", get("hello world\n")).route("/slow", get(|| sleep(Duration::from_millis(300))));
@@ -25,7 +25,7 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     worker.ready()?;
     loop {
         tokio::select! {
-            // What waits in the queue comes before the end.
+            // Accept the queued connections before stopping.
             biased;
             (stream, _) = Listener::accept(&mut listener) => {
                 tokio::spawn(connections.watch(http(stream)));
@@ -34,8 +34,8 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
         }
     }
     drop(listener);
-    // Idle and new connections are then closed, also those whose request is on its way. So clients are told to go for
-    // a second first; `axum::serve` would close them at the moment when it takes no more.
+    // The shutdown closes idle and new connections, even if a request is on its way. So ask clients to leave for a
+    // second first, which `axum::serve` would not do.
     sleep(Duration::from_secs(1)).await;
     connections.shutdown().await;
     Ok(())

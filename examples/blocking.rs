@@ -7,13 +7,13 @@ use std::{process, thread, time::Duration};
 fn main() -> forkpool::Result<()> {
     env_logger::init();
     forkpool::Pool::bind("127.0.0.1:8000").env().run(|worker| {
-        // Returns when all connections are done.
+        // Returns when all connections are closed.
         thread::scope(|scope| {
-            // Reports that the worker is ready, and ends when it is to finish.
+            // Reports that the worker is ready, and ends when the worker is to finish.
             for stream in worker.incoming() {
                 match stream {
                     Ok(stream) => _ = scope.spawn(move || serve(&stream)),
-                    // Out of descriptors, perhaps: some connection will end.
+                    // Perhaps no descriptor is free; wait for a connection to end.
                     Err(_) => thread::sleep(Duration::from_millis(50)),
                 }
             }
@@ -22,7 +22,7 @@ fn main() -> forkpool::Result<()> {
     })
 }
 
-/// Answers GETs until the client or the worker is to finish, or nothing has come for a while.
+/// Answers GET requests until the client or the worker is to finish, or the client is silent for a while.
 fn serve(mut stream: &TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(Duration::from_secs(5)))?;
     let mut lines = BufReader::new(stream).lines();

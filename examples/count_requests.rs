@@ -1,5 +1,5 @@
-//! cargo run --example count_requests: workers notify the parent of each request, and it prints how many there were,
-//! once a second. It is the example of Node's `cluster`; `status` does the same without a message.
+//! cargo run --example count_requests: workers send the parent a message for each request, and it prints the number
+//! once a second, as in the example of Node's `cluster`. `status` does the same without messages.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn main() -> forkpool::Result<()> {
             let unsent = Cell::new(0_u64);
             worker.serve(|_request| {
                 unsent.set(unsent.get() + 1);
-                // When the parent is behind, the next message says it too.
+                // If the parent is behind, the next message includes this request.
                 if worker.send(&unsent.get().to_le_bytes()).is_ok() {
                     unsent.set(0);
                 }

@@ -10,7 +10,7 @@ use forkpool::{Pool, Response};
 fn main() -> forkpool::Result<()> {
     Pool::bind("127.0.0.1:8000").env().serve(|_request| {
         let (mut events, response) = Response::stream("text/event-stream");
-        // Told when the client has gone, or is to come back to another worker, since this one is leaving.
+        // A message comes when the client disconnects, or should reconnect to another worker because this one drains.
         let (told, ending) = mpsc::channel();
         let told_too = told.clone();
         events.on_gone(move || _ = told.send(()));

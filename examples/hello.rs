@@ -1,4 +1,4 @@
-//! cargo run --release --example hello: the whole of a server, on http://127.0.0.1:8000 with a worker per CPU.
+//! cargo run --release --example hello: a whole server, on http://127.0.0.1:8000 with a worker per CPU.
 
 use forkpool::{Pool, Response};
 

@@ -11,7 +11,7 @@ fn main() -> forkpool::Result<()> {
     forkpool::Pool::bind("127.0.0.1:8000").env().run(serve)
 }
 
-// The runtime is made in the worker: none survives a fork.
+// Start the runtime in the worker: no thread survives a fork.
 #[tokio::main(flavor = "current_thread")]
 async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     let listener = TcpListener::from_std(worker.take_listener()?)?;
@@ -21,19 +21,19 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
     worker.ready()?;
     loop {
         tokio::select! {
-            // What waits in the queue comes before the end.
+            // Accept the queued connections before stopping.
             biased;
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => _ = tokio::spawn(connections.watch(http(stream))),
-                // Out of descriptors, perhaps: some connection will end.
+                // Perhaps no descriptor is free; wait for a connection to end.
                 Err(_) => sleep(Duration::from_millis(50)).await,
             },
             _ = shutdown.readable() => break,
         }
     }
     drop(listener);
-    // Hyper then closes idle and new connections, also those whose request is on its way. So clients are told to go
-    // for a second first.
+    // The shutdown closes idle and new connections, even if a request is on its way. So ask clients to leave for a
+    // second first.
     sleep(Duration::from_secs(1)).await;
     connections.shutdown().await;
     Ok(())

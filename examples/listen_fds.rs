@@ -1,4 +1,5 @@
-//! cargo run -- exec -- target/debug/examples/listen_fds: a program that takes its socket as sd_listen_fds(3) has it.
+//! cargo run -- exec -- target/debug/examples/listen_fds: a program that takes its socket as described in
+//! sd_listen_fds(3).
 #![allow(unsafe_code)]
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Write};
@@ -9,7 +10,7 @@ use std::{env, process, thread, time::Duration};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 fn main() -> io::Result<()> {
-    // SAFETY: whoever has started this program has opened the socket for it, and nothing else here takes it.
+    // SAFETY: the process that started this program has opened the socket for it, and nothing else here takes it.
     let listener = unsafe { TcpListener::from_raw_fd(3) };
     listener.set_nonblocking(true)?;
     let (told, tell) = UnixStream::pair()?;
@@ -18,7 +19,7 @@ fn main() -> io::Result<()> {
     loop {
         let mut wait = [&listener.as_fd(), &told.as_fd()].map(|fd| PollFd::new(*fd, PollFlags::POLLIN));
         let is_over = poll(&mut wait, PollTimeout::NONE).is_ok() && wait[1].any() == Some(true);
-        // What waits is taken in before the end.
+        // Accept the queued connections before stopping.
         match listener.accept() {
             Ok((stream, _)) => answer(&stream).unwrap_or_else(|error| eprintln!("not answered: {error}")),
             Err(error) if error.kind() == ErrorKind::WouldBlock && is_over => return Ok(()),
@@ -27,7 +28,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// One request, one answer.
+/// Answers one request.
 fn answer(mut stream: &TcpStream) -> io::Result<()> {
     let head: Vec<_> = BufReader::new(stream).lines().map_while(Result::ok).take_while(|it| !it.is_empty()).collect();
     match head.first().and_then(|line| line.split(' ').nth(1)) {

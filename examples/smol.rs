@@ -10,7 +10,7 @@ use smol_hyper::rt::FuturesIo;
 fn main() -> forkpool::Result<()> {
     env_logger::init();
     forkpool::Pool::bind("127.0.0.1:8000").env().run(|worker| {
-        // In the worker, as is the thread that smol starts: none survives a fork.
+        // In the worker, like the thread that smol starts: no thread survives a fork.
         let executor = LocalExecutor::new();
         smol::block_on(executor.run(serve(worker, &executor)))
     })
@@ -22,18 +22,18 @@ async fn serve(worker: &forkpool::Worker, executor: &LocalExecutor<'_>) -> io::R
     let connections = GracefulShutdown::new();
     let http = |stream| http1::Builder::new().serve_connection(FuturesIo::new(stream), service_fn(answer));
     worker.ready()?;
-    // What waits in the queue comes before the end.
+    // Accept the queued connections before stopping.
     let is_over = || async { shutdown.readable().await.map_or(None, |()| None) };
     while let Some(accepted) = or(async { Some(listener.accept().await) }, is_over()).await {
         match accepted {
             Ok((stream, _)) => executor.spawn(connections.watch(http(stream))).detach(),
-            // Out of descriptors, perhaps: some connection will end.
+            // Perhaps no descriptor is free; wait for a connection to end.
             Err(_) => _ = Timer::after(Duration::from_millis(50)).await,
         }
     }
     drop(listener);
-    // Hyper then closes idle and new connections, also those whose request is on its way. So clients are told to go
-    // for a second first.
+    // The shutdown closes idle and new connections, even if a request is on its way. So ask clients to leave for a
+    // second first.
     Timer::after(Duration::from_secs(1)).await;
     connections.shutdown().await;
     Ok(())

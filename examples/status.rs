@@ -1,5 +1,5 @@
-//! cargo run --example status: prints once a second how many requests there were. Workers count them in memory that
-//! they share with the parent, so it costs no message.
+//! cargo run --example status: prints the number of requests once a second. Workers count them in memory that they
+//! share with the parent, so this needs no messages.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! cargo run --features serde --example typed: workers report what they have done as values, and are told what to do.
+//! cargo run --features serde --example typed: workers report what they have done as values, and get orders.
 
 use forkpool::{decode, Event, Pool};
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ fn main() -> forkpool::Result<()> {
             Err(error) => println!("not understood: {error}"),
         });
         worker.send(b"nonsense")?;
-        // A message may have 64 KiB.
+        // A message has at most 64 KiB.
         println!("not sent: {}", worker.send_typed(&vec![0; 100_000]).expect_err("it is too large"));
         worker.send_typed(&Report::Hello { worker: worker.id() })?;
         Ok(worker.serve(|_request| forkpool::Response::new(404))?)

@@ -1,4 +1,4 @@
-//! cargo run --example udp_echo, then echo hello | nc -u 127.0.0.1 8000: each worker answers what comes to its own
+//! cargo run --example udp_echo, then echo hello | nc -u 127.0.0.1 8000: each worker answers the datagrams on its own
 //! socket.
 
 use std::error::Error;
@@ -23,7 +23,7 @@ fn echo(worker: &Worker) -> Result<(), Box<dyn Error>> {
         let readable = |fd| PollFd::new(fd, PollFlags::POLLIN);
         let mut either = [readable(shutdown.as_fd()), readable(socket.as_fd())];
         poll(&mut either, PollTimeout::NONE)?;
-        // What waits, the next worker reads.
+        // The next worker reads the waiting datagrams.
         if either[0].any() == Some(true) {
             return Ok(());
         }

@@ -19,7 +19,7 @@ fn main() -> forkpool::Result<()> {
 
 fn upload(request: &Request<'_>) -> std::io::Result<Response> {
     let name = request.path().trim_start_matches('/');
-    // A name, not a path: no directory but the one for uploads.
+    // A name and not a path, so it stays in the directory for uploads.
     if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return Ok(Response::text("letters and digits, please\n").status(400));
     }

@@ -1,5 +1,6 @@
-//! cargo run --example websocket: WebSocket echo (RFC 6455) by tungstenite, each connection on a thread of its own. When the
-//! worker leaves, each is closed in its turn with "service restart", and its client comes back to another worker.
+//! cargo run --example websocket: WebSocket echo (RFC 6455) with tungstenite, and a thread for each connection. When
+//! the worker drains, it closes one connection after the other with "service restart", and the clients reconnect to
+//! another worker.
 
 use std::io::ErrorKind;
 use std::thread;
@@ -11,7 +12,7 @@ use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocket};
 use tungstenite::Error;
 
-/// How long a client may take to answer our Close with its own.
+/// How long a client may take to answer our Close.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 fn main() -> forkpool::Result<()> {
@@ -35,14 +36,14 @@ fn handshake(request: &Request<'_>) -> Response {
     }
 }
 
-/// Whether it is 16 bytes in base64.
+/// Whether the key is 16 bytes in base64.
 fn is_key(key: &str) -> bool {
     let is_base64 = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
     key.len() == 24 && key.ends_with("==") && key[..22].bytes().all(is_base64)
 }
 
 fn echo(mut stream: Upgraded) {
-    // Without it the connection would be cut at the end of the drain.
+    // Without this, the connection would be cut at the end of the drain.
     if stream.interrupt_on_drain().is_err() {
         return;
     }
@@ -62,7 +63,7 @@ fn echo(mut stream: Upgraded) {
     }
 }
 
-/// Closes from our side: sends nothing any more, and waits for the client's Close.
+/// Sends a Close, then nothing more, and waits for the client's Close.
 fn leave(mut socket: WebSocket<Upgraded>) {
     let end = Instant::now() + PATIENCE;
     let close = CloseFrame { code: CloseCode::Restart, reason: "the server restarts".into() };

@@ -1,5 +1,5 @@
-//! What fuzzers call (tests/fuzz), each with what must hold whatever the bytes are. Not part of the API: compiled for them
-//! (`--cfg fuzzing`), and for the unit tests, which try each for a moment.
+//! The entry points of the fuzzers (tests/fuzz), each with the invariants that must hold for any bytes. Not part of the
+//! API: compiled only for the fuzzers (`--cfg fuzzing`), and for unit tests that run each briefly.
 #![allow(missing_docs, unreachable_pub)]
 
 use std::ffi::OsString;
@@ -12,7 +12,7 @@ pub use crate::server::proxy::fuzzing::proxy_header;
 pub use crate::shared::channel::fuzzing::records;
 use crate::shared::config::{Config, Setting};
 
-/// What the admin process asks of the parent, as bytes and as clients say it.
+/// Commands of the admin process to the parent, as bytes and as clients send them.
 pub fn commands(bytes: &[u8]) {
     use crate::admin::{decode, encode, parse};
     if let Some(request) = decode(bytes) {
@@ -26,8 +26,8 @@ pub fn commands(bytes: &[u8]) {
     }
 }
 
-/// What the parent tells the admin process, and what that shows of it: facts one after the other, each behind its length
-/// in two bytes.
+/// Facts of the parent for the admin process, and the pages that show them: a series of facts, each preceded by its
+/// length in two bytes.
 pub fn facts(bytes: &[u8]) {
     let (mut model, mut rest) = (Model::default(), bytes);
     while let Some((len, behind)) = rest.split_first_chunk() {
@@ -46,7 +46,7 @@ pub fn facts(bytes: &[u8]) {
     let (_, _) = (snapshot.to_text(), snapshot.to_metrics());
 }
 
-/// A flag's or a variable's value: `NAME=VALUE` in each line.
+/// Values of flags or variables: a `NAME=VALUE` on each line.
 pub fn settings(bytes: &[u8]) {
     let mut config = Config::default();
     for line in String::from_utf8_lossy(bytes).lines() {
@@ -67,12 +67,12 @@ pub fn env_file(bytes: &[u8]) {
     use crate::shared::config::env_file::parse;
     match parse(bytes) {
         Ok(lines) => {
-            // Written again, it says the same.
+            // Writing it and parsing it again gives the same.
             let written: Vec<u8> =
                 lines.iter().flat_map(|it| [it.name.as_bytes(), b"=", &it.value, b"\n"].concat()).collect();
             let again = parse(&written).expect("what was read can be read");
             let is_same = lines.iter().map(|it| (&it.name, &it.value)).eq(again.iter().map(|it| (&it.name, &it.value)));
-            // A carriage return at the end goes with the line's.
+            // A carriage return at the end is removed with the line feed.
             let ends_in_return = lines.iter().any(|it| it.value.ends_with(b"\r"));
             assert!(ends_in_return || is_same);
             assert!(lines.iter().all(|it| !it.name.is_empty() && !it.value.contains(&0)));
@@ -84,8 +84,8 @@ pub fn env_file(bytes: &[u8]) {
     }
 }
 
-/// The variables by which a service manager says what it has opened. Nothing is adopted: the descriptors are the
-/// fuzzer's own.
+/// The variables by which a service manager passes sockets. No socket is taken, since the descriptors are the fuzzer's
+/// own.
 #[cfg(fuzzing)]
 pub fn listen_fds(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).replace('\0', "");
@@ -98,7 +98,7 @@ pub fn listen_fds(bytes: &[u8]) {
     }
 }
 
-/// Where a message to people ends up: one line.
+/// A message to people must be one line.
 fn assert_is_a_line(text: &str) {
     assert!(!text.is_empty() && !text.contains(['\n', '\r']), "{text:?}");
 }
@@ -107,8 +107,8 @@ fn assert_is_a_line(text: &str) {
 mod tests {
     use super::*;
 
-    /// Each target for a moment, with damaged examples: it works at all, and the plainest mistakes are found without a
-    /// fuzzer. But for `listen_fds`, which sets variables of the process that other tests read.
+    /// Runs each target briefly with damaged examples, so that the simplest mistakes are found without a fuzzer. Leaves
+    /// out `listen_fds`, which sets variables of the process that other tests read.
     #[test]
     fn every_target_runs() {
         let mut seed = 0x9E37_79B9_7F4A_7C15_u64;

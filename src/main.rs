@@ -1,5 +1,6 @@
-//! The `forkpool` binary: a pool that serves a directory of files, or one page, or executes a program, configured by
-//! flags and variables; and the verbs that show and control a pool which runs. Uses the library's public API only.
+//! The binary `forkpool`. It runs a pool that serves a directory of files or one page, or executes a program,
+//! configured by flags and variables; and its verbs show and control a running pool. Uses only the public API of the
+//! library.
 
 use std::process::ExitCode;
 
@@ -11,16 +12,16 @@ use cli::{Asked, Options};
 
 mod cli;
 
-/// Exit code of a command line, a variable or a combination of them that makes no sense.
+/// The exit code for an invalid flag, variable or combination.
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    // First of all: until the pool hears these, their default action would end or stop it.
+    // First of all: until the pool handles these signals, their default action would end or stop it.
     let held = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
     let before = held.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK);
     let asked = cli::parse(std::env::args_os(), &|name| std::env::var_os(name));
     if !matches!(asked, Ok(Asked::Run(_))) {
-        // A verb has nothing to do with them.
+        // A verb does not handle these signals.
         let _ = before.and_then(|before| before.thread_set_mask());
     }
     match asked {
@@ -68,15 +69,15 @@ fn exit_code(error: &Error) -> u8 {
 }
 
 fn serve(pool: Builder) -> forkpool::Result<()> {
-    // What cannot be served is better said before the start.
+    // An error in what is to be served should show before the start.
     pool.files()?;
     pool.run(|worker| {
-        // A rolling restart serves what the path means by then.
+        // A rolling restart serves the directory to which the path leads then.
         let files = worker.files()?;
         if let Some(files) = &files {
             worker.allow_files(files)?;
         }
-        // What is refused is refused before its body is asked for.
+        // Lets the server refuse a request before the client sends its body.
         worker.stream_bodies(|request| request.header("Expect").is_some());
         worker.serve(|request| match &files {
             Some(files) => files.answer(request),

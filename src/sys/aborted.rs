@@ -1,5 +1,5 @@
-//! Where a process stands when it is aborted, told by the signal's handler itself: by addresses, since to name functions
-//! takes memory, and the interrupted code may be in the middle of the allocator.
+//! Logs a backtrace when a process is aborted, from within the signal handler. It has addresses only: finding the names
+//! of functions would allocate, and the signal may have interrupted the allocator.
 
 use std::ffi::{c_int, c_void};
 use std::{fs, io};
@@ -7,12 +7,12 @@ use std::{fs, io};
 use nix::sys::signal::Signal;
 use signal_hook::low_level;
 
-/// Frames that are told, the innermost ones.
+/// The number of frames logged, innermost first.
 const FRAMES: usize = 48;
-/// What a pipe takes whole (pipe(7), `PIPE_BUF`).
+/// The length that a pipe accepts whole (pipe(7), `PIPE_BUF`).
 const LINE: usize = 4096;
 
-/// The unwinder of the C compiler's, which every program of Rust has for its panics.
+/// The unwinder of the C compiler, which every Rust program has for its panics.
 mod unwind {
     use super::{c_int, c_void};
     pub(super) type Callback = extern "C" fn(context: *mut c_void, argument: *mut c_void) -> c_int;
@@ -22,7 +22,7 @@ mod unwind {
     }
 }
 
-/// A program or a library in memory.
+/// A program or library in memory.
 struct Object {
     start: usize,
     end: usize,
@@ -34,11 +34,11 @@ struct Frames {
     count: usize,
 }
 
-/// Has SIGABRT tell on stderr where this process is before it dies of it: `PROGRAM+0xOFFSET` for each frame, as
-/// addr2line(1) takes it.
+/// Makes SIGABRT log to stderr where this process is, before it dies of the signal: `PROGRAM+0xOFFSET` for each frame,
+/// as addr2line(1) reads it.
 pub(crate) fn tell_where(tag: &str) -> io::Result<()> {
     let (head, objects) = (format!("{tag} aborted here:"), objects());
-    // What the unwinder sets up at its first use, it has by now.
+    // Runs the unwinder once, since it may allocate at its first use.
     frames();
     let tell = move || {
         let (mut line, mut len) = ([0_u8; LINE], 0);
@@ -54,28 +54,28 @@ pub(crate) fn tell_where(tag: &str) -> io::Result<()> {
             put_hex(&mut line, &mut len, address - object.map_or(0, |object| object.start));
         }
         put(&mut line, &mut len, b"\n");
-        // SAFETY: `line` has so many bytes.
+        // SAFETY: `line` has this many bytes.
         let _ = unsafe { libc::write(libc::STDERR_FILENO, line.as_ptr().cast(), len) };
-        // As if there had been no handler: a core dump, if they are on. It does not return.
+        // Acts as if there were no handler; dumps core if that is enabled. Does not return.
         let _ = low_level::emulate_default_handler(libc::SIGABRT);
     };
-    // SAFETY: it reads what was made before, writes to its stack, and makes system calls that are async-signal-safe
-    // (signal-safety(7)). The unwinder allocates nothing. Where it is older than glibc 2.35 it takes the dynamic linker's
-    // lock: if the interrupted code holds that the process waits here, and whoever has sent the signal kills it.
+    // SAFETY: the handler reads what was made before, writes to its stack, and makes async-signal-safe system calls
+    // (signal-safety(7)). The unwinder does not allocate. With a glibc older than 2.35 it takes the dynamic linker's
+    // lock: if the interrupted code holds that lock the process hangs here, and the sender of the signal kills it.
     unsafe { low_level::register(Signal::SIGABRT as c_int, tell) }?;
     Ok(())
 }
 
 fn frames() -> Frames {
     extern "C" fn note(context: *mut c_void, argument: *mut c_void) -> c_int {
-        // SAFETY: it is the argument from below, which nothing else uses meanwhile.
+        // SAFETY: it is the argument passed below, which nothing else uses meanwhile.
         let frames = unsafe { &mut *argument.cast::<Frames>() };
         if let Some(place) = frames.addresses.get_mut(frames.count) {
-            // SAFETY: the context is the unwinder's, and alive during this call.
+            // SAFETY: the unwinder passes a context that is valid during this call.
             *place = unsafe { unwind::_Unwind_GetIP(context) };
             frames.count += 1;
         }
-        // _URC_NO_REASON goes on, anything else ends it.
+        // _URC_NO_REASON continues, anything else ends the walk.
         c_int::from(frames.count == FRAMES)
     }
     let mut frames = Frames { addresses: [0; FRAMES], count: 0 };
@@ -84,7 +84,7 @@ fn frames() -> Frames {
     frames
 }
 
-/// What is in memory by now (proc_pid_maps(5)).
+/// The files that are mapped into memory now (proc_pid_maps(5)).
 fn objects() -> Vec<Object> {
     let mut objects: Vec<Object> = Vec::new();
     for line in fs::read_to_string("/proc/self/maps").unwrap_or_default().lines() {
@@ -101,7 +101,7 @@ fn objects() -> Vec<Object> {
     objects
 }
 
-/// As much as there is room for.
+/// Appends as much as there is space for.
 fn put(line: &mut [u8; LINE], len: &mut usize, bytes: &[u8]) {
     for (place, byte) in line.iter_mut().skip(*len).zip(bytes) {
         *place = *byte;

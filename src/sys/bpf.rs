@@ -1,4 +1,4 @@
-//! bpf(2): maps and programs, and the socket options that give a program to a SO_REUSEPORT group.
+//! bpf(2): maps and programs, and the socket options that attach a program to a SO_REUSEPORT group.
 
 use std::ffi::{c_int, c_long, CStr};
 use std::io::{self, ErrorKind};
@@ -6,10 +6,10 @@ use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{mem, ptr};
 
-/// An instruction as the kernel takes it (`struct bpf_insn`).
+/// An instruction in the kernel's format (`struct bpf_insn`).
 pub(crate) type Instruction = [u8; 8];
 
-/// Zeroed words that programs read and write, and processes map ([`super::shared::map`]).
+/// Zeroed words that programs can read and write, and processes can map ([`super::shared::map`]).
 #[derive(Debug)]
 pub(crate) struct Memory {
     map: OwnedFd,
@@ -31,7 +31,7 @@ impl Memory {
         Ok(Memory { map, len })
     }
 
-    /// How many words it has.
+    /// The number of words.
     pub(crate) fn len(&self) -> NonZeroUsize {
         self.len
     }
@@ -43,7 +43,7 @@ impl AsFd for Memory {
     }
 }
 
-/// A table of listening sockets, from which a program chooses. It drops a socket that is closed.
+/// A table of listening sockets, from which a program chooses. A socket that is closed disappears from it.
 #[derive(Debug)]
 pub(crate) struct Sockets {
     map: OwnedFd,
@@ -62,7 +62,7 @@ impl Sockets {
         Ok(Sockets { map })
     }
 
-    /// Puts a socket at `index`, in place of what was there.
+    /// Puts a socket at `index`, replacing the one there.
     pub(crate) fn put(&self, index: u32, socket: BorrowedFd<'_>) -> io::Result<()> {
         let value = socket.as_raw_fd();
         let element = Element { map: fd(self), key: address(&index), value: address(&value), ..Element::default() };
@@ -85,29 +85,29 @@ impl AsFd for Sockets {
     }
 }
 
-/// Loads a program that chooses the socket of a new connection, and, where the kernel can (Linux 5.14), the next
-/// socket of one whose listener is closed.
+/// Loads a program that chooses the socket of a new connection and, if the kernel supports it (Linux 5.14), another
+/// socket for a connection whose listener is closed.
 ///
 /// # Errors
 ///
-/// [`ErrorKind::PermissionDenied`] without the capabilities; otherwise the error ends with what the kernel's verifier
-/// says.
+/// [`ErrorKind::PermissionDenied`] without the capabilities; otherwise the error ends with the message of the kernel's
+/// verifier.
 pub(crate) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     let mut attributes = ProgramLoad {
         program_type: PROGRAM_TYPE_SK_REUSEPORT,
         instruction_count: u32::try_from(program.len()).map_err(|_| ErrorKind::InvalidInput)?,
         instructions: program.as_ptr() as u64,
-        // The helpers that the program calls are open to programs of any licence.
+        // The helpers that the program calls are available to programs of any licence.
         license: c"MIT".as_ptr() as u64,
         program_name: name(c"forkpool_steer"),
         expected_attach_type: SK_REUSEPORT_SELECT_OR_MIGRATE,
         ..ProgramLoad::default()
     };
     let load = |attributes: &ProgramLoad| -> io::Result<OwnedFd> {
-        // SAFETY: every address in it leads to as much as it says, which lives until the call returns: instructions, a
-        // string with its end, and a log to write to if there is one.
+        // SAFETY: each address in it points to memory of the stated size that lives until the call returns:
+        // instructions, a terminated string, and a buffer for a log if there is one.
         let program = unsafe { bpf(PROG_LOAD, attributes) }?;
-        // SAFETY: the kernel has just made it.
+        // SAFETY: the kernel has just created this descriptor.
         Ok(unsafe { OwnedFd::from_raw_fd(program) })
     };
     match load(&attributes) {
@@ -121,7 +121,7 @@ pub(crate) fn load(program: &[Instruction]) -> io::Result<OwnedFd> {
     load(&attributes).map_err(|error| io::Error::new(error.kind(), format!("{error}: {}", last_words(&log))))
 }
 
-/// Lets a program choose among the sockets of a group, which `member` is of.
+/// Lets a program choose among the sockets of the group of `member`.
 pub(crate) fn attach(member: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     set_option(member, libc::SO_ATTACH_REUSEPORT_EBPF, program.as_raw_fd())
 }
@@ -151,18 +151,18 @@ fn set_option(socket: BorrowedFd<'_>, option: c_int, value: c_int) -> io::Result
 }
 
 fn create(attributes: &MapCreate) -> io::Result<OwnedFd> {
-    // SAFETY: it holds no address.
+    // SAFETY: it contains no address.
     let map = unsafe { bpf(MAP_CREATE, attributes) }?;
-    // SAFETY: the kernel has just made it.
+    // SAFETY: the kernel has just created this descriptor.
     Ok(unsafe { OwnedFd::from_raw_fd(map) })
 }
 
 /// # Safety
 ///
-/// `attributes` is what `command` takes, every address in it is zero or leads to memory that `command` may use as the
-/// manual page says.
+/// `attributes` must be what `command` takes. Each address in it must be zero, or point to memory that `command` may
+/// use as the manual page says.
 unsafe fn bpf<A>(command: c_long, attributes: &A) -> io::Result<c_int> {
-    // SAFETY: the kernel reads no more than the size says; the rest is the caller's promise.
+    // SAFETY: the kernel reads no more than the given size; the caller guarantees the rest.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, ptr::from_ref(attributes), mem::size_of::<A>()) };
     match c_int::try_from(result) {
         Ok(result) if result >= 0 => Ok(result),
@@ -178,7 +178,7 @@ fn explained(error: io::Error) -> io::Error {
     error
 }
 
-/// The end of the verifier's log, where the reason is, on one line.
+/// The end of the verifier's log, which has the reason, on one line.
 fn last_words(log: &[u8]) -> String {
     let text = CStr::from_bytes_until_nul(log).map(CStr::to_string_lossy).unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
@@ -187,7 +187,7 @@ fn last_words(log: &[u8]) -> String {
 
 fn name(name: &CStr) -> [u8; NAME_SIZE] {
     let mut field = [0; NAME_SIZE];
-    // Ends with a zero even when it is cut.
+    // The last byte stays zero, even if the name is cut.
     for (to, from) in field[..NAME_SIZE - 1].iter_mut().zip(name.to_bytes()) {
         *to = *from;
     }
@@ -202,7 +202,7 @@ fn address<T>(value: &T) -> u64 {
     ptr::from_ref(value) as u64
 }
 
-// linux/bpf.h. The kernel takes attributes that are shorter than its own, so only the fields in use are here.
+// From linux/bpf.h. The kernel accepts attributes shorter than its own, so only the fields in use are here.
 
 const MAP_CREATE: c_long = 0;
 const MAP_UPDATE_ELEM: c_long = 2;
@@ -218,7 +218,7 @@ const SK_REUSEPORT_SELECT_OR_MIGRATE: u32 = 40;
 const WORD: NonZeroUsize = NonZeroUsize::new(mem::size_of::<u64>()).expect("a word has a size");
 const KEY_SIZE: u32 = mem::size_of::<u32>() as u32;
 const NAME_SIZE: usize = 16;
-/// Enough for the log of a program of some hundred instructions at the lowest level.
+/// Enough for the log of a program with a few hundred instructions at the lowest level.
 const LOG_SIZE: usize = 1 << 20;
 const LOG_LINES: usize = 4;
 

@@ -1,7 +1,7 @@
-//! PURE. Instructions of classic BPF, as steering and the sandbox have the kernel run them.
+//! PURE. Instructions of classic BPF, for steering and for the sandbox.
 #![forbid(unsafe_code)]
 
-/// An instruction as the kernel has it (`struct sock_filter`).
+/// An instruction in the kernel's format (`struct sock_filter`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Instruction {
     pub(crate) code: u16,

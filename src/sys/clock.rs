@@ -1,16 +1,16 @@
-//! Reads the system's clocks. The pure parts are given what it returns.
+//! Reads the system's clocks. The pure parts get the results as arguments.
 
 use nix::sys::time::TimeSpec;
 use nix::time::{clock_gettime, ClockId};
 
 use crate::time::Time;
 
-/// Now. It costs no system call (vdso(7)).
+/// The current time. Needs no system call (vdso(7)).
 pub(crate) fn now() -> Time {
     Time::from_millis(millis(read(ClockId::CLOCK_MONOTONIC)))
 }
 
-/// The same in microseconds, for what is shorter than [`Time`]'s step.
+/// The current time in microseconds, for spans shorter than the resolution of [`Time`].
 pub(crate) fn now_micros() -> u64 {
     let t = read(ClockId::CLOCK_MONOTONIC);
     t.tv_sec() as u64 * 1_000_000 + t.tv_nsec() as u64 / 1000
@@ -27,7 +27,7 @@ pub(crate) fn unix_seconds() -> u64 {
 }
 
 fn read(clock: ClockId) -> TimeSpec {
-    // Fails only for a clock that the kernel does not know; these are older than epoll.
+    // Fails only for a clock that the kernel does not know, and these are older than epoll.
     clock_gettime(clock).expect("every Linux has these clocks")
 }
 

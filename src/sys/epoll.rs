@@ -1,5 +1,5 @@
-//! What mio does not do with its epoll instance (epoll_ctl(2)). Its selector is an ordinary one, and gives back the data
-//! as the token.
+//! The calls on mio's epoll instance that mio does not make (epoll_ctl(2)). Its selector is an ordinary epoll instance
+//! that returns the data as the token.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -7,8 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use mio::{Poll, Token};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-/// Registers a listener that other processes watch as well, so that a connection wakes one of them (`EPOLLEXCLUSIVE`):
-/// the first to have registered of those that wait.
+/// Registers a listener that other processes watch as well, so that a connection wakes only one of them
+/// (`EPOLLEXCLUSIVE`): of those that wait, the one that registered first.
 pub(crate) fn watch_exclusively(poll: &Poll, listener: impl AsFd, token: Token) -> io::Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLET | EpollFlags::EPOLLEXCLUSIVE;
     inner(poll)?.add(listener, EpollEvent::new(flags, token.0 as u64))?;
@@ -26,13 +26,13 @@ pub(crate) fn watch_once(poll: &Poll, socket: impl AsFd, token: Token) -> io::Re
     }
 }
 
-/// Takes a registration back.
+/// Removes a registration.
 pub(crate) fn forget(poll: &Poll, socket: impl AsFd) -> io::Result<()> {
     Ok(inner(poll)?.delete(socket)?)
 }
 
-/// Tells when sockets hang up, as a listener does that somebody shuts down, and nothing else of them: a connection that
-/// comes wakes nobody here.
+/// Reports that a socket has hung up, as a listener does when it is shut down, and nothing else. A new connection does
+/// not wake the watcher.
 #[derive(Debug)]
 pub(crate) struct Hangups(Epoll);
 
@@ -41,14 +41,14 @@ impl Hangups {
         Ok(Hangups(Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?))
     }
 
-    /// Watches a socket for as long as it is open.
+    /// Watches a socket until it is closed.
     pub(crate) fn watch(&self, socket: BorrowedFd<'_>) {
-        // A hang-up is told without being asked for (epoll_ctl(2), EPOLLHUP). What cannot be watched is looked at when it
-        // is handed on.
+        // epoll_ctl(2) reports EPOLLHUP without being asked to. A socket that cannot be watched is checked when it is
+        // passed on.
         let _ = self.0.add(socket, EpollEvent::new(EpollFlags::EPOLLET, 0));
     }
 
-    /// Takes in what there is.
+    /// Consumes the pending events.
     pub(crate) fn clear(&self) {
         let mut events = [EpollEvent::empty(); 64];
         while self.0.wait(&mut events, EpollTimeout::ZERO).is_ok_and(|count| count == events.len()) {}
@@ -61,7 +61,7 @@ impl AsRawFd for Hangups {
     }
 }
 
-/// mio's epoll instance, by another descriptor.
+/// mio's epoll instance, through another descriptor.
 fn inner(poll: &Poll) -> io::Result<Epoll> {
     let descriptor: OwnedFd = poll.registry().as_fd().try_clone_to_owned()?;
     Ok(Epoll(descriptor))

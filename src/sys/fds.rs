@@ -1,4 +1,4 @@
-//! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`) or kept open across
+//! File descriptors that come from another process or go to one: sent (unix(7), `SCM_RIGHTS`), or kept open across
 //! execve(2).
 
 use std::io;
@@ -12,23 +12,23 @@ use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::PassCred;
 use nix::sys::stat::{umask, Mode};
 
-/// Most descriptors that one message carries (`SCM_MAX_FD`).
+/// The maximum number of descriptors in one message (`SCM_MAX_FD`).
 pub(crate) const MAX: usize = 253;
 
-/// What has come: so many bytes, and descriptors.
+/// The result of a receive: the number of bytes, and the descriptors.
 #[derive(Debug)]
 pub(crate) struct Received {
-    /// None at the end of the stream.
+    /// Zero at the end of the stream.
     pub(crate) len: usize,
     pub(crate) fds: Vec<OwnedFd>,
-    /// Who has sent it, where the socket asks for that ([`name_senders`]).
+    /// The user id of the sender, if the socket asks for it ([`name_senders`]).
     pub(crate) user: Option<u32>,
-    /// More descriptors were sent than have found a free number here.
+    /// Whether the message had more descriptors than could be received.
     pub(crate) is_cut: bool,
 }
 
-/// Sets `O_NONBLOCK`, or clears it. By fcntl(2): a sandbox lets it be set, and refuses the ioctl(2) of the standard
-/// library, whose argument it cannot see.
+/// Sets or clears `O_NONBLOCK` by fcntl(2). The sandbox allows this to be set, but refuses the ioctl(2) that the
+/// standard library uses, since it cannot see its argument.
 pub(crate) fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()> {
     let mut flags = OFlag::from_bits_retain(fcntl(&fd, FcntlArg::F_GETFL)?);
     flags.set(OFlag::O_NONBLOCK, nonblocking);
@@ -36,7 +36,8 @@ pub(crate) fn set_nonblocking(fd: impl AsFd, nonblocking: bool) -> io::Result<()
     Ok(())
 }
 
-/// How many bytes a socket has sent or is to send that the other side has not taken (tcp(7), unix(7): SIOCOUTQ).
+/// The number of bytes that a socket has sent or is to send and that the peer has not acknowledged or read (tcp(7),
+/// unix(7): SIOCOUTQ).
 pub(crate) fn unsent(socket: impl AsFd) -> io::Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the call writes an int to where its argument points.
@@ -47,50 +48,52 @@ pub(crate) fn unsent(socket: impl AsFd) -> io::Result<usize> {
     }
 }
 
-/// Room for the descriptors of one message and for who has sent it, in words, which are aligned as a header is.
+/// The space for the descriptors of one message and for its sender, in words, which have the alignment of a header.
 const SPACE: usize =
     (2 * mem::size_of::<libc::cmsghdr>() + MAX * mem::size_of::<RawFd>() + mem::size_of::<libc::ucred>()).div_ceil(8)
         + 2;
 
-/// Receives bytes and the descriptors that came with them. It never waits, whatever the flags of the socket's file
-/// description, which others may share, say.
+/// Receives bytes and the descriptors sent with them. Never blocks, whatever the flags of the socket's file
+/// description, which other processes may share.
 pub(crate) fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8]) -> io::Result<Received> {
     receive_into(socket, bytes, &mut [0; SPACE], 0)
 }
 
-/// As [`receive`], with this much room for what comes beside the bytes, and with these further flags.
+/// As [`receive`], with a given buffer for ancillary data, and with additional flags.
 fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64], flags: i32) -> io::Result<Received> {
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
-    // SAFETY: a structure of integers and pointers, for which zeroes are values.
+    // SAFETY: a structure of integers and pointers, for which zero is valid.
     let mut header: libc::msghdr = unsafe { mem::zeroed() };
     header.msg_iov = &mut part;
     header.msg_iovlen = 1;
     header.msg_control = space.as_mut_ptr().cast();
     header.msg_controllen = mem::size_of_val(space) as _;
     let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT | flags;
-    // SAFETY: the header names `bytes` and `space` with their lengths, and both outlive the call.
+    // SAFETY: the header refers to `bytes` and `space` with their lengths, and both outlive the call.
     let len = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, flags) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    // SAFETY: recvmsg(2) has just filled it, and `space` is alive; nothing else looks at what has come.
+    // SAFETY: recvmsg(2) has just filled it, `space` is alive, and nothing else takes the descriptors.
     let (fds, user) = unsafe { controls(&header) };
     Ok(Received { len, fds, user, is_cut: header.msg_flags & libc::MSG_CTRUNC != 0 })
 }
 
-/// A message with all its descriptors, or why it stays where it is.
+/// A message with all its descriptors, or why it stays in the queue.
 #[derive(Debug)]
 pub(crate) enum Whole {
     Received(Received),
-    /// It carries more descriptors than it may.
+    /// It has more descriptors than allowed.
     TooMany,
-    /// Not as many numbers are free as it carries descriptors.
+    /// There are fewer free descriptors than it needs.
     NoRoom,
 }
 
-/// Receives a message of a socket that keeps their boundaries, with up to `most` descriptors, or leaves it where it is. It
-/// never waits, as [`receive`].
+/// Receives a message from a socket that keeps message boundaries, with up to `most` descriptors, or leaves it in the
+/// queue. Never blocks, like [`receive`].
 ///
-/// What is received and finds no number is closed in recvmsg(2), and the last close(2) of a socket may wait (SO_LINGER,
-/// socket(7)). So the descriptors are those of a look at the message (MSG_PEEK): while it is in the queue, and while they
+/// If a descriptor cannot be received, recvmsg(2) closes it, and closing the last copy of a socket may block (SO_LINGER
+/// in socket(7)). So this first peeks at the message (MSG_PEEK), which yields copies of the descriptors, and then
+/// removes the message from the queue. At each moment there is another copy, in the queue or here, so no close in
+/// between is that of the last copy.
 /// are here once it is not, nothing that closes one closes the last.
 pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> io::Result<Whole> {
     let peeked = receive_into(socket, &mut [], &mut [0; SPACE], libc::MSG_PEEK)?;
@@ -100,78 +103,78 @@ pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usiz
     if peeked.is_cut {
         return Ok(Whole::NoRoom);
     }
-    // SAFETY: it writes to `bytes`, no more than fits.
+    // SAFETY: the call writes to `bytes`, at most its length.
     let len = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     Ok(Whole::Received(Received { len, ..peeked }))
 }
 
-/// Takes over all descriptors that recvmsg(2) has opened, also those of a message that was cut.
+/// Takes all descriptors that recvmsg(2) has opened, including those of a message that was cut.
 ///
 /// # Safety
 ///
-/// recvmsg(2) has filled the header, its control buffer is alive, and this is called once for it.
+/// recvmsg(2) must have filled the header, its control buffer must be alive, and this must be called only once for it.
 unsafe fn controls(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<u32>) {
     let (mut fds, mut user) = (Vec::new(), None);
-    // SAFETY: by the caller's promise.
+    // SAFETY: guaranteed by the caller.
     let mut control = unsafe { libc::CMSG_FIRSTHDR(header) };
     while !control.is_null() {
-        // SAFETY: it points to a header within the control buffer, which is aligned for one.
+        // SAFETY: it points to a header in the control buffer, which is aligned for one.
         let found = unsafe { *control };
-        // SAFETY: it computes an address, behind the header.
+        // SAFETY: this computes an address after the header.
         let data = unsafe { libc::CMSG_DATA(control) };
-        // SAFETY: it computes a length.
+        // SAFETY: this computes a length.
         let len = (found.cmsg_len as usize).saturating_sub(unsafe { libc::CMSG_LEN(0) } as usize);
         match (found.cmsg_level, found.cmsg_type) {
             (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
                 for index in 0..len / mem::size_of::<RawFd>() {
-                    // SAFETY: the kernel has written so many numbers there.
+                    // SAFETY: the kernel has written this many numbers there.
                     let place = unsafe { data.cast::<RawFd>().add(index) };
-                    // SAFETY: as above; read without regard to alignment.
+                    // SAFETY: as above; the read does not need alignment.
                     let number = unsafe { ptr::read_unaligned(place) };
-                    // SAFETY: the kernel made it for this message; nothing else in the process knows it.
+                    // SAFETY: the kernel opened it for this message; nothing else in the process knows it.
                     fds.push(unsafe { OwnedFd::from_raw_fd(number) });
                 }
             }
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
-                // SAFETY: the kernel has written one there; read without regard to alignment.
+                // SAFETY: the kernel has written one there; the read does not need alignment.
                 user = Some(unsafe { ptr::read_unaligned(data.cast::<libc::ucred>()) }.uid);
             }
             _ => {}
         }
-        // SAFETY: as above; it returns null behind the last one.
+        // SAFETY: as above; returns null after the last header.
         control = unsafe { libc::CMSG_NXTHDR(header, control) };
     }
     (fds, user)
 }
 
-/// Has the kernel say with each message who has sent it (`SO_PASSCRED`, unix(7)).
+/// Makes the kernel report the sender of each message (`SO_PASSCRED`, unix(7)).
 pub(crate) fn name_senders(socket: BorrowedFd<'_>) -> io::Result<()> {
     setsockopt(&socket, PassCred, &true)?;
     Ok(())
 }
 
-/// Makes a datagram socket at a path to which every user can send who can reach it.
+/// Makes a datagram socket at a path, to which every user can send that can reach it.
 pub(crate) fn bind_for_all(path: &Path) -> io::Result<UnixDatagram> {
-    // The mode of a socket's file is the umask's to decide. No other thread makes files meanwhile: the parent has none.
+    // The umask decides the mode of the file. No other thread creates files meanwhile, since the parent has none.
     let before = umask(Mode::from_bits_truncate(0o111));
     let bound = UnixDatagram::bind(path);
     umask(before);
     bound
 }
 
-/// `SO_PASSRIGHTS` of Linux 6.16, which the C library's headers do not have yet.
+/// `SO_PASSRIGHTS` (Linux 6.16), which is not yet in the headers of the C library.
 const SO_PASSRIGHTS: i32 = if cfg!(any(target_arch = "sparc", target_arch = "sparc64")) { 0x5c } else { 83 };
 
-/// Numbers beyond which nobody looks for copies of a standard stream.
+/// The limit of the search for copies of standard streams.
 const NUMBERS: RawFd = 1024;
 
-/// All numbers that this process has for sockets which are its standard streams.
+/// All descriptors of this process for sockets that are its standard streams.
 pub(crate) fn standard_sockets() -> Vec<RawFd> {
     let socket = |fd: RawFd| {
-        // SAFETY: it is a struct of integers.
+        // SAFETY: a structure of integers, for which zero is valid.
         let mut found: libc::stat = unsafe { mem::zeroed() };
-        // SAFETY: the call takes any number, and fills what lives until it returns.
+        // SAFETY: the call accepts any number, and fills a structure that lives until it returns.
         let done = unsafe { libc::fstat(fd, &raw mut found) };
         (done == 0 && found.st_mode & libc::S_IFMT == libc::S_IFSOCK).then_some((found.st_dev, found.st_ino))
     };
@@ -182,7 +185,8 @@ pub(crate) fn standard_sockets() -> Vec<RawFd> {
     (0..NUMBERS).filter(|fd| socket(*fd).is_some_and(|it| standard.contains(&it))).collect()
 }
 
-/// Has a socket take no descriptors: who sends one to it gets `EPERM`. Returns whether the kernel can do that.
+/// Makes a socket refuse descriptors: a process that sends one to it gets `EPERM`. Returns whether the kernel supports
+/// this.
 pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> bool {
     let off: i32 = 0;
     let len = mem::size_of::<i32>() as libc::socklen_t;
@@ -192,30 +196,30 @@ pub(crate) fn refuse_descriptors(socket: BorrowedFd<'_>) -> bool {
     set == 0
 }
 
-/// Takes over a descriptor that this process was started with, by its number.
+/// Takes a descriptor that this process inherited at its start, by its number.
 ///
 /// # Errors
 ///
-/// `EBADF` when nothing is open there, or what this process has opened or taken over itself, or its standard input and
-/// outputs.
+/// `EBADF` if the descriptor is not open, if this process has opened or taken it itself, or if it is a standard stream.
 pub(crate) fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     // SAFETY: fcntl(2) with F_GETFD changes nothing, and fails if the number is not open.
     let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
-    // What came across execve(2) does not have the flag; all that the standard library and we open has it.
+    // A descriptor that came through execve(2) does not have the flag; those opened by the standard library and by us
+    // do.
     if number <= libc::STDERR_FILENO || flags < 0 || flags & libc::FD_CLOEXEC != 0 {
         return Err(io::Error::from_raw_os_error(libc::EBADF));
     }
-    // SAFETY: fcntl(2) with F_SETFD changes at most that descriptor's flag.
+    // SAFETY: fcntl(2) with F_SETFD changes at most the flag of this descriptor.
     if unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it is open and came from whoever executed this program, so nobody here owned it; and with the flag that it
-    // has now it cannot be taken again.
+    // SAFETY: the descriptor is open and came from the process that executed this program, so nothing here owned it. It
+    // has the flag now, so it cannot be taken again.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
-/// Copies of descriptors at the numbers where a program that is about to be executed looks for them, open across
-/// execve(2). Dropped, because that has failed, everything is as it was before.
+/// Copies of descriptors, open across execve(2), at the numbers where a program about to be executed expects them. If
+/// execve(2) has failed, dropping this restores everything.
 #[derive(Debug)]
 pub(super) struct Placed {
     first: RawFd,
@@ -224,15 +228,15 @@ pub(super) struct Placed {
 }
 
 impl Placed {
-    /// Places them from the number `first` on.
+    /// Places the copies from the number `first` on.
     ///
     /// # Safety
     ///
-    /// Until the drop these numbers mean something else to whoever owns them: nothing but execve(2) may happen meanwhile,
-    /// and no other thread may run.
+    /// Until the drop, these numbers do not refer to what their owners expect. Nothing but execve(2) may happen
+    /// meanwhile, and no other thread may run.
     pub(super) unsafe fn new(first: RawFd, fds: &[BorrowedFd<'_>]) -> io::Result<Placed> {
         let end = first.saturating_add(RawFd::try_from(fds.len()).unwrap_or(RawFd::MAX));
-        // Copied first, beyond these numbers, since one of them may be in the place of another.
+        // Copies all of them beyond these numbers first, since one may be in the place of another.
         let copies: Vec<OwnedFd> = fds.iter().map(|fd| copy_from(end, fd.as_raw_fd())).collect::<io::Result<_>>()?;
         let mut placed = Placed { first, displaced: Vec::with_capacity(fds.len()) };
         for (number, copy) in (first..end).zip(&copies) {
@@ -241,7 +245,7 @@ impl Placed {
                 Err(error) if error.raw_os_error() == Some(libc::EBADF) => None,
                 Err(error) => return Err(error),
             });
-            // SAFETY: what was open at the number is kept above and returns there when this is dropped.
+            // SAFETY: the descriptor that was open at the number is kept above, and restored when this is dropped.
             if unsafe { libc::dup2(copy.as_raw_fd(), number) } < 0 {
                 return Err(io::Error::last_os_error());
             }
@@ -254,21 +258,21 @@ impl Drop for Placed {
     fn drop(&mut self) {
         for (number, displaced) in (self.first..).zip(&self.displaced) {
             match displaced {
-                // SAFETY: the number's owner gets back what it owns.
+                // SAFETY: this restores what the number's owner owns.
                 Some(fd) => drop(unsafe { libc::dup3(fd.as_raw_fd(), number, libc::O_CLOEXEC) }),
-                // SAFETY: nobody owned the number before, so what is open there was placed by this.
+                // SAFETY: nothing owned the number before, so this placed what is open there.
                 None => drop(unsafe { libc::close(number) }),
             }
         }
     }
 }
 
-/// A copy of a descriptor at a free number that is not below `least`, closed on execve(2).
+/// Copies a descriptor to a free number, `least` or higher, closed on execve(2).
 fn copy_from(least: RawFd, number: RawFd) -> io::Result<OwnedFd> {
-    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC changes no descriptor that is open, and fails if this one is not.
+    // SAFETY: fcntl(2) with F_DUPFD_CLOEXEC changes no open descriptor, and fails if this one is not open.
     match unsafe { libc::fcntl(number, libc::F_DUPFD_CLOEXEC, least) } {
         copy if copy < 0 => Err(io::Error::last_os_error()),
-        // SAFETY: the kernel has just made it, and nobody else knows it.
+        // SAFETY: the kernel has just created it, and nothing else knows it.
         copy => Ok(unsafe { OwnedFd::from_raw_fd(copy) }),
     }
 }
@@ -283,14 +287,14 @@ mod tests {
 
     use super::*;
 
-    /// Where this process has nothing else open.
+    /// A range in which this process has nothing open.
     const FIRST: RawFd = 700;
 
     fn what_is_at(number: RawFd) -> Option<std::path::PathBuf> {
         fs::read_link(format!("/proc/self/fd/{number}")).ok()
     }
 
-    /// As when descriptors run out in between.
+    /// As when descriptors run out in the middle of a message.
     #[test]
     fn what_has_arrived_of_a_message_that_was_cut_is_closed() {
         let (one, other) = UnixDatagram::pair().expect("descriptors are free");
@@ -299,7 +303,7 @@ mod tests {
         let rights = [ControlMessage::ScmRights(&ends)];
         let part = [io::IoSlice::new(b"x")];
         sendmsg::<UnixAddr>(one.as_raw_fd(), &part, &rights, MsgFlags::empty(), None).expect("there is room");
-        // A header, and two numbers.
+        // Space for a header and two numbers.
         let received = receive_into(other.as_fd(), &mut [0; 8], &mut [0; 3], 0).expect("something came");
         assert_eq!((received.len, received.fds.len(), received.is_cut), (1, 2, true));
         drop(received);
@@ -340,7 +344,7 @@ mod tests {
         for number in [-1, 0, 1, 2] {
             assert!(inherited(number).is_err(), "{number}");
         }
-        // SAFETY: as if it had come across execve(2).
+        // SAFETY: as if it had come through execve(2).
         let given = unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_DUPFD, FIRST + 50) };
         let taken = inherited(given).expect("it is open");
         assert!(inherited(given).is_err(), "it was taken");
@@ -353,7 +357,7 @@ mod tests {
         let null = File::open("/dev/null").expect("Linux");
         let zero = copy_from(FIRST, File::open("/dev/zero").expect("Linux").as_raw_fd()).expect("a free descriptor");
         assert_eq!(zero.as_raw_fd(), FIRST, "it is in the place of the other");
-        // SAFETY: nobody else uses these numbers in the tests.
+        // SAFETY: nothing else uses these numbers in the tests.
         let placed = unsafe { Placed::new(FIRST, &[null.as_fd(), zero.as_fd()]) }.expect("two free descriptors");
         assert_eq!(what_is_at(FIRST), Some("/dev/null".into()));
         assert_eq!(what_is_at(FIRST + 1), Some("/dev/zero".into()));

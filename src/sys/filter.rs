@@ -1,19 +1,19 @@
-//! Attaching a classic BPF program to an SO_REUSEPORT group.
+//! Attaches a classic BPF program to a SO_REUSEPORT group.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use crate::sys::cbpf::Instruction;
 
-/// Has the kernel run `program` for each new connection of the socket's group (socket(7), `SO_ATTACH_REUSEPORT_CBPF`).
-/// It replaces the one before.
+/// Makes the kernel run `program` for each new connection of the socket's group (socket(7),
+/// `SO_ATTACH_REUSEPORT_CBPF`), instead of an earlier program.
 pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Result<()> {
     let mut filter = compile(program);
     let len = u16::try_from(filter.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
     let fprog = libc::sock_fprog { len, filter: filter.as_mut_ptr() };
     let size = std::mem::size_of_val(&fprog) as libc::socklen_t;
-    // SAFETY: `fprog` is what the option takes, it points to `len` instructions that live until the call returns, and
-    // the kernel copies them.
+    // SAFETY: `fprog` is what the option takes and points to `len` instructions, which live until the call returns and
+    // which the kernel copies.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
@@ -29,8 +29,7 @@ pub(crate) fn attach(socket: BorrowedFd<'_>, program: &[Instruction]) -> io::Res
     }
 }
 
-/// Has the kernel pick by its hash again (`SO_DETACH_REUSEPORT_BPF`), where a program is
-/// attached.
+/// Makes the kernel choose by its hash again (`SO_DETACH_REUSEPORT_BPF`), if a program is attached.
 pub(crate) fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     let unused: libc::c_int = 0;
     let size = std::mem::size_of_val(&unused) as libc::socklen_t;
@@ -45,7 +44,7 @@ pub(crate) fn detach(socket: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// The instructions as the kernel has them.
+/// Converts instructions to the kernel's format.
 pub(super) fn compile(program: &[Instruction]) -> Vec<libc::sock_filter> {
     let instructions = program.iter();
     instructions

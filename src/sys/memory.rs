@@ -1,10 +1,10 @@
-//! The allocator's memory.
+//! The memory of the allocator.
 
-/// Gives memory that the allocator keeps for later back to the system (malloc_trim(3)): glibc keeps what lies below
-/// anything that is still used.
+/// Returns free memory of the allocator to the system (malloc_trim(3)). glibc keeps free memory that lies below any
+/// memory in use.
 pub(crate) fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: it has no preconditions; it takes the allocator's own locks.
+    // SAFETY: it has no preconditions, and takes the allocator's own locks.
     unsafe {
         libc::malloc_trim(0);
     }

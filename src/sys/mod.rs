@@ -1,12 +1,12 @@
-//! The only unsafe code: what no library wraps safely for a process that forks.
+//! The only unsafe code: system calls for a process that forks that no library wraps safely.
 //!
-//! In go values of ours, out come those of the system, or its error. It may not know what a call is made for.
+//! Takes and returns plain values, or the system's error. It does not know what a call is made for.
 //!
-//! - `process.rs`: fork, exit, execute; `signal.rs`: signal actions; `memory.rs` and `shared.rs`: the allocator's spare pages, and
-//!   memory that processes share; `fds.rs`: descriptors from elsewhere and for a program; `stat.rs`: statx(2); `options.rs`: socket options; `aborted.rs`: where a stalled
-//!   worker was
-//! - `bpf.rs`, `cbpf.rs` (PURE) and `filter.rs`: BPF, extended and classic; `sandbox.rs`: landlock(7) and seccomp(2)
-//! - `clock.rs`: reading clocks; `epoll.rs`: what mio does not do with its epoll instance; `proc.rs`: what /proc says
+//! - `process.rs`: fork, exit, execute; `signal.rs`: signal actions; `memory.rs`, `shared.rs`: the allocator's free
+//!   memory, and memory that processes share; `fds.rs`: descriptors from and for other processes; `stat.rs`: statx(2);
+//!   `options.rs`: socket options; `aborted.rs`: the backtrace of a stalled worker
+//! - `bpf.rs`, `cbpf.rs` (PURE), `filter.rs`: extended and classic BPF; `sandbox.rs`: landlock(7) and seccomp(2)
+//! - `clock.rs`: clocks; `epoll.rs`: calls on mio's epoll instance that mio does not make; `proc.rs`: reads /proc
 #![allow(unsafe_code)]
 
 pub(crate) mod aborted;

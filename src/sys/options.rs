@@ -1,17 +1,17 @@
-//! Socket options by their numbers (getsockopt(2)), whatever they mean.
+//! Socket options by number (getsockopt(2)), whatever they mean.
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// No option that is read here has a longer value, but for headers of IPv6 and filters.
+/// The options read here have no longer values, except for IPv6 headers and filters.
 const LONGEST: usize = 64;
 
-/// An option's value; cut if it is longer than any that is short.
+/// Returns the value of an option, cut if it is longer than that.
 pub(crate) fn get(socket: BorrowedFd<'_>, level: i32, name: i32) -> io::Result<Box<[u8]>> {
     let mut value = [0_u8; LONGEST];
     let mut len = LONGEST as libc::socklen_t;
-    // SAFETY: `value` has room for `len` bytes, and both outlive the call. A value that has addresses in it, through which
-    // the kernel would write, begins as zeroes: there is none.
+    // SAFETY: `value` has space for `len` bytes, and both outlive the call. If the option's value contains addresses
+    // through which the kernel would write, they are zero: there are none.
     let result = unsafe { libc::getsockopt(socket.as_raw_fd(), level, name, value.as_mut_ptr().cast(), &mut len) };
     if result != 0 {
         return Err(io::Error::last_os_error());

@@ -1,11 +1,11 @@
-//! What /proc tells about a process (proc(5)). Where it is not mounted, nothing is known.
+//! Facts about processes from /proc (proc(5)). If it is not mounted, there are none.
 
 use std::fs;
 use std::time::Duration;
 
 use nix::unistd::{sysconf, SysconfVar};
 
-/// How the system has scheduled a thread (`/proc/PID/schedstat`).
+/// How the kernel has scheduled a thread (`/proc/PID/schedstat`).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Schedstat {
     pub(crate) is_runnable: bool,
@@ -13,14 +13,14 @@ pub(crate) struct Schedstat {
     pub(crate) waited: Duration,
 }
 
-/// `/proc/PID/stat` from the third field on, the state: the name before that may contain anything.
+/// `/proc/PID/stat` from the third field on, which is the state. The name before it may contain anything.
 fn stat(pid: i32) -> Option<String> {
     let mut stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let state = stat.rfind(") ")? + 2;
     Some(stat.split_off(state))
 }
 
-/// How the process's first thread has been scheduled.
+/// How the kernel has scheduled the first thread of a process.
 pub(crate) fn schedule(pid: i32) -> Option<Schedstat> {
     let is_runnable = stat(pid)?.starts_with('R');
     let schedstat = fs::read_to_string(format!("/proc/{pid}/schedstat")).ok()?;
@@ -28,12 +28,12 @@ pub(crate) fn schedule(pid: i32) -> Option<Schedstat> {
     Some(Schedstat { is_runnable, ran: nanoseconds.next()?, waited: nanoseconds.next()? })
 }
 
-/// Whose child the process is.
+/// The pid of the process's parent.
 pub(crate) fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.split(' ').nth(1)?.parse().ok()
 }
 
-/// Microseconds of CPU that the process has used, all its threads together.
+/// The CPU time of all threads of a process, in microseconds.
 pub(crate) fn cpu(pid: i32) -> Option<u64> {
     let stat = stat(pid)?;
     // User and system time, fields 14 and 15.
@@ -43,7 +43,7 @@ pub(crate) fn cpu(pid: i32) -> Option<u64> {
     Some(ticks * 1_000_000 / per_second.max(1))
 }
 
-/// Bytes of memory that the process holds, shared ones included.
+/// The resident memory of a process in bytes, shared memory included.
 pub(crate) fn resident(pid: i32) -> Option<u64> {
     let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = statm.split_whitespace().nth(1)?.parse().ok()?;

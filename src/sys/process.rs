@@ -1,4 +1,4 @@
-//! fork(2), execve(2), _exit(2), who has exited, and the question whether forking is safe.
+//! fork(2), execve(2), _exit(2), waiting for children, and whether a fork is safe.
 
 use std::env;
 use std::ffi::OsStr;
@@ -16,51 +16,51 @@ use nix::unistd::{self, ForkResult};
 
 use super::fds::Placed;
 
-/// In which process fork(2) returned.
+/// The process in which fork(2) returned.
 pub(crate) enum Fork {
     Parent(i32),
     Child,
 }
 
-/// Forks. Call it with all signals blocked.
+/// Forks. Call this with all signals blocked.
 ///
 /// # Errors
 ///
-/// When fork(2) fails, and when another thread runs.
+/// If fork(2) fails, or another thread runs.
 pub(crate) fn fork() -> io::Result<Fork> {
     refuse_threads()?;
-    // What is buffered would be written by both processes.
+    // Otherwise both processes would write what is buffered.
     flush();
-    // SAFETY: the process has one thread, which has just been looked at and which alone could start another one; so the
-    // child has no lock that another thread held, and may do whatever the parent could. Where there is no /proc to look
-    // at, that is the word of the application (`Builder::run` says so).
+    // SAFETY: the process has one thread, as was just checked, and only that thread could start another one. So the
+    // child holds no lock of another thread, and may do whatever the parent could. Without /proc this cannot be
+    // checked, and the application has to guarantee it (`Builder::run` says so).
     match unsafe { unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child.as_raw())),
         ForkResult::Child => Ok(Fork::Child),
     }
 }
 
-/// Ends a worker without running the parent's exit handlers, which fork copied (see `_exit(2)`).
+/// Ends a worker without running the parent's exit handlers, which the fork copied (`_exit(2)`).
 pub(crate) fn exit(code: i32) -> ! {
     flush();
     // SAFETY: `_exit` has no preconditions and does not return.
     unsafe { libc::_exit(code) }
 }
 
-/// A child that has exited and was not reaped yet, which it still is not afterwards (waitid(2)).
+/// Returns a child that has exited and was not reaped, and leaves it so (waitid(2)).
 pub(crate) fn exited_child() -> Option<i32> {
     let mut found = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
     let options = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
-    // SAFETY: it only writes what it has found, to a place that has room for it.
+    // SAFETY: the call only writes its result, for which there is space.
     let result = unsafe { libc::waitid(libc::P_ALL, 0, found.as_mut_ptr(), options) };
-    // SAFETY: a structure of integers, for which zeroes are values, too.
+    // SAFETY: a structure of integers, for which zero is valid, too.
     let found = unsafe { found.assume_init() };
-    // SAFETY: the field is there for a child, and zero where none was found (waitid(2)).
+    // SAFETY: the field is valid for a child, and zero if there was none (waitid(2)).
     let pid = unsafe { found.si_pid() };
     (result == 0 && pid != 0).then_some(pid)
 }
 
-/// What has become of a child.
+/// What happened to a child.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Exited(i32),
@@ -68,20 +68,19 @@ pub(crate) enum Change {
         signal: i32,
         core_dumped: bool,
     },
-    /// By a signal.
+    /// Stopped by a signal.
     Stopped,
     Resumed,
 }
 
-/// Reaps a child, whichever it is, or learns that a signal has stopped it or that it runs again: None while nothing has
-/// happened.
+/// Reaps any child, or reports that one was stopped or continued by a signal. Returns `None` if nothing has happened.
 ///
 /// # Errors
 ///
-/// ECHILD when there is no child any more.
+/// ECHILD if there are no children.
 pub(crate) fn next_change() -> io::Result<Option<(i32, Change)>> {
     let (mut status, flags) = (0, libc::WNOHANG | libc::WUNTRACED | libc::WCONTINUED);
-    // SAFETY: it only writes a status, to a place that has room for it.
+    // SAFETY: the call only writes a status, for which there is space.
     let pid = unsafe { libc::waitpid(-1, &raw mut status, flags) };
     let change = match () {
         () if pid < 0 => return Err(io::Error::last_os_error()),
@@ -96,18 +95,17 @@ pub(crate) fn next_change() -> io::Result<Option<(i32, Change)>> {
     Ok(Some((pid, change)))
 }
 
-/// The first descriptor that a program looks at for sockets (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
+/// The first descriptor at which a program expects sockets (`SD_LISTEN_FDS_START`, sd_listen_fds(3)).
 pub(crate) const FIRST_PASSED: RawFd = 3;
 
-/// Executes a program in this process, with copies of `passed` from descriptor 3 on and no signal blocked. It returns
-/// only when that fails, as it does when another thread runs. SIGPIPE gets its default action, which the standard library
-/// sees to.
+/// Executes a program in this process, with copies of `passed` from descriptor 3 on and all signals unblocked. Returns
+/// only on failure, for example if another thread runs. The standard library restores the default action of SIGPIPE.
 pub(crate) fn execute(command: &mut Command, passed: &[BorrowedFd<'_>]) -> io::Error {
     if let Err(error) = refuse_threads() {
         return error;
     }
     flush();
-    // SAFETY: no other thread runs, and what happens until the drop is execve(2), and the signal mask before it.
+    // SAFETY: no other thread runs, and until the drop only execve(2) happens, preceded by setting the signal mask.
     let placed = match unsafe { Placed::new(FIRST_PASSED, passed) } {
         Ok(placed) => placed,
         Err(error) => return error,
@@ -120,15 +118,15 @@ pub(crate) fn execute(command: &mut Command, passed: &[BorrowedFd<'_>]) -> io::E
     error
 }
 
-/// What a child is to do before it executes its program. The stream leads to the process that has forked it.
+/// What a child does before it executes its program. The stream leads to the process that has forked it.
 pub(crate) type Prepare<'a> = Box<dyn FnOnce(&mut Command, &UnixStream) -> io::Result<()> + 'a>;
 
-/// Forks, and has the child prepare itself and then execute a program, as [`execute`] does. Returns once it has, with the
-/// child's pid. What the child sends meanwhile is for `listen`, which gets the stream first.
+/// Forks a child that prepares itself and then executes a program, as [`execute`] does. Returns the child's pid once it
+/// has executed the program. `listen` gets the stream first, and reads what the child sends while it prepares itself.
 ///
 /// # Errors
 ///
-/// When fork(2) fails, and when the child cannot prepare itself or execute the program: then it is gone again.
+/// If fork(2) fails, or if the child cannot prepare itself or execute the program; then it is gone again.
 pub(crate) fn launch(
     command: &mut Command,
     passed: &[BorrowedFd<'_>],
@@ -143,7 +141,7 @@ pub(crate) fn launch(
                 Ok(()) => execute(command, passed),
                 Err(error) => error,
             };
-            // Its number, or else its words. Who has forked is there, or nobody wants to know.
+            // The number of the error, or else its text. A write error means that nobody is left to read it.
             let said = match error.raw_os_error() {
                 Some(number) => number.to_ne_bytes().to_vec(),
                 None => [&0_i32.to_ne_bytes()[..], error.to_string().as_bytes()].concat(),
@@ -164,7 +162,7 @@ pub(crate) fn launch(
                 },
                 (Err(error), _) => error,
             };
-            // It may have executed the program all the same.
+            // The child may have executed the program all the same.
             let child = unistd::Pid::from_raw(pid);
             let _ = nix::sys::signal::kill(child, Signal::SIGKILL);
             while waitpid(child, None) == Err(nix::errno::Errno::EINTR) {}
@@ -174,12 +172,12 @@ pub(crate) fn launch(
 }
 
 fn flush() {
-    // A closed or full stdout is no reason not to go on.
+    // A closed or full stdout is no reason to stop.
     let _ = io::stdout().flush();
     let _ = io::stderr().flush();
 }
 
-/// Where there is no `/proc` to count them in, threads are not known.
+/// Without `/proc`, the number of threads is unknown.
 fn refuse_threads() -> io::Result<()> {
     match threads() {
         Some(count) if count > 1 => Err(io::Error::other(format!(
@@ -190,20 +188,20 @@ fn refuse_threads() -> io::Result<()> {
     }
 }
 
-/// Closes descriptors whose last close(2) may wait, as that of a socket with SO_LINGER does, without waiting: a process
-/// that ends closes without lingering, so one is forked that holds copies while these are closed here. Returns its pid;
-/// it waits until it is killed.
+/// Closes descriptors without blocking, even if it is their last close(2), which may block for a socket with SO_LINGER.
+/// Closing at the exit of a process does not linger. So this forks a process that holds copies while the descriptors
+/// are closed here. Returns its pid; it waits until it is killed.
 ///
 /// # Errors
 ///
-/// When fork(2) fails; then nothing was closed, and they come back.
+/// If fork(2) fails. Then nothing was closed, and the descriptors are returned.
 pub(crate) fn close_by_a_holder(fds: Vec<OwnedFd>) -> Result<i32, (io::Error, Vec<OwnedFd>)> {
     let parent = unistd::getpid();
     let before = match SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK) {
         Ok(before) => before,
         Err(errno) => return Err((errno.into(), fds)),
     };
-    // SAFETY: the child only makes calls that are async-signal-safe (signal-safety(7)), and never returns.
+    // SAFETY: the child only makes async-signal-safe calls (signal-safety(7)), and never returns.
     let forked = unsafe { unistd::fork() };
     if let Ok(ForkResult::Child) = forked {
         hold(parent);
@@ -220,9 +218,9 @@ pub(crate) fn close_by_a_holder(fds: Vec<OwnedFd>) -> Result<i32, (io::Error, Ve
     }
 }
 
-/// The life of a holder: it has copies of all that its parent had open, until it is killed or its parent dies.
+/// The child: holds copies of all descriptors of its parent, until it is killed or its parent dies.
 fn hold(parent: unistd::Pid) -> ! {
-    // Only SIGKILL gets through: all signals are blocked.
+    // Only SIGKILL reaches it, since all signals are blocked.
     let is_bound = set_pdeathsig(Signal::SIGKILL).is_ok() && unistd::getppid() == parent;
     if is_bound {
         loop {
@@ -234,20 +232,20 @@ fn hold(parent: unistd::Pid) -> ! {
     unsafe { libc::_exit(0) }
 }
 
-/// Sets a variable of this process. For the start of a pool and of a worker, when there is one thread.
+/// Sets a variable of this process. Only for the start of a pool and of a worker, when there is one thread.
 pub(crate) fn set_variable(name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) {
-    // SAFETY: no other thread reads the environment: a pool starts in a process with one thread, and a worker begins as
-    // one.
+    // SAFETY: no other thread reads the environment. A pool starts in a process with one thread, and a worker begins
+    // with one.
     unsafe { env::set_var(name, value) }
 }
 
-/// Removes a variable of this process, as [`set_variable`] sets one.
+/// Removes a variable of this process; the same restrictions apply as for [`set_variable`].
 pub(crate) fn remove_variable(name: &str) {
     // SAFETY: as in `set_variable`.
     unsafe { env::remove_var(name) }
 }
 
-/// How many threads this process has; `None` where `/proc` is not mounted.
+/// The number of threads of this process; `None` if `/proc` is not mounted.
 pub(crate) fn threads() -> Option<usize> {
     Some(fs::read_dir("/proc/self/task").ok()?.count())
 }

@@ -1,10 +1,10 @@
-//! Memory that the processes of a pool share: each of its pages is written by one process and read by all.
+//! Memory that the processes of a pool share. Each page is written by one process and read by all.
 //!
-//! It is mapped twice. One mapping is writable and stays with the process that made it (madvise(2), `MADV_DONTFORK`); the
-//! other can only be read, and children inherit it. A child may be lent pages of the writable mapping. The memory is sealed
-//! before the second mapping is made (memfd_create(2), `F_SEAL_FUTURE_WRITE`), so no process can get more than it was
-//! given: not by mprotect(2), by another mmap(2), by write(2), nor through `/proc/self/map_files`. A lent page is sealed
-//! too (mseal(2)), because mremap(2) would stretch it over the next ones.
+//! It is mapped twice. One mapping is writable and stays with the process that made it (madvise(2), `MADV_DONTFORK`).
+//! The other is read-only, and children inherit it. Pages of the writable mapping can be lent to a child. The memory is
+//! sealed before the second mapping is made (memfd_create(2), `F_SEAL_FUTURE_WRITE`), so no process can get more access
+//! than it was given: not by mprotect(2), another mmap(2), write(2), or `/proc/self/map_files`. A lent page is sealed,
+//! too (mseal(2)), because mremap(2) could stretch it over the pages after it.
 
 use std::ffi::CStr;
 use std::num::NonZeroUsize;
@@ -24,20 +24,20 @@ use nix::unistd::{ftruncate, sysconf, SysconfVar};
 
 use super::bpf::Memory;
 
-/// The writable mapping. It is of use only in the process that made it.
+/// The writable mapping. Usable only in the process that made it.
 #[derive(Debug)]
 pub(crate) struct Writable(Arc<Mapping>);
 
-/// The mapping that can only be read, in every process.
+/// The read-only mapping, in every process.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadOnly(Arc<Mapping>);
 
 /// A page of a writable mapping, which the child of one fork inherits and may write to.
 #[derive(Clone, Debug)]
 pub(crate) struct Page {
-    /// INVARIANT: the start of a page that is mapped, readable and writable, for as long as this process has the value:
-    /// it is part of this mapping, which ends no sooner in the process that made it, and never in one that has inherited
-    /// the page.
+    /// INVARIANT: the start of a page that is mapped, readable and writable, for as long as this process has the value.
+    /// The page is part of the writable mapping, which lives that long in the process that made it, and for ever in a
+    /// child that has inherited the page.
     start: NonNull<AtomicU64>,
     len: usize,
     _mapping: Arc<Mapping>,
@@ -50,27 +50,27 @@ unsafe impl Sync for Page {}
 
 #[derive(Debug)]
 struct Mapping {
-    /// INVARIANT: the start of a mapping of `len` words, page-aligned and readable, that lives as long as this in the
+    /// INVARIANT: the start of a page-aligned, readable mapping of `len` words. It lives as long as this value in the
     /// process `made_by`, and in its children if they inherit it.
     start: NonNull<AtomicU64>,
     len: NonZeroUsize,
     made_by: u32,
 }
 
-// SAFETY: it owns the mapping, which no thread is special to.
+// SAFETY: it owns the mapping, which is not tied to a thread.
 unsafe impl Send for Mapping {}
-// SAFETY: the words are only ever reached as atomics.
+// SAFETY: the words are only accessed as atomics.
 unsafe impl Sync for Mapping {}
 
 const WORD: usize = mem::size_of::<AtomicU64>();
 
-/// `MFD_NOEXEC_SEAL` (Linux 6.3), which some systems insist on.
+/// `MFD_NOEXEC_SEAL` (Linux 6.3), which some systems require.
 const NOEXEC_SEAL: u32 = 8;
 
-/// mseal(2) has this number on every architecture that Rust and Linux share (6.10).
+/// The number of mseal(2) on every architecture that Rust and Linux share (Linux 6.10).
 const SYS_MSEAL: libc::c_long = 462;
 
-/// How many words a page has.
+/// The number of words in a page.
 pub(crate) fn page_words() -> usize {
     page_size() / WORD
 }
@@ -80,7 +80,7 @@ fn page_size() -> usize {
     size.and_then(|size| usize::try_from(size).ok()).unwrap_or(4096)
 }
 
-/// Zeroed words, as many as fill whole pages. Pages that nobody touches cost nothing.
+/// Zeroed words that fill whole pages. Untouched pages take no memory.
 pub(crate) fn words(name: &CStr, len: NonZeroUsize) -> io::Result<(Writable, ReadOnly)> {
     let len = whole_pages(len)?;
     let file = anonymous_file(name)?;
@@ -90,7 +90,7 @@ pub(crate) fn words(name: &CStr, len: NonZeroUsize) -> io::Result<(Writable, Rea
     Ok((writable, ReadOnly::map(file.as_fd(), len)?))
 }
 
-/// The words that the kernel's programs see too. A BPF map needs no seal: what was mapped read-only stays so, and its
+/// Words that BPF programs can use, too. A BPF map needs no seal: a read-only mapping of it stays read-only, and its
 /// descriptor stays with the parent.
 pub(crate) fn map(memory: &Memory) -> io::Result<(Writable, ReadOnly)> {
     let len = whole_pages(memory.len())?;
@@ -110,7 +110,7 @@ fn anonymous_file(name: &CStr) -> io::Result<OwnedFd> {
     }
 }
 
-/// Gives the file its size. RLIMIT_FSIZE is meant for files on disks, and the kernel has it hold for memory as well.
+/// Gives the file its size. RLIMIT_FSIZE is meant for files on disks, but the kernel applies it to memory as well.
 fn set_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
     let size = i64::try_from(bytes).map_err(|_| io::ErrorKind::OutOfMemory)?;
     let (soft, hard) = getrlimit(Resource::RLIMIT_FSIZE)?;
@@ -128,7 +128,7 @@ fn set_size(file: &OwnedFd, bytes: usize) -> io::Result<()> {
     Ok(done?)
 }
 
-/// Nobody gets another writable mapping, nor can change its size.
+/// Prevents other writable mappings, and changes of the size.
 fn seal(file: &OwnedFd) {
     let size = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW;
     let all = size | SealFlag::F_SEAL_FUTURE_WRITE | SealFlag::F_SEAL_SEAL;
@@ -146,23 +146,23 @@ impl Writable {
 
     /// # Panics
     ///
-    /// In a child of the process that made it, which has not inherited them.
+    /// In a child of the process that made it, which has not inherited it.
     pub(crate) fn words(&self) -> &[AtomicU64] {
         assert_eq!(self.0.made_by, process::id(), "only the parent writes here");
         // SAFETY: this is the process that made the mapping.
         unsafe { self.0.words() }
     }
 
-    /// Has children inherit a page, until that is [taken back](Writable::take_back).
+    /// Lets children inherit a page until it is [taken back](Writable::take_back).
     pub(crate) fn lend(&self, index: usize) -> io::Result<Page> {
         let len = page_words();
         self.0.advise(index, len, MmapAdvise::MADV_DOFORK)?;
-        // SAFETY: within the mapping, which the advice has checked.
+        // SAFETY: within the mapping, as the advice has checked.
         let start = unsafe { self.0.start.add(index * len) };
         Ok(Page { start, len, _mapping: Arc::clone(&self.0) })
     }
 
-    /// No further child inherits the page.
+    /// Stops further children from inheriting the page.
     pub(crate) fn take_back(&self, index: usize) -> io::Result<()> {
         self.0.advise(index, page_words(), MmapAdvise::MADV_DONTFORK)
     }
@@ -173,21 +173,21 @@ impl ReadOnly {
         Ok(ReadOnly(Arc::new(Mapping::new(file, len, ProtFlags::PROT_READ)?)))
     }
 
-    /// To be read only: a store ends the process.
+    /// For reading only: a store ends the process.
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: children inherit a mapping that is not kept from them, and do not unmap it.
+        // SAFETY: children inherit a mapping unless it is excluded, and do not unmap it.
         unsafe { self.0.words() }
     }
 }
 
 impl Page {
     pub(crate) fn words(&self) -> &[AtomicU64] {
-        // SAFETY: by the field's invariant; any bit pattern is an `AtomicU64`.
+        // SAFETY: by the field's invariant; any bit pattern is a valid `AtomicU64`.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 
-    /// Fixes the page where it is, so that the mapping cannot be stretched over others, in the child that has inherited
-    /// it. It fails before Linux 6.10.
+    /// Seals the place of the page, so that its mapping cannot be stretched over others. Runs in the child that has
+    /// inherited it. Fails before Linux 6.10.
     pub(crate) fn fix(&self) -> io::Result<()> {
         let start: *const AtomicU64 = self.words().as_ptr();
         // SAFETY: the call forbids changes of the mapping, and nothing here changes it.
@@ -208,10 +208,10 @@ impl Mapping {
 
     /// # Safety
     ///
-    /// The mapping is there in this process.
+    /// The mapping must exist in this process.
     unsafe fn words(&self) -> &[AtomicU64] {
-        // SAFETY: by the field's invariant; the kernel zeroed the pages, any bit pattern is an `AtomicU64`, and other
-        // processes change them only through atomics as well, or do what any other value could do.
+        // SAFETY: by the field's invariant. The kernel zeroed the pages, and any bit pattern is a valid `AtomicU64`.
+        // Other processes change them through atomics as well; even if they do not, the words only hold other values.
         unsafe { slice::from_raw_parts(self.start.as_ptr(), self.len.get()) }
     }
 
@@ -224,7 +224,7 @@ impl Mapping {
         };
         // SAFETY: within the mapping.
         let start = unsafe { self.start.add(offset) };
-        // SAFETY: the two kinds of advice that are given say what children inherit, and change no memory.
+        // SAFETY: the two kinds of advice in use say what children inherit, and change no memory.
         unsafe { madvise(start.cast(), count * WORD, advice) }?;
         Ok(())
     }
@@ -232,7 +232,7 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // In a child something else may be in the place of a mapping that was not inherited.
+        // In a child, another mapping may be in the place of one that was not inherited.
         if self.made_by == process::id() {
             // SAFETY: by the field's invariant, and no slice of it outlives `self`.
             let unmapped = unsafe { munmap(self.start.cast(), self.len.get() * WORD) };

@@ -1,4 +1,4 @@
-//! statx(2), for what the standard library's metadata leave out.
+//! statx(2), for what the metadata of the standard library leave out.
 
 use std::ffi::CStr;
 use std::fs::Metadata;
@@ -8,11 +8,11 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-/// What tells a file, and its state, from another one. Equal ones are of the same file only while one of the two is held
-/// open: then its inode is given to no other.
+/// Identifies a file and its state. Two equal values mean the same file only while one of the two is held open, since
+/// its inode could otherwise be reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Stat {
-    /// The mount that it was reached by; zero where that is not known (before Linux 5.8).
+    /// The mount through which it was reached; zero if unknown (before Linux 5.8).
     pub(crate) mount: u64,
     device: (u32, u32),
     pub(crate) inode: u64,
@@ -22,17 +22,17 @@ pub(crate) struct Stat {
     pub(crate) len: u64,
     /// Seconds since 1970, and nanoseconds.
     pub(crate) modified: (i64, u32),
-    /// Also moves with permissions, owner and name.
+    /// Also changes with permissions, owner and name.
     pub(crate) changed: (i64, u32),
 }
 
 impl Stat {
-    /// Of what is open.
+    /// The values of an open file.
     pub(crate) fn of(file: BorrowedFd<'_>) -> io::Result<Stat> {
         statx(file, c"", libc::AT_EMPTY_PATH)
     }
 
-    /// Of what a directory has under this name, a symbolic link not followed.
+    /// The values of a name in a directory. Does not follow a symbolic link.
     pub(crate) fn in_directory(directory: BorrowedFd<'_>, name: &CStr) -> io::Result<Stat> {
         statx(directory, name, libc::AT_SYMLINK_NOFOLLOW | libc::AT_NO_AUTOMOUNT)
     }
@@ -80,12 +80,12 @@ impl From<&Metadata> for Stat {
 fn statx(at: BorrowedFd<'_>, path: &CStr, flags: libc::c_int) -> io::Result<Stat> {
     let mut found = MaybeUninit::<libc::statx>::zeroed();
     let wanted = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
-    // SAFETY: `path` ends with a NUL, and `found` has room for what the call writes.
+    // SAFETY: `path` ends with a NUL, and `found` has space for what the call writes.
     let result = unsafe { libc::statx(at.as_raw_fd(), path.as_ptr(), flags, wanted, found.as_mut_ptr()) };
     if result != 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: it consists of integers, for which zeros are valid, as is what the call has written.
+    // SAFETY: it consists of integers, for which zero is valid, as is what the call has written.
     let found = unsafe { found.assume_init() };
     let is_mount_known = found.stx_mask & libc::STATX_MNT_ID != 0;
     Ok(Stat {

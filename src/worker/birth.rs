@@ -1,4 +1,4 @@
-//! A worker's start and end: from the fork to user code, and from there to the exit code.
+//! The start and end of a worker: from the fork to user code, and from there to the exit code.
 
 use crate::error::{report, Error, Result};
 use crate::server::http::Common;
@@ -35,39 +35,39 @@ use std::time::Duration;
 use super::keeper::Keeping;
 use super::{Worker, LIFELINE, NO_SLOT, SLOT};
 
-/// Exit code of a worker whose code returned an error.
+/// The exit code of a worker whose code returned an error.
 const FAILED: i32 = 1;
-/// Exit code of a worker whose code panicked, as the standard library has it.
+/// The exit code of a worker whose code panicked, as in the standard library.
 const PANICKED: i32 = 101;
 
-/// Everything a worker is born with. Made in the parent, moved through the fork. The admin process is one without a
-/// slot.
+/// Everything that a worker starts with. Made in the parent, and moved through the fork. The admin process has one
+/// without a slot.
 #[derive(Debug)]
 pub(crate) struct Seed {
     pub(crate) slot: usize,
     pub(crate) generation: u64,
     pub(crate) unique: u64,
     pub(crate) lifeline: WorkerEnd,
-    /// None when the pool has no hook.
+    /// `None` if the pool has no hook.
     pub(crate) messages: Option<MessageEnd>,
-    /// If it runs a program.
+    /// How it keeps a program, if it runs one.
     pub(crate) keeping: Keeping,
-    /// Where a program says that it is ready.
+    /// The socket at which a program reports that it is ready.
     pub(crate) notify_socket: Option<OsString>,
-    /// What the slot has been listening on: what waits in these queues waits for this worker. Where one is missing the
-    /// worker makes its own, and sends the parent copies.
+    /// The slot's listening sockets, whose queued connections wait for this worker. The worker makes those that are
+    /// missing, and sends copies to the parent.
     pub(crate) sockets: SlotSockets,
     pub(crate) reserved: Rc<Vec<Reserved>>,
     pub(crate) backlog: u32,
     pub(crate) shared: Vec<Shared>,
-    /// Its own in the scoreboard.
+    /// Its own page in the scoreboard.
     pub(crate) page: RowPage,
     pub(crate) server: Rc<ServerConfig>,
-    /// Requests it may serve; 0 for any number.
+    /// The number of requests that it may serve; 0 is no limit.
     pub(crate) max_requests: u64,
     pub(crate) drain_timeout: Duration,
     pub(crate) abort_stalled: bool,
-    /// The CPUs of the slots, one after the other and around again; none if workers are not pinned.
+    /// The CPUs of the slots, used in turn; empty if workers are not pinned.
     pub(crate) cpus: Rc<[usize]>,
     pub(crate) credentials: Option<Rc<Credentials>>,
     pub(crate) access_log: Option<(Rc<File>, AccessLogFormat)>,
@@ -76,7 +76,7 @@ pub(crate) struct Seed {
     pub(crate) place: Place,
 }
 
-/// Where a worker works, what its environment has besides, and what is served.
+/// The working directory of a worker, its additional environment, and the files that it serves.
 #[derive(Debug, Default)]
 pub(crate) struct Place {
     pub(crate) chdir: Option<PathBuf>,
@@ -86,7 +86,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// Goes there, as the user whom the worker runs as.
+    /// Changes the directory and the environment, as the worker's user.
     fn enter(&self) -> Result<()> {
         for (name, value) in &*self.environment {
             sys::process::set_variable(name, value);
@@ -100,16 +100,16 @@ impl Place {
     }
 }
 
-/// The application's code, as a worker runs it.
+/// The application's code in a worker.
 pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdError>> + 'a>;
 
-/// Runs a worker from the fork to its end. The caller has dropped everything of the parent's.
+/// Runs a worker from the fork to its end. The caller has dropped everything that belongs to the parent.
 pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     seed.page.fix();
     SLOT.store(seed.slot, Ordering::Relaxed);
     let page = seed.page.clone();
     outlet::count_anew(Some(Box::new(move |lines| page.row().count_lost(lines))));
-    // With the rights that the worker will give up.
+    // Must run with the rights that the worker will give up.
     log_writer::begin_anew();
     LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
     if seed.slot != NO_SLOT {
@@ -182,9 +182,9 @@ impl Worker {
         })
     }
 
-    /// Runs user code and turns its end into an exit code.
+    /// Runs user code and turns its result into an exit code.
     fn run(&self, main: Main<'_>) -> i32 {
-        // Unwinding on would run the caller's code of the parent, in the worker.
+        // If a panic unwound further, code of the parent's caller would run in the worker.
         match panic::catch_unwind(AssertUnwindSafe(|| main(self))) {
             Ok(Ok(())) => 0,
             Ok(Err(error)) => {
@@ -199,8 +199,8 @@ impl Worker {
     }
 }
 
-/// Gets the slot's sockets: before privileges are dropped and before user code runs, so that the slot's queue takes
-/// connections while that code starts.
+/// Gets the slot's sockets. This happens before privileges are dropped and before user code runs, so that the queue
+/// accepts connections while that code starts.
 fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
     let missing = sockets.missing(reserved);
     let sockets = if missing.is_empty() { sockets } else { sockets.complete(reserved, backlog)? };
@@ -210,7 +210,7 @@ fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &
     Ok(sockets)
 }
 
-/// Keeps this worker on its slot's CPU (sched_setaffinity(2)).
+/// Pins this worker to its slot's CPU (sched_setaffinity(2)).
 fn pin(slot: usize, cpus: &[usize]) -> Result<()> {
     let Some(cpu) = cpus.get(slot % cpus.len().max(1)) else { return Ok(()) };
     let mut set = CpuSet::new();
@@ -219,13 +219,14 @@ fn pin(slot: usize, cpus: &[usize]) -> Result<()> {
         .map_err(|errno| Error::system("pin the worker to its CPU with sched_setaffinity(2)", errno))
 }
 
-/// Makes the kernel ask this worker to finish when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).
+/// Makes the kernel send this worker SIGTERM when its parent dies (prctl(2), `PR_SET_PDEATHSIG`).
 ///
-/// The lifeline says so too; the signal also reaches user code that does not wait for it, and bounds the drain.
+/// The lifeline ends as well. But the signal also reaches user code that does not watch the lifeline, and it limits the
+/// time of the drain.
 fn end_with_parent(parent: u32) -> Result<()> {
     set_pdeathsig(Signal::SIGTERM)
         .map_err(|errno| Error::system("ask for the parent-death signal with prctl(2)", errno))?;
-    // It may have died before that.
+    // The parent may have died before the call.
     if u32::try_from(getppid().as_raw()) != Ok(parent) {
         raise(Signal::SIGTERM).map_err(|errno| Error::system("signal itself with raise(3)", errno))?;
     }

@@ -13,12 +13,12 @@ use crate::worker::sandbox;
 use super::Worker;
 
 impl Worker {
-    /// Lets this worker read what `files` serves, also in its [`Sandbox`], which nothing else can be read in. Call it
-    /// before the worker is [`ready`](Worker::ready).
+    /// Lets this worker read the directory of `files` in its [`Sandbox`]. Call this before the worker is
+    /// [`ready`](Worker::ready).
     ///
     /// # Errors
     ///
-    /// When no descriptor is free.
+    /// If no descriptor is free.
     pub fn allow_files(&self, files: &Files) -> Result<()> {
         if let Some(readable) = &mut *self.readable.borrow_mut() {
             let reach = files.reach().map_err(|source| Error::system("copy a directory with fcntl(2)", source))?;
@@ -27,9 +27,9 @@ impl Worker {
         Ok(())
     }
 
-    /// The files under the pool's root, opened by its path now, as this worker's settings say: what
-    /// [`Builder::files`](crate::Builder::files) has, but for what was changed since then in the directory's path or the
-    /// [file of variables](crate::Builder::env_file). `None` when no root was said.
+    /// Opens the files under the pool's root, by the current settings of this worker. Like
+    /// [`Builder::files`](crate::Builder::files), but with the directory to which the path leads now, and with the
+    /// current [file of variables](crate::Builder::env_file). Returns `None` without a root.
     ///
     /// # Errors
     ///
@@ -39,7 +39,7 @@ impl Worker {
         self.place.root.as_ref().map(open).transpose()
     }
 
-    /// Enters the sandbox, once. Where that fails, the worker is not confined, and so must not serve.
+    /// Enters the sandbox, once. If this fails, the worker is not confined and must not serve.
     pub(crate) fn confine(&self) -> Result<()> {
         let mut outside = self.readable.borrow_mut();
         let Some(readable) = &*outside else { return Ok(()) };
@@ -48,14 +48,14 @@ impl Worker {
         let missed = sandbox::enter(self.sandbox, readable, &own, self.page.is_fixed())?;
         *outside = None;
         for missed in missed {
-            // It is the same in all of them.
+            // All workers log the same, so only the first one does at this level.
             let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
             log!(level, "{}: sandbox: goes on without: {missed}", self.tag());
         }
         Ok(())
     }
 
-    /// What this worker gives up.
+    /// The sandbox of this worker.
     pub(crate) fn sandbox(&self) -> Sandbox {
         self.sandbox
     }

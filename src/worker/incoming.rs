@@ -10,18 +10,18 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use crate::shared::listener;
 use crate::worker::Worker;
 
-/// Iterator over accepted connections, which ends when the worker is to finish: see [`Worker::incoming`].
+/// An iterator over accepted connections, which ends when the worker is to finish; see [`Worker::incoming`].
 #[derive(Debug)]
 pub struct Incoming<'a> {
     worker: &'a Worker,
     /// Closed when the worker is to finish.
     listeners: Vec<TcpListener>,
-    /// How many connections may still be taken after that.
+    /// The number of connections that may still be accepted after that.
     allowance: u32,
 }
 
-/// What may wait in the queues when the worker is to finish, and would be lost if the pool stops. Bounded, since
-/// during a rolling restart a busy queue, which the successor serves as well, might never be empty.
+/// How many connections to accept from the queues when the worker is to finish; they would be lost if the pool stops.
+/// Bounded, since during a rolling restart the replacement accepts from the same queues, which might never be empty.
 const WAITING_MAX: u32 = 1024;
 
 impl<'a> Incoming<'a> {
@@ -48,7 +48,7 @@ impl<'a> Incoming<'a> {
                     continue;
                 }
                 match listener.accept() {
-                    // It blocks: accept4(2) passes on no flags of the listener.
+                    // This connection is blocking, since accept4(2) does not pass on the flags of the listener.
                     Ok((stream, _)) => {
                         listener::never_linger(&stream);
                         return Ok(Some(stream));

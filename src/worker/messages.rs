@@ -1,4 +1,4 @@
-//! A worker's side of the messages between it and the parent.
+//! The worker's side of its messages with the parent.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
@@ -66,13 +66,13 @@ impl Worker {
         self.messages.clone().map(|end| Messages { end, buffer: Mutex::default() }).ok_or_else(no_hook)
     }
 
-    /// Asks the parent to replace this worker: the worker is told to finish its connections, its slot gets a new
-    /// worker, and its exit counts as requested. Returns at once.
+    /// Asks the parent to replace this worker: the worker is told to finish its connections, its slot gets a
+    /// replacement, and its exit counts as requested. Returns at once.
     pub fn disconnect(&self) {
         self.lifeline.leave();
     }
 
-    /// The parent's messages and who gets them, if anybody does.
+    /// The messages of the parent and their hook, if one was set.
     pub(crate) fn take_inbox(&self) -> Option<Inbox> {
         let (end, hook) = (self.messages.clone()?, self.on_message.take()?);
         Some(Inbox::new(end, hook.0))
@@ -116,7 +116,7 @@ fn send(end: Option<&MessageEnd>, message: &[u8], fd: Option<BorrowedFd<'_>>) ->
 #[derive(Debug)]
 pub struct Messages {
     end: Arc<MessageEnd>,
-    /// Of [`BUFFER`] bytes, once it is used.
+    /// Has [`BUFFER`] bytes once it is used.
     buffer: Mutex<Vec<u8>>,
 }
 
@@ -163,7 +163,7 @@ impl AsFd for Messages {
     }
 }
 
-/// What [`Worker::on_message_with`] was given.
+/// The hook of [`Worker::on_message_with`].
 pub(super) struct OnMessage(Box<Hook>);
 
 impl fmt::Debug for OnMessage {

@@ -1,4 +1,4 @@
-//! How a server of the application's own tells what it does, so that the kernel can be told whom to choose.
+//! Lets the application's own server report what it is doing, so that steering can take it into account.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -7,17 +7,17 @@ use crate::shared::channel::Waking;
 use crate::shared::scoreboard::{OwnRow, RowPage};
 use crate::sys::clock;
 
-/// Reports what a server of your own is doing: see [`Worker::meter`](crate::Worker::meter).
+/// Reports what a server of your own is doing; see [`Worker::meter`](crate::Worker::meter).
 ///
-/// The built-in server reports all this by itself. A server without a meter is judged by whether connections wait in
-/// its queue. Clones may be used on any thread of the worker.
+/// The built-in server reports all this by itself. For a server without a meter, the pool checks whether connections
+/// wait in its queue. Clones can be used on any thread of the worker.
 #[derive(Clone, Debug)]
 pub struct Meter {
     page: RowPage,
     waking: Waking,
-    /// The rest of the parent in which it was woken, as one more than its number.
+    /// The pause of the parent in which it was woken, as one more than its number.
     woken: Arc<AtomicU64>,
-    /// How many requests are being worked on.
+    /// The number of requests in progress.
     depth: Arc<AtomicUsize>,
 }
 
@@ -54,7 +54,7 @@ impl Meter {
     }
 }
 
-/// A request in progress: see [`Meter::busy`].
+/// A request in progress; see [`Meter::busy`].
 #[derive(Debug)]
 #[must_use = "the worker is busy until this is dropped"]
 pub struct BusyGuard {
@@ -65,13 +65,13 @@ impl Drop for BusyGuard {
     fn drop(&mut self) {
         match self.meter.depth.fetch_sub(1, Ordering::Relaxed) {
             1 => self.meter.row().idle(),
-            // Another thread is still at work, but something was done.
+            // Another thread still works on a request, but there was progress.
             _ => self.meter.row().busy(clock::now()),
         }
     }
 }
 
-/// An open connection: see [`Meter::connection`].
+/// An open connection; see [`Meter::connection`].
 #[derive(Debug)]
 #[must_use = "the connection is open until this is dropped"]
 pub struct ConnectionGuard {

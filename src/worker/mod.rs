@@ -1,55 +1,54 @@
 //! What user code gets in a worker, and how a worker starts and ends.
 //!
-//! In comes a seed, through the fork: sockets, a lifeline, a page of the scoreboard; out goes what the lifeline
-//! reports, and an exit code. It may not know the parent: a worker trusts what it was born with, and asks for nothing
-//! but by its lifeline.
+//! Its input: a seed, through the fork, with sockets, a lifeline and a page of the scoreboard. Its output: reports over
+//! the lifeline's channel, and an exit code. It does not know the parent: a worker trusts what it was started with, and
+//! asks for things only through its channel.
 //!
 //! # Files
 //!
-//! - `birth.rs`: what it is born with, from the fork to user code and to its exit
+//! - `birth.rs`: the seed, and the way from the fork to user code and to the exit
 //! - `messages.rs`: its side of the messages
-//! - `serving.rs`: what servers need of it
-//! - `confinement.rs`: its sandbox
-//! - `meter.rs`: what a server of the application's own tells
-//! - `exec.rs`: a worker runs another program, with its sockets
-//! - `keeper/`: and keeps it to its end
-//! - `incoming.rs`: the blocking accept loop for plain std servers
-//! - `sandbox/`: what a worker gives up once it is ready; program.rs (PURE) is the seccomp program, calls.rs what it
-//!   allows
+//! - `serving.rs`: what servers need from the worker
+//! - `confinement.rs`: entering the sandbox
+//! - `meter.rs`: reports of the application's own server
+//! - `exec.rs`: runs another program with the worker's sockets
+//! - `keeper/`: supervises that program until its end
+//! - `incoming.rs`: the blocking accept loop for plain `std` servers
+//! - `sandbox/`: the rights that a worker gives up once it is ready. `program.rs` (PURE) is the seccomp program,
+//!   `calls.rs` the list of allowed calls
 //!
 //! # Decisions
 //!
-//! - **The sandbox's price on a small file is landlock's**, which looks at every directory up to `/` when a file is
-//!   opened: a third of a microsecond, which a held file does not pay. The calls of the hot path are allowed by
-//!   number alone, which the kernel remembers in a bitmap, and no kernel since 5.16 takes a filter for a reason to
-//!   slow down speculation.
-//! - **The sandbox begins at ready**, when everything is open: what user code does at its start, and what it started
-//!   by then, is not confined. A worker with a second thread is not confined at all, since landlock holds for one
-//!   thread and those it starts.
-//! - **A refused call is EPERM**, which a handler can report; executing a program or reaching into another process is
-//!   not tried by mistake, so it ends the worker by SIGSYS, which the log shows. clone3(2) is ENOSYS: its flags are
-//!   behind a pointer, and libraries then use clone(2).
-//! - **A confined worker sets on sockets what servers set on connections**, by a list of options: the kernel does not
-//!   tell the filter whether a number is a connection's or a listener's, which a successor inherits. So nothing on
-//!   the list outlasts the worker: the parent sets it back at the next birth. O_NONBLOCK can be set and not cleared,
-//!   by fcntl(2) alone, whose argument is no pointer: the library does without ioctl(2), and an upgraded connection
-//!   waits by poll(2). shutdown(2) is for the writing side, which a listener does not have, and for the reading side
-//!   of the two sockets towards the parent, by their numbers, which an intruder can give to nothing else: they cannot
-//!   be closed or replaced. Nor can standard streams be shut down or copied that are sockets, as to a service
-//!   manager's journal: the parent writes there as well. O_DIRECT is not set, since a file then takes no lines any
-//!   more; outside of the sandbox a log takes it back. The writing side of a slot's UDP socket is not looked at:
-//!   nothing tells that it was shut down.
-//! - **A confined worker uses what it has open**, for writing too: pwrite(2), fsync(2), ftruncate(2), flock(2) and
-//!   their like act on open descriptors only. Sockets of a pair are refused all the same: the kernel's code behind
-//!   them is not small.
+//! - **The sandbox costs time only when a file is opened**, since landlock checks every directory up to `/`: a third of
+//!   a microsecond, except for files that are held open. The calls of the hot path are allowed by their number alone,
+//!   which the kernel caches in a bitmap. Since 5.16, the kernel does not slow down speculation because of a filter.
+//! - **The sandbox begins at `ready`**, when everything is open. It does not confine what user code does before, nor
+//!   what that code has started by then. A worker with a second thread is not confined at all, since landlock applies
+//!   to one thread and those that it starts.
+//! - **A refused call fails with EPERM**, which a handler can report. Executing a program or accessing another process
+//!   does not happen by mistake, so it ends the worker by SIGSYS, which the log shows. clone3(2) fails with ENOSYS: its
+//!   flags are behind a pointer, and libraries then use clone(2).
+//! - **A confined worker may set the options that servers set on connections**, from a list. The kernel does not tell
+//!   the filter whether a descriptor is a connection or a listener, which the replacement inherits. So nothing on the
+//!   list outlasts the worker: the parent resets it before the next start. O_NONBLOCK can be set and not cleared, and
+//!   only by fcntl(2), whose argument is not a pointer. The library does not use ioctl(2) for it, and an upgraded
+//!   connection waits by poll(2). shutdown(2) is allowed for the writing side, which a listener does not have. For the
+//!   reading side it is allowed on the worker's two sockets to the parent. They are recognized by their numbers, which
+//!   an intruder cannot reuse, since the sockets can be neither closed nor replaced. Standard streams that are sockets,
+//!   such as a service manager's journal, can be neither shut down nor copied, since the parent writes to them as well.
+//!   O_DIRECT cannot be set, since a file then refuses lines; outside of the sandbox, a log clears it. Nothing protects
+//!   the writing side of a slot's UDP socket: the parent cannot see that it was shut down.
+//! - **A confined worker can use what it has open**, also for writing: pwrite(2), fsync(2), ftruncate(2), flock(2) and
+//!   the like only act on open descriptors. Socket pairs are refused all the same, since much code of the kernel is
+//!   behind them.
 //! - **A confined worker may read its own executable**, for the names in a backtrace, and with `--symlinks anywhere`
 //!   every file.
-//! - **Landlock and seccomp are called directly**: three calls and a program of the kind that steering generates
-//!   anyway, against a tree of dependencies with procedural macros.
-//! - **SIGALRM bounds an orphan's drain**, because alarm(2) may be called inside a signal handler and needs no
-//!   thread.
-//! - **A program's sockets do not block.** It shares them with its predecessor, whose accept loop may rely on EAGAIN,
-//!   and the flag belongs to the socket.
+//! - **Landlock and seccomp are called directly.** That takes three calls and a BPF program like those for steering,
+//!   while the crates bring a tree of dependencies with procedural macros.
+//! - **SIGALRM limits the drain of a worker without a parent**, because alarm(2) may be called in a signal handler and
+//!   needs no thread.
+//! - **The sockets of a program are non-blocking.** It shares them with its predecessor, whose accept loop may rely on
+//!   EAGAIN, and the flag belongs to the socket.
 
 mod birth;
 mod confinement;
@@ -94,28 +93,27 @@ pub(crate) use self::birth::{start, Main, Place, Seed};
 use self::messages::OnMessage;
 pub use self::messages::{Message, Messages, Sender};
 
-/// The slot of the worker that this process is; the parent and others are none.
+/// The slot of this process if it is a worker.
 static SLOT: AtomicUsize = AtomicUsize::new(NO_SLOT);
 pub(crate) const NO_SLOT: usize = usize::MAX;
 
-/// The lifeline of the worker that this process is.
+/// The lifeline of this process if it is a worker.
 static LIFELINE: RwLock<Option<Arc<UnixStream>>> = RwLock::new(None);
 
-/// Returns the [id](Worker::id) of the worker that this process is, or `None` in the parent and in a process without a
-/// pool.
+/// Returns the [id](Worker::id) of this worker, or `None` in the parent and in a process without a pool.
 ///
-/// Any thread of the worker may call it. Programs that a worker starts find the id in their environment as
-/// `FORKPOOL_WORKER_ID`, beside `FORKPOOL_UNIQUE_ID`.
+/// Any thread of the worker may call it. Programs that a worker starts find the id in the environment variable
+/// `FORKPOOL_WORKER_ID`, besides `FORKPOOL_UNIQUE_ID`.
 pub fn worker_id() -> Option<usize> {
     Some(SLOT.load(Ordering::Relaxed)).filter(|slot| *slot != NO_SLOT)
 }
 
-/// Whether this process is a worker that is to finish, as the stream of [`Worker::shutdown_signal`] tells; `false` in the
-/// parent, and in a process that has no pool.
+/// Returns whether this process is a worker that is to finish, as the stream of [`Worker::shutdown_signal`] tells;
+/// `false` in the parent, and in a process without a pool.
 ///
-/// It is for the place where a server of your own answers: from then on each answer says `Connection: close`, so that
-/// clients leave (RFC 9112, section 9.6). It can be asked anywhere in the worker, by any thread, and makes one poll(2).
-/// The built-in server needs nothing of this.
+/// A server of your own calls this for each response. From then on it adds `Connection: close` to its responses, so
+/// that clients disconnect (RFC 9112, section 9.6). It can be called anywhere in the worker, on any thread, and costs
+/// one poll(2). The built-in server does this by itself.
 ///
 /// ```
 /// let close = forkpool::is_draining().then_some("Connection: close\r\n");
@@ -123,14 +121,14 @@ pub fn worker_id() -> Option<usize> {
 /// ```
 pub fn is_draining() -> bool {
     let lifeline = LIFELINE.read().unwrap_or_else(PoisonError::into_inner);
-    // A poll of one descriptor fails only for want of memory: the next answer tells, then.
+    // poll(2) on one descriptor only fails if memory is short. Then the next response gets the field.
     lifeline.as_ref().is_some_and(|lifeline| serving::is_over(lifeline).unwrap_or(false))
 }
 
-/// The worker that this process is. User code gets it from [`Builder::run`](crate::Builder::run).
+/// The worker in this process. User code gets it from [`Builder::run`](crate::Builder::run).
 ///
-/// It belongs to one process and one thread. What it hands out is of the standard library, so that any runtime can
-/// take it.
+/// It belongs to one process and one thread. What it returns are types of the standard library, which any runtime can
+/// use.
 #[derive(Debug)]
 pub struct Worker {
     id: usize,
@@ -154,26 +152,26 @@ pub struct Worker {
     access_log: RefCell<Option<(Rc<File>, AccessLogFormat)>>,
     sandbox: Sandbox,
     place: Place,
-    /// What may be read in the sandbox; None once that is entered.
+    /// What may be read in the sandbox; `None` once the sandbox was entered.
     readable: RefCell<Option<Vec<OwnedFd>>>,
-    /// Connections for the built-in server.
+    /// Connections passed to the built-in server.
     adoptions: Arc<Adoptions>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
 
 impl Worker {
-    /// The slot this worker serves: a number from 0, kept by the worker that replaces it.
+    /// The slot that this worker serves: a number from 0. Its replacement has the same.
     pub fn id(&self) -> usize {
         self.id
     }
 
-    /// How often the slot has been started: 1 for its first worker.
+    /// How many times the slot has been started: 1 for its first worker.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// A number from 1 that no other process of the pool has, or ever had. Programs find it as `FORKPOOL_UNIQUE_ID`.
+    /// A number from 1 that no other process of the pool has or ever had. Programs find it in `FORKPOOL_UNIQUE_ID`.
     pub fn unique_id(&self) -> u64 {
         self.unique
     }

@@ -1,4 +1,4 @@
-//! What the servers in a worker, the built-in one above all, need of it.
+//! What servers need from their worker, mainly the built-in one.
 
 use std::cell::Cell;
 use std::ffi::OsString;
@@ -21,11 +21,11 @@ use crate::shared::log_text::tag;
 use crate::shared::scoreboard::OwnRow;
 
 impl Worker {
-    /// What the built-in server needs of this worker, and what it takes over.
+    /// Returns what the built-in server needs from this worker, and what it takes over.
     ///
     /// # Errors
     ///
-    /// When no descriptor is free.
+    /// If no descriptor is free.
     pub(super) fn station(&self) -> Result<(Station<'_>, Resources)> {
         let listen = |source| Error::system("listen in the worker with epoll_ctl(2)", source);
         let shutdown = self.shutdown_signal().map_err(listen)?;
@@ -57,14 +57,14 @@ impl Worker {
         Ok((station, resources))
     }
 
-    /// What the server logs each answer to, if it is to.
+    /// Takes the access log, if there is one.
     ///
     /// # Errors
     ///
-    /// When no descriptor is free.
+    /// If no descriptor is free.
     fn take_access_log(&self) -> io::Result<Option<AccessLog>> {
         let Some((file, format)) = self.access_log.take() else { return Ok(None) };
-        // It may be a standard stream, of which a worker in its sandbox makes no copies.
+        // It may be a standard stream, which a worker in its sandbox cannot copy.
         let file = Rc::try_unwrap(file).or_else(|file| file.try_clone())?.into();
         Ok(Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag())))
     }
@@ -82,7 +82,7 @@ impl Worker {
         &self.lifeline
     }
 
-    /// How the log names it.
+    /// How the log names this worker.
     pub(crate) fn tag(&self) -> String {
         match self.id {
             NO_SLOT => format!("admin pid={}", std::process::id()),

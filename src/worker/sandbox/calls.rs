@@ -1,4 +1,4 @@
-//! The system calls of a worker that serves what it has open.
+//! The system calls allowed to a worker that serves what it has open.
 
 use std::os::fd::RawFd;
 
@@ -6,7 +6,7 @@ use super::program::Case;
 use super::program::Condition::{self, NoneOf, Null, OneOf, With, Without};
 use super::program::Verdict::{self, Allow, AllowIf, Fail, Kill};
 
-/// How the kernel names the machine (linux/audit.h, `AUDIT_ARCH_*`); `None` where the calls are not known.
+/// The kernel's name of the architecture (linux/audit.h, `AUDIT_ARCH_*`); `None` if its calls are not known here.
 pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     Some(0xc000_003e)
 } else if cfg!(target_arch = "aarch64") {
@@ -15,56 +15,57 @@ pub(super) const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
     None
 };
 
-/// What the verdicts depend on.
+/// The facts about a process on which the verdicts depend.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Caller<'a> {
     pub(super) pid: u32,
-    /// The numbers of its sockets towards the parent, whose reading side it may shut down. They mean these sockets for
-    /// good: it cannot close them, nor put anything in their place.
+    /// The descriptors of its sockets to the parent, whose reading side it may shut down. The numbers always refer to
+    /// these sockets, since the worker can neither close nor replace them.
     pub(super) own: &'a [RawFd],
-    /// What standard streams are, if sockets, by all numbers that it has for them. It shares them with the parent: what
-    /// it shuts down there, nobody writes to any more. So it cannot, and gets no other numbers for them.
+    /// All descriptors for standard streams that are sockets. The parent shares these sockets, and could no longer
+    /// write to one that was shut down. So the worker can neither shut them down nor copy them.
     pub(super) streams: &'a [RawFd],
-    /// Its page of shared memory cannot be stretched by mremap(2).
+    /// Whether its page of shared memory is protected from mremap(2).
     pub(super) is_fixed: bool,
 }
 
-/// All verdicts for one process. What is not mentioned is refused with EPERM, as a server's own code may try it for
-/// good reasons and can do without.
+/// All verdicts for one process. Other calls fail with EPERM, since the code of a server may try them for good reasons
+/// and can do without.
 pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
     let entry = |number: libc::c_long, verdict| (number as u32, verdict);
     let mut calls: Vec<(u32, Verdict)> = PLAIN.iter().map(|number| entry(*number, Allow)).collect();
     calls.extend(OF_MACHINE.iter().map(|number| entry(*number, Allow)));
     #[cfg(target_arch = "x86_64")]
     calls.push(entry(libc::SYS_dup2, AllowIf(vec![vec![none_of(0, caller.streams), none_of(1, caller.own)]])));
-    // Without it, realloc(3) copies.
+    // Without this call, realloc(3) copies.
     calls.extend(caller.is_fixed.then(|| entry(libc::SYS_mremap, Allow)));
     calls.extend(INTRUDERS.iter().map(|number| entry(*number, Kill)));
     let own = || AllowIf(vec![vec![one_of(0, &[caller.pid as i32])]]);
     let data = || AllowIf(vec![vec![Without { argument: 2, bits: libc::PROT_EXEC as u32 }]]);
     let ioctls = IOCTLS.iter().map(|request| *request as u32).collect();
     calls.extend([
-        // Memory for data, and none for new code.
+        // Memory for data, but not for new code.
         entry(libc::SYS_mmap, data()),
         entry(libc::SYS_mprotect, data()),
-        // Threads, and no processes. The flags of clone3 are behind a pointer; without it libraries use clone.
+        // Threads, but no processes. The flags of clone3 are behind a pointer, and libraries use clone without it.
         entry(libc::SYS_clone, AllowIf(vec![vec![With { argument: 0, bits: libc::CLONE_THREAD as u32 }]])),
         entry(libc::SYS_clone3, Fail(libc::ENOSYS as u16)),
         // It may signal itself, as abort(3) does.
         entry(libc::SYS_kill, own()),
         entry(libc::SYS_tgkill, own()),
-        // Thread names, and what does not type into a terminal (TIOCSTI) nor clears O_NONBLOCK behind a pointer
-        // (FIONBIO).
+        // Thread names; and a list of ioctl(2) requests. It omits TIOCSTI, which types into a terminal, and FIONBIO,
+        // which can clear O_NONBLOCK and whose argument is behind a pointer.
         entry(libc::SYS_prctl, AllowIf(vec![vec![one_of(0, &[libc::PR_SET_NAME, libc::PR_GET_NAME])]])),
         entry(libc::SYS_ioctl, AllowIf(vec![vec![OneOf { argument: 1, values: ioctls }]])),
         entry(libc::SYS_fcntl, AllowIf(flags(caller.streams))),
-        // Without close_range(2), which would close those as well; libraries then close one after the other.
+        // close_range(2) is not allowed, since it would close these as well. Libraries then close descriptors one by
+        // one.
         entry(libc::SYS_close, AllowIf(vec![vec![none_of(0, caller.own)]])),
         entry(libc::SYS_dup, AllowIf(vec![vec![none_of(0, caller.streams)]])),
         entry(libc::SYS_dup3, AllowIf(vec![vec![none_of(0, caller.streams), none_of(1, caller.own)]])),
         entry(libc::SYS_setsockopt, AllowIf(options())),
         entry(libc::SYS_shutdown, AllowIf(ways_to_shut_down(caller))),
-        // It may read limits.
+        // It may read limits, but not set them.
         entry(libc::SYS_prlimit64, AllowIf(vec![vec![Null { argument: 2 }]])),
     ]);
     calls
@@ -78,9 +79,9 @@ fn none_of(argument: u8, values: &[i32]) -> Condition {
     NoneOf { argument, values: values.iter().map(|value| *value as u32).collect() }
 }
 
-/// Flags, copies and locks, but nobody else told by a signal of its choice (F_SETOWN, F_SETSIG). Flags belong to what
-/// others have open as well. O_NONBLOCK stays set, as a listener without it would block the worker's successor in
-/// accept(2); and O_DIRECT, with which a file takes no line of a log any more, is not set.
+/// Flags, copies and locks, but no signals to other processes (F_SETOWN, F_SETSIG). Flags belong to the file
+/// description, which others share. O_NONBLOCK must stay set, since a listener without it would block the worker's
+/// replacement in accept(2). O_DIRECT must not be set, since a log file would then refuse lines.
 fn flags(streams: &[RawFd]) -> Vec<Case> {
     let stays = With { argument: 2, bits: libc::O_NONBLOCK as u32 };
     let harmless = Without { argument: 2, bits: (libc::O_DIRECT | libc::O_ASYNC | libc::O_NOATIME) as u32 };
@@ -91,16 +92,16 @@ fn flags(streams: &[RawFd]) -> Vec<Case> {
     ]
 }
 
-/// What servers set on connections. Listeners are shared with the worker's successor, and the kernel does not say here
-/// which socket is meant: so there is nothing that attaches programs, changes who shares the port, or cannot be undone
-/// by the parent when it hands the socket on.
+/// The options that servers set on connections. The worker shares listeners with its replacement, and the kernel does
+/// not say here which socket is meant. So the list has no option that attaches programs, changes who shares the port,
+/// or cannot be undone by the parent before it passes the socket on.
 fn options() -> Vec<Case> {
     OPTIONS.iter().map(|(level, options)| vec![one_of(1, &[*level]), one_of(2, options)]).collect()
 }
 
-/// The writing side, which a listener does not have (inet_shutdown() leaves it alone), and the reading side of the
-/// worker's own two sockets, by their numbers. Not that of standard streams, which the parent writes to as well: a service
-/// manager often makes them a socket to its journal.
+/// The writing side, which listeners do not have (inet_shutdown() leaves them alone), and the reading side of the
+/// worker's own two sockets, by their numbers. Not that of standard streams, to which the parent writes as well:
+/// service managers often make them sockets to their journal.
 fn ways_to_shut_down(caller: Caller<'_>) -> Vec<Case> {
     let mut cases = vec![vec![one_of(1, &[libc::SHUT_WR]), none_of(0, caller.streams)]];
     if !caller.own.is_empty() {
@@ -109,8 +110,9 @@ fn ways_to_shut_down(caller: Caller<'_>) -> Vec<Case> {
     cases
 }
 
-/// Of socket(7), tcp(7), ip(7), ipv6(7). Connections inherit what a listener has: so there is nothing that holds back or
-/// breaks off the answers of siblings who accept from it (`TCP_CORK`, `TCP_USER_TIMEOUT`, `TCP_NOTSENT_LOWAT`).
+/// From socket(7), tcp(7), ip(7), ipv6(7). Connections inherit the options of a listener. So the list has no option
+/// that delays or breaks off the responses of siblings that accept from it (`TCP_CORK`, `TCP_USER_TIMEOUT`,
+/// `TCP_NOTSENT_LOWAT`).
 const OPTIONS: &[(libc::c_int, &[libc::c_int])] = &[
     (libc::SOL_SOCKET, &[libc::SO_KEEPALIVE, libc::SO_LINGER, libc::SO_RCVTIMEO, libc::SO_SNDTIMEO]),
     (
@@ -121,7 +123,7 @@ const OPTIONS: &[(libc::c_int, &[libc::c_int])] = &[
 
 const IOCTLS: [libc::Ioctl; 5] = [libc::FIOCLEX, libc::FIONCLEX, libc::FIONREAD, libc::TIOCOUTQ, libc::TCGETS];
 
-/// Of fcntl(2).
+/// From fcntl(2).
 const COPIES: &[libc::c_int] = &[libc::F_DUPFD, libc::F_DUPFD_CLOEXEC];
 const COMMANDS: &[libc::c_int] = &[
     libc::F_GETFD,
@@ -136,7 +138,7 @@ const COMMANDS: &[libc::c_int] = &[
     libc::F_GETPIPE_SZ,
 ];
 
-/// What no server does, and what one does first that somebody has got into.
+/// Calls that no server makes, and that an intruder would make first.
 const INTRUDERS: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
@@ -150,7 +152,7 @@ const INTRUDERS: &[libc::c_long] = &[
 ];
 
 const PLAIN: &[libc::c_long] = &[
-    // Sockets that there are.
+    // Existing sockets.
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_recvfrom,
@@ -200,7 +202,7 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_nanosleep,
     libc::SYS_clock_nanosleep,
     libc::SYS_restart_syscall,
-    // Files: which, landlock says.
+    // Files; landlock decides which.
     libc::SYS_openat,
     libc::SYS_openat2,
     libc::SYS_fstat,
@@ -236,7 +238,7 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_rt_sigtimedwait,
     libc::SYS_sigaltstack,
     libc::SYS_setitimer,
-    // What it is, and when.
+    // Identity and time.
     libc::SYS_getpid,
     libc::SYS_getppid,
     libc::SYS_getuid,
@@ -252,7 +254,7 @@ const PLAIN: &[libc::c_long] = &[
     libc::SYS_gettimeofday,
 ];
 
-/// Older forms of those, which some C libraries call.
+/// Older forms of these calls, which some C libraries use.
 #[cfg(target_arch = "x86_64")]
 const OF_MACHINE: &[libc::c_long] = &[
     libc::SYS_open,
@@ -276,7 +278,7 @@ mod tests {
     use super::super::program::tests::allows;
     use super::*;
 
-    /// A process with its lifeline at 7.
+    /// A process whose lifeline is descriptor 7.
     fn verdicts() -> Vec<(u32, Verdict)> {
         of_a_server(Caller { pid: 1, own: &[7], streams: &[1, 2, 9], is_fixed: true })
     }
@@ -303,7 +305,8 @@ mod tests {
 
     #[test]
     fn nobody_else_is_signalled_by_way_of_a_descriptor() {
-        // linux/fcntl.h: F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY, F_SETOWN_EX; and FIOSETOWN, SIOCSPGRP of ioctl(2).
+        // From linux/fcntl.h: F_SETOWN, F_SETSIG, F_SETLEASE, F_NOTIFY, F_SETOWN_EX; and FIOSETOWN, SIOCSPGRP of
+        // ioctl(2).
         for (call, values) in [(libc::SYS_fcntl, &[8, 10, 1024, 1026, 15][..]), (libc::SYS_ioctl, &[0x8901, 0x8902])] {
             for value in values {
                 assert!(!allows(&verdicts(), call as u32, [3, *value, 0x800, 0, 0, 0]), "{call} {value}");
@@ -343,13 +346,13 @@ mod tests {
         }
         assert!(try_one(libc::SYS_fcntl, [3, libc::F_GETFL, 0]));
         assert!(!try_one(libc::SYS_ioctl, [3, libc::FIONBIO as i32, 0]));
-        // It goes on listening.
+        // It keeps listening.
         for (fd, how, allowed) in
             [(3, 0, false), (3, 1, true), (3, 2, false), (7, 0, true), (7, 1, true), (7, 2, false)]
         {
             assert_eq!(try_one(libc::SYS_shutdown, [fd, how, 0]), allowed, "{fd} {how}");
         }
-        // Nothing takes the place of what it may shut down.
+        // Nothing can replace the sockets that it may shut down.
         for (call, arguments, allowed) in [
             (libc::SYS_close, [7, 0, 0], false),
             (libc::SYS_close, [8, 0, 0], true),
@@ -382,7 +385,7 @@ mod tests {
             (libc::IPPROTO_TCP, libc::TCP_MD5SIG, false),
             (libc::IPPROTO_TCP, libc::TCP_REPAIR, false),
             (libc::IPPROTO_IP, libc::IP_MINTTL, false),
-            // What a server sets on connections.
+            // The options that servers set on connections.
             (libc::SOL_SOCKET, libc::SO_LINGER, true),
             (libc::SOL_SOCKET, libc::SO_KEEPALIVE, true),
             (libc::IPPROTO_TCP, libc::TCP_NODELAY, true),

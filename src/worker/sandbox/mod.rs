@@ -1,8 +1,8 @@
-//! What a worker gives up once it is ready, for good. Runs in the worker.
+//! The rights that a worker gives up for good once it is ready. Runs in the worker.
 //!
-//! Three things, each of which holds without the others: no program that it executes gains privileges
-//! (`PR_SET_NO_NEW_PRIVS`), no file can be opened but what it is to read (landlock(7)), and no system call works but
-//! those of a server (seccomp(2)). What is open already stays so.
+//! There are three independent measures: programs that it executes gain no privileges (`PR_SET_NO_NEW_PRIVS`), it can
+//! open no files except those it must read (landlock(7)), and it can only make the system calls of a server
+//! (seccomp(2)). What is already open stays open.
 
 mod calls;
 mod program;
@@ -21,22 +21,22 @@ use crate::sys::sandbox::{Domain, READ_DIRECTORY, READ_FILE, WRITE_FILE};
 
 use self::calls::Caller;
 
-/// Confines this process, which may read what is below each of `readable`. `own` are the numbers of its sockets towards
+/// Confines this process, which may read what is below each of `readable`. `own` are the descriptors of its sockets to
 /// the parent. Returns what could not be enforced, and why.
 ///
 /// # Errors
 ///
-/// Under [`Sandbox::Strict`], when something could not be.
+/// Under [`Sandbox::Strict`], if anything could not be enforced.
 pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd], own: &[RawFd], is_fixed: bool) -> Result<Vec<Error>> {
     if sandbox == Sandbox::Off {
         return Ok(Vec::new());
     }
-    // A thread keeps what it had when another one gives something up.
+    // The measures only confine the calling thread; other threads keep their rights.
     if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
         let source = io::Error::other(format!("it has {count} threads; let it be ready before it starts any"));
         return missed(sandbox, Error::system("confine the worker (sandbox)", source)).map(|missed| vec![missed]);
     }
-    // Without it the others need a privilege.
+    // Without this, the other measures need a privilege.
     set_no_new_privs().map_err(|errno| Error::system("give up new privileges with prctl(2)", errno))?;
     let files = restrict_files(readable)
         .map_err(|source| Error::system("confine the worker's files with landlock(7) (sandbox)", source));
@@ -58,7 +58,7 @@ fn restrict_files(readable: &[OwnedFd]) -> io::Result<()> {
         domain.allow(directory.as_fd(), READ_FILE | READ_DIRECTORY)?;
     }
     for (path, access) in EVERYBODY_S {
-        // What is not there is not missed.
+        // A missing file is not an error.
         if let Ok(file) = File::open(path) {
             domain.allow(file.as_fd(), *access)?;
         }
@@ -66,9 +66,9 @@ fn restrict_files(readable: &[OwnedFd]) -> io::Result<()> {
     domain.enter()
 }
 
-/// What any code may need at any time, and what tells nobody anything.
+/// Files that any code may need at any time, and that reveal nothing.
 const EVERYBODY_S: &[(&str, u64)] = &[
-    // A backtrace names functions by what is in it.
+    // A backtrace finds the names of functions in it.
     ("/proc/self/exe", READ_FILE),
     ("/dev/null", READ_FILE | WRITE_FILE),
     ("/dev/zero", READ_FILE),

@@ -1,32 +1,32 @@
-//! PURE. The classic BPF program that judges system calls (seccomp(2)).
+//! PURE. The classic BPF program that filters system calls (seccomp(2)).
 #![forbid(unsafe_code)]
 
 use crate::sys::cbpf::Instruction;
 
-/// What becomes of a system call.
+/// What happens to a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Allow,
-    /// When, in one of these cases, every condition holds; else it is refused with [`REFUSED`].
+    /// Allowed if all conditions of one of these cases hold; otherwise refused with [`REFUSED`].
     AllowIf(Vec<Case>),
-    /// It fails with this error and does nothing.
+    /// Fails with this error and has no effect.
     Fail(u16),
-    /// It ends the process by SIGSYS.
+    /// Ends the process by SIGSYS.
     Kill,
 }
 
-/// Conditions that have to hold together.
+/// Conditions that must all hold.
 pub(crate) type Case = Vec<Condition>;
 
-/// What an argument has to be. Only its lower half counts, as for the kernel: these are ints and sets of flags.
+/// A condition on an argument. Only the lower half counts, as for the kernel, since these arguments are ints and flags.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Condition {
-    /// All of these bits are set.
+    /// All of these bits must be set.
     With {
         argument: u8,
         bits: u32,
     },
-    /// None of these bits is set.
+    /// None of these bits may be set.
     Without {
         argument: u8,
         bits: u32,
@@ -39,22 +39,22 @@ pub(crate) enum Condition {
         argument: u8,
         values: Vec<u32>,
     },
-    /// A null pointer.
+    /// Must be a null pointer.
     Null {
         argument: u8,
     },
 }
 
-/// The error of what is not mentioned: EPERM.
+/// The error of calls that are not listed: EPERM.
 pub(crate) const REFUSED: u16 = 1;
 
-// linux/filter.h, linux/bpf_common.h.
+// From linux/filter.h and linux/bpf_common.h.
 const LOAD_WORD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_ANY: u16 = 0x45;
 const AND: u16 = 0x54;
 const RETURN: u16 = 0x06;
-// linux/seccomp.h: what is returned, and where `struct seccomp_data` has what, on a little-endian machine.
+// From linux/seccomp.h: the results, and the offsets in `struct seccomp_data` on a little-endian machine.
 const ALLOW: u32 = 0x7fff_0000;
 const FAIL: u32 = 0x0005_0000;
 const KILL: u32 = 0x8000_0000;
@@ -62,8 +62,8 @@ const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const ARGUMENTS: u32 = 16;
 
-/// The program that judges calls by their number, the first entry first; what is not mentioned is refused. A call by
-/// another architecture's numbers, which mean something else, ends the process.
+/// The program that decides on calls by their number, trying the first entry first; unlisted calls are refused. A call
+/// with the numbers of another architecture, which mean something else, ends the process.
 pub(crate) fn program(architecture: u32, calls: &[(u32, Verdict)]) -> Vec<Instruction> {
     let mut program = vec![
         plain(LOAD_WORD, ARCHITECTURE),
@@ -80,7 +80,7 @@ pub(crate) fn program(architecture: u32, calls: &[(u32, Verdict)]) -> Vec<Instru
     program
 }
 
-/// Always returns.
+/// The instructions for a verdict. They always return.
 fn judge(verdict: &Verdict) -> Vec<Instruction> {
     match verdict {
         Verdict::Allow => vec![plain(RETURN, ALLOW)],
@@ -94,7 +94,7 @@ fn judge(verdict: &Verdict) -> Vec<Instruction> {
     }
 }
 
-/// Allows the call, or goes on with what comes behind.
+/// Allows the call, or continues after these instructions.
 fn case(conditions: &[Condition]) -> Vec<Instruction> {
     let mut rest = vec![plain(RETURN, ALLOW)];
     for condition in conditions.iter().rev() {
@@ -105,7 +105,7 @@ fn case(conditions: &[Condition]) -> Vec<Instruction> {
     rest
 }
 
-/// Goes on where the condition holds, else behind so many more instructions.
+/// Continues if the condition holds, else skips this many more instructions.
 fn test(condition: &Condition, rest: usize) -> Vec<Instruction> {
     let skip = distance(rest);
     match condition {
@@ -164,12 +164,12 @@ pub(super) mod tests {
 
     const HERE: u32 = 0xc000_003e;
 
-    /// Whether a call is allowed by these verdicts.
+    /// Whether these verdicts allow a call.
     pub(in super::super) fn allows(calls: &[(u32, Verdict)], number: u32, arguments: [u64; 6]) -> bool {
         run(&program(HERE, calls), HERE, number, arguments) == ALLOW
     }
 
-    /// What the kernel would do (Documentation/networking/filter.rst).
+    /// Interprets a program as the kernel does (Documentation/networking/filter.rst).
     fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let word = |offset: u32| match offset {
             NUMBER => number,
@@ -249,7 +249,7 @@ pub(super) mod tests {
             (8, [2, 6, 0, 0, 0, 0], EPERM),
             (8, [3, 7, 0, 0, 0, 0], EPERM),
             (10, [0; 6], EPERM),
-            // Every condition of one case.
+            // All conditions of one case.
             (9, [1, 3, 0, 0, 0, 0], ALLOW),
             (9, [2, 4, 0, 0, 0, 0], ALLOW),
             (9, [3, 4, 0, 0, 0, 0], EPERM),
