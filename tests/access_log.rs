@@ -6,6 +6,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Uid;
@@ -247,6 +248,7 @@ fn a_line_waits_for_a_moment_only_and_a_killed_worker_loses_no_more_than_that() 
 
 #[test]
 fn a_full_disk_costs_lines_and_no_answer() {
+    let begun = Instant::now();
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_ACCESS_LOG", "/dev/full")]);
     assert_eq!(server.get("/plaintext").status, 200);
     let line = server.wait_for("of the access log");
@@ -261,7 +263,7 @@ fn a_full_disk_costs_lines_and_no_answer() {
     // Now and then, and at the end what was not told yet.
     let lost = told.iter().filter_map(|line| line.split_once(" lost ")?.1.split(' ').next()?.parse::<u32>().ok());
     assert_eq!(lost.sum::<u32>(), 201, "{told:?}");
-    assert!(told.len() >= 2 && told.len() < 50, "{told:?}");
+    assert!(told.len() >= 2 && told.len() as u64 <= begun.elapsed().as_secs() + 3, "{told:?}");
 }
 
 #[test]
@@ -308,10 +310,14 @@ fn workers_without_privileges_get_the_file_that_only_root_may_open() {
     fs::rename(&log, &old).expect("it is there");
     server.signal(Signal::SIGUSR1);
     server.wait_for(" reopened");
-    until("the old file has the line", || (lines(&old).len() == 1).then_some(()));
-    assert_eq!(server.get("/204").status, 204);
+    until("the old file has the line", || (!lines(&old).is_empty()).then_some(()));
+    // The order to a worker may come behind the first requests.
+    until("the new file has a line", || {
+        assert_eq!(server.get("/204").status, 204);
+        (!lines(&log).is_empty()).then_some(())
+    });
     stop(&mut server);
-    assert_eq!(said(&log), ["\"GET /204 HTTP/1.1\" 204 0 \"-\" \"-\""]);
+    assert!(said(&log).iter().all(|line| line == "\"GET /204 HTTP/1.1\" 204 0 \"-\" \"-\""), "{:?}", said(&log));
     assert_eq!(fs::metadata(&log).expect("a file").permissions().mode() & 0o777, 0o640);
     fs::remove_dir_all(&directory).expect("it is ours");
 }

@@ -48,6 +48,7 @@ impl Watched {
     fn start(variables: &[(&str, &str)]) -> Watched {
         let mut watched = Watched::spawn(variables);
         watched.server.wait_for("listening on ");
+        support::until_known(|| watched.ask("/status.json").text().to_owned());
         watched
     }
 

@@ -12,6 +12,10 @@ use support::{is_gone, testbed, until, Server};
 /// Longer than what asks for a stop counts as one request.
 const LATER: Duration = Duration::from_millis(1200);
 
+/// A pool that stops closes idle connections, and those with an unfinished head, a little later than this. Where a test comes
+/// to speak later, since this machine is busy, it tries again.
+const IDLE: Duration = Duration::from_millis(600);
+
 /// Starts a request of which the worker has read the head.
 fn begin_slow(server: &mut Server, millis: u64) -> support::Client<TcpStream> {
     let mut client = server.connect();
@@ -47,14 +51,22 @@ fn sigterm_and_sigquit_let_requests_finish() {
 
 #[test]
 fn an_idle_connection_is_served_once_more() {
-    let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
-    let mut client = server.connect();
-    assert!(!client.get("/").closes());
-    server.signal(Signal::SIGTERM);
-    wait_until_closed(&mut server);
-    let answer = client.get("/");
-    assert_eq!((answer.status, answer.closes()), (200, true));
-    assert_eq!(server.wait().code(), Some(0));
+    until("the client asks in time", || {
+        let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
+        let mut client = server.connect();
+        assert!(!client.get("/").closes());
+        let begun = Instant::now();
+        server.signal(Signal::SIGTERM);
+        wait_until_closed(&mut server);
+        let asked = client.try_get("/");
+        let is_late = begun.elapsed() > IDLE;
+        match asked {
+            Ok(answer) => assert_eq!((answer.status, answer.closes()), (200, true)),
+            Err(error) => assert!(is_late, "{error}"),
+        }
+        assert_eq!(server.wait().code(), Some(0));
+        (!is_late).then_some(())
+    });
 }
 
 #[test]
@@ -94,26 +106,34 @@ fn idle_connections_are_gone_soon_after_the_signal() {
 #[test]
 fn an_unfinished_head_does_not_hold_the_drain_up() {
     let variables = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "600s"), ("FORKPOOL_HEAD_TIMEOUT", "600s")];
-    let mut server = testbed(&variables);
-    let mut unfinished = server.connect();
-    unfinished.send("GET / HTTP/1.1\r\nHo");
-    let mut second = server.connect();
-    assert_eq!(second.get("/").status, 200);
-    second.send("GET / HTTP/1.1\r\n");
-    let mut completed = server.connect();
-    completed.send("GET / HTTP/1.1\r\nHost: ");
-    assert_eq!(server.get("/").status, 200);
-    server.signal(Signal::SIGTERM);
-    wait_until_closed(&mut server);
-    completed.send("a\r\n\r\n");
-    let answer = completed.answer();
-    assert_eq!((answer.status, answer.closes()), (200, true));
-    // Each waits for less than the timeouts, which are longer than anything here may take.
-    for client in [&mut unfinished, &mut second] {
-        let answer = client.answer();
-        assert_eq!((answer.status, answer.closes()), (408, true));
-    }
-    assert_eq!(server.wait().code(), Some(0));
+    until("a client completes its head in time", || {
+        let mut server = testbed(&variables);
+        let mut unfinished = server.connect();
+        unfinished.send("GET / HTTP/1.1\r\nHo");
+        let mut second = server.connect();
+        assert_eq!(second.get("/").status, 200);
+        second.send("GET / HTTP/1.1\r\n");
+        let mut completed = server.connect();
+        completed.send("GET / HTTP/1.1\r\nHost: ");
+        assert_eq!(server.get("/").status, 200);
+        let begun = Instant::now();
+        server.signal(Signal::SIGTERM);
+        wait_until_closed(&mut server);
+        // It may be refused, and closed, by then.
+        let _ = std::io::Write::write_all(&mut completed.stream(), b"a\r\n\r\n");
+        let is_late = begun.elapsed() > IDLE;
+        if !is_late {
+            let answer = completed.answer();
+            assert_eq!((answer.status, answer.closes()), (200, true));
+        }
+        // Each waits for less than the timeouts, which are longer than anything here may take.
+        for client in [&mut unfinished, &mut second] {
+            let answer = client.answer();
+            assert_eq!((answer.status, answer.closes()), (408, true));
+        }
+        assert_eq!(server.wait().code(), Some(0));
+        (!is_late).then_some(())
+    });
 }
 
 #[test]

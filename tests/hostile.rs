@@ -172,8 +172,8 @@ fn asks_again_and_again(tier: Tier, says: &str) {
     });
     // Four at once, and a few of those that have to wait for their time.
     until("the slot has its sixth worker", || (server.count("worker=0 gen=6 ") > 0).then_some(()));
-    let seconds = begun.elapsed().as_secs();
     let made = server.log().iter().filter(|line| line.contains("worker=0 gen=") && line.ends_with(" ready")).count();
+    let seconds = begun.elapsed().as_secs();
     assert!(made as u64 <= 6 + seconds, "{says:?}: {made} workers in {seconds} s");
     let mut others = BTreeSet::new();
     until(&format!("both of the others serve at {port}, where {says:?} is said"), || {

@@ -10,7 +10,7 @@ use support::{example, fresh_path, is_gone, testbed, until, Server};
 /// The example `messages`, whose parent does what its workers are asked by HTTP.
 fn start(workers: usize) -> Server {
     let mut command = example("messages");
-    command.envs([("FORKPOOL_WORKERS", workers.to_string().as_str()), ("FORKPOOL_DRAIN_TIMEOUT", "1s")]);
+    command.envs([("FORKPOOL_WORKERS", workers.to_string().as_str()), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
     Server::start(command)
 }
 

@@ -106,6 +106,10 @@ fn the_verbs_one_after_the_other() {
     let mut server = Server::start(place.command(lines[start]));
     let address = lines[start + 1].strip_prefix("export FORKPOOL_ADMIN=").expect("the variable comes next");
     let address = address.replace("/run/", &format!("{}/", place.0.display()));
+    support::until_known(|| {
+        let status = finished(binary().args(["status", "--json", "--admin", &address]));
+        String::from_utf8(status.stdout).expect("text")
+    });
     let verbs: Vec<_> = lines[start + 2..].iter().take_while(|line| line.starts_with("forkpool ")).collect();
     assert_eq!(verbs.len(), 7, "{verbs:?}");
     for line in verbs {

@@ -20,8 +20,11 @@ use support::{binary, connect_unix, example, fresh_path, is_gone, skip, testbed,
 
 /// A testbed whose admin process has a Unix socket, and that address.
 fn pool(name: &str, variables: &[(&str, &str)]) -> (Server, String) {
-    let address = format!("unix:{}", fresh_path(name).display());
-    (testbed(&[variables, &[("FORKPOOL_ADMIN", &address)]].concat()), address)
+    let socket = fresh_path(name);
+    let address = format!("unix:{}", socket.display());
+    let server = testbed(&[variables, &[("FORKPOOL_ADMIN", &address)]].concat());
+    support::until_known(|| connect_unix(&socket).get("/status.json").text().to_owned());
+    (server, address)
 }
 
 /// Runs a verb, which says at most a line of what is wrong.

@@ -13,13 +13,20 @@ use crate::support::{self, until};
 #[track_caller]
 fn forge(admin: Pid, message: &str, times: u32) -> bool {
     const FORGE: &str = "
-import ctypes, os, socket, sys
+import ctypes, errno, os, socket, sys
 libc, pid = ctypes.CDLL(None, use_errno=True), int(sys.argv[1])
 pidfd = os.pidfd_open(pid)
 for number in map(int, os.listdir(f'/proc/{pid}/fd')):
-    if not os.readlink(f'/proc/{pid}/fd/{number}').startswith('socket:'):
+    try:
+        kind = os.readlink(f'/proc/{pid}/fd/{number}')
+    except FileNotFoundError:
+        # It has closed the connection of who has just asked.
+        continue
+    if not kind.startswith('socket:'):
         continue
     copy = libc.syscall(438, pidfd, number, 0)
+    if copy < 0 and ctypes.get_errno() == errno.EBADF:
+        continue
     if copy < 0:
         sys.exit(3)
     link = socket.socket(fileno=copy)

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use nix::fcntl::{renameat2, RenameFlags, AT_FDCWD};
+
 use super::{directory, listen_fds, point, pool, program, successor, text, write};
 use crate::support::{binary, run, until, Server};
 
@@ -36,10 +38,11 @@ fn a_root_that_was_exchanged_is_followed_without_a_signal() {
         until_served(&mut server, text(&releases[1]));
         server.wait_for("is now another directory (root): restarting");
         server.wait_for("rolling restart done");
-        // Another directory of the same name.
-        fs::rename(&releases[1], directory.join("old")).expect("ours");
-        fs::create_dir(&releases[1]).expect("writable");
-        write(&releases[1].join("name.txt"), "built anew");
+        // Another directory of the same name, which is never missing.
+        let old = directory.join("old");
+        fs::create_dir(&old).expect("writable");
+        write(&old.join("name.txt"), "built anew");
+        renameat2(AT_FDCWD, &old, AT_FDCWD, &releases[1], RenameFlags::RENAME_EXCHANGE).expect("ours");
         until_served(&mut server, "built anew");
         server.wait_for("rolling restart done");
         // Nothing: what is open is served on, and that is said once.
@@ -53,7 +56,7 @@ fn a_root_that_was_exchanged_is_followed_without_a_signal() {
         assert_eq!(server.count("is no longer a directory"), told);
         assert_eq!(server.count("rolling restart begun"), 3);
         fs::remove_dir_all(&releases[1]).expect("ours");
-        fs::rename(directory.join("old"), &releases[1]).expect("ours");
+        fs::rename(&old, &releases[1]).expect("ours");
     }
     fs::remove_dir_all(&directory).expect("ours");
 }

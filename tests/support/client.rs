@@ -52,6 +52,12 @@ impl<S: Read + Write> Client<S> {
         self.answer()
     }
 
+    /// The same for a server that may be gone by now.
+    pub fn try_get(&mut self, target: &str) -> std::io::Result<Answer> {
+        self.stream.get_mut().write_all(format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n").as_bytes())?;
+        self.try_answer(false)
+    }
+
     pub fn try_answer(&mut self, is_head: bool) -> std::io::Result<Answer> {
         let mut head = Vec::new();
         while !head.ends_with(b"\r\n\r\n") {

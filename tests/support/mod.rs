@@ -94,7 +94,8 @@ pub struct Server {
 
 impl Server {
     /// Starts a program without waiting for anything.
-    pub fn spawn(mut command: Command) -> Server {
+    pub fn spawn(command: Command) -> Server {
+        let mut command = hearing(command);
         command.stdin(Stdio::null()).process_group(0);
         let (child, lines) = program::spawn(&mut command).unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Server { child, lines, log: Vec::new(), waited: 0, port: None, status: None }
@@ -272,6 +273,27 @@ pub fn after(first: &str, command: &Command) -> Command {
     shell
 }
 
+/// The signals that nohup(1) and shells in the background have what they start ignore.
+const IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
+
+/// The same command with the default actions of signals, also where whoever runs the tests has had some ignored: a program
+/// under `exec` would ignore them as well.
+fn hearing(command: Command) -> Command {
+    let status = fs::read_to_string("/proc/self/status").expect("Linux");
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set of signals");
+    let ignored = u64::from_str_radix(ignored.trim(), 16).expect("a set of signals");
+    if IGNORED.iter().all(|signal| ignored & 1 << (*signal as i32 - 1) == 0) {
+        return command;
+    }
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP,INT,QUIT").arg(command.get_program()).args(command.get_args());
+    pass_variables(&command, &mut env);
+    if let Some(directory) = command.get_current_dir() {
+        env.current_dir(directory);
+    }
+    env
+}
+
 /// Gives a command the variables of another one.
 pub fn pass_variables(from: &Command, to: &mut Command) {
     for (name, value) in from.get_envs() {
@@ -300,6 +322,18 @@ pub fn admin_process(server: &Server, mut status: impl FnMut() -> String) -> Pid
         // Somebody has come or gone meanwhile, or the status is behind.
         (others.len() == 1 && before == server.workers()).then(|| others[0])
     })
+}
+
+/// Waits until the admin process knows that the pool serves with all its workers, which it is told after the log has said so.
+/// `status` asks it for its status in JSON.
+#[track_caller]
+pub fn until_known(mut status: impl FnMut() -> String) {
+    until("the admin process knows that all serve", || {
+        let status = status();
+        let wanted = status.split_once("\"wanted\":")?.1.split(',').next()?.parse().ok()?;
+        let is_known = status.matches("\"state\":\"ready\"").count() == wanted;
+        (is_known && status.contains("\"state\":\"serving\"")).then_some(())
+    });
 }
 
 /// Asks until there is an answer: for what nobody announces.
