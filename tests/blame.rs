@@ -2,6 +2,7 @@
 
 mod support;
 
+use nix::sys::signal::Signal;
 use support::testbed;
 
 #[test]
@@ -37,4 +38,39 @@ fn a_worker_that_hangs_names_its_request_unless_it_is_not_to() {
         let line = server.wait_for("killed by SIGKILL");
         assert_eq!(line.contains(" in GET /wait, "), expected, "{line}");
     }
+}
+
+/// What the log says to be slow when one request takes a while, and another is answered after that.
+fn slow(variables: &[(&str, &str)]) -> Vec<String> {
+    let mut server = testbed(&[&[("FORKPOOL_WORKERS", "1")], variables].concat());
+    let (mut late, mut client) = (server.connect(), server.connect());
+    // It is accepted, and its event is taken before that of the other's first request.
+    late.get("/pid");
+    late.send("GET /late?secret HTTP/1.1\r\nHost: x\r\n\r\n");
+    for target in ["/pid", "/burn?ms=300&secret", "/now"] {
+        assert_eq!(client.get(target).status, 200, "{target}");
+    }
+    assert_eq!(late.answer().status, 200);
+    drop((late, client));
+    server.signal(Signal::SIGTERM);
+    let (status, mut lines) = server.finish();
+    assert!(status.success());
+    lines.retain(|line| line.contains(" was slow: "));
+    lines
+}
+
+#[test]
+fn a_request_that_takes_long_is_named() {
+    let limit = ("FORKPOOL_SLOW_REQUEST", "100ms");
+    let lines = slow(&[limit]);
+    for path in ["/late", "/burn"] {
+        let named = format!(" was slow: GET {path} took ");
+        assert_eq!(lines.iter().filter(|line| line.contains(&named)).count(), 1, "{lines:?}");
+    }
+    assert!(!lines.iter().any(|line| line.contains("secret")), "{lines:?}");
+    let lines = slow(&[limit, ("FORKPOOL_NAME_REQUESTS", "no")]);
+    assert!(lines.iter().filter(|line| line.contains(" was slow: a request took ")).count() >= 2, "{lines:?}");
+    assert!(!lines.iter().any(|line| line.contains("GET")), "{lines:?}");
+    assert_eq!(slow(&[]), [""; 0], "it is off unless it is wanted");
+    assert_eq!(slow(&[("FORKPOOL_SLOW_REQUEST", "1h")]), [""; 0]);
 }

@@ -7,6 +7,7 @@ use crate::server::clock::Clock;
 use crate::server::http::{Common, Encoder, Recall, Request};
 use crate::server::mailbox::Bell;
 use crate::server::memory::Memory;
+use crate::server::slow::SlowRequests;
 use crate::server::station::Station;
 use crate::server::stats::Stats;
 use crate::shared::config::ServerConfig;
@@ -20,6 +21,8 @@ pub(crate) struct Context<'w> {
     pub(crate) config: &'w ServerConfig,
     pub(crate) station: Station<'w>,
     pub(crate) stats: Stats<'w>,
+    /// None when nobody wants to know.
+    pub(crate) slow: Option<Box<SlowRequests>>,
     pub(crate) clock: Clock,
     pub(crate) http: Http,
     pub(crate) memory: Memory,
@@ -61,6 +64,7 @@ impl<'w> Context<'w> {
         Context {
             config,
             stats: Stats::new(station.page, config.name_requests),
+            slow: SlowRequests::new(config),
             station,
             clock: Clock::new(),
             http,

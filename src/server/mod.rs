@@ -35,8 +35,10 @@
 //! - `access_log/`: a line for each answer: format.rs (PURE) says it, file.rs appends it
 //! - `http/`: PURE. bytes to requests, heads of responses to bytes: head, lines, recall, host, body, encode, date;
 //!   codec.rs: requests as they come; gathered.rs, pieces.rs: their bodies piece by piece; respond.rs: the answers;
+//!   trailer.rs: fields behind them, and hints before them;
 //!   forwarded.rs: for whom a proxy asks; conditions, ranges, codings; media_type.rs
 //! - `proxy/`: PURE. the PROXY protocol's header, in front of a connection's first request
+//! - `slow.rs`: requests that take the application long, for the log
 //! - `instructions.rs`: tests only: the parts of the hot path that scripts/instructions counts
 //!
 //! # How it works
@@ -218,6 +220,7 @@ mod memory;
 pub(crate) mod outgoing;
 pub(crate) mod proxy;
 pub(crate) mod resources;
+mod slow;
 pub(crate) mod station;
 mod stats;
 #[cfg(test)]

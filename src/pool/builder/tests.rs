@@ -31,6 +31,7 @@ fn methods_and_names_set_the_same() {
         ("on-stall", "abort", |pool| pool.on_stall(OnStall::Abort)),
         ("on-panic", "exit", |pool| pool.on_panic(OnPanic::Exit)),
         ("name-requests", "no", |pool| pool.name_requests(false)),
+        ("slow-request", "7s", |pool| pool.slow_request(SEVEN)),
         ("surge", "7", |pool| pool.surge(7)),
         ("lame-duck", "7s", |pool| pool.lame_duck(SEVEN)),
         ("give-up", "7", |pool| pool.give_up(7)),

@@ -50,6 +50,16 @@ impl Builder {
         self.put("name-requests", |config| config.server.name_requests = are_named)
     }
 
+    /// Sets how long the application may take to answer a request before the log says so. Default 0, never.
+    ///
+    /// The time counts from when the handler gets the request to when the response is there, also a
+    /// [deferred](crate::Response::deferred) one; not while a client sends its body or reads the response. The line names
+    /// the request as [`name_requests`](Builder::name_requests) allows. At most ten are logged a second, with the
+    /// number of the others.
+    pub fn slow_request(self, limit: Duration) -> Builder {
+        self.put("slow-request", |config| config.server.slow_request = limit)
+    }
+
     /// Sets how a hung worker is ended. Default [`OnStall::Kill`].
     ///
     /// With [`OnStall::Abort`], the log gets a backtrace of addresses, as `PATH+0xOFFSET`. Function names would need

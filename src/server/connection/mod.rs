@@ -301,7 +301,15 @@ impl Connection {
                     if let Some(log) = &mut cx.log {
                         log.begin(self.peer.track(), request, cx.clock.micros);
                     }
-                    match guard::answer(handler, request, &cx.station) {
+                    if let Some(slow) = &mut cx.slow {
+                        slow.begin();
+                    }
+                    let response = guard::answer(handler, request, &cx.station);
+                    if let Some(slow) = &mut cx.slow {
+                        let is_pending = matches!(response.body, Body::Deferred(_) | Body::Receive(_));
+                        slow.handled(request, is_pending, cx.waker.place, &cx.station.tag);
+                    }
+                    match response {
                         // What nearly all answers are. Here, since each move of a response costs what a field would.
                         Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
                             self.start_at_once(&head, &bytes, cx);
@@ -355,6 +363,9 @@ impl Connection {
     fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
         let Some(mut receiver) = self.receiver.take() else { return 0 };
         let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
+        if let Some(slow) = &mut cx.slow {
+            slow.begin();
+        }
         let taken = match piece {
             Piece::NeedMore => Taken::More,
             Piece::Data(data) => receiver.take(Some(data)),
@@ -373,8 +384,15 @@ impl Connection {
 
     fn taken(&mut self, taken: Taken<Response>, cx: &mut Context<'_>) {
         match taken {
-            Taken::More => {}
+            Taken::More => {
+                if let Some(slow) = &mut cx.slow {
+                    slow.took_piece(cx.waker.place, &cx.station.tag);
+                }
+            }
             Taken::Answer(response) => {
+                if let Some(slow) = &mut cx.slow {
+                    slow.promised(cx.waker.place);
+                }
                 self.start(response, cx);
                 self.count_late_answer(cx);
             }
@@ -415,7 +433,13 @@ impl Connection {
 
     /// An answer that was not there at once has begun to be sent.
     fn count_late_answer(&self, cx: &mut Context<'_>) {
-        let Some(latency) = cx.stats.latency.filter(|_| !self.is_pending()) else { return };
+        if self.is_pending() {
+            return;
+        }
+        if let Some(slow) = &mut cx.slow {
+            slow.answered(cx.waker.place, &cx.station.tag);
+        }
+        let Some(latency) = cx.stats.latency else { return };
         if let Some(began) = cx.stats.take_late(cx.waker.place) {
             latency.count(1, clock::now_micros().saturating_sub(began));
         }

@@ -142,6 +142,8 @@ pub(crate) struct ServerConfig {
     pub(crate) on_panic: OnPanic,
     /// Whether the parent's log names the request in which a worker hangs or dies.
     pub(crate) name_requests: bool,
+    /// An answer that takes the application as long is logged.
+    pub(crate) slow_request: Duration,
     /// The proxies that may name the client of a request, and the header fields in which they do.
     pub(crate) proxies: Proxies,
     pub(crate) forwarded_header: ForwardedHeader,
@@ -212,6 +214,7 @@ impl Default for Config {
                 half_close: false,
                 on_panic: OnPanic::Answer,
                 name_requests: true,
+                slow_request: Duration::ZERO,
                 proxies: Proxies::default(),
                 forwarded_header: ForwardedHeader::Auto,
                 proxy_protocol: false,

@@ -79,4 +79,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Log the method and the path of the request in which a worker hangs or dies. The query is never logged",
     )
     .of_the_server(),
+    Setting::new(
+        SECTION,
+        "slow-request",
+        "DURATION",
+        at!(server.slow_request, Timeout::ANY),
+        "Log a request that the application takes at least so long to answer. The time a client takes to send its body or \
+         to read the response does not count. 0 logs none",
+    )
+    .of_the_server(),
 ];
