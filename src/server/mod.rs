@@ -19,8 +19,9 @@
 //! - `adoption.rs`, `inbox.rs`: connections that it has not accepted itself; the parent's messages
 //! - `deadlines.rs`: PURE. when to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
-//! - `connection/`: one client and one codec: reads, gives out requests; send.rs: sends answers; timing.rs: how long it
-//!   may wait; waiting.rs: for the application; guard.rs: a panic of the handler; proxied.rs: what a proxy says in front of it; linger.rs: the end of one
+//! - `connection/`: one client and one codec: reads, gives out requests; transport.rs: its socket, and what is known of
+//!   that; input.rs: what it reads and keeps; send.rs: sends answers; timing.rs: how long it may wait; waiting.rs: for the
+//!   application; guard.rs: a panic of the handler; proxied.rs: what a proxy says in front of it; linger.rs: the end of one
 //!   whose client still sends; record.rs: what was sent, for the access log
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time

@@ -12,38 +12,16 @@ impl Connection {
     #[inline]
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
         let len = self.fill_from_kept(cx);
-        if !self.is_readable || cx.input.len() == len {
+        if !self.transport.is_readable() || cx.input.len() == len {
             return Ok(len);
         }
         if self.codec.phase() == Phase::Body && self.lacks_room(cx) {
-            return if self.is_broken {
-                Err(ErrorKind::ConnectionReset.into())
-            } else {
-                Ok(self.wait_for_room(len, cx))
+            return match self.transport.is_broken() {
+                true => Err(ErrorKind::ConnectionReset.into()),
+                false => Ok(self.wait_for_room(len, cx)),
             };
         }
-        let room = &mut cx.input[len..];
-        loop {
-            match self.client.read(room) {
-                Ok(0) => {
-                    self.is_at_end = true;
-                    self.is_readable = false;
-                    return Ok(len);
-                }
-                Ok(count) => {
-                    // A short read has emptied the socket: the next byte brings a new edge. Only an end of file that
-                    // was announced already does not.
-                    self.is_readable = count == room.len() || self.is_half_closed;
-                    return Ok(len + count);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.is_readable = false;
-                    return Ok(len);
-                }
-                Err(error) => return Err(error),
-            }
-        }
+        Ok(len + self.transport.read(&mut cx.input[len..])?)
     }
 
     /// Whether the body has to wait for memory.
@@ -55,14 +33,14 @@ impl Connection {
             return false;
         }
         // An end of file needs no memory.
-        !self.is_half_closed || self.client.has_bytes()
+        !self.transport.is_ending() || self.transport.client.has_bytes()
     }
 
     /// Leaves what the client has sent in the kernel until there is memory for it.
     #[cold]
     fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
-        if self.timing != Timing::Room {
-            self.time(Timing::Room, cx);
+        if self.timer.timing != Timing::Room {
+            self.timer.start(Timing::Room, cx);
             cx.memory.wait(cx.waker.place);
         }
         len

@@ -1,7 +1,6 @@
 //! The end of a connection whose client still sends: after an early refusal, mostly. Closing at once would reset the
 //! connection, and the reset can overtake the answer (RFC 9112 section 9.6).
 
-use std::io::ErrorKind;
 use std::net::Shutdown;
 use std::time::Duration;
 
@@ -26,13 +25,13 @@ pub(super) struct Linger {
 impl Connection {
     /// The last answer is sent.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.must_linger || self.is_at_end {
+        if !self.must_linger || self.transport.is_ended() {
             return Step::Close;
         }
-        self.time(Timing::Linger, cx);
+        self.timer.start(Timing::Linger, cx);
         let whole = if cx.is_draining() { LINGER_IN_DRAIN } else { WHOLE };
         self.kept.get_or_insert_default().linger = Some(Linger { end: cx.clock.running + whole, bytes: BYTES });
-        if self.client.shutdown(Shutdown::Write).is_err() {
+        if self.transport.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
         }
         self.discard(cx)
@@ -40,22 +39,13 @@ impl Connection {
 
     /// Reads and forgets what the client still sends, until it has closed too.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.client.read(&mut cx.input) {
-            Ok(0) => Step::Close,
-            Ok(count) => {
-                if !self.lingers_on(count, cx) {
-                    return Step::Close;
-                }
-                let has_more = count == cx.input.len() || self.is_half_closed;
-                if has_more {
-                    Step::Again
-                } else {
-                    Step::Wait
-                }
-            }
-            Err(error) if error.kind() == ErrorKind::WouldBlock => Step::Wait,
-            Err(error) if error.kind() == ErrorKind::Interrupted => Step::Again,
-            Err(_) => Step::Close,
+        match self.transport.read(&mut cx.input) {
+            Ok(0) if !self.transport.is_ended() => Step::Wait,
+            Ok(count) if count > 0 && self.lingers_on(count, cx) => match self.transport.is_readable() {
+                true => Step::Again,
+                false => Step::Wait,
+            },
+            _ => Step::Close,
         }
     }
 
@@ -65,7 +55,7 @@ impl Connection {
         linger.bytes = linger.bytes.saturating_sub(count as u64);
         let (end, is_within) = (linger.end, linger.bytes > 0);
         if !cx.is_draining() {
-            self.deadline = end.min(cx.clock.running + LINGER_PAUSE);
+            self.timer.deadline = end.min(cx.clock.running + LINGER_PAUSE);
         }
         is_within
     }

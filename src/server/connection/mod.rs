@@ -10,6 +10,7 @@ mod proxied;
 mod record;
 mod send;
 mod timing;
+mod transport;
 mod waiting;
 
 use std::io;
@@ -18,6 +19,7 @@ use std::ops::Range;
 use std::panic::resume_unwind;
 
 use log::error;
+use mio::event::Event;
 use mio::{Registry, Token};
 
 use crate::server::answer::guard::UpgradeGuard;
@@ -37,7 +39,8 @@ use crate::time::Time;
 
 use self::linger::Linger;
 pub(crate) use self::proxied::refuse;
-use self::timing::Timing;
+use self::timing::{Timer, Timing};
+use self::transport::Transport;
 
 /// What is to become of a connection after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,31 +58,34 @@ pub(crate) enum Step {
 /// A connection.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    client: Client,
+    transport: Transport,
     codec: Codec,
     kept: Option<Box<Kept>>,
-    /// The answer that is being made or sent, if that takes more than one step.
-    outgoing: Option<Box<Outgoing>>,
-    /// What takes the request's body as it comes.
-    receiver: Option<Box<Receiver<Response>>>,
+    /// What a request that was given out waits for, if its answer takes more than one step.
+    exchange: Option<Box<Exchange>>,
     peer: Peer,
-    /// When the connection is out of time.
-    pub(crate) deadline: Time,
-    timing: Timing,
-    /// The socket may have bytes to read: an edge has come, and no short read since.
-    is_readable: bool,
-    /// The client has sent its end of file, though perhaps not read yet.
-    is_half_closed: bool,
-    /// End of file has been read.
-    is_at_end: bool,
-    /// The socket has failed, or both sides have closed.
-    is_broken: bool,
+    timer: Timer,
     /// The client may still be sending when the last answer has been sent.
     must_linger: bool,
     /// Only the end of the connection will say where its last answer ends: a client cannot tell that it is not whole.
     looks_whole: bool,
     /// It is among those that have more to do in the next turn.
     pub(crate) is_again: bool,
+}
+
+/// A request that was given out, and is not answered whole.
+#[derive(Debug)]
+enum Exchange {
+    /// Something takes its body as that comes.
+    Receiving(Receiver<Response>),
+    /// The answer is being made or sent.
+    Sending(Outgoing),
+}
+
+impl Exchange {
+    fn is_sending(&self) -> bool {
+        matches!(self, Exchange::Sending(_))
+    }
 }
 
 /// Bytes that could not be dealt with at once.
@@ -95,54 +101,73 @@ struct Kept {
 
 impl Connection {
     pub(crate) fn new(client: Client, peer: Option<SocketAddr>, config: &ServerConfig, now: Time) -> Connection {
-        let mut connection = Connection {
-            client,
+        Connection {
+            transport: Transport::new(client),
             codec: Codec::new(),
             kept: None,
-            outgoing: None,
-            receiver: None,
+            exchange: None,
             peer: Peer::from(peer),
-            deadline: now,
-            timing: Timing::Head,
-            is_readable: false,
-            is_half_closed: false,
-            is_at_end: false,
-            is_broken: false,
+            timer: Timer::new(config, now),
             must_linger: false,
             looks_whole: false,
             is_again: false,
-        };
-        connection.set_time(Timing::Head, config, now);
-        connection
+        }
     }
 
     /// Registers for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.client.register(registry, token)
+        self.transport.client.register(registry, token)
     }
 
     /// Learns what an event says.
-    pub(crate) fn notice(&mut self, event: &mio::event::Event) {
-        self.is_readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.is_half_closed |= event.is_read_closed();
-        self.is_broken |= event.is_write_closed() || event.is_error();
+    #[inline]
+    pub(crate) fn notice(&mut self, event: &Event) {
+        self.transport.notice(event);
+    }
+
+    /// When it is out of time.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Time {
+        self.timer.deadline
+    }
+
+    /// The answer that is being made or sent, if that takes more than one step.
+    #[inline]
+    fn outgoing(&self) -> Option<&Outgoing> {
+        match self.exchange.as_deref() {
+            Some(Exchange::Sending(outgoing)) => Some(outgoing),
+            _ => None,
+        }
+    }
+
+    fn take_outgoing(&mut self) -> Option<Outgoing> {
+        match *self.exchange.take_if(|exchange| exchange.is_sending())? {
+            Exchange::Sending(outgoing) => Some(outgoing),
+            Exchange::Receiving(_) => None,
+        }
+    }
+
+    /// Whether something takes the request's body as it comes.
+    #[inline]
+    fn is_receiving(&self) -> bool {
+        matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_)))
     }
 
     /// Whether memory may be held for it.
     #[inline]
     pub(crate) fn is_holding(&self) -> bool {
-        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_gathering()
+        self.kept.is_some() || self.exchange.is_some() || self.codec.is_gathering()
     }
 
     /// How much memory is held for it.
     pub(crate) fn held(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.input.capacity() + kept.output.capacity());
-        kept + self.codec.held() + self.outgoing.as_ref().map_or(0, |outgoing| outgoing.held())
+        kept + self.codec.held() + self.outgoing().map_or(0, Outgoing::held)
     }
 
     /// Has the next step look at the socket, whatever events have said.
     pub(crate) fn look(&mut self) {
-        self.is_readable = true;
+        self.transport.look();
     }
 
     /// Sends what is left, reads once, answers what is complete, sends.
@@ -150,7 +175,7 @@ impl Connection {
     where
         H: FnMut(&Request<'_>) -> Response,
     {
-        if self.timing == Timing::Linger {
+        if self.timer.timing == Timing::Linger {
             return self.discard(cx);
         }
         if self.has_to_send() {
@@ -171,7 +196,7 @@ impl Connection {
         self.time_after(&read, len, cx);
         if let Some(latency) = cx.stats.latency {
             let is_simple =
-                !cx.stats.is_late(cx.waker.place) && self.outgoing.is_none() && self.codec.phase() == Phase::Idle;
+                !cx.stats.is_late(cx.waker.place) && self.exchange.is_none() && self.codec.phase() == Phase::Idle;
             match read.requests {
                 0 if is_simple => {}
                 // What nearly all steps are.
@@ -184,16 +209,16 @@ impl Connection {
             // There may be a complete request behind the one whose answer took more than one step.
             None if read.is_cut_short || self.kept.is_some() && read.has_outgoing => Step::Again,
             // Complete requests were answered; of an incomplete one the rest will never come.
-            None if self.is_at_end => Step::Close,
-            None if self.is_readable && self.timing != Timing::Room => Step::Again,
+            None if self.transport.is_ended() => Step::Close,
+            None if self.transport.is_readable() && self.timer.timing != Timing::Room => Step::Again,
             None => Step::Wait,
         }
     }
 
     /// The connection is over.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
-        if self.looks_whole && self.outgoing.is_some() {
-            listener::reset_at_close(&self.client);
+        if self.looks_whole && self.outgoing().is_some() {
+            listener::reset_at_close(&self.transport.client);
         }
         self.ended(cx);
     }
@@ -208,19 +233,19 @@ impl Connection {
         registry: &Registry,
         guard: UpgradeGuard,
     ) -> io::Result<(Box<Upgrade>, Upgraded)> {
-        let Some(Outgoing::Upgrade(upgrade)) = self.outgoing.map(|outgoing| *outgoing) else {
+        let Some(Exchange::Sending(Outgoing::Upgrade(upgrade))) = self.exchange.map(|exchange| *exchange) else {
             return Err(io::Error::other("no upgrade is under way"));
         };
-        self.client.deregister(registry)?;
+        self.transport.client.deregister(registry)?;
         let leftover = self.kept.map(|kept| kept.input).unwrap_or_default();
-        Ok((upgrade, Upgraded::new(self.client.into_socket(), leftover, guard)?))
+        Ok((upgrade, Upgraded::new(self.transport.client.into_socket(), leftover, guard)?))
     }
 
     /// Ends a connection that is out of time: with 408 when a request has begun, silently otherwise. Within an answer the
     /// client gets what the kernel has of that, and sees by its length or its chunks that it is not whole; where it would
     /// not see it, the connection is reset.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_>) -> Step {
-        let reject = match self.timing {
+        let reject = match self.timer.timing {
             Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
             Timing::Body => Reject::BodyTimeout,
             Timing::Room => Reject::NoRoom,
@@ -228,7 +253,7 @@ impl Connection {
             Timing::Write => {
                 if self.looks_whole {
                     // What the kernel still holds would be followed by an end that looks like the answer's.
-                    listener::reset_at_close(&self.client);
+                    listener::reset_at_close(&self.transport.client);
                 }
                 return Step::Close;
             }
@@ -251,15 +276,15 @@ impl Connection {
     {
         let len = input.end;
         let mut read = Answered { consumed: input.start, requests: 0, is_cut_short: false, has_outgoing: false };
-        while !self.codec.is_closing() && self.outgoing.is_none() {
+        while !self.codec.is_closing() && self.outgoing().is_none() {
             if read.requests == cx.config.max_pipelined || cx.output.len() >= cx.config.max_output {
                 read.is_cut_short = read.consumed < len;
                 break;
             }
-            if self.receiver.is_some() {
+            if self.is_receiving() {
                 let consumed = self.receive(read.consumed..len, cx);
                 read.consumed += consumed;
-                if consumed == 0 && self.receiver.is_some() {
+                if consumed == 0 && self.is_receiving() {
                     break;
                 }
                 continue;
@@ -278,7 +303,7 @@ impl Connection {
                 Next::Continue if cx.memory.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
                 // A body that has just begun would have to be held.
                 Next::NeedMore | Next::Continue => {
-                    if self.codec.phase() != Phase::Body || matches!(self.timing, Timing::Body | Timing::Room) {
+                    if self.codec.phase() != Phase::Body || matches!(self.timer.timing, Timing::Body | Timing::Room) {
                         break;
                     }
                     self.begin_refused(start..len, cx);
@@ -335,7 +360,7 @@ impl Connection {
                 }
             }
         }
-        read.has_outgoing = self.outgoing.is_some();
+        read.has_outgoing = self.outgoing().is_some();
         // Whatever follows the last answer is not read, and must not reset it away.
         self.must_linger |= self.codec.is_closing() && read.consumed < len;
         read
@@ -347,7 +372,7 @@ impl Connection {
             if self.codec.take_waits() {
                 cx.output.extend_from_slice(CONTINUE);
             }
-            self.receiver = Some(Box::new(receiver));
+            self.exchange = Some(Box::new(Exchange::Receiving(receiver)));
             // One before it, whose body has come at last, is counted from this turn.
             cx.stats.take_late(cx.waker.place);
             return;
@@ -361,7 +386,8 @@ impl Connection {
 
     /// Gives a piece of the body to what takes it; returns how many bytes of the input that was.
     fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
-        let Some(mut receiver) = self.receiver.take() else { return 0 };
+        let Some(mut exchange) = self.exchange.take_if(|exchange| !exchange.is_sending()) else { return 0 };
+        let Exchange::Receiving(receiver) = &mut *exchange else { return 0 };
         let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
         if let Some(slow) = &mut cx.slow {
             slow.begin();
@@ -376,7 +402,7 @@ impl Connection {
             }
         };
         if matches!(taken, Taken::More) {
-            self.receiver = Some(receiver);
+            self.exchange = Some(exchange);
         }
         self.taken(taken, cx);
         consumed
@@ -428,7 +454,7 @@ impl Connection {
 
     /// Whether a request was given out whose answer is not there.
     fn is_pending(&self) -> bool {
-        self.receiver.is_some() || matches!(self.outgoing.as_deref(), Some(Outgoing::Deferred { .. }))
+        matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_) | Exchange::Sending(Outgoing::Deferred { .. })))
     }
 
     /// An answer that was not there at once has begun to be sent.
@@ -448,7 +474,9 @@ impl Connection {
     fn reject(&mut self, reject: Reject, cx: &mut Context<'_>) {
         cx.stats.row.count_refused();
         self.must_linger = true;
-        self.receiver = None;
+        if self.is_receiving() {
+            self.exchange = None;
+        }
         self.codec.reject(reject, &mut cx.http.encoder, &mut cx.output);
         self.refused(reject, cx);
     }

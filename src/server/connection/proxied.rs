@@ -50,8 +50,8 @@ impl Connection {
     fn wait_for_more(&self) -> Step {
         match () {
             // As checks of health end.
-            () if self.is_at_end => Step::Close,
-            () if self.is_readable => Step::Again,
+            () if self.transport.is_ended() => Step::Close,
+            () if self.transport.is_readable() => Step::Again,
             () => Step::Wait,
         }
     }

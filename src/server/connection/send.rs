@@ -1,7 +1,7 @@
 //! How a connection sends its answers: most with one send(2), the rest step by step.
 
 use super::timing::Timing;
-use super::{Connection, Step};
+use super::{Connection, Exchange, Step};
 use crate::server::answer::file::{FileBody, READ_MAX};
 use crate::server::answer::response::{Body, Response};
 use crate::server::answer::upgrade::Upgrade;
@@ -15,7 +15,7 @@ const OUTPUT_KEPT: usize = 256 * 1024;
 impl Connection {
     /// Whether an answer is under way.
     pub(super) fn has_to_send(&self) -> bool {
-        self.kept.is_some() || self.outgoing.is_some() || self.codec.is_closing()
+        self.kept.is_some() || self.outgoing().is_some() || self.codec.is_closing()
     }
 
     /// Sends what there is to send. `None`: all of it, and the connection goes on.
@@ -24,7 +24,7 @@ impl Connection {
         if let Some(step) = self.send_output(cx) {
             return Some(step);
         }
-        match self.has_to_send() || self.timing.is_within_answer() {
+        match self.has_to_send() || self.timer.timing.is_within_answer() {
             true => self.send_step_by_step(cx),
             false => None,
         }
@@ -32,14 +32,15 @@ impl Connection {
 
     fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         let mut was_progress = false;
-        while let Some(mut outgoing) = self.outgoing.take() {
+        while let Some(mut exchange) = self.exchange.take_if(|exchange| exchange.is_sending()) {
+            let Exchange::Sending(outgoing) = &mut *exchange else { break };
             let left = outgoing.left();
-            let flow = outgoing.proceed(&self.client, cx);
+            let flow = outgoing.proceed(&self.transport.client, cx);
             let sent = left - outgoing.left();
             self.has_sent(sent, cx);
             match flow {
                 Err(_) => {
-                    self.outgoing = Some(outgoing);
+                    self.exchange = Some(exchange);
                     return Some(Step::Close);
                 }
                 Ok(Flow::Done) => self.answered(cx),
@@ -50,32 +51,32 @@ impl Connection {
                 }
                 Ok(Flow::Output) => {
                     was_progress = true;
-                    self.outgoing = Some(outgoing);
+                    self.exchange = Some(exchange);
                 }
-                Ok(Flow::Interim) => self.outgoing = Some(outgoing),
+                Ok(Flow::Interim) => self.exchange = Some(exchange),
                 Ok(Flow::Sent) => {
-                    self.time(Timing::Write, cx);
-                    self.outgoing = Some(outgoing);
+                    self.timer.start(Timing::Write, cx);
+                    self.exchange = Some(exchange);
                     return Some(Step::Again);
                 }
                 Ok(Flow::Blocked { progress }) => {
-                    match self.timing {
-                        Timing::Write if progress => self.credit(sent, Timing::Write, cx),
+                    match self.timer.timing {
+                        Timing::Write if progress => self.timer.credit(sent, Timing::Write, cx),
                         Timing::Write => {}
-                        _ => self.time(Timing::Write, cx),
+                        _ => self.timer.start(Timing::Write, cx),
                     }
-                    self.outgoing = Some(outgoing);
+                    self.exchange = Some(exchange);
                     return Some(Step::Wait);
                 }
                 // Nobody is left to wait with it.
-                Ok(Flow::Waiting) if self.is_broken => return Some(Step::Close),
+                Ok(Flow::Waiting) if self.transport.is_broken() => return Some(Step::Close),
                 Ok(Flow::Waiting) => {
-                    self.outgoing = Some(outgoing);
+                    self.exchange = Some(exchange);
                     self.wait_for_application(was_progress, cx);
                     return Some(Step::Wait);
                 }
                 Ok(Flow::HandOver) => {
-                    self.outgoing = Some(outgoing);
+                    self.exchange = Some(exchange);
                     return Some(Step::HandOver);
                 }
             }
@@ -83,8 +84,8 @@ impl Connection {
                 return Some(step);
             }
         }
-        if self.timing.is_within_answer() {
-            self.time(Timing::Idle, cx);
+        if self.timer.timing.is_within_answer() {
+            self.timer.start(Timing::Idle, cx);
         }
         self.codec.is_closing().then(|| self.finish(cx))
     }
@@ -116,7 +117,7 @@ impl Connection {
             self.answered(cx);
         }
         self.looks_whole = outgoing.as_ref().is_some_and(Outgoing::looks_whole);
-        self.outgoing = outgoing.map(Box::new);
+        self.exchange = outgoing.map(|outgoing| Box::new(Exchange::Sending(outgoing)));
         if cx.is_draining() {
             self.tell_drain();
         }
@@ -185,10 +186,10 @@ impl Connection {
         if cx.output.is_empty() {
             return None;
         }
-        let goes_on = self.outgoing.as_ref().is_some_and(|outgoing| outgoing.goes_on());
+        let goes_on = self.outgoing().is_some_and(Outgoing::goes_on);
         let written = match goes_on {
-            true => self.client.write_beginning(&cx.output),
-            false => self.client.write_some(&cx.output),
+            true => self.transport.client.write_beginning(&cx.output),
+            false => self.transport.client.write_some(&cx.output),
         };
         match written {
             Err(_) => return Some(Step::Close),
@@ -211,15 +212,15 @@ impl Connection {
 
     fn send_kept(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         let kept = self.kept.as_ref().filter(|kept| !kept.output.is_empty())?;
-        let Ok(sent) = self.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };
+        let Ok(sent) = self.transport.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };
         self.has_sent(sent as u64, cx);
         let kept = self.kept.as_mut()?;
         kept.sent += sent;
         if kept.sent < kept.output.len() {
-            match self.timing {
+            match self.timer.timing {
                 Timing::Write if sent == 0 => {}
-                Timing::Write => self.credit(sent as u64, Timing::Write, cx),
-                _ => self.time(Timing::Write, cx),
+                Timing::Write => self.timer.credit(sent as u64, Timing::Write, cx),
+                _ => self.timer.start(Timing::Write, cx),
             }
             return Some(Step::Wait);
         }
@@ -232,6 +233,6 @@ impl Connection {
         let kept = self.kept.get_or_insert_default();
         kept.output = std::mem::take(&mut cx.output);
         kept.sent = sent;
-        self.time(Timing::Write, cx);
+        self.timer.start(Timing::Write, cx);
     }
 }

@@ -51,141 +51,35 @@ impl Timing {
     }
 }
 
-impl Connection {
-    /// Whether it waits for a request of which nothing has come.
-    pub(crate) fn is_idle(&self) -> bool {
-        matches!(self.timing, Timing::Idle | Timing::Head) && self.codec.phase() == Phase::Idle && self.kept.is_none()
+/// What a connection waits for, and until when.
+#[derive(Debug)]
+pub(super) struct Timer {
+    /// When it is out of time.
+    pub(super) deadline: Time,
+    pub(super) timing: Timing,
+}
+
+impl Timer {
+    /// Of a new connection.
+    pub(super) fn new(config: &ServerConfig, now: Time) -> Timer {
+        let mut timer = Timer { deadline: now, timing: Timing::Head };
+        timer.set(Timing::Head, config, now);
+        timer
     }
 
-    /// Since when it is idle, if it is, and whether it has never had a request. Where unfinished requests and answers make
-    /// room too, a client that keeps the server waiting counts as idle.
-    pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
-        let since = self.deadline.before(timeout(self.timing, config)?);
-        let gives_way = config.evicts_unfinished || self.is_idle() || self.timing == Timing::Linger;
-        gives_way.then_some((self.timing == Timing::Head, since))
-    }
-
-    /// Prepares for being closed in favour of another.
-    pub(crate) fn give_way(&self) {
-        if self.timing == Timing::Write {
-            // What the kernel holds for it takes memory too.
-            listener::reset_at_close(&self.client);
-        }
-    }
-
-    /// How long the client has kept it from getting on; `None` when that is not what it waits for.
-    pub(crate) fn stalled_for(&self, config: &ServerConfig, now: Time) -> Option<Duration> {
-        let begun = match self.timing {
-            Timing::Head | Timing::Body | Timing::Write => self.deadline.before(timeout(self.timing, config)?),
-            _ => return None,
-        };
-        // What its client has sent is read when it has its turn.
-        let has_bytes = self.timing != Timing::Write && self.client.has_bytes();
-        (!has_bytes).then(|| now.since(begun))
-    }
-
-    /// How much room to keep for its body, which has its turn, if it gets on: its client has sent something within
-    /// `pause`.
-    pub(crate) fn room_for_turn(&self, config: &ServerConfig, now: Time, pause: Duration) -> Option<usize> {
-        let needed = self.codec.room_needed();
-        if self.timing != Timing::Body || self.codec.phase() != Phase::Body || needed == 0 {
-            return None;
-        }
-        let begun = self.deadline.before(timeout(self.timing, config)?);
-        (now.since(begun) < pause || self.client.has_bytes()).then_some(needed)
-    }
-
-    /// How much memory the rest of its body needs.
-    pub(crate) fn room_needed(&self) -> usize {
-        self.codec.room_needed()
-    }
-
-    /// Whether its client has not taken an answer.
-    pub(crate) fn is_unsent(&self) -> bool {
-        self.timing == Timing::Write
-    }
-
-    /// Whether it waits for memory.
-    pub(crate) fn waits_for_room(&self) -> bool {
-        self.timing == Timing::Room
-    }
-
-    /// There is memory again: its client has as much time as from the start.
-    pub(crate) fn resume(&mut self, cx: &Context<'_>) {
-        self.time(Timing::Body, cx);
-    }
-
-    /// The worker drains. Returns whether the connection is idle; of others an unfinished head has a moment left.
-    pub(crate) fn begin_to_drain(&mut self, cx: &Context<'_>) -> bool {
-        if self.is_idle() {
-            // Also one that has sent nothing yet: its head has its own time from where it begins.
-            self.timing = Timing::Idle;
-            return true;
-        }
-        self.hurry(cx);
-        false
-    }
-
-    /// Shortens its time while the worker drains.
-    pub(super) fn hurry(&mut self, cx: &Context<'_>) {
-        let Some(patience) = cx.drain else { return };
-        if self.is_hurried(cx.config) {
-            self.deadline = self.deadline.min(cx.clock.running + patience.head);
-        } else if self.timing == Timing::Body {
-            self.deadline = self.deadline.min(cx.clock.running + patience.body);
-        } else if self.timing == Timing::Linger {
-            self.deadline = self.deadline.min(cx.clock.running + LINGER_IN_DRAIN);
-        }
-    }
-
-    /// Whether a drain does not wait for it: there is no whole request, or nobody's request is worth the wait.
-    fn is_hurried(&self, config: &ServerConfig) -> bool {
-        matches!(self.timing, Timing::Head | Timing::Idle) || config.evicts_unfinished
-    }
-
-    /// Starts the clock again where there was progress.
+    /// Begins to wait for something, or begins anew.
     #[inline]
-    pub(super) fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
-        let timing = match self.codec.phase() {
-            Phase::Head => Timing::Head,
-            Phase::Body if self.timing == Timing::Room => return,
-            Phase::Body => Timing::Body,
-            Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
-            Phase::Idle => Timing::Idle,
-        };
-        if timing != self.timing || read.requests > 0 {
-            self.time(timing, cx);
-        } else if timing == Timing::Body && received > 0 {
-            self.credit(received as u64, timing, cx);
+    pub(super) fn start(&mut self, timing: Timing, cx: &Context<'_>) {
+        self.set(timing, cx.config, cx.clock.running);
+        if cx.is_draining() {
+            self.hurry(cx);
         }
     }
 
-    /// When to look at it: at its deadline. What waits in the kernel for a slow client is looked at some times before, as
-    /// no event tells that a little of it was taken.
-    pub(crate) fn due(&self, cx: &Context<'_>) -> Time {
-        match self.timing {
-            Timing::Write => {
-                // Where memory runs out it has to be known who takes nothing.
-                let look = (cx.config.write_timeout / LOOKS).min(cx.memory.budget.patience() / LOOKS);
-                self.deadline.min(cx.clock.running + look.max(LEAST))
-            }
-            _ => self.deadline,
-        }
-    }
-
-    /// Looks what a client that is to take an answer has taken of what the kernel holds for it. That is progress as well:
-    /// of a socket's large buffer so much has to be free before the next bytes find room that a slow client would be out
-    /// of time.
-    pub(crate) fn look_at_queue(&mut self, cx: &mut Context<'_>) {
-        if self.timing != Timing::Write {
-            return;
-        }
-        let Ok(unsent) = self.client.unsent() else { return };
-        let taken = cx.memory.taken_since_last_look(cx.waker.place, self.deadline, unsent);
-        if taken > 0 {
-            self.credit(taken as u64, Timing::Write, cx);
-            cx.memory.move_unsent(cx.waker.place, self.deadline, unsent);
-        }
+    #[inline]
+    fn set(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
+        self.timing = timing;
+        self.deadline = timeout(timing, config).map_or(Time::NEVER, |timeout| now + timeout);
     }
 
     /// Gives a client that sends a body, or takes an answer, the time back that its bytes may take at the minimum rate: so
@@ -196,22 +90,164 @@ impl Connection {
             rate => Duration::from_millis(bytes.saturating_mul(1000) / rate as u64),
         };
         let earned = self.deadline + earned;
-        self.time(timing, cx);
-        self.deadline = self.deadline.min(earned);
+        self.start(timing, cx);
+        self.end_by(earned);
     }
 
-    #[inline]
-    pub(super) fn time(&mut self, timing: Timing, cx: &Context<'_>) {
-        self.set_time(timing, cx.config, cx.clock.running);
-        if cx.is_draining() {
-            self.hurry(cx);
+    /// Waits until then at most.
+    pub(super) fn end_by(&mut self, end: Time) {
+        self.deadline = self.deadline.min(end);
+    }
+
+    /// Shortens the wait while the worker drains.
+    pub(super) fn hurry(&mut self, cx: &Context<'_>) {
+        let Some(patience) = cx.drain else { return };
+        // A drain does not wait where there is no whole request, or nobody's request is worth the wait.
+        if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.evicts_unfinished {
+            self.end_by(cx.clock.running + patience.head);
+        } else if self.timing == Timing::Body {
+            self.end_by(cx.clock.running + patience.body);
+        } else if self.timing == Timing::Linger {
+            self.end_by(cx.clock.running + LINGER_IN_DRAIN);
         }
     }
 
+    /// Since when it waits, unless that is for as long as it takes.
+    fn begun(&self, config: &ServerConfig) -> Option<Time> {
+        Some(self.deadline.before(timeout(self.timing, config)?))
+    }
+
+    /// When to look at the connection: at its deadline. What waits in the kernel for a slow client is looked at some times
+    /// before, as no event tells that a little of it was taken.
+    fn due(&self, cx: &Context<'_>) -> Time {
+        match self.timing {
+            Timing::Write => {
+                // Where memory runs out it has to be known who takes nothing.
+                let look = (cx.config.write_timeout / LOOKS).min(cx.memory.budget.patience() / LOOKS);
+                self.deadline.min(cx.clock.running + look.max(LEAST))
+            }
+            _ => self.deadline,
+        }
+    }
+}
+
+impl Connection {
+    /// Whether it waits for a request of which nothing has come.
+    pub(crate) fn is_idle(&self) -> bool {
+        matches!(self.timer.timing, Timing::Idle | Timing::Head)
+            && self.codec.phase() == Phase::Idle
+            && self.kept.is_none()
+    }
+
+    /// Since when it is idle, if it is, and whether it has never had a request. Where unfinished requests and answers make
+    /// room too, a client that keeps the server waiting counts as idle.
+    pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
+        let since = self.timer.begun(config)?;
+        let gives_way = config.evicts_unfinished || self.is_idle() || self.timer.timing == Timing::Linger;
+        gives_way.then_some((self.timer.timing == Timing::Head, since))
+    }
+
+    /// Prepares for being closed in favour of another.
+    pub(crate) fn give_way(&self) {
+        if self.timer.timing == Timing::Write {
+            // What the kernel holds for it takes memory too.
+            listener::reset_at_close(&self.transport.client);
+        }
+    }
+
+    /// How long the client has kept it from getting on; `None` when that is not what it waits for.
+    pub(crate) fn stalled_for(&self, config: &ServerConfig, now: Time) -> Option<Duration> {
+        let begun = match self.timer.timing {
+            Timing::Head | Timing::Body | Timing::Write => self.timer.begun(config)?,
+            _ => return None,
+        };
+        // What its client has sent is read when it has its turn.
+        let has_bytes = self.timer.timing != Timing::Write && self.transport.client.has_bytes();
+        (!has_bytes).then(|| now.since(begun))
+    }
+
+    /// How much room to keep for its body, which has its turn, if it gets on: its client has sent something within
+    /// `pause`.
+    pub(crate) fn room_for_turn(&self, config: &ServerConfig, now: Time, pause: Duration) -> Option<usize> {
+        let needed = self.codec.room_needed();
+        if self.timer.timing != Timing::Body || self.codec.phase() != Phase::Body || needed == 0 {
+            return None;
+        }
+        let begun = self.timer.begun(config)?;
+        (now.since(begun) < pause || self.transport.client.has_bytes()).then_some(needed)
+    }
+
+    /// How much memory the rest of its body needs.
+    pub(crate) fn room_needed(&self) -> usize {
+        self.codec.room_needed()
+    }
+
+    /// Whether its client has not taken an answer.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.timer.timing == Timing::Write
+    }
+
+    /// Whether it waits for memory.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.timer.timing == Timing::Room
+    }
+
+    /// There is memory again: its client has as much time as from the start.
+    pub(crate) fn resume(&mut self, cx: &Context<'_>) {
+        self.timer.start(Timing::Body, cx);
+    }
+
+    /// The worker drains. Returns whether the connection is idle; of others an unfinished head has a moment left.
+    pub(crate) fn begin_to_drain(&mut self, cx: &Context<'_>) -> bool {
+        if self.is_idle() {
+            // Also one that has sent nothing yet: its head has its own time from where it begins.
+            self.timer.timing = Timing::Idle;
+            return true;
+        }
+        self.timer.hurry(cx);
+        false
+    }
+
+    /// Starts the clock again where there was progress.
     #[inline]
-    pub(super) fn set_time(&mut self, timing: Timing, config: &ServerConfig, now: Time) {
-        self.timing = timing;
-        self.deadline = timeout(timing, config).map_or(Time::NEVER, |timeout| now + timeout);
+    pub(super) fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
+        let timing = match self.codec.phase() {
+            Phase::Head => Timing::Head,
+            Phase::Body if self.timer.timing == Timing::Room => return,
+            Phase::Body => Timing::Body,
+            Phase::Idle if self.timer.timing == Timing::Head && read.requests == 0 => Timing::Head,
+            Phase::Idle => Timing::Idle,
+        };
+        if timing != self.timer.timing || read.requests > 0 {
+            self.timer.start(timing, cx);
+        } else if timing == Timing::Body && received > 0 {
+            self.timer.credit(received as u64, timing, cx);
+        }
+    }
+
+    /// When to look at it.
+    pub(crate) fn due(&self, cx: &Context<'_>) -> Time {
+        self.timer.due(cx)
+    }
+
+    /// It is to end by then.
+    pub(crate) fn end_by(&mut self, end: Time) {
+        self.timer.end_by(end);
+    }
+
+    /// Looks what a client that is to take an answer has taken of what the kernel holds for it. That is progress as well:
+    /// of a socket's large buffer so much has to be free before the next bytes find room that a slow client would be out
+    /// of time.
+    pub(crate) fn look_at_queue(&mut self, cx: &mut Context<'_>) {
+        if self.timer.timing != Timing::Write {
+            return;
+        }
+        let Ok(unsent) = self.transport.client.unsent() else { return };
+        let taken = cx.memory.taken_since_last_look(cx.waker.place, self.timer.deadline, unsent);
+        if taken > 0 {
+            self.timer.credit(taken as u64, Timing::Write, cx);
+            cx.memory.move_unsent(cx.waker.place, self.timer.deadline, unsent);
+        }
     }
 }
 

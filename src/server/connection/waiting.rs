@@ -18,26 +18,26 @@ impl Connection {
     /// The application has not made the next part of the answer. There has been one since the last time if there
     /// `was_progress`.
     pub(super) fn wait_for_application(&mut self, was_progress: bool, cx: &mut Context<'_>) {
-        if was_progress || !matches!(self.timing, Timing::Answer | Timing::Leaving) {
-            self.timing = Timing::Answer;
-            let timeout = self.outgoing.as_ref().and_then(|outgoing| outgoing.timeout(cx.config));
-            self.deadline = timeout.map_or(Time::NEVER, |timeout| cx.clock.running + timeout.min(UNLIMITED));
+        if was_progress || !matches!(self.timer.timing, Timing::Answer | Timing::Leaving) {
+            self.timer.timing = Timing::Answer;
+            let timeout = self.outgoing().and_then(|outgoing| outgoing.timeout(cx.config));
+            self.timer.deadline = timeout.map_or(Time::NEVER, |timeout| cx.clock.running + timeout.min(UNLIMITED));
             if cx.is_draining() {
-                self.hurry(cx);
+                self.timer.hurry(cx);
             }
         }
-        if (self.is_half_closed || self.is_at_end) && !cx.config.half_close {
+        if self.transport.is_ending() && !cx.config.half_close {
             self.tell(|notices| notices.gone.tell());
             let end = cx.clock.running + GRACE;
-            if self.timing != Timing::Leaving && end < self.deadline {
-                (self.timing, self.deadline) = (Timing::Leaving, end);
+            if self.timer.timing != Timing::Leaving && end < self.timer.deadline {
+                (self.timer.timing, self.timer.deadline) = (Timing::Leaving, end);
             }
         }
     }
 
     /// The application has not answered in time: somebody else does. What is a stream has no time-out.
     pub(super) fn answer_for_application(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.outgoing.take().map(|outgoing| *outgoing) {
+        match self.take_outgoing() {
             Some(Outgoing::Deferred { mut pending, .. }) => {
                 let response = pending
                     .take_late()
@@ -59,11 +59,11 @@ impl Connection {
 
     /// Whether the application can be told anything.
     pub(crate) fn is_told(&self) -> bool {
-        self.outgoing.as_ref().is_some_and(|outgoing| outgoing.notices().is_some())
+        self.outgoing().is_some_and(|outgoing| outgoing.notices().is_some())
     }
 
     fn tell(&self, what: impl FnOnce(&Notices)) {
-        if let Some(notices) = self.outgoing.as_ref().and_then(|outgoing| outgoing.notices()) {
+        if let Some(notices) = self.outgoing().and_then(Outgoing::notices) {
             what(notices);
         }
     }

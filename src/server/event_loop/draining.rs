@@ -114,11 +114,10 @@ where
             self.settle(index, Step::Wait);
         }
         // The longest idle first: the least likely to have a request on its way.
-        idle.sort_by_key(|index| self.table[*index].connection.deadline);
+        idle.sort_by_key(|index| self.table[*index].connection.deadline());
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
-            let entry = &mut self.table[index].connection;
-            entry.deadline = entry.deadline.min(self.cx.clock.running + window * turn / count);
+            self.table[index].connection.end_by(self.cx.clock.running + window * turn / count);
             self.settle(index, Step::Wait);
         }
     }

@@ -26,7 +26,7 @@ where
             return self.account(index, step);
         }
         // As for nearly all, there is nothing to settle.
-        if step != Step::Wait || entry.connection.deadline < entry.armed {
+        if step != Step::Wait || entry.connection.deadline() < entry.armed {
             self.settle(index, step);
         }
     }
@@ -115,7 +115,7 @@ where
             }
             entry.armed = Time::NEVER;
             let serial = entry.serial;
-            let is_due = entry.connection.deadline <= self.cx.clock.running;
+            let is_due = entry.connection.deadline() <= self.cx.clock.running;
             if is_due {
                 // What has come in time counts, though its event has not been taken yet.
                 self.look(alarm.index);
@@ -125,7 +125,7 @@ where
             };
             self.cx.waker.place = Place { index: alarm.index, serial };
             entry.connection.look_at_queue(&mut self.cx);
-            let is_over = is_due && entry.connection.deadline <= self.cx.clock.running && !entry.connection.is_again;
+            let is_over = is_due && entry.connection.deadline() <= self.cx.clock.running && !entry.connection.is_again;
             let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
             self.account(alarm.index, step);
         }

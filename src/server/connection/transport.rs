@@ -1,0 +1,141 @@
+//! A client's socket, and what is known of its receiving side.
+
+use std::io::{self, ErrorKind};
+
+use mio::event::Event;
+
+use crate::server::client::Client;
+
+/// A client's socket.
+#[derive(Debug)]
+pub(super) struct Transport {
+    pub(super) client: Client,
+    input: Input,
+    /// The socket has failed, or both sides have closed.
+    is_broken: bool,
+}
+
+/// What the client has sent that was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Input {
+    /// Nothing: the next byte brings an edge.
+    Drained,
+    /// Perhaps something: an edge has come, and no short read since.
+    Readable,
+    /// Its end of file, which was announced, and perhaps bytes before it.
+    Ending,
+    /// Nothing ever: the end of file has been read.
+    Ended,
+}
+
+impl Transport {
+    pub(super) fn new(client: Client) -> Transport {
+        Transport { client, input: Input::Drained, is_broken: false }
+    }
+
+    /// Learns what an event says.
+    #[inline]
+    pub(super) fn notice(&mut self, event: &Event) {
+        if event.is_read_closed() {
+            self.end_announced();
+        } else if event.is_readable() || event.is_error() {
+            self.look();
+        }
+        self.is_broken |= event.is_write_closed() || event.is_error();
+    }
+
+    fn end_announced(&mut self) {
+        if self.input != Input::Ended {
+            self.input = Input::Ending;
+        }
+    }
+
+    /// Has the next step look at the socket, whatever events have said.
+    #[inline]
+    pub(super) fn look(&mut self) {
+        if self.input == Input::Drained {
+            self.input = Input::Readable;
+        }
+    }
+
+    /// Whether there may be something to be read.
+    #[inline]
+    pub(super) fn is_readable(&self) -> bool {
+        matches!(self.input, Input::Readable | Input::Ending)
+    }
+
+    /// Whether the client has sent its end of file, though perhaps not read yet.
+    pub(super) fn is_ending(&self) -> bool {
+        matches!(self.input, Input::Ending | Input::Ended)
+    }
+
+    /// Whether the end of file has been read.
+    #[inline]
+    pub(super) fn is_ended(&self) -> bool {
+        self.input == Input::Ended
+    }
+
+    /// Whether the socket has failed, or both sides have closed.
+    pub(super) fn is_broken(&self) -> bool {
+        self.is_broken
+    }
+
+    /// Reads once; zero when there is nothing, and at the end.
+    #[inline]
+    pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.client.read(room) {
+                Ok(count) => {
+                    self.has_read(count, room.len());
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.input = Input::Drained;
+                    return Ok(0);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// A short read has emptied the socket. Only of an end of file that was announced already there will be no new edge.
+    #[inline]
+    fn has_read(&mut self, count: usize, room: usize) {
+        self.input = match self.input {
+            _ if count == 0 => Input::Ended,
+            Input::Ending => Input::Ending,
+            _ if count == room => Input::Readable,
+            _ => Input::Drained,
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn transport() -> Transport {
+        let (socket, _) = mio::net::UnixStream::pair().expect("a socket pair");
+        Transport::new(Client::Unix(socket))
+    }
+
+    #[test]
+    fn a_short_read_empties_the_socket_unless_its_end_is_announced() {
+        let mut transport = transport();
+        assert!(!transport.is_readable());
+        transport.look();
+        transport.has_read(8, 8);
+        assert!(transport.is_readable(), "there may be more");
+        transport.has_read(7, 8);
+        assert!(!transport.is_readable());
+        transport.end_announced();
+        transport.has_read(7, 8);
+        assert!(transport.is_readable() && transport.is_ending() && !transport.is_ended());
+        transport.has_read(0, 8);
+        assert!(!transport.is_readable() && transport.is_ending() && transport.is_ended());
+        transport.look();
+        transport.end_announced();
+        assert!(!transport.is_readable(), "nothing comes behind the end");
+    }
+}
