@@ -383,7 +383,7 @@ fn the_whole_tree_ends_with_the_program() {
         return skip("no setsid(1)");
     }
     let script = format!("{FAMILY}; echo born; wait");
-    for how in ["stop", "restart", "kill the parent", "kill the program"] {
+    for how in ["stop", "restart", "kill the parent", "kill the program", "kill the keeper", "kill it and stop"] {
         let options = ["--drain-timeout", "500ms"];
         let mut server = Server::start(shell("1", &options, &script));
         until("it has started all", || (server.count("born") > 0).then_some(()));
@@ -392,6 +392,15 @@ fn the_whole_tree_ends_with_the_program() {
             "stop" => server.signal(Signal::SIGTERM),
             "restart" => server.signal(Signal::SIGHUP),
             "kill the parent" => server.signal(Signal::SIGKILL),
+            "kill the keeper" => kill(server.workers()[0], Signal::SIGKILL).expect("it runs"),
+            "kill it and stop" => {
+                let keeper = server.workers()[0];
+                server.signal(Signal::SIGSTOP);
+                kill(keeper, Signal::SIGKILL).expect("it runs");
+                server.signal(Signal::SIGTERM);
+                server.signal(Signal::SIGCONT);
+                server.wait();
+            }
             _ => kill(programs(&server)[0], Signal::SIGKILL).expect("it runs"),
         }
         until(how, || all.iter().all(|pid| is_gone(*pid)).then_some(()));

@@ -61,6 +61,7 @@ impl Parent {
     pub(super) fn finish(&mut self, outcome: Outcome) -> Result<()> {
         self.service.end();
         self.discard.end();
+        self.end_last_orphans();
         let requests = self.board.dead().requests;
         let Cut { connections, unknown } = self.cut;
         match outcome {

@@ -97,10 +97,9 @@ impl Parent {
         if let Some(pid) = self.successor.as_ref().map(|successor| Pid(successor.pid)) {
             self.reap_successor(pid);
         }
+        self.end_orphans();
         if process::id() == 1 {
-            let admin = self.admin.as_ref().and_then(Admin::pid);
-            let is_ours = |pid| self.roster.get(pid).is_some() || admin == Some(pid) || self.discard.is_holder(pid);
-            reap::orphans(is_ours);
+            reap::orphans(|pid| self.is_known(pid));
         }
     }
 
@@ -124,6 +123,7 @@ impl Parent {
         let (process_told, tag) = (self.roster.identify(pid), self.roster.tag(pid));
         let Some(gone) = self.roster.supervisor.gone(pid, exit) else { return };
         let Some(mut process) = self.roster.reap(pid) else { return };
+        self.look_for_orphans(&process);
         let departure = gone.departure;
         let now = clock::now();
         self.doubt(pid, &process, now);

@@ -33,6 +33,7 @@
 //! - `neighbours.rs`: PURE. which workers look after each slot's queue besides its own
 //! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
 //! - `successor/`: how sockets go to a new binary, both ends; variable.rs (PURE): what the variable says
+//! - `orphans.rs`: what a program leaves whose keeper was killed
 //! - `notify.rs`: sockets on which programs say that they are ready
 //! - `service.rs`: what a service manager is told and gives
 //! - `event.rs`, `handle.rs`: what the application is told, and may ask for
@@ -56,7 +57,7 @@
 //! of its own; so does its keeper.
 //!
 //! **Death.** SIGCHLD makes the parent ask for each of its own processes (never for an embedder's other children; as
-//! PID 1 also for orphans). The supervisor decides when the slot is started again; the replacement inherits the
+//! PID 1 also for orphans, and for what the program of a dead keeper has left). The supervisor decides when the slot is started again; the replacement inherits the
 //! slot's sockets from the parent's *custody*, so what waited in their queues is served and nothing is reset.
 //!
 //! **Replacing.** Whatever the reason (a restart, a recycling, a worker that a signal has stopped), the replacement
@@ -144,6 +145,7 @@ mod journal;
 mod mend;
 pub(crate) mod neighbours;
 pub(crate) mod notify;
+mod orphans;
 pub(crate) mod pid_file;
 mod places;
 mod programs;
@@ -184,6 +186,7 @@ use self::discard::Discard;
 use self::inbox::{Inbox, Quota};
 use self::journal::Journal;
 use self::mend::Mending;
+use self::orphans::Orphans;
 use self::programs::{Program, Sign};
 use self::source::Source;
 pub(crate) use self::spawn::Child;
@@ -271,6 +274,7 @@ pub(crate) struct Parent {
     /// Where programs say that they are ready; None where they do not.
     notifications: Option<Rc<notify::Directory>>,
     discard: Discard,
+    orphans: Orphans,
     /// Programs whose notifications are to be looked at again when less is to be closed.
     signs_left: BTreeSet<Pid>,
     /// The process that shows the pool, and controls it.

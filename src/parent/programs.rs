@@ -84,6 +84,7 @@ impl Parent {
 
     /// A worker is about to execute a program.
     pub(super) fn executes(&mut self, pid: Pid) {
+        self.take_orphans();
         if let Some(process) = self.roster.get_mut(pid) {
             process.ends.program = Some(Program { ready_at: None, pace: Pace::default() });
         }

@@ -62,6 +62,7 @@ impl Parent {
             on_exit: hooks.on_exit,
             notifications: None,
             discard: Discard::default(),
+            orphans: Orphans::default(),
             signs_left: BTreeSet::new(),
             admin: None,
         };

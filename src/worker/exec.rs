@@ -38,11 +38,16 @@ impl Worker {
     /// its programs in turn. On a terminal it is therefore in the background: reading from it stops the program
     /// (SIGTTIN), and so does writing where `stty tostop` is set (SIGTTOU).
     ///
-    /// The program is asked to finish by SIGTERM, also when the parent dies, and to end at once by SIGINT; and so is every
+    /// The program is asked to finish by SIGTERM ([`stop_signal`](crate::Builder::stop_signal)), also when the parent dies, and to end at once by SIGINT; and so is every
     /// process that it has started, whatever its group or session. Those that are there at the end of the drain time-out
     /// are killed, and so are those that are there a second after the program has ended by itself. If this process is
-    /// killed, so is the program; what that has started is not. Other signals to this process reach the program, but
-    /// for SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU, which do only if the [application](crate::Handle) sends them.
+    /// killed, so is the program, and the parent kills what that has started. Other signals to this process reach the
+    /// program, but for SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU, which do only if the [application](crate::Handle)
+    /// sends them.
+    ///
+    /// For that the parent becomes a subreaper (PR_SET_CHILD_SUBREAPER) with the first program. When a keeper was killed, a
+    /// child of the parent's that is in a process group of its own, and that no worker is, counts as left by its program:
+    /// other processes that hooks start had better stay in the parent's group.
     ///
     /// The pool does not see what the program is busy with: it cannot stall, its connections do not count, and so
     /// [`balance`](crate::Builder::balance) should be `random`.

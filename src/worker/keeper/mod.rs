@@ -22,7 +22,7 @@
 //!   keeper for one (PR_SET_CHILD_SUBREAPER). So the tree has ended when there is no child left.
 //! - **All processes are told to finish, not only the first**: a shell or npm passes nothing on. A server that has
 //!   processes of its own gets the signal as from Ctrl-C, or from a service manager.
-//! - **The program dies with its keeper** (PR_SET_PDEATHSIG), by SIGKILL: nobody could end it any more.
+//! - **The program dies with its keeper** (PR_SET_PDEATHSIG), by SIGKILL. What it has started becomes the parent's, which ends it.
 //! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: one that listens
 //!   may still load for seconds. It is looked at from outside, since what it calls would have to be looked at for ever: some
 //!   twenty looks in the first second, of a third of a millisecond each, and none once it is ready.

@@ -1,0 +1,98 @@
+//! What a program leaves behind whose keeper was killed: the keeper's children become the parent's own, which ends them.
+//!
+//! The kernel gives orphans to the closest ancestor that asks for them (PR_SET_CHILD_SUBREAPER): a keeper, and after its
+//! death the parent, from the first program on. Until then an embedder's processes are left as they are.
+//!
+//! Nothing that such a process says of itself is needed, nor is its memory read, which might block. It is a child of the
+//! parent's, so its pid is its own until it is reaped. Children in the parent's own process group are the application's;
+//! no program is ever in that group, unless it has joined it to stay alive.
+
+use nix::sys::prctl::set_child_subreaper;
+use nix::unistd::{getpgid, getpgrp};
+
+use super::*;
+
+/// Between two looks when the pool ends, and how often it looks.
+const PAUSE: Duration = Duration::from_millis(5);
+const LOOKS: usize = 200;
+
+/// What is known of processes that are to be ended.
+#[derive(Debug, Default)]
+pub(super) struct Orphans {
+    /// The kernel gives them to the parent.
+    are_taken: bool,
+    /// A keeper has left some that were not seen to have ended.
+    are_left: bool,
+}
+
+impl Parent {
+    /// A program is about to be executed.
+    pub(super) fn take_orphans(&mut self) {
+        if !self.orphans.are_taken {
+            match set_child_subreaper(true) {
+                Ok(()) => self.orphans.are_taken = true,
+                Err(errno) => debug!("cannot take in orphans with prctl(2): {errno}"),
+            }
+        }
+    }
+
+    /// A keeper was reaped. Its program was to have ended before it.
+    pub(super) fn look_for_orphans(&mut self, process: &Process) {
+        let Some(program) = process.program else { return };
+        let group = Ok(SystemPid::from_raw(program));
+        let is_left = |pid: i32| pid == program || getpgid(Some(SystemPid::from_raw(pid))) == group;
+        if own_children().into_iter().any(is_left) {
+            let text = format!("worker={} died before its program, all of which is killed", process.slot);
+            self.journal.say_rarely(log::Level::Warn, Some(process.slot), text);
+            self.orphans.are_left = true;
+        }
+    }
+
+    /// Kills and reaps all that dead keepers have left. What these have as children comes next, as their deaths tell.
+    pub(super) fn end_orphans(&mut self) {
+        if !self.orphans.are_left {
+            return;
+        }
+        let own_group = getpgrp();
+        let (mut found, mut left) = (0, 0);
+        for pid in own_children() {
+            let system_pid = SystemPid::from_raw(pid);
+            if self.is_known(Pid(pid)) || getpgid(Some(system_pid)) == Ok(own_group) {
+                continue;
+            }
+            signal(Pid(pid), Signal::SIGKILL);
+            found += 1;
+            let is_gone = reap::fates(Pid(pid)).iter().any(|fate| matches!(fate, Fate::Exited(_)));
+            left += usize::from(!is_gone);
+        }
+        debug!("{found} processes that a dead keeper has left are killed, {left} of them still end");
+        self.orphans.are_left = found > 0;
+    }
+
+    /// The pool ends. Nobody else will end them.
+    pub(super) fn end_last_orphans(&mut self) {
+        for _ in 0..LOOKS {
+            self.end_orphans();
+            if !self.orphans.are_left {
+                return;
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    /// Whether a child of the parent's is one of those that it looks after itself.
+    pub(super) fn is_known(&self, pid: Pid) -> bool {
+        let admin = self.admin.as_ref().and_then(Admin::pid);
+        let successor = self.successor.as_ref().map(|successor| Pid(successor.pid));
+        let is_program = self.roster.iter().any(|(_, process)| process.program == Some(pid.0));
+        self.roster.get(pid).is_some()
+            || [admin, successor].contains(&Some(pid))
+            || self.discard.is_holder(pid)
+            // Whose keeper is dead and not reaped.
+            || is_program
+    }
+}
+
+fn own_children() -> Vec<i32> {
+    i32::try_from(process::id()).map(proc::children).unwrap_or_default()
+}
