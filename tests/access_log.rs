@@ -230,7 +230,7 @@ fn a_pipe_gets_whole_lines_from_all_workers() {
 }
 
 #[test]
-fn a_line_waits_for_a_moment_only_and_a_killed_worker_loses_no_more_than_that() {
+fn a_line_waits_for_a_moment_only_and_is_not_written_twice_when_its_worker_is_killed() {
     let log = fresh_path("kill.log");
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_ACCESS_LOG", log.to_str().expect("UTF-8"))]);
     let worker = server.get("/pid").worker();
@@ -370,4 +370,30 @@ fn a_worker_without_a_free_descriptor_goes_on_in_the_new_file() {
         fs::read_to_string(&path).ok()?.contains("GET /plaintext").then_some(())
     });
     drop(clients);
+}
+
+#[test]
+fn lines_of_a_worker_that_is_killed_are_written() {
+    let path = fresh_path("killed.log");
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_ACCESS_LOG", path.to_str().expect("UTF-8"))]);
+    let mut client = server.connect();
+    let victim = client.get("/first").worker();
+    for number in 0..100 {
+        client.get(&format!("/number/{number}"));
+    }
+    kill(victim, Signal::SIGKILL).expect("it runs");
+    server.wait_for("killed by SIGKILL");
+    let mut client = server.connect();
+    client.get("/next");
+    // One that ends by itself in the middle of a request leaves those before it.
+    client.send("GET /exit?code=7 HTTP/1.1\r\nHost: x\r\n\r\n");
+    server.wait_for("exited with code 7");
+    stop(&mut server);
+    let said = said(&path);
+    assert!(said[0].starts_with("\"GET /first "), "{said:?}");
+    for number in 0..100 {
+        assert!(said[number + 1].starts_with(&format!("\"GET /number/{number} ")), "{said:?}");
+    }
+    assert!(said[101].starts_with("\"GET /next ") && said.len() == 102, "{said:?}");
+    fs::remove_file(path).expect("the log");
 }

@@ -282,6 +282,8 @@ fn in_tier(tier: Tier) -> Option<std::process::Command> {
         ("FORKPOOL_ADMIN", "127.0.0.1:0"),
         ("FORKPOOL_STALL_TIMEOUT", "2s"),
         ("FORKPOOL_DRAIN_TIMEOUT", "2s"),
+        // So that there is memory for its lines, which the parent reads.
+        ("FORKPOOL_ACCESS_LOG", "/dev/null"),
     ]);
     if tier != Tier::SameUser {
         command.env("FORKPOOL_USER", "nobody");

@@ -6,12 +6,13 @@ use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
-use log::{error, info};
+use log::{error, info, warn};
 
 use super::{others, Roster};
 use crate::shared::credentials::Credentials;
 use crate::shared::log_file;
-use crate::shared::scoreboard::ParentBoard;
+use crate::shared::outlet::{count_lost, Outlet};
+use crate::shared::scoreboard::{whole_lines, ParentBoard};
 use crate::time::Time;
 
 /// When to try again, if a worker has many orders that it has not read.
@@ -51,6 +52,21 @@ impl AccessLog {
                 info!("access log {} reopened", path.display());
             }
             Err(error) => error!("cannot reopen the access log, writing on to the old file: {}", error.report()),
+        }
+    }
+
+    /// Writes what a worker that has ended had not written. It may be anything.
+    pub(super) fn write_last(&self, left: &[u8], tag: &str) {
+        let lines = whole_lines(left);
+        let Some(file) = self.file.as_ref().filter(|_| !lines.is_empty()) else { return };
+        let (written, error) = match file.try_clone() {
+            Ok(file) => Outlet::new(file.into()).write(&lines),
+            Err(error) => (0, Some(error)),
+        };
+        if let Some(error) = error {
+            let lost = memchr::memchr_iter(b'\n', &lines[written..]).count() as u64;
+            count_lost(lost);
+            warn!("{tag} lost {lost} lines of the access log: {error}");
         }
     }
 

@@ -155,6 +155,7 @@ impl Parent {
             self.cut_off(&process);
         }
         self.neighbours.gone(pid);
+        self.access_log.write_last(&self.board.take_lines(process.row), &tag);
         self.board.fold(process.row, now);
         let told = event::Exit {
             process: process_told,

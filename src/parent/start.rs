@@ -108,6 +108,11 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
             .keep_tally(Config::WORKERS_MAX)
             .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
     }
+    if config.access_log.is_some() {
+        if let Err(error) = board.keep_lines() {
+            warn!("cannot keep lines of the access log that killed workers have not written: {error}");
+        }
+    }
     Ok((board, steering))
 }
 

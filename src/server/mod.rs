@@ -130,7 +130,9 @@
 //! most 4 KiB where that is no file: so much a pipe does not mix with others'. The parent opens the file, with the
 //! rights that workers give up. While nobody reads, a worker keeps 64 KiB and loses what is more. On SIGUSR1 it opens
 //! the path again and gives the new descriptor to each worker beside the lifeline, where its orders are; a worker
-//! first writes to the old file what it has. What SIGKILL ends loses at most that second.
+//! first writes to the old file what it has. What it has collected also lies in memory that outlives it, and the
+//! parent writes that when the worker was killed: it copies at most 64 KiB and makes plain text of whatever it finds.
+//! A worker that is killed between its write(2) and its note of that has these lines written twice.
 //!
 //! **Refusals.** Whole and valid heads go the short way through httparse. Everything else is judged line by line from
 //! the top. The rule that is broken by the earliest byte decides, under any limits and however the bytes came;

@@ -153,18 +153,18 @@ impl Writable {
         unsafe { self.0.words() }
     }
 
-    /// Lets children inherit a page until it is [taken back](Writable::take_back).
-    pub(crate) fn lend(&self, index: usize) -> io::Result<Page> {
-        let len = page_words();
+    /// Lets children inherit so many pages from the page `index` on, until they are [taken back](Writable::take_back).
+    pub(crate) fn lend(&self, index: usize, pages: usize) -> io::Result<Page> {
+        let len = pages.saturating_mul(page_words());
         self.0.advise(index, len, MmapAdvise::MADV_DOFORK)?;
         // SAFETY: within the mapping, as the advice has checked.
-        let start = unsafe { self.0.start.add(index * len) };
+        let start = unsafe { self.0.start.add(index * page_words()) };
         Ok(Page { start, len, _mapping: Arc::clone(&self.0) })
     }
 
-    /// Stops further children from inheriting the page.
-    pub(crate) fn take_back(&self, index: usize) -> io::Result<()> {
-        self.0.advise(index, page_words(), MmapAdvise::MADV_DONTFORK)
+    /// Stops further children from inheriting the pages.
+    pub(crate) fn take_back(&self, index: usize, pages: usize) -> io::Result<()> {
+        self.0.advise(index, pages.saturating_mul(page_words()), MmapAdvise::MADV_DONTFORK)
     }
 }
 
@@ -191,7 +191,7 @@ impl Page {
     pub(crate) fn fix(&self) -> io::Result<()> {
         let start: *const AtomicU64 = self.words().as_ptr();
         // SAFETY: the call forbids changes of the mapping, and nothing here changes it.
-        match unsafe { libc::syscall(SYS_MSEAL, start, page_size(), 0) } {
+        match unsafe { libc::syscall(SYS_MSEAL, start, self.len * WORD, 0) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

@@ -66,7 +66,7 @@ impl Worker {
         let Some((file, format)) = self.access_log.take() else { return Ok(None) };
         // It may be a standard stream, which a worker in its sandbox cannot copy.
         let file = Rc::try_unwrap(file).or_else(|file| file.try_clone())?.into();
-        Ok(Some(AccessLog::new(file, format, self.id, std::process::id(), self.tag())))
+        Ok(Some(AccessLog::new(file, self.page.lines().cloned(), format, self.id, std::process::id(), self.tag())))
     }
 
     /// Whether this worker is to finish.

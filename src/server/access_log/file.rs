@@ -9,11 +9,12 @@ use log::warn;
 
 use super::format::Formatter;
 use crate::shared::outlet::{count_lost, Outlet, ATOMIC};
+use crate::shared::scoreboard::{LinesPage, LINES_MAX};
 use crate::sys::clock;
 use crate::time::Time;
 
 /// Bytes that a worker collects for one write(2), and most that it keeps while nobody reads.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = LINES_MAX;
 
 /// How long a line may wait to be written.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -35,6 +36,10 @@ pub(super) struct Sink {
     outlet: Outlet,
     buffer: Vec<u8>,
     room: usize,
+    /// Where the parent finds what this process has not written.
+    lasting: Option<LinesPage>,
+    /// How much of the buffer is there too.
+    lasted: usize,
     /// Since when the first line in the buffer waits.
     oldest: Time,
     /// When to look again whether somebody reads.
@@ -47,10 +52,10 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(file: OwnedFd, tag: String) -> Sink {
+    pub(super) fn new(file: OwnedFd, lasting: Option<LinesPage>, tag: String) -> Sink {
         let outlet = Outlet::new(file);
         let (room, oldest) = (room(&outlet), Time::default());
-        Sink { outlet, buffer: Vec::new(), room, oldest, retry: None, lost: 0, told: None, tag }
+        Sink { outlet, buffer: Vec::new(), room, lasting, lasted: 0, oldest, retry: None, lost: 0, told: None, tag }
     }
 
     /// Most bytes of a line.
@@ -68,6 +73,21 @@ impl Sink {
             self.oldest = now;
         }
         &mut self.buffer
+    }
+
+    /// A line has been added to the buffer. From now on it is written, however this process ends.
+    pub(super) fn added(&mut self) {
+        if let Some(lasting) = &self.lasting {
+            lasting.store(&self.buffer, self.lasted);
+        }
+        self.lasted = self.buffer.len();
+    }
+
+    /// Something was taken from the buffer: not before it was written, so what kills the process in between has it written
+    /// twice rather than never.
+    fn taken(&mut self) {
+        self.lasted = 0;
+        self.added();
     }
 
     fn make_room(&mut self, bound: usize, now: Time) {
@@ -97,6 +117,7 @@ impl Sink {
     pub(super) fn flush(&mut self, now: Time) {
         let (written, error) = self.outlet.write(&self.buffer);
         self.buffer.drain(..written);
+        self.taken();
         self.retry = None;
         match error {
             None => self.tell_of_more(now),
@@ -109,6 +130,7 @@ impl Sink {
     fn lose(&mut self, why: &dyn Display, now: Time) {
         let lines = memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
         self.buffer.clear();
+        self.taken();
         self.outlet.give_up();
         self.lost += lines;
         count_lost(lines);

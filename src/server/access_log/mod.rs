@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::server::http::Request;
 use crate::shared::config::AccessLogFormat;
+use crate::shared::scoreboard::LinesPage;
 use crate::sys::clock;
 use crate::time::Time;
 
@@ -74,8 +75,15 @@ struct Entry {
 }
 
 impl AccessLog {
-    pub(crate) fn new(file: OwnedFd, format: AccessLogFormat, worker: usize, process: u32, tag: String) -> AccessLog {
-        let sink = Sink::new(file, tag);
+    pub(crate) fn new(
+        file: OwnedFd,
+        lasting: Option<LinesPage>,
+        format: AccessLogFormat,
+        worker: usize,
+        process: u32,
+        tag: String,
+    ) -> AccessLog {
+        let sink = Sink::new(file, lasting, tag);
         let formatter = Formatter::new(&format, sink.room(), worker, process);
         AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compared: None }
     }
@@ -143,6 +151,7 @@ impl AccessLog {
         let millis = self.unix_millis(now);
         let buffer = self.sink.room_for(self.formatter.bound(&entry.line), now);
         self.formatter.finish(&entry.line, millis, outcome, buffer);
+        self.sink.added();
         if self.spare.len() < SPARE_LINES && entry.line.capacity() <= SPARE_BYTES {
             self.spare.push(entry.line);
         }

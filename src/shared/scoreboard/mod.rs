@@ -20,6 +20,7 @@
 //!   a second after its store ([`crate::parent::watch`]).
 
 mod layout;
+mod lines;
 mod row;
 mod tally;
 
@@ -35,6 +36,8 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::time::Duration;
 
 pub(crate) use self::layout::Layout;
+use self::lines::ParentLines;
+pub(crate) use self::lines::{whole_lines, LinesPage, LINES_MAX};
 pub(crate) use self::row::{LatencyRow, NameRow, OwnRow, Row, RowPage};
 use self::row::{Note, Word, LATENCY_WORDS, NAME_WORDS, NOTE_WORDS, OWN_WORDS};
 use self::tally::{ParentTally, Tally};
@@ -67,6 +70,8 @@ pub(crate) struct ParentBoard {
     rows: Writable,
     decided: Writable,
     tally: Option<ParentTally>,
+    /// Where there is an access log.
+    lines: Option<ParentLines>,
     /// The counters of dead processes.
     dead: Cell<Counters>,
 }
@@ -126,7 +131,7 @@ impl ParentBoard {
 
     fn made_of((rows, read_rows): (Writable, ReadOnly), (decided, read): (Writable, ReadOnly)) -> ParentBoard {
         let board = Scoreboard { rows: read_rows, decided: read, row_words: page_words(), tally: None };
-        ParentBoard { board, rows, decided, tally: None, dead: Cell::default() }
+        ParentBoard { board, rows, decided, tally: None, lines: None, dead: Cell::default() }
     }
 
     /// Adds a tally for this number of slots.
@@ -137,6 +142,17 @@ impl ParentBoard {
         Ok(())
     }
 
+    /// Adds memory for the lines of the access log that processes have not written.
+    pub(crate) fn keep_lines(&mut self) -> io::Result<()> {
+        self.lines = Some(ParentLines::new(self.processes() + 1)?);
+        Ok(())
+    }
+
+    /// Takes the lines that the dead process has left which had this row: untrusted bytes.
+    pub(crate) fn take_lines(&self, row: usize) -> Vec<u8> {
+        self.lines.as_ref().map(|lines| lines.take(row)).unwrap_or_default()
+    }
+
     /// The part that the other processes get.
     pub(crate) fn scoreboard(&self) -> &Scoreboard {
         &self.board
@@ -145,18 +161,20 @@ impl ParentBoard {
     /// Assigns a row to a new process of this slot. The next child inherits its page, until it is [taken
     /// back](ParentBoard::take_back).
     pub(crate) fn lend(&self, row: usize, slot: usize, now: Time) -> io::Result<RowPage> {
-        let page = self.rows.lend(row)?;
+        let page = self.rows.lend(row, 1)?;
+        let lines = self.lines.as_ref().map(|lines| lines.lend(row)).transpose()?;
         let notes = NOTES + row * NOTE_WORDS;
         self.set_note(row, Note::Born, now.as_millis());
         if let Some(tally) = &self.tally {
             tally.own(row, slot);
         }
-        Ok(RowPage { page, board: self.board.clone(), row, notes, is_fixed: false })
+        Ok(RowPage { page, lines, board: self.board.clone(), row, notes, is_fixed: false })
     }
 
     /// Stops other children from inheriting the page of this row.
     pub(crate) fn take_back(&self, row: usize) -> io::Result<()> {
-        self.rows.take_back(row)
+        self.rows.take_back(row, 1)?;
+        self.lines.as_ref().map_or(Ok(()), |lines| lines.take_back(row))
     }
 
     /// Adds the believable counters of a dead process to those of the pool, and clears its row for the next process.

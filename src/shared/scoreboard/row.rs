@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use super::lines::LinesPage;
 use super::Scoreboard;
 use crate::shared::counters::{Counters, CLASSES};
 use crate::shared::latency::{bucket, Latency, BUCKETS};
@@ -129,6 +130,7 @@ pub(crate) struct OwnRow<'a>(Row<'a>);
 #[derive(Clone, Debug)]
 pub(crate) struct RowPage {
     pub(super) page: Page,
+    pub(super) lines: Option<LinesPage>,
     pub(super) board: Scoreboard,
     pub(super) row: usize,
     /// The place of its notes.
@@ -155,6 +157,11 @@ impl RowPage {
         NameRow { row: self.row(), words: words.expect("a page has room for a row") }
     }
 
+    /// Where lines of the access log outlive this process, if there is one.
+    pub(crate) fn lines(&self) -> Option<&LinesPage> {
+        self.lines.as_ref()
+    }
+
     pub(crate) fn board(&self) -> &Scoreboard {
         &self.board
     }
@@ -167,7 +174,7 @@ impl RowPage {
     /// Makes sure that this process can write to no other page. The first thing that a worker does.
     pub(crate) fn fix(&mut self) {
         // Without this, mremap(2) could reach the pages after this one.
-        match self.page.fix() {
+        match self.page.fix().and_then(|()| self.lines.as_ref().map_or(Ok(()), LinesPage::fix)) {
             Ok(()) => self.is_fixed = true,
             Err(error) => log::debug!("cannot seal this process's scoreboard page with mseal(2): {error}"),
         }

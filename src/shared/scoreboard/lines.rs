@@ -1,0 +1,148 @@
+//! Lines of the access log that a worker has not written yet, in memory that outlives it: what a worker that is killed had
+//! collected, the parent writes.
+//!
+//! Each process has some pages that only it and the parent have. A word tells how many bytes there are; the lines follow.
+//! The parent believes nothing of that: it copies at most what there is room for, and [`whole_lines`] makes plain text of
+//! it.
+
+use std::ffi::CStr;
+use std::io;
+use std::num::NonZeroUsize;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
+use crate::sys::shared::{self, page_words, Page, Writable};
+
+const NAME: &CStr = c"forkpool-lines";
+
+const WORD: usize = size_of::<u64>();
+
+/// Words of each process, if pages are not larger than that.
+const WORDS: usize = 64 * 1024 / WORD;
+
+/// Most bytes of lines that a process can leave.
+pub(crate) const LINES_MAX: usize = (WORDS - 1) * WORD;
+
+/// The lines of all processes. In the parent.
+#[derive(Debug)]
+pub(super) struct ParentLines(Writable);
+
+/// The lines of this process.
+#[derive(Clone, Debug)]
+pub(crate) struct LinesPage(Page);
+
+fn pages() -> usize {
+    WORDS.div_ceil(page_words())
+}
+
+impl ParentLines {
+    /// For so many rows. Untouched ones take no memory.
+    pub(super) fn new(rows: usize) -> io::Result<ParentLines> {
+        let words = rows.checked_mul(pages() * page_words()).and_then(NonZeroUsize::new);
+        // Nobody can read what others say of their clients: the second mapping ends at once.
+        let (words, _) = shared::words(NAME, words.ok_or(io::ErrorKind::OutOfMemory)?)?;
+        Ok(ParentLines(words))
+    }
+
+    /// The next child inherits those of the row.
+    pub(super) fn lend(&self, row: usize) -> io::Result<LinesPage> {
+        self.0.lend(row * pages(), pages()).map(LinesPage)
+    }
+
+    pub(super) fn take_back(&self, row: usize) -> io::Result<()> {
+        self.0.take_back(row * pages(), pages())
+    }
+
+    /// Takes what the process has left that had the row.
+    pub(super) fn take(&self, row: usize) -> Vec<u8> {
+        let start = row.saturating_mul(pages() * page_words());
+        let Some((len, words)) = self.0.words().get(start..).and_then(<[AtomicU64]>::split_first) else {
+            return Vec::new();
+        };
+        let len = usize::try_from(len.swap(0, Acquire)).unwrap_or(usize::MAX).min(LINES_MAX);
+        let mut bytes = Vec::with_capacity(len.next_multiple_of(WORD));
+        for word in words.iter().take(len.div_ceil(WORD)) {
+            bytes.extend_from_slice(&word.load(Relaxed).to_le_bytes());
+        }
+        bytes.truncate(len);
+        bytes
+    }
+}
+
+impl LinesPage {
+    /// These are the lines, of which what lies behind `from` is new.
+    pub(crate) fn store(&self, lines: &[u8], from: usize) {
+        let Some((len, words)) = self.0.words().split_first() else { return };
+        let lines = &lines[..lines.len().min(LINES_MAX)];
+        let first = from / WORD;
+        let changed = lines.get(first * WORD..).unwrap_or_default();
+        for (word, bytes) in words.iter().skip(first).zip(changed.chunks(WORD)) {
+            let mut value = [0; WORD];
+            value[..bytes.len()].copy_from_slice(bytes);
+            word.store(u64::from_le_bytes(value), Relaxed);
+        }
+        len.store(lines.len() as u64, Release);
+    }
+
+    pub(super) fn fix(&self) -> io::Result<()> {
+        self.0.fix()
+    }
+}
+
+/// The whole lines of what a process has left, as plain text: it may have left anything.
+pub(crate) fn whole_lines(bytes: &[u8]) -> Vec<u8> {
+    let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
+    let mut lines = String::with_capacity(end);
+    for chunk in bytes[..end].utf8_chunks() {
+        lines.extend(chunk.valid().chars().map(|c| if c.is_control() && c != '\n' { '?' } else { c }));
+        lines.extend(chunk.invalid().iter().map(|_| '?'));
+    }
+    lines.into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_leaves_is_taken_once() {
+        let lines = ParentLines::new(3).expect("memory");
+        let pages: Vec<_> = (0..3).map(|row| lines.lend(row).expect("pages")).collect();
+        let mut text = b"first\n".to_vec();
+        pages[1].store(&text, 0);
+        let before = text.len();
+        text.extend_from_slice(b"second, which is longer\n");
+        pages[1].store(&text, before);
+        assert_eq!((lines.take(0), lines.take(1)), (Vec::new(), text));
+        assert_eq!(lines.take(1), b"");
+        // What was written is not left any more.
+        pages[2].store(b"a\nb\n", 0);
+        pages[2].store(b"b\n", 0);
+        assert_eq!(lines.take(2), b"b\n");
+        pages[2].store(b"", 0);
+        assert_eq!(lines.take(2), b"");
+    }
+
+    #[test]
+    fn what_a_process_leaves_is_bounded_whatever_it_says() {
+        let lines = ParentLines::new(2).expect("memory");
+        let page = lines.lend(0).expect("pages");
+        let next = lines.lend(1).expect("pages");
+        next.store(b"of another\n", 0);
+        page.0.words().iter().for_each(|word| word.store(u64::MAX, Relaxed));
+        let taken = lines.take(0);
+        assert_eq!(taken.len(), LINES_MAX);
+        assert_eq!(whole_lines(&taken), b"", "it is no line");
+        assert_eq!(lines.take(1), b"of another\n");
+        assert_eq!(lines.take(usize::MAX), b"");
+        page.store(&[b'x'; LINES_MAX + 9], 0);
+        assert_eq!(lines.take(0).len(), LINES_MAX);
+    }
+
+    #[test]
+    fn what_a_process_leaves_is_plain_text() {
+        let left = b"a\x1b[2J\xff\xc3\xa9\xc2\x9b\0\r\nwhole\nhalf";
+        assert_eq!(whole_lines(left), "a?[2J?é???\nwhole\n".as_bytes());
+        assert_eq!(whole_lines(b"half"), b"");
+    }
+}
