@@ -224,6 +224,7 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "EXT=TYPE" => ("a=b/c; d=e", "wrong-flag", "wrong-variable"),
         "CIDR" => ("10.0.0.0/8", "wrong-flag", "wrong-variable"),
         "HEADER" => ("forwarded", "wrong-flag", "wrong-variable"),
+        "auto|off|require" => ("require", "wrong-flag", "wrong-variable"),
         "SIGNAL" => ("QUIT", "wrong-flag", "wrong-variable"),
         ready if ready.starts_with("auto|notify") => ("delay:1s", "wrong-flag", "wrong-variable"),
         "METHOD" => ("random", "wrong-flag", "wrong-variable"),

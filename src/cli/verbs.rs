@@ -168,12 +168,12 @@ const NO_WAIT: Spelled = ("--no-wait", "Send the command and do not wait for the
 const HELP: Spelled = ("-h, --help", "Print this help");
 
 const EXEC: &str = "\
-Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket as file descriptor 3, so
-the kernel spreads the connections. The parent replaces every program that dies; connections that waited in its queue
-are served.
+Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket, so the kernel spreads the
+connections. A program that binds the address itself gets that socket, unmodified (--adopt), or takes it as file
+descriptor 3. The parent replaces every program that dies; connections that waited in its queue are served.
 
 Examples:
-  forkpool exec -- node app.js                     app.js has server.listen({fd: 3}); on http://127.0.0.1:8000
+  forkpool exec --listen :8000 -- node app.js      app.js has server.listen(8000), or server.listen({fd: 3})
   forkpool exec --listen :80 --user www-data --workers 4 -- uvicorn --fd 3 app:app
   forkpool exec --ready notify -- ./server         ready when it calls sd_notify(3)
   kill -HUP PID                                    (of forkpool) executes the program again, one worker at a time

@@ -59,9 +59,9 @@ impl Parent {
     }
 
     /// How the next worker keeps a program, if it runs one.
-    pub(super) fn keeping(&self) -> Keeping {
-        let Config { ready, stop_signal, prefix, .. } = &self.config;
-        Keeping { ready: ready.clone(), stop_signal: *stop_signal, prefix: *prefix }
+    pub(super) fn keeping(&self, is_shared: bool) -> Keeping {
+        let Config { ready, stop_signal, prefix, adopt, .. } = &self.config;
+        Keeping { ready: ready.clone(), stop_signal: *stop_signal, prefix: *prefix, adopt: *adopt, is_shared }
     }
 
     /// How the next worker's program will say that it is ready.

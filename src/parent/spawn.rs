@@ -25,6 +25,7 @@ impl Parent {
         let sign = self.sign().map_err(socket)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         self.custody.revive(slot);
+        let is_shared = self.may_have_program(slot);
         self.prepare_sockets(slot);
         let sockets = self.custody.sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
         let sockets = sockets.unwrap_or_default();
@@ -51,7 +52,7 @@ impl Parent {
             unique,
             lifeline: worker_end,
             messages: worker_messages,
-            keeping: self.keeping(),
+            keeping: self.keeping(is_shared),
             notify_socket,
             sockets,
             reserved: Rc::clone(&self.reserved),

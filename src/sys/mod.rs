@@ -5,6 +5,7 @@
 //! - `process.rs`: fork, exit, execute; `signal.rs`: signal actions; `memory.rs`, `shared.rs`: the allocator's free
 //!   memory, and memory that processes share; `fds.rs`: descriptors from and for other processes; `stat.rs`: statx(2);
 //!   `options.rs`: socket options; `aborted.rs`: the backtrace of a stalled worker
+//! - `notification/`: seccomp_unotify(2); its `filter.rs` (PURE) selects the calls
 //! - `bpf.rs`, `cbpf.rs` (PURE), `filter.rs`: extended and classic BPF; `sandbox.rs`: landlock(7) and seccomp(2)
 //! - `clock.rs`: clocks; `epoll.rs`: calls on mio's epoll instance that mio does not make; `proc.rs`: reads /proc
 #![allow(unsafe_code)]
@@ -17,6 +18,7 @@ pub(crate) mod epoll;
 pub(crate) mod fds;
 pub(crate) mod filter;
 pub(crate) mod memory;
+pub(crate) mod notification;
 pub(crate) mod options;
 pub(crate) mod proc;
 pub(crate) mod process;

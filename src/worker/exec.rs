@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::process::Command;
 
@@ -23,8 +23,9 @@ impl Worker {
     ///
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each in
     /// the order of the addresses. They do not block: during a restart a program shares them with its successor, which
-    /// may accept what both have seen. Those that were given away are missing. Its environment is the command's, and
-    /// says (sd_listen_fds(3)):
+    /// may accept what both have seen. Those that were given away are missing. A program that knows nothing of them, and
+    /// binds one of their addresses itself, gets that socket as well ([`adopt`](crate::Builder::adopt)). Its environment
+    /// is the command's, and says (sd_listen_fds(3)):
     ///
     /// - `LISTEN_FDS`, how many sockets there are; `LISTEN_PID`, its process id; `LISTEN_FDNAMES`, for each socket its
     ///   port, or `unix`, with colons between;
@@ -101,9 +102,7 @@ impl Worker {
         }
         let told = self.lifeline().executes();
         told.map_err(|source| Error::system("tell the parent of the program; is it gone?", source))?;
-        let keeper = keeper::start(self, command, &sockets.fds())?;
-        let mut sockets = Some(sockets);
-        keeper.run(|| sockets = None)
+        keeper::start(self, command, sockets.into_fds())?.run()
     }
 }
 
@@ -127,7 +126,7 @@ impl Sockets {
         Ok(())
     }
 
-    fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        self.tcp.iter().map(AsFd::as_fd).chain(self.unix.iter().map(AsFd::as_fd)).collect()
+    fn into_fds(self) -> Vec<OwnedFd> {
+        self.tcp.into_iter().map(OwnedFd::from).chain(self.unix.into_iter().map(OwnedFd::from)).collect()
     }
 }

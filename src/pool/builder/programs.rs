@@ -5,9 +5,25 @@ use std::path::PathBuf;
 
 use super::Builder;
 use crate::error::Result;
-use crate::shared::config::{Readiness, StopSignal};
+use crate::shared::config::{Adopt, Readiness, StopSignal};
 
 impl Builder {
+    /// Sets whether a program that a worker runs by [`Worker::exec`](crate::Worker::exec), and that binds one of the
+    /// pool's TCP addresses itself, gets the worker's socket for that address. Default [`Adopt::Auto`].
+    ///
+    /// The keeper answers the program's bind(2) and listen(2) by seccomp_unotify(2). The socket takes the place of the
+    /// program's own, so options that were set on that one before bind(2) are lost. An address fits if the port is the
+    /// same and the IP address is the same, a wildcard, or loopback for loopback; a wildcard address of the pool fits
+    /// every address of its family. A program that binds an IPv4 address gets no IPv6 socket, whose addresses it would
+    /// misread: bind the pool to `0.0.0.0:8000` instead of `:8000` for it, as `forkpool exec` does.
+    ///
+    /// A program not started by root then gains no privileges, as by sudo(8) (`PR_SET_NO_NEW_PRIVS`, prctl(2)), and
+    /// nothing in it can answer system calls itself, as container runtimes may. In processes that outlive the keeper,
+    /// bind(2) fails with `ENOSYS`.
+    pub fn adopt(self, adopt: Adopt) -> Builder {
+        self.put("adopt", |config| config.adopt = adopt)
+    }
+
     /// Sets when the program counts as ready that a worker runs by [`Worker::exec`](crate::Worker::exec). Default
     /// [`Readiness::Auto`].
     pub fn ready(self, readiness: Readiness) -> Builder {

@@ -4,7 +4,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::*;
 use crate::shared::config::{
-    AccessLogFormat, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, StopSignal, Symlinks,
+    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, StopSignal, Symlinks,
 };
 
 #[test]
@@ -12,6 +12,7 @@ fn methods_and_names_set_the_same() {
     const SEVEN: Duration = Duration::from_secs(7);
     type Method = fn(Builder) -> Builder;
     let methods: &[(&str, &str, Method)] = &[
+        ("adopt", "require", |pool| pool.adopt(Adopt::Require)),
         ("ready", "listen", |pool| pool.ready(Readiness::Listen)),
         ("stop-signal", "QUIT", |pool| pool.stop_signal(StopSignal::Quit)),
         ("prefix", "yes", |pool| pool.prefix(true)),

@@ -59,6 +59,7 @@ macro_rules! choose {
     };
 }
 
+choose!(Adopt, "adopt", "auto" => Auto, "off" => Off, "require" => Require);
 choose!(Balance, "balance", "auto" => Auto, "hash" => Hash, "random" => Random,
     "least-connections" => LeastConnections, "cpu" => Cpu, "client" => Client);
 choose!(ForwardedHeader, "forwarded-header", "auto" => Auto, "x-forwarded-for" => XForwardedFor,
@@ -69,6 +70,20 @@ choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
 choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
 choose!(StopSignal, "stop-signal", "TERM" => Term, "QUIT" => Quit, "INT" => Int, "HUP" => Hup, "USR1" => Usr1,
     "USR2" => Usr2, "WINCH" => Winch);
+
+/// Whether a program that binds one of the pool's addresses itself gets the pool's socket for it
+/// ([`Builder::adopt`](crate::Builder::adopt)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Adopt {
+    /// Yes, where the kernel supports it. The log says where it does not.
+    Auto,
+    /// No: programs take the sockets by their numbers.
+    #[default]
+    Off,
+    /// Yes: where the kernel does not support it, no program is run.
+    Require,
+}
 
 /// How a new TCP connection is assigned to a worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -206,6 +221,7 @@ mod tests {
             let wrong = "".parse::<C>().expect_err("no choice").to_string();
             assert_eq!(wrong, format!("{}: must be {problem}", C::SETTING));
         }
+        all::<Adopt>("auto, off or require");
         all::<Balance>("auto, hash, random, least-connections, cpu or client");
         all::<ForwardedHeader>("auto, x-forwarded-for or forwarded");
         all::<Symlinks>("none, inside or anywhere");

@@ -26,7 +26,7 @@ mod values;
 mod workers;
 
 pub(crate) use address::Address;
-pub use choices::{Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, StopSignal, Symlinks};
+pub use choices::{Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, StopSignal, Symlinks};
 pub(crate) use file_rules::{HeaderRule, Rules};
 pub(crate) use layers::Layers;
 pub(crate) use limits::{Limits, FIELDS_MAX};
@@ -103,6 +103,8 @@ pub(crate) struct Config {
     pub(crate) ready: Readiness,
     /// The signal that asks it to finish.
     pub(crate) stop_signal: StopSignal,
+    /// Whether programs that bind the pool's addresses get its sockets.
+    pub(crate) adopt: Adopt,
     /// Whether keepers prefix the lines that their programs print.
     pub(crate) prefix: bool,
     /// Whether messages from workers may bring descriptors.
@@ -225,6 +227,7 @@ impl Default for Config {
             access_log_format: AccessLogFormat::Combined,
             ready: Readiness::Auto,
             stop_signal: StopSignal::Term,
+            adopt: Adopt::Auto,
             prefix: false,
             accept_descriptors: false,
             message_share: 2,

@@ -11,6 +11,7 @@
 //! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): by what /proc says
 //! - `tree.rs`: which processes there are
 //! - `output.rs`: their lines, with a prefix
+//! - `adopt/`: the pool's sockets for those that bind its addresses
 //!
 //! # Decisions
 //!
@@ -29,6 +30,7 @@
 //! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU reach it when the
 //!   parent sends them, for the application, and not when they come from whoever means the pool.
 
+mod adopt;
 mod look;
 mod output;
 mod plan;
@@ -36,7 +38,7 @@ mod sign;
 mod tree;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use log::warn;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -46,11 +48,12 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{dup2_stderr, dup2_stdout, getppid, setpgid, Pid};
 use std::process::{self, Command};
 
+use self::adopt::{Adoption, Station};
 use self::output::Output;
 use self::plan::{Effect, Exit, Fact, Plan, Told};
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
-use crate::shared::config::{Readiness, StopSignal};
+use crate::shared::config::{Adopt, Readiness, StopSignal};
 use crate::shared::log_text::tag;
 use crate::sys;
 use crate::sys::clock;
@@ -66,14 +69,19 @@ pub(crate) struct Keeping {
     pub(crate) stop_signal: StopSignal,
     /// Whether each line of its output gets a prefix.
     pub(crate) prefix: bool,
+    /// Whether it gets the pool's sockets by binding their addresses.
+    pub(crate) adopt: Adopt,
+    /// Another program may accept from the slot's sockets, which it has been serving.
+    pub(crate) is_shared: bool,
 }
 
-/// Runs the program, which listens on `sockets`, in the order of its descriptors. All signals are blocked.
+/// Runs the program, which listens on `sockets`, those of TCP first, in the order of its descriptors. All signals are
+/// blocked.
 ///
 /// # Errors
 ///
 /// When it cannot be run: then nothing has happened.
-pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: &[BorrowedFd<'_>]) -> Result<Keeper<'a>> {
+pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<OwnedFd>) -> Result<Keeper<'a>> {
     let keeper = process::id();
     // What a terminal or an operator sends to the parent's process group is the parent's to act on.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))
@@ -84,7 +92,9 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: &[Bo
     let pipes = worker.keeping.prefix.then(output::pipes).transpose();
     let pipes = pipes.map_err(|source| Error::system("make a pipe for the program's output with pipe(2)", source))?;
     let (ours, theirs) = pipes.unzip();
-    let prepare = |command: &mut Command, _: &_| {
+    let adopt = worker.keeping.adopt;
+    let prepare = |command: &mut Command, keeper_end: &_| {
+        adopt::begin(adopt, keeper_end)?;
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         set_pdeathsig(Signal::SIGKILL)?;
         // The keeper may have died before that.
@@ -98,21 +108,41 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: &[Bo
         command.env("LISTEN_PID", process::id().to_string());
         sys::signal::as_started()
     };
-    let pid = sys::process::launch(command, sockets, Box::new(prepare), |_| Ok(()));
-    let pid = pid.map_err(|source| Error::File {
-        path: command.get_program().to_string_lossy().into_owned(),
-        action: "execute",
-        source,
-    })?;
+    let passed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    let mut heard = Ok(None);
+    let pid = sys::process::launch(command, &passed, Box::new(prepare), |program| {
+        heard = adopt::hear(adopt, program)?;
+        match &heard {
+            Err(_) if adopt == Adopt::Require => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(()),
+        }
+    });
+    let pid = match (pid, &heard) {
+        (Ok(pid), _) => pid,
+        (Err(_), Err(error)) if adopt == Adopt::Require => {
+            let source = io::Error::other(adopt::explain(error));
+            return Err(Error::system(
+                "give programs that bind an address the pool's socket (--adopt require)",
+                source,
+            ));
+        }
+        (Err(source), _) => {
+            let path = command.get_program().to_string_lossy().into_owned();
+            return Err(Error::File { path, action: "execute", source });
+        }
+    };
     // A parent that is gone has ended the lifeline, which is seen at once.
     let _ = worker.lifeline().program(pid);
     let is_seen = matches!(worker.keeping.ready, Readiness::Auto);
-    let inodes = sockets.iter().filter_map(|socket| nix::sys::stat::fstat(socket).ok());
+    let inode = |socket: &OwnedFd| nix::sys::stat::fstat(socket).map_or(0, |found| found.st_ino);
+    let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping.is_shared };
     Ok(Keeper {
         worker,
         program: Pid::from_raw(pid),
         is_there: true,
-        inodes: inodes.map(|found| found.st_ino).collect(),
+        inodes: sockets.iter().map(inode).collect(),
+        adoption: Adoption::after(heard, &sockets, station),
+        sockets,
         signals,
         output: ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id()))),
         plan: Plan::new(worker.drain_timeout, is_seen, clock::now()),
@@ -127,8 +157,11 @@ pub(super) struct Keeper<'a> {
     program: Pid,
     /// It was not reaped, so its pid and group are its own.
     is_there: bool,
-    /// Of the sockets that it may wait for.
+    /// The pool's sockets, until it is to finish.
+    sockets: Vec<OwnedFd>,
+    /// Theirs, by which those are known that it waits for.
     inodes: Vec<u64>,
+    adoption: Option<Adoption>,
     signals: SignalFd,
     output: Option<Output>,
     plan: Plan,
@@ -138,8 +171,8 @@ pub(super) struct Keeper<'a> {
 }
 
 impl Keeper<'_> {
-    /// Keeps the program to the end of its last process, and ends as it has. `let_go` closes the pool's sockets.
-    pub(super) fn run(mut self, mut let_go: impl FnMut()) -> ! {
+    /// Keeps the program to the end of its last process, and ends as it has.
+    pub(super) fn run(mut self) -> ! {
         loop {
             while let Some(effect) = self.plan.poll_effect() {
                 match effect {
@@ -147,7 +180,7 @@ impl Keeper<'_> {
                     // A parent that is gone waits for nothing.
                     Effect::Ready => drop(self.worker.lifeline().ready()),
                     Effect::Suspended(is_stopped) => self.worker.lifeline().suspended(is_stopped),
-                    Effect::LetGo => let_go(),
+                    Effect::LetGo => self.sockets.clear(),
                     Effect::End { exit, why } => self.end(exit, why),
                 }
             }
@@ -155,6 +188,7 @@ impl Keeper<'_> {
                 warn!("{} cannot be kept, and is killed: {error}", self.tag());
                 self.handle(Fact::Asked(Told::Kill));
             }
+            self.adopt();
             self.hear();
             self.reap();
             let now = clock::now();
@@ -170,6 +204,12 @@ impl Keeper<'_> {
 
     fn tag(&self) -> String {
         tag(self.worker.id(), self.worker.generation(), self.program.as_raw())
+    }
+
+    /// Answers the calls of the program that wait for it.
+    fn adopt(&mut self) {
+        let tag = self.tag();
+        self.adoption.take_if(|adoption| !adoption.attend(&self.sockets, &self.inodes, &tag));
     }
 
     fn handle(&mut self, fact: Fact) {
@@ -208,6 +248,7 @@ impl Keeper<'_> {
         if !self.is_over {
             fds.push(PollFd::new(lifeline.stream().as_fd(), PollFlags::POLLIN));
         }
+        fds.extend(self.adoption.iter().map(|adoption| PollFd::new(adoption.source(), PollFlags::POLLIN)));
         let pipes = self.output.iter().flat_map(Output::pipes);
         fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
         let due = self.plan.deadline().into_iter().chain(self.output.as_ref().and_then(Output::deadline)).min();

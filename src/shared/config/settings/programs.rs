@@ -9,6 +9,18 @@ const SECTION: Section = Section("Program");
 pub(super) const SETTINGS: &[Setting] = &[
     Setting::new(
         SECTION,
+        "adopt",
+        "auto|off|require",
+        at!(adopt, Choice::new()),
+        "Give a program that binds one of the pool's TCP addresses itself its worker's socket for that address, so that \
+         it runs unmodified. :PORT then means IPv4 only, since an IPv4 program would misread IPv6 addresses; use \
+         [::]:PORT for programs that know IPv6. Needs seccomp notifications (Linux 5.9). A program not started by root \
+         then gains no privileges, as by sudo. auto goes without where the kernel does not support it; require fails \
+         instead; off leaves binding to the program",
+    )
+    .of_programs(),
+    Setting::new(
+        SECTION,
         "ready",
         "auto|notify|delay:DURATION|listen",
         at!(ready, Ready),

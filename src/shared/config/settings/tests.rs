@@ -26,6 +26,7 @@ impl Setting {
             "CIDR" => "10.0.0.0/8,unix",
             "HEADER" => "forwarded",
             "SIGNAL" => "QUIT",
+            "auto|off|require" => "require",
             ready if ready.starts_with("auto|notify") => "listen",
             _ => "7",
         }

@@ -1,0 +1,351 @@
+//! Programs that bind an address of the pool's themselves get the pool's socket for it ([`Adopt`]).
+//!
+//! In come the calls of bind(2) and listen(2) that a program and all that it has started make, by seccomp_unotify(2); out go
+//! answers, and copies of the slot's sockets. It may not know the parent, which never answers.
+//!
+//! # Files
+//!
+//! - `answer.rs` (PURE): what each call gets, by facts
+//!
+//! # Decisions
+//!
+//! - **The socket is put in the place of the program's own**, at its number, while bind(2) waits; then bind(2) returns 0. So
+//!   any program is served, whatever it is written in, and needs no privilege; and the socket is the slot's, which has its
+//!   queue before the program runs and after it has died. What the program has set on its own socket before is lost.
+//! - **listen(2) on the slot's socket is answered with 0**, as its own number would shorten the queue for good.
+//! - **Facts come from the program's memory and /proc**, which may lie or make the keeper wait. A program deceives itself:
+//!   the kernel reads the address again if the call goes on, and what it is given at most is what it was passed anyway.
+//!   Whoever makes the keeper wait waits for itself.
+//! - **A program of IPv4 gets no socket of IPv6**: it would cut the addresses of its clients, and let in whom it means to
+//!   keep out. That of IPv6 knows both. So `forkpool exec` takes `:8000` for IPv4.
+//! - **An answer needs nothing but the listener and the sockets**, so it goes on over upgrades, for as long as the keeper is
+//!   there. After that, a process that was left behind gets ENOSYS.
+
+mod answer;
+
+use std::fs;
+use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use log::{debug, info, log, warn, Level};
+use nix::errno::Errno;
+use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
+use nix::sys::socket::{getsockopt, sendmsg, sockopt, ControlMessage, MsgFlags, UnixAddr};
+use nix::sys::uio::{process_vm_readv, RemoteIoVec};
+use nix::unistd::Pid;
+use socket2::SockRef;
+
+use self::answer::{Answers, Facts, Note, Reply, ADDRESS_MAX};
+use super::sign::{self, Open};
+use crate::shared::config::Adopt;
+use crate::sys::fds;
+use crate::sys::notification::{self, Answer, Call, Listener, Waiting};
+
+/// The most calls that are answered in one turn, so that signals and the lifeline have theirs.
+const TURN: usize = 64;
+
+/// In the child that becomes the program: has its calls wait, and gives the keeper what it needs to answer.
+pub(super) fn begin(adopt: Adopt, keeper: &UnixStream) -> io::Result<()> {
+    if adopt == Adopt::Off {
+        return Ok(());
+    }
+    let (fd, error) = match notification::intercept() {
+        Ok(listener) => (Some(listener), 0),
+        Err(error) => (None, error.raw_os_error().unwrap_or(libc::ENOSYS)),
+    };
+    let fds: Vec<_> = fd.iter().map(AsRawFd::as_raw_fd).collect();
+    let (bytes, rights) = (error.to_ne_bytes(), [ControlMessage::ScmRights(&fds)]);
+    let rights = if fds.is_empty() { &[][..] } else { &rights };
+    sendmsg::<UnixAddr>(keeper.as_raw_fd(), &[IoSlice::new(&bytes)], rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// In the keeper: takes what [`begin`] gives. An error inside is why there is nothing.
+pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<io::Result<Option<Listener>>> {
+    if adopt == Adopt::Off {
+        return Ok(Ok(None));
+    }
+    let mut wait = [PollFd::new(program.as_fd(), PollFlags::POLLIN)];
+    while poll(&mut wait, PollTimeout::NONE) == Err(Errno::EINTR) {}
+    let mut said = [0; 4];
+    let mut received = fds::receive(program.as_fd(), &mut said)?;
+    program.read_exact(&mut said[received.len..])?;
+    Ok(match (i32::from_ne_bytes(said), received.fds.pop()) {
+        (0, Some(listener)) => Listener::new(listener).map(Some),
+        (0, None) => Err(ErrorKind::NotFound.into()),
+        (error, _) => Err(io::Error::from_raw_os_error(error)),
+    })
+}
+
+/// Why calls cannot be answered, in words.
+pub(super) fn explain(error: &io::Error) -> String {
+    let cause = match error.raw_os_error() {
+        Some(libc::EBUSY) => {
+            "somebody answers for it already, as under WSL2 with mirrored networking or in a container"
+        }
+        Some(libc::EPERM | libc::EACCES) => "it is forbidden here, as by a container's profile",
+        _ => "the kernel cannot do it; Linux 5.9 can",
+    };
+    format!("seccomp(2) gives no notification: {error} ({cause})")
+}
+
+/// Answers a program's calls, with the pool's sockets.
+#[derive(Debug)]
+pub(super) struct Adoption {
+    listener: Listener,
+    answers: Answers,
+    /// Another program may accept from the sockets.
+    is_shared: bool,
+    /// How loudly what is remarkable and what is usual is told: the programs of all slots are alike.
+    levels: [Level; 2],
+}
+
+/// What is known of a call, by which it is answered.
+#[derive(Debug)]
+enum Known {
+    Bind {
+        asked: SocketAddr,
+        facts: Facts,
+        number: u32,
+        flags: (bool, bool),
+    },
+    Listen {
+        inode: u64,
+    },
+    /// It is none of the pool's business.
+    Nothing,
+    Hidden,
+}
+
+/// Which slot this is, how often it was started, and whether somebody else may accept from its sockets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Station {
+    pub(super) slot: usize,
+    pub(super) generation: u64,
+    pub(super) is_shared: bool,
+}
+
+impl Adoption {
+    /// By what [`hear`] has returned. Says what is offered, or why nothing is.
+    pub(super) fn after(
+        heard: io::Result<Option<Listener>>,
+        sockets: &[OwnedFd],
+        station: Station,
+    ) -> Option<Adoption> {
+        match heard {
+            Ok(listener) => listener.map(|listener| Adoption::new(listener, sockets, station)),
+            Err(error) => {
+                if station.slot == 0 && station.generation == 1 {
+                    warn!("programs have to take their sockets from descriptor 3 on: {}", explain(&error));
+                }
+                None
+            }
+        }
+    }
+
+    fn new(listener: Listener, sockets: &[OwnedFd], station: Station) -> Adoption {
+        // Those of TCP come first.
+        let offered: Vec<SocketAddr> = sockets.iter().map_while(address).collect();
+        let (is_first_slot, is_first) = (station.slot == 0, station.generation == 1);
+        if is_first_slot && is_first {
+            for address in &offered {
+                info!("programs that bind {} get the pool's socket", shown(*address));
+            }
+        }
+        let levels = [
+            if is_first_slot { Level::Warn } else { Level::Debug },
+            if is_first_slot && is_first { Level::Info } else { Level::Debug },
+        ];
+        Adoption { listener, answers: Answers::new(offered), is_shared: station.is_shared, levels }
+    }
+
+    /// What is to be waited for.
+    pub(super) fn source(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Answers the calls that wait. `sockets` are the pool's, as far as it has them still. Returns whether anybody is left
+    /// who may call.
+    pub(super) fn attend(&mut self, sockets: &[OwnedFd], inodes: &[u64], tag: &str) -> bool {
+        for _ in 0..TURN {
+            let mut wait = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
+            let found = poll(&mut wait, PollTimeout::ZERO).ok().and(wait[0].revents()).unwrap_or(PollFlags::empty());
+            if !found.contains(PollFlags::POLLIN) {
+                return !found.intersects(PollFlags::POLLHUP | PollFlags::POLLERR);
+            }
+            match self.listener.next() {
+                Ok(Some(waiting)) => self.answer(&waiting, sockets, inodes, tag),
+                Ok(None) => {}
+                Err(error) => {
+                    warn!("{tag} gets no answer to bind(2) any more: {error}");
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn answer(&mut self, waiting: &Waiting, sockets: &[OwnedFd], inodes: &[u64], tag: &str) {
+        let known = know(waiting, inodes);
+        // It may have been killed, and its number be another's.
+        if !self.listener.is_waiting(waiting) {
+            return;
+        }
+        let (reply, note) = match &known {
+            Known::Bind { asked, facts, .. } => self.answers.bind(*asked, *facts),
+            Known::Listen { inode } => {
+                let own = inodes.iter().position(|own| own == inode).and_then(|index| sockets.get(index));
+                let listens = |socket: &OwnedFd| getsockopt(socket, sockopt::AcceptConn) == Ok(true);
+                self.answers.listen(*inode, own.is_some_and(listens))
+            }
+            Known::Hidden => self.answers.hidden(),
+            Known::Nothing => (Reply::GoOn, None),
+        };
+        let answer = match (reply, &known) {
+            (Reply::Give(index), Known::Bind { number, flags, .. }) => {
+                match sockets.get(index).map(|socket| self.give(waiting, socket, *number, *flags)) {
+                    Some(Ok(())) => Answer::Done,
+                    Some(Err(error)) => {
+                        debug!("{tag} got no socket: {error}");
+                        Answer::GoOn
+                    }
+                    // It is to finish.
+                    None => Answer::GoOn,
+                }
+            }
+            (Reply::Done, _) => Answer::Done,
+            _ => Answer::GoOn,
+        };
+        if let Err(error) = self.listener.answer(waiting, answer) {
+            debug!("{tag} got no answer: {error}");
+        }
+        if let Some(note) = note {
+            self.tell(note, tag);
+        }
+    }
+
+    fn give(&mut self, waiting: &Waiting, socket: &OwnedFd, number: u32, flags: (bool, bool)) -> io::Result<()> {
+        let (wants, cloexec) = flags;
+        if let Some(nonblocking) = answer::nonblocking(wants, self.is_shared) {
+            fds::set_nonblocking(socket, nonblocking)?;
+        }
+        self.listener.put(waiting, socket.as_fd(), number, cloexec)?;
+        self.is_shared = true;
+        Ok(())
+    }
+
+    fn tell(&self, note: Note, tag: &str) {
+        let [remarkable, usual] = self.levels;
+        match note {
+            Note::Given { asked, given } => log!(usual, "{tag} binds {asked} and gets the pool's socket, {given}"),
+            Note::Wider { asked, given } => {
+                log!(remarkable, "{tag} binds {asked} and gets the pool's socket, {given}, which more can connect to");
+            }
+            Note::IsIpv6 { asked, given } => log!(
+                remarkable,
+                "{tag} binds {asked}, and the pool's socket is {given}, whose IPv6 addresses a program of IPv4 misreads; \
+                 have the pool listen on {asked}, or the program on {given}"
+            ),
+            Note::Elsewhere { at } => log!(remarkable, "{tag} listens on {at}, which is not the pool's"),
+            Note::Hidden => log!(
+                remarkable,
+                "{tag} has its memory hidden, so what it binds is not known; have it take its socket from descriptor 3"
+            ),
+            Note::WatchedTooEarly { asked } => log!(
+                remarkable,
+                "{tag} has epoll(7) watch a socket that it binds to {asked} only then, so it cannot have the pool's; have it \
+                 take that from descriptor 3"
+            ),
+        }
+    }
+}
+
+/// An address, and its family where that says little.
+fn shown(address: SocketAddr) -> String {
+    match address {
+        SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
+            format!("{v4} (IPv4; --listen [::]:{} takes IPv6, too)", v4.port())
+        }
+        SocketAddr::V4(v4) => format!("{v4} (IPv4)"),
+        SocketAddr::V6(v6) => format!("{v6} (IPv6)"),
+    }
+}
+
+fn address(socket: &OwnedFd) -> Option<SocketAddr> {
+    SockRef::from(socket).local_addr().ok()?.as_socket()
+}
+
+/// Reads what a call means, of its process's memory and of /proc. Either may make the keeper wait.
+fn know(waiting: &Waiting, inodes: &[u64]) -> Known {
+    let thread = waiting.thread;
+    let call = match waiting.call {
+        Call::Multiplexed { call, list } => {
+            let mut bytes = [0; notification::LIST];
+            match read(thread, list, &mut bytes) {
+                Ok(len) if len == bytes.len() => notification::multiplexed(call, &bytes),
+                Err(Errno::EPERM) => return Known::Hidden,
+                Ok(_) | Err(_) => return Known::Nothing,
+            }
+        }
+        call => call,
+    };
+    match call {
+        Call::Bind { socket, address, len } => {
+            let mut bytes = [0; ADDRESS_MAX];
+            let len = usize::try_from(len).unwrap_or(ADDRESS_MAX).min(ADDRESS_MAX);
+            let asked = match read(thread, address, &mut bytes[..len]) {
+                Ok(len) => answer::address(&bytes[..len]),
+                Err(Errno::EPERM) => return Known::Hidden,
+                Err(_) => None,
+            };
+            let Some(asked) = asked.filter(|asked| asked.port() != 0) else { return Known::Nothing };
+            bind(thread, socket, asked, inodes).unwrap_or(Known::Nothing)
+        }
+        Call::Listen { socket } => match inode(thread, socket) {
+            Some(inode) => Known::Listen { inode },
+            None => Known::Nothing,
+        },
+        Call::Multiplexed { .. } | Call::Other => Known::Nothing,
+    }
+}
+
+fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<Known> {
+    let inode = inode(thread, number)?;
+    let protocol = notification::protocol(&format!("/proc/{thread}/fd/{number}"))?;
+    let fdinfo = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).ok()?;
+    let flags = answer::flags(&fdinfo)?;
+    // One that it has bound again is the pool's, and may be watched.
+    let is_watched = !inodes.contains(&inode) && is_watched(thread, inode);
+    Some(Known::Bind { asked, facts: Facts { is_tcp: answer::is_tcp(&protocol), inode, is_watched }, number, flags })
+}
+
+/// That of a socket; None for anything else.
+fn inode(thread: i32, number: u32) -> Option<u64> {
+    let link = fs::read_link(format!("/proc/{thread}/fd/{number}")).ok()?;
+    match sign::open(&link.to_string_lossy()) {
+        Open::Socket(inode) => Some(inode),
+        Open::Epoll | Open::Ring | Open::Other => None,
+    }
+}
+
+/// Whether an epoll instance of the process watches a socket.
+fn is_watched(thread: i32, inode: u64) -> bool {
+    let links = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten();
+    let is_epoll = |link: &fs::DirEntry| {
+        fs::read_link(link.path()).is_ok_and(|target| sign::open(&target.to_string_lossy()) == Open::Epoll)
+    };
+    let watches = |link: fs::DirEntry| {
+        let fdinfo = format!("/proc/{thread}/fdinfo/{}", link.file_name().to_string_lossy());
+        fs::read_to_string(fdinfo).is_ok_and(|fdinfo| sign::is_watched(&fdinfo, &[inode]))
+    };
+    links.filter(is_epoll).any(watches)
+}
+
+/// Reads memory of a process, as far as it is there.
+fn read(thread: i32, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
+    let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
+    let remote = [RemoteIoVec { base, len: bytes.len() }];
+    process_vm_readv(Pid::from_raw(thread), &mut [IoSliceMut::new(bytes)], &remote)
+}
