@@ -150,9 +150,9 @@ impl fmt::Display for Error {
                 };
                 match (connections, unknown) {
                     (connections, 0) => write!(f, "connections cut: {connections}"),
-                    (0, _) => write!(f, "what {workers} had open is not known"),
+                    (0, _) => write!(f, "the number of connections of {workers} is not known"),
                     (connections, _) => {
-                        write!(f, "connections cut: {connections}, and what {more} had open, which is not known")
+                        write!(f, "connections cut: {connections}, and an unknown number of {more}")
                     }
                 }
             }

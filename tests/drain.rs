@@ -292,7 +292,10 @@ fn what_a_server_of_its_own_had_when_it_was_killed_is_not_known() {
     server.signal(Signal::SIGTERM);
     let (status, log) = server.finish();
     assert_eq!(status.code(), Some(5));
-    assert!(log.iter().any(|line| line.contains("what a killed worker had open is not known")), "{log:?}");
+    assert!(
+        log.iter().any(|line| line.contains("the number of connections of a killed worker is not known")),
+        "{log:?}"
+    );
 }
 
 #[test]

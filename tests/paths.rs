@@ -203,7 +203,7 @@ fn root_opens_no_access_log_where_its_workers_could_put_a_link() {
     let path = directory.join("access.log");
     for (owner, mode, problem) in [
         (65534, 0o755, Some("give the directory to root")),
-        (0, 0o777, Some("take that away, as by chmod o-w")),
+        (0, 0o777, Some("prevent that, for example by chmod o-w")),
         (0, 0o1777, None),
         (0, 0o755, None),
     ] {

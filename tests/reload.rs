@@ -147,7 +147,7 @@ fn a_file_that_is_wrong_keeps_everything_as_it_was() {
         ("A=2\nnonsense\n", format!("{shown}:2: has no =")),
         ("A=2\nFORKPOOL_WROKERS=2\n", format!("{shown}:2: FORKPOOL_WROKERS: there is no such setting")),
         ("A=2\nFORKPOOL_WORKERS=none\n", format!("{shown}:2: FORKPOOL_WORKERS=none: must be 1 to 1024")),
-        ("FORKPOOL_ENV_FILE=x\n", format!("{shown}:1: FORKPOOL_ENV_FILE: a file cannot name another one")),
+        ("FORKPOOL_ENV_FILE=x\n", format!("{shown}:1: FORKPOOL_ENV_FILE: a file of variables cannot name another one")),
         ("\nFORKPOOL_CHDIR=/nowhere/at/all\n", format!("{shown}:2: chdir: /nowhere/at/all does not exist")),
         ("A=2\nA=3\n", format!("{shown}:2: A is set in line 1 already")),
     ] {
@@ -161,7 +161,7 @@ fn a_file_that_is_wrong_keeps_everything_as_it_was() {
     restart_is_aborted(&admin, &format!("cannot read variables from {shown}: No such file"));
     // Nobody waits for who writes to it.
     mkfifo(&file, Mode::S_IRWXU).expect("writable");
-    restart_is_aborted(&admin, "it is no regular file");
+    restart_is_aborted(&admin, "it must be a regular file");
     assert_eq!(program(&server.get("/")), first);
     let status = run(binary().args(["status", "--admin"]).arg(format!("unix:{}", admin.display())));
     assert!(status.out.contains("rolling restart aborted, no worker is replaced: "), "{status:?}");

@@ -132,13 +132,13 @@ fn threads_come_after_the_sandbox() {
         command.envs([("FORKPOOL_SANDBOX", "strict"), ("FORKPOOL_WORKERS", "1"), ("TESTBED", fixture)]);
         let (status, log) = Server::spawn(command).finish();
         assert_eq!(status.code(), Some(1), "{fixture}");
-        assert!(log.iter().any(|line| line.contains("it has 2 threads; let it be ready before")), "{log:?}");
+        assert!(log.iter().any(|line| line.contains("it has 2 threads; call ready before")), "{log:?}");
     }
     let mut server = testbed(&[("FORKPOOL_SANDBOX", "auto"), ("TESTBED", "thread-first")]);
     assert_eq!(server.get("/").status, 200);
     server.signal(Signal::SIGTERM);
     let (_, log) = server.finish();
-    assert_eq!(log.iter().filter(|line| line.contains("sandbox: goes on without: ")).count(), 1, "{log:?}");
+    assert_eq!(log.iter().filter(|line| line.contains("sandbox: continuing without: ")).count(), 1, "{log:?}");
 }
 
 /// A field of `/proc/PID/status`.

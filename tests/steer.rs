@@ -185,7 +185,7 @@ fn a_server_of_ones_own_that_is_busy_gets_no_new_connections() {
 
 /// The pool says that it chooses by connections, or why not.
 fn counts(server: &mut Server) -> bool {
-    server.count("balance: least connections, among the workers that are free") == 1
+    server.count("balance: least connections, among the free workers") == 1
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn without_the_privilege_it_says_so() {
     }
     let mut server = Server::start(command);
     let line = server.log().iter().find(|line| line.contains("balance: ")).cloned().expect("it says who chooses");
-    assert!(line.contains("random, among the workers that are free; least connections: bpf(2) needs"), "{line}");
+    assert!(line.contains("random, among the free workers; least connections: bpf(2) needs"), "{line}");
     assert_eq!(server.get("/").status, 200);
 }
 
@@ -285,7 +285,7 @@ impl Runnable for Command {
 fn each_method_says_its_name_and_serves() {
     for (method, says) in [
         ("hash", "by the kernel's hash"),
-        ("random", "random, among the workers that are free"),
+        ("random", "random, among the free workers"),
         ("cpu", "by the CPU that received the connection"),
         ("client", "by the client's address"),
     ] {

@@ -132,7 +132,7 @@ class Pool:
 
 
 class Failed(Exception):
-    """A server or a client that did not do what it should; the run goes on without it."""
+    """A server or a client that did not do what it should; the run continuing without it."""
 
 
 def prepare():

@@ -95,7 +95,7 @@ impl Desk {
             (State::Upgrading, _) => return refuse(409, "an upgrade is under way"),
             _ => {}
         }
-        let Some(asked) = encode(asked) else { return refuse(403, "no client may ask for that") };
+        let Some(asked) = encode(asked) else { return refuse(403, "clients cannot request that") };
         match worker.send(&asked) {
             Ok(()) => Response::json(accepted(&request.path()[1..], self.model.seq())).status(202),
             Err(error) => refuse(503, &error.to_string()),

@@ -161,7 +161,8 @@ impl Desk {
         let is_command = control::PATHS.contains(&path);
         let response = match (request.method(), is_command) {
             _ if !self.may_ask(path, request.host()) => {
-                Response::text("ask by IP address, by localhost, or by a name that --admin-host allows\n").status(421)
+                Response::text("the Host field must be an IP address, localhost or a name allowed by --admin-host\n")
+                    .status(421)
             }
             ("POST", true) => self.command(worker, request),
             (_, true) => Response::text("POST\n").status(405).header("Allow", "POST"),
@@ -223,7 +224,7 @@ impl Desk {
         };
         let is_operator = self.may_command(request);
         if !self.has_stream_for(is_operator) {
-            return Response::text("operators are told events, and nobody else can be now\n").status(503);
+            return Response::text("too many event streams are open; try again later\n").status(503);
         }
         let (mut writer, response) = Response::stream("application/x-ndjson");
         let missed = self.model.events.iter().filter(|event| event.seq > after);

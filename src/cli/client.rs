@@ -98,21 +98,21 @@ impl Client {
     /// Makes a request whose response is a JSON object.
     pub(super) fn object(&self, method: &str, target: &str) -> Result<Value, Failure> {
         let body = self.ask(method, target)?;
-        serde_json::from_str(&body).map_err(|error| self.is_other(&format!("what it says is no JSON: {error}")))
+        serde_json::from_str(&body).map_err(|error| self.is_other(&format!("the pool sent invalid JSON: {error}")))
     }
 
     /// Makes a request, and returns the status and body of the response, fit for printing.
     pub(super) fn fetch(&self, method: &str, target: &str) -> Result<(u16, String), Failure> {
         let Answer { status, length, body } = self.open(method, target)?;
         if length.is_some_and(|length| length > BODY_MAX) {
-            return Err(self.is_other("it would say too much"));
+            return Err(self.is_other("its response is too long"));
         }
         let mut text = String::new();
         let read = body.take(length.unwrap_or(BODY_MAX + 1)).read_to_string(&mut text);
         let read = read.map_err(|error| self.failed(&error))? as u64;
         match length {
             Some(length) if read < length => Err(self.failed(&ErrorKind::UnexpectedEof.into())),
-            _ if read > BODY_MAX => Err(self.is_other("it says too much")),
+            _ if read > BODY_MAX => Err(self.is_other("its response is too long")),
             _ => Ok((status, printable(&text))),
         }
     }
@@ -136,7 +136,7 @@ impl Client {
                 }
                 Ok(Answer { status, .. }) => {
                     return Err(Failure::Other(format!(
-                        "the pool at {} tells no events: status {status}",
+                        "the pool at {} sends no events: status {status}",
                         self.address
                     )))
                 }
@@ -146,7 +146,7 @@ impl Client {
             }
             breaks = if began.elapsed() < PATIENCE { breaks + 1 } else { 0 };
             if breaks > BREAKS_MAX {
-                return Err(Failure::Other(format!("the pool at {} breaks off again and again", self.address)));
+                return Err(Failure::Other(format!("the pool at {} keeps closing the connection", self.address)));
             }
             // An admin process that was killed is replaced at once.
             std::thread::sleep(TICK / 4);
@@ -171,13 +171,13 @@ impl Client {
             let left = LINE_MAX.saturating_sub(line.len() as u64);
             let found = match stream.by_ref().take(left).read_until(b'\n', &mut line) {
                 Ok(_) if line.last() != Some(&b'\n') && line.len() as u64 == LINE_MAX => {
-                    return Err(self.is_other("it tells of an event without end"));
+                    return Err(self.is_other("it sends an event that is too long"));
                 }
                 Ok(_) if line.last() != Some(&b'\n') => return Ok(None),
                 Ok(_) => {
                     let event: Value = serde_json::from_slice(&line).unwrap_or_default();
                     let told = event["seq"].as_u64().zip(event["text"].as_str());
-                    let (number, text) = told.ok_or_else(|| self.is_other("what it tells is no event"))?;
+                    let (number, text) = told.ok_or_else(|| self.is_other("it sends something other than an event"))?;
                     (*seq, heard) = (number, Instant::now());
                     line.clear();
                     tell(Some(&printable(text)))
@@ -218,8 +218,8 @@ impl Client {
             Some(status) if field("server").is_some_and(|server| server.starts_with(SERVER)) => {
                 Ok(Answer { status, length: field("content-length").and_then(|length| length.parse().ok()), body })
             }
-            Some(status) => Err(self.is_other(&format!("its status is {status}"))),
-            None => Err(self.is_other("it speaks no HTTP")),
+            Some(status) => Err(self.is_other(&format!("it responds with status {status}"))),
+            None => Err(self.is_other("it does not speak HTTP")),
         }
     }
 
@@ -237,7 +237,7 @@ impl Client {
         while !head.ends_with(b"\r\n\r\n") {
             if rest.read_until(b'\n', &mut head)? == 0 {
                 return Err(match rest.limit() {
-                    0 => io::Error::other("the head of the answer has no end"),
+                    0 => io::Error::other("the head of its response is too long"),
                     _ => ErrorKind::UnexpectedEof.into(),
                 });
             }
@@ -259,7 +259,7 @@ impl Client {
         let local = host.strip_prefix("localhost").unwrap_or(host);
         let address = if local.starts_with(':') { format!("127.0.0.1{local}") } else { host.to_owned() };
         let address: SocketAddr =
-            address.parse().map_err(|_| io::Error::other("this is no address; write unix:PATH, or 127.0.0.1:9000"))?;
+            address.parse().map_err(|_| io::Error::other("not an address; write unix:PATH or 127.0.0.1:9000"))?;
         connect(Domain::for_address(address), &address.into())
     }
 
@@ -277,6 +277,6 @@ impl Client {
     /// The error for an address that is not that of an admin process.
     fn is_other(&self, sign: &str) -> Failure {
         let address = &self.address;
-        Failure::Other(format!("something else than a pool's admin process answers at {address}: {sign}"))
+        Failure::Other(format!("the server at {address} is not a pool's admin process: {sign}"))
     }
 }

@@ -176,7 +176,7 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
         words.option(flag).map(str::to_owned).or_else(read).filter(|value| !value.is_empty())
     };
     let address = said("admin", "FORKPOOL_ADMIN")
-        .ok_or("no pool is named: say --admin or FORKPOOL_ADMIN, as the pool was told")?;
+        .ok_or("which pool? Set --admin or FORKPOOL_ADMIN to the admin address of the pool")?;
     let workers = match (task, words.operand.as_deref()) {
         (Task::Scale, Some(workers)) => workers.parse().ok().filter(|workers| *workers > 0),
         _ => None,
@@ -190,7 +190,7 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
     };
     let (json, ready) = (words.option("json").is_some(), words.option("ready").is_some());
     if json && ready {
-        return Err("--ready says one word and --json an object; leave one out".to_owned());
+        return Err("--ready and --json exclude each other; leave one out".to_owned());
     }
     Ok(Call {
         task,

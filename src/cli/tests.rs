@@ -89,7 +89,7 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["--quiet", "stop"], "stop must come before its options (try forkpool --help)"),
         (
             &["status"],
-            "no pool is named: say --admin or FORKPOOL_ADMIN, as the pool was told (try forkpool status --help)",
+            "which pool? Set --admin or FORKPOOL_ADMIN to the admin address of the pool (try forkpool status --help)",
         ),
         (&["status", "--jsn"], "--jsn is unknown; did you mean --json? (try forkpool status --help)"),
         (&["status", "--json", "--json"], "--json is given twice; leave one out (try forkpool status --help)"),

@@ -96,8 +96,8 @@ fn description(setting: &Setting) -> String {
 fn of_programs(setting: &Setting) -> String {
     let help = "How a new TCP connection is assigned to a worker: hash, random, cpu or client. hash is the kernel's own choice. \
                 random picks a random free worker. cpu picks the worker on the CPU that received the connection, and pins \
-                workers. client sends the same client address to the same worker. A program's connections cannot be counted, \
-                so what goes by their number is refused";
+                workers. client sends the same client address to the same worker. Methods that count the connections of workers \
+                are refused, since those of programs cannot be counted";
     describe_as(setting, help, Some("random".to_owned()))
 }
 
@@ -173,20 +173,20 @@ A rolling restart (HUP) applies changes in an --env-file, except for options mar
 Signals to the parent:
   TERM, QUIT  drain: finish requests in progress, then stop; kill after --drain-timeout; start after --lame-duck
   INT         stop now
-  repeated    within a second: the same request, at the strongest of the three signals; later: kill
+  repeated    within a second: the stronger of the two applies; later: kill all workers
   HUP         rolling restart: replace one worker after the other, starting each replacement first
   USR1        reopen the access log, after the file was renamed
   USR2        upgrade: start this program again; drain when the new one serves
   TTIN, TTOU  add a worker, remove a worker
 
 Exit codes:
-  0  stopped as asked
+  0  stopped on request
   1  an error: the address is taken, no worker could start, ...
-  2  usage: an option, a variable or their combination makes no sense
+  2  usage: an invalid option, variable or combination
   3  gave up: too many workers in a row failed without ever serving (--give-up)
   4  only from restart and upgrade: aborted, and the pool goes on as before; from scale: new workers fail, and are
      retried
-  5  killed by a second TERM, QUIT or INT, which cut requests in progress; the last line says how many
+  5  killed by a repeated TERM, QUIT or INT with requests in progress; the last line says how many
 
 Under a service manager, forkpool sends READY, RELOADING, STOPPING, MAINPID, STATUS and WATCHDOG (sd_notify(3)), and
 listens on the sockets that the manager passes (sd_listen_fds(3)) instead of --listen.

@@ -53,7 +53,7 @@ pub enum TypedError {
 impl fmt::Display for TypedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TypedError::Encode(_) => f.write_str("cannot write the value as a message"),
+            TypedError::Encode(_) => f.write_str("cannot encode the value as a message"),
             TypedError::Decode(_) => f.write_str("the message is not a value of the expected type"),
             TypedError::Send(error) => error.fmt(f),
         }

@@ -40,7 +40,7 @@ impl Credentials {
             let setting = if user.is_some() { "user" } else { "group" };
             return Err(Error::config(
                 setting,
-                "only root can run workers as somebody else; start as root or leave it out",
+                "only root can run workers as another user; start as root or leave it out",
             ));
         }
         let user = user.map(look_up_user).transpose()?;

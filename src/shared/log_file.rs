@@ -119,14 +119,14 @@ fn weakness_of_directory(owner: u32, mode: u32, is_group_of_workers: bool) -> Op
     let writes = |bit| mode & bit != 0 && mode & STICKY == 0;
     match () {
         () if owner != 0 => Some(format!(
-            "user {owner}, whose directory it is, could put a link in the place of the log, which root opens; give the \
-             directory to root"
+            "user {owner} owns the directory and could replace the log, which root opens, by a link; give the directory to \
+             root"
         )),
         () if writes(0o002) => {
-            Some("every user may write to the directory; take that away, as by chmod o-w".to_owned())
+            Some("every user may write to the directory; prevent that, for example by chmod o-w".to_owned())
         }
         () if writes(0o020) && is_group_of_workers => {
-            Some("the workers' group may write to the directory; take that away, as by chmod g-w".to_owned())
+            Some("the workers' group may write to the directory; prevent that, for example by chmod g-w".to_owned())
         }
         () => None,
     }
@@ -138,7 +138,7 @@ fn weakness_of_file(owner: u32, links: u64, directory: u32) -> Option<String> {
         () if links > 1 => Some("the file has other names (hard links); remove it".to_owned()),
         // In a sticky directory, everybody can remove his own files.
         () if directory & STICKY != 0 && directory & 0o022 != 0 && owner != 0 => {
-            Some(format!("user {owner} could put a link in the place of his file; remove it"))
+            Some(format!("user {owner} could replace the file, which is his, by a link; remove it"))
         }
         () => None,
     }

@@ -181,7 +181,7 @@ fn flush() {
 fn refuse_threads() -> io::Result<()> {
     match threads() {
         Some(count) if count > 1 => Err(io::Error::other(format!(
-            "this process runs {count} threads, of which a fork or another program would keep one; start threads in \
+            "this process has {count} threads, and a fork or another program would keep only one; start threads in \
              workers, not in the parent or its hooks"
         ))),
         _ => Ok(()),

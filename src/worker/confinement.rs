@@ -50,7 +50,7 @@ impl Worker {
         for missed in missed {
             // All workers log the same, so only the first one does at this level.
             let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
-            log!(level, "{}: sandbox: goes on without: {missed}", self.tag());
+            log!(level, "{}: sandbox: continuing without: {missed}", self.tag());
         }
         Ok(())
     }

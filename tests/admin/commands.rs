@@ -38,7 +38,7 @@ fn over_tcp_commands_need_the_token() {
     watched.server.wait_for("scaled from 2 to 3");
     watched.server.wait_for("worker=2 gen=1");
     // Where the kernel counts connections, a row for each worker is there from the start.
-    if watched.server.count("balance: least connections, among the workers that are free") == 1 {
+    if watched.server.count("balance: least connections, among the free workers") == 1 {
         assert_eq!(watched.send("POST", "/scale?workers=65", right).status, 202);
         watched.server.wait_for("still 3 workers: there can be 1 to 64 while the kernel counts their connections");
     }
@@ -62,7 +62,7 @@ fn over_tcp_commands_need_the_token() {
 fn a_token_that_everybody_can_read_is_refused() {
     let path = fresh_path("admin.open-token");
     for (content, mode, problem) in [
-        ("secret", 0o644, "every user may use"),
+        ("secret", 0o644, "every user has access to"),
         ("two words", 0o600, "must hold one word"),
         ("", 0o600, "must hold one word"),
     ] {

@@ -17,13 +17,13 @@ const ADMIN_HEAD: &str = "HTTP/1.0 200 OK\r\nServer: forkpool-admin/0.1.0\r\n";
 #[test]
 fn what_is_no_pool_is_said() {
     for (answer, problem) in [
-        ("hello\r\n\r\n", "it speaks no HTTP\n"),
-        ("HTTP/1.0 200 OK\r\n\r\nhello world\n", "it is not one: its status is 200\n"),
-        ("HTTP/1.0 404 Not Found\r\nServer: nginx\r\n\r\nno\n", "it is not one: its status is 404\n"),
+        ("hello\r\n\r\n", "it does not speak HTTP\n"),
+        ("HTTP/1.0 200 OK\r\n\r\nhello world\n", "it is not one: it responds with status 200\n"),
+        ("HTTP/1.0 404 Not Found\r\nServer: nginx\r\n\r\nno\n", "it is not one: it responds with status 404\n"),
     ] {
         let problem = problem.replace("it is not one: ", "");
         let (said, address) = told(answer);
-        let problem = format!("forkpool: something else than a pool's admin process answers at {address}: {problem}");
+        let problem = format!("forkpool: the server at {address} is not a pool's admin process: {problem}");
         assert_eq!((said.code, said.out.as_str(), said.problem), (1, "", problem), "{answer}");
     }
     let (said, _) = told("");
@@ -38,7 +38,7 @@ fn what_is_no_pool_is_said() {
     for verb in [&["status"][..], &["status", "--json"], &["status", "--ready"], &["top"], &["scale", "2"]] {
         let said = forkpool(&address, verb);
         assert!(said.code == 1 && said.out.is_empty(), "{said:?}");
-        assert!(said.problem.contains("something else than a pool's admin process answers at "), "{said:?}");
+        assert!(said.problem.contains("is not a pool's admin process: "), "{said:?}");
     }
 }
 
@@ -89,13 +89,13 @@ fn what_a_verb_reads_is_bounded() {
     let head_only = |_: &str| format!("{ADMIN_HEAD}\r\n");
     type Begin = fn(&str) -> String;
     let cases: [(&[&str], Begin, &'static str, &str); 4] = [
-        (&["stop"], |_| ADMIN_HEAD.to_owned(), "A: b\r\n", "the head of the answer has no end"),
-        (&["status"], head_only, "0123456789", "it says too much"),
+        (&["stop"], |_| ADMIN_HEAD.to_owned(), "A: b\r\n", "the head of its response is too long"),
+        (&["status"], head_only, "0123456789", "its response is too long"),
         (
             &["status"],
             |_| format!("{ADMIN_HEAD}Content-Length: 99999999999\r\n\r\n"),
             "0123456789",
-            "it would say too much",
+            "its response is too long",
         ),
         (
             &["restart"],
@@ -105,7 +105,7 @@ fn what_a_verb_reads_is_bounded() {
                 _ => format!("{ADMIN_HEAD}\r\n"),
             },
             "0123456789",
-            "it tells of an event without end",
+            "it sends an event that is too long",
         ),
     ];
     for (verb, begin, part, problem) in cases {
@@ -154,7 +154,7 @@ fn a_verb_does_not_ask_for_ever_what_always_breaks_off() {
         let answer = if is_stream { "\r\n" } else { "Content-Length: 2\r\n\r\n{}" };
         stream.write_all(format!("{ADMIN_HEAD}{answer}").as_bytes())
     });
-    let problem = format!("forkpool: the pool at {address} breaks off again and again\n");
+    let problem = format!("forkpool: the pool at {address} keeps closing the connection\n");
     assert_eq!((said.code, said.problem), (1, problem));
 }
 

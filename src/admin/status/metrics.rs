@@ -13,9 +13,17 @@ impl Snapshot<'_> {
         self.counters_to(&mut out);
         self.latency_to(&mut out);
         self.workers_to(&mut out);
-        out.family("forkpool_ready", "gauge", "Whether the pool is to be given clients, as /readyz says.");
+        out.family(
+            "forkpool_ready",
+            "gauge",
+            "Whether load balancers should send clients to this pool, as /readyz says.",
+        );
         out.sample("forkpool_ready", "", u8::from(self.is_ready));
-        out.family("forkpool_build_info", "gauge", "1; what this is, and who picks the worker for a connection.");
+        out.family(
+            "forkpool_build_info",
+            "gauge",
+            "Always 1. The labels are the version, and how workers are chosen for connections.",
+        );
         let labels = format!("version=\"{}\",balance=\"{}\"", env!("CARGO_PKG_VERSION"), escaped(&self.pool.balance));
         out.sample("forkpool_build_info", &labels, 1);
         out.family("process_start_time_seconds", "gauge", "When the pool's parent began, in seconds since 1970.");
@@ -26,7 +34,7 @@ impl Snapshot<'_> {
     fn counters_to(&self, out: &mut Metrics) {
         type Count = fn(&Counters) -> u64;
         let counters: [(&str, &str, &str, Count); 5] = [
-            ("forkpool_requests_total", "counter", "Requests given to the handler.", |it| it.requests),
+            ("forkpool_requests_total", "counter", "Requests passed to the handler.", |it| it.requests),
             ("forkpool_connections_accepted_total", "counter", "Connections accepted.", |it| it.accepted),
             ("forkpool_connections_open", "gauge", "Connections open.", Counters::open),
             ("forkpool_requests_refused_total", "counter", "Requests refused before the handler.", |it| it.refused),
@@ -42,22 +50,22 @@ impl Snapshot<'_> {
                 out.sample(name, &format!("worker=\"{}\",code=\"{class}xx\"", slot.id), count);
             }
         }
-        let help = "Bytes of responses that clients' sockets have taken, heads included.";
+        let help = "Bytes of responses that the sockets of clients have accepted, heads included.";
         out.of_slots("forkpool_sent_bytes_total", "counter", help, self, |slot| slot.counted().map(|it| it.sent));
-        let help = "Connections of programs that the kernel has to the pool's ports; those that wait are among them.";
+        let help = "Connections to the ports of a pool of programs, including those that wait to be accepted.";
         out.family("forkpool_connections_established", "gauge", help);
         if let Some(established) = self.established {
             out.sample("forkpool_connections_established", "", established);
         }
         let name = "forkpool_log_lines_lost_total";
-        out.family(name, "counter", "Lines of logs that could not be written, by the process or slot that had them.");
+        out.family(name, "counter", "Log lines that could not be written, by process or slot.");
         out.sample(name, "process=\"parent\"", self.lost[0]);
         out.sample(name, "process=\"admin\"", self.lost[1]);
         for slot in &self.slots {
             out.sample(name, &format!("process=\"worker={}\"", slot.id), slot.counters.lost);
         }
         let name = "forkpool_worker_restarts_total";
-        out.family(name, "counter", "Workers that were started in place of another one, by why that ended.");
+        out.family(name, "counter", "Workers that were started to replace another one, by the reason.");
         for slot in &self.slots {
             for (reason, count) in Reason::ALL.iter().zip(slot.slot.restarts) {
                 out.sample(name, &format!("worker=\"{}\",reason=\"{}\"", slot.id, reason.as_str()), count);
@@ -67,7 +75,11 @@ impl Snapshot<'_> {
 
     fn latency_to(&self, out: &mut Metrics) {
         let name = "forkpool_request_duration_seconds";
-        out.family(name, "histogram", "From reading a request's head to having its answer, by the built-in server.");
+        out.family(
+            name,
+            "histogram",
+            "Time from reading a request's head to having its response, in the built-in server.",
+        );
         if !self.is_counted {
             return;
         }
@@ -83,24 +95,28 @@ impl Snapshot<'_> {
     }
 
     fn workers_to(&self, out: &mut Metrics) {
-        out.family("forkpool_workers", "gauge", "Worker processes, and slots that back off, by their state.");
+        out.family("forkpool_workers", "gauge", "Worker processes, and slots that back off, by state.");
         for state in WorkerState::ALL.iter().map(|state| state.as_str()).chain(["backoff"]) {
             let count = self.workers.iter().filter(|worker| worker.state() == state).count();
             out.sample("forkpool_workers", &format!("state=\"{state}\""), count);
         }
-        let help = "CPU time that the worker's processes have used.";
+        let help = "CPU time used by the worker's processes.";
         out.of_slots("forkpool_worker_cpu_seconds_total", "counter", help, self, |slot| Some(Micros(slot.cpu)));
-        let help = "Memory that the worker's processes hold, shared memory included.";
+        let help = "Resident memory of the worker's processes, including shared memory.";
         let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
         out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
-        let help = "Bytes that the worker holds for requests and answers in progress.";
+        let help = "Bytes that the worker holds for requests and responses in progress.";
         let held = |slot: &SlotTotals<'_>| slot.told(|it| it.held);
         out.of_slots("forkpool_worker_held_bytes", "gauge", help, self, held);
-        out.family("forkpool_held_limit_bytes", "gauge", "What each worker may hold of them; 0 is no limit.");
+        out.family(
+            "forkpool_held_limit_bytes",
+            "gauge",
+            "Maximum of forkpool_worker_held_bytes for each worker; 0 is no limit.",
+        );
         out.sample("forkpool_held_limit_bytes", "", self.pool.max_held);
-        let help = "Connections that wait to be accepted in the worker's own queues.";
+        let help = "Connections in the worker's own queues that wait to be accepted.";
         out.of_slots("forkpool_accept_queue_length", "gauge", help, self, |slot| slot.queue);
-        let help = "How long the worker has been busy with the present turn of its loop; 0 while it waits.";
+        let help = "How long the worker has been busy with the current turn of its loop; 0 while it waits.";
         let busy = |slot: &SlotTotals<'_>| {
             let told = slot.processes.iter().filter(|(it, _)| !it.is_program);
             told.map(|(_, it)| it.busy).max().map(Millis)

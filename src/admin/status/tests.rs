@@ -281,7 +281,10 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
         assert_eq!(metrics.lines().any(|line| line == sample), established.is_some(), "{metrics}");
         assert!(metrics.contains("forkpool_worker_cpu_seconds_total{worker=\"0\"} 0.020000"), "{metrics}");
         let shown = open.replace("null", "-");
-        assert!(text.contains(&format!("\n{shown} connections open; what programs serve is not counted\n")), "{text}");
+        assert!(
+            text.contains(&format!("\n{shown} connections open; requests to programs are not counted\n")),
+            "{text}"
+        );
         let row: Vec<&str> =
             text.lines().find(|line| line.contains(" ready ")).expect("a row").split_whitespace().collect();
         assert_eq!(row[6..12], ["-"; 6], "{text}");

@@ -41,7 +41,7 @@ impl Snapshot<'_> {
                 shown_time(self.latency.quantile(500)),
                 shown_time(self.latency.quantile(990))
             )),
-            false => line(format_args!("{open} connections open; what programs serve is not counted")),
+            false => line(format_args!("{open} connections open; requests to programs are not counted")),
         }
         if self.is_counted {
             let [one, two, three, four, five] = self.totals.responses;
@@ -53,7 +53,10 @@ impl Snapshot<'_> {
         let held = held.fold(0, u64::saturating_add);
         if held > 0 {
             let limit = if self.pool.max_held == 0 { "any" } else { &format!("{}M", self.pool.max_held >> 20) };
-            line(format_args!("{}K held for requests and answers in progress; a worker may hold {limit}", held >> 10));
+            line(format_args!(
+                "{}K held for requests and responses in progress; the limit per worker is {limit}",
+                held >> 10
+            ));
         }
         if self.lost() > 0 {
             line(format_args!("{} log lines lost: nobody read them, or there was no room", self.lost()));

@@ -81,7 +81,7 @@ impl Config {
                 (None, [_, ..]) => "admin-host",
                 (None, []) => return Ok(()),
             };
-            return Err(Error::config(needless, "there is no admin address that it is for; add admin"));
+            return Err(Error::config(needless, "has no effect without an admin address; add admin"));
         };
         if let Some(other) = self.addresses.iter().find(|other| other.covers(admin) || admin.covers(other)) {
             return Err(Error::config("admin", format!("{other} is where the workers listen; choose another")));
@@ -213,8 +213,8 @@ mod tests {
                 "cannot listen on unix:/nowhere/x: the directory /nowhere does not exist",
             ),
             (&[("pid-file", "/")], "it is a directory"),
-            (&[("admin-token-file", "x")], "admin-token-file: there is no admin address"),
-            (&[("admin-host", "x")], "admin-host: there is no admin address"),
+            (&[("admin-token-file", "x")], "admin-token-file: has no effect without an admin address"),
+            (&[("admin-host", "x")], "admin-host: has no effect without an admin address"),
             (&[("listen", ":1"), ("admin", "127.0.0.1:1")], "admin: :1 is where the workers listen"),
             (&[("pid-file", "/a/b"), ("admin", "unix:/a/b")], "pid-file: is also the path of unix:/a/b"),
             (
@@ -222,7 +222,7 @@ mod tests {
                 "cannot listen on unix:/nowhere/x: the directory /nowhere does not exist",
             ),
             (&[("admin", ":1"), ("admin-token-file", "/nowhere/x")], "cannot read the admin token in /nowhere/x"),
-            (&[("admin", ":1"), ("admin-token-file", "/proc/version")], "every user may use /proc/version"),
+            (&[("admin", ":1"), ("admin-token-file", "/proc/version")], "every user has access to /proc/version"),
         ] {
             let mut config = Config::default();
             for (name, value) in said {

@@ -73,7 +73,7 @@ fn name_of(name: &[u8]) -> Result<String, String> {
         b"" => "there is no name before the =".to_owned(),
         [b'e', b'x', b'p', b'o', b'r', b't', b' ', ..] => "this is no shell script; leave out export".to_owned(),
         trimmed if trimmed.len() < name.len() => {
-            format!("{} has a blank behind it; write NAME=value", shown.to_string().trim_end())
+            format!("{} is followed by a blank; write NAME=value", shown.to_string().trim_end())
         }
         _ => format!("{shown} is no name of a variable: letters, digits and underscores, no digit first"),
     })
@@ -117,7 +117,7 @@ mod tests {
             ("\n=secret\n", 2, "there is no name before the ="),
             ("A=1\nB=secret\0\n", 2, "the value of B holds a NUL"),
             ("export A=secret\n", 1, "leave out export"),
-            ("A =secret\n", 1, "A has a blank behind it"),
+            ("A =secret\n", 1, "A is followed by a blank"),
             ("1A=secret\n", 1, "1A is no name of a variable"),
             ("A-B=secret\n", 1, "A-B is no name"),
             ("\u{e9}\u{1b}=secret\n", 1, "\\xc3\\xa9\\x1b is no name"),

@@ -94,11 +94,13 @@ impl Layers {
 fn setting_of(name: &str) -> std::result::Result<&'static Setting, String> {
     let setting = settings().find(|setting| setting.variable() == name);
     match setting {
-        Some(setting) if setting.name() == "env-file" => Err(format!("{name}: a file cannot name another one")),
+        Some(setting) if setting.name() == "env-file" => {
+            Err(format!("{name}: a file of variables cannot name another one"))
+        }
         Some(setting) => Ok(setting),
         None => Err(format!(
-            "{name}: there is no such setting; what is the command's own, as FORKPOOL_QUIET, is said by a flag or by a \
-             variable of its environment"
+            "{name}: there is no such setting; settings of the command itself, such as FORKPOOL_QUIET, must be flags or \
+             variables of its environment"
         )),
     }
 }
@@ -107,7 +109,7 @@ fn setting_of(name: &str) -> std::result::Result<&'static Setting, String> {
 fn read_whole(path: &Path) -> io::Result<Vec<u8>> {
     let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
     if !file.metadata()?.is_file() {
-        return Err(io::Error::other("it is no regular file, and it is read again and again"));
+        return Err(io::Error::other("it must be a regular file, since it is read again at each restart"));
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX as u64 + 1).read_to_end(&mut bytes)?;

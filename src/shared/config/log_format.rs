@@ -214,7 +214,10 @@ fn variable(name: &str) -> std::result::Result<Variable, String> {
         Some(field) if !field.is_empty() => Ok(Variable::Field(field.replace('_', "-"))),
         _ => {
             let names: Vec<String> = VARIABLES.iter().map(|(name, _)| format!("${name}")).collect();
-            Err(format!("must not have ${name}; there are {} and $http_NAME, NAME being a field's", names.join(", ")))
+            Err(format!(
+                "has an unknown variable ${name}; known are {}, and $http_NAME for header fields",
+                names.join(", ")
+            ))
         }
     }
 }
@@ -256,9 +259,9 @@ mod tests {
         for (text, problem) in [
             ("", "access-log-format: must be common, combined, vhost, json, or a line with variables"),
             ("plain", "must be common"),
-            ("$", "must not have $; there are $remote_addr, "),
-            ("$nothing", "must not have $nothing; there are $remote_addr, "),
-            ("$http_", "must not have $http_;"),
+            ("$", "has an unknown variable $; known are $remote_addr, "),
+            ("$nothing", "has an unknown variable $nothing; known are $remote_addr, "),
+            ("$http_", "has an unknown variable $http_;"),
             ("${status", "must close the brace of ${status"),
             ("$status\n", "must be one line of text, without \\n"),
             ("\x1b$status", "without \\u{1b}"),

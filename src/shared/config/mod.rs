@@ -253,7 +253,7 @@ impl Config {
         let unread = |source| Error::File { path: shown.to_string(), action: "read the admin token in", source };
         let mode = fs::metadata(path).map_err(unread)?.permissions().mode();
         if mode & 0o007 != 0 {
-            let problem = format!("every user may use {shown}; take that away, as by chmod o= {shown}");
+            let problem = format!("every user has access to {shown}; restrict it, for example by chmod o= {shown}");
             return Err(Error::config("admin-token-file", problem));
         }
         let token = fs::read_to_string(path).map_err(unread)?.trim_end().to_owned();

@@ -94,7 +94,7 @@ impl Network {
         let masked = Ipv6Addr::from(u128::from(first) & network.mask());
         if masked != first {
             let meant = Network { first: masked, ..network };
-            return Err(format!("{text} has bits behind its prefix; write {meant}"));
+            return Err(format!("{text} has bits set after its prefix; write {meant}"));
         }
         Ok(network)
     }
@@ -181,7 +181,7 @@ mod tests {
             ("proxy.example", "proxy.example must be a network as in 10.0.0.0/8 or fd00::/8, an address, or unix"),
             ("Unix", "must be"),
             ("127.0.0.1:80", "must be"),
-            ("10.0.0.1/8", "10.0.0.1/8 has bits behind its prefix; write 10.0.0.0/8"),
+            ("10.0.0.1/8", "10.0.0.1/8 has bits set after its prefix; write 10.0.0.0/8"),
             ("fd00::1/8", "write fd00::/8"),
         ] {
             let found = Proxies::parse(text).expect_err(text);

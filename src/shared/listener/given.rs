@@ -69,7 +69,7 @@ impl Given {
             let _ = SockRef::from(&self.socket).listen(libc::SOMAXCONN);
         }
         match inspect(self.socket.as_fd(), Wanted::Shared) {
-            Some(why) => Err(io::Error::other(format!("{why}; have the service manager open it anew"))),
+            Some(why) => Err(io::Error::other(format!("{why}; restart it in the service manager"))),
             None if is_free => restore(&self.socket, &self.options, None),
             None => Ok(()),
         }

@@ -14,7 +14,7 @@ use crate::sys;
 pub(super) fn inspect(socket: BorrowedFd<'_>, wanted: Wanted) -> Option<String> {
     match facts(socket) {
         Ok(facts) => flaw(&facts, wanted).map(str::to_owned),
-        Err(error) => Some(format!("it cannot be asked what it is: {error}")),
+        Err(error) => Some(format!("it cannot be inspected: {error}")),
     }
 }
 

@@ -90,7 +90,7 @@ impl Options {
                 return result;
             }
         }
-        Err(io::Error::other("the options that a worker has set move each other"))
+        Err(io::Error::other("the options that a worker has set change each other"))
     }
 
     /// Returns whether the option differed and is now restored.
@@ -101,12 +101,12 @@ impl Options {
         }
         let failed = |why: &dyn std::fmt::Display| {
             io::Error::other(format!(
-                "a worker has set option {name} of level {level}, which cannot be put back: {why}"
+                "a worker has set option {name} of level {level}, which cannot be restored: {why}"
             ))
         };
         let is_buffer = level == libc::SOL_SOCKET && [libc::SO_RCVBUF, libc::SO_SNDBUF].contains(&name);
         if is_buffer && !self.0.iter().any(|(option, _)| *option == (libc::SOL_SOCKET, SO_BUF_LOCK)) {
-            return Err(failed(&"the kernel would go on to keep to that size"));
+            return Err(failed(&"the kernel would keep that size"));
         }
         let mut why = "it reads otherwise".to_owned();
         for value in ways_back(level, name, was) {

@@ -50,7 +50,7 @@ impl ReservedUnix {
     /// always connect.
     pub(super) fn remake(&mut self, backlog: u32, mode: u32) -> io::Result<()> {
         if !self.is_there() {
-            return Err(io::Error::other("somebody else has put something in the place of the socket"));
+            return Err(io::Error::other("another process has replaced the socket file"));
         }
         let mut draft = self.path.as_os_str().to_owned();
         draft.push(format!(".{}", process::id()));

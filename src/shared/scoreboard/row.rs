@@ -292,10 +292,10 @@ impl Row<'_> {
             return Some("it has closed more connections than it has accepted");
         }
         if self.load(Word::BusySince).saturating_sub(now.as_millis()) > SLACK {
-            return Some("it is busy since a time that is to come");
+            return Some("it is busy since a time in the future");
         }
         if self.pending().unsigned_abs() > most {
-            return Some("it has taken more connections out of its queue than were in it");
+            return Some("it has accepted more connections from its queue than were in it");
         }
         None
     }

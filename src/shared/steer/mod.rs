@@ -34,7 +34,7 @@ const CPU: u64 = 2;
 const CLIENT: u64 = 3;
 
 /// The description of [`RANDOM`].
-pub(crate) const AT_RANDOM: &str = "random, among the workers that are free";
+pub(crate) const AT_RANDOM: &str = "random, among the free workers";
 
 /// How new connections are steered.
 #[derive(Debug)]
@@ -77,7 +77,7 @@ pub(crate) fn choose(
         }
         Balance::Auto | Balance::LeastConnections => match load(counted, addresses) {
             Ok((board, ebpf)) => {
-                let method = "least connections, among the workers that are free";
+                let method = "least connections, among the free workers";
                 info!("balance: {method}");
                 Ok((board, Steering { program: NOTHING, method, ebpf: Some(ebpf) }))
             }

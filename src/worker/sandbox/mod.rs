@@ -33,7 +33,7 @@ pub(crate) fn enter(sandbox: Sandbox, readable: &[OwnedFd], own: &[RawFd], is_fi
     }
     // The measures only confine the calling thread; other threads keep their rights.
     if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
-        let source = io::Error::other(format!("it has {count} threads; let it be ready before it starts any"));
+        let source = io::Error::other(format!("it has {count} threads; call ready before starting threads"));
         return missed(sandbox, Error::system("confine the worker (sandbox)", source)).map(|missed| vec![missed]);
     }
     // Without this, the other measures need a privilege.

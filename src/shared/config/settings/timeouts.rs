@@ -63,8 +63,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tcp-keepalive",
         "DURATION",
         at!(server.tcp_keepalive, Timeout::ANY),
-        "After how much silence the kernel asks whether a TCP client is still there; one that does not answer for as long \
-         again has gone, by which connections end that wait without a timeout; in whole seconds; 0 is never",
+        "How long a TCP client may be silent before the kernel probes whether it is still there. If it does not answer for \
+         as long again, its connection is closed, even one that has no timeout. In whole seconds. 0 disables probing",
     )
     .of_the_server(),
     Setting::new(

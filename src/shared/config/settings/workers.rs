@@ -84,8 +84,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "slow-request",
         "DURATION",
         at!(server.slow_request, Timeout::ANY),
-        "Log a request that the application takes at least so long to answer. The time a client takes to send its body or \
-         to read the response does not count. 0 logs none",
+        "Log a request to which the application takes this long or longer to respond. The time a client takes to send its \
+         body or to read the response does not count. 0 logs none",
     )
     .of_the_server(),
 ];
