@@ -7,10 +7,12 @@
 //!   `options.rs`: socket options; `aborted.rs`: the backtrace of a stalled worker
 //! - `notification/`: seccomp_unotify(2); its `filter.rs` (PURE) selects the calls
 //! - `bpf.rs`, `cbpf.rs` (PURE), `filter.rs`: extended and classic BPF; `sandbox.rs`: landlock(7) and seccomp(2)
+//! - `scan/`, `array.rs`: bytes in steps of vector instructions; an array that is filled from the front
 //! - `clock.rs`: clocks; `epoll.rs`: calls on mio's epoll instance that mio does not make; `proc.rs`: reads /proc
 #![allow(unsafe_code)]
 
 pub(crate) mod aborted;
+pub(crate) mod array;
 pub(crate) mod bpf;
 pub(crate) mod cbpf;
 pub(crate) mod clock;
@@ -23,6 +25,7 @@ pub(crate) mod options;
 pub(crate) mod proc;
 pub(crate) mod process;
 pub(crate) mod sandbox;
+pub(crate) mod scan;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod stat;

@@ -5,6 +5,7 @@ use super::gathered::Gathered;
 use super::head::{self, Room};
 use super::lines::Scan;
 use super::message::{Framing, Head};
+use super::parse::parse_whole;
 use super::recall::Recall;
 use super::request::Request;
 use super::{Limits, Reject};
@@ -110,9 +111,9 @@ impl Codec {
         let Scratch { whole, lines, recall } = scratch;
         if self.scan == Scan::default() {
             let head = match recall {
-                None => head::parse_whole(input, whole, limits),
+                None => parse_whole(input, whole, limits),
                 Some(recall) if !recall.knows(input) => {
-                    head::parse_whole(input, whole, limits).inspect(|head| recall.learn(input, head))
+                    parse_whole(input, whole, limits).inspect(|head| recall.learn(input, head))
                 }
                 Some(recall) => recall.head(&mut whole.request),
             };
@@ -124,6 +125,8 @@ impl Codec {
     }
 
     /// Goes on with a head that is incomplete, broken, or otherwise not what most are.
+    #[cold]
+    #[inline(never)]
     fn next_of_lines<'a>(
         &'a mut self,
         input: &'a [u8],
@@ -176,7 +179,7 @@ impl Codec {
     }
 
     /// Goes on with what a complete head of `len` bytes of `input` says.
-    #[inline]
+    #[inline(always)]
     fn next_of_head<'a>(
         &'a mut self,
         (len, parsed): (usize, Result<Head<'a>, Reject>),
@@ -207,6 +210,7 @@ impl Codec {
     }
 
     /// Goes on with a head, and a body of which `rest` may be the beginning.
+    #[inline(never)]
     fn next_with_body<'a>(
         &'a mut self,
         head: Head<'a>,
@@ -261,6 +265,8 @@ impl Codec {
     }
 
     /// Reads HTTP/1.2 and later as HTTP/1.1: from a copy that says so. Nobody sends it, so it may cost a copy.
+    #[cold]
+    #[inline(never)]
     fn next_of_later_version<'a>(
         &'a mut self,
         head: &[u8],

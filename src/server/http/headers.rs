@@ -3,13 +3,26 @@
 
 use std::ops::Range;
 
+use super::FIELDS_MAX;
+use crate::sys::array::Array;
+
+/// A field line: name, and value without the white space around it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'a> {
+    pub(super) name: &'a str,
+    pub(super) value: &'a [u8],
+}
+
+/// Those of a head.
+pub(super) type Fields<'a> = Array<Field<'a>, FIELDS_MAX>;
+
 /// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`](crate::Request::headers).
 #[derive(Clone, Debug)]
 pub struct Headers<'a>(Source<'a>);
 
 #[derive(Clone, Debug)]
 enum Source<'a> {
-    Parsed(std::slice::Iter<'a, httparse::Header<'a>>),
+    Parsed(std::slice::Iter<'a, Field<'a>>),
     /// In places of a head's text.
     Known {
         text: &'a str,
@@ -18,7 +31,7 @@ enum Source<'a> {
 }
 
 impl<'a> Headers<'a> {
-    pub(super) fn parsed(fields: &'a [httparse::Header<'a>]) -> Headers<'a> {
+    pub(super) fn parsed(fields: &'a [Field<'a>]) -> Headers<'a> {
         Headers(Source::Parsed(fields.iter()))
     }
 

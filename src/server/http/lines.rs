@@ -78,7 +78,9 @@ impl Scan {
 /// Which rule a complete head breaks first.
 pub(super) fn first_broken_rule(head: &[u8], limits: &Limits) -> Reject {
     let fields = head.len().saturating_sub(2);
-    check_lines(&head[..fields], 0, limits).err().unwrap_or(Reject::Field)
+    let broken = check_lines(&head[..fields], 0, limits).err();
+    debug_assert!(broken.is_some(), "a head without a broken line was not parsed: {}", head.escape_ascii());
+    broken.unwrap_or(Reject::Field)
 }
 
 /// Checks whole lines of a head from the one numbered `first`, without the empty one. The request line is number 0.

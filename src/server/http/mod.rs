@@ -24,7 +24,7 @@ mod coding;
 mod conditional;
 mod date;
 mod encode;
-
+mod facts;
 #[cfg(any(fuzzing, test))]
 mod feed;
 mod forwarded;
@@ -38,6 +38,7 @@ mod host;
 mod lines;
 mod media_type;
 mod message;
+mod parse;
 mod pieces;
 mod range;
 mod recall;

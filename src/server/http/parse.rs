@@ -1,0 +1,121 @@
+//! One pass over a head that is complete and well formed: its lines, in wide steps.
+
+use memchr::memchr;
+
+use super::facts::Facts;
+use super::grammar::{find_query, PATH, QUERY, TCHAR};
+use super::head::{judge, Lines, Room};
+use super::headers::Field;
+use super::message::Head;
+use super::request::Version;
+use super::{Limits, Reject};
+use crate::sys::scan::{self, Cursor, Steps, Work};
+
+/// Parses the head that `input` begins with, if it is complete and well formed; returns also its length. `None` for any other.
+#[inline]
+pub(super) fn parse_whole<'a>(
+    input: &'a [u8],
+    room: &'a mut Room<'a>,
+    limits: &Limits,
+) -> Option<(usize, Result<Head<'a>, Reject>)> {
+    scan::run(Parse { input, room, limits })
+}
+
+struct Parse<'a, 'l> {
+    input: &'a [u8],
+    room: &'a mut Room<'a>,
+    limits: &'l Limits,
+}
+
+impl<'a> Work for Parse<'a, '_> {
+    type Output = Option<(usize, Result<Head<'a>, Reject>)>;
+
+    #[inline(always)]
+    fn run<S: Steps>(self, steps: S) -> Self::Output {
+        let Parse { input, room, limits } = self;
+        let Room { fields, request: place } = room;
+        let (mut cursor, mut facts) = (Cursor::new(input, steps), Facts::default());
+        // Most are, and need no looking for their end.
+        let method = if cursor.strip(b"GET ") {
+            "GET"
+        } else {
+            let method = method(cursor.rest())?;
+            cursor.skip(method.len() + 1);
+            method
+        };
+        let (target, query_mark) = target(&mut cursor, limits)?;
+        let version = version(&mut cursor)?;
+        let mut filling = fields.fill(limits.fields);
+        while let Some(name) = cursor.take(&TCHAR, b':') {
+            let behind = cursor.rest();
+            let value = without_blanks(cursor.take_line()?);
+            facts.learn(name, value, behind, version);
+            if !filling.push(Field { name, value }) {
+                return None;
+            }
+        }
+        drop(filling);
+        facts.check_host(&cursor);
+        let is_complete = cursor.strip(b"\r\n");
+        let len = input.len() - cursor.rest().len();
+        if !is_complete || len > limits.head {
+            return None;
+        }
+        let lines = Lines { method, target, query_mark, version, fields: fields.as_slice() };
+        Some((len, judge(lines, &facts, place, limits)))
+    }
+}
+
+/// A token with a space behind it.
+#[inline(never)]
+fn method(bytes: &[u8]) -> Option<&str> {
+    let len = bytes.iter().position(|byte| !TCHAR.contains(*byte)).filter(|len| *len > 0 && bytes[*len] == b' ')?;
+    std::str::from_utf8(&bytes[..len]).ok()
+}
+
+/// Takes a target and the space behind it; returns also where its first `?` is, or its end.
+#[inline(always)]
+fn target<'a, S: Steps>(cursor: &mut Cursor<'a, S>, limits: &Limits) -> Option<(&'a str, usize)> {
+    match cursor.take_parts(&PATH, &QUERY) {
+        Some(("", _)) => None,
+        None => {
+            let (target, query_mark) = odd_target(cursor.rest(), limits)?;
+            cursor.skip(target.len() + 1);
+            Some((target, query_mark))
+        }
+        target => target,
+    }
+}
+
+/// The same for one that is not all of visible ASCII, or wrong.
+#[cold]
+#[inline(never)]
+fn odd_target<'a>(rest: &'a [u8], limits: &Limits) -> Option<(&'a str, usize)> {
+    let target = &rest[..memchr(b' ', rest)?];
+    let query_mark = find_query(target, limits).ok()?;
+    Some((std::str::from_utf8(target).ok()?, query_mark))
+}
+
+#[inline(always)]
+fn version<S: Steps>(cursor: &mut Cursor<'_, S>) -> Option<Version> {
+    if cursor.strip(b"HTTP/1.1\r\n") {
+        return Some(Version::Http11);
+    }
+    cursor.strip(b"HTTP/1.0\r\n").then_some(Version::Http10)
+}
+
+/// A value without the white space around it, of which the one space behind the colon is off already.
+#[inline(always)]
+fn without_blanks(value: &[u8]) -> &[u8] {
+    // The only control characters in it are tabs.
+    match value {
+        [..=b' ', ..] | [.., ..=b' '] => trim(value),
+        _ => value,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn trim(value: &[u8]) -> &[u8] {
+    value.trim_ascii()
+}

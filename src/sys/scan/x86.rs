@@ -1,0 +1,103 @@
+//! By SSE2, which all of these processors have, and AVX2.
+// The intrinsics of an instruction set need that alone.
+#![allow(clippy::multiple_unsafe_ops_per_block)]
+
+use std::arch::x86_64::*;
+
+use super::{Set, Steps, Work, WINDOW};
+
+pub(super) fn run<W: Work>(work: W) -> W::Output {
+    // The first such processor had all three; by the other two bits are counted and shifted in one instruction.
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
+        // SAFETY: this processor has AVX2, BMI1 and BMI2.
+        return unsafe { run_by_avx2(work) };
+    }
+    work.run(Sse2)
+}
+
+#[target_feature(enable = "avx2,bmi1,bmi2")]
+unsafe fn run_by_avx2<W: Work>(work: W) -> W::Output {
+    // SAFETY: there is AVX2, since this function may be called only then.
+    work.run(unsafe { Avx2::new() })
+}
+
+/// Where the first bit from `skip` on is set, counted from there; all that are left if none is.
+#[inline(always)]
+fn first(mask: u32, skip: u32) -> usize {
+    if skip == 0 {
+        return mask.trailing_zeros() as usize;
+    }
+    ((u64::from(mask) | 1 << WINDOW) >> skip).trailing_zeros() as usize
+}
+
+/// That there is AVX2.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Avx2(());
+
+impl Avx2 {
+    /// # Safety
+    ///
+    /// The processor has AVX2.
+    pub(super) unsafe fn new() -> Avx2 {
+        Avx2(())
+    }
+}
+
+/// By the upper four bits of an ASCII byte, its bit in [`Set`]; no other byte has one.
+static HIGH: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
+
+// SAFETY: a byte's two halves choose a byte each, which have a bit in common if the set contains it. The lower one
+// chooses nothing where its byte is not ASCII.
+unsafe impl Steps for Avx2 {
+    #[inline(always)]
+    fn within(self, window: &[u8; WINDOW], skip: u32, set: &Set) -> usize {
+        // SAFETY: there is AVX2, and what is loaded is as large as the types say.
+        let outside = unsafe {
+            let bytes = _mm256_loadu_si256(window.as_ptr().cast());
+            let low = _mm256_broadcastsi128_si256(_mm_loadu_si128(set.low.as_ptr().cast()));
+            let high = _mm256_broadcastsi128_si256(_mm_loadu_si128(HIGH.as_ptr().cast()));
+            let upper = _mm256_and_si256(_mm256_srli_epi16::<4>(bytes), _mm256_set1_epi8(15));
+            let common = _mm256_and_si256(_mm256_shuffle_epi8(low, bytes), _mm256_shuffle_epi8(high, upper));
+            _mm256_movemask_epi8(_mm256_cmpeq_epi8(common, _mm256_setzero_si256()))
+        };
+        first(outside as u32, skip)
+    }
+
+    #[inline(always)]
+    fn text(self, window: &[u8; WINDOW], skip: u32) -> usize {
+        // SAFETY: there is AVX2, and what is loaded is as large as the type says.
+        let control = unsafe {
+            let bytes = _mm256_loadu_si256(window.as_ptr().cast());
+            let below = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
+            let delete = _mm256_cmpeq_epi8(bytes, _mm256_set1_epi8(0x7f));
+            _mm256_movemask_epi8(_mm256_or_si256(below, delete))
+        };
+        first(control as u32, skip)
+    }
+}
+
+/// What there is on every processor of this kind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sse2;
+
+// SAFETY: they are counted one by one.
+unsafe impl Steps for Sse2 {
+    #[inline(always)]
+    fn within(self, window: &[u8; WINDOW], skip: u32, set: &Set) -> usize {
+        window[skip as usize..].iter().take_while(|byte| set.contains(**byte)).count()
+    }
+
+    #[inline(always)]
+    fn text(self, window: &[u8; WINDOW], skip: u32) -> usize {
+        let control = |half: usize| {
+            // SAFETY: there is SSE2, and each half of the window is as large as the type.
+            unsafe {
+                let bytes = _mm_loadu_si128(window.as_ptr().cast::<__m128i>().add(half));
+                let below = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);
+                let delete = _mm_cmpeq_epi8(bytes, _mm_set1_epi8(0x7f));
+                _mm_movemask_epi8(_mm_or_si128(below, delete)) as u32
+            }
+        };
+        first(control(0) | control(1) << 16, skip)
+    }
+}
