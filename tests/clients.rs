@@ -95,3 +95,91 @@ fn node() {
     }
     assert_eq!(said(&run("node", &["-e", &script]).expect("node")), "fine\n");
 }
+
+/// The example with every kind of answer.
+fn answers() -> support::Server {
+    let mut command = support::example("answers");
+    command.env("FORKPOOL_WORKERS", "1");
+    support::Server::start_silent(command)
+}
+
+#[test]
+fn curl_and_node_take_hints_and_trailers() {
+    let mut server = answers();
+    let url = |path: &str, port: u16| format!("http://127.0.0.1:{port}{path}");
+    let port = server.port();
+    if let Some(hinted) = run("curl", &["-sS", &url("/hints", port), &url("/text", port)]) {
+        assert_eq!(said(&hinted), "<p>hinted\nplain\n");
+        let trailers = ["-sS", "-D", "-", "-H", "TE: trailers", "-H", "Connection: TE", &url("/trailers", port)];
+        let trailers = run("curl", &trailers).expect("curl");
+        assert!(said(&trailers).contains("Server-Timing: made;dur=1"), "{}", said(&trailers));
+    }
+    let script = format!(
+        "const http = require('http');\n\
+         const ask = (path, headers) => new Promise((resolve, reject) => {{\n\
+         const seen = {{}};\n\
+         const request = http.get({{ host: '127.0.0.1', port: {port}, path, headers }}, (response) => {{\n\
+         response.setEncoding('utf8');\n\
+         seen.text = '';\n\
+         response.on('data', (data) => seen.text += data);\n\
+         response.on('end', () => resolve({{ ...seen, trailers: response.trailers }}));\n\
+         }});\n\
+         request.on('information', (info) => seen.hints = [info.statusCode, info.headers.link]);\n\
+         request.on('error', reject);\n\
+         }});\n\
+         (async () => {{\n\
+         const [hinted, timed] = [await ask('/hints', {{}}), await ask('/trailers', {{ TE: 'trailers' }})];\n\
+         console.log(JSON.stringify([hinted.hints, hinted.text, timed.text, timed.trailers]));\n\
+         }})().catch((error) => {{ console.error(error); process.exit(1); }});\n",
+    );
+    if let Some(output) = run("node", &["-e", &script]) {
+        let expected =
+            r#"[[103,"</style.css>; rel=preload; as=style"],"<p>hinted\n","timed\n",{"server-timing":"made;dur=1"}]"#;
+        assert_eq!(said(&output).trim_end(), expected);
+    }
+}
+
+/// Writes its whole body before it reads, as clients of Java do, more slowly than the server refuses it.
+const JAVA: &str = r#"
+import java.io.OutputStream;
+import java.net.HttpURLConnection;
+import java.net.URI;
+
+public class Client {
+    public static void main(String[] arguments) throws Exception {
+        String base = "http://127.0.0.1:" + arguments[0];
+        HttpURLConnection get = (HttpURLConnection) URI.create(base + "/plaintext").toURL().openConnection();
+        System.out.println(get.getResponseCode() + " " + new String(get.getInputStream().readAllBytes()));
+        HttpURLConnection put = (HttpURLConnection) URI.create(base + "/echo").toURL().openConnection();
+        put.setRequestMethod("POST");
+        put.setDoOutput(true);
+        put.setFixedLengthStreamingMode(4 << 20);
+        try (OutputStream body = put.getOutputStream()) {
+            for (int piece = 0; piece < 16; piece++) {
+                body.write(new byte[256 << 10]);
+                Thread.sleep(20);
+            }
+        }
+        System.out.println(put.getResponseCode());
+    }
+}
+"#;
+
+#[test]
+fn java_gets_its_413() {
+    let mut server = testbed(&[("FORKPOOL_MAX_BODY", "1MiB")]);
+    let directory = support::fresh_path("java");
+    std::fs::create_dir_all(&directory).expect("a directory");
+    let source = directory.join("Client.java");
+    std::fs::write(&source, JAVA).expect("a file");
+    // It compiles the file itself, from version 11 on.
+    let port = server.port().to_string();
+    let arguments = ["-Xshare:auto", "-XX:TieredStopAtLevel=1", &source.to_string_lossy(), &port];
+    let Some(output) = run("java", &arguments) else { return };
+    if !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("Could not find or load main class")
+    {
+        return skip("this java has no compiler");
+    }
+    assert_eq!(said(&output), "200 Hello, World!\n413\n");
+    std::fs::remove_dir_all(directory).expect("the directory");
+}

@@ -39,7 +39,7 @@ fn flags(text: &str) -> Vec<String> {
 fn every_flag_exists() {
     // Those of other commands, which comments show.
     let others = ["rm", "no-cache", "profile", "locked", "bin", "from=build", "now", "stop-timeout"];
-    for name in ["forkpool.service", "Dockerfile", "kubernetes.yaml", "haproxy.cfg"] {
+    for name in ["forkpool.service", "Dockerfile", "kubernetes.yaml", "haproxy.cfg", "nginx.conf"] {
         let flags = flags(&read(name));
         let ours: Vec<_> = flags.iter().filter(|flag| !others.contains(&flag.as_str())).collect();
         assert!(ours.iter().any(|flag| *flag == "listen"), "{name} shows how to listen: {flags:?}");
@@ -132,4 +132,30 @@ fn haproxy_takes_its_configuration() {
     let path = deploy("haproxy.cfg");
     let Some(output) = run("haproxy", &["-c", "-f", &path.to_string_lossy()]) else { return };
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn nginx_takes_its_configuration() {
+    // As it is, but for the paths that only root may write to, and with what is in comments.
+    let text = read("nginx.conf");
+    let path = support::fresh_path("nginx.conf");
+    for (name, text) in [("http", text.clone()), ("stream", uncommented(&text))] {
+        std::fs::write(&path, format!("pid /dev/null; error_log stderr;\n{text}")).expect("writable");
+        let arguments = ["-t", "-e", "stderr", "-c", &path.to_string_lossy()];
+        let Some(output) = run("nginx", &arguments) else { return };
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("unknown directive \"stream\"") {
+            skip("this nginx has no module for streams");
+            continue;
+        }
+        assert!(output.status.success() || said.contains("syntax is ok"), "{name}: {said}");
+    }
+    std::fs::remove_file(path).expect("the file");
+}
+
+/// The block that is in comments at the end of a file.
+fn uncommented(text: &str) -> String {
+    let lines = text.lines().skip_while(|line| !line.starts_with("# stream"));
+    let lines = lines.map(|line| line.trim_start_matches('#'));
+    format!("events {{}}\n{}\n", lines.collect::<Vec<_>>().join("\n"))
 }

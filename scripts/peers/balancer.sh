@@ -99,7 +99,7 @@ begin() {
     ! has_admin || admin=(--admin "10.77.$1.2:9000")
     : >"$scratch/log.$1"
     # Not a function: its pid would be a shell's.
-    ip netns exec "$prefix-$1" "$built/forkpool" --listen "10.77.$1.2:8000" --workers 2 --lame-duck 2s "${admin[@]}" 2>"$scratch/log.$1" &
+    ip netns exec "$prefix-$1" "$built/forkpool" --listen "10.77.$1.2:8000" --workers 2 --lame-duck 2s --trusted-proxies 10.77.0.0/16 "${admin[@]}" 2>"$scratch/log.$1" &
     pools[$1]=$!
     listening "$scratch/log.$1" "${pools[$1]}" || fail "pool $1 did not start: $(tail -1 "$scratch/log.$1")"
 }
