@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use log::{error, info, warn};
 
-use super::{others, Roster};
+use crate::parent::process::Roster;
+use crate::parent::settings::others;
 use crate::shared::credentials::Credentials;
 use crate::shared::log_file;
 use crate::shared::outlet::{count_lost, Outlet};

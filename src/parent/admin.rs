@@ -1,24 +1,47 @@
 //! The admin process as the parent sees it: what it is told, what it asks for, and how it is started again.
+//!
+//! [`Admin`] owns its listener, the model of what it knows, and its process. In come facts about the pool and what its
+//! clients ask for; out come requests for the loop, and the child to be forked.
 
+use std::io;
 use std::os::fd::AsRawFd;
+use std::process;
+use std::rc::Rc;
+use std::time::Duration;
 
+use log::{debug, error, info, warn};
 use nix::sys::resource::{getrusage, UsageWho};
+use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
 use nix::sys::wait::{waitpid, WaitPidFlag};
+use nix::unistd::Pid as SystemPid;
 
-use super::spawn::fork_remedy;
-use super::*;
 use crate::admin::status::{self, Fact, Model};
 use crate::admin::{self, Desk};
-use crate::parent::journal::Said;
-use crate::parent::supervisor::{Gone, PoolState};
-use crate::shared::channel::{self, Heard, Record};
-use crate::shared::config::Address;
-use crate::shared::config::Sandbox;
-use crate::shared::listener::AdminListener;
-use crate::shared::message::{MessageError, Received, BUFFER};
-use crate::shared::scoreboard::Scoreboard;
+use crate::error::{Error, Result};
+use crate::parent::announce::{describe, describe_unasked};
+use crate::parent::discard::Discard;
+use crate::parent::journal::{Journal, Said};
+use crate::parent::process::{signal, Roster};
+use crate::parent::reap::{self, Fate};
+use crate::parent::settings::Settings;
+use crate::parent::sockets::Sockets;
+use crate::parent::source::Source;
+use crate::parent::spawn::{fork_remedy, Child};
+use crate::parent::supervisor::{Gone, Pid, PoolState};
+use crate::parent::wakeups::Wakeups;
+use crate::shared::channel::{self, Heard, ParentEnd, Record};
+use crate::shared::config::{Address, Config, Sandbox};
+use crate::shared::credentials::Credentials;
+use crate::shared::listener::{AdminListener, SlotSockets};
+use crate::shared::message::{MessageEnd, MessageError, Received, BUFFER};
+use crate::shared::outlet;
+use crate::shared::request::Request;
+use crate::shared::scoreboard::{ParentBoard, Scoreboard};
+use crate::sys::clock;
+use crate::time::Time;
 use crate::worker::keeper::Keeping;
+use crate::worker::Seed;
 
 /// How long it is not started again after it has failed several times in a row: at most.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -66,18 +89,19 @@ struct Running {
 }
 
 impl Admin {
-    pub(super) fn new(listener: AdminListener, hosts: Rc<[String]>, token: Option<Rc<str>>, start_at: Time) -> Admin {
-        Admin {
+    /// Of a pool that is configured so; to be started then.
+    pub(super) fn new(listener: AdminListener, config: &Config, start_at: Time) -> Result<Admin> {
+        Ok(Admin {
             listener,
-            hosts,
-            token,
+            hosts: config.admin_hosts[..].into(),
+            token: config.admin_token()?.map(Rc::from),
             model: Model::default(),
             process: None,
             forking: None,
             start_at,
             failures: 0,
             is_over: false,
-        }
+        })
     }
 
     /// When it is to be started, or heard again.
@@ -141,39 +165,32 @@ impl Admin {
 }
 
 /// Starting and ending it.
-impl Parent {
-    pub(super) fn make_admin(&self, listener: Option<AdminListener>, now: Time) -> Result<Option<Admin>> {
-        let Some(listener) = listener else { return Ok(None) };
-        let token = self.config.admin_token()?.map(Rc::from);
-        let hosts = self.config.admin_hosts[..].into();
-        Ok(Some(Admin::new(listener, hosts, token, if self.predecessor.is_some() { Time::NEVER } else { now })))
-    }
-
+impl Admin {
     /// What is to be forked, when it is time.
-    pub(super) fn admin_due(&mut self) -> Option<Turn> {
-        let now = clock::now();
-        let admin = self.admin.as_mut().filter(|admin| admin.is_due(now))?;
-        match admin.seed(self.board.scoreboard(), self.credentials.clone(), now) {
-            Ok(child) => Some(Turn::Fork(child)),
+    pub(super) fn child_due(&mut self, board: &Scoreboard, user: &Option<Rc<Credentials>>, now: Time) -> Option<Child> {
+        if !self.is_due(now) {
+            return None;
+        }
+        match self.seed(board, user.clone(), now) {
+            Ok(child) => Some(child),
             Err(error) => {
                 error!("cannot start the admin process: {}", error.report());
-                admin.failures = admin.failures.max(1);
-                admin.backs_off(now);
+                self.failures = self.failures.max(1);
+                self.backs_off(now);
                 None
             }
         }
     }
 
     /// The fork has made this process, if it was the admin process that was to be forked.
-    pub(super) fn admin_forked(&mut self, pid: Pid) -> bool {
-        let Some(admin) = &mut self.admin else { return false };
-        let Some(mut process) = admin.forking.take() else { return false };
+    pub(super) fn forked(&mut self, pid: Pid, wakeups: &Wakeups) -> bool {
+        let Some(mut process) = self.forking.take() else { return false };
         process.pid = pid;
         debug!("admin pid={} spawned", pid.0);
         let (lifeline, link) = (process.lifeline.as_raw_fd(), process.link.as_raw_fd());
-        admin.process = Some(process);
+        self.process = Some(process);
         for (descriptor, source) in [(lifeline, Source::Admin), (link, Source::AdminLink)] {
-            if let Err(error) = self.listen_to(&descriptor, source) {
+            if let Err(error) = wakeups.listen_to(&descriptor, source) {
                 error!("cannot listen to admin pid={}: {error}", pid.0);
             }
         }
@@ -181,19 +198,19 @@ impl Parent {
     }
 
     /// The fork has failed, if it was the admin process that was to be forked.
-    pub(super) fn admin_fork_failed(&mut self, error: &io::Error) -> bool {
-        let Some(admin) = &mut self.admin else { return false };
-        if admin.forking.take().is_none() {
+    pub(super) fn fork_failed(&mut self, error: &io::Error, now: Time) -> bool {
+        if self.forking.take().is_none() {
             return false;
         }
         error!("cannot fork the admin process with fork(2): {error}{}", fork_remedy(error));
-        admin.failures = admin.failures.max(1);
-        admin.backs_off(clock::now());
+        self.failures = self.failures.max(1);
+        self.backs_off(now);
         true
     }
 
-    pub(super) fn reap_admin(&mut self) {
-        let Some(pid) = self.admin.as_ref().and_then(Admin::pid) else { return };
+    /// SIGCHLD has come.
+    pub(super) fn reap(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
+        let Some(pid) = self.pid() else { return };
         for fate in reap::fates(pid) {
             if let Fate::Suspended = fate {
                 // It holds no connection that is worth more than an answer to the next one.
@@ -201,38 +218,33 @@ impl Parent {
                 signal(pid, Signal::SIGKILL);
             }
             let Fate::Exited(exit) = fate else { continue };
-            self.hear_admin();
-            let Some(admin) = &mut self.admin else { return };
-            let Some(process) = admin.process.take() else { return };
-            if admin.is_over {
+            self.hear(wakeups, journal);
+            let Some(process) = self.process.take() else { return };
+            if self.is_over {
                 debug!("admin pid={} {}", pid.0, describe(exit));
                 continue;
             }
             let now = clock::now();
             if now.since(process.since) >= STABLE {
-                admin.failures = 0;
+                self.failures = 0;
             }
-            admin.backs_off(now);
+            self.backs_off(now);
             let why = process.lifeline.failure().map(|reason| format!(": {reason}")).unwrap_or_default();
-            self.journal.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
+            journal.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
         }
     }
 
     /// Another pool serves, and shows its own status.
-    pub(super) fn hand_over_admin(&mut self) {
-        self.tell_what_was_said();
-        if let Some(admin) = &mut self.admin {
-            admin.listener.hand_over();
-            admin.let_go();
-        }
+    pub(super) fn hand_over(&mut self, journal: &mut Journal) {
+        self.tell_what_was_said(journal);
+        self.listener.hand_over();
+        self.let_go();
     }
 
     /// The last of the pool: ends it, and waits for a moment.
-    pub(super) fn end_admin(&mut self) {
-        self.observe();
-        let Some(mut admin) = self.admin.take() else { return };
-        admin.let_go();
-        let Some(process) = admin.process else { return };
+    pub(super) fn end(mut self) {
+        self.let_go();
+        let Some(process) = self.process else { return };
         // One that has let go of its lifeline need not have ended.
         if !process.lifeline.ends_within(PATIENCE) {
             warn!("admin pid={} killed: still running {PATIENCE:?} after it was told to finish", process.pid.0);
@@ -240,9 +252,7 @@ impl Parent {
         signal(process.pid, Signal::SIGKILL);
         while waitpid(SystemPid::from_raw(process.pid.0), None::<WaitPidFlag>) == Err(nix::errno::Errno::EINTR) {}
     }
-}
 
-impl Admin {
     fn seed(&mut self, board: &Scoreboard, credentials: Option<Rc<Credentials>>, now: Time) -> Result<Child> {
         let call = "give the admin process what it needs with socketpair(2) or mmap(2); is RLIMIT_NOFILE too low?";
         let refused = |source| Error::system(call, source);
@@ -295,100 +305,97 @@ impl Admin {
 }
 
 /// What it is told.
-impl Parent {
+impl Admin {
     /// Tells what was said since the last time.
-    fn tell_what_was_said(&mut self) {
-        let said = self.journal.take_untold();
-        let Some(admin) = &mut self.admin else { return };
-        for Said { time, level, worker, text } in said {
-            let seq = admin.model.seq() + 1;
-            admin.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
+    fn tell_what_was_said(&mut self, journal: &mut Journal) {
+        for Said { time, level, worker, text } in journal.take_untold() {
+            let seq = self.model.seq() + 1;
+            self.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
         }
     }
 
     /// Tells what has changed in the pool and its processes.
-    pub(super) fn observe(&mut self) {
-        self.tell_what_was_said();
-        let Some(mut admin) = self.admin.take() else { return };
-        let mut pool = admin.model.pool.clone();
-        pool.state = match self.roster.supervisor.state() {
+    pub(super) fn observe(&mut self, roster: &Roster, sockets: &Sockets, settings: &Settings, journal: &mut Journal) {
+        self.tell_what_was_said(journal);
+        let mut pool = self.model.pool.clone();
+        pool.state = match roster.supervisor.state() {
             PoolState::Starting => status::State::Starting,
             PoolState::Serving => status::State::Serving,
             PoolState::Restarting => status::State::Restarting,
             PoolState::Upgrading => status::State::Upgrading,
             PoolState::LameDuck => status::State::LameDuck,
-            PoolState::Stopping if self.roster.supervisor.is_draining() => status::State::Draining,
+            PoolState::Stopping if roster.supervisor.is_draining() => status::State::Draining,
             PoolState::Stopping => status::State::Stopping,
         };
-        (pool.wanted, pool.serving) = (self.roster.supervisor.wanted(), self.roster.supervisor.ready_workers());
-        pool.restart_aborted.clone_from(&self.journal.restart_aborted);
+        (pool.wanted, pool.serving) = (roster.supervisor.wanted(), roster.supervisor.ready_workers());
+        pool.restart_aborted.clone_from(&journal.restart_aborted);
         pool.lost = outlet::lost();
-        pool.max_held = self.config.server.max_held as u64;
-        pool.because.clone_from(&self.derivation);
-        if pool.balance != self.custody.balance() {
-            pool.balance = self.custody.balance().to_owned();
+        pool.max_held = settings.config.server.max_held as u64;
+        pool.because.clone_from(&settings.derivation);
+        if pool.balance != sockets.balance() {
+            pool.balance = sockets.balance().to_owned();
         }
-        if pool != admin.model.pool {
-            admin.tell(Fact::Pool(pool));
+        if pool != self.model.pool {
+            self.tell(Fact::Pool(pool));
         }
-        for (slot, it) in self.roster.supervisor.processes() {
-            let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, self.roster.get(pid)?))) else { continue };
+        self.observe_processes(roster, sockets);
+    }
+
+    fn observe_processes(&mut self, roster: &Roster, sockets: &Sockets) {
+        for (slot, it) in roster.supervisor.processes() {
+            let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, roster.get(pid)?))) else { continue };
             let (row, generation, state, since) = (process.row, it.generation, it.state(), process.started);
             let is_program = process.ends.program.is_some();
             let shown = process.shown(pid);
             let known = status::Process { pid: shown, slot, row, generation, state, since, is_program };
-            if admin.model.processes.get(&shown) != Some(&known) {
-                if shown != pid.0 && admin.model.processes.contains_key(&pid.0) {
-                    let counted = admin.model.slots.get(&slot).cloned().unwrap_or_default();
-                    admin.tell(Fact::Gone(pid.0, slot, counted));
+            if self.model.processes.get(&shown) != Some(&known) {
+                if shown != pid.0 && self.model.processes.contains_key(&pid.0) {
+                    let counted = self.model.slots.get(&slot).cloned().unwrap_or_default();
+                    self.tell(Fact::Gone(pid.0, slot, counted));
                 }
-                admin.tell(Fact::Process(known));
-                let inodes = self.custody.sockets(slot).map(SlotSockets::inodes).unwrap_or_default();
-                if admin.model.sockets.get(&slot) != Some(&inodes) {
-                    admin.tell(Fact::Sockets(slot, inodes));
+                self.tell(Fact::Process(known));
+                let inodes = sockets.of(slot).map(SlotSockets::inodes).unwrap_or_default();
+                if self.model.sockets.get(&slot) != Some(&inodes) {
+                    self.tell(Fact::Sockets(slot, inodes));
                 }
             }
         }
-        self.admin = Some(admin);
     }
 
     /// What does not change while the pool lives.
-    pub(super) fn introduce(&mut self) {
-        let Some(admin) = &mut self.admin else { return };
-        admin.model.pool.pid = i32::try_from(process::id()).unwrap_or(0);
-        admin.model.pool.started = clock::unix_millis();
-        admin.model.pool.listening = self.reserved.iter().map(ToString::to_string).collect();
-        admin.model.pool.because = self.derivation.clone();
-        admin.model.pool.max_held = self.config.server.max_held as u64;
-        info!("admin on {}", admin.listener);
-        if admin.token.is_none() && self.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
+    pub(super) fn introduce(&mut self, sockets: &Sockets, settings: &Settings) {
+        self.model.pool.pid = i32::try_from(process::id()).unwrap_or(0);
+        self.model.pool.started = clock::unix_millis();
+        self.model.pool.listening = sockets.reserved().iter().map(ToString::to_string).collect();
+        self.model.pool.because = settings.derivation.clone();
+        self.model.pool.max_held = settings.config.server.max_held as u64;
+        info!("admin on {}", self.listener);
+        if self.token.is_none() && settings.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
             warn!(
                 "admin on {} has no token: anyone who can connect can read the status, and nobody can control the pool; use 127.0.0.1 or a Unix socket, or set admin-token-file",
-                admin.listener
+                self.listener
             );
         }
-        self.observe();
     }
 
     /// Counts a process that was reaped; `how` it ended, `cpu` is the microseconds that it has used, and
     /// `shown` the pid by which people know it.
     pub(super) fn count_exit(&mut self, shown: i32, gone: Gone, how: &str, cpu: u64) {
-        let Some(admin) = &mut self.admin else { return };
-        let mut known = admin.model.slots.get(&gone.slot).cloned().unwrap_or_default();
+        let mut known = self.model.slots.get(&gone.slot).cloned().unwrap_or_default();
         if let Some(reason) = gone.restart {
             known.restarts[reason as usize] += 1;
             known.last_exit = Some(how.to_owned());
         }
         known.cpu += cpu;
-        admin.tell(Fact::Gone(shown, gone.slot, known));
+        self.tell(Fact::Gone(shown, gone.slot, known));
     }
 }
 
 /// What it asks for.
-impl Parent {
+impl Admin {
     /// Takes in what it says of itself.
-    pub(super) fn hear_admin(&mut self) {
-        let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
+    pub(super) fn hear(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
+        let Some(process) = &mut self.process else { return };
         let Heard { records, violation } = process.lifeline.hear(clock::now());
         for record in records {
             match record {
@@ -397,64 +404,52 @@ impl Parent {
                 _ => {}
             }
         }
-        let (reports, has_more) = (process.lifeline.as_raw_fd(), process.lifeline.has_more());
         if let Some(violation) = violation {
-            self.admin_misbehaved(&violation.to_string());
-        } else if has_more {
-            self.listen_again(reports, Source::Admin);
+            process.misbehaved(&violation.to_string(), journal);
+        } else if process.lifeline.has_more() {
+            wakeups.listen_again(process.lifeline.as_raw_fd(), Source::Admin);
         }
     }
 
-    /// It has said or sent what it may not: it is killed, and started again like after any failure.
-    fn admin_misbehaved(&mut self, why: &str) {
-        let Some(process) = self.admin.as_mut().and_then(|admin| admin.process.as_mut()) else { return };
-        if std::mem::replace(&mut process.has_misbehaved, true) {
-            return;
+    /// The next thing that its clients have asked for, if this second has room for more.
+    pub(super) fn next_request(&mut self, discard: &mut Discard, journal: &mut Journal, now: Time) -> Option<Request> {
+        let process = self.process.as_mut().filter(|process| !process.has_misbehaved)?;
+        if now.since(process.second) >= SECOND {
+            (process.second, process.commands) = (now, 0);
         }
-        let pid = process.pid;
-        signal(pid, Signal::SIGKILL);
-        self.journal.say(log::Level::Warn, None, format!("admin pid={} killed: {why}", pid.0));
-    }
-
-    /// Does what its clients have asked for, as much as a second has room for.
-    pub(super) fn obey_admin(&mut self) {
+        if process.commands >= COMMANDS {
+            return None;
+        }
         let mut buffer = vec![0; BUFFER];
-        let now = clock::now();
-        loop {
-            let process = self.admin.as_mut().and_then(|admin| admin.process.as_mut());
-            let Some(process) = process.filter(|process| !process.has_misbehaved) else { return };
-            if now.since(process.second) >= SECOND {
-                (process.second, process.commands) = (now, 0);
+        let request = match process.link.receive(&mut buffer) {
+            Received::Message(message, None) => admin::decode(message).ok_or("it sent what is no command"),
+            Received::Message(_, Some(_)) => Err("it sent a descriptor"),
+            Received::Malformed(why, fds) => {
+                discard.add(fds);
+                Err(why)
             }
-            if process.commands >= COMMANDS {
-                return;
+            Received::Cut(fds) => {
+                discard.add(fds);
+                Err("it sent a descriptor")
             }
-            let request = match process.link.receive(&mut buffer) {
-                Received::Message(message, None) => admin::decode(message).ok_or("it sent what is no command"),
-                Received::Message(_, Some(_)) => Err("it sent a descriptor"),
-                Received::Malformed(why, fds) => {
-                    self.discard.add(fds);
-                    Err(why)
-                }
-                Received::Cut(fds) => {
-                    self.discard.add(fds);
-                    Err("it sent a descriptor")
-                }
-                Received::Nothing | Received::NoRoom | Received::End => return,
-            };
-            process.commands += 1;
-            match request {
-                Ok(request) => self.obey(request),
-                Err(why) => return self.admin_misbehaved(why),
-            }
-        }
+            Received::Nothing | Received::NoRoom | Received::End => return None,
+        };
+        process.commands += 1;
+        request.map_err(|why| process.misbehaved(why, journal)).ok()
     }
 
-    /// Goes on with the commands that had to wait.
-    pub(super) fn obey_admin_again(&mut self) {
-        let process = self.admin.as_ref().and_then(|admin| admin.process.as_ref());
-        if process.is_some_and(|process| process.commands >= COMMANDS) {
-            self.obey_admin();
+    /// Whether commands had to wait.
+    pub(super) fn is_behind(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.commands >= COMMANDS)
+    }
+}
+
+impl Running {
+    /// It has said or sent what it may not: it is killed, and started again like after any failure.
+    fn misbehaved(&mut self, why: &str, journal: &mut Journal) {
+        if !std::mem::replace(&mut self.has_misbehaved, true) {
+            signal(self.pid, Signal::SIGKILL);
+            journal.say(log::Level::Warn, None, format!("admin pid={} killed: {why}", self.pid.0));
         }
     }
 }

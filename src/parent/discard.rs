@@ -6,8 +6,16 @@
 //! not be the last to do so: the parent waits for that.
 
 use std::os::fd::OwnedFd;
+use std::time::Duration;
 
-use super::*;
+use log::debug;
+use nix::sys::signal::Signal;
+
+use crate::parent::process::signal;
+use crate::parent::reap::{self, Fate};
+use crate::parent::supervisor::Pid;
+use crate::sys;
+use crate::time::Time;
 
 /// How long the next fork waits after one.
 const PACE: Duration = Duration::from_millis(20);

@@ -1,35 +1,55 @@
 //! What the supervisor wants done, and what it has to say.
 
-use super::*;
+use nix::sys::signal::Signal;
+
+use crate::error::{Error, Result};
+use crate::parent::announce::{comes_again_and_again, is_warning, slot_of};
+use crate::parent::event;
+use crate::parent::health::{Cut, Health};
+use crate::parent::journal::Journal;
+use crate::parent::process::signal;
+use crate::parent::spawn::{spawn_failed, Child};
+use crate::parent::supervisor::{Effect, Notice, Outcome, Stop};
+use crate::parent::workers::{abort, disconnected, drain, is_known, kill};
+use crate::parent::{Parent, Turn};
+use crate::sys::clock;
 
 impl Parent {
     /// Performs one effect; returns what only the pool's owner can do.
     pub(super) fn perform(&mut self, effect: Effect) -> Option<Turn> {
+        let config = &self.deploy.settings.config;
         match effect {
             Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
                 Ok(seed) => return Some(Turn::Fork(Child::Worker(Box::new(seed)))),
-                Err(error) => self.spawn_failed(slot, &error.report()),
+                Err(error) => spawn_failed(slot, &error.report(), &mut self.roster, &mut self.journal),
             },
-            Effect::Drain { pid } => self.drain(pid),
+            Effect::Drain { pid } => drain(pid, &mut self.roster, &mut self.application, &self.journal),
             Effect::Quit { pid } => {
                 signal(pid, Signal::SIGINT);
-                self.disconnected(pid);
+                disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
             }
             Effect::Abort { pid } => {
-                let within = self.roster.get(pid).map(|process| self.within(process.row)).unwrap_or_default();
-                let reason = kill_reason(KillReason::Stalled, &self.config);
-                let text = format!("{} {reason}{within}", self.roster.tag(pid));
-                self.journal.say(log::Level::Warn, self.roster.slot_of(pid), text);
-                signal(pid, Signal::SIGABRT);
-                self.disconnected(pid);
+                abort(pid, &self.roster, &self.health, config, &mut self.journal);
+                disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
             }
-            Effect::Kill { pid, why } => self.kill(pid, why),
+            Effect::Kill { pid, why } => {
+                kill(pid, why, &self.roster, &self.health, config, &mut self.journal);
+                disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
+            }
             Effect::Retire { slot } => {
                 self.journal.forget(slot);
-                self.custody.retire(slot, clock::now());
+                self.sockets.retire(slot, clock::now());
             }
-            Effect::LetGo => self.let_go(),
-            Effect::Upgrade => self.upgrade(),
+            Effect::LetGo => {
+                self.application.emit(&event::Event::Stopping, &self.roster, &self.journal);
+                self.outputs.service.stopping();
+                self.sockets.release();
+            }
+            Effect::Upgrade => {
+                let admin = self.admin.as_ref();
+                let fact = self.takeover.upgrade(config, &self.sockets, admin, &self.wakeups, &mut self.journal);
+                self.roster.tell(fact, clock::now());
+            }
             Effect::EndSuccessor { pid, how } => signal(
                 pid,
                 match how {
@@ -40,89 +60,96 @@ impl Parent {
             ),
             Effect::Notice(notice) => self.announce(&notice),
             Effect::Finish(outcome) => {
-                let result = self.finish(outcome);
-                self.end_admin();
+                self.outputs.service.end();
+                self.discard.end();
+                let Parent { roster, admin, takeover, discard, programs, .. } = self;
+                programs.orphans.end_last(|pid| is_known(pid, roster, admin.as_ref(), takeover, discard));
+                let result = result_of(outcome, &self.health, &mut self.journal);
+                if let Some(mut admin) = self.admin.take() {
+                    admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
+                    admin.end();
+                }
                 return Some(Turn::Finished(result));
             }
         }
         None
     }
 
-    /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
-    pub(super) fn let_go(&mut self) {
-        self.is_stopping = true;
-        self.emit(&event::Event::Stopping);
-        self.service.stopping();
-        self.attention = Attention::default();
-        self.custody.clear();
-        self.reserved = Rc::default();
-    }
-
-    pub(super) fn finish(&mut self, outcome: Outcome) -> Result<()> {
-        self.service.end();
-        self.discard.end();
-        self.end_last_orphans();
-        let requests = self.board.dead().requests;
-        let Cut { connections, unknown } = self.cut;
-        match outcome {
-            Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
-                Err(Error::Forced { connections, unknown })
-            }
-            Outcome::Stopped => {
-                self.journal.say(log::Level::Info, None, format!("stopped after {requests} requests"));
-                Ok(())
-            }
-            Outcome::Replaced => {
-                let text = format!("stopped after {requests} requests: another pool has taken over");
-                self.journal.say(log::Level::Info, None, text);
-                Ok(())
-            }
-            Outcome::BootFailed { last } => {
-                let reason = self.journal.last_failure(last);
-                Err(Error::Boot { reason })
-            }
-            Outcome::GaveUp { slot, failures, last } => {
-                let reason = self.journal.failure_of(slot, last);
-                Err(Error::GaveUp { worker: slot, failures, reason })
-            }
-        }
-    }
-
-    pub(super) fn announce(&mut self, notice: &Notice) {
+    /// Says what the supervisor has to say, to all who are told.
+    fn announce(&mut self, notice: &Notice) {
+        let service = &mut self.outputs.service;
         match notice {
             Notice::AllReady { .. } => {
-                for reserved in Rc::clone(&self.reserved).iter() {
-                    let text = format!("listening on {reserved} with {}", self.derivation);
+                for reserved in self.sockets.reserved().iter() {
+                    let text = format!("listening on {reserved} with {}", self.deploy.settings.derivation);
                     self.journal.say(log::Level::Info, None, text);
                 }
-                match self.predecessor.take() {
-                    Some(predecessor) => self.take_over(predecessor),
-                    None => self.service.ready(),
+                match self.takeover.has_predecessor() {
+                    true => self.take_over(),
+                    false => service.ready(),
                 }
             }
             Notice::RestartBegun => {
                 self.journal.restart_aborted = None;
-                self.service.reloading();
+                service.reloading();
             }
             Notice::RestartAborted { .. } => {
                 self.journal.restart_aborted = Some(self.journal.text_of(notice));
-                self.service.ready();
+                service.ready();
             }
-            Notice::RestartDone => self.service.ready(),
+            Notice::RestartDone => service.ready(),
             _ => {}
         }
-        let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
-        if !matches!(notice, Notice::AllReady { .. }) {
-            match comes_again_and_again(notice) {
-                true => self.journal.say_rarely(level, slot_of(notice), self.journal.text_of(notice)),
-                false => self.journal.say(level, slot_of(notice), self.journal.text_of(notice)),
+        say(notice, &mut self.journal);
+        self.application.announce(notice, &self.roster, &self.journal);
+        self.obey_application();
+        if let Notice::RestartDone | Notice::RestartAborted { .. } = notice {
+            let is_done = matches!(notice, Notice::RestartDone);
+            if let Some(before) = self.deploy.restart_ended(is_done) {
+                self.apply(before);
+                self.deploy.give_root();
+                let text = "restored the settings from before the restart".to_owned();
+                self.journal.say(log::Level::Info, None, text);
             }
         }
-        self.emit_notice(notice);
-        match notice {
-            Notice::RestartDone => self.restart_ended(true),
-            Notice::RestartAborted { .. } => self.restart_ended(false),
-            _ => {}
+    }
+}
+
+/// Says it in the log.
+fn say(notice: &Notice, journal: &mut Journal) {
+    let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
+    if !matches!(notice, Notice::AllReady { .. }) {
+        match comes_again_and_again(notice) {
+            true => journal.say_rarely(level, slot_of(notice), journal.text_of(notice)),
+            false => journal.say(level, slot_of(notice), journal.text_of(notice)),
+        }
+    }
+}
+
+/// What the pool's owner is told of its end.
+fn result_of(outcome: Outcome, health: &Health, journal: &mut Journal) -> Result<()> {
+    let requests = health.board().dead().requests;
+    let Cut { connections, unknown } = health.cut();
+    match outcome {
+        Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
+            Err(Error::Forced { connections, unknown })
+        }
+        Outcome::Stopped => {
+            journal.say(log::Level::Info, None, format!("stopped after {requests} requests"));
+            Ok(())
+        }
+        Outcome::Replaced => {
+            let text = format!("stopped after {requests} requests: another pool has taken over");
+            journal.say(log::Level::Info, None, text);
+            Ok(())
+        }
+        Outcome::BootFailed { last } => {
+            let reason = journal.last_failure(last);
+            Err(Error::Boot { reason })
+        }
+        Outcome::GaveUp { slot, failures, last } => {
+            let reason = journal.failure_of(slot, last);
+            Err(Error::GaveUp { worker: slot, failures, reason })
         }
     }
 }

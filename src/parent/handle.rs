@@ -11,13 +11,15 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid as SystemPid;
 
 use crate::parent::event::{Event, Exit, Process};
+use crate::parent::process::Roster;
 use crate::parent::supervisor::{Pid, PoolState, Respawn};
-use crate::parent::Roster;
 use crate::shared::message::MessageError;
 use crate::shared::request::{Asker, Request};
 use crate::shared::scoreboard::ParentBoard;
 use crate::shared::state::WorkerState;
 use crate::sys::clock;
+
+pub use crate::parent::target::Target;
 
 /// Controls the pool from a hook of [`Builder::on_event`](crate::Builder::on_event).
 ///
@@ -28,31 +30,6 @@ pub struct Handle<'a> {
     board: &'a ParentBoard,
     restart_aborted: Option<&'a str>,
     requests: RefCell<Vec<Request>>,
-}
-
-/// A worker: that of a slot, or one particular process.
-///
-/// The worker of a slot is the process that serves it, or the one that is starting if none serves. A process that was
-/// told to finish is not meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Target {
-    /// The worker of that slot.
-    Slot(usize),
-    /// That process, even if it was told to finish.
-    Process(Process),
-}
-
-impl From<usize> for Target {
-    fn from(slot: usize) -> Target {
-        Target::Slot(slot)
-    }
-}
-
-impl From<Process> for Target {
-    fn from(process: Process) -> Target {
-        Target::Process(process)
-    }
 }
 
 impl<'a> Handle<'a> {

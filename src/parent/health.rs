@@ -1,4 +1,7 @@
-//! What becomes of workers: they are ready, finish, exit, are stopped by signals, hang, grow.
+//! How workers do: who hangs, who grows, and what they say of themselves in shared memory.
+//!
+//! It owns the scoreboard, the stall watch, and the count of what a forced stop has cut off. In come the roster and the
+//! time; out come the processes that hang or hold too much memory.
 //!
 //! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent looks a few
 //! times per stall time-out, but only while somebody is busy: after a look that finds all idle it clears a shared
@@ -11,13 +14,18 @@
 //! does so much later than it meant to, nobody could run meanwhile: the supervisor learns how long (`Event::Frozen`)
 //! and puts off whatever counts time, but for `--max-age`, which is wall time.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::rc::Rc;
+use std::time::Duration;
 
-use super::admin::cpu_of_the_reaped;
-use super::*;
-use crate::parent::supervisor::{Departure, Respawn};
-use crate::parent::watch::Schedule;
+use log::{debug, warn};
+
+use crate::parent::process::{Process, Roster};
+use crate::parent::supervisor::Pid;
+use crate::parent::watch::{Schedule, Sight, Watch};
+use crate::shared::config::Config;
+use crate::shared::scoreboard::ParentBoard;
+use crate::sys::proc;
+use crate::time::Time;
 
 /// How often the workers' memory is looked at, if it is limited.
 const WEIGHING: Duration = Duration::from_secs(1);
@@ -25,42 +33,85 @@ const WEIGHING: Duration = Duration::from_secs(1);
 /// No worker has more connections, whatever it says of itself.
 const CONNECTIONS_MAX: u64 = 1 << 24;
 
-impl Parent {
-    pub(super) fn ready(&mut self, pid: Pid) {
-        self.journal.say_rarely(log::Level::Info, self.roster.slot_of(pid), format!("{} ready", self.roster.tag(pid)));
-        self.tell(Event::Ready { pid });
-        if let Some(process) = self.roster.get_mut(pid) {
-            process.was_ready = true;
-        }
-        self.emit(&event::Event::Ready(self.roster.identify(pid)));
+/// What the parent knows of how workers do.
+#[derive(Debug)]
+pub(super) struct Health {
+    board: Rc<ParentBoard>,
+    watch: Watch,
+    /// Most memory that a worker may hold, in bytes; 0 is as much as it likes.
+    max_rss: u64,
+    /// When to look at the workers' memory.
+    next_weighing: Option<Time>,
+    cut: Cut,
+}
+
+/// What workers had when they were killed since the pool was forced to stop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Cut {
+    /// Open connections. One that is idle is closed soon after a drain has begun, so these had requests.
+    pub(super) connections: u64,
+    /// Workers that do not count theirs.
+    pub(super) unknown: usize,
+}
+
+impl Health {
+    pub(super) fn new(board: Rc<ParentBoard>, config: &Config, now: Time) -> Health {
+        let watch = Watch::new(config.stall_timeout);
+        board.watch(watch.is_off());
+        let mut health = Health { board, watch, max_rss: 0, next_weighing: None, cut: Cut::default() };
+        health.limit(config.max_rss, now);
+        health
     }
 
-    /// Asks a worker to finish.
-    pub(super) fn drain(&mut self, pid: Pid) {
-        if let Some(process) = self.roster.get(pid) {
-            process.ends.lifeline.close();
-        }
-        self.disconnected(pid);
+    fn limit(&mut self, max_rss: usize, now: Time) {
+        self.max_rss = u64::try_from(max_rss).unwrap_or(u64::MAX);
+        self.next_weighing = (max_rss > 0).then_some(now);
     }
 
-    pub(super) fn kill(&mut self, pid: Pid, why: KillReason) {
-        let violation = self.roster.get(pid).and_then(|process| process.violation.as_deref());
-        let reason = match violation {
-            Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
-            _ => kill_reason(why, &self.config),
-        };
-        let within = match why {
-            KillReason::Stalled => self.roster.get(pid).map(|process| self.within(process.row)).unwrap_or_default(),
-            _ => String::new(),
-        };
-        let text = format!("{} {reason}{within}", self.roster.tag(pid));
-        self.journal.say_rarely(log::Level::Warn, self.roster.slot_of(pid), text.clone());
-        // Those that count as failures of the slot's.
-        if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
-            self.journal.failed(self.roster.slot_of(pid), format!("a worker was {reason}"), text);
+    /// Other settings hold from now on.
+    pub(super) fn apply(&mut self, before: &Config, config: &Config, now: Time) {
+        if before.max_rss != config.max_rss {
+            self.limit(config.max_rss, now);
         }
-        self.kill_tree(pid);
-        self.disconnected(pid);
+        if before.stall_timeout != config.stall_timeout {
+            self.watch = Watch::new(config.stall_timeout);
+            self.board.watch(self.watch.is_off());
+            self.wake(now);
+        }
+    }
+
+    pub(super) fn board(&self) -> &Rc<ParentBoard> {
+        &self.board
+    }
+
+    pub(super) fn cut(&self) -> Cut {
+        self.cut
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        [self.watch.deadline(), self.next_weighing].into_iter().flatten().min()
+    }
+
+    /// Whether a time-out runs, so that the clock is to be looked at.
+    pub(super) fn counts_time(&self) -> bool {
+        self.watch.deadline().is_some()
+    }
+
+    /// Nobody could run for so long.
+    pub(super) fn frozen(&mut self, span: Duration) {
+        debug!("the pool was frozen for {span:?}, which counts for no timeout");
+        self.watch.frozen(span);
+    }
+
+    /// A worker has become busy while nobody looked.
+    pub(super) fn wake(&mut self, now: Time) {
+        self.watch.wake(now);
+        self.board.watch(true);
+    }
+
+    /// Whether a worker that serves responds, as far as that was looked at.
+    pub(super) fn responds(&self, roster: &Roster) -> bool {
+        roster.serving().any(|(_, pid)| self.watch.is_well(pid))
     }
 
     /// The request that a worker is in, as it says itself, for the log.
@@ -68,146 +119,36 @@ impl Parent {
         self.board.request(row).map(|request| format!(" in {request}")).unwrap_or_default()
     }
 
-    /// The worker is to finish or has ended: tells the application, once.
-    pub(super) fn disconnected(&mut self, pid: Pid) {
-        let Some(process) = self.roster.get_mut(pid) else { return };
-        if !std::mem::replace(&mut process.is_disconnected, true) {
-            self.emit(&event::Event::Disconnected(self.roster.identify(pid)));
-        }
-    }
-
-    /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
-    /// nobody else can reap.
-    pub(super) fn reap(&mut self) {
-        self.reap_admin();
-        self.discard.reap();
-        let mut used = cpu_of_the_reaped();
-        for pid in self.roster.pids() {
-            for fate in reap::fates(pid) {
-                match fate {
-                    Fate::Exited(exit) => {
-                        let before = std::mem::replace(&mut used, cpu_of_the_reaped());
-                        self.exited(pid, exit, used.saturating_sub(before));
-                    }
-                    Fate::Suspended => self.suspended(pid, true),
-                    Fate::Resumed => self.suspended(pid, false),
-                }
-            }
-        }
-        if let Some(pid) = self.successor.as_ref().map(|successor| Pid(successor.pid)) {
-            self.reap_successor(pid);
-        }
-        self.end_orphans();
-        if process::id() == 1 {
-            reap::orphans(|pid| self.is_known(pid));
-        }
-    }
-
-    /// A signal has stopped it, or it runs again.
-    pub(super) fn suspended(&mut self, pid: Pid, is_stopped: bool) {
-        let (slot, tag) = (self.roster.slot_of(pid), self.roster.tag(pid));
-        if is_stopped {
-            self.journal.say_rarely(log::Level::Warn, slot, format!("{tag} was stopped by a signal"));
-            self.tell(Event::Suspended { pid });
-        } else {
-            self.journal.say_rarely(log::Level::Info, slot, format!("{tag} runs again"));
-            self.tell(Event::Resumed { pid });
-        }
-    }
-
-    /// It was reaped, having used so many microseconds of CPU.
-    fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
-        self.hear(pid);
-        self.hear_last_messages(pid);
-        self.disconnected(pid);
-        let (process_told, tag) = (self.roster.identify(pid), self.roster.tag(pid));
-        let Some(gone) = self.roster.supervisor.gone(pid, exit) else { return };
-        let Some(mut process) = self.roster.reap(pid) else { return };
-        self.look_for_orphans(&process);
-        let departure = gone.departure;
-        let now = clock::now();
-        self.doubt(pid, &process, now);
-        let counters = self.board.row(process.row).counters(now);
-        let reason = process.ends.lifeline.failure();
-        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
-        let was_signalled = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
-        let how = if departure.was_told() || was_signalled { describe(exit) } else { describe_unasked(exit) };
-        let line = format!("{tag} {how}{why}");
-        let level = if departure.was_told() { log::Level::Info } else { log::Level::Warn };
-        match &process.ends.program {
-            // What it has served, nobody knows.
-            Some(_) => self.journal.say_rarely(level, Some(process.slot), line.clone()),
-            None => {
-                let within = self.within(process.row);
-                let text =
-                    format!("{line}{within}, {} requests on {} connections", counters.requests, counters.accepted);
-                self.journal.say_rarely(level, Some(process.slot), text);
-            }
-        }
-        self.forget_sign(std::mem::replace(&mut process.ends.sign, Sign::GivenUp));
-        self.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
-        if !departure.was_told() {
-            let how = format!("a worker {}{why}", describe_unasked(exit));
-            self.journal.failed(Some(process.slot), how, line);
-        }
-        let has_served = counters.accepted > 0;
-        if departure == Departure::Forced && exit != Exit::Code(0) {
-            self.cut_off(&process);
-        }
-        self.neighbours.gone(pid);
-        self.access_log.write_last(&self.board.take_lines(process.row), &tag);
-        self.board.fold(process.row, now);
-        let told = event::Exit {
-            process: process_told,
-            status: status_of(exit),
-            was_ready: departure == Departure::Unasked { was_ready: true },
-            was_requested: departure.was_asked(),
-            reason: reason.as_deref(),
-        };
-        let respawn = match departure {
-            Departure::Unasked { .. } => self.policy_of(&told),
-            _ => Respawn::Backoff,
-        };
-        self.tell(Event::Exited { pid, exit, has_served, respawn });
-        self.emit(&event::Event::Exited(told));
-    }
-
     /// A forced stop has ended it, with whatever it had.
-    fn cut_off(&mut self, process: &Process) {
+    pub(super) fn cut_off(&mut self, process: &Process, now: Time) {
         let row = self.board.row(process.row);
         if row.is_neighbour() || row.says_busy() || row.accepted() > 0 {
-            self.cut.connections += row.counters(clock::now()).open().min(CONNECTIONS_MAX);
+            self.cut.connections += row.counters(now).open().min(CONNECTIONS_MAX);
         } else if process.was_ready {
             self.cut.unknown += 1;
         }
     }
 
     /// Says once of each process that what it says of itself cannot be.
-    fn doubt(&self, pid: Pid, process: &Process, now: Time) {
+    pub(super) fn doubt(&self, process: &Process, tag: impl FnOnce() -> String, now: Time) {
         if process.is_doubted.get() {
             return;
         }
         if let Some(why) = self.board.row(process.row).doubt(now) {
             process.is_doubted.set(true);
-            warn!("{} has invalid numbers in shared memory, which are ignored: {why}", self.roster.tag(pid));
+            warn!("{} has invalid numbers in shared memory, which are ignored: {why}", tag());
         }
     }
 
-    /// A worker has become busy while nobody looked.
-    pub(super) fn watch_stalls(&mut self, now: Time) {
-        self.watch.wake(now);
-        self.board.watch(true);
-    }
-
-    pub(super) fn look_for_stalls(&mut self) {
-        let now = clock::now();
+    /// The workers that hang, if it is time to look.
+    pub(super) fn find_stalled(&mut self, roster: &Roster, now: Time) -> Vec<Pid> {
         if self.watch.deadline().is_none_or(|due| now < due) {
-            return;
+            return Vec::new();
         }
-        for (pid, process) in self.roster.iter() {
-            self.doubt(pid, process, now);
+        for (pid, process) in roster.iter() {
+            self.doubt(process, || roster.tag(pid), now);
         }
-        let sights = self.roster.iter().map(|(pid, process)| {
+        let sights = roster.iter().map(|(pid, process)| {
             let row = self.board.row(process.row);
             let busy_since = row.busy_since();
             let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).map(|it| Schedule {
@@ -221,34 +162,17 @@ impl Parent {
         let stalled = self.watch.look(sights, now);
         self.board.watch(!self.watch.sleeps());
         // One that leaves has another time-out.
-        for pid in stalled.into_iter().filter(|pid| self.roster.is_ready(*pid)).collect::<Vec<_>>() {
-            self.emit(&event::Event::Stalled(self.roster.identify(pid)));
-            self.tell(Event::Stalled { pid });
-        }
+        stalled.into_iter().filter(|pid| roster.is_ready(*pid)).collect()
     }
 
-    /// Looks at the memory of each worker, and has those replaced that hold more than they may.
-    pub(super) fn weigh(&mut self) {
-        let now = clock::now();
+    /// The workers that hold more memory than they may, if it is time to look.
+    pub(super) fn find_heavy(&mut self, roster: &Roster, now: Time) -> Vec<Pid> {
         if self.next_weighing.is_none_or(|due| now < due) {
-            return;
+            return Vec::new();
         }
         self.next_weighing = Some(now + WEIGHING);
-        let max = u64::try_from(self.config.max_rss).unwrap_or(u64::MAX);
         let weight = |pid, process: &Process| proc::resident(process.shown(pid));
-        let heavy = self.roster.iter().filter(|(pid, it)| weight(*pid, it).is_some_and(|bytes| bytes > max));
-        for pid in heavy.map(|(pid, _)| pid).collect::<Vec<_>>() {
-            self.tell(Event::Recycle { pid, why: Recycle::Memory });
-        }
-    }
-}
-
-/// The status as the standard library has it: wait(2)'s.
-fn status_of(exit: Exit) -> Option<ExitStatus> {
-    match exit {
-        Exit::Code(code) => Some(ExitStatus::from_raw(code << 8)),
-        // Somebody else has reaped it.
-        Exit::Signal { signal: 0, .. } => None,
-        Exit::Signal { signal, core_dumped } => Some(ExitStatus::from_raw(signal | if core_dumped { 0x80 } else { 0 })),
+        let heavy = roster.iter().filter(|(pid, it)| weight(*pid, it).is_some_and(|bytes| bytes > self.max_rss));
+        heavy.map(|(pid, _)| pid).collect()
     }
 }

@@ -6,38 +6,37 @@
 //!
 //! # Files
 //!
+//! **The loop.** `mod.rs`, and the steps that need several of those below:
+//!
 //! - `start.rs`: what is there before the first worker
-//! - `effects.rs`: what the supervisor wants done
-//! - `places.rs`: who serves which slot, and what follows
-//! - `spawn.rs`: what a worker is started with
-//! - `deploy/`: restarts that somebody asks for, and what they read anew; files.rs: those that changed files ask for;
-//!   debounce.rs (PURE): when these are whole; exchange.rs (PURE): when the root is another
-//! - `discard.rs`: how what they have passed is closed
-//! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
-//! - `access_log.rs`: the access log's file
-//! - `mend.rs`: sockets that workers have broken
-//! - `health.rs`: who exits, hangs, grows
-//! - `attend.rs`: whose queue is left waiting
-//! - `programs.rs`: workers that keep other programs
-//! - `takeover.rs`: upgrades
-//! - `hooks.rs`: the application's closure
-//! - `inbox.rs`: the messages of workers
-//! - `reports.rs`: what they report
-//! - `roster.rs`: PURE. who is where: processes by pid, slot and row
+//! - `spawn.rs`: what a worker starts with, and what follows its fork
+//! - `reports.rs`, `messages.rs`: what workers report, and what they send the application
+//! - `workers.rs`: what becomes of workers, and who is told
 //! - `requests.rs`: what signals, the application and admin clients ask for
-//! - `admin.rs`: the admin process
+//! - `effects.rs`: what the supervisor wants done, and has to say
+//! - `upgrade.rs`: handing over to a new binary, and taking over from an old one
+//!
+//! **Who owns what.** Each begins with what it owns, and what goes in and comes out:
+//!
+//! - `roster.rs`: PURE. who is where: processes by pid, slot and row; `process.rs`: one of them, with its descriptors
 //! - `supervisor/`: PURE. what should run: Event in, Effect out; reconcile.rs: slots towards what is wanted;
 //!   failure.rs: what counts as one; policy.rs: backoff; seeded simulation
 //! - `wakeups.rs`: what it waits on; source.rs (PURE): what each token means
-//! - `watch.rs`: PURE. who stalls, and when to look
-//! - `neighbours.rs`: PURE. which workers look after each slot's queue besides its own
-//! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
-//! - `successor/`: how sockets go to a new binary, both ends; variable.rs (PURE): what the variable says
-//! - `orphans.rs`: what a program leaves whose keeper was killed
-//! - `notify.rs`: sockets on which programs say that they are ready
-//! - `service.rs`: what a service manager is told and gives
-//! - `event.rs`, `handle.rs`: what the application is told, and may ask for
-//! - `reap.rs`, `pid_file.rs`
+//! - `sockets/`: the addresses, the slots' sockets, and who looks after whose queue
+//! - `health.rs`: who hangs, who grows; watch.rs (PURE): who stalls, and when to look
+//! - `programs.rs`: workers that keep other programs; sign.rs: one program; notify.rs: the sockets on which programs say
+//!   that they are ready; orphans.rs: what a program leaves whose keeper was killed
+//! - `application.rs`: the application's closures; inbox.rs: messages that were not read yet; quota.rs (PURE): what
+//!   reading them may cost; `event.rs`, `handle.rs`, `target.rs`: what it is told, and may ask for
+//! - `deploy/`: restarts that somebody asks for, and what they read anew; files.rs: those that changed files ask for;
+//!   debounce.rs (PURE): when these are whole; exchange.rs (PURE): when the root is another; `settings.rs`: those of now
+//! - `takeover.rs`: the pools before and behind this one; `successor/`: how sockets go to a new binary, both ends;
+//!   variable.rs (PURE): what the variable says
+//! - `discard.rs`: how what workers have passed is closed
+//! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
+//! - `outputs.rs`: what the pool is for the system around it: service.rs, pid_file.rs, access_log.rs
+//! - `admin.rs`: the admin process
+//! - `reap.rs`: what waitpid(2) says
 //!
 //! # How it works
 //!
@@ -131,98 +130,66 @@
 mod access_log;
 mod admin;
 pub(crate) mod announce;
-mod attend;
-pub(crate) mod custody;
+mod application;
 mod deploy;
 mod discard;
 mod effects;
 pub(crate) mod event;
 pub(crate) mod handle;
 mod health;
-mod hooks;
 mod inbox;
 mod journal;
-mod mend;
-pub(crate) mod neighbours;
+mod messages;
 pub(crate) mod notify;
 mod orphans;
+mod outputs;
 pub(crate) mod pid_file;
-mod places;
+mod process;
 mod programs;
+mod quota;
 pub(crate) mod reap;
 mod repeats;
 mod reports;
 mod requests;
 pub(crate) mod roster;
 pub(crate) mod service;
+mod settings;
+mod sign;
+mod sockets;
 mod source;
 mod spawn;
 mod start;
 pub(crate) mod successor;
 pub(crate) mod supervisor;
 mod takeover;
+pub(crate) mod target;
+mod upgrade;
 mod wakeups;
 pub(crate) mod watch;
+mod workers;
 
-use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::io;
-use std::os::fd::{AsRawFd, RawFd};
-use std::process;
-use std::rc::Rc;
-use std::time::Duration;
+use mio::Events;
 
-use log::{debug, error, info, warn};
-use mio::{Events, Token};
-use nix::sys::resource::{getrlimit, setrlimit, Resource};
-use nix::sys::signal::{kill, Signal};
-use nix::unistd::Pid as SystemPid;
-
-use self::access_log::AccessLog;
 use self::admin::Admin;
-use self::attend::Attention;
+use self::application::Application;
 use self::deploy::Deploy;
 use self::discard::Discard;
-use self::inbox::{Inbox, Quota};
+use self::health::Health;
 use self::journal::Journal;
-use self::mend::Mending;
-use self::orphans::Orphans;
-use self::programs::{Program, Sign};
+use self::outputs::Outputs;
+use self::process::Roster;
+use self::programs::{Notice, Programs};
+use self::sockets::Sockets;
 use self::source::Source;
 pub(crate) use self::spawn::Child;
-use self::takeover::Addresses;
+use self::supervisor::{Event, Pid, Recycle};
+use self::takeover::Takeover;
 use self::wakeups::Wakeups;
-use crate::error::{Error, Result};
-use crate::parent::announce::{comes_again_and_again, describe, describe_unasked, is_warning, kill_reason, slot_of};
-use crate::parent::custody::Custody;
-use crate::parent::handle::{Hook, Hooks, OnExit};
-use crate::parent::neighbours::{Neighbours, Order};
-use crate::parent::reap::Fate;
-use crate::parent::service::Service;
-use crate::parent::successor::{Inheritance, Predecessor, Successor};
-use crate::parent::supervisor::{
-    Effect, Event, Exit, KillReason, Notice, Outcome, Pid, Policy, Recycle, Stop, Supervisor,
-};
-use crate::parent::watch::{Sight, Watch};
-use crate::shared::channel::{Heard, ParentEnd, Record};
-use crate::shared::config::{Config, Layers, ServerConfig};
-use crate::shared::credentials::Credentials;
-use crate::shared::listener::{self, Reserved, SlotSockets};
-use crate::shared::log_file;
+use self::workers::ready;
+use crate::error::Result;
 use crate::shared::log_writer;
-use crate::shared::message::MessageEnd;
-use crate::shared::outlet;
-use crate::shared::request::Request;
-use crate::shared::scoreboard::ParentBoard;
-use crate::shared::signals::{self, ParentSignals};
-use crate::shared::steer;
-use crate::shared::steer::Steering;
-use crate::sys;
 use crate::sys::clock;
-use crate::sys::epoll;
-use crate::sys::proc;
-use crate::time::{frozen, Time, BEAT};
-use crate::worker::Seed;
+use crate::time::{Time, BEAT};
 
 /// What the pool's owner is to do next.
 pub(crate) enum Turn {
@@ -232,90 +199,36 @@ pub(crate) enum Turn {
     Finished(Result<()>),
 }
 
-/// The parent of a pool. Dropping it in a worker closes what a worker must not hold and has no other effect.
+/// The parent of a pool: a loop over those who each own a part of what it knows. Dropping it in a worker closes what a
+/// worker must not hold and has no other effect.
 #[derive(Debug)]
 pub(crate) struct Parent {
+    /// Who is where, and what should run.
     roster: Roster,
-    custody: Custody,
-    /// The CPUs that workers are pinned to; none if they are not.
-    cpus: Rc<[usize]>,
-    neighbours: Neighbours,
-    attention: Attention,
-    mending: Mending,
-    board: Rc<ParentBoard>,
-    watch: Watch,
-    /// When to look at the workers' memory.
-    next_weighing: Option<Time>,
     wakeups: Wakeups,
-    reserved: Rc<Vec<Reserved>>,
-    server: Rc<ServerConfig>,
-    credentials: Option<Rc<Credentials>>,
-    access_log: AccessLog,
+    sockets: Sockets,
+    health: Health,
+    programs: Programs,
+    application: Application,
     deploy: Deploy,
-    config: Config,
-    /// Why there are as many workers as there are.
-    derivation: String,
-    service: Service,
-    /// The new binary, while it is on its way.
-    successor: Option<Successor>,
-    /// The way to tell the pool that this one takes over from; None once that is done.
-    predecessor: Option<Predecessor>,
-    is_stopping: bool,
-    pid: pid_file::Pid,
-    /// When the parent means to look at the clock again.
-    next_look: Time,
-    /// What a forced stop has cut off.
-    cut: Cut,
-    /// The application's; None while it is called.
-    hook: Option<Hook>,
-    on_exit: Option<OnExit>,
-    inbox: Inbox,
-    journal: Journal,
-    /// Where programs say that they are ready; None where they do not.
-    notifications: Option<Rc<notify::Directory>>,
+    takeover: Takeover,
     discard: Discard,
-    orphans: Orphans,
-    /// Programs whose notifications are to be looked at again when less is to be closed.
-    signs_left: BTreeSet<Pid>,
+    journal: Journal,
+    outputs: Outputs,
     /// The process that shows the pool, and controls it.
     admin: Option<Admin>,
 }
-
-/// What workers had when they were killed since the pool was forced to stop.
-#[derive(Clone, Copy, Debug, Default)]
-struct Cut {
-    /// Open connections. One that is idle is closed soon after a drain has begun, so these had requests.
-    connections: u64,
-    /// Workers that do not count theirs.
-    unknown: usize,
-}
-
-/// By what a worker's process is spoken with, and what comes of it.
-#[derive(Debug)]
-struct Ends {
-    lifeline: ParentEnd,
-    /// None without a hook.
-    messages: Option<MessageEnd>,
-    /// How the program says that it is ready that it may become.
-    sign: Sign,
-    /// It keeps a program, or is about to.
-    program: Option<Program>,
-    /// When it is killed whatever it does, if it has been told to end its program at once.
-    killed_at: Cell<Option<Time>>,
-    /// What reading its messages may cost.
-    quota: Quota,
-}
-
-type Roster = roster::Roster<Ends>;
-type Process = roster::Process<Ends>;
 
 impl Parent {
     /// Does everything but forking, until a fork is due or the pool has ended.
     pub(crate) fn turn(&mut self) -> Result<Turn> {
         let mut events = Events::with_capacity(64);
         loop {
-            if let Some(turn) = self.admin_due() {
-                return Ok(turn);
+            self.obey_application();
+            let (board, user) = (self.health.board(), &self.deploy.settings.credentials);
+            let admin = self.admin.as_mut();
+            if let Some(child) = admin.and_then(|admin| admin.child_due(board.scoreboard(), user, clock::now())) {
+                return Ok(Turn::Fork(child));
             }
             // Before a fork: it takes longer than to lead connections away from a dead worker.
             self.settle();
@@ -323,119 +236,150 @@ impl Parent {
                 if let Some(turn) = self.perform(effect) {
                     return Ok(turn);
                 }
+                self.obey_application();
                 self.settle();
             }
-            let wait = self.wait();
-            let Some(sources) = self.wakeups.wait(wait, &mut events)? else { continue };
+            // What the parent did since it woke may have been interrupted as well.
+            self.look_at_clock();
+            let until = self.deadline();
+            let Some(sources) = self.wakeups.wait(until, &mut events)? else { continue };
             self.look_at_clock();
             // Lifelines first: what a worker said came before its exit.
-            sources.into_iter().for_each(|source| self.hear_from(source));
+            for source in sources {
+                self.hear_from(source);
+                self.obey_application();
+            }
             for request in self.wakeups.requests() {
                 self.obey(request);
+                self.obey_application();
             }
-            self.look_for_stalls();
-            self.weigh();
-            self.look_at_queues();
-            self.mend();
-            self.obey_admin_again();
-            self.read_messages();
-            self.look_at_delays();
-            self.look_at_keepers();
-            self.journal.say_what_was_left_out();
-            log_writer::tell_lost(clock::now());
-            self.discard.close(self.are_copies_held(), clock::now());
-            self.look_for_signs_left();
-            self.access_log.tell(&mut self.roster, &self.board, clock::now());
-            self.pid.retry(self.config.pid_file.as_deref(), &mut self.journal, clock::now());
-            self.look_at_root();
-            self.look_at_files();
-            self.tell(Event::Tick);
+            self.look_around();
+            self.roster.tell(Event::Tick, clock::now());
         }
     }
 
-    fn tell(&mut self, event: Event) {
-        self.roster.tell(event, clock::now());
-    }
-
-    fn listen_to(&self, from: &impl AsRawFd, source: Source) -> Result<()> {
-        self.wakeups.listen_to(from, source)
-    }
-
-    fn listen_again(&self, descriptor: RawFd, source: Source) {
-        self.wakeups.listen_again(descriptor, source);
+    /// Does what is due whoever has woken the parent.
+    fn look_around(&mut self) {
+        let now = clock::now();
+        for pid in self.health.find_stalled(&self.roster, now) {
+            let stalled = event::Event::Stalled(self.roster.identify(pid));
+            self.application.emit(&stalled, &self.roster, &self.journal);
+            self.obey_application();
+            self.roster.tell(Event::Stalled { pid }, clock::now());
+        }
+        for pid in self.health.find_heavy(&self.roster, now) {
+            self.roster.tell(Event::Recycle { pid, why: Recycle::Memory }, now);
+        }
+        self.sockets.look_at_queues(&self.roster, clock::now());
+        let mended = self.sockets.mend(&self.roster, &self.deploy.settings.config, &mut self.journal, clock::now());
+        mended.into_iter().for_each(|event| self.roster.tell(event, clock::now()));
+        if self.admin.as_ref().is_some_and(Admin::is_behind) {
+            self.obey_admin();
+        }
+        self.read_messages();
+        self.application.tell_time(&self.roster, &self.journal, clock::now());
+        self.obey_application();
+        for pid in self.programs.take_due(&mut self.roster, clock::now()) {
+            ready(pid, &mut self.roster, &mut self.application, &mut self.journal);
+        }
+        self.programs.end_late_keepers(&self.roster, clock::now());
+        self.journal.say_what_was_left_out();
+        log_writer::tell_lost(clock::now());
+        self.discard.close(self.are_copies_held(), clock::now());
+        for pid in self.programs.take_unread(&self.discard) {
+            self.look_for_sign(pid);
+        }
+        self.outputs.access_log.tell(&mut self.roster, self.health.board(), clock::now());
+        let path = self.deploy.settings.config.pid_file.as_deref();
+        self.outputs.pid_file.retry(path, &mut self.journal, clock::now());
+        if self.may_restart() && self.deploy.look_at_root(&mut self.journal, clock::now()) {
+            self.restart();
+        }
+        if self.may_restart() && self.deploy.look_at_files(&mut self.journal, clock::now()) {
+            self.restart();
+        }
     }
 
     fn hear_from(&mut self, source: Source) {
+        let now = clock::now();
         match source {
             // After all others.
             Source::Signals => {}
             Source::Reports(pid) => self.hear(pid),
-            Source::Messages(pid) => self.inbox.note(pid),
+            Source::Messages(pid) => self.application.inbox.note(pid),
             Source::Sign(pid) => self.look_for_sign(pid),
             Source::Successor => self.hear_successor(),
-            Source::Predecessor => self.hear_predecessor(),
-            Source::Attention => self.begin_attending(),
-            Source::Hangups => self.look_at_sockets(),
-            Source::Files => self.hear_of_files(),
-            Source::Admin => self.hear_admin(),
+            Source::Predecessor if self.takeover.hear_predecessor() => self.sockets.own(),
+            Source::Predecessor => {}
+            Source::Attention => self.sockets.begin_attending(now),
+            Source::Hangups => {
+                let mended = self.sockets.look(&self.deploy.settings.config, &mut self.journal, now);
+                mended.into_iter().for_each(|event| self.roster.tell(event, now));
+            }
+            Source::Files => self.deploy.hear_of_files(&self.wakeups, &mut self.journal),
+            Source::Admin => {
+                let admin = self.admin.as_mut();
+                admin.into_iter().for_each(|admin| admin.hear(&self.wakeups, &mut self.journal));
+            }
             Source::AdminLink => self.obey_admin(),
         }
+    }
+
+    /// Somebody has sent a program's socket a notification.
+    fn look_for_sign(&mut self, pid: Pid) {
+        let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
+        match programs.hear(pid, roster, discard, wakeups, journal) {
+            Notice::Nothing => {}
+            Notice::Ready => ready(pid, roster, application, journal),
+            Notice::TooMany => {
+                roster.misbehaved(pid, "it sent too many notifications".to_owned(), clock::now());
+            }
+        }
+    }
+
+    /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
+    /// service manager and to the admin process.
+    fn settle(&mut self) {
+        let (now, are_copied) = (clock::now(), self.are_copies_held());
+        self.sockets.settle(&mut self.roster, self.wakeups.poll(), are_copied, now);
+        if let Some(admin) = &mut self.admin {
+            admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
+        }
+        self.outputs.settle(&self.roster, &self.health, &self.journal, self.sockets.are_released(), now);
+    }
+
+    /// Whether a process that was just forked may hold what the fork copied of the parent's.
+    fn are_copies_held(&self) -> bool {
+        self.admin.as_ref().is_some_and(Admin::holds_copies) || !self.roster.are_all_set_up()
     }
 
     /// Sees whether the whole pool was frozen until now. What is done next takes no time to speak of.
     fn look_at_clock(&mut self) {
         let now = clock::now();
-        let span = frozen(self.next_look, now);
-        self.next_look = now;
+        let span = self.wakeups.frozen(now);
         if !span.is_zero() {
-            debug!("the pool was frozen for {span:?}, which counts for no timeout");
-            self.watch.frozen(span);
+            self.health.frozen(span);
             self.roster.tell(Event::Frozen(span), now);
         }
     }
 
-    /// How long nothing is due; `None` when only a signal or a worker can change anything.
-    fn wait(&mut self) -> Option<Duration> {
-        // What the parent did since it woke may have been interrupted as well.
-        self.look_at_clock();
-        let counts_time = self.roster.supervisor.time_out().is_some() || self.watch.deadline().is_some();
-        let now = clock::now();
+    /// When the next thing is due; `None` when only a signal or a worker can change anything.
+    fn deadline(&self) -> Option<Time> {
+        let counts_time = self.roster.supervisor.time_out().is_some() || self.health.counts_time();
         let due = [
-            counts_time.then_some(now + BEAT),
+            counts_time.then(|| clock::now() + BEAT),
             self.roster.supervisor.deadline(),
-            self.watch.deadline(),
-            self.attention.deadline(),
-            self.mending.deadline().filter(|_| !self.is_stopping),
-            self.custody.deadline(),
-            self.service.deadline(),
-            self.next_weighing,
-            self.inbox.deadline(),
-            self.journal.deadline(),
-            log_writer::deadline(),
-            self.discard.deadline(),
-            self.roster.iter().filter_map(|(_, process)| process.ends.program.as_ref()?.ready_at).min(),
-            self.roster.iter().filter_map(|(_, process)| process.ends.killed_at.get()).min(),
-            self.access_log.deadline(),
-            self.pid.deadline(),
+            self.health.deadline(),
+            self.sockets.deadline(),
+            self.programs.deadline(&self.roster),
+            self.application.deadline(),
             self.deploy.deadline().filter(|_| self.may_restart()),
+            self.discard.deadline(),
+            self.journal.deadline(),
+            self.outputs.deadline(),
+            log_writer::deadline(),
             self.admin.as_ref().and_then(Admin::deadline),
         ];
-        let wait = due.into_iter().flatten().min().map(|at| at.since(now));
-        self.next_look = wait.map_or(Time::NEVER, |wait| now + wait);
-        wait
-    }
-}
-
-const COUNTED_MIN: usize = 64;
-
-/// The user that workers run as, if that is not root.
-fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
-    credentials.as_deref().filter(|credentials| !credentials.is_root())
-}
-
-fn signal(pid: Pid, signal: Signal) {
-    // It is ours and not reaped, so the number is not somebody else's; it may have exited all the same.
-    if let Err(errno) = kill(SystemPid::from_raw(pid.0), signal) {
-        debug!("cannot signal pid={}: {errno}", pid.0);
+        due.into_iter().flatten().min()
     }
 }

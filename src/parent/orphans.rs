@@ -7,10 +7,19 @@
 //! parent's, so its pid is its own until it is reaped. Children in the parent's own process group are the application's;
 //! no program is ever in that group, unless it has joined it to stay alive.
 
-use nix::sys::prctl::set_child_subreaper;
-use nix::unistd::{getpgid, getpgrp};
+use std::process;
+use std::time::Duration;
 
-use super::*;
+use log::debug;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::signal::Signal;
+use nix::unistd::{getpgid, getpgrp, Pid as SystemPid};
+
+use crate::parent::journal::Journal;
+use crate::parent::process::{signal, Process};
+use crate::parent::reap::{self, Fate};
+use crate::parent::supervisor::Pid;
+use crate::sys::proc;
 
 /// Between two looks when the pool ends, and how often it looks.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -25,39 +34,40 @@ pub(super) struct Orphans {
     are_left: bool,
 }
 
-impl Parent {
+impl Orphans {
     /// A program is about to be executed.
-    pub(super) fn take_orphans(&mut self) {
-        if !self.orphans.are_taken {
+    pub(super) fn take(&mut self) {
+        if !self.are_taken {
             match set_child_subreaper(true) {
-                Ok(()) => self.orphans.are_taken = true,
+                Ok(()) => self.are_taken = true,
                 Err(errno) => debug!("cannot take in orphans with prctl(2): {errno}"),
             }
         }
     }
 
     /// A keeper was reaped. Its program was to have ended before it.
-    pub(super) fn look_for_orphans(&mut self, process: &Process) {
+    pub(super) fn look(&mut self, process: &Process, journal: &mut Journal) {
         let Some(program) = process.program else { return };
         let group = Ok(SystemPid::from_raw(program));
         let is_left = |pid: i32| pid == program || getpgid(Some(SystemPid::from_raw(pid))) == group;
         if own_children().into_iter().any(is_left) {
             let text = format!("worker={} died before its program, all of which is killed", process.slot);
-            self.journal.say_rarely(log::Level::Warn, Some(process.slot), text);
-            self.orphans.are_left = true;
+            journal.say_rarely(log::Level::Warn, Some(process.slot), text);
+            self.are_left = true;
         }
     }
 
-    /// Kills and reaps all that dead keepers have left. What these have as children comes next, as their deaths tell.
-    pub(super) fn end_orphans(&mut self) {
-        if !self.orphans.are_left {
+    /// Kills and reaps all that dead keepers have left: the children that are not known. What these have as children
+    /// comes next, as their deaths tell.
+    pub(super) fn end(&mut self, is_known: impl Fn(Pid) -> bool) {
+        if !self.are_left {
             return;
         }
         let own_group = getpgrp();
         let (mut found, mut left) = (0, 0);
         for pid in own_children() {
             let system_pid = SystemPid::from_raw(pid);
-            if self.is_known(Pid(pid)) || getpgid(Some(system_pid)) == Ok(own_group) {
+            if is_known(Pid(pid)) || getpgid(Some(system_pid)) == Ok(own_group) {
                 continue;
             }
             signal(Pid(pid), Signal::SIGKILL);
@@ -66,30 +76,18 @@ impl Parent {
             left += usize::from(!is_gone);
         }
         debug!("{found} processes that a dead keeper has left are killed, {left} of them still end");
-        self.orphans.are_left = found > 0;
+        self.are_left = found > 0;
     }
 
     /// The pool ends. Nobody else will end them.
-    pub(super) fn end_last_orphans(&mut self) {
+    pub(super) fn end_last(&mut self, is_known: impl Fn(Pid) -> bool) {
         for _ in 0..LOOKS {
-            self.end_orphans();
-            if !self.orphans.are_left {
+            self.end(&is_known);
+            if !self.are_left {
                 return;
             }
             std::thread::sleep(PAUSE);
         }
-    }
-
-    /// Whether a child of the parent's is one of those that it looks after itself.
-    pub(super) fn is_known(&self, pid: Pid) -> bool {
-        let admin = self.admin.as_ref().and_then(Admin::pid);
-        let successor = self.successor.as_ref().map(|successor| Pid(successor.pid));
-        let is_program = self.roster.iter().any(|(_, process)| process.program == Some(pid.0));
-        self.roster.get(pid).is_some()
-            || [admin, successor].contains(&Some(pid))
-            || self.discard.is_holder(pid)
-            // Whose keeper is dead and not reaped.
-            || is_program
     }
 }
 

@@ -2,77 +2,93 @@
 
 use std::os::fd::AsRawFd;
 
-use super::*;
+use crate::parent::process::Roster;
+use crate::parent::programs::executed;
+use crate::parent::source::Source;
+use crate::parent::supervisor::{Event, Pid, Recycle};
+use crate::parent::wakeups::Wakeups;
+use crate::parent::workers::{listening, ready, suspended};
+use crate::parent::Parent;
+use crate::shared::channel::{Heard, Record};
+use crate::sys::clock;
+use crate::time::Time;
 
 impl Parent {
     /// Takes in what a worker has said.
     pub(super) fn hear(&mut self, pid: Pid) {
         let now = clock::now();
-        let Some(process) = self.roster.get_mut(pid) else { return };
-        if process.violation.is_some() {
-            return;
-        }
-        let Heard { records, violation } = process.ends.lifeline.hear(now);
-        if process.ends.lifeline.has_more() {
-            let reports = process.ends.lifeline.as_raw_fd();
-            self.listen_again(reports, Source::Reports(pid));
-        }
+        let Heard { records, violation } = read(pid, &mut self.roster, &self.wakeups, now);
         for record in records {
             self.take_in(pid, record, now);
+            self.obey_application();
             // What it has said behind that does not count: it would be told as ready, say, and killed.
             if self.roster.get(pid).is_none_or(|process| process.violation.is_some()) {
                 return;
             }
         }
         if let Some(violation) = violation {
-            self.misbehaved(pid, violation.to_string());
+            self.roster.misbehaved(pid, violation.to_string(), now);
         }
     }
 
     fn take_in(&mut self, pid: Pid, record: Record, now: Time) {
+        let mut tell = |event| self.roster.tell(event, clock::now());
         match record {
+            Record::Leave => tell(Event::Leaves { pid }),
+            Record::Due => tell(Event::Recycle { pid, why: Recycle::Requests }),
             Record::Listening => self.listening(pid),
             // A program may have told it by itself.
-            Record::Ready if self.roster.is_starting(pid) => self.ready(pid),
-            Record::Ready => {}
-            Record::Awake => self.watch_stalls(now),
-            Record::Steer => self.custody.rung(now),
-            Record::Released => self.neighbours.released(pid),
-            Record::Leave => self.tell(Event::Leaves { pid }),
-            Record::Due => self.tell(Event::Recycle { pid, why: Recycle::Requests }),
+            Record::Ready if !self.roster.is_starting(pid) => {}
+            Record::Ready => ready(pid, &mut self.roster, &mut self.application, &mut self.journal),
+            Record::Awake => self.health.wake(now),
+            Record::Steer => self.sockets.rung(now),
+            Record::Released => self.sockets.released(pid),
             Record::Broken { .. } => self.hear_of_broken(pid),
-            Record::Executes => self.executes(pid),
-            Record::Program { pid: program } => self.executed(pid, program),
-            Record::Stopped => self.suspended(pid, true),
-            Record::Resumed => self.suspended(pid, false),
+            Record::Executes => self.programs.executes(pid, &mut self.roster),
+            Record::Program { pid: program } => {
+                if executed(pid, program, &mut self.roster, clock::now()) {
+                    ready(pid, &mut self.roster, &mut self.application, &mut self.journal);
+                }
+            }
+            Record::Stopped => suspended(pid, true, &mut self.roster, &mut self.journal),
+            Record::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
         }
     }
 
+    /// A worker has dropped what the fork copied, and passes on the sockets that it has made.
     fn listening(&mut self, pid: Pid) {
         let Some(process) = self.roster.get_mut(pid) else { return };
         let slot = process.slot;
         process.is_set_up = true;
         match process.ends.lifeline.take_made() {
-            Ok(made) if made.is_empty() || self.is_stopping => {}
-            Ok(made) => self.keep(slot, made),
+            Ok(made) => self.sockets.keep(slot, made, &mut self.journal),
             Err((problem, fds)) => {
                 self.discard.add(fds);
-                return self.misbehaved(pid, problem.to_owned());
+                return self.roster.misbehaved(pid, problem.to_owned(), clock::now());
             }
         }
-        self.tell(Event::Listening { pid });
-        let process = self.roster.identify(pid);
-        self.emit(&event::Event::Online(process));
-        let addresses = self.custody.sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
-        let udp = self.custody.sockets(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
-        self.emit(&event::Event::Listening { process, addresses: &addresses, udp: &udp });
+        listening(pid, slot, &mut self.roster, &self.sockets, &mut self.application, &self.journal);
     }
 
-    /// A worker has said or sent what none may: it is killed and replaced. That it was, and why, is one line of the log.
-    pub(super) fn misbehaved(&mut self, pid: Pid, why: String) {
-        if let Some(process) = self.roster.get_mut(pid) {
-            process.violation.get_or_insert(why);
-            self.tell(Event::Misbehaved { pid });
-        }
+    /// A worker cannot accept from a socket of its own.
+    fn hear_of_broken(&mut self, pid: Pid) {
+        let Some(slot) = self.roster.slot_of(pid) else { return };
+        let now = clock::now();
+        let restart = self.sockets.look(&self.deploy.settings.config, &mut self.journal, now);
+        // If they are whole, the fault is in the process.
+        let recycle = self.sockets.are_complete(slot).then_some(Event::Recycle { pid, why: Recycle::Socket });
+        restart.into_iter().chain(recycle).for_each(|event| self.roster.tell(event, now));
     }
+}
+
+/// What a worker has said, as far as it may still say anything.
+fn read(pid: Pid, roster: &mut Roster, wakeups: &Wakeups, now: Time) -> Heard {
+    let Some(process) = roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
+        return Heard { records: Vec::new(), violation: None };
+    };
+    let heard = process.ends.lifeline.hear(now);
+    if process.ends.lifeline.has_more() {
+        wakeups.listen_again(process.ends.lifeline.as_raw_fd(), Source::Reports(pid));
+    }
+    heard
 }

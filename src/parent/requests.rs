@@ -1,52 +1,144 @@
 //! What signals, the application and clients of the admin process ask for.
 
-use super::*;
-use crate::shared::request::Asker;
+use crate::error::Error;
+use crate::parent::admin::Admin;
+use crate::parent::application::Application;
+use crate::parent::event;
+use crate::parent::journal::Journal;
+use crate::parent::outputs::Outputs;
+use crate::parent::process::Roster;
+use crate::parent::supervisor::{Event, Pid, Policy, PoolState, Stop};
+use crate::parent::Parent;
+use crate::shared::config::Config;
+use crate::shared::request::{Asker, Request};
+use crate::sys::clock;
 
 impl Parent {
     /// Does what somebody asks for, by whatever way.
     pub(super) fn obey(&mut self, request: Request) {
+        let wanted = self.roster.supervisor.wanted();
+        // A slot may hold two processes.
+        let max = self.health.board().processes() / 2;
+        let mut scale = |workers| scale(workers, max, &mut self.roster, &mut self.journal);
         match request {
-            Request::Drain(asker) => self.stop(Stop::Drain, asker),
-            Request::Quick(asker) => self.stop(Stop::Quick, asker),
+            Request::Scale(workers) => scale(workers),
+            Request::More => scale(wanted + 1),
+            Request::Less => scale(wanted - 1),
+            Request::Drain(asker) => stop(Stop::Drain, asker, &mut self.roster, &mut self.journal),
+            Request::Quick(asker) => stop(Stop::Quick, asker, &mut self.roster, &mut self.journal),
             Request::Restart => self.restart(),
-            Request::Scale(workers) => self.scale(workers),
-            Request::More => self.scale(self.roster.supervisor.wanted() + 1),
-            Request::Less => self.scale(self.roster.supervisor.wanted() - 1),
-            Request::Upgrade => self.tell(Event::Upgrade),
+            Request::Upgrade => self.roster.tell(Event::Upgrade, clock::now()),
             Request::Reap => self.reap(),
             Request::Reopen => {
-                let path = self.config.access_log.as_deref();
-                self.access_log.reopen(path, &self.credentials, &mut self.roster);
+                let settings = &self.deploy.settings;
+                let path = settings.config.access_log.as_deref();
+                self.outputs.access_log.reopen(path, &settings.credentials, &mut self.roster);
             }
-            Request::Disconnect(pid) => self.tell(Event::Disconnected { pid: Pid(pid) }),
+            Request::Disconnect(pid) => self.roster.tell(Event::Disconnected { pid: Pid(pid) }, clock::now()),
             Request::Log(level) => self.journal.set_level(level),
         }
     }
 
-    pub(super) fn scale(&mut self, workers: usize) {
-        // A slot may hold two processes.
-        let (wanted, max) = (self.roster.supervisor.wanted(), self.board.processes() / 2);
-        if workers == 0 || workers > max {
-            let mut text = format!("still {wanted} workers: there can be 1 to {max}");
-            if max < Config::WORKERS_MAX {
-                text += " while the kernel counts their connections; for more, start the pool with more or with --balance random";
-            }
-            return self.journal.say(log::Level::Warn, None, text);
-        }
-        self.tell(Event::Scale { workers });
+    /// Does what the application has asked for. What it asks for meanwhile waits for the next time.
+    pub(super) fn obey_application(&mut self) {
+        self.application.take_requests().into_iter().for_each(|request| self.obey(request));
     }
 
-    /// Begins to stop, or does so more firmly.
-    pub(super) fn stop(&mut self, how: Stop, asker: Asker) {
-        match self.roster.supervisor.heeds(how, clock::now()) {
-            Some(Stop::Drain) => self.journal.say(log::Level::Info, None, format!("draining: {asker}")),
-            Some(Stop::Quick) => self.journal.say(log::Level::Info, None, format!("stopping: {asker}")),
-            Some(Stop::Force) => {
-                self.journal.say(log::Level::Warn, None, format!("killing all workers: {asker} while stopping"));
-            }
-            None => self.journal.say(log::Level::Info, None, format!("stopping already: {asker}")),
+    /// Does what clients of the admin process have asked for, as much as a second has room for.
+    pub(super) fn obey_admin(&mut self) {
+        let now = clock::now();
+        let next = |admin: &mut Option<Admin>, discard: &mut _, journal: &mut _| {
+            admin.as_mut().and_then(|admin| admin.next_request(discard, journal, now))
+        };
+        while let Some(request) = next(&mut self.admin, &mut self.discard, &mut self.journal) {
+            self.obey(request);
+            self.obey_application();
         }
-        self.tell(Event::Stop(how));
     }
+
+    /// Replaces every worker, as somebody has asked for, by workers with the settings of now.
+    pub(super) fn restart(&mut self) {
+        if self.may_restart() {
+            match self.deploy.read_anew(&mut self.journal) {
+                Ok(None) => {}
+                Ok(Some(next)) => self.apply(next),
+                Err(error) => {
+                    return refuse_restart(
+                        &error,
+                        &self.roster,
+                        &mut self.application,
+                        &mut self.journal,
+                        &mut self.outputs,
+                    );
+                }
+            }
+        }
+        self.deploy.give_root();
+        self.roster.tell(Event::Restart, clock::now());
+    }
+
+    /// Whether a restart can be begun: neither does the pool end nor is another one about to take over.
+    pub(super) fn may_restart(&self) -> bool {
+        !self.sockets.are_released() && !self.takeover.has_successor()
+    }
+
+    /// Has these settings hold for what the parent does from now on, and for the workers that start from now on.
+    pub(super) fn apply(&mut self, next: Config) {
+        let before = self.deploy.settings.replace(next);
+        let config = &self.deploy.settings.config;
+        self.roster.supervisor.set_policy(Policy::from(config));
+        self.health.apply(&before, config, clock::now());
+        if before.workers != config.workers {
+            let workers = self.deploy.settings.count_workers();
+            self.obey(Request::Scale(workers));
+        }
+    }
+}
+
+fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal) {
+    if workers == 0 || workers > max {
+        let mut text = format!("still {} workers: there can be 1 to {max}", roster.supervisor.wanted());
+        if max < Config::WORKERS_MAX {
+            text +=
+                " while the kernel counts their connections; for more, start the pool with more or with --balance random";
+        }
+        return journal.say(log::Level::Warn, None, text);
+    }
+    roster.tell(Event::Scale { workers }, clock::now());
+}
+
+/// Begins to stop, or does so more firmly.
+fn stop(how: Stop, asker: Asker, roster: &mut Roster, journal: &mut Journal) {
+    let now = clock::now();
+    match roster.supervisor.heeds(how, now) {
+        Some(Stop::Drain) => journal.say(log::Level::Info, None, format!("draining: {asker}")),
+        Some(Stop::Quick) => journal.say(log::Level::Info, None, format!("stopping: {asker}")),
+        Some(Stop::Force) => {
+            journal.say(log::Level::Warn, None, format!("killing all workers: {asker} while stopping"));
+        }
+        None => journal.say(log::Level::Info, None, format!("stopping already: {asker}")),
+    }
+    roster.tell(Event::Stop(how), now);
+}
+
+/// What somebody has asked for cannot be: nothing has changed, and nothing does.
+fn refuse_restart(
+    error: &Error,
+    roster: &Roster,
+    application: &mut Application,
+    journal: &mut Journal,
+    outputs: &mut Outputs,
+) {
+    let error = error.report();
+    let reason = format!("no worker is replaced: {error}");
+    if roster.supervisor.state() == PoolState::Restarting {
+        let text = format!("refused, and the restart under way goes on: {error}");
+        return journal.say(log::Level::Warn, None, text);
+    }
+    let text = format!("rolling restart aborted, {reason}");
+    journal.restart_aborted = Some(text.clone());
+    outputs.service.reloading();
+    outputs.service.ready();
+    journal.say(log::Level::Warn, None, text);
+    application.emit(&event::Event::RestartRefused { reason: &reason }, roster, journal);
 }

@@ -8,8 +8,8 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::parent::event;
-use crate::parent::handle::Target;
 use crate::parent::supervisor::{Effect, Event, Pid, SlotId, Stage, Supervisor};
+use crate::parent::target::Target;
 use crate::time::Time;
 
 /// The processes of the pool, and the one that is being forked.
@@ -128,6 +128,14 @@ impl<E> Roster<E> {
         let process = self.processes.remove(&pid)?;
         self.free_rows.push(process.row);
         Some(process)
+    }
+
+    /// It has said or sent what none may: it is to be killed and replaced. That it was, and why, is one line of the log.
+    pub(crate) fn misbehaved(&mut self, pid: Pid, why: String, now: Time) {
+        if let Some(process) = self.processes.get_mut(&pid) {
+            process.violation.get_or_insert(why);
+            self.tell(Event::Misbehaved { pid }, now);
+        }
     }
 
     pub(crate) fn get(&self, pid: Pid) -> Option<&Process<E>> {

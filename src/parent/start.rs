@@ -1,8 +1,41 @@
 //! What the parent makes before the first worker, and what a configuration means for it.
 
-use super::*;
-use crate::shared::config::Balance;
-use crate::shared::listener::AdminListener;
+use std::process;
+use std::rc::Rc;
+
+use log::{debug, warn};
+use nix::sys::resource::{getrlimit, setrlimit, Resource};
+
+use crate::error::{Error, Result};
+use crate::parent::access_log::AccessLog;
+use crate::parent::admin::Admin;
+use crate::parent::application::Application;
+use crate::parent::deploy::Deploy;
+use crate::parent::discard::Discard;
+use crate::parent::handle::Hooks;
+use crate::parent::health::Health;
+use crate::parent::journal::Journal;
+use crate::parent::outputs::Outputs;
+use crate::parent::programs::Programs;
+use crate::parent::roster::Roster;
+use crate::parent::settings::{others, Settings};
+use crate::parent::sockets::Sockets;
+use crate::parent::source::Source;
+use crate::parent::supervisor::{Policy, Supervisor};
+use crate::parent::takeover::{self, Addresses, Takeover};
+use crate::parent::wakeups::Wakeups;
+use crate::parent::Parent;
+use crate::shared::config::{Balance, Config, Layers};
+use crate::shared::listener::Reserved;
+use crate::shared::log_file;
+use crate::shared::scoreboard::ParentBoard;
+use crate::shared::signals::{self, ParentSignals};
+use crate::shared::steer::{self, Steering};
+use crate::sys;
+use crate::sys::clock;
+use crate::time::Time;
+
+const COUNTED_MIN: usize = 64;
 
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
@@ -14,78 +47,58 @@ impl Parent {
         // What follows may take long; HUP and its like wait meanwhile.
         let held = signals::hold()
             .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
-        let (workers, derivation) = config.worker_count();
-        let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
-        let open = |path| log_file::open(path, others(&credentials));
+        let (settings, workers) = Settings::new(config)?;
+        let Settings { config, credentials, cpus, .. } = &settings;
+        let open = |path| log_file::open(path, others(credentials));
         let access_log = config.access_log.as_deref().map(open).transpose()?;
         raise_descriptor_limit();
-        let Addresses { reserved, slots, predecessor, admin } = takeover::addresses(&config)?;
-        let (board, steering) = share_memory(&config, &reserved, workers)?;
+        let Addresses { reserved, slots, predecessor, admin } = takeover::addresses(config)?;
+        let (board, steering) = share_memory(config, &reserved, workers)?;
         let board = Rc::new(board);
-        let cpus = config.cpus().into();
         let signals = ParentSignals::install(held)
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
         let wakeups = Wakeups::new(signals)?;
-        let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
         let now = clock::now();
         let seed = now.as_millis() ^ u64::from(process::id()) << 32;
-        let watch = Watch::new(config.stall_timeout);
-        board.watch(watch.is_off());
+        let takeover = Takeover::new(predecessor);
+        // Not before the pool that this one takes over from has let go of the address.
+        let start_at = if takeover.has_predecessor() { Time::NEVER } else { now };
+        let mut journal = Journal::new(admin.is_some());
+        let sockets = Sockets::new(reserved, slots, steering, Rc::clone(cpus), Rc::clone(&board), config)?;
+        wakeups.listen_to(sockets.hangups(), Source::Hangups)?;
         let mut parent = Parent {
-            roster: Roster::new(Supervisor::new(Policy::from(&config), workers, seed, now), board.processes()),
-            custody: Custody::new(Rc::clone(&board), Rc::clone(&cpus), steering, slots),
-            cpus,
-            neighbours: Neighbours::new(config.neighbours),
-            attention: Attention::default(),
-            mending,
-            board,
-            watch,
-            next_weighing: (config.max_rss > 0).then_some(now),
+            roster: Roster::new(Supervisor::new(Policy::from(config), workers, seed, now), board.processes()),
+            health: Health::new(Rc::clone(&board), config, now),
+            application: Application::new(hooks, board, now),
+            programs: Programs::default(),
+            outputs: Outputs::new(AccessLog::new(access_log), now),
+            admin: admin.map(|listener| Admin::new(listener, config, start_at)).transpose()?,
+            deploy: Deploy::new(settings, layers, &wakeups, &mut journal)?,
+            sockets,
             wakeups,
-            reserved: Rc::new(reserved),
-            server: Rc::new(config.server.clone()),
-            credentials,
-            access_log: AccessLog::new(access_log),
-            deploy: Deploy::new(layers),
-            config,
-            derivation,
-            service: Service::new(now),
-            successor: None,
-            predecessor,
-            is_stopping: false,
-            pid: pid_file::Pid::default(),
-            next_look: Time::NEVER,
-            cut: Cut::default(),
-            inbox: Inbox::new(hooks.on_event.as_ref(), now),
-            journal: Journal::new(admin.is_some()),
-            hook: hooks.on_event,
-            on_exit: hooks.on_exit,
-            notifications: None,
+            takeover,
             discard: Discard::default(),
-            orphans: Orphans::default(),
-            signs_left: BTreeSet::new(),
-            admin: None,
+            journal,
         };
-        parent.begin(admin, now)?;
+        parent.begin()?;
         Ok(parent)
     }
 
-    /// The rest of the start, which needs the parent: it watches, writes its pid file and begins to steer.
-    fn begin(&mut self, admin: Option<AdminListener>, now: Time) -> Result<()> {
-        self.admin = self.make_admin(admin, now)?;
-        self.listen_to(self.mending.hangups(), Source::Hangups)?;
-        self.guard_all();
-        self.give_root();
-        self.watch_files()?;
-        if self.predecessor.is_none() {
-            self.pid.write_first(self.config.pid_file.as_deref(), &mut self.journal)?;
-            self.custody.begin_to_steer();
-            self.custody.count_all_in();
+    /// The rest of the start, which needs the parent: it writes its pid file, begins to steer, and introduces itself.
+    fn begin(&mut self) -> Result<()> {
+        let settings = &self.deploy.settings;
+        if !self.takeover.has_predecessor() {
+            self.outputs.pid_file.write_first(settings.config.pid_file.as_deref(), &mut self.journal)?;
+            self.sockets.begin_to_steer();
+            self.sockets.own();
         }
-        self.introduce();
+        if let Some(admin) = &mut self.admin {
+            admin.introduce(&self.sockets, settings);
+            admin.observe(&self.roster, &self.sockets, settings, &mut self.journal);
+        }
         // From the first fork on nothing takes long, so that a freeze shows there as well.
-        self.next_look = clock::now();
-        debug!("parent is pid {}, {}", process::id(), self.derivation);
+        self.wakeups.frozen(clock::now());
+        debug!("parent is pid {}, {}", process::id(), settings.derivation);
         Ok(())
     }
 }

@@ -1,5 +1,8 @@
 //! The end of this pool and the beginning of the next one, or the other way round.
 //!
+//! It owns the ends of the streams to the pool that takes over from this one, and to the one that this one takes over
+//! from. In come the supervisor's wish for an upgrade, and what the two streams say; out come facts for the supervisor.
+//!
 //! **Upgrade.** The parent executes its own program again, with every socket open and a variable that says which is
 //! which. The new parent gives the sockets to its own slots, in the order of the group, and starts its workers; they
 //! serve beside the old ones. When all are ready it begins to steer, writes the pid file, and says so; the old pool
@@ -7,12 +10,117 @@
 //! stop that the old pool is asked for before that word ends both, also while it is a lame duck; after it, the old
 //! one alone, which is leaving anyway.
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::process;
 
-use super::spawn::fork_remedy;
-use super::*;
-use crate::shared::config::Address;
-use crate::shared::listener::AdminListener;
+use log::error;
+
+use crate::error::{Error, Result};
+use crate::parent::admin::Admin;
+use crate::parent::journal::Journal;
+use crate::parent::service;
+use crate::parent::sockets::Sockets;
+use crate::parent::source::Source;
+use crate::parent::spawn::fork_remedy;
+use crate::parent::successor::{Inheritance, Predecessor, Successor};
+use crate::parent::supervisor::{Event, Pid};
+use crate::parent::wakeups::Wakeups;
+use crate::shared::config::{Address, Config};
+use crate::shared::listener::{self, AdminListener, Reserved, SlotSockets};
+
+/// The pools before and behind this one, while they are there.
+#[derive(Debug)]
+pub(super) struct Takeover {
+    /// The new binary, while it is on its way.
+    successor: Option<Successor>,
+    /// The pool that this one takes over from, until it has let go of the sockets.
+    predecessor: Option<Predecessor>,
+}
+
+impl Takeover {
+    pub(super) fn new(predecessor: Option<Predecessor>) -> Takeover {
+        Takeover { successor: None, predecessor }
+    }
+
+    pub(super) fn has_successor(&self) -> bool {
+        self.successor.is_some()
+    }
+
+    pub(super) fn has_predecessor(&self) -> bool {
+        self.predecessor.is_some()
+    }
+
+    /// The process of the new binary.
+    pub(super) fn successor(&self) -> Option<Pid> {
+        Some(Pid(self.successor.as_ref()?.pid))
+    }
+
+    /// Starts the new binary, with all sockets.
+    pub(super) fn upgrade(
+        &mut self,
+        config: &Config,
+        sockets: &Sockets,
+        admin: Option<&Admin>,
+        wakeups: &Wakeups,
+        journal: &mut Journal,
+    ) -> Event {
+        let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
+        let slots = sockets.slots().iter().filter_map(|slot| sockets.of(*slot));
+        let admin_address = config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
+        let admin = admin.and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
+        let spawned = match process::id() {
+            1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
+            _ => Successor::spawn(&addresses, sockets.reserved(), &slots.collect::<Vec<_>>(), admin),
+        };
+        let heard = spawned.and_then(|successor| {
+            let registered = wakeups.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);
+            registered.map(|()| successor)
+        });
+        match heard {
+            Ok(successor) => {
+                let pid = Pid(successor.pid);
+                self.successor = Some(successor);
+                Event::SuccessorSpawned { pid }
+            }
+            Err(error) => {
+                journal.upgrade_failure = Some(format!("{error}{}", fork_remedy(&error)));
+                Event::SuccessorGone { exit: None }
+            }
+        }
+    }
+
+    /// Whether the new binary has said that it serves, now that it has said something or is gone.
+    pub(super) fn hear_successor(&mut self, wakeups: &Wakeups) -> bool {
+        let Some(successor) = &mut self.successor else { return false };
+        let serves = successor.serves();
+        if !serves {
+            // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
+            wakeups.forget(successor.stream());
+        }
+        serves
+    }
+
+    /// The new binary is no business of this pool's any more: it has exited, or it serves. When what is returned is
+    /// dropped, the stream ends, which tells it that it has everything.
+    pub(super) fn end_successor(&mut self) -> Option<Successor> {
+        self.successor.take()
+    }
+
+    /// This pool serves: tells the one that has started it, which may leave, and waits for that.
+    pub(super) fn serve(&mut self, wakeups: &Wakeups) {
+        let Some(predecessor) = &mut self.predecessor else { return };
+        predecessor.serve();
+        if let Err(error) = wakeups.listen_to(predecessor.stream(), Source::Predecessor) {
+            error!("cannot listen to the old pool: {error}");
+        }
+    }
+
+    /// The other pool has let go of the sockets, or is gone. Whether that is new.
+    pub(super) fn hear_predecessor(&mut self) -> bool {
+        self.predecessor.take().is_some()
+    }
+}
 
 /// Where to listen.
 pub(super) struct Addresses {
@@ -49,101 +157,4 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     let admin = admin(&mut |address| inheritance.admin(address))?;
     let (slots, predecessor) = inheritance.finish();
     Ok(Addresses { reserved, slots, predecessor: Some(predecessor), admin })
-}
-
-impl Parent {
-    pub(super) fn upgrade(&mut self) {
-        let addresses: Vec<String> = self.config.addresses.iter().map(ToString::to_string).collect();
-        let slots = self.custody.slots().iter().filter_map(|slot| self.custody.sockets(*slot));
-        let admin_address = self.config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
-        let admin = self.admin.as_ref().and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
-        let spawned = match process::id() {
-            1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
-            _ => Successor::spawn(&addresses, &self.reserved, &slots.collect::<Vec<_>>(), admin),
-        };
-        let heard = spawned.and_then(|successor| {
-            let registered = self.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);
-            registered.map(|()| successor)
-        });
-        match heard {
-            Ok(successor) => {
-                let pid = Pid(successor.pid);
-                self.successor = Some(successor);
-                self.tell(Event::SuccessorSpawned { pid });
-            }
-            Err(error) => {
-                self.journal.upgrade_failure = Some(format!("{error}{}", fork_remedy(&error)));
-                self.tell(Event::SuccessorGone { exit: None });
-            }
-        }
-    }
-
-    pub(super) fn hear_successor(&mut self) {
-        let Some(successor) = &mut self.successor else { return };
-        if successor.serves() {
-            self.hand_over();
-        } else {
-            // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
-            self.wakeups.forget(successor.stream());
-        }
-    }
-
-    /// The new pool serves: this one is history.
-    pub(super) fn hand_over(&mut self) {
-        self.tell(Event::SuccessorReady);
-        // One that was told to leave before it said so leaves, and its exit is still to be told.
-        if self.roster.supervisor.awaits_successor() {
-            return;
-        }
-        // When this ends, the stream does, which tells it that it has everything.
-        let Some(successor) = self.successor.take() else { return };
-        self.custody.count_none();
-        self.hand_over_admin();
-        self.service.handed_over(successor.pid);
-        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
-            reserved.iter_mut().for_each(Reserved::hand_over);
-        }
-    }
-
-    /// This pool serves: the one that has started it may leave.
-    pub(super) fn take_over(&mut self, mut predecessor: Predecessor) {
-        self.custody.begin_to_steer();
-        // The other pool had more slots, perhaps; while it was there, its workers looked after them.
-        let surplus = self.custody.slots().iter().copied().filter(|slot| *slot >= self.roster.supervisor.wanted());
-        for slot in surplus.collect::<Vec<_>>() {
-            self.custody.retire(slot, clock::now());
-        }
-        self.settle();
-        self.pid.write_or_retry(self.config.pid_file.as_deref(), &mut self.journal);
-        predecessor.serve();
-        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
-            reserved.iter_mut().for_each(Reserved::take_over);
-        }
-        if let Some(admin) = &mut self.admin {
-            admin.take_over();
-        }
-        if let Err(error) = self.listen_to(predecessor.stream(), Source::Predecessor) {
-            error!("cannot listen to the old pool: {error}");
-        }
-        self.predecessor = Some(predecessor);
-    }
-
-    /// The other pool has let go of the sockets, or is gone.
-    pub(super) fn hear_predecessor(&mut self) {
-        if self.predecessor.take().is_some() {
-            self.custody.count_all_in();
-        }
-    }
-
-    pub(super) fn reap_successor(&mut self, pid: Pid) {
-        for fate in reap::fates(pid) {
-            if let Fate::Exited(exit) = fate {
-                // Its last word may be that it serves; then this is no longer our business.
-                self.hear_successor();
-                if self.successor.take().is_some() {
-                    self.tell(Event::SuccessorGone { exit: Some(exit) });
-                }
-            }
-        }
-    }
 }

@@ -1,4 +1,6 @@
-//! What the parent waits on.
+//! What the parent waits on, and for how long.
+//!
+//! It owns the poll, the signals, and the time at which the parent meant to wake up: who wakes much later was frozen.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -12,29 +14,43 @@ use super::source::Source;
 use crate::error::{Error, Result};
 use crate::shared::request::Request;
 use crate::shared::signals::ParentSignals;
+use crate::sys::clock;
+use crate::time::{frozen, Time};
 
 /// The poll and the signals.
 #[derive(Debug)]
 pub(super) struct Wakeups {
     poll: Poll,
     signals: ParentSignals,
+    /// When the parent means to look at the clock again.
+    next_look: Time,
 }
 
 impl Wakeups {
     pub(super) fn new(signals: ParentSignals) -> Result<Wakeups> {
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
-        let wakeups = Wakeups { poll, signals };
+        let wakeups = Wakeups { poll, signals, next_look: Time::NEVER };
         wakeups.listen_to(wakeups.signals.readiness(), Source::Signals)?;
         Ok(wakeups)
     }
 
-    /// Waits for so long, or for something to become readable: None when a signal came in between.
-    pub(super) fn wait(&mut self, wait: Option<Duration>, events: &mut Events) -> Result<Option<Vec<Source>>> {
+    /// Waits until then, or for something to become readable: None when a signal came in between.
+    pub(super) fn wait(&mut self, until: Option<Time>, events: &mut Events) -> Result<Option<Vec<Source>>> {
+        let now = clock::now();
+        let wait: Option<Duration> = until.map(|at| at.since(now));
+        self.next_look = wait.map_or(Time::NEVER, |wait| now + wait);
         match self.poll.poll(events, wait) {
             Ok(()) => Ok(Some(events.iter().filter_map(|event| Source::decode(event.token().0)).collect())),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
             Err(source) => Err(Error::system("wait for events with epoll_wait(2)", source)),
         }
+    }
+
+    /// For how long the whole pool was frozen until now. What is done next takes no time to speak of.
+    pub(super) fn frozen(&mut self, now: Time) -> Duration {
+        let span = frozen(self.next_look, now);
+        self.next_look = now;
+        span
     }
 
     /// What signals have asked for since they were looked at last.

@@ -18,20 +18,27 @@ mod exchange;
 mod files;
 
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::rc::Rc;
 
 use self::exchange::{Exchange, Found, Identity};
 use self::files::Files;
-use super::*;
-use crate::parent::event;
-use crate::parent::supervisor::PoolState;
-use crate::shared::config::{Pattern, Setting};
+use crate::error::{Error, Result};
+use crate::parent::journal::Journal;
+use crate::parent::settings::Settings;
+use crate::parent::source::Source;
+use crate::parent::wakeups::Wakeups;
+use crate::shared::config::{Config, Layers, Pattern, Setting};
+use crate::sys::clock;
+use crate::time::Time;
 use crate::worker::Place;
 
-/// What is read anew.
+/// The settings of now, and what has them read anew.
 #[derive(Debug)]
 pub(super) struct Deploy {
+    pub(super) settings: Settings,
     layers: Layers,
     /// The configuration before the restart that is under way.
     before: Option<Config>,
@@ -41,180 +48,123 @@ pub(super) struct Deploy {
 }
 
 impl Deploy {
-    pub(super) fn new(layers: Layers) -> Deploy {
-        Deploy { layers, before: None, root: Exchange::default(), files: None }
+    /// Begins to look at the root, and at the files that are to be watched.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel watches no files.
+    pub(super) fn new(settings: Settings, layers: Layers, wakeups: &Wakeups, journal: &mut Journal) -> Result<Deploy> {
+        let mut deploy = Deploy { settings, layers, before: None, root: Exchange::default(), files: None };
+        deploy.give_root();
+        deploy.watch_files(wakeups, journal)?;
+        Ok(deploy)
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
         [self.root.deadline(), self.files.as_ref().and_then(Files::deadline)].into_iter().flatten().min()
     }
-}
 
-impl Parent {
-    /// Replaces every worker, as somebody has asked for, by workers with the settings of now.
-    pub(super) fn restart(&mut self) {
-        if self.may_restart() && self.deploy.layers.said.env_file.is_some() {
-            match self.deploy.layers.resolve() {
-                Ok(config) => self.reconfigure(config),
-                Err(error) => return self.refuse_restart(&error),
-            }
+    /// Reads anew what a restart is to read; returns the configuration that is to hold from now on, if that was done.
+    ///
+    /// # Errors
+    ///
+    /// When something is wrong with it. All stays as it was.
+    pub(super) fn read_anew(&mut self, journal: &mut Journal) -> Result<Option<Config>> {
+        if self.layers.said.env_file.is_none() {
+            return Ok(None);
         }
-        self.give_root();
-        self.tell(Event::Restart);
-    }
-
-    /// Whether a restart can be begun: neither does the pool end nor is another one about to take over.
-    pub(super) fn may_restart(&self) -> bool {
-        !self.is_stopping && self.successor.is_none()
-    }
-
-    /// Workers that start from now on serve what the path means now.
-    pub(super) fn give_root(&mut self) {
-        let root = self.config.root_path();
-        self.deploy.root.give(root.as_deref().and_then(identity), root.is_some(), clock::now());
-    }
-
-    /// Looks whether there is another directory behind the path that is served, if it is time.
-    pub(super) fn look_at_root(&mut self) {
-        let now = clock::now();
-        if !self.may_restart() || !self.deploy.root.is_due(now) {
-            return;
-        }
-        let Some(path) = self.config.root_path() else { return };
-        let found = self.deploy.root.look(identity(&path), now);
-        let shown = path.display();
-        match found {
-            Found::Nothing => {}
-            Found::Another => {
-                self.journal.say(
-                    log::Level::Info,
-                    None,
-                    format!("{shown} is now another directory (root): restarting"),
-                );
-                self.restart();
-            }
-            Found::Missing => {
-                let text =
-                    format!("{shown} is no longer a directory (root): workers go on serving what they have open");
-                self.journal.say(log::Level::Warn, None, text);
-            }
-            Found::Back => self.journal.say(log::Level::Info, None, format!("{shown} is there again (root)")),
-        }
-    }
-
-    /// Watches the files that are to be watched.
-    pub(super) fn watch_files(&mut self) -> Result<()> {
-        if self.config.watch.is_empty() {
-            return Ok(());
-        }
-        let patterns = self.config.watch.iter().map(|text| Pattern::new(text));
-        let patterns = patterns.map(|pattern| {
-            let base = self.config.reached_from_chdir(Path::new(&pattern.base));
-            (pattern, base)
-        });
-        let files = Files::watch(patterns.collect(), clock::now());
-        let files = files.map_err(|source| Error::system("watch files with inotify_init1(2)", source))?;
-        self.listen_to(&files, Source::Files)?;
-        self.deploy.files = Some(files);
-        self.say_what_is_not_watched();
-        Ok(())
-    }
-
-    /// Watched files have changed.
-    pub(super) fn hear_of_files(&mut self) {
-        let Some(files) = &mut self.deploy.files else { return };
-        if files.hear(clock::now()) {
-            let descriptor = std::os::fd::AsRawFd::as_raw_fd(files);
-            self.listen_again(descriptor, Source::Files);
-        }
-        self.say_what_is_not_watched();
-    }
-
-    fn say_what_is_not_watched(&mut self) {
-        if let Some(text) = self.deploy.files.as_mut().and_then(Files::left_out) {
-            self.journal.say(log::Level::Warn, None, format!("not watched: {text}"));
-        }
-    }
-
-    /// Restarts for what has changed, if it has come to rest.
-    pub(super) fn look_at_files(&mut self) {
-        if !self.may_restart() {
-            return;
-        }
-        let changed = self.deploy.files.as_mut().and_then(|files| files.take(clock::now()));
-        if let Some(changed) = changed {
-            self.journal.say(log::Level::Info, None, format!("{changed} (watch): restarting"));
-            self.restart();
-        }
-    }
-
-    /// What somebody has asked for cannot be: nothing has changed, and nothing does.
-    fn refuse_restart(&mut self, error: &Error) {
-        let error = error.report();
-        let reason = format!("no worker is replaced: {error}");
-        if self.roster.supervisor.state() == PoolState::Restarting {
-            return self.journal.say(
-                log::Level::Warn,
-                None,
-                format!("refused, and the restart under way goes on: {error}"),
-            );
-        }
-        let text = format!("rolling restart aborted, {reason}");
-        self.journal.restart_aborted = Some(text.clone());
-        self.service.reloading();
-        self.service.ready();
-        self.journal.say(log::Level::Warn, None, text);
-        self.emit(&event::Event::RestartRefused { reason: &reason });
-    }
-
-    fn reconfigure(&mut self, next: Config) {
-        let (next, kept) = self.config.succeeded_by(next);
+        let (next, kept) = self.settings.config.succeeded_by(self.layers.resolve()?);
         if !kept.is_empty() {
             let names: Vec<&str> = kept.into_iter().map(Setting::name).collect();
             let text =
                 format!("changed, but a restart cannot apply it, only an upgrade (SIGUSR2): {}", names.join(", "));
-            self.journal.say(log::Level::Warn, None, text);
+            journal.say(log::Level::Warn, None, text);
         }
-        let before = self.config.clone();
-        self.apply(next);
-        self.deploy.before.get_or_insert(before);
+        let before = self.settings.config.clone();
+        self.before.get_or_insert(before);
+        Ok(Some(next))
     }
 
-    /// The restart is over for which settings may have been read anew.
-    pub(super) fn restart_ended(&mut self, is_done: bool) {
-        if let Some(before) = self.deploy.before.take().filter(|_| !is_done) {
-            self.apply(before);
-            self.give_root();
-            self.journal.say(log::Level::Info, None, "restored the settings from before the restart".to_owned());
-        }
-    }
-
-    /// Has these settings hold for what the parent does from now on, and for the workers that start from now on.
-    fn apply(&mut self, next: Config) {
-        let now = clock::now();
-        let before = std::mem::replace(&mut self.config, next);
-        self.roster.supervisor.set_policy(Policy::from(&self.config));
-        self.server = Rc::new(self.config.server.clone());
-        if before.max_rss != self.config.max_rss {
-            self.next_weighing = (self.config.max_rss > 0).then_some(now);
-        }
-        if before.stall_timeout != self.config.stall_timeout {
-            self.watch = Watch::new(self.config.stall_timeout);
-            self.board.watch(self.watch.is_off());
-            self.watch_stalls(now);
-        }
-        if before.workers != self.config.workers {
-            let (workers, derivation) = self.config.worker_count();
-            self.derivation = derivation;
-            self.scale(workers);
-        }
+    /// The restart is over for which settings may have been read anew; returns those that are to hold again.
+    pub(super) fn restart_ended(&mut self, is_done: bool) -> Option<Config> {
+        self.before.take().filter(|_| !is_done)
     }
 
     /// What the next worker gets of it.
     pub(super) fn place(&self) -> Place {
-        let Config { chdir, environment, root, files, .. } = &self.config;
+        let Config { chdir, environment, root, files, .. } = &self.settings.config;
         let (chdir, root, files) = (chdir.clone(), root.clone(), files.clone());
         Place { chdir, environment: Rc::clone(environment), root, files }
+    }
+
+    /// Workers that start from now on serve what the path means now.
+    pub(super) fn give_root(&mut self) {
+        let root = self.settings.config.root_path();
+        self.root.give(root.as_deref().and_then(identity), root.is_some(), clock::now());
+    }
+
+    /// Looks whether there is another directory behind the path that is served, if it is time. Returns whether to restart
+    /// for that.
+    pub(super) fn look_at_root(&mut self, journal: &mut Journal, now: Time) -> bool {
+        if !self.root.is_due(now) {
+            return false;
+        }
+        let Some(path) = self.settings.config.root_path() else { return false };
+        let found = self.root.look(identity(&path), now);
+        let shown = path.display();
+        let (level, text) = match found {
+            Found::Nothing => return false,
+            Found::Another => (log::Level::Info, format!("{shown} is now another directory (root): restarting")),
+            Found::Missing => {
+                let text =
+                    format!("{shown} is no longer a directory (root): workers go on serving what they have open");
+                (log::Level::Warn, text)
+            }
+            Found::Back => (log::Level::Info, format!("{shown} is there again (root)")),
+        };
+        journal.say(level, None, text);
+        found == Found::Another
+    }
+
+    /// Watches the files that are to be watched.
+    fn watch_files(&mut self, wakeups: &Wakeups, journal: &mut Journal) -> Result<()> {
+        let config = &self.settings.config;
+        if config.watch.is_empty() {
+            return Ok(());
+        }
+        let patterns = config.watch.iter().map(|text| Pattern::new(text));
+        let patterns = patterns.map(|pattern| {
+            let base = config.reached_from_chdir(Path::new(&pattern.base));
+            (pattern, base)
+        });
+        let files = Files::watch(patterns.collect(), clock::now());
+        let files = files.map_err(|source| Error::system("watch files with inotify_init1(2)", source))?;
+        wakeups.listen_to(&files, Source::Files)?;
+        self.files = Some(files);
+        self.say_what_is_not_watched(journal);
+        Ok(())
+    }
+
+    /// Watched files have changed.
+    pub(super) fn hear_of_files(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
+        let Some(files) = &mut self.files else { return };
+        if files.hear(clock::now()) {
+            wakeups.listen_again(files.as_raw_fd(), Source::Files);
+        }
+        self.say_what_is_not_watched(journal);
+    }
+
+    fn say_what_is_not_watched(&mut self, journal: &mut Journal) {
+        if let Some(text) = self.files.as_mut().and_then(Files::left_out) {
+            journal.say(log::Level::Warn, None, format!("not watched: {text}"));
+        }
+    }
+
+    /// Whether to restart because files have changed and come to rest.
+    pub(super) fn look_at_files(&mut self, journal: &mut Journal, now: Time) -> bool {
+        let Some(changed) = self.files.as_mut().and_then(|files| files.take(now)) else { return false };
+        journal.say(log::Level::Info, None, format!("{changed} (watch): restarting"));
+        true
     }
 }
 

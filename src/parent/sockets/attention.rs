@@ -25,11 +25,22 @@
 //! packets were lost; then its sockets are shut down and closed, when nobody else says that it holds copies: only
 //! then is it known when the group's indexes change, and who has kept copies all the same gets nothing.
 
+use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
+use log::debug;
+use mio::{Poll, Token};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use super::*;
+use super::custody::Custody;
+use crate::parent::process::Roster;
+use crate::parent::source::Source;
+use crate::parent::supervisor::Pid;
+use crate::shared::listener::SlotSockets;
+use crate::shared::scoreboard::ParentBoard;
+use crate::sys::epoll;
+use crate::time::Time;
 
 /// How often the parent looks: a connection that waits this long in a queue has found a busy worker.
 const LOOK: Duration = Duration::from_millis(5);
@@ -52,68 +63,62 @@ impl Attention {
     pub(super) fn deadline(&self) -> Option<Time> {
         self.next
     }
-}
 
-impl Parent {
     /// Watches the listeners of workers with a server of their own that are not watched yet.
-    pub(super) fn attend(&mut self) {
-        if self.is_stopping || self.attention.next.is_some() {
+    pub(super) fn attend(&mut self, roster: &Roster, board: &ParentBoard, custody: &Custody, wakeups: &Poll) {
+        if self.next.is_some() {
             return;
         }
-        for (slot, pid) in self.own_servers() {
-            if self.attention.armed.insert(slot, pid) == Some(pid) {
+        for (slot, pid) in own_servers(roster, board) {
+            if self.armed.insert(slot, pid) == Some(pid) {
                 continue;
             }
-            let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+            let sockets = custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
             for socket in sockets {
-                if let Err(error) = epoll::watch_once(self.wakeups.poll(), socket, Token(Source::Attention.encode())) {
+                if let Err(error) = epoll::watch_once(wakeups, socket, Token(Source::Attention.encode())) {
                     debug!("cannot watch the queue of worker={slot} with epoll_ctl(2): {error}");
                 }
             }
         }
     }
 
-    /// A connection has come to one of them. In a pool that stops, workers hold the queues, whose events come all the
-    /// same.
-    pub(super) fn begin_attending(&mut self) {
-        if self.is_stopping {
-            return;
-        }
-        self.attention.quiet = 0;
-        self.attention.armed.clear();
-        self.attention.next.get_or_insert(clock::now() + LOOK);
+    /// A connection has come to one of them.
+    pub(super) fn begin(&mut self, now: Time) {
+        self.quiet = 0;
+        self.armed.clear();
+        self.next.get_or_insert(now + LOOK);
     }
 
     /// Looks at them, if it is time.
-    pub(super) fn look_at_queues(&mut self) {
-        let now = clock::now();
-        if self.attention.next.is_none_or(|due| now < due) {
+    pub(super) fn look(&mut self, roster: &Roster, board: &ParentBoard, custody: &Custody, now: Time) {
+        if self.next.is_none_or(|due| now < due) {
             return;
         }
         let mut waiting = Vec::new();
-        for (slot, pid) in self.own_servers() {
-            let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+        for (slot, pid) in own_servers(roster, board) {
+            let sockets = custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
             let is_waiting = has_waiting(&sockets);
             if is_waiting {
                 waiting.push(slot);
             }
-            let Some(row) = self.roster.get(pid).map(|process| process.row) else { continue };
+            let Some(row) = roster.get(pid).map(|process| process.row) else { continue };
             if !is_waiting {
-                self.board.settle_all(row);
+                board.settle_all(row);
             }
-            let says_busy = self.board.row(row).says_busy();
-            let is_crowded = !says_busy && is_waiting && self.attention.waiting.contains(&slot);
-            self.board.set_crowded(row, is_crowded);
+            let says_busy = board.row(row).says_busy();
+            let is_crowded = !says_busy && is_waiting && self.waiting.contains(&slot);
+            board.set_crowded(row, is_crowded);
         }
-        self.attention.quiet = if waiting.is_empty() { self.attention.quiet + 1 } else { 0 };
-        self.attention.waiting = waiting;
-        self.attention.next = (self.attention.quiet < QUIET).then(|| now + LOOK);
+        self.quiet = if waiting.is_empty() { self.quiet + 1 } else { 0 };
+        self.waiting = waiting;
+        self.next = (self.quiet < QUIET).then(|| now + LOOK);
     }
+}
 
-    /// The slots whose worker serves and does not run the built-in server.
-    fn own_servers(&self) -> Vec<(usize, Pid)> {
-        self.roster.serving().filter(|(_, pid)| !self.is_neighbour(*pid)).collect()
-    }
+/// The slots whose worker serves and does not run the built-in server.
+fn own_servers(roster: &Roster, board: &ParentBoard) -> Vec<(usize, Pid)> {
+    let is_able = |pid| roster.get(pid).is_some_and(|process| process.is_able(board));
+    roster.serving().filter(|(_, pid)| !is_able(*pid)).collect()
 }
 
 /// Whether connections wait in any of these queues.

@@ -197,6 +197,11 @@ impl Custody {
         }
     }
 
+    /// Whether no other pool has the sockets any more.
+    pub(crate) fn is_sole(&self) -> bool {
+        self.is_counting
+    }
+
     pub(crate) fn sockets(&self, slot: usize) -> Option<&SlotSockets> {
         self.sockets.get(&slot)
     }

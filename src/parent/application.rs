@@ -1,0 +1,116 @@
+//! The application: what it is told, asked, and asks for.
+//!
+//! It owns the application's closures, its clock, and the messages of workers that were not read yet. In come events;
+//! out come requests, which the loop carries out when the closure has returned, and the answer to an exit.
+//!
+//! **An exit that nobody has asked for** is put to the application's policy, if there is one, before the supervisor
+//! is told: the answer is part of the fact. What is answered by anything but `Backoff` is not counted, so that
+//! backoff, give-up and the boot rule judge only what they decide. A slot may be left empty for good; a restart or a
+//! scaling fills it, and a pool of nothing but such slots ends as if asked to.
+
+use std::panic::{self, AssertUnwindSafe};
+use std::rc::Rc;
+use std::time::Duration;
+
+use log::{error, info};
+
+use crate::parent::event::{Event, Exit};
+use crate::parent::handle::{Handle, Hook, Hooks, OnExit};
+use crate::parent::inbox::Inbox;
+use crate::parent::journal::Journal;
+use crate::parent::process::Roster;
+use crate::parent::supervisor::{Notice, Respawn};
+use crate::shared::log_text::panic_message;
+use crate::shared::request::Request;
+use crate::shared::scoreboard::ParentBoard;
+use crate::time::Time;
+
+/// What the application has given the pool, and what it has asked for.
+#[derive(Debug)]
+pub(super) struct Application {
+    hook: Option<Hook>,
+    on_exit: Option<OnExit>,
+    /// For the status that it may ask for.
+    board: Rc<ParentBoard>,
+    /// When it is told of the time, and how often.
+    tick: Option<(Time, Duration)>,
+    /// What it has asked for that was not done yet.
+    requests: Vec<Request>,
+    /// What workers have sent it.
+    pub(super) inbox: Inbox,
+}
+
+impl Application {
+    pub(super) fn new(hooks: Hooks, board: Rc<ParentBoard>, now: Time) -> Application {
+        let Hooks { on_event: hook, on_exit } = hooks;
+        let tick = hook.as_ref().and_then(Hook::tick).map(|period| (now + period, period));
+        Application { hook, on_exit, board, tick, requests: Vec::new(), inbox: Inbox::default() }
+    }
+
+    /// Whether it wants to be told anything.
+    pub(super) fn listens(&self) -> bool {
+        self.hook.is_some()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let asked = (!self.requests.is_empty()).then(Time::default);
+        [asked, self.inbox.deadline(), self.tick.map(|(at, _)| at)].into_iter().flatten().min()
+    }
+
+    /// Tells it what has happened. What it asks for then waits for [`take_requests`](Application::take_requests).
+    pub(super) fn emit(&mut self, event: &Event<'_>, roster: &Roster, journal: &Journal) {
+        let Some(hook) = &mut self.hook else { return };
+        let handle = Handle::new(roster, &self.board, journal.restart_aborted.as_deref());
+        // Unwinding on would end the pool.
+        if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| hook.call(event, &handle))) {
+            error!("the application's hook panicked: {}", panic_message(&*panic));
+        }
+        self.requests.extend(handle.into_requests());
+    }
+
+    /// What it has asked for since this was asked last.
+    pub(super) fn take_requests(&mut self) -> Vec<Request> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// What it wants for the slot of a worker that nobody has told to leave.
+    pub(super) fn policy_of(&mut self, exit: &Exit<'_>) -> Respawn {
+        let Some(OnExit(policy)) = &mut self.on_exit else { return Respawn::Backoff };
+        let respawn = panic::catch_unwind(AssertUnwindSafe(|| policy(exit))).unwrap_or_else(|panic| {
+            error!("the application's on_exit hook panicked, backing off: {}", panic_message(&*panic));
+            Respawn::Backoff
+        });
+        if respawn == Respawn::Stop {
+            info!("draining: requested by the application (on_exit)");
+        }
+        respawn
+    }
+
+    /// Tells it the time, if that is due: once for all the time that has passed.
+    pub(super) fn tell_time(&mut self, roster: &Roster, journal: &Journal, now: Time) {
+        let Some((at, period)) = &mut self.tick else { return };
+        if *at <= now {
+            *at = if *at + *period > now { *at + *period } else { now + *period };
+            self.emit(&Event::Tick, roster, journal);
+        }
+    }
+
+    /// Tells it what the supervisor has to say, as far as applications are told.
+    pub(super) fn announce(&mut self, notice: &Notice, roster: &Roster, journal: &Journal) {
+        let text = journal.text_of(notice);
+        let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
+        let event = match *notice {
+            Notice::AllReady { .. } => Event::Serving,
+            Notice::BackingOff { slot, delay, failures } => Event::BackingOff { worker: slot, delay, failures },
+            Notice::GaveUp { slot, failures, .. } => Event::GaveUp { worker: slot, failures, reason },
+            Notice::RestartBegun => Event::RestartBegun,
+            Notice::RestartDone => Event::RestartDone,
+            Notice::RestartAborted { slot, .. } => Event::RestartAborted { worker: slot, reason },
+            Notice::Scaled { from, to } => Event::Scaled { from, to },
+            Notice::UpgradeDone { pid } => Event::UpgradeDone { pid: pid.0.unsigned_abs() },
+            Notice::UpgradeFailed { .. } => Event::UpgradeFailed { reason },
+            _ => return,
+        };
+        self.emit(&event, roster, journal);
+    }
+}

@@ -1,0 +1,60 @@
+//! How messages are passed on: from workers to the application.
+
+use std::os::fd::AsFd;
+
+use crate::parent::event::Event;
+use crate::parent::inbox::{self, Rest, SLICE, TURN};
+use crate::parent::supervisor::Pid;
+use crate::parent::Parent;
+use crate::shared::message::Received;
+use crate::sys::clock;
+
+impl Parent {
+    /// Tells the application a turn's worth of what workers say.
+    pub(super) fn read_messages(&mut self) {
+        let now = clock::now();
+        for pid in self.application.inbox.take_due(&mut self.roster, now) {
+            let rest = if self.discard.is_full() { Rest::NotAsked } else { self.hear_messages(pid) };
+            self.application.inbox.put_back(pid, rest, &self.roster, now);
+        }
+    }
+
+    /// All that a process had sent before it exited. Another one that holds its socket adds nothing.
+    pub(super) fn hear_last_messages(&mut self, pid: Pid) {
+        let mut rest = Rest::Nothing;
+        if let Some(messages) = self.roster.get(pid).and_then(|process| process.ends.messages.as_ref()) {
+            messages.close();
+            rest = Rest::Next;
+        }
+        while rest == Rest::Next {
+            rest = self.hear_messages(pid);
+        }
+        self.application.inbox.end(pid, rest, &mut self.roster, &mut self.discard);
+    }
+
+    /// Tells the application what one worker says in one turn.
+    fn hear_messages(&mut self, pid: Pid) -> Rest {
+        let end = clock::now_micros() + SLICE;
+        let mut buffer = self.application.inbox.lend_buffer();
+        let (mut rest, mut count) = (Rest::Next, 0);
+        while rest == Rest::Next && count < TURN && (count == 0 || clock::now_micros() < end) {
+            count += 1;
+            match inbox::receive(&mut self.roster, pid, &mut buffer) {
+                Received::Message(message, fd) => {
+                    // What it reported before it sent this comes first.
+                    if self.roster.is_starting(pid) {
+                        self.hear(pid);
+                    }
+                    let (process, borrowed) = (self.roster.identify(pid), fd.as_ref().map(AsFd::as_fd));
+                    let event = Event::Message { process, message, fd: borrowed };
+                    self.application.emit(&event, &self.roster, &self.journal);
+                    self.discard.add(fd);
+                    self.obey_application();
+                }
+                other => rest = inbox::refuse(other, pid, &mut self.roster, &mut self.discard),
+            }
+        }
+        self.application.inbox.take_back(buffer);
+        rest
+    }
+}

@@ -1,0 +1,45 @@
+//! What the pool is for the system around it: a service, a pid file, an access log.
+//!
+//! It owns the line to the service manager and the two files. In comes how the pool does; nothing comes out but the
+//! access log's file, which workers are given.
+
+use crate::parent::access_log::AccessLog;
+use crate::parent::health::Health;
+use crate::parent::journal::Journal;
+use crate::parent::pid_file;
+use crate::parent::process::Roster;
+use crate::parent::service::Service;
+use crate::parent::supervisor::PoolState;
+use crate::time::Time;
+
+/// Where the pool shows itself outside of its log.
+#[derive(Debug)]
+pub(super) struct Outputs {
+    pub(super) service: Service,
+    pub(super) pid_file: pid_file::Pid,
+    pub(super) access_log: AccessLog,
+}
+
+impl Outputs {
+    pub(super) fn new(access_log: AccessLog, now: Time) -> Outputs {
+        Outputs { service: Service::new(now), pid_file: pid_file::Pid::default(), access_log }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        [self.service.deadline(), self.pid_file.deadline(), self.access_log.deadline()].into_iter().flatten().min()
+    }
+
+    /// Tells the service manager how the pool does, and that it responds.
+    pub(super) fn settle(&mut self, roster: &Roster, health: &Health, journal: &Journal, is_over: bool, now: Time) {
+        let supervisor = &roster.supervisor;
+        let (ready, wanted) = (supervisor.ready_workers(), supervisor.wanted());
+        self.service.status(match (supervisor.state(), &journal.restart_aborted) {
+            (PoolState::Stopping, _) => format!("stopping, {} workers left", roster.len()),
+            (PoolState::LameDuck, _) => format!("lame duck, {ready} of {wanted} workers ready"),
+            (_, Some(aborted)) => format!("{ready} of {wanted} workers ready; {aborted}"),
+            _ => format!("{ready} of {wanted} workers ready"),
+        });
+        let responds = is_over || health.responds(roster) || !supervisor.was_ready();
+        self.service.watch(now, || responds);
+    }
+}

@@ -1,0 +1,69 @@
+//! A worker's process as the loop knows it: an entry of the roster, with the descriptors by which it is spoken with.
+
+use std::cell::Cell;
+use std::time::Duration;
+
+use log::debug;
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid as SystemPid;
+
+use crate::parent::quota::Quota;
+use crate::parent::roster;
+use crate::parent::sign::{Program, Sign};
+use crate::parent::supervisor::Pid;
+use crate::shared::channel::ParentEnd;
+use crate::shared::message::MessageEnd;
+use crate::shared::scoreboard::ParentBoard;
+use crate::sys::clock;
+use crate::time::Time;
+
+/// How long a keeper may take to end its program, and to pass on what that has written last.
+const OBEYS: Duration = Duration::from_secs(3);
+
+pub(super) type Roster = roster::Roster<Ends>;
+pub(super) type Process = roster::Process<Ends>;
+
+/// By what a worker's process is spoken with, and what comes of it.
+#[derive(Debug)]
+pub(super) struct Ends {
+    pub(super) lifeline: ParentEnd,
+    /// None without a hook.
+    pub(super) messages: Option<MessageEnd>,
+    /// How the program says that it is ready that it may become.
+    pub(super) sign: Sign,
+    /// It keeps a program, or is about to.
+    pub(super) program: Option<Program>,
+    /// When it is killed whatever it does, if it has been told to end its program at once.
+    pub(super) killed_at: Cell<Option<Time>>,
+    /// What reading its messages may cost.
+    pub(super) quota: Quota,
+}
+
+impl Ends {
+    /// Orders a keeper to kill its program. Returns whether it is one that can be told.
+    pub(super) fn end_program(&self) -> bool {
+        let is_told = self.program.is_some() && self.lifeline.end().is_ok();
+        if is_told && self.killed_at.get().is_none() {
+            self.killed_at.set(Some(clock::now() + OBEYS));
+        }
+        is_told
+    }
+}
+
+impl Process {
+    /// Whether it looks after other slots' sockets when asked. It may say so once, and cannot take it back.
+    pub(super) fn is_able(&self, board: &ParentBoard) -> bool {
+        if !self.is_neighbour.get() && board.row(self.row).is_neighbour() {
+            self.is_neighbour.set(true);
+        }
+        self.is_neighbour.get()
+    }
+}
+
+/// Sends a signal to a process of the pool.
+pub(super) fn signal(pid: Pid, signal: Signal) {
+    // It is ours and not reaped, so the number is not somebody else's; it may have exited all the same.
+    if let Err(errno) = kill(SystemPid::from_raw(pid.0), signal) {
+        debug!("cannot signal pid={}: {errno}", pid.0);
+    }
+}

@@ -1,0 +1,60 @@
+//! The settings that hold now, and what was made of them for the workers.
+
+use std::rc::Rc;
+
+use crate::error::Result;
+use crate::shared::config::{Config, ServerConfig};
+use crate::shared::credentials::Credentials;
+use crate::worker::keeper::Keeping;
+
+/// The configuration, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Settings {
+    pub(super) config: Config,
+    /// The part that workers get.
+    pub(super) server: Rc<ServerConfig>,
+    /// The CPUs that workers are pinned to; none if they are not.
+    pub(super) cpus: Rc<[usize]>,
+    /// Whom workers run as; None if that is whom the parent runs as.
+    pub(super) credentials: Option<Rc<Credentials>>,
+    /// Why there are as many workers as there are.
+    pub(super) derivation: String,
+}
+
+impl Settings {
+    /// Of this configuration, with the number of workers that it means.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such user or group.
+    pub(super) fn new(config: Config) -> Result<(Settings, usize)> {
+        let (workers, derivation) = config.worker_count();
+        let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
+        let (server, cpus) = (Rc::new(config.server.clone()), config.cpus().into());
+        Ok((Settings { config, server, cpus, credentials, derivation }, workers))
+    }
+
+    /// Others hold from now on; returns the configuration of before.
+    pub(super) fn replace(&mut self, next: Config) -> Config {
+        self.server = Rc::new(next.server.clone());
+        std::mem::replace(&mut self.config, next)
+    }
+
+    /// How the next worker keeps a program, if it runs one. `is_shared` says that another program may have its sockets.
+    pub(super) fn keeping(&self, is_shared: bool) -> Keeping {
+        let Config { ready, stop_signal, prefix, adopt, .. } = &self.config;
+        Keeping { ready: ready.clone(), stop_signal: *stop_signal, prefix: *prefix, adopt: *adopt, is_shared }
+    }
+
+    /// Counts anew how many workers there are to be.
+    pub(super) fn count_workers(&mut self) -> usize {
+        let (workers, derivation) = self.config.worker_count();
+        self.derivation = derivation;
+        workers
+    }
+}
+
+/// The user that workers run as, if that is not root.
+pub(super) fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
+    credentials.as_deref().filter(|credentials| !credentials.is_root())
+}

@@ -1,0 +1,140 @@
+//! The sockets that workers share or inherit: looked at before they are handed on, and mended when a worker has broken
+//! one. The kernel tells of a shutdown(2), a worker of a socket that it cannot accept from; anything else is found at the
+//! next start.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::parent::journal::Journal;
+use crate::shared::config::Config;
+use crate::shared::listener::Reserved;
+use crate::sys::epoll::Hangups;
+use crate::time::Time;
+
+/// Between two replacements of a slot for the sake of its sockets: whoever breaks them again and again shall not have
+/// the parent fork all the time.
+const REST: Duration = Duration::from_secs(1);
+
+/// In place of a slot, for what all workers share.
+pub(super) const SHARED: usize = usize::MAX;
+
+/// What is to be mended.
+#[derive(Debug)]
+pub(super) struct Mending {
+    hangups: Hangups,
+    /// Slots whose worker is to be replaced by one with new sockets.
+    broken: BTreeSet<usize>,
+    /// Until when they are left alone.
+    rests: BTreeMap<usize, Time>,
+    /// What was given and cannot be mended, of which the log has told.
+    hopeless: BTreeSet<usize>,
+}
+
+impl Mending {
+    pub(super) fn new() -> io::Result<Mending> {
+        let hangups = Hangups::new()?;
+        Ok(Mending { hangups, broken: BTreeSet::new(), rests: BTreeMap::new(), hopeless: BTreeSet::new() })
+    }
+
+    pub(super) fn hangups(&self) -> &Hangups {
+        &self.hangups
+    }
+
+    /// Has the kernel tell when somebody shuts down this socket.
+    pub(super) fn guard(&self, socket: BorrowedFd<'_>) {
+        self.hangups.watch(socket);
+    }
+
+    /// The kernel has told, and is to tell of others.
+    pub(super) fn clear_hangups(&self) {
+        self.hangups.clear();
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.broken.iter().map(|slot| self.rest(*slot)).min()
+    }
+
+    fn rest(&self, slot: usize) -> Time {
+        self.rests.get(&slot).copied().unwrap_or_default()
+    }
+
+    /// The sockets of a slot are broken.
+    pub(super) fn note(&mut self, slot: usize) {
+        self.broken.insert(slot);
+    }
+
+    /// Whether what is broken there is left alone for the moment.
+    pub(super) fn rests(&self, slot: usize, now: Time) -> bool {
+        now < self.rest(slot)
+    }
+
+    /// Something was done about it, and for a moment nothing more is.
+    pub(super) fn begin_rest(&mut self, slot: usize, now: Time) {
+        self.rests.insert(slot, now + REST);
+    }
+
+    /// Those whose time has come, which count as mended until they are noted again.
+    pub(super) fn take_due(&mut self, now: Time) -> Vec<usize> {
+        let (due, resting) = std::mem::take(&mut self.broken).into_iter().partition(|slot| !self.rests(*slot, now));
+        self.broken = resting;
+        let due: BTreeSet<usize> = due;
+        due.into_iter().collect()
+    }
+
+    /// Mends what all workers share; returns whether something was made anew. Those that run do not have that, so they
+    /// are to be replaced.
+    pub(super) fn mend_shared(
+        &mut self,
+        reserved: &mut [Reserved],
+        config: &Config,
+        are_free: bool,
+        journal: &mut Journal,
+        now: Time,
+    ) -> bool {
+        let (mut lines, mut is_new) = (Vec::new(), false);
+        for (index, reserved) in reserved.iter_mut().enumerate() {
+            let mended = reserved.mend(config.backlog, config.unix_mode, are_free);
+            match mended {
+                Ok(None) => _ = self.hopeless.remove(&index),
+                Ok(Some(flaw)) => {
+                    is_new = true;
+                    reserved.fd().into_iter().for_each(|socket| self.hangups.watch(socket));
+                    lines.push(format!("{reserved}: {flaw}; it is made anew, and all workers are replaced"));
+                }
+                Err(error) if self.hopeless.insert(index) => {
+                    lines.push(format!("{reserved} cannot be served as it should be: {error}"));
+                }
+                Err(_) => {}
+            }
+        }
+        lines.into_iter().for_each(|line| journal.say(log::Level::Error, None, line));
+        if is_new {
+            self.begin_rest(SHARED, now);
+        }
+        is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_breaks_again_and_again_is_mended_once_a_second() {
+        let at = Time::from_millis;
+        let mut mending = Mending::new().expect("an epoll instance");
+        assert_eq!((mending.deadline(), mending.take_due(at(0))), (None, vec![]));
+        mending.note(1);
+        mending.note(2);
+        assert_eq!(mending.take_due(at(5_000)), [1, 2]);
+        mending.begin_rest(1, at(5_000));
+        mending.note(1);
+        mending.note(2);
+        assert!(mending.rests(1, at(5_999)) && !mending.rests(2, at(5_000)));
+        assert_eq!(mending.take_due(at(5_500)), [2]);
+        assert_eq!((mending.deadline(), mending.take_due(at(5_999))), (Some(at(6_000)), vec![]));
+        assert_eq!((mending.take_due(at(6_000)), mending.deadline()), (vec![1], None));
+    }
+}

@@ -1,0 +1,358 @@
+//! The sockets of the pool: the addresses that are reserved, the slots' sockets, who looks after whose queue, and what is
+//! done about sockets that workers have broken.
+//!
+//! In come who serves ([`Roster`]), what workers have made, and what the kernel tells; out go orders to workers, and facts
+//! for the supervisor: who is to be replaced. It may not know why somebody serves or not.
+//!
+//! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
+//! - `neighbours.rs`: PURE. which workers look after each slot's queue besides its own
+//! - `attention.rs`: the queues of workers with a server of their own
+//! - `mending.rs`: sockets that workers have broken
+
+mod attention;
+mod custody;
+mod mending;
+mod neighbours;
+
+use std::rc::Rc;
+
+use log::debug;
+use mio::Poll;
+
+use self::attention::Attention;
+use self::custody::Custody;
+use self::mending::{Mending, SHARED};
+use self::neighbours::{Neighbours, Order};
+use crate::error::{Error, Result};
+use crate::parent::journal::Journal;
+use crate::parent::process::Roster;
+use crate::parent::supervisor::{Event, Pid, Recycle};
+use crate::shared::channel::Made;
+use crate::shared::config::Config;
+use crate::shared::listener::{Reserved, SlotSockets};
+use crate::shared::scoreboard::ParentBoard;
+use crate::shared::steer::Steering;
+use crate::sys;
+use crate::sys::epoll::Hangups;
+use crate::time::Time;
+
+/// All sockets on which the pool is reached.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    reserved: Rc<Vec<Reserved>>,
+    custody: Custody,
+    neighbours: Neighbours,
+    attention: Attention,
+    mending: Mending,
+    board: Rc<ParentBoard>,
+    /// The pool stops: its workers hold what is left.
+    are_released: bool,
+}
+
+impl Sockets {
+    /// Of these addresses, with the slots' sockets that another pool has handed over.
+    pub(super) fn new(
+        reserved: Vec<Reserved>,
+        inherited: Vec<SlotSockets>,
+        steering: Steering,
+        cpus: Rc<[usize]>,
+        board: Rc<ParentBoard>,
+        config: &Config,
+    ) -> Result<Sockets> {
+        let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
+        let sockets = Sockets {
+            reserved: Rc::new(reserved),
+            custody: Custody::new(Rc::clone(&board), cpus, steering, inherited),
+            neighbours: Neighbours::new(config.neighbours),
+            attention: Attention::default(),
+            mending,
+            board,
+            are_released: false,
+        };
+        for slot in sockets.custody.slots() {
+            sockets.guard(*slot);
+        }
+        let shared = sockets.reserved.iter().filter(|it| !matches!(it, Reserved::Tcp(_)));
+        shared.filter_map(Reserved::fd).for_each(|socket| sockets.mending.guard(socket));
+        Ok(sockets)
+    }
+
+    /// What becomes readable when somebody shuts down a socket.
+    pub(super) fn hangups(&self) -> &Hangups {
+        self.mending.hangups()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let mending = self.mending.deadline().filter(|_| !self.are_released);
+        [self.attention.deadline(), mending, self.custody.deadline()].into_iter().flatten().min()
+    }
+
+    pub(super) fn reserved(&self) -> &Rc<Vec<Reserved>> {
+        &self.reserved
+    }
+
+    /// The slots whose sockets are here, in the order of the groups.
+    pub(super) fn slots(&self) -> &[usize] {
+        self.custody.slots()
+    }
+
+    pub(super) fn of(&self, slot: usize) -> Option<&SlotSockets> {
+        self.custody.sockets(slot)
+    }
+
+    /// Whether all sockets are here that a slot's worker needs.
+    pub(super) fn are_complete(&self, slot: usize) -> bool {
+        self.of(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved))
+    }
+
+    /// Who picks the worker for a new connection, in words.
+    pub(super) fn balance(&self) -> &'static str {
+        self.custody.balance()
+    }
+}
+
+/// Who has them: another pool, this one, nobody.
+impl Sockets {
+    /// No other pool serves: this one steers.
+    pub(super) fn begin_to_steer(&mut self) {
+        self.custody.begin_to_steer();
+    }
+
+    /// No other pool has the sockets any more.
+    pub(super) fn own(&mut self) {
+        self.custody.count_all_in();
+    }
+
+    /// This pool serves, and steers, while the one that it takes over from still has the sockets. That one had more slots,
+    /// perhaps; while it served, its workers looked after them.
+    pub(super) fn take_over(&mut self, wanted: usize, now: Time) {
+        self.custody.begin_to_steer();
+        let surplus: Vec<usize> = self.slots().iter().copied().filter(|slot| *slot >= wanted).collect();
+        surplus.into_iter().for_each(|slot| self.custody.retire(slot, now));
+    }
+
+    /// The names in the file system are this pool's from now on.
+    pub(super) fn take_names(&mut self) {
+        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
+            reserved.iter_mut().for_each(Reserved::take_over);
+        }
+    }
+
+    /// Another pool serves, and counts connections from now on.
+    pub(super) fn hand_over(&mut self) {
+        self.custody.count_none();
+        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
+            reserved.iter_mut().for_each(Reserved::hand_over);
+        }
+    }
+
+    /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
+    pub(super) fn release(&mut self) {
+        self.are_released = true;
+        self.attention = Attention::default();
+        self.custody.clear();
+        self.reserved = Rc::default();
+    }
+
+    pub(super) fn are_released(&self) -> bool {
+        self.are_released
+    }
+}
+
+/// Who serves, and who looks after whose queue.
+impl Sockets {
+    /// Draws the conclusions from who serves: where new connections go, and who looks after whose queue. `are_copied` says
+    /// that a process that was just forked may have copies of all that the parent has.
+    pub(super) fn settle(&mut self, roster: &mut Roster, poll: &Poll, are_copied: bool, now: Time) {
+        if self.are_released {
+            return;
+        }
+        loop {
+            self.custody.seat(&roster.seated(), now);
+            self.watch(roster, now);
+            if are_copied || !self.close_one_retired(now) {
+                break;
+            }
+        }
+        self.attention.attend(roster, &self.board, &self.custody, poll);
+    }
+
+    /// Has workers look after each other's queues.
+    fn watch(&mut self, roster: &mut Roster, now: Time) {
+        let expired = self.custody.expired(now);
+        let serving = roster.serving_by_slot();
+        let slots = self.custody.slots().iter().filter(|slot| !expired.contains(slot));
+        let slots: Vec<_> = slots.map(|slot| (*slot, serving.get(slot).copied())).collect();
+        let is_able = |pid| roster.get(pid).is_some_and(|process| process.is_able(&self.board));
+        let able: Vec<Pid> = serving.into_values().filter(|pid| is_able(*pid)).collect();
+        for order in self.neighbours.plan(&slots, &able) {
+            let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
+            let may_block = matches!(order, Order::Watch { slot, .. } if self.may_have_program(slot, roster));
+            let Some(process) = roster.get_mut(pid) else { continue };
+            let sent = match order {
+                Order::Watch { slot, .. } => {
+                    let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
+                    // Its next worker may not have started yet, before which they are made whole.
+                    for socket in sockets.iter().filter(|_| !may_block) {
+                        if let Err(error) = sys::fds::set_nonblocking(socket, true) {
+                            debug!("cannot make a socket of worker={slot} non-blocking: {error}");
+                        }
+                    }
+                    process.ends.lifeline.watch(slot, &sockets)
+                }
+                Order::Release { slot, .. } => process.ends.lifeline.release(slot),
+            };
+            if let Err(error) = sent {
+                // It dies, or is flooded with orders; the next look finds somebody else.
+                debug!("cannot send an order to {}: {error}", roster.tag(pid));
+                self.neighbours.gone(pid);
+            }
+        }
+    }
+
+    /// Closes the sockets of a slot that was scaled away, once nobody else holds copies of them: only then is it known
+    /// when the group's indexes change.
+    fn close_one_retired(&mut self, now: Time) -> bool {
+        let mut expired = self.custody.expired(now).into_iter().rev();
+        let Some(slot) = expired.find(|slot| !self.neighbours.hold(*slot)) else { return false };
+        debug!("worker={slot} removed, its sockets closed");
+        self.custody.close(slot, now);
+        true
+    }
+
+    /// The slot will have no worker any more.
+    pub(super) fn retire(&mut self, slot: usize, now: Time) {
+        self.custody.retire(slot, now);
+    }
+
+    /// A worker has let go of what it was asked to let go of first.
+    pub(super) fn released(&mut self, pid: Pid) {
+        self.neighbours.released(pid);
+    }
+
+    /// A worker is gone, and with it what it had.
+    pub(super) fn gone(&mut self, pid: Pid) {
+        self.neighbours.gone(pid);
+    }
+
+    /// A worker has seen something that the parent should look at.
+    pub(super) fn rung(&mut self, now: Time) {
+        self.custody.rung(now);
+    }
+
+    /// A connection has come to a worker with a server of its own. In a pool that stops, workers hold the queues, whose
+    /// events come all the same.
+    pub(super) fn begin_attending(&mut self, now: Time) {
+        if !self.are_released {
+            self.attention.begin(now);
+        }
+    }
+
+    /// Looks at the queues of those, if it is time.
+    pub(super) fn look_at_queues(&mut self, roster: &Roster, now: Time) {
+        self.attention.look(roster, &self.board, &self.custody, now);
+    }
+}
+
+/// Whether they are whole.
+impl Sockets {
+    fn guard(&self, slot: usize) {
+        let sockets = self.custody.sockets(slot).map(SlotSockets::all).unwrap_or_default();
+        sockets.into_iter().for_each(|socket| self.mending.guard(socket));
+    }
+
+    /// Takes copies of the sockets that a worker has made.
+    pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>, journal: &mut Journal) {
+        if made.is_empty() || self.are_released {
+            return;
+        }
+        let mut sockets = SlotSockets::made(made, &self.reserved);
+        let flaws = sockets.drop_flawed(&self.reserved);
+        tell_flaws(slot, &flaws, journal);
+        sockets.relieve(&self.reserved);
+        self.custody.keep(slot, sockets);
+        self.guard(slot);
+    }
+
+    /// Sees to it that a slot's next worker gets sockets that are whole: what is not, it makes anew. They are made as
+    /// they were, unless a program may want them otherwise that has them as well.
+    pub(super) fn prepare(
+        &mut self,
+        slot: usize,
+        roster: &Roster,
+        config: &Config,
+        journal: &mut Journal,
+        now: Time,
+    ) -> Option<Event> {
+        self.custody.revive(slot);
+        let (own_are_free, shared_are_free) =
+            (!self.may_have_program(slot, roster), !self.may_have_program(SHARED, roster));
+        let flaws = self.custody.check(slot, &self.reserved, own_are_free.then_some(config.backlog));
+        tell_flaws(slot, &flaws, journal);
+        self.mend_shared(shared_are_free, config, journal, now)
+    }
+
+    /// Whether a program may hold a slot's sockets, which may want them to block.
+    pub(super) fn may_have_program(&self, slot: usize, roster: &Roster) -> bool {
+        let mut processes = roster.iter();
+        let has_program = processes.any(|(_, it)| it.ends.program.is_some() && (slot == SHARED || it.slot == slot));
+        // Another pool's workers are programs, perhaps.
+        has_program || !self.custody.is_sole()
+    }
+
+    /// Somebody has shut down a socket.
+    pub(super) fn look(&mut self, config: &Config, journal: &mut Journal, now: Time) -> Option<Event> {
+        self.mending.clear_hangups();
+        if self.are_released {
+            return None;
+        }
+        for slot in self.custody.slots().to_vec() {
+            let flaws = self.custody.check(slot, &self.reserved, None);
+            tell_flaws(slot, &flaws, journal);
+            if !flaws.is_empty() {
+                self.mending.note(slot);
+            }
+        }
+        if self.mending.rests(SHARED, now) {
+            self.mending.note(SHARED);
+            return None;
+        }
+        self.mend_shared(false, config, journal, now)
+    }
+
+    /// Says which workers are to be replaced because their sockets are broken, if it is time.
+    pub(super) fn mend(&mut self, roster: &Roster, config: &Config, journal: &mut Journal, now: Time) -> Vec<Event> {
+        if self.are_released {
+            return Vec::new();
+        }
+        let due = self.mending.take_due(now);
+        let mended = due.into_iter().filter_map(|slot| match slot {
+            SHARED => self.mend_shared(false, config, journal, now),
+            slot => self.replace_broken(slot, roster, now),
+        });
+        mended.collect()
+    }
+
+    fn replace_broken(&mut self, slot: usize, roster: &Roster, now: Time) -> Option<Event> {
+        if self.are_complete(slot) || slot >= roster.supervisor.wanted() {
+            return None;
+        }
+        // Until it has sockets again.
+        self.mending.note(slot);
+        self.mending.begin_rest(slot, now);
+        let pid = roster.serving_by_slot().get(&slot).copied()?;
+        Some(Event::Recycle { pid, why: Recycle::Socket })
+    }
+
+    fn mend_shared(&mut self, are_free: bool, config: &Config, journal: &mut Journal, now: Time) -> Option<Event> {
+        let reserved = Rc::get_mut(&mut self.reserved)?;
+        self.mending.mend_shared(reserved, config, are_free, journal, now).then_some(Event::Restart)
+    }
+}
+
+fn tell_flaws(slot: usize, flaws: &[String], journal: &mut Journal) {
+    for flaw in flaws {
+        let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
+        journal.say_rarely(log::Level::Warn, Some(slot), text);
+    }
+}

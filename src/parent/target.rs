@@ -1,0 +1,28 @@
+//! Which worker the application means.
+
+use crate::parent::event::Process;
+
+/// A worker: that of a slot, or one particular process.
+///
+/// The worker of a slot is the process that serves it, or the one that is starting if none serves. A process that was
+/// told to finish is not meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Target {
+    /// The worker of that slot.
+    Slot(usize),
+    /// That process, even if it was told to finish.
+    Process(Process),
+}
+
+impl From<usize> for Target {
+    fn from(slot: usize) -> Target {
+        Target::Slot(slot)
+    }
+}
+
+impl From<Process> for Target {
+    fn from(process: Process) -> Target {
+        Target::Process(process)
+    }
+}

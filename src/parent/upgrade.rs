@@ -1,0 +1,39 @@
+//! How this pool hands over to a new binary, and how it takes over from an old one.
+
+use crate::parent::supervisor::Event;
+use crate::parent::Parent;
+use crate::sys::clock;
+
+impl Parent {
+    /// The new binary has said something, or is gone. If it serves, this pool is history.
+    pub(super) fn hear_successor(&mut self) {
+        if !self.takeover.hear_successor(&self.wakeups) {
+            return;
+        }
+        self.roster.tell(Event::SuccessorReady, clock::now());
+        // One that was told to leave before it said so leaves, and its exit is still to be told.
+        if self.roster.supervisor.awaits_successor() {
+            return;
+        }
+        // When this ends, the stream does, which tells it that it has everything.
+        let Some(successor) = self.takeover.end_successor() else { return };
+        self.sockets.hand_over();
+        if let Some(admin) = &mut self.admin {
+            admin.hand_over(&mut self.journal);
+        }
+        self.outputs.service.handed_over(successor.pid);
+    }
+
+    /// This pool serves: the one that has started it may leave.
+    pub(super) fn take_over(&mut self) {
+        self.sockets.take_over(self.roster.supervisor.wanted(), clock::now());
+        self.settle();
+        let path = self.deploy.settings.config.pid_file.as_deref();
+        self.outputs.pid_file.write_or_retry(path, &mut self.journal);
+        self.takeover.serve(&self.wakeups);
+        self.sockets.take_names();
+        if let Some(admin) = &mut self.admin {
+            admin.take_over();
+        }
+    }
+}

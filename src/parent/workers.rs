@@ -1,0 +1,248 @@
+//! What becomes of workers: they are ready, finish, are stopped by signals, are killed, exit. Each step tells all who are
+//! to know: the roster and its supervisor, the application, the log.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::{self, ExitStatus};
+
+use nix::sys::signal::Signal;
+
+use crate::parent::admin::{cpu_of_the_reaped, Admin};
+use crate::parent::announce::{describe, describe_unasked, kill_reason};
+use crate::parent::application::Application;
+use crate::parent::discard::Discard;
+use crate::parent::event::{self, Event as Told};
+use crate::parent::health::Health;
+use crate::parent::journal::Journal;
+use crate::parent::process::{signal, Roster};
+use crate::parent::programs::{forget_sign, kill_tree};
+use crate::parent::reap::{self, Fate};
+use crate::parent::sockets::Sockets;
+use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
+use crate::parent::takeover::Takeover;
+use crate::parent::Parent;
+use crate::shared::config::Config;
+use crate::shared::listener::SlotSockets;
+use crate::sys::clock;
+
+/// A worker has its sockets.
+pub(super) fn listening(
+    pid: Pid,
+    slot: usize,
+    roster: &mut Roster,
+    sockets: &Sockets,
+    application: &mut Application,
+    journal: &Journal,
+) {
+    roster.tell(Event::Listening { pid }, clock::now());
+    let process = roster.identify(pid);
+    application.emit(&Told::Online(process), roster, journal);
+    let addresses = sockets.of(slot).map(SlotSockets::addresses).unwrap_or_default();
+    let udp = sockets.of(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
+    application.emit(&Told::Listening { process, addresses: &addresses, udp: &udp }, roster, journal);
+}
+
+/// A worker serves.
+pub(super) fn ready(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &mut Journal) {
+    journal.say_rarely(log::Level::Info, roster.slot_of(pid), format!("{} ready", roster.tag(pid)));
+    roster.tell(Event::Ready { pid }, clock::now());
+    if let Some(process) = roster.get_mut(pid) {
+        process.was_ready = true;
+    }
+    application.emit(&Told::Ready(roster.identify(pid)), roster, journal);
+}
+
+/// A signal has stopped it, or it runs again.
+pub(super) fn suspended(pid: Pid, is_stopped: bool, roster: &mut Roster, journal: &mut Journal) {
+    let (slot, tag) = (roster.slot_of(pid), roster.tag(pid));
+    let event = if is_stopped {
+        journal.say_rarely(log::Level::Warn, slot, format!("{tag} was stopped by a signal"));
+        Event::Suspended { pid }
+    } else {
+        journal.say_rarely(log::Level::Info, slot, format!("{tag} runs again"));
+        Event::Resumed { pid }
+    };
+    roster.tell(event, clock::now());
+}
+
+/// Asks a worker to finish.
+pub(super) fn drain(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &Journal) {
+    if let Some(process) = roster.get(pid) {
+        process.ends.lifeline.close();
+    }
+    disconnected(pid, roster, application, journal);
+}
+
+/// The worker is to finish or has ended: tells the application, once.
+pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &Journal) {
+    let Some(process) = roster.get_mut(pid) else { return };
+    if !std::mem::replace(&mut process.is_disconnected, true) {
+        application.emit(&Told::Disconnected(roster.identify(pid)), roster, journal);
+    }
+}
+
+/// Has a worker that hangs end itself, with a core dump.
+pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config, journal: &mut Journal) {
+    let within = roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default();
+    let reason = kill_reason(KillReason::Stalled, config);
+    journal.say(log::Level::Warn, roster.slot_of(pid), format!("{} {reason}{within}", roster.tag(pid)));
+    signal(pid, Signal::SIGABRT);
+}
+
+/// Kills a worker, and says why.
+pub(super) fn kill(
+    pid: Pid,
+    why: KillReason,
+    roster: &Roster,
+    health: &Health,
+    config: &Config,
+    journal: &mut Journal,
+) {
+    let violation = roster.get(pid).and_then(|process| process.violation.as_deref());
+    let reason = match violation {
+        Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
+        _ => kill_reason(why, config),
+    };
+    let within = match why {
+        KillReason::Stalled => roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default(),
+        _ => String::new(),
+    };
+    let text = format!("{} {reason}{within}", roster.tag(pid));
+    journal.say_rarely(log::Level::Warn, roster.slot_of(pid), text.clone());
+    // Those that count as failures of the slot's.
+    if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
+        journal.failed(roster.slot_of(pid), format!("a worker was {reason}"), text);
+    }
+    kill_tree(pid, roster);
+}
+
+impl Parent {
+    /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
+    /// nobody else can reap.
+    pub(super) fn reap(&mut self) {
+        if let Some(admin) = &mut self.admin {
+            admin.reap(&self.wakeups, &mut self.journal);
+        }
+        self.discard.reap();
+        let mut used = cpu_of_the_reaped();
+        for pid in self.roster.pids() {
+            for fate in reap::fates(pid) {
+                match fate {
+                    Fate::Exited(exit) => {
+                        let before = std::mem::replace(&mut used, cpu_of_the_reaped());
+                        self.exited(pid, exit, used.saturating_sub(before));
+                        self.obey_application();
+                    }
+                    Fate::Suspended => suspended(pid, true, &mut self.roster, &mut self.journal),
+                    Fate::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
+                }
+            }
+        }
+        if let Some(pid) = self.takeover.successor() {
+            let exits = reap::fates(pid).into_iter().filter_map(|fate| match fate {
+                Fate::Exited(exit) => Some(exit),
+                _ => None,
+            });
+            for exit in exits {
+                // Its last word may be that it serves; then this is no longer our business.
+                self.hear_successor();
+                if self.takeover.end_successor().is_some() {
+                    self.roster.tell(Event::SuccessorGone { exit: Some(exit) }, clock::now());
+                }
+            }
+        }
+        let Parent { roster, admin, takeover, discard, programs, .. } = self;
+        let is_known = |pid| is_known(pid, roster, admin.as_ref(), takeover, discard);
+        programs.orphans.end(is_known);
+        if process::id() == 1 {
+            reap::orphans(is_known);
+        }
+    }
+
+    /// A worker was reaped, having used so many microseconds of CPU.
+    fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
+        self.hear(pid);
+        self.hear_last_messages(pid);
+        disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
+        self.obey_application();
+        let (told, tag) = (self.roster.identify(pid), self.roster.tag(pid));
+        let Some(gone) = self.roster.supervisor.gone(pid, exit) else { return };
+        let Some(mut process) = self.roster.reap(pid) else { return };
+        self.programs.orphans.look(&process, &mut self.journal);
+        let now = clock::now();
+        self.health.doubt(&process, || tag.clone(), now);
+        let counters = self.health.board().row(process.row).counters(now);
+        let reason = process.ends.lifeline.failure();
+        let why = reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
+        let was_signalled = matches!(exit, Exit::Signal { signal, .. } if process.signalled.get() == Some(signal));
+        let was_told = gone.departure.was_told();
+        let how = if was_told || was_signalled { describe(exit) } else { describe_unasked(exit) };
+        let line = format!("{tag} {how}{why}");
+        let served = match &process.ends.program {
+            // What it has served, nobody knows.
+            Some(_) => String::new(),
+            None => {
+                let within = self.health.within(process.row);
+                format!("{within}, {} requests on {} connections", counters.requests, counters.accepted)
+            }
+        };
+        let level = if was_told { log::Level::Info } else { log::Level::Warn };
+        self.journal.say_rarely(level, Some(process.slot), format!("{line}{served}"));
+        forget_sign(&mut process.ends.sign, &mut self.discard);
+        if let Some(admin) = &mut self.admin {
+            admin.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
+        }
+        if !was_told {
+            self.journal.failed(Some(process.slot), format!("a worker {}{why}", describe_unasked(exit)), line);
+        }
+        if gone.departure == Departure::Forced && exit != Exit::Code(0) {
+            self.health.cut_off(&process, now);
+        }
+        self.sockets.gone(pid);
+        self.outputs.access_log.write_last(&self.health.board().take_lines(process.row), &tag);
+        self.health.board().fold(process.row, now);
+        let told = exit_told(told, exit, gone.departure, reason.as_deref());
+        let respawn = match gone.departure {
+            Departure::Unasked { .. } => self.application.policy_of(&told),
+            _ => Respawn::Backoff,
+        };
+        let has_served = counters.accepted > 0;
+        self.roster.tell(Event::Exited { pid, exit, has_served, respawn }, clock::now());
+        self.application.emit(&Told::Exited(told), &self.roster, &self.journal);
+    }
+}
+
+/// Whether a child of the parent's is one of those that it looks after itself.
+pub(super) fn is_known(
+    pid: Pid,
+    roster: &Roster,
+    admin: Option<&Admin>,
+    takeover: &Takeover,
+    discard: &Discard,
+) -> bool {
+    roster.get(pid).is_some()
+        || [admin.and_then(Admin::pid), takeover.successor()].contains(&Some(pid))
+        || discard.is_holder(pid)
+        // Whose keeper is dead and not reaped.
+        || roster.iter().any(|(_, process)| process.program == Some(pid.0))
+}
+
+/// An exit as the application is told it.
+fn exit_told(process: event::Process, exit: Exit, departure: Departure, reason: Option<&str>) -> event::Exit<'_> {
+    event::Exit {
+        process,
+        status: status_of(exit),
+        was_ready: departure == Departure::Unasked { was_ready: true },
+        was_requested: departure.was_asked(),
+        reason,
+    }
+}
+
+/// The status as the standard library has it: wait(2)'s.
+fn status_of(exit: Exit) -> Option<ExitStatus> {
+    match exit {
+        Exit::Code(code) => Some(ExitStatus::from_raw(code << 8)),
+        // Somebody else has reaped it.
+        Exit::Signal { signal: 0, .. } => None,
+        Exit::Signal { signal, core_dumped } => Some(ExitStatus::from_raw(signal | if core_dumped { 0x80 } else { 0 })),
+    }
+}
