@@ -57,22 +57,43 @@ fn slots(server: &mut Server) -> BTreeMap<usize, Pid> {
     ready.filter_map(|line| Some((field(line, "worker=")? as usize, Pid::from_raw(field(line, "pid=")?)))).collect()
 }
 
-/// Whether clients land on the seats that they are for, where `order` has each seat's slot; those of slots that have no
-/// worker may land on any that has one.
+/// The slot of each seat, by what the log has said until now: where a socket leaves the group, the last one takes its seat.
+fn order(server: &mut Server, workers: usize) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..workers).collect();
+    let number = |line: &str, before: &str| line.split_once(before)?.1.split(' ').next()?.parse().ok();
+    for line in server.log() {
+        if let Some(slot) = number(line, "worker=").filter(|_| line.ends_with("removed, its sockets closed")) {
+            order.iter().position(|it| *it == slot).map(|seat| order.swap_remove(seat));
+        }
+        // The last one of so many comes back, and to the end if it had no seat any more.
+        if let (Some(from), Some(to)) = (number(line, "scaled from "), number(line, " to ")) {
+            let comes: Option<usize> = (from < to).then_some(from);
+            order.extend(comes.filter(|slot| !order.contains(slot)));
+        }
+    }
+    order
+}
+
+/// Whether clients land on the seats that they are for; those of slots that have no worker may land on any that has one.
+/// On a slow machine such slots may lose their seats meanwhile.
 #[track_caller]
-fn check_order(server: &mut Server, order: &[usize], away: &[usize]) {
+fn check_order(server: &mut Server, workers: usize, away: &[usize]) {
     let slots = slots(server);
     for port in ports(server) {
         for n in 1..=60_u8 {
             let from = Ipv4Addr::new(127, 0, 7, n);
-            let slot = order[home(from, order.len())];
-            let lands = |pid: Pid| match away.contains(&slot) {
-                true => slots.iter().any(|(slot, it)| *it == pid && !away.contains(slot)),
-                false => pid == slots[&slot],
-            };
             // On a busy machine a worker may be passed over because it was late; one in a wrong place always is.
-            let wanted = format!("{from} lands on slot {slot} of {order:?}: {slots:?}");
-            until(&wanted, || lands(answered(from, port)).then_some(()));
+            let wanted = format!("{from} lands on its seat's slot: {:?}, {slots:?}", order(server, workers));
+            until(&wanted, || {
+                let order = order(server, workers);
+                let slot = order[home(from, order.len())];
+                let pid = answered(from, port);
+                let lands = match away.contains(&slot) {
+                    true => slots.iter().any(|(slot, it)| *it == pid && !away.contains(slot)),
+                    false => pid == slots[&slot],
+                };
+                lands.then_some(())
+            });
         }
     }
 }
@@ -80,15 +101,14 @@ fn check_order(server: &mut Server, order: &[usize], away: &[usize]) {
 #[test]
 fn the_order_of_the_group_is_known_through_starts_replacements_and_removals() {
     let mut server = by_client(5);
-    let all = [0, 1, 2, 3, 4];
-    check_order(&mut server, &all, &[]);
+    check_order(&mut server, 5, &[]);
     // Replacements keep their seats.
     kill(slots(&mut server)[&1], Signal::SIGKILL).expect("it runs");
     until("it is replaced", || is_ready(&mut server, 1, 2));
-    check_order(&mut server, &all, &[]);
+    check_order(&mut server, 5, &[]);
     server.signal(Signal::SIGHUP);
     server.wait_for("rolling restart done");
-    check_order(&mut server, &all, &[]);
+    check_order(&mut server, 5, &[]);
     // The workers of slots 3 and 4 have something to finish, so slot 2 is the first to go, and the last seat comes in
     // its place.
     let port = server.port();
@@ -98,13 +118,13 @@ fn the_order_of_the_group_is_known_through_starts_replacements_and_removals() {
         server.signal(Signal::SIGTTOU);
         server.wait_for(&format!("to {to} workers"));
     }
-    check_order(&mut server, &all, &[2, 3, 4]);
+    check_order(&mut server, 5, &[2, 3, 4]);
     for slow in slow {
         slow.join().expect("it is answered");
     }
     server.wait_for("worker=2 removed, its sockets closed");
-    check_order(&mut server, &[0, 1, 4, 3], &[3, 4]);
-    // Slots 3 and 4 come back where they were, slot 2 to the end.
+    check_order(&mut server, 5, &[2, 3, 4]);
+    // Slots 3 and 4 come back where they were if they still have their seats, slot 2 to the end.
     for to in [3, 4, 5] {
         server.signal(Signal::SIGTTIN);
         server.wait_for(&format!("to {to} workers"));
@@ -112,7 +132,8 @@ fn the_order_of_the_group_is_known_through_starts_replacements_and_removals() {
     until("slot 2 is ready", || is_ready(&mut server, 2, 1));
     until("slot 3 is ready", || is_ready(&mut server, 3, 1));
     until("slot 4 is ready", || is_ready(&mut server, 4, 1));
-    check_order(&mut server, &[0, 1, 4, 3, 2], &[]);
+    eprintln!("at the end the seats are those of {:?}", order(&mut server, 5));
+    check_order(&mut server, 5, &[]);
 }
 
 #[test]
@@ -149,8 +170,7 @@ fn client_of(seat: usize, seats: usize) -> Ipv4Addr {
 #[test]
 fn two_hundred_and_fifty_six_slots() {
     let mut server = by_client(256);
-    let order: Vec<usize> = (0..256).collect();
-    check_order(&mut server, &order, &[]);
+    check_order(&mut server, 256, &[]);
 }
 
 /// Where nobody looks after its queue, a worker that does not take from it is seen by that, or by what it says.
@@ -194,20 +214,24 @@ fn each_worker_gets_as_many_connections_as_the_others() {
     if !counts(&mut server) {
         return skip("eBPF is not allowed here");
     }
+    // A worker that waits for a processor is passed over, and has what it has missed soon after. By chance alone nobody
+    // stays even for so long.
     let even = |server: &mut Server, workers: usize| {
-        let mut open = Vec::new();
-        let mut count: BTreeMap<Pid, usize> = BTreeMap::new();
-        for _ in 0..50 * workers {
-            let mut client = server.connect();
-            *count.entry(client.get("/").worker()).or_default() += 1;
-            open.push(client);
-        }
-        count.len() == workers && count.values().all(|count| (46..=54).contains(count))
-    };
-    // A neighbour takes one when the machine is busy with something else; by chance alone a try succeeds in one of
-    // twelve.
-    let even = |server: &mut Server, workers: usize| {
-        assert!((0..5).any(|_| even(server, workers)), "{workers} workers");
+        until(&format!("{workers} workers have as many as the others, and remain so"), || {
+            let (mut open, mut in_a_row) = (Vec::new(), 0);
+            let mut count: BTreeMap<Pid, usize> = BTreeMap::new();
+            while open.len() < 600 && in_a_row < 100 {
+                let mut client = server.connect();
+                *count.entry(client.get("/").worker()).or_default() += 1;
+                open.push(client);
+                let most = count.values().max().unwrap_or(&0);
+                // Of the first few even chance makes no more.
+                let is_even =
+                    open.len() > 100 && count.len() == workers && count.values().all(|count| count + 3 >= *most);
+                in_a_row = if is_even { in_a_row + 1 } else { 0 };
+            }
+            (in_a_row == 100).then_some(())
+        });
     };
     even(&mut server, 4);
     kill(server.workers()[2], Signal::SIGKILL).expect("it runs");
