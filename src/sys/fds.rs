@@ -282,13 +282,18 @@ mod tests {
     use std::fs::{self, File};
     use std::io::Read;
 
+    use nix::sys::resource::{getrlimit, Resource};
     use nix::sys::socket::{sendmsg, ControlMessage, MsgFlags, UnixAddr};
     use nix::unistd::pipe2;
 
     use super::*;
 
-    /// A range in which this process has nothing open.
-    const FIRST: RawFd = 700;
+    /// A range in which this process has nothing open: other tests run in it meanwhile, some of which open thousands, but all
+    /// get the lowest numbers that are free.
+    fn first() -> RawFd {
+        let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+        RawFd::try_from(limit.min(50_000) - 64).expect("small")
+    }
 
     fn what_is_at(number: RawFd) -> Option<std::path::PathBuf> {
         fs::read_link(format!("/proc/self/fd/{number}")).ok()
@@ -345,7 +350,7 @@ mod tests {
             assert!(inherited(number).is_err(), "{number}");
         }
         // SAFETY: as if it had come through execve(2).
-        let given = unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_DUPFD, FIRST + 50) };
+        let given = unsafe { libc::fcntl(ours.as_raw_fd(), libc::F_DUPFD, first() + 50) };
         let taken = inherited(given).expect("it is open");
         assert!(inherited(given).is_err(), "it was taken");
         drop(taken);
@@ -354,15 +359,15 @@ mod tests {
 
     #[test]
     fn descriptors_are_placed_over_each_other_and_all_is_undone() {
-        let null = File::open("/dev/null").expect("Linux");
-        let zero = copy_from(FIRST, File::open("/dev/zero").expect("Linux").as_raw_fd()).expect("a free descriptor");
-        assert_eq!(zero.as_raw_fd(), FIRST, "it is in the place of the other");
+        let (null, first) = (File::open("/dev/null").expect("Linux"), first());
+        let zero = copy_from(first, File::open("/dev/zero").expect("Linux").as_raw_fd()).expect("a free descriptor");
+        assert_eq!(zero.as_raw_fd(), first, "it is in the place of the other");
         // SAFETY: nothing else uses these numbers in the tests.
-        let placed = unsafe { Placed::new(FIRST, &[null.as_fd(), zero.as_fd()]) }.expect("two free descriptors");
-        assert_eq!(what_is_at(FIRST), Some("/dev/null".into()));
-        assert_eq!(what_is_at(FIRST + 1), Some("/dev/zero".into()));
+        let placed = unsafe { Placed::new(first, &[null.as_fd(), zero.as_fd()]) }.expect("two free descriptors");
+        assert_eq!(what_is_at(first), Some("/dev/null".into()));
+        assert_eq!(what_is_at(first + 1), Some("/dev/zero".into()));
         drop(placed);
-        assert_eq!(what_is_at(FIRST), Some("/dev/zero".into()));
-        assert_eq!(what_is_at(FIRST + 1), None);
+        assert_eq!(what_is_at(first), Some("/dev/zero".into()));
+        assert_eq!(what_is_at(first + 1), None);
     }
 }
