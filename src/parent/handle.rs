@@ -1,4 +1,4 @@
-//! What an application may ask of its pool, from the parent's hooks.
+//! What an application may ask its pool to do, from the hooks in the parent.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -41,8 +41,9 @@ impl<'a> Handle<'a> {
         self.requests.into_inner()
     }
 
-    /// Replaces every worker, as SIGHUP does: a few at a time, each replacement first. [`Event::RestartDone`] or
-    /// [`Event::RestartAborted`] reports the result. During a restart, this extends it to every worker that runs now.
+    /// Replaces every worker, as SIGHUP does: a few at a time, starting each replacement first. [`Event::RestartDone`]
+    /// or [`Event::RestartAborted`] reports the result. During a restart, this extends it to every worker that runs
+    /// now.
     pub fn restart(&self) {
         self.ask(Request::Restart);
     }
@@ -52,7 +53,7 @@ impl<'a> Handle<'a> {
         self.ask(Request::Scale(workers));
     }
 
-    /// Starts the program again with every socket of this pool, as SIGUSR2 does. When the new pool serves, this one
+    /// Starts the program again with all sockets of this pool, as SIGUSR2 does. When the new pool serves, this one
     /// drains and [`Builder::run`](crate::Builder::run) returns. [`Event::UpgradeDone`] or [`Event::UpgradeFailed`]
     /// reports the result.
     pub fn upgrade(&self) {
@@ -71,14 +72,14 @@ impl<'a> Handle<'a> {
     }
 
     /// Sends a message to a worker, which receives it by [`Worker::on_message`](crate::Worker::on_message) or
-    /// [`Worker::messages`](crate::Worker::messages). It never blocks.
+    /// [`Worker::messages`](crate::Worker::messages). Never blocks.
     ///
     /// Messages arrive in the order in which they were sent, and before the worker ends if it is told to finish later.
     ///
     /// # Errors
     ///
     /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the worker
-    /// has not read earlier messages, [`MessageError::Gone`] when there is no such worker.
+    /// has not read earlier messages, [`MessageError::Gone`] if there is no such worker.
     pub fn send(&self, target: impl Into<Target>, message: &[u8]) -> Result<(), MessageError> {
         self.send_to(target.into(), message, None)
     }
@@ -105,7 +106,7 @@ impl<'a> Handle<'a> {
     ///
     /// # Errors
     ///
-    /// When there is no such worker, or no such signal (kill(2)).
+    /// If there is no such worker, or no such signal (kill(2)).
     pub fn kill(&self, target: impl Into<Target>, signal: i32) -> io::Result<()> {
         let pid = self.roster.find(target.into());
         let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such worker"))?;
@@ -128,8 +129,8 @@ impl<'a> Handle<'a> {
         }
     }
 
-    /// Returns the status of a worker, or `None` when it does not exist, or no longer: Node's `isDead`. A worker that
-    /// [was told to finish](WorkerState::is_leaving) is no longer connected, in Node's term.
+    /// Returns the status of a worker, or `None` if it does not exist or no longer exists (Node's `isDead`). A worker
+    /// that [was told to finish](WorkerState::is_leaving) counts as disconnected in Node's terms.
     pub fn worker(&self, target: impl Into<Target>) -> Option<WorkerStatus> {
         self.status_of(self.roster.find(target.into())?)
     }
@@ -180,7 +181,7 @@ impl<'a> Handle<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Status {
-    /// What the pool is doing.
+    /// The state of the pool.
     pub state: PoolState,
     /// The configured number of workers.
     pub wanted: usize,
@@ -202,9 +203,9 @@ pub struct Status {
 pub struct WorkerStatus {
     /// The process.
     pub process: Process,
-    /// What it is doing.
+    /// The state of the worker.
     pub state: WorkerState,
-    /// Requests given to the handler.
+    /// Requests passed to the handler.
     pub requests: u64,
     /// Connections accepted.
     pub connections: u64,
@@ -212,14 +213,14 @@ pub struct WorkerStatus {
     pub open: u64,
 }
 
-/// What the application wants to be asked and told, in the parent.
+/// The application's hooks in the parent.
 #[derive(Debug, Default)]
 pub(crate) struct Hooks {
     pub(crate) on_event: Option<Hook>,
     pub(crate) on_exit: Option<OnExit>,
 }
 
-/// The application's policy for exits that nobody has asked for.
+/// The application's policy for exits that nobody asked for.
 pub(crate) struct OnExit(pub(crate) Box<dyn FnMut(&Exit<'_>) -> Respawn>);
 
 impl fmt::Debug for OnExit {
@@ -231,7 +232,7 @@ impl fmt::Debug for OnExit {
 /// The application's closure.
 pub(crate) struct Hook {
     call: Box<HookFn>,
-    /// How often it is called though nothing happens.
+    /// The interval at which it is called when nothing happens.
     tick: Option<Duration>,
 }
 

@@ -1,4 +1,4 @@
-//! Connections that the built-in server has not accepted itself.
+//! Connections that the built-in server did not accept itself.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -7,11 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::server::mailbox::Mailbox;
 use crate::shared::listener;
 
-/// Passes connections to the built-in server of a worker: see [`Worker::adopter`](crate::Worker::adopter).
+/// Passes connections to the built-in server of a worker; see [`Worker::adopter`](crate::Worker::adopter).
 #[derive(Clone, Debug)]
 pub struct Adopter(pub(crate) Arc<Adoptions>);
 
-/// What waits to be adopted.
+/// The connections that wait to be adopted.
 #[derive(Debug, Default)]
 pub(crate) struct Adoptions {
     streams: Mutex<Vec<(TcpStream, SocketAddr)>>,
@@ -20,9 +20,9 @@ pub(crate) struct Adoptions {
 }
 
 impl Adoptions {
-    /// Has the server hear of what is to be adopted.
+    /// Notifies the server through this mailbox from now on.
     pub(crate) fn adopt_by(&self, mailbox: &Arc<Mailbox>) {
-        // A second server in one worker gets nothing.
+        // A second server in the same worker gets none.
         let _ = self.server.set(Arc::clone(mailbox));
         if !self.streams().is_empty() {
             mailbox.wake();
@@ -34,18 +34,18 @@ impl Adoptions {
     }
 
     fn streams(&self) -> MutexGuard<'_, Vec<(TcpStream, SocketAddr)>> {
-        // A list is whole whenever somebody panics.
+        // The list is consistent even after a panic.
         self.streams.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Adopter {
-    /// Has the server serve a connection, from the start of a request, as if it had accepted it. If the worker no
+    /// Passes a connection to the server, which reads requests from it as if it had accepted it. If the worker no
     /// longer serves, the connection is closed.
     ///
     /// # Errors
     ///
-    /// When the socket is not connected, or cannot be made non-blocking.
+    /// If the socket is not connected, or cannot be made non-blocking.
     pub fn adopt(&self, stream: TcpStream) -> io::Result<()> {
         let peer = stream.peer_addr()?;
         listener::prepare(&stream)?;

@@ -6,24 +6,26 @@ use crate::server::answer::deferred::{self, Promise};
 use crate::server::answer::response::{Body, Response};
 use crate::server::http::{early_hints, InvalidHeader, ResponseHead};
 
-/// Makes the response that [`Response::deferred`] has promised.
+/// Makes the response promised by [`Response::deferred`].
 ///
-/// It can be sent to any thread. Dropped without an answer, by a panic say, it answers 500: no client waits for ever.
+/// It can be sent to any thread. If it is dropped without a response, for example in a panic, it responds with 500, so
+/// that no client waits for ever.
 #[derive(Debug)]
 pub struct Responder(Promise<Response>);
 
 impl Responder {
-    /// Answers. The worker that holds the connection is woken and sends it; if nobody waits for it any more, nothing
-    /// happens.
+    /// Sends the response. Wakes the worker with the connection, which sends it. Does nothing if the client no longer
+    /// waits for it.
     pub fn respond(self, response: Response) {
         self.0.keep(response);
     }
 
-    /// Sends hints ahead of the answer: 103 with these fields, mostly Link (RFC 8297). A browser then loads what the page
-    /// will need while that is made. It may be called more than once, up to 64 KiB in all that wait to be sent.
+    /// Sends hints before the response: status 103 with these fields, usually Link (RFC 8297). A browser can then load
+    /// what the page will need while the page is made. May be called repeatedly; up to 64 KiB of hints can wait to be
+    /// sent.
     ///
-    /// Clients of HTTP/1.0 get none. Old clients of HTTP/1.1 and proxies may take 103 for the answer, so send it only to
-    /// those that know it: browsers say so by `Sec-Fetch-Mode: navigate`.
+    /// Clients of HTTP/1.0 get none. Old clients of HTTP/1.1 and proxies may take the 103 for the response, so send
+    /// hints only to clients that understand them: browsers send `Sec-Fetch-Mode: navigate`.
     ///
     /// ```
     /// # use forkpool::Response;
@@ -38,24 +40,25 @@ impl Responder {
     ///
     /// # Errors
     ///
-    /// As with [`Response::try_header`]; nothing is sent then.
+    /// As [`Response::try_header`]; nothing is sent then.
     pub fn early_hints(&self, fields: &[(&str, &str)]) -> Result<(), InvalidHeader> {
         self.0.precede(&early_hints(fields)?);
         Ok(())
     }
 
-    /// Whether the answer need not be made: the client has closed the connection, or was answered by a time-out.
+    /// Whether the response is no longer needed, because the client has closed the connection or a timeout has
+    /// responded.
     ///
-    /// A client that only shuts down its sending side, to mark the end of its requests, looks the same at first. So an
-    /// answer that is made within five seconds is still sent; then the connection is closed. Where clients of that kind
-    /// have to wait for longer, see [`half_close`](crate::Builder::half_close).
+    /// A client that only shuts down its sending side, to mark the end of its requests, looks the same at first. So a
+    /// response within five seconds is still sent, and then the connection is closed. If such clients must wait for
+    /// longer, see [`half_close`](crate::Builder::half_close).
     pub fn is_gone(&self) -> bool {
         self.0.notices().gone.has_come()
     }
 
-    /// Runs `hook` as soon as [`is_gone`](Responder::is_gone) is true, so that nobody has to ask: once, and never after
-    /// the answer. It runs in the worker, on its only thread, or at once if it is true already; send a message
-    /// from it, or set a flag.
+    /// Runs `hook` as soon as [`is_gone`](Responder::is_gone) is true, or at once if it is already. Runs it once at
+    /// most, and never after the response. The hook runs on the worker's only thread; send a message from it, or set a
+    /// flag.
     ///
     /// ```
     /// # use forkpool::Response;
@@ -76,8 +79,8 @@ impl Responder {
         self.0.notices().gone.when(hook);
     }
 
-    /// Whether the worker drains and waits for this answer: an answer that only waits for something to happen
-    /// (long polling) had better be given now, so that the client asks another worker.
+    /// Whether the worker drains and waits for this response. A response that only waits for an event (long polling)
+    /// should be sent now, so that the client asks another worker.
     pub fn is_draining(&self) -> bool {
         self.0.notices().drain.has_come()
     }
@@ -91,16 +94,16 @@ impl Responder {
 
 impl Drop for Responder {
     fn drop(&mut self) {
-        // Does nothing after an answer.
+        // Does nothing after a response.
         self.0.keep(Response::text("the server failed to answer this request\n").status(500));
     }
 }
 
 impl Response {
-    /// A response that is made later, on any thread: the handler returns this one at once, and the worker goes on with
-    /// other connections. See [`Responder`].
+    /// A response that is made later, on any thread. The handler returns it at once, and the worker serves other
+    /// connections meanwhile. See [`Responder`].
     ///
-    /// Requests that the client has pipelined behind it wait for it. When it takes longer than
+    /// Requests that the client has pipelined after this one wait for it. If it takes longer than
     /// [`answer_timeout`](crate::Builder::answer_timeout), the client gets 504.
     ///
     /// ```
@@ -113,8 +116,8 @@ impl Response {
         Response::promised(None)
     }
 
-    /// As [`deferred`](Response::deferred), with a time-out of its own: the client gets `otherwise` then. For long
-    /// polling, say, where that is no failure.
+    /// As [`deferred`](Response::deferred), with its own timeout and the response that the client gets then. Use it if
+    /// a timeout is no failure, as in long polling.
     ///
     /// ```
     /// # use forkpool::Response;
@@ -138,7 +141,7 @@ mod tests {
     use crate::server::answer::deferred::Pending;
     use crate::server::mailbox::Bell;
 
-    /// For a connection that does not wait, nobody is to be woken.
+    /// A connection that does not wait needs no wake-up.
     fn no_bell() -> Bell {
         panic!("the answer is there")
     }

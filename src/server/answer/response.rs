@@ -1,4 +1,4 @@
-//! A response, as a handler makes it: a head, and one of several kinds of body.
+//! A response as a handler makes it: a head, and one of several kinds of body.
 
 use std::borrow::Cow;
 use std::io;
@@ -15,8 +15,8 @@ use crate::server::http::{announce_trailer, is_value, media_type, InvalidHeader,
 
 /// A response: status, header fields, body.
 ///
-/// The server adds Date, Content-Length or Transfer-Encoding, and Connection, leaves the body out where the request
-/// or the status demands it, and keeps HTTP/1.0 apart from 1.1.
+/// The server adds Date, Content-Length or Transfer-Encoding, and Connection. It omits the body if the request or the
+/// status requires it, and takes the version of HTTP into account.
 ///
 /// ```
 /// use forkpool::Response;
@@ -33,19 +33,19 @@ pub struct Response {
     pub(crate) body: Body,
 }
 
-/// What follows the head.
+/// The body.
 #[derive(Debug)]
 pub(crate) enum Body {
     Bytes(Cow<'static, [u8]>),
     Shared(Arc<[u8]>),
-    // In a box, as what is rare and large: a response is moved several times.
+    // Boxed, since it is rare and large, and a response is moved several times.
     File(Box<FileBody>),
     Stream(BodyReader),
-    /// Neither head nor body is there yet.
+    /// Head and body come later.
     Deferred(Pending<Response>),
-    /// The connection itself.
+    /// The application takes over the connection.
     Upgrade(Box<Upgrade>),
-    /// The request's body comes first.
+    /// The request's body is received first.
     Receive(Receiver<Response>),
 }
 
@@ -54,45 +54,44 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// Unless `status` is from 200 to 599: the server sends interim responses itself.
+    /// Unless `status` is between 200 and 599; the server sends interim responses itself.
     pub fn new(status: u16) -> Response {
         Response { head: ResponseHead::new(status, None), body: Body::Bytes(Cow::Borrowed(b"")) }
     }
 
-    /// Makes a 200 with plain text in UTF-8.
+    /// Makes a 200 response with plain text in UTF-8.
     #[inline]
     pub fn text(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("text/plain; charset=utf-8", from_text(body.into()))
     }
 
-    /// Makes a 200 with an HTML page in UTF-8.
+    /// Makes a 200 response with an HTML page in UTF-8.
     #[inline]
     pub fn html(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("text/html; charset=utf-8", from_text(body.into()))
     }
 
-    /// Makes a 200 with JSON that is already serialised (RFC 8259).
+    /// Makes a 200 response with serialised JSON (RFC 8259).
     #[inline]
     pub fn json(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("application/json", from_text(body.into()))
     }
 
-    /// Makes a 200 with bytes of the given media type.
+    /// Makes a 200 response with bytes of the given media type.
     ///
     /// # Panics
     ///
-    /// When the media type is not a valid field value.
+    /// If the media type is not a valid field value.
     #[inline]
     pub fn bytes(content_type: impl Into<Cow<'static, str>>, body: impl Into<Cow<'static, [u8]>>) -> Response {
         Response::with(content_type, Body::Bytes(body.into()))
     }
 
-    /// Makes a 200 with bytes that are shared with other responses or threads. They are not copied, unless they are
-    /// few.
+    /// Makes a 200 response with bytes that are shared with other responses or threads. Only a short body is copied.
     ///
     /// # Panics
     ///
-    /// When the media type is not a valid field value.
+    /// If the media type is not a valid field value.
     pub fn shared(content_type: impl Into<Cow<'static, str>>, body: Arc<[u8]>) -> Response {
         Response::with(content_type, Body::Shared(body))
     }
@@ -101,17 +100,17 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// When `status` is not from 300 to 399, or the location contains a control character.
+    /// If `status` is not between 300 and 399, or the location contains a control character.
     pub fn redirect(status: u16, location: &str) -> Response {
         assert!((300..400).contains(&status), "a redirection's status is from 300 to 399, not {status}");
         Response::new(status).header("Location", location)
     }
 
-    /// A file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or not at all when the client has
-    /// it already (section 13). Carries ETag, Last-Modified and a Content-Type by the file name's extension; the
-    /// kernel sends it (sendfile(2)).
+    /// Makes a response with a file, as `request` asks for it: whole or in ranges (RFC 9110 section 14), or a 304 if
+    /// the client already has it (section 13). Sets ETag, Last-Modified, and a Content-Type by the extension of the
+    /// file's name. The kernel sends the file (sendfile(2)).
     ///
-    /// `path` is taken as it is: what comes from a request must be checked by the caller, `..` and links included.
+    /// `path` is used as it is: check a path that comes from a request, including `..` and links.
     ///
     /// ```no_run
     /// # use forkpool::{Pool, Response};
@@ -125,7 +124,7 @@ impl Response {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or is no regular file ([`InvalidInput`](io::ErrorKind::InvalidInput)).
+    /// If the file cannot be opened, or is not a regular file ([`InvalidInput`](io::ErrorKind::InvalidInput)).
     pub fn file(request: &Request<'_>, path: impl AsRef<Path>) -> io::Result<Response> {
         let path = path.as_ref();
         let representation =
@@ -133,29 +132,29 @@ impl Response {
         Ok(Response::of_file(request, Arc::new(Opened::open(path)?), representation))
     }
 
-    /// A file that is open.
+    /// A file that is already open.
     pub(crate) fn of_file(request: &Request<'_>, opened: Arc<Opened>, representation: Representation) -> Response {
         let (head, file) = file::respond(request, opened, representation);
         Response { head, body: file.map_or(Body::Bytes(Cow::Borrowed(b"")), Body::File) }
     }
 
-    /// All of a file that is open, with a status that says what it is.
+    /// A whole file that is already open, with a status.
     pub(crate) fn of_whole_file(status: u16, opened: Arc<Opened>, representation: Representation) -> Response {
         let (head, file) = file::whole(status, opened, representation);
         Response { head, body: Body::File(file) }
     }
 
-    /// A response that is made from the request's body while that comes, in pieces as small or large as they are; for
-    /// uploads in constant memory. The request has to be one that
-    /// [`Worker::stream_bodies`](crate::Worker::stream_bodies) chooses; for others the body is there already, and is
-    /// one piece.
+    /// Makes a response that receives the request's body in pieces, as they arrive, for uploads in constant memory. The
+    /// request must be chosen by [`Worker::stream_bodies`](crate::Worker::stream_bodies); the body of any other request
+    /// has already arrived, and comes in one piece.
     ///
-    /// `take` runs in the worker, on its only thread, for each piece and then once with `None`, where it must give the
-    /// response. It may give one before: then the rest of the body is not read, and the connection is closed. It is
-    /// dropped without a `None` when the client goes before the end. Neither `max-body` nor a limit of its own bounds
-    /// the body; count.
+    /// `take` runs on the worker's only thread, for each piece and then once with `None`, when it must return the
+    /// response. It may return a response earlier: the rest of the body is then not read, and the connection is closed.
+    /// It is dropped without a `None` if the client disconnects. The size of the body is not limited, not even by
+    /// `max-body`: count the bytes.
     ///
-    /// A handler that returns another kind of response for such a request refuses the body: it is not read, and the
+    /// A handler that returns another kind of response to such a request refuses the body: it is not read, and the
+    /// connection is closed.
     /// connection is closed.
     ///
     /// ```
@@ -179,20 +178,20 @@ impl Response {
         Response { body: Body::Receive(receiver), ..Response::new(200) }
     }
 
-    /// 200 with a body that is written while it is sent, by any thread. See [`BodyWriter`].
+    /// Makes a 200 response whose body is written while it is sent, by any thread. See [`BodyWriter`].
     ///
-    /// HTTP/1.1 gets it chunked, HTTP/1.0 until the connection is closed.
+    /// The body is chunked in HTTP/1.1; in HTTP/1.0 it ends when the connection is closed.
     ///
     /// # Panics
     ///
-    /// When the media type is no valid field value.
+    /// If the media type is not a valid field value.
     pub fn stream(content_type: impl Into<Cow<'static, str>>) -> (BodyWriter, Response) {
         let (writer, reader) = stream::pair(None);
         (writer, Response::with(content_type, Body::Stream(reader)))
     }
 
-    /// As [`stream`](Response::stream), and announces in a Trailer field which fields may follow the body: see
-    /// [`BodyWriter::add_trailer`]. A client that does not take trailers gets neither.
+    /// As [`stream`](Response::stream), with a Trailer field that announces which fields may follow the body; see
+    /// [`BodyWriter::add_trailer`]. A client that does not accept trailers gets neither.
     ///
     /// ```
     /// # use std::io::Write;
@@ -208,7 +207,7 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// When the media type is no valid field value, or a name is none of a trailer.
+    /// If the media type is not a valid field value, or a name is not allowed in a trailer.
     pub fn stream_with_trailers(content_type: impl Into<Cow<'static, str>>, names: &[&str]) -> (BodyWriter, Response) {
         let mut announced = String::new();
         for name in names {
@@ -220,17 +219,17 @@ impl Response {
         (writer, Response::with(content_type, Body::Stream(reader)))
     }
 
-    /// 101: hands the connection itself to `take_over`, to speak `protocol` on (RFC 9110 section 7.8).
+    /// Makes a 101 response: passes the connection to `take_over`, to speak `protocol` on it (RFC 9110 section 7.8).
     ///
-    /// `take_over` runs in the worker, on its only thread, once the response is sent; the connection is not the
-    /// server's any more, so move it to a thread of its own. No timeouts apply to it; a drain waits for it until it is
-    /// dropped, and tells it so.
+    /// `take_over` runs on the worker's only thread, once the response is sent. The connection then belongs to the
+    /// application, so move it to its own thread. The server applies no timeouts to it. A drain waits until it is
+    /// dropped, and notifies it.
     ///
-    /// When the request did not offer this protocol, or was HEAD, the client gets 426 instead.
+    /// If the request did not offer this protocol, or was HEAD, the client gets 426 instead.
     ///
     /// # Panics
     ///
-    /// When the protocol's name is no valid field value.
+    /// If the protocol's name is not a valid field value.
     pub fn upgrade(protocol: &str, take_over: impl FnOnce(Upgraded) + Send + 'static) -> Response {
         assert!(is_value(protocol.as_bytes()), "the protocol {protocol:?} is no valid field value");
         Response {
@@ -239,7 +238,7 @@ impl Response {
         }
     }
 
-    // Where the media type is a constant it is checked when this is compiled.
+    // The compiler checks the media type if it is a constant.
     #[inline(always)]
     fn with(content_type: impl Into<Cow<'static, str>>, body: impl Into<Body>) -> Response {
         Response { head: ResponseHead::with(content_type.into()), body: body.into() }
@@ -249,18 +248,18 @@ impl Response {
     ///
     /// # Panics
     ///
-    /// Unless it is from 200 to 599.
+    /// Unless the status is between 200 and 599.
     pub fn status(mut self, status: u16) -> Response {
         self.head.set_status(status);
         self
     }
 
-    /// Adds a header field; a Content-Type replaces the one there is.
+    /// Adds a header field. A Content-Type replaces an earlier one.
     ///
     /// # Panics
     ///
-    /// Where [`try_header`](Response::try_header) fails; in a handler that becomes a 500. Use that one for values
-    /// that come from outside.
+    /// If [`try_header`](Response::try_header) would fail; in a handler that becomes a 500. Use `try_header` for values
+    /// from outside.
     pub fn header(self, name: &str, value: &str) -> Response {
         match self.try_header(name, value) {
             Ok(response) => response,
@@ -268,13 +267,13 @@ impl Response {
         }
     }
 
-    /// Adds a header field; a Content-Type replaces the one there is.
+    /// Adds a header field. A Content-Type replaces an earlier one.
     ///
     /// # Errors
     ///
-    /// When the name is no token, when the value holds a control character (CR and LF would start another field, or
-    /// another response), or when the field is one that the server sets (Content-Length, Connection, Date, …). With Upgrade
-    /// the server adds what Connection has to say.
+    /// If the name is not a token, if the value contains a control character (CR and LF would start another field, or
+    /// another response), or if the server sets the field itself (Content-Length, Connection, Date, …). For an Upgrade
+    /// field, the server adds the matching Connection.
     pub fn try_header(mut self, name: &str, value: &str) -> Result<Response, InvalidHeader> {
         if matches!(self.body, Body::Upgrade(_)) && name.eq_ignore_ascii_case("upgrade") {
             return Err(InvalidHeader::servers_own(name));
@@ -283,7 +282,7 @@ impl Response {
         Ok(self)
     }
 
-    /// Ends the connection after this response.
+    /// Closes the connection after this response.
     pub fn close(mut self) -> Response {
         self.head.close = true;
         self

@@ -7,30 +7,30 @@ use crate::server::answer::notice::Notices;
 use crate::server::http::{add_trailer, InvalidHeader};
 use crate::server::mailbox::{self, Bell};
 
-/// Bytes that may wait for the client. A writer that is faster than its client waits, or is told to.
+/// The number of bytes that may wait for the client before a writer has to wait.
 const CAPACITY: usize = 64 * 1024;
 
 /// Writes the body of a response made by [`Response::stream`](crate::Response::stream).
 ///
-/// It can be sent to any thread. What is written is sent as soon as the client takes it; when 64 KiB wait for the
-/// client, [`write`](Write::write) waits too. On the worker's own thread it would wait for itself, and fails with
-/// [`ErrorKind::Deadlock`] instead: write there by [`try_write`](BodyWriter::try_write), or move the writer to
-/// a thread. Once the connection is over, all fail with [`ErrorKind::BrokenPipe`]; who does not write learns by
-/// [`on_gone`](BodyWriter::on_gone) that the client has left.
+/// It can be sent to any thread. What is written is sent as soon as the client reads. While 64 KiB wait for the client,
+/// [`write`](Write::write) blocks. On the worker's own thread it would wait for itself, so it fails with
+/// [`ErrorKind::Deadlock`]: use [`try_write`](BodyWriter::try_write) there, or move the writer to a thread. Once the
+/// connection is closed, writing fails with [`ErrorKind::BrokenPipe`]. A program that does not write learns from
+/// [`on_gone`](BodyWriter::on_gone) that the client has disconnected.
 ///
-/// Dropping it ends the body. Dropped by a panic, or by [`abort`](BodyWriter::abort), it breaks the connection
-/// instead, so that the client does not take half a body for a whole one.
+/// Dropping the writer ends the body. If it is dropped in a panic, or by [`abort`](BodyWriter::abort), the connection
+/// is reset instead, so that the client does not take half of a body for the whole.
 #[derive(Debug)]
 pub struct BodyWriter {
     shared: Arc<Shared>,
 }
 
 impl BodyWriter {
-    /// Writes as much as there is room for.
+    /// Writes as much as there is space for.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::WouldBlock`] when there is none, [`ErrorKind::BrokenPipe`] when the client has gone.
+    /// [`ErrorKind::WouldBlock`] if there is no space, [`ErrorKind::BrokenPipe`] if the client has disconnected.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let state = self.shared.lock();
         if state.reader_is_gone {
@@ -42,8 +42,8 @@ impl BodyWriter {
         Ok(append(state, bytes))
     }
 
-    /// Writes all of it if there is room for that, and else nothing: for events, of which no half is to be sent. What is
-    /// longer than 64 KiB has room when nothing else waits.
+    /// Writes all bytes if there is space for them, and otherwise nothing, as for events that must not be sent in part.
+    /// More than 64 KiB are accepted if nothing else waits.
     ///
     /// # Errors
     ///
@@ -61,15 +61,15 @@ impl BodyWriter {
         Ok(())
     }
 
-    /// Adds a field to the trailer section, which is sent behind the body: a checksum, or how long it took to make
-    /// (RFC 9110 section 6.5).
+    /// Adds a field to the trailer section, which is sent after the body: a checksum, for example, or how long the body
+    /// took to make (RFC 9110 section 6.5).
     ///
-    /// Only clients that say `TE: trailers` get it, in HTTP/1.1; most proxies drop it. So nothing may depend on it. Announce
-    /// its name by [`Response::stream_with_trailers`](crate::Response::stream_with_trailers).
+    /// Only clients that send `TE: trailers` in HTTP/1.1 get it, and most proxies drop it, so nothing may depend on it.
+    /// Announce its name by [`Response::stream_with_trailers`](crate::Response::stream_with_trailers).
     ///
     /// # Errors
     ///
-    /// As with [`Response::try_header`](crate::Response::try_header), and when the field has to come before the content:
+    /// As [`Response::try_header`](crate::Response::try_header), and if the field must precede the content:
     /// Content-Type, Set-Cookie, Cache-Control and the like.
     pub fn add_trailer(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         add_trailer(&mut self.shared.lock().trailers, name, value)
@@ -77,24 +77,24 @@ impl BodyWriter {
 
     /// Whether the client has closed the connection.
     ///
-    /// A client that only shuts down its sending side, to mark the end of its requests, looks the same at first. So what
-    /// is written goes on to be sent: to a client that has left, only once or twice. A stream to which nothing is
-    /// written for five seconds is closed then. Where clients of that kind have to wait for longer, see
+    /// A client that only shuts down its sending side, to mark the end of its requests, looks the same at first. So the
+    /// body is still sent; a client that has disconnected resets the connection after one or two writes. A stream to
+    /// which nothing is written for five seconds is then closed. If such clients must wait for longer, see
     /// [`half_close`](crate::Builder::half_close).
     pub fn is_gone(&self) -> bool {
         self.shared.notices.gone.has_come()
     }
 
-    /// Runs `hook` as soon as [`is_gone`](BodyWriter::is_gone) is true, so that nobody has to ask: once, and never after
-    /// the end of the body. It runs in the worker, on its only thread, or at once if it is true already; send a
-    /// message from it, or set a flag.
+    /// Runs `hook` as soon as [`is_gone`](BodyWriter::is_gone) is true, or at once if it is already. Runs it once at
+    /// most, and never after the end of the body. The hook runs on the worker's only thread; send a message from it, or
+    /// set a flag.
     pub fn on_gone(&self, hook: impl FnOnce() + Send + 'static) {
         self.shared.notices.gone.when(hook);
     }
 
-    /// Whether the worker drains and waits for the end of this body: one that has no end of its own had better
-    /// end now. Streams are told one after the other, over five seconds at most, so that their clients do not all
-    /// come back at once.
+    /// Whether the worker drains and waits for the end of this body. A body without an end of its own should end now.
+    /// Streams are notified one after the other, over at most five seconds, so that their clients do not all reconnect
+    /// at once.
     pub fn is_draining(&self) -> bool {
         self.shared.notices.drain.has_come()
     }
@@ -105,7 +105,7 @@ impl BodyWriter {
         self.shared.notices.drain.when(hook);
     }
 
-    /// Breaks the connection without ending the body.
+    /// Resets the connection without ending the body.
     pub fn abort(self) {
         self.end(Ending::Aborted);
     }
@@ -135,7 +135,7 @@ impl Write for BodyWriter {
         Ok(append(state, bytes))
     }
 
-    /// Does nothing: what is written is on its way.
+    /// Does nothing, since written bytes are already on their way.
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
@@ -154,7 +154,7 @@ fn append(mut state: MutexGuard<'_, State>, bytes: &[u8]) -> usize {
     count
 }
 
-/// Wakes the loop, once for all that it will then find.
+/// Wakes the loop, once for everything that it will find.
 fn ring(mut state: MutexGuard<'_, State>) {
     let bell = state.bell.take();
     drop(state);
@@ -163,19 +163,19 @@ fn ring(mut state: MutexGuard<'_, State>) {
     }
 }
 
-/// The loop's side.
+/// The side of the loop.
 #[derive(Debug)]
 pub(crate) struct BodyReader {
     shared: Arc<Shared>,
     announced: Option<Box<str>>,
 }
 
-/// What there is of a body.
+/// The state of a body.
 pub(crate) enum Written {
     Data(Vec<u8>),
-    /// Nothing yet; the bell will be rung.
+    /// No bytes yet; the bell will ring.
     Nothing,
-    /// All of it has been taken. Behind it come trailers, rendered.
+    /// The end was read. The rendered trailers follow.
     End(Vec<u8>),
     Aborted,
 }
@@ -206,7 +206,7 @@ impl BodyReader {
         &self.shared.notices
     }
 
-    /// The names of the trailers that will come, as a Trailer field says them.
+    /// The names of the announced trailers, as the value of a Trailer field.
     pub(crate) fn announced(&self) -> Option<&str> {
         self.announced.as_deref()
     }
@@ -234,7 +234,7 @@ impl Drop for BodyReader {
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    /// Told when the buffer has been taken, or the reader has gone.
+    /// Notified when the buffer was taken, or the reader has gone.
     room: Condvar,
     notices: Notices,
 }
@@ -250,7 +250,7 @@ struct State {
     buffer: Vec<u8>,
     trailers: Vec<u8>,
     ending: Option<Ending>,
-    /// There while the loop waits.
+    /// Set while the loop waits.
     bell: Option<Bell>,
     reader_is_gone: bool,
 }

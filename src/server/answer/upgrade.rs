@@ -1,4 +1,4 @@
-//! Connections that go on in another protocol.
+//! Connections that switch to another protocol.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,7 +14,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use crate::server::answer::guard::UpgradeGuard;
 use crate::sys;
 
-/// What is to be done with a connection once its 101 has been sent.
+/// What to do with a connection once its 101 response has been sent.
 pub(crate) struct Upgrade {
     pub(crate) protocol: String,
     pub(crate) take_over: Box<dyn FnOnce(Upgraded) + Send>,
@@ -26,21 +26,20 @@ impl fmt::Debug for Upgrade {
     }
 }
 
-/// A connection that is the application's now. See [`Response::upgrade`](crate::Response::upgrade).
+/// A connection that belongs to the application. See [`Response::upgrade`](crate::Response::upgrade).
 ///
-/// Reading gives first what the client had sent behind its request, then what comes. It blocks, as any stream of the
-/// standard library does.
+/// Reading returns first what the client has sent after its request. It blocks, like a stream of the standard library.
 ///
-/// Until it is dropped it counts as a connection of its worker, and a drain waits for it, up to the drain time-out. So it
-/// had better learn of one: by [`interrupt_on_drain`](Upgraded::interrupt_on_drain) where a thread reads from it, by
-/// [`on_drain`](Upgraded::on_drain) elsewhere.
+/// Until it is dropped, it counts as a connection of its worker, and a drain waits for it, up to the drain timeout. So
+/// the application should learn about the drain: by [`interrupt_on_drain`](Upgraded::interrupt_on_drain) if a thread
+/// reads from the connection, and by [`on_drain`](Upgraded::on_drain) otherwise.
 #[derive(Debug)]
 pub struct Upgraded {
     leftover: io::Cursor<Vec<u8>>,
     stream: Socket,
     guard: UpgradeGuard,
     read_timeout: Option<Duration>,
-    /// Readable once reading is to be interrupted.
+    /// Readable once reading must be interrupted.
     interrupt: Option<Arc<EventFd>>,
 }
 
@@ -48,16 +47,16 @@ pub struct Upgraded {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Socket {
-    /// Of a TCP address.
+    /// A connection to a TCP address.
     Tcp(TcpStream),
-    /// Of a Unix socket.
+    /// A connection to a Unix socket.
     Unix(UnixStream),
 }
 
 impl Upgraded {
     pub(crate) fn new(stream: Socket, leftover: Vec<u8>, guard: UpgradeGuard) -> io::Result<Upgraded> {
         match sys::fds::set_nonblocking(&stream, false) {
-            // A sandbox refuses it.
+            // The sandbox refuses it.
             Err(error) if error.raw_os_error() == Some(libc::EPERM) => {}
             result => result?,
         }
@@ -65,8 +64,9 @@ impl Upgraded {
         Ok(Upgraded { leftover, stream, guard, read_timeout: None, interrupt: None })
     }
 
-    /// The socket, what was read from it and not by the application, and what holds the connection among those of its
-    /// worker. The socket blocks, but in a [`Sandbox`](crate::Sandbox), which lets no descriptor be made blocking.
+    /// Returns the socket, the bytes that were read from it and not by the application, and the guard that keeps the
+    /// connection among those of its worker. The socket is blocking, except in a [`Sandbox`](crate::Sandbox), where no
+    /// descriptor can be made blocking.
     pub fn into_parts(self) -> (Socket, Vec<u8>, UpgradeGuard) {
         let read = usize::try_from(self.leftover.position()).unwrap_or(usize::MAX);
         let mut leftover = self.leftover.into_inner();
@@ -74,50 +74,49 @@ impl Upgraded {
         (self.stream, leftover, self.guard)
     }
 
-    /// Whether the connection's moment in a drain of the worker has come: it had better end now, with what its
-    /// protocol has for that. Connections are told one after the other, over five seconds at most, so that their
-    /// clients do not all come back at once.
+    /// Whether the worker drains and this connection should end, in the way that its protocol provides. Connections are
+    /// notified one after the other, over at most five seconds, so that their clients do not all reconnect at once.
     pub fn is_draining(&self) -> bool {
         self.guard.is_draining()
     }
 
-    /// Runs `hook` as soon as [`is_draining`](Upgraded::is_draining) is true: in the worker, on its only thread, or at
-    /// once if it is true already. Send a message from it, or wake a task.
+    /// Runs `hook` as soon as [`is_draining`](Upgraded::is_draining) is true, or at once if it is already. The hook
+    /// runs on the worker's only thread; send a message from it, or wake a task.
     pub fn on_drain(&self, hook: impl FnOnce() + Send + 'static) {
         self.guard.on_drain(hook);
     }
 
-    /// Has reading fail, once, with [`ErrorKind::Interrupted`] as soon as [`is_draining`](Upgraded::is_draining) is true,
-    /// whether it waits or there is something to read. Reading goes on after that. Methods that read until they have
-    /// enough, as [`read_exact`](Read::read_exact), do so by themselves, and nobody sees it.
+    /// Makes one read fail with [`ErrorKind::Interrupted`] as soon as [`is_draining`](Upgraded::is_draining) is true,
+    /// whether it waits or there is something to read. Later reads work as before. Methods that read until they have
+    /// enough, such as [`read_exact`](Read::read_exact), retry by themselves, so their caller does not notice.
     ///
     /// # Errors
     ///
-    /// When no descriptor is free: it takes one of eventfd(2).
+    /// If no descriptor is free for an eventfd(2).
     pub fn interrupt_on_drain(&mut self) -> io::Result<()> {
         let interrupt = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let rung = Arc::clone(&interrupt);
         self.on_drain(move || {
-            // It cannot be full: this is the only number that is written to it.
+            // It cannot be full, since nothing else is written to it.
             let _ = rung.write(1);
         });
         self.interrupt = Some(interrupt);
         Ok(())
     }
 
-    /// How long reading waits before it fails with [`ErrorKind::TimedOut`]; `None` is for ever, as at first.
+    /// Sets how long a read waits before it fails with [`ErrorKind::TimedOut`]; `None`, the default, waits for ever.
     pub fn set_read_timeout(&mut self, timeout: Option<Duration>) {
         self.read_timeout = timeout;
     }
 
-    /// Waits until there is something to read, if anything else than that may end the wait.
+    /// Waits until there is something to read, if a timeout or a drain may end the wait.
     fn wait(&self) -> io::Result<()> {
         if self.interrupt.is_none() && self.read_timeout.is_none() {
             return Ok(());
         }
         let mut wanted = vec![PollFd::new(self.stream.as_fd(), PollFlags::POLLIN)];
         wanted.extend(self.interrupt.iter().map(|interrupt| PollFd::new(interrupt.as_fd(), PollFlags::POLLIN)));
-        // The longest that poll(2) knows is 24 days.
+        // The maximum of poll(2) is 24 days.
         let timeout = self.read_timeout.map_or(PollTimeout::NONE, |timeout| {
             let millis = timeout.as_micros().div_ceil(1000);
             PollTimeout::try_from(i32::try_from(millis).unwrap_or(i32::MAX)).unwrap_or(PollTimeout::MAX)
@@ -177,7 +176,7 @@ impl AsFd for Socket {
     }
 }
 
-/// Makes a call that blocks, whether its socket does so or not.
+/// Makes a blocking call, whether the socket is blocking or not.
 fn waiting(socket: &impl AsFd, wanted: PollFlags, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
     loop {
         match call() {

@@ -31,19 +31,19 @@ use root::Root;
 /// A directory of files as a handler: index files, ranges, conditional requests, precompressed siblings.
 ///
 /// A request never reaches anything outside of the directory: the kernel resolves its path below a descriptor of the
-/// directory (openat2(2), `RESOLVE_BENEATH`), symbolic links and renamings included. Names that begin with a dot are
-/// not served, but for `/.well-known/`, and only directories and regular files are.
+/// directory (openat2(2), `RESOLVE_BENEATH`), including symbolic links and renames. Only directories and regular files
+/// are served. Names that begin with a dot are not, except `/.well-known/`.
 ///
-/// `/about` is answered with `about.html` where there is no file of that name, and what is not there with `/404.html`, if that
-/// is. Empty segments of a path are left out: `//a` means `/a`.
+/// `/about` is served from `about.html` if there is no file with that name. For missing files, `/404.html` is sent if
+/// it exists. Empty segments of a path are ignored: `//a` means `/a`.
 ///
-/// `app.js` is answered from `app.js.br`, `app.js.zst` or `app.js.gz`, by what the client accepts, when that is there
-/// and not older than `app.js`.
+/// `app.js` is served from `app.js.br`, `app.js.zst` or `app.js.gz`, depending on what the client accepts, if that file
+/// exists and is not older than `app.js`.
 ///
-/// Files may be replaced by renaming at any time: an answer that has begun is of the file that was there. One that is
-/// written to in place is sent as it is by then, and one that is truncated ends the connection of an answer that has
-/// promised more. Up to 32 files of at most 1 MiB that are asked for again stay open, and none is served by a name that
-/// means it no more.
+/// Files can be replaced by renaming at any time: a response that has begun sends the old file. A file that is modified
+/// in place is sent as it is at the time of sending, and a file that becomes shorter ends the connection of a response
+/// that has announced more. Up to 32 files of at most 1 MiB that are requested repeatedly stay open; each is served
+/// only while its name leads to it.
 ///
 /// ```no_run
 /// use forkpool::{Files, Pool, Response};
@@ -64,22 +64,22 @@ pub struct Files {
     rules: Rules,
 }
 
-/// What is served for a directory.
+/// Served for a directory.
 const INDEX: &[u8] = b"index.html";
 
-/// What is served with 404.
+/// Served with 404.
 const NOT_FOUND: &[u8] = b"404.html";
 
-/// What can be asked for.
+/// The allowed methods.
 const METHODS: &str = "GET, HEAD, OPTIONS";
 
 impl Files {
-    /// Opens a directory to serve. The descriptor is kept: it may be opened before the fork, and serves the same
-    /// directory when that is renamed or its path comes to mean another one; see [`reopen`](Files::reopen).
+    /// Opens a directory to serve. The descriptor stays open, so it can be opened before the fork. It serves the same
+    /// directory even if the directory is renamed or its path leads to another one; see [`reopen`](Files::reopen).
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, and when the kernel has no openat2(2) (before Linux 5.6) or a sandbox forbids it.
+    /// If the directory cannot be opened, or the kernel has no openat2(2) (before Linux 5.6), or a sandbox forbids it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Files> {
         Files::open_with(path.into(), Rules::default())
     }
@@ -93,8 +93,8 @@ impl Files {
         }
     }
 
-    /// Opens the directory anew by its path. Done in each worker, a rolling restart serves what the path, or a
-    /// symbolic link in it, means by then.
+    /// Opens the directory again by its path. If each worker does this, a rolling restart serves the directory to which
+    /// the path, or a symbolic link in it, leads then.
     ///
     /// # Errors
     ///
@@ -103,7 +103,7 @@ impl Files {
         Files::open_with(self.path.clone(), self.rules.clone())
     }
 
-    /// The directory above all that may be served.
+    /// A directory above everything that may be served.
     pub(crate) fn reach(&self) -> io::Result<OwnedFd> {
         match self.rules.symlinks {
             Symlinks::Anywhere => Ok(Root::open(Path::new("/"))?.into()),
@@ -111,60 +111,60 @@ impl Files {
         }
     }
 
-    /// Which symbolic links are followed. Default [`Symlinks::Inside`].
+    /// Sets which symbolic links are followed. Default [`Symlinks::Inside`].
     pub fn symlinks(mut self, symlinks: Symlinks) -> Files {
         self.rules.symlinks = symlinks;
         self
     }
 
-    /// Whether files and directories whose names begin with a dot are served. Default `false`: they hold what is
-    /// nobody's business, such as `.git` and `.env`.
+    /// Sets whether files and directories whose names begin with a dot are served. Default `false`, since they may be
+    /// private, like `.git` and `.env`.
     pub fn dotfiles(mut self, serve: bool) -> Files {
         self.rules.dotfiles = serve;
         self
     }
 
-    /// Whether precompressed siblings are looked for. Default `true`; a request that accepts them then costs up to
-    /// three system calls more, and all answers that may differ carry `Vary`.
+    /// Sets whether to look for precompressed siblings. Default `true`. A request that accepts them then takes up to
+    /// three more system calls, and all responses that may differ carry `Vary`.
     pub fn precompressed(mut self, look: bool) -> Files {
         self.rules.precompressed = look;
         self
     }
 
-    /// Whether a directory without `index.html` is answered with a list of what is in it, in pages of 1000 entries and of
-    /// at most 10 000. Default `false`: 404.
+    /// Sets whether a directory without `index.html` is listed, in pages of 1000 entries, up to 10 000. Default
+    /// `false`: 404.
     pub fn listing(mut self, list: bool) -> Files {
         self.rules.listing = list;
         self
     }
 
-    /// Whether paths that name nothing are answered with `/index.html`: for an application in the browser that has paths of
-    /// its own. Default `false`. They are those that are asked for as pages (`Accept: text/html`, as browsers do when
-    /// they go somewhere), and those without a dot in their last segment, unless Accept says that no page is wanted.
+    /// Sets whether `/index.html` is served for paths that name no file, for a single-page application. Default
+    /// `false`. This applies to requests for pages (`Accept: text/html`, as browsers send when they navigate), and to
+    /// paths without a dot in their last segment unless Accept excludes HTML.
     pub fn spa(mut self, is: bool) -> Files {
         self.rules.spa = is;
         self
     }
 
-    /// The value of Cache-Control (RFC 9111 section 5.2) in answers from files. Default: none, so that caches go by
-    /// Last-Modified.
+    /// Sets the value of Cache-Control (RFC 9111 section 5.2) in responses from files. Default: none, so that caches
+    /// use Last-Modified.
     ///
     /// # Panics
     ///
-    /// When it is no valid field value.
+    /// If it is not a valid field value.
     pub fn cache_control(mut self, value: &str) -> Files {
         assert!(is_value(value.as_bytes()), "{value:?} is no valid field value");
         self.rules.cache_control = Some(value.to_owned());
         self
     }
 
-    /// A header field for answers, as `[/PATTERN] NAME: VALUE`, besides those said before. Default: none.
+    /// Adds a header field to responses, in the form `[/PATTERN] NAME: VALUE`. Default: none.
     ///
-    /// The pattern is compared with the path of the file that is answered with, from the directory on; where there is none
-    /// (an error, a redirection, a listing), with the path of the request, decoded. `*` in it stands for anything. Of several
-    /// that apply and have one name the last one decides, and an empty value leaves the field out. Cache-Control and Expires are only for
-    /// the contents of files. `Access-Control-Allow-Origin` has preflight requests answered as well: OPTIONS allows GET and
-    /// HEAD with the fields that are asked for.
+    /// The pattern is matched against the path of the served file below the directory. If no file is served (an error,
+    /// a redirect, a listing), it is matched against the decoded path of the request. `*` matches any characters. If
+    /// several rules for the same name match, the last one applies, and an empty value omits the field. Cache-Control
+    /// and Expires are only sent with the contents of files. `Access-Control-Allow-Origin` also enables responses to
+    /// preflight requests: OPTIONS then allows GET and HEAD with the fields that the client asks for.
     ///
     /// ```no_run
     /// # fn main() -> forkpool::Result<()> {
@@ -179,7 +179,8 @@ impl Files {
     ///
     /// # Panics
     ///
-    /// When it cannot be read, is a field of the server's own, or has a value that is not visible ASCII.
+    /// If the rule cannot be parsed, names a field that the server sets itself, or has a value that is not visible
+    /// ASCII.
     pub fn header(mut self, rule: &str) -> Files {
         match rule.parse() {
             Ok(parsed) => self.rules.headers.push(parsed),
@@ -188,13 +189,13 @@ impl Files {
         self
     }
 
-    /// A media type, as `EXTENSION=TYPE`, for the files whose names have that extension, or are it where they have none, besides
-    /// those said before. Default: none but those that are known. HTML and CSS are sent without a charset, since they may say it themselves;
-    /// `html=text/html; charset=utf-8` says it for them.
+    /// Adds a media type in the form `EXTENSION=TYPE`, for files whose names have that extension, or consist of it.
+    /// Default: only the built-in types. HTML and CSS are sent without a charset, since they may declare it themselves;
+    /// `html=text/html; charset=utf-8` adds one.
     ///
     /// # Panics
     ///
-    /// When it cannot be read.
+    /// If the rule cannot be parsed.
     pub fn media_type(mut self, rule: &str) -> Files {
         match rule.parse() {
             Ok(parsed) => self.rules.types.push(parsed),
@@ -203,9 +204,9 @@ impl Files {
         self
     }
 
-    /// Answers a GET or HEAD with the file that its path names, whole or in ranges, or with what keeps it from that:
-    /// 302 to add the slash of a directory, 304, 400, 403, 404, 405, 412, 416, 503 when descriptors run out. OPTIONS is
-    /// answered with 204.
+    /// Responds to a GET or HEAD with the file that its path names, whole or in ranges. Otherwise responds with 302 to
+    /// add the slash of a directory, 304, 400, 403, 404, 405, 412, 416, or 503 if no descriptor is free. Responds to
+    /// OPTIONS with 204.
     pub fn answer(&self, request: &Request<'_>) -> Response {
         let name = Name::read(request.path());
         let path = || name.as_ref().map(Name::rooted).unwrap_or_default();
@@ -235,7 +236,7 @@ impl Files {
         }
     }
 
-    /// What a path without a slash at its end means: a file, or the file with `.html` behind its name, or a directory.
+    /// A path without a final slash: a file, the file with `.html` added, or a directory.
     fn named_file(&self, request: &Request<'_>, name: &Name<'_>) -> Result<Response, u16> {
         let found = self.look_up(name.path());
         match found {
@@ -248,7 +249,7 @@ impl Files {
         }
     }
 
-    /// A path of an application that runs in the browser, or of nothing.
+    /// A page of a single-page application, or 404.
     fn page(&self, request: &Request<'_>, name: &Name<'_>) -> Result<Response, u16> {
         let is_page = match accept::page(request) {
             accept::Page::Wanted => true,
@@ -263,7 +264,7 @@ impl Files {
         Ok(response.header("Vary", "Accept"))
     }
 
-    /// 404 with the page for that, where there is one.
+    /// A 404 response with its page, if there is one.
     fn nothing(&self, request: &Request<'_>, path: &[u8]) -> Response {
         let page = match self.look_up(NOT_FOUND) {
             Ok(Found::File(opened)) => {
@@ -313,7 +314,7 @@ impl Files {
         }
     }
 
-    /// Answers with a file, or with its precompressed sibling.
+    /// Responds with a file, or with its precompressed sibling.
     fn file(&self, request: &Request<'_>, path: &[u8], opened: Arc<Opened>) -> Response {
         let (opened, representation, may_vary) = self.represented(request, path, opened);
         let mut response = Response::of_file(request, opened, representation);
@@ -325,7 +326,7 @@ impl Files {
         response
     }
 
-    /// What a file is answered from, and whether that depends on Accept-Encoding.
+    /// The file to send, and whether the choice depends on Accept-Encoding.
     fn represented(
         &self,
         request: &Request<'_>,
@@ -334,7 +335,7 @@ impl Files {
     ) -> (Arc<Opened>, Representation, bool) {
         let content_type = self.content_type(path);
         if extension(path).is_ok_and(|extension| extension.eq_ignore_ascii_case(b"svgz")) {
-            // It is named after what is in it once it is decoded.
+            // The media type is that of the decoded contents.
             return (opened, Representation { content_type, coding: Some(Coding::Gzip) }, false);
         }
         let may_vary = self.rules.precompressed && !is_compressed(&content_type);
@@ -351,7 +352,7 @@ impl Files {
         said.map_or_else(|| media_type(path).into(), |rule| rule.media_type.clone().into())
     }
 
-    /// The sibling in the coding that the client likes best, of those that are there and up to date.
+    /// The sibling with the coding that the client prefers, among those that exist and are up to date.
     fn sibling(&self, request: &Request<'_>, path: &[u8], original: &Opened) -> Option<(Coding, Arc<Opened>)> {
         let mut accepted =
             request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("Accept-Encoding")).peekable();
@@ -363,8 +364,8 @@ impl Files {
     }
 }
 
-/// Whether what was made from an original, and has this time, is not older than that. A tool that gives it the time of
-/// the original may know only seconds, or thousandths of what is left, of it.
+/// Whether a file made from an original is not older than it. Tools that copy the time of the original may only keep
+/// seconds or milliseconds.
 fn is_current(made: (i64, u32), original: (i64, u32)) -> bool {
     let is_cut = |unit: u32| made.1 % unit == 0 && (made.0, made.1 / unit) == (original.0, original.1 / unit);
     made >= original || [1_000_000_000, 1_000_000, 1000, 100].into_iter().any(is_cut)
@@ -375,10 +376,10 @@ enum Found {
     Directory,
 }
 
-/// Sends the client to the directory's own URL, so that relative references in its index file lead into it.
+/// Redirects to the directory's own URL, so that relative references in its index file lead into it.
 fn redirect(request: &Request<'_>, name: &Name<'_>) -> Response {
     let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
-    // Not for good: it may be a file tomorrow. Clients that are older than 308 follow this one too.
+    // Temporary, since the name may belong to a file tomorrow. Clients older than 308 follow this one, too.
     Response::redirect(302, &(name.slash() + &query))
 }
 
@@ -394,10 +395,10 @@ fn refusal(status: u16) -> Response {
     Response::text(reason).status(status)
 }
 
-/// The status for what openat2(2) says about a path.
+/// The status for an error of openat2(2).
 fn status(errno: Errno, path: &[u8]) -> u16 {
     match errno {
-        // EXDEV: it leads out. ENXIO: a socket. EINVAL and EILSEQ: a name that the file system cannot have.
+        // EXDEV: leads out of the root. ENXIO: a socket. EINVAL and EILSEQ: a name that the file system cannot have.
         Errno::ENOENT | Errno::ENOTDIR | Errno::ENAMETOOLONG | Errno::ELOOP | Errno::EXDEV => 404,
         Errno::ENXIO | Errno::EINVAL | Errno::EILSEQ => 404,
         Errno::EACCES | Errno::EPERM => 403,
@@ -431,7 +432,7 @@ fn suffix(coding: Coding) -> &'static [u8] {
     }
 }
 
-/// Whether files of this type are compressed in themselves, so that nobody compresses them again.
+/// Whether files of this type are already compressed, so compressing them again is useless.
 fn is_compressed(content_type: &str) -> bool {
     match content_type.split_once('/') {
         Some(("image", kind)) => !matches!(kind, "svg+xml" | "bmp" | "vnd.microsoft.icon"),

@@ -6,12 +6,12 @@ use std::net::{IpAddr, SocketAddr};
 use super::forwarded::{origin, Origin, Trust};
 use super::headers::Headers;
 
-/// The version of HTTP that a request is in.
+/// The version of HTTP of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Version {
     /// HTTP/1.0.
     Http10,
-    /// HTTP/1.1; also what calls itself HTTP/1.2 and later, which RFC 9110 section 2.5 has understood as 1.1.
+    /// HTTP/1.1; also HTTP/1.2 and later, which RFC 9110 section 2.5 says to treat as 1.1.
     Http11,
 }
 
@@ -30,15 +30,15 @@ impl fmt::Display for Version {
     }
 }
 
-/// A request with its whole body. It borrows from the worker's buffers, for as long as the handler runs.
+/// A request with its whole body. It borrows from the worker's buffers while the handler runs.
 #[derive(Clone)]
 pub struct Request<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
-    /// Where the target's first `?` is, or its end.
+    /// The position of the target's first `?`, or its end.
     pub(super) query_mark: usize,
     pub(super) version: Version,
-    /// ASCII, since it is valid.
+    /// ASCII, since it was validated.
     pub(super) host: Option<&'a [u8]>,
     pub(super) fields: Headers<'a>,
     pub(super) body: &'a [u8],
@@ -49,18 +49,18 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// The method, as sent: methods are case-sensitive (RFC 9110 section 9.1).
+    /// The method as sent. Methods are case-sensitive (RFC 9110 section 9.1).
     #[inline]
     pub fn method(&self) -> &'a str {
         self.method
     }
 
-    /// The request target, as sent: `/path?query`, `http://host/path?query`, or `*` with OPTIONS.
+    /// The request target as sent: `/path?query`, `http://host/path?query`, or `*` with OPTIONS.
     pub fn target(&self) -> &'a str {
         self.target
     }
 
-    /// The target's path, as sent: not percent-decoded, and `..` not resolved. `*` for the whole server.
+    /// The target's path as sent, not percent-decoded and with `..` unresolved. `*` for the whole server.
     #[inline]
     pub fn path(&self) -> &'a str {
         match &self.target[self.authority_end()..self.query_mark] {
@@ -69,13 +69,13 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// What follows the first `?` of the target, as sent.
+    /// The part of the target after the first `?`, as sent.
     #[inline]
     pub fn query(&self) -> Option<&'a str> {
         self.target.get(self.query_mark + 1..)
     }
 
-    /// Where the target's path begins: behind scheme and authority, if it has them.
+    /// The position of the target's path, after scheme and authority if it has them.
     #[inline]
     fn authority_end(&self) -> usize {
         if self.target.starts_with('/') {
@@ -95,24 +95,25 @@ impl<'a> Request<'a> {
         self.version
     }
 
-    /// The host the client meant, with its port if it said one: what a [trusted proxy](crate::Builder::trusted_proxies) says,
-    /// or else the target's authority, or else the Host field (RFC 9112 section 3.2.2). HTTP/1.0 may lack both.
+    /// The host that the client asked, with its port if there was one: from a [trusted
+    /// proxy](crate::Builder::trusted_proxies), else from the target's authority, else from the Host field (RFC 9112
+    /// section 3.2.2). HTTP/1.0 may lack both.
     pub fn host(&self) -> Option<&'a str> {
         self.origin().host.or_else(|| std::str::from_utf8(self.host?).ok())
     }
 
-    /// The host that the request itself names.
+    /// The host in the request itself.
     pub(crate) fn own_host(&self) -> Option<&'a [u8]> {
         self.host
     }
 
-    /// How many bytes of its head are before a query.
+    /// The number of bytes of the head before a query.
     #[inline]
     pub(crate) fn name_len(&self) -> usize {
         self.method.len() + 1 + self.query_mark
     }
 
-    /// `https` where a [trusted proxy](crate::Builder::trusted_proxies) says that its client came by it, else `http`.
+    /// `https` if a [trusted proxy](crate::Builder::trusted_proxies) says that the client used it, else `http`.
     pub fn scheme(&self) -> &'static str {
         match self.origin().is_https {
             true => "https",
@@ -120,43 +121,43 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The value of the first field with this name, in any case. `None` also when it is not UTF-8; see
+    /// The value of the first field with this name; case does not matter. Also `None` if the value is not UTF-8; see
     /// [`header_bytes`](Request::header_bytes).
     pub fn header(&self, name: &str) -> Option<&'a str> {
         std::str::from_utf8(self.header_bytes(name)?).ok()
     }
 
-    /// The value of the first field with this name, in any case, without the white space around it.
+    /// The value of the first field with this name, without surrounding white space; case does not matter.
     pub fn header_bytes(&self, name: &str) -> Option<&'a [u8]> {
         self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
     }
 
-    /// All fields in the order sent: name and value.
+    /// All fields in the order sent: names and values.
     pub fn headers(&self) -> Headers<'a> {
         self.fields.clone()
     }
 
-    /// The body, whole and decoded; empty when there is none.
+    /// The whole body, decoded; empty if there is none.
     pub fn body(&self) -> &'a [u8] {
         self.body
     }
 
-    /// The address of who is connected: the client, or a proxy in front; `None` on a Unix socket.
+    /// The address of the peer of the connection, a client or a proxy; `None` on a Unix socket.
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
     }
 
-    /// The client's address: the last one in X-Forwarded-For, or Forwarded, that is not a
-    /// [trusted proxy's](crate::Builder::trusted_proxies); before that, the one that the
-    /// [PROXY protocol](crate::Builder::proxy_protocol) names; and without proxies, that of the [peer](Request::peer).
-    /// `None` on a Unix socket, about whose client nobody says more.
+    /// The address of the client: the last one in X-Forwarded-For or Forwarded that is not a [trusted
+    /// proxy's](crate::Builder::trusted_proxies); else the one in the header of the [PROXY
+    /// protocol](crate::Builder::proxy_protocol); else that of the [peer](Request::peer). `None` on a Unix socket
+    /// without information from a proxy.
     ///
-    /// It is read from the fields at each call.
+    /// Parses the fields at each call.
     pub fn client(&self) -> Option<IpAddr> {
         self.origin().address
     }
 
-    /// What is known of the client, from whoever may be believed.
+    /// The client, according to the proxies that are trusted.
     pub(crate) fn origin(&self) -> Origin<'a> {
         match &self.via {
             None => Origin { address: self.peer.map(|peer| peer.ip().to_canonical()), ..Origin::default() },
@@ -164,7 +165,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    /// The slot of the worker that serves it: [`Worker::id`](crate::Worker::id).
+    /// The slot of the worker that serves this request; see [`Worker::id`](crate::Worker::id).
     pub fn worker(&self) -> usize {
         self.worker
     }
@@ -186,10 +187,10 @@ impl fmt::Debug for Request<'_> {
     }
 }
 
-/// Who may stand between the client and the server.
+/// The proxies between the client and the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Via<'a> {
     pub(crate) trust: Trust<'a>,
-    /// For whom the connection was made, as its first bytes say.
+    /// The client's address in the header of the PROXY protocol.
     pub(crate) source: Option<SocketAddr>,
 }
