@@ -1,4 +1,5 @@
-//! The access log: opened here, with the rights that workers give up, and given to them again when it was renamed.
+//! The access log. The parent opens it, with rights that workers give up, and passes it to them again after it was
+//! renamed.
 
 use std::fs::File;
 use std::io;
@@ -16,14 +17,14 @@ use crate::shared::outlet::{count_lost, Outlet};
 use crate::shared::scoreboard::{whole_lines, ParentBoard};
 use crate::time::Time;
 
-/// When to try again, if a worker has many orders that it has not read.
+/// When to try again, if a worker has many unread orders.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// The file, if there is one, and who has to be told of it.
+/// The file, if there is one, and which workers must get a new one.
 #[derive(Debug)]
 pub(super) struct AccessLog {
     file: Option<Rc<File>>,
-    /// When to tell those workers of a new file who could not be told.
+    /// When to pass a new file to the workers that could not get it yet.
     retry: Option<Time>,
 }
 
@@ -40,7 +41,7 @@ impl AccessLog {
         self.retry
     }
 
-    /// Opens the access log's file anew, since somebody may have renamed the old one.
+    /// Reopens the file, since the old one may have been renamed.
     pub(super) fn reopen(&mut self, path: Option<&Path>, user: &Option<Rc<Credentials>>, roster: &mut Roster) {
         let Some(path) = path else {
             return info!("SIGUSR1 ignored: there is no access log");
@@ -71,7 +72,7 @@ impl AccessLog {
         }
     }
 
-    /// Gives the file to the workers that have the old one.
+    /// Passes the file to the workers that have the old one.
     pub(super) fn tell(&mut self, roster: &mut Roster, board: &ParentBoard, now: Time) {
         if self.retry.is_none_or(|due| now < due) {
             return;
@@ -81,7 +82,7 @@ impl AccessLog {
         for (_, process) in roster.iter_mut().filter(|(_, process)| process.has_old_log) {
             let is_full = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EAGAIN | libc::ENOBUFS));
             let told = process.ends.lifeline.log(file);
-            // One that runs a server of its own never reads its orders.
+            // A worker that runs its own server never reads its orders.
             process.has_old_log = told.as_ref().is_err_and(is_full) && board.row(process.row).is_neighbour();
             if process.has_old_log {
                 self.retry = Some(now + RETRY);

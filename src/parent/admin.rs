@@ -1,4 +1,4 @@
-//! The admin process as the parent sees it: what it is told, what it asks for, and how it is started again.
+//! The admin process as the parent sees it: facts for it, commands from it, and how it is restarted.
 //!
 //! [`Admin`] owns its listener, the model of what it knows, and its process. In come facts about the pool and what its
 //! clients ask for; out come requests for the loop, and the child to be forked.
@@ -43,19 +43,19 @@ use crate::time::Time;
 use crate::worker::keeper::Keeping;
 use crate::worker::Seed;
 
-/// How long it is not started again after it has failed several times in a row: at most.
+/// The maximum delay of a restart after several failures in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF: Duration = Duration::from_millis(100);
-/// It has worked when it has lived for so long.
+/// If it has lived for this long, its end is not a failure in a row.
 const STABLE: Duration = Duration::from_secs(10);
-/// How long the end of the pool waits for it: it ends by itself well before that.
+/// How long the end of the pool waits for it. It normally ends well before that.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// Commands that are obeyed in a second: what comes beyond that waits in the link, and is refused to its clients when that
-/// is full.
+/// The number of commands carried out per second. Further ones wait in the link; while that is full, they are refused
+/// to clients.
 const COMMANDS: u32 = 16;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// The admin process and what it is told.
+/// The admin process, and what it is told.
 #[derive(Debug)]
 pub(super) struct Admin {
     listener: AdminListener,
@@ -63,13 +63,13 @@ pub(super) struct Admin {
     token: Option<Rc<str>>,
     model: Model,
     process: Option<Running>,
-    /// The one that is being forked.
+    /// The process that is being forked.
     forking: Option<Running>,
-    /// When to start it; never before the pool that this one takes over from has let go of the address.
+    /// When to start it; never before the old pool, in an upgrade, has released the address.
     start_at: Time,
-    /// How often in a row it ended soon after its start.
+    /// How many times in a row it ended soon after its start.
     failures: u32,
-    /// The pool ends, or has handed over.
+    /// Whether the pool ends, or has handed over.
     is_over: bool,
 }
 
@@ -79,12 +79,12 @@ struct Running {
     lifeline: ParentEnd,
     link: MessageEnd,
     since: Time,
-    /// Commands obeyed in the second that began then.
+    /// The beginning of the second in which commands are counted.
     second: Time,
     commands: u32,
-    /// It has dropped what the fork copied of the parent's.
+    /// Whether it has dropped what the fork copied from the parent.
     is_set_up: bool,
-    /// It was killed for what it has said or sent, and is not listened to any more.
+    /// Whether it was killed for what it has sent, and is ignored from then on.
     has_misbehaved: bool,
 }
 
@@ -104,7 +104,7 @@ impl Admin {
         })
     }
 
-    /// When it is to be started, or heard again.
+    /// When it must be started, or read again.
     pub(super) fn deadline(&self) -> Option<Time> {
         match &self.process {
             None => Some(self.start_at).filter(|start_at| !self.is_over && *start_at != Time::NEVER),
@@ -112,7 +112,7 @@ impl Admin {
         }
     }
 
-    /// Whether it is to be started.
+    /// Whether it must be started now.
     fn is_due(&self, now: Time) -> bool {
         self.process.is_none() && self.deadline().is_some_and(|due| due <= now)
     }
@@ -121,7 +121,7 @@ impl Admin {
         Some(self.process.as_ref()?.pid)
     }
 
-    /// The pool whose address it was has let go.
+    /// The old pool has released the address.
     pub(super) fn take_over(&mut self) {
         self.listener.take_over();
         self.start_at = Time::default();
@@ -131,12 +131,13 @@ impl Admin {
         &self.listener
     }
 
-    /// Whether it may still hold what the fork copied of the parent's.
+    /// Whether it may still hold what the fork copied from the parent.
     pub(super) fn holds_copies(&self) -> bool {
         self.forking.is_some() || self.process.as_ref().is_some_and(|process| !process.is_set_up)
     }
 
-    /// Learns a fact, and passes it on. One that does not read is ended: its successor starts with all of them.
+    /// Applies a fact to the model, and passes it on. A process that does not read is killed: its replacement starts
+    /// with the current model.
     fn tell(&mut self, fact: Fact) {
         if let Some(process) = &self.process {
             if let Err(MessageError::Full) = process.link.send(&fact.encode(), None) {
@@ -154,7 +155,7 @@ impl Admin {
         self.start_at = now + delay.min(BACKOFF_MAX);
     }
 
-    /// Has it finish.
+    /// Tells it to finish.
     fn let_go(&mut self) {
         self.is_over = true;
         self.tell(Fact::End);
@@ -164,9 +165,9 @@ impl Admin {
     }
 }
 
-/// Starting and ending it.
+/// Start and end.
 impl Admin {
-    /// What is to be forked, when it is time.
+    /// Returns the process to fork, if it is due.
     pub(super) fn child_due(&mut self, board: &Scoreboard, user: &Option<Rc<Credentials>>, now: Time) -> Option<Child> {
         if !self.is_due(now) {
             return None;
@@ -182,7 +183,7 @@ impl Admin {
         }
     }
 
-    /// The fork has made this process, if it was the admin process that was to be forked.
+    /// Registers the fork of the admin process, if that was due.
     pub(super) fn forked(&mut self, pid: Pid, wakeups: &Wakeups) -> bool {
         let Some(mut process) = self.forking.take() else { return false };
         process.pid = pid;
@@ -197,7 +198,7 @@ impl Admin {
         true
     }
 
-    /// The fork has failed, if it was the admin process that was to be forked.
+    /// Registers a failed fork of the admin process, if that was due.
     pub(super) fn fork_failed(&mut self, error: &io::Error, now: Time) -> bool {
         if self.forking.take().is_none() {
             return false;
@@ -213,7 +214,7 @@ impl Admin {
         let Some(pid) = self.pid() else { return };
         for fate in reap::fates(pid) {
             if let Fate::Suspended = fate {
-                // It holds no connection that is worth more than an answer to the next one.
+                // Its connections are worth less than a response to the next one.
                 warn!("admin pid={} killed: it was stopped by a signal", pid.0);
                 signal(pid, Signal::SIGKILL);
             }
@@ -234,18 +235,18 @@ impl Admin {
         }
     }
 
-    /// Another pool serves, and shows its own status.
+    /// The new pool serves, and shows its own status.
     pub(super) fn hand_over(&mut self, journal: &mut Journal) {
         self.tell_what_was_said(journal);
         self.listener.hand_over();
         self.let_go();
     }
 
-    /// The last of the pool: ends it, and waits for a moment.
+    /// Ends it, as the last process of the pool, and waits for a moment.
     pub(super) fn end(mut self) {
         self.let_go();
         let Some(process) = self.process else { return };
-        // One that has let go of its lifeline need not have ended.
+        // It may have closed its lifeline without having ended.
         if !process.lifeline.ends_within(PATIENCE) {
             warn!("admin pid={} killed: still running {PATIENCE:?} after it was told to finish", process.pid.0);
         }
@@ -258,7 +259,7 @@ impl Admin {
         let refused = |source| Error::system(call, source);
         let (lifeline, theirs) = channel::channel(0, false).map_err(refused)?;
         let (link, their_link) = MessageEnd::pair(false).map_err(refused)?;
-        // Its own, in which it is the only worker; nobody looks whether that stalls.
+        // A scoreboard of its own, in which it is the only worker. Nobody checks whether it stalls.
         let own = ParentBoard::new(1).map_err(refused)?;
         own.watch(true);
         let page = own.lend(1, 0, now).map_err(refused)?;
@@ -295,7 +296,7 @@ impl Admin {
             cpus: Rc::default(),
             credentials,
             access_log: None,
-            // It reads what /proc has about every worker.
+            // It reads the files of all workers in /proc.
             sandbox: Sandbox::Off,
             parent: process::id(),
             place: Default::default(),
@@ -304,9 +305,9 @@ impl Admin {
     }
 }
 
-/// What it is told.
+/// Facts for it.
 impl Admin {
-    /// Tells what was said since the last time.
+    /// Passes on the events since the last call.
     fn tell_what_was_said(&mut self, journal: &mut Journal) {
         for Said { time, level, worker, text } in journal.take_untold() {
             let seq = self.model.seq() + 1;
@@ -314,7 +315,7 @@ impl Admin {
         }
     }
 
-    /// Tells what has changed in the pool and its processes.
+    /// Passes on what has changed in the pool and its processes.
     pub(super) fn observe(&mut self, roster: &Roster, sockets: &Sockets, settings: &Settings, journal: &mut Journal) {
         self.tell_what_was_said(journal);
         let mut pool = self.model.pool.clone();
@@ -362,7 +363,7 @@ impl Admin {
         }
     }
 
-    /// What does not change while the pool lives.
+    /// Passes on what does not change while the pool lives.
     pub(super) fn introduce(&mut self, sockets: &Sockets, settings: &Settings) {
         self.model.pool.pid = i32::try_from(process::id()).unwrap_or(0);
         self.model.pool.started = clock::unix_millis();
@@ -378,8 +379,8 @@ impl Admin {
         }
     }
 
-    /// Counts a process that was reaped; `how` it ended, `cpu` is the microseconds that it has used, and
-    /// `shown` the pid by which people know it.
+    /// Counts a process that was reaped. `how` says how it ended, `cpu` is its CPU time in microseconds, and `shown` is
+    /// the pid that people know.
     pub(super) fn count_exit(&mut self, shown: i32, gone: Gone, how: &str, cpu: u64) {
         let mut known = self.model.slots.get(&gone.slot).cloned().unwrap_or_default();
         if let Some(reason) = gone.restart {
@@ -391,9 +392,9 @@ impl Admin {
     }
 }
 
-/// What it asks for.
+/// Commands from it.
 impl Admin {
-    /// Takes in what it says of itself.
+    /// Reads its reports.
     pub(super) fn hear(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
         let Some(process) = &mut self.process else { return };
         let Heard { records, violation } = process.lifeline.hear(clock::now());
@@ -445,7 +446,7 @@ impl Admin {
 }
 
 impl Running {
-    /// It has said or sent what it may not: it is killed, and started again like after any failure.
+    /// It broke the protocol: kills it, and starts a replacement as after any failure.
     fn misbehaved(&mut self, why: &str, journal: &mut Journal) {
         if !std::mem::replace(&mut self.has_misbehaved, true) {
             signal(self.pid, Signal::SIGKILL);
@@ -454,7 +455,7 @@ impl Running {
     }
 }
 
-/// Microseconds of CPU that the processes have used which were reaped so far (getrusage(2)).
+/// The CPU time of all processes reaped so far, in microseconds (getrusage(2)).
 pub(super) fn cpu_of_the_reaped() -> u64 {
     let micros = |usage: nix::sys::resource::Usage| {
         (usage.user_time().num_microseconds() + usage.system_time().num_microseconds()).unsigned_abs()

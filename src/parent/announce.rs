@@ -1,4 +1,4 @@
-//! What the parent says in the log.
+//! The texts of the parent's log lines.
 
 use nix::sys::signal::Signal;
 
@@ -23,7 +23,7 @@ pub(crate) fn describe(exit: Exit) -> String {
     }
 }
 
-/// How a process ended that neither this pool nor the application through it has ended.
+/// How a process ended that neither the pool nor the application has killed.
 pub(crate) fn describe_unasked(exit: Exit) -> String {
     match exit {
         Exit::Signal { signal: libc::SIGKILL, core_dumped: false } => {
@@ -59,8 +59,7 @@ pub(crate) fn failure(failure: Failure) -> String {
     }
 }
 
-/// A notice, as a line. `why` is what is known of the failure that it tells of, where that is more than the supervisor
-/// knows.
+/// The text of a notice. `why` describes the failure in more detail than the supervisor can.
 pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
     let failure = |reason| why.map_or_else(|| failure(reason), str::to_owned);
     match *notice {
@@ -108,7 +107,7 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
     }
 }
 
-/// The slot that a notice is about.
+/// The slot that a notice concerns.
 pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
     match *notice {
         Notice::BackingOff { slot, .. }
@@ -121,7 +120,7 @@ pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
     }
 }
 
-/// Whether workers can bring it about as often as they like.
+/// Whether workers can cause it as often as they like.
 pub(crate) fn comes_again_and_again(notice: &Notice) -> bool {
     use Notice::{BackingOff, Recycling, RecyclingFailed, Replacing};
     matches!(notice, BackingOff { .. } | Recycling { .. } | RecyclingFailed { .. } | Replacing { .. })
@@ -136,7 +135,7 @@ fn recycle(why: Recycle) -> &'static str {
     }
 }
 
-/// Whether a notice is of something that went wrong.
+/// Whether a notice reports a problem.
 pub(crate) fn is_warning(notice: &Notice) -> bool {
     use Notice::{BackingOff, GaveUp, RecyclingFailed, Replacing, RestartAborted, ScalingFailed};
     use Notice::{UpgradeFailed, UpgradeInTheWay};

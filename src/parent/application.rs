@@ -3,10 +3,10 @@
 //! It owns the application's closures, its clock, and the messages of workers that were not read yet. In come events;
 //! out come requests, which the loop carries out when the closure has returned, and the answer to an exit.
 //!
-//! **An exit that nobody has asked for** is put to the application's policy, if there is one, before the supervisor
-//! is told: the answer is part of the fact. What is answered by anything but `Backoff` is not counted, so that
-//! backoff, give-up and the boot rule judge only what they decide. A slot may be left empty for good; a restart or a
-//! scaling fills it, and a pool of nothing but such slots ends as if asked to.
+//! **For an exit that nobody asked for**, the application's policy is called, if there is one, before the supervisor
+//! handles the exit: the answer is part of the event. Exits for which it returns anything but `Backoff` do not count,
+//! so backoff, give-up and the rule about failed starts only judge exits that they decide. A slot may be left empty for
+//! good. A restart or scaling fills it, and a pool in which all slots are empty ends as if asked to.
 
 use std::panic::{self, AssertUnwindSafe};
 use std::rc::Rc;
@@ -61,7 +61,7 @@ impl Application {
     pub(super) fn emit(&mut self, event: &Event<'_>, roster: &Roster, journal: &Journal) {
         let Some(hook) = &mut self.hook else { return };
         let handle = Handle::new(roster, &self.board, journal.restart_aborted.as_deref());
-        // Unwinding on would end the pool.
+        // An unwinding panic would end the pool.
         if let Err(panic) = panic::catch_unwind(AssertUnwindSafe(|| hook.call(event, &handle))) {
             error!("the application's hook panicked: {}", panic_message(&*panic));
         }

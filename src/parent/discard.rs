@@ -1,8 +1,10 @@
-//! Descriptors that came from workers, and are to be closed.
+//! Closes descriptors that workers have passed to the parent.
 //!
-//! The last close(2) of a socket may wait for as long as its owner wants (SO_LINGER, socket(7)), and nobody can know
-//! whether the worker still has a copy. So a process is forked for a moment that has copies while they are closed here: it
-//! ends, and who ends does not linger. A process that was just forked closes its copies of all that the parent has, and must
+//! Closing the last copy of a socket can block for as long as the worker wants (SO_LINGER in socket(7)), and the parent
+//! cannot know whether the worker still has a copy. Closing at the exit of a process does not linger. So the parent
+//! forks a process that holds copies while the parent closes its own, and then ends. A process that was just forked
+//! closes its copies of all the parent's descriptors, and its close must not be the last one either, so the parent
+//! waits until it has done that.
 //! not be the last to do so: the parent waits for that.
 
 use std::os::fd::OwnedFd;
@@ -17,26 +19,26 @@ use crate::parent::supervisor::Pid;
 use crate::sys;
 use crate::time::Time;
 
-/// How long the next fork waits after one.
+/// The delay between two such forks.
 const PACE: Duration = Duration::from_millis(20);
 
-/// How long it waits after one has failed.
+/// The delay after a failed fork.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long it waits for processes that were just forked: this long only for one that something has stopped.
+/// The maximum wait for processes that were just forked. Only a stopped process takes that long.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// While so many are to be closed, no more are taken.
+/// While this many descriptors wait to be closed, no more are received.
 const MOST: usize = 256;
 
-/// What is to be closed, and who helps.
+/// The descriptors to close, and the processes that hold copies.
 #[derive(Debug, Default)]
 pub(super) struct Discard {
     fds: Vec<OwnedFd>,
     /// Killed, and not reaped yet.
     holders: Vec<Pid>,
     not_before: Time,
-    /// When it waits no longer for others to close their copies; None while it does not.
+    /// When to stop waiting for others to close their copies; `None` while not waiting.
     waits_until: Option<Time>,
 }
 
@@ -54,8 +56,8 @@ impl Discard {
         (!self.fds.is_empty()).then(|| self.waits_until.unwrap_or(self.not_before))
     }
 
-    /// Closes all, if it is time. `are_copied` says that a process that was just forked may have copies still; that it has
-    /// none any more is an event.
+    /// Closes all, if it is time. `are_copied` says that a process that was just forked may still have copies; when it
+    /// has none, that is an event.
     pub(super) fn close(&mut self, are_copied: bool, now: Time) {
         let is_waiting = are_copied && !self.fds.is_empty();
         self.waits_until = is_waiting.then(|| self.waits_until.unwrap_or(now + PATIENCE));
@@ -78,22 +80,22 @@ impl Discard {
         }
     }
 
-    /// SIGCHLD has come.
+    /// SIGCHLD has arrived.
     pub(super) fn reap(&mut self) {
         self.holders.retain(|pid| !reap::fates(*pid).iter().any(|fate| matches!(fate, Fate::Exited(_))));
     }
 
-    /// Whether that is one of them, which another look reaps.
+    /// Whether this is one of the holders, which the next call reaps.
     pub(super) fn is_holder(&self, pid: Pid) -> bool {
         self.holders.contains(&pid)
     }
 
-    /// The pool ends. What cannot be closed without waiting stays open until the process ends.
+    /// The pool ends. What cannot be closed without blocking stays open until the process ends.
     pub(super) fn end(&mut self) {
         self.not_before = Time::default();
         self.close(false, Time::default());
         std::mem::take(&mut self.fds).into_iter().for_each(std::mem::forget);
-        // Killed: it does not take long.
+        // They were killed, so this does not take long.
         self.holders.drain(..).for_each(reap::wait);
     }
 }

@@ -1,4 +1,4 @@
-//! What the supervisor wants done, and what it has to say.
+//! Performs the supervisor's effects, and logs its notices.
 
 use nix::sys::signal::Signal;
 

@@ -3,16 +3,16 @@
 //! It owns the scoreboard, the stall watch, and the count of what a forced stop has cut off. In come the roster and the
 //! time; out come the processes that hang or hold too much memory.
 //!
-//! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent looks a few
-//! times per stall time-out, but only while somebody is busy: after a look that finds all idle it clears a shared
-//! word, looks once more, and sleeps; the first worker to become busy then sets the word and wakes it by the
-//! lifeline. An idle pool makes no system call. Time in which the machine gave the worker no processor is not
-//! counted. A worker that a signal has stopped does not stall: SIGCHLD tells.
+//! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent checks a few
+//! times per stall timeout, but only while some worker is busy. After a check that finds all idle it clears a shared
+//! word, checks once more, and sleeps. The first worker that becomes busy then sets the word and wakes the parent by a
+//! report. An idle pool makes no system call. Time in which the machine gave the worker no processor is not counted. A
+//! worker that is stopped by a signal does not stall; SIGCHLD reports it.
 //!
-//! **Frozen time.** The monotonic clock goes on while all of the pool stands still (SIGSTOP, the cgroup freezer, a
-//! paused virtual machine). While a time-out runs, the parent therefore looks at the clock four times a second. If it
-//! does so much later than it meant to, nobody could run meanwhile: the supervisor learns how long (`Event::Frozen`)
-//! and puts off whatever counts time, but for `--max-age`, which is wall time.
+//! **Frozen time.** The monotonic clock goes on while the whole pool is frozen (SIGSTOP, the cgroup freezer, a paused
+//! virtual machine). So while a timeout runs, the parent looks at the clock four times a second. If it does so much
+//! later than intended, no process could run meanwhile: the supervisor learns for how long (`Event::Frozen`), and
+//! postpones everything that depends on time, except `--max-age`, which is wall time.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -27,10 +27,10 @@ use crate::shared::scoreboard::ParentBoard;
 use crate::sys::proc;
 use crate::time::Time;
 
-/// How often the workers' memory is looked at, if it is limited.
+/// How often the workers' memory is checked, if it is limited.
 const WEIGHING: Duration = Duration::from_secs(1);
 
-/// No worker has more connections, whatever it says of itself.
+/// No worker has more connections, whatever it reports.
 const CONNECTIONS_MAX: u64 = 1 << 24;
 
 /// What the parent knows of how workers do.
@@ -40,17 +40,17 @@ pub(super) struct Health {
     watch: Watch,
     /// Most memory that a worker may hold, in bytes; 0 is as much as it likes.
     max_rss: u64,
-    /// When to look at the workers' memory.
+    /// When to check the workers' memory.
     next_weighing: Option<Time>,
     cut: Cut,
 }
 
-/// What workers had when they were killed since the pool was forced to stop.
+/// What workers had when they were killed, since the pool was forced to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cut {
-    /// Open connections. One that is idle is closed soon after a drain has begun, so these had requests.
+    /// Open connections. Idle ones are closed soon after a drain begins, so these had requests.
     pub(super) connections: u64,
-    /// Workers that do not count theirs.
+    /// Workers that do not count their connections.
     pub(super) unknown: usize,
 }
 
@@ -103,7 +103,7 @@ impl Health {
         self.watch.frozen(span);
     }
 
-    /// A worker has become busy while nobody looked.
+    /// A worker has become busy while the parent was not checking.
     pub(super) fn wake(&mut self, now: Time) {
         self.watch.wake(now);
         self.board.watch(true);
@@ -114,12 +114,12 @@ impl Health {
         roster.serving().any(|(_, pid)| self.watch.is_well(pid))
     }
 
-    /// The request that a worker is in, as it says itself, for the log.
+    /// The request that a worker is handling, by its own report, for the log.
     pub(super) fn within(&self, row: usize) -> String {
         self.board.request(row).map(|request| format!(" in {request}")).unwrap_or_default()
     }
 
-    /// A forced stop has ended it, with whatever it had.
+    /// A forced stop has killed it, with everything that it had.
     pub(super) fn cut_off(&mut self, process: &Process, now: Time) {
         let row = self.board.row(process.row);
         if row.is_neighbour() || row.says_busy() || row.accepted() > 0 {
@@ -129,7 +129,7 @@ impl Health {
         }
     }
 
-    /// Says once of each process that what it says of itself cannot be.
+    /// Logs, once per process, that its reports are impossible.
     pub(super) fn doubt(&self, process: &Process, tag: impl FnOnce() -> String, now: Time) {
         if process.is_doubted.get() {
             return;
@@ -161,7 +161,7 @@ impl Health {
         });
         let stalled = self.watch.look(sights, now);
         self.board.watch(!self.watch.sleeps());
-        // One that leaves has another time-out.
+        // A worker that is leaving has another timeout.
         stalled.into_iter().filter(|pid| roster.is_ready(*pid)).collect()
     }
 

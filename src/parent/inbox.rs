@@ -15,23 +15,23 @@ use crate::shared::message::{MessageEnd, Received, BUFFER};
 use crate::sys::clock;
 use crate::time::Time;
 
-/// Messages of one worker that the hook is told in one turn, and how many microseconds that may take, whatever the hook does,
-/// before signals, lifelines and the other workers have their turn.
+/// The limits of one turn of reading one worker's messages: their number, and microseconds, whatever the hook does.
+/// Then signals, reports and the other workers have their turn.
 pub(super) const TURN: usize = 64;
 pub(super) const SLICE: u64 = 2000;
 
 /// How long the messages of a worker wait that cannot be received.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How often the log says at most that messages find no descriptor.
+/// How often at most the log reports that there are no descriptors for messages.
 const COMPLAINT: Duration = Duration::from_secs(1);
 
-/// What a worker may have to say besides what was heard.
+/// What a worker may still have to say after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rest {
-    /// The next message, perhaps.
+    /// Perhaps another message.
     Next,
-    /// Something, for which no descriptor is free.
+    /// A message for which no descriptor is free.
     NoRoom,
     /// It was not asked: too much waits to be closed that came with other messages.
     NotAsked,
@@ -42,11 +42,11 @@ pub(super) enum Rest {
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     unread: BTreeSet<Pid>,
-    /// Where messages are read into; made when the first comes.
+    /// The buffer for messages; allocated with the first one.
     buffer: Vec<u8>,
     /// When those are read that wait, unless others come first; None while some need not wait.
     resume: Option<Time>,
-    /// When the log has said that messages find no descriptor.
+    /// When the log last reported that there are no descriptors for messages.
     complained: Option<Time>,
 }
 
@@ -111,13 +111,13 @@ impl Inbox {
         if rest == Rest::NoRoom {
             self.complain(pid, "its last messages are lost", roster);
         }
-        // Nothing is heard behind an empty message, or one that breaks the protocol. What is there is neither received,
-        // since what finds no free number is closed here, nor dropped: both may wait.
+        // Nothing is read after an empty message, or one that breaks the protocol. The rest must not be received, since
+        // descriptors without a free number would be closed here, nor dropped: both could block.
         let messages = roster.get_mut(pid).and_then(|process| process.ends.messages.take());
         discard.add(messages.and_then(MessageEnd::with_descriptors));
     }
 
-    /// A message cannot be received, for which the worker cannot help it; the log says so now and then.
+    /// A message cannot be received through no fault of the worker. Logs that from time to time.
     fn complain(&mut self, pid: Pid, what: &str, roster: &Roster) {
         let now = clock::now();
         if self.complained.is_none_or(|at| now >= at + COMPLAINT) {

@@ -1,5 +1,5 @@
-//! What the parent says: in the log at once, and to whoever looks at the pool's events; and what it knows of failures,
-//! in words, for what it has to say later.
+//! What the parent reports: at once in the log and to the readers of the pool's events. Also the descriptions of
+//! failures, for later reports.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::time::Time;
 #[derive(Debug)]
 pub(super) struct Journal {
     repeats: Repeats<log::Level>,
-    /// What the log was made to say when the pool began: its writer knows no more.
+    /// The log level with which the pool began; the logger writes no more than that.
     loudest: log::LevelFilter,
-    /// What the admin process is to be told; None where there is none.
+    /// What the admin process still has to be told; `None` if there is none.
     untold: Option<Vec<Said>>,
     /// How the latest worker failed.
     last_failure: Option<String>,
@@ -27,13 +27,13 @@ pub(super) struct Journal {
     pub(super) restart_aborted: Option<String>,
 }
 
-/// Something that was said.
+/// Something that was reported.
 #[derive(Debug)]
 pub(super) struct Said {
     /// When, in milliseconds since 1970.
     pub(super) time: u64,
     pub(super) level: Level,
-    /// The slot it is about.
+    /// The slot that it concerns.
     pub(super) worker: Option<usize>,
     pub(super) text: String,
 }
@@ -51,9 +51,9 @@ impl Journal {
         }
     }
 
-    /// Says something in the log, and to whoever looks at the pool's events.
+    /// Reports to the log, and to the readers of the pool's events.
     pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
-        // Whatever it is about: to who reads the log it comes from the parent.
+        // Whatever it concerns, the log names the parent as its source.
         log::log!(target: "forkpool::parent", level, "{text}");
         let Some(untold) = &mut self.untold else { return };
         let level = match level {
@@ -64,7 +64,7 @@ impl Journal {
         untold.push(Said { time: clock::unix_millis(), level, worker, text });
     }
 
-    /// Says what a worker can bring about again and again: the log does not fill with it.
+    /// Reports what a worker can cause again and again, so that the log does not fill with it.
     pub(super) fn say_rarely(&mut self, level: log::Level, slot: Option<usize>, text: String) {
         let admits = |slot| self.repeats.admits(slot, level, &text, clock::now());
         if slot.is_none_or(admits) {
@@ -72,52 +72,52 @@ impl Journal {
         }
     }
 
-    /// When it is to be said how much was left out.
+    /// When to report how many lines were left out.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.repeats.deadline()
     }
 
-    /// Says how much was left out of the log, if it is time.
+    /// Reports how many lines were left out of the log, if it is time.
     pub(super) fn say_what_was_left_out(&mut self) {
         for (slot, level, text) in self.repeats.summaries(clock::now()) {
             self.say(level, Some(slot), text);
         }
     }
 
-    /// The slot is no more.
+    /// The slot was removed.
     pub(super) fn forget(&mut self, slot: usize) {
         self.repeats.forget(slot);
     }
 
-    /// What was said since this was asked last.
+    /// Returns what was reported since the last call.
     pub(super) fn take_untold(&mut self) -> Vec<Said> {
         self.untold.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Says no less than this, as far as the log can.
+    /// Sets the level, as far as the logger allows.
     pub(super) fn set_level(&mut self, level: log::LevelFilter) {
         let level = level.min(self.loudest);
         log::set_max_level(level);
         self.say(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
     }
 
-    /// A worker of the slot has failed: how, as `a worker …` of its slot and as a line of its own.
+    /// A worker of the slot has failed: `how` is the text that begins with `a worker …`, and `line` a line of its own.
     pub(super) fn failed(&mut self, slot: Option<usize>, how: String, line: String) {
         self.failures.extend(slot.map(|slot| (slot, how)));
         self.last_failure = Some(line);
     }
 
-    /// How the latest worker failed, of which the supervisor knows less.
+    /// How the latest worker failed, in more detail than the supervisor knows.
     pub(super) fn last_failure(&mut self, last: Failure) -> String {
         self.last_failure.take().unwrap_or_else(|| failure(last))
     }
 
-    /// The same of a slot.
+    /// The same for a slot.
     pub(super) fn failure_of(&mut self, slot: usize, last: Failure) -> String {
         self.failures.remove(&slot).unwrap_or_else(|| failure(last))
     }
 
-    /// A notice as a line, with all that is known of the failure that it tells of.
+    /// The text of a notice, with what is known about the failure.
     pub(super) fn text_of(&self, notice: &Notice) -> String {
         let why = match notice {
             Notice::UpgradeFailed { .. } => self.upgrade_failure.as_ref(),

@@ -19,7 +19,8 @@ impl Parent {
         }
     }
 
-    /// All that a process had sent before it exited. Another one that holds its socket adds nothing.
+    /// Passes on everything that a process had sent before it exited. Another process that holds its socket cannot add
+    /// anything.
     pub(super) fn hear_last_messages(&mut self, pid: Pid) {
         let mut rest = Rest::Nothing;
         if let Some(messages) = self.roster.get(pid).and_then(|process| process.ends.messages.as_ref()) {
@@ -32,7 +33,7 @@ impl Parent {
         self.application.inbox.end(pid, rest, &mut self.roster, &mut self.discard);
     }
 
-    /// Tells the application what one worker says in one turn.
+    /// Passes the application one turn of one worker's messages.
     fn hear_messages(&mut self, pid: Pid) -> Rest {
         let end = clock::now_micros() + SLICE;
         let mut buffer = self.application.inbox.lend_buffer();
@@ -41,7 +42,7 @@ impl Parent {
             count += 1;
             match inbox::receive(&mut self.roster, pid, &mut buffer) {
                 Received::Message(message, fd) => {
-                    // What it reported before it sent this comes first.
+                    // What the worker reported before it sent this comes first.
                     if self.roster.is_starting(pid) {
                         self.hear(pid);
                     }

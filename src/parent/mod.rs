@@ -1,27 +1,27 @@
-//! The parent's loop: wait for signals and lifelines, tell the supervisor, perform its effects.
+//! The parent's loop: waits for events, passes them to the supervisor, and performs its effects.
 //!
-//! In come signals, exits, what workers report and what the application and the admin process ask for; out go forks,
-//! signals, orders and facts. It waits without a time-out unless something is due: an idle pool does not wake it. It
-//! may not know HTTP, nor accept a connection, nor wait for anybody, nor believe what a worker says without a check.
+//! Its input: signals, exits, workers' reports, and requests of the application and the admin process. Its output:
+//! forks, signals, orders and facts. It waits without a timeout unless something is due, so an idle pool does not wake
+//! it. It does not know HTTP, accepts no connection, waits for nobody, and checks whatever a worker reports.
 //!
 //! # Files
 //!
 //! **The loop.** `mod.rs`, and the steps that need several of those below:
 //!
-//! - `start.rs`: what is there before the first worker
+//! - `start.rs`: everything before the first worker
 //! - `spawn.rs`: what a worker starts with, and what follows its fork
 //! - `reports.rs`, `messages.rs`: what workers report, and what they send the application
 //! - `workers.rs`: what becomes of workers, and who is told
-//! - `requests.rs`: what signals, the application and admin clients ask for
+//! - `requests.rs`: requests from signals, the application and admin clients
 //! - `effects.rs`: what the supervisor wants done, and has to say
 //! - `upgrade.rs`: handing over to a new binary, and taking over from an old one
 //!
 //! **Who owns what.** Each begins with what it owns, and what goes in and comes out:
 //!
 //! - `roster.rs`: PURE. who is where: processes by pid, slot and row; `process.rs`: one of them, with its descriptors
-//! - `supervisor/`: PURE. what should run: Event in, Effect out; reconcile.rs: slots towards what is wanted;
-//!   failure.rs: what counts as one; policy.rs: backoff; seeded simulation
-//! - `wakeups.rs`: what it waits on; source.rs (PURE): what each token means
+//! - `supervisor/`: PURE. What should run: events in, effects out. `reconcile.rs`: moves slots to the wanted state;
+//!   `failure.rs`: what counts as a failure; `policy.rs`: backoff; a seeded simulation
+//! - `wakeups.rs`: what the loop waits for; `source.rs` (PURE): the meaning of each token
 //! - `sockets/`: the addresses, the slots' sockets, and who looks after whose queue
 //! - `health.rs`: who hangs, who grows; watch.rs (PURE): who stalls, and when to look
 //! - `programs.rs`: workers that keep other programs; sign.rs: one program; notify.rs: the sockets on which programs say
@@ -33,99 +33,100 @@
 //! - `takeover.rs`: the pools before and behind this one; `successor/`: how sockets go to a new binary, both ends;
 //!   variable.rs (PURE): what the variable says
 //! - `discard.rs`: how what workers have passed is closed
-//! - `journal.rs`: what it says, and what it knows of failures; announce.rs: in which words; repeats.rs (PURE): how often
+//! - `journal.rs`: reports, and what is known about failures; `announce.rs`: their texts; `repeats.rs` (PURE): their
+//!   rate
 //! - `outputs.rs`: what the pool is for the system around it: service.rs, pid_file.rs, access_log.rs
 //! - `admin.rs`: the admin process
 //! - `reap.rs`: what waitpid(2) says
 //!
 //! # How it works
 //!
-//! **Start.** The parent refuses to run with a second thread, raises RLIMIT_NOFILE, *reserves* every address (bound
-//! without SO_REUSEPORT, never listened on: a second instance fails, and port 0 is resolved once), installs its
-//! signal handlers and forks slot after slot. A worker makes its own SO_REUSEPORT sockets and sends copies up before
-//! any user code runs; only then is the next slot forked, so that the order of the kernel's group is the order of the
-//! slots.
+//! **Start.** The parent refuses to run with a second thread, raises RLIMIT_NOFILE, and *reserves* every address: it
+//! binds without SO_REUSEPORT and never listens, so a second instance fails, and port 0 is resolved once. Then it
+//! installs its signal handlers and forks one slot after the other. A worker makes its own SO_REUSEPORT sockets and
+//! sends copies to the parent before any user code runs. Only then is the next slot forked, so the order of the
+//! kernel's group is the order of the slots.
 //!
-//! **Signals.** The pool trusts nothing that it inherits. The parent unblocks and handles the nine that it hears; a
-//! worker unblocks SIGALRM and SIGABRT as well, and gives SIGALRM its default action where it sets the alarm that
-//! bounds an orphan's drain. SIGXFSZ is ignored, so a log at its size limit fails to be written and ends nobody.
-//! Signals that an embedder blocks or ignores for reasons of its own stay as they are, and the mask returns when the
-//! pool has ended. HUP, USR1, USR2, TTIN and TTOU would end or stop a process that does not hear them yet: the binary
-//! blocks them before anything else, and an old parent before it starts a new binary, so that they wait until the
-//! handlers are there. A program gets an empty mask, the actions that the pool was started with, and a process group
-//! of its own; so does its keeper.
+//! **Signals.** The pool does not rely on inherited signal actions. The parent unblocks and handles nine signals. A
+//! worker also unblocks SIGALRM and SIGABRT, and restores the default action of SIGALRM when it sets the alarm that
+//! limits the drain of a worker without a parent. SIGXFSZ is ignored, so at the size limit writing a log fails but ends
+//! no process. Signals that an embedder blocks or ignores for its own reasons stay as they are, and the mask is
+//! restored when the pool has ended. HUP, USR1, USR2, TTIN and TTOU would end or stop a process that does not handle
+//! them yet: the binary blocks them before anything else, and an old parent before it starts a new binary, so that they
+//! wait until the handlers are installed. A program gets an empty mask, the actions with which the pool was started,
+//! and its own process group; so does its keeper.
 //!
-//! **Death.** SIGCHLD makes the parent ask for each of its own processes (never for an embedder's other children; as
-//! PID 1 also for orphans, and for what the program of a dead keeper has left). The supervisor decides when the slot is started again; the replacement inherits the
-//! slot's sockets from the parent's *custody*, so what waited in their queues is served and nothing is reset.
+//! **Exits.** On SIGCHLD the parent checks each of its own processes, and never an embedder's other children. As PID 1
+//! it also reaps orphans and, after the death of a keeper, the processes of its program. The supervisor decides when
+//! the slot is started again. The replacement inherits the slot's sockets from the parent's *custody*, so connections
+//! in their queues are served and not reset.
 //!
-//! **Replacing.** Whatever the reason (a restart, a recycling, a worker that a signal has stopped), the replacement
-//! starts in the same slot, with the same sockets; when both are ready the older one drains. So there is one rule for
-//! leaving, and a replacement that fails changes nothing.
+//! **Replacing.** Whatever the reason (a restart, a recycling, a worker stopped by a signal), the replacement starts in
+//! the same slot, with the same sockets. When both are ready the older one drains. So there is one rule for leaving,
+//! and a replacement that fails changes nothing.
 //!
-//! **Stop.** The parent drops its copies of all sockets, then half-closes every lifeline. A worker takes in what
-//! waits in its own queues and in those of its neighbours that nobody serves, closes them, answers each connection
-//! once more with `Connection: close`, closes idle ones one after the other within a second, gives a head that is not
-//! whole as long (408), and exits: only requests in progress take longer. The admin process does the same within 50
-//! ms, and cuts off whoever does not read. What is left at the drain time-out is killed. SIGINT is quick: workers end
-//! without draining. What asks for a stop within a second of the first request is the same request, at the strongest
-//! of them, since wrappers and service managers repeat their signals; a later one kills, and if that cut requests the
-//! exit code is 5.
+//! **Stop.** The parent drops its copies of all sockets, then half-closes every lifeline. A worker accepts the
+//! connections in its own queues, and in those of neighbours that nobody serves, and closes the sockets. It answers
+//! each connection once more with `Connection: close`, closes idle connections one after the other within a second,
+//! gives an incomplete head as long (408), and exits: only requests in progress take longer. The admin process does the
+//! same within 50 ms, and cuts off clients that do not read. What remains at the drain timeout is killed. SIGINT is
+//! quick: workers end without draining. Requests to stop within a second of the first one are the same request, with
+//! the strongest of their modes, since wrappers and service managers repeat their signals. A later request kills, and
+//! if that cut requests, the exit code is 5.
 //!
-//! **The parent dies.** The kernel closes the lifelines, which drains the workers, and sends each SIGTERM
-//! (PR_SET_PDEATHSIG), whose action also sets an alarm for the drain time-out: nobody else could end a worker that
+//! **Death of the parent.** The kernel closes the lifelines, which drains the workers, and sends each a SIGTERM
+//! (PR_SET_PDEATHSIG), whose action also sets an alarm for the drain timeout, since nobody else could end a worker that
 //! does not finish.
 //!
 //! # Decisions
 //!
-//! - **Level of the stall watch**: looked at by the parent and not by a timer in the worker, because a signal inside
-//!   the worker would interrupt the user's own system calls.
-//! - **A restart asked for during a restart extends it** to the workers that it has started already, since these may
-//!   have read what was changed in between. It is still one restart, with one begin and one end.
-//! - **Sockets go to a new binary by staying open across execve(2)**, not by messages: nothing has to be sent to a
-//!   process that may not listen.
-//! - **A worker that is disconnected drains at once**, and its slot starts another one at the same time, instead of
-//!   the replacement going first: who asks for that has a reason not to want this worker any more. Its neighbours
-//!   look after the queue meanwhile.
-//! - **A worker that a signal has stopped is replaced, not killed**: it may only be looked at, and finishes what it
-//!   has when it runs again. If not, the drain time-out ends it.
-//! - **A slot that was scaled away keeps its sockets for three seconds** and not for 100 ms: its neighbours look
-//!   after the queue, so this costs a few descriptors, and a handshake may need two retransmissions.
-//! - **A socket is looked at whenever it is handed on**: whether it listens, has its address, shares its port; and
-//!   what a worker may have set is set back: O_NONBLOCK, filters, what connections inherit, the steering program. Any
-//!   holder of a socket can shut it down or change it for all. What is not whole is dropped, and the slot's next
-//!   worker binds anew, which the parent's reserve makes possible. Under `exec` the flags stay as they are while
-//!   another program holds the socket: it may rely on them.
-//! - **The kernel tells the parent of a shutdown(2)** by a hang-up, which an epoll instance of its own waits for:
-//!   connections do not wake it. The slot's worker is then replaced, once a second at most. A worker that cannot
-//!   accept from a socket lets go of that one, and tells.
-//! - **A Unix socket that was shut down is made anew by rename(2)**, so that there is always something to connect to,
-//!   and all workers are replaced. One that was given cannot be made anew; the log says so. A given TCP socket is
-//!   told to listen again.
-//! - **On a full disk the pid file is overwritten**: another file could not be written, the block of the old one can.
-//!   Where there is none, or after an upgrade, the pool serves without it and tries again every five seconds: a disk
-//!   that logs have filled must not keep a site down when its machine boots. A missing directory and the like are
-//!   mistakes, which end the start.
-//! - **A program's notifications go to a path**, since some implementations of sd_notify(3) know only paths: one with
-//!   a random name, in a directory of the parent's own where nobody else can make, remove or list names, as another
-//!   user's workers could in one of theirs. Where no directory can be had (a read-only file system) the name is
-//!   abstract. Either way the kernel says who sends, and only the programs' user and root are heard. A parent that is
-//!   killed by SIGKILL leaves the directory.
-//! - **Descriptors that came from workers are closed by way of a process that ends**: the last close(2) of a socket
-//!   lingers for as long as its owner likes (SO_LINGER), and clearing that first is no help, since the worker may set
-//!   it again. A process that ends does not linger, so one is forked that has copies while the parent closes its own,
-//!   and is killed. It costs a fork, fifty times a second at most, and only where descriptors come at all. It is no
-//!   help against a file whose every close(2) waits for a server (FUSE, NFS).
-//! - **A message is received only with all that comes with it**: what finds no free number is closed in recvmsg(2). The
-//!   descriptors are those of a look at it (MSG_PEEK), so that nothing closes the last one of a socket.
-//! - **A worker that breaks the protocol is killed, and not only ignored**: it has been broken into or writes where
-//!   it should not, and its slot is better served by another one. Readings and not records are counted for what may
-//!   be repeated, so that a parent that was paused, and finds many at once, takes nobody for an attacker.
-//! - **Three neighbours**: each costs the kernel a callback per new connection while all workers are busy. With
-//!   three, four workers have to be busy at once for a connection to wait.
+//! - **The parent checks for stalls**, and not a timer in the worker, because a signal in the worker would interrupt
+//!   the user's own system calls.
+//! - **A restart requested during a restart extends it** to the workers that it has already started, since these may
+//!   have read what was changed in between. It is still one restart, with one beginning and one end.
+//! - **Sockets are passed to a new binary by staying open across execve(2)**, not by messages, so nothing has to be
+//!   sent to a process that may not read.
+//! - **A disconnected worker drains at once**, and its slot starts a replacement at the same time instead of first: the
+//!   application has a reason not to want this worker any more. Neighbours look after the queue meanwhile.
+//! - **A worker stopped by a signal is replaced, not killed**: somebody may only be debugging it, and it finishes its
+//!   requests when it runs again. Otherwise the drain timeout ends it.
+//! - **The sockets of a slot removed by scaling stay open for three seconds**, and not for 100 ms: neighbours look
+//!   after the queue, so this only costs a few descriptors, and a handshake may need two retransmissions.
+//! - **A socket is checked whenever it is passed on**: whether it listens, has its address, and shares its port. What a
+//!   worker may have set is restored: O_NONBLOCK, filters, options that connections inherit, the steering program. Any
+//!   process with a copy of a socket can shut it down or change it for all. A flawed socket is dropped, and the slot's
+//!   next worker binds a new one, which the parent's reserved socket makes possible. Under `exec`, the flags stay as
+//!   they are while another program holds the socket, since it may rely on them.
+//! - **The kernel reports a shutdown(2) to the parent** as a hang-up, for which a separate epoll instance waits that
+//!   connections do not wake. The slot's worker is then replaced, at most once a second. A worker that cannot accept on
+//!   a socket drops it, and reports that.
+//! - **A Unix socket that was shut down is replaced by rename(2)**, so that clients can always connect, and all workers
+//!   are replaced. A Unix socket that was passed to the pool cannot be replaced; the log says so. For a TCP socket that
+//!   was passed, listen(2) is called again.
+//! - **On a full disk the pid file is overwritten**, since a new file could not be written, but the block of the old
+//!   one can. If there is none, or after an upgrade, the pool serves without it and tries again every five seconds: a
+//!   disk filled by logs must not keep a site down when its machine boots. Errors such as a missing directory are
+//!   mistakes, and end the start.
+//! - **A program's notifications go to a path**, since some implementations of sd_notify(3) only support paths. The
+//!   path has a random name in a private directory of the parent, where no other user can create, remove or list names.
+//!   If no directory can be made (on a read-only file system), the name is abstract. In both cases the kernel reports
+//!   the sender, and only the programs' user and root are accepted. A parent killed by SIGKILL leaves the directory
+//!   behind.
+//! - **Descriptors from workers are closed with the help of a process that exits.** Closing the last copy of a socket
+//!   lingers for as long as the worker likes (SO_LINGER). Clearing the option first does not help, since the worker may
+//!   set it again. A process that exits does not linger, so one is forked that holds copies while the parent closes its
+//!   own, and is then killed. This costs at most fifty forks a second, and only if descriptors come at all. It does not
+//!   help with a file whose every close(2) waits for a server (FUSE, NFS).
+//! - **A message is only received with all of its descriptors**, since recvmsg(2) closes those for which there is no
+//!   free number. The descriptors are those of a peek (MSG_PEEK), so that no close is that of a socket's last copy.
+//! - **A worker that breaks the protocol is killed, and not merely ignored**: it was broken into, or writes to random
+//!   addresses, and its slot is better served by a replacement. For records that may be repeated, reads and not records
+//!   are counted, so that a parent that was paused, and finds many at once, takes no worker for an attacker.
+//! - **Three neighbours**: each costs the kernel a callback per new connection while all workers are busy. With three,
+//!   four workers have to be busy at once for a connection to wait.
 //! - **While no worker serves at all, one slot is tried four times a second**, whatever its backoff: backoff protects
-//!   the others, and there are none. While others serve it is the most, so one number is both bounds.
-//! - **The service manager is told without waiting**: its crate's own sending blocks when nobody reads.
+//!   other workers, and there are none. While others serve, this is the maximum, so one number is both bounds.
+//! - **The service manager is notified without blocking**; the crate's own function blocks if nobody reads.
 
 mod access_log;
 mod admin;
@@ -191,7 +192,7 @@ use crate::shared::log_writer;
 use crate::sys::clock;
 use crate::time::{Time, BEAT};
 
-/// What the pool's owner is to do next.
+/// What the pool's owner must do next.
 pub(crate) enum Turn {
     /// Fork a process from this, then call [`Parent::forked`] or [`Parent::fork_failed`].
     Fork(Child),
@@ -215,7 +216,7 @@ pub(crate) struct Parent {
     discard: Discard,
     journal: Journal,
     outputs: Outputs,
-    /// The process that shows the pool, and controls it.
+    /// The admin process.
     admin: Option<Admin>,
 }
 
@@ -230,7 +231,7 @@ impl Parent {
             if let Some(child) = admin.and_then(|admin| admin.child_due(board.scoreboard(), user, clock::now())) {
                 return Ok(Turn::Fork(child));
             }
-            // Before a fork: it takes longer than to lead connections away from a dead worker.
+            // Before a fork, which takes longer than steering connections away from a dead worker.
             self.settle();
             while let Some(effect) = self.roster.poll_effect() {
                 if let Some(turn) = self.perform(effect) {
@@ -239,12 +240,12 @@ impl Parent {
                 self.obey_application();
                 self.settle();
             }
-            // What the parent did since it woke may have been interrupted as well.
+            // The steps of this turn may have been interrupted by a freeze as well.
             self.look_at_clock();
             let until = self.deadline();
             let Some(sources) = self.wakeups.wait(until, &mut events)? else { continue };
             self.look_at_clock();
-            // Lifelines first: what a worker said came before its exit.
+            // Reports first, since a worker sent them before its exit.
             for source in sources {
                 self.hear_from(source);
                 self.obey_application();
@@ -353,7 +354,7 @@ impl Parent {
         self.admin.as_ref().is_some_and(Admin::holds_copies) || !self.roster.are_all_set_up()
     }
 
-    /// Sees whether the whole pool was frozen until now. What is done next takes no time to speak of.
+    /// Checks whether the whole pool was frozen until now. The steps after this take no significant time.
     fn look_at_clock(&mut self) {
         let now = clock::now();
         let span = self.wakeups.frozen(now);

@@ -1,7 +1,7 @@
-//! The sockets on which programs say that they are ready (sd_notify(3)). Made in the parent, before the fork of each.
+//! The sockets on which programs report that they are ready (sd_notify(3)). The parent makes each before the fork.
 //!
-//! They lie in a directory of the parent's own, in which nobody else can make, remove or find a name, or have abstract
-//! names (unix(7)) where no directory can be had. The names are random. Who sends is known by `SO_PASSCRED`.
+//! They lie in a private directory of the parent, in which no other user can create, remove or find a name, or have
+//! abstract names (unix(7)) if no directory can be made. The names are random. `SO_PASSCRED` identifies the sender.
 
 use std::collections::hash_map::RandomState;
 use std::env;
@@ -24,24 +24,24 @@ use nix::unistd::{geteuid, mkdtemp};
 use crate::sys;
 use crate::sys::fds::Whole;
 
-/// Longer names of sockets do not exist (`sun_path`, unix(7)).
+/// The maximum length of a socket's name (`sun_path`, unix(7)).
 const NAME_MAX: usize = 107;
 
 /// Where the sockets of a pool are made.
 #[derive(Debug)]
 pub(crate) struct Directory {
-    /// None where all names are abstract.
+    /// `None` if all names are abstract.
     place: Option<Place>,
-    /// Whose programs may say something, besides root's.
+    /// The user whose programs are accepted, besides root's.
     user: u32,
 }
 
 #[derive(Debug)]
 struct Place {
     path: PathBuf,
-    /// The directory itself, whatever its path means by now.
+    /// The directory itself, wherever its path leads now.
     file: File,
-    /// The process that made it; a fork copies this.
+    /// The process that made it, since a fork copies this.
     owner: u32,
 }
 
@@ -61,7 +61,7 @@ impl Directory {
         Directory { place, user }
     }
 
-    /// A socket for one program.
+    /// Makes a socket for one program.
     pub(crate) fn socket(self: &Rc<Directory>) -> io::Result<Notified> {
         let name = format!("{:016x}{:016x}", random(), random());
         let (socket, address) = match &self.place {
@@ -82,12 +82,12 @@ impl Directory {
     }
 }
 
-/// Whether every user can reach what is in a directory.
+/// Whether every user can reach the contents of a directory.
 fn is_open_to_all(directory: &Path) -> bool {
     directory.ancestors().all(|it| fs::metadata(it).is_ok_and(|found| found.mode() & 0o001 != 0))
 }
 
-/// Nobody can guess it.
+/// Cannot be guessed.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
@@ -98,33 +98,33 @@ impl Place {
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(&path);
         let place = Place { file: opened?, path, owner: process::id() };
         let found = place.file.metadata()?;
-        // Who owns the directory around it can have put another one in its place.
+        // The owner of the parent directory may have replaced it.
         if found.uid() != geteuid().as_raw() || found.mode() & 0o7777 != 0o700 {
             return Err(ErrorKind::PermissionDenied.into());
         }
         if place.path.as_os_str().len() + 1 + 32 > NAME_MAX {
             return Err(io::Error::other("the path is too long for a socket"));
         }
-        // Without /proc it cannot be named but by its path.
+        // Without /proc, it can only be named by its path.
         fs::metadata(place.inside("."))?;
         if !is_ours {
-            // They may go through, and not look.
+            // Others may use names in it, but not list them.
             place.file.set_permissions(Permissions::from_mode(0o711))?;
         }
         Ok(place)
     }
 
-    /// A name in the directory.
+    /// The path of a name in the directory.
     fn inside(&self, name: &str) -> PathBuf {
         Path::new("/proc/self/fd").join(self.file.as_raw_fd().to_string()).join(name)
     }
 }
 
 impl Drop for Place {
-    /// In the process that made it, not in a worker that drops its copy.
+    /// Only in the process that made it, not in a worker that drops its copy.
     fn drop(&mut self) {
         if process::id() == self.owner {
-            // It is empty, and not removed if it is not.
+            // Removed only if it is empty.
             let _ = fs::remove_dir(&self.path);
         }
     }
@@ -145,29 +145,29 @@ struct Name {
     directory: Rc<Directory>,
 }
 
-/// What came.
+/// What was received.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Notification {
     /// `READY=1`.
     Ready,
-    /// Anything else, or something of somebody else's.
+    /// Anything else, or from another sender.
     Other,
     /// Nothing yet.
     Nothing,
-    /// Descriptors come with the next one, and not enough are free: it stays where it is.
+    /// The next one has descriptors, and not enough are free; it stays in the queue.
     NoRoom,
 }
 
 impl Notified {
-    /// What `NOTIFY_SOCKET` is to say.
+    /// The value of `NOTIFY_SOCKET`.
     pub(crate) fn address(&self) -> &OsString {
         &self.address
     }
 
-    /// The next notification. What came with it (`FDSTORE=1`, or `BARRIER=1`, whose sender waits until it is closed) goes
-    /// to `fds`.
+    /// Receives the next notification. Descriptors that come with it (`FDSTORE=1`, or `BARRIER=1`, whose sender waits
+    /// until they are closed) are added to `fds`.
     ///
-    /// Where there are not enough free numbers for that, none is received.
+    /// If there are not enough free descriptors, nothing is received.
     pub(crate) fn receive(&self, fds: &mut Vec<OwnedFd>) -> Notification {
         let mut message = [0; 4096];
         match sys::fds::receive_whole(self.socket.as_fd(), &mut message, sys::fds::MAX) {
@@ -188,9 +188,9 @@ impl Notified {
         }
     }
 
-    /// Takes no more. Descriptors may be in the socket's queue: closing it closes them.
+    /// Accepts no more. Descriptors may be in the socket's queue, which closing it would close.
     pub(crate) fn end(self) -> OwnedFd {
-        // It fails for a socket that is shut already.
+        // Fails if the socket is already shut down.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Read);
         self.socket.into()
     }
@@ -209,10 +209,10 @@ impl AsRawFd for Notified {
 }
 
 impl Drop for Name {
-    /// In the process that made it, not in a worker that drops its copy.
+    /// Only in the process that made it, not in a worker that drops its copy.
     fn drop(&mut self) {
         if let Some(place) = self.directory.place.as_ref().filter(|place| place.owner == process::id()) {
-            // Gone already is as good.
+            // If it has already gone, that is fine.
             let _ = fs::remove_file(place.inside(&self.name));
         }
     }
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn what_another_user_sends_counts_for_nothing() {
-        // Root may send for everybody.
+        // Root may send for every user.
         if !geteuid().is_root() {
             let directory = Directory { place: None, user: geteuid().as_raw() + 1 };
             assert_eq!(readiness(directory, b"READY=1"), Notification::Other);

@@ -1,11 +1,12 @@
-//! What a program leaves behind whose keeper was killed: the keeper's children become the parent's own, which ends them.
+//! The processes that a program leaves behind if its keeper was killed. They become children of the parent, which ends
+//! them.
 //!
-//! The kernel gives orphans to the closest ancestor that asks for them (PR_SET_CHILD_SUBREAPER): a keeper, and after its
-//! death the parent, from the first program on. Until then an embedder's processes are left as they are.
+//! The kernel passes orphans to the closest ancestor that asks for them (PR_SET_CHILD_SUBREAPER): a keeper and, after
+//! its death, the parent, from the first program on. Until then, an embedder's processes are left as they are.
 //!
-//! Nothing that such a process says of itself is needed, nor is its memory read, which might block. It is a child of the
-//! parent's, so its pid is its own until it is reaped. Children in the parent's own process group are the application's;
-//! no program is ever in that group, unless it has joined it to stay alive.
+//! The parent needs no report of such a process, and does not read its memory, which might block. The process is a
+//! child of the parent, so its pid is valid until it is reaped. Children in the parent's own process group are the
+//! application's. No program is ever in that group, unless it has joined the group to stay alive.
 
 use std::process;
 use std::time::Duration;
@@ -21,16 +22,16 @@ use crate::parent::reap::{self, Fate};
 use crate::parent::supervisor::Pid;
 use crate::sys::proc;
 
-/// Between two looks when the pool ends, and how often it looks.
+/// The pause between two checks when the pool ends, and their number.
 const PAUSE: Duration = Duration::from_millis(5);
 const LOOKS: usize = 200;
 
-/// What is known of processes that are to be ended.
+/// The state of ending such processes.
 #[derive(Debug, Default)]
 pub(super) struct Orphans {
-    /// The kernel gives them to the parent.
+    /// Whether the kernel passes them to the parent.
     are_taken: bool,
-    /// A keeper has left some that were not seen to have ended.
+    /// Whether a keeper has left some that were not seen to have ended.
     are_left: bool,
 }
 
@@ -45,7 +46,7 @@ impl Orphans {
         }
     }
 
-    /// A keeper was reaped. Its program was to have ended before it.
+    /// A keeper was reaped. Its program should have ended before it.
     pub(super) fn look(&mut self, process: &Process, journal: &mut Journal) {
         let Some(program) = process.program else { return };
         let group = Ok(SystemPid::from_raw(program));

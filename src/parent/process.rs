@@ -23,19 +23,19 @@ const OBEYS: Duration = Duration::from_secs(3);
 pub(super) type Roster = roster::Roster<Ends>;
 pub(super) type Process = roster::Process<Ends>;
 
-/// By what a worker's process is spoken with, and what comes of it.
+/// The parent's ends of the channels to a worker, and the state of reading them.
 #[derive(Debug)]
 pub(super) struct Ends {
     pub(super) lifeline: ParentEnd,
-    /// None without a hook.
+    /// `None` without a hook.
     pub(super) messages: Option<MessageEnd>,
-    /// How the program says that it is ready that it may become.
+    /// How the program that it may run reports that it is ready.
     pub(super) sign: Sign,
-    /// It keeps a program, or is about to.
+    /// Set if it keeps a program, or is about to.
     pub(super) program: Option<Program>,
-    /// When it is killed whatever it does, if it has been told to end its program at once.
+    /// When it is killed, if it was told to end its program at once.
     pub(super) killed_at: Cell<Option<Time>>,
-    /// What reading its messages may cost.
+    /// The remaining share of reading its messages.
     pub(super) quota: Quota,
 }
 
@@ -62,7 +62,7 @@ impl Process {
 
 /// Sends a signal to a process of the pool.
 pub(super) fn signal(pid: Pid, signal: Signal) {
-    // It is ours and not reaped, so the number is not somebody else's; it may have exited all the same.
+    // The process belongs to the pool and was not reaped, so the pid is still its own. It may have exited all the same.
     if let Err(errno) = kill(SystemPid::from_raw(pid.0), signal) {
         debug!("cannot signal pid={}: {errno}", pid.0);
     }

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// How much of its share the reading of one worker's messages may take at once.
+/// How much of its share a worker's messages may use at once.
 const AT_ONCE: Duration = Duration::from_millis(100);
 
 /// How long a worker waits that has used up its share.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What reading the messages of one worker may still cost: a worker that floods the parent waits, as its messages do.
+/// The remaining share of one worker. If a worker floods the parent, its messages wait.
 #[derive(Debug)]
 pub(super) struct Quota {
-    /// Of the time that passes, in percent.
+    /// The percentage of the time that passes.
     share: u32,
-    /// In microseconds; what was read for more than there was is owed.
+    /// In microseconds. Negative if reading took more than there was.
     left: i64,
-    /// It was used up, and is left alone until there is enough for more than a message or two.
+    /// Whether it was used up. Then it is not used again until there is enough for more than a message or two.
     is_resting: bool,
     since: Time,
 }
@@ -28,12 +28,12 @@ impl Quota {
         Quota { share: share.clamp(1, 100), left: micros(AT_ONCE), is_resting: false, since: now }
     }
 
-    /// What is worth going on for.
+    /// The amount from which it is worth continuing.
     fn enough(&self) -> i64 {
         micros(PAUSE) * i64::from(self.share) / 100
     }
 
-    /// When messages may be read; now, unless it is used up.
+    /// When messages may be read: now, unless the share is used up.
     pub(super) fn next(&self, now: Time) -> Time {
         if !self.is_resting {
             return now;
@@ -51,7 +51,7 @@ impl Quota {
     }
 
     pub(super) fn pay(&mut self, cost: Duration) {
-        // All of the parent's time is no limit: what one turn may take is one all the same.
+        // 100 percent means no limit; the limit of one turn still applies.
         if self.share < 100 {
             self.left = self.left.saturating_sub(micros(cost));
             self.is_resting |= self.left <= 0;
@@ -67,7 +67,7 @@ fn micros(span: Duration) -> i64 {
 mod tests {
     use super::*;
 
-    /// Milliseconds of reading that a worker gets in ten seconds, which says something all the time.
+    /// The milliseconds of reading in ten seconds of a worker that sends all the time.
     fn read_in_ten_seconds(share: u32) -> u64 {
         let (mut quota, mut read, mut now) = (Quota::new(share, Time::default()), 0, Time::default());
         while now < Time::from_millis(10_000) {

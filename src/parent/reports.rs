@@ -70,7 +70,7 @@ impl Parent {
         listening(pid, slot, &mut self.roster, &self.sockets, &mut self.application, &self.journal);
     }
 
-    /// A worker cannot accept from a socket of its own.
+    /// A worker cannot accept on one of its own sockets.
     fn hear_of_broken(&mut self, pid: Pid) {
         let Some(slot) = self.roster.slot_of(pid) else { return };
         let now = clock::now();

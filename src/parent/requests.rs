@@ -56,7 +56,7 @@ impl Parent {
         }
     }
 
-    /// Replaces every worker, as somebody has asked for, by workers with the settings of now.
+    /// Replaces every worker, on request, by workers with the current settings.
     pub(super) fn restart(&mut self) {
         if self.may_restart() {
             match self.deploy.read_anew(&mut self.journal) {
@@ -77,12 +77,12 @@ impl Parent {
         self.roster.tell(Event::Restart, clock::now());
     }
 
-    /// Whether a restart can be begun: neither does the pool end nor is another one about to take over.
+    /// Whether a restart can begin: the pool neither ends nor is being replaced by another one.
     pub(super) fn may_restart(&self) -> bool {
         !self.sockets.are_released() && !self.takeover.has_successor()
     }
 
-    /// Has these settings hold for what the parent does from now on, and for the workers that start from now on.
+    /// Applies these settings to the parent and to workers that start from now on.
     pub(super) fn apply(&mut self, next: Config) {
         let before = self.deploy.settings.replace(next);
         let config = &self.deploy.settings.config;
@@ -121,7 +121,7 @@ fn stop(how: Stop, asker: Asker, roster: &mut Roster, journal: &mut Journal) {
     roster.tell(Event::Stop(how), now);
 }
 
-/// What somebody has asked for cannot be: nothing has changed, and nothing does.
+/// Refuses a requested restart. Nothing changes.
 fn refuse_restart(
     error: &Error,
     roster: &Roster,

@@ -13,11 +13,11 @@ pub(super) struct Settings {
     pub(super) config: Config,
     /// The part that workers get.
     pub(super) server: Rc<ServerConfig>,
-    /// The CPUs that workers are pinned to; none if they are not.
+    /// The CPUs to which workers are pinned; empty if they are not.
     pub(super) cpus: Rc<[usize]>,
     /// Whom workers run as; None if that is whom the parent runs as.
     pub(super) credentials: Option<Rc<Credentials>>,
-    /// Why there are as many workers as there are.
+    /// Why the pool has this number of workers.
     pub(super) derivation: String,
 }
 
@@ -54,7 +54,7 @@ impl Settings {
     }
 }
 
-/// The user that workers run as, if that is not root.
+/// The user of the workers, if that is not root.
 pub(super) fn others(credentials: &Option<Rc<Credentials>>) -> Option<&Credentials> {
     credentials.as_deref().filter(|credentials| !credentials.is_root())
 }

@@ -32,7 +32,7 @@ use crate::shared::listener::{self, AdminListener, Reserved, SlotSockets};
 /// The pools before and behind this one, while they are there.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    /// The new binary, while it is on its way.
+    /// The new binary during an upgrade.
     successor: Option<Successor>,
     /// The pool that this one takes over from, until it has let go of the sockets.
     predecessor: Option<Predecessor>,

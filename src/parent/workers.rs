@@ -64,7 +64,7 @@ pub(super) fn suspended(pid: Pid, is_stopped: bool, roster: &mut Roster, journal
     roster.tell(event, clock::now());
 }
 
-/// Asks a worker to finish.
+/// Tells a worker to finish.
 pub(super) fn drain(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &Journal) {
     if let Some(process) = roster.get(pid) {
         process.ends.lifeline.close();
@@ -72,7 +72,7 @@ pub(super) fn drain(pid: Pid, roster: &mut Roster, application: &mut Application
     disconnected(pid, roster, application, journal);
 }
 
-/// The worker is to finish or has ended: tells the application, once.
+/// Tells the application, once, that the worker will finish or has ended.
 pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &Journal) {
     let Some(process) = roster.get_mut(pid) else { return };
     if !std::mem::replace(&mut process.is_disconnected, true) {
@@ -108,7 +108,7 @@ pub(super) fn kill(
     };
     let text = format!("{} {reason}{within}", roster.tag(pid));
     journal.say_rarely(log::Level::Warn, roster.slot_of(pid), text.clone());
-    // Those that count as failures of the slot's.
+    // These count as failures of the slot.
     if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
         journal.failed(roster.slot_of(pid), format!("a worker was {reason}"), text);
     }
@@ -116,8 +116,8 @@ pub(super) fn kill(
 }
 
 impl Parent {
-    /// Reaps what has exited: only our own, since the caller may have other children; as PID 1 also orphans, which
-    /// nobody else can reap.
+    /// Reaps children that have exited: only those of the pool, since the caller may have others. As PID 1, also
+    /// orphans, which nobody else can reap.
     pub(super) fn reap(&mut self) {
         if let Some(admin) = &mut self.admin {
             admin.reap(&self.wakeups, &mut self.journal);
@@ -178,7 +178,7 @@ impl Parent {
         let how = if was_told || was_signalled { describe(exit) } else { describe_unasked(exit) };
         let line = format!("{tag} {how}{why}");
         let served = match &process.ends.program {
-            // What it has served, nobody knows.
+            // Nobody knows what a program has served.
             Some(_) => String::new(),
             None => {
                 let within = self.health.within(process.row);
@@ -211,7 +211,7 @@ impl Parent {
     }
 }
 
-/// Whether a child of the parent's is one of those that it looks after itself.
+/// Whether the parent itself looks after this child.
 pub(super) fn is_known(
     pid: Pid,
     roster: &Roster,
@@ -222,7 +222,7 @@ pub(super) fn is_known(
     roster.get(pid).is_some()
         || [admin.and_then(Admin::pid), takeover.successor()].contains(&Some(pid))
         || discard.is_holder(pid)
-        // Whose keeper is dead and not reaped.
+        // Its keeper is dead and not reaped yet.
         || roster.iter().any(|(_, process)| process.program == Some(pid.0))
 }
 
@@ -237,11 +237,11 @@ fn exit_told(process: event::Process, exit: Exit, departure: Departure, reason: 
     }
 }
 
-/// The status as the standard library has it: wait(2)'s.
+/// The status as a type of the standard library, in the encoding of wait(2).
 fn status_of(exit: Exit) -> Option<ExitStatus> {
     match exit {
         Exit::Code(code) => Some(ExitStatus::from_raw(code << 8)),
-        // Somebody else has reaped it.
+        // Other code has reaped it.
         Exit::Signal { signal: 0, .. } => None,
         Exit::Signal { signal, core_dumped } => Some(ExitStatus::from_raw(signal | if core_dumped { 0x80 } else { 0 })),
     }

@@ -1,20 +1,20 @@
-//! PURE. When files have come to rest that somebody is changing.
+//! PURE. When files that are being changed have come to rest.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// How long nothing must change: an editor's or a compiler's burst is over then, and nobody minds the wait.
+/// How long nothing must change. The burst of an editor or a compiler is over then, and nobody minds the delay.
 const QUIET: Duration = Duration::from_millis(200);
 
-/// How long that is waited for: who changes something all the time gets a restart now and then.
+/// The maximum wait. If something changes all the time, there is a restart now and then.
 const MOST: Duration = Duration::from_secs(2);
 
-/// Changes that have not led to anything yet.
+/// Changes that have not led to a restart yet.
 #[derive(Debug, Default)]
 pub(super) struct Debounce {
-    /// When the first of them was, and the latest.
+    /// The times of the first and of the latest change.
     since: Option<(Time, Time)>,
 }
 
@@ -25,12 +25,12 @@ impl Debounce {
         self.since = Some((first, now));
     }
 
-    /// When it is time to do something about it.
+    /// When to act on it.
     pub(super) fn due(&self) -> Option<Time> {
         self.since.map(|(first, latest)| (latest + QUIET).min(first + MOST))
     }
 
-    /// Whether it is time; then they are done with.
+    /// Whether it is time to act; if so, resets.
     pub(super) fn take(&mut self, now: Time) -> bool {
         let is_due = self.due().is_some_and(|due| due <= now);
         if is_due {
@@ -59,7 +59,7 @@ mod tests {
         assert_eq!(debounce.due(), Some(at(1450)));
         assert!(!debounce.take(at(1449)) && debounce.take(at(1450)));
         assert!(debounce.due().is_none() && !debounce.take(at(5000)));
-        // The next one counts for itself.
+        // The next change counts by itself.
         debounce.note(at(6000));
         assert_eq!(debounce.due(), Some(at(6200)));
     }

@@ -1,4 +1,4 @@
-//! PURE. Whether the directory that a path means was exchanged.
+//! PURE. Whether a path leads to another directory than before.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -6,34 +6,34 @@ use std::time::Duration;
 use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
-/// How often it is looked at. A deployment is seen within two seconds, whatever else the parent does.
+/// The interval between checks. A deployment is noticed within two seconds, whatever else the parent does.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// How often that leads to a restart: a few at once, for those who deploy twice, and no more than that.
+/// The rate of restarts because of it: a small burst, for deployments that come twice, and no more.
 const RESTARTS: Rate = Rate::new(Duration::from_secs(10), 4);
 
-/// What tells one directory from another: device and inode.
+/// Identifies a directory: device and inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Identity(pub(super) u64, pub(super) u64);
 
-/// What is known of the directory.
+/// What is known about the directory.
 #[derive(Debug, Default)]
 pub(super) struct Exchange {
-    /// The one that the workers were given; None before it was seen.
+    /// The directory that workers were given; `None` before it was seen.
     given: Option<Identity>,
     is_missing: bool,
-    /// When to look again; None where there is nothing to look at.
+    /// When to check again; `None` if there is nothing to check.
     next: Option<Time>,
     restarts: Pace,
 }
 
-/// What a look has found.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
     /// There is another directory.
     Another,
-    /// It is gone, which was not so before.
+    /// It is gone, and was not at the previous check.
     Missing,
     /// It is there again.
     Back,
@@ -48,13 +48,13 @@ impl Exchange {
         self.next.is_some_and(|next| next <= now)
     }
 
-    /// Workers that start from now on are given this one; None where nothing is served.
+    /// Workers that start from now on get this directory; `None` if none is served.
     pub(super) fn give(&mut self, directory: Option<Identity>, is_watched: bool, now: Time) {
         self.given = directory.or(self.given);
         self.next = is_watched.then_some(now + LOOK);
     }
 
-    /// What the path means now.
+    /// Checks to which directory the path leads now.
     pub(super) fn look(&mut self, directory: Option<Identity>, now: Time) -> Found {
         self.next = Some(now + LOOK);
         let was_missing = std::mem::replace(&mut self.is_missing, directory.is_none());
@@ -104,7 +104,7 @@ mod tests {
             (1, Some(Identity(1, 1)), Nothing),
             (2, Some(Identity(1, 2)), Another),
             (3, Some(Identity(1, 2)), Nothing),
-            // The same number on another device, as of a mount.
+            // The same inode on another device, such as a mount.
             (4, Some(Identity(2, 2)), Another),
             (5, None, Missing),
             (6, None, Nothing),
@@ -122,7 +122,7 @@ mod tests {
         let mut exchange = given(1);
         exchange.give(Some(Identity(1, 2)), true, at(1));
         assert_eq!(exchange.look(Some(Identity(1, 2)), at(2)), Found::Nothing);
-        // It was missing just then: what comes is another one.
+        // It was missing just then: the one that comes is another.
         exchange.give(None, true, at(3));
         assert_eq!(exchange.look(Some(Identity(1, 3)), at(4)), Found::Another);
     }

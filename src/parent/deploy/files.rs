@@ -1,8 +1,8 @@
-//! Files that are watched by inotify(7), for who develops.
+//! Watches files by inotify(7), for development.
 //!
-//! The parent watches them itself: they are the operator's, who has named them, and no worker's. What it reads of a
-//! change are names, for a comparison and the log. It looks into at most a few thousand directories, once, and from
-//! then on into those that are new.
+//! The parent watches them itself, since they are named by the operator and not by a worker. It only reads names of
+//! changed files, for a comparison and for the log. It scans a few thousand directories at most, once, and later only
+//! new ones.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -20,13 +20,13 @@ use super::debounce::Debounce;
 use crate::shared::config::Pattern;
 use crate::time::Time;
 
-/// Directories that are watched: each costs the kernel a kilobyte, and the start a look at what is in it.
+/// The maximum number of watched directories. Each takes a kilobyte in the kernel, and is scanned at the start.
 const DIRECTORIES_MAX: usize = 4096;
 
-/// Readings in a turn, of some 4 KiB each.
+/// The number of reads per turn, of about 4 KiB each.
 const READINGS: usize = 16;
 
-/// When what was to be watched is looked for again that is not there.
+/// When to look again for paths that do not exist yet.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// What is watched, and what has changed.
@@ -34,23 +34,23 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Files {
     inotify: Inotify,
     watched: Vec<Watched>,
-    /// What each of the kernel's watches is for: which of those, and which directory below its base.
+    /// What each of the kernel's watches is for: the index of the pattern, and the directory below its base.
     places: BTreeMap<WatchDescriptor, Vec<Place>>,
     debounce: Debounce,
-    /// Of the changes that have not led to a restart yet: the first one's path, and how many there are.
+    /// The changes that have not led to a restart yet: the path of the first, and their number.
     changed: Option<(PathBuf, usize)>,
-    /// When to look for those whose base is missing.
+    /// When to look for patterns whose base is missing.
     retry: Option<Time>,
-    /// There are more directories than are watched, or than the kernel lets be watched, and that is to be told.
+    /// A message if there are more directories than are watched, or than the kernel allows.
     left_out: Option<String>,
 }
 
-/// One pattern.
+/// A pattern.
 #[derive(Debug)]
 struct Watched {
     pattern: Pattern,
     base: PathBuf,
-    /// What is watched is one file of the base's directory.
+    /// The name, if a single file of the base's directory is watched.
     file: Option<Vec<u8>>,
     is_missing: bool,
 }
@@ -60,7 +60,7 @@ type Place = (usize, Vec<Vec<u8>>);
 impl Files {
     /// # Errors
     ///
-    /// When the kernel gives no instance. What cannot be watched for another reason is looked for again.
+    /// If the kernel provides no inotify instance. Anything else that cannot be watched is tried again later.
     pub(super) fn watch(patterns: Vec<(Pattern, PathBuf)>, now: Time) -> io::Result<Files> {
         let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
         let watched =
@@ -82,12 +82,12 @@ impl Files {
         [self.debounce.due(), self.retry].into_iter().flatten().min()
     }
 
-    /// What could not be watched, once.
+    /// Returns what could not be watched, once.
     pub(super) fn left_out(&mut self) -> Option<String> {
         self.left_out.take()
     }
 
-    /// Watches what is not watched yet; returns a path that is there now and was not before.
+    /// Watches what is not watched yet; returns a path that has appeared since the last call.
     fn begin(&mut self, now: Time) -> Option<PathBuf> {
         let mut found = None;
         for index in 0..self.watched.len() {
@@ -107,7 +107,7 @@ impl Files {
             self.watched[index].file = None;
             self.add(index, &base, Vec::new());
         } else {
-            // Who saves a file may make another one of its name.
+            // Programs may save a file by replacing it, so watch its directory.
             self.watched[index].file = base.file_name().map(|name| name.as_bytes().to_vec());
             let directory = base.parent().filter(|it| !it.as_os_str().is_empty()).unwrap_or(Path::new("."));
             self.add_one(index, directory, Vec::new());
@@ -115,12 +115,12 @@ impl Files {
         true
     }
 
-    /// Watches a directory and all below it that can matter; returns whether a file is there that is meant.
+    /// Watches a directory and all relevant ones below it; returns whether it contains a matching file.
     fn add(&mut self, index: usize, path: &Path, below: Vec<Vec<u8>>) -> bool {
         let mut left = vec![(path.to_owned(), below)];
         let mut has_file = false;
         while let Some((path, below)) = left.pop() {
-            // Before it is looked into, so that nothing comes in between.
+            // Watch first, then scan, so that nothing is missed.
             if !self.add_one(index, &path, below.clone()) {
                 continue;
             }
@@ -128,7 +128,7 @@ impl Files {
                 let mut below = below.clone();
                 below.push(entry.file_name().as_bytes().to_vec());
                 let pattern = &self.watched[index].pattern;
-                // A link is not followed: it may lead around in a circle.
+                // Links are not followed, since they could form a circle.
                 if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
                     has_file |= pattern.means(&slices(&below));
                 } else if pattern.may_mean_below(&slices(&below)) {
@@ -159,7 +159,7 @@ impl Files {
                 places.push((index, below));
                 true
             }
-            // It was here a moment ago.
+            // It existed a moment ago.
             Err(Errno::ENOENT | Errno::ENOTDIR) => {
                 self.watched[index].is_missing |= below.is_empty();
                 false
@@ -175,7 +175,7 @@ impl Files {
         }
     }
 
-    /// Takes in what has changed; returns whether more is to be read.
+    /// Reads what has changed; returns whether there is more to read.
     pub(super) fn hear(&mut self, now: Time) -> bool {
         for _ in 0..READINGS {
             match self.inotify.read_events() {
@@ -190,7 +190,7 @@ impl Files {
     fn take_in(&mut self, event: &InotifyEvent, now: Time) {
         use AddWatchFlags as Flag;
         if event.mask.contains(Flag::IN_Q_OVERFLOW) {
-            // Nobody knows what.
+            // The queue has overflown, so the changed files are unknown.
             return self.note(PathBuf::from("more than can be told"), now);
         }
         let places = self.places.get(&event.wd).cloned().unwrap_or_default();
@@ -211,7 +211,7 @@ impl Files {
         }
     }
 
-    /// Something has become of a name in a watched directory.
+    /// Handles an event for a name in a watched directory.
     fn changed_in(&mut self, mask: AddWatchFlags, index: usize, mut below: Vec<Vec<u8>>, name: &OsStr, now: Time) {
         below.push(name.as_bytes().to_vec());
         let Watched { pattern, base, file, .. } = &self.watched[index];
@@ -232,21 +232,21 @@ impl Files {
             if !is_new {
                 self.forget(index, &below);
             }
-            // One that is gone has taken along whatever was in it.
+            // A directory that has gone has taken its contents along.
             if !is_new || self.add(index, &path, below) {
                 self.note(path, now);
             }
         }
     }
 
-    /// The base of a pattern is another directory, or none, from now on.
+    /// The base of a pattern is gone, or has been replaced.
     fn lose(&mut self, index: usize, now: Time) {
         self.forget(index, &[]);
         self.watched[index].is_missing = true;
         self.retry.get_or_insert(now + RETRY);
     }
 
-    /// Watches a directory, and those below it, no more.
+    /// Stops watching a directory and those below it.
     fn forget(&mut self, index: usize, below: &[Vec<u8>]) {
         let is_here = |(of, at): &Place| *of == index && at.starts_with(below);
         let mut gone = Vec::new();
@@ -258,7 +258,7 @@ impl Files {
         }
         for descriptor in gone {
             self.places.remove(&descriptor);
-            // Of what was deleted, there is none any more.
+            // A deleted directory has no watch any more.
             let _ = self.inotify.rm_watch(descriptor);
         }
     }
@@ -268,7 +268,7 @@ impl Files {
         self.changed.get_or_insert((path, 0)).1 += 1;
     }
 
-    /// What has changed and come to rest, in words.
+    /// Describes what has changed, once it has come to rest.
     pub(super) fn take(&mut self, now: Time) -> Option<String> {
         let back = self.retry.filter(|at| *at <= now).and_then(|_| self.begin(now));
         back.into_iter().for_each(|path| self.note(path, now));

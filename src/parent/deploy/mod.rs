@@ -1,17 +1,17 @@
-//! Restarts that somebody asks for: what the parent reads anew for them, and what it restarts for by itself.
+//! Restarts on request: what the parent reads again for them, and for which changes it starts them by itself.
 //!
-//! In come requests for a restart, and what the file system says; out go the configuration of the next workers, and
-//! restarts. It may not know how workers are replaced.
+//! Its input: requests for a restart, and changes in the file system. Its output: the configuration of the next
+//! workers, and restarts. It does not know how workers are replaced.
 //!
-//! - **The file of variables is read before a restart**, and not at the start of a worker: one that is replaced because it
-//!   has crashed gets what the others have, whatever somebody is editing. What is wrong with the file aborts the restart
-//!   before the first worker is touched; a restart that is aborted later takes the settings back as well, so that the
-//!   old workers are replaced by their like.
-//! - **The parent looks whether `--root` means another directory**, once a second: a worker in its sandbox cannot open
-//!   another one, and the price is one stat(2). The directory is the operator's, so that may be waited for. Workers
-//!   that served the old one are replaced one after the other, as for any other restart.
-//! - **What a restart cannot apply keeps its value**, and the log says what needs an upgrade. Which that is, the settings
-//!   say themselves.
+//! - **The file of variables is read before a restart**, and not when a worker starts: a worker that is replaced after
+//!   a crash gets the same variables as the others, even if somebody is editing the file. An error in the file aborts
+//!   the restart before the first worker is replaced. A restart that is aborted later also restores the old settings,
+//!   so that replacements for old workers are like them.
+//! - **The parent checks whether `--root` leads to another directory**, once a second, since a worker in its sandbox
+//!   cannot open another one. That costs one stat(2). The directory belongs to the operator, so the parent may wait for
+//!   it. The workers are then replaced one after the other, as in any restart.
+//! - **Settings that a restart cannot apply keep their values**, and the log says which ones need an upgrade. Each
+//!   setting declares this itself.
 
 mod debounce;
 mod exchange;
@@ -40,10 +40,10 @@ use crate::worker::Place;
 pub(super) struct Deploy {
     pub(super) settings: Settings,
     layers: Layers,
-    /// The configuration before the restart that is under way.
+    /// The configuration before the current restart.
     before: Option<Config>,
     root: Exchange,
-    /// None where no files are watched.
+    /// `None` if no files are watched.
     files: Option<Files>,
 }
 
@@ -90,14 +90,14 @@ impl Deploy {
         self.before.take().filter(|_| !is_done)
     }
 
-    /// What the next worker gets of it.
+    /// The part of the settings that the next worker gets.
     pub(super) fn place(&self) -> Place {
         let Config { chdir, environment, root, files, .. } = &self.settings.config;
         let (chdir, root, files) = (chdir.clone(), root.clone(), files.clone());
         Place { chdir, environment: Rc::clone(environment), root, files }
     }
 
-    /// Workers that start from now on serve what the path means now.
+    /// Workers that start from now on serve the directory to which the path leads now.
     pub(super) fn give_root(&mut self) {
         let root = self.settings.config.root_path();
         self.root.give(root.as_deref().and_then(identity), root.is_some(), clock::now());
@@ -126,7 +126,7 @@ impl Deploy {
         found == Found::Another
     }
 
-    /// Watches the files that are to be watched.
+    /// Watches the files of `--watch`.
     fn watch_files(&mut self, wakeups: &Wakeups, journal: &mut Journal) -> Result<()> {
         let config = &self.settings.config;
         if config.watch.is_empty() {
@@ -168,7 +168,7 @@ impl Deploy {
     }
 }
 
-/// What tells the directory that a path means from others; None where there is none.
+/// Identifies the directory to which a path leads; `None` if there is none.
 fn identity(path: &Path) -> Option<Identity> {
     let found = fs::metadata(path).ok().filter(fs::Metadata::is_dir)?;
     Some(Identity(found.dev(), found.ino()))

@@ -1,29 +1,32 @@
-//! Steering for workers with a server of their own, who do not look at their siblings: the parent does, as long as
-//! connections come.
+//! Steering for workers with their own servers. Such workers do not look at their siblings, so the parent does, as long
+//! as connections come.
 //!
-//! Each of their listeners is watched for one event, without which an idle pool would not sleep. After it the parent
-//! looks every few milliseconds at who is busy, or, where a server does not say so, at whose queue holds connections
-//! longer than from one look to the next; when all has been quiet for a while it watches again.
+//! The parent watches their listeners for one event each; an idle pool can sleep. After an event it checks every few
+//! milliseconds which workers are busy or, if a server does not report that, in which queues connections wait from one
+//! check to the next. After a quiet period it watches for an event again.
 //!
 //! **Neighbours.** Steering comes too late for a connection that already waits behind a worker which has just begun
-//! something long. So each slot's listener is watched by three other workers as well, with EPOLLEXCLUSIVE: the kernel
-//! wakes the first of its watchers that waits, in the order in which they registered. That is the slot's own worker,
-//! unless it is busy; then it is a neighbour, who takes the connection at once if that worker is stalled, and
-//! otherwise two milliseconds later if it is still there; ten, if that worker is idle and has fewer connections than
-//! the neighbour: it waits for a processor, as after a burst of new connections on a busy machine, which the first to
-//! run would otherwise all keep. No timer runs without a connection, and the same rule serves a slot whose worker is
-//! dead, starting or backing off. When a slot gets a new worker, its neighbours register again, to be behind it. A
-//! listener is deregistered before it is dropped: its registration belongs to the socket, which others hold too, and
-//! would go on to take wake-ups.
+//! something long. So three other workers watch each slot's listener as well, with EPOLLEXCLUSIVE: of the watchers that
+//! wait, the kernel wakes the one that registered first. That is the slot's own worker, unless it is busy. Otherwise it
+//! is a neighbour, which accepts the connection at once if that worker is stalled, and else after two milliseconds if
+//! the connection is still there. It waits ten milliseconds if that worker is idle and has fewer connections than the
+//! neighbour: the worker then waits for a processor, as after a burst of connections on a busy machine, and the first
+//! worker to run would otherwise keep all of them.
 //!
-//! **Servers of one's own** do not look at their siblings, so the parent does for them, as long as connections come:
-//! their listeners are watched for one event (EPOLLONESHOT), after which the parent looks every five milliseconds at
-//! who says that it is busy (`Meter`), or whose queue holds connections from one look to the next; after a second
-//! without any it watches for an event again.
+//! No timer runs without a connection, and the same rule serves a slot whose worker is dead, starting or backing off.
+//! When a slot gets a new worker, its neighbours register again, so that they come after it. A listener is deregistered
+//! before it is dropped: the registration belongs to the socket, which others hold too, and would still consume
+//! wake-ups.
 //!
-//! **A slot that was scaled away** is looked after by its neighbours for three seconds more, for handshakes whose
-//! packets were lost; then its sockets are shut down and closed, when nobody else says that it holds copies: only
-//! then is it known when the group's indexes change, and who has kept copies all the same gets nothing.
+//! **The application's own servers** do not look at their siblings, so the parent does it for them, as long as
+//! connections come. It watches their listeners for one event (EPOLLONESHOT), and then checks every five milliseconds
+//! which worker reports that it is busy (`Meter`), or in which queues connections wait from one check to the next.
+//! After a second without any, it watches for an event again.
+//!
+//! **The queue of a slot that was removed by scaling** is served by its neighbours for three more seconds, for
+//! handshakes whose packets were lost. Then its sockets are shut down and closed, once no other process reports that it
+//! holds copies. Only then is it certain when the group's indexes change; a process that has kept copies all the same
+//! gets no connections.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -42,20 +45,20 @@ use crate::shared::scoreboard::ParentBoard;
 use crate::sys::epoll;
 use crate::time::Time;
 
-/// How often the parent looks: a connection that waits this long in a queue has found a busy worker.
+/// How often the parent checks. A connection that waits this long in a queue waits for a busy worker.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Looks that find every queue empty before it stops looking.
+/// The number of checks that find all queues empty before the parent stops checking.
 const QUIET: u32 = 200;
 
-/// What the parent knows about queues that it attends.
+/// The state of the checks.
 #[derive(Debug, Default)]
 pub(super) struct Attention {
     next: Option<Time>,
     quiet: u32,
-    /// The slots whose queue held connections at the latest look.
+    /// The slots whose queues held connections at the latest check.
     waiting: Vec<usize>,
-    /// The slots whose listeners are watched for an event, and by which process they are served.
+    /// The slots whose listeners are watched for an event, and the process that serves each.
     armed: BTreeMap<usize, Pid>,
 }
 
@@ -64,7 +67,7 @@ impl Attention {
         self.next
     }
 
-    /// Watches the listeners of workers with a server of their own that are not watched yet.
+    /// Watches the listeners of workers with their own servers that are not watched yet.
     pub(super) fn attend(&mut self, roster: &Roster, board: &ParentBoard, custody: &Custody, wakeups: &Poll) {
         if self.next.is_some() {
             return;
@@ -89,7 +92,7 @@ impl Attention {
         self.next.get_or_insert(now + LOOK);
     }
 
-    /// Looks at them, if it is time.
+    /// Checks the queues, if it is time.
     pub(super) fn look(&mut self, roster: &Roster, board: &ParentBoard, custody: &Custody, now: Time) {
         if self.next.is_none_or(|due| now < due) {
             return;

@@ -1,9 +1,9 @@
-//! Custody: the parent's copies of every slot's sockets, and what the kernel is told about them.
+//! Custody: the parent's copies of all slots' sockets, and what the kernel is told about them.
 //!
-//! **Datagrams.** A slot's UDP socket is in custody as its listeners are, so what waits in it waits for the next
-//! worker. The kernel spreads by its hash; neighbours cannot help, since an answer would need the same socket. So the
-//! socket of a slot that is scaled away is closed at once. The parent's reserve must not receive: it is connected to
-//! itself, and closed once a slot's socket holds the address.
+//! **Datagrams.** The parent keeps a copy of a slot's UDP socket as well, so datagrams in it wait for the next worker.
+//! The kernel distributes by its hash. Neighbours cannot help, since a response must come from the same socket. So the
+//! socket of a slot is closed at once when the slot is removed by scaling. The parent's reserved socket must not
+//! receive: it is connected to itself, and closed once a slot's socket holds the address.
 
 use std::collections::BTreeMap;
 use std::os::fd::BorrowedFd;
@@ -20,46 +20,46 @@ use crate::shared::steer::{self, Steering};
 use crate::sys;
 use crate::time::Time;
 
-/// How long the sockets of a slot that was scaled away are still looked after by another worker before they are closed:
-/// a handshake that had begun may need a retransmission or two, one second and two more after the first try.
+/// How long another worker looks after the sockets of a slot that was removed by scaling, before they are closed. A
+/// handshake in progress may need one or two retransmissions, one second and two more after the first try.
 const LINGER: Duration = Duration::from_secs(3);
 
-/// How often the kernel is told whom to choose because of what workers say: in the long run, and at once.
+/// How often the kernel is told whom to choose because of workers' reports: in the long run, and in a burst.
 const ATTACHING: Rate = Rate::new(Duration::from_millis(2), 64);
 
-/// The sockets of the slots, from each one's first start until it is scaled away or the pool ends.
+/// The sockets of the slots, from the first start of each until it is removed or the pool ends.
 #[derive(Debug)]
 pub(crate) struct Custody {
     sockets: BTreeMap<usize, SlotSockets>,
     /// The slots in the order in which their sockets joined the kernel's groups, which is the order of its indexes. It
-    /// is the same in the group of every address.
+    /// is the same in the groups of all addresses.
     order: Vec<usize>,
-    /// Slots that were scaled away, and when to close their sockets.
+    /// Slots that were removed, and when to close their sockets.
     retired: BTreeMap<usize, Time>,
-    /// When it was last asked which of those are to be closed.
+    /// When it was last asked which of these to close.
     asked: Time,
     board: Rc<ParentBoard>,
-    /// The CPUs that workers are pinned to, slot after slot and around again.
+    /// The CPUs to which workers are pinned, used in turn.
     cpus: Rc<[usize]>,
     steering: Steering,
-    /// Another pool does not steer any more.
+    /// Whether this pool steers, and no other pool does.
     is_steering: bool,
     /// Each seat's slot, and the row of the process that serves it.
     seats: Vec<(usize, usize)>,
-    /// Which seats the kernel has been told to choose from; None if that is not certain.
+    /// The seats from which the kernel was told to choose; `None` if that is uncertain.
     told: Option<Seats>,
-    /// How often it is told otherwise because of what workers say of themselves, and when it is to be next.
+    /// The rate of changes because of workers' reports, and when the next is due.
     pace: Pace,
     tell_at: Option<Time>,
-    /// What was pending at idle workers when that was last looked at.
+    /// The pending connections of idle workers at the latest check.
     pending: Vec<Seen>,
     looked: Time,
-    /// The kernel counts connections: not before another pool has let go of the sockets.
+    /// Whether the kernel counts connections; not before the old pool has released the sockets.
     is_counting: bool,
 }
 
 impl Custody {
-    /// Begins with the sockets that another pool has handed over, if any, in the order of its groups.
+    /// Begins with the sockets that the old pool has handed over, if any, in the order of its groups.
     pub(crate) fn new(
         board: Rc<ParentBoard>,
         cpus: Rc<[usize]>,
@@ -87,34 +87,34 @@ impl Custody {
         }
     }
 
-    /// Begins to steer. A pool that takes over from another one does so when it serves: until then, that one steers.
+    /// Begins to steer. In an upgrade the new pool does so once it serves; until then the old pool steers.
     pub(crate) fn begin_to_steer(&mut self) {
         self.is_steering = true;
         self.told = None;
         self.board.set_program(self.steering.program);
     }
 
-    /// Who picks the worker for a new connection, in words.
+    /// How workers are chosen for connections, in words.
     pub(crate) fn balance(&self) -> &'static str {
         self.steering.method
     }
 
-    /// Takes copies of the sockets that a slot's worker has made, beside those that are here.
+    /// Keeps copies of the sockets that a slot's worker has made, in addition to those here.
     pub(crate) fn keep(&mut self, slot: usize, made: SlotSockets) {
         if !self.order.contains(&slot) {
             self.order.push(slot);
         }
         self.sockets.entry(slot).or_default().merge(made);
         if self.is_counting {
-            // Some may be the same as before, and the kernel takes none twice.
+            // Some may be the same as before, and the kernel accepts no socket twice.
             self.count_out(slot);
             self.count_in(slot);
         }
     }
 
-    /// Looks at a slot's sockets before they are handed on, and drops what is not whole; says what that was, and why.
-    /// The others are made as they were, with this backlog, unless a process that has them may want them otherwise; and
-    /// the kernel gets its program again, which whoever holds a socket can replace.
+    /// Checks a slot's sockets before they are passed on. Drops the flawed ones, and returns what they were and why.
+    /// Restores the others, with this backlog, unless another process holds them and may need its own options. The
+    /// kernel gets its program again, which any process with a copy of a socket can replace.
     pub(crate) fn check(&mut self, slot: usize, reserved: &[Reserved], backlog: Option<u32>) -> Vec<String> {
         let Some(sockets) = self.sockets.get_mut(&slot) else { return Vec::new() };
         let had_any = sockets.listening().next().is_some();
@@ -131,7 +131,8 @@ impl Custody {
         flaws
     }
 
-    /// Has the kernel steer the groups of a slot's sockets as the parent wants it. Before a pool steers, another one does.
+    /// Makes the kernel steer the groups of a slot's sockets as the parent wants. Does nothing while another pool
+    /// steers.
     fn attach_again(&mut self, slot: usize) {
         let sockets = self.sockets.get(&slot).into_iter().flat_map(SlotSockets::listening);
         for (address, socket) in sockets.filter(|_| self.is_counting) {
@@ -147,7 +148,7 @@ impl Custody {
         self.told = None;
     }
 
-    /// The slot is in no group any more. The last index goes to its place.
+    /// The slot has left all groups. The last index moves to its place.
     fn leave(&mut self, slot: usize) {
         self.count_out(slot);
         self.told = None;
@@ -173,7 +174,7 @@ impl Custody {
         }
     }
 
-    /// Has the kernel count connections, if it is to: no other pool does any more.
+    /// Makes the kernel count connections, if it should, once no other pool does.
     pub(crate) fn count_all_in(&mut self) {
         self.is_counting = true;
         for slot in self.order.clone() {
@@ -181,7 +182,7 @@ impl Custody {
         }
     }
 
-    /// Gives up the kernel's count, which only one pool can have.
+    /// Stops the kernel's count, which only one pool can have.
     pub(crate) fn count_none(&mut self) {
         for slot in &self.order {
             self.count_out(*slot);
@@ -192,7 +193,7 @@ impl Custody {
     fn count_out(&self, slot: usize) {
         let Some(ebpf) = &self.steering.ebpf else { return };
         for address in 0..self.sockets.get(&slot).map_or(0, SlotSockets::groups) {
-            // One that is not there is out already.
+            // A socket that is not there needs no removal.
             let _ = ebpf.remove(address, slot);
         }
     }
@@ -211,7 +212,7 @@ impl Custody {
         &self.order
     }
 
-    /// The slot will have no worker any more.
+    /// The slot will have no more workers.
     pub(crate) fn retire(&mut self, slot: usize, now: Time) {
         if let Some(sockets) = self.sockets.get_mut(&slot) {
             sockets.close_udp();
@@ -219,13 +220,13 @@ impl Custody {
         }
     }
 
-    /// The slot is to have a worker again.
+    /// The slot will have a worker again.
     pub(crate) fn revive(&mut self, slot: usize) {
         self.retired.remove(&slot);
     }
 
-    /// When the next retired slot is to be closed. One whose time has come waits for whoever holds copies of its
-    /// sockets, and that they let go is an event.
+    /// When the next retired slot must be closed. A slot that is due waits until other processes have released their
+    /// copies of its sockets, which is an event.
     pub(crate) fn deadline(&self) -> Option<Time> {
         let retired = self.retired.values().filter(|at| **at > self.asked).min().copied();
         retired.into_iter().chain(self.tell_at).min()
@@ -237,8 +238,8 @@ impl Custody {
         self.retired.iter().filter(|(_, at)| **at <= now).map(|(slot, _)| *slot).collect()
     }
 
-    /// Closes the last copies of a retired slot's sockets. The last index of the group goes to the last socket's place,
-    /// so while that happens neither of the two may be chosen.
+    /// Closes the last copies of a retired slot's sockets. The last index of the group moves to the closed socket's
+    /// place, so neither may be chosen while that happens.
     pub(crate) fn close(&mut self, slot: usize, now: Time) {
         self.retired.remove(&slot);
         let Some(index) = self.order.iter().position(|it| *it == slot) else {
@@ -256,14 +257,14 @@ impl Custody {
         }
         self.count_out(slot);
         if let Some(mut sockets) = self.sockets.remove(&slot) {
-            // Who says that it has let go of them may have kept copies, which would get connections.
+            // A worker may have kept copies although it reports that it has not. Those would get connections.
             sockets.leave_groups();
         }
         self.order.swap_remove(index);
         self.told = None;
     }
 
-    /// Lets go of everything.
+    /// Drops everything.
     pub(crate) fn clear(&mut self) {
         self.stop_steering();
         self.sockets.clear();
@@ -271,11 +272,12 @@ impl Custody {
         self.retired.clear();
     }
 
-    /// Tells everybody which process serves each slot, by the row of each slot that is served, and the kernel whom to
+    /// Publishes which process serves each slot, by the row of each slot that is served, and tells the kernel whom to
     /// choose.
     pub(crate) fn seat(&mut self, rows: &BTreeMap<usize, usize>, now: Time) {
         let seats: Vec<_> = match self.order.is_empty() {
-            // All share their sockets. The kernel is told nothing, but each worker looks at what the others have.
+            // All workers share their sockets. The kernel is told nothing, but each worker looks at the load of the
+            // others.
             true => rows.iter().map(|(slot, row)| (*slot, *row)).collect(),
             false => self.order.iter().map(|slot| (*slot, rows.get(slot).copied().unwrap_or(0))).collect(),
         };
@@ -292,14 +294,15 @@ impl Custody {
         if self.told == Some(allowed) {
             return;
         }
-        // What the parent knows itself does not wait.
+        // What the parent knows itself is not delayed.
         match self.pace.take(ATTACHING, now) {
             Err(at) if is_same && self.told.is_some() => self.tell_at = Some(at),
             _ => self.attach(&allowed),
         }
     }
 
-    /// A worker has seen something that the parent should look at. What is to be attached is seen at every turn anyway.
+    /// A worker has noticed something that the parent should check. What must be attached is checked in every turn
+    /// anyway.
     pub(crate) fn rung(&mut self, now: Time) {
         if self.is_counting && now.since(self.looked) >= UNSETTLED {
             self.looked = now;
@@ -307,7 +310,7 @@ impl Custody {
         }
     }
 
-    /// Whether there is a program to attach, and something to attach it to.
+    /// Whether there is a program to attach, and a socket to attach it to.
     fn is_attaching(&self) -> bool {
         self.is_steering && self.steering.program != steer::NOTHING && !self.order.is_empty()
     }
@@ -320,7 +323,7 @@ impl Custody {
                 self.told = Some(*allowed);
                 self.board.tell_steered(allowed);
             }
-            // A worker has shut one down in this very moment; the next turn takes another.
+            // A worker has shut down a socket at this very moment. The next turn uses another one.
             Err(_) if !listeners.iter().all(|socket| listener::is_listening(*socket)) => self.told = None,
             Err(error) => {
                 self.steering.program = steer::NOTHING;

@@ -1,6 +1,6 @@
-//! The sockets that workers share or inherit: looked at before they are handed on, and mended when a worker has broken
-//! one. The kernel tells of a shutdown(2), a worker of a socket that it cannot accept from; anything else is found at the
-//! next start.
+//! Sockets that workers share or inherit. They are checked before they are passed on, and repaired if a worker has
+//! broken one. The kernel reports a shutdown(2), and a worker reports a socket on which it cannot accept. Anything else
+//! is found at the next start.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,22 +13,22 @@ use crate::shared::listener::Reserved;
 use crate::sys::epoll::Hangups;
 use crate::time::Time;
 
-/// Between two replacements of a slot for the sake of its sockets: whoever breaks them again and again shall not have
-/// the parent fork all the time.
+/// The interval between two replacements of a slot because of its sockets. A worker that breaks them again and again
+/// must not make the parent fork all the time.
 const REST: Duration = Duration::from_secs(1);
 
-/// In place of a slot, for what all workers share.
+/// Stands for the sockets that all workers share.
 pub(super) const SHARED: usize = usize::MAX;
 
-/// What is to be mended.
+/// What has to be repaired.
 #[derive(Debug)]
 pub(super) struct Mending {
     hangups: Hangups,
-    /// Slots whose worker is to be replaced by one with new sockets.
+    /// Slots whose worker must be replaced by one with new sockets.
     broken: BTreeSet<usize>,
     /// Until when they are left alone.
     rests: BTreeMap<usize, Time>,
-    /// What was given and cannot be mended, of which the log has told.
+    /// Sockets that were passed to the pool and cannot be repaired, already logged.
     hopeless: BTreeSet<usize>,
 }
 

@@ -5,7 +5,7 @@
 //! for the supervisor: who is to be replaced. It may not know why somebody serves or not.
 //!
 //! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
-//! - `neighbours.rs`: PURE. which workers look after each slot's queue besides its own
+//! - `neighbours.rs`: PURE. Which workers look after each slot's queue besides its own
 //! - `attention.rs`: the queues of workers with a server of their own
 //! - `mending.rs`: sockets that workers have broken
 
@@ -146,7 +146,8 @@ impl Sockets {
         }
     }
 
-    /// Lets go of every address: when the workers have taken what waits and close theirs, the ports are free.
+    /// Drops the sockets of all addresses. Once the workers have accepted the queued connections and closed theirs, the
+    /// ports are free.
     pub(super) fn release(&mut self) {
         self.are_released = true;
         self.attention = Attention::default();
@@ -261,7 +262,7 @@ impl Sockets {
         sockets.into_iter().for_each(|socket| self.mending.guard(socket));
     }
 
-    /// Takes copies of the sockets that a worker has made.
+    /// Keeps copies of the sockets that a worker has made.
     pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>, journal: &mut Journal) {
         if made.is_empty() || self.are_released {
             return;
@@ -274,8 +275,8 @@ impl Sockets {
         self.guard(slot);
     }
 
-    /// Sees to it that a slot's next worker gets sockets that are whole: what is not, it makes anew. They are made as
-    /// they were, unless a program may want them otherwise that has them as well.
+    /// Makes sure that a slot's next worker gets sound sockets; it makes new ones for those that are not. Restores
+    /// their options, unless a program holds them, too, and may need its own.
     pub(super) fn prepare(
         &mut self,
         slot: usize,
@@ -292,15 +293,15 @@ impl Sockets {
         self.mend_shared(shared_are_free, config, journal, now)
     }
 
-    /// Whether a program may hold a slot's sockets, which may want them to block.
+    /// Whether a program may hold a slot's sockets and need them to be blocking.
     pub(super) fn may_have_program(&self, slot: usize, roster: &Roster) -> bool {
         let mut processes = roster.iter();
         let has_program = processes.any(|(_, it)| it.ends.program.is_some() && (slot == SHARED || it.slot == slot));
-        // Another pool's workers are programs, perhaps.
+        // The workers of the old pool may be programs.
         has_program || !self.custody.is_sole()
     }
 
-    /// Somebody has shut down a socket.
+    /// A socket was shut down.
     pub(super) fn look(&mut self, config: &Config, journal: &mut Journal, now: Time) -> Option<Event> {
         self.mending.clear_hangups();
         if self.are_released {

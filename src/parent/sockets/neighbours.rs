@@ -1,18 +1,18 @@
-//! PURE. Which workers look after each slot's queue besides its own: neighbours, who take in what waits there when the
-//! slot's worker is busy, dead, not started yet, or gone for good.
+//! PURE. Which workers look after each slot's queue besides its own worker: neighbours, which accept waiting
+//! connections if the slot's worker is busy, dead, not started yet, or gone for good.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
 
 use crate::parent::supervisor::{Pid, SlotId};
 
-/// Who looks after what.
+/// Which worker looks after which slot.
 #[derive(Debug)]
 pub(crate) struct Neighbours {
-    /// How many a slot has.
+    /// The number of neighbours per slot.
     count: usize,
     slots: BTreeMap<SlotId, Watched>,
-    /// What was asked to be given back, in the order of asking.
+    /// The orders to release that are still unanswered, in their order.
     releasing: Vec<(Pid, SlotId)>,
 }
 
@@ -22,10 +22,10 @@ struct Watched {
     by: Vec<Pid>,
 }
 
-/// What a worker is asked to do with another slot's sockets.
+/// An order to a worker about another slot's sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Order {
-    /// Look after them; behind their own worker, even if that is the newer one.
+    /// Look after them, behind the slot's own worker, even if that is the newer one.
     Watch { slot: SlotId, by: Pid },
     /// Let go of them.
     Release { slot: SlotId, from: Pid },
@@ -36,8 +36,8 @@ impl Neighbours {
         Neighbours { count, slots: BTreeMap::new(), releasing: Vec::new() }
     }
 
-    /// Compares what is with what should be. `slots` are all whose sockets are to be looked after, with the worker that
-    /// serves them; `able` are the workers that can do that.
+    /// Compares the actual assignment with the wanted one. `slots` are all slots whose sockets must be looked after,
+    /// with the worker that serves each; `able` are the workers that can do it.
     pub(crate) fn plan(&mut self, slots: &[(SlotId, Option<Pid>)], able: &[Pid]) -> Vec<Order> {
         let mut orders = Vec::new();
         self.slots.retain(|slot, watched| {
@@ -54,11 +54,11 @@ impl Neighbours {
         }
         for (slot, owner) in slots {
             let watched = self.slots.entry(*slot).or_default();
-            // One that has become the owner has the sockets anyway, one that leaves lets go by itself.
+            // A worker that now serves the slot has the sockets anyway, and a worker that leaves lets go by itself.
             watched.by.retain(|pid| load.contains_key(pid) && Some(*pid) != *owner);
             if *owner != watched.owner {
                 watched.owner = *owner;
-                // The kernel wakes who came first; so they have to come again.
+                // The kernel wakes watchers in the order of their registration, so the neighbours must register again.
                 let again = watched.by.iter().filter(|_| owner.is_some());
                 orders.extend(again.map(|by| Order::Watch { slot: *slot, by: *by }));
             }
@@ -73,14 +73,14 @@ impl Neighbours {
         orders
     }
 
-    /// A worker has let go of what it was asked to let go of first.
+    /// A worker has let go of the sockets in the oldest order to it.
     pub(crate) fn released(&mut self, pid: Pid) {
         if let Some(index) = self.releasing.iter().position(|(from, _)| *from == pid) {
             self.releasing.remove(index);
         }
     }
 
-    /// A worker is gone, and with it what it had.
+    /// A worker has ended, and its copies are gone.
     pub(crate) fn gone(&mut self, pid: Pid) {
         self.releasing.retain(|(from, _)| *from != pid);
         for watched in self.slots.values_mut() {
@@ -147,11 +147,11 @@ mod tests {
         let mut slots = SLOTS;
         slots[2].1 = None;
         neighbours.gone(Pid(12));
-        // Those that it looked after need another one.
+        // The slots that it looked after need another neighbour.
         let orders = neighbours.plan(&slots, &pids(&slots));
         assert!(orders.iter().all(|order| matches!(order, Order::Watch { slot, .. } if *slot != 2)), "{orders:?}");
         assert_eq!(neighbours.slots[&2].by.len(), NEIGHBOURS);
-        // Its next worker comes before them all the same.
+        // Its next worker still comes before all neighbours.
         slots[2].1 = Some(Pid(22));
         let orders = neighbours.plan(&slots, &pids(&slots));
         assert_eq!(orders.iter().filter(|order| matches!(order, Order::Watch { slot: 2, .. })).count(), NEIGHBOURS);
