@@ -159,7 +159,7 @@ def build(profile, bins=(), examples=()):
 
 def available(names):
     """The servers that can be run here."""
-    dynamic, files = ["keep-alive", "pipelined", "browser", "close"], ["file-1k", "file-64k", "file-1m"]
+    dynamic, files = ["short-unlike", "browser-unlike", "keep-alive", "pipelined", "browser", "close"], ["file-1k", "file-64k", "file-1m"]
     pool = {"FORKPOOL_LISTEN": "127.0.0.1:{port}", "FORKPOOL_WORKERS": "{workers}", "RUST_LOG": "warn"}
     plaintext, binary = str(DIST / "examples/plaintext"), str(DIST / "forkpool")
     servers = [

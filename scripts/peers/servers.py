@@ -18,7 +18,12 @@ import peers
 from peers import BROWSER, CLIENT_CPU, SCRATCH, SERVER_CPU, Cost, Failed, note, progress, stop
 
 # Name: title, the client's options, and of how many requests instructions and system calls are counted.
+# No two heads are alike: the client numbers them.
+UNLIKE = ["--path", "/plaintext?id=########"]
+UNLIKE_FIELDS = [re.sub("^(Cookie: session=).{8}", r"\1########", field) for field in BROWSER]
 WORKLOADS = {
+    "short-unlike": ("Heads that differ", UNLIKE, 4000),
+    "browser-unlike": ("A browser's heads that differ", UNLIKE + [word for field in UNLIKE_FIELDS for word in ("--field", field)], 4000),
     "keep-alive": ("Keep-alive", [], 4000),
     "pipelined": ("Pipelined, 16 at once", ["--pipeline", "16"], 16000),
     "browser": ("A browser's header fields", [word for field in BROWSER for word in ("--field", field)], 4000),

@@ -36,6 +36,19 @@ fn parse(head: &[u8]) {
     });
 }
 
+/// No two that follow each other are alike, with what a worker keeps to know one again.
+fn parse_unlike(head: &[u8]) {
+    let text = String::from_utf8_lossy(head);
+    let heads = [1, 2, 3, 4, 5, 6, 7].map(|n| text.replace("/plaintext", &format!("/plaintext?100{n}")).into_bytes());
+    let (mut codec, mut recall, mut heads) = (Codec::new(), Recall::default(), heads.iter().cycle());
+    measured(|| {
+        let head = heads.next().expect("there are some, again and again");
+        let mut scratch = Scratch::with(&mut recall);
+        let (len, next) = codec.next(black_box(head), &mut scratch, &LIMITS, &mut |_| false);
+        assert!(len == head.len() && matches!(black_box(next), Next::Request(_)));
+    });
+}
+
 fn parse_recalled(head: &[u8]) {
     let (mut codec, mut recall) = (Codec::new(), Recall::default());
     let mut next = || {
@@ -57,6 +70,12 @@ fn head_short() {
 
 #[test]
 #[ignore = "counted by scripts/instructions"]
+fn head_short_unlike() {
+    parse_unlike(SHORT);
+}
+
+#[test]
+#[ignore = "counted by scripts/instructions"]
 fn head_short_recalled() {
     parse_recalled(SHORT);
 }
@@ -65,6 +84,12 @@ fn head_short_recalled() {
 #[ignore = "counted by scripts/instructions"]
 fn head_browser() {
     parse(BROWSER);
+}
+
+#[test]
+#[ignore = "counted by scripts/instructions"]
+fn head_browser_unlike() {
+    parse_unlike(BROWSER);
 }
 
 #[test]

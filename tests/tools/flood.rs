@@ -30,7 +30,8 @@ usage: flood ADDR [options]
   --pipeline N      requests sent at once on each, after the answers to those before (default 1)
   --close           a connection for each request
   --field FIELD     a further header field, as in 'Accept: */*'; may be repeated
-  --path PATH       what to ask for (default /plaintext)
+  --path PATH       what to ask for (default /plaintext); ######## in it or in a field is another number in each
+                    request
   --seconds S       how long (default 1)
   --requests N      how many requests instead, rounded up to what is sent at once
   --rate R          R requests a second, due at random whatever the server does, and all that are due are made; prints
@@ -65,6 +66,8 @@ struct Options {
     pipeline: usize,
     is_close: bool,
     request: Vec<u8>,
+    /// Where in it the numbers are.
+    serials: Vec<usize>,
     duration: Duration,
     requests: Option<u64>,
     demand: Option<Demand>,
@@ -98,7 +101,9 @@ impl Options {
         if is_close {
             fields += "Connection: close\r\n";
         }
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n").repeat(pipeline).into_bytes();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{fields}\r\n").repeat(pipeline);
+        let serials = request.match_indices(SERIAL).map(|(at, _)| at).collect();
+        let request = request.replace(SERIAL, "00000000").into_bytes();
         let duration = Duration::try_from_secs_f64(seconds).ok()?;
         // One that is due waits for no other, and for no connection.
         let is_single = pipeline == 1 && !is_close && requests.is_none();
@@ -110,6 +115,7 @@ impl Options {
             pipeline,
             is_close,
             request,
+            serials,
             duration,
             requests,
             demand: rate.map(|rate| Demand { rate: Some(rate), is_random: true, slow: 0.0, churn: 0.0, seed }),
@@ -118,6 +124,9 @@ impl Options {
         })
     }
 }
+
+/// What a number takes the place of.
+const SERIAL: &str = "########";
 
 struct Flood {
     options: Options,
@@ -289,8 +298,14 @@ impl Flood {
         if let Some(due) = due {
             lane.due = due;
         }
-        self.begun += self.options.pipeline as u64;
-        lane.stream.write_all(&self.options.request)
+        let Options { request, serials, pipeline, .. } = &mut self.options;
+        let each = request.len() / *pipeline;
+        for at in serials {
+            let serial = format!("{:08}", (self.begun + (*at / each) as u64) % 100_000_000);
+            request[*at..*at + SERIAL.len()].copy_from_slice(serial.as_bytes());
+        }
+        self.begun += *pipeline as u64;
+        lane.stream.write_all(request)
     }
 
     fn receive(&mut self, index: usize) -> io::Result<()> {
