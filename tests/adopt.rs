@@ -1,0 +1,419 @@
+//! Unmodified programs under `forkpool exec`: they bind the pool's address themselves, and get its socket.
+
+mod support;
+
+#[path = "adopt/harm.rs"]
+mod harm;
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::OnceLock;
+
+use nix::sys::signal::{kill, Signal};
+use nix::unistd::{Pid, Uid};
+use support::{binary, children, fresh_path, is_gone, skip, until, Load, Server, BOTH_MODES};
+
+const NODE: &str = "
+const server = require('http').createServer((request, response) => {
+    response.setHeader('X-Pid', process.pid);
+    response.end('hello world\\n');
+});
+process.on('SIGTERM', () => server.close());
+server.listen(+process.argv[2]);
+";
+
+const NODE_CLUSTER: &str = "
+const cluster = require('cluster');
+if (cluster.isPrimary) {
+    for (let i = 0; i < 2; i++) cluster.fork();
+    process.on('SIGTERM', () => cluster.disconnect());
+} else {
+    const server = require('http').createServer((request, response) => response.end('hello world\\n'));
+    process.on('SIGTERM', () => {});
+    server.listen(+process.argv[2]);
+}
+";
+
+const ASYNCIO: &str = "
+import asyncio, sys
+async def answer(reader, writer):
+    await reader.readuntil(b'\\r\\n\\r\\n')
+    writer.write(b'HTTP/1.1 200 OK\\r\\nContent-Length: 12\\r\\nConnection: close\\r\\n\\r\\nhello world\\n')
+    await writer.drain()
+    writer.close()
+async def main():
+    server = await asyncio.start_server(answer, port=int(sys.argv[1]))
+    await server.serve_forever()
+asyncio.run(main())
+";
+
+/// For uvicorn and for gunicorn.
+const APPLICATIONS: &str = "
+async def asgi(scope, receive, send):
+    if scope['type'] != 'http': return
+    await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'12')]})
+    await send({'type': 'http.response.body', 'body': b'hello world\\n'})
+def wsgi(environ, start_response):
+    start_response('200 OK', [('Content-Length', '12')])
+    return [b'hello world\\n']
+";
+
+const GO: &str = r#"
+package main
+import ("net/http"; "os")
+func main() {
+    http.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) { w.Write([]byte("hello world\n")) })
+    panic(http.ListenAndServe(":" + os.Args[1], nil))
+}
+"#;
+
+const NGINX: &str = "
+daemon off; error_log stderr; pid nginx.pid; worker_processes 2; user root;
+events { worker_connections 64; }
+http {
+    access_log off; client_body_temp_path t; proxy_temp_path t; fastcgi_temp_path t; uwsgi_temp_path t; scgi_temp_path t;
+    server { listen PORT; location / { return 200 'hello world\\n'; } }
+}
+";
+
+/// A directory for what a program needs.
+fn directory(name: &str) -> PathBuf {
+    let directory = fresh_path(&format!("adopt-{name}"));
+    fs::create_dir_all(&directory).expect("it is writable");
+    directory
+}
+
+fn is_there(program: &str, flag: &str) -> bool {
+    let mut command = Command::new(program);
+    let found = command.arg(flag).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    if !found.is_ok_and(|status| status.success()) {
+        skip(&format!("there is no {program}"));
+        return false;
+    }
+    true
+}
+
+/// The C program, built once.
+fn server() -> Option<&'static str> {
+    static BUILT: OnceLock<Option<String>> = OnceLock::new();
+    let built = BUILT.get_or_init(|| {
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/adopt/server.c");
+        let path = directory("server").join("server");
+        let words = ["-static", "-O1", "-pthread", source, "-o", path.to_str().expect("text")];
+        let said = Command::new("cc").args(words).output();
+        said.is_ok_and(|said| said.status.success()).then(|| path.display().to_string())
+    });
+    if built.is_none() {
+        skip("cc(1) cannot build a static program");
+    }
+    built.as_deref()
+}
+
+/// The shell's words that run a program on port `$PORT`; none if it is not on this machine.
+fn script(name: &str) -> Option<String> {
+    let files = directory(name);
+    let write = |name: &str, text: &str| fs::write(files.join(name), text).expect("it is writable");
+    let place = files.display();
+    match name {
+        "c" => server().map(|path| format!("exec {path} $PORT")),
+        "node" | "node_cluster" if is_there("node", "--version") => {
+            write("app.js", if name == "node" { NODE } else { NODE_CLUSTER });
+            Some(format!("exec node {place}/app.js $PORT"))
+        }
+        "http_server" if is_there("python3", "--version") => {
+            write("index.html", "hello world\n");
+            Some(format!("exec python3 -m http.server $PORT -d {place}"))
+        }
+        "asyncio" if is_there("python3", "--version") => {
+            write("app.py", ASYNCIO);
+            Some(format!("exec python3 {place}/app.py $PORT"))
+        }
+        "uvicorn" | "uvicorn_workers" if is_there("uvicorn", "--version") => {
+            write("app.py", APPLICATIONS);
+            let workers = if name == "uvicorn" { "" } else { "--workers 2" };
+            Some(format!("cd {place} && exec uvicorn --port $PORT {workers} app:asgi"))
+        }
+        "gunicorn" if is_there("gunicorn", "--version") => {
+            write("app.py", APPLICATIONS);
+            Some(format!("cd {place} && exec gunicorn --workers 2 --bind 127.0.0.1:$PORT app:wsgi"))
+        }
+        "php" if is_there("php", "--version") => {
+            write("index.php", "<?php header('Content-Length: 12'); ?>hello world\n");
+            Some(format!("exec php -S 127.0.0.1:$PORT -t {place}"))
+        }
+        "go" if is_there("go", "version") => {
+            write("main.go", GO);
+            let mut build = Command::new("go");
+            build.args(["build", "-o", "server", "main.go"]).current_dir(&files).env("GO111MODULE", "off");
+            let built = build.env("GOCACHE", env!("CARGO_TARGET_TMPDIR").to_owned() + "/go").status();
+            assert!(built.is_ok_and(|status| status.success()), "it cannot be built");
+            Some(format!("exec {place}/server $PORT"))
+        }
+        "nginx" if is_there("nginx", "-v") => {
+            write("nginx.conf", NGINX);
+            // Each of its processes needs a directory of its own.
+            let own = format!("{place}/$FORKPOOL_UNIQUE_ID");
+            let conf = format!("sed s/PORT/$PORT/ {place}/nginx.conf > {own}/nginx.conf");
+            Some(format!("mkdir -p {own} && {conf} && exec nginx -p {own} -c {own}/nginx.conf"))
+        }
+        "redis" if is_there("redis-server", "--version") => {
+            Some(format!("cd {place} && exec redis-server --port $PORT --save '' --appendonly no"))
+        }
+        _ => None,
+    }
+}
+
+/// A pool whose workers run this, without any of the variables or descriptors that say where the sockets are.
+fn exec(options: &[&str], script: &str) -> Command {
+    exec_with("2", options, script)
+}
+
+fn exec_with(workers: &str, options: &[&str], script: &str) -> Command {
+    let mut command = binary();
+    let unaware = "PORT=${LISTEN_FDNAMES%%:*}; unset LISTEN_FDS LISTEN_PID LISTEN_FDNAMES; exec 3<&-; ";
+    command.args(["exec", "--workers", workers]).args(options).args(["--", "sh", "-c", &(unaware.to_owned() + script)]);
+    command.env("PYTHONDONTWRITEBYTECODE", "1");
+    command
+}
+
+/// Whether it answers.
+fn is_answered(server: &mut Server, name: &str) {
+    if name == "redis" {
+        let mut client = TcpStream::connect(("127.0.0.1", server.port())).expect("it listens");
+        client.write_all(b"PING\r\n").expect("it reads");
+        let mut answer = [0; 7];
+        client.read_exact(&mut answer).expect("it answers");
+        return assert_eq!(&answer, b"+PONG\r\n");
+    }
+    let answer = server.get("/");
+    assert_eq!((answer.status, answer.text()), (200, "hello world\n"));
+}
+
+/// Restarts, and waits for the end of the programs from before: many accept when they are told to finish, and do not answer.
+fn restart(server: &mut Server, workers: usize) {
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    until("the old workers are gone", || (server.workers().len() == workers).then_some(()));
+}
+
+/// The programs of a pool without an admin process.
+fn programs(server: &Server) -> Vec<Pid> {
+    server.workers().into_iter().flat_map(children).collect()
+}
+
+/// Each program is tested for the same.
+macro_rules! programs {
+    ($($name:ident)*) => {$(
+        mod $name {
+            #[test]
+            fn serves_on_the_pool_s_socket() {
+                super::serves_on_the_pool_s_socket(stringify!($name));
+            }
+
+            #[test]
+            fn cannot_start_without() {
+                super::cannot_start_without(stringify!($name));
+            }
+        }
+    )*};
+}
+
+programs! { c node node_cluster http_server asyncio uvicorn uvicorn_workers gunicorn php go nginx redis }
+
+/// It serves, and serves again after a restart and after it was killed.
+fn serves_on_the_pool_s_socket(name: &str) {
+    let Some(script) = script(name) else { return };
+    let mut server = Server::start(exec(&["--adopt", "require", "--drain-timeout", "5s"], &script));
+    assert!(server.log().iter().any(|line| line.contains("gets the pool's socket, 127.0.0.1:")), "{:?}", server.log());
+    for _ in 0..4 {
+        is_answered(&mut server, name);
+    }
+    restart(&mut server, 2);
+    is_answered(&mut server, name);
+    for program in programs(&server) {
+        kill(program, Signal::SIGKILL).expect("it runs");
+        // What it has started may accept still, and dies with what it has accepted.
+        while !server.wait_for(" gen=3 ").ends_with(" ready") {}
+        is_answered(&mut server, name);
+    }
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+}
+
+/// The pool has its address already.
+fn cannot_start_without(name: &str) {
+    let Some(script) = script(name) else { return };
+    let options = ["--adopt", "off", "--give-up", "2", "--boot-timeout", "30s"];
+    let mut server = Server::spawn(exec(&options, &script));
+    assert_ne!(server.wait().code(), Some(0), "{:?}", server.log());
+}
+
+#[test]
+fn restarts_lose_nothing_of_an_unmodified_program() {
+    let Some(script) = script("node") else { return };
+    let mut server = Server::start(exec(&["--adopt", "require"], &script));
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    for _ in 0..5 {
+        let before = programs(&server);
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        until("the programs from before are gone", || before.iter().all(|it| is_gone(*it)).then_some(()));
+    }
+    load.finish().nothing_lost();
+}
+
+/// The keepers answer, whoever the parent is: those of the old one to their end, those of the new one from their birth.
+#[test]
+fn an_upgrade_loses_nothing_of_an_unmodified_program() {
+    let Some(script) = script("node") else { return };
+    let mut server = Server::start(exec(&["--adopt", "require"], &script));
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done: pid=");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.get("/").status, 200);
+    load.finish().nothing_lost();
+}
+
+/// Its own listen(2) of 4 would shorten the queue for good, and what waits behind it would be lost.
+#[test]
+fn what_waits_while_a_program_is_replaced_is_served() {
+    let Some(path) = server() else { return };
+    let script = format!("exec {path} $PORT");
+    let mut server = Server::start(exec_with("1", &["--adopt", "require"], &script));
+    let before = server.get("/").worker();
+    kill(before, Signal::SIGSTOP).expect("it runs");
+    let is_stopped = || fs::read_to_string(format!("/proc/{before}/stat")).is_ok_and(|stat| stat.contains(") T "));
+    until("it accepts no more", || is_stopped().then_some(()));
+    let mut waiting: Vec<_> = (0..60).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n"));
+    kill(before, Signal::SIGKILL).expect("it is there");
+    for client in &mut waiting {
+        assert_ne!(client.answer().worker(), before);
+    }
+}
+
+#[test]
+fn programs_of_another_user_are_served() {
+    if !Uid::effective().is_root() {
+        return skip("only root can be another user");
+    }
+    let Some(path) = server() else { return };
+    let options = ["--adopt", "require", "--user", "65534", "--sandbox", "strict"];
+    for what in ["", "old", "older"] {
+        let mut server = Server::start(exec(&options, &format!("exec {path} {what} $PORT")));
+        is_answered(&mut server, "c");
+        let program = programs(&server)[0];
+        let status = fs::read_to_string(format!("/proc/{program}/status")).expect("it runs");
+        assert!(status.contains("Uid:\t65534\t65534") && status.contains("NoNewPrivs:\t1"), "{status}");
+    }
+}
+
+#[test]
+fn root_s_programs_keep_their_privileges() {
+    if !Uid::effective().is_root() {
+        return skip("only root has privileges");
+    }
+    let Some(path) = server() else { return };
+    let server = Server::start(exec(&["--adopt", "require"], &format!("exec {path} $PORT")));
+    let status = fs::read_to_string(format!("/proc/{}/status", programs(&server)[0])).expect("it runs");
+    assert!(status.contains("NoNewPrivs:\t0"), "{status}");
+}
+
+/// Programs that find the pool's sockets by themselves do so as without.
+#[test]
+fn programs_that_take_their_sockets_by_number_go_on() {
+    let directory = directory("numbers");
+    let (place, write) = (directory.display(), |name: &str, text: &str| fs::write(directory.join(name), text));
+    write("app.py", APPLICATIONS).and_then(|()| write("nginx.conf", NGINX)).expect("it is writable");
+    let own = format!("{place}/$FORKPOOL_UNIQUE_ID");
+    for (program, flag, script) in [
+        // The variable of each: nginx's upgrades, gunicorn's, systemd's, Circus' and Einhorn's.
+        (
+            "nginx",
+            "-v",
+            format!(
+                "mkdir -p {own}; sed s/PORT/127.0.0.1:${{LISTEN_FDNAMES}}/ {place}/nginx.conf > {own}/nginx.conf; \
+                 NGINX='3;' exec nginx -p {own} -c {own}/nginx.conf"
+            ),
+        ),
+        ("gunicorn", "--version", format!("cd {place}; exec gunicorn --workers 1 app:wsgi")),
+        (
+            "gunicorn",
+            "--version",
+            format!("cd {place}; unset LISTEN_FDS LISTEN_PID; GUNICORN_PID=1 GUNICORN_FD=3 exec gunicorn app:wsgi"),
+        ),
+        ("gunicorn", "--version", format!("cd {place}; unset LISTEN_FDS; exec gunicorn --bind fd://3 app:wsgi")),
+        ("uvicorn", "--version", format!("cd {place}; exec uvicorn --fd 3 app:asgi")),
+        (
+            "python3",
+            "--version",
+            format!(
+                "EINHORN_FD_0=3 EINHORN_FD_COUNT=1 SERVER_STARTER_PORT=$LISTEN_FDNAMES=3; export EINHORN_FD_0 \
+                 EINHORN_FD_COUNT SERVER_STARTER_PORT; exec python3 {place}/numbered.py"
+            ),
+        ),
+    ] {
+        if !is_there(program, flag) {
+            continue;
+        }
+        let by_number = ASYNCIO.replace("port=int(sys.argv[1])", "sock=taken()").replace(
+            "async def main",
+            "def taken():\n    import os, socket\n    fd = int(os.environ['EINHORN_FD_0'])\n    port, other = \
+             os.environ['SERVER_STARTER_PORT'].split('=')\n    assert fd == int(other)\n    sock = \
+             socket.socket(fileno=fd)\n    assert sock.getsockname()[1] == int(port)\n    sock.listen(2)\n    \
+             return sock\nasync def main",
+        );
+        write("numbered.py", &by_number).expect("it is writable");
+        let mut command = binary();
+        command.args(["exec", "--adopt", "require", "--workers", "1", "--", "sh", "-c", &script]);
+        let mut server = Server::start(command);
+        is_answered(&mut server, program);
+        restart(&mut server, 1);
+        is_answered(&mut server, program);
+        assert_eq!(server.count("gets the pool's socket, "), 0, "{script}: {:?}", server.log());
+    }
+}
+
+#[test]
+fn an_ipv4_program_gets_no_ipv6_socket() {
+    let Some(path) = server() else { return };
+    let script = format!("exec {path} $PORT");
+    let options = ["--listen", "[::]:0", "--give-up", "1"];
+    let mut server = Server::spawn(exec(&options, &script));
+    server.wait_for("binds 0.0.0.0:");
+    assert_ne!(server.wait().code(), Some(0));
+    assert!(server.count("misreads") > 0, "{:?}", server.log());
+    // But by the pool's own choice for `:PORT`.
+    let mut server = Server::start(exec(&["--listen", ":0"], &script));
+    assert!(server.addresses()[0].is_ipv4());
+    is_answered(&mut server, "c");
+    assert_eq!(server.count("(IPv4; --listen [::]:"), 1, "{:?}", server.log());
+}
+
+#[test]
+fn a_program_that_listens_elsewhere_is_told_of() {
+    let Some(path) = server() else { return };
+    let mut server = Server::start(exec(&[], &format!("exec {path} elsewhere $PORT")));
+    is_answered(&mut server, "c");
+    let told: Vec<_> = server.log().iter().filter(|line| line.contains("which is not the pool's")).cloned().collect();
+    assert!(told.len() == 1 && told[0].contains("worker=0") && told[0].contains("listens on 0.0.0.0:"), "{told:?}");
+}
+
+#[test]
+fn a_pool_within_a_pool_goes_without_and_says_so() {
+    let within = |adopt: &str| {
+        let inner = binary().get_program().to_str().expect("text").to_owned();
+        let words =
+            ["--listen", "127.0.0.1:0", "--workers", "1", "--adopt", adopt, "--ready", "listen", "--", "sleep", "600"];
+        let mut command = binary();
+        command.args(["exec", "--workers", "1", "--ready", "listen", "--", &inner, "exec"]).args(words);
+        Server::spawn(command)
+    };
+    let why = "seccomp(2) gives no notification: Device or resource busy";
+    within("auto").wait_for(&format!("programs have to take their sockets from descriptor 3 on: {why}"));
+    within("require").wait_for(&format!("(--adopt require): {why}"));
+}

@@ -1,0 +1,84 @@
+//! Programs that lie, die, hide or hang in the calls that their keeper answers. It costs nobody else anything.
+
+use super::*;
+
+/// Serves, restarts and ends as if nothing were.
+fn harms_nobody(what: &str) {
+    let Some(path) = server() else { return };
+    let mut server = Server::start(exec(&["--adopt", "require"], &format!("exec {path} {what} $PORT")));
+    for _ in 0..4 {
+        is_answered(&mut server, "c");
+    }
+    restart(&mut server, 2);
+    is_answered(&mut server, "c");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+}
+
+#[test]
+fn an_address_that_changes_while_it_is_read() {
+    harms_nobody("lies");
+}
+
+#[test]
+fn processes_that_are_killed_inside_a_call() {
+    harms_nobody("dies");
+}
+
+#[test]
+fn a_flood_of_binds() {
+    harms_nobody("floods");
+}
+
+/// The keeper waits for memory that never comes, and is killed in the end like any worker that does not obey. The other
+/// worker and the parent go on.
+#[test]
+fn memory_that_makes_the_keeper_wait() {
+    let Some(path) = server() else { return };
+    let options = ["--adopt", "require", "--drain-timeout", "1s"];
+    let mut server = Server::spawn(exec(&options, &format!("exec {path} blocks $PORT")));
+    if server.wait_for_any(&["blocks its keeper", "it has no userfaultfd(2)"]).contains("has no") {
+        return skip("this kernel has no userfaultfd(2) for us");
+    }
+    // Its parent knows nothing of the one, and of the other that it serves.
+    let keepers = server.workers();
+    assert_eq!(keepers.len(), 2);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+    until("no keeper is left", || keepers.iter().all(|keeper| is_gone(*keeper)).then_some(()));
+}
+
+/// Root reads the memory of all, so only another user's keeper cannot.
+#[test]
+fn a_program_with_hidden_memory_is_told_of_and_may_use_its_number() {
+    if !Uid::effective().is_root() {
+        return skip("only root can be another user");
+    }
+    let Some(path) = server() else { return };
+    let options = ["--adopt", "require", "--user", "65534", "--give-up", "1"];
+    let mut server = Server::spawn(exec(&options, &format!("exec {path} hidden $PORT")));
+    server.wait_for("has its memory hidden");
+    assert_ne!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn a_program_that_watches_too_early_fails_at_once_and_is_told_why() {
+    let Some(path) = server() else { return };
+    let options = ["--adopt", "require", "--give-up", "1"];
+    let mut server = Server::spawn(exec(&options, &format!("exec {path} watches $PORT")));
+    server.wait_for("has epoll(7) watch a socket that it binds to 0.0.0.0:");
+    assert_ne!(server.wait().code(), Some(0));
+}
+
+#[test]
+fn an_idle_keeper_is_small() {
+    let Some(path) = server() else { return };
+    let server = Server::start(exec(&["--adopt", "require"], &format!("exec {path} $PORT")));
+    for keeper in server.workers() {
+        let smaps = fs::read_to_string(format!("/proc/{keeper}/smaps_rollup")).expect("it runs");
+        let private = smaps.lines().find_map(|line| line.strip_prefix("Private_Dirty:")).expect("a number of kB");
+        let private: u64 = private.trim().trim_end_matches(" kB").parse().expect("a number");
+        // Not optimized, and with a profiler's or a debugger's own: 300 kB in a release.
+        assert!(private < 1000, "{private} kB");
+    }
+}
