@@ -124,7 +124,7 @@ pub use server::http::{Headers, InvalidHeader, Request, Version};
 #[doc(hidden)] // for the binary, whose options they are
 pub use shared::config::{duration, settings, Setting};
 pub use shared::config::{
-    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, StopSignal, Symlinks,
+    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Probe, Readiness, Sandbox, StopSignal, Symlinks,
 };
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{kill, Signal};
 use support::{binary, fresh_path, run, skip, until, Load, Server, BOTH_MODES};
 
 fn exec(options: &[&str], program: &[&str]) -> Command {
@@ -181,5 +181,75 @@ fn one_that_does_not_come_to_serve_is_killed_and_the_reason_is_seen() {
         let mut server = Server::spawn(exec(&options, &["sh", "-c", script]));
         server.wait_for(reason);
         assert_eq!(server.wait().code(), Some(1));
+    }
+}
+
+/// It says that it is ready once a file is there, and who it is to everybody else.
+const HEALTH: &str = "
+import os, socket, sys, threading
+s = socket.socket(fileno=3)
+s.setblocking(True)
+def answer(c):
+    head = b''
+    while b'\\r\\n\\r\\n' not in head:
+        part = c.recv(4096)
+        if not part:
+            return c.close()
+        head += part
+    status, text = b'200 OK', b'%d' % os.getpid()
+    if head.startswith(b'GET /health HTTP/1.1\\r\\nHost: a.example\\r\\n'):
+        status = b'204 x' if os.path.exists(sys.argv[1]) else b'503 x'
+        text = b''
+    c.sendall(b'HTTP/1.1 %s\\r\\nContent-Length: %d\\r\\nConnection: close\\r\\n\\r\\n%s' % (status, len(text), text))
+    c.close()
+while True:
+    c, _ = s.accept()
+    threading.Thread(target=answer, args=(c,)).start()
+";
+
+#[test]
+fn a_program_is_asked_by_http_whether_it_is_ready() {
+    if !is_there("python3") {
+        return;
+    }
+    let go = Deployed::new("ready-http", "");
+    fs::remove_file(&go.0).expect("it is there");
+    let admin = format!("unix:{}", fresh_path("ready-http.admin").display());
+    let options = ["--ready", "http://a.example/health", "--admin", &admin, "--boot-timeout", "2s", "--workers", "3"];
+    let program = ["python3", "-c", HEALTH, go.path()];
+    let mut server = Server::spawn(exec(&options, &program));
+    let line = server.wait_for("killed: ");
+    assert!(line.contains("not ready 2s after its start"), "{line}");
+    server.wait_for("GET /health was answered with 503");
+    assert_eq!(server.wait().code(), Some(1));
+
+    go.deploy("");
+    let mut server = Server::start(exec(&options, &program));
+    // One of three, which the others' connections are led around until it is ready.
+    let first: Vec<_> = server.workers().into_iter().flat_map(support::children).collect();
+    kill(first[0], Signal::SIGKILL).expect("it runs");
+    server.wait_for("gen=2");
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    let said = run(binary().args(["restart", "--admin", &admin]));
+    assert_eq!(said.code, 0, "{said:?}");
+    // A version that is not well costs no old worker.
+    fs::remove_file(&go.0).expect("it is there");
+    let said = run(binary().args(["restart", "--admin", &admin]));
+    assert!(said.code == 4 && said.out.contains("not ready 2s after its start"), "{said:?}");
+    drop(load);
+    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn what_cannot_be_asked_is_refused() {
+    let path = format!("unix:{}", fresh_path("ready-unasked").display());
+    for (options, problem) in [
+        (&["--ready", "http:health"][..], "--ready http:health: http: must be followed by a path without blanks"),
+        (&["--ready", "http:/a b"], "http: must be followed by a path"),
+        (&["--ready", "http://"], "http: must name a host between // and the path"),
+        (&["--ready", "http:/x", "--listen", &path], "ready: http needs a TCP address to ask the program at"),
+    ] {
+        let said = run(&mut exec(options, &["true"]));
+        assert!(said.code == 2 && said.problem.contains(problem), "{said:?}");
     }
 }

@@ -129,7 +129,7 @@ fn a_restart_applies_how_programs_are_run() {
     let second = successor(&mut server, &[first]);
     assert!(variable(second, "NOTIFY_SOCKET").is_some(), "it is waited for what it says");
     write(&file, "FORKPOOL_READY=soon\n");
-    restart_is_aborted(&admin, "FORKPOOL_READY=soon: must be auto, listen, notify or delay:DURATION");
+    restart_is_aborted(&admin, "FORKPOOL_READY=soon: must be auto, listen, notify, http:PATH or delay:DURATION");
     fs::remove_dir_all(&directory).expect("ours");
 }
 

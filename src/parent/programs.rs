@@ -76,6 +76,7 @@ impl Programs {
             }
             Readiness::Delay(delay) => Sign::Delay(delay),
             Readiness::Listen => Sign::Execution,
+            Readiness::Http(_) => Sign::Report,
         })
     }
 
@@ -189,9 +190,17 @@ pub(super) fn executed(pid: Pid, program_pid: i32, roster: &mut Roster, now: Tim
     match process.ends.sign {
         Sign::Execution => return true,
         Sign::Delay(delay) => program.ready_at = Some(now + delay),
-        Sign::Notification(_) | Sign::GivenUp => {}
+        Sign::Report | Sign::Notification(_) | Sign::GivenUp => {}
     }
     false
+}
+
+/// A worker's program waits for connections, and is asked whether it is ready. A slot without another worker gets
+/// connections for that.
+pub(super) fn accepts(pid: Pid, roster: &mut Roster) {
+    if let Some(process) = roster.get_mut(pid) {
+        process.accepts = true;
+    }
 }
 
 /// Kills a worker and, if it keeps a program, all that belongs to that.

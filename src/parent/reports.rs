@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use crate::parent::process::Roster;
-use crate::parent::programs::executed;
+use crate::parent::programs::{accepts, executed};
 use crate::parent::source::Source;
 use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
@@ -50,6 +50,7 @@ impl Parent {
                     ready(pid, &mut self.roster, &mut self.application, &mut self.journal);
                 }
             }
+            Record::Accepts => accepts(pid, &mut self.roster),
             Record::Stopped => suspended(pid, true, &mut self.roster, &mut self.journal),
             Record::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
         }

@@ -36,6 +36,8 @@ pub(crate) struct Process<E> {
     /// It has dropped what the fork copied of the parent's.
     pub(crate) is_set_up: bool,
     pub(crate) was_ready: bool,
+    /// Its program takes connections before it is ready.
+    pub(crate) accepts: bool,
     /// It is to finish or has ended, and the application knows.
     pub(crate) is_disconnected: bool,
     /// It could not be told of a new access log.
@@ -96,6 +98,7 @@ impl<E> Roster<E> {
             started,
             is_set_up: false,
             was_ready: false,
+            accepts: false,
             is_disconnected: false,
             has_old_log: false,
             is_neighbour: Cell::new(false),
@@ -194,10 +197,14 @@ impl<E> Roster<E> {
         self.serving().collect()
     }
 
-    /// The same, as the row of each.
+    /// The row of the process that takes each slot's connections: the one that serves, or else one that will once a
+    /// connection has asked it.
     pub(crate) fn seated(&self) -> BTreeMap<SlotId, usize> {
+        let accepting = self.iter().filter(|(pid, process)| process.accepts && self.is_starting(*pid));
+        let mut seated: BTreeMap<SlotId, usize> = accepting.map(|(_, process)| (process.slot, process.row)).collect();
         let serving = self.serving_by_slot().into_iter();
-        serving.filter_map(|(slot, pid)| Some((slot, self.get(pid)?.row))).collect()
+        seated.extend(serving.filter_map(|(slot, pid)| Some((slot, self.get(pid)?.row))));
+        seated
     }
 
     /// The processes that were not told to leave.

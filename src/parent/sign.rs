@@ -12,6 +12,8 @@ const NOTIFYING: Rate = Rate::new(Duration::from_millis(10), 1000);
 /// By what the parent sees that a program is ready.
 #[derive(Debug)]
 pub(super) enum Sign {
+    /// What its keeper reports.
+    Report,
     /// That it was executed.
     Execution,
     /// What its keeper reports, or sd_notify(3) sends to this socket.

@@ -65,7 +65,7 @@ impl Parent {
         let (messages, worker_messages) = messages.unzip();
         let notify_socket = match &sign {
             Sign::Notification(socket) => Some(socket.address().clone()),
-            Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
+            Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.roster.next_unique();
         let quota = Quota::new(config.message_share, clock::now());

@@ -40,8 +40,8 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 
 use self::protocol::{
-    Protocol, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX, RELEASED, RESUMED,
-    RINGING, STEER, STOPPED,
+    Protocol, ACCEPTS, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX, RELEASED,
+    RESUMED, RINGING, STEER, STOPPED,
 };
 pub(crate) use self::protocol::{Record, Violation, STOPPING};
 use crate::shared::pace::Pace;
@@ -389,6 +389,12 @@ impl WorkerEnd {
     pub(crate) fn program(&self, pid: i32) -> io::Result<()> {
         let [a, b, c, d] = pid.to_le_bytes();
         self.say(&[PROGRAM, a, b, c, d])
+    }
+
+    /// Reports that the program waits for connections. The parent is to send it some, and its readiness is to be asked for.
+    pub(crate) fn accepts(&self) {
+        // A parent that is gone sends none.
+        let _ = self.say(&[ACCEPTS]);
     }
 
     /// Reports that a signal has stopped the program, or that it runs again. Call this at most at the rate of

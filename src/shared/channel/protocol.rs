@@ -20,6 +20,7 @@
 //!   Broken      ·      yes     yes       ·           ·         ·      once a second, and a few at a time
 //!   Executes    ·      yes     yes       yes         ·         ·      up to 8 times
 //!   Program     ·      ·       ·         yes         ·         ·      once
+//!   Accepts     ·      ·       ·         ·           yes       ·      once
 //!   Stopped     ·      ·       ·         ·           yes       yes    twice a second together, and more after a pause
 //!   Resumed     ·      ·       ·         ·           yes       yes    the same
 //!   Failed      yes    yes     yes       yes         yes       yes    once; only its text follows
@@ -73,6 +74,7 @@ pub(super) const BROKEN: u8 = b'B';
 pub(super) const EXECUTES: u8 = b'X';
 /// Followed by the pid, in four bytes, little-endian.
 pub(super) const PROGRAM: u8 = b'P';
+pub(super) const ACCEPTS: u8 = b'W';
 pub(super) const STOPPED: u8 = b'Z';
 pub(super) const RESUMED: u8 = b'C';
 /// Followed by text to the end of the stream.
@@ -101,6 +103,8 @@ pub(crate) enum Record {
     Executes,
     /// The program runs. The pid comes from an untrusted worker, so it is shown to people and never signalled.
     Program { pid: i32 },
+    /// That program waits for connections, and is to be sent one that asks whether it is ready.
+    Accepts,
     /// A signal has stopped the program.
     Stopped,
     /// The program runs again.
@@ -149,6 +153,7 @@ pub(super) struct Protocol {
     stops: Pace,
     was_due: bool,
     has_left: bool,
+    accepts: bool,
     executions: u32,
     /// The reason that the worker gives for its failure, once it has begun to send it.
     reason: Option<Vec<u8>>,
@@ -181,6 +186,7 @@ impl Protocol {
             stops: Pace::default(),
             was_due: false,
             has_left: false,
+            accepts: false,
             executions: 0,
             reason: None,
         }
@@ -260,6 +266,11 @@ impl Protocol {
                 let program = Record::Program { pid: i32::from_le_bytes([a, b, c, d]) };
                 self.once_in(State::Executing, State::Keeping, "program", program)?
             }
+            [ACCEPTS] if self.state == State::Keeping => {
+                once(&mut self.accepts, "accepts")?;
+                Some(Record::Accepts)
+            }
+            [ACCEPTS] => return Err(Violation::Untimely("accepts")),
             [STOPPED] => Some(self.keeps("stopped", Record::Stopped, now)?),
             [RESUMED] => Some(self.keeps("resumed", Record::Resumed, now)?),
             [FAILED] => {

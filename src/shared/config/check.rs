@@ -54,6 +54,10 @@ impl Config {
                 );
                 Err(Error::config("boot-timeout", problem))
             }
+            Readiness::Http(_) if !self.addresses.iter().any(|address| matches!(address, Address::Tcp(_))) => {
+                let problem = "http needs a TCP address to ask the program at; add one to listen".to_owned();
+                Err(Error::config("ready", problem))
+            }
             _ => Ok(()),
         }
     }

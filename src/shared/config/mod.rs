@@ -34,7 +34,7 @@ pub use log_format::AccessLogFormat;
 pub(crate) use log_format::{Part as LogPart, Variable as LogVariable};
 pub(crate) use pattern::Pattern;
 pub(crate) use proxies::Proxies;
-pub use readiness::Readiness;
+pub use readiness::{Probe, Readiness};
 pub(crate) use settings::quoted;
 pub use settings::{settings, Setting};
 pub use values::duration;

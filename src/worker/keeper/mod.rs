@@ -9,6 +9,7 @@
 //!
 //! - `plan.rs` (PURE): what becomes of the program and of all that it has started
 //! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): by what /proc says
+//! - `probe.rs`: asks it by HTTP; `accepted.rs`: whether it was it that has taken the question
 //! - `tree.rs`: which processes there are
 //! - `output.rs`: their lines, with a prefix
 //! - `adopt/`: the pool's sockets for those that bind its addresses
@@ -27,18 +28,24 @@
 //! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: one that listens
 //!   may still load for seconds. It is looked at from outside, since what it calls would have to be looked at for ever: some
 //!   twenty looks in the first second, of a third of a millisecond each, and none once it is ready.
+//! - **Asked by HTTP, it is to answer itself** (`Readiness::Http`): a connection to the port may be accepted by a sibling or
+//!   by its predecessor, so the request is sent only once the kernel says that a socket of this program has it. A slot
+//!   without another worker is steered to meanwhile, by `Accepts`, since nothing else would reach it.
 //! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU reach it when the
 //!   parent sends them, for the application, and not when they come from whoever means the pool.
 
+mod accepted;
 mod adopt;
 mod look;
 mod output;
 mod plan;
+mod probe;
 mod sign;
 mod tree;
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use log::warn;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -50,7 +57,8 @@ use std::process::{self, Command};
 
 use self::adopt::{Adoption, Station};
 use self::output::Output;
-use self::plan::{Effect, Exit, Fact, Plan, Told};
+use self::plan::{Effect, Exit, Fact, Plan, Sign, Told};
+use self::probe::Probe;
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
 use crate::shared::config::{Adopt, Readiness, StopSignal};
@@ -133,7 +141,14 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     };
     // A parent that is gone has ended the lifeline, which is seen at once.
     let _ = worker.lifeline().program(pid);
-    let is_seen = matches!(worker.keeping.ready, Readiness::Auto);
+    let (sign, probe) = match &worker.keeping.ready {
+        Readiness::Auto => (Sign::Sight, None),
+        Readiness::Http(target) => {
+            let address = sockets.iter().find_map(|socket| address(socket.as_fd()));
+            (Sign::Answer, address.map(|address| Probe::new(target, address, clock::now())))
+        }
+        Readiness::Listen | Readiness::Notify | Readiness::Delay(_) => (Sign::Elsewhere, None),
+    };
     let inode = |socket: &OwnedFd| nix::sys::stat::fstat(socket).map_or(0, |found| found.st_ino);
     let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping.is_shared };
     Ok(Keeper {
@@ -145,7 +160,9 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         sockets,
         signals,
         output: ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id()))),
-        plan: Plan::new(worker.drain_timeout, is_seen, clock::now()),
+        plan: Plan::new(worker.drain_timeout, sign, clock::now()),
+        probe,
+        is_asked: false,
         parent: getppid(),
         is_over: false,
     })
@@ -165,6 +182,10 @@ pub(super) struct Keeper<'a> {
     signals: SignalFd,
     output: Option<Output>,
     plan: Plan,
+    /// What asks it whether it is ready; None once it is.
+    probe: Option<Probe>,
+    /// It waits for connections.
+    is_asked: bool,
     parent: Pid,
     /// The lifeline has ended.
     is_over: bool,
@@ -178,7 +199,14 @@ impl Keeper<'_> {
                 match effect {
                     Effect::Tell(told) => self.tell(told),
                     // A parent that is gone waits for nothing.
-                    Effect::Ready => drop(self.worker.lifeline().ready()),
+                    Effect::Ready => {
+                        self.probe = None;
+                        drop(self.worker.lifeline().ready());
+                    }
+                    Effect::Ask => {
+                        self.worker.lifeline().accepts();
+                        self.is_asked = true;
+                    }
                     Effect::Suspended(is_stopped) => self.worker.lifeline().suspended(is_stopped),
                     Effect::LetGo => self.sockets.clear(),
                     Effect::End { exit, why } => self.end(exit, why),
@@ -194,6 +222,9 @@ impl Keeper<'_> {
             let now = clock::now();
             if self.plan.next_look().is_some_and(|at| at <= now) {
                 self.handle(Fact::Saw(look::look(&self.inodes)));
+            }
+            if self.is_asked && self.probe.as_mut().is_some_and(|probe| probe.advance(now)) {
+                self.handle(Fact::Answered);
             }
             if let Some(output) = &mut self.output {
                 output.pass_on(clock::now());
@@ -251,7 +282,15 @@ impl Keeper<'_> {
         fds.extend(self.adoption.iter().map(|adoption| PollFd::new(adoption.source(), PollFlags::POLLIN)));
         let pipes = self.output.iter().flat_map(Output::pipes);
         fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
-        let due = self.plan.deadline().into_iter().chain(self.output.as_ref().and_then(Output::deadline)).min();
+        let probe = self.probe.as_ref().filter(|_| self.is_asked);
+        fds.extend(probe.and_then(Probe::source).map(|stream| PollFd::new(stream, PollFlags::POLLIN)));
+        let due = self
+            .plan
+            .deadline()
+            .into_iter()
+            .chain(probe.map(Probe::deadline))
+            .chain(self.output.as_ref().and_then(Output::deadline))
+            .min();
         match poll(&mut fds, patience(due, clock::now())) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
@@ -319,7 +358,8 @@ impl Keeper<'_> {
         if let Some(output) = self.output.take() {
             output.end();
         }
-        if let Some(why) = why {
+        let unanswered = self.probe.take().filter(|_| self.is_asked).map(|probe| probe.problem());
+        if let Some(why) = unanswered.as_deref().or(why) {
             self.worker.lifeline().failed(why);
         }
         match exit {
@@ -327,6 +367,11 @@ impl Keeper<'_> {
             Exit::Signal { signal, .. } => sys::signal::end_by(signal),
         }
     }
+}
+
+/// Where a TCP socket listens.
+fn address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
+    socket2::SockRef::from(&socket).local_addr().ok()?.as_socket()
 }
 
 /// How long poll(2) may wait.

@@ -69,11 +69,24 @@ pub(super) enum Sight {
     Waits,
 }
 
+/// By what the keeper tells that its program is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Sign {
+    /// It waits for connections.
+    Sight,
+    /// It does, and answers.
+    Answer,
+    /// The parent knows by itself.
+    Elsewhere,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     /// By the lifeline, or a signal.
     Asked(Told),
     Saw(Sight),
+    /// Asked, it has said that it is ready.
+    Answered,
     /// A signal has stopped the program, or it runs again.
     Suspended(bool),
     /// The program has ended. Others of its tree may be there.
@@ -92,6 +105,8 @@ pub(super) enum Effect {
     Tell(Told),
     /// Report that the program serves.
     Ready,
+    /// Report that it waits for connections, and ask it whether it is ready.
+    Ask,
     /// Report that it is stopped, or runs again.
     Suspended(bool),
     /// Close the pool's sockets: their ports are to be free when the program has closed its own.
@@ -106,6 +121,8 @@ pub(super) struct Plan {
     drain_timeout: Duration,
     started: Time,
     looks: Option<Looks>,
+    /// One that waits is asked whether it is ready.
+    is_asked: bool,
     /// Whether it is stopped, and whether the parent thinks so.
     is_stopped: (bool, bool),
     stops: Pace,
@@ -131,12 +148,14 @@ struct Looks {
 }
 
 impl Plan {
-    /// Of a program that runs since now. `looks` if it is to be seen that it serves. A time-out of zero is none.
-    pub(super) fn new(drain_timeout: Duration, looks: bool, now: Time) -> Plan {
+    /// Of a program that runs since now, with its sign. A time-out of zero is none.
+    pub(super) fn new(drain_timeout: Duration, sign: Sign, now: Time) -> Plan {
+        let looks = sign != Sign::Elsewhere;
         Plan {
             drain_timeout,
             started: now,
             looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Sight::default() }),
+            is_asked: sign == Sign::Answer,
             is_stopped: (false, false),
             stops: Pace::default(),
             told: None,
@@ -153,6 +172,8 @@ impl Plan {
         match fact {
             Fact::Asked(told) => self.asked(told, now),
             Fact::Saw(sight) => self.saw(sight, now),
+            Fact::Answered if self.told.is_none() => self.effects.push_back(Effect::Ready),
+            Fact::Answered => {}
             Fact::Suspended(is_stopped) => self.is_stopped.0 = is_stopped,
             Fact::Exited(exit) => self.exited(exit, now),
             Fact::Childless => {
@@ -215,7 +236,7 @@ impl Plan {
         looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(LOOK_MOST);
         if is_ready {
             self.looks = None;
-            self.effects.push_back(Effect::Ready);
+            self.effects.push_back(if self.is_asked { Effect::Ask } else { Effect::Ready });
         }
     }
 
@@ -275,7 +296,7 @@ mod tests {
 
     impl Played {
         fn new() -> Played {
-            Played(Plan::new(DRAIN, true, Time::default()), Time::default())
+            Played(Plan::new(DRAIN, Sign::Sight, Time::default()), Time::default())
         }
 
         fn at(&mut self, millis: u64, fact: Fact) -> Vec<Effect> {
@@ -301,6 +322,18 @@ mod tests {
         assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), [Effect::Ready]);
         assert_eq!(it.at(3, Fact::Saw(Sight::Waits)), []);
         assert_eq!(it.0.deadline(), None, "an idle keeper sleeps");
+    }
+
+    #[test]
+    fn one_that_waits_is_asked_and_is_ready_when_it_answers() {
+        let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
+        assert_eq!(it.at(1, Fact::Saw(Sight::Waits)), [Effect::Ask]);
+        assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), []);
+        assert_eq!(it.at(3, Fact::Answered), [Effect::Ready]);
+        let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
+        it.at(1, Fact::Saw(Sight::Waits));
+        it.at(2, Fact::Asked(Told::Finish));
+        assert_eq!(it.at(3, Fact::Answered), [], "it leaves");
     }
 
     #[test]
@@ -350,7 +383,7 @@ mod tests {
             }
             assert_eq!(now, killed_at, "others of its tree are there");
         }
-        let mut it = Plan::new(Duration::ZERO, false, Time::default());
+        let mut it = Plan::new(Duration::ZERO, Sign::Elsewhere, Time::default());
         it.handle(Fact::Asked(Told::Finish), Time::default());
         assert_eq!(it.deadline(), None, "zero is never");
     }

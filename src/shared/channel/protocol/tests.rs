@@ -24,7 +24,7 @@ fn in_state(prefix: &[u8]) -> Protocol {
 #[test]
 fn each_record_has_its_time() {
     let states: [&[u8]; 6] = [b"", b"L", b"LR", b"LRX", b"LXP\x01\0\0\0", b"LXP\x01\0\0\0R"];
-    let cells: [(&[u8], [bool; 6]); 13] = [
+    let cells: [(&[u8], [bool; 6]); 14] = [
         (b"L", [true, false, false, false, false, false]),
         (b"R", [false, true, false, false, true, false]),
         (b"A", [false, true, true, false, false, false]),
@@ -35,6 +35,7 @@ fn each_record_has_its_time() {
         (b"B\x01\x00", [false, true, true, false, false, false]),
         (b"X", [false, true, true, true, false, false]),
         (b"P\x07\0\0\0", [false, false, false, true, false, false]),
+        (b"W", [false, false, false, false, true, false]),
         (b"Z", [false, false, false, false, true, true]),
         (b"C", [false, false, false, false, true, true]),
         (b"F", [true, true, true, true, true, true]),

@@ -22,10 +22,12 @@ pub(super) const SETTINGS: &[Setting] = &[
     Setting::new(
         SECTION,
         "ready",
-        "auto|notify|delay:DURATION|listen",
+        "auto|notify|http:PATH|delay:DURATION|listen",
         at!(ready, Ready),
         "When the program counts as ready: auto, when it waits for connections or sends READY=1 to NOTIFY_SOCKET \
-         (sd_notify(3)); notify, only when it sends READY=1; delay, that long after it is executed, as in delay:500ms \
+         (sd_notify(3)); notify, only when it sends READY=1; http, when it waits for \
+         connections and answers GET PATH with a status of 200 to 399, as in http:/ready, or http://example.org/ready \
+         to name a host other than localhost; delay, that long after it is executed, as in delay:500ms \
          (a bare number means milliseconds); listen, as soon as it is executed. In a rolling restart the old program \
          serves until then; a program that exits before has failed, and the restart is aborted",
     )

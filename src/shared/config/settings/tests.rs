@@ -92,7 +92,7 @@ fn the_own_variable_wins_over_aliases_and_an_empty_one_is_unset() {
 #[test]
 fn values_out_of_range_are_refused() {
     for (name, value, problem) in [
-        ("ready", "soon", "must be auto, listen, notify or delay:DURATION"),
+        ("ready", "soon", "must be auto, listen, notify, http:PATH or delay:DURATION"),
         ("ready", "delay:25h", "the delay must be at most 24h"),
         ("stop-signal", "SEGV", "must be TERM, QUIT, INT, HUP, USR1, USR2 or WINCH"),
         ("prefix", "maybe", "must be yes or no"),

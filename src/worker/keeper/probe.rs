@@ -1,0 +1,266 @@
+//! Asks a program by HTTP whether it is ready.
+//!
+//! Which process accepts a connection to the pool's port, nobody can say beforehand: siblings have sockets of the same
+//! group, and a predecessor shares the slot's own. So a connection is opened, and the kernel tells once it was accepted
+//! by which socket that was. If no process of the program has that socket, the connection is closed again without a word, and
+//! another one is opened.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::sys::socket::{connect, socket, AddressFamily, SockFlag, SockType, SockaddrStorage};
+
+use super::accepted;
+use super::sign::{self, Open};
+use crate::shared::config::Probe as Target;
+use crate::sys::proc;
+use crate::time::Time;
+
+/// Between two looks whether a connection was accepted.
+const LOOK: Duration = Duration::from_millis(2);
+
+/// How long a connection may wait to be accepted. It may be in the queue of a sibling that starts as well.
+const QUEUED: Duration = Duration::from_millis(250);
+
+/// How long the answer may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// After an answer that is not the right one.
+const REST: Duration = Duration::from_millis(250);
+
+/// After a connection that somebody else has accepted: first, and at most.
+const RETRY: Duration = Duration::from_millis(2);
+const RETRY_MOST: Duration = Duration::from_millis(50);
+
+/// A longer first line is no answer.
+const LINE_MAX: usize = 1024;
+
+#[derive(Debug)]
+pub(super) struct Probe {
+    address: SocketAddr,
+    request: Vec<u8>,
+    state: State,
+    next: Time,
+    retry: Duration,
+    /// What has come of the latest answer.
+    latest: Option<String>,
+    path: String,
+}
+
+#[derive(Debug)]
+enum State {
+    Resting,
+    /// Connected, and not known to be accepted.
+    Queued {
+        stream: TcpStream,
+        until: Time,
+    },
+    Asked {
+        stream: TcpStream,
+        answer: Vec<u8>,
+        until: Time,
+    },
+}
+
+impl Probe {
+    /// Of a program that listens at this address.
+    pub(super) fn new(target: &Target, address: SocketAddr, now: Time) -> Probe {
+        let (host, path) = (target.host().unwrap_or("localhost"), target.path());
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: forkpool\r\nAccept: */*\r\nConnection: close\r\n\r\n"
+        );
+        Probe {
+            address: reached(address),
+            request: request.into_bytes(),
+            state: State::Resting,
+            next: now,
+            retry: RETRY,
+            latest: None,
+            path: path.to_owned(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Time {
+        self.next
+    }
+
+    /// What is to be waited for.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        match &self.state {
+            State::Asked { stream, .. } => Some(stream.as_fd()),
+            State::Resting | State::Queued { .. } => None,
+        }
+    }
+
+    /// Why it is not ready.
+    pub(super) fn problem(&self) -> String {
+        let path = &self.path;
+        match &self.latest {
+            Some(latest) => format!("GET {path} {latest}"),
+            None => format!("it did not accept the connection that was to ask it for {path}"),
+        }
+    }
+
+    /// Goes on as far as that does not wait. Returns whether the program has said that it is ready.
+    pub(super) fn advance(&mut self, now: Time) -> bool {
+        match std::mem::replace(&mut self.state, State::Resting) {
+            State::Resting if now < self.next => {}
+            State::Resting => match open(self.address) {
+                Ok(stream) => {
+                    self.state = State::Queued { stream, until: now + QUEUED };
+                    self.next = now + LOOK;
+                }
+                Err(error) => self.failed(format!("could not be asked: {error}"), now),
+            },
+            State::Queued { stream, until } => self.look(stream, until, now),
+            State::Asked { stream, answer, until } => return self.hear(stream, answer, until, now),
+        }
+        false
+    }
+
+    fn failed(&mut self, latest: String, now: Time) {
+        self.latest = Some(latest);
+        self.next = now + REST;
+    }
+
+    fn look(&mut self, stream: TcpStream, until: Time, now: Time) {
+        let inode = accepted::by(&stream);
+        let again = |it: &mut Probe| {
+            it.next = now + it.retry;
+            it.retry = (it.retry * 2).min(RETRY_MOST);
+        };
+        match inode {
+            Ok(Some(inode)) if has(inode) => match (&stream).write(&self.request) {
+                Ok(len) if len == self.request.len() => {
+                    self.next = now + PATIENCE;
+                    self.state = State::Asked { stream, answer: Vec::new(), until: self.next };
+                    self.retry = RETRY;
+                }
+                Ok(_) | Err(_) => self.failed("could not be asked: the connection was closed".to_owned(), now),
+            },
+            Ok(Some(_)) => again(self),
+            Ok(None) if now < until => {
+                self.next = now + LOOK;
+                self.state = State::Queued { stream, until };
+            }
+            Ok(None) => again(self),
+            Err(error) => self.failed(format!("could not be asked: {error}"), now),
+        }
+    }
+
+    fn hear(&mut self, mut stream: TcpStream, mut answer: Vec<u8>, until: Time, now: Time) -> bool {
+        let mut bytes = [0; LINE_MAX];
+        let read = match stream.read(&mut bytes) {
+            Ok(0) => Err("was answered by closing the connection".to_owned()),
+            Ok(len) => Ok(len),
+            Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
+            Err(error) => Err(format!("was not answered: {error}")),
+        };
+        let heard = read.and_then(|len| {
+            answer.extend_from_slice(&bytes[..len]);
+            status(&answer)
+        });
+        match heard {
+            Ok(Some(200..400)) => return true,
+            Ok(Some(status)) => self.failed(format!("was answered with {status}"), now),
+            Ok(None) if now < until => {
+                self.next = until;
+                self.state = State::Asked { stream, answer, until };
+            }
+            Ok(None) => self.failed(format!("was not answered within {PATIENCE:?}"), now),
+            Err(problem) => self.failed(problem, now),
+        }
+        false
+    }
+}
+
+/// The status that an answer begins with; None while that has not come.
+fn status(answer: &[u8]) -> Result<Option<u16>, String> {
+    let problem = || Err("was answered by something else than HTTP/1.1".to_owned());
+    let beginning = &answer[..answer.len().min(7)];
+    if !b"HTTP/1.".starts_with(beginning) {
+        return problem();
+    }
+    let Some(line) = answer.get(8..13) else { return Ok(None) };
+    let number = std::str::from_utf8(&line[1..4]).ok().and_then(|digits| digits.parse::<u16>().ok());
+    match number {
+        // Interim answers come before the one that counts.
+        Some(100..200) => problem(),
+        Some(status @ 200..600) if line[0] == b' ' && matches!(line[4], b' ' | b'\r' | b'\n') => Ok(Some(status)),
+        _ => problem(),
+    }
+}
+
+/// Where a client on this machine reaches a listener.
+fn reached(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        _ => return address,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Connects without waiting: on this machine there is nothing to wait for but a full queue.
+fn open(address: SocketAddr) -> io::Result<TcpStream> {
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let stream = socket(family, SockType::Stream, flags, None)?;
+    match connect(std::os::fd::AsRawFd::as_raw_fd(&stream), &SockaddrStorage::from(address)) {
+        Ok(()) | Err(Errno::EINPROGRESS) => Ok(stream.into()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Whether a process of the program has this socket open, or may have: it cannot be looked at.
+fn has(inode: u64) -> bool {
+    let own = i32::try_from(std::process::id()).map(proc::descendants).unwrap_or_default();
+    own.into_iter().any(|pid| match fs::read_dir(format!("/proc/{pid}/fd")) {
+        Ok(links) => links
+            .flatten()
+            .filter_map(|link| fs::read_link(link.path()).ok())
+            .any(|link| sign::open(&link.to_string_lossy()) == Open::Socket(inode)),
+        Err(error) => error.kind() == ErrorKind::PermissionDenied,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_begins_with_its_status() {
+        for (answer, expected) in [
+            ("", Some(None)),
+            ("HTT", Some(None)),
+            ("HTTP/1.1 20", Some(None)),
+            ("HTTP/1.1 200", Some(None)),
+            ("HTTP/1.1 200 ", Some(Some(200))),
+            ("HTTP/1.0 503 no\r\n", Some(Some(503))),
+            ("HTTP/1.1 204\r\n", Some(Some(204))),
+            ("HTTP/1.1 100 Continue", None),
+            ("HTTP/1.1 2000 x", None),
+            ("HTTP/2 200 x", None),
+            ("SSH-2.0", None),
+            ("HTTP/1.1 abc x", None),
+        ] {
+            assert_eq!(status(answer.as_bytes()).ok(), expected, "{answer}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_is_reached_on_the_loopback_interface() {
+        for (listener, client) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("127.0.0.2:80", "127.0.0.2:80"),
+            ("[fd00::1]:80", "[fd00::1]:80"),
+        ] {
+            assert_eq!(reached(listener.parse().expect("valid")).to_string(), client);
+        }
+    }
+}
