@@ -1,7 +1,7 @@
 //! The admin process as the parent sees it: facts for it, commands from it, and how it is restarted.
 //!
-//! [`Admin`] owns its listener, the model of what it knows, and its process. In come facts about the pool and what its
-//! clients ask for; out come requests for the loop, and the child to be forked.
+//! [`Admin`] owns its listener, the model of what it knows, and its process. Its input: facts about the pool, and the
+//! commands of its clients. Its output: requests to the loop, and the child to fork.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -89,7 +89,7 @@ struct Running {
 }
 
 impl Admin {
-    /// Of a pool that is configured so; to be started then.
+    /// For a pool with this configuration, to be started at this time.
     pub(super) fn new(listener: AdminListener, config: &Config, start_at: Time) -> Result<Admin> {
         Ok(Admin {
             listener,
@@ -209,7 +209,7 @@ impl Admin {
         true
     }
 
-    /// SIGCHLD has come.
+    /// SIGCHLD has arrived.
     pub(super) fn reap(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
         let Some(pid) = self.pid() else { return };
         for fate in reap::fates(pid) {
@@ -412,7 +412,7 @@ impl Admin {
         }
     }
 
-    /// The next thing that its clients have asked for, if this second has room for more.
+    /// The next command of its clients, if the limit per second allows one more.
     pub(super) fn next_request(&mut self, discard: &mut Discard, journal: &mut Journal, now: Time) -> Option<Request> {
         let process = self.process.as_mut().filter(|process| !process.has_misbehaved)?;
         if now.since(process.second) >= SECOND {

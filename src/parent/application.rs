@@ -1,7 +1,7 @@
-//! The application: what it is told, asked, and asks for.
+//! The application: its events, its policy for exits, and its requests.
 //!
-//! It owns the application's closures, its clock, and the messages of workers that were not read yet. In come events;
-//! out come requests, which the loop carries out when the closure has returned, and the answer to an exit.
+//! It owns the application's closures, its clock, and the unread messages of workers. Its input: events. Its output:
+//! requests, which the loop carries out when the closure has returned, and the answers of the policy.
 //!
 //! **For an exit that nobody asked for**, the application's policy is called, if there is one, before the supervisor
 //! handles the exit: the answer is part of the event. Exits for which it returns anything but `Backoff` do not count,
@@ -25,18 +25,18 @@ use crate::shared::request::Request;
 use crate::shared::scoreboard::ParentBoard;
 use crate::time::Time;
 
-/// What the application has given the pool, and what it has asked for.
+/// The closures of the application, and its pending requests.
 #[derive(Debug)]
 pub(super) struct Application {
     hook: Option<Hook>,
     on_exit: Option<OnExit>,
     /// For the status that it may ask for.
     board: Rc<ParentBoard>,
-    /// When it is told of the time, and how often.
+    /// The time of the next tick, and the interval.
     tick: Option<(Time, Duration)>,
-    /// What it has asked for that was not done yet.
+    /// Its requests that were not carried out yet.
     requests: Vec<Request>,
-    /// What workers have sent it.
+    /// The messages of workers for it.
     pub(super) inbox: Inbox,
 }
 
@@ -47,7 +47,7 @@ impl Application {
         Application { hook, on_exit, board, tick, requests: Vec::new(), inbox: Inbox::default() }
     }
 
-    /// Whether it wants to be told anything.
+    /// Whether it has a hook for events.
     pub(super) fn listens(&self) -> bool {
         self.hook.is_some()
     }
@@ -57,7 +57,7 @@ impl Application {
         [asked, self.inbox.deadline(), self.tick.map(|(at, _)| at)].into_iter().flatten().min()
     }
 
-    /// Tells it what has happened. What it asks for then waits for [`take_requests`](Application::take_requests).
+    /// Reports an event to it. Its requests then wait for [`take_requests`](Application::take_requests).
     pub(super) fn emit(&mut self, event: &Event<'_>, roster: &Roster, journal: &Journal) {
         let Some(hook) = &mut self.hook else { return };
         let handle = Handle::new(roster, &self.board, journal.restart_aborted.as_deref());
@@ -68,12 +68,12 @@ impl Application {
         self.requests.extend(handle.into_requests());
     }
 
-    /// What it has asked for since this was asked last.
+    /// Returns its requests since the last call.
     pub(super) fn take_requests(&mut self) -> Vec<Request> {
         std::mem::take(&mut self.requests)
     }
 
-    /// What it wants for the slot of a worker that nobody has told to leave.
+    /// Its policy for the slot of a worker that nobody told to leave.
     pub(super) fn policy_of(&mut self, exit: &Exit<'_>) -> Respawn {
         let Some(OnExit(policy)) = &mut self.on_exit else { return Respawn::Backoff };
         let respawn = panic::catch_unwind(AssertUnwindSafe(|| policy(exit))).unwrap_or_else(|panic| {
@@ -86,7 +86,7 @@ impl Application {
         respawn
     }
 
-    /// Tells it the time, if that is due: once for all the time that has passed.
+    /// Reports a tick, if one is due. Missed ticks count once.
     pub(super) fn tell_time(&mut self, roster: &Roster, journal: &Journal, now: Time) {
         let Some((at, period)) = &mut self.tick else { return };
         if *at <= now {
@@ -95,7 +95,7 @@ impl Application {
         }
     }
 
-    /// Tells it what the supervisor has to say, as far as applications are told.
+    /// Reports the notices of the supervisor that are events for applications.
     pub(super) fn announce(&mut self, notice: &Notice, roster: &Roster, journal: &Journal) {
         let text = journal.text_of(notice);
         let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);

@@ -75,7 +75,7 @@ impl Parent {
         None
     }
 
-    /// Says what the supervisor has to say, to all who are told.
+    /// Reports a notice of the supervisor to everybody concerned.
     fn announce(&mut self, notice: &Notice) {
         let service = &mut self.outputs.service;
         match notice {
@@ -115,7 +115,7 @@ impl Parent {
     }
 }
 
-/// Says it in the log.
+/// Logs a notice.
 fn say(notice: &Notice, journal: &mut Journal) {
     let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
     if !matches!(notice, Notice::AllReady { .. }) {
@@ -126,7 +126,7 @@ fn say(notice: &Notice, journal: &mut Journal) {
     }
 }
 
-/// What the pool's owner is told of its end.
+/// The result that the pool's owner gets.
 fn result_of(outcome: Outcome, health: &Health, journal: &mut Journal) -> Result<()> {
     let requests = health.board().dead().requests;
     let Cut { connections, unknown } = health.cut();

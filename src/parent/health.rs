@@ -1,7 +1,7 @@
-//! How workers do: who hangs, who grows, and what they say of themselves in shared memory.
+//! The health of workers: stalls, memory, and their reports in shared memory.
 //!
-//! It owns the scoreboard, the stall watch, and the count of what a forced stop has cut off. In come the roster and the
-//! time; out come the processes that hang or hold too much memory.
+//! It owns the scoreboard, the stall watch, and the count of what a forced stop has cut off. Its input: the roster and
+//! the time. Its output: the processes that hang or use too much memory.
 //!
 //! **Stalls.** A worker writes to its scoreboard row when it becomes busy and when it waits. The parent checks a few
 //! times per stall timeout, but only while some worker is busy. After a check that finds all idle it clears a shared
@@ -33,12 +33,12 @@ const WEIGHING: Duration = Duration::from_secs(1);
 /// No worker has more connections, whatever it reports.
 const CONNECTIONS_MAX: u64 = 1 << 24;
 
-/// What the parent knows of how workers do.
+/// What the parent knows about the health of workers.
 #[derive(Debug)]
 pub(super) struct Health {
     board: Rc<ParentBoard>,
     watch: Watch,
-    /// Most memory that a worker may hold, in bytes; 0 is as much as it likes.
+    /// The maximum memory of a worker, in bytes; 0 is no limit.
     max_rss: u64,
     /// When to check the workers' memory.
     next_weighing: Option<Time>,
@@ -68,7 +68,7 @@ impl Health {
         self.next_weighing = (max_rss > 0).then_some(now);
     }
 
-    /// Other settings hold from now on.
+    /// Applies changed settings.
     pub(super) fn apply(&mut self, before: &Config, config: &Config, now: Time) {
         if before.max_rss != config.max_rss {
             self.limit(config.max_rss, now);
@@ -92,12 +92,12 @@ impl Health {
         [self.watch.deadline(), self.next_weighing].into_iter().flatten().min()
     }
 
-    /// Whether a time-out runs, so that the clock is to be looked at.
+    /// Whether a timeout runs, so that the parent must look at the clock.
     pub(super) fn counts_time(&self) -> bool {
         self.watch.deadline().is_some()
     }
 
-    /// Nobody could run for so long.
+    /// No process could run for this time.
     pub(super) fn frozen(&mut self, span: Duration) {
         debug!("the pool was frozen for {span:?}, which counts for no timeout");
         self.watch.frozen(span);
@@ -109,7 +109,7 @@ impl Health {
         self.board.watch(true);
     }
 
-    /// Whether a worker that serves responds, as far as that was looked at.
+    /// Whether any serving worker responds, as far as was checked.
     pub(super) fn responds(&self, roster: &Roster) -> bool {
         roster.serving().any(|(_, pid)| self.watch.is_well(pid))
     }
@@ -140,7 +140,7 @@ impl Health {
         }
     }
 
-    /// The workers that hang, if it is time to look.
+    /// The workers that hang, if it is time to check.
     pub(super) fn find_stalled(&mut self, roster: &Roster, now: Time) -> Vec<Pid> {
         if self.watch.deadline().is_none_or(|due| now < due) {
             return Vec::new();
@@ -165,7 +165,7 @@ impl Health {
         stalled.into_iter().filter(|pid| roster.is_ready(*pid)).collect()
     }
 
-    /// The workers that hold more memory than they may, if it is time to look.
+    /// The workers that exceed the memory limit, if it is time to check.
     pub(super) fn find_heavy(&mut self, roster: &Roster, now: Time) -> Vec<Pid> {
         if self.next_weighing.is_none_or(|due| now < due) {
             return Vec::new();

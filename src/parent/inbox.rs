@@ -1,7 +1,7 @@
-//! The messages of workers that the parent has not read yet: whose turn it is, and what reading them may cost.
+//! The unread messages of workers: whose turn it is, and how much of its quota reading them takes.
 //!
-//! In come workers whose messages are readable; out come their messages, some at a time. The loop hands them on to the
-//! application, and to the supervisor what breaks the protocol.
+//! Its input: workers whose messages are readable. Its output: their messages, in portions. The loop passes them on to
+//! the application, and violations of the protocol to the supervisor.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use crate::time::Time;
 pub(super) const TURN: usize = 64;
 pub(super) const SLICE: u64 = 2000;
 
-/// How long the messages of a worker wait that cannot be received.
+/// How long messages wait that cannot be received.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// How often at most the log reports that there are no descriptors for messages.
@@ -33,18 +33,18 @@ pub(super) enum Rest {
     Next,
     /// A message for which no descriptor is free.
     NoRoom,
-    /// It was not asked: too much waits to be closed that came with other messages.
+    /// It was not read, because too many descriptors from other messages wait to be closed.
     NotAsked,
     Nothing,
 }
 
-/// What workers have sent and nobody has read yet.
+/// The workers with unread messages.
 #[derive(Debug, Default)]
 pub(super) struct Inbox {
     unread: BTreeSet<Pid>,
     /// The buffer for messages; allocated with the first one.
     buffer: Vec<u8>,
-    /// When those are read that wait, unless others come first; None while some need not wait.
+    /// When to read the messages that wait, unless others come first; `None` while some need not wait.
     resume: Option<Time>,
     /// When the log last reported that there are no descriptors for messages.
     complained: Option<Time>,
@@ -61,7 +61,7 @@ impl Inbox {
         (!self.unread.is_empty()).then(|| self.resume.unwrap_or_default())
     }
 
-    /// The workers whose messages are read in this turn. Who has used up its quota has to wait.
+    /// The workers whose messages are read in this turn. A worker that has used up its quota has to wait.
     pub(super) fn take_due(&mut self, roster: &mut Roster, now: Time) -> Vec<Pid> {
         let mut due = Vec::new();
         let mut resume: Option<Time> = None;
@@ -80,7 +80,7 @@ impl Inbox {
         due
     }
 
-    /// What was read of a worker in its turn leaves this.
+    /// Registers what is left of a worker's messages after its turn.
     pub(super) fn put_back(&mut self, pid: Pid, rest: Rest, roster: &Roster, now: Time) {
         match rest {
             Rest::Nothing => return,
@@ -94,7 +94,7 @@ impl Inbox {
         self.unread.insert(pid);
     }
 
-    /// Lends what messages are read into, to be [given back](Inbox::take_back).
+    /// Lends the buffer for messages, until it is [given back](Inbox::take_back).
     pub(super) fn lend_buffer(&mut self) -> Vec<u8> {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.resize(BUFFER, 0);
@@ -105,7 +105,7 @@ impl Inbox {
         self.buffer = buffer;
     }
 
-    /// A worker has exited, and its last messages were read as far as that was possible.
+    /// A worker has exited, and its last messages were read as far as possible.
     pub(super) fn end(&mut self, pid: Pid, rest: Rest, roster: &mut Roster, discard: &mut Discard) {
         self.unread.remove(&pid);
         if rest == Rest::NoRoom {
@@ -128,7 +128,7 @@ impl Inbox {
     }
 }
 
-/// Receives the next message of a worker, which costs it some of its quota.
+/// Receives the next message of a worker, and charges its quota.
 pub(super) fn receive<'b>(roster: &mut Roster, pid: Pid, buffer: &'b mut [u8]) -> Received<'b> {
     let Some(process) = roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
         return Received::Nothing;
@@ -139,7 +139,7 @@ pub(super) fn receive<'b>(roster: &mut Roster, pid: Pid, buffer: &'b mut [u8]) -
     received
 }
 
-/// Deals with what is no message, and says what is left.
+/// Handles what is not a message; returns what may be left.
 pub(super) fn refuse(received: Received<'_>, pid: Pid, roster: &mut Roster, discard: &mut Discard) -> Rest {
     let (why, fds) = match received {
         Received::NoRoom => return Rest::NoRoom,

@@ -1,4 +1,4 @@
-//! How messages are passed on: from workers to the application.
+//! Passes messages from workers on to the application.
 
 use std::os::fd::AsFd;
 
@@ -10,7 +10,7 @@ use crate::shared::message::Received;
 use crate::sys::clock;
 
 impl Parent {
-    /// Tells the application a turn's worth of what workers say.
+    /// Passes one turn of the workers' messages on to the application.
     pub(super) fn read_messages(&mut self) {
         let now = clock::now();
         for pid in self.application.inbox.take_due(&mut self.roster, now) {

@@ -6,38 +6,39 @@
 //!
 //! # Files
 //!
-//! **The loop.** `mod.rs`, and the steps that need several of those below:
+//! **The loop**: `mod.rs`, and the steps that need several of the parts below.
 //!
 //! - `start.rs`: everything before the first worker
 //! - `spawn.rs`: what a worker starts with, and what follows its fork
 //! - `reports.rs`, `messages.rs`: what workers report, and what they send the application
-//! - `workers.rs`: what becomes of workers, and who is told
+//! - `workers.rs`: what happens to workers, and who is told
 //! - `requests.rs`: requests from signals, the application and admin clients
-//! - `effects.rs`: what the supervisor wants done, and has to say
+//! - `effects.rs`: performs the supervisor's effects, and logs its notices
 //! - `upgrade.rs`: handing over to a new binary, and taking over from an old one
 //!
-//! **Who owns what.** Each begins with what it owns, and what goes in and comes out:
+//! **The parts.** Each begins with what it owns, its input and its output:
 //!
-//! - `roster.rs`: PURE. who is where: processes by pid, slot and row; `process.rs`: one of them, with its descriptors
+//! - `roster.rs`: PURE. The processes by pid, slot and row; `process.rs`: a process with its descriptors
 //! - `supervisor/`: PURE. What should run: events in, effects out. `reconcile.rs`: moves slots to the wanted state;
 //!   `failure.rs`: what counts as a failure; `policy.rs`: backoff; a seeded simulation
 //! - `wakeups.rs`: what the loop waits for; `source.rs` (PURE): the meaning of each token
-//! - `sockets/`: the addresses, the slots' sockets, and who looks after whose queue
-//! - `health.rs`: who hangs, who grows; watch.rs (PURE): who stalls, and when to look
-//! - `programs.rs`: workers that keep other programs; sign.rs: one program; notify.rs: the sockets on which programs say
-//!   that they are ready; orphans.rs: what a program leaves whose keeper was killed
-//! - `application.rs`: the application's closures; inbox.rs: messages that were not read yet; quota.rs (PURE): what
-//!   reading them may cost; `event.rs`, `handle.rs`, `target.rs`: what it is told, and may ask for
-//! - `deploy/`: restarts that somebody asks for, and what they read anew; files.rs: those that changed files ask for;
-//!   debounce.rs (PURE): when these are whole; exchange.rs (PURE): when the root is another; `settings.rs`: those of now
-//! - `takeover.rs`: the pools before and behind this one; `successor/`: how sockets go to a new binary, both ends;
-//!   variable.rs (PURE): what the variable says
-//! - `discard.rs`: how what workers have passed is closed
+//! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
+//! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check
+//! - `programs.rs`: workers that run other programs; `sign.rs`: one program; `notify.rs`: the sockets on which programs
+//!   report that they are ready; `orphans.rs`: the processes of a program whose keeper was killed
+//! - `application.rs`: the application's closures; `inbox.rs`: unread messages; `quota.rs` (PURE): how much time
+//!   reading them may take; `event.rs`, `handle.rs`, `target.rs`: what the application learns, and what it can ask for
+//! - `deploy/`: restarts on request, and what they read again; `files.rs`: restarts because of changed files;
+//!   `debounce.rs` (PURE): when changes are complete; `exchange.rs` (PURE): when the root is another directory;
+//!   `settings.rs`: the current settings
+//! - `takeover.rs`: the pools before and after this one; `successor/`: both ends of passing sockets to a new binary;
+//!   `variable.rs` (PURE): the variable that describes them
+//! - `discard.rs`: closes descriptors from workers
 //! - `journal.rs`: reports, and what is known about failures; `announce.rs`: their texts; `repeats.rs` (PURE): their
 //!   rate
-//! - `outputs.rs`: what the pool is for the system around it: service.rs, pid_file.rs, access_log.rs
+//! - `outputs.rs`: the pool's interfaces to the system: `service.rs`, `pid_file.rs`, `access_log.rs`
 //! - `admin.rs`: the admin process
-//! - `reap.rs`: what waitpid(2) says
+//! - `reap.rs`: the results of waitpid(2)
 //!
 //! # How it works
 //!
@@ -200,11 +201,11 @@ pub(crate) enum Turn {
     Finished(Result<()>),
 }
 
-/// The parent of a pool: a loop over those who each own a part of what it knows. Dropping it in a worker closes what a
-/// worker must not hold and has no other effect.
+/// The parent of a pool: a loop over parts that each own some of its state. In a worker, dropping it closes what the
+/// worker must not hold, and has no other effect.
 #[derive(Debug)]
 pub(crate) struct Parent {
-    /// Who is where, and what should run.
+    /// The processes, and what should run.
     roster: Roster,
     wakeups: Wakeups,
     sockets: Sockets,
@@ -259,7 +260,7 @@ impl Parent {
         }
     }
 
-    /// Does what is due whoever has woken the parent.
+    /// Does what is due, whatever has woken the parent.
     fn look_around(&mut self) {
         let now = clock::now();
         for pid in self.health.find_stalled(&self.roster, now) {
@@ -326,7 +327,7 @@ impl Parent {
         }
     }
 
-    /// Somebody has sent a program's socket a notification.
+    /// A notification has arrived on a program's socket.
     fn look_for_sign(&mut self, pid: Pid) {
         let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
         match programs.hear(pid, roster, discard, wakeups, journal) {
@@ -338,8 +339,8 @@ impl Parent {
         }
     }
 
-    /// Draws the conclusions from who serves: where new connections go, who looks after whose queue, what is told to the
-    /// service manager and to the admin process.
+    /// Updates what depends on which workers serve: where new connections go, which worker looks after which queue, and
+    /// the reports to the service manager and the admin process.
     fn settle(&mut self) {
         let (now, are_copied) = (clock::now(), self.are_copies_held());
         self.sockets.settle(&mut self.roster, self.wakeups.poll(), are_copied, now);
@@ -349,7 +350,7 @@ impl Parent {
         self.outputs.settle(&self.roster, &self.health, &self.journal, self.sockets.are_released(), now);
     }
 
-    /// Whether a process that was just forked may hold what the fork copied of the parent's.
+    /// Whether a process that was just forked may hold what the fork copied from the parent.
     fn are_copies_held(&self) -> bool {
         self.admin.as_ref().is_some_and(Admin::holds_copies) || !self.roster.are_all_set_up()
     }

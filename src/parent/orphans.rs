@@ -58,8 +58,8 @@ impl Orphans {
         }
     }
 
-    /// Kills and reaps all that dead keepers have left: the children that are not known. What these have as children
-    /// comes next, as their deaths tell.
+    /// Kills and reaps all processes that dead keepers have left: the children that are not known. Their own children
+    /// follow, as their deaths are reported.
     pub(super) fn end(&mut self, is_known: impl Fn(Pid) -> bool) {
         if !self.are_left {
             return;

@@ -1,7 +1,7 @@
-//! What the pool is for the system around it: a service, a pid file, an access log.
+//! The pool's interfaces to the system around it: a service manager, a pid file, an access log.
 //!
-//! It owns the line to the service manager and the two files. In comes how the pool does; nothing comes out but the
-//! access log's file, which workers are given.
+//! It owns the connection to the service manager and the two files. Its input: the state of the pool. Its only output
+//! is the access log's file, which workers get.
 
 use crate::parent::access_log::AccessLog;
 use crate::parent::health::Health;
@@ -12,7 +12,7 @@ use crate::parent::service::Service;
 use crate::parent::supervisor::PoolState;
 use crate::time::Time;
 
-/// Where the pool shows itself outside of its log.
+/// The interfaces of the pool besides its log.
 #[derive(Debug)]
 pub(super) struct Outputs {
     pub(super) service: Service,
@@ -29,7 +29,7 @@ impl Outputs {
         [self.service.deadline(), self.pid_file.deadline(), self.access_log.deadline()].into_iter().flatten().min()
     }
 
-    /// Tells the service manager how the pool does, and that it responds.
+    /// Reports to the service manager the state of the pool, and that it responds.
     pub(super) fn settle(&mut self, roster: &Roster, health: &Health, journal: &Journal, is_over: bool, now: Time) {
         let supervisor = &roster.supervisor;
         let (ready, wanted) = (supervisor.ready_workers(), supervisor.wanted());

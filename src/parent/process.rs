@@ -1,4 +1,4 @@
-//! A worker's process as the loop knows it: an entry of the roster, with the descriptors by which it is spoken with.
+//! A worker's process as the loop knows it: an entry of the roster, with the parent's ends of its channels.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::shared::scoreboard::ParentBoard;
 use crate::sys::clock;
 use crate::time::Time;
 
-/// How long a keeper may take to end its program, and to pass on what that has written last.
+/// How long a keeper may take to end its program and to pass on its last output.
 const OBEYS: Duration = Duration::from_secs(3);
 
 pub(super) type Roster = roster::Roster<Ends>;
@@ -40,7 +40,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Orders a keeper to kill its program. Returns whether it is one that can be told.
+    /// Orders a keeper to kill its program. Returns whether it is a keeper that can be told.
     pub(super) fn end_program(&self) -> bool {
         let is_told = self.program.is_some() && self.lifeline.end().is_ok();
         if is_told && self.killed_at.get().is_none() {
@@ -51,7 +51,7 @@ impl Ends {
 }
 
 impl Process {
-    /// Whether it looks after other slots' sockets when asked. It may say so once, and cannot take it back.
+    /// Whether it looks after other slots' sockets when told to. It may report that once, and cannot take it back.
     pub(super) fn is_able(&self, board: &ParentBoard) -> bool {
         if !self.is_neighbour.get() && board.row(self.row).is_neighbour() {
             self.is_neighbour.set(true);

@@ -1,15 +1,16 @@
-//! Workers that run another program ([`Worker::exec`](crate::Worker::exec)), whose *keepers* they are then: each is told to
-//! finish by its lifeline, as any worker, and its program is ready when its sign is seen.
+//! Workers that run another program ([`Worker::exec`](crate::Worker::exec)), as its *keepers*. Each is told to finish
+//! through its lifeline, like any worker, and its program is ready when its sign is seen.
 //!
-//! **A program as the worker.** The worker stays as the keeper: it reports that it is about to execute a program, the pid of
-//! that, and when the program waits for connections; it ends as the program does, and so is counted as any worker. By
-//! what *sign* the program is ready, the pool is told when it is built: the keeper's report, the execution itself, a
-//! delay that the parent waits for, or a notification on a datagram socket (sd_notify(3)) that the parent has made before
-//! the fork. All else (custody, supervision, replacing, upgrade) is as for any worker; its row stays idle, so it
-//! does not stall; the parent attends its queue, as that of any server but the built-in one.
+//! **A program as the worker.** The worker stays as the keeper. It reports that it is about to execute a program, the
+//! program's pid, and when the program waits for connections. It exits as the program does, and so counts like any
+//! worker. The configuration of the pool says which *sign* shows that the program is ready: the keeper's report, the
+//! execution itself, a delay that the parent waits for, or a notification on a datagram socket (sd_notify(3)) that the
+//! parent has made before the fork. Everything else (custody, supervision, replacing, upgrade) is as for any worker.
+//! Its row stays idle, so it does not stall, and the parent checks its queue, as that of any server but the built-in
+//! one.
 //!
-//! **The end.** Whoever kills a keeper leaves what its program has started. So it is ordered to kill, and killed itself
-//! only when it has not ended a few seconds later: its program may have it wait.
+//! **The end.** Killing a keeper leaves the processes that its program has started. So the keeper is ordered to kill
+//! them, and is only killed itself if it has not ended a few seconds later, since its program may be able to block it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -35,26 +36,26 @@ use crate::sys::clock;
 use crate::sys::proc;
 use crate::time::Time;
 
-/// Notifications that are taken in at a time: whoever sends without end must not keep the parent.
+/// The notifications read at a time, so that a program that sends without end does not keep the parent.
 const NOTIFICATIONS: usize = 64;
 
-/// The programs that workers keep, and by what they say that they are ready.
+/// The programs that workers keep, and the signs that they are ready.
 #[derive(Debug, Default)]
 pub(super) struct Programs {
-    /// Where they notify; None while none does.
+    /// Where they notify; `None` if none does.
     notifications: Option<Rc<notify::Directory>>,
-    /// Those whose notifications are to be looked at again when less is to be closed.
+    /// Programs whose notifications must be read again when fewer descriptors wait to be closed.
     unread: BTreeSet<Pid>,
     pub(super) orphans: Orphans,
 }
 
-/// What a program's notifications mean.
+/// The meaning of a program's notifications.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Notice {
     Nothing,
     /// It is ready.
     Ready,
-    /// There were more than it may send.
+    /// There were more than allowed.
     TooMany,
 }
 
@@ -65,7 +66,7 @@ impl Programs {
         ready_at.chain(roster.iter().filter_map(|(_, process)| process.ends.killed_at.get())).min()
     }
 
-    /// How the next worker's program will say that it is ready.
+    /// The sign that the next worker's program will give.
     pub(super) fn sign(&mut self, settings: &Settings) -> io::Result<Sign> {
         Ok(match settings.config.ready {
             Readiness::Auto | Readiness::Notify => {
@@ -88,7 +89,7 @@ impl Programs {
         }
     }
 
-    /// Kills the keepers that have not done what they were ordered to.
+    /// Kills the keepers that have not obeyed their orders.
     pub(super) fn end_late_keepers(&self, roster: &Roster, now: Time) {
         for (pid, process) in roster.iter() {
             if process.ends.killed_at.get().is_some_and(|at| at <= now) {
@@ -105,7 +106,7 @@ impl Programs {
         programs.filter_map(|(pid, it)| it.ready_at.take_if(|at| *at <= now).map(|_| pid)).collect()
     }
 
-    /// Those whose notifications were left because of the descriptors that came with others, if there is room now.
+    /// The programs whose notifications were left unread because of descriptors, if there is space now.
     pub(super) fn take_unread(&mut self, discard: &Discard) -> BTreeSet<Pid> {
         if discard.is_full() {
             return BTreeSet::new();
@@ -113,7 +114,7 @@ impl Programs {
         std::mem::take(&mut self.unread)
     }
 
-    /// Somebody has sent a program's socket a notification.
+    /// A notification has arrived on a program's socket.
     pub(super) fn hear(
         &mut self,
         pid: Pid,
@@ -140,7 +141,7 @@ impl Programs {
         }
         let descriptor = socket.as_raw_fd();
         let is_within = program.as_mut().is_none_or(|program| program.may_notify(taken, clock::now()));
-        // A worker that is no program yet is ready when it says so itself.
+        // A worker that has not executed a program yet reports by itself that it is ready.
         let is_program = program.is_some();
         if !is_within {
             return Notice::TooMany;
@@ -164,28 +165,28 @@ impl Programs {
     }
 }
 
-/// Nobody reads any more what comes to a program's socket. What is there is neither received, since what finds no
-/// free number is closed here, nor dropped: both may wait.
+/// Nobody reads a program's socket any more. Its queue must not be received, since descriptors without a free number
+/// would be closed here, nor dropped: both could block.
 pub(super) fn forget_sign(sign: &mut Sign, discard: &mut Discard) {
     if let Sign::Notification(socket) = std::mem::replace(sign, Sign::GivenUp) {
         discard.add([socket.end()]);
     }
 }
 
-/// Waits for the sign of a worker that was just forked, where that is something to wait for.
+/// Waits for the sign of a worker that was just forked, if it has one.
 pub(super) fn expect_sign(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
     let Some(Process { ends: Ends { sign: Sign::Notification(socket), .. }, .. }) = roster.get(pid) else { return };
     if let Err(error) = wakeups.listen_to(socket, Source::Sign(pid)) {
-        // The boot time-out will replace it.
+        // The boot timeout will replace it.
         error!("cannot watch {} become ready: {error}", roster.tag(pid));
     }
 }
 
-/// A worker's program runs. Returns whether that makes it ready.
+/// A worker's program runs. Returns whether it is ready by that.
 pub(super) fn executed(pid: Pid, program_pid: i32, roster: &mut Roster, now: Time) -> bool {
     let Some(process) = roster.get_mut(pid) else { return false };
     let Some(program) = &mut process.ends.program else { return false };
-    // Whatever the keeper says, it is its own child.
+    // Whatever the keeper reports, the program must be its child.
     process.program = Some(program_pid).filter(|it| proc::parent(*it) == Some(pid.0));
     match process.ends.sign {
         Sign::Execution => return true,
@@ -203,7 +204,7 @@ pub(super) fn accepts(pid: Pid, roster: &mut Roster) {
     }
 }
 
-/// Kills a worker and, if it keeps a program, all that belongs to that.
+/// Kills a worker and, if it keeps a program, all processes of the program.
 pub(super) fn kill_tree(pid: Pid, roster: &Roster) {
     if !roster.get(pid).is_some_and(|process| process.ends.end_program()) {
         signal(pid, Signal::SIGKILL);

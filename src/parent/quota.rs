@@ -1,4 +1,4 @@
-//! PURE. What reading the messages of one worker may cost: who floods the parent waits, as its messages do.
+//! PURE. How much time reading the messages of one worker may take. If a worker floods the parent, its messages wait.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;

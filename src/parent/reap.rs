@@ -1,4 +1,4 @@
-//! What has become of processes: the answers of waitpid(2).
+//! The results of waitpid(2).
 
 use log::{debug, error};
 use nix::errno::Errno;
@@ -8,17 +8,17 @@ use nix::unistd::Pid as SystemPid;
 use crate::parent::supervisor::{Exit, Pid};
 use crate::sys;
 
-/// What has happened to a process.
+/// What happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
     Exited(Exit),
-    /// A signal has stopped it.
+    /// It was stopped by a signal.
     Suspended,
     /// It runs again.
     Resumed,
 }
 
-/// What has happened since the last call. One SIGCHLD may stand for several things.
+/// What has happened since the last call. One SIGCHLD may stand for several events.
 pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
     let mut fates = Vec::new();
     let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
@@ -32,7 +32,7 @@ pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
                 fates.push(Fate::Exited(Exit::Signal { signal: signal as i32, core_dumped }));
             }
             Err(Errno::EINTR) => continue,
-            // In the end, somebody else has reaped it.
+            // Other code has reaped it.
             Ok(_) | Err(UNNAMED | Errno::ECHILD) => fates.push(Fate::Exited(UNKNOWN)),
             Err(errno) => {
                 error!("cannot reap pid={}: {errno}", pid.0);
@@ -45,22 +45,23 @@ pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
     }
 }
 
-/// What nix says of a process that it has reaped and that a signal without a name has killed: a real-time one.
+/// The error of nix for a process that it has reaped and that was killed by a signal without a name: a real-time
+/// signal.
 const UNNAMED: Errno = Errno::EINVAL;
 
-/// Waits until it has ended.
+/// Waits until the process has ended.
 pub(crate) fn wait(pid: Pid) {
     while waitpid(SystemPid::from_raw(pid.0), None) == Err(Errno::EINTR) {}
 }
 
-/// A status that says nothing.
+/// An unknown status.
 const UNKNOWN: Exit = Exit::Signal { signal: 0, core_dumped: false };
 
-/// Reaps what is not `ours`: as PID 1, nobody else can.
+/// Reaps children that are not `ours`. As PID 1, nobody else can.
 pub(crate) fn orphans(ours: impl Fn(Pid) -> bool) {
     while let Some(pid) = sys::process::exited_child() {
         if ours(Pid(pid)) {
-            // It exited after it was asked about; its own SIGCHLD is on the way.
+            // It exited after the check above; its own SIGCHLD is on the way.
             break;
         }
         match waitpid(SystemPid::from_raw(pid), Some(WaitPidFlag::WNOHANG)) {

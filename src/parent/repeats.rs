@@ -1,4 +1,4 @@
-//! PURE. Keeps what happens again and again from filling the log: of the lines about one slot, some at once, then one a
+//! PURE. Keeps repeated events from filling the log: of the lines about a slot, a burst is written, then one line a
 //! minute, which says how many there were.
 #![forbid(unsafe_code)]
 
@@ -8,14 +8,14 @@ use std::time::Duration;
 use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
-/// How often lines about one slot are written: those of a dozen workers that come and go at once, and then so few that
-/// eight slots that never rest write less than 2 MiB a day.
+/// The rate of lines about a slot: a burst for a dozen workers that come and go, and then so few that eight slots with
+/// endless events write less than 2 MiB a day.
 const LINES: Rate = Rate::new(PERIOD, 48);
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// What has been said about each slot of late.
+/// The recent lines about each slot.
 ///
-/// `L` is how severe a line is.
+/// `L` is the level of a line.
 #[derive(Debug)]
 pub(super) struct Repeats<L> {
     slots: BTreeMap<usize, Said<L>>,
@@ -24,7 +24,7 @@ pub(super) struct Repeats<L> {
 #[derive(Debug)]
 struct Said<L> {
     pace: Pace,
-    /// Lines that were left out, and the latest of them.
+    /// The lines that were left out, and the latest of them.
     left_out: u64,
     latest: Option<(L, String)>,
 }
@@ -34,7 +34,7 @@ impl<L> Repeats<L> {
         Repeats { slots: BTreeMap::new() }
     }
 
-    /// Whether a line about this slot is to be written now; else it is kept for the summary.
+    /// Whether to write a line about this slot now; otherwise it is kept for the summary.
     pub(super) fn admits(&mut self, slot: usize, level: L, text: &str, now: Time) -> bool {
         let said = self.slots.entry(slot).or_insert(Said { pace: Pace::default(), left_out: 0, latest: None });
         if said.left_out == 0 && said.pace.take(LINES, now).is_ok() {
@@ -79,7 +79,7 @@ mod tests {
     fn lines_that_never_end_get_rare_and_none_is_forgotten() {
         let (mut repeats, mut written, mut counted, mut bytes) = (Repeats::new(), 0, 0_u64, 0);
         let line = "worker=1 gen=2000 pid=4194304 exited with code 0, 0 requests on 0 connections";
-        // A day, ten lines a second.
+        // A day with ten lines a second.
         for now in (0..86_400_000).step_by(100).map(Time::from_millis) {
             for (_, _, text) in repeats.summaries(now) {
                 let more = text.split("and ").nth(1).and_then(|it| it.split(' ').next()?.parse::<u64>().ok());

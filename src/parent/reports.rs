@@ -1,4 +1,4 @@
-//! What workers report.
+//! The reports of workers.
 
 use std::os::fd::AsRawFd;
 
@@ -14,14 +14,14 @@ use crate::sys::clock;
 use crate::time::Time;
 
 impl Parent {
-    /// Takes in what a worker has said.
+    /// Handles the reports of a worker.
     pub(super) fn hear(&mut self, pid: Pid) {
         let now = clock::now();
         let Heard { records, violation } = read(pid, &mut self.roster, &self.wakeups, now);
         for record in records {
             self.take_in(pid, record, now);
             self.obey_application();
-            // What it has said behind that does not count: it would be told as ready, say, and killed.
+            // Reports after a violation do not count; otherwise a worker could be reported as ready and then killed.
             if self.roster.get(pid).is_none_or(|process| process.violation.is_some()) {
                 return;
             }
@@ -37,7 +37,7 @@ impl Parent {
             Record::Leave => tell(Event::Leaves { pid }),
             Record::Due => tell(Event::Recycle { pid, why: Recycle::Requests }),
             Record::Listening => self.listening(pid),
-            // A program may have told it by itself.
+            // A program may have reported it by itself.
             Record::Ready if !self.roster.is_starting(pid) => {}
             Record::Ready => ready(pid, &mut self.roster, &mut self.application, &mut self.journal),
             Record::Awake => self.health.wake(now),
@@ -76,13 +76,13 @@ impl Parent {
         let Some(slot) = self.roster.slot_of(pid) else { return };
         let now = clock::now();
         let restart = self.sockets.look(&self.deploy.settings.config, &mut self.journal, now);
-        // If they are whole, the fault is in the process.
+        // If the sockets are sound, the fault is in the process.
         let recycle = self.sockets.are_complete(slot).then_some(Event::Recycle { pid, why: Recycle::Socket });
         restart.into_iter().chain(recycle).for_each(|event| self.roster.tell(event, now));
     }
 }
 
-/// What a worker has said, as far as it may still say anything.
+/// Reads the reports of a worker, if it may still send any.
 fn read(pid: Pid, roster: &mut Roster, wakeups: &Wakeups, now: Time) -> Heard {
     let Some(process) = roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
         return Heard { records: Vec::new(), violation: None };

@@ -1,4 +1,4 @@
-//! What signals, the application and clients of the admin process ask for.
+//! Requests of signals, of the application, and of clients of the admin process.
 
 use crate::error::Error;
 use crate::parent::admin::Admin;
@@ -14,7 +14,7 @@ use crate::shared::request::{Asker, Request};
 use crate::sys::clock;
 
 impl Parent {
-    /// Does what somebody asks for, by whatever way.
+    /// Carries out a request, whatever its source.
     pub(super) fn obey(&mut self, request: Request) {
         let wanted = self.roster.supervisor.wanted();
         // A slot may hold two processes.
@@ -39,12 +39,12 @@ impl Parent {
         }
     }
 
-    /// Does what the application has asked for. What it asks for meanwhile waits for the next time.
+    /// Carries out the application's requests. Those that it makes meanwhile wait for the next call.
     pub(super) fn obey_application(&mut self) {
         self.application.take_requests().into_iter().for_each(|request| self.obey(request));
     }
 
-    /// Does what clients of the admin process have asked for, as much as a second has room for.
+    /// Carries out the commands of admin clients, up to the limit per second.
     pub(super) fn obey_admin(&mut self) {
         let now = clock::now();
         let next = |admin: &mut Option<Admin>, discard: &mut _, journal: &mut _| {
@@ -107,7 +107,7 @@ fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal)
     roster.tell(Event::Scale { workers }, clock::now());
 }
 
-/// Begins to stop, or does so more firmly.
+/// Begins to stop, or stops more strongly.
 fn stop(how: Stop, asker: Asker, roster: &mut Roster, journal: &mut Journal) {
     let now = clock::now();
     match roster.supervisor.heeds(how, now) {

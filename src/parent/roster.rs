@@ -1,6 +1,6 @@
-//! PURE. Who is where: the pool's processes by pid, slot and row, with what the supervisor says of each.
+//! PURE. The processes of the pool by pid, slot and row, with the supervisor's view of each.
 //!
-//! Every look-up goes through here. The supervisor is told of a start together with the entry, so that the two lists
+//! All look-ups go through here. The supervisor learns about a start together with the entry, so that the two lists
 //! cannot differ. What the parent holds of a process besides facts (its descriptors) is a parameter.
 #![forbid(unsafe_code)]
 
@@ -12,59 +12,59 @@ use crate::parent::supervisor::{Effect, Event, Pid, SlotId, Stage, Supervisor};
 use crate::parent::target::Target;
 use crate::time::Time;
 
-/// The processes of the pool, and the one that is being forked.
+/// The processes of the pool, and the process that is being forked.
 #[derive(Debug)]
 pub(crate) struct Roster<E> {
     pub(crate) supervisor: Supervisor,
     processes: BTreeMap<Pid, Process<E>>,
     forking: Option<Process<E>>,
-    /// Rows of the scoreboard that no process has.
+    /// The rows of the scoreboard that are free.
     free_rows: Vec<usize>,
-    /// How many processes have been forked.
+    /// The number of processes forked so far.
     forked: u64,
 }
 
-/// A worker's process, from its fork to its burial.
+/// A worker's process, from its fork until it was reaped.
 #[derive(Debug)]
 pub(crate) struct Process<E> {
     pub(crate) slot: SlotId,
     pub(crate) row: usize,
-    /// What tells it from a later one with the same pid.
+    /// Distinguishes it from a later process with the same pid.
     pub(crate) unique: u64,
     /// When it was forked, in milliseconds since 1970.
     pub(crate) started: u64,
-    /// It has dropped what the fork copied of the parent's.
+    /// Whether it has dropped what the fork copied from the parent.
     pub(crate) is_set_up: bool,
     pub(crate) was_ready: bool,
     /// Its program takes connections before it is ready.
     pub(crate) accepts: bool,
-    /// It is to finish or has ended, and the application knows.
+    /// Whether it will finish or has ended, and the application knows.
     pub(crate) is_disconnected: bool,
-    /// It could not be told of a new access log.
+    /// Whether it still needs the new file of the access log.
     pub(crate) has_old_log: bool,
-    /// It has said once that it looks after other slots' sockets.
+    /// Whether it has reported, once, that it looks after other slots' sockets.
     pub(crate) is_neighbour: Cell<bool>,
-    /// What it says of itself cannot be, and that was told.
+    /// Whether its reports are impossible, and that was logged.
     pub(crate) is_doubted: Cell<bool>,
-    /// What signal the application has had it sent.
+    /// The signal that the application has sent to it.
     pub(crate) signalled: Cell<Option<i32>>,
     /// How it has broken the protocol, in words.
     pub(crate) violation: Option<String>,
-    /// The pid of the program that it keeps, by which people know it.
+    /// The pid of the program that it keeps, which is the pid that people know.
     pub(crate) program: Option<i32>,
-    /// The descriptors by which it is spoken with, and what comes of them.
+    /// The parent's ends of its channels.
     pub(crate) ends: E,
 }
 
 impl<E> Process<E> {
-    /// By what pid people know it.
+    /// The pid that people know.
     pub(crate) fn shown(&self, pid: Pid) -> i32 {
         self.program.unwrap_or(pid.0)
     }
 }
 
 impl<E> Roster<E> {
-    /// Of a pool that has rows for this many processes, numbered from 1.
+    /// For a pool with this number of rows for processes, numbered from 1.
     pub(crate) fn new(supervisor: Supervisor, rows: usize) -> Roster<E> {
         let free_rows = (1..=rows).rev().collect();
         Roster { supervisor, processes: BTreeMap::new(), forking: None, free_rows, forked: 0 }
@@ -78,17 +78,17 @@ impl<E> Roster<E> {
         self.supervisor.poll_effect()
     }
 
-    /// A row that nobody has; it is taken when a process is expected to have it.
+    /// A free row; taken by `expect`.
     pub(crate) fn free_row(&self) -> Option<usize> {
         self.free_rows.last().copied()
     }
 
-    /// What the next process is told apart by.
+    /// The number that identifies the next process.
     pub(crate) fn next_unique(&self) -> u64 {
         self.forked + 1
     }
 
-    /// A process is about to be forked for the slot, with that row. The clock says when in milliseconds since 1970.
+    /// A process is about to be forked for the slot, with this row. `started` is the time in milliseconds since 1970.
     pub(crate) fn expect(&mut self, slot: SlotId, row: usize, started: u64, ends: E) {
         self.free_rows.retain(|it| *it != row);
         self.forking = Some(Process {
@@ -110,7 +110,7 @@ impl<E> Roster<E> {
         });
     }
 
-    /// The process that was expected has this pid, which the supervisor learns as well.
+    /// The expected process has this pid. The supervisor learns it as well.
     pub(crate) fn register(&mut self, pid: Pid, now: Time) -> Option<&mut Process<E>> {
         let process = self.forking.take()?;
         self.forked += 1;
@@ -119,21 +119,21 @@ impl<E> Roster<E> {
         self.processes.get_mut(&pid)
     }
 
-    /// The process that was expected could not be forked; its row is free again.
+    /// The expected process could not be forked; its row is free again.
     pub(crate) fn call_off(&mut self) -> Option<Process<E>> {
         let process = self.forking.take()?;
         self.free_rows.push(process.row);
         Some(process)
     }
 
-    /// A process was reaped, of which the supervisor is told by the caller; its row is free again.
+    /// A process was reaped; the caller tells the supervisor. Its row is free again.
     pub(crate) fn reap(&mut self, pid: Pid) -> Option<Process<E>> {
         let process = self.processes.remove(&pid)?;
         self.free_rows.push(process.row);
         Some(process)
     }
 
-    /// It has said or sent what none may: it is to be killed and replaced. That it was, and why, is one line of the log.
+    /// It has broken the protocol, and must be killed and replaced. This and the reason are one line in the log.
     pub(crate) fn misbehaved(&mut self, pid: Pid, why: String, now: Time) {
         if let Some(process) = self.processes.get_mut(&pid) {
             process.violation.get_or_insert(why);
@@ -165,7 +165,7 @@ impl<E> Roster<E> {
         self.processes.len()
     }
 
-    /// Whether each process has dropped what the fork copied of the parent's.
+    /// Whether every process has dropped what the fork copied from the parent.
     pub(crate) fn are_all_set_up(&self) -> bool {
         self.forking.is_none() && self.processes.values().all(|process| process.is_set_up)
     }
@@ -192,7 +192,7 @@ impl<E> Roster<E> {
         serving.filter_map(|(slot, process)| Some((slot, process.pid?)))
     }
 
-    /// The process that serves each slot: of two, the newer one.
+    /// The process that serves each slot; of two, the newer one.
     pub(crate) fn serving_by_slot(&self) -> BTreeMap<SlotId, Pid> {
         self.serving().collect()
     }
@@ -213,10 +213,10 @@ impl<E> Roster<E> {
         staying.filter_map(|(_, process)| process.pid)
     }
 
-    /// The process that is meant.
+    /// The process that the target means.
     pub(crate) fn find(&self, target: Target) -> Option<Pid> {
         match target {
-            // Its number tells it from a later one with the same pid.
+            // The number distinguishes it from a later process with the same pid.
             Target::Process(it) => {
                 let pid = i32::try_from(it.pid).ok().map(Pid)?;
                 self.get(pid).filter(|process| process.unique == it.unique_id).map(|_| pid)
@@ -229,7 +229,7 @@ impl<E> Roster<E> {
         }
     }
 
-    /// Which process that is, for the application.
+    /// Describes a process for the application.
     pub(crate) fn identify(&self, pid: Pid) -> event::Process {
         let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
         let unique_id = self.get(pid).map_or(0, |process| process.unique);
@@ -263,7 +263,7 @@ mod tests {
         roster
     }
 
-    /// Each fork comes a second after the one before.
+    /// Each fork comes a second after the previous one.
     fn now(roster: &Roster<()>) -> Time {
         Time::from_millis(roster.forked * 1000)
     }

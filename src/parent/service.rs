@@ -1,5 +1,5 @@
-//! What a service manager is told, and what it gives (sd_notify(3), sd_listen_fds(3), sd_watchdog_enabled(3)). Without
-//! one all of this does nothing.
+//! Notifications to a service manager, and the sockets that it passes (sd_notify(3), sd_listen_fds(3),
+//! sd_watchdog_enabled(3)). Does nothing without a service manager.
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
@@ -19,25 +19,25 @@ use crate::sys::clock;
 use crate::sys::process::FIRST_PASSED;
 use crate::time::Time;
 
-/// The line to the service manager. Runs in the parent.
+/// The connection to the service manager. Runs in the parent.
 #[derive(Debug)]
 pub(crate) struct Service {
-    /// How often it wants to hear that all is well: half of what it waits for.
+    /// How often to notify its watchdog: at half of its timeout.
     watchdog: Option<Duration>,
     next: Option<Time>,
     status: String,
-    /// What it was too busy to hear, and when to try again.
+    /// The messages that it was too busy to receive, and when to try again.
     untold: VecDeque<String>,
     retry: Time,
 }
 
-/// How long it is left alone when it does not read.
+/// How long to wait before trying again if it does not read.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long it may keep a pool from ending.
+/// How long it may delay the end of the pool.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Nobody hears any more: what is older is forgotten.
+/// If this many wait, nobody reads any more, and the oldest is dropped.
 const UNTOLD_MAX: usize = 64;
 
 impl Service {
@@ -54,7 +54,7 @@ impl Service {
 
     /// A rolling restart begins. It ends with [`ready`](Service::ready), whatever its outcome: the service serves.
     pub(crate) fn reloading(&mut self) {
-        // systemd.service(5), `Type=notify-reload`: the time tells it which reload this is.
+        // systemd.service(5), `Type=notify-reload`: the time identifies the reload.
         match NotifyState::monotonic_usec_now() {
             Ok(time) => self.tell(&[NotifyState::Reloading, time]),
             Err(error) => warn!("cannot notify the service manager of the reload: {error}"),
@@ -65,12 +65,12 @@ impl Service {
         self.tell(&[NotifyState::Stopping]);
     }
 
-    /// Another process is the service now.
+    /// Another process is the main process now.
     pub(crate) fn handed_over(&mut self, pid: i32) {
         self.tell(&[NotifyState::MainPid(pid.unsigned_abs()), NotifyState::Ready]);
     }
 
-    /// One line on how it goes; told when it has changed.
+    /// Sends one line about the state, if it has changed.
     pub(crate) fn status(&mut self, status: String) {
         if self.status != status {
             self.tell(&[NotifyState::Status(&status)]);
@@ -83,8 +83,8 @@ impl Service {
         [self.next, retry].into_iter().flatten().min()
     }
 
-    /// Says that all is well, if it is time and `is_well`. When it is not, the service manager hears nothing and, in
-    /// the end, restarts the service.
+    /// Notifies the watchdog, if it is time and `is_well`. Otherwise the service manager hears nothing and finally
+    /// restarts the service.
     pub(crate) fn watch(&mut self, now: Time, is_well: impl FnOnce() -> bool) {
         if self.retry <= now {
             self.tell_the_rest();
@@ -97,7 +97,7 @@ impl Service {
         }
     }
 
-    /// The pool ends: the last chance for what was not heard.
+    /// The pool ends; the last chance for messages that were not received.
     pub(crate) fn end(&mut self) {
         for message in std::mem::take(&mut self.untold) {
             if let Err(error) = send(&message, |socket| socket.set_write_timeout(Some(LAST_WORDS))) {
@@ -106,7 +106,7 @@ impl Service {
         }
     }
 
-    /// Tells without waiting, since a service manager that does not read must not stop the pool, and in order.
+    /// Sends without blocking, since a service manager that does not read must not stop the pool, and in order.
     fn tell(&mut self, state: &[NotifyState<'_>]) {
         self.untold.push_back(state.iter().map(|state| format!("{state}\n")).collect());
         if self.untold.len() > UNTOLD_MAX {
@@ -130,7 +130,7 @@ impl Service {
     }
 }
 
-/// Sends a message, if there is a service manager, by a socket that is set up by `prepare`.
+/// Sends a message, if there is a service manager, by a socket that `prepare` sets up.
 fn send(message: &str, prepare: impl FnOnce(&UnixDatagram) -> io::Result<()>) -> io::Result<()> {
     let Some(path) = std::env::var_os("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.as_bytes() {
@@ -145,7 +145,7 @@ fn send(message: &str, prepare: impl FnOnce(&UnixDatagram) -> io::Result<()>) ->
 /// The sockets that the service manager has opened for this process, if any.
 pub(crate) fn given() -> Result<Vec<Reserved>> {
     let fds = listed()?;
-    // They are not for what this process starts.
+    // They are not for processes that this one starts.
     for variable in ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
         sys::process::remove_variable(variable);
     }
@@ -157,14 +157,14 @@ pub(crate) fn given() -> Result<Vec<Reserved>> {
     fds.into_iter().map(given).collect()
 }
 
-/// Their numbers and names (sd_listen_fds_with_names(3)). Touches none of them: who takes one over looks first whether it
-/// came across execve(2), by a flag that reading this with the library would change.
+/// Their numbers and names (sd_listen_fds_with_names(3)). Does not touch the sockets: taking one checks first whether
+/// it came through execve(2), by a flag that the library would change here.
 pub(crate) fn listed() -> Result<Vec<(RawFd, String)>> {
     let invalid = |what: &str| Error::config("LISTEN_FDS", format!("does not say which sockets are given: {what}"));
     let (Ok(pid), Ok(count)) = (std::env::var("LISTEN_PID"), std::env::var("LISTEN_FDS")) else {
         return Ok(Vec::new());
     };
-    // They may be another process's, whose child this is.
+    // They may be for another process, of which this one is a child.
     if pid.parse::<u32>().map_err(|_| invalid("invalid LISTEN_PID"))? != std::process::id() {
         return Ok(Vec::new());
     }
@@ -184,5 +184,5 @@ pub(crate) fn listed() -> Result<Vec<(RawFd, String)>> {
     }
 }
 
-/// Most sockets that are taken from a service manager: as many as a process may usually have open.
+/// The maximum number of sockets from a service manager: as many as a process may usually have open.
 const GIVEN_MAX: RawFd = 1024;

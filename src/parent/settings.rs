@@ -1,4 +1,4 @@
-//! The settings that hold now, and what was made of them for the workers.
+//! The current settings, and what was derived from them for the workers.
 
 use std::rc::Rc;
 
@@ -15,18 +15,18 @@ pub(super) struct Settings {
     pub(super) server: Rc<ServerConfig>,
     /// The CPUs to which workers are pinned; empty if they are not.
     pub(super) cpus: Rc<[usize]>,
-    /// Whom workers run as; None if that is whom the parent runs as.
+    /// The user of the workers; `None` if it is the parent's.
     pub(super) credentials: Option<Rc<Credentials>>,
     /// Why the pool has this number of workers.
     pub(super) derivation: String,
 }
 
 impl Settings {
-    /// Of this configuration, with the number of workers that it means.
+    /// The settings of this configuration, and the number of workers that follows from it.
     ///
     /// # Errors
     ///
-    /// When there is no such user or group.
+    /// If there is no such user or group.
     pub(super) fn new(config: Config) -> Result<(Settings, usize)> {
         let (workers, derivation) = config.worker_count();
         let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
@@ -34,7 +34,7 @@ impl Settings {
         Ok((Settings { config, server, cpus, credentials, derivation }, workers))
     }
 
-    /// Others hold from now on; returns the configuration of before.
+    /// Applies another configuration; returns the previous one.
     pub(super) fn replace(&mut self, next: Config) -> Config {
         self.server = Rc::new(next.server.clone());
         std::mem::replace(&mut self.config, next)
@@ -46,7 +46,7 @@ impl Settings {
         Keeping { ready: ready.clone(), stop_signal: *stop_signal, prefix: *prefix, adopt: *adopt, is_shared }
     }
 
-    /// Counts anew how many workers there are to be.
+    /// Determines the number of workers again.
     pub(super) fn count_workers(&mut self) -> usize {
         let (workers, derivation) = self.config.worker_count();
         self.derivation = derivation;

@@ -1,4 +1,4 @@
-//! What is known of the program of one worker, and by what sign it is ready.
+//! What is known about a worker's program, and the sign that it is ready.
 
 use std::time::Duration;
 
@@ -9,37 +9,37 @@ use crate::time::Time;
 /// How often a program may notify.
 const NOTIFYING: Rate = Rate::new(Duration::from_millis(10), 1000);
 
-/// By what the parent sees that a program is ready.
+/// The sign by which the parent sees that a program is ready.
 #[derive(Debug)]
 pub(super) enum Sign {
     /// What its keeper reports.
     Report,
-    /// That it was executed.
+    /// It was executed.
     Execution,
-    /// What its keeper reports, or sd_notify(3) sends to this socket.
+    /// Its keeper reports it, or a message of sd_notify(3) arrives on this socket.
     Notification(Notified),
-    /// That so long has passed since.
+    /// This time has passed since it was executed.
     Delay(Duration),
-    /// Nothing any more: nobody reads what it sends.
+    /// None any more: nobody reads what it sends.
     GivenUp,
 }
 
 /// A program that a worker keeps, or is about to execute.
 #[derive(Debug)]
 pub(super) struct Program {
-    /// When it counts as ready, where time decides.
+    /// When it counts as ready, if the delay decides.
     pub(super) ready_at: Option<Time>,
-    /// How often it has notified.
+    /// The rate of its notifications.
     pace: Pace,
 }
 
 impl Program {
-    /// One that a worker is about to execute.
+    /// A program that a worker is about to execute.
     pub(super) fn new() -> Program {
         Program { ready_at: None, pace: Pace::default() }
     }
 
-    /// Whether it may have notified so often.
+    /// Counts notifications; returns whether the rate is allowed.
     pub(super) fn may_notify(&mut self, times: usize, now: Time) -> bool {
         (0..times).all(|_| self.pace.take(NOTIFYING, now).is_ok())
     }

@@ -1,4 +1,4 @@
-//! PURE. What can wake the parent, and how that is written into the number that epoll gives back.
+//! PURE. The sources of events for the parent, and their encoding as epoll's data.
 #![forbid(unsafe_code)]
 
 use crate::parent::supervisor::Pid;
@@ -7,29 +7,29 @@ use crate::parent::supervisor::Pid;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Source {
     Signals,
-    /// What a worker reports.
+    /// A worker's reports.
     Reports(Pid),
-    /// The application's messages of a worker.
+    /// A worker's messages to the application.
     Messages(Pid),
-    /// What a program notifies.
+    /// A program's notifications.
     Sign(Pid),
     /// The new binary.
     Successor,
-    /// The pool that this one takes over from.
+    /// The old pool, in an upgrade.
     Predecessor,
-    /// A listener whose worker has a server of its own.
+    /// A listener of a worker with its own server.
     Attention,
     /// Sockets that were shut down.
     Hangups,
     /// Watched files.
     Files,
-    /// What the admin process reports.
+    /// The admin process's reports.
     Admin,
-    /// What clients of the admin process ask for.
+    /// The commands of clients of the admin process.
     AdminLink,
 }
 
-/// Bits that tell the kind; what is above them is a number.
+/// The bits that tell the kind; those above are a number.
 const KIND: u32 = 4;
 
 impl Source {
@@ -51,7 +51,7 @@ impl Source {
         number << KIND | kind
     }
 
-    /// None for a number that [`encode`](Source::encode) does not make.
+    /// `None` for a number that [`encode`](Source::encode) does not make.
     pub(super) fn decode(token: usize) -> Option<Source> {
         let number = token >> KIND;
         let pid = || i32::try_from(number).ok().map(Pid);
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn what_is_encoded_comes_back_and_each_has_a_number_of_its_own() {
-        // No pid is greater (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
+        // The maximum pid (`PID_MAX_LIMIT`, proc_sys_kernel(5)).
         let pids = [1, 2, 15, 16, 4711, 1 << 22].map(Pid);
         let mut sources: Vec<Source> =
             pids.into_iter().flat_map(|it| [Source::Reports(it), Source::Messages(it)]).collect();

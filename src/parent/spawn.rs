@@ -1,4 +1,4 @@
-//! How workers are spawned: what each starts with, and what follows its fork.
+//! How workers are spawned: the state with which each starts, and what follows its fork.
 
 use std::cell::Cell;
 use std::io;
@@ -27,7 +27,7 @@ use crate::shared::scoreboard::ParentBoard;
 use crate::sys::clock;
 use crate::worker::Seed;
 
-/// What is forked, and what it starts with.
+/// The kind of child to fork, and the state with which it starts.
 #[derive(Debug)]
 pub(crate) enum Child {
     Worker(Box<Seed>),
@@ -35,7 +35,7 @@ pub(crate) enum Child {
 }
 
 impl Parent {
-    /// What the next worker of a slot starts with.
+    /// The state with which the next worker of a slot starts.
     pub(super) fn seed(&mut self, slot: SlotId, generation: u64) -> Result<Seed> {
         let settings = &self.deploy.settings;
         let config = &settings.config;
@@ -98,8 +98,8 @@ impl Parent {
         })
     }
 
-    /// The fork that [`Turn::Fork`](super::Turn::Fork) asked for has made this process. Runs before the worker can be
-    /// heard or reaped.
+    /// [`Turn::Fork`](super::Turn::Fork) was carried out, with this process. Must be called before the worker can be
+    /// read or reaped.
     pub(crate) fn forked(&mut self, pid: i32) {
         let pid = Pid(pid);
         if self.admin.as_mut().is_some_and(|admin| admin.forked(pid, &self.wakeups)) {
@@ -117,7 +117,7 @@ impl Parent {
         self.application.emit(&forked, &self.roster, &self.journal);
     }
 
-    /// The fork that [`Turn::Fork`](super::Turn::Fork) asked for has failed.
+    /// [`Turn::Fork`](super::Turn::Fork) has failed.
     pub(crate) fn fork_failed(&mut self, error: &io::Error) {
         let now = clock::now();
         if self.admin.as_mut().is_some_and(|admin| admin.fork_failed(error, now)) {
@@ -131,8 +131,7 @@ impl Parent {
     }
 }
 
-/// Hears by whatever way a worker that was just forked may speak. To one that cannot be heard, the boot time-out
-/// comes.
+/// Begins to read all channels of a worker that was just forked. If that fails, the boot timeout replaces it.
 fn listen_to_worker(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
     let Some(Process { ends, .. }) = roster.get(pid) else { return };
     let mut ways = vec![wakeups.listen_to(&ends.lifeline, Source::Reports(pid))];
@@ -145,7 +144,7 @@ fn listen_to_worker(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
     expect_sign(pid, roster, wakeups);
 }
 
-/// The next child does not inherit the page of this row.
+/// Stops the next child from inheriting the page of this row.
 fn take_back(row: usize, board: &ParentBoard) {
     if let Err(error) = board.take_back(row) {
         error!("cannot withdraw a scoreboard page from the next worker with madvise(2): {error}");
@@ -159,7 +158,7 @@ pub(super) fn spawn_failed(slot: SlotId, error: &str, roster: &mut Roster, journ
     roster.tell(Event::SpawnFailed { slot }, clock::now());
 }
 
-/// What to look at when the system makes no more processes (fork(2)).
+/// What to check if the system creates no more processes (fork(2)).
 pub(super) fn fork_remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EAGAIN) => "; is RLIMIT_NPROC or the pids cgroup's limit reached?",

@@ -40,11 +40,11 @@ const COUNTED_MIN: usize = 64;
 impl Parent {
     /// Checks, reserves and prepares everything, and forks nothing yet.
     pub(crate) fn start(layers: Layers, config: Config, hooks: Hooks) -> Result<Parent> {
-        // Where /proc is missing the caller's word has to do.
+        // Without /proc, rely on the caller.
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
             return Err(Error::Threads { count });
         }
-        // What follows may take long; HUP and its like wait meanwhile.
+        // The next steps may take long; SIGHUP and others wait meanwhile.
         let held = signals::hold()
             .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;
         let (settings, workers) = Settings::new(config)?;
@@ -61,7 +61,7 @@ impl Parent {
         let now = clock::now();
         let seed = now.as_millis() ^ u64::from(process::id()) << 32;
         let takeover = Takeover::new(predecessor);
-        // Not before the pool that this one takes over from has let go of the address.
+        // Not before the old pool, in an upgrade, has released the address.
         let start_at = if takeover.has_predecessor() { Time::NEVER } else { now };
         let mut journal = Journal::new(admin.is_some());
         let sockets = Sockets::new(reserved, slots, steering, Rc::clone(cpus), Rc::clone(&board), config)?;
@@ -84,7 +84,7 @@ impl Parent {
         Ok(parent)
     }
 
-    /// The rest of the start, which needs the parent: it writes its pid file, begins to steer, and introduces itself.
+    /// The rest of the start, which needs the parent: writes the pid file, begins to steer, and sends the first facts.
     fn begin(&mut self) -> Result<()> {
         let settings = &self.deploy.settings;
         if !self.takeover.has_predecessor() {
@@ -96,14 +96,14 @@ impl Parent {
             admin.introduce(&self.sockets, settings);
             admin.observe(&self.roster, &self.sockets, settings, &mut self.journal);
         }
-        // From the first fork on nothing takes long, so that a freeze shows there as well.
+        // From the first fork on nothing takes long, so a freeze shows there, too.
         self.wakeups.frozen(clock::now());
         debug!("parent is pid {}, {}", process::id(), settings.derivation);
         Ok(())
     }
 }
 
-/// What all processes of the pool share, and who steers by it.
+/// The memory that all processes of the pool share, and the steering based on it.
 fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Result<(ParentBoard, Steering)> {
     let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
     if config.balance == Balance::Client && config.server.has_proxies() {
@@ -129,13 +129,13 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
     Ok((board, steering))
 }
 
-/// How many slots there can be where the kernel counts connections, since the memory for all is taken at once: a page for
-/// each of their processes.
+/// The maximum number of slots if the kernel counts connections. The memory for all is taken at once: a page for each
+/// of their processes.
 fn counted_max(workers: usize) -> usize {
     (4 * workers).clamp(COUNTED_MIN, Config::WORKERS_MAX)
 }
 
-/// As many descriptors as this process may have: every connection takes one, and the soft limit is often 1024.
+/// Raises the soft limit of descriptors to the hard limit: each connection takes one, and the soft limit is often 1024.
 fn raise_descriptor_limit() {
     let raised = getrlimit(Resource::RLIMIT_NOFILE).and_then(|(soft, hard)| {
         debug!("RLIMIT_NOFILE {soft} raised to {hard}");

@@ -1,14 +1,15 @@
-//! The end of this pool and the beginning of the next one, or the other way round.
+//! Upgrades: the end of this pool and the beginning of the next one, or vice versa.
 //!
-//! It owns the ends of the streams to the pool that takes over from this one, and to the one that this one takes over
-//! from. In come the supervisor's wish for an upgrade, and what the two streams say; out come facts for the supervisor.
+//! It owns the streams to the pool that takes over from this one, and to the pool from which this one takes over. Its
+//! input: the supervisor's request for an upgrade, and the messages on the two streams. Its output: events for the
+//! supervisor.
 //!
-//! **Upgrade.** The parent executes its own program again, with every socket open and a variable that says which is
-//! which. The new parent gives the sockets to its own slots, in the order of the group, and starts its workers; they
-//! serve beside the old ones. When all are ready it begins to steer, writes the pid file, and says so; the old pool
-//! then drains. Until that word the old pool does nothing but wait, and forgets the new one if it exits or is late. A
-//! stop that the old pool is asked for before that word ends both, also while it is a lame duck; after it, the old
-//! one alone, which is leaving anyway.
+//! **Upgrade.** The parent executes its own program again, with all sockets open and a variable that describes them.
+//! The new parent assigns the sockets to its own slots, in the order of the group, and starts its workers; they serve
+//! beside the old ones. When all are ready it begins to steer, writes the pid file, and reports that it serves. The old
+//! pool then drains. Until that report the old pool only waits, and forgets the new one if it exits or is late. A
+//! request to stop that the old pool gets before the report ends both pools, even while it is a lame duck. After the
+//! report it only ends the old pool, which is leaving anyway.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -29,12 +30,12 @@ use crate::parent::wakeups::Wakeups;
 use crate::shared::config::{Address, Config};
 use crate::shared::listener::{self, AdminListener, Reserved, SlotSockets};
 
-/// The pools before and behind this one, while they are there.
+/// The pools before and after this one, while they exist.
 #[derive(Debug)]
 pub(super) struct Takeover {
     /// The new binary during an upgrade.
     successor: Option<Successor>,
-    /// The pool that this one takes over from, until it has let go of the sockets.
+    /// The old pool, until it has released the sockets.
     predecessor: Option<Predecessor>,
 }
 
@@ -90,24 +91,24 @@ impl Takeover {
         }
     }
 
-    /// Whether the new binary has said that it serves, now that it has said something or is gone.
+    /// Whether the new binary has reported that it serves; called when it has sent something or has gone.
     pub(super) fn hear_successor(&mut self, wakeups: &Wakeups) -> bool {
         let Some(successor) = &mut self.successor else { return false };
         let serves = successor.serves();
         if !serves {
-            // It is gone, which its exit will tell; or it has closed its end, and its time-out will.
+            // If it has gone, its exit will show that; if it has closed its end, its timeout will.
             wakeups.forget(successor.stream());
         }
         serves
     }
 
-    /// The new binary is no business of this pool's any more: it has exited, or it serves. When what is returned is
-    /// dropped, the stream ends, which tells it that it has everything.
+    /// This pool no longer watches the new binary: it has exited, or it serves. Dropping the result ends the stream,
+    /// which tells the new pool that it has everything.
     pub(super) fn end_successor(&mut self) -> Option<Successor> {
         self.successor.take()
     }
 
-    /// This pool serves: tells the one that has started it, which may leave, and waits for that.
+    /// This pool serves: reports that to the old pool, which may leave, and waits for that.
     pub(super) fn serve(&mut self, wakeups: &Wakeups) {
         let Some(predecessor) = &mut self.predecessor else { return };
         predecessor.serve();
@@ -116,22 +117,22 @@ impl Takeover {
         }
     }
 
-    /// The other pool has let go of the sockets, or is gone. Whether that is new.
+    /// The old pool has released the sockets, or has gone. Returns whether that is new.
     pub(super) fn hear_predecessor(&mut self) -> bool {
         self.predecessor.take().is_some()
     }
 }
 
-/// Where to listen.
+/// The addresses to listen on.
 pub(super) struct Addresses {
     pub(super) reserved: Vec<Reserved>,
-    /// The slots' sockets that another pool has handed over.
+    /// The slots' sockets that the old pool has handed over.
     pub(super) slots: Vec<SlotSockets>,
     pub(super) predecessor: Option<Predecessor>,
     pub(super) admin: Option<AdminListener>,
 }
 
-/// What another pool hands over, what a service manager gives, else what is configured.
+/// The addresses from the old pool, from a service manager, or else from the configuration.
 pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     let admin = |handed_over: &mut dyn FnMut(&str) -> Option<OwnedFd>| {
         let listen = |address: &Address| AdminListener::listen(address, handed_over(&address.to_string()));

@@ -1,17 +1,17 @@
-//! Which worker the application means.
+//! The worker that the application means.
 
 use crate::parent::event::Process;
 
-/// A worker: that of a slot, or one particular process.
+/// A worker: that of a slot, or a particular process.
 ///
-/// The worker of a slot is the process that serves it, or the one that is starting if none serves. A process that was
-/// told to finish is not meant.
+/// The worker of a slot is the process that serves it, or the process that is starting if none serves. It is never a
+/// process that was told to finish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Target {
-    /// The worker of that slot.
+    /// The worker of this slot.
     Slot(usize),
-    /// That process, even if it was told to finish.
+    /// This process, even if it was told to finish.
     Process(Process),
 }
 

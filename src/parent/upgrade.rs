@@ -5,17 +5,17 @@ use crate::parent::Parent;
 use crate::sys::clock;
 
 impl Parent {
-    /// The new binary has said something, or is gone. If it serves, this pool is history.
+    /// The new binary has sent something, or has gone. If it serves, this pool ends.
     pub(super) fn hear_successor(&mut self) {
         if !self.takeover.hear_successor(&self.wakeups) {
             return;
         }
         self.roster.tell(Event::SuccessorReady, clock::now());
-        // One that was told to leave before it said so leaves, and its exit is still to be told.
+        // If it was told to leave before it reported, it leaves, and its exit is still to come.
         if self.roster.supervisor.awaits_successor() {
             return;
         }
-        // When this ends, the stream does, which tells it that it has everything.
+        // Dropping this ends the stream, which tells the new pool that it has everything.
         let Some(successor) = self.takeover.end_successor() else { return };
         self.sockets.hand_over();
         if let Some(admin) = &mut self.admin {
@@ -24,7 +24,7 @@ impl Parent {
         self.outputs.service.handed_over(successor.pid);
     }
 
-    /// This pool serves: the one that has started it may leave.
+    /// This pool serves, so the old pool may leave.
     pub(super) fn take_over(&mut self) {
         self.sockets.take_over(self.roster.supervisor.wanted(), clock::now());
         self.settle();

@@ -1,6 +1,7 @@
-//! What the parent waits on, and for how long.
+//! What the parent waits for, and for how long.
 //!
-//! It owns the poll, the signals, and the time at which the parent meant to wake up: who wakes much later was frozen.
+//! It owns the poll, the signals, and the time at which the parent meant to wake up. A process that wakes up much later
+//! was frozen.
 
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
@@ -34,7 +35,7 @@ impl Wakeups {
         Ok(wakeups)
     }
 
-    /// Waits until then, or for something to become readable: None when a signal came in between.
+    /// Waits until this time, or for something to become readable; `None` if a signal interrupted the wait.
     pub(super) fn wait(&mut self, until: Option<Time>, events: &mut Events) -> Result<Option<Vec<Source>>> {
         let now = clock::now();
         let wait: Option<Duration> = until.map(|at| at.since(now));
@@ -46,14 +47,14 @@ impl Wakeups {
         }
     }
 
-    /// For how long the whole pool was frozen until now. What is done next takes no time to speak of.
+    /// How long the whole pool was frozen until now. The steps after this take no significant time.
     pub(super) fn frozen(&mut self, now: Time) -> Duration {
         let span = frozen(self.next_look, now);
         self.next_look = now;
         span
     }
 
-    /// What signals have asked for since they were looked at last.
+    /// The requests of signals since the last call.
     pub(super) fn requests(&mut self) -> Vec<Request> {
         self.signals.pending()
     }
@@ -68,7 +69,8 @@ impl Wakeups {
         registered.map_err(|source| Error::system("watch a descriptor with epoll_ctl(2)", source))
     }
 
-    /// Has the poll tell again that there is something to read, which it says once for all that has come.
+    /// Makes the poll report again that there is something to read, which it otherwise reports once for everything that
+    /// has arrived.
     pub(super) fn listen_again(&self, descriptor: RawFd, source: Source) {
         let (mut from, token) = (SourceFd(&descriptor), Token(source.encode()));
         if let Err(error) = self.poll.registry().reregister(&mut from, token, Interest::READABLE) {
@@ -77,7 +79,7 @@ impl Wakeups {
     }
 
     pub(super) fn forget(&self, from: &impl AsRawFd) {
-        // One that is not there is forgotten already.
+        // A descriptor that is not registered needs no removal.
         let _ = self.poll.registry().deregister(&mut SourceFd(&from.as_raw_fd()));
     }
 }

@@ -1,11 +1,11 @@
-//! PURE. Finds stalled workers: busy for longer than the stall time-out without giving a request to the handler.
+//! PURE. Finds stalled workers: busy for longer than the stall timeout without passing a request to the handler.
 //!
-//! Time in which a worker could not run because the machine gave its processors to others is not counted: a starved
-//! worker is not hung, and killing it would make matters worse. Nor is time in which nobody could run, as when all of the
-//! pool was stopped (Ctrl-Z), or its machine was: the parent tells ([`Watch::frozen`]), or the look comes late.
+//! Time in which a worker could not run because the machine gave its processors to others does not count: a starved
+//! worker is not hung, and killing it would make matters worse. Nor does time in which nobody could run, because the
+//! whole pool or its machine was stopped: the parent reports that ([`Watch::frozen`]), or the check comes late.
 //!
-//! It looks a few times per time-out, and only while somebody is busy: after a look that finds all idle it asks for
-//! wake-ups again and looks once more, so that a worker that became busy in between is not missed; then it sleeps.
+//! It checks a few times per timeout, and only while some worker is busy. After a check that finds all idle it asks for
+//! wake-ups and checks once more, so that it does not miss a worker that became busy in between. Then it sleeps.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -14,25 +14,25 @@ use std::time::Duration;
 use crate::parent::supervisor::Pid;
 use crate::time::Time;
 
-/// Looks per stall time-out: a stall is found at most this fraction of it late.
+/// Checks per stall timeout. A stall is found late by at most this fraction of it.
 const LOOKS: u32 = 4;
 
-/// When to look, and what was seen last.
+/// When to check, and the result of the last check.
 #[derive(Debug)]
 pub(crate) struct Watch {
-    /// Zero when stalls are allowed.
+    /// Zero if stalls are allowed.
     stall_timeout: Duration,
     next: Option<Time>,
-    /// When it was last woken. What happened before, nobody has seen: the pool may have been frozen.
+    /// When it was last woken. It knows nothing about the time before: the pool may have been frozen.
     woken: Time,
-    /// All were idle at the last look.
+    /// Whether all were idle at the last check.
     was_idle: bool,
-    /// For how long nobody could run since the last look.
+    /// How long nobody could run since the last check.
     frozen: Duration,
     seen: BTreeMap<Pid, Seen>,
 }
 
-/// What a worker's row said.
+/// The state of a worker by its row.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sight {
     pub(crate) pid: Pid,
@@ -42,14 +42,14 @@ pub(crate) struct Sight {
     pub(crate) schedule: Schedule,
 }
 
-/// How the system has scheduled a process.
+/// How the kernel has scheduled a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Schedule {
-    /// It runs or could run; else it waits for something.
+    /// Whether it runs or could run; otherwise it waits for something.
     pub(crate) is_runnable: bool,
     /// Time on a processor.
     pub(crate) ran: Duration,
-    /// Time it waited for a processor, up to the last one it got.
+    /// Time that it waited for a processor, up to the last one it got.
     pub(crate) waited: Duration,
 }
 
@@ -58,7 +58,7 @@ struct Seen {
     at: Time,
     busy_since: Time,
     deeds: u64,
-    /// Since when it has done nothing for all we know.
+    /// Since when it has done nothing, as far as is known.
     progress: Time,
     /// How much of that time it could not run.
     starved: Duration,
@@ -66,7 +66,7 @@ struct Seen {
 }
 
 impl Seen {
-    /// What is known after a look before which nobody could run for so long.
+    /// The result of a first check, before which nobody could run for `lost`.
     fn first(sight: &Sight, busy_since: Time, woken: Time, now: Time, lost: Duration) -> Seen {
         let (deeds, schedule) = (sight.deeds, sight.schedule);
         let progress = busy_since.max(woken);
@@ -74,7 +74,8 @@ impl Seen {
         Seen { at: now, busy_since, deeds, progress, starved, schedule }
     }
 
-    /// What is known after another look, which came `late`, of one for which `first` holds if it has become busy since.
+    /// The result of a further check, which came `late`. `first` applies if the worker has become busy since the last
+    /// one.
     fn next(self, sight: &Sight, first: Seen, late: Duration) -> Seen {
         let now = first.at;
         if self.busy_since != first.busy_since {
@@ -83,7 +84,8 @@ impl Seen {
         if self.deeds != sight.deeds {
             return Seen { progress: now, starved: Duration::ZERO, ..first };
         }
-        // The system adds up a wait when it ends; one that goes on shows in that it is runnable and has not run.
+        // The kernel only counts a wait when it ends. A current wait shows in a process that is runnable and has not
+        // run.
         let starved = match sight.schedule.is_runnable && sight.schedule.ran == self.schedule.ran {
             true => now.since(self.at),
             false => sight.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
@@ -104,30 +106,30 @@ impl Watch {
         }
     }
 
-    /// Whether workers need to tell when they become busy.
+    /// Whether workers need not report when they become busy.
     pub(crate) fn is_off(&self) -> bool {
         self.stall_timeout.is_zero()
     }
 
-    /// When the next look is due.
+    /// When the next check is due.
     pub(crate) fn deadline(&self) -> Option<Time> {
         self.next
     }
 
-    /// A worker has become busy while nobody looked.
+    /// A worker has become busy while nobody was checking.
     pub(crate) fn wake(&mut self, now: Time) {
         if !self.is_off() {
             self.was_idle = false;
             if self.next.is_none() {
                 self.woken = now;
             }
-            // Who says so again and again puts off nothing.
+            // A worker that reports this again and again delays nothing.
             let at = now + self.stall_timeout / LOOKS;
             self.next = Some(self.next.map_or(at, |next| next.min(at)));
         }
     }
 
-    /// Nobody could run for so long: it counts for nothing.
+    /// Nobody could run for this time; it does not count.
     pub(crate) fn frozen(&mut self, span: Duration) {
         self.frozen += span;
         self.next = self.next.map(|at| at + span);
@@ -136,7 +138,7 @@ impl Watch {
         }
     }
 
-    /// Looks at every row; returns who stalls. Whether workers are to tell when they become busy again is
+    /// Checks every row; returns the stalled workers. Whether workers must report when they become busy again is
     /// [`sleeps`](Watch::sleeps).
     pub(crate) fn look(&mut self, sights: impl Iterator<Item = Sight>, now: Time) -> Vec<Pid> {
         let late = self.next.map_or(Duration::ZERO, |due| now.since(due));
@@ -146,7 +148,7 @@ impl Watch {
         for sight in sights {
             let Some(busy_since) = sight.busy_since else { continue };
             let first = Seen::first(&sight, busy_since, self.woken, now, late + frozen);
-            // What was seen before knows of the time `frozen` already.
+            // Earlier results already account for the time `frozen`.
             let seen_now = self.seen.get(&sight.pid).map_or(first, |last| last.next(&sight, first, late));
             if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
                 stalled.push(sight.pid);
@@ -160,12 +162,12 @@ impl Watch {
         stalled
     }
 
-    /// Whether a worker was idle at the last look, or did something between the last two.
+    /// Whether a worker was idle at the last check, or did something between the last two.
     pub(crate) fn is_well(&self, pid: Pid) -> bool {
         self.seen.get(&pid).is_none_or(|seen| seen.at.since(seen.progress) < self.stall_timeout / 2)
     }
 
-    /// Whether the last look found all idle, so that workers must tell when they become busy.
+    /// Whether the last check found all idle, so that workers must report when they become busy.
     pub(crate) fn sleeps(&self) -> bool {
         self.was_idle && !self.is_off()
     }
@@ -200,12 +202,12 @@ mod tests {
         assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(5_000)), [Pid(7)]);
     }
 
-    /// As when all of the pool was frozen before the parent had heard that a worker was busy.
+    /// As if the whole pool was frozen before the parent learned that a worker was busy.
     #[test]
     fn time_before_it_was_woken_is_not_counted() {
         let mut watch = Watch::new(STALL);
         watch.wake(at(9_000));
-        // Once more is no other beginning.
+        // A second report is no new beginning.
         watch.wake(at(9_500));
         for time in [10_000, 11_000, 12_000, 12_999] {
             assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{time}");
@@ -245,10 +247,10 @@ mod tests {
         assert_eq!(watch.look([starved(500, 0)].into_iter(), at(2_000)), []);
         // It does not run at all for seven seconds.
         assert_eq!(watch.look([starved(500, 0)].into_iter(), at(9_000)), []);
-        // It gets a tenth of a processor: the wait that was seen before is not counted twice.
+        // It gets a tenth of a processor. The wait that was seen before does not count twice.
         assert_eq!(watch.look([starved(600, 7_900)].into_iter(), at(10_000)), []);
         assert_eq!(watch.look([starved(700, 8_800)].into_iter(), at(11_000)), []);
-        // It has one to itself and still makes no progress: two seconds so far, two more to go.
+        // It has a processor to itself and still makes no progress: two seconds so far, two more to go.
         assert_eq!(watch.look([starved(1_600, 8_800)].into_iter(), at(12_000)), []);
         assert_eq!(watch.look([starved(2_600, 8_800)].into_iter(), at(13_000)), []);
         assert_eq!(watch.look([starved(3_600, 8_800)].into_iter(), at(14_000)), [Pid(7)]);
@@ -272,10 +274,10 @@ mod tests {
             if seen_before {
                 assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
             }
-            // For a minute or more everything stands still.
+            // Everything is frozen for a minute or more.
             let end = 100_000;
             assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(end)), []);
-            // What is left of its time is.
+            // The rest of its time remains.
             let left = if seen_before { 2_000 } else { 3_000 };
             for time in (end + 1_000..end + left).step_by(1_000) {
                 assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(time)), [], "{seen_before}");
@@ -292,7 +294,7 @@ mod tests {
             if seen_before {
                 assert_eq!(watch.look([busy(7, 1_000, 3)].into_iter(), at(2_000)), []);
             }
-            // Half a second before the next look, and told before that: the look is not late.
+            // Half a second before the next check, and reported before it: the check is not late.
             watch.frozen(Duration::from_secs(60));
             let next = watch.deadline().expect("somebody is busy").as_millis();
             assert_eq!(next, if seen_before { 63_000 } else { 62_000 });

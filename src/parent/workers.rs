@@ -1,5 +1,5 @@
-//! What becomes of workers: they are ready, finish, are stopped by signals, are killed, exit. Each step tells all who are
-//! to know: the roster and its supervisor, the application, the log.
+//! What happens to workers: they become ready, finish, are stopped by signals, are killed, exit. Each step informs
+//! everybody concerned: the roster and its supervisor, the application, the log.
 
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, ExitStatus};
@@ -80,7 +80,7 @@ pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Appl
     }
 }
 
-/// Has a worker that hangs end itself, with a core dump.
+/// Makes a hung worker end itself, with a core dump.
 pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config, journal: &mut Journal) {
     let within = roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default();
     let reason = kill_reason(KillReason::Stalled, config);
@@ -88,7 +88,7 @@ pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config,
     signal(pid, Signal::SIGABRT);
 }
 
-/// Kills a worker, and says why.
+/// Kills a worker, and logs the reason.
 pub(super) fn kill(
     pid: Pid,
     why: KillReason,
@@ -143,7 +143,7 @@ impl Parent {
                 _ => None,
             });
             for exit in exits {
-                // Its last word may be that it serves; then this is no longer our business.
+                // Its last message may be that it serves. Then its exit no longer concerns this pool.
                 self.hear_successor();
                 if self.takeover.end_successor().is_some() {
                     self.roster.tell(Event::SuccessorGone { exit: Some(exit) }, clock::now());
@@ -158,7 +158,7 @@ impl Parent {
         }
     }
 
-    /// A worker was reaped, having used so many microseconds of CPU.
+    /// A worker was reaped, and has used this many microseconds of CPU time.
     fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
         self.hear(pid);
         self.hear_last_messages(pid);
@@ -226,7 +226,7 @@ pub(super) fn is_known(
         || roster.iter().any(|(_, process)| process.program == Some(pid.0))
 }
 
-/// An exit as the application is told it.
+/// Describes an exit for the application.
 fn exit_told(process: event::Process, exit: Exit, departure: Departure, reason: Option<&str>) -> event::Exit<'_> {
     event::Exit {
         process,

@@ -190,7 +190,7 @@ impl Files {
     fn take_in(&mut self, event: &InotifyEvent, now: Time) {
         use AddWatchFlags as Flag;
         if event.mask.contains(Flag::IN_Q_OVERFLOW) {
-            // The queue has overflown, so the changed files are unknown.
+            // The queue has overflowed, so the changed files are unknown.
             return self.note(PathBuf::from("more than can be told"), now);
         }
         let places = self.places.get(&event.wd).cloned().unwrap_or_default();

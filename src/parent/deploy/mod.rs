@@ -35,7 +35,7 @@ use crate::sys::clock;
 use crate::time::Time;
 use crate::worker::Place;
 
-/// The settings of now, and what has them read anew.
+/// The current settings, and what causes them to be read again.
 #[derive(Debug)]
 pub(super) struct Deploy {
     pub(super) settings: Settings,
@@ -48,11 +48,11 @@ pub(super) struct Deploy {
 }
 
 impl Deploy {
-    /// Begins to look at the root, and at the files that are to be watched.
+    /// Begins to watch the root, and the files of `--watch`.
     ///
     /// # Errors
     ///
-    /// When the kernel watches no files.
+    /// If the kernel cannot watch files.
     pub(super) fn new(settings: Settings, layers: Layers, wakeups: &Wakeups, journal: &mut Journal) -> Result<Deploy> {
         let mut deploy = Deploy { settings, layers, before: None, root: Exchange::default(), files: None };
         deploy.give_root();
@@ -64,11 +64,11 @@ impl Deploy {
         [self.root.deadline(), self.files.as_ref().and_then(Files::deadline)].into_iter().flatten().min()
     }
 
-    /// Reads anew what a restart is to read; returns the configuration that is to hold from now on, if that was done.
+    /// Reads again what a restart must read; returns the configuration that applies from now on, if that was done.
     ///
     /// # Errors
     ///
-    /// When something is wrong with it. All stays as it was.
+    /// If something in it is wrong. Nothing has changed then.
     pub(super) fn read_anew(&mut self, journal: &mut Journal) -> Result<Option<Config>> {
         if self.layers.said.env_file.is_none() {
             return Ok(None);
@@ -85,7 +85,7 @@ impl Deploy {
         Ok(Some(next))
     }
 
-    /// The restart is over for which settings may have been read anew; returns those that are to hold again.
+    /// A restart has ended for which the settings may have been read again. Returns the settings to restore, if any.
     pub(super) fn restart_ended(&mut self, is_done: bool) -> Option<Config> {
         self.before.take().filter(|_| !is_done)
     }
@@ -103,8 +103,8 @@ impl Deploy {
         self.root.give(root.as_deref().and_then(identity), root.is_some(), clock::now());
     }
 
-    /// Looks whether there is another directory behind the path that is served, if it is time. Returns whether to restart
-    /// for that.
+    /// Checks whether the served path leads to another directory, if it is time. Returns whether to restart because of
+    /// that.
     pub(super) fn look_at_root(&mut self, journal: &mut Journal, now: Time) -> bool {
         if !self.root.is_due(now) {
             return false;

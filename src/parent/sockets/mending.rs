@@ -42,12 +42,12 @@ impl Mending {
         &self.hangups
     }
 
-    /// Has the kernel tell when somebody shuts down this socket.
+    /// Makes the kernel report a shutdown of this socket.
     pub(super) fn guard(&self, socket: BorrowedFd<'_>) {
         self.hangups.watch(socket);
     }
 
-    /// The kernel has told, and is to tell of others.
+    /// Consumes the kernel's reports, so that it can report others.
     pub(super) fn clear_hangups(&self) {
         self.hangups.clear();
     }
@@ -65,17 +65,17 @@ impl Mending {
         self.broken.insert(slot);
     }
 
-    /// Whether what is broken there is left alone for the moment.
+    /// Whether repairs there are suspended for the moment.
     pub(super) fn rests(&self, slot: usize, now: Time) -> bool {
         now < self.rest(slot)
     }
 
-    /// Something was done about it, and for a moment nothing more is.
+    /// A repair was made; suspends further ones for a moment.
     pub(super) fn begin_rest(&mut self, slot: usize, now: Time) {
         self.rests.insert(slot, now + REST);
     }
 
-    /// Those whose time has come, which count as mended until they are noted again.
+    /// The slots that are due; they count as repaired until they are noted again.
     pub(super) fn take_due(&mut self, now: Time) -> Vec<usize> {
         let (due, resting) = std::mem::take(&mut self.broken).into_iter().partition(|slot| !self.rests(*slot, now));
         self.broken = resting;
@@ -83,8 +83,8 @@ impl Mending {
         due.into_iter().collect()
     }
 
-    /// Mends what all workers share; returns whether something was made anew. Those that run do not have that, so they
-    /// are to be replaced.
+    /// Repairs the sockets that all workers share; returns whether a socket was made anew. Running workers do not have
+    /// it, so they must be replaced.
     pub(super) fn mend_shared(
         &mut self,
         reserved: &mut [Reserved],

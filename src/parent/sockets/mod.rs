@@ -1,12 +1,13 @@
-//! The sockets of the pool: the addresses that are reserved, the slots' sockets, who looks after whose queue, and what is
-//! done about sockets that workers have broken.
+//! The sockets of the pool: the reserved addresses, the slots' sockets, which worker looks after which queue, and the
+//! repair of sockets that workers have broken.
 //!
-//! In come who serves ([`Roster`]), what workers have made, and what the kernel tells; out go orders to workers, and facts
-//! for the supervisor: who is to be replaced. It may not know why somebody serves or not.
+//! Its input: which workers serve ([`Roster`]), the sockets that workers have made, and the kernel's reports. Its
+//! output: orders to workers, and events for the supervisor about workers to be replaced. It does not know why a worker
+//! serves or not.
 //!
 //! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
 //! - `neighbours.rs`: PURE. Which workers look after each slot's queue besides its own
-//! - `attention.rs`: the queues of workers with a server of their own
+//! - `attention.rs`: the queues of workers with their own servers
 //! - `mending.rs`: sockets that workers have broken
 
 mod attention;
@@ -36,7 +37,7 @@ use crate::sys;
 use crate::sys::epoll::Hangups;
 use crate::time::Time;
 
-/// All sockets on which the pool is reached.
+/// All sockets through which clients reach the pool.
 #[derive(Debug)]
 pub(super) struct Sockets {
     reserved: Rc<Vec<Reserved>>,
@@ -45,12 +46,12 @@ pub(super) struct Sockets {
     attention: Attention,
     mending: Mending,
     board: Rc<ParentBoard>,
-    /// The pool stops: its workers hold what is left.
+    /// Whether the pool stops, so that only its workers hold sockets.
     are_released: bool,
 }
 
 impl Sockets {
-    /// Of these addresses, with the slots' sockets that another pool has handed over.
+    /// With these addresses, and the slots' sockets that the old pool has handed over.
     pub(super) fn new(
         reserved: Vec<Reserved>,
         inherited: Vec<SlotSockets>,
@@ -77,7 +78,7 @@ impl Sockets {
         Ok(sockets)
     }
 
-    /// What becomes readable when somebody shuts down a socket.
+    /// Readable when a socket was shut down.
     pub(super) fn hangups(&self) -> &Hangups {
         self.mending.hangups()
     }
@@ -105,13 +106,13 @@ impl Sockets {
         self.of(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved))
     }
 
-    /// Who picks the worker for a new connection, in words.
+    /// How workers are chosen for connections, in words.
     pub(super) fn balance(&self) -> &'static str {
         self.custody.balance()
     }
 }
 
-/// Who has them: another pool, this one, nobody.
+/// Which pool has the sockets: another one, this one, or none.
 impl Sockets {
     /// No other pool serves: this one steers.
     pub(super) fn begin_to_steer(&mut self) {
@@ -123,15 +124,15 @@ impl Sockets {
         self.custody.count_all_in();
     }
 
-    /// This pool serves, and steers, while the one that it takes over from still has the sockets. That one had more slots,
-    /// perhaps; while it served, its workers looked after them.
+    /// This pool serves and steers, while the old pool still has the sockets. The old pool may have had more slots;
+    /// while it served, its workers looked after them.
     pub(super) fn take_over(&mut self, wanted: usize, now: Time) {
         self.custody.begin_to_steer();
         let surplus: Vec<usize> = self.slots().iter().copied().filter(|slot| *slot >= wanted).collect();
         surplus.into_iter().for_each(|slot| self.custody.retire(slot, now));
     }
 
-    /// The names in the file system are this pool's from now on.
+    /// The names in the file system belong to this pool from now on.
     pub(super) fn take_names(&mut self) {
         if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
             reserved.iter_mut().for_each(Reserved::take_over);
@@ -160,10 +161,10 @@ impl Sockets {
     }
 }
 
-/// Who serves, and who looks after whose queue.
+/// Which workers serve, and which look after whose queue.
 impl Sockets {
-    /// Draws the conclusions from who serves: where new connections go, and who looks after whose queue. `are_copied` says
-    /// that a process that was just forked may have copies of all that the parent has.
+    /// Updates where new connections go, and which worker looks after which queue. `are_copied` says that a process
+    /// that was just forked may have copies of all the parent's descriptors.
     pub(super) fn settle(&mut self, roster: &mut Roster, poll: &Poll, are_copied: bool, now: Time) {
         if self.are_released {
             return;
@@ -178,7 +179,7 @@ impl Sockets {
         self.attention.attend(roster, &self.board, &self.custody, poll);
     }
 
-    /// Has workers look after each other's queues.
+    /// Makes workers look after each other's queues.
     fn watch(&mut self, roster: &mut Roster, now: Time) {
         let expired = self.custody.expired(now);
         let serving = roster.serving_by_slot();
@@ -193,7 +194,7 @@ impl Sockets {
             let sent = match order {
                 Order::Watch { slot, .. } => {
                     let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
-                    // Its next worker may not have started yet, before which they are made whole.
+                    // Its next worker may not have started yet; before it does, they are repaired.
                     for socket in sockets.iter().filter(|_| !may_block) {
                         if let Err(error) = sys::fds::set_nonblocking(socket, true) {
                             debug!("cannot make a socket of worker={slot} non-blocking: {error}");
@@ -204,14 +205,14 @@ impl Sockets {
                 Order::Release { slot, .. } => process.ends.lifeline.release(slot),
             };
             if let Err(error) = sent {
-                // It dies, or is flooded with orders; the next look finds somebody else.
+                // The worker dies, or has too many orders. The next call finds another one.
                 debug!("cannot send an order to {}: {error}", roster.tag(pid));
                 self.neighbours.gone(pid);
             }
         }
     }
 
-    /// Closes the sockets of a slot that was scaled away, once nobody else holds copies of them: only then is it known
+    /// Closes the sockets of a slot that was removed by scaling, once nobody else holds copies. Only then is it certain
     /// when the group's indexes change.
     fn close_one_retired(&mut self, now: Time) -> bool {
         let mut expired = self.custody.expired(now).into_iter().rev();
@@ -221,41 +222,41 @@ impl Sockets {
         true
     }
 
-    /// The slot will have no worker any more.
+    /// The slot will have no more workers.
     pub(super) fn retire(&mut self, slot: usize, now: Time) {
         self.custody.retire(slot, now);
     }
 
-    /// A worker has let go of what it was asked to let go of first.
+    /// A worker has let go of the sockets in the oldest order to it.
     pub(super) fn released(&mut self, pid: Pid) {
         self.neighbours.released(pid);
     }
 
-    /// A worker is gone, and with it what it had.
+    /// A worker has ended, and its copies are gone.
     pub(super) fn gone(&mut self, pid: Pid) {
         self.neighbours.gone(pid);
     }
 
-    /// A worker has seen something that the parent should look at.
+    /// A worker has noticed something that the parent should check.
     pub(super) fn rung(&mut self, now: Time) {
         self.custody.rung(now);
     }
 
-    /// A connection has come to a worker with a server of its own. In a pool that stops, workers hold the queues, whose
-    /// events come all the same.
+    /// A connection has come to a worker with its own server. While a pool stops, workers hold the queues, but their
+    /// events still come.
     pub(super) fn begin_attending(&mut self, now: Time) {
         if !self.are_released {
             self.attention.begin(now);
         }
     }
 
-    /// Looks at the queues of those, if it is time.
+    /// Checks these queues, if it is time.
     pub(super) fn look_at_queues(&mut self, roster: &Roster, now: Time) {
         self.attention.look(roster, &self.board, &self.custody, now);
     }
 }
 
-/// Whether they are whole.
+/// Whether the sockets are sound.
 impl Sockets {
     fn guard(&self, slot: usize) {
         let sockets = self.custody.sockets(slot).map(SlotSockets::all).unwrap_or_default();
@@ -321,7 +322,7 @@ impl Sockets {
         self.mend_shared(false, config, journal, now)
     }
 
-    /// Says which workers are to be replaced because their sockets are broken, if it is time.
+    /// Returns which workers must be replaced because their sockets are broken, if it is time.
     pub(super) fn mend(&mut self, roster: &Roster, config: &Config, journal: &mut Journal, now: Time) -> Vec<Event> {
         if self.are_released {
             return Vec::new();

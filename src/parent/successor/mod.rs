@@ -1,6 +1,6 @@
-//! Upgrade: how a new binary is started with every socket of this pool, and how it takes them over.
+//! Upgrade: starting a new binary with all sockets of this pool, and taking them over in the new one.
 //!
-//! The sockets stay open across execve(2), and a variable says which number is what:
+//! The sockets stay open across execve(2), and a variable says what each descriptor is:
 //!
 //! ```text
 //! FORKPOOL_UPGRADE = STREAM                       the stream on which the new parent says that it serves
@@ -31,15 +31,15 @@ use crate::sys;
 
 const VARIABLE: &str = "FORKPOOL_UPGRADE";
 
-/// What the new parent says.
+/// The message of the new parent that it serves.
 const SERVING: u8 = b'S';
 
-/// What another pool hands over to this one.
+/// What the old pool hands over to this one.
 #[derive(Debug)]
 pub(crate) struct Inheritance {
     stream: UnixStream,
     addresses: Vec<Inherited>,
-    /// For each TCP address of this pool, in their order, which one of the other's it is.
+    /// For each TCP address of this pool, in order, the index of that address in the old pool.
     columns: Vec<Option<usize>>,
     /// The same for each UDP address.
     udp_columns: Vec<Option<usize>>,
@@ -49,19 +49,19 @@ pub(crate) struct Inheritance {
 struct Inherited {
     address: String,
     reserved: Option<OwnedFd>,
-    /// One for each slot that has it; none where all workers share one.
+    /// One for each slot that has it; empty if all workers share one.
     slots: Vec<Option<OwnedFd>>,
 }
 
 impl Inheritance {
-    /// What this process was started with, if a pool has started it. To be called once.
+    /// Takes what the old pool has handed over, if this process was started by an upgrade. To be called once.
     ///
     /// # Errors
     ///
-    /// When the variable was not made by a pool, or the descriptors are not there.
+    /// If the variable was not made by a pool, or the descriptors do not exist.
     pub(crate) fn take() -> io::Result<Option<Inheritance>> {
         let Some(text) = std::env::var_os(VARIABLE) else { return Ok(None) };
-        // Not for what this process starts, nor for a second pool in it.
+        // Processes that this one starts must not see it, nor a second pool in this process.
         sys::process::remove_variable(VARIABLE);
         Inheritance::parse(&text).map(Some)
     }
@@ -69,7 +69,7 @@ impl Inheritance {
     fn parse(text: &OsStr) -> io::Result<Inheritance> {
         let invalid = || io::Error::from(ErrorKind::InvalidData);
         let said = text.to_str().and_then(variable::read).ok_or_else(invalid)?;
-        // Whatever fails, those that were taken over are closed.
+        // On failure, those that were already taken are closed.
         let adopt = |number: Option<RawFd>| number.map(sys::fds::inherited).transpose();
         let stream = sys::fds::inherited(said.stream)?.into();
         let mut addresses = Vec::new();
@@ -80,7 +80,7 @@ impl Inheritance {
         Ok(Inheritance { stream, addresses, columns: Vec::new(), udp_columns: Vec::new() })
     }
 
-    /// The reserved socket of an address of this pool, if the other one had it. To be asked for each, in their order.
+    /// The reserved socket of an address of this pool, if the old pool had it. To be called for each address, in order.
     pub(crate) fn reserved(&mut self, address: &str) -> Option<OwnedFd> {
         let escaped = address.escape_default().to_string();
         let index = self.addresses.iter().position(|it| it.reserved.is_some() && it.address == escaped);
@@ -90,7 +90,8 @@ impl Inheritance {
         self.addresses[index?].reserved.take()
     }
 
-    /// A copy of a socket of a UDP address of this pool, if the other one had any. To be asked for each, in their order.
+    /// A copy of a socket of a UDP address of this pool, if the old pool had any. To be called for each address, in
+    /// order.
     pub(crate) fn udp(&mut self, name: &str) -> Option<OwnedFd> {
         let escaped = name.escape_default().to_string();
         let is_it = |(index, it): (usize, &Inherited)| {
@@ -102,13 +103,13 @@ impl Inheritance {
         found.map(|(_, socket)| socket)
     }
 
-    /// The admin process's socket, if the other pool's had the same address.
+    /// The admin process's socket, if the old pool's had the same address.
     pub(crate) fn admin(&mut self, address: &str) -> Option<OwnedFd> {
         let marked = format!("{ADMIN}{}", address.escape_default());
         self.addresses.iter_mut().find(|it| it.address == marked)?.reserved.take()
     }
 
-    /// The sockets that were given to the other pool, whatever this one is configured to listen on.
+    /// The sockets that were passed to the old pool, whatever this pool is configured to listen on.
     pub(crate) fn given(&mut self) -> error::Result<Vec<Reserved>> {
         let given = self.addresses.iter_mut().filter_map(|it| {
             let name = it.address.strip_prefix(GIVEN)?.to_owned();
@@ -117,7 +118,7 @@ impl Inheritance {
         given.collect()
     }
 
-    /// The slots' sockets, as far as the other pool had them, and how this one says that it serves.
+    /// The slots' sockets, as far as the old pool had them, and the channel on which to report that this pool serves.
     pub(crate) fn finish(self) -> (Vec<SlotSockets>, Predecessor) {
         let mut addresses: Vec<_> = self.addresses.into_iter().map(|it| it.slots.into_iter()).collect();
         let slots = self
@@ -137,26 +138,25 @@ impl Inheritance {
     }
 }
 
-/// Takes over the descriptor that a number names.
-/// What marks a given socket in place of an address.
+/// Marks a socket passed by another program, in place of an address.
 const GIVEN: &str = "given:";
 
-/// What marks the admin process's.
+/// Marks the admin process's socket.
 const ADMIN: &str = "admin:";
 
-/// This pool, on its way to take over from another one.
+/// The channel to the old pool.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
     stream: UnixStream,
 }
 
 impl Predecessor {
-    /// Tells the other pool that this one serves. If it is gone, all the better.
+    /// Reports to the old pool that this one serves. If it has gone, that is fine.
     pub(crate) fn serve(&mut self) {
         let _ = self.stream.write_all(&[SERVING]);
     }
 
-    /// At its end when the other pool has let go of the sockets.
+    /// Ends when the old pool has released the sockets.
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
     }
@@ -170,11 +170,11 @@ pub(crate) struct Successor {
 }
 
 impl Successor {
-    /// Starts this program anew, as it was started: the same name, looked up again, and the same arguments.
+    /// Starts this program again, as it was started: with the same name, looked up again, and the same arguments.
     ///
     /// # Errors
     ///
-    /// When it cannot be executed.
+    /// If it cannot be executed.
     pub(crate) fn spawn(
         addresses: &[String],
         reserved: &[Reserved],
@@ -217,13 +217,13 @@ impl Successor {
         let program = arguments.next().ok_or(ErrorKind::NotFound)?;
         let mut command = Command::new(program);
         command.args(arguments).env(VARIABLE, text);
-        // They name this process, and what they say is passed on otherwise.
+        // They name this process; their information is passed on in another way.
         for variable in ["WATCHDOG_PID", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"] {
             command.env_remove(variable);
         }
         sys::signal::spawn_as_started(&mut command);
         keep_open(&passed, true)?;
-        // The new binary unblocks them once it hears them.
+        // The new binary unblocks these signals once it handles them.
         let held = signals::hold();
         let child = held.and_then(|_held| command.spawn());
         keep_open(&passed, false)?;
@@ -231,24 +231,24 @@ impl Successor {
         Ok(Successor { pid, stream })
     }
 
-    /// Readable when the new parent has something to say, or is gone.
+    /// Readable when the new parent has sent something, or has gone.
     pub(crate) fn stream(&self) -> &UnixStream {
         &self.stream
     }
 
-    /// Whether the new parent has said that it serves.
+    /// Whether the new parent has reported that it serves.
     pub(crate) fn serves(&mut self) -> bool {
         let mut byte = [0];
         matches!(self.stream.read(&mut byte), Ok(1) if byte[0] == SERVING)
     }
 }
 
-/// What names a descriptor to the new binary.
+/// How a descriptor is named to the new binary.
 fn number(fd: Option<BorrowedFd<'_>>) -> String {
     fd.map_or_else(|| "-".to_owned(), |fd| fd.as_raw_fd().to_string())
 }
 
-/// Lets descriptors survive execve(2), or not. The process has one thread, so nothing else is executed meanwhile.
+/// Sets whether descriptors survive execve(2). The process has one thread, so nothing else is executed meanwhile.
 fn keep_open(fds: &[BorrowedFd<'_>], open: bool) -> io::Result<()> {
     let flags = if open { FdFlag::empty() } else { FdFlag::FD_CLOEXEC };
     fds.iter().try_for_each(|fd| Ok(fcntl(fd, FcntlArg::F_SETFD(flags)).map(drop)?))

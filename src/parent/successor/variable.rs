@@ -1,26 +1,26 @@
-//! PURE. What the variable of an upgrade says: numbers of descriptors, each for one purpose.
+//! PURE. The variable of an upgrade: numbers of descriptors, each with its purpose.
 #![forbid(unsafe_code)]
 
 /// A descriptor's number.
 type Number = i32;
 
-/// All that is handed over.
+/// Everything that is handed over.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct HandedOver {
     pub(super) stream: Number,
     pub(super) addresses: Vec<Address>,
 }
 
-/// What belongs to one address.
+/// The descriptors of one address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Address {
     pub(super) reserved: Option<Number>,
-    /// One for each slot, `None` for a slot without; empty where all workers share one.
+    /// One for each slot, `None` for a slot without; empty if all workers share one.
     pub(super) slots: Vec<Option<Number>>,
     pub(super) name: String,
 }
 
-/// `None` where no pool has made it: also when a number occurs twice, which would then be closed twice.
+/// `None` if no pool has made it, or if a number occurs twice, which would then be closed twice.
 pub(super) fn read(text: &str) -> Option<HandedOver> {
     let mut lines = text.lines();
     let stream = number(lines.next()?)?;
@@ -51,7 +51,7 @@ fn number(text: &str) -> Option<Number> {
     text.parse().ok().filter(|number| *number >= 0)
 }
 
-/// What fuzzers call ([`crate::fuzzing`]).
+/// The entry point of a fuzzer ([`crate::fuzzing`]).
 #[cfg(any(fuzzing, test))]
 #[allow(missing_docs, unreachable_pub)]
 pub fn fuzz(bytes: &[u8]) {
@@ -64,7 +64,7 @@ pub fn fuzz(bytes: &[u8]) {
     });
     let text = format!("{}{}", read.stream, lines.collect::<String>());
     let again = self::read(&text).expect("it was read once");
-    // A single hole is written like none at all.
+    // A single missing slot is written like no slots at all.
     assert_eq!(again.stream, read.stream);
     assert_eq!(again.addresses.len(), read.addresses.len());
 }

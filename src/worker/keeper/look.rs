@@ -1,4 +1,4 @@
-//! Looks whether a process of the program waits for connections on a socket of the pool's.
+//! Checks whether a process of the program waits for connections on one of the pool's sockets.
 
 use std::fs;
 use std::io::{ErrorKind, IoSliceMut};
@@ -10,7 +10,7 @@ use super::plan::Sight;
 use super::sign::{self, Open, Waits, LIST_MAX};
 use super::tree;
 
-/// The best sign of any of them. `inodes` are those of the sockets.
+/// The best sign of any process. `inodes` are those of the sockets.
 pub(super) fn look(inodes: &[u64]) -> Sight {
     let mut best = Sight::Nothing;
     for pid in tree::descendants() {
@@ -26,7 +26,7 @@ fn look_at(pid: i32, inodes: &[u64]) -> Sight {
     let links = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(links) => links,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Sight::Hidden,
-        // It has ended.
+        // The process has ended.
         Err(_) => return Sight::Nothing,
     };
     let (mut held, mut epolls, mut has_ring) = (Vec::new(), Vec::new(), false);
@@ -51,7 +51,7 @@ fn look_at(pid: i32, inodes: &[u64]) -> Sight {
     }
 }
 
-/// What the threads of a process wait in that has the socket open at these numbers.
+/// What the threads of a process wait for, given the descriptors at which it has the socket.
 fn look_at_threads(pid: i32, held: &[u64]) -> Sight {
     let mut best = Sight::Holds;
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
@@ -73,7 +73,8 @@ fn look_at_threads(pid: i32, held: &[u64]) -> Sight {
     best
 }
 
-/// Reads the memory of a process, which may wait for whoever provides it (userfaultfd(2), FUSE): nobody but the keeper does.
+/// Reads the memory of a process. This may block on whoever provides that memory (userfaultfd(2), FUSE), so only the
+/// keeper does it.
 fn read(pid: i32, address: u64, len: u64, is_sign: impl Fn(&[u8]) -> bool) -> bool {
     let (Ok(base), Ok(len)) = (usize::try_from(address), usize::try_from(len)) else { return false };
     let mut bytes = vec![0; len.min(LIST_MAX)];

@@ -1,38 +1,39 @@
 //! A worker that runs a program: its *keeper*.
 //!
-//! In comes a command, by [`Worker::exec`](crate::Worker::exec); the worker forks it and stays. What the lifeline, signals,
-//! orders, the processes of the program and the clock tell goes to the plan; out go signals to these processes and reports
-//! to the parent, and in the end the exit status of the program, which the parent takes for the worker's. It may not know
-//! the parent.
+//! Its input: a command, from [`Worker::exec`](crate::Worker::exec); the worker forks a child that executes it, and
+//! stays. The lifeline, signals, orders, the program's processes and the clock give events to the plan. Its output:
+//! signals to these processes, reports to the parent, and finally the exit status of the program, which the parent
+//! takes for the worker's. It does not know the parent.
 //!
 //! # Files
 //!
-//! - `plan.rs` (PURE): what becomes of the program and of all that it has started
-//! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): by what /proc says
+//! - `plan.rs` (PURE): what happens to the program and to the processes that it has started
+//! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): the same by the contents of /proc
 //! - `probe.rs`: asks it by HTTP; `accepted.rs`: whether it was it that has taken the question
-//! - `tree.rs`: which processes there are
-//! - `output.rs`: their lines, with a prefix
-//! - `adopt/`: the pool's sockets for those that bind its addresses
+//! - `tree.rs`: the list of these processes
+//! - `output.rs`: their output, line by line with a prefix
+//! - `adopt/`: the pool's sockets for programs that bind its addresses
 //!
 //! # Decisions
 //!
-//! - **A process of its own, and not the parent**: it reads the memory of the program and what /proc says of it, which may
-//!   make it wait. Whoever makes it wait waits for itself: the parent kills a keeper that does not obey.
-//! - **It ends as the program has**, by the same code or signal, so that nothing else is different for a program than for any
-//!   worker. What it knows besides it says as a worker says why it failed.
-//! - **Everything is a child of the keeper's in the end**: whoever loses its parent, by a double fork for instance, gets the
-//!   keeper for one (PR_SET_CHILD_SUBREAPER). So the tree has ended when there is no child left.
-//! - **All processes are told to finish, not only the first**: a shell or npm passes nothing on. A server that has
-//!   processes of its own gets the signal as from Ctrl-C, or from a service manager.
-//! - **The program dies with its keeper** (PR_SET_PDEATHSIG), by SIGKILL. What it has started becomes the parent's, which ends it.
-//! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: one that listens
-//!   may still load for seconds. It is looked at from outside, since what it calls would have to be looked at for ever: some
-//!   twenty looks in the first second, of a third of a millisecond each, and none once it is ready.
+//! - **The keeper is a separate process, not the parent**: it reads the program's memory and its files in /proc, which
+//!   may block. A program that blocks its keeper only delays itself: the parent kills a keeper that does not obey.
+//! - **It exits as the program has**, with the same code or signal, so that a program counts like any worker. What else
+//!   it knows about the end, it reports like a failing worker.
+//! - **All processes end up as children of the keeper**: a process that loses its parent, by a double fork for
+//!   instance, gets the keeper as its parent (PR_SET_CHILD_SUBREAPER). So the tree has ended when no child is left.
+//! - **All processes are told to finish, not only the first**, since a shell or npm passes nothing on. A server with
+//!   its own child processes gets the signal as from Ctrl-C, or from a service manager.
+//! - **The program dies with its keeper**, by SIGKILL (PR_SET_PDEATHSIG). The processes that it has started become the
+//!   parent's children, which ends them.
+//! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: it may still
+//!   load for seconds then. It is observed from outside, since tracing its calls would never end: about twenty checks
+//!   in the first second, of a third of a millisecond each, and none once it is ready.
 //! - **Asked by HTTP, it is to answer itself** (`Readiness::Http`): a connection to the port may be accepted by a sibling or
 //!   by its predecessor, so the request is sent only once the kernel says that a socket of this program has it. A slot
 //!   without another worker is steered to meanwhile, by `Accepts`, since nothing else would reach it.
-//! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU reach it when the
-//!   parent sends them, for the application, and not when they come from whoever means the pool.
+//! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU are passed on
+//!   if the parent sends them, for the application, and not if they come from somebody who means the pool.
 
 mod accepted;
 mod adopt;
@@ -73,25 +74,24 @@ use crate::worker::Worker;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Keeping {
     pub(crate) ready: Readiness,
-    /// What asks it to finish.
+    /// The signal that asks it to finish.
     pub(crate) stop_signal: StopSignal,
     /// Whether each line of its output gets a prefix.
     pub(crate) prefix: bool,
     /// Whether it gets the pool's sockets by binding their addresses.
     pub(crate) adopt: Adopt,
-    /// Another program may accept from the slot's sockets, which it has been serving.
+    /// Whether another program, an earlier one, may accept from the slot's sockets.
     pub(crate) is_shared: bool,
 }
 
-/// Runs the program, which listens on `sockets`, those of TCP first, in the order of its descriptors. All signals are
-/// blocked.
+/// Runs the program, which listens on `sockets`, TCP first, in the order of its descriptors. All signals are blocked.
 ///
 /// # Errors
 ///
-/// When it cannot be run: then nothing has happened.
+/// If it cannot be run. Nothing has happened then.
 pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<OwnedFd>) -> Result<Keeper<'a>> {
     let keeper = process::id();
-    // What a terminal or an operator sends to the parent's process group is the parent's to act on.
+    // What a terminal or an operator sends to the parent's process group is for the parent to handle.
     setpgid(Pid::from_raw(0), Pid::from_raw(0))
         .map_err(|errno| Error::system("make a process group with setpgid(2)", errno))?;
     set_child_subreaper(true).map_err(|errno| Error::system("take in orphans with prctl(2)", errno))?;
@@ -105,7 +105,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         adopt::begin(adopt, keeper_end)?;
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
         set_pdeathsig(Signal::SIGKILL)?;
-        // The keeper may have died before that.
+        // The keeper may have died before that call.
         if u32::try_from(getppid().as_raw()) != Ok(keeper) {
             return Err(nix::errno::Errno::ESRCH.into());
         }
@@ -139,7 +139,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
             return Err(Error::File { path, action: "execute", source });
         }
     };
-    // A parent that is gone has ended the lifeline, which is seen at once.
+    // If the parent has gone, the lifeline has ended, which is noticed at once.
     let _ = worker.lifeline().program(pid);
     let (sign, probe) = match &worker.keeping.ready {
         Readiness::Auto => (Sign::Sight, None),
@@ -168,15 +168,15 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     })
 }
 
-/// A program that runs, and what is needed to keep it.
+/// A running program, and what is needed to keep it.
 pub(super) struct Keeper<'a> {
     worker: &'a Worker,
     program: Pid,
-    /// It was not reaped, so its pid and group are its own.
+    /// Whether it was not reaped yet, so its pid and group are its own.
     is_there: bool,
-    /// The pool's sockets, until it is to finish.
+    /// The pool's sockets, until it must finish.
     sockets: Vec<OwnedFd>,
-    /// Theirs, by which those are known that it waits for.
+    /// Their inodes, which identify the sockets for which the program waits.
     inodes: Vec<u64>,
     adoption: Option<Adoption>,
     signals: SignalFd,
@@ -187,18 +187,18 @@ pub(super) struct Keeper<'a> {
     /// It waits for connections.
     is_asked: bool,
     parent: Pid,
-    /// The lifeline has ended.
+    /// Whether the lifeline has ended.
     is_over: bool,
 }
 
 impl Keeper<'_> {
-    /// Keeps the program to the end of its last process, and ends as it has.
+    /// Keeps the program until its last process has ended, and exits as the program has.
     pub(super) fn run(mut self) -> ! {
         loop {
             while let Some(effect) = self.plan.poll_effect() {
                 match effect {
                     Effect::Tell(told) => self.tell(told),
-                    // A parent that is gone waits for nothing.
+                    // Nobody waits for this if the parent is gone.
                     Effect::Ready => {
                         self.probe = None;
                         drop(self.worker.lifeline().ready());
@@ -256,7 +256,7 @@ impl Keeper<'_> {
         tree::signal(self.is_there.then_some(self.program), signal);
     }
 
-    /// What asks the program to finish.
+    /// The signal that asks the program to finish.
     fn stop_signal(&self) -> Signal {
         match self.worker.keeping.stop_signal {
             StopSignal::Term => Signal::SIGTERM,
@@ -297,7 +297,7 @@ impl Keeper<'_> {
         }
     }
 
-    /// What the parent and others ask.
+    /// Handles the requests of the parent and of others.
     fn hear(&mut self) {
         if !self.is_over && self.worker.is_over().unwrap_or(true) {
             self.is_over = true;
@@ -337,7 +337,7 @@ impl Keeper<'_> {
                     Change::Exited(code) => self.gone(Exit::Code(code)),
                     Change::Killed { signal, core_dumped } => self.gone(Exit::Signal { signal, core_dumped }),
                 },
-                // It was somebody's who is gone.
+                // The sender has gone.
                 Ok(Some(_)) => {}
                 Ok(None) => return,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -1,5 +1,5 @@
-//! What a program writes to stdout and stderr, where that is prefixed ([`Builder::prefix`]): read from pipes, and
-//! passed on line by line. While nobody reads the keeper's own output, the program's stays in the pipes, and it waits.
+//! A program's output to stdout and stderr, if it is prefixed ([`Builder::prefix`]): read from pipes, and passed on
+//! line by line. While nobody reads the keeper's own output, the program's stays in the pipes, and the program waits.
 //!
 //! [`Builder::prefix`]: crate::Builder::prefix
 
@@ -14,29 +14,29 @@ use crate::shared::channel::non_blocking_pipe;
 use crate::shared::outlet::Outlet;
 use crate::time::Time;
 
-/// Read from a pipe in one turn, so that signals and the lifeline have theirs.
+/// The bytes read from a pipe in one turn, so that signals and the lifeline have theirs.
 const READ: usize = 16 * 1024;
 
-/// A longer line is passed on in parts.
+/// A longer line is split.
 const LINE_MAX: usize = 64 * 1024;
 
-/// How often it is tried again while nobody reads.
+/// How often to try again while nobody reads.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// How many turns' worth is read at once in the end: more than a pipe holds, so that only somebody who still writes to it
-/// is cut short.
+/// How many turns to read at once at the end: more than a pipe holds, so that only a process that still writes to it is
+/// cut short.
 const REST: usize = 64;
 
-/// In the end, for how many milliseconds what is left may wait for a reader.
+/// How many milliseconds the rest may wait for a reader at the end.
 const LAST_WORDS: u16 = 1000;
 
-/// Both streams of a program.
+/// Both output streams of a program.
 #[derive(Debug)]
 pub(super) struct Output([Stream; 2]);
 
 #[derive(Debug)]
 struct Stream {
-    /// None at its end.
+    /// `None` at its end.
     pipe: Option<File>,
     lines: Lines,
     outlet: Option<Outlet>,
@@ -63,7 +63,7 @@ impl Output {
         Output([stream(stdout, io::stdout().as_fd()), stream(stderr, io::stderr().as_fd())])
     }
 
-    /// What is to be waited for: pipes whose latest output somebody has read.
+    /// The pipes to wait for: those whose latest output was read.
     pub(super) fn pipes(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let open = self.0.iter().filter(|stream| stream.pending.is_empty());
         open.filter_map(|stream| stream.pipe.as_ref().map(AsFd::as_fd))
@@ -73,7 +73,7 @@ impl Output {
         self.0.iter().filter_map(|stream| stream.retry).min()
     }
 
-    /// Passes on what has come, as far as somebody reads it.
+    /// Passes on what has arrived, as far as somebody reads it.
     pub(super) fn pass_on(&mut self, now: Time) {
         for stream in &mut self.0 {
             if !stream.pending.is_empty() && stream.retry.is_some_and(|at| now < at) {
@@ -88,7 +88,7 @@ impl Output {
         }
     }
 
-    /// All who could write more are gone, and so will be who could pass it on.
+    /// All processes that could write more are gone, and the keeper will end.
     pub(super) fn end(mut self) {
         for stream in &mut self.0 {
             for _ in 0..REST {
@@ -147,11 +147,11 @@ impl Stream {
     }
 }
 
-/// Cuts what comes into lines, and puts a prefix before each.
+/// Splits the output into lines, and puts a prefix before each.
 #[derive(Debug)]
 struct Lines {
     prefix: String,
-    /// A line whose end has not come yet.
+    /// An incomplete line.
     begun: Vec<u8>,
 }
 
@@ -175,7 +175,7 @@ impl Lines {
         }
     }
 
-    /// No more will come.
+    /// No more output will come.
     fn end(&mut self, out: &mut Vec<u8>) {
         if !self.begun.is_empty() {
             self.put(out);

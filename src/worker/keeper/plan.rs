@@ -1,8 +1,8 @@
-//! PURE. What becomes of a program and of all that it has started: facts in, effects out.
+//! PURE. What happens to a program and to the processes that it has started: events in, effects out.
 //!
 //! ```text
 //!              its sign                 asked to finish, or to end
-//!   Starting ───────────► Serving ───────────────────────────────► Leaving ───┐ the drain time-out is over
+//!   Starting ───────────► Serving ───────────────────────────────► Leaving ───┐ the drain timeout is over
 //!      │                     │                                        │       ▼
 //!      └──────────┬──────────┘                                        │    Killing ◄── told so by the parent, from
 //!                 │ the program has ended by itself                   │       │        any of these
@@ -10,8 +10,8 @@
 //!              Leaving, for a second at most                         the last process has ended: End
 //! ```
 //!
-//! *Leaving*: every process of the tree has been told once to finish (or to end), and the pool's sockets are let go of.
-//! *Killing*: every one is killed, again and again, since what it has forked meanwhile is not.
+//! *Leaving*: every process of the tree was told once to finish (or to exit), and the pool's sockets were closed.
+//! *Killing*: every process is killed, repeatedly, since they may have forked meanwhile.
 #![forbid(unsafe_code)]
 
 use std::collections::VecDeque;
@@ -21,20 +21,20 @@ use crate::shared::channel::STOPPING;
 use crate::shared::pace::Pace;
 use crate::time::Time;
 
-/// For how long what a program has started may stay when the program has ended by itself: its slot waits meanwhile.
+/// How long the program's processes may stay when the program has exited by itself. Its slot waits meanwhile.
 const REST: Duration = Duration::from_secs(1);
 
-/// How long the keeper leaves it to the parent, while there is one, to say that the drain time-out is over.
+/// How long the keeper leaves it to the parent, while there is one, to notice the end of the drain timeout.
 const DEFERENCE: Duration = Duration::from_secs(2);
 
-/// Between two rounds of killing.
+/// The interval between two rounds of killing.
 const ROUND: Duration = Duration::from_millis(20);
 
-/// Between two looks at what the program waits for: first, and at most.
+/// The interval between two checks of what the program waits for: the first, and the maximum.
 const LOOK: Duration = Duration::from_millis(2);
 const LOOK_MOST: Duration = Duration::from_millis(50);
 
-/// When a program counts as ready that lives and cannot be seen to wait.
+/// When a living program counts as ready if its waiting cannot be observed.
 const BLIND: Duration = Duration::from_secs(1);
 
 /// How a program has ended.
@@ -44,28 +44,28 @@ pub(super) enum Exit {
     Signal { signal: i32, core_dumped: bool },
 }
 
-/// What all processes of the tree are told, each as firm as those before it.
+/// What all processes of the tree are told; each is stronger than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Told {
-    /// To finish what they have (SIGTERM).
+    /// To finish their requests (SIGTERM).
     Finish,
-    /// To end now (SIGINT).
+    /// To exit now (SIGINT).
     Quick,
     /// SIGKILL.
     Kill,
 }
 
-/// What was seen of the tree's processes at a look, each a better sign than those before it.
+/// What a check has seen of the tree's processes; each is a better sign than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sight {
-    /// None of them has the pool's socket open.
+    /// No process has the pool's socket open.
     #[default]
     Nothing,
-    /// One has, and does not wait for connections.
+    /// A process has it open, and does not wait for connections.
     Holds,
-    /// One may wait where nobody can see it: it may not be looked at, or has an io_uring(7).
+    /// A process may wait where that cannot be observed: it may not be inspected, or uses io_uring(7).
     Hidden,
-    /// One waits for connections on it.
+    /// A process waits for connections on it.
     Waits,
 }
 
@@ -87,13 +87,13 @@ pub(super) enum Fact {
     Saw(Sight),
     /// Asked, it has said that it is ready.
     Answered,
-    /// A signal has stopped the program, or it runs again.
+    /// The program was stopped by a signal, or runs again.
     Suspended(bool),
-    /// The program has ended. Others of its tree may be there.
+    /// The program has exited. Other processes of its tree may remain.
     Exited(Exit),
     /// No process of the tree is left.
     Childless,
-    /// Time has passed. Somebody else may count it as well.
+    /// Time has passed. `has_parent` says whether the parent may count it as well.
     Tick {
         has_parent: bool,
     },
@@ -109,13 +109,13 @@ pub(super) enum Effect {
     Ask,
     /// Report that it is stopped, or runs again.
     Suspended(bool),
-    /// Close the pool's sockets: their ports are to be free when the program has closed its own.
+    /// Close the pool's sockets, so that their ports are free when the program has closed its own.
     LetGo,
-    /// End as the program has.
+    /// Exit as the program has.
     End { exit: Exit, why: Option<&'static str> },
 }
 
-/// One program's.
+/// The plan for one program.
 #[derive(Debug)]
 pub(super) struct Plan {
     drain_timeout: Duration,
@@ -129,17 +129,17 @@ pub(super) struct Plan {
     told: Option<Told>,
     /// When all of them are killed.
     until: Option<Time>,
-    /// The parent may kill them before.
+    /// Whether the parent may kill them earlier.
     defers: bool,
     exit: Option<Exit>,
-    /// The program has ended by itself.
+    /// Whether the program has exited by itself.
     is_own_end: bool,
-    /// It has left others behind.
+    /// Whether it has left other processes behind.
     has_left: bool,
     effects: VecDeque<Effect>,
 }
 
-/// Until it is ready.
+/// The state until it is ready.
 #[derive(Clone, Copy, Debug)]
 struct Looks {
     next: Time,
@@ -196,7 +196,7 @@ impl Plan {
         self.until.into_iter().chain(self.next_look()).chain(stops).min()
     }
 
-    /// When the processes are to be looked at.
+    /// When to check the processes next.
     pub(super) fn next_look(&self) -> Option<Time> {
         self.looks.filter(|_| self.told.is_none()).map(|looks| looks.next)
     }
@@ -261,7 +261,7 @@ impl Plan {
         }
     }
 
-    /// Others than the program are there, which has ended.
+    /// The program has exited, and other processes remain.
     pub(super) fn left_behind(&mut self) {
         self.has_left |= self.exit.is_some();
     }

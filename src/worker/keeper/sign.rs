@@ -1,17 +1,17 @@
-//! PURE. Reads what /proc says of a process that may wait for connections (proc(5)).
+//! PURE. Interprets /proc for a process that may wait for connections (proc(5)).
 #![forbid(unsafe_code)]
 
-/// What a thread waits in.
+/// The call in which a thread waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waits {
     /// accept(2) on this descriptor.
     Accept(u64),
-    /// poll(2), for so many descriptors that are listed at this address of its memory.
+    /// poll(2), for this number of descriptors, listed at this address of its memory.
     Poll {
         list: u64,
         count: u64,
     },
-    /// select(2), for those below a number that are in the set at this address.
+    /// select(2), for descriptors below a number that are in the set at this address.
     Select {
         set: u64,
         below: u64,
@@ -22,14 +22,14 @@ pub(super) enum Waits {
 /// accept(2), accept4(2); poll(2), ppoll(2); select(2), pselect6(2).
 #[cfg(target_arch = "x86_64")]
 const CALLS: [&[u64]; 3] = [&[43, 288], &[7, 271], &[23, 270]];
-/// As on all newer architectures.
+/// The numbers on all newer architectures.
 #[cfg(not(target_arch = "x86_64"))]
 const CALLS: [&[u64]; 3] = [&[202, 242], &[73], &[72]];
 
-/// The most bytes of a list or set that are looked at.
+/// The maximum number of bytes of a list or set that are examined.
 pub(super) const LIST_MAX: usize = 64 * 1024;
 
-/// By `/proc/PID/task/TID/syscall`.
+/// Parses `/proc/PID/task/TID/syscall`.
 pub(super) fn waits(syscall: &str) -> Waits {
     let mut words = syscall.split_ascii_whitespace();
     let number: Option<u64> = words.next().and_then(|word| word.parse().ok());
@@ -44,15 +44,15 @@ pub(super) fn waits(syscall: &str) -> Waits {
     }
 }
 
-/// Whether a list of poll(2) has one of these descriptors.
+/// Whether a list of poll(2) contains one of these descriptors.
 pub(super) fn is_polled(list: &[u8], descriptors: &[u64]) -> bool {
     let entries = list.chunks_exact(8).filter_map(|entry| entry.split_first_chunk());
     entries.filter_map(|(fd, _)| u64::try_from(i32::from_ne_bytes(*fd)).ok()).any(|fd| descriptors.contains(&fd))
 }
 
-/// Whether a set of select(2) has one of these descriptors.
+/// Whether a set of select(2) contains one of these descriptors.
 pub(super) fn is_selected(set: &[u8], descriptors: &[u64]) -> bool {
-    // It is made of longs; of the machines that are little-endian, bytes are in the same order.
+    // A set consists of longs; on little-endian machines, its bytes are in the same order.
     let has = |fd: u64| {
         let (word, bit) = (usize::try_from(fd / 64).ok()?, fd % 64);
         let word = set.get(word * 8..)?.first_chunk()?;
@@ -61,7 +61,7 @@ pub(super) fn is_selected(set: &[u8], descriptors: &[u64]) -> bool {
     descriptors.iter().any(|fd| has(*fd) == Some(true))
 }
 
-/// Whether an instance of epoll(7) watches one of these sockets, by its `/proc/PID/fdinfo/FD`.
+/// Whether an epoll(7) instance watches one of these sockets, by its `/proc/PID/fdinfo/FD`.
 pub(super) fn is_watched(fdinfo: &str, inodes: &[u64]) -> bool {
     let targets = fdinfo.lines().filter(|line| line.starts_with("tfd:"));
     let inode = |line: &str| u64::from_str_radix(line.split("ino:").nth(1)?.split(' ').next()?, 16).ok();

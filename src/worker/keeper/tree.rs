@@ -1,5 +1,5 @@
-//! The processes of a program: those that the keeper has as children, and what these have. What loses its parent becomes
-//! the keeper's own child (PR_SET_CHILD_SUBREAPER), so none escapes.
+//! The processes of a program: the children of the keeper, and their children. A process that loses its parent becomes
+//! a child of the keeper (PR_SET_CHILD_SUBREAPER), so none escapes.
 
 use std::process;
 
@@ -14,10 +14,10 @@ pub(super) fn descendants() -> Vec<i32> {
     i32::try_from(process::id()).map(proc::descendants).unwrap_or_default()
 }
 
-/// Sends a signal to the program's group, while the program is there, and to those who have left it.
+/// Sends a signal to the program's group, while the program exists, and to processes that have left the group.
 pub(super) fn signal(program: Option<Pid>, signal: Signal) {
     if let Some(program) = program {
-        // It may be without processes that can be signalled; the others get theirs.
+        // It may have no processes that can be signalled; the others get the signal.
         let _ = killpg(program, signal);
     }
     for pid in descendants() {

@@ -1,4 +1,4 @@
-//! PURE. What a program gets that binds an address or listens: facts in, replies out.
+//! PURE. What happens when a program binds an address or listens: facts in, replies out.
 //!
 //! ```text
 //!   bind(2) of an address ─► one of the pool's sockets serves it? ─► of TCP, and fit for its family? ─► Give
@@ -10,52 +10,52 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What becomes of a call.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// The kernel does it.
+    /// The kernel carries it out.
     GoOn,
-    /// It succeeds, and nothing happens.
+    /// It succeeds without any effect.
     Done,
-    /// The program's socket becomes a copy of this one of the pool's.
+    /// The program's socket is replaced by a copy of this one of the pool's.
     Give(usize),
 }
 
-/// What people are told about a call.
+/// What to report about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Note {
     /// The program binds this address, and gets the pool's socket for it.
     Given { asked: SocketAddr, given: SocketAddr },
-    /// The same, and clients can connect whom it would not have let.
+    /// The same, and clients can connect that the program would have excluded.
     Wider { asked: SocketAddr, given: SocketAddr },
-    /// It asks for IPv4, and the pool's socket is one of IPv6, whose addresses it would misread.
+    /// It asks for IPv4, and the pool's socket is IPv6, whose addresses it would misread.
     IsIpv6 { asked: SocketAddr, given: SocketAddr },
     /// It listens on a socket of its own.
     Elsewhere { at: SocketAddr },
-    /// What it binds cannot be read.
+    /// The address that it binds cannot be read.
     Hidden,
-    /// An epoll instance of its own watches its socket already, and would not watch the pool's.
+    /// One of its epoll instances already watches its socket, and would not watch the pool's.
     WatchedTooEarly { asked: SocketAddr },
 }
 
-/// What is known of the socket of a call.
+/// Facts about the socket of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Facts {
-    /// TCP, or a protocol that looks like it.
+    /// Whether it is TCP, or a protocol that behaves like it.
     pub(super) is_tcp: bool,
     pub(super) inode: u64,
-    /// The program has an epoll instance for it.
+    /// Whether the program watches it with epoll.
     pub(super) is_watched: bool,
 }
 
-/// The most sockets that are remembered until they listen.
+/// The maximum number of bound sockets that are remembered until they listen.
 const BOUND_MAX: usize = 8;
 
-/// The calls of one program and of all that it has started.
+/// The calls of a program and of all processes that it has started.
 #[derive(Debug)]
 pub(super) struct Answers {
     offered: Vec<SocketAddr>,
-    /// Sockets of TCP that it has bound elsewhere, by their inodes.
+    /// TCP sockets that it has bound elsewhere, by inode.
     bound: Vec<(u64, SocketAddr)>,
     told: Vec<Note>,
 }
@@ -79,29 +79,29 @@ impl Answers {
         let given = self.offered[index];
         match fits {
             Fit::Misread => (Reply::GoOn, self.tell(Note::IsIpv6 { asked, given })),
-            // Better that it fails at once than that it waits for ever.
+            // It is better to fail at once than to wait for ever.
             _ if facts.is_watched => (Reply::GoOn, self.tell(Note::WatchedTooEarly { asked })),
             Fit::Same => (Reply::Give(index), self.tell(Note::Given { asked, given })),
             Fit::Wider => (Reply::Give(index), self.tell(Note::Wider { asked, given })),
         }
     }
 
-    /// `is_pools` if it is one of the pool's sockets, which listens.
+    /// `is_pools` says that it is one of the pool's sockets, which listens.
     pub(super) fn listen(&mut self, inode: u64, is_pools: bool) -> (Reply, Option<Note>) {
         if is_pools {
-            // With its own number it would shorten the queue that it shares.
+            // The program's backlog would shorten the queue that it shares.
             return (Reply::Done, None);
         }
         let at = self.bound.iter().find(|(bound, _)| *bound == inode).map(|(_, at)| *at);
         (Reply::GoOn, at.and_then(|at| self.tell(Note::Elsewhere { at })))
     }
 
-    /// What it binds or listens on cannot be looked at.
+    /// The address or the socket cannot be inspected.
     pub(super) fn hidden(&mut self) -> (Reply, Option<Note>) {
         (Reply::GoOn, self.tell(Note::Hidden))
     }
 
-    /// Each kind is told once.
+    /// Reports each kind once.
     fn tell(&mut self, note: Note) -> Option<Note> {
         let kind = std::mem::discriminant(&note);
         let is_new = self.told.iter().all(|told| std::mem::discriminant(told) != kind);
@@ -109,7 +109,7 @@ impl Answers {
     }
 }
 
-/// How well a socket of the pool's is what the program asks for.
+/// How well one of the pool's sockets fits what the program asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fit {
     Misread,
@@ -117,7 +117,7 @@ enum Fit {
     Same,
 }
 
-/// The socket that serves an address best.
+/// The socket that fits an address best.
 fn choose(asked: SocketAddr, offered: &[SocketAddr]) -> Option<(usize, Fit)> {
     let fits = offered.iter().enumerate().filter_map(|(index, offered)| {
         let fit = fit(asked, *offered)?;
@@ -135,24 +135,24 @@ fn fit(asked: SocketAddr, offered: SocketAddr) -> Option<Fit> {
     let (ip, own) = (asked.ip().to_canonical(), offered.ip().to_canonical());
     let fit = match () {
         () if ip == own => Fit::Same,
-        // Less than it has asked for, as whoever started the pool has said.
+        // Fewer clients than it has asked for, as configured for the pool.
         () if ip.is_unspecified() => Fit::Same,
         () if ip.is_loopback() && own.is_loopback() => Fit::Same,
         () if own.is_unspecified() && is_within(ip, offered.ip()) => Fit::Wider,
         () => return None,
     };
-    // A program of IPv4 has no room for an address of IPv6, and that of IPv6 knows both.
+    // An IPv4 program has no space for an IPv6 address; an IPv6 program understands both.
     Some(if asked.is_ipv4() && offered.is_ipv6() { Fit::Misread } else { fit })
 }
 
-/// Whether a wildcard stands for an address: that of IPv4 for those of IPv4, and for this machine itself.
+/// Whether a wildcard covers an address: that of IPv4 covers IPv4 addresses, and the loopback address.
 fn is_within(ip: IpAddr, wildcard: IpAddr) -> bool {
     wildcard.is_ipv6() || ip.is_ipv4() || ip.is_loopback()
 }
 
-/// What O_NONBLOCK of a socket of the pool's becomes, which belongs to all who have it: None if it stays. `wants` is that
-/// of the program's own socket; `is_shared` if another program may accept from the pool's, which a socket that blocks
-/// would hold up.
+/// The new value of O_NONBLOCK on one of the pool's sockets, which all its holders share; `None` to keep it. `wants` is
+/// the value on the program's own socket. `is_shared` says that another program may accept from the pool's socket,
+/// which a blocking socket would hold up.
 pub(super) fn nonblocking(wants: bool, is_shared: bool) -> Option<bool> {
     match (wants, is_shared) {
         (true, _) => Some(true),
@@ -161,22 +161,22 @@ pub(super) fn nonblocking(wants: bool, is_shared: bool) -> Option<bool> {
     }
 }
 
-/// The flags of a descriptor: O_NONBLOCK, and whether execve(2) closes it, by its `/proc/PID/fdinfo/FD`.
+/// The flags of a descriptor by its `/proc/PID/fdinfo/FD`: O_NONBLOCK, and whether execve(2) closes it.
 pub(super) fn flags(fdinfo: &str) -> Option<(bool, bool)> {
     let flags = fdinfo.lines().find_map(|line| line.strip_prefix("flags:"))?;
     let flags = u32::from_str_radix(flags.trim(), 8).ok()?;
     Some((flags & 0o4000 != 0, flags & 0o200_0000 != 0))
 }
 
-/// Whether connections come to sockets of a protocol as they do to TCP's.
+/// Whether sockets of a protocol get connections as TCP sockets do.
 pub(super) fn is_tcp(protocol: &str) -> bool {
     matches!(protocol, "TCP" | "TCPv6" | "MPTCP" | "MPTCPv6")
 }
 
-/// The most bytes of an address that matter (`struct sockaddr_in6`).
+/// The maximum number of relevant bytes of an address (`struct sockaddr_in6`).
 pub(super) const ADDRESS_MAX: usize = 28;
 
-/// Reads a `struct sockaddr_in` or `sockaddr_in6`; None for any other, and where something is missing.
+/// Parses a `struct sockaddr_in` or `sockaddr_in6`; `None` for any other or an incomplete one.
 pub(super) fn address(bytes: &[u8]) -> Option<SocketAddr> {
     let (family, rest) = bytes.split_first_chunk()?;
     let (port, rest) = rest.split_first_chunk()?;

@@ -1,25 +1,28 @@
-//! Programs that bind an address of the pool's themselves get the pool's socket for it ([`Adopt`]).
+//! Programs that bind one of the pool's addresses themselves get the pool's socket for it ([`Adopt`]).
 //!
-//! In come the calls of bind(2) and listen(2) that a program and all that it has started make, by seccomp_unotify(2); out go
-//! answers, and copies of the slot's sockets. It may not know the parent, which never answers.
+//! Its input: the calls of bind(2) and listen(2) by a program and all processes that it has started, through
+//! seccomp_unotify(2). Its output: replies, and copies of the slot's sockets. It does not know the parent, which is not
+//! involved.
 //!
 //! # Files
 //!
-//! - `answer.rs` (PURE): what each call gets, by facts
+//! - `answer.rs` (PURE): the reply to each call, based on facts
 //!
 //! # Decisions
 //!
-//! - **The socket is put in the place of the program's own**, at its number, while bind(2) waits; then bind(2) returns 0. So
-//!   any program is served, whatever it is written in, and needs no privilege; and the socket is the slot's, which has its
-//!   queue before the program runs and after it has died. What the program has set on its own socket before is lost.
-//! - **listen(2) on the slot's socket is answered with 0**, as its own number would shorten the queue for good.
-//! - **Facts come from the program's memory and /proc**, which may lie or make the keeper wait. A program deceives itself:
-//!   the kernel reads the address again if the call goes on, and what it is given at most is what it was passed anyway.
-//!   Whoever makes the keeper wait waits for itself.
-//! - **A program of IPv4 gets no socket of IPv6**: it would cut the addresses of its clients, and let in whom it means to
-//!   keep out. That of IPv6 knows both. So `forkpool exec` takes `:8000` for IPv4.
-//! - **An answer needs nothing but the listener and the sockets**, so it goes on over upgrades, for as long as the keeper is
-//!   there. After that, a process that was left behind gets ENOSYS.
+//! - **The pool's socket replaces the program's own**, at its number, while bind(2) waits; then bind(2) returns 0. So
+//!   this works for any program, whatever its language, and needs no privilege. The socket is the slot's, whose queue
+//!   exists before the program runs and after it has died. Options that the program has set on its own socket before
+//!   are lost.
+//! - **listen(2) on the slot's socket returns 0 without effect**, since the program's backlog would shorten the queue
+//!   for good.
+//! - **Facts come from the program's memory and /proc**, which may be wrong or block the keeper. A program can only
+//!   deceive itself: the kernel reads the address again if the call goes on, and at most the program gets what it was
+//!   passed anyway. A program that blocks its keeper only delays itself.
+//! - **An IPv4 program gets no IPv6 socket**: it would truncate the addresses of its clients, and admit clients that it
+//!   means to exclude. An IPv6 program understands both. So `forkpool exec` takes `:8000` for IPv4.
+//! - **A reply only needs the listener and the sockets**, so it also works across upgrades, for as long as the keeper
+//!   exists. After that, a process that was left behind gets ENOSYS.
 
 mod answer;
 
@@ -43,10 +46,10 @@ use crate::shared::config::Adopt;
 use crate::sys::fds;
 use crate::sys::notification::{self, Answer, Call, Listener, Waiting};
 
-/// The most calls that are answered in one turn, so that signals and the lifeline have theirs.
+/// The maximum number of calls that are answered in one turn, so that signals and the lifeline have theirs.
 const TURN: usize = 64;
 
-/// In the child that becomes the program: has its calls wait, and gives the keeper what it needs to answer.
+/// In the child that becomes the program: makes its calls wait, and gives the keeper what it needs to answer them.
 pub(super) fn begin(adopt: Adopt, keeper: &UnixStream) -> io::Result<()> {
     if adopt == Adopt::Off {
         return Ok(());
@@ -62,7 +65,7 @@ pub(super) fn begin(adopt: Adopt, keeper: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
-/// In the keeper: takes what [`begin`] gives. An error inside is why there is nothing.
+/// In the keeper: takes what [`begin`] gives. The inner error says why there is nothing.
 pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<io::Result<Option<Listener>>> {
     if adopt == Adopt::Off {
         return Ok(Ok(None));
@@ -96,13 +99,13 @@ pub(super) fn explain(error: &io::Error) -> String {
 pub(super) struct Adoption {
     listener: Listener,
     answers: Answers,
-    /// Another program may accept from the sockets.
+    /// Whether another program may accept from the sockets.
     is_shared: bool,
-    /// How loudly what is remarkable and what is usual is told: the programs of all slots are alike.
+    /// The log levels of remarkable and of usual notes, since the programs of all slots are alike.
     levels: [Level; 2],
 }
 
-/// What is known of a call, by which it is answered.
+/// The facts about a call.
 #[derive(Debug)]
 enum Known {
     Bind {
@@ -114,12 +117,12 @@ enum Known {
     Listen {
         inode: u64,
     },
-    /// It is none of the pool's business.
+    /// It does not concern the pool.
     Nothing,
     Hidden,
 }
 
-/// Which slot this is, how often it was started, and whether somebody else may accept from its sockets.
+/// The slot, how many times it was started, and whether another program may accept from its sockets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Station {
     pub(super) slot: usize,
@@ -128,7 +131,7 @@ pub(super) struct Station {
 }
 
 impl Adoption {
-    /// By what [`hear`] has returned. Says what is offered, or why nothing is.
+    /// From what [`hear`] has returned. Logs what is offered, or why nothing is.
     pub(super) fn after(
         heard: io::Result<Option<Listener>>,
         sockets: &[OwnedFd],
@@ -146,7 +149,7 @@ impl Adoption {
     }
 
     fn new(listener: Listener, sockets: &[OwnedFd], station: Station) -> Adoption {
-        // Those of TCP come first.
+        // TCP sockets come first.
         let offered: Vec<SocketAddr> = sockets.iter().map_while(address).collect();
         let (is_first_slot, is_first) = (station.slot == 0, station.generation == 1);
         if is_first_slot && is_first {
@@ -161,13 +164,13 @@ impl Adoption {
         Adoption { listener, answers: Answers::new(offered), is_shared: station.is_shared, levels }
     }
 
-    /// What is to be waited for.
+    /// The descriptor to wait for.
     pub(super) fn source(&self) -> BorrowedFd<'_> {
         self.listener.as_fd()
     }
 
-    /// Answers the calls that wait. `sockets` are the pool's, as far as it has them still. Returns whether anybody is left
-    /// who may call.
+    /// Answers the calls that wait. `sockets` are the pool's, as far as they are still here. Returns whether any
+    /// process is left that may call.
     pub(super) fn attend(&mut self, sockets: &[OwnedFd], inodes: &[u64], tag: &str) -> bool {
         for _ in 0..TURN {
             let mut wait = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
@@ -189,7 +192,7 @@ impl Adoption {
 
     fn answer(&mut self, waiting: &Waiting, sockets: &[OwnedFd], inodes: &[u64], tag: &str) {
         let known = know(waiting, inodes);
-        // It may have been killed, and its number be another's.
+        // It may have been killed, and its pid reused.
         if !self.listener.is_waiting(waiting) {
             return;
         }
@@ -262,7 +265,7 @@ impl Adoption {
     }
 }
 
-/// An address, and its family where that says little.
+/// An address, with its family if that is not clear.
 fn shown(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
@@ -277,7 +280,7 @@ fn address(socket: &OwnedFd) -> Option<SocketAddr> {
     SockRef::from(socket).local_addr().ok()?.as_socket()
 }
 
-/// Reads what a call means, of its process's memory and of /proc. Either may make the keeper wait.
+/// Reads the facts about a call from its process's memory and /proc. Either may block the keeper.
 fn know(waiting: &Waiting, inodes: &[u64]) -> Known {
     let thread = waiting.thread;
     let call = match waiting.call {
@@ -316,12 +319,12 @@ fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<K
     let protocol = notification::protocol(&format!("/proc/{thread}/fd/{number}"))?;
     let fdinfo = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).ok()?;
     let flags = answer::flags(&fdinfo)?;
-    // One that it has bound again is the pool's, and may be watched.
+    // A socket that it binds again is the pool's, and may be watched.
     let is_watched = !inodes.contains(&inode) && is_watched(thread, inode);
     Some(Known::Bind { asked, facts: Facts { is_tcp: answer::is_tcp(&protocol), inode, is_watched }, number, flags })
 }
 
-/// That of a socket; None for anything else.
+/// The inode of a socket; `None` for anything else.
 fn inode(thread: i32, number: u32) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{thread}/fd/{number}")).ok()?;
     match sign::open(&link.to_string_lossy()) {
@@ -343,7 +346,7 @@ fn is_watched(thread: i32, inode: u64) -> bool {
     links.filter(is_epoll).any(watches)
 }
 
-/// Reads memory of a process, as far as it is there.
+/// Reads memory of a process, as far as it exists.
 fn read(thread: i32, address: u64, bytes: &mut [u8]) -> Result<usize, Errno> {
     let base = usize::try_from(address).map_err(|_| Errno::EFAULT)?;
     let remote = [RemoteIoVec { base, len: bytes.len() }];

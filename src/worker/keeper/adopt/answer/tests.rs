@@ -1,4 +1,4 @@
-//! Every address that a program may bind, for every address that a pool may have.
+//! Each address that a program may bind, for each address that a pool may have.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn at(address: &str) -> SocketAddr {
 
 const TCP: Facts = Facts { is_tcp: true, inode: 7, is_watched: false };
 
-/// What a program gets that binds `asked`: which of the pool's sockets, and what is told.
+/// What a program gets that binds `asked`: which of the pool's sockets, and what is reported.
 fn bind(asked: &str, offered: &[&str]) -> (Reply, Option<Note>) {
     Answers::new(offered.iter().map(|offered| at(offered)).collect()).bind(at(asked), TCP)
 }
@@ -33,7 +33,7 @@ fn the_socket_that_fits_is_given() {
         ("[::]:80", &["[::]:80"], Some(0)),
         ("[::1]:80", &["[::]:80"], Some(0)),
         ("[2001:db8::5]:80", &["[::]:80"], Some(0)),
-        // IPv6 for a program of IPv4.
+        // IPv6 for an IPv4 program.
         ("0.0.0.0:80", &["[::]:80"], None),
         ("127.0.0.1:80", &["[::1]:80"], None),
         ("127.0.0.1:80", &["[::ffff:127.0.0.1]:80"], None),
@@ -51,7 +51,7 @@ fn the_socket_that_fits_is_given() {
     }
 }
 
-/// Properties over all pairs and triples of addresses that differ in what matters.
+/// Properties of all pairs and triples of addresses that differ in relevant ways.
 #[test]
 fn no_program_is_given_what_it_did_not_ask_for() {
     let addresses = [
@@ -182,7 +182,7 @@ fn addresses_are_read_from_any_bytes() {
     for len in 0..v6.len() {
         assert_eq!(address(&v6[..len]).is_some(), len >= 24);
     }
-    // Unix sockets, netlink, nothing.
+    // Unix sockets, netlink, none.
     for family in [0_u16, 1, 3, 9, 11, 16, u16::MAX] {
         let bytes = [&family.to_ne_bytes()[..], &[0xff; 26]].concat();
         assert_eq!(address(&bytes), None);
