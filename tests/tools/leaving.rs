@@ -1,5 +1,5 @@
 //! Answers that are not over when their handler is: what becomes of them is said by other requests, and what they are
-//! told is printed. For tests/gone.rs and tests/ending.rs.
+//! told is printed. For tests/waiting/gone.rs and ending.rs.
 
 mod logger;
 

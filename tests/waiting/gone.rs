@@ -1,16 +1,14 @@
 //! A client that has gone is noticed while it is waited for, and one that waits for its answer gets that.
 
-mod support;
-
 use std::net::{Shutdown, TcpStream};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::sockets::{count_tcp_sockets, CLOSE_WAIT};
+use crate::support::{self, example, until, Client, Server};
 use nix::sys::socket::setsockopt;
 use nix::sys::socket::sockopt::TcpRepair;
 use nix::unistd::Pid;
-use support::sockets::{count_tcp_sockets, CLOSE_WAIT};
-use support::{example, until, Client, Server};
 
 fn leaving(variables: &[(&str, &str)]) -> Server {
     let mut command = example("leaving");

@@ -1,15 +1,13 @@
 //! Timeouts of connections end those whose clients are slow, and nobody whose request has come in time.
 
-mod support;
-
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::support::sockets::{tcp_sockets_of, ESTABLISHED};
+use crate::support::{self, testbed, until, Client, Server};
 use nix::unistd::Pid;
-use support::sockets::{tcp_sockets_of, ESTABLISHED};
-use support::{testbed, until, Client, Server};
 
 /// More than the events of one turn.
 const MANY: usize = 600;

@@ -1,11 +1,9 @@
 //! Connections that last come to their end politely when the worker drains.
 
-mod support;
-
 use std::net::TcpStream;
 
+use crate::support::{self, example, until, Client, Server};
 use nix::sys::signal::Signal;
-use support::{example, until, Client, Server};
 
 /// With a drain timeout that is longer than anything here may take: what ends, ends because it was told to.
 fn start(name: &str) -> Server {

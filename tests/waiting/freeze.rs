@@ -1,15 +1,13 @@
 //! All of the pool stands still for a while, as in `docker pause`: that counts for no timeout.
 
-mod support;
-
 use std::fs;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::{example, fresh_path, testbed, until, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{example, fresh_path, testbed, until, Server};
 
 /// How long it stands still: longer than [`TIMEOUT`].
 const FROZEN: Duration = Duration::from_secs(9);

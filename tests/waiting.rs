@@ -1,0 +1,13 @@
+//! What waits: for slow clients, for answers that come late, for connections that last, and for a pool that stands still. They
+//! are one program, so that they wait at the same time.
+
+mod support;
+
+#[path = "waiting/ending.rs"]
+mod ending;
+#[path = "waiting/freeze.rs"]
+mod freeze;
+#[path = "waiting/gone.rs"]
+mod gone;
+#[path = "waiting/patience.rs"]
+mod patience;
