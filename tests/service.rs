@@ -119,6 +119,24 @@ fn one_that_is_busy_is_told_all_the_same() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// A process that waits to write to a socket is interrupted by any signal that it handles.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn the_last_words_are_not_lost_to_a_signal() {
+    let mut manager = Manager::new("notify-last");
+    let mut server = Server::start(manager.testbed());
+    let other = UnixDatagram::unbound().expect("a socket");
+    other.set_nonblocking(true).expect("a socket");
+    while other.send_to(b"its queue is full", &manager.path).is_ok() {}
+    server.signal(Signal::SIGTERM);
+    // sendto(2) is number 44 here.
+    let call = format!("/proc/{}/syscall", server.pid());
+    until("it waits for its reader", || std::fs::read_to_string(&call).ok()?.starts_with("44 ").then_some(()));
+    server.signal(Signal::SIGUSR1);
+    manager.wait_for("STOPPING=1");
+    assert_eq!(server.wait().code(), Some(0));
+}
+
 #[test]
 fn its_watchdog_hears_only_while_a_worker_answers() {
     let mut manager = Manager::new("watchdog");

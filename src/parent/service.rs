@@ -34,8 +34,9 @@ pub(crate) struct Service {
 /// How long to wait before trying again if it does not read.
 const RETRY: Duration = Duration::from_millis(50);
 
-/// How long it may delay the end of the pool.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long it may delay the end of the pool. 5 s: a service manager reads late on a busy machine, and if it does not
+/// learn of another main process it takes the service for one that has ended.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 
 /// If this many wait, nobody reads any more, and the oldest is dropped.
 const UNTOLD_MAX: usize = 64;
@@ -99,9 +100,15 @@ impl Service {
 
     /// The pool ends; the last chance for messages that were not received.
     pub(crate) fn end(&mut self) {
-        for message in std::mem::take(&mut self.untold) {
-            if let Err(error) = send(&message, |socket| socket.set_write_timeout(Some(LAST_WORDS))) {
-                return warn!("cannot send {message:?} to the service manager: {error}");
+        let end = clock::now() + LAST_WORDS;
+        while let Some(message) = self.untold.front() {
+            // Zero would be without end.
+            let left = end.since(clock::now()).max(Duration::from_millis(1));
+            match send(message, |socket| socket.set_write_timeout(Some(left))) {
+                // By a signal, whatever its action is (signal(7)).
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return warn!("cannot send {message:?} to the service manager: {error}"),
+                Ok(()) => drop(self.untold.pop_front()),
             }
         }
     }
