@@ -167,3 +167,35 @@ fn a_root_that_cannot_be_is_refused() {
         }
     }
 }
+
+#[test]
+fn idle_connections_make_room_for_files_when_descriptors_run_out() {
+    let site = Site::new("descriptors");
+    site.write("small.txt", "small\n");
+    site.write("large.bin", vec![b'x'; 32 << 20]);
+    let mut command = support::binary();
+    command.args(["--workers", "1", "--root"]).arg(site.path(""));
+    let mut server = Server::start(support::after("ulimit -n 64", &command));
+    // More than there are descriptors: those that came first make room.
+    let mut clients = Vec::new();
+    for _ in 0..80 {
+        let mut client = server.connect();
+        assert_eq!(client.get("/small.txt").status, 200);
+        clients.push(client);
+    }
+    let idle_since = std::time::Instant::now();
+    support::until("they have been idle for a moment", || {
+        (idle_since.elapsed() > Duration::from_millis(50)).then_some(())
+    });
+    // Each holds a file, and takes nothing of it for now.
+    let mut taking: Vec<_> = clients.split_off(66);
+    for client in &mut taking {
+        client.send("GET /large.bin HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let mut status = [0; 12];
+        client.read(&mut status);
+        assert_eq!(&status, b"HTTP/1.1 200");
+    }
+    for mut client in taking {
+        assert!(client.rest().len() > 32 << 20);
+    }
+}

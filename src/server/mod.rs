@@ -91,6 +91,11 @@
 //! rule either: that has room only as far as it says, and takes what waits in another's queue two milliseconds later,
 //! which every newcomer would wait where all are full.
 //!
+//! Of descriptors, connections leave some to files and to the application. The kernel gives out the lowest number that
+//! is free, so the number of a new connection tells when they become few, and nothing is counted; from then on it is
+//! looked before each newcomer. A file that is being sent from one of those that are left has idle connections make
+//! room as well, so that the next one finds another.
+//!
 //! **Held memory.** Whenever a step leaves something with a connection, or did before, what its buffers take is
 //! counted: heads and bodies that have not come whole, answers that were not taken. At `--max-held` a request of
 //! which a part would have to be held is answered by 503, and a body that is coming waits in the kernel, unless its

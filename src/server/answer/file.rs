@@ -5,7 +5,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::iter;
 use std::ops::Range;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Arc;
@@ -209,6 +209,12 @@ pub(crate) enum Sent {
     Blocked {
         progress: bool,
     },
+}
+
+impl AsFd for FileBody {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.opened.file.as_fd()
+    }
 }
 
 impl FileBody {

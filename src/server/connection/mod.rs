@@ -16,6 +16,7 @@ mod waiting;
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::resume_unwind;
 
 use log::error;
@@ -157,6 +158,14 @@ impl Connection {
     #[inline]
     pub(crate) fn is_holding(&self) -> bool {
         self.kept.is_some() || self.exchange.is_some() || self.codec.is_gathering()
+    }
+
+    /// The file that is sent.
+    pub(crate) fn file(&self) -> Option<BorrowedFd<'_>> {
+        match self.outgoing() {
+            Some(Outgoing::File(file)) => Some(file.as_fd()),
+            _ => None,
+        }
     }
 
     /// How much memory is held for it.

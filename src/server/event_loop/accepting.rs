@@ -1,9 +1,11 @@
 //! How connections come into the loop: from the queues of listeners, and from the application.
 
 use std::io;
+use std::os::fd::{AsFd, AsRawFd};
 
 use log::{debug, warn};
 use mio::net::TcpStream;
+use nix::sys::eventfd::EventFd;
 
 use super::Server;
 use crate::server::acceptor::Refusal;
@@ -80,6 +82,16 @@ where
             }
             let is_own = acceptor.is_own();
             let Some(place) = (if is_all { Some(Seat::Free) } else { self.find_place(is_own) }) else { break };
+            if !is_all && self.admission.is_tight(self.connections.count()) && self.is_short() {
+                match self.acceptors.get_mut(key) {
+                    Some(acceptor) if !acceptor.is_waited_for() => acceptor.has_waiting = false,
+                    _ => match self.longest_idle() {
+                        Some(index) => self.evict(index),
+                        None => return Err(io::Error::from_raw_os_error(libc::EMFILE)),
+                    },
+                }
+                continue;
+            }
             let Some(acceptor) = self.acceptors.get_mut(key) else { break };
             match acceptor.accept() {
                 Ok((stream, peer)) => {
@@ -94,6 +106,8 @@ where
                     if let Seat::Of(index) = place {
                         self.evict(index);
                     }
+                    let descriptor = stream.as_fd().as_raw_fd();
+                    self.admission.took(descriptor, self.connections.first_left, self.connections.count());
                     let cx = &self.connections.cx;
                     let mut connection = Connection::new(stream, peer, cx.config, cx.clock.running);
                     if cx.config.begins_with_header(peer) {
@@ -117,6 +131,23 @@ where
             }
         }
         Ok(())
+    }
+
+    /// Whether the next descriptor is one of those that connections leave to others, or there is none.
+    fn is_short(&self) -> bool {
+        EventFd::new().map_or(true, |next| next.as_fd().as_raw_fd() >= self.connections.first_left)
+    }
+
+    /// A file is being sent that has taken one of the descriptors that are left: connections that are idle make room for the
+    /// next one.
+    pub(super) fn make_room_for_files(&mut self) {
+        if !std::mem::take(&mut self.connections.is_low) {
+            return;
+        }
+        for _ in 0..LOOKS {
+            let Some(index) = (if self.is_short() { self.longest_idle() } else { None }) else { return };
+            self.evict(index);
+        }
     }
 
     /// When there may be a connection to take in, and a place for it.
@@ -179,7 +210,7 @@ where
             // The admin process has as many places as it needs.
             let remedy = "; raise max-connections or RLIMIT_NOFILE if they are wanted";
             warn!(
-                "{} has reached its limit at {} connections: it closes those that have been idle longest to accept new ones{}",
+                "{} has reached its limit at {} connections: it closes those that have been idle longest to make room{}",
                 cx.station.tag,
                 self.connections.table.len(),
                 if cx.config.evicts_unfinished { "" } else { remedy }

@@ -15,8 +15,18 @@ const YIELD: Duration = Duration::from_millis(10);
 /// No deadline is nearer than this.
 const CLOCK_STEP: Duration = Duration::from_millis(1);
 
+/// Of the descriptors that a worker may have, connections leave an eighth to files and to the application, and no more than
+/// this.
+const LEFT: u64 = 64;
+
 /// How often it is said that connections are closed in favour of new ones.
 const TOLD: Duration = Duration::from_secs(60);
+
+/// The kernel gives out the lowest number that is free: a connection with this one or a higher one has taken one of those that
+/// are left to others, of so many in all.
+pub(super) fn first_left(descriptors: u64) -> i32 {
+    i32::try_from(descriptors - (descriptors / 8).min(LEFT)).unwrap_or(i32::MAX)
+}
 
 /// When connections may come in.
 #[derive(Debug, Default)]
@@ -24,6 +34,8 @@ pub(super) struct Admission {
     /// Who gives up its place for the next one when all are taken.
     pub(super) places: Places,
     rest: Option<Rest>,
+    /// How many connections there were when one took the last descriptor that is not left to others.
+    tight_at: Option<usize>,
     /// When it was last said that connections are closed in favour of new ones.
     told: Option<Time>,
 }
@@ -62,6 +74,18 @@ impl Admission {
         self.rest = Some(Rest { due, closed });
     }
 
+    /// A connection beside so many has taken this descriptor.
+    pub(super) fn took(&mut self, descriptor: i32, first_left: i32, count: usize) {
+        if descriptor >= first_left - 1 {
+            self.tight_at = Some(count);
+        }
+    }
+
+    /// Whether the next connection, beside so many, may take a descriptor that is left to others.
+    pub(super) fn is_tight(&self, count: usize) -> bool {
+        self.tight_at.is_some_and(|tight| count >= tight - tight / 8)
+    }
+
     /// Whether to leave what waits to other workers, which say that they have places: they are believed for a moment only.
     pub(super) fn yields(&mut self, now: Time) -> bool {
         let yields = self.places.yields();
@@ -89,6 +113,21 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn some_descriptors_are_left() {
+        assert_eq!([4, 40, 512, 1_000_000].map(first_left), [4, 35, 448, 999_936]);
+        assert_eq!(first_left(u64::MAX), i32::MAX);
+    }
+
+    #[test]
+    fn descriptors_are_looked_for_where_there_are_as_many_connections_as_when_they_were_few() {
+        let mut admission = Admission::default();
+        admission.took(54, 56, 40);
+        assert!(!admission.is_tight(1000));
+        admission.took(55, 56, 40);
+        assert!(admission.is_tight(35) && !admission.is_tight(34));
+    }
 
     #[test]
     fn accepting_rests_until_a_connection_ends_or_the_time_is_over() {

@@ -2,8 +2,10 @@
 
 use mio::event::Event;
 use mio::{Poll, Token};
+use nix::sys::resource::{getrlimit, Resource};
 use slab::Slab;
 
+use super::admission::first_left;
 use super::drain_notices::DrainNotices;
 use super::places::Idle;
 use super::upgrades::Upgrades;
@@ -33,6 +35,9 @@ pub(super) struct Connections<'w, H> {
     pub(super) ready: Vec<usize>,
     /// When the worker drains: who is told when.
     pub(super) notices: DrainNotices,
+    /// The first descriptor that connections leave to others, and whether a file has taken one of those.
+    pub(super) first_left: i32,
+    pub(super) is_low: bool,
 }
 
 pub(super) struct Entry {
@@ -53,6 +58,8 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll) -> Connections<'w, H> {
+        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let first_left = first_left(descriptors);
         Connections {
             cx,
             handler,
@@ -64,6 +71,8 @@ where
             deadlines: Deadlines::default(),
             ready: Vec::new(),
             notices: DrainNotices::default(),
+            first_left,
+            is_low: false,
         }
     }
 

@@ -139,6 +139,7 @@ where
             self.connections.tell();
             self.connections.expire();
             self.connections.relieve();
+            self.make_room_for_files();
             self.accept();
             self.connections.cx.station.check_requests();
         }

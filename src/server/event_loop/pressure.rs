@@ -1,5 +1,6 @@
 //! What happens when the connections of a worker hold as much memory as they may.
 
+use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::connections::Connections;
@@ -18,6 +19,7 @@ where
     /// Takes what a connection holds into account, and settles its step.
     pub(super) fn account(&mut self, index: usize, step: Step) {
         let Some(entry) = self.table.get_mut(index) else { return };
+        self.is_low |= entry.connection.file().is_some_and(|file| file.as_raw_fd() >= self.first_left);
         let held = u32::try_from(entry.connection.held()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut entry.held, held);
         self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);

@@ -86,6 +86,13 @@ impl Held {
         None
     }
 
+    /// Closes all files that nobody is being sent, as descriptors have run out. Returns whether there were any.
+    pub(super) fn let_go(&self) -> bool {
+        let Some(mut places) = self.places.as_ref().and_then(|places| places.try_lock().ok()) else { return false };
+        let held = places.iter_mut().filter_map(|place| place.entry.take());
+        held.count() > 0
+    }
+
     /// Learns that a path was looked for in vain, and what it means. Holds that if it is worth it.
     pub(super) fn offer(&self, root: BorrowedFd<'_>, path: &[u8], opened: &Arc<Opened>) {
         let Some(mut places) = self.places.as_ref().and_then(|places| places.try_lock().ok()) else { return };

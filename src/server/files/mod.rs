@@ -300,7 +300,11 @@ impl Files {
         if let Some(opened) = self.held.find(self.root.as_fd(), path) {
             return Ok(Found::File(opened));
         }
-        let file = self.root.read(path, self.rules.symlinks).map_err(|errno| status(errno, path))?;
+        let mut read = self.root.read(path, self.rules.symlinks);
+        if matches!(read, Err(Errno::EMFILE | Errno::ENFILE)) && self.held.let_go() {
+            read = self.root.read(path, self.rules.symlinks);
+        }
+        let file = read.map_err(|errno| status(errno, path))?;
         let stat = Stat::of(file.as_fd()).map_err(|_| 500_u16)?;
         if stat.is_file() {
             let opened = Arc::new(Opened::new(file, stat));
