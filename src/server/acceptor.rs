@@ -20,27 +20,27 @@ use crate::time::Time;
 pub(crate) struct Acceptor {
     listener: Listener,
     token: Token,
-    /// An edge has come, and nothing since has said that the queue is empty.
+    /// An edge has arrived, and nothing has shown since that the queue is empty.
     pub(crate) has_waiting: bool,
-    /// The loop is told of new connections.
+    /// Whether the loop gets events for new connections.
     is_offered: bool,
-    /// Whose it is, if it is another slot's.
+    /// Set if the socket belongs to another slot.
     pub(crate) neighbour: Option<Neighbour>,
 }
 
-/// A slot whose queue is looked after.
+/// A slot whose queue this worker looks after.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Neighbour {
     pub(crate) slot: usize,
-    /// When connections were first seen waiting, since when nothing has said that the queue is empty.
+    /// When connections were first seen waiting, if nothing has shown since that the queue is empty.
     noticed: Time,
-    /// When to look at them.
+    /// When to check them.
     due: Time,
 }
 
 #[derive(Debug)]
 enum Listener {
-    /// This slot's own, or another's.
+    /// A socket of this slot, or of another one.
     Tcp(TcpListener),
     /// Shared by all workers.
     SharedTcp(TcpListener),
@@ -48,23 +48,24 @@ enum Listener {
     Unix(UnixListener),
 }
 
-/// How long a connection may wait in a neighbour's queue: times are cut to milliseconds, so this is more than one.
+/// How long a connection may wait in a neighbour's queue. Times are truncated to milliseconds, so this means more than
+/// one.
 const PATIENCE: Duration = Duration::from_millis(2);
 
-/// How long it may wait there for a worker that is idle and has fewer connections: that one waits for a processor, and
-/// would go on to have fewer for as long as these connections are kept.
+/// How long a connection may wait there for a worker that is idle and has fewer connections. That worker waits for a
+/// processor, and would otherwise keep having fewer connections as long as these last.
 const PATIENCE_FOR_FEWER: Duration = Duration::from_millis(10);
 
 /// Why there is no connection.
 #[derive(Debug)]
 pub(crate) enum Refusal {
-    /// None waits.
+    /// No connection waits.
     Nothing,
-    /// The one that waited has gone; there may be another.
+    /// The waiting connection has gone; there may be another.
     Gone,
-    /// Descriptors or memory have run out; trying again at once would spin.
+    /// Descriptors or memory have run out. Trying again at once would spin.
     Exhausted(io::Error),
-    /// The listener itself fails, and will go on to.
+    /// The listener itself fails, and will fail again.
     Broken(io::Error),
 }
 
@@ -77,7 +78,7 @@ impl Acceptor {
         Acceptor::new(Listener::SharedTcp(TcpListener::from_std(listener)))
     }
 
-    /// One of another slot's, to look after.
+    /// A socket of another slot, to look after.
     pub(crate) fn neighbour(slot: usize, socket: OwnedFd, now: Time) -> Acceptor {
         let listener = TcpListener::from_std(StdTcpListener::from(socket));
         let neighbour = Neighbour { slot, noticed: now, due: now + PATIENCE };
@@ -99,23 +100,23 @@ impl Acceptor {
             Listener::Unix(listener) => epoll::watch_exclusively(poll, listener, token)?,
         }
         self.is_offered = true;
-        // A queue that was inherited may hold connections since before.
+        // An inherited queue may already hold connections.
         self.has_waiting = true;
         Ok(())
     }
 
-    /// To be called before it is dropped: the registration belongs to the socket and not to this copy of it, and would
-    /// go on to take the wake-ups that others are meant to get.
+    /// Must be called before this is dropped. The registration belongs to the socket and not to this copy, and would
+    /// still consume the wake-ups meant for others.
     pub(crate) fn deregister(&self, poll: &Poll) {
         let listener = match &self.listener {
             Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.as_fd(),
             Listener::Unix(listener) => listener.as_fd(),
         };
-        // One that is not offered is not registered.
+        // A socket that is not offered is not registered.
         let _ = epoll::forget(poll, listener);
     }
 
-    /// An edge has come.
+    /// An edge has arrived.
     pub(crate) fn notice(&mut self, now: Time) {
         if let Some(neighbour) = self.neighbour.as_mut().filter(|_| !self.has_waiting) {
             (neighbour.noticed, neighbour.due) = (now, now + PATIENCE);
@@ -123,14 +124,14 @@ impl Acceptor {
         self.has_waiting = true;
     }
 
-    /// When there may be something to take.
+    /// When there may be a connection to accept.
     pub(crate) fn due(&self) -> Option<Time> {
         self.has_waiting.then_some(self.neighbour.map_or(Time::default(), |neighbour| neighbour.due))
     }
 
-    /// Whether a connection may be taken now: from a neighbour's queue only if its worker is stalled, or has left the
-    /// connection there for longer than a worker that turns its loop would, unless that
-    /// worker is idle and has fewer.
+    /// Whether to accept a connection now. From a neighbour's queue only if its worker is stalled, or has left the
+    /// connection there for longer than a worker does whose loop turns, unless that worker is idle and has fewer
+    /// connections.
     pub(crate) fn may_take(
         &mut self,
         now: Time,
@@ -149,12 +150,12 @@ impl Acceptor {
         is_due
     }
 
-    /// As [`may_take`](Acceptor::may_take) where a queue is its own worker's alone for as long as there is one.
+    /// As [`may_take`](Acceptor::may_take), if a queue belongs to its own worker alone for as long as there is one.
     pub(crate) fn may_take_unserved(&mut self, now: Time, is_served: impl Fn(usize) -> bool) -> bool {
         match &mut self.neighbour {
             Some(neighbour) if is_served(neighbour.slot) => {
                 neighbour.due = now + PATIENCE_FOR_FEWER;
-                // It is looked at again only as long as there is something.
+                // Check again only as long as connections wait.
                 self.has_waiting = self.is_waited_for();
                 false
             }
@@ -162,8 +163,8 @@ impl Acceptor {
         }
     }
 
-    /// Takes part in the distribution of a shared listener's connections or, without room for them, leaves them to
-    /// the other workers. A listener of the slot's own is left as it is: its connections wait.
+    /// Joins the distribution of a shared listener's connections or, if this worker has no space for them, leaves them
+    /// to the other workers. Does not change a listener of this slot: its connections wait.
     pub(crate) fn offer(&mut self, poll: &Poll, has_room: bool) {
         let listener = match &self.listener {
             Listener::Tcp(_) => return,
@@ -177,7 +178,7 @@ impl Acceptor {
             true => epoll::watch_exclusively(poll, listener, self.token),
             false => epoll::forget(poll, listener),
         };
-        // A failure leaves it as it is, and the next change tries again.
+        // After a failure nothing has changed, and the next change tries again.
         if done.is_ok() {
             self.is_offered = has_room;
             self.has_waiting = has_room;
@@ -189,12 +190,12 @@ impl Acceptor {
         !matches!(self.listener, Listener::Tcp(_))
     }
 
-    /// Whether it is of this slot's own in an SO_REUSEPORT group.
+    /// Whether it is this slot's own socket in a SO_REUSEPORT group.
     pub(crate) fn is_own(&self) -> bool {
         matches!(&self.listener, Listener::Tcp(_)) && self.neighbour.is_none()
     }
 
-    /// Whether a connection waits, when [`accept`](Acceptor::accept) cannot tell.
+    /// Whether a connection waits, if [`accept`](Acceptor::accept) cannot tell.
     pub(crate) fn is_waited_for(&self) -> bool {
         let listener = match &self.listener {
             Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.as_fd(),
@@ -221,7 +222,7 @@ impl Acceptor {
     }
 }
 
-/// Errors that were pending on the new connection and end only that (accept(2), "Error handling").
+/// Errors that were pending on the new connection and only end that connection (accept(2), "Error handling").
 const OF_THE_CONNECTION: [i32; 11] = [
     libc::EINTR,
     libc::ECONNABORTED,
@@ -249,7 +250,7 @@ mod tests {
         {
             let mut acceptor = Acceptor::neighbour(1, socket(), at(0));
             acceptor.notice(at(0));
-            // It looks when it has said that it would, and no oftener.
+            // It checks when it said that it would, and no more often.
             let (mut now, mut looks) = (at(0), 0_u64);
             while !acceptor.may_take(now, |_| stalls, |_| is_idle_with_fewer) {
                 now = acceptor.due().expect("there is something");

@@ -1,25 +1,25 @@
-//! PURE. What the connections of a worker may hold together: heads and bodies that have not come whole, and answers that
-//! their clients have not taken.
+//! PURE. The memory that the connections of a worker may hold together, for incomplete heads and bodies and for unread
+//! responses.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
 
 use crate::time::Time;
 
-/// How long those that wait for room do so before others have to give theirs up.
+/// How long connections may wait for memory before others must release theirs.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// An allocator's memory is given back to the system after so much was held, and if less than a quarter of it still is.
+/// Memory of the allocator is returned to the system if this much was held, and less than a quarter of it still is.
 const TRIM_MIN: usize = 4 << 20;
 
-/// Bytes that are held, and how many may be.
+/// The bytes held, and their limit.
 #[derive(Debug)]
 pub(crate) struct Budget {
     limit: usize,
     held: usize,
-    /// Since when there has not been room to speak of.
+    /// Since when there has been no significant space.
     full_since: Option<Time>,
-    /// Most that was held since memory was given back.
+    /// The most that was held since memory was returned.
     peak: usize,
 }
 
@@ -34,24 +34,24 @@ impl Budget {
         self.held
     }
 
-    /// Whether so many bytes more may be held.
+    /// Whether this many more bytes may be held.
     pub(crate) fn has_room(&self, bytes: usize) -> bool {
         self.limit.saturating_sub(self.held) > bytes
     }
 
-    /// Whether so many bytes more may be held on behalf of a body that comes whole with them. Others wait for the memory
-    /// that it frees, so it may use an eighth more than there is.
+    /// Whether this many more bytes may be held for a body that they complete. Others wait for the memory that it will
+    /// release, so it may exceed the limit by an eighth.
     pub(crate) fn fits_last(&self, bytes: usize) -> bool {
         let most = self.limit.saturating_add(self.limit / 8);
         self.held.saturating_add(bytes) <= most
     }
 
-    /// Whether more is held than may be.
+    /// Whether the limit is exceeded.
     pub(crate) fn is_over(&self) -> bool {
         self.held > self.limit
     }
 
-    /// Somebody holds `after` bytes now, and held `before`.
+    /// A connection holds `after` bytes now, and held `before`.
     pub(crate) fn change(&mut self, before: usize, after: usize, now: Time) {
         self.held = self.held.saturating_sub(before) + after;
         self.peak = self.peak.max(self.held);
@@ -62,27 +62,27 @@ impl Budget {
         }
     }
 
-    /// When some of those that hold something have to give it up.
+    /// When some connections must release memory.
     pub(crate) fn due(&self) -> Option<Time> {
         self.full_since.map(|since| since + PATIENCE)
     }
 
-    /// How much they have to give up: the others need room to get on.
+    /// How much they must release, so that the others can proceed.
     pub(crate) fn surplus(&self) -> usize {
         self.held.saturating_sub(self.limit - self.limit / 8)
     }
 
-    /// They have given up what they could.
+    /// They have released what they could.
     pub(crate) fn shed(&mut self, now: Time) {
         self.full_since = (self.surplus() > 0).then_some(now);
     }
 
-    /// How long without progress makes somebody give up first.
+    /// How long a connection may make no progress before it must release its memory first.
     pub(crate) fn patience(&self) -> Duration {
         PATIENCE
     }
 
-    /// Whether much has been held, and little is now. Said once.
+    /// Whether much was held, and little is now. Reported once.
     pub(crate) fn take_trim(&mut self) -> bool {
         let is_due = self.peak >= TRIM_MIN && self.held < self.peak / 4;
         if is_due {

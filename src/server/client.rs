@@ -1,4 +1,4 @@
-//! A client's socket. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in
+//! The socket of a client. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in
 //! `upgrade.rs`.
 
 use std::io::{self, ErrorKind, Read, Write};
@@ -18,7 +18,7 @@ use crate::server::proxy::Header;
 use crate::shared::config::ServerConfig;
 use crate::sys;
 
-/// A client's socket, non-blocking.
+/// The socket of a client, non-blocking.
 #[derive(Debug)]
 pub(crate) enum Client {
     Tcp(TcpStream),
@@ -48,18 +48,19 @@ impl Client {
         }
     }
 
-    /// Whether something is there to be read.
+    /// Whether there are bytes to read.
     pub(crate) fn has_bytes(&self) -> bool {
         let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
         SockRef::from(self).recv_with_flags(&mut [MaybeUninit::uninit()], flags).is_ok_and(|count| count > 0)
     }
 
-    /// How many bytes the kernel holds that the client has not taken: on a Unix socket with what it needs for them.
+    /// How many bytes the kernel holds that the client has not read or acknowledged; on a Unix socket, including the
+    /// kernel's overhead.
     pub(crate) fn unsent(&self) -> io::Result<usize> {
         sys::fds::unsent(self)
     }
 
-    /// Writes until done or until the socket takes no more; returns how much it took.
+    /// Writes until done, or until the socket accepts no more; returns how much it accepted.
     #[inline]
     pub(crate) fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
@@ -73,7 +74,8 @@ impl Client {
                 Ok(count) => sent += count,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // It has failed since the last events, so the next ones will tell; what it took before counts.
+                // The socket has failed since the last events, so the next events will report it. What it accepted
+                // before counts.
                 Err(_) if sent > 0 => break,
                 Err(error) => return Err(error),
             }
@@ -81,8 +83,8 @@ impl Client {
         Ok(sent)
     }
 
-    /// As [`write_some`](Client::write_some), for what the next call goes on with: the kernel may wait for that, and
-    /// put both into one packet (`MSG_MORE` of send(2)).
+    /// As [`write_some`](Client::write_some), if another call will follow. The kernel may wait for that, and put both
+    /// into one packet (`MSG_MORE` in send(2)).
     pub(crate) fn write_beginning(&self, bytes: &[u8]) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {
@@ -103,7 +105,7 @@ impl Client {
         }
     }
 
-    /// The socket as the standard library has it, still non-blocking.
+    /// The socket as a type of the standard library, still non-blocking.
     pub(crate) fn into_socket(self) -> Socket {
         match self {
             Client::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
@@ -121,34 +123,34 @@ impl AsFd for Client {
     }
 }
 
-/// A client's address in half the room: most have version 4 of the Internet Protocol, and all idle connections keep one.
+/// The address of a client in half the space. Most addresses are IPv4, and all idle connections keep one.
 #[derive(Debug)]
 pub(crate) enum Peer {
     Unix,
     V4(SocketAddrV4),
     V6(Box<SocketAddrV6>),
-    /// There is an access log, and this is what it knows of the connection, the address included.
+    /// There is an access log; this is what it knows about the connection, including the address.
     Logged(Box<Track>),
-    /// A proxy says in front of the first request whose connection it is.
+    /// A proxy names the client before the first request.
     Proxied(Box<Proxied>),
 }
 
-/// A connection that begins with the PROXY protocol's header.
+/// A connection that begins with a header of the PROXY protocol.
 #[derive(Debug)]
 pub(crate) struct Proxied {
     /// The proxy.
     peer: Option<SocketAddr>,
-    /// For whom it has made the connection, if it says so.
+    /// The client for which it has made the connection, if the header says so.
     source: Option<SocketAddr>,
     awaits: Awaits,
     track: Option<Box<Track>>,
 }
 
-/// What of the header is to come.
+/// The part of the header that is still to come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Awaits {
     All,
-    /// So many bytes that say nothing of use.
+    /// This many bytes without useful information.
     Skip(usize),
     Nothing,
 }
@@ -165,7 +167,8 @@ impl Peer {
         }
     }
 
-    /// Writes [`address`](Peer::address) where it is to be: a copy of one just written waits until the processor has
+    /// Writes [`address`](Peer::address) to its destination. Copying a value that was just written would stall the
+    /// processor until it is stored.
     /// stored it.
     #[inline]
     pub(crate) fn tell(&self, peer: &mut Option<SocketAddr>) {
@@ -175,7 +178,7 @@ impl Peer {
         }
     }
 
-    /// Who may stand between it and the client.
+    /// The proxies that may be between the peer and the client.
     pub(crate) fn via<'c>(&self, config: &'c ServerConfig) -> Via<'c> {
         let source = match self {
             Peer::Proxied(proxied) => proxied.source,
@@ -184,19 +187,19 @@ impl Peer {
         Via { trust: Trust { proxies: &config.proxies, header: config.forwarded_header }, source }
     }
 
-    /// The first bytes are a header's.
+    /// The first bytes belong to a header.
     pub(crate) fn await_header(&mut self) {
         let peer = self.address();
         *self = Peer::Proxied(Box::new(Proxied { peer, source: None, awaits: Awaits::All, track: None }));
     }
 
-    /// Whether the next bytes are a header's.
+    /// Whether the next bytes belong to a header.
     #[inline]
     pub(crate) fn awaits_header(&self) -> bool {
         matches!(self, Peer::Proxied(proxied) if proxied.awaits != Awaits::Nothing)
     }
 
-    /// How many bytes of the header are to be skipped, once it is known.
+    /// How many bytes of the header must be skipped, once that is known.
     pub(crate) fn left_to_skip(&self) -> Option<usize> {
         match self {
             Peer::Proxied(proxied) => match proxied.awaits {
@@ -208,14 +211,14 @@ impl Peer {
         }
     }
 
-    /// Takes note of the header, all of which is to be skipped now.
+    /// Stores the contents of the header; all of it must be skipped now.
     pub(crate) fn learn(&mut self, header: &Header) {
         if let Peer::Proxied(proxied) = self {
             (proxied.source, proxied.awaits) = (header.source, Awaits::Skip(header.len + header.skip));
         }
     }
 
-    /// So many bytes of the header have been skipped; returns whether those are all.
+    /// Skips this many bytes of the header; returns whether those were all.
     pub(crate) fn skipped(&mut self, bytes: usize) -> bool {
         let left = self.left_to_skip().unwrap_or_default().saturating_sub(bytes);
         if let Peer::Proxied(proxied) = self {
@@ -224,7 +227,7 @@ impl Peer {
         left == 0
     }
 
-    /// What the access log knows of the connection, from now on.
+    /// What the access log knows about the connection; created if necessary.
     pub(crate) fn track(&mut self) -> &mut Track {
         if let Peer::Unix | Peer::V4(_) | Peer::V6(_) = self {
             *self = Peer::Logged(Track::new(self.address(), None));
@@ -236,7 +239,7 @@ impl Peer {
         }
     }
 
-    /// What the access log knows of it already.
+    /// What the access log already knows about the connection.
     #[inline]
     pub(crate) fn logged(&mut self) -> Option<&mut Track> {
         match self {

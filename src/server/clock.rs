@@ -1,5 +1,5 @@
-//! PURE. The time of a turn, and the time that deadlines are told by: a clock that stands still while the loop does not look at
-//! its connections.
+//! PURE. The time of a turn, and the time for deadlines: a clock that stops while the loop does not look at its
+//! connections.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::time::{frozen, Time};
 /// Longer than the loop ever needs to wait, and short enough for epoll_wait(2).
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// The times of a loop.
+/// The clocks of a loop.
 #[derive(Debug)]
 pub(crate) struct Clock {
     /// When the turn began.
     pub(crate) now: Time,
     /// The same in microseconds.
     pub(crate) micros: u64,
-    /// The same without the time in which the loop did not look at its connections: what their deadlines are told by.
+    /// The same, without the time in which the loop did not look at its connections. Deadlines use this clock.
     pub(crate) running: Time,
-    /// That time, as the loop was frozen, or busy with one of the connections for long.
+    /// That time: the loop was frozen, or busy with one connection for long.
     lost: Duration,
-    /// When the loop meant to go on.
+    /// When the loop meant to continue.
     expected: Time,
 }
 
@@ -29,7 +29,7 @@ impl Clock {
         Clock { now: Time::NEVER, micros: 0, running: Time::NEVER, lost: Duration::ZERO, expected: Time::NEVER }
     }
 
-    /// A turn begins at so many microseconds.
+    /// A turn begins at this time in microseconds.
     #[inline]
     pub(crate) fn begin_turn(&mut self, micros: u64) {
         self.micros = micros;
@@ -49,7 +49,7 @@ impl Clock {
         self.skip_frozen(self.now, now);
     }
 
-    /// How long the loop is to wait from `now` for what is due at `next`.
+    /// How long the loop should wait from `now` for what is due at `next`.
     #[inline]
     pub(crate) fn wait_for(&mut self, next: Time, now: Time) -> Option<Duration> {
         let is_due = next != Time::NEVER;
@@ -57,13 +57,13 @@ impl Clock {
         is_due.then(|| self.expected.since(now))
     }
 
-    /// What time it is when the deadlines' clock shows `running`.
+    /// The real time at which the clock for deadlines shows `running`.
     #[inline]
     pub(crate) fn real(&self, running: Time) -> Time {
         running + self.lost
     }
 
-    /// No deadline comes nearer in the time from `expected` to `now` if that is so long that the loop was frozen.
+    /// If the time from `expected` to `now` is so long that the loop was frozen, it does not count for deadlines.
     #[inline]
     fn skip_frozen(&mut self, expected: Time, now: Time) {
         let span = frozen(expected, now);

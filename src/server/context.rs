@@ -13,7 +13,7 @@ use crate::server::stats::Stats;
 use crate::shared::config::ServerConfig;
 use crate::time::Time;
 
-/// Bytes read at once, besides what is held of an incomplete head.
+/// The bytes to read at once, in addition to those held of an incomplete head.
 const READ_SIZE: usize = 64 * 1024;
 
 /// What the connections of a worker share.
@@ -21,18 +21,18 @@ pub(crate) struct Context<'w> {
     pub(crate) config: &'w ServerConfig,
     pub(crate) station: Station<'w>,
     pub(crate) stats: Stats<'w>,
-    /// None when nobody wants to know.
+    /// `None` if slow requests are not logged.
     pub(crate) slow: Option<Box<SlowRequests>>,
     pub(crate) clock: Clock,
     pub(crate) http: Http,
     pub(crate) memory: Memory,
-    /// The worker drains: every answer is the last one of its connection.
+    /// Set while the worker drains: each response is the last of its connection.
     pub(crate) drain: Option<Patience>,
-    /// When it was last said that a connection is closed for what proxies have to say.
+    /// When it was last logged that a connection was closed because of a proxy.
     pub(crate) proxies_told: Option<Time>,
-    /// None when no access is logged.
+    /// `None` without an access log.
     pub(crate) log: Option<AccessLog>,
-    /// Of the connection that has its turn, for other threads.
+    /// The bell of the connection that has its turn, for other threads.
     pub(crate) waker: Bell,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Vec<u8>,
@@ -41,15 +41,15 @@ pub(crate) struct Context<'w> {
 /// What the codecs of all connections share.
 pub(crate) struct Http {
     pub(crate) encoder: Encoder,
-    /// The head that may come again.
+    /// A head that may come again.
     pub(crate) recall: Recall,
-    /// Chooses the requests that are given out before their body.
+    /// Chooses the requests whose handler is called before the body has arrived.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// The second that the Date field shows.
     second: u64,
 }
 
-/// How long a worker that drains waits for its clients.
+/// How long a draining worker waits for its clients.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Patience {
     /// For a request, or for the rest of its head.
@@ -89,7 +89,7 @@ impl Http {
         Http { encoder: Encoder::new(common), recall: Recall::default(), streams, second: 0 }
     }
 
-    /// It is this second now, since 1970.
+    /// Sets the current second since 1970.
     #[inline]
     pub(crate) fn refresh(&mut self, second: u64) {
         if second != self.second {

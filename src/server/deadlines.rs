@@ -1,6 +1,6 @@
-//! PURE. When to look at which connection, lazily: a connection whose deadline moves later keeps its alarm, and is
-//! looked at and armed again when that rings. So a request costs nothing here, and a connection has one alarm, seldom
-//! two. An alarm may be of a connection that has gone, and whose place another one has.
+//! PURE. When to look at which connection, lazily: if the deadline of a connection moves later, its alarm stays, and is
+//! set again when it rings. So a request costs nothing here, and a connection has one alarm, rarely two. An alarm may
+//! be for a connection that has ended, and whose place belongs to another one.
 #![forbid(unsafe_code)]
 
 use std::cmp::Reverse;
@@ -15,8 +15,8 @@ pub(crate) struct Alarm {
     pub(crate) index: usize,
 }
 
-/// More connections than this a worker cannot have: the place and the milliseconds, of 34 years, share one word, so that
-/// an idle connection costs little.
+/// The maximum number of connections of a worker. The place and the time, milliseconds of 34 years, share one word, so
+/// that an idle connection costs little.
 pub(crate) const INDEX_MAX: usize = 1 << INDEX_BITS;
 const INDEX_BITS: u32 = 24;
 

@@ -1,4 +1,4 @@
-//! The access log's file, as workers write to it.
+//! The file of the access log, as workers write to it.
 
 use std::fmt::Display;
 use std::io::ErrorKind;
@@ -13,24 +13,24 @@ use crate::shared::scoreboard::{LinesPage, LINES_MAX};
 use crate::sys::clock;
 use crate::time::Time;
 
-/// Bytes that a worker collects for one write(2), and most that it keeps while nobody reads.
+/// The bytes that a worker collects for one write(2), and the maximum that it keeps while nobody reads.
 const BUFFER: usize = LINES_MAX;
 
-/// How long a line may wait to be written.
+/// How long a line may wait before it is written.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How often the loss of lines is told while they are lost, and how often once they are written again.
+/// How often lost lines are reported while lines are lost, and once writing works again.
 const WARNED: Duration = Duration::from_secs(60);
 const TOLD: Duration = Duration::from_secs(1);
 
-/// How often it is looked whether somebody reads again.
+/// How often to check whether somebody reads again.
 const RETRY: Duration = Duration::from_millis(20);
 
-/// At the end, for how many milliseconds the reader may rest before what is left is lost.
+/// At the end, how many milliseconds the reader may pause before the rest is lost.
 const LAST_WORDS: u8 = 100;
 
-/// Collects lines and writes them, whole ones only: several workers have the same file. It waits for nobody who reads:
-/// what cannot be written is kept for a while and then lost.
+/// Collects lines and writes whole lines only, since several workers share the file. Waits for no reader: lines that
+/// cannot be written are kept for a while and then lost.
 #[derive(Debug)]
 pub(super) struct Sink {
     outlet: Outlet,
@@ -38,13 +38,13 @@ pub(super) struct Sink {
     room: usize,
     /// Where the parent finds what this process has not written.
     lasting: Option<LinesPage>,
-    /// How much of the buffer is there too.
+    /// How much of the buffer is stored there as well.
     lasted: usize,
     /// Since when the first line in the buffer waits.
     oldest: Time,
-    /// When to look again whether somebody reads.
+    /// When to check again whether somebody reads.
     retry: Option<Time>,
-    /// Lines that could not be written since that was told.
+    /// Lost lines that were not reported yet.
     lost: u64,
     told: Option<Time>,
     /// How the log names this worker.
@@ -58,12 +58,12 @@ impl Sink {
         Sink { outlet, buffer: Vec::new(), room, lasting, lasted: 0, oldest, retry: None, lost: 0, told: None, tag }
     }
 
-    /// Most bytes of a line.
+    /// The maximum length of a line.
     pub(super) fn room(&self) -> usize {
         self.room
     }
 
-    /// The buffer, with room for a line of at most so many bytes.
+    /// Returns the buffer, with space for a line of at most this many bytes.
     pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Vec<u8> {
         if self.buffer.len() + bound > self.room {
             self.make_room(bound, now);
@@ -75,7 +75,7 @@ impl Sink {
         &mut self.buffer
     }
 
-    /// A line has been added to the buffer. From now on it is written, however this process ends.
+    /// A line was added to the buffer. From now on it will be written, however this process ends.
     pub(super) fn added(&mut self) {
         if let Some(lasting) = &self.lasting {
             lasting.store(&self.buffer, self.lasted);
@@ -83,8 +83,8 @@ impl Sink {
         self.lasted = self.buffer.len();
     }
 
-    /// Something was taken from the buffer: not before it was written, so what kills the process in between has it written
-    /// twice rather than never.
+    /// Part of the buffer was written. Called after the write, so a process that is killed in between has its lines
+    /// written twice rather than never.
     fn taken(&mut self) {
         self.lasted = 0;
         self.added();
@@ -113,7 +113,7 @@ impl Sink {
         (self.room, self.retry) = (room(&self.outlet), None);
     }
 
-    /// Writes what there is, as far as somebody reads it; to a file with one write(2), if that takes it.
+    /// Writes the buffer, as far as somebody reads it; to a file with one write(2), if that accepts it.
     pub(super) fn flush(&mut self, now: Time) {
         let (written, error) = self.outlet.write(&self.buffer);
         self.buffer.drain(..written);
@@ -126,7 +126,7 @@ impl Sink {
         }
     }
 
-    /// What is in the buffer will never be written.
+    /// The contents of the buffer will never be written.
     fn lose(&mut self, why: &dyn Display, now: Time) {
         let lines = memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
         self.buffer.clear();
@@ -140,7 +140,7 @@ impl Sink {
         }
     }
 
-    /// It is written again.
+    /// Writing works again.
     fn tell_of_more(&mut self, now: Time) {
         if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= TOLD) {
             warn!("{} lost {} more lines of the access log; writing works again", self.tag, self.lost);
@@ -150,7 +150,7 @@ impl Sink {
 }
 
 impl Drop for Sink {
-    /// However the worker's code ends; what only the kernel ends loses what it had not written.
+    /// However the worker's code ends. If the kernel kills the process, the unwritten lines are lost here.
     fn drop(&mut self) {
         let now = clock::now();
         self.flush(now);
@@ -170,7 +170,8 @@ impl Drop for Sink {
 
 const NOBODY_READS: &str = "nobody reads it";
 
-/// How much is collected and written at once: to what is no file only as much as the kernel does not mix with others'.
+/// How much to collect and write at once: if it is not a file, only as much as the kernel does not mix with the output
+/// of others.
 fn room(outlet: &Outlet) -> usize {
     const { assert!(ATOMIC >= Formatter::ROOM_MIN) };
     if outlet.is_file() {

@@ -1,5 +1,4 @@
-//! PURE. What a line of the access log says, and how: whatever a client sends, it is one line and cannot be taken for
-//! two.
+//! PURE. The content and format of a line of the access log. Whatever a client sends, it is exactly one line.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,57 +7,57 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::server::http::{Origin, Request};
 use crate::shared::config::{AccessLogFormat, LogPart as Part, LogVariable as Variable};
 
-/// Writes lines, all for one worker.
+/// Writes the lines of one worker.
 #[derive(Debug)]
 pub(crate) struct Formatter {
     parts: Vec<Part>,
-    /// Values are JSON's.
+    /// Whether values are JSON.
     is_json: bool,
-    /// The fields that are written.
+    /// The header fields to write.
     fields: Vec<String>,
-    /// Most bytes of a line, and of each value in it that clients can make long.
+    /// The maximum length of a line, and of each value in it that clients can make long.
     room: usize,
     share: usize,
     worker: String,
     process: String,
-    /// The second that was written last, and how.
+    /// The last second that was formatted, and its text.
     second: u64,
     local: Vec<u8>,
     iso: Vec<u8>,
 }
 
-/// The part of a line that the request decides.
+/// The part of a line that is known from the request.
 #[derive(Debug, Default)]
 pub(crate) struct Line {
     text: Vec<u8>,
-    /// Where goes what is not known yet, and which of the parts that is.
+    /// Where the parts go that are not known yet, and which they are.
     late: Vec<(usize, usize)>,
 }
 
 impl Line {
-    /// Bytes that it holds on to.
+    /// The bytes allocated.
     pub(crate) fn capacity(&self) -> usize {
         self.text.capacity()
     }
 }
 
-/// What has become of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Outcome {
     pub(crate) status: u16,
-    /// Of what followed the head, as sent.
+    /// The bytes sent after the head.
     pub(crate) bytes: u64,
     pub(crate) duration: Duration,
 }
 
-/// Who asks, as it is written.
+/// The client and the peer, as they are written.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Who<'a> {
     pub(crate) client: &'a str,
     pub(crate) peer: Option<IpAddr>,
 }
 
-/// What a request says of itself; what is missing could not be read.
+/// The parts of a request; those that are missing could not be parsed.
 #[derive(Default)]
 struct Said<'a> {
     method: Option<&'a [u8]>,
@@ -66,39 +65,39 @@ struct Said<'a> {
     version: Option<&'a [u8]>,
     host: Option<&'a [u8]>,
     is_https: bool,
-    /// The values of the formatter's fields.
+    /// The values of the formatter's header fields.
     fields: [Option<&'a [u8]>; FIELDS_MAX],
 }
 
-/// Most fields that are looked at: as many as a template may have.
+/// The maximum number of header fields: as many as a template may have.
 const FIELDS_MAX: usize = 24;
 
-/// Most bytes of a method and of a version that are written.
+/// The maximum length of a method and of a version in a line.
 const WORD_MAX: usize = 32;
 
-/// Most bytes of an address, and of what is known at the end of an answer.
+/// The maximum length of an address, and of each value known at the end of a response.
 const ADDRESS_MAX: usize = 48;
 const LATE_MAX: usize = 40;
 
-/// What stands for the rest of a value that is too long.
+/// Replaces the rest of a value that is too long.
 const CUT: &[u8] = b"...";
 
-/// What a value may have around it, and at its end.
+/// The length of what may surround a value, and of what marks its end.
 const AROUND: usize = CUT.len() + 2;
 
-/// The share that a target has of the room for long values, others having one each.
+/// The share of a target in the space for long values. Each other value has a share of one.
 const TARGET_SHARE: usize = 4;
 
-/// How a client's address is written; who comes by a Unix socket has none, and readers of logs want one.
+/// Formats a client's address. A client on a Unix socket has none, but log readers expect one.
 pub(crate) fn remote(client: Option<IpAddr>) -> String {
     client.unwrap_or(Ipv4Addr::UNSPECIFIED.into()).to_canonical().to_string()
 }
 
 impl Formatter {
-    /// The least room for a line.
+    /// The minimum for the length of a line.
     pub(crate) const ROOM_MIN: usize = 4096;
 
-    /// Lines of at most `room` bytes, at least [`ROOM_MIN`](Formatter::ROOM_MIN): of longer values the end is cut off.
+    /// For lines of at most `room` bytes, at least [`ROOM_MIN`](Formatter::ROOM_MIN). Longer values are cut.
     pub(crate) fn new(format: &AccessLogFormat, room: usize, worker: usize, process: u32) -> Formatter {
         let template = format.template();
         let is_json = template.is_none();
@@ -124,7 +123,7 @@ impl Formatter {
         formatter
     }
 
-    /// Changes the length that lines may have.
+    /// Changes the maximum length of lines.
     pub(crate) fn set_room(&mut self, room: usize) {
         (self.room, self.share) = (room, self.share_of(room));
     }
@@ -151,7 +150,7 @@ impl Formatter {
         self.begin_with(line, who, &said);
     }
 
-    /// Begins the line of a request that is refused, from what has come of it.
+    /// Begins the line of a request that is refused, from what has arrived of it.
     pub(crate) fn begin_refused(&self, line: &mut Line, who: Who<'_>, head: &[u8]) {
         let start = head.iter().position(|byte| !b"\r\n".contains(byte)).unwrap_or(head.len());
         let first = head[start..].split(|byte| b"\r\n".contains(byte)).next().unwrap_or_default();
@@ -200,7 +199,7 @@ impl Formatter {
         }
     }
 
-    /// How many bytes of so long a line each value may have that clients can make long.
+    /// The maximum length of each value that clients can make long, in a line of this length.
     fn share_of(&self, room: usize) -> usize {
         let (mut fixed, mut shares) = (1, 0);
         for part in &self.parts {
@@ -231,7 +230,7 @@ impl Formatter {
         }
     }
 
-    /// Appends what no client has written: it is short, and nothing in it is to be escaped.
+    /// Appends a value that no client has written: it is short and needs no escaping.
     fn own_value(&self, value: &str, text: &mut Vec<u8>) {
         if !self.is_json {
             return text.extend_from_slice(value.as_bytes());
@@ -251,12 +250,12 @@ impl Formatter {
         }
     }
 
-    /// As many bytes at most as the line will have.
+    /// The maximum length of the finished line.
     pub(crate) fn bound(&self, line: &Line) -> usize {
         line.text.len() + line.late.len() * LATE_MAX + 1
     }
 
-    /// Appends a whole line, for an answer that was complete so many milliseconds after the beginning of 1970.
+    /// Appends a whole line, for a response that was complete at this time, in milliseconds since 1970.
     pub(crate) fn finish(&mut self, line: &Line, millis: u64, outcome: Outcome, out: &mut Vec<u8>) {
         if millis / 1000 != self.second {
             self.refresh(millis / 1000);
@@ -308,10 +307,10 @@ impl Formatter {
         }
     }
 
-    /// Writes the date for a second since 1970, in UTC.
+    /// Formats the date for a second since 1970, in UTC.
     fn refresh(&mut self, second: u64) {
         self.second = second;
-        // The end of the year 9999: the formats have four digits for it.
+        // The end of the year 9999, since the formats have four digits for the year.
         let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.min(253_402_300_799)));
         // IMF-fixdate: Sun, 06 Nov 1994 08:49:37 GMT.
         let text = date.to_string();
@@ -324,7 +323,7 @@ impl Formatter {
 
 const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
-/// An object in each line.
+/// The template of a JSON object on each line.
 fn object() -> Vec<Part> {
     let members = [
         ("time", None),
@@ -357,13 +356,13 @@ fn object() -> Vec<Part> {
     parts
 }
 
-/// Appends a point and so many digits.
+/// Appends a point and this number of digits.
 fn push_fraction(value: u64, digits: u32, out: &mut Vec<u8>) {
     out.push(b'.');
     out.extend((0..digits).rev().map(|place| b'0' + (value / 10_u64.pow(place) % 10) as u8));
 }
 
-/// Appends what could end a value, or a line, or command a terminal, as `\xHH`, and everything else as it is.
+/// Appends a value. Bytes that could end a value or a line, or command a terminal, are written as `\xHH`.
 fn escape_text(value: &[u8], room: usize, out: &mut Vec<u8>) {
     if value.len() <= room && is_plain(value) {
         return out.extend_from_slice(value);
@@ -379,7 +378,7 @@ fn escape_text(value: &[u8], room: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends the value as the inside of a string (RFC 8259 section 7); U+FFFD stands for bytes that are not UTF-8.
+/// Appends a value as the content of a string (RFC 8259 section 7). U+FFFD replaces bytes that are not UTF-8.
 fn escape_json(value: &[u8], room: usize, out: &mut Vec<u8>) {
     if value.len() <= room && is_plain(value) {
         return out.extend_from_slice(value);
@@ -392,7 +391,7 @@ fn escape_json(value: &[u8], room: usize, out: &mut Vec<u8>) {
     });
     for character in characters {
         let (mut utf8, code) = ([0; 4], character as u32);
-        // C1 controls command terminals, too; all that is escaped is below 256.
+        // C1 controls command terminals, too. Everything that is escaped is below 256.
         let escaped = [b'\\', b'u', b'0', b'0', hex((code >> 4 & 15) as u8), hex((code & 15) as u8)];
         let text = match character {
             '"' => b"\\\"",
@@ -411,12 +410,12 @@ fn hex(digit: u8) -> u8 {
     b"0123456789abcdef"[usize::from(digit & 15)]
 }
 
-/// Whether a value is of visible ASCII and blanks, without quotes and backslashes: nearly all are, so eight bytes are
-/// looked at together.
+/// Whether a value consists of visible ASCII and blanks, without quotes and backslashes. Nearly all do, so it checks
+/// eight bytes at once.
 fn is_plain(value: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = ONES * 0x80;
-    // Not zero if a byte is, and zero if none is.
+    // Not zero if some byte is zero, and zero if none is.
     let has_zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let eights = value.chunks_exact(8);
     let rest = eights.remainder();

@@ -1,4 +1,4 @@
-//! What fuzzers let clients say for the access log ([`crate::fuzzing`]).
+//! Fuzzes what clients can write to the access log ([`crate::fuzzing`]).
 #![allow(missing_docs, unreachable_pub)]
 
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::shared::config::AccessLogFormat;
 
 const LIMITS: Limits = Limits { target: 60_000, head: 200_000, fields: 100, body: 0, requests: 0, utf8_query: true };
 
-/// Whatever a head says, in each format it is one line, of printable text, and no longer than it may be.
+/// For any head and in each format, there must be one line of printable text within the maximum length.
 pub fn line(head: &[u8]) {
     let own = "\"$request_method\" \"$request_uri\" \"$host\" \"$http_host\" \"$http_cookie\" \"$peer_addr\" $msec";
     let own = AccessLogFormat::Template(own.to_owned());

@@ -1,7 +1,8 @@
-//! The access log of a worker: a line for each answer, once it is complete or will never be.
+//! The access log of a worker: a line for each response, once it is complete or will never be.
 //!
-//! A connection's bytes are counted, and each answer's body lies between two of these counts: so a line says how much of
-//! it the client's socket has taken, also when many answers are sent at once, or when the connection ends in between.
+//! The bytes of a connection are counted, and the body of each response lies between two of these counts. So a line
+//! says how many of its bytes the client's socket has accepted, even if several responses are sent at once, or the
+//! connection ends in between.
 
 mod file;
 mod format;
@@ -23,13 +24,13 @@ use crate::time::Time;
 use self::file::Sink;
 use self::format::{remote, Formatter, Line, Outcome, Who};
 
-/// A request whose client has gone before there was an answer: nginx's word for it.
+/// The status for a client that disconnected before there was a response, as in nginx.
 const CLIENT_GONE: u16 = 499;
 
-/// How often the clocks are compared, since the system's time may be set.
+/// How often to compare the clocks, since the system's time may be set.
 const COMPARED: Duration = Duration::from_secs(1);
 
-/// Lines, and bytes of each, that are kept to be used again.
+/// The number of lines that are kept for reuse, and the maximum length of each.
 const SPARE_LINES: usize = 64;
 const SPARE_BYTES: usize = 2048;
 
@@ -39,26 +40,26 @@ pub(crate) struct AccessLog {
     formatter: Formatter,
     sink: Sink,
     spare: Vec<Line>,
-    /// Milliseconds from the beginning of 1970 to that of the monotonic clock, and when that was found.
+    /// The milliseconds from 1970 to the beginning of the monotonic clock, and when that was determined.
     epoch: u64,
     compared: Option<Time>,
 }
 
-/// What one connection has to say to the log.
+/// What the log knows about a connection.
 #[derive(Debug)]
 pub(crate) struct Track {
-    /// None on a Unix socket.
+    /// `None` on a Unix socket.
     pub(crate) peer: Option<SocketAddr>,
-    /// For whom the connection was made.
+    /// The client, from the header of the PROXY protocol.
     known: Option<IpAddr>,
-    /// Who has made the latest request, and how that is written.
+    /// The client of the latest request, and its formatted address.
     client: Option<IpAddr>,
     remote: String,
-    /// Bytes that the client's socket has taken.
+    /// The bytes that the client's socket has accepted.
     sent: u64,
-    /// The request that was given out and is not answered whole.
+    /// The current request, whose response is not complete yet.
     current: Option<Entry>,
-    /// Those whose answers wait to be sent.
+    /// Requests whose complete responses wait to be sent.
     answered: VecDeque<Entry>,
 }
 
@@ -69,7 +70,7 @@ struct Entry {
     /// In microseconds.
     began: u64,
     status: u16,
-    /// Where in all that is sent its answer's body begins, and where it ends.
+    /// The range of the response's body within everything that is sent.
     body: u64,
     end: u64,
 }
@@ -88,7 +89,7 @@ impl AccessLog {
         AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compared: None }
     }
 
-    /// Takes note of a request that is given out, in a turn that began at so many microseconds.
+    /// Registers a request that is passed to the handler, in a turn that began at this time in microseconds.
     pub(crate) fn begin(&mut self, track: &mut Track, request: &Request<'_>, turn: u64) {
         let origin = request.origin();
         track.name(origin.address);
@@ -97,10 +98,10 @@ impl AccessLog {
         track.current = Some(Entry { line, began: turn, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
     }
 
-    /// Takes note of a request that will be refused, unless it was given out before.
+    /// Registers a request that will be refused, unless it is already registered.
     pub(crate) fn begin_refused(&mut self, track: &mut Track, head: &[u8], turn: u64) {
         if track.current.is_none() {
-            // What it says of its client is not believed.
+            // Its fields about the client are not believed.
             track.name(track.known);
             let mut line = self.spare.pop().unwrap_or_default();
             self.formatter.begin_refused(&mut line, track.who(), head);
@@ -108,7 +109,7 @@ impl AccessLog {
         }
     }
 
-    /// The answer to the request that was given out last is complete, and `unsent` bytes up to its end are to be sent.
+    /// The response to the current request is complete, and its last `unsent` bytes still have to be sent.
     pub(crate) fn answered(&mut self, track: &mut Track, unsent: usize) {
         let Some(mut entry) = track.current.take() else { return };
         entry.end = track.sent + unsent as u64;
@@ -116,7 +117,7 @@ impl AccessLog {
         self.write_sent(track);
     }
 
-    /// The client's socket has taken so many bytes.
+    /// The client's socket has accepted this many bytes.
     pub(crate) fn sent(&mut self, track: &mut Track, bytes: u64) {
         track.sent += bytes;
         self.write_sent(track);
@@ -132,7 +133,7 @@ impl AccessLog {
         }
     }
 
-    /// The connection is over: what has not been sent never will be.
+    /// The connection has ended; what was not sent never will be.
     pub(crate) fn end(&mut self, track: &mut Track) {
         let now = clock::now_micros();
         for entry in track.answered.drain(..).chain(track.current.take()) {
@@ -165,19 +166,19 @@ impl AccessLog {
         self.epoch + now.as_millis()
     }
 
-    /// When there is something to be written to the file, if nothing more comes before.
+    /// When lines must be written to the file, if no more come before.
     pub(crate) fn due(&self) -> Option<Time> {
         self.sink.due()
     }
 
-    /// Writes what has waited long enough.
+    /// Writes lines that have waited long enough.
     pub(crate) fn expire(&mut self, now: Time) {
         if self.due().is_some_and(|due| due <= now) {
             self.sink.flush(now);
         }
     }
 
-    /// Goes on in another file; what there was before goes to the old one.
+    /// Continues in another file; earlier lines go to the old one.
     pub(crate) fn reopen(&mut self, file: File) {
         self.sink.reopen(file.into());
         self.formatter.set_room(self.sink.room());
@@ -185,7 +186,7 @@ impl AccessLog {
 }
 
 impl Track {
-    /// Of a connection that was made for `source`, if that is known.
+    /// For a connection made on behalf of `source`, if that is known.
     pub(crate) fn new(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Box<Track> {
         let known = source.or(peer).map(|known| known.ip().to_canonical());
         let (client, remote) = (known, remote(known));
@@ -203,7 +204,7 @@ impl Track {
         Who { client: &self.remote, peer: self.peer.map(|peer| peer.ip()) }
     }
 
-    /// The head of an answer is in the output, and its body begins behind `unsent` bytes.
+    /// The head of a response is in the output, and its body begins after `unsent` bytes.
     #[inline]
     pub(crate) fn head(&mut self, status: u16, unsent: usize) {
         if let Some(entry) = &mut self.current {

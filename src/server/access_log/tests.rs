@@ -1,4 +1,4 @@
-//! Lines as they are written, and what clients may try to make of them.
+//! Lines as they are written, and attempts of clients to forge them.
 
 use super::*;
 use crate::server::http::{Codec, Limits, Next, Scratch};
@@ -160,7 +160,7 @@ fn the_longest_lines_fit() {
             head.extend_from_slice(b"\r\n\r\n");
             let found = line(&mut Formatter::new(format, room, usize::MAX, u32::MAX), &head, outcome);
             assert!(found.contains("..."), "{format:?}");
-            // Refused, all of it may have to be escaped.
+            // All of a refused request may have to be escaped.
             head[150] = 0;
             line(&mut Formatter::new(format, room, usize::MAX, u32::MAX), &head, outcome);
         }

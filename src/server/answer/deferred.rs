@@ -1,4 +1,4 @@
-//! What is made later, on any thread, and waited for in the loop.
+//! Responses that are made later, on any thread, and for which the loop waits.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use crate::server::answer::notice::Notices;
 use crate::server::mailbox::Bell;
 
-/// Bytes that may wait to be sent before an answer.
+/// The number of bytes that may wait to be sent before a response.
 const INTERIM_MAX: usize = 64 * 1024;
 
-/// The side that makes it.
+/// The side that makes the response.
 #[derive(Debug)]
 pub(crate) struct Promise<T> {
     shared: Arc<Shared<T>>,
 }
 
 impl<T> Promise<T> {
-    /// Gives it, if it has not been given. The loop is woken; if nobody waits any more, nothing happens.
+    /// Delivers the response, if none was delivered yet, and wakes the loop. Does nothing if nobody waits any more.
     pub(crate) fn keep(&self, answer: T) {
         let mut state = self.shared.lock();
         if let State::Open { bell, interim } = &mut *state {
@@ -29,7 +29,7 @@ impl<T> Promise<T> {
         }
     }
 
-    /// Has these bytes sent before it, if it has not been given, unless too many wait already.
+    /// Sends these bytes before the response, unless it was delivered, or too many bytes wait already.
     pub(crate) fn precede(&self, bytes: &[u8]) {
         let mut state = self.shared.lock();
         if let State::Open { bell, interim } = &mut *state {
@@ -44,29 +44,29 @@ impl<T> Promise<T> {
         }
     }
 
-    /// What is told of who waits for it.
+    /// The notices for the application about the connection.
     pub(crate) fn notices(&self) -> &Notices {
         &self.shared.notices
     }
 }
 
-/// The loop's side.
+/// The side of the loop.
 #[derive(Debug)]
 pub(crate) struct Pending<T> {
     shared: Arc<Shared<T>>,
-    /// How long it may take, and what stands in for it then.
+    /// The timeout, and the response in that case.
     late: Option<Box<(Duration, T)>>,
 }
 
 impl<T> Pending<T> {
-    /// The answer, once there is one; before that, `bell` will be rung for it.
+    /// Returns the response, if there is one. Otherwise `bell` will ring for it.
     pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Option<T> {
         let mut state = self.shared.lock();
         match std::mem::replace(&mut *state, State::Closed) {
             State::Answered { answer, .. } => Some(*answer),
             State::Open { interim, .. } => {
                 let bell = bell();
-                // It may have come since that was looked for.
+                // It may have arrived since the last check.
                 let is_quiet = interim.is_empty();
                 *state = State::Open { bell: is_quiet.then(|| bell.clone()), interim };
                 drop(state);
@@ -79,7 +79,7 @@ impl<T> Pending<T> {
         }
     }
 
-    /// What is to be sent before it, as far as that is known.
+    /// The bytes to send before the response, so far.
     pub(crate) fn take_interim(&self) -> Vec<u8> {
         match &mut *self.shared.lock() {
             State::Open { interim, .. } | State::Answered { interim, .. } => std::mem::take(interim),
@@ -99,12 +99,12 @@ impl<T> Pending<T> {
         &self.shared.notices
     }
 
-    /// How long the application lets it take, if it has said so.
+    /// The timeout that the application has set, if any.
     pub(crate) fn timeout(&self) -> Option<Duration> {
         self.late.as_ref().map(|late| late.0)
     }
 
-    /// What stands in for it after that.
+    /// The response after the timeout.
     pub(crate) fn take_late(&mut self) -> Option<T> {
         self.late.take().map(|late| late.1)
     }
@@ -127,17 +127,17 @@ struct Shared<T> {
 
 #[derive(Debug)]
 enum State<T> {
-    /// Not answered; the bell is there once the connection waits.
+    /// No response yet. The bell exists once the connection waits.
     Open {
         bell: Option<Bell>,
-        /// What is to be sent before it.
+        /// The bytes to send before the response.
         interim: Vec<u8>,
     },
     Answered {
         answer: Box<T>,
         interim: Vec<u8>,
     },
-    /// Nobody waits any more, or the answer has been taken.
+    /// Nobody waits any more, or the response was taken.
     Closed,
 }
 
@@ -164,7 +164,7 @@ mod tests {
         let (promise, pending) = pair(None);
         promise.keep(1);
         promise.keep(2);
-        // Where it is there already, nobody is to be woken.
+        // If the response exists already, nobody must be woken.
         assert_eq!(pending.take(|| panic!("the answer is there")), Some(1));
         assert_eq!(pending.take(|| panic!("the answer has been taken")), None);
     }

@@ -1,4 +1,4 @@
-//! Files as responses: whole or in ranges, on conditions, sent by the kernel.
+//! Files as responses: whole or in ranges, with conditions, sent by the kernel.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
@@ -17,18 +17,19 @@ use nix::sys::sendfile::sendfile64;
 use crate::server::http::{evaluate, parse_range, single, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::sys::stat::Stat;
 
-/// Files of before 1990, when there was no web, have no time but what a tool gives to all of them so that builds can be
-/// reproduced: 0 or 1 (Nix, OSTree), 1980 (ZIP), 1985 (npm). It says nothing about when they were modified.
+/// The beginning of meaningful times. Files from before 1990, when there was no web, only have a time that some tool
+/// gives to all files for reproducible builds: 0 or 1 (Nix, OSTree), 1980 (ZIP), 1985 (npm). It does not say when they
+/// were modified.
 const TIMES_BEGIN: u64 = 631_152_000;
 
-/// What a file holds.
+/// The contents of a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Representation {
     pub(crate) content_type: Cow<'static, str>,
     pub(crate) coding: Option<Coding>,
 }
 
-/// A regular file that is open, and what is said of it.
+/// An open regular file, and its metadata.
 #[derive(Debug)]
 pub(crate) struct Opened {
     file: File,
@@ -41,9 +42,9 @@ impl Opened {
     ///
     /// # Errors
     ///
-    /// When it cannot be opened, or is none ([`ErrorKind::InvalidInput`]).
+    /// If it cannot be opened, or is not a regular file ([`ErrorKind::InvalidInput`]).
     pub(crate) fn open(path: &Path) -> io::Result<Opened> {
-        // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
+        // Without O_NONBLOCK, opening a FIFO would block the worker until somebody writes to it.
         let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
         let metadata = file.metadata()?;
         if !metadata.is_file() {
@@ -56,15 +57,15 @@ impl Opened {
         let nanos_of = |(seconds, nanos): (i64, u32)| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
         let (seconds, nanos) = stat.modified;
         let time = nanos_of(stat.modified);
-        // Strong, as far as a file system can tell: time to the nanosecond, and size. Copies on several machines that keep
-        // the time have the same tag.
+        // A strong tag, as far as a file system allows: the time to the nanosecond, and the size. Copies on several
+        // machines that preserve the time have the same tag.
         let validators = match u64::try_from(seconds).ok().filter(|seconds| *seconds >= TIMES_BEGIN) {
             Some(seconds) => {
-                // Nothing was modified in the future (RFC 9110 section 8.8.2.1).
+                // No file was modified in the future (RFC 9110 section 8.8.2.1).
                 let modified = (SystemTime::UNIX_EPOCH + Duration::new(seconds, nanos)).min(SystemTime::now());
                 Validators::new(format_args!("{time:x}-{:x}", stat.len), Some(modified))
             }
-            // The inode and its last change tell one state from another, on this machine alone.
+            // The inode and its last change identify the state, but only on this machine.
             None => {
                 let changed = nanos_of(stat.changed);
                 Validators::new(format_args!("{:x}-{changed:x}-{:x}", stat.inode, stat.len), None)
@@ -78,7 +79,7 @@ impl Opened {
     }
 }
 
-/// How to answer a request with a regular file that is open: a head, and a body if there is one.
+/// How to respond to a request with an open regular file: a head, and a body if there is one.
 pub(crate) fn respond(
     request: &Request<'_>,
     opened: Arc<Opened>,
@@ -92,7 +93,7 @@ pub(crate) fn respond(
         _ => Ranges::All,
     };
     let ranges = match ranges {
-        // Content-Encoding would be said of the multipart body, which is not encoded.
+        // Content-Encoding would apply to the multipart body, which is not encoded.
         Ranges::Some(ranges) if ranges.len() > 1 && coding.is_some() => Ranges::All,
         ranges => ranges,
     };
@@ -136,7 +137,7 @@ pub(crate) fn respond(
     (head, first.map(|part| Box::new(FileBody { opened, part, rest })))
 }
 
-/// All of a file, whatever the request says of ranges and conditions: it is no answer to that.
+/// The whole file, whatever the request says about ranges and conditions, since the file is not what it asked for.
 pub(crate) fn whole(status: u16, opened: Arc<Opened>, representation: Representation) -> (ResponseHead, Box<FileBody>) {
     let mut head = ResponseHead::of_file(representation.content_type);
     head.set_status(status);
@@ -163,16 +164,16 @@ fn multipart(ranges: &[Range<u64>], len: u64, content_type: &str, boundary: &str
     parts.chain([end]).collect()
 }
 
-/// A file to be sent.
+/// A file to send.
 #[derive(Debug)]
 pub(crate) struct FileBody {
     opened: Arc<Opened>,
-    /// What is being sent.
+    /// The part that is being sent.
     part: Part,
     rest: vec::IntoIter<Part>,
 }
 
-/// Some bytes, and a range of the file behind them.
+/// Some bytes, followed by a range of the file.
 #[derive(Debug)]
 struct Part {
     preamble: Vec<u8>,
@@ -189,23 +190,24 @@ impl Part {
     }
 }
 
-/// Bodies up to this are read behind their head and sent with it: cheaper than a second system call to the socket.
+/// Bodies up to this length are read after their head and sent with it, which is cheaper than a second system call on
+/// the socket.
 pub(crate) const READ_MAX: u64 = 16 * 1024;
 
-/// Ranges up to this share their packet with the head. More does not fit, and then costs several times as much: all
-/// its pages lie across the kernel's largest packets.
+/// Ranges up to this length share a packet with the head. Longer ones do not fit, and would cost several times as much,
+/// since all their pages would straddle the kernel's largest packets.
 const TOGETHER_MAX: u64 = 64 * 1024;
 
-/// Most bytes sent before other connections have their turn.
+/// The maximum number of bytes to send before other connections have their turn.
 const TURN: u64 = 1 << 20;
 
-/// How far sending has come.
+/// The progress of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
     All,
-    /// A turn's worth.
+    /// As much as one turn allows.
     Some,
-    /// The socket takes no more at the moment.
+    /// The socket accepts no more at the moment.
     Blocked {
         progress: bool,
     },
@@ -226,18 +228,18 @@ impl FileBody {
         self.parts().map(|part| part.preamble.len() as u64 + part.left()).sum()
     }
 
-    /// Bytes of the ranges that have not been sent.
+    /// The bytes of the ranges that were not sent yet.
     pub(crate) fn left(&self) -> u64 {
         self.parts().map(Part::left).sum()
     }
 
-    /// Whether the current range is worth being sent together with what is before it. The end of a multipart body has an
-    /// empty one: what is before that would wait for nothing.
+    /// Whether it is worth sending the current range together with what precedes it. The range at the end of a
+    /// multipart body is empty, so what precedes it would wait for nothing.
     pub(crate) fn goes_on(&self) -> bool {
         (1..=TOGETHER_MAX).contains(&self.part.left())
     }
 
-    /// Takes what is to be sent before the next range of the file.
+    /// Takes the bytes to send before the next range of the file.
     pub(crate) fn take_preamble(&mut self, out: &mut Vec<u8>) {
         out.append(&mut self.part.preamble);
     }
@@ -246,7 +248,7 @@ impl FileBody {
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
+    /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
     pub(crate) fn read(self, out: &mut Vec<u8>) -> io::Result<()> {
         for mut part in iter::once(self.part).chain(self.rest) {
             out.append(&mut part.preamble);
@@ -257,11 +259,11 @@ impl FileBody {
         Ok(())
     }
 
-    /// Sends the current range; the kernel copies it from its cache to the socket.
+    /// Sends the current range. The kernel copies it from its cache to the socket.
     ///
     /// # Errors
     ///
-    /// [`ErrorKind::UnexpectedEof`] when the file has become shorter than was announced.
+    /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
     pub(crate) fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
         let range = &mut self.part.range;
         let mut turn = TURN;

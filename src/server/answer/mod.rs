@@ -1,4 +1,4 @@
-//! Responses, and the kinds of body that they have.
+//! Responses, and their kinds of body.
 
 pub(crate) mod deferred;
 pub(crate) mod file;

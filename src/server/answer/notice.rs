@@ -1,4 +1,4 @@
-//! What the application is told of a connection that waits for it, so that it need not ask.
+//! Notices to the application about a connection that waits for it, so that it need not poll.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
@@ -10,16 +10,16 @@ use crate::shared::log_text::panic_message;
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// What can be told of a connection.
+/// The notices of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Notices {
-    /// The client has gone.
+    /// The client has disconnected.
     pub(crate) gone: Notice,
-    /// The worker drains, and this connection is to come to its end.
+    /// The worker drains, and this connection should end.
     pub(crate) drain: Notice,
 }
 
-/// Something that happens once, and who is to be told of it.
+/// Something that happens once, and the hooks to call then.
 #[derive(Default)]
 pub(crate) struct Notice(Mutex<State>);
 
@@ -31,7 +31,7 @@ struct State {
 
 impl Notice {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // It is whole whenever somebody panics.
+        // The state is consistent even after a panic.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -45,12 +45,12 @@ impl Notice {
         if !state.has_come {
             return state.hooks.push(Box::new(hook));
         }
-        // Not under the lock, as the hook may ask.
+        // Not under the lock, since the hook may use the notice.
         drop(state);
         hook();
     }
 
-    /// It happens. A panic of whoever is told is his own.
+    /// Marks that it has happened, and calls the hooks. A panic of one does not affect the others.
     pub(crate) fn tell(&self) {
         let mut state = self.lock();
         state.has_come = true;

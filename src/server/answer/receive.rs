@@ -1,16 +1,16 @@
-//! Request bodies that the application takes as they come.
+//! Request bodies that the application receives as they arrive.
 
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
-/// Takes the pieces of a body, `None` at its end; makes the answer, at the end or before.
+/// Receives the pieces of a body, then `None` at its end. Returns the response, at the end or earlier.
 pub(crate) struct Receiver<T>(Box<Take<T>>);
 
 type Take<T> = dyn FnMut(Option<&[u8]>) -> Option<T> + Send;
 
-/// How a piece was taken.
+/// The result of a piece.
 pub(crate) enum Taken<T> {
-    /// The next one is wanted.
+    /// The next piece is wanted.
     More,
     Answer(T),
     Panicked(Box<dyn std::any::Any + Send>),

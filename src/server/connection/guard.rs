@@ -1,4 +1,4 @@
-//! Stands between a connection and user code: a panic of the handler ends an answer, and not the worker.
+//! Stands between a connection and user code: a panic of the handler ends a response, and not the worker.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -9,7 +9,7 @@ use crate::server::http::Request;
 use crate::server::station::Station;
 use crate::shared::log_text::panic_message;
 
-/// The handler's answer, or 500 and a close when it panics. The worker goes on, unless it is told to end then.
+/// The handler's response, or 500 and a close if it panics. The worker goes on, unless it is configured to exit.
 #[inline]
 pub(super) fn answer<H>(handler: &mut H, request: &Request<'_>, station: &Station<'_>) -> Response
 where

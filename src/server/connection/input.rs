@@ -1,4 +1,4 @@
-//! What a connection reads, and what of it is kept until the rest comes.
+//! Reads a connection, and keeps what is incomplete.
 
 use std::io::{self, ErrorKind};
 
@@ -8,7 +8,7 @@ use crate::server::context::Context;
 use crate::server::http::{Phase, Reject};
 
 impl Connection {
-    /// Puts what was kept at the front of the shared buffer and reads once behind it; returns how much there is.
+    /// Copies what was kept to the front of the shared buffer, and reads once after it; returns the total length.
     #[inline]
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
         let len = self.fill_from_kept(cx);
@@ -24,7 +24,7 @@ impl Connection {
         Ok(len + self.transport.read(&mut cx.input[len..])?)
     }
 
-    /// Whether the body has to wait for memory.
+    /// Whether the body must wait for memory.
     fn lacks_room(&self, cx: &Context<'_>) -> bool {
         if cx.memory.is_free() || self.codec.room_needed() == 0 {
             return false;
@@ -61,7 +61,7 @@ impl Connection {
 
     fn keep_rest(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
         let rest = &cx.input[read.consumed..len];
-        // What follows a request that is not answered yet is not refused before that.
+        // What follows an unanswered request must not be refused before that is answered.
         if self.codec.phase() == Phase::Head
             && !read.is_cut_short
             && !read.has_outgoing

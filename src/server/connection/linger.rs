@@ -1,5 +1,5 @@
-//! The end of a connection whose client still sends: after an early refusal, mostly. Closing at once would reset the
-//! connection, and the reset can overtake the answer (RFC 9112 section 9.6).
+//! The end of a connection whose client still sends, mostly after an early refusal. Closing at once would reset the
+//! connection, and the reset can overtake the response (RFC 9112 section 9.6).
 
 use std::net::Shutdown;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use super::{Connection, Step};
 use crate::server::context::Context;
 use crate::time::Time;
 
-/// How long in all.
+/// The maximum time.
 const WHOLE: Duration = Duration::from_secs(30);
 
-/// How much of what it sends is read and thrown away.
+/// The maximum number of bytes to read and discard.
 const BYTES: u64 = 256 << 20;
 
-/// What a client that is still sending has left.
+/// What remains for a client that still sends.
 #[derive(Debug)]
 pub(super) struct Linger {
     end: Time,
@@ -23,7 +23,7 @@ pub(super) struct Linger {
 }
 
 impl Connection {
-    /// The last answer is sent.
+    /// The last response was sent.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
         if !self.must_linger || self.transport.is_ended() {
             return Step::Close;
@@ -37,7 +37,7 @@ impl Connection {
         self.discard(cx)
     }
 
-    /// Reads and forgets what the client still sends, until it has closed too.
+    /// Reads and discards what the client still sends, until it closes, too.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>) -> Step {
         match self.transport.read(&mut cx.input) {
             Ok(0) if !self.transport.is_ended() => Step::Wait,
@@ -49,7 +49,7 @@ impl Connection {
         }
     }
 
-    /// So much has come of a client that is still sending. Whether it may go on.
+    /// Counts bytes of a client that still sends; returns whether it may go on.
     fn lingers_on(&mut self, count: usize, cx: &Context<'_>) -> bool {
         let Some(linger) = self.kept.as_mut().and_then(|kept| kept.linger.as_mut()) else { return false };
         linger.bytes = linger.bytes.saturating_sub(count as u64);

@@ -1,7 +1,7 @@
-//! One client's socket and one codec: reads, gives out requests, and sends answers.
+//! A client's socket with a codec: reads, passes requests to the handler, and sends responses.
 //!
-//! All connections of a worker share one read buffer and one write buffer. A connection holds bytes of its own only
-//! while a request is incomplete, or while its client has not taken an answer whole; an idle one holds none.
+//! All connections of a worker share one read buffer and one write buffer. A connection only holds bytes of its own
+//! while a request is incomplete, or while its client has not read a whole response. An idle connection holds none.
 
 mod guard;
 mod input;
@@ -43,16 +43,16 @@ pub(crate) use self::proxied::refuse;
 use self::timing::{Timer, Timing};
 use self::transport::Transport;
 
-/// What is to become of a connection after a step.
+/// What to do with a connection after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// Nothing can be done before its next event.
     Wait,
     /// There is more to do, but others have a turn first.
     Again,
-    /// It is over.
+    /// Close it.
     Close,
-    /// It goes on in another protocol: [`Connection::into_upgraded`].
+    /// It switches to another protocol: [`Connection::into_upgraded`].
     HandOver,
 }
 
@@ -62,24 +62,25 @@ pub(crate) struct Connection {
     transport: Transport,
     codec: Codec,
     kept: Option<Box<Kept>>,
-    /// What a request that was given out waits for, if its answer takes more than one step.
+    /// The request that was passed to the handler, if its response takes more than one step.
     exchange: Option<Box<Exchange>>,
     peer: Peer,
     timer: Timer,
-    /// The client may still be sending when the last answer has been sent.
+    /// Whether the client may still be sending when the last response was sent.
     must_linger: bool,
-    /// Only the end of the connection will say where its last answer ends: a client cannot tell that it is not whole.
+    /// Whether only the end of the connection marks the end of its last response, so that a client cannot notice that
+    /// it is incomplete.
     looks_whole: bool,
-    /// It is among those that have more to do in the next turn.
+    /// Whether it is among those that have more to do in the next turn.
     pub(crate) is_again: bool,
 }
 
-/// A request that was given out, and is not answered whole.
+/// A request that was passed to the handler, and whose response is not complete.
 #[derive(Debug)]
 enum Exchange {
-    /// Something takes its body as that comes.
+    /// The application receives its body as it arrives.
     Receiving(Receiver<Response>),
-    /// The answer is being made or sent.
+    /// The response is being made or sent.
     Sending(Outgoing),
 }
 
@@ -89,14 +90,14 @@ impl Exchange {
     }
 }
 
-/// Bytes that could not be dealt with at once.
+/// Bytes that could not be handled at once.
 #[derive(Debug, Default)]
 struct Kept {
     input: Vec<u8>,
     output: Vec<u8>,
-    /// How much of `output` has been sent.
+    /// How much of `output` was sent.
     sent: usize,
-    /// Nothing else is kept when the last answer has been sent.
+    /// Set when the last response was sent. Nothing else is kept then.
     linger: Option<Linger>,
 }
 
@@ -115,24 +116,24 @@ impl Connection {
         }
     }
 
-    /// Registers for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
+    /// Registers the socket for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.transport.client.register(registry, token)
     }
 
-    /// Learns what an event says.
+    /// Learns from an event.
     #[inline]
     pub(crate) fn notice(&mut self, event: &Event) {
         self.transport.notice(event);
     }
 
-    /// When it is out of time.
+    /// Its deadline.
     #[inline]
     pub(crate) fn deadline(&self) -> Time {
         self.timer.deadline
     }
 
-    /// The answer that is being made or sent, if that takes more than one step.
+    /// The response that is being made or sent, if it takes more than one step.
     #[inline]
     fn outgoing(&self) -> Option<&Outgoing> {
         match self.exchange.as_deref() {
@@ -148,13 +149,13 @@ impl Connection {
         }
     }
 
-    /// Whether something takes the request's body as it comes.
+    /// Whether the application receives the request's body as it arrives.
     #[inline]
     fn is_receiving(&self) -> bool {
         matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_)))
     }
 
-    /// Whether memory may be held for it.
+    /// Whether it may hold memory.
     #[inline]
     pub(crate) fn is_holding(&self) -> bool {
         self.kept.is_some() || self.exchange.is_some() || self.codec.is_gathering()
@@ -168,18 +169,18 @@ impl Connection {
         }
     }
 
-    /// How much memory is held for it.
+    /// How much memory it holds.
     pub(crate) fn held(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.input.capacity() + kept.output.capacity());
         kept + self.codec.held() + self.outgoing().map_or(0, Outgoing::held)
     }
 
-    /// Has the next step look at the socket, whatever events have said.
+    /// Makes the next step read the socket, whatever events have said.
     pub(crate) fn look(&mut self) {
         self.transport.look();
     }
 
-    /// Sends what is left, reads once, answers what is complete, sends.
+    /// Sends what is left, reads once, answers complete requests, and sends.
     pub(crate) fn advance<H>(&mut self, cx: &mut Context<'_>, handler: &mut H) -> Step
     where
         H: FnMut(&Request<'_>) -> Response,
@@ -208,23 +209,23 @@ impl Connection {
                 !cx.stats.is_late(cx.waker.place) && self.exchange.is_none() && self.codec.phase() == Phase::Idle;
             match read.requests {
                 0 if is_simple => {}
-                // What nearly all steps are.
+                // The case of nearly all steps.
                 count if is_simple => latency.count(count as u64, clock::now_micros().saturating_sub(cx.clock.micros)),
                 count => self.count_answers(count as u64, latency, cx),
             }
         }
         match self.send(cx) {
             Some(step) => step,
-            // There may be a complete request behind the one whose answer took more than one step.
+            // There may be a complete request after the one whose response took more than one step.
             None if read.is_cut_short || self.kept.is_some() && read.has_outgoing => Step::Again,
-            // Complete requests were answered; of an incomplete one the rest will never come.
+            // Complete requests were answered. The rest of an incomplete one will never come.
             None if self.transport.is_ended() => Step::Close,
             None if self.transport.is_readable() && self.timer.timing != Timing::Room => Step::Again,
             None => Step::Wait,
         }
     }
 
-    /// The connection is over.
+    /// The connection has ended.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
         if self.looks_whole && self.outgoing().is_some() {
             listener::reset_at_close(&self.transport.client);
@@ -232,11 +233,11 @@ impl Connection {
         self.ended(cx);
     }
 
-    /// Gives the socket away, with what its client has sent behind the request.
+    /// Gives the socket away, with what its client has sent after the request.
     ///
     /// # Errors
     ///
-    /// When the connection is none that goes on in another protocol, or its socket cannot be made blocking.
+    /// If the connection does not switch to another protocol, or its socket cannot be made blocking.
     pub(crate) fn into_upgraded(
         mut self,
         registry: &Registry,
@@ -250,9 +251,9 @@ impl Connection {
         Ok((upgrade, Upgraded::new(self.transport.client.into_socket(), leftover, guard)?))
     }
 
-    /// Ends a connection that is out of time: with 408 when a request has begun, silently otherwise. Within an answer the
-    /// client gets what the kernel has of that, and sees by its length or its chunks that it is not whole; where it would
-    /// not see it, the connection is reset.
+    /// Ends a connection at its deadline: with 408 if a request has begun, else silently. Within a response, the client
+    /// gets what the kernel still holds, and sees by the length or the chunks that the response is incomplete. If it
+    /// could not see that, the connection is reset.
     pub(crate) fn expire(&mut self, cx: &mut Context<'_>) -> Step {
         let reject = match self.timer.timing {
             Timing::Head if self.codec.phase() != Phase::Idle => Reject::HeadTimeout,
@@ -261,7 +262,7 @@ impl Connection {
             Timing::Answer => return self.answer_for_application(cx),
             Timing::Write => {
                 if self.looks_whole {
-                    // What the kernel still holds would be followed by an end that looks like the answer's.
+                    // After what the kernel still holds would come an end that looks like that of the response.
                     listener::reset_at_close(&self.transport.client);
                 }
                 return Step::Close;
@@ -272,13 +273,13 @@ impl Connection {
         self.begin_refused(0..len, cx);
         self.reject(reject, cx);
         if cx.is_draining() && matches!(reject, Reject::HeadTimeout) {
-            // All that has come was read a moment ago, so closing at once does not reset the answer away.
+            // Everything that arrived was just read, so closing at once does not reset the response.
             self.must_linger = false;
         }
         self.send(cx).unwrap_or(Step::Close)
     }
 
-    /// Gives out the requests in this part of the buffer, within the turn's budget.
+    /// Passes the requests in this part of the buffer to the handler, within the turn's budget.
     fn answer<H>(&mut self, input: Range<usize>, cx: &mut Context<'_>, handler: &mut H) -> Answered
     where
         H: FnMut(&Request<'_>) -> Response,
@@ -323,7 +324,7 @@ impl Connection {
                     if let Some(name) = cx.stats.name {
                         match is_whole && input[0] != b'\r' {
                             true => name.set(input, request.name_len()),
-                            // Its head came before, or behind empty lines.
+                            // Its head came earlier, or after empty lines.
                             false => name_gathered(request, name),
                         }
                     }
@@ -344,7 +345,8 @@ impl Connection {
                         slow.handled(request, is_pending, cx.waker.place, &cx.station.tag);
                     }
                     match response {
-                        // What nearly all answers are. Here, since each move of a response costs what a field would.
+                        // The case of nearly all responses. Inlined here, since each move of a response costs as much
+                        // as a field.
                         Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
                             self.start_at_once(&head, &bytes, cx);
                         }
@@ -370,19 +372,19 @@ impl Connection {
             }
         }
         read.has_outgoing = self.outgoing().is_some();
-        // Whatever follows the last answer is not read, and must not reset it away.
+        // What follows the last response is not read, and must not reset it.
         self.must_linger |= self.codec.is_closing() && read.consumed < len;
         read
     }
 
-    /// Goes on with the body for what takes it as it comes, or gives it the body that has come already.
+    /// Begins to pass the body to the application, or passes the body that has already arrived.
     fn begin_receiving(&mut self, mut receiver: Receiver<Response>, body: &[u8], cx: &mut Context<'_>) {
         if self.codec.is_streaming() {
             if self.codec.take_waits() {
                 cx.output.extend_from_slice(CONTINUE);
             }
             self.exchange = Some(Box::new(Exchange::Receiving(receiver)));
-            // One before it, whose body has come at last, is counted from this turn.
+            // A response made late is counted from this turn.
             cx.stats.take_late(cx.waker.place);
             return;
         }
@@ -393,7 +395,7 @@ impl Connection {
         self.taken(taken, cx);
     }
 
-    /// Gives a piece of the body to what takes it; returns how many bytes of the input that was.
+    /// Passes a piece of the body to the application; returns how many bytes of the input that was.
     fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
         let Some(mut exchange) = self.exchange.take_if(|exchange| !exchange.is_sending()) else { return 0 };
         let Exchange::Receiving(receiver) = &mut *exchange else { return 0 };
@@ -442,8 +444,8 @@ impl Connection {
         }
     }
 
-    /// Counts how long the answers of this step took: they are sent together. What is not answered yet will be counted
-    /// then.
+    /// Counts how long the responses of this step took, since they are sent together. A response that is not ready yet
+    /// is counted later.
     #[cold]
     fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
         let is_pending = self.is_pending();
@@ -461,12 +463,12 @@ impl Connection {
         }
     }
 
-    /// Whether a request was given out whose answer is not there.
+    /// Whether a request was passed to the handler whose response is not ready.
     fn is_pending(&self) -> bool {
         matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_) | Exchange::Sending(Outgoing::Deferred { .. })))
     }
 
-    /// An answer that was not there at once has begun to be sent.
+    /// A response that was not ready at once has begun to be sent.
     fn count_late_answer(&self, cx: &mut Context<'_>) {
         if self.is_pending() {
             return;
@@ -491,7 +493,7 @@ impl Connection {
     }
 }
 
-/// Names a request whose head is not among the bytes that have come last.
+/// Names a request whose head is not among the bytes that arrived last.
 #[cold]
 fn name_gathered(request: &Request<'_>, name: NameRow<'_>) {
     let mut head = format!("{} {}", request.method(), request.target()).into_bytes();
@@ -500,12 +502,12 @@ fn name_gathered(request: &Request<'_>, name: NameRow<'_>) {
     name.set(&head, len);
 }
 
-/// What one step has read.
+/// The result of reading in one step.
 struct Answered {
     consumed: usize,
     requests: usize,
-    /// The budget ended before the input.
+    /// Whether the budget ended before the input.
     is_cut_short: bool,
-    /// The last answer takes more than one step.
+    /// Whether the last response takes more than one step.
     has_outgoing: bool,
 }

@@ -1,4 +1,4 @@
-//! What a proxy says in front of its client's first request: the PROXY protocol's header.
+//! The header of the PROXY protocol, before a client's first request.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -9,17 +9,17 @@ use super::{Connection, Kept, Step};
 use crate::server::context::Context;
 use crate::server::proxy::{parse, Found};
 
-/// How often it is said that connections are closed for the lack of a header, or since nobody trusts them.
+/// How often to log that connections are closed for lack of a header, or because their peer is not trusted.
 const TOLD: Duration = Duration::from_secs(60);
 
 impl Connection {
-    /// Its first bytes are a header's.
+    /// The first bytes belong to a header.
     pub(crate) fn await_header(&mut self) {
         self.peer.await_header();
     }
 
-    /// Takes the header, as far as it has come, off the first `len` bytes of the buffer. Returns where those of the client
-    /// begin, or what is to become of the connection while there are none.
+    /// Removes the header, as far as it has arrived, from the first `len` bytes of the buffer. Returns where the
+    /// client's bytes begin, or what to do with the connection while there are none.
     #[cold]
     pub(super) fn take_header(&mut self, len: usize, cx: &mut Context<'_>) -> Result<usize, Step> {
         let start = match self.peer.left_to_skip() {
@@ -49,7 +49,7 @@ impl Connection {
 
     fn wait_for_more(&self) -> Step {
         match () {
-            // As checks of health end.
+            // Health checks end like this.
             () if self.transport.is_ended() => Step::Close,
             () if self.transport.is_readable() => Step::Again,
             () => Step::Wait,
@@ -57,8 +57,8 @@ impl Connection {
     }
 }
 
-/// Counts a connection that is closed for what it is or begins with; says so, as the cause may be a proxy's or the pool's
-/// configuration.
+/// Counts a connection that is closed because of its peer or its first bytes. Logs it, since the cause may be the
+/// configuration of a proxy or of the pool.
 #[cold]
 pub(crate) fn refuse(peer: Option<SocketAddr>, problem: &str, cx: &mut Context<'_>) {
     cx.stats.row.count_refused();

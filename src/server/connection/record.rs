@@ -1,5 +1,5 @@
-//! What a connection counts of its answers, and tells the access log: that nothing, and at next to no cost, when there
-//! is none.
+//! What a connection counts about its responses and reports to the access log. Without a log it reports nothing, at
+//! next to no cost.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use crate::server::context::Context;
 use crate::server::http::Reject;
 
 impl Connection {
-    /// A request is to be refused, and this part of the input, or what the codec has gathered, is how it begins.
+    /// A request will be refused; it begins with this part of the input, or with what the codec has gathered.
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
             let head = self.codec.gathered_head().unwrap_or(&cx.input[input]);
@@ -25,7 +25,7 @@ impl Connection {
         self.answered(cx);
     }
 
-    /// The head of an answer is in the shared output.
+    /// The head of a response is in the shared output.
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
         cx.stats.row.count_response(status);
@@ -36,7 +36,7 @@ impl Connection {
         }
     }
 
-    /// An answer is complete: sent, or in the shared output.
+    /// A response is complete: sent, or in the shared output.
     #[inline]
     pub(super) fn answered(&mut self, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
@@ -46,7 +46,7 @@ impl Connection {
         }
     }
 
-    /// The client has taken so many bytes.
+    /// The client's socket has accepted this many bytes.
     #[inline]
     pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
         cx.stats.row.count_sent(bytes);
@@ -57,7 +57,7 @@ impl Connection {
         }
     }
 
-    /// The connection is over.
+    /// The connection has ended.
     pub(super) fn ended(&mut self, cx: &mut Context<'_>) {
         if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.end(track);

@@ -1,4 +1,4 @@
-//! How a connection sends its answers: most with one send(2), the rest step by step.
+//! How a connection sends its responses: most with one send(2), the rest step by step.
 
 use super::timing::Timing;
 use super::{Connection, Exchange, Step};
@@ -9,16 +9,16 @@ use crate::server::context::Context;
 use crate::server::http::{Length, ResponseHead, Transfer};
 use crate::server::outgoing::{Flow, Outgoing, COPY_MAX};
 
-/// Most bytes of the shared output buffer that are kept between turns.
+/// The maximum size of the shared output buffer that is kept between turns.
 const OUTPUT_KEPT: usize = 256 * 1024;
 
 impl Connection {
-    /// Whether an answer is under way.
+    /// Whether a response is in progress.
     pub(super) fn has_to_send(&self) -> bool {
         self.kept.is_some() || self.outgoing().is_some() || self.codec.is_closing()
     }
 
-    /// Sends what there is to send. `None`: all of it, and the connection goes on.
+    /// Sends what there is to send. `None` if all was sent and the connection goes on.
     #[inline]
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         if let Some(step) = self.send_output(cx) {
@@ -68,7 +68,7 @@ impl Connection {
                     self.exchange = Some(exchange);
                     return Some(Step::Wait);
                 }
-                // Nobody is left to wait with it.
+                // Nobody is left to wait for it.
                 Ok(Flow::Waiting) if self.transport.is_broken() => return Some(Step::Close),
                 Ok(Flow::Waiting) => {
                     self.exchange = Some(exchange);
@@ -90,7 +90,7 @@ impl Connection {
         self.codec.is_closing().then(|| self.finish(cx))
     }
 
-    /// Begins to send a response: its head and what is small at once, the rest step by step.
+    /// Begins to send a response: its head and small bodies at once, the rest step by step.
     pub(super) fn start(&mut self, response: Response, cx: &mut Context<'_>) {
         let Response { head, body } = response;
         let outgoing = match body {
@@ -123,7 +123,7 @@ impl Connection {
         }
     }
 
-    /// Puts all of a response into the shared output.
+    /// Writes a whole response to the shared output.
     #[inline]
     pub(super) fn start_at_once(&mut self, head: &ResponseHead, body: &[u8], cx: &mut Context<'_>) {
         if self.respond(head, Length::Known(body.len() as u64), cx) != Transfer::Nothing {
@@ -132,12 +132,12 @@ impl Connection {
         self.answered(cx);
     }
 
-    /// Reads a file behind its head.
+    /// Reads a file after its head.
     fn start_small_file(&mut self, head: &ResponseHead, file: FileBody, cx: &mut Context<'_>) {
         let start = cx.output.len();
         let transfer = self.respond(head, Length::Known(file.len()), cx);
         if transfer != Transfer::Nothing && file.read(&mut cx.output).is_err() {
-            // It has shrunk since it was opened; nothing of it has been sent yet.
+            // The file has shrunk since it was opened; nothing of it was sent yet.
             cx.output.truncate(start);
             cx.stats.row.take_back_response(head.status);
             self.respond(&Response::new(500).close().head, Length::Known(0), cx);
@@ -146,7 +146,7 @@ impl Connection {
 
     #[inline]
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
-        // A body that is refused may be on its way, and must not reset the answer away.
+        // A refused body may still be arriving, and must not reset the response.
         self.must_linger |= self.codec.is_streaming();
         if cx.is_draining() {
             self.codec.end_after_answer();
@@ -175,7 +175,7 @@ impl Connection {
         None
     }
 
-    /// Sends what was kept, then the shared output; keeps what the client does not take. `None`: all is sent.
+    /// Sends what was kept, then the shared output; keeps what the client does not accept. `None` if all was sent.
     #[inline]
     fn send_output(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         if self.kept.is_some() {
@@ -204,7 +204,7 @@ impl Connection {
             }
         }
         if cx.output.capacity() > OUTPUT_KEPT {
-            // One large answer is no reason to hold its memory for good.
+            // One large response is no reason to keep its memory for ever.
             cx.output.shrink_to(OUTPUT_KEPT);
         }
         None

@@ -1,4 +1,4 @@
-//! How long a connection may wait for what it waits for.
+//! How long a connection may wait, depending on what it waits for.
 
 use std::time::Duration;
 
@@ -9,23 +9,23 @@ use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::time::Time;
 
-/// Ten years. Deadlines have room for 34 since the machine's start.
+/// Ten years. Deadlines have space for 34 since the machine's start.
 pub(super) const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
-/// How often the queue of a client that is to take an answer is looked at within its time-out.
+/// How many times within its timeout to check what a client has read of a response.
 const LOOKS: u32 = 4;
 const LEAST: Duration = Duration::from_millis(1);
 
-/// How long after its latest byte a client is waited for that still sends: many send their whole body before they read.
+/// How long to wait for a client that still sends, after its latest byte: many send their whole body before they read.
 pub(super) const LINGER_PAUSE: Duration = Duration::from_secs(5);
 
-/// How long in all while the worker drains.
+/// The maximum in total while the worker drains.
 pub(super) const LINGER_IN_DRAIN: Duration = Duration::from_secs(2);
 
-/// What a connection waits for, which decides how long it may.
+/// What a connection waits for, which determines its deadline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Timing {
-    /// The whole head of a request; from the start of the connection also its first byte.
+    /// The whole head of a request; for a new connection, including its first byte.
     Head,
     /// The next bytes of a body.
     Body,
@@ -33,41 +33,41 @@ pub(super) enum Timing {
     Idle,
     /// Memory for the next bytes of a body, which the client may have sent.
     Room,
-    /// Room for the next bytes of an answer.
+    /// Space in the socket for the next bytes of a response.
     Write,
-    /// An answer, or the next bytes of one, that the application makes.
+    /// A response, or its next bytes, from the application.
     Answer,
-    /// The same, for a client that seems to have gone.
+    /// The same, for a client that seems to have disconnected.
     Leaving,
-    /// The client's end of a connection that is over.
+    /// The client's close of a connection that has ended.
     Linger,
 }
 
 impl Timing {
-    /// Whether an answer has begun to be made or sent, and is not over.
+    /// Whether a response is being made or sent.
     #[inline]
     pub(super) fn is_within_answer(self) -> bool {
         matches!(self, Timing::Write | Timing::Answer | Timing::Leaving)
     }
 }
 
-/// What a connection waits for, and until when.
+/// What a connection waits for, and its deadline.
 #[derive(Debug)]
 pub(super) struct Timer {
-    /// When it is out of time.
+    /// The deadline.
     pub(super) deadline: Time,
     pub(super) timing: Timing,
 }
 
 impl Timer {
-    /// Of a new connection.
+    /// For a new connection.
     pub(super) fn new(config: &ServerConfig, now: Time) -> Timer {
         let mut timer = Timer { deadline: now, timing: Timing::Head };
         timer.set(Timing::Head, config, now);
         timer
     }
 
-    /// Begins to wait for something, or begins anew.
+    /// Begins to wait for something, or begins again.
     #[inline]
     pub(super) fn start(&mut self, timing: Timing, cx: &Context<'_>) {
         self.set(timing, cx.config, cx.clock.running);
@@ -82,8 +82,8 @@ impl Timer {
         self.deadline = timeout(timing, config).map_or(Time::NEVER, |timeout| now + timeout);
     }
 
-    /// Gives a client that sends a body, or takes an answer, the time back that its bytes may take at the minimum rate: so
-    /// it may pause for the time-out after a good start, and a byte now and then does not hold its place.
+    /// Extends the deadline of a client that sends a body, or reads a response, by the time that its bytes may take at
+    /// the minimum rate. So it may pause for the timeout after a good start, and a byte now and then is not enough.
     pub(super) fn credit(&mut self, bytes: u64, timing: Timing, cx: &Context<'_>) {
         let earned = match cx.config.min_rate {
             0 => UNLIMITED,
@@ -94,15 +94,15 @@ impl Timer {
         self.end_by(earned);
     }
 
-    /// Waits until then at most.
+    /// Limits the deadline.
     pub(super) fn end_by(&mut self, end: Time) {
         self.deadline = self.deadline.min(end);
     }
 
-    /// Shortens the wait while the worker drains.
+    /// Shortens the deadline while the worker drains.
     pub(super) fn hurry(&mut self, cx: &Context<'_>) {
         let Some(patience) = cx.drain else { return };
-        // A drain does not wait where there is no whole request, or nobody's request is worth the wait.
+        // A drain does not wait for a connection without a whole request, or if no request is worth the wait.
         if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.evicts_unfinished {
             self.end_by(cx.clock.running + patience.head);
         } else if self.timing == Timing::Body {
@@ -112,17 +112,17 @@ impl Timer {
         }
     }
 
-    /// Since when it waits, unless that is for as long as it takes.
+    /// Since when it waits, if that has a limit.
     fn begun(&self, config: &ServerConfig) -> Option<Time> {
         Some(self.deadline.before(timeout(self.timing, config)?))
     }
 
-    /// When to look at the connection: at its deadline. What waits in the kernel for a slow client is looked at some times
-    /// before, as no event tells that a little of it was taken.
+    /// When to look at the connection: at its deadline. If a client reads a response slowly, also several times before,
+    /// since no event reports that a little of it was read.
     fn due(&self, cx: &Context<'_>) -> Time {
         match self.timing {
             Timing::Write => {
-                // Where memory runs out it has to be known who takes nothing.
+                // If memory runs out, the server must know which clients do not read.
                 let look = (cx.config.write_timeout / LOOKS).min(cx.memory.budget.patience() / LOOKS);
                 self.deadline.min(cx.clock.running + look.max(LEAST))
             }
@@ -132,42 +132,42 @@ impl Timer {
 }
 
 impl Connection {
-    /// Whether it waits for a request of which nothing has come.
+    /// Whether it waits for a request of which nothing has arrived.
     pub(crate) fn is_idle(&self) -> bool {
         matches!(self.timer.timing, Timing::Idle | Timing::Head)
             && self.codec.phase() == Phase::Idle
             && self.kept.is_none()
     }
 
-    /// Since when it is idle, if it is, and whether it has never had a request. Where unfinished requests and answers make
-    /// room too, a client that keeps the server waiting counts as idle.
+    /// Since when it is idle, if it is, and whether it has never had a request. If incomplete requests and unread
+    /// responses also make room, a client that keeps the server waiting counts as idle.
     pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
         let since = self.timer.begun(config)?;
         let gives_way = config.evicts_unfinished || self.is_idle() || self.timer.timing == Timing::Linger;
         gives_way.then_some((self.timer.timing == Timing::Head, since))
     }
 
-    /// Prepares for being closed in favour of another.
+    /// Prepares to be closed in favour of another.
     pub(crate) fn give_way(&self) {
         if self.timer.timing == Timing::Write {
-            // What the kernel holds for it takes memory too.
+            // What the kernel holds for it takes memory, too.
             listener::reset_at_close(&self.transport.client);
         }
     }
 
-    /// How long the client has kept it from getting on; `None` when that is not what it waits for.
+    /// How long its client has prevented progress; `None` if it does not wait for the client.
     pub(crate) fn stalled_for(&self, config: &ServerConfig, now: Time) -> Option<Duration> {
         let begun = match self.timer.timing {
             Timing::Head | Timing::Body | Timing::Write => self.timer.begun(config)?,
             _ => return None,
         };
-        // What its client has sent is read when it has its turn.
+        // What its client has sent is read in its turn.
         let has_bytes = self.timer.timing != Timing::Write && self.transport.client.has_bytes();
         (!has_bytes).then(|| now.since(begun))
     }
 
-    /// How much room to keep for its body, which has its turn, if it gets on: its client has sent something within
-    /// `pause`.
+    /// How much memory to keep for its body, which has its turn, if it makes progress: its client has sent something
+    /// within `pause`.
     pub(crate) fn room_for_turn(&self, config: &ServerConfig, now: Time, pause: Duration) -> Option<usize> {
         let needed = self.codec.room_needed();
         if self.timer.timing != Timing::Body || self.codec.phase() != Phase::Body || needed == 0 {
@@ -182,7 +182,7 @@ impl Connection {
         self.codec.room_needed()
     }
 
-    /// Whether its client has not taken an answer.
+    /// Whether its client has not read a response.
     pub(crate) fn is_unsent(&self) -> bool {
         self.timer.timing == Timing::Write
     }
@@ -192,15 +192,15 @@ impl Connection {
         self.timer.timing == Timing::Room
     }
 
-    /// There is memory again: its client has as much time as from the start.
+    /// There is memory again; its client has as much time as at the beginning.
     pub(crate) fn resume(&mut self, cx: &Context<'_>) {
         self.timer.start(Timing::Body, cx);
     }
 
-    /// The worker drains. Returns whether the connection is idle; of others an unfinished head has a moment left.
+    /// The worker drains. Returns whether the connection is idle; otherwise an incomplete head has a moment left.
     pub(crate) fn begin_to_drain(&mut self, cx: &Context<'_>) -> bool {
         if self.is_idle() {
-            // Also one that has sent nothing yet: its head has its own time from where it begins.
+            // Also a connection that has sent nothing yet; its head has its own time from its beginning.
             self.timer.timing = Timing::Idle;
             return true;
         }
@@ -208,7 +208,7 @@ impl Connection {
         false
     }
 
-    /// Starts the clock again where there was progress.
+    /// Restarts the clock after progress.
     #[inline]
     pub(super) fn time_after(&mut self, read: &Answered, received: usize, cx: &Context<'_>) {
         let timing = match self.codec.phase() {
@@ -230,14 +230,13 @@ impl Connection {
         self.timer.due(cx)
     }
 
-    /// It is to end by then.
+    /// It must end by this time.
     pub(crate) fn end_by(&mut self, end: Time) {
         self.timer.end_by(end);
     }
 
-    /// Looks what a client that is to take an answer has taken of what the kernel holds for it. That is progress as well:
-    /// of a socket's large buffer so much has to be free before the next bytes find room that a slow client would be out
-    /// of time.
+    /// Checks what a client has read of what the kernel holds for it, which counts as progress as well. So much of a
+    /// large socket buffer must be free before the next bytes find space that a slow client would reach its deadline.
     pub(crate) fn look_at_queue(&mut self, cx: &mut Context<'_>) {
         if self.timer.timing != Timing::Write {
             return;
@@ -251,7 +250,8 @@ impl Connection {
     }
 }
 
-/// How long a connection may wait. Without a limit it is long and not for ever, so that its end tells when it began.
+/// How long a connection may wait. Without a limit, the time is long but finite, so that the deadline tells when the
+/// wait began.
 #[inline]
 fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
     let timeout = match timing {

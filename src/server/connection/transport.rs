@@ -1,4 +1,4 @@
-//! A client's socket, and what is known of its receiving side.
+//! A client's socket, and the state of its receiving side.
 
 use std::io::{self, ErrorKind};
 
@@ -11,20 +11,20 @@ use crate::server::client::Client;
 pub(super) struct Transport {
     pub(super) client: Client,
     input: Input,
-    /// The socket has failed, or both sides have closed.
+    /// Whether the socket has failed, or both sides have closed.
     is_broken: bool,
 }
 
-/// What the client has sent that was not read.
+/// The unread input of the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Input {
-    /// Nothing: the next byte brings an edge.
+    /// None; the next byte brings an edge.
     Drained,
-    /// Perhaps something: an edge has come, and no short read since.
+    /// Perhaps some: an edge has arrived, and no short read since.
     Readable,
-    /// Its end of file, which was announced, and perhaps bytes before it.
+    /// The end of file, which was announced, and perhaps bytes before it.
     Ending,
-    /// Nothing ever: the end of file has been read.
+    /// None ever again: the end of file was read.
     Ended,
 }
 
@@ -33,7 +33,7 @@ impl Transport {
         Transport { client, input: Input::Drained, is_broken: false }
     }
 
-    /// Learns what an event says.
+    /// Learns from an event.
     #[inline]
     pub(super) fn notice(&mut self, event: &Event) {
         if event.is_read_closed() {
@@ -50,7 +50,7 @@ impl Transport {
         }
     }
 
-    /// Has the next step look at the socket, whatever events have said.
+    /// Makes the next step read the socket, whatever events have said.
     #[inline]
     pub(super) fn look(&mut self) {
         if self.input == Input::Drained {
@@ -58,18 +58,18 @@ impl Transport {
         }
     }
 
-    /// Whether there may be something to be read.
+    /// Whether there may be something to read.
     #[inline]
     pub(super) fn is_readable(&self) -> bool {
         matches!(self.input, Input::Readable | Input::Ending)
     }
 
-    /// Whether the client has sent its end of file, though perhaps not read yet.
+    /// Whether the client has sent its end of file, though it may not have been read yet.
     pub(super) fn is_ending(&self) -> bool {
         matches!(self.input, Input::Ending | Input::Ended)
     }
 
-    /// Whether the end of file has been read.
+    /// Whether the end of file was read.
     #[inline]
     pub(super) fn is_ended(&self) -> bool {
         self.input == Input::Ended
@@ -80,7 +80,7 @@ impl Transport {
         self.is_broken
     }
 
-    /// Reads once; zero when there is nothing, and at the end.
+    /// Reads once; returns zero if there is nothing, and at the end.
     #[inline]
     pub(super) fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -99,7 +99,7 @@ impl Transport {
         }
     }
 
-    /// A short read has emptied the socket. Only of an end of file that was announced already there will be no new edge.
+    /// A short read has emptied the socket. Only an end of file that was already announced brings no new edge.
     #[inline]
     fn has_read(&mut self, count: usize, room: usize) {
         self.input = match self.input {

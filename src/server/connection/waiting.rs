@@ -1,4 +1,4 @@
-//! A connection that waits for the application: for how long, and what the application is told meanwhile.
+//! A connection that waits for the application: for how long, and the notices to the application meanwhile.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ use crate::server::context::Context;
 use crate::server::outgoing::Outgoing;
 use crate::time::Time;
 
-/// How long an answer may still take when the client has sent its end of file. It may only say that this was its last
-/// request (`nc -N`); mostly it has gone, which TCP tells in the same way.
+/// How long a response may still take after the client has sent its end of file. The client may only mean that this was
+/// its last request (`nc -N`), but mostly it has disconnected, which TCP shows in the same way.
 const GRACE: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// The application has not made the next part of the answer. There has been one since the last time if there
-    /// `was_progress`.
+    /// The application has not made the next part of the response. `was_progress` says whether it has made one since
+    /// the last call.
     pub(super) fn wait_for_application(&mut self, was_progress: bool, cx: &mut Context<'_>) {
         if was_progress || !matches!(self.timer.timing, Timing::Answer | Timing::Leaving) {
             self.timer.timing = Timing::Answer;
@@ -35,14 +35,14 @@ impl Connection {
         }
     }
 
-    /// The application has not answered in time: somebody else does. What is a stream has no time-out.
+    /// The application has not responded in time, so the server does. A stream has no timeout.
     pub(super) fn answer_for_application(&mut self, cx: &mut Context<'_>) -> Step {
         match self.take_outgoing() {
             Some(Outgoing::Deferred { mut pending, .. }) => {
                 let response = pending
                     .take_late()
                     .unwrap_or_else(|| Response::text("the server took too long to answer this request\n").status(504));
-                // Tells the application.
+                // Notifies the application.
                 drop(pending);
                 self.start(response, cx);
                 self.count_late_answer(cx);
@@ -52,12 +52,12 @@ impl Connection {
         }
     }
 
-    /// The worker drains, and an answer that has no end of its own is to come to one.
+    /// The worker drains, and a response without an end of its own should end.
     pub(crate) fn tell_drain(&self) {
         self.tell(|notices| notices.drain.tell());
     }
 
-    /// Whether the application can be told anything.
+    /// Whether the application gets notices.
     pub(crate) fn is_told(&self) -> bool {
         self.outgoing().is_some_and(|outgoing| outgoing.notices().is_some())
     }

@@ -17,17 +17,17 @@ use crate::server::http::Request;
 use crate::shared::listener;
 use crate::time::Time;
 
-/// Connections that one listener may bring in one turn, so that those that are open have theirs.
+/// The maximum number of connections from one listener per turn, so that open connections have theirs.
 const ACCEPTS: usize = 64;
 
-/// Connections that are looked at for one newcomer.
+/// The maximum number of connections to examine for one new connection.
 const LOOKS: usize = 16;
 
-/// Where a new connection goes.
+/// The place of a new connection.
 #[derive(Clone, Copy, Debug)]
 enum Seat {
     Free,
-    /// In the place of this one, which is idle.
+    /// The place of this idle connection.
     Of(usize),
 }
 
@@ -43,7 +43,7 @@ where
         self.connections.count() < max
     }
 
-    /// Takes in new connections, as far as limits and descriptors allow.
+    /// Accepts connections, as far as limits and descriptors allow.
     pub(super) fn accept(&mut self) {
         let closed = self.connections.closed();
         if self.admission.rests(closed, self.connections.cx.clock.now) {
@@ -57,7 +57,7 @@ where
             }
         }
         let has_room = self.has_room();
-        // Where nobody has, somebody has to make some.
+        // If no worker has space, this one must make some.
         let is_offered = has_room || !self.connections.cx.station.others_have_room(self.connections.cx.clock.now);
         for (_, acceptor) in &mut self.acceptors {
             acceptor.offer(&self.connections.poll, is_offered);
@@ -65,7 +65,7 @@ where
         self.show_room(has_room);
     }
 
-    /// Takes in up to `most` connections of one listener.
+    /// Accepts up to `most` connections of one listener.
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = most == usize::MAX;
         for _ in 0..most {
@@ -95,7 +95,7 @@ where
             let Some(acceptor) = self.acceptors.get_mut(key) else { break };
             match acceptor.accept() {
                 Ok((stream, peer)) => {
-                    // One that the kernel gave to another slot settles nothing here: that slot's worker sees to it.
+                    // A connection that the kernel assigned to another slot is settled by that slot's worker.
                     if acceptor.is_own() {
                         self.connections.cx.stats.row.settle(1);
                     }
@@ -121,7 +121,7 @@ where
                     self.steering.settle(cx.stats.row, &cx.station, cx.clock.now);
                 }
                 Err(Refusal::Gone) => {}
-                // The error may have come before it was seen whether a connection waits at all.
+                // The error may have come before accept(2) checked whether a connection waits at all.
                 Err(Refusal::Exhausted(_)) if !acceptor.is_waited_for() => acceptor.has_waiting = false,
                 Err(Refusal::Exhausted(error)) => match self.longest_idle() {
                     Some(index) => self.evict(index),
@@ -150,7 +150,7 @@ where
         }
     }
 
-    /// When there may be a connection to take in, and a place for it.
+    /// When there may be a connection to accept, and a place for it.
     pub(super) fn accept_due(&self) -> Option<Time> {
         let due = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.due()).min()?;
         match self.has_room() {
@@ -160,8 +160,8 @@ where
         }
     }
 
-    /// A place for one more connection: a free one, or that of the connection that has been idle longest. What other
-    /// workers can take as well is left to them as long as they have free ones.
+    /// Finds a place for another connection: a free one, or that of the connection that has been idle longest.
+    /// Connections that other workers can accept as well are left to them as long as they have free places.
     fn find_place(&mut self, is_own: bool) -> Option<Seat> {
         if self.has_room() {
             return Some(Seat::Free);
@@ -171,7 +171,7 @@ where
             return None;
         }
         let index = self.longest_idle();
-        // One that was looked at may have ended.
+        // A connection that was examined may have ended.
         if self.has_room() {
             Some(Seat::Free)
         } else {
@@ -179,7 +179,7 @@ where
         }
     }
 
-    /// The connection that has been idle longest, and of which nothing waits to be read: what does is answered first.
+    /// The connection that has been idle longest and has nothing to read; if it has, that is answered first.
     fn longest_idle(&mut self) -> Option<usize> {
         let places = &mut self.admission.places;
         for _ in 0..LOOKS {
@@ -221,7 +221,7 @@ where
         self.connections.close(index);
     }
 
-    /// Lets go of a listener that fails, as one does that was shut down. The others go on, and the parent mends it.
+    /// Drops a listener that fails, for example because it was shut down. The others go on, and the parent repairs it.
     fn lose(&mut self, key: usize, error: &io::Error) {
         let acceptor = self.acceptors.remove(key);
         acceptor.deregister(&self.connections.poll);
@@ -233,12 +233,12 @@ where
         }
         warn!("{} can no longer accept on one of its sockets: {error}", self.connections.cx.station.tag);
         if !acceptor.is_shared() {
-            // Its own come first, in the order of the addresses.
+            // This slot's own listeners come first, in the order of the addresses.
             self.connections.cx.station.lifeline.broken(key);
         }
     }
 
-    /// Says when this worker has as many connections as it may have, so that the kernel chooses others.
+    /// Reports whether this worker has reached its limit of connections, so that the kernel chooses others.
     fn show_room(&mut self, has_room: bool) {
         if self.connections.cx.config.max_connections > 0 && self.connections.cx.stats.row.says_full() == has_room {
             self.connections.cx.stats.row.set_full(!has_room);
@@ -246,7 +246,7 @@ where
         }
     }
 
-    /// Rests from accepting. What waits in the queues is not lost, and the loop does not spin.
+    /// Pauses accepting. Connections in the queues are not lost, and the loop does not spin.
     fn pause(&mut self, was_paused: bool, error: &io::Error) {
         if !was_paused {
             warn!(
@@ -258,7 +258,7 @@ where
         self.admission.rest(self.connections.closed(), self.connections.cx.clock.now);
     }
 
-    /// Takes in the connections that the application has for it.
+    /// Adopts the connections that the application passes to it.
     pub(super) fn adopt(&mut self) {
         for (stream, peer) in self.connections.cx.station.adoptions.take() {
             listener::keep_alive(&stream, self.connections.cx.config.tcp_keepalive);

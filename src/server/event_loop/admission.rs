@@ -1,4 +1,4 @@
-//! PURE. When connections may come in: who makes room for them, and when accepting rests.
+//! PURE. When to accept connections: which connection makes room for a new one, and when accepting pauses.
 #![forbid(unsafe_code)]
 
 use std::time::Duration;
@@ -6,20 +6,20 @@ use std::time::Duration;
 use super::places::Places;
 use crate::time::Time;
 
-/// How long accepting rests when descriptors have run out and no connection of this worker ends.
+/// How long accepting pauses if descriptors have run out and no connection of this worker ends.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// How long what waits is left to other workers that have places, by one that has none.
+/// How long a worker without places leaves waiting connections to other workers that have some.
 const YIELD: Duration = Duration::from_millis(10);
 
-/// No deadline is nearer than this.
+/// Deadlines are not closer than this.
 const CLOCK_STEP: Duration = Duration::from_millis(1);
 
 /// Of the descriptors that a worker may have, connections leave an eighth to files and to the application, and no more than
 /// this.
 const LEFT: u64 = 64;
 
-/// How often it is said that connections are closed in favour of new ones.
+/// How often to log that connections are closed in favour of new ones.
 const TOLD: Duration = Duration::from_secs(60);
 
 /// The kernel gives out the lowest number that is free: a connection with this one or a higher one has taken one of those that
@@ -28,47 +28,47 @@ pub(super) fn first_left(descriptors: u64) -> i32 {
     i32::try_from(descriptors - (descriptors / 8).min(LEFT)).unwrap_or(i32::MAX)
 }
 
-/// When connections may come in.
+/// When to accept connections.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
-    /// Who gives up its place for the next one when all are taken.
+    /// Which connection gives up its place when all are taken.
     pub(super) places: Places,
     rest: Option<Rest>,
     /// How many connections there were when one took the last descriptor that is not left to others.
     tight_at: Option<usize>,
-    /// When it was last said that connections are closed in favour of new ones.
+    /// When it was last logged that connections are closed in favour of new ones.
     told: Option<Time>,
 }
 
-/// No descriptor was free. As soon as a connection ends, one is.
+/// No descriptor was free. One is as soon as a connection ends.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
-    /// When to try again though none has ended.
+    /// When to try again even if none has ended.
     due: Time,
     /// How many had ended.
     closed: u32,
 }
 
 impl Admission {
-    /// When accepting is to be tried again if no connection ends; so many have.
+    /// When to try again if no connection ends; `closed` have ended so far.
     pub(super) fn retry(&self, closed: u32) -> Option<Time> {
         self.rest.filter(|rest| rest.closed == closed).map(|rest| rest.due)
     }
 
-    /// Whether accepting rests at `now`. If it is over, it begins anew.
+    /// Whether accepting is paused at `now`. After a pause it begins again.
     pub(super) fn rests(&self, closed: u32, now: Time) -> bool {
         self.retry(closed).is_some_and(|due| now < due)
     }
 
-    /// Accepting goes on. Returns whether it has rested, and no connection has ended since.
+    /// Accepting continues. Returns whether it was paused, and no connection has ended since.
     pub(super) fn resume(&mut self, closed: u32) -> bool {
         let has_rested = self.retry(closed).is_some();
         self.rest = None;
         has_rested
     }
 
-    /// Rests from accepting until a connection ends, and tries again now and then in case somebody else has freed a
-    /// descriptor, or one of the connections has been idle for long enough.
+    /// Pauses accepting until a connection ends. Tries again now and then, since another process may free a descriptor,
+    /// or a connection may have become idle for long enough.
     pub(super) fn rest(&mut self, closed: u32, now: Time) {
         let due = (now + RETRY).min(self.places.due().max(now + CLOCK_STEP));
         self.rest = Some(Rest { due, closed });
@@ -86,7 +86,8 @@ impl Admission {
         self.tight_at.is_some_and(|tight| count >= tight - tight / 8)
     }
 
-    /// Whether to leave what waits to other workers, which say that they have places: they are believed for a moment only.
+    /// Whether to leave waiting connections to other workers that report free places. They are only believed for a
+    /// moment.
     pub(super) fn yields(&mut self, now: Time) -> bool {
         let yields = self.places.yields();
         if yields {
@@ -95,12 +96,12 @@ impl Admission {
         yields
     }
 
-    /// The connections have a turn before those that are idle are looked for again.
+    /// The connections have a turn before idle ones are looked for again.
     pub(super) fn look_later(&mut self, now: Time) {
         self.places.rest(now + CLOCK_STEP);
     }
 
-    /// Whether it is time to say that connections are closed in favour of new ones, which is then said.
+    /// Whether to log now that connections are closed in favour of new ones; the caller then does.
     pub(super) fn is_to_be_told(&mut self, now: Time) -> bool {
         let is_due = self.told.is_none_or(|told| now.since(told) >= TOLD);
         if is_due {
@@ -134,7 +135,7 @@ mod tests {
         let at = |millis: u64| Time::from_millis(10_000 + millis);
         let mut admission = Admission::default();
         assert!(!admission.rests(7, at(0)) && !admission.resume(7));
-        // Whoever is idle was looked at, and is to be looked at again in an hour.
+        // All idle connections were examined, and the next time is in an hour.
         admission.places.rest(at(3_600_000));
         admission.rest(7, at(0));
         assert!(admission.rests(7, at(99)) && !admission.rests(7, at(100)));

@@ -1,4 +1,4 @@
-//! The connections of a worker: where each is, which of them have more to do, and when to look at the others.
+//! The connections of a worker: their places, which of them have more to do, and when to look at the others.
 
 use mio::event::Event;
 use mio::{Poll, Token};
@@ -18,14 +18,14 @@ use crate::server::http::Request;
 use crate::server::mailbox::Place;
 use crate::time::Time;
 
-/// The connections of a worker, and what takes them further.
+/// The connections of a worker, and what advances them.
 pub(super) struct Connections<'w, H> {
     pub(super) cx: Context<'w>,
     pub(super) handler: H,
-    /// What their sockets are registered with.
+    /// The poll with which their sockets are registered.
     pub(super) poll: Poll,
     pub(super) table: Slab<Entry>,
-    /// Tells successive connections in one place of the table apart.
+    /// Distinguishes successive connections in one place of the table.
     accepted: u32,
     /// How many have ended.
     pub(super) closed: u32,
@@ -33,7 +33,7 @@ pub(super) struct Connections<'w, H> {
     pub(super) deadlines: Deadlines,
     /// Those that have more to do in the next turn.
     pub(super) ready: Vec<usize>,
-    /// When the worker drains: who is told when.
+    /// When the worker drains: which connection is notified when.
     pub(super) notices: DrainNotices,
     /// The first descriptor that connections leave to others, and whether a file has taken one of those.
     pub(super) first_left: i32,
@@ -43,13 +43,13 @@ pub(super) struct Connections<'w, H> {
 pub(super) struct Entry {
     pub(super) connection: Connection,
     pub(super) serial: u32,
-    /// When the deadlines will next look at it.
+    /// When its alarm rings.
     pub(super) armed: Time,
-    /// What it holds of the budget.
+    /// Its share of the memory budget.
     pub(super) held: u32,
 }
 
-// With one word for its deadline that is all that an idle connection costs. mio adds to it when debugging.
+// With one word for its deadline, that is all that an idle connection costs. mio adds to it in debug builds.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
 const _: () = assert!(size_of::<Entry>() == 112);
 
@@ -76,7 +76,7 @@ where
         }
     }
 
-    /// How many there are, with those that the application has taken over.
+    /// How many there are, including those that the application has taken over.
     pub(super) fn count(&self) -> usize {
         self.table.len() + self.upgrades.count()
     }
@@ -86,12 +86,12 @@ where
         self.closed
     }
 
-    /// The one in this place, if it is still the same.
+    /// The connection in this place, if it is still the same.
     pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Entry> {
         self.table.get_mut(place.index).filter(|entry| entry.serial == place.serial)
     }
 
-    /// Takes one in, if it can be watched.
+    /// Adds a connection, if it can be watched.
     pub(super) fn admit(&mut self, connection: Connection) {
         self.accepted = self.accepted.wrapping_add(1);
         let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, held: 0 };
@@ -107,7 +107,7 @@ where
         }
     }
 
-    /// An event has come for one.
+    /// An event has arrived for a connection.
     #[inline]
     pub(super) fn notice(&mut self, index: usize, event: &Event) {
         if let Some(entry) = self.table.get_mut(index) {
@@ -116,7 +116,7 @@ where
         }
     }
 
-    /// Those that are idle.
+    /// The idle connections.
     pub(super) fn idle(&self) -> impl Iterator<Item = Idle> + '_ {
         self.table.iter().filter_map(|(index, entry)| {
             let (is_new, since) = entry.connection.idle_since(self.cx.config)?;
@@ -137,7 +137,7 @@ where
         !self.ready.is_empty()
     }
 
-    /// Goes on with those that have more to do.
+    /// Advances those that have more to do.
     pub(super) fn go_on(&mut self) {
         for index in std::mem::take(&mut self.ready) {
             if let Some(entry) = self.table.get_mut(index).filter(|entry| entry.connection.is_again) {
@@ -147,7 +147,7 @@ where
         }
     }
 
-    /// Goes on with those that other threads have named.
+    /// Advances those for which other threads have rung.
     pub(super) fn deliver(&mut self) {
         for place in self.cx.waker.mailbox.take() {
             if self.get_mut(place).is_some() {
@@ -167,7 +167,7 @@ where
             .min(or_never(self.notices.next()))
     }
 
-    /// The loop is over.
+    /// The loop has ended.
     pub(super) fn end(&mut self) {
         for (_, entry) in &mut self.table {
             entry.connection.end(&mut self.cx);

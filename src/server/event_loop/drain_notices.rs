@@ -1,5 +1,5 @@
-//! Who is told of a drain, and when: what lasts until the application ends it, one after the other, so that the clients do
-//! not all come back at once.
+//! Notices of a drain. Connections that last until the application ends them are notified one after the other, so that
+//! their clients do not all reconnect at once.
 
 use std::collections::VecDeque;
 use std::sync::Weak;
@@ -9,24 +9,24 @@ use crate::server::answer::notice::Notice;
 use crate::server::mailbox::Place;
 use crate::time::Time;
 
-/// How far apart they are told, and over how long at most.
+/// The interval between notices, and the maximum time for all.
 const STEP: Duration = Duration::from_millis(10);
 pub(super) const SPREAD: Duration = Duration::from_secs(5);
 
-/// Who is to be told when, the next one first.
+/// The recipients with their times, the next one first.
 #[derive(Debug, Default)]
 pub(super) struct DrainNotices(VecDeque<(Time, Recipient)>);
 
-/// What lasts until the application ends it.
+/// A connection that lasts until the application ends it.
 #[derive(Clone, Debug)]
 pub(super) enum Recipient {
     Answer(Place),
-    /// A connection of the application's own.
+    /// A connection that the application has taken over.
     Upgraded(Weak<Notice>),
 }
 
 impl DrainNotices {
-    /// Gives each a moment from now on, the last of them within `window`.
+    /// Assigns each a time from now on, the last of them within `window`.
     pub(super) fn spread(&mut self, all: Vec<Recipient>, now: Time, window: Duration) {
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let window = window.min(STEP * count);

@@ -1,4 +1,4 @@
-//! How the loop comes to its end: the queues first, then the connections.
+//! How the loop ends: the queues first, then the connections.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -15,20 +15,21 @@ use crate::server::context::Patience;
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
 
-/// Over how long idle connections are closed. A pool that stops is to be gone within a second if nothing is in progress.
+/// The time over which idle connections are closed. A pool that stops should be gone within a second if nothing is in
+/// progress.
 const SPREAD_OF_IDLE: Duration = Duration::from_millis(800);
 
-/// How long a body may stand still while the worker drains.
+/// How long a body may pause while the worker drains.
 const BODY_PAUSE: Duration = Duration::from_secs(5);
 
 impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Begins to finish: takes in what waits, then lets go of the listeners; answers become last ones, and idle
-    /// connections are closed one after the other, within a second, so that their clients do not all come back at once,
-    /// and those that are about to send a request still can. Its answer says that it is the last. A head that has begun
-    /// has as long.
+    /// Begins to finish: accepts the queued connections, then drops the listeners. From now on each response is the
+    /// last of its connection. Idle connections are closed one after the other, within a second, so that their clients
+    /// do not all reconnect at once, and those that are about to send a request still can. A head that has begun has as
+    /// long.
     pub(super) fn drain(&mut self) {
         if self.connections.cx.is_draining() {
             return;
@@ -39,7 +40,7 @@ where
         self.obey();
         for key in 0..self.acceptors.capacity() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
-            // A neighbour's only where nobody else does.
+            // From a neighbour's queue only if no other worker does.
             if acceptor.neighbour.is_none_or(|neighbour| !self.connections.cx.station.is_served(neighbour.slot)) {
                 acceptor.has_waiting = true;
                 self.drain_queue(key);
@@ -54,8 +55,8 @@ where
         self.connections.spread_notices();
     }
 
-    /// Takes in all that waits in one queue, as far as descriptors allow; perhaps more connections than a worker may have,
-    /// since in a pool that stops nobody else will serve them.
+    /// Accepts all connections in one queue, as far as descriptors allow. These may be more than the worker's limit,
+    /// since no other worker will serve them in a pool that stops.
     fn drain_queue(&mut self, key: usize) {
         if let Err(error) = self.take_in(key, usize::MAX) {
             warn!("{} leaves connections behind in a queue: {error}", self.connections.cx.station.tag);
@@ -64,7 +65,7 @@ where
 }
 
 impl Patience {
-    /// What a drain that may take so long, without a limit if it is zero, has for clients.
+    /// How long a drain waits for clients, if it may take this long; zero is no limit.
     pub(super) fn within(drain_timeout: Duration) -> Patience {
         let of = |most: Duration| if drain_timeout.is_zero() { most } else { most.min(drain_timeout / 2) };
         Patience { head: of(SPREAD_OF_IDLE), body: of(BODY_PAUSE) }
@@ -75,7 +76,7 @@ impl<H> Connections<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Gives all that may last a moment at which the application is told to end it.
+    /// Assigns a time to all connections that may last, at which the application is notified.
     pub(super) fn spread_notices(&mut self) {
         let window = match self.cx.station.drain_timeout {
             Duration::ZERO => SPREAD,
@@ -88,7 +89,7 @@ where
         self.notices.spread(all, self.cx.clock.now, window);
     }
 
-    /// Tells those whose moment has come.
+    /// Notifies those whose time has come.
     pub(super) fn tell(&mut self) {
         while let Some(recipient) = self.notices.pop_due(self.cx.clock.now) {
             match recipient {
@@ -102,7 +103,7 @@ where
         }
     }
 
-    /// No head that is not whole holds the drain up, nor a connection that becomes idle later on: those that are idle are
+    /// An incomplete head does not delay the drain, nor does a connection that becomes idle later. Idle connections are
     /// closed one after the other.
     pub(super) fn spread_idle(&mut self, window: Duration) {
         let mut idle = Vec::new();
@@ -113,7 +114,7 @@ where
             }
             self.settle(index, Step::Wait);
         }
-        // The longest idle first: the least likely to have a request on its way.
+        // Those that have been idle longest first, since they are least likely to have a request on its way.
         idle.sort_by_key(|index| self.table[*index].connection.deadline());
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {

@@ -40,12 +40,12 @@ use self::admission::Admission;
 use self::connections::Connections;
 use self::steering::Steering;
 
-/// Events taken in one turn.
+/// The number of events handled in one turn.
 const EVENTS: usize = 256;
 
 const LIFELINE: Token = Token(usize::MAX);
 
-/// Other threads have something for the loop.
+/// Another thread has something for the loop.
 const MAILBOX: Token = Token(usize::MAX - 1);
 
 /// The parent has orders.
@@ -54,13 +54,13 @@ const ORDERS: Token = Token(usize::MAX - 2);
 /// The parent has messages for the application.
 const MESSAGES: Token = Token(usize::MAX - 3);
 
-/// Listeners count down from here, connections up from zero.
+/// Tokens of listeners count down from here; those of connections count up from zero.
 const LISTENERS: usize = usize::MAX - 4;
 
-/// Tokens that are kept for listeners.
+/// The number of tokens reserved for listeners.
 const LISTENERS_MAX: usize = 1 << 20;
 
-/// What it takes to serve.
+/// The state of the server.
 pub(crate) struct Server<'w, H> {
     connections: Connections<'w, H>,
     acceptors: Slab<Acceptor>,
@@ -116,7 +116,7 @@ where
         })
     }
 
-    /// Serves until the lifeline ends and every connection is done.
+    /// Serves until the lifeline ends and every connection has ended.
     pub(crate) fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         mailbox::set_in_loop(true);
@@ -152,7 +152,7 @@ where
         Ok(())
     }
 
-    /// Does what events ask for.
+    /// Handles events.
     fn take(&mut self, events: &Events) {
         let (mut is_rung, mut is_over) = (false, false);
         for event in events {
@@ -162,7 +162,7 @@ where
                 ORDERS => self.obey(),
                 MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
                 Token(token) if token > LISTENERS - LISTENERS_MAX => {
-                    // It may have been let go of in this turn.
+                    // It may have been dropped in this turn.
                     if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
                         acceptor.notice(self.connections.cx.clock.now);
                     }
@@ -170,7 +170,7 @@ where
                 Token(index) => self.connections.notice(index, event),
             }
         }
-        // What lets in connections comes last: an event could be of one whose place they take.
+        // New connections come last, since an event could be for a connection whose place they take.
         if is_rung {
             self.connections.deliver();
             self.adopt();
@@ -183,7 +183,7 @@ where
         }
     }
 
-    /// Reads the clocks, once for all that happens in this turn.
+    /// Reads the clocks, once for everything in this turn.
     fn begin_turn(&mut self) {
         let cx = &mut self.connections.cx;
         cx.clock.begin_turn(clock::now_micros());
@@ -195,7 +195,7 @@ where
         self.connections.cx.http.refresh(clock::unix_seconds());
     }
 
-    /// Sees to it that the kernel chooses well.
+    /// Keeps the kernel's steering up to date.
     fn steer(&mut self) {
         let cx = &self.connections.cx;
         match cx.is_draining() {
@@ -210,7 +210,7 @@ where
             self.connections.cx.clock.continue_at_once();
             return Some(Duration::ZERO);
         }
-        // Not from the turn's own time: the turn may have been long.
+        // Not the turn's own time, since the turn may have been long.
         let now = clock::now();
         self.connections.cx.clock.end_turn(now);
         let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);

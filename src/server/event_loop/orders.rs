@@ -1,4 +1,4 @@
-//! What the parent asks of the loop while it runs.
+//! The orders of the parent to the loop.
 
 use std::os::fd::OwnedFd;
 

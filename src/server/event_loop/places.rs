@@ -1,7 +1,7 @@
 //! PURE. Which connection gives up its place when all are taken: the one that has been idle longest.
 //!
-//! Nothing is kept while there are places, so a request costs nothing here. At the limit all connections are looked at
-//! once, and the best candidates serve for the next newcomers, as far as they have stayed idle.
+//! Nothing is tracked while there are places, so a request costs nothing here. At the limit all connections are
+//! examined once, and the best candidates serve for the next new connections, as far as they have stayed idle.
 #![forbid(unsafe_code)]
 
 use std::collections::BinaryHeap;
@@ -9,49 +9,48 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// Candidates that one look at all connections brings.
+/// The number of candidates from one examination of all connections.
 const CANDIDATES: usize = 256;
 
-/// A connection that has been idle for less is left alone: its client may be about to send the next request.
+/// A connection that has been idle for less stays, since its client may be about to send the next request.
 const LEAST: Duration = Duration::from_millis(10);
 
-/// How long after a look that has found nobody the next one is, at least.
+/// The minimum interval between two examinations if the first has found no candidate.
 const REST: Duration = Duration::from_millis(10);
 
-/// A connection that is idle. The least goes first.
+/// An idle connection. The least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Idle {
-    /// It has not sent a request yet, nor a part of one. The first may be on its way, so it goes after those that are
-    /// kept for the next one: the client of such a one expects it to end.
+    /// Whether it has not sent any of its first request. That may be on its way, so such a connection goes after those
+    /// that are kept alive, whose clients expect them to end.
     pub(crate) is_new: bool,
     pub(crate) since: Time,
     pub(crate) index: usize,
-    /// Which of those that were there one after the other.
+    /// Distinguishes successive connections in one place.
     pub(crate) serial: u32,
 }
 
-/// Who goes next.
+/// Which connection goes next.
 #[derive(Debug, Default)]
 pub(crate) struct Places {
     /// The first to go is the last.
     candidates: Vec<Idle>,
     /// When to look for candidates again.
     due: Time,
-    /// How often in a row what waits was left to other workers.
+    /// How many times in a row waiting connections were left to other workers.
     yielded: u32,
 }
 
-/// How often in a row what waits is left to other workers that say that they have places.
+/// How many times in a row waiting connections are left to other workers that report free places.
 const YIELDS: u32 = 10;
 
 impl Places {
-    /// When it may find somebody.
+    /// When there may be a candidate.
     pub(crate) fn due(&self) -> Time {
         self.due
     }
 
-    /// Who is to go first, of those that have been noted. [`drop_first`](Places::drop_first) when that is not so any
-    /// more.
+    /// The first candidate. Call [`drop_first`](Places::drop_first) if it is not idle any more.
     pub(crate) fn first(&self) -> Option<Idle> {
         self.candidates.last().copied()
     }
@@ -60,12 +59,12 @@ impl Places {
         self.candidates.pop();
     }
 
-    /// Whether it is time to [`note`](Places::note) who is idle.
+    /// Whether it is time to [`note`](Places::note) the idle connections.
     pub(crate) fn is_due(&self, now: Time) -> bool {
         self.due <= now
     }
 
-    /// Notes the best of those that are idle among `count` connections.
+    /// Notes the best of the idle connections among `count` connections.
     pub(crate) fn note(&mut self, idle: impl Iterator<Item = Idle>, count: usize, now: Time) {
         let mut best = BinaryHeap::with_capacity(CANDIDATES + 1);
         let mut next = None;
@@ -83,19 +82,19 @@ impl Places {
         self.candidates = best.into_sorted_vec();
         self.candidates.reverse();
         if self.candidates.is_empty() {
-            // The more there are to look at, the seldomer.
+            // The more connections to examine, the less often.
             let rest = now + REST + Duration::from_micros(count as u64);
             self.due = next.map_or(rest, |next| next.min(rest));
         }
     }
 
-    /// Whether to leave what waits to other workers once more, rather than to make room for it.
+    /// Whether to leave waiting connections to other workers once more, instead of making room for them.
     pub(crate) fn yields(&mut self) -> bool {
         self.yielded = (self.yielded + 1) % (YIELDS + 1);
         self.yielded != 0
     }
 
-    /// Has the next look wait until `due`.
+    /// Postpones the next examination until `due`.
     pub(crate) fn rest(&mut self, due: Time) {
         self.due = due;
     }

@@ -1,4 +1,4 @@
-//! What happens when the connections of a worker hold as much memory as they may.
+//! What happens when the connections of a worker reach the memory limit.
 
 use std::os::fd::AsRawFd;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use crate::server::connection::Step;
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
 
-/// How long room is kept for a body of which nothing comes.
+/// How long memory is kept for a body of which nothing arrives.
 const TURN: Duration = Duration::from_secs(1);
 
 impl<H> Connections<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Takes what a connection holds into account, and settles its step.
+    /// Accounts for the memory of a connection, and concludes its step.
     pub(super) fn account(&mut self, index: usize, step: Step) {
         let Some(entry) = self.table.get_mut(index) else { return };
         self.is_low |= entry.connection.file().is_some_and(|file| file.as_raw_fd() >= self.first_left);
@@ -24,7 +24,7 @@ where
         let before = std::mem::replace(&mut entry.held, held);
         self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);
         self.cx.stats.row.set_held(self.cx.memory.budget.held());
-        // An answer that is made cannot wait elsewhere, and whoever does not take it must not make others wait.
+        // A response cannot wait elsewhere, and a client that does not read it must not make others wait.
         let is_too_much = self.cx.memory.budget.is_over() && held > before && entry.connection.is_unsent();
         if is_too_much && step == Step::Wait {
             entry.connection.give_way();
@@ -34,7 +34,8 @@ where
         self.settle(index, step);
     }
 
-    /// Lets those go on that wait for room, if there is some; if there has been none for long, has some give theirs up.
+    /// Lets connections that wait for memory go on, if there is some. If there has been none for long, makes some
+    /// release theirs.
     pub(super) fn relieve(&mut self) {
         let is_turn_over = self.cx.memory.turn_due.take().is_some_and(|due| due <= self.cx.clock.now);
         let is_full_for_long = self.cx.memory.budget.due().is_some_and(|due| due <= self.cx.clock.now);
@@ -46,9 +47,9 @@ where
         }
     }
 
-    /// Lets the first of those that wait go on, as many as there is room for until their bodies have come whole. If all
-    /// went on at once, none would come to its end. A client that sends nothing loses its turn. If nobody has a turn, the
-    /// first gets one with less room than it needs.
+    /// Lets the first of those that wait go on, as many as can complete their bodies in the memory there is. If all
+    /// went on at once, none would finish. A client that sends nothing loses its turn. If nobody has a turn, the first
+    /// gets one with less memory than it needs.
     fn give_turns(&mut self) {
         let mut kept = 0;
         let mut turns = std::mem::take(&mut self.cx.memory.turns);
@@ -86,7 +87,7 @@ where
         entry.connection.room_for_turn(self.cx.config, self.cx.clock.running, TURN)
     }
 
-    /// Looks what the clients have taken of the answers that are held for them.
+    /// Checks what the clients have read of the responses that are held for them.
     fn look_at_queues(&mut self) {
         for (index, entry) in self.table.iter_mut().filter(|(_, entry)| entry.held > 0) {
             self.cx.waker.place = Place { index, serial: entry.serial };
@@ -94,8 +95,9 @@ where
         }
     }
 
-    /// Ends the connections that hold something and have got on the least: first those whose clients are slow, the
-    /// slowest first; then the oldest of those that wait for room themselves, which would otherwise wait for each other.
+    /// Ends the connections that hold memory and have made the least progress: first those whose clients are slow, the
+    /// slowest first; then the oldest of those that wait for memory themselves, which would otherwise wait for each
+    /// other.
     fn shed(&mut self) {
         self.look_at_queues();
         let is_draining = self.cx.is_draining();

@@ -1,5 +1,5 @@
-//! Sees to it that the kernel gives new connections to the right workers: asks the parent to tell it otherwise, and
-//! corrects the count of those that it has given to this one.
+//! Keeps the kernel's steering up to date: asks the parent to change it, and corrects the count of connections that the
+//! kernel has assigned to this worker.
 
 use std::time::Duration;
 
@@ -7,18 +7,18 @@ use crate::server::station::Station;
 use crate::shared::scoreboard::{OwnRow, Seen, UNSETTLED};
 use crate::time::Time;
 
-/// The longest that a worker waits before it asks again, as an exponent of two in milliseconds.
+/// The longest wait before asking again, as an exponent of two in milliseconds.
 const IN_VAIN_MAX: u32 = 6;
 
-/// What was seen, and said to the parent.
+/// What was seen, and asked of the parent.
 #[derive(Debug)]
 pub(super) struct Steering {
-    /// When it was last seen whether the kernel chooses well.
+    /// When the steering was last checked.
     looked: Time,
-    /// When the parent may be asked again, and how often it was in vain.
+    /// When the parent may be asked again, and how many times that had no effect.
     due: Time,
     in_vain: u32,
-    /// Least of the connections that were pending while no queue held any, what was to be seen of the other workers, and
+    /// The smallest number of pending connections while no queue held any, what was seen of the other workers then, and
     /// since when.
     pending: i64,
     seen: Vec<Seen>,
@@ -37,19 +37,19 @@ impl Steering {
         }
     }
 
-    /// Whether it was not looked in this millisecond: so it comes at next to no cost per request.
+    /// Whether the last check was not in this millisecond. So checks cost next to nothing per request.
     #[inline]
     pub(super) fn is_due(&self, now: Time) -> bool {
         now != self.looked
     }
 
-    /// Nobody is given connections by this worker any more.
+    /// This worker no longer affects where connections go.
     pub(super) fn skip(&mut self, now: Time) {
         self.looked = now;
     }
 
-    /// Asks the parent to look if the kernel should be told otherwise whom to give new connections to; each time that it
-    /// does nothing about it, it is left alone for twice as long.
+    /// Asks the parent to check the steering if the kernel should choose otherwise. Each time that has no effect, the
+    /// worker waits twice as long before it asks again.
     pub(super) fn look(&mut self, station: &Station<'_>, now: Time) {
         self.looked = now;
         if !station.is_steered_wrongly(now) {
@@ -61,8 +61,8 @@ impl Steering {
         }
     }
 
-    /// A queue is empty. Pending connections are on their way, or will never come; of those that are always as many, at
-    /// every such moment of a second, it does not matter which.
+    /// A queue is empty, so pending connections are on their way or will never arrive. The smallest number seen during
+    /// a second is a set of connections that will never arrive.
     pub(super) fn settle(&mut self, row: OwnRow<'_>, station: &Station<'_>, now: Time) {
         self.pending = self.pending.min(row.pending());
         if now.since(self.settled) >= UNSETTLED {

@@ -1,4 +1,4 @@
-//! One connection's step, and what becomes of the connection after it.
+//! A step of a connection, and its consequences.
 
 use std::panic::{self, AssertUnwindSafe};
 
@@ -25,7 +25,7 @@ where
         if entry.held != 0 || entry.connection.is_holding() {
             return self.account(index, step);
         }
-        // As for nearly all, there is nothing to settle.
+        // For nearly all steps there is nothing to do.
         if step != Step::Wait || entry.connection.deadline() < entry.armed {
             self.settle(index, step);
         }
@@ -36,7 +36,7 @@ where
             Step::Close => return self.close(index),
             Step::HandOver => return self.hand_over(index),
             Step::Again => {
-                // An event may have come for a connection that has its turn already.
+                // An event may have arrived for a connection that has its turn already.
                 if let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.connection.is_again) {
                     entry.connection.is_again = true;
                     self.ready.push(index);
@@ -54,7 +54,7 @@ where
     }
 
     pub(super) fn close(&mut self, index: usize) {
-        // Its answer must not go to whoever comes next.
+        // Its response must not go to the next connection.
         self.cx.output.clear();
         let mut connection = self.remove(index);
         connection.end(&mut self.cx);
@@ -75,10 +75,10 @@ where
         entry.connection
     }
 
-    /// Gives a connection to the application.
+    /// Passes a connection to the application.
     fn hand_over(&mut self, index: usize) {
         let connection = self.remove(index);
-        // Whatever becomes of it, it is given back in the end.
+        // Whatever happens to it, it is returned at the end.
         let guard = self.upgrades.begin(&self.cx.waker.mailbox, self.cx.is_draining());
         match connection.into_upgraded(self.poll.registry(), guard) {
             Ok((upgrade, upgraded)) => {
