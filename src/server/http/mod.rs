@@ -15,6 +15,26 @@
 //! A request that lies whole in the caller's bytes is given out as slices of them: nothing is copied and nothing
 //! allocated. Only a request whose body is incomplete or chunked is gathered in memory of the codec's own, freed with
 //! its answer.
+//!
+//! # What a head costs
+//!
+//! Instructions in user space, compiled as the shipped binary is, for `GET /plaintext?1234` with a Host, and for
+//! `GET /plaintext` with ten fields as a browser sends them; `Codec::next` with all that it calls.
+//!
+//! | step | short | browser |
+//! |---|---:|---:|
+//! | httparse, then one pass over the fields that it has found | 1 383 | 4 161 |
+//! | one pass of our own: a window of 32 bytes a name, and as many as a value needs | 769 | 2 727 |
+//! | names compared as words, not byte by byte; windows that reach behind the input apart from all others | 690 | 1 947 |
+//! | by its length, the first letter that a name must have to be compared | 654 | 1 754 |
+//! | a host looked at behind the loop, which so has one copy of its code; BMI1 | 659 | 1 643 |
+//! | the rules of more than one line within the same function; `: ` and CRLF compared at once; tabs apart | 620 | 1 437 |
+//! | GET told by one comparison | 598 | 1 375 |
+//! | what is for other processors, and what learns a head, out of the way | 576 | 1 353 |
+//!
+//! A head that is known ([`Recall`]) costs 227 and 299 instead, and that there may be one costs others some forty: so it
+//! still pays where one head in ten comes again. What did not help: closures around the steps, which are not
+//! inlined into the function that is compiled for AVX2, and so call each instruction as a function (922 and 1 813).
 #![forbid(unsafe_code)]
 
 mod asked;

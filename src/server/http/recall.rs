@@ -55,6 +55,7 @@ impl Recall {
     }
 
     /// Learns from a head that was parsed from the front of `input`.
+    #[inline]
     pub(super) fn learn(&mut self, input: &[u8], (len, parsed): &(usize, Result<Head<'_>, Reject>)) {
         let turn = self.parsed % LOOKS;
         self.parsed = self.parsed.wrapping_add(1);
@@ -65,6 +66,8 @@ impl Recall {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn look(&mut self, text: &[u8], head: &Head<'_>) {
         if self.seen != text {
             self.seen.clear();

@@ -79,7 +79,9 @@ impl Codec {
         };
         encoder.head(head, framing, connection, out);
         self.is_streaming = false;
-        self.gathered = None;
+        if self.gathered.is_some() {
+            self.gathered = None;
+        }
         self.phase = Phase::Idle;
         match framing {
             _ if has_none || self.asked.is_head => Transfer::Nothing,

@@ -6,19 +6,26 @@ use std::arch::x86_64::*;
 
 use super::{Set, Steps, Work, WINDOW};
 
+#[inline]
 pub(super) fn run<W: Work>(work: W) -> W::Output {
-    // The first such processor had all three; by the other two bits are counted and shifted in one instruction.
-    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") && is_x86_feature_detected!("bmi2") {
-        // SAFETY: this processor has AVX2, BMI1 and BMI2.
+    // The first processor with one had the other, by which bits are counted in one instruction.
+    if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") {
+        // SAFETY: this processor has AVX2 and BMI1.
         return unsafe { run_by_avx2(work) };
     }
-    work.run(Sse2)
+    run_by_sse2(work)
 }
 
-#[target_feature(enable = "avx2,bmi1,bmi2")]
+#[target_feature(enable = "avx2,bmi1")]
 unsafe fn run_by_avx2<W: Work>(work: W) -> W::Output {
     // SAFETY: there is AVX2, since this function may be called only then.
     work.run(unsafe { Avx2::new() })
+}
+
+#[cold]
+#[inline(never)]
+fn run_by_sse2<W: Work>(work: W) -> W::Output {
+    work.run(Sse2)
 }
 
 /// Where the first bit from `skip` on is set, counted from there; all that are left if none is.
