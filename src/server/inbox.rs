@@ -11,10 +11,10 @@ use crate::server::station::Station;
 use crate::shared::log_text::panic_message;
 use crate::shared::message::{MessageEnd, Received, BUFFER};
 
-/// Messages that the built-in server takes in one turn, so that its connections have theirs.
+/// The number of messages handled in one turn, so that connections have theirs.
 const TURN: usize = 64;
 
-/// Who gets a message, and what came with it.
+/// Called with each message and its descriptor.
 pub(crate) type Hook = dyn FnMut(&[u8], Option<OwnedFd>);
 
 /// The parent's messages in the built-in server.
@@ -22,7 +22,7 @@ pub(crate) struct Inbox {
     end: Arc<MessageEnd>,
     hook: Box<Hook>,
     buffer: Vec<u8>,
-    /// There may be more than the latest turn has taken.
+    /// Whether the latest turn may have left messages.
     pub(crate) has_more: bool,
 }
 
@@ -31,18 +31,18 @@ impl Inbox {
         Inbox { end, hook, buffer: vec![0; BUFFER], has_more: false }
     }
 
-    /// Delivers what has come, up to a turn's worth.
+    /// Delivers the messages that have arrived, up to the limit of a turn.
     pub(crate) fn deliver(&mut self, station: &Station<'_>) {
         self.has_more = (0..TURN).all(|_| self.deliver_one(station));
     }
 
-    /// Delivers all that has come, and refuses what would come.
+    /// Delivers all messages that have arrived, and refuses later ones.
     pub(crate) fn finish(&mut self, station: &Station<'_>) {
         self.end.close();
         while self.deliver_one(station) {}
     }
 
-    /// Whether there may be more.
+    /// Delivers one message; returns whether there may be more.
     fn deliver_one(&mut self, station: &Station<'_>) -> bool {
         match self.end.receive(&mut self.buffer) {
             Received::Message(message, fd) => {

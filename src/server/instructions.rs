@@ -1,5 +1,5 @@
-//! What the parts of the hot path cost: `scripts/instructions` runs these under callgrind, one at a time, and counts
-//! what happens inside [`measured`].
+//! The cost of the parts of the hot path. `scripts/instructions` runs these under callgrind, one at a time, and counts
+//! the instructions within [`measured`].
 #![forbid(unsafe_code)]
 
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use crate::server::http::{Codec, Common, Encoder, Length, Limits, Next, Recall, 
 use crate::shared::scoreboard::ParentBoard;
 use crate::time::Time;
 
-/// `scripts/instructions` divides by it.
+/// `scripts/instructions` divides by this.
 const ROUNDS: u32 = 1000;
 
 const LIMITS: Limits =
@@ -21,7 +21,7 @@ const BROWSER: &[u8] = b"GET /plaintext HTTP/1.1\r\nHost: 127.0.0.1:8000\r\n\
     Connection: keep-alive\r\nCookie: session=9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\r\n\
     Upgrade-Insecure-Requests: 1\r\nSec-Fetch-Mode: navigate\r\nPriority: u=0, i\r\n\r\n";
 
-/// callgrind counts while it is in here, which is why it must be found by its name.
+/// callgrind counts within this function, so it must be found by its name.
 #[inline(never)]
 fn measured(mut work: impl FnMut()) {
     (0..ROUNDS).for_each(|_| work());
@@ -36,7 +36,7 @@ fn parse(head: &[u8]) {
     });
 }
 
-/// No two that follow each other are alike, with what a worker keeps to know one again.
+/// No two successive heads are alike; with what a worker keeps to recognize one.
 fn parse_unlike(head: &[u8]) {
     let text = String::from_utf8_lossy(head);
     let heads = [1, 2, 3, 4, 5, 6, 7].map(|n| text.replace("/plaintext", &format!("/plaintext?100{n}")).into_bytes());
@@ -117,7 +117,7 @@ fn encode() {
     render(&[ResponseHead::with("text/plain".into())]);
 }
 
-/// No two that follow each other are alike.
+/// No two successive ones are alike.
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn encode_unlike() {
@@ -128,11 +128,11 @@ fn encode_unlike() {
 #[ignore = "counted by scripts/instructions"]
 fn date() {
     let mut common = Common::new();
-    // Within one day, since the length of a year's search differs.
+    // Within one day, since the length of the search for a year varies.
     measured(|| common.refresh(black_box(1_800_000_000)));
 }
 
-/// What a worker writes for a turn of its loop with one request.
+/// What a worker writes in a turn of its loop with one request.
 #[test]
 #[ignore = "counted by scripts/instructions"]
 fn scoreboard() {

@@ -7,30 +7,30 @@ use std::sync::{Arc, Mutex, PoisonError};
 use mio::Waker;
 
 thread_local! {
-    /// This thread runs a loop.
+    /// Whether this thread runs a loop.
     static IN_LOOP: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether this is the thread of a worker's loop, which waits for itself if it waits for what the loop does.
+/// Whether this is the thread of a worker's loop, which must not wait for what the loop does.
 pub(crate) fn is_in_loop() -> bool {
     IN_LOOP.get()
 }
 
-/// Says whether this thread runs a loop.
+/// Sets whether this thread runs a loop.
 pub(crate) fn set_in_loop(is_in_loop: bool) {
     IN_LOOP.set(is_in_loop);
 }
 
-/// The connections that have been named since the loop last looked.
+/// The connections that were named since the loop last checked.
 #[derive(Debug)]
 pub(crate) struct Mailbox {
     waker: Waker,
     places: Mutex<Vec<Place>>,
-    /// Connections of which the application has let go, and the loop does not know yet.
+    /// The number of connections that the application has dropped, and the loop has not handled yet.
     given_back: AtomicUsize,
 }
 
-/// A connection: where it is, and which of those that were there one after the other.
+/// A connection: its place, and a number that distinguishes successive connections there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Place {
     pub(crate) index: usize,
@@ -42,18 +42,18 @@ impl Mailbox {
         Mailbox { waker, places: Mutex::default(), given_back: AtomicUsize::new(0) }
     }
 
-    /// Wakes the loop. It fails only when that is gone.
+    /// Wakes the loop. Fails only if the loop has ended.
     pub(crate) fn wake(&self) {
         let _ = self.waker.wake();
     }
 
-    /// The application has let go of a connection.
+    /// The application has dropped a connection.
     pub(crate) fn give_back(&self) {
         self.given_back.fetch_add(1, Ordering::Relaxed);
         self.wake();
     }
 
-    /// How many have been given back since the last time. Runs in the loop.
+    /// The number of dropped connections since the last call. Runs in the loop.
     pub(crate) fn take_given_back(&self) -> usize {
         self.given_back.swap(0, Ordering::Relaxed)
     }
@@ -64,7 +64,7 @@ impl Mailbox {
     }
 }
 
-/// Wakes the loop for one connection. Rung by any thread.
+/// Wakes the loop for one connection. Any thread may ring it.
 #[derive(Clone, Debug)]
 pub(crate) struct Bell {
     pub(crate) mailbox: Arc<Mailbox>,

@@ -1,4 +1,4 @@
-//! What the connections of a worker hold together, and who of them waits for room.
+//! The memory that the connections of a worker hold together, and which of them wait for more.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,25 +6,25 @@ use crate::server::budget::Budget;
 use crate::server::mailbox::Place;
 use crate::time::Time;
 
-/// What the connections of a worker hold together.
+/// The memory that the connections of a worker hold together.
 #[derive(Debug)]
 pub(crate) struct Memory {
     pub(crate) budget: Budget,
-    /// Those that are not read from, as there is no room for more; in the order in which they came to wait.
+    /// The connections that are not read, for lack of memory, in the order in which they began to wait.
     pub(crate) waiting: VecDeque<Place>,
-    /// Those of them for whose bodies room is kept now.
+    /// Those of them for whose bodies memory is kept now.
     pub(crate) turns: Vec<Place>,
-    /// When to look whether those that have their turn get on.
+    /// When to check whether those with a turn make progress.
     pub(crate) turn_due: Option<Time>,
-    /// What the kernel held for clients that are to take an answer, when that was looked at: kept here, so that idle
-    /// connections do not have it.
+    /// What the kernel held for clients that should read a response, at the last check. Kept here, so that it costs
+    /// idle connections nothing.
     unsent: BTreeMap<usize, Unsent>,
 }
 
-/// What the kernel held for a client at a look.
+/// What the kernel held for a client at a check.
 #[derive(Debug)]
 struct Unsent {
-    /// The connection's, and when it would have been out of time.
+    /// The number of the connection, and its deadline then.
     serial: u32,
     deadline: Time,
     bytes: usize,
@@ -42,8 +42,8 @@ impl Memory {
         }
     }
 
-    /// Whether there is room for anybody: the last of the budget is kept for those that have waited, so that some get to
-    /// their end however many there are.
+    /// Whether any connection may use memory. The last of the budget is kept for those that have waited, so that some
+    /// finish, however many there are.
     pub(crate) fn is_free(&self) -> bool {
         self.waiting.is_empty() && self.budget.surplus() == 0
     }
@@ -52,7 +52,7 @@ impl Memory {
         self.turns.contains(&place)
     }
 
-    /// A connection waits for room. Who has its turn keeps its place in the line.
+    /// A connection waits for memory. One that has its turn keeps its place in the queue.
     pub(crate) fn wait(&mut self, place: Place) {
         match self.has_turn(place) {
             true => self.waiting.push_front(place),
@@ -60,15 +60,15 @@ impl Memory {
         }
     }
 
-    /// How many bytes a client has taken since the last look at what the kernel holds for it, if nothing was added to that
-    /// meanwhile: the deadline would have moved.
+    /// How many bytes a client has read since the last check of what the kernel holds for it, if nothing was added
+    /// meanwhile; in that case the deadline would have moved.
     pub(crate) fn taken_since_last_look(&mut self, place: Place, deadline: Time, unsent: usize) -> usize {
         let before = self.note_unsent(place, deadline, unsent);
         let before = before.filter(|it| it.serial == place.serial && it.deadline == deadline);
         before.map_or(0, |before| before.bytes.saturating_sub(unsent))
     }
 
-    /// The deadline has moved since, for what was taken.
+    /// The deadline has moved because of what was read.
     pub(crate) fn move_unsent(&mut self, place: Place, deadline: Time, unsent: usize) {
         self.note_unsent(place, deadline, unsent);
     }

@@ -1,4 +1,4 @@
-//! An answer that takes more than one step: because it is large, a file, a stream, or not made yet.
+//! A response that takes more than one step, because it is large, a file, a stream, or not made yet.
 
 use std::borrow::Cow;
 use std::io;
@@ -16,13 +16,13 @@ use crate::server::context::Context;
 use crate::server::http::{chunk, last_chunk, Length, Transfer};
 use crate::shared::config::ServerConfig;
 
-/// Bodies up to this are copied behind their head and sent with it: cheaper than a system call more.
+/// Bodies up to this length are copied after their head and sent with it, which is cheaper than another system call.
 pub(crate) const COPY_MAX: u64 = 32 * 1024;
 
-/// Chunks taken from a stream before other connections have their turn.
+/// The number of chunks to take from a stream before other connections have their turn.
 const CHUNKS_PER_TURN: u32 = 16;
 
-/// What is left of an answer.
+/// The rest of a response.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
     Bytes { bytes: Bytes, sent: usize },
@@ -39,23 +39,23 @@ pub(crate) enum Bytes {
     Shared(Arc<[u8]>),
 }
 
-/// How an answer goes on.
+/// How a response continues.
 pub(crate) enum Flow {
-    /// It has been sent, up to the shared output.
+    /// It was sent, except for the shared output.
     Done,
-    /// There is something in the shared output to be sent first.
+    /// The shared output must be sent first.
     Output,
-    /// The same, and the answer itself is as far as it was.
+    /// The same, and the response itself has not advanced.
     Interim,
-    /// A turn's worth has been sent.
+    /// As much as one turn allows was sent.
     Sent,
-    /// The client takes no more at the moment.
+    /// The client accepts no more at the moment.
     Blocked { progress: bool },
-    /// The application has not made the next part. The loop will be woken.
+    /// The application has not made the next part. It will wake the loop.
     Waiting,
     /// The application has made the response.
     Answer(Response),
-    /// The connection is the application's.
+    /// The connection belongs to the application.
     HandOver,
 }
 
@@ -69,7 +69,7 @@ impl Outgoing {
         }
     }
 
-    /// Appends what is small to its head, and returns what is not.
+    /// Appends a small body to its head, and returns what is not small.
     pub(crate) fn body(body: Body, transfer: Transfer, takes_trailers: bool, out: &mut Vec<u8>) -> Option<Outgoing> {
         if transfer == Transfer::Nothing {
             return None;
@@ -82,7 +82,7 @@ impl Outgoing {
                 let is_chunked = transfer == Transfer::Chunked;
                 return Some(Outgoing::Stream { reader, is_chunked, takes_trailers, chunks: 0 });
             }
-            // These have no body to be sent.
+            // These have no body to send.
             Body::Deferred(_) | Body::Upgrade(_) | Body::Receive(_) => return None,
         };
         if bytes.as_slice().len() as u64 <= COPY_MAX {
@@ -92,7 +92,7 @@ impl Outgoing {
         Some(Outgoing::Bytes { bytes, sent: 0 })
     }
 
-    /// Whether what is in the shared output is to wait in the kernel for what the next step sends.
+    /// Whether the shared output should wait in the kernel for what the next step sends.
     pub(crate) fn goes_on(&self) -> bool {
         match self {
             Outgoing::File(file) => file.goes_on(),
@@ -102,7 +102,7 @@ impl Outgoing {
         }
     }
 
-    /// Whether only the end of the connection says where it ends.
+    /// Whether only the end of the connection marks its end.
     pub(crate) fn looks_whole(&self) -> bool {
         matches!(self, Outgoing::Stream { is_chunked: false, .. })
     }
@@ -117,7 +117,7 @@ impl Outgoing {
         }
     }
 
-    /// How long the application may take to go on with it; `None` for as long as it likes.
+    /// How long the application may take for the next part; `None` if there is no limit.
     pub(crate) fn timeout(&self, config: &ServerConfig) -> Option<Duration> {
         match self {
             Outgoing::Deferred { pending, .. } => {
@@ -128,7 +128,7 @@ impl Outgoing {
         }
     }
 
-    /// What the application that makes it can be told.
+    /// The notices for the application that makes it.
     pub(crate) fn notices(&self) -> Option<&Notices> {
         match self {
             Outgoing::Deferred { pending, .. } => Some(pending.notices()),
@@ -137,7 +137,7 @@ impl Outgoing {
         }
     }
 
-    /// Bytes that are still to be sent, but for those that go through the shared output.
+    /// The bytes that are still to be sent, except those that go through the shared output.
     pub(crate) fn left(&self) -> u64 {
         match self {
             Outgoing::Bytes { bytes, sent } => (bytes.as_slice().len() - sent) as u64,
@@ -146,7 +146,7 @@ impl Outgoing {
         }
     }
 
-    /// Does the next step. The shared output and what was kept of it have been sent.
+    /// Takes the next step. The shared output and what was kept of it have been sent.
     pub(crate) fn proceed(&mut self, client: &Client, cx: &mut Context<'_>) -> io::Result<Flow> {
         match self {
             Outgoing::Bytes { bytes, sent } => {

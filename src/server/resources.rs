@@ -1,4 +1,4 @@
-//! What a server takes over, to be its own.
+//! What a server takes over as its own.
 
 use std::net::TcpListener;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -7,20 +7,20 @@ use crate::server::access_log::AccessLog;
 use crate::server::http::{Common, Request};
 use crate::server::inbox::Inbox;
 
-/// What a server takes over, to be its own.
+/// What a server takes over as its own.
 pub(crate) struct Resources {
-    /// Readable when the server is to finish; non-blocking.
+    /// Readable when the server must finish; non-blocking.
     pub(crate) shutdown: UnixStream,
-    /// The TCP listeners that are this worker's own, and those that all workers share.
+    /// This worker's own TCP listeners, and those that all workers share.
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) shared_listeners: Vec<TcpListener>,
     pub(crate) unix_listeners: Vec<UnixListener>,
-    /// The parent's messages and who gets them, if anybody does.
+    /// The parent's messages and their hook, if one was set.
     pub(crate) inbox: Option<Inbox>,
-    /// The fields of every answer.
+    /// The fields of every response.
     pub(crate) common: Common,
-    /// What chooses the requests whose body is not collected.
+    /// Chooses the requests whose body is not collected.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
-    /// What each answer is logged to, if it is to be.
+    /// The access log, if there is one.
     pub(crate) log: Option<AccessLog>,
 }

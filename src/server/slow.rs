@@ -1,4 +1,4 @@
-//! The requests that the application takes long to answer, named in the log (`--slow-request`).
+//! Logs the requests to which the application takes long to respond (`--slow-request`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,21 +12,21 @@ use crate::shared::pace::{Pace, Rate};
 use crate::sys::clock;
 use crate::time::Time;
 
-/// How many are named in the long run, so that the log of a pool in which all is slow can be read.
+/// The rate of log lines, so that the log of a pool in which everything is slow remains readable.
 const TOLD: Rate = Rate::new(Duration::from_millis(100), 10);
 
-/// Most bytes of a path that are named.
+/// The maximum length of a path in the log.
 const PATH_MAX: usize = 200;
 
-/// What takes long.
+/// Which requests are slow.
 #[derive(Debug)]
 pub(crate) struct SlowRequests {
     /// In microseconds.
     limit: u64,
     are_named: bool,
-    /// When the application got what it has now.
+    /// When the application got its current request.
     began: u64,
-    /// Requests whose answers are made later, by the place and the serial number of their connection.
+    /// Requests with deferred responses, by the place and the number of their connection.
     pending: BTreeMap<usize, Pending>,
     pace: Pace,
     untold: u64,
@@ -40,19 +40,19 @@ struct Pending {
 }
 
 impl SlowRequests {
-    /// None unless they are wanted.
+    /// `None` unless slow requests are logged.
     pub(crate) fn new(config: &ServerConfig) -> Option<Box<SlowRequests>> {
         let limit = u64::try_from(config.slow_request.as_micros()).unwrap_or(u64::MAX);
         let (are_named, pending, pace) = (config.name_requests, BTreeMap::new(), Pace::default());
         (limit > 0).then(|| Box::new(SlowRequests { limit, are_named, began: 0, pending, pace, untold: 0 }))
     }
 
-    /// The application gets a request, or a piece of one's body.
+    /// The application gets a request, or a piece of a body.
     pub(crate) fn begin(&mut self) {
         self.began = clock::now_micros();
     }
 
-    /// The handler has given its answer, or one that `is_pending`.
+    /// The handler has returned; `is_pending` if its response is deferred.
     pub(crate) fn handled(&mut self, request: &Request<'_>, is_pending: bool, place: Place, tag: &str) {
         if is_pending {
             let (serial, began, name) = (place.serial, self.began, self.name(request));
@@ -66,8 +66,8 @@ impl SlowRequests {
         }
     }
 
-    /// A piece of a request's body has been taken, and the answer is still to come. The time until the next piece is the
-    /// client's.
+    /// The application has received a piece of a body, and the response is still to come. The time until the next piece
+    /// is the client's.
     pub(crate) fn took_piece(&mut self, place: Place, tag: &str) {
         let (began, now) = (self.began, clock::now_micros());
         let Some(name) = self.of(place).map(|pending| pending.name.clone()) else { return };
@@ -76,7 +76,7 @@ impl SlowRequests {
         }
     }
 
-    /// What takes the body has promised an answer.
+    /// The receiver of the body has returned a deferred response.
     pub(crate) fn promised(&mut self, place: Place) {
         let began = self.began;
         if let Some(pending) = self.of(place) {
@@ -84,7 +84,7 @@ impl SlowRequests {
         }
     }
 
-    /// What was promised is there; of a body that comes in pieces, its last one was taken as long ago as that was begun.
+    /// The deferred response is there. For a body received in pieces, the time counts from its last piece.
     pub(crate) fn answered(&mut self, place: Place, tag: &str) {
         let now = clock::now_micros();
         let Some(pending) = self.pending.remove(&place.index).filter(|pending| pending.serial == place.serial) else {

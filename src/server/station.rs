@@ -1,4 +1,4 @@
-//! What a server is given of the process that it serves in: so it needs no worker, and runs in a test as well.
+//! What a server gets from its process. So it needs no worker, and also runs in a test.
 
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use crate::shared::scoreboard::{OwnRow, RowPage, Seen};
 use crate::shared::steer;
 use crate::time::Time;
 
-/// Where a server stands: how it speaks with the parent, and what it says and knows of the other workers.
+/// A server's connection to its surroundings: its channels to the parent, its own reports, and those of the other
+/// workers.
 #[derive(Debug)]
 pub(crate) struct Station<'w> {
     /// The slot.
@@ -23,13 +24,13 @@ pub(crate) struct Station<'w> {
     pub(crate) page: &'w RowPage,
     pub(crate) config: &'w ServerConfig,
     pub(crate) drain_timeout: Duration,
-    /// To end at once instead of draining.
+    /// Whether to end at once instead of draining.
     pub(crate) quit: &'w AtomicBool,
-    /// Requests that may be served before the parent is told; 0 for any number, and once it was told.
+    /// The number of requests to serve before reporting to the parent; 0 for no limit, and after the report.
     pub(crate) max_requests: &'w Cell<u64>,
-    /// Connections that the server has not accepted itself.
+    /// Connections that the server did not accept itself.
     pub(crate) adoptions: Arc<Adoptions>,
-    /// The rest of the parent in which this worker has woken it.
+    /// The pause of the parent in which this worker has woken it.
     pub(crate) woken: Cell<Option<u64>>,
 }
 
@@ -38,7 +39,7 @@ impl<'w> Station<'w> {
         self.page.row()
     }
 
-    /// Says that this worker has served as many requests as it may, when that is so.
+    /// Reports that this worker has served as many requests as it may, if so.
     pub(crate) fn check_requests(&self) {
         let max = self.max_requests.get();
         if max > 0 && self.row().requests() >= max {
@@ -47,13 +48,13 @@ impl<'w> Station<'w> {
         }
     }
 
-    /// Whether a slot has a worker that takes from its queue.
+    /// Whether a slot has a worker that accepts from its queue.
     pub(crate) fn is_served(&self, slot: usize) -> bool {
         self.page.board().row_of(slot).is_some()
     }
 
-    /// Has the parent look when connections that the kernel gave to an idle worker do not come: nothing wakes that, so it
-    /// cannot correct the count. `seen` is what this has returned a while ago.
+    /// Asks the parent to check if connections that the kernel assigned to an idle worker do not arrive. Nothing wakes
+    /// that worker, so it cannot correct the count. `seen` is the result of an earlier call.
     pub(crate) fn look_for_pending(&self, seen: &[Seen], now: Time) -> Vec<Seen> {
         if seen.iter().any(|then| self.page.board().is_left(then)) {
             self.lifeline.steer(now);
@@ -61,7 +62,7 @@ impl<'w> Station<'w> {
         self.page.board().pending(self.page.index())
     }
 
-    /// Whether nobody but its own worker takes from a slot's queue, as long as there is one.
+    /// Whether only a slot's own worker accepts from its queue, as long as there is one.
     pub(crate) fn is_sticky(&self) -> bool {
         steer::is_sticky(self.page.board())
     }
@@ -71,29 +72,29 @@ impl<'w> Station<'w> {
         self.page.board().row_of(slot).is_none_or(|row| steer::is_stalled(self.page.board().row(row), now))
     }
 
-    /// Whether the worker of that slot is idle, and has fewer connections open than this one.
+    /// Whether the worker of this slot is idle, and has fewer open connections than this one.
     pub(crate) fn is_idle_with_fewer(&self, slot: usize) -> bool {
         let Some(row) = self.page.board().row_of(slot).map(|row| self.page.board().row(row)) else { return false };
         row.busy_since().is_none() && row.open() < self.row().open()
     }
 
-    /// Whether another worker serves, is not stuck, and has fewer connections than it may have.
+    /// Whether another worker serves, is not stalled, and is below its limit of connections.
     pub(crate) fn others_have_room(&self, now: Time) -> bool {
         let others = self.page.board().seats().filter(|row| *row != 0 && *row != self.page.index());
         let mut others = others.map(|row| self.page.board().row(row));
         others.any(|row| row.is_neighbour() && !row.is_full() && !steer::is_stalled(row, now))
     }
 
-    /// Whether the kernel should be told otherwise whom to give new connections to.
+    /// Whether the kernel should choose otherwise for new connections.
     pub(crate) fn is_steered_wrongly(&self, now: Time) -> bool {
         steer::is_outdated(self.page.board(), now)
     }
 
-    /// Wakes the parent if it does not look for stalls at the moment, once in each rest; to be called when the row says
-    /// that the worker is busy.
+    /// Wakes the parent if it is not checking for stalls, once in each pause. Call this when the row says that the
+    /// worker is busy.
     ///
-    /// The parent stops looking when all are idle, and looks once more after that: so a mark that crosses its last
-    /// word is seen.
+    /// The parent stops checking when all workers are idle, and checks once more after that, so it sees a worker that
+    /// becomes busy at that moment.
     #[inline]
     pub(crate) fn wake_watch(&self) {
         if let Some(rest) = self.page.board().rest().filter(|rest| self.woken.get() != Some(*rest)) {

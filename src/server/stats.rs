@@ -1,4 +1,5 @@
-//! What a worker counts of its answers, for the status: how many, how long they took, and which request the handler has.
+//! What a worker counts about its responses, for the status: their number, their latency, and the handler's current
+//! request.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +10,12 @@ use crate::shared::scoreboard::{LatencyRow, NameRow, OwnRow, RowPage};
 #[derive(Debug)]
 pub(crate) struct Stats<'w> {
     pub(crate) row: OwnRow<'w>,
-    /// How long answers take, if anybody wants to know.
+    /// The latency of responses, if an admin process wants to know.
     pub(crate) latency: Option<LatencyRow<'w>>,
-    /// The request that the handler has, if it is to be named.
+    /// The handler's current request, if requests are named.
     pub(crate) name: Option<NameRow<'w>>,
-    /// When the turns began that have read the heads of requests which are not answered yet, in microseconds, by the
-    /// place and the serial number of their connection: kept here, so that idle connections do not have it.
+    /// When the turns began that read the heads of requests without responses, in microseconds, by the place and the
+    /// number of their connection. Kept here, so that it costs idle connections nothing.
     late: BTreeMap<usize, (u32, u64)>,
 }
 
@@ -24,8 +25,8 @@ impl<'w> Stats<'w> {
         Stats { row: page.row(), latency: page.latency(), name, late: BTreeMap::new() }
     }
 
-    /// The request of this connection is answered later; unless it is known since when already, since a turn that began
-    /// at so many microseconds.
+    /// Marks the current request of this connection as pending, since the turn that began at this time in microseconds
+    /// unless already marked.
     pub(crate) fn be_late(&mut self, place: Place, turn: u64) {
         let Place { index, serial } = place;
         let entry = self.late.entry(index).or_insert((serial, turn));
@@ -34,7 +35,7 @@ impl<'w> Stats<'w> {
         }
     }
 
-    /// Since when it was, if it was.
+    /// Since when it was pending, if so.
     pub(crate) fn take_late(&mut self, place: Place) -> Option<u64> {
         let (serial, began) = self.late.remove(&place.index)?;
         (serial == place.serial).then_some(began)

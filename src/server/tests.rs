@@ -1,4 +1,4 @@
-//! The whole server over real sockets, in this process: the tests play the client and the parent.
+//! The whole server over real sockets, in this process. The tests play the client and the parent.
 
 use std::cell::Cell;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::shared::config::Config;
 use crate::shared::scoreboard::{ParentBoard, RowPage};
 use crate::sys::clock;
 
-/// What a worker and its parent have of each other.
+/// The ends of the channels between a worker and its parent.
 struct Bed {
     parent: ParentEnd,
     lifeline: WorkerEnd,
@@ -46,7 +46,7 @@ impl Bed {
         }
     }
 
-    /// A client whose connection the server has been given.
+    /// A client whose connection was passed to the server.
     fn client(&self) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let client = TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens");
@@ -55,7 +55,7 @@ impl Bed {
         client
     }
 
-    /// Serves until `handler`, or who came before it, has closed the parent's end and the connections are done.
+    /// Serves until `handler`, or something before it, has closed the parent's end and the connections have ended.
     fn serve(&self, listeners: Vec<TcpListener>, handler: impl FnMut(&Request<'_>) -> Response) {
         let shutdown = self.lifeline.stream().try_clone().expect("a descriptor");
         let resources = Resources {

@@ -92,7 +92,7 @@ where
         }
     }
 
-    /// The application has let go of so many connections.
+    /// The application has dropped this many connections.
     pub(super) fn take_back(&mut self, count: usize) {
         self.upgrades.end(count);
         (0..count).for_each(|_| self.forget());
@@ -103,7 +103,7 @@ where
         self.closed = self.closed.wrapping_add(1);
     }
 
-    /// Ends the connections that are out of time, and the wait of what is to be logged.
+    /// Ends the connections that have reached their deadlines, and writes log lines that have waited long enough.
     pub(super) fn expire(&mut self) {
         if let Some(log) = &mut self.cx.log {
             log.expire(self.cx.clock.now);
@@ -117,7 +117,7 @@ where
             let serial = entry.serial;
             let is_due = entry.connection.deadline() <= self.cx.clock.running;
             if is_due {
-                // What has come in time counts, though its event has not been taken yet.
+                // Bytes that arrived in time count, even if their event was not handled yet.
                 self.look(alarm.index);
             }
             let Some(entry) = self.table.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
@@ -131,7 +131,7 @@ where
         }
     }
 
-    /// Takes a step with a connection as if an event had come.
+    /// Takes a step with a connection as if an event had arrived.
     pub(super) fn look(&mut self, index: usize) {
         if let Some(entry) = self.table.get_mut(index) {
             entry.connection.look();

@@ -1,4 +1,4 @@
-//! The connections that the application has taken over: they count, and a drain waits for them.
+//! The connections that the application has taken over. They count, and a drain waits for them.
 
 use std::sync::{Arc, Weak};
 
@@ -6,7 +6,7 @@ use crate::server::answer::guard::UpgradeGuard;
 use crate::server::answer::notice::Notice;
 use crate::server::mailbox::Mailbox;
 
-/// How many connections the application has, and how they are told of a drain.
+/// The number of the application's connections, and their notices of a drain.
 #[derive(Debug, Default)]
 pub(super) struct Upgrades {
     count: usize,
@@ -18,14 +18,14 @@ impl Upgrades {
         self.count
     }
 
-    /// One more begins; it is told at once if `is_draining`.
+    /// Another connection begins; it is notified at once if `is_draining`.
     pub(super) fn begin(&mut self, mailbox: &Arc<Mailbox>, is_draining: bool) -> UpgradeGuard {
         let drain = Arc::new(Notice::default());
         if is_draining {
             drain.tell();
         }
         self.count += 1;
-        // Those that are over are forgotten when they are as many as the others.
+        // Entries of ended connections are removed when they are as many as the others.
         if self.drains.len() >= 2 * self.count {
             self.drains.retain(|drain| drain.strong_count() > 0);
         }
@@ -33,12 +33,12 @@ impl Upgrades {
         UpgradeGuard::new(drain, Arc::clone(mailbox))
     }
 
-    /// So many are over.
+    /// This many have ended.
     pub(super) fn end(&mut self, count: usize) {
         self.count -= count;
     }
 
-    /// All that are there, to be told.
+    /// Takes the notices of all of them.
     pub(super) fn take_drains(&mut self) -> Vec<Weak<Notice>> {
         std::mem::take(&mut self.drains)
     }

@@ -3,12 +3,12 @@
 
 use crate::server::http::Request;
 
-/// What Accept says of HTML (RFC 9110 section 12.5.1).
+/// What Accept says about HTML (RFC 9110 section 12.5.1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Page {
-    /// It names it, as browsers do when they go somewhere.
+    /// It names HTML, as browsers do when they navigate.
     Wanted,
-    /// Anything is welcome, or the field is not there.
+    /// Anything is acceptable, or the field is missing.
     Unsaid,
     Unwanted,
 }

@@ -1,7 +1,7 @@
-//! Lists of what directories hold.
+//! Listings of directories.
 //!
-//! A worker does nothing else while it makes one, so that is bounded: names are read up to [`NAMES_MAX`], which takes one
-//! system call for hundreds of them, and the system is asked about those of one page alone.
+//! A worker does nothing else while it makes one, so the work is bounded: up to [`NAMES_MAX`] names are read, which
+//! takes one system call for hundreds of them, and metadata is read for one page only.
 
 use std::os::fd::AsFd;
 
@@ -15,13 +15,13 @@ use crate::server::http::Request;
 use crate::shared::config::Symlinks;
 use crate::sys::stat::Stat;
 
-/// Most names that are read.
+/// The maximum number of names that are read.
 const NAMES_MAX: usize = 10_000;
 
-/// Names of one page.
+/// The number of names on a page.
 const PAGE: usize = 1000;
 
-/// A name, as a directory has it.
+/// A directory entry.
 struct Found {
     kind: Option<Type>,
     name: std::ffi::CString,
@@ -59,11 +59,11 @@ impl Files {
         Ok(response(name, entries, &Page { number, pages, cut_at: is_cut.then_some(NAMES_MAX) }))
     }
 
-    /// What a request for it would find; `None` when that is nothing.
+    /// What a request for this name would find; `None` if that is nothing.
     fn entry(&self, directory: &Dir, above: &Name<'_>, Found { kind, name }: &Found) -> Option<Entry> {
         let path = || above.join(name.to_bytes());
         let stat = match kind {
-            // A link would be one since it was read, and is looked at as one when it is asked for.
+            // If it has become a link since, a request for it will treat it as one.
             Some(Type::File | Type::Directory) => Stat::in_directory(directory.as_fd(), name).ok()?,
             Some(_) if self.rules.symlinks == Symlinks::None => return None,
             _ => Stat::of(self.root.look_at(&path(), self.rules.symlinks).ok()?.as_fd()).ok()?,
@@ -77,7 +77,7 @@ impl Files {
     }
 }
 
-/// The page that a query asks for; the first where it asks for none.
+/// The page that a query asks for; by default the first.
 fn page_asked(query: Option<&str>) -> usize {
     let pages = query.into_iter().flat_map(|query| query.split('&')).filter_map(|part| part.strip_prefix("page="));
     pages.filter_map(|page| page.parse().ok()).next().unwrap_or(1).max(1)

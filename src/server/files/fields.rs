@@ -1,4 +1,4 @@
-//! Header fields by path, and what OPTIONS is answered with.
+//! Header fields by path, and responses to OPTIONS.
 
 use super::{Files, METHODS};
 use crate::server::answer::response::Response;
@@ -6,7 +6,7 @@ use crate::server::http::Request;
 use crate::shared::config::HeaderRule;
 
 impl Files {
-    /// Adds the fields of a path to an answer that is no content of a file.
+    /// Adds the fields of a path to a response that has no contents of a file.
     pub(super) fn with_fields(&self, mut response: Response, path: &[u8]) -> Response {
         self.add_fields(&mut response, || path.to_vec(), false);
         response
@@ -31,7 +31,7 @@ impl Files {
         }
     }
 
-    /// Those that apply; of a name, the last one.
+    /// The rules that apply; of several for one name, the last.
     fn fields_of(&self, path: &[u8]) -> Vec<&HeaderRule> {
         let mut found: Vec<&HeaderRule> = Vec::new();
         for rule in self.rules.headers.iter().filter(|rule| rule.applies(path)) {
@@ -41,8 +41,8 @@ impl Files {
         found
     }
 
-    /// What may be asked for; to a page of another origin, also whether it may ask (the Fetch standard, "CORS-preflight
-    /// fetch").
+    /// The allowed methods; for a page of another origin, also whether it may make a request (the Fetch standard,
+    /// "CORS-preflight fetch").
     pub(super) fn options(&self, request: &Request<'_>, path: &[u8]) -> Response {
         let mut response = self.with_fields(Response::new(204).header("Allow", METHODS), path);
         let rules = self.fields_of(path);
@@ -56,7 +56,7 @@ impl Files {
         }
         if let Some(asked) = request.header("Access-Control-Request-Headers") {
             if !says("Access-Control-Allow-Headers") {
-                // They do nothing here, whichever they are.
+                // They have no effect here, whatever they are.
                 response = match response.try_header("Access-Control-Allow-Headers", asked) {
                     Ok(response) => response.header("Vary", "Access-Control-Request-Headers"),
                     Err(_) => return super::refusal(400),

@@ -1,10 +1,10 @@
-//! Files that stay open between requests, for as long as their names mean them.
+//! Files that stay open between requests, as long as their names lead to them.
 //!
-//! Opening and closing a file costs more than all else about a small one. So one that is asked for again and again is
-//! held, and each request only asks the kernel whether the path still leads to it: from the root on, without following a
-//! link and without leaving the root's mount, each segment has to be the directory that it was, and the last one the
-//! file, in the same state. An inode that is held open is given to no other file. What is then sent, its length and its
-//! validators are those that opening it anew would give; contents are not held.
+//! Opening and closing a small file costs more than everything else about it. So a file that is requested repeatedly is
+//! held open, and each request only asks the kernel whether the path still leads to it. From the root on, without
+//! following links and without leaving the root's mount, each segment must be the same directory, and the last one the
+//! file in the same state. While an inode is held open, no other file gets it. So the contents, the length and the
+//! validators are those that opening the file again would give. Contents are not held.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,34 +18,35 @@ use nix::sys::statfs::{fstatfs, FsType, BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, OVE
 use crate::server::answer::file::Opened;
 use crate::sys::stat::Stat;
 
-/// Of linux/magic.h. Nix has it not for musl.
+/// From linux/magic.h. Nix lacks it for musl.
 const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 
-/// File systems that always know what they hold. One of a network may answer out of what it was told a while ago, and asks
-/// its server only when a file is opened.
+/// File systems that always know their contents. A network file system may answer from old information, and asks its
+/// server only when a file is opened.
 const LOCAL: [FsType; 5] = [EXT4_SUPER_MAGIC, XFS_SUPER_MAGIC, BTRFS_SUPER_MAGIC, TMPFS_MAGIC, OVERLAYFS_SUPER_MAGIC];
 
-/// Places for files. With [`LEN_MAX`] they bound what deleted files keep of the disk until their names are asked for again.
+/// The number of places for files. With [`LEN_MAX`], this bounds the disk space of deleted files until their names are
+/// requested again.
 const PLACES: usize = 32;
 
-/// Longer files are opened each time: it is little beside sending them.
+/// Longer files are opened each time, which costs little compared with sending them.
 const LEN_MAX: u64 = 1 << 20;
 
-/// Most directories on the way to a file: each is one more to ask about.
+/// The maximum number of directories on the way to a file; each must be checked, too.
 const DIRECTORIES_MAX: usize = 3;
 
-/// The files that are held.
+/// The files that are held open.
 #[derive(Debug)]
 pub(super) struct Held {
-    /// None where the root is on a file system that does not allow it.
+    /// `None` if the root's file system does not allow it.
     places: Option<Mutex<[Place; PLACES]>>,
 }
 
-/// Where the files of a hash are held, one at a time.
+/// The place for files with a certain hash, one at a time.
 #[derive(Debug, Default)]
 struct Place {
-    /// The path that was last looked for in vain, by its hash, and how often in a row. From the second time on it may take
-    /// the place.
+    /// The hash of the last path that missed here, and its consecutive misses. From the second on it replaces the
+    /// entry.
     missed: u64,
     times: u32,
     entry: Option<Entry>,
@@ -73,9 +74,9 @@ impl Held {
         Held { places: is_local.then(Mutex::default) }
     }
 
-    /// The file that a path means, if it is held.
+    /// The file to which a path leads, if it is held.
     pub(super) fn find(&self, root: BorrowedFd<'_>, path: &[u8]) -> Option<Arc<Opened>> {
-        // Whoever shares it with other threads opens files instead of waiting.
+        // A thread that would have to wait for another one opens the file instead.
         let mut places = self.places.as_ref()?.try_lock().ok()?;
         let entry = &mut places[hash(path) as usize % PLACES].entry;
         let held = entry.as_ref().filter(|held| *held.path == *path)?;
@@ -93,7 +94,7 @@ impl Held {
         held.count() > 0
     }
 
-    /// Learns that a path was looked for in vain, and what it means. Holds that if it is worth it.
+    /// A path has missed, and leads to this file. Holds the file if that is worth it.
     pub(super) fn offer(&self, root: BorrowedFd<'_>, path: &[u8], opened: &Arc<Opened>) {
         let Some(mut places) = self.places.as_ref().and_then(|places| places.try_lock().ok()) else { return };
         let hash = hash(path);
@@ -102,7 +103,7 @@ impl Held {
             (place.missed, place.times) = (hash, 0);
         }
         place.times = place.times.saturating_add(1);
-        // What may not be held is tried ever more rarely.
+        // A file that cannot be held is tried less and less often.
         if place.times > 1 && place.times.is_power_of_two() {
             if let Some(entry) = Entry::new(root, path, opened) {
                 *place = Place { entry: Some(entry), ..Place::default() };
@@ -112,9 +113,9 @@ impl Held {
 }
 
 impl Entry {
-    /// None when it may not be held.
+    /// `None` if the file cannot be held.
     fn new(root: BorrowedFd<'_>, path: &[u8], opened: &Arc<Opened>) -> Option<Entry> {
-        // What is from the future is said to be of now, each time.
+        // A time in the future is reported as the current time, each time.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?;
         let (second, nanos) = opened.stat().modified;
         if (second, nanos) > (i64::try_from(now.as_secs()).ok()?, now.subsec_nanos()) {
@@ -155,7 +156,7 @@ impl Entry {
     }
 }
 
-/// FNV-1a. Who makes paths collide only has them opened each time.
+/// FNV-1a. A client that makes paths collide only causes files to be opened each time.
 fn hash(path: &[u8]) -> u64 {
     path.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -191,7 +192,7 @@ mod tests {
         }
     }
 
-    /// Whatever the file system.
+    /// On any file system.
     fn held() -> Held {
         Held { places: Some(Mutex::default()) }
     }

@@ -7,26 +7,26 @@ use std::time::SystemTime;
 use super::name::encode;
 use crate::server::http::fixdate;
 
-/// What a directory holds.
+/// A directory entry.
 #[derive(Debug)]
 pub(super) struct Entry {
     pub(super) name: Vec<u8>,
-    /// Bytes of a file; `None` for a directory.
+    /// The length of a file in bytes; `None` for a directory.
     pub(super) len: Option<u64>,
     pub(super) modified: SystemTime,
 }
 
-/// Which part of a long directory a page shows.
+/// The part of a long directory that a page shows.
 #[derive(Debug)]
 pub(super) struct Page {
     /// From one.
     pub(super) number: usize,
     pub(super) pages: usize,
-    /// Only so many names were read.
+    /// Set if only this number of names was read.
     pub(super) cut_at: Option<usize>,
 }
 
-/// An HTML page without scripts or anything from elsewhere. Directories come first, then files, each by name.
+/// An HTML page without scripts or external resources. Directories come first, then files, each sorted by name.
 pub(super) fn page(directory: &str, is_root: bool, mut entries: Vec<Entry>, shown: &Page) -> String {
     entries.sort_by(|one, other| (one.len.is_some(), &one.name).cmp(&(other.len.is_some(), &other.name)));
     let title = escape(directory);
@@ -71,7 +71,7 @@ const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;margin:2em auto;max
                      td:nth-child(n+2),th:nth-child(n+2){text-align:right;white-space:nowrap;\
                      font-variant-numeric:tabular-nums}";
 
-/// Text as HTML text or a quoted attribute.
+/// Escapes text for HTML and quoted attributes.
 fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,31 +1,31 @@
-//! PURE. What a request's path names below the root.
+//! PURE. The file name to which a request's path leads below the root.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 
 use percent_encoding::{percent_decode_str, percent_encode, AsciiSet, NON_ALPHANUMERIC};
 
-/// A request's path as a path below the root: decoded, relative, without a `.` or `..` segment. Empty segments are left
-/// out, as by nginx and lighttpd: URLs that are put together often have a slash too many.
+/// A request's path as a path below the root: decoded, relative, and without `.` and `..` segments. Empty segments are
+/// ignored, as in nginx and lighttpd, since composed URLs often have an extra slash.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Name<'a> {
-    /// Empty for the root itself; else segments with single slashes in between.
+    /// Empty for the root itself; else segments separated by single slashes.
     path: Cow<'a, [u8]>,
     is_directory: bool,
 }
 
-/// It is no path, or one that a client resolves before it sends it.
+/// Not a path, or one that clients resolve before they send it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Malformed;
 
 impl<'a> Name<'a> {
-    /// Reads the path of a request's target, as sent.
+    /// Parses the path of a request's target, as sent.
     ///
     /// # Errors
     ///
-    /// For an incomplete percent-encoding, an encoded slash or NUL, which no file name holds, a `.`
-    /// or `..` segment (RFC 3986 section 5.2.4 has the client remove them, and a proxy that has not could have let pass
-    /// what it should not), and what does not begin with a slash.
+    /// For an incomplete percent-encoding; for an encoded slash or NUL, which no file name contains; for a `.` or `..`
+    /// segment (RFC 3986 section 5.2.4 makes the client remove them, and a proxy that has not removed them may have
+    /// been deceived); and for a path that does not begin with a slash.
     pub(super) fn read(path: &'a str) -> Result<Name<'a>, Malformed> {
         let path = path.strip_prefix('/').ok_or(Malformed)?;
         if path.is_empty() {
@@ -53,23 +53,23 @@ impl<'a> Name<'a> {
         &self.path
     }
 
-    /// Whether it ended in a slash.
+    /// Whether it ended with a slash.
     pub(super) fn is_directory(&self) -> bool {
         self.is_directory
     }
 
-    /// Whether a part of it begins with a dot, but for `/.well-known/`, which is there to be asked for (RFC 8615).
+    /// Whether a segment begins with a dot, except `/.well-known/`, which is meant for requests (RFC 8615).
     pub(super) fn is_hidden(&self) -> bool {
         let mut segments = self.path.split(|byte| *byte == b'/').enumerate();
         segments.any(|(place, segment)| segment.starts_with(b".") && (place, segment) != (0, b".well-known"))
     }
 
-    /// Whether its last segment has a dot, as the names of files do and those of an application's pages do not.
+    /// Whether its last segment has a dot, as the names of files do, unlike those of an application's pages.
     pub(super) fn has_dot(&self) -> bool {
         !self.is_directory && self.path.rsplit(|byte| *byte == b'/').next().is_some_and(|last| last.contains(&b'.'))
     }
 
-    /// The path of a file in the directory that it names.
+    /// The path of a file in the directory that this names.
     pub(super) fn join(&self, file: &[u8]) -> Vec<u8> {
         match &*self.path {
             b"" => file.to_vec(),
@@ -77,20 +77,20 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// The reference that leads from its URL, which has no slash at the end, to the same with one. It is relative to that,
-    /// whatever a proxy has put before it, and names no host.
+    /// The relative reference from its URL, which has no final slash, to the same with one. Works whatever prefix a
+    /// proxy has added, and names no host.
     pub(super) fn slash(&self) -> String {
         let last = self.path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
         encode(last) + "/"
     }
 
-    /// The same below the root, with the slash that a path of a request begins with.
+    /// The same path, with the slash at the beginning of a request's path.
     pub(super) fn rooted(&self) -> Vec<u8> {
         let end: &[u8] = if self.is_directory && !self.path.is_empty() { b"/" } else { b"" };
         [b"/", &*self.path, end].concat()
     }
 
-    /// It as text for people.
+    /// As text for people.
     pub(super) fn shown(&self) -> Cow<'_, str> {
         String::from_utf8_lossy(&self.path)
     }
@@ -102,7 +102,7 @@ pub(super) fn encode(segment: &[u8]) -> String {
     percent_encode(segment, RESERVED).to_string()
 }
 
-/// Percent-decodes what is well-formed (the crate leaves the rest as it is) and holds no slash and no NUL.
+/// Percent-decodes text that is well-formed (the crate leaves the rest as it is) and contains no slash or NUL.
 fn decode(text: &str) -> Option<Cow<'_, [u8]>> {
     let is_good = |rest: &str| {
         let code = rest.get(..2).filter(|code| code.bytes().all(|digit| digit.is_ascii_hexdigit()));
@@ -184,8 +184,7 @@ mod tests {
         }
     }
 
-    /// Random paths of the bytes that matter: whatever is accepted stays below the root, and is found again when it is
-    /// encoded.
+    /// Random paths of the relevant bytes. Each accepted path stays below the root, and is found again when encoded.
     #[test]
     fn what_is_accepted_stays_below_the_root() {
         const PIECES: [&str; 16] =

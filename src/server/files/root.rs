@@ -1,4 +1,4 @@
-//! The directory that is served. The kernel resolves what is asked for, and never out of it (openat2(2)).
+//! The directory that is served. The kernel resolves paths below it, and never leaves it (openat2(2)).
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -10,11 +10,12 @@ use nix::sys::stat::Mode;
 
 use crate::shared::config::Symlinks;
 
-/// An open directory, whatever becomes of its path.
+/// An open directory, wherever its path leads now.
 #[derive(Debug)]
 pub(super) struct Root(OwnedFd);
 
-/// A symbolic link with `..` cannot be followed for sure while something is renamed; the kernel then asks to try again.
+/// While something is renamed, the kernel may not be able to follow a symbolic link with `..` safely, and asks to try
+/// again.
 const TRIES: usize = 64;
 
 impl Root {
@@ -29,13 +30,13 @@ impl Root {
         self.0.as_fd()
     }
 
-    /// Opens a path below it to be read. `path` has no `..`; what links do about theirs is the kernel's to say.
+    /// Opens a path below it for reading. `path` has no `..`; the kernel decides about those in links.
     pub(super) fn read(&self, path: &[u8], symlinks: Symlinks) -> nix::Result<File> {
-        // Without O_NONBLOCK, a FIFO would hold the worker up until somebody writes to it.
+        // Without O_NONBLOCK, opening a FIFO would block the worker until somebody writes to it.
         self.resolve(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY, symlinks)
     }
 
-    /// Opens a path below it only to look at its metadata.
+    /// Opens a path below it only for its metadata.
     pub(super) fn look_at(&self, path: &[u8], symlinks: Symlinks) -> nix::Result<File> {
         self.resolve(path, OFlag::O_PATH, symlinks)
     }

@@ -1,27 +1,27 @@
-//! What a request asks of its answer.
+//! What a request implies for its response.
 
 use super::message::Head;
 use super::request::{Request, Version};
 use super::Limits;
 
-/// What the request that was given out last asks of its answer.
+/// What the current request implies for its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
     pub(super) is_head: bool,
     pub(super) keep_alive: bool,
-    /// The client would change the protocol (RFC 9110 section 7.8).
+    /// Whether the client wants to change the protocol (RFC 9110 section 7.8).
     pub(super) upgrade: bool,
     pub(super) speaks: Speaks,
-    /// Requests so far.
+    /// The number of requests so far.
     requests: u32,
 }
 
-/// What the client can make of an answer; in one byte, as each connection has it.
+/// What the client supports in a response; in one byte, since each connection has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Speaks {
     Http10,
     Http11,
-    /// HTTP/1.1, and it takes fields behind the content.
+    /// HTTP/1.1, and it accepts trailers.
     Http11WithTrailers,
 }
 
@@ -32,7 +32,7 @@ impl Default for Asked {
 }
 
 impl Asked {
-    /// The next request is given out.
+    /// Another request is passed on.
     #[inline]
     pub(super) fn learn(&mut self, head: &Head<'_>, limits: &Limits) {
         let Request { method, version, .. } = *head.request;

@@ -6,19 +6,20 @@ use super::grammar::is_token;
 use super::lines::check_trailer_line;
 use super::{Limits, Reject};
 
-/// Longest chunk-size line with its extensions, which nobody here understands.
+/// The maximum length of a chunk-size line with its extensions, which this server ignores.
 const SIZE_LINE_MAX: usize = 1024;
 
-/// Most extensions' bytes in a whole body: without a bound, a body of one-byte chunks costs a kilobyte a byte.
+/// The maximum length of all extensions in a body. Without a bound, a body of one-byte chunks would cost a kilobyte per
+/// byte.
 const EXTENSIONS_MAX: usize = 16 * 1024;
 
-/// Most digits of a chunk size: those of 64 bits.
+/// The maximum number of digits of a chunk size, those of 64 bits.
 const SIZE_DIGITS_MAX: usize = 16;
 
-/// What the rest of a chunked body is taken to need at least.
+/// The assumed minimum for the rest of a chunked body.
 const CHUNKED_REST: usize = 64 * 1024;
 
-/// Takes a body apart as it comes.
+/// Decodes a body as it arrives.
 #[derive(Debug)]
 pub(super) enum Decoder {
     Length { left: u64 },
@@ -26,8 +27,8 @@ pub(super) enum Decoder {
 }
 
 impl Decoder {
-    /// Decodes what it can of `input` into `body`. Returns how much of the input belongs to this body and whether it
-    /// is complete.
+    /// Decodes as much of `input` as possible into `body`. Returns how much of the input belongs to this body, and
+    /// whether the body is complete.
     pub(super) fn decode(
         &mut self,
         input: &[u8],
@@ -46,7 +47,7 @@ impl Decoder {
         }
     }
 
-    /// How much memory the rest needs besides what `body` has; of a chunked one that is a guess, and more than nothing.
+    /// How much memory the rest needs in addition to `body`. For a chunked body this is a guess greater than zero.
     pub(super) fn room_needed(&self, body: &Vec<u8>) -> usize {
         match self {
             Decoder::Length { left } => {
@@ -57,14 +58,14 @@ impl Decoder {
     }
 }
 
-/// Makes room for the next bytes of a body as a vector does, but not for more than is left of it.
+/// Makes space for the next bytes of a body as a vector does, but not for more than is left of it.
 fn reserve(body: &mut Vec<u8>, next: usize, left: usize) {
     if body.capacity() - body.len() < next {
         body.reserve_exact(body.len().max(next).min(left));
     }
 }
 
-/// The chunked coding. Lines are collected whole before they are judged, so it does not matter how the bytes come.
+/// The chunked coding. Lines are collected whole before they are checked, so it does not matter how the bytes arrive.
 #[derive(Debug, Default)]
 pub(super) struct Chunked {
     expects: Expects,
@@ -82,7 +83,7 @@ enum Expects {
     Size,
     /// `chunk-data`
     Data { left: u64 },
-    /// The CRLF behind it.
+    /// The CRLF after it.
     DataEnd,
     /// `*( field-line CRLF ) CRLF`
     Trailer,
@@ -118,7 +119,7 @@ impl Chunked {
             }
             let mut line = std::mem::take(&mut self.line);
             let is_last = if line.is_empty() {
-                // It lies whole in the input, as most do.
+                // The line is whole in the input, as most are.
                 self.take_line(part, body.len(), limits)?
             } else {
                 line.extend_from_slice(part);
@@ -131,7 +132,7 @@ impl Chunked {
         Ok((at, false))
     }
 
-    /// Takes one line, and says whether it was the body's last.
+    /// Handles a line; returns whether it was the last of the body.
     fn take_line(&mut self, line: &[u8], decoded: usize, limits: &Limits) -> Result<bool, Reject> {
         match self.expects {
             Expects::Size => {
@@ -168,7 +169,7 @@ impl Chunked {
     }
 }
 
-/// Reads `chunk-size [ chunk-ext ]`; returns the size and the extensions' length.
+/// Parses `chunk-size [ chunk-ext ]`; returns the size and the length of the extensions.
 fn chunk_size(line: &[u8]) -> Result<(u64, usize), Reject> {
     let digits = line.iter().position(|byte| !byte.is_ascii_hexdigit()).unwrap_or(line.len());
     if digits == 0 || digits > SIZE_DIGITS_MAX {

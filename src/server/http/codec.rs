@@ -1,4 +1,4 @@
-//! One connection's protocol state.
+//! The protocol state of a connection.
 
 use super::asked::Asked;
 use super::gathered::Gathered;
@@ -10,26 +10,27 @@ use super::recall::Recall;
 use super::request::Request;
 use super::{Limits, Reject};
 
-/// Empty lines taken before a request line (RFC 9112 section 2.2 asks for one at least).
+/// The maximum number of empty lines before a request line (RFC 9112 section 2.2 requires at least one).
 const EMPTY_LINES_MAX: u8 = 4;
 
-/// What the bytes so far amount to.
+/// The result for the bytes so far.
 #[derive(Debug)]
 pub(crate) enum Next<'a> {
-    /// No whole request.
+    /// An incomplete request.
     NeedMore,
-    /// No whole request, and the client waits for [`CONTINUE`](super::CONTINUE) before it sends the rest. Said once.
+    /// An incomplete request whose client waits for [`CONTINUE`](super::CONTINUE) before it sends the rest. Returned
+    /// once.
     Continue,
-    /// A whole request. [`Codec::respond`] comes next.
+    /// A complete request. Call [`Codec::respond`] next.
     Request(&'a mut Request<'a>),
-    /// A broken rule. [`Codec::reject`] comes next.
+    /// A broken rule. Call [`Codec::reject`] next.
     Reject(Reject),
 }
 
 /// What a connection waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// A request, of which nothing has come.
+    /// A request, of which nothing has arrived.
     Idle,
     /// The rest of a head.
     Head,
@@ -37,10 +38,10 @@ pub(crate) enum Phase {
     Body,
 }
 
-/// Room for a request, on the stack of the caller.
+/// Space for a request, on the caller's stack.
 pub(crate) struct Scratch<'a> {
     whole: Room<'a>,
-    /// For a second look. The borrow checker cannot see that a parse that failed has given its room back.
+    /// For a second attempt. The borrow checker does not see that a failed parse has released its space.
     lines: Room<'a>,
     recall: Option<&'a mut Recall>,
 }
@@ -56,18 +57,18 @@ impl<'a> Scratch<'a> {
     }
 }
 
-/// The protocol state of one connection. Small while nothing is in progress.
+/// The protocol state of a connection. Small while nothing is in progress.
 #[derive(Debug)]
 pub(crate) struct Codec {
-    /// The incomplete head at the start of the input.
+    /// The scan of the incomplete head at the start of the input.
     scan: Scan,
     empty_lines: u8,
     pub(super) phase: Phase,
     pub(super) is_closed: bool,
-    /// What the request that was given out asks of its answer.
+    /// What the current request implies for its response.
     pub(super) asked: Asked,
     pub(super) gathered: Option<Box<Gathered>>,
-    /// The request has been given out and its body is taken as it comes, if at all.
+    /// Whether the request was passed on, and its body is received as it arrives, if at all.
     pub(super) is_streaming: bool,
 }
 
@@ -83,14 +84,14 @@ impl Codec {
         self.phase
     }
 
-    /// Whether the last answer has been given.
+    /// Whether the last response was given.
     pub(crate) fn is_closing(&self) -> bool {
         self.is_closed
     }
 
-    /// Takes what it can from the front of `input`, which is all that has come and was not consumed before. Returns
-    /// how much that was, and what it amounts to. `scratch` is made anew for each call. `streams` chooses the
-    /// requests that are given out before their body, which [`next_piece`](Codec::next_piece) then takes.
+    /// Consumes as much as possible from the front of `input`, which is everything that has arrived and was not
+    /// consumed before. Returns how much that was, and the result. `scratch` must be new for each call. `streams`
+    /// chooses the requests that are passed on before their body, which [`next_piece`](Codec::next_piece) then returns.
     #[inline]
     pub(crate) fn next<'a>(
         &'a mut self,
@@ -100,14 +101,14 @@ impl Codec {
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
         if self.is_closed {
-            // Nothing behind the last answer is a request.
+            // What follows the last response is not a request.
             return (input.len(), Next::NeedMore);
         }
         if self.gathered.is_some() {
             return self.next_of_body(input, &mut scratch.lines, limits);
         }
-        // Most heads come whole. One that did not is looked at line by line: a client that sends byte by byte must not
-        // have all of them parsed again with each.
+        // Most heads arrive whole. An incomplete one is scanned line by line, since a client that sends byte by byte
+        // must not have everything parsed again with each byte.
         let Scratch { whole, lines, recall } = scratch;
         if self.scan == Scan::default() {
             let head = match recall {
@@ -124,7 +125,7 @@ impl Codec {
         self.next_of_lines(input, lines, limits, streams)
     }
 
-    /// Goes on with a head that is incomplete, broken, or otherwise not what most are.
+    /// Continues with a head that is incomplete, invalid, or otherwise unusual.
     #[cold]
     #[inline(never)]
     fn next_of_lines<'a>(
@@ -144,7 +145,7 @@ impl Codec {
             self.phase = Phase::Idle;
             return (skipped, Next::NeedMore);
         }
-        // A refusal of HEAD has no content, and it may come before the rest of the line.
+        // A refusal of HEAD has no content, and may come before the rest of the line.
         self.asked.is_head = input.starts_with(b"HEAD ");
         match self.scan.find_end(input, limits) {
             Ok(Some(len)) => {
@@ -178,7 +179,7 @@ impl Codec {
         Ok(skipped)
     }
 
-    /// Goes on with what a complete head of `len` bytes of `input` says.
+    /// Continues with a complete head of `len` bytes of `input`.
     #[inline(always)]
     fn next_of_head<'a>(
         &'a mut self,
@@ -209,7 +210,7 @@ impl Codec {
         }
     }
 
-    /// Goes on with a head, and a body of which `rest` may be the beginning.
+    /// Continues with a head, and a body that may begin in `rest`.
     #[inline(never)]
     fn next_with_body<'a>(
         &'a mut self,
@@ -264,7 +265,7 @@ impl Codec {
         }
     }
 
-    /// Reads HTTP/1.2 and later as HTTP/1.1: from a copy that says so. Nobody sends it, so it may cost a copy.
+    /// Parses HTTP/1.2 and later as HTTP/1.1, from a copy that says so. Nobody sends it, so the copy does not matter.
     #[cold]
     #[inline(never)]
     fn next_of_later_version<'a>(
@@ -299,7 +300,7 @@ impl Codec {
         (consumed + taken, next)
     }
 
-    /// Goes on with a request whose head is gathered.
+    /// Continues with a request whose head was gathered.
     fn next_of_body<'a>(&'a mut self, input: &[u8], room: &'a mut Room<'a>, limits: &Limits) -> (usize, Next<'a>) {
         let Some(gathered) = &mut self.gathered else { return (0, Next::NeedMore) };
         let taken = match gathered.decoder.decode(input, &mut gathered.body, limits) {
@@ -309,7 +310,7 @@ impl Codec {
         };
         let Gathered { head, body, offered, .. } = &mut **gathered;
         match head::parse(head, room, limits) {
-            // It was valid when it came.
+            // It was valid when it arrived.
             Err(reject) => (taken, Next::Reject(reject)),
             Ok(head) => {
                 self.asked.learn(&head, limits);

@@ -1,6 +1,6 @@
 //! Which content coding a client prefers (RFC 9110 section 12.5.3).
 
-/// A content coding that files are found in.
+/// A content coding in which files may be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Coding {
     Brotli,
@@ -9,7 +9,7 @@ pub(crate) enum Coding {
 }
 
 impl Coding {
-    /// The server's own order: the smaller first.
+    /// The server's order of preference: the smaller first.
     const ALL: [Coding; 3] = [Coding::Brotli, Coding::Zstandard, Coding::Gzip];
 
     /// Its name in Accept-Encoding and Content-Encoding.
@@ -27,8 +27,7 @@ impl Coding {
     }
 }
 
-/// The codings that a client would rather have than none at all, the best first. `fields` are the values of its
-/// Accept-Encoding fields.
+/// The codings that a client prefers to none, best first. `fields` are the values of its Accept-Encoding fields.
 pub(crate) fn preferred<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Vec<Coding> {
     let mut weights = Weights::default();
     for field in fields {
@@ -39,22 +38,22 @@ pub(crate) fn preferred<'a>(fields: impl Iterator<Item = &'a [u8]>) -> Vec<Codin
     }
     let mut codings: Vec<(u16, Coding)> = Coding::ALL.into_iter().map(|coding| (weights.of(coding), coding)).collect();
     codings.retain(|(weight, _)| *weight > 0 && *weight >= weights.identity.unwrap_or(0));
-    // Stable: among equals the server's own order stays.
+    // Stable, so that equals stay in the server's order.
     codings.sort_by_key(|(weight, _)| std::cmp::Reverse(*weight));
     codings.into_iter().map(|(_, coding)| coding).collect()
 }
 
-/// What was said about each coding, in thousandths.
+/// The weight of each coding, in thousandths.
 #[derive(Default)]
 struct Weights {
     named: [Option<u16>; Coding::ALL.len()],
     identity: Option<u16>,
-    /// Of `*`: all that are not named.
+    /// Of `*`: all codings that are not named.
     others: Option<u16>,
 }
 
 impl Weights {
-    /// Takes in `gzip;q=0.5`. What is said first about a coding holds; what is malformed says nothing.
+    /// Parses `gzip;q=0.5`. The first weight of a coding counts; a malformed element is ignored.
     fn take(&mut self, element: &str) {
         let (name, parameter) = element.split_once(';').unwrap_or((element, "q=1"));
         let Some(weight) = weight(parameter.trim()) else { return };
@@ -114,7 +113,7 @@ mod tests {
             (&["identity;q=0.5, gzip;q=0.5, br;q=0.4"], "gzip"),
             (&["identity;q=0"], ""),
             (&["gzip;q=0, gzip"], ""),
-            // Malformed: as if they were not there.
+            // Malformed elements are ignored.
             (&["gzip;q=2"], ""),
             (&["gzip;q=1.001"], ""),
             (&["gzip;q=0.0001"], ""),

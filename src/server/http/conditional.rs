@@ -7,19 +7,19 @@ use super::date::fixdate;
 use super::request::Request;
 use super::response::ResponseHead;
 
-/// What tells one state of a resource from another.
+/// Identifies a state of a resource.
 #[derive(Debug)]
 pub(crate) struct Validators {
     /// A strong entity tag, with its quotes.
     pub(crate) etag: String,
-    /// None when nothing is known about it.
+    /// `None` if it is unknown.
     modified: Option<SystemTime>,
-    /// Both as header fields.
+    /// Both, as header fields.
     rendered: String,
 }
 
 impl Validators {
-    /// `tag` is what a strong entity tag has between its quotes, in ASCII.
+    /// `tag` is the content of a strong entity tag between its quotes, in ASCII.
     pub(crate) fn new(tag: fmt::Arguments<'_>, modified: Option<SystemTime>) -> Validators {
         let etag = format!("\"{tag}\"");
         let mut rendered = format!("ETag: {etag}\r\n");
@@ -35,10 +35,10 @@ impl Validators {
     }
 }
 
-/// What becomes of a request on its conditions.
+/// The result of a request's conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// It is answered; its Range applies or does not.
+    /// It is answered; its Range applies or not.
     Go { ranges: bool },
     /// 304.
     NotModified,
@@ -48,7 +48,7 @@ pub(crate) enum Verdict {
 
 /// Evaluates the conditions in the order of RFC 9110 section 13.2.2.
 pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Verdict {
-    // All conditions begin with it, and most requests have none.
+    // All conditions begin with this, and most requests have none.
     let begins = |name: &[u8]| name.get(..3).is_some_and(|begin| begin.eq_ignore_ascii_case(b"If-"));
     if !request.headers().any(|(name, _)| begins(name.as_bytes())) {
         return Verdict::Go { ranges: request.method() == "GET" };
@@ -75,21 +75,21 @@ pub(crate) fn evaluate(request: &Request<'_>, validators: &Validators) -> Verdic
     Verdict::Go { ranges: request.method() == "GET" && range_applies(request, validators) }
 }
 
-/// The value of a field that is no list, and so may come only once (RFC 9110 section 5.3); one that comes twice says
-/// nothing.
+/// The value of a field that may occur only once, since it is no list (RFC 9110 section 5.3); `None` if it occurs
+/// twice.
 pub(crate) fn single<'a>(request: &Request<'a>, name: &str) -> Option<&'a str> {
     let mut fields = request.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name));
     let (_, value) = fields.next()?;
     std::str::from_utf8(value).ok().filter(|_| fields.next().is_none())
 }
 
-/// If-Range: the range is of the state that the client has a part of (section 13.1.5).
+/// If-Range: whether the range is of the state of which the client has a part (section 13.1.5).
 fn range_applies(request: &Request<'_>, validators: &Validators) -> bool {
     match request.header_bytes("If-Range") {
         None => true,
         Some(_) => single(request, "If-Range").is_some_and(|condition| match condition.starts_with('"') {
             true => condition == validators.etag,
-            // A weak tag is no date either, and never matches.
+            // A weak tag is not a date either, and never matches.
             false => validators.modified.is_some_and(|modified| date(condition) == Some(whole_seconds(modified))),
         }),
     }
@@ -101,10 +101,10 @@ enum Comparison {
     Weak,
 }
 
-/// Whether one of the listed entity tags is this one, or `*` stands instead of a list. Several fields are one list.
+/// Whether one of the listed entity tags is this one, or the list is `*`. Several fields form one list.
 fn any_matches(request: &Request<'_>, name: &str, etag: &str, comparison: Comparison) -> bool {
     let fields = request.headers().filter(|(field, _)| field.eq_ignore_ascii_case(name));
-    // Tags of other servers' may have bytes that are not UTF-8 (section 8.8.3).
+    // Tags of other servers may contain bytes that are not UTF-8 (section 8.8.3).
     let mut tags = fields.flat_map(|(_, value)| entity_tags(value)).filter(|tag| !tag.is_empty()).peekable();
     let mut is_any = tags.peek() == Some(&&b"*"[..]);
     let mut is_listed = false;
@@ -118,7 +118,7 @@ fn any_matches(request: &Request<'_>, name: &str, etag: &str, comparison: Compar
     is_any || is_listed
 }
 
-/// Splits a list of entity tags. A comma may stand inside the quotes.
+/// Splits a list of entity tags. A comma may be inside the quotes.
 fn entity_tags(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut is_quoted = false;
     list.split(move |byte| {
@@ -132,7 +132,7 @@ fn date(text: &str) -> Option<SystemTime> {
     httpdate::parse_http_date(text).ok()
 }
 
-/// As Last-Modified says it.
+/// The time as in Last-Modified.
 fn whole_seconds(time: SystemTime) -> SystemTime {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     SystemTime::UNIX_EPOCH + Duration::from_secs(since.as_secs())
@@ -147,7 +147,7 @@ mod tests {
 
     #[test]
     fn a_range_is_of_the_state_that_the_client_has() {
-        // A Wednesday: its name begins as a weak tag does.
+        // A Wednesday, whose name begins like a weak tag.
         let modified = date("Wed, 21 Oct 2015 07:28:00 GMT").expect("a date");
         let validators = Validators::new(format_args!("x"), Some(modified + Duration::from_millis(5)));
         for (condition, applies) in [
@@ -190,7 +190,7 @@ mod tests {
             (modified, early.into(), Verdict::Failed),
             (modified, [early, early].concat().into(), go),
             (modified, b"If-Range: \"x\"\r\nIf-Range: \"x\"\r\n".to_vec(), some),
-            // Nothing is known about when it was modified.
+            // It is not known when it was modified.
             (None, late.into(), go),
             (None, early.into(), go),
             (None, b"If-Range: Thu, 01 Jan 1970 00:00:00 GMT\r\n".to_vec(), some),

@@ -1,4 +1,4 @@
-//! The fields that all answers of a worker have in common.
+//! The fields that all responses of a worker have in common.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -7,8 +7,8 @@ use super::response::{check_field, push_field, InvalidHeader};
 /// Date and the worker's own fields, rendered once a second and copied into each head.
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
-    /// The status line that most answers begin with, `Date: ` in IMF-fixdate (RFC 9110 section 5.6.7), CRLF, then the
-    /// other fields.
+    /// The status line with which most responses begin, `Date: ` in IMF-fixdate (RFC 9110 section 5.6.7), CRLF, then
+    /// the other fields.
     rendered: Vec<u8>,
     /// Where the other fields begin.
     own: usize,
@@ -23,7 +23,7 @@ impl Common {
         common
     }
 
-    /// Adds a field to every answer.
+    /// Adds a field to every response.
     pub(crate) fn add(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         check_field(name, value)?;
         push_field(&mut self.rendered, name, value);
@@ -45,17 +45,17 @@ impl Common {
         &self.rendered[OK.len()..]
     }
 
-    /// The same, behind the status line of a 200.
+    /// The same, without the status line of a 200.
     pub(super) fn behind_ok(&self) -> &[u8] {
         &self.rendered
     }
 }
 
-/// A time as IMF-fixdate (RFC 9110 section 5.6.7), or the nearest that it can say: file systems know others.
+/// A time as IMF-fixdate (RFC 9110 section 5.6.7), or the nearest representable time: file systems know others.
 pub(crate) fn fixdate(time: SystemTime) -> String {
     let last = UNIX_EPOCH + Duration::from_secs(LAST_SECOND);
     httpdate::fmt_http_date(time.clamp(UNIX_EPOCH, last))
 }
 
-/// The end of the year 9999: IMF-fixdate has four digits for it.
+/// The end of the year 9999, since IMF-fixdate has four digits for the year.
 const LAST_SECOND: u64 = 253_402_300_799;

@@ -1,17 +1,17 @@
-//! Responses to bytes.
+//! Encodes responses.
 
 use std::io::Write as _;
 
 use super::date::Common;
 use super::response::ResponseHead;
 
-/// The interim answer to a client that waits before it sends a body (RFC 9110 section 15.2.1).
+/// The interim response to a client that waits before it sends a body (RFC 9110 section 15.2.1).
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 /// How a response's body is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Framing {
-    /// There can be none: 204, 304.
+    /// There is none: 204, 304.
     None,
     Length(u64),
     Chunked,
@@ -19,37 +19,37 @@ pub(super) enum Framing {
     Close,
 }
 
-/// What the Connection field says.
+/// The value of the Connection field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Connection {
-    /// Nothing: HTTP/1.1's default.
+    /// None: the default of HTTP/1.1.
     Implied,
-    /// HTTP/1.0 has to be told.
+    /// HTTP/1.0 needs it.
     KeepAlive,
     Close,
 }
 
 /// Renders the heads of a worker's responses.
 ///
-/// Most begin as one shortly before, but for the length of their body. So one that was rendered is kept, and one that
-/// says the same is copied.
+/// Most heads equal an earlier one except for the length of the body. So a rendered head is kept, and copied for a
+/// response with the same fields.
 #[derive(Clone, Debug)]
 pub(crate) struct Encoder {
     common: Common,
     kept: Option<Kept>,
-    /// Heads that were unlike the one that is kept.
+    /// The number of heads that differed from the kept one.
     unlike: u32,
 }
 
-/// Of so many heads that are unlike the one that is kept, one takes its place: where no two are alike, trying costs next
-/// to nothing.
+/// Of this many heads that differ from the kept one, one replaces it. If no two heads are alike, trying costs next to
+/// nothing.
 const LOOKS: u32 = 16;
 
-/// A head that was rendered, and from what.
+/// A rendered head, and what it was rendered from.
 #[derive(Clone, Debug)]
 struct Kept {
     rendered: Vec<u8>,
-    /// Where in it that begins which frames the body.
+    /// Where the fields begin that frame the body.
     fields: usize,
     head: ResponseHead,
     framing: Framing,
@@ -67,7 +67,7 @@ impl Encoder {
         self.kept = None;
     }
 
-    /// Appends a response's head. It is always in HTTP/1.1, the server's version (RFC 9110 section 6.2).
+    /// Appends the head of a response. It is always HTTP/1.1, the server's version (RFC 9110 section 6.2).
     #[inline]
     pub(super) fn head(&mut self, head: &ResponseHead, framing: Framing, connection: Connection, out: &mut Vec<u8>) {
         match &self.kept {
@@ -94,12 +94,12 @@ impl Encoder {
         }
     }
 
-    /// Appends the answer that changes the protocol (RFC 9110 section 15.2.2).
+    /// Appends the response that changes the protocol (RFC 9110 section 15.2.2).
     pub(super) fn switching(&self, head: &ResponseHead, protocol: &str, out: &mut Vec<u8>) {
         self.upgrade("101 Switching Protocols", &["Connection: Upgrade\r\n"], head, protocol, out);
     }
 
-    /// Appends the answer that asks for a change of the protocol (RFC 9110 section 15.5.22).
+    /// Appends the response that requires a change of the protocol (RFC 9110 section 15.5.22).
     pub(super) fn requiring(&self, head: &ResponseHead, protocol: &str, out: &mut Vec<u8>) {
         let fields = ["Connection: close, Upgrade\r\n", "Content-Length: 0\r\n"];
         self.upgrade("426 Upgrade Required", &fields, head, protocol, out);
@@ -117,7 +117,7 @@ impl Encoder {
     }
 }
 
-/// Appends a response's head up to what frames its body.
+/// Appends the head of a response up to the fields that frame the body.
 fn append_fields(head: &ResponseHead, connection: Connection, common: &Common, out: &mut Vec<u8>) {
     out.reserve(HEAD_GUESS + head.fields.len());
     match head.status {
@@ -148,7 +148,7 @@ fn append_fields(head: &ResponseHead, connection: Connection, common: &Common, o
     }
 }
 
-/// Appends the rest of a head: what frames its body, and the empty line.
+/// Appends the rest of a head: the fields that frame the body, and the empty line.
 fn append_framing(framing: Framing, out: &mut Vec<u8>) {
     match framing {
         Framing::None | Framing::Close => out.extend_from_slice(b"\r\n"),
@@ -161,7 +161,7 @@ fn append_framing(framing: Framing, out: &mut Vec<u8>) {
     }
 }
 
-/// Appends one chunk of a chunked body (RFC 9112 section 7.1). An empty one would end the body, and is left out.
+/// Appends a chunk of a chunked body (RFC 9112 section 7.1). Omits an empty chunk, which would end the body.
 pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
     if !data.is_empty() {
         write!(out, "{:x}\r\n", data.len()).expect("a Vec takes all that is written");
@@ -170,14 +170,14 @@ pub(crate) fn chunk(data: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// Appends what ends a chunked body, with rendered trailers.
+/// Appends the end of a chunked body, with rendered trailers.
 pub(crate) fn last_chunk(trailers: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(b"0\r\n");
     out.extend_from_slice(trailers);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Bytes of an ordinary head, so that one reservation does.
+/// The length of an ordinary head, so that one allocation is enough.
 const HEAD_GUESS: usize = 256;
 
 /// Status code and reason phrase, as registered (RFC 9110 section 15 and the IANA registry).

@@ -1,4 +1,4 @@
-//! What a head's fields say about the message and the connection.
+//! What the fields of a head imply for the message and the connection.
 
 use super::grammar::is_token;
 use super::message::Framing;
@@ -6,11 +6,11 @@ use super::request::Version;
 use super::{host, Reject};
 use crate::sys::scan::{Cursor, Steps};
 
-/// What the fields say about the message and the connection.
+/// What the fields imply for the message and the connection.
 #[derive(Default)]
 pub(super) struct Facts<'a> {
     pub(super) host: Option<&'a [u8]>,
-    /// All that the host is at the front of.
+    /// Everything from the host on.
     behind_host: &'a [u8],
     is_host_valid: bool,
     has_two_hosts: bool,
@@ -20,14 +20,14 @@ pub(super) struct Facts<'a> {
     coding: Option<TransferCoding>,
     pub(super) close: bool,
     pub(super) keep_alive: bool,
-    /// An option of Connection.
+    /// Whether it is an option of Connection.
     pub(super) upgrade: bool,
-    /// The field.
+    /// Whether the field exists.
     pub(super) protocol: bool,
     pub(super) expects_continue: bool,
 }
 
-/// By its length, the first letter of the name that something is learnt from.
+/// By length, the first letter of the names that matter.
 static FIRST_LETTERS: [u8; 18] = {
     let mut letters = [0; 18];
     letters["host".len()] = b'h';
@@ -40,7 +40,8 @@ static FIRST_LETTERS: [u8; 18] = {
 };
 
 impl<'a> Facts<'a> {
-    /// Learns from a field whose value is at the front of `behind`, unless more blanks are there. By length and first
+    /// Handles a field whose value is at the front of `behind`, unless further blanks precede it. Selects by length and
+    /// first letter, since most fields do not matter here.
     /// letter: most fields concern nobody here.
     #[inline(always)]
     pub(super) fn learn(&mut self, name: &str, value: &'a [u8], behind: &'a [u8], version: Version) {
@@ -61,7 +62,7 @@ impl<'a> Facts<'a> {
     pub(super) fn check_host<S: Steps>(&mut self, cursor: &Cursor<'_, S>) {
         let Some(host) = self.host else { return };
         self.is_host_valid = match self.behind_host {
-            // Further blanks are before it.
+            // Further blanks precede it.
             [] | [..=b' ', ..] => host::is_valid(host),
             behind => host::is_valid_at(host, behind, cursor),
         };
@@ -88,7 +89,7 @@ impl<'a> Facts<'a> {
                 }
             }
             () if is(name, b"content-length") => {
-                // Even twice the same: somebody upstream may have taken another one.
+                // Not even twice the same value, since another server upstream may have used a different one.
                 let value = content_length(value)?;
                 if self.length.replace(value).is_some() {
                     return Err(Reject::ContentLength);
@@ -109,7 +110,7 @@ impl<'a> Facts<'a> {
         Ok(())
     }
 
-    /// Whether the fields break a rule, and which first.
+    /// Returns the first rule that the fields break together.
     #[inline(always)]
     pub(super) fn check(&self, version: Version) -> Result<(), Reject> {
         if let Some(reject) = self.broken {
@@ -117,7 +118,7 @@ impl<'a> Facts<'a> {
         }
         let is_needed = version == Version::Http11;
         match self.host {
-            // An http URI has a host (RFC 9110 section 4.2.1), and what is asked for here is none without authority.
+            // An http URI has a host (RFC 9110 section 4.2.1), and a request here without an authority has none.
             Some(b"") if is_needed => Err(Reject::Host),
             Some(_) if !self.has_two_hosts && self.is_host_valid => Ok(()),
             None if !is_needed => Ok(()),
@@ -136,8 +137,8 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// Whether a name is `lower`, which is in lower case, in any case: by words of up to eight bytes. Of the bytes of tokens
-/// only letters become those of `lower` by the bit that is set.
+/// Whether a name is `lower`, which is in lower case, ignoring case; compares words of up to eight bytes. Among the
+/// bytes of tokens, only letters become those of `lower` by the bit that is set.
 #[inline(always)]
 fn is<const N: usize>(name: &str, lower: &[u8; N]) -> bool {
     let Ok(name) = <&[u8; N]>::try_from(name.as_bytes()) else { return false };
@@ -156,12 +157,12 @@ fn is<const N: usize>(name: &str, lower: &[u8; N]) -> bool {
     }
 }
 
-/// The elements of a list, of which empty ones do not count (RFC 9110 section 5.6.1.2).
+/// The elements of a list, without empty ones (RFC 9110 section 5.6.1.2).
 fn elements(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|element| !element.is_empty())
 }
 
-/// `1*DIGIT` that fits in 64 bits.
+/// `1*DIGIT` within 64 bits.
 fn content_length(value: &[u8]) -> Result<u64, Reject> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(Reject::ContentLength);
@@ -175,7 +176,7 @@ fn content_length(value: &[u8]) -> Result<u64, Reject> {
 struct TransferCoding {
     is_malformed: bool,
     is_unknown: bool,
-    /// Codings that are known, and that only a proxy would undo.
+    /// Known codings that only a proxy would decode.
     others: u32,
     chunked: u32,
     ends_in_chunked: bool,

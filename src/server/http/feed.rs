@@ -9,12 +9,12 @@ pub(super) enum Seen {
     Refused(Reject),
 }
 
-/// Feeds pieces as a connection does: what is not consumed is offered again with what follows.
+/// Feeds pieces as a connection does: bytes that are not consumed are offered again with the next ones.
 pub(super) fn feed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Vec<Seen> {
     feed_with(pieces, limits, None)
 }
 
-/// The same, with what other connections have left behind.
+/// The same, with what other connections have left in the recall.
 pub(super) fn feed_with<'a>(
     pieces: impl IntoIterator<Item = &'a [u8]>,
     limits: &Limits,

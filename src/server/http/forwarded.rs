@@ -1,7 +1,8 @@
-//! PURE. For whom a proxy asks: the field Forwarded (RFC 7239), and the older X-Forwarded-For, -Proto and -Host.
+//! PURE. The client of a proxy: the field Forwarded (RFC 7239), and the older X-Forwarded-For, -Proto and -Host.
 //!
-//! Each proxy adds the address of its own client at the end. So only what trusted proxies have added can be believed: from
-//! the end on, up to the first address that is none of theirs. What stands before that the client may have made up.
+//! Each proxy adds the address of its own client at the end. So only the addresses that trusted proxies have added are
+//! reliable: from the end, up to the first address that is not one of theirs. The client may have invented those before
+//! it.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,27 +11,27 @@ use super::headers::Headers;
 use super::host;
 use crate::shared::config::{ForwardedHeader, Proxies};
 
-/// Who may say for whom it asks, and in which field.
+/// Which proxies may name their clients, and in which field.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Trust<'a> {
     pub(crate) proxies: &'a Proxies,
     pub(crate) header: ForwardedHeader,
 }
 
-/// What is known of the client behind proxies.
+/// What is known about the client behind proxies.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Origin<'a> {
-    /// None: on a Unix socket, about which nobody has said more.
+    /// `None` on a Unix socket without further information.
     pub(crate) address: Option<IpAddr>,
     pub(crate) is_https: bool,
-    /// The host that the client has asked, valid and not empty, if a proxy says so.
+    /// The host that the client asked, valid and not empty, if a proxy names it.
     pub(crate) host: Option<&'a str>,
 }
 
-/// Addresses that are looked at. A chain of proxies is short; who sends more wants them to be looked at.
+/// The maximum number of addresses to examine. A chain of proxies is short, and a longer one is an attack.
 const HOPS_MAX: usize = 32;
 
-/// Finds the client for whom `peer` asks.
+/// Finds the client for which `peer` makes the request.
 pub(super) fn origin<'a>(peer: Option<SocketAddr>, fields: &Headers<'a>, trust: Trust<'_>) -> Origin<'a> {
     let mut address = peer.map(|peer| peer.ip().to_canonical());
     if !trust.proxies.trust(address) {
@@ -50,7 +51,7 @@ pub(super) fn origin<'a>(peer: Option<SocketAddr>, fields: &Headers<'a>, trust: 
         for element in from_the_end(named("forwarded")).take(HOPS_MAX) {
             let element = Element::parse(element);
             let Some(client) = element.client else { break };
-            // What was said of an earlier hop is not said of this one.
+            // What was said about an earlier hop does not apply to this one.
             origin = Origin { address: Some(client), is_https: element.is_https, host: element.host };
             if !trust.proxies.trust(Some(client)) {
                 break;
@@ -65,24 +66,24 @@ pub(super) fn origin<'a>(peer: Option<SocketAddr>, fields: &Headers<'a>, trust: 
             break;
         }
     }
-    // Proxies add to these as well, or the first of them alone says it.
+    // Either each proxy adds to these as well, or only the first one sets them.
     let proto = value_at(|| from_the_end(named("x-forwarded-proto")), hops);
     let host = value_at(|| from_the_end(named("x-forwarded-host")), hops);
     Origin { address, is_https: proto.is_some_and(is_https), host: host.and_then(valid_host) }
 }
 
-/// The value that stands as many places from the end as the client's address, or else the first one.
+/// The value at the same place from the end as the client's address, or else the first one.
 fn value_at<'a, I: Iterator<Item = &'a [u8]>>(values: impl Fn() -> I, hops: usize) -> Option<&'a [u8]> {
     values().take(hops.max(1)).last()
 }
 
-/// The elements of a list field (RFC 9110 section 5.6.1), the last first.
+/// The elements of a list field (RFC 9110 section 5.6.1), last first.
 fn from_the_end<'a>(values: impl DoubleEndedIterator<Item = &'a [u8]>) -> impl Iterator<Item = &'a [u8]> {
     values.rev().flat_map(|line| Elements(Some(line))).filter(|element| !element.is_empty())
 }
 
-/// The elements of one line of a list, the last first. Commas in quotes separate nothing. They are looked for from the
-/// end too: a quote that the client has left open does not reach what a proxy has written behind it.
+/// The elements of one line of a list, last first. Commas in quotes do not separate. Quotes are matched from the end,
+/// too, so an unclosed quote of the client does not reach what a proxy has appended.
 struct Elements<'a>(Option<&'a [u8]>);
 
 impl<'a> Iterator for Elements<'a> {
@@ -93,7 +94,7 @@ impl<'a> Iterator for Elements<'a> {
         let mut is_quoted = false;
         let comma = line.iter().enumerate().rposition(|(index, byte)| match byte {
             b'"' => {
-                // Within quotes one that is escaped is none.
+                // An escaped quote within quotes is not a quote.
                 is_quoted = !is_quoted || index > 0 && line[index - 1] == b'\\';
                 false
             }
@@ -117,13 +118,13 @@ struct Element<'a> {
 }
 
 impl<'a> Element<'a> {
-    /// Reads it; without a client where anything is not as it has to be.
+    /// Parses it; without a client if anything is malformed.
     fn parse(text: &'a [u8]) -> Element<'a> {
         let (mut element, mut rest) = (Element::default(), text);
         loop {
             let Some((name, value, behind)) = pair(rest) else { return Element::default() };
             match name {
-                // Twice is once too often: which one is meant?
+                // If it occurs twice, it is not clear which one is meant.
                 name if name.eq_ignore_ascii_case(b"for") && element.client.is_none() => match node(value) {
                     Some(client) => element.client = Some(client),
                     None => return Element::default(),
@@ -142,14 +143,14 @@ impl<'a> Element<'a> {
     }
 }
 
-/// A name, its value without quotes, and what is behind it.
+/// A name, its value without quotes, and the rest.
 fn pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let equals = text.iter().position(|byte| *byte == b'=')?;
     let (name, value) = (&text[..equals], &text[equals + 1..]);
     match value.strip_prefix(b"\"") {
         Some(quoted) => {
             let end = quoted.iter().position(|byte| *byte == b'"')?;
-            // Nothing that is to be read here has to be escaped.
+            // Nothing that is read here needs escapes.
             (!quoted[..end].contains(&b'\\')).then_some((name, &quoted[..end], &quoted[end + 1..]))
         }
         None => {
@@ -160,8 +161,8 @@ fn pair(text: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     }
 }
 
-/// An address, perhaps with a port (RFC 7239 section 6). Without brackets one of version 6 has none: so X-Forwarded-For
-/// has them. What is unknown, or has another name, is nobody's address.
+/// An address, perhaps with a port (RFC 7239 section 6). IPv6 without brackets has no port, as in X-Forwarded-For.
+/// Unknown and obfuscated identifiers are no addresses.
 fn node(text: &[u8]) -> Option<IpAddr> {
     let text = std::str::from_utf8(text).ok()?;
     let address = match text.strip_prefix('[') {

@@ -1,4 +1,4 @@
-//! Whom proxies name, and what clients and broken proxies may make of it.
+//! The clients that proxies name, and what clients and broken proxies may do to that.
 
 use super::*;
 use crate::server::http::{Codec, Limits, Next, Scratch, Via};
@@ -38,19 +38,19 @@ fn client(peer: &str, fields: &str) -> String {
 #[test]
 fn the_client_is_the_last_address_that_is_no_trusted_proxy_s() {
     for (peer, value, expected) in [
-        // Who is not trusted says nothing.
+        // Fields of an untrusted peer are ignored.
         ("192.0.2.1", "203.0.113.9", "192.0.2.1"),
         ("::ffff:192.0.2.1", "203.0.113.9", "192.0.2.1"),
         ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
         ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
         ("fd00::1", "203.0.113.9", "203.0.113.9"),
-        // What the client has made up stands in front.
+        // What the client has invented comes first.
         ("10.0.0.1", "198.51.100.1, 203.0.113.9", "203.0.113.9"),
         ("10.0.0.1", "10.6.6.6, 203.0.113.9", "203.0.113.9"),
         ("10.0.0.1", "198.51.100.1, 203.0.113.9, 10.0.0.2,10.0.0.3", "203.0.113.9"),
-        // All of them trusted: the first has made the request.
+        // All of them are trusted: the first has made the request.
         ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
-        // Ports, brackets, and what is no address of anybody.
+        // Ports, brackets, and what is no address.
         ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
         ("10.0.0.1", "2001:db8::7", "2001:db8::7"),
         ("10.0.0.1", "[2001:db8::7]", "2001:db8::7"),
@@ -145,10 +145,10 @@ fn scheme_and_host_are_those_of_the_client_s_hop() {
         ("X-Forwarded-Host: a b\r\n", "http", "h"),
         ("X-Forwarded-Host: a/b\r\n", "http", "h"),
         ("X-Forwarded-Host:\r\n", "http", "h"),
-        // Added by each, or set by the first alone.
+        // Added by each proxy, or set by the first alone.
         ("X-Forwarded-For: 192.0.2.1, 10.0.0.2\r\nX-Forwarded-Proto: https, http\r\n", "https", "h"),
         ("X-Forwarded-For: 192.0.2.1, 10.0.0.2\r\nX-Forwarded-Proto: https\r\n", "https", "h"),
-        // What the client has made up stands in front.
+        // What the client has invented comes first.
         ("X-Forwarded-For: 6.6.6.6, 192.0.2.1\r\nX-Forwarded-Proto: https, http\r\n", "http", "h"),
         ("X-Forwarded-For: 192.0.2.1\r\nX-Forwarded-Host: evil.example, a.example\r\n", "http", "a.example"),
         ("Forwarded: for=192.0.2.1;proto=https;host=a.example\r\n", "https", "a.example"),

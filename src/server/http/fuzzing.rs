@@ -1,4 +1,4 @@
-//! What fuzzers call of the codec ([`crate::fuzzing`]).
+//! The fuzz targets of the codec ([`crate::fuzzing`]).
 #![allow(missing_docs, unreachable_pub)]
 
 use std::time::{Duration, UNIX_EPOCH};
@@ -19,7 +19,7 @@ pub fn chunked(bytes: &[u8]) {
     assert_alike(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n", bytes);
 }
 
-/// A whole connection, cut where its first bytes say.
+/// A whole connection, cut as its first bytes say.
 pub fn connection(bytes: &[u8]) {
     let (cuts, bytes) = bytes.split_at(bytes.len().min(4));
     let whole = feed([bytes], &LIMITS);
@@ -36,11 +36,11 @@ pub fn connection(bytes: &[u8]) {
     assert_eq!(feed(pieces, &LIMITS), whole);
 }
 
-/// A Range field, behind the length of what it is asked of.
+/// A Range field, preceded by the length of the representation.
 pub fn range(bytes: &[u8]) {
     let Some((len, field)) = bytes.split_first_chunk() else { return };
     let (len, field) = (u64::from_le_bytes(*len), String::from_utf8_lossy(field));
-    // A fuzzer does not guess the unit, which is compared without regard to case.
+    // A fuzzer does not guess the unit, which is compared ignoring case.
     for field in [format!("bytes={field}"), field.into_owned()] {
         if let Ranges::Some(ranges) = parse_range(&field, len) {
             assert!(!ranges.is_empty() && ranges.len() <= 16, "{ranges:?}");
@@ -52,7 +52,7 @@ pub fn range(bytes: &[u8]) {
     }
 }
 
-/// What trusted proxies say of their client: two elements that a proxy adds decide, whatever stands before them.
+/// Fields of trusted proxies: two elements that a proxy adds decide, whatever precedes them.
 pub fn forwarded(bytes: &[u8]) {
     let config = Config::default();
     let mut trusting = config.clone();
@@ -76,7 +76,7 @@ pub fn forwarded(bytes: &[u8]) {
             request.via = Some(Via { trust: Trust { proxies: &trusting.server.proxies, header }, source: None });
             let client = request.client();
             assert!(client.is_some() && request.host().is_some_and(|host| !host.is_empty()));
-            // It may have more lines than one, and so fields of another name.
+            // It may contain several lines, and so fields of another name.
             if !added.is_empty() && !bytes.contains(&b'\n') {
                 assert_eq!(client, Some([192, 0, 2, 1].into()), "{request:?}");
             }
@@ -84,7 +84,7 @@ pub fn forwarded(bytes: &[u8]) {
     }
 }
 
-/// The fields of a request that is made on conditions, for a reading method and a writing one.
+/// The fields of a conditional request, for a reading method and a writing one.
 pub fn conditions(bytes: &[u8]) {
     let validators = Validators::new(format_args!("a"), Some(UNIX_EPOCH + Duration::from_millis(784_111_777_500)));
     for method in ["GET", "PUT"] {

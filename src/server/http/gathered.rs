@@ -1,18 +1,19 @@
-//! A request whose body comes piece by piece.
+//! A request whose body arrives in pieces.
 
 use super::body::{Chunked, Decoder};
 use super::message::Framing;
 
-/// A request whose body has not come whole, or is chunked.
+/// A request whose body is incomplete or chunked.
 #[derive(Debug)]
 pub(super) struct Gathered {
     pub(super) head: Vec<u8>,
     pub(super) decoder: Decoder,
     pub(super) body: Vec<u8>,
-    /// Of a body that is taken as it comes: the client waits to be told to go on; the last piece has been given out.
+    /// For a body that is received as it arrives: whether the client waits for 100 (Continue), and whether the last
+    /// piece was passed on.
     pub(super) waits: bool,
     pub(super) is_done: bool,
-    /// The protocols that the client offers to change to, as a list.
+    /// The protocols to which the client offers to change, as a list.
     pub(super) offered: Vec<u8>,
 }
 

@@ -1,14 +1,14 @@
-//! What the parts of a head may consist of.
+//! The characters in the parts of a head.
 
 use memchr::memchr;
 
 use super::{Limits, Reject};
 use crate::sys::scan::Set;
 
-/// Longest method: more than any registered one has.
+/// The maximum length of a method, longer than any registered one.
 pub(super) const METHOD_MAX: usize = 32;
 
-/// What tokens consist of (RFC 9110 section 5.6.2).
+/// The characters of tokens (RFC 9110 section 5.6.2).
 pub(super) static TCHAR: Set =
     Set::of(b"!#$%&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
 
@@ -17,19 +17,19 @@ pub(super) fn is_token(name: &[u8]) -> bool {
     !name.is_empty() && name.iter().all(|byte| TCHAR.contains(*byte))
 }
 
-/// What a target consists of before a `?`: visible ASCII without that and `#`.
+/// The characters of a target before a `?`: visible ASCII except that and `#`.
 pub(super) static PATH: Set =
     Set::of(b"!\"$%&'()*+,-./0123456789:;<=>@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~");
 
-/// And behind it.
+/// The characters after it.
 pub(super) static QUERY: Set =
     Set::of(b"!\"$%&'()*+,-./0123456789:;<=>?@ABCDEFGHIJKLMNOPQRSTUVWXYZ[\\]^_`abcdefghijklmnopqrstuvwxyz{|}~");
 
-/// Finds the first `?` of a target, or its end, and checks that it is visible ASCII without a fragment: wider than RFC
-/// 3986, which browsers exceed in queries, and safe: no byte that ends a target. Behind the `?`, no path depends on what
-/// there is, so other text in UTF-8, which curl and others send as it was typed, may be taken.
+/// Finds the first `?` of a target, or its end, and checks that the target is visible ASCII without a fragment. This is
+/// wider than RFC 3986, which browsers violate in queries, and safe, since no such byte ends a target. After the `?`,
+/// other UTF-8 may be allowed, which curl and others send as it was typed; no path depends on it.
 pub(super) fn find_query(target: &[u8], limits: &Limits) -> Result<usize, Reject> {
-    // One pass without a branch per byte, as few targets have a query or are wrong.
+    // One pass without a branch per byte, since few targets have a query or are invalid.
     match target.iter().fold(0, |seen, byte| seen | KIND[usize::from(*byte)]) {
         0 if !target.is_empty() => Ok(target.len()),
         MARK => Ok(memchr(b'?', target).unwrap_or(target.len())),
@@ -44,7 +44,7 @@ pub(super) fn find_query(target: &[u8], limits: &Limits) -> Result<usize, Reject
     }
 }
 
-/// What bytes do in a target: zero for one of a path.
+/// The effect of each byte in a target: zero for one of a path.
 static KIND: [u8; 256] = {
     let mut table = [WRONG; 256];
     let mut byte = b'!';

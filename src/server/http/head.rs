@@ -1,7 +1,7 @@
-//! A request's head: where it ends, what it says, and how the body behind it is framed.
+//! The head of a request: where it ends, what it contains, and how the body after it is framed.
 //!
-//! A head that comes whole and is valid takes the short way: one pass over its lines ([`parse_whole`]). Every other head
-//! is checked line by line ([`lines`]).
+//! A head that arrives whole and is valid takes the fast path: one pass over its lines ([`parse_whole`]). Every other
+//! head is checked line by line ([`lines`]).
 
 use memchr::memchr;
 
@@ -13,10 +13,10 @@ use super::parse::parse_whole;
 use super::request::{Request, Version};
 use super::{host, lines, Limits, Reject};
 
-/// Room for one head.
+/// Space for a head.
 pub(super) struct Room<'a> {
     pub(super) fields: Fields<'a>,
-    /// Requests are made where they stay: they are large, and pass through many hands.
+    /// Requests are created in place, since they are large and are passed through many functions.
     pub(super) request: Option<Request<'a>>,
 }
 
@@ -27,7 +27,7 @@ impl Room<'_> {
     }
 }
 
-/// Parses a complete head, of lines that end in CRLF.
+/// Parses a complete head whose lines end in CRLF.
 pub(super) fn parse<'a>(head: &'a [u8], room: &'a mut Room<'a>, limits: &Limits) -> Result<Head<'a>, Reject> {
     match parse_whole(head, room, limits) {
         Some((len, parsed)) if len == head.len() => parsed,
@@ -35,17 +35,17 @@ pub(super) fn parse<'a>(head: &'a [u8], room: &'a mut Room<'a>, limits: &Limits)
     }
 }
 
-/// What the lines of a head are.
+/// The lines of a head.
 pub(super) struct Lines<'a> {
     pub(super) method: &'a str,
     pub(super) target: &'a str,
-    /// Where the target's first `?` is, or its end.
+    /// The position of the target's first `?`, or its end.
     pub(super) query_mark: usize,
     pub(super) version: Version,
     pub(super) fields: &'a [Field<'a>],
 }
 
-/// Applies the rules of more than one line.
+/// Applies the rules about more than one line.
 #[inline(always)]
 pub(super) fn judge<'a>(
     Lines { method, target, query_mark, version, fields }: Lines<'a>,
@@ -67,7 +67,7 @@ pub(super) fn judge<'a>(
         target,
         query_mark,
         version,
-        // The target's own authority takes the place of Host (RFC 9112 section 3.2.2), which must be there all the same.
+        // The target's own authority replaces Host (RFC 9112 section 3.2.2), which must exist all the same.
         host: authority.or(facts.host),
         fields: Headers::parsed(fields),
         body: b"",
@@ -84,8 +84,8 @@ pub(super) fn judge<'a>(
     })
 }
 
-/// The minor version, for a head whose first line says HTTP/1.2 or later: it is to be read as HTTP/1.1 (RFC 9110
-/// section 2.5). Returns where the digit stands.
+/// The minor version of a head whose first line says HTTP/1.2 or later, which must be read as HTTP/1.1 (RFC 9110
+/// section 2.5). Returns the position of the digit.
 pub(super) fn later_minor_version(head: &[u8]) -> Option<usize> {
     let end = memchr(b'\n', head)?;
     let version = head.get(end.checked_sub(9)?..end - 1)?;

@@ -1,4 +1,4 @@
-//! The header fields of a request, one after the other.
+//! The header fields of a request, in order.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -6,24 +6,25 @@ use std::ops::Range;
 use super::FIELDS_MAX;
 use crate::sys::array::Array;
 
-/// A field line: name, and value without the white space around it.
+/// A field line: its name, and its value without surrounding white space.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Field<'a> {
     pub(super) name: &'a str,
     pub(super) value: &'a [u8],
 }
 
-/// Those of a head.
+/// The fields of a head.
 pub(super) type Fields<'a> = Array<Field<'a>, FIELDS_MAX>;
 
-/// The header fields of a request: name and value, in the order sent. Made by [`Request::headers`](crate::Request::headers).
+/// The header fields of a request: names and values, in the order sent. Returned by
+/// [`Request::headers`](crate::Request::headers).
 #[derive(Clone, Debug)]
 pub struct Headers<'a>(Source<'a>);
 
 #[derive(Clone, Debug)]
 enum Source<'a> {
     Parsed(std::slice::Iter<'a, Field<'a>>),
-    /// In places of a head's text.
+    /// As positions in the text of a head.
     Known {
         text: &'a str,
         places: std::slice::Iter<'a, (Range<usize>, Range<usize>)>,

@@ -2,12 +2,13 @@
 
 use crate::sys::scan::{Cursor, Set, Steps};
 
-/// What a name consists of besides percent-encoded bytes: unreserved / sub-delims.
+/// The characters of a name besides percent-encoded bytes: unreserved / sub-delims.
 static NAME: Set = Set::of(b"-._~!$&'()*+,;=0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz");
 
 static DIGIT: Set = Set::of(b"0123456789");
 
-/// As [`is_valid`], in wide steps for the hosts of nearly all requests. `behind` is what `cursor` was at when it was
+/// As [`is_valid`], in wide steps for the hosts of nearly all requests. `behind` was the rest at `cursor` before the
+/// host.
 /// before the host.
 #[inline(always)]
 pub(super) fn is_valid_at<S: Steps>(host: &[u8], behind: &[u8], cursor: &Cursor<'_, S>) -> bool {
@@ -22,8 +23,8 @@ pub(super) fn is_valid_at<S: Steps>(host: &[u8], behind: &[u8], cursor: &Cursor<
     }
 }
 
-/// Whether `host` may stand in a Host field. An empty one may, in HTTP/1.0; one that is but a port may not, as in a URI
-/// (RFC 9110 section 4.2.1).
+/// Whether `host` is allowed in a Host field. An empty one is, in HTTP/1.0. A port alone is not, as in a URI (RFC 9110
+/// section 4.2.1).
 #[cold]
 pub(super) fn is_valid(host: &[u8]) -> bool {
     if host.starts_with(b":") {
@@ -48,7 +49,7 @@ pub(super) fn is_valid(host: &[u8]) -> bool {
     }
 }
 
-/// Digits of a number that is a port's, or none (RFC 3986 section 3.2.3).
+/// The digits of a valid port, or none (RFC 3986 section 3.2.3).
 fn is_port(digits: &[u8]) -> bool {
     let is_number = || std::str::from_utf8(digits).is_ok_and(|digits| digits.parse::<u16>().is_ok());
     digits.is_empty() || digits.iter().all(u8::is_ascii_digit) && is_number()

@@ -1,13 +1,13 @@
 //! PURE. Media types by the names of files.
 #![forbid(unsafe_code)]
 
-/// What a file without a known extension is (RFC 2046 section 4.5.1).
+/// The type of a file without a known extension (RFC 2046 section 4.5.1).
 const UNKNOWN: &str = "application/octet-stream";
 
-/// The media type by a file name's extension, or by the whole name of one that has none, whatever its case.
+/// The media type by the extension of a file name, or by the whole name if it has none, ignoring case.
 ///
-/// Text is UTF-8, but for what may say itself what it is in: a charset here would beat what an HTML page or a style
-/// sheet says of itself (RFC 9110 section 8.3.2 and the HTML standard, "determining the character encoding").
+/// Text is UTF-8, except for formats that may declare their encoding: a charset here would override the declaration of
+/// an HTML page or a style sheet (RFC 9110 section 8.3.2 and the HTML standard, "determining the character encoding").
 pub(crate) fn media_type(path: &[u8]) -> &'static str {
     let (table, key) = match extension(path) {
         Ok(extension) => (&BY_EXTENSION[..], extension),
@@ -18,7 +18,7 @@ pub(crate) fn media_type(path: &[u8]) -> &'static str {
     found.map_or(UNKNOWN, |index| table[index].1)
 }
 
-/// What is behind the last dot of a path's last segment, or that segment where it has no dot.
+/// The text after the last dot of a path's last segment, or the whole segment if it has no dot.
 pub(crate) fn extension(path: &[u8]) -> Result<&[u8], &[u8]> {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
     match name.iter().rposition(|byte| *byte == b'.') {
@@ -27,7 +27,7 @@ pub(crate) fn extension(path: &[u8]) -> Result<&[u8], &[u8]> {
     }
 }
 
-/// Names that are known as they are, in order.
+/// Names that are known as a whole, in order.
 const BY_NAME: [(&str, &str); 15] = [
     ("apple-app-site-association", "application/json"),
     ("authors", TEXT),
@@ -46,11 +46,11 @@ const BY_NAME: [(&str, &str); 15] = [
     ("todo", TEXT),
 ];
 
-/// Also for what has a type of its own that browsers save instead of showing.
+/// Also for formats whose own type browsers save instead of showing.
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// What browsers are served, by extension, in order. The names are those of the IANA registry of media types where it has
-/// one; JavaScript is RFC 9239. A crate that knows every type takes 220 KiB of the binary.
+/// The formats that browsers get, by extension, in order. The names are those of the IANA registry of media types if it
+/// has one; JavaScript is RFC 9239. A crate with all types would take 220 KiB of the binary.
 const BY_EXTENSION: [(&str, &str); 178] = [
     ("3gp", "video/3gpp"),
     ("7z", "application/x-7z-compressed"),

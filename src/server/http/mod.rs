@@ -12,9 +12,8 @@
 //!   any ── a broken rule ── Reject ──► Closed      respond, the last one ──► Closed
 //! ```
 //!
-//! A request that lies whole in the caller's bytes is given out as slices of them: nothing is copied and nothing
-//! allocated. Only a request whose body is incomplete or chunked is gathered in memory of the codec's own, freed with
-//! its answer.
+//! A request that is whole in the caller's bytes is returned as slices of them: nothing is copied or allocated. Only a
+//! request whose body is incomplete or chunked is gathered in the codec's own memory, which is freed with its response.
 //!
 //! # What a head costs
 //!

@@ -1,4 +1,4 @@
-//! One pass over a head that is complete and well formed: its lines, in wide steps.
+//! Parses a complete and well-formed head in one pass over its lines, in wide steps.
 
 use memchr::memchr;
 
@@ -11,7 +11,8 @@ use super::request::Version;
 use super::{Limits, Reject};
 use crate::sys::scan::{self, Cursor, Steps, Work};
 
-/// Parses the head that `input` begins with, if it is complete and well formed; returns also its length. `None` for any other.
+/// Parses the head at the beginning of `input`, if it is complete and well-formed; also returns its length. `None` for
+/// any other.
 #[inline]
 pub(super) fn parse_whole<'a>(
     input: &'a [u8],
@@ -35,7 +36,7 @@ impl<'a> Work for Parse<'a, '_> {
         let Parse { input, room, limits } = self;
         let Room { fields, request: place } = room;
         let (mut cursor, mut facts) = (Cursor::new(input, steps), Facts::default());
-        // Most are, and need no looking for their end.
+        // Most are GET, whose end is known.
         let method = if cursor.strip(b"GET ") {
             "GET"
         } else {
@@ -66,14 +67,14 @@ impl<'a> Work for Parse<'a, '_> {
     }
 }
 
-/// A token with a space behind it.
+/// A token, followed by a space.
 #[inline(never)]
 fn method(bytes: &[u8]) -> Option<&str> {
     let len = bytes.iter().position(|byte| !TCHAR.contains(*byte)).filter(|len| *len > 0 && bytes[*len] == b' ')?;
     std::str::from_utf8(&bytes[..len]).ok()
 }
 
-/// Takes a target and the space behind it; returns also where its first `?` is, or its end.
+/// Takes a target and the space after it; also returns the position of its first `?`, or its end.
 #[inline(always)]
 fn target<'a, S: Steps>(cursor: &mut Cursor<'a, S>, limits: &Limits) -> Option<(&'a str, usize)> {
     match cursor.take_parts(&PATH, &QUERY) {
@@ -87,7 +88,7 @@ fn target<'a, S: Steps>(cursor: &mut Cursor<'a, S>, limits: &Limits) -> Option<(
     }
 }
 
-/// The same for one that is not all of visible ASCII, or wrong.
+/// The same for a target that is not all visible ASCII, or is invalid.
 #[cold]
 #[inline(never)]
 fn odd_target<'a>(rest: &'a [u8], limits: &Limits) -> Option<(&'a str, usize)> {
@@ -104,7 +105,7 @@ fn version<S: Steps>(cursor: &mut Cursor<'_, S>) -> Option<Version> {
     cursor.strip(b"HTTP/1.0\r\n").then_some(Version::Http10)
 }
 
-/// A value without the white space around it, of which the one space behind the colon is off already.
+/// A value without surrounding white space. The space after the colon is already removed.
 #[inline(always)]
 fn without_blanks(value: &[u8]) -> &[u8] {
     // The only control characters in it are tabs.

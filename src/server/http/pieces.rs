@@ -1,22 +1,22 @@
-//! Bodies that are taken as they come, and what is held of those that are gathered.
+//! Bodies that are received as they arrive, and the memory of gathered ones.
 
 use super::body::Decoder;
 use super::codec::Codec;
 use super::{Limits, Reject};
 
-/// The next piece of a body that is taken as it comes.
+/// The next piece of a body that is received as it arrives.
 #[derive(Debug)]
 pub(crate) enum Piece<'a> {
     NeedMore,
     Data(&'a [u8]),
-    /// It was the last one. [`Codec::respond`] comes next.
+    /// It was the last one. Call [`Codec::respond`] next.
     End,
-    /// A broken rule. [`Codec::reject`] comes next.
+    /// A broken rule. Call [`Codec::reject`] next.
     Reject(Reject),
 }
 
 impl Codec {
-    /// Whether the request that was given out last has a body that is still to be taken.
+    /// Whether the current request has a body that must still be received.
     pub(crate) fn is_streaming(&self) -> bool {
         self.is_streaming
     }
@@ -27,7 +27,7 @@ impl Codec {
         self.gathered.is_some()
     }
 
-    /// How much memory the rest of a body needs besides what it has.
+    /// How much memory the rest of a body needs in addition to what it has.
     pub(crate) fn room_needed(&self) -> usize {
         let gathered = self.gathered.as_ref().filter(|_| !self.is_streaming);
         gathered.map_or(0, |gathered| gathered.decoder.room_needed(&gathered.body))
@@ -38,17 +38,17 @@ impl Codec {
         self.gathered.as_ref().map_or(0, |gathered| gathered.head.capacity() + gathered.body.capacity())
     }
 
-    /// The head of a request whose body has not come whole.
+    /// The head of a request whose body is incomplete.
     pub(crate) fn gathered_head(&self) -> Option<&[u8]> {
         self.gathered.as_ref().map(|gathered| &gathered.head[..])
     }
 
-    /// Whether the client of such a request waits to be told to go on. Said once.
+    /// Whether the client of such a request waits for 100 (Continue). Returned once.
     pub(crate) fn take_waits(&mut self) -> bool {
         self.gathered.as_mut().is_some_and(|gathered| std::mem::take(&mut gathered.waits))
     }
 
-    /// Takes the next piece of a body from the front of `input`, of any length in all.
+    /// Takes the next piece of a body from the front of `input`. The body may have any length.
     pub(crate) fn next_piece<'a>(&'a mut self, input: &'a [u8], limits: &Limits) -> (usize, Piece<'a>) {
         let Some(gathered) = self.gathered.as_mut().filter(|gathered| !gathered.is_done) else {
             self.is_streaming = false;

@@ -2,23 +2,25 @@
 
 use std::ops::Range;
 
-/// Most ranges of one request: more are an attack, or a client that had better ask for all (section 14.2).
+/// The maximum number of ranges in a request. More are an attack, or from a client that should rather ask for
+/// everything (section 14.2).
 const RANGES_MAX: usize = 16;
 
-/// What a Range field asks of a representation.
+/// What a Range field asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ranges {
-    /// All of it: the field is malformed, in a unit that is not bytes, or excessive.
+    /// Everything: the field is malformed, excessive, or in another unit than bytes.
     All,
-    /// Nothing that is there: 416.
+    /// No existing bytes: 416.
     Unsatisfiable,
-    /// These bytes, in the order asked for: 206.
+    /// These bytes, in the requested order: 206.
     Some(Vec<Range<u64>>),
 }
 
-/// Reads a Range field for a representation of `len` bytes.
+/// Parses a Range field for a representation of `len` bytes.
 pub(crate) fn parse(field: &str, len: u64) -> Ranges {
-    // Of nothing, no range is satisfiable but a suffix: whoever asks in slices gets all of it (section 14.1.2).
+    // An empty representation satisfies no range but a suffix: a client that asks in slices gets all of it (section
+    // 14.1.2).
     if len == 0 {
         return Ranges::All;
     }
@@ -39,7 +41,7 @@ pub(crate) fn parse(field: &str, len: u64) -> Ranges {
             _ => return Ranges::All,
         }
     }
-    // Overlapping ranges make a small request a large answer.
+    // With overlapping ranges, a small request could cause a large response.
     let mut sorted = ranges.clone();
     sorted.sort_by_key(|range| range.start);
     if sorted.windows(2).any(|pair| pair[0].end > pair[1].start) {
@@ -51,7 +53,7 @@ pub(crate) fn parse(field: &str, len: u64) -> Ranges {
     Ranges::Some(ranges)
 }
 
-/// Reads `first-last`, `first-` or `-suffix`. `None` is malformed, `Some(None)` lies behind the end.
+/// Parses `first-last`, `first-` or `-suffix`. `None` if it is malformed, `Some(None)` if it is beyond the end.
 fn one(spec: &str, len: u64) -> Option<Option<Range<u64>>> {
     let (first, last) = spec.split_once('-')?;
     if first.is_empty() {
@@ -72,7 +74,7 @@ fn one(spec: &str, len: u64) -> Option<Option<Range<u64>>> {
     Some((first < len).then_some(first..end))
 }
 
-/// Digits; what does not fit in 64 bits is larger than any file.
+/// Digits. A number beyond 64 bits is larger than any file.
 fn number(digits: &str) -> Option<u64> {
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;

@@ -1,8 +1,8 @@
-//! A head that is known already.
+//! A head that is already known.
 //!
-//! Who asks again mostly asks the same way: what polls, what checks health, what sends request after request. So a
-//! worker keeps the last head that came, and once it has come twice also what it says. A head of the same bytes up to
-//! its end says the same, and is not parsed again: that is most of what a request costs here.
+//! A client that asks again mostly sends the same head, such as one that polls, checks health, or sends request after
+//! request. So a worker keeps the last head that arrived and, once it has arrived twice, its meaning. A head with
+//! exactly the same bytes means the same and is not parsed again, which saves most of a request's cost here.
 #![forbid(unsafe_code)]
 
 use std::ops::Range;
@@ -12,24 +12,24 @@ use super::message::{Framing, Head};
 use super::request::{Request, Version};
 use super::Reject;
 
-/// The last head that came whole and was valid. All codecs that share it have the same limits.
+/// The last head that arrived whole and was valid. All codecs that share it have the same limits.
 #[derive(Debug, Default)]
 pub(crate) struct Recall {
-    /// Bytes of a head that has come once.
+    /// The bytes of a head that has arrived once.
     seen: Vec<u8>,
     known: Option<Known>,
-    /// Heads that were parsed.
+    /// The number of heads that were parsed.
     parsed: u32,
 }
 
-/// Of so many heads that are parsed, two are looked at: where clients never ask alike, trying costs next to nothing.
+/// Of this many parsed heads, two are considered. If no two requests are alike, trying costs next to nothing.
 const LOOKS: u32 = 16;
 
-/// What a head says that has come twice.
+/// The meaning of a head that has arrived twice.
 #[derive(Debug)]
 struct Known {
     text: String,
-    // Each a text of its own, since taking it from the whole would cost a look at its ends every time.
+    // Each a text of its own, since slicing the whole text would check its ends every time.
     method: Box<str>,
     target: Box<str>,
     query_mark: usize,
@@ -44,17 +44,17 @@ struct Known {
 }
 
 impl Recall {
-    /// Whether `input` begins with the head that is known.
+    /// Whether `input` begins with the known head.
     pub(super) fn knows(&self, input: &[u8]) -> bool {
         self.known.as_ref().is_some_and(|known| input.starts_with(known.text.as_bytes()))
     }
 
-    /// What that head says, and its length.
+    /// The meaning of that head, and its length.
     pub(super) fn head<'a>(&'a self, place: &'a mut Option<Request<'a>>) -> Option<(usize, Result<Head<'a>, Reject>)> {
         self.known.as_ref().map(|known| (known.text.len(), Ok(known.head(place))))
     }
 
-    /// Learns from a head that was parsed from the front of `input`.
+    /// Learns a head that was parsed from the front of `input`.
     #[inline]
     pub(super) fn learn(&mut self, input: &[u8], (len, parsed): &(usize, Result<Head<'_>, Reject>)) {
         let turn = self.parsed % LOOKS;
@@ -74,7 +74,7 @@ impl Recall {
             self.seen.extend_from_slice(text);
             return;
         }
-        // Values may be of other bytes; such a head is parsed each time.
+        // Values may contain other bytes; such a head is parsed each time.
         self.known = std::str::from_utf8(text).ok().map(|text| Known::new(text, head));
     }
 }

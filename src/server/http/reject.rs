@@ -1,9 +1,10 @@
 //! Why a request is refused.
 
-/// A rule that a client has broken. Each has one answer, and each ends the connection: what follows cannot be trusted.
+/// A rule that a client has broken. Each has one response, and each ends the connection, since what follows cannot be
+/// trusted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Reject {
-    /// RFC 9112 section 2.2: a line ends in CRLF; a lone LF is where two parsers come to differ.
+    /// RFC 9112 section 2.2: a line ends in CRLF; two parsers may disagree about a lone LF.
     LineEnd,
     /// RFC 9112 section 3: `method SP request-target SP HTTP-version`.
     RequestLine,
@@ -18,7 +19,7 @@ pub(crate) enum Reject {
     TargetTooLong,
     /// CONNECT, RFC 9110 section 9.3.6: this is no proxy.
     Connect,
-    /// RFC 9112 section 5: a token, a colon at once, a value without control characters, no folding.
+    /// RFC 9112 section 5: a token, immediately followed by a colon; a value without control characters; no folding.
     Field,
     HeadTooLarge,
     TooManyFields,
@@ -32,7 +33,7 @@ pub(crate) enum Reject {
     TransferCoding,
     /// RFC 9112 section 6.3: never both.
     TwoLengths,
-    /// RFC 9110 section 10.1.1: `100-continue` is the only expectation there is.
+    /// RFC 9110 section 10.1.1: `100-continue` is the only expectation.
     Expectation,
     BodyTooLarge,
     /// RFC 9112 section 7.1: chunk size, extensions, line ends.
@@ -46,7 +47,7 @@ pub(crate) enum Reject {
 }
 
 impl Reject {
-    /// The status that answers it.
+    /// The status of the response.
     pub(crate) fn status(self) -> u16 {
         match self {
             Reject::Version => 505,
@@ -61,7 +62,7 @@ impl Reject {
         }
     }
 
-    /// What the client is told.
+    /// The text for the client.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Reject::LineEnd => "a line does not end in CRLF\n",

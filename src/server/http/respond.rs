@@ -1,4 +1,4 @@
-//! The answers to requests: how they are framed, and which is the connection's last.
+//! Responses to requests: how they are framed, and which is the connection's last.
 
 use super::asked::Speaks;
 use super::codec::{Codec, Phase};
@@ -6,49 +6,49 @@ use super::encode::{self, Connection, Encoder};
 use super::response::ResponseHead;
 use super::Reject;
 
-/// How long a response's body is.
+/// The length of a response's body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Length {
     Known(u64),
-    /// It ends when it ends.
+    /// Not known in advance.
     Unknown,
 }
 
-/// How a response's body is to be sent.
+/// How to send the body of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transfer {
-    /// Not at all: the request was HEAD, or the status has none.
+    /// Not at all: the request was HEAD, or the status allows no body.
     Nothing,
     AsIs,
-    /// In [`chunk`](super::chunk)s and with [`last_chunk`](super::last_chunk) at the end.
+    /// In [`chunk`](super::chunk)s, with [`last_chunk`](super::last_chunk) at the end.
     Chunked,
 }
 
 impl Codec {
-    /// Makes the next answer the connection's last.
+    /// Makes the next response the connection's last.
     #[inline]
     pub(crate) fn end_after_answer(&mut self) {
         self.asked.keep_alive = false;
     }
 
-    /// The client takes trailers with the answer to the request that was given out last.
+    /// Sets whether the client accepts trailers in the response to the current request.
     pub(crate) fn take_trailers(&mut self, takes: bool) {
         if takes && self.asked.speaks == Speaks::Http11 {
             self.asked.speaks = Speaks::Http11WithTrailers;
         }
     }
 
-    /// Whether trailers can be sent with the answer to the request that was given out last.
+    /// Whether trailers can be sent with the response to the current request.
     pub(crate) fn takes_trailers(&self) -> bool {
         self.asked.speaks == Speaks::Http11WithTrailers
     }
 
-    /// Whether interim answers can be sent before it (RFC 9110 section 15.2).
+    /// Whether interim responses can be sent before it (RFC 9110 section 15.2).
     pub(crate) fn takes_interim(&self) -> bool {
         self.asked.speaks != Speaks::Http10
     }
 
-    /// Appends the head of the answer to the request that was given out last, and tells how its body is to follow.
+    /// Appends the head of the response to the current request; returns how to send its body.
     #[inline]
     pub(crate) fn respond(
         &mut self,
@@ -57,20 +57,19 @@ impl Codec {
         encoder: &mut Encoder,
         out: &mut Vec<u8>,
     ) -> Transfer {
-        // RFC 9110 sections 8.6, 15.3.6 and 15.4.5: no length in a 204, none but zero in a 205, and none needed in a
-        // 304.
+        // RFC 9110 sections 8.6, 15.3.6 and 15.4.5: no length in a 204, only zero in a 205, and none needed in a 304.
         let has_none = matches!(head.status, 204 | 205 | 304);
         let framing = match length {
             _ if has_none && head.status == 205 => encode::Framing::Length(0),
             _ if has_none => encode::Framing::None,
-            // A handler need not make the body for HEAD, and what it would be is not known then (section 8.6).
+            // For HEAD a handler need not make the body, whose length is then unknown (section 8.6).
             Length::Known(0) if self.asked.is_head => encode::Framing::None,
             Length::Known(length) => encode::Framing::Length(length),
             Length::Unknown if self.asked.speaks == Speaks::Http10 => encode::Framing::Close,
             Length::Unknown => encode::Framing::Chunked,
         };
         let is_delimiter = framing == encode::Framing::Close;
-        // What is left of a body is not read, and not taken for a request either.
+        // The rest of a body is not read, and must not be taken for a request.
         self.is_closed = is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
         let connection = match self.asked.speaks {
             _ if self.is_closed => Connection::Close,
@@ -90,8 +89,8 @@ impl Codec {
         }
     }
 
-    /// Whether the client has offered to change to the protocol with the request that was given out last. What is left of
-    /// a body would be taken for the other protocol (RFC 9110 section 7.8), and an answer to HEAD has no content.
+    /// Whether the client has offered this protocol with the current request. The rest of a body would be taken for the
+    /// other protocol (RFC 9110 section 7.8), and a response to HEAD has no content.
     pub(crate) fn may_upgrade(&self, protocol: &str) -> bool {
         let offered = self.gathered.as_ref().map(|gathered| &gathered.offered[..]).unwrap_or_default();
         let mut offered = offered.split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
@@ -99,14 +98,14 @@ impl Codec {
         may && !protocol.is_empty() && offered.any(|one| one.eq_ignore_ascii_case(protocol.as_bytes()))
     }
 
-    /// Appends the answer that changes the protocol. Whatever follows is not this codec's.
+    /// Appends the response that changes the protocol. What follows does not concern this codec.
     pub(crate) fn upgrade(&mut self, head: &ResponseHead, protocol: &str, encoder: &Encoder, out: &mut Vec<u8>) {
         encoder.switching(head, protocol, out);
         self.gathered = None;
         self.phase = Phase::Idle;
     }
 
-    /// Appends the answer to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
+    /// Appends the response to a client that should have offered to change the protocol (RFC 9110 section 15.5.22).
     pub(crate) fn require_upgrade(
         &mut self,
         head: &ResponseHead,
@@ -121,7 +120,7 @@ impl Codec {
         encoder.requiring(head, protocol, out);
     }
 
-    /// Appends the answer to a broken rule, the connection's last.
+    /// Appends the response to a broken rule, which is the connection's last.
     pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) {
         self.is_closed = true;
         self.is_streaming = false;

@@ -1,4 +1,4 @@
-//! A response's head, as a handler makes it.
+//! The head of a response, as a handler makes it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -6,7 +6,7 @@ use std::ptr;
 
 use super::grammar::is_token;
 
-/// Status, header fields, and whether the connection ends.
+/// Status, header fields, and whether to close the connection.
 #[derive(Clone)]
 pub(crate) struct ResponseHead {
     pub(crate) status: u16,
@@ -19,7 +19,7 @@ pub(crate) struct ResponseHead {
 impl ResponseHead {
     /// # Panics
     ///
-    /// Unless `status` is from 200 to 599, or the media type a valid field value.
+    /// Unless `status` is between 200 and 599, and the media type is a valid field value.
     pub(crate) fn new(status: u16, content_type: Option<Cow<'static, str>>) -> ResponseHead {
         let mut head = match content_type {
             Some(content_type) => ResponseHead::with(content_type),
@@ -29,7 +29,7 @@ impl ResponseHead {
         head
     }
 
-    /// 200 with a media type.
+    /// A 200 with a media type.
     ///
     /// # Panics
     ///
@@ -40,11 +40,11 @@ impl ResponseHead {
         ResponseHead { status: 200, content_type: Some(content_type), fields: Vec::new(), close: false }
     }
 
-    /// Whether both render to the same bytes: `close` says what the connection does, and is not of the head.
+    /// Whether both render to the same bytes. `close` is not part of the head, but of the connection.
     #[inline]
     pub(super) fn renders_as(&self, other: &ResponseHead) -> bool {
-        // An empty Vec points nowhere, and glibc's memcmp(3) with AVX-512 loads from there: masked, so it does not
-        // fault, but 180 cycles long.
+        // An empty Vec has a dangling pointer, from which glibc's memcmp(3) with AVX-512 loads. The load is masked, so
+        // it does not fault, but it takes 180 cycles.
         let has_equal_fields = match (self.fields.is_empty(), other.fields.is_empty()) {
             (false, false) => self.fields == other.fields,
             (none, none_either) => none == none_either,
@@ -59,19 +59,19 @@ impl ResponseHead {
 
     /// # Panics
     ///
-    /// Unless `status` is from 200 to 599: interim answers are the server's.
+    /// Unless `status` is between 200 and 599; the server sends interim responses itself.
     pub(crate) fn set_status(&mut self, status: u16) {
         assert!((200..600).contains(&status), "a response's status is from 200 to 599, not {status}");
         self.status = status;
     }
 
-    /// 200 with one of our own media types, and room for the fields of a file.
+    /// A 200 with one of our own media types, and space for the fields of a file.
     pub(crate) fn of_file(content_type: Cow<'static, str>) -> ResponseHead {
         let fields = Vec::with_capacity(FILE_FIELDS_GUESS);
         ResponseHead { status: 200, content_type: Some(content_type), fields, close: false }
     }
 
-    /// Adds a field that is known to be valid, without white space around it, and is no Content-Type.
+    /// Adds a field that is known to be valid, without surrounding white space, and not Content-Type.
     pub(crate) fn add_valid(&mut self, name: &str, value: &str) {
         debug_assert!(
             check_field(name, value).is_ok() && value == value.trim_matches([' ', '\t']),
@@ -82,7 +82,7 @@ impl ResponseHead {
         }
     }
 
-    /// With a Trailer field that names these, if there are any.
+    /// Adds a Trailer field with these names, if there are any.
     pub(crate) fn announcing(mut self, trailers: Option<&str>) -> ResponseHead {
         if let Some(names) = trailers {
             push_field(&mut self.fields, "Trailer", names);
@@ -90,11 +90,12 @@ impl ResponseHead {
         self
     }
 
-    /// Adds a field; a Content-Type replaces the one there is.
+    /// Adds a field. A Content-Type replaces an earlier one.
     pub(crate) fn add(&mut self, name: &str, value: &str) -> Result<(), InvalidHeader> {
         if name.eq_ignore_ascii_case("upgrade") && is_value(value.as_bytes()) {
             push_field(&mut self.fields, name, value);
-            // Both or none (RFC 9110 section 7.8). A list may have several lines, so it does not matter what the server adds.
+            // Both or none (RFC 9110 section 7.8). A list may have several lines, so a further Connection of the server
+            // does not matter.
             push_field(&mut self.fields, "Connection", "Upgrade");
             return Ok(());
         }
@@ -108,7 +109,7 @@ impl ResponseHead {
     }
 }
 
-/// Bytes of the fields that say what a file is, so that one allocation does.
+/// The length of the fields that describe a file, so that one allocation is enough.
 const FILE_FIELDS_GUESS: usize = 256;
 
 impl fmt::Debug for ResponseHead {
@@ -122,7 +123,7 @@ impl fmt::Debug for ResponseHead {
     }
 }
 
-/// A header field that may not be sent.
+/// A header field that must not be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InvalidHeader {
     name: String,
@@ -165,12 +166,12 @@ pub(super) fn push_field(fields: &mut Vec<u8>, name: &str, value: &str) {
     }
 }
 
-/// `field-value` of RFC 9110 section 5.5; bytes of 0x80 and above are its `obs-text`.
+/// `field-value` of RFC 9110 section 5.5; bytes from 0x80 on are its `obs-text`.
 ///
-/// Inlined, it costs nothing where the value is a literal.
+/// Inlined, it costs nothing for a literal.
 #[inline]
 pub(crate) fn is_value(value: &[u8]) -> bool {
-    // Without a branch per byte: few are wrong.
+    // Without a branch per byte, since few are invalid.
     !value.iter().fold(false, |wrong, byte| wrong | (*byte < b' ' && *byte != b'\t') | (*byte == 0x7f))
 }
 

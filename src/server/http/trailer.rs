@@ -1,4 +1,4 @@
-//! PURE. Fields behind a chunked body (RFC 9110 section 6.5), and the interim answer that has nothing but fields (RFC 8297).
+//! PURE. Fields after a chunked body (RFC 9110 section 6.5), and the interim response that only has fields (RFC 8297).
 #![forbid(unsafe_code)]
 
 use super::request::{Request, Version};
@@ -8,7 +8,7 @@ use super::response::{check_field, push_field, InvalidHeader};
 ///
 /// # Errors
 ///
-/// When it is no valid field, or none that may come behind the content.
+/// If the field is invalid, or must not come after the content.
 pub(crate) fn add_trailer(trailers: &mut Vec<u8>, name: &str, value: &str) -> Result<(), InvalidHeader> {
     check_field(name, value)?;
     check_trailer(name)?;
@@ -31,8 +31,8 @@ pub(crate) fn announce_trailer(names: &mut String, name: &str) -> Result<(), Inv
     Ok(())
 }
 
-/// RFC 9110 section 6.5.1: what concerns framing, routing, authentication, conditions, or how the content is to be taken has to
-/// be known before it.
+/// RFC 9110 section 6.5.1: fields that concern framing, routing, authentication, conditions, or how to read the content
+/// must be known before it.
 fn check_trailer(name: &str) -> Result<(), InvalidHeader> {
     let is_condition = name.get(..3).is_some_and(|start| start.eq_ignore_ascii_case("if-"));
     match is_condition || BEFORE_CONTENT.iter().any(|field| name.eq_ignore_ascii_case(field)) {
@@ -41,7 +41,7 @@ fn check_trailer(name: &str) -> Result<(), InvalidHeader> {
     }
 }
 
-/// Besides those that only the server sets.
+/// In addition to those that only the server sets.
 const BEFORE_CONTENT: [&str; 30] = [
     "Accept-Ranges",
     "Age",
@@ -75,7 +75,7 @@ const BEFORE_CONTENT: [&str; 30] = [
     "WWW-Authenticate",
 ];
 
-/// Whether the client has said that it takes trailers (RFC 9110 section 10.1.4).
+/// Whether the client has declared that it accepts trailers (RFC 9110 section 10.1.4).
 pub(crate) fn takes_trailers(request: &Request<'_>) -> bool {
     let mut codings = request.headers().filter(|(name, _)| name.eq_ignore_ascii_case("te"));
     request.version() == Version::Http11
@@ -84,11 +84,11 @@ pub(crate) fn takes_trailers(request: &Request<'_>) -> bool {
         })
 }
 
-/// An interim answer with hints (RFC 8297): 103 and these fields.
+/// Makes an interim response with hints (RFC 8297): 103 and these fields.
 ///
 /// # Errors
 ///
-/// When one of them is no valid field, or one that the server sets.
+/// If a field is invalid, or set by the server itself.
 pub(crate) fn early_hints(fields: &[(&str, &str)]) -> Result<Vec<u8>, InvalidHeader> {
     let mut head = b"HTTP/1.1 103 Early Hints\r\n".to_vec();
     for (name, value) in fields {

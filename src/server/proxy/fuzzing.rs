@@ -1,9 +1,9 @@
-//! What fuzzers let proxies say ([`crate::fuzzing`]).
+//! The fuzz target for proxies ([`crate::fuzzing`]).
 #![allow(missing_docs, unreachable_pub)]
 
 use super::{parse, Found, WORDS_MAX};
 
-/// Whatever a connection begins with: it is judged by its earliest bytes, however they come, and nothing long is held.
+/// For any beginning of a connection: the earliest bytes decide, however they arrive, and nothing long is held.
 pub fn proxy_header(input: &[u8]) {
     let whole = parse(input);
     let decided = (0..=input.len()).find(|end| parse(&input[..*end]) != Found::NeedMore);

@@ -1,9 +1,9 @@
-//! PURE. The PROXY protocol of HAProxy, versions 1 and 2 (doc/proxy-protocol.txt there): what a proxy of TCP connections
-//! says of its client, in front of that client's first byte.
+//! PURE. The PROXY protocol of HAProxy, versions 1 and 2 (doc/proxy-protocol.txt there): what a proxy of TCP
+//! connections reports about its client, before the client's first byte.
 //!
-//! In come the first bytes of a connection, as many as there are; out goes whose they are, and where the client's own
-//! begin. Nothing is held but an incomplete header, which is short: what a header of version 2 has behind its addresses
-//! (TLV) is skipped as it comes.
+//! Its input: the first bytes of a connection, as many as there are. Its output: the client's address, and where the
+//! client's own bytes begin. Only an incomplete header is held, which is short: what a header of version 2 has after
+//! its addresses (TLV) is skipped as it arrives.
 #![forbid(unsafe_code)]
 
 #[cfg(any(fuzzing, test))]
@@ -13,45 +13,45 @@ mod tests;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What the first bytes of a connection are.
+/// The meaning of the first bytes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     /// The beginning of a header.
     NeedMore,
     /// A header.
     Header(Header),
-    /// None, or a broken one; and why.
+    /// No header, or an invalid one, and why.
     Invalid(&'static str),
 }
 
 /// A header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
-    /// Its bytes.
+    /// Its length in bytes.
     pub(crate) len: usize,
-    /// How many bytes that say nothing of use follow it.
+    /// How many bytes without useful information follow it.
     pub(crate) skip: usize,
-    /// The client's address. `None`: the connection is the proxy's own, as for a check of health, or the header does not
+    /// The client's address. `None` if the connection is the proxy's own, as for a health check, or the header does not
     /// say whose it is.
     pub(crate) source: Option<SocketAddr>,
 }
 
-/// The start of version 1, in words.
+/// The start of version 1, as text.
 const WORDS: &[u8] = b"PROXY ";
 
-/// Most bytes of a header of version 1, its end included.
+/// The maximum length of a header of version 1, including its end.
 const WORDS_MAX: usize = 107;
 
-/// The start of version 2, in bytes.
+/// The start of version 2, as bytes.
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
-/// The signature, version and command, family and protocol, and the length of what follows.
+/// The signature, version and command, family and protocol, and the length of the rest.
 const FIXED: usize = 16;
 
 const NONE: &str = "it does not begin with the PROXY protocol's header";
 const MALFORMED: &str = "its header of the PROXY protocol is malformed";
 
-/// Looks at the first bytes of a connection.
+/// Parses the first bytes of a connection.
 pub(crate) fn parse(input: &[u8]) -> Found {
     let begins_with = |start: &[u8]| input.iter().zip(start).all(|(byte, expected)| byte == expected);
     if begins_with(SIGNATURE) {
@@ -63,7 +63,7 @@ pub(crate) fn parse(input: &[u8]) -> Found {
     }
 }
 
-/// Version 1: `PROXY TCP4 source destination port port` and the end of the line.
+/// Version 1: `PROXY TCP4 source destination port port` and a line end.
 fn words(input: &[u8]) -> Found {
     let beginning = &input[..input.len().min(WORDS_MAX)];
     let Some(end) = beginning.windows(2).position(|pair| pair == b"\r\n") else {
@@ -75,7 +75,7 @@ fn words(input: &[u8]) -> Found {
     let header = |source| Found::Header(Header { len: end + 2, skip: 0, source });
     let mut parts = line.split(' ');
     let is_v6 = match parts.next() {
-        // Whatever follows that is to be ignored.
+        // What follows must be ignored.
         Some("UNKNOWN") => return header(None),
         Some("TCP4") => false,
         Some("TCP6") => true,
@@ -96,7 +96,7 @@ fn words(input: &[u8]) -> Found {
     }
 }
 
-/// Digits without needless zeros.
+/// Digits without leading zeros.
 fn port(text: &str) -> Option<u16> {
     let is_plain = text.bytes().all(|byte| byte.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
     text.parse().ok().filter(|_| is_plain)
@@ -113,11 +113,11 @@ fn bytes(input: &[u8]) -> Found {
     };
     let addresses = match input.get(SIGNATURE.len() + 1) {
         None => return Found::NeedMore,
-        // The proxy's own connection: whatever follows is to be ignored.
+        // The proxy's own connection: what follows must be ignored.
         Some(_) if !is_of_client => 0,
         Some(0x11) => 12,
         Some(0x21) => 36,
-        // Not said whose, or nothing that has an address.
+        // Unspecified, or without an address.
         Some(family) if family >> 4 <= 3 && family & 15 <= 2 => 0,
         Some(_) => return Found::Invalid(MALFORMED),
     };

@@ -1,4 +1,4 @@
-//! Headers as proxies send them, and what clients may try.
+//! Headers as proxies send them, and as clients may forge them.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn v6() -> Vec<u8> {
     [&address.octets()[..], &Ipv6Addr::LOCALHOST.octets(), &[0xff, 0xff, 1, 187]].concat()
 }
 
-/// Parses it with a request behind it, and at each of its bytes.
+/// Parses it with a request after it, and after each of its bytes.
 fn header(bytes: &[u8]) -> Header {
     let whole = [bytes, b"GET / HTTP/1.1\r\n"].concat();
     let Found::Header(header) = parse(&whole) else { panic!("{:?} {bytes:?}", parse(&whole)) };
@@ -63,11 +63,11 @@ fn bytes_say_whose_a_connection_is() {
         (v2(0x21, 0x21, &v6()), Some("[2001:db8::7]:65535")),
         (v2(0x21, 0x11, &tlv), Some("203.0.113.9:12345")),
         (v2(0x21, 0x21, &long), Some("[2001:db8::7]:65535")),
-        // The proxy's own: a check of its backend's health.
+        // The proxy's own connection: a health check of its backend.
         (v2(0x20, 0x00, b""), None),
         (v2(0x20, 0x11, &v4()), None),
         (v2(0x20, 0xff, b"\x03\0\x04abcd"), None),
-        // Not said whose.
+        // Unspecified.
         (v2(0x21, 0x00, b""), None),
         (v2(0x21, 0x00, b"\x04\0\x01\0"), None),
         (v2(0x21, 0x31, &[b'/'; 216]), None),
@@ -113,7 +113,7 @@ fn what_is_no_header_is_refused_by_its_earliest_byte() {
         assert_eq!(decided, Some(needed), "{:?}", String::from_utf8_lossy(bytes));
         assert!(matches!(parse(bytes), Found::Invalid(_)), "{bytes:?}");
     }
-    // A line without end is not waited for.
+    // The parser does not wait for an endless line.
     let endless = [b"PROXY UNKNOWN ", &[b'x'; 200][..]].concat();
     assert_eq!(parse(&endless[..106]), Found::NeedMore);
     assert_eq!(parse(&endless[..107]), Found::Invalid(MALFORMED));

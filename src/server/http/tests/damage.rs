@@ -1,11 +1,10 @@
-//! Requests that are damaged at random, and heads that are known: what is seen does not depend on how the bytes come.
+//! Randomly damaged requests, and known heads: the result does not depend on how the bytes arrive.
 
 use super::*;
 use crate::server::http::feed::feed_with;
 
-/// The stored requests, damaged at random: nothing panics, it does not matter how the bytes come, nothing is read
-/// behind a refusal, and where a request is given out, httparse sees the same one. `FUZZ_ROUNDS=n` goes on for
-/// longer.
+/// The stored requests, damaged at random. Nothing may panic, it must not matter how the bytes arrive, nothing is read
+/// after a refusal, and httparse reads each accepted request in the same way. `FUZZ_ROUNDS=n` runs longer.
 #[test]
 fn damaged_requests_are_seen_alike_however_they_come() {
     let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(20_000);
@@ -29,7 +28,7 @@ fn damaged_requests_are_seen_alike_however_they_come() {
     }
 }
 
-/// The same under any limits, however small: which rule is found broken first does not depend on where a read ended.
+/// The same under any limits, however small: the first broken rule does not depend on where a read ended.
 #[test]
 fn the_first_broken_rule_is_the_same_under_any_limits() {
     let rounds = std::env::var("FUZZ_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(10_000);
@@ -64,7 +63,7 @@ fn the_first_broken_rule_is_the_same_under_any_limits() {
             assert_eq!(feed(random.pieces(&bytes, max), &limits), expected, "pieces of up to {max}, {}", case());
         }
     }
-    // But for the two time-outs, which the codec is told.
+    // Except for the two timeouts, which the codec is told about.
     assert_eq!(refused.len(), 20, "{refused:?}");
 }
 
@@ -79,7 +78,7 @@ fn stretch(bytes: &mut Vec<u8>, random: &mut Random) {
     drop(bytes.splice(at..at, std::iter::repeat_n(repeated, random.below(100))));
 }
 
-/// What the tests above have found, in the order found.
+/// What the tests above have found, in that order.
 #[test]
 fn damage_that_was_once_seen_differently_is_seen_alike() {
     let long = "x".repeat(300);
@@ -92,7 +91,7 @@ fn damage_that_was_once_seen_differently_is_seen_alike() {
         "GET\r\r\nHost: a\r\n\r\n".to_owned(),
     ] {
         for len in 0..text.len() {
-            // Every length, since what mattered was where a limit fell.
+            // Each length, since it matters where a limit fell.
             if text.is_char_boundary(len) {
                 assert_independent_of_pieces(format!("{}\r\n\r\n", &text[..len]).as_bytes(), &LIMITS);
             }
@@ -100,8 +99,8 @@ fn damage_that_was_once_seen_differently_is_seen_alike() {
     }
 }
 
-/// A head that is known says what it says when it is parsed, whatever follows it; and nothing is taken for it that
-/// differs from it anywhere.
+/// A known head means the same as when it is parsed, whatever follows it, and no head that differs anywhere is taken
+/// for it.
 #[test]
 fn heads_that_are_known_are_seen_as_if_they_were_not() {
     let corpus: Vec<Vec<u8>> =
@@ -181,7 +180,7 @@ fn damage(bytes: &mut Vec<u8>, corpus: &[Vec<u8>], random: &mut Random) {
     }
 }
 
-/// Where this codec accepts a head, httparse must read the same from it.
+/// If this codec accepts a head, httparse must read the same from it.
 #[track_caller]
 fn assert_seen_by_httparse(bytes: &[u8], line: &str, fields: &[(String, Vec<u8>)]) {
     let mut slots = [httparse::EMPTY_HEADER; FIELDS_MAX];

@@ -1,4 +1,4 @@
-//! Stored requests, tables of limits, and one property over all of them: it does not matter how the bytes come.
+//! Stored requests, tables of limits, and one property over all of them: it does not matter how the bytes arrive.
 
 mod damage;
 mod requests;
@@ -9,7 +9,7 @@ use super::*;
 
 const LIMITS: Limits = Limits { target: 40, head: 400, fields: 6, body: 64, requests: 0, utf8_query: true };
 
-/// The limits that a pool has by default; the stored requests are for these.
+/// The default limits of a pool, for which the stored requests are made.
 const DEFAULT: Limits =
     Limits { target: 8 << 10, head: 16 << 10, fields: 100, body: 1 << 20, requests: 0, utf8_query: true };
 
@@ -17,11 +17,11 @@ fn whole(bytes: &[u8]) -> Vec<Seen> {
     feed([bytes], &LIMITS)
 }
 
-/// Byte by byte, cut in two everywhere, and in random pieces: the same is seen.
+/// Byte by byte, cut in two everywhere, and in random pieces, the result is the same.
 #[track_caller]
 fn assert_independent_of_pieces(bytes: &[u8], limits: &Limits) {
     let expected = feed([bytes], limits);
-    // A large one is cut here and there: every cut of every byte would be millions.
+    // A large request is cut in some places only; all cuts would be millions.
     let step = 1 + bytes.len() / 2000;
     if step == 1 {
         assert_eq!(feed(bytes.chunks(1), limits), expected, "byte by byte: {}", bytes.escape_ascii());
@@ -62,15 +62,15 @@ impl Random {
     }
 }
 
-/// A stored request: `tests/requests/{valid,invalid}/NAME.http`, and what is to be seen of it in `NAME.expect`.
+/// A stored request: `tests/requests/{valid,invalid}/NAME.http`, and the expected result in `NAME.expect`.
 struct Stored {
     name: String,
     bytes: Vec<u8>,
-    /// For a valid one the lines of [`Seen::described`], for an invalid one the status of the answer.
+    /// For a valid request the lines of [`Seen::described`], for an invalid one the status of the response.
     expected: String,
 }
 
-/// Adding a case is adding its two files.
+/// To add a case, add its two files.
 fn stored(kind: &str) -> Vec<Stored> {
     let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/requests").join(kind);
     let files = std::fs::read_dir(&directory).expect("the stored requests").map(|file| file.expect("a file").path());

@@ -1,4 +1,4 @@
-//! What the codec makes of requests.
+//! Requests and their results.
 
 use super::*;
 

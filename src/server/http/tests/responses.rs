@@ -1,8 +1,8 @@
-//! What answers look like.
+//! Responses and their bytes.
 
 use super::*;
 
-/// Answers, for the last time if that is said.
+/// Responds, for the last time if told so.
 fn respond(
     codec: &mut Codec,
     head: &ResponseHead,
@@ -17,7 +17,7 @@ fn respond(
     codec.respond(head, length, encoder, out)
 }
 
-/// Answers a request; returns the head, and how the body is to follow.
+/// Responds to a request; returns the head, and how to send the body.
 fn answer(request: &str, head: &ResponseHead, length: Length, is_last: bool) -> (String, Transfer) {
     let mut common = Common::new();
     common.add("X-Worker", "7").expect("valid");
@@ -118,7 +118,7 @@ fn heads_are_rendered_alike_whatever_was_rendered_before() {
         if round % 100 == 0 {
             encoder.refresh(round);
         }
-        // Runs of the same, among others.
+        // Some of them several times in a row.
         let head = &heads[random.below(heads.len())];
         for _ in 0..=random.below(4) {
             let mut fresh = Encoder::new(Common::new());
