@@ -180,14 +180,15 @@ use self::health::Health;
 use self::journal::Journal;
 use self::outputs::Outputs;
 use self::process::Roster;
-use self::programs::{Notice, Programs};
+use self::programs::Programs;
+use self::requests::may_restart;
 use self::sockets::Sockets;
 use self::source::Source;
 pub(crate) use self::spawn::Child;
-use self::supervisor::{Event, Pid, Recycle};
+use self::supervisor::{Event, Recycle};
 use self::takeover::Takeover;
 use self::wakeups::Wakeups;
-use self::workers::ready;
+use self::workers::{notified, ready};
 use crate::error::Result;
 use crate::shared::log_writer;
 use crate::sys::clock;
@@ -242,10 +243,10 @@ impl Parent {
                 self.settle();
             }
             // The steps of this turn may have been interrupted by a freeze as well.
-            self.look_at_clock();
+            look_at_clock(&mut self.wakeups, &mut self.health, &mut self.roster);
             let until = self.deadline();
             let Some(sources) = self.wakeups.wait(until, &mut events)? else { continue };
-            self.look_at_clock();
+            look_at_clock(&mut self.wakeups, &mut self.health, &mut self.roster);
             // Reports first, since a worker sent them before its exit.
             for source in sources {
                 self.hear_from(source);
@@ -287,17 +288,19 @@ impl Parent {
         self.programs.end_late_keepers(&self.roster, clock::now());
         self.journal.say_what_was_left_out();
         log_writer::tell_lost(clock::now());
-        self.discard.close(self.are_copies_held(), clock::now());
-        for pid in self.programs.take_unread(&self.discard) {
-            self.look_for_sign(pid);
+        self.discard.close(are_copies_held(&self.roster, &self.admin), clock::now());
+        let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
+        for pid in programs.take_unread(discard) {
+            let notice = programs.hear(pid, roster, discard, wakeups, journal);
+            notified(pid, notice, roster, application, journal);
         }
         self.outputs.access_log.tell(&mut self.roster, self.health.board(), clock::now());
         let path = self.deploy.settings.config.pid_file.as_deref();
         self.outputs.pid_file.retry(path, &mut self.journal, clock::now());
-        if self.may_restart() && self.deploy.look_at_root(&mut self.journal, clock::now()) {
+        if may_restart(&self.sockets, &self.takeover) && self.deploy.look_at_root(&mut self.journal, clock::now()) {
             self.restart();
         }
-        if self.may_restart() && self.deploy.look_at_files(&mut self.journal, clock::now()) {
+        if may_restart(&self.sockets, &self.takeover) && self.deploy.look_at_files(&mut self.journal, clock::now()) {
             self.restart();
         }
     }
@@ -309,7 +312,11 @@ impl Parent {
             Source::Signals => {}
             Source::Reports(pid) => self.hear(pid),
             Source::Messages(pid) => self.application.inbox.note(pid),
-            Source::Sign(pid) => self.look_for_sign(pid),
+            Source::Sign(pid) => {
+                let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
+                let notice = programs.hear(pid, roster, discard, wakeups, journal);
+                notified(pid, notice, roster, application, journal);
+            }
             Source::Successor => self.hear_successor(),
             Source::Predecessor if self.takeover.hear_predecessor() => self.sockets.own(),
             Source::Predecessor => {}
@@ -327,42 +334,15 @@ impl Parent {
         }
     }
 
-    /// A notification has arrived on a program's socket.
-    fn look_for_sign(&mut self, pid: Pid) {
-        let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
-        match programs.hear(pid, roster, discard, wakeups, journal) {
-            Notice::Nothing => {}
-            Notice::Ready => ready(pid, roster, application, journal),
-            Notice::TooMany => {
-                roster.misbehaved(pid, "it sent too many notifications".to_owned(), clock::now());
-            }
-        }
-    }
-
     /// Updates what depends on which workers serve: where new connections go, which worker looks after which queue, and
     /// the reports to the service manager and the admin process.
     fn settle(&mut self) {
-        let (now, are_copied) = (clock::now(), self.are_copies_held());
-        self.sockets.settle(&mut self.roster, self.wakeups.poll(), are_copied, now);
+        let (now, are_copied) = (clock::now(), are_copies_held(&self.roster, &self.admin));
+        self.sockets.settle(&mut self.roster, &self.wakeups, are_copied, now);
         if let Some(admin) = &mut self.admin {
             admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
         }
         self.outputs.settle(&self.roster, &self.health, &self.journal, self.sockets.are_released(), now);
-    }
-
-    /// Whether a process that was just forked may hold what the fork copied from the parent.
-    fn are_copies_held(&self) -> bool {
-        self.admin.as_ref().is_some_and(Admin::holds_copies) || !self.roster.are_all_set_up()
-    }
-
-    /// Checks whether the whole pool was frozen until now. The steps after this take no significant time.
-    fn look_at_clock(&mut self) {
-        let now = clock::now();
-        let span = self.wakeups.frozen(now);
-        if !span.is_zero() {
-            self.health.frozen(span);
-            self.roster.tell(Event::Frozen(span), now);
-        }
     }
 
     /// When the next thing is due; `None` when only a signal or a worker can change anything.
@@ -375,7 +355,7 @@ impl Parent {
             self.sockets.deadline(),
             self.programs.deadline(&self.roster),
             self.application.deadline(),
-            self.deploy.deadline().filter(|_| self.may_restart()),
+            self.deploy.deadline().filter(|_| may_restart(&self.sockets, &self.takeover)),
             self.discard.deadline(),
             self.journal.deadline(),
             self.outputs.deadline(),
@@ -383,5 +363,20 @@ impl Parent {
             self.admin.as_ref().and_then(Admin::deadline),
         ];
         due.into_iter().flatten().min()
+    }
+}
+
+/// Whether a process that was just forked may hold what the fork copied from the parent.
+fn are_copies_held(roster: &Roster, admin: &Option<Admin>) -> bool {
+    admin.as_ref().is_some_and(Admin::holds_copies) || !roster.are_all_set_up()
+}
+
+/// Checks whether the whole pool was frozen until now. The steps after this take no significant time.
+fn look_at_clock(wakeups: &mut Wakeups, health: &mut Health, roster: &mut Roster) {
+    let now = clock::now();
+    let span = wakeups.frozen(now);
+    if !span.is_zero() {
+        health.frozen(span);
+        roster.tell(Event::Frozen(span), now);
     }
 }

@@ -36,14 +36,21 @@ impl Parent {
         match record {
             Record::Leave => tell(Event::Leaves { pid }),
             Record::Due => tell(Event::Recycle { pid, why: Recycle::Requests }),
-            Record::Listening => self.listening(pid),
+            Record::Listening => {
+                let Parent { roster, sockets, discard, application, journal, .. } = self;
+                listening(pid, roster, sockets, discard, application, journal);
+            }
             // A program may have reported it by itself.
             Record::Ready if !self.roster.is_starting(pid) => {}
             Record::Ready => ready(pid, &mut self.roster, &mut self.application, &mut self.journal),
             Record::Awake => self.health.wake(now),
             Record::Steer => self.sockets.rung(now),
             Record::Released => self.sockets.released(pid),
-            Record::Broken { .. } => self.hear_of_broken(pid),
+            Record::Broken { .. } => {
+                let (config, now) = (&self.deploy.settings.config, clock::now());
+                let mended = self.sockets.hear_of_broken(pid, &self.roster, config, &mut self.journal, now);
+                mended.into_iter().for_each(|event| self.roster.tell(event, now));
+            }
             Record::Executes => self.programs.executes(pid, &mut self.roster),
             Record::Program { pid: program } => {
                 if executed(pid, program, &mut self.roster, clock::now()) {
@@ -54,31 +61,6 @@ impl Parent {
             Record::Stopped => suspended(pid, true, &mut self.roster, &mut self.journal),
             Record::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
         }
-    }
-
-    /// A worker has dropped what the fork copied, and passes on the sockets that it has made.
-    fn listening(&mut self, pid: Pid) {
-        let Some(process) = self.roster.get_mut(pid) else { return };
-        let slot = process.slot;
-        process.is_set_up = true;
-        match process.ends.lifeline.take_made() {
-            Ok(made) => self.sockets.keep(slot, made, &mut self.journal),
-            Err((problem, fds)) => {
-                self.discard.add(fds);
-                return self.roster.misbehaved(pid, problem.to_owned(), clock::now());
-            }
-        }
-        listening(pid, slot, &mut self.roster, &self.sockets, &mut self.application, &self.journal);
-    }
-
-    /// A worker cannot accept on one of its own sockets.
-    fn hear_of_broken(&mut self, pid: Pid) {
-        let Some(slot) = self.roster.slot_of(pid) else { return };
-        let now = clock::now();
-        let restart = self.sockets.look(&self.deploy.settings.config, &mut self.journal, now);
-        // If the sockets are sound, the fault is in the process.
-        let recycle = self.sockets.are_complete(slot).then_some(Event::Recycle { pid, why: Recycle::Socket });
-        restart.into_iter().chain(recycle).for_each(|event| self.roster.tell(event, now));
     }
 }
 

@@ -7,7 +7,9 @@ use crate::parent::event;
 use crate::parent::journal::Journal;
 use crate::parent::outputs::Outputs;
 use crate::parent::process::Roster;
+use crate::parent::sockets::Sockets;
 use crate::parent::supervisor::{Event, Pid, Policy, PoolState, Stop};
+use crate::parent::takeover::Takeover;
 use crate::parent::Parent;
 use crate::shared::config::Config;
 use crate::shared::request::{Asker, Request};
@@ -58,7 +60,7 @@ impl Parent {
 
     /// Replaces every worker, on request, by workers with the current settings.
     pub(super) fn restart(&mut self) {
-        if self.may_restart() {
+        if may_restart(&self.sockets, &self.takeover) {
             match self.deploy.read_anew(&mut self.journal) {
                 Ok(None) => {}
                 Ok(Some(next)) => self.apply(next),
@@ -77,11 +79,6 @@ impl Parent {
         self.roster.tell(Event::Restart, clock::now());
     }
 
-    /// Whether a restart can begin: the pool neither ends nor is being replaced by another one.
-    pub(super) fn may_restart(&self) -> bool {
-        !self.sockets.are_released() && !self.takeover.has_successor()
-    }
-
     /// Applies these settings to the parent and to workers that start from now on.
     pub(super) fn apply(&mut self, next: Config) {
         let before = self.deploy.settings.replace(next);
@@ -93,6 +90,11 @@ impl Parent {
             self.obey(Request::Scale(workers));
         }
     }
+}
+
+/// Whether a restart can begin: the pool neither ends nor is being replaced by another one.
+pub(super) fn may_restart(sockets: &Sockets, takeover: &Takeover) -> bool {
+    !sockets.are_released() && !takeover.has_successor()
 }
 
 fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal) {

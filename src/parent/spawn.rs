@@ -48,8 +48,7 @@ impl Parent {
         let sign = self.programs.sign(settings).map_err(socket)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         let now = clock::now();
-        let is_shared = self.sockets.may_have_program(slot, &self.roster);
-        let mended = self.sockets.prepare(slot, &self.roster, config, &mut self.journal, now);
+        let (is_shared, mended) = self.sockets.prepare(slot, &self.roster, config, &mut self.journal, now);
         mended.into_iter().for_each(|event| self.roster.tell(event, now));
         let sockets = self.sockets.of(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
         let sockets = sockets.unwrap_or_default();

@@ -20,7 +20,6 @@ use crate::parent::programs::Programs;
 use crate::parent::roster::Roster;
 use crate::parent::settings::{others, Settings};
 use crate::parent::sockets::Sockets;
-use crate::parent::source::Source;
 use crate::parent::supervisor::{Policy, Supervisor};
 use crate::parent::takeover::{self, Addresses, Takeover};
 use crate::parent::wakeups::Wakeups;
@@ -57,49 +56,49 @@ impl Parent {
         let board = Rc::new(board);
         let signals = ParentSignals::install(held)
             .map_err(|source| Error::system("install signal handlers with sigaction(2)", source))?;
-        let wakeups = Wakeups::new(signals)?;
+        let mut wakeups = Wakeups::new(signals)?;
         let now = clock::now();
         let seed = now.as_millis() ^ u64::from(process::id()) << 32;
         let takeover = Takeover::new(predecessor);
         // Not before the old pool, in an upgrade, has released the address.
         let start_at = if takeover.has_predecessor() { Time::NEVER } else { now };
         let mut journal = Journal::new(admin.is_some());
-        let sockets = Sockets::new(reserved, slots, steering, Rc::clone(cpus), Rc::clone(&board), config)?;
-        wakeups.listen_to(sockets.hangups(), Source::Hangups)?;
-        let mut parent = Parent {
-            roster: Roster::new(Supervisor::new(Policy::from(config), workers, seed, now), board.processes()),
-            health: Health::new(Rc::clone(&board), config, now),
-            application: Application::new(hooks, board, now),
-            programs: Programs::default(),
-            outputs: Outputs::new(AccessLog::new(access_log), now),
-            admin: admin.map(|listener| Admin::new(listener, config, start_at)).transpose()?,
-            deploy: Deploy::new(settings, layers, &wakeups, &mut journal)?,
-            sockets,
-            wakeups,
-            takeover,
-            discard: Discard::default(),
-            journal,
-        };
-        parent.begin()?;
-        Ok(parent)
-    }
-
-    /// The rest of the start, which needs the parent: writes the pid file, begins to steer, and sends the first facts.
-    fn begin(&mut self) -> Result<()> {
-        let settings = &self.deploy.settings;
-        if !self.takeover.has_predecessor() {
-            self.outputs.pid_file.write_first(settings.config.pid_file.as_deref(), &mut self.journal)?;
-            self.sockets.begin_to_steer();
-            self.sockets.own();
+        let mut sockets =
+            Sockets::new(reserved, slots, steering, Rc::clone(cpus), Rc::clone(&board), config, &wakeups)?;
+        let roster = Roster::new(Supervisor::new(Policy::from(config), workers, seed, now), board.processes());
+        let health = Health::new(Rc::clone(&board), config, now);
+        let mut outputs = Outputs::new(AccessLog::new(access_log), now);
+        let mut admin = admin.map(|listener| Admin::new(listener, config, start_at)).transpose()?;
+        let deploy = Deploy::new(settings, layers, &wakeups, &mut journal)?;
+        let settings = &deploy.settings;
+        if !takeover.has_predecessor() {
+            outputs.pid_file.write_first(settings.config.pid_file.as_deref(), &mut journal)?;
+            sockets.begin_to_steer();
+            sockets.own();
         }
-        if let Some(admin) = &mut self.admin {
-            admin.introduce(&self.sockets, settings);
-            admin.observe(&self.roster, &self.sockets, settings, &mut self.journal);
+        if let Some(admin) = &mut admin {
+            admin.introduce(&sockets, settings);
+            admin.observe(&roster, &sockets, settings, &mut journal);
         }
-        // From the first fork on nothing takes long, so a freeze shows there, too.
-        self.wakeups.frozen(clock::now());
         debug!("parent is pid {}, {}", process::id(), settings.derivation);
-        Ok(())
+        // From the first fork on nothing takes long, so a freeze shows there, too.
+        wakeups.frozen(clock::now());
+        let application = Application::new(hooks, board, now);
+        let (programs, discard) = (Programs::default(), Discard::default());
+        Ok(Parent {
+            roster,
+            wakeups,
+            sockets,
+            health,
+            programs,
+            application,
+            deploy,
+            takeover,
+            discard,
+            journal,
+            outputs,
+            admin,
+        })
     }
 }
 

@@ -14,7 +14,7 @@ use crate::parent::event::{self, Event as Told};
 use crate::parent::health::Health;
 use crate::parent::journal::Journal;
 use crate::parent::process::{signal, Roster};
-use crate::parent::programs::{forget_sign, kill_tree};
+use crate::parent::programs::{forget_sign, kill_tree, Notice};
 use crate::parent::reap::{self, Fate};
 use crate::parent::sockets::Sockets;
 use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
@@ -24,21 +24,46 @@ use crate::shared::config::Config;
 use crate::shared::listener::SlotSockets;
 use crate::sys::clock;
 
-/// A worker has its sockets.
+/// A worker has dropped what the fork copied, and passes on the sockets that it has made.
 pub(super) fn listening(
     pid: Pid,
-    slot: usize,
     roster: &mut Roster,
-    sockets: &Sockets,
+    sockets: &mut Sockets,
+    discard: &mut Discard,
     application: &mut Application,
-    journal: &Journal,
+    journal: &mut Journal,
 ) {
+    let Some(process) = roster.get_mut(pid) else { return };
+    let slot = process.slot;
+    process.is_set_up = true;
+    match process.ends.lifeline.take_made() {
+        Ok(made) => sockets.keep(slot, made, journal),
+        Err((problem, fds)) => {
+            discard.add(fds);
+            return roster.misbehaved(pid, problem.to_owned(), clock::now());
+        }
+    }
     roster.tell(Event::Listening { pid }, clock::now());
     let process = roster.identify(pid);
     application.emit(&Told::Online(process), roster, journal);
     let addresses = sockets.of(slot).map(SlotSockets::addresses).unwrap_or_default();
     let udp = sockets.of(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
     application.emit(&Told::Listening { process, addresses: &addresses, udp: &udp }, roster, journal);
+}
+
+/// A program has notified.
+pub(super) fn notified(
+    pid: Pid,
+    notice: Notice,
+    roster: &mut Roster,
+    application: &mut Application,
+    journal: &mut Journal,
+) {
+    match notice {
+        Notice::Nothing => {}
+        Notice::Ready => ready(pid, roster, application, journal),
+        Notice::TooMany => roster.misbehaved(pid, "it sent too many notifications".to_owned(), clock::now()),
+    }
 }
 
 /// A worker serves.

@@ -7,6 +7,7 @@
 //!
 //! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
 //! - `neighbours.rs`: PURE. Which workers look after each slot's queue besides its own
+//! - `orders.rs`: how workers are told, and when the sockets of a removed slot are closed
 //! - `attention.rs`: the queues of workers with their own servers
 //! - `mending.rs`: sockets that workers have broken
 
@@ -14,27 +15,26 @@ mod attention;
 mod custody;
 mod mending;
 mod neighbours;
+mod orders;
 
 use std::rc::Rc;
-
-use log::debug;
-use mio::Poll;
 
 use self::attention::Attention;
 use self::custody::Custody;
 use self::mending::{Mending, SHARED};
-use self::neighbours::{Neighbours, Order};
+use self::neighbours::Neighbours;
+use self::orders::{close_one_retired, may_have_program, send_orders};
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
 use crate::parent::process::Roster;
+use crate::parent::source::Source;
 use crate::parent::supervisor::{Event, Pid, Recycle};
+use crate::parent::wakeups::Wakeups;
 use crate::shared::channel::Made;
 use crate::shared::config::Config;
 use crate::shared::listener::{Reserved, SlotSockets};
 use crate::shared::scoreboard::ParentBoard;
 use crate::shared::steer::Steering;
-use crate::sys;
-use crate::sys::epoll::Hangups;
 use crate::time::Time;
 
 /// All sockets through which clients reach the pool.
@@ -51,7 +51,8 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// With these addresses, and the slots' sockets that the old pool has handed over.
+    /// With these addresses, and the slots' sockets that the old pool has handed over. Registers for wake-ups when a socket
+    /// is shut down.
     pub(super) fn new(
         reserved: Vec<Reserved>,
         inherited: Vec<SlotSockets>,
@@ -59,8 +60,10 @@ impl Sockets {
         cpus: Rc<[usize]>,
         board: Rc<ParentBoard>,
         config: &Config,
+        wakeups: &Wakeups,
     ) -> Result<Sockets> {
         let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
+        wakeups.listen_to(mending.hangups(), Source::Hangups)?;
         let sockets = Sockets {
             reserved: Rc::new(reserved),
             custody: Custody::new(Rc::clone(&board), cpus, steering, inherited),
@@ -71,16 +74,11 @@ impl Sockets {
             are_released: false,
         };
         for slot in sockets.custody.slots() {
-            sockets.guard(*slot);
+            guard(*slot, &sockets.custody, &sockets.mending);
         }
         let shared = sockets.reserved.iter().filter(|it| !matches!(it, Reserved::Tcp(_)));
         shared.filter_map(Reserved::fd).for_each(|socket| sockets.mending.guard(socket));
         Ok(sockets)
-    }
-
-    /// Readable when a socket was shut down.
-    pub(super) fn hangups(&self) -> &Hangups {
-        self.mending.hangups()
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -165,61 +163,18 @@ impl Sockets {
 impl Sockets {
     /// Updates where new connections go, and which worker looks after which queue. `are_copied` says that a process
     /// that was just forked may have copies of all the parent's descriptors.
-    pub(super) fn settle(&mut self, roster: &mut Roster, poll: &Poll, are_copied: bool, now: Time) {
+    pub(super) fn settle(&mut self, roster: &mut Roster, wakeups: &Wakeups, are_copied: bool, now: Time) {
         if self.are_released {
             return;
         }
         loop {
             self.custody.seat(&roster.seated(), now);
-            self.watch(roster, now);
-            if are_copied || !self.close_one_retired(now) {
+            send_orders(&mut self.neighbours, &mut self.custody, roster, &self.board, now);
+            if are_copied || !close_one_retired(&mut self.custody, &self.neighbours, now) {
                 break;
             }
         }
-        self.attention.attend(roster, &self.board, &self.custody, poll);
-    }
-
-    /// Makes workers look after each other's queues.
-    fn watch(&mut self, roster: &mut Roster, now: Time) {
-        let expired = self.custody.expired(now);
-        let serving = roster.serving_by_slot();
-        let slots = self.custody.slots().iter().filter(|slot| !expired.contains(slot));
-        let slots: Vec<_> = slots.map(|slot| (*slot, serving.get(slot).copied())).collect();
-        let is_able = |pid| roster.get(pid).is_some_and(|process| process.is_able(&self.board));
-        let able: Vec<Pid> = serving.into_values().filter(|pid| is_able(*pid)).collect();
-        for order in self.neighbours.plan(&slots, &able) {
-            let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
-            let may_block = matches!(order, Order::Watch { slot, .. } if self.may_have_program(slot, roster));
-            let Some(process) = roster.get_mut(pid) else { continue };
-            let sent = match order {
-                Order::Watch { slot, .. } => {
-                    let sockets = self.custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
-                    // Its next worker may not have started yet; before it does, they are repaired.
-                    for socket in sockets.iter().filter(|_| !may_block) {
-                        if let Err(error) = sys::fds::set_nonblocking(socket, true) {
-                            debug!("cannot make a socket of worker={slot} non-blocking: {error}");
-                        }
-                    }
-                    process.ends.lifeline.watch(slot, &sockets)
-                }
-                Order::Release { slot, .. } => process.ends.lifeline.release(slot),
-            };
-            if let Err(error) = sent {
-                // The worker dies, or has too many orders. The next call finds another one.
-                debug!("cannot send an order to {}: {error}", roster.tag(pid));
-                self.neighbours.gone(pid);
-            }
-        }
-    }
-
-    /// Closes the sockets of a slot that was removed by scaling, once nobody else holds copies. Only then is it certain
-    /// when the group's indexes change.
-    fn close_one_retired(&mut self, now: Time) -> bool {
-        let mut expired = self.custody.expired(now).into_iter().rev();
-        let Some(slot) = expired.find(|slot| !self.neighbours.hold(*slot)) else { return false };
-        debug!("worker={slot} removed, its sockets closed");
-        self.custody.close(slot, now);
-        true
+        self.attention.attend(roster, &self.board, &self.custody, wakeups.poll());
     }
 
     /// The slot will have no more workers.
@@ -258,11 +213,6 @@ impl Sockets {
 
 /// Whether the sockets are sound.
 impl Sockets {
-    fn guard(&self, slot: usize) {
-        let sockets = self.custody.sockets(slot).map(SlotSockets::all).unwrap_or_default();
-        sockets.into_iter().for_each(|socket| self.mending.guard(socket));
-    }
-
     /// Keeps copies of the sockets that a worker has made.
     pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>, journal: &mut Journal) {
         if made.is_empty() || self.are_released {
@@ -273,11 +223,11 @@ impl Sockets {
         tell_flaws(slot, &flaws, journal);
         sockets.relieve(&self.reserved);
         self.custody.keep(slot, sockets);
-        self.guard(slot);
+        guard(slot, &self.custody, &self.mending);
     }
 
     /// Makes sure that a slot's next worker gets sound sockets; it makes new ones for those that are not. Restores
-    /// their options, unless a program holds them, too, and may need its own.
+    /// their options, unless a program holds them, too, and may need its own. Returns whether one may.
     pub(super) fn prepare(
         &mut self,
         slot: usize,
@@ -285,21 +235,13 @@ impl Sockets {
         config: &Config,
         journal: &mut Journal,
         now: Time,
-    ) -> Option<Event> {
+    ) -> (bool, Option<Event>) {
         self.custody.revive(slot);
         let (own_are_free, shared_are_free) =
-            (!self.may_have_program(slot, roster), !self.may_have_program(SHARED, roster));
+            (!may_have_program(slot, roster, &self.custody), !may_have_program(SHARED, roster, &self.custody));
         let flaws = self.custody.check(slot, &self.reserved, own_are_free.then_some(config.backlog));
         tell_flaws(slot, &flaws, journal);
-        self.mend_shared(shared_are_free, config, journal, now)
-    }
-
-    /// Whether a program may hold a slot's sockets and need them to be blocking.
-    pub(super) fn may_have_program(&self, slot: usize, roster: &Roster) -> bool {
-        let mut processes = roster.iter();
-        let has_program = processes.any(|(_, it)| it.ends.program.is_some() && (slot == SHARED || it.slot == slot));
-        // The workers of the old pool may be programs.
-        has_program || !self.custody.is_sole()
+        (!own_are_free, self.mend_shared(shared_are_free, config, journal, now))
     }
 
     /// A socket was shut down.
@@ -322,6 +264,21 @@ impl Sockets {
         self.mend_shared(false, config, journal, now)
     }
 
+    /// A worker cannot accept on one of its own sockets. If they are sound, the fault is in the process.
+    pub(super) fn hear_of_broken(
+        &mut self,
+        pid: Pid,
+        roster: &Roster,
+        config: &Config,
+        journal: &mut Journal,
+        now: Time,
+    ) -> Vec<Event> {
+        let Some(slot) = roster.slot_of(pid) else { return Vec::new() };
+        let restart = self.look(config, journal, now);
+        let recycle = self.are_complete(slot).then_some(Event::Recycle { pid, why: Recycle::Socket });
+        restart.into_iter().chain(recycle).collect()
+    }
+
     /// Returns which workers must be replaced because their sockets are broken, if it is time.
     pub(super) fn mend(&mut self, roster: &Roster, config: &Config, journal: &mut Journal, now: Time) -> Vec<Event> {
         if self.are_released {
@@ -330,20 +287,16 @@ impl Sockets {
         let due = self.mending.take_due(now);
         let mended = due.into_iter().filter_map(|slot| match slot {
             SHARED => self.mend_shared(false, config, journal, now),
-            slot => self.replace_broken(slot, roster, now),
+            slot if self.are_complete(slot) || slot >= roster.supervisor.wanted() => None,
+            slot => {
+                // Until it has sockets again.
+                self.mending.note(slot);
+                self.mending.begin_rest(slot, now);
+                let pid = roster.serving_by_slot().get(&slot).copied()?;
+                Some(Event::Recycle { pid, why: Recycle::Socket })
+            }
         });
         mended.collect()
-    }
-
-    fn replace_broken(&mut self, slot: usize, roster: &Roster, now: Time) -> Option<Event> {
-        if self.are_complete(slot) || slot >= roster.supervisor.wanted() {
-            return None;
-        }
-        // Until it has sockets again.
-        self.mending.note(slot);
-        self.mending.begin_rest(slot, now);
-        let pid = roster.serving_by_slot().get(&slot).copied()?;
-        Some(Event::Recycle { pid, why: Recycle::Socket })
     }
 
     fn mend_shared(&mut self, are_free: bool, config: &Config, journal: &mut Journal, now: Time) -> Option<Event> {
@@ -357,4 +310,9 @@ fn tell_flaws(slot: usize, flaws: &[String], journal: &mut Journal) {
         let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
         journal.say_rarely(log::Level::Warn, Some(slot), text);
     }
+}
+
+fn guard(slot: usize, custody: &Custody, mending: &Mending) {
+    let sockets = custody.sockets(slot).map(SlotSockets::all).unwrap_or_default();
+    sockets.into_iter().for_each(|socket| mending.guard(socket));
 }

@@ -1,7 +1,10 @@
 //! PURE. The consequences of a worker's failure: when its slot is started again, and whether a restart or the pool
 //! ends.
 
-use super::*;
+use crate::parent::supervisor::event::{Effect, Failure, Notice, Outcome, Respawn, SlotId, Stop};
+use crate::parent::supervisor::slot::{Hold, Process, Stage};
+use crate::parent::supervisor::Supervisor;
+use crate::time::Time;
 
 /// How a process has failed.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,9 @@
 //! PURE. Classifies an exit. This is the only place: the log, the application, its policy, the admin process and the
 //! supervisor itself use the result.
 
-use super::*;
+use crate::parent::supervisor::event::{Exit, KillReason, Pid, SlotId};
+use crate::parent::supervisor::slot::{Process, Stage};
+use crate::parent::supervisor::Supervisor;
 use crate::shared::state::Reason;
 
 /// A process of the pool that was reaped.

@@ -1,6 +1,14 @@
 //! PURE. The effect of each event on the process or the pool that it concerns.
 
-use super::*;
+use std::time::Duration;
+
+use crate::parent::supervisor::event::{Effect, Failure, KillReason, Notice, Outcome, Pid, Recycle, SlotId, Stop};
+use crate::parent::supervisor::failure::Failed;
+use crate::parent::supervisor::gone::Departure;
+use crate::parent::supervisor::policy::Policy;
+use crate::parent::supervisor::slot::{Process, Stage};
+use crate::parent::supervisor::{tell, Stopping, Supervisor};
+use crate::time::Time;
 
 impl Supervisor {
     pub(super) fn spawned(&mut self, id: SlotId, pid: Pid, now: Time) {

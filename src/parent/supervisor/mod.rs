@@ -75,11 +75,10 @@ mod simulation;
 mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
-use std::time::Duration;
 
 use self::failure::Failed;
 use self::policy::SplitMix64;
-use self::slot::{Hold, Slot};
+use self::slot::Slot;
 use self::successor::Successor;
 use crate::shared::pace::Pace;
 use crate::time::Time;

@@ -1,6 +1,9 @@
 //! PURE. Compares the actual state with the wanted one, and queues effects for the difference.
 
-use super::*;
+use crate::parent::supervisor::event::{Effect, Notice, Outcome, Recycle, SlotId, Stop};
+use crate::parent::supervisor::slot::{Hold, Process, Slot, Stage};
+use crate::parent::supervisor::{tell, Stopping, Supervisor};
+use crate::time::Time;
 
 /// Called after every event. Does nothing if both states agree.
 impl Supervisor {

@@ -3,7 +3,11 @@
 
 use std::time::Duration;
 
-use super::*;
+use crate::parent::supervisor::event::{Effect, Exit, KillReason, Notice, Outcome, Pid, Stop, UpgradeFailure};
+use crate::parent::supervisor::policy::Policy;
+use crate::parent::supervisor::slot::Stage;
+use crate::parent::supervisor::Supervisor;
+use crate::time::Time;
 
 /// The parent of the new pool, from the decision to start it until it has taken over or was reaped.
 #[derive(Debug)]
