@@ -1,9 +1,9 @@
-//! Lines of the access log that a worker has not written yet, in memory that outlives it: what a worker that is killed had
-//! collected, the parent writes.
+//! Access log lines that a worker has not written yet, in memory that outlives the worker. If a worker is killed, the
+//! parent writes the lines that it had collected.
 //!
-//! Each process has some pages that only it and the parent have. A word tells how many bytes there are; the lines follow.
-//! The parent believes nothing of that: it copies at most what there is room for, and [`whole_lines`] makes plain text of
-//! it.
+//! Each process has some pages that it shares with the parent alone. The first word is the number of bytes; the lines
+//! follow. The parent does not trust the contents: it copies at most as much as there is room for, and [`whole_lines`]
+//! turns that into plain text.
 
 use std::ffi::CStr;
 use std::io;
@@ -17,13 +17,13 @@ const NAME: &CStr = c"forkpool-lines";
 
 const WORD: usize = size_of::<u64>();
 
-/// Words of each process, if pages are not larger than that.
+/// The words of each process, unless pages are larger.
 const WORDS: usize = 64 * 1024 / WORD;
 
-/// Most bytes of lines that a process can leave.
+/// The most bytes of lines that a process can leave.
 pub(crate) const LINES_MAX: usize = (WORDS - 1) * WORD;
 
-/// The lines of all processes. In the parent.
+/// The lines of all processes, in the parent.
 #[derive(Debug)]
 pub(super) struct ParentLines(Writable);
 
@@ -36,15 +36,15 @@ fn pages() -> usize {
 }
 
 impl ParentLines {
-    /// For so many rows. Untouched ones take no memory.
+    /// Allocates the lines of this many rows. Rows without lines use no memory.
     pub(super) fn new(rows: usize) -> io::Result<ParentLines> {
         let words = rows.checked_mul(pages() * page_words()).and_then(NonZeroUsize::new);
-        // Nobody can read what others say of their clients: the second mapping ends at once.
+        // No process may read another one's lines, which name its clients. So the second mapping is dropped at once.
         let (words, _) = shared::words(NAME, words.ok_or(io::ErrorKind::OutOfMemory)?)?;
         Ok(ParentLines(words))
     }
 
-    /// The next child inherits those of the row.
+    /// Lets the next child inherit the pages of this row.
     pub(super) fn lend(&self, row: usize) -> io::Result<LinesPage> {
         self.0.lend(row * pages(), pages()).map(LinesPage)
     }
@@ -53,7 +53,7 @@ impl ParentLines {
         self.0.take_back(row * pages(), pages())
     }
 
-    /// Takes what the process has left that had the row.
+    /// Takes the lines that the process in this row has left.
     pub(super) fn take(&self, row: usize) -> Vec<u8> {
         let start = row.saturating_mul(pages() * page_words());
         let Some((len, words)) = self.0.words().get(start..).and_then(<[AtomicU64]>::split_first) else {
@@ -70,7 +70,7 @@ impl ParentLines {
 }
 
 impl LinesPage {
-    /// These are the lines, of which what lies behind `from` is new.
+    /// Stores the lines. Those after byte `from` are new.
     pub(crate) fn store(&self, lines: &[u8], from: usize) {
         let Some((len, words)) = self.0.words().split_first() else { return };
         let lines = &lines[..lines.len().min(LINES_MAX)];
@@ -89,7 +89,7 @@ impl LinesPage {
     }
 }
 
-/// The whole lines of what a process has left, as plain text: it may have left anything.
+/// Returns the whole lines among the bytes that a process has left, as plain text. The bytes may be anything.
 pub(crate) fn whole_lines(bytes: &[u8]) -> Vec<u8> {
     let end = bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |last| last + 1);
     let mut lines = String::with_capacity(end);
@@ -115,7 +115,7 @@ mod tests {
         pages[1].store(&text, before);
         assert_eq!((lines.take(0), lines.take(1)), (Vec::new(), text));
         assert_eq!(lines.take(1), b"");
-        // What was written is not left any more.
+        // Lines that were written are no longer left.
         pages[2].store(b"a\nb\n", 0);
         pages[2].store(b"b\n", 0);
         assert_eq!(lines.take(2), b"b\n");

@@ -1,16 +1,16 @@
-//! PURE. The classic BPF program that has bind(2) and listen(2) wait for an answer (seccomp_unotify(2)).
+//! PURE. The classic BPF program that makes bind(2) and listen(2) wait for an answer (seccomp_unotify(2)).
 #![forbid(unsafe_code)]
 
 use crate::sys::cbpf::Instruction;
 
-/// How a kind of machine numbers the calls.
+/// The numbers of the calls in one ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Abi {
     /// linux/audit.h, `AUDIT_ARCH_*`.
     pub(crate) architecture: u32,
     pub(crate) bind: u32,
     pub(crate) listen: u32,
-    /// socketcall(2), by which older programs make all calls for sockets.
+    /// socketcall(2), through which older programs make all socket calls.
     pub(crate) multiplexed: Option<u32>,
 }
 
@@ -18,7 +18,7 @@ const X86_64: Abi = Abi { architecture: 0xc000_003e, bind: 49, listen: 50, multi
 const I386: Abi = Abi { architecture: 0x4000_0003, bind: 361, listen: 363, multiplexed: Some(102) };
 const AARCH64: Abi = Abi { architecture: 0xc000_00b7, bind: 200, listen: 201, multiplexed: None };
 
-/// Those that run on this kind of machine; empty where the calls are not known.
+/// The ABIs that run on this machine. Empty where the numbers of the calls are not known.
 pub(crate) const ABIS: &[Abi] = if cfg!(target_arch = "x86_64") {
     &[X86_64, I386]
 } else if cfg!(target_arch = "aarch64") {
@@ -27,15 +27,15 @@ pub(crate) const ABIS: &[Abi] = if cfg!(target_arch = "x86_64") {
     &[]
 };
 
-/// What socketcall(2) calls bind(2) and listen(2) (linux/net.h).
+/// The numbers of bind(2) and listen(2) inside socketcall(2) (linux/net.h).
 pub(crate) const MULTIPLEXED_BIND: u32 = 2;
 pub(crate) const MULTIPLEXED_LISTEN: u32 = 4;
 
-/// The least length of an address of TCP. A shorter one is not asked about: netlink's, which a C library binds for each
-/// name that it looks up.
+/// The minimum length of a TCP address. A bind(2) with a shorter address goes through without an answer. Such addresses
+/// are netlink's: a C library binds one for each name that it looks up.
 pub(crate) const ADDRESS_MIN: u32 = 16;
 
-/// The numbers of x32 are those of x86-64 with this bit.
+/// The numbers of x32 are those of x86-64 with this bit set.
 const X32: u32 = 0x4000_0000;
 
 // linux/filter.h, linux/bpf_common.h.
@@ -43,17 +43,17 @@ const LOAD_WORD: u16 = 0x20;
 const JUMP_IF_EQUAL: u16 = 0x15;
 const JUMP_IF_AT_LEAST: u16 = 0x35;
 const RETURN: u16 = 0x06;
-// linux/seccomp.h: what is returned, and where `struct seccomp_data` has what, on a little-endian machine.
+// linux/seccomp.h: the return values, and the offsets in `struct seccomp_data` on a little-endian machine.
 const ALLOW: u32 = 0x7fff_0000;
 const ASK: u32 = 0x7fc0_0000;
-/// With ENOSYS, as kernels have it that do not know x32.
+/// Fail with ENOSYS, as a kernel without x32 does.
 const UNKNOWN: u32 = 0x0005_0000 | 38;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 const FIRST_ARGUMENT: u32 = 16;
 const THIRD_ARGUMENT: u32 = 32;
 
-/// The program for a machine that runs these. It allows every other call.
+/// Returns the program for a machine that runs these ABIs. It allows every other call.
 pub(super) fn program(abis: &[Abi]) -> Vec<Instruction> {
     let mut program = vec![plain(LOAD_WORD, ARCHITECTURE)];
     for abi in abis {
@@ -65,7 +65,7 @@ pub(super) fn program(abis: &[Abi]) -> Vec<Instruction> {
     program
 }
 
-/// Always returns.
+/// The part of the program for one ABI. It always returns.
 fn calls(abi: &Abi) -> Vec<Instruction> {
     let mut calls = vec![plain(LOAD_WORD, NUMBER)];
     if *abi == X86_64 {
@@ -110,7 +110,7 @@ fn distance(instructions: usize) -> u8 {
 mod tests {
     use super::*;
 
-    /// What the kernel would do (Documentation/networking/filter.rst).
+    /// Runs the program as the kernel would (Documentation/networking/filter.rst).
     fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
         let word = |offset: u32| match offset {
             NUMBER => number,

@@ -1,4 +1,4 @@
-//! seccomp_unotify(2): calls of one process that wait for another one to answer them.
+//! seccomp_unotify(2): system calls of one process that wait until another process answers them.
 
 mod filter;
 
@@ -12,21 +12,22 @@ use nix::sys::prctl::set_no_new_privs;
 use self::filter::{ABIS, ADDRESS_MIN, MULTIPLEXED_BIND, MULTIPLEXED_LISTEN};
 use super::filter::compile;
 
-/// Has each bind(2) and listen(2) of this thread, and of all that it starts, wait for an answer, for good. Who has what is
-/// returned answers. When nobody has it any more, these calls fail with ENOSYS.
+/// Makes each bind(2) and listen(2) of this thread, and of every thread and process that it starts, wait for an answer.
+/// This cannot be undone. The holder of the returned descriptor answers. Once no process holds it any more, these calls
+/// fail with ENOSYS.
 ///
-/// A thread without CAP_SYS_ADMIN gives up new privileges for that.
+/// A thread without CAP_SYS_ADMIN has to give up gaining privileges (no_new_privs) for that.
 ///
 /// # Errors
 ///
-/// EBUSY when somebody else answers for this thread already; EINVAL and ENOSYS where the kernel cannot do it.
+/// EBUSY if another process answers for this thread already; EINVAL or ENOSYS if the kernel lacks the feature.
 pub(crate) fn intercept() -> io::Result<OwnedFd> {
     if ABIS.is_empty() {
         return Err(ErrorKind::Unsupported.into());
     }
     let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW;
-    // Once somebody looks at a call, only a signal that kills ends it (Linux 5.19): else a timer could have it begin anew
-    // for ever.
+    // Once the listener has received a call, only a fatal signal interrupts it (Linux 5.19). Otherwise a timer could
+    // restart the call forever.
     let killable = flags | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     let install = |flags| match install(flags) {
         Err(error) if error.raw_os_error() == Some(libc::EACCES) => {
@@ -49,26 +50,26 @@ fn install(flags: libc::c_ulong) -> io::Result<OwnedFd> {
     let listener =
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, ptr::from_ref(&fprog)) };
     match i32::try_from(listener) {
-        // SAFETY: the kernel has just made it, and nobody else knows it.
+        // SAFETY: the kernel has just opened the descriptor, and nothing else owns it.
         Ok(listener @ 0..) => Ok(unsafe { OwnedFd::from_raw_fd(listener) }),
         _ => Err(io::Error::last_os_error()),
     }
 }
 
-/// Answers the calls.
+/// Receives the calls and answers them.
 #[derive(Debug)]
 pub(crate) struct Listener(OwnedFd);
 
-/// A call that waits.
+/// A call that waits for its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Waiting {
     id: u64,
-    /// Of the thread that has made it.
+    /// The thread that made the call.
     pub(crate) thread: i32,
     pub(crate) call: Call,
 }
 
-/// Which call, and its arguments. Addresses are those of its process's memory.
+/// A call and its arguments. Addresses are in the memory of the calling process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Call {
     Bind {
@@ -79,7 +80,7 @@ pub(crate) enum Call {
     Listen {
         socket: u32,
     },
-    /// socketcall(2) of 32-bit programs: [`multiplexed`] tells the call by what is in the list.
+    /// socketcall(2) of 32-bit programs: [`multiplexed`] finds the call by the contents of the list.
     Multiplexed {
         call: u32,
         list: u64,
@@ -87,10 +88,10 @@ pub(crate) enum Call {
     Other,
 }
 
-/// How many bytes of a list of socketcall(2) matter.
+/// How many bytes of socketcall(2)'s list matter.
 pub(crate) const LIST: usize = 12;
 
-/// A call of socketcall(2), by its list.
+/// Returns the call that socketcall(2) makes with this list.
 pub(crate) fn multiplexed(call: u32, list: &[u8; LIST]) -> Call {
     let argument = |index: usize| list[4 * index..].first_chunk().map_or(0, |word| u32::from_ne_bytes(*word));
     match call {
@@ -102,7 +103,7 @@ pub(crate) fn multiplexed(call: u32, list: &[u8; LIST]) -> Call {
     }
 }
 
-/// The call that a machine's number means. Descriptors and lengths are ints to the kernel.
+/// Returns the call that this number means in this ABI. Descriptors and lengths are ints to the kernel.
 fn call(architecture: u32, number: u32, arguments: [u64; 6]) -> Call {
     let Some(abi) = ABIS.iter().find(|abi| abi.architecture == architecture) else { return Call::Other };
     let [first, second, third, ..] = arguments;
@@ -114,22 +115,22 @@ fn call(architecture: u32, number: u32, arguments: [u64; 6]) -> Call {
     }
 }
 
-/// What becomes of it.
+/// The answer to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
-    /// The kernel does what it would have done.
+    /// The kernel carries out the call as usual.
     GoOn,
-    /// It returns 0, and nothing else happens.
+    /// The call returns 0, and the kernel does nothing else.
     Done,
 }
 
-/// In words. The kernel's structures may grow.
+/// The room for the kernel's structures, which may grow, in 64-bit words.
 const ROOM: usize = 64;
 
 impl Listener {
     /// # Errors
     ///
-    /// When the kernel's structures are larger than is known here.
+    /// If the kernel's structures are larger than `ROOM`.
     pub(crate) fn new(listener: OwnedFd) -> io::Result<Listener> {
         let mut sizes = [0_u16; 3];
         // SAFETY: the call writes three numbers of 16 bits, for which there is room.
@@ -142,13 +143,13 @@ impl Listener {
         }
     }
 
-    /// Takes the next call. None when its process has ended meanwhile. Call it when the descriptor is readable: it waits
-    /// otherwise.
+    /// Receives the next call, or None if its process has ended meanwhile. Call this when the descriptor is readable;
+    /// otherwise it blocks.
     pub(crate) fn next(&self) -> io::Result<Option<Waiting>> {
-        // The kernel wants zeroes.
+        // The kernel requires zeroes.
         let mut room = [0_u64; ROOM];
         let place = room.as_mut_ptr();
-        // SAFETY: there is as much room as the kernel writes, which `new` has looked at, aligned for 64 bits.
+        // SAFETY: the room is as large as what the kernel writes, which `new` has checked, and aligned for 64 bits.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_RECV, place) };
         if result < 0 {
             return match io::Error::last_os_error() {
@@ -156,7 +157,7 @@ impl Listener {
                 error => Err(error),
             };
         }
-        // SAFETY: the kernel has written one there; a structure of integers, which the room is larger than.
+        // SAFETY: the kernel has written this structure there. It consists of integers and is smaller than the room.
         let found = unsafe { ptr::read(place.cast::<libc::seccomp_notif>()) };
         Ok(Some(Waiting {
             id: found.id,
@@ -165,7 +166,8 @@ impl Listener {
         }))
     }
 
-    /// Whether it waits still: else what was read of its process may be somebody else's.
+    /// Whether the call still waits. If not, its thread's number may have been reused, and what was read may belong to
+    /// another process.
     pub(crate) fn is_waiting(&self, call: &Waiting) -> bool {
         // SAFETY: the call reads a number, which lives until it returns.
         let result =
@@ -173,11 +175,11 @@ impl Listener {
         result == 0
     }
 
-    /// Puts a copy of a descriptor into the process that has made the call, in the place of what it has at that number.
+    /// Installs a copy of `socket` in the calling process as descriptor `number`, replacing what was open there.
     pub(crate) fn put(&self, call: &Waiting, socket: BorrowedFd<'_>, number: u32, cloexec: bool) -> io::Result<()> {
         let added = libc::seccomp_notif_addfd {
             id: call.id,
-            // Not with the answer in one (SECCOMP_ADDFD_FLAG_SEND): the call would return the number.
+            // Without SECCOMP_ADDFD_FLAG_SEND, which also answers: the call would return the number of the descriptor.
             flags: libc::SECCOMP_ADDFD_FLAG_SETFD as u32,
             srcfd: socket.as_raw_fd() as u32,
             newfd: number,
@@ -192,7 +194,7 @@ impl Listener {
         }
     }
 
-    /// Answers. Nothing is wrong when nobody waits for it any more.
+    /// Answers a call. It is no error if the call no longer waits.
     pub(crate) fn answer(&self, call: &Waiting, answer: Answer) -> io::Result<()> {
         let mut room = [0_u64; ROOM];
         let flags = if answer == Answer::GoOn { libc::SECCOMP_USER_NOTIF_FLAG_CONTINUE as u32 } else { 0 };
@@ -200,7 +202,7 @@ impl Listener {
         let place = room.as_mut_ptr();
         // SAFETY: the room is larger than the structure, and aligned for it.
         unsafe { ptr::write(place.cast::<libc::seccomp_notif_resp>(), answer) };
-        // SAFETY: the kernel reads no more than there is room, which `new` has looked at.
+        // SAFETY: the kernel reads no more than the room, which `new` has checked.
         let result = unsafe { libc::ioctl(self.0.as_raw_fd(), libc::SECCOMP_IOCTL_NOTIF_SEND, place) };
         match io::Error::last_os_error() {
             _ if result >= 0 => Ok(()),
@@ -216,13 +218,14 @@ impl AsFd for Listener {
     }
 }
 
-/// The name of a socket's protocol, as in `TCPv6`, by a path that leads to the socket (`system.sockprotoname`). Ask only of
-/// what is a socket: of a file it may wait for whoever provides it.
+/// Returns the name of a socket's protocol, such as `TCPv6`, by a path that leads to the socket
+/// (`system.sockprotoname`). Call this for sockets only: for a file, the call may block on the file system that
+/// provides it.
 pub(crate) fn protocol(path: &str) -> Option<String> {
     let path = CString::new(path).ok()?;
     let mut name = [0_u8; 64];
     let attribute: &CStr = c"system.sockprotoname";
-    // SAFETY: two strings with their ends, and as much room as is said, all alive until the call returns.
+    // SAFETY: both strings are terminated, the buffer is as large as stated, and all live until the call returns.
     let len =
         unsafe { libc::getxattr(path.as_ptr(), attribute.as_ptr(), name.as_mut_ptr().cast(), mem::size_of_val(&name)) };
     let name = name.get(..usize::try_from(len).ok()?)?;

@@ -1,9 +1,10 @@
-//! Bytes from outside, in wide steps: what stands at the front of them, and where it ends.
+//! Scans input in wide steps: what the input begins with, and where that ends.
 //!
-//! A [`Cursor`] looks at 32 bytes at once: by AVX2 where the processor has it, which is asked when the program runs, else
-//! by SSE2, and where there is neither byte by byte. It reads within its input alone: towards the end of that it looks at
-//! the last 32 bytes, and passes over those that it has seen. What depends on the instructions is inlined into the one
-//! function that is compiled for them ([`Work::run`]), closures excepted: so there are none here.
+//! A [`Cursor`] looks at 32 bytes at once: with AVX2 if the processor has it, which is detected at run time, otherwise
+//! with SSE2, and on other architectures byte by byte. It never reads beyond its input. Near the end of the input, it
+//! looks at the last 32 bytes again and skips those that it has seen. Code that depends on the instruction set is
+//! inlined into the one function that is compiled for it ([`Work::run`]). Closures would not be inlined there, so this
+//! module has none.
 
 #[cfg(any(test, not(target_arch = "x86_64")))]
 mod portable;
@@ -12,22 +13,22 @@ mod tests;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-/// Bytes of one step.
+/// The number of bytes in one step.
 const WINDOW: usize = 32;
 
 /// A set of ASCII bytes.
 #[derive(Debug)]
 pub(crate) struct Set {
-    /// By the lower four bits of a byte: a bit for each value of its upper ones.
+    /// Indexed by the lower four bits of a byte: a bit for each value of the upper four bits.
     low: [u8; 16],
 }
 
 impl Set {
-    /// The set of these bytes.
+    /// Returns the set of these bytes.
     ///
     /// # Panics
     ///
-    /// If one is not ASCII.
+    /// If a byte is not ASCII.
     pub(crate) const fn of(bytes: &[u8]) -> Set {
         let mut low = [0; 16];
         let mut index = 0;
@@ -45,30 +46,31 @@ impl Set {
     }
 }
 
-/// How a window is looked at. Both return how many bytes there are behind the first `skip`, before one that is not
-/// meant.
+/// How a window is scanned. Both methods skip the first `skip` bytes, and return how many matching bytes follow before
+/// the first other byte.
 ///
 /// # Safety
 ///
-/// They are as many as [`Set::contains`] says.
+/// The count must agree with [`Set::contains`].
 pub(crate) unsafe trait Steps: Copy {
-    /// Bytes of a set.
+    /// Counts bytes of a set.
     fn within(self, window: &[u8; WINDOW], skip: u32, set: &Set) -> usize;
 
-    /// Bytes but for control characters: what is in a line, without tabs.
+    /// Counts bytes that are not control characters: the text of a line, up to a tab.
     fn text(self, window: &[u8; WINDOW], skip: u32) -> usize;
 }
 
-/// What is done with a cursor, whatever it steps by.
+/// What to do with a cursor, for any kind of steps.
 pub(crate) trait Work {
-    /// What comes of it.
+    /// The result.
     type Output;
 
-    /// Does it. To be inlined always: so it is compiled for the instructions that `steps` are made of.
+    /// Does the work. Implementations must always be inlined, so that they are compiled for the instruction set of
+    /// `steps`.
     fn run<S: Steps>(self, steps: S) -> Self::Output;
 }
 
-/// Does it by the widest steps that this processor has.
+/// Does the work with the widest steps that this processor has.
 #[inline]
 pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
@@ -81,7 +83,7 @@ pub(crate) fn run<W: Work>(work: W) -> W::Output {
 #[derive(Debug)]
 pub(crate) struct Cursor<'a, S> {
     rest: &'a [u8],
-    /// The last bytes of the input; behind others where it has fewer.
+    /// The last bytes of the input; zeros come first if the input is shorter.
     last: [u8; WINDOW],
     steps: S,
 }
@@ -98,13 +100,13 @@ impl<'a, S: Steps> Cursor<'a, S> {
         self.rest
     }
 
-    /// Passes over so many bytes.
+    /// Skips `count` bytes.
     #[inline(always)]
     pub(crate) fn skip(&mut self, count: usize) {
         self.rest = self.rest.get(count..).unwrap_or_default();
     }
 
-    /// Passes over `prefix` if it is next.
+    /// Skips `prefix` if the input continues with it.
     #[inline(always)]
     pub(crate) fn strip<const N: usize>(&mut self, prefix: &[u8; N]) -> bool {
         match self.rest.split_first_chunk() {
@@ -116,8 +118,7 @@ impl<'a, S: Steps> Cursor<'a, S> {
         }
     }
 
-    /// Takes the bytes of a set that are next, one at least, if `stop` follows them; passes over that, and over one
-    /// space.
+    /// Takes the next bytes of a set, at least one, if `stop` follows them. Also skips `stop` and one space.
     #[inline(always)]
     pub(crate) fn take(&mut self, set: &Set, stop: u8) -> Option<&'a str> {
         let count = self.count(self.rest, set);
@@ -135,8 +136,8 @@ impl<'a, S: Steps> Cursor<'a, S> {
         Some(unsafe { std::str::from_utf8_unchecked(taken) })
     }
 
-    /// Takes the bytes of a set, and perhaps a `?` and bytes of another set, if a space follows; passes over that.
-    /// Returns also where the `?` is, or the end.
+    /// Takes the next bytes of a set, and optionally a `?` and bytes of another set, if a space follows. Also skips the
+    /// space. Returns the text and the position of the `?` in it, or the length of the text.
     #[inline(always)]
     pub(crate) fn take_parts(&mut self, set: &Set, other: &Set) -> Option<(&'a str, usize)> {
         let mark = self.count(self.rest, set);
@@ -151,7 +152,7 @@ impl<'a, S: Steps> Cursor<'a, S> {
         Some((unsafe { std::str::from_utf8_unchecked(taken) }, mark))
     }
 
-    /// Takes a text, which may have tabs but no other control characters, if CRLF follows it, and passes over that.
+    /// Takes a text, which may contain tabs but no other control characters, if CRLF follows it. Also skips the CRLF.
     #[inline(always)]
     pub(crate) fn take_line(&mut self) -> Option<&'a [u8]> {
         let (taken, behind) = self.rest.split_at_checked(self.count_text(self.rest))?;
@@ -163,7 +164,8 @@ impl<'a, S: Steps> Cursor<'a, S> {
         Some(taken)
     }
 
-    /// Counts the bytes of a set that `rest` begins with, which this cursor was or is at.
+    /// Counts the bytes of a set at the beginning of `rest`, which is the rest of this cursor's input now or at an
+    /// earlier time.
     #[inline(always)]
     pub(crate) fn count(&self, rest: &[u8], set: &Set) -> usize {
         let Some(window) = rest.first_chunk() else { return self.steps.within(&self.last, seen(rest), set) };
@@ -197,13 +199,13 @@ impl<'a, S: Steps> Cursor<'a, S> {
     }
 }
 
-/// Compared as a word.
+/// Compares two bytes as one word.
 #[inline(always)]
 fn is_pair(bytes: &[u8; 2], pair: [u8; 2]) -> bool {
     u16::from_ne_bytes(*bytes) == u16::from_ne_bytes(pair)
 }
 
-/// A text and what follows its CRLF. Hardly any has tabs, so they are not among what steps count.
+/// Returns a text and what follows its CRLF. Tabs are rare, so the steps do not count them as text.
 #[cold]
 #[inline(never)]
 fn line_with_tabs(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -211,13 +213,13 @@ fn line_with_tabs(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     Some((&bytes[..end], bytes[end..].strip_prefix(b"\r\n")?))
 }
 
-/// How much of the input's last window is before a rest that is shorter.
+/// How many bytes of the input's last window come before `rest`, which is shorter than a window.
 #[inline(always)]
 fn seen(rest: &[u8]) -> u32 {
     (WINDOW - rest.len()) as u32
 }
 
-/// A short input, behind zeros.
+/// Pads a short input with zeros in front.
 #[cold]
 fn pad(input: &[u8]) -> [u8; WINDOW] {
     let mut last = [0; WINDOW];

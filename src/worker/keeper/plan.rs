@@ -34,7 +34,7 @@ const ROUND: Duration = Duration::from_millis(20);
 const LOOK: Duration = Duration::from_millis(2);
 const LOOK_MOST: Duration = Duration::from_millis(50);
 
-/// When a living program counts as ready if its waiting cannot be observed.
+/// After how long a running program counts as ready if its waiting cannot be observed.
 const BLIND: Duration = Duration::from_secs(1);
 
 /// How a program has ended.
@@ -44,18 +44,18 @@ pub(super) enum Exit {
     Signal { signal: i32, core_dumped: bool },
 }
 
-/// What all processes of the tree are told; each is stronger than the one before.
+/// What the keeper tells all processes of the tree. Each is stronger than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Told {
-    /// To finish their requests (SIGTERM).
+    /// Finish your requests (SIGTERM).
     Finish,
-    /// To exit now (SIGINT).
+    /// Exit now (SIGINT).
     Quick,
-    /// SIGKILL.
+    /// Be killed (SIGKILL).
     Kill,
 }
 
-/// What a check has seen of the tree's processes; each is a better sign than the one before.
+/// What a check has found about the tree's processes. Each is a better sign than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Sight {
     /// No process has the pool's socket open.
@@ -69,31 +69,31 @@ pub(super) enum Sight {
     Waits,
 }
 
-/// By what the keeper tells that its program is ready.
+/// How the keeper finds out that its program is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
-    /// It waits for connections.
+    /// The program waits for connections.
     Sight,
-    /// It does, and answers.
+    /// The program waits for connections and answers a request.
     Answer,
-    /// The parent knows by itself.
+    /// The parent finds out by itself.
     Elsewhere,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
-    /// By the lifeline, or a signal.
+    /// The lifeline or a signal asked it to end.
     Asked(Told),
     Saw(Sight),
-    /// Asked, it has said that it is ready.
+    /// The program has answered the request that asks whether it is ready.
     Answered,
-    /// The program was stopped by a signal, or runs again.
+    /// A signal has stopped or continued the program.
     Suspended(bool),
     /// The program has exited. Other processes of its tree may remain.
     Exited(Exit),
-    /// No process of the tree is left.
+    /// The tree has no process left.
     Childless,
-    /// Time has passed. `has_parent` says whether the parent may count it as well.
+    /// Time has passed. `has_parent` tells whether the parent may watch the timeout as well.
     Tick {
         has_parent: bool,
     },
@@ -101,17 +101,17 @@ pub(super) enum Fact {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
-    /// Tell every process of the tree.
+    /// Tell this to every process of the tree.
     Tell(Told),
-    /// Report that the program serves.
+    /// Report that the program is serving.
     Ready,
-    /// Report that it waits for connections, and ask it whether it is ready.
+    /// Report that the program waits for connections, and send it the request that asks whether it is ready.
     Ask,
-    /// Report that it is stopped, or runs again.
+    /// Report that the program was stopped or continued.
     Suspended(bool),
-    /// Close the pool's sockets, so that their ports are free when the program has closed its own.
+    /// Close the pool's sockets, so that the ports are free once the program has closed its own sockets.
     LetGo,
-    /// Exit as the program has.
+    /// Exit the way the program did.
     End { exit: Exit, why: Option<&'static str> },
 }
 
@@ -121,7 +121,7 @@ pub(super) struct Plan {
     drain_timeout: Duration,
     started: Time,
     looks: Option<Looks>,
-    /// One that waits is asked whether it is ready.
+    /// Whether a program that waits for connections is then asked if it is ready.
     is_asked: bool,
     /// Whether it is stopped, and whether the parent thinks so.
     is_stopped: (bool, bool),

@@ -1,9 +1,9 @@
 //! Asks a program by HTTP whether it is ready.
 //!
-//! Which process accepts a connection to the pool's port, nobody can say beforehand: siblings have sockets of the same
-//! group, and a predecessor shares the slot's own. So a connection is opened, and the kernel tells once it was accepted
-//! by which socket that was. If no process of the program has that socket, the connection is closed again without a word, and
-//! another one is opened.
+//! The probe cannot choose which process accepts a connection to the pool's port: siblings have sockets in the same
+//! reuseport group, and a predecessor shares this slot's socket. So the probe connects, and the kernel then tells which
+//! socket has accepted the connection. If no process of the program has that socket, the probe closes the connection
+//! without sending anything, and connects again.
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,23 +20,23 @@ use crate::shared::config::Probe as Target;
 use crate::sys::proc;
 use crate::time::Time;
 
-/// Between two looks whether a connection was accepted.
+/// The interval between two checks whether a connection was accepted.
 const LOOK: Duration = Duration::from_millis(2);
 
-/// How long a connection may wait to be accepted. It may be in the queue of a sibling that starts as well.
+/// How long a connection may wait to be accepted. It may be in the queue of a sibling that is starting as well.
 const QUEUED: Duration = Duration::from_millis(250);
 
-/// How long the answer may take.
+/// How long the program may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// After an answer that is not the right one.
+/// The pause after a failed attempt.
 const REST: Duration = Duration::from_millis(250);
 
-/// After a connection that somebody else has accepted: first, and at most.
+/// The pause after another process has accepted the connection: the first, and the maximum.
 const RETRY: Duration = Duration::from_millis(2);
 const RETRY_MOST: Duration = Duration::from_millis(50);
 
-/// A longer first line is no answer.
+/// The maximum length of the first line of an answer.
 const LINE_MAX: usize = 1024;
 
 #[derive(Debug)]
@@ -46,7 +46,7 @@ pub(super) struct Probe {
     state: State,
     next: Time,
     retry: Duration,
-    /// What has come of the latest answer.
+    /// What is wrong with the latest answer.
     latest: Option<String>,
     path: String,
 }
@@ -54,7 +54,7 @@ pub(super) struct Probe {
 #[derive(Debug)]
 enum State {
     Resting,
-    /// Connected, and not known to be accepted.
+    /// Connected, but not known to be accepted.
     Queued {
         stream: TcpStream,
         until: Time,
@@ -67,7 +67,7 @@ enum State {
 }
 
 impl Probe {
-    /// Of a program that listens at this address.
+    /// Creates the probe of a program that listens on this address.
     pub(super) fn new(target: &Target, address: SocketAddr, now: Time) -> Probe {
         let (host, path) = (target.host().unwrap_or("localhost"), target.path());
         let request = format!(
@@ -88,7 +88,7 @@ impl Probe {
         self.next
     }
 
-    /// What is to be waited for.
+    /// The connection to wait for, if any.
     pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
         match &self.state {
             State::Asked { stream, .. } => Some(stream.as_fd()),
@@ -96,7 +96,7 @@ impl Probe {
         }
     }
 
-    /// Why it is not ready.
+    /// Why the program is not ready.
     pub(super) fn problem(&self) -> String {
         let path = &self.path;
         match &self.latest {
@@ -105,7 +105,7 @@ impl Probe {
         }
     }
 
-    /// Goes on as far as that does not wait. Returns whether the program has said that it is ready.
+    /// Continues as far as possible without blocking. Returns whether the program has answered that it is ready.
     pub(super) fn advance(&mut self, now: Time) -> bool {
         match std::mem::replace(&mut self.state, State::Resting) {
             State::Resting if now < self.next => {}
@@ -178,7 +178,7 @@ impl Probe {
     }
 }
 
-/// The status that an answer begins with; None while that has not come.
+/// Returns the status of an answer, or None if it has not arrived yet.
 fn status(answer: &[u8]) -> Result<Option<u16>, String> {
     let problem = || Err("was answered by something else than HTTP/1.1".to_owned());
     let beginning = &answer[..answer.len().min(7)];
@@ -188,14 +188,14 @@ fn status(answer: &[u8]) -> Result<Option<u16>, String> {
     let Some(line) = answer.get(8..13) else { return Ok(None) };
     let number = std::str::from_utf8(&line[1..4]).ok().and_then(|digits| digits.parse::<u16>().ok());
     match number {
-        // Interim answers come before the one that counts.
+        // An interim answer is not expected.
         Some(100..200) => problem(),
         Some(status @ 200..600) if line[0] == b' ' && matches!(line[4], b' ' | b'\r' | b'\n') => Ok(Some(status)),
         _ => problem(),
     }
 }
 
-/// Where a client on this machine reaches a listener.
+/// Returns the address at which a client on this machine reaches a listener.
 fn reached(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -205,7 +205,7 @@ fn reached(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Connects without waiting: on this machine there is nothing to wait for but a full queue.
+/// Connects without blocking. On this machine, only a full queue could delay the connection.
 fn open(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), None)?;
     match socket.connect(&address.into()) {
@@ -214,7 +214,7 @@ fn open(address: SocketAddr) -> io::Result<TcpStream> {
     }
 }
 
-/// Whether a process of the program has this socket open, or may have: it cannot be looked at.
+/// Whether a process of the program has this socket open. A process that may not be inspected counts as if it had.
 fn has(inode: u64) -> bool {
     let own = i32::try_from(std::process::id()).map(proc::descendants).unwrap_or_default();
     own.into_iter().any(|pid| match fs::read_dir(format!("/proc/{pid}/fd")) {
