@@ -197,8 +197,8 @@ impl<E> Roster<E> {
         self.serving().collect()
     }
 
-    /// The row of the process that takes each slot's connections: the one that serves, or else one that will once a
-    /// connection has asked it.
+    /// The row of the process that takes each slot's connections: the serving process, or else a starting one whose
+    /// program already takes connections.
     pub(crate) fn seated(&self) -> BTreeMap<SlotId, usize> {
         let accepting = self.iter().filter(|(pid, process)| process.accepts && self.is_starting(*pid));
         let mut seated: BTreeMap<SlotId, usize> = accepting.map(|(_, process)| (process.slot, process.row)).collect();

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use crate::time::Time;
 
-/// How long nothing must change. The burst of an editor or a compiler is over then, and nobody minds the delay.
+/// How long nothing must change. By then, an editor or a compiler has written all its files, and the delay is too short
+/// to notice.
 const QUIET: Duration = Duration::from_millis(200);
 
 /// The maximum wait. If something changes all the time, there is a restart now and then.

@@ -391,7 +391,8 @@ impl WorkerEnd {
         self.say(&[PROGRAM, a, b, c, d])
     }
 
-    /// Reports that the program waits for connections. The parent is to send it some, and its readiness is to be asked for.
+    /// Reports that the program waits for connections. The parent then sends it some, and its keeper asks it whether it
+    /// is ready.
     pub(crate) fn accepts(&self) {
         // A parent that is gone sends none.
         let _ = self.say(&[ACCEPTS]);

@@ -1,4 +1,4 @@
-//! Which file a program's name means, looked for as execvp(3) does in a worker.
+//! Finds the file that a program's name refers to, as execvp(3) in a worker would.
 
 use std::env;
 use std::ffi::{OsStr, OsString};
@@ -11,18 +11,19 @@ use std::path::{Path, PathBuf};
 use super::Config;
 use crate::error::{Error, Result};
 
-/// Where programs are looked for when there is no PATH (execvp(3)).
+/// The search path if there is no PATH (execvp(3)).
 const USUAL: &str = "/bin:/usr/bin";
 
-/// The longest first line that the kernel reads of a script (execve(2)).
+/// The kernel reads at most this many bytes of a script's first line (execve(2)).
 const LINE_MAX: usize = 256;
 
 impl Config {
-    /// The file that a worker would execute. Whether the worker's user may, the worker finds out.
+    /// Returns the file that a worker would execute. This does not check whether the worker's user may execute it; the
+    /// worker finds out.
     ///
     /// # Errors
     ///
-    /// [`Error::File`] when there is none, or it cannot be executed.
+    /// [`Error::File`] if there is no such file, or it cannot be executed.
     pub(crate) fn find_program(&self, name: &OsStr) -> Result<PathBuf> {
         let refused = |problem: String| Error::File {
             path: name.to_string_lossy().escape_debug().to_string(),
@@ -53,7 +54,7 @@ impl Config {
 
 /// # Errors
 ///
-/// Why the file at `path` cannot be executed.
+/// The reason why the file at `path` cannot be executed.
 fn executable(path: &Path) -> std::result::Result<(), String> {
     let found = fs::metadata(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => "does not exist".to_owned(),
@@ -77,7 +78,8 @@ fn executable(path: &Path) -> std::result::Result<(), String> {
     }
 }
 
-/// What executes a script, by its first line. The kernel says of a missing one only that something does not exist.
+/// Returns the interpreter of a script, as its first line names it. If the interpreter is missing, execve(2) fails with
+/// ENOENT, which does not say what is missing.
 fn interpreter(path: &Path) -> Option<PathBuf> {
     let mut line = Vec::new();
     File::open(path).ok()?.take(LINE_MAX as u64).read_to_end(&mut line).ok()?;

@@ -31,8 +31,8 @@ pub enum Readiness {
     Http(Probe),
 }
 
-/// What a program is asked for ([`Readiness::Http`]): read from `/path`, or from `//host/path` to name another host than
-/// `localhost` in the request.
+/// The request of [`Readiness::Http`]. It is read from `/path`, or from `//host/path` to send another Host field than
+/// `localhost`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Probe {
     host: Option<String>,
@@ -45,7 +45,7 @@ impl Probe {
         self.host.as_deref()
     }
 
-    /// The path, and perhaps a query.
+    /// The path, with the query if there is one.
     pub fn path(&self) -> &str {
         &self.path
     }
@@ -72,7 +72,7 @@ impl Probe {
     }
 }
 
-/// The longest path to be asked for.
+/// The maximum length of the path.
 const PATH_MAX: usize = 1024;
 
 /// Reads what follows `http:` in a value of the setting `ready`.
@@ -84,7 +84,7 @@ impl FromStr for Probe {
     }
 }
 
-/// Writes it as it is read.
+/// Writes the value in the form in which it is read.
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.host {
@@ -94,10 +94,10 @@ impl fmt::Display for Probe {
     }
 }
 
-/// The longest delay, as for every time.
+/// The maximum delay, which is that of every time setting.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The setting whose values these are.
+/// The setting that these values belong to.
 const SETTING: &str = "ready";
 
 impl Readiness {
@@ -117,7 +117,7 @@ impl Readiness {
         }
     }
 
-    /// Whether it makes sense, however it came in.
+    /// Checks the value, which may come from text or from code.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         match self {
             Readiness::Delay(delay) if *delay > DAY => Err("the delay must be at most 24h".to_owned()),
@@ -136,7 +136,7 @@ impl FromStr for Readiness {
     }
 }
 
-/// Writes it as a value of the setting `ready`.
+/// Writes a value of the setting `ready`.
 impl fmt::Display for Readiness {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
