@@ -374,6 +374,7 @@ fn programs_that_take_their_sockets_by_number_go_on() {
         is_answered(&mut server, program);
         restart(&mut server, 1);
         is_answered(&mut server, program);
+        assert_eq!(server.count("takes the pool's sockets by their numbers"), 1, "{script}: {:?}", server.log());
         assert_eq!(server.count("gets the pool's socket, "), 0, "{script}: {:?}", server.log());
     }
 }
@@ -392,6 +393,16 @@ fn an_ipv4_program_gets_no_ipv6_socket() {
     assert!(server.addresses()[0].is_ipv4());
     is_answered(&mut server, "c");
     assert_eq!(server.count("(IPv4; --listen [::]:"), 1, "{:?}", server.log());
+}
+
+/// It binds but one of two, and clients of the other would wait for it.
+#[test]
+fn an_address_that_a_program_does_not_bind_is_told_of() {
+    let Some(path) = server() else { return };
+    let options = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
+    let mut server = Server::start(exec(&options, &format!("exec {path} $PORT")));
+    let told: Vec<_> = server.log().iter().filter(|line| line.contains("does not bind 127.0.0.1:")).cloned().collect();
+    assert!(told.len() == 1 && told[0].contains("worker=0"), "{told:?}");
 }
 
 #[test]

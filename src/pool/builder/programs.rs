@@ -17,6 +17,9 @@ impl Builder {
     /// every address of its family. A program that binds an IPv4 address gets no IPv6 socket, whose addresses it would
     /// misread: bind the pool to `0.0.0.0:8000` instead of `:8000` for it, as `forkpool exec` does.
     ///
+    /// What is not seen: a program that binds through io_uring(7), or whose memory is hidden, gets no socket; one in a
+    /// network namespace of its own gets the pool's.
+    ///
     /// A program not started by root then gains no privileges, as by sudo(8) (`PR_SET_NO_NEW_PRIVS`, prctl(2)), and
     /// nothing in it can answer system calls itself, as container runtimes may. In processes that outlive the keeper,
     /// bind(2) fails with `ENOSYS`.

@@ -198,11 +198,7 @@ impl Keeper<'_> {
             while let Some(effect) = self.plan.poll_effect() {
                 match effect {
                     Effect::Tell(told) => self.tell(told),
-                    // Nobody waits for this if the parent is gone.
-                    Effect::Ready => {
-                        self.probe = None;
-                        drop(self.worker.lifeline().ready());
-                    }
+                    Effect::Ready => self.ready(),
                     Effect::Ask => {
                         self.worker.lifeline().accepts();
                         self.is_asked = true;
@@ -235,6 +231,16 @@ impl Keeper<'_> {
 
     fn tag(&self) -> String {
         tag(self.worker.id(), self.worker.generation(), self.program.as_raw())
+    }
+
+    fn ready(&mut self) {
+        let tag = self.tag();
+        if let Some(adoption) = &mut self.adoption {
+            adoption.ready(&tag);
+        }
+        self.probe = None;
+        // Nobody waits for this if the parent is gone.
+        let _ = self.worker.lifeline().ready();
     }
 
     /// Answers the calls of the program that wait for it.

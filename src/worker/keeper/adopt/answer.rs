@@ -30,6 +30,10 @@ pub(super) enum Note {
     Wider { asked: SocketAddr, given: SocketAddr },
     /// It asks for IPv4, and the pool's socket is IPv6, whose addresses it would misread.
     IsIpv6 { asked: SocketAddr, given: SocketAddr },
+    /// It accepts, and has bound none of the pool's addresses.
+    ByNumber,
+    /// It accepts, and has bound others of the pool's addresses, not this one.
+    Unclaimed { at: SocketAddr },
     /// It listens on a socket of its own.
     Elsewhere { at: SocketAddr },
     /// The address that it binds cannot be read.
@@ -55,6 +59,8 @@ const BOUND_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Answers {
     offered: Vec<SocketAddr>,
+    /// Which of them it was given.
+    given: Vec<bool>,
     /// TCP sockets that it has bound elsewhere, by inode.
     bound: Vec<(u64, SocketAddr)>,
     told: Vec<Note>,
@@ -63,7 +69,7 @@ pub(super) struct Answers {
 impl Answers {
     /// `offered` are the addresses of the pool's sockets.
     pub(super) fn new(offered: Vec<SocketAddr>) -> Answers {
-        Answers { offered, bound: Vec::new(), told: Vec::new() }
+        Answers { given: vec![false; offered.len()], offered, bound: Vec::new(), told: Vec::new() }
     }
 
     pub(super) fn bind(&mut self, asked: SocketAddr, facts: Facts) -> (Reply, Option<Note>) {
@@ -81,9 +87,23 @@ impl Answers {
             Fit::Misread => (Reply::GoOn, self.tell(Note::IsIpv6 { asked, given })),
             // It is better to fail at once than to wait for ever.
             _ if facts.is_watched => (Reply::GoOn, self.tell(Note::WatchedTooEarly { asked })),
-            Fit::Same => (Reply::Give(index), self.tell(Note::Given { asked, given })),
-            Fit::Wider => (Reply::Give(index), self.tell(Note::Wider { asked, given })),
+            Fit::Same => (self.give(index), self.tell(Note::Given { asked, given })),
+            Fit::Wider => (self.give(index), self.tell(Note::Wider { asked, given })),
         }
+    }
+
+    fn give(&mut self, index: usize) -> Reply {
+        self.given[index] = true;
+        Reply::Give(index)
+    }
+
+    /// The program waits for connections.
+    pub(super) fn ready(&mut self) -> Option<Note> {
+        let unclaimed = self.given.iter().position(|given| !given)?;
+        if self.given.contains(&true) {
+            return self.tell(Note::Unclaimed { at: self.offered[unclaimed] });
+        }
+        self.tell(Note::ByNumber)
     }
 
     /// `is_pools` says that it is one of the pool's sockets, which listens.

@@ -239,6 +239,13 @@ impl Adoption {
         Ok(())
     }
 
+    /// The program waits for connections.
+    pub(super) fn ready(&mut self, tag: &str) {
+        if let Some(note) = self.answers.ready() {
+            self.tell(note, tag);
+        }
+    }
+
     fn tell(&self, note: Note, tag: &str) {
         let [remarkable, usual] = self.levels;
         match note {
@@ -251,6 +258,10 @@ impl Adoption {
                 "{tag} binds {asked}, and the pool's socket is {given}, whose IPv6 addresses a program of IPv4 misreads; \
                  have the pool listen on {asked}, or the program on {given}"
             ),
+            Note::ByNumber => log!(usual, "{tag} takes the pool's sockets by their numbers"),
+            Note::Unclaimed { at } => {
+                log!(remarkable, "{tag} does not bind {at}: connections there wait for ever; remove that --listen");
+            }
             Note::Elsewhere { at } => log!(remarkable, "{tag} listens on {at}, which is not the pool's"),
             Note::Hidden => log!(
                 remarkable,

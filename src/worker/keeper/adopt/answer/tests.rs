@@ -134,11 +134,22 @@ fn a_program_that_listens_elsewhere_is_told_of_once() {
 }
 
 #[test]
+fn what_nobody_accepts_from_is_told() {
+    let mut answers = Answers::new(vec![at("0.0.0.0:80"), at("[::]:80")]);
+    assert_eq!(answers.ready(), Some(Note::ByNumber));
+    answers.bind(at("[::]:80"), TCP);
+    assert_eq!(answers.ready(), Some(Note::Unclaimed { at: at("0.0.0.0:80") }));
+    answers.bind(at("0.0.0.0:80"), TCP);
+    assert_eq!(answers.ready(), None);
+    assert_eq!(Answers::new(Vec::new()).ready(), None, "Unix sockets alone");
+}
+
+#[test]
 fn a_flood_of_binds_is_not_remembered() {
     let mut answers = Answers::new(Vec::new());
     for inode in 0..10_000 {
         answers.bind(at("0.0.0.0:90"), Facts { inode, ..TCP });
-        assert!(answers.bound.len() <= BOUND_MAX && answers.told.len() <= 6);
+        assert!(answers.bound.len() <= BOUND_MAX && answers.told.len() <= 8);
     }
     assert_eq!(answers.listen(9_999, false).1, Some(Note::Elsewhere { at: at("0.0.0.0:90") }));
 }
