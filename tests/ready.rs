@@ -250,6 +250,20 @@ fn a_program_is_asked_by_http_whether_it_is_ready() {
 }
 
 #[test]
+fn a_program_that_closes_its_socket_is_replaced() {
+    if !is_there("python3") {
+        return;
+    }
+    let script = format!("{ANSWER}\ns.setblocking(True)\nc, _ = s.accept()\nanswer(c)\ns.close()\ntime.sleep(600)");
+    let mut server = Server::start(exec(&["--workers", "1"], &["python3", "-c", &script]));
+    // The second waits for the replacement.
+    for _ in 0..2 {
+        assert_eq!(server.get("/").text(), "hello");
+    }
+    server.wait_for("it had closed the pool's socket, and nobody took its connections");
+}
+
+#[test]
 fn what_cannot_be_asked_is_refused() {
     let path = format!("unix:{}", fresh_path("ready-unasked").display());
     for (options, problem) in [

@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::parent::supervisor::{Exit, Failure, KillReason, Notice, Recycle, UpgradeFailure};
-use crate::shared::config::Config;
+use crate::shared::config::{Config, Readiness};
 
 /// How a process ended.
 pub(crate) fn describe(exit: Exit) -> String {
@@ -34,12 +34,17 @@ pub(crate) fn describe_unasked(exit: Exit) -> String {
 }
 
 /// Why the parent kills a process.
-pub(crate) fn kill_reason(why: KillReason, config: &Config) -> String {
+pub(crate) fn kill_reason(why: KillReason, config: &Config, is_program: bool) -> String {
     match why {
-        KillReason::BootTimeout => format!(
-            "killed: not ready {:?} after its start; does it call Worker::ready, or send READY=1? (boot-timeout)",
-            config.boot_timeout
-        ),
+        KillReason::BootTimeout => {
+            let hint = match (&config.ready, is_program) {
+                (_, false) => "does it call Worker::ready?".to_owned(),
+                (Readiness::Notify, _) => "does it send READY=1 to NOTIFY_SOCKET?".to_owned(),
+                (Readiness::Http(probe), _) => format!("does it answer GET {}?", probe.path()),
+                _ => "does it accept connections?".to_owned(),
+            };
+            format!("killed: not ready {:?} after its start; {hint} (boot-timeout)", config.boot_timeout)
+        }
         KillReason::DrainTimeout => {
             format!("killed: still running {:?} after it was told to finish (drain-timeout)", config.drain_timeout)
         }

@@ -141,8 +141,8 @@ impl<'a> Handle<'a> {
         let workers: Vec<_> = supervisor.processes().filter_map(|(_, it)| self.status_of(it.pid?)).collect();
         let mut all = self.board.dead();
         for it in &workers {
-            all.requests = all.requests.saturating_add(it.requests);
-            all.accepted = all.accepted.saturating_add(it.connections);
+            all.requests = all.requests.saturating_add(it.requests.unwrap_or(0));
+            all.accepted = all.accepted.saturating_add(it.connections.unwrap_or(0));
         }
         Status {
             state: supervisor.state(),
@@ -157,13 +157,15 @@ impl<'a> Handle<'a> {
 
     fn status_of(&self, pid: Pid) -> Option<WorkerStatus> {
         let (_, it) = self.roster.supervisor.process(pid)?;
-        let counters = self.board.row(self.roster.get(pid)?.row).counters(clock::now());
+        let process = self.roster.get(pid)?;
+        let counters = self.board.row(process.row).counters(clock::now());
+        let is_known = process.ends.program.is_none();
         Some(WorkerStatus {
             process: self.roster.identify(pid),
             state: it.state(),
-            requests: counters.requests,
-            connections: counters.accepted,
-            open: counters.open(),
+            requests: is_known.then_some(counters.requests),
+            connections: is_known.then_some(counters.accepted),
+            open: is_known.then(|| counters.open()),
         })
     }
 
@@ -191,9 +193,9 @@ pub struct Status {
     pub workers: Vec<WorkerStatus>,
     /// Why the latest rolling restart was aborted; `None` if it was not.
     pub restart_aborted: Option<String>,
-    /// Requests passed to the handler, in living and dead workers.
+    /// Requests passed to the handler, in living and dead workers. Those of programs are not counted.
     pub requests: u64,
-    /// Connections that were ever accepted.
+    /// Connections that were ever accepted, but by programs.
     pub connections: u64,
 }
 
@@ -205,12 +207,12 @@ pub struct WorkerStatus {
     pub process: Process,
     /// The state of the worker.
     pub state: WorkerState,
-    /// Requests passed to the handler.
-    pub requests: u64,
+    /// Requests passed to the handler; `None` if the worker runs a [program](crate::Worker::exec), as for what follows.
+    pub requests: Option<u64>,
     /// Connections accepted.
-    pub connections: u64,
+    pub connections: Option<u64>,
     /// Connections open.
-    pub open: u64,
+    pub open: Option<u64>,
 }
 
 /// The application's hooks in the parent.

@@ -108,7 +108,7 @@ pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Appl
 /// Makes a hung worker end itself, with a core dump.
 pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config, journal: &mut Journal) {
     let within = roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default();
-    let reason = kill_reason(KillReason::Stalled, config);
+    let reason = kill_reason(KillReason::Stalled, config, false);
     journal.say(log::Level::Warn, roster.slot_of(pid), format!("{} {reason}{within}", roster.tag(pid)));
     signal(pid, Signal::SIGABRT);
 }
@@ -125,7 +125,7 @@ pub(super) fn kill(
     let violation = roster.get(pid).and_then(|process| process.violation.as_deref());
     let reason = match violation {
         Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
-        _ => kill_reason(why, config),
+        _ => kill_reason(why, config, roster.get(pid).is_some_and(|process| process.ends.program.is_some())),
     };
     let within = match why {
         KillReason::Stalled => roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default(),

@@ -213,6 +213,9 @@ impl Keeper<'_> {
                 self.handle(Fact::Asked(Told::Kill));
             }
             self.adopt();
+            if self.is_queued() {
+                self.handle(Fact::Queued);
+            }
             self.hear();
             self.reap();
             let now = clock::now();
@@ -288,6 +291,7 @@ impl Keeper<'_> {
         fds.extend(self.adoption.iter().map(|adoption| PollFd::new(adoption.source(), PollFlags::POLLIN)));
         let pipes = self.output.iter().flat_map(Output::pipes);
         fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
+        fds.extend(self.queues());
         let probe = self.probe.as_ref().filter(|_| self.is_asked);
         fds.extend(probe.and_then(Probe::source).map(|stream| PollFd::new(stream, PollFlags::POLLIN)));
         let due = self
@@ -301,6 +305,17 @@ impl Keeper<'_> {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
+    }
+
+    /// The pool's sockets, while it matters whether connections wait.
+    fn queues(&self) -> impl Iterator<Item = PollFd<'_>> {
+        let sockets = self.sockets.iter().filter(|_| self.plan.is_vigilant());
+        sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
+    }
+
+    fn is_queued(&self) -> bool {
+        let mut queues: Vec<_> = self.queues().collect();
+        !queues.is_empty() && poll(&mut queues, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// Handles the requests of the parent and of others.

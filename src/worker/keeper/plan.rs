@@ -37,6 +37,12 @@ const LOOK_MOST: Duration = Duration::from_millis(50);
 /// After how long a running program counts as ready if its waiting cannot be observed.
 const BLIND: Duration = Duration::from_secs(1);
 
+/// How long a connection may wait before the keeper checks that the program still has the socket.
+const QUEUED: Duration = Duration::from_secs(1);
+
+/// The least time between two such checks.
+const CALM: Duration = Duration::from_secs(10);
+
 /// How a program has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Exit {
@@ -87,6 +93,8 @@ pub(super) enum Fact {
     Saw(Sight),
     /// The program has answered the request that asks whether it is ready.
     Answered,
+    /// A connection waits to be accepted.
+    Queued,
     /// A signal has stopped or continued the program.
     Suspended(bool),
     /// The program has exited. Other processes of its tree may remain.
@@ -123,6 +131,10 @@ pub(super) struct Plan {
     looks: Option<Looks>,
     /// Whether a program that waits for connections is then asked if it is ready.
     is_asked: bool,
+    /// Set once the program was seen to wait for connections.
+    vigil: Option<Vigil>,
+    /// The program has closed the pool's socket.
+    has_closed: bool,
     /// Whether it is stopped, and whether the parent thinks so.
     is_stopped: (bool, bool),
     stops: Pace,
@@ -139,7 +151,15 @@ pub(super) struct Plan {
     effects: VecDeque<Effect>,
 }
 
-/// The state until it is ready.
+/// When to check that a program that serves still has the socket: only after a connection has waited, and rarely.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Vigil {
+    Armed,
+    Doubt { look: Time },
+    Calm { until: Time },
+}
+
+/// Until it is ready.
 #[derive(Clone, Copy, Debug)]
 struct Looks {
     next: Time,
@@ -156,6 +176,8 @@ impl Plan {
             started: now,
             looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Sight::default() }),
             is_asked: sign == Sign::Answer,
+            vigil: None,
+            has_closed: false,
             is_stopped: (false, false),
             stops: Pace::default(),
             told: None,
@@ -174,6 +196,8 @@ impl Plan {
             Fact::Saw(sight) => self.saw(sight, now),
             Fact::Answered if self.told.is_none() => self.effects.push_back(Effect::Ready),
             Fact::Answered => {}
+            Fact::Queued if self.vigil == Some(Vigil::Armed) => self.vigil = Some(Vigil::Doubt { look: now + QUEUED }),
+            Fact::Queued => {}
             Fact::Suspended(is_stopped) => self.is_stopped.0 = is_stopped,
             Fact::Exited(exit) => self.exited(exit, now),
             Fact::Childless => {
@@ -193,12 +217,25 @@ impl Plan {
     /// When time matters next.
     pub(super) fn deadline(&self) -> Option<Time> {
         let stops = (self.is_stopped.0 != self.is_stopped.1).then(|| self.stops.next(STOPPING));
-        self.until.into_iter().chain(self.next_look()).chain(stops).min()
+        let rest = match self.vigil {
+            Some(Vigil::Calm { until }) if self.told.is_none() => Some(until),
+            _ => None,
+        };
+        self.until.into_iter().chain(self.next_look()).chain(stops).chain(rest).min()
     }
 
     /// When to check the processes next.
     pub(super) fn next_look(&self) -> Option<Time> {
-        self.looks.filter(|_| self.told.is_none()).map(|looks| looks.next)
+        let doubt = match self.vigil {
+            Some(Vigil::Doubt { look }) => Some(look),
+            _ => None,
+        };
+        self.looks.map(|looks| looks.next).or(doubt).filter(|_| self.told.is_none())
+    }
+
+    /// Whether it matters that a connection waits.
+    pub(super) fn is_vigilant(&self) -> bool {
+        self.vigil == Some(Vigil::Armed) && self.told.is_none()
     }
 
     fn asked(&mut self, told: Told, now: Time) {
@@ -229,6 +266,15 @@ impl Plan {
     }
 
     fn saw(&mut self, sight: Sight, now: Time) {
+        if let Some(Vigil::Doubt { .. }) = self.vigil {
+            self.vigil = Some(Vigil::Calm { until: now + CALM });
+            if sight == Sight::Nothing && self.told.is_none() {
+                self.has_closed = true;
+                self.asked(Told::Finish, now);
+                self.defers = false;
+            }
+            return;
+        }
         let Some(looks) = self.looks.as_mut().filter(|_| self.told.is_none()) else { return };
         let is_ready = sight == Sight::Waits || sight == Sight::Hidden && now >= self.started + BLIND;
         looks.latest = sight;
@@ -236,11 +282,15 @@ impl Plan {
         looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(LOOK_MOST);
         if is_ready {
             self.looks = None;
+            self.vigil = (sight == Sight::Waits).then_some(Vigil::Armed);
             self.effects.push_back(if self.is_asked { Effect::Ask } else { Effect::Ready });
         }
     }
 
     fn expire(&mut self, has_parent: bool, now: Time) {
+        if self.vigil.is_some_and(|vigil| matches!(vigil, Vigil::Calm { until } if until <= now)) {
+            self.vigil = Some(Vigil::Armed);
+        }
         if self.until.is_none_or(|until| now < until) {
             return;
         }
@@ -270,6 +320,7 @@ impl Plan {
     fn reason(&self, exit: Exit) -> Option<&'static str> {
         let sight = self.looks.map(|looks| looks.latest);
         match (exit, sight) {
+            _ if self.has_closed => Some("it had closed the pool's socket, and nobody took its connections"),
             (Exit::Signal { core_dumped: true, .. }, _) => Some("core dumped"),
             (Exit::Code(0), _) if self.is_own_end && self.has_left => {
                 Some("it left others to run in the background; have it stay in the foreground, not become a daemon")
@@ -285,157 +336,4 @@ impl Plan {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const DRAIN: Duration = Duration::from_secs(10);
-    const FAILED: Exit = Exit::Code(3);
-    const TERMED: Exit = Exit::Signal { signal: 15, core_dumped: false };
-
-    struct Played(Plan, Time);
-
-    impl Played {
-        fn new() -> Played {
-            Played(Plan::new(DRAIN, Sign::Sight, Time::default()), Time::default())
-        }
-
-        fn at(&mut self, millis: u64, fact: Fact) -> Vec<Effect> {
-            self.1 = Time::from_millis(millis);
-            self.0.handle(fact, self.1);
-            std::iter::from_fn(|| self.0.poll_effect()).collect()
-        }
-    }
-
-    fn end(exit: Exit, why: Option<&'static str>) -> Vec<Effect> {
-        vec![Effect::End { exit, why }]
-    }
-
-    const TICK: Fact = Fact::Tick { has_parent: true };
-    const ORPHANED: Fact = Fact::Tick { has_parent: false };
-
-    #[test]
-    fn it_is_ready_once_and_when_it_waits() {
-        let mut it = Played::new();
-        for sight in [Sight::Nothing, Sight::Holds, Sight::Hidden] {
-            assert_eq!(it.at(1, Fact::Saw(sight)), []);
-        }
-        assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), [Effect::Ready]);
-        assert_eq!(it.at(3, Fact::Saw(Sight::Waits)), []);
-        assert_eq!(it.0.deadline(), None, "an idle keeper sleeps");
-    }
-
-    #[test]
-    fn one_that_waits_is_asked_and_is_ready_when_it_answers() {
-        let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
-        assert_eq!(it.at(1, Fact::Saw(Sight::Waits)), [Effect::Ask]);
-        assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), []);
-        assert_eq!(it.at(3, Fact::Answered), [Effect::Ready]);
-        let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
-        it.at(1, Fact::Saw(Sight::Waits));
-        it.at(2, Fact::Asked(Told::Finish));
-        assert_eq!(it.at(3, Fact::Answered), [], "it leaves");
-    }
-
-    #[test]
-    fn what_cannot_be_seen_is_believed_after_a_second() {
-        let mut it = Played::new();
-        assert_eq!(it.at(999, Fact::Saw(Sight::Hidden)), []);
-        assert_eq!(it.at(1000, Fact::Saw(Sight::Holds)), []);
-        assert_eq!(it.at(1000, Fact::Saw(Sight::Hidden)), [Effect::Ready]);
-    }
-
-    #[test]
-    fn looks_become_rarer() {
-        let (mut it, mut now, mut looks) = (Played::new(), 0, 0);
-        while now < 1000 {
-            it.at(now, Fact::Saw(Sight::Holds));
-            now = it.0.next_look().expect("it is not ready").as_millis();
-            looks += 1;
-        }
-        assert!((20..60).contains(&looks), "{looks} in a second");
-    }
-
-    #[test]
-    fn it_is_asked_once_and_killed_when_the_parent_says_so() {
-        let mut it = Played::new();
-        assert_eq!(it.at(0, Fact::Asked(Told::Finish)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
-        assert_eq!(it.at(1, Fact::Asked(Told::Finish)), []);
-        assert_eq!(it.at(2, Fact::Asked(Told::Quick)), [Effect::Tell(Told::Quick)]);
-        assert_eq!(it.at(3, Fact::Asked(Told::Kill)), [Effect::Tell(Told::Kill)]);
-        assert_eq!(it.at(22, TICK), []);
-        assert_eq!(it.at(23, TICK), [Effect::Tell(Told::Kill)], "what was forked meanwhile");
-        assert_eq!(it.at(24, Fact::Exited(TERMED)), []);
-        assert_eq!(it.at(25, Fact::Childless).len(), 1);
-    }
-
-    #[test]
-    fn the_time_out_is_the_parent_s_to_say_while_there_is_one() {
-        for (fact, killed_at) in [(TICK, 12_000), (ORPHANED, 10_000)] {
-            let mut it = Played::new();
-            it.at(0, Fact::Asked(Told::Finish));
-            it.at(5, Fact::Exited(Exit::Code(0)));
-            let mut now = 0;
-            loop {
-                now = it.0.deadline().expect("a time-out").as_millis().max(now + 1);
-                if it.at(now, fact) == [Effect::Tell(Told::Kill)] {
-                    break;
-                }
-            }
-            assert_eq!(now, killed_at, "others of its tree are there");
-        }
-        let mut it = Plan::new(Duration::ZERO, Sign::Elsewhere, Time::default());
-        it.handle(Fact::Asked(Told::Finish), Time::default());
-        assert_eq!(it.deadline(), None, "zero is never");
-    }
-
-    #[test]
-    fn what_it_leaves_behind_has_a_second() {
-        let mut it = Played::new();
-        assert_eq!(it.at(100, Fact::Exited(FAILED)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
-        it.0.left_behind();
-        assert_eq!(it.at(1099, TICK), []);
-        assert_eq!(it.at(1100, TICK), [Effect::Tell(Told::Kill)]);
-        assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some("before it waited for connections")));
-    }
-
-    #[test]
-    fn the_end_says_what_is_known() {
-        let daemon = "it left others to run in the background; have it stay in the foreground, not become a daemon";
-        let mut it = Played::new();
-        it.at(1, Fact::Exited(Exit::Code(0)));
-        it.0.left_behind();
-        assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(daemon)));
-        let mut it = Played::new();
-        it.at(1, Fact::Saw(Sight::Waits));
-        it.at(2, Fact::Exited(FAILED));
-        assert_eq!(it.at(3, Fact::Childless), end(FAILED, None), "it served");
-        for (sight, why) in [
-            (Sight::Nothing, Some("it did not have the pool's socket open")),
-            (Sight::Holds, Some("it had the pool's socket open and was not seen to wait for connections")),
-            (Sight::Hidden, None),
-        ] {
-            let mut it = Played::new();
-            it.at(1, Fact::Saw(sight));
-            it.at(2, Fact::Asked(Told::Kill));
-            it.at(3, Fact::Exited(TERMED));
-            assert_eq!(it.at(4, Fact::Childless), end(TERMED, why));
-        }
-    }
-
-    #[test]
-    fn a_program_that_is_stopped_all_the_time_is_told_of_at_its_pace_and_rightly() {
-        let (mut it, mut told, mut count) = (Played::new(), false, 0);
-        for now in 0..10_000 {
-            for effect in it.at(now, Fact::Suspended(now % 2 == 0)) {
-                let Effect::Suspended(is_stopped) = effect else { panic!("{effect:?}") };
-                assert_ne!(is_stopped, told);
-                (told, count) = (is_stopped, count + 1);
-            }
-        }
-        assert!((10..=20).contains(&count), "{count} in ten seconds");
-        it.at(10_000, Fact::Suspended(true));
-        let due = it.0.deadline().filter(|_| !told).unwrap_or(it.1);
-        it.at(due.as_millis(), TICK);
-        assert_eq!(it.0.is_stopped, (true, true));
-    }
-}
+mod tests;

@@ -1,0 +1,178 @@
+//! A program's life as a table of facts and effects.
+
+use super::*;
+
+const DRAIN: Duration = Duration::from_secs(10);
+const FAILED: Exit = Exit::Code(3);
+const TERMED: Exit = Exit::Signal { signal: 15, core_dumped: false };
+
+struct Played(Plan, Time);
+
+impl Played {
+    fn new() -> Played {
+        Played(Plan::new(DRAIN, Sign::Sight, Time::default()), Time::default())
+    }
+
+    fn at(&mut self, millis: u64, fact: Fact) -> Vec<Effect> {
+        self.1 = Time::from_millis(millis);
+        self.0.handle(fact, self.1);
+        std::iter::from_fn(|| self.0.poll_effect()).collect()
+    }
+}
+
+fn end(exit: Exit, why: Option<&'static str>) -> Vec<Effect> {
+    vec![Effect::End { exit, why }]
+}
+
+const TICK: Fact = Fact::Tick { has_parent: true };
+const ORPHANED: Fact = Fact::Tick { has_parent: false };
+
+#[test]
+fn it_is_ready_once_and_when_it_waits() {
+    let mut it = Played::new();
+    for sight in [Sight::Nothing, Sight::Holds, Sight::Hidden] {
+        assert_eq!(it.at(1, Fact::Saw(sight)), []);
+    }
+    assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), [Effect::Ready]);
+    assert_eq!(it.at(3, Fact::Saw(Sight::Waits)), []);
+    assert_eq!(it.0.deadline(), None, "an idle keeper sleeps");
+}
+
+#[test]
+fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at() {
+    let mut it = Played::new();
+    it.at(0, Fact::Saw(Sight::Waits));
+    let (mut looks, mut now) = (0, 0);
+    while now < 60_000 {
+        if it.0.next_look().is_some_and(|at| at.as_millis() <= now) {
+            assert_eq!(it.at(now, Fact::Saw(Sight::Holds)), []);
+            looks += 1;
+        }
+        assert_eq!(it.at(now, if it.0.is_vigilant() { Fact::Queued } else { TICK }), []);
+        now += 10;
+    }
+    assert!((5..=6).contains(&looks), "{looks} in a minute");
+    let mut it = Played::new();
+    it.at(0, Fact::Saw(Sight::Waits));
+    assert_eq!(it.at(5, Fact::Queued), []);
+    assert_eq!((it.0.next_look(), it.0.is_vigilant()), (Some(Time::from_millis(1005)), false));
+    assert_eq!(it.at(1005, Fact::Saw(Sight::Nothing)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+    it.at(1006, Fact::Exited(TERMED));
+    let why = "it had closed the pool's socket, and nobody took its connections";
+    assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(why)));
+}
+
+#[test]
+fn one_that_waits_is_asked_and_is_ready_when_it_answers() {
+    let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
+    assert_eq!(it.at(1, Fact::Saw(Sight::Waits)), [Effect::Ask]);
+    assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), []);
+    assert_eq!(it.at(3, Fact::Answered), [Effect::Ready]);
+    let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
+    it.at(1, Fact::Saw(Sight::Waits));
+    it.at(2, Fact::Asked(Told::Finish));
+    assert_eq!(it.at(3, Fact::Answered), [], "it leaves");
+}
+
+#[test]
+fn what_cannot_be_seen_is_believed_after_a_second() {
+    let mut it = Played::new();
+    assert_eq!(it.at(999, Fact::Saw(Sight::Hidden)), []);
+    assert_eq!(it.at(1000, Fact::Saw(Sight::Holds)), []);
+    assert_eq!(it.at(1000, Fact::Saw(Sight::Hidden)), [Effect::Ready]);
+}
+
+#[test]
+fn looks_become_rarer() {
+    let (mut it, mut now, mut looks) = (Played::new(), 0, 0);
+    while now < 1000 {
+        it.at(now, Fact::Saw(Sight::Holds));
+        now = it.0.next_look().expect("it is not ready").as_millis();
+        looks += 1;
+    }
+    assert!((20..60).contains(&looks), "{looks} in a second");
+}
+
+#[test]
+fn it_is_asked_once_and_killed_when_the_parent_says_so() {
+    let mut it = Played::new();
+    assert_eq!(it.at(0, Fact::Asked(Told::Finish)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+    assert_eq!(it.at(1, Fact::Asked(Told::Finish)), []);
+    assert_eq!(it.at(2, Fact::Asked(Told::Quick)), [Effect::Tell(Told::Quick)]);
+    assert_eq!(it.at(3, Fact::Asked(Told::Kill)), [Effect::Tell(Told::Kill)]);
+    assert_eq!(it.at(22, TICK), []);
+    assert_eq!(it.at(23, TICK), [Effect::Tell(Told::Kill)], "what was forked meanwhile");
+    assert_eq!(it.at(24, Fact::Exited(TERMED)), []);
+    assert_eq!(it.at(25, Fact::Childless).len(), 1);
+}
+
+#[test]
+fn the_time_out_is_the_parent_s_to_say_while_there_is_one() {
+    for (fact, killed_at) in [(TICK, 12_000), (ORPHANED, 10_000)] {
+        let mut it = Played::new();
+        it.at(0, Fact::Asked(Told::Finish));
+        it.at(5, Fact::Exited(Exit::Code(0)));
+        let mut now = 0;
+        loop {
+            now = it.0.deadline().expect("a time-out").as_millis().max(now + 1);
+            if it.at(now, fact) == [Effect::Tell(Told::Kill)] {
+                break;
+            }
+        }
+        assert_eq!(now, killed_at, "others of its tree are there");
+    }
+    let mut it = Plan::new(Duration::ZERO, Sign::Elsewhere, Time::default());
+    it.handle(Fact::Asked(Told::Finish), Time::default());
+    assert_eq!(it.deadline(), None, "zero is never");
+}
+
+#[test]
+fn what_it_leaves_behind_has_a_second() {
+    let mut it = Played::new();
+    assert_eq!(it.at(100, Fact::Exited(FAILED)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+    it.0.left_behind();
+    assert_eq!(it.at(1099, TICK), []);
+    assert_eq!(it.at(1100, TICK), [Effect::Tell(Told::Kill)]);
+    assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some("before it waited for connections")));
+}
+
+#[test]
+fn the_end_says_what_is_known() {
+    let daemon = "it left others to run in the background; have it stay in the foreground, not become a daemon";
+    let mut it = Played::new();
+    it.at(1, Fact::Exited(Exit::Code(0)));
+    it.0.left_behind();
+    assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(daemon)));
+    let mut it = Played::new();
+    it.at(1, Fact::Saw(Sight::Waits));
+    it.at(2, Fact::Exited(FAILED));
+    assert_eq!(it.at(3, Fact::Childless), end(FAILED, None), "it served");
+    for (sight, why) in [
+        (Sight::Nothing, Some("it did not have the pool's socket open")),
+        (Sight::Holds, Some("it had the pool's socket open and was not seen to wait for connections")),
+        (Sight::Hidden, None),
+    ] {
+        let mut it = Played::new();
+        it.at(1, Fact::Saw(sight));
+        it.at(2, Fact::Asked(Told::Kill));
+        it.at(3, Fact::Exited(TERMED));
+        assert_eq!(it.at(4, Fact::Childless), end(TERMED, why));
+    }
+}
+
+#[test]
+fn a_program_that_is_stopped_all_the_time_is_told_of_at_its_pace_and_rightly() {
+    let (mut it, mut told, mut count) = (Played::new(), false, 0);
+    for now in 0..10_000 {
+        for effect in it.at(now, Fact::Suspended(now % 2 == 0)) {
+            let Effect::Suspended(is_stopped) = effect else { panic!("{effect:?}") };
+            assert_ne!(is_stopped, told);
+            (told, count) = (is_stopped, count + 1);
+        }
+    }
+    assert!((10..=20).contains(&count), "{count} in ten seconds");
+    it.at(10_000, Fact::Suspended(true));
+    let due = it.0.deadline().filter(|_| !told).unwrap_or(it.1);
+    it.at(due.as_millis(), TICK);
+    assert_eq!(it.0.is_stopped, (true, true));
+}
