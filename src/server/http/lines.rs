@@ -17,7 +17,8 @@
 
 use memchr::{memchr, memchr_iter, memrchr};
 
-use super::grammar::{find_query, is_token, METHOD_MAX};
+use super::grammar::{find_query, is_token, METHOD_MAX, TCHAR};
+use super::response::is_value;
 use super::{Limits, Reject};
 
 /// How far the lines of an incomplete head were scanned.
@@ -150,12 +151,12 @@ fn check_request_line(line: &[u8], limits: &Limits) -> Result<(), Reject> {
     }
 }
 
-/// Checks one field line with its CRLF.
-fn check_field_line(line: &[u8]) -> Result<(), Reject> {
-    let mut field = [httparse::EMPTY_HEADER];
-    match httparse::parse_headers(line, &mut field) {
-        // Partial: the line is valid, and no empty line follows.
-        Ok(httparse::Status::Partial) => Ok(()),
+/// Checks one field line with its CRLF: `field-name ":" OWS field-value OWS` (RFC 9112 section 5).
+fn check_field_line(with_end: &[u8]) -> Result<(), Reject> {
+    let text = line(with_end).ok_or(Reject::Field)?;
+    let name = text.iter().take_while(|byte| TCHAR.contains(**byte)).count();
+    match &text[name..] {
+        [b':', value @ ..] if name > 0 && is_value(value) => Ok(()),
         _ => Err(Reject::Field),
     }
 }
