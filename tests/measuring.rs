@@ -75,6 +75,39 @@ fn what_goes_not_with_a_rate() {
     }
 }
 
+/// Most scripts take too long to be run here.
+#[test]
+fn no_script_uses_a_name_that_is_defined_nowhere() {
+    const CHECK: &str = "
+import ast, builtins, pathlib, sys
+KNOWN = {*dir(builtins), '__file__', '__doc__', '__name__'}
+is_python = lambda path: path.suffix == '.py' or path.is_file() and b'python3' in path.read_bytes().split(b'\\n', 1)[0]
+scripts = [path for path in [*pathlib.Path('.').iterdir(), *pathlib.Path('peers').iterdir()] if is_python(path)]
+for path in scripts:
+    nodes, names = list(ast.walk(ast.parse(path.read_text()))), set(KNOWN)
+    for node in nodes:
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.arg(arg=name) | ast.ExceptHandler(name=name):
+                names.add(name)
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+            case ast.Import(names=imported) | ast.ImportFrom(names=imported):
+                names |= {(it.asname or it.name).split('.')[0] for it in imported}
+    used = {(node.id, node.lineno) for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    for name, line in sorted(used):
+        if name not in names:
+            print(f'{path}:{line}: {name}')
+print(len(scripts), 'scripts', file=sys.stderr)
+";
+    let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts");
+    let output = Command::new("python3").args(["-B", "-c", CHECK]).current_dir(scripts).output();
+    let output = output.expect("there is a python3");
+    let (unknown, said) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && unknown.is_empty(), "{unknown}{said}");
+    let count = said.split(' ').next().and_then(|count| count.parse::<usize>().ok());
+    assert!(count.is_some_and(|count| count > 8), "{said}");
+}
+
 #[test]
 fn a_chart_has_a_line_for_each_server() {
     let script = "from peers import plot; curves = {'raw': [3.5, 4], 'forkpool': [3.7, None]}\n\

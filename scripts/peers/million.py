@@ -129,3 +129,13 @@ def hold_with(log, connections, options):
     return errors
 
 
+def snapshot(workers):
+    memory = limits.meminfo()
+    # What is neither free, nor of processes, nor of files, is the kernel's (proc(5)). MemAvailable would be wrong: it
+    # takes half of the sockets' inodes to be reclaimable.
+    others = sum(memory[key] for key in ("MemFree", "Buffers", "Cached", "AnonPages"))
+    return {"workers": sum(map(pss, workers)), "kernel": memory["MemTotal"] - others, "slab": memory["Slab"]}
+
+
+def pss(pid):
+    return int(re.search(r"^Pss:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.M)[1]) * 1024
