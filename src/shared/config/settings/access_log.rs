@@ -25,7 +25,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         at!(access_log_format, LogFormat),
         "Format of the lines: common, combined (adds Referer and User-Agent), vhost (adds the host and the duration in \
          microseconds), json (one object per line), or a template of your own with nginx's variables, as in \
-         '$remote_addr $host \"$request\" $status $body_bytes_sent $duration_us $http_referer'",
+         '$remote_addr $host \"$request\" $status $body_bytes_sent $duration_us $http_referer'. Times are in UTC",
     )
     .of_the_server(),
 ];
