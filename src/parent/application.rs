@@ -114,3 +114,66 @@ impl Application {
         self.emit(&event, roster, journal);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::process;
+    use crate::parent::sign::Sign;
+    use crate::parent::supervisor::Pid;
+
+    fn application(hook: Hook, on_exit: Option<OnExit>) -> (Application, Roster, Journal, process::tests::Ours) {
+        let (roster, board, ours) = process::tests::roster(Sign::Execution);
+        let hooks = Hooks { on_event: Some(hook), on_exit };
+        (Application::new(hooks, board, Time::default()), roster, Journal::new(false), ours)
+    }
+
+    #[test]
+    fn what_it_asks_for_waits_until_it_is_taken() {
+        let hook = Hook::new(|_, handle| {
+            handle.restart();
+            handle.scale(3);
+        });
+        let (mut application, roster, journal, _ours) = application(hook, None);
+        assert_eq!(application.deadline(), None);
+        application.emit(&Event::Serving, &roster, &journal);
+        application.emit(&Event::Stopping, &roster, &journal);
+        assert_eq!(application.deadline(), Some(Time::default()), "the loop must not sleep");
+        let asked = [Request::Restart, Request::Scale(3)];
+        assert_eq!(application.take_requests(), [asked, asked].concat());
+        assert_eq!((application.take_requests(), application.deadline()), (vec![], None));
+    }
+
+    #[test]
+    fn a_panic_ends_neither_the_pool_nor_what_was_asked_for_before() {
+        let hook = Hook::new(|event, handle| {
+            handle.upgrade();
+            assert!(!matches!(event, Event::Serving), "a panic of the application's");
+        });
+        let on_exit = OnExit(Box::new(|_| panic!("another one")));
+        let (mut application, roster, journal, _ours) = application(hook, Some(on_exit));
+        application.emit(&Event::Serving, &roster, &journal);
+        assert_eq!(application.take_requests(), [Request::Upgrade]);
+        let process = roster.identify(Pid(10));
+        let exit = Exit { process, status: None, was_ready: true, was_requested: false, reason: None };
+        assert_eq!(application.policy_of(&exit), Respawn::Backoff);
+    }
+
+    #[test]
+    fn it_is_told_the_time_once_for_all_that_has_passed() {
+        let at = Time::from_millis;
+        let hook = Hook::new(|event, handle| match event {
+            Event::Tick => handle.stop(),
+            _ => handle.restart(),
+        });
+        let (mut application, roster, journal, _ours) = application(hook.ticking(Some(Duration::from_secs(1))), None);
+        assert_eq!(application.deadline(), Some(at(1_000)));
+        let mut ticks = |now| {
+            application.tell_time(&roster, &journal, at(now));
+            (application.take_requests().len(), application.deadline())
+        };
+        assert_eq!(ticks(999), (0, Some(at(1_000))));
+        assert_eq!(ticks(1_002), (1, Some(at(2_000))), "a late one puts off nothing");
+        assert_eq!(ticks(9_500), (1, Some(at(10_500))));
+    }
+}

@@ -176,3 +176,42 @@ impl Health {
         heavy.map(|(pid, _)| pid).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::process;
+    use crate::parent::sign::Sign;
+
+    #[test]
+    fn it_looks_at_what_is_limited_and_only_then() {
+        let at = Time::from_millis;
+        let (roster, board, _ours) = process::tests::roster(Sign::Execution);
+        let unlimited = Config { stall_timeout: Duration::ZERO, ..Config::default() };
+        let mut health = Health::new(board, &unlimited, at(0));
+        assert_eq!((health.deadline(), health.counts_time()), (None, false));
+        health.wake(at(0));
+        assert_eq!(health.deadline(), None);
+        // No memory of a process that is not there.
+        let limited = Config { max_rss: 1, stall_timeout: Duration::from_secs(4), ..Config::default() };
+        health.apply(&unlimited, &limited, at(1_000));
+        assert_eq!((health.deadline(), health.counts_time()), (Some(at(1_000)), true));
+        assert_eq!(health.find_heavy(&roster, at(999)), []);
+        health.find_heavy(&roster, at(1_000));
+        assert_eq!(health.deadline(), Some(at(2_000)), "the next look at memory, and at who stalls");
+        health.apply(&limited, &unlimited, at(1_500));
+        assert_eq!((health.deadline(), health.counts_time()), (None, false));
+    }
+
+    #[test]
+    fn a_forced_stop_counts_what_it_has_cut_off() {
+        let (mut roster, board, _ours) = process::tests::roster(Sign::Execution);
+        let mut health = Health::new(board, &Config::default(), Time::default());
+        let process = roster.get_mut(Pid(10)).expect("it is there");
+        health.cut_off(process, Time::default());
+        assert_eq!(health.cut(), Cut::default(), "it never served");
+        process.was_ready = true;
+        health.cut_off(process, Time::default());
+        assert_eq!(health.cut(), Cut { connections: 0, unknown: 1 }, "nobody knows what it had");
+    }
+}

@@ -152,3 +152,66 @@ pub(super) fn refuse(received: Received<'_>, pid: Pid, roster: &mut Roster, disc
     roster.misbehaved(pid, why, clock::now());
     Rest::Nothing
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::process;
+    use crate::parent::sign::Sign;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    #[test]
+    fn who_has_more_to_say_goes_on_at_once_and_who_cannot_be_heard_a_moment_later() {
+        let (mut roster, _board, _ours) = process::tests::roster(Sign::Execution);
+        let mut inbox = Inbox::default();
+        assert_eq!(inbox.deadline(), None);
+        inbox.note(Pid(10));
+        // One that is gone.
+        inbox.note(Pid(11));
+        assert_eq!(inbox.deadline(), Some(Time::default()));
+        assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
+        assert_eq!(inbox.deadline(), None);
+        inbox.put_back(Pid(10), Rest::Next, &roster, at(1_000));
+        assert_eq!(inbox.deadline(), Some(Time::default()));
+        assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
+        for rest in [Rest::NoRoom, Rest::NotAsked] {
+            inbox.put_back(Pid(10), rest, &roster, at(1_000));
+            assert_eq!(inbox.deadline(), Some(at(1_000) + PAUSE), "{rest:?}");
+            assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
+        }
+        inbox.put_back(Pid(10), Rest::Nothing, &roster, at(1_000));
+        assert_eq!(inbox.deadline(), None);
+    }
+
+    #[test]
+    fn who_has_used_up_its_quota_waits_for_a_part_of_it() {
+        let (mut roster, _board, _ours) = process::tests::roster(Sign::Execution);
+        let mut inbox = Inbox::default();
+        inbox.note(Pid(10));
+        let quota = &mut roster.get_mut(Pid(10)).expect("it is there").ends.quota;
+        quota.pay(Duration::from_secs(1));
+        assert_eq!(inbox.take_due(&mut roster, at(0)), []);
+        let resume = inbox.deadline().expect("it waits");
+        assert!(resume > at(1_000), "{resume:?}");
+        assert_eq!(inbox.take_due(&mut roster, resume), [Pid(10)]);
+    }
+
+    #[test]
+    fn messages_are_received_and_what_is_none_breaks_the_protocol() {
+        let (mut roster, _board, (_worker_end, worker)) = process::tests::roster(Sign::Execution);
+        let (mut inbox, mut discard) = (Inbox::default(), Discard::default());
+        let mut buffer = inbox.lend_buffer();
+        assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing));
+        worker.send(b"hello", None).expect("there is room");
+        assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Message(b"hello", None)));
+        let malformed = Received::Malformed("it was not sent by this library", Vec::new());
+        assert_eq!(refuse(malformed, Pid(10), &mut roster, &mut discard), Rest::Nothing);
+        assert!(roster.get(Pid(10)).is_some_and(|process| process.violation.is_some()));
+        worker.send(b"more", None).expect("there is room");
+        assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing), "it is not heard any more");
+        inbox.take_back(buffer);
+    }
+}

@@ -67,3 +67,48 @@ pub(super) fn signal(pid: Pid, signal: Signal) {
         debug!("cannot signal pid={}: {errno}", pid.0);
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::parent::supervisor::{Policy, Supervisor};
+    use crate::shared::channel::{self, WorkerEnd};
+
+    /// What the worker of such a process would have.
+    pub(in crate::parent) type Ours = (WorkerEnd, MessageEnd);
+
+    /// A roster with one process, whose pid is 10 and which nobody has forked, on a board for two.
+    pub(in crate::parent) fn roster(sign: Sign) -> (Roster, Rc<ParentBoard>, Ours) {
+        let now = Time::default();
+        let board = Rc::new(ParentBoard::new(2).expect("memory"));
+        let mut roster = Roster::new(Supervisor::new(Policy::default(), 1, 0, now), board.processes());
+        let (lifeline, worker_end) = channel::channel(0, false).expect("descriptors are free");
+        let (messages, worker_messages) = MessageEnd::pair(true).expect("descriptors are free");
+        let quota = Quota::new(2, now);
+        let killed_at = Cell::default();
+        let ends = Ends { lifeline, messages: Some(messages), sign, program: None, killed_at, quota };
+        roster.tell(crate::parent::supervisor::Event::Tick, now);
+        while roster.poll_effect().is_some() {}
+        let row = roster.free_row().expect("a row is free");
+        roster.expect(0, row, 0, ends);
+        roster.register(Pid(10), now).expect("it was expected");
+        (roster, board, (worker_end, worker_messages))
+    }
+
+    #[test]
+    fn a_keeper_is_ordered_to_end_its_program_and_has_a_moment_for_that() {
+        let (mut roster, _board, ours) = roster(Sign::Execution);
+        let process = roster.get_mut(Pid(10)).expect("it is there");
+        assert!(!process.ends.end_program(), "it keeps none");
+        assert_eq!(process.ends.killed_at.get(), None);
+        process.ends.program = Some(Program::new());
+        assert!(process.ends.end_program());
+        let first = process.ends.killed_at.get();
+        assert!(first.is_some() && process.ends.end_program());
+        assert_eq!(process.ends.killed_at.get(), first, "a second order puts nothing off");
+        drop(ours);
+        assert!(!process.ends.end_program(), "it is gone");
+    }
+}

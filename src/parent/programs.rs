@@ -210,3 +210,29 @@ pub(super) fn kill_tree(pid: Pid, roster: &Roster) {
         signal(pid, Signal::SIGKILL);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::parent::process;
+
+    #[test]
+    fn a_program_is_ready_when_its_sign_is_seen() {
+        let at = Time::from_millis;
+        let programs = Programs::default();
+        let (mut roster, _board, _ours) = process::tests::roster(Sign::Delay(Duration::from_secs(2)));
+        assert!(!executed(Pid(10), 4711, &mut roster, at(0)), "it executes none");
+        roster.get_mut(Pid(10)).expect("it is there").ends.program = Some(Program::new());
+        assert_eq!(programs.deadline(&roster), None);
+        assert!(!executed(Pid(10), 4711, &mut roster, at(1_000)));
+        assert_eq!(roster.get(Pid(10)).expect("it is there").program, None, "it is no child of the keeper's");
+        assert_eq!(programs.deadline(&roster), Some(at(3_000)));
+        assert_eq!(programs.take_due(&mut roster, at(2_999)), []);
+        assert_eq!(programs.take_due(&mut roster, at(3_000)), [Pid(10)]);
+        assert_eq!((programs.take_due(&mut roster, at(4_000)), programs.deadline(&roster)), (vec![], None));
+        roster.get_mut(Pid(10)).expect("it is there").ends.sign = Sign::Execution;
+        assert!(executed(Pid(10), 4711, &mut roster, at(5_000)));
+    }
+}
