@@ -2,7 +2,7 @@
 
 use log::LevelFilter;
 
-use super::Desk;
+use super::Service;
 use crate::admin::status::{accepted, refused, State};
 use crate::server::answer::response::Response;
 use crate::server::http;
@@ -74,7 +74,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request> {
     }
 }
 
-impl Desk {
+impl Service {
     /// Passes a command on to the parent, if this client may give it and the state of the pool allows it.
     pub(super) fn command(&self, worker: &Worker, request: &http::Request<'_>) -> Response {
         let refuse = |status, problem: &str| Response::json(refused(problem)).status(status);

@@ -91,7 +91,7 @@ pub(crate) fn server_config() -> ServerConfig {
 
 /// The state of an admin process.
 #[derive(Debug)]
-pub(crate) struct Desk {
+pub(crate) struct Service {
     model: Model,
     board: Scoreboard,
     /// The host names that TCP clients may use, besides IP addresses and `localhost`.
@@ -116,25 +116,34 @@ struct Stream {
     is_operator: bool,
 }
 
-impl Desk {
+impl Service {
     pub(crate) fn new(
         model: Model,
         board: Scoreboard,
         hosts: Rc<[String]>,
         token: Option<Rc<str>>,
         is_unix: bool,
-    ) -> Desk {
-        Desk { model, board, hosts, token, is_unix, last: readings::Last::default(), streams: Vec::new(), queues: None }
+    ) -> Service {
+        Service {
+            model,
+            board,
+            hosts,
+            token,
+            is_unix,
+            last: readings::Last::default(),
+            streams: Vec::new(),
+            queues: None,
+        }
     }
 
     /// Serves until the pool ends.
     pub(crate) fn serve(mut self, worker: &Worker) -> Result<(), Box<dyn StdError>> {
         self.queues = Queues::open().ok();
-        let desk = Rc::new(RefCell::new(self));
-        let learner = Rc::clone(&desk);
+        let service = Rc::new(RefCell::new(self));
+        let learner = Rc::clone(&service);
         // Neither closure calls the other, so they never borrow at the same time.
         worker.on_message(move |message| learner.borrow_mut().learn(message));
-        worker.serve(move |request| desk.borrow_mut().answer(worker, request))?;
+        worker.serve(move |request| service.borrow_mut().answer(worker, request))?;
         Ok(())
     }
 

@@ -135,7 +135,7 @@ fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static st
 /// One line that says what is wrong and what to do.
 fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>) -> Result<Asked, String> {
     let hint = format!(" (try forkpool {} --help)", verb.name);
-    let mut words = Words { said: Vec::new(), operand: None };
+    let mut words = Words { flags: Vec::new(), operand: None };
     while let Some(argument) = parser.next().map_err(|error| one_line(&error, &hint))? {
         match argument {
             Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Text(text::help(Some(verb)))),
@@ -151,7 +151,7 @@ fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>
                 if words.option(flag).is_some() {
                     return Err(format!("--{flag} is given twice; leave one out{hint}"));
                 }
-                words.said.push((flag, value));
+                words.flags.push((flag, value));
             }
             Arg::Value(word) if !verb.operand.is_empty() && words.operand.is_none() => {
                 words.operand = Some(word.to_string_lossy().into_owned());
@@ -206,13 +206,13 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
 
 /// The arguments after the verb.
 struct Words {
-    said: Vec<(&'static str, String)>,
+    flags: Vec<(&'static str, String)>,
     operand: Option<String>,
 }
 
 impl Words {
     fn option(&self, name: &str) -> Option<&str> {
-        self.said.iter().find(|(said, _)| *said == name).map(|(_, value)| value.as_str())
+        self.flags.iter().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
 }
 

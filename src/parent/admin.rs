@@ -17,7 +17,7 @@ use nix::sys::wait::{waitpid, WaitPidFlag};
 use nix::unistd::Pid as SystemPid;
 
 use crate::admin::status::{self, Fact, Model};
-use crate::admin::{self, Desk};
+use crate::admin::{self, Service};
 use crate::error::{Error, Result};
 use crate::parent::announce::{describe, describe_unasked};
 use crate::parent::discard::Discard;
@@ -275,7 +275,7 @@ impl Admin {
             has_misbehaved: false,
         });
         let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
-        let desk = Desk::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
+        let service = Service::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
         let seed = Seed {
             slot: crate::worker::NO_SLOT,
             generation: 0,
@@ -301,7 +301,7 @@ impl Admin {
             parent: process::id(),
             place: Default::default(),
         };
-        Ok(Child::Admin(Box::new(seed), Box::new(desk)))
+        Ok(Child::Admin(Box::new(seed), Box::new(service)))
     }
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use log::{debug, error};
 
-use crate::admin::Desk;
+use crate::admin::Service;
 use crate::error::{Error, Result};
 use crate::parent::event;
 use crate::parent::journal::Journal;
@@ -31,7 +31,7 @@ use crate::worker::Seed;
 #[derive(Debug)]
 pub(crate) enum Child {
     Worker(Box<Seed>),
-    Admin(Box<Seed>, Box<Desk>),
+    Admin(Box<Seed>, Box<Service>),
 }
 
 impl Parent {

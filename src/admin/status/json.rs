@@ -67,19 +67,19 @@ impl Worker<'_> {
         json.key("restarts").bare(self.slot.map_or(0, |slot| slot.restarted()));
         json.key("last_exit").optional(self.slot.and_then(|slot| slot.last_exit.as_deref()));
         // A slot without a process serves nothing.
-        let told = if process.is_some() { self.told() } else { Some(reading) };
-        json.key("requests").known(told.map(|it| it.counters.requests));
-        json.key("connections").known(told.map(|it| it.counters.accepted));
-        json.key("open").known(told.map(|it| it.counters.open()));
-        json.key("responses").classes(told.map(|it| &it.counters));
-        json.key("sent").known(told.map(|it| it.counters.sent));
+        let reported = if process.is_some() { self.reported() } else { Some(reading) };
+        json.key("requests").known(reported.map(|it| it.counters.requests));
+        json.key("connections").known(reported.map(|it| it.counters.accepted));
+        json.key("open").known(reported.map(|it| it.counters.open()));
+        json.key("responses").classes(reported.map(|it| &it.counters));
+        json.key("sent").known(reported.map(|it| it.counters.sent));
         json.key("queue").known(self.queue);
-        json.key("busy").known(told.map(|it| Millis(it.busy)));
+        json.key("busy").known(reported.map(|it| Millis(it.busy)));
         json.key("cpu").bare(Micros(reading.cpu));
         json.key("rss").bare(reading.rss);
-        json.key("held").known(told.map(|it| it.held));
+        json.key("held").known(reported.map(|it| it.held));
         json.key("log_lines_lost").bare(reading.counters.lost);
-        json.key("latency").latency(told.map(|it| &it.latency));
+        json.key("latency").latency(reported.map(|it| &it.latency));
     }
 }
 

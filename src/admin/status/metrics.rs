@@ -106,7 +106,7 @@ impl Snapshot<'_> {
         let rss = |slot: &SlotTotals<'_>| Some(slot.processes.iter().map(|(_, it)| it.rss).sum::<u64>());
         out.of_slots("forkpool_worker_resident_memory_bytes", "gauge", help, self, rss);
         let help = "Bytes that the worker holds for requests and responses in progress.";
-        let held = |slot: &SlotTotals<'_>| slot.told(|it| it.held);
+        let held = |slot: &SlotTotals<'_>| slot.reported(|it| it.held);
         out.of_slots("forkpool_worker_held_bytes", "gauge", help, self, held);
         out.family(
             "forkpool_held_limit_bytes",
@@ -118,8 +118,8 @@ impl Snapshot<'_> {
         out.of_slots("forkpool_accept_queue_length", "gauge", help, self, |slot| slot.queue);
         let help = "How long the worker has been busy with the current turn of its loop; 0 while it waits.";
         let busy = |slot: &SlotTotals<'_>| {
-            let told = slot.processes.iter().filter(|(it, _)| !it.is_program);
-            told.map(|(_, it)| it.busy).max().map(Millis)
+            let reported = slot.processes.iter().filter(|(it, _)| !it.is_program);
+            reported.map(|(_, it)| it.busy).max().map(Millis)
         };
         out.of_slots("forkpool_worker_busy_seconds", "gauge", help, self, busy);
         let help = "When the worker's newest process was forked, in seconds since 1970.";

@@ -114,19 +114,19 @@ impl SlotTotals<'_> {
     }
 
     /// A sum over its processes; `None` if they report nothing.
-    pub(crate) fn told(&self, of: impl Fn(&Reading) -> u64) -> Option<u64> {
-        let told = self.processes.iter().filter(|(process, _)| !process.is_program);
-        let told = told.map(|(_, reading)| of(reading));
+    pub(crate) fn reported(&self, of: impl Fn(&Reading) -> u64) -> Option<u64> {
+        let reported = self.processes.iter().filter(|(process, _)| !process.is_program);
+        let reported = reported.map(|(_, reading)| of(reading));
         match self.slot.has_programs {
-            true => told.reduce(u64::saturating_add),
-            false => Some(told.fold(0, u64::saturating_add)),
+            true => reported.reduce(u64::saturating_add),
+            false => Some(reported.fold(0, u64::saturating_add)),
         }
     }
 }
 
 impl Worker<'_> {
     /// What its process reports; `None` if there is no process, or it reports nothing.
-    pub(crate) fn told(&self) -> Option<&Reading> {
+    pub(crate) fn reported(&self) -> Option<&Reading> {
         self.process.filter(|(process, _)| !process.is_program).map(|(_, reading)| reading)
     }
 

@@ -70,7 +70,7 @@ impl Deploy {
     ///
     /// If something in it is wrong. Nothing has changed then.
     pub(super) fn read_anew(&mut self, journal: &mut Journal) -> Result<Option<Config>> {
-        if self.layers.said.env_file.is_none() {
+        if self.layers.given.env_file.is_none() {
             return Ok(None);
         }
         let (next, kept) = self.settings.config.succeeded_by(self.layers.resolve()?);

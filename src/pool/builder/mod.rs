@@ -176,7 +176,7 @@ impl Builder {
     }
 
     fn layers(&self) -> Layers {
-        Layers { said: self.config.clone(), fixed: self.fixed.clone() }
+        Layers { given: self.config.clone(), fixed: self.fixed.clone() }
     }
 
     /// Opens the files under [`root`](Builder::root) to serve them; returns `None` without a root.

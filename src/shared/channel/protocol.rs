@@ -129,8 +129,8 @@ impl fmt::Display for Violation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Violation::Unknown(byte) => write!(f, "it sent 0x{byte:02x}, which means nothing"),
-            Violation::Untimely(record) => write!(f, "it said \"{record}\" at the wrong time"),
-            Violation::TooOften(record) => write!(f, "it said \"{record}\" too often"),
+            Violation::Untimely(record) => write!(f, "it sent \"{record}\" at the wrong time"),
+            Violation::TooOften(record) => write!(f, "it sent \"{record}\" too often"),
             Violation::Address(address) => write!(f, "it spoke of address {address}, which the pool does not have"),
             Violation::Endless => f.write_str("it gave a reason for its failure that does not end"),
         }
@@ -142,7 +142,7 @@ impl fmt::Display for Violation {
 pub(super) struct Protocol {
     state: State,
     /// The bytes of an incomplete record.
-    begun: Vec<u8>,
+    partial: Vec<u8>,
     /// The number of addresses of the pool.
     addresses: usize,
     /// The number of orders to release that are still unanswered.
@@ -177,7 +177,7 @@ impl Protocol {
     pub(super) fn new(addresses: usize) -> Protocol {
         Protocol {
             state: State::Born,
-            begun: Vec::new(),
+            partial: Vec::new(),
             addresses,
             releases: 0,
             awake: Pace::default(),
@@ -218,8 +218,8 @@ impl Protocol {
             reason.push(byte);
             return if reason.len() <= REASON_MAX { Ok(()) } else { Err(Violation::Endless) };
         }
-        self.begun.push(byte);
-        let record = match self.begun[..] {
+        self.partial.push(byte);
+        let record = match self.partial[..] {
             [LISTENING] => self.once_in(State::Born, State::Bound, "listening", Record::Listening)?,
             [READY] if self.state == State::Keeping => {
                 self.once_in(State::Keeping, State::Kept, "ready", Record::Ready)?
@@ -279,7 +279,7 @@ impl Protocol {
             }
             _ => return Err(Violation::Unknown(byte)),
         };
-        self.begun.clear();
+        self.partial.clear();
         records.extend(record);
         Ok(())
     }

@@ -24,7 +24,7 @@ const OWN: &str = "FORKPOOL_";
 #[derive(Clone, Debug)]
 pub(crate) struct Layers {
     /// The settings given outside of the file.
-    pub(crate) said: Config,
+    pub(crate) given: Config,
     /// The settings that the file does not override, since a flag or a later call sets them.
     pub(crate) fixed: BTreeSet<&'static str>,
 }
@@ -36,8 +36,8 @@ impl Layers {
     ///
     /// As [`Config::check`], with the line number if the file is to blame; and if the file cannot be read.
     pub(crate) fn resolve(&self) -> Result<Config> {
-        let mut config = self.said.clone();
-        let Some(path) = self.said.env_file.clone() else {
+        let mut config = self.given.clone();
+        let Some(path) = self.given.env_file.clone() else {
             config.check()?;
             return Ok(config);
         };

@@ -101,7 +101,7 @@ const STALLED: i32 = 2;
 /// How many seats the program examines: all of a usual pool. In a larger pool it examines this many in a row from a
 /// random one on. Each costs every new connection two cache lines of another CPU, and the least of these is hardly
 /// worse than the least of all.
-const LOOKS: i32 = 64;
+const EXAMINED: i32 = 64;
 
 /// The program counts assignments in windows of this many per seat. While another process is free, no process gets more
 /// than twice as many in a window, and no free process less than half. Correct workers hardly ever need more or less in
@@ -227,7 +227,7 @@ impl Program {
 
     fn instructions(&self) -> Vec<Instruction> {
         let mut lines = self.begin();
-        lines.extend((0..LOOKS).flat_map(|looked| self.look(looked)));
+        lines.extend((0..EXAMINED).flat_map(|looked| self.look(looked)));
         lines.extend(self.choose());
         assemble(&lines)
     }

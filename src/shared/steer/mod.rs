@@ -25,7 +25,7 @@ use crate::time::Time;
 
 pub(crate) use self::classic::{program, Key};
 pub(crate) use self::ebpf::Ebpf;
-pub(crate) use self::plan::{plan, Standing};
+pub(crate) use self::plan::{plan, Condition};
 
 /// No program: the kernel chooses by hash, or by eBPF, which needs no updates.
 pub(crate) const NOTHING: u64 = 0;
@@ -122,14 +122,14 @@ pub(crate) fn is_outdated(board: &Scoreboard, now: Time) -> bool {
 /// Which seats the kernel should be told.
 pub(crate) fn look(board: &Scoreboard, now: Time) -> Seats {
     plan(board.seats().map(|row| match row {
-        0 => Standing::Vacant,
+        0 => Condition::Vacant,
         row => {
             let row = board.row(row);
             match () {
-                () if row.is_full() => Standing::Full,
+                () if row.is_full() => Condition::Full,
                 // If a client always gets the same worker, it waits for that worker.
-                () if !is_sticky(board) && is_stalled(row, now) => Standing::Stalled,
-                () => Standing::Free,
+                () if !is_sticky(board) && is_stalled(row, now) => Condition::Stalled,
+                () => Condition::Free,
             }
         }
     }))

@@ -5,7 +5,7 @@ use crate::shared::seats::{Seats, SEATS_MAX};
 
 /// The condition of the slot on a seat; greater is better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Standing {
+pub(crate) enum Condition {
     /// No worker accepts: it is dead, starting, backing off, draining, or stopped by a signal.
     Vacant,
     /// Its worker has reached its limit of connections.
@@ -18,14 +18,14 @@ pub(crate) enum Standing {
 
 /// The seats in the best condition. If no worker serves, these are all seats, since a queue that is served later is
 /// better than none.
-pub(crate) fn plan(standings: impl Iterator<Item = Standing>) -> Seats {
-    let mut best = Standing::Vacant;
+pub(crate) fn plan(conditions: impl Iterator<Item = Condition>) -> Seats {
+    let mut best = Condition::Vacant;
     let mut allowed = Seats::default();
-    for (seat, standing) in standings.take(SEATS_MAX).enumerate() {
-        if standing > best {
-            (best, allowed) = (standing, Seats::default());
+    for (seat, condition) in conditions.take(SEATS_MAX).enumerate() {
+        if condition > best {
+            (best, allowed) = (condition, Seats::default());
         }
-        if standing == best {
+        if condition == best {
             allowed.insert(seat);
         }
     }
@@ -34,7 +34,7 @@ pub(crate) fn plan(standings: impl Iterator<Item = Standing>) -> Seats {
 
 #[cfg(test)]
 mod tests {
-    use super::Standing::{Free, Full, Stalled, Vacant};
+    use super::Condition::{Free, Full, Stalled, Vacant};
     use super::*;
 
     fn seats(list: &[usize]) -> Seats {
@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn the_best_standing_decides() {
-        for (standings, allowed) in [
+        for (conditions, allowed) in [
             (&[][..], &[][..]),
             (&[Free, Free, Free], &[0, 1, 2]),
             (&[Free, Vacant, Free], &[0, 2]),
@@ -54,7 +54,7 @@ mod tests {
             (&[Full, Vacant, Full], &[0, 2]),
             (&[Vacant, Vacant], &[0, 1]),
         ] {
-            assert_eq!(plan(standings.iter().copied()), seats(allowed), "{standings:?}");
+            assert_eq!(plan(conditions.iter().copied()), seats(allowed), "{conditions:?}");
         }
     }
 
@@ -69,11 +69,11 @@ mod tests {
             let count = 1 + draw(SEATS_MAX as u64);
             let kinds = 1 + draw(4) as usize;
             let all = [Vacant, Full, Stalled, Free];
-            let standings: Vec<Standing> = (0..count).map(|_| all[draw(kinds as u64) as usize]).collect();
-            let allowed = plan(standings.iter().copied());
-            let best = standings.iter().max().expect("at least one");
-            for (seat, standing) in standings.iter().enumerate() {
-                assert_eq!(allowed.contains(seat), standing == best);
+            let conditions: Vec<Condition> = (0..count).map(|_| all[draw(kinds as u64) as usize]).collect();
+            let allowed = plan(conditions.iter().copied());
+            let best = conditions.iter().max().expect("at least one");
+            for (seat, condition) in conditions.iter().enumerate() {
+                assert_eq!(allowed.contains(seat), condition == best);
             }
             assert!(!allowed.is_empty());
             let listed: Vec<usize> = allowed.ranges().iter().flat_map(|(start, end)| *start..*end).collect();
