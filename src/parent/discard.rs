@@ -5,7 +5,9 @@
 //! forks a process that holds copies while the parent closes its own, and then ends. A process that was just forked
 //! closes its copies of all the parent's descriptors, and its close must not be the last one either, so the parent
 //! waits until it has done that.
-//! not be the last to do so: the parent waits for that.
+//!
+//! [`Discard`] owns the descriptors until they are closed. Its input: descriptors, and whether others may have copies.
+//! Its output: nothing, but whether there are so many that no more should be received.
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! What the parent reports: at once in the log and to the readers of the pool's events. Also the descriptions of
 //! failures, for later reports.
+//!
+//! It owns the limits for lines that repeat, the failures, and what the admin process has not been told. Its input:
+//! lines with their level and slot, and failures in words. Its output: the log, and the same lines for the admin process.
 
 use std::collections::BTreeMap;
 

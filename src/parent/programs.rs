@@ -1,6 +1,10 @@
 //! Workers that run another program ([`Worker::exec`](crate::Worker::exec)), as its *keepers*. Each is told to finish
 //! through its lifeline, like any worker, and its program is ready when its sign is seen.
 //!
+//! [`Programs`] owns the directory of their notification sockets, and the record of what dead keepers have left. Its
+//! input: reports of keepers, notifications and the time. Its output: the programs that are ready, and those that send
+//! too much.
+//!
 //! **A program as the worker.** The worker stays as the keeper. It reports that it is about to execute a program, the
 //! program's pid, and when the program waits for connections. It exits as the program does, and so counts like any
 //! worker. The configuration of the pool says which *sign* shows that the program is ready: the keeper's report, the

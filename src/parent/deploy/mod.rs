@@ -1,6 +1,7 @@
 //! Restarts on request: what the parent reads again for them, and for which changes it starts them by itself.
 //!
-//! Its input: requests for a restart, and changes in the file system. Its output: the configuration of the next
+//! [`Deploy`] owns the current settings and those before the restart, and the watches of the root and of files. Its
+//! input: requests for a restart, and changes in the file system. Its output: the configuration of the next
 //! workers, and restarts. It does not know how workers are replaced.
 //!
 //! - **The file of variables is read before a restart**, and not when a worker starts: a worker that is replaced after

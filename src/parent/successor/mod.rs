@@ -3,7 +3,7 @@
 //! The sockets stay open across execve(2), and a variable says what each descriptor is:
 //!
 //! ```text
-//! FORKPOOL_UPGRADE = STREAM                       the stream on which the new parent says that it serves
+//! FORKPOOL_UPGRADE = STREAM                      the stream on which the new parent says that it serves
 //!                    RESERVED FD,-,... ADDRESS   an address, and its slots' sockets in the order of the kernel's group;
 //!                                                a hyphen for a slot that has none
 //!                    RESERVED - ADDRESS          one that all workers share
