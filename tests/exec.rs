@@ -474,7 +474,7 @@ fn of_a_program_nothing_is_shown_that_nobody_knows() {
         !metrics.contains("\nforkpool_requests_total{") && !metrics.contains("\nforkpool_connections_open{"),
         "{metrics}"
     );
-    assert!(get("/status.txt").contains("\n3 connections open; what programs serve is not counted\n"));
+    assert!(get("/status.txt").contains("\n3 connections open; requests to programs are not counted\n"));
     drop(held);
     until("they are gone", || get("/status.json").contains("\"connections\":null,\"open\":0,").then_some(()));
 }
