@@ -5,6 +5,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
@@ -58,6 +59,14 @@ impl Client {
     /// kernel's overhead.
     pub(crate) fn unsent(&self) -> io::Result<usize> {
         sys::fds::unsent(self)
+    }
+
+    /// How long nothing has come from the client's machine; that of a Unix socket is this one.
+    pub(crate) fn silent_for(&self) -> io::Result<Duration> {
+        match self {
+            Client::Tcp(stream) => sys::fds::silent_for(stream),
+            Client::Unix(_) => Ok(Duration::ZERO),
+        }
     }
 
     /// Writes until done, or until the socket accepts no more; returns how much it accepted.

@@ -19,6 +19,9 @@ pub(crate) struct Memory {
     /// What the kernel held for clients that should read a response, at the last check. Kept here, so that it costs
     /// idle connections nothing.
     unsent: BTreeMap<usize, Unsent>,
+    /// Since when what was sent waits to be acknowledged, by the place and the serial number of the connection, where the
+    /// application is waited for.
+    unacknowledged: BTreeMap<usize, (u32, Time)>,
 }
 
 /// What the kernel held for a client at a check.
@@ -39,6 +42,7 @@ impl Memory {
             turns: Vec::new(),
             turn_due: None,
             unsent: BTreeMap::new(),
+            unacknowledged: BTreeMap::new(),
         }
     }
 
@@ -77,8 +81,23 @@ impl Memory {
         self.unsent.insert(place.index, Unsent { serial: place.serial, deadline, bytes })
     }
 
+    /// Since when what was sent on this connection waits to be acknowledged, if this look at `now` finds that it does.
+    pub(crate) fn unacknowledged(&mut self, place: Place, now: Time) -> Time {
+        let since = self.unacknowledged.entry(place.index).or_insert((place.serial, now));
+        if since.0 != place.serial {
+            *since = (place.serial, now);
+        }
+        since.1
+    }
+
+    /// Something was acknowledged.
+    pub(crate) fn acknowledged(&mut self, place: Place) {
+        self.unacknowledged.remove(&place.index);
+    }
+
     /// The connection at `index` has ended.
     pub(crate) fn forget(&mut self, index: usize) {
+        self.unacknowledged.remove(&index);
         self.unsent.remove(&index);
     }
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
+use std::time::Duration;
 use std::{mem, ptr};
 
 use nix::fcntl::{fcntl, FcntlArg, OFlag};
@@ -44,6 +45,21 @@ pub(crate) fn unsent(socket: impl AsFd) -> io::Result<usize> {
     let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     match result {
         0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// How long ago the peer of a TCP socket last acknowledged anything (`TCP_INFO` of tcp(7)).
+pub(crate) fn silent_for(socket: impl AsFd) -> io::Result<Duration> {
+    // SAFETY: it consists of integers, for which all zeros are valid.
+    let mut info: libc::tcp_info = unsafe { mem::zeroed() };
+    let mut len = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
+    let (level, name) = (libc::IPPROTO_TCP, libc::TCP_INFO);
+    // SAFETY: the call writes no more than `len` bytes to `info`.
+    let result =
+        unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut info).cast(), &raw mut len) };
+    match result {
+        0 => Ok(Duration::from_millis(info.tcpi_last_ack_recv.into())),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::{Answered, Connection};
 use crate::server::context::Context;
 use crate::server::http::Phase;
+use crate::server::outgoing::Outgoing;
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::time::Time;
@@ -227,7 +228,41 @@ impl Connection {
 
     /// When to look at it.
     pub(crate) fn due(&self, cx: &Context<'_>) -> Time {
-        self.timer.due(cx)
+        let due = self.timer.due(cx);
+        match self.is_lasting_stream() && !cx.config.write_timeout.is_zero() {
+            true => due.min(cx.clock.running + (cx.config.write_timeout / LOOKS).max(LEAST)),
+            false => due,
+        }
+    }
+
+    /// Whether the application is waited for, for as long as it likes.
+    fn is_lasting_stream(&self) -> bool {
+        self.timer.timing == Timing::Answer && matches!(self.outgoing(), Some(Outgoing::Stream { .. }))
+    }
+
+    /// Has its end be a reset.
+    pub(crate) fn reset(&self) {
+        listener::reset_at_close(&self.transport.client);
+    }
+
+    /// Whether its client's machine has not answered for a write time-out, though something was sent to it: no event tells
+    /// that before the kernel gives up, after a quarter of an hour or so. Keep-alive is silent while something is under way.
+    pub(crate) fn is_lost(&self, cx: &mut Context<'_>) -> bool {
+        let timeout = cx.config.write_timeout;
+        if timeout.is_zero() || !self.is_lasting_stream() {
+            return false;
+        }
+        let (place, client) = (cx.waker.place, &self.transport.client);
+        let (Ok(1..), Ok(silent)) = (client.unsent(), client.silent_for()) else {
+            cx.memory.acknowledged(place);
+            return false;
+        };
+        let waited = cx.clock.running.since(cx.memory.unacknowledged(place, cx.clock.running));
+        if silent < waited {
+            cx.memory.acknowledged(place);
+            return false;
+        }
+        waited >= timeout
     }
 
     /// It must end by this time.

@@ -126,7 +126,14 @@ where
             self.cx.waker.place = Place { index: alarm.index, serial };
             entry.connection.look_at_queue(&mut self.cx);
             let is_over = is_due && entry.connection.deadline() <= self.cx.clock.running && !entry.connection.is_again;
-            let step = if is_over { entry.connection.expire(&mut self.cx) } else { Step::Wait };
+            let step = match is_over {
+                true => entry.connection.expire(&mut self.cx),
+                false if entry.connection.is_lost(&mut self.cx) => {
+                    entry.connection.reset();
+                    Step::Close
+                }
+                false => Step::Wait,
+            };
             self.account(alarm.index, step);
         }
     }

@@ -46,7 +46,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "write-timeout",
         "DURATION",
         at!(server.write_timeout, Timeout::ANY),
-        "How long a client may go without reading any of a pending response. 0 waits for ever",
+        "How long a client may go without reading any of a pending response, or its machine without acknowledging what a \
+         stream has sent. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(

@@ -1,0 +1,96 @@
+//! Clients whose machines vanish: nothing comes from them, not even the end of the connection.
+
+mod support;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use nix::sys::signal::{killpg, Signal};
+use nix::unistd::Pid;
+use support::sockets::{count_tcp_sockets, ESTABLISHED};
+use support::{example, skip, until, Server};
+
+/// A machine beside this one: a network namespace at the other end of a cable.
+struct Machine {
+    namespace: String,
+}
+
+const HERE: &str = "10.213.77.1";
+const THERE: &str = "10.213.77.2";
+
+impl Machine {
+    /// None, with the reason printed, where this cannot be had.
+    fn new() -> Option<Machine> {
+        let machine = Machine { namespace: format!("forkpool-lost-{}", std::process::id()) };
+        let name = &machine.namespace;
+        let cable = format!("lost{}", std::process::id());
+        let steps = [
+            format!("netns add {name}"),
+            format!("link add {cable} type veth peer name eth0 netns {name}"),
+            format!("address add {HERE}/30 dev {cable}"),
+            format!("link set {cable} up"),
+            format!("-n {name} address add {THERE}/30 dev eth0"),
+            format!("-n {name} link set eth0 up"),
+        ];
+        match steps.iter().all(|step| ip(step)) {
+            true => Some(machine),
+            false => {
+                skip("a network namespace cannot be made here");
+                None
+            }
+        }
+    }
+
+    /// Its cable is pulled out.
+    fn vanish(&self) {
+        assert!(ip(&format!("-n {} link set eth0 down", self.namespace)));
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The cable ends with it.
+        ip(&format!("netns delete {}", self.namespace));
+    }
+}
+
+fn ip(arguments: &str) -> bool {
+    let output = Command::new("ip").args(arguments.split(' ')).output();
+    output.is_ok_and(|output| output.status.success())
+}
+
+/// Something on that machine.
+struct Guest(Child);
+
+impl Drop for Guest {
+    fn drop(&mut self) {
+        let _ = killpg(Pid::from_raw(self.0.id() as i32), Signal::SIGKILL);
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn a_stream_to_a_machine_that_has_vanished_is_ended() {
+    use std::os::unix::process::CommandExt;
+    let Some(machine) = Machine::new() else { return };
+    let mut command = example("events");
+    command.env("FORKPOOL_WORKERS", "1").env("FORKPOOL_WRITE_TIMEOUT", "2s");
+    // So that it is not what ends the connection.
+    command.env("FORKPOOL_TCP_KEEPALIVE", "0").env("FORKPOOL_LISTEN", format!("{HERE}:0"));
+    let mut server = Server::start_silent(command);
+    let port = server.port();
+    let mut client = Command::new("ip");
+    client.args(["netns", "exec", &machine.namespace, "curl", "-sN", &format!("http://{HERE}:{port}/")]);
+    let Ok(child) = client.stdout(Stdio::piped()).process_group(0).spawn() else { return skip("there is no curl") };
+    let mut guest = Guest(child);
+    let mut events = BufReader::new(guest.0.stdout.take().expect("it is piped"));
+    let mut line = String::new();
+    if events.read_line(&mut line).expect("a pipe") == 0 {
+        return skip("there is no curl");
+    }
+    let worker = server.workers()[0];
+    assert_eq!(count_tcp_sockets(worker, port, ESTABLISHED), 1);
+    machine.vanish();
+    until("the connection has ended", || (count_tcp_sockets(worker, port, ESTABLISHED) == 0).then_some(()));
+    drop(guest);
+}
