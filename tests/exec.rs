@@ -128,6 +128,7 @@ fn serves_until_it_is_told_to_finish(name: &str) {
     server.signal(Signal::SIGTERM);
     let (status, log) = server.finish();
     assert_eq!(status.code(), Some(0));
+    assert!(log.iter().any(|line| line.ends_with(" stopped")), "what it has served is not known: {log:?}");
     // A program that was still starting knows no SIGTERM yet, and dies of it.
     assert!(log.iter().any(|line| line.ends_with("exited with code 0")), "{log:?}");
 }

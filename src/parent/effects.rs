@@ -64,7 +64,8 @@ impl Parent {
                 self.discard.end();
                 let Parent { roster, admin, takeover, discard, programs, .. } = self;
                 programs.orphans.end_last(|pid| is_known(pid, roster, admin.as_ref(), takeover, discard));
-                let result = result_of(outcome, &self.health, &mut self.journal);
+                let requests = (!programs.orphans.are_taken()).then(|| self.health.board().dead().requests);
+                let result = result_of(outcome, requests, &self.health, &mut self.journal);
                 if let Some(mut admin) = self.admin.take() {
                     admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
                     admin.end();
@@ -126,21 +127,21 @@ fn say(notice: &Notice, journal: &mut Journal) {
     }
 }
 
-/// The result that the pool's owner gets.
-fn result_of(outcome: Outcome, health: &Health, journal: &mut Journal) -> Result<()> {
-    let requests = health.board().dead().requests;
+/// The result that the pool's owner gets. The `requests` of programs are not known.
+fn result_of(outcome: Outcome, requests: Option<u64>, health: &Health, journal: &mut Journal) -> Result<()> {
+    let stopped =
+        requests.map_or_else(|| "stopped".to_owned(), |requests| format!("stopped after {requests} requests"));
     let Cut { connections, unknown } = health.cut();
     match outcome {
         Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
             Err(Error::Forced { connections, unknown })
         }
         Outcome::Stopped => {
-            journal.say(log::Level::Info, None, format!("stopped after {requests} requests"));
+            journal.say(log::Level::Info, None, stopped);
             Ok(())
         }
         Outcome::Replaced => {
-            let text = format!("stopped after {requests} requests: another pool has taken over");
-            journal.say(log::Level::Info, None, text);
+            journal.say(log::Level::Info, None, format!("{stopped}: another pool has taken over"));
             Ok(())
         }
         Outcome::BootFailed { last } => {

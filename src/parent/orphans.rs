@@ -36,6 +36,11 @@ pub(super) struct Orphans {
 }
 
 impl Orphans {
+    /// Whether a program was ever executed.
+    pub(super) fn are_taken(&self) -> bool {
+        self.are_taken
+    }
+
     /// A program is about to be executed.
     pub(super) fn take(&mut self) {
         if !self.are_taken {
