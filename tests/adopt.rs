@@ -10,6 +10,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::OnceLock;
 
 use nix::sys::signal::{kill, Signal};
@@ -79,9 +80,10 @@ http {
 }
 ";
 
-/// A directory for what a program needs.
+/// A directory for what a program needs. Several tests of a program run at the same time, and each has its own.
 fn directory(name: &str) -> PathBuf {
-    let directory = fresh_path(&format!("adopt-{name}"));
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let directory = fresh_path(&format!("adopt-{name}-{}", COUNT.fetch_add(1, Relaxed)));
     fs::create_dir_all(&directory).expect("it is writable");
     directory
 }

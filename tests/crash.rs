@@ -120,7 +120,8 @@ fn a_crash_loop_backs_off_while_the_others_serve() {
     // The first respawn was immediate; then a quarter of a second after the one before, or half of 100, 200, 400 ...
     // milliseconds and up.
     for (delay, full) in delays.iter().zip([250, 250, 400, 800]) {
-        assert!((1..=full).contains(delay), "{delays:?}");
+        // A little more where the parent is late itself, as on a busy machine.
+        assert!((1..=full + 250).contains(delay), "{delays:?}");
     }
     assert!(delays[3] >= 400, "{delays:?}");
 }
