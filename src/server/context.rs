@@ -28,14 +28,22 @@ pub(crate) struct Context<'w> {
     pub(crate) memory: Memory,
     /// Set while the worker drains: each response is the last of its connection.
     pub(crate) drain: Option<Patience>,
-    /// When it was last logged that a connection was closed because of a proxy.
-    pub(crate) proxies_told: Option<Time>,
+    pub(crate) proxies: Proxies,
     /// `None` without an access log.
     pub(crate) log: Option<AccessLog>,
     /// The bell of the connection that has its turn, for other threads.
     pub(crate) waker: Bell,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Vec<u8>,
+}
+
+/// Whether proxies tell who their clients are.
+#[derive(Debug)]
+pub(crate) struct Proxies {
+    /// The client may be somebody else than the peer.
+    pub(crate) are_trusted: bool,
+    /// When it was last logged that a connection was closed because of a proxy.
+    pub(crate) told: Option<Time>,
 }
 
 /// What the codecs of all connections share.
@@ -45,8 +53,8 @@ pub(crate) struct Http {
     pub(crate) recall: Recall,
     /// Chooses the requests whose handler is called before the body has arrived.
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
-    /// The second that the Date field shows.
-    second: u64,
+    /// When the Date field is to show another second.
+    date_due: Time,
 }
 
 /// How long a draining worker waits for its clients.
@@ -70,7 +78,7 @@ impl<'w> Context<'w> {
             http,
             memory: Memory::new(config.max_held),
             drain: None,
-            proxies_told: None,
+            proxies: Proxies { are_trusted: config.has_proxies(), told: None },
             log,
             waker,
             input: vec![0; READ_SIZE + config.limits.head].into_boxed_slice(),
@@ -86,15 +94,18 @@ impl<'w> Context<'w> {
 
 impl Http {
     pub(crate) fn new(common: Common, streams: Box<dyn FnMut(&Request<'_>) -> bool>) -> Http {
-        Http { encoder: Encoder::new(common), recall: Recall::default(), streams, second: 0 }
+        Http { encoder: Encoder::new(common), recall: Recall::default(), streams, date_due: Time::default() }
     }
 
-    /// Sets the current second since 1970.
+    /// Whether the Date field may be out of date.
     #[inline]
-    pub(crate) fn refresh(&mut self, second: u64) {
-        if second != self.second {
-            self.second = second;
-            self.encoder.refresh(second);
-        }
+    pub(crate) fn is_date_due(&self, now: Time) -> bool {
+        self.date_due <= now
+    }
+
+    /// Sets the current time, in milliseconds since 1970.
+    pub(crate) fn refresh(&mut self, millis: u64, now: Time) {
+        self.encoder.refresh(millis / 1000);
+        self.date_due = now + Duration::from_millis(1000 - millis % 1000);
     }
 }

@@ -16,14 +16,9 @@ pub(crate) fn now_micros() -> u64 {
     t.tv_sec() as u64 * 1_000_000 + t.tv_nsec() as u64 / 1000
 }
 
-/// Milliseconds since 1970, for people.
+/// Milliseconds since 1970, for people and for the `Date` field.
 pub(crate) fn unix_millis() -> u64 {
     millis(read(ClockId::CLOCK_REALTIME))
-}
-
-/// Seconds since 1970, for the `Date` field.
-pub(crate) fn unix_seconds() -> u64 {
-    clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(0, |t| u64::try_from(t.tv_sec()).unwrap_or(0))
 }
 
 fn read(clock: ClockId) -> TimeSpec {

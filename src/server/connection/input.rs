@@ -11,7 +11,7 @@ impl Connection {
     /// Copies what was kept to the front of the shared buffer, and reads once after it; returns the total length.
     #[inline]
     pub(super) fn fill(&mut self, cx: &mut Context<'_>) -> io::Result<usize> {
-        let len = self.fill_from_kept(cx);
+        let len = if self.kept.is_some() { self.fill_from_kept(cx) } else { 0 };
         if !self.transport.is_readable() || cx.input.len() == len {
             return Ok(len);
         }

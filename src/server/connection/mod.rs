@@ -7,6 +7,7 @@ mod guard;
 mod input;
 mod linger;
 mod proxied;
+mod receiving;
 mod record;
 mod send;
 mod timing;
@@ -17,29 +18,28 @@ use std::io;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::panic::resume_unwind;
+use std::panic::{self, AssertUnwindSafe};
 
-use log::error;
 use mio::event::Event;
 use mio::{Registry, Token};
 
 use crate::server::answer::guard::UpgradeGuard;
-use crate::server::answer::receive::{Receiver, Taken};
+use crate::server::answer::receive::Receiver;
 use crate::server::answer::response::{Body, Response};
 use crate::server::answer::upgrade::{Upgrade, Upgraded};
 use crate::server::client::{Client, Peer};
 use crate::server::context::Context;
-use crate::server::http::{takes_trailers, Codec, Next, Phase, Piece, Reject, Request, Scratch, CONTINUE};
+use crate::server::http::{Codec, Next, Phase, Reject, Request, Scratch, CONTINUE};
 use crate::server::outgoing::{Outgoing, COPY_MAX};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
-use crate::shared::log_text::panic_message;
-use crate::shared::scoreboard::{LatencyRow, NameRow};
+use crate::shared::scoreboard::NameRow;
 use crate::sys::clock;
 use crate::time::Time;
 
 use self::linger::Linger;
 pub(crate) use self::proxied::refuse;
+use self::receiving::asked_for;
 use self::timing::{Timer, Timing};
 use self::transport::Transport;
 
@@ -189,7 +189,7 @@ impl Connection {
             return self.discard(cx);
         }
         if self.has_to_send() {
-            if let Some(step) = self.send(cx) {
+            if let Some(step) = self.send_again(cx) {
                 return step;
             }
         }
@@ -276,7 +276,7 @@ impl Connection {
             // Everything that arrived was just read, so closing at once does not reset the response.
             self.must_linger = false;
         }
-        self.send(cx).unwrap_or(Step::Close)
+        self.send_again(cx).unwrap_or(Step::Close)
     }
 
     /// Passes the requests in this part of the buffer to the handler, within the turn's budget.
@@ -286,21 +286,22 @@ impl Connection {
     {
         let len = input.end;
         let mut read = Answered { consumed: input.start, requests: 0, is_cut_short: false, has_outgoing: false };
-        while !self.codec.is_closing() && self.outgoing().is_none() {
+        while !self.codec.is_closing() {
+            let is_receiving = self.is_receiving();
+            if !is_receiving && (read.consumed == len || self.exchange.is_some()) {
+                break;
+            }
             if read.requests == cx.config.max_pipelined || cx.output.len() >= cx.config.max_output {
                 read.is_cut_short = read.consumed < len;
                 break;
             }
-            if self.is_receiving() {
+            if is_receiving {
                 let consumed = self.receive(read.consumed..len, cx);
                 read.consumed += consumed;
                 if consumed == 0 && self.is_receiving() {
                     break;
                 }
                 continue;
-            }
-            if read.consumed == len {
-                break;
             }
             let mut scratch = Scratch::with(&mut cx.http.recall);
             let start = read.consumed;
@@ -321,7 +322,7 @@ impl Connection {
                 }
                 Next::Request(request) => {
                     cx.stats.row.count_request();
-                    if let Some(name) = cx.stats.name {
+                    if let Some(name) = &cx.stats.name {
                         match is_whole && input[0] != b'\r' {
                             true => name.set(input, request.name_len()),
                             // Its head came earlier, or after empty lines.
@@ -330,7 +331,7 @@ impl Connection {
                     }
                     request.worker = cx.station.id;
                     self.peer.tell(&mut request.peer);
-                    if cx.config.has_proxies() {
+                    if cx.proxies.are_trusted {
                         request.via = Some(self.peer.via(cx.config));
                     }
                     if let Some(log) = &mut cx.log {
@@ -339,29 +340,22 @@ impl Connection {
                     if let Some(slow) = &mut cx.slow {
                         slow.begin();
                     }
-                    let response = guard::answer(handler, request, &cx.station);
+                    let answered = panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
                     if let Some(slow) = &mut cx.slow {
-                        let is_pending = matches!(response.body, Body::Deferred(_) | Body::Receive(_));
+                        let is_pending =
+                            matches!(&answered, Ok(Response { body: Body::Deferred(_) | Body::Receive(_), .. }));
                         slow.handled(request, is_pending, cx.waker.place, &cx.station.tag);
                     }
-                    match response {
-                        // The case of nearly all responses. Inlined here, since each move of a response costs as much
-                        // as a field.
-                        Response { head, body: Body::Bytes(bytes) } if bytes.len() as u64 <= COPY_MAX => {
-                            self.start_at_once(&head, &bytes, cx);
+                    match &answered {
+                        // The case of nearly all responses. By reference, since each move of one costs as much as a field.
+                        Ok(Response { head, body: Body::Bytes(bytes) }) if bytes.len() as u64 <= COPY_MAX => {
+                            self.start_at_once(head, bytes, cx);
                         }
-                        Response { body: Body::Receive(receiver), .. } => {
-                            let body = request.body().to_owned();
-                            let takes = takes_trailers(request);
-                            self.codec.take_trailers(takes);
-                            self.begin_receiving(receiver, &body, cx);
+                        _ => {
+                            let response = guard::unless_panicked(answered, request, &cx.station);
+                            let (body, takes_trailers) = asked_for(&response, request);
+                            self.start_other(response, &body, takes_trailers, cx);
                         }
-                        response @ Response { body: Body::Stream(_) | Body::Deferred(_), .. } => {
-                            let takes = takes_trailers(request);
-                            self.codec.take_trailers(takes);
-                            self.start(response, cx);
-                        }
-                        response => self.start(response, cx),
                     }
                     read.requests += 1;
                 }
@@ -373,113 +367,10 @@ impl Connection {
         }
         read.has_outgoing = self.outgoing().is_some();
         // What follows the last response is not read, and must not reset it.
-        self.must_linger |= self.codec.is_closing() && read.consumed < len;
+        if read.consumed < len && self.codec.is_closing() {
+            self.must_linger = true;
+        }
         read
-    }
-
-    /// Begins to pass the body to the application, or passes the body that has already arrived.
-    fn begin_receiving(&mut self, mut receiver: Receiver<Response>, body: &[u8], cx: &mut Context<'_>) {
-        if self.codec.is_streaming() {
-            if self.codec.take_waits() {
-                cx.output.extend_from_slice(CONTINUE);
-            }
-            self.exchange = Some(Box::new(Exchange::Receiving(receiver)));
-            // A response made late is counted from this turn.
-            cx.stats.take_late(cx.waker.place);
-            return;
-        }
-        let mut taken = if body.is_empty() { Taken::More } else { receiver.take(Some(body)) };
-        if matches!(taken, Taken::More) {
-            taken = receiver.take(None);
-        }
-        self.taken(taken, cx);
-    }
-
-    /// Passes a piece of the body to the application; returns how many bytes of the input that was.
-    fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
-        let Some(mut exchange) = self.exchange.take_if(|exchange| !exchange.is_sending()) else { return 0 };
-        let Exchange::Receiving(receiver) = &mut *exchange else { return 0 };
-        let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
-        if let Some(slow) = &mut cx.slow {
-            slow.begin();
-        }
-        let taken = match piece {
-            Piece::NeedMore => Taken::More,
-            Piece::Data(data) => receiver.take(Some(data)),
-            Piece::End => receiver.take(None),
-            Piece::Reject(reject) => {
-                self.reject(reject, cx);
-                return consumed;
-            }
-        };
-        if matches!(taken, Taken::More) {
-            self.exchange = Some(exchange);
-        }
-        self.taken(taken, cx);
-        consumed
-    }
-
-    fn taken(&mut self, taken: Taken<Response>, cx: &mut Context<'_>) {
-        match taken {
-            Taken::More => {
-                if let Some(slow) = &mut cx.slow {
-                    slow.took_piece(cx.waker.place, &cx.station.tag);
-                }
-            }
-            Taken::Answer(response) => {
-                if let Some(slow) = &mut cx.slow {
-                    slow.promised(cx.waker.place);
-                }
-                self.start(response, cx);
-                self.count_late_answer(cx);
-            }
-            Taken::Panicked(panic) => {
-                cx.stats.row.count_panic();
-                error!("{} panicked in a request's body: {}", cx.station.tag, panic_message(&*panic));
-                if cx.config.exits_on_panic() {
-                    resume_unwind(panic);
-                }
-                self.start(Response::text("the server failed to answer this request\n").status(500).close(), cx);
-            }
-        }
-    }
-
-    /// Counts how long the responses of this step took, since they are sent together. A response that is not ready yet
-    /// is counted later.
-    #[cold]
-    fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
-        let is_pending = self.is_pending();
-        let mut answers = requests.saturating_sub(u64::from(is_pending));
-        if answers > 0 {
-            let now = clock::now_micros();
-            if let Some(began) = cx.stats.take_late(cx.waker.place) {
-                latency.count(1, now.saturating_sub(began));
-                answers -= 1;
-            }
-            latency.count(answers, now.saturating_sub(cx.clock.micros));
-        }
-        if is_pending || self.codec.phase() == Phase::Body {
-            cx.stats.be_late(cx.waker.place, cx.clock.micros);
-        }
-    }
-
-    /// Whether a request was passed to the handler whose response is not ready.
-    fn is_pending(&self) -> bool {
-        matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_) | Exchange::Sending(Outgoing::Deferred { .. })))
-    }
-
-    /// A response that was not ready at once has begun to be sent.
-    fn count_late_answer(&self, cx: &mut Context<'_>) {
-        if self.is_pending() {
-            return;
-        }
-        if let Some(slow) = &mut cx.slow {
-            slow.answered(cx.waker.place, &cx.station.tag);
-        }
-        let Some(latency) = cx.stats.latency else { return };
-        if let Some(began) = cx.stats.take_late(cx.waker.place) {
-            latency.count(1, clock::now_micros().saturating_sub(began));
-        }
     }
 
     fn reject(&mut self, reject: Reject, cx: &mut Context<'_>) {
@@ -495,7 +386,7 @@ impl Connection {
 
 /// Names a request whose head is not among the bytes that arrived last.
 #[cold]
-fn name_gathered(request: &Request<'_>, name: NameRow<'_>) {
+fn name_gathered(request: &Request<'_>, name: &NameRow<'_>) {
     let mut head = format!("{} {}", request.method(), request.target()).into_bytes();
     let len = request.name_len();
     head.resize(head.len().next_multiple_of(8), 0);

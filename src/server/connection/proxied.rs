@@ -62,8 +62,8 @@ impl Connection {
 #[cold]
 pub(crate) fn refuse(peer: Option<SocketAddr>, problem: &str, cx: &mut Context<'_>) {
     cx.stats.row.count_refused();
-    if cx.proxies_told.is_none_or(|told| cx.clock.now.since(told) >= TOLD) {
-        cx.proxies_told = Some(cx.clock.now);
+    if cx.proxies.told.is_none_or(|told| cx.clock.now.since(told) >= TOLD) {
+        cx.proxies.told = Some(cx.clock.now);
         let peer = peer.map_or_else(|| "a Unix socket".to_owned(), |peer| peer.to_string());
         warn!("{} closed a connection from {peer}: {problem}; see proxy-protocol and trusted-proxies", cx.station.tag);
     }

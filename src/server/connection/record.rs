@@ -3,9 +3,12 @@
 
 use std::ops::Range;
 
-use super::Connection;
+use super::{Connection, Exchange};
 use crate::server::context::Context;
-use crate::server::http::Reject;
+use crate::server::http::{Phase, Reject};
+use crate::server::outgoing::Outgoing;
+use crate::shared::scoreboard::LatencyRow;
+use crate::sys::clock;
 
 impl Connection {
     /// A request will be refused; it begins with this part of the input, or with what the codec has gathered.
@@ -61,6 +64,44 @@ impl Connection {
     pub(super) fn ended(&mut self, cx: &mut Context<'_>) {
         if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.end(track);
+        }
+    }
+
+    /// Counts how long the responses of this step took, since they are sent together. A response that is not ready yet
+    /// is counted later.
+    #[cold]
+    pub(super) fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
+        let is_pending = self.is_pending();
+        let mut answers = requests.saturating_sub(u64::from(is_pending));
+        if answers > 0 {
+            let now = clock::now_micros();
+            if let Some(began) = cx.stats.take_late(cx.waker.place) {
+                latency.count(1, now.saturating_sub(began));
+                answers -= 1;
+            }
+            latency.count(answers, now.saturating_sub(cx.clock.micros));
+        }
+        if is_pending || self.codec.phase() == Phase::Body {
+            cx.stats.be_late(cx.waker.place, cx.clock.micros);
+        }
+    }
+
+    /// Whether a request was passed to the handler whose response is not ready.
+    fn is_pending(&self) -> bool {
+        matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_) | Exchange::Sending(Outgoing::Deferred { .. })))
+    }
+
+    /// A response that was not ready at once has begun to be sent.
+    pub(super) fn count_late_answer(&self, cx: &mut Context<'_>) {
+        if self.is_pending() {
+            return;
+        }
+        if let Some(slow) = &mut cx.slow {
+            slow.answered(cx.waker.place, &cx.station.tag);
+        }
+        let Some(latency) = cx.stats.latency else { return };
+        if let Some(began) = cx.stats.take_late(cx.waker.place) {
+            latency.count(1, clock::now_micros().saturating_sub(began));
         }
     }
 }

@@ -13,13 +13,14 @@ use crate::server::outgoing::{Flow, Outgoing, COPY_MAX};
 const OUTPUT_KEPT: usize = 256 * 1024;
 
 impl Connection {
-    /// Whether a response is in progress.
+    /// Whether a response may be in progress.
+    #[inline]
     pub(super) fn has_to_send(&self) -> bool {
-        self.kept.is_some() || self.outgoing().is_some() || self.codec.is_closing()
+        self.kept.is_some() || self.exchange.is_some() || self.codec.is_closing()
     }
 
     /// Sends what there is to send. `None` if all was sent and the connection goes on.
-    #[inline]
+    #[inline(always)]
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         if let Some(step) = self.send_output(cx) {
             return Some(step);
@@ -30,6 +31,13 @@ impl Connection {
         }
     }
 
+    /// [`send`](Connection::send) out of line, for the paths that few requests take.
+    #[inline(never)]
+    pub(super) fn send_again(&mut self, cx: &mut Context<'_>) -> Option<Step> {
+        self.send(cx)
+    }
+
+    #[inline(never)]
     fn send_step_by_step(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         let mut was_progress = false;
         while let Some(mut exchange) = self.exchange.take_if(|exchange| exchange.is_sending()) {
@@ -210,6 +218,7 @@ impl Connection {
         None
     }
 
+    #[inline(never)]
     fn send_kept(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         let kept = self.kept.as_ref().filter(|kept| !kept.output.is_empty())?;
         let Ok(sent) = self.transport.client.write_some(&kept.output[kept.sent..]) else { return Some(Step::Close) };

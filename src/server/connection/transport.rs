@@ -36,10 +36,19 @@ impl Transport {
     /// Learns from an event.
     #[inline]
     pub(super) fn notice(&mut self, event: &Event) {
-        if event.is_read_closed() {
-            self.end_announced();
-        } else if event.is_readable() || event.is_error() {
+        // The end of both sides says that of the receiving one, too.
+        if event.is_read_closed() || event.is_error() {
+            self.notice_end(event);
+        } else if event.is_readable() {
             self.look();
+        }
+    }
+
+    #[cold]
+    fn notice_end(&mut self, event: &Event) {
+        match event.is_read_closed() {
+            true => self.end_announced(),
+            false => self.look(),
         }
         self.is_broken |= event.is_write_closed() || event.is_error();
     }

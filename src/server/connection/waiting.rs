@@ -46,7 +46,7 @@ impl Connection {
                 drop(pending);
                 self.start(response, cx);
                 self.count_late_answer(cx);
-                self.send(cx).unwrap_or(Step::Again)
+                self.send_again(cx).unwrap_or(Step::Again)
             }
             _ => Step::Close,
         }

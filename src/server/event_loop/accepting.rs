@@ -45,6 +45,9 @@ where
 
     /// Accepts connections, as far as limits and descriptors allow.
     pub(super) fn accept(&mut self) {
+        if self.admission.is_quiet() && self.has_room() {
+            return;
+        }
         let closed = self.connections.closed();
         if self.admission.rests(closed, self.connections.cx.clock.now) {
             return;
@@ -62,6 +65,8 @@ where
         for (_, acceptor) in &mut self.acceptors {
             acceptor.offer(&self.connections.poll, is_offered);
         }
+        let has_waiting = self.acceptors.iter().any(|(_, acceptor)| acceptor.has_waiting);
+        self.admission.set_quiet(has_room && !has_waiting);
         self.show_room(has_room);
     }
 
@@ -152,6 +157,9 @@ where
 
     /// When there may be a connection to accept, and a place for it.
     pub(super) fn accept_due(&self) -> Option<Time> {
+        if self.admission.is_quiet() {
+            return None;
+        }
         let due = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.due()).min()?;
         match self.has_room() {
             _ if self.admission.retry(self.connections.closed()).is_some() => None,

@@ -38,6 +38,8 @@ pub(super) struct Admission {
     tight_at: Option<usize>,
     /// When it was last logged that connections are closed in favour of new ones.
     told: Option<Time>,
+    /// No queue is known to hold connections, and there is room for more: nothing to do until that changes.
+    is_quiet: bool,
 }
 
 /// No descriptor was free. One is as soon as a connection ends.
@@ -50,6 +52,22 @@ struct Rest {
 }
 
 impl Admission {
+    /// Whether there is nothing to do.
+    #[inline]
+    pub(super) fn is_quiet(&self) -> bool {
+        self.is_quiet
+    }
+
+    pub(super) fn set_quiet(&mut self, is_quiet: bool) {
+        self.is_quiet = is_quiet;
+    }
+
+    /// A queue may hold connections.
+    #[inline]
+    pub(super) fn wake(&mut self) {
+        self.is_quiet = false;
+    }
+
     /// When to try again if no connection ends; `closed` have ended so far.
     pub(super) fn retry(&self, closed: u32) -> Option<Time> {
         self.rest.filter(|rest| rest.closed == closed).map(|rest| rest.due)

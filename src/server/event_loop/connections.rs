@@ -110,10 +110,7 @@ where
     /// An event has arrived for a connection.
     #[inline]
     pub(super) fn notice(&mut self, index: usize, event: &Event) {
-        if let Some(entry) = self.table.get_mut(index) {
-            entry.connection.notice(event);
-            self.advance(index);
-        }
+        self.step(index, Some(event));
     }
 
     /// The idle connections.

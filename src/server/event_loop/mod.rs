@@ -157,17 +157,19 @@ where
         let (mut is_rung, mut is_over) = (false, false);
         for event in events {
             match event.token() {
+                // What nearly all are.
+                Token(index) if index <= LISTENERS - LISTENERS_MAX => self.connections.notice(index, event),
                 LIFELINE => is_over = true,
                 MAILBOX => is_rung = true,
                 ORDERS => self.obey(),
                 MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
-                Token(token) if token > LISTENERS - LISTENERS_MAX => {
+                Token(token) => {
                     // It may have been dropped in this turn.
                     if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
                         acceptor.notice(self.connections.cx.clock.now);
+                        self.admission.wake();
                     }
                 }
-                Token(index) => self.connections.notice(index, event),
             }
         }
         // New connections come last, since an event could be for a connection whose place they take.
@@ -192,7 +194,10 @@ where
         if self.steering.is_due(cx.clock.now) {
             self.steer();
         }
-        self.connections.cx.http.refresh(clock::unix_seconds());
+        let cx = &mut self.connections.cx;
+        if cx.http.is_date_due(cx.clock.now) {
+            cx.http.refresh(clock::unix_millis(), cx.clock.now);
+        }
     }
 
     /// Keeps the kernel's steering up to date.

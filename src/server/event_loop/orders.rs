@@ -18,6 +18,7 @@ where
     /// Looks after another slot's sockets, or lets go of them.
     pub(super) fn obey(&mut self) {
         while let Some(order) = self.connections.cx.station.lifeline.order() {
+            self.admission.wake();
             let of =
                 |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
             match order {

@@ -3,6 +3,7 @@
 use std::panic::{self, AssertUnwindSafe};
 
 use log::{error, warn};
+use mio::event::Event;
 
 use super::connections::Connections;
 use crate::server::answer::response::Response;
@@ -19,7 +20,15 @@ where
 {
     /// Takes a step with a connection.
     pub(super) fn advance(&mut self, index: usize) {
+        self.step(index, None);
+    }
+
+    /// Takes a step with a connection, of which an event may have come.
+    pub(super) fn step(&mut self, index: usize, event: Option<&Event>) {
         let Some(entry) = self.table.get_mut(index) else { return };
+        if let Some(event) = event {
+            entry.connection.notice(event);
+        }
         self.cx.waker.place = Place { index, serial: entry.serial };
         let step = entry.connection.advance(&mut self.cx, &mut self.handler);
         if entry.held != 0 || entry.connection.is_holding() {

@@ -21,6 +21,7 @@
 
 mod layout;
 mod lines;
+mod name;
 mod row;
 mod tally;
 
@@ -38,7 +39,8 @@ use std::time::Duration;
 pub(crate) use self::layout::Layout;
 use self::lines::ParentLines;
 pub(crate) use self::lines::{whole_lines, LinesPage, LINES_MAX};
-pub(crate) use self::row::{LatencyRow, NameRow, OwnRow, Row, RowPage};
+pub(crate) use self::name::NameRow;
+pub(crate) use self::row::{LatencyRow, OwnRow, Row, RowPage};
 use self::row::{Note, Word, LATENCY_WORDS, NAME_WORDS, NOTE_WORDS, OWN_WORDS};
 use self::tally::{ParentTally, Tally};
 use crate::shared::counters::Counters;

@@ -79,7 +79,8 @@ const _: () =
 
 /// After them is the name of the current request: the beginning of its head.
 pub(super) const NAME_WORDS: usize = 16;
-const NAME_MAX: usize = NAME_WORDS * size_of::<u64>();
+pub(super) const WORD: usize = size_of::<u64>();
+pub(super) const NAME_MAX: usize = NAME_WORDS * WORD;
 
 /// A word that others write about a process.
 #[derive(Clone, Copy, Debug)]
@@ -149,12 +150,6 @@ impl RowPage {
         let words = &self.page.words()[OWN_WORDS..];
         let words = words.first_chunk().expect("a page has room for a row");
         self.board.tally().is_some().then_some(LatencyRow { words })
-    }
-
-    /// The name of the current request.
-    pub(crate) fn name(&self) -> NameRow<'_> {
-        let words = self.page.words().get(OWN_WORDS + LATENCY_WORDS..).and_then(<[AtomicU64]>::first_chunk);
-        NameRow { row: self.row(), words: words.expect("a page has room for a row") }
     }
 
     /// Where lines of the access log outlive this process, if there is one.
@@ -379,7 +374,10 @@ impl OwnRow<'_> {
     /// Counts a response whose head was made.
     #[inline]
     pub(crate) fn count_response(&self, status: u16) {
-        self.add_response(status, 1);
+        match status {
+            200 => self.add(Word::Successful, 1),
+            _ => self.add_response(status, 1),
+        }
     }
 
     /// Uncounts a response that was not sent, and is replaced by another.
@@ -387,7 +385,6 @@ impl OwnRow<'_> {
         self.add_response(status, u64::MAX);
     }
 
-    #[inline]
     fn add_response(&self, status: u16, count: u64) {
         let class = usize::from(status / 100).wrapping_sub(1);
         // By position, so that no table is searched.
@@ -419,6 +416,12 @@ impl OwnRow<'_> {
         self.add(Word::Settled, count as u64);
     }
 
+    /// So many bytes of the name of the current request are stored.
+    #[inline]
+    pub(super) fn set_named(&self, len: usize) {
+        self.store(Word::Named, len as u64);
+    }
+
     fn store(&self, word: Word, value: u64) {
         self.0.own[word as usize].store(value, Relaxed);
     }
@@ -427,32 +430,6 @@ impl OwnRow<'_> {
     fn add(&self, word: Word, count: u64) {
         let word = &self.0.own[word as usize];
         word.store(word.load(Relaxed).wrapping_add(count), Relaxed);
-    }
-}
-
-/// The name of the current request of a process.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct NameRow<'a> {
-    row: OwnRow<'a>,
-    words: &'a [AtomicU64; NAME_WORDS],
-}
-
-impl NameRow<'_> {
-    /// Stores the name of the current request: this many bytes of its head.
-    #[inline]
-    pub(crate) fn set(&self, head: &[u8], len: usize) {
-        let len = len.min(NAME_MAX);
-        let mut left = len;
-        for (word, bytes) in self.words.iter().zip(head.chunks_exact(size_of::<u64>())) {
-            let bytes = bytes.try_into().map_or(0, u64::from_le_bytes);
-            if left < size_of::<u64>() {
-                word.store(bytes & !(u64::MAX << (8 * left)), Relaxed);
-                break;
-            }
-            word.store(bytes, Relaxed);
-            left -= size_of::<u64>();
-        }
-        self.row.store(Word::Named, len as u64);
     }
 }
 
