@@ -2,12 +2,13 @@
 
 use super::asked::Asked;
 use super::gathered::Gathered;
-use super::head::{self, Room};
+use super::head;
 use super::lines::Scan;
 use super::message::{Framing, Head};
 use super::parse::parse_whole;
 use super::recall::Recall;
 use super::request::Request;
+use super::rules::Room;
 use super::{Limits, Reject};
 
 /// The maximum number of empty lines before a request line (RFC 9112 section 2.2 requires at least one).

@@ -42,7 +42,6 @@ static FIRST_LETTERS: [u8; 18] = {
 impl<'a> Facts<'a> {
     /// Handles a field whose value is at the front of `behind`, unless further blanks precede it. Selects by length and
     /// first letter, since most fields do not matter here.
-    /// letter: most fields concern nobody here.
     #[inline(always)]
     pub(super) fn learn(&mut self, name: &str, value: &'a [u8], behind: &'a [u8], version: Version) {
         let first = name.as_bytes().first().map_or(0, |byte| byte | 0x20);

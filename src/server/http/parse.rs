@@ -4,10 +4,10 @@ use memchr::memchr;
 
 use super::facts::Facts;
 use super::grammar::{find_query, PATH, QUERY, TCHAR};
-use super::head::{judge, Lines, Room};
 use super::headers::Field;
 use super::message::Head;
 use super::request::Version;
+use super::rules::{judge, Lines, Room};
 use super::{Limits, Reject};
 use crate::sys::scan::{self, Cursor, Steps, Work};
 
