@@ -44,7 +44,7 @@ fn the_page_shows_the_pool_as_it_lives() {
     page.wait_for(&format!(
         "[...document.querySelectorAll('#rows .pid')].every(it => it.textContent && it.textContent !== '{pid}')"
     ));
-    page.wait_for(r"document.querySelector('#restarts').textContent === '1 killed'");
+    page.wait_for(r"document.querySelector('#restarts').textContent === '1\u00a0killed'");
     page.wait_for(r"document.querySelector('#rows .state').textContent === 'ready'");
     // A connection of the killed worker is lost with it, so only that there was a load is of interest.
     load.finish();

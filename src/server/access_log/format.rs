@@ -13,8 +13,6 @@ pub(crate) struct Formatter {
     parts: Vec<Part>,
     /// Whether values are JSON.
     is_json: bool,
-    /// The header fields to write.
-    fields: Vec<String>,
     /// The maximum length of a line, and of each value in it that clients can make long.
     room: usize,
     share: usize,
@@ -65,12 +63,9 @@ struct Said<'a> {
     version: Option<&'a [u8]>,
     host: Option<&'a [u8]>,
     is_https: bool,
-    /// The values of the formatter's header fields.
-    fields: [Option<&'a [u8]>; FIELDS_MAX],
+    /// For its header fields.
+    request: Option<&'a Request<'a>>,
 }
-
-/// The maximum number of header fields: as many as a template may have.
-const FIELDS_MAX: usize = 24;
 
 /// The maximum length of a method and of a version in a line.
 const WORD_MAX: usize = 32;
@@ -102,12 +97,7 @@ impl Formatter {
         let template = format.template();
         let is_json = template.is_none();
         let parts = template.map_or_else(object, |template| template.parts);
-        let fields = parts.iter().filter_map(|part| match part {
-            Part::Variable(Variable::Field(name)) => Some(name.clone()),
-            _ => None,
-        });
         let mut formatter = Formatter {
-            fields: fields.collect(),
             parts,
             is_json,
             room,
@@ -130,23 +120,14 @@ impl Formatter {
 
     /// Begins the line of a request.
     pub(crate) fn begin(&self, line: &mut Line, who: Who<'_>, request: &Request<'_>, origin: &Origin<'_>) {
-        let mut said = Said {
+        let said = Said {
             method: Some(request.method().as_bytes()),
             target: Some(request.target().as_bytes()),
             version: Some(request.version().as_str().as_bytes()),
             host: origin.host.map(str::as_bytes).or(request.own_host()),
             is_https: origin.is_https,
-            ..Said::default()
+            request: Some(request),
         };
-        if !self.fields.is_empty() {
-            for (name, value) in request.headers() {
-                for (wanted, place) in self.fields.iter().zip(&mut said.fields) {
-                    if name.eq_ignore_ascii_case(wanted) {
-                        place.get_or_insert(value);
-                    }
-                }
-            }
-        }
         self.begin_with(line, who, &said);
     }
 
@@ -163,7 +144,6 @@ impl Formatter {
         line.text.clear();
         line.late.clear();
         let share = self.share;
-        let mut fields = said.fields.iter();
         for (index, part) in self.parts.iter().enumerate() {
             let variable = match part {
                 Part::Text(text) => {
@@ -183,7 +163,9 @@ impl Formatter {
                 Variable::Version => self.value(said.version, WORD_MAX, text),
                 Variable::Scheme => self.own_value(if said.is_https { "https" } else { "http" }, text),
                 Variable::Host => self.value(said.host, share, text),
-                Variable::Field(_) => self.value(fields.next().copied().flatten(), share, text),
+                Variable::Field(name) => {
+                    self.value(said.request.and_then(|request| request.header_bytes(name)), share, text);
+                }
                 Variable::Worker => text.extend_from_slice(self.worker.as_bytes()),
                 Variable::Process => text.extend_from_slice(self.process.as_bytes()),
                 Variable::TimeLocal

@@ -75,11 +75,15 @@ impl LinesPage {
         let Some((len, words)) = self.0.words().split_first() else { return };
         let lines = &lines[..lines.len().min(LINES_MAX)];
         let first = from / WORD;
-        let changed = lines.get(first * WORD..).unwrap_or_default();
-        for (word, bytes) in words.iter().skip(first).zip(changed.chunks(WORD)) {
-            let mut value = [0; WORD];
-            value[..bytes.len()].copy_from_slice(bytes);
-            word.store(u64::from_le_bytes(value), Relaxed);
+        let changed = lines.get(first * WORD..).unwrap_or_default().chunks_exact(WORD);
+        let mut last = [0; WORD];
+        last[..changed.remainder().len()].copy_from_slice(changed.remainder());
+        let mut words = words.iter().skip(first);
+        for (bytes, word) in changed.zip(&mut words) {
+            word.store(u64::from_le_bytes(bytes.try_into().expect("a word")), Relaxed);
+        }
+        if let Some(word) = words.next() {
+            word.store(u64::from_le_bytes(last), Relaxed);
         }
         len.store(lines.len() as u64, Release);
     }
