@@ -35,8 +35,8 @@ impl Program {
     }
 }
 
-/// Has `:PORT` mean IPv4 if programs that bind it are to get the pool's socket: one for IPv4 would misread the addresses of
-/// an IPv6 socket, and one for IPv6 reads both.
+/// Makes `:PORT` mean IPv4 if programs that bind an address get the pool's socket. A program for IPv4 would misread the
+/// addresses of an IPv6 socket, while a program for IPv6 understands both.
 fn ipv4_only(pool: Builder) -> Result<Builder, Error> {
     let listen = pool.get("listen")?.unwrap_or_default();
     let has_any = listen.split(',').any(|address| address.starts_with(':'));

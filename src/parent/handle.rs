@@ -195,7 +195,7 @@ pub struct Status {
     pub restart_aborted: Option<String>,
     /// Requests passed to the handler, in living and dead workers. Those of programs are not counted.
     pub requests: u64,
-    /// Connections that were ever accepted, but by programs.
+    /// Connections accepted so far, in living and dead workers. Those of programs are not counted.
     pub connections: u64,
 }
 

@@ -15,8 +15,8 @@ use crate::shared::message::{MessageEnd, Received, BUFFER};
 use crate::sys::clock;
 use crate::time::Time;
 
-/// The limits of one turn of reading one worker's messages: their number, and microseconds, whatever the hook does.
-/// Then signals, reports and the other workers have their turn.
+/// The limits of one turn of reading one worker's messages: their number, and the time in microseconds, whatever the
+/// hook does. Then signals, reports and the other workers have their turn.
 pub(super) const TURN: usize = 64;
 pub(super) const SLICE: u64 = 2000;
 

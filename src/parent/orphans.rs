@@ -81,7 +81,7 @@ impl Orphans {
             let is_gone = reap::fates(Pid(pid)).iter().any(|fate| matches!(fate, Fate::Exited(_)));
             left += usize::from(!is_gone);
         }
-        debug!("{found} processes that a dead keeper has left are killed, {left} of them still end");
+        debug!("killed {found} processes that a dead keeper has left; {left} of them have not ended yet");
         self.are_left = found > 0;
     }
 

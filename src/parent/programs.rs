@@ -182,7 +182,7 @@ pub(super) fn expect_sign(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
     let Some(Process { ends: Ends { sign: Sign::Notification(socket), .. }, .. }) = roster.get(pid) else { return };
     if let Err(error) = wakeups.listen_to(socket, Source::Sign(pid)) {
         // The boot timeout will replace it.
-        error!("cannot watch {} become ready: {error}", roster.tag(pid));
+        error!("cannot wait for the notification of {}: {error}", roster.tag(pid));
     }
 }
 

@@ -11,7 +11,7 @@ const AT_ONCE: Duration = Duration::from_millis(100);
 /// How long a worker waits that has used up its share.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// The remaining share of one worker. If a worker floods the parent, its messages wait.
+/// The remaining share of one worker.
 #[derive(Debug)]
 pub(super) struct Quota {
     /// The percentage of the time that passes.

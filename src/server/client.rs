@@ -178,7 +178,6 @@ impl Peer {
 
     /// Writes [`address`](Peer::address) to its destination. Copying a value that was just written would stall the
     /// processor until it is stored.
-    /// stored it.
     #[inline]
     pub(crate) fn tell(&self, peer: &mut Option<SocketAddr>) {
         match self {

@@ -19,8 +19,8 @@ pub(crate) struct Memory {
     /// What the kernel held for clients that should read a response, at the last check. Kept here, so that it costs
     /// idle connections nothing.
     unsent: BTreeMap<usize, Unsent>,
-    /// Since when what was sent waits to be acknowledged, by the place and the serial number of the connection, where the
-    /// application is waited for.
+    /// Since when sent bytes have been unacknowledged, for connections that wait for the application: by their place,
+    /// with their serial number.
     unacknowledged: BTreeMap<usize, (u32, Time)>,
 }
 
@@ -81,7 +81,7 @@ impl Memory {
         self.unsent.insert(place.index, Unsent { serial: place.serial, deadline, bytes })
     }
 
-    /// Since when what was sent on this connection waits to be acknowledged, if this look at `now` finds that it does.
+    /// Since when sent bytes of this connection have been unacknowledged. Call this if they are at `now`.
     pub(crate) fn unacknowledged(&mut self, place: Place, now: Time) -> Time {
         let since = self.unacknowledged.entry(place.index).or_insert((place.serial, now));
         if since.0 != place.serial {
@@ -90,7 +90,7 @@ impl Memory {
         since.1
     }
 
-    /// Something was acknowledged.
+    /// The client's machine has acknowledged something.
     pub(crate) fn acknowledged(&mut self, place: Place) {
         self.unacknowledged.remove(&place.index);
     }

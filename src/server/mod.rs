@@ -34,10 +34,12 @@
 //!   `fields.rs`: header fields by path; `directory.rs`: reads what `listing.rs` shows; `root.rs`: resolves by
 //!   openat2(2); `held.rs`: keeps files open while their names lead to them
 //! - `access_log/`: a line for each response. `format.rs` (PURE) formats it, `file.rs` appends it
-//! - `http/`: PURE. Bytes to requests, heads of responses to bytes: head, lines, recall, host, body, encode, date.
-//!   `codec.rs`: requests as they arrive; `gathered.rs`, `pieces.rs`: their bodies in pieces; `respond.rs`: responses;
-//!   `trailer.rs`: fields after them, and hints before them; `forwarded.rs`: the clients of proxies; conditions,
-//!   ranges, codings; `media_type.rs`
+//! - `http/`: PURE. Bytes to requests, heads of responses to bytes. `codec.rs`: requests as they arrive; `head.rs`:
+//!   their heads. `parse.rs`: a complete and well-formed one in one pass; `lines.rs`: any other; `facts.rs`: what its
+//!   fields imply; `rules.rs`: the rules about several lines; `recall.rs`: one that is already known; `host.rs`.
+//!   `body.rs`, `gathered.rs`, `pieces.rs`: bodies; `respond.rs`, `encode.rs`, `date.rs`: responses; `trailer.rs`:
+//!   fields after them, and hints before them; `forwarded.rs`: the clients of proxies; conditions, ranges, codings;
+//!   `media_type.rs`
 //! - `proxy/`: PURE. The header of the PROXY protocol, before a connection's first request
 //! - `slow.rs`: logs requests to which the application responds slowly
 //! - `instructions.rs`: for tests: the parts of the hot path that `scripts/instructions` counts
@@ -93,10 +95,10 @@
 //! to a neighbour would not be exact either: the neighbour's free places are only a report, and it accepts from another
 //! queue two milliseconds later, a delay for every new connection if all workers are full.
 //!
-//! Of descriptors, connections leave some to files and to the application. The kernel gives out the lowest number that
-//! is free, so the number of a new connection tells when they become few, and nothing is counted; from then on it is
-//! looked before each newcomer. A file that is being sent from one of those that are left has idle connections make
-//! room as well, so that the next one finds another.
+//! Connections leave some descriptors to files and to the application. The kernel assigns the lowest free number, so
+//! the number of a new connection shows when descriptors run low, and nothing has to be counted. From then on, the next
+//! free number is checked before each new connection. If a file takes one of the descriptors that are left, idle
+//! connections are closed as well, so that the next file finds another.
 //!
 //! **Held memory.** Whenever a step leaves data with a connection, or did before, its buffers are counted: incomplete
 //! heads and bodies, and unread responses. At `--max-held`, a request that would have to be stored in part gets a 503,
@@ -176,8 +178,8 @@
 //!   assistance.
 //! - **Moving a response took 60 cycles.** Compiled for size, a copy of more than 64 bytes is `rep movs`, and wide
 //!   loads of what was just written in words wait for the stores. A response now has 80 bytes instead of 104, and is
-//!   moved once less; so is the client's address. The handler's result is looked at where it is, and not moved at all if its
-//!   body is small.
+//!   moved once less; so is the client's address. The handler's result is examined in place, and not moved at all if
+//!   its body is small.
 //!
 //! What did not help, and was not kept:
 //!

@@ -49,7 +49,6 @@ pub enum MessageError {
     Gone,
     /// The pool does not accept file descriptors from workers; see
     /// [`Builder::accept_descriptors`](crate::Builder::accept_descriptors).
-    /// [`Builder::accept_descriptors`](crate::Builder::accept_descriptors).
     NoDescriptors,
     /// Another system error.
     System(io::Error),

@@ -9,12 +9,15 @@
 //! - `config/`: the configuration, addresses, and the number of workers. `check.rs` checks it; `settings/` (PURE) has
 //!   each setting once, with flag, variable, help and check; `layers.rs` combines the settings given with a file of
 //!   variables, which `env_file.rs` (PURE) parses; `choices.rs`, `limits.rs`, `file_rules.rs`, `proxies.rs`,
-//!   `log_format.rs` and `pattern.rs` (PURE) have the types that other rooms use
+//!   `log_format.rs`, `readiness.rs` and `pattern.rs` (PURE) have the types that other rooms use; `program.rs` finds
+//!   the file of a program
 //! - `channel/`: both ends of the lifeline, reports, orders and births. `protocol.rs`: which reports a worker may send,
 //!   when and how often
 //! - `message.rs`: both ends of the application's messages
 //! - `scoreboard/`: the shared memory. `mod.rs`: the part that only the parent writes; `row.rs`: what each process
-//!   writes about itself, and how much of it is believed; `tally.rs`: counters for the admin process
+//!   writes about itself, and how much of it is believed; `name.rs`: the name of its current request; `lines.rs`: its
+//!   unwritten lines of the access log; `tally.rs`: counters for the admin process; `layout.rs` (PURE): where the eBPF
+//!   program finds its words
 //! - `steer/`: which slot gets the next connection. The plan, the classic BPF programs and the eBPF assembler (all
 //!   PURE), the eBPF program, and when to attach which
 //! - `listener/`: reserved addresses. `slot.rs`: the sockets of a slot; `udp.rs`, `unix.rs`, `given.rs` and `admin.rs`:

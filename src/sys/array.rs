@@ -4,8 +4,8 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::slice;
 
-/// Room for so many values on the stack, never initialised as a whole: that would cost more than what is mostly put
-/// there.
+/// Room for `N` values on the stack. It is never initialised as a whole, which would cost more than storing the few
+/// values that there usually are.
 pub(crate) struct Array<T, const N: usize> {
     slots: [MaybeUninit<T>; N],
     len: usize,
@@ -17,7 +17,7 @@ impl<T: Copy, const N: usize> Array<T, N> {
         Array { slots: [const { MaybeUninit::uninit() }; N], len: 0 }
     }
 
-    /// Empties it, to be filled with at most so many.
+    /// Empties it, to be filled with at most this many values.
     #[inline(always)]
     pub(crate) fn fill(&mut self, most: usize) -> Filling<'_, T> {
         let slots = &mut self.slots[..most.min(N)];
@@ -27,12 +27,12 @@ impl<T: Copy, const N: usize> Array<T, N> {
     #[inline(always)]
     pub(crate) fn as_slice(&self) -> &[T] {
         let filled = self.slots.as_ptr().cast::<T>();
-        // SAFETY: the first `len` slots have been written, in this order, since all were taken back.
+        // SAFETY: the latest `Filling` has written the first `len` slots, in this order.
         unsafe { slice::from_raw_parts(filled, self.len) }
     }
 }
 
-/// What adds values to an array, which has them once this is dropped.
+/// Adds values to an array, which has them once this is dropped.
 pub(crate) struct Filling<'f, T> {
     free: slice::IterMut<'f, MaybeUninit<T>>,
     most: usize,
@@ -40,7 +40,7 @@ pub(crate) struct Filling<'f, T> {
 }
 
 impl<T: Copy> Filling<'_, T> {
-    /// Adds a value; says whether there was room for it.
+    /// Adds a value. Returns whether there was room for it.
     #[inline(always)]
     #[must_use]
     pub(crate) fn push(&mut self, value: T) -> bool {

@@ -110,7 +110,6 @@ pub(crate) enum Whole {
 /// in socket(7)). So this first peeks at the message (MSG_PEEK), which yields copies of the descriptors, and then
 /// removes the message from the queue. At each moment there is another copy, in the queue or here, so no close in
 /// between is that of the last copy.
-/// are here once it is not, nothing that closes one closes the last.
 pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> io::Result<Whole> {
     let peeked = receive_into(socket, &mut [], &mut [0; SPACE], libc::MSG_PEEK)?;
     if peeked.fds.len() + usize::from(peeked.is_cut) > most {
@@ -304,8 +303,8 @@ mod tests {
 
     use super::*;
 
-    /// A range in which this process has nothing open: other tests run in it meanwhile, some of which open thousands, but all
-    /// get the lowest numbers that are free.
+    /// The start of a range in which this process has nothing open. Other tests run in this process meanwhile, and some
+    /// open thousands of descriptors, but all get the lowest free numbers.
     fn first() -> RawFd {
         let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
         RawFd::try_from(limit.min(50_000) - 64).expect("small")

@@ -33,7 +33,7 @@ pub(crate) fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.split(' ').nth(1)?.parse().ok()
 }
 
-/// The most processes that are looked at. There are more only where somebody forks without end.
+/// The maximum number of processes to examine. There are more only if somebody forks without end.
 const MOST: usize = 4096;
 
 /// The children of all threads of a process.
@@ -60,7 +60,8 @@ fn below(pid: i32, first: Vec<i32>, children: impl Fn(i32) -> Vec<i32>) -> Vec<i
     found
 }
 
-/// By `/proc/PID/task/TID/children`; None if the kernel has no such files (CONFIG_PROC_CHILDREN) or there is no such process.
+/// The same by `/proc/PID/task/TID/children`; `None` if the kernel has no such files (CONFIG_PROC_CHILDREN), or there
+/// is no such process.
 fn listed_children(pid: i32) -> Option<Vec<i32>> {
     let mut found = None;
     for task in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
@@ -72,7 +73,7 @@ fn listed_children(pid: i32) -> Option<Vec<i32>> {
     found
 }
 
-/// Every process that there is, and its parent.
+/// All processes, each with its parent.
 fn families() -> Vec<(i32, i32)> {
     let names = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = names.filter_map(|name| name.file_name().to_str()?.parse().ok());

@@ -153,7 +153,7 @@ impl Writable {
         unsafe { self.0.words() }
     }
 
-    /// Lets children inherit so many pages from the page `index` on, until they are [taken back](Writable::take_back).
+    /// Lets children inherit this many pages from page `index` on, until they are [taken back](Writable::take_back).
     pub(crate) fn lend(&self, index: usize, pages: usize) -> io::Result<Page> {
         let len = pages.saturating_mul(page_words());
         self.0.advise(index, len, MmapAdvise::MADV_DOFORK)?;

@@ -1,9 +1,9 @@
 //! Steering for workers with their own servers. Such workers do not look at their siblings, so the parent does, as long
 //! as connections come.
 //!
-//! The parent watches their listeners for one event each; an idle pool can sleep. After an event it checks every few
-//! milliseconds which workers are busy or, if a server does not report that, in which queues connections wait from one
-//! check to the next. After a quiet period it watches for an event again.
+//! The parent watches their listeners for one event each (EPOLLONESHOT), so an idle pool can sleep. After an event it
+//! checks every five milliseconds which workers report that they are busy (`Meter`) or, if a server has no meter, in
+//! which queues connections wait from one check to the next. After a second without any it watches for an event again.
 //!
 //! **Neighbours.** Steering comes too late for a connection that already waits behind a worker which has just begun
 //! something long. So three other workers watch each slot's listener as well, with EPOLLEXCLUSIVE: of the watchers that
@@ -17,11 +17,6 @@
 //! When a slot gets a new worker, its neighbours register again, so that they come after it. A listener is deregistered
 //! before it is dropped: the registration belongs to the socket, which others hold too, and would still consume
 //! wake-ups.
-//!
-//! **The application's own servers** do not look at their siblings, so the parent does it for them, as long as
-//! connections come. It watches their listeners for one event (EPOLLONESHOT), and then checks every five milliseconds
-//! which worker reports that it is busy (`Meter`), or in which queues connections wait from one check to the next.
-//! After a second without any, it watches for an event again.
 //!
 //! **The queue of a slot that was removed by scaling** is served by its neighbours for three more seconds, for
 //! handshakes whose packets were lost. Then its sockets are shut down and closed, once no other process reports that it

@@ -51,8 +51,8 @@ pub(super) struct Sockets {
 }
 
 impl Sockets {
-    /// With these addresses, and the slots' sockets that the old pool has handed over. Registers for wake-ups when a socket
-    /// is shut down.
+    /// With these addresses, and the slots' sockets that the old pool has handed over. Registers for wake-ups when a
+    /// socket is shut down.
     pub(super) fn new(
         reserved: Vec<Reserved>,
         inherited: Vec<SlotSockets>,

@@ -155,7 +155,6 @@ impl Response {
     ///
     /// A handler that returns another kind of response to such a request refuses the body: it is not read, and the
     /// connection is closed.
-    /// connection is closed.
     ///
     /// ```
     /// # use forkpool::Response;

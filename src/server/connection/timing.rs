@@ -235,18 +235,19 @@ impl Connection {
         }
     }
 
-    /// Whether the application is waited for, for as long as it likes.
+    /// Whether it waits for the application without a time limit.
     fn is_lasting_stream(&self) -> bool {
         self.timer.timing == Timing::Answer && matches!(self.outgoing(), Some(Outgoing::Stream { .. }))
     }
 
-    /// Has its end be a reset.
+    /// Makes the connection end with a reset.
     pub(crate) fn reset(&self) {
         listener::reset_at_close(&self.transport.client);
     }
 
-    /// Whether its client's machine has not answered for a write time-out, though something was sent to it: no event tells
-    /// that before the kernel gives up, after a quarter of an hour or so. Keep-alive is silent while something is under way.
+    /// Whether the client's machine has not acknowledged anything for the write timeout, although something was sent to
+    /// it. No event reports this before the kernel gives up, after about a quarter of an hour, and keep-alive sends no
+    /// probes while sent bytes are unacknowledged.
     pub(crate) fn is_lost(&self, cx: &mut Context<'_>) -> bool {
         let timeout = cx.config.write_timeout;
         if timeout.is_zero() || !self.is_lasting_stream() {

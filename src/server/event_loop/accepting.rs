@@ -143,8 +143,8 @@ where
         EventFd::new().map_or(true, |next| next.as_fd().as_raw_fd() >= self.connections.first_left)
     }
 
-    /// A file is being sent that has taken one of the descriptors that are left: connections that are idle make room for the
-    /// next one.
+    /// If a file that is being sent has taken one of the descriptors that connections leave to others, closes idle
+    /// connections, so that the next file finds a free one.
     pub(super) fn make_room_for_files(&mut self) {
         if !std::mem::take(&mut self.connections.is_low) {
             return;

@@ -15,15 +15,14 @@ const YIELD: Duration = Duration::from_millis(10);
 /// Deadlines are not closer than this.
 const CLOCK_STEP: Duration = Duration::from_millis(1);
 
-/// Of the descriptors that a worker may have, connections leave an eighth to files and to the application, and no more than
-/// this.
+/// Connections leave an eighth of the worker's descriptors to files and to the application, but at most this many.
 const LEFT: u64 = 64;
 
 /// How often to log that connections are closed in favour of new ones.
 const TOLD: Duration = Duration::from_secs(60);
 
-/// The kernel gives out the lowest number that is free: a connection with this one or a higher one has taken one of those that
-/// are left to others, of so many in all.
+/// The first of the descriptors that connections leave to others, in a process that may have this many. The kernel
+/// assigns the lowest free number, so a connection with this number or a higher one has taken one of them.
 pub(super) fn first_left(descriptors: u64) -> i32 {
     i32::try_from(descriptors - (descriptors / 8).min(LEFT)).unwrap_or(i32::MAX)
 }
@@ -34,20 +33,21 @@ pub(super) struct Admission {
     /// Which connection gives up its place when all are taken.
     pub(super) places: Places,
     rest: Option<Rest>,
-    /// How many connections there were when one took the last descriptor that is not left to others.
+    /// The number of connections when one of them took the last descriptor that is not left to others.
     tight_at: Option<usize>,
     /// When it was last logged that connections are closed in favour of new ones.
     told: Option<Time>,
-    /// No queue is known to hold connections, and there is room for more: nothing to do until that changes.
+    /// Set if no queue is known to hold connections and there is room for more. Until that changes, there is nothing to
+    /// do.
     is_quiet: bool,
 }
 
-/// No descriptor was free. One is as soon as a connection ends.
+/// A pause because no descriptor was free. One becomes free when a connection ends.
 #[derive(Clone, Copy, Debug)]
 struct Rest {
     /// When to try again even if none has ended.
     due: Time,
-    /// How many had ended.
+    /// How many connections had ended when it began.
     closed: u32,
 }
 
@@ -92,14 +92,14 @@ impl Admission {
         self.rest = Some(Rest { due, closed });
     }
 
-    /// A connection beside so many has taken this descriptor.
+    /// A connection has taken this descriptor; `count` is the number of the others.
     pub(super) fn took(&mut self, descriptor: i32, first_left: i32, count: usize) {
         if descriptor >= first_left - 1 {
             self.tight_at = Some(count);
         }
     }
 
-    /// Whether the next connection, beside so many, may take a descriptor that is left to others.
+    /// Whether the next connection may take a descriptor that is left to others; `count` is the number of connections.
     pub(super) fn is_tight(&self, count: usize) -> bool {
         self.tight_at.is_some_and(|tight| count >= tight - tight / 8)
     }

@@ -9,7 +9,6 @@ static DIGIT: Set = Set::of(b"0123456789");
 
 /// As [`is_valid`], in wide steps for the hosts of nearly all requests. `behind` was the rest at `cursor` before the
 /// host.
-/// before the host.
 #[inline(always)]
 pub(super) fn is_valid_at<S: Steps>(host: &[u8], behind: &[u8], cursor: &Cursor<'_, S>) -> bool {
     let name = cursor.count(behind, &NAME);

@@ -103,7 +103,7 @@ pub(crate) enum Record {
     Executes,
     /// The program runs. The pid comes from an untrusted worker, so it is shown to people and never signalled.
     Program { pid: i32 },
-    /// That program waits for connections, and is to be sent one that asks whether it is ready.
+    /// That program waits for connections. The keeper will send it a request that asks whether it is ready.
     Accepts,
     /// A signal has stopped the program.
     Stopped,

@@ -144,7 +144,7 @@ pub(crate) struct ServerConfig {
     pub(crate) on_panic: OnPanic,
     /// Whether the parent's log names the request in which a worker hangs or dies.
     pub(crate) name_requests: bool,
-    /// An answer that takes the application as long is logged.
+    /// How long the application may take for a response before that is logged. Zero is no limit.
     pub(crate) slow_request: Duration,
     /// The proxies that may name the client of a request, and the header fields in which they do.
     pub(crate) proxies: Proxies,

@@ -26,8 +26,8 @@ pub enum Readiness {
     Notify,
     /// This time after it is executed, at most 24 h.
     Delay(Duration),
-    /// When it waits for connections, as with [`Auto`](Readiness::Auto), and answers a GET request with a status of 200 to 399.
-    /// Needs a TCP address.
+    /// When it waits for connections, as with [`Auto`](Readiness::Auto), and answers a GET request with a status of 200
+    /// to 399. Needs a TCP address.
     Http(Probe),
 }
 

@@ -26,7 +26,6 @@ impl Config {
 /// Derives the number from the CPUs that this process may use, and from what the cgroup's quota (version 1 or 2) leaves
 /// of them, according to num_cpus. A fraction of a CPU counts as one: the kernel hands out the quota in slices, and a
 /// worker cannot be halved.
-/// halved.
 fn derive(affinity: Option<usize>, available: usize) -> (usize, String) {
     let available = available.max(1);
     let workers = available.min(Config::WORKERS_MAX);

@@ -21,7 +21,6 @@ type Name = (i32, i32);
 
 /// The options of Linux 6.18. Those of later kernels are not read until somebody has checked that reading them has no
 /// side effect.
-/// effect.
 const SOCKET: (i32, RangeInclusive<i32>) = (libc::SOL_SOCKET, 1..=84);
 /// The numbers on architectures such as MIPS.
 const SOCKET_ELSEWHERE: (i32, RangeInclusive<i32>) = (libc::SOL_SOCKET, 0x1001..=0x1030);

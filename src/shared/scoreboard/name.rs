@@ -1,4 +1,4 @@
-//! The name of the request that a process is in.
+//! The name of the request that a process is handling.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -21,7 +21,7 @@ impl RowPage {
 }
 
 impl NameRow<'_> {
-    /// Stores the name of the current request: this many bytes of its head. Nothing of what follows them.
+    /// Stores the name of the current request: this many bytes of its head, and nothing of what follows them.
     #[inline]
     pub(crate) fn set(&self, head: &[u8], len: usize) {
         match head.first_chunk() {
@@ -52,7 +52,7 @@ impl NameRow<'_> {
     }
 }
 
-/// The bits of the first bytes of two words, by how many bytes those are.
+/// Masks that keep the first bytes of two words, by the number of bytes to keep.
 static SHORT: [[u64; 2]; 2 * WORD + 1] = {
     let mut masks = [[0; 2]; 2 * WORD + 1];
     let mut bytes = 0;

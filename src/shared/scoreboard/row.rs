@@ -416,7 +416,7 @@ impl OwnRow<'_> {
         self.add(Word::Settled, count as u64);
     }
 
-    /// So many bytes of the name of the current request are stored.
+    /// Sets the length of the stored name of the current request.
     #[inline]
     pub(super) fn set_named(&self, len: usize) {
         self.store(Word::Named, len as u64);

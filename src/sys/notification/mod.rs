@@ -143,7 +143,7 @@ impl Listener {
         }
     }
 
-    /// Receives the next call, or None if its process has ended meanwhile. Call this when the descriptor is readable;
+    /// Receives the next call, or `None` if its process has ended meanwhile. Call this when the descriptor is readable;
     /// otherwise it blocks.
     pub(crate) fn next(&self) -> io::Result<Option<Waiting>> {
         // The kernel requires zeroes.

@@ -1,4 +1,4 @@
-//! PURE. Byte by byte.
+//! PURE. Scans byte by byte.
 
 use super::{Set, Steps, WINDOW};
 
@@ -6,7 +6,7 @@ use super::{Set, Steps, WINDOW};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bytes;
 
-// SAFETY: they are counted one by one.
+// SAFETY: each byte is tested by `Set::contains`.
 unsafe impl Steps for Bytes {
     #[inline(always)]
     fn within(self, window: &[u8; WINDOW], skip: u32, set: &Set) -> usize {

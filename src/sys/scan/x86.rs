@@ -1,5 +1,5 @@
-//! By SSE2, which all of these processors have, and AVX2.
-// The intrinsics of an instruction set need that alone.
+//! Scans with SSE2, which all of these processors have, or with AVX2.
+// The intrinsics of an instruction set only require that the processor has it.
 #![allow(clippy::multiple_unsafe_ops_per_block)]
 
 use std::arch::x86_64::*;
@@ -8,7 +8,7 @@ use super::{Set, Steps, Work, WINDOW};
 
 #[inline]
 pub(super) fn run<W: Work>(work: W) -> W::Output {
-    // The first processor with one had the other, by which bits are counted in one instruction.
+    // All processors with AVX2 also have BMI1, which counts trailing zeros in one instruction.
     if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("bmi1") {
         // SAFETY: this processor has AVX2 and BMI1.
         return unsafe { run_by_avx2(work) };
@@ -18,7 +18,7 @@ pub(super) fn run<W: Work>(work: W) -> W::Output {
 
 #[target_feature(enable = "avx2,bmi1")]
 unsafe fn run_by_avx2<W: Work>(work: W) -> W::Output {
-    // SAFETY: there is AVX2, since this function may be called only then.
+    // SAFETY: the caller guarantees that the processor has AVX2.
     work.run(unsafe { Avx2::new() })
 }
 
@@ -28,7 +28,7 @@ fn run_by_sse2<W: Work>(work: W) -> W::Output {
     work.run(Sse2)
 }
 
-/// Where the first bit from `skip` on is set, counted from there; all that are left if none is.
+/// Returns the distance from bit `skip` to the first bit that is set from there on, or to the end if none is.
 #[inline(always)]
 fn first(mask: u32, skip: u32) -> usize {
     if skip == 0 {
@@ -37,28 +37,28 @@ fn first(mask: u32, skip: u32) -> usize {
     ((u64::from(mask) | 1 << WINDOW) >> skip).trailing_zeros() as usize
 }
 
-/// That there is AVX2.
+/// Steps with AVX2. A value proves that the processor has it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Avx2(());
 
 impl Avx2 {
     /// # Safety
     ///
-    /// The processor has AVX2.
+    /// The processor must have AVX2.
     pub(super) unsafe fn new() -> Avx2 {
         Avx2(())
     }
 }
 
-/// By the upper four bits of an ASCII byte, its bit in [`Set`]; no other byte has one.
+/// Indexed by the upper four bits of a byte: its bit in [`Set`]. Bytes that are not ASCII have none.
 static HIGH: [u8; 16] = [1, 2, 4, 8, 16, 32, 64, 128, 0, 0, 0, 0, 0, 0, 0, 0];
 
-// SAFETY: a byte's two halves choose a byte each, which have a bit in common if the set contains it. The lower one
-// chooses nothing where its byte is not ASCII.
+// SAFETY: each half of a byte selects a byte of a table, and these two have a bit in common if the set contains the
+// byte. If the byte is not ASCII, they have none.
 unsafe impl Steps for Avx2 {
     #[inline(always)]
     fn within(self, window: &[u8; WINDOW], skip: u32, set: &Set) -> usize {
-        // SAFETY: there is AVX2, and what is loaded is as large as the types say.
+        // SAFETY: the processor has AVX2, and each load is as large as what it loads from.
         let outside = unsafe {
             let bytes = _mm256_loadu_si256(window.as_ptr().cast());
             let low = _mm256_broadcastsi128_si256(_mm_loadu_si128(set.low.as_ptr().cast()));
@@ -72,7 +72,7 @@ unsafe impl Steps for Avx2 {
 
     #[inline(always)]
     fn text(self, window: &[u8; WINDOW], skip: u32) -> usize {
-        // SAFETY: there is AVX2, and what is loaded is as large as the type says.
+        // SAFETY: the processor has AVX2, and the load is as large as the window.
         let control = unsafe {
             let bytes = _mm256_loadu_si256(window.as_ptr().cast());
             let below = _mm256_cmpeq_epi8(_mm256_min_epu8(bytes, _mm256_set1_epi8(0x1f)), bytes);
@@ -83,11 +83,11 @@ unsafe impl Steps for Avx2 {
     }
 }
 
-/// What there is on every processor of this kind.
+/// Steps with SSE2, which every processor of this architecture has.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sse2;
 
-// SAFETY: they are counted one by one.
+// SAFETY: `within` tests each byte with `Set::contains`.
 unsafe impl Steps for Sse2 {
     #[inline(always)]
     fn within(self, window: &[u8; WINDOW], skip: u32, set: &Set) -> usize {
@@ -97,7 +97,7 @@ unsafe impl Steps for Sse2 {
     #[inline(always)]
     fn text(self, window: &[u8; WINDOW], skip: u32) -> usize {
         let control = |half: usize| {
-            // SAFETY: there is SSE2, and each half of the window is as large as the type.
+            // SAFETY: the processor has SSE2, and each load is as large as half of the window.
             unsafe {
                 let bytes = _mm_loadu_si128(window.as_ptr().cast::<__m128i>().add(half));
                 let below = _mm_cmpeq_epi8(_mm_min_epu8(bytes, _mm_set1_epi8(0x1f)), bytes);

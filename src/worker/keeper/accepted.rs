@@ -1,4 +1,4 @@
-//! Which socket has accepted a connection of ours, by sock_diag(7). It needs no privilege.
+//! Finds out which socket has accepted a connection of ours, by sock_diag(7). This needs no privilege.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpStream};
@@ -7,7 +7,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use nix::errno::Errno;
 use nix::sys::socket::{recv, send, socket, AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType};
 
-/// `struct nlmsghdr`, and `struct inet_diag_req_v2` behind it.
+/// The lengths of `struct nlmsghdr`, and of a request: the header and `struct inet_diag_req_v2`.
 const HEADER: usize = 16;
 const REQUEST: usize = HEADER + 56;
 
@@ -17,14 +17,15 @@ const BY_FAMILY: u16 = 20;
 /// `NLM_F_REQUEST`: for one socket, not for a list.
 const ONE: u16 = 1;
 
-/// Where the inode is in `struct inet_diag_msg`.
+/// The position of the inode, which is in `struct inet_diag_msg`.
 const INODE: usize = HEADER + 68;
 
-/// The inode of the socket at the other end; None while it waits to be accepted, and when it is gone.
+/// Returns the inode of the socket at the other end; `None` if the connection was not accepted yet, or that socket is
+/// gone.
 ///
 /// # Errors
 ///
-/// When the kernel does not tell.
+/// If the kernel does not answer the question.
 pub(super) fn by(stream: &TcpStream) -> io::Result<Option<u64>> {
     let (peer, own) = match (stream.peer_addr(), stream.local_addr()) {
         (Ok(peer), Ok(own)) => (peer, own),
@@ -53,7 +54,7 @@ pub(super) fn by(stream: &TcpStream) -> io::Result<Option<u64>> {
     Ok(four(INODE).filter(|inode| *inode != 0).map(u64::from))
 }
 
-/// As the other end has the addresses.
+/// Makes a request for one socket. The addresses are those of the other end, as it sees them.
 fn request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST] {
     let mut bytes = [0; REQUEST];
     bytes[..4].copy_from_slice(&(REQUEST as u32).to_ne_bytes());
@@ -73,7 +74,7 @@ fn request(local: SocketAddr, remote: SocketAddr) -> [u8; REQUEST] {
             IpAddr::V6(ip) => id[at..at + 16].copy_from_slice(&ip.octets()),
         }
     }
-    // The cookie of any socket.
+    // This cookie matches any socket.
     id[40..48].copy_from_slice(&[0xff; 8]);
     bytes
 }

@@ -9,7 +9,8 @@
 //!
 //! - `plan.rs` (PURE): what happens to the program and to the processes that it has started
 //! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): the same by the contents of /proc
-//! - `probe.rs`: asks it by HTTP; `accepted.rs`: whether it was it that has taken the question
+//! - `probe.rs`: asks the program by HTTP whether it is ready; `accepted.rs`: which socket has accepted the probe's
+//!   connection
 //! - `tree.rs`: the list of these processes
 //! - `output.rs`: their output, line by line with a prefix
 //! - `adopt/`: the pool's sockets for programs that bind its addresses
@@ -29,9 +30,10 @@
 //! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: it may still
 //!   load for seconds then. It is observed from outside, since tracing its calls would never end: about twenty checks
 //!   in the first second, of a third of a millisecond each, and none once it is ready.
-//! - **Asked by HTTP, it is to answer itself** (`Readiness::Http`): a connection to the port may be accepted by a sibling or
-//!   by its predecessor, so the request is sent only once the kernel says that a socket of this program has it. A slot
-//!   without another worker is steered to meanwhile, by `Accepts`, since nothing else would reach it.
+//! - **The HTTP probe must reach this program** (`Readiness::Http`). A sibling or the predecessor may accept a
+//!   connection to the port. So the request is sent only once the kernel says that a socket of this program has accepted
+//!   the connection. If the slot has no other worker, the record `Accepts` makes the parent steer connections to it
+//!   meanwhile, since otherwise none would reach it.
 //! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU are passed on
 //!   if the parent sends them, for the application, and not if they come from somebody who means the pool.
 
@@ -182,9 +184,9 @@ pub(super) struct Keeper<'a> {
     signals: SignalFd,
     output: Option<Output>,
     plan: Plan,
-    /// What asks it whether it is ready; None once it is.
+    /// Asks it by HTTP whether it is ready; `None` once it is.
     probe: Option<Probe>,
-    /// It waits for connections.
+    /// Whether it waits for connections, so that the probe may ask it.
     is_asked: bool,
     parent: Pid,
     /// Whether the lifeline has ended.

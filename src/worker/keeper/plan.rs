@@ -133,7 +133,7 @@ pub(super) struct Plan {
     is_asked: bool,
     /// Set once the program was seen to wait for connections.
     vigil: Option<Vigil>,
-    /// The program has closed the pool's socket.
+    /// Whether the program has closed the pool's socket.
     has_closed: bool,
     /// Whether it is stopped, and whether the parent thinks so.
     is_stopped: (bool, bool),
@@ -159,7 +159,7 @@ enum Vigil {
     Calm { until: Time },
 }
 
-/// Until it is ready.
+/// The checks of a program that is not ready yet.
 #[derive(Clone, Copy, Debug)]
 struct Looks {
     next: Time,
@@ -168,7 +168,7 @@ struct Looks {
 }
 
 impl Plan {
-    /// Of a program that runs since now, with its sign. A time-out of zero is none.
+    /// For a program that begins to run now. `sign` shows that it is ready. A timeout of zero is none.
     pub(super) fn new(drain_timeout: Duration, sign: Sign, now: Time) -> Plan {
         let looks = sign != Sign::Elsewhere;
         Plan {

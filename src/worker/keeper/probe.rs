@@ -178,7 +178,7 @@ impl Probe {
     }
 }
 
-/// Returns the status of an answer, or None if it has not arrived yet.
+/// Returns the status of an answer, or `None` if it has not arrived yet.
 fn status(answer: &[u8]) -> Result<Option<u16>, String> {
     let problem = || Err("was answered by something else than HTTP/1.1".to_owned());
     let beginning = &answer[..answer.len().min(7)];

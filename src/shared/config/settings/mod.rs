@@ -129,7 +129,7 @@ impl Setting {
         Setting { is_of_the_server: true, needs_upgrade: false, ..self }
     }
 
-    /// Keepers get these settings at their birth too.
+    /// Keepers get the settings of programs when they start, too.
     const fn of_programs(self) -> Setting {
         Setting { is_of_programs: true, needs_upgrade: false, ..self }
     }
@@ -246,7 +246,7 @@ impl Setting {
         self.field.check(config)
     }
 
-    /// The text that would set what is in `config`; `None` when the thing is off.
+    /// The text that would set what is in `config`; `None` if the setting is off.
     pub(crate) fn shown(&self, config: &Config) -> Option<String> {
         self.field.show(config)
     }
@@ -259,7 +259,7 @@ pub(crate) fn quoted(name: &str, value: &str) -> String {
     format!("{}{separator}{value}", name.escape_debug())
 }
 
-/// A problem may repeat what was given, and that may be anything.
+/// Escapes control characters: a problem may quote the given text, which may be anything.
 fn on_one_line(problem: &str) -> String {
     let shown = |c: char| if c.is_control() { c.escape_default().to_string() } else { c.to_string() };
     problem.chars().map(shown).collect()
