@@ -71,7 +71,7 @@ fn a_program_with_hidden_memory_is_told_of_and_may_use_its_number() {
     let Some(path) = server() else { return };
     let options = ["--adopt", "require", "--user", "65534", "--give-up", "1"];
     let mut server = Server::spawn(exec(&options, &format!("exec {path} hidden $PORT")));
-    server.wait_for("has its memory hidden");
+    server.wait_for("since its memory is hidden");
     assert_ne!(server.wait().code(), Some(0));
 }
 
@@ -80,7 +80,7 @@ fn a_program_that_watches_too_early_fails_at_once_and_is_told_why() {
     let Some(path) = server() else { return };
     let options = ["--adopt", "require", "--give-up", "1"];
     let mut server = Server::spawn(exec(&options, &format!("exec {path} watches $PORT")));
-    server.wait_for("has epoll(7) watch a socket that it binds to 0.0.0.0:");
+    server.wait_for("watches a socket by epoll(7) before it binds it to 0.0.0.0:");
     assert_ne!(server.wait().code(), Some(0));
 }
 

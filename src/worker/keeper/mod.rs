@@ -31,8 +31,8 @@
 //!   load for seconds then. It is observed from outside, since tracing its calls would never end: about twenty checks
 //!   in the first second, of a third of a millisecond each, and none once it is ready.
 //! - **The HTTP probe must reach this program** (`Readiness::Http`). A sibling or the predecessor may accept a
-//!   connection to the port. So the request is sent only once the kernel says that a socket of this program has accepted
-//!   the connection. If the slot has no other worker, the record `Accepts` makes the parent steer connections to it
+//!   connection to the port. So the request is sent only once the kernel says that a socket of this program has
+//!   accepted the connection. If the slot has no other worker, the record `Accepts` makes the parent steer connections to it
 //!   meanwhile, since otherwise none would reach it.
 //! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU are passed on
 //!   if the parent sends them, for the application, and not if they come from somebody who means the pool.
@@ -211,7 +211,7 @@ impl Keeper<'_> {
                 }
             }
             if let Err(error) = self.wait() {
-                warn!("{} cannot be kept, and is killed: {error}", self.tag());
+                warn!("{} killed: its keeper cannot wait for it: {error}", self.tag());
                 self.handle(Fact::Asked(Told::Kill));
             }
             self.adopt();

@@ -101,7 +101,7 @@ impl Probe {
         let path = &self.path;
         match &self.latest {
             Some(latest) => format!("GET {path} {latest}"),
-            None => format!("it did not accept the connection that was to ask it for {path}"),
+            None => format!("it did not accept a connection for GET {path}"),
         }
     }
 

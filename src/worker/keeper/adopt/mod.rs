@@ -86,10 +86,10 @@ pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<io::Res
 pub(super) fn explain(error: &io::Error) -> String {
     let cause = match error.raw_os_error() {
         Some(libc::EBUSY) => {
-            "somebody answers for it already, as under WSL2 with mirrored networking or in a container"
+            "another process already answers its calls, as under WSL2 with mirrored networking or in a container"
         }
         Some(libc::EPERM | libc::EACCES) => "it is forbidden here, as by a container's profile",
-        _ => "the kernel cannot do it; Linux 5.9 can",
+        _ => "the kernel does not support it; Linux 5.9 does",
     };
     format!("seccomp(2) gives no notification: {error} ({cause})")
 }
@@ -251,12 +251,12 @@ impl Adoption {
         match note {
             Note::Given { asked, given } => log!(usual, "{tag} binds {asked} and gets the pool's socket, {given}"),
             Note::Wider { asked, given } => {
-                log!(remarkable, "{tag} binds {asked} and gets the pool's socket, {given}, which more can connect to");
+                log!(remarkable, "{tag} binds {asked} and gets the pool's socket, {given}, to which more clients can connect");
             }
             Note::IsIpv6 { asked, given } => log!(
                 remarkable,
-                "{tag} binds {asked}, and the pool's socket is {given}, whose IPv6 addresses a program of IPv4 misreads; \
-                 have the pool listen on {asked}, or the program on {given}"
+                "{tag} binds {asked} and does not get the pool's socket, {given}: a program for IPv4 misreads IPv6 addresses; \
+                 make the pool listen on {asked}, or the program on {given}"
             ),
             Note::ByNumber => log!(usual, "{tag} takes the pool's sockets by their numbers"),
             Note::Unclaimed { at } => {
@@ -265,11 +265,12 @@ impl Adoption {
             Note::Elsewhere { at } => log!(remarkable, "{tag} listens on {at}, which is not the pool's"),
             Note::Hidden => log!(
                 remarkable,
-                "{tag} has its memory hidden, so what it binds is not known; have it take its socket from descriptor 3"
+                "{tag} binds an address that cannot be read, since its memory is hidden; make it take its socket from \
+                 descriptor 3"
             ),
             Note::WatchedTooEarly { asked } => log!(
                 remarkable,
-                "{tag} has epoll(7) watch a socket that it binds to {asked} only then, so it cannot have the pool's; have it \
+                "{tag} watches a socket by epoll(7) before it binds it to {asked}, so it cannot get the pool's socket; make it \
                  take that from descriptor 3"
             ),
         }
