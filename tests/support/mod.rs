@@ -330,7 +330,7 @@ pub fn admin_process(server: &Server, mut status: impl FnMut() -> String) -> Pid
 pub fn until_known(mut status: impl FnMut() -> String) {
     until("the admin process knows that all serve", || {
         let status = status();
-        let wanted = status.split_once("\"wanted\":")?.1.split(',').next()?.parse().ok()?;
+        let wanted: usize = status.split_once("\"wanted\":")?.1.split(',').next()?.parse().ok()?;
         let is_known = status.matches("\"state\":\"ready\"").count() == wanted;
         (is_known && status.contains("\"state\":\"serving\"")).then_some(())
     });
