@@ -12,7 +12,7 @@ type Route = fn(&Connection, &Request<'_>, Option<&str>) -> Result<Response>;
 
 fn main() -> Result<()> {
     let path = std::env::var("NOTES").unwrap_or_else(|_| "notes.db".to_owned());
-    // Closed again before the fork, since SQLite forbids to carry a connection across one: each worker opens its own.
+    // Closed again before the fork, since SQLite forbids using a connection across a fork: each worker opens its own.
     Connection::open(&path)?.execute_batch(
         "PRAGMA journal_mode = WAL; CREATE TABLE IF NOT EXISTS notes (id INTEGER PRIMARY KEY, text TEXT)",
     )?;

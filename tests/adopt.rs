@@ -51,7 +51,7 @@ async def main():
 asyncio.run(main())
 ";
 
-/// For uvicorn and for gunicorn.
+/// The applications for uvicorn (ASGI) and for gunicorn (WSGI).
 const APPLICATIONS: &str = "
 async def asgi(scope, receive, send):
     if scope['type'] != 'http': return
@@ -80,7 +80,7 @@ http {
 }
 ";
 
-/// A directory for what a program needs. Several tests of a program run at the same time, and each has its own.
+/// A directory for the files of a program. Tests of a program run at the same time, so each has its own.
 fn directory(name: &str) -> PathBuf {
     static COUNT: AtomicUsize = AtomicUsize::new(0);
     let directory = fresh_path(&format!("adopt-{name}-{}", COUNT.fetch_add(1, Relaxed)));
@@ -98,7 +98,7 @@ fn is_there(program: &str, flag: &str) -> bool {
     true
 }
 
-/// The C program, built once.
+/// The path of the C program, which is built once.
 fn server() -> Option<&'static str> {
     static BUILT: OnceLock<Option<String>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
@@ -114,7 +114,7 @@ fn server() -> Option<&'static str> {
     built.as_deref()
 }
 
-/// The shell's words that run a program on port `$PORT`; none if it is not on this machine.
+/// The shell command that runs a program on port `$PORT`; `None` if this machine does not have the program.
 fn script(name: &str) -> Option<String> {
     let files = directory(name);
     let write = |name: &str, text: &str| fs::write(files.join(name), text).expect("it is writable");
@@ -168,7 +168,7 @@ fn script(name: &str) -> Option<String> {
     }
 }
 
-/// A pool whose workers run this, without any of the variables or descriptors that say where the sockets are.
+/// A pool whose workers run this script, without the variables and descriptors that pass the sockets.
 fn exec(options: &[&str], script: &str) -> Command {
     exec_with("2", options, script)
 }
@@ -194,7 +194,7 @@ fn is_answered(server: &mut Server, name: &str) {
     assert_eq!((answer.status, answer.text()), (200, "hello world\n"));
 }
 
-/// Restarts, and waits for the end of the programs from before: many accept when they are told to finish, and do not answer.
+/// Restarts, and waits until the old programs have ended: when told to finish, many still accept, but do not answer.
 fn restart(server: &mut Server, workers: usize) {
     server.signal(Signal::SIGHUP);
     server.wait_for("rolling restart done");
@@ -206,7 +206,7 @@ fn programs(server: &Server) -> Vec<Pid> {
     server.workers().into_iter().flat_map(children).collect()
 }
 
-/// Each program is tested for the same.
+/// Makes the same tests for each program.
 macro_rules! programs {
     ($($name:ident)*) => {$(
         mod $name {
@@ -225,7 +225,7 @@ macro_rules! programs {
 
 programs! { c node node_cluster http_server asyncio uvicorn uvicorn_workers gunicorn php go nginx redis }
 
-/// It serves, and serves again after a restart and after it was killed.
+/// The program must serve, also after a restart and after it was killed.
 fn serves_on_the_pool_s_socket(name: &str) {
     let Some(script) = script(name) else { return };
     let mut server = Server::start(exec(&["--adopt", "require", "--drain-timeout", "5s"], &script));
@@ -245,7 +245,7 @@ fn serves_on_the_pool_s_socket(name: &str) {
     assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
 }
 
-/// The pool has its address already.
+/// With `--adopt off` the program must fail to start, since the pool already has its address.
 fn cannot_start_without(name: &str) {
     let Some(script) = script(name) else { return };
     let options = ["--adopt", "off", "--give-up", "2", "--boot-timeout", "30s"];
@@ -267,7 +267,7 @@ fn restarts_lose_nothing_of_an_unmodified_program() {
     load.finish().nothing_lost();
 }
 
-/// The keepers answer, whoever the parent is: those of the old one to their end, those of the new one from their birth.
+/// Keepers need no parent to answer: the old pool's answer until they end, the new pool's from their start.
 #[test]
 fn an_upgrade_loses_nothing_of_an_unmodified_program() {
     let Some(script) = script("node") else { return };
@@ -280,7 +280,7 @@ fn an_upgrade_loses_nothing_of_an_unmodified_program() {
     load.finish().nothing_lost();
 }
 
-/// Its own listen(2) of 4 would shorten the queue for good, and what waits behind it would be lost.
+/// The program's own listen(2) with a backlog of 4 would shorten the queue for good, and connections would be lost.
 #[test]
 fn what_waits_while_a_program_is_replaced_is_served() {
     let Some(path) = server() else { return };
@@ -325,7 +325,7 @@ fn root_s_programs_keep_their_privileges() {
     assert!(status.contains("NoNewPrivs:\t0"), "{status}");
 }
 
-/// Programs that find the pool's sockets by themselves do so as without.
+/// `--adopt` changes nothing for programs that find the pool's sockets by themselves.
 #[test]
 fn programs_that_take_their_sockets_by_number_go_on() {
     let directory = directory("numbers");
@@ -390,14 +390,14 @@ fn an_ipv4_program_gets_no_ipv6_socket() {
     server.wait_for("binds 0.0.0.0:");
     assert_ne!(server.wait().code(), Some(0));
     assert!(server.count("misreads") > 0, "{:?}", server.log());
-    // But by the pool's own choice for `:PORT`.
+    // For `:PORT`, the pool itself chooses IPv4.
     let mut server = Server::start(exec(&["--listen", ":0"], &script));
     assert!(server.addresses()[0].is_ipv4());
     is_answered(&mut server, "c");
     assert_eq!(server.count("(IPv4; --listen [::]:"), 1, "{:?}", server.log());
 }
 
-/// It binds but one of two, and clients of the other would wait for it.
+/// The program binds only one of two addresses, so clients of the other one would wait for ever.
 #[test]
 fn an_address_that_a_program_does_not_bind_is_told_of() {
     let Some(path) = server() else { return };

@@ -1,4 +1,4 @@
-//! Every kind of answer that a handler can give, as its client sees it.
+//! Every kind of response that a handler can return, as its client sees it.
 
 mod support;
 
@@ -221,7 +221,7 @@ fn a_drain_waits_for_answers_that_are_being_made() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// A file of bytes that tell their place.
+/// A file in which each byte depends on its position.
 fn file(len: usize) -> (PathBuf, Vec<u8>) {
     let path = fresh_path(&format!("file-{len}.txt"));
     let bytes: Vec<u8> = (0..len).map(|n| b'a' + (n % 26) as u8).collect();

@@ -40,7 +40,7 @@ fn a_worker_that_hangs_names_its_request_unless_it_is_not_to() {
     }
 }
 
-/// What the log says to be slow when one request takes a while, and another is answered after that.
+/// The log's lines about slow requests, after several requests of which two take a while.
 fn slow(variables: &[(&str, &str)]) -> Vec<String> {
     let mut server = testbed(&[&[("FORKPOOL_WORKERS", "1")], variables].concat());
     let (mut late, mut client) = (server.connect(), server.connect());

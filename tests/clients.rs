@@ -1,4 +1,4 @@
-//! Clients that others have written.
+//! HTTP clients written by others.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::process::{Command, Output};
 
 use support::{skip, testbed};
 
-/// What a program says; `None`, with the reason printed, where there is no such program.
+/// The output of a program; prints why and returns `None` if there is no such program.
 fn run(program: &str, arguments: &[&str]) -> Option<Output> {
     match Command::new(program).args(arguments).output() {
         Ok(output) => Some(output),
@@ -96,7 +96,7 @@ fn node() {
     assert_eq!(said(&run("node", &["-e", &script]).expect("node")), "fine\n");
 }
 
-/// The example with every kind of answer.
+/// The example with every kind of response.
 fn answers() -> support::Server {
     let mut command = support::example("answers");
     command.env("FORKPOOL_WORKERS", "1");
@@ -139,7 +139,7 @@ fn curl_and_node_take_hints_and_trailers() {
     }
 }
 
-/// Writes its whole body before it reads, as clients of Java do, more slowly than the server refuses it.
+/// Like Java's clients, it writes its whole body before it reads, and is slower than the server's refusal.
 const JAVA: &str = r#"
 import java.io.OutputStream;
 import java.net.HttpURLConnection;

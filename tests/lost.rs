@@ -1,4 +1,4 @@
-//! Clients whose machines vanish: nothing comes from them, not even the end of the connection.
+//! Clients whose machines vanish: nothing arrives from them any more, not even the end of the connection.
 
 mod support;
 
@@ -19,7 +19,7 @@ const HERE: &str = "10.213.77.1";
 const THERE: &str = "10.213.77.2";
 
 impl Machine {
-    /// None, with the reason printed, where this cannot be had.
+    /// Makes one; prints why and returns `None` if this machine does not allow it.
     fn new() -> Option<Machine> {
         let machine = Machine { namespace: format!("forkpool-lost-{}", std::process::id()) };
         let name = &machine.namespace;
@@ -41,7 +41,7 @@ impl Machine {
         }
     }
 
-    /// Its cable is pulled out.
+    /// Disconnects it, as if its cable was pulled out.
     fn vanish(&self) {
         assert!(ip(&format!("-n {} link set eth0 down", self.namespace)));
     }
@@ -59,7 +59,7 @@ fn ip(arguments: &str) -> bool {
     output.is_ok_and(|output| output.status.success())
 }
 
-/// Something on that machine.
+/// A process on that machine.
 struct Guest(Child);
 
 impl Drop for Guest {

@@ -1,5 +1,5 @@
-//! What `scripts/bench scale` and `scripts/bench latency` stand on: that their client counts what it says, and that charts have their
-//! points; not which figures there are.
+//! The basis of `scripts/bench scale` and `scripts/bench latency`: their client counts correctly, and charts have all
+//! their points. The figures themselves are not tested.
 
 mod support;
 
@@ -41,8 +41,9 @@ fn due(rate: f64, seed: u64, time: Duration) -> u64 {
     (0..).take_while(|_| schedule.draw().after.is_some_and(|after| after < time)).count() as u64
 }
 
-/// One worker that takes 10 ms for each answers half of 200 requests a second. Who waited for it before he asked again
-/// would see 10 ms; who counts from when a request was due sees how late the server is.
+/// One worker that takes 10 ms for each request answers half of 200 requests a second. A client that waits for each
+/// response before its next request would measure 10 ms. Measured from when each request was due, latencies show the
+/// backlog.
 #[test]
 fn latencies_count_what_a_slow_server_delays() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
@@ -75,7 +76,7 @@ fn what_goes_not_with_a_rate() {
     }
 }
 
-/// Most scripts take too long to be run here.
+/// Most scripts take too long to run here, so this only looks for undefined names.
 #[test]
 fn no_script_uses_a_name_that_is_defined_nowhere() {
     const CHECK: &str = "

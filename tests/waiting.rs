@@ -1,4 +1,4 @@
-//! What waits: for slow clients, for answers that come late, for connections that last, and for a pool that stands still. They
+//! Tests that mostly wait: for slow clients, late responses, long-lived connections, and a pool that stands still. They
 //! are one program, so that they wait at the same time.
 
 mod support;

@@ -168,8 +168,8 @@
 //! | 16 | the handler | |
 //! | 60 | the rest | clocks and accept once per turn, and everything below one percent |
 //!
-//! A turn with one ready connection takes 400 more. Accepting is skipped while no queue is known to hold connections, and
-//! the wall clock is read when the Date field is due to change.
+//! A turn with one ready connection takes 400 more. Accepting is skipped while no queue is known to hold connections,
+//! and the wall clock is only read when the Date field is due to change.
 //!
 //! Besides the number of instructions, sampling where time goes (`perf record -e cpu-clock`, `perf annotate`) found:
 //!

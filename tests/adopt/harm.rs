@@ -1,10 +1,10 @@
-//! Programs that lie, die, hide or hang in the calls that their keeper answers. It costs nobody else anything.
+//! Programs that lie, die, hide or hang in the calls that their keeper answers. They must harm nobody else.
 
 use std::time::Duration;
 
 use super::*;
 
-/// Serves, restarts and ends as if nothing were.
+/// A pool with such a program must serve, restart and end as usual.
 fn harms_nobody(what: &str) {
     let Some(path) = server() else { return };
     let mut server = Server::start(exec(&["--adopt", "require"], &format!("exec {path} {what} $PORT")));
@@ -32,8 +32,8 @@ fn a_flood_of_binds() {
     harms_nobody("floods");
 }
 
-/// The keeper waits for memory that never comes, and is killed in the end like any worker that does not obey. The other
-/// worker and the parent go on.
+/// The keeper waits for memory that nobody provides, and is finally killed like any worker that does not obey. The
+/// other worker and the parent go on.
 #[test]
 fn memory_that_makes_the_keeper_wait() {
     let Some(path) = server() else { return };
@@ -62,7 +62,7 @@ fn memory_that_makes_the_keeper_wait() {
     until("no keeper is left", || keepers.iter().all(|keeper| is_gone(*keeper)).then_some(()));
 }
 
-/// Root reads the memory of all, so only another user's keeper cannot.
+/// Root can read the memory of every process, so the keeper must run as another user.
 #[test]
 fn a_program_with_hidden_memory_is_told_of_and_may_use_its_number() {
     if !Uid::effective().is_root() {

@@ -1,4 +1,4 @@
-//! A client of HTTP that sends what it is told, and what it is answered.
+//! An HTTP client that sends what it is told, and the responses that it gets.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -101,7 +101,7 @@ impl<S: Read + Write> Client<S> {
         Ok(bytes)
     }
 
-    /// Reads what no response frames.
+    /// Reads bytes that are not part of a response.
     #[track_caller]
     pub fn read(&mut self, bytes: &mut [u8]) {
         self.stream.read_exact(bytes).expect("so many bytes");
