@@ -54,7 +54,7 @@ impl Config {
                 );
                 Err(Error::config("boot-timeout", problem))
             }
-            Readiness::Http(_) if !self.addresses.iter().any(|address| matches!(address, Address::Tcp(_))) => {
+            Readiness::Http(_) if !self.addresses.iter().any(|address| !matches!(address, Address::Unix(_))) => {
                 let problem = "http needs a TCP address to ask the program at; add one to listen".to_owned();
                 Err(Error::config("ready", problem))
             }
@@ -243,6 +243,17 @@ mod tests {
         for listen in ["127.0.0.1:0,127.0.0.1:0", ":0,:0", "[::]:1,0.0.0.0:1", "127.0.0.1:1,127.0.0.2:1", "unix:a,:1"] {
             let mut config = Config::default();
             Setting::named("listen").expect("a setting").apply(&mut config, listen).expect("valid alone");
+            assert!(config.check().is_ok(), "{listen}");
+        }
+    }
+
+    #[test]
+    fn a_program_is_asked_at_a_port_of_every_interface_too() {
+        for listen in [":1", "127.0.0.1:1", "unix:a,:1"] {
+            let mut config = Config::default();
+            for (name, value) in [("listen", listen), ("ready", "http:/health")] {
+                Setting::named(name).expect("a setting").apply(&mut config, value).expect("valid alone");
+            }
             assert!(config.check().is_ok(), "{listen}");
         }
     }
