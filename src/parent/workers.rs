@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, ExitStatus};
 
+use log::debug;
 use nix::sys::signal::Signal;
 
 use crate::parent::admin::{cpu_of_the_reaped, Admin};
@@ -17,7 +18,7 @@ use crate::parent::process::{signal, Roster};
 use crate::parent::programs::{forget_sign, kill_tree, Notice};
 use crate::parent::reap::{self, Fate};
 use crate::parent::sockets::Sockets;
-use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
+use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn, SlotId};
 use crate::parent::takeover::Takeover;
 use crate::parent::Parent;
 use crate::shared::config::Config;
@@ -223,6 +224,9 @@ impl Parent {
             self.health.cut_off(&process, now);
         }
         self.sockets.gone(pid);
+        if matches!(exit, Exit::Signal { .. }) {
+            look(process.slot, &self.roster);
+        }
         self.outputs.access_log.write_last(&self.health.board().take_lines(process.row), &tag);
         self.health.board().fold(process.row, now);
         let told = exit_told(told, exit, gone.departure, reason.as_deref());
@@ -233,6 +237,16 @@ impl Parent {
         let has_served = counters.accepted > 0;
         self.roster.tell(Event::Exited { pid, exit, has_served, respawn }, clock::now());
         self.application.emit(&Told::Exited(told), &self.roster, &self.journal);
+    }
+}
+
+/// A killed process of this slot was reaped. If it waited for connections when it was killed, the kernel may have woken it
+/// for one of them, and nobody else (EPOLLEXCLUSIVE, epoll_ctl(2)). So a replacement that was already there looks itself.
+fn look(slot: SlotId, roster: &Roster) {
+    for (pid, process) in roster.iter().filter(|(_, process)| process.slot == slot) {
+        if let Err(error) = process.ends.lifeline.look() {
+            debug!("cannot order pid={} to look at its queues: {error}", pid.0);
+        }
     }
 }
 

@@ -2,9 +2,13 @@
 
 use std::cell::Cell;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
-use std::sync::Arc;
+use std::sync::{mpsc, Arc};
+use std::thread;
+use std::time::Duration;
+
+use mio::{Events, Poll, Token};
 
 use super::adoption::{Adopter, Adoptions};
 use super::answer::response::Response;
@@ -15,7 +19,7 @@ use super::station::Station;
 use crate::shared::channel::{self, ParentEnd, WorkerEnd};
 use crate::shared::config::Config;
 use crate::shared::scoreboard::{ParentBoard, RowPage};
-use crate::sys::clock;
+use crate::sys::{clock, epoll};
 
 /// The ends of the channels between a worker and its parent.
 struct Bed {
@@ -132,6 +136,45 @@ fn what_waits_in_the_queue_is_served_when_the_pool_stops() {
     bed.parent.close();
     bed.serve(vec![listener], |request| Response::text(request.path().to_owned()));
     assert!(all_of(client).ends_with("\r\n\r\n/queued"));
+}
+
+#[test]
+fn a_connection_is_served_whose_wake_up_a_killed_process_has_taken_along() {
+    let bed = Bed::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a socket");
+    let address = listener.local_addr().expect("bound");
+    // It is registered before the server, so the kernel wakes it first.
+    let (mut killed, its_copy) = (Poll::new().expect("epoll"), listener.try_clone().expect("a descriptor"));
+    epoll::watch_exclusively(&killed, &its_copy, Token(0)).expect("a socket");
+    let (woken, is_woken) = mpsc::channel();
+    let waits = thread::spawn(move || {
+        killed.poll(&mut Events::with_capacity(1), Some(Duration::from_secs(60))).expect("it waits");
+        woken.send(()).expect("somebody waits for it");
+    });
+    let (given_up, has_given_up) = (bed.lifeline.stream().try_clone().expect("a socket"), mpsc::channel::<bool>());
+    let mut first = bed.client();
+    first.write_all(b"GET /first HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+    let mut reader = None;
+    bed.serve(vec![listener], |request| {
+        if request.path() == "/first" {
+            let mut second = TcpStream::connect(address).expect("it listens");
+            second.write_all(b"GET /second HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+            is_woken.recv().expect("a connection has come");
+            bed.parent.look().expect("there is room");
+            let (given_up, is_over) = (given_up.try_clone().expect("a socket"), has_given_up.0.clone());
+            reader = Some(thread::spawn(move || {
+                second.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+                let is_served = second.read(&mut [0]).is_ok_and(|len| len > 0);
+                is_over.send(is_served).expect("the test waits");
+                given_up.shutdown(Shutdown::Both).expect("a socket");
+            }));
+        }
+        Response::text("")
+    });
+    assert!(has_given_up.1.recv().expect("the client has read"), "the second connection was not served");
+    waits.join().expect("it was woken");
+    reader.expect("there was a first request").join().expect("it has read");
 }
 
 #[test]

@@ -37,6 +37,10 @@ where
                 }
                 // It keeps no program.
                 Order::End => {}
+                Order::Look => {
+                    let now = self.connections.cx.clock.now;
+                    self.acceptors.iter_mut().for_each(|(_, acceptor)| acceptor.notice(now));
+                }
             }
         }
     }

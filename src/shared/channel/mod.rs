@@ -59,12 +59,15 @@ pub(crate) enum Order {
     Log { file: File },
     /// End the program at once, with all processes that it started.
     End,
+    /// Look at the queues of this slot: a process that shared them was killed, and may have taken a wake-up along.
+    Look,
 }
 
 const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
 const END: u8 = b'e';
+const LOOK: u8 = b'k';
 
 /// Makes both ends for a worker of a pool with this number of TCP and UDP addresses.
 pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(ParentEnd, WorkerEnd)> {
@@ -230,6 +233,11 @@ impl ParentEnd {
         self.order(END, 0, &[])
     }
 
+    /// Orders the worker to look at the queues of its slot.
+    pub(crate) fn look(&self) -> io::Result<()> {
+        self.order(LOOK, 0, &[])
+    }
+
     fn order(&self, kind: u8, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut message = vec![kind];
         message.extend(u64::try_from(slot).unwrap_or(u64::MAX).to_le_bytes());
@@ -327,6 +335,7 @@ impl WorkerEnd {
             (RELEASE, 9) => Some(Order::Release { slot }),
             (LOG, 9) => Some(Order::Log { file: fds.into_iter().next()?.into() }),
             (END, 9) => Some(Order::End),
+            (LOOK, 9) => Some(Order::Look),
             _ => None,
         }
     }
