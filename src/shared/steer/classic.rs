@@ -7,7 +7,7 @@
 #![forbid(unsafe_code)]
 
 use crate::shared::seats::Seats;
-use crate::sys::cbpf::Instruction;
+use crate::sys::cbpf::{self, plain, Instruction, JUMP_IF_AT_LEAST, JUMP_IF_EQUAL, LOAD_WORD, RETURN};
 
 /// How to choose among the allowed seats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,7 @@ pub(crate) enum Key<'a> {
     },
 }
 
-// From linux/filter.h and linux/bpf_common.h.
-const LOAD_WORD: u16 = 0x20;
+// From linux/filter.h and linux/bpf_common.h; the others are in `cbpf`.
 const LOAD_BYTE: u16 = 0x30;
 const LOAD_KEPT: u16 = 0x60;
 const KEEP: u16 = 0x02;
@@ -33,9 +32,6 @@ const MULTIPLY: u16 = 0x24;
 const SHIFT_RIGHT: u16 = 0x74;
 const MODULO: u16 = 0x94;
 const XOR_INDEX: u16 = 0xac;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP_IF_NOT_LESS: u16 = 0x35;
-const RETURN: u16 = 0x06;
 const RETURN_ACCUMULATOR: u16 = 0x16;
 /// The places of a random number and of the CPU's number in every packet (`SKF_AD_OFF + SKF_AD_RANDOM`, `_CPU`).
 const RANDOM: u32 = (-0x1000_i32 + 56) as u32;
@@ -79,7 +75,7 @@ fn nth_of(allowed: &Seats) -> Vec<Instruction> {
         before += end - start;
         if !last {
             // Not in this run: skip the next two instructions.
-            program.push(jump(JUMP_IF_NOT_LESS, before, 2, 0));
+            program.push(jump(JUMP_IF_AT_LEAST, before, 2, 0));
         }
         program.push(plain(ADD, word(offset)));
         program.push(plain(RETURN_ACCUMULATOR, 0));
@@ -123,7 +119,7 @@ fn by_client(allowed: &Seats, seats: usize) -> Vec<Instruction> {
         jump(JUMP_IF_EQUAL, 4, 0, 2),
         // IPv4 (RFC 791): the source address is at 12.
         plain(LOAD_WORD, IP.wrapping_add(12)),
-        jump(JUMP_IF_NOT_LESS, 0, 10, 10),
+        jump(JUMP_IF_AT_LEAST, 0, 10, 10),
         // IPv6 (RFC 8200): four words from 8 on.
         plain(LOAD_WORD, IP.wrapping_add(8)),
     ];
@@ -138,20 +134,16 @@ fn by_client(allowed: &Seats, seats: usize) -> Vec<Instruction> {
         plain(MODULO, word(seats.max(1))),
     ]);
     for (start, end) in allowed.ranges() {
-        program.push(jump(JUMP_IF_NOT_LESS, start, 0, 2));
-        program.push(jump(JUMP_IF_NOT_LESS, end, 1, 0));
+        program.push(jump(JUMP_IF_AT_LEAST, start, 0, 2));
+        program.push(jump(JUMP_IF_AT_LEAST, end, 1, 0));
         program.push(plain(RETURN_ACCUMULATOR, 0));
     }
     program
 }
 
-fn plain(code: u16, value: u32) -> Instruction {
-    Instruction { code, jump_true: 0, jump_false: 0, value }
-}
-
 fn jump(code: u16, value: usize, jump_true: usize, jump_false: usize) -> Instruction {
     let distance = |instructions: usize| u8::try_from(instructions).unwrap_or(u8::MAX);
-    Instruction { code, jump_true: distance(jump_true), jump_false: distance(jump_false), value: word(value) }
+    cbpf::jump(code, word(value), distance(jump_true), distance(jump_false))
 }
 
 fn word(number: usize) -> u32 {
@@ -201,7 +193,7 @@ mod tests {
                 MODULO => a %= k,
                 XOR_INDEX => a ^= x,
                 JUMP_IF_EQUAL => jump(a == k),
-                JUMP_IF_NOT_LESS => jump(a >= k),
+                JUMP_IF_AT_LEAST => jump(a >= k),
                 RETURN => return k as usize,
                 RETURN_ACCUMULATOR => return a as usize,
                 code => panic!("{code:#x}"),

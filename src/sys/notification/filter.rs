@@ -1,7 +1,8 @@
 //! PURE. The classic BPF program that makes bind(2) and listen(2) wait for an answer (seccomp_unotify(2)).
 #![forbid(unsafe_code)]
 
-use crate::sys::cbpf::Instruction;
+use crate::sys::cbpf::seccomp::{ALLOW, ARCHITECTURE, ARGUMENTS, FAIL, NUMBER};
+use crate::sys::cbpf::{jump, plain, Instruction, JUMP_IF_AT_LEAST, JUMP_IF_EQUAL, LOAD_WORD, RETURN};
 
 /// The numbers of the calls in one ABI.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,20 +39,12 @@ pub(crate) const ADDRESS_MIN: u32 = 16;
 /// The numbers of x32 are those of x86-64 with this bit set.
 const X32: u32 = 0x4000_0000;
 
-// linux/filter.h, linux/bpf_common.h.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP_IF_AT_LEAST: u16 = 0x35;
-const RETURN: u16 = 0x06;
-// linux/seccomp.h: the return values, and the offsets in `struct seccomp_data` on a little-endian machine.
-const ALLOW: u32 = 0x7fff_0000;
+/// The program asks the listener (linux/seccomp.h).
 const ASK: u32 = 0x7fc0_0000;
 /// Fail with ENOSYS, as a kernel without x32 does.
-const UNKNOWN: u32 = 0x0005_0000 | 38;
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const FIRST_ARGUMENT: u32 = 16;
-const THIRD_ARGUMENT: u32 = 32;
+const UNKNOWN: u32 = FAIL | 38;
+const FIRST_ARGUMENT: u32 = ARGUMENTS;
+const THIRD_ARGUMENT: u32 = ARGUMENTS + 16;
 
 /// Returns the program for a machine that runs these ABIs. It allows every other call.
 pub(super) fn program(abis: &[Abi]) -> Vec<Instruction> {
@@ -94,14 +87,6 @@ fn calls(abi: &Abi) -> Vec<Instruction> {
     calls
 }
 
-fn plain(code: u16, value: u32) -> Instruction {
-    jump(code, value, 0, 0)
-}
-
-fn jump(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code, jump_true, jump_false, value }
-}
-
 fn distance(instructions: usize) -> u8 {
     u8::try_from(instructions).expect("there are few calls")
 }
@@ -109,28 +94,7 @@ fn distance(instructions: usize) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Runs the program as the kernel would (Documentation/networking/filter.rst).
-    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let word = |offset: u32| match offset {
-            NUMBER => number,
-            ARCHITECTURE => architecture,
-            _ => (arguments[((offset - 16) / 8) as usize] >> (8 * ((offset - 16) % 8))) as u32,
-        };
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let it = program[at];
-            let to = |holds: bool| usize::from(if holds { it.jump_true } else { it.jump_false });
-            at += 1;
-            match it.code {
-                LOAD_WORD => accumulator = word(it.value),
-                JUMP_IF_EQUAL => at += to(accumulator == it.value),
-                JUMP_IF_AT_LEAST => at += to(accumulator >= it.value),
-                RETURN => return it.value,
-                code => panic!("unknown code {code:#x}"),
-            }
-        }
-    }
+    use crate::sys::cbpf::run_seccomp as run;
 
     #[test]
     fn binds_and_listens_wait_and_nothing_else_does() {

@@ -1,7 +1,8 @@
 //! PURE. The classic BPF program that filters system calls (seccomp(2)).
 #![forbid(unsafe_code)]
 
-use crate::sys::cbpf::Instruction;
+use crate::sys::cbpf::seccomp::{ALLOW, ARCHITECTURE, ARGUMENTS, FAIL, NUMBER};
+use crate::sys::cbpf::{jump, plain, Instruction, AND, JUMP_IF_ANY, JUMP_IF_EQUAL, LOAD_WORD, RETURN};
 
 /// What happens to a system call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,19 +49,8 @@ pub(crate) enum Condition {
 /// The error of calls that are not listed: EPERM.
 pub(crate) const REFUSED: u16 = 1;
 
-// From linux/filter.h and linux/bpf_common.h.
-const LOAD_WORD: u16 = 0x20;
-const JUMP_IF_EQUAL: u16 = 0x15;
-const JUMP_IF_ANY: u16 = 0x45;
-const AND: u16 = 0x54;
-const RETURN: u16 = 0x06;
-// From linux/seccomp.h: the results, and the offsets in `struct seccomp_data` on a little-endian machine.
-const ALLOW: u32 = 0x7fff_0000;
-const FAIL: u32 = 0x0005_0000;
+/// The process ends (linux/seccomp.h).
 const KILL: u32 = 0x8000_0000;
-const NUMBER: u32 = 0;
-const ARCHITECTURE: u32 = 4;
-const ARGUMENTS: u32 = 16;
 
 /// The program that decides on calls by their number, trying the first entry first; unlisted calls are refused. A call
 /// with the numbers of another architecture, which mean something else, ends the process.
@@ -146,14 +136,6 @@ fn offset(argument: u8) -> u32 {
     ARGUMENTS + 8 * u32::from(argument)
 }
 
-fn plain(code: u16, value: u32) -> Instruction {
-    jump(code, value, 0, 0)
-}
-
-fn jump(code: u16, value: u32, jump_true: u8, jump_false: u8) -> Instruction {
-    Instruction { code, jump_true, jump_false, value }
-}
-
 fn distance(instructions: usize) -> u8 {
     u8::try_from(instructions).expect("no verdict takes so many instructions")
 }
@@ -161,38 +143,13 @@ fn distance(instructions: usize) -> u8 {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::sys::cbpf::run_seccomp as run;
 
     const HERE: u32 = 0xc000_003e;
 
     /// Whether these verdicts allow a call.
     pub(in super::super) fn allows(calls: &[(u32, Verdict)], number: u32, arguments: [u64; 6]) -> bool {
         run(&program(HERE, calls), HERE, number, arguments) == ALLOW
-    }
-
-    /// Interprets a program as the kernel does (Documentation/networking/filter.rst).
-    fn run(program: &[Instruction], architecture: u32, number: u32, arguments: [u64; 6]) -> u32 {
-        let word = |offset: u32| match offset {
-            NUMBER => number,
-            ARCHITECTURE => architecture,
-            _ => {
-                let argument = arguments[((offset - ARGUMENTS) / 8) as usize];
-                (argument >> (8 * ((offset - ARGUMENTS) % 8))) as u32
-            }
-        };
-        let (mut at, mut accumulator) = (0, 0);
-        loop {
-            let it = program[at];
-            let to = |holds: bool| usize::from(if holds { it.jump_true } else { it.jump_false });
-            at += 1;
-            match it.code {
-                LOAD_WORD => accumulator = word(it.value),
-                AND => accumulator &= it.value,
-                JUMP_IF_EQUAL => at += to(accumulator == it.value),
-                JUMP_IF_ANY => at += to(accumulator & it.value != 0),
-                RETURN => return it.value,
-                code => panic!("unknown code {code:#x}"),
-            }
-        }
     }
 
     #[test]
