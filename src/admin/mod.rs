@@ -45,7 +45,7 @@ use crate::admin::status::{event_line, Fact, Model, Snapshot};
 use crate::server::answer::response::Response;
 use crate::server::answer::stream::BodyWriter;
 use crate::server::http::{Limits, Request};
-use crate::shared::config::{Config, ServerConfig};
+use crate::shared::config::{Capacity, Config, ServerConfig, Timeouts};
 use crate::shared::scoreboard::Scoreboard;
 use crate::sys::clock;
 use crate::worker::Worker;
@@ -70,22 +70,24 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The limits of the clients of the admin process.
 pub(crate) fn server_config() -> ServerConfig {
-    // No request needs a body.
-    let limits = Limits { body: 1 << 10, ..Config::default().server.limits };
+    let of_pools = Config::default().server;
     let patience = Duration::from_secs(5);
     ServerConfig {
-        limits,
-        max_connections: 256,
+        // No request needs a body.
+        limits: Limits { body: 1 << 10, ..of_pools.limits },
         // Clients that only stay must not keep a probe out. All responses are made at once, so a client that occupies a
         // connection for longer does so by being silent, by sending a byte now and then, or by not reading. Event
         // streams are the exception.
-        evicts_unfinished: true,
-        head_timeout: patience,
-        body_timeout: patience,
-        write_timeout: patience,
+        capacity: Capacity { max_connections: 256, evicts_unfinished: true, ..of_pools.capacity },
         // Pollers ask every few seconds.
-        idle_timeout: Duration::from_secs(15),
-        ..Config::default().server
+        timeouts: Timeouts {
+            head: patience,
+            body: patience,
+            write: patience,
+            idle: Duration::from_secs(15),
+            ..of_pools.timeouts
+        },
+        ..of_pools
     }
 }
 

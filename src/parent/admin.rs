@@ -331,7 +331,7 @@ impl Admin {
         (pool.wanted, pool.serving) = (roster.supervisor.wanted(), roster.supervisor.ready_workers());
         pool.restart_aborted.clone_from(&journal.restart_aborted);
         pool.lost = outlet::lost();
-        pool.max_held = settings.config.server.max_held as u64;
+        pool.max_held = settings.config.server.capacity.max_held as u64;
         pool.because.clone_from(&settings.derivation);
         if pool.balance != sockets.balance() {
             pool.balance = sockets.balance().to_owned();
@@ -369,7 +369,7 @@ impl Admin {
         self.model.pool.started = clock::unix_millis();
         self.model.pool.listening = sockets.reserved().iter().map(ToString::to_string).collect();
         self.model.pool.because = settings.derivation.clone();
-        self.model.pool.max_held = settings.config.server.max_held as u64;
+        self.model.pool.max_held = settings.config.server.capacity.max_held as u64;
         info!("admin on {}", self.listener);
         if self.token.is_none() && settings.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
             warn!(

@@ -76,7 +76,7 @@ impl<'w> Context<'w> {
             station,
             clock: Clock::new(),
             http,
-            memory: Memory::new(config.max_held),
+            memory: Memory::new(config.capacity.max_held),
             drain: None,
             proxies: Proxies { are_trusted: config.has_proxies(), told: None },
             log,

@@ -121,7 +121,7 @@ impl Outgoing {
     pub(crate) fn timeout(&self, config: &ServerConfig) -> Option<Duration> {
         match self {
             Outgoing::Deferred { pending, .. } => {
-                let timeout = pending.timeout().unwrap_or(config.answer_timeout);
+                let timeout = pending.timeout().unwrap_or(config.timeouts.answer);
                 (!timeout.is_zero()).then_some(timeout)
             }
             _ => None,

@@ -45,7 +45,7 @@ impl Builder {
     /// Sets how many pipelined requests of one connection are answered before other connections are served. Default 64:
     /// a few milliseconds of work for most handlers, and enough for one send to carry many responses.
     pub fn max_pipelined(self, count: usize) -> Builder {
-        self.put("max-pipelined", |config| config.server.max_pipelined = count)
+        self.put("max-pipelined", |config| config.server.capacity.max_pipelined = count)
     }
 
     /// Sets the maximum number of open connections per worker. Default 0, as many as there are file descriptors.
@@ -53,13 +53,13 @@ impl Builder {
     /// At the limit, the connection that has been idle longest is closed to make room for a new one. Connections with a
     /// request in progress stay; if all have one, new connections wait.
     pub fn max_connections(self, count: usize) -> Builder {
-        self.put("max-connections", |config| config.server.max_connections = count)
+        self.put("max-connections", |config| config.server.capacity.max_connections = count)
     }
 
     /// Sets how many bytes of unread responses are buffered for one client. Default 256 KiB: more than most clients can
     /// receive in a round trip. Beyond it, no more requests of that client are read.
     pub fn max_output(self, bytes: usize) -> Builder {
-        self.put("max-output", |config| config.server.max_output = bytes)
+        self.put("max-output", |config| config.server.capacity.max_output = bytes)
     }
 
     /// Sets how many bytes each worker may use for incomplete requests and unread responses. Default 64 MiB. At least
@@ -70,18 +70,18 @@ impl Builder {
     /// that do not read their response are reset. If none is slow, the oldest of those that wait get 503. One body that
     /// others wait for may exceed the limit by an eighth.
     pub fn max_held(self, bytes: usize) -> Builder {
-        self.put("max-held", |config| config.server.max_held = bytes)
+        self.put("max-held", |config| config.server.capacity.max_held = bytes)
     }
 
     /// Sets how long a client may take to send a request head. Default 10 s: several retransmissions on a bad line.
     pub fn head_timeout(self, timeout: Duration) -> Builder {
-        self.put("head-timeout", |config| config.server.head_timeout = timeout)
+        self.put("head-timeout", |config| config.server.timeouts.head = timeout)
     }
 
     /// Sets how long a client may pause while it sends a body. Default 60 s, as in nginx: clients that limit their rate
     /// send in bursts. There is no limit on how long a whole upload may take.
     pub fn body_timeout(self, timeout: Duration) -> Builder {
-        self.put("body-timeout", |config| config.server.body_timeout = timeout)
+        self.put("body-timeout", |config| config.server.timeouts.body = timeout)
     }
 
     /// Sets how many bytes per second a client must send of a body, on average over
@@ -94,27 +94,27 @@ impl Builder {
     ///
     /// Heads have no minimum rate, since [`head_timeout`](Builder::head_timeout) limits the time for the whole head.
     pub fn min_rate(self, bytes: usize) -> Builder {
-        self.put("min-rate", |config| config.server.min_rate = bytes)
+        self.put("min-rate", |config| config.server.timeouts.min_rate = bytes)
     }
 
     /// Sets how long a connection may be idle between requests. Default 75 s: longer than the 60 s of common proxies,
     /// so that they close first.
     pub fn idle_timeout(self, timeout: Duration) -> Builder {
-        self.put("idle-timeout", |config| config.server.idle_timeout = timeout)
+        self.put("idle-timeout", |config| config.server.timeouts.idle = timeout)
     }
 
     /// Sets how long a client may go without reading any of a pending response, including what the kernel buffers.
     /// Default 360 s, as in lighttpd: players and downloads that limit their rate read megabytes at once and then pause
     /// for minutes.
     pub fn write_timeout(self, timeout: Duration) -> Builder {
-        self.put("write-timeout", |config| config.server.write_timeout = timeout)
+        self.put("write-timeout", |config| config.server.timeouts.write = timeout)
     }
 
     /// Sets how long the application may take for a [deferred](crate::Response::deferred) response that has no timeout
     /// of its own; then the client gets 504. Default 300 s, so that a forgotten response does not keep its connection
     /// open for ever.
     pub fn answer_timeout(self, timeout: Duration) -> Builder {
-        self.put("answer-timeout", |config| config.server.answer_timeout = timeout)
+        self.put("answer-timeout", |config| config.server.timeouts.answer = timeout)
     }
 
     /// Sets after how much silence the kernel probes whether a TCP client is still there (`SO_KEEPALIVE` in socket(7)).
@@ -122,7 +122,7 @@ impl Builder {
     /// timeout, such as streams and upgraded ones, whose client has lost power or network. Default 60 s, in whole
     /// seconds; 0 turns probing off.
     pub fn tcp_keepalive(self, silence: Duration) -> Builder {
-        self.put("tcp-keepalive", |config| config.server.tcp_keepalive = silence)
+        self.put("tcp-keepalive", |config| config.server.timeouts.tcp_keepalive = silence)
     }
 
     /// Sets whether a client that has closed its sending side waits for its response as long as it takes. Default

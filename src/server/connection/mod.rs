@@ -291,7 +291,7 @@ impl Connection {
             if !is_receiving && (read.consumed == len || self.exchange.is_some()) {
                 break;
             }
-            if read.requests == cx.config.max_pipelined || cx.output.len() >= cx.config.max_output {
+            if read.requests == cx.config.capacity.max_pipelined || cx.output.len() >= cx.config.capacity.max_output {
                 read.is_cut_short = read.consumed < len;
                 break;
             }

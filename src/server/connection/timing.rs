@@ -86,7 +86,7 @@ impl Timer {
     /// Extends the deadline of a client that sends a body, or reads a response, by the time that its bytes may take at
     /// the minimum rate. So it may pause for the timeout after a good start, and a byte now and then is not enough.
     pub(super) fn credit(&mut self, bytes: u64, timing: Timing, cx: &Context<'_>) {
-        let earned = match cx.config.min_rate {
+        let earned = match cx.config.timeouts.min_rate {
             0 => UNLIMITED,
             rate => Duration::from_millis(bytes.saturating_mul(1000) / rate as u64),
         };
@@ -104,7 +104,7 @@ impl Timer {
     pub(super) fn hurry(&mut self, cx: &Context<'_>) {
         let Some(patience) = cx.drain else { return };
         // A drain does not wait for a connection without a whole request, or if no request is worth the wait.
-        if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.evicts_unfinished {
+        if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.capacity.evicts_unfinished {
             self.end_by(cx.clock.running + patience.head);
         } else if self.timing == Timing::Body {
             self.end_by(cx.clock.running + patience.body);
@@ -124,7 +124,7 @@ impl Timer {
         match self.timing {
             Timing::Write => {
                 // If memory runs out, the server must know which clients do not read.
-                let look = (cx.config.write_timeout / LOOKS).min(cx.memory.budget.patience() / LOOKS);
+                let look = (cx.config.timeouts.write / LOOKS).min(cx.memory.budget.patience() / LOOKS);
                 self.deadline.min(cx.clock.running + look.max(LEAST))
             }
             _ => self.deadline,
@@ -144,7 +144,7 @@ impl Connection {
     /// responses also make room, a client that keeps the server waiting counts as idle.
     pub(crate) fn idle_since(&self, config: &ServerConfig) -> Option<(bool, Time)> {
         let since = self.timer.begun(config)?;
-        let gives_way = config.evicts_unfinished || self.is_idle() || self.timer.timing == Timing::Linger;
+        let gives_way = config.capacity.evicts_unfinished || self.is_idle() || self.timer.timing == Timing::Linger;
         gives_way.then_some((self.timer.timing == Timing::Head, since))
     }
 
@@ -229,8 +229,8 @@ impl Connection {
     /// When to look at it.
     pub(crate) fn due(&self, cx: &Context<'_>) -> Time {
         let due = self.timer.due(cx);
-        match self.is_lasting_stream() && !cx.config.write_timeout.is_zero() {
-            true => due.min(cx.clock.running + (cx.config.write_timeout / LOOKS).max(LEAST)),
+        match self.is_lasting_stream() && !cx.config.timeouts.write.is_zero() {
+            true => due.min(cx.clock.running + (cx.config.timeouts.write / LOOKS).max(LEAST)),
             false => due,
         }
     }
@@ -249,7 +249,7 @@ impl Connection {
     /// it. No event reports this before the kernel gives up, after about a quarter of an hour, and keep-alive sends no
     /// probes while sent bytes are unacknowledged.
     pub(crate) fn is_lost(&self, cx: &mut Context<'_>) -> bool {
-        let timeout = cx.config.write_timeout;
+        let timeout = cx.config.timeouts.write;
         if timeout.is_zero() || !self.is_lasting_stream() {
             return false;
         }
@@ -291,10 +291,10 @@ impl Connection {
 #[inline]
 fn timeout(timing: Timing, config: &ServerConfig) -> Option<Duration> {
     let timeout = match timing {
-        Timing::Head => config.head_timeout,
-        Timing::Body => config.body_timeout,
-        Timing::Idle => config.idle_timeout,
-        Timing::Write => config.write_timeout,
+        Timing::Head => config.timeouts.head,
+        Timing::Body => config.timeouts.body,
+        Timing::Idle => config.timeouts.idle,
+        Timing::Write => config.timeouts.write,
         Timing::Answer | Timing::Leaving | Timing::Room => return None,
         Timing::Linger => LINGER_PAUSE,
     };

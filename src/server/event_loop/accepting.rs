@@ -36,7 +36,7 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     pub(super) fn has_room(&self) -> bool {
-        let max = match self.connections.cx.config.max_connections {
+        let max = match self.connections.cx.config.capacity.max_connections {
             0 => INDEX_MAX,
             max => max.min(INDEX_MAX),
         };
@@ -221,7 +221,7 @@ where
                 "{} has reached its limit at {} connections: it closes those that have been idle longest to make room{}",
                 cx.station.tag,
                 self.connections.table.len(),
-                if cx.config.evicts_unfinished { "" } else { remedy }
+                if cx.config.capacity.evicts_unfinished { "" } else { remedy }
             );
         }
         self.admission.places.drop_first();
@@ -248,7 +248,9 @@ where
 
     /// Reports whether this worker has reached its limit of connections, so that the kernel chooses others.
     fn show_room(&mut self, has_room: bool) {
-        if self.connections.cx.config.max_connections > 0 && self.connections.cx.stats.row.says_full() == has_room {
+        if self.connections.cx.config.capacity.max_connections > 0
+            && self.connections.cx.stats.row.says_full() == has_room
+        {
             self.connections.cx.stats.row.set_full(!has_room);
             self.steer();
         }
@@ -269,7 +271,7 @@ where
     /// Adopts the connections that the application passes to it.
     pub(super) fn adopt(&mut self) {
         for (stream, peer) in self.connections.cx.station.adoptions.take() {
-            listener::keep_alive(&stream, self.connections.cx.config.tcp_keepalive);
+            listener::keep_alive(&stream, self.connections.cx.config.timeouts.tcp_keepalive);
             let client = Client::Tcp(TcpStream::from_std(stream));
             let cx = &self.connections.cx;
             self.connections.admit(Connection::new(client, Some(peer), cx.config, cx.clock.running));

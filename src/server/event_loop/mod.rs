@@ -89,7 +89,7 @@ where
         }
         let (own, shared) = (resources.listeners, resources.shared_listeners);
         for tcp in own.iter().chain(&shared) {
-            listener::keep_alive(tcp, station.config.tcp_keepalive);
+            listener::keep_alive(tcp, station.config.timeouts.tcp_keepalive);
         }
         let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
         let unix = resources.unix_listeners.into_iter().map(Acceptor::unix);

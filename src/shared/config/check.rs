@@ -36,7 +36,7 @@ impl Config {
             let problem = format!("{target} bytes do not fit in max-head ({head}); lower max-target or raise max-head");
             return Err(Error::config("max-target", problem));
         }
-        let (body, held) = (self.server.limits.body, self.server.max_held);
+        let (body, held) = (self.server.limits.body, self.server.capacity.max_held);
         if held > 0 && body > held {
             let problem = format!("{body} bytes do not fit in max-held ({held}); lower max-body or raise max-held");
             return Err(Error::config("max-body", problem));

@@ -118,27 +118,8 @@ pub(crate) struct Config {
 pub(crate) struct ServerConfig {
     /// The codec's limits.
     pub(crate) limits: Limits,
-    /// The number of pipelined requests of one connection that are answered before other connections are served.
-    pub(crate) max_pipelined: usize,
-    /// The maximum number of open connections per worker. At the limit idle connections are closed, and new ones are
-    /// directed to other workers. Zero is no limit.
-    pub(crate) max_connections: usize,
-    /// At the limit, also close connections with incomplete requests or unread responses.
-    pub(crate) evicts_unfinished: bool,
-    /// The bytes of unread responses to buffer per client. Beyond it, no more requests of that client are read.
-    pub(crate) max_output: usize,
-    /// The bytes that a worker may hold for requests and responses in progress. Zero is no limit.
-    pub(crate) max_held: usize,
-    pub(crate) head_timeout: Duration,
-    pub(crate) body_timeout: Duration,
-    /// The bytes per second of a body that a client must send, on average over `body_timeout`. Zero is no minimum.
-    pub(crate) min_rate: usize,
-    pub(crate) idle_timeout: Duration,
-    pub(crate) write_timeout: Duration,
-    /// How long the application may take for a deferred response.
-    pub(crate) answer_timeout: Duration,
-    /// After how much silence the kernel probes whether a TCP client is still there.
-    pub(crate) tcp_keepalive: Duration,
+    pub(crate) capacity: Capacity,
+    pub(crate) timeouts: Timeouts,
     /// Whether a client that closes its sending side still waits for its response.
     pub(crate) half_close: bool,
     pub(crate) on_panic: OnPanic,
@@ -151,6 +132,41 @@ pub(crate) struct ServerConfig {
     pub(crate) forwarded_header: ForwardedHeader,
     /// Whether TCP connections begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
+}
+
+/// How much clients may have in progress.
+#[derive(Clone, Debug)]
+pub(crate) struct Capacity {
+    /// The number of pipelined requests of one connection that are answered before other connections are served.
+    pub(crate) max_pipelined: usize,
+    /// The maximum number of open connections per worker. At the limit idle connections are closed, and new ones are
+    /// directed to other workers. Zero is no limit.
+    pub(crate) max_connections: usize,
+    /// At the limit, also close connections with incomplete requests or unread responses.
+    pub(crate) evicts_unfinished: bool,
+    /// The bytes of unread responses to buffer per client. Beyond it, no more requests of that client are read.
+    pub(crate) max_output: usize,
+    /// The bytes that a worker may hold for requests and responses in progress. Zero is no limit.
+    pub(crate) max_held: usize,
+}
+
+/// How long clients, and the application, may take. Zero is no limit.
+#[derive(Clone, Debug)]
+pub(crate) struct Timeouts {
+    /// For a request's head.
+    pub(crate) head: Duration,
+    /// For a pause within a request's body.
+    pub(crate) body: Duration,
+    /// The bytes per second of a body that a client must send, on average over `body`. Zero is no minimum.
+    pub(crate) min_rate: usize,
+    /// Between two requests.
+    pub(crate) idle: Duration,
+    /// For a client that should read a response.
+    pub(crate) write: Duration,
+    /// For the application's deferred response.
+    pub(crate) answer: Duration,
+    /// After how much silence the kernel probes whether a TCP client is still there.
+    pub(crate) tcp_keepalive: Duration,
 }
 
 impl ServerConfig {
@@ -201,18 +217,22 @@ impl Default for Config {
                     requests: 0,
                     utf8_query: true,
                 },
-                max_pipelined: 64,
-                max_connections: 0,
-                evicts_unfinished: false,
-                max_output: 256 << 10,
-                max_held: 64 << 20,
-                head_timeout: Duration::from_secs(10),
-                body_timeout: Duration::from_secs(60),
-                min_rate: 500,
-                idle_timeout: Duration::from_secs(75),
-                write_timeout: Duration::from_secs(360),
-                answer_timeout: Duration::from_secs(300),
-                tcp_keepalive: Duration::from_secs(60),
+                capacity: Capacity {
+                    max_pipelined: 64,
+                    max_connections: 0,
+                    evicts_unfinished: false,
+                    max_output: 256 << 10,
+                    max_held: 64 << 20,
+                },
+                timeouts: Timeouts {
+                    head: Duration::from_secs(10),
+                    body: Duration::from_secs(60),
+                    min_rate: 500,
+                    idle: Duration::from_secs(75),
+                    write: Duration::from_secs(360),
+                    answer: Duration::from_secs(300),
+                    tcp_keepalive: Duration::from_secs(60),
+                },
                 half_close: false,
                 on_panic: OnPanic::Answer,
                 name_requests: true,

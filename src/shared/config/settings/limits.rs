@@ -59,7 +59,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-pipelined",
         "N",
-        at!(server.max_pipelined, Number { least: 1, most: 100_000 }),
+        at!(server.capacity.max_pipelined, Number { least: 1, most: 100_000 }),
         "How many pipelined requests of one connection to answer before serving other connections",
     )
     .of_the_server(),
@@ -67,7 +67,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-connections",
         "N",
-        at!(server.max_connections, Number { least: 0, most: usize::MAX }),
+        at!(server.capacity.max_connections, Number { least: 0, most: usize::MAX }),
         "Maximum number of open connections per worker. At the limit, the connection that has been idle longest is \
          closed to make room for a new one. 0 allows as many as there are file descriptors",
     )
@@ -76,7 +76,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-output",
         "BYTES",
-        at!(server.max_output, Size { least: 1, most: OUTPUT_MAX }),
+        at!(server.capacity.max_output, Size { least: 1, most: OUTPUT_MAX }),
         "Maximum size of unread responses that are buffered for one client. Beyond it, that client's requests are not \
          read",
     )
@@ -85,7 +85,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-held",
         "BYTES",
-        at!(server.max_held, Size::ANY),
+        at!(server.capacity.max_held, Size::ANY),
         "Memory that each worker may use for incomplete requests and unread responses. At the limit, requests that \
          need more get 503, bodies on their way wait, and after 5s the slowest clients are closed. A body that others \
          wait for may use an eighth more. 0 sets no limit",

@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "head-timeout",
         "DURATION",
-        at!(server.head_timeout, Timeout::ANY),
+        at!(server.timeouts.head, Timeout::ANY),
         "How long a client may take to send a request head. 0 waits for ever",
     )
     .of_the_server(),
@@ -19,7 +19,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "body-timeout",
         "DURATION",
-        at!(server.body_timeout, Timeout::ANY),
+        at!(server.timeouts.body, Timeout::ANY),
         "How long a client may pause while it sends a body. 0 waits for ever",
     )
     .of_the_server(),
@@ -27,7 +27,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "min-rate",
         "BYTES",
-        at!(server.min_rate, Size::ANY),
+        at!(server.timeouts.min_rate, Size::ANY),
         "Minimum rate in bytes per second. A client that sends a body more slowly, averaged over body-timeout, gets \
          408. A client that reads a response more slowly, averaged over write-timeout, is reset. 0 sets no minimum",
     )
@@ -36,7 +36,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "idle-timeout",
         "DURATION",
-        at!(server.idle_timeout, Timeout::ANY),
+        at!(server.timeouts.idle, Timeout::ANY),
         "How long a connection may be idle between requests. The default exceeds the 60s of common proxies, so that \
          they close first. 0 waits for ever",
     )
@@ -45,7 +45,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "write-timeout",
         "DURATION",
-        at!(server.write_timeout, Timeout::ANY),
+        at!(server.timeouts.write, Timeout::ANY),
         "How long a client may go without reading any of a pending response, or its machine without acknowledging what a \
          stream has sent. 0 waits for ever",
     )
@@ -54,7 +54,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "answer-timeout",
         "DURATION",
-        at!(server.answer_timeout, Timeout::ANY),
+        at!(server.timeouts.answer, Timeout::ANY),
         "How long the application may take to make a deferred response (Response::deferred) before the client gets \
          504, unless the application sets its own timeout. 0 waits for ever",
     )
@@ -63,7 +63,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "tcp-keepalive",
         "DURATION",
-        at!(server.tcp_keepalive, Timeout::ANY),
+        at!(server.timeouts.tcp_keepalive, Timeout::ANY),
         "How long a TCP client may be silent before the kernel probes whether it is still there. If it does not answer for \
          as long again, its connection is closed, even one that has no timeout. In whole seconds. 0 disables probing",
     )
