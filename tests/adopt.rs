@@ -298,6 +298,37 @@ fn what_waits_while_a_program_is_replaced_is_served() {
     }
 }
 
+/// It still has the descriptor that it has inherited, and so does the shell that has started it.
+#[test]
+fn a_program_that_closes_the_socket_it_was_given_is_replaced() {
+    let Some(path) = server() else { return };
+    let script = format!("{path} closes ${{LISTEN_FDNAMES%%:*}}; :");
+    let mut command = binary();
+    command.args(["exec", "--adopt", "require", "--workers", "1", "--", "sh", "-c", &script]);
+    let mut server = Server::start(command);
+    // The second waits for the replacement.
+    for _ in 0..2 {
+        is_answered(&mut server, "c");
+    }
+    server.wait_for("it had closed the pool's socket, and nobody took its connections");
+}
+
+/// It is busy for longer than the keeper waits before it checks.
+#[test]
+fn a_program_that_lets_connections_wait_is_not_replaced() {
+    let Some(path) = server() else { return };
+    let script = format!("{path} ${{LISTEN_FDNAMES%%:*}}; :");
+    let mut command = binary();
+    command.args(["exec", "--adopt", "require", "--workers", "1", "--", "sh", "-c", &script]);
+    let mut server = Server::start(command);
+    let before = server.get("/").worker();
+    let mut waiting: Vec<_> = (0..6).map(|_| server.connect()).collect();
+    waiting.iter_mut().for_each(|client| client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n"));
+    for client in &mut waiting {
+        assert_eq!(client.answer().worker(), before);
+    }
+}
+
 #[test]
 fn programs_of_another_user_are_served() {
     if !Uid::effective().is_root() {

@@ -37,10 +37,10 @@ static int bound(int port) {
     return fd;
 }
 
-static void serve(int fd) {
+static void serve_some(int fd, int connections) {
     // A queue as short as many a program's.
     if (listen(fd, 4)) die("listen");
-    for (;;) {
+    for (; connections; connections--) {
         int client = accept(fd, NULL, NULL);
         if (client < 0) die("accept");
         char request[4096], answer[256];
@@ -56,6 +56,20 @@ static void serve(int fd) {
         if (write(client, answer, size) < 0) perror("write");
         close(client);
     }
+}
+
+static void serve(int fd) {
+    serve_some(fd, -1);
+}
+
+// Closes its socket after one connection, and goes on. An epoll instance keeps it if others have it open.
+static void close_soon(int port) {
+    int fd = bound(port), epoll = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event)) die("epoll_ctl");
+    serve_some(fd, 1);
+    close(fd);
+    for (;;) pause();
 }
 
 // An address that another thread changes all the time.
@@ -184,6 +198,7 @@ int main(int count, char **words) {
         if (bind(fd, (struct sockaddr *)&address, sizeof address)) die("bind");
         serve(fd);
     }
+    if (!strcmp(first, "closes")) close_soon(port);
     if (!strcmp(first, "old")) serve(bound32(port, 0));
     if (!strcmp(first, "older")) serve(bound32(port, 1));
     serve(bound(port));

@@ -7,14 +7,14 @@ use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
 use super::plan::Sight;
-use super::sign::{self, Open, Waits, LIST_MAX};
+use super::sign::{self, Open, Sought, Waits, LIST_MAX};
 use super::tree;
 
-/// The best sign of any process. `inodes` are those of the sockets.
-pub(super) fn look(inodes: &[u64]) -> Sight {
+/// The best sign of any process.
+pub(super) fn look(sockets: &[Sought]) -> Sight {
     let mut best = Sight::Nothing;
     for pid in tree::descendants() {
-        best = best.max(look_at(pid, inodes));
+        best = best.max(look_at(pid, sockets));
         if best == Sight::Waits {
             break;
         }
@@ -22,19 +22,19 @@ pub(super) fn look(inodes: &[u64]) -> Sight {
     best
 }
 
-fn look_at(pid: i32, inodes: &[u64]) -> Sight {
+fn look_at(pid: i32, sockets: &[Sought]) -> Sight {
     let links = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(links) => links,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Sight::Hidden,
         // The process has ended.
         Err(_) => return Sight::Nothing,
     };
-    let (mut held, mut epolls, mut has_ring) = (Vec::new(), Vec::new(), false);
+    let (mut open, mut epolls, mut has_ring) = (Vec::new(), Vec::new(), false);
     for link in links.flatten() {
         let Some(fd) = link.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
         let Some(target) = fs::read_link(link.path()).ok() else { continue };
         match sign::open(&target.to_string_lossy()) {
-            Open::Socket(inode) if inodes.contains(&inode) => held.push(fd),
+            Open::Socket(inode) if sockets.iter().any(|it| it.inode == inode) => open.push((fd, inode)),
             Open::Epoll => epolls.push(fd),
             Open::Ring => has_ring = true,
             Open::Socket(_) | Open::Other => {}
@@ -42,12 +42,19 @@ fn look_at(pid: i32, inodes: &[u64]) -> Sight {
     }
     let watches = |fd: &u64| {
         let fdinfo = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"));
-        fdinfo.is_ok_and(|fdinfo| sign::is_watched(&fdinfo, inodes))
+        // An instance still lists a descriptor that the process has closed, if others have the socket open.
+        fdinfo.is_ok_and(|fdinfo| sign::watched(&fdinfo).any(|watched| open.contains(&watched)))
     };
+    let held: Vec<u64> = open.iter().map(|(fd, _)| *fd).collect();
+    let is_held = open.iter().any(|it| sockets.iter().any(|socket| socket.is_held_at(*it)));
     match () {
         () if epolls.iter().any(watches) => Sight::Waits,
         () if held.is_empty() => Sight::Nothing,
-        () => look_at_threads(pid, &held).max(if has_ring { Sight::Hidden } else { Sight::Holds }),
+        () => match look_at_threads(pid, &held) {
+            Sight::Holds if !is_held => Sight::Nothing,
+            Sight::Holds if has_ring => Sight::Hidden,
+            sight => sight,
+        },
     }
 }
 

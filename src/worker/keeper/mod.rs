@@ -62,6 +62,7 @@ use self::adopt::{Adoption, Station};
 use self::output::Output;
 use self::plan::{Effect, Exit, Fact, Plan, Sign, Told};
 use self::probe::Probe;
+use self::sign::Sought;
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
 use crate::shared::config::{Adopt, Readiness, StopSignal};
@@ -222,7 +223,8 @@ impl Keeper<'_> {
             self.reap();
             let now = clock::now();
             if self.plan.next_look().is_some_and(|at| at <= now) {
-                self.handle(Fact::Saw(look::look(&self.inodes)));
+                let sight = look::look(&self.sought());
+                self.handle(Fact::Saw(sight));
             }
             if self.is_asked && self.probe.as_mut().is_some_and(|probe| probe.advance(now)) {
                 self.handle(Fact::Answered);
@@ -252,6 +254,12 @@ impl Keeper<'_> {
     fn adopt(&mut self) {
         let tag = self.tag();
         self.adoption.take_if(|adoption| !adoption.attend(&self.sockets, &self.inodes, &tag));
+    }
+
+    /// The sockets for which the program may wait.
+    fn sought(&self) -> Vec<Sought> {
+        let unused = |index| self.adoption.as_ref().and_then(|adoption| adoption.unused(index));
+        self.inodes.iter().enumerate().map(|(index, inode)| Sought { inode: *inode, unused: unused(index) }).collect()
     }
 
     fn handle(&mut self, fact: Fact) {

@@ -61,11 +61,29 @@ pub(super) fn is_selected(set: &[u8], descriptors: &[u64]) -> bool {
     descriptors.iter().any(|fd| has(*fd) == Some(true))
 }
 
-/// Whether an epoll(7) instance watches one of these sockets, by its `/proc/PID/fdinfo/FD`.
-pub(super) fn is_watched(fdinfo: &str, inodes: &[u64]) -> bool {
-    let targets = fdinfo.lines().filter(|line| line.starts_with("tfd:"));
-    let inode = |line: &str| u64::from_str_radix(line.split("ino:").nth(1)?.split(' ').next()?, 16).ok();
-    targets.filter_map(inode).any(|inode| inodes.contains(&inode))
+/// What an epoll(7) instance watches, by its `/proc/PID/fdinfo/FD`: descriptors of the process that has added them, and
+/// inodes.
+pub(super) fn watched(fdinfo: &str) -> impl Iterator<Item = (u64, u64)> + '_ {
+    fdinfo.lines().filter_map(|line| {
+        let fd = line.strip_prefix("tfd:")?.split_ascii_whitespace().next()?.parse().ok()?;
+        let inode = u64::from_str_radix(line.split("ino:").nth(1)?.split(' ').next()?, 16).ok()?;
+        Some((fd, inode))
+    })
+}
+
+/// A socket of the pool's, for which a program may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Sought {
+    pub(super) inode: u64,
+    /// The descriptor by which processes have inherited the socket without using it; `None` if they may use it.
+    pub(super) unused: Option<u64>,
+}
+
+impl Sought {
+    /// Whether a process that has an inode open at a descriptor can accept from this socket.
+    pub(super) fn is_held_at(&self, (fd, inode): (u64, u64)) -> bool {
+        inode == self.inode && self.unused != Some(fd)
+    }
 }
 
 /// What a descriptor is, by its link in `/proc/PID/fd`.
@@ -123,9 +141,16 @@ mod tests {
     fn an_epoll_instance_says_what_it_watches() {
         let fdinfo = "pos:\t0\nflags:\t02000002\nmnt_id:\t15\nino:\t2057\n\
                       tfd:       10 events:       19 data: ffffffff0000000a  pos:0 ino:1a2b sdev:8\n";
-        assert!(is_watched(fdinfo, &[0x1a2b]));
-        assert!(!is_watched(fdinfo, &[0x2057, 2057]));
-        assert!(!is_watched("tfd: 1\ntfd: ino:x y", &[1]));
+        assert!(watched(fdinfo).eq([(10, 0x1a2b)]));
+        assert_eq!(watched("tfd: 1\ntfd: ino:x y\ntfd: 1 ino:x\nino:1").count(), 0);
+    }
+
+    #[test]
+    fn a_socket_that_was_inherited_and_is_not_used_is_not_held() {
+        let used = Sought { inode: 7, unused: None };
+        let bound = Sought { inode: 7, unused: Some(3) };
+        assert!(used.is_held_at((3, 7)) && !used.is_held_at((3, 8)));
+        assert!(bound.is_held_at((18, 7)) && !bound.is_held_at((3, 7)) && !bound.is_held_at((18, 8)));
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub(super) struct Facts {
     /// Whether it is TCP, or a protocol that behaves like it.
     pub(super) is_tcp: bool,
     pub(super) inode: u64,
+    /// Which of the pool's sockets programs inherit at its number.
+    pub(super) inherits: Option<usize>,
     /// Whether the program watches it with epoll.
     pub(super) is_watched: bool,
 }
@@ -59,17 +61,27 @@ const BOUND_MAX: usize = 8;
 #[derive(Debug)]
 pub(super) struct Answers {
     offered: Vec<SocketAddr>,
-    /// Which of them it was given.
-    given: Vec<bool>,
+    given: Vec<Given>,
     /// TCP sockets that it has bound elsewhere, by inode.
     bound: Vec<(u64, SocketAddr)>,
     told: Vec<Note>,
 }
 
+/// Whether the program has bound an address, and so was given its socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Given {
+    #[default]
+    No,
+    /// Only at descriptors of its own, besides the one that it has inherited.
+    Besides,
+    /// At the descriptor by which it had inherited the socket.
+    InPlace,
+}
+
 impl Answers {
     /// `offered` are the addresses of the pool's sockets.
     pub(super) fn new(offered: Vec<SocketAddr>) -> Answers {
-        Answers { given: vec![false; offered.len()], offered, bound: Vec::new(), told: Vec::new() }
+        Answers { given: vec![Given::No; offered.len()], offered, bound: Vec::new(), told: Vec::new() }
     }
 
     pub(super) fn bind(&mut self, asked: SocketAddr, facts: Facts) -> (Reply, Option<Note>) {
@@ -87,20 +99,26 @@ impl Answers {
             Fit::Misread => (Reply::GoOn, self.tell(Note::IsIpv6 { asked, given })),
             // It is better to fail at once than to wait for ever.
             _ if facts.is_watched => (Reply::GoOn, self.tell(Note::WatchedTooEarly { asked })),
-            Fit::Same => (self.give(index), self.tell(Note::Given { asked, given })),
-            Fit::Wider => (self.give(index), self.tell(Note::Wider { asked, given })),
+            Fit::Same => (self.give(index, facts.inherits), self.tell(Note::Given { asked, given })),
+            Fit::Wider => (self.give(index, facts.inherits), self.tell(Note::Wider { asked, given })),
         }
     }
 
-    fn give(&mut self, index: usize) -> Reply {
-        self.given[index] = true;
+    fn give(&mut self, index: usize, inherits: Option<usize>) -> Reply {
+        let given = if inherits == Some(index) { Given::InPlace } else { Given::Besides };
+        self.given[index] = self.given[index].max(given);
         Reply::Give(index)
+    }
+
+    /// Whether it does not use the descriptor by which it has inherited a socket.
+    pub(super) fn is_unused(&self, index: usize) -> bool {
+        self.given.get(index) == Some(&Given::Besides)
     }
 
     /// The program waits for connections.
     pub(super) fn ready(&mut self) -> Option<Note> {
-        let unclaimed = self.given.iter().position(|given| !given)?;
-        if self.given.contains(&true) {
+        let unclaimed = self.given.iter().position(|given| *given == Given::No)?;
+        if self.given.iter().any(|given| *given != Given::No) {
             return self.tell(Note::Unclaimed { at: self.offered[unclaimed] });
         }
         self.tell(Note::ByNumber)

@@ -46,6 +46,9 @@ use crate::shared::config::Adopt;
 use crate::sys::fds;
 use crate::sys::notification::{self, Answer, Call, Listener, Waiting};
 
+/// The first descriptor at which programs inherit sockets.
+const FIRST_PASSED: usize = crate::sys::process::FIRST_PASSED as usize;
+
 /// The maximum number of calls that are answered in one turn, so that signals and the lifeline have theirs.
 const TURN: usize = 64;
 
@@ -239,6 +242,11 @@ impl Adoption {
         Ok(())
     }
 
+    /// The descriptor by which processes have inherited a socket without using it, since they have bound its address.
+    pub(super) fn unused(&self, index: usize) -> Option<u64> {
+        self.answers.is_unused(index).then(|| FIRST_PASSED as u64 + index as u64)
+    }
+
     /// The program waits for connections.
     pub(super) fn ready(&mut self, tag: &str) {
         if let Some(note) = self.answers.ready() {
@@ -333,7 +341,9 @@ fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<K
     let flags = answer::flags(&fdinfo)?;
     // A socket that it binds again is the pool's, and may be watched.
     let is_watched = !inodes.contains(&inode) && is_watched(thread, inode);
-    Some(Known::Bind { asked, facts: Facts { is_tcp: answer::is_tcp(&protocol), inode, is_watched }, number, flags })
+    let inherits = usize::try_from(number).ok()?.checked_sub(FIRST_PASSED);
+    let facts = Facts { is_tcp: answer::is_tcp(&protocol), inode, inherits, is_watched };
+    Some(Known::Bind { asked, facts, number, flags })
 }
 
 /// The inode of a socket; `None` for anything else.
@@ -353,7 +363,7 @@ fn is_watched(thread: i32, inode: u64) -> bool {
     };
     let watches = |link: fs::DirEntry| {
         let fdinfo = format!("/proc/{thread}/fdinfo/{}", link.file_name().to_string_lossy());
-        fs::read_to_string(fdinfo).is_ok_and(|fdinfo| sign::is_watched(&fdinfo, &[inode]))
+        fs::read_to_string(fdinfo).is_ok_and(|fdinfo| sign::watched(&fdinfo).any(|(_, watched)| watched == inode))
     };
     links.filter(is_epoll).any(watches)
 }

@@ -6,7 +6,7 @@ fn at(address: &str) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-const TCP: Facts = Facts { is_tcp: true, inode: 7, is_watched: false };
+const TCP: Facts = Facts { is_tcp: true, inode: 7, inherits: None, is_watched: false };
 
 /// What a program gets that binds `asked`: which of the pool's sockets, and what is reported.
 fn bind(asked: &str, offered: &[&str]) -> (Reply, Option<Note>) {
@@ -91,6 +91,23 @@ fn no_program_is_given_what_it_did_not_ask_for() {
             assert!(matches!(bind(&asked.to_string(), &[&given.to_string()]).0, Reply::Give(0)));
         }
     }
+}
+
+#[test]
+fn the_inherited_descriptor_is_used_unless_another_one_was_given() {
+    let mut answers = Answers::new(vec![at("0.0.0.0:80"), at("0.0.0.0:81")]);
+    assert!(!answers.is_unused(0) && !answers.is_unused(1));
+    for (port, inherits, unused) in [
+        (80, None, [true, false]),
+        // The number at which the other socket was inherited.
+        (81, Some(0), [true, true]),
+        (80, Some(0), [false, true]),
+        (80, None, [false, true]),
+    ] {
+        answers.bind(at(&format!("0.0.0.0:{port}")), Facts { inherits, ..TCP });
+        assert_eq!([answers.is_unused(0), answers.is_unused(1)], unused, "{port} {inherits:?}");
+    }
+    assert!(!answers.is_unused(2));
 }
 
 #[test]
