@@ -328,7 +328,7 @@ impl Admin {
             PoolState::Stopping if roster.supervisor.is_draining() => status::State::Draining,
             PoolState::Stopping => status::State::Stopping,
         };
-        (pool.wanted, pool.serving) = (roster.supervisor.wanted(), roster.supervisor.ready_workers());
+        (pool.wanted, pool.serving) = (roster.supervisor.slots().wanted(), roster.supervisor.slots().ready_workers());
         pool.restart_aborted.clone_from(&journal.restart_aborted);
         pool.lost = outlet::lost();
         pool.max_held = settings.config.server.capacity.max_held as u64;
@@ -343,7 +343,7 @@ impl Admin {
     }
 
     fn observe_processes(&mut self, roster: &Roster, sockets: &Sockets) {
-        for (slot, it) in roster.supervisor.processes() {
+        for (slot, it) in roster.supervisor.slots().processes() {
             let Some((pid, process)) = it.pid.and_then(|pid| Some((pid, roster.get(pid)?))) else { continue };
             let (row, generation, state, since) = (process.row, it.generation, it.state(), process.started);
             let is_program = process.ends.program.is_some();

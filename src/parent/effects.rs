@@ -40,7 +40,7 @@ impl Parent {
                 self.journal.forget(slot);
                 self.sockets.retire(slot, clock::now());
             }
-            Effect::LetGo => {
+            Effect::ReleaseSockets => {
                 self.application.emit(&event::Event::Stopping, &self.roster, &self.journal);
                 self.outputs.service.stopping();
                 self.sockets.release();

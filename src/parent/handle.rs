@@ -138,7 +138,7 @@ impl<'a> Handle<'a> {
     /// Returns the status of the pool.
     pub fn status(&self) -> Status {
         let supervisor = &self.roster.supervisor;
-        let workers: Vec<_> = supervisor.processes().filter_map(|(_, it)| self.status_of(it.pid?)).collect();
+        let workers: Vec<_> = supervisor.slots().processes().filter_map(|(_, it)| self.status_of(it.pid?)).collect();
         let mut all = self.board.dead();
         for it in &workers {
             all.requests = all.requests.saturating_add(it.requests.unwrap_or(0));
@@ -147,8 +147,8 @@ impl<'a> Handle<'a> {
         Status {
             state: supervisor.state(),
             restart_aborted: self.restart_aborted.map(str::to_owned),
-            wanted: supervisor.wanted(),
-            ready: supervisor.ready_workers(),
+            wanted: supervisor.slots().wanted(),
+            ready: supervisor.slots().ready_workers(),
             requests: all.requests,
             connections: all.accepted,
             workers,
@@ -156,7 +156,7 @@ impl<'a> Handle<'a> {
     }
 
     fn status_of(&self, pid: Pid) -> Option<WorkerStatus> {
-        let (_, it) = self.roster.supervisor.process(pid)?;
+        let (_, it) = self.roster.supervisor.slots().process(pid)?;
         let process = self.roster.get(pid)?;
         let counters = self.board.row(process.row).counters(clock::now());
         let is_known = process.ends.program.is_none();

@@ -19,8 +19,10 @@
 //! **The parts.** Each begins with what it owns, its input and its output:
 //!
 //! - `roster.rs`: PURE. The processes by pid, slot and row; `process.rs`: a process with its descriptors
-//! - `supervisor/`: PURE. What should run: events in, effects out. `reconcile.rs`: moves slots to the wanted state;
-//!   `failure.rs`: what counts as a failure; `policy.rs`: backoff; a seeded simulation
+//! - `supervisor/`: PURE. What should run: events in, effects out. Its parts own their fields:
+//!   `slots.rs`: the table of slots; `life.rs`: what an event does to one process; `starts.rs`: turns, rates and backoff;
+//!   `failure.rs`: what follows from a failure; `rollout.rs`: rolling restarts, limits, scaling; `upgrade.rs`; `shutdown.rs`;
+//!   `policy.rs`: the limits with their reasons; a seeded simulation
 //! - `wakeups.rs`: what the loop waits for; `source.rs` (PURE): the meaning of each token
 //! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
 //! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check

@@ -32,7 +32,7 @@ impl Outputs {
     /// Reports to the service manager the state of the pool, and that it responds.
     pub(super) fn settle(&mut self, roster: &Roster, health: &Health, journal: &Journal, is_over: bool, now: Time) {
         let supervisor = &roster.supervisor;
-        let (ready, wanted) = (supervisor.ready_workers(), supervisor.wanted());
+        let (ready, wanted) = (supervisor.slots().ready_workers(), supervisor.slots().wanted());
         self.service.status(match (supervisor.state(), &journal.restart_aborted) {
             (PoolState::Stopping, _) => format!("stopping, {} workers left", roster.len()),
             (PoolState::LameDuck, _) => format!("lame duck, {ready} of {wanted} workers ready"),

@@ -18,7 +18,7 @@ use crate::sys::clock;
 impl Parent {
     /// Carries out a request, whatever its source.
     pub(super) fn obey(&mut self, request: Request) {
-        let wanted = self.roster.supervisor.wanted();
+        let wanted = self.roster.supervisor.slots().wanted();
         // A slot may hold two processes.
         let max = self.health.board().processes() / 2;
         let mut scale = |workers| scale(workers, max, &mut self.roster, &mut self.journal);
@@ -99,7 +99,7 @@ pub(super) fn may_restart(sockets: &Sockets, takeover: &Takeover) -> bool {
 
 fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal) {
     if workers == 0 || workers > max {
-        let mut text = format!("still {} workers: there can be 1 to {max}", roster.supervisor.wanted());
+        let mut text = format!("still {} workers: there can be 1 to {max}", roster.supervisor.slots().wanted());
         if max < Config::WORKERS_MAX {
             text +=
                 " while the kernel counts their connections; for more, start the pool with more or with --balance random";
@@ -112,7 +112,7 @@ fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal)
 /// Begins to stop, or stops more strongly.
 fn stop(how: Stop, asker: Asker, roster: &mut Roster, journal: &mut Journal) {
     let now = clock::now();
-    match roster.supervisor.heeds(how, now) {
+    match roster.supervisor.escalation(how, now) {
         Some(Stop::Drain) => journal.say(log::Level::Info, None, format!("draining: {asker}")),
         Some(Stop::Quick) => journal.say(log::Level::Info, None, format!("stopping: {asker}")),
         Some(Stop::Force) => {

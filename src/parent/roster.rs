@@ -171,11 +171,11 @@ impl<E> Roster<E> {
     }
 
     pub(crate) fn slot_of(&self, pid: Pid) -> Option<SlotId> {
-        Some(self.supervisor.process(pid)?.0)
+        Some(self.supervisor.slots().process(pid)?.0)
     }
 
     fn stage(&self, pid: Pid) -> Option<Stage> {
-        Some(self.supervisor.process(pid)?.1.stage)
+        Some(self.supervisor.slots().process(pid)?.1.stage)
     }
 
     pub(crate) fn is_starting(&self, pid: Pid) -> bool {
@@ -188,7 +188,7 @@ impl<E> Roster<E> {
 
     /// The processes that serve, by slot and then in the order of their start.
     pub(crate) fn serving(&self) -> impl Iterator<Item = (SlotId, Pid)> {
-        let serving = self.supervisor.processes().filter(|(_, process)| process.serves());
+        let serving = self.supervisor.slots().processes().filter(|(_, process)| process.serves());
         serving.filter_map(|(slot, process)| Some((slot, process.pid?)))
     }
 
@@ -209,7 +209,7 @@ impl<E> Roster<E> {
 
     /// The processes that were not told to leave.
     pub(crate) fn staying(&self) -> impl Iterator<Item = Pid> {
-        let staying = self.supervisor.processes().filter(|(_, process)| !process.stage.is_leaving());
+        let staying = self.supervisor.slots().processes().filter(|(_, process)| !process.stage.is_leaving());
         staying.filter_map(|(_, process)| process.pid)
     }
 
@@ -222,7 +222,7 @@ impl<E> Roster<E> {
                 self.get(pid).filter(|process| process.unique == it.unique_id).map(|_| pid)
             }
             Target::Slot(slot) => {
-                let processes = self.supervisor.processes();
+                let processes = self.supervisor.slots().processes();
                 let staying = processes.filter(|(id, it)| *id == slot && !it.stage.is_leaving());
                 staying.max_by_key(|(_, it)| (it.serves(), it.generation))?.1.pid
             }
@@ -231,14 +231,15 @@ impl<E> Roster<E> {
 
     /// Describes a process for the application.
     pub(crate) fn identify(&self, pid: Pid) -> event::Process {
-        let (worker, generation) = self.supervisor.process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
+        let (worker, generation) =
+            self.supervisor.slots().process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
         let unique_id = self.get(pid).map_or(0, |process| process.unique);
         event::Process { worker, generation, pid: pid.0.unsigned_abs(), unique_id }
     }
 
     /// How the log names a process.
     pub(crate) fn tag(&self, pid: Pid) -> String {
-        match self.supervisor.process(pid) {
+        match self.supervisor.slots().process(pid) {
             Some(_) => {
                 let shown = self.get(pid).map_or(pid.0, |process| process.shown(pid));
                 event::Process { pid: shown.unsigned_abs(), ..self.identify(pid) }.to_string()

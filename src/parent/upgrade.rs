@@ -26,7 +26,7 @@ impl Parent {
 
     /// This pool serves, so the old pool may leave.
     pub(super) fn take_over(&mut self) {
-        self.sockets.take_over(self.roster.supervisor.wanted(), clock::now());
+        self.sockets.take_over(self.roster.supervisor.slots().wanted(), clock::now());
         self.settle();
         let path = self.deploy.settings.config.pid_file.as_deref();
         self.outputs.pid_file.write_or_retry(path, &mut self.journal);

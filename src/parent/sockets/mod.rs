@@ -287,7 +287,7 @@ impl Sockets {
         let due = self.mending.take_due(now);
         let mended = due.into_iter().filter_map(|slot| match slot {
             SHARED => self.mend_shared(false, config, journal, now),
-            slot if self.are_complete(slot) || slot >= roster.supervisor.wanted() => None,
+            slot if self.are_complete(slot) || slot >= roster.supervisor.slots().wanted() => None,
             slot => {
                 // Until it has sockets again.
                 self.mending.note(slot);

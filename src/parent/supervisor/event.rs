@@ -52,7 +52,7 @@ pub(crate) enum Event {
     /// Change to this number of workers, at least one.
     Scale { workers: usize },
     /// A request to stop the pool. Requests soon after the first count as the same request, with the strongest of their
-    /// modes. Any later request forces the stop; see [`Supervisor::heeds`](super::Supervisor::heeds).
+    /// modes. Any later request forces the stop; see [`Supervisor::escalation`](super::Supervisor::escalation).
     Stop(Stop),
     /// Neither workers nor the parent could run for this time. It counts for the age of workers, but for no timeout.
     Frozen(Duration),
@@ -110,8 +110,8 @@ pub(crate) enum Recycle {
 }
 
 impl Recycle {
-    /// Whether the worker's own report is the only evidence.
-    pub(super) fn is_own_word(self) -> bool {
+    /// Whether the worker itself has asked for it, so that its own report is the only evidence.
+    pub(super) fn is_requested(self) -> bool {
         matches!(self, Recycle::Requests | Recycle::Socket)
     }
 }
@@ -146,7 +146,7 @@ pub(crate) enum Effect {
         slot: SlotId,
     },
     /// The pool is about to drain. From now on the workers hold the last copies of all sockets.
-    LetGo,
+    ReleaseSockets,
     /// Start the new binary. The result is [`Event::SuccessorSpawned`] or [`Event::SuccessorGone`].
     Upgrade,
     /// End the new binary.
@@ -323,7 +323,7 @@ impl Effect {
             }
             Effect::EndSuccessor { pid, .. } => Some(pid),
             Effect::Spawn { .. } | Effect::Retire { .. } | Effect::Notice(_) | Effect::Finish(_) => None,
-            Effect::LetGo | Effect::Upgrade => None,
+            Effect::ReleaseSockets | Effect::Upgrade => None,
         }
     }
 }

@@ -55,26 +55,22 @@ impl Departure {
 impl Supervisor {
     /// Classifies the exit of a process, before the exit is handled; `None` if it is not a process of the pool.
     pub(crate) fn gone(&self, pid: Pid, exit: Exit) -> Option<Gone> {
-        let (slot, process) = self.process(pid)?;
-        let restart = self.restart_by(slot, process, exit).filter(|_| !self.is_stopping());
+        let (slot, process) = self.slots.process(pid)?;
+        let has_newer = self.slots.processes().any(|(id, it)| id == slot && it.generation > process.generation);
+        let restart = restart_reason(process, exit, has_newer).filter(|_| !self.shutdown.is_stopping());
         Some(Gone { slot, departure: Departure::of(process.stage), restart })
     }
+}
 
-    fn restart_by(&self, slot: SlotId, process: &Process, exit: Exit) -> Option<Reason> {
-        match (process.stage, exit) {
-            (Stage::Killing(KillReason::Stalled) | Stage::Aborting, _) => Some(Reason::Stalled),
-            (Stage::Killing(KillReason::BootTimeout) | Stage::Spawning | Stage::Starting, _) => Some(Reason::Boot),
-            (Stage::Ready, Exit::Code(_)) => Some(Reason::Exited),
-            (Stage::Ready, Exit::Signal { .. }) => Some(Reason::Killed),
-            _ if !self.has_newer(slot, process) => None,
-            _ if process.is_recycled => Some(Reason::Recycled),
-            _ => Some(Reason::Restart),
-        }
-    }
-
-    /// Whether the slot has been started again since this process was.
-    fn has_newer(&self, slot: SlotId, process: &Process) -> bool {
-        let slot = self.slots.get(&slot);
-        slot.is_some_and(|slot| slot.processes.iter().any(|it| it.generation > process.generation))
+/// `has_newer` says whether the slot has been started again since this process was.
+fn restart_reason(process: &Process, exit: Exit, has_newer: bool) -> Option<Reason> {
+    match (process.stage, exit) {
+        (Stage::Killing(KillReason::Stalled) | Stage::Aborting, _) => Some(Reason::Stalled),
+        (Stage::Killing(KillReason::BootTimeout) | Stage::Spawning | Stage::Starting, _) => Some(Reason::Boot),
+        (Stage::Ready, Exit::Code(_)) => Some(Reason::Exited),
+        (Stage::Ready, Exit::Signal { .. }) => Some(Reason::Killed),
+        _ if !has_newer => None,
+        _ if process.is_recycled => Some(Reason::Recycled),
+        _ => Some(Reason::Restart),
     }
 }

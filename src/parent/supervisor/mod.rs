@@ -60,27 +60,31 @@
 
 #![forbid(unsafe_code)]
 
+mod effects;
 mod event;
 mod failure;
 mod gone;
 mod life;
 mod policy;
-mod reconcile;
+mod rollout;
+mod shutdown;
 mod slot;
-mod successor;
+mod slots;
+mod starts;
+mod upgrade;
 
 #[cfg(test)]
 mod simulation;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
-
+use self::effects::Effects;
 use self::failure::Failed;
-use self::policy::SplitMix64;
-use self::slot::Slot;
-use self::successor::Successor;
-use crate::shared::pace::Pace;
+use self::life::Life;
+use self::rollout::Rollout;
+use self::shutdown::Shutdown;
+use self::starts::Starts;
+use self::upgrade::Upgrade;
 use crate::time::Time;
 
 pub(crate) use self::event::{
@@ -90,104 +94,50 @@ pub use self::event::{PoolState, Respawn};
 pub(crate) use self::gone::{Departure, Gone};
 pub(crate) use self::policy::{jittered, Policy};
 pub(crate) use self::slot::{Process, Stage};
+pub(crate) use self::slots::Slots;
 
 /// The actual state, the wanted state, and the effects that were not returned yet.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     policy: Policy,
-    /// Slots with a smaller number than this should have a worker.
-    wanted: usize,
-    /// These slots, and those removed by scaling whose processes are still alive.
-    slots: BTreeMap<SlotId, Slot>,
-    /// Whether this number of workers was requested, and not all of them have served yet.
-    is_scaling: bool,
-    /// Whether a rolling restart is in progress, which replaces every stale process.
-    is_restarting: bool,
-    /// The new binary, during an upgrade.
-    successor: Option<Successor>,
-    /// When the drain begins.
-    lame_duck: Option<Time>,
-    stopping: Option<Stopping>,
-    /// When a stop was first requested.
-    stop_asked: Option<Time>,
-    /// Whether some worker was ever ready. Then the program works, and the pool no longer gives up.
-    ever_ready: bool,
+    slots: Slots,
+    starts: Starts,
+    rollout: Rollout,
+    upgrade: Upgrade,
+    shutdown: Shutdown,
     /// Whether [`Notice::AllReady`] was returned.
     all_ready: bool,
-    /// When the latest fork was requested.
-    last_spawn: Time,
-    /// The rate of starts that no operator has asked for.
-    respawns: Pace,
-    /// When a slot whose workers fail to serve was last tried; `None` once a worker tried since then serves.
-    retried: Option<Time>,
-    /// When a worker last failed without having served.
-    failed: Option<Time>,
-    random: SplitMix64,
-    effects: VecDeque<Effect>,
+    effects: Effects,
 }
 
-#[derive(Debug)]
-struct Stopping {
-    how: Stop,
-    outcome: Outcome,
-    finished: bool,
-}
-
+/// For the parent.
 impl Supervisor {
     /// The supervisor of a pool that wants this number of workers, at least one. Its first effect is pending.
     pub(crate) fn new(policy: Policy, workers: usize, seed: u64, now: Time) -> Supervisor {
         let mut supervisor = Supervisor {
             policy,
-            wanted: workers.max(1),
-            slots: BTreeMap::new(),
-            is_scaling: false,
-            is_restarting: false,
-            successor: None,
-            lame_duck: None,
-            stopping: None,
-            stop_asked: None,
-            ever_ready: false,
+            slots: Slots::new(workers.max(1)),
+            starts: Starts::new(seed, now),
+            rollout: Rollout::default(),
+            upgrade: Upgrade::default(),
+            shutdown: Shutdown::default(),
             all_ready: false,
-            last_spawn: now,
-            respawns: Pace::default(),
-            retried: None,
-            failed: None,
-            random: SplitMix64::new(seed),
-            effects: VecDeque::new(),
+            effects: Effects::default(),
         };
         supervisor.reconcile(now);
         supervisor
     }
 
+    /// Sets new limits.
+    pub(crate) fn set_policy(&mut self, policy: Policy) {
+        self.policy = policy;
+    }
+
     /// Handles one event, then compares the actual state with the wanted one.
     pub(crate) fn handle(&mut self, event: Event, now: Time) {
-        if self.is_scaling && self.has_scaled(now) {
-            self.is_scaling = false;
-        }
-        match event {
-            Event::Spawned { slot, pid } => self.spawned(slot, pid, now),
-            Event::SpawnFailed { slot } => self.spawn_failed(slot, now),
-            Event::Listening { pid } => self.listening(pid),
-            Event::Ready { pid } => self.ready(pid, now),
-            Event::Stalled { pid } => self.stalled(pid, now),
-            Event::Misbehaved { pid } => self.misbehaved(pid, now),
-            Event::Suspended { pid } => self.suspend(pid, true),
-            Event::Resumed { pid } => self.suspend(pid, false),
-            Event::Recycle { pid, why } => self.recycle(pid, why),
-            Event::Disconnected { pid } => self.disconnected(pid, now),
-            Event::Leaves { pid } => self.leaves(pid, now),
-            Event::Exited { pid, exit, has_served, respawn } => {
-                self.exited(pid, Failed { reason: Failure::Exit(exit), has_served, respawn }, now);
-            }
-            Event::Restart => self.restart(now),
-            Event::Scale { workers } => self.scale(workers.max(1), now),
-            Event::Upgrade => self.upgrade(now),
-            Event::SuccessorSpawned { pid } => self.successor_spawned(pid, now),
-            Event::SuccessorReady => self.successor_ready(),
-            Event::SuccessorGone { exit } => self.successor_gone(exit),
-            Event::Stop(how) => self.asked_to_stop(how, now),
-            Event::Frozen(span) => self.frozen(span),
-            Event::Tick => self.expire(now),
+        self.rollout.note_scaled(&self.policy, &self.slots, now);
+        if let Some(failed) = self.learn(event, now) {
+            self.fail(failed, now);
         }
         self.reconcile(now);
     }
@@ -195,111 +145,221 @@ impl Supervisor {
     /// The next effect, or `None` if there is none. Events may be handled between effects: an effect that an event
     /// makes obsolete is not returned.
     pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
-        self.effects.pop_front()
+        self.effects.pop()
     }
 
     /// When the next [`Event::Tick`] is due; `None` if only other events can change anything.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        let ages = self.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
+        let ages = self.slots.processes().filter_map(|(_, process)| process.expires).map(|(at, _)| at);
         ages.chain(self.time_out()).min()
     }
 
     /// The next deadline that [`Event::Frozen`] would postpone. While there is one, the parent must look at the clock
     /// often enough to notice a freeze.
     pub(crate) fn time_out(&self) -> Option<Time> {
-        let time_outs = self.processes().filter_map(|(_, process)| process.deadline(&self.policy)).map(|(at, _)| at);
-        let starts = self.startable().chain(self.replaceable_at_once()).map(|(_, slot)| self.start_of(slot));
-        let recycled = self.next_to_recycle().map(|(_, _, at)| at);
-        let successor = self.successor.as_ref().and_then(|successor| successor.deadline(&self.policy));
-        let last_resort = self.last_resort().map(|(_, at)| at);
-        time_outs.chain(starts).chain(recycled).chain(last_resort).chain(successor).chain(self.lame_duck).min()
+        let (policy, timeouts) = (&self.policy, &self.policy.timeouts);
+        let processes = self.slots.processes().filter_map(|(_, process)| process.deadline(timeouts)).map(|(at, _)| at);
+        let next = processes.chain(self.upgrade.deadline(timeouts)).chain(self.shutdown.lame_duck());
+        if self.shutdown.is_stopping() {
+            return next.min();
+        }
+        let suspended = self.slots.suspended().map(|(_, slot)| self.starts.start_of(policy, &self.slots, slot));
+        let next = next.chain(self.starts.next(policy, &self.slots)).chain(suspended);
+        next.chain(self.next_to_recycle().map(|(_, _, at)| at)).min()
     }
 
-    /// The number of workers wanted.
-    pub(crate) fn wanted(&self) -> usize {
-        self.wanted
-    }
-
-    /// The number of wanted slots with a ready worker.
-    pub(crate) fn ready_workers(&self) -> usize {
-        self.slots.range(..self.wanted).filter(|(_, slot)| slot.is_ready()).count()
-    }
-
-    /// All processes, by slot and then in the order of their start. A slot without a process is not listed: it waits
-    /// for its turn or backs off.
-    pub(crate) fn processes(&self) -> impl Iterator<Item = (SlotId, &Process)> {
-        self.slots.iter().flat_map(|(&id, slot)| slot.processes.iter().map(move |process| (id, process)))
-    }
-
-    /// The process with this pid, if it belongs to the pool. Before its exit is handled, its stage says whether it ends
-    /// on request.
-    pub(crate) fn process(&self, pid: Pid) -> Option<(SlotId, &Process)> {
-        self.processes().find(|(_, process)| process.pid == Some(pid))
-    }
-
-    pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.is_some()
+    /// The slots and their processes.
+    pub(crate) fn slots(&self) -> &Slots {
+        &self.slots
     }
 
     /// Whether requests in progress are finished before the pool ends.
     pub(crate) fn is_draining(&self) -> bool {
-        self.stopping.as_ref().is_some_and(|stopping| stopping.how == Stop::Drain)
+        self.shutdown.is_draining()
     }
 
-    /// Whether the pool is stopping, or will soon (lame duck).
-    pub(crate) fn was_asked_to_stop(&self) -> bool {
-        self.is_stopping() || self.lame_duck.is_some()
+    /// Whether the new binary may still become ready or exit.
+    pub(crate) fn awaits_successor(&self) -> bool {
+        self.upgrade.is_in_progress()
     }
 
     /// What a request to stop means at this time; `None` if it adds nothing to earlier requests.
-    pub(crate) fn heeds(&self, how: Stop, now: Time) -> Option<Stop> {
-        let asked = self.stopping.as_ref().map(|stopping| stopping.how).or(self.lame_duck.map(|_| Stop::Drain));
-        let is_late = self.stop_asked.is_some_and(|first| now.since(first) >= self.policy.repeat);
-        let how = if is_late { Stop::Force } else { how };
-        (asked < Some(how)).then_some(how)
-    }
-
-    pub(crate) fn state(&self) -> PoolState {
-        match () {
-            () if self.is_stopping() => PoolState::Stopping,
-            () if self.lame_duck.is_some() => PoolState::LameDuck,
-            () if self.successor.is_some() => PoolState::Upgrading,
-            () if self.is_restarting => PoolState::Restarting,
-            () if self.all_ready => PoolState::Serving,
-            () => PoolState::Starting,
-        }
+    pub(crate) fn escalation(&self, how: Stop, now: Time) -> Option<Stop> {
+        self.shutdown.escalation(&self.policy.shutdown, how, now)
     }
 
     /// Whether a worker has ever been ready.
     pub(crate) fn was_ready(&self) -> bool {
-        self.ever_ready
+        self.starts.ever_ready
+    }
+
+    pub(crate) fn state(&self) -> PoolState {
+        if self.shutdown.is_stopping() {
+            PoolState::Stopping
+        } else if self.shutdown.was_requested() {
+            PoolState::LameDuck
+        } else if self.upgrade.is_in_progress() {
+            PoolState::Upgrading
+        } else if self.rollout.is_restarting {
+            PoolState::Restarting
+        } else if self.all_ready {
+            PoolState::Serving
+        } else {
+            PoolState::Starting
+        }
     }
 }
 
+/// Events.
 impl Supervisor {
-    fn process_mut(&mut self, pid: Pid) -> Option<&mut Process> {
-        self.slots.values_mut().flat_map(|slot| &mut slot.processes).find(|process| process.pid == Some(pid))
+    /// Applies the event to the part that it concerns. Returns the failure of a worker, if it is one.
+    fn learn(&mut self, event: Event, now: Time) -> Option<Failed> {
+        let mut life = Life { slots: &mut self.slots, effects: &mut self.effects, now };
+        match event {
+            Event::Spawned { slot, pid } => life.spawned(slot, pid),
+            Event::SpawnFailed { slot } => return life.spawn_failed(slot),
+            Event::Listening { pid } => life.listening(pid),
+            Event::Ready { pid } => {
+                let process = life.ready(pid)?;
+                process.expires = self.starts.ready(&self.policy, now).map(|at| (at, Recycle::Age));
+            }
+            Event::Stalled { pid } => return life.stalled(pid, self.policy.abort_stalled),
+            Event::Misbehaved { pid } => return life.misbehaved(pid),
+            Event::Suspended { pid } => life.suspend(pid, true),
+            Event::Resumed { pid } => life.suspend(pid, false),
+            Event::Recycle { pid, why } => life.recycle(pid, why),
+            Event::Disconnected { pid } => life.drain(pid),
+            Event::Leaves { pid } => life.leaves(pid, self.policy.rates.of_requests()),
+            Event::Exited { pid, exit, has_served, respawn } => return life.exited(pid, exit, has_served, respawn),
+            Event::Restart if self.accepts_changes() => {
+                self.rollout.restart(&mut self.slots, &mut self.effects, now);
+            }
+            Event::Scale { workers } if self.accepts_changes() => {
+                self.rollout.scale(workers.max(1), &mut self.slots, &mut self.effects, now);
+            }
+            Event::Upgrade if !self.shutdown.was_requested() && self.accepts_changes() => {
+                self.upgrade.begin(&mut self.effects, now);
+            }
+            Event::Restart | Event::Scale { .. } | Event::Upgrade => {}
+            Event::SuccessorSpawned { pid } => self.upgrade.spawned(pid, now),
+            Event::SuccessorReady => {
+                if self.upgrade.ready(&mut self.effects) {
+                    self.stop(Stop::Drain, Outcome::Replaced);
+                }
+            }
+            Event::SuccessorGone { exit } => self.upgrade.gone(exit, &mut self.effects),
+            Event::Stop(how) => self.request_stop(how, now),
+            Event::Frozen(span) => {
+                self.slots.frozen(span);
+                self.starts.frozen(span);
+                self.shutdown.frozen(span);
+                self.upgrade.frozen(span);
+            }
+            Event::Tick => self.expire(now),
+        }
+        None
     }
 
-    fn remove(&mut self, id: SlotId, pid: Option<Pid>) {
-        if let Some(slot) = self.slots.get_mut(&id) {
-            slot.processes.retain(|process| process.pid != pid);
+    /// Whether workers may be replaced or added on request: not while the pool stops, nor during an upgrade.
+    fn accepts_changes(&mut self) -> bool {
+        !self.shutdown.is_stopping() && !self.upgrade.refuses(&mut self.effects)
+    }
+
+    fn request_stop(&mut self, how: Stop, now: Time) {
+        self.shutdown.request(&self.policy.shutdown, how, &mut self.effects, now);
+        self.rollout.is_restarting &= !self.shutdown.is_stopping();
+    }
+
+    fn stop(&mut self, how: Stop, outcome: Outcome) {
+        self.shutdown.stop(how, outcome, &mut self.effects);
+        self.rollout.is_restarting = false;
+    }
+
+    /// Applies the timeouts: kills processes that have been in their stage for too long.
+    fn expire(&mut self, now: Time) {
+        if self.shutdown.lame_duck().is_some_and(|at| at <= now) {
+            self.stop(Stop::Drain, Outcome::Stopped);
+        }
+        self.upgrade.expire(&self.policy.timeouts, &mut self.effects, now);
+        for process in self.slots.processes_mut() {
+            if let Some((_, why)) = process.expires.take_if(|(at, _)| *at <= now) {
+                process.due = Some(why);
+            }
+        }
+        let late = |process: &Process| match process.deadline(&self.policy.timeouts) {
+            Some((at, why)) if at <= now => process.pid.map(|pid| (pid, why)),
+            _ => None,
+        };
+        let late: Vec<(Pid, KillReason)> = self.slots.processes().filter_map(|(_, process)| late(process)).collect();
+        for (pid, why) in late {
+            let mut life = Life { slots: &mut self.slots, effects: &mut self.effects, now };
+            if let Some(failed) = life.kill(pid, why) {
+                self.fail(failed, now);
+            }
+        }
+    }
+}
+
+/// What follows from the state, after every event.
+impl Supervisor {
+    /// Queues effects for the difference between the actual state and the wanted one. Does nothing if they agree.
+    fn reconcile(&mut self, now: Time) {
+        if self.shutdown.is_stopping() {
+            return self.wind_down(now);
+        }
+        if self.shutdown.was_requested() {
+            // A request to stop before the new binary serves also ends the new binary, which would otherwise go on for
+            // ever.
+            self.upgrade.stop(Stop::Drain, &mut self.effects, now);
+        }
+        // While a new binary is starting, the pool does not end.
+        if !self.upgrade.is_in_progress() && self.slots.all_wanted(|_| false) {
+            self.effects.notice(Notice::AllLeftEmpty);
+            self.stop(Stop::Drain, Outcome::Stopped);
+            return self.wind_down(now);
+        }
+        self.remove_surplus(now);
+        self.slots.add_wanted(now);
+        let (policy, slots, effects) = (&self.policy, &mut self.slots, &mut self.effects);
+        self.starts.start_vacant(policy, slots, effects, now);
+        rollout::stop_replaced(slots, effects, now);
+        rollout::replace_suspended(policy, slots, &mut self.starts, effects, now);
+        if !self.upgrade.is_in_progress() {
+            self.rollout.replace(policy, slots, &mut self.starts, effects, now);
+        }
+        if !self.all_ready && slots.ready_workers() > 0 && slots.all_wanted(|slot| slot.is_ready()) {
+            self.all_ready = true;
+            effects.notice(Notice::AllReady { workers: slots.wanted() });
         }
     }
 
-    fn notice(&mut self, notice: Notice) {
-        self.effects.push_back(Effect::Notice(notice));
+    /// Tells every process to leave, as strongly as last requested.
+    fn wind_down(&mut self, now: Time) {
+        let Some(how) = self.shutdown.in_progress() else { return };
+        for id in self.slots.ids_from(0) {
+            self.slots.stop(id, how, &mut self.effects, now);
+        }
+        self.upgrade.stop(how, &mut self.effects, now);
+        if self.slots.processes().next().is_none() && !self.upgrade.is_in_progress() {
+            self.shutdown.finish(&mut self.effects);
+        }
     }
-}
 
-/// Tells a process to leave, unless it was already told as strongly. A process without a pid is told once it has one.
-fn tell(process: &mut Process, how: Stop, now: Time, effects: &mut VecDeque<Effect>) {
-    let Some(pid) = process.pid.filter(|_| process.stage.told() < Some(how)) else { return };
-    let (stage, effect) = match how {
-        Stop::Drain => (Stage::Draining, Effect::Drain { pid }),
-        Stop::Quick => (Stage::Quitting, Effect::Quit { pid }),
-        Stop::Force => (Stage::Killing(KillReason::Forced), Effect::Kill { pid, why: KillReason::Forced }),
-    };
-    process.enter(stage, now);
-    effects.push_back(effect);
+    /// Drains the slots removed by scaling, and retires them once they are empty.
+    fn remove_surplus(&mut self, now: Time) {
+        for id in self.slots.ids_from(self.slots.wanted()) {
+            self.slots.stop(id, Stop::Drain, &mut self.effects, now);
+            if self.slots.get(id).is_some_and(|slot| slot.processes.is_empty()) {
+                self.slots.retire(id);
+                self.effects.push(Effect::Retire { slot: id });
+            }
+        }
+    }
+
+    fn next_to_recycle(&self) -> Option<(SlotId, Recycle, Time)> {
+        if self.upgrade.is_in_progress() {
+            return None;
+        }
+        self.rollout.next_to_recycle(&self.policy, &self.slots, &self.starts)
+    }
 }

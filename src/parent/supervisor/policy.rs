@@ -19,79 +19,118 @@ use crate::shared::config::{Config, OnStall};
 use crate::shared::pace::Rate;
 use crate::time::Time;
 
-/// The time limits of the pool. A timeout of zero means never.
+/// The limits of the pool. A timeout of zero means never.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Policy {
+    pub(super) timeouts: Timeouts,
+    pub(super) rates: Rates,
+    pub(super) backoff: Backoff,
+    pub(super) shutdown: ShutdownPolicy,
+    /// The number of slots that a rolling restart replaces at a time.
+    pub(super) surge: usize,
+    /// How long a worker may serve before it is replaced, less up to a tenth; zero is no limit.
+    pub(super) max_age: Duration,
+    /// Whether a stalled worker logs a backtrace before it is killed.
+    pub(super) abort_stalled: bool,
+}
+
+/// How long a process may stay in a stage before it is killed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timeouts {
     /// From the fork until the worker is ready.
-    pub(crate) boot_timeout: Duration,
+    pub(super) boot: Duration,
     /// From the request to drain until the worker is killed.
-    pub(crate) drain_timeout: Duration,
+    pub(super) drain: Duration,
     /// From the request to quit until the worker is killed. 1 s: a quick stop waits for nothing, and this only lets a
     /// worker run its own exit code.
-    pub(crate) quick_timeout: Duration,
-    /// Between two starts of a slot, except those requested by an operator. 30 ms: clients hardly notice, and a worker
-    /// that dies as soon as it serves costs little processor time.
-    pub(crate) floor: Duration,
-    /// Between two such starts in the whole pool, after one per slot at once. 20 ms: requests that crash their worker
-    /// may come this often without making clients wait, and no pool forks more than fifty times a second.
-    pub(crate) pace: Duration,
-    /// Between two such starts of one slot, after a burst of twenty. 50 ms: enough for requests that crash one worker
-    /// after the other in a pool of two, while workers that claim to have served and exit cost the parent a few percent
-    /// of a processor.
-    pub(crate) slot_pace: Duration,
+    pub(super) quick: Duration,
+}
+
+/// Limits on starts, except those requested by an operator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Rates {
+    /// Between two starts of a slot. 30 ms: clients hardly notice, and a worker that dies as soon as it serves costs
+    /// little processor time.
+    pub(super) floor: Duration,
+    /// Between two starts in the whole pool, after one per slot at once. 20 ms: requests that crash their worker may
+    /// come this often without making clients wait, and no pool forks more than fifty times a second.
+    pub(super) pool: Duration,
+    /// Between two starts of one slot, after a burst of twenty. 50 ms: enough for requests that crash one worker after
+    /// the other in a pool of two, while workers that claim to have served and exit cost the parent a few percent of a
+    /// processor.
+    pub(super) slot: Duration,
     /// Between two replacements of a slot at the request of its own workers (to leave, because of their requests or a
     /// socket), after a small burst. 1 s: a worker that asks again and again costs the others next to nothing, and a
     /// worker that has reached its requests serves until it is replaced.
-    pub(crate) own_word: Duration,
+    pub(super) requests: Duration,
+}
+
+/// Delays after workers that never served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Backoff {
     /// The delay before a slot is tried again after two workers in a row that never served; after one it is tried at
     /// once. Each further failure doubles the delay. 100 ms, never zero.
-    pub(crate) backoff_first: Duration,
+    pub(super) first: Duration,
     /// The longest such delay. 5 s: once the cause is repaired, the slot serves again this soon.
-    pub(crate) backoff_max: Duration,
+    pub(super) max: Duration,
     /// While new workers fail to serve, one slot of the whole pool is tried this often at most; if no worker serves,
     /// also at least this often, whatever the backoff. 250 ms: a crash loop costs the workers that serve nothing,
     /// however many slots are in it, and a pool that could serve is soon not without a worker.
-    pub(crate) retry: Duration,
-    /// Requests within this time after the first request to stop count as the same request. 1 s: wrappers and service
-    /// managers may send their signal twice, and an impatient person takes longer.
-    pub(crate) repeat: Duration,
-    /// The number of slots that a rolling restart replaces at a time.
-    pub(crate) surge: usize,
-    /// From the request to drain the pool until the drain begins.
-    pub(crate) lame_duck: Duration,
-    /// The number of failures in a row of one slot that ends the pool; zero is no limit.
-    pub(crate) give_up: u32,
-    /// How long a worker may serve before it is replaced, less up to a tenth; zero is no limit.
-    pub(crate) max_age: Duration,
-    /// Whether a stalled worker logs a backtrace before it is killed.
-    pub(crate) abort_stalled: bool,
+    pub(super) retry: Duration,
     /// A worker that was ready for this long has served, whether it has counted a connection or not. 1 s: longer than a
     /// program lives that cannot start.
-    pub(crate) stable: Duration,
+    pub(super) stable: Duration,
+    /// The number of failures in a row of one slot that ends the pool; zero is no limit.
+    pub(super) give_up: u32,
+}
+
+/// What requests to stop the pool mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct ShutdownPolicy {
+    /// Requests within this time after the first request to stop count as the same request. 1 s: wrappers and service
+    /// managers may send their signal twice, and an impatient person takes longer.
+    pub(super) repeat: Duration,
+    /// From the request to drain the pool until the drain begins.
+    pub(super) lame_duck: Duration,
 }
 
 impl From<&Config> for Policy {
     /// Takes the settings, and constants for the times that have none.
     fn from(config: &Config) -> Policy {
         Policy {
-            boot_timeout: config.boot_timeout,
-            drain_timeout: config.drain_timeout,
-            quick_timeout: Duration::from_secs(1),
-            floor: Duration::from_millis(30),
-            pace: Duration::from_millis(20),
-            slot_pace: Duration::from_millis(50),
-            own_word: Duration::from_secs(1),
-            backoff_first: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(5),
-            retry: Duration::from_millis(250),
-            repeat: Duration::from_secs(1),
+            timeouts: Timeouts {
+                boot: config.boot_timeout,
+                drain: config.drain_timeout,
+                quick: Duration::from_secs(1),
+            },
+            rates: Rates {
+                floor: Duration::from_millis(30),
+                pool: Duration::from_millis(20),
+                slot: Duration::from_millis(50),
+                requests: Duration::from_secs(1),
+            },
+            backoff: Backoff {
+                first: Duration::from_millis(100),
+                max: Duration::from_secs(5),
+                retry: Duration::from_millis(250),
+                stable: Duration::from_secs(1),
+                give_up: config.give_up,
+            },
+            shutdown: ShutdownPolicy { repeat: Duration::from_secs(1), lame_duck: config.lame_duck },
             surge: config.surge,
-            lame_duck: config.lame_duck,
-            give_up: config.give_up,
             max_age: config.max_age,
             abort_stalled: config.on_stall == OnStall::Abort,
-            stable: Duration::from_secs(1),
         }
+    }
+}
+
+#[cfg(test)]
+impl Policy {
+    /// The policy of a default configuration, with these changes.
+    pub(crate) fn with(change: impl FnOnce(&mut Policy)) -> Policy {
+        let mut policy = Policy::default();
+        change(&mut policy);
+        policy
     }
 }
 
@@ -104,42 +143,46 @@ impl Default for Policy {
 }
 
 impl Policy {
-    /// The burst of starts of one slot.
-    pub(super) const SLOT_AT_ONCE: usize = 20;
-
-    /// The burst of replacements of a slot at the request of its own workers.
-    pub(super) const OWN_WORD_AT_ONCE: usize = 4;
-
-    /// The rate of starts in a pool with this number of slots, except those requested by an operator.
-    pub(super) fn starts(&self, slots: usize) -> Rate {
-        Rate::new(self.pace, slots)
-    }
-
-    /// The rate of such starts of one slot.
-    pub(super) fn starts_of_slot(&self) -> Rate {
-        Rate::new(self.slot_pace, Policy::SLOT_AT_ONCE)
-    }
-
-    /// The rate of replacements of a slot at the request of its own workers.
-    pub(super) fn own_words(&self) -> Rate {
-        Rate::new(self.own_word, Policy::OWN_WORD_AT_ONCE)
-    }
-
-    /// The delay before a slot's next start after this number of workers in a row that never served. It is between half
-    /// of the full delay and all of it, so that slots that failed together do not start together.
-    pub(super) fn backoff(&self, failures: u32, random: u64) -> Duration {
-        let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
-        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
-        let full = self.backoff_first.saturating_mul(factor).min(self.backoff_max);
-        let full = u64::try_from(full.as_millis()).unwrap_or(u64::MAX);
-        let least = full.div_ceil(2);
-        Duration::from_millis(least + random % (full - least + 1))
-    }
-
     /// When a worker that becomes ready now reaches its age.
     pub(super) fn expires(&self, now: Time, random: u64) -> Option<Time> {
         let age = u64::try_from(self.max_age.as_millis()).unwrap_or(u64::MAX);
         (age > 0).then(|| now + Duration::from_millis(jittered(age, random)))
+    }
+}
+
+impl Rates {
+    /// The burst of starts of one slot.
+    pub(super) const SLOT_BURST: usize = 20;
+
+    /// The burst of replacements of a slot at the request of its own workers.
+    pub(super) const REQUEST_BURST: usize = 4;
+
+    /// The rate of starts in a pool with this number of slots.
+    pub(super) fn of_pool(&self, slots: usize) -> Rate {
+        Rate::new(self.pool, slots)
+    }
+
+    /// The rate of starts of one slot.
+    pub(super) fn of_slot(&self) -> Rate {
+        Rate::new(self.slot, Rates::SLOT_BURST)
+    }
+
+    /// The rate of replacements of a slot at the request of its own workers.
+    pub(super) fn of_requests(&self) -> Rate {
+        Rate::new(self.requests, Rates::REQUEST_BURST)
+    }
+}
+
+impl Backoff {
+    /// The delay before a slot's next start after this number of workers in a row that never served. It is between half
+    /// of the full delay and all of it, so that slots that failed together do not start together.
+    pub(super) fn delay(&self, failures: u32, random: u64) -> Duration {
+        let Some(doublings) = failures.checked_sub(2) else { return Duration::ZERO };
+        let factor = 1u32.checked_shl(doublings).unwrap_or(u32::MAX);
+        let full = self.first.saturating_mul(factor).min(self.max);
+        let full = u64::try_from(full.as_millis()).unwrap_or(u64::MAX);
+        let least = full.div_ceil(2);
+        Duration::from_millis(least + random % (full - least + 1))
     }
 }
 

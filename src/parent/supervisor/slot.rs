@@ -1,6 +1,10 @@
 //! PURE. A slot and its processes: at most one that serves, and one that replaces it or leaves.
 
-use super::{KillReason, Pid, Policy, Recycle, Stop};
+use std::time::Duration;
+
+use crate::parent::supervisor::effects::Effects;
+use crate::parent::supervisor::event::{Effect, KillReason, Pid, Recycle, Stop};
+use crate::parent::supervisor::policy::Timeouts;
 use crate::shared::pace::Pace;
 use crate::shared::state::WorkerState;
 use crate::time::Time;
@@ -21,7 +25,7 @@ pub(super) struct Slot {
     /// The rate of its starts, except the first and those requested by an operator.
     pub(super) respawns: Pace,
     /// The rate of replacements at the request of its own workers.
-    pub(super) own_word: Pace,
+    pub(super) requested: Pace,
     /// Who decides how long it waits.
     pub(super) hold: Hold,
     /// In the order of their start; never more than two.
@@ -38,7 +42,7 @@ impl Slot {
             failures: 0,
             start_at: now,
             respawns: Pace::default(),
-            own_word: Pace::default(),
+            requested: Pace::default(),
             hold: Hold::Backoff,
             processes,
         }
@@ -74,6 +78,16 @@ impl Slot {
         self.failures > 0 && self.hold == Hold::Backoff
     }
 
+    /// Adds a process that is to be forked, and returns its generation.
+    pub(super) fn start(&mut self, now: Time) -> u64 {
+        assert!(self.processes.len() < Slot::MOST, "the slot is full: {self:?}");
+        self.generation += 1;
+        self.started = Some(now);
+        self.hold = Hold::Backoff;
+        self.processes.push(Process::new(self.generation, now));
+        self.generation
+    }
+
     /// Waits until this time, whatever the policy says.
     pub(super) fn start_as_asked(&mut self, at: Time) {
         (self.hold, self.start_at) = (Hold::Application, at);
@@ -82,6 +96,15 @@ impl Slot {
     /// Whether a worker or a replacement is starting.
     pub(super) fn is_starting(&self) -> bool {
         self.staying().any(|process| process.stage != Stage::Ready)
+    }
+
+    /// Postpones everything that depends on time.
+    pub(super) fn frozen(&mut self, span: Duration) {
+        self.start_at = self.start_at + span;
+        self.started = self.started.map(|at| at + span);
+        self.respawns.frozen(span);
+        self.requested.frozen(span);
+        self.processes.iter_mut().for_each(|process| process.since = process.since + span);
     }
 
     /// While a slot's first worker has not called `listen` yet, no other slot's first worker is forked.
@@ -158,13 +181,25 @@ impl Process {
         self.since = now;
     }
 
+    /// Tells it to leave, unless it was already told as strongly. A process without a pid is told once it has one.
+    pub(super) fn stop(&mut self, how: Stop, effects: &mut Effects, now: Time) {
+        let Some(pid) = self.pid.filter(|_| self.stage.told() < Some(how)) else { return };
+        let (stage, effect) = match how {
+            Stop::Drain => (Stage::Draining, Effect::Drain { pid }),
+            Stop::Quick => (Stage::Quitting, Effect::Quit { pid }),
+            Stop::Force => (Stage::Killing(KillReason::Forced), Effect::Kill { pid, why: KillReason::Forced }),
+        };
+        self.enter(stage, now);
+        effects.push(effect);
+    }
+
     /// When it will have been in its stage for too long, and the reason for which it is killed then.
-    pub(super) fn deadline(&self, policy: &Policy) -> Option<(Time, KillReason)> {
+    pub(super) fn deadline(&self, timeouts: &Timeouts) -> Option<(Time, KillReason)> {
         let (limit, reason) = match self.stage {
-            Stage::Starting => (policy.boot_timeout, KillReason::BootTimeout),
-            Stage::Draining => (policy.drain_timeout, KillReason::DrainTimeout),
-            Stage::Quitting => (policy.quick_timeout, KillReason::QuickTimeout),
-            Stage::Aborting => (policy.quick_timeout, KillReason::Stalled),
+            Stage::Starting => (timeouts.boot, KillReason::BootTimeout),
+            Stage::Draining => (timeouts.drain, KillReason::DrainTimeout),
+            Stage::Quitting => (timeouts.quick, KillReason::QuickTimeout),
+            Stage::Aborting => (timeouts.quick, KillReason::Stalled),
             Stage::Spawning | Stage::Ready | Stage::Killing(_) => return None,
         };
         (!limit.is_zero()).then(|| (self.since + limit, reason))

@@ -14,19 +14,19 @@ impl World {
             Effect::Drain { pid } => self.told(pid, Stop::Drain),
             Effect::Quit { pid } => self.told(pid, Stop::Quick),
             Effect::Kill { pid, .. } => self.told(pid, Stop::Force),
-            Effect::Notice(Notice::Recycling { slot, why }) if why.is_own_word() => {
-                let times = self.own_words.entry(slot).or_default();
+            Effect::Notice(Notice::Recycling { slot, why }) if why.is_requested() => {
+                let times = self.requested.entry(slot).or_default();
                 *times += 1;
-                let most = Policy::OWN_WORD_AT_ONCE as u64 + self.now / SECOND;
+                let most = Rates::REQUEST_BURST as u64 + self.now / SECOND;
                 assert!(*times <= most, "slot {slot} is recycled {times} times on its workers' word");
             }
             Effect::Retire { slot } => {
-                self.own_words.remove(&slot);
+                self.requested.remove(&slot);
                 assert!(self.workers.values().all(|worker| worker.slot != slot), "a retired slot is empty");
             }
             Effect::Abort { pid } => self.told(pid, Stop::Quick),
-            Effect::LetGo => {
-                assert!(!self.let_go && self.supervisor.is_stopping(), "once, at the end");
+            Effect::ReleaseSockets => {
+                assert!(!self.let_go && self.supervisor.shutdown.is_stopping(), "once, at the end");
                 self.let_go = true;
             }
             Effect::Upgrade => {
@@ -72,7 +72,7 @@ impl World {
     }
 
     pub(super) fn fork(&mut self, slot: SlotId, generation: u64) {
-        assert!(!self.supervisor.is_stopping(), "nothing is started after a stop");
+        assert!(!self.supervisor.shutdown.is_stopping(), "nothing is started after a stop");
         let siblings: Vec<&Worker> = self.workers.values().filter(|worker| worker.slot == slot).collect();
         assert!(siblings.len() < 2, "two processes a slot at most");
         assert!(siblings.iter().all(|worker| worker.generation < generation), "generations go up");
@@ -173,7 +173,7 @@ fn kind(effect: &Effect) -> &'static str {
         Effect::Notice(Notice::UpgradeFailed { .. }) => "UpgradeFailed",
         Effect::Notice(Notice::UpgradeInTheWay) => "UpgradeInTheWay",
         Effect::Abort { .. } => "Abort",
-        Effect::LetGo => "LetGo",
+        Effect::ReleaseSockets => "ReleaseSockets",
         Effect::Upgrade => "Upgrade",
         Effect::EndSuccessor { .. } => "EndSuccessor",
         Effect::Finish(Outcome::BootFailed { .. }) => "BootFailed",

@@ -6,9 +6,11 @@
 mod checks;
 mod effects;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use super::policy::{Rates, SplitMix64};
+use super::slot::Slot;
 use super::*;
 
 const HISTORIES: u64 = 3000;
@@ -96,7 +98,7 @@ struct World {
     /// When slots were started whose previous worker had not served.
     retries: Vec<u64>,
     /// How many times each slot's workers were replaced at their own request.
-    own_words: BTreeMap<SlotId, u64>,
+    requested: BTreeMap<SlotId, u64>,
     first_listens: Vec<SlotId>,
     /// The kinds of effects performed.
     seen: BTreeSet<&'static str>,
@@ -156,23 +158,20 @@ impl World {
             3 => Mood::Mix,
             _ => Mood::Anything,
         };
-        let policy = Policy {
-            boot_timeout: Duration::from_millis(800),
-            drain_timeout: Duration::from_millis(1000),
-            quick_timeout: Duration::from_millis(300),
-            ..match mood {
-                Mood::Anything => Policy {
-                    surge: 1 + (random.next() % 3) as usize,
-                    lame_duck: Duration::from_millis(random.next() % 2 * 200),
-                    give_up: [0, 0, 0, 3][(random.next() % 4) as usize],
-                    max_age: Duration::from_millis(random.next() % 3 * 2000),
-                    abort_stalled: random.next() % 2 == 0,
-                    ..Policy::default()
-                },
-                Mood::Poison | Mood::Mix => Policy { give_up: random.next() as u32 % 2 * 3, ..Policy::default() },
-                Mood::Peace | Mood::CrashLoop => Policy::default(),
+        let mut policy = Policy::default();
+        (policy.timeouts.boot, policy.timeouts.drain) = (Duration::from_millis(800), Duration::from_millis(1000));
+        policy.timeouts.quick = Duration::from_millis(300);
+        match mood {
+            Mood::Anything => {
+                policy.surge = 1 + (random.next() % 3) as usize;
+                policy.shutdown.lame_duck = Duration::from_millis(random.next() % 2 * 200);
+                policy.backoff.give_up = [0, 0, 0, 3][(random.next() % 4) as usize];
+                policy.max_age = Duration::from_millis(random.next() % 3 * 2000);
+                policy.abort_stalled = random.next() % 2 == 0;
             }
-        };
+            Mood::Poison | Mood::Mix => policy.backoff.give_up = random.next() as u32 % 2 * 3,
+            Mood::Peace | Mood::CrashLoop => {}
+        }
         let workers = 1 + (random.next() % 5) as usize;
         let answers: &[Respawn] = match (mood, random.next() % 8) {
             (Mood::Anything, 0..2) => &[Respawn::Never],
@@ -193,7 +192,7 @@ impl World {
             ends: BTreeMap::new(),
             retries: Vec::new(),
             first_listens: Vec::new(),
-            own_words: BTreeMap::new(),
+            requested: BTreeMap::new(),
             seen: BTreeSet::new(),
             answers,
             answered_stop: false,
@@ -285,7 +284,7 @@ impl World {
                 self.successor = None;
                 self.tell(Event::SuccessorReady);
                 // It was told to leave before.
-                if self.supervisor.successor.is_some() {
+                if self.supervisor.awaits_successor() {
                     self.successor = Some((self.now, Some(Exit::Code(0))));
                 }
                 true
@@ -392,7 +391,7 @@ impl World {
     }
 
     fn stages(&self) -> BTreeMap<i32, (SlotId, Stage)> {
-        let stages = self.supervisor.processes();
+        let stages = self.supervisor.slots().processes();
         stages.filter_map(|(slot, process)| Some((process.pid?.0, (slot, process.stage)))).collect()
     }
 

@@ -4,14 +4,14 @@ use super::*;
 
 #[test]
 fn a_lame_duck_serves_on_and_is_replaced_if_it_dies() {
-    let policy = Policy { lame_duck: Duration::from_secs(5), ..Policy::default() };
+    let policy = Policy::with(|policy| policy.shutdown.lame_duck = Duration::from_secs(5));
     let mut pool = Pool::with(policy, 1);
     pool.boot(0..1, 10);
-    let delay = policy.lame_duck;
+    let delay = policy.shutdown.lame_duck;
     pool.tell(Event::Stop(Stop::Drain)).expect(&[Effect::Notice(Notice::LameDuck { delay })]);
     pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
     pool.start(0, 20);
-    pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::LetGo, drain(20)]);
+    pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::ReleaseSockets, drain(20)]);
     pool.tell(exited(20, 0)).expect(&[STOPPED]);
     // A stronger stop does not wait.
     let mut pool = Pool::with(policy, 1);
@@ -22,14 +22,14 @@ fn a_lame_duck_serves_on_and_is_replaced_if_it_dies() {
 
 #[test]
 fn the_pool_ends_when_a_slot_fails_too_often() {
-    let mut pool = Pool::with(Policy { give_up: 3, ..Policy::default() }, 2);
+    let mut pool = Pool::with(Policy::with(|policy| policy.backoff.give_up = 3), 2);
     pool.boot(0..2, 10);
     for (pid, now) in [(10, 0), (20, 0), (21, SECOND)] {
         pool.at(now).tell(Event::Tick).effects();
         pool.tell(spawned(0, pid)).tell(exited(pid, 1));
     }
     let gave_up = Effect::Notice(Notice::GaveUp { slot: 0, failures: 3, reason: EXIT_1 });
-    pool.expect(&[gave_up, Effect::LetGo, drain(11)]);
+    pool.expect(&[gave_up, Effect::ReleaseSockets, drain(11)]);
     let last = EXIT_1;
     pool.tell(exited(11, 0)).expect(&[Effect::Finish(Outcome::GaveUp { slot: 0, failures: 3, last })]);
 }
@@ -50,7 +50,7 @@ fn the_application_decides_when_a_slot_is_started_again() {
         pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]).start(0, 20);
         pool.tell(answered(20, 1, respawn));
         assert_eq!(pool.failures(0), failures, "{respawn:?}");
-        pool.supervisor.effects.retain(|effect| matches!(effect, Effect::Spawn { .. }));
+        pool.supervisor.effects.queue.retain(|effect| matches!(effect, Effect::Spawn { .. }));
         let due = if pool.effects().is_empty() { pool.deadline() } else { Some(0) };
         assert!(
             due == at.clone().and(due) && due.is_none_or(|due| at.expect("due").contains(&due)),
@@ -89,7 +89,7 @@ fn a_slot_that_is_left_empty_is_started_by_a_restart_or_by_scaling() {
     ] {
         let mut pool = Pool::ready(2);
         pool.tell(answered(10, 1, Respawn::Never)).expect(&[empty]);
-        assert_eq!((pool.deadline(), pool.supervisor.ready_workers()), (None, 1));
+        assert_eq!((pool.deadline(), pool.supervisor.slots().ready_workers()), (None, 1));
         pool.at(100 * SECOND).tell(command).expect(effects);
     }
 }
@@ -127,7 +127,7 @@ fn a_pool_whose_slots_are_all_left_empty_ends_as_if_asked_to() {
     let empty = |slot| Effect::Notice(Notice::LeftEmpty { slot });
     pool.tell(answered(10, 1, Respawn::Never)).expect(&[empty(0)]);
     let all = Effect::Notice(Notice::AllLeftEmpty);
-    pool.tell(answered(11, 0, Respawn::Never)).expect(&[empty(1), all, Effect::LetGo, STOPPED]);
+    pool.tell(answered(11, 0, Respawn::Never)).expect(&[empty(1), all, Effect::ReleaseSockets, STOPPED]);
 }
 
 #[test]
@@ -136,7 +136,7 @@ fn the_application_may_stop_the_pool_when_a_worker_exits() {
     pool.tell(answered(10, 1, Respawn::Stop)).expect(&[drain(11)]);
     pool.tell(exited(11, 0)).expect(&[STOPPED]);
     // A second exit does not shorten the lame duck.
-    let mut pool = Pool::with(Policy { lame_duck: Duration::from_secs(5), ..Policy::default() }, 2);
+    let mut pool = Pool::with(Policy::with(|policy| policy.shutdown.lame_duck = Duration::from_secs(5)), 2);
     pool.boot(0..2, 10);
     pool.tell(answered(10, 1, Respawn::Stop)).tell(answered(11, 1, Respawn::Stop)).effects();
     assert_eq!(pool.supervisor.state(), PoolState::LameDuck);
@@ -151,7 +151,7 @@ fn what_the_application_answers_about_a_worker_that_was_told_to_leave_counts_for
 
 #[test]
 fn answers_of_the_application_do_not_make_the_pool_give_up() {
-    let mut pool = Pool::with(Policy { give_up: 2, ..Policy::default() }, 1);
+    let mut pool = Pool::with(Policy::with(|policy| policy.backoff.give_up = 2), 1);
     pool.boot(0..1, 10);
     for pid in 10..20 {
         pool.tell(answered(pid, 1, Respawn::Now)).effects();
@@ -164,5 +164,5 @@ fn answers_of_the_application_do_not_make_the_pool_give_up() {
         pool.effects();
         pool.tell(spawned(0, pid)).tell(answered(pid, 1, Respawn::Now));
     }
-    assert!(!pool.supervisor.is_stopping());
+    assert!(!pool.supervisor.shutdown.is_stopping());
 }

@@ -32,7 +32,7 @@ fn an_exit_that_nobody_has_asked_for_is_told_by_its_status() {
 #[test]
 fn one_that_the_pool_had_to_end_has_failed_and_was_not_asked_to_leave() {
     for abort_stalled in [false, true] {
-        let mut pool = Pool::with(Policy { abort_stalled, ..Policy::default() }, 1);
+        let mut pool = Pool::with(Policy::with(|policy| policy.abort_stalled = abort_stalled), 1);
         pool.boot(0..1, 10);
         pool.tell(stalled(10));
         assert_eq!(gone(&pool, 10, KILLED), (Departure::Failed, Some(Reason::Stalled)));

@@ -11,6 +11,7 @@ mod upgrade;
 
 use std::time::Duration;
 
+use super::policy::{Rates, SplitMix64};
 use super::*;
 
 const SECOND: u64 = 1000;
@@ -28,10 +29,8 @@ impl Pool {
 
     /// Without the limits on rates, which have their own tests.
     fn with(policy: Policy, workers: usize) -> Pool {
-        Pool::paced(
-            Policy { floor: Duration::ZERO, pace: Duration::ZERO, slot_pace: Duration::ZERO, ..policy },
-            workers,
-        )
+        let none = Duration::ZERO;
+        Pool::paced(Policy { rates: Rates { floor: none, pool: none, slot: none, ..policy.rates }, ..policy }, workers)
     }
 
     fn paced(policy: Policy, workers: usize) -> Pool {
@@ -80,16 +79,16 @@ impl Pool {
     #[track_caller]
     fn expect(&mut self, expected: &[Effect]) -> &mut Pool {
         let mut effects = self.effects();
-        if !expected.contains(&Effect::LetGo) {
+        if !expected.contains(&Effect::ReleaseSockets) {
             // Every stop has this effect; the simulation checks that.
-            effects.retain(|effect| *effect != Effect::LetGo);
+            effects.retain(|effect| *effect != Effect::ReleaseSockets);
         }
         assert_eq!(effects, expected);
         self
     }
 
     fn stage(&self, pid: i32) -> Option<Stage> {
-        self.supervisor.process(Pid(pid)).map(|(_, process)| process.stage)
+        self.supervisor.slots().process(Pid(pid)).map(|(_, process)| process.stage)
     }
 
     fn deadline(&self) -> Option<u64> {
@@ -97,7 +96,7 @@ impl Pool {
     }
 
     fn failures(&self, slot: SlotId) -> u32 {
-        self.supervisor.slots[&slot].failures
+        self.supervisor.slots.get(slot).expect("it is wanted").failures
     }
 }
 
@@ -173,15 +172,21 @@ fn every_event_in_every_stage() {
 
 fn cell(stage: &str, event: &str) -> String {
     let abort_stalled = event == "Stalled(abort)";
-    let mut pool = Pool::with(Policy { abort_stalled, surge: 2, ..Policy::default() }, 2);
+    let mut pool = Pool::with(
+        Policy::with(|policy| {
+            policy.abort_stalled = abort_stalled;
+            policy.surge = 2;
+        }),
+        2,
+    );
     pool.boot(0..1, 10);
     // The start of slot 0 has queued that of slot 1; `boot` returned it.
     match stage {
         "Spawning" => {}
-        "Queued" => pool.supervisor.effects.push_back(spawn(1, 1)),
+        "Queued" => pool.supervisor.effects.push(spawn(1, 1)),
         _ => {
             pool.tell(spawned(1, 11));
-            let process = &mut pool.supervisor.slots.get_mut(&1).expect("it is wanted").processes[0];
+            let process = &mut pool.supervisor.slots.get_mut(1).expect("it is wanted").processes[0];
             process.stage = match stage {
                 "Starting" => Stage::Starting,
                 "Ready" => Stage::Ready,
@@ -194,7 +199,7 @@ fn cell(stage: &str, event: &str) -> String {
         }
     }
     let state = |pool: &Pool| {
-        let slot = &pool.supervisor.slots.get(&1);
+        let slot = &pool.supervisor.slots.get(1);
         let process = slot.and_then(|slot| slot.processes.iter().find(|process| process.generation == 1));
         let stage = process.map_or("gone".to_string(), |process| match process.stage {
             Stage::Killing(_) => "Killing".to_string(),

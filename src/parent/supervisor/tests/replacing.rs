@@ -69,7 +69,7 @@ fn a_restart_asked_for_meanwhile_reaches_what_was_replaced_before() {
 
 #[test]
 fn a_surge_replaces_several_at_a_time() {
-    let mut pool = Pool::with(Policy { surge: 2, ..Policy::default() }, 3);
+    let mut pool = Pool::with(Policy::with(|policy| policy.surge = 2), 3);
     pool.boot(0..3, 10);
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2), spawn(1, 2)]);
     pool.tell(spawned(0, 20)).tell(spawned(1, 21)).tell(ready(21)).expect(&[drain(11), spawn(2, 2)]);
@@ -91,7 +91,7 @@ fn a_worker_that_is_due_is_replaced_when_its_replacement_is_ready() {
     pool.tell(ready(21)).expect(&[drain(11), recycling(0, Recycle::Memory), spawn(0, 2)]);
     // A replacement that fails changes nothing, and is tried again later.
     pool.tell(spawned(0, 20)).tell(exited(20, 1));
-    let delay = Policy::default().backoff_max;
+    let delay = Policy::default().backoff.max;
     pool.expect(&[Effect::Notice(Notice::RecyclingFailed { slot: 0, reason: EXIT_1, delay })]);
     assert_eq!((pool.stage(10), pool.failures(0)), (Some(Stage::Ready), 0));
     pool.tell(exited(11, 0)).at(5 * SECOND).tell(Event::Tick);
@@ -105,9 +105,9 @@ fn a_worker_that_is_due_is_replaced_when_its_replacement_is_ready() {
 
 #[test]
 fn workers_grow_old_at_different_times() {
-    let mut pool = Pool::with(Policy { max_age: Duration::from_secs(100), ..Policy::default() }, 2);
+    let mut pool = Pool::with(Policy::with(|policy| policy.max_age = Duration::from_secs(100)), 2);
     pool.boot(0..2, 10);
-    let ages: Vec<_> = pool.supervisor.processes().filter_map(|(_, process)| process.expires).collect();
+    let ages: Vec<_> = pool.supervisor.slots().processes().filter_map(|(_, process)| process.expires).collect();
     assert_ne!(ages[0].0, ages[1].0);
     assert!(ages.iter().all(|(at, _)| (90 * SECOND..=100 * SECOND).contains(&at.as_millis())), "{ages:?}");
     let first = pool.deadline().expect("the first to be due");
@@ -121,7 +121,7 @@ fn a_worker_that_a_signal_has_stopped_is_replaced_at_once() {
     let mut pool = Pool::ready(2);
     let replacing = Effect::Notice(Notice::Replacing { slot: 0 });
     pool.tell(Event::Suspended { pid: Pid(10) }).expect(&[replacing, spawn(0, 2)]);
-    assert_eq!(pool.supervisor.ready_workers(), 1);
+    assert_eq!(pool.supervisor.slots().ready_workers(), 1);
     pool.tell(spawned(0, 20)).tell(ready(20)).expect(&[drain(10)]);
     // It runs again, and finishes its requests.
     pool.tell(Event::Resumed { pid: Pid(10) }).tell(exited(10, 0)).expect(&[]);
@@ -160,7 +160,7 @@ fn replacements_of_a_stopped_worker_back_off() {
 
 #[test]
 fn a_stalled_worker_may_say_where_before_it_is_killed() {
-    let mut pool = Pool::with(Policy { abort_stalled: true, ..Policy::default() }, 1);
+    let mut pool = Pool::with(Policy::with(|policy| policy.abort_stalled = true), 1);
     pool.boot(0..1, 10);
     pool.tell(stalled(10)).tell(stalled(10)).expect(&[Effect::Abort { pid: Pid(10) }, spawn(0, 2)]);
     pool.start(0, 20);

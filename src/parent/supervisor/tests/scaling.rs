@@ -71,5 +71,5 @@ fn a_restart_reaches_slots_added_meanwhile_and_forgets_removed_ones() {
     pool.expect(&[drain(10)]);
     pool.start(1, 21);
     pool.expect(&[DONE]);
-    assert_eq!(pool.supervisor.ready_workers(), 2);
+    assert_eq!(pool.supervisor.slots().ready_workers(), 2);
 }

@@ -62,7 +62,7 @@ fn backoff_doubles_from_the_second_failure_to_the_cap() {
     {
         let mut random = SplitMix64::new(7);
         let delays: Vec<u64> =
-            (0..20_000).map(|_| policy.backoff(failures, random.next()).as_millis() as u64).collect();
+            (0..20_000).map(|_| policy.backoff.delay(failures, random.next()).as_millis() as u64).collect();
         assert!(delays.iter().all(|delay| (least..=most).contains(delay)), "after {failures} failures");
         assert_eq!(
             (delays.iter().min(), delays.iter().max()),
@@ -90,7 +90,13 @@ fn the_first_respawn_is_immediate_and_the_next_ones_wait() {
 #[test]
 fn a_worker_that_has_served_is_replaced_at_once_however_young() {
     // The slot's own rate has a test below.
-    let mut pool = Pool::paced(Policy { give_up: 2, slot_pace: Duration::ZERO, ..Policy::default() }, 1);
+    let mut pool = Pool::paced(
+        Policy::with(|policy| {
+            policy.backoff.give_up = 2;
+            policy.rates.slot = Duration::ZERO;
+        }),
+        1,
+    );
     pool.boot(0..1, 10);
     pool.at(100).tell(served(10)).expect(&[spawn(0, 2)]).start(0, 11);
     // From here on each worker dies after ten milliseconds, and the slot only waits for the minimum of 30.
@@ -115,7 +121,8 @@ fn few_workers_that_come_and_go_cost_few_forks() {
     let (mut pid, mut forks) = (20, 0);
     for now in SECOND..11 * SECOND {
         pool.at(now).tell(Event::Tick);
-        let living: Vec<_> = pool.supervisor.processes().filter_map(|(id, it)| Some((id, it.pid?, it.stage))).collect();
+        let living: Vec<_> =
+            pool.supervisor.slots().processes().filter_map(|(id, it)| Some((id, it.pid?, it.stage))).collect();
         for (id, it, stage) in living {
             if id < 2 && stage == Stage::Ready {
                 pool.tell(served(it.0));
@@ -128,13 +135,13 @@ fn few_workers_that_come_and_go_cost_few_forks() {
             }
         }
     }
-    assert!((400..=2 * (200 + Policy::SLOT_AT_ONCE)).contains(&forks), "{forks} forks in ten seconds");
+    assert!((400..=2 * (200 + Rates::SLOT_BURST)).contains(&forks), "{forks} forks in ten seconds");
 }
 
 #[test]
 fn no_worker_has_the_pool_fork_without_end() {
     type Lie = fn(i32) -> Event;
-    let by_own_word = 8 * (Policy::OWN_WORD_AT_ONCE + 10);
+    let by_own_word = 8 * (Rates::REQUEST_BURST + 10);
     let lies: [(Lie, usize); 4] = [
         // One at each interval.
         (served, 8 + 500),
@@ -148,7 +155,8 @@ fn no_worker_has_the_pool_fork_without_end() {
         let (mut pid, mut forks) = (20, 0);
         for now in SECOND..11 * SECOND {
             pool.at(now).tell(Event::Tick);
-            let living: Vec<_> = pool.supervisor.processes().filter_map(|(_, it)| Some((it.pid?, it.stage))).collect();
+            let living: Vec<_> =
+                pool.supervisor.slots().processes().filter_map(|(_, it)| Some((it.pid?, it.stage))).collect();
             for (pid, stage) in living {
                 pool.tell(if stage == Stage::Draining { exited(pid.0, 0) } else { lie(pid.0) });
             }
@@ -283,7 +291,7 @@ fn a_pool_without_a_worker_does_not_wait_for_every_backoff() {
 fn failures_are_forgotten_after_a_stable_time() {
     for (lifetime, expected) in [(SECOND - 1, 3), (SECOND, 0)] {
         let mut pool = Pool::ready(1);
-        pool.supervisor.slots.get_mut(&0).expect("it is wanted").failures = 2;
+        pool.supervisor.slots.get_mut(0).expect("it is wanted").failures = 2;
         pool.at(lifetime).tell(exited(10, 1));
         assert_eq!(pool.failures(0), expected, "after {lifetime} ms");
     }
@@ -311,7 +319,7 @@ fn a_worker_that_recycles_itself_is_replaced_at_once_every_time() {
 #[test]
 fn a_worker_that_recycles_itself_does_not_wait_for_an_older_failure() {
     let mut pool = Pool::ready(1);
-    pool.supervisor.slots.get_mut(&0).expect("it is wanted").failures = 9;
+    pool.supervisor.slots.get_mut(0).expect("it is wanted").failures = 9;
     pool.tell(Event::Restart).expect(&[BEGUN, spawn(0, 2)]);
     // The old worker's failure causes seconds of backoff, but its replacement is there.
     pool.tell(spawned(0, 20)).tell(exited(10, 1)).tell(ready(20)).effects();

@@ -33,7 +33,7 @@ fn requests_to_stop_within_a_second_are_one_and_a_later_one_forces() {
         (&[(0, Stop::Quick), (1000, Stop::Drain)], Stage::Killing(KillReason::Forced)),
     ] {
         for lame_duck in [Duration::ZERO, lame_duck] {
-            let mut pool = Pool::with(Policy { lame_duck, ..Policy::default() }, 1);
+            let mut pool = Pool::with(Policy::with(|policy| policy.shutdown.lame_duck = lame_duck), 1);
             pool.boot(0..1, 10);
             for (at, how) in requests {
                 pool.at(*at).tell(Event::Stop(*how));
@@ -124,7 +124,7 @@ fn nothing_is_due_while_all_is_well() {
     let mut pool = Pool::ready(4);
     assert_eq!(pool.deadline(), None);
     pool.at(1_000_000 * SECOND).tell(Event::Tick).expect(&[]);
-    assert_eq!((pool.supervisor.ready_workers(), pool.supervisor.wanted()), (4, 4));
+    assert_eq!((pool.supervisor.slots().ready_workers(), pool.supervisor.slots().wanted()), (4, 4));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn all_ready_is_said_once() {
 #[test]
 fn a_pool_that_is_to_stop_does_not_begin_to_serve() {
     for lame_duck in [Duration::ZERO, Duration::from_secs(5)] {
-        let mut pool = Pool::with(Policy { lame_duck, ..Policy::default() }, 1);
+        let mut pool = Pool::with(Policy::with(|policy| policy.shutdown.lame_duck = lame_duck), 1);
         pool.expect(&[spawn(0, 1)]);
         // Both events come in one turn of the parent's loop.
         pool.start(0, 10);

@@ -52,7 +52,7 @@ fn frozen_time_counts_for_no_time_out_but_for_age() {
         pool
     };
     let lame_duck = || {
-        let mut pool = Pool::with(Policy { lame_duck: Duration::from_secs(5), ..Policy::default() }, 1);
+        let mut pool = Pool::with(Policy::with(|policy| policy.shutdown.lame_duck = Duration::from_secs(5)), 1);
         pool.boot(0..1, 10);
         pool.tell(Event::Stop(Stop::Drain));
         pool
@@ -72,7 +72,7 @@ fn frozen_time_counts_for_no_time_out_but_for_age() {
         pool.at(due + 60 * SECOND).tell(Event::Tick);
         assert!(!pool.effects().is_empty(), "case {case}");
     }
-    let mut pool = Pool::with(Policy { max_age: Duration::from_secs(100), ..Policy::default() }, 1);
+    let mut pool = Pool::with(Policy::with(|policy| policy.max_age = Duration::from_secs(100)), 1);
     pool.boot(0..1, 10);
     let due = pool.deadline();
     pool.at(60 * SECOND).tell(Event::Frozen(Duration::from_secs(60)));
@@ -81,9 +81,12 @@ fn frozen_time_counts_for_no_time_out_but_for_age() {
 
 #[test]
 fn a_time_out_of_zero_is_never() {
-    let repeat = Duration::MAX;
-    let never = Policy { boot_timeout: Duration::ZERO, drain_timeout: Duration::ZERO, repeat, ..Policy::default() };
-    let mut pool = Pool::with(Policy { quick_timeout: Duration::ZERO, ..never }, 1);
+    let never = Policy::with(|policy| {
+        (policy.timeouts.boot, policy.timeouts.drain) = (Duration::ZERO, Duration::ZERO);
+        policy.timeouts.quick = Duration::ZERO;
+        policy.shutdown.repeat = Duration::MAX;
+    });
+    let mut pool = Pool::with(never, 1);
     pool.effects();
     pool.tell(spawned(0, 10));
     for event in [Event::Tick, Event::Stop(Stop::Drain), Event::Stop(Stop::Quick)] {
@@ -141,5 +144,5 @@ fn the_pool_does_not_give_up_once_a_worker_was_ready() {
     pool.boot(0..1, 10);
     pool.tell(spawned(1, 11)).tell(exited(10, 1)).tell(exited(11, 1));
     pool.expect(&[spawn(0, 2)]).at(250).tell(Event::Tick).expect(&[spawn(1, 2)]);
-    assert!(!pool.supervisor.is_stopping());
+    assert!(!pool.supervisor.shutdown.is_stopping());
 }

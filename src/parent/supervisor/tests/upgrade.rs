@@ -14,7 +14,7 @@ fn a_new_binary_takes_over_when_it_is_ready() {
     pool.tell(exited(10, 1)).expect(&[spawn(0, 2)]);
     pool.start(0, 20);
     pool.tell(Event::SuccessorReady);
-    pool.expect(&[Effect::Notice(Notice::UpgradeDone { pid }), Effect::LetGo, drain(20), drain(11)]);
+    pool.expect(&[Effect::Notice(Notice::UpgradeDone { pid }), Effect::ReleaseSockets, drain(20), drain(11)]);
     pool.tell(exited(20, 0)).tell(exited(11, 0)).expect(&[Effect::Finish(Outcome::Replaced)]);
 }
 
@@ -43,7 +43,7 @@ fn a_stop_ends_an_upgrade() {
     let mut pool = Pool::ready(1);
     pool.tell(Event::Upgrade).tell(Event::SuccessorSpawned { pid }).effects();
     let end = |how| Effect::EndSuccessor { pid, how };
-    pool.tell(Event::Stop(Stop::Quick)).expect(&[Effect::LetGo, quit(10), end(Stop::Quick)]);
+    pool.tell(Event::Stop(Stop::Quick)).expect(&[Effect::ReleaseSockets, quit(10), end(Stop::Quick)]);
     pool.tell(exited(10, 0)).expect(&[]);
     pool.tell(Event::SuccessorGone { exit: Some(Exit::Code(0)) }).expect(&[STOPPED]);
 }
@@ -51,7 +51,7 @@ fn a_stop_ends_an_upgrade() {
 #[test]
 fn a_lame_duck_has_no_successor() {
     let lame_duck = || {
-        let mut pool = Pool::with(Policy { lame_duck: Duration::from_secs(5), ..Policy::default() }, 1);
+        let mut pool = Pool::with(Policy::with(|policy| policy.shutdown.lame_duck = Duration::from_secs(5)), 1);
         pool.boot(0..1, 10);
         pool
     };
@@ -65,7 +65,7 @@ fn a_lame_duck_has_no_successor() {
     // Its readiness comes too late.
     pool.tell(Event::SuccessorReady).expect(&[]);
     pool.tell(Event::SuccessorGone { exit: Some(Exit::Code(0)) }).expect(&[]);
-    pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::LetGo, drain(10)]);
+    pool.at(5 * SECOND).tell(Event::Tick).expect(&[Effect::ReleaseSockets, drain(10)]);
     // A new binary that is being started is told as soon as it has a pid.
     let mut pool = lame_duck();
     pool.tell(Event::Upgrade).effects();
