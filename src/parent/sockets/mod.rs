@@ -5,7 +5,8 @@
 //! output: orders to workers, and events for the supervisor about workers to be replaced. It does not know why a worker
 //! serves or not.
 //!
-//! - `custody.rs`: the slots' sockets, in the order of the kernel's groups
+//! - `custody.rs`: the parent's copies of the slots' sockets; `groups.rs`: their order in the kernel's groups;
+//!   `steer.rs`: what the kernel is told about them
 //! - `neighbours.rs`: PURE. Which workers look after each slot's queue besides its own
 //! - `orders.rs`: how workers are told, and when the sockets of a removed slot are closed
 //! - `attention.rs`: the queues of workers with their own servers
@@ -13,9 +14,11 @@
 
 mod attention;
 mod custody;
+mod groups;
 mod mending;
 mod neighbours;
 mod orders;
+mod steer;
 
 use std::rc::Rc;
 
@@ -24,6 +27,7 @@ use self::custody::Custody;
 use self::mending::{Mending, SHARED};
 use self::neighbours::Neighbours;
 use self::orders::{close_one_retired, may_have_program, send_orders};
+use self::steer::Steer;
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
 use crate::parent::process::Roster;
@@ -66,7 +70,7 @@ impl Sockets {
         wakeups.listen_to(mending.hangups(), Source::Hangups)?;
         let sockets = Sockets {
             reserved: Rc::new(reserved),
-            custody: Custody::new(Rc::clone(&board), cpus, steering, inherited),
+            custody: Custody::new(Steer::new(Rc::clone(&board), cpus, steering), inherited),
             neighbours: Neighbours::new(config.neighbours),
             attention: Attention::default(),
             mending,
@@ -119,7 +123,7 @@ impl Sockets {
 
     /// No other pool has the sockets any more.
     pub(super) fn own(&mut self) {
-        self.custody.count_all_in();
+        self.custody.begin_counting();
     }
 
     /// This pool serves and steers, while the old pool still has the sockets. The old pool may have had more slots;
@@ -139,7 +143,7 @@ impl Sockets {
 
     /// Another pool serves, and counts connections from now on.
     pub(super) fn hand_over(&mut self) {
-        self.custody.count_none();
+        self.custody.stop_counting();
         if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
             reserved.iter_mut().for_each(Reserved::hand_over);
         }
@@ -194,7 +198,7 @@ impl Sockets {
 
     /// A worker has noticed something that the parent should check.
     pub(super) fn rung(&mut self, now: Time) {
-        self.custody.rung(now);
+        self.custody.settle_idle(now);
     }
 
     /// A connection has come to a worker with its own server. While a pool stops, workers hold the queues, but their
