@@ -15,7 +15,7 @@ fn main() -> forkpool::Result<()> {
 fn answer(request: &Request<'_>) -> Response {
     match request.path() {
         "/text" => Response::text("plain\n"),
-        "/json" => Response::json(r#"{"kind":"json"}"#),
+        "/json" => Response::json_text(r#"{"kind":"json"}"#),
         "/redirect" => Response::redirect(303, "/text"),
         "/large" => Response::shared("application/octet-stream", Arc::from(vec![b'x'; 8 << 20])),
         // The worker serves other requests while a thread makes the response.

@@ -23,8 +23,9 @@ fn main() -> Result<()> {
         routes.insert("/notes", notes)?;
         routes.insert("/notes/{id}", note)?;
         Ok(worker.serve(|request| match routes.at(request.path()) {
-            Ok(found) => (found.value)(&database, request, found.params.get("id"))
-                .unwrap_or_else(|error| Response::json(json!({ "error": error.to_string() }).to_string()).status(400)),
+            Ok(found) => (found.value)(&database, request, found.params.get("id")).unwrap_or_else(|error| {
+                Response::json_text(json!({ "error": error.to_string() }).to_string()).status(400)
+            }),
             Err(_) => Response::text("no such page\n").status(404),
         })?)
     })?;
@@ -34,12 +35,12 @@ fn main() -> Result<()> {
 fn notes(database: &Connection, request: &Request<'_>, _id: Option<&str>) -> Result<Response> {
     if request.method() != "POST" {
         let count: i64 = database.query_row("SELECT count(*) FROM notes", (), |row| row.get(0))?;
-        return Ok(Response::json(json!({ "count": count }).to_string()));
+        return Ok(Response::json_text(json!({ "count": count }).to_string()));
     }
     let note: Value = serde_json::from_slice(request.body())?;
     let text = note["text"].as_str().ok_or("a note has a text")?;
     database.execute("INSERT INTO notes (text) VALUES (?1)", [text])?;
-    Ok(Response::json(json!({ "id": database.last_insert_rowid() }).to_string()).status(201))
+    Ok(Response::json_text(json!({ "id": database.last_insert_rowid() }).to_string()).status(201))
 }
 
 fn note(database: &Connection, _request: &Request<'_>, id: Option<&str>) -> Result<Response> {
@@ -47,7 +48,7 @@ fn note(database: &Connection, _request: &Request<'_>, id: Option<&str>) -> Resu
     let found =
         database.query_row("SELECT text FROM notes WHERE id = ?1", [id], |row| row.get::<_, String>(0)).optional()?;
     Ok(match found {
-        Some(text) => Response::json(json!({ "id": id, "text": text }).to_string()),
+        Some(text) => Response::json_text(json!({ "id": id, "text": text }).to_string()),
         None => Response::text("no such note\n").status(404),
     })
 }

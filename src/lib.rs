@@ -59,6 +59,58 @@
 //! }
 //! ```
 //!
+//! # Tests
+//!
+//! A handler is an ordinary function: call it with a request from [`Request::builder`], and look at the response with
+//! [`Response::status_code`], [`Response::header_value`] and [`Response::body_bytes`].
+//!
+//! A whole pool needs a process of its own, since a test has several threads and a pool must have one. So start your
+//! program from a test in `tests/`, on a port that the kernel picks. Here `main` prints the address once the pool serves:
+//!
+//! ```no_run
+//! use forkpool::{Event, Pool};
+//!
+//! fn main() -> forkpool::Result<()> {
+//!     let mut addresses = Vec::new();
+//!     Pool::bind("127.0.0.1:8000")
+//!         .env()
+//!         .on_event(move |event, _pool| match event {
+//!             Event::Listening { addresses: found, .. } => addresses = found.to_vec(),
+//!             Event::Serving => println!("serving {addresses:?}"),
+//!             _ => {}
+//!         })
+//!         .serve(|_request| "hello world\n")
+//! }
+//! ```
+//!
+//! The test reads that line, talks to the pool, and kills it in the end; workers do not outlive their parent:
+//!
+//! ```no_run
+//! # #[cfg(any())]
+//! # mod integration {
+//! use std::io::{BufRead, BufReader, Read, Write};
+//! use std::net::TcpStream;
+//! use std::process::{Command, Stdio};
+//!
+//! #[test]
+//! fn it_greets() {
+//!     let mut program = Command::new(env!("CARGO_BIN_EXE_my-server"));
+//!     let program = program.env("FORKPOOL_LISTEN", "127.0.0.1:0").env("FORKPOOL_WORKERS", "2").stdout(Stdio::piped());
+//!     let mut pool = program.spawn().expect("it starts");
+//!     let mut line = String::new();
+//!     BufReader::new(pool.stdout.take().expect("a pipe")).read_line(&mut line).expect("it serves");
+//!     let address = line.trim().trim_start_matches("serving [").trim_end_matches(']');
+//!
+//!     let mut client = TcpStream::connect(address).expect("it listens");
+//!     client.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("sent");
+//!     let mut response = String::new();
+//!     client.read_to_string(&mut response).expect("it closes");
+//!     assert!(response.ends_with("hello world\n"), "{response}");
+//!     pool.kill().and_then(|()| pool.wait()).expect("it ends");
+//! }
+//! # }
+//! ```
+//!
 //! # The parent's side
 //!
 //! [`Builder::on_event`] reports to a hook in the parent what happens to workers and to the pool. Its [`Handle`] restarts,
@@ -86,8 +138,9 @@
 //! # Features
 //!
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library without an argument parser and a logger.
-//! - `serde`: sends values of your types as messages, in JSON: `Worker::send_typed`, `Handle::send_typed`, `encode` and
-//!   `decode`.
+//! - `serde`: values of your types as JSON, in responses and requests (`Response::json`, `Request::json`) and as
+//!   messages (`Worker::send_typed`, `Handle::send_typed`, `encode`, `decode`).
+//! - `http`: converts requests and responses from and to those of the crate `http`.
 
 mod admin;
 mod error;
@@ -115,12 +168,13 @@ pub use pool::{decode, encode, TypedError};
 pub use pool::{Builder, Pool};
 pub use server::adoption::Adopter;
 pub use server::answer::guard::UpgradeGuard;
+pub use server::answer::into_response::IntoResponse;
 pub use server::answer::responder::Responder;
 pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;
 pub use server::answer::upgrade::{Socket, Upgraded};
 pub use server::files::Files;
-pub use server::http::{Headers, InvalidHeader, Request, Version};
+pub use server::http::{media_type_of as media_type, Headers, InvalidHeader, Pairs, Request, RequestBuilder, Version};
 #[doc(hidden)] // for the binary, whose options they are
 pub use shared::config::{duration, settings, Setting};
 pub use shared::config::{

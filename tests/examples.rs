@@ -4,6 +4,9 @@
 mod support;
 
 use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use support::{example, fresh_path, Server};
@@ -62,4 +65,26 @@ fn connections_answer_side_by_side() {
     assert_eq!(server.get("/").status, 400);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait().code(), Some(0));
+}
+
+/// As the documentation of the crate tells how to test a whole pool.
+#[test]
+fn a_whole_pool_runs_in_a_test() {
+    let mut program = example("tested");
+    let program = program.env("FORKPOOL_LISTEN", "127.0.0.1:0").env("FORKPOOL_WORKERS", "2").stdout(Stdio::piped());
+    let mut pool = program.spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(pool.stdout.take().expect("a pipe")).read_line(&mut line).expect("it serves");
+    let address = line.trim().trim_start_matches("serving [").trim_end_matches(']');
+    let get = |target: &str| {
+        let mut client = TcpStream::connect(address).expect("it listens");
+        client.write_all(format!("GET {target} HTTP/1.0\r\n\r\n").as_bytes()).expect("sent");
+        let mut response = String::new();
+        client.read_to_string(&mut response).expect("it closes");
+        response
+    };
+    let (good, bad) = (get("/add?3&4"), get("/add?three"));
+    pool.kill().and_then(|()| pool.wait()).expect("it ends");
+    assert!(good.starts_with("HTTP/1.1 200 ") && good.ends_with("\r\n\r\n7\n"), "{good}");
+    assert!(bad.starts_with("HTTP/1.1 400 "), "{bad}");
 }

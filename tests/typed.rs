@@ -13,7 +13,7 @@ fn values_go_both_ways_and_others_are_typed_errors() {
     assert!(status.success(), "{log:?}");
     let expected = [
         "not sent: the message has 200001 bytes, more than 65536; split it",
-        "not understood: the message is not a value of the expected type",
+        "not understood: the JSON is not a value of the expected type",
         "worker 0 is there",
         "12 * 12 = 144",
     ];

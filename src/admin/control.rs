@@ -77,7 +77,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Request> {
 impl Service {
     /// Passes a command on to the parent, if this client may give it and the state of the pool allows it.
     pub(super) fn command(&self, worker: &Worker, request: &http::Request<'_>) -> Response {
-        let refuse = |status, problem: &str| Response::json(refused(problem)).status(status);
+        let refuse = |status, problem: &str| Response::json_text(refused(problem)).status(status);
         if !self.may_command(request) {
             let problem = match self.token {
                 Some(_) => "the field Authorization: Bearer TOKEN is missing or wrong",
@@ -97,7 +97,7 @@ impl Service {
         }
         let Some(asked) = encode(asked) else { return refuse(403, "clients cannot request that") };
         match worker.send(&asked) {
-            Ok(()) => Response::json(accepted(&request.path()[1..], self.model.seq())).status(202),
+            Ok(()) => Response::json_text(accepted(&request.path()[1..], self.model.seq())).status(202),
             Err(error) => refuse(503, &error.to_string()),
         }
     }

@@ -203,7 +203,7 @@ impl Service {
     fn show(&mut self, path: &str, request: &Request<'_>) -> Response {
         match path {
             "/" => Response::html(include_str!("page.html")).header("Content-Security-Policy", PAGE_POLICY),
-            "/status.json" => Response::json(self.snapshot(|it| it.to_json())),
+            "/status.json" => Response::json_text(self.snapshot(|it| it.to_json())),
             "/status.txt" => Response::text(self.snapshot(|it| it.to_text())),
             "/metrics" => Response::bytes(
                 "text/plain; version=0.0.4; charset=utf-8",

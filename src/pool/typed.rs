@@ -1,4 +1,4 @@
-//! Messages that are values of the application's types, as JSON (feature `serde`).
+//! Messages, requests and responses that are values of the application's types, as JSON (feature `serde`).
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -7,6 +7,9 @@ use serde::de::DeserializeOwned;
 use serde::Serialize;
 
 use crate::parent::handle::{Handle, Target};
+use crate::server::answer::into_response::{failed, IntoResponse};
+use crate::server::answer::response::Response;
+use crate::server::http::Request;
 use crate::shared::message::MessageError;
 use crate::worker::{Sender, Worker};
 
@@ -38,7 +41,61 @@ pub fn decode<T: DeserializeOwned>(message: &[u8]) -> Result<T, TypedError> {
     serde_json::from_slice(message).map_err(|error| TypedError::Decode(error.into()))
 }
 
-/// What went wrong with a typed message.
+impl Response {
+    /// Makes a 200 response with a value as JSON (RFC 8259). A value that cannot be represented in JSON, such as a map
+    /// whose keys are not strings, is logged and becomes a 500.
+    ///
+    /// Serialised JSON is sent by [`json_text`](Response::json_text).
+    ///
+    /// ```
+    /// # use forkpool::Response;
+    /// let response = Response::json(&[("answer", 42)]);
+    /// assert_eq!(response.body_bytes(), Some(&br#"[["answer",42]]"#[..]));
+    /// ```
+    pub fn json<T: Serialize + ?Sized>(value: &T) -> Response {
+        match serde_json::to_string(value) {
+            Ok(text) => Response::json_text(text),
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+impl Request<'_> {
+    /// Reads the body as a value in JSON, whatever its Content-Type.
+    ///
+    /// ```
+    /// # use forkpool::{Request, Response, TypedError};
+    /// fn double(request: &Request<'_>) -> Result<Response, TypedError> {
+    ///     let number: u32 = request.json()?;
+    ///     Ok(Response::json(&(number * 2)))
+    /// }
+    ///
+    /// # use forkpool::IntoResponse;
+    /// assert_eq!(double(&Request::builder("POST", "/").body("21").build()).into_response().body_bytes(), Some(&b"42"[..]));
+    /// assert_eq!(double(&Request::builder("POST", "/").body("x").build()).into_response().status_code(), 400);
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`TypedError::Decode`] if the body is not a value of that type, which as a response is a 400.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, TypedError> {
+        decode(self.body())
+    }
+}
+
+/// What the client has sent is its own mistake (400); other errors are logged and become a 500.
+impl IntoResponse for TypedError {
+    fn into_response(self) -> Response {
+        match self {
+            TypedError::Decode(error) => {
+                Response::text(format!("the body is not what is expected: {error}\n")).status(400)
+            }
+            error => failed(&error),
+        }
+    }
+}
+
+/// What went wrong with a typed message or body.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum TypedError {
@@ -53,8 +110,8 @@ pub enum TypedError {
 impl fmt::Display for TypedError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            TypedError::Encode(_) => f.write_str("cannot encode the value as a message"),
-            TypedError::Decode(_) => f.write_str("the message is not a value of the expected type"),
+            TypedError::Encode(_) => f.write_str("cannot encode the value as JSON"),
+            TypedError::Decode(_) => f.write_str("the JSON is not a value of the expected type"),
             TypedError::Send(error) => error.fmt(f),
         }
     }

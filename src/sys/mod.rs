@@ -8,6 +8,7 @@
 //! - `notification/`: seccomp_unotify(2); its `filter.rs` (PURE) selects the calls
 //! - `bpf.rs`, `cbpf.rs` (PURE), `filter.rs`: extended and classic BPF; `sandbox.rs`: landlock(7) and seccomp(2)
 //! - `scan/`, `array.rs`: bytes in steps of vector instructions; an array that is filled from the front
+//! - `local.rs`: values that stay on their thread
 //! - `clock.rs`: clocks; `epoll.rs`: calls on mio's epoll instance that mio does not make; `proc.rs`: reads /proc
 #![allow(unsafe_code)]
 
@@ -19,6 +20,7 @@ pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod fds;
 pub(crate) mod filter;
+pub(crate) mod local;
 pub(crate) mod memory;
 pub(crate) mod notification;
 pub(crate) mod options;

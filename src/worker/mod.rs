@@ -75,7 +75,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::server::adoption::{Adopter, Adoptions};
-use crate::server::answer::response::Response;
+use crate::server::answer::into_response::IntoResponse;
 use crate::server::event_loop::Server;
 use crate::server::http::{Common, InvalidHeader, Request};
 use crate::shared::channel::WorkerEnd;
@@ -320,19 +320,21 @@ impl Worker {
 
     /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
     ///
-    /// `handler` runs on this thread, for one request at a time; meanwhile this worker does nothing else. If it panics,
+    /// `handler` runs on this thread, for one request at a time; meanwhile this worker does nothing else. It returns a
+    /// [`Response`], or whatever [`IntoResponse`] accepts, such as text or a [`Result`]. If it panics,
     /// the client gets a 500 and the connection is closed, but the worker goes on, unless
     /// [`on_panic`](crate::Builder::on_panic) says otherwise.
     ///
     /// # Errors
     ///
     /// When the system refuses what the loop needs (epoll(7)). Nothing that a client does is an error.
-    pub fn serve<H>(&self, handler: H) -> Result<()>
+    pub fn serve<H, R>(&self, mut handler: H) -> Result<()>
     where
-        H: FnMut(&Request<'_>) -> Response,
+        H: FnMut(&Request<'_>) -> R,
+        R: IntoResponse,
     {
         let (station, resources) = self.station()?;
-        let mut server = Server::new(station, resources, handler)?;
+        let mut server = Server::new(station, resources, |request: &Request<'_>| handler(request).into_response())?;
         self.row().watches();
         self.confine()?;
         let told = self.ready();

@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::parent::handle::Hooks;
 use crate::pool::run::run;
-use crate::server::answer::response::Response;
+use crate::server::answer::into_response::IntoResponse;
 use crate::server::files::Files;
 use crate::server::http::Request;
 use crate::shared::config::{quoted, settings, Address, Config, Layers, Setting};
@@ -207,12 +207,25 @@ impl Builder {
     }
 
     /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` responds to requests in the
-    /// workers; see [`Worker::serve`].
+    /// workers, with a [`Response`](crate::Response) or anything else that [`IntoResponse`] accepts; see
+    /// [`Worker::serve`].
+    ///
+    /// ```no_run
+    /// use std::error::Error;
+    ///
+    /// fn main() -> forkpool::Result<()> {
+    ///     forkpool::Pool::bind("127.0.0.1:8000").serve(|request| -> Result<String, Box<dyn Error>> {
+    ///         // An error is a 500, and a line in the log.
+    ///         let number: u64 = request.query().unwrap_or("0").parse()?;
+    ///         Ok(format!("{}\n", number + 1))
+    ///     })
+    /// }
+    /// ```
     ///
     /// # Errors
     ///
     /// As [`run`](Builder::run).
-    pub fn serve(self, handler: impl FnMut(&Request<'_>) -> Response) -> Result<()> {
+    pub fn serve<R: IntoResponse>(self, handler: impl FnMut(&Request<'_>) -> R) -> Result<()> {
         self.run(|worker| worker.serve(handler))
     }
 

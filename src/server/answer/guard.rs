@@ -8,6 +8,7 @@ use crate::server::mailbox::Mailbox;
 /// Keeps an upgraded connection among those of its worker. Until this is dropped, the connection counts, a drain waits
 /// for it, and it is told about the drain. See [`Upgraded::into_parts`](crate::Upgraded::into_parts).
 #[derive(Debug)]
+#[must_use = "the connection counts until this is dropped"]
 pub struct UpgradeGuard {
     drain: Arc<Notice>,
     mailbox: Arc<Mailbox>,

@@ -3,10 +3,14 @@
 use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
-/// Receives the pieces of a body, then `None` at its end. Returns the response, at the end or earlier.
-pub(crate) struct Receiver<T>(Box<Take<T>>);
+use crate::sys::local::Local;
 
-type Take<T> = dyn FnMut(Option<&[u8]>) -> Option<T> + Send;
+/// Receives the pieces of a body, then `None` at its end. Returns the response, at the end or earlier.
+///
+/// It stays on the thread that has made it, the worker's, since what it owns may be bound to a thread.
+pub(crate) struct Receiver<T>(Local<Box<Take<T>>>);
+
+type Take<T> = dyn FnMut(Option<&[u8]>) -> Option<T>;
 
 /// The result of a piece.
 pub(crate) enum Taken<T> {
@@ -17,12 +21,13 @@ pub(crate) enum Taken<T> {
 }
 
 impl<T> Receiver<T> {
-    pub(crate) fn new(take: impl FnMut(Option<&[u8]>) -> Option<T> + Send + 'static) -> Receiver<T> {
-        Receiver(Box::new(take))
+    pub(crate) fn new(take: impl FnMut(Option<&[u8]>) -> Option<T> + 'static) -> Receiver<T> {
+        Receiver(Local::new(Box::new(take)))
     }
 
     pub(crate) fn take(&mut self, piece: Option<&[u8]>) -> Taken<T> {
-        match panic::catch_unwind(AssertUnwindSafe(|| (self.0)(piece))) {
+        // It panics if the response was made on another thread.
+        match panic::catch_unwind(AssertUnwindSafe(|| (self.0.get_mut())(piece))) {
             Ok(Some(answer)) => Taken::Answer(answer),
             Ok(None) => Taken::More,
             Err(panic) => Taken::Panicked(panic),

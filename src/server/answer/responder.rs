@@ -11,6 +11,7 @@ use crate::server::http::{early_hints, InvalidHeader, ResponseHead};
 /// It can be sent to any thread. If it is dropped without a response, for example in a panic, it responds with 500, so
 /// that no client waits for ever.
 #[derive(Debug)]
+#[must_use = "dropped without a response, it responds with 500"]
 pub struct Responder(Promise<Response>);
 
 impl Responder {

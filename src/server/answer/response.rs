@@ -71,9 +71,10 @@ impl Response {
         Response::with("text/html; charset=utf-8", from_text(body.into()))
     }
 
-    /// Makes a 200 response with serialised JSON (RFC 8259).
+    /// Makes a 200 response with text that is JSON already (RFC 8259). With the feature `serde`, `Response::json`
+    /// serialises a value.
     #[inline]
-    pub fn json(body: impl Into<Cow<'static, str>>) -> Response {
+    pub fn json_text(body: impl Into<Cow<'static, str>>) -> Response {
         Response::with("application/json", from_text(body.into()))
     }
 
@@ -153,6 +154,9 @@ impl Response {
     /// It is dropped without a `None` if the client disconnects. The size of the body is not limited, not even by
     /// `max-body`: count the bytes.
     ///
+    /// `take` may own what is bound to the thread, such as an `Rc`. So make the response in the handler; one that another
+    /// thread has made for a [`Responder`](crate::Responder) counts as a panic.
+    ///
     /// A handler that returns another kind of response to such a request refuses the body: it is not read, and the
     /// connection is closed.
     ///
@@ -168,7 +172,7 @@ impl Response {
     /// });
     /// # drop(response);
     /// ```
-    pub fn receive(mut take: impl FnMut(Option<&[u8]>) -> Option<Response> + Send + 'static) -> Response {
+    pub fn receive(mut take: impl FnMut(Option<&[u8]>) -> Option<Response> + 'static) -> Response {
         let receiver = Receiver::new(move |piece| match take(piece) {
             // At the end there is nothing to wait for.
             None if piece.is_none() => Some(Response::text("the server failed to answer\n").status(500)),

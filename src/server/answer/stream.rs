@@ -21,6 +21,7 @@ const CAPACITY: usize = 64 * 1024;
 /// Dropping the writer ends the body. If it is dropped in a panic, or by [`abort`](BodyWriter::abort), the connection
 /// is reset instead, so that the client does not take half of a body for the whole.
 #[derive(Debug)]
+#[must_use = "dropping it ends the body"]
 pub struct BodyWriter {
     shared: Arc<Shared>,
 }

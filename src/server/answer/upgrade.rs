@@ -34,6 +34,7 @@ impl fmt::Debug for Upgrade {
 /// the application should learn about the drain: by [`interrupt_on_drain`](Upgraded::interrupt_on_drain) if a thread
 /// reads from the connection, and by [`on_drain`](Upgraded::on_drain) otherwise.
 #[derive(Debug)]
+#[must_use = "dropping it closes the connection"]
 pub struct Upgraded {
     leftover: io::Cursor<Vec<u8>>,
     stream: Socket,

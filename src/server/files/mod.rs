@@ -22,10 +22,12 @@ mod fields;
 mod held;
 mod listing;
 mod name;
+mod prefix;
 mod root;
 
 use held::Held;
 use name::{Malformed, Name};
+use prefix::Below;
 use root::Root;
 
 /// A directory of files as a handler: index files, ranges, conditional requests, precompressed siblings.
@@ -62,6 +64,8 @@ pub struct Files {
     root: Root,
     held: Held,
     rules: Rules,
+    /// Without a final slash.
+    prefix: String,
 }
 
 /// Served for a directory.
@@ -86,7 +90,7 @@ impl Files {
 
     pub(crate) fn open_with(path: PathBuf, rules: Rules) -> Result<Files> {
         match Root::open(&path) {
-            Ok(root) => Ok(Files { path, held: Held::new(root.as_fd()), root, rules }),
+            Ok(root) => Ok(Files { path, held: Held::new(root.as_fd()), root, rules, prefix: String::new() }),
             Err(errno) => {
                 Err(Error::File { path: path.display().to_string(), action: "serve files from", source: cause(errno) })
             }
@@ -100,7 +104,8 @@ impl Files {
     ///
     /// As [`open`](Files::open).
     pub fn reopen(&self) -> Result<Files> {
-        Files::open_with(self.path.clone(), self.rules.clone())
+        let files = Files::open_with(self.path.clone(), self.rules.clone())?;
+        Ok(Files { prefix: self.prefix.clone(), ..files })
     }
 
     /// A directory above everything that may be served.
@@ -109,6 +114,30 @@ impl Files {
             Symlinks::Anywhere => Ok(Root::open(Path::new("/"))?.into()),
             Symlinks::None | Symlinks::Inside => self.root.as_fd().try_clone_to_owned(),
         }
+    }
+
+    /// Serves the files below this path instead of `/`: with `/static`, a request for `/static/app.js` gets `app.js`, one
+    /// for `/static` is redirected to `/static/`, and all others get 404. Default: none. Rules of
+    /// [`header`](Files::header) are matched against the rest of the path.
+    ///
+    /// ```no_run
+    /// # use forkpool::{Files, Pool, Response};
+    /// # fn main() -> forkpool::Result<()> {
+    /// let files = Files::open("/srv/www")?.prefix("/static");
+    /// Pool::bind("127.0.0.1:8000").serve(|request| match request.path() {
+    ///     "/" => Response::html("<script src=/static/app.js></script>"),
+    ///     _ => files.answer(request),
+    /// })
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If it does not begin with a slash.
+    pub fn prefix(mut self, path: &str) -> Files {
+        assert!(path.starts_with('/'), "the prefix {path:?} must begin with a slash");
+        self.prefix = path.trim_end_matches('/').to_owned();
+        self
     }
 
     /// Sets which symbolic links are followed. Default [`Symlinks::Inside`].
@@ -208,7 +237,12 @@ impl Files {
     /// add the slash of a directory, 304, 400, 403, 404, 405, 412, 416, or 503 if no descriptor is free. Responds to
     /// OPTIONS with 204.
     pub fn answer(&self, request: &Request<'_>) -> Response {
-        let name = Name::read(request.path());
+        let path = match prefix::below(&self.prefix, request.path()) {
+            Below::Path(path) => path,
+            Below::Itself(slash) => return redirect(request, &slash),
+            Below::Elsewhere => return refusal(404),
+        };
+        let name = Name::read(path);
         let path = || name.as_ref().map(Name::rooted).unwrap_or_default();
         match (request.method(), &name) {
             ("GET" | "HEAD", Ok(name)) => self.answer_named(request, name).unwrap_or_else(|status| match status {
@@ -242,7 +276,7 @@ impl Files {
         match found {
             Ok(Found::File(opened)) => Ok(self.file(request, name.path(), opened)),
             Ok(Found::Directory) | Err(404) => match (self.index(request, &[name.path(), b".html"].concat()), found) {
-                (Err(404), Ok(_)) => Ok(self.with_fields(redirect(request, name), &name.rooted())),
+                (Err(404), Ok(_)) => Ok(self.with_fields(redirect(request, &name.slash()), &name.rooted())),
                 (answered, _) => answered,
             },
             Err(status) => Err(status),
@@ -381,10 +415,10 @@ enum Found {
 }
 
 /// Redirects to the directory's own URL, so that relative references in its index file lead into it.
-fn redirect(request: &Request<'_>, name: &Name<'_>) -> Response {
+fn redirect(request: &Request<'_>, slash: &str) -> Response {
     let query = request.query().map(|query| format!("?{query}")).unwrap_or_default();
     // Temporary, since the name may belong to a file tomorrow. Clients older than 308 follow this one, too.
-    Response::redirect(302, &(name.slash() + &query))
+    Response::redirect(302, &(slash.to_owned() + &query))
 }
 
 fn refusal(status: u16) -> Response {

@@ -74,7 +74,7 @@ impl Weights {
 }
 
 /// `q=0.5` in thousandths: `weight` of RFC 9110 section 12.4.2.
-fn weight(parameter: &str) -> Option<u16> {
+pub(super) fn weight(parameter: &str) -> Option<u16> {
     let value = parameter.strip_prefix(['q', 'Q'])?.strip_prefix('=')?;
     let (whole, decimals) = value.split_once('.').unwrap_or((value, ""));
     if decimals.len() > 3 || !decimals.bytes().all(|digit| digit.is_ascii_digit()) {

@@ -18,6 +18,18 @@ pub(crate) fn media_type(path: &[u8]) -> &'static str {
     found.map_or(UNKNOWN, |index| table[index].1)
 }
 
+/// Returns the media type of a file by its name: by its extension, or by the whole name if it has none, ignoring case.
+/// Unknown ones are `application/octet-stream`. Text has `charset=utf-8`, except for HTML, CSS and other formats that may
+/// declare their encoding themselves.
+///
+/// ```
+/// assert_eq!(forkpool::media_type("img/logo.SVG"), "image/svg+xml");
+/// assert_eq!(forkpool::media_type("unknown.xyz"), "application/octet-stream");
+/// ```
+pub fn media_type_of(path: impl AsRef<str>) -> &'static str {
+    media_type(path.as_ref().as_bytes())
+}
+
 /// The text after the last dot of a path's last segment, or the whole segment if it has no dot.
 pub(crate) fn extension(path: &[u8]) -> Result<&[u8], &[u8]> {
     let name = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();

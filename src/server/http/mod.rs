@@ -39,10 +39,12 @@
 
 mod asked;
 mod body;
+mod build;
 mod codec;
 mod coding;
 mod conditional;
 mod date;
+mod decode;
 mod encode;
 mod facts;
 #[cfg(any(fuzzing, test))]
@@ -58,6 +60,7 @@ mod host;
 mod lines;
 mod media_type;
 mod message;
+mod negotiate;
 mod parse;
 mod pieces;
 mod range;
@@ -72,13 +75,16 @@ mod tests;
 mod trailer;
 
 pub(crate) use crate::shared::config::{Limits, FIELDS_MAX};
+pub use build::RequestBuilder;
 pub(crate) use codec::{Codec, Next, Phase, Scratch};
 pub(crate) use coding::{preferred as preferred_codings, Coding};
 pub(crate) use conditional::{evaluate, single, Validators, Verdict};
 pub(crate) use date::{fixdate, Common};
+pub use decode::Pairs;
 pub(crate) use encode::{chunk, last_chunk, Encoder, CONTINUE};
 pub(crate) use forwarded::{Origin, Trust};
 pub use headers::Headers;
+pub use media_type::media_type_of;
 pub(crate) use media_type::{extension, media_type};
 pub(crate) use pieces::Piece;
 pub(crate) use range::{parse as parse_range, Ranges};

@@ -57,6 +57,13 @@ impl ResponseHead {
         self.status == other.status && has_equal_type && has_equal_fields
     }
 
+    /// The fields other than Content-Type, as names and values.
+    pub(crate) fn fields(&self) -> impl Iterator<Item = (&str, &str)> {
+        // They were rendered from text.
+        let lines = std::str::from_utf8(&self.fields).unwrap_or_default().split_terminator("\r\n");
+        lines.filter_map(|line| line.split_once(": "))
+    }
+
     /// # Panics
     ///
     /// Unless `status` is between 200 and 599; the server sends interim responses itself.
@@ -141,6 +148,17 @@ impl std::error::Error for InvalidHeader {}
 impl InvalidHeader {
     pub(crate) fn servers_own(name: &str) -> InvalidHeader {
         InvalidHeader::new(name, "the server sets this field itself")
+    }
+
+    #[cfg(feature = "http")]
+    pub(crate) fn of(name: &str, problem: &'static str) -> InvalidHeader {
+        InvalidHeader::new(name, problem)
+    }
+
+    /// Whether only the server may set the field.
+    #[cfg(feature = "http")]
+    pub(crate) fn is_servers_own(name: &str) -> bool {
+        THE_SERVERS.iter().any(|own| name.eq_ignore_ascii_case(own))
     }
 
     pub(super) fn new(name: &str, problem: &'static str) -> InvalidHeader {
