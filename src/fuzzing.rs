@@ -11,6 +11,7 @@ pub use crate::server::http::fuzzing::{chunked, conditions, connection, forwarde
 pub use crate::server::proxy::fuzzing::proxy_header;
 pub use crate::shared::channel::fuzzing::records;
 use crate::shared::config::{Config, Setting};
+pub use crate::shared::handover::record::fuzz as handover;
 
 /// Commands of the admin process to the parent, as bytes and as clients send them.
 pub fn commands(bytes: &[u8]) {
@@ -119,7 +120,7 @@ mod tests {
         let number = |n: u64| n.to_le_bytes();
         let fact = [&64_u16.to_le_bytes()[..], &[2, 11, 0, 1, 2, 1, 5, 0].map(number).concat()].concat();
         type Target = fn(&[u8]);
-        let targets: [(Target, &[&[u8]]); 14] = [
+        let targets: [(Target, &[&[u8]]); 15] = [
             (env_file, &[b"# a\nA=1\r\n FORKPOOL_WORKERS=2\n\nexport B=x\n", b"A=b=c\n_1= \"x\" \n"]),
             (forwarded, &[b"192.0.2.7, [2001:db8::7]:1", b"for=\"[2001:db8::7]:1\";proto=https, for=_x;host=\"a\""]),
             (
@@ -137,6 +138,7 @@ mod tests {
             (access_log_line, &[b"GET /a\"b HTTP/1.1\r\nHost: a\r\nReferer: \\\x01\xff\r\n\r\n"]),
             (records, &[b"\x02LRAASDMQ", b"\x09LRB\0\0XXXFwords"]),
             (upgrade_variable, &[b"3\n4 5,-,6 127.0.0.1:80\n- 7 udp:127.0.0.1:53\n8 - unix:/run/a b"]),
+            (handover, &[b"\x01\x05\x02\0\0\0\xe8\x03\0\0\xc0\0\x02\x01\x50\0GET / HT", b"\x01\0\0\0\0\0\0\0\0\0"]),
             (commands, &[b"\0\0\0\0\0\0\0\0\0", b"/scale?workers=4", b"/log?level=debug"]),
             (facts, &[&fact]),
             (

@@ -288,6 +288,7 @@ impl Admin {
             reserved: Rc::default(),
             backlog: 0,
             shared: vec![shared],
+            handover: None,
             page,
             server: Rc::new(admin::server_config()),
             max_requests: 0,

@@ -23,7 +23,10 @@ impl Parent {
                 Ok(seed) => return Some(Turn::Fork(Child::Worker(Box::new(seed)))),
                 Err(error) => spawn_failed(slot, &error.report(), &mut self.roster, &mut self.journal),
             },
-            Effect::Drain { pid } => drain(pid, &mut self.roster, &mut self.application, &self.journal),
+            Effect::Drain { pid } => {
+                self.handover.name_heirs(pid, &self.roster, self.health.board());
+                drain(pid, &mut self.roster, &mut self.application, &self.journal);
+            }
             Effect::Quit { pid } => {
                 signal(pid, Signal::SIGINT);
                 disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
@@ -38,6 +41,7 @@ impl Parent {
             }
             Effect::Retire { slot } => {
                 self.journal.forget(slot);
+                self.handover.retire(slot);
                 self.sockets.retire(slot, clock::now());
             }
             Effect::ReleaseSockets => {
@@ -47,7 +51,9 @@ impl Parent {
             }
             Effect::Upgrade => {
                 let admin = self.admin.as_ref();
-                let fact = self.takeover.upgrade(config, &self.sockets, admin, &self.wakeups, &mut self.journal);
+                let pairs = self.handover.pairs(self.roster.supervisor.slots().wanted());
+                let fact =
+                    self.takeover.upgrade(config, &self.sockets, &pairs, admin, &self.wakeups, &mut self.journal);
                 self.roster.tell(fact, clock::now());
             }
             Effect::EndSuccessor { pid, how } => signal(

@@ -25,6 +25,7 @@
 //!   `policy.rs`: the limits with their reasons; a seeded simulation
 //! - `wakeups.rs`: what the loop waits for; `source.rs` (PURE): the meaning of each token
 //! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
+//! - `handover/`: which processes take over the connections of a worker that leaves
 //! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check
 //! - `programs.rs`: workers that run other programs; `sign.rs`: one program; `notify.rs`: the sockets on which programs
 //!   report that they are ready; `orphans.rs`: the processes of a program whose keeper was killed
@@ -140,6 +141,7 @@ mod discard;
 mod effects;
 pub(crate) mod event;
 pub(crate) mod handle;
+mod handover;
 mod health;
 mod inbox;
 mod journal;
@@ -178,6 +180,7 @@ use self::admin::Admin;
 use self::application::Application;
 use self::deploy::Deploy;
 use self::discard::Discard;
+use self::handover::Handover;
 use self::health::Health;
 use self::journal::Journal;
 use self::outputs::Outputs;
@@ -212,6 +215,7 @@ pub(crate) struct Parent {
     roster: Roster,
     wakeups: Wakeups,
     sockets: Sockets,
+    handover: Handover,
     health: Health,
     programs: Programs,
     application: Application,
@@ -341,6 +345,7 @@ impl Parent {
     fn settle(&mut self) {
         let (now, are_copied) = (clock::now(), are_copies_held(&self.roster, &self.admin));
         self.sockets.settle(&mut self.roster, &self.wakeups, are_copied, now);
+        self.handover.settle(&self.roster, self.health.board(), now);
         if let Some(admin) = &mut self.admin {
             admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
         }
@@ -355,6 +360,7 @@ impl Parent {
             self.roster.supervisor.deadline(),
             self.health.deadline(),
             self.sockets.deadline(),
+            self.handover.deadline(),
             self.programs.deadline(&self.roster),
             self.application.deadline(),
             self.deploy.deadline().filter(|_| may_restart(&self.sockets, &self.takeover)),

@@ -61,6 +61,8 @@ impl Parent {
         let page = self.health.board().lend(row, slot, clock::now());
         let page = page.map_err(|source| Error::system("lend the worker its row with madvise(2)", source))?;
         let (parent_end, worker_end) = lifeline;
+        let handover = self.handover.receiver(slot);
+        let handover = handover.inspect_err(|error| debug!("worker={slot} takes no connections over: {error}")).ok();
         let (messages, worker_messages) = messages.unzip();
         let notify_socket = match &sign {
             Sign::Notification(socket) => Some(socket.address().clone()),
@@ -83,6 +85,7 @@ impl Parent {
             reserved: Rc::clone(reserved),
             backlog: config.backlog,
             shared,
+            handover,
             page,
             server: Rc::clone(&settings.server),
             max_requests: jittered(config.max_requests, clock::now().as_millis() ^ row as u64),

@@ -13,6 +13,7 @@ use crate::parent::application::Application;
 use crate::parent::deploy::Deploy;
 use crate::parent::discard::Discard;
 use crate::parent::handle::Hooks;
+use crate::parent::handover::Handover;
 use crate::parent::health::Health;
 use crate::parent::journal::Journal;
 use crate::parent::outputs::Outputs;
@@ -51,7 +52,7 @@ impl Parent {
         let open = |path| log_file::open(path, others(credentials));
         let access_log = config.access_log.as_deref().map(open).transpose()?;
         raise_descriptor_limit();
-        let Addresses { reserved, slots, predecessor, admin } = takeover::addresses(config)?;
+        let Addresses { reserved, slots, pairs, predecessor, admin } = takeover::addresses(config)?;
         let (board, steering) = share_memory(config, &reserved, workers)?;
         let board = Rc::new(board);
         let signals = ParentSignals::install(held)
@@ -89,6 +90,7 @@ impl Parent {
             roster,
             wakeups,
             sockets,
+            handover: Handover::new(pairs),
             health,
             programs,
             application,

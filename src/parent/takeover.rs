@@ -28,6 +28,7 @@ use crate::parent::successor::{Inheritance, Predecessor, Successor};
 use crate::parent::supervisor::{Event, Pid};
 use crate::parent::wakeups::Wakeups;
 use crate::shared::config::{Address, Config};
+use crate::shared::handover::Pair;
 use crate::shared::listener::{self, AdminListener, Reserved, SlotSockets};
 
 /// The pools before and after this one, while they exist.
@@ -62,6 +63,7 @@ impl Takeover {
         &mut self,
         config: &Config,
         sockets: &Sockets,
+        pairs: &[Option<&Pair>],
         admin: Option<&Admin>,
         wakeups: &Wakeups,
         journal: &mut Journal,
@@ -72,7 +74,7 @@ impl Takeover {
         let admin = admin.and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
         let spawned = match process::id() {
             1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
-            _ => Successor::spawn(&addresses, sockets.reserved(), &slots.collect::<Vec<_>>(), admin),
+            _ => Successor::spawn(&addresses, sockets.reserved(), &slots.collect::<Vec<_>>(), pairs, admin),
         };
         let heard = spawned.and_then(|successor| {
             let registered = wakeups.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);
@@ -91,11 +93,12 @@ impl Takeover {
         }
     }
 
-    /// Whether the new binary has reported that it serves; called when it has sent something or has gone.
-    pub(super) fn hear_successor(&mut self, wakeups: &Wakeups) -> bool {
-        let Some(successor) = &mut self.successor else { return false };
+    /// Whether the new binary has reported that it serves, and in how many slots it takes connections over; called when
+    /// it has sent something or has gone.
+    pub(super) fn hear_successor(&mut self, wakeups: &Wakeups) -> Option<usize> {
+        let successor = self.successor.as_mut()?;
         let serves = successor.serves();
-        if !serves {
+        if serves.is_none() {
             // If it has gone, its exit will show that; if it has closed its end, its timeout will.
             wakeups.forget(successor.stream());
         }
@@ -108,10 +111,11 @@ impl Takeover {
         self.successor.take()
     }
 
-    /// This pool serves: reports that to the old pool, which may leave, and waits for that.
-    pub(super) fn serve(&mut self, wakeups: &Wakeups) {
+    /// This pool serves: reports that to the old pool, which may leave, and waits for that. Also reports the number of
+    /// slots in which it takes connections over.
+    pub(super) fn serve(&mut self, slots: usize, wakeups: &Wakeups) {
         let Some(predecessor) = &mut self.predecessor else { return };
-        predecessor.serve();
+        predecessor.serve(slots);
         if let Err(error) = wakeups.listen_to(predecessor.stream(), Source::Predecessor) {
             error!("cannot listen to the old pool: {error}");
         }
@@ -128,6 +132,8 @@ pub(super) struct Addresses {
     pub(super) reserved: Vec<Reserved>,
     /// The slots' sockets that the old pool has handed over.
     pub(super) slots: Vec<SlotSockets>,
+    /// The pairs of sockets by which connections are passed on, by slot.
+    pub(super) pairs: Vec<Option<Pair>>,
     pub(super) predecessor: Option<Predecessor>,
     pub(super) admin: Option<AdminListener>,
 }
@@ -147,7 +153,13 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
             false => given,
         };
         reserved.extend(listener::reserve_udp(&config.udp, |_| None)?);
-        return Ok(Addresses { reserved, slots: Vec::new(), predecessor: None, admin: admin(&mut |_| None)? });
+        return Ok(Addresses {
+            reserved,
+            slots: Vec::new(),
+            pairs: Vec::new(),
+            predecessor: None,
+            admin: admin(&mut |_| None)?,
+        });
     };
     let mut reserved = inheritance.given()?;
     if reserved.is_empty() {
@@ -156,6 +168,7 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     }
     reserved.extend(listener::reserve_udp(&config.udp, |name| inheritance.udp(name))?);
     let admin = admin(&mut |address| inheritance.admin(address))?;
+    let pairs = inheritance.pairs();
     let (slots, predecessor) = inheritance.finish();
-    Ok(Addresses { reserved, slots, predecessor: Some(predecessor), admin })
+    Ok(Addresses { reserved, slots, pairs, predecessor: Some(predecessor), admin })
 }

@@ -7,9 +7,7 @@ use crate::sys::clock;
 impl Parent {
     /// The new binary has sent something, or has gone. If it serves, this pool ends.
     pub(super) fn hear_successor(&mut self) {
-        if !self.takeover.hear_successor(&self.wakeups) {
-            return;
-        }
+        let Some(slots) = self.takeover.hear_successor(&self.wakeups) else { return };
         self.roster.tell(Event::SuccessorReady, clock::now());
         // If it was told to leave before it reported, it leaves, and its exit is still to come.
         if self.roster.supervisor.awaits_successor() {
@@ -18,6 +16,7 @@ impl Parent {
         // Dropping this ends the stream, which tells the new pool that it has everything.
         let Some(successor) = self.takeover.end_successor() else { return };
         self.sockets.hand_over();
+        self.handover.succeeded_by(slots);
         if let Some(admin) = &mut self.admin {
             admin.hand_over(&mut self.journal);
         }
@@ -30,7 +29,8 @@ impl Parent {
         self.settle();
         let path = self.deploy.settings.config.pid_file.as_deref();
         self.outputs.pid_file.write_or_retry(path, &mut self.journal);
-        self.takeover.serve(&self.wakeups);
+        let slots = self.handover.take_over(&self.roster, self.health.board());
+        self.takeover.serve(slots, &self.wakeups);
         self.sockets.take_names();
         if let Some(admin) = &mut self.admin {
             admin.take_over();

@@ -224,6 +224,7 @@ impl Parent {
             self.health.cut_off(&process, now);
         }
         self.sockets.gone(pid);
+        self.handover.gone(pid);
         if matches!(exit, Exit::Signal { .. }) {
             look(process.slot, &self.roster);
         }

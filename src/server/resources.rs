@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use crate::server::access_log::AccessLog;
 use crate::server::http::{Common, Request};
 use crate::server::inbox::Inbox;
+use crate::shared::handover::Receiver;
 
 /// What a server takes over as its own.
 pub(crate) struct Resources {
@@ -15,6 +16,10 @@ pub(crate) struct Resources {
     pub(crate) listeners: Vec<TcpListener>,
     pub(crate) shared_listeners: Vec<TcpListener>,
     pub(crate) unix_listeners: Vec<UnixListener>,
+    /// The connections that other processes pass to this slot; `None` for the admin process.
+    // The built-in server does not use it yet.
+    #[allow(dead_code)]
+    pub(crate) handover: Option<Receiver>,
     /// The parent's messages and their hook, if one was set.
     pub(crate) inbox: Option<Inbox>,
     /// The fields of every response.

@@ -67,6 +67,7 @@ impl Bed {
             listeners,
             shared_listeners: Vec::new(),
             unix_listeners: Vec::new(),
+            handover: None,
             inbox: None,
             common: Common::new(),
             streams: Box::new(|_| false),

@@ -15,6 +15,12 @@ pub(crate) struct Counters {
     pub(crate) responses: [u64; CLASSES],
     /// Bytes that the sockets of clients have accepted.
     pub(crate) sent: u64,
+    /// Connections that other processes have passed to it, and that it has passed to others. Those count neither as
+    /// accepted nor as closed.
+    pub(crate) taken: u64,
+    pub(crate) handed: u64,
+    /// Records of connections that it has dropped, since they were not sound.
+    pub(crate) discarded: u64,
 }
 
 /// The number of classes of status codes (RFC 9110 section 15).
@@ -22,7 +28,8 @@ pub(crate) const CLASSES: usize = 5;
 
 impl Counters {
     pub(crate) fn open(&self) -> u64 {
-        self.accepted.saturating_sub(self.closed)
+        let ended = self.closed.saturating_add(self.handed);
+        self.accepted.saturating_add(self.taken).saturating_sub(ended)
     }
 
     /// The maximum of each counter.
@@ -36,6 +43,9 @@ impl Counters {
             lost: self.lost.max(other.lost),
             responses: std::array::from_fn(|class| self.responses[class].max(other.responses[class])),
             sent: self.sent.max(other.sent),
+            taken: self.taken.max(other.taken),
+            handed: self.handed.max(other.handed),
+            discarded: self.discarded.max(other.discarded),
         }
     }
 
@@ -48,6 +58,9 @@ impl Counters {
         self.panics = self.panics.saturating_add(other.panics);
         self.lost = self.lost.saturating_add(other.lost);
         self.sent = self.sent.saturating_add(other.sent);
+        self.taken = self.taken.saturating_add(other.taken);
+        self.handed = self.handed.saturating_add(other.handed);
+        self.discarded = self.discarded.saturating_add(other.discarded);
         for (count, more) in self.responses.iter_mut().zip(other.responses) {
             *count = count.saturating_add(more);
         }

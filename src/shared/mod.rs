@@ -20,6 +20,7 @@
 //!   program finds its words
 //! - `steer/`: which slot gets the next connection. The plan, the classic BPF programs and the eBPF assembler (all
 //!   PURE), the eBPF program, and when to attach which
+//! - `handover/`: what passes from a worker that leaves to the process that takes its connections over
 //! - `listener/`: reserved addresses. `slot.rs`: the sockets of a slot; `udp.rs`, `unix.rs`, `given.rs` and `admin.rs`:
 //!   other kinds of sockets; `whole.rs` (PURE): whether a socket may be passed on; `inspect.rs`: inspects and restores
 //!   sockets. All socket options are set here; `options.rs` has those of connections
@@ -129,6 +130,7 @@ pub(crate) mod channel;
 pub(crate) mod config;
 pub(crate) mod counters;
 pub(crate) mod credentials;
+pub(crate) mod handover;
 pub(crate) mod latency;
 pub(crate) mod listener;
 pub(crate) mod log_file;

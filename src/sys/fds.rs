@@ -49,6 +49,17 @@ pub(crate) fn unsent(socket: impl AsFd) -> io::Result<usize> {
     }
 }
 
+/// The number of bytes that a socket has received and nobody has read (tcp(7), unix(7): SIOCINQ).
+pub(crate) fn unread(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the call writes an int to where its argument points.
+    let result = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) };
+    match result {
+        0 => Ok(usize::try_from(bytes).unwrap_or(0)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// How long ago the peer of a TCP socket last acknowledged anything (`TCP_INFO` of tcp(7)).
 pub(crate) fn silent_for(socket: impl AsFd) -> io::Result<Duration> {
     // SAFETY: it consists of integers, for which all zeros are valid.
@@ -122,6 +133,17 @@ pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usiz
     let len = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     Ok(Whole::Received(Received { len, ..peeked }))
+}
+
+/// Removes the next message of a socket that keeps message boundaries. The kernel closes its descriptors. Never blocks
+/// for a message.
+pub(crate) fn drop_message(socket: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: the call writes nothing, as the length says.
+    let len = unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
+    if len < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
 }
 
 /// Takes all descriptors that recvmsg(2) has opened, including those of a message that was cut.

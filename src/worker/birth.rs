@@ -8,6 +8,7 @@ use crate::shared::config::Rules;
 use crate::shared::config::Sandbox;
 use crate::shared::config::ServerConfig;
 use crate::shared::credentials::Credentials;
+use crate::shared::handover::Receiver;
 use crate::shared::listener::{Reserved, Shared, SlotSockets};
 use crate::shared::log_text::{panic_message, tag};
 use crate::shared::log_writer;
@@ -25,6 +26,7 @@ use std::env;
 use std::error::Error as StdError;
 use std::ffi::OsString;
 use std::fs::File;
+use std::os::fd::OwnedFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -60,6 +62,8 @@ pub(crate) struct Seed {
     pub(crate) reserved: Rc<Vec<Reserved>>,
     pub(crate) backlog: u32,
     pub(crate) shared: Vec<Shared>,
+    /// The connections that other processes pass to the slot; `None` for the admin process.
+    pub(crate) handover: Option<OwnedFd>,
     /// Its own page in the scoreboard.
     pub(crate) page: RowPage,
     pub(crate) server: Rc<ServerConfig>,
@@ -166,6 +170,7 @@ impl Worker {
             shared_listeners: RefCell::new(shared_listeners),
             unix_listeners: RefCell::new(unix_listeners),
             udp_sockets: RefCell::new(udp_sockets),
+            handover: RefCell::new(seed.handover.map(Receiver::from)),
             page: seed.page,
             server: seed.server,
             max_requests: Cell::new(seed.max_requests),

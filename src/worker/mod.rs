@@ -82,6 +82,7 @@ use crate::shared::channel::WorkerEnd;
 use crate::shared::config::AccessLogFormat;
 use crate::shared::config::Sandbox;
 use crate::shared::config::ServerConfig;
+use crate::shared::handover::Receiver;
 use crate::shared::message::MessageEnd;
 use crate::shared::scoreboard::RowPage;
 use crate::sys;
@@ -143,6 +144,8 @@ pub struct Worker {
     shared_listeners: RefCell<Vec<TcpListener>>,
     unix_listeners: RefCell<Vec<UnixListener>>,
     udp_sockets: RefCell<Vec<UdpSocket>>,
+    /// The connections that other processes pass to this slot.
+    handover: RefCell<Option<Receiver>>,
     page: RowPage,
     server: Rc<ServerConfig>,
     max_requests: Cell<u64>,

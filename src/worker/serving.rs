@@ -37,6 +37,7 @@ impl Worker {
             listeners: self.listeners.take(),
             shared_listeners: self.shared_listeners.take(),
             unix_listeners: self.take_unix_listeners(),
+            handover: self.handover.take(),
             inbox: self.take_inbox(),
             common: self.common.borrow().clone(),
             streams: self.streams.take().map_or_else(all_collected, |streams| streams.0),

@@ -87,6 +87,9 @@ fn readings() -> Readings {
         lost: 4,
         responses: [0, 6, 1, 2, 1],
         sent: 4096,
+        taken: 0,
+        handed: 0,
+        discarded: 0,
     };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);

@@ -9,6 +9,8 @@
 //!                    RESERVED - ADDRESS          one that all workers share
 //!                    - FD,FD,... ADDRESS         one for UDP
 //!                    FD - admin:ADDRESS          the admin process's
+//!                    - FD,FD,... handover:         the pair of each slot by which connections are passed on: the sending
+//!                                                end, then the receiving one; hyphens for a slot without
 //! ```
 
 #[cfg(not(any(fuzzing, test)))]
@@ -25,6 +27,7 @@ use std::process::Command;
 use nix::fcntl::{fcntl, FcntlArg, FdFlag};
 
 use crate::error;
+use crate::shared::handover::Pair;
 use crate::shared::listener::{Given, Reserved, SlotSockets};
 use crate::shared::signals;
 use crate::sys;
@@ -33,6 +36,10 @@ const VARIABLE: &str = "FORKPOOL_UPGRADE";
 
 /// The message of the new parent that it serves.
 const SERVING: u8 = b'S';
+
+/// The same, if it takes connections over; followed by the number of slots that do, in two bytes, little-endian. Only
+/// for an old pool that has passed pairs on.
+const TAKING: u8 = b'T';
 
 /// What the old pool hands over to this one.
 #[derive(Debug)]
@@ -118,6 +125,17 @@ impl Inheritance {
         given.collect()
     }
 
+    /// The pairs of sockets by which connections are passed on, by slot.
+    pub(crate) fn pairs(&mut self) -> Vec<Option<Pair>> {
+        let Some(it) = self.addresses.iter_mut().find(|it| it.address == HANDOVER) else { return Vec::new() };
+        let mut ends = std::mem::take(&mut it.slots).into_iter();
+        let mut pairs = Vec::new();
+        while let (Some(sender), Some(receiver)) = (ends.next(), ends.next()) {
+            pairs.push(sender.zip(receiver).and_then(|(sender, receiver)| Pair::inherited(sender, receiver)));
+        }
+        pairs
+    }
+
     /// The slots' sockets, as far as the old pool had them, and the channel on which to report that this pool serves.
     pub(crate) fn finish(self) -> (Vec<SlotSockets>, Predecessor) {
         let mut addresses: Vec<_> = self.addresses.into_iter().map(|it| it.slots.into_iter()).collect();
@@ -144,6 +162,9 @@ const GIVEN: &str = "given:";
 /// Marks the admin process's socket.
 const ADMIN: &str = "admin:";
 
+/// Marks the pairs of the slots.
+const HANDOVER: &str = "handover:";
+
 /// The channel to the old pool.
 #[derive(Debug)]
 pub(crate) struct Predecessor {
@@ -151,9 +172,12 @@ pub(crate) struct Predecessor {
 }
 
 impl Predecessor {
-    /// Reports to the old pool that this one serves. If it has gone, that is fine.
-    pub(crate) fn serve(&mut self) {
-        let _ = self.stream.write_all(&[SERVING]);
+    /// Reports to the old pool that this one serves, and takes its connections over in this number of slots. If it has
+    /// gone, that is fine.
+    pub(crate) fn serve(&mut self, slots: usize) {
+        let [low, high] = u16::try_from(slots).unwrap_or(u16::MAX).to_le_bytes();
+        let message = [TAKING, low, high];
+        let _ = self.stream.write_all(if slots == 0 { &[SERVING] } else { &message });
     }
 
     /// Ends when the old pool has released the sockets.
@@ -179,6 +203,7 @@ impl Successor {
         addresses: &[String],
         reserved: &[Reserved],
         slots: &[&SlotSockets],
+        pairs: &[Option<&Pair>],
         admin: Option<(&str, BorrowedFd<'_>)>,
     ) -> io::Result<Successor> {
         let (stream, theirs) = UnixStream::pair()?;
@@ -209,6 +234,15 @@ impl Successor {
             };
             text.push_str(&format!("{} {list} {address}\n", number(fd)));
         }
+        if !pairs.is_empty() {
+            let ends: Vec<_> = pairs.iter().map(|pair| pair.map(|it| [it.sender(), it.receiver()])).collect();
+            passed.extend(ends.iter().flatten().flatten().copied());
+            let list = ends.iter().flat_map(|ends| match ends {
+                Some([sender, receiver]) => [number(Some(*sender)), number(Some(*receiver))],
+                None => [number(None), number(None)],
+            });
+            text.push_str(&format!("- {} {HANDOVER}\n", list.collect::<Vec<_>>().join(",")));
+        }
         if let Some((address, fd)) = admin {
             passed.push(fd);
             text.push_str(&format!("{} - {ADMIN}{}\n", fd.as_raw_fd(), address.escape_default()));
@@ -236,10 +270,14 @@ impl Successor {
         &self.stream
     }
 
-    /// Whether the new parent has reported that it serves.
-    pub(crate) fn serves(&mut self) -> bool {
-        let mut byte = [0];
-        matches!(self.stream.read(&mut byte), Ok(1) if byte[0] == SERVING)
+    /// Whether the new parent has reported that it serves, and in how many slots it takes connections over.
+    pub(crate) fn serves(&mut self) -> Option<usize> {
+        let mut bytes = [0; 3];
+        match (self.stream.read(&mut bytes), bytes) {
+            (Ok(1), [SERVING, ..]) => Some(0),
+            (Ok(3), [TAKING, low, high]) => Some(u16::from_le_bytes([low, high]).into()),
+            _ => None,
+        }
     }
 }
 

@@ -37,6 +37,8 @@ where
                 }
                 // It keeps no program.
                 Order::End => {}
+                // This server does not report yet that it takes connections over.
+                Order::HandOver { .. } | Order::Move { .. } | Order::TakeRest { .. } => {}
                 Order::Look => {
                     let now = self.connections.cx.clock.now;
                     self.acceptors.iter_mut().for_each(|(_, acceptor)| acceptor.notice(now));

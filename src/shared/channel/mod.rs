@@ -44,11 +44,14 @@ use self::protocol::{
     RESUMED, RINGING, STEER, STOPPED,
 };
 pub(crate) use self::protocol::{Record, Violation, STOPPING};
+use crate::shared::handover::{Receiver, Sender};
 use crate::shared::pace::Pace;
 use crate::sys;
 use crate::time::Time;
 
 /// An order to a worker.
+// The built-in server does not obey all of them yet.
+#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Look after these sockets of another slot, in addition to its other neighbours.
@@ -61,6 +64,13 @@ pub(crate) enum Order {
     End,
     /// Look at the queues of this slot: a process that shared them was killed, and may have taken a wake-up along.
     Look,
+    /// When it is told to finish, pass the connections to this slot; to several in turn, if the order comes again. See
+    /// [`crate::shared::handover`].
+    HandOver { slot: usize, to: Sender },
+    /// Pass up to `count` idle connections to this slot.
+    Move { slot: usize, count: usize, to: Sender },
+    /// Take over the connections in this queue of a slot that is no more, then close it.
+    TakeRest { from: Receiver },
 }
 
 const WATCH: u8 = b'w';
@@ -68,6 +78,12 @@ const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
 const END: u8 = b'e';
 const LOOK: u8 = b'k';
+/// An order to move has the number of connections in the upper half of the slot's number.
+const SLOTS_OF_MOVE: usize = u32::MAX as usize;
+
+const HAND_OVER: u8 = b'h';
+const MOVE: u8 = b'm';
+const TAKE_REST: u8 = b't';
 
 /// Makes both ends for a worker of a pool with this number of TCP and UDP addresses.
 pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(ParentEnd, WorkerEnd)> {
@@ -238,6 +254,24 @@ impl ParentEnd {
         self.order(LOOK, 0, &[])
     }
 
+    /// Orders the worker to pass its connections to this slot when it is told to finish, in addition to the slots of
+    /// earlier orders.
+    pub(crate) fn hand_over(&self, slot: usize, to: BorrowedFd<'_>) -> io::Result<()> {
+        self.order(HAND_OVER, slot, &[to])
+    }
+
+    /// Orders the worker to pass up to this number of idle connections to this slot.
+    // Nobody moves connections yet.
+    #[allow(dead_code)]
+    pub(crate) fn move_some(&self, slot: usize, count: u32, to: BorrowedFd<'_>) -> io::Result<()> {
+        self.order(MOVE, slot & SLOTS_OF_MOVE | (count as usize) << 32, &[to])
+    }
+
+    /// Orders the worker to take over what is in the queue of a slot that is no more.
+    pub(crate) fn take_rest(&self, slot: usize, from: BorrowedFd<'_>) -> io::Result<()> {
+        self.order(TAKE_REST, slot, &[from])
+    }
+
     fn order(&self, kind: u8, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
         let mut message = vec![kind];
         message.extend(u64::try_from(slot).unwrap_or(u64::MAX).to_le_bytes());
@@ -336,6 +370,12 @@ impl WorkerEnd {
             (LOG, 9) => Some(Order::Log { file: fds.into_iter().next()?.into() }),
             (END, 9) => Some(Order::End),
             (LOOK, 9) => Some(Order::Look),
+            (HAND_OVER, 9) => Some(Order::HandOver { slot, to: fds.into_iter().next()?.into() }),
+            (MOVE, 9) => {
+                let to = fds.into_iter().next()?.into();
+                Some(Order::Move { slot: slot & SLOTS_OF_MOVE, count: slot >> 32, to })
+            }
+            (TAKE_REST, 9) => Some(Order::TakeRest { from: fds.into_iter().next()?.into() }),
             _ => None,
         }
     }

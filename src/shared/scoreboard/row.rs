@@ -57,11 +57,28 @@ pub(super) enum Word {
     ServerError,
     /// The length of the name of the current request in bytes; zero if there is none.
     Named,
+    /// Whether it takes over connections that other processes pass to its slot.
+    Takes,
+    /// How many it has taken over; they are counted as accepted, too.
+    Taken,
+    /// How many it has passed to other processes; they are counted as closed, too.
+    Handed,
+    /// How many records of connections it has dropped, since they were not sound.
+    Discarded,
 }
 
 /// The words that only grow.
-const COUNTERS: [Word; 6] =
-    [Word::Requests, Word::Accepted, Word::Closed, Word::Refused, Word::Panics, Word::LostLines];
+const COUNTERS: [Word; 9] = [
+    Word::Requests,
+    Word::Accepted,
+    Word::Closed,
+    Word::Refused,
+    Word::Panics,
+    Word::LostLines,
+    Word::Taken,
+    Word::Handed,
+    Word::Discarded,
+];
 
 /// The responses by class.
 const RESPONSES: [Word; CLASSES] =
@@ -216,6 +233,11 @@ impl Row<'_> {
         self.load(Word::Watches) != 0
     }
 
+    /// Whether it reports that it takes over connections that other processes pass to its slot.
+    pub(crate) fn takes(&self) -> bool {
+        self.load(Word::Takes) != 0
+    }
+
     pub(super) fn assigned(&self) -> u64 {
         self.note(Note::Assigned)
     }
@@ -258,15 +280,20 @@ impl Row<'_> {
         let most = self.most(now);
         let believed = |word| Some(self.load(word)).filter(|count| *count <= most).unwrap_or(0);
         let accepted = believed(Word::Accepted);
+        let closed = believed(Word::Closed).min(accepted);
+        let (taken, handed) = (believed(Word::Taken).min(accepted), believed(Word::Handed).min(closed));
         Counters {
             requests: believed(Word::Requests),
-            accepted,
-            closed: believed(Word::Closed).min(accepted),
+            accepted: accepted - taken,
+            closed: closed - handed,
             refused: believed(Word::Refused),
             panics: believed(Word::Panics),
             lost: believed(Word::LostLines),
             responses: RESPONSES.map(believed),
             sent: Some(self.load(Word::Sent)).filter(|sent| *sent <= most_sent(most)).unwrap_or(0),
+            taken,
+            handed,
+            discarded: believed(Word::Discarded),
         }
     }
 
@@ -340,6 +367,29 @@ impl OwnRow<'_> {
     /// Reports that the worker looks after other slots' sockets when told to.
     pub(crate) fn watches(&self) {
         self.store(Word::Watches, 1);
+    }
+
+    /// Reports that the worker takes over connections that other processes pass to its slot.
+    #[allow(dead_code)]
+    pub(crate) fn set_takes(&self) {
+        self.store(Word::Takes, 1);
+    }
+
+    /// Counts a connection that another process has passed to this one, besides `count_accepted`.
+    #[allow(dead_code)]
+    pub(crate) fn count_taken(&self) {
+        self.add(Word::Taken, 1);
+    }
+
+    /// Counts a connection that was passed to another process, besides `count_closed`.
+    #[allow(dead_code)]
+    pub(crate) fn count_handed(&self) {
+        self.add(Word::Handed, 1);
+    }
+
+    #[allow(dead_code)]
+    pub(crate) fn count_discarded(&self) {
+        self.add(Word::Discarded, 1);
     }
 
     /// As `count_request`, for workers in which several threads count.

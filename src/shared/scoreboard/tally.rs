@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 
 use super::row::{LatencyRow, LATENCY_WORDS};
-use crate::shared::counters::Counters;
+use crate::shared::counters::{Counters, CLASSES};
 use crate::shared::latency::{Latency, BUCKETS};
 use crate::sys::shared::{self, ReadOnly, Writable};
 
@@ -77,6 +77,9 @@ impl Tally {
             lost: load(5),
             sent: load(6),
             responses: std::array::from_fn(|class| load(7 + class)),
+            taken: load(7 + CLASSES),
+            handed: load(8 + CLASSES),
+            discarded: load(9 + CLASSES),
         }
     }
 
@@ -134,8 +137,10 @@ impl ParentTally {
         let add = |word: &AtomicU64, count: u64| word.store(word.load(Relaxed).saturating_add(count), Relaxed);
         let owner = words.get(OWNERS + row).filter(|_| row < self.tally.rows);
         if let Some(slot) = owner.and_then(|owner| owner.swap(0, Relaxed).checked_sub(1)) {
-            let Counters { requests, accepted, closed, refused, panics, lost, sent, responses } = *counters;
+            let Counters { requests, accepted, closed, refused, panics, lost, sent, responses, .. } = *counters;
+            let Counters { taken, handed, discarded, .. } = *counters;
             let counters = [requests, accepted, closed, refused, panics, lost, sent].into_iter().chain(responses);
+            let counters = counters.chain([taken, handed, discarded]);
             let slot = words.get(self.tally.slot(slot as usize)..).unwrap_or_default();
             slot.iter().zip(counters).for_each(|(word, count)| add(word, count));
             words[DEAD..].iter().zip(latency.buckets).for_each(|(word, count)| add(word, count));
@@ -172,6 +177,9 @@ mod tests {
             lost: 6,
             sent: 7,
             responses: [8, 9, 10, 11, 12],
+            taken: 13,
+            handed: 14,
+            discarded: 15,
         };
         let mut is_cleared = false;
         parent.fold(1, &counters, &took(2, 100), || is_cleared = true);

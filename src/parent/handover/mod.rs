@@ -1,0 +1,235 @@
+//! Which processes take over the connections of a worker that leaves.
+//!
+//! It owns the pair of sockets of each slot ([`crate::shared::handover`]), and never reads or writes them. Its input:
+//! which workers serve, and which of them report that they take connections over. Its output: orders to workers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use log::debug;
+
+use crate::parent::process::Roster;
+use crate::parent::supervisor::{Pid, PoolState, SlotId};
+use crate::shared::handover::Pair;
+use crate::shared::scoreboard::{ParentBoard, Row};
+use crate::sys;
+use crate::time::Time;
+
+/// The maximum number of slots to which one worker passes its connections.
+const HEIRS: usize = 8;
+
+/// How long a worker may take to empty the queue of a slot that is no more, before this is checked again.
+const REST: Duration = Duration::from_secs(3);
+
+/// The pairs of the slots.
+#[derive(Debug, Default)]
+pub(super) struct Handover {
+    pairs: BTreeMap<SlotId, Pair>,
+    rests: Vec<Rest>,
+    /// Whether the old pool, in an upgrade, has the same pairs.
+    has_inherited: bool,
+    /// The number of slots of the new pool, once it serves and takes connections over.
+    successor: Option<usize>,
+}
+
+/// A pair to which nothing more is sent, and whose queue may hold connections.
+#[derive(Debug)]
+struct Rest {
+    slot: SlotId,
+    pair: Pair,
+    /// The worker that empties it, and when to check.
+    by: Option<(Pid, Time)>,
+}
+
+impl Handover {
+    /// With the pairs of the old pool, by slot.
+    pub(super) fn new(inherited: Vec<Option<Pair>>) -> Handover {
+        let pairs = inherited.into_iter().enumerate();
+        let pairs: BTreeMap<_, _> = pairs.filter_map(|(slot, pair)| Some((slot, pair?))).collect();
+        Handover { has_inherited: !pairs.is_empty(), pairs, ..Handover::default() }
+    }
+
+    /// A copy of the receiving end for the next process of a slot.
+    ///
+    /// # Errors
+    ///
+    /// If no descriptor is free. The process can do without.
+    pub(super) fn receiver(&mut self, slot: SlotId) -> io::Result<OwnedFd> {
+        if self.pairs.get(&slot).is_some_and(|pair| !pair.is_sound()) {
+            self.retire(slot);
+        }
+        let pair = match self.pairs.entry(slot) {
+            std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Pair::new()?),
+        };
+        pair.receiver().try_clone_to_owned()
+    }
+
+    /// The pairs that a new binary inherits: those of the slots below this number, with `None` for a slot without.
+    pub(super) fn pairs(&self, wanted: usize) -> Vec<Option<&Pair>> {
+        (0..wanted).map(|slot| self.pairs.get(&slot)).collect()
+    }
+
+    /// The new pool serves, and takes connections over in this number of slots.
+    pub(super) fn succeeded_by(&mut self, slots: usize) {
+        self.successor = Some(slots).filter(|slots| *slots > 0);
+    }
+
+    /// This pool serves in place of the old one, which may have had more slots. Returns the number of slots to which
+    /// the workers of the old pool may pass connections: those before the first whose worker takes none over.
+    pub(super) fn take_over(&mut self, roster: &Roster, board: &ParentBoard) -> usize {
+        let wanted = roster.supervisor.slots().wanted();
+        let surplus: Vec<SlotId> = self.pairs.range(wanted..).map(|(slot, _)| *slot).collect();
+        surplus.into_iter().for_each(|slot| self.retire(slot));
+        let serving = roster.serving_by_slot();
+        let takes = |slot: &usize| serving.get(slot).is_some_and(|pid| takes(*pid, roster, board).is_some());
+        if self.has_inherited {
+            (0..wanted).take_while(takes).count()
+        } else {
+            0
+        }
+    }
+
+    /// Tells a worker, which is about to be told to leave, to whom to pass its connections.
+    pub(super) fn name_heirs(&self, pid: Pid, roster: &Roster, board: &ParentBoard) {
+        let Some(process) = roster.get(pid).filter(|process| process.ends.program.is_none()) else { return };
+        for slot in self.heirs(pid, process.slot, roster, board) {
+            let Some(pair) = self.pairs.get(&slot) else { continue };
+            if let Err(error) = process.ends.lifeline.hand_over(slot, pair.sender()) {
+                // It dies, or does not read its orders. What it has then ends with it.
+                return debug!("cannot order {} to pass its connections on: {error}", roster.tag(pid));
+            }
+        }
+    }
+
+    fn heirs(&self, pid: Pid, slot: SlotId, roster: &Roster, board: &ParentBoard) -> Vec<SlotId> {
+        if roster.supervisor.state() == PoolState::Stopping {
+            return self.successor.map(|count| of_successor(slot, self.pairs.len(), count)).unwrap_or_default();
+        }
+        let serving = roster.serving_by_slot();
+        if serving.get(&slot).is_some_and(|it| *it != pid && takes(*it, roster, board).is_some()) {
+            return vec![slot];
+        }
+        let others = serving.iter().filter(|(other, it)| **it != pid && **other < roster.supervisor.slots().wanted());
+        let others = others.filter_map(|(other, it)| {
+            let row = takes(*it, roster, board).filter(|row| !row.is_full())?;
+            Some((row.open(), *other))
+        });
+        let mut others: Vec<(u64, SlotId)> = others.collect();
+        others.sort_unstable();
+        others.into_iter().take(HEIRS).map(|(_, slot)| slot).collect()
+    }
+
+    /// The slot will have no more workers, or its pair is broken.
+    pub(super) fn retire(&mut self, slot: SlotId) {
+        if let Some(pair) = self.pairs.remove(&slot) {
+            pair.shut();
+            self.rests.push(Rest { slot, pair, by: None });
+        }
+    }
+
+    /// A worker has ended.
+    pub(super) fn gone(&mut self, pid: Pid) {
+        self.rests.iter_mut().for_each(|rest| _ = rest.by.take_if(|(by, _)| *by == pid));
+    }
+
+    /// Has workers empty the queues of slots that are no more.
+    pub(super) fn settle(&mut self, roster: &Roster, board: &ParentBoard, now: Time) {
+        self.rests.retain(|rest| rest.by.is_some_and(|(_, at)| now < at) || !rest.is_empty());
+        if self.rests.is_empty() {
+            return;
+        }
+        let serving = roster.serving().filter_map(|(_, pid)| Some((takes(pid, roster, board)?.open(), pid)));
+        let Some((pid, process)) = serving.min().and_then(|(_, pid)| Some((pid, roster.get(pid)?))) else { return };
+        for rest in self.rests.iter_mut().filter(|rest| rest.by.is_none_or(|(_, at)| at <= now)) {
+            match process.ends.lifeline.take_rest(rest.slot, rest.pair.receiver()) {
+                Ok(()) => rest.by = Some((pid, now + REST)),
+                Err(error) => debug!("cannot order {} to empty a queue: {error}", roster.tag(pid)),
+            }
+        }
+    }
+
+    /// When to check a queue that is being emptied.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.rests.iter().filter_map(|rest| Some(rest.by?.1)).min()
+    }
+}
+
+impl Rest {
+    /// Whether nothing is in the queue. If that cannot be told, nobody can read it either.
+    fn is_empty(&self) -> bool {
+        sys::fds::unread(self.pair.receiver().as_fd()).map_or(true, |bytes| bytes == 0)
+    }
+}
+
+/// The row of a process, if that takes connections over.
+fn takes<'b>(pid: Pid, roster: &Roster, board: &'b ParentBoard) -> Option<Row<'b>> {
+    let process = roster.get(pid).filter(|process| process.ends.program.is_none())?;
+    Some(board.row(process.row)).filter(|row| row.takes())
+}
+
+/// The slots of the new pool, which has `theirs`, that take over the connections of this slot of a pool with `ours`:
+/// each of theirs is named, and each of ours names one at least.
+fn of_successor(slot: SlotId, ours: usize, theirs: usize) -> Vec<SlotId> {
+    let ours = ours.max(1);
+    match slot < theirs {
+        true => (slot..theirs).step_by(ours).take(HEIRS).collect(),
+        false => vec![slot % theirs.max(1)],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::process::tests::roster;
+    use crate::parent::sign::Sign;
+    use crate::shared::channel::Order;
+    use crate::shared::handover::{Sender, Sent};
+
+    #[test]
+    fn every_slot_of_the_new_pool_gets_some() {
+        for ours in 1..12_usize {
+            for theirs in 1..12_usize {
+                let mut named: Vec<usize> = (0..ours).flat_map(|slot| of_successor(slot, ours, theirs)).collect();
+                assert!((0..ours).all(|slot| !of_successor(slot, ours, theirs).is_empty()));
+                named.sort_unstable();
+                named.dedup();
+                let all: Vec<usize> = (0..theirs).collect();
+                assert!(named == all || theirs > ours * HEIRS, "{ours} {theirs}: {named:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_queue_outlives_its_slot_until_it_is_empty() {
+        let (roster, board, (worker, _messages)) = roster(Sign::Execution);
+        let mut handover = Handover::default();
+        let _receiver = handover.receiver(3).expect("a descriptor");
+        let sender = Sender::from(handover.pairs[&3].sender().try_clone_to_owned().expect("a descriptor"));
+        assert_eq!(sender.send(b"x", worker.stream().as_fd()), Sent::Done);
+        handover.retire(3);
+        assert_eq!(sender.send(b"x", worker.stream().as_fd()), Sent::Never, "nobody can add to it");
+        handover.settle(&roster, &board, Time::default());
+        assert_eq!(handover.rests.len(), 1, "nobody is there to empty it");
+        assert!(worker.order().is_none());
+        // An empty one is closed at once.
+        handover.receiver(4).expect("a descriptor");
+        handover.retire(4);
+        handover.settle(&roster, &board, Time::default());
+        assert_eq!(handover.rests.len(), 1);
+        let order = |order: Option<Order>| matches!(order, Some(Order::TakeRest { .. }));
+        assert!(!order(worker.order()));
+    }
+
+    #[test]
+    fn a_broken_pair_is_replaced_before_the_next_process_gets_it() {
+        let mut handover = Handover::default();
+        handover.receiver(0).expect("a descriptor");
+        assert!(handover.pairs[&0].is_sound());
+        handover.pairs[&0].shut();
+        handover.receiver(0).expect("a descriptor");
+        assert!(handover.pairs[&0].is_sound() && handover.rests.len() == 1);
+    }
+}
