@@ -19,10 +19,11 @@
 //! - `adoption.rs`, `inbox.rs`: connections that it did not accept itself; the parent's messages
 //! - `deadlines.rs`: PURE. When to look at which connection
 //! - `mailbox.rs`: how other threads wake the loop
-//! - `connection/`: a client with its codec: reads, and passes requests on. `transport.rs`: its socket; `input.rs`:
-//!   what it reads and keeps; `send.rs`: sends responses; `timing.rs`: how long it may wait; `waiting.rs`: for the
-//!   application; `guard.rs`: panics of the handler; `proxied.rs`: the header of the PROXY protocol; `linger.rs`: the
-//!   end of one whose client still sends; `record.rs`: what was sent, for the access log
+//! - `connection/`: a client's connection: reads, and sends what answers it. `transport.rs`: its socket; `buffers.rs`:
+//!   what it keeps; `session/`: HTTP on it, without the socket: calls the handler, and begins responses; `exchange.rs`:
+//!   a request whose response takes more than one step; `timer.rs`: how long it may wait. `input.rs`, `send.rs`,
+//!   `application.rs`, `linger.rs`: steps that need several of these; `waiting.rs`: what the loop asks about one;
+//!   `proxied.rs`: those that are refused because of their peer
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: a response that takes more than one step

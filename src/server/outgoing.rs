@@ -102,11 +102,6 @@ impl Outgoing {
         }
     }
 
-    /// Whether only the end of the connection marks its end.
-    pub(crate) fn looks_whole(&self) -> bool {
-        matches!(self, Outgoing::Stream { is_chunked: false, .. })
-    }
-
     /// Memory that is held for this client alone.
     pub(crate) fn held(&self) -> usize {
         match self {

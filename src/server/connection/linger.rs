@@ -4,7 +4,7 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use super::timing::{Timing, LINGER_IN_DRAIN, LINGER_PAUSE};
+use super::timer::{Timing, LINGER_IN_DRAIN, LINGER_PAUSE};
 use super::{Connection, Step};
 use crate::server::context::Context;
 use crate::time::Time;
@@ -22,15 +22,23 @@ pub(super) struct Linger {
     bytes: u64,
 }
 
+impl Linger {
+    /// Counts discarded bytes. Returns until when the next may come, if they may.
+    fn count(&mut self, bytes: usize, now: Time) -> Option<Time> {
+        self.bytes = self.bytes.saturating_sub(bytes as u64);
+        (self.bytes > 0).then(|| self.end.min(now + LINGER_PAUSE))
+    }
+}
+
 impl Connection {
     /// The last response was sent.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.must_linger || self.transport.is_ended() {
+        if !self.session.codec.has_unread() || self.transport.is_ended() {
             return Step::Close;
         }
         self.timer.start(Timing::Linger, cx);
         let whole = if cx.is_draining() { LINGER_IN_DRAIN } else { WHOLE };
-        self.kept.get_or_insert_default().linger = Some(Linger { end: cx.clock.running + whole, bytes: BYTES });
+        self.buffers.begin_to_linger(Linger { end: cx.clock.running + whole, bytes: BYTES });
         if self.transport.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
         }
@@ -39,24 +47,30 @@ impl Connection {
 
     /// Reads and discards what the client still sends, until it closes, too.
     pub(super) fn discard(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.transport.read(&mut cx.input) {
-            Ok(0) if !self.transport.is_ended() => Step::Wait,
-            Ok(count) if count > 0 && self.lingers_on(count, cx) => match self.transport.is_readable() {
-                true => Step::Again,
-                false => Step::Wait,
-            },
-            _ => Step::Close,
-        }
-    }
-
-    /// Counts bytes of a client that still sends; returns whether it may go on.
-    fn lingers_on(&mut self, count: usize, cx: &Context<'_>) -> bool {
-        let Some(linger) = self.kept.as_mut().and_then(|kept| kept.linger.as_mut()) else { return false };
-        linger.bytes = linger.bytes.saturating_sub(count as u64);
-        let (end, is_within) = (linger.end, linger.bytes > 0);
+        let count = match self.transport.read(&mut cx.input) {
+            Ok(0) if !self.transport.is_ended() => return Step::Wait,
+            Ok(0) | Err(_) => return Step::Close,
+            Ok(count) => count,
+        };
+        let now = cx.clock.running;
+        let Some(end) = self.buffers.linger().and_then(|linger| linger.count(count, now)) else { return Step::Close };
         if !cx.is_draining() {
-            self.timer.deadline = end.min(cx.clock.running + LINGER_PAUSE);
+            self.timer.deadline = end;
         }
-        is_within
+        self.transport.wait()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_may_send_for_a_while_and_so_much() {
+        let at = |seconds: u64| Time::from_millis(seconds * 1000);
+        let mut linger = Linger { end: at(30), bytes: 100 };
+        assert_eq!(linger.count(40, at(1)), Some(at(6)));
+        assert_eq!(linger.count(40, at(27)), Some(at(30)));
+        assert_eq!(linger.count(20, at(28)), None);
     }
 }

@@ -3,12 +3,14 @@
 use std::io::{self, ErrorKind};
 
 use mio::event::Event;
+use mio::{Registry, Token};
 
+use super::Step;
 use crate::server::client::Client;
 
 /// A client's socket.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     pub(super) client: Client,
     input: Input,
     /// Whether the socket has failed, or both sides have closed.
@@ -33,9 +35,14 @@ impl Transport {
         Transport { client, input: Input::Drained, is_broken: false }
     }
 
+    /// Registers the socket for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
+    pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
+        self.client.register(registry, token)
+    }
+
     /// Learns from an event.
     #[inline]
-    pub(super) fn notice(&mut self, event: &Event) {
+    pub(crate) fn notice(&mut self, event: &Event) {
         // The end of both sides says that of the receiving one, too.
         if event.is_read_closed() || event.is_error() {
             self.notice_end(event);
@@ -61,7 +68,7 @@ impl Transport {
 
     /// Makes the next step read the socket, whatever events have said.
     #[inline]
-    pub(super) fn look(&mut self) {
+    pub(crate) fn look(&mut self) {
         if self.input == Input::Drained {
             self.input = Input::Readable;
         }
@@ -87,6 +94,15 @@ impl Transport {
     /// Whether the socket has failed, or both sides have closed.
     pub(super) fn is_broken(&self) -> bool {
         self.is_broken
+    }
+
+    /// What to do while nothing that was read can be answered.
+    pub(super) fn wait(&self) -> Step {
+        match self.input {
+            Input::Ended => Step::Close,
+            Input::Readable | Input::Ending => Step::Again,
+            Input::Drained => Step::Wait,
+        }
     }
 
     /// Reads once; returns zero if there is nothing, and at the end.

@@ -1,70 +1,135 @@
-//! A connection that waits for the application: for how long, and the notices to the application meanwhile.
+//! What the loop asks about a connection that waits: for whom, for how long, and what it holds meanwhile.
 
+use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
-use super::timing::{Timing, UNLIMITED};
-use super::{Connection, Step};
-use crate::server::answer::notice::Notices;
-use crate::server::answer::response::Response;
+use super::buffers::Buffers;
+use super::session::Session;
+use super::timer::{Timer, Timing, LEAST, LOOKS};
+use super::transport::Transport;
 use crate::server::context::Context;
-use crate::server::outgoing::Outgoing;
+use crate::server::http::Phase;
+use crate::shared::config::ServerConfig;
+use crate::shared::listener;
 use crate::time::Time;
 
-/// How long a response may still take after the client has sent its end of file. The client may only mean that this was
-/// its last request (`nc -N`), but mostly it has disconnected, which TCP shows in the same way.
-const GRACE: Duration = Duration::from_secs(5);
+/// A connection between two of its steps.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting<'c> {
+    pub(super) transport: &'c Transport,
+    pub(super) buffers: &'c Buffers,
+    pub(super) session: &'c Session,
+    pub(super) timer: &'c Timer,
+}
 
-impl Connection {
-    /// The application has not made the next part of the response. `was_progress` says whether it has made one since
-    /// the last call.
-    pub(super) fn wait_for_application(&mut self, was_progress: bool, cx: &mut Context<'_>) {
-        if was_progress || !matches!(self.timer.timing, Timing::Answer | Timing::Leaving) {
-            self.timer.timing = Timing::Answer;
-            let timeout = self.outgoing().and_then(|outgoing| outgoing.timeout(cx.config));
-            self.timer.deadline = timeout.map_or(Time::NEVER, |timeout| cx.clock.running + timeout.min(UNLIMITED));
-            if cx.is_draining() {
-                self.timer.hurry(cx);
-            }
-        }
-        if self.transport.is_ending() && !cx.config.half_close {
-            self.tell(|notices| notices.gone.tell());
-            let end = cx.clock.running + GRACE;
-            if self.timer.timing != Timing::Leaving && end < self.timer.deadline {
-                (self.timer.timing, self.timer.deadline) = (Timing::Leaving, end);
-            }
+impl<'c> Waiting<'c> {
+    /// How much memory it holds.
+    pub(crate) fn memory(self) -> usize {
+        self.buffers.memory() + self.session.codec.held() + self.session.exchange.memory()
+    }
+
+    /// The file that is sent.
+    pub(crate) fn file(self) -> Option<BorrowedFd<'c>> {
+        self.session.exchange.file()
+    }
+
+    /// Whether it waits for a request of which nothing has arrived.
+    pub(crate) fn is_idle(self) -> bool {
+        matches!(self.timer.timing, Timing::Idle | Timing::Head)
+            && self.session.codec.phase() == Phase::Idle
+            && !self.buffers.is_some()
+    }
+
+    /// Since when it is idle, if it is, and whether it has never had a request. If incomplete requests and unread
+    /// responses also make room, a client that keeps the server waiting counts as idle.
+    pub(crate) fn idle_since(self, config: &ServerConfig) -> Option<(bool, Time)> {
+        let since = self.timer.begun(&config.timeouts)?;
+        let gives_way = config.capacity.evicts_unfinished || self.is_idle() || self.timer.timing == Timing::Linger;
+        gives_way.then_some((self.timer.timing == Timing::Head, since))
+    }
+
+    /// Prepares to be closed in favour of another.
+    pub(crate) fn give_way(self) {
+        if self.timer.is_unsent() {
+            // What the kernel holds for it takes memory, too.
+            self.reset();
         }
     }
 
-    /// The application has not responded in time, so the server does. A stream has no timeout.
-    pub(super) fn answer_for_application(&mut self, cx: &mut Context<'_>) -> Step {
-        match self.take_outgoing() {
-            Some(Outgoing::Deferred { mut pending, .. }) => {
-                let response = pending
-                    .take_late()
-                    .unwrap_or_else(|| Response::text("the server took too long to answer this request\n").status(504));
-                // Notifies the application.
-                drop(pending);
-                self.start(response, cx);
-                self.count_late_answer(cx);
-                self.send_again(cx).unwrap_or(Step::Again)
-            }
-            _ => Step::Close,
+    /// Makes the connection end with a reset.
+    pub(crate) fn reset(self) {
+        listener::reset_at_close(&self.transport.client);
+    }
+
+    /// How long its client has prevented progress; `None` if it does not wait for the client.
+    pub(crate) fn stalled_for(self, config: &ServerConfig, now: Time) -> Option<Duration> {
+        let begun = match self.timer.timing {
+            Timing::Head | Timing::Body | Timing::Write => self.timer.begun(&config.timeouts)?,
+            _ => return None,
+        };
+        // What its client has sent is read in its turn.
+        let has_bytes = !self.timer.is_unsent() && self.transport.client.has_bytes();
+        (!has_bytes).then(|| now.since(begun))
+    }
+
+    /// How much memory to keep for its body, which has its turn, if it makes progress: its client has sent something
+    /// within `pause`.
+    pub(crate) fn room_for_turn(self, config: &ServerConfig, now: Time, pause: Duration) -> Option<usize> {
+        let needed = self.room_needed();
+        if self.timer.timing != Timing::Body || self.session.codec.phase() != Phase::Body || needed == 0 {
+            return None;
         }
+        let begun = self.timer.begun(&config.timeouts)?;
+        (now.since(begun) < pause || self.transport.client.has_bytes()).then_some(needed)
+    }
+
+    /// How much memory the rest of its body needs.
+    pub(crate) fn room_needed(self) -> usize {
+        self.session.codec.room_needed()
+    }
+
+    /// When to look at it.
+    pub(crate) fn due(self, cx: &Context<'_>) -> Time {
+        let due = self.timer.due(cx);
+        match self.is_lasting_stream() && !cx.config.timeouts.write.is_zero() {
+            true => due.min(cx.clock.running + (cx.config.timeouts.write / LOOKS).max(LEAST)),
+            false => due,
+        }
+    }
+
+    /// Whether it waits for the application without a time limit.
+    fn is_lasting_stream(self) -> bool {
+        self.timer.timing == Timing::Answer && self.session.exchange.is_stream()
+    }
+
+    /// Whether the client's machine has not acknowledged anything for the write timeout, although something was sent to
+    /// it. No event reports this before the kernel gives up, after about a quarter of an hour, and keep-alive sends no
+    /// probes while sent bytes are unacknowledged.
+    pub(crate) fn is_lost(self, cx: &mut Context<'_>) -> bool {
+        let timeout = cx.config.timeouts.write;
+        if timeout.is_zero() || !self.is_lasting_stream() {
+            return false;
+        }
+        let (place, client) = (cx.waker.place, &self.transport.client);
+        let (Ok(1..), Ok(silent)) = (client.unsent(), client.silent_for()) else {
+            cx.memory.acknowledged(place);
+            return false;
+        };
+        let waited = cx.clock.running.since(cx.memory.unacknowledged(place, cx.clock.running));
+        if silent < waited {
+            cx.memory.acknowledged(place);
+            return false;
+        }
+        waited >= timeout
+    }
+
+    /// Whether the application that makes its response gets notices.
+    pub(crate) fn is_told(self) -> bool {
+        self.session.exchange.notices().is_some()
     }
 
     /// The worker drains, and a response without an end of its own should end.
-    pub(crate) fn tell_drain(&self) {
-        self.tell(|notices| notices.drain.tell());
-    }
-
-    /// Whether the application gets notices.
-    pub(crate) fn is_told(&self) -> bool {
-        self.outgoing().is_some_and(|outgoing| outgoing.notices().is_some())
-    }
-
-    fn tell(&self, what: impl FnOnce(&Notices)) {
-        if let Some(notices) = self.outgoing().and_then(Outgoing::notices) {
-            what(notices);
-        }
+    pub(crate) fn tell_drain(self) {
+        self.session.exchange.tell_drain();
     }
 }

@@ -225,7 +225,7 @@ where
             );
         }
         self.admission.places.drop_first();
-        self.connections.table[index].connection.give_way();
+        self.connections.table[index].connection.waiting().give_way();
         self.connections.close(index);
     }
 

@@ -97,7 +97,7 @@ where
         let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, held: 0 };
         let index = self.table.insert(entry);
         self.cx.stats.row.count_accepted();
-        match self.table[index].connection.register(self.poll.registry(), Token(index)) {
+        match self.table[index].connection.transport.register(self.poll.registry(), Token(index)) {
             Ok(()) => self.settle(index, Step::Wait),
             Err(error) => {
                 let tag = &self.cx.station.tag;
@@ -116,7 +116,7 @@ where
     /// The idle connections.
     pub(super) fn idle(&self) -> impl Iterator<Item = Idle> + '_ {
         self.table.iter().filter_map(|(index, entry)| {
-            let (is_new, since) = entry.connection.idle_since(self.cx.config)?;
+            let (is_new, since) = entry.connection.waiting().idle_since(self.cx.config)?;
             Some(Idle { is_new, since: self.cx.clock.real(since), index, serial: entry.serial })
         })
     }
@@ -125,7 +125,7 @@ where
     pub(super) fn is_still(&self, idle: Idle) -> bool {
         let entry =
             self.table.get(idle.index).filter(|entry| entry.serial == idle.serial && !entry.connection.is_again);
-        let now_idle = entry.and_then(|entry| entry.connection.idle_since(self.cx.config));
+        let now_idle = entry.and_then(|entry| entry.connection.waiting().idle_since(self.cx.config));
         now_idle.is_some_and(|(is_new, since)| (is_new, self.cx.clock.real(since)) == (idle.is_new, idle.since))
     }
 

@@ -82,7 +82,7 @@ where
             Duration::ZERO => SPREAD,
             timeout => SPREAD.min(timeout / 4),
         };
-        let told = self.table.iter().filter(|(_, entry)| entry.connection.is_told());
+        let told = self.table.iter().filter(|(_, entry)| entry.connection.waiting().is_told());
         let told = told.map(|(index, entry)| Recipient::Answer(Place { index, serial: entry.serial }));
         let upgrades = self.upgrades.take_drains().into_iter().filter(|drain| drain.strong_count() > 0);
         let all = told.chain(upgrades.map(Recipient::Upgraded)).collect();
@@ -95,7 +95,7 @@ where
             match recipient {
                 Recipient::Answer(place) => {
                     if let Some(entry) = self.get_mut(place) {
-                        entry.connection.tell_drain();
+                        entry.connection.waiting().tell_drain();
                     }
                 }
                 Recipient::Upgraded(drain) => drain.upgrade().iter().for_each(|drain| drain.tell()),
@@ -115,10 +115,10 @@ where
             self.settle(index, Step::Wait);
         }
         // Those that have been idle longest first, since they are least likely to have a request on its way.
-        idle.sort_by_key(|index| self.table[*index].connection.deadline());
+        idle.sort_by_key(|index| self.table[*index].connection.timer.deadline);
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
-            self.table[index].connection.end_by(self.cx.clock.running + window * turn / count);
+            self.table[index].connection.timer.end_by(self.cx.clock.running + window * turn / count);
             self.settle(index, Step::Wait);
         }
     }

@@ -19,15 +19,15 @@ where
     /// Accounts for the memory of a connection, and concludes its step.
     pub(super) fn account(&mut self, index: usize, step: Step) {
         let Some(entry) = self.table.get_mut(index) else { return };
-        self.is_low |= entry.connection.file().is_some_and(|file| file.as_raw_fd() >= self.first_left);
-        let held = u32::try_from(entry.connection.held()).unwrap_or(u32::MAX);
+        self.is_low |= entry.connection.waiting().file().is_some_and(|file| file.as_raw_fd() >= self.first_left);
+        let held = u32::try_from(entry.connection.waiting().memory()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut entry.held, held);
         self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);
         self.cx.stats.row.set_held(self.cx.memory.budget.held());
         // A response cannot wait elsewhere, and a client that does not read it must not make others wait.
-        let is_too_much = self.cx.memory.budget.is_over() && held > before && entry.connection.is_unsent();
+        let is_too_much = self.cx.memory.budget.is_over() && held > before && entry.connection.timer.is_unsent();
         if is_too_much && step == Step::Wait {
-            entry.connection.give_way();
+            entry.connection.waiting().give_way();
             let step = entry.connection.expire(&mut self.cx);
             return self.settle(index, step);
         }
@@ -65,15 +65,16 @@ where
         for _ in 0..self.cx.memory.waiting.len() {
             let Some(place) = self.cx.memory.waiting.front().copied() else { break };
             let entry = self.table.get_mut(place.index).filter(|entry| entry.serial == place.serial);
-            let waiting = entry.filter(|entry| entry.connection.waits_for_room());
-            let needed = waiting.as_ref().map_or(0, |entry| entry.connection.room_needed().saturating_add(kept));
+            let waiting = entry.filter(|entry| entry.connection.timer.waits_for_room());
+            let needed =
+                waiting.as_ref().map_or(0, |entry| entry.connection.waiting().room_needed().saturating_add(kept));
             let fits = self.cx.memory.budget.has_room(needed) || kept == 0 && self.cx.memory.budget.fits_last(needed);
             if waiting.is_some() && !fits {
                 break;
             }
             self.cx.memory.waiting.pop_front();
             if let Some(entry) = waiting {
-                entry.connection.resume(&self.cx);
+                entry.connection.timer.resume(&self.cx);
                 self.cx.memory.turns.push(place);
                 self.advance(place.index);
                 kept = self.room_for_turn(place).unwrap_or(0).saturating_add(kept);
@@ -84,7 +85,7 @@ where
 
     fn room_for_turn(&self, place: Place) -> Option<usize> {
         let entry = self.table.get(place.index).filter(|entry| entry.serial == place.serial)?;
-        entry.connection.room_for_turn(self.cx.config, self.cx.clock.running, TURN)
+        entry.connection.waiting().room_for_turn(self.cx.config, self.cx.clock.running, TURN)
     }
 
     /// Checks what the clients have read of the responses that are held for them.
@@ -106,9 +107,11 @@ where
         let (config, now) = (self.cx.config, self.cx.clock.running);
         let holding = self.table.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding
-            .filter_map(|(index, entry)| match entry.connection.stalled_for(config, now) {
+            .filter_map(|(index, entry)| match entry.connection.waiting().stalled_for(config, now) {
                 Some(stalled) if stalled >= patience => Some((0, std::cmp::Reverse(stalled), entry.serial, index)),
-                _ if entry.connection.waits_for_room() => Some((1, std::cmp::Reverse(patience), entry.serial, index)),
+                _ if entry.connection.timer.waits_for_room() => {
+                    Some((1, std::cmp::Reverse(patience), entry.serial, index))
+                }
                 _ => None,
             })
             .collect();
@@ -119,7 +122,7 @@ where
             }
             if let Some(entry) = self.table.get_mut(index) {
                 self.cx.waker.place = Place { index, serial: entry.serial };
-                entry.connection.give_way();
+                entry.connection.waiting().give_way();
                 let step = entry.connection.expire(&mut self.cx);
                 self.account(index, step);
             }

@@ -27,7 +27,7 @@ where
     pub(super) fn step(&mut self, index: usize, event: Option<&Event>) {
         let Some(entry) = self.table.get_mut(index) else { return };
         if let Some(event) = event {
-            entry.connection.notice(event);
+            entry.connection.transport.notice(event);
         }
         self.cx.waker.place = Place { index, serial: entry.serial };
         let step = entry.connection.advance(&mut self.cx, &mut self.handler);
@@ -35,7 +35,7 @@ where
             return self.account(index, step);
         }
         // For nearly all steps there is nothing to do.
-        if step != Step::Wait || entry.connection.deadline() < entry.armed {
+        if step != Step::Wait || entry.connection.timer.deadline < entry.armed {
             self.settle(index, step);
         }
     }
@@ -43,7 +43,7 @@ where
     pub(super) fn settle(&mut self, index: usize, step: Step) {
         match step {
             Step::Close => return self.close(index),
-            Step::HandOver => return self.hand_over(index),
+            Step::Upgrade => return self.upgrade(index),
             Step::Again => {
                 // An event may have arrived for a connection that has its turn already.
                 if let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.connection.is_again) {
@@ -55,7 +55,7 @@ where
             Step::Wait => {}
         }
         let Some(entry) = self.table.get_mut(index) else { return };
-        let due = entry.connection.due(&self.cx);
+        let due = entry.connection.waiting().due(&self.cx);
         if due < entry.armed {
             entry.armed = due;
             self.deadlines.push(Alarm { due: entry.armed, index });
@@ -85,7 +85,7 @@ where
     }
 
     /// Passes a connection to the application.
-    fn hand_over(&mut self, index: usize) {
+    fn upgrade(&mut self, index: usize) {
         let connection = self.remove(index);
         // Whatever happens to it, it is returned at the end.
         let guard = self.upgrades.begin(&self.cx.waker.mailbox, self.cx.is_draining());
@@ -124,7 +124,7 @@ where
             }
             entry.armed = Time::NEVER;
             let serial = entry.serial;
-            let is_due = entry.connection.deadline() <= self.cx.clock.running;
+            let is_due = entry.connection.timer.deadline <= self.cx.clock.running;
             if is_due {
                 // Bytes that arrived in time count, even if their event was not handled yet.
                 self.look(alarm.index);
@@ -134,11 +134,12 @@ where
             };
             self.cx.waker.place = Place { index: alarm.index, serial };
             entry.connection.look_at_queue(&mut self.cx);
-            let is_over = is_due && entry.connection.deadline() <= self.cx.clock.running && !entry.connection.is_again;
+            let is_over =
+                is_due && entry.connection.timer.deadline <= self.cx.clock.running && !entry.connection.is_again;
             let step = match is_over {
                 true => entry.connection.expire(&mut self.cx),
-                false if entry.connection.is_lost(&mut self.cx) => {
-                    entry.connection.reset();
+                false if entry.connection.waiting().is_lost(&mut self.cx) => {
+                    entry.connection.waiting().reset();
                     Step::Close
                 }
                 false => Step::Wait,
@@ -150,7 +151,7 @@ where
     /// Takes a step with a connection as if an event had arrived.
     pub(super) fn look(&mut self, index: usize) {
         if let Some(entry) = self.table.get_mut(index) {
-            entry.connection.look();
+            entry.connection.transport.look();
             self.advance(index);
         }
     }

@@ -1,6 +1,7 @@
 //! The protocol state of a connection.
 
 use super::asked::Asked;
+use super::ending::Ending;
 use super::gathered::Gathered;
 use super::head;
 use super::lines::Scan;
@@ -65,7 +66,7 @@ pub(crate) struct Codec {
     scan: Scan,
     empty_lines: u8,
     pub(super) phase: Phase,
-    pub(super) is_closed: bool,
+    pub(super) ending: Ending,
     /// What the current request implies for its response.
     pub(super) asked: Asked,
     pub(super) gathered: Option<Box<Gathered>>,
@@ -76,8 +77,8 @@ pub(crate) struct Codec {
 impl Codec {
     pub(crate) fn new() -> Codec {
         let asked = Asked::default();
-        let (scan, phase) = (Scan::default(), Phase::Idle);
-        Codec { scan, empty_lines: 0, phase, is_closed: false, asked, gathered: None, is_streaming: false }
+        let (scan, phase, ending) = (Scan::default(), Phase::Idle, Ending::default());
+        Codec { scan, empty_lines: 0, phase, ending, asked, gathered: None, is_streaming: false }
     }
 
     /// What the connection waits for.
@@ -87,7 +88,23 @@ impl Codec {
 
     /// Whether the last response was given.
     pub(crate) fn is_closing(&self) -> bool {
-        self.is_closed
+        self.ending.is_last()
+    }
+
+    /// Whether the client may have been sending when the last response was given.
+    pub(crate) fn has_unread(&self) -> bool {
+        self.ending.is_unread()
+    }
+
+    /// Sets whether the client may have been sending when the last response was given.
+    pub(crate) fn set_unread(&mut self, is_unread: bool) {
+        self.ending = self.ending.with_unread(is_unread);
+    }
+
+    /// Whether only the end of the connection marks the end of its last response, so that a client cannot notice that
+    /// it is incomplete.
+    pub(crate) fn ends_by_close(&self) -> bool {
+        self.ending.delimits()
     }
 
     /// Consumes as much as possible from the front of `input`, which is everything that has arrived and was not
@@ -101,7 +118,7 @@ impl Codec {
         limits: &Limits,
         streams: &mut dyn FnMut(&Request<'_>) -> bool,
     ) -> (usize, Next<'a>) {
-        if self.is_closed {
+        if self.ending.is_last() {
             // What follows the last response is not a request.
             return (input.len(), Next::NeedMore);
         }

@@ -46,6 +46,7 @@ mod conditional;
 mod date;
 mod decode;
 mod encode;
+mod ending;
 mod facts;
 #[cfg(any(fuzzing, test))]
 mod feed;

@@ -3,6 +3,7 @@
 use super::asked::Speaks;
 use super::codec::{Codec, Phase};
 use super::encode::{self, Connection, Encoder};
+use super::ending::Ending;
 use super::response::ResponseHead;
 use super::Reject;
 
@@ -70,9 +71,12 @@ impl Codec {
         };
         let is_delimiter = framing == encode::Framing::Close;
         // The rest of a body is not read, and must not be taken for a request.
-        self.is_closed = is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
+        let is_last = is_delimiter || self.is_streaming || head.close || !self.asked.keep_alive;
+        if is_last {
+            self.ending = Ending::last(self.is_streaming, is_delimiter && !self.asked.is_head);
+        }
         let connection = match self.asked.speaks {
-            _ if self.is_closed => Connection::Close,
+            _ if is_last => Connection::Close,
             Speaks::Http10 => Connection::KeepAlive,
             Speaks::Http11 | Speaks::Http11WithTrailers => Connection::Implied,
         };
@@ -113,7 +117,7 @@ impl Codec {
         encoder: &Encoder,
         out: &mut Vec<u8>,
     ) {
-        self.is_closed = true;
+        self.ending = Ending::last(self.is_streaming, false);
         self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;
@@ -122,7 +126,7 @@ impl Codec {
 
     /// Appends the response to a broken rule, which is the connection's last.
     pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) {
-        self.is_closed = true;
+        self.ending = Ending::last(true, false);
         self.is_streaming = false;
         self.gathered = None;
         self.phase = Phase::Idle;

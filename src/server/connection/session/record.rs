@@ -3,14 +3,13 @@
 
 use std::ops::Range;
 
-use super::{Connection, Exchange};
+use super::Session;
 use crate::server::context::Context;
 use crate::server::http::{Phase, Reject};
-use crate::server::outgoing::Outgoing;
 use crate::shared::scoreboard::LatencyRow;
 use crate::sys::clock;
 
-impl Connection {
+impl Session {
     /// A request will be refused; it begins with this part of the input, or with what the codec has gathered.
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
@@ -41,7 +40,7 @@ impl Connection {
 
     /// A response is complete: sent, or in the shared output.
     #[inline]
-    pub(super) fn answered(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn answered(&mut self, cx: &mut Context<'_>) {
         if let Some(log) = &mut cx.log {
             if let Some(track) = self.peer.logged() {
                 log.answered(track, cx.output.len());
@@ -51,7 +50,7 @@ impl Connection {
 
     /// The client's socket has accepted this many bytes.
     #[inline]
-    pub(super) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
+    pub(crate) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
         cx.stats.row.count_sent(bytes);
         if let Some(log) = &mut cx.log {
             if let Some(track) = self.peer.logged() {
@@ -61,17 +60,30 @@ impl Connection {
     }
 
     /// The connection has ended.
-    pub(super) fn ended(&mut self, cx: &mut Context<'_>) {
+    pub(crate) fn ended(&mut self, cx: &mut Context<'_>) {
         if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
             log.end(track);
         }
     }
 
-    /// Counts how long the responses of this step took, since they are sent together. A response that is not ready yet
-    /// is counted later.
+    /// Counts how long the responses to this many requests took, since they are sent together.
+    #[inline]
+    pub(crate) fn count_latency(&self, requests: usize, cx: &mut Context<'_>) {
+        let Some(latency) = cx.stats.latency else { return };
+        let is_simple =
+            !cx.stats.is_late(cx.waker.place) && !self.exchange.is_some() && self.codec.phase() == Phase::Idle;
+        match requests {
+            0 if is_simple => {}
+            // The case of nearly all steps.
+            count if is_simple => latency.count(count as u64, clock::now_micros().saturating_sub(cx.clock.micros)),
+            count => self.count_answers(count as u64, latency, cx),
+        }
+    }
+
+    /// A response that is not ready yet is counted later.
     #[cold]
-    pub(super) fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
-        let is_pending = self.is_pending();
+    fn count_answers(&self, requests: u64, latency: LatencyRow<'_>, cx: &mut Context<'_>) {
+        let is_pending = self.exchange.is_pending();
         let mut answers = requests.saturating_sub(u64::from(is_pending));
         if answers > 0 {
             let now = clock::now_micros();
@@ -86,14 +98,9 @@ impl Connection {
         }
     }
 
-    /// Whether a request was passed to the handler whose response is not ready.
-    fn is_pending(&self) -> bool {
-        matches!(self.exchange.as_deref(), Some(Exchange::Receiving(_) | Exchange::Sending(Outgoing::Deferred { .. })))
-    }
-
     /// A response that was not ready at once has begun to be sent.
-    pub(super) fn count_late_answer(&self, cx: &mut Context<'_>) {
-        if self.is_pending() {
+    pub(crate) fn count_late_answer(&self, cx: &mut Context<'_>) {
+        if self.exchange.is_pending() {
             return;
         }
         if let Some(slow) = &mut cx.slow {

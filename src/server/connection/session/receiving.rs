@@ -5,14 +5,14 @@ use std::panic::resume_unwind;
 
 use log::error;
 
-use super::{Connection, Exchange};
+use super::Session;
 use crate::server::answer::receive::{Receiver, Taken};
 use crate::server::answer::response::{Body, Response};
 use crate::server::context::Context;
 use crate::server::http::{takes_trailers, Piece, Request, CONTINUE};
 use crate::shared::log_text::panic_message;
 
-impl Connection {
+impl Session {
     /// Begins to send a response that takes more than one step, or to make it.
     #[inline(never)]
     pub(super) fn start_other(&mut self, response: Response, body: &[u8], takes_trailers: bool, cx: &mut Context<'_>) {
@@ -29,7 +29,7 @@ impl Connection {
             if self.codec.take_waits() {
                 cx.output.extend_from_slice(CONTINUE);
             }
-            self.exchange = Some(Box::new(Exchange::Receiving(receiver)));
+            self.exchange.receive(receiver);
             // A response made late is counted from this turn.
             cx.stats.take_late(cx.waker.place);
             return;
@@ -43,8 +43,7 @@ impl Connection {
 
     /// Passes a piece of the body to the application; returns how many bytes of the input that was.
     pub(super) fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
-        let Some(mut exchange) = self.exchange.take_if(|exchange| !exchange.is_sending()) else { return 0 };
-        let Exchange::Receiving(receiver) = &mut *exchange else { return 0 };
+        let Some(receiver) = self.exchange.receiver() else { return 0 };
         let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
         if let Some(slow) = &mut cx.slow {
             slow.begin();
@@ -58,8 +57,8 @@ impl Connection {
                 return consumed;
             }
         };
-        if matches!(taken, Taken::More) {
-            self.exchange = Some(exchange);
+        if !matches!(taken, Taken::More) {
+            self.exchange.clear();
         }
         self.taken(taken, cx);
         consumed

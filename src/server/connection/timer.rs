@@ -1,0 +1,208 @@
+//! How long a connection may wait, depending on what it waits for.
+
+use std::time::Duration;
+
+use super::session::Answered;
+use crate::server::context::Context;
+use crate::server::http::Phase;
+use crate::shared::config::Timeouts;
+use crate::time::Time;
+
+/// Ten years. Deadlines have space for 34 since the machine's start.
+const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
+/// How many times within its timeout to check what a client has read of a response.
+pub(super) const LOOKS: u32 = 4;
+pub(super) const LEAST: Duration = Duration::from_millis(1);
+
+/// How long to wait for a client that still sends, after its latest byte: many send their whole body before they read.
+pub(super) const LINGER_PAUSE: Duration = Duration::from_secs(5);
+
+/// The maximum in total while the worker drains.
+pub(super) const LINGER_IN_DRAIN: Duration = Duration::from_secs(2);
+
+/// What a connection waits for, which determines its deadline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Timing {
+    /// The whole head of a request; for a new connection, including its first byte.
+    Head,
+    /// The next bytes of a body.
+    Body,
+    /// The next request.
+    Idle,
+    /// Memory for the next bytes of a body, which the client may have sent.
+    Room,
+    /// Space in the socket for the next bytes of a response.
+    Write,
+    /// A response, or its next bytes, from the application.
+    Answer,
+    /// The same, for a client that seems to have disconnected.
+    Leaving,
+    /// The client's close of a connection that has ended.
+    Linger,
+}
+
+impl Timing {
+    /// Whether a response is being made or sent.
+    #[inline]
+    pub(super) fn is_within_answer(self) -> bool {
+        matches!(self, Timing::Write | Timing::Answer | Timing::Leaving)
+    }
+}
+
+/// What a connection waits for, and its deadline.
+#[derive(Debug)]
+pub(crate) struct Timer {
+    /// The deadline.
+    pub(crate) deadline: Time,
+    pub(super) timing: Timing,
+}
+
+impl Timer {
+    /// For a new connection.
+    pub(super) fn new(timeouts: &Timeouts, now: Time) -> Timer {
+        let mut timer = Timer { deadline: now, timing: Timing::Head };
+        timer.set(Timing::Head, timeouts, now);
+        timer
+    }
+
+    /// Begins to wait for something, or begins again.
+    #[inline]
+    pub(super) fn start(&mut self, timing: Timing, cx: &Context<'_>) {
+        self.set(timing, &cx.config.timeouts, cx.clock.running);
+        if cx.is_draining() {
+            self.hurry(cx);
+        }
+    }
+
+    /// Begins to wait for the application, without a limit unless there is a timeout.
+    pub(super) fn start_within(&mut self, timeout: Option<Duration>, timing: Timing, cx: &Context<'_>) {
+        self.timing = timing;
+        self.deadline = timeout.map_or(Time::NEVER, |timeout| cx.clock.running + timeout.min(UNLIMITED));
+        if cx.is_draining() {
+            self.hurry(cx);
+        }
+    }
+
+    /// Begins again after progress, if `received` bytes were some. `phase` is what the codec waits for now.
+    #[inline]
+    pub(super) fn after_reading(&mut self, phase: Phase, read: &Answered, received: usize, cx: &Context<'_>) {
+        let timing = match phase {
+            Phase::Head => Timing::Head,
+            Phase::Body if self.timing == Timing::Room => return,
+            Phase::Body => Timing::Body,
+            Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
+            Phase::Idle => Timing::Idle,
+        };
+        if timing != self.timing || read.requests > 0 {
+            self.start(timing, cx);
+        } else if timing == Timing::Body && received > 0 {
+            self.credit(received as u64, timing, cx);
+        }
+    }
+
+    /// There is memory again for a body; its client has as much time as at the beginning.
+    pub(crate) fn resume(&mut self, cx: &Context<'_>) {
+        self.start(Timing::Body, cx);
+    }
+
+    /// Whether its client has not read a response.
+    pub(crate) fn is_unsent(&self) -> bool {
+        self.timing == Timing::Write
+    }
+
+    /// Whether it waits for memory.
+    pub(crate) fn waits_for_room(&self) -> bool {
+        self.timing == Timing::Room
+    }
+
+    #[inline]
+    fn set(&mut self, timing: Timing, timeouts: &Timeouts, now: Time) {
+        self.timing = timing;
+        self.deadline = timeout(timing, timeouts).map_or(Time::NEVER, |timeout| now + timeout);
+    }
+
+    /// Extends the deadline of a client that sends a body, or reads a response, by the time that its bytes may take at
+    /// the minimum rate. So it may pause for the timeout after a good start, and a byte now and then is not enough.
+    pub(super) fn credit(&mut self, bytes: u64, timing: Timing, cx: &Context<'_>) {
+        let earned = match cx.config.timeouts.min_rate {
+            0 => UNLIMITED,
+            rate => Duration::from_millis(bytes.saturating_mul(1000) / rate as u64),
+        };
+        let earned = self.deadline + earned;
+        self.start(timing, cx);
+        self.end_by(earned);
+    }
+
+    /// Limits the deadline.
+    pub(crate) fn end_by(&mut self, end: Time) {
+        self.deadline = self.deadline.min(end);
+    }
+
+    /// Shortens the deadline while the worker drains.
+    pub(super) fn hurry(&mut self, cx: &Context<'_>) {
+        let Some(patience) = cx.drain else { return };
+        // A drain does not wait for a connection without a whole request, or if no request is worth the wait.
+        if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.capacity.evicts_unfinished {
+            self.end_by(cx.clock.running + patience.head);
+        } else if self.timing == Timing::Body {
+            self.end_by(cx.clock.running + patience.body);
+        } else if self.timing == Timing::Linger {
+            self.end_by(cx.clock.running + LINGER_IN_DRAIN);
+        }
+    }
+
+    /// Since when it waits, if that has a limit.
+    pub(super) fn begun(&self, timeouts: &Timeouts) -> Option<Time> {
+        Some(self.deadline.before(timeout(self.timing, timeouts)?))
+    }
+
+    /// When to look at the connection: at its deadline. If a client reads a response slowly, also several times before,
+    /// since no event reports that a little of it was read.
+    pub(super) fn due(&self, cx: &Context<'_>) -> Time {
+        match self.timing {
+            Timing::Write => {
+                // If memory runs out, the server must know which clients do not read.
+                let look = (cx.config.timeouts.write / LOOKS).min(cx.memory.budget.patience() / LOOKS);
+                self.deadline.min(cx.clock.running + look.max(LEAST))
+            }
+            _ => self.deadline,
+        }
+    }
+}
+
+/// How long a connection may wait. Without a limit, the time is long but finite, so that the deadline tells when the
+/// wait began.
+#[inline]
+fn timeout(timing: Timing, timeouts: &Timeouts) -> Option<Duration> {
+    let timeout = match timing {
+        Timing::Head => timeouts.head,
+        Timing::Body => timeouts.body,
+        Timing::Idle => timeouts.idle,
+        Timing::Write => timeouts.write,
+        Timing::Answer | Timing::Leaving | Timing::Room => return None,
+        Timing::Linger => LINGER_PAUSE,
+    };
+    Some(if timeout.is_zero() { UNLIMITED } else { timeout })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::config::Config;
+
+    #[test]
+    fn a_deadline_tells_since_when_a_connection_waits() {
+        let timeouts = Timeouts { idle: Duration::ZERO, ..Config::default().server.timeouts };
+        let now = Time::from_millis(5_000);
+        let mut timer = Timer::new(&timeouts, now);
+        for timing in [Timing::Head, Timing::Body, Timing::Idle, Timing::Write, Timing::Linger] {
+            timer.set(timing, &timeouts, now);
+            assert_eq!(timer.begun(&timeouts), Some(now), "{timing:?}");
+        }
+        timer.end_by(now);
+        assert_eq!(timer.deadline, now);
+        timer.set(Timing::Answer, &timeouts, now);
+        assert_eq!((timer.begun(&timeouts), timer.deadline), (None, Time::NEVER));
+    }
+}
