@@ -5,7 +5,7 @@
 //!
 //! # Files
 //!
-//! - `event_loop/`: the mio loop: turns and events. `connections.rs`: its connections; `stepping.rs`: a step of one;
+//! - `event_loop/`: the mio loop: turns and events. `connections.rs`, `table.rs`: its connections; `stepping.rs`: a step of one;
 //!   `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections; `admission.rs` (PURE): when to
 //!   accept them; `places.rs` (PURE): which connection makes room; `steering.rs`: keeps the kernel's steering up to
 //!   date; `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the

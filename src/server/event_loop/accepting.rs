@@ -196,12 +196,12 @@ where
                 if !places.is_due(now) {
                     return None;
                 }
-                places.note(self.connections.idle(), self.connections.table.len(), now);
+                places.note(self.connections.table.idle(&self.connections.cx), self.connections.table.len(), now);
                 continue;
             };
-            if self.connections.is_still(first) {
+            if self.connections.table.is_still(first, &self.connections.cx) {
                 self.connections.look(first.index);
-                if self.connections.is_still(first) {
+                if self.connections.table.is_still(first, &self.connections.cx) {
                     return Some(first.index);
                 }
             }
@@ -225,7 +225,7 @@ where
             );
         }
         self.admission.places.drop_first();
-        self.connections.table[index].connection.waiting().give_way();
+        self.connections.table.entries[index].connection.waiting().give_way();
         self.connections.close(index);
     }
 

@@ -1,13 +1,12 @@
 //! The connections of a worker: their places, which of them have more to do, and when to look at the others.
 
 use mio::event::Event;
-use mio::{Poll, Token};
+use mio::Poll;
 use nix::sys::resource::{getrlimit, Resource};
-use slab::Slab;
 
 use super::admission::first_left;
 use super::drain_notices::DrainNotices;
-use super::places::Idle;
+use super::table::Table;
 use super::upgrades::Upgrades;
 use crate::server::access_log::AccessLog;
 use crate::server::answer::response::Response;
@@ -15,7 +14,6 @@ use crate::server::connection::{Connection, Step};
 use crate::server::context::Context;
 use crate::server::deadlines::Deadlines;
 use crate::server::http::Request;
-use crate::server::mailbox::Place;
 use crate::time::Time;
 
 /// The connections of a worker, and what advances them.
@@ -24,9 +22,7 @@ pub(super) struct Connections<'w, H> {
     pub(super) handler: H,
     /// The poll with which their sockets are registered.
     pub(super) poll: Poll,
-    pub(super) table: Slab<Entry>,
-    /// Distinguishes successive connections in one place of the table.
-    accepted: u32,
+    pub(super) table: Table,
     /// How many have ended.
     pub(super) closed: u32,
     pub(super) upgrades: Upgrades,
@@ -40,19 +36,6 @@ pub(super) struct Connections<'w, H> {
     pub(super) is_low: bool,
 }
 
-pub(super) struct Entry {
-    pub(super) connection: Connection,
-    pub(super) serial: u32,
-    /// When its alarm rings.
-    pub(super) armed: Time,
-    /// Its share of the memory budget.
-    pub(super) held: u32,
-}
-
-// With one word for its deadline, that is all that an idle connection costs. mio adds to it in debug builds.
-#[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Entry>() == 112);
-
 impl<'w, H> Connections<'w, H>
 where
     H: FnMut(&Request<'_>) -> Response,
@@ -64,8 +47,7 @@ where
             cx,
             handler,
             poll,
-            table: Slab::new(),
-            accepted: 0,
+            table: Table::default(),
             closed: 0,
             upgrades: Upgrades::default(),
             deadlines: Deadlines::default(),
@@ -86,18 +68,11 @@ where
         self.closed
     }
 
-    /// The connection in this place, if it is still the same.
-    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Entry> {
-        self.table.get_mut(place.index).filter(|entry| entry.serial == place.serial)
-    }
-
     /// Adds a connection, if it can be watched.
     pub(super) fn admit(&mut self, connection: Connection) {
-        self.accepted = self.accepted.wrapping_add(1);
-        let entry = Entry { connection, serial: self.accepted, armed: Time::NEVER, held: 0 };
-        let index = self.table.insert(entry);
+        let (index, token) = self.table.insert(connection);
         self.cx.stats.row.count_accepted();
-        match self.table[index].connection.transport.register(self.poll.registry(), Token(index)) {
+        match self.table.entries[index].connection.transport.register(self.poll.registry(), token) {
             Ok(()) => self.settle(index, Step::Wait),
             Err(error) => {
                 let tag = &self.cx.station.tag;
@@ -113,22 +88,6 @@ where
         self.step(index, Some(event));
     }
 
-    /// The idle connections.
-    pub(super) fn idle(&self) -> impl Iterator<Item = Idle> + '_ {
-        self.table.iter().filter_map(|(index, entry)| {
-            let (is_new, since) = entry.connection.waiting().idle_since(self.cx.config)?;
-            Some(Idle { is_new, since: self.cx.clock.real(since), index, serial: entry.serial })
-        })
-    }
-
-    /// Whether a connection has been idle ever since.
-    pub(super) fn is_still(&self, idle: Idle) -> bool {
-        let entry =
-            self.table.get(idle.index).filter(|entry| entry.serial == idle.serial && !entry.connection.is_again);
-        let now_idle = entry.and_then(|entry| entry.connection.waiting().idle_since(self.cx.config));
-        now_idle.is_some_and(|(is_new, since)| (is_new, self.cx.clock.real(since)) == (idle.is_new, idle.since))
-    }
-
     /// Whether some have more to do.
     pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -137,7 +96,7 @@ where
     /// Advances those that have more to do.
     pub(super) fn go_on(&mut self) {
         for index in std::mem::take(&mut self.ready) {
-            if let Some(entry) = self.table.get_mut(index).filter(|entry| entry.connection.is_again) {
+            if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| entry.connection.is_again) {
                 entry.connection.is_again = false;
                 self.advance(index);
             }
@@ -147,7 +106,7 @@ where
     /// Advances those for which other threads have rung.
     pub(super) fn deliver(&mut self) {
         for place in self.cx.waker.mailbox.take() {
-            if self.get_mut(place).is_some() {
+            if self.table.get(place).is_some() {
                 self.advance(place.index);
             }
         }
@@ -166,7 +125,7 @@ where
 
     /// The loop has ended.
     pub(super) fn end(&mut self) {
-        for (_, entry) in &mut self.table {
+        for (_, entry) in &mut self.table.entries {
             entry.connection.end(&mut self.cx);
         }
         self.cx.stats.row.idle();

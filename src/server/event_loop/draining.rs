@@ -82,7 +82,7 @@ where
             Duration::ZERO => SPREAD,
             timeout => SPREAD.min(timeout / 4),
         };
-        let told = self.table.iter().filter(|(_, entry)| entry.connection.waiting().is_told());
+        let told = self.table.entries.iter().filter(|(_, entry)| entry.connection.waiting().is_told());
         let told = told.map(|(index, entry)| Recipient::Answer(Place { index, serial: entry.serial }));
         let upgrades = self.upgrades.take_drains().into_iter().filter(|drain| drain.strong_count() > 0);
         let all = told.chain(upgrades.map(Recipient::Upgraded)).collect();
@@ -94,7 +94,7 @@ where
         while let Some(recipient) = self.notices.pop_due(self.cx.clock.now) {
             match recipient {
                 Recipient::Answer(place) => {
-                    if let Some(entry) = self.get_mut(place) {
+                    if let Some(entry) = self.table.get_mut(place) {
                         entry.connection.waiting().tell_drain();
                     }
                 }
@@ -107,18 +107,18 @@ where
     /// closed one after the other.
     pub(super) fn spread_idle(&mut self, window: Duration) {
         let mut idle = Vec::new();
-        for index in 0..self.table.capacity() {
-            let Some(entry) = self.table.get_mut(index) else { continue };
+        for index in 0..self.table.entries.capacity() {
+            let Some(entry) = self.table.entries.get_mut(index) else { continue };
             if entry.connection.begin_to_drain(&self.cx) {
                 idle.push(index);
             }
             self.settle(index, Step::Wait);
         }
         // Those that have been idle longest first, since they are least likely to have a request on its way.
-        idle.sort_by_key(|index| self.table[*index].connection.timer.deadline);
+        idle.sort_by_key(|index| self.table.entries[*index].connection.timer.deadline);
         let count = u32::try_from(idle.len()).unwrap_or(u32::MAX);
         for (turn, index) in (1..).zip(idle) {
-            self.table[index].connection.timer.end_by(self.cx.clock.running + window * turn / count);
+            self.table.entries[index].connection.timer.end_by(self.cx.clock.running + window * turn / count);
             self.settle(index, Step::Wait);
         }
     }

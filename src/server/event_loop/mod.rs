@@ -10,6 +10,7 @@ mod places;
 mod pressure;
 mod steering;
 mod stepping;
+mod table;
 mod upgrades;
 
 use std::io::ErrorKind;

@@ -18,7 +18,7 @@ where
 {
     /// Accounts for the memory of a connection, and concludes its step.
     pub(super) fn account(&mut self, index: usize, step: Step) {
-        let Some(entry) = self.table.get_mut(index) else { return };
+        let Some(entry) = self.table.entries.get_mut(index) else { return };
         self.is_low |= entry.connection.waiting().file().is_some_and(|file| file.as_raw_fd() >= self.first_left);
         let held = u32::try_from(entry.connection.waiting().memory()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut entry.held, held);
@@ -64,7 +64,7 @@ where
         // Each once.
         for _ in 0..self.cx.memory.waiting.len() {
             let Some(place) = self.cx.memory.waiting.front().copied() else { break };
-            let entry = self.table.get_mut(place.index).filter(|entry| entry.serial == place.serial);
+            let entry = self.table.get_mut(place);
             let waiting = entry.filter(|entry| entry.connection.timer.waits_for_room());
             let needed =
                 waiting.as_ref().map_or(0, |entry| entry.connection.waiting().room_needed().saturating_add(kept));
@@ -84,28 +84,20 @@ where
     }
 
     fn room_for_turn(&self, place: Place) -> Option<usize> {
-        let entry = self.table.get(place.index).filter(|entry| entry.serial == place.serial)?;
+        let entry = self.table.get(place)?;
         entry.connection.waiting().room_for_turn(self.cx.config, self.cx.clock.running, TURN)
-    }
-
-    /// Checks what the clients have read of the responses that are held for them.
-    fn look_at_queues(&mut self) {
-        for (index, entry) in self.table.iter_mut().filter(|(_, entry)| entry.held > 0) {
-            self.cx.waker.place = Place { index, serial: entry.serial };
-            entry.connection.look_at_queue(&mut self.cx);
-        }
     }
 
     /// Ends the connections that hold memory and have made the least progress: first those whose clients are slow, the
     /// slowest first; then the oldest of those that wait for memory themselves, which would otherwise wait for each
     /// other.
     fn shed(&mut self) {
-        self.look_at_queues();
+        self.table.look_at_queues(&mut self.cx);
         let is_draining = self.cx.is_draining();
         // A pool that stops does not wait for all of them one after the other.
         let patience = if is_draining { TURN } else { self.cx.memory.budget.patience() };
         let (config, now) = (self.cx.config, self.cx.clock.running);
-        let holding = self.table.iter().filter(|(_, entry)| entry.held > 0);
+        let holding = self.table.entries.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding
             .filter_map(|(index, entry)| match entry.connection.waiting().stalled_for(config, now) {
                 Some(stalled) if stalled >= patience => Some((0, std::cmp::Reverse(stalled), entry.serial, index)),
@@ -120,7 +112,7 @@ where
             if self.cx.memory.budget.surplus() == 0 && (is_waiting == 1 || !is_draining) {
                 break;
             }
-            if let Some(entry) = self.table.get_mut(index) {
+            if let Some(entry) = self.table.entries.get_mut(index) {
                 self.cx.waker.place = Place { index, serial: entry.serial };
                 entry.connection.waiting().give_way();
                 let step = entry.connection.expire(&mut self.cx);

@@ -25,7 +25,7 @@ where
 
     /// Takes a step with a connection, of which an event may have come.
     pub(super) fn step(&mut self, index: usize, event: Option<&Event>) {
-        let Some(entry) = self.table.get_mut(index) else { return };
+        let Some(entry) = self.table.entries.get_mut(index) else { return };
         if let Some(event) = event {
             entry.connection.transport.notice(event);
         }
@@ -46,7 +46,7 @@ where
             Step::Upgrade => return self.upgrade(index),
             Step::Again => {
                 // An event may have arrived for a connection that has its turn already.
-                if let Some(entry) = self.table.get_mut(index).filter(|entry| !entry.connection.is_again) {
+                if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| !entry.connection.is_again) {
                     entry.connection.is_again = true;
                     self.ready.push(index);
                 }
@@ -54,7 +54,7 @@ where
             }
             Step::Wait => {}
         }
-        let Some(entry) = self.table.get_mut(index) else { return };
+        let Some(entry) = self.table.entries.get_mut(index) else { return };
         let due = entry.connection.waiting().due(&self.cx);
         if due < entry.armed {
             entry.armed = due;
@@ -72,7 +72,7 @@ where
     }
 
     fn remove(&mut self, index: usize) -> Connection {
-        let entry = self.table.remove(index);
+        let entry = self.table.entries.remove(index);
         self.cx.memory.forget(index);
         if entry.held > 0 {
             self.cx.memory.budget.change(entry.held as usize, 0, self.cx.clock.now);
@@ -118,7 +118,7 @@ where
             log.expire(self.cx.clock.now);
         }
         while let Some(alarm) = self.deadlines.pop_due(self.cx.clock.running) {
-            let Some(entry) = self.table.get_mut(alarm.index) else { continue };
+            let Some(entry) = self.table.entries.get_mut(alarm.index) else { continue };
             if entry.armed != alarm.due {
                 continue;
             }
@@ -129,7 +129,7 @@ where
                 // Bytes that arrived in time count, even if their event was not handled yet.
                 self.look(alarm.index);
             }
-            let Some(entry) = self.table.get_mut(alarm.index).filter(|entry| entry.serial == serial) else {
+            let Some(entry) = self.table.get_mut(Place { index: alarm.index, serial }) else {
                 continue;
             };
             self.cx.waker.place = Place { index: alarm.index, serial };
@@ -150,7 +150,7 @@ where
 
     /// Takes a step with a connection as if an event had arrived.
     pub(super) fn look(&mut self, index: usize) {
-        if let Some(entry) = self.table.get_mut(index) {
+        if let Some(entry) = self.table.entries.get_mut(index) {
             entry.connection.transport.look();
             self.advance(index);
         }
