@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "admin/browser.rs"]
+mod browser;
 #[path = "admin/commands.rs"]
 mod commands;
 #[path = "admin/forged.rs"]
@@ -10,6 +12,8 @@ mod forged;
 mod pages;
 #[path = "admin/places.rs"]
 mod places;
+#[path = "admin/verbs.rs"]
+mod verbs;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -2,6 +2,9 @@
 
 mod support;
 
+#[path = "messages/channel.rs"]
+mod channel;
+
 use std::fs;
 
 use nix::sys::signal::{kill, Signal};

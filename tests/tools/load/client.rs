@@ -13,9 +13,9 @@ use mio::{Events, Interest, Poll, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use crate::lane::{broken, Idle, Lane, Plan, Step};
-use crate::schedule::{Demand, Request, Schedule};
-use crate::tally::{Class, Tally};
+use super::lane::{broken, Idle, Lane, Plan, Step};
+use super::schedule::{Demand, Request, Schedule};
+use super::tally::{Class, Tally};
 
 /// How often the client looks for requests that have timed out, for how the connections are spread, and whether it has
 /// been told to stop.

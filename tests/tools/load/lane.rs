@@ -9,9 +9,9 @@ use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::answer::{Answer, Progress};
-use crate::schedule::Kind;
-use crate::tally::Class;
+use super::answer::{Answer, Progress};
+use super::schedule::Kind;
+use super::tally::Class;
 
 /// What a request is made of, and how its connection ends.
 #[derive(Debug)]

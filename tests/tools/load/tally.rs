@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::histogram::Histogram;
-use crate::schedule::Kind;
+use super::histogram::Histogram;
+use super::schedule::Kind;
 
 /// What became of a request. Together they are all requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

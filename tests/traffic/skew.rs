@@ -1,22 +1,20 @@
 //! What `tests/tools/skew` measures with: whether its figures are what they say, not which figures there are.
 
-mod support;
-
 // Its pure parts are looked at from within.
-#[path = "tools/load/histogram.rs"]
+#[path = "../tools/load/histogram.rs"]
 mod histogram;
-#[path = "tools/load/schedule.rs"]
+#[path = "../tools/load/schedule.rs"]
 #[allow(dead_code)]
 mod schedule;
-#[path = "tools/load/tally.rs"]
+#[path = "../tools/load/tally.rs"]
 #[allow(dead_code)]
 mod tally;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, example, testbed, CLASSES};
 use schedule::{Demand, Kind, Request, Schedule};
-use support::{example, testbed, CLASSES};
 use tally::{Class, Details, Tally};
 
 const DEMAND: Demand = Demand { rate: Some(300.0), is_random: true, slow: 0.1, churn: 0.0, seed: 7 };

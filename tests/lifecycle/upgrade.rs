@@ -2,8 +2,6 @@
 //!
 //! Tried without the word that the new one serves, and without the timeout: both make a test fail.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
@@ -12,9 +10,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, children, connect_unix, copy_program, example, fresh_path, is_gone, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{children, connect_unix, copy_program, example, fresh_path, is_gone, until, Client, Server};
 
 /// A program that can be exchanged while it runs, with its pid file.
 struct Program {

@@ -6,17 +6,15 @@
 //! have a test elsewhere that bites: custody in crash.rs, steering and the group's order in steer.rs, the replacement
 //! before its predecessor in the supervisor's own.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use crate::support::{self, children, example, fresh_path, is_gone, testbed, until, Client, Load, Server, BOTH_MODES};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{children, example, fresh_path, is_gone, testbed, until, Client, Load, Server, BOTH_MODES};
 
 #[test]
 fn rolling_restarts() {

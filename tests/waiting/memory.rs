@@ -1,14 +1,12 @@
 //! What clients make a worker hold is bounded, and comes back.
 
-mod support;
-
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::Duration;
 
+use crate::support::{testbed, until, Client, Server};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use support::{testbed, until, Client, Server};
 
 const MIB: usize = 1 << 20;
 

@@ -1,10 +1,8 @@
 //! All places are taken: who is idle makes room for who comes, and who has a request in progress stays.
 
-mod support;
-
 use std::net::TcpStream;
 
-use support::{example, testbed, Client, Server};
+use crate::support::{self, example, testbed, Client, Server};
 
 const LIMIT: &str = "FORKPOOL_MAX_CONNECTIONS";
 

@@ -1,9 +1,7 @@
 //! The log names the request in which a worker hangs or dies.
 
-mod support;
-
+use crate::support::testbed;
 use nix::sys::signal::Signal;
-use support::testbed;
 
 #[test]
 fn a_worker_that_dies_in_a_request_names_it() {

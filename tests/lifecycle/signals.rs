@@ -1,16 +1,14 @@
 //! Signals, whatever whoever started the pool has done to them: blocked, ignored, sent too early, or sent to a group.
 
-mod support;
-
 use std::fs::{self, File};
 use std::process::Command;
 
+use crate::support::{self, after, binary, children, fresh_path, is_gone, skip, until, with_a_short_drain, Server};
 use nix::fcntl::OFlag;
 use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{kill, killpg, SigSet, SigmaskHow, Signal};
 use nix::sys::wait::{waitpid, WaitPidFlag, WaitStatus};
 use nix::unistd::{getpgid, Pid, Uid};
-use support::{after, binary, children, fresh_path, is_gone, skip, until, with_a_short_drain, Server};
 
 /// Starts a program with all signals blocked, as a starter with threads of its own often does.
 fn start_blocked(command: Command) -> Server {

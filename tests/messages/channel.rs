@@ -1,14 +1,12 @@
 //! What comes up from workers: what a hostile one may send over what it holds, and what its parent makes of it.
 
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::TcpStream;
 
+use crate::support::{example, limit_descriptors, testbed, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{example, limit_descriptors, testbed, until, Client, Server};
 
 /// Two workers of the hostile program, whose application takes descriptors with its messages.
 fn taking() -> Server {

@@ -2,13 +2,11 @@
 //!
 //! Tried without the backtrace, the lame duck and the giving up: each makes a test fail.
 
-mod support;
-
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use crate::support::{example, fresh_path, testbed, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
-use support::{example, fresh_path, testbed, until, Client, Server};
 
 #[test]
 fn a_worker_that_hangs_says_where() {

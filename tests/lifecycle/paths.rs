@@ -1,7 +1,5 @@
 //! Files and sockets that the parent makes where somebody else may write too: no name is followed or guessed.
 
-mod support;
-
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::fd::AsRawFd;
@@ -9,11 +7,11 @@ use std::os::unix::fs::{chown, symlink, FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::support::{after, binary, fresh_path, pass_variables, skip, until, Server};
 use nix::errno::Errno;
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use nix::unistd::geteuid;
-use support::{after, binary, fresh_path, pass_variables, skip, until, Server};
 
 /// A directory for one test, and a file in it that nobody is to touch.
 fn directory(name: &str) -> (PathBuf, PathBuf) {

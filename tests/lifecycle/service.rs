@@ -1,16 +1,14 @@
 //! A service manager: what it is told, what it gives, and when its watchdog hears that all is well.
 
-mod support;
-
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixDatagram, UnixListener};
 use std::path::PathBuf;
 use std::process::Command;
 
+use crate::support::{children, connect_unix, example, fresh_path, skip, until, Client, Server};
 use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::{kill, Signal};
-use support::{children, connect_unix, example, fresh_path, skip, until, Client, Server};
 
 /// The other end of NOTIFY_SOCKET (sd_notify(3)).
 struct Manager {

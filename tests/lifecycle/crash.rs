@@ -1,16 +1,14 @@
 //! A worker dies: it is replaced, the log says how it died, and the others serve.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::support::sockets::{count_tcp_sockets, LISTEN};
+use crate::support::{example, fresh_path, is_gone, skip, testbed, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::sockets::{count_tcp_sockets, LISTEN};
-use support::{example, fresh_path, is_gone, skip, testbed, until, Client, Server};
 
 /// Makes one worker die by a request; its client gets no answer.
 fn provoke(server: &mut Server, target: &str) {

@@ -1,7 +1,5 @@
 //! The status page in a browser: what it shows of a real pool, and that it goes with the pool's life.
 
-mod support;
-
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
@@ -10,9 +8,9 @@ use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
+use crate::support::{self, binary, fresh_path, skip, until, Load, Server};
 use nix::sys::signal::{kill, killpg, Signal};
 use nix::unistd::Pid;
-use support::{binary, fresh_path, skip, until, Load, Server};
 
 #[test]
 fn the_page_shows_the_pool_as_it_lives() {

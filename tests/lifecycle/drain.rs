@@ -1,13 +1,11 @@
 //! The pool stops: gracefully, quickly, by force.
 
-mod support;
-
 use std::net::TcpStream;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::{self, is_gone, testbed, until, Server};
 use nix::sys::signal::{kill, Signal};
-use support::{is_gone, testbed, until, Server};
 
 /// Longer than what asks for a stop counts as one request.
 const LATER: Duration = Duration::from_millis(1200);

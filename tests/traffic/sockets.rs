@@ -1,15 +1,13 @@
 //! A worker breaks the sockets that it has: the pool mends them, and a confined worker cannot.
 
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 
+use crate::support::{self, example, fresh_path, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{example, fresh_path, until, Client, Server};
 
 fn sabotage(variables: &[(&str, &str)]) -> Server {
     let mut command = example("sabotage");

@@ -1,8 +1,6 @@
 //! The load client of `tests/tools/load` against servers that do one thing wrong: each must be found, in its own class and
 //! as often as it happened.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -11,10 +9,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use crate::support::{example, until, CLASSES};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 use socket2::SockRef;
-use support::{example, until, CLASSES};
 
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Pid: 7\r\n\r\nok";
 

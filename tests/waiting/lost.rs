@@ -1,14 +1,12 @@
 //! Clients whose machines vanish: nothing arrives from them any more, not even the end of the connection.
 
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use crate::support::sockets::{count_tcp_sockets, ESTABLISHED};
+use crate::support::{example, skip, until, Server};
 use nix::sys::signal::{killpg, Signal};
 use nix::unistd::Pid;
-use support::sockets::{count_tcp_sockets, ESTABLISHED};
-use support::{example, skip, until, Server};
 
 /// A machine beside this one: a network namespace at the other end of a cable.
 struct Machine {

@@ -1,7 +1,5 @@
 //! The verbs, with real pools: what each prints, waits for and exits with, when it succeeds and when it fails.
 
-mod support;
-
 #[path = "verbs/manual.rs"]
 mod manual;
 #[path = "verbs/others.rs"]
@@ -14,9 +12,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::{
+    self, binary, connect_unix, example, fresh_path, is_gone, skip, testbed, until, Load, Said, Server,
+};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
-use support::{binary, connect_unix, example, fresh_path, is_gone, skip, testbed, until, Load, Said, Server};
 
 /// A testbed whose admin process has a Unix socket, and that address.
 fn pool(name: &str, variables: &[(&str, &str)]) -> (Server, String) {

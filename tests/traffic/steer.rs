@@ -2,17 +2,15 @@
 //!
 //! Tried with an order that does not follow the kernel when a socket leaves: the first test fails.
 
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use crate::support::{self, example, fresh_path, skip, testbed, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{Pid, Uid};
 use socket2::{Domain, Socket, Type};
-use support::{example, fresh_path, skip, testbed, until, Client, Server};
 
 /// A pool of plain servers, who do not look after each other's queues, on two addresses; steered by the client's
 /// address, so that it is known which seat a connection is for.
