@@ -1,0 +1,77 @@
+//! The places of a worker's connections.
+
+use mio::Token;
+use slab::Slab;
+
+use super::places::Idle;
+use crate::server::connection::Connection;
+use crate::server::context::Context;
+use crate::server::mailbox::Place;
+use crate::time::Time;
+
+/// The connections of a worker by their places.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    pub(super) entries: Slab<Entry>,
+    /// Distinguishes successive connections in one place.
+    serial: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) connection: Connection,
+    pub(super) serial: u32,
+    /// When its alarm rings.
+    pub(super) armed: Time,
+    /// Its share of the memory budget.
+    pub(super) held: u32,
+}
+
+// With one word for its deadline, that is all that an idle connection costs. mio adds to it in debug builds.
+#[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
+const _: () = assert!(size_of::<Entry>() == 112);
+
+impl Table {
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    pub(super) fn insert(&mut self, connection: Connection) -> (usize, Token) {
+        self.serial = self.serial.wrapping_add(1);
+        let index = self.entries.insert(Entry { connection, serial: self.serial, armed: Time::NEVER, held: 0 });
+        (index, Token(index))
+    }
+
+    /// The connection in this place, if it is still the same.
+    pub(super) fn get(&self, place: Place) -> Option<&Entry> {
+        self.entries.get(place.index).filter(|entry| entry.serial == place.serial)
+    }
+
+    pub(super) fn get_mut(&mut self, place: Place) -> Option<&mut Entry> {
+        self.entries.get_mut(place.index).filter(|entry| entry.serial == place.serial)
+    }
+
+    /// The idle connections.
+    pub(super) fn idle<'t>(&'t self, cx: &'t Context<'_>) -> impl Iterator<Item = Idle> + 't {
+        self.entries.iter().filter_map(|(index, entry)| {
+            let (is_new, since) = entry.connection.waiting().idle_since(cx.config)?;
+            Some(Idle { is_new, since: cx.clock.real(since), index, serial: entry.serial })
+        })
+    }
+
+    /// Whether a connection has been idle ever since.
+    pub(super) fn is_still(&self, idle: Idle, cx: &Context<'_>) -> bool {
+        let place = Place { index: idle.index, serial: idle.serial };
+        let entry = self.get(place).filter(|entry| !entry.connection.is_again);
+        let now_idle = entry.and_then(|entry| entry.connection.waiting().idle_since(cx.config));
+        now_idle.is_some_and(|(is_new, since)| (is_new, cx.clock.real(since)) == (idle.is_new, idle.since))
+    }
+
+    /// Checks what the clients have read of the responses that are held for them.
+    pub(super) fn look_at_queues(&mut self, cx: &mut Context<'_>) {
+        for (index, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.held > 0) {
+            cx.waker.place = Place { index, serial: entry.serial };
+            entry.connection.look_at_queue(cx);
+        }
+    }
+}
