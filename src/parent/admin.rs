@@ -41,7 +41,7 @@ use crate::shared::scoreboard::{ParentBoard, Scoreboard};
 use crate::sys::clock;
 use crate::time::Time;
 use crate::worker::keeper::Keeping;
-use crate::worker::Seed;
+use crate::worker::{Identity, Listening, Place, Seed, Serving, Setup};
 
 /// The maximum delay of a restart after several failures in a row.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -276,31 +276,19 @@ impl Admin {
         });
         let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
         let service = Service::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
+        let setup = Setup { parent: process::id(), credentials, cpus: Rc::default(), abort_stalled: false };
         let seed = Seed {
-            slot: crate::worker::NO_SLOT,
-            generation: 0,
-            unique: 0,
+            identity: Identity::ADMIN,
             lifeline: theirs,
             messages: Some(their_link),
-            keeping: Keeping::default(),
-            notify_socket: None,
-            sockets: SlotSockets::default(),
-            reserved: Rc::default(),
-            backlog: 0,
-            shared: vec![shared],
-            handover: None,
+            listening: Listening { shared: vec![shared], ..Listening::default() },
             page,
-            server: Rc::new(admin::server_config()),
-            max_requests: 0,
-            drain_timeout: admin::DRAIN_TIMEOUT,
-            abort_stalled: false,
-            cpus: Rc::default(),
-            credentials,
-            access_log: None,
+            serving: Serving::new(Rc::new(admin::server_config()), 0, admin::DRAIN_TIMEOUT),
+            keeping: Keeping::default(),
+            setup,
             // It reads the files of all workers in /proc.
             sandbox: Sandbox::Off,
-            parent: process::id(),
-            place: Default::default(),
+            place: Place::default(),
         };
         Ok(Child::Admin(Box::new(seed), Box::new(service)))
     }

@@ -1,5 +1,6 @@
 //! The current settings, and what was derived from them for the workers.
 
+use std::ffi::OsString;
 use std::rc::Rc;
 
 use crate::error::Result;
@@ -41,9 +42,10 @@ impl Settings {
     }
 
     /// How the next worker keeps a program, if it runs one. `is_shared` says that another program may have its sockets.
-    pub(super) fn keeping(&self, is_shared: bool) -> Keeping {
+    pub(super) fn keeping(&self, is_shared: bool, notify_socket: Option<OsString>) -> Keeping {
         let Config { ready, stop_signal, prefix, adopt, .. } = &self.config;
-        Keeping { ready: ready.clone(), stop_signal: *stop_signal, prefix: *prefix, adopt: *adopt, is_shared }
+        let (ready, stop_signal) = (ready.clone(), *stop_signal);
+        Keeping { ready, stop_signal, prefix: *prefix, adopt: *adopt, is_shared, notify_socket }
     }
 
     /// Determines the number of workers again.

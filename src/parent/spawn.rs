@@ -25,7 +25,7 @@ use crate::shared::listener::{self, SlotSockets};
 use crate::shared::message::MessageEnd;
 use crate::shared::scoreboard::ParentBoard;
 use crate::sys::clock;
-use crate::worker::Seed;
+use crate::worker::{Identity, Listening, Seed, Serving, Setup};
 
 /// The kind of child to fork, and the state with which it starts.
 #[derive(Debug)]
@@ -73,29 +73,24 @@ impl Parent {
         let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), quota };
         self.roster.expect(slot, row, clock::unix_millis(), ends);
         let access_log = self.outputs.access_log.file();
+        let access_log = access_log.map(|file| (Rc::clone(file), config.access_log_format.clone()));
+        let max_requests = jittered(config.max_requests, clock::now().as_millis() ^ row as u64);
+        let serving = Serving::new(Rc::clone(&settings.server), max_requests, config.drain_timeout);
         Ok(Seed {
-            slot,
-            generation,
-            unique,
+            identity: Identity { slot, generation, unique },
             lifeline: worker_end,
             messages: worker_messages,
-            keeping: settings.keeping(is_shared),
-            notify_socket,
-            sockets,
-            reserved: Rc::clone(reserved),
-            backlog: config.backlog,
-            shared,
-            handover,
+            listening: Listening { sockets, reserved: Rc::clone(reserved), backlog: config.backlog, shared, handover },
             page,
-            server: Rc::clone(&settings.server),
-            max_requests: jittered(config.max_requests, clock::now().as_millis() ^ row as u64),
-            drain_timeout: config.drain_timeout,
-            abort_stalled: config.on_stall == OnStall::Abort,
-            cpus: Rc::clone(&settings.cpus),
-            credentials: settings.credentials.clone(),
-            access_log: access_log.map(|file| (Rc::clone(file), config.access_log_format.clone())),
+            serving: serving.with_access_log(access_log),
+            keeping: settings.keeping(is_shared, notify_socket),
+            setup: Setup {
+                parent: process::id(),
+                credentials: settings.credentials.clone(),
+                cpus: Rc::clone(&settings.cpus),
+                abort_stalled: config.on_stall == OnStall::Abort,
+            },
             sandbox: config.sandbox,
-            parent: process::id(),
             place: self.deploy.place(),
         })
     }

@@ -1,15 +1,25 @@
 //! The start and end of a worker: from the fork to user code, and from there to the exit code.
 
+use std::cell::{Cell, RefCell};
+use std::env;
+use std::error::Error as StdError;
+use std::ffi::OsString;
+use std::panic::{self, AssertUnwindSafe};
+use std::path::PathBuf;
+use std::process;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError};
+
+use nix::sched::{sched_setaffinity, CpuSet};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::{raise, Signal};
+use nix::unistd::{getppid, Pid};
+
 use crate::error::{report, Error, Result};
-use crate::server::http::Common;
 use crate::shared::channel::WorkerEnd;
-use crate::shared::config::AccessLogFormat;
-use crate::shared::config::Rules;
-use crate::shared::config::Sandbox;
-use crate::shared::config::ServerConfig;
+use crate::shared::config::{Rules, Sandbox};
 use crate::shared::credentials::Credentials;
-use crate::shared::handover::Receiver;
-use crate::shared::listener::{Reserved, Shared, SlotSockets};
 use crate::shared::log_text::{panic_message, tag};
 use crate::shared::log_writer;
 use crate::shared::message::MessageEnd;
@@ -17,25 +27,11 @@ use crate::shared::outlet;
 use crate::shared::scoreboard::RowPage;
 use crate::shared::signals::{self, Masked};
 use crate::sys;
-use nix::sched::{sched_setaffinity, CpuSet};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{raise, Signal};
-use nix::unistd::{getppid, Pid};
-use std::cell::{Cell, RefCell};
-use std::env;
-use std::error::Error as StdError;
-use std::ffi::OsString;
-use std::fs::File;
-use std::os::fd::OwnedFd;
-use std::panic::{self, AssertUnwindSafe};
-use std::path::PathBuf;
-use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError};
-use std::time::Duration;
-
-use super::keeper::Keeping;
-use super::{Worker, LIFELINE, NO_SLOT, SLOT};
+use crate::worker::confinement::Confinement;
+use crate::worker::keeper::Keeping;
+use crate::worker::serving::Serving;
+use crate::worker::sockets::Listening;
+use crate::worker::{Worker, LIFELINE, NO_SLOT, SLOT};
 
 /// The exit code of a worker whose code returned an error.
 const FAILED: i32 = 1;
@@ -46,38 +42,52 @@ const PANICKED: i32 = 101;
 /// without a slot.
 #[derive(Debug)]
 pub(crate) struct Seed {
-    pub(crate) slot: usize,
-    pub(crate) generation: u64,
-    pub(crate) unique: u64,
+    pub(crate) identity: Identity,
     pub(crate) lifeline: WorkerEnd,
     /// `None` if the pool has no hook.
     pub(crate) messages: Option<MessageEnd>,
-    /// How it keeps a program, if it runs one.
-    pub(crate) keeping: Keeping,
-    /// The socket at which a program reports that it is ready.
-    pub(crate) notify_socket: Option<OsString>,
-    /// The slot's listening sockets, whose queued connections wait for this worker. The worker makes those that are
-    /// missing, and sends copies to the parent.
-    pub(crate) sockets: SlotSockets,
-    pub(crate) reserved: Rc<Vec<Reserved>>,
-    pub(crate) backlog: u32,
-    pub(crate) shared: Vec<Shared>,
-    /// The connections that other processes pass to the slot; `None` for the admin process.
-    pub(crate) handover: Option<OwnedFd>,
+    pub(crate) listening: Listening,
     /// Its own page in the scoreboard.
     pub(crate) page: RowPage,
-    pub(crate) server: Rc<ServerConfig>,
-    /// The number of requests that it may serve; 0 is no limit.
-    pub(crate) max_requests: u64,
-    pub(crate) drain_timeout: Duration,
-    pub(crate) abort_stalled: bool,
+    pub(crate) serving: Serving,
+    /// How it keeps a program, if it runs one.
+    pub(crate) keeping: Keeping,
+    pub(crate) setup: Setup,
+    pub(crate) sandbox: Sandbox,
+    pub(crate) place: Place,
+}
+
+/// Which worker this is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Identity {
+    pub(crate) slot: usize,
+    pub(crate) generation: u64,
+    /// A number that no other process of the pool has or ever had.
+    pub(crate) unique: u64,
+}
+
+impl Identity {
+    /// Of the admin process.
+    pub(crate) const ADMIN: Identity = Identity { slot: NO_SLOT, generation: 0, unique: 0 };
+
+    /// How the log names the worker, in its own process.
+    pub(super) fn tag(self) -> String {
+        match self.slot {
+            NO_SLOT => format!("admin pid={}", process::id()),
+            slot => tag(slot, self.generation, process::id()),
+        }
+    }
+}
+
+/// What a worker does once, right after the fork.
+#[derive(Debug)]
+pub(crate) struct Setup {
+    /// The process with which the worker ends.
+    pub(crate) parent: u32,
+    pub(crate) credentials: Option<Rc<Credentials>>,
     /// The CPUs of the slots, used in turn; empty if workers are not pinned.
     pub(crate) cpus: Rc<[usize]>,
-    pub(crate) credentials: Option<Rc<Credentials>>,
-    pub(crate) access_log: Option<(Rc<File>, AccessLogFormat)>,
-    pub(crate) sandbox: Sandbox,
-    pub(crate) parent: u32,
-    pub(crate) place: Place,
+    pub(crate) abort_stalled: bool,
 }
 
 /// The working directory of a worker, its additional environment, and the files that it serves.
@@ -110,15 +120,16 @@ pub(crate) type Main<'a> = Box<dyn FnOnce(&Worker) -> Result<(), Box<dyn StdErro
 /// Runs a worker from the fork to its end. The caller has dropped everything that belongs to the parent.
 pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     seed.page.fix();
-    SLOT.store(seed.slot, Ordering::Relaxed);
+    let Identity { slot, unique, .. } = seed.identity;
+    SLOT.store(slot, Ordering::Relaxed);
     let page = seed.page.clone();
     outlet::count_anew(Some(Box::new(move |lines| page.row().count_lost(lines))));
     // Must run with the rights that the worker will give up.
     log_writer::begin_anew();
     LIFELINE.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::clone(seed.lifeline.stream()));
-    if seed.slot != NO_SLOT {
-        sys::process::set_variable("FORKPOOL_WORKER_ID", seed.slot.to_string());
-        sys::process::set_variable("FORKPOOL_UNIQUE_ID", seed.unique.to_string());
+    if slot != NO_SLOT {
+        sys::process::set_variable("FORKPOOL_WORKER_ID", slot.to_string());
+        sys::process::set_variable("FORKPOOL_UNIQUE_ID", unique.to_string());
     }
     let code = match Worker::set_up(seed, masked) {
         Ok(worker) => worker.run(main),
@@ -132,56 +143,34 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
 
 impl Worker {
     fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
+        let Seed { identity, lifeline, listening, serving, setup, place, .. } = seed;
         let quit = Arc::new(AtomicBool::new(false));
-        let tag = tag(seed.slot, seed.generation, std::process::id());
-        let installed = signals::install_worker(seed.lifeline.stream(), seed.drain_timeout, &quit)
-            .and_then(|()| if seed.abort_stalled { sys::aborted::tell_where(&tag) } else { Ok(()) })
+        let installed = signals::install_worker(lifeline.stream(), serving.drain_timeout(), &quit)
+            .and_then(|()| if setup.abort_stalled { sys::aborted::tell_where(&identity.tag()) } else { Ok(()) })
             .map_err(|source| Error::system("install the worker's signal handlers with sigaction(2)", source));
-        let listening = installed.and_then(|()| listen(seed.sockets, &seed.reserved, seed.backlog, &seed.lifeline));
-        let sockets = match listening {
+        let sockets = installed.and_then(|()| listening.begin(&lifeline)).and_then(|sockets| {
+            setup.credentials.as_ref().map_or(Ok(()), |credentials| credentials.assume())?;
+            place.enter()?;
+            pin(identity.slot, &setup.cpus)?;
+            end_with_parent(setup.parent)?;
+            Ok(sockets)
+        });
+        let sockets = match sockets {
             Ok(sockets) => sockets,
-            Err(error) => return Err((seed.lifeline, error)),
+            Err(error) => return Err((lifeline, error)),
         };
-        let assumed = seed.credentials.map_or(Ok(()), |credentials| credentials.assume());
-        let placed = assumed.and_then(|()| seed.place.enter());
-        let pinned = placed.and_then(|()| pin(seed.slot, &seed.cpus));
-        if let Err(error) = pinned.and_then(|()| end_with_parent(seed.parent)) {
-            return Err((seed.lifeline, error));
-        }
         masked.end_in_worker();
-        let (mut shared_listeners, mut unix_listeners) = (Vec::new(), Vec::new());
-        for shared in seed.shared {
-            match shared {
-                Shared::Tcp(listener) => shared_listeners.push(listener),
-                Shared::Unix(listener) => unix_listeners.push(listener),
-            }
-        }
-        let (listeners, udp_sockets) = sockets.into_parts();
         Ok(Worker {
-            id: seed.slot,
-            generation: seed.generation,
-            unique: seed.unique,
-            lifeline: seed.lifeline,
+            identity,
+            lifeline,
             messages: seed.messages.map(Arc::new),
-            keeping: seed.keeping,
-            notify_socket: seed.notify_socket,
             on_message: RefCell::new(None),
-            listeners: RefCell::new(listeners),
-            shared_listeners: RefCell::new(shared_listeners),
-            unix_listeners: RefCell::new(unix_listeners),
-            udp_sockets: RefCell::new(udp_sockets),
-            handover: RefCell::new(seed.handover.map(Receiver::from)),
+            sockets,
             page: seed.page,
-            server: seed.server,
-            max_requests: Cell::new(seed.max_requests),
-            drain_timeout: seed.drain_timeout,
-            common: RefCell::new(Common::new()),
-            streams: RefCell::new(None),
-            access_log: RefCell::new(seed.access_log),
-            sandbox: seed.sandbox,
-            place: seed.place,
-            readable: RefCell::new(Some(Vec::new())),
-            adoptions: Arc::default(),
+            serving,
+            keeping: seed.keeping,
+            confinement: Confinement::new(seed.sandbox),
+            place,
             is_ready: Cell::new(false),
             quit,
         })
@@ -202,17 +191,6 @@ impl Worker {
             }
         }
     }
-}
-
-/// Gets the slot's sockets. This happens before privileges are dropped and before user code runs, so that the queue
-/// accepts connections while that code starts.
-fn listen(sockets: SlotSockets, reserved: &[Reserved], backlog: u32, lifeline: &WorkerEnd) -> Result<SlotSockets> {
-    let missing = sockets.missing(reserved);
-    let sockets = if missing.is_empty() { sockets } else { sockets.complete(reserved, backlog)? };
-    let made: Vec<_> = missing.into_iter().filter_map(|address| Some((address, sockets.fd(address)?))).collect();
-    let told = lifeline.listening(&made);
-    told.map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
-    Ok(sockets)
 }
 
 /// Pins this worker to its slot's CPU (sched_setaffinity(2)).

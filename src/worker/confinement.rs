@@ -1,6 +1,7 @@
 //! How a worker enters its sandbox.
 
-use std::os::fd::AsRawFd;
+use std::cell::RefCell;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use log::{log, Level};
@@ -12,6 +13,19 @@ use crate::worker::sandbox;
 
 use super::Worker;
 
+#[derive(Debug)]
+pub(super) struct Confinement {
+    sandbox: Sandbox,
+    /// What may be read in the sandbox; `None` once the sandbox was entered.
+    readable: RefCell<Option<Vec<OwnedFd>>>,
+}
+
+impl Confinement {
+    pub(super) fn new(sandbox: Sandbox) -> Confinement {
+        Confinement { sandbox, readable: RefCell::new(Some(Vec::new())) }
+    }
+}
+
 impl Worker {
     /// Lets this worker read the directory of `files` in its [`Sandbox`]. Call this before the worker is
     /// [`ready`](Worker::ready).
@@ -20,7 +34,7 @@ impl Worker {
     ///
     /// If no descriptor is free.
     pub fn allow_files(&self, files: &Files) -> Result<()> {
-        if let Some(readable) = &mut *self.readable.borrow_mut() {
+        if let Some(readable) = &mut *self.confinement.readable.borrow_mut() {
             let reach = files.reach().map_err(|source| Error::system("copy a directory with fcntl(2)", source))?;
             readable.push(reach);
         }
@@ -41,15 +55,15 @@ impl Worker {
 
     /// Enters the sandbox, once. If this fails, the worker is not confined and must not serve.
     pub(crate) fn confine(&self) -> Result<()> {
-        let mut outside = self.readable.borrow_mut();
+        let mut outside = self.confinement.readable.borrow_mut();
         let Some(readable) = &*outside else { return Ok(()) };
         let mut own = vec![self.lifeline.stream().as_raw_fd()];
         own.extend(self.messages.as_ref().map(|messages| messages.as_raw_fd()));
-        let missed = sandbox::enter(self.sandbox, readable, &own, self.page.is_fixed())?;
+        let missed = sandbox::enter(self.confinement.sandbox, readable, &own, self.page.is_fixed())?;
         *outside = None;
         for missed in missed {
             // All workers log the same, so only the first one does at this level.
-            let level = if (self.id, self.generation) == (0, 1) { Level::Info } else { Level::Debug };
+            let level = if (self.id(), self.generation()) == (0, 1) { Level::Info } else { Level::Debug };
             log!(level, "{}: sandbox: continuing without: {missed}", self.tag());
         }
         Ok(())
@@ -57,6 +71,6 @@ impl Worker {
 
     /// The sandbox of this worker.
     pub(crate) fn sandbox(&self) -> Sandbox {
-        self.sandbox
+        self.confinement.sandbox
     }
 }

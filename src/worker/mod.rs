@@ -8,7 +8,8 @@
 //!
 //! - `birth.rs`: the seed, and the way from the fork to user code and to the exit
 //! - `messages.rs`: its side of the messages
-//! - `serving.rs`: what servers need from the worker
+//! - `sockets.rs`: the sockets that user code takes from it
+//! - `serving.rs`: what servers need from it
 //! - `confinement.rs`: entering the sandbox
 //! - `meter.rs`: reports of the application's own server
 //! - `exec.rs`: runs another program with the worker's sockets
@@ -59,30 +60,20 @@ mod messages;
 pub(crate) mod meter;
 pub(crate) mod sandbox;
 mod serving;
+mod sockets;
 
 use std::cell::{Cell, RefCell};
-use std::ffi::OsString;
-use std::fmt;
-use std::fs::File;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::rc::Rc;
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
 use crate::error::{Error, Result};
-use crate::server::adoption::{Adopter, Adoptions};
+use crate::server::adoption::Adopter;
 use crate::server::answer::into_response::IntoResponse;
 use crate::server::event_loop::Server;
-use crate::server::http::{Common, InvalidHeader, Request};
+use crate::server::http::{InvalidHeader, Request};
 use crate::shared::channel::WorkerEnd;
-use crate::shared::config::AccessLogFormat;
-use crate::shared::config::Sandbox;
-use crate::shared::config::ServerConfig;
-use crate::shared::handover::Receiver;
 use crate::shared::message::MessageEnd;
 use crate::shared::scoreboard::RowPage;
 use crate::sys;
@@ -90,9 +81,14 @@ use crate::worker::incoming::Incoming;
 use crate::worker::keeper::Keeping;
 use crate::worker::meter::Meter;
 
-pub(crate) use self::birth::{start, Main, Place, Seed};
+pub(crate) use self::birth::{start, Identity, Main, Place, Seed, Setup};
+use self::confinement::Confinement;
 use self::messages::OnMessage;
 pub use self::messages::{Message, Messages, Sender};
+pub(crate) use self::serving::Serving;
+use self::serving::Streams;
+pub(crate) use self::sockets::Listening;
+use self::sockets::Sockets;
 
 /// The slot of this process if it is a worker.
 static SLOT: AtomicUsize = AtomicUsize::new(NO_SLOT);
@@ -132,33 +128,16 @@ pub fn is_draining() -> bool {
 /// use.
 #[derive(Debug)]
 pub struct Worker {
-    id: usize,
-    generation: u64,
-    unique: u64,
+    identity: Identity,
     lifeline: WorkerEnd,
     messages: Option<Arc<MessageEnd>>,
-    keeping: Keeping,
-    notify_socket: Option<OsString>,
     on_message: RefCell<Option<OnMessage>>,
-    listeners: RefCell<Vec<TcpListener>>,
-    shared_listeners: RefCell<Vec<TcpListener>>,
-    unix_listeners: RefCell<Vec<UnixListener>>,
-    udp_sockets: RefCell<Vec<UdpSocket>>,
-    /// The connections that other processes pass to this slot.
-    handover: RefCell<Option<Receiver>>,
+    sockets: Sockets,
     page: RowPage,
-    server: Rc<ServerConfig>,
-    max_requests: Cell<u64>,
-    drain_timeout: Duration,
-    common: RefCell<Common>,
-    streams: RefCell<Option<Streams>>,
-    access_log: RefCell<Option<(Rc<File>, AccessLogFormat)>>,
-    sandbox: Sandbox,
+    serving: Serving,
+    keeping: Keeping,
+    confinement: Confinement,
     place: Place,
-    /// What may be read in the sandbox; `None` once the sandbox was entered.
-    readable: RefCell<Option<Vec<OwnedFd>>>,
-    /// Connections passed to the built-in server.
-    adoptions: Arc<Adoptions>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }
@@ -166,77 +145,17 @@ pub struct Worker {
 impl Worker {
     /// The slot that this worker serves: a number from 0. Its replacement has the same.
     pub fn id(&self) -> usize {
-        self.id
+        self.identity.slot
     }
 
     /// How many times the slot has been started: 1 for its first worker.
     pub fn generation(&self) -> u64 {
-        self.generation
+        self.identity.generation
     }
 
     /// A number from 1 that no other process of the pool has or ever had. Programs find it in `FORKPOOL_UNIQUE_ID`.
     pub fn unique_id(&self) -> u64 {
-        self.unique
-    }
-
-    /// Takes this worker's own listening socket for the first TCP address, non-blocking. A second call takes the socket
-    /// of the next address.
-    ///
-    /// The socket is one of the SO_REUSEPORT sockets of its address (socket(7)). Close it when the worker is to finish,
-    /// so that a stopping pool frees its port. Do not call `shutdown(2)` on it, since the replacement of this worker
-    /// uses the same socket. Sockets passed by a service manager (sd_listen_fds(3)) come after the worker's own and are
-    /// shared by all workers.
-    ///
-    /// # Errors
-    ///
-    /// When none is left: the pool listens on Unix sockets only, or all have been taken.
-    pub fn take_listener(&self) -> io::Result<TcpListener> {
-        let own = &mut *self.listeners.borrow_mut();
-        let shared = &mut *self.shared_listeners.borrow_mut();
-        let listeners = if own.is_empty() { shared } else { own };
-        match listeners.is_empty() {
-            false => Ok(listeners.remove(0)),
-            true => {
-                Err(io::Error::other("the worker has no TCP listener left to take (see Worker::take_unix_listeners)"))
-            }
-        }
-    }
-
-    /// Takes the listening sockets of all TCP addresses, as [`take_listener`](Worker::take_listener) does, in the order
-    /// of the addresses. Empty on a second call.
-    pub fn take_listeners(&self) -> Vec<TcpListener> {
-        let mut listeners = self.listeners.take();
-        listeners.append(&mut self.shared_listeners.borrow_mut());
-        listeners
-    }
-
-    /// Takes the Unix sockets, non-blocking and shared by all workers of the pool, in the order of the addresses. Empty
-    /// on a second call.
-    pub fn take_unix_listeners(&self) -> Vec<UnixListener> {
-        self.unix_listeners.take()
-    }
-
-    /// Takes this worker's own UDP sockets, non-blocking, in the order of the calls of
-    /// [`bind_udp`](crate::Builder::bind_udp). Empty on a second call.
-    ///
-    /// During a restart a worker shares them with its replacement, so a read may find nothing although the socket was
-    /// readable (`WouldBlock`). A worker that is to finish stops reading; its replacement reads the datagrams that
-    /// wait.
-    pub fn take_udp_sockets(&self) -> Vec<UdpSocket> {
-        self.udp_sockets.take()
-    }
-
-    /// Takes the next of the sockets of [`take_udp_sockets`](Worker::take_udp_sockets).
-    ///
-    /// # Errors
-    ///
-    /// When none is left: the pool has no UDP address, or all have been taken.
-    pub fn take_udp_socket(&self) -> io::Result<UdpSocket> {
-        let sockets = &mut *self.udp_sockets.borrow_mut();
-        match sockets.is_empty() {
-            false => Ok(sockets.remove(0)),
-            true => Err(io::Error::other("the worker has no UDP socket left to take (see Builder::bind_udp)")),
-        }
+        self.identity.unique
     }
 
     /// Tells the parent that this worker is ready to serve. In a [`Sandbox`], the confinement begins here.
@@ -299,18 +218,18 @@ impl Worker {
     ///
     /// When the name or the value is invalid, or when the server sets the field itself.
     pub fn add_header(&self, name: &str, value: &str) -> Result<(), InvalidHeader> {
-        self.common.borrow_mut().add(name, value)
+        self.serving.common.borrow_mut().add(name, value)
     }
 
     /// Selects requests whose handler is called before the body has arrived, to receive the body by
-    /// [`Response::receive`]. The body of all other requests is collected first, up to `max-body`.
+    /// [`Response::receive`](crate::Response::receive). The body of all other requests is collected first, up to `max-body`.
     ///
     /// A client that sends `Expect: 100-continue` with such a request gets 100 only if the response receives the body. Any
     /// other response refuses the body before it is sent.
     ///
     /// `choose` runs on the worker's only thread, for each request that has a body.
     pub fn stream_bodies(&self, choose: impl FnMut(&Request<'_>) -> bool + 'static) {
-        self.streams.replace(Some(Streams(Box::new(choose))));
+        self.serving.streams.replace(Some(Streams(Box::new(choose))));
     }
 
     /// Returns a handle that passes connections to the built-in server which it has not accepted itself: one that came
@@ -318,13 +237,13 @@ impl Worker {
     ///
     /// Any thread may use it, before and while the worker [serves](Worker::serve).
     pub fn adopter(&self) -> Adopter {
-        Adopter(Arc::clone(&self.adoptions))
+        Adopter(Arc::clone(&self.serving.adoptions))
     }
 
     /// Serves HTTP/1.1 on all addresses until this worker is to finish and has drained.
     ///
     /// `handler` runs on this thread, for one request at a time; meanwhile this worker does nothing else. It returns a
-    /// [`Response`], or whatever [`IntoResponse`] accepts, such as text or a [`Result`]. If it panics,
+    /// [`Response`](crate::Response), or whatever [`IntoResponse`] accepts, such as text or a [`Result`]. If it panics,
     /// the client gets a 500 and the connection is closed, but the worker goes on, unless
     /// [`on_panic`](crate::Builder::on_panic) says otherwise.
     ///
@@ -343,14 +262,5 @@ impl Worker {
         let told = self.ready();
         told.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
         server.run()
-    }
-}
-
-/// What [`Worker::stream_bodies`] was given.
-struct Streams(Box<dyn FnMut(&Request<'_>) -> bool>);
-
-impl fmt::Debug for Streams {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Streams").finish_non_exhaustive()
     }
 }

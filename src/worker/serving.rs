@@ -1,24 +1,73 @@
 //! What servers need from their worker, mainly the built-in one.
 
-use std::cell::Cell;
-use std::ffi::OsString;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
-use super::{Worker, NO_SLOT};
+use super::Worker;
 use crate::error::{Error, Result};
 use crate::server::access_log::AccessLog;
-use crate::server::http::Request;
+use crate::server::adoption::Adoptions;
+use crate::server::http::{Common, Request};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
 use crate::shared::channel::WorkerEnd;
-use crate::shared::log_text::tag;
+use crate::shared::config::{AccessLogFormat, ServerConfig};
 use crate::shared::scoreboard::OwnRow;
+use crate::worker::keeper::Keeping;
+
+/// How a worker serves, and what user code has set before it does.
+#[derive(Debug)]
+pub(crate) struct Serving {
+    config: Rc<ServerConfig>,
+    /// The number of requests that it may serve; 0 is no limit.
+    max_requests: Cell<u64>,
+    drain_timeout: Duration,
+    access_log: RefCell<Option<(Rc<File>, AccessLogFormat)>>,
+    pub(super) common: RefCell<Common>,
+    pub(super) streams: RefCell<Option<Streams>>,
+    /// Connections passed to the built-in server.
+    pub(super) adoptions: Arc<Adoptions>,
+}
+
+impl Serving {
+    pub(crate) fn new(config: Rc<ServerConfig>, max_requests: u64, drain_timeout: Duration) -> Serving {
+        Serving {
+            config,
+            max_requests: Cell::new(max_requests),
+            drain_timeout,
+            access_log: RefCell::default(),
+            common: RefCell::new(Common::new()),
+            streams: RefCell::default(),
+            adoptions: Arc::default(),
+        }
+    }
+
+    pub(crate) fn with_access_log(self, log: Option<(Rc<File>, AccessLogFormat)>) -> Serving {
+        Serving { access_log: RefCell::new(log), ..self }
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.drain_timeout
+    }
+}
+
+/// What [`Worker::stream_bodies`] was given.
+pub(super) struct Streams(pub(super) Box<dyn FnMut(&Request<'_>) -> bool>);
+
+impl fmt::Debug for Streams {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Streams").finish_non_exhaustive()
+    }
+}
 
 impl Worker {
     /// Returns what the built-in server needs from this worker, and what it takes over.
@@ -34,25 +83,25 @@ impl Worker {
         let all_collected = || Box::new(|_: &Request<'_>| false) as Box<_>;
         let resources = Resources {
             shutdown,
-            listeners: self.listeners.take(),
-            shared_listeners: self.shared_listeners.take(),
+            listeners: self.sockets.own.take(),
+            shared_listeners: self.sockets.shared.take(),
             unix_listeners: self.take_unix_listeners(),
-            handover: self.handover.take(),
+            handover: self.sockets.handover.take(),
             inbox: self.take_inbox(),
-            common: self.common.borrow().clone(),
-            streams: self.streams.take().map_or_else(all_collected, |streams| streams.0),
+            common: self.serving.common.borrow().clone(),
+            streams: self.serving.streams.take().map_or_else(all_collected, |streams| streams.0),
             log,
         };
         let station = Station {
-            id: self.id,
+            id: self.identity.slot,
             tag: self.tag(),
             lifeline: &self.lifeline,
             page: &self.page,
-            config: &self.server,
-            drain_timeout: self.drain_timeout,
+            config: &self.serving.config,
+            drain_timeout: self.serving.drain_timeout,
             quit: &self.quit,
-            max_requests: &self.max_requests,
-            adoptions: Arc::clone(&self.adoptions),
+            max_requests: &self.serving.max_requests,
+            adoptions: Arc::clone(&self.serving.adoptions),
             woken: Cell::default(),
         };
         Ok((station, resources))
@@ -64,10 +113,11 @@ impl Worker {
     ///
     /// If no descriptor is free.
     fn take_access_log(&self) -> io::Result<Option<AccessLog>> {
-        let Some((file, format)) = self.access_log.take() else { return Ok(None) };
+        let Some((file, format)) = self.serving.access_log.take() else { return Ok(None) };
         // It may be a standard stream, which a worker in its sandbox cannot copy.
         let file = Rc::try_unwrap(file).or_else(|file| file.try_clone())?.into();
-        Ok(Some(AccessLog::new(file, self.page.lines().cloned(), format, self.id, std::process::id(), self.tag())))
+        let (lines, slot) = (self.page.lines().cloned(), self.identity.slot);
+        Ok(Some(AccessLog::new(file, lines, format, slot, std::process::id(), self.tag())))
     }
 
     /// Whether this worker is to finish.
@@ -75,8 +125,12 @@ impl Worker {
         is_over(self.lifeline.stream())
     }
 
-    pub(crate) fn notify_socket(&self) -> Option<&OsString> {
-        self.notify_socket.as_ref()
+    pub(crate) fn keeping(&self) -> &Keeping {
+        &self.keeping
+    }
+
+    pub(crate) fn drain_timeout(&self) -> Duration {
+        self.serving.drain_timeout
     }
 
     pub(crate) fn lifeline(&self) -> &WorkerEnd {
@@ -85,10 +139,7 @@ impl Worker {
 
     /// How the log names this worker.
     pub(crate) fn tag(&self) -> String {
-        match self.id {
-            NO_SLOT => format!("admin pid={}", std::process::id()),
-            id => tag(id, self.generation, std::process::id()),
-        }
+        self.identity.tag()
     }
 
     pub(crate) fn row(&self) -> OwnRow<'_> {

@@ -46,6 +46,7 @@ mod probe;
 mod sign;
 mod tree;
 
+use std::ffi::OsString;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -85,6 +86,8 @@ pub(crate) struct Keeping {
     pub(crate) adopt: Adopt,
     /// Whether another program, an earlier one, may accept from the slot's sockets.
     pub(crate) is_shared: bool,
+    /// The socket at which it reports that it is ready.
+    pub(crate) notify_socket: Option<OsString>,
 }
 
 /// Runs the program, which listens on `sockets`, TCP first, in the order of its descriptors. All signals are blocked.
@@ -100,10 +103,10 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     set_child_subreaper(true).map_err(|errno| Error::system("take in orphans with prctl(2)", errno))?;
     let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
         .map_err(|errno| Error::system("hear of signals with signalfd(2)", errno))?;
-    let pipes = worker.keeping.prefix.then(output::pipes).transpose();
+    let pipes = worker.keeping().prefix.then(output::pipes).transpose();
     let pipes = pipes.map_err(|source| Error::system("make a pipe for the program's output with pipe(2)", source))?;
     let (ours, theirs) = pipes.unzip();
-    let adopt = worker.keeping.adopt;
+    let adopt = worker.keeping().adopt;
     let prepare = |command: &mut Command, keeper_end: &_| {
         adopt::begin(adopt, keeper_end)?;
         setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
@@ -144,7 +147,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     };
     // If the parent has gone, the lifeline has ended, which is noticed at once.
     let _ = worker.lifeline().program(pid);
-    let (sign, probe) = match &worker.keeping.ready {
+    let (sign, probe) = match &worker.keeping().ready {
         Readiness::Auto => (Sign::Sight, None),
         Readiness::Http(target) => {
             let address = sockets.iter().find_map(|socket| address(socket.as_fd()));
@@ -153,7 +156,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         Readiness::Listen | Readiness::Notify | Readiness::Delay(_) => (Sign::Elsewhere, None),
     };
     let inode = |socket: &OwnedFd| nix::sys::stat::fstat(socket).map_or(0, |found| found.st_ino);
-    let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping.is_shared };
+    let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping().is_shared };
     Ok(Keeper {
         worker,
         program: Pid::from_raw(pid),
@@ -163,7 +166,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         sockets,
         signals,
         output: ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id()))),
-        plan: Plan::new(worker.drain_timeout, sign, clock::now()),
+        plan: Plan::new(worker.drain_timeout(), sign, clock::now()),
         probe,
         is_asked: false,
         parent: getppid(),
@@ -277,7 +280,7 @@ impl Keeper<'_> {
 
     /// The signal that asks the program to finish.
     fn stop_signal(&self) -> Signal {
-        match self.worker.keeping.stop_signal {
+        match self.worker.keeping().stop_signal {
             StopSignal::Term => Signal::SIGTERM,
             StopSignal::Quit => Signal::SIGQUIT,
             StopSignal::Int => Signal::SIGINT,
