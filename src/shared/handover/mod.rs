@@ -5,6 +5,7 @@
 //!
 //! - `record.rs`: PURE. What goes along with a descriptor
 //! - `pair.rs`: the two ends of a slot's pair of sockets
+//! - `gate.rs`: whether a descriptor that was passed on is a client's connection to this pool
 //! - `plan.rs`: PURE. Which worker gives how many connections to which, so that all have as many
 //!
 //! # How it works
@@ -63,9 +64,12 @@
 // The server uses the rest.
 #![allow(dead_code, unused_imports)]
 
+mod gate;
 mod pair;
+pub(crate) mod plan;
 pub(crate) mod record;
 
+pub(crate) use self::gate::{Admitted, Gate};
 pub(crate) use self::pair::{Pair, Receiver, Sender, Sent, Taken};
 pub(crate) use self::record::Record;
 
