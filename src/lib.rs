@@ -28,7 +28,8 @@
 //! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]) with the same arguments. The old pool serves
 //!   until the new one does, then drains, so both exist for a while. The new pool is not told when the old one has ended.
 //!   Take a resource that must not exist twice, such as a lock file, in a worker, and wait for it there.
-//! - **No TLS and no HTTP/2**: put a proxy in front, or use a server that has them.
+//! - **The built-in server has no TLS and no HTTP/2**: put a proxy in front, or use a server that has them. With the
+//!   feature `hyper`, `Builder::serve_tower` speaks HTTP/2 without TLS.
 //!
 //! # What a broken worker can do
 //!
@@ -44,7 +45,8 @@
 //! 2. [`Builder::run`] with [`Worker::serve`]: the same, after some code of yours in each worker.
 //! 3. [`Builder::run`] with a server of yours. [`Worker::take_listener`], [`Worker::ready`] and
 //!    [`Worker::shutdown_signal`] use types of the standard library, which every runtime accepts. [`Worker::incoming`] is
-//!    a blocking accept loop. Ask [`is_draining`] for each response whether to add `Connection: close`.
+//!    a blocking accept loop. Ask [`is_draining`] for each response whether to add `Connection: close`. A tower service,
+//!    such as an axum router, is served by `Builder::serve_tower` with the feature `hyper`.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -140,6 +142,8 @@
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library without an argument parser and a logger.
 //! - `serde`: values of your types as JSON, in responses and requests (`Response::json`, `Request::json`) and as
 //!   messages (`Worker::send_typed`, `Handle::send_typed`, `encode`, `decode`).
+//! - `hyper`: serves tower services, such as those of axum and tonic, with hyper on a tokio runtime of one thread in each
+//!   worker: `Builder::serve_tower`.
 //! - `http`: converts requests and responses from and to those of the crate `http`.
 
 mod admin;
@@ -185,4 +189,6 @@ pub use shared::message::{MessageError, MESSAGE_MAX};
 pub use shared::state::WorkerState;
 pub use worker::incoming::Incoming;
 pub use worker::meter::{BusyGuard, ConnectionGuard, Meter};
+#[cfg(feature = "hyper")]
+pub use worker::tower::draining;
 pub use worker::{is_draining, worker_id, Message, Messages, Sender, Worker};

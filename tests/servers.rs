@@ -42,7 +42,9 @@ macro_rules! servers {
     )*};
 }
 
-servers! { actix axum blocking hyper smol }
+servers! { actix blocking hyper smol }
+#[cfg(feature = "hyper")]
+servers! { axum tower }
 
 fn start(name: &str, workers: &str) -> Server {
     let mut command = example(name);

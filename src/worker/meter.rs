@@ -34,13 +34,24 @@ impl Meter {
     pub fn busy(&self) -> BusyGuard {
         self.row().add_request();
         self.depth.fetch_add(1, Ordering::Relaxed);
+        self.leaves_wait();
+        BusyGuard { meter: self.clone() }
+    }
+
+    /// Marks the worker busy.
+    pub(crate) fn leaves_wait(&self) {
         self.row().busy(clock::now());
         if let Some(rest) = self.page.board().rest() {
             if self.woken.swap(rest + 1, Ordering::Relaxed) != rest + 1 {
                 self.waking.awake();
             }
         }
-        BusyGuard { meter: self.clone() }
+    }
+
+    /// Marks the worker idle.
+    #[cfg(feature = "hyper")]
+    pub(crate) fn waits(&self) {
+        self.row().idle();
     }
 
     /// Counts a connection, which is open until the guard is dropped.

@@ -15,6 +15,7 @@
 //! - `exec.rs`: runs another program with the worker's sockets
 //! - `keeper/`: supervises that program until its end
 //! - `incoming.rs`: the blocking accept loop for plain `std` servers
+//! - `tower/`: serves a tower service with hyper (feature `hyper`)
 //! - `sandbox/`: the rights that a worker gives up once it is ready. `program.rs` (PURE) is the seccomp program,
 //!   `calls.rs` the list of allowed calls
 //!
@@ -61,6 +62,8 @@ pub(crate) mod meter;
 pub(crate) mod sandbox;
 mod serving;
 mod sockets;
+#[cfg(feature = "hyper")]
+pub(crate) mod tower;
 
 use std::cell::{Cell, RefCell};
 use std::io;

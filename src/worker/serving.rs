@@ -51,6 +51,11 @@ impl Serving {
         }
     }
 
+    #[cfg(feature = "hyper")]
+    pub(super) fn config(&self) -> &ServerConfig {
+        &self.config
+    }
+
     pub(crate) fn with_access_log(self, log: Option<(Rc<File>, AccessLogFormat)>) -> Serving {
         Serving { access_log: RefCell::new(log), ..self }
     }

@@ -22,6 +22,8 @@ mod http;
 mod listening;
 mod process;
 mod programs;
+#[cfg(feature = "hyper")]
+mod tower;
 mod workers;
 
 /// A pool of worker processes. [`Pool::bind`] begins one, and it runs inside [`Builder::serve`] or [`Builder::run`].

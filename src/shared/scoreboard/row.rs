@@ -405,6 +405,11 @@ impl OwnRow<'_> {
         self.0.own[Word::Closed as usize].fetch_add(1, Relaxed);
     }
 
+    #[cfg(feature = "hyper")]
+    pub(crate) fn add_sent(&self, bytes: u64) {
+        self.0.own[Word::Sent as usize].fetch_add(bytes, Relaxed);
+    }
+
     pub(crate) fn count_request(&self) {
         self.add(Word::Requests, 1);
     }

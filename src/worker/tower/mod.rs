@@ -1,0 +1,168 @@
+//! Serves a tower service with hyper, on a tokio runtime of one thread (feature `hyper`).
+//!
+//! Its input: the worker's sockets and a `tower_service::Service`. Its output: served connections, and what the pool wants
+//! to know about them. It does not know the service's framework.
+//!
+//! - `state.rs`: what the connections share: counts, and whether the worker is to finish
+//! - `accepting.rs`: accepts connections, and the queued ones when the worker is to finish
+//! - `connection.rs`: one connection, until its end
+//! - `socket.rs`: a client's socket, which counts itself and its bytes
+//! - `service.rs`: the service as hyper calls it
+//!
+//! # Decisions
+//!
+//! - **A drain first asks, then closes.** hyper closes idle connections at once when it is told to finish, even if a
+//!   request is on its way. So for [`GRACE`], each response only carries `Connection: close`. HTTP/2 needs no such delay:
+//!   GOAWAY says which requests were not taken.
+//! - **The worker is busy while its runtime does not wait.** The hooks of the runtime see all tasks, also those of the
+//!   application. A turn of a connection restarts the time, as in the built-in server, so only a turn that hangs counts as
+//!   a stall.
+
+mod accepting;
+mod connection;
+mod service;
+mod socket;
+mod state;
+
+use std::error::Error as StdError;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http_body::Body;
+use hyper::body::Incoming;
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+use tokio::task::LocalSet;
+use tower_service::Service;
+
+use crate::error::{Error, Result};
+use crate::worker::Worker;
+
+use self::accepting::Accepting;
+pub use self::state::draining;
+use self::state::State;
+
+/// How long a drain only asks clients of HTTP/1 to leave.
+const GRACE: Duration = Duration::from_secs(1);
+
+type BoxError = Box<dyn StdError + Send + Sync>;
+
+impl Worker {
+    /// Serves a tower service on all addresses until this worker is to finish and has drained: an axum `Router`, the
+    /// routes of tonic, or any other `Service` of `http` requests. Feature `hyper`.
+    ///
+    /// `make` makes the service in this worker, on a tokio runtime of one thread, where it may spawn tasks. The service
+    /// need not be `Send`. Connections speak HTTP/1.1, or HTTP/2 if the client begins with it (without TLS, "prior
+    /// knowledge"). The peer's address is an extension of the request, of type `SocketAddr`; there is none on a Unix
+    /// socket.
+    ///
+    /// When the worker is to finish, it accepts what waits in its queues, adds `Connection: close` to its responses for a
+    /// second (GOAWAY in HTTP/2), then closes idle connections, and returns when all connections have ended. Tasks that
+    /// take over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection are then
+    /// dropped.
+    ///
+    /// Of the settings of the built-in server, these apply: `max-connections`, above which new connections wait;
+    /// `header-timeout`, also between two requests; `max-head`; `max-fields`; `on-panic`, though a request whose handler
+    /// panics gets no response. There is no access log.
+    ///
+    /// # Errors
+    ///
+    /// When the system refuses what the runtime needs (epoll(7)), or if a handler has panicked and `on-panic` is `exit`.
+    pub fn serve_tower<S, B>(&self, make: impl FnOnce() -> S) -> Result<()>
+    where
+        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: 'static,
+        B: Body + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let runtime = self.runtime()?;
+        LocalSet::new().block_on(&runtime, async { self.drive(make()).await })
+    }
+
+    /// As [`serve_tower`](Worker::serve_tower), with a service that is made asynchronously, or not at all: a worker that
+    /// cannot connect to its database ends here, and is started again with a backoff.
+    ///
+    /// ```no_run
+    /// # use std::{convert::Infallible, io};
+    /// # type Service = fn() -> Infallible;
+    /// # async fn connect() -> io::Result<()> { Ok(()) }
+    /// use axum::{routing::get, Router};
+    ///
+    /// fn main() -> forkpool::Result<()> {
+    ///     forkpool::Pool::bind("127.0.0.1:8000").run(|worker| {
+    ///         worker.serve_tower_from(async {
+    ///             let database = connect().await?;
+    ///             Ok::<_, io::Error>(Router::new().route("/", get("hello world\n")).with_state(database))
+    ///         })
+    ///     })
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// That of `service`, and as [`serve_tower`](Worker::serve_tower).
+    pub fn serve_tower_from<S, B, E>(
+        &self,
+        service: impl Future<Output = Result<S, E>>,
+    ) -> Result<(), Box<dyn StdError>>
+    where
+        E: Into<Box<dyn StdError>>,
+        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: 'static,
+        B: Body + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let runtime = self.runtime()?;
+        LocalSet::new().block_on(&runtime, async {
+            let service = service.await.map_err(Into::into)?;
+            Ok(self.drive(service).await?)
+        })
+    }
+
+    /// A runtime that tells the pool when it works.
+    fn runtime(&self) -> Result<Runtime> {
+        let (working, waiting) = (self.meter(), self.meter());
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .on_thread_unpark(move || working.leaves_wait())
+            .on_thread_park(move || waiting.waits())
+            .build();
+        runtime.map_err(|source| Error::system("start a tokio runtime with epoll_create1(2)", source))
+    }
+
+    /// Serves until all connections have ended.
+    async fn drive<S, B>(&self, service: S) -> Result<()>
+    where
+        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
+        S::Error: Into<BoxError>,
+        S::Future: 'static,
+        B: Body + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let watch = |source| Error::system("watch the worker's sockets with epoll_ctl(2)", source);
+        let shutdown = self.shutdown_signal().and_then(UnixStream::from_std).map_err(watch)?;
+        let state = Arc::new(State::new(self.page.clone(), self.tag(), self.serving.config()));
+        let accepting = Accepting::new(self.take_listeners(), self.take_unix_listeners()).map_err(watch)?;
+        let told = self.ready();
+        told.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
+        let accepting = accepting.start(&service, &state);
+        // An error of the stream would be its end as well.
+        let shut_down = async { _ = shutdown.readable().await };
+        if state.unless_failed(shut_down).await.is_some() {
+            state.drain();
+            let all = async {
+                for task in accepting {
+                    let _ = task.await;
+                }
+                state.all_closed().await;
+            };
+            if state.unless_failed(all).await.is_some() {
+                return Ok(());
+            }
+        }
+        Err(Error::system("go on after a handler has panicked (on-panic)", std::io::Error::other("the worker exits")))
+    }
+}

@@ -1,0 +1,96 @@
+//! The service as hyper calls it.
+
+use std::future::{poll_fn, Future};
+use std::net::SocketAddr;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::task::Poll;
+
+use http::header::{HeaderValue, CONNECTION};
+use http::{Request, Response, Version};
+use hyper::body::Incoming;
+use log::error;
+use tower_service::Service;
+
+use super::state::State;
+use super::BoxError;
+use crate::shared::log_text::panic_message;
+use crate::sys::clock;
+
+/// Counts requests, tells clients to leave while the worker drains, and catches panics.
+#[derive(Clone, Debug)]
+pub(super) struct Adapted<S> {
+    service: S,
+    peer: Option<SocketAddr>,
+    protocol: Protocol,
+    state: Arc<State>,
+}
+
+/// Which version a connection speaks, as far as is known.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Protocol(Arc<AtomicBool>);
+
+impl Protocol {
+    pub(super) fn is_http2(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl<S> Adapted<S> {
+    pub(super) fn new(service: S, peer: Option<SocketAddr>, state: Arc<State>) -> Adapted<S> {
+        Adapted { service, peer, protocol: Protocol::default(), state }
+    }
+
+    pub(super) fn protocol(&self) -> Protocol {
+        self.protocol.clone()
+    }
+}
+
+impl<S, B> hyper::service::Service<Request<Incoming>> for Adapted<S>
+where
+    S: Service<Request<Incoming>, Response = Response<B>> + Clone + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: 'static,
+    B: 'static,
+{
+    type Response = Response<B>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<B>, BoxError>>>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let (state, began) = (Arc::clone(&self.state), clock::now_micros());
+        state.row().count_request();
+        let version = request.version();
+        if version == Version::HTTP_2 {
+            self.protocol.0.store(true, Ordering::Relaxed);
+        }
+        if let Some(peer) = self.peer {
+            request.extensions_mut().insert(peer);
+        }
+        let name = format!("{} {}", request.method(), request.uri().path());
+        let mut service = self.service.clone();
+        let mut answering = Box::pin(async move {
+            poll_fn(|cx| service.poll_ready(cx)).await?;
+            service.call(request).await
+        });
+        Box::pin(async move {
+            let answered = poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| answering.as_mut().poll(cx))) {
+                Ok(polled) => polled.map(|result| result.map_err(Into::into)),
+                Err(panic) => {
+                    error!("{} panicked in {name}: {}", state.tag, panic_message(&*panic));
+                    state.panicked();
+                    Poll::Ready(Err("the handler has panicked".into()))
+                }
+            });
+            let mut response = answered.await?;
+            state.row().count_response(response.status().as_u16());
+            state.count_latency(clock::now_micros().saturating_sub(began));
+            if state.is_draining() && version < Version::HTTP_2 && !response.status().is_informational() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! A tower service for tests/tower.rs.
+
+use std::process;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+
+fn main() -> forkpool::Result<()> {
+    env_logger::init();
+    forkpool::Pool::bind("127.0.0.1:8000").env().serve_tower(|| tower::service_fn(answer))
+}
+
+async fn answer(request: Request<Incoming>) -> Result<Response<String>, http::Error> {
+    let peer = request.extensions().get::<std::net::SocketAddr>().map(ToString::to_string);
+    let text = match request.uri().path() {
+        "/panic" => panic!("as asked"),
+        "/draining" => {
+            forkpool::draining().await;
+            "it drains".to_owned()
+        }
+        "/peer" => peer.unwrap_or_default(),
+        "/missing" => return Response::builder().status(404).body(String::new()),
+        _ => "hello world\n".to_owned(),
+    };
+    Response::builder().header("x-pid", process::id()).body(text)
+}
