@@ -93,7 +93,7 @@ impl Admin {
     pub(super) fn new(listener: AdminListener, config: &Config, start_at: Time) -> Result<Admin> {
         Ok(Admin {
             listener,
-            hosts: config.admin_hosts[..].into(),
+            hosts: config.admin.hosts[..].into(),
             token: config.admin_token()?.map(Rc::from),
             model: Model::default(),
             process: None,
@@ -360,7 +360,8 @@ impl Admin {
         self.model.pool.because = settings.derivation.clone();
         self.model.pool.max_held = settings.config.server.capacity.max_held as u64;
         info!("admin on {}", self.listener);
-        if self.token.is_none() && settings.config.admin.as_ref().is_some_and(Address::is_reached_from_outside) {
+        if self.token.is_none() && settings.config.admin.address.as_ref().is_some_and(Address::is_reached_from_outside)
+        {
             warn!(
                 "admin on {} has no token: anyone who can connect can read the status, and nobody can control the pool; use 127.0.0.1 or a Unix socket, or set admin-token-file",
                 self.listener

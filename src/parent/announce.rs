@@ -37,19 +37,24 @@ pub(crate) fn describe_unasked(exit: Exit) -> String {
 pub(crate) fn kill_reason(why: KillReason, config: &Config, is_program: bool) -> String {
     match why {
         KillReason::BootTimeout => {
-            let hint = match (&config.ready, is_program) {
+            let hint = match (&config.program.ready, is_program) {
                 (_, false) => "does it call Worker::ready?".to_owned(),
                 (Readiness::Notify, _) => "does it send READY=1 to NOTIFY_SOCKET?".to_owned(),
                 (Readiness::Http(probe), _) => format!("does it answer GET {}?", probe.path()),
                 _ => "does it accept connections?".to_owned(),
             };
-            format!("killed: not ready {:?} after its start; {hint} (boot-timeout)", config.boot_timeout)
+            format!("killed: not ready {:?} after its start; {hint} (boot-timeout)", config.lifecycle.boot_timeout)
         }
         KillReason::DrainTimeout => {
-            format!("killed: still running {:?} after it was told to finish (drain-timeout)", config.drain_timeout)
+            format!(
+                "killed: still running {:?} after it was told to finish (drain-timeout)",
+                config.lifecycle.drain_timeout
+            )
         }
         KillReason::QuickTimeout => "killed: still running after it was told to end at once".to_owned(),
-        KillReason::Stalled => format!("killed: busy with one request for {:?} (stall-timeout)", config.stall_timeout),
+        KillReason::Stalled => {
+            format!("killed: busy with one request for {:?} (stall-timeout)", config.lifecycle.stall_timeout)
+        }
         KillReason::Misbehaved => "killed: it broke the protocol".to_owned(),
         KillReason::Forced => "killed: told to stop at once".to_owned(),
     }

@@ -56,10 +56,10 @@ pub(super) struct Cut {
 
 impl Health {
     pub(super) fn new(board: Rc<ParentBoard>, config: &Config, now: Time) -> Health {
-        let watch = Watch::new(config.stall_timeout);
+        let watch = Watch::new(config.lifecycle.stall_timeout);
         board.watch(watch.is_off());
         let mut health = Health { board, watch, max_rss: 0, next_weighing: None, cut: Cut::default() };
-        health.limit(config.max_rss, now);
+        health.limit(config.recycling.max_rss, now);
         health
     }
 
@@ -70,11 +70,11 @@ impl Health {
 
     /// Applies changed settings.
     pub(super) fn apply(&mut self, before: &Config, config: &Config, now: Time) {
-        if before.max_rss != config.max_rss {
-            self.limit(config.max_rss, now);
+        if before.recycling.max_rss != config.recycling.max_rss {
+            self.limit(config.recycling.max_rss, now);
         }
-        if before.stall_timeout != config.stall_timeout {
-            self.watch = Watch::new(config.stall_timeout);
+        if before.lifecycle.stall_timeout != config.lifecycle.stall_timeout {
+            self.watch = Watch::new(config.lifecycle.stall_timeout);
             self.board.watch(self.watch.is_off());
             self.wake(now);
         }
@@ -187,13 +187,15 @@ mod tests {
     fn it_looks_at_what_is_limited_and_only_then() {
         let at = Time::from_millis;
         let (roster, board, _ours) = process::tests::roster(Sign::Execution);
-        let unlimited = Config { stall_timeout: Duration::ZERO, ..Config::default() };
+        let mut unlimited = Config::default();
+        unlimited.lifecycle.stall_timeout = Duration::ZERO;
         let mut health = Health::new(board, &unlimited, at(0));
         assert_eq!((health.deadline(), health.counts_time()), (None, false));
         health.wake(at(0));
         assert_eq!(health.deadline(), None);
         // No memory of a process that is not there.
-        let limited = Config { max_rss: 1, stall_timeout: Duration::from_secs(4), ..Config::default() };
+        let mut limited = Config::default();
+        (limited.recycling.max_rss, limited.lifecycle.stall_timeout) = (1, Duration::from_secs(4));
         health.apply(&unlimited, &limited, at(1_000));
         assert_eq!((health.deadline(), health.counts_time()), (Some(at(1_000)), true));
         assert_eq!(health.find_heavy(&roster, at(999)), []);

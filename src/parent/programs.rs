@@ -72,7 +72,7 @@ impl Programs {
 
     /// The sign that the next worker's program will give.
     pub(super) fn sign(&mut self, settings: &Settings) -> io::Result<Sign> {
-        Ok(match settings.config.ready {
+        Ok(match settings.config.program.ready {
             Readiness::Auto | Readiness::Notify => {
                 let user = settings.credentials.as_deref().and_then(Credentials::user);
                 let user = user.unwrap_or_else(|| nix::unistd::geteuid().as_raw());

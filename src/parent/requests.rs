@@ -33,7 +33,7 @@ impl Parent {
             Request::Reap => self.reap(),
             Request::Reopen => {
                 let settings = &self.deploy.settings;
-                let path = settings.config.access_log.as_deref();
+                let path = settings.config.access_log.file.as_deref();
                 self.outputs.access_log.reopen(path, &settings.credentials, &mut self.roster);
             }
             Request::Disconnect(pid) => self.roster.tell(Event::Disconnected { pid: Pid(pid) }, clock::now()),
@@ -85,7 +85,7 @@ impl Parent {
         let config = &self.deploy.settings.config;
         self.roster.supervisor.set_policy(Policy::from(config));
         self.health.apply(&before, config, clock::now());
-        if before.workers != config.workers {
+        if before.workers.count != config.workers.count {
             let workers = self.deploy.settings.count_workers();
             self.obey(Request::Scale(workers));
         }

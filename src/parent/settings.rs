@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::rc::Rc;
 
 use crate::error::Result;
-use crate::shared::config::{Config, ServerConfig};
+use crate::shared::config::{Config, ProgramConfig, ServerConfig};
 use crate::shared::credentials::Credentials;
 use crate::worker::keeper::Keeping;
 
@@ -30,7 +30,8 @@ impl Settings {
     /// If there is no such user or group.
     pub(super) fn new(config: Config) -> Result<(Settings, usize)> {
         let (workers, derivation) = config.worker_count();
-        let credentials = Credentials::look_up(config.user.as_deref(), config.group.as_deref())?.map(Rc::new);
+        let credentials =
+            Credentials::look_up(config.privileges.user.as_deref(), config.privileges.group.as_deref())?.map(Rc::new);
         let (server, cpus) = (Rc::new(config.server.clone()), config.cpus().into());
         Ok((Settings { config, server, cpus, credentials, derivation }, workers))
     }
@@ -43,9 +44,8 @@ impl Settings {
 
     /// How the next worker keeps a program, if it runs one. `is_shared` says that another program may have its sockets.
     pub(super) fn keeping(&self, is_shared: bool, notify_socket: Option<OsString>) -> Keeping {
-        let Config { ready, stop_signal, prefix, adopt, .. } = &self.config;
-        let (ready, stop_signal) = (ready.clone(), *stop_signal);
-        Keeping { ready, stop_signal, prefix: *prefix, adopt: *adopt, is_shared, notify_socket }
+        let ProgramConfig { ready, stop_signal, adopt, prefix } = self.config.program.clone();
+        Keeping { ready, stop_signal, prefix, adopt, is_shared, notify_socket }
     }
 
     /// Determines the number of workers again.

@@ -40,7 +40,7 @@ impl Parent {
         let settings = &self.deploy.settings;
         let config = &settings.config;
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
-        let messages = self.application.listens().then(|| MessageEnd::pair(config.accept_descriptors));
+        let messages = self.application.listens().then(|| MessageEnd::pair(config.messages.accept_descriptors));
         let messages = messages.transpose().map_err(pair)?;
         let socket = |source| {
             Error::system("make a socket for its notifications with bind(2); is RLIMIT_NOFILE too low?", source)
@@ -69,18 +69,24 @@ impl Parent {
             Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.roster.next_unique();
-        let quota = Quota::new(config.message_share, clock::now());
+        let quota = Quota::new(config.messages.share, clock::now());
         let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), quota };
         self.roster.expect(slot, row, clock::unix_millis(), ends);
         let access_log = self.outputs.access_log.file();
-        let access_log = access_log.map(|file| (Rc::clone(file), config.access_log_format.clone()));
-        let max_requests = jittered(config.max_requests, clock::now().as_millis() ^ row as u64);
-        let serving = Serving::new(Rc::clone(&settings.server), max_requests, config.drain_timeout);
+        let access_log = access_log.map(|file| (Rc::clone(file), config.access_log.format.clone()));
+        let max_requests = jittered(config.recycling.max_requests, clock::now().as_millis() ^ row as u64);
+        let serving = Serving::new(Rc::clone(&settings.server), max_requests, config.lifecycle.drain_timeout);
         Ok(Seed {
             identity: Identity { slot, generation, unique },
             lifeline: worker_end,
             messages: worker_messages,
-            listening: Listening { sockets, reserved: Rc::clone(reserved), backlog: config.backlog, shared, handover },
+            listening: Listening {
+                sockets,
+                reserved: Rc::clone(reserved),
+                backlog: config.listening.backlog,
+                shared,
+                handover,
+            },
             page,
             serving: serving.with_access_log(access_log),
             keeping: settings.keeping(is_shared, notify_socket),
@@ -88,9 +94,9 @@ impl Parent {
                 parent: process::id(),
                 credentials: settings.credentials.clone(),
                 cpus: Rc::clone(&settings.cpus),
-                abort_stalled: config.on_stall == OnStall::Abort,
+                abort_stalled: config.lifecycle.on_stall == OnStall::Abort,
             },
-            sandbox: config.sandbox,
+            sandbox: config.privileges.sandbox,
             place: self.deploy.place(),
         })
     }

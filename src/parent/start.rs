@@ -50,7 +50,7 @@ impl Parent {
         let (settings, workers) = Settings::new(config)?;
         let Settings { config, credentials, cpus, .. } = &settings;
         let open = |path| log_file::open(path, others(credentials));
-        let access_log = config.access_log.as_deref().map(open).transpose()?;
+        let access_log = config.access_log.file.as_deref().map(open).transpose()?;
         raise_descriptor_limit();
         let Addresses { reserved, slots, pairs, predecessor, admin } = takeover::addresses(config)?;
         let (board, steering) = share_memory(config, &reserved, workers)?;
@@ -73,7 +73,7 @@ impl Parent {
         let deploy = Deploy::new(settings, layers, &wakeups, &mut journal)?;
         let settings = &deploy.settings;
         if !takeover.has_predecessor() {
-            outputs.pid_file.write_first(settings.config.pid_file.as_deref(), &mut journal)?;
+            outputs.pid_file.write_first(settings.config.process.pid_file.as_deref(), &mut journal)?;
             sockets.begin_to_steer();
             sockets.own();
         }
@@ -107,7 +107,7 @@ impl Parent {
 /// The memory that all processes of the pool share, and the steering based on it.
 fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Result<(ParentBoard, Steering)> {
     let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
-    if config.balance == Balance::Client && config.server.has_proxies() {
+    if config.workers.balance == Balance::Client && config.server.has_proxies() {
         warn!(
             "balance client chooses by the proxies' addresses: the kernel gives a connection to a worker before it is \
              known whose it is"
@@ -115,14 +115,14 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
     }
     // A slot may hold two processes.
     let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
-    let (mut board, steering) = steer::choose(config.balance, most, counted, groups)
+    let (mut board, steering) = steer::choose(config.workers.balance, most, counted, groups)
         .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
-    if config.admin.is_some() {
+    if config.admin.address.is_some() {
         board
             .keep_tally(Config::WORKERS_MAX)
             .map_err(|source| Error::system("map the tally for the admin process with mmap(2)", source))?;
     }
-    if config.access_log.is_some() {
+    if config.access_log.file.is_some() {
         if let Err(error) = board.keep_lines() {
             warn!("cannot keep lines of the access log that killed workers have not written: {error}");
         }

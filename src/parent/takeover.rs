@@ -68,9 +68,9 @@ impl Takeover {
         wakeups: &Wakeups,
         journal: &mut Journal,
     ) -> Event {
-        let addresses: Vec<String> = config.addresses.iter().map(ToString::to_string).collect();
+        let addresses: Vec<String> = config.listening.addresses.iter().map(ToString::to_string).collect();
         let slots = sockets.slots().iter().filter_map(|slot| sockets.of(*slot));
-        let admin_address = config.admin.as_ref().map(ToString::to_string).unwrap_or_default();
+        let admin_address = config.admin.address.as_ref().map(ToString::to_string).unwrap_or_default();
         let admin = admin.and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
         let spawned = match process::id() {
             1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
@@ -142,17 +142,22 @@ pub(super) struct Addresses {
 pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     let admin = |handed_over: &mut dyn FnMut(&str) -> Option<OwnedFd>| {
         let listen = |address: &Address| AdminListener::listen(address, handed_over(&address.to_string()));
-        config.admin.as_ref().map(listen).transpose()
+        config.admin.address.as_ref().map(listen).transpose()
     };
     let taken = Inheritance::take()
         .map_err(|source| Error::system("take over the sockets of the pool that has started this one", source))?;
     let Some(mut inheritance) = taken else {
         let given = service::given()?;
         let mut reserved = match given.is_empty() {
-            true => listener::reserve(&config.addresses, config.backlog, config.unix_mode, |_| None)?,
+            true => listener::reserve(
+                &config.listening.addresses,
+                config.listening.backlog,
+                config.listening.unix_mode,
+                |_| None,
+            )?,
             false => given,
         };
-        reserved.extend(listener::reserve_udp(&config.udp, |_| None)?);
+        reserved.extend(listener::reserve_udp(&config.listening.udp, |_| None)?);
         return Ok(Addresses {
             reserved,
             slots: Vec::new(),
@@ -164,9 +169,14 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     let mut reserved = inheritance.given()?;
     if reserved.is_empty() {
         let handed_over = |address: &str| inheritance.reserved(address);
-        reserved = listener::reserve(&config.addresses, config.backlog, config.unix_mode, handed_over)?;
+        reserved = listener::reserve(
+            &config.listening.addresses,
+            config.listening.backlog,
+            config.listening.unix_mode,
+            handed_over,
+        )?;
     }
-    reserved.extend(listener::reserve_udp(&config.udp, |name| inheritance.udp(name))?);
+    reserved.extend(listener::reserve_udp(&config.listening.udp, |name| inheritance.udp(name))?);
     let admin = admin(&mut |address| inheritance.admin(address))?;
     let pairs = inheritance.pairs();
     let (slots, predecessor) = inheritance.finish();

@@ -27,7 +27,7 @@ impl Parent {
     pub(super) fn take_over(&mut self) {
         self.sockets.take_over(self.roster.supervisor.slots().wanted(), clock::now());
         self.settle();
-        let path = self.deploy.settings.config.pid_file.as_deref();
+        let path = self.deploy.settings.config.process.pid_file.as_deref();
         self.outputs.pid_file.write_or_retry(path, &mut self.journal);
         let slots = self.handover.take_over(&self.roster, self.health.board());
         self.takeover.serve(slots, &self.wakeups);

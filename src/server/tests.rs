@@ -79,7 +79,7 @@ impl Bed {
             lifeline: &self.lifeline,
             page: &self.page,
             config: &self.config.server,
-            drain_timeout: self.config.drain_timeout,
+            drain_timeout: self.config.lifecycle.drain_timeout,
             quit: &self.quit,
             max_requests: &self.max_requests,
             adoptions: Arc::clone(&self.adoptions),

@@ -71,7 +71,7 @@ impl Deploy {
     ///
     /// If something in it is wrong. Nothing has changed then.
     pub(super) fn read_anew(&mut self, journal: &mut Journal) -> Result<Option<Config>> {
-        if self.layers.given.env_file.is_none() {
+        if self.layers.given.process.env_file.is_none() {
             return Ok(None);
         }
         let (next, kept) = self.settings.config.succeeded_by(self.layers.resolve()?);
@@ -93,9 +93,13 @@ impl Deploy {
 
     /// The part of the settings that the next worker gets.
     pub(super) fn place(&self) -> Place {
-        let Config { chdir, environment, root, files, .. } = &self.settings.config;
-        let (chdir, root, files) = (chdir.clone(), root.clone(), files.clone());
-        Place { chdir, environment: Rc::clone(environment), root, files }
+        let Config { process, files, .. } = &self.settings.config;
+        Place {
+            chdir: process.chdir.clone(),
+            environment: Rc::clone(&process.environment),
+            root: files.root.clone(),
+            files: files.rules.clone(),
+        }
     }
 
     /// Workers that start from now on serve the directory to which the path leads now.
@@ -130,10 +134,10 @@ impl Deploy {
     /// Watches the files of `--watch`.
     fn watch_files(&mut self, wakeups: &Wakeups, journal: &mut Journal) -> Result<()> {
         let config = &self.settings.config;
-        if config.watch.is_empty() {
+        if config.process.watch.is_empty() {
             return Ok(());
         }
-        let patterns = config.watch.iter().map(|text| Pattern::new(text));
+        let patterns = config.process.watch.iter().map(|text| Pattern::new(text));
         let patterns = patterns.map(|pattern| {
             let base = config.reached_from_chdir(Path::new(&pattern.base));
             (pattern, base)

@@ -95,7 +95,7 @@ impl Mending {
     ) -> bool {
         let (mut lines, mut is_new) = (Vec::new(), false);
         for (index, reserved) in reserved.iter_mut().enumerate() {
-            let mended = reserved.mend(config.backlog, config.unix_mode, are_free);
+            let mended = reserved.mend(config.listening.backlog, config.listening.unix_mode, are_free);
             match mended {
                 Ok(None) => _ = self.hopeless.remove(&index),
                 Ok(Some(flaw)) => {

@@ -71,7 +71,7 @@ impl Sockets {
         let sockets = Sockets {
             reserved: Rc::new(reserved),
             custody: Custody::new(Steer::new(Rc::clone(&board), cpus, steering), inherited),
-            neighbours: Neighbours::new(config.neighbours),
+            neighbours: Neighbours::new(config.workers.neighbours),
             attention: Attention::default(),
             mending,
             board,
@@ -243,7 +243,7 @@ impl Sockets {
         self.custody.revive(slot);
         let (own_are_free, shared_are_free) =
             (!may_have_program(slot, roster, &self.custody), !may_have_program(SHARED, roster, &self.custody));
-        let flaws = self.custody.check(slot, &self.reserved, own_are_free.then_some(config.backlog));
+        let flaws = self.custody.check(slot, &self.reserved, own_are_free.then_some(config.listening.backlog));
         tell_flaws(slot, &flaws, journal);
         (!own_are_free, self.mend_shared(shared_are_free, config, journal, now))
     }

@@ -99,8 +99,8 @@ impl From<&Config> for Policy {
     fn from(config: &Config) -> Policy {
         Policy {
             timeouts: Timeouts {
-                boot: config.boot_timeout,
-                drain: config.drain_timeout,
+                boot: config.lifecycle.boot_timeout,
+                drain: config.lifecycle.drain_timeout,
                 quick: Duration::from_secs(1),
             },
             rates: Rates {
@@ -114,12 +114,12 @@ impl From<&Config> for Policy {
                 max: Duration::from_secs(5),
                 retry: Duration::from_millis(250),
                 stable: Duration::from_secs(1),
-                give_up: config.give_up,
+                give_up: config.lifecycle.give_up,
             },
-            shutdown: ShutdownPolicy { repeat: Duration::from_secs(1), lame_duck: config.lame_duck },
-            surge: config.surge,
-            max_age: config.max_age,
-            abort_stalled: config.on_stall == OnStall::Abort,
+            shutdown: ShutdownPolicy { repeat: Duration::from_secs(1), lame_duck: config.lifecycle.lame_duck },
+            surge: config.lifecycle.surge,
+            max_age: config.recycling.max_age,
+            abort_stalled: config.lifecycle.on_stall == OnStall::Abort,
         }
     }
 }

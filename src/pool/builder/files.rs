@@ -8,28 +8,28 @@ use crate::shared::config::{AccessLogFormat, Symlinks};
 impl Builder {
     /// Sets the directory whose files [`files`](Builder::files) serves. Default: none.
     pub fn root(self, directory: impl Into<PathBuf>) -> Builder {
-        self.put("root", |config| config.root = Some(directory.into()))
+        self.put("root", |config| config.files.root = Some(directory.into()))
     }
 
     /// As [`Files::listing`](crate::Files::listing). Default `false`.
     pub fn listing(self, list: bool) -> Builder {
-        self.put("listing", |config| config.files.listing = list)
+        self.put("listing", |config| config.files.rules.listing = list)
     }
 
     /// As [`Files::spa`](crate::Files::spa). Default `false`.
     pub fn spa(self, is: bool) -> Builder {
-        self.put("spa", |config| config.files.spa = is)
+        self.put("spa", |config| config.files.rules.spa = is)
     }
 
     /// As [`Files::cache_control`](crate::Files::cache_control). Default: none.
     pub fn cache_control(self, value: impl Into<String>) -> Builder {
-        self.put("cache-control", |config| config.files.cache_control = Some(value.into()))
+        self.put("cache-control", |config| config.files.rules.cache_control = Some(value.into()))
     }
 
     /// As [`Files::header`](crate::Files::header), from text of the form `[/PATTERN] NAME: VALUE`. Each call adds a
     /// rule. Default: none.
     pub fn header(self, rule: &str) -> Builder {
-        self.add("header", rule, |config, rule| config.files.headers.push(rule))
+        self.add("header", rule, |config, rule| config.files.rules.headers.push(rule))
     }
 
     /// As [`Files::media_type`](crate::Files::media_type), from text of the form `EXTENSION=TYPE`. Each call adds a
@@ -37,22 +37,22 @@ impl Builder {
     ///
     /// The setting's name is `type`.
     pub fn media_type(self, rule: &str) -> Builder {
-        self.add("type", rule, |config, rule| config.files.types.push(rule))
+        self.add("type", rule, |config, rule| config.files.rules.types.push(rule))
     }
 
     /// As [`Files::precompressed`](crate::Files::precompressed). Default `true`.
     pub fn precompressed(self, look: bool) -> Builder {
-        self.put("precompressed", |config| config.files.precompressed = look)
+        self.put("precompressed", |config| config.files.rules.precompressed = look)
     }
 
     /// As [`Files::symlinks`](crate::Files::symlinks). Default [`Symlinks::Inside`].
     pub fn symlinks(self, symlinks: Symlinks) -> Builder {
-        self.put("symlinks", |config| config.files.symlinks = symlinks)
+        self.put("symlinks", |config| config.files.rules.symlinks = symlinks)
     }
 
     /// As [`Files::dotfiles`](crate::Files::dotfiles). Default `false`.
     pub fn dotfiles(self, serve: bool) -> Builder {
-        self.put("dotfiles", |config| config.files.dotfiles = serve)
+        self.put("dotfiles", |config| config.files.rules.dotfiles = serve)
     }
 
     /// Sets the file that gets a line for each response of [`Worker::serve`](crate::Worker::serve); `-` or
@@ -68,7 +68,7 @@ impl Builder {
     /// full disk, or for the reader of a FIFO or a pipe: a worker buffers up to 64 KiB and drops further lines. Dropped
     /// lines are counted in the log and in the status.
     pub fn access_log(self, path: impl Into<PathBuf>) -> Builder {
-        self.put("access-log", |config| config.access_log = Some(path.into()))
+        self.put("access-log", |config| config.access_log.file = Some(path.into()))
     }
 
     /// Sets the format of the access log. Default [`AccessLogFormat::Combined`].
@@ -79,6 +79,6 @@ impl Builder {
     /// control characters and what RFC 8259 requires are escaped, and U+FFFD replaces what is not UTF-8. Values that
     /// would make a line too long are cut, and end in `...`.
     pub fn access_log_format(self, format: AccessLogFormat) -> Builder {
-        self.put("access-log-format", |config| config.access_log_format = format)
+        self.put("access-log-format", |config| config.access_log.format = format)
     }
 }

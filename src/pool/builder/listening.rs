@@ -7,27 +7,27 @@ impl Builder {
     /// Sets the permission bits of Unix sockets, regardless of the umask. Default `0o666`: every local user may
     /// connect, as to a port on 127.0.0.1. To restrict access further, put the socket into a directory of its own.
     pub fn unix_mode(self, mode: u32) -> Builder {
-        self.put("unix-mode", |config| config.unix_mode = mode)
+        self.put("unix-mode", |config| config.listening.unix_mode = mode)
     }
 
     /// Sets the length of each worker's accept queue. Default 1024; the kernel caps it at `net.core.somaxconn`
     /// (listen(2)).
     pub fn backlog(self, connections: u32) -> Builder {
-        self.put("backlog", |config| config.backlog = connections)
+        self.put("backlog", |config| config.listening.backlog = connections)
     }
 
     /// Sets how a new TCP connection is assigned to a worker. Default [`Balance::Auto`]: the free worker with the
     /// fewest connections if the process may load eBPF programs (CAP_BPF and CAP_NET_ADMIN), else a random free worker.
     /// The log says which, and why.
     pub fn balance(self, balance: Balance) -> Builder {
-        self.put("balance", |config| config.balance = balance)
+        self.put("balance", |config| config.workers.balance = balance)
     }
 
     /// Sets how many other workers accept connections from a worker's queue while it is busy or gone; 0 to 16. Default
     /// 3: with three, four workers have to be busy at once for a connection to wait. Each neighbour costs the kernel a
     /// callback for every new connection while all are busy.
     pub fn neighbours(self, count: usize) -> Builder {
-        self.put("neighbours", |config| config.neighbours = count)
+        self.put("neighbours", |config| config.workers.neighbours = count)
     }
 
     /// Sets the proxies that may name the client of a request: networks such as `10.0.0.0/8`, addresses, and `unix` for

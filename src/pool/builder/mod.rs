@@ -43,7 +43,8 @@ impl Pool {
     }
 
     fn nowhere() -> Builder {
-        let config = Config { addresses: Vec::new(), ..Config::default() };
+        let mut config = Config::default();
+        config.listening.addresses.clear();
         Builder { config, fixed: BTreeSet::new(), mistakes: Vec::new(), hooks: Hooks::default(), tick: None }
     }
 }
@@ -83,7 +84,7 @@ impl Builder {
         let address = address.to_string();
         self.fixed.insert("listen");
         match address.parse::<Address>() {
-            Ok(address) => self.config.addresses.push(address),
+            Ok(address) => self.config.listening.addresses.push(address),
             Err(problem) => self.mistaken("listen", quoted("listen", &address), problem),
         }
         self
@@ -104,7 +105,7 @@ impl Builder {
             Ok(Address::Unix(_)) => {
                 self.mistaken("bind_udp", quoted("bind_udp", &address), "is no UDP address; give an IP address".into());
             }
-            Ok(address) => self.config.udp.push(address),
+            Ok(address) => self.config.listening.udp.push(address),
             Err(problem) => self.mistaken("bind_udp", quoted("bind_udp", &address), problem),
         }
         self
@@ -151,8 +152,8 @@ impl Builder {
     /// As [`run`](Builder::run), except for errors that only a start reveals.
     pub fn check(&self) -> Result<String> {
         let config = self.resolved()?;
-        let tcp = config.addresses.iter().map(Address::to_string);
-        let udp = config.udp.iter().map(|address| format!("udp:{address}"));
+        let tcp = config.listening.addresses.iter().map(Address::to_string);
+        let udp = config.listening.udp.iter().map(|address| format!("udp:{address}"));
         let addresses: Vec<String> = tcp.chain(udp).collect();
         let (_, workers) = config.worker_count();
         Ok(format!("listens on {}, {workers}", addresses.join(", ")))
@@ -205,7 +206,7 @@ impl Builder {
         let config = self.resolved()?;
         // Workers may run in another directory when they reopen it.
         let path = config.root_path().map(|path| std::path::absolute(&path).unwrap_or(path));
-        path.map(|path| Files::open_with(path, config.files)).transpose()
+        path.map(|path| Files::open_with(path, config.files.rules)).transpose()
     }
 
     /// Runs the pool with the built-in HTTP server until it is asked to stop. `handler` responds to requests in the

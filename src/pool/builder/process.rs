@@ -25,14 +25,14 @@ impl Builder {
     /// none, only IP addresses and `localhost`. Requests for other names get 421, since a web page could make its own
     /// name resolve to this host (DNS rebinding). `/metrics`, `/healthz` and `/readyz` accept any name.
     pub fn admin_host(self, name: impl Into<String>) -> Builder {
-        self.put("admin-host", |config| config.admin_hosts.push(name.into()))
+        self.put("admin-host", |config| config.admin.hosts.push(name.into()))
     }
 
     /// Sets the file with the token that lets TCP clients of [`admin`](Builder::admin) control the pool. Default: none.
     /// The file holds one word, which clients send as `Authorization: Bearer TOKEN`. It is read once and must not be
     /// readable by every user.
     pub fn admin_token_file(self, path: impl Into<PathBuf>) -> Builder {
-        self.put("admin-token-file", |config| config.admin_token_file = Some(path.into()))
+        self.put("admin-token-file", |config| config.admin.token_file = Some(path.into()))
     }
 
     /// Switches workers to this user after binding, by name or number; needs root. Default: none, which leaves it
@@ -40,13 +40,13 @@ impl Builder {
     ///
     /// The variables HOME, USER and LOGNAME of a worker are set to match.
     pub fn user(self, user: impl Into<String>) -> Builder {
-        self.put("user", |config| config.user = Some(user.into()))
+        self.put("user", |config| config.privileges.user = Some(user.into()))
     }
 
     /// Switches workers to this group after binding, by name or number; needs root. Default: none, and so the user's
     /// own.
     pub fn group(self, group: impl Into<String>) -> Builder {
-        self.put("group", |config| config.group = Some(group.into()))
+        self.put("group", |config| config.privileges.group = Some(group.into()))
     }
 
     /// Sets how workers are confined once they are [ready](crate::Worker::ready). Default [`Sandbox::Off`]: only you
@@ -55,14 +55,14 @@ impl Builder {
     /// A worker that [becomes a program](crate::Worker::exec) is not confined, except that it cannot gain privileges
     /// (prctl(2), `PR_SET_NO_NEW_PRIVS`): set-user-ID programs such as sudo do not work in it.
     pub fn sandbox(self, sandbox: Sandbox) -> Builder {
-        self.put("sandbox", |config| config.sandbox = sandbox)
+        self.put("sandbox", |config| config.privileges.sandbox = sandbox)
     }
 
     /// Sets the working directory of the workers. Default: none, that of this process. It is resolved each time a
     /// worker starts, as the worker's user, so a rolling restart follows a symbolic link that was swapped. The parent's
     /// own directory does not change. A relative [`root`](Builder::root) is relative to it.
     pub fn chdir(self, directory: impl Into<PathBuf>) -> Builder {
-        self.put("chdir", |config| config.chdir = Some(directory.into()))
+        self.put("chdir", |config| config.process.chdir = Some(directory.into()))
     }
 
     /// Sets a file of variables, which is read and checked at the start and again before each rolling restart and
@@ -78,13 +78,13 @@ impl Builder {
     /// ([`Setting::needs_upgrade`](crate::Setting::needs_upgrade)), the log says so. A worker that is replaced for
     /// another reason gets the same variables as the others.
     pub fn env_file(self, path: impl Into<PathBuf>) -> Builder {
-        self.put("env-file", |config| config.env_file = Some(path.into()))
+        self.put("env-file", |config| config.process.env_file = Some(path.into()))
     }
 
     /// Sets the file for the parent's process id, with mode 0644. Default: none. It is written once the addresses are
     /// bound, and removed at the end. On a full disk the pool starts without it, logs that, and retries every five
     /// seconds.
     pub fn pid_file(self, path: impl Into<PathBuf>) -> Builder {
-        self.put("pid-file", |config| config.pid_file = Some(path.into()))
+        self.put("pid-file", |config| config.process.pid_file = Some(path.into()))
     }
 }

@@ -24,19 +24,19 @@ impl Builder {
     /// nothing in it can answer system calls itself, as container runtimes may. In processes that outlive the keeper,
     /// bind(2) fails with `ENOSYS`.
     pub fn adopt(self, adopt: Adopt) -> Builder {
-        self.put("adopt", |config| config.adopt = adopt)
+        self.put("adopt", |config| config.program.adopt = adopt)
     }
 
     /// Sets when the program counts as ready that a worker runs by [`Worker::exec`](crate::Worker::exec). Default
     /// [`Readiness::Auto`].
     pub fn ready(self, readiness: Readiness) -> Builder {
-        self.put("ready", |config| config.ready = readiness)
+        self.put("ready", |config| config.program.ready = readiness)
     }
 
     /// Sets the signal that asks the program of [`Worker::exec`](crate::Worker::exec), and every process that it has started, to
     /// finish and exit. Default `TERM`, [`StopSignal::Term`].
     pub fn stop_signal(self, signal: StopSignal) -> Builder {
-        self.put("stop-signal", |config| config.stop_signal = signal)
+        self.put("stop-signal", |config| config.program.stop_signal = signal)
     }
 
     /// Sets whether each line that the programs of [`Worker::exec`](crate::Worker::exec) write to stdout and stderr begins
@@ -45,7 +45,7 @@ impl Builder {
     /// The program's stdout and stderr are then pipes to its keeper, which passes them on line by line; a line of more
     /// than 64 KiB comes in parts. While nobody reads the pool's output, the program waits.
     pub fn prefix(self, prefix: bool) -> Builder {
-        self.put("prefix", |config| config.prefix = prefix)
+        self.put("prefix", |config| config.program.prefix = prefix)
     }
 
     /// Returns the file that a worker would execute for this name by [`Worker::exec`](crate::Worker::exec), in the environment

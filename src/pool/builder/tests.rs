@@ -119,8 +119,8 @@ fn variables_of_other_programs_are_read() {
     ] {
         let builder = Pool::bind(":1").env_from(&source(variables));
         builder.check().expect("valid");
-        let listens: Vec<_> = builder.config.addresses.iter().map(Address::to_string).collect();
-        assert_eq!((listens.join(" ").as_str(), builder.config.workers), (addresses, workers), "{variables:?}");
+        let listens: Vec<_> = builder.config.listening.addresses.iter().map(Address::to_string).collect();
+        assert_eq!((listens.join(" ").as_str(), builder.config.workers.count), (addresses, workers), "{variables:?}");
     }
 }
 

@@ -9,32 +9,32 @@ impl Builder {
     /// Sets the number of worker processes, 1 to 1024. Default `auto`, which is also what `set("workers", "auto")`
     /// sets: one worker for each CPU that the affinity mask (sched_getaffinity(2)) and the cgroup's CPU quota allow.
     pub fn workers(self, count: usize) -> Builder {
-        self.put("workers", |config| config.workers = Some(count))
+        self.put("workers", |config| config.workers.count = Some(count))
     }
 
     /// Sets whether each worker is pinned to one of the CPUs that the affinity mask allows (sched_setaffinity(2)).
     /// Default `false`.
     pub fn pin(self, pin: bool) -> Builder {
-        self.put("pin", |config| config.pin = pin)
+        self.put("pin", |config| config.workers.pin = pin)
     }
 
     /// Sets how long a stopping worker may take to finish its requests before it is killed. Default 25 s: Kubernetes
     /// kills everything 30 s after its SIGTERM, and the parent needs time to report the end of its workers.
     pub fn drain_timeout(self, timeout: Duration) -> Builder {
-        self.put("drain-timeout", |config| config.drain_timeout = timeout)
+        self.put("drain-timeout", |config| config.lifecycle.drain_timeout = timeout)
     }
 
     /// Sets how long a worker may take from its fork to [`ready`](crate::Worker::ready) before it is killed and
     /// replaced. Default 60 s, since some workers load much data.
     pub fn boot_timeout(self, timeout: Duration) -> Builder {
-        self.put("boot-timeout", |config| config.boot_timeout = timeout)
+        self.put("boot-timeout", |config| config.lifecycle.boot_timeout = timeout)
     }
 
     /// Sets how long a worker may be busy with one request before it is killed and replaced as hung. Default 60 s; at
     /// least 100 ms. It applies to workers that run [`Worker::serve`](crate::Worker::serve) or use a
     /// [`Meter`](crate::Meter).
     pub fn stall_timeout(self, timeout: Duration) -> Builder {
-        self.put("stall-timeout", |config| config.stall_timeout = timeout)
+        self.put("stall-timeout", |config| config.lifecycle.stall_timeout = timeout)
     }
 
     /// Sets what a panic in a handler ends. Default [`OnPanic::Answer`]: a worker has many clients, and most panics
@@ -66,19 +66,19 @@ impl Builder {
     /// memory, which is not safe to allocate in an interrupted handler. `addr2line -Cfpie PATH 0xOFFSET ...` (binutils)
     /// prints the names, unless the program is stripped.
     pub fn on_stall(self, end: OnStall) -> Builder {
-        self.put("on-stall", |config| config.on_stall = end)
+        self.put("on-stall", |config| config.lifecycle.on_stall = end)
     }
 
     /// Sets how many workers a rolling restart replaces at a time. Default 1, which needs the least memory and exposes
     /// the fewest clients to a bad new version. The replacements start while the old workers still serve.
     pub fn surge(self, workers: usize) -> Builder {
-        self.put("surge", |config| config.surge = workers)
+        self.put("surge", |config| config.lifecycle.surge = workers)
     }
 
     /// Sets how long to go on serving after SIGTERM or SIGQUIT while reporting not ready, so that load balancers stop
     /// sending clients before the drain begins. Default 0, no delay.
     pub fn lame_duck(self, delay: Duration) -> Builder {
-        self.put("lame-duck", |config| config.lame_duck = delay)
+        self.put("lame-duck", |config| config.lifecycle.lame_duck = delay)
     }
 
     /// Ends the pool with [`Error::GaveUp`](crate::Error::GaveUp), after a drain, when this many workers of one slot in
@@ -87,7 +87,7 @@ impl Builder {
     ///
     /// A worker that has served does not count, so no client can end the pool by its requests.
     pub fn give_up(self, failures: u32) -> Builder {
-        self.put("give-up", |config| config.give_up = failures)
+        self.put("give-up", |config| config.lifecycle.give_up = failures)
     }
 
     /// Replaces a worker after this many requests, or up to a tenth fewer, so that not all workers are due at once.
@@ -96,19 +96,19 @@ impl Builder {
     /// The replacement starts first. One worker is replaced at a time, and each slot at most about once a second. Only
     /// requests served by [`Worker::serve`](crate::Worker::serve) count.
     pub fn max_requests(self, requests: u64) -> Builder {
-        self.put("max-requests", |config| config.max_requests = requests)
+        self.put("max-requests", |config| config.recycling.max_requests = requests)
     }
 
     /// Replaces a worker after this time, or up to a tenth less, in the same way as
     /// [`max_requests`](Builder::max_requests). Default 0, no limit.
     pub fn max_age(self, age: Duration) -> Builder {
-        self.put("max-age", |config| config.max_age = age)
+        self.put("max-age", |config| config.recycling.max_age = age)
     }
 
     /// Replaces a worker whose resident memory in bytes, shared memory included, exceeds this, in the same way as
     /// [`max_requests`](Builder::max_requests). Default 0, no limit; otherwise the parent checks once a second.
     pub fn max_rss(self, bytes: usize) -> Builder {
-        self.put("max-rss", |config| config.max_rss = bytes)
+        self.put("max-rss", |config| config.recycling.max_rss = bytes)
     }
 
     /// For development: starts a rolling restart when files change and no further change follows for 200 ms. Default:
@@ -118,7 +118,7 @@ impl Builder {
     /// A restart that fails leaves the workers as they are, and the next change tries again. Do not watch files that
     /// the workers write.
     pub fn watch(self, pattern: impl Into<String>) -> Builder {
-        self.put("watch", |config| config.watch.push(pattern.into()))
+        self.put("watch", |config| config.process.watch.push(pattern.into()))
     }
 
     /// Sets whether workers may send file descriptors with their messages
@@ -130,7 +130,7 @@ impl Builder {
     /// which the worker can set. The parent's own copy never blocks it. While the parent has no free descriptor,
     /// messages with a descriptor wait, and the log says so.
     pub fn accept_descriptors(self, take: bool) -> Builder {
-        self.put("accept-descriptors", |config| config.accept_descriptors = take)
+        self.put("accept-descriptors", |config| config.messages.accept_descriptors = take)
     }
 
     /// Sets what percentage of the parent's time may go into reading the messages of one worker; time spent in the
@@ -142,6 +142,6 @@ impl Builder {
     /// more; 100 and above is no limit. Signals, exits and other workers never wait for more than a few milliseconds of
     /// one worker's messages.
     pub fn message_share(self, percent: u32) -> Builder {
-        self.put("message-share", |config| config.message_share = percent)
+        self.put("message-share", |config| config.messages.share = percent)
     }
 }

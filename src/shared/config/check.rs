@@ -26,7 +26,7 @@ impl Config {
         self.check_readiness()?;
         self.check_addresses()?;
         self.check_admin()?;
-        let workers = Credentials::look_up(self.user.as_deref(), self.group.as_deref())?;
+        let workers = Credentials::look_up(self.privileges.user.as_deref(), self.privileges.group.as_deref())?;
         self.check_paths(workers.as_ref().filter(|workers| !workers.is_root()))
     }
 
@@ -45,16 +45,20 @@ impl Config {
     }
 
     fn check_readiness(&self) -> Result<()> {
-        match self.ready {
-            Readiness::Delay(delay) if !self.boot_timeout.is_zero() && delay >= self.boot_timeout => {
+        match self.program.ready {
+            Readiness::Delay(delay)
+                if !self.lifecycle.boot_timeout.is_zero() && delay >= self.lifecycle.boot_timeout =>
+            {
                 let problem = format!(
                     "{:?} is over before the program is ready, {delay:?} after it is executed; raise boot-timeout or \
                      shorten the delay",
-                    self.boot_timeout
+                    self.lifecycle.boot_timeout
                 );
                 Err(Error::config("boot-timeout", problem))
             }
-            Readiness::Http(_) if !self.addresses.iter().any(|address| !matches!(address, Address::Unix(_))) => {
+            Readiness::Http(_)
+                if !self.listening.addresses.iter().any(|address| !matches!(address, Address::Unix(_))) =>
+            {
                 let problem = "http needs a TCP address to ask the program at; add one to listen".to_owned();
                 Err(Error::config("ready", problem))
             }
@@ -63,34 +67,34 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<()> {
-        check_overlaps("listen", &self.addresses, "connections")?;
-        check_overlaps("bind_udp", &self.udp, "datagrams")?;
-        if self.addresses.len() > Config::ADDRESSES_MAX {
-            let (count, most) = (self.addresses.len(), Config::ADDRESSES_MAX);
+        check_overlaps("listen", &self.listening.addresses, "connections")?;
+        check_overlaps("bind_udp", &self.listening.udp, "datagrams")?;
+        if self.listening.addresses.len() > Config::ADDRESSES_MAX {
+            let (count, most) = (self.listening.addresses.len(), Config::ADDRESSES_MAX);
             let problem = format!("{count} addresses are more than {most}; give the others to another pool");
             return Err(Error::config("listen", problem));
         }
         let is_pid_file =
-            |address: &&Address| matches!(address, Address::Unix(path) if Some(path) == self.pid_file.as_ref());
-        match self.addresses.iter().find(is_pid_file) {
+            |address: &&Address| matches!(address, Address::Unix(path) if Some(path) == self.process.pid_file.as_ref());
+        match self.listening.addresses.iter().find(is_pid_file) {
             Some(address) => Err(Error::config("pid-file", format!("is also the path of {address}; choose another"))),
             None => Ok(()),
         }
     }
 
     fn check_admin(&self) -> Result<()> {
-        let Some(admin) = &self.admin else {
-            let needless = match (&self.admin_token_file, &self.admin_hosts[..]) {
+        let Some(admin) = &self.admin.address else {
+            let needless = match (&self.admin.token_file, &self.admin.hosts[..]) {
                 (Some(_), _) => "admin-token-file",
                 (None, [_, ..]) => "admin-host",
                 (None, []) => return Ok(()),
             };
             return Err(Error::config(needless, "has no effect without an admin address; add admin"));
         };
-        if let Some(other) = self.addresses.iter().find(|other| other.covers(admin) || admin.covers(other)) {
+        if let Some(other) = self.listening.addresses.iter().find(|other| other.covers(admin) || admin.covers(other)) {
             return Err(Error::config("admin", format!("{other} is where the workers listen; choose another")));
         }
-        if matches!((admin, &self.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {
+        if matches!((admin, &self.process.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {
             return Err(Error::config("pid-file", format!("is also the path of {admin}; choose another")));
         }
         self.admin_token().map(drop)
@@ -98,26 +102,26 @@ impl Config {
 
     /// Checks the directories and files. `others` is the workers' identity if they do not run as root.
     fn check_paths(&self, others: Option<&Credentials>) -> Result<()> {
-        for address in self.addresses.iter().chain(&self.admin) {
+        for address in self.listening.addresses.iter().chain(&self.admin.address) {
             if let Address::Unix(path) = address {
                 writable(path).map_err(|source| Error::Bind { address: address.to_string(), source })?;
             }
         }
-        for (setting, path) in [("chdir", self.chdir.clone()), ("root", self.root_path())] {
+        for (setting, path) in [("chdir", self.process.chdir.clone()), ("root", self.root_path())] {
             let Some(path) = path else { continue };
             readable(&path).map_err(|problem| Error::config(setting, format!("{} {problem}", path.display())))?;
         }
-        for text in &self.watch {
+        for text in &self.process.watch {
             let base = self.reached_from_chdir(Path::new(&Pattern::new(text).base));
             if let Err(error) = fs::metadata(&base) {
                 let problem = format!("{} cannot be watched: {error}; choose another", base.display());
                 return Err(Error::config("watch", problem));
             }
         }
-        if let Some(path) = &self.access_log {
+        if let Some(path) = &self.access_log.file {
             log_file::check(path, others, writable)?;
         }
-        let Some(path) = &self.pid_file else { return Ok(()) };
+        let Some(path) = &self.process.pid_file else { return Ok(()) };
         let unwritable =
             |source| Error::File { path: path.display().to_string(), action: "write the pid file", source };
         writable(path).map_err(unwritable)
@@ -184,11 +188,9 @@ mod tests {
     #[test]
     fn a_program_is_ready_before_the_boot_timeout() {
         for (delay, boot, is_right) in [(10, 60, true), (60, 60, false), (61, 60, false), (61, 0, true)] {
-            let config = Config {
-                ready: Readiness::Delay(Duration::from_secs(delay)),
-                boot_timeout: Duration::from_secs(boot),
-                ..Config::default()
-            };
+            let mut config = Config::default();
+            config.program.ready = Readiness::Delay(Duration::from_secs(delay));
+            config.lifecycle.boot_timeout = Duration::from_secs(boot);
             assert_eq!(config.check().is_ok(), is_right, "{delay} {boot}");
         }
     }

@@ -37,7 +37,7 @@ impl Layers {
     /// As [`Config::check`], with the line number if the file is to blame; and if the file cannot be read.
     pub(crate) fn resolve(&self) -> Result<Config> {
         let mut config = self.given.clone();
-        let Some(path) = self.given.env_file.clone() else {
+        let Some(path) = self.given.process.env_file.clone() else {
             config.check()?;
             return Ok(config);
         };
@@ -86,7 +86,7 @@ impl Layers {
                 decided.insert(setting.name(), number);
             }
         }
-        config.environment = Rc::new(environment);
+        config.process.environment = Rc::new(environment);
         Ok(decided)
     }
 }

@@ -34,7 +34,7 @@ impl Config {
             let path = self.reached_from_chdir(Path::new(name));
             return executable(&path).map(|()| path).map_err(refused);
         }
-        let said = self.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
+        let said = self.process.environment.iter().find(|(name, _)| name == "PATH").map(|(_, value)| value.clone());
         let places = said.or_else(|| env::var_os("PATH")).unwrap_or_else(|| OsString::from(USUAL));
         let mut nearly = None;
         for place in env::split_paths(&places) {
@@ -112,11 +112,9 @@ mod tests {
         place("here", "", 0o755);
         fs::create_dir_all(directory.join("one/folder")).expect("writable");
         let path = OsString::from(format!("{}:two:", directory.join("one").display()));
-        let config = Config {
-            chdir: Some(directory.clone()),
-            environment: Rc::new(vec![("PATH".to_owned(), path)]),
-            ..Config::default()
-        };
+        let mut config = Config::default();
+        config.process.chdir = Some(directory.clone());
+        config.process.environment = Rc::new(vec![("PATH".to_owned(), path)]);
         for (name, expected) in [
             ("both", Ok("two/both")),
             ("two/both", Ok("two/both")),

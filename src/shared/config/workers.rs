@@ -8,7 +8,7 @@ use super::{Balance, Config};
 impl Config {
     /// Returns the number of workers and, for the log, the reason for it.
     pub(crate) fn worker_count(&self) -> (usize, String) {
-        match self.workers {
+        match self.workers.count {
             Some(workers) => (workers, format!("{}: as configured", counted(workers, "worker"))),
             None => derive(cpus_by_affinity().map(|cpus| cpus.len()), cpus_by_quota()),
         }
@@ -16,7 +16,7 @@ impl Config {
 
     /// The CPUs to pin workers to, in turn; empty if they are not pinned.
     pub(crate) fn cpus(&self) -> Vec<usize> {
-        match self.pin || self.balance == Balance::Cpu {
+        match self.workers.pin || self.workers.balance == Balance::Cpu {
             true => cpus_by_affinity().unwrap_or_default(),
             false => Vec::new(),
         }
@@ -81,7 +81,8 @@ mod tests {
 
     #[test]
     fn a_configured_number_is_not_derived() {
-        let config = Config { workers: Some(3), ..Config::default() };
+        let mut config = Config::default();
+        config.workers.count = Some(3);
         assert_eq!(config.worker_count(), (3, "3 workers: as configured".to_owned()));
     }
 

@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "admin",
         "ADDR",
-        at!(admin, Optional(OneAddress)),
+        at!(admin.address, Optional(OneAddress)),
         "Address of the admin process, which serves status, metrics, health checks and control: 127.0.0.1:9000, or \
          unix:/run/x.admin (mode 0600). Over TCP it is read-only without a token",
     ),
@@ -19,7 +19,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "admin-host",
         "HOST",
-        at!(admin_hosts, HostNames),
+        at!(admin.hosts, HostNames),
         "Host name that TCP clients may use for the admin process, besides IP addresses and localhost. /metrics, \
          /healthz and /readyz accept any name. May be given several times",
     )
@@ -28,7 +28,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "admin-token-file",
         "PATH",
-        at!(admin_token_file, Optional(FilePath)),
+        at!(admin.token_file, Optional(FilePath)),
         "File with the token that lets TCP clients control the pool, sent as Authorization: Bearer TOKEN. The file \
          must not be readable by everybody",
     ),

@@ -60,23 +60,23 @@ pub(super) struct Listen;
 impl Field for Listen {
     fn apply(&self, config: &mut Config, text: &str) -> Result<(), String> {
         let parse = |item: &str| item.parse::<Address>().map_err(|problem| format!("{item} {problem}"));
-        config.addresses = list(text).map(parse).collect::<Result<_, _>>()?;
+        config.listening.addresses = list(text).map(parse).collect::<Result<_, _>>()?;
         Ok(())
     }
 
     fn check(&self, config: &Config) -> Result<(), String> {
-        match config.addresses.is_empty() && config.udp.is_empty() {
+        match config.listening.addresses.is_empty() && config.listening.udp.is_empty() {
             true => Err("needs an address, as in 127.0.0.1:8000".into()),
             false => Ok(()),
         }
     }
 
     fn show(&self, config: &Config) -> Option<String> {
-        let addresses: Vec<String> = config.addresses.iter().map(Address::to_string).collect();
+        let addresses: Vec<String> = config.listening.addresses.iter().map(Address::to_string).collect();
         (!addresses.is_empty()).then(|| addresses.join(","))
     }
 
     fn copy(&self, from: &Config, to: &mut Config) {
-        to.addresses.clone_from(&from.addresses);
+        to.listening.addresses.clone_from(&from.listening.addresses);
     }
 }

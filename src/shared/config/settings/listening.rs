@@ -22,7 +22,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "unix-mode",
         "MODE",
-        at!(unix_mode, Mode),
+        at!(listening.unix_mode, Mode),
         "Permission bits of Unix sockets, in octal. The default lets every local user connect, as to a port on \
          127.0.0.1",
     ),
@@ -30,14 +30,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "backlog",
         "N",
-        at!(backlog, Number { least: 1, most: i32::MAX as u32 }),
+        at!(listening.backlog, Number { least: 1, most: i32::MAX as u32 }),
         "Length of each worker's accept queue. The kernel caps it at net.core.somaxconn",
     ),
     Setting::new(
         SECTION,
         "balance",
         "METHOD",
-        at!(balance, Choice::new()),
+        at!(workers.balance, Choice::new()),
         "How a new TCP connection is assigned to a worker: auto, hash, random, least-connections, cpu or client. hash \
          is the kernel's own choice, whether that worker is free or not. random picks a random free worker. \
          least-connections picks the free worker with the fewest connections; it uses eBPF and needs CAP_BPF and \
@@ -48,7 +48,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "neighbours",
         "N",
-        at!(neighbours, Number { least: 0, most: 16 }),
+        at!(workers.neighbours, Number { least: 0, most: 16 }),
         "How many other workers accept connections from a worker's queue while it is busy or gone",
     )
     .of_the_server()

@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "chdir",
         "DIR",
-        at!(chdir, Optional(FilePath)),
+        at!(process.chdir, Optional(FilePath)),
         "Working directory of the workers. It is resolved each time a worker starts, so a restart follows a symbolic \
          link that was swapped. A relative --root, --watch or program is relative to it; all other paths are relative \
          to the directory that forkpool was started in",
@@ -21,7 +21,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "env-file",
         "FILE",
-        at!(env_file, Optional(FilePath)),
+        at!(process.env_file, Optional(FilePath)),
         "File of variables, one NAME=value per line. Lines that begin with # are comments; nothing is quoted or \
          expanded. FORKPOOL_* are settings of the pool, which flags override. All others go into the environment of \
          the workers. Both override inherited variables. The file is read again before each restart and upgrade, and \
@@ -31,14 +31,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "user",
         "NAME",
-        at!(user, Optional(Name)),
+        at!(privileges.user, Optional(Name)),
         "User to switch workers to after binding, by name or number. HOME is set to match. Needs root",
     ),
     Setting::new(
         SECTION,
         "group",
         "NAME",
-        at!(group, Optional(Name)),
+        at!(privileges.group, Optional(Name)),
         "Group to switch workers to after binding, by name or number. Without it they get the user's group. Needs \
          root",
     ),
@@ -46,7 +46,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "sandbox",
         "auto|off|strict",
-        at!(sandbox, Choice::new()),
+        at!(privileges.sandbox, Choice::new()),
         "Confine workers once they are ready, by no_new_privs, landlock and seccomp. A confined worker can serve \
          connections, use files that are open, open files below --root, /dev/null, /dev/urandom and the time zones, \
          and start threads. It cannot open other files, create sockets or processes, load code, send signals, or \
@@ -60,7 +60,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "pid-file",
         "PATH",
-        at!(pid_file, Optional(FilePath)),
+        at!(process.pid_file, Optional(FilePath)),
         "File for the parent's process id (mode 0644), written once the addresses are bound and removed at the end",
     ),
 ];

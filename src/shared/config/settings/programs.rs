@@ -11,7 +11,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "adopt",
         "auto|off|require",
-        at!(adopt, Choice::new()),
+        at!(program.adopt, Choice::new()),
         "Give a program that binds one of the pool's TCP addresses itself its worker's socket for that address, so that \
          it runs unmodified. :PORT then means IPv4 only, since an IPv4 program would misread IPv6 addresses; use \
          [::]:PORT for programs that know IPv6. Needs seccomp notifications (Linux 5.9). A program not started by root \
@@ -23,7 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "ready",
         "auto|notify|http:PATH|delay:DURATION|listen",
-        at!(ready, Ready),
+        at!(program.ready, Ready),
         "When the program counts as ready: auto, when it waits for connections or sends READY=1 to NOTIFY_SOCKET \
          (sd_notify(3)); notify, only when it sends READY=1; http, when it waits for \
          connections and answers GET PATH with a status of 200 to 399, as in http:/ready, or http://example.org/ready \
@@ -36,7 +36,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "stop-signal",
         "SIGNAL",
-        at!(stop_signal, Choice::new()),
+        at!(program.stop_signal, Choice::new()),
         "Signal that asks the program to finish its requests and exit: TERM, QUIT, INT, HUP, USR1, USR2 or WINCH. nginx, \
          php-fpm and unicorn finish on QUIT and cut requests on TERM",
     )
@@ -45,7 +45,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "prefix",
         "yes|no",
-        at!(prefix, YesNo),
+        at!(program.prefix, YesNo),
         "Begin every line of the program's output with worker=N pid=P; lines of more than 64 KiB are split",
     )
     .of_programs(),

@@ -12,7 +12,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "surge",
         "N",
-        at!(surge, Number { least: 1, most: Config::WORKERS_MAX }),
+        at!(lifecycle.surge, Number { least: 1, most: Config::WORKERS_MAX }),
         "How many workers a rolling restart replaces at a time. The replacements start while the old workers still \
          serve",
     )
@@ -21,7 +21,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "lame-duck",
         "DURATION",
-        at!(lame_duck, Timeout::ANY),
+        at!(lifecycle.lame_duck, Timeout::ANY),
         "How long to go on serving after SIGTERM or SIGQUIT while reporting not ready, so that load balancers stop \
          sending clients before the drain begins. 0 drains at once",
     )
@@ -30,7 +30,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "give-up",
         "N",
-        at!(give_up, Number { least: 0, most: u32::MAX }),
+        at!(lifecycle.give_up, Number { least: 0, most: u32::MAX }),
         "End the pool with exit code 3 after this many workers of one slot in a row have failed without ever serving. \
          0 retries for ever",
     )
@@ -39,7 +39,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-requests",
         "N",
-        at!(max_requests, Number { least: 0, most: u64::MAX }),
+        at!(recycling.max_requests, Number { least: 0, most: u64::MAX }),
         "Replace a worker after this many requests, or up to a tenth fewer. Each slot is replaced at most about once \
          a second. 0 sets no limit",
     )
@@ -48,7 +48,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-age",
         "DURATION",
-        at!(max_age, Timeout::ANY),
+        at!(recycling.max_age, Timeout::ANY),
         "Replace a worker after this time, or up to a tenth less. 0 sets no limit",
     )
     .on_restart(),
@@ -56,7 +56,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "max-rss",
         "BYTES",
-        at!(max_rss, Size::ANY),
+        at!(recycling.max_rss, Size::ANY),
         "Replace a worker whose resident memory exceeds this size. It is checked once a second. 0 sets no limit",
     )
     .on_restart(),
@@ -64,7 +64,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "watch",
         "PATTERN",
-        at!(watch, Patterns),
+        at!(process.watch, Patterns),
         "For development: start a rolling restart when files change and no further change follows for 200ms. PATTERN \
          is a file, a directory with everything below it, or a glob such as 'src/**/*.js', in which * and ? match \
          within a name and ** matches any directories. Names that begin with a dot or end in ~, node_modules and \

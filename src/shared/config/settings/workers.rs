@@ -16,7 +16,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "workers",
         "N|auto",
-        at!(workers, Workers),
+        at!(workers.count, Workers),
         "Number of worker processes. auto starts one for each CPU that the CPU affinity and the cgroup's quota allow",
     )
     .on_restart()
@@ -25,14 +25,14 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "pin",
         "yes|no",
-        at!(pin, YesNo),
+        at!(workers.pin, YesNo),
         "Pin each worker to one of the CPUs that the affinity mask allows",
     ),
     Setting::new(
         SECTION,
         "drain-timeout",
         "DURATION",
-        at!(drain_timeout, Timeout::ANY),
+        at!(lifecycle.drain_timeout, Timeout::ANY),
         "How long a stopping worker may take to finish its requests before it is killed. 0 waits for ever",
     )
     .on_restart(),
@@ -40,7 +40,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "boot-timeout",
         "DURATION",
-        at!(boot_timeout, Timeout::ANY),
+        at!(lifecycle.boot_timeout, Timeout::ANY),
         "How long a worker may take to become ready before it is killed and replaced. 0 waits for ever",
     )
     .on_restart(),
@@ -48,7 +48,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "stall-timeout",
         "DURATION",
-        at!(stall_timeout, Timeout { least: STALL_MIN }),
+        at!(lifecycle.stall_timeout, Timeout { least: STALL_MIN }),
         "How long a worker may be busy with one request before it is killed and replaced as hung. 0 disables the \
          check",
     )
@@ -57,7 +57,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "on-stall",
         "kill|abort",
-        at!(on_stall, Choice::new()),
+        at!(lifecycle.on_stall, Choice::new()),
         "How a hung worker is ended. kill sends SIGKILL. abort sends SIGABRT first, so that the worker logs a \
          backtrace and may dump core",
     )
