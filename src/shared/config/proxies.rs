@@ -2,10 +2,9 @@
 #![forbid(unsafe_code)]
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use super::values::list;
-use super::ServerConfig;
 
 /// Networks of proxies, and whether the peers on Unix sockets are proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -45,23 +44,6 @@ impl Proxies {
     /// Whether this peer is a trusted proxy. A peer on a Unix socket has no address.
     pub(crate) fn trust(&self, peer: Option<IpAddr>) -> bool {
         peer.map_or(self.unix, |address| self.networks.iter().any(|network| network.has(address)))
-    }
-}
-
-impl ServerConfig {
-    /// Whether the client of a request may be somebody other than the peer of the connection.
-    pub(crate) fn has_proxies(&self) -> bool {
-        self.proxy_protocol || !self.proxies.is_empty()
-    }
-
-    /// Whether this peer may connect at all. A peer on a Unix socket has no address.
-    pub(crate) fn admits(&self, peer: Option<SocketAddr>) -> bool {
-        !self.proxy_protocol || self.proxies.is_empty() || self.proxies.trust(peer.map(|peer| peer.ip()))
-    }
-
-    /// Whether a connection begins with a header of the PROXY protocol. On Unix sockets, only if `unix` is trusted.
-    pub(crate) fn begins_with_header(&self, peer: Option<SocketAddr>) -> bool {
-        self.proxy_protocol && (peer.is_some() || !self.proxies.is_empty())
     }
 }
 

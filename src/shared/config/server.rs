@@ -1,5 +1,6 @@
 //! The configuration of the built-in HTTP server.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{ForwardedHeader, Limits, OnPanic, Proxies};
@@ -61,6 +62,21 @@ pub(crate) struct Timeouts {
 }
 
 impl ServerConfig {
+    /// Whether the client of a request may be somebody other than the peer of the connection.
+    pub(crate) fn has_proxies(&self) -> bool {
+        self.proxy_protocol || !self.proxies.is_empty()
+    }
+
+    /// Whether this peer may connect at all. A peer on a Unix socket has no address.
+    pub(crate) fn admits(&self, peer: Option<SocketAddr>) -> bool {
+        !self.proxy_protocol || self.proxies.is_empty() || self.proxies.trust(peer.map(|peer| peer.ip()))
+    }
+
+    /// Whether a connection begins with a header of the PROXY protocol. On Unix sockets, only if `unix` is trusted.
+    pub(crate) fn begins_with_header(&self, peer: Option<SocketAddr>) -> bool {
+        self.proxy_protocol && (peer.is_some() || !self.proxies.is_empty())
+    }
+
     /// Whether a panic in a handler ends the worker, and not only the connection.
     pub(crate) fn exits_on_panic(&self) -> bool {
         self.on_panic == OnPanic::Exit
