@@ -147,15 +147,29 @@ fn a_worker_can_write_to_one_page() {
     }
 }
 
-/// What a worker may ask for by itself it asks for at once, and each that follows it does the same: the parent obeys at its
-/// own pace.
-#[test]
-fn workers_that_ask_to_be_replaced_again_and_again_are_so_at_the_parents_pace() {
-    // For its requests, to leave, and for a socket that fails.
-    for says in ["M", "Q", "B"] {
+/// Workers that ask to be replaced at once, as do their successors: the parent replaces them at its own pace.
+mod workers_that_ask_to_be_replaced_again_and_again {
+    use super::{asks_again_and_again, Tier};
+
+    fn in_each_tier(says: &str) {
         for tier in [Tier::SameUser, Tier::OtherUser, Tier::Sandbox] {
             asks_again_and_again(tier, says);
         }
+    }
+
+    #[test]
+    fn because_of_their_requests() {
+        in_each_tier("M");
+    }
+
+    #[test]
+    fn to_leave() {
+        in_each_tier("Q");
+    }
+
+    #[test]
+    fn because_a_socket_fails() {
+        in_each_tier("B");
     }
 }
 

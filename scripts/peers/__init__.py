@@ -104,22 +104,10 @@ class Pool:
         return self.log.read_text(errors="replace")
 
     def wait_for(self, pattern, seconds=60, times=1):
-        """Waits until the log has the pattern so many times, and returns the last match, or its group."""
-        end = time.monotonic() + seconds
-        while True:
-            # Looked at before the log, which is complete once it has ended.
-            ended = self.process.poll() is not None
-            found = re.findall(pattern, self.said())
-            if len(found) >= times:
-                return found[-1]
-            if ended:
-                raise Failed(f"the server has ended with code {self.process.returncode}: {self.said()[-300:].strip()}")
-            if time.monotonic() > end:
-                raise Failed(f"the server does not say {pattern!r} within {seconds} s: {self.said()[-300:].strip()}")
-            time.sleep(0.01)
+        return wait_for(self.log, pattern, lambda: self.process.poll() is not None, seconds, times)
 
     def port(self, seconds=60):
-        return int(self.wait_for(r"listening on http://[^ ]*:(\d+)", seconds))
+        return int(self.wait_for(LISTENING, seconds).rsplit(":", 1)[1])
 
     def workers(self):
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
@@ -129,6 +117,27 @@ class Pool:
 
     def stop(self, seconds=20):
         stop(self.process, seconds)
+
+
+# The line in which a pool announces where it listens, once all its workers are ready.
+LISTENING = r"listening on http://([^ ]*:\d+)"
+
+
+def wait_for(log, pattern, has_ended, seconds=60, times=1):
+    """Waits until a program's log has the pattern so many times, and returns the last match, or its group."""
+    end = time.monotonic() + seconds
+    while True:
+        # Asked before the log is read, which is complete once the program has ended.
+        ended = has_ended()
+        text = log.read_text(errors="replace")
+        found = re.findall(pattern, text)
+        if len(found) >= times:
+            return found[-1]
+        if ended:
+            raise Failed(f"the server has ended: {text[-300:].strip()}")
+        if time.monotonic() > end:
+            raise Failed(f"the server does not say {pattern!r} within {seconds} s: {text[-300:].strip()}")
+        time.sleep(0.01)
 
 
 class Failed(Exception):

@@ -1,7 +1,9 @@
-"""A Node program under `forkpool exec` against the same program under Node's own cluster, with each of its schedulings.
+"""A Node program under `forkpool exec`, under Node's own cluster with each of its schedulings, and under PM2's cluster mode.
 
-All three serve the same handler with as many workers, and are loaded by turns in one run, so that what else the machine
-does falls on all alike. Prints a Markdown table of medians.
+All serve the same handler with as many workers, and are loaded by turns in one run, so that what else the machine does
+affects all alike. Under `forkpool exec` and PM2 the program is unmodified: it listens on a port of its own choice. The load
+is as many requests as it can with connections that are kept, with a connection for each request, and requests at a fixed
+rate, the same for all. Prints a Markdown table of medians. Without PM2 (npm install pm2; see --pm2) it is left out.
 """
 
 import argparse
@@ -9,6 +11,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import statistics
 import subprocess
 import sys
@@ -17,7 +20,7 @@ from pathlib import Path
 
 from peers import Failed, Pool, build
 
-# As one of Node's cluster when it is told how many workers, else on the socket that it is given.
+# With a number of workers it makes a cluster of its own; under PM2 it is a worker of PM2's.
 APP = """
 const cluster = require('cluster'), http = require('http');
 const [workers, port] = process.argv.slice(2).map(Number);
@@ -33,27 +36,35 @@ if (workers && cluster.isPrimary) {
     response.end('Hello, World!');
   });
   process.on('SIGTERM', () => process.exit(0));
-  const address = workers ? { host: '127.0.0.1', port, backlog: 1024 } : { fd: 3 };
-  server.listen(address, () => process.stdout.write(`serves on ${server.address().port}\\n`));
+  server.listen({ host: '127.0.0.1', port, backlog: 1024 }, () => process.stdout.write(`serves on ${server.address().port}\\n`));
 }
 """
 
-SERVERS = ["`forkpool exec`", "cluster, `rr`", "cluster, `none`"]
-MODES = {"kept": ["--keep-alive"], "one per request": []}
+FORKPOOL, RR, NONE, PM2 = "`forkpool exec`", "cluster, `rr`", "cluster, `none`", "PM2"
+# How many requests a second are due in the last one, and on how many connections at most.
+MODES = {"kept": ["--keep-alive"], "one per request": [], "one per request, fixed rate": []}
+FIXED = "one per request, fixed rate"
 START_SECONDS = 60
 
 
-def start(name, workers, app, scratch, target):
-    """Starts one of SERVERS. Returns it and its port, when all workers serve on it."""
+def start(name, workers, app, scratch, target, pm2):
+    """Starts a server. Returns it and its port, when all workers serve on it."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
     variables = {}
-    if name == SERVERS[0]:
-        command = [target / "forkpool", "exec", "--listen", "127.0.0.1:0", "--workers", workers, "--", "node", app]
+    if name == FORKPOOL:
+        command = [target / "forkpool", "exec", "--listen", f"127.0.0.1:{port}", "--workers", workers, "--", "node", app, "0", port]
+    elif name == PM2:
+        variables = {"PM2_HOME": str(Path(scratch, f"pm2-{workers}"))}
+        command = [pm2, "start", app, "--no-daemon", "--instances", workers, "--", "0", port]
     else:
-        variables = {"NODE_CLUSTER_SCHED_POLICY": "rr" if "rr" in name else "none"}
-        command = ["node", app, workers, "0"]
-    pool = Pool(command, Path(scratch, f"log-{SERVERS.index(name)}"), variables, stdout=subprocess.STDOUT)
+        variables = {"NODE_CLUSTER_SCHED_POLICY": "rr" if name == RR else "none"}
+        command = ["node", app, workers, port]
+    pool = Pool(command, Path(scratch, f"log-{workers}-{port}"), variables, stdout=subprocess.STDOUT)
     try:
-        return pool, pool.wait_for(r"serves on (\d+)", START_SECONDS, times=workers)
+        pool.wait_for(r"serves on (\d+)", START_SECONDS, times=workers)
+        return pool, port
     except BaseException as error:
         pool.stop()
         if isinstance(error, Failed):
@@ -62,22 +73,27 @@ def start(name, workers, app, scratch, target):
 
 
 def measure(load, port, mode, options):
-    command = [load, f"127.0.0.1:{port}", "--path", "/", "--json", "--duration", f"{options.seconds}s",
-               "--connections", str(options.connections), *MODES[mode]]
+    connections = options.connections
+    command = [load, f"127.0.0.1:{port}", "--path", "/", "--json", "--duration", f"{options.seconds}s", *MODES[mode]]
+    if mode == FIXED:
+        # So many at most may wait for an answer.
+        connections = max(connections, options.rate * 2)
+        command += ["--rate", str(options.rate)]
+    command += ["--connections", str(connections)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     if done.returncode not in (0, 1):
         sys.exit(f"node-cluster: {' '.join(map(str, command))}: exit code {done.returncode}")
     return json.loads(done.stdout)
 
 
-def rows(workers, results):
+def rows(workers, servers, results):
     """The lines of the table for so many workers, and how many requests were lost."""
     for mode in MODES:
         median = {name: {key: statistics.median(run[key] for run in results[name, mode])
-                         for key in ("p50", "p99", "p99.9")} for name in SERVERS}
-        for name in SERVERS:
+                         for key in ("p50", "p99", "p99.9")} for name in servers}
+        for name in servers:
             # Of neighbours in time, since the machine may not be as fast in all rounds.
-            pairs = zip(results[name, mode], results[SERVERS[1], mode])
+            pairs = zip(results[name, mode], results[RR, mode])
             ratio = statistics.median(run["rate"] / rr["rate"] for run, rr in pairs)
             latencies = " | ".join(milliseconds(median[name][key]) for key in ("p50", "p99", "p99.9"))
             lost = sum(run["lost"] for run in results[name, mode])
@@ -89,19 +105,32 @@ def milliseconds(microseconds):
     return f"{microseconds / 1000:.{digits}f}"
 
 
+def pm2_version(pm2):
+    """From its package, since the program would start its daemon to say it."""
+    package = Path(pm2).resolve().parent.parent / "package.json"
+    return f"PM2 {json.loads(package.read_text())['version']}" if package.exists() else "PM2"
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4], help="numbers of workers (default 2 4)")
     parser.add_argument("--rounds", type=int, default=5, help="how often each is loaded (default 5)")
     parser.add_argument("--seconds", type=int, default=3, help="for how long at a time (default 3)")
+    parser.add_argument("--rate", type=int, default=1000, help="requests a second where they come at a fixed rate (default 1000)")
+    parser.add_argument("--pm2", metavar="PATH", default=shutil.which("pm2"), help="the program pm2 (default: the one in PATH)")
     parser.add_argument("--connections", type=int, default=64, help="requests in progress at once (default 64)")
     options = parser.parse_args()
-    if min(*options.workers, options.rounds, options.seconds, options.connections, 1) < 1:
+    if min(*options.workers, options.rounds, options.seconds, options.connections, options.rate) < 1:
         parser.error("all numbers must be at least 1")
     if shutil.which("node") is None:
         print("node-cluster: skipped: there is no node (Debian: apt-get install nodejs)")
         return
+    names = [FORKPOOL, RR, NONE]
+    if options.pm2 and shutil.which(options.pm2):
+        names.append(PM2)
+    else:
+        print("node-cluster: without PM2, which is not installed (npm install pm2; then --pm2 node_modules/.bin/pm2)", file=sys.stderr)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     target = build("release", bins=["forkpool"], examples=["load"])
     load = target / "examples/load"
@@ -112,24 +141,25 @@ def main():
         for workers in options.workers:
             servers = {}
             try:
-                for name in SERVERS:
-                    servers[name] = start(name, workers, app, scratch, target)
+                for name in names:
+                    servers[name] = start(name, workers, app, scratch, target, options.pm2)
                 results = {}
                 for turn in range(options.rounds):
                     # Who comes first changes from round to round.
-                    first = turn % len(SERVERS)
+                    first = turn % len(names)
                     for mode in MODES:
-                        for name in SERVERS[first:] + SERVERS[:first]:
+                        for name in names[first:] + names[:first]:
                             print(f"{workers} workers, round {turn + 1} of {options.rounds}: {name}, {mode}",
                                   file=sys.stderr)
                             results.setdefault((name, mode), []).append(
                                 measure(load, servers[name][1], mode, options))
-                table.extend(rows(workers, results))
+                table.extend(rows(workers, names, results))
             finally:
                 for pool, _ in servers.values():
                     pool.stop()
     node = subprocess.run(["node", "--version"], stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
-    print(f"Node {node}, {os.cpu_count()} CPUs, {options.connections} requests in progress, medians of "
+    version = pm2_version(options.pm2) if PM2 in names else "no PM2"
+    print(f"Node {node}, {version}, {os.cpu_count()} CPUs, {options.connections} requests in progress or {options.rate} a second, medians of "
           f"{options.rounds} runs of {options.seconds} s; latencies in ms:\n")
     print("| workers | connections | who | requests/s, of `rr` | p50 | p99 | p99.9 | lost |")
     print("|---:|---|---|---:|---:|---:|---:|---:|")

@@ -1,12 +1,13 @@
-# For the shell scripts: waits until a pool listens.
+# For the shell scripts, which run in the repository's directory.
+
+command -v python3 >/dev/null || {
+    echo "${0##*/}: it needs python3 (Debian: apt-get install python3)" >&2
+    exit 1
+}
 
 # listening LOG PID: waits until the pool PID says in LOG where it listens, and sets $url and $address. Fails if it ends
 # before that.
 listening() {
-    until grep -q 'listening on http' "$1"; do
-        kill -0 "$2" 2>/dev/null || return 1
-        sleep 0.01
-    done
-    url=$(grep -o 'http://[^ ]*' "$1" | head -1)
-    address=${url#http://}
+    address=$(PYTHONPATH=scripts PYTHONDONTWRITEBYTECODE=1 python3 -m peers.listening "$1" "$2") || return 1
+    url=http://$address
 }

@@ -22,8 +22,10 @@ const HIGHEST: usize = 1;
 /// The words of a slot: its counters.
 const SLOT_WORDS: usize = 16;
 
-/// How many times a reader tries before it accepts what it gets. The parent may have been stopped during a move.
-const TRIES: usize = 1000;
+/// How many times a reader tries before it accepts what it gets, and after how many tries it lets others run. The parent may
+/// have been stopped during a move.
+const TRIES: usize = 100;
+const TRIES_AT_ONCE: usize = 10;
 
 // After the first words: the latencies of the dead, then the owner of each row as its slot plus one, then the slots.
 const DEAD: usize = HEAD_WORDS;
@@ -86,14 +88,17 @@ impl Tally {
     /// Reads at a time when nothing is moved.
     pub(crate) fn steady<T>(&self, read: impl Fn() -> T) -> T {
         let sequence = &self.words.words()[SEQUENCE];
-        for _ in 0..TRIES {
+        for attempt in 1..=TRIES {
             let before = sequence.load(Ordering::Acquire);
             let found = read();
             fence(Ordering::Acquire);
             if before % 2 == 0 && sequence.load(Relaxed) == before {
                 return found;
             }
-            std::thread::yield_now();
+            match attempt % TRIES_AT_ONCE {
+                0 => std::thread::yield_now(),
+                _ => std::hint::spin_loop(),
+            }
         }
         read()
     }
