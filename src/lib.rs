@@ -186,6 +186,7 @@ pub use shared::config::{
 };
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
+pub use shared::metrics::{Counter, Gauge, Histogram, Metrics};
 pub use shared::state::WorkerState;
 pub use worker::incoming::Incoming;
 pub use worker::meter::{BusyGuard, ConnectionGuard, Meter};

@@ -207,7 +207,7 @@ impl Service {
             "/status.txt" => Response::text(self.snapshot(|it| it.to_text())),
             "/metrics" => Response::bytes(
                 "text/plain; version=0.0.4; charset=utf-8",
-                self.snapshot(|it| it.to_metrics()).into_bytes(),
+                (self.snapshot(|it| it.to_metrics()) + &self.metrics_of_application()).into_bytes(),
             ),
             "/healthz" => Response::text("ok\n"),
             "/readyz" => match self.model.unready() {
@@ -217,6 +217,12 @@ impl Service {
             "/events" => self.stream(request),
             _ => Response::text("no such page\n").status(404),
         }
+    }
+
+    /// The application's own metrics.
+    fn metrics_of_application(&self) -> String {
+        let words = self.board.tally().map(|tally| tally.steady(|| self.board.all_metric_words()));
+        self.board.metrics().render(&words.unwrap_or_default())
     }
 
     fn snapshot(&mut self, render: impl Fn(&Snapshot<'_>) -> String) -> String {

@@ -117,6 +117,7 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
     let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
     let (mut board, steering) = steer::choose(config.workers.balance, most, counted, groups)
         .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
+    board.keep_metrics(config.metrics.clone());
     if config.admin.address.is_some() {
         board
             .keep_tally(Config::WORKERS_MAX)

@@ -25,6 +25,7 @@
 //!   other kinds of sockets; `whole.rs` (PURE): whether a socket may be passed on; `inspect.rs`: inspects and restores
 //!   sockets. All socket options are set here; `options.rs` has those of connections
 //! - `counters.rs`, `latency.rs`, `seats.rs`, `state.rs`: PURE. Values that parent, workers and admin process exchange
+//! - `metrics/`: the application's own metrics; `registry.rs` (PURE) knows and renders them
 //! - `request.rs`: requests to the parent, from whatever source
 //! - `pace.rs`: PURE. Rate limits
 //! - `signals.rs`: the meaning of each signal; handlers in the parent and in the worker, and blocking in between
@@ -137,6 +138,7 @@ pub(crate) mod log_file;
 pub(crate) mod log_text;
 pub(crate) mod log_writer;
 pub(crate) mod message;
+pub(crate) mod metrics;
 pub(crate) mod outlet;
 pub(crate) mod pace;
 pub(crate) mod request;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::Builder;
 use crate::shared::config::Sandbox;
+use crate::shared::metrics::Metrics;
 
 impl Builder {
     /// Adds an admin process on this address, for status, metrics, health checks and control. Default: none. The
@@ -19,6 +20,13 @@ impl Builder {
     /// There is no TLS, so keep a TCP address on a private network.
     pub fn admin(self, address: impl Display) -> Builder {
         self.set("admin", &address.to_string())
+    }
+
+    /// Shows the application's own metrics in `/metrics` of the [`admin`](Builder::admin) process. Without this call,
+    /// workers count for themselves only.
+    pub fn metrics(mut self, metrics: &Metrics) -> Builder {
+        self.config.metrics = metrics.clone();
+        self
     }
 
     /// Adds a host name, without a port, that TCP clients may use for the [`admin`](Builder::admin) process. Default:

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::shared::metrics::Metrics;
 
 mod address;
 mod check;
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) access_log: AccessLogConfig,
     pub(crate) program: ProgramConfig,
     pub(crate) messages: MessagesConfig,
+    /// The application's own.
+    pub(crate) metrics: Metrics,
 }
 
 impl Config {

@@ -41,10 +41,11 @@ use self::lines::ParentLines;
 pub(crate) use self::lines::{whole_lines, LinesPage, LINES_MAX};
 pub(crate) use self::name::NameRow;
 pub(crate) use self::row::{LatencyRow, OwnRow, Row, RowPage};
-use self::row::{Note, Word, LATENCY_WORDS, NAME_WORDS, NOTE_WORDS, OWN_WORDS};
+use self::row::{Note, Word, LATENCY_WORDS, METRICS, NAME_WORDS, NOTE_WORDS, OWN_WORDS, ROW_WORDS};
 use self::tally::{ParentTally, Tally};
 use crate::shared::counters::Counters;
 use crate::shared::latency::Latency;
+use crate::shared::metrics::{Metrics, METRIC_WORDS};
 use crate::shared::seats::{Seats, SEATS_MAX};
 use crate::sys::bpf::Memory;
 use crate::sys::shared::{self, page_words, ReadOnly, Writable};
@@ -61,6 +62,7 @@ pub(crate) struct Scoreboard {
     row_words: usize,
     /// Exists if there is an admin process.
     tally: Option<Tally>,
+    metrics: Metrics,
 }
 
 /// The scoreboard in the parent, the only process that can write its decisions.
@@ -132,13 +134,24 @@ impl ParentBoard {
     }
 
     fn made_of((rows, read_rows): (Writable, ReadOnly), (decided, read): (Writable, ReadOnly)) -> ParentBoard {
-        let board = Scoreboard { rows: read_rows, decided: read, row_words: page_words(), tally: None };
+        let board = Scoreboard {
+            rows: read_rows,
+            decided: read,
+            row_words: page_words(),
+            tally: None,
+            metrics: Metrics::default(),
+        };
         ParentBoard { board, rows, decided, tally: None, lines: None, dead: Cell::default() }
     }
 
-    /// Adds a tally for this number of slots.
+    /// Adds the application's metrics.
+    pub(crate) fn keep_metrics(&mut self, metrics: Metrics) {
+        self.board.metrics = metrics;
+    }
+
+    /// Adds a tally for this number of slots, after the metrics.
     pub(crate) fn keep_tally(&mut self, slots: usize) -> io::Result<()> {
-        let tally = ParentTally::new(self.processes(), slots)?;
+        let tally = ParentTally::new(self.processes(), slots, self.board.metrics.kinds())?;
         self.board.tally = Some(tally.reader().clone());
         self.tally = Some(tally);
         Ok(())
@@ -189,11 +202,11 @@ impl ParentBoard {
         let clear = || {
             let start = row.saturating_mul(self.row_words);
             let page = self.rows.words().get(start..).unwrap_or_default().iter();
-            page.take(OWN_WORDS + LATENCY_WORDS + NAME_WORDS).for_each(|word| word.store(0, Relaxed));
+            page.take(ROW_WORDS).for_each(|word| word.store(0, Relaxed));
             self.notes(row).iter().for_each(|word| word.store(0, Relaxed));
         };
         match &self.tally {
-            Some(tally) => tally.fold(row, &counters, &latency, clear),
+            Some(tally) => tally.fold(row, &counters, &latency, &self.metric_words(row), clear),
             None => clear(),
         }
     }
@@ -345,6 +358,28 @@ impl Scoreboard {
         let words = row.checked_mul(self.row_words).and_then(|start| self.rows.words().get(start + OWN_WORDS..));
         let words = words.and_then(<[AtomicU64]>::first_chunk);
         words.map(|words| LatencyRow { words }.read(self.row(row).most(now))).unwrap_or_default()
+    }
+
+    /// The application's metrics.
+    pub(crate) fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// The words of the application's metrics of a process.
+    pub(crate) fn metric_words(&self, row: usize) -> Vec<u64> {
+        let words = row.checked_mul(self.row_words).and_then(|start| self.rows.words().get(start + METRICS..));
+        words.unwrap_or_default().iter().take(METRIC_WORDS).map(|word| word.load(Relaxed)).collect()
+    }
+
+    /// The words of the application's metrics of all processes together, dead and alive; empty without a tally. Read them
+    /// while nothing is [moved](Tally::steady).
+    pub(crate) fn all_metric_words(&self) -> Vec<u64> {
+        let Some(tally) = self.tally() else { return Vec::new() };
+        let kinds = self.metrics.kinds();
+        let rows = tally.owned().map(|(row, _)| self.metric_words(row));
+        rows.fold(tally.metrics(), |all, row| {
+            kinds.iter().zip(all).zip(row).map(|((kind, one), other)| kind.combine(one, other)).collect()
+        })
     }
 
     /// The request that a process is handling, or was handling when it died, as the process reports it. Made printable,

@@ -13,6 +13,7 @@ use super::lines::LinesPage;
 use super::Scoreboard;
 use crate::shared::counters::{Counters, CLASSES};
 use crate::shared::latency::{bucket, Latency, BUCKETS};
+use crate::shared::metrics::METRIC_WORDS;
 use crate::sys::shared::Page;
 use crate::time::Time;
 
@@ -91,8 +92,13 @@ pub(super) const OWN_WORDS: usize = 24;
 pub(super) const LATENCY_WORDS: usize = (BUCKETS + 1).next_multiple_of(8);
 const SUM: usize = BUCKETS;
 
-const _: () =
-    assert!((OWN_WORDS + LATENCY_WORDS + NAME_WORDS) * size_of::<u64>() <= 4096, "a row fits into the smallest page");
+/// After that are the application's metrics.
+pub(super) const METRICS: usize = OWN_WORDS + LATENCY_WORDS + NAME_WORDS;
+
+/// All words of a row.
+pub(super) const ROW_WORDS: usize = METRICS + METRIC_WORDS;
+
+const _: () = assert!(ROW_WORDS * size_of::<u64>() <= 4096, "a row fits into the smallest page");
 
 /// After them is the name of the current request: the beginning of its head.
 pub(super) const NAME_WORDS: usize = 16;
@@ -167,6 +173,11 @@ impl RowPage {
         let words = &self.page.words()[OWN_WORDS..];
         let words = words.first_chunk().expect("a page has room for a row");
         self.board.tally().is_some().then_some(LatencyRow { words })
+    }
+
+    /// The words of the application's metrics.
+    pub(crate) fn metrics(&self) -> &[AtomicU64; METRIC_WORDS] {
+        self.page.words()[METRICS..].first_chunk().expect("a page has room for a row")
     }
 
     /// Where lines of the access log outlive this process, if there is one.

@@ -1,5 +1,5 @@
 //! The tally: counters that only the admin process needs. It has the totals of each slot over all its dead processes,
-//! and the latencies of the dead.
+//! and the latencies and the application's metrics of the dead.
 //!
 //! Only the parent writes it. It moves the counters of a dead process from its row to its slot. A reader must see them
 //! exactly once, so it checks a sequence number before and after reading, which is odd during the move.
@@ -12,6 +12,7 @@ use std::sync::atomic::{fence, AtomicU64, Ordering};
 use super::row::{LatencyRow, LATENCY_WORDS};
 use crate::shared::counters::{Counters, CLASSES};
 use crate::shared::latency::{Latency, BUCKETS};
+use crate::shared::metrics::{Kind, METRIC_WORDS};
 use crate::sys::shared::{self, ReadOnly, Writable};
 
 /// The first words: the sequence number, and the highest row ever used. A cache line.
@@ -27,9 +28,11 @@ const SLOT_WORDS: usize = 16;
 const TRIES: usize = 100;
 const TRIES_AT_ONCE: usize = 10;
 
-// After the first words: the latencies of the dead, then the owner of each row as its slot plus one, then the slots.
+// After the first words: the latencies of the dead, their metrics, then the owner of each row as its slot plus one, then
+// the slots.
 const DEAD: usize = HEAD_WORDS;
-const OWNERS: usize = HEAD_WORDS + LATENCY_WORDS;
+const METRICS: usize = HEAD_WORDS + LATENCY_WORDS;
+const OWNERS: usize = METRICS + METRIC_WORDS;
 
 /// The tally, for readers.
 #[derive(Clone, Debug)]
@@ -43,6 +46,8 @@ pub(crate) struct Tally {
 pub(super) struct ParentTally {
     words: Writable,
     tally: Tally,
+    /// Of the application's metrics.
+    kinds: Vec<Kind>,
 }
 
 impl Tally {
@@ -58,6 +63,11 @@ impl Tally {
     pub(crate) fn latency(&self) -> Latency {
         let words = self.words.words()[DEAD..].first_chunk();
         words.map(|words| LatencyRow { words }.read(u64::MAX)).unwrap_or_default()
+    }
+
+    /// The words of the application's metrics of dead processes.
+    pub(crate) fn metrics(&self) -> Vec<u64> {
+        (METRICS..METRICS + METRIC_WORDS).map(|index| self.word(index)).collect()
     }
 
     /// The rows in use, each with its slot.
@@ -106,11 +116,11 @@ impl Tally {
 
 impl ParentTally {
     /// Makes a tally for this number of processes at once, and of slots. Untouched rows take no memory.
-    pub(super) fn new(processes: usize, slots: usize) -> io::Result<ParentTally> {
+    pub(super) fn new(processes: usize, slots: usize, kinds: Vec<Kind>) -> io::Result<ParentTally> {
         let rows = processes + 1;
         let words = OWNERS + rows.next_multiple_of(8) + slots * SLOT_WORDS;
         let (words, read_only) = shared::words(c"forkpool-tally", NonZeroUsize::MIN.saturating_add(words))?;
-        Ok(ParentTally { words, tally: Tally { words: read_only, rows } })
+        Ok(ParentTally { words, tally: Tally { words: read_only, rows }, kinds })
     }
 
     pub(super) fn reader(&self) -> &Tally {
@@ -132,9 +142,16 @@ impl ParentTally {
         words[HIGHEST].store(words[HIGHEST].load(Relaxed).max(row as u64), Relaxed);
     }
 
-    /// Moves the counters of a process to its slot, and its latencies to those of the dead. `clear` removes them
-    /// elsewhere.
-    pub(super) fn fold(&self, row: usize, counters: &Counters, latency: &Latency, clear: impl FnOnce()) {
+    /// Moves the counters of a process to its slot, and its latencies and metrics to those of the dead. `clear` removes
+    /// them elsewhere.
+    pub(super) fn fold(
+        &self,
+        row: usize,
+        counters: &Counters,
+        latency: &Latency,
+        metrics: &[u64],
+        clear: impl FnOnce(),
+    ) {
         let words = self.words.words();
         let before = words[SEQUENCE].load(Relaxed);
         words[SEQUENCE].store(before.wrapping_add(1), Relaxed);
@@ -150,6 +167,11 @@ impl ParentTally {
             slot.iter().zip(counters).for_each(|(word, count)| add(word, count));
             words[DEAD..].iter().zip(latency.buckets).for_each(|(word, count)| add(word, count));
             add(&words[DEAD + BUCKETS], latency.sum);
+            for ((word, kind), value) in words[METRICS..].iter().zip(&self.kinds).zip(metrics) {
+                if kind.is_lasting() {
+                    word.store(kind.combine(word.load(Relaxed), *value), Relaxed);
+                }
+            }
         }
         clear();
         words[SEQUENCE].store(before.wrapping_add(2), Ordering::Release);
@@ -168,7 +190,7 @@ mod tests {
 
     #[test]
     fn what_was_counted_outlives_the_process_and_the_row() {
-        let parent = ParentTally::new(3, 2).expect("memory");
+        let parent = ParentTally::new(3, 2, vec![Kind::Count, Kind::Gauge]).expect("memory");
         let tally = parent.reader();
         parent.own(1, 1);
         parent.own(3, 0);
@@ -187,21 +209,23 @@ mod tests {
             discarded: 15,
         };
         let mut is_cleared = false;
-        parent.fold(1, &counters, &took(2, 100), || is_cleared = true);
+        parent.fold(1, &counters, &took(2, 100), &[7, 8, 9], || is_cleared = true);
         assert!(is_cleared);
         assert_eq!((tally.counters(1), tally.counters(0)), (counters, Counters::default()));
         assert_eq!((tally.latency().count(), tally.latency().sum), (2, 200));
         assert_eq!(tally.owned().collect::<Vec<_>>(), [(3, 0)]);
         // The next process in the same row, for another slot.
         parent.own(1, 0);
-        parent.fold(1, &counters, &took(1, 7), || {});
+        parent.fold(1, &counters, &took(1, 7), &[1, 2], || {});
+        // Counters outlive their process, gauges do not.
+        assert_eq!(tally.metrics()[..3], [8, 0, 0]);
         assert_eq!((tally.counters(1), tally.counters(0)), (counters, counters));
         assert_eq!((tally.latency().count(), tally.latency().sum), (3, 207));
     }
 
     #[test]
     fn a_reader_tries_again_when_something_was_folded_meanwhile() {
-        let parent = ParentTally::new(1, 1).expect("memory");
+        let parent = ParentTally::new(1, 1, Vec::new()).expect("memory");
         let tally = parent.reader();
         parent.own(1, 0);
         let reads = std::cell::Cell::new(0);
@@ -209,7 +233,7 @@ mod tests {
             reads.set(reads.get() + 1);
             let before = tally.counters(0).requests;
             if reads.get() == 1 {
-                parent.fold(1, &Counters { requests: 9, ..Counters::default() }, &Latency::default(), || {});
+                parent.fold(1, &Counters { requests: 9, ..Counters::default() }, &Latency::default(), &[], || {});
             }
             (before, tally.counters(0).requests)
         });
