@@ -140,7 +140,7 @@ impl fmt::Display for Error {
             Error::File { path, action, .. } => write!(f, "cannot {action} {path}"),
             Error::System { call, .. } => write!(f, "cannot {call}"),
             Error::GaveUp { worker, failures, reason } => {
-                write!(f, "gave up: worker={worker} failed {failures} times in a row (give-up), at last: {reason}")
+                write!(f, "gave up: worker={worker} failed {failures} times in a row (give-up); the last one {reason}")
             }
             Error::Forced { connections, unknown } => {
                 f.write_str("forced to stop before the requests in progress were answered: ")?;

@@ -443,8 +443,37 @@ fn a_program_that_listens_elsewhere_is_told_of() {
     let Some(path) = server() else { return };
     let mut server = Server::start(exec(&[], &format!("exec {path} elsewhere $PORT")));
     is_answered(&mut server, "c");
+    restart(&mut server, 2);
     let told: Vec<_> = server.log().iter().filter(|line| line.contains("which is not the pool's")).cloned().collect();
-    assert!(told.len() == 1 && told[0].contains("worker=0") && told[0].contains("listens on 0.0.0.0:"), "{told:?}");
+    assert!(told.len() == 1 && told[0].contains("listens on 0.0.0.0:"), "{told:?}");
+    assert!(told[0].contains(&format!("make the program listen on 127.0.0.1:{}, or add --listen ", server.port())));
+}
+
+/// Whichever worker comes second has no reason of its own to know.
+#[test]
+fn who_fails_since_another_worker_has_its_own_port_is_told_what_to_do() {
+    let Some(path) = server() else { return };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("one is free").port();
+    let script = format!("OTHER={port} exec {path} both $PORT");
+    let mut server = Server::spawn(exec(&[], &script));
+    let hint =
+        format!("it wanted 0.0.0.0:{port}, which is not the pool's, so only one worker can have it; add --listen");
+    server.wait_for(&hint);
+    until("the other one is told of", || {
+        (server.count(&format!("listens on 0.0.0.0:{port}, which")) == 1).then_some(())
+    });
+}
+
+#[test]
+fn what_a_program_answers_that_is_never_ready_is_in_the_last_line() {
+    let Some(path) = server() else { return };
+    let options = ["--ready", "http:/health", "--boot-timeout", "8s"];
+    let mut server = Server::spawn(exec(&options, &format!("exec {path} sick $PORT")));
+    let (status, log) = server.finish();
+    let last = log.last().expect("a line");
+    assert_eq!(status.code(), Some(1), "{log:?}");
+    assert!(last.contains("no worker could start: "), "{log:?}");
+    assert!(last.ends_with("killed: not ready 8s after its start; GET /health was answered with 503 (boot-timeout)"));
 }
 
 #[test]
@@ -459,5 +488,8 @@ fn a_pool_within_a_pool_goes_without_and_says_so() {
     };
     let why = "seccomp(2) gives no notification: Device or resource busy";
     within("auto").wait_for(&format!("programs have to take their sockets from descriptor 3 on: {why}"));
-    within("require").wait_for(&format!("(--adopt require): {why}"));
+    // Before the first worker, whose error would be about worker=0.
+    within("require").wait_for(&format!(
+        "forkpool: cannot give programs that bind an address the pool's socket (--adopt require): {why}"
+    ));
 }

@@ -147,6 +147,10 @@ fn a_file_that_is_wrong_keeps_everything_as_it_was() {
         ("A=2\nnonsense\n", format!("{shown}:2: has no =")),
         ("A=2\nFORKPOOL_WROKERS=2\n", format!("{shown}:2: FORKPOOL_WROKERS: there is no such setting")),
         ("A=2\nFORKPOOL_WORKERS=none\n", format!("{shown}:2: FORKPOOL_WORKERS=none: must be 1 to 1024")),
+        (
+            "FORKPOOL_MAX_BODY=1k\n",
+            format!("{shown}:1: FORKPOOL_MAX_BODY is for forkpool's own server, not for a program; leave it out"),
+        ),
         ("FORKPOOL_ENV_FILE=x\n", format!("{shown}:1: FORKPOOL_ENV_FILE: a file of variables cannot name another one")),
         ("\nFORKPOOL_CHDIR=/nowhere/at/all\n", format!("{shown}:2: chdir: /nowhere/at/all does not exist")),
         ("A=2\nA=3\n", format!("{shown}:2: A is set in line 1 already")),

@@ -57,5 +57,5 @@ pub(super) fn is_counting(balance: &str) -> bool {
 
 /// Changes the defaults that differ for a program.
 pub(super) fn prepare(pool: Builder) -> Builder {
-    pool.balance(Balance::Random)
+    pool.balance(Balance::Random).programs_only()
 }

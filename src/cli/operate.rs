@@ -91,8 +91,14 @@ impl Call {
             return Ok(0);
         }
         let seq = accepted["after"].as_u64().unwrap_or(0);
+        // What is said before is about another restart.
+        let mut has_begun = self.task != Task::Restart;
         let found = client.follow(seq, &mut |event| {
             if let Some(text) = event {
+                has_begun |= begins_restart(text);
+                if !has_begun {
+                    return None;
+                }
                 print(&format!("{text}\n"));
                 return self.outcome(text);
             }
@@ -134,4 +140,16 @@ impl Call {
             _ => None,
         }
     }
+}
+
+/// Whether a requested restart has begun or was refused.
+fn begins_restart(event: &str) -> bool {
+    let signs = [
+        "changed, but a restart cannot apply it",
+        "rolling restart begun",
+        "rolling restart extended",
+        "rolling restart aborted, no worker is replaced",
+        "refused",
+    ];
+    signs.iter().any(|sign| event.starts_with(sign))
 }

@@ -2,6 +2,7 @@
 
 use nix::sys::signal::Signal;
 
+use crate::parent::sign::Program;
 use crate::parent::supervisor::{Exit, Failure, KillReason, Notice, Recycle, UpgradeFailure};
 use crate::shared::config::{Config, Readiness};
 
@@ -34,12 +35,15 @@ pub(crate) fn describe_unasked(exit: Exit) -> String {
 }
 
 /// Why the parent kills a process.
-pub(crate) fn kill_reason(why: KillReason, config: &Config, is_program: bool) -> String {
+pub(in crate::parent) fn kill_reason(why: KillReason, config: &Config, program: Option<&Program>) -> String {
     match why {
         KillReason::BootTimeout => {
-            let hint = match (&config.program.ready, is_program) {
-                (_, false) => "does it call Worker::ready?".to_owned(),
+            let hint = match (&config.program.ready, program) {
+                (_, None) => "does it call Worker::ready?".to_owned(),
                 (Readiness::Notify, _) => "does it send READY=1 to NOTIFY_SOCKET?".to_owned(),
+                (Readiness::Http(probe), Some(Program { status: Some(status), .. })) => {
+                    format!("GET {} was answered with {status}", probe.path())
+                }
                 (Readiness::Http(probe), _) => format!("does it answer GET {}?", probe.path()),
                 _ => "does it accept connections?".to_owned(),
             };
@@ -60,12 +64,12 @@ pub(crate) fn kill_reason(why: KillReason, config: &Config, is_program: bool) ->
     }
 }
 
-/// How a worker failed.
+/// How a worker failed: what follows its name.
 pub(crate) fn failure(failure: Failure) -> String {
     match failure {
-        Failure::Spawn => "a worker could not be forked".to_owned(),
-        Failure::Exit(exit) => format!("a worker {}", describe_unasked(exit)),
-        Failure::Kill(why) => format!("a worker was killed: {why}"),
+        Failure::Spawn => "could not be forked".to_owned(),
+        Failure::Exit(exit) => describe_unasked(exit),
+        Failure::Kill(why) => format!("killed: {why}"),
     }
 }
 
@@ -78,7 +82,10 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
             format!("worker={slot} backing off for {} ms after {failures} failures in a row", delay.as_millis())
         }
         Notice::GaveUp { slot, failures, reason } => {
-            format!("worker={slot} gave up after {failures} failures in a row (give-up), draining: {}", failure(reason))
+            format!(
+                "worker={slot} gave up after {failures} failures in a row (give-up), draining; the last one {}",
+                failure(reason)
+            )
         }
         Notice::LeftEmpty { slot } => {
             format!("worker={slot} not started again: requested by the application (on_exit)")
@@ -90,16 +97,16 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
         }
         Notice::RestartDone => "rolling restart done".to_owned(),
         Notice::RestartAborted { slot, reason } => {
-            format!("rolling restart aborted, the other workers stay: worker={slot}: {}", failure(reason))
+            format!("rolling restart aborted, the other workers stay; worker={slot} {}", failure(reason))
         }
         Notice::Scaled { from, to } => format!("scaled from {from} to {to} workers"),
         Notice::ScalingFailed { slot, wanted, reason } => {
-            format!("scaling failed, still trying for {wanted} workers: worker={slot}: {}", failure(reason))
+            format!("scaling failed, still trying for {wanted} workers; worker={slot} {}", failure(reason))
         }
         Notice::Recycling { slot, why } => format!("worker={slot} recycled: {}", recycle(why)),
         Notice::RecyclingFailed { slot, reason, delay } => {
             let reason = failure(reason);
-            format!("worker={slot} recycling postponed by {delay:?}, the old worker stays; its replacement failed: {reason}")
+            format!("worker={slot} recycling postponed by {delay:?}, the old worker stays; its replacement {reason}")
         }
         Notice::Replacing { slot } => format!("worker={slot} replaced, since it was stopped by a signal"),
         Notice::LameDuck { delay } => format!("lame duck: no longer ready, draining in {delay:?} (lame-duck)"),

@@ -97,8 +97,8 @@ impl Application {
 
     /// Reports the notices of the supervisor that are events for applications.
     pub(super) fn announce(&mut self, notice: &Notice, roster: &Roster, journal: &Journal) {
-        let text = journal.text_of(notice);
-        let reason = text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason);
+        let reason = journal.reason_of(notice);
+        let reason = reason.as_str();
         let event = match *notice {
             Notice::AllReady { .. } => Event::Serving,
             Notice::BackingOff { slot, delay, failures } => Event::BackingOff { worker: slot, delay, failures },

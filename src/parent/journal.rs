@@ -104,7 +104,7 @@ impl Journal {
         self.say(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
     }
 
-    /// A worker of the slot has failed: `how` is the text that begins with `a worker …`, and `line` a line of its own.
+    /// A worker of the slot has failed: `how` is what follows its name, and `line` a line of its own.
     pub(super) fn failed(&mut self, slot: Option<usize>, how: String, line: String) {
         self.failures.extend(slot.map(|slot| (slot, how)));
         self.last_failure = Some(line);
@@ -118,6 +118,20 @@ impl Journal {
     /// The same for a slot.
     pub(super) fn failure_of(&mut self, slot: usize, last: Failure) -> String {
         self.failures.remove(&slot).unwrap_or_else(|| failure(last))
+    }
+
+    /// Why something has failed, without what a notice says besides; empty if nothing has.
+    pub(super) fn reason_of(&self, notice: &Notice) -> String {
+        match *notice {
+            Notice::GaveUp { slot, reason, .. } | Notice::RestartAborted { slot, reason } => {
+                self.failures.get(&slot).cloned().unwrap_or_else(|| failure(reason))
+            }
+            Notice::UpgradeFailed { .. } => {
+                let text = self.text_of(notice);
+                text.split_once(": ").map_or(text.as_str(), |(_, reason)| reason).to_owned()
+            }
+            _ => String::new(),
+        }
     }
 
     /// The text of a notice, with what is known about the failure.

@@ -34,6 +34,7 @@ use crate::parent::sign::{Program, Sign};
 use crate::parent::source::Source;
 use crate::parent::supervisor::Pid;
 use crate::parent::wakeups::Wakeups;
+use crate::shared::channel::remark::{Kind, Remark};
 use crate::shared::config::Readiness;
 use crate::shared::credentials::Credentials;
 use crate::sys::clock;
@@ -51,6 +52,8 @@ pub(super) struct Programs {
     /// Programs whose notifications must be read again when fewer descriptors wait to be closed.
     unread: BTreeSet<Pid>,
     pub(super) orphans: Orphans,
+    /// What was said about the addresses that programs bind.
+    remarks: BTreeSet<Kind>,
 }
 
 /// The meaning of a program's notifications.
@@ -90,6 +93,13 @@ impl Programs {
         self.orphans.take();
         if let Some(process) = roster.get_mut(pid) {
             process.ends.program = Some(Program::new());
+        }
+    }
+
+    /// Says what a keeper has noticed, once for all of them, since the programs are alike.
+    pub(super) fn remark(&mut self, pid: Pid, remark: Remark, roster: &Roster, journal: &mut Journal) {
+        if self.remarks.insert(remark.kind) {
+            journal.say(log::Level::Warn, roster.slot_of(pid), format!("{} {remark}", roster.tag(pid)));
         }
     }
 
@@ -205,6 +215,13 @@ pub(super) fn executed(pid: Pid, program_pid: i32, roster: &mut Roster, now: Tim
 pub(super) fn accepts(pid: Pid, roster: &mut Roster) {
     if let Some(process) = roster.get_mut(pid) {
         process.accepts = true;
+    }
+}
+
+/// A worker's program has answered that it is not ready.
+pub(super) fn answered(pid: Pid, status: u16, roster: &mut Roster) {
+    if let Some(program) = roster.get_mut(pid).and_then(|process| process.ends.program.as_mut()) {
+        program.status = Some(status);
     }
 }
 

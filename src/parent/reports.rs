@@ -3,7 +3,7 @@
 use std::os::fd::AsRawFd;
 
 use crate::parent::process::Roster;
-use crate::parent::programs::{accepts, executed};
+use crate::parent::programs::{accepts, answered, executed};
 use crate::parent::source::Source;
 use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
@@ -58,6 +58,8 @@ impl Parent {
                 }
             }
             Record::Accepts => accepts(pid, &mut self.roster),
+            Record::Answered { status } => answered(pid, status, &mut self.roster),
+            Record::Remark(remark) => self.programs.remark(pid, remark, &self.roster, &mut self.journal),
             Record::Stopped => suspended(pid, true, &mut self.roster, &mut self.journal),
             Record::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
         }

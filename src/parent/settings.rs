@@ -44,7 +44,7 @@ impl Settings {
 
     /// How the next worker keeps a program, if it runs one. `is_shared` says that another program may have its sockets.
     pub(super) fn keeping(&self, is_shared: bool, notify_socket: Option<OsString>) -> Keeping {
-        let ProgramConfig { ready, stop_signal, adopt, prefix } = self.config.program.clone();
+        let ProgramConfig { ready, stop_signal, adopt, prefix, .. } = self.config.program.clone();
         Keeping { ready, stop_signal, prefix, adopt, is_shared, notify_socket }
     }
 

@@ -29,6 +29,8 @@ pub(super) enum Sign {
 pub(super) struct Program {
     /// When it counts as ready, if the delay decides.
     pub(super) ready_at: Option<Time>,
+    /// The status with which it has answered whether it is ready.
+    pub(super) status: Option<u16>,
     /// The rate of its notifications.
     pace: Pace,
 }
@@ -36,7 +38,7 @@ pub(super) struct Program {
 impl Program {
     /// A program that a worker is about to execute.
     pub(super) fn new() -> Program {
-        Program { ready_at: None, pace: Pace::default() }
+        Program { ready_at: None, status: None, pace: Pace::default() }
     }
 
     /// Counts notifications; returns whether the rate is allowed.

@@ -34,6 +34,7 @@ use crate::shared::steer::{self, Steering};
 use crate::sys;
 use crate::sys::clock;
 use crate::time::Time;
+use crate::worker::keeper;
 
 const COUNTED_MIN: usize = 64;
 
@@ -44,6 +45,7 @@ impl Parent {
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
             return Err(Error::Threads { count });
         }
+        keeper::check(config.program.adopt)?;
         // The next steps may take long; SIGHUP and others wait meanwhile.
         let held = signals::hold()
             .map_err(|source| Error::system("hold back signals during the start with sigprocmask(2)", source))?;

@@ -109,7 +109,7 @@ pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Appl
 /// Makes a hung worker end itself, with a core dump.
 pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config, journal: &mut Journal) {
     let within = roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default();
-    let reason = kill_reason(KillReason::Stalled, config, false);
+    let reason = kill_reason(KillReason::Stalled, config, None);
     journal.say(log::Level::Warn, roster.slot_of(pid), format!("{} {reason}{within}", roster.tag(pid)));
     signal(pid, Signal::SIGABRT);
 }
@@ -126,7 +126,7 @@ pub(super) fn kill(
     let violation = roster.get(pid).and_then(|process| process.violation.as_deref());
     let reason = match violation {
         Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
-        _ => kill_reason(why, config, roster.get(pid).is_some_and(|process| process.ends.program.is_some())),
+        _ => kill_reason(why, config, roster.get(pid).and_then(|process| process.ends.program.as_ref())),
     };
     let within = match why {
         KillReason::Stalled => roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default(),
@@ -136,7 +136,7 @@ pub(super) fn kill(
     journal.say_rarely(log::Level::Warn, roster.slot_of(pid), text.clone());
     // These count as failures of the slot.
     if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
-        journal.failed(roster.slot_of(pid), format!("a worker was {reason}"), text);
+        journal.failed(roster.slot_of(pid), reason, text);
     }
     kill_tree(pid, roster);
 }
@@ -218,7 +218,7 @@ impl Parent {
             admin.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
         }
         if !was_told {
-            self.journal.failed(Some(process.slot), format!("a worker {}{why}", describe_unasked(exit)), line);
+            self.journal.failed(Some(process.slot), format!("{}{why}", describe_unasked(exit)), line);
         }
         if gone.departure == Departure::Forced && exit != Exit::Code(0) {
             self.health.cut_off(&process, now);

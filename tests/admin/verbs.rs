@@ -107,7 +107,7 @@ fn a_restart_that_is_aborted_exits_with_4() {
     let said = forkpool(&address, &["restart"]);
     assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
     let last = said.out.lines().last().expect("it says why");
-    assert!(last.starts_with("rolling restart aborted, the other workers stay: worker=0: "), "{last}");
+    assert!(last.starts_with("rolling restart aborted, the other workers stay; worker=0 "), "{last}");
     // The whole pool that would take over fails, too.
     let said = forkpool(&address, &["upgrade"]);
     assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
@@ -168,7 +168,7 @@ fn scaling_ends_when_the_new_workers_fail() {
     let said = forkpool(&address, &["scale", "4"]);
     assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
     let last = said.out.lines().last().unwrap_or_default();
-    let expected = "scaling failed, still trying for 4 workers: worker=2: a worker exited with code 1: the \
+    let expected = "scaling failed, still trying for 4 workers; worker=2 exited with code 1: the \
                     testbed was told to fail";
     assert_eq!(last, expected, "{said:?}");
     // What is wanted is wanted still; and who asks again is told again.
@@ -191,7 +191,7 @@ fn scaling_ends_when_a_program_ends_as_soon_as_it_runs() {
     fs::write(&marker, "").expect("a writable directory");
     let said = forkpool(&address, &["scale", "3"]);
     assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
-    assert!(said.out.contains("scaling failed, still trying for 3 workers: worker="), "{said:?}");
+    assert!(said.out.contains("scaling failed, still trying for 3 workers; worker="), "{said:?}");
     fs::remove_file(&marker).expect("it is there");
 }
 

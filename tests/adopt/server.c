@@ -37,6 +37,8 @@ static int bound(int port) {
     return fd;
 }
 
+static const char *status = "200 OK";
+
 static void serve_some(int fd, int connections) {
     // A queue as short as many a program's.
     if (listen(fd, 4)) die("listen");
@@ -52,7 +54,7 @@ static void serve_some(int fd, int connections) {
         }
         if (strstr(request, "GET /slow")) usleep(300000);
         int size = sprintf(answer,
-            "HTTP/1.1 200 OK\r\nContent-Length: 12\r\nX-Pid: %d\r\nConnection: close\r\n\r\nhello world\n", getpid());
+            "HTTP/1.1 %s\r\nContent-Length: 12\r\nX-Pid: %d\r\nConnection: close\r\n\r\nhello world\n", status, getpid());
         if (write(client, answer, size) < 0) perror("write");
         close(client);
     }
@@ -172,6 +174,7 @@ int main(int count, char **words) {
     const char *first = count > 2 ? words[1] : "";
     int port = atoi(words[count - 1]);
     setvbuf(stdout, NULL, _IOLBF, 0);
+    if (!strcmp(first, "sick")) status = "503 Service Unavailable";
     if (!strcmp(first, "hidden")) prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     if (!strcmp(first, "lies")) lie(port);
     if (!strcmp(first, "dies")) die_inside(port);
@@ -198,6 +201,7 @@ int main(int count, char **words) {
         if (bind(fd, (struct sockaddr *)&address, sizeof address)) die("bind");
         serve(fd);
     }
+    if (!strcmp(first, "both") && listen(bound(atoi(getenv("OTHER"))), 1)) die("listen");
     if (!strcmp(first, "closes")) close_soon(port);
     if (!strcmp(first, "old")) serve(bound32(port, 0));
     if (!strcmp(first, "older")) serve(bound32(port, 1));

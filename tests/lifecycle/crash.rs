@@ -172,7 +172,7 @@ fn a_fork_that_fails_is_told_with_its_reason() {
         "cannot fork a worker with fork(2): Resource temporarily unavailable (os error 11); is RLIMIT_NPROC or \
                   the pids cgroup's limit reached?";
     server.wait_for(&format!("worker=1 {reason}"));
-    server.wait_for(&format!("scaling failed, still trying for 2 workers: worker=1: {reason}"));
+    server.wait_for(&format!("scaling failed, still trying for 2 workers; worker=1 {reason}"));
     std::fs::write(cgroup.join("pids.max"), "max").expect("it is ours");
     server.wait_for("worker=1 gen=");
     server.signal(Signal::SIGTERM);

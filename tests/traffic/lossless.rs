@@ -271,7 +271,7 @@ fn a_restart_whose_replacement_fails() {
     let load = Load::begin(server.port(), BOTH_MODES[1]);
     failing.begin();
     server.signal(Signal::SIGHUP);
-    let line = server.wait_for("rolling restart aborted, the other workers stay: worker=0: ");
+    let line = server.wait_for("rolling restart aborted, the other workers stay; worker=0 ");
     assert!(line.contains("exited with code 1"), "{line}");
     until("the old ones are alone", || (server.workers() == before).then_some(()));
     failing.end();

@@ -14,7 +14,7 @@ use crate::server::answer::into_response::IntoResponse;
 use crate::server::files::Files;
 use crate::server::http::Request;
 use crate::shared::config::{quoted, settings, Address, Config, Layers, Setting};
-use crate::worker::Worker;
+use crate::worker::{keeper, Worker};
 
 mod files;
 mod hooks;
@@ -152,6 +152,7 @@ impl Builder {
     /// As [`run`](Builder::run), except for errors that only a start reveals.
     pub fn check(&self) -> Result<String> {
         let config = self.resolved()?;
+        keeper::check(config.program.adopt)?;
         let tcp = config.listening.addresses.iter().map(Address::to_string);
         let udp = config.listening.udp.iter().map(|address| format!("udp:{address}"));
         let addresses: Vec<String> = tcp.chain(udp).collect();

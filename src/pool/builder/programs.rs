@@ -48,6 +48,13 @@ impl Builder {
         self.put("prefix", |config| config.program.prefix = prefix)
     }
 
+    /// The workers run nothing but programs, by [`Worker::exec`](crate::Worker::exec). Then a setting of the built-in
+    /// server in the [file of variables](Builder::env_file) is an error, since it would have no effect.
+    pub fn programs_only(mut self) -> Builder {
+        self.config.program.are_all = true;
+        self
+    }
+
     /// Returns the file that a worker would execute for this name by [`Worker::exec`](crate::Worker::exec), in the environment
     /// and the working directory that this builder describes: PATH is searched unless the name has a slash. So a missing
     /// program is noticed before the pool starts.

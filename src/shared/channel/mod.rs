@@ -18,6 +18,7 @@
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
 mod protocol;
+pub(crate) mod remark;
 #[cfg(test)]
 mod tests;
 
@@ -40,10 +41,11 @@ use nix::sys::socket::{
 use nix::unistd::pipe2;
 
 use self::protocol::{
-    Protocol, ACCEPTS, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX, RELEASED,
-    RESUMED, RINGING, STEER, STOPPED,
+    Protocol, ACCEPTS, ANSWERED, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX,
+    RELEASED, REMARK, RESUMED, RINGING, STEER, STOPPED,
 };
-pub(crate) use self::protocol::{Record, Violation, STOPPING};
+pub(crate) use self::protocol::{Record, Violation, REMARKS, STOPPING};
+use self::remark::Remark;
 use crate::shared::handover::{Receiver, Sender};
 use crate::shared::pace::Pace;
 use crate::sys;
@@ -445,6 +447,21 @@ impl WorkerEnd {
     pub(crate) fn accepts(&self) {
         // A parent that is gone sends none.
         let _ = self.say(&[ACCEPTS]);
+    }
+
+    /// Reports with which status the program has answered that request. Call this [`REMARKS`] times at most.
+    pub(crate) fn answered(&self, status: u16) {
+        let [low, high] = status.to_le_bytes();
+        // Nobody says it if the parent is gone.
+        let _ = self.say(&[ANSWERED, low, high]);
+    }
+
+    /// Reports what was noticed about the program. Call this [`REMARKS`] times at most.
+    pub(crate) fn remark(&self, remark: Remark) {
+        let mut bytes = vec![REMARK];
+        bytes.extend(remark.encode());
+        // Nobody says it if the parent is gone.
+        let _ = self.say(&bytes);
     }
 
     /// Reports that a signal has stopped the program, or that it runs again. Call this at most at the rate of

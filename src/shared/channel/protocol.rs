@@ -21,6 +21,8 @@
 //!   Executes    ·      yes     yes       yes         ·         ·      up to 8 times
 //!   Program     ·      ·       ·         yes         ·         ·      once
 //!   Accepts     ·      ·       ·         ·           yes       ·      once
+//!   Answered    ·      ·       ·         ·           yes       ·      up to 8 times
+//!   Remark      ·      ·       ·         ·           yes       yes    up to 8 times
 //!   Stopped     ·      ·       ·         ·           yes       yes    twice a second together, and more after a pause
 //!   Resumed     ·      ·       ·         ·           yes       yes    the same
 //!   Failed      yes    yes     yes       yes         yes       yes    once; only its text follows
@@ -33,6 +35,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
+use super::remark::{self, Remark};
 use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
@@ -59,6 +62,9 @@ const BREAKS: Rate = Rate::new(Duration::from_secs(1), 16);
 const STOPS: Rate = Rate::new(Duration::from_millis(500), 256);
 pub(crate) const STOPPING: Rate = Rate::new(Duration::from_secs(1), 8);
 
+/// How often a keeper may say what its program has answered, and what it has noticed; and how often it does.
+pub(crate) const REMARKS: u32 = 8;
+
 /// How many programs a worker may try to execute, one after the other.
 const EXECUTIONS: u32 = 8;
 
@@ -75,6 +81,10 @@ pub(super) const EXECUTES: u8 = b'X';
 /// Followed by the pid, in four bytes, little-endian.
 pub(super) const PROGRAM: u8 = b'P';
 pub(super) const ACCEPTS: u8 = b'W';
+/// Followed by the status, in two bytes, little-endian.
+pub(super) const ANSWERED: u8 = b'H';
+/// Followed by the remark.
+pub(super) const REMARK: u8 = b'N';
 pub(super) const STOPPED: u8 = b'Z';
 pub(super) const RESUMED: u8 = b'C';
 /// Followed by text to the end of the stream.
@@ -105,6 +115,10 @@ pub(crate) enum Record {
     Program { pid: i32 },
     /// That program waits for connections. The keeper will send it a request that asks whether it is ready.
     Accepts,
+    /// The program has answered that request with this status, and so is not ready.
+    Answered { status: u16 },
+    /// What the keeper has noticed about the addresses that the program binds.
+    Remark(Remark),
     /// A signal has stopped the program.
     Stopped,
     /// The program runs again.
@@ -154,6 +168,8 @@ pub(super) struct Protocol {
     was_due: bool,
     has_left: bool,
     accepts: bool,
+    answers: u32,
+    remarks: u32,
     executions: u32,
     /// The reason that the worker gives for its failure, once it has begun to send it.
     reason: Option<Vec<u8>>,
@@ -187,6 +203,8 @@ impl Protocol {
             was_due: false,
             has_left: false,
             accepts: false,
+            answers: 0,
+            remarks: 0,
             executions: 0,
             reason: None,
         }
@@ -254,10 +272,7 @@ impl Protocol {
                 if self.state != State::Executing {
                     self.works("executes")?;
                 }
-                self.executions += 1;
-                if self.executions > EXECUTIONS {
-                    return Err(Violation::TooOften("executes"));
-                }
+                count(&mut self.executions, EXECUTIONS, "executes")?;
                 self.state = State::Executing;
                 Some(Record::Executes)
             }
@@ -271,6 +286,19 @@ impl Protocol {
                 Some(Record::Accepts)
             }
             [ACCEPTS] => return Err(Violation::Untimely("accepts")),
+            [ANSWERED] | [ANSWERED, _] => return Ok(()),
+            [ANSWERED, low, high] if self.state == State::Keeping => {
+                count(&mut self.answers, REMARKS, "answered")?;
+                Some(Record::Answered { status: u16::from_le_bytes([low, high]) })
+            }
+            [ANSWERED, ..] => return Err(Violation::Untimely("answered")),
+            [REMARK, ref remark @ ..] if remark.len() < remark::LEN => return Ok(()),
+            [REMARK, ref remark @ ..] if matches!(self.state, State::Keeping | State::Kept) => {
+                count(&mut self.remarks, REMARKS, "remark")?;
+                let remark = remark.first_chunk().and_then(Remark::decode);
+                Some(Record::Remark(remark.ok_or(Violation::Unknown(byte))?))
+            }
+            [REMARK, ..] => return Err(Violation::Untimely("remark")),
             [STOPPED] => Some(self.keeps("stopped", Record::Stopped, now)?),
             [RESUMED] => Some(self.keeps("resumed", Record::Resumed, now)?),
             [FAILED] => {
@@ -336,6 +364,16 @@ fn once(was_said: &mut bool, name: &'static str) -> Result<(), Violation> {
     match std::mem::replace(was_said, true) {
         false => Ok(()),
         true => Err(Violation::TooOften(name)),
+    }
+}
+
+/// Counts a record that is legal a few times.
+fn count(times: &mut u32, most: u32, name: &'static str) -> Result<(), Violation> {
+    *times += 1;
+    if *times <= most {
+        Ok(())
+    } else {
+        Err(Violation::TooOften(name))
     }
 }
 

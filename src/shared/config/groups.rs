@@ -159,12 +159,15 @@ pub(crate) struct ProgramConfig {
     pub(crate) adopt: Adopt,
     /// Whether the lines that it prints get a prefix.
     pub(crate) prefix: bool,
+    /// Whether the workers run nothing but programs, so that settings of the server in the file of variables are
+    /// mistakes.
+    pub(crate) are_all: bool,
 }
 
 impl Default for ProgramConfig {
     fn default() -> ProgramConfig {
         let (ready, stop_signal, adopt) = (Readiness::Auto, StopSignal::Term, Adopt::Auto);
-        ProgramConfig { ready, stop_signal, adopt, prefix: false }
+        ProgramConfig { ready, stop_signal, adopt, prefix: false, are_all: false }
     }
 }
 

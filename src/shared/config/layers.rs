@@ -72,6 +72,9 @@ impl Layers {
                 continue;
             }
             let setting = setting_of(&name).map_err(flaw)?;
+            if config.program.are_all && !setting.concerns_programs() {
+                return Err(flaw(format!("{name} is for forkpool's own server, not for a program; leave it out")));
+            }
             let Ok(value) = String::from_utf8(value) else { return Err(flaw(format!("{name} is not valid UTF-8"))) };
             // As everywhere, an empty value counts as unset.
             if value.is_empty() {

@@ -7,10 +7,14 @@ use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::{mem, ptr};
 
+use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
+use nix::sys::wait::{waitpid, WaitStatus};
+use nix::unistd::Pid;
 
 use self::filter::{ABIS, ADDRESS_MIN, MULTIPLEXED_BIND, MULTIPLEXED_LISTEN};
 use super::filter::compile;
+use super::process::{exit, fork, Fork};
 
 /// Makes each bind(2) and listen(2) of this thread, and of every thread and process that it starts, wait for an answer.
 /// This cannot be undone. The holder of the returned descriptor answers. Once no process holds it any more, these calls
@@ -39,6 +43,30 @@ pub(crate) fn intercept() -> io::Result<OwnedFd> {
     match install(killable) {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => install(flags),
         result => result,
+    }
+}
+
+/// Whether [`intercept`] works here. A child tries it and ends.
+///
+/// # Errors
+///
+/// As [`intercept`], and if there can be no child.
+pub(crate) fn attempt() -> io::Result<()> {
+    match fork()? {
+        Fork::Child => exit(match intercept() {
+            Ok(_) => 0,
+            Err(error) => error.raw_os_error().unwrap_or(libc::ENOSYS),
+        }),
+        Fork::Parent(pid) => loop {
+            match waitpid(Pid::from_raw(pid), None) {
+                Ok(WaitStatus::Exited(_, 0)) => return Ok(()),
+                Ok(WaitStatus::Exited(_, number)) => return Err(io::Error::from_raw_os_error(number)),
+                Err(Errno::EINTR) => {}
+                // A filter has killed it for that call.
+                Ok(_) => return Err(io::Error::from_raw_os_error(libc::EPERM)),
+                Err(errno) => return Err(errno.into()),
+            }
+        },
     }
 }
 

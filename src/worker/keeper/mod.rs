@@ -59,9 +59,10 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{dup2_stderr, dup2_stdout, getppid, setpgid, Pid};
 use std::process::{self, Command};
 
+pub(crate) use self::adopt::check;
 use self::adopt::{Adoption, Station};
 use self::output::Output;
-use self::plan::{Effect, Exit, Fact, Plan, Sign, Told};
+use self::plan::{Effect, Exit, Fact, Plan, Sign, Told, Why};
 use self::probe::Probe;
 use self::sign::Sought;
 use crate::error::{Error, Result};
@@ -134,11 +135,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     let pid = match (pid, &heard) {
         (Ok(pid), _) => pid,
         (Err(_), Err(error)) if adopt == Adopt::Require => {
-            let source = io::Error::other(adopt::explain(error));
-            return Err(Error::system(
-                "give programs that bind an address the pool's socket (--adopt require)",
-                source,
-            ));
+            return Err(adopt::refused(error));
         }
         (Err(source), _) => {
             let path = command.get_program().to_string_lossy().into_owned();
@@ -163,6 +160,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         is_there: true,
         inodes: sockets.iter().map(inode).collect(),
         adoption: Adoption::after(heard, &sockets, station),
+        has_callers: true,
         sockets,
         signals,
         output: ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id()))),
@@ -185,6 +183,8 @@ pub(super) struct Keeper<'a> {
     /// Their inodes, which identify the sockets for which the program waits.
     inodes: Vec<u64>,
     adoption: Option<Adoption>,
+    /// Whether a process is left that may call.
+    has_callers: bool,
     signals: SignalFd,
     output: Option<Output>,
     plan: Plan,
@@ -229,13 +229,23 @@ impl Keeper<'_> {
                 let sight = look::look(&self.sought());
                 self.handle(Fact::Saw(sight));
             }
-            if self.is_asked && self.probe.as_mut().is_some_and(|probe| probe.advance(now)) {
-                self.handle(Fact::Answered);
-            }
+            self.ask(now);
             if let Some(output) = &mut self.output {
                 output.pass_on(clock::now());
             }
             self.handle(Fact::Tick { has_parent: getppid() == self.parent });
+        }
+    }
+
+    /// Goes on asking the program whether it is ready.
+    fn ask(&mut self, now: Time) {
+        let Some(probe) = self.probe.as_mut().filter(|_| self.is_asked) else { return };
+        let is_ready = probe.advance(now);
+        if let Some(status) = probe.news() {
+            self.worker.lifeline().answered(status);
+        }
+        if is_ready {
+            self.handle(Fact::Answered);
         }
     }
 
@@ -248,6 +258,7 @@ impl Keeper<'_> {
         if let Some(adoption) = &mut self.adoption {
             adoption.ready(&tag);
         }
+        self.remark();
         self.probe = None;
         // Nobody waits for this if the parent is gone.
         let _ = self.worker.lifeline().ready();
@@ -256,7 +267,15 @@ impl Keeper<'_> {
     /// Answers the calls of the program that wait for it.
     fn adopt(&mut self) {
         let tag = self.tag();
-        self.adoption.take_if(|adoption| !adoption.attend(&self.sockets, &self.inodes, &tag));
+        let Some(adoption) = self.adoption.as_mut().filter(|_| self.has_callers) else { return };
+        let is_left = adoption.attend(&self.sockets, &self.inodes, &tag);
+        self.remark();
+        self.has_callers &= is_left;
+    }
+
+    fn remark(&mut self) {
+        let remarks = self.adoption.as_mut().map(Adoption::take_remarks).unwrap_or_default();
+        remarks.into_iter().for_each(|remark| self.worker.lifeline().remark(remark));
     }
 
     /// The sockets for which the program may wait.
@@ -301,7 +320,8 @@ impl Keeper<'_> {
         if !self.is_over {
             fds.push(PollFd::new(lifeline.stream().as_fd(), PollFlags::POLLIN));
         }
-        fds.extend(self.adoption.iter().map(|adoption| PollFd::new(adoption.source(), PollFlags::POLLIN)));
+        let adoption = self.adoption.as_ref().filter(|_| self.has_callers);
+        fds.extend(adoption.iter().map(|adoption| PollFd::new(adoption.source(), PollFlags::POLLIN)));
         let pipes = self.output.iter().flat_map(Output::pipes);
         fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
         fds.extend(self.queues());
@@ -388,13 +408,20 @@ impl Keeper<'_> {
         }
     }
 
-    fn end(&mut self, exit: Exit, why: Option<&str>) -> ! {
+    fn end(&mut self, exit: Exit, why: Option<Why>) -> ! {
         if let Some(output) = self.output.take() {
             output.end();
         }
         let unanswered = self.probe.take().filter(|_| self.is_asked).map(|probe| probe.problem());
-        if let Some(why) = unanswered.as_deref().or(why) {
-            self.worker.lifeline().failed(why);
+        let elsewhere = match why {
+            Some(Why::Early | Why::NotWaiting) => {
+                self.adoption.as_ref().and_then(|adoption| adoption.why_not(why == Some(Why::Early)))
+            }
+            _ => None,
+        };
+        let why = unanswered.or(elsewhere).or_else(|| why.map(|why| why.text().to_owned()));
+        if let Some(why) = why {
+            self.worker.lifeline().failed(&why);
         }
         match exit {
             Exit::Code(code) => sys::process::exit(code),

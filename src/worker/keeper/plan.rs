@@ -37,6 +37,9 @@ const LOOK_MOST: Duration = Duration::from_millis(50);
 /// After how long a running program counts as ready if its waiting cannot be observed.
 const BLIND: Duration = Duration::from_secs(1);
 
+/// How long most programs take to be ready. That one is stopped earlier says nothing about it.
+const BOOT: Duration = Duration::from_secs(5);
+
 /// How long a connection may wait before the keeper checks that the program still has the socket.
 const QUEUED: Duration = Duration::from_secs(1);
 
@@ -120,7 +123,35 @@ pub(super) enum Effect {
     /// Close the pool's sockets, so that the ports are free once the program has closed its own sockets.
     LetGo,
     /// Exit the way the program did.
-    End { exit: Exit, why: Option<&'static str> },
+    End { exit: Exit, why: Option<Why> },
+}
+
+/// What is known about the end of a program besides its exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Why {
+    Closed,
+    CoreDumped,
+    LeftOthers,
+    /// It has exited before it was ready.
+    Early,
+    /// It was not ready when it was ended.
+    NoSocket,
+    NotWaiting,
+}
+
+impl Why {
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Why::Closed => "it had closed the pool's socket, and nobody took its connections",
+            Why::CoreDumped => "core dumped",
+            Why::LeftOthers => {
+                "it left others to run in the background; have it stay in the foreground, not become a daemon"
+            }
+            Why::Early => "before it waited for connections",
+            Why::NoSocket => "it did not have the pool's socket open",
+            Why::NotWaiting => "it had the pool's socket open and was not seen to wait for connections",
+        }
+    }
 }
 
 /// The plan for one program.
@@ -146,6 +177,8 @@ pub(super) struct Plan {
     exit: Option<Exit>,
     /// Whether the program has exited by itself.
     is_own_end: bool,
+    /// Whether it was asked to end so soon that it need not have been ready.
+    is_hasty: bool,
     /// Whether it has left other processes behind.
     has_left: bool,
     effects: VecDeque<Effect>,
@@ -185,6 +218,7 @@ impl Plan {
             defers: false,
             exit: None,
             is_own_end: false,
+            is_hasty: false,
             has_left: false,
             effects: VecDeque::new(),
         }
@@ -245,6 +279,7 @@ impl Plan {
         if self.told.is_none() {
             self.effects.push_back(Effect::LetGo);
             self.defers = true;
+            self.is_hasty = told != Told::Kill && now.since(self.started) < BOOT;
             self.until = (!self.drain_timeout.is_zero()).then(|| now + self.drain_timeout);
         }
         self.told = Some(told);
@@ -317,19 +352,16 @@ impl Plan {
     }
 
     /// What is known besides how it has ended.
-    fn reason(&self, exit: Exit) -> Option<&'static str> {
+    fn reason(&self, exit: Exit) -> Option<Why> {
         let sight = self.looks.map(|looks| looks.latest);
         match (exit, sight) {
-            _ if self.has_closed => Some("it had closed the pool's socket, and nobody took its connections"),
-            (Exit::Signal { core_dumped: true, .. }, _) => Some("core dumped"),
-            (Exit::Code(0), _) if self.is_own_end && self.has_left => {
-                Some("it left others to run in the background; have it stay in the foreground, not become a daemon")
-            }
-            (Exit::Code(_), Some(_)) if self.is_own_end => Some("before it waited for connections"),
-            (_, Some(Sight::Nothing)) if !self.is_own_end => Some("it did not have the pool's socket open"),
-            (_, Some(Sight::Holds)) if !self.is_own_end => {
-                Some("it had the pool's socket open and was not seen to wait for connections")
-            }
+            _ if self.has_closed => Some(Why::Closed),
+            (Exit::Signal { core_dumped: true, .. }, _) => Some(Why::CoreDumped),
+            (Exit::Code(0), _) if self.is_own_end && self.has_left => Some(Why::LeftOthers),
+            (Exit::Code(_), Some(_)) if self.is_own_end => Some(Why::Early),
+            (_, Some(_)) if self.is_hasty => None,
+            (_, Some(Sight::Nothing)) if !self.is_own_end => Some(Why::NoSocket),
+            (_, Some(Sight::Holds)) if !self.is_own_end => Some(Why::NotWaiting),
             _ => None,
         }
     }

@@ -16,6 +16,7 @@ use socket2::{Domain, Socket, Type};
 
 use super::accepted;
 use super::sign::{self, Open};
+use crate::shared::channel::REMARKS;
 use crate::shared::config::Probe as Target;
 use crate::sys::proc;
 use crate::time::Time;
@@ -48,6 +49,9 @@ pub(super) struct Probe {
     retry: Duration,
     /// What is wrong with the latest answer.
     latest: Option<String>,
+    /// The status of the latest answer, and how many were reported.
+    status: (Option<u16>, u32),
+    news: Option<u16>,
     path: String,
 }
 
@@ -80,6 +84,8 @@ impl Probe {
             next: now,
             retry: RETRY,
             latest: None,
+            status: (None, 0),
+            news: None,
             path: path.to_owned(),
         }
     }
@@ -103,6 +109,11 @@ impl Probe {
             Some(latest) => format!("GET {path} {latest}"),
             None => format!("it did not accept a connection for GET {path}"),
         }
+    }
+
+    /// A status that the program has answered with, and has not before.
+    pub(super) fn news(&mut self) -> Option<u16> {
+        self.news.take()
     }
 
     /// Continues as far as possible without blocking. Returns whether the program has answered that it is ready.
@@ -166,7 +177,14 @@ impl Probe {
         });
         match heard {
             Ok(Some(200..400)) => return true,
-            Ok(Some(status)) => self.failed(format!("was answered with {status}"), now),
+            Ok(Some(status)) => {
+                let (latest, count) = &mut self.status;
+                if latest.replace(status) != Some(status) && *count < REMARKS {
+                    *count += 1;
+                    self.news = Some(status);
+                }
+                self.failed(format!("was answered with {status}"), now);
+            }
             Ok(None) if now < until => {
                 self.next = until;
                 self.state = State::Asked { stream, answer, until };

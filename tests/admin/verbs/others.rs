@@ -147,6 +147,34 @@ fn a_verb_does_not_wait_for_an_answer_that_never_ends() {
     });
 }
 
+/// A restart that somebody else has asked for may end just before this one begins.
+#[test]
+fn the_end_of_another_restart_is_no_answer() {
+    let events = |lines: &[&str]| {
+        let lines = lines.iter().zip(1..).map(|(line, seq)| format!("{{\"seq\":{seq},\"text\":\"{line}\"}}\n"));
+        let lines: String = lines.collect();
+        answered(&["restart"], move |request, stream| {
+            let is_stream = request.starts_with("GET /events");
+            let answer = if is_stream { format!("\r\n{lines}") } else { "Content-Length: 2\r\n\r\n{}".to_owned() };
+            stream.write_all(format!("{ADMIN_HEAD}{answer}").as_bytes())
+        })
+        .0
+    };
+    let (begun, done) = ("rolling restart begun", "rolling restart done");
+    let aborted = "rolling restart aborted, the other workers stay; worker=0 exited with code 1";
+    for (before, after, code) in [(done, aborted, 4), (aborted, done, 0)] {
+        let said = events(&[before, begun, after]);
+        assert_eq!((said.code, said.out), (code, format!("{begun}\n{after}\n")));
+    }
+    for (only, code) in [
+        ("refused: an upgrade is under way", 1),
+        ("rolling restart aborted, no worker is replaced: app.env:2: has no =", 4),
+    ] {
+        let said = events(&[done, only]);
+        assert_eq!((said.code, said.out), (code, format!("{only}\n")));
+    }
+}
+
 #[test]
 fn a_verb_does_not_ask_for_ever_what_always_breaks_off() {
     let (said, address) = answered(&["restart"], |request, stream| {

@@ -24,7 +24,8 @@ fn in_state(prefix: &[u8]) -> Protocol {
 #[test]
 fn each_record_has_its_time() {
     let states: [&[u8]; 6] = [b"", b"L", b"LR", b"LRX", b"LXP\x01\0\0\0", b"LXP\x01\0\0\0R"];
-    let cells: [(&[u8], [bool; 6]); 14] = [
+    let remark = [&b"N\x05"[..], &[0; 38]].concat();
+    let cells: [(&[u8], [bool; 6]); 16] = [
         (b"L", [true, false, false, false, false, false]),
         (b"R", [false, true, false, false, true, false]),
         (b"A", [false, true, true, false, false, false]),
@@ -36,6 +37,8 @@ fn each_record_has_its_time() {
         (b"X", [false, true, true, true, false, false]),
         (b"P\x07\0\0\0", [false, false, false, true, false, false]),
         (b"W", [false, false, false, false, true, false]),
+        (b"H\x94\x01", [false, false, false, false, true, false]),
+        (&remark, [false, false, false, false, true, true]),
         (b"Z", [false, false, false, false, true, true]),
         (b"C", [false, false, false, false, true, true]),
         (b"F", [true, true, true, true, true, true]),

@@ -34,8 +34,8 @@ pub(super) enum Note {
     ByNumber,
     /// It accepts, and has bound others of the pool's addresses, not this one.
     Unclaimed { at: SocketAddr },
-    /// It listens on a socket of its own.
-    Elsewhere { at: SocketAddr },
+    /// It listens on a socket of its own. `own` is an address of the pool's.
+    Elsewhere { at: SocketAddr, own: Option<SocketAddr> },
     /// The address that it binds cannot be read.
     Hidden,
     /// One of its epoll instances already watches its socket, and would not watch the pool's.
@@ -62,9 +62,17 @@ const BOUND_MAX: usize = 8;
 pub(super) struct Answers {
     offered: Vec<SocketAddr>,
     given: Vec<Given>,
-    /// TCP sockets that it has bound elsewhere, by inode.
-    bound: Vec<(u64, SocketAddr)>,
+    /// TCP sockets that it has bound elsewhere, or has tried to bind.
+    bound: Vec<Bound>,
     told: Vec<Note>,
+}
+
+/// A TCP socket that is not the pool's.
+#[derive(Clone, Copy, Debug)]
+struct Bound {
+    inode: u64,
+    at: SocketAddr,
+    listens: bool,
 }
 
 /// Whether the program has bound an address, and so was given its socket.
@@ -89,9 +97,9 @@ impl Answers {
             return (Reply::GoOn, None);
         }
         let Some((index, fits)) = choose(asked, &self.offered) else {
-            self.bound.retain(|(inode, _)| *inode != facts.inode);
+            self.bound.retain(|bound| bound.inode != facts.inode);
             self.bound.truncate(BOUND_MAX - 1);
-            self.bound.insert(0, (facts.inode, asked));
+            self.bound.insert(0, Bound { inode: facts.inode, at: asked, listens: false });
             return (Reply::GoOn, None);
         };
         let given = self.offered[index];
@@ -117,9 +125,9 @@ impl Answers {
 
     /// The program waits for connections.
     pub(super) fn ready(&mut self) -> Option<Note> {
-        let unclaimed = self.given.iter().position(|given| *given == Given::No)?;
+        let at = self.unclaimed()?;
         if self.given.iter().any(|given| *given != Given::No) {
-            return self.tell(Note::Unclaimed { at: self.offered[unclaimed] });
+            return self.tell(Note::Unclaimed { at });
         }
         self.tell(Note::ByNumber)
     }
@@ -130,8 +138,24 @@ impl Answers {
             // The program's backlog would shorten the queue that it shares.
             return (Reply::Done, None);
         }
-        let at = self.bound.iter().find(|(bound, _)| *bound == inode).map(|(_, at)| *at);
-        (Reply::GoOn, at.and_then(|at| self.tell(Note::Elsewhere { at })))
+        let bound = self.bound.iter_mut().find(|bound| bound.inode == inode);
+        let at = bound.map(|bound| {
+            bound.listens = true;
+            bound.at
+        });
+        let own = self.unclaimed().or_else(|| self.offered.first().copied());
+        (Reply::GoOn, at.and_then(|at| self.tell(Note::Elsewhere { at, own })))
+    }
+
+    /// The first of the pool's addresses that it has not bound.
+    fn unclaimed(&self) -> Option<SocketAddr> {
+        let index = self.given.iter().position(|given| *given == Given::No)?;
+        self.offered.get(index).copied()
+    }
+
+    /// The address elsewhere that it has bound last, and whether it listens there. If not, it may have failed to bind it.
+    pub(super) fn elsewhere(&self) -> Option<(SocketAddr, bool)> {
+        self.bound.first().map(|bound| (bound.at, bound.listens))
     }
 
     /// The address or the socket cannot be inspected.

@@ -42,6 +42,8 @@ use socket2::SockRef;
 
 use self::answer::{Answers, Facts, Note, Reply, ADDRESS_MAX};
 use super::sign::{self, Open};
+use crate::error::Error;
+use crate::shared::channel::remark::{Kind, Remark};
 use crate::shared::config::Adopt;
 use crate::sys::fds;
 use crate::sys::notification::{self, Answer, Call, Listener, Waiting};
@@ -85,8 +87,27 @@ pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<io::Res
     })
 }
 
+/// Before the first worker: whether what `--adopt require` asks for is possible.
+///
+/// # Errors
+///
+/// If calls cannot be answered here.
+pub(crate) fn check(adopt: Adopt) -> Result<(), Error> {
+    if adopt != Adopt::Require {
+        return Ok(());
+    }
+    notification::attempt().map_err(|error| refused(&error))
+}
+
+/// The error of a program that requires what is not possible here.
+pub(super) fn refused(error: &io::Error) -> Error {
+    let remedy = "leave out --adopt require, and make the program take its socket from descriptor 3";
+    let source = io::Error::other(format!("{}; {remedy}", explain(error)));
+    Error::system("give programs that bind an address the pool's socket (--adopt require)", source)
+}
+
 /// Why calls cannot be answered, in words.
-pub(super) fn explain(error: &io::Error) -> String {
+fn explain(error: &io::Error) -> String {
     let cause = match error.raw_os_error() {
         Some(libc::EBUSY) => {
             "another process already answers its calls, as under WSL2 with mirrored networking or in a container"
@@ -104,8 +125,9 @@ pub(super) struct Adoption {
     answers: Answers,
     /// Whether another program may accept from the sockets.
     is_shared: bool,
-    /// The log levels of remarkable and of usual notes, since the programs of all slots are alike.
-    levels: [Level; 2],
+    /// The log level of what is usual, since the programs of all slots are alike.
+    level: Level,
+    remarks: Vec<Remark>,
 }
 
 /// The facts about a call.
@@ -160,11 +182,8 @@ impl Adoption {
                 info!("programs that bind {} get the pool's socket", shown(*address));
             }
         }
-        let levels = [
-            if is_first_slot { Level::Warn } else { Level::Debug },
-            if is_first_slot && is_first { Level::Info } else { Level::Debug },
-        ];
-        Adoption { listener, answers: Answers::new(offered), is_shared: station.is_shared, levels }
+        let level = if is_first_slot && is_first { Level::Info } else { Level::Debug };
+        Adoption { listener, answers: Answers::new(offered), is_shared: station.is_shared, level, remarks: Vec::new() }
     }
 
     /// The descriptor to wait for.
@@ -254,34 +273,42 @@ impl Adoption {
         }
     }
 
-    fn tell(&self, note: Note, tag: &str) {
-        let [remarkable, usual] = self.levels;
-        match note {
-            Note::Given { asked, given } => log!(usual, "{tag} binds {asked} and gets the pool's socket, {given}"),
-            Note::Wider { asked, given } => {
-                log!(remarkable, "{tag} binds {asked} and gets the pool's socket, {given}, to which more clients can connect");
+    fn tell(&mut self, note: Note, tag: &str) {
+        let level = self.level;
+        let (kind, asked, own) = match note {
+            Note::Given { asked, given } => {
+                return log!(level, "{tag} binds {asked} and gets the pool's socket, {given}");
             }
-            Note::IsIpv6 { asked, given } => log!(
-                remarkable,
-                "{tag} binds {asked} and does not get the pool's socket, {given}: a program for IPv4 misreads IPv6 addresses; \
-                 make the pool listen on {asked}, or the program on {given}"
-            ),
-            Note::ByNumber => log!(usual, "{tag} takes the pool's sockets by their numbers"),
-            Note::Unclaimed { at } => {
-                log!(remarkable, "{tag} does not bind {at}: connections there wait for ever; remove that --listen");
+            Note::ByNumber => return log!(level, "{tag} takes the pool's sockets by their numbers"),
+            Note::Wider { asked, given } => (Kind::Wider, Some(asked), Some(given)),
+            Note::IsIpv6 { asked, given } => (Kind::IsIpv6, Some(asked), Some(given)),
+            Note::Unclaimed { at } => (Kind::Unclaimed, None, Some(at)),
+            Note::Elsewhere { at, own } => (Kind::Elsewhere, Some(at), own),
+            Note::Hidden => (Kind::Hidden, None, None),
+            Note::WatchedTooEarly { asked } => (Kind::WatchedTooEarly, Some(asked), None),
+        };
+        self.remarks.push(Remark { kind, asked, own });
+    }
+
+    /// What is remarkable about the calls since the last time.
+    pub(super) fn take_remarks(&mut self) -> Vec<Remark> {
+        std::mem::take(&mut self.remarks)
+    }
+
+    /// What is known about other addresses that the program has bound, if it has ended or was ended before it served.
+    pub(super) fn why_not(&self, has_exited: bool) -> Option<String> {
+        let (at, listens) = self.answers.elsewhere()?;
+        // If listen(2) was called, it may have failed.
+        let text = match has_exited {
+            true => {
+                format!("it wanted {at}, which is not the pool's, so only one worker can have it; add --listen {at}")
             }
-            Note::Elsewhere { at } => log!(remarkable, "{tag} listens on {at}, which is not the pool's"),
-            Note::Hidden => log!(
-                remarkable,
-                "{tag} binds an address that cannot be read, since its memory is hidden; make it take its socket from \
-                 descriptor 3"
-            ),
-            Note::WatchedTooEarly { asked } => log!(
-                remarkable,
-                "{tag} watches a socket by epoll(7) before it binds it to {asked}, so it cannot get the pool's socket; make it \
-                 take that from descriptor 3"
-            ),
-        }
+            false if listens => {
+                format!("it listens on {at} and was not seen to wait for connections on the pool's socket")
+            }
+            false => return None,
+        };
+        Some(text)
     }
 }
 

@@ -20,7 +20,7 @@ impl Played {
     }
 }
 
-fn end(exit: Exit, why: Option<&'static str>) -> Vec<Effect> {
+fn end(exit: Exit, why: Option<Why>) -> Vec<Effect> {
     vec![Effect::End { exit, why }]
 }
 
@@ -58,8 +58,7 @@ fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at(
     assert_eq!((it.0.next_look(), it.0.is_vigilant()), (Some(Time::from_millis(1005)), false));
     assert_eq!(it.at(1005, Fact::Saw(Sight::Nothing)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
     it.at(1006, Fact::Exited(TERMED));
-    let why = "it had closed the pool's socket, and nobody took its connections";
-    assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(why)));
+    assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(Why::Closed)));
 }
 
 #[test]
@@ -133,30 +132,32 @@ fn what_it_leaves_behind_has_a_second() {
     it.0.left_behind();
     assert_eq!(it.at(1099, TICK), []);
     assert_eq!(it.at(1100, TICK), [Effect::Tell(Told::Kill)]);
-    assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some("before it waited for connections")));
+    assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some(Why::Early)));
 }
 
 #[test]
 fn the_end_says_what_is_known() {
-    let daemon = "it left others to run in the background; have it stay in the foreground, not become a daemon";
     let mut it = Played::new();
     it.at(1, Fact::Exited(Exit::Code(0)));
     it.0.left_behind();
-    assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(daemon)));
+    assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(Why::LeftOthers)));
     let mut it = Played::new();
     it.at(1, Fact::Saw(Sight::Waits));
     it.at(2, Fact::Exited(FAILED));
     assert_eq!(it.at(3, Fact::Childless), end(FAILED, None), "it served");
-    for (sight, why) in [
-        (Sight::Nothing, Some("it did not have the pool's socket open")),
-        (Sight::Holds, Some("it had the pool's socket open and was not seen to wait for connections")),
-        (Sight::Hidden, None),
-    ] {
+    let stopped = |sight, after: u64, told| {
         let mut it = Played::new();
         it.at(1, Fact::Saw(sight));
-        it.at(2, Fact::Asked(Told::Kill));
-        it.at(3, Fact::Exited(TERMED));
-        assert_eq!(it.at(4, Fact::Childless), end(TERMED, why));
+        it.at(after, Fact::Asked(told));
+        it.at(after + 1, Fact::Exited(TERMED));
+        it.at(after + 2, Fact::Childless)
+    };
+    for (sight, why) in
+        [(Sight::Nothing, Some(Why::NoSocket)), (Sight::Holds, Some(Why::NotWaiting)), (Sight::Hidden, None)]
+    {
+        assert_eq!(stopped(sight, 2, Told::Kill), end(TERMED, why));
+        assert_eq!(stopped(sight, 2, Told::Finish), end(TERMED, None), "it may not have been ready yet");
+        assert_eq!(stopped(sight, 6000, Told::Finish), end(TERMED, why));
     }
 }
 

@@ -144,10 +144,12 @@ fn a_program_that_listens_elsewhere_is_told_of_once() {
     assert_eq!(answers.bind(at("0.0.0.0:90"), bound(2)), (Reply::GoOn, None));
     assert_eq!(answers.listen(1, false), (Reply::GoOn, None));
     assert_eq!(answers.listen(3, false), (Reply::GoOn, None), "not seen to be bound");
-    let elsewhere = Note::Elsewhere { at: at("0.0.0.0:90") };
+    assert_eq!(answers.elsewhere(), Some((at("0.0.0.0:90"), false)));
+    let elsewhere = Note::Elsewhere { at: at("0.0.0.0:90"), own: Some(at("0.0.0.0:80")) };
     assert_eq!(answers.listen(2, false), (Reply::GoOn, Some(elsewhere)));
     assert_eq!(answers.listen(2, false), (Reply::GoOn, None));
     assert_eq!(answers.listen(4, true), (Reply::Done, None));
+    assert_eq!(answers.elsewhere(), Some((at("0.0.0.0:90"), true)));
 }
 
 #[test]
@@ -168,7 +170,7 @@ fn a_flood_of_binds_is_not_remembered() {
         answers.bind(at("0.0.0.0:90"), Facts { inode, ..TCP });
         assert!(answers.bound.len() <= BOUND_MAX && answers.told.len() <= 8);
     }
-    assert_eq!(answers.listen(9_999, false).1, Some(Note::Elsewhere { at: at("0.0.0.0:90") }));
+    assert_eq!(answers.listen(9_999, false).1, Some(Note::Elsewhere { at: at("0.0.0.0:90"), own: None }));
 }
 
 #[test]
