@@ -3,7 +3,8 @@
 All serve the same handler with as many workers, and are loaded by turns in one run, so that what else the machine does
 affects all alike. Under `forkpool exec` and PM2 the program is unmodified: it listens on a port of its own choice. The load
 is as many requests as it can with connections that are kept, with a connection for each request, and requests at a fixed
-rate, the same for all. Prints a Markdown table of medians. Without PM2 (npm install pm2; see --pm2) it is left out.
+rate, the same for all. Prints a Markdown table of medians. Without PM2 (npm install pm2; see --pm2) it is left
+out.
 """
 
 import argparse
@@ -18,12 +19,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from peers import Failed, Pool, build
+from peers import Failed, Pool, build, wait_for
 
 # With a number of workers it makes a cluster of its own; under PM2 it is a worker of PM2's.
 APP = """
 const cluster = require('cluster'), http = require('http');
-const [workers, port] = process.argv.slice(2).map(Number);
+const workers = Number(process.env.APP_WORKERS || 0), port = Number(process.env.APP_PORT);
 if (workers && cluster.isPrimary) {
   for (let i = 0; i < workers; i++) cluster.fork();
   process.on('SIGTERM', () => {
@@ -52,18 +53,22 @@ def start(name, workers, app, scratch, target, pm2):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    variables = {}
+    variables, log = {"APP_PORT": port}, Path(scratch, f"log-{workers}-{port}")
+    said = log
     if name == FORKPOOL:
-        command = [target / "forkpool", "exec", "--listen", f"127.0.0.1:{port}", "--workers", workers, "--", "node", app, "0", port]
+        command = [target / "forkpool", "exec", "--listen", f"127.0.0.1:{port}", "--workers", workers, "--", "node", app]
     elif name == PM2:
-        variables = {"PM2_HOME": str(Path(scratch, f"pm2-{workers}"))}
-        command = [pm2, "start", app, "--no-daemon", "--instances", workers, "--", "0", port]
+        variables["PM2_HOME"] = str(Path(scratch, f"pm2-{workers}"))
+        # What its workers print first is missing on its own stdout.
+        said = Path(scratch, f"said-{workers}")
+        said.touch()
+        command = [pm2, "start", app, "--no-daemon", "--instances", workers, "--output", said, "--merge-logs"]
     else:
-        variables = {"NODE_CLUSTER_SCHED_POLICY": "rr" if name == RR else "none"}
-        command = ["node", app, workers, port]
-    pool = Pool(command, Path(scratch, f"log-{workers}-{port}"), variables, stdout=subprocess.STDOUT)
+        variables |= {"APP_WORKERS": str(workers), "NODE_CLUSTER_SCHED_POLICY": "rr" if name == RR else "none"}
+        command = ["node", app]
+    pool = Pool(command, log, variables, stdout=subprocess.STDOUT)
     try:
-        pool.wait_for(r"serves on (\d+)", START_SECONDS, times=workers)
+        wait_for(said, r"serves on (\d+)", lambda: pool.process.poll() is not None, START_SECONDS, times=workers)
         return pool, port
     except BaseException as error:
         pool.stop()
