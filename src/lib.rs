@@ -182,7 +182,8 @@ pub use server::http::{media_type_of as media_type, Headers, InvalidHeader, Pair
 #[doc(hidden)] // for the binary, whose options they are
 pub use shared::config::{duration, settings, Setting};
 pub use shared::config::{
-    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Probe, Readiness, Sandbox, StopSignal, Symlinks,
+    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Probe, Readiness, Rebalance, Sandbox,
+    StopSignal, Symlinks,
 };
 pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
@@ -192,4 +193,4 @@ pub use worker::incoming::Incoming;
 pub use worker::meter::{BusyGuard, ConnectionGuard, Meter};
 #[cfg(feature = "hyper")]
 pub use worker::tower::draining;
-pub use worker::{is_draining, worker_id, Message, Messages, Sender, Worker};
+pub use worker::{is_draining, worker_id, Message, Messages, NotHandedOver, Sender, TakenOver, Worker};

@@ -217,6 +217,7 @@ fn values(setting: &Setting) -> (&'static str, &'static str, &'static str) {
         "DURATION" => ("7s", "wrong-flag", "wrong-variable"),
         "answer|exit" => ("exit", "wrong-flag", "wrong-variable"),
         "kill|abort" => ("abort", "wrong-flag", "wrong-variable"),
+        "auto|off" => ("off", "wrong-flag", "wrong-variable"),
         "auto|off|strict" => ("strict", "wrong-flag", "wrong-variable"),
         "yes|no" => ("yes", "wrong-flag", "wrong-variable"),
         "FORMAT" => ("json", "wrong-flag", "wrong-variable"),

@@ -42,7 +42,10 @@ impl Parent {
             }
             // A program may have reported it by itself.
             Record::Ready if !self.roster.is_starting(pid) => {}
-            Record::Ready => ready(pid, &mut self.roster, &mut self.application, &mut self.journal),
+            Record::Ready => {
+                ready(pid, &mut self.roster, &mut self.application, &mut self.journal);
+                self.handover.begin_to_balance(clock::now());
+            }
             Record::Awake => self.health.wake(now),
             Record::Steer => self.sockets.rung(now),
             Record::Released => self.sockets.released(pid),

@@ -85,6 +85,7 @@ impl Parent {
         let config = &self.deploy.settings.config;
         self.roster.supervisor.set_policy(Policy::from(config));
         self.health.apply(&before, config, clock::now());
+        self.handover.set_rebalance(config.workers.rebalance);
         if before.workers.count != config.workers.count {
             let workers = self.deploy.settings.count_workers();
             self.obey(Request::Scale(workers));

@@ -86,13 +86,15 @@ impl Parent {
         debug!("parent is pid {}, {}", process::id(), settings.derivation);
         // From the first fork on nothing takes long, so a freeze shows there, too.
         wakeups.frozen(clock::now());
+        let mut handover = Handover::new(pairs);
+        handover.set_rebalance(deploy.settings.config.workers.rebalance);
         let application = Application::new(hooks, board, now);
         let (programs, discard) = (Programs::default(), Discard::default());
         Ok(Parent {
             roster,
             wakeups,
             sockets,
-            handover: Handover::new(pairs),
+            handover,
             health,
             programs,
             application,

@@ -172,6 +172,7 @@ impl Worker {
             keeping: seed.keeping,
             confinement: Confinement::new(seed.sandbox),
             place,
+            heirs: RefCell::default(),
             is_ready: Cell::new(false),
             quit,
         })

@@ -7,6 +7,7 @@
 //! # Files
 //!
 //! - `birth.rs`: the seed, and the way from the fork to user code and to the exit
+//! - `handover.rs`: connections that outlive their worker, for servers of one's own
 //! - `messages.rs`: its side of the messages
 //! - `sockets.rs`: the sockets that user code takes from it
 //! - `serving.rs`: what servers need from it
@@ -55,6 +56,7 @@
 mod birth;
 mod confinement;
 pub(crate) mod exec;
+mod handover;
 pub(crate) mod incoming;
 pub(crate) mod keeper;
 mod messages;
@@ -66,6 +68,7 @@ mod sockets;
 pub(crate) mod tower;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -86,6 +89,7 @@ use crate::worker::meter::Meter;
 
 pub(crate) use self::birth::{start, Identity, Main, Place, Seed, Setup};
 use self::confinement::Confinement;
+pub use self::handover::{NotHandedOver, TakenOver};
 use self::messages::OnMessage;
 pub use self::messages::{Message, Messages, Sender};
 pub(crate) use self::serving::Serving;
@@ -141,6 +145,8 @@ pub struct Worker {
     keeping: Keeping,
     confinement: Confinement,
     place: Place,
+    /// Who takes over the connections of a server of one's own.
+    heirs: RefCell<VecDeque<handover::Heir>>,
     is_ready: Cell<bool>,
     quit: Arc<AtomicBool>,
 }

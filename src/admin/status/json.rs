@@ -45,6 +45,8 @@ impl Snapshot<'_> {
         json.key("panics").known(totals.map(|it| it.panics));
         json.key("responses").classes(totals);
         json.key("sent").known(totals.map(|it| it.sent));
+        json.key("handed_over").known(totals.map(|it| it.handed));
+        json.key("handover_refused").known(totals.map(|it| it.discarded));
         json.key("log_lines_lost").bare(self.lost());
         json.key("restarts").object(|json| {
             for (reason, count) in Reason::ALL.iter().zip(self.restarts) {
@@ -73,6 +75,7 @@ impl Worker<'_> {
         json.key("open").known(reported.map(|it| it.counters.open()));
         json.key("responses").classes(reported.map(|it| &it.counters));
         json.key("sent").known(reported.map(|it| it.counters.sent));
+        json.key("taken_over").known(reported.map(|it| it.counters.taken));
         json.key("queue").known(self.queue);
         json.key("busy").known(reported.map(|it| Millis(it.busy)));
         json.key("cpu").bare(Micros(reading.cpu));

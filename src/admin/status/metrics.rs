@@ -33,10 +33,28 @@ impl Snapshot<'_> {
 
     fn counters_to(&self, out: &mut Metrics) {
         type Count = fn(&Counters) -> u64;
-        let counters: [(&str, &str, &str, Count); 5] = [
+        let counters: [(&str, &str, &str, Count); 8] = [
             ("forkpool_requests_total", "counter", "Requests passed to the handler.", |it| it.requests),
             ("forkpool_connections_accepted_total", "counter", "Connections accepted.", |it| it.accepted),
             ("forkpool_connections_open", "gauge", "Connections open.", Counters::open),
+            (
+                "forkpool_connections_handed_over_total",
+                "counter",
+                "Connections passed to another worker, since this one left or had more than others.",
+                |it| it.handed,
+            ),
+            (
+                "forkpool_connections_taken_over_total",
+                "counter",
+                "Connections passed to this worker by another one.",
+                |it| it.taken,
+            ),
+            (
+                "forkpool_handover_refused_total",
+                "counter",
+                "What was passed to this worker and is no connection of this pool.",
+                |it| it.discarded,
+            ),
             ("forkpool_requests_refused_total", "counter", "Requests refused before the handler.", |it| it.refused),
             ("forkpool_handler_panics_total", "counter", "Handlers that panicked.", |it| it.panics),
         ];

@@ -87,9 +87,9 @@ fn readings() -> Readings {
         lost: 4,
         responses: [0, 6, 1, 2, 1],
         sent: 4096,
-        taken: 0,
-        handed: 0,
-        discarded: 0,
+        taken: 2,
+        handed: 2,
+        discarded: 1,
     };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);
@@ -195,7 +195,7 @@ fn the_json_is_what_was_agreed() {
         format!(
             "{{\"worker\":{id},\"generation\":{generation},\"pid\":{pid},\"state\":\"{state}\",\"since\":{since},\
              \"restarts\":{restarts},\"last_exit\":{exit},\"requests\":10,\"connections\":4,\"open\":3,\
-             \"responses\":{{\"1xx\":0,\"2xx\":6,\"3xx\":1,\"4xx\":2,\"5xx\":1}},\"sent\":4096,\"queue\":{queue},\
+             \"responses\":{{\"1xx\":0,\"2xx\":6,\"3xx\":1,\"4xx\":2,\"5xx\":1}},\"sent\":4096,\"taken_over\":2,\"queue\":{queue},\
              \"busy\":1.500,\"cpu\":0.020000,\"rss\":3145728,\"held\":7,\"log_lines_lost\":4,\"latency\":{}}}",
             latency(2, "0.000200")
         )
@@ -208,7 +208,7 @@ fn the_json_is_what_was_agreed() {
          [\"http://127.0.0.1:8000\",\"unix:/run/\\\"x\\\".sock\"],\"workers_because\":\"3 workers: as configured\",\
          \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864},\
          \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\
-         \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"log_lines_lost\":10,\"restarts\":\
+         \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"handed_over\":4,\"handover_refused\":2,\"log_lines_lost\":10,\"restarts\":\
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
         &latency(6, "0.000600"),
         "},\"workers\":[",
@@ -219,7 +219,7 @@ fn the_json_is_what_was_agreed() {
         &worker(1, 1, 13, "starting", "2.500", "null", 0, "null"),
         ",{\"worker\":2,\"generation\":0,\"pid\":null,\"state\":\"backoff\",\"since\":null,\"restarts\":0,\
          \"last_exit\":null,\"requests\":0,\"connections\":0,\"open\":0,\
-         \"responses\":{\"1xx\":0,\"2xx\":0,\"3xx\":0,\"4xx\":0,\"5xx\":0},\"sent\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
+         \"responses\":{\"1xx\":0,\"2xx\":0,\"3xx\":0,\"4xx\":0,\"5xx\":0},\"sent\":0,\"taken_over\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
          \"rss\":0,\"held\":0,\"log_lines_lost\":0,\"latency\":",
         empty,
         "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"worker\":null,\"text\":\"rolling restart begun\"},\
@@ -259,7 +259,7 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
         for part in [
             &format!("\"totals\":{{\"requests\":null,\"connections\":null,\"open\":{open},\"refused\":null,\"panics\":null,"),
             "\"requests\":null,\"connections\":null,\"open\":null,\
-             \"responses\":{\"1xx\":null,\"2xx\":null,\"3xx\":null,\"4xx\":null,\"5xx\":null},\"sent\":null,\"queue\":null,\"busy\":null,\"cpu\":0.020000,\
+             \"responses\":{\"1xx\":null,\"2xx\":null,\"3xx\":null,\"4xx\":null,\"5xx\":null},\"sent\":null,\"taken_over\":null,\"queue\":null,\"busy\":null,\"cpu\":0.020000,\
              \"rss\":3145728,\"held\":null,",
             "\"latency\":{\"count\":null,\"sum\":null,\"p50\":null,\"p90\":null,\"p99\":null,\"p999\":null,\"buckets\":[]}",
         ] {
@@ -269,6 +269,7 @@ fn of_programs_nothing_is_shown_that_is_not_known() {
             "requests_total",
             "connections_open",
             "connections_accepted_total",
+            "connections_handed_over_total",
             "requests_refused_total",
             "handler_panics_total",
             "responses_total",
@@ -312,6 +313,9 @@ fn counters_of_slots_without_a_process_stay() {
         "forkpool_responses_total{worker=\"7\",code=\"2xx\"} 6",
         "forkpool_responses_total{worker=\"0\",code=\"5xx\"} 1",
         "forkpool_sent_bytes_total{worker=\"0\"} 4096",
+        "forkpool_connections_taken_over_total{worker=\"0\"} 2",
+        "forkpool_connections_handed_over_total{worker=\"7\"} 2",
+        "forkpool_handover_refused_total{worker=\"0\"} 1",
         "forkpool_worker_restarts_total{worker=\"0\",reason=\"stalled\"} 3",
         // The dead process and both living ones.
         "forkpool_worker_cpu_seconds_total{worker=\"0\"} 0.110000",

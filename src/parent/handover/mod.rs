@@ -1,7 +1,11 @@
 //! Which processes take over the connections of a worker that leaves.
 //!
+//! - `balance.rs`: has workers pass connections to each other
+//!
 //! It owns the pair of sockets of each slot ([`crate::shared::handover`]), and never reads or writes them. Its input:
 //! which workers serve, and which of them report that they take connections over. Its output: orders to workers.
+
+mod balance;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,8 +14,10 @@ use std::time::Duration;
 
 use log::debug;
 
+use self::balance::Balancing;
 use crate::parent::process::Roster;
 use crate::parent::supervisor::{Pid, PoolState, SlotId};
+use crate::shared::config::Rebalance;
 use crate::shared::handover::Pair;
 use crate::shared::scoreboard::{ParentBoard, Row};
 use crate::sys;
@@ -30,6 +36,7 @@ pub(super) struct Handover {
     rests: Vec<Rest>,
     /// Whether the old pool, in an upgrade, has the same pairs.
     has_inherited: bool,
+    balancing: Balancing,
     /// The number of slots of the new pool, once it serves and takes connections over.
     successor: Option<usize>,
 }
@@ -135,13 +142,26 @@ impl Handover {
         self.rests.iter_mut().for_each(|rest| _ = rest.by.take_if(|(by, _)| *by == pid));
     }
 
-    /// Has workers empty the queues of slots that are no more.
+    /// A worker has become ready: compares for a while how many connections the workers have.
+    pub(super) fn begin_to_balance(&mut self, now: Time) {
+        self.balancing.begin(now);
+    }
+
+    /// Sets whether workers pass connections to each other so that all have about as many.
+    pub(super) fn set_rebalance(&mut self, rebalance: Rebalance) {
+        self.balancing.set(rebalance == Rebalance::Auto);
+    }
+
+    /// Has workers pass connections to each other, and empty the queues of slots that are no more.
     pub(super) fn settle(&mut self, roster: &Roster, board: &ParentBoard, now: Time) {
+        self.balance(roster, board, now);
         self.rests.retain(|rest| rest.by.is_some_and(|(_, at)| now < at) || !rest.is_empty());
         if self.rests.is_empty() {
             return;
         }
-        let serving = roster.serving().filter_map(|(_, pid)| Some((takes(pid, roster, board)?.open(), pid)));
+        // Servers of one's own do not obey.
+        let able = |pid| takes(pid, roster, board).filter(Row::is_neighbour);
+        let serving = roster.serving().filter_map(|(_, pid)| Some((able(pid)?.open(), pid)));
         let Some((pid, process)) = serving.min().and_then(|(_, pid)| Some((pid, roster.get(pid)?))) else { return };
         for rest in self.rests.iter_mut().filter(|rest| rest.by.is_none_or(|(_, at)| at <= now)) {
             match process.ends.lifeline.take_rest(rest.slot, rest.pair.receiver()) {
@@ -151,9 +171,9 @@ impl Handover {
         }
     }
 
-    /// When to check a queue that is being emptied.
+    /// When to check a queue that is being emptied, or how many connections the workers have.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.rests.iter().filter_map(|rest| Some(rest.by?.1)).min()
+        self.rests.iter().filter_map(|rest| Some(rest.by?.1)).chain(self.balancing.due()).min()
     }
 }
 

@@ -4,7 +4,8 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::*;
 use crate::shared::config::{
-    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Sandbox, StopSignal, Symlinks,
+    AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Rebalance, Sandbox, StopSignal,
+    Symlinks,
 };
 
 #[test]
@@ -30,6 +31,7 @@ fn methods_and_names_set_the_same() {
         ("boot-timeout", "7s", |pool| pool.boot_timeout(SEVEN)),
         ("stall-timeout", "7s", |pool| pool.stall_timeout(SEVEN)),
         ("on-stall", "abort", |pool| pool.on_stall(OnStall::Abort)),
+        ("rebalance", "off", |pool| pool.rebalance(Rebalance::Off)),
         ("on-panic", "exit", |pool| pool.on_panic(OnPanic::Exit)),
         ("name-requests", "no", |pool| pool.name_requests(false)),
         ("slow-request", "7s", |pool| pool.slow_request(SEVEN)),

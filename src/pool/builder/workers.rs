@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Builder;
-use crate::shared::config::{OnPanic, OnStall};
+use crate::shared::config::{OnPanic, OnStall, Rebalance};
 
 impl Builder {
     /// Sets the number of worker processes, 1 to 1024. Default `auto`, which is also what `set("workers", "auto")`
@@ -67,6 +67,16 @@ impl Builder {
     /// prints the names, unless the program is stripped.
     pub fn on_stall(self, end: OnStall) -> Builder {
         self.put("on-stall", |config| config.lifecycle.on_stall = end)
+    }
+
+    /// Sets whether workers pass idle connections to each other, so that all have about as many. Default
+    /// [`Rebalance::Auto`].
+    ///
+    /// New connections go to the workers that have the fewest, but clients that keep theirs make none. So after a pool was
+    /// scaled up, its old workers would keep all the load. Concerns workers that run
+    /// [`Worker::serve`](crate::Worker::serve).
+    pub fn rebalance(self, rebalance: Rebalance) -> Builder {
+        self.put("rebalance", |config| config.workers.rebalance = rebalance)
     }
 
     /// Sets how many workers a rolling restart replaces at a time. Default 1, which needs the least memory and exposes

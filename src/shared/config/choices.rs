@@ -67,6 +67,7 @@ choose!(ForwardedHeader, "forwarded-header", "auto" => Auto, "x-forwarded-for" =
 choose!(Symlinks, "symlinks", "none" => None, "inside" => Inside, "anywhere" => Anywhere);
 choose!(OnPanic, "on-panic", "answer" => Answer, "exit" => Exit);
 choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
+choose!(Rebalance, "rebalance", "auto" => Auto, "off" => Off);
 choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
 choose!(StopSignal, "stop-signal", "TERM" => Term, "QUIT" => Quit, "INT" => Int, "HUP" => Hup, "USR1" => Usr1,
     "USR2" => Usr2, "WINCH" => Winch);
@@ -83,6 +84,17 @@ pub enum Adopt {
     Off,
     /// Yes: where the kernel does not support it, no program is run.
     Require,
+}
+
+/// Whether workers pass idle connections to each other, so that all have about as many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Rebalance {
+    /// After a worker has become ready, if the fullest worker has clearly more than the others.
+    #[default]
+    Auto,
+    /// A connection only moves when its worker leaves.
+    Off,
 }
 
 /// How a new TCP connection is assigned to a worker.
@@ -227,6 +239,7 @@ mod tests {
         all::<Symlinks>("none, inside or anywhere");
         all::<OnPanic>("answer or exit");
         all::<OnStall>("kill or abort");
+        all::<Rebalance>("auto or off");
         all::<Sandbox>("auto, off or strict");
         all::<StopSignal>("TERM, QUIT, INT, HUP, USR1, USR2 or WINCH");
     }

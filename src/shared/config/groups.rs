@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{AccessLogFormat, Address, Adopt, Balance, OnStall, Readiness, Rules, Sandbox, StopSignal};
+use super::{AccessLogFormat, Address, Adopt, Balance, OnStall, Readiness, Rebalance, Rules, Sandbox, StopSignal};
 
 /// What the pool listens on.
 #[derive(Clone, Debug)]
@@ -36,13 +36,15 @@ pub(crate) struct WorkersConfig {
     pub(crate) balance: Balance,
     /// The number of other workers that look after each worker's queue.
     pub(crate) neighbours: usize,
+    /// Whether workers pass idle connections to each other.
+    pub(crate) rebalance: Rebalance,
     /// Whether to pin each worker to a CPU.
     pub(crate) pin: bool,
 }
 
 impl Default for WorkersConfig {
     fn default() -> WorkersConfig {
-        WorkersConfig { count: None, balance: Balance::Auto, neighbours: 3, pin: false }
+        WorkersConfig { count: None, balance: Balance::Auto, neighbours: 3, rebalance: Rebalance::Auto, pin: false }
     }
 }
 

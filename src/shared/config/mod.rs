@@ -26,7 +26,7 @@ mod values;
 mod workers;
 
 pub(crate) use address::Address;
-pub use choices::{Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Sandbox, StopSignal, Symlinks};
+pub use choices::{Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Rebalance, Sandbox, StopSignal, Symlinks};
 pub(crate) use file_rules::{HeaderRule, Rules};
 pub(crate) use groups::{
     AccessLogConfig, AdminConfig, FilesConfig, LifecycleConfig, ListenConfig, MessagesConfig, PrivilegesConfig,

@@ -64,6 +64,14 @@ pub(super) const SETTINGS: &[Setting] = &[
     .of_the_server(),
     Setting::new(
         SECTION,
+        "rebalance",
+        "auto|off",
+        at!(workers.rebalance, Choice::new()),
+        "Whether workers pass idle connections to each other after one has become ready, so that all have about as many",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
         "on-panic",
         "answer|exit",
         at!(server.on_panic, Choice::new()),
