@@ -118,7 +118,11 @@ where
                     if cx.config.begins_with_header(peer) {
                         connection.await_header();
                     }
-                    self.connections.admit(connection);
+                    match is_all {
+                        // Whatever is in the queue comes out of it first.
+                        true => self.connections.add(connection),
+                        false => self.connections.admit(connection),
+                    }
                 }
                 Err(Refusal::Nothing) => {
                     acceptor.has_waiting = false;

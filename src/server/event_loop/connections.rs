@@ -1,7 +1,7 @@
 //! The connections of a worker: their places, which of them have more to do, and when to look at the others.
 
 use mio::event::Event;
-use mio::Poll;
+use mio::{Poll, Token};
 use nix::sys::resource::{getrlimit, Resource};
 
 use super::admission::first_left;
@@ -14,6 +14,7 @@ use crate::server::connection::{Connection, Step};
 use crate::server::context::Context;
 use crate::server::deadlines::Deadlines;
 use crate::server::http::Request;
+use crate::server::mailbox::Place;
 use crate::time::Time;
 
 /// The connections of a worker, and what advances them.
@@ -68,18 +69,40 @@ where
         self.closed
     }
 
-    /// Adds a connection, if it can be watched.
+    /// Adds a connection, and answers what its client has sent already. It is watched only if it goes on: a client that
+    /// sends at once, and whose connection ends with the response, costs no epoll_ctl(2), no alarm and no event. The
+    /// step is no longer than any other.
     pub(super) fn admit(&mut self, connection: Connection) {
-        let (index, token) = self.table.insert(connection);
-        self.cx.stats.row.count_accepted();
-        match self.table.entries[index].connection.transport.register(self.poll.registry(), token) {
-            Ok(()) => self.settle(index, Step::Wait),
-            Err(error) => {
-                let tag = &self.cx.station.tag;
-                log::warn!("{tag} dropped a connection: cannot watch it with epoll_ctl(2): {error}");
-                self.close(index);
-            }
+        let (index, token) = self.insert(connection);
+        let entry = &mut self.table.entries[index];
+        entry.connection.transport.look();
+        self.cx.waker.place = Place { index, serial: entry.serial };
+        let step = entry.connection.advance(&mut self.cx, &mut self.handler);
+        if step == Step::Close || self.is_watched(index, token) {
+            self.take_consequences(index, step);
         }
+    }
+
+    /// Adds a connection, which has its turn later.
+    pub(super) fn add(&mut self, connection: Connection) {
+        let (index, token) = self.insert(connection);
+        if self.is_watched(index, token) {
+            self.settle(index, Step::Wait);
+        }
+    }
+
+    fn insert(&mut self, connection: Connection) -> (usize, Token) {
+        self.cx.stats.row.count_accepted();
+        self.table.insert(connection)
+    }
+
+    /// Begins to wait for the events of a connection. If that is impossible, closes it.
+    fn is_watched(&mut self, index: usize, token: Token) -> bool {
+        let transport = &mut self.table.entries[index].connection.transport;
+        let Err(error) = transport.register(self.poll.registry(), token) else { return true };
+        log::warn!("{} dropped a connection: cannot watch it with epoll_ctl(2): {error}", self.cx.station.tag);
+        self.close(index);
+        false
     }
 
     /// An event has arrived for a connection.

@@ -31,6 +31,12 @@ where
         }
         self.cx.waker.place = Place { index, serial: entry.serial };
         let step = entry.connection.advance(&mut self.cx, &mut self.handler);
+        self.take_consequences(index, step);
+    }
+
+    #[inline]
+    pub(super) fn take_consequences(&mut self, index: usize, step: Step) {
+        let Some(entry) = self.table.entries.get_mut(index) else { return };
         if entry.held != 0 || entry.connection.is_holding() {
             return self.account(index, step);
         }
