@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use log::warn;
 
+use super::buffer::Buffer;
 use super::format::Formatter;
 use crate::shared::outlet::{count_lost, Outlet, ATOMIC};
 use crate::shared::scoreboard::{LinesPage, LINES_MAX};
@@ -34,7 +35,7 @@ const LAST_WORDS: u8 = 100;
 #[derive(Debug)]
 pub(super) struct Sink {
     outlet: Outlet,
-    buffer: Vec<u8>,
+    buffer: Buffer,
     room: usize,
     /// Where the parent finds what this process has not written.
     lasting: Option<LinesPage>,
@@ -55,7 +56,18 @@ impl Sink {
     pub(super) fn new(file: OwnedFd, lasting: Option<LinesPage>, tag: String) -> Sink {
         let outlet = Outlet::new(file);
         let (room, oldest) = (room(&outlet), Time::default());
-        Sink { outlet, buffer: Vec::new(), room, lasting, lasted: 0, oldest, retry: None, lost: 0, told: None, tag }
+        Sink {
+            outlet,
+            buffer: Buffer::default(),
+            room,
+            lasting,
+            lasted: 0,
+            oldest,
+            retry: None,
+            lost: 0,
+            told: None,
+            tag,
+        }
     }
 
     /// The maximum length of a line.
@@ -64,7 +76,7 @@ impl Sink {
     }
 
     /// Returns the buffer, with space for a line of at most this many bytes.
-    pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Vec<u8> {
+    pub(super) fn room_for(&mut self, bound: usize, now: Time) -> &mut Buffer {
         if self.buffer.len() + bound > self.room {
             self.make_room(bound, now);
         }
@@ -78,7 +90,7 @@ impl Sink {
     /// A line was added to the buffer. From now on it will be written, however this process ends.
     pub(super) fn added(&mut self) {
         if let Some(lasting) = &self.lasting {
-            lasting.store(&self.buffer, self.lasted);
+            lasting.store(self.buffer.as_words(), self.buffer.len(), self.lasted);
         }
         self.lasted = self.buffer.len();
     }
@@ -115,8 +127,8 @@ impl Sink {
 
     /// Writes the buffer, as far as somebody reads it; to a file with one write(2), if that accepts it.
     pub(super) fn flush(&mut self, now: Time) {
-        let (written, error) = self.outlet.write(&self.buffer);
-        self.buffer.drain(..written);
+        let (written, error) = self.outlet.write(self.buffer.as_slice());
+        self.buffer.drop_first(written);
         self.taken();
         self.retry = None;
         match error {
@@ -128,7 +140,7 @@ impl Sink {
 
     /// The contents of the buffer will never be written.
     fn lose(&mut self, why: &dyn Display, now: Time) {
-        let lines = memchr::memchr_iter(b'\n', &self.buffer).count() as u64;
+        let lines = memchr::memchr_iter(b'\n', self.buffer.as_slice()).count() as u64;
         self.buffer.clear();
         self.taken();
         self.outlet.give_up();

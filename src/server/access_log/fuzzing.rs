@@ -1,9 +1,8 @@
 //! Fuzzes what clients can write to the access log ([`crate::fuzzing`]).
 #![allow(missing_docs, unreachable_pub)]
 
-use std::time::Duration;
-
-use super::format::{Formatter, Line, Outcome, Who};
+use super::buffer::Buffer;
+use super::format::{Begun, Formatter, Outcome, Who};
 use crate::server::http::{Codec, Limits, Next, Scratch};
 use crate::shared::config::AccessLogFormat;
 
@@ -17,17 +16,18 @@ pub fn line(head: &[u8]) {
         [AccessLogFormat::Common, AccessLogFormat::Combined, AccessLogFormat::Vhost, AccessLogFormat::Json, own]
     {
         let mut formatter = Formatter::new(&format, Formatter::ROOM_MIN, 3, 77);
-        let mut line = Line::default();
-        let who = Who { client: "192.0.2.7", peer: None };
+        let mut line = Begun::default();
+        let prefix = formatter.prefix("192.0.2.7", None);
+        let who = Who { client: "192.0.2.7", peer: None, prefix: &prefix };
         let (mut codec, mut scratch) = (Codec::new(), Scratch::new());
         match codec.next(head, &mut scratch, &LIMITS, &mut |_| false).1 {
             Next::Request(request) => formatter.begin(&mut line, who, request, &request.origin()),
             _ => formatter.begin_refused(&mut line, who, head),
         }
-        let (mut out, millis) = (Vec::new(), head.len() as u64 * 1_000_000_007);
-        formatter.finish(&line, millis, Outcome { status: 200, bytes: 13, duration: Duration::MAX }, &mut out);
-        assert!(out.len() <= formatter.bound(&line) && out.len() <= Formatter::ROOM_MIN, "{}", out.len());
-        let text = String::from_utf8(out).expect("a line is UTF-8");
+        let (mut out, millis) = (Buffer::default(), head.len() as u64 * 1_000_000_007);
+        formatter.finish((&line, 0), millis, Outcome { status: 200, bytes: 13, micros: u64::MAX }, &mut out);
+        assert!(out.len() <= formatter.bound(&line, 0) && out.len() <= Formatter::ROOM_MIN, "{}", out.len());
+        let text = String::from_utf8(out.as_slice().to_owned()).expect("a line is UTF-8");
         let content = text.strip_suffix('\n').expect("it ends");
         assert!(!content.contains(char::is_control), "{content:?}");
         assert_eq!(unescaped_quotes(content) % 2, 0, "{content:?}");

@@ -4,45 +4,47 @@
 //! says how many of its bytes the client's socket has accepted, even if several responses are sent at once, or the
 //! connection ends in between.
 
+mod buffer;
+mod escape;
 mod file;
 mod format;
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod plan;
 
-use std::collections::VecDeque;
 use std::fs::File;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
-use std::time::Duration;
 
-use crate::server::http::Request;
+use crate::server::http::{Origin, Request};
 use crate::shared::config::AccessLogFormat;
 use crate::shared::scoreboard::LinesPage;
 use crate::sys::clock;
 use crate::time::Time;
 
 use self::file::Sink;
-use self::format::{remote, Formatter, Line, Outcome, Who};
+use self::format::{remote, Begun, Formatter, Outcome, Who};
 
 /// The status for a client that disconnected before there was a response, as in nginx.
 const CLIENT_GONE: u16 = 499;
 
-/// How often to compare the clocks, since the system's time may be set.
-const COMPARED: Duration = Duration::from_secs(1);
+/// How often to compare the clocks, in microseconds, since the system's time may be set.
+const COMPARED: u64 = 1_000_000;
 
-/// The number of lines that are kept for reuse, and the maximum length of each.
-const SPARE_LINES: usize = 64;
-const SPARE_BYTES: usize = 2048;
+/// The number of drafts that are kept for reuse, and the maximum size of each.
+const SPARE_DRAFTS: usize = 64;
+const SPARE_BYTES: usize = 8192;
 
 /// A worker's access log.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     formatter: Formatter,
     sink: Sink,
-    spare: Vec<Line>,
-    /// The milliseconds from 1970 to the beginning of the monotonic clock, and when that was determined.
+    spare: Drafts,
+    /// The milliseconds from 1970 to the beginning of the monotonic clock, as last determined.
     epoch: u64,
-    compared: Option<Time>,
+    /// When to determine it again, in microseconds of that clock.
+    compare_at: u64,
 }
 
 /// What the log knows about a connection.
@@ -52,28 +54,43 @@ pub(crate) struct Track {
     pub(crate) peer: Option<SocketAddr>,
     /// The client, from the header of the PROXY protocol.
     known: Option<IpAddr>,
-    /// The client of the latest request, and its formatted address.
-    client: Option<IpAddr>,
+    /// The client of the latest request, if there was one, and its formatted address.
+    client: Option<Option<IpAddr>>,
     remote: String,
+    /// What its lines begin with.
+    prefix: Vec<u8>,
     /// The bytes that the client's socket has accepted.
     sent: u64,
-    /// The current request, whose response is not complete yet.
-    current: Option<Entry>,
-    /// Requests whose complete responses wait to be sent.
-    answered: VecDeque<Entry>,
+    /// The lines that are not written yet, if there are any.
+    draft: Option<Box<Draft>>,
 }
 
+/// Lines of a connection that are not written yet.
+#[derive(Debug, Default)]
+struct Draft {
+    /// Nearly always one. The last one may be the current request, whose response is not complete.
+    entries: Vec<Entry>,
+    /// How many of them are written.
+    written: usize,
+    begun: Begun,
+}
+
+/// Boxed, since they move to connections and back.
+#[allow(clippy::vec_box)]
+type Drafts = Vec<Box<Draft>>;
+
 /// A request.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Entry {
-    line: Line,
     /// In microseconds.
     began: u64,
     status: u16,
-    /// The range of the response's body within everything that is sent.
+    /// The range of the response's body within everything that is sent. The end is [`OPEN`] until it is known.
     body: u64,
     end: u64,
 }
+
+const OPEN: u64 = u64::MAX;
 
 impl AccessLog {
     pub(crate) fn new(
@@ -86,84 +103,122 @@ impl AccessLog {
     ) -> AccessLog {
         let sink = Sink::new(file, lasting, tag);
         let formatter = Formatter::new(&format, sink.room(), worker, process);
-        AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compared: None }
+        AccessLog { formatter, sink, spare: Vec::new(), epoch: 0, compare_at: 0 }
     }
 
     /// Registers a request that is passed to the handler, in a turn that began at this time in microseconds.
     pub(crate) fn begin(&mut self, track: &mut Track, request: &Request<'_>, turn: u64) {
-        let origin = request.origin();
-        track.name(origin.address);
-        let mut line = self.spare.pop().unwrap_or_default();
-        self.formatter.begin(&mut line, track.who(), request, &origin);
-        track.current = Some(Entry { line, began: turn, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
+        let origin = match request.via {
+            // Without a proxy, the client stays the same.
+            None if track.client.is_some() => Origin::default(),
+            _ => {
+                let origin = request.origin();
+                self.name(track, origin.address);
+                origin
+            }
+        };
+        let draft = draft(&mut track.draft, &mut self.spare);
+        self.formatter.begin(&mut draft.begun, who(&track.remote, &track.prefix, track.peer), request, &origin);
+        draft.entries.push(Entry { began: turn, status: CLIENT_GONE, body: OPEN, end: OPEN });
     }
 
     /// Registers a request that will be refused, unless it is already registered.
     pub(crate) fn begin_refused(&mut self, track: &mut Track, head: &[u8], turn: u64) {
-        if track.current.is_none() {
+        if track.current().is_none() {
             // Its fields about the client are not believed.
-            track.name(track.known);
-            let mut line = self.spare.pop().unwrap_or_default();
-            self.formatter.begin_refused(&mut line, track.who(), head);
-            track.current = Some(Entry { line, began: turn, status: CLIENT_GONE, body: u64::MAX, end: u64::MAX });
+            self.name(track, track.known);
+            let draft = draft(&mut track.draft, &mut self.spare);
+            self.formatter.begin_refused(&mut draft.begun, who(&track.remote, &track.prefix, track.peer), head);
+            draft.entries.push(Entry { began: turn, status: CLIENT_GONE, body: OPEN, end: OPEN });
+        }
+    }
+
+    /// The next lines of this connection are about this client.
+    #[inline]
+    fn name(&self, track: &mut Track, client: Option<IpAddr>) {
+        if track.client != Some(client) {
+            track.client = Some(client);
+            track.remote = remote(client);
+            track.prefix = self.formatter.prefix(&track.remote, track.peer.map(|peer| peer.ip()));
         }
     }
 
     /// The response to the current request is complete, and its last `unsent` bytes still have to be sent.
+    #[inline]
     pub(crate) fn answered(&mut self, track: &mut Track, unsent: usize) {
-        let Some(mut entry) = track.current.take() else { return };
-        entry.end = track.sent + unsent as u64;
-        track.answered.push_back(entry);
-        self.write_sent(track);
+        let end = track.sent + unsent as u64;
+        let Some(entry) = track.current() else { return };
+        entry.end = end;
+        if unsent == 0 {
+            self.write_sent(track);
+        }
     }
 
     /// The client's socket has accepted this many bytes.
+    #[inline]
     pub(crate) fn sent(&mut self, track: &mut Track, bytes: u64) {
         track.sent += bytes;
         self.write_sent(track);
     }
 
+    /// Writes the lines of responses that the client's socket has accepted.
     fn write_sent(&mut self, track: &mut Track) {
-        if track.answered.front().is_some_and(|entry| entry.end <= track.sent) {
+        let Some(draft) = &mut track.draft else { return };
+        let is_sent = |entry: &Entry| entry.end <= track.sent;
+        if draft.entries.get(draft.written).is_some_and(is_sent) {
+            // One reading of the clock for all that were sent at once. Not one for the turn, since a handler may have
+            // taken long since its beginning.
             let now = clock::now_micros();
-            while track.answered.front().is_some_and(|entry| entry.end <= track.sent) {
-                let Some(entry) = track.answered.pop_front() else { break };
-                self.write(entry, track.sent, now);
+            while let Some(entry) = draft.entries.get(draft.written).copied().filter(is_sent) {
+                self.write(draft, entry, track.sent, now);
             }
+        }
+        if draft.written == draft.entries.len() {
+            self.put_back(&mut track.draft);
         }
     }
 
     /// The connection has ended; what was not sent never will be.
     pub(crate) fn end(&mut self, track: &mut Track) {
+        let Some(draft) = &mut track.draft else { return };
         let now = clock::now_micros();
-        for entry in track.answered.drain(..).chain(track.current.take()) {
-            self.write(entry, track.sent, now);
+        while let Some(entry) = draft.entries.get(draft.written).copied() {
+            self.write(draft, entry, track.sent, now);
         }
+        self.put_back(&mut track.draft);
     }
 
-    fn write(&mut self, entry: Entry, sent: u64, micros: u64) {
+    /// Writes the next line of a draft.
+    fn write(&mut self, draft: &mut Draft, entry: Entry, sent: u64, micros: u64) {
         let now = Time::from_millis(micros / 1000);
         let bytes = sent.min(entry.end).saturating_sub(entry.body);
-        let outcome = Outcome {
-            status: entry.status,
-            bytes,
-            duration: Duration::from_micros(micros.saturating_sub(entry.began)),
-        };
-        let millis = self.unix_millis(now);
-        let buffer = self.sink.room_for(self.formatter.bound(&entry.line), now);
-        self.formatter.finish(&entry.line, millis, outcome, buffer);
+        let outcome = Outcome { status: entry.status, bytes, micros: micros.saturating_sub(entry.began) };
+        if micros >= self.compare_at {
+            self.compare_clocks(micros);
+        }
+        let millis = self.epoch + now.as_millis();
+        let first = draft.written * self.formatter.chunks();
+        draft.written += 1;
+        let buffer = self.sink.room_for(self.formatter.bound(&draft.begun, first), now);
+        self.formatter.finish((&draft.begun, first), millis, outcome, buffer);
         self.sink.added();
-        if self.spare.len() < SPARE_LINES && entry.line.capacity() <= SPARE_BYTES {
-            self.spare.push(entry.line);
+    }
+
+    /// Keeps a draft whose lines are written for the next request.
+    fn put_back(&mut self, draft: &mut Option<Box<Draft>>) {
+        let Some(mut draft) = draft.take() else { return };
+        if self.spare.len() < SPARE_DRAFTS && draft.begun.capacity() <= SPARE_BYTES {
+            draft.entries.clear();
+            draft.begun.clear();
+            draft.written = 0;
+            self.spare.push(draft);
         }
     }
 
-    fn unix_millis(&mut self, now: Time) -> u64 {
-        if self.compared.is_none_or(|compared| now.since(compared) >= COMPARED) {
-            self.epoch = clock::unix_millis().saturating_sub(now.as_millis());
-            self.compared = Some(now);
-        }
-        self.epoch + now.as_millis()
+    #[cold]
+    fn compare_clocks(&mut self, micros: u64) {
+        self.epoch = clock::unix_millis().saturating_sub(micros / 1000);
+        self.compare_at = micros + COMPARED;
     }
 
     /// When lines must be written to the file, if no more come before.
@@ -185,31 +240,37 @@ impl AccessLog {
     }
 }
 
+/// The draft of a connection; a spare one if it has none.
+#[inline]
+fn draft<'d>(draft: &'d mut Option<Box<Draft>>, spare: &mut Drafts) -> &'d mut Draft {
+    draft.get_or_insert_with(|| spare.pop().unwrap_or_default())
+}
+
+#[inline]
+fn who<'a>(client: &'a str, prefix: &'a [u8], peer: Option<SocketAddr>) -> Who<'a> {
+    Who { client, peer: peer.map(|peer| peer.ip()), prefix }
+}
+
 impl Track {
     /// For a connection made on behalf of `source`, if that is known.
     pub(crate) fn new(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Box<Track> {
         let known = source.or(peer).map(|known| known.ip().to_canonical());
-        let (client, remote) = (known, remote(known));
-        Box::new(Track { peer, known, client, remote, sent: 0, current: None, answered: VecDeque::new() })
+        let (remote, prefix) = (String::new(), Vec::new());
+        Box::new(Track { peer, known, client: None, remote, prefix, sent: 0, draft: None })
     }
 
+    /// The current request, whose response is not complete.
     #[inline]
-    fn name(&mut self, client: Option<IpAddr>) {
-        if self.client != client {
-            (self.client, self.remote) = (client, remote(client));
-        }
-    }
-
-    fn who(&self) -> Who<'_> {
-        Who { client: &self.remote, peer: self.peer.map(|peer| peer.ip()) }
+    fn current(&mut self) -> Option<&mut Entry> {
+        self.draft.as_mut()?.entries.last_mut().filter(|entry| entry.end == OPEN)
     }
 
     /// The head of a response is in the output, and its body begins after `unsent` bytes.
     #[inline]
     pub(crate) fn head(&mut self, status: u16, unsent: usize) {
-        if let Some(entry) = &mut self.current {
-            entry.status = status;
-            entry.body = self.sent + unsent as u64;
+        let body = self.sent + unsent as u64;
+        if let Some(entry) = self.current() {
+            (entry.status, entry.body) = (status, body);
         }
     }
 }

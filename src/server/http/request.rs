@@ -129,7 +129,7 @@ impl<'a> Request<'a> {
 
     /// The value of the first field with this name, without surrounding white space; case does not matter.
     pub fn header_bytes(&self, name: &str) -> Option<&'a [u8]> {
-        self.headers().find(|(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields.value_of(name)
     }
 
     /// All fields in the order sent: names and values.

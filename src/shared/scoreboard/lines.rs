@@ -70,22 +70,16 @@ impl ParentLines {
 }
 
 impl LinesPage {
-    /// Stores the lines. Those after byte `from` are new.
-    pub(crate) fn store(&self, lines: &[u8], from: usize) {
-        let Some((len, words)) = self.0.words().split_first() else { return };
-        let lines = &lines[..lines.len().min(LINES_MAX)];
+    /// Stores the lines: the first `len` of these bytes, which are whole words. Those after byte `from` are new.
+    #[inline]
+    pub(crate) fn store(&self, bytes: &[u8], len: usize, from: usize) {
+        let Some((count, words)) = self.0.words().split_first() else { return };
         let first = from / WORD;
-        let changed = lines.get(first * WORD..).unwrap_or_default().chunks_exact(WORD);
-        let mut last = [0; WORD];
-        last[..changed.remainder().len()].copy_from_slice(changed.remainder());
-        let mut words = words.iter().skip(first);
-        for (bytes, word) in changed.zip(&mut words) {
+        let (bytes, words) = (bytes.get(first * WORD..).unwrap_or_default(), words.get(first..).unwrap_or_default());
+        for (word, bytes) in words.iter().zip(bytes.chunks_exact(WORD)) {
             word.store(u64::from_le_bytes(bytes.try_into().expect("a word")), Relaxed);
         }
-        if let Some(word) = words.next() {
-            word.store(u64::from_le_bytes(last), Relaxed);
-        }
-        len.store(lines.len() as u64, Release);
+        count.store(len.min(LINES_MAX) as u64, Release);
     }
 
     pub(super) fn fix(&self) -> io::Result<()> {
@@ -108,22 +102,29 @@ pub(crate) fn whole_lines(bytes: &[u8]) -> Vec<u8> {
 mod tests {
     use super::*;
 
+    /// Stores these lines, of which those after byte `from` are new.
+    fn store(page: &LinesPage, lines: &[u8], from: usize) {
+        let mut bytes = lines.to_vec();
+        bytes.resize(lines.len().next_multiple_of(WORD), b'?');
+        page.store(&bytes, lines.len(), from);
+    }
+
     #[test]
     fn what_a_process_leaves_is_taken_once() {
         let lines = ParentLines::new(3).expect("memory");
         let pages: Vec<_> = (0..3).map(|row| lines.lend(row).expect("pages")).collect();
         let mut text = b"first\n".to_vec();
-        pages[1].store(&text, 0);
+        store(&pages[1], &text, 0);
         let before = text.len();
         text.extend_from_slice(b"second, which is longer\n");
-        pages[1].store(&text, before);
+        store(&pages[1], &text, before);
         assert_eq!((lines.take(0), lines.take(1)), (Vec::new(), text));
         assert_eq!(lines.take(1), b"");
         // Lines that were written are no longer left.
-        pages[2].store(b"a\nb\n", 0);
-        pages[2].store(b"b\n", 0);
+        store(&pages[2], b"a\nb\n", 0);
+        store(&pages[2], b"b\n", 0);
         assert_eq!(lines.take(2), b"b\n");
-        pages[2].store(b"", 0);
+        store(&pages[2], b"", 0);
         assert_eq!(lines.take(2), b"");
     }
 
@@ -132,14 +133,14 @@ mod tests {
         let lines = ParentLines::new(2).expect("memory");
         let page = lines.lend(0).expect("pages");
         let next = lines.lend(1).expect("pages");
-        next.store(b"of another\n", 0);
+        store(&next, b"of another\n", 0);
         page.0.words().iter().for_each(|word| word.store(u64::MAX, Relaxed));
         let taken = lines.take(0);
         assert_eq!(taken.len(), LINES_MAX);
         assert_eq!(whole_lines(&taken), b"", "it is no line");
         assert_eq!(lines.take(1), b"of another\n");
         assert_eq!(lines.take(usize::MAX), b"");
-        page.store(&[b'x'; LINES_MAX + 9], 0);
+        store(&page, &[b'x'; LINES_MAX + 9], 0);
         assert_eq!(lines.take(0).len(), LINES_MAX);
     }
 
