@@ -278,7 +278,7 @@ where
             listener::keep_alive(&stream, self.connections.cx.config.timeouts.tcp_keepalive);
             let client = Client::Tcp(TcpStream::from_std(stream));
             let cx = &self.connections.cx;
-            self.connections.admit(Connection::new(client, Some(peer), cx.config, cx.clock.running));
+            self.connections.add(Connection::new(client, Some(peer), cx.config, cx.clock.running));
         }
     }
 }
