@@ -2,8 +2,11 @@
 
 mod support;
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::net::UnixStream;
 use std::process::Command;
+use std::time::Duration;
 
 use nix::sys::signal::{kill, Signal};
 use support::{binary, children, example, is_gone, skip, testbed, until, Server};
@@ -36,6 +39,21 @@ fn workers_of_a_killed_parent_finish_what_they_have() {
 #[test]
 fn workers_of_a_killed_parent_do_not_outlive_the_drain() {
     support::ends_with_its_parent_in_time(Server::spawn(support::with_a_short_drain()));
+}
+
+#[test]
+fn a_connection_is_served_whose_wake_up_a_killed_worker_has_taken_along() {
+    let path = support::fresh_path("exclusive.sock");
+    let mut command = example("exclusive");
+    command.env("FORKPOOL_LISTEN", format!("unix:{}", path.display()));
+    command.env("FORKPOOL_WORKERS", "2").env("FORKPOOL_BOOT_TIMEOUT", "0");
+    let _server = Server::start(command);
+    let mut client = UnixStream::connect(&path).expect("it listens");
+    client.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).expect("the other worker serves");
+    assert!(answer.ends_with("served\n"), "{answer}");
 }
 
 #[test]

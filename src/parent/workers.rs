@@ -18,7 +18,7 @@ use crate::parent::process::{signal, Roster};
 use crate::parent::programs::{forget_sign, kill_tree, Notice};
 use crate::parent::reap::{self, Fate};
 use crate::parent::sockets::Sockets;
-use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn, SlotId};
+use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
 use crate::parent::takeover::Takeover;
 use crate::parent::Parent;
 use crate::shared::config::Config;
@@ -223,10 +223,11 @@ impl Parent {
         if gone.departure == Departure::Forced && exit != Exit::Code(0) {
             self.health.cut_off(&process, now);
         }
+        let sharers = self.sockets.sharers(pid, process.slot, &self.roster);
         self.sockets.gone(pid);
         self.handover.gone(pid);
-        if matches!(exit, Exit::Signal { .. }) {
-            look(process.slot, &self.roster);
+        if !was_told || matches!(exit, Exit::Signal { .. }) {
+            look(&sharers, &self.roster);
         }
         self.outputs.access_log.write_last(&self.health.board().take_lines(process.row), &tag);
         self.health.board().fold(process.row, now);
@@ -241,12 +242,13 @@ impl Parent {
     }
 }
 
-/// A killed process of this slot was reaped. If it waited for connections when it was killed, the kernel may have woken it
-/// for one of them, and nobody else (EPOLLEXCLUSIVE, epoll_ctl(2)). So a replacement that was already there looks itself.
-fn look(slot: SlotId, roster: &Roster) {
-    for (pid, process) in roster.iter().filter(|(_, process)| process.slot == slot) {
+/// A process was reaped that has ended without being asked to, and has waited for connections to the same sockets as
+/// these. The kernel may have woken it for a connection, and nobody else (EPOLLEXCLUSIVE, epoll_ctl(2)). So the others
+/// look themselves.
+fn look(sharers: &[Pid], roster: &Roster) {
+    for process in sharers.iter().filter_map(|pid| roster.get(*pid)) {
         if let Err(error) = process.ends.lifeline.look() {
-            debug!("cannot order pid={} to look at its queues: {error}", pid.0);
+            debug!("cannot order worker={} to look at its queues: {error}", process.slot);
         }
     }
 }

@@ -30,7 +30,7 @@ use self::orders::{close_one_retired, may_have_program, send_orders};
 use self::steer::Steer;
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
-use crate::parent::process::Roster;
+use crate::parent::process::{Process, Roster};
 use crate::parent::source::Source;
 use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
@@ -189,6 +189,17 @@ impl Sockets {
     /// A worker has let go of the sockets in the oldest order to it.
     pub(super) fn released(&mut self, pid: Pid) {
         self.neighbours.released(pid);
+    }
+
+    /// The workers that wait for connections to the same sockets as this one.
+    pub(super) fn sharers(&self, pid: Pid, slot: usize, roster: &Roster) -> Vec<Pid> {
+        let have_all_shared = self.reserved.iter().any(Reserved::is_shared);
+        let shares = |other: Pid, process: &Process| {
+            let has_same = have_all_shared || self.neighbours.share((pid, slot), (other, process.slot));
+            // Others do not read orders.
+            process.slot == slot || has_same && process.is_able(&self.board)
+        };
+        roster.iter().filter(|(other, it)| *other != pid && shares(*other, it)).map(|(other, _)| other).collect()
     }
 
     /// A worker has ended, and its copies are gone.

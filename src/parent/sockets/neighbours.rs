@@ -88,6 +88,12 @@ impl Neighbours {
         }
     }
 
+    /// Whether one of these processes, given with their slots, looks after the queue of the other one.
+    pub(crate) fn share(&self, (a, slot_of_a): (Pid, SlotId), (b, slot_of_b): (Pid, SlotId)) -> bool {
+        let watches = |pid, slot| self.slots.get(&slot).is_some_and(|watched| watched.by.contains(&pid));
+        watches(a, slot_of_b) || watches(b, slot_of_a)
+    }
+
     /// Whether some worker holds the slot's sockets for another.
     pub(crate) fn hold(&self, slot: SlotId) -> bool {
         let is_watched = self.slots.get(&slot).is_some_and(|watched| !watched.by.is_empty());
@@ -104,6 +110,17 @@ mod tests {
     /// Five slots, each served by the pid ten above it.
     const SLOTS: [(SlotId, Option<Pid>); 5] =
         [(0, Some(Pid(10))), (1, Some(Pid(11))), (2, Some(Pid(12))), (3, Some(Pid(13))), (4, Some(Pid(14)))];
+
+    #[test]
+    fn a_worker_and_its_neighbours_share_queues_whoever_looks_after_whose() {
+        let mut neighbours = Neighbours::new(1);
+        assert_eq!(neighbours.plan(&SLOTS[..3], &pids(&SLOTS[..2])).len(), 3);
+        let (of_0, of_1, of_4) = ((Pid(10), 0), (Pid(11), 1), (Pid(14), 4));
+        assert!(neighbours.share(of_0, of_1) && neighbours.share(of_1, of_0));
+        assert!(!neighbours.share(of_0, of_4));
+        neighbours.gone(Pid(10));
+        assert!(neighbours.share(of_0, of_1), "the other one still looks after its queue");
+    }
 
     fn pids(slots: &[(SlotId, Option<Pid>)]) -> Vec<Pid> {
         slots.iter().filter_map(|(_, pid)| *pid).collect()

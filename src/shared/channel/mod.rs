@@ -64,7 +64,7 @@ pub(crate) enum Order {
     Log { file: File },
     /// End the program at once, with all processes that it started.
     End,
-    /// Look at the queues of this slot: a process that shared them was killed, and may have taken a wake-up along.
+    /// Look at all queues: a process that shared one was killed, and may have taken a wake-up along.
     Look,
     /// When it is told to finish, pass the connections to this slot; to several in turn, if the order comes again. See
     /// [`crate::shared::handover`].

@@ -169,6 +169,11 @@ impl Reserved {
         }
     }
 
+    /// Whether all workers share the socket.
+    pub(crate) fn is_shared(&self) -> bool {
+        matches!(self, Reserved::Unix(_) | Reserved::Given(_))
+    }
+
     /// A copy for a worker of a socket that all workers share; `None` if each worker has its own.
     pub(crate) fn shared(&self) -> io::Result<Option<Shared>> {
         match self {
