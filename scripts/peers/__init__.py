@@ -51,7 +51,7 @@ BROWSER = [
     "Sec-Fetch-Mode: navigate",
     "Priority: u=0, i",
 ]
-FILES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20}
+FILES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20, "plaintext": 13}
 
 
 class Server:
@@ -187,7 +187,8 @@ def available(names):
             servers.append(Server(name, [program, "{port}"], dynamic if name != "may" else dynamic[:3]))
     installed = {
         "nginx": (["nginx", "-c", "{scratch}/nginx.conf"], [*dynamic, *files], "nginx.conf", True),
-        # It has no answer but files.
+        # It and lighttpd have no answer but files; it keeps them open.
+        "h2o": (["h2o", "-c", "{scratch}/h2o.conf"], [*dynamic, *files], "h2o.conf", True),
         "lighttpd": (["lighttpd", "-D", "-f", "{scratch}/lighttpd.conf"], files, "lighttpd.conf", True),
         "haproxy": (["haproxy", "-f", "{scratch}/haproxy.cfg"], dynamic, "haproxy.cfg", True),
         "node": (["node", str(PEERS / "cluster.js"), "{port}"], dynamic, None, False),
@@ -221,9 +222,9 @@ def build_peer(name, dependencies):
     return str(SCRATCH / "build/release" / f"peer-{name}")
 
 
-def flood(port, options):
+def flood(port, options, cpus=CLIENT_CPU):
     """Runs the client, and returns what it prints."""
-    command = ["taskset", "-c", CLIENT_CPU, str(DIST / "examples/flood"), f"127.0.0.1:{port}", *options]
+    command = ["taskset", "-c", cpus, str(DIST / "examples/flood"), f"127.0.0.1:{port}", *options]
     try:
         client = subprocess.run(command, capture_output=True, text=True, timeout=30)
     except subprocess.TimeoutExpired:
