@@ -123,7 +123,8 @@ pub(super) struct Space<'b>(&'b mut [u8]);
 impl Space<'_> {
     #[inline]
     pub(super) fn append(&mut self, text: &[u8]) {
-        if let Some((space, rest)) = std::mem::take(&mut self.0).split_at_mut_checked(text.len()) {
+        if text.len() <= self.0.len() {
+            let (space, rest) = std::mem::take(&mut self.0).split_at_mut(text.len());
             space.copy_from_slice(text);
             self.0 = rest;
         }
@@ -131,10 +132,11 @@ impl Space<'_> {
 
     #[inline]
     pub(super) fn append_short(&mut self, text: &Short) {
-        let space = std::mem::take(&mut self.0);
-        if let Some(first) = space.first_chunk_mut() {
+        if let Some(first) = self.0.first_chunk_mut() {
             *first = text.bytes;
-            self.0 = space.get_mut(usize::from(text.len)..).unwrap_or_default();
+            // It is never more, as the compiler should know.
+            let len = usize::from(text.len).min(SHORT_MAX);
+            self.0 = &mut std::mem::take(&mut self.0)[len..];
         }
     }
 }

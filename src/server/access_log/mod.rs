@@ -199,8 +199,9 @@ impl AccessLog {
         let millis = self.epoch + now.as_millis();
         let first = draft.written * self.formatter.chunks();
         draft.written += 1;
-        let buffer = self.sink.room_for(self.formatter.bound(&draft.begun, first), now);
-        self.formatter.finish((&draft.begun, first), millis, outcome, buffer);
+        let most = self.formatter.bound(&draft.begun, first);
+        let buffer = self.sink.room_for(most, now);
+        self.formatter.finish((&draft.begun, first, most), millis, outcome, buffer);
         self.sink.added();
     }
 

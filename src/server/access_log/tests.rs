@@ -26,7 +26,8 @@ fn line(formatter: &mut Formatter, head: &[u8], outcome: Outcome) -> String {
         other => panic!("{other:?}"),
     }
     let mut out = Buffer::default();
-    formatter.finish((&line, 0), NOW, outcome, &mut out);
+    let most = formatter.bound(&line, 0);
+    formatter.finish((&line, 0, most), NOW, outcome, &mut out);
     assert!(out.len() <= formatter.bound(&line, 0), "{} {}", out.len(), formatter.bound(&line, 0));
     assert!(out.len() <= formatter.room, "{} {}", out.len(), formatter.room);
     String::from_utf8(out.as_slice().to_owned()).expect("a line is UTF-8")
