@@ -132,6 +132,8 @@
 //! `info` is one line for each change of the pool and its workers (`worker=0 gen=1 pid=4242 ready`), and `debug` is the
 //! rest.
 //!
+//! Without a logger, the parent writes its first warning or error to stderr, and says that there is none.
+//!
 //! A logger that waits for its reader blocks the process that logs. A parent blocked in write(2) replaces no worker and
 //! handles no signal. The binary therefore writes through [`LogWriter`], which drops lines instead and counts them. Use it
 //! for your own logger, or choose a logger that never waits. The standard library's panic hook writes to stderr and may

@@ -40,6 +40,9 @@ fn main() -> ExitCode {
 
 fn run(options: Options) -> ExitCode {
     cli::log::init(options.verbosity, options.log_format);
+    for line in cli::misspelt(std::env::vars_os().filter_map(|(name, _)| name.into_string().ok())) {
+        log::warn!("{line}");
+    }
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(&error.report(), exit_code(&error)),

@@ -66,7 +66,10 @@ fn refused(code: i32, command: &mut Command) -> String {
 fn help_says_all_there_is_to_say() {
     let long = output(forkpool().arg("--help"));
     assert_eq!((long.status.code(), text(&long.stderr)), (Some(0), ""));
-    assert_eq!(output(forkpool().arg("-h")).stdout, long.stdout);
+    let short = output(forkpool().arg("-h")).stdout;
+    let short = text(&short);
+    assert!(short.lines().count() < 40 && short.contains("forkpool --help"), "{short}");
+    assert_eq!(output(forkpool().arg("help")).stdout, long.stdout);
 
     let help = text(&long.stdout);
     let mut rest = help;
@@ -265,7 +268,7 @@ fn a_wrong_command_line_is_refused_with_the_remedy() {
         (&["--drain-timeout", "2 days"], "as in 500ms, 30s"),
         (&["--idle-timeout", "48h"], "1ms to 24h, or 0 for never"),
         (&["--stall-timeout", "1ms"], "100ms to 24h, or 0 for never"),
-        (&["--max-body", "1MB"], "as in 8KiB, 1MiB"),
+        (&["--max-body", "1XB"], "as in 8KiB, 1MiB"),
         (&["--max-fields", "129"], "must be 1 to 128"),
         (&["--max-head", "4k"], "lower max-target or raise max-head"),
         (&["--listen", ":1", "--listen", ":1"], "leave one out"),
@@ -289,7 +292,7 @@ fn a_wrong_variable_is_refused_by_its_name_and_value() {
         ("CLUSTER_WORKERS", "many", "must be 1 to 1024, or auto"),
         ("WEB_CONCURRENCY", "100000", "must be 1 to 1024, or auto"),
         ("FORKPOOL_DRAIN_TIMEOUT", "soon", "as in 500ms, 30s"),
-        ("FORKPOOL_MAX_BODY", "1MB", "as in 8KiB, 1MiB"),
+        ("FORKPOOL_MAX_BODY", "1XB", "as in 8KiB, 1MiB"),
         ("FORKPOOL_QUIET", "maybe", "must be 1 or 0"),
         ("FORKPOOL_VERBOSE", "much", "must be 1 for debug"),
         ("FORKPOOL_CHECK", "perhaps", "must be 1 or 0"),
@@ -386,4 +389,34 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+#[test]
+fn words_of_other_programs_are_understood() {
+    assert_eq!(output(forkpool().arg("version")).stdout, output(forkpool().arg("--version")).stdout);
+    for verb in ["exec", "restart"] {
+        assert_eq!(output(forkpool().args(["help", verb])).stdout, output(forkpool().args([verb, "--help"])).stdout);
+    }
+    assert_eq!(
+        output(forkpool().args(["help", "reload"])).stdout,
+        output(forkpool().args(["restart", "--help"])).stdout
+    );
+    let unknown = output(forkpool().args(["help", "restrat"]));
+    assert!(text(&unknown.stderr).contains("did you mean restart?"), "{unknown:?}");
+
+    // A switch alone means yes; values as systemd takes them.
+    for arguments in [
+        &["--root", "/", "--listing"][..],
+        &["--root", "/", "--listing", "no", "--spa"],
+        &["--root", "/", "--listing=yes"],
+        &["--drain-timeout", "1m30s", "--max-body", "1.5MB"],
+    ] {
+        valid(arguments, &[]);
+    }
+    let wrong = output(forkpool().args(["--root", "/", "--listing", "maybe", "--check"]));
+    assert!(text(&wrong.stderr).contains("must be yes or no"), "{wrong:?}");
+
+    let slip = output(forkpool().arg("--check").env("FORKPOOL_WORKRES", "3"));
+    assert_eq!(slip.status.code(), Some(0));
+    assert!(text(&slip.stderr).contains("did you mean FORKPOOL_WORKERS?"), "{slip:?}");
 }

@@ -69,6 +69,33 @@ fn the_image_is_built_of_all_that_cargo_asks_for() {
 }
 
 #[test]
+fn the_image_says_whether_it_is_ready() {
+    let dockerfile = read("Dockerfile");
+    let check = dockerfile.lines().find_map(|line| line.strip_prefix("HEALTHCHECK CMD ")).expect("it has a check");
+    let command = check.trim_matches(['[', ']']).replace(['"', ','], "");
+    let mut words = command.split(' ');
+    assert_eq!(words.next(), Some("/forkpool"));
+    let admin = dockerfile.lines().find_map(|line| line.strip_prefix("ENV FORKPOOL_ADMIN=")).expect("an address");
+    assert!(admin.starts_with("127.0.0.1:"), "others than the container reach it: {admin}");
+    let words: Vec<&str> = words.collect();
+    let mut server = support::Server::spawn({
+        let mut command = support::binary();
+        command.env("FORKPOOL_ADMIN", "127.0.0.1:0");
+        command
+    });
+    let admin = format!("127.0.0.1:{}", server.wait_for_admin());
+    server.wait_for("listening on ");
+    let check = |admin: &str| {
+        let mut command = support::binary();
+        command.args(&words).env("FORKPOOL_ADMIN", admin).output().expect("the binary runs").status.code()
+    };
+    support::until("it is ready", || (check(&admin) == Some(0)).then_some(()));
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    server.wait();
+    assert_ne!(check(&admin), Some(0));
+}
+
+#[test]
 fn the_unit_is_clean() {
     let Some(output) = run("systemd-analyze", &["--version"]) else { return };
     let version = String::from_utf8_lossy(&output.stdout);
@@ -99,7 +126,7 @@ fn the_unit_is_clean() {
 fn the_manifest_leaves_time_to_drain() {
     const CHECK: &str = r#"
 import sys, yaml
-deployment, service = yaml.safe_load_all(open(sys.argv[1]))
+deployment, service, files = yaml.safe_load_all(open(sys.argv[1]))
 spec = deployment["spec"]["template"]["spec"]
 container, = spec["containers"]
 arguments = container["args"]
@@ -114,6 +141,9 @@ ready = container["readinessProbe"]
 assert ready["periodSeconds"] * ready["failureThreshold"] < seconds("--lame-duck")
 assert deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
 labels = deployment["spec"]["template"]["metadata"]["labels"]
+volume, = spec["volumes"]
+assert (files["kind"], files["metadata"]["name"]) == ("ConfigMap", volume["configMap"]["name"])
+assert "index.html" in files["data"]
 assert service["spec"]["selector"].items() <= labels.items() == deployment["spec"]["selector"]["matchLabels"].items()
 assert service["spec"]["ports"][0]["targetPort"] in ports
 "#;

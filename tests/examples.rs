@@ -88,3 +88,17 @@ fn a_whole_pool_runs_in_a_test() {
     assert!(good.starts_with("HTTP/1.1 200 ") && good.ends_with("\r\n\r\n7\n"), "{good}");
     assert!(bad.starts_with("HTTP/1.1 400 "), "{bad}");
 }
+
+#[test]
+fn the_first_warning_is_told_though_there_is_no_logger() {
+    let mut command = example("hello");
+    command.env("FORKPOOL_WORKERS", "1");
+    let mut server = Server::start_silent(command);
+    let worker = server.workers()[0];
+    nix::sys::signal::kill(worker, Signal::SIGKILL).expect("it runs");
+    assert!(server.wait_for("forkpool: ").contains("killed by SIGKILL"));
+    server.wait_for("no logger is set");
+    server.signal(Signal::SIGTERM);
+    let (status, log) = server.finish();
+    assert_eq!((status.code(), log.len()), (Some(0), 2), "{log:?}");
+}

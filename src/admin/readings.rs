@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::admin::status::{Model, Process, Reading, Readings};
+use nix::unistd::getppid;
+
+use crate::admin::status::{Model, ParentUse, Process, Reading, Readings};
 use crate::shared::counters::Counters;
 use crate::shared::outlet;
 use crate::shared::scoreboard::Scoreboard;
@@ -35,6 +37,7 @@ pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64)
         *counters = *last;
     }
     (readings.now, readings.lost) = (now, outlet::lost());
+    readings.parent = parent_use();
     for process in model.processes.values() {
         let seen = last.cpu.entry(process.pid).or_default();
         // A dead process has no CPU time in /proc.
@@ -45,6 +48,12 @@ pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64)
         }
     }
     readings
+}
+
+/// What the parent of this process uses.
+fn parent_use() -> ParentUse {
+    let pid = getppid().as_raw();
+    ParentUse { cpu: proc::cpu(pid), rss: proc::resident(pid), fds: proc::descriptors(pid) }
 }
 
 /// Reads the shared memory while the parent moves nothing in it.

@@ -6,6 +6,7 @@
 //! # Files
 //!
 //! - `parse.rs`: parses the command line; `flags.rs`: the settings of a pool, from flags and variables
+//! - `variables.rs`: PURE. Variables that were probably meant to be settings
 //! - `verbs.rs`: the table of verbs
 //! - `client.rs`: the HTTP client for the admin process
 //! - `operate.rs`, `top.rs`: carry out the verbs; `table.rs` (PURE): what `top` shows
@@ -35,9 +36,11 @@ mod shell;
 mod table;
 mod text;
 mod top;
+mod variables;
 mod verbs;
 
 pub(crate) use self::parse::{parse, Asked, Options};
+pub(crate) use self::variables::misspelt;
 
 #[cfg(test)]
 mod tests;

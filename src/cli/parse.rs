@@ -1,6 +1,6 @@
 //! Parses the command line.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::time::Duration;
 
 use forkpool::{Builder, Setting};
@@ -46,6 +46,8 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
     let mut is_first = true;
     loop {
         match parser.next().map_err(|error| one_line(&error, HINT))? {
+            Some(Arg::Value(word)) if is_first && word == "version" => return Ok(Asked::Text(text::version())),
+            Some(Arg::Value(word)) if is_first && word == "help" => return help(&mut parser),
             Some(Arg::Value(word)) if !flags.is_exec => match verbs::named(&word) {
                 Some(verb) if verb.is_exec() => flags.is_exec = true,
                 Some(verb) if is_first => return parse_verb(verb, &mut parser, variables),
@@ -59,6 +61,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
                 flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, HINT))?);
                 break;
             }
+            Some(Arg::Short('h')) if !flags.is_exec => return Ok(Asked::Text(text::short_help())),
             Some(Arg::Short('h') | Arg::Long("help")) => {
                 let verb = VERBS.iter().find(|verb| flags.is_exec && verb.is_exec());
                 return Ok(Asked::Text(text::help(verb)));
@@ -76,7 +79,10 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
             Some(Arg::Long(name)) => {
                 let setting = forkpool::settings().find(|setting| setting.name() == name);
                 let setting = setting.ok_or_else(|| unknown_option(name))?;
-                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
+                let value = match setting.value_name() {
+                    "yes|no" => yes_or_no(&mut parser),
+                    _ => parser.value().map_err(|error| one_line(&error, HINT))?,
+                };
                 flags.set(setting, value)?;
             }
             Some(other) => return Err(one_line(&other.unexpected(), HINT)),
@@ -96,6 +102,33 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
         pool: flags.pool(),
     };
     Ok(Asked::Run(Box::new(options)))
+}
+
+/// The value of an option that is on or off. The option alone means yes.
+fn yes_or_no(parser: &mut Parser) -> OsString {
+    // As in --listing=no.
+    if let Some(value) = parser.optional_value() {
+        return value;
+    }
+    let is_value = |word: &OsStr| {
+        let word = word.to_string_lossy();
+        !word.starts_with('-') && verbs::named(word.as_ref().as_ref()).is_none()
+    };
+    let next = parser.try_raw_args().and_then(|mut words| words.next_if(|word| is_value(word)));
+    next.unwrap_or_else(|| "yes".into())
+}
+
+/// `help`, `help VERB`.
+fn help(parser: &mut Parser) -> Result<Asked, String> {
+    let verb = match parser.next().map_err(|error| one_line(&error, HINT))? {
+        None => None,
+        Some(Arg::Value(word)) => match verbs::named(&word) {
+            Some(verb) => Some(verb),
+            None => return Err(unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT)),
+        },
+        Some(other) => return Err(one_line(&other.unexpected(), HINT)),
+    };
+    Ok(Asked::Text(text::help(verb)))
 }
 
 fn one_line(error: &lexopt::Error, hint: &str) -> String {

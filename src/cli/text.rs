@@ -74,6 +74,30 @@ pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
     sections
 }
 
+/// What `-h` prints: the verbs and the most common options.
+pub(super) fn short_help() -> String {
+    let mut help = version() + "Usage: " + &usage(None) + "\n       forkpool VERB [OPTIONS]\n\nVerbs:\n";
+    for verb in VERBS {
+        let usage = format!("{} {}", verb.name, verb.operand);
+        put(&mut help, format_args!("  {usage:<28} {}\n", verb.summary));
+    }
+    help.push_str(COMMON);
+    help
+}
+
+const COMMON: &str = "
+Common options:
+  --listen <ADDR>              Address to listen on, such as :8000 or unix:/run/app.sock
+  --workers <N|auto>           Number of worker processes
+  --root <DIR>                 Directory of files to serve
+  --admin <ADDR>               Address for status, metrics and control
+  --check                      Check the configuration and exit
+  -q, --quiet, -v, --verbose   Log less, or more
+  -V, --version                Print the version
+
+forkpool --help lists all options, and forkpool help VERB those of a verb.
+";
+
 pub(super) fn version() -> String {
     format!("forkpool {}\n", env!("CARGO_PKG_VERSION"))
 }

@@ -32,6 +32,8 @@ pub(super) enum Job {
 }
 
 pub(super) fn named(name: &OsStr) -> Option<&'static Verb> {
+    // What nginx and others call it.
+    let name = if name == "reload" { OsStr::new("restart") } else { name };
     VERBS.iter().find(|verb| name == verb.name)
 }
 
@@ -97,7 +99,7 @@ Ctrl-C, and when the pool ends. If the output is not a terminal, it is plain tex
         summary: "Replace the workers one after the other, and wait for the result",
         about: "\
 Starts a rolling restart, as SIGHUP does, and prints events until it has ended. Exits with 0 when every worker has been
-replaced, and with 4 if a replacement fails; the remaining workers then stay.
+replaced, and with 4 if a replacement fails; the remaining workers then stay. `forkpool reload` is the same.
 ",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Restart),

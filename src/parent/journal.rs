@@ -5,11 +5,13 @@
 //! lines with their level and slot, and failures in words. Its output: the log, and the same lines for the admin process.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use crate::admin::status::Level;
 use crate::parent::announce::{failure, notice_text};
 use crate::parent::repeats::Repeats;
 use crate::parent::supervisor::{Failure, Notice};
+use crate::shared::log_writer::LogWriter;
 use crate::sys::clock;
 use crate::time::Time;
 
@@ -18,6 +20,8 @@ pub(super) struct Journal {
     repeats: Repeats<log::Level>,
     /// The log level with which the pool began; the logger writes no more than that.
     loudest: log::LevelFilter,
+    /// Whether it was said that nobody hears the log.
+    has_hinted: bool,
     /// What the admin process still has to be told; `None` if there is none.
     untold: Option<Vec<Said>>,
     /// How the latest worker failed.
@@ -46,6 +50,7 @@ impl Journal {
         Journal {
             repeats: Repeats::new(),
             loudest: log::max_level(),
+            has_hinted: false,
             untold: has_admin.then(Vec::new),
             last_failure: None,
             failures: BTreeMap::new(),
@@ -58,6 +63,7 @@ impl Journal {
     pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
         // Whatever it concerns, the log names the parent as its source.
         log::log!(target: "forkpool::parent", level, "{text}");
+        self.hint(level, &text);
         let Some(untold) = &mut self.untold else { return };
         let level = match level {
             log::Level::Error => Level::Error,
@@ -65,6 +71,20 @@ impl Journal {
             _ => Level::Info,
         };
         untold.push(Said { time: clock::unix_millis(), level, worker, text });
+    }
+
+    /// Writes the first warning or error to stderr if there is no logger, and says how to see the others. So a new user
+    /// does not look for the reason in the dark.
+    fn hint(&mut self, level: log::Level, text: &str) {
+        if self.has_hinted || self.loudest != log::LevelFilter::Off || level > log::Level::Warn {
+            return;
+        }
+        self.has_hinted = true;
+        let line = format!(
+            "forkpool: {text}\nforkpool: no logger is set, so this is all; set one, such as env_logger, to see more\n"
+        );
+        // Never waits. Nobody can be told if it fails.
+        let _ = LogWriter::default().write_all(line.as_bytes());
     }
 
     /// Reports what a worker can cause again and again, so that the log does not fill with it.

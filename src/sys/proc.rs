@@ -33,6 +33,11 @@ pub(crate) fn parent(pid: i32) -> Option<i32> {
     stat(pid)?.split(' ').nth(1)?.parse().ok()
 }
 
+/// The number of open file descriptors of a process; `None` if it runs as another user.
+pub(crate) fn descriptors(pid: i32) -> Option<u64> {
+    Some(fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count() as u64)
+}
+
 /// The maximum number of processes to examine. There are more only if somebody forks without end.
 const MOST: usize = 4096;
 

@@ -22,12 +22,13 @@ impl Snapshot<'_> {
         out.family(
             "forkpool_build_info",
             "gauge",
-            "Always 1. The labels are the version, and how workers are chosen for connections.",
+            "Always 1. The labels are the version, and how workers are chosen for connections, as in --balance.",
         );
-        let labels = format!("version=\"{}\",balance=\"{}\"", env!("CARGO_PKG_VERSION"), escaped(&self.pool.balance));
+        let labels = format!("version=\"{}\",balance=\"{}\"", env!("CARGO_PKG_VERSION"), balance(&self.pool.balance));
         out.sample("forkpool_build_info", &labels, 1);
         out.family("process_start_time_seconds", "gauge", "When the pool's parent began, in seconds since 1970.");
         out.sample("process_start_time_seconds", "", Millis(self.pool.started));
+        self.parent_to(&mut out);
         out.0
     }
 
@@ -112,7 +113,28 @@ impl Snapshot<'_> {
         out.sample(&format!("{name}_count"), "", count);
     }
 
+    /// What the pool's parent uses.
+    fn parent_to(&self, out: &mut Metrics) {
+        let name = "process_cpu_seconds_total";
+        if let Some(cpu) = self.parent.cpu {
+            out.family(name, "counter", "CPU time used by the pool's parent.");
+            out.sample(name, "", Micros(cpu));
+        }
+        let gauges = [
+            ("process_resident_memory_bytes", "Resident memory of the pool's parent.", self.parent.rss),
+            ("process_open_fds", "Open file descriptors of the pool's parent.", self.parent.fds),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                out.family(name, "gauge", help);
+                out.sample(name, "", value);
+            }
+        }
+    }
+
     fn workers_to(&self, out: &mut Metrics) {
+        out.family("forkpool_workers_wanted", "gauge", "Number of workers that the pool should have.");
+        out.sample("forkpool_workers_wanted", "", self.pool.wanted);
         out.family("forkpool_workers", "gauge", "Worker processes, and slots that back off, by state.");
         for state in WorkerState::ALL.iter().map(|state| state.as_str()).chain(["backoff"]) {
             let count = self.workers.iter().filter(|worker| worker.state() == state).count();
@@ -182,7 +204,9 @@ impl Metrics {
     }
 }
 
-/// Escapes the value of a label.
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// How workers are chosen, as a word of `--balance`, from the text for people.
+fn balance(text: &str) -> &'static str {
+    let named =
+        [("least", "least-connections"), ("random", "random"), ("hash", "hash"), ("CPU", "cpu"), ("client", "client")];
+    named.iter().find(|(part, _)| text.contains(part)).map_or("unknown", |(_, word)| word)
 }

@@ -143,6 +143,17 @@ pub(crate) struct Readings {
     pub(crate) queues: BTreeMap<u64, u64>,
     /// The number of connections to the pool's ports, if the kernel was asked.
     pub(crate) established: Option<u64>,
+    pub(crate) parent: ParentUse,
+}
+
+/// What the pool's parent uses, as far as /proc says.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ParentUse {
+    /// CPU time, in microseconds.
+    pub(crate) cpu: Option<u64>,
+    pub(crate) rss: Option<u64>,
+    /// Open file descriptors.
+    pub(crate) fds: Option<u64>,
 }
 
 /// What one process reports.

@@ -1,6 +1,6 @@
 //! PURE. The state of the pool at one moment.
 
-use super::{Counters, Event, Latency, Model, Pool, Process, Reading, Readings, Reason, Slot};
+use super::{Counters, Event, Latency, Model, ParentUse, Pool, Process, Reading, Readings, Reason, Slot};
 
 /// A model combined with its readings.
 #[derive(Debug)]
@@ -17,6 +17,7 @@ pub(crate) struct Snapshot<'m> {
     pub(crate) established: Option<u64>,
     /// Log lines that the parent and the admin process could not write.
     pub(crate) lost: [u64; 2],
+    pub(crate) parent: ParentUse,
     pub(crate) latency: &'m Latency,
     pub(crate) restarts: [u64; Reason::ALL.len()],
     pub(crate) workers: Vec<Worker<'m>>,
@@ -91,6 +92,7 @@ impl<'m> Snapshot<'m> {
             open,
             established: readings.established,
             lost: [model.pool.lost, readings.lost],
+            parent: readings.parent,
             latency: &readings.latency,
             restarts,
             workers,

@@ -305,9 +305,15 @@ fn a_port_of_several_addresses_is_one() {
 
 #[test]
 fn counters_of_slots_without_a_process_stay() {
-    let (model, readings) = (model(), readings());
+    let (mut model, mut readings) = (model(), readings());
+    (model.pool.wanted, model.pool.balance) = (3, "least connections, among the free workers".to_owned());
+    readings.parent = ParentUse { cpu: Some(1_500_000), rss: Some(4096), fds: None };
     let metrics = Snapshot::new(&model, &readings).to_metrics();
     for line in [
+        "forkpool_workers_wanted 3",
+        "process_cpu_seconds_total 1.500000",
+        "process_resident_memory_bytes 4096",
+        concat!("forkpool_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\",balance=\"least-connections\"} 1"),
         "forkpool_requests_total{worker=\"0\"} 10",
         "forkpool_requests_total{worker=\"7\"} 10",
         "forkpool_responses_total{worker=\"7\",code=\"2xx\"} 6",
@@ -334,5 +340,6 @@ fn counters_of_slots_without_a_process_stay() {
     ] {
         assert!(metrics.lines().any(|it| it == line), "{line}\n{metrics}");
     }
+    assert!(!metrics.contains("process_open_fds"), "it is not known: {metrics}");
     assert!(!metrics.contains("forkpool_worker_busy_seconds{worker=\"7\"}"), "{metrics}");
 }

@@ -6,23 +6,22 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// Parses `30` and `30s`, `500ms`, `2m`, `1h`.
+/// Parses `30` and `30s`, `500ms`, `2m`, `1h`, and sums and fractions of these: `1m30s`, `1.5s`.
 ///
 /// # Errors
 ///
 /// What the text must be.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let problem = || "must be a duration: seconds, or a number with a unit as in 500ms, 30s, 2m, 1h".to_owned();
-    let (number, unit) = split_unit(text);
-    let number: u64 = number.parse().map_err(|_| problem())?;
-    let millis = match unit {
-        "ms" => 1,
-        "" | "s" => 1000,
-        "m" => 60 * 1000,
-        "h" => 60 * 60 * 1000,
-        _ => return Err(problem()),
-    };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(problem)
+    let millis = sum(text, |unit, is_alone| match unit {
+        "ms" => Some(1),
+        "" if is_alone => Some(1000),
+        "s" => Some(1000),
+        "m" => Some(60 * 1000),
+        "h" => Some(60 * 60 * 1000),
+        _ => None,
+    });
+    millis.map(Duration::from_millis).ok_or_else(problem)
 }
 
 /// Formats a duration so that it can be parsed again, in seconds if they are whole.
@@ -34,19 +33,49 @@ pub(super) fn shown_duration(duration: Duration) -> String {
     }
 }
 
-/// Parses `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024.
+/// Parses `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024. `kB`, `MB` and `GB` are powers of 1000.
+/// Fractions such as `1.5MiB` are accepted if they are whole bytes.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let problem = || "must be a size: bytes, or a number with a unit as in 8KiB, 1MiB".to_owned();
-    let (number, unit) = split_unit(text);
-    let number: usize = number.parse().map_err(|_| problem())?;
-    let shift = match unit {
-        "" => 0,
-        "k" | "K" | "KiB" => 10,
-        "m" | "M" | "MiB" => 20,
-        "g" | "G" | "GiB" => 30,
+    let (_, unit) = split_unit(text);
+    let each = match unit {
+        "" => 1,
+        "k" | "K" | "KiB" => 1 << 10,
+        "m" | "M" | "MiB" => 1 << 20,
+        "g" | "G" | "GiB" => 1 << 30,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
         _ => return Err(problem()),
     };
-    number.checked_mul(1 << shift).ok_or_else(problem)
+    let bytes = sum(text, |_, is_alone| is_alone.then_some(each));
+    bytes.and_then(|bytes| usize::try_from(bytes).ok()).ok_or_else(problem)
+}
+
+/// The sum of numbers with units, such as `1m30s`. `each` says how much a unit is; its second argument is whether the
+/// number is the whole text. `None` if that is malformed, too large, or no whole number.
+fn sum(text: &str, each: impl Fn(&str, bool) -> Option<u64>) -> Option<u64> {
+    let (mut rest, mut total) = (text, 0_u64);
+    while !rest.is_empty() || text.is_empty() {
+        let (number, after) = split_unit(rest);
+        let unit = &after[..after.bytes().take_while(u8::is_ascii_alphabetic).count()];
+        let each = each(unit, number.len() + unit.len() == text.len())?;
+        total = total.checked_add(multiplied(number, each)?)?;
+        rest = &after[unit.len()..];
+        if unit.is_empty() && !rest.is_empty() {
+            return None;
+        }
+    }
+    Some(total)
+}
+
+/// A decimal number such as `1.5` times a whole one, if that is whole.
+fn multiplied(number: &str, each: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole = whole.parse::<u64>().ok()?.checked_mul(each)?;
+    let scale = 10_u64.checked_pow(u32::try_from(fraction.len()).ok()?)?;
+    let part = fraction.parse::<u64>().ok()?.checked_mul(each)?;
+    (part % scale == 0).then(|| whole.checked_add(part / scale)).flatten()
 }
 
 /// Formats a size so that it can be parsed again, in the largest unit of which it is a multiple.
@@ -74,8 +103,8 @@ pub(super) fn mode(text: &str) -> Result<u32, String> {
 /// Parses a yes or no.
 pub(super) fn flag(text: &str) -> Result<bool, String> {
     match text {
-        "yes" => Ok(true),
-        "no" => Ok(false),
+        "yes" | "true" => Ok(true),
+        "no" | "false" => Ok(false),
         _ => Err("must be yes or no".into()),
     }
 }
@@ -126,7 +155,7 @@ pub(super) fn timeout(value: Duration, min: Duration) -> Result<(), String> {
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
-    text.split_at(text.bytes().take_while(u8::is_ascii_digit).count())
+    text.split_at(text.bytes().take_while(|byte| byte.is_ascii_digit() || *byte == b'.').count())
 }
 
 #[cfg(test)]
@@ -147,7 +176,16 @@ mod tests {
             ("18446744073709551616ms", None),
             ("", None),
             ("s", None),
-            ("1.5s", None),
+            ("1.5s", Some(1500)),
+            ("1m30s", Some(90_000)),
+            ("1h1m1s1ms", Some(3_661_001)),
+            ("0.5h", Some(1_800_000)),
+            ("1.5ms", None),
+            ("1.", None),
+            (".5s", None),
+            ("1.5.5s", None),
+            ("1m30", None),
+            ("30 1m", None),
             ("+1", None),
             ("-1", None),
             ("1 s", None),
@@ -186,8 +224,16 @@ mod tests {
             ("2g", Some(2 << 30)),
             ("2GiB", Some(2 << 30)),
             ("99999999999GiB", None),
-            ("8kB", None),
-            ("8KB", None),
+            ("8kB", Some(8000)),
+            ("1MB", Some(1_000_000)),
+            ("1.5MB", Some(1_500_000)),
+            ("1.5MiB", Some(3 << 19)),
+            ("2GB", Some(2_000_000_000)),
+            ("0.3KiB", None),
+            ("1.5", None),
+            ("1MiB1", None),
+            ("1MiB1KiB", None),
+            ("8kb", None),
             ("k", None),
             ("", None),
             ("+8", None),
