@@ -242,7 +242,7 @@ fn no_counter_goes_back_when_workers_are_killed_under_load() {
 }
 
 #[test]
-fn it_is_ready_from_the_boot_to_the_end() {
+fn readyz_follows_the_pool_from_its_start_to_its_end() {
     let marker = fresh_path("admin.boot");
     fs::write(&marker, "").expect("a writable directory");
     let fixture = format!("fail-while:{}", marker.display());
@@ -286,7 +286,7 @@ fn private(name: &str, variables: &[(&str, &str)]) -> (Server, PathBuf) {
 }
 
 #[test]
-fn one_that_is_killed_is_back_and_knows_what_was() {
+fn a_killed_admin_process_is_replaced_and_shows_earlier_events() {
     let mut watched = Watched::start(&[]);
     for _ in 0..5 {
         watched.server.get("/");
@@ -313,7 +313,7 @@ fn one_that_is_killed_is_back_and_knows_what_was() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_said_at_the_start() {
+fn an_admin_port_that_is_in_use_is_an_error_at_the_start() {
     let taken = TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = taken.local_addr().expect("bound").to_string();
     let mut command = example("testbed");
@@ -356,7 +356,7 @@ fn it_ends_with_a_killed_parent_and_frees_the_port() {
 }
 
 #[test]
-fn one_that_a_signal_has_stopped_is_replaced() {
+fn a_stopped_admin_process_is_replaced() {
     let mut watched = Watched::start(&[]);
     let pid = watched.pid();
     kill(pid, Signal::SIGSTOP).expect("it runs");

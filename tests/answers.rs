@@ -17,7 +17,7 @@ fn answers(variables: &[(&str, &str)]) -> Server {
 }
 
 #[test]
-fn helpers_set_what_they_stand_for() {
+fn response_methods_set_their_header_fields() {
     let mut server = answers(&[]);
     let mut client = server.connect();
     for (target, status, field, value) in [
@@ -31,7 +31,7 @@ fn helpers_set_what_they_stand_for() {
 }
 
 #[test]
-fn a_deferred_answer_holds_nobody_else_up() {
+fn a_deferred_response_does_not_delay_other_clients() {
     let mut server = answers(&[]);
     let mut late = server.connect();
     // The requests behind it keep their order.
@@ -45,7 +45,7 @@ fn a_deferred_answer_holds_nobody_else_up() {
 }
 
 #[test]
-fn hints_come_before_the_answer_and_never_to_http_1_0() {
+fn early_hints_come_before_the_response_and_not_over_http_1_0() {
     let mut server = answers(&[]);
     for (request, has_hints) in [
         ("GET /hints HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", true),
@@ -73,7 +73,7 @@ fn hints_come_before_the_answer_and_never_to_http_1_0() {
 }
 
 #[test]
-fn trailers_go_to_those_who_take_them() {
+fn trailers_are_sent_to_clients_that_accept_them() {
     let mut server = answers(&[]);
     for (version, fields, has_trailers) in [
         ("1.1", "TE: trailers\r\nConnection: close, TE\r\n", true),
@@ -142,7 +142,7 @@ fn a_forgotten_answer_is_a_500() {
 }
 
 #[test]
-fn clients_that_go_leave_a_worker_that_serves() {
+fn a_worker_serves_on_after_clients_have_disconnected() {
     let mut server = answers(&[]);
     for target in ["/deferred?50", "/stream?100000000", "/large"] {
         let mut gone = server.connect();
@@ -180,7 +180,7 @@ fn a_stream_is_chunked_for_1_1_and_ends_with_the_connection_for_1_0() {
 }
 
 #[test]
-fn a_broken_stream_is_not_taken_for_a_whole_one() {
+fn a_broken_stream_does_not_end_like_a_complete_one() {
     let mut server = answers(&[]);
     let mut client = server.connect();
     client.send("GET /broken HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -188,7 +188,7 @@ fn a_broken_stream_is_not_taken_for_a_whole_one() {
 }
 
 #[test]
-fn a_client_that_takes_nothing_sees_that_its_answer_is_broken_off() {
+fn a_connection_whose_client_reads_nothing_is_reset() {
     let mut server = answers(&[("FORKPOOL_WRITE_TIMEOUT", "50ms")]);
     // By its chunks where it has some; where only the end of the connection would tell, by a reset.
     let mut client = server.connect();
@@ -207,7 +207,7 @@ fn a_broken_stream_that_only_the_connection_delimits_is_reset() {
 }
 
 #[test]
-fn a_drain_waits_for_answers_that_are_being_made() {
+fn a_drain_waits_for_unfinished_responses() {
     let mut server = answers(&[]);
     let mut client = server.connect();
     client.send("GET /text HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -313,7 +313,7 @@ fn conditions_decide_what_is_sent() {
 }
 
 #[test]
-fn a_file_from_the_future_was_not_modified_there() {
+fn a_modification_time_in_the_future_is_sent_as_now() {
     let (path, _) = file(10);
     let future = SystemTime::now() + Duration::from_secs(1 << 30);
     std::fs::File::options()
@@ -329,7 +329,7 @@ fn a_file_from_the_future_was_not_modified_there() {
 }
 
 #[test]
-fn what_is_no_file_is_not_sent() {
+fn only_regular_files_are_sent() {
     for path in ["/", "/dev/null", "/nowhere"] {
         let mut server = answers(&[("ANSWERS_FILE", path)]);
         assert_eq!(server.get("/file").status, 404, "{path}");

@@ -63,7 +63,7 @@ fn refused(code: i32, command: &mut Command) -> String {
 }
 
 #[test]
-fn help_says_all_there_is_to_say() {
+fn help_lists_every_setting() {
     let long = output(forkpool().arg("--help"));
     assert_eq!((long.status.code(), text(&long.stderr)), (Some(0), ""));
     let short = output(forkpool().arg("-h")).stdout;
@@ -114,7 +114,7 @@ fn the_version_is_the_package_s() {
 }
 
 #[test]
-fn a_reader_that_goes_away_is_no_error() {
+fn output_to_a_closed_pipe_is_no_error() {
     let mut child =
         forkpool().arg("--help").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the binary runs");
     drop(child.stdout.take());
@@ -123,7 +123,7 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
-fn what_cannot_be_written_is_an_error() {
+fn output_that_cannot_be_written_is_an_error() {
     for arguments in [&["--help"][..], &["--version"], &["--check"], &["man"], &["completions", "bash"]] {
         let full = File::options().write(true).open("/dev/full").expect("Linux has it");
         let output = output(forkpool().args(arguments).stdout(full));
@@ -359,7 +359,7 @@ fn a_unix_socket_s_directory_must_exist() {
 }
 
 #[test]
-fn a_user_that_cannot_be_is_refused() {
+fn a_user_that_does_not_exist_is_refused() {
     let remedy = if Uid::effective().is_root() { "see getent passwd" } else { "start as root or leave it out" };
     let line = invalid(2, &["--user", "no-such-user"], &[]);
     assert!(line.contains(remedy), "{line}");

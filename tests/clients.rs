@@ -166,7 +166,7 @@ public class Client {
 "#;
 
 #[test]
-fn java_gets_its_413() {
+fn a_java_client_reads_the_413() {
     let mut server = testbed(&[("FORKPOOL_MAX_BODY", "1MiB")]);
     let directory = support::fresh_path("java");
     std::fs::create_dir_all(&directory).expect("a directory");

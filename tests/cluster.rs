@@ -3,24 +3,24 @@
 //!
 //! | | Node's tests | |
 //! |---|---|---|
-//! | 1 | basic: events in order, ids, addresses | `replace`: `the_application_is_told_what_happens_in_order` |
+//! | 1 | basic: events in order, ids, addresses | `replace`: `events_reach_the_application_in_order` |
 //! | 1 | basic: no role marker in a worker's environment | not applicable: it is for the worker's children, and gives no role |
-//! | 2 | worker-exit: code, once, the process is gone | `an_exit_is_told_once_with_its_code_or_signal` |
-//! | 2 | the event `disconnect`, once, before `exit` | `an_exit_is_told_once_with_its_code_or_signal` |
-//! | 3 | worker-death: before anything else | `an_exit_before_anything_else_is_told_with_its_code` |
+//! | 2 | worker-exit: code, once, the process is gone | `an_exit_is_reported_once_with_its_code_or_signal` |
+//! | 2 | the event `disconnect`, once, before `exit` | `an_exit_is_reported_once_with_its_code_or_signal` |
+//! | 3 | worker-death: before anything else | `an_exit_before_ready_is_reported_with_its_code` |
 //! | 4 | worker-kill, -signal | `a_signal_to_a_worker_ends_it_as_that_signal_does`; `messages`: `the_parent_kills_whom_it_is_asked_to` |
-//! | 5 | kill-infinite-loop | `a_worker_that_spins_for_ever_is_ended_after_sigterm`: SIGTERM drains, within its timeout |
+//! | 5 | kill-infinite-loop | `a_worker_in_an_endless_loop_is_killed_after_sigterm`: SIGTERM drains, within its timeout |
 //! | 6 | kill-disconnect: told by itself | `messages`: `a_worker_can_ask_to_leave`; an exit without asking is not voluntary |
-//! | 7 | worker-destroy, call-and-destroy | `crash`: `the_log_tells_the_ways_to_die_apart`; `a_worker_may_ask_to_leave_more_than_once` |
+//! | 7 | worker-destroy, call-and-destroy | `crash`: `the_log_says_how_a_worker_has_ended`; `a_worker_may_ask_to_leave_more_than_once` |
 //! | 8 | worker-isdead | `a_worker_is_in_the_status_from_its_start_to_its_end` |
-//! | 8 | worker-isconnected | `replace`: `the_application_is_told_what_happens_in_order` |
+//! | 8 | worker-isconnected | `replace`: `events_reach_the_application_in_order` |
 //! | 9 | worker-constructor | not applicable: applications make no workers |
 //! | 10 | worker-events, rr-ref, -unref, -keep-loop-alive | not applicable: a worker lives until its code returns |
 //! | 11 | worker-disconnect: by the parent | `messages`: `a_worker_gets_what_was_sent_before_it_was_told_to_finish` |
 //! | 12 | worker-wait-server-close | `a_worker_told_to_leave_ends_after_its_connections` |
 //! | 13 | worker-no-exit: outgoing connections | not applicable: they do not keep a worker; its code waits, or not |
 //! | 14 | worker-forced-exit: the channel is cut | `parent`: `workers_of_a_killed_parent_finish_what_they_have`, not at once |
-//! | 15 | process-disconnect: cut by the worker | `drain`: `a_worker_told_by_itself_drains_and_is_replaced` |
+//! | 15 | process-disconnect: cut by the worker | `drain`: `a_sigterm_to_one_worker_drains_and_replaces_it` |
 //! | 16 | disconnect: 8 workers, 2 ports, and again | `eight_workers_on_two_ports_stop_and_start_again` |
 //! | 17 | disconnect-idle-worker, -before-exit, -race | `a_pool_stops_whose_workers_are_not_ready`; `drain`: `idle_connections_do_not_hold_the_drain_up` |
 //! | 17 | disconnect-with-no-workers | not applicable: a pool has one at least |
@@ -33,7 +33,7 @@
 //! | 23 | ipc-throw: an error after the end was asked for | `a_panic_while_it_drains_wedges_neither_worker_nor_parent` |
 //! | 24 | bind-twice | `instances`: `a_second_instance_is_refused_and_the_first_goes_on` |
 //! | 24 | eaddrinuse: and again when it is free | `instances`: `a_second_instance_may_start_when_the_first_has_stopped` |
-//! | 24 | shared-handle-bind-error | `instances`: `an_address_that_cannot_be_had_ends_the_pool_before_any_worker_runs` |
+//! | 24 | shared-handle-bind-error | `instances`: `an_address_that_cannot_be_bound_ends_the_pool_before_any_worker_runs` |
 //! | 25 | bind-privileged-port, eaccess | `instances`: `a_privileged_port_is_refused_with_the_remedy` |
 //! | 26 | listening-port | `instances`: `all_workers_share_a_free_port`; `replace`: as 1 |
 //! | 26 | net-listen-backlog | `the_backlog_is_the_kernel_s` |
@@ -43,11 +43,11 @@
 //! | 29 | dgram-1, -2, -reuse | `udp`: `datagrams_reach_all_workers` |
 //! | 30 | accept-fail | `limits`: `a_worker_out_of_descriptors_sleeps` |
 //! | 30 | net-server-drop-connection | `lossless`: `a_full_worker_gets_no_new_connections` |
-//! | 31 | message, worker-init | `messages`: `messages_come_up_whole_and_in_order`, `everybody_gets_a_broadcast` |
+//! | 31 | message, worker-init | `messages`: `messages_come_up_whole_and_in_order`, `each_worker_gets_a_broadcast` |
 //! | 31 | fork-env: of its own for each worker | `each_worker_may_execute_a_program_of_its_own` |
 //! | 32 | invalid-message | `messages`: `nobody_and_nonsense_are_errors_and_no_end` |
 //! | 33 | send-handle-twice, net-send | `messages`: `a_socket_goes_up_and_down_with_its_message`; `sockets_that_pass_through_the_parent_leave_nothing_there` |
-//! | 33 | send-deadlock | `messages`: `a_parent_that_does_not_read_is_told_of_and_loses_nothing`: nobody waits |
+//! | 33 | send-deadlock | `messages`: `sending_to_a_parent_that_does_not_read_fails_and_loses_nothing`: nobody waits |
 //! | 33 | send-socket-to-worker-http-server | `messages`: `a_connection_goes_on_with_another_worker` |
 //! | 34 | advanced-serialization | `typed`: `values_go_both_ways_and_others_are_typed_errors`, with the feature `serde` |
 //! | 35 | setup-primary and its kin | not applicable: a builder's settings are given before the pool runs |
@@ -93,7 +93,7 @@ fn descriptors(pid: Pid) -> usize {
 }
 
 #[test]
-fn an_exit_is_told_once_with_its_code_or_signal() {
+fn an_exit_is_reported_once_with_its_code_or_signal() {
     for (target, end) in [
         ("/exit?code=33", "code: Some(33), signal: None, was_requested: false"),
         ("/abort", "code: None, signal: Some(6), was_requested: false"),
@@ -116,7 +116,7 @@ fn an_exit_is_told_once_with_its_code_or_signal() {
 }
 
 #[test]
-fn an_exit_before_anything_else_is_told_with_its_code() {
+fn an_exit_before_ready_is_reported_with_its_code() {
     let mut command = example("testbed");
     command.envs([("TESTBED", "exit"), ("FORKPOOL_WORKERS", "1")]);
     let mut server = Server::spawn(command);
@@ -148,7 +148,7 @@ fn a_signal_to_a_worker_ends_it_as_that_signal_does() {
 }
 
 #[test]
-fn a_worker_that_spins_for_ever_is_ended_after_sigterm() {
+fn a_worker_in_an_endless_loop_is_killed_after_sigterm() {
     let mut server = hooked(&[("FORKPOOL_DRAIN_TIMEOUT", "100ms")]);
     begin(&mut server, "/burn?ms=86400000").send("x");
     let worker = server.workers()[0];

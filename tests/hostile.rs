@@ -1,11 +1,11 @@
-//! Workers that turn against their pool, and what it costs the others. `tests/tools/hostile` says what they do; it knows
-//! nothing of the inside.
+//! Workers that attack their own pool, and what that costs the others. The attacker, `tests/tools/hostile`, uses only what any
+//! process can find out about itself.
 //!
-//! Two of four workers attack. Whatever they do: the parent lives, does not spin, holds no descriptor more and writes no
-//! endless log; the other workers and the admin process answer meanwhile; once the two are killed and a rolling restart
-//! is done, all four slots serve and every request is answered; and the pool ends when it is told to.
+//! Two of four workers attack. Meanwhile the parent must neither end nor spin nor log without limit, and the other workers and
+//! the admin process must answer. Once the attackers were killed and a rolling restart is done, all four slots must serve every
+//! request, the parent must hold no more descriptors than before, and the pool must stop on request.
 //!
-//! Three tiers say what is promised of whom (ARCHITECTURE.md, "Who trusts whom"): workers of the parent's own user, of
+//! What is promised depends on the tier (ARCHITECTURE.md, "Who trusts whom"): workers of the parent's own user, of
 //! another user, and of another user in the sandbox.
 
 mod support;

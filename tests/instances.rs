@@ -1,4 +1,4 @@
-//! Two pools and one address; one pool and an address it cannot have.
+//! Two pools with one address, and a pool whose address cannot be bound.
 
 mod support;
 
@@ -51,7 +51,7 @@ fn all_workers_share_a_free_port() {
 }
 
 #[test]
-fn an_address_that_cannot_be_had_ends_the_pool_before_any_worker_runs() {
+fn an_address_that_cannot_be_bound_ends_the_pool_before_any_worker_runs() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let taken = taken.local_addr().expect("bound");
     for (listen, expected) in [
@@ -70,7 +70,7 @@ fn an_address_that_cannot_be_had_ends_the_pool_before_any_worker_runs() {
 }
 
 #[test]
-fn a_unix_socket_whose_server_hangs_is_taken_all_the_same() {
+fn a_unix_socket_whose_server_hangs_is_replaced() {
     let path = support::fresh_path("hangs.socket");
     let address = SockAddr::unix(&path).expect("short enough");
     let socket = || Socket::new(Domain::UNIX, Type::STREAM, None).expect("a free descriptor");

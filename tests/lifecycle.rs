@@ -3,12 +3,12 @@
 
 mod support;
 
-#[path = "lifecycle/blame.rs"]
-mod blame;
 #[path = "lifecycle/crash.rs"]
 mod crash;
 #[path = "lifecycle/drain.rs"]
 mod drain;
+#[path = "lifecycle/last_request.rs"]
+mod last_request;
 #[path = "lifecycle/paths.rs"]
 mod paths;
 #[path = "lifecycle/replace.rs"]

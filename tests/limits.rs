@@ -1,4 +1,4 @@
-//! Resources run out: nothing spins, nothing is lost.
+//! Descriptors run out: no process spins, and nothing is lost.
 
 mod support;
 

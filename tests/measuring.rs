@@ -1,5 +1,5 @@
-//! The basis of `scripts/bench scale` and `scripts/bench latency`: their client counts correctly, and charts have all
-//! their points. The figures themselves are not tested.
+//! `scripts/bench`: its client counts correctly, scripts use names that exist, and charts have all their points. The figures
+//! themselves are not tested.
 
 mod support;
 
@@ -69,7 +69,7 @@ fn a_client_that_holds_asks_each_connection_and_then_waits() {
 }
 
 #[test]
-fn what_goes_not_with_a_rate() {
+fn options_that_exclude_a_rate() {
     for options in ["--rate 0", "--rate 10 --close", "--rate 10 --pipeline 2", "--rate 10 --requests 5", "--active 0"] {
         let output = example("flood").arg("127.0.0.1:1").args(options.split(' ')).output();
         assert_eq!(output.expect("the example is built").status.code(), Some(2), "{options}");

@@ -54,7 +54,7 @@ fn what_is_too_large_is_refused_and_what_is_not_arrives() {
 }
 
 #[test]
-fn a_parent_that_does_not_read_is_told_of_and_loses_nothing() {
+fn sending_to_a_parent_that_does_not_read_fails_and_loses_nothing() {
     let mut server = start(1);
     server.get("/count");
     let before = server.wait_for("counted");
@@ -74,7 +74,7 @@ fn a_parent_that_does_not_read_is_told_of_and_loses_nothing() {
 }
 
 #[test]
-fn a_worker_that_does_not_read_is_told_of_and_loses_nothing() {
+fn sending_to_a_worker_that_does_not_read_fails_and_loses_nothing() {
     let mut server = start(1);
     let path = fresh_path("filled");
     let mut client = server.connect();
@@ -92,7 +92,7 @@ fn a_worker_that_does_not_read_is_told_of_and_loses_nothing() {
 }
 
 #[test]
-fn everybody_gets_a_broadcast() {
+fn each_worker_gets_a_broadcast() {
     let mut server = start(3);
     server.get("/broadcast?all+of+you");
     let mut lines = [(); 3].map(|()| server.wait_for("got \"all of you\""));
@@ -183,7 +183,7 @@ fn the_parent_kills_whom_it_is_asked_to() {
 }
 
 #[test]
-fn nobody_is_an_error_and_nonsense_costs_a_worker_its_life() {
+fn a_message_to_no_worker_is_an_error_and_an_invalid_record_kills_its_sender() {
     let mut server = start(1);
     server.get("/to?7");
     server.wait_for("refused to: the receiver of the message is gone");
@@ -195,7 +195,7 @@ fn nobody_is_an_error_and_nonsense_costs_a_worker_its_life() {
 }
 
 #[test]
-fn a_pool_without_a_hook_has_nobody_to_send_to() {
+fn without_a_hook_no_message_can_be_sent() {
     let mut server = testbed(&[]);
     assert_eq!(server.get("/send").text(), "the receiver of the message is gone");
     let mut server = testbed(&[("TESTBED", "hook")]);
@@ -218,7 +218,7 @@ fn a_server_of_another_kind_waits_for_messages_by_itself() {
 }
 
 #[test]
-fn a_flood_keeps_the_parent_from_nothing() {
+fn the_parent_does_everything_else_during_a_flood_of_messages() {
     let mut server = start(2);
     let worker = server.workers()[0];
     for _ in 0..4 {
@@ -232,7 +232,7 @@ fn a_flood_keeps_the_parent_from_nothing() {
 }
 
 #[test]
-fn everybody_knows_who_they_are() {
+fn each_worker_knows_its_slot_and_process() {
     let mut server = start(2);
     server.get("/role");
     server.wait_for("the parent is worker None");

@@ -1,4 +1,4 @@
-//! Proxies in front of a pool: whose requests they make, and who may say so.
+//! Proxies in front of a pool: how they name their clients, and which of them are trusted.
 
 mod support;
 
@@ -34,7 +34,7 @@ fn is_closed(client: &mut Client<TcpStream>) -> bool {
 }
 
 #[test]
-fn a_header_says_for_whom_a_connection_is() {
+fn the_proxy_header_names_the_client() {
     let mut server = testbed(&[("FORKPOOL_PROXY_PROTOCOL", "yes")]);
     let long = [&V4[..], &[0xee; 60_000]].concat();
     for (header, client) in [
@@ -106,7 +106,7 @@ fn a_header_comes_in_time_or_never() {
 }
 
 #[test]
-fn who_is_no_trusted_proxy_does_not_get_so_far() {
+fn connections_that_no_trusted_proxy_makes_are_closed() {
     let socket = fresh_path("trusted.sock");
     let listen = format!("127.0.0.1:0,unix:{}", socket.display());
     let header = b"PROXY TCP4 203.0.113.9 10.0.0.1 1 2\r\n";
@@ -158,7 +158,7 @@ fn a_unix_socket_has_no_header_where_nobody_is_listed() {
 }
 
 #[test]
-fn fields_of_trusted_proxies_name_the_client_also_behind_a_header() {
+fn forwarded_fields_count_after_a_proxy_header_too() {
     let mut server =
         testbed(&[("FORKPOOL_TRUSTED_PROXIES", "127.0.0.1 10.0.0.0/8"), ("FORKPOOL_PROXY_PROTOCOL", "yes")]);
     for (header, client) in [
@@ -176,7 +176,7 @@ fn fields_of_trusted_proxies_name_the_client_also_behind_a_header() {
 }
 
 #[test]
-fn nobody_is_believed_unless_told() {
+fn forwarded_fields_are_ignored_by_default() {
     let mut server = testbed(&[]);
     for field in ["X-Forwarded-For: 192.0.2.1", "Forwarded: for=192.0.2.1;proto=https", "X-Forwarded-Proto: https"] {
         let mut connection = server.connect();
@@ -189,7 +189,7 @@ fn nobody_is_believed_unless_told() {
 }
 
 #[test]
-fn a_balance_by_clients_that_cannot_be_is_warned_of() {
+fn a_balance_by_client_addresses_behind_a_proxy_is_warned_of() {
     let mut server = testbed(&[("FORKPOOL_BALANCE", "client"), ("FORKPOOL_TRUSTED_PROXIES", "10.0.0.0/8")]);
     assert_eq!(server.count("balance client chooses by the proxies' addresses"), 1);
     stop(&mut server);

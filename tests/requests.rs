@@ -118,7 +118,7 @@ fn a_query_is_as_it_was_typed() {
 
 /// The binary has no use for bodies: it does not ask for one that waits to be asked for.
 #[test]
-fn a_body_that_is_not_wanted_is_not_asked_for() {
+fn no_100_continue_for_a_body_that_is_not_read() {
     let mut command = support::binary();
     command.args(["--workers", "1", "--root", env!("CARGO_MANIFEST_DIR")]);
     let mut server = support::Server::start(command);
@@ -134,7 +134,7 @@ fn a_body_that_is_not_wanted_is_not_asked_for() {
 
 /// The length would be that of what GET is answered with, and a handler need not make that for HEAD.
 #[test]
-fn an_answer_to_head_says_no_length_that_is_not_known() {
+fn an_unknown_length_is_left_out_of_the_answer_to_head() {
     let mut command = support::example("websocket");
     command.env("FORKPOOL_WORKERS", "1");
     let mut server = support::Server::start_silent(command);

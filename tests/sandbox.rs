@@ -22,7 +22,7 @@ fn is_whole() -> bool {
 }
 
 #[test]
-fn what_an_intruder_tries_is_refused_and_what_a_server_needs_is_not() {
+fn the_sandbox_refuses_attacks_and_allows_what_a_server_needs() {
     if !is_whole() {
         return;
     }

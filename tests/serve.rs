@@ -1,4 +1,4 @@
-//! What a client sees of a pool that is well.
+//! What clients get from a pool in normal operation.
 
 mod support;
 
@@ -125,7 +125,7 @@ fn bodies_come_by_length_and_chunked() {
 }
 
 #[test]
-fn a_client_that_expects_to_be_told_to_go_on_is_told() {
+fn a_client_that_expects_100_continue_gets_it() {
     let mut server = testbed(&[]);
     let mut client = server.connect();
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n");
@@ -165,7 +165,7 @@ fn a_thousand_connections_are_served_at_once() {
 }
 
 #[test]
-fn a_client_that_does_not_read_costs_the_others_nothing() {
+fn a_client_that_does_not_read_does_not_delay_others() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_OUTPUT", "64KiB")]);
     let mut greedy = server.connect();
     greedy.stream().set_nonblocking(true).expect("a socket");

@@ -1,4 +1,4 @@
-//! Messages that are values, both ways, and those that are not.
+//! Messages whose contents are values of the application's types.
 
 mod support;
 
@@ -23,7 +23,7 @@ fn values_go_both_ways_and_others_are_typed_errors() {
 }
 
 #[test]
-fn what_has_no_form_is_refused() {
+fn values_that_cannot_be_converted_are_refused() {
     let value = BTreeMap::from([((1, 2), 3)]);
     assert!(matches!(encode(&value), Err(TypedError::Encode(_))));
     for message in [&b""[..], b"1", b"[1]", b"[1,2] 3", b"\xff"] {

@@ -1,4 +1,4 @@
-//! Datagrams: each worker has its own socket, and what waits in it waits for whoever comes next.
+//! Datagrams: each worker has its own socket, and its replacement reads what waits in it.
 
 mod support;
 

@@ -1,17 +1,16 @@
-//! Tests that mostly wait: for slow clients, late responses, long-lived connections, lost machines, and a pool that stands still. They
-//! are one program, so that they wait at the same time.
+//! Tests of timeouts, long responses and disconnected clients. They mostly wait, so they are one program and wait at the same time.
 
 mod support;
 
-#[path = "waiting/ending.rs"]
-mod ending;
+#[path = "waiting/disconnects.rs"]
+mod disconnects;
 #[path = "waiting/freeze.rs"]
 mod freeze;
-#[path = "waiting/gone.rs"]
-mod gone;
-#[path = "waiting/lost.rs"]
-mod lost;
+#[path = "waiting/long_responses.rs"]
+mod long_responses;
 #[path = "waiting/memory.rs"]
 mod memory;
-#[path = "waiting/patience.rs"]
-mod patience;
+#[path = "waiting/slow_clients.rs"]
+mod slow_clients;
+#[path = "waiting/vanished.rs"]
+mod vanished;

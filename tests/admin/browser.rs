@@ -1,4 +1,4 @@
-//! The status page in a browser: what it shows of a real pool, and that it goes with the pool's life.
+//! The status page in a browser: it follows what happens in a real pool.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,4 +1,4 @@
-//! What somebody else says in the name of the admin process.
+//! An admin process that was replaced by something hostile.
 
 use std::process::Command;
 use std::time::Instant;
@@ -54,7 +54,7 @@ sys.exit(4)
 }
 
 #[test]
-fn one_that_says_what_is_no_command_is_replaced() {
+fn an_admin_process_that_sends_an_invalid_command_is_replaced() {
     let mut watched = Watched::start(&[]);
     for message in ["", "00", "ff0000000000000000", "0001000000000000ff"] {
         let admin = watched.pid();

@@ -118,7 +118,7 @@ fn an_address_that_others_reach_is_warned_of_unless_there_is_a_token() {
 }
 
 #[test]
-fn times_are_what_answers_took() {
+fn latencies_are_those_of_the_responses() {
     let mut watched = Watched::start(&[("FORKPOOL_WORKERS", "1")]);
     let began = Instant::now();
     watched.server.get("/slow?ms=300");
@@ -145,7 +145,7 @@ fn times_are_what_answers_took() {
 }
 
 #[test]
-fn it_tells_how_many_connections_wait_for_a_worker() {
+fn the_status_shows_how_many_connections_wait() {
     let mut watched = Watched::start(&[("FORKPOOL_WORKERS", "1")]);
     let mut busy = watched.server.connect();
     busy.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -158,7 +158,7 @@ fn it_tells_how_many_connections_wait_for_a_worker() {
 }
 
 #[test]
-fn connections_that_a_server_of_others_does_not_count_are_not_open_for_good() {
+fn connections_of_another_server_are_not_shown_as_open_for_ever() {
     let mut watched = Watched::spawn_example("blocking", &[("FORKPOOL_WORKERS", "1")]);
     watched.server.wait_for("listening on ");
     for _ in 0..3 {

@@ -1,4 +1,4 @@
-//! Clients that stay: those that are told events, and those that hold places.
+//! Clients of the admin process that keep their connections.
 
 use std::fs;
 use std::io::{BufRead, BufReader, ErrorKind, Lines, Read, Write};
@@ -16,7 +16,7 @@ use super::{private, Watched};
 use crate::support::{self, connect_unix, fresh_path};
 
 #[test]
-fn events_are_told_as_they_happen_and_end_with_the_pool() {
+fn events_are_streamed_until_the_pool_ends() {
     let (mut server, path) = private("admin-events.socket", &[]);
     let mut unfinished = connect_unix(&path);
     unfinished.send("GET / HTTP/1.1\r\nHo");
@@ -75,7 +75,7 @@ fn besiege<T>(port: u16, request: &str, during: impl FnOnce() -> T) -> T {
 }
 
 #[test]
-fn clients_that_only_hold_places_keep_no_probe_out() {
+fn idle_clients_do_not_keep_probes_out() {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("it is allowed");
     let watched = Watched::start(&[]);
@@ -104,7 +104,7 @@ fn clients_that_only_hold_places_keep_no_probe_out() {
 }
 
 #[test]
-fn an_operator_is_told_events_whoever_else_is() {
+fn an_operator_gets_events_whoever_else_does() {
     let path = fresh_path("admin.stream-token");
     fs::write(&path, "let-me-in\n").expect("a writable directory");
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("it is ours");

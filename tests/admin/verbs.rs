@@ -1,4 +1,4 @@
-//! The verbs, with real pools: what each prints, waits for and exits with, when it succeeds and when it fails.
+//! The verbs of the command line, with real pools: what each prints, what it waits for, and its exit code.
 
 #[path = "verbs/manual.rs"]
 mod manual;
@@ -123,7 +123,7 @@ fn a_restart_that_is_aborted_exits_with_4() {
 }
 
 #[test]
-fn waiting_outlives_the_admin_process_and_not_the_pool() {
+fn a_verb_waits_across_a_restart_of_the_admin_process() {
     let marker = fresh_path("verbs.wait");
     let (server, address) = pool("killed.admin", &[("TESTBED", &format!("hang-while:{}", marker.display()))]);
     let admin = support::admin_process(&server, || forkpool(&address, &["status", "--json"]).out);

@@ -18,7 +18,7 @@ fn provoke(server: &mut Server, target: &str) {
 }
 
 #[test]
-fn the_log_tells_the_ways_to_die_apart() {
+fn the_log_says_how_a_worker_has_ended() {
     for (target, expected) in [
         ("/exit?code=3", "exited with code 3 in GET /exit, 1 requests on 1 connections"),
         ("/exit?code=0", "exited with code 0 in GET /exit, 1 requests on 1 connections"),
@@ -79,7 +79,7 @@ fn a_panic_ends_the_worker_when_told_to() {
 }
 
 #[test]
-fn killing_all_again_and_again_leaves_a_whole_pool() {
+fn a_pool_recovers_from_repeated_kills_of_all_workers() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "3")]);
     for _ in 0..5 {
         let before: BTreeSet<_> = server.workers().into_iter().collect();
@@ -158,7 +158,7 @@ fn a_worker_that_does_not_count_has_served_after_a_second() {
 }
 
 #[test]
-fn a_fork_that_fails_is_told_with_its_reason() {
+fn a_fork_that_fails_is_logged_with_its_reason() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
     let cgroup = std::path::PathBuf::from(format!("/sys/fs/cgroup/pids/forkpool-test-{}", server.pid()));
     let limited = std::fs::create_dir(&cgroup)
@@ -213,7 +213,7 @@ fn a_worker_that_hangs_is_replaced() {
 }
 
 #[test]
-fn a_worker_that_is_busy_with_many_requests_does_not_hang() {
+fn a_worker_that_is_busy_with_many_requests_is_no_stall() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "1s")]);
     let mut client = server.connect();
     // One turn of the loop, several times longer than the timeout.
@@ -225,7 +225,7 @@ fn a_worker_that_is_busy_with_many_requests_does_not_hang() {
 }
 
 #[test]
-fn a_long_request_that_gets_on_does_not_hang() {
+fn a_long_request_with_progress_is_no_stall() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "1s")]);
     assert_eq!(server.get("/steady?ms=3000").status, 200);
     assert_eq!(server.count("stall-timeout"), 0);
@@ -254,7 +254,7 @@ fn rolling_restarts_replace_every_worker_and_lose_no_request() {
 }
 
 #[test]
-fn workers_come_and_go_one_by_one() {
+fn scaling_starts_and_stops_one_worker_at_a_time() {
     let mut server = testbed(&[]);
     server.signal(Signal::SIGTTIN);
     server.wait_for("scaled from 2 to 3 workers");

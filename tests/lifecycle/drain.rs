@@ -1,4 +1,4 @@
-//! The pool stops: gracefully, quickly, by force.
+//! The pool stops: gracefully, quickly, or by force.
 
 use std::net::TcpStream;
 use std::thread::sleep;
@@ -48,7 +48,7 @@ fn sigterm_and_sigquit_let_requests_finish() {
 }
 
 #[test]
-fn an_idle_connection_is_served_once_more() {
+fn an_idle_connection_gets_one_more_response_in_a_drain() {
     until("the client asks in time", || {
         let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
         let mut client = server.connect();
@@ -214,7 +214,7 @@ fn sigint_is_quick() {
 }
 
 #[test]
-fn sigint_waits_for_nobody() {
+fn sigint_stops_at_once() {
     // What it would wait for is longer than any test waits.
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", "1h")]);
     let mut client = begin_slow(&mut server, 600_000);
@@ -245,7 +245,7 @@ fn a_second_signal_forces() {
 }
 
 #[test]
-fn what_is_asked_twice_within_a_second_is_asked_once() {
+fn repeated_signals_within_a_second_count_once() {
     for lame_duck in ["0", "300ms"] {
         // Again where this test, or the pool, was so late that the two were a second apart.
         let (mut server, mut client) = until("two come within a second", || {
@@ -268,7 +268,7 @@ fn what_is_asked_twice_within_a_second_is_asked_once() {
 }
 
 #[test]
-fn a_forced_stop_that_cuts_nothing_is_no_failure() {
+fn a_forced_stop_of_an_idle_pool_succeeds() {
     let mut server = testbed(&[("FORKPOOL_LAME_DUCK", "1h")]);
     server.signal(Signal::SIGTERM);
     server.wait_for("lame duck");
@@ -279,7 +279,7 @@ fn a_forced_stop_that_cuts_nothing_is_no_failure() {
 }
 
 #[test]
-fn what_a_server_of_its_own_had_when_it_was_killed_is_not_known() {
+fn unknown_losses_of_another_server_are_not_shown_as_zero() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("TESTBED", "plain")]);
     let mut client = server.connect();
     client.send("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -297,7 +297,7 @@ fn what_a_server_of_its_own_had_when_it_was_killed_is_not_known() {
 }
 
 #[test]
-fn a_worker_told_by_itself_drains_and_is_replaced() {
+fn a_sigterm_to_one_worker_drains_and_replaces_it() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
     let worker = server.workers()[0];
     kill(worker, Signal::SIGTERM).expect("it runs");
@@ -308,7 +308,7 @@ fn a_worker_told_by_itself_drains_and_is_replaced() {
 }
 
 #[test]
-fn the_whole_group_may_be_told_at_once() {
+fn a_sigterm_to_the_process_group_drains_the_pool() {
     // As a terminal or a service manager does.
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut server = testbed(&[]);

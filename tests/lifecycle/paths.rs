@@ -1,4 +1,4 @@
-//! Files and sockets that the parent makes where somebody else may write too: no name is followed or guessed.
+//! Files and sockets in directories where other users may write, too: links are not followed, and names cannot be guessed.
 
 use std::fs::{self, File};
 use std::io::Write;

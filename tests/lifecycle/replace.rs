@@ -47,7 +47,7 @@ fn a_lame_duck_serves_until_its_time() {
 }
 
 #[test]
-fn a_pool_gives_up_when_it_is_told_to() {
+fn a_pool_gives_up_where_that_is_configured() {
     let marker = fresh_path("gives-up");
     let fixture = format!("fail-while:{}", marker.display());
     let mut server = testbed(&[("TESTBED", &fixture), ("FORKPOOL_GIVE_UP", "3")]);
@@ -77,7 +77,7 @@ fn exit(server: &mut Server, code: u32) {
 }
 
 #[test]
-fn the_application_is_told_what_happens_in_order() {
+fn events_reach_the_application_in_order() {
     let mut command = example("testbed");
     command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "1")]);
     let mut server = Server::spawn(command);
@@ -197,7 +197,7 @@ fn the_application_is_told_that_the_pool_gives_up() {
 }
 
 #[test]
-fn a_worker_that_stalls_was_not_told_to_leave() {
+fn a_stalled_worker_is_not_reported_as_leaving() {
     let mut command = example("testbed");
     command.envs([("TESTBED", "hook"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "1s")]);
     let mut server = Server::start(command);
@@ -209,7 +209,7 @@ fn a_worker_that_stalls_was_not_told_to_leave() {
 }
 
 #[test]
-fn one_that_leaves_does_not_stall() {
+fn a_worker_that_leaves_is_no_stall() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_STALL_TIMEOUT", "1s"), ("TESTBED", "hook")]);
     let mut client = server.connect();
     client.send("POST /slow?ms=2000 HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");

@@ -1,4 +1,4 @@
-//! A service manager: what it is told, what it gives, and when its watchdog hears that all is well.
+//! Service managers: which notifications they get, which sockets they pass, and when their watchdog is notified.
 
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -62,7 +62,7 @@ impl Drop for Manager {
 }
 
 #[test]
-fn it_is_told_what_happens() {
+fn the_service_manager_is_notified() {
     let mut manager = Manager::new("notify");
     let mut server = Server::start(manager.testbed());
     manager.wait_for("STATUS=2 of 2 workers ready");
@@ -79,7 +79,7 @@ fn it_is_told_what_happens() {
 }
 
 #[test]
-fn it_follows_an_upgrade() {
+fn the_service_manager_follows_an_upgrade() {
     let mut manager = Manager::new("notify-upgrade");
     let mut command = manager.testbed();
     command.env("WATCHDOG_USEC", "100000");
@@ -100,7 +100,7 @@ fn it_follows_an_upgrade() {
 
 /// The queue of its socket holds about ten messages (`net.unix.max_dgram_qlen`).
 #[test]
-fn one_that_is_busy_is_told_all_the_same() {
+fn a_busy_service_manager_is_notified_in_the_end() {
     let mut manager = Manager::new("notify-busy");
     let mut server = Server::start(manager.testbed());
     const RESTARTS: usize = 8;
@@ -136,7 +136,7 @@ fn the_last_words_are_not_lost_to_a_signal() {
 }
 
 #[test]
-fn its_watchdog_hears_only_while_a_worker_answers() {
+fn the_watchdog_is_notified_only_while_a_worker_answers() {
     let mut manager = Manager::new("watchdog");
     let mut command = manager.testbed();
     command.envs([("WATCHDOG_USEC", "100000"), ("FORKPOOL_STALL_TIMEOUT", "2s"), ("FORKPOOL_WORKERS", "1")]);
@@ -183,7 +183,7 @@ fn has_bash() -> bool {
 }
 
 #[test]
-fn it_may_give_the_sockets() {
+fn the_service_manager_may_pass_sockets() {
     if !has_bash() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Signals, whatever whoever started the pool has done to them: blocked, ignored, sent too early, or sent to a group.
+//! Signals that whoever started the pool has blocked or ignored, that are sent too early, or to the process group.
 
 use std::fs::{self, File};
 use std::process::Command;
@@ -43,7 +43,7 @@ fn has(set: u64, signal: Signal) -> bool {
 }
 
 #[test]
-fn a_pool_hears_what_was_blocked_or_ignored() {
+fn a_pool_handles_signals_that_were_blocked_or_ignored() {
     for mut server in started_oddly(&["--workers", "2"]) {
         let worker = server.workers()[0];
         kill(worker, Signal::SIGKILL).expect("it runs");
@@ -63,7 +63,7 @@ fn a_pool_hears_what_was_blocked_or_ignored() {
 }
 
 #[test]
-fn a_worker_hears_what_was_blocked_or_ignored() {
+fn a_worker_handles_signals_that_were_blocked_or_ignored() {
     for mut server in started_oddly(&["--workers", "1"]) {
         for signal in [Signal::SIGTERM, Signal::SIGQUIT, Signal::SIGINT] {
             let worker = until("it has a worker that serves", || {
@@ -87,7 +87,7 @@ fn a_worker_without_a_parent_ends_in_time_whatever_was_ignored() {
 }
 
 #[test]
-fn a_new_binary_hears_what_was_blocked_or_ignored() {
+fn a_new_binary_handles_signals_that_were_blocked_or_ignored() {
     for mut server in started_oddly(&["--workers", "1"]) {
         server.signal(Signal::SIGUSR2);
         let line = server.wait_for("upgrade done: pid=");
@@ -106,7 +106,7 @@ fn a_new_binary_hears_what_was_blocked_or_ignored() {
 const EARLY: [Signal; 5] = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
 
 #[test]
-fn what_comes_before_the_pool_hears_is_not_lost() {
+fn signals_before_the_pool_handles_them_are_not_lost() {
     // From its first instruction on they are blocked: nothing is left to chance.
     let mut command = binary();
     command.args(["--workers", "1"]);

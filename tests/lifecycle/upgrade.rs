@@ -65,7 +65,7 @@ impl Drop for Program {
 }
 
 #[test]
-fn the_new_one_serves_and_the_old_one_leaves() {
+fn the_new_binary_serves_and_the_old_one_ends() {
     let program = Program::new("upgrade");
     let socket = fresh_path("upgrade.socket");
     let mut command = program.command();
@@ -125,7 +125,7 @@ fn fails(program: &Program, boot_timeout: &str, tries: &[(&str, &str)]) -> Serve
 }
 
 #[test]
-fn one_that_fails_changes_nothing() {
+fn a_new_binary_that_fails_changes_nothing() {
     let program = Program::new("broken");
     let mut server = fails(&program, "1h", &[("exit 7", "exited with code 7"), ("kill -SEGV $$", "killed by SIGSEGV")]);
     fs::remove_file(&program.path).expect("it is there");
@@ -141,7 +141,7 @@ fn one_that_fails_changes_nothing() {
 }
 
 #[test]
-fn one_that_does_not_get_ready_changes_nothing() {
+fn a_new_binary_that_does_not_become_ready_changes_nothing() {
     let program = Program::new("unready");
     let late = "it was not ready in time (boot-timeout)";
     // Deaf to TERM, the second is killed when it does not leave.
@@ -149,7 +149,7 @@ fn one_that_does_not_get_ready_changes_nothing() {
 }
 
 #[test]
-fn other_commands_wait_until_it_is_decided() {
+fn other_commands_wait_for_the_end_of_an_upgrade() {
     let program = Program::new("meanwhile");
     let mut command = program.command();
     command.env("FORKPOOL_BOOT_TIMEOUT", "1h");
@@ -171,7 +171,7 @@ fn other_commands_wait_until_it_is_decided() {
 }
 
 #[test]
-fn the_new_one_may_have_other_addresses_and_fewer_workers() {
+fn the_new_binary_may_have_other_addresses_and_fewer_workers() {
     let program = Program::new("different");
     let mut command = program.command();
     command.env("FORKPOOL_WORKERS", "4").env("FORKPOOL_LISTEN", "127.0.0.1:0").env("RUST_LOG", "debug");
@@ -208,7 +208,7 @@ fn the_new_one_may_have_other_addresses_and_fewer_workers() {
 }
 
 #[test]
-fn one_that_was_told_to_leave_says_too_late_that_it_serves() {
+fn a_new_binary_that_was_stopped_may_still_report_that_it_serves() {
     if Command::new("bash").arg("--version").output().is_err() {
         return support::skip("no bash(1), whose redirections know every descriptor");
     }
@@ -228,7 +228,7 @@ fn one_that_was_told_to_leave_says_too_late_that_it_serves() {
 }
 
 #[test]
-fn who_is_told_to_stop_before_the_new_one_serves_ends_both() {
+fn a_stop_during_an_upgrade_ends_both_pools() {
     let program = Program::new("both");
     let mut command = program.command();
     // Time enough for the new one to become ready meanwhile.

@@ -1,4 +1,4 @@
-//! What comes up from workers: what a hostile one may send over what it holds, and what its parent makes of it.
+//! What a hostile worker may send through its channel, and what the parent does with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -134,7 +134,7 @@ fn a_message_with_more_descriptors_than_it_may_have_is_not_received() {
 }
 
 #[test]
-fn whoever_passes_what_nobody_asked_for_is_told_or_replaced_and_the_log_says_it_once() {
+fn unrequested_descriptors_are_refused_and_logged_once() {
     let mut command = example("hostile");
     command.envs([("FORKPOOL_WORKERS", "1"), ("HOSTILE_HOOK", "1")]);
     let mut server = Server::start(command);
@@ -149,7 +149,7 @@ fn whoever_passes_what_nobody_asked_for_is_told_or_replaced_and_the_log_says_it_
 }
 
 #[test]
-fn a_hook_that_starts_a_thread_keeps_workers_from_being_forked_until_that_has_ended() {
+fn no_worker_is_forked_while_a_hook_has_a_thread() {
     let mut server = testbed(&[("TESTBED", "hook"), ("FORKPOOL_WORKERS", "2")]);
     let mut client = server.connect();
     client.send("GET /exit?code=46 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -161,7 +161,7 @@ fn a_hook_that_starts_a_thread_keeps_workers_from_being_forked_until_that_has_en
 }
 
 #[test]
-fn a_kill_that_the_application_has_asked_for_is_not_taken_for_somebody_elses() {
+fn a_kill_by_the_application_is_logged_as_its_own() {
     let mut command = example("messages");
     command.envs([("FORKPOOL_WORKERS", "1")]);
     let mut server = Server::start(command);

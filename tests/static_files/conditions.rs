@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use super::{ask, date, Site};
 
 #[test]
-fn copies_on_several_machines_are_one_and_a_time_that_says_nothing_is_no_time() {
+fn copies_have_the_same_validators_and_times_near_1970_do_not_count() {
     let site = Site::new("replicas");
     for name in ["a.txt", "b.txt"] {
         site.write(name, "same");
@@ -40,7 +40,7 @@ fn copies_on_several_machines_are_one_and_a_time_that_says_nothing_is_no_time() 
 }
 
 #[test]
-fn all_of_nothing_is_no_range() {
+fn a_range_of_an_empty_file_is_not_satisfiable() {
     let site = Site::new("empty");
     site.write("empty.txt", "");
     let mut server = site.serve(&[]);
@@ -52,7 +52,7 @@ fn all_of_nothing_is_no_range() {
 }
 
 #[test]
-fn a_sibling_of_before_within_the_same_second_is_out_of_date() {
+fn an_older_precompressed_file_of_the_same_second_is_not_sent() {
     let site = Site::new("second");
     let second = SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     for (name, original, sibling, is_current) in [

@@ -68,7 +68,7 @@ fn fields_are_added_by_path() {
 }
 
 #[test]
-fn types_are_known_and_can_be_said() {
+fn types_follow_the_extension_and_can_be_set() {
     let site = Site::new("types");
     let own = ["a.ts", "a.mpd", "a.svgz", "README", "a.md", "a.xyz", "Notes", "a.html"];
     for name in own {

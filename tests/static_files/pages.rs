@@ -1,4 +1,4 @@
-//! Paths that are no files: an application's pages, listings, pages without an extension, and the page for what is not there.
+//! Paths without a file: an application's pages, listings, pages without an extension, and the page for errors.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -128,7 +128,7 @@ fn a_page_has_no_extension_in_its_url() {
 }
 
 #[test]
-fn what_is_not_there_is_said_by_a_page_of_the_site() {
+fn the_site_has_its_own_page_for_404() {
     let site = Site::new("nothing");
     site.write("404.html", "nothing here");
     date(&site.path("404.html"), 1_700_000_000);

@@ -10,7 +10,7 @@ use nix::sys::stat::Mode;
 use super::{statuses, Site, SECRET};
 
 #[test]
-fn no_path_leads_out_of_the_root() {
+fn no_path_leaves_the_root() {
     let site = Site::new("out");
     site.write("a/b.txt", "inside");
     site.write("%2e%2e/x", "inside");
@@ -90,7 +90,7 @@ fn no_path_leads_out_of_the_root() {
 
 /// A path is resolved while what it leads through is exchanged.
 #[test]
-fn renaming_under_a_request_does_not_lead_out() {
+fn renaming_during_a_request_does_not_leave_the_root() {
     let site = Site::new("race");
     site.write("inside/secret.txt", "inside");
     symlink("../outside", site.path("outside")).expect("a link");
@@ -121,7 +121,7 @@ fn renaming_under_a_request_does_not_lead_out() {
 }
 
 #[test]
-fn what_is_hidden_or_no_file_is_not_there() {
+fn hidden_and_special_files_are_not_found() {
     let site = Site::new("hidden");
     site.write(".env", SECRET);
     site.write(".git/config", SECRET);

@@ -1,4 +1,4 @@
-//! An HTTP client that sends what it is told, and the responses that it gets.
+//! An HTTP client for requests of any kind, valid or not, and the responses.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

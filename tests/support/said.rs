@@ -1,4 +1,4 @@
-//! What a program has printed and said by the time that it ends.
+//! What a program has printed by its end.
 
 use std::process::{Command, Stdio};
 

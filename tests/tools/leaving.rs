@@ -1,5 +1,5 @@
-//! Answers that are not over when their handler is: what becomes of them is said by other requests, and what they are
-//! told is printed. For tests/waiting/gone.rs and ending.rs.
+//! Responses that go on after their handler has returned. Other requests show what becomes of them, and what they learn is
+//! printed. For tests/waiting/disconnects.rs and tests/waiting/long_responses.rs.
 
 mod logger;
 

@@ -1,5 +1,5 @@
-//! The load client of `tests/tools/load` against servers that do one thing wrong: each must be found, in its own class and
-//! as often as it happened.
+//! The load client of `tests/tools/load` against servers with one fault each: it must count each fault in its class, as often as
+//! it happened.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -222,14 +222,14 @@ fn nobody_listens() {
 }
 
 #[test]
-fn nothing_comes() {
+fn no_response_comes() {
     let address = server(|mut connection| connection.wait());
     load(address, "--requests 8 --connections 4 --patience 1ms").expect(&[("timed_out", 8)]);
 }
 
 /// Any answer takes more than no time at all.
 #[test]
-fn late_is_not_lost() {
+fn late_responses_are_not_lost() {
     let address = server(|mut connection| {
         connection.request();
         connection.send(ANSWER);

@@ -281,7 +281,7 @@ fn a_restart_whose_replacement_fails() {
 }
 
 #[test]
-fn workers_that_have_had_their_share() {
+fn workers_with_a_limit_of_requests() {
     for (variable, value, target) in [
         ("FORKPOOL_MAX_REQUESTS", "200", "/plaintext"),
         ("FORKPOOL_MAX_AGE", "300ms", "/plaintext"),

@@ -1,4 +1,4 @@
-//! All places are taken: who is idle makes room for who comes, and who has a request in progress stays.
+//! A worker at its limit of connections: idle connections make room for new ones, and requests in progress go on.
 
 use std::net::TcpStream;
 
@@ -49,7 +49,7 @@ fn the_connection_that_has_been_idle_longest_makes_room() {
 }
 
 #[test]
-fn who_has_not_sent_anything_yet_goes_last() {
+fn clients_that_have_sent_nothing_yet_are_closed_last() {
     let mut server = with_places("3");
     let mut silent = server.connect();
     let mut idle = kept(&mut server);
@@ -63,7 +63,7 @@ fn who_has_not_sent_anything_yet_goes_last() {
 }
 
 #[test]
-fn silent_connections_make_room_too() {
+fn connections_that_have_sent_nothing_make_room_too() {
     let mut server = with_places("8");
     let mut silent: Vec<_> = (0..60).map(|_| server.connect()).collect();
     assert_eq!(server.get("/").status, 200);
@@ -71,7 +71,7 @@ fn silent_connections_make_room_too() {
 }
 
 #[test]
-fn requests_in_progress_are_left_alone() {
+fn connections_with_requests_in_progress_stay() {
     let mut server = with_places("3");
     let mut busy = [in_progress(&mut server), in_progress(&mut server)];
     let mut beginning = server.connect();
@@ -90,7 +90,7 @@ fn requests_in_progress_are_left_alone() {
 
 /// Everybody's request is answered, however many more clients there are than places.
 #[test]
-fn a_request_that_has_come_is_answered_first() {
+fn a_request_that_has_arrived_is_answered_before_its_connection_closes() {
     let mut server = with_places("4");
     let mut busy = kept(&mut server);
     for _ in 0..5 {

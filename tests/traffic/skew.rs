@@ -1,4 +1,4 @@
-//! What `tests/tools/skew` measures with: whether its figures are what they say, not which figures there are.
+//! `tests/tools/skew` measures correctly. The figures themselves are not tested.
 
 // Its pure parts are looked at from within.
 #[path = "../tools/load/histogram.rs"]
@@ -68,7 +68,7 @@ fn percentiles_of_known_latencies() {
 
 /// Of four connections on two workers, and then of two on one, with the other worker idle.
 #[test]
-fn the_fullest_worker_is_a_mean_of_looks() {
+fn the_fullest_worker_is_a_mean_of_samples() {
     let mut tally = Tally::new(Instant::now());
     tally.workers = BTreeMap::from([(1, 9), (2, 9)]);
     tally.spread([1, 1, 1, 2].into_iter());
@@ -86,7 +86,7 @@ fn a_seed_makes_the_same_requests_again() {
 }
 
 #[test]
-fn requests_are_drawn_as_demanded() {
+fn requests_are_drawn_as_configured() {
     let even = draw(&Demand { is_random: false, ..DEMAND }, 301);
     assert_eq!(even[0].after, Some(Duration::ZERO));
     assert_eq!(even[300].after, Some(Duration::from_secs(1)));

@@ -40,7 +40,7 @@ fn kill_and_restart(server: &mut Server, worker: Pid) {
 }
 
 #[test]
-fn a_listener_that_was_shut_down_is_made_anew_without_anybody_s_help() {
+fn a_listener_that_was_shut_down_is_replaced() {
     for balance in ["auto", "random", "hash"] {
         let mut server = sabotage(&[("FORKPOOL_BALANCE", balance)]);
         let before = server.workers();
@@ -57,7 +57,7 @@ fn a_listener_that_was_shut_down_is_made_anew_without_anybody_s_help() {
 }
 
 #[test]
-fn what_a_worker_does_to_its_sockets_ends_with_it() {
+fn changes_of_sockets_end_with_the_worker_that_made_them() {
     for (what, balance) in [
         ("unblock", "auto"),
         ("unblock-by-ioctl", "random"),
@@ -82,7 +82,7 @@ fn what_a_worker_does_to_its_sockets_ends_with_it() {
 }
 
 #[test]
-fn a_unix_socket_that_was_shut_down_is_made_anew() {
+fn a_unix_socket_that_was_shut_down_is_replaced() {
     let path = fresh_path("sockets.sock");
     let listen = format!("unix:{}", path.display());
     let mut command = example("sabotage");

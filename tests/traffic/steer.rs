@@ -252,7 +252,7 @@ fn each_worker_gets_as_many_connections_as_the_others() {
 
 /// Nobody knows how many connections such a worker has open: a new one must not get all the next ones.
 #[test]
-fn servers_that_say_nothing_are_chosen_alike() {
+fn servers_that_report_nothing_get_their_share() {
     let mut server = testbed(&[("TESTBED", "plain"), ("FORKPOOL_WORKERS", "2")]);
     if !counts(&mut server) {
         return skip("eBPF is not allowed here");

@@ -1,4 +1,4 @@
-//! All of the pool stands still for a while, as in `docker pause`: that counts for no timeout.
+//! A pool whose processes are all frozen for a while, as by `docker pause`: that time counts for no timeout.
 
 use std::fs;
 use std::path::PathBuf;
@@ -74,7 +74,7 @@ impl Drop for Freezer {
 }
 
 #[test]
-fn a_frozen_boot_is_not_late() {
+fn a_freeze_does_not_count_for_the_boot_timeout() {
     let marker = fresh_path("slow-start");
     fs::write(&marker, "").expect("a writable directory");
     let mut command = example("testbed");
@@ -90,7 +90,7 @@ fn a_frozen_boot_is_not_late() {
 }
 
 #[test]
-fn a_frozen_drain_is_not_late() {
+fn a_freeze_does_not_count_for_the_drain_timeout() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_DRAIN_TIMEOUT", TIMEOUT), ("RUST_LOG", "debug")]);
     let mut client = server.connect();
     client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
@@ -107,7 +107,7 @@ fn a_frozen_drain_is_not_late() {
 }
 
 #[test]
-fn a_frozen_request_does_not_stall() {
+fn a_freeze_does_not_count_for_the_stall_timeout() {
     let mut server = testbed(&[("FORKPOOL_STALL_TIMEOUT", TIMEOUT), ("FORKPOOL_WORKERS", "1")]);
     let mut client = server.connect();
     client.send("GET /sliced?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -118,7 +118,7 @@ fn a_frozen_request_does_not_stall() {
 }
 
 #[test]
-fn clients_have_the_time_that_they_had() {
+fn a_freeze_does_not_count_for_the_timeouts_of_clients() {
     let timeouts = ["HEAD", "BODY", "IDLE"].map(|name| format!("FORKPOOL_{name}_TIMEOUT"));
     let variables: Vec<(&str, &str)> = timeouts.iter().map(|name| (name.as_str(), TIMEOUT)).collect();
     let mut server = testbed(&variables);

@@ -1,4 +1,4 @@
-//! What clients make a worker hold is bounded, and comes back.
+//! The memory that clients can make a worker use has a limit, and is given back.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -60,7 +60,7 @@ fn body_is_refused(server: &mut Server) -> bool {
 }
 
 #[test]
-fn at_the_limit_others_are_refused_until_the_slow_have_gone() {
+fn at_the_limit_new_bodies_are_refused_until_slow_clients_have_gone() {
     let variables = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_HELD", "8MiB"), ("FORKPOOL_ADMIN", "127.0.0.1:0")];
     let mut server = testbed(&variables);
     let mut stalled: Vec<_> = (0..16).map(|_| upload(&mut server, "/echo")).collect();
@@ -86,7 +86,7 @@ fn at_the_limit_others_are_refused_until_the_slow_have_gone() {
 }
 
 #[test]
-fn who_waits_for_room_goes_on_when_there_is_some() {
+fn a_body_that_waits_for_memory_goes_on_when_there_is_some() {
     let mut server = holding(2);
     let mut waiting = server.connect();
     waiting.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 500000\r\n\r\n");
@@ -130,7 +130,7 @@ fn upload_side_by_side(server: &mut Server, count: usize, piece: usize) -> Vec<u
 }
 
 #[test]
-fn bodies_that_wait_for_each_other_all_come_to_their_end() {
+fn bodies_that_wait_for_each_others_memory_all_complete() {
     let mut server = holding(8);
     for piece in [10_000, 64 * 1024, 130_000, 200_000, 300_000, 400_000] {
         let statuses = upload_side_by_side(&mut server, 40, piece);
@@ -139,7 +139,7 @@ fn bodies_that_wait_for_each_other_all_come_to_their_end() {
 }
 
 #[test]
-fn a_body_that_stands_still_does_not_hold_up_a_stop() {
+fn an_incomplete_body_does_not_delay_a_stop() {
     let mut server = holding(8);
     let mut clients: Vec<_> = (0..24).map(|_| upload(&mut server, "/echo")).collect();
     server.signal(Signal::SIGTERM);

@@ -1,4 +1,4 @@
-//! An ordinary embedder whose handler turns against its pool: `GET /attack?WHAT` does one of [`Arms::attack`]'s things.
+//! An ordinary embedder whose handler turns against its pool: `GET /attack?WHAT` does one of [`Attacker::attack`]'s things.
 //!
 //! It knows nothing of the inside of the library. It takes what any process can find of itself: its mappings, its
 //! descriptors, and the pids that it is told. What it wants to send, it makes before it is ready, as code that was
@@ -50,34 +50,34 @@ fn main() -> forkpool::Result<()> {
 fn serve(worker: &Worker) -> Result<(), Box<dyn Error>> {
     worker.add_header("X-Pid", &process::id().to_string())?;
     worker.add_header("X-Slot", &worker.id().to_string())?;
-    let arms = Arms::gather();
+    let attacker = Attacker::gather();
     if let Some(letters) = env::var("HOSTILE_SAYS").ok().filter(|_| worker.id() < 2) {
         // As soon as it may say anything, and again in each worker that follows.
         worker.ready()?;
         // A variable cannot hold the number of the address that fails, which is the first.
         let address: &[u8] = if letters == "B" { &[0, 0] } else { &[] };
-        arms.descriptors.report(&[letters.as_bytes(), address].concat());
+        attacker.descriptors.report(&[letters.as_bytes(), address].concat());
     }
     if env::var_os("HOSTILE_LEAVES").is_some() && worker.id() < 2 {
         worker.ready()?;
         Memory::gather().fill(&mut || 1);
         process::exit(0);
     }
-    worker.serve(move |request| arms.answer(request))?;
+    worker.serve(move |request| attacker.answer(request))?;
     Ok(())
 }
 
 /// What a worker turns against its pool.
-struct Arms {
+struct Attacker {
     memory: Memory,
     descriptors: Descriptors,
 }
 
-impl Arms {
-    fn gather() -> Arms {
+impl Attacker {
+    fn gather() -> Attacker {
         // First, before it has memory of its own.
         let memory = Memory::gather();
-        Arms { memory, descriptors: Descriptors::gather() }
+        Attacker { memory, descriptors: Descriptors::gather() }
     }
 
     fn answer(&self, request: &Request<'_>) -> Response {

@@ -1,4 +1,4 @@
-//! A client that has gone is noticed while it is waited for, and one that waits for its answer gets that.
+//! The application learns that a client has disconnected, and a client that has only sent its last request gets the response.
 
 use std::net::{Shutdown, TcpStream};
 use std::thread;
@@ -36,7 +36,7 @@ fn asking(server: &mut Server, target: &str) -> Client<TcpStream> {
 }
 
 #[test]
-fn a_deferred_answer_that_nobody_waits_for_is_told_so() {
+fn a_deferred_response_learns_that_its_client_has_gone() {
     let mut server = leaving(&[]);
     // At once, and without anything that would wake the worker otherwise.
     let client = asking(&mut server, "/deferred");
@@ -47,7 +47,7 @@ fn a_deferred_answer_that_nobody_waits_for_is_told_so() {
 }
 
 #[test]
-fn a_client_that_goes_with_its_request_is_told_too() {
+fn a_client_that_disconnects_after_its_request_is_noticed() {
     let mut server = leaving(&[]);
     let mut client = server.connect();
     client.send("GET /deferred HTTP/1.1\r\nHost: a\r\n\r\n");
@@ -57,7 +57,7 @@ fn a_client_that_goes_with_its_request_is_told_too() {
 }
 
 #[test]
-fn what_was_pipelined_behind_a_deferred_answer_does_not_hide_the_end() {
+fn pipelined_requests_do_not_hide_that_the_client_has_gone() {
     let mut server = leaving(&[]);
     let mut client = asking(&mut server, "/deferred");
     client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n".repeat(100));
@@ -67,7 +67,7 @@ fn what_was_pipelined_behind_a_deferred_answer_does_not_hide_the_end() {
 }
 
 #[test]
-fn a_quiet_stream_that_nobody_reads_is_told_so() {
+fn a_quiet_stream_learns_that_its_client_has_gone() {
     let mut server = leaving(&[]);
     let mut clients: Vec<_> = (0..20).map(|_| asking(&mut server, "/stream")).collect();
     for client in &mut clients {
@@ -88,7 +88,7 @@ fn a_quiet_stream_that_nobody_reads_is_told_so() {
 }
 
 #[test]
-fn a_body_that_breaks_off_is_told() {
+fn the_receiver_of_an_incomplete_body_is_dropped() {
     let mut server = leaving(&[]);
     let mut client = server.connect();
     client.send("POST /receive HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\n\r\nabc");
@@ -152,7 +152,7 @@ fn a_client_that_has_sent_its_last_request_waits_where_that_is_asked_for() {
 }
 
 #[test]
-fn an_answer_that_takes_too_long_is_given_by_somebody_else() {
+fn a_response_that_takes_too_long_is_replaced_by_a_504() {
     let mut server = leaving(&[("FORKPOOL_ANSWER_TIMEOUT", "300ms")]);
     let mut client = asking(&mut server, "/deferred");
     // What is pipelined behind it is answered too.
@@ -181,7 +181,7 @@ fn a_stream_that_is_full_is_no_deadlock_on_the_worker_s_own_thread() {
 }
 
 #[test]
-fn a_machine_that_has_lost_its_power_is_told() {
+fn a_client_without_power_is_noticed_by_keepalive() {
     let mut server = leaving(&[("FORKPOOL_TCP_KEEPALIVE", "1s")]);
     let client = asking(&mut server, "/deferred");
     // The kernel forgets the connection, and says nothing to the other side (TCP_REPAIR of tcp(7)).
@@ -194,7 +194,7 @@ fn a_machine_that_has_lost_its_power_is_told() {
 }
 
 #[test]
-fn the_admin_process_lets_go_of_who_was_told_events() {
+fn the_admin_process_closes_event_streams_whose_clients_have_gone() {
     let mut command = support::testbed_command(&[("FORKPOOL_ADMIN", "127.0.0.1:0")]);
     command.env("FORKPOOL_WORKERS", "1");
     let mut server = Server::spawn(command);

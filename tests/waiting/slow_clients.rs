@@ -1,4 +1,4 @@
-//! Timeouts of connections end those whose clients are slow, and nobody whose request has come in time.
+//! Timeouts close the connections of slow clients only, and of no client whose request has come in time.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -62,7 +62,7 @@ fn is_answered(server: &mut Server, pieces: usize, size: usize, pause: Duration)
 }
 
 #[test]
-fn a_body_comes_at_a_minimum_rate() {
+fn a_body_must_arrive_at_a_minimum_rate() {
     let limits = [("FORKPOOL_WORKERS", "1"), ("FORKPOOL_BODY_TIMEOUT", "1s"), ("FORKPOOL_MIN_RATE", "1000")];
     let mut server = testbed(&limits);
     // It never pauses for long, and holds its place all the same.
@@ -179,7 +179,7 @@ fn sockets(pid: Pid) -> usize {
 }
 
 #[test]
-fn what_a_client_takes_from_the_kernel_is_progress() {
+fn reading_from_the_kernel_s_buffer_counts_as_progress() {
     let (mut server, directory) = serving_much("much-slow", "500");
     let worker = server.workers()[0];
     // Once more where this machine has not let it keep its pace.
@@ -199,7 +199,7 @@ fn what_a_client_takes_from_the_kernel_is_progress() {
 }
 
 #[test]
-fn an_answer_is_taken_at_a_minimum_rate() {
+fn a_response_must_be_read_at_a_minimum_rate() {
     let (mut server, directory) = serving_much("much-rate", "1000000");
     let slow = ask_for_much(&mut server);
     assert!(read_slowly(&slow).0 < MUCH, "it was closed");

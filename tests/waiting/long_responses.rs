@@ -1,4 +1,4 @@
-//! Connections that last come to their end politely when the worker drains.
+//! Long responses and upgraded connections end in order when the worker drains.
 
 use std::net::TcpStream;
 
@@ -24,7 +24,7 @@ fn reading(server: &mut Server, target: &str) -> Client<TcpStream> {
 }
 
 #[test]
-fn events_end_when_the_worker_leaves() {
+fn event_streams_end_in_a_drain() {
     let mut server = start("events");
     let mut clients = [(); 3].map(|()| reading(&mut server, "/"));
     server.signal(Signal::SIGTERM);
@@ -36,7 +36,7 @@ fn events_end_when_the_worker_leaves() {
 }
 
 #[test]
-fn each_answer_that_lasts_is_told_of_the_drain() {
+fn long_responses_learn_of_the_drain() {
     let mut server = start("leaving");
     let streams = [(); 2].map(|()| reading(&mut server, "/stream"));
     let mut deferred = server.connect();
@@ -100,7 +100,7 @@ fn closed(client: &mut Client<TcpStream>) -> Option<u16> {
 }
 
 #[test]
-fn websockets_are_closed_in_their_turn_and_none_is_cut() {
+fn websockets_are_closed_between_messages() {
     let mut server = start("websocket");
     let mut clients: Vec<_> = (0..5).map(|_| websocket(&mut server)).collect();
     let mut dead = websocket(&mut server);
@@ -143,7 +143,7 @@ fn an_upgraded_connection_holds_a_drain_for_as_long_as_it_is_there() {
 }
 
 #[test]
-fn a_handshake_that_is_none_is_refused() {
+fn an_invalid_handshake_is_refused() {
     let mut server = start("websocket");
     for (wrong, right, status) in [
         ("GET / HTTP", "POST / HTTP", 405),
