@@ -49,7 +49,7 @@ impl Snapshot<'_> {
             let sent = size(self.totals.sent);
             line(format_args!("responses: {informational}{two} 2xx, {three} 3xx, {four} 4xx, {five} 5xx; {sent} sent"));
         }
-        if self.totals.handed + self.totals.discarded > 0 {
+        if self.totals.handed > 0 || self.totals.discarded > 0 {
             let (handed, refused) = (self.totals.handed, self.totals.discarded);
             line(format_args!("{handed} connections passed from one worker to another, {refused} refused"));
         }
