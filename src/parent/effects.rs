@@ -7,6 +7,7 @@ use crate::parent::announce::{comes_again_and_again, is_warning, slot_of};
 use crate::parent::event;
 use crate::parent::health::{Cut, Health};
 use crate::parent::journal::Journal;
+use crate::parent::leaving;
 use crate::parent::process::signal;
 use crate::parent::spawn::{spawn_failed, Child};
 use crate::parent::supervisor::{Effect, Notice, Outcome, Stop};
@@ -23,6 +24,8 @@ impl Parent {
                 Ok(seed) => return Some(Turn::Fork(Child::Worker(Box::new(seed)))),
                 Err(error) => spawn_failed(slot, &error.report(), &mut self.roster, &mut self.journal),
             },
+            Effect::Drain { pid }
+                if leaving::begin(pid, &mut self.roster, config.lifecycle.drain_timeout, clock::now()) => {}
             Effect::Drain { pid } => {
                 self.handover.name_heirs(pid, &self.roster, self.health.board());
                 drain(pid, &mut self.roster, &mut self.application, &self.journal);

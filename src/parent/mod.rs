@@ -27,8 +27,8 @@
 //! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
 //! - `handover/`: which processes take over the connections of a worker that leaves
 //! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check
-//! - `programs.rs`: workers that run other programs; `sign.rs`: one program; `notify.rs`: the sockets on which programs
-//!   report that they are ready; `orphans.rs`: the processes of a program whose keeper was killed
+//! - `programs.rs`: workers that run other programs; `sign.rs`: one program; `leaving.rs`: when it is told to finish;
+//!   `notify.rs`: the sockets on which programs report that they are ready; `orphans.rs`: the processes of a program whose keeper was killed
 //! - `application.rs`: the application's closures; `inbox.rs`: unread messages; `quota.rs` (PURE): how much time
 //!   reading them may take; `event.rs`, `handle.rs`, `target.rs`: what the application learns, and what it can ask for
 //! - `deploy/`: restarts on request, and what they read again; `files.rs`: restarts because of changed files;
@@ -145,6 +145,7 @@ mod handover;
 mod health;
 mod inbox;
 mod journal;
+mod leaving;
 mod messages;
 pub(crate) mod notify;
 mod orphans;
@@ -193,7 +194,7 @@ pub(crate) use self::spawn::Child;
 use self::supervisor::{Event, Recycle};
 use self::takeover::Takeover;
 use self::wakeups::Wakeups;
-use self::workers::{notified, ready};
+use self::workers::{drain, notified, ready};
 use crate::error::Result;
 use crate::shared::log_writer;
 use crate::sys::clock;
@@ -291,6 +292,9 @@ impl Parent {
         for pid in self.programs.take_due(&mut self.roster, clock::now()) {
             ready(pid, &mut self.roster, &mut self.application, &mut self.journal);
         }
+        for pid in leaving::advance(&mut self.roster, clock::now()) {
+            drain(pid, &mut self.roster, &mut self.application, &self.journal);
+        }
         self.programs.end_late_keepers(&self.roster, clock::now());
         self.journal.say_what_was_left_out();
         log_writer::tell_lost(clock::now());
@@ -362,6 +366,7 @@ impl Parent {
             self.sockets.deadline(),
             self.handover.deadline(),
             self.programs.deadline(&self.roster),
+            leaving::deadline(&self.roster, clock::now()),
             self.application.deadline(),
             self.deploy.deadline().filter(|_| may_restart(&self.sockets, &self.takeover)),
             self.discard.deadline(),

@@ -84,17 +84,23 @@ pub(super) mod tests {
         let now = Time::default();
         let board = Rc::new(ParentBoard::new(2).expect("memory"));
         let mut roster = Roster::new(Supervisor::new(Policy::default(), 1, 0, now), board.processes());
-        let (lifeline, worker_end) = channel::channel(0, false).expect("descriptors are free");
-        let (messages, worker_messages) = MessageEnd::pair(true).expect("descriptors are free");
-        let quota = Quota::new(2, now);
-        let killed_at = Cell::default();
-        let ends = Ends { lifeline, messages: Some(messages), sign, program: None, killed_at, quota };
+        let (ends, ours) = ends(sign);
         roster.tell(crate::parent::supervisor::Event::Tick, now);
         while roster.poll_effect().is_some() {}
         let row = roster.free_row().expect("a row is free");
         roster.expect(0, row, 0, ends);
         roster.register(Pid(10), now).expect("it was expected");
-        (roster, board, (worker_end, worker_messages))
+        (roster, board, ours)
+    }
+
+    /// The ends of a process that nobody has forked.
+    pub(in crate::parent) fn ends(sign: Sign) -> (Ends, Ours) {
+        let (lifeline, worker_end) = channel::channel(0, false).expect("descriptors are free");
+        let (messages, worker_messages) = MessageEnd::pair(true).expect("descriptors are free");
+        let quota = Quota::new(2, Time::default());
+        let killed_at = Cell::default();
+        let ends = Ends { lifeline, messages: Some(messages), sign, program: None, killed_at, quota };
+        (ends, (worker_end, worker_messages))
     }
 
     #[test]

@@ -24,6 +24,17 @@ pub(super) enum Sign {
     GivenUp,
 }
 
+/// The state of a program that is to be told, or was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// Too many slots rest. It is told then at the latest.
+    Waits { until: Time },
+    /// Its slot gets no connections, and it is told then.
+    Rests { until: Time },
+    /// It was told. Its slot gets no connections until then.
+    Told { until: Time },
+}
+
 /// A program that a worker keeps, or is about to execute.
 #[derive(Debug)]
 pub(super) struct Program {
@@ -31,6 +42,8 @@ pub(super) struct Program {
     pub(super) ready_at: Option<Time>,
     /// The status with which it has answered whether it is ready.
     pub(super) status: Option<u16>,
+    /// Set once it is to be told to finish, if its slot rests before.
+    pub(super) leaving: Option<Leaving>,
     /// The rate of its notifications.
     pace: Pace,
 }
@@ -38,7 +51,7 @@ pub(super) struct Program {
 impl Program {
     /// A program that a worker is about to execute.
     pub(super) fn new() -> Program {
-        Program { ready_at: None, status: None, pace: Pace::default() }
+        Program { ready_at: None, status: None, leaving: None, pace: Pace::default() }
     }
 
     /// Counts notifications; returns whether the rate is allowed.

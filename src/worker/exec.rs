@@ -41,6 +41,10 @@ impl Worker {
     /// its programs in turn. On a terminal the program is in the background: it is stopped if it reads from the
     /// terminal (SIGTTIN), or if it writes to it under `stty tostop` (SIGTTOU).
     ///
+    /// A program that is replaced gets no new connections for a quarter of a second before it is asked to finish, as long
+    /// as other workers serve and [`balance`](crate::Builder::balance) is not `hash`. Many programs close without an answer what
+    /// they have accepted and not read from. In a pool with one worker, and in an upgrade, these may lose a connection.
+    ///
     /// The program is asked to finish by SIGTERM ([`stop_signal`](crate::Builder::stop_signal)), also when the parent
     /// dies, and to exit at once by SIGINT. The same signal goes to every process that it has started, whatever its
     /// group or session. Processes that remain at the end of the drain timeout are killed, and so are those that remain

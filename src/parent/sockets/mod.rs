@@ -30,6 +30,7 @@ use self::orders::{close_one_retired, may_have_program, send_orders};
 use self::steer::Steer;
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
+use crate::parent::leaving;
 use crate::parent::process::{Process, Roster};
 use crate::parent::source::Source;
 use crate::parent::supervisor::{Event, Pid, Recycle};
@@ -172,7 +173,7 @@ impl Sockets {
             return;
         }
         loop {
-            self.custody.seat(&roster.seated(), now);
+            self.custody.seat(&leaving::fed(roster, now), now);
             send_orders(&mut self.neighbours, &mut self.custody, roster, &self.board, now);
             if are_copied || !close_one_retired(&mut self.custody, &self.neighbours, now) {
                 break;
