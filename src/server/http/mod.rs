@@ -17,8 +17,8 @@
 //!
 //! # What a head costs
 //!
-//! Instructions in user space, compiled as the shipped binary is, for `GET /plaintext?1234` with a Host, and for
-//! `GET /plaintext` with ten fields as a browser sends them; `Codec::next` with all that it calls.
+//! Instructions in user space, compiled for size as the shipped binary was then, for `GET /plaintext?1234` with a Host,
+//! and for `GET /plaintext` with ten fields as a browser sends them; `Codec::next` with all that it calls.
 //!
 //! | step | short | browser |
 //! |---|---:|---:|
