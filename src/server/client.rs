@@ -1,15 +1,17 @@
 //! The socket of a client. The only calls that read from and write to one are here, in `file.rs` (sendfile) and in
 //! `upgrade.rs`.
 
-use std::io::{self, ErrorKind, Read, Write};
-use std::mem::MaybeUninit;
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
+use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
+use nix::errno::Errno;
+use nix::sys::socket::{recv, send, MsgFlags};
 use socket2::SockRef;
 
 use crate::server::access_log::Track;
@@ -19,40 +21,55 @@ use crate::server::proxy::Header;
 use crate::shared::config::ServerConfig;
 use crate::sys;
 
-/// The socket of a client, non-blocking.
+/// nix does not know it.
+const MORE: MsgFlags = MsgFlags::from_bits_retain(libc::MSG_MORE);
+
+/// The socket of a client. No call on it blocks, whatever the flags of its file description are: another process may
+/// have a copy of a socket that it has passed to this one.
 #[derive(Debug)]
 pub(crate) enum Client {
     Tcp(TcpStream),
     Unix(UnixStream),
+    /// Another process has passed it to this one.
+    Taken {
+        socket: OwnedFd,
+        is_unix: bool,
+    },
 }
 
 impl Client {
-    fn source(&mut self) -> &mut dyn Source {
-        match self {
-            Client::Tcp(stream) => stream,
-            Client::Unix(stream) => stream,
-        }
-    }
-
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
-        self.source().register(registry, token, Interest::READABLE | Interest::WRITABLE)
+        let wanted = Interest::READABLE | Interest::WRITABLE;
+        match self {
+            Client::Tcp(stream) => stream.register(registry, token, wanted),
+            Client::Unix(stream) => stream.register(registry, token, wanted),
+            Client::Taken { socket, .. } => SourceFd(&socket.as_raw_fd()).register(registry, token, wanted),
+        }
     }
 
     pub(crate) fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.source().deregister(registry)
+        match self {
+            Client::Tcp(stream) => stream.deregister(registry),
+            Client::Unix(stream) => stream.deregister(registry),
+            Client::Taken { socket, .. } => SourceFd(&socket.as_raw_fd()).deregister(registry),
+        }
     }
 
-    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Client::Tcp(stream) => stream.read(bytes),
-            Client::Unix(stream) => stream.read(bytes),
-        }
+    /// Whether another process has passed it to this one, and may have a copy.
+    #[inline]
+    pub(crate) fn is_taken(&self) -> bool {
+        matches!(self, Client::Taken { .. })
+    }
+
+    #[inline]
+    pub(crate) fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.as_fd().as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?)
     }
 
     /// Whether there are bytes to read.
     pub(crate) fn has_bytes(&self) -> bool {
-        let flags = libc::MSG_PEEK | libc::MSG_DONTWAIT;
-        SockRef::from(self).recv_with_flags(&mut [MaybeUninit::uninit()], flags).is_ok_and(|count| count > 0)
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        recv(self.as_fd().as_raw_fd(), &mut [0], flags).is_ok_and(|count| count > 0)
     }
 
     /// How many bytes the kernel holds that the client has not read or acknowledged; on a Unix socket, including the
@@ -64,61 +81,52 @@ impl Client {
     /// How long nothing has come from the client's machine; that of a Unix socket is this one.
     pub(crate) fn silent_for(&self) -> io::Result<Duration> {
         match self {
-            Client::Tcp(stream) => sys::fds::silent_for(stream),
-            Client::Unix(_) => Ok(Duration::ZERO),
+            Client::Unix(_) | Client::Taken { is_unix: true, .. } => Ok(Duration::ZERO),
+            Client::Tcp(_) | Client::Taken { is_unix: false, .. } => sys::fds::silent_for(self),
         }
     }
 
     /// Writes until done, or until the socket accepts no more; returns how much it accepted.
     #[inline]
     pub(crate) fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
-        let mut sent = 0;
-        while sent < bytes.len() {
-            let written = match self {
-                Client::Tcp(stream) => (&mut &*stream).write(&bytes[sent..]),
-                Client::Unix(stream) => (&mut &*stream).write(&bytes[sent..]),
-            };
-            match written {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                // The socket has failed since the last events, so the next events will report it. What it accepted
-                // before counts.
-                Err(_) if sent > 0 => break,
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(sent)
+        self.write(bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
     }
 
     /// As [`write_some`](Client::write_some), if another call will follow. The kernel may wait for that, and put both
     /// into one packet (`MSG_MORE` in send(2)).
     pub(crate) fn write_beginning(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | MORE)
+    }
+
+    #[inline]
+    fn write(&self, bytes: &[u8], flags: MsgFlags) -> io::Result<usize> {
         let mut sent = 0;
         while sent < bytes.len() {
-            match SockRef::from(self).send_with_flags(&bytes[sent..], libc::MSG_MORE | libc::MSG_NOSIGNAL) {
+            match send(self.as_fd().as_raw_fd(), &bytes[sent..], flags) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => sent += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
-                Err(error) => return Err(error),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EAGAIN) => break,
+                // The socket has failed since the last events, so the next events will report it. What it accepted
+                // before counts.
+                Err(_) if sent > 0 => break,
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(sent)
     }
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        match self {
-            Client::Tcp(stream) => stream.shutdown(how),
-            Client::Unix(stream) => stream.shutdown(how),
-        }
+        SockRef::from(self).shutdown(how)
     }
 
-    /// The socket as a type of the standard library, still non-blocking.
+    /// The socket as a type of the standard library.
     pub(crate) fn into_socket(self) -> Socket {
         match self {
             Client::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
             Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
+            Client::Taken { socket, is_unix: false } => Socket::Tcp(socket.into()),
+            Client::Taken { socket, is_unix: true } => Socket::Unix(socket.into()),
         }
     }
 }
@@ -128,6 +136,7 @@ impl AsFd for Client {
         match self {
             Client::Tcp(stream) => stream.as_fd(),
             Client::Unix(stream) => stream.as_fd(),
+            Client::Taken { socket, .. } => socket.as_fd(),
         }
     }
 }
@@ -193,6 +202,24 @@ impl Peer {
             _ => None,
         };
         Via { trust: Trust { proxies: &config.proxies, header: config.forwarded_header }, source }
+    }
+
+    /// A client whose connection began with a header, which is complete.
+    pub(crate) fn after_header(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Peer {
+        Peer::Proxied(Box::new(Proxied { peer, source, awaits: Awaits::Nothing, track: None }))
+    }
+
+    /// What another process must know about the header: whether it is still to come, and the client that it has named.
+    /// `None` while a part of it is skipped.
+    pub(crate) fn header(&self) -> Option<(bool, Option<SocketAddr>)> {
+        match self {
+            Peer::Proxied(proxied) => match proxied.awaits {
+                Awaits::All => Some((true, None)),
+                Awaits::Skip(_) => None,
+                Awaits::Nothing => Some((false, proxied.source)),
+            },
+            _ => Some((false, None)),
+        }
     }
 
     /// The first bytes belong to a header.

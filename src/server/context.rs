@@ -26,7 +26,7 @@ pub(crate) struct Context<'w> {
     pub(crate) clock: Clock,
     pub(crate) http: Http,
     pub(crate) memory: Memory,
-    /// Set while the worker drains: each response is the last of its connection.
+    /// Set while the worker drains.
     pub(crate) drain: Option<Patience>,
     pub(crate) proxies: Proxies,
     /// `None` without an access log.
@@ -64,6 +64,8 @@ pub(crate) struct Patience {
     pub(crate) head: Duration,
     /// For the next bytes of a body.
     pub(crate) body: Duration,
+    /// Whether other processes take over the connections. If not, each response is the last of its connection.
+    pub(crate) passes_on: bool,
 }
 
 impl<'w> Context<'w> {
@@ -89,6 +91,12 @@ impl<'w> Context<'w> {
     #[inline]
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_some()
+    }
+
+    /// Whether the worker drains, and other processes take over its connections.
+    #[inline]
+    pub(crate) fn passes_on(&self) -> bool {
+        self.drain.is_some_and(|patience| patience.passes_on)
     }
 }
 

@@ -154,7 +154,11 @@ impl Outgoing {
                 if !cx.output.is_empty() {
                     return Ok(Flow::Output);
                 }
-                Ok(match file.send(client)? {
+                let sent = match client.is_taken() {
+                    true => file.send_by_copy(client, &mut cx.input)?,
+                    false => file.send(client)?,
+                };
+                Ok(match sent {
                     Sent::All => Flow::Done,
                     Sent::Some => Flow::Sent,
                     Sent::Blocked { progress } => Flow::Blocked { progress },

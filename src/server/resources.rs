@@ -17,8 +17,6 @@ pub(crate) struct Resources {
     pub(crate) shared_listeners: Vec<TcpListener>,
     pub(crate) unix_listeners: Vec<UnixListener>,
     /// The connections that other processes pass to this slot; `None` for the admin process.
-    // The built-in server does not use it yet.
-    #[allow(dead_code)]
     pub(crate) handover: Option<Receiver>,
     /// The parent's messages and their hook, if one was set.
     pub(crate) inbox: Option<Inbox>,

@@ -72,6 +72,12 @@ impl<'w> Station<'w> {
         self.page.board().row_of(slot).is_none_or(|row| steer::is_stalled(self.page.board().row(row), now))
     }
 
+    /// Whether another worker in this slot reports that it has no room for connections.
+    pub(crate) fn is_full(&self, slot: usize) -> bool {
+        let row = self.page.board().row_of(slot).filter(|row| *row != self.page.index());
+        row.is_some_and(|row| self.page.board().row(row).is_full())
+    }
+
     /// Whether the worker of this slot is idle, and has fewer open connections than this one.
     pub(crate) fn is_idle_with_fewer(&self, slot: usize) -> bool {
         let Some(row) = self.page.board().row_of(slot).map(|row| self.page.board().row(row)) else { return false };

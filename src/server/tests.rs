@@ -1,6 +1,8 @@
 //! The whole server over real sockets, in this process. The tests play the client and the parent.
 
-use std::cell::Cell;
+mod handover;
+
+use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
@@ -18,6 +20,7 @@ use super::resources::Resources;
 use super::station::Station;
 use crate::shared::channel::{self, ParentEnd, WorkerEnd};
 use crate::shared::config::Config;
+use crate::shared::handover::Receiver;
 use crate::shared::scoreboard::{ParentBoard, RowPage};
 use crate::sys::{clock, epoll};
 
@@ -31,6 +34,7 @@ struct Bed {
     quit: AtomicBool,
     max_requests: Cell<u64>,
     adoptions: Arc<Adoptions>,
+    handover: RefCell<Option<Receiver>>,
 }
 
 impl Bed {
@@ -47,6 +51,7 @@ impl Bed {
             quit: AtomicBool::new(false),
             max_requests: Cell::new(0),
             adoptions: Arc::default(),
+            handover: RefCell::default(),
         }
     }
 
@@ -67,7 +72,7 @@ impl Bed {
             listeners,
             shared_listeners: Vec::new(),
             unix_listeners: Vec::new(),
-            handover: None,
+            handover: self.handover.take(),
             inbox: None,
             common: Common::new(),
             streams: Box::new(|_| false),

@@ -14,6 +14,7 @@ use std::vec;
 
 use nix::sys::sendfile::sendfile64;
 
+use crate::server::client::Client;
 use crate::server::http::{evaluate, parse_range, single, Coding, Ranges, Request, ResponseHead, Validators, Verdict};
 use crate::sys::stat::Stat;
 
@@ -284,8 +285,39 @@ impl FileBody {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        let Some(next) = self.rest.next() else { return Ok(Sent::All) };
+        Ok(self.next_part())
+    }
+
+    fn next_part(&mut self) -> Sent {
+        let Some(next) = self.rest.next() else { return Sent::All };
         self.part = next;
-        Ok(Sent::Some)
+        Sent::Some
+    }
+
+    /// As [`send`](FileBody::send), but by way of `room`, to a socket for which sendfile(2) might block.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
+    pub(crate) fn send_by_copy(&mut self, client: &Client, room: &mut [u8]) -> io::Result<Sent> {
+        let range = &mut self.part.range;
+        let mut turn = TURN;
+        while range.start < range.end {
+            if turn == 0 {
+                return Ok(Sent::Some);
+            }
+            let count = (range.end - range.start).min(turn).min(room.len() as u64);
+            let count = self.opened.file.read_at(&mut room[..count as usize], range.start)?;
+            if count == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            let sent = client.write_some(&room[..count])?;
+            range.start += sent as u64;
+            turn -= sent as u64;
+            if sent < count {
+                return Ok(Sent::Blocked { progress: turn < TURN });
+            }
+        }
+        Ok(self.next_part())
     }
 }

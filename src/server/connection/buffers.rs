@@ -45,6 +45,15 @@ impl Buffers {
         bytes.input.len()
     }
 
+    /// The input, if nothing else is kept.
+    pub(super) fn unread(&self) -> Option<&[u8]> {
+        match self.0.as_deref() {
+            None => Some(&[]),
+            Some(Bytes { input, output, linger: None, .. }) if output.is_empty() => Some(input),
+            Some(_) => None,
+        }
+    }
+
     /// The input, for whoever takes over the connection.
     pub(super) fn into_input(self) -> Vec<u8> {
         self.0.map(|bytes| bytes.input).unwrap_or_default()

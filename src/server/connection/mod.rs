@@ -8,6 +8,7 @@ mod buffers;
 mod exchange;
 mod input;
 mod linger;
+mod moving;
 mod proxied;
 mod send;
 mod session;

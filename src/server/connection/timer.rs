@@ -66,6 +66,18 @@ impl Timer {
         timer
     }
 
+    /// For a connection that has waited for so long in another process; for a head, or for a request.
+    pub(super) fn resumed(is_head: bool, waited: Duration, timeouts: &Timeouts, now: Time) -> Timer {
+        let mut timer = Timer { deadline: now, timing: if is_head { Timing::Head } else { Timing::Idle } };
+        timer.set(timer.timing, timeouts, now.before(waited));
+        timer
+    }
+
+    /// Begins again to wait for the same, though the worker drains.
+    pub(crate) fn restart(&mut self, timeouts: &Timeouts, now: Time) {
+        self.set(self.timing, timeouts, now);
+    }
+
     /// Begins to wait for something, or begins again.
     #[inline]
     pub(super) fn start(&mut self, timing: Timing, cx: &Context<'_>) {
@@ -144,7 +156,9 @@ impl Timer {
         let Some(patience) = cx.drain else { return };
         // A drain does not wait for a connection without a whole request, or if no request is worth the wait.
         if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.capacity.evicts_unfinished {
-            self.end_by(cx.clock.running + patience.head);
+            // One that waits for a request is passed on at once.
+            let pause = if patience.passes_on { Duration::ZERO } else { patience.head };
+            self.end_by(cx.clock.running + pause);
         } else if self.timing == Timing::Body {
             self.end_by(cx.clock.running + patience.body);
         } else if self.timing == Timing::Linger {

@@ -1,6 +1,7 @@
 //! A client's socket, and the state of its receiving side.
 
 use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
 
 use mio::event::Event;
 use mio::{Registry, Token};
@@ -38,6 +39,18 @@ impl Transport {
     /// Registers the socket for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         self.client.register(registry, token)
+    }
+
+    /// Whether another process has passed it to this one, and may have a copy.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.client.is_taken()
+    }
+
+    /// Must be called before this is dropped if another process has the socket as well: the registration belongs to the
+    /// socket, and not to this copy.
+    pub(crate) fn deregister(&mut self, registry: &Registry) {
+        // It was registered, and a failure would leave nothing to do.
+        let _ = self.client.deregister(registry);
     }
 
     /// Learns from an event.
@@ -133,6 +146,12 @@ impl Transport {
             _ if count == room => Input::Readable,
             _ => Input::Drained,
         };
+    }
+}
+
+impl AsFd for Transport {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.client.as_fd()
     }
 }
 

@@ -120,7 +120,7 @@ where
                     }
                     match is_all {
                         // Whatever is in the queue comes out of it first.
-                        true => self.connections.add(connection),
+                        true => _ = self.connections.add(connection),
                         false => self.connections.admit(connection),
                     }
                 }
@@ -143,7 +143,7 @@ where
     }
 
     /// Whether the next descriptor is one of those that connections leave to others, or there is none.
-    fn is_short(&self) -> bool {
+    pub(super) fn is_short(&self) -> bool {
         EventFd::new().map_or(true, |next| next.as_fd().as_raw_fd() >= self.connections.first_left)
     }
 

@@ -6,6 +6,7 @@ use nix::sys::resource::{getrlimit, Resource};
 
 use super::admission::first_left;
 use super::drain_notices::DrainNotices;
+use super::passing::Passing;
 use super::table::Table;
 use super::upgrades::Upgrades;
 use crate::server::access_log::AccessLog;
@@ -27,6 +28,7 @@ pub(super) struct Connections<'w, H> {
     /// How many have ended.
     pub(super) closed: u32,
     pub(super) upgrades: Upgrades,
+    pub(super) passing: Passing,
     pub(super) deadlines: Deadlines,
     /// Those that have more to do in the next turn.
     pub(super) ready: Vec<usize>,
@@ -41,7 +43,7 @@ impl<'w, H> Connections<'w, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll) -> Connections<'w, H> {
+    pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll, passing: Passing) -> Connections<'w, H> {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
         let first_left = first_left(descriptors);
         Connections {
@@ -51,6 +53,7 @@ where
             table: Table::default(),
             closed: 0,
             upgrades: Upgrades::default(),
+            passing,
             deadlines: Deadlines::default(),
             ready: Vec::new(),
             notices: DrainNotices::default(),
@@ -83,12 +86,17 @@ where
         }
     }
 
-    /// Adds a connection, which has its turn later.
-    pub(super) fn add(&mut self, connection: Connection) {
+    /// Adds a connection, which has its turn later. Returns its place in the table, if it can be watched.
+    pub(super) fn add(&mut self, connection: Connection) -> Option<usize> {
         let (index, token) = self.insert(connection);
-        if self.is_watched(index, token) {
-            self.settle(index, Step::Wait);
+        if !self.is_watched(index, token) {
+            return None;
         }
+        if self.cx.is_draining() {
+            self.drain_new(index);
+        }
+        self.settle(index, Step::Wait);
+        Some(index)
     }
 
     fn insert(&mut self, connection: Connection) -> (usize, Token) {
@@ -144,6 +152,7 @@ where
             .min(or_never(self.cx.memory.budget.due()))
             .min(or_never(self.cx.memory.turn_due))
             .min(or_never(self.notices.next()))
+            .min(or_never(self.passing.due()))
     }
 
     /// The loop has ended.

@@ -10,7 +10,7 @@ use super::connections::Connections;
 use super::drain_notices::{Recipient, SPREAD};
 use super::Server;
 use crate::server::answer::response::Response;
-use crate::server::connection::Step;
+use crate::server::connection::{Connection, Step};
 use crate::server::context::Patience;
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
@@ -26,18 +26,19 @@ impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Begins to finish: accepts the queued connections, then drops the listeners. From now on each response is the
-    /// last of its connection. Idle connections are closed one after the other, within a second, so that their clients
-    /// do not all reconnect at once, and those that are about to send a request still can. A head that has begun has as
-    /// long.
+    /// Begins to finish: accepts the queued connections, then drops the listeners. If other processes take over its
+    /// connections, they get each of them between two requests. Otherwise each response is the last of its connection
+    /// from now on, and idle connections are closed one after the other, within a second, so that their clients do not
+    /// all reconnect at once, and those that are about to send a request still can. A head that has begun has as long.
     pub(super) fn drain(&mut self) {
         if self.connections.cx.is_draining() {
             return;
         }
         debug!("{} drains {} connections", self.connections.cx.station.tag, self.connections.table.len());
-        let patience = Patience::within(self.connections.cx.station.drain_timeout);
-        self.connections.cx.drain = Some(patience);
         self.obey();
+        let passes_on = self.connections.passing.begin(self.connections.cx.clock.now);
+        let patience = Patience { passes_on, ..Patience::within(self.connections.cx.station.drain_timeout) };
+        self.connections.cx.drain = Some(patience);
         for key in 0..self.acceptors.capacity() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
             // From a neighbour's queue only if no other worker does.
@@ -46,12 +47,19 @@ where
                 self.drain_queue(key);
             }
         }
-        self.let_go(|_| true);
+        self.drop_acceptors(|_| true);
         self.admission.resume(self.connections.closed());
         let descriptor = self.lifeline.as_raw_fd();
         // At worst it wakes the loop once more.
         let _ = self.connections.poll.registry().deregister(&mut SourceFd(&descriptor));
-        self.connections.spread_idle(patience.head);
+        if self.connections.passing.leads_to(self.connections.cx.station.id) {
+            self.taking.stop(&self.connections.poll);
+        }
+        self.taking.notice();
+        match passes_on {
+            true => self.connections.line_up_all(patience.head),
+            false => self.connections.spread_idle(patience.head, |_| true),
+        }
         self.connections.spread_notices();
     }
 
@@ -68,7 +76,7 @@ impl Patience {
     /// How long a drain waits for clients, if it may take this long; zero is no limit.
     pub(super) fn within(drain_timeout: Duration) -> Patience {
         let of = |most: Duration| if drain_timeout.is_zero() { most } else { most.min(drain_timeout / 2) };
-        Patience { head: of(SPREAD_OF_IDLE), body: of(BODY_PAUSE) }
+        Patience { head: of(SPREAD_OF_IDLE), body: of(BODY_PAUSE), passes_on: false }
     }
 }
 
@@ -76,6 +84,18 @@ impl<H> Connections<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
+    /// A connection has come while the worker drains.
+    pub(super) fn drain_new(&mut self, index: usize) {
+        if self.cx.passes_on() && self.passing.gate.covers(&self.table.entries[index].connection.transport) {
+            self.line_up(index);
+            return;
+        }
+        let entry = &mut self.table.entries[index];
+        entry.connection.stay();
+        let Some(patience) = self.cx.drain.filter(|_| entry.connection.begin_to_drain(&self.cx)) else { return };
+        entry.connection.timer.end_by(self.cx.clock.running + patience.head);
+    }
+
     /// Assigns a time to all connections that may last, at which the application is notified.
     pub(super) fn spread_notices(&mut self) {
         let window = match self.cx.station.drain_timeout {
@@ -104,11 +124,12 @@ where
     }
 
     /// An incomplete head does not delay the drain, nor does a connection that becomes idle later. Idle connections are
-    /// closed one after the other.
-    pub(super) fn spread_idle(&mut self, window: Duration) {
+    /// closed one after the other. All this if they are among those that are chosen.
+    pub(super) fn spread_idle(&mut self, window: Duration, is_chosen: impl Fn(&Connection) -> bool) {
         let mut idle = Vec::new();
         for index in 0..self.table.entries.capacity() {
-            let Some(entry) = self.table.entries.get_mut(index) else { continue };
+            let entry = self.table.entries.get_mut(index).filter(|entry| is_chosen(&entry.connection));
+            let Some(entry) = entry else { continue };
             if entry.connection.begin_to_drain(&self.cx) {
                 idle.push(index);
             }

@@ -6,11 +6,13 @@ mod connections;
 mod drain_notices;
 mod draining;
 mod orders;
+mod passing;
 mod places;
 mod pressure;
 mod steering;
 mod stepping;
 mod table;
+mod taking;
 mod upgrades;
 
 use std::io::ErrorKind;
@@ -32,6 +34,7 @@ use crate::server::inbox::Inbox;
 use crate::server::mailbox::{self, Bell, Mailbox, Place};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
+use crate::shared::handover::Gate;
 use crate::shared::listener;
 use crate::sys;
 use crate::sys::clock;
@@ -39,7 +42,9 @@ use crate::time::Time;
 
 use self::admission::Admission;
 use self::connections::Connections;
+use self::passing::Passing;
 use self::steering::Steering;
+use self::taking::Taking;
 
 /// The number of events handled in one turn.
 const EVENTS: usize = 256;
@@ -55,8 +60,11 @@ const ORDERS: Token = Token(usize::MAX - 2);
 /// The parent has messages for the application.
 const MESSAGES: Token = Token(usize::MAX - 3);
 
+/// Another process passes a connection to this slot.
+const HANDOVER: Token = Token(usize::MAX - 4);
+
 /// Tokens of listeners count down from here; those of connections count up from zero.
-const LISTENERS: usize = usize::MAX - 4;
+const LISTENERS: usize = usize::MAX - 5;
 
 /// The number of tokens reserved for listeners.
 const LISTENERS_MAX: usize = 1 << 20;
@@ -67,6 +75,7 @@ pub(crate) struct Server<'w, H> {
     acceptors: Slab<Acceptor>,
     admission: Admission,
     steering: Steering,
+    taking: Taking,
     inbox: Option<Inbox>,
     lifeline: UnixStream,
 }
@@ -89,6 +98,14 @@ where
             poll.registry().register(&mut SourceFd(&messages), MESSAGES, Interest::READABLE).map_err(listen)?;
         }
         let (own, shared) = (resources.listeners, resources.shared_listeners);
+        let mut gate = Gate::default();
+        own.iter().chain(&shared).for_each(|listener| gate.open(listener.as_fd()));
+        resources.unix_listeners.iter().for_each(|listener| gate.open(listener.as_fd()));
+        let taking = Taking::new(resources.handover);
+        taking.register(&poll, HANDOVER).map_err(listen)?;
+        if taking.due().is_some() {
+            station.row().set_takes();
+        }
         for tcp in own.iter().chain(&shared) {
             listener::keep_alive(tcp, station.config.timeouts.tcp_keepalive);
         }
@@ -108,10 +125,11 @@ where
         let waker = Bell { mailbox, place: Place::default() };
         let cx = Context::new(station, http, resources.log, waker);
         Ok(Server {
-            connections: Connections::new(cx, handler, poll),
+            connections: Connections::new(cx, handler, poll, Passing::new(gate)),
             acceptors,
             admission: Admission::default(),
             steering: Steering::new(),
+            taking,
             inbox,
             lifeline,
         })
@@ -121,7 +139,7 @@ where
     pub(crate) fn run(&mut self) -> Result<()> {
         let mut events = Events::with_capacity(EVENTS);
         mailbox::set_in_loop(true);
-        while !(self.connections.cx.is_draining() && self.connections.count() == 0) {
+        while !self.is_over() {
             if self.connections.cx.memory.budget.take_trim() {
                 sys::memory::trim();
             }
@@ -142,6 +160,8 @@ where
             self.connections.relieve();
             self.make_room_for_files();
             self.accept();
+            self.take_over();
+            self.connections.pass_on();
             self.connections.cx.station.check_requests();
         }
         let cx = &mut self.connections.cx;
@@ -151,6 +171,11 @@ where
         self.connections.end();
         mailbox::set_in_loop(false);
         Ok(())
+    }
+
+    /// Whether the worker drains, and nothing is left.
+    fn is_over(&self) -> bool {
+        self.connections.cx.is_draining() && self.connections.count() == 0 && self.taking.due().is_none()
     }
 
     /// Handles events.
@@ -163,6 +188,7 @@ where
                 LIFELINE => is_over = true,
                 MAILBOX => is_rung = true,
                 ORDERS => self.obey(),
+                HANDOVER => self.taking.notice(),
                 MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
                 Token(token) => {
                     // It may have been dropped in this turn.
@@ -224,7 +250,8 @@ where
             .connections
             .due(now)
             .min(or_never(self.admission.retry(self.connections.closed())))
-            .min(or_never(self.accept_due()));
+            .min(or_never(self.accept_due()))
+            .min(or_never(self.taking.due()));
         self.connections.cx.clock.wait_for(next, now)
     }
 }

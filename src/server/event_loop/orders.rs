@@ -15,7 +15,7 @@ impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Looks after another slot's sockets, or lets go of them.
+    /// Obeys the orders that have come.
     pub(super) fn obey(&mut self) {
         while let Some(order) = self.connections.cx.station.lifeline.order() {
             self.admission.wake();
@@ -23,11 +23,11 @@ where
                 |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
             match order {
                 Order::Watch { slot, sockets } => {
-                    self.let_go(of(slot));
+                    self.drop_acceptors(of(slot));
                     sockets.into_iter().for_each(|socket| self.watch(slot, socket));
                 }
                 Order::Release { slot } => {
-                    self.let_go(of(slot));
+                    self.drop_acceptors(of(slot));
                     self.connections.cx.station.lifeline.released();
                 }
                 Order::Log { file } => {
@@ -37,8 +37,12 @@ where
                 }
                 // It keeps no program.
                 Order::End => {}
-                // This server does not report yet that it takes connections over.
-                Order::HandOver { .. } | Order::Move { .. } | Order::TakeRest { .. } => {}
+                Order::HandOver { slot, to } => self.connections.passing.add_outlet(slot, to),
+                Order::Move { slot, count, to } if !self.connections.cx.is_draining() => {
+                    self.connections.passing.add_move(slot, count, to, self.connections.cx.clock.now);
+                }
+                Order::Move { .. } => {}
+                Order::TakeRest { from } => self.taking.add_rest(from),
                 Order::Look => {
                     let now = self.connections.cx.clock.now;
                     self.acceptors.iter_mut().for_each(|(_, acceptor)| acceptor.notice(now));
@@ -47,7 +51,8 @@ where
         }
     }
 
-    pub(super) fn let_go(&mut self, of: impl Fn(&Acceptor) -> bool) {
+    /// Stops accepting from some listeners.
+    pub(super) fn drop_acceptors(&mut self, of: impl Fn(&Acceptor) -> bool) {
         self.acceptors.retain(|_, acceptor| {
             let goes = of(acceptor);
             if goes {

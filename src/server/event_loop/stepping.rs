@@ -73,11 +73,15 @@ where
         self.cx.output.clear();
         let mut connection = self.remove(index);
         connection.end(&mut self.cx);
+        if connection.transport.is_taken() {
+            // The process that has passed it on may have a copy.
+            connection.transport.deregister(self.poll.registry());
+        }
         drop(connection);
         self.forget();
     }
 
-    fn remove(&mut self, index: usize) -> Connection {
+    pub(super) fn remove(&mut self, index: usize) -> Connection {
         let entry = self.table.entries.remove(index);
         self.cx.memory.forget(index);
         if entry.held > 0 {
@@ -113,7 +117,7 @@ where
         (0..count).for_each(|_| self.forget());
     }
 
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         self.cx.stats.row.count_closed();
         self.closed = self.closed.wrapping_add(1);
     }
@@ -131,6 +135,9 @@ where
             entry.armed = Time::NEVER;
             let serial = entry.serial;
             let is_due = entry.connection.timer.deadline <= self.cx.clock.running;
+            if is_due && self.cx.passes_on() && self.line_up(alarm.index) {
+                continue;
+            }
             if is_due {
                 // Bytes that arrived in time count, even if their event was not handled yet.
                 self.look(alarm.index);

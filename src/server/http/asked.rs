@@ -32,6 +32,15 @@ impl Default for Asked {
 }
 
 impl Asked {
+    /// Nothing, after this many requests.
+    pub(super) fn after(requests: u32) -> Asked {
+        Asked { requests, ..Asked::default() }
+    }
+
+    pub(super) fn requests(&self) -> u32 {
+        self.requests
+    }
+
     /// Another request is passed on.
     #[inline]
     pub(super) fn learn(&mut self, head: &Head<'_>, limits: &Limits) {

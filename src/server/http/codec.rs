@@ -81,6 +81,25 @@ impl Codec {
         Codec { scan, empty_lines: 0, phase, ending, asked, gathered: None, is_streaming: false }
     }
 
+    /// For a connection that has had this many requests in another process.
+    pub(crate) fn after(requests: u32) -> Codec {
+        Codec { asked: Asked::after(requests), ..Codec::new() }
+    }
+
+    /// The number of requests so far.
+    pub(crate) fn requests(&self) -> u32 {
+        self.asked.requests()
+    }
+
+    /// Nobody else can serve the connection if this process does not.
+    pub(crate) fn stay(&mut self) {
+        self.ending.stay();
+    }
+
+    pub(crate) fn stays(&self) -> bool {
+        self.ending.stays()
+    }
+
     /// What the connection waits for.
     pub(crate) fn phase(&self) -> Phase {
         self.phase

@@ -8,6 +8,7 @@ pub(super) struct Ending(u8);
 const LAST: u8 = 1;
 const UNREAD: u8 = 2;
 const DELIMITS: u8 = 4;
+const STAYS: u8 = 8;
 
 impl Ending {
     /// The last response was given. `is_unread`: the client may still be sending; `delimits`: only the end of the
@@ -19,7 +20,7 @@ impl Ending {
 
     #[inline]
     pub(super) fn is_last(self) -> bool {
-        self.0 != 0
+        self.0 & LAST != 0
     }
 
     pub(super) fn is_unread(self) -> bool {
@@ -28,6 +29,15 @@ impl Ending {
 
     pub(super) fn delimits(self) -> bool {
         self.0 & DELIMITS != 0
+    }
+
+    /// Nobody else can serve the connection if this process does not.
+    pub(super) fn stay(&mut self) {
+        self.0 |= STAYS;
+    }
+
+    pub(super) fn stays(self) -> bool {
+        self.0 & STAYS != 0
     }
 
     /// The same, but the client may still be sending, or not.
@@ -42,12 +52,15 @@ mod tests {
 
     #[test]
     fn what_is_unread_changes_nothing_else() {
-        assert!(!Ending::default().is_last());
+        let mut ending = Ending::default();
+        ending.stay();
+        assert!(ending.stays() && !ending.is_last());
         for delimits in [false, true] {
             let ending = Ending::last(false, delimits);
             assert!(ending.is_last() && !ending.is_unread() && ending.delimits() == delimits);
             assert_eq!(ending.with_unread(true), Ending::last(true, delimits));
             assert_eq!(ending.with_unread(true).with_unread(false), ending);
+            assert!(!ending.stays());
         }
     }
 }

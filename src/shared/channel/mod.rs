@@ -52,8 +52,6 @@ use crate::sys;
 use crate::time::Time;
 
 /// An order to a worker.
-// The built-in server does not obey all of them yet.
-#[allow(dead_code)]
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Look after these sockets of another slot, in addition to its other neighbours.

@@ -32,6 +32,19 @@ impl Gate {
         self.unix.extend(address.as_pathname().map(PathBuf::from));
     }
 
+    /// Whether a connection of this process was accepted on one of the addresses, so that others would admit it.
+    pub(crate) fn covers(&self, connection: &impl AsFd) -> bool {
+        SockRef::from(connection).local_addr().is_ok_and(|local| self.has(&local))
+    }
+
+    fn has(&self, local: &SockAddr) -> bool {
+        match (local.as_socket(), local.as_pathname()) {
+            (Some(local), _) => self.tcp.iter().any(|own| covers(*own, local)),
+            (_, Some(path)) => self.unix.iter().any(|own| own == path),
+            _ => false,
+        }
+    }
+
     /// Admits a connected stream socket that was accepted on one of the addresses, and makes sure that it does not block
     /// and that closing it does not. Whoever has passed it may have kept a copy, and may change both again, so no call
     /// may rely on it.
@@ -67,10 +80,9 @@ impl Gate {
         // Fails if it was never connected, or if the client has reset it.
         let peer = socket.peer_addr().map_err(|_| "a socket that is not connected")?;
         let local = socket.local_addr().map_err(|_| "a socket without an address")?;
-        match (local.as_socket(), local.as_pathname()) {
-            (Some(local), _) if is_tcp && self.tcp.iter().any(|own| covers(*own, local)) => Ok(peer),
-            (_, Some(path)) if !is_tcp && self.unix.iter().any(|own| own == path) => Ok(peer),
-            _ => Err("a connection to another address"),
+        match self.has(&local) {
+            true => Ok(peer),
+            false => Err("a connection to another address"),
         }
     }
 }
@@ -101,6 +113,7 @@ mod tests {
         gate.open(listener.as_fd());
         let client = TcpStream::connect(address).expect("it listens");
         let (accepted, peer) = listener.accept().expect("a client");
+        assert!(gate.covers(&accepted) && !gate.covers(&client));
         assert!(matches!(gate.admit(accepted.into()), Ok(Admitted::Tcp(_, found)) if found == peer));
         assert_eq!(refused(&gate, client), "a connection to another address");
         assert_eq!(refused(&gate, listener), "a listening socket");

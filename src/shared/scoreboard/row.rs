@@ -381,24 +381,20 @@ impl OwnRow<'_> {
     }
 
     /// Reports that the worker takes over connections that other processes pass to its slot.
-    #[allow(dead_code)]
     pub(crate) fn set_takes(&self) {
         self.store(Word::Takes, 1);
     }
 
     /// Counts a connection that another process has passed to this one, besides `count_accepted`.
-    #[allow(dead_code)]
     pub(crate) fn count_taken(&self) {
         self.add(Word::Taken, 1);
     }
 
     /// Counts a connection that was passed to another process, besides `count_closed`.
-    #[allow(dead_code)]
     pub(crate) fn count_handed(&self) {
         self.add(Word::Handed, 1);
     }
 
-    #[allow(dead_code)]
     pub(crate) fn count_discarded(&self) {
         self.add(Word::Discarded, 1);
     }

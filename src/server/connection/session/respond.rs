@@ -64,7 +64,7 @@ impl Session {
 
     #[inline]
     fn respond(&mut self, head: &ResponseHead, length: Length, cx: &mut Context<'_>) -> Transfer {
-        if cx.is_draining() {
+        if cx.is_draining() && (!cx.passes_on() || self.codec.stays()) {
             self.codec.end_after_answer();
         }
         let transfer = self.codec.respond(head, length, &mut cx.http.encoder, &mut cx.output);

@@ -1,0 +1,350 @@
+//! Passes connections on to other processes, between two of their requests: all of them when this worker leaves, or some
+//! so that others have as many. [`crate::shared::handover`] has the protocol.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use super::connections::Connections;
+use crate::server::answer::response::Response;
+use crate::server::connection::Step;
+use crate::server::http::Request;
+use crate::server::mailbox::Place;
+use crate::shared::handover::{Gate, Sender, Sent};
+use crate::time::Time;
+
+/// The maximum number of connections to pass on in a turn.
+const BATCH: usize = 128;
+
+/// When to try again if all queues are full.
+const RETRY: Duration = Duration::from_millis(2);
+
+/// How long the receiver of some connections may leave its queue full.
+const MOVE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The processes to which connections are passed on, and the connections that wait for that.
+#[derive(Debug)]
+pub(super) struct Passing {
+    /// Which connections the processes of the pool take from each other.
+    pub(super) gate: Gate,
+    outlets: Outlets,
+    /// When the worker leaves: the connections to pass on.
+    queue: VecDeque<Candidate>,
+    /// Orders to pass some on while the worker serves.
+    moves: VecDeque<Move>,
+    /// When to go on after all queues were full.
+    retry: Option<Time>,
+    /// When a connection was last passed on, or the worker began to leave.
+    progress: Time,
+}
+
+/// A connection that waits to be passed on, if it still waits for its client as it did then.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    place: Place,
+    deadline: Time,
+}
+
+/// Some connections for another slot.
+#[derive(Debug)]
+struct Move {
+    outlets: Outlets,
+    left: usize,
+    /// Where to go on in the table.
+    index: usize,
+    until: Time,
+}
+
+/// Queues of other slots, which are used in turn.
+#[derive(Debug, Default)]
+struct Outlets {
+    senders: Vec<(usize, Sender)>,
+    next: usize,
+}
+
+impl Outlets {
+    fn send(&mut self, record: &[u8], connection: BorrowedFd<'_>, is_full: impl Fn(usize) -> bool) -> Sent {
+        for _ in 0..self.senders.len() {
+            let index = self.next % self.senders.len();
+            let (slot, sender) = &self.senders[index];
+            match if is_full(*slot) { Sent::Full } else { sender.send(record, connection) } {
+                Sent::Done => {
+                    self.next = index + 1;
+                    return Sent::Done;
+                }
+                Sent::Full => self.next = index + 1,
+                Sent::Never => {
+                    self.senders.remove(index);
+                    self.next = index;
+                }
+            }
+        }
+        if self.senders.is_empty() {
+            Sent::Never
+        } else {
+            Sent::Full
+        }
+    }
+}
+
+impl Passing {
+    pub(super) fn new(gate: Gate) -> Passing {
+        let (queue, moves) = (VecDeque::new(), VecDeque::new());
+        Passing { gate, outlets: Outlets::default(), queue, moves, retry: None, progress: Time::default() }
+    }
+
+    /// When this worker leaves, it passes its connections on to this slot, among others.
+    pub(super) fn add_outlet(&mut self, slot: usize, to: Sender) {
+        self.outlets.senders.retain(|(other, _)| *other != slot);
+        self.outlets.senders.push((slot, to));
+    }
+
+    /// Whether it passes on to this slot.
+    pub(super) fn leads_to(&self, slot: usize) -> bool {
+        self.outlets.senders.iter().any(|(other, _)| *other == slot)
+    }
+
+    /// Passes up to `count` idle connections on to this slot.
+    pub(super) fn add_move(&mut self, slot: usize, count: usize, to: Sender, now: Time) {
+        let outlets = Outlets { senders: vec![(slot, to)], next: 0 };
+        self.moves.push_back(Move { outlets, left: count, index: 0, until: now + MOVE_PATIENCE });
+    }
+
+    /// The worker leaves. Returns whether there is anybody to pass connections on to.
+    pub(super) fn begin(&mut self, now: Time) -> bool {
+        self.moves.clear();
+        (self.retry, self.progress) = (None, now);
+        !self.outlets.senders.is_empty()
+    }
+
+    /// When to go on.
+    pub(super) fn due(&self) -> Option<Time> {
+        let has_more = !self.queue.is_empty() || !self.moves.is_empty();
+        has_more.then(|| self.retry.unwrap_or_default())
+    }
+}
+
+impl<H> Connections<'_, H>
+where
+    H: FnMut(&Request<'_>) -> Response,
+{
+    /// The worker leaves, and others take over its connections: all that wait for a request are passed on at once, and
+    /// the others when they have been answered. Those that nobody can take over are closed one after the other.
+    pub(super) fn line_up_all(&mut self, window: Duration) {
+        for index in 0..self.table.entries.capacity() {
+            let Some(entry) = self.table.entries.get_mut(index) else { continue };
+            if !self.passing.gate.covers(&entry.connection.transport) {
+                entry.connection.stay();
+                continue;
+            }
+            match entry.connection.waiting().record(Duration::ZERO) {
+                Some(_) => {
+                    let place = Place { index, serial: entry.serial };
+                    let deadline = entry.connection.timer.deadline;
+                    self.passing.queue.push_back(Candidate { place, deadline });
+                }
+                None => {
+                    entry.connection.begin_to_drain(&self.cx);
+                    self.settle(index, Step::Wait);
+                }
+            }
+        }
+        self.spread_idle(window, |connection| connection.waiting().stays());
+    }
+
+    /// A connection has reached its deadline. If it waits for its client, that only means that it can be passed on, and
+    /// it is lined up. Returns whether it is not to be closed.
+    pub(super) fn line_up(&mut self, index: usize) -> bool {
+        let Some(entry) = self.table.entries.get_mut(index) else { return false };
+        let waiting = entry.connection.waiting();
+        if waiting.record(Duration::ZERO).is_some() {
+            entry.connection.timer.restart(&self.cx.config.timeouts, self.cx.clock.running);
+            let place = Place { index, serial: entry.serial };
+            self.passing.queue.push_back(Candidate { place, deadline: entry.connection.timer.deadline });
+            self.settle(index, Step::Wait);
+            return true;
+        }
+        let Some(patience) = self.cx.drain.filter(|_| waiting.is_between_requests()) else { return false };
+        let end = self.passing.progress + patience.head;
+        if end <= self.cx.clock.running {
+            return false;
+        }
+        entry.connection.timer.deadline = end;
+        self.settle(index, Step::Wait);
+        true
+    }
+
+    /// Passes connections on, as many as a turn allows.
+    pub(super) fn pass_on(&mut self) {
+        if self.passing.due().is_none_or(|due| due > self.cx.clock.now) {
+            return;
+        }
+        self.passing.retry = None;
+        match self.cx.passes_on() {
+            true => self.pass_queue_on(),
+            false => self.pass_some_on(),
+        }
+    }
+
+    fn pass_queue_on(&mut self) {
+        let mut outlets = std::mem::take(&mut self.passing.outlets);
+        let mut sent = Sent::Full;
+        // Each once, since some may come back.
+        for _ in 0..self.passing.queue.len().min(BATCH) {
+            let Some(candidate) = self.passing.queue.pop_front() else { break };
+            let Some(entry) = self.table.get_mut(candidate.place) else { continue };
+            if entry.connection.timer.deadline != candidate.deadline {
+                // It has had a request since, and will be lined up again.
+                continue;
+            }
+            if entry.connection.is_again {
+                self.passing.queue.push_back(candidate);
+                continue;
+            }
+            match self.pass(candidate.place.index, &mut outlets) {
+                Some(Sent::Done) => {
+                    sent = Sent::Done;
+                    self.passing.progress = self.cx.clock.now;
+                }
+                Some(other) => {
+                    self.passing.queue.push_front(candidate);
+                    if sent != Sent::Done {
+                        sent = other;
+                    }
+                    self.passing.retry = Some(self.cx.clock.now + RETRY);
+                    break;
+                }
+                None => self.hurry(candidate.place.index),
+            }
+        }
+        self.passing.outlets = outlets;
+        let is_over = self.passing.outlets.senders.is_empty();
+        if is_over || self.passing.retry.is_some() && sent != Sent::Done {
+            self.check_patience(is_over);
+        }
+    }
+
+    /// Serves on, and then closes what is idle, if no other process takes the connections.
+    fn check_patience(&mut self, is_over: bool) {
+        let Some(patience) = self.cx.drain else { return };
+        if !is_over && self.cx.clock.now < self.passing.progress + patience.head {
+            return;
+        }
+        let (tag, left) = (&self.cx.station.tag, self.passing.queue.len());
+        let why = if is_over { "nobody is left to take them" } else { "nobody takes them" };
+        warn!("{tag} cannot pass {left} connections on, and closes them when they are idle: {why}");
+        self.cx.drain = Some(crate::server::context::Patience { passes_on: false, ..patience });
+        self.passing.queue.clear();
+        self.spread_idle(patience.head, |_| true);
+    }
+
+    /// Passes idle connections on as the orders say.
+    fn pass_some_on(&mut self) {
+        let Some(mut order) = self.passing.moves.pop_front() else { return };
+        let capacity = self.table.entries.capacity();
+        let mut count = 0;
+        while order.left > 0 && order.index < capacity && count < BATCH {
+            let entry = self.table.entries.get(order.index);
+            let is_idle = entry.is_some_and(|entry| {
+                !entry.connection.is_again
+                    && entry.connection.waiting().is_idle()
+                    && self.passing.gate.covers(&entry.connection.transport)
+            });
+            let sent = if is_idle { self.pass(order.index, &mut order.outlets) } else { None };
+            match sent {
+                Some(Sent::Done) => {
+                    count += 1;
+                    order.left -= 1;
+                }
+                Some(Sent::Full) if self.cx.clock.now < order.until => {
+                    self.passing.retry = Some(self.cx.clock.now + RETRY);
+                    return self.passing.moves.push_front(order);
+                }
+                Some(Sent::Full | Sent::Never) => order.left = 0,
+                None => {}
+            }
+            order.index += 1;
+        }
+        if order.left > 0 && order.index < capacity {
+            order.until = self.cx.clock.now + MOVE_PATIENCE;
+            self.passing.moves.push_front(order);
+        } else {
+            debug!("{} has passed on what it was asked to, but {}", self.cx.station.tag, order.left);
+        }
+    }
+
+    /// Passes a connection on. `None` if it cannot be passed on now.
+    fn pass(&mut self, index: usize, outlets: &mut Outlets) -> Option<Sent> {
+        let entry = self.table.entries.get(index)?;
+        let waiting = entry.connection.waiting();
+        let record = waiting.record(waiting.waited(self.cx.config, self.cx.clock.running))?;
+        // The shared buffer is empty between two steps.
+        let mut bytes = std::mem::take(&mut self.cx.output);
+        let is_small = record.encode(&mut bytes);
+        let station = &self.cx.station;
+        let is_full = |slot| station.is_full(slot);
+        let sent = is_small.then(|| outlets.send(&bytes, waiting.socket(), is_full));
+        bytes.clear();
+        self.cx.output = bytes;
+        if sent == Some(Sent::Done) {
+            self.leave(index);
+        }
+        sent
+    }
+
+    /// Another process has the connection.
+    fn leave(&mut self, index: usize) {
+        let mut connection = self.remove(index);
+        connection.transport.deregister(self.poll.registry());
+        connection.end(&mut self.cx);
+        self.cx.stats.row.count_handed();
+        self.forget();
+    }
+
+    /// A connection that cannot be passed on ends soon.
+    fn hurry(&mut self, index: usize) {
+        let Some(patience) = self.cx.drain else { return };
+        if let Some(entry) = self.table.entries.get_mut(index) {
+            entry.connection.timer.end_by(self.cx.clock.running + patience.head);
+            self.settle(index, Step::Wait);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::handover::{Pair, Receiver, Taken};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn outlets_are_used_in_turn_and_given_up_when_they_end() {
+        let pairs = [Pair::new().expect("a pair"), Pair::new().expect("a pair")];
+        let (connection, _client) = UnixStream::pair().expect("a socket pair");
+        let mut outlets = Outlets::default();
+        for (slot, pair) in pairs.iter().enumerate() {
+            outlets.senders.push((slot, pair.sender().try_clone_to_owned().expect("a descriptor").into()));
+        }
+        let mut room = vec![0; crate::shared::handover::record::RECORD_MAX];
+        let mut received = |pair: &Pair| {
+            let receiver = Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
+            std::iter::from_fn(|| matches!(receiver.take(&mut room), Taken::Record(..)).then_some(())).count()
+        };
+        for _ in 0..4 {
+            assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
+        }
+        assert_eq!((received(&pairs[0]), received(&pairs[1])), (2, 2));
+        for _ in 0..3 {
+            assert_eq!(outlets.send(b"x", connection.as_fd(), |slot| slot == 0), Sent::Done);
+        }
+        assert_eq!((received(&pairs[0]), received(&pairs[1])), (0, 3), "a worker without room gets none");
+        pairs[1].shut();
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| true), Sent::Full);
+        pairs[0].shut();
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Never);
+    }
+}
