@@ -8,7 +8,6 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use crate::support::{self, children, connect_unix, copy_program, example, fresh_path, is_gone, until, Client, Server};
 use nix::sys::signal::{kill, Signal};
