@@ -94,7 +94,7 @@ mod tests {
     use super::*;
     use crate::admin::status::{Fact, Snapshot};
     use crate::parent::supervisor::Pid;
-    use crate::parent::watch::{Schedule, Sight, Watch};
+    use crate::parent::watch::{Sample, Schedule, Watch};
     use crate::shared::scoreboard::ParentBoard;
     use crate::shared::state::WorkerState;
     use crate::shared::steer;
@@ -139,12 +139,12 @@ mod tests {
         assert!(!shown.is_empty());
         // The parent: stalls and steering.
         let rows = (1..=WORKERS).map(|row| (Pid(row as i32), board.row(row)));
-        let sights = rows.map(|(pid, row)| {
-            let (busy_since, deeds) = (row.busy_since(), row.progress());
-            Sight { pid, busy_since, deeds, schedule: Schedule::default() }
+        let samples = rows.map(|(pid, row)| {
+            let (busy_since, progress_count) = (row.busy_since(), row.progress());
+            Sample { pid, busy_since, progress_count, schedule: Schedule::default() }
         });
         watch.wake(now);
-        watch.look(sights, now);
+        watch.look(samples, now);
         (1..=WORKERS).for_each(|row| assert!(watch.is_well(Pid(row as i32)) || board.row(row).busy_since().is_some()));
         let seats = steer::look(board, now);
         assert!(board.seats().next().is_none() || !seats.is_empty());

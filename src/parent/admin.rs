@@ -21,16 +21,16 @@ use crate::admin::{self, Service};
 use crate::error::{Error, Result};
 use crate::parent::announce::{describe, describe_unasked};
 use crate::parent::discard::Discard;
-use crate::parent::journal::{Journal, Said};
+use crate::parent::journal::{Entry, Journal};
 use crate::parent::process::{signal, Roster};
-use crate::parent::reap::{self, Fate};
+use crate::parent::reap::{self, ChildStatus};
 use crate::parent::settings::Settings;
 use crate::parent::sockets::Sockets;
 use crate::parent::source::Source;
 use crate::parent::spawn::{fork_remedy, Child};
 use crate::parent::supervisor::{Gone, Pid, PoolState};
 use crate::parent::wakeups::Wakeups;
-use crate::shared::channel::{self, Heard, ParentEnd, Record};
+use crate::shared::channel::{self, ParentEnd, Record, Reports};
 use crate::shared::config::{Address, Config, Sandbox};
 use crate::shared::credentials::Credentials;
 use crate::shared::listener::{AdminListener, SlotSockets};
@@ -49,7 +49,7 @@ const BACKOFF: Duration = Duration::from_millis(100);
 /// If it has lived for this long, its end is not a failure in a row.
 const STABLE: Duration = Duration::from_secs(10);
 /// How long the end of the pool waits for it. It normally ends well before that.
-const PATIENCE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 /// The number of commands carried out per second. Further ones wait in the link; while that is full, they are refused
 /// to clients.
 const COMMANDS: u32 = 16;
@@ -156,7 +156,7 @@ impl Admin {
     }
 
     /// Tells it to finish.
-    fn let_go(&mut self) {
+    fn release(&mut self) {
         self.is_over = true;
         self.tell(Fact::End);
         if let Some(process) = &self.process {
@@ -212,14 +212,14 @@ impl Admin {
     /// SIGCHLD has arrived.
     pub(super) fn reap(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
         let Some(pid) = self.pid() else { return };
-        for fate in reap::fates(pid) {
-            if let Fate::Suspended = fate {
+        for status in reap::statuses(pid) {
+            if let ChildStatus::Suspended = status {
                 // Its connections are worth less than a response to the next one.
                 warn!("admin pid={} killed: it was stopped by a signal", pid.0);
                 signal(pid, Signal::SIGKILL);
             }
-            let Fate::Exited(exit) = fate else { continue };
-            self.hear(wakeups, journal);
+            let ChildStatus::Exited(exit) = status else { continue };
+            self.read_reports(wakeups, journal);
             let Some(process) = self.process.take() else { return };
             if self.is_over {
                 debug!("admin pid={} {}", pid.0, describe(exit));
@@ -231,24 +231,24 @@ impl Admin {
             }
             self.backs_off(now);
             let why = process.lifeline.failure().map(|reason| format!(": {reason}")).unwrap_or_default();
-            journal.say(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
+            journal.log(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
         }
     }
 
     /// The new pool serves, and shows its own status.
     pub(super) fn hand_over(&mut self, journal: &mut Journal) {
-        self.tell_what_was_said(journal);
+        self.send_events(journal);
         self.listener.hand_over();
-        self.let_go();
+        self.release();
     }
 
     /// Ends it, as the last process of the pool, and waits for a moment.
     pub(super) fn end(mut self) {
-        self.let_go();
+        self.release();
         let Some(process) = self.process else { return };
         // It may have closed its lifeline without having ended.
-        if !process.lifeline.ends_within(PATIENCE) {
-            warn!("admin pid={} killed: still running {PATIENCE:?} after it was told to finish", process.pid.0);
+        if !process.lifeline.ends_within(EXIT_TIMEOUT) {
+            warn!("admin pid={} killed: still running {EXIT_TIMEOUT:?} after it was told to finish", process.pid.0);
         }
         signal(process.pid, Signal::SIGKILL);
         while waitpid(SystemPid::from_raw(process.pid.0), None::<WaitPidFlag>) == Err(nix::errno::Errno::EINTR) {}
@@ -297,8 +297,8 @@ impl Admin {
 /// Facts for it.
 impl Admin {
     /// Passes on the events since the last call.
-    fn tell_what_was_said(&mut self, journal: &mut Journal) {
-        for Said { time, level, worker, text } in journal.take_untold() {
+    fn send_events(&mut self, journal: &mut Journal) {
+        for Entry { time, level, worker, text } in journal.take_unsent() {
             let seq = self.model.seq() + 1;
             self.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
         }
@@ -306,7 +306,7 @@ impl Admin {
 
     /// Passes on what has changed in the pool and its processes.
     pub(super) fn observe(&mut self, roster: &Roster, sockets: &Sockets, settings: &Settings, journal: &mut Journal) {
-        self.tell_what_was_said(journal);
+        self.send_events(journal);
         let mut pool = self.model.pool.clone();
         pool.state = match roster.supervisor.state() {
             PoolState::Starting => status::State::Starting,
@@ -385,9 +385,9 @@ impl Admin {
 /// Commands from it.
 impl Admin {
     /// Reads its reports.
-    pub(super) fn hear(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
+    pub(super) fn read_reports(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
         let Some(process) = &mut self.process else { return };
-        let Heard { records, violation } = process.lifeline.hear(clock::now());
+        let Reports { records, violation } = process.lifeline.read_reports(clock::now());
         for record in records {
             match record {
                 Record::Listening => process.is_set_up = true,
@@ -440,7 +440,7 @@ impl Running {
     fn misbehaved(&mut self, why: &str, journal: &mut Journal) {
         if !std::mem::replace(&mut self.has_misbehaved, true) {
             signal(self.pid, Signal::SIGKILL);
-            journal.say(log::Level::Warn, None, format!("admin pid={} killed: {why}", self.pid.0));
+            journal.log(log::Level::Warn, None, format!("admin pid={} killed: {why}", self.pid.0));
         }
     }
 }

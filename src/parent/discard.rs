@@ -16,7 +16,7 @@ use log::debug;
 use nix::sys::signal::Signal;
 
 use crate::parent::process::signal;
-use crate::parent::reap::{self, Fate};
+use crate::parent::reap::{self, ChildStatus};
 use crate::parent::supervisor::Pid;
 use crate::sys;
 use crate::time::Time;
@@ -28,7 +28,7 @@ const PACE: Duration = Duration::from_millis(20);
 const RETRY: Duration = Duration::from_millis(100);
 
 /// The maximum wait for processes that were just forked. Only a stopped process takes that long.
-const PATIENCE: Duration = Duration::from_secs(10);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// While this many descriptors wait to be closed, no more are received.
 const MOST: usize = 256;
@@ -62,7 +62,7 @@ impl Discard {
     /// has none, that is an event.
     pub(super) fn close(&mut self, are_copied: bool, now: Time) {
         let is_waiting = are_copied && !self.fds.is_empty();
-        self.waits_until = is_waiting.then(|| self.waits_until.unwrap_or(now + PATIENCE));
+        self.waits_until = is_waiting.then(|| self.waits_until.unwrap_or(now + CLOSE_TIMEOUT));
         let due = self.waits_until.unwrap_or_default().max(self.not_before);
         if self.fds.is_empty() || now < due {
             return;
@@ -84,7 +84,7 @@ impl Discard {
 
     /// SIGCHLD has arrived.
     pub(super) fn reap(&mut self) {
-        self.holders.retain(|pid| !reap::fates(*pid).iter().any(|fate| matches!(fate, Fate::Exited(_))));
+        self.holders.retain(|pid| !reap::statuses(*pid).iter().any(|status| matches!(status, ChildStatus::Exited(_))));
     }
 
     /// Whether this is one of the holders, which the next call reaps.

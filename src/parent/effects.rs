@@ -92,7 +92,7 @@ impl Parent {
             Notice::AllReady { .. } => {
                 for reserved in self.sockets.reserved().iter() {
                     let text = format!("listening on {reserved} with {}", self.deploy.settings.derivation);
-                    self.journal.say(log::Level::Info, None, text);
+                    self.journal.log(log::Level::Info, None, text);
                 }
                 match self.takeover.has_predecessor() {
                     true => self.take_over(),
@@ -119,7 +119,7 @@ impl Parent {
                 self.apply(before);
                 self.deploy.give_root();
                 let text = "restored the settings from before the restart".to_owned();
-                self.journal.say(log::Level::Info, None, text);
+                self.journal.log(log::Level::Info, None, text);
             }
         }
     }
@@ -130,8 +130,8 @@ fn say(notice: &Notice, journal: &mut Journal) {
     let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
     if !matches!(notice, Notice::AllReady { .. }) {
         match comes_again_and_again(notice) {
-            true => journal.say_rarely(level, slot_of(notice), journal.text_of(notice)),
-            false => journal.say(level, slot_of(notice), journal.text_of(notice)),
+            true => journal.log_limited(level, slot_of(notice), journal.text_of(notice)),
+            false => journal.log(level, slot_of(notice), journal.text_of(notice)),
         }
     }
 }
@@ -146,11 +146,11 @@ fn result_of(outcome: Outcome, requests: Option<u64>, health: &Health, journal: 
             Err(Error::Forced { connections, unknown })
         }
         Outcome::Stopped => {
-            journal.say(log::Level::Info, None, stopped);
+            journal.log(log::Level::Info, None, stopped);
             Ok(())
         }
         Outcome::Replaced => {
-            journal.say(log::Level::Info, None, format!("{stopped}: another pool has taken over"));
+            journal.log(log::Level::Info, None, format!("{stopped}: another pool has taken over"));
             Ok(())
         }
         Outcome::BootFailed { last } => {

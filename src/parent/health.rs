@@ -21,7 +21,7 @@ use log::{debug, warn};
 
 use crate::parent::process::{Process, Roster};
 use crate::parent::supervisor::Pid;
-use crate::parent::watch::{Schedule, Sight, Watch};
+use crate::parent::watch::{Sample, Schedule, Watch};
 use crate::shared::config::Config;
 use crate::shared::scoreboard::ParentBoard;
 use crate::sys::proc;
@@ -148,7 +148,7 @@ impl Health {
         for (pid, process) in roster.iter() {
             self.doubt(process, || roster.tag(pid), now);
         }
-        let sights = roster.iter().map(|(pid, process)| {
+        let samples = roster.iter().map(|(pid, process)| {
             let row = self.board.row(process.row);
             let busy_since = row.busy_since();
             let schedule = busy_since.and_then(|_| proc::schedule(pid.0)).map(|it| Schedule {
@@ -157,9 +157,9 @@ impl Health {
                 waited: it.waited,
             });
             let schedule = schedule.unwrap_or_default();
-            Sight { pid, busy_since, deeds: row.progress(), schedule }
+            Sample { pid, busy_since, progress_count: row.progress(), schedule }
         });
-        let stalled = self.watch.look(sights, now);
+        let stalled = self.watch.look(samples, now);
         self.board.watch(!self.watch.sleeps());
         // A worker that is leaving has another timeout.
         stalled.into_iter().filter(|pid| roster.is_ready(*pid)).collect()

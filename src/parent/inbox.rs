@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(refuse(malformed, Pid(10), &mut roster, &mut discard), Rest::Nothing);
         assert!(roster.get(Pid(10)).is_some_and(|process| process.violation.is_some()));
         worker.send(b"more", None).expect("there is room");
-        assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing), "it is not heard any more");
+        assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing), "it is not reports any more");
         inbox.take_back(buffer);
     }
 }

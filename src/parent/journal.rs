@@ -23,7 +23,7 @@ pub(super) struct Journal {
     /// Whether it was said that nobody hears the log.
     has_hinted: bool,
     /// What the admin process still has to be told; `None` if there is none.
-    untold: Option<Vec<Said>>,
+    unsent: Option<Vec<Entry>>,
     /// How the latest worker failed.
     last_failure: Option<String>,
     /// How each slot's latest worker failed.
@@ -36,7 +36,7 @@ pub(super) struct Journal {
 
 /// Something that was reported.
 #[derive(Debug)]
-pub(super) struct Said {
+pub(super) struct Entry {
     /// When, in milliseconds since 1970.
     pub(super) time: u64,
     pub(super) level: Level,
@@ -51,7 +51,7 @@ impl Journal {
             repeats: Repeats::new(),
             loudest: log::max_level(),
             has_hinted: false,
-            untold: has_admin.then(Vec::new),
+            unsent: has_admin.then(Vec::new),
             last_failure: None,
             failures: BTreeMap::new(),
             upgrade_failure: None,
@@ -60,17 +60,17 @@ impl Journal {
     }
 
     /// Reports to the log, and to the readers of the pool's events.
-    pub(super) fn say(&mut self, level: log::Level, worker: Option<usize>, text: String) {
+    pub(super) fn log(&mut self, level: log::Level, worker: Option<usize>, text: String) {
         // Whatever it concerns, the log names the parent as its source.
         log::log!(target: "forkpool::parent", level, "{text}");
         self.hint(level, &text);
-        let Some(untold) = &mut self.untold else { return };
+        let Some(unsent) = &mut self.unsent else { return };
         let level = match level {
             log::Level::Error => Level::Error,
             log::Level::Warn => Level::Warn,
             _ => Level::Info,
         };
-        untold.push(Said { time: clock::unix_millis(), level, worker, text });
+        unsent.push(Entry { time: clock::unix_millis(), level, worker, text });
     }
 
     /// Writes the first warning or error to stderr if there is no logger, and says how to see the others. So a new user
@@ -88,10 +88,10 @@ impl Journal {
     }
 
     /// Reports what a worker can cause again and again, so that the log does not fill with it.
-    pub(super) fn say_rarely(&mut self, level: log::Level, slot: Option<usize>, text: String) {
+    pub(super) fn log_limited(&mut self, level: log::Level, slot: Option<usize>, text: String) {
         let admits = |slot| self.repeats.admits(slot, level, &text, clock::now());
         if slot.is_none_or(admits) {
-            self.say(level, slot, text);
+            self.log(level, slot, text);
         }
     }
 
@@ -103,7 +103,7 @@ impl Journal {
     /// Reports how many lines were left out of the log, if it is time.
     pub(super) fn say_what_was_left_out(&mut self) {
         for (slot, level, text) in self.repeats.summaries(clock::now()) {
-            self.say(level, Some(slot), text);
+            self.log(level, Some(slot), text);
         }
     }
 
@@ -113,15 +113,15 @@ impl Journal {
     }
 
     /// Returns what was reported since the last call.
-    pub(super) fn take_untold(&mut self) -> Vec<Said> {
-        self.untold.as_mut().map(std::mem::take).unwrap_or_default()
+    pub(super) fn take_unsent(&mut self) -> Vec<Entry> {
+        self.unsent.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Sets the level, as far as the logger allows.
     pub(super) fn set_level(&mut self, level: log::LevelFilter) {
         let level = level.min(self.loudest);
         log::set_max_level(level);
-        self.say(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
+        self.log(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
     }
 
     /// A worker of the slot has failed: `how` is what follows its name, and `line` a line of its own.

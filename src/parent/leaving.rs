@@ -52,7 +52,7 @@ pub(super) fn advance(roster: &mut Roster, now: Time) -> Vec<Pid> {
 
 /// Lets the slots of programs that wait rest, as far as enough others serve.
 fn rest(roster: &mut Roster, now: Time) {
-    let seated = roster.seated();
+    let seated = roster.rows_by_slot();
     for (pid, state) in states(roster).collect::<Vec<_>>() {
         let Leaving::Waits { until } = state else { continue };
         let mut resting = resting(roster, now);
@@ -67,7 +67,7 @@ fn rest(roster: &mut Roster, now: Time) {
 /// The rows of the processes to which the kernel may give connections, by slot: all that could take some, except for
 /// those of slots that rest.
 pub(super) fn fed(roster: &Roster, now: Time) -> BTreeMap<SlotId, usize> {
-    let (all, resting) = (roster.seated(), resting(roster, now));
+    let (all, resting) = (roster.rows_by_slot(), resting(roster, now));
     let fed: BTreeMap<_, _> = all.iter().filter(|(slot, _)| !resting.contains(slot)).map(|(a, b)| (*a, *b)).collect();
     if fed.is_empty() {
         all

@@ -14,27 +14,27 @@ impl Parent {
     pub(super) fn read_messages(&mut self) {
         let now = clock::now();
         for pid in self.application.inbox.take_due(&mut self.roster, now) {
-            let rest = if self.discard.is_full() { Rest::NotAsked } else { self.hear_messages(pid) };
+            let rest = if self.discard.is_full() { Rest::NotAsked } else { self.read_messages_of(pid) };
             self.application.inbox.put_back(pid, rest, &self.roster, now);
         }
     }
 
     /// Passes on everything that a process had sent before it exited. Another process that holds its socket cannot add
     /// anything.
-    pub(super) fn hear_last_messages(&mut self, pid: Pid) {
+    pub(super) fn read_last_messages(&mut self, pid: Pid) {
         let mut rest = Rest::Nothing;
         if let Some(messages) = self.roster.get(pid).and_then(|process| process.ends.messages.as_ref()) {
             messages.close();
             rest = Rest::Next;
         }
         while rest == Rest::Next {
-            rest = self.hear_messages(pid);
+            rest = self.read_messages_of(pid);
         }
         self.application.inbox.end(pid, rest, &mut self.roster, &mut self.discard);
     }
 
     /// Passes the application one turn of one worker's messages.
-    fn hear_messages(&mut self, pid: Pid) -> Rest {
+    fn read_messages_of(&mut self, pid: Pid) -> Rest {
         let end = clock::now_micros() + SLICE;
         let mut buffer = self.application.inbox.lend_buffer();
         let (mut rest, mut count) = (Rest::Next, 0);
@@ -44,7 +44,7 @@ impl Parent {
                 Received::Message(message, fd) => {
                     // What the worker reported before it sent this comes first.
                     if self.roster.is_starting(pid) {
-                        self.hear(pid);
+                        self.read_reports(pid);
                     }
                     let (process, borrowed) = (self.roster.identify(pid), fd.as_ref().map(AsFd::as_fd));
                     let event = Event::Message { process, message, fd: borrowed };

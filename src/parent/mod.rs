@@ -256,7 +256,7 @@ impl Parent {
             look_at_clock(&mut self.wakeups, &mut self.health, &mut self.roster);
             // Reports first, since a worker sent them before its exit.
             for source in sources {
-                self.hear_from(source);
+                self.dispatch(source);
                 self.obey_application();
             }
             for request in self.wakeups.requests() {
@@ -301,7 +301,7 @@ impl Parent {
         self.discard.close(are_copies_held(&self.roster, &self.admin), clock::now());
         let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
         for pid in programs.take_unread(discard) {
-            let notice = programs.hear(pid, roster, discard, wakeups, journal);
+            let notice = programs.read_notification(pid, roster, discard, wakeups, journal);
             notified(pid, notice, roster, application, journal);
         }
         self.outputs.access_log.tell(&mut self.roster, self.health.board(), clock::now());
@@ -315,30 +315,30 @@ impl Parent {
         }
     }
 
-    fn hear_from(&mut self, source: Source) {
+    fn dispatch(&mut self, source: Source) {
         let now = clock::now();
         match source {
             // After all others.
             Source::Signals => {}
-            Source::Reports(pid) => self.hear(pid),
+            Source::Reports(pid) => self.read_reports(pid),
             Source::Messages(pid) => self.application.inbox.note(pid),
             Source::Sign(pid) => {
                 let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
-                let notice = programs.hear(pid, roster, discard, wakeups, journal);
+                let notice = programs.read_notification(pid, roster, discard, wakeups, journal);
                 notified(pid, notice, roster, application, journal);
             }
-            Source::Successor => self.hear_successor(),
-            Source::Predecessor if self.takeover.hear_predecessor() => self.sockets.own(),
+            Source::Successor => self.read_successor(),
+            Source::Predecessor if self.takeover.read_predecessor() => self.sockets.own(),
             Source::Predecessor => {}
-            Source::Attention => self.sockets.begin_attending(now),
+            Source::QueueWatch => self.sockets.connection_arrived(now),
             Source::Hangups => {
                 let mended = self.sockets.look(&self.deploy.settings.config, &mut self.journal, now);
                 mended.into_iter().for_each(|event| self.roster.tell(event, now));
             }
-            Source::Files => self.deploy.hear_of_files(&self.wakeups, &mut self.journal),
+            Source::Files => self.deploy.files_changed(&self.wakeups, &mut self.journal),
             Source::Admin => {
                 let admin = self.admin.as_mut();
-                admin.into_iter().for_each(|admin| admin.hear(&self.wakeups, &mut self.journal));
+                admin.into_iter().for_each(|admin| admin.read_reports(&self.wakeups, &mut self.journal));
             }
             Source::AdminLink => self.obey_admin(),
         }

@@ -18,13 +18,13 @@ use nix::unistd::{getpgid, getpgrp, Pid as SystemPid};
 
 use crate::parent::journal::Journal;
 use crate::parent::process::{signal, Process};
-use crate::parent::reap::{self, Fate};
+use crate::parent::reap::{self, ChildStatus};
 use crate::parent::supervisor::Pid;
 use crate::sys::proc;
 
 /// The pause between two checks when the pool ends, and their number.
 const PAUSE: Duration = Duration::from_millis(5);
-const LOOKS: usize = 200;
+const CHECKS: usize = 200;
 
 /// The state of ending such processes.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ impl Orphans {
         let is_left = |pid: i32| pid == program || getpgid(Some(SystemPid::from_raw(pid))) == group;
         if own_children().into_iter().any(is_left) {
             let text = format!("worker={} died before its program, all of which is killed", process.slot);
-            journal.say_rarely(log::Level::Warn, Some(process.slot), text);
+            journal.log_limited(log::Level::Warn, Some(process.slot), text);
             self.are_left = true;
         }
     }
@@ -78,7 +78,7 @@ impl Orphans {
             }
             signal(Pid(pid), Signal::SIGKILL);
             found += 1;
-            let is_gone = reap::fates(Pid(pid)).iter().any(|fate| matches!(fate, Fate::Exited(_)));
+            let is_gone = reap::statuses(Pid(pid)).iter().any(|status| matches!(status, ChildStatus::Exited(_)));
             left += usize::from(!is_gone);
         }
         debug!("killed {found} processes that a dead keeper has left; {left} of them have not ended yet");
@@ -87,7 +87,7 @@ impl Orphans {
 
     /// The pool ends. Nobody else will end them.
     pub(super) fn end_last(&mut self, is_known: impl Fn(Pid) -> bool) {
-        for _ in 0..LOOKS {
+        for _ in 0..CHECKS {
             self.end(&is_known);
             if !self.are_left {
                 return;

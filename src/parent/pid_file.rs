@@ -52,7 +52,7 @@ impl Pid {
     pub(super) fn write_or_retry(&mut self, path: Option<&Path>, journal: &mut Journal) {
         if let Err(error) = self.write(path) {
             let text = format!("{}; retrying every {} s", error.report(), RETRY.as_secs());
-            journal.say(Level::Error, None, text);
+            journal.log(Level::Error, None, text);
             self.retry = Some(clock::now() + RETRY);
         }
     }
@@ -63,7 +63,7 @@ impl Pid {
             let written = self.write(path);
             self.retry = written.is_err().then(|| now + RETRY);
             if written.is_ok() {
-                journal.say(Level::Info, None, "pid file written".to_owned());
+                journal.log(Level::Info, None, "pid file written".to_owned());
             }
         }
     }

@@ -99,7 +99,7 @@ impl Programs {
     /// Says what a keeper has noticed, once for all of them, since the programs are alike.
     pub(super) fn remark(&mut self, pid: Pid, remark: Remark, roster: &Roster, journal: &mut Journal) {
         if self.remarks.insert(remark.kind) {
-            journal.say(log::Level::Warn, roster.slot_of(pid), format!("{} {remark}", roster.tag(pid)));
+            journal.log(log::Level::Warn, roster.slot_of(pid), format!("{} {remark}", roster.tag(pid)));
         }
     }
 
@@ -129,7 +129,7 @@ impl Programs {
     }
 
     /// A notification has arrived on a program's socket.
-    pub(super) fn hear(
+    pub(super) fn read_notification(
         &mut self,
         pid: Pid,
         roster: &mut Roster,
@@ -166,7 +166,7 @@ impl Programs {
                 "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
                 roster.tag(pid)
             );
-            journal.say(log::Level::Warn, roster.slot_of(pid), text);
+            journal.log(log::Level::Warn, roster.slot_of(pid), text);
         } else if discard.is_full() {
             self.unread.insert(pid);
         } else if taken == NOTIFICATIONS {

@@ -10,7 +10,7 @@ use crate::sys;
 
 /// What happened to a process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fate {
+pub(crate) enum ChildStatus {
     Exited(Exit),
     /// It was stopped by a signal.
     Suspended,
@@ -19,28 +19,28 @@ pub(crate) enum Fate {
 }
 
 /// What has happened since the last call. One SIGCHLD may stand for several events.
-pub(crate) fn fates(pid: Pid) -> Vec<Fate> {
-    let mut fates = Vec::new();
+pub(crate) fn statuses(pid: Pid) -> Vec<ChildStatus> {
+    let mut statuses = Vec::new();
     let flags = WaitPidFlag::WNOHANG | WaitPidFlag::WUNTRACED | WaitPidFlag::WCONTINUED;
     loop {
         match waitpid(SystemPid::from_raw(pid.0), Some(flags)) {
-            Ok(WaitStatus::StillAlive) => return fates,
-            Ok(WaitStatus::Stopped(..)) => fates.push(Fate::Suspended),
-            Ok(WaitStatus::Continued(_)) => fates.push(Fate::Resumed),
-            Ok(WaitStatus::Exited(_, code)) => fates.push(Fate::Exited(Exit::Code(code))),
+            Ok(WaitStatus::StillAlive) => return statuses,
+            Ok(WaitStatus::Stopped(..)) => statuses.push(ChildStatus::Suspended),
+            Ok(WaitStatus::Continued(_)) => statuses.push(ChildStatus::Resumed),
+            Ok(WaitStatus::Exited(_, code)) => statuses.push(ChildStatus::Exited(Exit::Code(code))),
             Ok(WaitStatus::Signaled(_, signal, core_dumped)) => {
-                fates.push(Fate::Exited(Exit::Signal { signal: signal as i32, core_dumped }));
+                statuses.push(ChildStatus::Exited(Exit::Signal { signal: signal as i32, core_dumped }));
             }
             Err(Errno::EINTR) => continue,
             // Other code has reaped it.
-            Ok(_) | Err(UNNAMED | Errno::ECHILD) => fates.push(Fate::Exited(UNKNOWN)),
+            Ok(_) | Err(UNNAMED | Errno::ECHILD) => statuses.push(ChildStatus::Exited(UNKNOWN)),
             Err(errno) => {
                 error!("cannot reap pid={}: {errno}", pid.0);
-                return fates;
+                return statuses;
             }
         }
-        if matches!(fates.last(), Some(Fate::Exited(_))) {
-            return fates;
+        if matches!(statuses.last(), Some(ChildStatus::Exited(_))) {
+            return statuses;
         }
     }
 }

@@ -18,11 +18,11 @@ const PERIOD: Duration = Duration::from_secs(60);
 /// `L` is the level of a line.
 #[derive(Debug)]
 pub(super) struct Repeats<L> {
-    slots: BTreeMap<usize, Said<L>>,
+    slots: BTreeMap<usize, Logged<L>>,
 }
 
 #[derive(Debug)]
-struct Said<L> {
+struct Logged<L> {
     pace: Pace,
     /// The lines that were left out, and the latest of them.
     left_out: u64,
@@ -36,27 +36,27 @@ impl<L> Repeats<L> {
 
     /// Whether to write a line about this slot now; otherwise it is kept for the summary.
     pub(super) fn admits(&mut self, slot: usize, level: L, text: &str, now: Time) -> bool {
-        let said = self.slots.entry(slot).or_insert(Said { pace: Pace::default(), left_out: 0, latest: None });
-        if said.left_out == 0 && said.pace.take(LINES, now).is_ok() {
+        let logged = self.slots.entry(slot).or_insert(Logged { pace: Pace::default(), left_out: 0, latest: None });
+        if logged.left_out == 0 && logged.pace.take(LINES, now).is_ok() {
             return true;
         }
-        said.left_out += 1;
-        said.latest = Some((level, text.to_owned()));
+        logged.left_out += 1;
+        logged.latest = Some((level, text.to_owned()));
         false
     }
 
     /// When a summary is due.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.slots.values().filter(|said| said.left_out > 0).map(|said| said.pace.next(LINES)).min()
+        self.slots.values().filter(|logged| logged.left_out > 0).map(|logged| logged.pace.next(LINES)).min()
     }
 
     /// The summaries that are due, each as a line about a slot.
     pub(super) fn summaries(&mut self, now: Time) -> Vec<(usize, L, String)> {
-        let due = self.slots.iter_mut().filter(|(_, said)| said.left_out > 0 && said.pace.next(LINES) <= now);
-        due.filter_map(|(slot, said)| {
-            said.pace.count(LINES, now);
-            let left_out = std::mem::take(&mut said.left_out);
-            let (level, text) = said.latest.take()?;
+        let due = self.slots.iter_mut().filter(|(_, logged)| logged.left_out > 0 && logged.pace.next(LINES) <= now);
+        due.filter_map(|(slot, logged)| {
+            logged.pace.count(LINES, now);
+            let left_out = std::mem::take(&mut logged.left_out);
+            let (level, text) = logged.latest.take()?;
             let text = match left_out {
                 1 => text,
                 more => format!("{text}; and {} more lines like it since the last one", more - 1),

@@ -9,15 +9,15 @@ use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
 use crate::parent::workers::{listening, ready, suspended};
 use crate::parent::Parent;
-use crate::shared::channel::{Heard, Record};
+use crate::shared::channel::{Record, Reports};
 use crate::sys::clock;
 use crate::time::Time;
 
 impl Parent {
     /// Handles the reports of a worker.
-    pub(super) fn hear(&mut self, pid: Pid) {
+    pub(super) fn read_reports(&mut self, pid: Pid) {
         let now = clock::now();
-        let Heard { records, violation } = read(pid, &mut self.roster, &self.wakeups, now);
+        let Reports { records, violation } = read(pid, &mut self.roster, &self.wakeups, now);
         for record in records {
             self.take_in(pid, record, now);
             self.obey_application();
@@ -51,7 +51,7 @@ impl Parent {
             Record::Released => self.sockets.released(pid),
             Record::Broken { .. } => {
                 let (config, now) = (&self.deploy.settings.config, clock::now());
-                let mended = self.sockets.hear_of_broken(pid, &self.roster, config, &mut self.journal, now);
+                let mended = self.sockets.socket_failed(pid, &self.roster, config, &mut self.journal, now);
                 mended.into_iter().for_each(|event| self.roster.tell(event, now));
             }
             Record::Executes => self.programs.executes(pid, &mut self.roster),
@@ -70,13 +70,13 @@ impl Parent {
 }
 
 /// Reads the reports of a worker, if it may still send any.
-fn read(pid: Pid, roster: &mut Roster, wakeups: &Wakeups, now: Time) -> Heard {
+fn read(pid: Pid, roster: &mut Roster, wakeups: &Wakeups, now: Time) -> Reports {
     let Some(process) = roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
-        return Heard { records: Vec::new(), violation: None };
+        return Reports { records: Vec::new(), violation: None };
     };
-    let heard = process.ends.lifeline.hear(now);
+    let reports = process.ends.lifeline.read_reports(now);
     if process.ends.lifeline.has_more() {
         wakeups.listen_again(process.ends.lifeline.as_raw_fd(), Source::Reports(pid));
     }
-    heard
+    reports
 }

@@ -199,12 +199,13 @@ impl<E> Roster<E> {
 
     /// The row of the process that takes each slot's connections: the serving process, or else a starting one whose
     /// program already takes connections.
-    pub(crate) fn seated(&self) -> BTreeMap<SlotId, usize> {
+    pub(crate) fn rows_by_slot(&self) -> BTreeMap<SlotId, usize> {
         let accepting = self.iter().filter(|(pid, process)| process.accepts && self.is_starting(*pid));
-        let mut seated: BTreeMap<SlotId, usize> = accepting.map(|(_, process)| (process.slot, process.row)).collect();
+        let mut rows_by_slot: BTreeMap<SlotId, usize> =
+            accepting.map(|(_, process)| (process.slot, process.row)).collect();
         let serving = self.serving_by_slot().into_iter();
-        seated.extend(serving.filter_map(|(slot, pid)| Some((slot, self.get(pid)?.row))));
-        seated
+        rows_by_slot.extend(serving.filter_map(|(slot, pid)| Some((slot, self.get(pid)?.row))));
+        rows_by_slot
     }
 
     /// The processes that were not told to leave.
@@ -323,17 +324,17 @@ mod tests {
     #[test]
     fn of_two_that_serve_the_newer_has_the_slot() {
         let mut roster = roster();
-        assert_eq!(roster.seated(), BTreeMap::new());
+        assert_eq!(roster.rows_by_slot(), BTreeMap::new());
         ready(&mut roster, 10);
         ready(&mut roster, 11);
-        assert_eq!(roster.seated(), BTreeMap::from([(0, 1), (1, 2)]));
+        assert_eq!(roster.rows_by_slot(), BTreeMap::from([(0, 1), (1, 2)]));
         let now = now(&roster);
         roster.tell(Event::Recycle { pid: Pid(10), why: Recycle::Memory }, now);
         fork(&mut roster, 0, 20);
         assert_eq!(roster.find(Target::Slot(0)), Some(Pid(10)), "its replacement does not serve yet");
         ready(&mut roster, 20);
         assert_eq!(roster.serving_by_slot(), BTreeMap::from([(0, Pid(20)), (1, Pid(11))]));
-        assert_eq!(roster.seated(), BTreeMap::from([(0, 3), (1, 2)]));
+        assert_eq!(roster.rows_by_slot(), BTreeMap::from([(0, 3), (1, 2)]));
         assert!(roster.stage(Pid(10)).is_some_and(Stage::is_leaving) && roster.is_ready(Pid(20)));
         assert_eq!(roster.staying().collect::<Vec<_>>(), [Pid(20), Pid(11)]);
     }

@@ -27,7 +27,7 @@ pub(crate) struct Service {
     next: Option<Time>,
     status: String,
     /// The messages that it was too busy to receive, and when to try again.
-    untold: VecDeque<String>,
+    unsent: VecDeque<String>,
     retry: Time,
 }
 
@@ -45,7 +45,7 @@ impl Service {
     pub(crate) fn new(now: Time) -> Service {
         let watchdog = sd_notify::watchdog_enabled().map(|limit| limit / 2);
         let next = watchdog.map(|every| now + every);
-        Service { watchdog, next, status: String::new(), untold: VecDeque::new(), retry: now }
+        Service { watchdog, next, status: String::new(), unsent: VecDeque::new(), retry: now }
     }
 
     /// The pool serves, for the first time or after a reload.
@@ -80,7 +80,7 @@ impl Service {
     }
 
     pub(crate) fn deadline(&self) -> Option<Time> {
-        let retry = (!self.untold.is_empty()).then_some(self.retry);
+        let retry = (!self.unsent.is_empty()).then_some(self.retry);
         [self.next, retry].into_iter().flatten().min()
     }
 
@@ -101,29 +101,29 @@ impl Service {
     /// The pool ends; the last chance for messages that were not received.
     pub(crate) fn end(&mut self) {
         let end = clock::now() + LAST_WORDS;
-        while let Some(message) = self.untold.front() {
+        while let Some(message) = self.unsent.front() {
             // Zero would be without end.
             let left = end.since(clock::now()).max(Duration::from_millis(1));
             match send(message, |socket| socket.set_write_timeout(Some(left))) {
                 // By a signal, whatever its action is (signal(7)).
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return warn!("cannot send {message:?} to the service manager: {error}"),
-                Ok(()) => drop(self.untold.pop_front()),
+                Ok(()) => drop(self.unsent.pop_front()),
             }
         }
     }
 
     /// Sends without blocking, since a service manager that does not read must not stop the pool, and in order.
     fn tell(&mut self, state: &[NotifyState<'_>]) {
-        self.untold.push_back(state.iter().map(|state| format!("{state}\n")).collect());
-        if self.untold.len() > UNTOLD_MAX {
-            self.untold.pop_front();
+        self.unsent.push_back(state.iter().map(|state| format!("{state}\n")).collect());
+        if self.unsent.len() > UNTOLD_MAX {
+            self.unsent.pop_front();
         }
         self.tell_the_rest();
     }
 
     fn tell_the_rest(&mut self) {
-        while let Some(message) = self.untold.front() {
+        while let Some(message) = self.unsent.front() {
             match send(message, |socket| socket.set_nonblocking(true)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.retry = clock::now() + RETRY;
@@ -132,7 +132,7 @@ impl Service {
                 Err(error) => debug!("cannot notify the service manager: {error}"),
                 Ok(()) => {}
             }
-            self.untold.pop_front();
+            self.unsent.pop_front();
         }
     }
 }

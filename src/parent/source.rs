@@ -18,7 +18,7 @@ pub(super) enum Source {
     /// The old pool, in an upgrade.
     Predecessor,
     /// A listener of a worker with its own server.
-    Attention,
+    QueueWatch,
     /// Sockets that were shut down.
     Hangups,
     /// Watched files.
@@ -42,7 +42,7 @@ impl Source {
             Source::Sign(pid) => (3, number(pid)),
             Source::Successor => (4, 0),
             Source::Predecessor => (5, 0),
-            Source::Attention => (6, 0),
+            Source::QueueWatch => (6, 0),
             Source::Hangups => (7, 0),
             Source::Files => (8, 0),
             Source::Admin => (9, 0),
@@ -63,7 +63,7 @@ impl Source {
                 0 => Source::Signals,
                 4 => Source::Successor,
                 5 => Source::Predecessor,
-                6 => Source::Attention,
+                6 => Source::QueueWatch,
                 7 => Source::Hangups,
                 8 => Source::Files,
                 9 => Source::Admin,
@@ -86,7 +86,7 @@ mod tests {
         let mut sources: Vec<Source> =
             pids.into_iter().flat_map(|it| [Source::Reports(it), Source::Messages(it)]).collect();
         sources.extend(pids.map(Source::Sign));
-        sources.extend([Source::Signals, Source::Successor, Source::Predecessor, Source::Attention]);
+        sources.extend([Source::Signals, Source::Successor, Source::Predecessor, Source::QueueWatch]);
         sources.extend([Source::Hangups, Source::Files, Source::Admin, Source::AdminLink]);
         let mut tokens: Vec<usize> = sources.iter().map(|source| source.encode()).collect();
         for (source, token) in sources.iter().zip(&tokens) {

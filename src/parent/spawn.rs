@@ -156,7 +156,7 @@ fn take_back(row: usize, board: &ParentBoard) {
 
 /// No worker could be started for the slot.
 pub(super) fn spawn_failed(slot: SlotId, error: &str, roster: &mut Roster, journal: &mut Journal) {
-    journal.say_rarely(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
+    journal.log_limited(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
     journal.failed(Some(slot), error.to_owned(), format!("worker={slot} {error}"));
     roster.tell(Event::SpawnFailed { slot }, clock::now());
 }

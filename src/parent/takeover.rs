@@ -76,11 +76,11 @@ impl Takeover {
             1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
             _ => Successor::spawn(&addresses, sockets.reserved(), &slots.collect::<Vec<_>>(), pairs, admin),
         };
-        let heard = spawned.and_then(|successor| {
+        let reports = spawned.and_then(|successor| {
             let registered = wakeups.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);
             registered.map(|()| successor)
         });
-        match heard {
+        match reports {
             Ok(successor) => {
                 let pid = Pid(successor.pid);
                 self.successor = Some(successor);
@@ -95,7 +95,7 @@ impl Takeover {
 
     /// Whether the new binary has reported that it serves, and in how many slots it takes connections over; called when
     /// it has sent something or has gone.
-    pub(super) fn hear_successor(&mut self, wakeups: &Wakeups) -> Option<usize> {
+    pub(super) fn read_successor(&mut self, wakeups: &Wakeups) -> Option<usize> {
         let successor = self.successor.as_mut()?;
         let serves = successor.serves();
         if serves.is_none() {
@@ -122,7 +122,7 @@ impl Takeover {
     }
 
     /// The old pool has released the sockets, or has gone. Returns whether that is new.
-    pub(super) fn hear_predecessor(&mut self) -> bool {
+    pub(super) fn read_predecessor(&mut self) -> bool {
         self.predecessor.take().is_some()
     }
 }

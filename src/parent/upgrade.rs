@@ -6,8 +6,8 @@ use crate::sys::clock;
 
 impl Parent {
     /// The new binary has sent something, or has gone. If it serves, this pool ends.
-    pub(super) fn hear_successor(&mut self) {
-        let Some(slots) = self.takeover.hear_successor(&self.wakeups) else { return };
+    pub(super) fn read_successor(&mut self) {
+        let Some(slots) = self.takeover.read_successor(&self.wakeups) else { return };
         self.roster.tell(Event::SuccessorReady, clock::now());
         // If it was told to leave before it reported, it leaves, and its exit is still to come.
         if self.roster.supervisor.awaits_successor() {

@@ -15,7 +15,7 @@ use crate::parent::supervisor::Pid;
 use crate::time::Time;
 
 /// Checks per stall timeout. A stall is found late by at most this fraction of it.
-const LOOKS: u32 = 4;
+const CHECKS: u32 = 4;
 
 /// When to check, and the result of the last check.
 #[derive(Debug)]
@@ -34,11 +34,11 @@ pub(crate) struct Watch {
 
 /// The state of a worker by its row.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Sight {
+pub(crate) struct Sample {
     pub(crate) pid: Pid,
     pub(crate) busy_since: Option<Time>,
     /// A number that changes when the worker does something.
-    pub(crate) deeds: u64,
+    pub(crate) progress_count: u64,
     pub(crate) schedule: Schedule,
 }
 
@@ -57,7 +57,7 @@ pub(crate) struct Schedule {
 struct Seen {
     at: Time,
     busy_since: Time,
-    deeds: u64,
+    progress_count: u64,
     /// Since when it has done nothing, as far as is known.
     progress: Time,
     /// How much of that time it could not run.
@@ -67,28 +67,28 @@ struct Seen {
 
 impl Seen {
     /// The result of a first check, before which nobody could run for `lost`.
-    fn first(sight: &Sight, busy_since: Time, woken: Time, now: Time, lost: Duration) -> Seen {
-        let (deeds, schedule) = (sight.deeds, sight.schedule);
+    fn first(sample: &Sample, busy_since: Time, woken: Time, now: Time, lost: Duration) -> Seen {
+        let (progress_count, schedule) = (sample.progress_count, sample.schedule);
         let progress = busy_since.max(woken);
         let starved = lost.min(now.since(progress));
-        Seen { at: now, busy_since, deeds, progress, starved, schedule }
+        Seen { at: now, busy_since, progress_count, progress, starved, schedule }
     }
 
     /// The result of a further check, which came `late`. `first` applies if the worker has become busy since the last
     /// one.
-    fn next(self, sight: &Sight, first: Seen, late: Duration) -> Seen {
+    fn next(self, sample: &Sample, first: Seen, late: Duration) -> Seen {
         let now = first.at;
         if self.busy_since != first.busy_since {
             return first;
         }
-        if self.deeds != sight.deeds {
+        if self.progress_count != sample.progress_count {
             return Seen { progress: now, starved: Duration::ZERO, ..first };
         }
         // The kernel only counts a wait when it ends. A current wait shows in a process that is runnable and has not
         // run.
-        let starved = match sight.schedule.is_runnable && sight.schedule.ran == self.schedule.ran {
+        let starved = match sample.schedule.is_runnable && sample.schedule.ran == self.schedule.ran {
             true => now.since(self.at),
-            false => sight.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
+            false => sample.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
         };
         Seen { progress: self.progress, starved: self.starved + starved.max(late), ..first }
     }
@@ -124,7 +124,7 @@ impl Watch {
                 self.woken = now;
             }
             // A worker that reports this again and again delays nothing.
-            let at = now + self.stall_timeout / LOOKS;
+            let at = now + self.stall_timeout / CHECKS;
             self.next = Some(self.next.map_or(at, |next| next.min(at)));
         }
     }
@@ -140,23 +140,23 @@ impl Watch {
 
     /// Checks every row; returns the stalled workers. Whether workers must report when they become busy again is
     /// [`sleeps`](Watch::sleeps).
-    pub(crate) fn look(&mut self, sights: impl Iterator<Item = Sight>, now: Time) -> Vec<Pid> {
+    pub(crate) fn look(&mut self, samples: impl Iterator<Item = Sample>, now: Time) -> Vec<Pid> {
         let late = self.next.map_or(Duration::ZERO, |due| now.since(due));
         let frozen = std::mem::take(&mut self.frozen);
         let mut seen = BTreeMap::new();
         let mut stalled = Vec::new();
-        for sight in sights {
-            let Some(busy_since) = sight.busy_since else { continue };
-            let first = Seen::first(&sight, busy_since, self.woken, now, late + frozen);
+        for sample in samples {
+            let Some(busy_since) = sample.busy_since else { continue };
+            let first = Seen::first(&sample, busy_since, self.woken, now, late + frozen);
             // Earlier results already account for the time `frozen`.
-            let seen_now = self.seen.get(&sight.pid).map_or(first, |last| last.next(&sight, first, late));
+            let seen_now = self.seen.get(&sample.pid).map_or(first, |last| last.next(&sample, first, late));
             if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {
-                stalled.push(sight.pid);
+                stalled.push(sample.pid);
             }
-            seen.insert(sight.pid, seen_now);
+            seen.insert(sample.pid, seen_now);
         }
         let is_idle = seen.is_empty();
-        self.next = if is_idle && self.was_idle { None } else { Some(now + self.stall_timeout / LOOKS) };
+        self.next = if is_idle && self.was_idle { None } else { Some(now + self.stall_timeout / CHECKS) };
         self.was_idle = is_idle;
         self.seen = seen;
         stalled
@@ -183,12 +183,12 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    fn busy(pid: i32, since: u64, deeds: u64) -> Sight {
-        Sight { pid: Pid(pid), busy_since: Some(at(since)), deeds, schedule: Schedule::default() }
+    fn busy(pid: i32, since: u64, progress_count: u64) -> Sample {
+        Sample { pid: Pid(pid), busy_since: Some(at(since)), progress_count, schedule: Schedule::default() }
     }
 
-    fn idle(pid: i32) -> Sight {
-        Sight { pid: Pid(pid), busy_since: None, deeds: 0, schedule: Schedule::default() }
+    fn idle(pid: i32) -> Sample {
+        Sample { pid: Pid(pid), busy_since: None, progress_count: 0, schedule: Schedule::default() }
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn time_without_a_processor_is_not_counted() {
-        let starved = |ran: u64, waited: u64| Sight {
+        let starved = |ran: u64, waited: u64| Sample {
             schedule: Schedule {
                 is_runnable: true,
                 ran: Duration::from_millis(ran),

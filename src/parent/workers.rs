@@ -11,12 +11,12 @@ use crate::parent::admin::{cpu_of_the_reaped, Admin};
 use crate::parent::announce::{describe, describe_unasked, kill_reason};
 use crate::parent::application::Application;
 use crate::parent::discard::Discard;
-use crate::parent::event::{self, Event as Told};
+use crate::parent::event::{self, Event as Lifecycle};
 use crate::parent::health::Health;
 use crate::parent::journal::Journal;
 use crate::parent::process::{signal, Roster};
 use crate::parent::programs::{forget_sign, kill_tree, Notice};
-use crate::parent::reap::{self, Fate};
+use crate::parent::reap::{self, ChildStatus};
 use crate::parent::sockets::Sockets;
 use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
 use crate::parent::takeover::Takeover;
@@ -46,10 +46,10 @@ pub(super) fn listening(
     }
     roster.tell(Event::Listening { pid }, clock::now());
     let process = roster.identify(pid);
-    application.emit(&Told::Online(process), roster, journal);
+    application.emit(&Lifecycle::Online(process), roster, journal);
     let addresses = sockets.of(slot).map(SlotSockets::addresses).unwrap_or_default();
     let udp = sockets.of(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
-    application.emit(&Told::Listening { process, addresses: &addresses, udp: &udp }, roster, journal);
+    application.emit(&Lifecycle::Listening { process, addresses: &addresses, udp: &udp }, roster, journal);
 }
 
 /// A program has notified.
@@ -69,22 +69,22 @@ pub(super) fn notified(
 
 /// A worker serves.
 pub(super) fn ready(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &mut Journal) {
-    journal.say_rarely(log::Level::Info, roster.slot_of(pid), format!("{} ready", roster.tag(pid)));
+    journal.log_limited(log::Level::Info, roster.slot_of(pid), format!("{} ready", roster.tag(pid)));
     roster.tell(Event::Ready { pid }, clock::now());
     if let Some(process) = roster.get_mut(pid) {
         process.was_ready = true;
     }
-    application.emit(&Told::Ready(roster.identify(pid)), roster, journal);
+    application.emit(&Lifecycle::Ready(roster.identify(pid)), roster, journal);
 }
 
 /// A signal has stopped it, or it runs again.
 pub(super) fn suspended(pid: Pid, is_stopped: bool, roster: &mut Roster, journal: &mut Journal) {
     let (slot, tag) = (roster.slot_of(pid), roster.tag(pid));
     let event = if is_stopped {
-        journal.say_rarely(log::Level::Warn, slot, format!("{tag} was stopped by a signal"));
+        journal.log_limited(log::Level::Warn, slot, format!("{tag} was stopped by a signal"));
         Event::Suspended { pid }
     } else {
-        journal.say_rarely(log::Level::Info, slot, format!("{tag} runs again"));
+        journal.log_limited(log::Level::Info, slot, format!("{tag} runs again"));
         Event::Resumed { pid }
     };
     roster.tell(event, clock::now());
@@ -102,7 +102,7 @@ pub(super) fn drain(pid: Pid, roster: &mut Roster, application: &mut Application
 pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &Journal) {
     let Some(process) = roster.get_mut(pid) else { return };
     if !std::mem::replace(&mut process.is_disconnected, true) {
-        application.emit(&Told::Disconnected(roster.identify(pid)), roster, journal);
+        application.emit(&Lifecycle::Disconnected(roster.identify(pid)), roster, journal);
     }
 }
 
@@ -110,7 +110,7 @@ pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Appl
 pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config, journal: &mut Journal) {
     let within = roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default();
     let reason = kill_reason(KillReason::Stalled, config, None);
-    journal.say(log::Level::Warn, roster.slot_of(pid), format!("{} {reason}{within}", roster.tag(pid)));
+    journal.log(log::Level::Warn, roster.slot_of(pid), format!("{} {reason}{within}", roster.tag(pid)));
     signal(pid, Signal::SIGABRT);
 }
 
@@ -133,7 +133,7 @@ pub(super) fn kill(
         _ => String::new(),
     };
     let text = format!("{} {reason}{within}", roster.tag(pid));
-    journal.say_rarely(log::Level::Warn, roster.slot_of(pid), text.clone());
+    journal.log_limited(log::Level::Warn, roster.slot_of(pid), text.clone());
     // These count as failures of the slot.
     if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
         journal.failed(roster.slot_of(pid), reason, text);
@@ -151,26 +151,26 @@ impl Parent {
         self.discard.reap();
         let mut used = cpu_of_the_reaped();
         for pid in self.roster.pids() {
-            for fate in reap::fates(pid) {
-                match fate {
-                    Fate::Exited(exit) => {
+            for status in reap::statuses(pid) {
+                match status {
+                    ChildStatus::Exited(exit) => {
                         let before = std::mem::replace(&mut used, cpu_of_the_reaped());
                         self.exited(pid, exit, used.saturating_sub(before));
                         self.obey_application();
                     }
-                    Fate::Suspended => suspended(pid, true, &mut self.roster, &mut self.journal),
-                    Fate::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
+                    ChildStatus::Suspended => suspended(pid, true, &mut self.roster, &mut self.journal),
+                    ChildStatus::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
                 }
             }
         }
         if let Some(pid) = self.takeover.successor() {
-            let exits = reap::fates(pid).into_iter().filter_map(|fate| match fate {
-                Fate::Exited(exit) => Some(exit),
+            let exits = reap::statuses(pid).into_iter().filter_map(|status| match status {
+                ChildStatus::Exited(exit) => Some(exit),
                 _ => None,
             });
             for exit in exits {
                 // Its last message may be that it serves. Then its exit no longer concerns this pool.
-                self.hear_successor();
+                self.read_successor();
                 if self.takeover.end_successor().is_some() {
                     self.roster.tell(Event::SuccessorGone { exit: Some(exit) }, clock::now());
                 }
@@ -186,8 +186,8 @@ impl Parent {
 
     /// A worker was reaped, and has used this many microseconds of CPU time.
     fn exited(&mut self, pid: Pid, exit: Exit, cpu: u64) {
-        self.hear(pid);
-        self.hear_last_messages(pid);
+        self.read_reports(pid);
+        self.read_last_messages(pid);
         disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
         self.obey_application();
         let (told, tag) = (self.roster.identify(pid), self.roster.tag(pid));
@@ -212,7 +212,7 @@ impl Parent {
             }
         };
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
-        self.journal.say_rarely(level, Some(process.slot), format!("{line}{served}"));
+        self.journal.log_limited(level, Some(process.slot), format!("{line}{served}"));
         forget_sign(&mut process.ends.sign, &mut self.discard);
         if let Some(admin) = &mut self.admin {
             admin.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
@@ -238,7 +238,7 @@ impl Parent {
         };
         let has_served = counters.accepted > 0;
         self.roster.tell(Event::Exited { pid, exit, has_served, respawn }, clock::now());
-        self.application.emit(&Told::Exited(told), &self.roster, &self.journal);
+        self.application.emit(&Lifecycle::Exited(told), &self.roster, &self.journal);
     }
 }
 

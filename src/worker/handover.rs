@@ -17,7 +17,7 @@ use crate::shared::scoreboard::RowPage;
 use crate::worker::Worker;
 
 /// How long to wait for space in a queue.
-const PATIENCE: Duration = Duration::from_secs(1);
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Returns the connections that workers of this pool pass to this one when they leave, or `None` on a second call.
@@ -55,7 +55,7 @@ impl Worker {
         }
         let mut record = Vec::new();
         let fits = Record { unread, ..Record::default() }.encode(&mut record);
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + TIMEOUT;
         while let Some(heir) = heirs.front().filter(|_| fits) {
             match heir.send(&record, connection.as_fd()) {
                 Sent::Done => {

@@ -176,7 +176,7 @@ impl Files {
     }
 
     /// Reads what has changed; returns whether there is more to read.
-    pub(super) fn hear(&mut self, now: Time) -> bool {
+    pub(super) fn read_changes(&mut self, now: Time) -> bool {
         for _ in 0..READINGS {
             match self.inotify.read_events() {
                 Ok(events) => events.into_iter().for_each(|event| self.take_in(&event, now)),

@@ -79,7 +79,7 @@ impl Deploy {
             let names: Vec<&str> = kept.into_iter().map(Setting::name).collect();
             let text =
                 format!("changed, but a restart cannot apply it, only an upgrade (SIGUSR2): {}", names.join(", "));
-            journal.say(log::Level::Warn, None, text);
+            journal.log(log::Level::Warn, None, text);
         }
         let before = self.settings.config.clone();
         self.before.get_or_insert(before);
@@ -127,7 +127,7 @@ impl Deploy {
             }
             Found::Back => (log::Level::Info, format!("{shown} is there again (root)")),
         };
-        journal.say(level, None, text);
+        journal.log(level, None, text);
         found == Found::Another
     }
 
@@ -151,9 +151,9 @@ impl Deploy {
     }
 
     /// Watched files have changed.
-    pub(super) fn hear_of_files(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
+    pub(super) fn files_changed(&mut self, wakeups: &Wakeups, journal: &mut Journal) {
         let Some(files) = &mut self.files else { return };
-        if files.hear(clock::now()) {
+        if files.read_changes(clock::now()) {
             wakeups.listen_again(files.as_raw_fd(), Source::Files);
         }
         self.say_what_is_not_watched(journal);
@@ -161,14 +161,14 @@ impl Deploy {
 
     fn say_what_is_not_watched(&mut self, journal: &mut Journal) {
         if let Some(text) = self.files.as_mut().and_then(Files::left_out) {
-            journal.say(log::Level::Warn, None, format!("not watched: {text}"));
+            journal.log(log::Level::Warn, None, format!("not watched: {text}"));
         }
     }
 
     /// Whether to restart because files have changed and come to rest.
     pub(super) fn look_at_files(&mut self, journal: &mut Journal, now: Time) -> bool {
         let Some(changed) = self.files.as_mut().and_then(|files| files.take(now)) else { return false };
-        journal.say(log::Level::Info, None, format!("{changed} (watch): restarting"));
+        journal.log(log::Level::Info, None, format!("{changed} (watch): restarting"));
         true
     }
 }

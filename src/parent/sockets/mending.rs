@@ -109,7 +109,7 @@ impl Mending {
                 Err(_) => {}
             }
         }
-        lines.into_iter().for_each(|line| journal.say(log::Level::Error, None, line));
+        lines.into_iter().for_each(|line| journal.log(log::Level::Error, None, line));
         if is_new {
             self.begin_rest(SHARED, now);
         }

@@ -9,24 +9,24 @@
 //!   `steer.rs`: what the kernel is told about them
 //! - `neighbours.rs`: PURE. Which workers look after each slot's queue besides its own
 //! - `orders.rs`: how workers are told, and when the sockets of a removed slot are closed
-//! - `attention.rs`: the queues of workers with their own servers
+//! - `queue_watch.rs`: the queues of workers with their own servers
 //! - `mending.rs`: sockets that workers have broken
 
-mod attention;
 mod custody;
 mod groups;
 mod mending;
 mod neighbours;
 mod orders;
+mod queue_watch;
 mod steer;
 
 use std::rc::Rc;
 
-use self::attention::Attention;
 use self::custody::Custody;
 use self::mending::{Mending, SHARED};
 use self::neighbours::Neighbours;
 use self::orders::{close_one_retired, may_have_program, send_orders};
+use self::queue_watch::QueueWatch;
 use self::steer::Steer;
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
@@ -48,7 +48,7 @@ pub(super) struct Sockets {
     reserved: Rc<Vec<Reserved>>,
     custody: Custody,
     neighbours: Neighbours,
-    attention: Attention,
+    queue_watch: QueueWatch,
     mending: Mending,
     board: Rc<ParentBoard>,
     /// Whether the pool stops, so that only its workers hold sockets.
@@ -73,7 +73,7 @@ impl Sockets {
             reserved: Rc::new(reserved),
             custody: Custody::new(Steer::new(Rc::clone(&board), cpus, steering), inherited),
             neighbours: Neighbours::new(config.workers.neighbours),
-            attention: Attention::default(),
+            queue_watch: QueueWatch::default(),
             mending,
             board,
             are_released: false,
@@ -88,7 +88,7 @@ impl Sockets {
 
     pub(super) fn deadline(&self) -> Option<Time> {
         let mending = self.mending.deadline().filter(|_| !self.are_released);
-        [self.attention.deadline(), mending, self.custody.deadline()].into_iter().flatten().min()
+        [self.queue_watch.deadline(), mending, self.custody.deadline()].into_iter().flatten().min()
     }
 
     pub(super) fn reserved(&self) -> &Rc<Vec<Reserved>> {
@@ -154,7 +154,7 @@ impl Sockets {
     /// ports are free.
     pub(super) fn release(&mut self) {
         self.are_released = true;
-        self.attention = Attention::default();
+        self.queue_watch = QueueWatch::default();
         self.custody.clear();
         self.reserved = Rc::default();
     }
@@ -179,7 +179,7 @@ impl Sockets {
                 break;
             }
         }
-        self.attention.attend(roster, &self.board, &self.custody, wakeups.poll());
+        self.queue_watch.arm(roster, &self.board, &self.custody, wakeups.poll());
     }
 
     /// The slot will have no more workers.
@@ -215,15 +215,15 @@ impl Sockets {
 
     /// A connection has come to a worker with its own server. While a pool stops, workers hold the queues, but their
     /// events still come.
-    pub(super) fn begin_attending(&mut self, now: Time) {
+    pub(super) fn connection_arrived(&mut self, now: Time) {
         if !self.are_released {
-            self.attention.begin(now);
+            self.queue_watch.begin(now);
         }
     }
 
     /// Checks these queues, if it is time.
     pub(super) fn look_at_queues(&mut self, roster: &Roster, now: Time) {
-        self.attention.look(roster, &self.board, &self.custody, now);
+        self.queue_watch.look(roster, &self.board, &self.custody, now);
     }
 }
 
@@ -281,7 +281,7 @@ impl Sockets {
     }
 
     /// A worker cannot accept on one of its own sockets. If they are sound, the fault is in the process.
-    pub(super) fn hear_of_broken(
+    pub(super) fn socket_failed(
         &mut self,
         pid: Pid,
         roster: &Roster,
@@ -324,7 +324,7 @@ impl Sockets {
 fn tell_flaws(slot: usize, flaws: &[String], journal: &mut Journal) {
     for flaw in flaws {
         let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
-        journal.say_rarely(log::Level::Warn, Some(slot), text);
+        journal.log_limited(log::Level::Warn, Some(slot), text);
     }
 }
 

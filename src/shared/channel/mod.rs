@@ -141,7 +141,7 @@ pub(crate) struct ParentEnd {
 
 /// What a worker has reported since the last call.
 #[derive(Debug, Default)]
-pub(crate) struct Heard {
+pub(crate) struct Reports {
     pub(crate) records: Vec<Record>,
     /// How the worker has broken the protocol. Returned once.
     pub(crate) violation: Option<Violation>,
@@ -156,27 +156,27 @@ const READS: usize = 16;
 impl ParentEnd {
     /// Returns what the worker has reported since the last call, up to the limit of a turn
     /// ([`has_more`](ParentEnd::has_more)); nothing if the worker is gone.
-    pub(crate) fn hear(&mut self, now: Time) -> Heard {
-        let mut heard = Heard::default();
+    pub(crate) fn read_reports(&mut self, now: Time) -> Reports {
+        let mut reports = Reports::default();
         let mut bytes = [0; 4096];
         self.has_more = false;
         for _ in 0..READS {
             match self.reports.read(&mut bytes) {
-                Ok(0) => return heard,
-                Ok(len) => match self.protocol.take(&bytes[..len], now, &mut heard.records) {
+                Ok(0) => return reports,
+                Ok(len) => match self.protocol.take(&bytes[..len], now, &mut reports.records) {
                     Ok(()) => {}
                     Err(violation) => {
                         // The rest has no meaning any more.
-                        heard.violation = Some(violation);
-                        return heard;
+                        reports.violation = Some(violation);
+                        return reports;
                     }
                 },
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return heard,
+                Err(_) => return reports,
             }
         }
         self.has_more = true;
-        heard
+        reports
     }
 
     /// Whether the latest call may have left data.

@@ -11,7 +11,7 @@ fn made_sockets_come_up_once_and_with_their_addresses() {
     let (mut parent, worker) = both(3, true);
     let (one, other) = UnixDatagram::pair().expect("descriptors are free");
     worker.listening(&[(0, one.as_fd()), (2, other.as_fd())]).expect("the parent is there");
-    assert_eq!(parent.hear(Time::default()).records, [Record::Listening]);
+    assert_eq!(parent.read_reports(Time::default()).records, [Record::Listening]);
     let made = parent.take_made().expect("as agreed");
     assert_eq!(made.iter().map(|(address, _)| *address).collect::<Vec<_>>(), [0, 2]);
     assert!(parent.take_made().expect("there is no socket any more").is_empty());
@@ -72,12 +72,12 @@ fn the_lifeline_is_readable_when_it_ends_and_not_before() {
 fn a_flood_breaks_the_protocol_once_and_makes_nobody_wait() {
     let (mut parent, worker) = both(0, false);
     while worker.say(&[b'-'; 4096]).is_ok() {}
-    let heard = parent.hear(Time::default());
-    assert_eq!((heard.records, heard.violation), (vec![], Some(Violation::Unknown(b'-'))));
+    let reports = parent.read_reports(Time::default());
+    assert_eq!((reports.records, reports.violation), (vec![], Some(Violation::Unknown(b'-'))));
     while worker.say(&[b'-'; 4096]).is_ok() {}
     for _ in 0..3 {
-        let heard = parent.hear(Time::default());
-        assert_eq!((heard.records, heard.violation), (vec![], None));
+        let reports = parent.read_reports(Time::default());
+        assert_eq!((reports.records, reports.violation), (vec![], None));
     }
 }
 

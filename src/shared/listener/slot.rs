@@ -159,7 +159,7 @@ impl SlotSockets {
             Reserved::Udp(udp) => Some(udp),
             _ => None,
         });
-        udp.zip(&self.udp).filter(|(_, socket)| socket.is_some()).for_each(|(udp, _)| udp.let_go());
+        udp.zip(&self.udp).filter(|(_, socket)| socket.is_some()).for_each(|(udp, _)| udp.release());
     }
 
     /// Makes a socket for each reserved address that has none. Runs in the worker, at the first start of its slot.

@@ -97,7 +97,7 @@ impl ReservedUdp {
     }
 
     /// Called once a slot's socket holds the address.
-    pub(super) fn let_go(&self) {
+    pub(super) fn release(&self) {
         self.socket.replace(None);
     }
 }
@@ -136,7 +136,7 @@ mod tests {
             let again = format!("{host}:{}", reserved.address.port());
             assert!(matches!(reserve(&again), Err(Error::Bind { .. })), "{address}");
             let socket = reserved.bind().expect("it is ours");
-            reserved.let_go();
+            reserved.release();
             assert_eq!(socket.local_addr().expect("bound"), reserved.address);
             assert!(matches!(reserve(&again), Err(Error::Bind { .. })), "{address}");
         }

@@ -35,8 +35,8 @@ impl World {
                     self.tell(Event::SuccessorGone { exit: None });
                 } else {
                     let at = self.now + self.below(600);
-                    let fate = [(at, None), (at, Some(Exit::Code(1))), (u64::MAX, None)];
-                    self.successor = Some(self.pick(&fate));
+                    let status = [(at, None), (at, Some(Exit::Code(1))), (u64::MAX, None)];
+                    self.successor = Some(self.pick(&status));
                     self.tell(Event::SuccessorSpawned { pid: SUCCESSOR });
                 }
             }
@@ -94,7 +94,7 @@ impl World {
         let listens = self.now + self.below(20);
         let is_quick = matches!(self.mood, Mood::CrashLoop | Mood::Poison | Mood::Mix);
         let ready = listens + if is_quick { self.below(20) } else { self.below(500) };
-        let mut deeds = vec![(listens, Deed::Listen), (ready, Deed::Ready)];
+        let mut acts = vec![(listens, Act::Listen), (ready, Act::Ready)];
         let exit = self.pick(&[
             Exit::Code(0),
             Exit::Code(1),
@@ -103,22 +103,22 @@ impl World {
         ]);
         match self.mood {
             Mood::Anything if self.troubled => match self.random.next() % 8 {
-                0 => deeds.truncate(self.below(2) as usize),
-                1 => deeds.push((ready + self.below(3 * SECOND), Deed::Stall)),
-                2..5 => deeds.push((self.now + self.below(3 * SECOND), Deed::Exit(exit))),
+                0 => acts.truncate(self.below(2) as usize),
+                1 => acts.push((ready + self.below(3 * SECOND), Act::Stall)),
+                2..5 => acts.push((self.now + self.below(3 * SECOND), Act::Exit(exit))),
                 _ => {}
             },
             // Before or after it is ready, but before it is stable.
             _ if self.troubled && self.never_serves(slot) => {
-                deeds.push((self.now + self.below(ready - self.now + 100), Deed::Exit(exit)))
+                acts.push((self.now + self.below(ready - self.now + 100), Act::Exit(exit)))
             }
             // At once, or after a while.
-            Mood::Poison | Mood::Mix if self.troubled => deeds.push((ready + self.below(400), Deed::Exit(exit))),
+            Mood::Poison | Mood::Mix if self.troubled => acts.push((ready + self.below(400), Act::Exit(exit))),
             _ => {}
         }
         let deaf = self.troubled && self.mood == Mood::Anything;
         let (hears_drain, hears_quit) = (!(deaf && self.chance(4)), !(deaf && self.chance(4)));
-        Worker { slot, generation, told: None, hears_drain, hears_quit, deeds }
+        Worker { slot, generation, told: None, hears_drain, hears_quit, acts }
     }
 
     pub(super) fn told(&mut self, pid: Pid, how: Stop) {
@@ -135,7 +135,7 @@ impl World {
         assert!(worker.told < Some(how), "nothing is asked twice");
         worker.told = Some(how);
         if [worker.hears_drain, worker.hears_quit, true][how as usize] {
-            worker.deeds.push((at, Deed::Exit(exit)));
+            worker.acts.push((at, Act::Exit(exit)));
         }
     }
 }

@@ -137,11 +137,11 @@ struct Worker {
     hears_drain: bool,
     hears_quit: bool,
     /// What it will do, and when; an exit ends the list.
-    deeds: Vec<(u64, Deed)>,
+    acts: Vec<(u64, Act)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Deed {
+enum Act {
     Listen,
     Ready,
     Stall,
@@ -208,14 +208,14 @@ impl World {
         world
     }
 
-    /// Lets one thing happen at random: an effect, a deed, a command, a tick, or the passage of time.
+    /// Lets one thing happen at random: an effect, an act, a command, a tick, or the passage of time.
     fn step(&mut self) {
         match self.random.next() % 16 {
             0..6 => _ = self.perform(),
-            6..11 => self.one_deed(),
+            6..11 => self.one_act(),
             11 if self.mood == Mood::Anything => self.command(),
             // A tick before the other news makes a worker late that is not: this parent is unlucky, but possible.
-            11 | 12 if self.mood != Mood::Peace || self.due_deeds().next().is_none() => self.tell(Event::Tick),
+            11 | 12 if self.mood != Mood::Peace || self.due_acts().next().is_none() => self.tell(Event::Tick),
             // Sometimes the whole machine sleeps.
             14 => _ = self.successor_acts(),
             13 if self.random.next() % 8 == 0 => self.now += self.random.next() % (4 * SECOND),
@@ -237,8 +237,8 @@ impl World {
         if self.perform() {
             return true;
         }
-        if self.due_deeds().next().is_some() {
-            self.one_deed();
+        if self.due_acts().next().is_some() {
+            self.one_act();
         } else if self.successor_acts() {
         } else if self.supervisor.deadline().is_some_and(|at| at.as_millis() <= self.now) {
             self.tell(Event::Tick);
@@ -258,7 +258,7 @@ impl World {
             28 | 29 => {
                 if let Some(worker) = self.workers.get_mut(&pid.0).filter(|worker| worker.told < Some(Stop::Force)) {
                     // It does nothing more unless it is killed.
-                    worker.deeds.clear();
+                    worker.acts.clear();
                     (worker.hears_drain, worker.hears_quit) = (false, false);
                 }
                 Event::Suspended { pid }
@@ -298,30 +298,30 @@ impl World {
         }
     }
 
-    fn one_deed(&mut self) {
-        let due: Vec<(i32, usize)> = self.due_deeds().collect();
+    fn one_act(&mut self) {
+        let due: Vec<(i32, usize)> = self.due_acts().collect();
         if due.is_empty() {
             return;
         }
         let (number, index) = self.pick(&due);
         let pid = Pid(number);
-        let worker = self.workers.get_mut(&number).expect("its deed is due");
+        let worker = self.workers.get_mut(&number).expect("its act is due");
         let slot = worker.slot;
-        match worker.deeds.remove(index).1 {
-            Deed::Listen => {
+        match worker.acts.remove(index).1 {
+            Act::Listen => {
                 if !self.first_listens.contains(&slot) {
                     self.first_listens.push(slot);
                 }
                 self.tell(Event::Listening { pid });
             }
-            Deed::Ready => {
+            Act::Ready => {
                 self.tell(Event::Ready { pid });
                 if self.random.next() % 4 == 0 {
                     self.tell(Event::Ready { pid });
                 }
             }
-            Deed::Stall => self.tell(Event::Stalled { pid }),
-            Deed::Exit(exit) => {
+            Act::Stall => self.tell(Event::Stalled { pid }),
+            Act::Exit(exit) => {
                 self.workers.remove(&number);
                 let respawn = self.pick(self.answers);
                 self.answered_stop |= respawn == Respawn::Stop;
@@ -345,9 +345,9 @@ impl World {
     }
 
     /// The events that may be reported now, in any order across processes, but in order within each.
-    fn due_deeds(&self) -> impl Iterator<Item = (i32, usize)> + '_ {
+    fn due_acts(&self) -> impl Iterator<Item = (i32, usize)> + '_ {
         self.workers.iter().filter_map(|(&pid, worker)| {
-            let (index, (at, _)) = worker.deeds.iter().enumerate().min_by_key(|(_, (at, _))| *at)?;
+            let (index, (at, _)) = worker.acts.iter().enumerate().min_by_key(|(_, (at, _))| *at)?;
             (*at <= self.now).then_some((pid, index))
         })
     }
@@ -356,8 +356,8 @@ impl World {
     fn freeze(&mut self) {
         let span = self.below(4 * SECOND);
         self.now += span;
-        let deeds = self.workers.values_mut().flat_map(|worker| &mut worker.deeds);
-        deeds.for_each(|(at, _)| *at += span);
+        let acts = self.workers.values_mut().flat_map(|worker| &mut worker.acts);
+        acts.for_each(|(at, _)| *at += span);
         if let Some((at, _)) = &mut self.successor {
             *at = at.saturating_add(span);
         }
@@ -373,9 +373,9 @@ impl World {
     }
 
     fn wait_for_next(&mut self) -> bool {
-        let deeds = self.workers.values().flat_map(|worker| &worker.deeds).map(|(at, _)| *at);
+        let acts = self.workers.values().flat_map(|worker| &worker.acts).map(|(at, _)| *at);
         let successor = self.successor.map(|(at, _)| at).filter(|at| *at < u64::MAX);
-        let next = deeds.chain(self.supervisor.deadline().map(Time::as_millis)).chain(successor).min();
+        let next = acts.chain(self.supervisor.deadline().map(Time::as_millis)).chain(successor).min();
         self.now = next.map_or(self.now, |next| next.max(self.now));
         next.is_some()
     }

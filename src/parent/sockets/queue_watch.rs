@@ -48,7 +48,7 @@ const QUIET: u32 = 200;
 
 /// The state of the checks.
 #[derive(Debug, Default)]
-pub(super) struct Attention {
+pub(super) struct QueueWatch {
     next: Option<Time>,
     quiet: u32,
     /// The slots whose queues held connections at the latest check.
@@ -57,13 +57,13 @@ pub(super) struct Attention {
     armed: BTreeMap<usize, Pid>,
 }
 
-impl Attention {
+impl QueueWatch {
     pub(super) fn deadline(&self) -> Option<Time> {
         self.next
     }
 
     /// Watches the listeners of workers with their own servers that are not watched yet.
-    pub(super) fn attend(&mut self, roster: &Roster, board: &ParentBoard, custody: &Custody, wakeups: &Poll) {
+    pub(super) fn arm(&mut self, roster: &Roster, board: &ParentBoard, custody: &Custody, wakeups: &Poll) {
         if self.next.is_some() {
             return;
         }
@@ -73,7 +73,7 @@ impl Attention {
             }
             let sockets = custody.sockets(slot).map(SlotSockets::fds).unwrap_or_default();
             for socket in sockets {
-                if let Err(error) = epoll::watch_once(wakeups, socket, Token(Source::Attention.encode())) {
+                if let Err(error) = epoll::watch_once(wakeups, socket, Token(Source::QueueWatch.encode())) {
                     debug!("cannot watch the queue of worker={slot} with epoll_ctl(2): {error}");
                 }
             }
