@@ -74,6 +74,14 @@
 //! byte, since a client that has disconnected resets the connection when it gets one. If a client could not even send
 //! an end of file, the kernel finds out (TCP keep-alive, which connections inherit from their listener).
 //!
+//! **Connections that go to another process** ([`crate::shared::handover`]). When this worker leaves and others serve on,
+//! a connection that waits for its client goes to one of them. While the worker leaves, the deadline of a connection
+//! that has been answered is the present, so it is passed on in the same turn, and requests cost nothing for this. At
+//! most 128 go in a turn, so that those in progress do not wait. If the queues of the others stay full for 800 ms, or
+//! end, the worker closes what is idle, as in a pool that ends. No call on a client's socket blocks, whatever its flags
+//! are; sendfile(2) is not used on one that came from another process, and its registration with epoll is removed before
+//! it is closed, since a copy elsewhere would keep that alive.
+//!
 //! **Long-lived connections.** A drain waits for the responses that the application makes, and for the connections that
 //! it has taken over, which count until it drops them (`event_loop/upgrades.rs`). The application is notified: each
 //! stream, deferred response and upgraded connection has its moment, ten milliseconds after the previous one and within

@@ -56,6 +56,7 @@ fn methods_and_names_set_the_same() {
         ("body-timeout", "7s", |pool| pool.body_timeout(SEVEN)),
         ("min-rate", "7", |pool| pool.min_rate(7)),
         ("idle-timeout", "7s", |pool| pool.idle_timeout(SEVEN)),
+        ("drain-spread", "7s", |pool| pool.drain_spread(SEVEN)),
         ("write-timeout", "7s", |pool| pool.write_timeout(SEVEN)),
         ("answer-timeout", "7s", |pool| pool.answer_timeout(SEVEN)),
         ("tcp-keepalive", "7s", |pool| pool.tcp_keepalive(SEVEN)),

@@ -120,7 +120,7 @@ where
                     }
                     match is_all {
                         // Whatever is in the queue comes out of it first.
-                        true => _ = self.connections.add(connection),
+                        true => self.connections.add(connection),
                         false => self.connections.admit(connection),
                     }
                 }

@@ -79,24 +79,26 @@ where
         let (index, token) = self.insert(connection);
         let entry = &mut self.table.entries[index];
         entry.connection.transport.look();
-        self.cx.waker.place = Place { index, serial: entry.serial };
+        let place = Place { index, serial: entry.serial };
+        self.cx.waker.place = place;
         let step = entry.connection.advance(&mut self.cx, &mut self.handler);
         if step == Step::Close || self.is_watched(index, token) {
             self.take_consequences(index, step);
         }
-    }
-
-    /// Adds a connection, which has its turn later. Returns its place in the table, if it can be watched.
-    pub(super) fn add(&mut self, connection: Connection) -> Option<usize> {
-        let (index, token) = self.insert(connection);
-        if !self.is_watched(index, token) {
-            return None;
-        }
-        if self.cx.is_draining() {
+        if self.cx.is_draining() && self.table.get(place).is_some() {
             self.drain_new(index);
         }
-        self.settle(index, Step::Wait);
-        Some(index)
+    }
+
+    /// Adds a connection, which has its turn later.
+    pub(super) fn add(&mut self, connection: Connection) {
+        let (index, token) = self.insert(connection);
+        if self.is_watched(index, token) {
+            if self.cx.is_draining() {
+                self.drain_new(index);
+            }
+            self.settle(index, Step::Wait);
+        }
     }
 
     fn insert(&mut self, connection: Connection) -> (usize, Token) {

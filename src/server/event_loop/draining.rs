@@ -11,13 +11,9 @@ use super::drain_notices::{Recipient, SPREAD};
 use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
-use crate::server::context::Patience;
+use crate::server::context::{Context, Patience};
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
-
-/// The time over which idle connections are closed. A pool that stops should be gone within a second if nothing is in
-/// progress.
-const SPREAD_OF_IDLE: Duration = Duration::from_millis(800);
 
 /// How long a body may pause while the worker drains.
 const BODY_PAUSE: Duration = Duration::from_secs(5);
@@ -37,7 +33,7 @@ where
         debug!("{} drains {} connections", self.connections.cx.station.tag, self.connections.table.len());
         self.obey();
         let passes_on = self.connections.passing.begin(self.connections.cx.clock.now);
-        let patience = Patience { passes_on, ..Patience::within(self.connections.cx.station.drain_timeout) };
+        let patience = Patience { passes_on, ..self.connections.cx.patience() };
         self.connections.cx.drain = Some(patience);
         for key in 0..self.acceptors.capacity() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
@@ -72,11 +68,14 @@ where
     }
 }
 
-impl Patience {
-    /// How long a drain waits for clients, if it may take this long; zero is no limit.
-    pub(super) fn within(drain_timeout: Duration) -> Patience {
-        let of = |most: Duration| if drain_timeout.is_zero() { most } else { most.min(drain_timeout / 2) };
-        Patience { head: of(SPREAD_OF_IDLE), body: of(BODY_PAUSE), passes_on: false }
+impl Context<'_> {
+    /// How long a drain waits for clients.
+    fn patience(&self) -> Patience {
+        let of = |most: Duration| match self.station.drain_timeout {
+            Duration::ZERO => most,
+            timeout => most.min(timeout / 2),
+        };
+        Patience { head: of(self.config.timeouts.drain_spread), body: of(BODY_PAUSE), passes_on: false }
     }
 }
 
@@ -92,8 +91,11 @@ where
         }
         let entry = &mut self.table.entries[index];
         entry.connection.stay();
-        let Some(patience) = self.cx.drain.filter(|_| entry.connection.begin_to_drain(&self.cx)) else { return };
-        entry.connection.timer.end_by(self.cx.clock.running + patience.head);
+        let is_idle = entry.connection.begin_to_drain(&self.cx);
+        if let Some(patience) = self.cx.drain.filter(|_| is_idle) {
+            entry.connection.timer.end_by(self.cx.clock.running + patience.head);
+        }
+        self.settle(index, Step::Wait);
     }
 
     /// Assigns a time to all connections that may last, at which the application is notified.

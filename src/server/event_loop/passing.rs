@@ -10,6 +10,7 @@ use log::{debug, warn};
 use super::connections::Connections;
 use crate::server::answer::response::Response;
 use crate::server::connection::Step;
+use crate::server::context::Patience;
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
 use crate::shared::handover::{Gate, Sender, Sent};
@@ -21,8 +22,8 @@ const BATCH: usize = 128;
 /// When to try again if all queues are full.
 const RETRY: Duration = Duration::from_millis(2);
 
-/// How long the receiver of some connections may leave its queue full.
-const MOVE_PATIENCE: Duration = Duration::from_secs(1);
+/// How long receivers may leave their queues full.
+const PATIENCE: Duration = Duration::from_millis(800);
 
 /// The processes to which connections are passed on, and the connections that wait for that.
 #[derive(Debug)]
@@ -109,7 +110,7 @@ impl Passing {
     /// Passes up to `count` idle connections on to this slot.
     pub(super) fn add_move(&mut self, slot: usize, count: usize, to: Sender, now: Time) {
         let outlets = Outlets { senders: vec![(slot, to)], next: 0 };
-        self.moves.push_back(Move { outlets, left: count, index: 0, until: now + MOVE_PATIENCE });
+        self.moves.push_back(Move { outlets, left: count, index: 0, until: now + PATIENCE });
     }
 
     /// The worker leaves. Returns whether there is anybody to pass connections on to.
@@ -157,6 +158,7 @@ where
     /// A connection has reached its deadline. If it waits for its client, that only means that it can be passed on, and
     /// it is lined up. Returns whether it is not to be closed.
     pub(super) fn line_up(&mut self, index: usize) -> bool {
+        let end = self.passing.progress + self.patience();
         let Some(entry) = self.table.entries.get_mut(index) else { return false };
         let waiting = entry.connection.waiting();
         if waiting.record(Duration::ZERO).is_some() {
@@ -166,9 +168,7 @@ where
             self.settle(index, Step::Wait);
             return true;
         }
-        let Some(patience) = self.cx.drain.filter(|_| waiting.is_between_requests()) else { return false };
-        let end = self.passing.progress + patience.head;
-        if end <= self.cx.clock.running {
+        if !waiting.is_between_requests() || end <= self.cx.clock.running {
             return false;
         }
         entry.connection.timer.deadline = end;
@@ -226,16 +226,24 @@ where
         }
     }
 
+    /// How long receivers may leave their queues full while the worker leaves.
+    fn patience(&self) -> Duration {
+        match self.cx.station.drain_timeout {
+            Duration::ZERO => PATIENCE,
+            timeout => PATIENCE.min(timeout / 2),
+        }
+    }
+
     /// Serves on, and then closes what is idle, if no other process takes the connections.
     fn check_patience(&mut self, is_over: bool) {
         let Some(patience) = self.cx.drain else { return };
-        if !is_over && self.cx.clock.now < self.passing.progress + patience.head {
+        if !is_over && self.cx.clock.now < self.passing.progress + self.patience() {
             return;
         }
         let (tag, left) = (&self.cx.station.tag, self.passing.queue.len());
         let why = if is_over { "nobody is left to take them" } else { "nobody takes them" };
         warn!("{tag} cannot pass {left} connections on, and closes them when they are idle: {why}");
-        self.cx.drain = Some(crate::server::context::Patience { passes_on: false, ..patience });
+        self.cx.drain = Some(Patience { passes_on: false, ..patience });
         self.passing.queue.clear();
         self.spread_idle(patience.head, |_| true);
     }
@@ -268,10 +276,10 @@ where
             order.index += 1;
         }
         if order.left > 0 && order.index < capacity {
-            order.until = self.cx.clock.now + MOVE_PATIENCE;
+            order.until = self.cx.clock.now + PATIENCE;
             self.passing.moves.push_front(order);
         } else {
-            debug!("{} has passed on what it was asked to, but {}", self.cx.station.tag, order.left);
+            debug!("{} has passed idle connections on; {} fewer than it was asked to", self.cx.station.tag, order.left);
         }
     }
 

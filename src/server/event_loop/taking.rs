@@ -169,10 +169,7 @@ where
         match Connection::taken(client, peer, record, cx.config, cx.clock.running) {
             Some(connection) => {
                 cx.stats.row.count_taken();
-                if let Some(index) = self.connections.add(connection) {
-                    // It may be a whole request.
-                    self.connections.look(index);
-                }
+                self.connections.admit(connection);
             }
             None => self.discard("a connection with a PROXY header, which this pool does not expect"),
         }

@@ -53,6 +53,8 @@ pub(crate) struct Timeouts {
     pub(crate) min_rate: usize,
     /// Between two requests.
     pub(crate) idle: Duration,
+    /// The time over which a worker that drains closes idle connections.
+    pub(crate) drain_spread: Duration,
     /// For a client that should read a response.
     pub(crate) write: Duration,
     /// For the application's deferred response.
@@ -106,6 +108,7 @@ impl Default for ServerConfig {
                 body: Duration::from_secs(60),
                 min_rate: 500,
                 idle: Duration::from_secs(75),
+                drain_spread: Duration::from_millis(800),
                 write: Duration::from_secs(360),
                 answer: Duration::from_secs(300),
                 tcp_keepalive: Duration::from_secs(60),

@@ -27,15 +27,16 @@
 //! **The sender** has got one or more [`Sender`]s when its lifeline ends. It passes on each connection that waits for a
 //! request, or for the rest of a head (whose bytes go along), at once; a busy one after its response, which does not
 //! say `Connection: close`. It spreads them over the senders in turn. [`Sent::Full`] means that the queue is full, or
-//! that the kernel has too many descriptors in flight (ETOOMANYREFS): it waits until the socket is writable, at most
-//! for the patience of an idle connection, and goes on. [`Sent::Never`] means that the queue is gone: it uses the
+//! that the kernel has too many descriptors in flight (ETOOMANYREFS): it tries again every two milliseconds, until
+//! nothing was taken for 800 ms. [`Sent::Never`] means that the queue is gone: it uses the
 //! others. Without any, it drains the rest as it always did. Only after [`Sent::Done`] does it close its copy, without
 //! shutdown(2); so at each moment the connection has an owner, and if either process dies, it is at most the one
 //! connection in its hands. While it leaves, it goes on reading its own receiving end, unless it is its own slot's that
 //! it sends to, and passes on what it finds there.
 //!
 //! **The receiver** reads up to [`RECORDS`] records per turn, and only while it has room for a connection, so what is in
-//! the queue waits there for a place: a connection that was moved evicts none. It trusts no record. It makes sure that
+//! the queue waits there for a place: a connection that was moved evicts none. What has waited for a second is closed,
+//! since its client may wait for a response. It trusts no record. It makes sure that
 //! the descriptor is a connected stream socket, not listening, with the local address of one of the pool's listeners;
 //! asks the kernel for the peer's address; makes it non-blocking, and each call on it as well (MSG_DONTWAIT), since the
 //! sender may keep a copy and clear the flag. A record that is malformed or of an unknown version, or whose descriptor

@@ -43,6 +43,15 @@ pub(super) const SETTINGS: &[Setting] = &[
     .of_the_server(),
     Setting::new(
         SECTION,
+        "drain-spread",
+        "DURATION",
+        at!(server.timeouts.drain_spread, Timeout::ANY),
+        "Over how long a worker that drains closes its idle connections, so that not all clients reconnect at once. At \
+         most half of drain-timeout. Connections that other processes take over are not closed. 0 closes all at once",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
         "write-timeout",
         "DURATION",
         at!(server.timeouts.write, Timeout::ANY),
