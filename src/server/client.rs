@@ -15,7 +15,6 @@ use nix::sys::socket::{recv, send, MsgFlags};
 use socket2::SockRef;
 
 use crate::server::access_log::Track;
-use crate::server::answer::upgrade::Socket;
 use crate::server::http::{Trust, Via};
 use crate::server::proxy::Header;
 use crate::shared::config::ServerConfig;
@@ -118,16 +117,6 @@ impl Client {
 
     pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         SockRef::from(self).shutdown(how)
-    }
-
-    /// The socket as a type of the standard library.
-    pub(crate) fn into_socket(self) -> Socket {
-        match self {
-            Client::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
-            Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
-            Client::Taken { socket, is_unix: false } => Socket::Tcp(socket.into()),
-            Client::Taken { socket, is_unix: true } => Socket::Unix(socket.into()),
-        }
     }
 }
 

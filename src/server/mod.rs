@@ -9,7 +9,8 @@
 //!   `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections; `admission.rs` (PURE): when to
 //!   accept them; `places.rs` (PURE): which connection makes room; `steering.rs`: keeps the kernel's steering up to
 //!   date; `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the
-//!   drain; `upgrades.rs`: the application's connections
+//!   drain; `upgrades.rs`: the application's connections; `passing.rs`: passes connections on to other processes, from
+//!   `handover_queue.rs`; `taking.rs`: takes them over
 //! - `budget.rs`: PURE. The memory limit of all connections; `memory.rs`: which of them wait for memory
 //! - `clock.rs`: PURE. The time of a turn, and the clock for deadlines
 //! - `stats.rs`: counters and latencies of responses
@@ -23,7 +24,7 @@
 //!   what it keeps; `session/`: HTTP on it, without the socket: calls the handler, and begins responses; `exchange.rs`:
 //!   a request whose response takes more than one step; `timer.rs`: how long it may wait. `input.rs`, `send.rs`,
 //!   `application.rs`, `linger.rs`: steps that need several of these; `waiting.rs`: what the loop asks about one;
-//!   `proxied.rs`: those that are refused because of their peer
+//!   `moving.rs`: what another process must know about it; `proxied.rs`: those that are refused because of their peer
 //! - `client.rs`: the client's socket
 //! - `context.rs`: what the connections of a worker share: buffers, configuration, the time
 //! - `outgoing.rs`: a response that takes more than one step

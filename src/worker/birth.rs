@@ -123,7 +123,7 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     let Identity { slot, unique, .. } = seed.identity;
     SLOT.store(slot, Ordering::Relaxed);
     let page = seed.page.clone();
-    page.board().metrics().attach(page.clone());
+    page.board().metrics().attach(page.metrics());
     outlet::count_anew(Some(Box::new(move |lines| page.row().count_lost(lines))));
     // Must run with the rights that the worker will give up.
     log_writer::begin_anew();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::server::answer::guard::UpgradeGuard;
+use crate::server::client::Client;
 use crate::sys;
 
 /// What to do with a connection once its 101 response has been sent.
@@ -52,6 +53,18 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A connection to a Unix socket.
     Unix(UnixStream),
+}
+
+impl Socket {
+    /// The socket of a client as a type of the standard library.
+    pub(crate) fn of(client: Client) -> Socket {
+        match client {
+            Client::Tcp(stream) => Socket::Tcp(OwnedFd::from(stream).into()),
+            Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
+            Client::Taken { socket, is_unix: false } => Socket::Tcp(socket.into()),
+            Client::Taken { socket, is_unix: true } => Socket::Unix(socket.into()),
+        }
+    }
 }
 
 impl Upgraded {

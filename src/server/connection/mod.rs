@@ -23,7 +23,7 @@ use mio::Registry;
 
 use crate::server::answer::guard::UpgradeGuard;
 use crate::server::answer::response::Response;
-use crate::server::answer::upgrade::{Upgrade, Upgraded};
+use crate::server::answer::upgrade::{Socket, Upgrade, Upgraded};
 use crate::server::client::{Client, Peer};
 use crate::server::context::Context;
 use crate::server::http::{Phase, Reject, Request};
@@ -112,7 +112,7 @@ impl Connection {
         };
         let read = self.session.answer(start..len, self.timer.timing, cx, handler);
         self.keep_input(&read, len, cx);
-        self.timer.after_reading(self.session.codec.phase(), &read, len, cx);
+        self.timer.after_reading(self.session.codec.phase(), read.requests, len, cx);
         self.session.count_latency(read.requests, cx);
         match self.send(cx) {
             Some(step) => step,
@@ -147,7 +147,7 @@ impl Connection {
             return Err(io::Error::other("no upgrade is under way"));
         };
         self.transport.client.deregister(registry)?;
-        Ok((upgrade, Upgraded::new(self.transport.client.into_socket(), self.buffers.into_input(), guard)?))
+        Ok((upgrade, Upgraded::new(Socket::of(self.transport.client), self.buffers.into_input(), guard)?))
     }
 
     /// Ends a connection at its deadline: with 408 if a request has begun, else silently. Within a response, the client

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::session::Answered;
 use crate::server::context::Context;
 use crate::server::http::Phase;
 use crate::shared::config::Timeouts;
@@ -96,17 +95,18 @@ impl Timer {
         }
     }
 
-    /// Begins again after progress, if `received` bytes were some. `phase` is what the codec waits for now.
+    /// Begins again after progress: if `requests` were answered, or if `received` bytes were some. `phase` is what the
+    /// codec waits for now.
     #[inline]
-    pub(super) fn after_reading(&mut self, phase: Phase, read: &Answered, received: usize, cx: &Context<'_>) {
+    pub(super) fn after_reading(&mut self, phase: Phase, requests: usize, received: usize, cx: &Context<'_>) {
         let timing = match phase {
             Phase::Head => Timing::Head,
             Phase::Body if self.timing == Timing::Room => return,
             Phase::Body => Timing::Body,
-            Phase::Idle if self.timing == Timing::Head && read.requests == 0 => Timing::Head,
+            Phase::Idle if self.timing == Timing::Head && requests == 0 => Timing::Head,
             Phase::Idle => Timing::Idle,
         };
-        if timing != self.timing || read.requests > 0 {
+        if timing != self.timing || requests > 0 {
             self.start(timing, cx);
         } else if timing == Timing::Body && received > 0 {
             self.credit(received as u64, timing, cx);

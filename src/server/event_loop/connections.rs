@@ -6,7 +6,7 @@ use nix::sys::resource::{getrlimit, Resource};
 
 use super::admission::first_left;
 use super::drain_notices::DrainNotices;
-use super::passing::Passing;
+use super::handover_queue::HandoverQueue;
 use super::table::Table;
 use super::upgrades::Upgrades;
 use crate::server::access_log::AccessLog;
@@ -28,7 +28,7 @@ pub(super) struct Connections<'w, H> {
     /// How many have ended.
     pub(super) closed: u32,
     pub(super) upgrades: Upgrades,
-    pub(super) passing: Passing,
+    pub(super) passing: HandoverQueue,
     pub(super) deadlines: Deadlines,
     /// Those that have more to do in the next turn.
     pub(super) ready: Vec<usize>,
@@ -43,7 +43,7 @@ impl<'w, H> Connections<'w, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll, passing: Passing) -> Connections<'w, H> {
+    pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll, passing: HandoverQueue) -> Connections<'w, H> {
         let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
         let first_left = first_left(descriptors);
         Connections {

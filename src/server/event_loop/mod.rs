@@ -5,6 +5,7 @@ mod admission;
 mod connections;
 mod drain_notices;
 mod draining;
+mod handover_queue;
 mod orders;
 mod passing;
 mod places;
@@ -42,7 +43,7 @@ use crate::time::Time;
 
 use self::admission::Admission;
 use self::connections::Connections;
-use self::passing::Passing;
+use self::handover_queue::HandoverQueue;
 use self::steering::Steering;
 use self::taking::Taking;
 
@@ -125,7 +126,7 @@ where
         let waker = Bell { mailbox, place: Place::default() };
         let cx = Context::new(station, http, resources.log, waker);
         Ok(Server {
-            connections: Connections::new(cx, handler, poll, Passing::new(gate)),
+            connections: Connections::new(cx, handler, poll, HandoverQueue::new(gate)),
             acceptors,
             admission: Admission::default(),
             steering: Steering::new(),

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 pub(crate) use self::registry::{Kind, Registry, METRIC_WORDS};
-use crate::shared::scoreboard::RowPage;
+use crate::sys::shared::Page;
 
 /// The application's own metrics. Register them before the pool starts, and pass them to
 /// [`Builder::metrics`](crate::Builder::metrics); `/metrics` of the admin process then shows them with those of the pool.
@@ -58,8 +58,26 @@ struct Shared {
 #[derive(Debug)]
 struct Words {
     /// The page of this process, if it is a worker.
-    page: OnceLock<RowPage>,
+    page: OnceLock<MetricPage>,
     own: Box<[AtomicU64]>,
+}
+
+/// The part of a worker's page that belongs to the metrics.
+#[derive(Clone, Debug)]
+pub(crate) struct MetricPage {
+    page: Page,
+    first: usize,
+}
+
+impl MetricPage {
+    /// The words of the page from `first` on.
+    pub(crate) fn new(page: Page, first: usize) -> MetricPage {
+        MetricPage { page, first }
+    }
+
+    fn words(&self) -> &[AtomicU64; METRIC_WORDS] {
+        self.page.words()[self.first..].first_chunk().expect("a page has room for a row")
+    }
 }
 
 impl Default for Words {
@@ -71,7 +89,7 @@ impl Default for Words {
 impl Words {
     fn at(&self, index: usize) -> &AtomicU64 {
         match self.page.get() {
-            Some(page) => &page.metrics()[index],
+            Some(page) => &page.words()[index],
             None => &self.own[index],
         }
     }
@@ -151,7 +169,7 @@ impl Metrics {
     }
 
     /// From now on, this process counts in its page. Runs once in each worker.
-    pub(crate) fn attach(&self, page: RowPage) {
+    pub(crate) fn attach(&self, page: MetricPage) {
         // Only the first call has an effect.
         let _ = self.0.words.page.set(page);
     }

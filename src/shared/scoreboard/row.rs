@@ -13,7 +13,7 @@ use super::lines::LinesPage;
 use super::Scoreboard;
 use crate::shared::counters::{Counters, CLASSES};
 use crate::shared::latency::{bucket, Latency, BUCKETS};
-use crate::shared::metrics::METRIC_WORDS;
+use crate::shared::metrics::{MetricPage, METRIC_WORDS};
 use crate::sys::shared::Page;
 use crate::time::Time;
 
@@ -175,9 +175,9 @@ impl RowPage {
         self.board.tally().is_some().then_some(LatencyRow { words })
     }
 
-    /// The words of the application's metrics.
-    pub(crate) fn metrics(&self) -> &[AtomicU64; METRIC_WORDS] {
-        self.page.words()[METRICS..].first_chunk().expect("a page has room for a row")
+    /// The part for the application's metrics.
+    pub(crate) fn metrics(&self) -> MetricPage {
+        MetricPage::new(self.page.clone(), METRICS)
     }
 
     /// Where lines of the access log outlive this process, if there is one.

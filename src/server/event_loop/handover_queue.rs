@@ -1,0 +1,150 @@
+//! The connections that wait to be passed on to other processes, and the queues of those.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use crate::server::mailbox::Place;
+use crate::shared::handover::{Gate, Sender, Sent};
+use crate::time::Time;
+
+/// How long receivers may leave their queues full.
+pub(super) const PATIENCE: Duration = Duration::from_millis(800);
+
+/// The processes to which connections are passed on, and the connections that wait for that.
+#[derive(Debug)]
+pub(super) struct HandoverQueue {
+    /// Which connections the processes of the pool take from each other.
+    pub(super) gate: Gate,
+    pub(super) outlets: Outlets,
+    /// When the worker leaves: the connections to pass on.
+    pub(super) queue: VecDeque<Candidate>,
+    /// Orders to pass some on while the worker serves.
+    pub(super) moves: VecDeque<Move>,
+    /// When to go on after all queues were full.
+    pub(super) retry: Option<Time>,
+    /// When a connection was last passed on, or the worker began to leave.
+    pub(super) progress: Time,
+}
+
+/// A connection that waits to be passed on, if it still waits for its client as it did then.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Candidate {
+    pub(super) place: Place,
+    pub(super) deadline: Time,
+}
+
+/// Some connections for another slot.
+#[derive(Debug)]
+pub(super) struct Move {
+    pub(super) outlets: Outlets,
+    pub(super) left: usize,
+    /// Where to go on in the table.
+    pub(super) index: usize,
+    pub(super) until: Time,
+}
+
+/// Queues of other slots, which are used in turn.
+#[derive(Debug, Default)]
+pub(super) struct Outlets {
+    pub(super) senders: Vec<(usize, Sender)>,
+    next: usize,
+}
+
+impl Outlets {
+    pub(super) fn send(&mut self, record: &[u8], connection: BorrowedFd<'_>, is_full: impl Fn(usize) -> bool) -> Sent {
+        for _ in 0..self.senders.len() {
+            let index = self.next % self.senders.len();
+            let (slot, sender) = &self.senders[index];
+            match if is_full(*slot) { Sent::Full } else { sender.send(record, connection) } {
+                Sent::Done => {
+                    self.next = index + 1;
+                    return Sent::Done;
+                }
+                Sent::Full => self.next = index + 1,
+                Sent::Never => {
+                    self.senders.remove(index);
+                    self.next = index;
+                }
+            }
+        }
+        if self.senders.is_empty() {
+            Sent::Never
+        } else {
+            Sent::Full
+        }
+    }
+}
+
+impl HandoverQueue {
+    pub(super) fn new(gate: Gate) -> HandoverQueue {
+        let (queue, moves) = (VecDeque::new(), VecDeque::new());
+        HandoverQueue { gate, outlets: Outlets::default(), queue, moves, retry: None, progress: Time::default() }
+    }
+
+    /// When this worker leaves, it passes its connections on to this slot, among others.
+    pub(super) fn add_outlet(&mut self, slot: usize, to: Sender) {
+        self.outlets.senders.retain(|(other, _)| *other != slot);
+        self.outlets.senders.push((slot, to));
+    }
+
+    /// Whether it passes on to this slot.
+    pub(super) fn leads_to(&self, slot: usize) -> bool {
+        self.outlets.senders.iter().any(|(other, _)| *other == slot)
+    }
+
+    /// Passes up to `count` idle connections on to this slot.
+    pub(super) fn add_move(&mut self, slot: usize, count: usize, to: Sender, now: Time) {
+        let outlets = Outlets { senders: vec![(slot, to)], next: 0 };
+        self.moves.push_back(Move { outlets, left: count, index: 0, until: now + PATIENCE });
+    }
+
+    /// The worker leaves. Returns whether there is anybody to pass connections on to.
+    pub(super) fn begin(&mut self, now: Time) -> bool {
+        self.moves.clear();
+        (self.retry, self.progress) = (None, now);
+        !self.outlets.senders.is_empty()
+    }
+
+    /// When to go on.
+    pub(super) fn due(&self) -> Option<Time> {
+        let has_more = !self.queue.is_empty() || !self.moves.is_empty();
+        has_more.then(|| self.retry.unwrap_or_default())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shared::handover::{Pair, Receiver, Taken};
+    use std::os::fd::AsFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn outlets_are_used_in_turn_and_given_up_when_they_end() {
+        let pairs = [Pair::new().expect("a pair"), Pair::new().expect("a pair")];
+        let (connection, _client) = UnixStream::pair().expect("a socket pair");
+        let mut outlets = Outlets::default();
+        for (slot, pair) in pairs.iter().enumerate() {
+            outlets.senders.push((slot, pair.sender().try_clone_to_owned().expect("a descriptor").into()));
+        }
+        let mut room = vec![0; crate::shared::handover::record::RECORD_MAX];
+        let mut received = |pair: &Pair| {
+            let receiver = Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
+            std::iter::from_fn(|| matches!(receiver.take(&mut room), Taken::Record(..)).then_some(())).count()
+        };
+        for _ in 0..4 {
+            assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
+        }
+        assert_eq!((received(&pairs[0]), received(&pairs[1])), (2, 2));
+        for _ in 0..3 {
+            assert_eq!(outlets.send(b"x", connection.as_fd(), |slot| slot == 0), Sent::Done);
+        }
+        assert_eq!((received(&pairs[0]), received(&pairs[1])), (0, 3), "a worker without room gets none");
+        pairs[1].shut();
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| true), Sent::Full);
+        pairs[0].shut();
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Never);
+    }
+}
