@@ -66,6 +66,10 @@ fn each_kind_of_answer_is_logged_with_the_bytes_of_its_body() {
     client.send("HEAD /large HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.answer_to_head().status, 200);
     expected.push("\"HEAD /large HTTP/1.1\" 200 0".to_owned());
+    let mut refused = server.connect();
+    refused.send("HEAD /refused HTTP/1.1\r\n\r\n");
+    assert_eq!(refused.answer_to_head().status, 400);
+    expected.push("\"HEAD /refused HTTP/1.1\" 400 0".to_owned());
     // The head of a chunk and its end count, too.
     client.send("GET /stream?10 HTTP/1.1\r\nHost: x\r\n\r\n");
     assert_eq!(client.answer().body.len(), 10);
@@ -90,6 +94,37 @@ fn each_kind_of_answer_is_logged_with_the_bytes_of_its_body() {
     }
     stop(&mut server);
     assert_eq!(said(&log), expected);
+}
+
+#[test]
+fn the_duration_of_a_request_does_not_begin_before_its_connection() {
+    let (log, gates) = (fresh_path("durations.log"), ["first", "second"].map(fresh_path));
+    let variables = [
+        ("FORKPOOL_WORKERS", "1"),
+        ("FORKPOOL_ACCESS_LOG", log.to_str().expect("UTF-8")),
+        ("FORKPOOL_ACCESS_LOG_FORMAT", "$request_uri $duration_us"),
+    ];
+    let mut server = testbed(&variables);
+    let ask = |client: &mut support::Client<std::net::TcpStream>, gate: &Path| {
+        client.send(format!("GET /wait?{} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", gate.display()));
+    };
+    // While the handler is busy with the first, the second arrives.
+    let mut first = server.connect();
+    ask(&mut first, &gates[0]);
+    // Nothing depends on how long this is. It only makes a wrong beginning visible.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    let begun = Instant::now();
+    let mut second = server.connect();
+    ask(&mut second, &gates[1]);
+    for (client, gate) in [first, second].iter_mut().zip(&gates) {
+        fs::write(gate, "").expect("a file");
+        assert_eq!(client.answer().status, 200);
+    }
+    let most = begun.elapsed().as_micros();
+    stop(&mut server);
+    let lines = lines(&log);
+    let duration = lines[1].split(' ').nth(1).and_then(|duration| duration.parse::<u128>().ok());
+    assert!(duration.is_some_and(|duration| duration <= most), "{lines:?}, but its client has waited for {most}");
 }
 
 #[test]

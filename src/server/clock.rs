@@ -14,7 +14,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 pub(crate) struct Clock {
     /// When the turn began.
     pub(crate) now: Time,
-    /// The same in microseconds.
+    /// The same in microseconds, or when a connection was accepted later in this turn: requests have waited since then.
     pub(crate) micros: u64,
     /// The same, without the time in which the loop did not look at its connections. Deadlines use this clock.
     pub(crate) running: Time,

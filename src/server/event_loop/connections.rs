@@ -16,6 +16,7 @@ use crate::server::context::Context;
 use crate::server::deadlines::Deadlines;
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
+use crate::sys::clock;
 use crate::time::Time;
 
 /// The connections of a worker, and what advances them.
@@ -76,6 +77,8 @@ where
     /// sends at once, and whose connection ends with the response, costs no epoll_ctl(2), no alarm and no event. The
     /// step is no longer than any other.
     pub(super) fn admit(&mut self, connection: Connection) {
+        // The handler may have taken long with those before it in this turn; its client has not waited for that.
+        self.cx.clock.micros = clock::now_micros();
         let (index, token) = self.insert(connection);
         let entry = &mut self.table.entries[index];
         entry.connection.transport.look();

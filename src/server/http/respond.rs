@@ -125,7 +125,7 @@ impl Codec {
     }
 
     /// Appends the response to a broken rule, which is the connection's last.
-    pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) {
+    pub(crate) fn reject(&mut self, reject: Reject, encoder: &mut Encoder, out: &mut Vec<u8>) -> usize {
         self.ending = Ending::last(true, false);
         self.is_streaming = false;
         self.gathered = None;
@@ -137,8 +137,8 @@ impl Codec {
         let reason = reject.reason().as_bytes();
         let framing = encode::Framing::Length(reason.len() as u64);
         encoder.head(&head, framing, Connection::Close, out);
-        if !self.asked.is_head {
-            out.extend_from_slice(reason);
-        }
+        let content = if self.asked.is_head { b"" } else { reason };
+        out.extend_from_slice(content);
+        content.len()
     }
 }

@@ -183,8 +183,8 @@ impl Session {
         if self.exchange.is_receiving() {
             self.exchange.clear();
         }
-        self.codec.reject(reject, &mut cx.http.encoder, &mut cx.output);
-        self.refused(reject, cx);
+        let content = self.codec.reject(reject, &mut cx.http.encoder, &mut cx.output);
+        self.refused(reject, content, cx);
     }
 
     /// Removes the header of the PROXY protocol, as far as it has arrived, from the first `len` bytes of the buffer.

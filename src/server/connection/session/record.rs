@@ -18,11 +18,11 @@ impl Session {
         }
     }
 
-    /// The refusal is in the shared output.
-    pub(super) fn refused(&mut self, reject: Reject, cx: &mut Context<'_>) {
+    /// The refusal is in the shared output; its content has this many bytes.
+    pub(super) fn refused(&mut self, reject: Reject, content: usize, cx: &mut Context<'_>) {
         cx.stats.row.count_response(reject.status());
         if let Some(track) = self.peer.logged() {
-            track.head(reject.status(), cx.output.len() - reject.reason().len());
+            track.head(reject.status(), cx.output.len() - content);
         }
         self.answered(cx);
     }
