@@ -435,7 +435,8 @@ fn an_address_that_a_program_does_not_bind_is_told_of() {
     let options = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
     let mut server = Server::start(exec(&options, &format!("exec {path} $PORT")));
     let told: Vec<_> = server.log().iter().filter(|line| line.contains("does not bind 127.0.0.1:")).cloned().collect();
-    assert!(told.len() == 1 && told[0].contains("worker=0"), "{told:?}");
+    // Once for all workers, of whichever is ready first.
+    assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[test]

@@ -167,7 +167,7 @@ impl Worker {
         self.identity.unique
     }
 
-    /// Tells the parent that this worker is ready to serve. In a [`Sandbox`], the confinement begins here.
+    /// Tells the parent that this worker is ready to serve. In a [`Sandbox`](crate::Sandbox), the confinement begins here.
     ///
     /// Call it when requests can be answered: a worker that does not within the boot timeout is replaced. Further calls
     /// do nothing. [`serve`](Worker::serve) and [`incoming`](Worker::incoming) call it.
