@@ -14,8 +14,8 @@
 //! - `channel/`: both ends of the lifeline, reports, orders and births. `protocol.rs`: which reports a worker may send,
 //!   when and how often
 //! - `message.rs`: both ends of the application's messages
-//! - `scoreboard/`: the shared memory. `mod.rs`: the part that only the parent writes; `row.rs`: what each process
-//!   writes about itself, and how much of it is believed; `name.rs`: the name of its current request; `lines.rs`: its
+//! - `scoreboard/`: the shared memory. `mod.rs`: the part that only the parent writes; `own_row.rs`: what each
+//!   process writes about itself; `row.rs`: how much of it is believed; `name.rs`: the name of its current request; `lines.rs`: its
 //!   unwritten lines of the access log; `tally.rs`: counters for the admin process; `layout.rs` (PURE): where the eBPF
 //!   program finds its words
 //! - `steer/`: which slot gets the next connection. The plan, the classic BPF programs and the eBPF assembler (all

@@ -237,79 +237,93 @@ impl Protocol {
             return if reason.len() <= REASON_MAX { Ok(()) } else { Err(Violation::Endless) };
         }
         self.partial.push(byte);
-        let record = match self.partial[..] {
+        if self.partial.len() <= following(self.partial[0]) {
+            return Ok(());
+        }
+        let mut bytes = std::mem::take(&mut self.partial);
+        records.extend(self.decode(&bytes, now, rung)?);
+        bytes.clear();
+        self.partial = bytes;
+        Ok(())
+    }
+
+    /// Decodes a whole record.
+    fn decode(&mut self, bytes: &[u8], now: Time, rung: &mut Rung) -> Result<Option<Record>, Violation> {
+        let record = match *bytes {
             [LISTENING] => self.once_in(State::Born, State::Bound, "listening", Record::Listening)?,
-            [READY] if self.state == State::Keeping => {
-                self.once_in(State::Keeping, State::Kept, "ready", Record::Ready)?
+            [READY] if self.state != State::Keeping => {
+                self.once_in(State::Bound, State::Serving, "ready", Record::Ready)?
             }
-            [READY] => self.once_in(State::Bound, State::Serving, "ready", Record::Ready)?,
             [AWAKE] => {
                 self.works("awake")?;
-                ring(&mut self.awake, &mut rung.awake, now, "awake", Record::Awake)?
+                return ring(&mut self.awake, &mut rung.awake, now, "awake", Record::Awake);
             }
             [STEER] if self.state == State::Serving => {
-                ring(&mut self.steer, &mut rung.steer, now, "steer", Record::Steer)?
+                return ring(&mut self.steer, &mut rung.steer, now, "steer", Record::Steer);
             }
             [STEER] => return Err(Violation::Untimely("steer")),
             [RELEASED] => {
                 self.works("released")?;
                 self.releases = self.releases.checked_sub(1).ok_or(Violation::TooOften("released"))?;
-                Some(Record::Released)
+                Record::Released
             }
             [DUE] => {
                 self.works("due")?;
                 once(&mut self.was_due, "due")?;
-                Some(Record::Due)
+                Record::Due
             }
             [LEAVE] => {
                 self.works("leave")?;
                 once(&mut self.has_left, "leave")?;
-                Some(Record::Leave)
+                Record::Leave
             }
-            [BROKEN] | [BROKEN, _] => return Ok(()),
-            [BROKEN, low, high] => Some(self.broken(usize::from(u16::from_le_bytes([low, high])), now)?),
+            [BROKEN, low, high] => self.broken(usize::from(u16::from_le_bytes([low, high])), now)?,
             [EXECUTES] => {
                 if self.state != State::Executing {
                     self.works("executes")?;
                 }
                 count(&mut self.executions, EXECUTIONS, "executes")?;
                 self.state = State::Executing;
-                Some(Record::Executes)
+                Record::Executes
             }
-            [PROGRAM, ref pid @ ..] if pid.len() < 4 => return Ok(()),
-            [PROGRAM, a, b, c, d] => {
-                let program = Record::Program { pid: i32::from_le_bytes([a, b, c, d]) };
-                self.once_in(State::Executing, State::Keeping, "program", program)?
-            }
-            [ACCEPTS] if self.state == State::Keeping => {
-                once(&mut self.accepts, "accepts")?;
-                Some(Record::Accepts)
-            }
-            [ACCEPTS] => return Err(Violation::Untimely("accepts")),
-            [ANSWERED] | [ANSWERED, _] => return Ok(()),
-            [ANSWERED, low, high] if self.state == State::Keeping => {
-                count(&mut self.answers, REMARKS, "answered")?;
-                Some(Record::Answered { status: u16::from_le_bytes([low, high]) })
-            }
-            [ANSWERED, ..] => return Err(Violation::Untimely("answered")),
-            [REMARK, ref remark @ ..] if remark.len() < remark::LEN => return Ok(()),
-            [REMARK, ref remark @ ..] if matches!(self.state, State::Keeping | State::Kept) => {
-                count(&mut self.remarks, REMARKS, "remark")?;
-                let remark = remark.first_chunk().and_then(Remark::decode);
-                Some(Record::Remark(remark.ok_or(Violation::Unknown(byte))?))
-            }
-            [REMARK, ..] => return Err(Violation::Untimely("remark")),
-            [STOPPED] => Some(self.keeps("stopped", Record::Stopped, now)?),
-            [RESUMED] => Some(self.keeps("resumed", Record::Resumed, now)?),
             [FAILED] => {
                 self.reason = Some(Vec::new());
-                None
+                return Ok(None);
             }
-            _ => return Err(Violation::Unknown(byte)),
+            _ => self.decode_keepers(bytes, now)?,
         };
-        self.partial.clear();
-        records.extend(record);
-        Ok(())
+        Ok(Some(record))
+    }
+
+    /// Decodes a whole record about a program.
+    fn decode_keepers(&mut self, bytes: &[u8], now: Time) -> Result<Record, Violation> {
+        match *bytes {
+            [PROGRAM, a, b, c, d] => {
+                let program = Record::Program { pid: i32::from_le_bytes([a, b, c, d]) };
+                self.once_in(State::Executing, State::Keeping, "program", program)
+            }
+            [READY] => self.once_in(State::Keeping, State::Kept, "ready", Record::Ready),
+            [ACCEPTS] if self.state == State::Keeping => {
+                once(&mut self.accepts, "accepts")?;
+                Ok(Record::Accepts)
+            }
+            [ACCEPTS] => Err(Violation::Untimely("accepts")),
+            [ANSWERED, low, high] if self.state == State::Keeping => {
+                count(&mut self.answers, REMARKS, "answered")?;
+                Ok(Record::Answered { status: u16::from_le_bytes([low, high]) })
+            }
+            [ANSWERED, ..] => Err(Violation::Untimely("answered")),
+            [REMARK, ref remark @ ..] if matches!(self.state, State::Keeping | State::Kept) => {
+                count(&mut self.remarks, REMARKS, "remark")?;
+                let decoded = remark.first_chunk().and_then(Remark::decode);
+                decoded.map(Record::Remark).ok_or(Violation::Unknown(REMARK))
+            }
+            [REMARK, ..] => Err(Violation::Untimely("remark")),
+            [STOPPED] => self.keeps("stopped", Record::Stopped, now),
+            [RESUMED] => self.keeps("resumed", Record::Resumed, now),
+            [byte, ..] => Err(Violation::Unknown(byte)),
+            [] => Err(Violation::Unknown(0)),
+        }
     }
 
     fn broken(&mut self, address: usize, now: Time) -> Result<Record, Violation> {
@@ -322,18 +336,12 @@ impl Protocol {
     }
 
     /// A record that is legal in one state and leads to the next.
-    fn once_in(
-        &mut self,
-        state: State,
-        next: State,
-        name: &'static str,
-        record: Record,
-    ) -> Result<Option<Record>, Violation> {
+    fn once_in(&mut self, state: State, next: State, name: &'static str, record: Record) -> Result<Record, Violation> {
         if self.state != state {
             return Err(Violation::Untimely(name));
         }
         self.state = next;
-        Ok(Some(record))
+        Ok(record)
     }
 
     /// Whether the worker has its sockets and runs the application's code.
@@ -357,6 +365,16 @@ impl Protocol {
     pub(super) fn reason(&self) -> Option<String> {
         let words = String::from_utf8_lossy(self.reason.as_ref()?);
         Some(words.chars().map(|c| if c.is_control() { ' ' } else { c }).collect())
+    }
+}
+
+/// How many bytes follow the first one of a record.
+fn following(kind: u8) -> usize {
+    match kind {
+        BROKEN | ANSWERED => 2,
+        PROGRAM => 4,
+        REMARK => remark::LEN,
+        _ => 0,
     }
 }
 

@@ -22,6 +22,7 @@
 mod layout;
 mod lines;
 mod name;
+mod own_row;
 mod row;
 mod tally;
 
@@ -40,7 +41,8 @@ pub(crate) use self::layout::Layout;
 use self::lines::ParentLines;
 pub(crate) use self::lines::{whole_lines, LinesPage, LINES_MAX};
 pub(crate) use self::name::NameRow;
-pub(crate) use self::row::{LatencyRow, OwnRow, Row, RowPage};
+pub(crate) use self::own_row::OwnRow;
+pub(crate) use self::row::{LatencyRow, Row, RowPage};
 use self::row::{Note, Word, LATENCY_WORDS, METRICS, NAME_WORDS, NOTE_WORDS, OWN_WORDS, ROW_WORDS};
 use self::tally::{ParentTally, Tally};
 use crate::shared::counters::Counters;

@@ -3,7 +3,8 @@
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::row::{OwnRow, RowPage, LATENCY_WORDS, NAME_MAX, NAME_WORDS, OWN_WORDS, WORD};
+use super::own_row::OwnRow;
+use super::row::{RowPage, LATENCY_WORDS, NAME_MAX, NAME_WORDS, OWN_WORDS, WORD};
 
 /// The name of the current request of a process.
 #[derive(Clone, Copy, Debug)]

@@ -97,51 +97,11 @@ pub(crate) struct Keeping {
 ///
 /// If it cannot be run. Nothing has happened then.
 pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<OwnedFd>) -> Result<Keeper<'a>> {
-    let keeper = process::id();
-    // What a terminal or an operator sends to the parent's process group is for the parent to handle.
-    setpgid(Pid::from_raw(0), Pid::from_raw(0))
-        .map_err(|errno| Error::system("make a process group with setpgid(2)", errno))?;
-    set_child_subreaper(true).map_err(|errno| Error::system("take in orphans with prctl(2)", errno))?;
-    let signals = SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-        .map_err(|errno| Error::system("hear of signals with signalfd(2)", errno))?;
+    let signals = take_charge()?;
     let pipes = worker.keeping().prefix.then(output::pipes).transpose();
     let pipes = pipes.map_err(|source| Error::system("make a pipe for the program's output with pipe(2)", source))?;
     let (ours, theirs) = pipes.unzip();
-    let adopt = worker.keeping().adopt;
-    let prepare = |command: &mut Command, keeper_end: &_| {
-        adopt::begin(adopt, keeper_end)?;
-        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
-        set_pdeathsig(Signal::SIGKILL)?;
-        // The keeper may have died before that call.
-        if u32::try_from(getppid().as_raw()) != Ok(keeper) {
-            return Err(nix::errno::Errno::ESRCH.into());
-        }
-        if let Some([stdout, stderr]) = theirs {
-            dup2_stdout(stdout)?;
-            dup2_stderr(stderr)?;
-        }
-        command.env("LISTEN_PID", process::id().to_string());
-        sys::signal::as_started()
-    };
-    let passed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let mut heard = Ok(None);
-    let pid = sys::process::launch(command, &passed, Box::new(prepare), |program| {
-        heard = adopt::hear(adopt, program)?;
-        match &heard {
-            Err(_) if adopt == Adopt::Require => Err(io::ErrorKind::Unsupported.into()),
-            _ => Ok(()),
-        }
-    });
-    let pid = match (pid, &heard) {
-        (Ok(pid), _) => pid,
-        (Err(_), Err(error)) if adopt == Adopt::Require => {
-            return Err(adopt::refused(error));
-        }
-        (Err(source), _) => {
-            let path = command.get_program().to_string_lossy().into_owned();
-            return Err(Error::File { path, action: "execute", source });
-        }
-    };
+    let (pid, heard) = launch(worker.keeping().adopt, command, &sockets, theirs)?;
     // If the parent has gone, the lifeline has ended, which is noticed at once.
     let _ = worker.lifeline().program(pid);
     let (sign, probe) = match &worker.keeping().ready {
@@ -170,6 +130,58 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         parent: getppid(),
         is_over: false,
     })
+}
+
+/// Leads a process group, gets the orphans of its descendants as children, and reads signals from a descriptor.
+fn take_charge() -> Result<SignalFd> {
+    // What a terminal or an operator sends to the parent's process group is for the parent to handle.
+    setpgid(Pid::from_raw(0), Pid::from_raw(0))
+        .map_err(|errno| Error::system("make a process group with setpgid(2)", errno))?;
+    set_child_subreaper(true).map_err(|errno| Error::system("take in orphans with prctl(2)", errno))?;
+    SignalFd::with_flags(&SigSet::all(), SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+        .map_err(|errno| Error::system("hear of signals with signalfd(2)", errno))
+}
+
+/// Forks a child that executes the program. Returns its pid, and what hears of the addresses that it binds.
+fn launch(
+    adopt: Adopt,
+    command: &mut Command,
+    sockets: &[OwnedFd],
+    output: Option<[OwnedFd; 2]>,
+) -> Result<(i32, adopt::Heard)> {
+    let keeper = process::id();
+    let prepare = |command: &mut Command, keeper_end: &_| {
+        adopt::begin(adopt, keeper_end)?;
+        setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+        set_pdeathsig(Signal::SIGKILL)?;
+        // The keeper may have died before that call.
+        if u32::try_from(getppid().as_raw()) != Ok(keeper) {
+            return Err(nix::errno::Errno::ESRCH.into());
+        }
+        if let Some([stdout, stderr]) = output {
+            dup2_stdout(stdout)?;
+            dup2_stderr(stderr)?;
+        }
+        command.env("LISTEN_PID", process::id().to_string());
+        sys::signal::as_started()
+    };
+    let passed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+    let mut heard = Ok(None);
+    let pid = sys::process::launch(command, &passed, Box::new(prepare), |program| {
+        heard = adopt::hear(adopt, program)?;
+        match &heard {
+            Err(_) if adopt == Adopt::Require => Err(io::ErrorKind::Unsupported.into()),
+            _ => Ok(()),
+        }
+    });
+    match (pid, &heard) {
+        (Ok(pid), _) => Ok((pid, heard)),
+        (Err(_), Err(error)) if adopt == Adopt::Require => Err(adopt::refused(error)),
+        (Err(source), _) => {
+            let path = command.get_program().to_string_lossy().into_owned();
+            Err(Error::File { path, action: "execute", source })
+        }
+    }
 }
 
 /// A running program, and what is needed to keep it.

@@ -70,8 +70,11 @@ pub(super) fn begin(adopt: Adopt, keeper: &UnixStream) -> io::Result<()> {
     Ok(())
 }
 
+/// What hears of the addresses that a program binds, if it may bind them; or why nothing does.
+pub(super) type Heard = io::Result<Option<Listener>>;
+
 /// In the keeper: takes what [`begin`] gives. The inner error says why there is nothing.
-pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<io::Result<Option<Listener>>> {
+pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<Heard> {
     if adopt == Adopt::Off {
         return Ok(Ok(None));
     }
@@ -157,11 +160,7 @@ pub(super) struct Station {
 
 impl Adoption {
     /// From what [`hear`] has returned. Logs what is offered, or why nothing is.
-    pub(super) fn after(
-        heard: io::Result<Option<Listener>>,
-        sockets: &[OwnedFd],
-        station: Station,
-    ) -> Option<Adoption> {
+    pub(super) fn after(heard: Heard, sockets: &[OwnedFd], station: Station) -> Option<Adoption> {
         match heard {
             Ok(listener) => listener.map(|listener| Adoption::new(listener, sockets, station)),
             Err(error) => {
