@@ -465,6 +465,21 @@ fn who_fails_since_another_worker_has_its_own_port_is_told_what_to_do() {
     });
 }
 
+/// The only worker can listen there, but serves nobody of the pool's clients.
+#[test]
+fn where_a_program_listens_that_is_never_ready_is_in_the_last_line() {
+    let Some(path) = server() else { return };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("one is free").port();
+    let options = ["--boot-timeout", "8s"];
+    let mut server = Server::spawn(exec_with("1", &options, &format!("exec {path} plain {port}")));
+    let (status, log) = server.finish();
+    let last = log.last().expect("a line");
+    assert_eq!(status.code(), Some(1), "{log:?}");
+    let part =
+        format!("not ready 8s after its start; it listens on 0.0.0.0:{port}, which is not the pool's (127.0.0.1:");
+    assert!(last.contains("no worker could start: ") && last.contains(&part), "{log:?}");
+}
+
 #[test]
 fn what_a_program_answers_that_is_never_ready_is_in_the_last_line() {
     let Some(path) = server() else { return };

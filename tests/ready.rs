@@ -3,11 +3,12 @@
 mod support;
 
 use std::fs;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{kill, Signal};
-use support::{binary, fresh_path, run, skip, until, Load, Server, BOTH_MODES};
+use support::{binary, connect_unix, fresh_path, run, skip, until, Load, Server, BOTH_MODES};
 
 fn exec(options: &[&str], program: &[&str]) -> Command {
     let mut command = binary();
@@ -182,6 +183,89 @@ fn one_that_does_not_come_to_serve_is_killed_and_the_reason_is_seen() {
         server.wait_for(reason);
         assert_eq!(server.wait().code(), Some(1));
     }
+}
+
+/// The service manager of a pool, at the other end of its NOTIFY_SOCKET (sd_notify(3)).
+struct Manager {
+    path: PathBuf,
+    socket: UnixDatagram,
+}
+
+impl Manager {
+    fn new(name: &str) -> Manager {
+        let path = fresh_path(name);
+        let socket = UnixDatagram::bind(&path).expect("a writable directory");
+        socket.set_nonblocking(true).expect("a socket");
+        Manager { path, socket }
+    }
+
+    /// Whether it was told that the pool is ready, since it was asked last.
+    fn is_told(&self) -> bool {
+        let mut message = [0; 4096];
+        let mut told = false;
+        while let Ok(len) = self.socket.recv(&mut message) {
+            told |= String::from_utf8_lossy(&message[..len]).lines().any(|line| line == "READY=1");
+        }
+        told
+    }
+}
+
+impl Drop for Manager {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+#[test]
+fn what_the_pool_says_of_itself_follows_its_programs() {
+    if !is_there("python3") {
+        return;
+    }
+    // A program waits for connections once this file is there, and fails if it says so.
+    let go = Deployed::new("ready-follows", "");
+    let stay = || fs::remove_file(&go.0).expect("it is there");
+    stay();
+    let script = format!(
+        "{ANSWER}\nos.write(1, b'born\\n')\nwhile not os.path.exists('{0}'): time.sleep(0.01)\n\
+         if open('{0}').read() == 'fail': sys.exit(3)\ns.setblocking(True)\naccept()",
+        go.path()
+    );
+    let manager = Manager::new("ready-follows.notify");
+    let socket = fresh_path("ready-follows.admin");
+    let admin = format!("unix:{}", socket.display());
+    let mut command = exec(&["--admin", &admin], &["python3", "-c", &script]);
+    command.env("NOTIFY_SOCKET", &manager.path);
+    let mut server = Server::spawn(command);
+    server.wait_for("born");
+    server.wait_for("born");
+    let ask = || connect_unix(&socket).get("/readyz");
+    until("the admin process listens", || UnixStream::connect(&socket).ok());
+    assert_eq!((ask().status, ask().text()), (503, "the pool is starting\n"));
+    let status = || run(binary().args(["status", "--admin", &admin]));
+    let serve = |part: &str| until(part, || status().out.contains(&format!("{part} workers serve")).then_some(()));
+    serve("0 of 2");
+    assert!(!manager.is_told(), "no program waits for connections");
+    go.deploy("");
+    until("the pool is ready", || (ask().status == 200).then_some(()));
+    until("the manager is told", || manager.is_told().then_some(()));
+    serve("2 of 2");
+
+    stay();
+    let scale = |workers: &str| {
+        let mut command = binary();
+        command.args(["scale", workers, "--admin", &admin]).stdout(Stdio::piped()).spawn().expect("it runs")
+    };
+    let mut scaling = scale("3");
+    server.wait_for("born");
+    serve("2 of 3");
+    assert!(scaling.try_wait().expect("a child").is_none(), "it waits for the third one");
+    assert_eq!(ask().status, 200, "two serve");
+    go.deploy("");
+    assert_eq!(scaling.wait().expect("a child").code(), Some(0));
+    serve("3 of 3");
+    go.deploy("fail");
+    assert_eq!(scale("4").wait().expect("a child").code(), Some(4));
+    serve("3 of 4");
 }
 
 /// It says that it is ready once a file is there, and who it is to everybody else.

@@ -44,6 +44,9 @@ pub(in crate::parent) fn kill_reason(why: KillReason, config: &Config, program: 
                 (Readiness::Http(probe), Some(Program { status: Some(status), .. })) => {
                     format!("GET {} was answered with {status}", probe.path())
                 }
+                (Readiness::Auto | Readiness::Http(_), Some(Program { remark: Some(remark), .. })) => {
+                    format!("it {remark}")
+                }
                 (Readiness::Http(probe), _) => format!("does it answer GET {}?", probe.path()),
                 _ => "does it accept connections?".to_owned(),
             };

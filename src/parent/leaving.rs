@@ -5,8 +5,9 @@
 //! So the kernel is told to choose other slots, as for a slot without a worker; the program reads what it has accepted
 //! meanwhile; and only then it is told. Its slot gets connections again once the program has ended, or after a moment.
 //!
-//! At most half of the slots rest at a time, and at least one slot serves. If there is no other, a program is told at
-//! once. With `--balance hash` the kernel chooses blindly, so the rest has no effect.
+//! At most half of the slots rest at a time, and at least one gets connections: one that is removed, if all others rest,
+//! until they do not. If there is no other, a program is told at once. With `--balance hash` the kernel chooses blindly,
+//! so the rest has no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -58,7 +59,8 @@ fn rest(roster: &mut Roster, now: Time) {
         let mut resting = resting(roster, now);
         resting.extend(roster.slot_of(pid));
         resting.retain(|slot| seated.contains_key(slot));
-        if resting.len() <= (seated.len() / 2).max(1) {
+        let is_one_left = seated.keys().any(|slot| !resting.contains(slot));
+        if is_one_left && resting.len() <= (seated.len() / 2).max(1) {
             set(pid, Leaving::Rests { until: until.min(now + REST) }, roster);
         }
     }
@@ -69,10 +71,19 @@ fn rest(roster: &mut Roster, now: Time) {
 pub(super) fn fed(roster: &Roster, now: Time) -> BTreeMap<SlotId, usize> {
     let (all, resting) = (roster.rows_by_slot(), resting(roster, now));
     let fed: BTreeMap<_, _> = all.iter().filter(|(slot, _)| !resting.contains(slot)).map(|(a, b)| (*a, *b)).collect();
-    if fed.is_empty() {
+    if !fed.is_empty() {
+        return fed;
+    }
+    // A slot that is removed while all others rest.
+    let waits = states(roster).filter(|(_, state)| matches!(state, Leaving::Waits { .. }));
+    let waiting: BTreeMap<_, _> = waits
+        .filter_map(|(pid, _)| Some((roster.slot_of(pid)?, roster.get(pid)?.row)))
+        .filter(|(slot, _)| !resting.contains(slot))
+        .collect();
+    if waiting.is_empty() {
         all
     } else {
-        fed
+        waiting
     }
 }
 
@@ -187,6 +198,21 @@ mod tests {
         assert_eq!((advance(&mut pool.0, at(300)), pool.fed(300)), (vec![], vec![0, 3]));
         assert_eq!(advance(&mut pool.0, at(549)), []);
         assert_eq!(advance(&mut pool.0, at(550)), [Pid(12)]);
+    }
+
+    #[test]
+    fn a_slot_that_is_removed_serves_while_the_only_other_one_rests() {
+        let mut pool = Pool::new(2);
+        pool.serve(0, 20);
+        assert!(begin(Pid(10), &mut pool.0, DRAIN, at(0)));
+        pool.0.tell(Event::Scale { workers: 1 }, at(100));
+        assert!(begin(Pid(11), &mut pool.0, DRAIN, at(100)));
+        assert_eq!(pool.fed(100), [1]);
+        assert_eq!(advance(&mut pool.0, at(250)), [Pid(10)]);
+        assert_eq!(pool.fed(250), [1], "the first one may still accept");
+        pool.0.reap(Pid(10));
+        assert_eq!((advance(&mut pool.0, at(300)), pool.fed(300)), (vec![], vec![0]));
+        assert_eq!(advance(&mut pool.0, at(550)), [Pid(11)]);
     }
 
     #[test]

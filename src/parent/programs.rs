@@ -97,7 +97,12 @@ impl Programs {
     }
 
     /// Says what a keeper has noticed, once for all of them, since the programs are alike.
-    pub(super) fn remark(&mut self, pid: Pid, remark: Remark, roster: &Roster, journal: &mut Journal) {
+    pub(super) fn remark(&mut self, pid: Pid, remark: Remark, roster: &mut Roster, journal: &mut Journal) {
+        let program = roster.get_mut(pid).and_then(|process| process.ends.program.as_mut());
+        // A program that got the pool's socket lacks nothing.
+        if let Some(program) = program.filter(|_| remark.kind != Kind::Wider) {
+            program.remark = Some(remark);
+        }
         if self.remarks.insert(remark.kind) {
             journal.log(log::Level::Warn, roster.slot_of(pid), format!("{} {remark}", roster.tag(pid)));
         }

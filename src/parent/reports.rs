@@ -62,7 +62,7 @@ impl Parent {
             }
             Record::Accepts => accepts(pid, &mut self.roster),
             Record::Answered { status } => answered(pid, status, &mut self.roster),
-            Record::Remark(remark) => self.programs.remark(pid, remark, &self.roster, &mut self.journal),
+            Record::Remark(remark) => self.programs.remark(pid, remark, &mut self.roster, &mut self.journal),
             Record::Stopped => suspended(pid, true, &mut self.roster, &mut self.journal),
             Record::Resumed => suspended(pid, false, &mut self.roster, &mut self.journal),
         }

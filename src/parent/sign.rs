@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::parent::notify::Notified;
+use crate::shared::channel::remark::Remark;
 use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
@@ -42,6 +43,8 @@ pub(super) struct Program {
     pub(super) ready_at: Option<Time>,
     /// The status with which it has answered whether it is ready.
     pub(super) status: Option<u16>,
+    /// What its keeper has noticed last that may be why it is not ready.
+    pub(super) remark: Option<Remark>,
     /// Set once it is to be told to finish, if its slot rests before.
     pub(super) leaving: Option<Leaving>,
     /// The rate of its notifications.
@@ -51,7 +54,7 @@ pub(super) struct Program {
 impl Program {
     /// A program that a worker is about to execute.
     pub(super) fn new() -> Program {
-        Program { ready_at: None, status: None, leaving: None, pace: Pace::default() }
+        Program { ready_at: None, status: None, remark: None, leaving: None, pace: Pace::default() }
     }
 
     /// Counts notifications; returns whether the rate is allowed.
