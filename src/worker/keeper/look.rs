@@ -6,28 +6,28 @@ use std::io::{ErrorKind, IoSliceMut};
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
-use super::plan::Sight;
+use super::plan::Observation;
 use super::sign::{self, Open, Sought, Waits, LIST_MAX};
 use super::tree;
 
 /// The best sign of any process.
-pub(super) fn look(sockets: &[Sought]) -> Sight {
-    let mut best = Sight::Nothing;
+pub(super) fn look(sockets: &[Sought]) -> Observation {
+    let mut best = Observation::Nothing;
     for pid in tree::descendants() {
         best = best.max(look_at(pid, sockets));
-        if best == Sight::Waits {
+        if best == Observation::Waits {
             break;
         }
     }
     best
 }
 
-fn look_at(pid: i32, sockets: &[Sought]) -> Sight {
+fn look_at(pid: i32, sockets: &[Sought]) -> Observation {
     let links = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(links) => links,
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Sight::Hidden,
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Observation::Hidden,
         // The process has ended.
-        Err(_) => return Sight::Nothing,
+        Err(_) => return Observation::Nothing,
     };
     let (mut open, mut epolls, mut has_ring) = (Vec::new(), Vec::new(), false);
     for link in links.flatten() {
@@ -48,23 +48,23 @@ fn look_at(pid: i32, sockets: &[Sought]) -> Sight {
     let held: Vec<u64> = open.iter().map(|(fd, _)| *fd).collect();
     let is_held = open.iter().any(|it| sockets.iter().any(|socket| socket.is_held_at(*it)));
     match () {
-        () if epolls.iter().any(watches) => Sight::Waits,
-        () if held.is_empty() => Sight::Nothing,
+        () if epolls.iter().any(watches) => Observation::Waits,
+        () if held.is_empty() => Observation::Nothing,
         () => match look_at_threads(pid, &held) {
-            Sight::Holds if !is_held => Sight::Nothing,
-            Sight::Holds if has_ring => Sight::Hidden,
-            sight => sight,
+            Observation::Holds if !is_held => Observation::Nothing,
+            Observation::Holds if has_ring => Observation::Hidden,
+            observation => observation,
         },
     }
 }
 
 /// What the threads of a process wait for, given the descriptors at which it has the socket.
-fn look_at_threads(pid: i32, held: &[u64]) -> Sight {
-    let mut best = Sight::Holds;
+fn look_at_threads(pid: i32, held: &[u64]) -> Observation {
+    let mut best = Observation::Holds;
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let waits = match fs::read_to_string(task.path().join("syscall")) {
             Ok(line) => sign::waits(&line),
-            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Sight::Hidden,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => return Observation::Hidden,
             Err(_) => continue,
         };
         let is_sign = match waits {
@@ -74,7 +74,7 @@ fn look_at_threads(pid: i32, held: &[u64]) -> Sight {
             Waits::Elsewhere => false,
         };
         if is_sign {
-            best = Sight::Waits;
+            best = Observation::Waits;
         }
     }
     best

@@ -62,7 +62,7 @@ use std::process::{self, Command};
 pub(crate) use self::adopt::check;
 use self::adopt::{Adoption, Station};
 use self::output::Output;
-use self::plan::{Effect, Exit, Fact, Plan, Sign, Told, Why};
+use self::plan::{Effect, Exit, Fact, Plan, Sign, Stop, Why};
 use self::probe::Probe;
 use self::sign::Sought;
 use crate::error::{Error, Result};
@@ -105,7 +105,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     // If the parent has gone, the lifeline has ended, which is noticed at once.
     let _ = worker.lifeline().program(pid);
     let (sign, probe) = match &worker.keeping().ready {
-        Readiness::Auto => (Sign::Sight, None),
+        Readiness::Auto => (Sign::Observation, None),
         Readiness::Http(target) => {
             let address = sockets.iter().find_map(|socket| address(socket.as_fd()));
             (Sign::Answer, address.map(|address| Probe::new(target, address, clock::now())))
@@ -215,7 +215,7 @@ impl Keeper<'_> {
         loop {
             while let Some(effect) = self.plan.poll_effect() {
                 match effect {
-                    Effect::Tell(told) => self.tell(told),
+                    Effect::Tell(stop) => self.tell(stop),
                     Effect::Ready => self.ready(),
                     Effect::Ask => {
                         self.worker.lifeline().accepts();
@@ -228,7 +228,7 @@ impl Keeper<'_> {
             }
             if let Err(error) = self.wait() {
                 warn!("{} killed: its keeper cannot wait for it: {error}", self.tag());
-                self.handle(Fact::Asked(Told::Kill));
+                self.handle(Fact::Asked(Stop::Kill));
             }
             self.adopt();
             if self.is_queued() {
@@ -238,8 +238,8 @@ impl Keeper<'_> {
             self.reap();
             let now = clock::now();
             if self.plan.next_look().is_some_and(|at| at <= now) {
-                let sight = look::look(&self.sought());
-                self.handle(Fact::Saw(sight));
+                let observation = look::look(&self.sought());
+                self.handle(Fact::Observed(observation));
             }
             self.ask(now);
             if let Some(output) = &mut self.output {
@@ -300,11 +300,11 @@ impl Keeper<'_> {
         self.plan.handle(fact, clock::now());
     }
 
-    fn tell(&self, told: Told) {
-        let signal = match told {
-            Told::Finish => self.stop_signal(),
-            Told::Quick => Signal::SIGINT,
-            Told::Kill => Signal::SIGKILL,
+    fn tell(&self, stop: Stop) {
+        let signal = match stop {
+            Stop::Finish => self.stop_signal(),
+            Stop::Quick => Signal::SIGINT,
+            Stop::Kill => Signal::SIGKILL,
         };
         tree::signal(self.is_there.then_some(self.program), signal);
     }
@@ -367,11 +367,11 @@ impl Keeper<'_> {
     fn hear(&mut self) {
         if !self.is_over && self.worker.is_over().unwrap_or(true) {
             self.is_over = true;
-            self.handle(Fact::Asked(Told::Finish));
+            self.handle(Fact::Asked(Stop::Finish));
         }
         while let Some(order) = self.worker.lifeline().order() {
             if let Order::End = order {
-                self.handle(Fact::Asked(Told::Kill));
+                self.handle(Fact::Asked(Stop::Kill));
             }
         }
         while let Ok(Some(info)) = self.signals.read_signal() {
@@ -385,8 +385,8 @@ impl Keeper<'_> {
 
     fn signalled(&mut self, signal: Signal, from_parent: bool) {
         match signal {
-            Signal::SIGTERM => self.handle(Fact::Asked(Told::Finish)),
-            Signal::SIGINT => self.handle(Fact::Asked(Told::Quick)),
+            Signal::SIGTERM => self.handle(Fact::Asked(Stop::Finish)),
+            Signal::SIGINT => self.handle(Fact::Asked(Stop::Quick)),
             Signal::SIGCHLD | Signal::SIGPIPE => {}
             Signal::SIGHUP | Signal::SIGUSR1 | Signal::SIGUSR2 | Signal::SIGTTIN | Signal::SIGTTOU if !from_parent => {}
             signal if self.is_there => _ = kill(self.program, signal),

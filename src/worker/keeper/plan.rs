@@ -25,7 +25,7 @@ use crate::time::Time;
 const REST: Duration = Duration::from_secs(1);
 
 /// How long the keeper leaves it to the parent, while there is one, to notice the end of the drain timeout.
-const DEFERENCE: Duration = Duration::from_secs(2);
+const PARENT_GRACE: Duration = Duration::from_secs(2);
 
 /// The interval between two rounds of killing.
 const ROUND: Duration = Duration::from_millis(20);
@@ -35,7 +35,7 @@ const LOOK: Duration = Duration::from_millis(2);
 const LOOK_MOST: Duration = Duration::from_millis(50);
 
 /// After how long a running program counts as ready if its waiting cannot be observed.
-const BLIND: Duration = Duration::from_secs(1);
+const ASSUMED_READY: Duration = Duration::from_secs(1);
 
 /// How long most programs take to be ready. That one is stopped earlier says nothing about it.
 const BOOT: Duration = Duration::from_secs(5);
@@ -55,7 +55,7 @@ pub(super) enum Exit {
 
 /// What the keeper tells all processes of the tree. Each is stronger than the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Told {
+pub(super) enum Stop {
     /// Finish your requests (SIGTERM).
     Finish,
     /// Exit now (SIGINT).
@@ -66,7 +66,7 @@ pub(super) enum Told {
 
 /// What a check has found about the tree's processes. Each is a better sign than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Sight {
+pub(super) enum Observation {
     /// No process has the pool's socket open.
     #[default]
     Nothing,
@@ -82,7 +82,7 @@ pub(super) enum Sight {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Sign {
     /// The program waits for connections.
-    Sight,
+    Observation,
     /// The program waits for connections and answers a request.
     Answer,
     /// The parent finds out by itself.
@@ -92,8 +92,8 @@ pub(super) enum Sign {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fact {
     /// The lifeline or a signal asked it to end.
-    Asked(Told),
-    Saw(Sight),
+    Asked(Stop),
+    Observed(Observation),
     /// The program has answered the request that asks whether it is ready.
     Answered,
     /// A connection waits to be accepted.
@@ -113,7 +113,7 @@ pub(super) enum Fact {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Effect {
     /// Tell this to every process of the tree.
-    Tell(Told),
+    Tell(Stop),
     /// Report that the program is serving.
     Ready,
     /// Report that the program waits for connections, and send it the request that asks whether it is ready.
@@ -169,7 +169,7 @@ pub(super) struct Plan {
     /// Whether it is stopped, and whether the parent thinks so.
     is_stopped: (bool, bool),
     stops: Pace,
-    told: Option<Told>,
+    told: Option<Stop>,
     /// When all of them are killed.
     until: Option<Time>,
     /// Whether the parent may kill them earlier.
@@ -197,7 +197,7 @@ enum Vigil {
 struct Looks {
     next: Time,
     pause: Duration,
-    latest: Sight,
+    latest: Observation,
 }
 
 impl Plan {
@@ -207,7 +207,7 @@ impl Plan {
         Plan {
             drain_timeout,
             started: now,
-            looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Sight::default() }),
+            looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Observation::default() }),
             is_asked: sign == Sign::Answer,
             vigil: None,
             has_closed: false,
@@ -226,8 +226,8 @@ impl Plan {
 
     pub(super) fn handle(&mut self, fact: Fact, now: Time) {
         match fact {
-            Fact::Asked(told) => self.asked(told, now),
-            Fact::Saw(sight) => self.saw(sight, now),
+            Fact::Asked(stop) => self.asked(stop, now),
+            Fact::Observed(observation) => self.observed(observation, now),
             Fact::Answered if self.told.is_none() => self.effects.push_back(Effect::Ready),
             Fact::Answered => {}
             Fact::Queued if self.vigil == Some(Vigil::Armed) => self.vigil = Some(Vigil::Doubt { look: now + QUEUED }),
@@ -272,19 +272,19 @@ impl Plan {
         self.vigil == Some(Vigil::Armed) && self.told.is_none()
     }
 
-    fn asked(&mut self, told: Told, now: Time) {
-        if self.told >= Some(told) {
+    fn asked(&mut self, stop: Stop, now: Time) {
+        if self.told >= Some(stop) {
             return;
         }
         if self.told.is_none() {
             self.effects.push_back(Effect::LetGo);
             self.defers = true;
-            self.is_hasty = told != Told::Kill && now.since(self.started) < BOOT;
+            self.is_hasty = stop != Stop::Kill && now.since(self.started) < BOOT;
             self.until = (!self.drain_timeout.is_zero()).then(|| now + self.drain_timeout);
         }
-        self.told = Some(told);
-        self.effects.push_back(Effect::Tell(told));
-        if told == Told::Kill {
+        self.told = Some(stop);
+        self.effects.push_back(Effect::Tell(stop));
+        if stop == Stop::Kill {
             self.defers = false;
             self.until = Some(now + ROUND);
         }
@@ -294,30 +294,31 @@ impl Plan {
         self.exit = Some(exit);
         if self.told.is_none() {
             self.is_own_end = true;
-            self.asked(Told::Finish, now);
+            self.asked(Stop::Finish, now);
             self.defers = false;
             self.until = Some(now + if self.drain_timeout.is_zero() { REST } else { REST.min(self.drain_timeout) });
         }
     }
 
-    fn saw(&mut self, sight: Sight, now: Time) {
+    fn observed(&mut self, observation: Observation, now: Time) {
         if let Some(Vigil::Doubt { .. }) = self.vigil {
             self.vigil = Some(Vigil::Calm { until: now + CALM });
-            if sight == Sight::Nothing && self.told.is_none() {
+            if observation == Observation::Nothing && self.told.is_none() {
                 self.has_closed = true;
-                self.asked(Told::Finish, now);
+                self.asked(Stop::Finish, now);
                 self.defers = false;
             }
             return;
         }
         let Some(looks) = self.looks.as_mut().filter(|_| self.told.is_none()) else { return };
-        let is_ready = sight == Sight::Waits || sight == Sight::Hidden && now >= self.started + BLIND;
-        looks.latest = sight;
+        let is_ready = observation == Observation::Waits
+            || observation == Observation::Hidden && now >= self.started + ASSUMED_READY;
+        looks.latest = observation;
         looks.next = now + looks.pause;
         looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(LOOK_MOST);
         if is_ready {
             self.looks = None;
-            self.vigil = (sight == Sight::Waits).then_some(Vigil::Armed);
+            self.vigil = (observation == Observation::Waits).then_some(Vigil::Armed);
             self.effects.push_back(if self.is_asked { Effect::Ask } else { Effect::Ready });
         }
     }
@@ -330,11 +331,11 @@ impl Plan {
             return;
         }
         if has_parent && std::mem::take(&mut self.defers) {
-            self.until = Some(now + DEFERENCE);
+            self.until = Some(now + PARENT_GRACE);
             return;
         }
-        self.told = Some(Told::Kill);
-        self.effects.push_back(Effect::Tell(Told::Kill));
+        self.told = Some(Stop::Kill);
+        self.effects.push_back(Effect::Tell(Stop::Kill));
         self.until = Some(now + ROUND);
     }
 
@@ -353,15 +354,15 @@ impl Plan {
 
     /// What is known besides how it has ended.
     fn reason(&self, exit: Exit) -> Option<Why> {
-        let sight = self.looks.map(|looks| looks.latest);
-        match (exit, sight) {
+        let observation = self.looks.map(|looks| looks.latest);
+        match (exit, observation) {
             _ if self.has_closed => Some(Why::Closed),
             (Exit::Signal { core_dumped: true, .. }, _) => Some(Why::CoreDumped),
             (Exit::Code(0), _) if self.is_own_end && self.has_left => Some(Why::LeftOthers),
             (Exit::Code(_), Some(_)) if self.is_own_end => Some(Why::Early),
             (_, Some(_)) if self.is_hasty => None,
-            (_, Some(Sight::Nothing)) if !self.is_own_end => Some(Why::NoSocket),
-            (_, Some(Sight::Holds)) if !self.is_own_end => Some(Why::NotWaiting),
+            (_, Some(Observation::Nothing)) if !self.is_own_end => Some(Why::NoSocket),
+            (_, Some(Observation::Holds)) if !self.is_own_end => Some(Why::NotWaiting),
             _ => None,
         }
     }

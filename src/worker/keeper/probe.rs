@@ -28,7 +28,7 @@ const LOOK: Duration = Duration::from_millis(2);
 const QUEUED: Duration = Duration::from_millis(250);
 
 /// How long the program may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause after a failed attempt.
 const REST: Duration = Duration::from_millis(250);
@@ -147,7 +147,7 @@ impl Probe {
         match inode {
             Ok(Some(inode)) if has(inode) => match (&stream).write(&self.request) {
                 Ok(len) if len == self.request.len() => {
-                    self.next = now + PATIENCE;
+                    self.next = now + ANSWER_TIMEOUT;
                     self.state = State::Asked { stream, answer: Vec::new(), until: self.next };
                     self.retry = RETRY;
                 }
@@ -189,7 +189,7 @@ impl Probe {
                 self.next = until;
                 self.state = State::Asked { stream, answer, until };
             }
-            Ok(None) => self.failed(format!("was not answered within {PATIENCE:?}"), now),
+            Ok(None) => self.failed(format!("was not answered within {ANSWER_TIMEOUT:?}"), now),
             Err(problem) => self.failed(problem, now),
         }
         false

@@ -10,7 +10,7 @@ struct Played(Plan, Time);
 
 impl Played {
     fn new() -> Played {
-        Played(Plan::new(DRAIN, Sign::Sight, Time::default()), Time::default())
+        Played(Plan::new(DRAIN, Sign::Observation, Time::default()), Time::default())
     }
 
     fn at(&mut self, millis: u64, fact: Fact) -> Vec<Effect> {
@@ -30,22 +30,22 @@ const ORPHANED: Fact = Fact::Tick { has_parent: false };
 #[test]
 fn it_is_ready_once_and_when_it_waits() {
     let mut it = Played::new();
-    for sight in [Sight::Nothing, Sight::Holds, Sight::Hidden] {
-        assert_eq!(it.at(1, Fact::Saw(sight)), []);
+    for observation in [Observation::Nothing, Observation::Holds, Observation::Hidden] {
+        assert_eq!(it.at(1, Fact::Observed(observation)), []);
     }
-    assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), [Effect::Ready]);
-    assert_eq!(it.at(3, Fact::Saw(Sight::Waits)), []);
+    assert_eq!(it.at(2, Fact::Observed(Observation::Waits)), [Effect::Ready]);
+    assert_eq!(it.at(3, Fact::Observed(Observation::Waits)), []);
     assert_eq!(it.0.deadline(), None, "an idle keeper sleeps");
 }
 
 #[test]
 fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at() {
     let mut it = Played::new();
-    it.at(0, Fact::Saw(Sight::Waits));
+    it.at(0, Fact::Observed(Observation::Waits));
     let (mut looks, mut now) = (0, 0);
     while now < 60_000 {
         if it.0.next_look().is_some_and(|at| at.as_millis() <= now) {
-            assert_eq!(it.at(now, Fact::Saw(Sight::Holds)), []);
+            assert_eq!(it.at(now, Fact::Observed(Observation::Holds)), []);
             looks += 1;
         }
         assert_eq!(it.at(now, if it.0.is_vigilant() { Fact::Queued } else { TICK }), []);
@@ -53,10 +53,10 @@ fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at(
     }
     assert!((5..=6).contains(&looks), "{looks} in a minute");
     let mut it = Played::new();
-    it.at(0, Fact::Saw(Sight::Waits));
+    it.at(0, Fact::Observed(Observation::Waits));
     assert_eq!(it.at(5, Fact::Queued), []);
     assert_eq!((it.0.next_look(), it.0.is_vigilant()), (Some(Time::from_millis(1005)), false));
-    assert_eq!(it.at(1005, Fact::Saw(Sight::Nothing)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+    assert_eq!(it.at(1005, Fact::Observed(Observation::Nothing)), [Effect::LetGo, Effect::Tell(Stop::Finish)]);
     it.at(1006, Fact::Exited(TERMED));
     assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(Why::Closed)));
 }
@@ -64,28 +64,28 @@ fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at(
 #[test]
 fn one_that_waits_is_asked_and_is_ready_when_it_answers() {
     let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
-    assert_eq!(it.at(1, Fact::Saw(Sight::Waits)), [Effect::Ask]);
-    assert_eq!(it.at(2, Fact::Saw(Sight::Waits)), []);
+    assert_eq!(it.at(1, Fact::Observed(Observation::Waits)), [Effect::Ask]);
+    assert_eq!(it.at(2, Fact::Observed(Observation::Waits)), []);
     assert_eq!(it.at(3, Fact::Answered), [Effect::Ready]);
     let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
-    it.at(1, Fact::Saw(Sight::Waits));
-    it.at(2, Fact::Asked(Told::Finish));
+    it.at(1, Fact::Observed(Observation::Waits));
+    it.at(2, Fact::Asked(Stop::Finish));
     assert_eq!(it.at(3, Fact::Answered), [], "it leaves");
 }
 
 #[test]
 fn what_cannot_be_seen_is_believed_after_a_second() {
     let mut it = Played::new();
-    assert_eq!(it.at(999, Fact::Saw(Sight::Hidden)), []);
-    assert_eq!(it.at(1000, Fact::Saw(Sight::Holds)), []);
-    assert_eq!(it.at(1000, Fact::Saw(Sight::Hidden)), [Effect::Ready]);
+    assert_eq!(it.at(999, Fact::Observed(Observation::Hidden)), []);
+    assert_eq!(it.at(1000, Fact::Observed(Observation::Holds)), []);
+    assert_eq!(it.at(1000, Fact::Observed(Observation::Hidden)), [Effect::Ready]);
 }
 
 #[test]
 fn looks_become_rarer() {
     let (mut it, mut now, mut looks) = (Played::new(), 0, 0);
     while now < 1000 {
-        it.at(now, Fact::Saw(Sight::Holds));
+        it.at(now, Fact::Observed(Observation::Holds));
         now = it.0.next_look().expect("it is not ready").as_millis();
         looks += 1;
     }
@@ -95,12 +95,12 @@ fn looks_become_rarer() {
 #[test]
 fn it_is_asked_once_and_killed_when_the_parent_says_so() {
     let mut it = Played::new();
-    assert_eq!(it.at(0, Fact::Asked(Told::Finish)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
-    assert_eq!(it.at(1, Fact::Asked(Told::Finish)), []);
-    assert_eq!(it.at(2, Fact::Asked(Told::Quick)), [Effect::Tell(Told::Quick)]);
-    assert_eq!(it.at(3, Fact::Asked(Told::Kill)), [Effect::Tell(Told::Kill)]);
+    assert_eq!(it.at(0, Fact::Asked(Stop::Finish)), [Effect::LetGo, Effect::Tell(Stop::Finish)]);
+    assert_eq!(it.at(1, Fact::Asked(Stop::Finish)), []);
+    assert_eq!(it.at(2, Fact::Asked(Stop::Quick)), [Effect::Tell(Stop::Quick)]);
+    assert_eq!(it.at(3, Fact::Asked(Stop::Kill)), [Effect::Tell(Stop::Kill)]);
     assert_eq!(it.at(22, TICK), []);
-    assert_eq!(it.at(23, TICK), [Effect::Tell(Told::Kill)], "what was forked meanwhile");
+    assert_eq!(it.at(23, TICK), [Effect::Tell(Stop::Kill)], "what was forked meanwhile");
     assert_eq!(it.at(24, Fact::Exited(TERMED)), []);
     assert_eq!(it.at(25, Fact::Childless).len(), 1);
 }
@@ -109,29 +109,29 @@ fn it_is_asked_once_and_killed_when_the_parent_says_so() {
 fn the_time_out_is_the_parent_s_to_say_while_there_is_one() {
     for (fact, killed_at) in [(TICK, 12_000), (ORPHANED, 10_000)] {
         let mut it = Played::new();
-        it.at(0, Fact::Asked(Told::Finish));
+        it.at(0, Fact::Asked(Stop::Finish));
         it.at(5, Fact::Exited(Exit::Code(0)));
         let mut now = 0;
         loop {
             now = it.0.deadline().expect("a time-out").as_millis().max(now + 1);
-            if it.at(now, fact) == [Effect::Tell(Told::Kill)] {
+            if it.at(now, fact) == [Effect::Tell(Stop::Kill)] {
                 break;
             }
         }
         assert_eq!(now, killed_at, "others of its tree are there");
     }
     let mut it = Plan::new(Duration::ZERO, Sign::Elsewhere, Time::default());
-    it.handle(Fact::Asked(Told::Finish), Time::default());
+    it.handle(Fact::Asked(Stop::Finish), Time::default());
     assert_eq!(it.deadline(), None, "zero is never");
 }
 
 #[test]
 fn what_it_leaves_behind_has_a_second() {
     let mut it = Played::new();
-    assert_eq!(it.at(100, Fact::Exited(FAILED)), [Effect::LetGo, Effect::Tell(Told::Finish)]);
+    assert_eq!(it.at(100, Fact::Exited(FAILED)), [Effect::LetGo, Effect::Tell(Stop::Finish)]);
     it.0.left_behind();
     assert_eq!(it.at(1099, TICK), []);
-    assert_eq!(it.at(1100, TICK), [Effect::Tell(Told::Kill)]);
+    assert_eq!(it.at(1100, TICK), [Effect::Tell(Stop::Kill)]);
     assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some(Why::Early)));
 }
 
@@ -142,22 +142,24 @@ fn the_end_says_what_is_known() {
     it.0.left_behind();
     assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(Why::LeftOthers)));
     let mut it = Played::new();
-    it.at(1, Fact::Saw(Sight::Waits));
+    it.at(1, Fact::Observed(Observation::Waits));
     it.at(2, Fact::Exited(FAILED));
     assert_eq!(it.at(3, Fact::Childless), end(FAILED, None), "it served");
-    let stopped = |sight, after: u64, told| {
+    let stopped = |observation, after: u64, told| {
         let mut it = Played::new();
-        it.at(1, Fact::Saw(sight));
+        it.at(1, Fact::Observed(observation));
         it.at(after, Fact::Asked(told));
         it.at(after + 1, Fact::Exited(TERMED));
         it.at(after + 2, Fact::Childless)
     };
-    for (sight, why) in
-        [(Sight::Nothing, Some(Why::NoSocket)), (Sight::Holds, Some(Why::NotWaiting)), (Sight::Hidden, None)]
-    {
-        assert_eq!(stopped(sight, 2, Told::Kill), end(TERMED, why));
-        assert_eq!(stopped(sight, 2, Told::Finish), end(TERMED, None), "it may not have been ready yet");
-        assert_eq!(stopped(sight, 6000, Told::Finish), end(TERMED, why));
+    for (observation, why) in [
+        (Observation::Nothing, Some(Why::NoSocket)),
+        (Observation::Holds, Some(Why::NotWaiting)),
+        (Observation::Hidden, None),
+    ] {
+        assert_eq!(stopped(observation, 2, Stop::Kill), end(TERMED, why));
+        assert_eq!(stopped(observation, 2, Stop::Finish), end(TERMED, None), "it may not have been ready yet");
+        assert_eq!(stopped(observation, 6000, Stop::Finish), end(TERMED, why));
     }
 }
 
