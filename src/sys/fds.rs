@@ -16,6 +16,9 @@ use nix::sys::stat::{umask, Mode};
 /// The maximum number of descriptors in one message (`SCM_MAX_FD`).
 pub(crate) const MAX: usize = 253;
 
+/// From linux/socket.h (6.5): a descriptor that refers to the sender of a message; libc does not know it.
+const SCM_PIDFD: libc::c_int = 4;
+
 /// The result of a receive: the number of bytes, and the descriptors.
 #[derive(Debug)]
 pub(crate) struct Received {
@@ -176,6 +179,13 @@ unsafe fn controls(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<u32>) {
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if len >= mem::size_of::<libc::ucred>() => {
                 // SAFETY: the kernel has written one there; the read does not need alignment.
                 user = Some(unsafe { ptr::read_unaligned(data.cast::<libc::ucred>()) }.uid);
+            }
+            (libc::SOL_SOCKET, SCM_PIDFD) if len >= mem::size_of::<RawFd>() => {
+                // SAFETY: the kernel has written one there; the read does not need alignment.
+                let number = unsafe { ptr::read_unaligned(data.cast::<RawFd>()) };
+                // SAFETY: the kernel opened it for this message. It is closed: whoever shares the socket has asked for
+                // it. A negative number says why there is none.
+                drop((number >= 0).then(|| unsafe { OwnedFd::from_raw_fd(number) }));
             }
             _ => {}
         }
@@ -377,6 +387,20 @@ mod tests {
         }
         let nothing = receive_whole(other.as_fd(), &mut [0; 8], MAX).map_err(|error| error.kind());
         assert!(matches!(nothing, Err(io::ErrorKind::WouldBlock)));
+    }
+
+    #[test]
+    fn descriptors_of_senders_are_closed() {
+        let (one, other) = UnixDatagram::pair().expect("descriptors are free");
+        // SO_PASSPIDFD; older kernels do not know it, and add none.
+        let _ = crate::sys::options::set(other.as_fd(), libc::SOL_SOCKET, 76, &1_i32.to_ne_bytes());
+        one.send(b"x").expect("there is room");
+        assert!(matches!(receive_whole(other.as_fd(), &mut [0; 8], 1), Ok(Whole::Received(_))));
+        let own = format!("Pid:\t{}\n", std::process::id());
+        let infos = std::fs::read_dir("/proc/self/fdinfo").expect("Linux").flatten();
+        let is_left =
+            infos.filter_map(|info| std::fs::read_to_string(info.path()).ok()).any(|info| info.contains(&own));
+        assert!(!is_left, "a descriptor that refers to this process is open");
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Handover {
             std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
             std::collections::btree_map::Entry::Vacant(entry) => entry.insert(Pair::new()?),
         };
+        pair.restore();
         pair.receiver().try_clone_to_owned()
     }
 
@@ -104,6 +105,7 @@ impl Handover {
         let Some(process) = roster.get(pid).filter(|process| process.ends.program.is_none()) else { return };
         for slot in self.heirs(pid, process.slot, roster, board) {
             let Some(pair) = self.pairs.get(&slot) else { continue };
+            pair.restore();
             if let Err(error) = process.ends.lifeline.hand_over(slot, pair.sender()) {
                 // It dies, or does not read its orders. What it has then ends with it.
                 return debug!("cannot order {} to pass its connections on: {error}", roster.tag(pid));
@@ -139,6 +141,8 @@ impl Handover {
 
     /// A worker has ended.
     pub(super) fn gone(&mut self, pid: Pid) {
+        // Whatever it has done last.
+        self.pairs.values().chain(self.rests.iter().map(|rest| &rest.pair)).for_each(Pair::restore);
         self.rests.iter_mut().for_each(|rest| _ = rest.by.take_if(|(by, _)| *by == pid));
     }
 

@@ -14,6 +14,13 @@ use super::record::RECORD_MAX;
 use crate::sys;
 use crate::sys::fds::Whole;
 
+/// The space of a queue, in bytes, which the kernel doubles: its own default, for some 270 records without unread bytes.
+const SPACE: libc::c_int = 104 * 1024;
+
+/// From linux/socket.h (6.5 and 6.16); libc does not know them.
+const SO_PASSPIDFD: libc::c_int = 76;
+const SO_PASSRIGHTS: libc::c_int = 83;
+
 /// A slot's pair, in the parent.
 #[derive(Debug)]
 pub(crate) struct Pair {
@@ -27,7 +34,26 @@ impl Pair {
         let (sender, receiver) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         // So nothing comes back, and nobody has to read it.
         shutdown(sender.as_raw_fd(), Way::Read)?;
-        Ok(Pair { sender, receiver })
+        // A filter would drop connections that were sent, and nobody would be told.
+        sys::options::set(receiver.as_fd(), libc::SOL_SOCKET, libc::SO_LOCK_FILTER, &1_i32.to_ne_bytes())?;
+        let pair = Pair { sender, receiver };
+        pair.restore();
+        Ok(pair)
+    }
+
+    /// Sets the options of both ends that matter. Each process of the slot, and each one that has passed connections to
+    /// it, shares them, so one that was broken into would harm those after it.
+    pub(crate) fn restore(&self) {
+        let set = |end: &OwnedFd, option, value: libc::c_int| {
+            // An option that the kernel does not know cannot have been changed.
+            let _ = sys::options::set(end.as_fd(), libc::SOL_SOCKET, option, &value.to_ne_bytes());
+        };
+        set(&self.receiver, libc::SO_PEEK_OFF, -1);
+        set(&self.receiver, SO_PASSRIGHTS, 1);
+        for option in [libc::SO_PASSCRED, libc::SO_PASSSEC, SO_PASSPIDFD] {
+            set(&self.receiver, option, 0);
+        }
+        set(&self.sender, libc::SO_SNDBUF, SPACE);
     }
 
     /// The pair whose ends were inherited, if that is what they are.
@@ -171,5 +197,44 @@ impl From<OwnedFd> for Receiver {
 impl AsFd for Receiver {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::options::set;
+
+    fn is_received(pair: &Pair) -> bool {
+        let sender = Sender::from(pair.sender().try_clone_to_owned().expect("a descriptor"));
+        let receiver = Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
+        sender.send(&[b'x'; 50_000], pair.receiver()) == Sent::Done
+            && matches!(receiver.take(&mut vec![0; RECORD_MAX]), Taken::Record(50_000, _))
+    }
+
+    #[test]
+    fn nobody_can_have_the_kernel_drop_what_is_sent() {
+        let pair = Pair::new().expect("a pair");
+        // struct sock_fprog: the number of instructions, and, in the next word, where they are. This one keeps nothing.
+        let nothing = [libc::sock_filter { code: (libc::BPF_RET | libc::BPF_K) as u16, jt: 0, jf: 0, k: 0 }];
+        let mut program = [1_u16.to_ne_bytes(), [0; 2], [0; 2], [0; 2]].concat();
+        program.truncate(size_of::<usize>());
+        program.extend((nothing.as_ptr() as usize).to_ne_bytes());
+        assert!(set(pair.receiver(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program).is_err());
+        assert!(is_received(&pair));
+    }
+
+    #[test]
+    fn what_a_process_has_changed_does_not_harm_the_next_one() {
+        let pair = Pair::new().expect("a pair");
+        let changed = [(libc::SO_PEEK_OFF, 1 << 20), (SO_PASSRIGHTS, 0), (libc::SO_PASSCRED, 1), (SO_PASSPIDFD, 1)];
+        for (option, value) in changed {
+            // Not every kernel knows all.
+            let _ = set(pair.receiver(), libc::SOL_SOCKET, option, &i32::to_ne_bytes(value));
+        }
+        set(pair.sender(), libc::SOL_SOCKET, libc::SO_SNDBUF, &1_i32.to_ne_bytes()).expect("a socket");
+        assert!(!is_received(&pair));
+        pair.restore();
+        assert!(is_received(&pair));
     }
 }
