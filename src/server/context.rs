@@ -64,6 +64,8 @@ pub(crate) struct Patience {
     pub(crate) head: Duration,
     /// For the next bytes of a body.
     pub(crate) body: Duration,
+    /// Until when to read what is discarded.
+    pub(crate) linger: Time,
     /// Whether other processes take over the connections. If not, each response is the last of its connection.
     pub(crate) passes_on: bool,
 }

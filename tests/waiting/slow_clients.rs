@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::support::sockets::{tcp_sockets_of, ESTABLISHED};
 use crate::support::{self, testbed, until, Client, Server};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 /// More than the events of one turn.
@@ -226,6 +227,21 @@ fn a_client_that_writes_its_whole_body_first_reads_the_refusal() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_BODY", "1k")]);
     // Longer than any single pause is waited for.
     assert_eq!(write_then_read(&mut server, 12, Duration::from_millis(600)).expect("no reset"), 413);
+}
+
+#[test]
+fn a_client_that_writes_its_whole_body_first_reads_the_refusal_during_a_restart() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_BODY", "1k")]);
+    let mut client = server.connect();
+    client.send("POST /echo HTTP/1.1\r\nHost: a\r\nContent-Length: 12000\r\n\r\n");
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    // Longer in all than any single pause is waited for.
+    for _ in 0..12 {
+        client.stream().write_all(&[b'x'; 1000]).expect("no reset");
+        thread::sleep(Duration::from_millis(400));
+    }
+    assert_eq!(client.try_answer(false).expect("no reset").status, 413);
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::server::context::Context;
 use crate::time::Time;
 
 /// The maximum time.
-const WHOLE: Duration = Duration::from_secs(30);
+pub(crate) const LINGER: Duration = Duration::from_secs(30);
 
 /// The maximum number of bytes to read and discard.
 const BYTES: u64 = 256 << 20;
@@ -37,8 +37,7 @@ impl Connection {
             return Step::Close;
         }
         self.timer.start(Timing::Linger, cx);
-        let whole = if cx.is_draining() { LINGER_IN_DRAIN } else { WHOLE };
-        self.buffers.begin_to_linger(Linger { end: cx.clock.running + whole, bytes: BYTES });
+        self.buffers.begin_to_linger(Linger { end: cx.clock.running + LINGER, bytes: BYTES });
         if self.transport.client.shutdown(Shutdown::Write).is_err() {
             return Step::Close;
         }
@@ -54,9 +53,11 @@ impl Connection {
         };
         let now = cx.clock.running;
         let Some(end) = self.buffers.linger().and_then(|linger| linger.count(count, now)) else { return Step::Close };
-        if !cx.is_draining() {
-            self.timer.deadline = end;
-        }
+        self.timer.deadline = match cx.drain {
+            // A client that has sent half of its body when a restart begins must get its refusal, too.
+            Some(patience) => end.min(now + LINGER_IN_DRAIN).min(patience.linger),
+            None => end,
+        };
         self.transport.wait()
     }
 }

@@ -32,6 +32,7 @@ use crate::shared::config::ServerConfig;
 use crate::time::Time;
 
 use self::buffers::Buffers;
+pub(crate) use self::linger::LINGER;
 pub(crate) use self::proxied::refuse;
 use self::session::Session;
 use self::timer::{Timer, Timing};

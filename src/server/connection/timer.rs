@@ -17,7 +17,7 @@ pub(super) const LEAST: Duration = Duration::from_millis(1);
 /// How long to wait for a client that still sends, after its latest byte: many send their whole body before they read.
 pub(super) const LINGER_PAUSE: Duration = Duration::from_secs(5);
 
-/// The maximum in total while the worker drains.
+/// The same while the worker drains.
 pub(super) const LINGER_IN_DRAIN: Duration = Duration::from_secs(2);
 
 /// What a connection waits for, which determines its deadline.

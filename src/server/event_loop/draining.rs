@@ -10,7 +10,7 @@ use super::connections::Connections;
 use super::drain_notices::{Recipient, SPREAD};
 use super::Server;
 use crate::server::answer::response::Response;
-use crate::server::connection::{Connection, Step};
+use crate::server::connection::{Connection, Step, LINGER};
 use crate::server::context::{Context, Patience};
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
@@ -75,7 +75,12 @@ impl Context<'_> {
             Duration::ZERO => most,
             timeout => most.min(timeout / 2),
         };
-        Patience { head: of(self.config.timeouts.drain_spread), body: of(BODY_PAUSE), passes_on: false }
+        Patience {
+            head: of(self.config.timeouts.drain_spread),
+            body: of(BODY_PAUSE),
+            linger: self.clock.now + of(LINGER),
+            passes_on: false,
+        }
     }
 }
 
