@@ -37,8 +37,10 @@ where
         self.connections.cx.drain = Some(patience);
         for key in 0..self.acceptors.capacity() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
-            // From a neighbour's queue only if no other worker does.
-            if acceptor.neighbour.is_none_or(|neighbour| !self.connections.cx.station.is_served(neighbour.slot)) {
+            // From a neighbour's queue only if no other worker does, or if the kernel has woken this one for it: with
+            // EPOLLEXCLUSIVE nobody else was, so what waits there would wait for the next connection.
+            let is_served = |slot| self.connections.cx.station.is_served(slot);
+            if acceptor.has_waiting || acceptor.neighbour.is_none_or(|neighbour| !is_served(neighbour.slot)) {
                 acceptor.has_waiting = true;
                 self.drain_queue(key);
             }
