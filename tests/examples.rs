@@ -67,6 +67,11 @@ fn connections_answer_side_by_side() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// Its unit tests run here. As a test target of its own, `cargo test` would not build the program.
+#[path = "../examples/tested.rs"]
+#[allow(dead_code)]
+mod tested;
+
 /// As the documentation of the crate tells how to test a whole pool.
 #[test]
 fn a_whole_pool_runs_in_a_test() {
