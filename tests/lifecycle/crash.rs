@@ -272,12 +272,14 @@ fn scaling_starts_and_stops_one_worker_at_a_time() {
 #[test]
 fn a_worker_scaled_away_takes_no_new_connections() {
     let mut server = testbed(&[("FORKPOOL_DRAIN_TIMEOUT", "20s")]);
-    // Kept connections to both workers hold the drain of the one that leaves up.
+    // Requests in progress in both workers hold the drain of the one that leaves up; idle connections would be passed on.
     let mut kept = Vec::new();
     let mut seen = BTreeSet::new();
     while seen.len() < 2 {
         let mut client = server.connect();
         seen.insert(client.get("/").worker());
+        client.send("POST /echo HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        assert_eq!(client.answer().status, 100);
         kept.push(client);
     }
     server.signal(Signal::SIGTTOU);
