@@ -42,7 +42,8 @@ fn a_killed_worker_is_replaced_and_its_queue_is_served() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1")]);
     let mut busy = server.connect();
     let worker = busy.get("/").worker();
-    busy.send("GET /slow?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    busy.send("GET /sliced?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("serves /sliced");
     // They wait in the queue of a socket that outlives the worker.
     let mut waiting: Vec<_> = (0..50).map(|_| server.connect()).collect();
     for client in &mut waiting {

@@ -260,7 +260,8 @@ pub fn ends_with_its_parent_in_time(mut server: Server) {
     server.wait_for("listening on ");
     let worker = server.workers()[0];
     let mut client = server.connect();
-    client.send("GET /slow?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    client.send("GET /sliced?ms=600000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.wait_for("serves /sliced");
     server.signal(Signal::SIGKILL);
     until("the worker is gone", || is_gone(worker).then_some(()));
 }

@@ -234,8 +234,11 @@ fn one_of_two_backs_off(server: &mut Server, failing: &mut Failing) -> Vec<Clien
     while second.get("/").worker() == victim {
         second = server.connect();
     }
-    first.send("GET /slow?ms=60000 HTTP/1.1\r\nHost: a\r\n\r\n");
-    second.send("GET /slow?ms=1000 HTTP/1.1\r\nHost: a\r\n\r\n");
+    for (client, millis) in [(&mut first, 60_000), (&mut second, 1000)] {
+        client.send(format!("GET /sliced?ms={millis} HTTP/1.1\r\nHost: a\r\n\r\n"));
+        // A worker that is not in its request yet would accept those who are to wait.
+        server.wait_for("serves /sliced");
+    }
     let mut waiting: Vec<_> = (0..40).map(|_| server.connect()).collect();
     for client in &mut waiting {
         client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
