@@ -30,7 +30,7 @@ impl Flags {
         let name = setting.name();
         let value = value.into_string().map_err(|_| format!("the value of --{name} is not valid UTF-8{HINT}"))?;
         match self.settings.iter_mut().find(|(said, _)| said.name() == name) {
-            Some((_, list)) if setting.is_list() => {
+            Some((_, list)) if setting.separator().is_some() => {
                 list.extend(setting.separator());
                 list.push_str(&value);
             }
@@ -42,7 +42,8 @@ impl Flags {
 
     /// The pool that variables and flags describe; flags override. The builder records invalid values.
     pub(super) fn pool(&self) -> Builder {
-        let listen = forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.is_list()));
+        let listen =
+            forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.separator().is_some()));
         let pool = Pool::bind(listen.unwrap_or_default());
         let pool = if self.is_exec { exec::prepare(pool) } else { pool.sandbox(Sandbox::Auto) }.env();
         // Every flag overrides the file.

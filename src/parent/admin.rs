@@ -322,8 +322,8 @@ impl Admin {
         pool.lost = outlet::lost();
         pool.max_held = settings.config.server.capacity.max_held as u64;
         pool.because.clone_from(&settings.derivation);
-        if pool.balance != sockets.balance() {
-            pool.balance = sockets.balance().to_owned();
+        if pool.balance != sockets.custody().balance() {
+            pool.balance = sockets.custody().balance().to_owned();
         }
         if pool != self.model.pool {
             self.tell(Fact::Pool(pool));
@@ -344,7 +344,7 @@ impl Admin {
                     self.tell(Fact::Gone(pid.0, slot, counted));
                 }
                 self.tell(Fact::Process(known));
-                let inodes = sockets.of(slot).map(SlotSockets::inodes).unwrap_or_default();
+                let inodes = sockets.custody().sockets(slot).map(SlotSockets::inodes).unwrap_or_default();
                 if self.model.sockets.get(&slot) != Some(&inodes) {
                     self.tell(Fact::Sockets(slot, inodes));
                 }
@@ -356,7 +356,7 @@ impl Admin {
     pub(super) fn introduce(&mut self, sockets: &Sockets, settings: &Settings) {
         self.model.pool.pid = i32::try_from(process::id()).unwrap_or(0);
         self.model.pool.started = clock::unix_millis();
-        self.model.pool.listening = sockets.reserved().iter().map(ToString::to_string).collect();
+        self.model.pool.listening = sockets.addresses.all().iter().map(ToString::to_string).collect();
         self.model.pool.because = settings.derivation.clone();
         self.model.pool.max_held = settings.config.server.capacity.max_held as u64;
         info!("admin on {}", self.listener);

@@ -53,7 +53,7 @@ impl Parent {
                 self.sockets.release();
             }
             Effect::Upgrade => {
-                let admin = self.admin.as_ref();
+                let admin = self.outputs.admin.as_ref();
                 let pairs = self.handover.pairs(self.roster.supervisor.slots().wanted());
                 let fact =
                     self.takeover.upgrade(config, &self.sockets, &pairs, admin, &self.wakeups, &mut self.journal);
@@ -71,11 +71,12 @@ impl Parent {
             Effect::Finish(outcome) => {
                 self.outputs.service.end();
                 self.discard.end();
-                let Parent { roster, admin, takeover, discard, programs, .. } = self;
-                programs.orphans.end_last(|pid| is_known(pid, roster, admin.as_ref(), takeover, discard));
+                let Parent { roster, outputs, takeover, discard, programs, .. } = self;
+                let admin = outputs.admin.as_ref();
+                programs.orphans.end_last(|pid| is_known(pid, roster, admin, takeover, discard));
                 let requests = (!programs.orphans.are_taken()).then(|| self.health.board().dead().requests);
                 let result = result_of(outcome, requests, &self.health, &mut self.journal);
-                if let Some(mut admin) = self.admin.take() {
+                if let Some(mut admin) = self.outputs.admin.take() {
                     admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
                     admin.end();
                 }
@@ -90,7 +91,7 @@ impl Parent {
         let service = &mut self.outputs.service;
         match notice {
             Notice::AllReady { .. } => {
-                for reserved in self.sockets.reserved().iter() {
+                for reserved in self.sockets.addresses.all().iter() {
                     let text = format!("listening on {reserved} with {}", self.deploy.settings.derivation);
                     self.journal.log(log::Level::Info, None, text);
                 }

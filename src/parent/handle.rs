@@ -97,7 +97,7 @@ impl<'a> Handle<'a> {
     /// and why.
     #[must_use = "it names the workers that did not get the message"]
     pub fn broadcast(&self, message: &[u8]) -> Vec<(Process, MessageError)> {
-        let processes = self.roster.staying().map(|pid| self.roster.identify(pid));
+        let processes = self.roster.supervisor.slots().staying().map(|pid| self.roster.identify(pid));
         processes.filter_map(|it| Some((it, self.send_to(Target::Process(it), message, None).err()?))).collect()
     }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use crate::parent::process::{Process, Roster};
+use crate::parent::roster::Progress;
 use crate::parent::supervisor::Pid;
 use crate::parent::watch::{Sample, Schedule, Watch};
 use crate::shared::config::Config;
@@ -111,7 +112,7 @@ impl Health {
 
     /// Whether any serving worker responds, as far as was checked.
     pub(super) fn responds(&self, roster: &Roster) -> bool {
-        roster.serving().any(|(_, pid)| self.watch.is_well(pid))
+        roster.supervisor.slots().serving().any(|(_, pid)| self.watch.is_well(pid))
     }
 
     /// The request that a worker is handling, by its own report, for the log.
@@ -124,18 +125,14 @@ impl Health {
         let row = self.board.row(process.row);
         if row.is_neighbour() || row.says_busy() || row.accepted() > 0 {
             self.cut.connections += row.counters(now).open().min(CONNECTIONS_MAX);
-        } else if process.was_ready {
+        } else if process.progress == Progress::Ready {
             self.cut.unknown += 1;
         }
     }
 
     /// Logs, once per process, that its reports are impossible.
     pub(super) fn doubt(&self, process: &Process, tag: impl FnOnce() -> String, now: Time) {
-        if process.is_doubted.get() {
-            return;
-        }
-        if let Some(why) = self.board.row(process.row).doubt(now) {
-            process.is_doubted.set(true);
+        if let Some(why) = process.trust.doubt(|| self.board.row(process.row).doubt(now)) {
             warn!("{} has invalid numbers in shared memory, which are ignored: {why}", tag());
         }
     }
@@ -212,7 +209,7 @@ mod tests {
         let process = roster.get_mut(Pid(10)).expect("it is there");
         health.cut_off(process, Time::default());
         assert_eq!(health.cut(), Cut::default(), "it never served");
-        process.was_ready = true;
+        process.progress.reach(Progress::Ready);
         health.cut_off(process, Time::default());
         assert_eq!(health.cut(), Cut { connections: 0, unknown: 1 }, "nobody knows what it had");
     }

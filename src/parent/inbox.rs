@@ -130,7 +130,7 @@ impl Inbox {
 
 /// Receives the next message of a worker, and charges its quota.
 pub(super) fn receive<'b>(roster: &mut Roster, pid: Pid, buffer: &'b mut [u8]) -> Received<'b> {
-    let Some(process) = roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
+    let Some(process) = roster.get_mut(pid).filter(|process| !process.trust.is_broken()) else {
         return Received::Nothing;
     };
     let begun = clock::now_micros();
@@ -209,7 +209,7 @@ mod tests {
         assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Message(b"hello", None)));
         let malformed = Received::Malformed("it was not sent by this library", Vec::new());
         assert_eq!(refuse(malformed, Pid(10), &mut roster, &mut discard), Rest::Nothing);
-        assert!(roster.get(Pid(10)).is_some_and(|process| process.violation.is_some()));
+        assert!(roster.get(Pid(10)).is_some_and(|process| process.trust.is_broken()));
         worker.send(b"more", None).expect("there is room");
         assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing), "it is not reports any more");
         inbox.take_back(buffer);

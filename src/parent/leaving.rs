@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::parent::process::Roster;
+use crate::parent::roster::Progress;
 use crate::parent::sign::Leaving;
 use crate::parent::supervisor::{Pid, SlotId};
 use crate::time::Time;
@@ -30,9 +31,11 @@ const WAITS: Duration = Duration::from_secs(5);
 /// A worker is to be told to finish. Returns whether it is told later, because its slot rests first.
 pub(super) fn begin(pid: Pid, roster: &mut Roster, drain_timeout: Duration, now: Time) -> bool {
     let Some(slot) = roster.slot_of(pid) else { return false };
-    let has_others = roster.serving().any(|(other, _)| other != slot);
+    let has_others = roster.supervisor.slots().serving().any(|(other, _)| other != slot);
     let most = if drain_timeout.is_zero() { WAITS } else { WAITS.min(drain_timeout / 4) };
-    let Some(process) = roster.get_mut(pid).filter(|process| process.was_ready && has_others) else { return false };
+    let Some(process) = roster.get_mut(pid).filter(|process| process.progress == Progress::Ready && has_others) else {
+        return false;
+    };
     let Some(program) = &mut process.ends.program else { return false };
     program.leaving = Some(Leaving::Waits { until: now + most });
     rest(roster, now);
@@ -153,7 +156,7 @@ mod tests {
             let row = roster.free_row().expect("a row is free");
             roster.expect(slot, row, 0, ends);
             let pid = Pid(pid);
-            roster.register(pid, now).expect("it was expected").was_ready = true;
+            roster.register(pid, now).expect("it was expected").progress.reach(Progress::Ready);
             roster.tell(Event::Listening { pid }, now);
             roster.tell(Event::Ready { pid }, now);
         }
@@ -231,10 +234,10 @@ mod tests {
     fn only_programs_rest_and_only_such_as_have_served() {
         let mut pool = Pool::new(2);
         pool.serve(0, 20);
-        pool.0.get_mut(Pid(10)).expect("it runs").was_ready = false;
+        pool.0.get_mut(Pid(10)).expect("it runs").progress = Progress::Listening;
         assert!(!begin(Pid(10), &mut pool.0, DRAIN, at(0)));
         let process = pool.0.get_mut(Pid(10)).expect("it runs");
-        (process.was_ready, process.ends.program) = (true, None);
+        (process.progress, process.ends.program) = (Progress::Ready, None);
         assert!(!begin(Pid(10), &mut pool.0, DRAIN, at(0)));
     }
 }

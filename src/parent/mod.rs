@@ -225,8 +225,6 @@ pub(crate) struct Parent {
     discard: Discard,
     journal: Journal,
     outputs: Outputs,
-    /// The admin process.
-    admin: Option<Admin>,
 }
 
 impl Parent {
@@ -236,7 +234,7 @@ impl Parent {
         loop {
             self.obey_application();
             let (board, user) = (self.health.board(), &self.deploy.settings.credentials);
-            let admin = self.admin.as_mut();
+            let admin = self.outputs.admin.as_mut();
             if let Some(child) = admin.and_then(|admin| admin.child_due(board.scoreboard(), user, clock::now())) {
                 return Ok(Turn::Fork(child));
             }
@@ -283,7 +281,7 @@ impl Parent {
         self.sockets.look_at_queues(&self.roster, clock::now());
         let mended = self.sockets.mend(&self.roster, &self.deploy.settings.config, &mut self.journal, clock::now());
         mended.into_iter().for_each(|event| self.roster.tell(event, clock::now()));
-        if self.admin.as_ref().is_some_and(Admin::is_behind) {
+        if self.outputs.admin.as_ref().is_some_and(Admin::is_behind) {
             self.obey_admin();
         }
         self.read_messages();
@@ -298,7 +296,7 @@ impl Parent {
         self.programs.end_late_keepers(&self.roster, clock::now());
         self.journal.say_what_was_left_out();
         log_writer::tell_lost(clock::now());
-        self.discard.close(are_copies_held(&self.roster, &self.admin), clock::now());
+        self.discard.close(are_copies_held(&self.roster, &self.outputs.admin), clock::now());
         let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
         for pid in programs.take_unread(discard) {
             let notice = programs.read_notification(pid, roster, discard, wakeups, journal);
@@ -337,7 +335,7 @@ impl Parent {
             }
             Source::Files => self.deploy.files_changed(&self.wakeups, &mut self.journal),
             Source::Admin => {
-                let admin = self.admin.as_mut();
+                let admin = self.outputs.admin.as_mut();
                 admin.into_iter().for_each(|admin| admin.read_reports(&self.wakeups, &mut self.journal));
             }
             Source::AdminLink => self.obey_admin(),
@@ -347,10 +345,10 @@ impl Parent {
     /// Updates what depends on which workers serve: where new connections go, which worker looks after which queue, and
     /// the reports to the service manager and the admin process.
     fn settle(&mut self) {
-        let (now, are_copied) = (clock::now(), are_copies_held(&self.roster, &self.admin));
+        let (now, are_copied) = (clock::now(), are_copies_held(&self.roster, &self.outputs.admin));
         self.sockets.settle(&mut self.roster, &self.wakeups, are_copied, now);
         self.handover.settle(&self.roster, self.health.board(), now);
-        if let Some(admin) = &mut self.admin {
+        if let Some(admin) = &mut self.outputs.admin {
             admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
         }
         self.outputs.settle(&self.roster, &self.health, &self.journal, self.sockets.are_released(), now);
@@ -373,7 +371,6 @@ impl Parent {
             self.journal.deadline(),
             self.outputs.deadline(),
             log_writer::deadline(),
-            self.admin.as_ref().and_then(Admin::deadline),
         ];
         due.into_iter().flatten().min()
     }

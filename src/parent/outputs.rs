@@ -1,9 +1,11 @@
-//! The pool's interfaces to the system around it: a service manager, a pid file, an access log.
+//! Where the pool shows itself: a service manager, a pid file, an access log, the admin process.
 //!
-//! It owns the connection to the service manager and the two files. Its input: the state of the pool. Its only output
-//! is the access log's file, which workers get.
+//! It owns the connection to the service manager, the two files, and what the parent knows of the admin process. Its
+//! input: the state of the pool. Its only outputs are the access log's file, which workers get, and the requests of the
+//! admin process.
 
 use crate::parent::access_log::AccessLog;
+use crate::parent::admin::Admin;
 use crate::parent::health::Health;
 use crate::parent::journal::Journal;
 use crate::parent::pid_file;
@@ -12,21 +14,25 @@ use crate::parent::service::Service;
 use crate::parent::supervisor::PoolState;
 use crate::time::Time;
 
-/// The interfaces of the pool besides its log.
+/// Where the pool shows itself, besides its log.
 #[derive(Debug)]
 pub(super) struct Outputs {
     pub(super) service: Service,
     pub(super) pid_file: pid_file::Pid,
     pub(super) access_log: AccessLog,
+    /// The admin process, if there is an address for it.
+    pub(super) admin: Option<Admin>,
 }
 
 impl Outputs {
-    pub(super) fn new(access_log: AccessLog, now: Time) -> Outputs {
-        Outputs { service: Service::new(now), pid_file: pid_file::Pid::default(), access_log }
+    pub(super) fn new(access_log: AccessLog, admin: Option<Admin>, now: Time) -> Outputs {
+        Outputs { service: Service::new(now), pid_file: pid_file::Pid::default(), access_log, admin }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        [self.service.deadline(), self.pid_file.deadline(), self.access_log.deadline()].into_iter().flatten().min()
+        let admin = self.admin.as_ref().and_then(Admin::deadline);
+        let (service, pid_file) = (self.service.deadline(), self.pid_file.deadline());
+        [service, pid_file, self.access_log.deadline(), admin].into_iter().flatten().min()
     }
 
     /// Reports to the service manager the state of the pool, and that it responds.

@@ -51,12 +51,9 @@ impl Ends {
 }
 
 impl Process {
-    /// Whether it looks after other slots' sockets when told to. It may report that once, and cannot take it back.
-    pub(super) fn is_able(&self, board: &ParentBoard) -> bool {
-        if !self.is_neighbour.get() && board.row(self.row).is_neighbour() {
-            self.is_neighbour.set(true);
-        }
-        self.is_neighbour.get()
+    /// Whether it looks after other slots' sockets when told to.
+    pub(super) fn is_neighbour(&self, board: &ParentBoard) -> bool {
+        self.trust.is_neighbour(|| board.row(self.row).is_neighbour())
     }
 }
 

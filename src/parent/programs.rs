@@ -29,6 +29,7 @@ use crate::parent::journal::Journal;
 use crate::parent::notify::{self, Notification};
 use crate::parent::orphans::Orphans;
 use crate::parent::process::{signal, Ends, Process, Roster};
+use crate::parent::roster::Progress;
 use crate::parent::settings::Settings;
 use crate::parent::sign::{Program, Sign};
 use crate::parent::source::Source;
@@ -143,10 +144,10 @@ impl Programs {
         journal: &mut Journal,
     ) -> Notice {
         let Some(process) = roster.get_mut(pid) else { return Notice::Nothing };
-        let Process { ends: Ends { sign: Sign::Notification(socket), program, .. }, violation: None, .. } = process
-        else {
+        if process.trust.is_broken() {
             return Notice::Nothing;
-        };
+        }
+        let Ends { sign: Sign::Notification(socket), program, .. } = &mut process.ends else { return Notice::Nothing };
         let (mut is_ready, mut is_cramped, mut fds, mut taken) = (false, false, Vec::new(), 0);
         while taken < NOTIFICATIONS && !is_cramped && !discard.is_full() {
             match socket.receive(&mut fds) {
@@ -219,7 +220,7 @@ pub(super) fn executed(pid: Pid, program_pid: i32, roster: &mut Roster, now: Tim
 /// connections for that.
 pub(super) fn accepts(pid: Pid, roster: &mut Roster) {
     if let Some(process) = roster.get_mut(pid) {
-        process.accepts = true;
+        process.progress.reach(Progress::Accepting);
     }
 }
 

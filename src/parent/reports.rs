@@ -22,7 +22,7 @@ impl Parent {
             self.take_in(pid, record, now);
             self.obey_application();
             // Reports after a violation do not count; otherwise a worker could be reported as ready and then killed.
-            if self.roster.get(pid).is_none_or(|process| process.violation.is_some()) {
+            if self.roster.get(pid).is_none_or(|process| process.trust.is_broken()) {
                 return;
             }
         }
@@ -71,7 +71,7 @@ impl Parent {
 
 /// Reads the reports of a worker, if it may still send any.
 fn read(pid: Pid, roster: &mut Roster, wakeups: &Wakeups, now: Time) -> Reports {
-    let Some(process) = roster.get_mut(pid).filter(|process| process.violation.is_none()) else {
+    let Some(process) = roster.get_mut(pid).filter(|process| !process.trust.is_broken()) else {
         return Reports { records: Vec::new(), violation: None };
     };
     let reports = process.ends.lifeline.read_reports(now);

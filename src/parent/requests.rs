@@ -52,7 +52,7 @@ impl Parent {
         let next = |admin: &mut Option<Admin>, discard: &mut _, journal: &mut _| {
             admin.as_mut().and_then(|admin| admin.next_request(discard, journal, now))
         };
-        while let Some(request) = next(&mut self.admin, &mut self.discard, &mut self.journal) {
+        while let Some(request) = next(&mut self.outputs.admin, &mut self.discard, &mut self.journal) {
             self.obey(request);
             self.obey_application();
         }

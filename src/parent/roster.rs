@@ -33,27 +33,74 @@ pub(crate) struct Process<E> {
     pub(crate) unique: u64,
     /// When it was forked, in milliseconds since 1970.
     pub(crate) started: u64,
-    /// Whether it has dropped what the fork copied from the parent.
-    pub(crate) is_set_up: bool,
-    pub(crate) was_ready: bool,
-    /// Its program takes connections before it is ready.
-    pub(crate) accepts: bool,
+    pub(crate) progress: Progress,
+    /// What the parent believes of what it reports.
+    pub(crate) trust: Trust,
     /// Whether it will finish or has ended, and the application knows.
     pub(crate) is_disconnected: bool,
     /// Whether it still needs the new file of the access log.
     pub(crate) has_old_log: bool,
-    /// Whether it has reported, once, that it looks after other slots' sockets.
-    pub(crate) is_neighbour: Cell<bool>,
-    /// Whether its reports are impossible, and that was logged.
-    pub(crate) is_doubted: Cell<bool>,
     /// The signal that the application has sent to it.
     pub(crate) signalled: Cell<Option<i32>>,
-    /// How it has broken the protocol, in words.
-    pub(crate) violation: Option<String>,
     /// The pid of the program that it keeps, which is the pid that people know.
     pub(crate) program: Option<i32>,
     /// The parent's ends of its channels.
     pub(crate) ends: E,
+}
+
+/// How far the start of a process has come. It never goes back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Progress {
+    /// It may hold what the fork copied from the parent.
+    #[default]
+    Forked,
+    /// It has dropped that, and has its sockets.
+    Listening,
+    /// Its program takes connections, and is asked whether it is ready.
+    Accepting,
+    /// It serves, or has served.
+    Ready,
+}
+
+impl Progress {
+    /// It has come this far, or further.
+    pub(crate) fn reach(&mut self, progress: Progress) {
+        *self = progress.max(*self);
+    }
+}
+
+/// What the parent believes of a process. What it has once reported or broken stays so until it is reaped.
+#[derive(Debug, Default)]
+pub(crate) struct Trust {
+    is_neighbour: Cell<bool>,
+    is_doubted: Cell<bool>,
+    violation: Option<String>,
+}
+
+impl Trust {
+    /// Whether it looks after other slots' sockets. It may report that at any time, and cannot take it back.
+    pub(crate) fn is_neighbour(&self, reports_it: impl FnOnce() -> bool) -> bool {
+        if !self.is_neighbour.get() {
+            self.is_neighbour.set(reports_it());
+        }
+        self.is_neighbour.get()
+    }
+
+    /// Its numbers in shared memory are impossible, for this reason if any. Returns the reason the first time.
+    pub(crate) fn doubt<W>(&self, why: impl FnOnce() -> Option<W>) -> Option<W> {
+        let why = if self.is_doubted.get() { None } else { why() };
+        self.is_doubted.set(self.is_doubted.get() || why.is_some());
+        why
+    }
+
+    /// How it has broken the protocol first, in words. Nothing that it reports counts any more.
+    pub(crate) fn violation(&self) -> Option<&str> {
+        self.violation.as_deref()
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.violation.is_some()
+    }
 }
 
 impl<E> Process<E> {
@@ -96,15 +143,11 @@ impl<E> Roster<E> {
             row,
             unique: self.next_unique(),
             started,
-            is_set_up: false,
-            was_ready: false,
-            accepts: false,
+            progress: Progress::default(),
+            trust: Trust::default(),
             is_disconnected: false,
             has_old_log: false,
-            is_neighbour: Cell::new(false),
-            is_doubted: Cell::new(false),
             signalled: Cell::new(None),
-            violation: None,
             program: None,
             ends,
         });
@@ -136,7 +179,7 @@ impl<E> Roster<E> {
     /// It has broken the protocol, and must be killed and replaced. This and the reason are one line in the log.
     pub(crate) fn misbehaved(&mut self, pid: Pid, why: String, now: Time) {
         if let Some(process) = self.processes.get_mut(&pid) {
-            process.violation.get_or_insert(why);
+            process.trust.violation.get_or_insert(why);
             self.tell(Event::Misbehaved { pid }, now);
         }
     }
@@ -167,51 +210,36 @@ impl<E> Roster<E> {
 
     /// Whether every process has dropped what the fork copied from the parent.
     pub(crate) fn are_all_set_up(&self) -> bool {
-        self.forking.is_none() && self.processes.values().all(|process| process.is_set_up)
+        self.forking.is_none() && self.processes.values().all(|process| process.progress > Progress::Forked)
     }
 
     pub(crate) fn slot_of(&self, pid: Pid) -> Option<SlotId> {
         Some(self.supervisor.slots().process(pid)?.0)
     }
 
-    fn stage(&self, pid: Pid) -> Option<Stage> {
-        Some(self.supervisor.slots().process(pid)?.1.stage)
-    }
-
     pub(crate) fn is_starting(&self, pid: Pid) -> bool {
-        self.stage(pid) == Some(Stage::Starting)
+        self.supervisor.slots().stage(pid) == Some(Stage::Starting)
     }
 
     pub(crate) fn is_ready(&self, pid: Pid) -> bool {
-        self.stage(pid) == Some(Stage::Ready)
-    }
-
-    /// The processes that serve, by slot and then in the order of their start.
-    pub(crate) fn serving(&self) -> impl Iterator<Item = (SlotId, Pid)> {
-        let serving = self.supervisor.slots().processes().filter(|(_, process)| process.serves());
-        serving.filter_map(|(slot, process)| Some((slot, process.pid?)))
+        self.supervisor.slots().stage(pid) == Some(Stage::Ready)
     }
 
     /// The process that serves each slot; of two, the newer one.
     pub(crate) fn serving_by_slot(&self) -> BTreeMap<SlotId, Pid> {
-        self.serving().collect()
+        self.supervisor.slots().serving().collect()
     }
 
     /// The row of the process that takes each slot's connections: the serving process, or else a starting one whose
     /// program already takes connections.
     pub(crate) fn rows_by_slot(&self) -> BTreeMap<SlotId, usize> {
-        let accepting = self.iter().filter(|(pid, process)| process.accepts && self.is_starting(*pid));
+        let accepting =
+            self.iter().filter(|(pid, process)| process.progress == Progress::Accepting && self.is_starting(*pid));
         let mut rows_by_slot: BTreeMap<SlotId, usize> =
             accepting.map(|(_, process)| (process.slot, process.row)).collect();
         let serving = self.serving_by_slot().into_iter();
         rows_by_slot.extend(serving.filter_map(|(slot, pid)| Some((slot, self.get(pid)?.row))));
         rows_by_slot
-    }
-
-    /// The processes that were not told to leave.
-    pub(crate) fn staying(&self) -> impl Iterator<Item = Pid> {
-        let staying = self.supervisor.slots().processes().filter(|(_, process)| !process.stage.is_leaving());
-        staying.filter_map(|(_, process)| process.pid)
     }
 
     /// The process that the target means.
@@ -302,7 +330,7 @@ mod tests {
         assert!(roster.is_starting(Pid(10)) && !roster.is_starting(Pid(12)));
         assert!(roster.register(Pid(12), Time::default()).is_none(), "nobody is expected");
         assert!(!roster.are_all_set_up());
-        roster.iter_mut().for_each(|(_, process)| process.is_set_up = true);
+        roster.iter_mut().for_each(|(_, process)| process.progress.reach(Progress::Listening));
         assert!(roster.are_all_set_up());
         assert_eq!(roster.tag(Pid(11)), "worker=1 gen=1 pid=11");
         assert_eq!(roster.tag(Pid(12)), "pid=12");
@@ -335,8 +363,8 @@ mod tests {
         ready(&mut roster, 20);
         assert_eq!(roster.serving_by_slot(), BTreeMap::from([(0, Pid(20)), (1, Pid(11))]));
         assert_eq!(roster.rows_by_slot(), BTreeMap::from([(0, 3), (1, 2)]));
-        assert!(roster.stage(Pid(10)).is_some_and(Stage::is_leaving) && roster.is_ready(Pid(20)));
-        assert_eq!(roster.staying().collect::<Vec<_>>(), [Pid(20), Pid(11)]);
+        assert!(roster.supervisor.slots().stage(Pid(10)).is_some_and(Stage::is_leaving) && roster.is_ready(Pid(20)));
+        assert_eq!(roster.supervisor.slots().staying().collect::<Vec<_>>(), [Pid(20), Pid(11)]);
     }
 
     #[test]

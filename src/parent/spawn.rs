@@ -40,7 +40,7 @@ impl Parent {
         let settings = &self.deploy.settings;
         let config = &settings.config;
         let pair = |source| Error::system("make a lifeline with socketpair(2); is RLIMIT_NOFILE too low?", source);
-        let messages = self.application.listens().then(|| MessageEnd::pair(config.messages.accept_descriptors));
+        let messages = self.application.listens().then(|| MessageEnd::pair(config.application.accept_descriptors));
         let messages = messages.transpose().map_err(pair)?;
         let socket = |source| {
             Error::system("make a socket for its notifications with bind(2); is RLIMIT_NOFILE too low?", source)
@@ -50,9 +50,9 @@ impl Parent {
         let now = clock::now();
         let (is_shared, mended) = self.sockets.prepare(slot, &self.roster, config, &mut self.journal, now);
         mended.into_iter().for_each(|event| self.roster.tell(event, now));
-        let sockets = self.sockets.of(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
+        let sockets = self.sockets.custody().sockets(slot).map(SlotSockets::try_clone).transpose().map_err(copy)?;
         let sockets = sockets.unwrap_or_default();
-        let reserved = self.sockets.reserved();
+        let reserved = self.sockets.addresses.all();
         let makes_sockets = !sockets.is_complete(reserved);
         let lifeline = channel::channel(listener::own(reserved), makes_sockets).map_err(pair)?;
         let shared = reserved.iter().filter_map(|reserved| reserved.shared().transpose());
@@ -69,7 +69,7 @@ impl Parent {
             Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
         };
         let unique = self.roster.next_unique();
-        let quota = Quota::new(config.messages.share, clock::now());
+        let quota = Quota::new(config.application.message_share, clock::now());
         let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), quota };
         self.roster.expect(slot, row, clock::unix_millis(), ends);
         let access_log = self.outputs.access_log.file();
@@ -105,7 +105,7 @@ impl Parent {
     /// read or reaped.
     pub(crate) fn forked(&mut self, pid: i32) {
         let pid = Pid(pid);
-        if self.admin.as_mut().is_some_and(|admin| admin.forked(pid, &self.wakeups)) {
+        if self.outputs.admin.as_mut().is_some_and(|admin| admin.forked(pid, &self.wakeups)) {
             return;
         }
         let Some(process) = self.roster.register(pid, clock::now()) else { return };
@@ -123,7 +123,7 @@ impl Parent {
     /// [`Turn::Fork`](super::Turn::Fork) has failed.
     pub(crate) fn fork_failed(&mut self, error: &io::Error) {
         let now = clock::now();
-        if self.admin.as_mut().is_some_and(|admin| admin.fork_failed(error, now)) {
+        if self.outputs.admin.as_mut().is_some_and(|admin| admin.fork_failed(error, now)) {
             return;
         }
         let Some(process) = self.roster.call_off() else { return };

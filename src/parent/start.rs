@@ -70,8 +70,8 @@ impl Parent {
             Sockets::new(reserved, slots, steering, Rc::clone(cpus), Rc::clone(&board), config, &wakeups)?;
         let roster = Roster::new(Supervisor::new(Policy::from(config), workers, seed, now), board.processes());
         let health = Health::new(Rc::clone(&board), config, now);
-        let mut outputs = Outputs::new(AccessLog::new(access_log), now);
-        let mut admin = admin.map(|listener| Admin::new(listener, config, start_at)).transpose()?;
+        let admin = admin.map(|listener| Admin::new(listener, config, start_at)).transpose()?;
+        let mut outputs = Outputs::new(AccessLog::new(access_log), admin, now);
         let deploy = Deploy::new(settings, layers, &wakeups, &mut journal)?;
         let settings = &deploy.settings;
         if !takeover.has_predecessor() {
@@ -79,7 +79,7 @@ impl Parent {
             sockets.begin_to_steer();
             sockets.own();
         }
-        if let Some(admin) = &mut admin {
+        if let Some(admin) = &mut outputs.admin {
             admin.introduce(&sockets, settings);
             admin.observe(&roster, &sockets, settings, &mut journal);
         }
@@ -103,7 +103,6 @@ impl Parent {
             discard,
             journal,
             outputs,
-            admin,
         })
     }
 }
@@ -121,7 +120,7 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
     let (most, counted) = (2 * Config::WORKERS_MAX, 2 * counted_max(workers));
     let (mut board, steering) = steer::choose(config.workers.balance, most, counted, groups)
         .map_err(|source| Error::system("map the scoreboard with mmap(2)", source))?;
-    board.keep_metrics(config.metrics.clone());
+    board.keep_metrics(config.application.metrics.clone());
     if config.admin.address.is_some() {
         board
             .keep_tally(Config::WORKERS_MAX)

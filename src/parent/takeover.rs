@@ -69,12 +69,12 @@ impl Takeover {
         journal: &mut Journal,
     ) -> Event {
         let addresses: Vec<String> = config.listening.addresses.iter().map(ToString::to_string).collect();
-        let slots = sockets.slots().iter().filter_map(|slot| sockets.of(*slot));
+        let slots = sockets.custody().slots().iter().filter_map(|slot| sockets.custody().sockets(*slot));
         let admin_address = config.admin.address.as_ref().map(ToString::to_string).unwrap_or_default();
         let admin = admin.and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
         let spawned = match process::id() {
             1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
-            _ => Successor::spawn(&addresses, sockets.reserved(), &slots.collect::<Vec<_>>(), pairs, admin),
+            _ => Successor::spawn(&addresses, sockets.addresses.all(), &slots.collect::<Vec<_>>(), pairs, admin),
         };
         let reports = spawned.and_then(|successor| {
             let registered = wakeups.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);

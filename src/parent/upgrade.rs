@@ -17,7 +17,7 @@ impl Parent {
         let Some(successor) = self.takeover.end_successor() else { return };
         self.sockets.hand_over();
         self.handover.succeeded_by(slots);
-        if let Some(admin) = &mut self.admin {
+        if let Some(admin) = &mut self.outputs.admin {
             admin.hand_over(&mut self.journal);
         }
         self.outputs.service.handed_over(successor.pid);
@@ -31,8 +31,8 @@ impl Parent {
         self.outputs.pid_file.write_or_retry(path, &mut self.journal);
         let slots = self.handover.take_over(&self.roster, self.health.board());
         self.takeover.serve(slots, &self.wakeups);
-        self.sockets.take_names();
-        if let Some(admin) = &mut self.admin {
+        self.sockets.addresses.take_names();
+        if let Some(admin) = &mut self.outputs.admin {
             admin.take_over();
         }
     }

@@ -17,6 +17,7 @@ use crate::parent::journal::Journal;
 use crate::parent::process::{signal, Roster};
 use crate::parent::programs::{forget_sign, kill_tree, Notice};
 use crate::parent::reap::{self, ChildStatus};
+use crate::parent::roster::Progress;
 use crate::parent::sockets::Sockets;
 use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
 use crate::parent::takeover::Takeover;
@@ -36,7 +37,7 @@ pub(super) fn listening(
 ) {
     let Some(process) = roster.get_mut(pid) else { return };
     let slot = process.slot;
-    process.is_set_up = true;
+    process.progress.reach(Progress::Listening);
     match process.ends.lifeline.take_made() {
         Ok(made) => sockets.keep(slot, made, journal),
         Err((problem, fds)) => {
@@ -47,8 +48,8 @@ pub(super) fn listening(
     roster.tell(Event::Listening { pid }, clock::now());
     let process = roster.identify(pid);
     application.emit(&Lifecycle::Online(process), roster, journal);
-    let addresses = sockets.of(slot).map(SlotSockets::addresses).unwrap_or_default();
-    let udp = sockets.of(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
+    let addresses = sockets.custody().sockets(slot).map(SlotSockets::addresses).unwrap_or_default();
+    let udp = sockets.custody().sockets(slot).map(SlotSockets::udp_addresses).unwrap_or_default();
     application.emit(&Lifecycle::Listening { process, addresses: &addresses, udp: &udp }, roster, journal);
 }
 
@@ -72,7 +73,7 @@ pub(super) fn ready(pid: Pid, roster: &mut Roster, application: &mut Application
     journal.log_limited(log::Level::Info, roster.slot_of(pid), format!("{} ready", roster.tag(pid)));
     roster.tell(Event::Ready { pid }, clock::now());
     if let Some(process) = roster.get_mut(pid) {
-        process.was_ready = true;
+        process.progress.reach(Progress::Ready);
     }
     application.emit(&Lifecycle::Ready(roster.identify(pid)), roster, journal);
 }
@@ -123,7 +124,7 @@ pub(super) fn kill(
     config: &Config,
     journal: &mut Journal,
 ) {
-    let violation = roster.get(pid).and_then(|process| process.violation.as_deref());
+    let violation = roster.get(pid).and_then(|process| process.trust.violation());
     let reason = match violation {
         Some(violation) if why == KillReason::Misbehaved => format!("killed: {violation}"),
         _ => kill_reason(why, config, roster.get(pid).and_then(|process| process.ends.program.as_ref())),
@@ -145,7 +146,7 @@ impl Parent {
     /// Reaps children that have exited: only those of the pool, since the caller may have others. As PID 1, also
     /// orphans, which nobody else can reap.
     pub(super) fn reap(&mut self) {
-        if let Some(admin) = &mut self.admin {
+        if let Some(admin) = &mut self.outputs.admin {
             admin.reap(&self.wakeups, &mut self.journal);
         }
         self.discard.reap();
@@ -176,8 +177,8 @@ impl Parent {
                 }
             }
         }
-        let Parent { roster, admin, takeover, discard, programs, .. } = self;
-        let is_known = |pid| is_known(pid, roster, admin.as_ref(), takeover, discard);
+        let Parent { roster, outputs, takeover, discard, programs, .. } = self;
+        let is_known = |pid| is_known(pid, roster, outputs.admin.as_ref(), takeover, discard);
         programs.orphans.end(is_known);
         if process::id() == 1 {
             reap::orphans(is_known);
@@ -214,7 +215,7 @@ impl Parent {
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
         self.journal.log_limited(level, Some(process.slot), format!("{line}{served}"));
         forget_sign(&mut process.ends.sign, &mut self.discard);
-        if let Some(admin) = &mut self.admin {
+        if let Some(admin) = &mut self.outputs.admin {
             admin.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
         }
         if !was_told {

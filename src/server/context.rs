@@ -21,20 +21,25 @@ pub(crate) struct Context<'w> {
     pub(crate) config: &'w ServerConfig,
     pub(crate) station: Station<'w>,
     pub(crate) stats: Stats<'w>,
-    /// `None` if slow requests are not logged.
-    pub(crate) slow: Option<Box<SlowRequests>>,
     pub(crate) clock: Clock,
     pub(crate) http: Http,
     pub(crate) memory: Memory,
     /// Set while the worker drains.
     pub(crate) drain: Option<Patience>,
     pub(crate) proxies: Proxies,
-    /// `None` without an access log.
-    pub(crate) log: Option<AccessLog>,
+    pub(crate) logs: Logs,
     /// The bell of the connection that has its turn, for other threads.
     pub(crate) waker: Bell,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Vec<u8>,
+}
+
+/// The logs of requests.
+pub(crate) struct Logs {
+    /// `None` without an access log.
+    pub(crate) access: Option<AccessLog>,
+    /// `None` if slow requests are not logged.
+    pub(crate) slow: Option<Box<SlowRequests>>,
 }
 
 /// Whether proxies tell who their clients are.
@@ -76,14 +81,13 @@ impl<'w> Context<'w> {
         Context {
             config,
             stats: Stats::new(station.page, config.name_requests),
-            slow: SlowRequests::new(config),
             station,
             clock: Clock::new(),
             http,
             memory: Memory::new(config.capacity.max_held),
             drain: None,
             proxies: Proxies { are_trusted: config.has_proxies(), told: None },
-            log,
+            logs: Logs { access: log, slow: SlowRequests::new(config) },
             waker,
             input: vec![0; READ_SIZE + config.limits.head].into_boxed_slice(),
             output: Vec::new(),

@@ -29,6 +29,7 @@ use crate::shared::signals::{self, Masked};
 use crate::sys;
 use crate::worker::confinement::Confinement;
 use crate::worker::keeper::Keeping;
+use crate::worker::messages::Messaging;
 use crate::worker::serving::Serving;
 use crate::worker::sockets::Listening;
 use crate::worker::{Worker, LIFELINE, NO_SLOT, SLOT};
@@ -164,8 +165,7 @@ impl Worker {
         Ok(Worker {
             identity,
             lifeline,
-            messages: seed.messages.map(Arc::new),
-            on_message: RefCell::new(None),
+            messaging: Messaging::new(seed.messages),
             sockets,
             page: seed.page,
             serving,

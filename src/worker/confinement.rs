@@ -58,7 +58,7 @@ impl Worker {
         let mut outside = self.confinement.readable.borrow_mut();
         let Some(readable) = &*outside else { return Ok(()) };
         let mut own = vec![self.lifeline.stream().as_raw_fd()];
-        own.extend(self.messages.as_ref().map(|messages| messages.as_raw_fd()));
+        own.extend(self.messaging.end().map(|messages| messages.as_raw_fd()));
         let missed = sandbox::enter(self.confinement.sandbox, readable, &own, self.page.is_fixed())?;
         *outside = None;
         for missed in missed {

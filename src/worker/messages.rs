@@ -1,5 +1,6 @@
 //! The worker's side of its messages with the parent.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +24,7 @@ impl Worker {
     /// [`MessageError::TooLarge`] beyond [`MESSAGE_MAX`](crate::MESSAGE_MAX), [`MessageError::Full`] while the parent
     /// has not read earlier messages, [`MessageError::Gone`] when the parent has died or has no hook.
     pub fn send(&self, message: &[u8]) -> Result<(), MessageError> {
-        send(self.messages.as_deref(), message, None)
+        send(self.messaging.end.as_deref(), message, None)
     }
 
     /// As [`send`](Worker::send), with a copy of a file descriptor: a connection, for example.
@@ -33,12 +34,12 @@ impl Worker {
     /// As [`send`](Worker::send), and [`MessageError::NoDescriptors`] unless the pool takes them
     /// ([`Builder::accept_descriptors`](crate::Builder::accept_descriptors)).
     pub fn send_with(&self, message: &[u8], fd: impl AsFd) -> Result<(), MessageError> {
-        send(self.messages.as_deref(), message, Some(fd.as_fd()))
+        send(self.messaging.end.as_deref(), message, Some(fd.as_fd()))
     }
 
     /// Returns a sender of messages to the parent, for any thread of this worker.
     pub fn sender(&self) -> Sender {
-        Sender { end: self.messages.clone() }
+        Sender { end: self.messaging.end.clone() }
     }
 
     /// Has [`serve`](Worker::serve) call `hook` for each message from the parent, on this thread, between requests.
@@ -51,7 +52,7 @@ impl Worker {
 
     /// As [`on_message`](Worker::on_message), with the file descriptor that came with the message.
     pub fn on_message_with(&self, hook: impl FnMut(&[u8], Option<OwnedFd>) + 'static) {
-        self.on_message.replace(Some(OnMessage(Box::new(hook))));
+        self.messaging.hook.replace(Some(OnMessage(Box::new(hook))));
     }
 
     /// Returns the messages from the parent, for servers other than [`serve`](Worker::serve). Wait in your reactor
@@ -63,7 +64,7 @@ impl Worker {
     /// When the pool has no [hook](crate::Builder::on_event), and so nothing sends messages.
     pub fn messages(&self) -> io::Result<Messages> {
         let no_hook = || io::Error::new(ErrorKind::NotConnected, "a pool without a hook (on_event) has no messages");
-        self.messages.clone().map(|end| Messages { end, buffer: Mutex::default() }).ok_or_else(no_hook)
+        self.messaging.end.clone().map(|end| Messages { end, buffer: Mutex::default() }).ok_or_else(no_hook)
     }
 
     /// Asks the parent to replace this worker: the worker is told to finish its connections, its slot gets a
@@ -74,7 +75,7 @@ impl Worker {
 
     /// The messages of the parent and their hook, if one was set.
     pub(crate) fn take_inbox(&self) -> Option<Inbox> {
-        let (end, hook) = (self.messages.clone()?, self.on_message.take()?);
+        let (end, hook) = (self.messaging.end.clone()?, self.messaging.hook.take()?);
         Some(Inbox::new(end, hook.0))
     }
 }
@@ -163,8 +164,26 @@ impl AsFd for Messages {
     }
 }
 
+/// What a worker needs for its messages with the parent.
+#[derive(Debug)]
+pub(super) struct Messaging {
+    /// `None` in a pool without a hook, in which nobody receives them.
+    end: Option<Arc<MessageEnd>>,
+    hook: RefCell<Option<OnMessage>>,
+}
+
+impl Messaging {
+    pub(super) fn new(end: Option<MessageEnd>) -> Messaging {
+        Messaging { end: end.map(Arc::new), hook: RefCell::new(None) }
+    }
+
+    pub(super) fn end(&self) -> Option<&MessageEnd> {
+        self.end.as_deref()
+    }
+}
+
 /// The hook of [`Worker::on_message_with`].
-pub(super) struct OnMessage(Box<Hook>);
+struct OnMessage(Box<Hook>);
 
 impl fmt::Debug for OnMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

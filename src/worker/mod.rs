@@ -80,7 +80,6 @@ use crate::server::answer::into_response::IntoResponse;
 use crate::server::event_loop::Server;
 use crate::server::http::{InvalidHeader, Request};
 use crate::shared::channel::WorkerEnd;
-use crate::shared::message::MessageEnd;
 use crate::shared::scoreboard::RowPage;
 use crate::sys;
 use crate::worker::incoming::Incoming;
@@ -90,7 +89,7 @@ use crate::worker::meter::Meter;
 pub(crate) use self::birth::{start, Identity, Main, Place, Seed, Setup};
 use self::confinement::Confinement;
 pub use self::handover::{NotHandedOver, TakenOver};
-use self::messages::OnMessage;
+use self::messages::Messaging;
 pub use self::messages::{Message, Messages, Sender};
 pub(crate) use self::serving::Serving;
 use self::serving::Streams;
@@ -137,8 +136,7 @@ pub fn is_draining() -> bool {
 pub struct Worker {
     identity: Identity,
     lifeline: WorkerEnd,
-    messages: Option<Arc<MessageEnd>>,
-    on_message: RefCell<Option<OnMessage>>,
+    messaging: Messaging,
     sockets: Sockets,
     page: RowPage,
     serving: Serving,

@@ -165,7 +165,7 @@ impl Handover {
         }
         // Servers of one's own do not obey.
         let able = |pid| takes(pid, roster, board).filter(Row::is_neighbour);
-        let serving = roster.serving().filter_map(|(_, pid)| Some((able(pid)?.open(), pid)));
+        let serving = roster.supervisor.slots().serving().filter_map(|(_, pid)| Some((able(pid)?.open(), pid)));
         let Some((pid, process)) = serving.min().and_then(|(_, pid)| Some((pid, roster.get(pid)?))) else { return };
         for rest in self.rests.iter_mut().filter(|rest| rest.by.is_none_or(|(_, at)| at <= now)) {
             match process.ends.lifeline.take_rest(rest.slot, rest.pair.receiver()) {

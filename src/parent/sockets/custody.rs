@@ -34,12 +34,13 @@ impl Custody {
         Custody { groups: Groups::new(inherited), retired: BTreeMap::new(), asked: Time::default(), steer }
     }
 
-    pub(super) fn sockets(&self, slot: usize) -> Option<&SlotSockets> {
+    /// The sockets of a slot, if it has any here.
+    pub(in crate::parent) fn sockets(&self, slot: usize) -> Option<&SlotSockets> {
         self.groups.get(slot)
     }
 
     /// The slots whose sockets are here, in the order of the groups.
-    pub(super) fn slots(&self) -> &[usize] {
+    pub(in crate::parent) fn slots(&self) -> &[usize] {
         self.groups.order()
     }
 
@@ -130,7 +131,7 @@ impl Custody {
 /// What the kernel is told about these sockets.
 impl Custody {
     /// How workers are chosen for connections, in words.
-    pub(super) fn balance(&self) -> &'static str {
+    pub(in crate::parent) fn balance(&self) -> &'static str {
         self.steer.method()
     }
 

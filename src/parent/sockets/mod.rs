@@ -5,6 +5,7 @@
 //! output: orders to workers, and events for the supervisor about workers to be replaced. It does not know why a worker
 //! serves or not.
 //!
+//! - `addresses.rs`: the reserved addresses
 //! - `custody.rs`: the parent's copies of the slots' sockets; `groups.rs`: their order in the kernel's groups;
 //!   `steer.rs`: what the kernel is told about them
 //! - `neighbours.rs`: PURE. Which workers look after each slot's queue besides its own
@@ -12,6 +13,7 @@
 //! - `queue_watch.rs`: the queues of workers with their own servers
 //! - `mending.rs`: sockets that workers have broken
 
+mod addresses;
 mod custody;
 mod groups;
 mod mending;
@@ -22,6 +24,7 @@ mod steer;
 
 use std::rc::Rc;
 
+use self::addresses::Addresses;
 use self::custody::Custody;
 use self::mending::{Mending, SHARED};
 use self::neighbours::Neighbours;
@@ -45,14 +48,12 @@ use crate::time::Time;
 /// All sockets through which clients reach the pool.
 #[derive(Debug)]
 pub(super) struct Sockets {
-    reserved: Rc<Vec<Reserved>>,
+    pub(super) addresses: Addresses,
     custody: Custody,
     neighbours: Neighbours,
     queue_watch: QueueWatch,
     mending: Mending,
     board: Rc<ParentBoard>,
-    /// Whether the pool stops, so that only its workers hold sockets.
-    are_released: bool,
 }
 
 impl Sockets {
@@ -70,48 +71,33 @@ impl Sockets {
         let mending = Mending::new().map_err(|source| Error::system("watch sockets with epoll_create(2)", source))?;
         wakeups.listen_to(mending.hangups(), Source::Hangups)?;
         let sockets = Sockets {
-            reserved: Rc::new(reserved),
+            addresses: Addresses::new(reserved),
             custody: Custody::new(Steer::new(Rc::clone(&board), cpus, steering), inherited),
             neighbours: Neighbours::new(config.workers.neighbours),
             queue_watch: QueueWatch::default(),
             mending,
             board,
-            are_released: false,
         };
         for slot in sockets.custody.slots() {
             guard(*slot, &sockets.custody, &sockets.mending);
         }
-        let shared = sockets.reserved.iter().filter(|it| !matches!(it, Reserved::Tcp(_)));
-        shared.filter_map(Reserved::fd).for_each(|socket| sockets.mending.guard(socket));
+        sockets.addresses.shared().for_each(|socket| sockets.mending.guard(socket));
         Ok(sockets)
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        let mending = self.mending.deadline().filter(|_| !self.are_released);
+        let mending = self.mending.deadline().filter(|_| !self.are_released());
         [self.queue_watch.deadline(), mending, self.custody.deadline()].into_iter().flatten().min()
     }
 
-    pub(super) fn reserved(&self) -> &Rc<Vec<Reserved>> {
-        &self.reserved
-    }
-
-    /// The slots whose sockets are here, in the order of the groups.
-    pub(super) fn slots(&self) -> &[usize] {
-        self.custody.slots()
-    }
-
-    pub(super) fn of(&self, slot: usize) -> Option<&SlotSockets> {
-        self.custody.sockets(slot)
+    /// The slots' sockets.
+    pub(super) fn custody(&self) -> &Custody {
+        &self.custody
     }
 
     /// Whether all sockets are here that a slot's worker needs.
     pub(super) fn are_complete(&self, slot: usize) -> bool {
-        self.of(slot).is_some_and(|sockets| sockets.is_complete(&self.reserved))
-    }
-
-    /// How workers are chosen for connections, in words.
-    pub(super) fn balance(&self) -> &'static str {
-        self.custody.balance()
+        self.custody.sockets(slot).is_some_and(|sockets| sockets.is_complete(self.addresses.all()))
     }
 }
 
@@ -131,36 +117,26 @@ impl Sockets {
     /// while it served, its workers looked after them.
     pub(super) fn take_over(&mut self, wanted: usize, now: Time) {
         self.custody.begin_to_steer();
-        let surplus: Vec<usize> = self.slots().iter().copied().filter(|slot| *slot >= wanted).collect();
+        let surplus: Vec<usize> = self.custody.slots().iter().copied().filter(|slot| *slot >= wanted).collect();
         surplus.into_iter().for_each(|slot| self.custody.retire(slot, now));
-    }
-
-    /// The names in the file system belong to this pool from now on.
-    pub(super) fn take_names(&mut self) {
-        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
-            reserved.iter_mut().for_each(Reserved::take_over);
-        }
     }
 
     /// Another pool serves, and counts connections from now on.
     pub(super) fn hand_over(&mut self) {
         self.custody.stop_counting();
-        if let Some(reserved) = Rc::get_mut(&mut self.reserved) {
-            reserved.iter_mut().for_each(Reserved::hand_over);
-        }
+        self.addresses.leave_names();
     }
 
     /// Drops the sockets of all addresses. Once the workers have accepted the queued connections and closed theirs, the
     /// ports are free.
     pub(super) fn release(&mut self) {
-        self.are_released = true;
         self.queue_watch = QueueWatch::default();
         self.custody.clear();
-        self.reserved = Rc::default();
+        self.addresses.release();
     }
 
     pub(super) fn are_released(&self) -> bool {
-        self.are_released
+        self.addresses.are_released()
     }
 }
 
@@ -169,7 +145,7 @@ impl Sockets {
     /// Updates where new connections go, and which worker looks after which queue. `are_copied` says that a process
     /// that was just forked may have copies of all the parent's descriptors.
     pub(super) fn settle(&mut self, roster: &mut Roster, wakeups: &Wakeups, are_copied: bool, now: Time) {
-        if self.are_released {
+        if self.are_released() {
             return;
         }
         loop {
@@ -194,11 +170,11 @@ impl Sockets {
 
     /// The workers that wait for connections to the same sockets as this one.
     pub(super) fn sharers(&self, pid: Pid, slot: usize, roster: &Roster) -> Vec<Pid> {
-        let have_all_shared = self.reserved.iter().any(Reserved::is_shared);
+        let have_all_shared = self.addresses.all().iter().any(Reserved::is_shared);
         let shares = |other: Pid, process: &Process| {
             let has_same = have_all_shared || self.neighbours.share((pid, slot), (other, process.slot));
             // Others do not read orders.
-            process.slot == slot || has_same && process.is_able(&self.board)
+            process.slot == slot || has_same && process.is_neighbour(&self.board)
         };
         roster.iter().filter(|(other, it)| *other != pid && shares(*other, it)).map(|(other, _)| other).collect()
     }
@@ -216,7 +192,7 @@ impl Sockets {
     /// A connection has come to a worker with its own server. While a pool stops, workers hold the queues, but their
     /// events still come.
     pub(super) fn connection_arrived(&mut self, now: Time) {
-        if !self.are_released {
+        if !self.are_released() {
             self.queue_watch.begin(now);
         }
     }
@@ -231,13 +207,13 @@ impl Sockets {
 impl Sockets {
     /// Keeps copies of the sockets that a worker has made.
     pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>, journal: &mut Journal) {
-        if made.is_empty() || self.are_released {
+        if made.is_empty() || self.are_released() {
             return;
         }
-        let mut sockets = SlotSockets::made(made, &self.reserved);
-        let flaws = sockets.drop_flawed(&self.reserved);
+        let mut sockets = SlotSockets::made(made, self.addresses.all());
+        let flaws = sockets.drop_flawed(self.addresses.all());
         tell_flaws(slot, &flaws, journal);
-        sockets.relieve(&self.reserved);
+        sockets.relieve(self.addresses.all());
         self.custody.keep(slot, sockets);
         guard(slot, &self.custody, &self.mending);
     }
@@ -255,7 +231,7 @@ impl Sockets {
         self.custody.revive(slot);
         let (own_are_free, shared_are_free) =
             (!may_have_program(slot, roster, &self.custody), !may_have_program(SHARED, roster, &self.custody));
-        let flaws = self.custody.check(slot, &self.reserved, own_are_free.then_some(config.listening.backlog));
+        let flaws = self.custody.check(slot, self.addresses.all(), own_are_free.then_some(config.listening.backlog));
         tell_flaws(slot, &flaws, journal);
         (!own_are_free, self.mend_shared(shared_are_free, config, journal, now))
     }
@@ -263,11 +239,11 @@ impl Sockets {
     /// A socket was shut down.
     pub(super) fn look(&mut self, config: &Config, journal: &mut Journal, now: Time) -> Option<Event> {
         self.mending.clear_hangups();
-        if self.are_released {
+        if self.are_released() {
             return None;
         }
         for slot in self.custody.slots().to_vec() {
-            let flaws = self.custody.check(slot, &self.reserved, None);
+            let flaws = self.custody.check(slot, self.addresses.all(), None);
             tell_flaws(slot, &flaws, journal);
             if !flaws.is_empty() {
                 self.mending.note(slot);
@@ -297,7 +273,7 @@ impl Sockets {
 
     /// Returns which workers must be replaced because their sockets are broken, if it is time.
     pub(super) fn mend(&mut self, roster: &Roster, config: &Config, journal: &mut Journal, now: Time) -> Vec<Event> {
-        if self.are_released {
+        if self.are_released() {
             return Vec::new();
         }
         let due = self.mending.take_due(now);
@@ -316,7 +292,7 @@ impl Sockets {
     }
 
     fn mend_shared(&mut self, are_free: bool, config: &Config, journal: &mut Journal, now: Time) -> Option<Event> {
-        let reserved = Rc::get_mut(&mut self.reserved)?;
+        let reserved = self.addresses.all_mut()?;
         self.mending.mend_shared(reserved, config, are_free, journal, now).then_some(Event::Restart)
     }
 }

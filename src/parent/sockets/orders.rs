@@ -24,8 +24,8 @@ pub(super) fn send_orders(
     let serving = roster.serving_by_slot();
     let slots = custody.slots().iter().filter(|slot| !expired.contains(slot));
     let slots: Vec<_> = slots.map(|slot| (*slot, serving.get(slot).copied())).collect();
-    let is_able = |pid| roster.get(pid).is_some_and(|process| process.is_able(board));
-    let able: Vec<Pid> = serving.into_values().filter(|pid| is_able(*pid)).collect();
+    let is_neighbour = |pid| roster.get(pid).is_some_and(|process| process.is_neighbour(board));
+    let able: Vec<Pid> = serving.into_values().filter(|pid| is_neighbour(*pid)).collect();
     for order in neighbours.plan(&slots, &able) {
         let (Order::Watch { by: pid, .. } | Order::Release { from: pid, .. }) = order;
         let may_block = matches!(order, Order::Watch { slot, .. } if may_have_program(slot, roster, custody));

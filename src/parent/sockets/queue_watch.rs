@@ -115,8 +115,8 @@ impl QueueWatch {
 
 /// The slots whose worker serves and does not run the built-in server.
 fn own_servers(roster: &Roster, board: &ParentBoard) -> Vec<(usize, Pid)> {
-    let is_able = |pid| roster.get(pid).is_some_and(|process| process.is_able(board));
-    roster.serving().filter(|(_, pid)| !is_able(*pid)).collect()
+    let is_neighbour = |pid| roster.get(pid).is_some_and(|process| process.is_neighbour(board));
+    roster.supervisor.slots().serving().filter(|(_, pid)| !is_neighbour(*pid)).collect()
 }
 
 /// Whether connections wait in any of these queues.

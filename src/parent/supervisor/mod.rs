@@ -250,7 +250,7 @@ impl Supervisor {
             Event::SuccessorGone { exit } => self.upgrade.gone(exit, &mut self.effects),
             Event::Stop(how) => self.request_stop(how, now),
             Event::Frozen(span) => {
-                self.slots.frozen(span);
+                self.slots.all_mut().for_each(|slot| slot.frozen(span));
                 self.starts.frozen(span);
                 self.shutdown.frozen(span);
                 self.upgrade.frozen(span);

@@ -100,7 +100,7 @@ impl Rollout {
             }
             starts.start_again(id, policy, slots, effects, now);
         }
-        while self.is_restarting && slots.starting() < policy.surge {
+        while self.is_restarting && starting(slots) < policy.surge {
             let is_next = |slot: &Slot| slot.awaits(|process| process.stale && process.serves());
             let Some((id, _)) = slots.wanted_slots().find(|(_, slot)| is_next(slot)) else { return };
             starts.start(id, slots, effects, now);
@@ -114,7 +114,7 @@ impl Rollout {
         slots: &Slots,
         starts: &Starts,
     ) -> Option<(SlotId, Recycle, Time)> {
-        if self.is_restarting || slots.starting() > 0 {
+        if self.is_restarting || starting(slots) > 0 {
             return None;
         }
         let due = slots.wanted_slots().filter_map(|(id, slot)| {
@@ -165,4 +165,9 @@ pub(super) fn stop_replaced(slots: &mut Slots, effects: &mut Effects, now: Time)
             }
         }
     }
+}
+
+/// The number of slots with a worker that is starting.
+fn starting(slots: &Slots) -> usize {
+    slots.all().filter(|slot| slot.is_starting()).count()
 }

@@ -1,11 +1,10 @@
 //! PURE. The table of slots: who serves where, who is starting, and which slots are vacant.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use crate::parent::supervisor::effects::Effects;
 use crate::parent::supervisor::event::{Pid, SlotId, Stop};
-use crate::parent::supervisor::slot::{Hold, Process, Slot};
+use crate::parent::supervisor::slot::{Hold, Process, Slot, Stage};
 use crate::time::Time;
 
 #[derive(Debug)]
@@ -32,6 +31,23 @@ impl Slots {
     /// for its turn or backs off.
     pub(crate) fn processes(&self) -> impl Iterator<Item = (SlotId, &Process)> {
         self.by_id.iter().flat_map(|(&id, slot)| slot.processes.iter().map(move |process| (id, process)))
+    }
+
+    /// The processes that serve, by slot and then in the order of their start.
+    pub(crate) fn serving(&self) -> impl Iterator<Item = (SlotId, Pid)> {
+        let serving = self.processes().filter(|(_, process)| process.serves());
+        serving.filter_map(|(slot, process)| Some((slot, process.pid?)))
+    }
+
+    /// The processes that were not told to leave.
+    pub(crate) fn staying(&self) -> impl Iterator<Item = Pid> {
+        let staying = self.processes().filter(|(_, process)| !process.stage.is_leaving());
+        staying.filter_map(|(_, process)| process.pid)
+    }
+
+    /// The stage of the process with this pid.
+    pub(crate) fn stage(&self, pid: Pid) -> Option<Stage> {
+        Some(self.process(pid)?.1.stage)
     }
 
     /// The process with this pid, if it belongs to the pool. Before its exit is handled, its stage says whether it ends
@@ -113,11 +129,6 @@ impl Slots {
         self.wanted_slots().filter(|(_, slot)| slot.awaits(|process| process.is_suspended))
     }
 
-    /// The number of slots with a worker that is starting.
-    pub(super) fn starting(&self) -> usize {
-        self.all().filter(|slot| slot.is_starting()).count()
-    }
-
     /// Whether this holds for every wanted slot, apart from those left empty at the application's request.
     pub(super) fn all_wanted(&self, is_done: impl Fn(&Slot) -> bool) -> bool {
         let is_done = |slot: &Slot| slot.hold == Hold::ForGood || is_done(slot);
@@ -139,10 +150,5 @@ impl Slots {
         for process in self.get_mut(id).into_iter().flat_map(|slot| &mut slot.processes) {
             process.stop(how, effects, now);
         }
-    }
-
-    /// Postpones everything that depends on time.
-    pub(super) fn frozen(&mut self, span: Duration) {
-        self.all_mut().for_each(|slot| slot.frozen(span));
     }
 }

@@ -25,7 +25,7 @@ impl Builder {
     /// Shows the application's own metrics in `/metrics` of the [`admin`](Builder::admin) process. Without this call,
     /// workers count for themselves only.
     pub fn metrics(mut self, metrics: &Metrics) -> Builder {
-        self.config.metrics = metrics.clone();
+        self.config.application.metrics = metrics.clone();
         self
     }
 

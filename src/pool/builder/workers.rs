@@ -140,7 +140,7 @@ impl Builder {
     /// which the worker can set. The parent's own copy never blocks it. While the parent has no free descriptor,
     /// messages with a descriptor wait, and the log says so.
     pub fn accept_descriptors(self, take: bool) -> Builder {
-        self.put("accept-descriptors", |config| config.messages.accept_descriptors = take)
+        self.put("accept-descriptors", |config| config.application.accept_descriptors = take)
     }
 
     /// Sets what percentage of the parent's time may go into reading the messages of one worker; time spent in the
@@ -152,6 +152,6 @@ impl Builder {
     /// more; 100 and above is no limit. Signals, exits and other workers never wait for more than a few milliseconds of
     /// one worker's messages.
     pub fn message_share(self, percent: u32) -> Builder {
-        self.put("message-share", |config| config.messages.share = percent)
+        self.put("message-share", |config| config.application.message_share = percent)
     }
 }

@@ -153,7 +153,7 @@ where
     pub(super) fn due(&self, now: Time) -> Time {
         let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);
         or_never(self.deadlines.next().map(|due| now.towards(self.cx.clock.real(due))))
-            .min(or_never(self.cx.log.as_ref().and_then(AccessLog::due)))
+            .min(or_never(self.cx.logs.access.as_ref().and_then(AccessLog::due)))
             .min(or_never(self.cx.memory.budget.due()))
             .min(or_never(self.cx.memory.turn_due))
             .min(or_never(self.notices.next()))

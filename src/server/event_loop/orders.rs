@@ -31,7 +31,7 @@ where
                     self.connections.cx.station.lifeline.released();
                 }
                 Order::Log { file } => {
-                    if let Some(log) = &mut self.connections.cx.log {
+                    if let Some(log) = &mut self.connections.cx.logs.access {
                         log.reopen(file);
                     }
                 }

@@ -124,7 +124,7 @@ where
 
     /// Ends the connections that have reached their deadlines, and writes log lines that have waited long enough.
     pub(super) fn expire(&mut self) {
-        if let Some(log) = &mut self.cx.log {
+        if let Some(log) = &mut self.cx.logs.access {
             log.expire(self.cx.clock.now);
         }
         while let Some(alarm) = self.deadlines.pop_due(self.cx.clock.running) {

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use super::{AccessLogFormat, Address, Adopt, Balance, OnStall, Readiness, Rebalance, Rules, Sandbox, StopSignal};
+use crate::shared::metrics::Metrics;
 
 /// What the pool listens on.
 #[derive(Clone, Debug)]
@@ -173,17 +174,18 @@ impl Default for ProgramConfig {
     }
 }
 
-/// Messages between workers and parent.
+/// What the application that runs the pool has set for itself.
 #[derive(Clone, Debug)]
-pub(crate) struct MessagesConfig {
+pub(crate) struct ApplicationConfig {
+    pub(crate) metrics: Metrics,
     /// Whether messages from workers may bring descriptors.
     pub(crate) accept_descriptors: bool,
     /// The percentage of the parent's time that may go into reading the messages of one worker.
-    pub(crate) share: u32,
+    pub(crate) message_share: u32,
 }
 
-impl Default for MessagesConfig {
-    fn default() -> MessagesConfig {
-        MessagesConfig { accept_descriptors: false, share: 2 }
+impl Default for ApplicationConfig {
+    fn default() -> ApplicationConfig {
+        ApplicationConfig { metrics: Metrics::default(), accept_descriptors: false, message_share: 2 }
     }
 }

@@ -5,7 +5,6 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
-use crate::shared::metrics::Metrics;
 
 mod address;
 mod check;
@@ -29,7 +28,7 @@ pub(crate) use address::Address;
 pub use choices::{Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Rebalance, Sandbox, StopSignal, Symlinks};
 pub(crate) use file_rules::{HeaderRule, Rules};
 pub(crate) use groups::{
-    AccessLogConfig, AdminConfig, FilesConfig, LifecycleConfig, ListenConfig, MessagesConfig, PrivilegesConfig,
+    AccessLogConfig, AdminConfig, ApplicationConfig, FilesConfig, LifecycleConfig, ListenConfig, PrivilegesConfig,
     ProcessConfig, ProgramConfig, RecyclingConfig, WorkersConfig,
 };
 pub(crate) use layers::Layers;
@@ -58,9 +57,7 @@ pub(crate) struct Config {
     pub(crate) files: FilesConfig,
     pub(crate) access_log: AccessLogConfig,
     pub(crate) program: ProgramConfig,
-    pub(crate) messages: MessagesConfig,
-    /// The application's own.
-    pub(crate) metrics: Metrics,
+    pub(crate) application: ApplicationConfig,
 }
 
 impl Config {

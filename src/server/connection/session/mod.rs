@@ -142,14 +142,14 @@ impl Session {
                 if cx.proxies.are_trusted {
                     request.via = Some(self.peer.via(cx.config));
                 }
-                if let Some(log) = &mut cx.log {
+                if let Some(log) = &mut cx.logs.access {
                     log.begin(self.peer.track(), request, cx.clock.micros);
                 }
-                if let Some(slow) = &mut cx.slow {
+                if let Some(slow) = &mut cx.logs.slow {
                     slow.begin();
                 }
                 let answered = panic::catch_unwind(AssertUnwindSafe(|| handler(request)));
-                if let Some(slow) = &mut cx.slow {
+                if let Some(slow) = &mut cx.logs.slow {
                     let is_pending =
                         matches!(&answered, Ok(Response { body: Body::Deferred(_) | Body::Receive(_), .. }));
                     slow.handled(request, is_pending, cx.waker.place, &cx.station.tag);

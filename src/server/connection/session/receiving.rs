@@ -45,7 +45,7 @@ impl Session {
     pub(super) fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
         let Some(receiver) = self.exchange.receiver() else { return 0 };
         let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
-        if let Some(slow) = &mut cx.slow {
+        if let Some(slow) = &mut cx.logs.slow {
             slow.begin();
         }
         let taken = match piece {
@@ -67,12 +67,12 @@ impl Session {
     fn taken(&mut self, taken: Taken<Response>, cx: &mut Context<'_>) {
         match taken {
             Taken::More => {
-                if let Some(slow) = &mut cx.slow {
+                if let Some(slow) = &mut cx.logs.slow {
                     slow.took_piece(cx.waker.place, &cx.station.tag);
                 }
             }
             Taken::Answer(response) => {
-                if let Some(slow) = &mut cx.slow {
+                if let Some(slow) = &mut cx.logs.slow {
                     slow.promised(cx.waker.place);
                 }
                 self.start(response, cx);

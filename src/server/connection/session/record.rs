@@ -12,7 +12,7 @@ use crate::sys::clock;
 impl Session {
     /// A request will be refused; it begins with this part of the input, or with what the codec has gathered.
     pub(super) fn begin_refused(&mut self, input: Range<usize>, cx: &mut Context<'_>) {
-        if let Some(log) = &mut cx.log {
+        if let Some(log) = &mut cx.logs.access {
             let head = self.codec.gathered_head().unwrap_or(&cx.input[input]);
             log.begin_refused(self.peer.track(), head, cx.clock.micros);
         }
@@ -31,7 +31,7 @@ impl Session {
     #[inline]
     pub(super) fn has_head(&mut self, status: u16, cx: &Context<'_>) {
         cx.stats.row.count_response(status);
-        if cx.log.is_some() {
+        if cx.logs.access.is_some() {
             if let Some(track) = self.peer.logged() {
                 track.head(status, cx.output.len());
             }
@@ -41,7 +41,7 @@ impl Session {
     /// A response is complete: sent, or in the shared output.
     #[inline]
     pub(crate) fn answered(&mut self, cx: &mut Context<'_>) {
-        if let Some(log) = &mut cx.log {
+        if let Some(log) = &mut cx.logs.access {
             if let Some(track) = self.peer.logged() {
                 log.answered(track, cx.output.len());
             }
@@ -52,7 +52,7 @@ impl Session {
     #[inline]
     pub(crate) fn has_sent(&mut self, bytes: u64, cx: &mut Context<'_>) {
         cx.stats.row.count_sent(bytes);
-        if let Some(log) = &mut cx.log {
+        if let Some(log) = &mut cx.logs.access {
             if let Some(track) = self.peer.logged() {
                 log.sent(track, bytes);
             }
@@ -61,7 +61,7 @@ impl Session {
 
     /// The connection has ended.
     pub(crate) fn ended(&mut self, cx: &mut Context<'_>) {
-        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.log) {
+        if let (Some(track), Some(log)) = (self.peer.logged(), &mut cx.logs.access) {
             log.end(track);
         }
     }
@@ -103,7 +103,7 @@ impl Session {
         if self.exchange.is_pending() {
             return;
         }
-        if let Some(slow) = &mut cx.slow {
+        if let Some(slow) = &mut cx.logs.slow {
             slow.answered(cx.waker.place, &cx.station.tag);
         }
         let Some(latency) = cx.stats.latency else { return };

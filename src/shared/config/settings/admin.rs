@@ -23,7 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Host name that TCP clients may use for the admin process, besides IP addresses and localhost. /metrics, \
          /healthz and /readyz accept any name. May be given several times",
     )
-    .list(),
+    .list(','),
     Setting::new(
         SECTION,
         "admin-token-file",

@@ -52,7 +52,7 @@ pub(super) const SETTINGS: &[Setting] = &[
          Cache-Control and Expires are sent with file contents only. Access-Control-Allow-Origin also enables responses to \
          CORS preflight requests. May be given several times; in the variable, one per line",
     )
-    .lines()
+    .list('\n')
     .of_the_server(),
     Setting::new(
         SECTION,
@@ -62,7 +62,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Media type of files with an extension, such as 'html=text/html; charset=utf-8', or of files whose whole name it is. \
          May be given several times; in the variable, one per line",
     )
-    .lines()
+    .list('\n')
     .of_the_server(),
     Setting::new(
         SECTION,

@@ -17,7 +17,7 @@ pub(super) const SETTINGS: &[Setting] = &[
          picks a free port. May be given several times",
     )
     .also_read(&[Alias { variable: "PORT", prefix: ":" }])
-    .list(),
+    .list(','),
     Setting::new(
         SECTION,
         "unix-mode",
@@ -61,7 +61,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Proxies to believe about their clients: networks such as 10.0.0.0/8, addresses, and unix for Unix sockets; \
          they must set or remove X-Forwarded-For, -Proto and -Host (or Forwarded) in every request",
     )
-    .list()
+    .list(',')
     .of_the_server(),
     Setting::new(
         SECTION,

@@ -59,15 +59,22 @@ pub struct Setting {
     aliases: &'static [Alias],
     /// What separates several values.
     separator: Option<char>,
-    /// Applies to the built-in server only.
-    is_of_the_server: bool,
-    /// Applies to programs only.
-    is_of_programs: bool,
+    concerns: Concerns,
     /// The default depends on what the workers run; the help text says how.
     is_default_in_help: bool,
     /// A change takes an upgrade, not only a restart.
     needs_upgrade: bool,
     field: &'static dyn Field,
+}
+
+/// The pools to which a setting applies, by what their workers run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Concerns {
+    All,
+    /// The built-in server.
+    Server,
+    /// Programs ([`Worker::exec`](crate::Worker::exec)).
+    Programs,
 }
 
 /// A section of the help.
@@ -102,8 +109,7 @@ impl Setting {
             help,
             aliases: &[],
             separator: None,
-            is_of_the_server: false,
-            is_of_programs: false,
+            concerns: Concerns::All,
             is_default_in_help: false,
             // Always safe.
             needs_upgrade: true,
@@ -115,23 +121,19 @@ impl Setting {
         Setting { aliases, ..self }
     }
 
-    const fn list(self) -> Setting {
-        Setting { separator: Some(','), ..self }
-    }
-
-    /// A list whose values contain commas and blanks.
-    const fn lines(self) -> Setting {
-        Setting { separator: Some('\n'), ..self }
+    /// A list. Values that may contain commas and blanks are separated by line feeds.
+    const fn list(self, separator: char) -> Setting {
+        Setting { separator: Some(separator), ..self }
     }
 
     /// Workers get the settings of the server when they start, so a restart applies them.
     const fn of_the_server(self) -> Setting {
-        Setting { is_of_the_server: true, needs_upgrade: false, ..self }
+        Setting { concerns: Concerns::Server, needs_upgrade: false, ..self }
     }
 
     /// Keepers get the settings of programs when they start, too.
     const fn of_programs(self) -> Setting {
-        Setting { is_of_programs: true, needs_upgrade: false, ..self }
+        Setting { concerns: Concerns::Programs, needs_upgrade: false, ..self }
     }
 
     /// A rolling restart applies a change (`--env-file`).
@@ -187,24 +189,19 @@ impl Setting {
         self.section.0
     }
 
-    /// Whether it takes several values, separated by commas or blanks, or one on each line.
-    pub fn is_list(&self) -> bool {
-        self.separator.is_some()
-    }
-
-    /// The separator of its values if it takes several: a comma, or a line feed.
+    /// The separator of its values if it takes several: a comma, also for blanks, or a line feed.
     pub fn separator(&self) -> Option<char> {
         self.separator
     }
 
     /// Whether it also applies to pools whose workers are programs, and not to the built-in server alone.
     pub fn concerns_programs(&self) -> bool {
-        !self.is_of_the_server
+        self.concerns != Concerns::Server
     }
 
     /// Whether it applies to a pool with the built-in server, and not to programs only.
     pub fn concerns_server(&self) -> bool {
-        !self.is_of_programs
+        self.concerns != Concerns::Programs
     }
 
     /// Whether a change in the file of variables ([`Builder::env_file`](crate::Builder::env_file)) needs an upgrade. A

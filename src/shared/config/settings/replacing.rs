@@ -70,5 +70,5 @@ pub(super) const SETTINGS: &[Setting] = &[
          within a name and ** matches any directories. Names that begin with a dot or end in ~, node_modules and \
          __pycache__ are ignored unless the pattern names them. May be given several times",
     )
-    .list(),
+    .list(','),
 ];
