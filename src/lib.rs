@@ -175,6 +175,7 @@ pub use pool::{Builder, Pool};
 pub use server::adoption::Adopter;
 pub use server::answer::guard::UpgradeGuard;
 pub use server::answer::into_response::IntoResponse;
+pub use server::answer::reader::BodyReader;
 pub use server::answer::responder::Responder;
 pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;

@@ -1,5 +1,7 @@
 //! Every kind of response that a handler can return, as its client sees it.
 
+#[path = "answers/reading.rs"]
+mod reading;
 mod support;
 
 use std::io::{ErrorKind, Read};

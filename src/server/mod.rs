@@ -31,7 +31,8 @@
 //! - `answer/`: `response.rs`: a head, and one of several kinds of body. `responder.rs`, `deferred.rs`: made later, on
 //!   any thread; `stream.rs`: written while it is sent, by any thread; `notice.rs`: notices to the application
 //!   meanwhile; `file.rs`: a file, whole or in ranges, with conditions, by sendfile; `upgrade.rs`, `guard.rs`: the
-//!   connection itself; `receive.rs`: made from the request's body as it arrives
+//!   connection itself; `receive.rs`, `reader.rs`: made from the request's body as it
+//!   arrives, by a closure or by a thread
 //! - `files/`: a directory as a handler. `name.rs` (the name in a path), `accept.rs` and `listing.rs` are PURE;
 //!   `fields.rs`: header fields by path; `directory.rs`: reads what `listing.rs` shows; `root.rs`: resolves by
 //!   openat2(2); `held.rs`: keeps files open while their names lead to them

@@ -9,7 +9,7 @@ use crate::server::answer::deferred::Pending;
 use crate::server::answer::file::{FileBody, Sent};
 use crate::server::answer::notice::Notices;
 use crate::server::answer::response::{Body, Response};
-use crate::server::answer::stream::{BodyReader, Written};
+use crate::server::answer::stream::{StreamReader, Written};
 use crate::server::answer::upgrade::Upgrade;
 use crate::server::client::Client;
 use crate::server::context::Context;
@@ -27,7 +27,7 @@ const CHUNKS_PER_TURN: u32 = 16;
 pub(crate) enum Outgoing {
     Bytes { bytes: Bytes, sent: usize },
     File(Box<FileBody>),
-    Stream { reader: BodyReader, is_chunked: bool, takes_trailers: bool, chunks: u32 },
+    Stream { reader: StreamReader, is_chunked: bool, takes_trailers: bool, chunks: u32 },
     Deferred { pending: Pending<Response>, takes_interim: bool },
     Upgrade(Box<Upgrade>),
 }

@@ -8,6 +8,7 @@ pub(crate) mod guard;
 pub(crate) mod inspect;
 pub(crate) mod into_response;
 pub(crate) mod notice;
+pub(crate) mod reader;
 pub(crate) mod receive;
 pub(crate) mod responder;
 pub(crate) mod response;

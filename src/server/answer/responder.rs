@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use crate::server::answer::deferred::{self, Promise};
+use crate::server::answer::reader::{self, BodyReader};
+use crate::server::answer::receive::Receiver;
 use crate::server::answer::response::{Body, Response};
 use crate::server::http::{early_hints, InvalidHeader, ResponseHead};
 
@@ -128,6 +130,32 @@ impl Response {
     /// ```
     pub fn deferred_within(timeout: Duration, otherwise: Response) -> (Responder, Response) {
         Response::promised(Some((timeout, otherwise)))
+    }
+
+    /// Makes a response that is made later, by a thread that reads the request's body as it arrives, for parsers that
+    /// take a [`Read`](std::io::Read). The request must be chosen by [`Worker::stream_bodies`](crate::Worker::stream_bodies);
+    /// the body of any other request has already arrived.
+    ///
+    /// If the thread reads slowly, the client must wait. The response is sent at the end of the body, or once the reader
+    /// was dropped; the rest of the body is then not read, and the connection is closed. The size of the body is not
+    /// limited, not even by `max-body`: limit it by [`take`](std::io::Read::take). If the thread pauses, or takes for the
+    /// response after the body, longer than [`answer_timeout`](crate::Builder::answer_timeout), the client gets 504.
+    ///
+    /// ```
+    /// # use forkpool::Response;
+    /// # use std::io::BufRead;
+    /// let (body, responder, response) = Response::read_body();
+    /// std::thread::spawn(move || {
+    ///     let lines = body.lines().map_while(Result::ok).count();
+    ///     responder.respond(Response::text(format!("{lines} lines\n")));
+    /// });
+    /// # drop(response);
+    /// ```
+    pub fn read_body() -> (BodyReader, Responder, Response) {
+        let (responder, answer) = Response::deferred();
+        let (reader, intake) = reader::pair();
+        let receiver = Receiver::thread(intake, answer);
+        (reader, responder, Response { body: Body::Receive(receiver), ..Response::new(200) })
     }
 
     fn promised(late: Option<(Duration, Response)>) -> (Responder, Response) {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::server::answer::deferred::Pending;
 use crate::server::answer::file::{self, FileBody, Opened, Representation};
 use crate::server::answer::receive::Receiver;
-use crate::server::answer::stream::{self, BodyReader, BodyWriter};
+use crate::server::answer::stream::{self, BodyWriter, StreamReader};
 use crate::server::answer::upgrade::{Upgrade, Upgraded};
 use crate::server::http::{announce_trailer, is_value, media_type, InvalidHeader, Request, ResponseHead};
 
@@ -40,7 +40,7 @@ pub(crate) enum Body {
     Shared(Arc<[u8]>),
     // Boxed, since it is rare and large, and a response is moved several times.
     File(Box<FileBody>),
-    Stream(BodyReader),
+    Stream(StreamReader),
     /// Head and body come later.
     Deferred(Pending<Response>),
     /// The application takes over the connection.

@@ -166,7 +166,7 @@ fn ring(mut state: MutexGuard<'_, State>) {
 
 /// The side of the loop.
 #[derive(Debug)]
-pub(crate) struct BodyReader {
+pub(crate) struct StreamReader {
     shared: Arc<Shared>,
     announced: Option<Box<str>>,
 }
@@ -181,7 +181,7 @@ pub(crate) enum Written {
     Aborted,
 }
 
-impl BodyReader {
+impl StreamReader {
     pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Written {
         let mut state = self.shared.lock();
         match state.ending {
@@ -202,7 +202,7 @@ impl BodyReader {
     }
 }
 
-impl BodyReader {
+impl StreamReader {
     pub(crate) fn notices(&self) -> &Notices {
         &self.shared.notices
     }
@@ -218,7 +218,7 @@ impl BodyReader {
     }
 }
 
-impl Drop for BodyReader {
+impl Drop for StreamReader {
     fn drop(&mut self) {
         let mut state = self.shared.lock();
         state.reader_is_gone = true;
@@ -262,9 +262,9 @@ enum Ending {
     Aborted,
 }
 
-pub(crate) fn pair(announced: Option<Box<str>>) -> (BodyWriter, BodyReader) {
+pub(crate) fn pair(announced: Option<Box<str>>) -> (BodyWriter, StreamReader) {
     let shared = Arc::new(Shared::default());
-    (BodyWriter { shared: Arc::clone(&shared) }, BodyReader { shared, announced })
+    (BodyWriter { shared: Arc::clone(&shared) }, StreamReader { shared, announced })
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use crate::server::outgoing::Outgoing;
 /// its last request (`nc -N`), but mostly it has disconnected, which TCP shows in the same way.
 const GRACE: Duration = Duration::from_secs(5);
 
+const TOO_LONG: &str = "the server took too long to answer this request\n";
+
 impl Connection {
     /// The application has not made the next part of the response. `was_progress` says whether it has made one since
     /// the last call.
@@ -33,12 +35,17 @@ impl Connection {
     pub(super) fn answer_for_application(&mut self, cx: &mut Context<'_>) -> Step {
         match self.session.exchange.take_outgoing() {
             Some(Outgoing::Deferred { mut pending, .. }) => {
-                let response = pending
-                    .take_late()
-                    .unwrap_or_else(|| Response::text("the server took too long to answer this request\n").status(504));
+                let response = pending.take_late().unwrap_or_else(|| Response::text(TOO_LONG).status(504));
                 // Notifies the application.
                 drop(pending);
                 self.session.start(response, cx);
+                self.session.count_late_answer(cx);
+                self.send_again(cx).unwrap_or(Step::Again)
+            }
+            _ if self.session.exchange.is_receiving() => {
+                // Cuts the body off for its reader.
+                self.session.exchange.clear();
+                self.session.start(Response::text(TOO_LONG).status(504).close(), cx);
                 self.session.count_late_answer(cx);
                 self.send_again(cx).unwrap_or(Step::Again)
             }

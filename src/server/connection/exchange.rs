@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::server::answer::notice::Notices;
 use crate::server::answer::receive::Receiver;
 use crate::server::answer::response::Response;
+use crate::server::mailbox::Bell;
 use crate::server::outgoing::Outgoing;
 
 /// The request that was passed to the handler, if its response takes more than one step.
@@ -52,6 +53,17 @@ impl Exchange {
         }
     }
 
+    /// Checks whether a thread that reads the body has space for more. If not, `bell` will ring.
+    pub(super) fn check_room(&mut self, bell: &Bell) -> bool {
+        self.receiver().is_none_or(|receiver| receiver.check_room(bell))
+    }
+
+    /// Whether a thread that reads the body had no space for more at the last check.
+    #[inline]
+    pub(super) fn waits_for_reader(&self) -> bool {
+        matches!(self.0.as_deref(), Some(Stage::Receiving(receiver)) if receiver.is_full())
+    }
+
     /// The response that is being made or sent.
     #[inline]
     pub(super) fn outgoing(&self) -> Option<&Outgoing> {
@@ -94,7 +106,11 @@ impl Exchange {
 
     /// How much memory it takes.
     pub(super) fn memory(&self) -> usize {
-        self.outgoing().map_or(0, Outgoing::held)
+        match self.0.as_deref() {
+            Some(Stage::Receiving(receiver)) => receiver.held(),
+            Some(Stage::Sending(outgoing)) => outgoing.held(),
+            None => 0,
+        }
     }
 
     /// The notices for the application that makes the response.

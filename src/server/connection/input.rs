@@ -17,6 +17,9 @@ impl Connection {
         if !self.transport.is_readable() || cx.input.len() == len {
             return Ok(len);
         }
+        if self.session.exchange.is_receiving() && !self.session.exchange.check_room(&cx.waker) {
+            return if self.transport.is_broken() { Err(ErrorKind::ConnectionReset.into()) } else { Ok(len) };
+        }
         if self.session.codec.phase() == Phase::Body && self.session.lacks_room(cx) {
             // An end of file needs no memory.
             match self.transport.is_ending() && !self.transport.client.has_bytes() {

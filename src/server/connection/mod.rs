@@ -113,12 +113,17 @@ impl Connection {
         };
         let read = self.session.answer(start..len, self.timer.timing, cx, handler);
         self.keep_input(&read, len, cx);
-        self.timer.after_reading(self.session.codec.phase(), read.requests, len, cx);
+        match self.session.exchange.waits_for_reader() {
+            true => self.timer.wait_for_reader(cx),
+            false => self.timer.after_reading(self.session.codec.phase(), read.requests, len, cx),
+        }
         self.session.count_latency(read.requests, cx);
         match self.send(cx) {
             Some(step) => step,
             // There may be a complete request after the one whose response took more than one step.
             None if read.is_cut_short || self.buffers.is_some() && read.has_outgoing => Step::Again,
+            // The bell rings when it has read.
+            None if self.timer.timing == Timing::Reader => Step::Wait,
             // Complete requests were answered. The rest of an incomplete one will never come.
             None if self.transport.is_ended() => Step::Close,
             None if self.transport.is_readable() && self.timer.timing != Timing::Room => Step::Again,
@@ -159,7 +164,7 @@ impl Connection {
             Timing::Head if self.session.codec.phase() != Phase::Idle => Reject::HeadTimeout,
             Timing::Body => Reject::BodyTimeout,
             Timing::Room => Reject::NoRoom,
-            Timing::Answer => return self.answer_for_application(cx),
+            Timing::Answer | Timing::Reader => return self.answer_for_application(cx),
             Timing::Write => {
                 if self.session.codec.ends_by_close() {
                     // After what the kernel still holds would come an end that looks like that of the response.

@@ -31,6 +31,8 @@ pub(super) enum Timing {
     Idle,
     /// Memory for the next bytes of a body, which the client may have sent.
     Room,
+    /// The thread of the application that reads a body.
+    Reader,
     /// Space in the socket for the next bytes of a response.
     Write,
     /// A response, or its next bytes, from the application.
@@ -92,6 +94,14 @@ impl Timer {
         self.deadline = timeout.map_or(Time::NEVER, |timeout| cx.clock.running + timeout.min(UNLIMITED));
         if cx.is_draining() {
             self.hurry(cx);
+        }
+    }
+
+    /// Begins to wait for the thread that reads a body, unless it waits for it already.
+    pub(super) fn wait_for_reader(&mut self, cx: &Context<'_>) {
+        if self.timing != Timing::Reader {
+            let timeout = cx.config.timeouts.answer;
+            self.start_within((!timeout.is_zero()).then_some(timeout), Timing::Reader, cx);
         }
     }
 
@@ -194,7 +204,7 @@ fn timeout(timing: Timing, timeouts: &Timeouts) -> Option<Duration> {
         Timing::Body => timeouts.body,
         Timing::Idle => timeouts.idle,
         Timing::Write => timeouts.write,
-        Timing::Answer | Timing::Leaving | Timing::Room => return None,
+        Timing::Answer | Timing::Leaving | Timing::Room | Timing::Reader => return None,
         Timing::Linger => LINGER_PAUSE,
     };
     Some(if timeout.is_zero() { UNLIMITED } else { timeout })

@@ -29,6 +29,8 @@ impl Session {
             if self.codec.take_waits() {
                 cx.output.extend_from_slice(CONTINUE);
             }
+            // The bell must be known before the thread drops its reader.
+            receiver.check_room(&cx.waker);
             self.exchange.receive(receiver);
             // A response made late is counted from this turn.
             cx.stats.take_late(cx.waker.place);
@@ -44,12 +46,15 @@ impl Session {
     /// Passes a piece of the body to the application; returns how many bytes of the input that was.
     pub(super) fn receive(&mut self, input: Range<usize>, cx: &mut Context<'_>) -> usize {
         let Some(receiver) = self.exchange.receiver() else { return 0 };
+        if !receiver.check_room(&cx.waker) {
+            return 0;
+        }
         let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
         if let Some(slow) = &mut cx.logs.slow {
             slow.begin();
         }
         let taken = match piece {
-            Piece::NeedMore => Taken::More,
+            Piece::NeedMore => receiver.give_up(),
             Piece::Data(data) => receiver.take(Some(data)),
             Piece::End => receiver.take(None),
             Piece::Reject(reject) => {
