@@ -20,7 +20,9 @@ impl Worker {
     /// run.
     ///
     /// This process stays as the program's *keeper*: it passes on the requests of the pool, reports when the program is
-    /// [ready](crate::Readiness), and stays until the last process of the program has ended.
+    /// [ready](crate::Readiness), and stays until the last process of the program has ended. It confines itself, whatever
+    /// the [sandbox](crate::Sandbox) is: it can start no process, change no file and listen nowhere. A logger should
+    /// therefore open its files before.
     ///
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each
     /// in the order of the addresses. They are non-blocking: during a restart, a program shares them with its

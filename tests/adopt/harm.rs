@@ -84,6 +84,39 @@ fn a_program_that_watches_too_early_fails_at_once_and_is_told_why() {
     assert_ne!(server.wait().code(), Some(0));
 }
 
+/// Whatever the program makes its keeper read, the keeper can do little.
+#[test]
+fn a_keeper_can_do_no_more_than_it_needs_and_its_program_everything() {
+    let Some(path) = server() else { return };
+    let mut server = Server::start(exec(&["--adopt", "require"], &format!("exec {path} $PORT")));
+    let said = |pid: Pid, name: &str| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("it is there");
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    is_answered(&mut server, "c");
+    for keeper in server.workers() {
+        assert_eq!((said(keeper, "Seccomp"), said(keeper, "NoNewPrivs")), ("2".to_owned(), "1".to_owned()));
+        if Uid::effective().is_root() {
+            assert_eq!(said(children(keeper)[0], "NoNewPrivs"), "0");
+        }
+    }
+    drop(server);
+    let mut intruder = support::example("intruder");
+    intruder.env("FORKPOOL_WORKERS", "1").args(["sh", "-c", &format!("exec {path} $LISTEN_FDNAMES")]);
+    let mut server = Server::spawn(intruder);
+    for (what, outcome) in [
+        ("start", "Operation not permitted (os error 1)"),
+        ("write", "Operation not permitted (os error 1)"),
+        ("connect", "Operation not permitted (os error 1)"),
+        ("listen", "Operation not permitted (os error 1)"),
+        ("signal", "Operation not permitted (os error 1)"),
+        ("read", "done"),
+    ] {
+        assert!(server.wait_for(&format!("tried: {what}: ")).ends_with(outcome), "{what}: {:?}", server.log());
+    }
+}
+
 #[test]
 fn an_idle_keeper_is_small() {
     let Some(path) = server() else { return };

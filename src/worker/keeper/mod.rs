@@ -19,6 +19,10 @@
 //!
 //! - **The keeper is a separate process, not the parent**: it reads the program's memory and its files in /proc, which
 //!   may block. A program that blocks its keeper only delays itself: the parent kills a keeper that does not obey.
+//! - **The keeper is confined**, always: once the program runs, it gives up all system calls that it does not need
+//!   (seccomp(2)), so it can start nothing, change no file and listen nowhere, whatever the program makes it read. It
+//!   cannot be in a landlock(7) domain: it could then neither read the program's memory nor its files in /proc, since
+//!   the program is outside.
 //! - **It exits as the program has**, with the same code or signal, so that a program counts like any worker. What else
 //!   it knows about the end, it reports like a failing worker.
 //! - **All processes end up as children of the keeper**: a process that loses its parent, by a double fork for
@@ -51,7 +55,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use log::warn;
+use log::{log, warn, Level};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::signal::{kill, SigSet, Signal};
@@ -67,13 +71,13 @@ use self::probe::Probe;
 use self::sign::Sought;
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
-use crate::shared::config::{Adopt, Readiness, StopSignal};
+use crate::shared::config::{Adopt, Readiness, Sandbox, StopSignal};
 use crate::shared::log_text::tag;
 use crate::sys;
 use crate::sys::clock;
 use crate::sys::process::Change;
 use crate::time::Time;
-use crate::worker::Worker;
+use crate::worker::{sandbox, Worker};
 
 /// How a worker keeps a program.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +118,8 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     };
     let inode = |socket: &OwnedFd| nix::sys::stat::fstat(socket).map_or(0, |found| found.st_ino);
     let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping().is_shared };
+    let output = ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id())));
+    confine(worker, pid, probe.is_some())?;
     Ok(Keeper {
         worker,
         program: Pid::from_raw(pid),
@@ -123,13 +129,28 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         has_callers: true,
         sockets,
         signals,
-        output: ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id()))),
+        output,
         plan: Plan::new(worker.drain_timeout(), sign, clock::now()),
         probe,
         is_asked: false,
         parent: getppid(),
         is_over: false,
     })
+}
+
+/// Gives up all system calls that a keeper does not need. Its program runs already, and is not affected.
+fn confine(worker: &Worker, program: i32, asks: bool) -> Result<()> {
+    let Err(source) = sandbox::enter_as_keeper(getppid().as_raw(), asks) else { return Ok(()) };
+    let error = Error::system("confine the keeper of a program with seccomp(2) (sandbox)", source);
+    if worker.sandbox() == Sandbox::Strict {
+        // It dies with this process at the latest.
+        let _ = kill(Pid::from_raw(program), Signal::SIGKILL);
+        return Err(error);
+    }
+    // All keepers log the same, so only the first one does at this level.
+    let level = if (worker.id(), worker.generation()) == (0, 1) { Level::Info } else { Level::Debug };
+    log!(level, "{}: continuing without: {error}", worker.tag());
+    Ok(())
 }
 
 /// Leads a process group, gets the orphans of its descendants as children, and reads signals from a descriptor.

@@ -71,7 +71,7 @@ pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
     calls
 }
 
-fn one_of(argument: u8, values: &[i32]) -> Condition {
+pub(super) fn one_of(argument: u8, values: &[i32]) -> Condition {
     OneOf { argument, values: values.iter().map(|value| *value as u32).collect() }
 }
 

@@ -5,6 +5,7 @@
 //! (seccomp(2)). What is already open stays open.
 
 mod calls;
+mod keeper;
 mod program;
 
 use std::fs::File;
@@ -77,6 +78,19 @@ const EVERYBODY_S: &[(&str, u64)] = &[
     ("/etc/localtime", READ_FILE),
     ("/usr/share/zoneinfo", READ_FILE | READ_DIRECTORY),
 ];
+
+/// Confines this process, which keeps a program: it keeps only the calls that this takes. The program is not confined,
+/// so it must run already. `asks` says whether the keeper asks it by HTTP whether it is ready.
+///
+/// # Errors
+///
+/// If the kernel refuses it. The process is not confined then.
+pub(crate) fn enter_as_keeper(parent: i32, asks: bool) -> io::Result<()> {
+    let architecture = calls::ARCHITECTURE.ok_or(io::ErrorKind::Unsupported)?;
+    set_no_new_privs()?;
+    let calls = keeper::of_a_keeper(keeper::Caller { pid: std::process::id(), parent, asks });
+    sys::sandbox::filter_calls(&program::program(architecture, &calls))
+}
 
 fn allow_calls(own: &[RawFd], is_fixed: bool) -> io::Result<()> {
     let architecture = calls::ARCHITECTURE.ok_or(io::ErrorKind::Unsupported)?;
