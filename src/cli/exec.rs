@@ -30,21 +30,9 @@ impl Program {
             Some(value) if is_counting(&value) => {
                 Err(Error::Config { setting: format!("{BALANCE}={value}"), problem: UNCOUNTED.to_owned() })
             }
-            _ => pool.find_program(&self.name).and_then(|_| ipv4_only(pool)),
+            _ => pool.find_program(&self.name).map(|_| pool),
         }
     }
-}
-
-/// Makes `:PORT` mean IPv4 if programs that bind an address get the pool's socket. A program for IPv4 would misread the
-/// addresses of an IPv6 socket, while a program for IPv6 understands both.
-fn ipv4_only(pool: Builder) -> Result<Builder, Error> {
-    let listen = pool.get("listen")?.unwrap_or_default();
-    let has_any = listen.split(',').any(|address| address.starts_with(':'));
-    if !has_any || pool.get("adopt")?.as_deref() == Some("off") {
-        return Ok(pool);
-    }
-    let ipv4 = |address: &str| if address.starts_with(':') { format!("0.0.0.0{address}") } else { address.to_owned() };
-    Ok(pool.set("listen", &listen.split(',').map(ipv4).collect::<Vec<_>>().join(",")))
 }
 
 pub(super) const BALANCE: &str = "balance";

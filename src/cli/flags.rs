@@ -28,16 +28,26 @@ pub(super) struct Flags {
 impl Flags {
     pub(super) fn set(&mut self, setting: &'static Setting, value: OsString) -> Result<(), String> {
         let name = setting.name();
-        let value = value.into_string().map_err(|_| format!("the value of --{name} is not valid UTF-8{HINT}"))?;
+        let value =
+            value.into_string().map_err(|_| format!("the value of --{name} is not valid UTF-8{}", self.hint()))?;
         match self.settings.iter_mut().find(|(said, _)| said.name() == name) {
             Some((_, list)) if setting.separator().is_some() => {
                 list.extend(setting.separator());
                 list.push_str(&value);
             }
-            Some(_) => return Err(format!("--{name} is given twice; leave one out{HINT}")),
+            Some(_) => return Err(format!("--{name} is given twice; leave one out{}", self.hint())),
             None => self.settings.push((setting, value)),
         }
         Ok(())
+    }
+
+    /// Where to read on.
+    pub(super) fn hint(&self) -> &'static str {
+        if self.is_exec {
+            EXEC_HINT
+        } else {
+            HINT
+        }
     }
 
     /// The pool that variables and flags describe; flags override. The builder records invalid values.
@@ -65,7 +75,7 @@ impl Flags {
         match value.as_str() {
             "text" => Ok(LogFormat::Text),
             "json" => Ok(LogFormat::Json),
-            _ => Err(format!("{written}: must be text or json{HINT}")),
+            _ => Err(format!("{written}: must be text or json{}", self.hint())),
         }
     }
 
@@ -74,7 +84,9 @@ impl Flags {
     pub(super) fn verbosity(&self, variables: Variables<'_>) -> Result<Verbosity, String> {
         match (self.quiet, self.verbose) {
             (true, 0) => return Ok(Verbosity::Quiet),
-            (true, _) => return Err(format!("--quiet and --verbose contradict each other; leave one out{HINT}")),
+            (true, _) => {
+                return Err(format!("--quiet and --verbose contradict each other; leave one out{}", self.hint()))
+            }
             (false, 0) => {}
             (false, count) => return Ok(Verbosity::Verbose(count)),
         }

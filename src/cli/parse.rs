@@ -45,7 +45,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
     let mut parser = Parser::from_iter(arguments);
     let mut is_first = true;
     loop {
-        match parser.next().map_err(|error| one_line(&error, HINT))? {
+        match parser.next().map_err(|error| one_line(&error, flags.hint()))? {
             Some(Arg::Value(word)) if is_first && word == "version" => return Ok(Asked::Text(text::version())),
             Some(Arg::Value(word)) if is_first && word == "help" => return help(&mut parser),
             Some(Arg::Value(word)) if !flags.is_exec => match verbs::named(&word) {
@@ -58,7 +58,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
             },
             Some(Arg::Value(program)) if flags.is_exec => {
                 flags.program.push(program);
-                flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, HINT))?);
+                flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, flags.hint()))?);
                 break;
             }
             Some(Arg::Short('h')) if !flags.is_exec => return Ok(Asked::Text(text::short_help())),
@@ -71,21 +71,21 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
             Some(Arg::Short('v') | Arg::Long("verbose")) => flags.verbose = flags.verbose.saturating_add(1),
             Some(Arg::Long("check")) => flags.check = true,
             Some(Arg::Long("log-format")) => {
-                let value = parser.value().map_err(|error| one_line(&error, HINT))?;
+                let value = parser.value().map_err(|error| one_line(&error, flags.hint()))?;
                 if flags.log_format.replace(value.to_string_lossy().into_owned()).is_some() {
-                    return Err(format!("--log-format is given twice; leave one out{HINT}"));
+                    return Err(format!("--log-format is given twice; leave one out{}", flags.hint()));
                 }
             }
             Some(Arg::Long(name)) => {
                 let setting = forkpool::settings().find(|setting| setting.name() == name);
-                let setting = setting.ok_or_else(|| unknown_option(name))?;
+                let setting = setting.ok_or_else(|| unknown_option(name, flags.hint()))?;
                 let value = match setting.value_name() {
                     "yes|no" => yes_or_no(&mut parser),
-                    _ => parser.value().map_err(|error| one_line(&error, HINT))?,
+                    _ => parser.value().map_err(|error| one_line(&error, flags.hint()))?,
                 };
                 flags.set(setting, value)?;
             }
-            Some(other) => return Err(one_line(&other.unexpected(), HINT)),
+            Some(other) => return Err(one_line(&other.unexpected(), flags.hint())),
             None => break,
         }
         is_first = false;
@@ -144,9 +144,9 @@ fn one_line(error: &lexopt::Error, hint: &str) -> String {
     problem + hint
 }
 
-fn unknown_option(name: &str) -> String {
+fn unknown_option(name: &str, hint: &str) -> String {
     let own = ["quiet", "verbose", "check", "help", "version", "log-format"];
-    unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), HINT)
+    unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), hint)
 }
 
 /// Suggests the name that was probably meant, if one is similar enough.

@@ -113,7 +113,10 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["--prefix", "yes"], "--prefix is for forkpool exec (try forkpool exec --help)"),
         (&["exec"], "exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)"),
         (&["exec", "--"], "exec needs a program, as in forkpool exec -- node app.js (try forkpool exec --help)"),
-        (&["exec", "--ready"], "--ready needs a value (try forkpool --help)"),
+        (&["exec", "--ready"], "--ready needs a value (try forkpool exec --help)"),
+        (&["exec", "--raedy", "x"], "--raedy is unknown; did you mean --ready? (try forkpool exec --help)"),
+        (&["exec", "--prefix=yes", "--prefix=no"], "--prefix is given twice; leave one out (try forkpool exec --help)"),
+        (&["exec", "--log-format", "xml", "x"], "--log-format xml: must be text or json (try forkpool exec --help)"),
         (
             &["exec", "--balance", "auto", "x"],
             "--balance auto: a program's connections cannot be counted; choose random, hash, cpu or client (try forkpool \

@@ -93,7 +93,7 @@ impl fmt::Display for Remark {
             Kind::IsIpv6 => write!(
                 f,
                 "binds {asked} and does not get the pool's socket, {own}: a program for IPv4 misreads IPv6 addresses; \
-                 make the pool listen on {asked}, or the program on {own}"
+                 make the pool listen on {asked} instead, or also, if the program binds both"
             ),
             Kind::Unclaimed => write!(f, "does not bind {own}: connections there wait for ever; remove that --listen"),
             Kind::Elsewhere if self.own.is_none() => {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
+use std::net::Ipv4Addr;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -14,7 +15,7 @@ use std::rc::Rc;
 
 use super::env_file::{self, Line, FILE_MAX};
 use super::settings::{quoted, settings, Setting};
-use super::Config;
+use super::{Address, Adopt, Config};
 use crate::error::{Error, Result};
 
 /// The prefix of the variables that are settings of the pool.
@@ -38,10 +39,12 @@ impl Layers {
     pub(crate) fn resolve(&self) -> Result<Config> {
         let mut config = self.given.clone();
         let Some(path) = self.given.process.env_file.clone() else {
+            config.listen_for_programs();
             config.check()?;
             return Ok(config);
         };
         let lines = self.read(&path, &mut config)?;
+        config.listen_for_programs();
         config.check().map_err(|error| match error {
             Error::Config { setting, problem } => match lines.get(setting.as_str()) {
                 Some(line) => Error::config(format!("{}:{line}: {setting}", path.display()), problem),
@@ -130,9 +133,40 @@ impl Config {
     }
 }
 
+impl Config {
+    /// Makes `:PORT` mean IPv4 if programs that bind an address get the pool's socket. A program for IPv4 would misread the
+    /// addresses of an IPv6 socket, while a program for IPv6 understands both.
+    fn listen_for_programs(&mut self) {
+        if !self.program.are_all || self.program.adopt == Adopt::Off {
+            return;
+        }
+        for address in &mut self.listening.addresses {
+            if let Address::Any(port) = address {
+                *address = Address::Tcp((Ipv4Addr::UNSPECIFIED, *port).into());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn any_address_is_that_of_ipv4_for_programs_that_get_the_pool_s_socket() {
+        let listen = |are_all: bool, adopt: Adopt| {
+            let mut config = Config::default();
+            config.listening.addresses =
+                [":80", "[::]:81", "unix:a"].map(|it| it.parse().expect("an address")).to_vec();
+            (config.program.are_all, config.program.adopt) = (are_all, adopt);
+            let resolved = Layers { given: config, fixed: BTreeSet::new() }.resolve().expect("valid");
+            resolved.listening.addresses.iter().map(Address::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(listen(true, Adopt::Auto), ["0.0.0.0:80", "[::]:81", "unix:a"]);
+        for (are_all, adopt) in [(true, Adopt::Off), (false, Adopt::Auto)] {
+            assert_eq!(listen(are_all, adopt), [":80", "[::]:81", "unix:a"]);
+        }
+    }
 
     #[test]
     fn all_that_a_restart_can_apply_is_taken_over() {

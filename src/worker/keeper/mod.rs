@@ -149,7 +149,7 @@ fn confine(worker: &Worker, program: i32, asks: bool) -> Result<()> {
     }
     // All keepers log the same, so only the first one does at this level.
     let level = if (worker.id(), worker.generation()) == (0, 1) { Level::Info } else { Level::Debug };
-    log!(level, "{}: continuing without: {error}", worker.tag());
+    log!(level, "{}: {}; continuing without", worker.tag(), error.report());
     Ok(())
 }
 

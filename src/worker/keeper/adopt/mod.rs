@@ -131,6 +131,8 @@ pub(super) struct Adoption {
     /// The log level of what is usual, since the programs of all slots are alike.
     level: Level,
     remarks: Vec<Remark>,
+    /// Why it did not get a socket that it may have needed.
+    refusal: Option<Remark>,
 }
 
 /// The facts about a call.
@@ -182,7 +184,14 @@ impl Adoption {
             }
         }
         let level = if is_first_slot && is_first { Level::Info } else { Level::Debug };
-        Adoption { listener, answers: Answers::new(offered), is_shared: station.is_shared, level, remarks: Vec::new() }
+        Adoption {
+            listener,
+            answers: Answers::new(offered),
+            is_shared: station.is_shared,
+            level,
+            remarks: Vec::new(),
+            refusal: None,
+        }
     }
 
     /// The descriptor to wait for.
@@ -286,7 +295,11 @@ impl Adoption {
             Note::Hidden => (Kind::Hidden, None, None),
             Note::WatchedTooEarly { asked } => (Kind::WatchedTooEarly, Some(asked), None),
         };
-        self.remarks.push(Remark { kind, asked, own });
+        let remark = Remark { kind, asked, own };
+        if let Kind::IsIpv6 | Kind::Hidden | Kind::WatchedTooEarly = kind {
+            self.refusal = Some(remark);
+        }
+        self.remarks.push(remark);
     }
 
     /// What is remarkable about the calls since the last time.
@@ -294,8 +307,11 @@ impl Adoption {
         std::mem::take(&mut self.remarks)
     }
 
-    /// What is known about other addresses that the program has bound, if it has ended or was ended before it served.
+    /// What is known about the addresses that the program has bound, if it has ended or was ended before it served.
     pub(super) fn why_not(&self, has_exited: bool) -> Option<String> {
+        if let Some(refusal) = self.refusal.filter(|_| has_exited) {
+            return Some(format!("it {refusal}"));
+        }
         let (at, listens) = self.answers.elsewhere()?;
         // If listen(2) was called, it may have failed.
         let text = match has_exited {
@@ -315,7 +331,7 @@ impl Adoption {
 fn shown(address: SocketAddr) -> String {
     match address {
         SocketAddr::V4(v4) if v4.ip().is_unspecified() => {
-            format!("{v4} (IPv4; --listen [::]:{} takes IPv6, too)", v4.port())
+            format!("{v4} (IPv4; --listen [::]:{} instead takes IPv6, too)", v4.port())
         }
         SocketAddr::V4(v4) => format!("{v4} (IPv4)"),
         SocketAddr::V6(v6) => format!("{v6} (IPv6)"),
