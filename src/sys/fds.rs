@@ -117,15 +117,20 @@ pub(crate) enum Whole {
     NoRoom,
 }
 
+/// Copies of the descriptors of the next message, which stays in the queue. Never blocks, like [`receive`].
+pub(crate) fn peek(socket: BorrowedFd<'_>) -> io::Result<Received> {
+    receive_into(socket, &mut [], &mut [0; SPACE], libc::MSG_PEEK)
+}
+
 /// Receives a message from a socket that keeps message boundaries, with up to `most` descriptors, or leaves it in the
-/// queue. Never blocks, like [`receive`].
+/// queue. Never blocks, like [`receive`]. Nobody else may receive from the socket meanwhile.
 ///
 /// If a descriptor cannot be received, recvmsg(2) closes it, and closing the last copy of a socket may block (SO_LINGER
 /// in socket(7)). So this first peeks at the message (MSG_PEEK), which yields copies of the descriptors, and then
 /// removes the message from the queue. At each moment there is another copy, in the queue or here, so no close in
 /// between is that of the last copy.
 pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> io::Result<Whole> {
-    let peeked = receive_into(socket, &mut [], &mut [0; SPACE], libc::MSG_PEEK)?;
+    let peeked = peek(socket)?;
     if peeked.fds.len() + usize::from(peeked.is_cut) > most {
         return Ok(Whole::TooMany);
     }
@@ -136,17 +141,6 @@ pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usiz
     let len = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
     Ok(Whole::Received(Received { len, ..peeked }))
-}
-
-/// Removes the next message of a socket that keeps message boundaries. The kernel closes its descriptors. Never blocks
-/// for a message.
-pub(crate) fn drop_message(socket: BorrowedFd<'_>) -> io::Result<()> {
-    // SAFETY: the call writes nothing, as the length says.
-    let len = unsafe { libc::recv(socket.as_raw_fd(), ptr::null_mut(), 0, libc::MSG_DONTWAIT) };
-    if len < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// Takes all descriptors that recvmsg(2) has opened, including those of a message that was cut.

@@ -36,11 +36,13 @@
 //!
 //! **The receiver** reads up to [`RECORDS`] records per turn, and only while it has room for a connection, so what is in
 //! the queue waits there for a place: a connection that was moved evicts none. What has waited for a second is closed,
-//! since its client may wait for a response. It trusts no record. It makes sure that
-//! the descriptor is a connected stream socket, not listening, with the local address of one of the pool's listeners;
-//! asks the kernel for the peer's address; makes it non-blocking, and each call on it as well (MSG_DONTWAIT), since the
-//! sender may keep a copy and clear the flag. A record that is malformed or of an unknown version, or whose descriptor
-//! is not such a socket, is dropped with the descriptor, and counted.
+//! since its client may wait for a response. The process that serves a slot and its replacement may receive at a time,
+//! so what one has peeked at may be with the other: the descriptor of a record is the one that came with it in the same
+//! recvmsg(2). It trusts no record. It makes sure that the descriptor is a connected stream socket, not listening, with
+//! the local address of one of the pool's listeners; asks the kernel for the peer's address; makes it non-blocking, and
+//! each call on it as well (MSG_DONTWAIT), since the sender may keep a copy and clear the flag. A record that is
+//! malformed or of an unknown version, or whose descriptor is not such a socket, is dropped with the descriptor, and
+//! counted.
 //!
 //! **The rest of a queue.** When a slot is removed, the parent shuts down the sending end, so nobody can send any more,
 //! and gives the receiving end to a worker that serves, which takes what is in it and closes it ([`Order::TakeRest`]).

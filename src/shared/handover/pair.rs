@@ -11,8 +11,9 @@ use nix::sys::socket::{
 };
 
 use super::record::RECORD_MAX;
+use crate::shared::listener;
 use crate::sys;
-use crate::sys::fds::Whole;
+use crate::sys::fds::Received;
 
 /// The space of a queue, in bytes, which the kernel doubles: its own default, for some 270 records without unread bytes.
 const SPACE: libc::c_int = 104 * 1024;
@@ -162,23 +163,35 @@ impl Receiver {
     /// Takes the next record from the queue. `bytes` must have room for [`RECORD_MAX`]. Never blocks.
     pub(crate) fn take(&self, bytes: &mut [u8]) -> Taken {
         debug_assert!(bytes.len() >= RECORD_MAX);
-        loop {
-            return match sys::fds::receive_whole(self.0.as_fd(), bytes, 1) {
-                Ok(Whole::Received(mut received)) => match received.fds.pop() {
-                    Some(connection) => Taken::Record(received.len, connection),
-                    None if received.len == 0 && self.is_over() => Taken::End,
-                    None => Taken::Junk,
-                },
-                Ok(Whole::TooMany) => match sys::fds::drop_message(self.0.as_fd()) {
-                    Ok(()) => Taken::Junk,
-                    Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                    Err(_) => Taken::Nothing,
-                },
-                Ok(Whole::NoRoom) => Taken::NoRoom,
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Taken::Nothing,
-                Err(_) => Taken::End,
-            };
+        match self.has_next() {
+            Ok(true) => {}
+            Ok(false) => return Taken::NoRoom,
+            Err(taken) => return taken,
+        }
+        self.take_next(bytes)
+    }
+
+    /// Whether there are enough free descriptors for the next message. If there were not, the kernel would close those
+    /// that it cannot open here.
+    fn has_next(&self) -> Result<bool, Taken> {
+        let peeked = retried(|| sys::fds::peek(self.0.as_fd()))?;
+        close(peeked.fds);
+        Ok(!peeked.is_cut)
+    }
+
+    /// Takes whatever is next now: the worker before or after this one in the slot may have taken what
+    /// [`has_next`](Receiver::has_next) has seen. So the descriptors that come with this very message are used, and not
+    /// the copies of those that were seen.
+    fn take_next(&self, bytes: &mut [u8]) -> Taken {
+        let received = match retried(|| sys::fds::receive(self.0.as_fd(), bytes)) {
+            Ok(received) => received,
+            Err(taken) => return taken,
+        };
+        match <[OwnedFd; 1]>::try_from(received.fds) {
+            Ok([connection]) if !received.is_cut => Taken::Record(received.len, connection),
+            Ok(fds) => junk(fds),
+            Err(fds) if fds.is_empty() && received.len == 0 && self.is_over() => Taken::End,
+            Err(fds) => junk(fds),
         }
     }
 
@@ -186,6 +199,29 @@ impl Receiver {
     fn is_over(&self) -> bool {
         is_shut(self.0.as_fd()) && sys::fds::unread(&self.0).is_ok_and(|bytes| bytes == 0)
     }
+}
+
+/// Receives again if a signal has interrupted it.
+fn retried(receive: impl FnMut() -> io::Result<Received>) -> Result<Received, Taken> {
+    let mut receive = receive;
+    loop {
+        return match receive() {
+            Ok(received) => Ok(received),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(Taken::Nothing),
+            Err(_) => Err(Taken::End),
+        };
+    }
+}
+
+fn junk(fds: impl IntoIterator<Item = OwnedFd>) -> Taken {
+    close(fds);
+    Taken::Junk
+}
+
+/// Closes descriptors without waiting. Whoever has sent them may have closed its own copies.
+fn close(fds: impl IntoIterator<Item = OwnedFd>) {
+    fds.into_iter().for_each(|fd| listener::never_linger(&fd));
 }
 
 impl From<OwnedFd> for Receiver {
@@ -202,6 +238,9 @@ impl AsFd for Receiver {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
     use super::*;
     use crate::sys::options::set;
 
@@ -210,6 +249,57 @@ mod tests {
         let receiver = Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
         sender.send(&[b'x'; 50_000], pair.receiver()) == Sent::Done
             && matches!(receiver.take(&mut vec![0; RECORD_MAX]), Taken::Record(50_000, _))
+    }
+
+    /// The process that serves a slot and its replacement do, while a third one still passes connections on.
+    #[test]
+    fn two_processes_that_receive_at_a_time_get_each_connection_once() {
+        let pair = Pair::new().expect("a pair");
+        let sender = Sender::from(pair.sender().try_clone_to_owned().expect("a descriptor"));
+        let receivers = [0; 2].map(|_| Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor")));
+        let mut clients = Vec::new();
+        for record in [b"0", b"1"] {
+            let (client, connection) = UnixStream::pair().expect("descriptors");
+            assert_eq!(sender.send(record, connection.as_fd()), Sent::Done);
+            clients.push(client);
+        }
+        let mut bytes = vec![0; RECORD_MAX];
+        assert!(matches!(receivers[0].has_next(), Ok(true)));
+        // The other one is faster.
+        for (receiver, expected) in [(&receivers[1], 0), (&receivers[0], 1)] {
+            let taken = if expected == 0 { receiver.take(&mut bytes) } else { receiver.take_next(&mut bytes) };
+            let Taken::Record(1, connection) = taken else { panic!("{taken:?}") };
+            assert_eq!(bytes[0], b'0' + expected);
+            let client = &mut clients[usize::from(expected)];
+            client.write_all(b"x").expect("somebody has it");
+            let mut connection = UnixStream::from(connection);
+            connection.set_nonblocking(true).expect("a socket");
+            assert_eq!(connection.read(&mut [0; 2]).expect("it is this record's"), 1);
+            drop(connection);
+            assert_eq!(client.read(&mut [0]).expect("nobody else has it"), 0);
+        }
+        assert!(matches!(receivers[0].take(&mut bytes), Taken::Nothing));
+    }
+
+    #[test]
+    fn messages_with_other_numbers_of_descriptors_are_junk_and_leave_no_copies() {
+        let pair = Pair::new().expect("a pair");
+        let receiver = Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
+        let (mut ours, theirs) = UnixStream::pair().expect("descriptors");
+        for count in [0, 2, sys::fds::MAX] {
+            let fds = vec![theirs.as_raw_fd(); count];
+            let rights = [ControlMessage::ScmRights(&fds)];
+            let rights = if count == 0 { &[][..] } else { &rights };
+            let part = [IoSlice::new(b"x")];
+            sendmsg::<UnixAddr>(pair.sender.as_raw_fd(), &part, rights, MsgFlags::MSG_DONTWAIT, None).expect("room");
+        }
+        drop(theirs);
+        let mut bytes = vec![0; RECORD_MAX];
+        for _ in 0..3 {
+            assert!(matches!(receiver.take(&mut bytes), Taken::Junk));
+        }
+        assert!(matches!(receiver.take(&mut bytes), Taken::Nothing));
+        assert_eq!(ours.read(&mut [0]).expect("a socket"), 0, "a copy is left");
     }
 
     #[test]
