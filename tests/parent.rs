@@ -257,3 +257,38 @@ fn workers_run_as_who_they_are_told_to() {
         server.wait_for(&format!(" gen={} ", generation + 1));
     }
 }
+
+/// The command line of a process, with its zeros as blanks, and its short name.
+fn shown(pid: nix::unistd::Pid) -> (String, String) {
+    let read = |name: &str| std::fs::read(format!("/proc/{pid}/{name}")).expect("it runs");
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text").trim_end_matches(['\0', '\n']).to_owned();
+    (text(read("cmdline")).replace('\0', " "), text(read("comm")))
+}
+
+#[test]
+fn processes_have_titles_while_the_pool_runs() {
+    let mut server = testbed(&[("TESTBED", "goes-on"), ("FORKPOOL_WORKERS", "2")]);
+    let (parent, comm) = shown(server.pid());
+    assert_eq!(comm, "testbed", "whoever looks for the parent by its name still finds it, and it alone");
+    let mut workers: Vec<_> = server.workers().into_iter().map(shown).collect();
+    workers.sort();
+    if workers[0].0 == parent {
+        return skip("a kernel without CONFIG_CHECKPOINT_RESTORE, on which a command line stays as it is");
+    }
+    assert!(parent.starts_with("testbed: parent, ") && parent.ends_with("/testbed"), "{parent}");
+    let expected = |slot: usize| (format!("testbed: worker {slot} gen 1"), format!("testbed:{slot}"));
+    assert_eq!(workers, [expected(0), expected(1)]);
+    server.signal(Signal::SIGTERM);
+    server.wait_for("the pool is over, and the process goes on");
+    let (after, _) = shown(server.pid());
+    assert!(after.ends_with("/testbed") && !after.contains("parent"), "{after}");
+    server.signal(Signal::SIGKILL);
+    server.wait();
+}
+
+#[test]
+fn processes_keep_their_command_line_without_titles() {
+    let server = testbed(&[("FORKPOOL_PROCESS_TITLES", "no")]);
+    let parent = shown(server.pid());
+    assert!(parent.0.ends_with("/testbed") && server.workers().into_iter().all(|worker| shown(worker) == parent));
+}

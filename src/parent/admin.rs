@@ -61,6 +61,8 @@ pub(super) struct Admin {
     listener: AdminListener,
     hosts: Rc<[String]>,
     token: Option<Rc<str>>,
+    /// Whether ps(1) and top(1) show which process it is.
+    is_titled: bool,
     model: Model,
     process: Option<Running>,
     /// The process that is being forked.
@@ -95,6 +97,7 @@ impl Admin {
             listener,
             hosts: config.admin.hosts[..].into(),
             token: config.admin_token()?.map(Rc::from),
+            is_titled: config.process.titles,
             model: Model::default(),
             process: None,
             forking: None,
@@ -276,7 +279,13 @@ impl Admin {
         });
         let (hosts, token) = (Rc::clone(&self.hosts), self.token.clone());
         let service = Service::new(self.model.clone(), board.clone(), hosts, token, self.listener.is_unix());
-        let setup = Setup { parent: process::id(), credentials, cpus: Rc::default(), abort_stalled: false };
+        let setup = Setup {
+            parent: process::id(),
+            credentials,
+            cpus: Rc::default(),
+            abort_stalled: false,
+            is_titled: self.is_titled,
+        };
         let seed = Seed {
             identity: Identity::ADMIN,
             lifeline: theirs,

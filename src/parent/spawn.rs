@@ -95,6 +95,7 @@ impl Parent {
                 credentials: settings.credentials.clone(),
                 cpus: Rc::clone(&settings.cpus),
                 abort_stalled: config.lifecycle.on_stall == OnStall::Abort,
+                is_titled: config.process.titles,
             },
             sandbox: config.privileges.sandbox,
             place: self.deploy.place(),

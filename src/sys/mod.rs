@@ -9,7 +9,8 @@
 //! - `bpf.rs`, `cbpf.rs` (PURE), `filter.rs`: extended and classic BPF; `sandbox.rs`: landlock(7) and seccomp(2)
 //! - `scan/`, `array.rs`: bytes in steps of vector instructions; an array that is filled from the front
 //! - `local.rs`: values that stay on their thread
-//! - `clock.rs`: clocks; `epoll.rs`: calls on mio's epoll instance that mio does not make; `proc.rs`: reads /proc
+//! - `clock.rs`: clocks; `epoll.rs`: calls on mio's epoll instance that mio does not make; `proc.rs`: reads /proc;
+//!   `title.rs`: the titles of processes
 #![allow(unsafe_code)]
 
 pub(crate) mod aborted;
@@ -31,3 +32,4 @@ pub(crate) mod scan;
 pub(crate) mod shared;
 pub(crate) mod signal;
 pub(crate) mod stat;
+pub(crate) mod title;

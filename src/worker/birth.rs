@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
+use log::debug;
 use nix::sched::{sched_setaffinity, CpuSet};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{raise, Signal};
@@ -27,6 +28,7 @@ use crate::shared::outlet;
 use crate::shared::scoreboard::RowPage;
 use crate::shared::signals::{self, Masked};
 use crate::sys;
+use crate::sys::title::Title;
 use crate::worker::confinement::Confinement;
 use crate::worker::keeper::Keeping;
 use crate::worker::messages::Messaging;
@@ -80,6 +82,20 @@ impl Identity {
     }
 }
 
+impl Identity {
+    /// Gives the process a title. Not all kernels can.
+    fn entitle(self) {
+        let (title, suffix) = match self.slot {
+            NO_SLOT => ("admin".to_owned(), ":admin".to_owned()),
+            slot => (format!("worker {slot} gen {}", self.generation), format!(":{slot}")),
+        };
+        let titled = Title::set(&title).map(Title::keep).and(sys::title::set_name(&suffix));
+        if let Err(error) = titled {
+            debug!("{} has no title of its own: {error}", self.tag());
+        }
+    }
+}
+
 /// What a worker does once, right after the fork.
 #[derive(Debug)]
 pub(crate) struct Setup {
@@ -89,6 +105,8 @@ pub(crate) struct Setup {
     /// The CPUs of the slots, used in turn; empty if workers are not pinned.
     pub(crate) cpus: Rc<[usize]>,
     pub(crate) abort_stalled: bool,
+    /// Whether ps(1) and top(1) show which worker it is.
+    pub(crate) is_titled: bool,
 }
 
 /// The working directory of a worker, its additional environment, and the files that it serves.
@@ -132,6 +150,9 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
     if slot != NO_SLOT {
         sys::process::set_variable("FORKPOOL_WORKER_ID", slot.to_string());
         sys::process::set_variable("FORKPOOL_UNIQUE_ID", unique.to_string());
+    }
+    if seed.setup.is_titled {
+        seed.identity.entitle();
     }
     let code = match Worker::set_up(seed, masked) {
         Ok(worker) => worker.run(main),

@@ -95,4 +95,10 @@ impl Builder {
     pub fn pid_file(self, path: impl Into<PathBuf>) -> Builder {
         self.put("pid-file", |config| config.process.pid_file = Some(path.into()))
     }
+
+    /// Sets whether ps(1) and top(1) show what each process of the pool is, such as `app: worker 3 gen 2`. Default
+    /// `true`. `std::env::args` returns what it did before. Needs a kernel with CONFIG_CHECKPOINT_RESTORE.
+    pub fn process_titles(self, are_shown: bool) -> Builder {
+        self.put("process-titles", |config| config.process.titles = are_shown)
+    }
 }

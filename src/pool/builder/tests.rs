@@ -81,6 +81,7 @@ fn methods_and_names_set_the_same() {
         ("group", "www", |pool| pool.group("www")),
         ("sandbox", "strict", |pool| pool.sandbox(Sandbox::Strict)),
         ("pid-file", "x.pid", |pool| pool.pid_file("x.pid")),
+        ("process-titles", "no", |pool| pool.process_titles(false)),
     ];
     let names: Vec<&str> = methods.iter().map(|(name, ..)| *name).collect();
     assert_eq!(names, settings().map(Setting::name).collect::<Vec<_>>());

@@ -106,9 +106,11 @@ impl Default for PrivilegesConfig {
 }
 
 /// The pool's processes: their files, directory and environment.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct ProcessConfig {
     pub(crate) pid_file: Option<PathBuf>,
+    /// Whether the processes have titles that say what they are.
+    pub(crate) titles: bool,
     /// The working directory of the workers. That of the parent does not change.
     pub(crate) chdir: Option<PathBuf>,
     /// Patterns of files; a change of one starts a restart.
@@ -116,6 +118,13 @@ pub(crate) struct ProcessConfig {
     /// The file of variables, and those among them that are for the workers.
     pub(crate) env_file: Option<PathBuf>,
     pub(crate) environment: Rc<Vec<(String, OsString)>>,
+}
+
+impl Default for ProcessConfig {
+    fn default() -> ProcessConfig {
+        let (watch, environment) = (Vec::new(), Rc::default());
+        ProcessConfig { pid_file: None, titles: true, chdir: None, watch, env_file: None, environment }
+    }
 }
 
 /// The admin process.

@@ -1,7 +1,7 @@
 //! PURE. The identity and environment of the processes.
 #![forbid(unsafe_code)]
 
-use super::kind::{Choice, FilePath, Name, Optional};
+use super::kind::{Choice, FilePath, Name, Optional, YesNo};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("Process");
@@ -62,5 +62,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "PATH",
         at!(process.pid_file, Optional(FilePath)),
         "File for the parent's process id (mode 0644), written once the addresses are bound and removed at the end",
+    ),
+    Setting::new(
+        SECTION,
+        "process-titles",
+        "yes|no",
+        at!(process.titles, YesNo),
+        "Show in ps and top what each process is, such as \"forkpool: worker 3 gen 2\". The arguments of the program \
+         do not change. Needs a kernel with CONFIG_CHECKPOINT_RESTORE",
     ),
 ];
