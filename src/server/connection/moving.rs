@@ -78,6 +78,12 @@ impl Connection {
         Some(connection)
     }
 
+    /// There is no room for it here: its next response is the last. Returns whether its client has sent something.
+    pub(crate) fn end_after_next(&mut self) -> bool {
+        self.session.codec.end_after_next();
+        self.buffers.is_some() || self.transport.client.has_bytes()
+    }
+
     /// No other process can serve it. While the worker drains, each of its responses is the last.
     pub(crate) fn stay(&mut self) {
         self.session.codec.stay();

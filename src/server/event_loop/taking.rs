@@ -11,6 +11,7 @@ use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::client::Client;
 use crate::server::connection::{self, Connection};
+use crate::server::deadlines::INDEX_MAX;
 use crate::server::http::Request;
 use crate::shared::handover::record::RECORD_MAX;
 use crate::shared::handover::{Admitted, Receiver, Record, Taken, RECORDS};
@@ -21,6 +22,9 @@ const RETRY: Duration = Duration::from_millis(50);
 
 /// How long connections may wait in the queue for room. Their clients see nothing of it, and may send requests.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The maximum number of connections beyond the limit whose clients have sent a request, and get a last response.
+const EXCESS: usize = 512;
 
 /// The queues from which connections are taken over.
 #[derive(Debug)]
@@ -126,8 +130,7 @@ where
         }
     }
 
-    /// Whether there is room for a connection, which evicts none. If there has been none for long, it is taken only to
-    /// be closed.
+    /// Whether there is room for a connection, which evicts none, or there has been none for long.
     fn has_room_for_taken(&mut self, now: Time) -> bool {
         let is_tight = self.admission.is_tight(self.connections.count()) && self.is_short();
         if self.has_room() && !is_tight || self.connections.cx.is_draining() {
@@ -139,13 +142,6 @@ where
     }
 
     fn take_one_over(&mut self, len: usize, socket: OwnedFd) {
-        if self.taking.full_since.is_some() {
-            // Its client can connect again, to a worker that has room.
-            return debug!(
-                "{} closes a connection that was passed to it: it has no room",
-                self.connections.cx.station.tag
-            );
-        }
         let bytes = std::mem::take(&mut self.taking.bytes);
         match Record::decode(&bytes[..len]) {
             Some(record) => self.serve_taken(&record, socket),
@@ -166,13 +162,24 @@ where
         let descriptor = client.as_fd().as_raw_fd();
         self.admission.took(descriptor, self.connections.first_left, self.connections.count());
         let cx = &self.connections.cx;
-        match Connection::taken(client, peer, record, cx.config, cx.clock.running) {
-            Some(connection) => {
-                cx.stats.row.count_taken();
-                self.connections.admit(connection);
-            }
-            None => self.discard("a connection with a PROXY header, which this pool does not expect"),
+        let Some(mut connection) = Connection::taken(client, peer, record, cx.config, cx.clock.running) else {
+            return self.discard("a connection with a PROXY header, which this pool does not expect");
+        };
+        if self.taking.full_since.is_some() && !self.may_exceed(&mut connection) {
+            // Its client can connect again, to a worker that has room.
+            return debug!("{} closes an idle connection that was passed to it: it has no room", cx.station.tag);
         }
+        self.connections.cx.stats.row.count_taken();
+        self.connections.admit(connection);
+    }
+
+    /// Whether to answer the client of a connection once, although there is no room for it: it has sent a request.
+    fn may_exceed(&self, connection: &mut Connection) -> bool {
+        let max = match self.connections.cx.config.capacity.max_connections {
+            0 => INDEX_MAX,
+            max => max.saturating_add(EXCESS).min(INDEX_MAX),
+        };
+        connection.end_after_next() && self.connections.count() < max
     }
 
     fn discard(&self, what: &str) {

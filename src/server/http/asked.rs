@@ -4,6 +4,9 @@ use super::message::Head;
 use super::request::{Request, Version};
 use super::Limits;
 
+/// After this many requests, the response to the next one is the last, whatever the limit.
+pub(super) const BEFORE_LAST: u32 = u32::MAX - 1;
+
 /// What the current request implies for its response.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Asked {
@@ -46,7 +49,8 @@ impl Asked {
     pub(super) fn learn(&mut self, head: &Head<'_>, limits: &Limits) {
         let Request { method, version, .. } = *head.request;
         let requests = self.requests.saturating_add(1);
-        let is_limit = limits.requests != 0 && u64::from(requests) >= limits.requests;
+        // No limit is the highest one.
+        let is_limit = u64::from(requests) > limits.requests.wrapping_sub(1).min(BEFORE_LAST.into());
         *self = Asked {
             is_head: method == "HEAD",
             keep_alive: head.keep_alive && !is_limit,

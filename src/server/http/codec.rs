@@ -1,6 +1,6 @@
 //! The protocol state of a connection.
 
-use super::asked::Asked;
+use super::asked::{Asked, BEFORE_LAST};
 use super::ending::Ending;
 use super::gathered::Gathered;
 use super::head;
@@ -84,6 +84,11 @@ impl Codec {
     /// For a connection that has had this many requests in another process.
     pub(crate) fn after(requests: u32) -> Codec {
         Codec { asked: Asked::after(requests), ..Codec::new() }
+    }
+
+    /// The response to the next request is the last.
+    pub(crate) fn end_after_next(&mut self) {
+        self.asked = Asked::after(BEFORE_LAST);
     }
 
     /// The number of requests so far.

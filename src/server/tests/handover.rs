@@ -169,6 +169,32 @@ fn junk_is_dropped_and_harms_nobody() {
     assert_eq!((counters.discarded, counters.taken, counters.open()), (6, 1, 0));
 }
 
+/// As when the new workers of an upgrade are at their limit.
+#[test]
+fn a_server_without_room_gives_those_that_have_asked_a_last_response() {
+    let (listener, pair) = (listener(), Pair::new().expect("a pair"));
+    let mut bed = Bed::new();
+    bed.config.server.capacity.max_connections = 1;
+    let (mut idle, first) = pair_of(&listener, b"");
+    let (mut asking, second) = pair_of(&listener, b"st: x\r\n\r\n");
+    send(&pair, &record(1, b""), &first);
+    send(&pair, &record(1, b"GET /half HTTP/1.1\r\nHo"), &second);
+    drop((first, second));
+    let mut kept = connect(&listener, REQUEST);
+    *bed.handover.borrow_mut() = Some(receiver(&pair));
+    bed.serve(vec![listener], |request| {
+        if request.path() == "/half" {
+            bed.parent.close();
+        }
+        Response::new(204)
+    });
+    assert!(head_of(&mut asking).contains("Connection: close\r\n"));
+    assert!(!head_of(&mut kept).contains("Connection"), "it stays");
+    assert_eq!(idle.read(&mut [0]).expect("it was closed"), 0);
+    let counters = bed.board.row(1).counters(clock::now());
+    assert_eq!((counters.taken, counters.accepted, counters.open()), (1, 1, 0));
+}
+
 /// The sender keeps a copy of the socket, and makes it blocking after it was checked.
 #[test]
 fn no_call_on_a_connection_that_was_passed_on_blocks() {

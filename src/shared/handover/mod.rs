@@ -34,15 +34,18 @@
 //! connection in its hands. While it leaves, it goes on reading its own receiving end, unless it is its own slot's that
 //! it sends to, and passes on what it finds there.
 //!
-//! **The receiver** reads up to [`RECORDS`] records per turn, and only while it has room for a connection, so what is in
-//! the queue waits there for a place: a connection that was moved evicts none. What has waited for a second is closed,
-//! since its client may wait for a response. The process that serves a slot and its replacement may receive at a time,
-//! so what one has peeked at may be with the other: the descriptor of a record is the one that came with it in the same
-//! recvmsg(2). It trusts no record. It makes sure that the descriptor is a connected stream socket, not listening, with
-//! the local address of one of the pool's listeners; asks the kernel for the peer's address; makes it non-blocking, and
-//! each call on it as well (MSG_DONTWAIT), since the sender may keep a copy and clear the flag. A record that is
-//! malformed or of an unknown version, or whose descriptor is not such a socket, is dropped with the descriptor, and
-//! counted.
+//! **The receiver** reads up to [`RECORDS`] records per turn, and only while it has room for a connection, so what is
+//! in the queue waits there for a place: a connection that was moved evicts none. What has waited for a second is not
+//! left there, since its client may wait for a response: if it has sent something, it gets a last response, beyond the
+//! limit; otherwise the connection is closed, as any idle one at the limit. The process that serves a slot and its
+//! replacement may receive at a time, so what one has peeked at may be with the other: the descriptor of a record is
+//! the one that came with it in the same recvmsg(2). It trusts no record. It makes sure that the descriptor is a
+//! connected stream socket, not listening, with the local address of one of the pool's listeners; asks the kernel for
+//! the peer's address; makes it non-blocking, and each call on it as well (MSG_DONTWAIT), since the sender may keep a
+//! copy and clear the flag. A record that is malformed or of an unknown version, or whose descriptor is not such a
+//! socket, is dropped with the descriptor, and counted. Closing a socket never waits, as it is told not to linger;
+//! closing the file of a network or user file system may (close(2), FUSE). A worker that has such a file can therefore
+//! stall a receiver, which is then replaced as any that stalls; in the strict sandbox no worker can open one.
 //!
 //! **The rest of a queue.** When a slot is removed, the parent shuts down the sending end, so nobody can send any more,
 //! and gives the receiving end to a worker that serves, which takes what is in it and closes it ([`Order::TakeRest`]).
