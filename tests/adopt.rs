@@ -2,8 +2,12 @@
 
 mod support;
 
+#[path = "adopt/families.rs"]
+mod families;
 #[path = "adopt/harm.rs"]
 mod harm;
+#[path = "adopt/upgrade.rs"]
+mod upgrade;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -267,19 +271,6 @@ fn restarts_lose_nothing_of_an_unmodified_program() {
     load.finish().nothing_lost();
 }
 
-/// Keepers need no parent to answer: the old pool's answer until they end, the new pool's from their start.
-#[test]
-fn an_upgrade_loses_nothing_of_an_unmodified_program() {
-    let Some(script) = script("node") else { return };
-    let mut server = Server::start(exec(&["--adopt", "require"], &script));
-    let load = Load::begin(server.port(), BOTH_MODES[0]);
-    server.signal(Signal::SIGUSR2);
-    server.wait_for("upgrade done: pid=");
-    assert_eq!(server.wait().code(), Some(0));
-    assert_eq!(server.get("/").status, 200);
-    load.finish().nothing_lost();
-}
-
 /// The program's own listen(2) with a backlog of 4 would shorten the queue for good, and connections would be lost.
 #[test]
 fn what_waits_while_a_program_is_replaced_is_served() {
@@ -410,58 +401,6 @@ fn programs_that_take_their_sockets_by_number_go_on() {
         assert_eq!(server.count("takes the pool's sockets by their numbers"), 1, "{script}: {:?}", server.log());
         assert_eq!(server.count("gets the pool's socket, "), 0, "{script}: {:?}", server.log());
     }
-}
-
-#[test]
-fn an_ipv4_program_gets_no_ipv6_socket() {
-    let Some(path) = server() else { return };
-    let script = format!("exec {path} $PORT");
-    let options = ["--listen", "[::]:0", "--give-up", "1"];
-    let mut server = Server::spawn(exec(&options, &script));
-    server.wait_for("binds 0.0.0.0:");
-    let (status, log) = server.finish();
-    let last = log.last().expect("a line");
-    assert_eq!(status.code(), Some(1), "{log:?}");
-    assert!(last.contains("no worker could start: ") && last.contains("misreads IPv6 addresses; make the"), "{log:?}");
-    // For `:PORT`, the pool itself chooses IPv4.
-    let mut server = Server::start(exec(&["--listen", ":0"], &script));
-    assert!(server.addresses()[0].is_ipv4());
-    is_answered(&mut server, "c");
-    assert_eq!(server.count("(IPv4; --listen [::]:"), 1, "{:?}", server.log());
-}
-
-/// Each of its sockets has its own family, as those of redis and of most servers in Python and Go.
-#[test]
-fn a_program_that_binds_both_families_gets_both_sockets() {
-    if !is_there("python3", "--version") {
-        return;
-    }
-    let files = directory("families");
-    fs::write(files.join("app.py"), ASYNCIO).expect("it is writable");
-    let script = format!("exec python3 {}/app.py $PORT", files.display());
-    // Unlike for forkpool's own server, `:PORT` is IPv4 here, so that [::]:PORT is no repetition.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("one is free").port();
-    let listen = [format!(":{port}"), format!("[::]:{port}")];
-    let mut server = Server::start(exec(&["--listen", &listen[0], "--listen", &listen[1]], &script));
-    for host in ["127.0.0.1", "::1"] {
-        let mut client = TcpStream::connect((host, port)).expect("it listens");
-        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("it reads");
-        let mut answer = String::new();
-        client.read_to_string(&mut answer).expect("it answers");
-        assert!(answer.ends_with("hello world\n"), "{host}: {answer}");
-    }
-    assert_eq!(server.count("does not bind"), 0, "{:?}", server.log());
-}
-
-/// The program binds only one of two addresses, so clients of the other one would wait for ever.
-#[test]
-fn an_address_that_a_program_does_not_bind_is_told_of() {
-    let Some(path) = server() else { return };
-    let options = ["--listen", "127.0.0.1:0", "--listen", "127.0.0.1:0"];
-    let mut server = Server::start(exec(&options, &format!("exec {path} $PORT")));
-    let told: Vec<_> = server.log().iter().filter(|line| line.contains("does not bind 127.0.0.1:")).cloned().collect();
-    // Once for all workers, of whichever is ready first.
-    assert_eq!(told.len(), 1, "{told:?}");
 }
 
 #[test]

@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "exec/leaving.rs"]
+mod leaving;
 #[path = "exec/readiness.rs"]
 mod readiness;
 

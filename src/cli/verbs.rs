@@ -189,6 +189,6 @@ The program gets these variables:
 To stop the program, forkpool sends --stop-signal to it and to every process that it has started, and SIGKILL after
 --drain-timeout. On that signal the program should stop accepting, finish its requests and exit. While other workers
 serve, new connections go to them from 250 ms before the signal, so a program that on the signal closes connections that
-it has not read from loses none. The last worker, those of a pool that stops or is upgraded, and --balance hash go
-without that. The program inherits the output of forkpool; --prefix yes marks each line with its worker.
+it has not read from loses none. In an upgrade the new pool's workers serve meanwhile. A pool of one worker, one that
+stops, and --balance hash go without that. The program inherits the output of forkpool; --prefix yes marks each line with its worker.
 ";

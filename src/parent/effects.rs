@@ -50,7 +50,10 @@ impl Parent {
             Effect::ReleaseSockets => {
                 self.application.emit(&event::Event::Stopping, &self.roster, &self.journal);
                 self.outputs.service.stopping();
-                self.sockets.release();
+                // Else when its programs have left.
+                if self.roster.succession.is_none() {
+                    self.sockets.release();
+                }
             }
             Effect::Upgrade => {
                 let admin = self.outputs.admin.as_ref();

@@ -5,6 +5,9 @@
 //! So the kernel is told to choose other slots, as for a slot without a worker; the program reads what it has accepted
 //! meanwhile; and only then it is told. Its slot gets connections again once the program has ended, or after a moment.
 //!
+//! An upgrade replaces all programs at once: the new pool serves in every slot. The old pool then lets its slots rest one
+//! half after the other, as in a rolling restart, and steers until its last program was told.
+//!
 //! At most half of the slots rest at a time, and at least one gets connections: one that is removed, if all others rest,
 //! until they do not. If there is no other, a program is told at once. With `--balance hash` the kernel chooses blindly,
 //! so the rest has no effect.
@@ -12,7 +15,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use crate::parent::process::Roster;
+use crate::parent::process::{Process, Roster};
 use crate::parent::roster::Progress;
 use crate::parent::sign::Leaving;
 use crate::parent::supervisor::{Pid, SlotId};
@@ -31,15 +34,44 @@ const WAITS: Duration = Duration::from_secs(5);
 /// A worker is to be told to finish. Returns whether it is told later, because its slot rests first.
 pub(super) fn begin(pid: Pid, roster: &mut Roster, drain_timeout: Duration, now: Time) -> bool {
     let Some(slot) = roster.slot_of(pid) else { return false };
-    let has_others = roster.supervisor.slots().serving().any(|(other, _)| other != slot);
+    let has_others = match &roster.succession {
+        Some(seats) => seats.len() > 1,
+        None => roster.supervisor.slots().serving().any(|(other, _)| other != slot),
+    };
     let most = if drain_timeout.is_zero() { WAITS } else { WAITS.min(drain_timeout / 4) };
-    let Some(process) = roster.get_mut(pid).filter(|process| process.progress == Progress::Ready && has_others) else {
+    let Some(process) = roster.get_mut(pid).filter(|process| may_rest(process) && has_others) else {
         return false;
     };
     let Some(program) = &mut process.ends.program else { return false };
     program.leaving = Some(Leaving::Waits { until: now + most });
     rest(roster, now);
     true
+}
+
+/// A new pool serves in all slots, and this pool's workers are to be told to finish. Call this while they still serve.
+pub(super) fn succeed(roster: &mut Roster) {
+    let seats = roster.rows_by_slot();
+    if seats.len() > 1 && roster.iter().any(|(_, process)| may_rest(process)) {
+        roster.succession = Some(seats);
+    }
+}
+
+/// Whether this is a program that serves, or has served until it was told to finish.
+fn may_rest(process: &Process) -> bool {
+    process.progress == Progress::Ready && process.ends.program.is_some()
+}
+
+/// Returns whether the last program of a pool that has a successor has just left. Then the slots' rest is over.
+pub(super) fn ends_succession(roster: &mut Roster, now: Time) -> bool {
+    let has_left = |process: &Process| {
+        let state = process.ends.program.as_ref().and_then(|program| program.leaving);
+        state.is_some_and(|state| matches!(state, Leaving::Told { until } if until <= now))
+    };
+    let ends = roster.succession.is_some() && roster.iter().all(|(_, process)| !may_rest(process) || has_left(process));
+    if ends {
+        roster.succession = None;
+    }
+    ends
 }
 
 /// Returns the programs that are to be told now.
@@ -123,7 +155,7 @@ mod tests {
     use super::*;
     use crate::parent::process;
     use crate::parent::sign::{Program, Sign};
-    use crate::parent::supervisor::{Event, Policy, Supervisor};
+    use crate::parent::supervisor::{Event, Policy, Stop, Supervisor};
 
     const DRAIN: Duration = Duration::from_secs(25);
 
@@ -216,6 +248,40 @@ mod tests {
         pool.0.reap(Pid(10));
         assert_eq!((advance(&mut pool.0, at(300)), pool.fed(300)), (vec![], vec![0]));
         assert_eq!(advance(&mut pool.0, at(550)), [Pid(11)]);
+    }
+
+    #[test]
+    fn a_successor_serves_while_half_of_the_slots_rest() {
+        let mut pool = Pool::new(4);
+        succeed(&mut pool.0);
+        for slot in 0..4 {
+            assert!(begin(Pid(10 + slot), &mut pool.0, DRAIN, at(0)));
+        }
+        pool.0.tell(Event::Stop(Stop::Drain), at(0));
+        assert_eq!((pool.fed(0), ends_succession(&mut pool.0, at(0))), (vec![2, 3], false));
+        assert_eq!(advance(&mut pool.0, at(250)), [Pid(10), Pid(11)]);
+        assert_eq!(pool.fed(250), [2, 3], "they may still accept");
+        pool.0.reap(Pid(10));
+        pool.0.reap(Pid(11));
+        assert_eq!((advance(&mut pool.0, at(300)), pool.fed(300)), (vec![], vec![0, 1]), "the successor serves there");
+        assert_eq!(advance(&mut pool.0, at(550)), [Pid(12), Pid(13)]);
+        pool.0.reap(Pid(12));
+        assert!(!ends_succession(&mut pool.0, at(560)));
+        pool.0.reap(Pid(13));
+        assert!(ends_succession(&mut pool.0, at(570)) && !ends_succession(&mut pool.0, at(570)));
+    }
+
+    #[test]
+    fn without_programs_or_with_one_slot_a_successor_takes_over_at_once() {
+        let mut pool = Pool::new(1);
+        succeed(&mut pool.0);
+        assert!(!begin(Pid(10), &mut pool.0, DRAIN, at(0)) && !ends_succession(&mut pool.0, at(0)));
+        let mut pool = Pool::new(2);
+        for pid in [10, 11] {
+            pool.0.get_mut(Pid(pid)).expect("it runs").ends.program = None;
+        }
+        succeed(&mut pool.0);
+        assert!(!begin(Pid(10), &mut pool.0, DRAIN, at(0)) && !ends_succession(&mut pool.0, at(0)));
     }
 
     #[test]

@@ -293,6 +293,9 @@ impl Parent {
         for pid in leaving::advance(&mut self.roster, clock::now()) {
             drain(pid, &mut self.roster, &mut self.application, &self.journal);
         }
+        if leaving::ends_succession(&mut self.roster, clock::now()) {
+            self.end_succession();
+        }
         self.programs.end_late_keepers(&self.roster, clock::now());
         self.journal.say_what_was_left_out();
         log_writer::tell_lost(clock::now());

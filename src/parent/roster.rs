@@ -22,6 +22,8 @@ pub(crate) struct Roster<E> {
     free_rows: Vec<usize>,
     /// The number of processes forked so far.
     forked: u64,
+    /// The rows of the slots when a successor began to serve all of them, until the last program of this pool was told.
+    pub(crate) succession: Option<BTreeMap<SlotId, usize>>,
 }
 
 /// A worker's process, from its fork until it was reaped.
@@ -114,7 +116,7 @@ impl<E> Roster<E> {
     /// For a pool with this number of rows for processes, numbered from 1.
     pub(crate) fn new(supervisor: Supervisor, rows: usize) -> Roster<E> {
         let free_rows = (1..=rows).rev().collect();
-        Roster { supervisor, processes: BTreeMap::new(), forking: None, free_rows, forked: 0 }
+        Roster { supervisor, processes: BTreeMap::new(), forking: None, free_rows, forked: 0, succession: None }
     }
 
     pub(crate) fn tell(&mut self, event: Event, now: Time) {
@@ -233,6 +235,9 @@ impl<E> Roster<E> {
     /// The row of the process that takes each slot's connections: the serving process, or else a starting one whose
     /// program already takes connections.
     pub(crate) fn rows_by_slot(&self) -> BTreeMap<SlotId, usize> {
+        if let Some(seats) = &self.succession {
+            return seats.clone();
+        }
         let accepting =
             self.iter().filter(|(pid, process)| process.progress == Progress::Accepting && self.is_starting(*pid));
         let mut rows_by_slot: BTreeMap<SlotId, usize> =

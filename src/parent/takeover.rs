@@ -9,7 +9,9 @@
 //! beside the old ones. When all are ready it begins to steer, writes the pid file, and reports that it serves. The old
 //! pool then drains. Until that report the old pool only waits, and forgets the new one if it exits or is late. A
 //! request to stop that the old pool gets before the report ends both pools, even while it is a lame duck. After the
-//! report it only ends the old pool, which is leaving anyway.
+//! report it only ends the old pool, which is leaving anyway. An old pool of programs steers for a moment longer, so that
+//! each program gets no connections before it is told to finish (`leaving.rs`); the new one steers again once the stream
+//! ends.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -36,13 +38,15 @@ use crate::shared::listener::{self, AdminListener, Reserved, SlotSockets};
 pub(super) struct Takeover {
     /// The new binary during an upgrade.
     successor: Option<Successor>,
+    /// The same once it serves, while this pool still steers.
+    served: Option<Successor>,
     /// The old pool, until it has released the sockets.
     predecessor: Option<Predecessor>,
 }
 
 impl Takeover {
     pub(super) fn new(predecessor: Option<Predecessor>) -> Takeover {
-        Takeover { successor: None, predecessor }
+        Takeover { successor: None, served: None, predecessor }
     }
 
     pub(super) fn has_successor(&self) -> bool {
@@ -109,6 +113,17 @@ impl Takeover {
     /// which tells the new pool that it has everything.
     pub(super) fn end_successor(&mut self) -> Option<Successor> {
         self.successor.take()
+    }
+
+    /// This pool steers for a moment although the new one serves, which must not yet know that it has everything.
+    pub(super) fn keep(&mut self, successor: Successor, wakeups: &Wakeups) {
+        wakeups.forget(successor.stream());
+        self.served = Some(successor);
+    }
+
+    /// The new pool has everything.
+    pub(super) fn let_go(&mut self) {
+        self.served = None;
     }
 
     /// This pool serves: reports that to the old pool, which may leave, and waits for that. Also reports the number of

@@ -1,5 +1,6 @@
 //! How this pool hands over to a new binary, and how it takes over from an old one.
 
+use crate::parent::leaving;
 use crate::parent::supervisor::Event;
 use crate::parent::Parent;
 use crate::sys::clock;
@@ -8,12 +9,13 @@ impl Parent {
     /// The new binary has sent something, or has gone. If it serves, this pool ends.
     pub(super) fn read_successor(&mut self) {
         let Some(slots) = self.takeover.read_successor(&self.wakeups) else { return };
+        leaving::succeed(&mut self.roster);
         self.roster.tell(Event::SuccessorReady, clock::now());
         // If it was told to leave before it reported, it leaves, and its exit is still to come.
         if self.roster.supervisor.awaits_successor() {
+            self.roster.succession = None;
             return;
         }
-        // Dropping this ends the stream, which tells the new pool that it has everything.
         let Some(successor) = self.takeover.end_successor() else { return };
         self.sockets.hand_over();
         self.handover.succeeded_by(slots);
@@ -21,6 +23,16 @@ impl Parent {
             admin.hand_over(&mut self.journal);
         }
         self.outputs.service.handed_over(successor.pid);
+        // Dropping this ends the stream, which tells the new pool that it has everything.
+        if self.roster.succession.is_some() {
+            self.takeover.keep(successor, &self.wakeups);
+        }
+    }
+
+    /// The programs of this pool have been told to finish, and the new pool steers.
+    pub(super) fn end_succession(&mut self) {
+        self.sockets.release();
+        self.takeover.let_go();
     }
 
     /// This pool serves, so the old pool may leave.

@@ -45,7 +45,9 @@ impl Worker {
     ///
     /// A program that is replaced gets no new connections for a quarter of a second before it is asked to finish, as long
     /// as other workers serve and [`balance`](crate::Builder::balance) is not `hash`. Many programs close without an answer what
-    /// they have accepted and not read from. In a pool with one worker, and in an upgrade, these may lose a connection.
+    /// they have accepted and not read from. In an upgrade the programs of the old pool do so one half after the other,
+    /// while the new pool serves. In a pool with one worker, such a program may lose a connection: nothing can keep it from
+    /// accepting, and its replacement has the same socket.
     ///
     /// The program is asked to finish by SIGTERM ([`stop_signal`](crate::Builder::stop_signal)), also when the parent
     /// dies, and to exit at once by SIGINT. The same signal goes to every process that it has started, whatever its

@@ -119,6 +119,8 @@ impl Steer {
     /// Makes the kernel count connections, if it should, once no other pool does.
     pub(super) fn begin_counting(&mut self, groups: &Groups) {
         self.is_counting = true;
+        // An old pool of programs may have steered until now.
+        self.attached = None;
         groups.order().iter().for_each(|slot| self.count_in(groups, *slot));
     }
 

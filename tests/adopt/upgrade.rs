@@ -1,0 +1,54 @@
+//! Programs that go on to bind addresses while their pool is replaced.
+
+use super::*;
+
+/// When it is told to finish, it makes another server, and names it.
+const LATE: &str = "
+import http.server, signal, socket, sys, threading
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.send_header('Content-Length', '12'); self.end_headers()
+        self.wfile.write(b'hello world\\n')
+def finish(*_):
+    late = socket.create_server(('127.0.0.1', 0), backlog=5)
+    socket.create_connection(late.getsockname())
+    late.accept()
+    print('served late', flush=True)
+    threading.Thread(target=server.shutdown).start()
+server = http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), Handler)
+signal.signal(signal.SIGTERM, finish)
+server.serve_forever()
+";
+
+/// Keepers need no parent to answer: the old pool's answer until they end, the new pool's from their start.
+#[test]
+fn an_upgrade_loses_nothing_of_an_unmodified_program() {
+    let Some(script) = script("node") else { return };
+    let mut server = Server::start(exec(&["--adopt", "require"], &script));
+    let load = Load::begin(server.port(), BOTH_MODES[0]);
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done: pid=");
+    assert_eq!(server.wait().code(), Some(0));
+    assert_eq!(server.get("/").status, 200);
+    load.finish().nothing_lost();
+}
+
+/// The keepers of the old pool answer until their programs have ended.
+#[test]
+fn programs_of_the_old_pool_may_bind_while_they_finish() {
+    if !is_there("python3", "--version") {
+        return;
+    }
+    let files = directory("late");
+    fs::write(files.join("app.py"), LATE).expect("it is writable");
+    let script = format!("exec python3 {}/app.py $PORT", files.display());
+    let mut server = Server::start(exec(&["--adopt", "require"], &script));
+    is_answered(&mut server, "http_server");
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done: pid=");
+    for _ in 0..2 {
+        server.wait_for("served late");
+    }
+    assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
+    is_answered(&mut server, "http_server");
+}
