@@ -379,9 +379,14 @@ fn the_log_of_the_pool_can_be_in_json() {
     assert!(time.starts_with("{\"time\":\"2") && time.ends_with("Z\""), "{worker}");
     let pid = server.workers()[0];
     let message = format!("worker=0 gen=1 pid={pid} ready");
-    assert_eq!(rest, format!(",\"level\":\"info\",\"worker\":0,\"pid\":{pid},\"message\":\"{message}\"}}"));
+    let about = format!("\"kind\":\"ready\",\"worker\":0,\"generation\":1,\"pid\":{pid},\"reason\":null");
+    assert_eq!(rest, format!(",\"level\":\"info\",{about},\"message\":\"{message}\"}}"));
     let listening = server.wait_for("listening on ");
-    assert!(listening.contains(&format!("\"worker\":null,\"pid\":{},", server.pid())), "{listening}");
+    let about = format!("\"kind\":\"listening\",\"worker\":null,\"generation\":null,\"pid\":{},", server.pid());
+    assert!(listening.contains(&about), "{listening}");
+    kill(pid, Signal::SIGKILL).expect("it runs");
+    let about = format!("\"kind\":\"exited\",\"worker\":0,\"generation\":1,\"pid\":{pid},\"reason\":\"killed\",");
+    server.wait_for(&about);
 }
 
 #[test]

@@ -2,8 +2,13 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::borrow::Cow;
+use std::env;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::panic;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use env_logger::{Builder, Target};
@@ -30,9 +35,31 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Whether standard error is the systemd journal, which has times of its own, and takes the level from the beginning
+/// of each line (sd-daemon(3)).
+static IN_JOURNAL: AtomicBool = AtomicBool::new(false);
+
+/// Whether standard error is the stream that JOURNAL_STREAM names (systemd.exec(5)).
+fn is_journal() -> bool {
+    let Some(stream) = env::var("JOURNAL_STREAM").ok() else { return false };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().and_then(|fd| File::from(fd).metadata());
+    stderr.is_ok_and(|stderr| stream == format!("{}:{}", stderr.dev(), stderr.ino()))
+}
+
+/// The level as the journal takes it (syslog(3)).
+fn priority(level: Level) -> &'static str {
+    match level {
+        Level::Error => "<3>",
+        Level::Warn => "<4>",
+        Level::Info => "<6>",
+        Level::Debug | Level::Trace => "<7>",
+    }
+}
+
 /// Installs the logger and a panic hook that logs. Workers inherit both through the fork. Each record is one write(2),
 /// so that lines stay whole.
 pub(crate) fn init(verbosity: Verbosity, format: LogFormat) {
+    IN_JOURNAL.store(is_journal(), Ordering::Relaxed);
     let mut writer = Builder::new();
     match verbosity {
         Verbosity::Unsaid => writer.filter_level(LevelFilter::Info).parse_env("RUST_LOG"),
@@ -76,6 +103,19 @@ fn tag() -> String {
 }
 
 fn text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    match IN_JOURNAL.load(Ordering::Relaxed) {
+        true => journal_text(line, record),
+        false => timed_text(line, record),
+    }
+}
+
+/// Each line of a backtrace is an entry of its own in the journal.
+fn journal_text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
+    let (priority, message) = (priority(record.level()), record.args().to_string());
+    printable(&message).lines().try_for_each(|part| writeln!(line, "{priority}{part}"))
+}
+
+fn timed_text(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let (time, level, message) = (format_rfc3339_millis(SystemTime::now()), record.level(), record.args().to_string());
     let message = printable(&message);
     match level {
@@ -103,22 +143,54 @@ fn printable(message: &str) -> Cow<'_, str> {
 
 fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let (time, message) = (format_rfc3339_millis(SystemTime::now()), record.args().to_string());
-    let (worker, pid) = concerned(&message);
-    let worker = worker.map_or_else(|| "null".to_owned(), |worker| worker.to_string());
+    let about = About::of(record, &message);
     let level = record.level().as_str().to_ascii_lowercase();
-    write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"worker\":{worker},\"pid\":{pid},\"message\":\"")?;
-    line.write_all(escape(&message).as_bytes())?;
-    line.write_all(b"\"}\n")
+    if IN_JOURNAL.load(Ordering::Relaxed) {
+        line.write_all(priority(record.level()).as_bytes())?;
+    }
+    write!(line, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"kind\":{}", string(about.kind.as_deref()))?;
+    write!(line, ",\"worker\":{},\"generation\":{}", number(about.worker), number(about.generation))?;
+    write!(line, ",\"pid\":{},\"reason\":{}", about.pid, string(about.reason.as_deref()))?;
+    writeln!(line, ",\"message\":{}}}", string(Some(&message)))
 }
 
-/// The worker and the process that a message concerns: those named at its beginning, else this process.
-fn concerned(message: &str) -> (Option<usize>, u32) {
-    let value = |name: &str| {
+/// What a record is about. The parent says it in key-value pairs; other messages begin with the worker that they
+/// concern, or concern this process.
+#[derive(Debug, PartialEq, Eq)]
+struct About {
+    kind: Option<String>,
+    worker: Option<u64>,
+    generation: Option<u64>,
+    pid: u64,
+    reason: Option<String>,
+}
+
+impl About {
+    fn of(record: &Record<'_>, message: &str) -> About {
+        let pairs = record.key_values();
+        let word = |key: &str| pairs.get(key.into()).map(|value| value.to_string());
+        let given = |key: &str| pairs.get(key.into()).and_then(|value| value.to_u64());
         let tag = message.split(' ').map_while(|word| word.split_once('='));
-        tag.filter(|(key, _)| *key == name).find_map(|(_, value)| value.trim_end_matches(':').parse::<u32>().ok())
-    };
-    let worker = value("worker").and_then(|worker| usize::try_from(worker).ok());
-    (worker.or_else(forkpool::worker_id), value("pid").unwrap_or_else(std::process::id))
+        let tagged = |name: &str| {
+            let value = tag.clone().find(|(key, _)| *key == name);
+            value.and_then(|(_, value)| value.trim_end_matches(':').parse::<u64>().ok())
+        };
+        About {
+            kind: word("kind"),
+            worker: given("worker").or_else(|| tagged("worker")).or_else(|| forkpool::worker_id().map(|id| id as u64)),
+            generation: given("generation").or_else(|| tagged("gen")),
+            pid: given("pid").or_else(|| tagged("pid")).unwrap_or_else(|| std::process::id().into()),
+            reason: word("reason"),
+        }
+    }
+}
+
+fn number(value: Option<u64>) -> String {
+    value.map_or_else(|| "null".to_owned(), |value| value.to_string())
+}
+
+fn string(value: Option<&str>) -> String {
+    value.map_or_else(|| "null".to_owned(), |value| format!("\"{}\"", escape(value)))
 }
 
 /// Escapes the content of a string (RFC 8259 section 7).
@@ -140,18 +212,37 @@ mod tests {
 
     #[test]
     fn a_message_is_about_the_worker_that_it_begins_with() {
-        let own = std::process::id();
-        for (message, worker, pid) in [
-            ("worker=3 gen=2 pid=77 ready", Some(3), 77),
-            ("worker=3 gen=2 pid=77: balance: none", Some(3), 77),
-            ("worker=3 cannot be forked", Some(3), own),
-            ("pid=77 exited", None, 77),
-            ("draining: SIGTERM", None, own),
-            ("worker=x pid=-1", None, own),
-            ("said worker=3 pid=77", None, own),
+        let own = u64::from(std::process::id());
+        for (message, worker, generation, pid) in [
+            ("worker=3 gen=2 pid=77 ready", Some(3), Some(2), 77),
+            ("worker=3 gen=2 pid=77: balance: none", Some(3), Some(2), 77),
+            ("worker=3 cannot be forked", Some(3), None, own),
+            ("pid=77 exited", None, None, 77),
+            ("draining: SIGTERM", None, None, own),
+            ("worker=x pid=-1", None, None, own),
+            ("said worker=3 pid=77", None, None, own),
         ] {
-            assert_eq!(concerned(message), (worker, pid), "{message}");
+            let about = About::of(&Record::builder().build(), message);
+            assert_eq!(about, About { kind: None, worker, generation, pid, reason: None }, "{message}");
         }
+    }
+
+    #[test]
+    fn what_the_parent_says_about_a_line_becomes_fields() {
+        let pairs = [("kind", log::kv::Value::from("killed")), ("reason", "stalled".into()), ("pid", 9.into())];
+        let record = Record::builder().key_values(&pairs).build();
+        let about = About::of(&record, "worker=1 gen=4 pid=8 killed: \"busy\"");
+        let (kind, reason) = (Some("killed".to_owned()), Some("stalled".to_owned()));
+        assert_eq!(about, About { kind, worker: Some(1), generation: Some(4), pid: 9, reason });
+    }
+
+    #[test]
+    fn each_line_has_a_priority_in_the_journal() {
+        let mut lines = Vec::new();
+        let record = |level| Record::builder().level(level).args(format_args!("a\nb \u{1b}")).build();
+        journal_text(&mut lines, &record(Level::Warn)).expect("a Vec takes it");
+        journal_text(&mut lines, &record(Level::Error)).expect("a Vec takes it");
+        assert_eq!(String::from_utf8(lines).expect("UTF-8"), "<4>a\n<4>b \\u{1b}\n<3>a\n<3>b \\u{1b}\n");
     }
 
     #[test]
@@ -166,7 +257,8 @@ mod tests {
         let (time, rest) = line.split_at("{\"time\":\"2026-11-21T09:44:05.067Z\"".len());
         assert!(time.ends_with("Z\""), "{time}");
         let message = r#"worker=0 pid=7 \"a\" \\ \u000a \u001b é"#;
-        assert_eq!(rest, format!(",\"level\":\"warn\",\"worker\":0,\"pid\":7,\"message\":\"{message}\"}}\n"));
+        let about = r#""kind":null,"worker":0,"generation":null,"pid":7,"reason":null"#;
+        assert_eq!(rest, format!(",\"level\":\"warn\",{about},\"message\":\"{message}\"}}\n"));
     }
 
     #[test]

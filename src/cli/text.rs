@@ -176,8 +176,8 @@ const OWN: &[Spelled] = &[
     ),
     (
         "--log-format <text|json>",
-        "Format of the log: text, or json, with one object per line: time, level, worker, pid and message \
-         [default: text] [FORKPOOL_LOG_FORMAT]",
+        "Format of the log: text, or json, with one object per line: time, level, kind, worker, generation, \
+         pid, reason and message. In the systemd journal, lines begin with their priority [default: text] [FORKPOOL_LOG_FORMAT]",
     ),
     ("--check", "Check the configuration and exit, without opening a socket or writing a file [FORKPOOL_CHECK=1]"),
     ("-h, --help", "Print this help"),

@@ -28,6 +28,7 @@ use crate::parent::settings::Settings;
 use crate::parent::sockets::Sockets;
 use crate::parent::source::Source;
 use crate::parent::spawn::{fork_remedy, Child};
+use crate::parent::subject::{exit_word, Subject};
 use crate::parent::supervisor::{Gone, Pid, PoolState};
 use crate::parent::wakeups::Wakeups;
 use crate::shared::channel::{self, ParentEnd, Record, Reports};
@@ -234,7 +235,11 @@ impl Admin {
             }
             self.backs_off(now);
             let why = process.lifeline.failure().map(|reason| format!(": {reason}")).unwrap_or_default();
-            journal.log(log::Level::Warn, None, format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)));
+            journal.log(
+                log::Level::Warn,
+                admin_process("exited", pid).because(exit_word(exit)),
+                format!("admin pid={} {}{why}", pid.0, describe_unasked(exit)),
+            );
         }
     }
 
@@ -307,9 +312,19 @@ impl Admin {
 impl Admin {
     /// Passes on the events since the last call.
     fn send_events(&mut self, journal: &mut Journal) {
-        for Entry { time, level, worker, text } in journal.take_unsent() {
-            let seq = self.model.seq() + 1;
-            self.tell(Fact::Event(status::Event::new(seq, time, level, worker, &text)));
+        for Entry { time, level, subject, text } in journal.take_unsent() {
+            let event = status::Event {
+                seq: self.model.seq() + 1,
+                time,
+                level,
+                kind: subject.kind.to_owned(),
+                worker: subject.slot,
+                generation: subject.generation,
+                pid: subject.pid,
+                reason: subject.reason.map(str::to_owned),
+                text,
+            };
+            self.tell(Fact::Event(event.shortened()));
         }
     }
 
@@ -449,9 +464,17 @@ impl Running {
     fn misbehaved(&mut self, why: &str, journal: &mut Journal) {
         if !std::mem::replace(&mut self.has_misbehaved, true) {
             signal(self.pid, Signal::SIGKILL);
-            journal.log(log::Level::Warn, None, format!("admin pid={} killed: {why}", self.pid.0));
+            journal.log(
+                log::Level::Warn,
+                admin_process("killed", self.pid).because("protocol"),
+                format!("admin pid={} killed: {why}", self.pid.0),
+            );
         }
     }
+}
+
+fn admin_process(kind: &'static str, pid: Pid) -> Subject {
+    Subject { pid: Some(pid.0), ..Subject::pool(kind) }
 }
 
 /// The CPU time of all processes reaped so far, in microseconds (getrusage(2)).

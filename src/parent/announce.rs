@@ -127,19 +127,6 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
     }
 }
 
-/// The slot that a notice concerns.
-pub(crate) fn slot_of(notice: &Notice) -> Option<usize> {
-    match *notice {
-        Notice::BackingOff { slot, .. }
-        | Notice::RestartAborted { slot, .. }
-        | Notice::ScalingFailed { slot, .. }
-        | Notice::Recycling { slot, .. }
-        | Notice::RecyclingFailed { slot, .. }
-        | Notice::Replacing { slot } => Some(slot),
-        _ => None,
-    }
-}
-
 /// Whether workers can cause it as often as they like.
 pub(crate) fn comes_again_and_again(notice: &Notice) -> bool {
     use Notice::{BackingOff, Recycling, RecyclingFailed, Replacing};

@@ -3,13 +3,14 @@
 use nix::sys::signal::Signal;
 
 use crate::error::{Error, Result};
-use crate::parent::announce::{comes_again_and_again, is_warning, slot_of};
+use crate::parent::announce::{comes_again_and_again, is_warning};
 use crate::parent::event;
 use crate::parent::health::{Cut, Health};
 use crate::parent::journal::Journal;
 use crate::parent::leaving;
 use crate::parent::process::signal;
 use crate::parent::spawn::{spawn_failed, Child};
+use crate::parent::subject::{subject_of, Subject};
 use crate::parent::supervisor::{Effect, Notice, Outcome, Stop};
 use crate::parent::workers::{abort, disconnected, drain, is_known, kill};
 use crate::parent::{Parent, Turn};
@@ -96,7 +97,7 @@ impl Parent {
             Notice::AllReady { .. } => {
                 for reserved in self.sockets.addresses.all().iter() {
                     let text = format!("listening on {reserved} with {}", self.deploy.settings.derivation);
-                    self.journal.log(log::Level::Info, None, text);
+                    self.journal.log(log::Level::Info, subject_of(notice), text);
                 }
                 match self.takeover.has_predecessor() {
                     true => self.take_over(),
@@ -123,7 +124,7 @@ impl Parent {
                 self.apply(before);
                 self.deploy.give_root();
                 let text = "restored the settings from before the restart".to_owned();
-                self.journal.log(log::Level::Info, None, text);
+                self.journal.log(log::Level::Info, Subject::pool("settings_restored"), text);
             }
         }
     }
@@ -134,8 +135,8 @@ fn say(notice: &Notice, journal: &mut Journal) {
     let level = if is_warning(notice) { log::Level::Warn } else { log::Level::Info };
     if !matches!(notice, Notice::AllReady { .. }) {
         match comes_again_and_again(notice) {
-            true => journal.log_limited(level, slot_of(notice), journal.text_of(notice)),
-            false => journal.log(level, slot_of(notice), journal.text_of(notice)),
+            true => journal.log_limited(level, subject_of(notice), journal.text_of(notice)),
+            false => journal.log(level, subject_of(notice), journal.text_of(notice)),
         }
     }
 }
@@ -150,11 +151,15 @@ fn result_of(outcome: Outcome, requests: Option<u64>, health: &Health, journal: 
             Err(Error::Forced { connections, unknown })
         }
         Outcome::Stopped => {
-            journal.log(log::Level::Info, None, stopped);
+            journal.log(log::Level::Info, Subject::pool("stopped"), stopped);
             Ok(())
         }
         Outcome::Replaced => {
-            journal.log(log::Level::Info, None, format!("{stopped}: another pool has taken over"));
+            journal.log(
+                log::Level::Info,
+                Subject::pool("stopped").because("upgrade"),
+                format!("{stopped}: another pool has taken over"),
+            );
             Ok(())
         }
         Outcome::BootFailed { last } => {

@@ -7,9 +7,13 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 
+use log::kv::Value;
+use log::Record;
+
 use crate::admin::status::Level;
 use crate::parent::announce::{failure, notice_text};
 use crate::parent::repeats::Repeats;
+use crate::parent::subject::Subject;
 use crate::parent::supervisor::{Failure, Notice};
 use crate::shared::log_writer::LogWriter;
 use crate::sys::clock;
@@ -17,7 +21,7 @@ use crate::time::Time;
 
 #[derive(Debug)]
 pub(super) struct Journal {
-    repeats: Repeats<log::Level>,
+    repeats: Repeats<(log::Level, Subject)>,
     /// The log level with which the pool began; the logger writes no more than that.
     loudest: log::LevelFilter,
     /// Whether it was said that nobody hears the log.
@@ -40,8 +44,7 @@ pub(super) struct Entry {
     /// When, in milliseconds since 1970.
     pub(super) time: u64,
     pub(super) level: Level,
-    /// The slot that it concerns.
-    pub(super) worker: Option<usize>,
+    pub(super) subject: Subject,
     pub(super) text: String,
 }
 
@@ -60,9 +63,8 @@ impl Journal {
     }
 
     /// Reports to the log, and to the readers of the pool's events.
-    pub(super) fn log(&mut self, level: log::Level, worker: Option<usize>, text: String) {
-        // Whatever it concerns, the log names the parent as its source.
-        log::log!(target: "forkpool::parent", level, "{text}");
+    pub(super) fn log(&mut self, level: log::Level, subject: Subject, text: String) {
+        write(level, &subject, &text);
         self.hint(level, &text);
         let Some(unsent) = &mut self.unsent else { return };
         let level = match level {
@@ -70,7 +72,7 @@ impl Journal {
             log::Level::Warn => Level::Warn,
             _ => Level::Info,
         };
-        unsent.push(Entry { time: clock::unix_millis(), level, worker, text });
+        unsent.push(Entry { time: clock::unix_millis(), level, subject, text });
     }
 
     /// Writes the first warning or error to stderr if there is no logger, and says how to see the others. So a new user
@@ -88,10 +90,10 @@ impl Journal {
     }
 
     /// Reports what a worker can cause again and again, so that the log does not fill with it.
-    pub(super) fn log_limited(&mut self, level: log::Level, slot: Option<usize>, text: String) {
-        let admits = |slot| self.repeats.admits(slot, level, &text, clock::now());
-        if slot.is_none_or(admits) {
-            self.log(level, slot, text);
+    pub(super) fn log_limited(&mut self, level: log::Level, subject: Subject, text: String) {
+        let admits = |slot| self.repeats.admits(slot, (level, subject), &text, clock::now());
+        if subject.slot.is_none_or(admits) {
+            self.log(level, subject, text);
         }
     }
 
@@ -102,8 +104,8 @@ impl Journal {
 
     /// Reports how many lines were left out of the log, if it is time.
     pub(super) fn say_what_was_left_out(&mut self) {
-        for (slot, level, text) in self.repeats.summaries(clock::now()) {
-            self.log(level, Some(slot), text);
+        for (_, (level, subject), text) in self.repeats.summaries(clock::now()) {
+            self.log(level, subject, text);
         }
     }
 
@@ -121,7 +123,11 @@ impl Journal {
     pub(super) fn set_level(&mut self, level: log::LevelFilter) {
         let level = level.min(self.loudest);
         log::set_max_level(level);
-        self.log(log::Level::Info, None, format!("log level: {level}; workers apply it from their next start on"));
+        self.log(
+            log::Level::Info,
+            Subject::pool("log_level"),
+            format!("log level: {level}; workers apply it from their next start on"),
+        );
     }
 
     /// A worker of the slot has failed: `how` is what follows its name, and `line` a line of its own.
@@ -166,4 +172,21 @@ impl Journal {
         };
         notice_text(notice, why.map(String::as_str))
     }
+}
+
+/// Writes a line to the log. What it is about goes along as key-value pairs, for loggers that take them. Whatever it
+/// concerns, the log names the parent as its source.
+fn write(level: log::Level, subject: &Subject, text: &str) {
+    const TARGET: &str = "forkpool::parent";
+    if level > log::max_level() {
+        return;
+    }
+    let mut pairs = vec![("kind", Value::from(subject.kind))];
+    pairs.extend(subject.slot.map(|slot| ("worker", Value::from(slot))));
+    pairs.extend(subject.generation.map(|generation| ("generation", Value::from(generation))));
+    pairs.extend(subject.pid.map(|pid| ("pid", Value::from(pid))));
+    pairs.extend(subject.reason.map(|reason| ("reason", Value::from(reason))));
+    let mut record = Record::builder();
+    record.level(level).target(TARGET).module_path_static(Some(TARGET)).key_values(&pairs);
+    log::logger().log(&record.args(format_args!("{text}")).build());
 }

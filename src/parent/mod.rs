@@ -37,7 +37,8 @@
 //! - `takeover.rs`: the pools before and after this one; `successor/`: both ends of passing sockets to a new binary;
 //!   `variable.rs` (PURE): the variable that describes them
 //! - `discard.rs`: closes descriptors from workers
-//! - `journal.rs`: reports, and what is known about failures; `announce.rs`: their texts; `repeats.rs` (PURE): their
+//! - `journal.rs`: reports, and what is known about failures; `announce.rs`, `subject.rs` (PURE): their texts, and
+//!   the same in words for programs; `repeats.rs` (PURE): their
 //!   rate
 //! - `outputs.rs`: the pool's interfaces to the system: `service.rs`, `pid_file.rs`, `access_log.rs`
 //! - `admin.rs`: the admin process
@@ -166,6 +167,7 @@ mod sockets;
 mod source;
 mod spawn;
 mod start;
+mod subject;
 pub(crate) mod successor;
 pub(crate) mod supervisor;
 mod takeover;

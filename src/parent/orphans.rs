@@ -19,6 +19,7 @@ use nix::unistd::{getpgid, getpgrp, Pid as SystemPid};
 use crate::parent::journal::Journal;
 use crate::parent::process::{signal, Process};
 use crate::parent::reap::{self, ChildStatus};
+use crate::parent::subject::Subject;
 use crate::parent::supervisor::Pid;
 use crate::sys::proc;
 
@@ -58,7 +59,7 @@ impl Orphans {
         let is_left = |pid: i32| pid == program || getpgid(Some(SystemPid::from_raw(pid))) == group;
         if own_children().into_iter().any(is_left) {
             let text = format!("worker={} died before its program, all of which is killed", process.slot);
-            journal.log_limited(log::Level::Warn, Some(process.slot), text);
+            journal.log_limited(log::Level::Warn, Subject::slot("orphaned", process.slot), text);
             self.are_left = true;
         }
     }

@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
+use crate::parent::subject::Subject;
 use crate::sys::clock;
 use crate::time::Time;
 
@@ -52,7 +53,7 @@ impl Pid {
     pub(super) fn write_or_retry(&mut self, path: Option<&Path>, journal: &mut Journal) {
         if let Err(error) = self.write(path) {
             let text = format!("{}; retrying every {} s", error.report(), RETRY.as_secs());
-            journal.log(Level::Error, None, text);
+            journal.log(Level::Error, Subject::pool("pid_file").because("error"), text);
             self.retry = Some(clock::now() + RETRY);
         }
     }
@@ -63,7 +64,7 @@ impl Pid {
             let written = self.write(path);
             self.retry = written.is_err().then(|| now + RETRY);
             if written.is_ok() {
-                journal.log(Level::Info, None, "pid file written".to_owned());
+                journal.log(Level::Info, Subject::pool("pid_file"), "pid file written".to_owned());
             }
         }
     }

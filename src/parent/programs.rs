@@ -105,7 +105,7 @@ impl Programs {
             program.remark = Some(remark);
         }
         if self.remarks.insert(remark.kind) {
-            journal.log(log::Level::Warn, roster.slot_of(pid), format!("{} {remark}", roster.tag(pid)));
+            journal.log(log::Level::Warn, roster.subject("program", pid), format!("{} {remark}", roster.tag(pid)));
         }
     }
 
@@ -172,7 +172,7 @@ impl Programs {
                 "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
                 roster.tag(pid)
             );
-            journal.log(log::Level::Warn, roster.slot_of(pid), text);
+            journal.log(log::Level::Warn, roster.subject("program", pid).because("descriptors"), text);
         } else if discard.is_full() {
             self.unread.insert(pid);
         } else if taken == NOTIFICATIONS {

@@ -8,6 +8,7 @@ use crate::parent::journal::Journal;
 use crate::parent::outputs::Outputs;
 use crate::parent::process::Roster;
 use crate::parent::sockets::Sockets;
+use crate::parent::subject::Subject;
 use crate::parent::supervisor::{Event, Pid, Policy, PoolState, Stop};
 use crate::parent::takeover::Takeover;
 use crate::parent::Parent;
@@ -105,7 +106,7 @@ fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal)
             text +=
                 " while the kernel counts their connections; for more, start the pool with more or with --balance random";
         }
-        return journal.log(log::Level::Warn, None, text);
+        return journal.log(log::Level::Warn, Subject::pool("scale_refused"), text);
     }
     roster.tell(Event::Scale { workers }, clock::now());
 }
@@ -114,12 +115,16 @@ fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal)
 fn stop(how: Stop, asker: Asker, roster: &mut Roster, journal: &mut Journal) {
     let now = clock::now();
     match roster.supervisor.escalation(how, now) {
-        Some(Stop::Drain) => journal.log(log::Level::Info, None, format!("draining: {asker}")),
-        Some(Stop::Quick) => journal.log(log::Level::Info, None, format!("stopping: {asker}")),
+        Some(Stop::Drain) => journal.log(log::Level::Info, Subject::pool("draining"), format!("draining: {asker}")),
+        Some(Stop::Quick) => journal.log(log::Level::Info, Subject::pool("stopping"), format!("stopping: {asker}")),
         Some(Stop::Force) => {
-            journal.log(log::Level::Warn, None, format!("killing all workers: {asker} while stopping"));
+            journal.log(
+                log::Level::Warn,
+                Subject::pool("stopping").because("forced"),
+                format!("killing all workers: {asker} while stopping"),
+            );
         }
-        None => journal.log(log::Level::Info, None, format!("stopping already: {asker}")),
+        None => journal.log(log::Level::Info, Subject::pool("stopping"), format!("stopping already: {asker}")),
     }
     roster.tell(Event::Stop(how), now);
 }
@@ -136,12 +141,12 @@ fn refuse_restart(
     let reason = format!("no worker is replaced: {error}");
     if roster.supervisor.state() == PoolState::Restarting {
         let text = format!("refused, and the restart under way goes on: {error}");
-        return journal.log(log::Level::Warn, None, text);
+        return journal.log(log::Level::Warn, Subject::pool("restart_refused"), text);
     }
     let text = format!("rolling restart aborted, {reason}");
     journal.restart_aborted = Some(text.clone());
     outputs.service.reloading();
     outputs.service.ready();
-    journal.log(log::Level::Warn, None, text);
+    journal.log(log::Level::Warn, Subject::pool("restart_refused"), text);
     application.emit(&event::Event::RestartRefused { reason: &reason }, roster, journal);
 }

@@ -8,6 +8,7 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use crate::parent::event;
+use crate::parent::subject::Subject;
 use crate::parent::supervisor::{Effect, Event, Pid, SlotId, Stage, Supervisor};
 use crate::parent::target::Target;
 use crate::time::Time;
@@ -269,6 +270,14 @@ impl<E> Roster<E> {
             self.supervisor.slots().process(pid).map_or((0, 0), |(slot, it)| (slot, it.generation));
         let unique_id = self.get(pid).map_or(0, |process| process.unique);
         event::Process { worker, generation, pid: pid.0.unsigned_abs(), unique_id }
+    }
+
+    /// What a line about a process is about.
+    pub(crate) fn subject(&self, kind: &'static str, pid: Pid) -> Subject {
+        let shown = self.get(pid).map_or(pid.0, |process| process.shown(pid));
+        let known = self.supervisor.slots().process(pid).map(|(slot, it)| (slot, it.generation));
+        let (slot, generation) = known.unzip();
+        Subject { slot, generation, pid: Some(shown), ..Subject::pool(kind) }
     }
 
     /// How the log names a process.

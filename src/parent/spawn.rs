@@ -16,6 +16,7 @@ use crate::parent::programs::expect_sign;
 use crate::parent::quota::Quota;
 use crate::parent::sign::Sign;
 use crate::parent::source::Source;
+use crate::parent::subject::Subject;
 use crate::parent::supervisor::{jittered, Event, Pid, SlotId};
 use crate::parent::wakeups::Wakeups;
 use crate::parent::Parent;
@@ -157,7 +158,7 @@ fn take_back(row: usize, board: &ParentBoard) {
 
 /// No worker could be started for the slot.
 pub(super) fn spawn_failed(slot: SlotId, error: &str, roster: &mut Roster, journal: &mut Journal) {
-    journal.log_limited(log::Level::Error, Some(slot), format!("worker={slot} {error}"));
+    journal.log_limited(log::Level::Error, Subject::slot("not_started", slot), format!("worker={slot} {error}"));
     journal.failed(Some(slot), error.to_owned(), format!("worker={slot} {error}"));
     roster.tell(Event::SpawnFailed { slot }, clock::now());
 }

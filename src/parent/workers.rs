@@ -19,11 +19,13 @@ use crate::parent::programs::{forget_sign, kill_tree, Notice};
 use crate::parent::reap::{self, ChildStatus};
 use crate::parent::roster::Progress;
 use crate::parent::sockets::Sockets;
+use crate::parent::subject::{exit_word, kill_word};
 use crate::parent::supervisor::{Departure, Event, Exit, KillReason, Pid, Respawn};
 use crate::parent::takeover::Takeover;
 use crate::parent::Parent;
 use crate::shared::config::Config;
 use crate::shared::listener::SlotSockets;
+use crate::shared::state::Reason;
 use crate::sys::clock;
 
 /// A worker has dropped what the fork copied, and passes on the sockets that it has made.
@@ -70,7 +72,7 @@ pub(super) fn notified(
 
 /// A worker serves.
 pub(super) fn ready(pid: Pid, roster: &mut Roster, application: &mut Application, journal: &mut Journal) {
-    journal.log_limited(log::Level::Info, roster.slot_of(pid), format!("{} ready", roster.tag(pid)));
+    journal.log_limited(log::Level::Info, roster.subject("ready", pid), format!("{} ready", roster.tag(pid)));
     roster.tell(Event::Ready { pid }, clock::now());
     if let Some(process) = roster.get_mut(pid) {
         process.progress.reach(Progress::Ready);
@@ -80,12 +82,16 @@ pub(super) fn ready(pid: Pid, roster: &mut Roster, application: &mut Application
 
 /// A signal has stopped it, or it runs again.
 pub(super) fn suspended(pid: Pid, is_stopped: bool, roster: &mut Roster, journal: &mut Journal) {
-    let (slot, tag) = (roster.slot_of(pid), roster.tag(pid));
+    let tag = roster.tag(pid);
     let event = if is_stopped {
-        journal.log_limited(log::Level::Warn, slot, format!("{tag} was stopped by a signal"));
+        journal.log_limited(
+            log::Level::Warn,
+            roster.subject("suspended", pid),
+            format!("{tag} was stopped by a signal"),
+        );
         Event::Suspended { pid }
     } else {
-        journal.log_limited(log::Level::Info, slot, format!("{tag} runs again"));
+        journal.log_limited(log::Level::Info, roster.subject("resumed", pid), format!("{tag} runs again"));
         Event::Resumed { pid }
     };
     roster.tell(event, clock::now());
@@ -111,7 +117,8 @@ pub(super) fn disconnected(pid: Pid, roster: &mut Roster, application: &mut Appl
 pub(super) fn abort(pid: Pid, roster: &Roster, health: &Health, config: &Config, journal: &mut Journal) {
     let within = roster.get(pid).map(|process| health.within(process.row)).unwrap_or_default();
     let reason = kill_reason(KillReason::Stalled, config, None);
-    journal.log(log::Level::Warn, roster.slot_of(pid), format!("{} {reason}{within}", roster.tag(pid)));
+    let subject = roster.subject("killed", pid).because(kill_word(KillReason::Stalled));
+    journal.log(log::Level::Warn, subject, format!("{} {reason}{within}", roster.tag(pid)));
     signal(pid, Signal::SIGABRT);
 }
 
@@ -134,7 +141,7 @@ pub(super) fn kill(
         _ => String::new(),
     };
     let text = format!("{} {reason}{within}", roster.tag(pid));
-    journal.log_limited(log::Level::Warn, roster.slot_of(pid), text.clone());
+    journal.log_limited(log::Level::Warn, roster.subject("killed", pid).because(kill_word(why)), text.clone());
     // These count as failures of the slot.
     if matches!(why, KillReason::BootTimeout | KillReason::Stalled | KillReason::Misbehaved) {
         journal.failed(roster.slot_of(pid), reason, text);
@@ -191,7 +198,8 @@ impl Parent {
         self.read_last_messages(pid);
         disconnected(pid, &mut self.roster, &mut self.application, &self.journal);
         self.obey_application();
-        let (told, tag) = (self.roster.identify(pid), self.roster.tag(pid));
+        let (told, tag, subject) =
+            (self.roster.identify(pid), self.roster.tag(pid), self.roster.subject("exited", pid));
         let Some(gone) = self.roster.supervisor.gone(pid, exit) else { return };
         let Some(mut process) = self.roster.reap(pid) else { return };
         self.programs.orphans.look(&process, &mut self.journal);
@@ -213,7 +221,8 @@ impl Parent {
             }
         };
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
-        self.journal.log_limited(level, Some(process.slot), format!("{line}{served}"));
+        let word = if was_told { "requested" } else { gone.restart.map_or(exit_word(exit), Reason::as_str) };
+        self.journal.log_limited(level, subject.because(word), format!("{line}{served}"));
         forget_sign(&mut process.ends.sign, &mut self.discard);
         if let Some(admin) = &mut self.outputs.admin {
             admin.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);

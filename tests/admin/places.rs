@@ -29,7 +29,9 @@ fn events_are_streamed_until_the_pool_ends() {
     next("listening on http://127.0.0.1:");
     let worker = server.get("/").worker();
     kill(worker, Signal::SIGKILL).expect("it runs");
-    assert!(next(&format!("pid={worker} killed by SIGKILL")).contains("\"level\":\"warn\""));
+    let killed = next(&format!("pid={worker} killed by SIGKILL"));
+    let about = format!(",\"generation\":1,\"pid\":{worker},\"reason\":\"killed\",");
+    assert!(killed.contains("\"level\":\"warn\",\"kind\":\"exited\",") && killed.contains(&about), "{killed}");
     next("gen=2");
     server.signal(Signal::SIGTERM);
     next("stopped after 1 requests");

@@ -1,14 +1,18 @@
 //! Service managers: which notifications they get, which sockets they pass, and when their watchdog is notified.
 
+use std::fs::File;
+use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
-use std::os::fd::AsFd;
-use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::{children, connect_unix, example, fresh_path, skip, until, Client, Server};
 use nix::fcntl::{fcntl, FcntlArg};
 use nix::sys::signal::{kill, Signal};
+use nix::unistd::Pid;
 
 /// The other end of NOTIFY_SOCKET (sd_notify(3)).
 struct Manager {
@@ -260,4 +264,26 @@ fn sockets_for_another_process_are_not_taken() {
     command.env("LISTEN_FDS", "1").env("LISTEN_PID", "1").env("FORKPOOL_WORKERS", "1");
     let mut server = Server::start(command);
     assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn lines_for_the_systemd_journal_begin_with_their_priority() {
+    let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+    let file = File::from(OwnedFd::from(theirs));
+    let stream = file.metadata().expect("a socket");
+    let mut command = crate::support::binary();
+    command.args(["--workers", "1"]).env("FORKPOOL_LISTEN", "127.0.0.1:0");
+    command.env("JOURNAL_STREAM", format!("{}:{}", stream.dev(), stream.ino())).stderr(file);
+    let mut pool = command.spawn().expect("it starts");
+    // Else its end of the stream would stay open here.
+    drop(command);
+    let pid = Pid::from_raw(i32::try_from(pool.id()).expect("a pid"));
+    let mut lines = BufReader::new(ours).lines().map(|line| line.expect("text"));
+    let mut next = |part: &str| lines.by_ref().find(|line| line.contains(part)).unwrap_or_else(|| panic!("no {part}"));
+    assert!(next(" ready").starts_with("<6>worker=0 gen=1 pid="));
+    let worker = children(pid)[0];
+    kill(worker, Signal::SIGKILL).expect("it runs");
+    assert!(next("killed by SIGKILL").starts_with("<4>worker=0 gen=1 pid="));
+    kill(pid, Signal::SIGTERM).expect("it runs");
+    assert!(pool.wait().expect("it ends").success());
 }

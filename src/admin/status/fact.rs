@@ -49,7 +49,8 @@ impl Fact {
             }
             Fact::Event(event) => {
                 out.number(3).number(event.seq).number(event.time).number(place(&Level::ALL, &event.level));
-                out.number(event.worker.map_or(0, |slot| slot as u64 + 1)).text(&event.text);
+                out.text(&event.kind).maybe(event.worker.map(|slot| slot as u64)).maybe(event.generation);
+                out.maybe(event.pid.map(number)).optional(event.reason.as_deref()).text(&event.text);
             }
             Fact::End => _ = out.number(4),
             Fact::Sockets(slot, inodes) => {
@@ -101,7 +102,11 @@ impl Fact {
                 seq: bytes.number()?,
                 time: bytes.number()?,
                 level: bytes.one_of(&Level::ALL)?,
-                worker: bytes.size()?.checked_sub(1),
+                kind: bytes.text()?,
+                worker: bytes.maybe()?.map(usize::try_from).transpose().ok()?,
+                generation: bytes.maybe()?,
+                pid: bytes.maybe()?.map(i32::try_from).transpose().ok()?,
+                reason: bytes.optional()?,
                 text: bytes.text()?,
             }),
             4 => Fact::End,
@@ -135,6 +140,10 @@ impl Encoder {
         let text = beginning(text, TEXT_MAX);
         self.number(text.len() as u64).0.extend_from_slice(text.as_bytes());
         self
+    }
+
+    fn maybe(&mut self, number: Option<u64>) -> &mut Encoder {
+        self.number(u64::from(number.is_some())).number(number.unwrap_or_default())
     }
 
     fn optional(&mut self, text: Option<&str>) -> &mut Encoder {
@@ -174,6 +183,11 @@ impl Decoder<'_> {
         let (text, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         String::from_utf8(text.to_vec()).ok()
+    }
+
+    fn maybe(&mut self) -> Option<Option<u64>> {
+        let (is_some, number) = (self.number()?, self.number()?);
+        Some((is_some != 0).then_some(number))
     }
 
     fn optional(&mut self) -> Option<Option<String>> {

@@ -91,7 +91,11 @@ impl Event {
         json.key("seq").bare(self.seq);
         json.key("time").bare(Millis(self.time));
         json.key("level").string(self.level.as_str());
+        json.key("kind").string(&self.kind);
         json.key("worker").known(self.worker);
+        json.key("generation").known(self.generation);
+        json.key("pid").known(self.pid);
+        json.key("reason").optional(self.reason.as_deref());
         json.key("text").string(&self.text);
     }
 }

@@ -115,8 +115,14 @@ pub(crate) struct Event {
     pub(crate) seq: u64,
     pub(crate) time: u64,
     pub(crate) level: Level,
-    /// The slot concerned.
+    /// What has happened, in one word.
+    pub(crate) kind: String,
+    /// The slot and the process concerned.
     pub(crate) worker: Option<usize>,
+    pub(crate) generation: Option<u64>,
+    pub(crate) pid: Option<i32>,
+    /// Why, in one word.
+    pub(crate) reason: Option<String>,
     pub(crate) text: String,
 }
 
@@ -246,8 +252,9 @@ impl Pool {
 }
 
 impl Event {
-    pub(crate) fn new(seq: u64, time: u64, level: Level, worker: Option<usize>, text: &str) -> Event {
-        Event { seq, time, level, worker, text: fact::beginning(text, EVENT_TEXT_MAX).to_owned() }
+    /// The same with no more text than is kept.
+    pub(crate) fn shortened(self) -> Event {
+        Event { text: fact::beginning(&self.text, EVENT_TEXT_MAX).to_owned(), ..self }
     }
 }
 

@@ -59,15 +59,32 @@ fn facts() -> Vec<Fact> {
         Fact::Sockets(0, vec![901, 902]),
         Fact::Sockets(1, vec![]),
         Fact::End,
-        Fact::Event(Event { seq: 1, time: 5, level: Level::Info, worker: None, text: "rolling restart begun".into() }),
+        Fact::Event(event(1, 5, "rolling restart begun")),
         Fact::Event(Event {
-            seq: 2,
-            time: 6,
             level: Level::Error,
+            kind: "killed".into(),
             worker: Some(0),
-            text: "a \u{2028}\u{1}\u{9b}é".into(),
+            generation: Some(3),
+            pid: Some(12),
+            reason: Some("stalled".into()),
+            ..event(2, 6, "a \u{2028}\u{1}\u{9b}é")
         }),
     ]
+}
+
+fn event(seq: u64, time: u64, text: &str) -> Event {
+    let kind = "restart_begun".into();
+    Event {
+        seq,
+        time,
+        level: Level::Info,
+        kind,
+        worker: None,
+        generation: None,
+        pid: None,
+        reason: None,
+        text: text.into(),
+    }
 }
 
 fn model() -> Model {
@@ -150,7 +167,7 @@ fn a_pool_has_no_more_slots_than_any_may() {
 #[test]
 fn a_text_that_is_too_long_is_cut_between_characters() {
     let text = "é".repeat(5_000);
-    let fact = Fact::Event(Event { seq: 1, time: 0, level: Level::Info, worker: None, text });
+    let fact = Fact::Event(event(1, 0, &text));
     let Some(Fact::Event(event)) = Fact::decode(&fact.encode()) else { panic!("it is a fact") };
     assert_eq!(event.text.chars().count(), 1_024);
 }
@@ -159,7 +176,7 @@ fn a_text_that_is_too_long_is_cut_between_characters() {
 fn the_latest_events_are_kept() {
     let mut model = Model::default();
     for seq in 1..=EVENTS_MAX as u64 + 5 {
-        model.learn(Fact::Event(Event { seq, time: 0, level: Level::Info, worker: None, text: String::new() }));
+        model.learn(Fact::Event(event(seq, 0, "")));
     }
     assert_eq!((model.events.len(), model.events[0].seq, model.seq()), (EVENTS_MAX, 6, EVENTS_MAX as u64 + 5));
 }
@@ -222,8 +239,10 @@ fn the_json_is_what_was_agreed() {
          \"responses\":{\"1xx\":0,\"2xx\":0,\"3xx\":0,\"4xx\":0,\"5xx\":0},\"sent\":0,\"taken_over\":0,\"queue\":null,\"busy\":0.000,\"cpu\":0.000000,\
          \"rss\":0,\"held\":0,\"log_lines_lost\":0,\"latency\":",
         empty,
-        "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"worker\":null,\"text\":\"rolling restart begun\"},\
-         {\"seq\":2,\"time\":0.006,\"level\":\"error\",\"worker\":0,\"text\":\"a \\u2028\\u0001\\u009bé\"}]}",
+        "}],\"events\":[{\"seq\":1,\"time\":0.005,\"level\":\"info\",\"kind\":\"restart_begun\",\
+         \"worker\":null,\"generation\":null,\"pid\":null,\"reason\":null,\"text\":\"rolling restart begun\"},\
+         {\"seq\":2,\"time\":0.006,\"level\":\"error\",\"kind\":\"killed\",\"worker\":0,\"generation\":3,\"pid\":12,\
+         \"reason\":\"stalled\",\"text\":\"a \\u2028\\u0001\\u009bé\"}]}",
     ];
     assert_eq!(Snapshot::new(&model, &readings).to_json(), expected.concat());
 }

@@ -30,6 +30,7 @@ use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
 use crate::parent::settings::Settings;
 use crate::parent::source::Source;
+use crate::parent::subject::Subject;
 use crate::parent::wakeups::Wakeups;
 use crate::shared::config::{Config, Layers, Pattern, Setting};
 use crate::sys::clock;
@@ -79,7 +80,7 @@ impl Deploy {
             let names: Vec<&str> = kept.into_iter().map(Setting::name).collect();
             let text =
                 format!("changed, but a restart cannot apply it, only an upgrade (SIGUSR2): {}", names.join(", "));
-            journal.log(log::Level::Warn, None, text);
+            journal.log(log::Level::Warn, Subject::pool("needs_upgrade"), text);
         }
         let before = self.settings.config.clone();
         self.before.get_or_insert(before);
@@ -127,7 +128,7 @@ impl Deploy {
             }
             Found::Back => (log::Level::Info, format!("{shown} is there again (root)")),
         };
-        journal.log(level, None, text);
+        journal.log(level, Subject::pool("root_changed"), text);
         found == Found::Another
     }
 
@@ -161,14 +162,14 @@ impl Deploy {
 
     fn say_what_is_not_watched(&mut self, journal: &mut Journal) {
         if let Some(text) = self.files.as_mut().and_then(Files::left_out) {
-            journal.log(log::Level::Warn, None, format!("not watched: {text}"));
+            journal.log(log::Level::Warn, Subject::pool("not_watched"), format!("not watched: {text}"));
         }
     }
 
     /// Whether to restart because files have changed and come to rest.
     pub(super) fn look_at_files(&mut self, journal: &mut Journal, now: Time) -> bool {
         let Some(changed) = self.files.as_mut().and_then(|files| files.take(now)) else { return false };
-        journal.log(log::Level::Info, None, format!("{changed} (watch): restarting"));
+        journal.log(log::Level::Info, Subject::pool("files_changed"), format!("{changed} (watch): restarting"));
         true
     }
 }

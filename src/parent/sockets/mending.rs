@@ -8,6 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::time::Duration;
 
 use crate::parent::journal::Journal;
+use crate::parent::subject::Subject;
 use crate::shared::config::Config;
 use crate::shared::listener::Reserved;
 use crate::sys::epoll::Hangups;
@@ -109,7 +110,7 @@ impl Mending {
                 Err(_) => {}
             }
         }
-        lines.into_iter().for_each(|line| journal.log(log::Level::Error, None, line));
+        lines.into_iter().for_each(|line| journal.log(log::Level::Error, Subject::pool("broken_socket"), line));
         if is_new {
             self.begin_rest(SHARED, now);
         }

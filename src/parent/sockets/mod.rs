@@ -36,6 +36,7 @@ use crate::parent::journal::Journal;
 use crate::parent::leaving;
 use crate::parent::process::{Process, Roster};
 use crate::parent::source::Source;
+use crate::parent::subject::Subject;
 use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
 use crate::shared::channel::Made;
@@ -300,7 +301,7 @@ impl Sockets {
 fn tell_flaws(slot: usize, flaws: &[String], journal: &mut Journal) {
     for flaw in flaws {
         let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
-        journal.log_limited(log::Level::Warn, Some(slot), text);
+        journal.log_limited(log::Level::Warn, Subject::slot("broken_socket", slot), text);
     }
 }
 
