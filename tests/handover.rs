@@ -3,7 +3,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
@@ -192,6 +192,173 @@ fn unix_sockets_are_passed_on_as_well() {
     until_gone(&old);
     let new = server.workers();
     assert!(kept.ask().iter().all(|worker| new.contains(worker)));
+}
+
+/// The number of descriptors of a process.
+fn descriptors(pid: Pid) -> usize {
+    std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count)
+}
+
+/// Restarts again and again without waiting for the old workers, a few thousand moves in all.
+#[test]
+fn thousands_of_moves_leave_no_descriptor_and_no_process_behind() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_SURGE", "4")]);
+    let mut kept = Kept::open(&mut server, 200);
+    let of_workers = |server: &Server| server.workers().into_iter().map(descriptors).sum::<usize>();
+    let before = (descriptors(server.pid()), of_workers(&server));
+    for round in 0..20 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        if round % 5 == 0 {
+            kept.ask();
+        }
+    }
+    until("four workers are left, of the last generation", || (server.workers().len() == 4).then_some(()));
+    kept.ask();
+    until(&format!("the parent and the workers have as many descriptors as before: {before:?}"), || {
+        let now = (descriptors(server.pid()), of_workers(&server));
+        (now.0 <= before.0 && now.1 <= before.1).then_some(())
+    });
+    assert_eq!(server.count("killed"), 0);
+}
+
+/// The workers that have become ready and have not left, without the admin process.
+fn serving(server: &mut Server) -> Vec<Pid> {
+    let ready = server.log().iter().filter_map(|line| line.strip_suffix(" ready")?.rsplit_once("pid=")?.1.parse().ok());
+    ready.map(Pid::from_raw).filter(|pid| !is_gone(*pid)).collect()
+}
+
+/// The number of open connections, on which steering depends, and what was passed on.
+fn counts(admin: u16) -> (u64, u64) {
+    let mut client = Client::new(TcpStream::connect(("127.0.0.1", admin)).expect("it listens"));
+    let status = client.get("/status.json").text().to_owned();
+    let totals = status.split_once("\"totals\":").map_or(&*status, |(_, rest)| rest);
+    let number = |key: &str| {
+        let rest = totals.split_once(&format!("\"{key}\":")).unwrap_or_else(|| panic!("{key} in {status}")).1;
+        rest.split(&[',', '}'][..]).next().and_then(|number| number.parse().ok()).unwrap_or(u64::MAX)
+    };
+    (number("open"), number("handed_over"))
+}
+
+#[test]
+fn the_counts_stay_right() {
+    for balance in ["auto", "random"] {
+        let variables = [("FORKPOOL_ADMIN", "127.0.0.1:0"), ("FORKPOOL_BALANCE", balance)];
+        let mut server = testbed(&[&variables[..], &[("FORKPOOL_REBALANCE", "off")]].concat());
+        let admin = server.log().iter().find_map(|line| line.split_once("admin on http://127.0.0.1:")?.1.parse().ok());
+        let admin = admin.expect("it was announced");
+        let mut kept = Kept::open(&mut server, 30);
+        for round in 1..=3 {
+            let old = serving(&mut server);
+            server.signal(Signal::SIGHUP);
+            until_gone(&old);
+            until("each is counted once", || (counts(admin) == (30, 30 * round)).then_some(()));
+        }
+        kept.ask();
+        // The kernel chooses among all workers again.
+        let mut workers = BTreeSet::new();
+        until("both workers get new connections", || {
+            workers.insert(server.get("/").worker());
+            (workers.len() == 2).then_some(())
+        });
+        drop(kept);
+        until("none is counted", || (counts(admin).0 == 0).then_some(()));
+    }
+}
+
+#[test]
+fn the_limit_of_requests_counts_on() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_REQUESTS_PER_CONNECTION", "5")]);
+    let mut client = server.connect();
+    for request in 1..=5 {
+        let answer = client.get("/");
+        assert_eq!((answer.status, answer.closes()), (200, request == 5), "{request}");
+        if request < 5 {
+            let old = server.workers();
+            server.signal(Signal::SIGHUP);
+            until_gone(&old);
+        }
+    }
+    assert!(client.is_closed());
+}
+
+#[test]
+fn the_client_that_a_proxy_has_named_goes_along() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_PROXY_PROTOCOL", "yes")]);
+    let header = "PROXY TCP4 203.0.113.9 10.0.0.1 12345 80\r\n";
+    // The header has come, half of it has, and none of it has.
+    let mut clients: Vec<_> = [header.len(), 20, 0].map(|len| (server.connect(), len)).into();
+    clients.iter_mut().for_each(|(client, len)| client.send(&header[..*len]));
+    let mut asked = server.connect();
+    asked.send(header);
+    assert!(asked.get("/client").text().starts_with("203.0.113.9 "));
+    let old = server.workers();
+    server.signal(Signal::SIGHUP);
+    until_gone(&old);
+    clients.push((asked, header.len()));
+    for (client, len) in &mut clients {
+        client.send(&header[*len..]);
+        let answer = client.get("/client");
+        assert!(answer.text().starts_with("203.0.113.9 ") && !answer.closes(), "{answer:?}");
+    }
+}
+
+#[test]
+fn the_access_log_has_each_request_once() {
+    let log = fresh_path("handover.log");
+    let mut server = testbed(&[("FORKPOOL_ACCESS_LOG", log.to_str().expect("text"))]);
+    let mut kept = Kept::open(&mut server, 10);
+    for _ in 0..3 {
+        let old = server.workers();
+        server.signal(Signal::SIGHUP);
+        kept.ask();
+        until_gone(&old);
+        kept.ask();
+    }
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait().success());
+    let text = std::fs::read_to_string(&log).expect("it was written");
+    assert_eq!(text.lines().filter(|line| line.contains("127.0.0.1") && line.contains(" 200 ")).count(), 70, "{text}");
+    std::fs::remove_file(log).expect("it is there");
+}
+
+#[test]
+fn workers_in_the_sandbox_pass_them_on() {
+    let mut server = Server::spawn(support::testbed_command(&[("FORKPOOL_SANDBOX", "strict")]));
+    if server.wait_for_any(&["listening on http://", "no worker could start"]).contains("no worker") {
+        return support::skip("this kernel has not got all of the strict sandbox");
+    }
+    let mut kept = Kept::open(&mut server, 20);
+    for _ in 0..2 {
+        let old = server.workers();
+        server.signal(Signal::SIGHUP);
+        until_gone(&old);
+        let new = server.workers();
+        assert!(kept.ask().iter().all(|worker| new.contains(worker)));
+    }
+    assert_eq!(server.count("killed"), 0);
+}
+
+/// What is full takes none, and loses none of its own. Those that nobody takes are closed when they are idle.
+#[test]
+fn a_worker_at_its_limit_takes_none() {
+    let mut server = testbed(&[("FORKPOOL_MAX_CONNECTIONS", "3"), ("FORKPOOL_REBALANCE", "off")]);
+    let mut kept: BTreeMap<Pid, Vec<Client<TcpStream>>> = BTreeMap::new();
+    until("both have as many as they may", || {
+        let mut client = server.connect();
+        kept.entry(client.get("/").worker()).or_default().push(client);
+        kept.values_mut().for_each(|clients| clients.truncate(3));
+        (kept.len() == 2 && kept.values().all(|clients| clients.len() == 3)).then_some(())
+    });
+    let before = server.workers();
+    server.signal(Signal::SIGTTOU);
+    until("one has left", || (server.workers().len() == 1).then_some(()));
+    let stays = server.workers()[0];
+    let left = before.into_iter().find(|worker| *worker != stays).expect("there were two");
+    for client in kept.get_mut(&stays).expect("it has three") {
+        assert_eq!(client.get("/").worker(), stays);
+    }
+    assert!(kept.get_mut(&left).expect("it had three").iter_mut().all(Client::is_closed));
 }
 
 /// When the pool ends there is nobody to take over, and it does not wait for idle clients.

@@ -12,6 +12,8 @@ mod support;
 
 #[path = "hostile/attacked.rs"]
 mod attacked;
+#[path = "hostile/passing.rs"]
+mod passing;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Read;
 use std::net::TcpStream;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::support::{is_gone, skip, until, Client, Server};
 /// A pool of four hostile workers.
 pub(super) struct Attacked {
     pub(super) server: Server,
-    admin: u16,
+    pub(super) admin: u16,
     /// A kept connection to each worker.
     pub(super) clients: Vec<(Pid, Client<TcpStream>)>,
     /// Clients that take nothing of what they have asked for.
@@ -41,6 +42,12 @@ impl Attacked {
         if hook {
             command.env("HOSTILE_HOOK", "1");
         }
+        Attacked::of(command)
+    }
+
+    /// `None` where this machine has not got the tier.
+    #[track_caller]
+    pub(super) fn of(command: Command) -> Option<Attacked> {
         let mut server = Server::spawn(command);
         let line = server.wait_for_any(&["admin on http://127.0.0.1:", "no worker could start"]);
         if line.contains("no worker could start") {

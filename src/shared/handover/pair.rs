@@ -281,6 +281,45 @@ mod tests {
         assert!(matches!(receivers[0].take(&mut bytes), Taken::Nothing));
     }
 
+    /// A sender and a receiver that die after each of their steps.
+    #[test]
+    fn who_dies_takes_at_most_the_connection_in_its_hands_along() {
+        for (step, lost) in [(0, 0), (1, 0), (2, 1)] {
+            let pair = Pair::new().expect("a pair");
+            let receiver = || Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
+            let mut bytes = vec![0; RECORD_MAX];
+            let mut clients = Vec::new();
+            for _ in 0..3 {
+                let sender = Sender::from(pair.sender().try_clone_to_owned().expect("a descriptor"));
+                let (client, connection) = UnixStream::pair().expect("descriptors");
+                assert_eq!(sender.send(b"x", connection.as_fd()), Sent::Done);
+                // The sender dies here, with its copy of the connection and its end.
+                clients.push(client);
+            }
+            let dies = receiver();
+            match step {
+                0 => {}
+                1 => assert!(matches!(dies.has_next(), Ok(true))),
+                _ => assert!(matches!(dies.take(&mut bytes), Taken::Record(..))),
+            }
+            drop(dies);
+            let next = receiver();
+            let taken: Vec<_> = std::iter::from_fn(|| match next.take(&mut bytes) {
+                Taken::Record(_, connection) => Some(connection),
+                _ => None,
+            })
+            .collect();
+            assert_eq!(taken.len(), 3 - lost, "{step}");
+            let is_closed = |client: &mut UnixStream| {
+                client.set_nonblocking(true).expect("a socket");
+                client.read(&mut [0]).is_ok_and(|count| count == 0)
+            };
+            assert_eq!(clients.iter_mut().filter_map(|client| is_closed(client).then_some(())).count(), lost, "{step}");
+            drop(taken);
+            assert!(clients.iter_mut().all(is_closed), "nobody else has one: {step}");
+        }
+    }
+
     #[test]
     fn messages_with_other_numbers_of_descriptors_are_junk_and_leave_no_copies() {
         let pair = Pair::new().expect("a pair");

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicI32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use crate::{again_and_again, random};
+use crate::{again_and_again, passing, random};
 
 /// Beyond what one attack may take before it answers.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -179,6 +179,11 @@ impl Descriptors {
         unsafe { libc::_exit(0) }
     }
 
+    /// What a worker passes on to those after it.
+    pub(crate) fn pass_on(&self) -> String {
+        passing::pass_on(&self.kinds)
+    }
+
     pub(crate) fn close_all(&self) -> String {
         unsafe { libc::close_range(3, u32::MAX, 0) };
         "all closed".to_owned()
@@ -203,7 +208,7 @@ fn is_channel(fd: RawFd) -> bool {
     }
 }
 
-fn is_client(fd: RawFd) -> bool {
+pub(crate) fn is_client(fd: RawFd) -> bool {
     option(fd, libc::SO_DOMAIN).is_some_and(|domain| domain == libc::AF_INET || domain == libc::AF_INET6)
         && option(fd, libc::SO_TYPE) == Some(libc::SOCK_STREAM)
         && option(fd, libc::SO_ACCEPTCONN) == Some(0)
@@ -229,6 +234,29 @@ fn send(channel: RawFd, bytes: &[u8], fds: &[RawFd], end: Instant) -> bool {
 
 fn is_full() -> bool {
     std::io::Error::last_os_error().kind() == std::io::ErrorKind::WouldBlock
+}
+
+/// Takes the next message, if one has come, and returns its descriptors.
+pub(crate) fn receive_descriptors(socket: RawFd) -> Vec<RawFd> {
+    let (mut bytes, mut control) = ([0_u8; 4096], [0_u64; 140]);
+    unsafe {
+        let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
+        let mut message: libc::msghdr = mem::zeroed();
+        message.msg_iov = &mut part;
+        message.msg_iovlen = 1;
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = size_of_val(&control) as _;
+        if libc::recvmsg(socket, &mut message, libc::MSG_DONTWAIT) <= 0 {
+            return Vec::new();
+        }
+        let header = libc::CMSG_FIRSTHDR(&message);
+        if header.is_null() || (*header).cmsg_type != libc::SCM_RIGHTS {
+            return Vec::new();
+        }
+        let count = ((*header).cmsg_len as usize - libc::CMSG_LEN(0) as usize) / size_of::<RawFd>();
+        let first = libc::CMSG_DATA(header).cast::<RawFd>();
+        (0..count).map(|index| first.add(index).read_unaligned()).collect()
+    }
 }
 
 pub(crate) fn send_message(socket: RawFd, bytes: &[u8], fds: &[RawFd]) -> isize {

@@ -8,6 +8,7 @@
 mod descriptors;
 mod listeners;
 mod memory;
+mod passing;
 mod program;
 mod shared;
 
@@ -108,6 +109,7 @@ impl Attacker {
             "linger" => self.descriptors.pass_clients(b"m"),
             "linger-and-live" => self.descriptors.pass_clients_and_live(argument.parse().unwrap_or(0)),
             "too-many" => self.descriptors.pass_too_many(),
+            "pass-on" => self.descriptors.pass_on(),
             "close-all" => self.descriptors.close_all(),
             "shut-down" => listeners::shut_down(),
             "block" => listeners::block(),
