@@ -8,6 +8,9 @@ STROKES = {
     "raw": ("#57606a", "#a8b1bb", "6 3"),
     "may": ("#15803d", "#5ad68a", "none"),
     "hyper": ("#0369a1", "#4fb3f6", "none"),
+    "eBPF": ("#c4511d", "#f08c5a", "none"),
+    "random": ("#0369a1", "#4fb3f6", "none"),
+    "off": ("#57606a", "#a8b1bb", "6 3"),
     "nginx": ("#7e3fb8", "#c9a0f5", "2 3"),
 }
 # For servers without one of their own.

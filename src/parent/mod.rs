@@ -352,7 +352,7 @@ impl Parent {
     fn settle(&mut self) {
         let (now, are_copied) = (clock::now(), are_copies_held(&self.roster, &self.outputs.admin));
         self.sockets.settle(&mut self.roster, &self.wakeups, are_copied, now);
-        self.handover.settle(&self.roster, self.health.board(), now);
+        self.handover.settle(&self.roster, self.health.board(), self.health.counts_time(), now);
         if let Some(admin) = &mut self.outputs.admin {
             admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
         }

@@ -1,7 +1,7 @@
-//! Has workers pass connections to each other until all have about as many.
+//! Has workers pass connections to each other until all have about as many, and are about as busy.
 //!
-//! The parent looks at the workers' rows for some seconds after a worker has become ready, and not at all in a pool in
-//! which nothing has changed.
+//! The parent compares the number of connections for some seconds after a worker has become ready, or after connections
+//! were moved. It compares how busy the workers are while some worker is busy, so that an idle pool makes no system call.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,11 +11,12 @@ use log::debug;
 use super::{takes, Handover};
 use crate::parent::process::Roster;
 use crate::parent::supervisor::{Pid, PoolState, SlotId};
-use crate::shared::handover::plan::{plan, Load, Move};
+use crate::shared::handover::activity::{Activity, Look};
+use crate::shared::handover::plan::{plan, Load, Move, Part};
 use crate::shared::handover::Pair;
 use crate::shared::scoreboard::{ParentBoard, Row};
 use crate::sys;
-use crate::time::Time;
+use crate::time::{Time, BEAT};
 
 /// The interval between two steps.
 const INTERVAL: Duration = Duration::from_millis(50);
@@ -23,16 +24,35 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// For how long to look after a change, or after connections were moved.
 const LOOKED: Duration = Duration::from_secs(2);
 
-/// When to look at the rows.
+/// How long a worker may take to obey. It may have fewer connections to give than it was told, and does not say so.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// When to look at the rows, and what was seen.
 #[derive(Debug, Default)]
 pub(super) struct Balancing {
     is_off: bool,
+    /// When to compare the numbers of connections, and how long that goes on.
     next: Option<Time>,
     until: Time,
+    /// When to look who is busy.
+    next_look: Option<Time>,
+    activity: Activity,
+    ordered: Ordered,
+}
+
+/// What workers were last ordered to pass on.
+#[derive(Debug, Default)]
+struct Ordered {
+    /// How many each will have passed on in all, since it started.
+    goals: BTreeMap<Pid, u64>,
+    /// Until when to wait for that.
+    until: Time,
+    /// How many all had passed on when the parent last looked.
+    handed: u64,
 }
 
 impl Balancing {
-    /// Something has changed: looks from now on for a while.
+    /// Something has changed: compares from now on for a while.
     pub(super) fn begin(&mut self, now: Time) {
         if !self.is_off {
             self.until = now + LOOKED;
@@ -42,55 +62,112 @@ impl Balancing {
 
     pub(super) fn set(&mut self, is_on: bool) {
         self.is_off = !is_on;
-        self.next.take_if(|_| !is_on);
+        if self.is_off {
+            self.rest();
+        }
+    }
+
+    /// Nothing is to be compared.
+    fn rest(&mut self) {
+        (self.next, self.next_look) = (None, None);
     }
 
     pub(super) fn due(&self) -> Option<Time> {
-        self.next
+        self.next.into_iter().chain(self.next_look).min()
+    }
+
+    /// Whether it is time to look who is busy. That has times of its own, since a busy worker may be what has woken the
+    /// parent.
+    fn is_time_to_look(&mut self, are_some_busy: bool, now: Time) -> bool {
+        let is_due = self.next_look.is_some_and(|due| due <= now);
+        if is_due || self.next_look.is_none() {
+            self.next_look = (are_some_busy && !self.is_off).then_some(now + BEAT);
+        }
+        is_due
+    }
+
+    /// Whether it is time to compare the numbers of connections.
+    fn is_time_to_compare(&mut self, now: Time) -> bool {
+        let is_due = self.next.is_some_and(|due| due <= now);
+        if is_due {
+            self.next = (now < self.until).then_some(now + INTERVAL);
+        }
+        is_due && self.next.is_some()
     }
 }
 
 impl Handover {
     /// Orders the moves of a step, if it is time for one.
-    pub(super) fn balance(&mut self, roster: &Roster, board: &ParentBoard, now: Time) {
-        if self.balancing.next.is_none_or(|next| now < next) {
-            return;
-        }
-        let may_go_on = now < self.balancing.until && roster.supervisor.state() != PoolState::Stopping;
-        self.balancing.next = may_go_on.then_some(now + INTERVAL);
-        if !may_go_on || self.pairs.values().any(is_under_way) {
+    pub(super) fn balance(&mut self, roster: &Roster, board: &ParentBoard, are_some_busy: bool, now: Time) {
+        let looks = self.balancing.is_time_to_look(are_some_busy, now);
+        let compares = self.balancing.is_time_to_compare(now);
+        if !looks && !compares {
             return;
         }
         let serving = roster.serving_by_slot();
         // Servers of one's own do not obey.
-        let loads = serving.iter().filter_map(|(slot, pid)| {
+        let rows = serving.iter().filter_map(|(slot, pid)| {
             let row = takes(*pid, roster, board).filter(Row::is_neighbour)?;
-            Some(Load { slot: *slot, open: row.open(), takes: !row.is_full() })
+            Some((*slot, *pid, row))
         });
-        let loads: Vec<_> = loads.collect();
-        if loads.len() < 2 {
-            self.balancing.next = None;
-            return;
+        let rows: Vec<_> = rows.collect();
+        if rows.len() < 2 || roster.supervisor.state() == PoolState::Stopping {
+            return self.balancing.rest();
         }
-        let moves = plan(&loads);
-        if !moves.is_empty() {
-            self.balancing.until = now + LOOKED;
-        }
-        self.order(&moves, &serving, roster);
-    }
-
-    fn order(&self, moves: &[Move], serving: &BTreeMap<SlotId, Pid>, roster: &Roster) {
-        for it in moves {
-            let (Some(pid), Some(pair)) = (serving.get(&it.from), self.pairs.get(&it.to)) else { continue };
-            let Some(process) = roster.get(*pid).filter(|process| process.ends.program.is_none()) else { continue };
-            if let Err(error) = process.ends.lifeline.move_some(it.to, it.count, pair.sender()) {
-                debug!("cannot order {} to move connections: {error}", roster.tag(*pid));
+        if looks {
+            let moves = self.balancing.activity.look(rows.iter().map(|(slot, _, row)| Look {
+                slot: *slot,
+                is_busy: row.busy_since().is_some(),
+                takes: !row.is_full(),
+            }));
+            if !moves.is_empty() {
+                self.order(&moves, &rows, roster, now);
+                // Others have more connections then.
+                self.balancing.begin(now);
             }
         }
+        if compares && !self.are_under_way(&rows, now) {
+            let loads = rows.iter().map(|(slot, _, row)| Load { slot: *slot, has: row.open(), takes: !row.is_full() });
+            let moves = plan(&loads.collect::<Vec<_>>());
+            self.order(&moves, &rows, roster, now);
+        }
+    }
+
+    /// Whether connections that were to be moved are not counted by their new workers yet. Goes on to compare while some
+    /// are passed on: it would be in vain where all that a worker has must stay.
+    fn are_under_way(&mut self, rows: &[(SlotId, Pid, Row<'_>)], now: Time) -> bool {
+        let handed = rows.iter().fold(0_u64, |sum, (_, _, row)| sum.wrapping_add(row.handed()));
+        if handed != self.balancing.ordered.handed {
+            self.balancing.ordered.handed = handed;
+            self.balancing.until = now + LOOKED;
+        }
+        let Ordered { goals, until, .. } = &self.balancing.ordered;
+        let is_obeyed = |pid: &Pid, row: &Row<'_>| goals.get(pid).is_none_or(|goal| row.handed() >= *goal);
+        let are_obeyed = now >= *until || rows.iter().all(|(_, pid, row)| is_obeyed(pid, row));
+        !are_obeyed || self.pairs.values().any(has_unread)
+    }
+
+    fn order(&mut self, moves: &[Move], rows: &[(SlotId, Pid, Row<'_>)], roster: &Roster, now: Time) {
+        let mut goals = BTreeMap::new();
+        for it in moves {
+            let from = rows.iter().find(|(slot, ..)| *slot == it.from);
+            let (Some((_, pid, row)), Some(pair)) = (from, self.pairs.get(&it.to)) else { continue };
+            let Some(process) = roster.get(*pid) else { continue };
+            match process.ends.lifeline.move_some(it.to, it.part, pair.sender()) {
+                Ok(()) => {
+                    let count = if let Part::Any(count) = it.part { count } else { 0 };
+                    // A worker may report anything.
+                    let goal: &mut u64 = goals.entry(*pid).or_insert_with(|| row.handed());
+                    *goal = goal.saturating_add(count.into());
+                }
+                Err(error) => debug!("cannot order {} to move connections: {error}", roster.tag(*pid)),
+            }
+        }
+        (self.balancing.ordered.goals, self.balancing.ordered.until) = (goals, now + PATIENCE);
     }
 }
 
 /// Whether connections wait in the queue of a slot, so that no report counts them.
-fn is_under_way(pair: &Pair) -> bool {
+fn has_unread(pair: &Pair) -> bool {
     sys::fds::unread(pair.receiver()).is_ok_and(|bytes| bytes > 0)
 }

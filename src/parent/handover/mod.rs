@@ -156,9 +156,10 @@ impl Handover {
         self.balancing.set(rebalance == Rebalance::Auto);
     }
 
-    /// Has workers pass connections to each other, and empty the queues of slots that are no more.
-    pub(super) fn settle(&mut self, roster: &Roster, board: &ParentBoard, now: Time) {
-        self.balance(roster, board, now);
+    /// Has workers pass connections to each other, and empty the queues of slots that are no more. `are_some_busy`: some
+    /// worker has been busy just now.
+    pub(super) fn settle(&mut self, roster: &Roster, board: &ParentBoard, are_some_busy: bool, now: Time) {
+        self.balance(roster, board, are_some_busy, now);
         self.rests.retain(|rest| rest.by.is_some_and(|(_, at)| now < at) || !rest.is_empty());
         if self.rests.is_empty() {
             return;
@@ -235,13 +236,13 @@ mod tests {
         assert_eq!(sender.send(b"x", worker.stream().as_fd()), Sent::Done);
         handover.retire(3);
         assert_eq!(sender.send(b"x", worker.stream().as_fd()), Sent::Never, "nobody can add to it");
-        handover.settle(&roster, &board, Time::default());
+        handover.settle(&roster, &board, false, Time::default());
         assert_eq!(handover.rests.len(), 1, "nobody is there to empty it");
         assert!(worker.order().is_none());
         // An empty one is closed at once.
         handover.receiver(4).expect("a descriptor");
         handover.retire(4);
-        handover.settle(&roster, &board, Time::default());
+        handover.settle(&roster, &board, false, Time::default());
         assert_eq!(handover.rests.len(), 1);
         let order = |order: Option<Order>| matches!(order, Some(Order::TakeRest { .. }));
         assert!(!order(worker.order()));

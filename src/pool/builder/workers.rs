@@ -69,11 +69,13 @@ impl Builder {
         self.put("on-stall", |config| config.lifecycle.on_stall = end)
     }
 
-    /// Sets whether workers pass idle connections to each other, so that all have about as many. Default
-    /// [`Rebalance::Auto`].
+    /// Sets whether workers pass kept connections to each other, between two requests, so that all have about as many.
+    /// Default [`Rebalance::Auto`].
     ///
     /// New connections go to the workers that have the fewest, but clients that keep theirs make none. So after a pool was
-    /// scaled up, its old workers would keep all the load. Concerns workers that run
+    /// scaled up, its old workers would keep all the load. A worker that is busy most of the time, while another is not,
+    /// also passes on a part of those of its connections that have had a request lately; this needs a stall timeout, as
+    /// only then the parent sees which workers are busy. Concerns workers that run
     /// [`Worker::serve`](crate::Worker::serve).
     pub fn rebalance(self, rebalance: Rebalance) -> Builder {
         self.put("rebalance", |config| config.workers.rebalance = rebalance)

@@ -39,6 +39,8 @@ pub(super) struct Candidate {
 pub(super) struct Move {
     pub(super) outlets: Outlets,
     pub(super) left: usize,
+    /// Whether only those that have had a request lately.
+    pub(super) is_of_busy: bool,
     /// Where to go on in the table.
     pub(super) index: usize,
     pub(super) until: Time,
@@ -93,10 +95,10 @@ impl HandoverQueue {
         self.outlets.senders.iter().any(|(other, _)| *other == slot)
     }
 
-    /// Passes up to `count` idle connections on to this slot.
-    pub(super) fn add_move(&mut self, slot: usize, count: usize, to: Sender, now: Time) {
+    /// Passes up to `left` idle connections on to this slot.
+    pub(super) fn add_move(&mut self, slot: usize, left: usize, is_of_busy: bool, to: Sender, now: Time) {
         let outlets = Outlets { senders: vec![(slot, to)], next: 0 };
-        self.moves.push_back(Move { outlets, left: count, index: 0, until: now + PATIENCE });
+        self.moves.push_back(Move { outlets, left, is_of_busy, index: 0, until: now + PATIENCE });
     }
 
     /// The worker leaves. Returns whether there is anybody to pass connections on to.

@@ -38,10 +38,7 @@ where
                 // It keeps no program.
                 Order::End => {}
                 Order::HandOver { slot, to } => self.connections.passing.add_outlet(slot, to),
-                Order::Move { slot, count, to } if !self.connections.cx.is_draining() => {
-                    self.connections.passing.add_move(slot, count, to, self.connections.cx.clock.now);
-                }
-                Order::Move { .. } => {}
+                Order::Move { slot, part, to } => self.connections.begin_to_move(slot, part, to),
                 Order::TakeRest { from } => self.taking.add_rest(from),
                 Order::Look => {
                     let now = self.connections.cx.clock.now;

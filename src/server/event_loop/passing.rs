@@ -8,17 +8,21 @@ use log::{debug, warn};
 use super::connections::Connections;
 use super::handover_queue::{Candidate, Outlets, PATIENCE};
 use crate::server::answer::response::Response;
-use crate::server::connection::Step;
+use crate::server::connection::{Connection, Step};
 use crate::server::context::Patience;
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
-use crate::shared::handover::Sent;
+use crate::shared::handover::plan::Part;
+use crate::shared::handover::{Sender, Sent};
 
 /// The maximum number of connections to pass on in a turn.
 const BATCH: usize = 128;
 
 /// When to try again if all queues are full.
 const RETRY: Duration = Duration::from_millis(2);
+
+/// A connection with a request in this time is a busy one. The parent has looked at the workers for at least as long.
+const LATELY: Duration = Duration::from_secs(8);
 
 impl<H> Connections<'_, H>
 where
@@ -141,6 +145,27 @@ where
         self.spread_idle(patience.head, |_| true);
     }
 
+    /// Begins to pass some connections on while the worker serves.
+    pub(super) fn begin_to_move(&mut self, slot: usize, part: Part, to: Sender) {
+        if self.cx.is_draining() {
+            return;
+        }
+        let (left, is_of_busy) = match part {
+            Part::Any(count) => (count as usize, false),
+            Part::Busy(thousandths) => {
+                let busy = self.table.entries.iter().filter(|(_, entry)| self.is_busy(&entry.connection)).count();
+                (busy.saturating_mul(thousandths as usize) / 1_000, true)
+            }
+        };
+        self.passing.add_move(slot, left, is_of_busy, to, self.cx.clock.now);
+    }
+
+    /// Whether a connection has had a request lately.
+    fn is_busy(&self, connection: &Connection) -> bool {
+        let waiting = connection.waiting();
+        !waiting.is_idle() || waiting.waited(self.cx.config, self.cx.clock.running) < LATELY
+    }
+
     /// Passes idle connections on as the orders say.
     fn pass_some_on(&mut self) {
         let Some(mut order) = self.passing.moves.pop_front() else { return };
@@ -151,6 +176,7 @@ where
             let is_idle = entry.is_some_and(|entry| {
                 !entry.connection.is_again
                     && entry.connection.waiting().is_idle()
+                    && (!order.is_of_busy || self.is_busy(&entry.connection))
                     && self.passing.gate.covers(&entry.connection.transport)
             });
             let sent = if is_idle { self.pass(order.index, &mut order.outlets) } else { None };

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Bed;
 use crate::server::answer::response::Response;
+use crate::shared::handover::plan::Part;
 use crate::shared::handover::record::RECORD_MAX;
 use crate::shared::handover::{Pair, Receiver, Record, Sender, Sent, Taken};
 use crate::sys::{clock, fds};
@@ -266,7 +267,7 @@ fn a_server_moves_as_many_as_it_is_asked_to() {
     bed.serve(vec![listener], |_| {
         requests += 1;
         match requests {
-            5 => bed.parent.move_some(3, 5, pair.sender()).expect("there is room"),
+            5 => bed.parent.move_some(3, Part::Any(5), pair.sender()).expect("there is room"),
             // The order was obeyed in an earlier turn.
             10 => bed.parent.close(),
             _ => {}
@@ -278,4 +279,37 @@ fn a_server_moves_as_many_as_it_is_asked_to() {
     let counters = bed.board.row(1).counters(clock::now());
     assert_eq!((counters.handed, counters.open()), (5, 0));
     drop(clients);
+}
+
+/// Six connections have waited for long, and four and the client's have not.
+#[test]
+fn a_server_moves_a_part_of_its_busy_connections() {
+    let (listener, own, other) = (listener(), Pair::new().expect("a pair"), Pair::new().expect("a pair"));
+    let mut clients = Vec::new();
+    for seconds in [60, 0, 60, 60, 0, 0, 60, 60, 0, 60] {
+        let (client, accepted) = pair_of(&listener, b"");
+        let mut bytes = Vec::new();
+        let waited = Duration::from_secs(seconds);
+        assert!(Record { requests: 1 + seconds as u32, waited, ..Record::default() }.encode(&mut bytes));
+        send(&own, &bytes, &accepted);
+        clients.push(client);
+    }
+    let mut bed = Bed::new();
+    bed.config.server.timeouts.idle = Duration::ZERO;
+    *bed.handover.borrow_mut() = Some(receiver(&own));
+    let mut asking = bed.client();
+    asking.write_all(REQUEST).expect("sent");
+    let mut requests = 0;
+    bed.serve(vec![listener], |_| {
+        requests += 1;
+        match requests {
+            5 => bed.parent.move_some(3, Part::Busy(400), other.sender()).expect("there is room"),
+            10 => bed.parent.close(),
+            _ => {}
+        }
+        asking.write_all(REQUEST).expect("sent");
+        Response::new(204)
+    });
+    let requests: Vec<u32> = passed(&other).into_iter().map(|(requests, _)| requests).collect();
+    assert_eq!(requests, [1, 1]);
 }

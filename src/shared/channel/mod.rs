@@ -46,6 +46,7 @@ use self::protocol::{
 };
 pub(crate) use self::protocol::{Record, Violation, REMARKS, STOPPING};
 use self::remark::Remark;
+use crate::shared::handover::plan::Part;
 use crate::shared::handover::{Receiver, Sender};
 use crate::shared::pace::Pace;
 use crate::sys;
@@ -67,8 +68,8 @@ pub(crate) enum Order {
     /// When it is told to finish, pass the connections to this slot; to several in turn, if the order comes again. See
     /// [`crate::shared::handover`].
     HandOver { slot: usize, to: Sender },
-    /// Pass up to `count` idle connections to this slot.
-    Move { slot: usize, count: usize, to: Sender },
+    /// Pass some connections, between two requests, to this slot.
+    Move { slot: usize, part: Part, to: Sender },
     /// Take over the connections in this queue of a slot that is no more, then close it.
     TakeRest { from: Receiver },
 }
@@ -78,12 +79,13 @@ const RELEASE: u8 = b'r';
 const LOG: u8 = b'l';
 const END: u8 = b'e';
 const LOOK: u8 = b'k';
-/// An order to move has the number of connections in the upper half of the slot's number.
-const SLOTS_OF_MOVE: usize = u32::MAX as usize;
-
 const HAND_OVER: u8 = b'h';
 const MOVE: u8 = b'm';
+const MOVE_BUSY: u8 = b'b';
 const TAKE_REST: u8 = b't';
+
+/// An order to move has the number of connections, or of thousandths, in the upper half of the slot's number.
+const SLOTS_OF_MOVE: usize = u32::MAX as usize;
 
 /// Makes both ends for a worker of a pool with this number of TCP and UDP addresses.
 pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(ParentEnd, WorkerEnd)> {
@@ -260,11 +262,11 @@ impl ParentEnd {
         self.order(HAND_OVER, slot, &[to])
     }
 
-    /// Orders the worker to pass up to this number of idle connections to this slot.
-    // Nobody moves connections yet.
-    #[allow(dead_code)]
-    pub(crate) fn move_some(&self, slot: usize, count: u32, to: BorrowedFd<'_>) -> io::Result<()> {
-        self.order(MOVE, slot & SLOTS_OF_MOVE | (count as usize) << 32, &[to])
+    /// Orders the worker to pass some of its connections to this slot.
+    pub(crate) fn move_some(&self, slot: usize, part: Part, to: BorrowedFd<'_>) -> io::Result<()> {
+        let (Part::Any(count) | Part::Busy(count)) = part;
+        let kind = if matches!(part, Part::Any(_)) { MOVE } else { MOVE_BUSY };
+        self.order(kind, slot & SLOTS_OF_MOVE | (count as usize) << 32, &[to])
     }
 
     /// Orders the worker to take over what is in the queue of a slot that is no more.
@@ -371,9 +373,10 @@ impl WorkerEnd {
             (END, 9) => Some(Order::End),
             (LOOK, 9) => Some(Order::Look),
             (HAND_OVER, 9) => Some(Order::HandOver { slot, to: fds.into_iter().next()?.into() }),
-            (MOVE, 9) => {
-                let to = fds.into_iter().next()?.into();
-                Some(Order::Move { slot: slot & SLOTS_OF_MOVE, count: slot >> 32, to })
+            (kind @ (MOVE | MOVE_BUSY), 9) => {
+                let count = u32::try_from(slot >> 32).ok()?;
+                let part = if kind == MOVE { Part::Any(count) } else { Part::Busy(count) };
+                Some(Order::Move { slot: slot & SLOTS_OF_MOVE, part, to: fds.into_iter().next()?.into() })
             }
             (TAKE_REST, 9) => Some(Order::TakeRest { from: fds.into_iter().next()?.into() }),
             _ => None,

@@ -86,11 +86,13 @@ pub enum Adopt {
     Require,
 }
 
-/// Whether workers pass idle connections to each other, so that all have about as many.
+/// Whether workers pass kept connections to each other, so that all have about as many and no worker is busy while others
+/// are idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rebalance {
-    /// After a worker has become ready, if the fullest worker has clearly more than the others.
+    /// After a worker has become ready, if the fullest worker has clearly more than the others; and if a worker is busy
+    /// most of the time while another is not.
     #[default]
     Auto,
     /// A connection only moves when its worker leaves.

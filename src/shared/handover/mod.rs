@@ -7,6 +7,7 @@
 //! - `pair.rs`: the two ends of a slot's pair of sockets
 //! - `gate.rs`: whether a descriptor that was passed on is a client's connection to this pool
 //! - `plan.rs`: PURE. Which worker gives how many connections to which, so that all have as many
+//! - `activity.rs`: PURE. The same for connections with requests, so that all are as busy
 //!
 //! # How it works
 //!
@@ -51,9 +52,10 @@
 //! and gives the receiving end to a worker that serves, which takes what is in it and closes it ([`Order::TakeRest`]).
 //!
 //! **Balance.** After a worker became ready, the parent compares for some seconds how many connections the workers
-//! have. If they differ too much, it orders the fullest to move some to the emptiest ([`Order::Move`]): up to `count`
-//! idle connections, over the sending end that comes with the order and is closed afterwards. Nothing is due in a pool
-//! that is balanced.
+//! have. If they differ too much, it orders the fullest to move some to the emptiest ([`Order::Move`]), over the sending
+//! end that comes with the order and is closed afterwards. It orders no more before those have been passed on. While
+//! workers are busy, it also looks four times a second at which; if one is busy far more often than others, it orders that
+//! one to move a part of the connections that have had a request lately. Nothing is due in a pool that is idle.
 //!
 //! **The counters.** A connection that was passed on counts as closed in the one row and as accepted in the other, so
 //! the number of open connections, on which steering depends, is right. `Handed` and `Taken` in the row say how many of
@@ -70,6 +72,7 @@
 // The server uses the rest.
 #![allow(dead_code, unused_imports)]
 
+pub(crate) mod activity;
 mod gate;
 mod pair;
 pub(crate) mod plan;

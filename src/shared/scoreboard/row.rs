@@ -277,6 +277,11 @@ impl Row<'_> {
         self.load(Word::Accepted)
     }
 
+    /// How many connections it has passed to other processes.
+    pub(crate) fn handed(&self) -> u64 {
+        self.load(Word::Handed)
+    }
+
     pub(crate) fn open(&self) -> u64 {
         self.accepted().saturating_sub(self.load(Word::Closed))
     }

@@ -67,7 +67,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "rebalance",
         "auto|off",
         at!(workers.rebalance, Choice::new()),
-        "Whether workers pass idle connections to each other after one has become ready, so that all have about as many",
+        "Whether workers pass kept connections to each other, between two requests: after one has become ready, so that all \
+         have about as many, and when one is busy most of the time while another is not",
     )
     .of_the_server(),
     Setting::new(
