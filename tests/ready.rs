@@ -174,7 +174,8 @@ fn a_program_that_never_served_ends_the_pool_and_says_why() {
 
 #[test]
 fn one_that_does_not_come_to_serve_is_killed_and_the_reason_is_seen() {
-    let options = ["--boot-timeout", "1s"];
+    // Longer than it takes to execute the program, which changes the reason.
+    let options = ["--boot-timeout", "8s"];
     for (script, reason) in [
         ("exec 3<&-; exec sleep 600", "it did not have the pool's socket open"),
         ("exec sleep 600", "it had the pool's socket open and was not seen to wait for connections"),

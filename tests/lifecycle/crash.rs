@@ -147,8 +147,13 @@ fn a_worker_that_does_not_count_has_served_after_a_second() {
     command.envs([("TESTBED", "plain"), ("FORKPOOL_WORKERS", "1"), ("FORKPOOL_GIVE_UP", "1")]);
     let mut server = Server::start(command);
     for generation in 1..=2 {
-        let worker = until("the slot has a worker", || server.workers().first().copied());
-        until("it is ready", || (server.count(&format!(" gen={generation} pid={worker} ready")) > 0).then_some(()));
+        let tag = format!(" gen={generation} pid=");
+        let line = until("it is ready", || {
+            let is_ready = |line: &&String| line.contains(&tag) && line.ends_with(" ready");
+            server.log().iter().find(is_ready).cloned()
+        });
+        let pid = line.split_once(" pid=").and_then(|(_, rest)| rest.split(' ').next()?.parse().ok());
+        let worker = Pid::from_raw(pid.expect("it names its pid"));
         // It counts from then on, and nothing waits for it.
         sleep(Duration::from_millis(1100));
         kill(worker, Signal::SIGKILL).expect("it runs");

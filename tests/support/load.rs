@@ -14,7 +14,7 @@ impl Load {
     #[track_caller]
     pub fn begin(port: u16, options: &[&str]) -> Load {
         let mut command = example("load");
-        command.arg(format!("127.0.0.1:{port}")).args(["--until-eof", "--verbose"]).args(options);
+        command.arg(format!("127.0.0.1:{port}")).args(["--until-eof", "--verbose", "--patience", "120s"]).args(options);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         Load(child.expect("the load client is built"))
     }

@@ -230,8 +230,9 @@ fn run_for(millis: u64) {
     }
 }
 
-/// Blocks until a file is there.
+/// Says that it blocks, and does so until a file is there.
 fn wait_for(path: &str) {
+    eprintln!("serves /wait");
     while !Path::new(path).exists() {
         thread::sleep(Duration::from_millis(2));
     }
@@ -294,6 +295,7 @@ fn answer(worker: &Worker, request: &Request<'_>) -> Response {
         }
         // Answered when somebody asks for /now.
         "/late" => {
+            eprintln!("serves /late");
             let (responder, response) = Response::deferred();
             LATE.with_borrow_mut(|late| late.push(responder));
             response

@@ -371,6 +371,8 @@ fn a_draining_worker_takes_no_wake_ups() {
     for client in &mut kept {
         // Nobody answers that; an unfinished head would keep them for a moment only.
         client.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
+        // Until the worker has read it, it would pass the connection on.
+        server.wait_for("serves /late");
     }
     server.signal(Signal::SIGHUP);
     server.wait_for("rolling restart done");

@@ -93,14 +93,18 @@ fn connections_with_requests_in_progress_stay() {
 fn a_request_that_has_arrived_is_answered_before_its_connection_closes() {
     let mut server = with_places("4");
     let mut busy = kept(&mut server);
+    let gate = support::fresh_path("places.gate");
     for _ in 0..5 {
-        busy.send("GET /slow?ms=50 HTTP/1.1\r\nHost: a\r\n\r\n");
+        busy.send(format!("GET /wait?{} HTTP/1.1\r\nHost: a\r\n\r\n", gate.display()));
+        server.wait_for("serves /wait");
         // They come while the worker is busy, so it finds them all at once.
         let mut clients: Vec<_> = (0..40).map(|_| server.connect()).collect();
         for client in &mut clients {
             client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
         }
+        std::fs::write(&gate, "").expect("a writable directory");
         assert_eq!(busy.answer().status, 200);
+        std::fs::remove_file(&gate).expect("it is there");
         for mut client in clients {
             assert_eq!(client.answer().status, 200);
         }
