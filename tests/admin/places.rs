@@ -13,7 +13,7 @@ use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::signal::{kill, Signal};
 
 use super::{private, Watched};
-use crate::support::{self, connect_unix, fresh_path};
+use crate::support::{self, connect_unix, fresh_path, until};
 
 #[test]
 fn events_are_streamed_until_the_pool_ends() {
@@ -89,17 +89,18 @@ fn idle_clients_do_not_keep_probes_out() {
         "GET /events HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
     ] {
         let longest = besiege(watched.admin, request, || {
-            let times = (0..50).map(|_| {
-                let began = Instant::now();
-                assert_eq!(watched.ask("/healthz").status, 200, "{request:?}");
-                began.elapsed()
-            });
-            let mut times: Vec<_> = times.collect();
-            times.sort();
             // Less than any client is given here to say something: were they in the way, each would take longer. One
             // or the other may do so on a machine that is busy.
-            assert!(times[25] < Duration::from_secs(4), "{request:?}: {times:?}");
-            times[49]
+            until(&format!("most do not wait for {request:?}"), || {
+                let times = (0..50).map(|_| {
+                    let began = Instant::now();
+                    assert_eq!(watched.ask("/healthz").status, 200, "{request:?}");
+                    began.elapsed()
+                });
+                let mut times: Vec<_> = times.collect();
+                times.sort();
+                (times[25] < Duration::from_secs(4)).then_some(times[49])
+            })
         });
         eprintln!("/healthz beside a thousand clients that send {request:?} and wait: at most {longest:?}");
     }

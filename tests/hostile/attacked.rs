@@ -144,15 +144,16 @@ impl Attacked {
             Siblings::GoOn => {
                 for (pid, client) in &mut self.clients[2..] {
                     for _ in 0..3 {
-                        match client.try_get("/") {
-                            Ok(answer) => assert_eq!(answer.worker(), *pid, "of the attackers {attackers:?}"),
-                            // The pool replaces who shares what was shut down: that one closes what is idle, soon after.
-                            Err(error) => {
-                                let replaced = self.server.count("recycled: it cannot accept on one of its sockets");
-                                assert!(replaced > 0, "{error}, of the attackers {attackers:?}");
-                                break;
-                            }
+                        let answerer = client.try_get("/").map(|answer| answer.worker());
+                        if answerer.as_ref().is_ok_and(|answerer| answerer == pid) {
+                            continue;
                         }
+                        // The pool replaces who shares what was shut down, and that one passes on what is idle.
+                        let what = format!("{pid} is replaced; {answerer:?} answers, of the attackers {attackers:?}");
+                        let is_replaced = "recycled: it cannot accept on one of its sockets";
+                        until(&what, || (self.server.count(is_replaced) > 0).then_some(()));
+                        assert!(answerer.is_ok_and(|answerer| !attackers.contains(&answerer)), "{what}");
+                        break;
                     }
                 }
             }
