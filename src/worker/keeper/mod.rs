@@ -126,13 +126,11 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         is_there: true,
         inodes: sockets.iter().map(inode).collect(),
         adoption: Adoption::after(heard, &sockets, station),
-        has_callers: true,
         sockets,
         signals,
         output,
         plan: Plan::new(worker.drain_timeout(), sign, clock::now()),
         probe,
-        is_asked: false,
         parent: getppid(),
         is_over: false,
     })
@@ -216,15 +214,11 @@ pub(super) struct Keeper<'a> {
     /// Their inodes, which identify the sockets for which the program waits.
     inodes: Vec<u64>,
     adoption: Option<Adoption>,
-    /// Whether a process is left that may call.
-    has_callers: bool,
     signals: SignalFd,
     output: Option<Output>,
     plan: Plan,
     /// Asks it by HTTP whether it is ready; `None` once it is.
     probe: Option<Probe>,
-    /// Whether it waits for connections, so that the probe may ask it.
-    is_asked: bool,
     parent: Pid,
     /// Whether the lifeline has ended.
     is_over: bool,
@@ -240,7 +234,7 @@ impl Keeper<'_> {
                     Effect::Ready => self.ready(),
                     Effect::Ask => {
                         self.worker.lifeline().accepts();
-                        self.is_asked = true;
+                        self.probe.iter_mut().for_each(Probe::begin);
                     }
                     Effect::Suspended(is_stopped) => self.worker.lifeline().suspended(is_stopped),
                     Effect::LetGo => self.sockets.clear(),
@@ -272,7 +266,7 @@ impl Keeper<'_> {
 
     /// Goes on asking the program whether it is ready.
     fn ask(&mut self, now: Time) {
-        let Some(probe) = self.probe.as_mut().filter(|_| self.is_asked) else { return };
+        let Some(probe) = &mut self.probe else { return };
         let is_ready = probe.advance(now);
         if let Some(status) = probe.news() {
             self.worker.lifeline().answered(status);
@@ -300,10 +294,9 @@ impl Keeper<'_> {
     /// Answers the calls of the program that wait for it.
     fn adopt(&mut self) {
         let tag = self.tag();
-        let Some(adoption) = self.adoption.as_mut().filter(|_| self.has_callers) else { return };
-        let is_left = adoption.attend(&self.sockets, &self.inodes, &tag);
+        let Some(adoption) = &mut self.adoption else { return };
+        adoption.attend(&self.sockets, &self.inodes, &tag);
         self.remark();
-        self.has_callers &= is_left;
     }
 
     fn remark(&mut self) {
@@ -353,18 +346,18 @@ impl Keeper<'_> {
         if !self.is_over {
             fds.push(PollFd::new(lifeline.stream().as_fd(), PollFlags::POLLIN));
         }
-        let adoption = self.adoption.as_ref().filter(|_| self.has_callers);
-        fds.extend(adoption.iter().map(|adoption| PollFd::new(adoption.source(), PollFlags::POLLIN)));
+        let calls = self.adoption.as_ref().and_then(Adoption::source);
+        fds.extend(calls.map(|calls| PollFd::new(calls, PollFlags::POLLIN)));
         let pipes = self.output.iter().flat_map(Output::pipes);
         fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
         fds.extend(self.queues());
-        let probe = self.probe.as_ref().filter(|_| self.is_asked);
+        let probe = self.probe.as_ref();
         fds.extend(probe.and_then(Probe::source).map(|stream| PollFd::new(stream, PollFlags::POLLIN)));
         let due = self
             .plan
             .deadline()
             .into_iter()
-            .chain(probe.map(Probe::deadline))
+            .chain(probe.and_then(Probe::deadline))
             .chain(self.output.as_ref().and_then(Output::deadline))
             .min();
         match poll(&mut fds, patience(due, clock::now())) {
@@ -375,7 +368,7 @@ impl Keeper<'_> {
 
     /// The pool's sockets, while it matters whether connections wait.
     fn queues(&self) -> impl Iterator<Item = PollFd<'_>> {
-        let sockets = self.sockets.iter().filter(|_| self.plan.is_vigilant());
+        let sockets = self.sockets.iter().filter(|_| self.plan.watches_queues());
         sockets.map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN))
     }
 
@@ -445,7 +438,7 @@ impl Keeper<'_> {
         if let Some(output) = self.output.take() {
             output.end();
         }
-        let unanswered = self.probe.take().filter(|_| self.is_asked).map(|probe| probe.problem());
+        let unanswered = self.probe.take().and_then(|probe| probe.problem());
         let elsewhere = match why {
             Some(Why::Early | Why::NotWaiting) => {
                 self.adoption.as_ref().and_then(|adoption| adoption.why_not(why == Some(Why::Early)))

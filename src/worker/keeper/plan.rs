@@ -43,8 +43,8 @@ const BOOT: Duration = Duration::from_secs(5);
 /// How long a connection may wait before the keeper checks that the program still has the socket.
 const QUEUED: Duration = Duration::from_secs(1);
 
-/// The least time between two such checks.
-const CALM: Duration = Duration::from_secs(10);
+/// The pause after such a check.
+const CHECK_PAUSE: Duration = Duration::from_secs(10);
 
 /// How a program has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,33 +163,66 @@ pub(super) struct Plan {
     /// Whether a program that waits for connections is then asked if it is ready.
     is_asked: bool,
     /// Set once the program was seen to wait for connections.
-    vigil: Option<Vigil>,
-    /// Whether the program has closed the pool's socket.
-    has_closed: bool,
-    /// Whether it is stopped, and whether the parent thinks so.
-    is_stopped: (bool, bool),
-    stops: Pace,
+    check: Option<SocketCheck>,
+    suspension: Suspension,
     told: Option<Stop>,
     /// When all of them are killed.
     until: Option<Time>,
     /// Whether the parent may kill them earlier.
     defers: bool,
     exit: Option<Exit>,
-    /// Whether the program has exited by itself.
+    circumstances: Circumstances,
+    effects: VecDeque<Effect>,
+}
+
+/// What explains the end of a program, besides its exit status. Nothing here is ever taken back.
+#[derive(Debug, Default)]
+struct Circumstances {
+    /// Whether the program has closed the pool's socket.
+    has_closed: bool,
+    /// Whether it has exited by itself.
     is_own_end: bool,
     /// Whether it was asked to end so soon that it need not have been ready.
     is_hasty: bool,
     /// Whether it has left other processes behind.
     has_left: bool,
-    effects: VecDeque<Effect>,
+}
+
+/// Whether a signal has stopped the program, and what the parent knows about that.
+#[derive(Debug, Default)]
+struct Suspension {
+    is_stopped: bool,
+    /// What was reported last.
+    reported: bool,
+    pace: Pace,
+}
+
+impl Suspension {
+    /// When to report a change.
+    fn due(&self) -> Option<Time> {
+        (self.is_stopped != self.reported).then(|| self.pace.next(STOPPING))
+    }
+
+    /// What to report now, if it has changed. A program that is stopped and continued all the time is reported at a
+    /// limited rate, by its latest state.
+    fn take(&mut self, now: Time) -> Option<bool> {
+        if self.is_stopped == self.reported || self.pace.take(STOPPING, now).is_err() {
+            return None;
+        }
+        self.reported = self.is_stopped;
+        Some(self.reported)
+    }
 }
 
 /// When to check that a program that serves still has the socket: only after a connection has waited, and rarely.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Vigil {
-    Armed,
-    Doubt { look: Time },
-    Calm { until: Time },
+enum SocketCheck {
+    /// When a connection has waited for a while.
+    Ready,
+    /// A connection waits.
+    Due { at: Time },
+    /// After a check.
+    Paused { until: Time },
 }
 
 /// The checks of a program that is not ready yet.
@@ -209,17 +242,13 @@ impl Plan {
             started: now,
             looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Observation::default() }),
             is_asked: sign == Sign::Answer,
-            vigil: None,
-            has_closed: false,
-            is_stopped: (false, false),
-            stops: Pace::default(),
+            check: None,
+            suspension: Suspension::default(),
             told: None,
             until: None,
             defers: false,
             exit: None,
-            is_own_end: false,
-            is_hasty: false,
-            has_left: false,
+            circumstances: Circumstances::default(),
             effects: VecDeque::new(),
         }
     }
@@ -230,9 +259,11 @@ impl Plan {
             Fact::Observed(observation) => self.observed(observation, now),
             Fact::Answered if self.told.is_none() => self.effects.push_back(Effect::Ready),
             Fact::Answered => {}
-            Fact::Queued if self.vigil == Some(Vigil::Armed) => self.vigil = Some(Vigil::Doubt { look: now + QUEUED }),
+            Fact::Queued if self.check == Some(SocketCheck::Ready) => {
+                self.check = Some(SocketCheck::Due { at: now + QUEUED });
+            }
             Fact::Queued => {}
-            Fact::Suspended(is_stopped) => self.is_stopped.0 = is_stopped,
+            Fact::Suspended(is_stopped) => self.suspension.is_stopped = is_stopped,
             Fact::Exited(exit) => self.exited(exit, now),
             Fact::Childless => {
                 if let Some(exit) = self.exit {
@@ -250,9 +281,9 @@ impl Plan {
 
     /// When time matters next.
     pub(super) fn deadline(&self) -> Option<Time> {
-        let stops = (self.is_stopped.0 != self.is_stopped.1).then(|| self.stops.next(STOPPING));
-        let rest = match self.vigil {
-            Some(Vigil::Calm { until }) if self.told.is_none() => Some(until),
+        let stops = self.suspension.due();
+        let rest = match self.check {
+            Some(SocketCheck::Paused { until }) if self.told.is_none() => Some(until),
             _ => None,
         };
         self.until.into_iter().chain(self.next_look()).chain(stops).chain(rest).min()
@@ -260,16 +291,16 @@ impl Plan {
 
     /// When to check the processes next.
     pub(super) fn next_look(&self) -> Option<Time> {
-        let doubt = match self.vigil {
-            Some(Vigil::Doubt { look }) => Some(look),
+        let check = match self.check {
+            Some(SocketCheck::Due { at }) => Some(at),
             _ => None,
         };
-        self.looks.map(|looks| looks.next).or(doubt).filter(|_| self.told.is_none())
+        self.looks.map(|looks| looks.next).or(check).filter(|_| self.told.is_none())
     }
 
     /// Whether it matters that a connection waits.
-    pub(super) fn is_vigilant(&self) -> bool {
-        self.vigil == Some(Vigil::Armed) && self.told.is_none()
+    pub(super) fn watches_queues(&self) -> bool {
+        self.check == Some(SocketCheck::Ready) && self.told.is_none()
     }
 
     fn asked(&mut self, stop: Stop, now: Time) {
@@ -279,7 +310,7 @@ impl Plan {
         if self.told.is_none() {
             self.effects.push_back(Effect::LetGo);
             self.defers = true;
-            self.is_hasty = stop != Stop::Kill && now.since(self.started) < BOOT;
+            self.circumstances.is_hasty = stop != Stop::Kill && now.since(self.started) < BOOT;
             self.until = (!self.drain_timeout.is_zero()).then(|| now + self.drain_timeout);
         }
         self.told = Some(stop);
@@ -293,7 +324,7 @@ impl Plan {
     fn exited(&mut self, exit: Exit, now: Time) {
         self.exit = Some(exit);
         if self.told.is_none() {
-            self.is_own_end = true;
+            self.circumstances.is_own_end = true;
             self.asked(Stop::Finish, now);
             self.defers = false;
             self.until = Some(now + if self.drain_timeout.is_zero() { REST } else { REST.min(self.drain_timeout) });
@@ -301,10 +332,10 @@ impl Plan {
     }
 
     fn observed(&mut self, observation: Observation, now: Time) {
-        if let Some(Vigil::Doubt { .. }) = self.vigil {
-            self.vigil = Some(Vigil::Calm { until: now + CALM });
+        if let Some(SocketCheck::Due { .. }) = self.check {
+            self.check = Some(SocketCheck::Paused { until: now + CHECK_PAUSE });
             if observation == Observation::Nothing && self.told.is_none() {
-                self.has_closed = true;
+                self.circumstances.has_closed = true;
                 self.asked(Stop::Finish, now);
                 self.defers = false;
             }
@@ -318,14 +349,14 @@ impl Plan {
         looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(LOOK_MOST);
         if is_ready {
             self.looks = None;
-            self.vigil = (observation == Observation::Waits).then_some(Vigil::Armed);
+            self.check = (observation == Observation::Waits).then_some(SocketCheck::Ready);
             self.effects.push_back(if self.is_asked { Effect::Ask } else { Effect::Ready });
         }
     }
 
     fn expire(&mut self, has_parent: bool, now: Time) {
-        if self.vigil.is_some_and(|vigil| matches!(vigil, Vigil::Calm { until } if until <= now)) {
-            self.vigil = Some(Vigil::Armed);
+        if self.check.is_some_and(|check| matches!(check, SocketCheck::Paused { until } if until <= now)) {
+            self.check = Some(SocketCheck::Ready);
         }
         if self.until.is_none_or(|until| now < until) {
             return;
@@ -340,29 +371,28 @@ impl Plan {
     }
 
     fn tell_of_stops(&mut self, now: Time) {
-        let (is, told) = self.is_stopped;
-        if is != told && self.exit.is_none() && self.stops.take(STOPPING, now).is_ok() {
-            self.is_stopped.1 = is;
-            self.effects.push_back(Effect::Suspended(is));
+        if self.exit.is_none() {
+            self.effects.extend(self.suspension.take(now).map(Effect::Suspended));
         }
     }
 
     /// The program has exited, and other processes remain.
     pub(super) fn left_behind(&mut self) {
-        self.has_left |= self.exit.is_some();
+        self.circumstances.has_left |= self.exit.is_some();
     }
 
     /// What is known besides how it has ended.
     fn reason(&self, exit: Exit) -> Option<Why> {
         let observation = self.looks.map(|looks| looks.latest);
+        let Circumstances { has_closed, is_own_end, is_hasty, has_left } = self.circumstances;
         match (exit, observation) {
-            _ if self.has_closed => Some(Why::Closed),
+            _ if has_closed => Some(Why::Closed),
             (Exit::Signal { core_dumped: true, .. }, _) => Some(Why::CoreDumped),
-            (Exit::Code(0), _) if self.is_own_end && self.has_left => Some(Why::LeftOthers),
-            (Exit::Code(_), Some(_)) if self.is_own_end => Some(Why::Early),
-            (_, Some(_)) if self.is_hasty => None,
-            (_, Some(Observation::Nothing)) if !self.is_own_end => Some(Why::NoSocket),
-            (_, Some(Observation::Holds)) if !self.is_own_end => Some(Why::NotWaiting),
+            (Exit::Code(0), _) if is_own_end && has_left => Some(Why::LeftOthers),
+            (Exit::Code(_), Some(_)) if is_own_end => Some(Why::Early),
+            (_, Some(_)) if is_hasty => None,
+            (_, Some(Observation::Nothing)) if !is_own_end => Some(Why::NoSocket),
+            (_, Some(Observation::Holds)) if !is_own_end => Some(Why::NotWaiting),
             _ => None,
         }
     }

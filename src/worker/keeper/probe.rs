@@ -42,6 +42,8 @@ const LINE_MAX: usize = 1024;
 
 #[derive(Debug)]
 pub(super) struct Probe {
+    /// Whether the program waits for connections, so that it can be asked.
+    is_begun: bool,
     address: SocketAddr,
     request: Vec<u8>,
     state: State,
@@ -78,6 +80,7 @@ impl Probe {
             "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: forkpool\r\nAccept: */*\r\nConnection: close\r\n\r\n"
         );
         Probe {
+            is_begun: false,
             address: reached(address),
             request: request.into_bytes(),
             state: State::Resting,
@@ -90,8 +93,13 @@ impl Probe {
         }
     }
 
-    pub(super) fn deadline(&self) -> Time {
-        self.next
+    /// The program waits for connections.
+    pub(super) fn begin(&mut self) {
+        self.is_begun = true;
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.is_begun.then_some(self.next)
     }
 
     /// The connection to wait for, if any.
@@ -102,13 +110,13 @@ impl Probe {
         }
     }
 
-    /// Why the program is not ready.
-    pub(super) fn problem(&self) -> String {
+    /// Why the program is not ready, if it was to be asked.
+    pub(super) fn problem(&self) -> Option<String> {
         let path = &self.path;
-        match &self.latest {
+        self.is_begun.then(|| match &self.latest {
             Some(latest) => format!("GET {path} {latest}"),
             None => format!("it did not accept a connection for GET {path}"),
-        }
+        })
     }
 
     /// A status that the program has answered with, and has not before.
@@ -118,6 +126,9 @@ impl Probe {
 
     /// Continues as far as possible without blocking. Returns whether the program has answered that it is ready.
     pub(super) fn advance(&mut self, now: Time) -> bool {
+        if !self.is_begun {
+            return false;
+        }
         match std::mem::replace(&mut self.state, State::Resting) {
             State::Resting if now < self.next => {}
             State::Resting => match open(self.address) {

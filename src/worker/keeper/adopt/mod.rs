@@ -133,6 +133,8 @@ pub(super) struct Adoption {
     remarks: Vec<Remark>,
     /// Why it did not get a socket that it may have needed.
     refusal: Option<Remark>,
+    /// Whether no process is left that may call.
+    is_over: bool,
 }
 
 /// The facts about a call.
@@ -191,17 +193,24 @@ impl Adoption {
             level,
             remarks: Vec::new(),
             refusal: None,
+            is_over: false,
         }
     }
 
-    /// The descriptor to wait for.
-    pub(super) fn source(&self) -> BorrowedFd<'_> {
-        self.listener.as_fd()
+    /// The descriptor to wait for, as long as a process is left that may call.
+    pub(super) fn source(&self) -> Option<BorrowedFd<'_>> {
+        (!self.is_over).then(|| self.listener.as_fd())
     }
 
-    /// Answers the calls that wait. `sockets` are the pool's, as far as they are still here. Returns whether any
-    /// process is left that may call.
-    pub(super) fn attend(&mut self, sockets: &[OwnedFd], inodes: &[u64], tag: &str) -> bool {
+    /// Answers the calls that wait. `sockets` are the pool's, as far as they are still here.
+    pub(super) fn attend(&mut self, sockets: &[OwnedFd], inodes: &[u64], tag: &str) {
+        if !self.is_over {
+            self.is_over = !self.answer_calls(sockets, inodes, tag);
+        }
+    }
+
+    /// Returns whether any process is left that may call.
+    fn answer_calls(&mut self, sockets: &[OwnedFd], inodes: &[u64], tag: &str) -> bool {
         for _ in 0..TURN {
             let mut wait = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
             let found = poll(&mut wait, PollTimeout::ZERO).ok().and(wait[0].revents()).unwrap_or(PollFlags::empty());

@@ -48,14 +48,14 @@ fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at(
             assert_eq!(it.at(now, Fact::Observed(Observation::Holds)), []);
             looks += 1;
         }
-        assert_eq!(it.at(now, if it.0.is_vigilant() { Fact::Queued } else { TICK }), []);
+        assert_eq!(it.at(now, if it.0.watches_queues() { Fact::Queued } else { TICK }), []);
         now += 10;
     }
     assert!((5..=6).contains(&looks), "{looks} in a minute");
     let mut it = Played::new();
     it.at(0, Fact::Observed(Observation::Waits));
     assert_eq!(it.at(5, Fact::Queued), []);
-    assert_eq!((it.0.next_look(), it.0.is_vigilant()), (Some(Time::from_millis(1005)), false));
+    assert_eq!((it.0.next_look(), it.0.watches_queues()), (Some(Time::from_millis(1005)), false));
     assert_eq!(it.at(1005, Fact::Observed(Observation::Nothing)), [Effect::LetGo, Effect::Tell(Stop::Finish)]);
     it.at(1006, Fact::Exited(TERMED));
     assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(Why::Closed)));
@@ -177,5 +177,5 @@ fn a_program_that_is_stopped_all_the_time_is_told_of_at_its_pace_and_rightly() {
     it.at(10_000, Fact::Suspended(true));
     let due = it.0.deadline().filter(|_| !told).unwrap_or(it.1);
     it.at(due.as_millis(), TICK);
-    assert_eq!(it.0.is_stopped, (true, true));
+    assert!(it.0.suspension.is_stopped && it.0.suspension.reported);
 }
