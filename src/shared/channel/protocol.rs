@@ -164,15 +164,21 @@ pub(super) struct Protocol {
     awake: Pace,
     steer: Pace,
     broken: Pace,
-    stops: Pace,
     was_due: bool,
     has_left: bool,
+    executions: u32,
+    keeper: KeeperUse,
+    /// The reason that the worker gives for its failure, once it has begun to send it.
+    reason: Option<Vec<u8>>,
+}
+
+/// How often a keeper has sent each of its own records, for whatever program: another execution allows no more.
+#[derive(Debug, Default)]
+struct KeeperUse {
     accepts: bool,
     answers: u32,
     remarks: u32,
-    executions: u32,
-    /// The reason that the worker gives for its failure, once it has begun to send it.
-    reason: Option<Vec<u8>>,
+    stops: Pace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,13 +205,10 @@ impl Protocol {
             awake: Pace::default(),
             steer: Pace::default(),
             broken: Pace::default(),
-            stops: Pace::default(),
             was_due: false,
             has_left: false,
-            accepts: false,
-            answers: 0,
-            remarks: 0,
             executions: 0,
+            keeper: KeeperUse::default(),
             reason: None,
         }
     }
@@ -304,17 +307,17 @@ impl Protocol {
             }
             [READY] => self.once_in(State::Keeping, State::Kept, "ready", Record::Ready),
             [ACCEPTS] if self.state == State::Keeping => {
-                once(&mut self.accepts, "accepts")?;
+                once(&mut self.keeper.accepts, "accepts")?;
                 Ok(Record::Accepts)
             }
             [ACCEPTS] => Err(Violation::Untimely("accepts")),
             [ANSWERED, low, high] if self.state == State::Keeping => {
-                count(&mut self.answers, REMARKS, "answered")?;
+                count(&mut self.keeper.answers, REMARKS, "answered")?;
                 Ok(Record::Answered { status: u16::from_le_bytes([low, high]) })
             }
             [ANSWERED, ..] => Err(Violation::Untimely("answered")),
             [REMARK, ref remark @ ..] if matches!(self.state, State::Keeping | State::Kept) => {
-                count(&mut self.remarks, REMARKS, "remark")?;
+                count(&mut self.keeper.remarks, REMARKS, "remark")?;
                 let decoded = remark.first_chunk().and_then(Remark::decode);
                 decoded.map(Record::Remark).ok_or(Violation::Unknown(REMARK))
             }
@@ -357,7 +360,7 @@ impl Protocol {
         if !matches!(self.state, State::Keeping | State::Kept) {
             return Err(Violation::Untimely(name));
         }
-        self.stops.take(STOPS, now).map_err(|_| Violation::TooOften(name))?;
+        self.keeper.stops.take(STOPS, now).map_err(|_| Violation::TooOften(name))?;
         Ok(record)
     }
 
