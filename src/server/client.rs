@@ -193,6 +193,15 @@ impl Peer {
         Via { trust: Trust { proxies: &config.proxies, header: config.forwarded_header }, source }
     }
 
+    /// The peer of a new connection, which waits for a header first if the configuration says so.
+    pub(crate) fn expected(address: Option<SocketAddr>, config: &ServerConfig) -> Peer {
+        let mut peer = Peer::from(address);
+        if config.begins_with_header(address) {
+            peer.await_header();
+        }
+        peer
+    }
+
     /// A client whose connection began with a header, which is complete.
     pub(crate) fn after_header(peer: Option<SocketAddr>, source: Option<SocketAddr>) -> Peer {
         Peer::Proxied(Box::new(Proxied { peer, source, awaits: Awaits::Nothing, track: None }))

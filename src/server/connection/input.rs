@@ -4,7 +4,6 @@ use std::io::{self, ErrorKind};
 
 use super::proxied::refuse;
 use super::session::{Answered, Header};
-use super::timer::Timing;
 use super::{Connection, Step};
 use crate::server::context::Context;
 use crate::server::http::{Phase, Reject};
@@ -25,25 +24,18 @@ impl Connection {
             match self.transport.is_ending() && !self.transport.client.has_bytes() {
                 true => {}
                 false if self.transport.is_broken() => return Err(ErrorKind::ConnectionReset.into()),
-                false => return Ok(self.wait_for_room(len, cx)),
+                false => {
+                    self.timer.wait_for_room(cx);
+                    return Ok(len);
+                }
             }
         }
         Ok(len + self.transport.read(&mut cx.input[len..])?)
     }
 
-    /// Leaves what the client has sent in the kernel until there is memory for it.
-    #[cold]
-    fn wait_for_room(&mut self, len: usize, cx: &mut Context<'_>) -> usize {
-        if self.timer.timing != Timing::Room {
-            self.timer.start(Timing::Room, cx);
-            cx.memory.wait(cx.waker.place);
-        }
-        len
-    }
-
     #[inline]
     pub(super) fn keep_input(&mut self, read: &Answered, len: usize, cx: &mut Context<'_>) {
-        if read.consumed < len && !self.session.codec.is_closing() {
+        if read.consumed < len && !self.session.codec.ending.is_last() {
             self.keep_rest(read, len, cx);
         }
     }

@@ -33,7 +33,7 @@ impl Linger {
 impl Connection {
     /// The last response was sent.
     pub(super) fn finish(&mut self, cx: &mut Context<'_>) -> Step {
-        if !self.session.codec.has_unread() || self.transport.is_ended() {
+        if !self.session.codec.ending.is_unread() || self.transport.is_ended() {
             return Step::Close;
         }
         self.timer.start(Timing::Linger, cx);

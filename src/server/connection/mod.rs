@@ -17,7 +17,6 @@ mod transport;
 mod waiting;
 
 use std::io;
-use std::net::SocketAddr;
 
 use mio::Registry;
 
@@ -64,30 +63,21 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(client: Client, peer: Option<SocketAddr>, config: &ServerConfig, now: Time) -> Connection {
+    /// A new connection. If the peer sends a header of the PROXY protocol first, `peer` waits for it.
+    pub(crate) fn new(client: Client, peer: Peer, config: &ServerConfig, now: Time) -> Connection {
         Connection {
             transport: Transport::new(client),
             buffers: Buffers::default(),
-            session: Session::new(Peer::from(peer)),
+            session: Session::new(peer),
             timer: Timer::new(&config.timeouts, now),
             is_again: false,
         }
     }
 
-    /// The first bytes belong to a header of the PROXY protocol.
-    pub(crate) fn await_header(&mut self) {
-        self.session.peer.await_header();
-    }
-
     /// What the loop asks about it between two steps.
+    #[inline]
     pub(crate) fn waiting(&self) -> Waiting<'_> {
         Waiting { transport: &self.transport, buffers: &self.buffers, session: &self.session, timer: &self.timer }
-    }
-
-    /// Whether it may hold memory.
-    #[inline]
-    pub(crate) fn is_holding(&self) -> bool {
-        self.buffers.is_some() || self.session.exchange.is_some() || self.session.codec.is_gathering()
     }
 
     /// Sends what is left, reads once, answers complete requests, and sends.
@@ -98,7 +88,7 @@ impl Connection {
         if self.timer.timing == Timing::Linger {
             return self.discard(cx);
         }
-        if self.has_to_send() {
+        if self.waiting().has_to_send() {
             if let Some(step) = self.send_again(cx) {
                 return step;
             }
@@ -133,7 +123,7 @@ impl Connection {
 
     /// The connection has ended.
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
-        if self.session.codec.ends_by_close() && self.session.exchange.outgoing().is_some() {
+        if self.session.codec.ending.delimits() && self.session.exchange.outgoing().is_some() {
             self.waiting().reset();
         }
         self.session.ended(cx);
@@ -166,7 +156,7 @@ impl Connection {
             Timing::Room => Reject::NoRoom,
             Timing::Answer | Timing::Reader => return self.answer_for_application(cx),
             Timing::Write => {
-                if self.session.codec.ends_by_close() {
+                if self.session.codec.ending.delimits() {
                     // After what the kernel still holds would come an end that looks like that of the response.
                     self.waiting().reset();
                 }
@@ -178,7 +168,7 @@ impl Connection {
         self.session.refuse(reject, 0..len, cx);
         if cx.is_draining() && matches!(reject, Reject::HeadTimeout) {
             // Everything that arrived was just read, so closing at once does not reset the response.
-            self.session.codec.set_unread(false);
+            self.session.codec.ending.set_unread(false);
         }
         self.send_again(cx).unwrap_or(Step::Close)
     }

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::session::Session;
 use super::timer::{Timer, Timing};
 use super::{Connection, Waiting};
 use crate::server::client::{Client, Peer};
@@ -19,14 +18,14 @@ impl<'c> Waiting<'c> {
     pub(crate) fn record(self, waited: Duration) -> Option<Record<'c>> {
         let codec = &self.session.codec;
         let waits = matches!(self.timer.timing, Timing::Head | Timing::Idle) && codec.phase() != Phase::Body;
-        if !waits || codec.is_closing() || codec.stays() || self.session.exchange.is_some() {
+        if !waits || codec.ending.is_last() || codec.ending.stays() || self.session.exchange.is_some() {
             return None;
         }
         if self.transport.is_ending() || self.transport.is_broken() {
             return None;
         }
         let (awaits_header, source) = self.session.peer.header()?;
-        let (requests, unread) = (codec.requests(), self.buffers.unread()?);
+        let (requests, unread) = (codec.asked.requests(), self.buffers.unread()?);
         Some(Record { is_new: requests == 0, awaits_header, requests, waited, source, unread })
     }
 
@@ -41,7 +40,7 @@ impl<'c> Waiting<'c> {
 
     /// Whether no other process can serve it.
     pub(crate) fn stays(self) -> bool {
-        self.session.codec.stays()
+        self.session.codec.ending.stays()
     }
 
     /// Whether it waits for a request, or for the rest of a head.
@@ -60,16 +59,16 @@ impl Connection {
         config: &ServerConfig,
         now: Time,
     ) -> Option<Connection> {
-        let mut connection = Connection::new(client, peer, config, now);
-        let peer = match (config.begins_with_header(peer), record.awaits_header) {
+        let mut peer = match (config.begins_with_header(peer), record.awaits_header) {
             (true, false) => Peer::after_header(peer, record.source),
             (false, true) => return None,
             _ => Peer::from(peer),
         };
-        connection.session = Session { codec: Codec::after(record.requests), ..Session::new(peer) };
         if record.awaits_header {
-            connection.await_header();
+            peer.await_header();
         }
+        let mut connection = Connection::new(client, peer, config, now);
+        connection.session.codec = Codec::after(record.requests);
         let is_head = record.requests == 0 || !record.unread.is_empty();
         connection.timer = Timer::resumed(is_head, record.waited, &config.timeouts, now);
         if !record.unread.is_empty() {
@@ -80,12 +79,12 @@ impl Connection {
 
     /// There is no room for it here: its next response is the last. Returns whether its client has sent something.
     pub(crate) fn end_after_next(&mut self) -> bool {
-        self.session.codec.end_after_next();
+        self.session.codec.asked.end_after_next();
         self.buffers.is_some() || self.transport.client.has_bytes()
     }
 
     /// No other process can serve it. While the worker drains, each of its responses is the last.
     pub(crate) fn stay(&mut self) {
-        self.session.codec.stay();
+        self.session.codec.ending.stay();
     }
 }

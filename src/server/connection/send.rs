@@ -11,19 +11,13 @@ use crate::server::outgoing::{Flow, Outgoing};
 const OUTPUT_KEPT: usize = 256 * 1024;
 
 impl Connection {
-    /// Whether a response may be in progress.
-    #[inline]
-    pub(super) fn has_to_send(&self) -> bool {
-        self.buffers.is_some() || self.session.exchange.is_some() || self.session.codec.is_closing()
-    }
-
     /// Sends what there is to send. `None` if all was sent and the connection goes on.
     #[inline(always)]
     pub(super) fn send(&mut self, cx: &mut Context<'_>) -> Option<Step> {
         if let Some(step) = self.send_output(cx) {
             return Some(step);
         }
-        match self.has_to_send() || self.timer.timing.is_within_answer() {
+        match self.waiting().has_to_send() || self.timer.timing.is_within_answer() {
             true => self.send_step_by_step(cx),
             false => None,
         }
@@ -52,7 +46,7 @@ impl Connection {
         if self.timer.timing.is_within_answer() {
             self.timer.start(Timing::Idle, cx);
         }
-        self.session.codec.is_closing().then(|| self.finish(cx))
+        self.session.codec.ending.is_last().then(|| self.finish(cx))
     }
 
     /// Concludes a step of a response, which has sent this many bytes. `None` if the next one may follow at once.

@@ -133,6 +133,15 @@ impl Timer {
         self.timing == Timing::Write
     }
 
+    /// Leaves what the client has sent in the kernel until there is memory for it.
+    #[cold]
+    pub(super) fn wait_for_room(&mut self, cx: &mut Context<'_>) {
+        if self.timing != Timing::Room {
+            self.start(Timing::Room, cx);
+            cx.memory.wait(cx.waker.place);
+        }
+    }
+
     /// Whether it waits for memory.
     pub(crate) fn waits_for_room(&self) -> bool {
         self.timing == Timing::Room

@@ -23,6 +23,18 @@ pub(crate) struct Waiting<'c> {
 }
 
 impl<'c> Waiting<'c> {
+    /// Whether it may hold memory.
+    #[inline]
+    pub(crate) fn is_holding(self) -> bool {
+        self.buffers.is_some() || self.session.exchange.is_some() || self.session.codec.is_gathering()
+    }
+
+    /// Whether a response may be in progress.
+    #[inline]
+    pub(super) fn has_to_send(self) -> bool {
+        self.buffers.is_some() || self.session.exchange.is_some() || self.session.codec.ending.is_last()
+    }
+
     /// How much memory it holds.
     pub(crate) fn memory(self) -> usize {
         self.buffers.memory() + self.session.codec.held() + self.session.exchange.memory()

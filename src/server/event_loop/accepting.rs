@@ -5,12 +5,11 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use log::{debug, warn};
 use mio::net::TcpStream;
-use nix::sys::eventfd::EventFd;
 
 use super::Server;
 use crate::server::acceptor::Refusal;
 use crate::server::answer::response::Response;
-use crate::server::client::Client;
+use crate::server::client::{Client, Peer};
 use crate::server::connection::{self, Connection};
 use crate::server::deadlines::INDEX_MAX;
 use crate::server::http::Request;
@@ -35,38 +34,35 @@ impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether there is room for a connection, also if this many more than usual may be open.
+    pub(super) fn has_room(&self, excess: usize) -> bool {
         let max = match self.connections.cx.config.capacity.max_connections {
             0 => INDEX_MAX,
-            max => max.min(INDEX_MAX),
+            max => max.saturating_add(excess).min(INDEX_MAX),
         };
         self.connections.count() < max
     }
 
     /// Accepts connections, as far as limits and descriptors allow.
     pub(super) fn accept(&mut self) {
-        if self.admission.is_quiet() && self.has_room() {
+        if self.admission.is_quiet() && self.has_room(0) {
             return;
         }
-        let closed = self.connections.closed();
+        let closed = self.connections.table.closed();
         if self.admission.rests(closed, self.connections.cx.clock.now) {
             return;
         }
         let was_paused = self.admission.resume(closed);
-        for key in 0..self.acceptors.capacity() {
-            let has_waiting = self.acceptors.get(key).is_some_and(|acceptor| acceptor.has_waiting);
-            if let Some(error) = has_waiting.then(|| self.take_in(key, ACCEPTS)).and_then(Result::err) {
+        for key in 0..self.acceptors.end() {
+            if let Err(error) = self.take_in(key, ACCEPTS) {
                 return self.pause(was_paused, &error);
             }
         }
-        let has_room = self.has_room();
+        let has_room = self.has_room(0);
         // If no worker has space, this one must make some.
         let is_offered = has_room || !self.connections.cx.station.others_have_room(self.connections.cx.clock.now);
-        for (_, acceptor) in &mut self.acceptors {
-            acceptor.offer(&self.connections.poll, is_offered);
-        }
-        let has_waiting = self.acceptors.iter().any(|(_, acceptor)| acceptor.has_waiting);
-        self.admission.set_quiet(has_room && !has_waiting);
+        self.acceptors.offer(&self.connections.poll, is_offered);
+        self.admission.set_quiet(has_room && !self.acceptors.have_waiting());
         self.show_room(has_room);
     }
 
@@ -74,7 +70,7 @@ where
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = most == usize::MAX;
         for _ in 0..most {
-            let Some(acceptor) = self.acceptors.get_mut(key).filter(|it| it.has_waiting) else { break };
+            let Some(acceptor) = self.acceptors.waiting(key) else { break };
             let (station, now) = (&self.connections.cx.station, self.connections.cx.clock.now);
             let is_stalled = |slot| station.is_stalled(slot, now);
             let may_take = match station.is_sticky() {
@@ -87,7 +83,10 @@ where
             }
             let is_own = acceptor.is_own();
             let Some(place) = (if is_all { Some(Seat::Free) } else { self.find_place(is_own) }) else { break };
-            if !is_all && self.admission.is_tight(self.connections.count()) && self.is_short() {
+            if !is_all
+                && self.connections.descriptors.is_tight(self.connections.count())
+                && self.connections.descriptors.is_short()
+            {
                 match self.acceptors.get_mut(key) {
                     Some(acceptor) if !acceptor.is_waited_for() => acceptor.has_waiting = false,
                     _ => match self.longest_idle() {
@@ -111,17 +110,14 @@ where
                     if let Seat::Of(index) = place {
                         self.evict(index);
                     }
-                    let descriptor = stream.as_fd().as_raw_fd();
-                    self.admission.took(descriptor, self.connections.first_left, self.connections.count());
+                    self.connections.descriptors.took(stream.as_fd().as_raw_fd(), self.connections.count());
                     let cx = &self.connections.cx;
-                    let mut connection = Connection::new(stream, peer, cx.config, cx.clock.running);
-                    if cx.config.begins_with_header(peer) {
-                        connection.await_header();
-                    }
+                    let peer = Peer::expected(peer, cx.config);
+                    let connection = Connection::new(stream, peer, cx.config, cx.clock.running);
                     match is_all {
                         // Whatever is in the queue comes out of it first.
-                        true => self.connections.add(connection),
-                        false => self.connections.admit(connection),
+                        true => self.connections.add(connection, &mut self.passing),
+                        false => self.connections.admit(connection, &mut self.passing),
                     }
                 }
                 Err(Refusal::Nothing) => {
@@ -142,19 +138,16 @@ where
         Ok(())
     }
 
-    /// Whether the next descriptor is one of those that connections leave to others, or there is none.
-    pub(super) fn is_short(&self) -> bool {
-        EventFd::new().map_or(true, |next| next.as_fd().as_raw_fd() >= self.connections.first_left)
-    }
-
     /// If a file that is being sent has taken one of the descriptors that connections leave to others, closes idle
     /// connections, so that the next file finds a free one.
     pub(super) fn make_room_for_files(&mut self) {
-        if !std::mem::take(&mut self.connections.is_low) {
+        if !self.connections.descriptors.take_low() {
             return;
         }
         for _ in 0..LOOKS {
-            let Some(index) = (if self.is_short() { self.longest_idle() } else { None }) else { return };
+            let Some(index) = (if self.connections.descriptors.is_short() { self.longest_idle() } else { None }) else {
+                return;
+            };
             self.evict(index);
         }
     }
@@ -164,9 +157,9 @@ where
         if self.admission.is_quiet() {
             return None;
         }
-        let due = self.acceptors.iter().filter_map(|(_, acceptor)| acceptor.due()).min()?;
-        match self.has_room() {
-            _ if self.admission.retry(self.connections.closed()).is_some() => None,
+        let due = self.acceptors.due()?;
+        match self.has_room(0) {
+            _ if self.admission.retry(self.connections.table.closed()).is_some() => None,
             true => Some(due),
             false => Some(due.max(self.admission.places.due())),
         }
@@ -175,7 +168,7 @@ where
     /// Finds a place for another connection: a free one, or that of the connection that has been idle longest.
     /// Connections that other workers can accept as well are left to them as long as they have free places.
     fn find_place(&mut self, is_own: bool) -> Option<Seat> {
-        if self.has_room() {
+        if self.has_room(0) {
             return Some(Seat::Free);
         }
         let now = self.connections.cx.clock.now;
@@ -184,7 +177,7 @@ where
         }
         let index = self.longest_idle();
         // A connection that was examined may have ended.
-        if self.has_room() {
+        if self.has_room(0) {
             Some(Seat::Free)
         } else {
             index.map(Seat::Of)
@@ -235,8 +228,7 @@ where
 
     /// Drops a listener that fails, for example because it was shut down. The others go on, and the parent repairs it.
     fn lose(&mut self, key: usize, error: &io::Error) {
-        let acceptor = self.acceptors.remove(key);
-        acceptor.deregister(&self.connections.poll);
+        let acceptor = self.acceptors.remove(key, &self.connections.poll);
         if let Some(neighbour) = acceptor.neighbour {
             return debug!(
                 "{} no longer accepts from the queue of worker={}: {error}",
@@ -269,7 +261,7 @@ where
                 self.connections.table.len()
             );
         }
-        self.admission.rest(self.connections.closed(), self.connections.cx.clock.now);
+        self.admission.rest(self.connections.table.closed(), self.connections.cx.clock.now);
     }
 
     /// Adopts the connections that the application passes to it.
@@ -278,7 +270,8 @@ where
             listener::keep_alive(&stream, self.connections.cx.config.timeouts.tcp_keepalive);
             let client = Client::Tcp(TcpStream::from_std(stream));
             let cx = &self.connections.cx;
-            self.connections.add(Connection::new(client, Some(peer), cx.config, cx.clock.running));
+            let connection = Connection::new(client, Peer::from(Some(peer)), cx.config, cx.clock.running);
+            self.connections.add(connection, &mut self.passing);
         }
     }
 }

@@ -15,17 +15,8 @@ const YIELD: Duration = Duration::from_millis(10);
 /// Deadlines are not closer than this.
 const CLOCK_STEP: Duration = Duration::from_millis(1);
 
-/// Connections leave an eighth of the worker's descriptors to files and to the application, but at most this many.
-const LEFT: u64 = 64;
-
 /// How often to log that connections are closed in favour of new ones.
 const TOLD: Duration = Duration::from_secs(60);
-
-/// The first of the descriptors that connections leave to others, in a process that may have this many. The kernel
-/// assigns the lowest free number, so a connection with this number or a higher one has taken one of them.
-pub(super) fn first_left(descriptors: u64) -> i32 {
-    i32::try_from(descriptors - (descriptors / 8).min(LEFT)).unwrap_or(i32::MAX)
-}
 
 /// When to accept connections.
 #[derive(Debug, Default)]
@@ -33,8 +24,6 @@ pub(super) struct Admission {
     /// Which connection gives up its place when all are taken.
     pub(super) places: Places,
     rest: Option<Rest>,
-    /// The number of connections when one of them took the last descriptor that is not left to others.
-    tight_at: Option<usize>,
     /// When it was last logged that connections are closed in favour of new ones.
     told: Option<Time>,
     /// Set if no queue is known to hold connections and there is room for more. Until that changes, there is nothing to
@@ -92,18 +81,6 @@ impl Admission {
         self.rest = Some(Rest { due, closed });
     }
 
-    /// A connection has taken this descriptor; `count` is the number of the others.
-    pub(super) fn took(&mut self, descriptor: i32, first_left: i32, count: usize) {
-        if descriptor >= first_left - 1 {
-            self.tight_at = Some(count);
-        }
-    }
-
-    /// Whether the next connection may take a descriptor that is left to others; `count` is the number of connections.
-    pub(super) fn is_tight(&self, count: usize) -> bool {
-        self.tight_at.is_some_and(|tight| count >= tight - tight / 8)
-    }
-
     /// Whether to leave waiting connections to other workers that report free places. They are only believed for a
     /// moment.
     pub(super) fn yields(&mut self, now: Time) -> bool {
@@ -132,21 +109,6 @@ impl Admission {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn some_descriptors_are_left() {
-        assert_eq!([4, 40, 512, 1_000_000].map(first_left), [4, 35, 448, 999_936]);
-        assert_eq!(first_left(u64::MAX), i32::MAX);
-    }
-
-    #[test]
-    fn descriptors_are_looked_for_where_there_are_as_many_connections_as_when_they_were_few() {
-        let mut admission = Admission::default();
-        admission.took(54, 56, 40);
-        assert!(!admission.is_tight(1000));
-        admission.took(55, 56, 40);
-        assert!(admission.is_tight(35) && !admission.is_tight(34));
-    }
 
     #[test]
     fn accepting_rests_until_a_connection_ends_or_the_time_is_over() {

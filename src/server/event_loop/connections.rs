@@ -1,10 +1,8 @@
 //! The connections of a worker: their places, which of them have more to do, and when to look at the others.
 
-use mio::event::Event;
 use mio::{Poll, Token};
-use nix::sys::resource::{getrlimit, Resource};
 
-use super::admission::first_left;
+use super::descriptors::Descriptors;
 use super::drain_notices::DrainNotices;
 use super::handover_queue::HandoverQueue;
 use super::table::Table;
@@ -26,40 +24,30 @@ pub(super) struct Connections<'w, H> {
     /// The poll with which their sockets are registered.
     pub(super) poll: Poll,
     pub(super) table: Table,
-    /// How many have ended.
-    pub(super) closed: u32,
     pub(super) upgrades: Upgrades,
-    pub(super) passing: HandoverQueue,
     pub(super) deadlines: Deadlines,
     /// Those that have more to do in the next turn.
     pub(super) ready: Vec<usize>,
     /// When the worker drains: which connection is notified when.
     pub(super) notices: DrainNotices,
-    /// The first descriptor that connections leave to others, and whether a file has taken one of those.
-    pub(super) first_left: i32,
-    pub(super) is_low: bool,
+    pub(super) descriptors: Descriptors,
 }
 
 impl<'w, H> Connections<'w, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll, passing: HandoverQueue) -> Connections<'w, H> {
-        let descriptors = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-        let first_left = first_left(descriptors);
+    pub(super) fn new(cx: Context<'w>, handler: H, poll: Poll) -> Connections<'w, H> {
         Connections {
             cx,
             handler,
             poll,
             table: Table::default(),
-            closed: 0,
             upgrades: Upgrades::default(),
-            passing,
             deadlines: Deadlines::default(),
             ready: Vec::new(),
             notices: DrainNotices::default(),
-            first_left,
-            is_low: false,
+            descriptors: Descriptors::new(),
         }
     }
 
@@ -68,18 +56,13 @@ where
         self.table.len() + self.upgrades.count()
     }
 
-    /// How many have ended.
-    pub(super) fn closed(&self) -> u32 {
-        self.closed
-    }
-
     /// Adds a connection, and answers what its client has sent already. It is watched only if it goes on: a client that
     /// sends at once, and whose connection ends with the response, costs no epoll_ctl(2), no alarm and no event. The
     /// step is no longer than any other.
-    pub(super) fn admit(&mut self, connection: Connection) {
+    pub(super) fn admit(&mut self, connection: Connection, passing: &mut HandoverQueue) {
         // The handler may have taken long with those before it in this turn; its client has not waited for that.
         self.cx.clock.micros = clock::now_micros();
-        let (index, token) = self.insert(connection);
+        let (index, token) = self.table.insert(connection, self.cx.stats.row);
         let entry = &mut self.table.entries[index];
         entry.connection.transport.look();
         let place = Place { index, serial: entry.serial };
@@ -89,24 +72,19 @@ where
             self.take_consequences(index, step);
         }
         if self.cx.is_draining() && self.table.get(place).is_some() {
-            self.drain_new(index);
+            self.drain_new(index, passing);
         }
     }
 
     /// Adds a connection, which has its turn later.
-    pub(super) fn add(&mut self, connection: Connection) {
-        let (index, token) = self.insert(connection);
+    pub(super) fn add(&mut self, connection: Connection, passing: &mut HandoverQueue) {
+        let (index, token) = self.table.insert(connection, self.cx.stats.row);
         if self.is_watched(index, token) {
             if self.cx.is_draining() {
-                self.drain_new(index);
+                self.drain_new(index, passing);
             }
             self.settle(index, Step::Wait);
         }
-    }
-
-    fn insert(&mut self, connection: Connection) -> (usize, Token) {
-        self.cx.stats.row.count_accepted();
-        self.table.insert(connection)
     }
 
     /// Begins to wait for the events of a connection. If that is impossible, closes it.
@@ -118,23 +96,12 @@ where
         false
     }
 
-    /// An event has arrived for a connection.
-    #[inline]
-    pub(super) fn notice(&mut self, index: usize, event: &Event) {
-        self.step(index, Some(event));
-    }
-
-    /// Whether some have more to do.
-    pub(super) fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
-    }
-
     /// Advances those that have more to do.
     pub(super) fn go_on(&mut self) {
         for index in std::mem::take(&mut self.ready) {
             if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| entry.connection.is_again) {
                 entry.connection.is_again = false;
-                self.advance(index);
+                self.step(index, None);
             }
         }
     }
@@ -143,10 +110,12 @@ where
     pub(super) fn deliver(&mut self) {
         for place in self.cx.waker.mailbox.take() {
             if self.table.get(place).is_some() {
-                self.advance(place.index);
+                self.step(place.index, None);
             }
         }
-        self.take_back(self.cx.waker.mailbox.take_given_back());
+        let given_back = self.cx.waker.mailbox.take_given_back();
+        self.upgrades.end(given_back);
+        (0..given_back).for_each(|_| self.table.count_closed(self.cx.stats.row));
     }
 
     /// When to look at one of them, or at what they share.
@@ -157,14 +126,11 @@ where
             .min(or_never(self.cx.memory.budget.due()))
             .min(or_never(self.cx.memory.turn_due))
             .min(or_never(self.notices.next()))
-            .min(or_never(self.passing.due()))
     }
 
     /// The loop has ended.
     pub(super) fn end(&mut self) {
-        for (_, entry) in &mut self.table.entries {
-            entry.connection.end(&mut self.cx);
-        }
+        self.table.end(&mut self.cx);
         self.cx.stats.row.idle();
     }
 }

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use std::sync::Weak;
 use std::time::Duration;
 
+use super::table::Table;
 use crate::server::answer::notice::Notice;
 use crate::server::mailbox::Place;
 use crate::time::Time;
 
 /// The interval between notices, and the maximum time for all.
 const STEP: Duration = Duration::from_millis(10);
-pub(super) const SPREAD: Duration = Duration::from_secs(5);
+const SPREAD: Duration = Duration::from_secs(5);
 
 /// The recipients with their times, the next one first.
 #[derive(Debug, Default)]
@@ -19,15 +20,38 @@ pub(super) struct DrainNotices(VecDeque<(Time, Recipient)>);
 
 /// A connection that lasts until the application ends it.
 #[derive(Clone, Debug)]
-pub(super) enum Recipient {
+enum Recipient {
     Answer(Place),
     /// A connection that the application has taken over.
     Upgraded(Weak<Notice>),
 }
 
 impl DrainNotices {
+    /// The worker drains: assigns a time to all connections that may last, at which the application is notified.
+    pub(super) fn begin(&mut self, table: &Table, upgrades: Vec<Weak<Notice>>, drain_timeout: Duration, now: Time) {
+        let window = if drain_timeout.is_zero() { SPREAD } else { SPREAD.min(drain_timeout / 4) };
+        let lasting = table.entries.iter().filter(|(_, entry)| entry.connection.waiting().is_told());
+        let lasting = lasting.map(|(index, entry)| Recipient::Answer(Place { index, serial: entry.serial }));
+        let upgrades = upgrades.into_iter().filter(|drain| drain.strong_count() > 0);
+        self.spread(lasting.chain(upgrades.map(Recipient::Upgraded)).collect(), now, window);
+    }
+
+    /// Notifies those whose time has come.
+    pub(super) fn tell(&mut self, table: &mut Table, now: Time) {
+        while let Some(recipient) = self.pop_due(now) {
+            match recipient {
+                Recipient::Answer(place) => {
+                    if let Some(entry) = table.get_mut(place) {
+                        entry.connection.waiting().tell_drain();
+                    }
+                }
+                Recipient::Upgraded(drain) => drain.upgrade().iter().for_each(|drain| drain.tell()),
+            }
+        }
+    }
+
     /// Assigns each a time from now on, the last of them within `window`.
-    pub(super) fn spread(&mut self, all: Vec<Recipient>, now: Time, window: Duration) {
+    fn spread(&mut self, all: Vec<Recipient>, now: Time, window: Duration) {
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
         let window = window.min(STEP * count);
         self.0 = (1..).zip(all).map(|(turn, recipient)| (now + window * turn / count, recipient)).collect();
@@ -37,7 +61,7 @@ impl DrainNotices {
         self.0.front().map(|(due, _)| *due)
     }
 
-    pub(super) fn pop_due(&mut self, now: Time) -> Option<Recipient> {
+    fn pop_due(&mut self, now: Time) -> Option<Recipient> {
         if self.next()? > now {
             return None;
         }

@@ -7,13 +7,12 @@ use log::{debug, warn};
 use mio::unix::SourceFd;
 
 use super::connections::Connections;
-use super::drain_notices::{Recipient, SPREAD};
+use super::handover_queue::HandoverQueue;
 use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step, LINGER};
 use crate::server::context::{Context, Patience};
 use crate::server::http::Request;
-use crate::server::mailbox::Place;
 
 /// How long a body may pause while the worker drains.
 const BODY_PAUSE: Duration = Duration::from_secs(5);
@@ -32,41 +31,38 @@ where
         }
         debug!("{} drains {} connections", self.connections.cx.station.tag, self.connections.table.len());
         self.obey();
-        let passes_on = self.connections.passing.begin(self.connections.cx.clock.now);
+        let passes_on = self.passing.begin(self.connections.cx.clock.now);
         let patience = Patience { passes_on, ..self.connections.cx.patience() };
         self.connections.cx.drain = Some(patience);
-        for key in 0..self.acceptors.capacity() {
+        for key in 0..self.acceptors.end() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
             // From a neighbour's queue only if no other worker does, or if the kernel has woken this one for it: with
             // EPOLLEXCLUSIVE nobody else was, so what waits there would wait for the next connection.
             let is_served = |slot| self.connections.cx.station.is_served(slot);
             if acceptor.has_waiting || acceptor.neighbour.is_none_or(|neighbour| !is_served(neighbour.slot)) {
                 acceptor.has_waiting = true;
-                self.drain_queue(key);
+                // As far as descriptors allow. These may be more than the worker's limit, since no other worker will
+                // serve them in a pool that stops.
+                if let Err(error) = self.take_in(key, usize::MAX) {
+                    warn!("{} leaves connections behind in a queue: {error}", self.connections.cx.station.tag);
+                }
             }
         }
-        self.drop_acceptors(|_| true);
-        self.admission.resume(self.connections.closed());
+        self.acceptors.drop_all(&self.connections.poll);
+        self.admission.resume(self.connections.table.closed());
         let descriptor = self.lifeline.as_raw_fd();
         // At worst it wakes the loop once more.
         let _ = self.connections.poll.registry().deregister(&mut SourceFd(&descriptor));
-        if self.connections.passing.leads_to(self.connections.cx.station.id) {
+        if self.passing.leads_to(self.connections.cx.station.id) {
             self.taking.stop(&self.connections.poll);
         }
         self.taking.notice();
         match passes_on {
-            true => self.connections.line_up_all(patience.head),
+            true => self.passing.line_up_all(&mut self.connections, patience.head),
             false => self.connections.spread_idle(patience.head, |_| true),
         }
-        self.connections.spread_notices();
-    }
-
-    /// Accepts all connections in one queue, as far as descriptors allow. These may be more than the worker's limit,
-    /// since no other worker will serve them in a pool that stops.
-    fn drain_queue(&mut self, key: usize) {
-        if let Err(error) = self.take_in(key, usize::MAX) {
-            warn!("{} leaves connections behind in a queue: {error}", self.connections.cx.station.tag);
-        }
+        let Connections { notices, table, upgrades, cx, .. } = &mut self.connections;
+        notices.begin(table, upgrades.take_drains(), cx.station.drain_timeout, cx.clock.now);
     }
 }
 
@@ -91,9 +87,9 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     /// A connection has come while the worker drains.
-    pub(super) fn drain_new(&mut self, index: usize) {
-        if self.cx.passes_on() && self.passing.gate.covers(&self.table.entries[index].connection.transport) {
-            self.line_up(index);
+    pub(super) fn drain_new(&mut self, index: usize, passing: &mut HandoverQueue) {
+        if self.cx.passes_on() && passing.gate.covers(&self.table.entries[index].connection.transport) {
+            passing.line_up(index, self);
             return;
         }
         let entry = &mut self.table.entries[index];
@@ -103,33 +99,6 @@ where
             entry.connection.timer.end_by(self.cx.clock.running + patience.head);
         }
         self.settle(index, Step::Wait);
-    }
-
-    /// Assigns a time to all connections that may last, at which the application is notified.
-    pub(super) fn spread_notices(&mut self) {
-        let window = match self.cx.station.drain_timeout {
-            Duration::ZERO => SPREAD,
-            timeout => SPREAD.min(timeout / 4),
-        };
-        let told = self.table.entries.iter().filter(|(_, entry)| entry.connection.waiting().is_told());
-        let told = told.map(|(index, entry)| Recipient::Answer(Place { index, serial: entry.serial }));
-        let upgrades = self.upgrades.take_drains().into_iter().filter(|drain| drain.strong_count() > 0);
-        let all = told.chain(upgrades.map(Recipient::Upgraded)).collect();
-        self.notices.spread(all, self.cx.clock.now, window);
-    }
-
-    /// Notifies those whose time has come.
-    pub(super) fn tell(&mut self) {
-        while let Some(recipient) = self.notices.pop_due(self.cx.clock.now) {
-            match recipient {
-                Recipient::Answer(place) => {
-                    if let Some(entry) = self.table.get_mut(place) {
-                        entry.connection.waiting().tell_drain();
-                    }
-                }
-                Recipient::Upgraded(drain) => drain.upgrade().iter().for_each(|drain| drain.tell()),
-            }
-        }
     }
 
     /// An incomplete head does not delay the drain, nor does a connection that becomes idle later. Idle connections are

@@ -9,7 +9,7 @@ use crate::shared::handover::{Gate, Sender, Sent};
 use crate::time::Time;
 
 /// How long receivers may leave their queues full.
-pub(super) const PATIENCE: Duration = Duration::from_millis(800);
+pub(super) const FULL_MAX: Duration = Duration::from_millis(800);
 
 /// The processes to which connections are passed on, and the connections that wait for that.
 #[derive(Debug)]
@@ -98,7 +98,7 @@ impl HandoverQueue {
     /// Passes up to `left` idle connections on to this slot.
     pub(super) fn add_move(&mut self, slot: usize, left: usize, is_of_busy: bool, to: Sender, now: Time) {
         let outlets = Outlets { senders: vec![(slot, to)], next: 0 };
-        self.moves.push_back(Move { outlets, left, is_of_busy, index: 0, until: now + PATIENCE });
+        self.moves.push_back(Move { outlets, left, is_of_busy, index: 0, until: now + FULL_MAX });
     }
 
     /// The worker leaves. Returns whether there is anybody to pass connections on to.
@@ -106,6 +106,12 @@ impl HandoverQueue {
         self.moves.clear();
         (self.retry, self.progress) = (None, now);
         !self.outlets.senders.is_empty()
+    }
+
+    /// When the worker, which leaves, waits no longer for receivers that leave their queues full.
+    pub(super) fn gives_up_at(&self, drain_timeout: Duration) -> Time {
+        let patience = if drain_timeout.is_zero() { FULL_MAX } else { FULL_MAX.min(drain_timeout / 2) };
+        self.progress + patience
     }
 
     /// When to go on.

@@ -1,8 +1,10 @@
 //! The built-in server: a mio loop over listeners, connections and their deadlines. Knows no processes.
 
 mod accepting;
+mod acceptors;
 mod admission;
 mod connections;
+mod descriptors;
 mod drain_notices;
 mod draining;
 mod handover_queue;
@@ -24,7 +26,6 @@ use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
-use slab::Slab;
 
 use crate::error::{Error, Result};
 use crate::server::acceptor::Acceptor;
@@ -41,6 +42,7 @@ use crate::sys;
 use crate::sys::clock;
 use crate::time::Time;
 
+use self::acceptors::{Acceptors, LISTENERS, LISTENERS_MAX};
 use self::admission::Admission;
 use self::connections::Connections;
 use self::handover_queue::HandoverQueue;
@@ -64,18 +66,13 @@ const MESSAGES: Token = Token(usize::MAX - 3);
 /// Another process passes a connection to this slot.
 const HANDOVER: Token = Token(usize::MAX - 4);
 
-/// Tokens of listeners count down from here; those of connections count up from zero.
-const LISTENERS: usize = usize::MAX - 5;
-
-/// The number of tokens reserved for listeners.
-const LISTENERS_MAX: usize = 1 << 20;
-
 /// The state of the server.
 pub(crate) struct Server<'w, H> {
     connections: Connections<'w, H>,
-    acceptors: Slab<Acceptor>,
+    acceptors: Acceptors,
     admission: Admission,
     steering: Steering,
+    passing: HandoverQueue,
     taking: Taking,
     inbox: Option<Inbox>,
     lifeline: UnixStream,
@@ -112,11 +109,9 @@ where
         }
         let tcp = own.into_iter().map(Acceptor::tcp).chain(shared.into_iter().map(Acceptor::shared_tcp));
         let unix = resources.unix_listeners.into_iter().map(Acceptor::unix);
-        let mut acceptors = Slab::new();
-        for mut acceptor in tcp.chain(unix) {
-            let entry = acceptors.vacant_entry();
-            acceptor.register(&poll, Token(LISTENERS - entry.key())).map_err(listen)?;
-            entry.insert(acceptor);
+        let mut acceptors = Acceptors::default();
+        for acceptor in tcp.chain(unix) {
+            acceptors.add(acceptor, &poll).map_err(listen)?;
         }
         let waker = Waker::new(poll.registry(), MAILBOX)
             .map_err(|source| Error::system("let other threads wake the loop with eventfd(2)", source))?;
@@ -126,10 +121,11 @@ where
         let waker = Bell { mailbox, place: Place::default() };
         let cx = Context::new(station, http, resources.log, waker);
         Ok(Server {
-            connections: Connections::new(cx, handler, poll, HandoverQueue::new(gate)),
+            connections: Connections::new(cx, handler, poll),
             acceptors,
             admission: Admission::default(),
             steering: Steering::new(),
+            passing: HandoverQueue::new(gate),
             taking,
             inbox,
             lifeline,
@@ -156,13 +152,14 @@ where
             if self.connections.cx.station.quits() {
                 break;
             }
-            self.connections.tell();
-            self.connections.expire();
+            let Connections { notices, table, cx, .. } = &mut self.connections;
+            notices.tell(table, cx.clock.now);
+            self.connections.expire(&mut self.passing);
             self.connections.relieve();
             self.make_room_for_files();
             self.accept();
             self.take_over();
-            self.connections.pass_on();
+            self.passing.pass_on(&mut self.connections);
             self.connections.cx.station.check_requests();
         }
         let cx = &mut self.connections.cx;
@@ -185,16 +182,14 @@ where
         for event in events {
             match event.token() {
                 // What nearly all are.
-                Token(index) if index <= LISTENERS - LISTENERS_MAX => self.connections.notice(index, event),
+                Token(index) if index <= LISTENERS - LISTENERS_MAX => self.connections.step(index, Some(event)),
                 LIFELINE => is_over = true,
                 MAILBOX => is_rung = true,
                 ORDERS => self.obey(),
                 HANDOVER => self.taking.notice(),
                 MESSAGES => self.inbox.iter_mut().for_each(|inbox| inbox.has_more = true),
                 Token(token) => {
-                    // It may have been dropped in this turn.
-                    if let Some(acceptor) = self.acceptors.get_mut(LISTENERS - token) {
-                        acceptor.notice(self.connections.cx.clock.now);
+                    if self.acceptors.notice(token, self.connections.cx.clock.now) {
                         self.admission.wake();
                     }
                 }
@@ -239,7 +234,7 @@ where
 
     /// How long nothing is due.
     fn wait(&mut self) -> Option<Duration> {
-        if self.connections.has_ready() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
+        if !self.connections.ready.is_empty() || self.inbox.as_ref().is_some_and(|inbox| inbox.has_more) {
             self.connections.cx.clock.continue_at_once();
             return Some(Duration::ZERO);
         }
@@ -250,8 +245,9 @@ where
         let next = self
             .connections
             .due(now)
-            .min(or_never(self.admission.retry(self.connections.closed())))
+            .min(or_never(self.admission.retry(self.connections.table.closed())))
             .min(or_never(self.accept_due()))
+            .min(or_never(self.passing.due()))
             .min(or_never(self.taking.due()));
         self.connections.cx.clock.wait_for(next, now)
     }

@@ -3,9 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use log::warn;
-use mio::Token;
 
-use super::{Server, LISTENERS};
+use super::Server;
 use crate::server::acceptor::Acceptor;
 use crate::server::answer::response::Response;
 use crate::server::http::Request;
@@ -19,15 +18,13 @@ where
     pub(super) fn obey(&mut self) {
         while let Some(order) = self.connections.cx.station.lifeline.order() {
             self.admission.wake();
-            let of =
-                |slot| move |acceptor: &Acceptor| acceptor.neighbour.is_some_and(|neighbour| neighbour.slot == slot);
             match order {
                 Order::Watch { slot, sockets } => {
-                    self.drop_acceptors(of(slot));
+                    self.acceptors.drop_slot(slot, &self.connections.poll);
                     sockets.into_iter().for_each(|socket| self.watch(slot, socket));
                 }
                 Order::Release { slot } => {
-                    self.drop_acceptors(of(slot));
+                    self.acceptors.drop_slot(slot, &self.connections.poll);
                     self.connections.cx.station.lifeline.released();
                 }
                 Order::Log { file } => {
@@ -37,39 +34,22 @@ where
                 }
                 // It keeps no program.
                 Order::End => {}
-                Order::HandOver { slot, to } => self.connections.passing.add_outlet(slot, to),
-                Order::Move { slot, part, to } => self.connections.begin_to_move(slot, part, to),
+                Order::HandOver { slot, to } => self.passing.add_outlet(slot, to),
+                Order::Move { slot, part, to } => self.passing.begin_to_move(slot, part, to, &self.connections),
                 Order::TakeRest { from } => self.taking.add_rest(from),
                 Order::Look => {
                     let now = self.connections.cx.clock.now;
-                    self.acceptors.iter_mut().for_each(|(_, acceptor)| acceptor.notice(now));
+                    self.acceptors.notice_all(now);
                 }
             }
         }
     }
 
-    /// Stops accepting from some listeners.
-    pub(super) fn drop_acceptors(&mut self, of: impl Fn(&Acceptor) -> bool) {
-        self.acceptors.retain(|_, acceptor| {
-            let goes = of(acceptor);
-            if goes {
-                acceptor.deregister(&self.connections.poll);
-            }
-            !goes
-        });
-    }
-
     fn watch(&mut self, slot: usize, socket: OwnedFd) {
-        let mut acceptor = Acceptor::neighbour(slot, socket, self.connections.cx.clock.now);
-        let entry = self.acceptors.vacant_entry();
-        match acceptor.register(&self.connections.poll, Token(LISTENERS - entry.key())) {
-            Ok(()) => _ = entry.insert(acceptor),
-            Err(error) => {
-                warn!(
-                    "{} cannot accept from the queue of worker={slot}: epoll_ctl(2): {error}",
-                    self.connections.cx.station.tag
-                )
-            }
+        let acceptor = Acceptor::neighbour(slot, socket, self.connections.cx.clock.now);
+        if let Err(error) = self.acceptors.add(acceptor, &self.connections.poll) {
+            let tag = &self.connections.cx.station.tag;
+            warn!("{tag} cannot accept from the queue of worker={slot}: epoll_ctl(2): {error}");
         }
     }
 }

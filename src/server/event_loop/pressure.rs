@@ -1,6 +1,5 @@
 //! What happens when the connections of a worker reach the memory limit.
 
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use super::connections::Connections;
@@ -19,7 +18,9 @@ where
     /// Accounts for the memory of a connection, and concludes its step.
     pub(super) fn account(&mut self, index: usize, step: Step) {
         let Some(entry) = self.table.entries.get_mut(index) else { return };
-        self.is_low |= entry.connection.waiting().file().is_some_and(|file| file.as_raw_fd() >= self.first_left);
+        if let Some(file) = entry.connection.waiting().file() {
+            self.descriptors.sends(file);
+        }
         let held = u32::try_from(entry.connection.waiting().memory()).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut entry.held, held);
         self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);
@@ -53,7 +54,7 @@ where
     fn give_turns(&mut self) {
         let mut kept = 0;
         let mut turns = std::mem::take(&mut self.cx.memory.turns);
-        turns.retain(|place| match self.room_for_turn(*place) {
+        turns.retain(|place| match self.table.room_for_turn(*place, TURN, &self.cx) {
             Some(room) => {
                 kept = room.saturating_add(kept);
                 true
@@ -76,16 +77,11 @@ where
             if let Some(entry) = waiting {
                 entry.connection.timer.resume(&self.cx);
                 self.cx.memory.turns.push(place);
-                self.advance(place.index);
-                kept = self.room_for_turn(place).unwrap_or(0).saturating_add(kept);
+                self.step(place.index, None);
+                kept = self.table.room_for_turn(place, TURN, &self.cx).unwrap_or(0).saturating_add(kept);
             }
         }
         self.cx.memory.turn_due = (!self.cx.memory.waiting.is_empty()).then(|| self.cx.clock.now + TURN);
-    }
-
-    fn room_for_turn(&self, place: Place) -> Option<usize> {
-        let entry = self.table.get(place)?;
-        entry.connection.waiting().room_for_turn(self.cx.config, self.cx.clock.running, TURN)
     }
 
     /// Ends the connections that hold memory and have made the least progress: first those whose clients are slow, the

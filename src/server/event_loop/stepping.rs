@@ -6,6 +6,7 @@ use log::{error, warn};
 use mio::event::Event;
 
 use super::connections::Connections;
+use super::handover_queue::HandoverQueue;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::deadlines::Alarm;
@@ -18,12 +19,8 @@ impl<H> Connections<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Takes a step with a connection.
-    pub(super) fn advance(&mut self, index: usize) {
-        self.step(index, None);
-    }
-
-    /// Takes a step with a connection, of which an event may have come.
+    /// Takes a step with a connection, for which an event may have come.
+    #[inline]
     pub(super) fn step(&mut self, index: usize, event: Option<&Event>) {
         let Some(entry) = self.table.entries.get_mut(index) else { return };
         if let Some(event) = event {
@@ -37,7 +34,7 @@ where
     #[inline]
     pub(super) fn take_consequences(&mut self, index: usize, step: Step) {
         let Some(entry) = self.table.entries.get_mut(index) else { return };
-        if entry.held != 0 || entry.connection.is_holding() {
+        if entry.held != 0 || entry.connection.waiting().is_holding() {
             return self.account(index, step);
         }
         // For nearly all steps there is nothing to do.
@@ -78,7 +75,7 @@ where
             connection.transport.deregister(self.poll.registry());
         }
         drop(connection);
-        self.forget();
+        self.table.count_closed(self.cx.stats.row);
     }
 
     pub(super) fn remove(&mut self, index: usize) -> Connection {
@@ -111,19 +108,8 @@ where
         }
     }
 
-    /// The application has dropped this many connections.
-    pub(super) fn take_back(&mut self, count: usize) {
-        self.upgrades.end(count);
-        (0..count).for_each(|_| self.forget());
-    }
-
-    pub(super) fn forget(&mut self) {
-        self.cx.stats.row.count_closed();
-        self.closed = self.closed.wrapping_add(1);
-    }
-
     /// Ends the connections that have reached their deadlines, and writes log lines that have waited long enough.
-    pub(super) fn expire(&mut self) {
+    pub(super) fn expire(&mut self, passing: &mut HandoverQueue) {
         if let Some(log) = &mut self.cx.logs.access {
             log.expire(self.cx.clock.now);
         }
@@ -135,7 +121,7 @@ where
             entry.armed = Time::NEVER;
             let serial = entry.serial;
             let is_due = entry.connection.timer.deadline <= self.cx.clock.running;
-            if is_due && self.cx.passes_on() && self.line_up(alarm.index) {
+            if is_due && self.cx.passes_on() && passing.line_up(alarm.index, self) {
                 continue;
             }
             if is_due {
@@ -165,7 +151,7 @@ where
     pub(super) fn look(&mut self, index: usize) {
         if let Some(entry) = self.table.entries.get_mut(index) {
             entry.connection.transport.look();
-            self.advance(index);
+            self.step(index, None);
         }
     }
 }

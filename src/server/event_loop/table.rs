@@ -1,5 +1,7 @@
 //! The places of a worker's connections.
 
+use std::time::Duration;
+
 use mio::Token;
 use slab::Slab;
 
@@ -7,6 +9,7 @@ use super::places::Idle;
 use crate::server::connection::Connection;
 use crate::server::context::Context;
 use crate::server::mailbox::Place;
+use crate::shared::scoreboard::OwnRow;
 use crate::time::Time;
 
 /// The connections of a worker by their places.
@@ -15,6 +18,8 @@ pub(super) struct Table {
     pub(super) entries: Slab<Entry>,
     /// Distinguishes successive connections in one place.
     serial: u32,
+    /// How many have ended, those that the application had taken over too.
+    closed: u32,
 }
 
 #[derive(Debug)]
@@ -36,10 +41,32 @@ impl Table {
         self.entries.len()
     }
 
-    pub(super) fn insert(&mut self, connection: Connection) -> (usize, Token) {
+    pub(super) fn insert(&mut self, connection: Connection, row: OwnRow<'_>) -> (usize, Token) {
+        row.count_accepted();
         self.serial = self.serial.wrapping_add(1);
         let index = self.entries.insert(Entry { connection, serial: self.serial, armed: Time::NEVER, held: 0 });
         (index, Token(index))
+    }
+
+    /// Another connection has ended.
+    pub(super) fn count_closed(&mut self, row: OwnRow<'_>) {
+        row.count_closed();
+        self.closed = self.closed.wrapping_add(1);
+    }
+
+    /// How many have ended.
+    pub(super) fn closed(&self) -> u32 {
+        self.closed
+    }
+
+    /// The loop has ended, and all connections with it.
+    pub(super) fn end(&mut self, cx: &mut Context<'_>) {
+        self.entries.iter_mut().for_each(|(_, entry)| entry.connection.end(cx));
+    }
+
+    /// How much memory a connection needs that has a turn, if it still makes progress. A pause this long ends the turn.
+    pub(super) fn room_for_turn(&self, place: Place, pause: Duration, cx: &Context<'_>) -> Option<usize> {
+        self.get(place)?.connection.waiting().room_for_turn(cx.config, cx.clock.running, pause)
     }
 
     /// The connection in this place, if it is still the same.

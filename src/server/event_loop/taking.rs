@@ -11,7 +11,7 @@ use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::client::Client;
 use crate::server::connection::{self, Connection};
-use crate::server::deadlines::INDEX_MAX;
+use crate::server::context::Context;
 use crate::server::http::Request;
 use crate::shared::handover::record::RECORD_MAX;
 use crate::shared::handover::{Admitted, Receiver, Record, Taken, RECORDS};
@@ -21,7 +21,7 @@ use crate::time::Time;
 const RETRY: Duration = Duration::from_millis(50);
 
 /// How long connections may wait in the queue for room. Their clients see nothing of it, and may send requests.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FULL_MAX: Duration = Duration::from_secs(1);
 
 /// The maximum number of connections beyond the limit whose clients have sent a request, and get a last response.
 const EXCESS: usize = 512;
@@ -79,6 +79,16 @@ impl Taking {
         has_more.then(|| self.retry.unwrap_or_default())
     }
 
+    /// Whether to take the next connection, which evicts none: there is room, or there has been none for long.
+    fn may_take(&mut self, has_room: bool, now: Time) -> bool {
+        if has_room {
+            self.full_since = None;
+            return true;
+        }
+        let since = *self.full_since.get_or_insert(now);
+        now.since(since) >= FULL_MAX
+    }
+
     /// Takes the next record out of a queue; `None` if there is none, or no descriptor is free.
     fn next(&mut self, now: Time) -> Option<Option<(usize, OwnedFd)>> {
         self.bytes.resize(RECORD_MAX, 0);
@@ -114,13 +124,16 @@ where
         }
         self.taking.retry = None;
         for _ in 0..RECORDS {
-            if !self.has_room_for_taken(now) {
+            let is_tight = self.connections.descriptors.is_tight(self.connections.count())
+                && self.connections.descriptors.is_short();
+            let has_room = self.has_room(0) && !is_tight || self.connections.cx.is_draining();
+            if !self.taking.may_take(has_room, now) {
                 self.taking.retry = Some(now + RETRY);
                 break;
             }
             match self.taking.next(now) {
                 None => break,
-                Some(None) => self.discard("a malformed record"),
+                Some(None) => self.connections.cx.discard("a malformed record"),
                 Some(Some((len, socket))) => self.take_one_over(len, socket),
             }
         }
@@ -130,61 +143,43 @@ where
         }
     }
 
-    /// Whether there is room for a connection, which evicts none, or there has been none for long.
-    fn has_room_for_taken(&mut self, now: Time) -> bool {
-        let is_tight = self.admission.is_tight(self.connections.count()) && self.is_short();
-        if self.has_room() && !is_tight || self.connections.cx.is_draining() {
-            self.taking.full_since = None;
-            return true;
-        }
-        let since = *self.taking.full_since.get_or_insert(now);
-        now.since(since) >= PATIENCE
-    }
-
     fn take_one_over(&mut self, len: usize, socket: OwnedFd) {
         let bytes = std::mem::take(&mut self.taking.bytes);
         match Record::decode(&bytes[..len]) {
             Some(record) => self.serve_taken(&record, socket),
-            None => self.discard("a malformed record, or of another version"),
+            None => self.connections.cx.discard("a malformed record, or of another version"),
         }
         self.taking.bytes = bytes;
     }
 
     fn serve_taken(&mut self, record: &Record<'_>, socket: OwnedFd) {
-        let (client, peer) = match self.connections.passing.gate.admit(socket) {
+        let (client, peer) = match self.passing.gate.admit(socket) {
             Ok(Admitted::Tcp(socket, peer)) => (Client::Taken { socket, is_unix: false }, Some(peer)),
             Ok(Admitted::Unix(socket)) => (Client::Taken { socket, is_unix: true }, None),
-            Err(what) => return self.discard(what),
+            Err(what) => return self.connections.cx.discard(what),
         };
         if !self.connections.cx.config.admits(peer) {
             return connection::refuse(peer, "it is none of the trusted proxies", &mut self.connections.cx);
         }
         let descriptor = client.as_fd().as_raw_fd();
-        self.admission.took(descriptor, self.connections.first_left, self.connections.count());
+        self.connections.descriptors.took(descriptor, self.connections.count());
         let cx = &self.connections.cx;
         let Some(mut connection) = Connection::taken(client, peer, record, cx.config, cx.clock.running) else {
-            return self.discard("a connection with a PROXY header, which this pool does not expect");
+            return cx.discard("a connection with a PROXY header, which this pool does not expect");
         };
-        if self.taking.full_since.is_some() && !self.may_exceed(&mut connection) {
+        // A client that has sent a request gets a response, although there is no room for its connection.
+        if self.taking.full_since.is_some() && !(connection.end_after_next() && self.has_room(EXCESS)) {
             // Its client can connect again, to a worker that has room.
             return debug!("{} closes an idle connection that was passed to it: it has no room", cx.station.tag);
         }
-        self.connections.cx.stats.row.count_taken();
-        self.connections.admit(connection);
+        cx.stats.row.count_taken();
+        self.connections.admit(connection, &mut self.passing);
     }
+}
 
-    /// Whether to answer the client of a connection once, although there is no room for it: it has sent a request.
-    fn may_exceed(&self, connection: &mut Connection) -> bool {
-        let max = match self.connections.cx.config.capacity.max_connections {
-            0 => INDEX_MAX,
-            max => max.saturating_add(EXCESS).min(INDEX_MAX),
-        };
-        connection.end_after_next() && self.connections.count() < max
-    }
-
+impl Context<'_> {
     fn discard(&self, what: &str) {
-        let cx = &self.connections.cx;
-        cx.stats.row.count_discarded();
-        debug!("{} drops what another process has passed to it: {what}", cx.station.tag);
+        self.stats.row.count_discarded();
+        debug!("{} drops what another process has passed to it: {what}", self.station.tag);
     }
 }

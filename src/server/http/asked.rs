@@ -5,11 +5,11 @@ use super::request::{Request, Version};
 use super::Limits;
 
 /// After this many requests, the response to the next one is the last, whatever the limit.
-pub(super) const BEFORE_LAST: u32 = u32::MAX - 1;
+const BEFORE_LAST: u32 = u32::MAX - 1;
 
 /// What the current request implies for its response.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     pub(super) is_head: bool,
     pub(super) keep_alive: bool,
     /// Whether the client wants to change the protocol (RFC 9110 section 7.8).
@@ -40,8 +40,37 @@ impl Asked {
         Asked { requests, ..Asked::default() }
     }
 
-    pub(super) fn requests(&self) -> u32 {
+    /// The number of requests so far.
+    pub(crate) fn requests(&self) -> u32 {
         self.requests
+    }
+
+    /// Makes the next response the connection's last.
+    #[inline]
+    pub(crate) fn end_after_answer(&mut self) {
+        self.keep_alive = false;
+    }
+
+    /// The response to the next request is the last.
+    pub(crate) fn end_after_next(&mut self) {
+        *self = Asked::after(BEFORE_LAST);
+    }
+
+    /// Sets whether the client accepts trailers in the response to the current request.
+    pub(crate) fn take_trailers(&mut self, takes: bool) {
+        if takes && self.speaks == Speaks::Http11 {
+            self.speaks = Speaks::Http11WithTrailers;
+        }
+    }
+
+    /// Whether trailers can be sent with the response to the current request.
+    pub(crate) fn takes_trailers(&self) -> bool {
+        self.speaks == Speaks::Http11WithTrailers
+    }
+
+    /// Whether interim responses can be sent before it (RFC 9110 section 15.2).
+    pub(crate) fn takes_interim(&self) -> bool {
+        self.speaks != Speaks::Http10
     }
 
     /// Another request is passed on.

@@ -1,6 +1,6 @@
 //! The protocol state of a connection.
 
-use super::asked::{Asked, BEFORE_LAST};
+use super::asked::Asked;
 use super::ending::Ending;
 use super::gathered::Gathered;
 use super::head;
@@ -66,9 +66,10 @@ pub(crate) struct Codec {
     scan: Scan,
     empty_lines: u8,
     pub(super) phase: Phase,
-    pub(super) ending: Ending,
+    /// How the connection ends.
+    pub(crate) ending: Ending,
     /// What the current request implies for its response.
-    pub(super) asked: Asked,
+    pub(crate) asked: Asked,
     pub(super) gathered: Option<Box<Gathered>>,
     /// Whether the request was passed on, and its body is received as it arrives, if at all.
     pub(super) is_streaming: bool,
@@ -86,49 +87,9 @@ impl Codec {
         Codec { asked: Asked::after(requests), ..Codec::new() }
     }
 
-    /// The response to the next request is the last.
-    pub(crate) fn end_after_next(&mut self) {
-        self.asked = Asked::after(BEFORE_LAST);
-    }
-
-    /// The number of requests so far.
-    pub(crate) fn requests(&self) -> u32 {
-        self.asked.requests()
-    }
-
-    /// Nobody else can serve the connection if this process does not.
-    pub(crate) fn stay(&mut self) {
-        self.ending.stay();
-    }
-
-    pub(crate) fn stays(&self) -> bool {
-        self.ending.stays()
-    }
-
     /// What the connection waits for.
     pub(crate) fn phase(&self) -> Phase {
         self.phase
-    }
-
-    /// Whether the last response was given.
-    pub(crate) fn is_closing(&self) -> bool {
-        self.ending.is_last()
-    }
-
-    /// Whether the client may have been sending when the last response was given.
-    pub(crate) fn has_unread(&self) -> bool {
-        self.ending.is_unread()
-    }
-
-    /// Sets whether the client may have been sending when the last response was given.
-    pub(crate) fn set_unread(&mut self, is_unread: bool) {
-        self.ending = self.ending.with_unread(is_unread);
-    }
-
-    /// Whether only the end of the connection marks the end of its last response, so that a client cannot notice that
-    /// it is incomplete.
-    pub(crate) fn ends_by_close(&self) -> bool {
-        self.ending.delimits()
     }
 
     /// Consumes as much as possible from the front of `input`, which is everything that has arrived and was not

@@ -33,7 +33,7 @@ pub(super) fn feed_with<'a>(
                 Next::NeedMore => break,
                 Next::Continue => {}
                 Next::Reject(reject) => {
-                    assert!(!codec.is_closing(), "something was read behind the last answer");
+                    assert!(!codec.ending.is_last(), "something was read behind the last answer");
                     codec.reject(reject, &mut encoder, &mut out);
                     seen.push(Seen::Refused(reject));
                 }
@@ -41,7 +41,7 @@ pub(super) fn feed_with<'a>(
                     let mut request = see(request);
                     codec.respond(&ResponseHead::new(200, None), Length::Known(0), &mut encoder, &mut out);
                     if let Seen::Request { keeps_alive, .. } = &mut request {
-                        *keeps_alive = !codec.is_closing();
+                        *keeps_alive = !codec.ending.is_last();
                     }
                     seen.push(request);
                 }

@@ -26,29 +26,6 @@ pub(crate) enum Transfer {
 }
 
 impl Codec {
-    /// Makes the next response the connection's last.
-    #[inline]
-    pub(crate) fn end_after_answer(&mut self) {
-        self.asked.keep_alive = false;
-    }
-
-    /// Sets whether the client accepts trailers in the response to the current request.
-    pub(crate) fn take_trailers(&mut self, takes: bool) {
-        if takes && self.asked.speaks == Speaks::Http11 {
-            self.asked.speaks = Speaks::Http11WithTrailers;
-        }
-    }
-
-    /// Whether trailers can be sent with the response to the current request.
-    pub(crate) fn takes_trailers(&self) -> bool {
-        self.asked.speaks == Speaks::Http11WithTrailers
-    }
-
-    /// Whether interim responses can be sent before it (RFC 9110 section 15.2).
-    pub(crate) fn takes_interim(&self) -> bool {
-        self.asked.speaks != Speaks::Http10
-    }
-
     /// Appends the head of the response to the current request; returns how to send its body.
     #[inline]
     pub(crate) fn respond(

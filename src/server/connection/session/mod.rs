@@ -69,7 +69,7 @@ impl Session {
     {
         let len = input.end;
         let mut read = Answered { consumed: input.start, requests: 0, is_cut_short: false, has_outgoing: false };
-        while !self.codec.is_closing() {
+        while !self.codec.ending.is_last() {
             let is_receiving = self.exchange.is_receiving();
             if !is_receiving && (read.consumed == len || self.exchange.is_some()) {
                 break;
@@ -96,8 +96,8 @@ impl Session {
         }
         read.has_outgoing = self.exchange.outgoing().is_some();
         // What follows the last response is not read, and must not reset it.
-        if read.consumed < len && self.codec.is_closing() {
-            self.codec.set_unread(true);
+        if read.consumed < len && self.codec.ending.is_last() {
+            self.codec.ending.set_unread(true);
         }
         read
     }

@@ -12,7 +12,7 @@ fn respond(
     out: &mut Vec<u8>,
 ) -> Transfer {
     if is_last {
-        codec.end_after_answer();
+        codec.asked.end_after_answer();
     }
     codec.respond(head, length, encoder, out)
 }
@@ -28,7 +28,7 @@ fn answer(request: &str, head: &ResponseHead, length: Length, is_last: bool) -> 
         panic!("{request:?} is valid");
     };
     let transfer = respond(&mut codec, head, length, is_last, &mut encoder, &mut out);
-    assert_eq!(codec.is_closing(), String::from_utf8_lossy(&out).contains("Connection: close\r\n"));
+    assert_eq!(codec.ending.is_last(), String::from_utf8_lossy(&out).contains("Connection: close\r\n"));
     (String::from_utf8(out).expect("these are ASCII"), transfer)
 }
 
@@ -94,7 +94,7 @@ fn the_last_answer_says_so() {
             panic!("valid")
         };
         codec.respond(&head(200), Length::Known(0), &mut encoder, &mut out);
-        assert_eq!(codec.is_closing(), closes);
+        assert_eq!(codec.ending.is_last(), closes);
     }
 }
 
@@ -213,7 +213,7 @@ fn refusals_say_why_and_close() {
         text.contains("Connection: close\r\n") && text.ends_with("\r\n\r\nthe request head took too long\n"),
         "{text}"
     );
-    assert!(codec.is_closing());
+    assert!(codec.ending.is_last());
 }
 
 #[test]
