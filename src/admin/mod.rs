@@ -71,7 +71,7 @@ pub(crate) const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 /// The limits of the clients of the admin process.
 pub(crate) fn server_config() -> ServerConfig {
     let of_pools = Config::default().server;
-    let patience = Duration::from_secs(5);
+    let timeout = Duration::from_secs(5);
     ServerConfig {
         // No request needs a body.
         limits: Limits { body: 1 << 10, ..of_pools.limits },
@@ -81,9 +81,9 @@ pub(crate) fn server_config() -> ServerConfig {
         capacity: Capacity { max_connections: 256, evicts_unfinished: true, ..of_pools.capacity },
         // Pollers ask every few seconds.
         timeouts: Timeouts {
-            head: patience,
-            body: patience,
-            write: patience,
+            head: timeout,
+            body: timeout,
+            write: timeout,
             idle: Duration::from_secs(15),
             ..of_pools.timeouts
         },

@@ -11,7 +11,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 use super::output::printable;
 
 /// How long a response may take, to its last byte. The admin process waits for nobody, so this is generous.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long to wait for an event before asking the callback whether to go on.
 const TICK: Duration = Duration::from_millis(200);
@@ -144,7 +144,7 @@ impl Client {
                 Err(Failure::Broken(_)) => {}
                 Err(other) => return Err(other),
             }
-            breaks = if began.elapsed() < PATIENCE { breaks + 1 } else { 0 };
+            breaks = if began.elapsed() < TIMEOUT { breaks + 1 } else { 0 };
             if breaks > BREAKS_MAX {
                 return Err(Failure::Other(format!("the pool at {} keeps closing the connection", self.address)));
             }
@@ -190,7 +190,7 @@ impl Client {
                 return Ok(found);
             }
             // The process may have nothing to say, or it may hang.
-            if heard.elapsed() >= PATIENCE {
+            if heard.elapsed() >= TIMEOUT {
                 match self.ask("GET", "/healthz") {
                     Err(Failure::Other(problem)) => return Err(Failure::Other(problem)),
                     _ => heard = Instant::now(),
@@ -224,14 +224,14 @@ impl Client {
     }
 
     fn exchange(&self, mut socket: Socket, method: &str, target: &str) -> io::Result<(String, BufReader<Timed>)> {
-        socket.set_write_timeout(Some(PATIENCE))?;
+        socket.set_write_timeout(Some(TIMEOUT))?;
         // Reading the status needs no token, so it is not sent.
         let tells = method == "POST" || target.starts_with("/events");
         let token = self.token.as_ref().filter(|_| tells);
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let request = format!("{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n{token}\r\n");
         socket.write_all(request.as_bytes())?;
-        let mut stream = BufReader::new(Timed { socket, end: Instant::now() + PATIENCE });
+        let mut stream = BufReader::new(Timed { socket, end: Instant::now() + TIMEOUT });
         let mut head = Vec::new();
         let mut rest = stream.by_ref().take(HEAD_MAX);
         while !head.ends_with(b"\r\n\r\n") {
@@ -248,7 +248,7 @@ impl Client {
     fn connect(&self) -> io::Result<Socket> {
         let connect = |domain, address: &SockAddr| {
             let socket = Socket::new(domain, Type::STREAM, None)?;
-            socket.connect_timeout(address, PATIENCE).map(|()| socket)
+            socket.connect_timeout(address, TIMEOUT).map(|()| socket)
         };
         if let Some(path) = self.address.strip_prefix("unix:") {
             return connect(Domain::UNIX, &SockAddr::unix(path)?);
@@ -268,7 +268,7 @@ impl Client {
         match error.kind() {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Failure::Broken(text),
             ErrorKind::WouldBlock => {
-                Failure::Other(format!("the pool at {} does not answer within {PATIENCE:?}", self.address))
+                Failure::Other(format!("the pool at {} does not answer within {TIMEOUT:?}", self.address))
             }
             _ => Failure::Other(text),
         }

@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::parent::sign::Program;
+use crate::parent::program::Program;
 use crate::parent::supervisor::{Exit, Failure, KillReason, Notice, Recycle, UpgradeFailure};
 use crate::shared::config::{Config, Readiness};
 

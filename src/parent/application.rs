@@ -119,11 +119,11 @@ impl Application {
 mod tests {
     use super::*;
     use crate::parent::process;
-    use crate::parent::sign::Sign;
+    use crate::parent::program::ReadyCheck;
     use crate::parent::supervisor::Pid;
 
     fn application(hook: Hook, on_exit: Option<OnExit>) -> (Application, Roster, Journal, process::tests::Ours) {
-        let (roster, board, ours) = process::tests::roster(Sign::Execution);
+        let (roster, board, ours) = process::tests::roster(ReadyCheck::Execution);
         let hooks = Hooks { on_event: Some(hook), on_exit };
         (Application::new(hooks, board, Time::default()), roster, Journal::new(false), ours)
     }

@@ -63,14 +63,9 @@ impl Parent {
                     self.takeover.upgrade(config, &self.sockets, &pairs, admin, &self.wakeups, &mut self.journal);
                 self.roster.tell(fact, clock::now());
             }
-            Effect::EndSuccessor { pid, how } => signal(
-                pid,
-                match how {
-                    Stop::Drain => Signal::SIGTERM,
-                    Stop::Quick => Signal::SIGINT,
-                    Stop::Force => Signal::SIGKILL,
-                },
-            ),
+            Effect::EndSuccessor { pid, how: Stop::Drain } => signal(pid, Signal::SIGTERM),
+            Effect::EndSuccessor { pid, how: Stop::Quick } => signal(pid, Signal::SIGINT),
+            Effect::EndSuccessor { pid, how: Stop::Force } => signal(pid, Signal::SIGKILL),
             Effect::Notice(notice) => self.announce(&notice),
             Effect::Finish(outcome) => {
                 self.outputs.service.end();

@@ -178,12 +178,12 @@ impl Health {
 mod tests {
     use super::*;
     use crate::parent::process;
-    use crate::parent::sign::Sign;
+    use crate::parent::program::ReadyCheck;
 
     #[test]
     fn it_looks_at_what_is_limited_and_only_then() {
         let at = Time::from_millis;
-        let (roster, board, _ours) = process::tests::roster(Sign::Execution);
+        let (roster, board, _ours) = process::tests::roster(ReadyCheck::Execution);
         let mut unlimited = Config::default();
         unlimited.lifecycle.stall_timeout = Duration::ZERO;
         let mut health = Health::new(board, &unlimited, at(0));
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn a_forced_stop_counts_what_it_has_cut_off() {
-        let (mut roster, board, _ours) = process::tests::roster(Sign::Execution);
+        let (mut roster, board, _ours) = process::tests::roster(ReadyCheck::Execution);
         let mut health = Health::new(board, &Config::default(), Time::default());
         let process = roster.get_mut(Pid(10)).expect("it is there");
         health.cut_off(process, Time::default());

@@ -157,7 +157,7 @@ pub(super) fn refuse(received: Received<'_>, pid: Pid, roster: &mut Roster, disc
 mod tests {
     use super::*;
     use crate::parent::process;
-    use crate::parent::sign::Sign;
+    use crate::parent::program::ReadyCheck;
 
     fn at(millis: u64) -> Time {
         Time::from_millis(millis)
@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn who_has_more_to_say_goes_on_at_once_and_who_cannot_be_heard_a_moment_later() {
-        let (mut roster, _board, _ours) = process::tests::roster(Sign::Execution);
+        let (mut roster, _board, _ours) = process::tests::roster(ReadyCheck::Execution);
         let mut inbox = Inbox::default();
         assert_eq!(inbox.deadline(), None);
         inbox.note(Pid(10));
@@ -188,7 +188,7 @@ mod tests {
 
     #[test]
     fn who_has_used_up_its_quota_waits_for_a_part_of_it() {
-        let (mut roster, _board, _ours) = process::tests::roster(Sign::Execution);
+        let (mut roster, _board, _ours) = process::tests::roster(ReadyCheck::Execution);
         let mut inbox = Inbox::default();
         inbox.note(Pid(10));
         let quota = &mut roster.get_mut(Pid(10)).expect("it is there").ends.quota;
@@ -201,7 +201,7 @@ mod tests {
 
     #[test]
     fn messages_are_received_and_what_is_none_breaks_the_protocol() {
-        let (mut roster, _board, (_worker_end, worker)) = process::tests::roster(Sign::Execution);
+        let (mut roster, _board, (_worker_end, worker)) = process::tests::roster(ReadyCheck::Execution);
         let (mut inbox, mut discard) = (Inbox::default(), Discard::default());
         let mut buffer = inbox.lend_buffer();
         assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing));

@@ -16,8 +16,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::parent::process::{Process, Roster};
+use crate::parent::program::Leaving;
 use crate::parent::roster::Progress;
-use crate::parent::sign::Leaving;
 use crate::parent::supervisor::{Pid, SlotId};
 use crate::time::Time;
 
@@ -26,10 +26,10 @@ use crate::time::Time;
 const REST: Duration = Duration::from_millis(250);
 
 /// How long it gets none after that, unless the program ends earlier.
-const TOLD: Duration = Duration::from_secs(1);
+const REST_AFTER: Duration = Duration::from_secs(1);
 
 /// How long a program waits at most for others to have left.
-const WAITS: Duration = Duration::from_secs(5);
+const WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// A worker is to be told to finish. Returns whether it is told later, because its slot rests first.
 pub(super) fn begin(pid: Pid, roster: &mut Roster, drain_timeout: Duration, now: Time) -> bool {
@@ -38,7 +38,7 @@ pub(super) fn begin(pid: Pid, roster: &mut Roster, drain_timeout: Duration, now:
         Some(seats) => seats.len() > 1,
         None => roster.supervisor.slots().serving().any(|(other, _)| other != slot),
     };
-    let most = if drain_timeout.is_zero() { WAITS } else { WAITS.min(drain_timeout / 4) };
+    let most = if drain_timeout.is_zero() { WAIT_MAX } else { WAIT_MAX.min(drain_timeout / 4) };
     let Some(process) = roster.get_mut(pid).filter(|process| may_rest(process) && has_others) else {
         return false;
     };
@@ -80,7 +80,7 @@ pub(super) fn advance(roster: &mut Roster, now: Time) -> Vec<Pid> {
         |state: &Leaving| matches!(state, Leaving::Waits { until } | Leaving::Rests { until } if *until <= now);
     let due: Vec<Pid> = states(roster).filter(|(_, state)| is_due(state)).map(|(pid, _)| pid).collect();
     for pid in &due {
-        set(*pid, Leaving::Told { until: now + TOLD }, roster);
+        set(*pid, Leaving::Told { until: now + REST_AFTER }, roster);
     }
     rest(roster, now);
     due
@@ -154,7 +154,7 @@ fn resting(roster: &Roster, now: Time) -> BTreeSet<SlotId> {
 mod tests {
     use super::*;
     use crate::parent::process;
-    use crate::parent::sign::{Program, Sign};
+    use crate::parent::program::{Program, ReadyCheck};
     use crate::parent::supervisor::{Event, Policy, Stop, Supervisor};
 
     const DRAIN: Duration = Duration::from_secs(25);
@@ -181,8 +181,8 @@ mod tests {
             let Pool(roster, all) = self;
             let now = Time::default();
             roster.tell(Event::Tick, now);
-            while roster.poll_effect().is_some() {}
-            let (mut ends, ours) = process::tests::ends(Sign::Report);
+            while roster.supervisor.poll_effect().is_some() {}
+            let (mut ends, ours) = process::tests::ends(ReadyCheck::Report);
             ends.program = Some(Program::new());
             all.push(ours);
             let row = roster.free_row().expect("a row is free");

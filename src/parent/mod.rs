@@ -27,7 +27,7 @@
 //! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
 //! - `handover/`: which processes take over the connections of a worker that leaves
 //! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check
-//! - `programs.rs`: workers that run other programs; `sign.rs`: one program; `leaving.rs`: when it is told to finish;
+//! - `programs.rs`: workers that run other programs; `program.rs`: one program; `leaving.rs`: when it is told to finish;
 //!   `notify.rs`: the sockets on which programs report that they are ready; `orphans.rs`: the processes of a program whose keeper was killed
 //! - `application.rs`: the application's closures; `inbox.rs`: unread messages; `quota.rs` (PURE): how much time
 //!   reading them may take; `event.rs`, `handle.rs`, `target.rs`: what the application learns, and what it can ask for
@@ -153,6 +153,7 @@ mod orphans;
 mod outputs;
 pub(crate) mod pid_file;
 mod process;
+mod program;
 mod programs;
 mod quota;
 pub(crate) mod reap;
@@ -162,7 +163,6 @@ mod requests;
 pub(crate) mod roster;
 pub(crate) mod service;
 mod settings;
-mod sign;
 mod sockets;
 mod source;
 mod spawn;
@@ -242,7 +242,7 @@ impl Parent {
             }
             // Before a fork, which takes longer than steering connections away from a dead worker.
             self.settle();
-            while let Some(effect) = self.roster.poll_effect() {
+            while let Some(effect) = self.roster.supervisor.poll_effect() {
                 if let Some(turn) = self.perform(effect) {
                     return Ok(turn);
                 }
@@ -296,7 +296,9 @@ impl Parent {
             drain(pid, &mut self.roster, &mut self.application, &self.journal);
         }
         if leaving::ends_succession(&mut self.roster, clock::now()) {
-            self.end_succession();
+            // The new pool steers from now on.
+            self.sockets.release();
+            self.takeover.let_go();
         }
         self.programs.end_late_keepers(&self.roster, clock::now());
         self.journal.say_what_was_left_out();
@@ -325,7 +327,7 @@ impl Parent {
             Source::Signals => {}
             Source::Reports(pid) => self.read_reports(pid),
             Source::Messages(pid) => self.application.inbox.note(pid),
-            Source::Sign(pid) => {
+            Source::Notification(pid) => {
                 let Parent { programs, roster, discard, wakeups, journal, application, .. } = self;
                 let notice = programs.read_notification(pid, roster, discard, wakeups, journal);
                 notified(pid, notice, roster, application, journal);

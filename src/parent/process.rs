@@ -7,9 +7,9 @@ use log::debug;
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid as SystemPid;
 
+use crate::parent::program::{Program, ReadyCheck};
 use crate::parent::quota::Quota;
 use crate::parent::roster;
-use crate::parent::sign::{Program, Sign};
 use crate::parent::supervisor::Pid;
 use crate::shared::channel::ParentEnd;
 use crate::shared::message::MessageEnd;
@@ -18,7 +18,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 /// How long a keeper may take to end its program and to pass on its last output.
-const OBEYS: Duration = Duration::from_secs(3);
+const OBEY_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) type Roster = roster::Roster<Ends>;
 pub(super) type Process = roster::Process<Ends>;
@@ -30,7 +30,7 @@ pub(super) struct Ends {
     /// `None` without a hook.
     pub(super) messages: Option<MessageEnd>,
     /// How the program that it may run reports that it is ready.
-    pub(super) sign: Sign,
+    pub(super) ready_check: ReadyCheck,
     /// Set if it keeps a program, or is about to.
     pub(super) program: Option<Program>,
     /// When it is killed, if it was told to end its program at once.
@@ -44,7 +44,7 @@ impl Ends {
     pub(super) fn end_program(&self) -> bool {
         let is_told = self.program.is_some() && self.lifeline.end().is_ok();
         if is_told && self.killed_at.get().is_none() {
-            self.killed_at.set(Some(clock::now() + OBEYS));
+            self.killed_at.set(Some(clock::now() + OBEY_TIMEOUT));
         }
         is_told
     }
@@ -77,13 +77,13 @@ pub(super) mod tests {
     pub(in crate::parent) type Ours = (WorkerEnd, MessageEnd);
 
     /// A roster with one process, whose pid is 10 and which nobody has forked, on a board for two.
-    pub(in crate::parent) fn roster(sign: Sign) -> (Roster, Rc<ParentBoard>, Ours) {
+    pub(in crate::parent) fn roster(ready_check: ReadyCheck) -> (Roster, Rc<ParentBoard>, Ours) {
         let now = Time::default();
         let board = Rc::new(ParentBoard::new(2).expect("memory"));
         let mut roster = Roster::new(Supervisor::new(Policy::default(), 1, 0, now), board.processes());
-        let (ends, ours) = ends(sign);
+        let (ends, ours) = ends(ready_check);
         roster.tell(crate::parent::supervisor::Event::Tick, now);
-        while roster.poll_effect().is_some() {}
+        while roster.supervisor.poll_effect().is_some() {}
         let row = roster.free_row().expect("a row is free");
         roster.expect(0, row, 0, ends);
         roster.register(Pid(10), now).expect("it was expected");
@@ -91,18 +91,18 @@ pub(super) mod tests {
     }
 
     /// The ends of a process that nobody has forked.
-    pub(in crate::parent) fn ends(sign: Sign) -> (Ends, Ours) {
+    pub(in crate::parent) fn ends(ready_check: ReadyCheck) -> (Ends, Ours) {
         let (lifeline, worker_end) = channel::channel(0, false).expect("descriptors are free");
         let (messages, worker_messages) = MessageEnd::pair(true).expect("descriptors are free");
         let quota = Quota::new(2, Time::default());
         let killed_at = Cell::default();
-        let ends = Ends { lifeline, messages: Some(messages), sign, program: None, killed_at, quota };
+        let ends = Ends { lifeline, messages: Some(messages), ready_check, program: None, killed_at, quota };
         (ends, (worker_end, worker_messages))
     }
 
     #[test]
     fn a_keeper_is_ordered_to_end_its_program_and_has_a_moment_for_that() {
-        let (mut roster, _board, ours) = roster(Sign::Execution);
+        let (mut roster, _board, ours) = roster(ReadyCheck::Execution);
         let process = roster.get_mut(Pid(10)).expect("it is there");
         assert!(!process.ends.end_program(), "it keeps none");
         assert_eq!(process.ends.killed_at.get(), None);

@@ -1,5 +1,5 @@
 //! Workers that run another program ([`Worker::exec`](crate::Worker::exec)), as its *keepers*. Each is told to finish
-//! through its lifeline, like any worker, and its program is ready when its sign is seen.
+//! through its lifeline, like any worker, and its program is ready when its ready check says so.
 //!
 //! [`Programs`] owns the directory of their notification sockets, and the record of what dead keepers have left. Its
 //! input: reports of keepers, notifications and the time. Its output: the programs that are ready, and those that send
@@ -7,7 +7,7 @@
 //!
 //! **A program as the worker.** The worker stays as the keeper. It reports that it is about to execute a program, the
 //! program's pid, and when the program waits for connections. It exits as the program does, and so counts like any
-//! worker. The configuration of the pool says which *sign* shows that the program is ready: the keeper's report, the
+//! worker. The configuration of the pool says which *ready check* shows that the program is ready: the keeper's report, the
 //! execution itself, a delay that the parent waits for, or a notification on a datagram socket (sd_notify(3)) that the
 //! parent has made before the fork. Everything else (custody, supervision, replacing, upgrade) is as for any worker.
 //! Its row stays idle, so it does not stall, and the parent checks its queue, as that of any server but the built-in
@@ -29,9 +29,9 @@ use crate::parent::journal::Journal;
 use crate::parent::notify::{self, Notification};
 use crate::parent::orphans::Orphans;
 use crate::parent::process::{signal, Ends, Process, Roster};
+use crate::parent::program::{Program, ReadyCheck};
 use crate::parent::roster::Progress;
 use crate::parent::settings::Settings;
-use crate::parent::sign::{Program, Sign};
 use crate::parent::source::Source;
 use crate::parent::supervisor::Pid;
 use crate::parent::wakeups::Wakeups;
@@ -74,18 +74,18 @@ impl Programs {
         ready_at.chain(roster.iter().filter_map(|(_, process)| process.ends.killed_at.get())).min()
     }
 
-    /// The sign that the next worker's program will give.
-    pub(super) fn sign(&mut self, settings: &Settings) -> io::Result<Sign> {
+    /// How the next worker's program will show that it is ready.
+    pub(super) fn ready_check(&mut self, settings: &Settings) -> io::Result<ReadyCheck> {
         Ok(match settings.config.program.ready {
             Readiness::Auto | Readiness::Notify => {
                 let user = settings.credentials.as_deref().and_then(Credentials::user);
                 let user = user.unwrap_or_else(|| nix::unistd::geteuid().as_raw());
                 let make = || Rc::new(notify::Directory::make(user));
-                Sign::Notification(self.notifications.get_or_insert_with(make).socket()?)
+                ReadyCheck::Notification(self.notifications.get_or_insert_with(make).socket()?)
             }
-            Readiness::Delay(delay) => Sign::Delay(delay),
-            Readiness::Listen => Sign::Execution,
-            Readiness::Http(_) => Sign::Report,
+            Readiness::Delay(delay) => ReadyCheck::Delay(delay),
+            Readiness::Listen => ReadyCheck::Execution,
+            Readiness::Http(_) => ReadyCheck::Report,
         })
     }
 
@@ -147,7 +147,9 @@ impl Programs {
         if process.trust.is_broken() {
             return Notice::Nothing;
         }
-        let Ends { sign: Sign::Notification(socket), program, .. } = &mut process.ends else { return Notice::Nothing };
+        let Ends { ready_check: ReadyCheck::Notification(socket), program, .. } = &mut process.ends else {
+            return Notice::Nothing;
+        };
         let (mut is_ready, mut is_cramped, mut fds, mut taken) = (false, false, Vec::new(), 0);
         while taken < NOTIFICATIONS && !is_cramped && !discard.is_full() {
             match socket.receive(&mut fds) {
@@ -167,7 +169,7 @@ impl Programs {
             return Notice::TooMany;
         }
         if is_cramped {
-            forget_sign(&mut process.ends.sign, discard);
+            drop_notifications(&mut process.ends.ready_check, discard);
             let text = format!(
                 "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
                 roster.tag(pid)
@@ -176,7 +178,7 @@ impl Programs {
         } else if discard.is_full() {
             self.unread.insert(pid);
         } else if taken == NOTIFICATIONS {
-            wakeups.listen_again(descriptor, Source::Sign(pid));
+            wakeups.listen_again(descriptor, Source::Notification(pid));
         }
         match is_ready && is_program && roster.is_starting(pid) {
             true => Notice::Ready,
@@ -187,16 +189,18 @@ impl Programs {
 
 /// Nobody reads a program's socket any more. Its queue must not be received, since descriptors without a free number
 /// would be closed here, nor dropped: both could block.
-pub(super) fn forget_sign(sign: &mut Sign, discard: &mut Discard) {
-    if let Sign::Notification(socket) = std::mem::replace(sign, Sign::GivenUp) {
+pub(super) fn drop_notifications(ready_check: &mut ReadyCheck, discard: &mut Discard) {
+    if let ReadyCheck::Notification(socket) = std::mem::replace(ready_check, ReadyCheck::GivenUp) {
         discard.add([socket.end()]);
     }
 }
 
-/// Waits for the sign of a worker that was just forked, if it has one.
-pub(super) fn expect_sign(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
-    let Some(Process { ends: Ends { sign: Sign::Notification(socket), .. }, .. }) = roster.get(pid) else { return };
-    if let Err(error) = wakeups.listen_to(socket, Source::Sign(pid)) {
+/// Waits for the notification of a worker that was just forked, if it sends one.
+pub(super) fn await_notification(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
+    let Some(Process { ends: Ends { ready_check: ReadyCheck::Notification(socket), .. }, .. }) = roster.get(pid) else {
+        return;
+    };
+    if let Err(error) = wakeups.listen_to(socket, Source::Notification(pid)) {
         // The boot timeout will replace it.
         error!("cannot wait for the notification of {}: {error}", roster.tag(pid));
     }
@@ -208,10 +212,10 @@ pub(super) fn executed(pid: Pid, program_pid: i32, roster: &mut Roster, now: Tim
     let Some(program) = &mut process.ends.program else { return false };
     // Whatever the keeper reports, the program must be its child.
     process.program = Some(program_pid).filter(|it| proc::parent(*it) == Some(pid.0));
-    match process.ends.sign {
-        Sign::Execution => return true,
-        Sign::Delay(delay) => program.ready_at = Some(now + delay),
-        Sign::Report | Sign::Notification(_) | Sign::GivenUp => {}
+    match process.ends.ready_check {
+        ReadyCheck::Execution => return true,
+        ReadyCheck::Delay(delay) => program.ready_at = Some(now + delay),
+        ReadyCheck::Report | ReadyCheck::Notification(_) | ReadyCheck::GivenUp => {}
     }
     false
 }
@@ -249,7 +253,7 @@ mod tests {
     fn a_program_is_ready_when_its_sign_is_seen() {
         let at = Time::from_millis;
         let programs = Programs::default();
-        let (mut roster, _board, _ours) = process::tests::roster(Sign::Delay(Duration::from_secs(2)));
+        let (mut roster, _board, _ours) = process::tests::roster(ReadyCheck::Delay(Duration::from_secs(2)));
         assert!(!executed(Pid(10), 4711, &mut roster, at(0)), "it executes none");
         roster.get_mut(Pid(10)).expect("it is there").ends.program = Some(Program::new());
         assert_eq!(programs.deadline(&roster), None);
@@ -259,7 +263,7 @@ mod tests {
         assert_eq!(programs.take_due(&mut roster, at(2_999)), []);
         assert_eq!(programs.take_due(&mut roster, at(3_000)), [Pid(10)]);
         assert_eq!((programs.take_due(&mut roster, at(4_000)), programs.deadline(&roster)), (vec![], None));
-        roster.get_mut(Pid(10)).expect("it is there").ends.sign = Sign::Execution;
+        roster.get_mut(Pid(10)).expect("it is there").ends.ready_check = ReadyCheck::Execution;
         assert!(executed(Pid(10), 4711, &mut roster, at(5_000)));
     }
 }

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::parent::event;
 use crate::parent::subject::Subject;
-use crate::parent::supervisor::{Effect, Event, Pid, SlotId, Stage, Supervisor};
+use crate::parent::supervisor::{Event, Pid, SlotId, Stage, Supervisor};
 use crate::parent::target::Target;
 use crate::time::Time;
 
@@ -122,10 +122,6 @@ impl<E> Roster<E> {
 
     pub(crate) fn tell(&mut self, event: Event, now: Time) {
         self.supervisor.handle(event, now);
-    }
-
-    pub(crate) fn poll_effect(&mut self) -> Option<Effect> {
-        self.supervisor.poll_effect()
     }
 
     /// A free row; taken by `expect`.
@@ -315,7 +311,7 @@ mod tests {
     fn fork(roster: &mut Roster<()>, slot: SlotId, pid: i32) {
         let now = now(roster);
         roster.tell(Event::Tick, now);
-        while roster.poll_effect().is_some() {}
+        while roster.supervisor.poll_effect().is_some() {}
         let row = roster.free_row().expect("a row is free");
         roster.expect(slot, row, 0, ());
         roster.register(Pid(pid), now).expect("it was expected");

@@ -12,7 +12,7 @@ pub(super) enum Source {
     /// A worker's messages to the application.
     Messages(Pid),
     /// A program's notifications.
-    Sign(Pid),
+    Notification(Pid),
     /// The new binary.
     Successor,
     /// The old pool, in an upgrade.
@@ -39,7 +39,7 @@ impl Source {
             Source::Signals => (0, 0),
             Source::Reports(pid) => (1, number(pid)),
             Source::Messages(pid) => (2, number(pid)),
-            Source::Sign(pid) => (3, number(pid)),
+            Source::Notification(pid) => (3, number(pid)),
             Source::Successor => (4, 0),
             Source::Predecessor => (5, 0),
             Source::QueueWatch => (6, 0),
@@ -58,7 +58,7 @@ impl Source {
         Some(match token & ((1 << KIND) - 1) {
             1 => Source::Reports(pid()?),
             2 => Source::Messages(pid()?),
-            3 => Source::Sign(pid()?),
+            3 => Source::Notification(pid()?),
             kind if number == 0 => match kind {
                 0 => Source::Signals,
                 4 => Source::Successor,
@@ -85,7 +85,7 @@ mod tests {
         let pids = [1, 2, 15, 16, 4711, 1 << 22].map(Pid);
         let mut sources: Vec<Source> =
             pids.into_iter().flat_map(|it| [Source::Reports(it), Source::Messages(it)]).collect();
-        sources.extend(pids.map(Source::Sign));
+        sources.extend(pids.map(Source::Notification));
         sources.extend([Source::Signals, Source::Successor, Source::Predecessor, Source::QueueWatch]);
         sources.extend([Source::Hangups, Source::Files, Source::Admin, Source::AdminLink]);
         let mut tokens: Vec<usize> = sources.iter().map(|source| source.encode()).collect();

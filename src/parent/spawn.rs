@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::parent::event;
 use crate::parent::journal::Journal;
 use crate::parent::process::{Ends, Process, Roster};
-use crate::parent::programs::expect_sign;
+use crate::parent::program::ReadyCheck;
+use crate::parent::programs::await_notification;
 use crate::parent::quota::Quota;
-use crate::parent::sign::Sign;
 use crate::parent::source::Source;
 use crate::parent::subject::Subject;
 use crate::parent::supervisor::{jittered, Event, Pid, SlotId};
@@ -46,7 +46,7 @@ impl Parent {
         let socket = |source| {
             Error::system("make a socket for its notifications with bind(2); is RLIMIT_NOFILE too low?", source)
         };
-        let sign = self.programs.sign(settings).map_err(socket)?;
+        let ready_check = self.programs.ready_check(settings).map_err(socket)?;
         let copy = |source| Error::system("copy a listening socket with fcntl(2); is RLIMIT_NOFILE too low?", source);
         let now = clock::now();
         let (is_shared, mended) = self.sockets.prepare(slot, &self.roster, config, &mut self.journal, now);
@@ -65,13 +65,14 @@ impl Parent {
         let handover = self.handover.receiver(slot);
         let handover = handover.inspect_err(|error| debug!("worker={slot} takes no connections over: {error}")).ok();
         let (messages, worker_messages) = messages.unzip();
-        let notify_socket = match &sign {
-            Sign::Notification(socket) => Some(socket.address().clone()),
-            Sign::Report | Sign::Execution | Sign::Delay(_) | Sign::GivenUp => None,
+        let notify_socket = match &ready_check {
+            ReadyCheck::Notification(socket) => Some(socket.address().clone()),
+            ReadyCheck::Report | ReadyCheck::Execution | ReadyCheck::Delay(_) | ReadyCheck::GivenUp => None,
         };
         let unique = self.roster.next_unique();
         let quota = Quota::new(config.application.message_share, clock::now());
-        let ends = Ends { lifeline: parent_end, messages, sign, program: None, killed_at: Cell::default(), quota };
+        let ends =
+            Ends { lifeline: parent_end, messages, ready_check, program: None, killed_at: Cell::default(), quota };
         self.roster.expect(slot, row, clock::unix_millis(), ends);
         let access_log = self.outputs.access_log.file();
         let access_log = access_log.map(|file| (Rc::clone(file), config.access_log.format.clone()));
@@ -146,7 +147,7 @@ fn listen_to_worker(pid: Pid, roster: &Roster, wakeups: &Wakeups) {
     for error in ways.into_iter().filter_map(Result::err) {
         error!("cannot listen to {}: {error}", roster.tag(pid));
     }
-    expect_sign(pid, roster, wakeups);
+    await_notification(pid, roster, wakeups);
 }
 
 /// Stops the next child from inheriting the page of this row.

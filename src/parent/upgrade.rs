@@ -29,12 +29,6 @@ impl Parent {
         }
     }
 
-    /// The programs of this pool have been told to finish, and the new pool steers.
-    pub(super) fn end_succession(&mut self) {
-        self.sockets.release();
-        self.takeover.let_go();
-    }
-
     /// This pool serves, so the old pool may leave.
     pub(super) fn take_over(&mut self) {
         self.sockets.take_over(self.roster.supervisor.slots().wanted(), clock::now());

@@ -15,7 +15,7 @@ use crate::parent::event::{self, Event as Lifecycle};
 use crate::parent::health::Health;
 use crate::parent::journal::Journal;
 use crate::parent::process::{signal, Roster};
-use crate::parent::programs::{forget_sign, kill_tree, Notice};
+use crate::parent::programs::{drop_notifications, kill_tree, Notice};
 use crate::parent::reap::{self, ChildStatus};
 use crate::parent::roster::Progress;
 use crate::parent::sockets::Sockets;
@@ -223,7 +223,7 @@ impl Parent {
         let level = if was_told { log::Level::Info } else { log::Level::Warn };
         let word = if was_told { "requested" } else { gone.restart.map_or(exit_word(exit), Reason::as_str) };
         self.journal.log_limited(level, subject.because(word), format!("{line}{served}"));
-        forget_sign(&mut process.ends.sign, &mut self.discard);
+        drop_notifications(&mut process.ends.ready_check, &mut self.discard);
         if let Some(admin) = &mut self.outputs.admin {
             admin.count_exit(process.shown(pid), gone, &format!("{how}{why}"), cpu);
         }

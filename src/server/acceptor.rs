@@ -50,11 +50,11 @@ enum Listener {
 
 /// How long a connection may wait in a neighbour's queue. Times are truncated to milliseconds, so this means more than
 /// one.
-const PATIENCE: Duration = Duration::from_millis(2);
+const YIELD: Duration = Duration::from_millis(2);
 
 /// How long a connection may wait there for a worker that is idle and has fewer connections. That worker waits for a
 /// processor, and would otherwise keep having fewer connections as long as these last.
-const PATIENCE_FOR_FEWER: Duration = Duration::from_millis(10);
+const YIELD_TO_FEWER: Duration = Duration::from_millis(10);
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl Acceptor {
     /// A socket of another slot, to look after.
     pub(crate) fn neighbour(slot: usize, socket: OwnedFd, now: Time) -> Acceptor {
         let listener = TcpListener::from_std(StdTcpListener::from(socket));
-        let neighbour = Neighbour { slot, noticed: now, due: now + PATIENCE };
+        let neighbour = Neighbour { slot, noticed: now, due: now + YIELD };
         Acceptor { neighbour: Some(neighbour), ..Acceptor::new(Listener::Tcp(listener)) }
     }
 
@@ -119,7 +119,7 @@ impl Acceptor {
     /// An edge has arrived.
     pub(crate) fn notice(&mut self, now: Time) {
         if let Some(neighbour) = self.neighbour.as_mut().filter(|_| !self.has_waiting) {
-            (neighbour.noticed, neighbour.due) = (now, now + PATIENCE);
+            (neighbour.noticed, neighbour.due) = (now, now + YIELD);
         }
         self.has_waiting = true;
     }
@@ -143,8 +143,8 @@ impl Acceptor {
             return true;
         }
         let is_due = neighbour.due <= now;
-        if is_due && is_idle_with_fewer(neighbour.slot) && now < neighbour.noticed + PATIENCE_FOR_FEWER {
-            neighbour.due = now + PATIENCE;
+        if is_due && is_idle_with_fewer(neighbour.slot) && now < neighbour.noticed + YIELD_TO_FEWER {
+            neighbour.due = now + YIELD;
             return false;
         }
         is_due
@@ -154,7 +154,7 @@ impl Acceptor {
     pub(crate) fn may_take_unserved(&mut self, now: Time, is_served: impl Fn(usize) -> bool) -> bool {
         match &mut self.neighbour {
             Some(neighbour) if is_served(neighbour.slot) => {
-                neighbour.due = now + PATIENCE_FOR_FEWER;
+                neighbour.due = now + YIELD_TO_FEWER;
                 // Check again only as long as connections wait.
                 self.has_waiting = self.is_waited_for();
                 false

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::time::Time;
 
 /// How long connections may wait for memory before others must release theirs.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FULL_MAX: Duration = Duration::from_secs(5);
 
 /// Memory of the allocator is returned to the system if this much was held, and less than a quarter of it still is.
 const TRIM_MIN: usize = 4 << 20;
@@ -64,7 +64,7 @@ impl Budget {
 
     /// When some connections must release memory.
     pub(crate) fn due(&self) -> Option<Time> {
-        self.full_since.map(|since| since + PATIENCE)
+        self.full_since.map(|since| since + FULL_MAX)
     }
 
     /// How much they must release, so that the others can proceed.
@@ -78,8 +78,8 @@ impl Budget {
     }
 
     /// How long a connection may make no progress before it must release its memory first.
-    pub(crate) fn patience(&self) -> Duration {
-        PATIENCE
+    pub(crate) fn stall_max(&self) -> Duration {
+        FULL_MAX
     }
 
     /// Whether much was held, and little is now. Reported once.

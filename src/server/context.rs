@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::server::access_log::AccessLog;
 use crate::server::clock::Clock;
 use crate::server::http::{Common, Encoder, Recall, Request};
-use crate::server::mailbox::Bell;
+use crate::server::mailbox::ConnectionWaker;
 use crate::server::memory::Memory;
 use crate::server::slow::SlowRequests;
 use crate::server::station::Station;
@@ -25,11 +25,11 @@ pub(crate) struct Context<'w> {
     pub(crate) http: Http,
     pub(crate) memory: Memory,
     /// Set while the worker drains.
-    pub(crate) drain: Option<Patience>,
+    pub(crate) drain: Option<DrainLimits>,
     pub(crate) proxies: Proxies,
     pub(crate) logs: Logs,
-    /// The bell of the connection that has its turn, for other threads.
-    pub(crate) waker: Bell,
+    /// The waker of the connection that has its turn, for other threads.
+    pub(crate) waker: ConnectionWaker,
     pub(crate) input: Box<[u8]>,
     pub(crate) output: Vec<u8>,
 }
@@ -48,7 +48,7 @@ pub(crate) struct Proxies {
     /// The client may be somebody else than the peer.
     pub(crate) are_trusted: bool,
     /// When it was last logged that a connection was closed because of a proxy.
-    pub(crate) told: Option<Time>,
+    pub(crate) warned: Option<Time>,
 }
 
 /// What the codecs of all connections share.
@@ -64,7 +64,7 @@ pub(crate) struct Http {
 
 /// How long a draining worker waits for its clients.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct DrainLimits {
     /// For a request, or for the rest of its head.
     pub(crate) head: Duration,
     /// For the next bytes of a body.
@@ -76,7 +76,7 @@ pub(crate) struct Patience {
 }
 
 impl<'w> Context<'w> {
-    pub(crate) fn new(station: Station<'w>, http: Http, log: Option<AccessLog>, waker: Bell) -> Context<'w> {
+    pub(crate) fn new(station: Station<'w>, http: Http, log: Option<AccessLog>, waker: ConnectionWaker) -> Context<'w> {
         let config = station.config;
         Context {
             config,
@@ -86,7 +86,7 @@ impl<'w> Context<'w> {
             http,
             memory: Memory::new(config.capacity.max_held),
             drain: None,
-            proxies: Proxies { are_trusted: config.has_proxies(), told: None },
+            proxies: Proxies { are_trusted: config.has_proxies(), warned: None },
             logs: Logs { access: log, slow: SlowRequests::new(config) },
             waker,
             input: vec![0; READ_SIZE + config.limits.head].into_boxed_slice(),
@@ -102,7 +102,7 @@ impl<'w> Context<'w> {
     /// Whether the worker drains, and other processes take over its connections.
     #[inline]
     pub(crate) fn passes_on(&self) -> bool {
-        self.drain.is_some_and(|patience| patience.passes_on)
+        self.drain.is_some_and(|limits| limits.passes_on)
     }
 }
 

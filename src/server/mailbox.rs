@@ -64,15 +64,15 @@ impl Mailbox {
     }
 }
 
-/// Wakes the loop for one connection. Any thread may ring it.
+/// Wakes the loop for one connection. Any thread may call it.
 #[derive(Clone, Debug)]
-pub(crate) struct Bell {
+pub(crate) struct ConnectionWaker {
     pub(crate) mailbox: Arc<Mailbox>,
     pub(crate) place: Place,
 }
 
-impl Bell {
-    pub(crate) fn ring(&self) {
+impl ConnectionWaker {
+    pub(crate) fn wake(&self) {
         self.mailbox.places.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
         self.mailbox.wake();
     }

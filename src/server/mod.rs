@@ -132,8 +132,8 @@
 //!
 //! **Responses that take time.** The codec renders the head of a response, and says how the body must be sent; the
 //! connection sends it. A small body is copied after the head and sent with it. The rest is an `Outgoing`, which
-//! `connection/` advances whenever the client reads more or a thread rings the connection's bell. The connection's next
-//! request is not read before that is done, so ordering needs no queue. A bell names the connection by its place and a
+//! `connection/` advances whenever the client reads more or a thread calls the connection's waker. The connection's next
+//! request is not read before that is done, so ordering needs no queue. A waker names the connection by its place and a
 //! number, so a late one wakes no other connection.
 //!
 //! **Files.** A path is decoded into a name without dot segments, and the kernel resolves it below a descriptor of the

@@ -13,7 +13,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 /// The rate of log lines, so that the log of a pool in which everything is slow remains readable.
-const TOLD: Rate = Rate::new(Duration::from_millis(100), 10);
+const LOG_RATE: Rate = Rate::new(Duration::from_millis(100), 10);
 
 /// The maximum length of a path in the log.
 const PATH_MAX: usize = 200;
@@ -112,7 +112,7 @@ impl SlowRequests {
     }
 
     fn tell(&mut self, name: &str, began: u64, now: u64, tag: &str) {
-        if self.pace.take(TOLD, Time::from_millis(now / 1000)).is_err() {
+        if self.pace.take(LOG_RATE, Time::from_millis(now / 1000)).is_err() {
             self.untold += 1;
             return;
         }

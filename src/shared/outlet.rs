@@ -108,9 +108,9 @@ impl Outlet {
         self.is_torn |= std::mem::take(&mut self.in_line);
     }
 
-    /// Waits until there is space, at most for `patience`.
-    pub(crate) fn wait(&self, patience: PollTimeout) -> bool {
-        matches!(poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], patience), Ok(1))
+    /// Waits until there is space, at most for `limit`.
+    pub(crate) fn wait(&self, limit: PollTimeout) -> bool {
+        matches!(poll(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], limit), Ok(1))
     }
 
     fn write_once(&self, bytes: &[u8]) -> io::Result<usize> {

@@ -209,7 +209,7 @@ fn of_successor(slot: SlotId, ours: usize, theirs: usize) -> Vec<SlotId> {
 mod tests {
     use super::*;
     use crate::parent::process::tests::roster;
-    use crate::parent::sign::Sign;
+    use crate::parent::program::ReadyCheck;
     use crate::shared::channel::Order;
     use crate::shared::handover::{Sender, Sent};
 
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn a_queue_outlives_its_slot_until_it_is_empty() {
-        let (roster, board, (worker, _messages)) = roster(Sign::Execution);
+        let (roster, board, (worker, _messages)) = roster(ReadyCheck::Execution);
         let mut handover = Handover::default();
         let _receiver = handover.receiver(3).expect("a descriptor");
         let sender = Sender::from(handover.pairs[&3].sender().try_clone_to_owned().expect("a descriptor"));

@@ -18,7 +18,7 @@ use crate::time::Time;
 const BUFFER: usize = LINES_MAX;
 
 /// How long a line may wait before it is written.
-const PATIENCE: Duration = Duration::from_secs(1);
+const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// How often lost lines are reported while lines are lost, and once writing works again.
 const WARNED: Duration = Duration::from_secs(60);
@@ -112,7 +112,7 @@ impl Sink {
     }
 
     pub(super) fn due(&self) -> Option<Time> {
-        (!self.buffer.is_empty()).then(|| self.retry.unwrap_or(self.oldest + PATIENCE))
+        (!self.buffer.is_empty()).then(|| self.retry.unwrap_or(self.oldest + DELAY_MAX))
     }
 
     pub(super) fn reopen(&mut self, file: OwnedFd) {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::server::answer::notice::Notices;
-use crate::server::mailbox::Bell;
+use crate::server::mailbox::ConnectionWaker;
 
 /// The number of bytes that may wait to be sent before a response.
 const INTERIM_MAX: usize = 64 * 1024;
@@ -19,12 +19,12 @@ impl<T> Promise<T> {
     /// Delivers the response, if none was delivered yet, and wakes the loop. Does nothing if nobody waits any more.
     pub(crate) fn keep(&self, answer: T) {
         let mut state = self.shared.lock();
-        if let State::Open { bell, interim } = &mut *state {
-            let (bell, interim) = (bell.take(), std::mem::take(interim));
+        if let State::Open { waker, interim } = &mut *state {
+            let (waker, interim) = (waker.take(), std::mem::take(interim));
             *state = State::Answered { answer: Box::new(answer), interim };
             drop(state);
-            if let Some(bell) = bell {
-                bell.ring();
+            if let Some(waker) = waker {
+                waker.wake();
             }
         }
     }
@@ -32,13 +32,13 @@ impl<T> Promise<T> {
     /// Sends these bytes before the response, unless it was delivered, or too many bytes wait already.
     pub(crate) fn precede(&self, bytes: &[u8]) {
         let mut state = self.shared.lock();
-        if let State::Open { bell, interim } = &mut *state {
+        if let State::Open { waker, interim } = &mut *state {
             if interim.len() + bytes.len() <= INTERIM_MAX {
                 interim.extend_from_slice(bytes);
-                let bell = bell.take();
+                let waker = waker.take();
                 drop(state);
-                if let Some(bell) = bell {
-                    bell.ring();
+                if let Some(waker) = waker {
+                    waker.wake();
                 }
             }
         }
@@ -59,19 +59,19 @@ pub(crate) struct Pending<T> {
 }
 
 impl<T> Pending<T> {
-    /// Returns the response, if there is one. Otherwise `bell` will ring for it.
-    pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Option<T> {
+    /// Returns the response, if there is one. Otherwise `waker` will be called for it.
+    pub(crate) fn take(&self, waker: impl FnOnce() -> ConnectionWaker) -> Option<T> {
         let mut state = self.shared.lock();
         match std::mem::replace(&mut *state, State::Closed) {
             State::Answered { answer, .. } => Some(*answer),
             State::Open { interim, .. } => {
-                let bell = bell();
+                let waker = waker();
                 // It may have arrived since the last check.
                 let is_quiet = interim.is_empty();
-                *state = State::Open { bell: is_quiet.then(|| bell.clone()), interim };
+                *state = State::Open { waker: is_quiet.then(|| waker.clone()), interim };
                 drop(state);
                 if !is_quiet {
-                    bell.ring();
+                    waker.wake();
                 }
                 None
             }
@@ -127,9 +127,9 @@ struct Shared<T> {
 
 #[derive(Debug)]
 enum State<T> {
-    /// No response yet. The bell exists once the connection waits.
+    /// No response yet. The waker exists once the connection waits.
     Open {
-        bell: Option<Bell>,
+        waker: Option<ConnectionWaker>,
         /// The bytes to send before the response.
         interim: Vec<u8>,
     },
@@ -149,7 +149,7 @@ impl<T> Shared<T> {
 
 pub(crate) fn pair<T>(late: Option<(Duration, T)>) -> (Promise<T>, Pending<T>) {
     let shared = Arc::new(Shared {
-        state: Mutex::new(State::Open { bell: None, interim: Vec::new() }),
+        state: Mutex::new(State::Open { waker: None, interim: Vec::new() }),
         notices: Notices::default(),
     });
     (Promise { shared: Arc::clone(&shared) }, Pending { shared, late: late.map(Box::new) })

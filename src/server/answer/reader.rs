@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, ErrorKind, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::server::mailbox::{self, Bell};
+use crate::server::mailbox::{self, ConnectionWaker};
 
 /// The number of bytes that may wait for the reader before the client has to wait. What was read at once may exceed it.
 const CAPACITY: usize = 64 * 1024;
@@ -81,8 +81,8 @@ impl Drop for BodyReader {
         state.reader_is_gone = true;
         state.buffer = Vec::new();
         // Nobody reads what the client still sends, so the response may be sent.
-        if let Some(bell) = state.bell.take() {
-            bell.ring();
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
         }
     }
 }
@@ -95,13 +95,13 @@ pub(crate) struct Intake {
 }
 
 impl Intake {
-    /// Checks whether there is space. If not, `bell` will ring. It also rings if the reader is dropped.
-    pub(crate) fn check_room(&mut self, bell: &Bell) -> bool {
+    /// Checks whether there is space. If not, `waker` will be called. It is also called if the reader is dropped.
+    pub(crate) fn check_room(&mut self, waker: &ConnectionWaker) -> bool {
         let mut state = self.shared.lock();
         self.is_full = state.buffer.len() >= CAPACITY && !state.reader_is_gone;
         state.is_awaited = self.is_full;
-        if state.bell.is_none() && !state.reader_is_gone {
-            state.bell = Some(bell.clone());
+        if state.waker.is_none() && !state.reader_is_gone {
+            state.waker = Some(waker.clone());
         }
         !self.is_full
     }
@@ -157,7 +157,7 @@ impl Shared {
     fn end(&self, end: End) {
         let mut state = self.lock();
         state.end.get_or_insert(end);
-        state.bell = None;
+        state.waker = None;
         drop(state);
         self.arrival.notify_all();
     }
@@ -168,7 +168,7 @@ struct State {
     buffer: Vec<u8>,
     end: Option<End>,
     /// Set once the loop receives the body.
-    bell: Option<Bell>,
+    waker: Option<ConnectionWaker>,
     /// Whether the loop waits for space.
     is_awaited: bool,
     reader_is_gone: bool,
@@ -176,8 +176,8 @@ struct State {
 
 impl State {
     fn ring_if_full(&mut self) {
-        if let (true, Some(bell)) = (std::mem::take(&mut self.is_awaited), &self.bell) {
-            bell.ring();
+        if let (true, Some(waker)) = (std::mem::take(&mut self.is_awaited), &self.waker) {
+            waker.wake();
         }
     }
 }

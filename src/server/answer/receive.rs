@@ -4,7 +4,7 @@ use std::fmt;
 use std::panic::{self, AssertUnwindSafe};
 
 use crate::server::answer::reader::Intake;
-use crate::server::mailbox::Bell;
+use crate::server::mailbox::ConnectionWaker;
 use crate::sys::local::Local;
 
 /// Receives the pieces of a body.
@@ -71,11 +71,11 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Checks whether the next piece may come. If not, `bell` will ring.
-    pub(crate) fn check_room(&mut self, bell: &Bell) -> bool {
+    /// Checks whether the next piece may come. If not, `waker` will be called.
+    pub(crate) fn check_room(&mut self, waker: &ConnectionWaker) -> bool {
         match self {
             Receiver::Closure(_) => true,
-            Receiver::Thread(by) => by.intake.check_room(bell),
+            Receiver::Thread(by) => by.intake.check_room(waker),
         }
     }
 

@@ -168,10 +168,10 @@ impl Response {
 mod tests {
     use super::*;
     use crate::server::answer::deferred::Pending;
-    use crate::server::mailbox::Bell;
+    use crate::server::mailbox::ConnectionWaker;
 
     /// A connection that does not wait needs no wake-up.
-    fn no_bell() -> Bell {
+    fn no_waker() -> ConnectionWaker {
         panic!("the answer is there")
     }
 
@@ -195,10 +195,10 @@ mod tests {
     fn an_answer_is_taken_once_and_dropping_the_responder_is_one() {
         let (responder, pending) = pair();
         responder.respond(Response::new(201));
-        assert_eq!(pending.take(no_bell).map(|response| response.head.status), Some(201));
-        assert!(pending.take(no_bell).is_none());
+        assert_eq!(pending.take(no_waker).map(|response| response.head.status), Some(201));
+        assert!(pending.take(no_waker).is_none());
         let (responder, pending) = pair();
         drop(responder);
-        assert_eq!(pending.take(no_bell).map(|response| response.head.status), Some(500));
+        assert_eq!(pending.take(no_waker).map(|response| response.head.status), Some(500));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::server::answer::notice::Notices;
 use crate::server::http::{add_trailer, InvalidHeader};
-use crate::server::mailbox::{self, Bell};
+use crate::server::mailbox::{self, ConnectionWaker};
 
 /// The number of bytes that may wait for the client before a writer has to wait.
 const CAPACITY: usize = 64 * 1024;
@@ -58,7 +58,7 @@ impl BodyWriter {
             return Err(ErrorKind::WouldBlock.into());
         }
         state.buffer.extend_from_slice(bytes);
-        ring(state);
+        wake(state);
         Ok(())
     }
 
@@ -114,7 +114,7 @@ impl BodyWriter {
     fn end(&self, ending: Ending) {
         let mut state = self.shared.lock();
         state.ending.get_or_insert(ending);
-        ring(state);
+        wake(state);
     }
 }
 
@@ -151,16 +151,16 @@ impl Drop for BodyWriter {
 fn append(mut state: MutexGuard<'_, State>, bytes: &[u8]) -> usize {
     let count = bytes.len().min(CAPACITY.saturating_sub(state.buffer.len()));
     state.buffer.extend_from_slice(&bytes[..count]);
-    ring(state);
+    wake(state);
     count
 }
 
 /// Wakes the loop, once for everything that it will find.
-fn ring(mut state: MutexGuard<'_, State>) {
-    let bell = state.bell.take();
+fn wake(mut state: MutexGuard<'_, State>) {
+    let waker = state.waker.take();
     drop(state);
-    if let Some(bell) = bell {
-        bell.ring();
+    if let Some(waker) = waker {
+        waker.wake();
     }
 }
 
@@ -174,7 +174,7 @@ pub(crate) struct StreamReader {
 /// The state of a body.
 pub(crate) enum Written {
     Data(Vec<u8>),
-    /// No bytes yet; the bell will ring.
+    /// No bytes yet; the waker will be called.
     Nothing,
     /// The end was read. The rendered trailers follow.
     End(Vec<u8>),
@@ -182,7 +182,7 @@ pub(crate) enum Written {
 }
 
 impl StreamReader {
-    pub(crate) fn take(&self, bell: impl FnOnce() -> Bell) -> Written {
+    pub(crate) fn take(&self, waker: impl FnOnce() -> ConnectionWaker) -> Written {
         let mut state = self.shared.lock();
         match state.ending {
             Some(Ending::Aborted) => return Written::Aborted,
@@ -190,7 +190,7 @@ impl StreamReader {
                 return Written::End(std::mem::take(&mut state.trailers));
             }
             None if state.buffer.is_empty() => {
-                state.bell = Some(bell());
+                state.waker = Some(waker());
                 return Written::Nothing;
             }
             _ => {}
@@ -252,7 +252,7 @@ struct State {
     trailers: Vec<u8>,
     ending: Option<Ending>,
     /// Set while the loop waits.
-    bell: Option<Bell>,
+    waker: Option<ConnectionWaker>,
     reader_is_gone: bool,
 }
 

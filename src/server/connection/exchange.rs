@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use crate::server::answer::notice::Notices;
 use crate::server::answer::receive::Receiver;
 use crate::server::answer::response::Response;
-use crate::server::mailbox::Bell;
+use crate::server::mailbox::ConnectionWaker;
 use crate::server::outgoing::Outgoing;
 
 /// The request that was passed to the handler, if its response takes more than one step.
@@ -53,9 +53,9 @@ impl Exchange {
         }
     }
 
-    /// Checks whether a thread that reads the body has space for more. If not, `bell` will ring.
-    pub(super) fn check_room(&mut self, bell: &Bell) -> bool {
-        self.receiver().is_none_or(|receiver| receiver.check_room(bell))
+    /// Checks whether a thread that reads the body has space for more. If not, `waker` will be called.
+    pub(super) fn check_room(&mut self, waker: &ConnectionWaker) -> bool {
+        self.receiver().is_none_or(|receiver| receiver.check_room(waker))
     }
 
     /// Whether a thread that reads the body had no space for more at the last check.

@@ -55,7 +55,7 @@ impl Connection {
         let Some(end) = self.buffers.linger().and_then(|linger| linger.count(count, now)) else { return Step::Close };
         self.timer.deadline = match cx.drain {
             // A client that has sent half of its body when a restart begins must get its refusal, too.
-            Some(patience) => end.min(now + LINGER_IN_DRAIN).min(patience.linger),
+            Some(limits) => end.min(now + LINGER_IN_DRAIN).min(limits.linger),
             None => end,
         };
         self.transport.wait()

@@ -112,7 +112,7 @@ impl Connection {
             Some(step) => step,
             // There may be a complete request after the one whose response took more than one step.
             None if read.is_cut_short || self.buffers.is_some() && read.has_outgoing => Step::Again,
-            // The bell rings when it has read.
+            // The waker is called when it has read.
             None if self.timer.timing == Timing::Reader => Step::Wait,
             // Complete requests were answered. The rest of an incomplete one will never come.
             None if self.transport.is_ended() => Step::Close,

@@ -11,7 +11,7 @@ use crate::time::Time;
 const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How many times within its timeout to check what a client has read of a response.
-pub(super) const LOOKS: u32 = 4;
+pub(super) const CHECKS: u32 = 4;
 pub(super) const LEAST: Duration = Duration::from_millis(1);
 
 /// How long to wait for a client that still sends, after its latest byte: many send their whole body before they read.
@@ -172,14 +172,14 @@ impl Timer {
 
     /// Shortens the deadline while the worker drains.
     pub(super) fn hurry(&mut self, cx: &Context<'_>) {
-        let Some(patience) = cx.drain else { return };
+        let Some(limits) = cx.drain else { return };
         // A drain does not wait for a connection without a whole request, or if no request is worth the wait.
         if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.capacity.evicts_unfinished {
             // One that waits for a request is passed on at once.
-            let pause = if patience.passes_on { Duration::ZERO } else { patience.head };
+            let pause = if limits.passes_on { Duration::ZERO } else { limits.head };
             self.end_by(cx.clock.running + pause);
         } else if self.timing == Timing::Body {
-            self.end_by(cx.clock.running + patience.body);
+            self.end_by(cx.clock.running + limits.body);
         } else if self.timing == Timing::Linger {
             self.end_by(cx.clock.running + LINGER_IN_DRAIN);
         }
@@ -196,7 +196,7 @@ impl Timer {
         match self.timing {
             Timing::Write => {
                 // If memory runs out, the server must know which clients do not read.
-                let look = (cx.config.timeouts.write / LOOKS).min(cx.memory.budget.patience() / LOOKS);
+                let look = (cx.config.timeouts.write / CHECKS).min(cx.memory.budget.stall_max() / CHECKS);
                 self.deadline.min(cx.clock.running + look.max(LEAST))
             }
             _ => self.deadline,

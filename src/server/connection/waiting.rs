@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::buffers::Buffers;
 use super::session::Session;
-use super::timer::{Timer, Timing, LEAST, LOOKS};
+use super::timer::{Timer, Timing, CHECKS, LEAST};
 use super::transport::Transport;
 use crate::server::context::Context;
 use crate::server::http::Phase;
@@ -104,7 +104,7 @@ impl<'c> Waiting<'c> {
     pub(crate) fn due(self, cx: &Context<'_>) -> Time {
         let due = self.timer.due(cx);
         match self.is_lasting_stream() && !cx.config.timeouts.write.is_zero() {
-            true => due.min(cx.clock.running + (cx.config.timeouts.write / LOOKS).max(LEAST)),
+            true => due.min(cx.clock.running + (cx.config.timeouts.write / CHECKS).max(LEAST)),
             false => due,
         }
     }

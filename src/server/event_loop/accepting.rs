@@ -20,7 +20,7 @@ use crate::time::Time;
 const ACCEPTS: usize = 64;
 
 /// The maximum number of connections to examine for one new connection.
-const LOOKS: usize = 16;
+const EXAMINED_MAX: usize = 16;
 
 /// The place of a new connection.
 #[derive(Clone, Copy, Debug)]
@@ -144,7 +144,7 @@ where
         if !self.connections.descriptors.take_low() {
             return;
         }
-        for _ in 0..LOOKS {
+        for _ in 0..EXAMINED_MAX {
             let Some(index) = (if self.connections.descriptors.is_short() { self.longest_idle() } else { None }) else {
                 return;
             };
@@ -187,7 +187,7 @@ where
     /// The connection that has been idle longest and has nothing to read; if it has, that is answered first.
     fn longest_idle(&mut self) -> Option<usize> {
         let places = &mut self.admission.places;
-        for _ in 0..LOOKS {
+        for _ in 0..EXAMINED_MAX {
             let Some(first) = places.first() else {
                 let now = self.connections.cx.clock.now;
                 if !places.is_due(now) {
@@ -211,7 +211,7 @@ where
     /// Closes an idle connection in favour of a new one.
     fn evict(&mut self, index: usize) {
         let cx = &self.connections.cx;
-        if self.admission.is_to_be_told(cx.clock.now) {
+        if self.admission.is_warning_due(cx.clock.now) {
             // The admin process has as many places as it needs.
             let remedy = "; raise max-connections or RLIMIT_NOFILE if they are wanted";
             warn!(

@@ -16,7 +16,7 @@ const YIELD: Duration = Duration::from_millis(10);
 const CLOCK_STEP: Duration = Duration::from_millis(1);
 
 /// How often to log that connections are closed in favour of new ones.
-const TOLD: Duration = Duration::from_secs(60);
+const WARN_EVERY: Duration = Duration::from_secs(60);
 
 /// When to accept connections.
 #[derive(Debug, Default)]
@@ -25,7 +25,7 @@ pub(super) struct Admission {
     pub(super) places: Places,
     rest: Option<Rest>,
     /// When it was last logged that connections are closed in favour of new ones.
-    told: Option<Time>,
+    warned: Option<Time>,
     /// Set if no queue is known to hold connections and there is room for more. Until that changes, there is nothing to
     /// do.
     is_quiet: bool,
@@ -97,10 +97,10 @@ impl Admission {
     }
 
     /// Whether to log now that connections are closed in favour of new ones; the caller then does.
-    pub(super) fn is_to_be_told(&mut self, now: Time) -> bool {
-        let is_due = self.told.is_none_or(|told| now.since(told) >= TOLD);
+    pub(super) fn is_warning_due(&mut self, now: Time) -> bool {
+        let is_due = self.warned.is_none_or(|at| now.since(at) >= WARN_EVERY);
         if is_due {
-            self.told = Some(now);
+            self.warned = Some(now);
         }
         is_due
     }

@@ -11,7 +11,7 @@ use super::handover_queue::HandoverQueue;
 use super::Server;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step, LINGER};
-use crate::server::context::{Context, Patience};
+use crate::server::context::{Context, DrainLimits};
 use crate::server::http::Request;
 
 /// How long a body may pause while the worker drains.
@@ -32,8 +32,8 @@ where
         debug!("{} drains {} connections", self.connections.cx.station.tag, self.connections.table.len());
         self.obey();
         let passes_on = self.passing.begin(self.connections.cx.clock.now);
-        let patience = Patience { passes_on, ..self.connections.cx.patience() };
-        self.connections.cx.drain = Some(patience);
+        let limits = DrainLimits { passes_on, ..self.connections.cx.drain_limits() };
+        self.connections.cx.drain = Some(limits);
         for key in 0..self.acceptors.end() {
             let Some(acceptor) = self.acceptors.get_mut(key) else { continue };
             // From a neighbour's queue only if no other worker does, or if the kernel has woken this one for it: with
@@ -58,8 +58,8 @@ where
         }
         self.taking.notice();
         match passes_on {
-            true => self.passing.line_up_all(&mut self.connections, patience.head),
-            false => self.connections.spread_idle(patience.head, |_| true),
+            true => self.passing.line_up_all(&mut self.connections, limits.head),
+            false => self.connections.spread_idle(limits.head, |_| true),
         }
         let Connections { notices, table, upgrades, cx, .. } = &mut self.connections;
         notices.begin(table, upgrades.take_drains(), cx.station.drain_timeout, cx.clock.now);
@@ -68,12 +68,12 @@ where
 
 impl Context<'_> {
     /// How long a drain waits for clients.
-    fn patience(&self) -> Patience {
+    fn drain_limits(&self) -> DrainLimits {
         let of = |most: Duration| match self.station.drain_timeout {
             Duration::ZERO => most,
             timeout => most.min(timeout / 2),
         };
-        Patience {
+        DrainLimits {
             head: of(self.config.timeouts.drain_spread),
             body: of(BODY_PAUSE),
             linger: self.clock.now + of(LINGER),
@@ -95,8 +95,8 @@ where
         let entry = &mut self.table.entries[index];
         entry.connection.stay();
         let is_idle = entry.connection.begin_to_drain(&self.cx);
-        if let Some(patience) = self.cx.drain.filter(|_| is_idle) {
-            entry.connection.timer.end_by(self.cx.clock.running + patience.head);
+        if let Some(limits) = self.cx.drain.filter(|_| is_idle) {
+            entry.connection.timer.end_by(self.cx.clock.running + limits.head);
         }
         self.settle(index, Step::Wait);
     }

@@ -110,8 +110,8 @@ impl HandoverQueue {
 
     /// When the worker, which leaves, waits no longer for receivers that leave their queues full.
     pub(super) fn gives_up_at(&self, drain_timeout: Duration) -> Time {
-        let patience = if drain_timeout.is_zero() { FULL_MAX } else { FULL_MAX.min(drain_timeout / 2) };
-        self.progress + patience
+        let limits = if drain_timeout.is_zero() { FULL_MAX } else { FULL_MAX.min(drain_timeout / 2) };
+        self.progress + limits
     }
 
     /// When to go on.

@@ -33,7 +33,7 @@ use crate::server::answer::response::Response;
 use crate::server::context::{Context, Http};
 use crate::server::http::Request;
 use crate::server::inbox::Inbox;
-use crate::server::mailbox::{self, Bell, Mailbox, Place};
+use crate::server::mailbox::{self, ConnectionWaker, Mailbox, Place};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
 use crate::shared::handover::Gate;
@@ -118,7 +118,7 @@ where
         let mailbox = Arc::new(Mailbox::new(waker));
         station.adoptions.adopt_by(&mailbox);
         let http = Http::new(resources.common, resources.streams);
-        let waker = Bell { mailbox, place: Place::default() };
+        let waker = ConnectionWaker { mailbox, place: Place::default() };
         let cx = Context::new(station, http, resources.log, waker);
         Ok(Server {
             connections: Connections::new(cx, handler, poll),

@@ -9,7 +9,7 @@ use super::connections::Connections;
 use super::handover_queue::{Candidate, HandoverQueue, Outlets, FULL_MAX};
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
-use crate::server::context::{Context, Patience};
+use crate::server::context::{Context, DrainLimits};
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
 use crate::shared::handover::plan::Part;
@@ -124,26 +124,26 @@ impl HandoverQueue {
         self.outlets = outlets;
         let is_over = self.outlets.senders.is_empty();
         if is_over || self.retry.is_some() && sent != Sent::Done {
-            self.check_patience(is_over, connections);
+            self.check_progress(is_over, connections);
         }
     }
 
     /// Serves on, and then closes what is idle, if no other process takes the connections.
-    fn check_patience(
+    fn check_progress(
         &mut self,
         is_over: bool,
         connections: &mut Connections<'_, impl FnMut(&Request<'_>) -> Response>,
     ) {
-        let Some(patience) = connections.cx.drain else { return };
+        let Some(limits) = connections.cx.drain else { return };
         if !is_over && connections.cx.clock.now < self.gives_up_at(connections.cx.station.drain_timeout) {
             return;
         }
         let (tag, left) = (&connections.cx.station.tag, self.queue.len());
         let why = if is_over { "nobody is left to take them" } else { "nobody takes them" };
         warn!("{tag} cannot pass {left} connections on, and closes them when they are idle: {why}");
-        connections.cx.drain = Some(Patience { passes_on: false, ..patience });
+        connections.cx.drain = Some(DrainLimits { passes_on: false, ..limits });
         self.queue.clear();
-        connections.spread_idle(patience.head, |_| true);
+        connections.spread_idle(limits.head, |_| true);
     }
 
     /// Begins to pass some connections on while the worker serves.
@@ -232,9 +232,9 @@ where
 
     /// A connection that cannot be passed on ends soon.
     fn hurry(&mut self, index: usize) {
-        let Some(patience) = self.cx.drain else { return };
+        let Some(limits) = self.cx.drain else { return };
         if let Some(entry) = self.table.entries.get_mut(index) {
-            entry.connection.timer.end_by(self.cx.clock.running + patience.head);
+            entry.connection.timer.end_by(self.cx.clock.running + limits.head);
             self.settle(index, Step::Wait);
         }
     }

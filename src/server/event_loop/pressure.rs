@@ -91,14 +91,14 @@ where
         self.table.look_at_queues(&mut self.cx);
         let is_draining = self.cx.is_draining();
         // A pool that stops does not wait for all of them one after the other.
-        let patience = if is_draining { TURN } else { self.cx.memory.budget.patience() };
+        let stall_max = if is_draining { TURN } else { self.cx.memory.budget.stall_max() };
         let (config, now) = (self.cx.config, self.cx.clock.running);
         let holding = self.table.entries.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding
             .filter_map(|(index, entry)| match entry.connection.waiting().stalled_for(config, now) {
-                Some(stalled) if stalled >= patience => Some((0, std::cmp::Reverse(stalled), entry.serial, index)),
+                Some(stalled) if stalled >= stall_max => Some((0, std::cmp::Reverse(stalled), entry.serial, index)),
                 _ if entry.connection.timer.waits_for_room() => {
-                    Some((1, std::cmp::Reverse(patience), entry.serial, index))
+                    Some((1, std::cmp::Reverse(stall_max), entry.serial, index))
                 }
                 _ => None,
             })

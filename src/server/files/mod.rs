@@ -19,14 +19,14 @@ use crate::sys::stat::Stat;
 mod accept;
 mod directory;
 mod fields;
-mod held;
 mod listing;
 mod name;
+mod open_files;
 mod prefix;
 mod root;
 
-use held::Held;
 use name::{Malformed, Name};
+use open_files::OpenFiles;
 use prefix::Below;
 use root::Root;
 
@@ -62,7 +62,7 @@ use root::Root;
 pub struct Files {
     path: PathBuf,
     root: Root,
-    held: Held,
+    open_files: OpenFiles,
     rules: Rules,
     /// Without a final slash.
     prefix: String,
@@ -90,7 +90,9 @@ impl Files {
 
     pub(crate) fn open_with(path: PathBuf, rules: Rules) -> Result<Files> {
         match Root::open(&path) {
-            Ok(root) => Ok(Files { path, held: Held::new(root.as_fd()), root, rules, prefix: String::new() }),
+            Ok(root) => {
+                Ok(Files { path, open_files: OpenFiles::new(root.as_fd()), root, rules, prefix: String::new() })
+            }
             Err(errno) => {
                 Err(Error::File { path: path.display().to_string(), action: "serve files from", source: cause(errno) })
             }
@@ -331,18 +333,18 @@ impl Files {
     }
 
     fn look_up(&self, path: &[u8]) -> Result<Found, u16> {
-        if let Some(opened) = self.held.find(self.root.as_fd(), path) {
+        if let Some(opened) = self.open_files.find(self.root.as_fd(), path) {
             return Ok(Found::File(opened));
         }
         let mut read = self.root.read(path, self.rules.symlinks);
-        if matches!(read, Err(Errno::EMFILE | Errno::ENFILE)) && self.held.let_go() {
+        if matches!(read, Err(Errno::EMFILE | Errno::ENFILE)) && self.open_files.let_go() {
             read = self.root.read(path, self.rules.symlinks);
         }
         let file = read.map_err(|errno| status(errno, path))?;
         let stat = Stat::of(file.as_fd()).map_err(|_| 500_u16)?;
         if stat.is_file() {
             let opened = Arc::new(Opened::new(file, stat));
-            self.held.offer(self.root.as_fd(), path, &opened);
+            self.open_files.offer(self.root.as_fd(), path, &opened);
             return Ok(Found::File(opened));
         }
         if stat.is_directory() {

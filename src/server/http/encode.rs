@@ -43,7 +43,7 @@ pub(crate) struct Encoder {
 
 /// Of this many heads that differ from the kept one, one replaces it. If no two heads are alike, trying costs next to
 /// nothing.
-const LOOKS: u32 = 16;
+const TRY_EVERY: u32 = 16;
 
 /// A rendered head, and what it was rendered from.
 #[derive(Clone, Debug)]
@@ -89,7 +89,7 @@ impl Encoder {
         let fields = out.len() - start;
         append_framing(framing, out);
         self.unlike = self.unlike.wrapping_add(1);
-        if self.kept.is_none() || self.unlike % LOOKS == 0 {
+        if self.kept.is_none() || self.unlike % TRY_EVERY == 0 {
             self.kept = Some(Kept { rendered: out[start..].to_vec(), fields, head: head.clone(), framing, connection });
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Recall {
 }
 
 /// Of this many parsed heads, two are considered. If no two requests are alike, trying costs next to nothing.
-const LOOKS: u32 = 16;
+const TRY_EVERY: u32 = 16;
 
 /// The meaning of a head that has arrived twice.
 #[derive(Debug)]
@@ -57,7 +57,7 @@ impl Recall {
     /// Learns a head that was parsed from the front of `input`.
     #[inline]
     pub(super) fn learn(&mut self, input: &[u8], (len, parsed): &(usize, Result<Head<'_>, Reject>)) {
-        let turn = self.parsed % LOOKS;
+        let turn = self.parsed % TRY_EVERY;
         self.parsed = self.parsed.wrapping_add(1);
         if turn < 2 {
             if let Ok(head) = parsed {

@@ -42,7 +42,7 @@ use nix::unistd::pipe2;
 
 use self::protocol::{
     Protocol, ACCEPTS, ANSWERED, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX,
-    RELEASED, REMARK, RESUMED, RINGING, STEER, STOPPED,
+    RELEASED, REMARK, RESUMED, STEER, STEER_REQUESTS, STOPPED,
 };
 pub(crate) use self::protocol::{Record, Violation, REMARKS, STOPPING};
 use self::remark::Remark;
@@ -280,9 +280,9 @@ impl ParentEnd {
         send(&self.orders, &message, sockets)
     }
 
-    /// Waits until the other side has ended, at most for `patience`; returns whether it has.
-    pub(crate) fn ends_within(&self, patience: Duration) -> bool {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+    /// Waits until the other side has ended, at most for `limit`; returns whether it has.
+    pub(crate) fn ends_within(&self, limit: Duration) -> bool {
+        let timeout = PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX);
         loop {
             // poll(2) reports the end (POLLHUP) without being asked to.
             match poll(&mut [PollFd::new(self.reports.as_fd(), PollFlags::empty())], timeout) {
@@ -413,7 +413,7 @@ impl WorkerEnd {
     /// reason.
     pub(crate) fn steer(&self, now: Time) {
         let mut rings = self.rings.get();
-        if rings.take(RINGING, now).is_ok() {
+        if rings.take(STEER_REQUESTS, now).is_ok() {
             self.rings.set(rings);
             // Nobody steers if the parent is gone.
             let _ = self.say(&[STEER]);

@@ -42,17 +42,17 @@ use crate::time::Time;
 /// The maximum length of the reason that a failing worker sends, in bytes.
 pub(super) const REASON_MAX: usize = 400;
 
-/// How often the parent may find the same bell (`Awake` or `Steer`) in a read. Handling a bell must not take the parent
+/// How often the parent may find the same wake-up (`Awake` or `Steer`) in a read. Handling a wake-up must not take the parent
 /// more than a percent or two of a processor. The parent looks for stalls less often than this, so a correct worker
 /// sends `Awake` less often.
 ///
-/// A bell counts once per read, however often it is in it: while the parent pauses, many may accumulate.
-const BELL: Rate = Rate::new(BELL_EACH, 256);
-const BELL_EACH: Duration = Duration::from_millis(4);
+/// A wake-up counts once per read, however often it is in it: while the parent pauses, many may accumulate.
+const WAKE_UPS: Rate = Rate::new(WAKE_UP_EACH, 256);
+const WAKE_UP_EACH: Duration = Duration::from_millis(4);
 
-/// How often a worker rings for steering. It saves up less than the parent allows, so a correct worker never breaks the
+/// How often a worker asks for steering. It saves up less than the parent allows, so a correct worker never breaks the
 /// protocol.
-pub(super) const RINGING: Rate = Rate::new(BELL_EACH, 128);
+pub(super) const STEER_REQUESTS: Rate = Rate::new(WAKE_UP_EACH, 128);
 
 /// How often a worker may report a broken listener.
 const BREAKS: Rate = Rate::new(Duration::from_secs(1), 16);
@@ -220,12 +220,12 @@ impl Protocol {
 
     /// Decodes the bytes of one read. Records before a violation count; those after it do not.
     pub(super) fn take(&mut self, bytes: &[u8], now: Time, records: &mut Vec<Record>) -> Result<(), Violation> {
-        let mut rung = Rung::default();
+        let mut woken = Woken::default();
         for byte in bytes {
             if self.state == State::Broken {
                 return Ok(());
             }
-            let taken = self.take_byte(*byte, now, &mut rung, records);
+            let taken = self.take_byte(*byte, now, &mut woken, records);
             if taken.is_err() {
                 self.state = State::Broken;
                 return taken;
@@ -234,7 +234,13 @@ impl Protocol {
         Ok(())
     }
 
-    fn take_byte(&mut self, byte: u8, now: Time, rung: &mut Rung, records: &mut Vec<Record>) -> Result<(), Violation> {
+    fn take_byte(
+        &mut self,
+        byte: u8,
+        now: Time,
+        woken: &mut Woken,
+        records: &mut Vec<Record>,
+    ) -> Result<(), Violation> {
         if let Some(reason) = &mut self.reason {
             reason.push(byte);
             return if reason.len() <= REASON_MAX { Ok(()) } else { Err(Violation::Endless) };
@@ -244,14 +250,14 @@ impl Protocol {
             return Ok(());
         }
         let mut bytes = std::mem::take(&mut self.partial);
-        records.extend(self.decode(&bytes, now, rung)?);
+        records.extend(self.decode(&bytes, now, woken)?);
         bytes.clear();
         self.partial = bytes;
         Ok(())
     }
 
     /// Decodes a whole record.
-    fn decode(&mut self, bytes: &[u8], now: Time, rung: &mut Rung) -> Result<Option<Record>, Violation> {
+    fn decode(&mut self, bytes: &[u8], now: Time, woken: &mut Woken) -> Result<Option<Record>, Violation> {
         let record = match *bytes {
             [LISTENING] => self.once_in(State::Born, State::Bound, "listening", Record::Listening)?,
             [READY] if self.state != State::Keeping => {
@@ -259,10 +265,10 @@ impl Protocol {
             }
             [AWAKE] => {
                 self.works("awake")?;
-                return ring(&mut self.awake, &mut rung.awake, now, "awake", Record::Awake);
+                return wake_up(&mut self.awake, &mut woken.awake, now, "awake", Record::Awake);
             }
             [STEER] if self.state == State::Serving => {
-                return ring(&mut self.steer, &mut rung.steer, now, "steer", Record::Steer);
+                return wake_up(&mut self.steer, &mut woken.steer, now, "steer", Record::Steer);
             }
             [STEER] => return Err(Violation::Untimely("steer")),
             [RELEASED] => {
@@ -398,24 +404,24 @@ fn count(times: &mut u32, most: u32, name: &'static str) -> Result<(), Violation
     }
 }
 
-/// The bells that were already in this read.
+/// The wake-ups that were already in this read.
 #[derive(Default)]
-struct Rung {
+struct Woken {
     awake: bool,
     steer: bool,
 }
 
-/// Counts a bell, once per read.
-fn ring(
+/// Counts a wake-up, once per read.
+fn wake_up(
     pace: &mut Pace,
-    has_rung: &mut bool,
+    was_woken: &mut bool,
     now: Time,
     name: &'static str,
     record: Record,
 ) -> Result<Option<Record>, Violation> {
-    if std::mem::replace(has_rung, true) {
+    if std::mem::replace(was_woken, true) {
         return Ok(None);
     }
-    pace.take(BELL, now).map_err(|_| Violation::TooOften(name))?;
+    pace.take(WAKE_UPS, now).map_err(|_| Violation::TooOften(name))?;
     Ok(Some(record))
 }

@@ -7,10 +7,10 @@ use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
 use super::plan::Observation;
-use super::sign::{self, Open, Sought, Waits, LIST_MAX};
+use super::procfs::{self, Open, Sought, Waits, LIST_MAX};
 use super::tree;
 
-/// The best sign of any process.
+/// The best evidence from any process.
 pub(super) fn look(sockets: &[Sought]) -> Observation {
     let mut best = Observation::Nothing;
     for pid in tree::descendants() {
@@ -33,7 +33,7 @@ fn look_at(pid: i32, sockets: &[Sought]) -> Observation {
     for link in links.flatten() {
         let Some(fd) = link.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
         let Some(target) = fs::read_link(link.path()).ok() else { continue };
-        match sign::open(&target.to_string_lossy()) {
+        match procfs::open(&target.to_string_lossy()) {
             Open::Socket(inode) if sockets.iter().any(|it| it.inode == inode) => open.push((fd, inode)),
             Open::Epoll => epolls.push(fd),
             Open::Ring => has_ring = true,
@@ -43,7 +43,7 @@ fn look_at(pid: i32, sockets: &[Sought]) -> Observation {
     let watches = |fd: &u64| {
         let fdinfo = fs::read_to_string(format!("/proc/{pid}/fdinfo/{fd}"));
         // An instance still lists a descriptor that the process has closed, if others have the socket open.
-        fdinfo.is_ok_and(|fdinfo| sign::watched(&fdinfo).any(|watched| open.contains(&watched)))
+        fdinfo.is_ok_and(|fdinfo| procfs::watched(&fdinfo).any(|watched| open.contains(&watched)))
     };
     let held: Vec<u64> = open.iter().map(|(fd, _)| *fd).collect();
     let is_held = open.iter().any(|it| sockets.iter().any(|socket| socket.is_held_at(*it)));
@@ -63,14 +63,14 @@ fn look_at_threads(pid: i32, held: &[u64]) -> Observation {
     let mut best = Observation::Holds;
     for task in fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten() {
         let waits = match fs::read_to_string(task.path().join("syscall")) {
-            Ok(line) => sign::waits(&line),
+            Ok(line) => procfs::waits(&line),
             Err(error) if error.kind() == ErrorKind::PermissionDenied => return Observation::Hidden,
             Err(_) => continue,
         };
         let is_sign = match waits {
             Waits::Accept(fd) => held.contains(&fd),
-            Waits::Poll { list, count } => read(pid, list, count.saturating_mul(8), |it| sign::is_polled(it, held)),
-            Waits::Select { set, below } => read(pid, set, below.div_ceil(64) * 8, |it| sign::is_selected(it, held)),
+            Waits::Poll { list, count } => read(pid, list, count.saturating_mul(8), |it| procfs::is_polled(it, held)),
+            Waits::Select { set, below } => read(pid, set, below.div_ceil(64) * 8, |it| procfs::is_selected(it, held)),
             Waits::Elsewhere => false,
         };
         if is_sign {

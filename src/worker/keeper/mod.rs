@@ -8,7 +8,7 @@
 //! # Files
 //!
 //! - `plan.rs` (PURE): what happens to the program and to the processes that it has started
-//! - `look.rs`: whether one of them waits for connections; `sign.rs` (PURE): the same by the contents of /proc
+//! - `look.rs`: whether one of them waits for connections; `procfs.rs` (PURE): the same by the contents of /proc
 //! - `probe.rs`: asks the program by HTTP whether it is ready; `accepted.rs`: which socket has accepted the probe's
 //!   connection
 //! - `tree.rs`: the list of these processes
@@ -47,7 +47,7 @@ mod look;
 mod output;
 mod plan;
 mod probe;
-mod sign;
+mod procfs;
 mod tree;
 
 use std::ffi::OsString;
@@ -66,9 +66,9 @@ use std::process::{self, Command};
 pub(crate) use self::adopt::check;
 use self::adopt::{Adoption, Station};
 use self::output::Output;
-use self::plan::{Effect, Exit, Fact, Plan, Sign, Stop, Why};
+use self::plan::{Effect, Exit, Fact, Plan, ReadyCheck, Stop, Why};
 use self::probe::Probe;
-use self::sign::Sought;
+use self::procfs::Sought;
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
 use crate::shared::config::{Adopt, Readiness, Sandbox, StopSignal};
@@ -108,13 +108,13 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
     let (pid, heard) = launch(worker.keeping().adopt, command, &sockets, theirs)?;
     // If the parent has gone, the lifeline has ended, which is noticed at once.
     let _ = worker.lifeline().program(pid);
-    let (sign, probe) = match &worker.keeping().ready {
-        Readiness::Auto => (Sign::Observation, None),
+    let (check, probe) = match &worker.keeping().ready {
+        Readiness::Auto => (ReadyCheck::Observation, None),
         Readiness::Http(target) => {
             let address = sockets.iter().find_map(|socket| address(socket.as_fd()));
-            (Sign::Answer, address.map(|address| Probe::new(target, address, clock::now())))
+            (ReadyCheck::Answer, address.map(|address| Probe::new(target, address, clock::now())))
         }
-        Readiness::Listen | Readiness::Notify | Readiness::Delay(_) => (Sign::Elsewhere, None),
+        Readiness::Listen | Readiness::Notify | Readiness::Delay(_) => (ReadyCheck::Elsewhere, None),
     };
     let inode = |socket: &OwnedFd| nix::sys::stat::fstat(socket).map_or(0, |found| found.st_ino);
     let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping().is_shared };
@@ -129,7 +129,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         sockets,
         signals,
         output,
-        plan: Plan::new(worker.drain_timeout(), sign, clock::now()),
+        plan: Plan::new(worker.drain_timeout(), check, clock::now()),
         probe,
         parent: getppid(),
         is_over: false,
@@ -360,7 +360,7 @@ impl Keeper<'_> {
             .chain(probe.and_then(Probe::deadline))
             .chain(self.output.as_ref().and_then(Output::deadline))
             .min();
-        match poll(&mut fds, patience(due, clock::now())) {
+        match poll(&mut fds, poll_timeout(due, clock::now())) {
             Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -462,7 +462,7 @@ fn address(socket: BorrowedFd<'_>) -> Option<SocketAddr> {
 }
 
 /// How long poll(2) may wait.
-fn patience(due: Option<Time>, now: Time) -> PollTimeout {
+fn poll_timeout(due: Option<Time>, now: Time) -> PollTimeout {
     let Some(due) = due else { return PollTimeout::NONE };
     PollTimeout::try_from(due.since(now)).unwrap_or(PollTimeout::MAX)
 }

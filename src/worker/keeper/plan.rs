@@ -1,7 +1,7 @@
 //! PURE. What happens to a program and to the processes that it has started: events in, effects out.
 //!
 //! ```text
-//!              its sign                 asked to finish, or to end
+//!              it is ready              asked to finish, or to end
 //!   Starting ───────────► Serving ───────────────────────────────► Leaving ───┐ the drain timeout is over
 //!      │                     │                                        │       ▼
 //!      └──────────┬──────────┘                                        │    Killing ◄── told so by the parent, from
@@ -64,7 +64,7 @@ pub(super) enum Stop {
     Kill,
 }
 
-/// What a check has found about the tree's processes. Each is a better sign than the one before.
+/// What a check has found about the tree's processes. Each is better evidence than the one before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Observation {
     /// No process has the pool's socket open.
@@ -80,7 +80,7 @@ pub(super) enum Observation {
 
 /// How the keeper finds out that its program is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Sign {
+pub(super) enum ReadyCheck {
     /// The program waits for connections.
     Observation,
     /// The program waits for connections and answers a request.
@@ -234,14 +234,14 @@ struct Looks {
 }
 
 impl Plan {
-    /// For a program that begins to run now. `sign` shows that it is ready. A timeout of zero is none.
-    pub(super) fn new(drain_timeout: Duration, sign: Sign, now: Time) -> Plan {
-        let looks = sign != Sign::Elsewhere;
+    /// For a program that begins to run now. `ready_check` says how it shows that it is ready. A timeout of zero is none.
+    pub(super) fn new(drain_timeout: Duration, ready_check: ReadyCheck, now: Time) -> Plan {
+        let looks = ready_check != ReadyCheck::Elsewhere;
         Plan {
             drain_timeout,
             started: now,
             looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Observation::default() }),
-            is_asked: sign == Sign::Answer,
+            is_asked: ready_check == ReadyCheck::Answer,
             check: None,
             suspension: Suspension::default(),
             told: None,

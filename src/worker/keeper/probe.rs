@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
 use super::accepted;
-use super::sign::{self, Open};
+use super::procfs::{self, Open};
 use crate::shared::channel::REMARKS;
 use crate::shared::config::Probe as Target;
 use crate::sys::proc;
@@ -250,7 +250,7 @@ fn has(inode: u64) -> bool {
         Ok(links) => links
             .flatten()
             .filter_map(|link| fs::read_link(link.path()).ok())
-            .any(|link| sign::open(&link.to_string_lossy()) == Open::Socket(inode)),
+            .any(|link| procfs::open(&link.to_string_lossy()) == Open::Socket(inode)),
         Err(error) => error.kind() == ErrorKind::PermissionDenied,
     })
 }

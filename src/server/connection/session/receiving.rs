@@ -29,7 +29,7 @@ impl Session {
             if self.codec.take_waits() {
                 cx.output.extend_from_slice(CONTINUE);
             }
-            // The bell must be known before the thread drops its reader.
+            // The waker must be known before the thread drops its reader.
             receiver.check_room(&cx.waker);
             self.exchange.receive(receiver);
             // A response made late is counted from this turn.

@@ -118,7 +118,7 @@ fn a_flood_breaks_it_and_what_a_pause_has_gathered_does_not() {
 fn a_worker_that_does_as_agreed_never_rings_too_often() {
     let (mut own, mut protocol, mut rung, mut late) = (Pace::default(), in_state(b"LR"), 0, 0);
     for ms in 0..20_000 {
-        if own.take(RINGING, Time::from_millis(ms)).is_ok() {
+        if own.take(STEER_REQUESTS, Time::from_millis(ms)).is_ok() {
             rung += 1;
             late += 1;
         }

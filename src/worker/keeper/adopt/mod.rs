@@ -41,7 +41,7 @@ use nix::unistd::Pid;
 use socket2::SockRef;
 
 use self::answer::{Answers, Facts, Note, Reply, ADDRESS_MAX};
-use super::sign::{self, Open};
+use super::procfs::{self, Open};
 use crate::error::Error;
 use crate::shared::channel::remark::{Kind, Remark};
 use crate::shared::config::Adopt;
@@ -400,7 +400,7 @@ fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<K
 /// The inode of a socket; `None` for anything else.
 fn inode(thread: i32, number: u32) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{thread}/fd/{number}")).ok()?;
-    match sign::open(&link.to_string_lossy()) {
+    match procfs::open(&link.to_string_lossy()) {
         Open::Socket(inode) => Some(inode),
         Open::Epoll | Open::Ring | Open::Other => None,
     }
@@ -410,11 +410,11 @@ fn inode(thread: i32, number: u32) -> Option<u64> {
 fn is_watched(thread: i32, inode: u64) -> bool {
     let links = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten();
     let is_epoll = |link: &fs::DirEntry| {
-        fs::read_link(link.path()).is_ok_and(|target| sign::open(&target.to_string_lossy()) == Open::Epoll)
+        fs::read_link(link.path()).is_ok_and(|target| procfs::open(&target.to_string_lossy()) == Open::Epoll)
     };
     let watches = |link: fs::DirEntry| {
         let fdinfo = format!("/proc/{thread}/fdinfo/{}", link.file_name().to_string_lossy());
-        fs::read_to_string(fdinfo).is_ok_and(|fdinfo| sign::watched(&fdinfo).any(|(_, watched)| watched == inode))
+        fs::read_to_string(fdinfo).is_ok_and(|fdinfo| procfs::watched(&fdinfo).any(|(_, watched)| watched == inode))
     };
     links.filter(is_epoll).any(watches)
 }

@@ -10,7 +10,7 @@ struct Played(Plan, Time);
 
 impl Played {
     fn new() -> Played {
-        Played(Plan::new(DRAIN, Sign::Observation, Time::default()), Time::default())
+        Played(Plan::new(DRAIN, ReadyCheck::Observation, Time::default()), Time::default())
     }
 
     fn at(&mut self, millis: u64, fact: Fact) -> Vec<Effect> {
@@ -63,11 +63,11 @@ fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at(
 
 #[test]
 fn one_that_waits_is_asked_and_is_ready_when_it_answers() {
-    let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
+    let mut it = Played(Plan::new(DRAIN, ReadyCheck::Answer, Time::default()), Time::default());
     assert_eq!(it.at(1, Fact::Observed(Observation::Waits)), [Effect::Ask]);
     assert_eq!(it.at(2, Fact::Observed(Observation::Waits)), []);
     assert_eq!(it.at(3, Fact::Answered), [Effect::Ready]);
-    let mut it = Played(Plan::new(DRAIN, Sign::Answer, Time::default()), Time::default());
+    let mut it = Played(Plan::new(DRAIN, ReadyCheck::Answer, Time::default()), Time::default());
     it.at(1, Fact::Observed(Observation::Waits));
     it.at(2, Fact::Asked(Stop::Finish));
     assert_eq!(it.at(3, Fact::Answered), [], "it leaves");
@@ -120,7 +120,7 @@ fn the_time_out_is_the_parent_s_to_say_while_there_is_one() {
         }
         assert_eq!(now, killed_at, "others of its tree are there");
     }
-    let mut it = Plan::new(Duration::ZERO, Sign::Elsewhere, Time::default());
+    let mut it = Plan::new(Duration::ZERO, ReadyCheck::Elsewhere, Time::default());
     it.handle(Fact::Asked(Stop::Finish), Time::default());
     assert_eq!(it.deadline(), None, "zero is never");
 }

@@ -37,7 +37,7 @@ const DIRECTORIES_MAX: usize = 3;
 
 /// The files that are held open.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct OpenFiles {
     /// `None` if the root's file system does not allow it.
     places: Option<Mutex<[Place; PLACES]>>,
 }
@@ -68,10 +68,10 @@ struct Directory {
     stat: Stat,
 }
 
-impl Held {
-    pub(super) fn new(root: BorrowedFd<'_>) -> Held {
+impl OpenFiles {
+    pub(super) fn new(root: BorrowedFd<'_>) -> OpenFiles {
         let is_local = fstatfs(root).is_ok_and(|found| LOCAL.contains(&found.filesystem_type()));
-        Held { places: is_local.then(Mutex::default) }
+        OpenFiles { places: is_local.then(Mutex::default) }
     }
 
     /// The file to which a path leads, if it is held.
@@ -193,8 +193,8 @@ mod tests {
     }
 
     /// On any file system.
-    fn held() -> Held {
-        Held { places: Some(Mutex::default()) }
+    fn held() -> OpenFiles {
+        OpenFiles { places: Some(Mutex::default()) }
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What is known about a worker's program, and the sign that it is ready.
+//! What is known about a worker's program, and how the parent learns that it is ready.
 
 use std::time::Duration;
 
@@ -10,9 +10,9 @@ use crate::time::Time;
 /// How often a program may notify.
 const NOTIFYING: Rate = Rate::new(Duration::from_millis(10), 1000);
 
-/// The sign by which the parent sees that a program is ready.
+/// How the parent learns that a program is ready.
 #[derive(Debug)]
-pub(super) enum Sign {
+pub(super) enum ReadyCheck {
     /// What its keeper reports.
     Report,
     /// It was executed.
