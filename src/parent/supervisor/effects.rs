@@ -46,3 +46,21 @@ impl Effects {
 fn is_spawn(effect: &Effect, id: SlotId) -> bool {
     matches!(effect, Effect::Spawn { slot, .. } if *slot == id)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_later_event_makes_obsolete_is_dropped_and_nothing_else() {
+        let (spawn, drain) = (|slot| Effect::Spawn { slot, generation: 1 }, |pid| Effect::Drain { pid: Pid(pid) });
+        let all_ready = Effect::Notice(Notice::AllReady { workers: 2 });
+        let mut effects = Effects::default();
+        [spawn(0), drain(10), all_ready, drain(11), spawn(1)].into_iter().for_each(|effect| effects.push(effect));
+        effects.forget(Pid(10));
+        effects.forget_all_ready();
+        assert!(effects.has_spawn(0) && effects.has_spawn(1) && !effects.has_spawn(2));
+        assert!(effects.withdraw_spawn(0) && !effects.withdraw_spawn(0));
+        assert_eq!(std::iter::from_fn(|| effects.pop()).collect::<Vec<_>>(), [drain(11), spawn(1)]);
+    }
+}

@@ -74,3 +74,51 @@ fn restart_reason(process: &Process, exit: Exit, has_newer: bool) -> Option<Reas
         _ => Some(Reason::Restart),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Time;
+
+    #[test]
+    fn an_exit_is_told_by_the_stage_in_which_it_came() {
+        let (code, signal) = (Exit::Code(1), Exit::Signal { signal: 9, core_dumped: false });
+        let unasked = |was_ready| Departure::Unasked { was_ready };
+        // The reason that is counted, if the slot has been started again since, and if it has not.
+        let cases = [
+            (Stage::Spawning, code, unasked(false), Some(Reason::Boot), Some(Reason::Boot)),
+            (Stage::Starting, signal, unasked(false), Some(Reason::Boot), Some(Reason::Boot)),
+            (Stage::Ready, code, unasked(true), Some(Reason::Exited), Some(Reason::Exited)),
+            (Stage::Ready, signal, unasked(true), Some(Reason::Killed), Some(Reason::Killed)),
+            (Stage::Draining, code, Departure::Asked, Some(Reason::Restart), None),
+            (Stage::Quitting, code, Departure::Asked, Some(Reason::Restart), None),
+            (Stage::Aborting, signal, Departure::Failed, Some(Reason::Stalled), Some(Reason::Stalled)),
+            (
+                Stage::Killing(KillReason::Stalled),
+                signal,
+                Departure::Failed,
+                Some(Reason::Stalled),
+                Some(Reason::Stalled),
+            ),
+            (
+                Stage::Killing(KillReason::BootTimeout),
+                signal,
+                Departure::Failed,
+                Some(Reason::Boot),
+                Some(Reason::Boot),
+            ),
+            (Stage::Killing(KillReason::Misbehaved), signal, Departure::Failed, Some(Reason::Restart), None),
+            (Stage::Killing(KillReason::DrainTimeout), signal, Departure::Asked, Some(Reason::Restart), None),
+            (Stage::Killing(KillReason::QuickTimeout), signal, Departure::Asked, Some(Reason::Restart), None),
+            (Stage::Killing(KillReason::Forced), signal, Departure::Forced, Some(Reason::Restart), None),
+        ];
+        for (stage, exit, departure, newer, last) in cases {
+            let process = Process { stage, ..Process::new(1, Time::default()) };
+            assert_eq!(Departure::of(stage), departure, "{stage:?}");
+            let reasons = (restart_reason(&process, exit, true), restart_reason(&process, exit, false));
+            assert_eq!(reasons, (newer, last), "{stage:?}");
+        }
+        let recycled = Process { stage: Stage::Draining, is_recycled: true, ..Process::new(1, Time::default()) };
+        assert_eq!(restart_reason(&recycled, code, true), Some(Reason::Recycled));
+    }
+}

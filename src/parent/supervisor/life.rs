@@ -125,3 +125,62 @@ impl Life<'_> {
         (!process.stage.is_leaving()).then(|| Failed::killed(id, process, why))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A slot whose process is to be forked.
+    fn slots() -> (Slots, Effects) {
+        let mut slots = Slots::new(1);
+        slots.add_wanted(Time::default());
+        slots.get_mut(0).expect("it is wanted").start(Time::default());
+        (slots, Effects::default())
+    }
+
+    #[test]
+    fn an_event_that_comes_twice_or_about_a_stranger_changes_nothing() {
+        let (mut slots, mut effects) = slots();
+        let mut life = Life { slots: &mut slots, effects: &mut effects, now: Time::from_millis(1) };
+        life.spawned(0, Pid(10));
+        life.spawned(0, Pid(10));
+        life.spawned(0, Pid(11));
+        assert!(life.slots.process(Pid(11)).is_none(), "only one was to be forked");
+        assert!(life.ready(Pid(10)).is_some() && life.ready(Pid(10)).is_none() && life.ready(Pid(12)).is_none());
+        assert!(life.misbehaved(Pid(10)).is_some() && life.misbehaved(Pid(10)).is_none());
+        assert!(life.stalled(Pid(10), true).is_none(), "it is dying");
+        assert!(life.exited(Pid(12), Exit::Code(0), true, Respawn::Backoff).is_none());
+        assert!(life.exited(Pid(10), Exit::Code(0), true, Respawn::Backoff).is_none(), "its failure was counted");
+        assert!(life.slots.process(Pid(10)).is_none());
+    }
+
+    #[test]
+    fn a_fork_fails_only_if_it_was_asked_for() {
+        let (mut slots, mut effects) = slots();
+        effects.push(Effect::Spawn { slot: 0, generation: 1 });
+        let mut life = Life { slots: &mut slots, effects: &mut effects, now: Time::default() };
+        assert!(life.spawn_failed(0).is_none(), "nobody has been asked to fork yet");
+        life.effects.pop();
+        assert!(life.spawn_failed(0).is_some_and(|failed| failed.reason == Failure::Spawn));
+        assert!(life.spawn_failed(0).is_none());
+    }
+
+    #[test]
+    fn a_worker_that_leaves_is_told_at_once_and_its_slot_waits_for_its_turn() {
+        let rate = Rate::new(std::time::Duration::from_secs(1), 1);
+        let (mut slots, mut effects) = slots();
+        for pid in [10, 11] {
+            let mut life = Life { slots: &mut slots, effects: &mut effects, now: Time::from_millis(500) };
+            life.spawned(0, Pid(pid));
+            life.ready(Pid(pid));
+            life.leaves(Pid(pid), rate);
+            life.leaves(Pid(pid), rate);
+            assert_eq!(effects.pop(), Some(Effect::Drain { pid: Pid(pid) }));
+            let slot = slots.get_mut(0).expect("it is wanted");
+            assert_eq!(slot.start_at, Time::from_millis(if pid == 10 { 0 } else { 1_500 }), "the second waits");
+            slot.processes.clear();
+            slot.start(Time::from_millis(500));
+        }
+        assert_eq!(effects.pop(), None);
+    }
+}

@@ -209,3 +209,32 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn delays_double_up_to_a_limit_and_are_jittered_by_half() {
+        let backoff = Policy::default().backoff;
+        let millis = |failures, random| backoff.delay(failures, random).as_millis();
+        assert_eq!((millis(0, 7), millis(1, 7)), (0, 0), "the first failure costs no delay");
+        for (failures, full) in [(2, 100), (3, 200), (4, 400), (7, 3_200), (8, 5_000), (33, 5_000), (u32::MAX, 5_000)] {
+            let delays: Vec<_> = (0..1_000).map(|seed| millis(failures, SplitMix64::new(seed).next())).collect();
+            assert!(delays.iter().all(|delay| (full / 2..=full).contains(delay)), "{failures}: {delays:?}");
+            let (least, most) = (delays.iter().min(), delays.iter().max());
+            assert!(least < most, "{failures}: slots that failed together would start together");
+        }
+    }
+
+    #[test]
+    fn an_age_is_less_up_to_a_tenth_and_none_is_none() {
+        assert_eq!(Policy::default().expires(Time::default(), 1), None);
+        let policy = Policy::with(|policy| policy.max_age = Duration::from_secs(10));
+        for seed in 0..1_000 {
+            let age = policy.expires(Time::default(), seed).map(Time::as_millis);
+            assert!(age.is_some_and(|age| (9_000..=10_000).contains(&age)), "{age:?}");
+        }
+        assert_eq!(jittered(0, 7), 0);
+    }
+}

@@ -171,3 +171,77 @@ pub(super) fn stop_replaced(slots: &mut Slots, effects: &mut Effects, now: Time)
 fn starting(slots: &Slots) -> usize {
     slots.all().filter(|slot| slot.is_starting()).count()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::supervisor::event::{Effect, Pid};
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    /// A pool of one slot with processes in these stages, of which the first is stale; pids are 10 and 11.
+    fn slots(stages: &[Stage]) -> (Slots, Effects) {
+        let mut slots = Slots::new(1);
+        slots.add_wanted(at(0));
+        let slot = slots.get_mut(0).expect("it is wanted");
+        for (stage, pid) in stages.iter().zip(10..) {
+            slot.start(at(0));
+            let process = slot.processes.last_mut().expect("it was started");
+            (process.stage, process.pid, process.stale) = (*stage, Some(Pid(pid)), pid == 10);
+        }
+        (slots, Effects::default())
+    }
+
+    fn told(effects: &mut Effects) -> Vec<Effect> {
+        std::iter::from_fn(|| effects.pop()).collect()
+    }
+
+    #[test]
+    fn of_two_that_serve_the_older_leaves() {
+        let (mut slots, mut effects) = slots(&[Stage::Ready, Stage::Starting]);
+        stop_replaced(&mut slots, &mut effects, at(1));
+        assert_eq!(told(&mut effects), [], "the replacement does not serve yet");
+        slots.process_mut(Pid(11)).expect("it is there").stage = Stage::Ready;
+        stop_replaced(&mut slots, &mut effects, at(2));
+        stop_replaced(&mut slots, &mut effects, at(3));
+        assert_eq!(told(&mut effects), [Effect::Drain { pid: Pid(10) }], "once");
+    }
+
+    #[test]
+    fn a_replacement_that_nobody_needs_any_more_is_cancelled() {
+        let (mut slots, mut effects) = slots(&[Stage::Ready, Stage::Starting]);
+        slots.process_mut(Pid(10)).expect("it is there").stale = false;
+        stop_replaced(&mut slots, &mut effects, at(1));
+        assert_eq!(told(&mut effects), [Effect::Drain { pid: Pid(11) }]);
+    }
+
+    #[test]
+    fn a_restart_begins_with_as_many_slots_as_it_may_and_ends_when_none_is_stale() {
+        let policy = Policy::with(|policy| policy.surge = 2);
+        let (mut slots, mut effects) = (Slots::new(3), Effects::default());
+        let (mut rollout, mut starts) = (Rollout::default(), Starts::new(1, at(0)));
+        slots.add_wanted(at(0));
+        for (slot, pid) in slots.all_mut().zip(10..) {
+            slot.start(at(0));
+            (slot.listened, slot.processes[0].stage, slot.processes[0].pid) = (true, Stage::Ready, Some(Pid(pid)));
+        }
+        rollout.restart(&mut slots, &mut effects, at(1_000));
+        let spawn = |slot| Effect::Spawn { slot, generation: 2 };
+        rollout.replace(&policy, &mut slots, &mut starts, &mut effects, at(1_000));
+        assert_eq!(told(&mut effects), [Effect::Notice(Notice::RestartBegun), spawn(0), spawn(1)]);
+        for slot in slots.all_mut().take(2) {
+            slot.processes.remove(0);
+            slot.processes[0].enter(Stage::Ready, at(1_100));
+        }
+        rollout.replace(&policy, &mut slots, &mut starts, &mut effects, at(1_100));
+        assert_eq!(told(&mut effects), [spawn(2)]);
+        let last = slots.get_mut(2).expect("it is wanted");
+        last.processes.remove(0);
+        last.processes[0].enter(Stage::Ready, at(1_200));
+        rollout.replace(&policy, &mut slots, &mut starts, &mut effects, at(1_200));
+        assert_eq!(told(&mut effects), [Effect::Notice(Notice::RestartDone)]);
+        assert!(!rollout.is_restarting);
+    }
+}

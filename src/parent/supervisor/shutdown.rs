@@ -95,3 +95,52 @@ impl Shutdown {
         self.lame_duck = self.lame_duck.map(|at| at + span);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::supervisor::policy::Policy;
+
+    const DUCK: Duration = Duration::from_secs(5);
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(10_000 + millis)
+    }
+
+    #[test]
+    fn a_request_is_only_ever_made_stronger() {
+        let policy = Policy::default().shutdown;
+        let (mut shutdown, mut effects) = (Shutdown::default(), Effects::default());
+        assert_eq!(shutdown.escalation(&policy, Stop::Drain, at(0)), Some(Stop::Drain));
+        shutdown.request(&policy, Stop::Drain, &mut effects, at(0));
+        assert_eq!(shutdown.escalation(&policy, Stop::Drain, at(999)), None, "the same signal, sent twice");
+        assert_eq!(shutdown.escalation(&policy, Stop::Quick, at(999)), Some(Stop::Quick));
+        assert_eq!(shutdown.escalation(&policy, Stop::Drain, at(1_000)), Some(Stop::Force), "an impatient person");
+        shutdown.request(&policy, Stop::Quick, &mut effects, at(500));
+        shutdown.stop(Stop::Drain, Outcome::Replaced, &mut effects);
+        assert_eq!(shutdown.in_progress(), Some(Stop::Quick), "it becomes no weaker");
+        shutdown.finish(&mut effects);
+        shutdown.finish(&mut effects);
+        let told: Vec<_> = std::iter::from_fn(|| effects.pop()).collect();
+        assert_eq!(
+            told,
+            [Effect::ReleaseSockets, Effect::Finish(Outcome::Stopped)],
+            "each once, with the first outcome"
+        );
+        assert_eq!(shutdown.in_progress(), None);
+    }
+
+    #[test]
+    fn a_lame_duck_is_ended_by_a_stronger_request_and_not_by_the_same() {
+        let policy = Policy::with(|policy| policy.shutdown.lame_duck = DUCK).shutdown;
+        let (mut shutdown, mut effects) = (Shutdown::default(), Effects::default());
+        shutdown.request(&policy, Stop::Drain, &mut effects, at(0));
+        assert_eq!((shutdown.lame_duck(), shutdown.is_stopping()), (Some(at(5_000)), false));
+        shutdown.request(&policy, Stop::Drain, &mut effects, at(10));
+        assert_eq!(shutdown.lame_duck(), Some(at(5_000)), "it is not put off");
+        shutdown.frozen(DUCK);
+        assert_eq!(shutdown.lame_duck(), Some(at(10_000)));
+        shutdown.request(&policy, Stop::Quick, &mut effects, at(5_100));
+        assert_eq!((shutdown.lame_duck(), shutdown.in_progress()), (None, Some(Stop::Quick)));
+    }
+}

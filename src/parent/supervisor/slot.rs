@@ -240,3 +240,80 @@ impl Stage {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    /// A slot with processes in these stages, whose pids are 10, 11.
+    fn slot(stages: &[Stage]) -> Slot {
+        let mut slot = Slot::new(at(0));
+        for (stage, pid) in stages.iter().zip(10..) {
+            slot.start(at(0));
+            let process = slot.processes.last_mut().expect("it was started");
+            (process.stage, process.pid) = (*stage, Some(Pid(pid)));
+        }
+        slot
+    }
+
+    #[test]
+    fn it_has_space_for_a_worker_and_one_that_replaces_it_or_leaves() {
+        use Stage::{Draining, Ready, Starting};
+        // Vacant, starting, and waiting for a replacement if its worker is to be replaced.
+        let cases: [(&[Stage], _); 6] = [
+            (&[], (true, false, false)),
+            (&[Starting], (false, true, false)),
+            (&[Ready], (false, false, true)),
+            (&[Draining], (true, false, false)),
+            (&[Ready, Starting], (false, true, false)),
+            (&[Draining, Draining], (false, false, false)),
+        ];
+        for (stages, expected) in cases {
+            let slot = slot(stages);
+            assert_eq!((slot.is_vacant(), slot.is_starting(), slot.awaits(|_| true)), expected, "{stages:?}");
+        }
+        assert!(!slot(&[Ready, Draining]).awaits(|_| true), "there is no space until the second has gone");
+        let mut left_empty = slot(&[]);
+        left_empty.hold = Hold::ForGood;
+        assert!(!left_empty.is_vacant());
+    }
+
+    #[test]
+    fn a_first_start_holds_its_turn_until_the_parent_has_the_sockets() {
+        let mut slot = slot(&[Stage::Starting]);
+        assert!(slot.holds_turn());
+        slot.listened = true;
+        assert!(!slot.holds_turn());
+    }
+
+    #[test]
+    fn a_process_is_told_once_and_again_only_more_strongly() {
+        let (mut effects, mut process) = (Effects::default(), Process::new(1, at(0)));
+        process.stop(Stop::Drain, &mut effects, at(1));
+        assert_eq!(effects.pop(), None, "it has no pid yet");
+        process.pid = Some(Pid(10));
+        for how in [Stop::Drain, Stop::Drain, Stop::Quick, Stop::Drain, Stop::Force, Stop::Quick] {
+            process.stop(how, &mut effects, at(2));
+        }
+        let (pid, why) = (Pid(10), KillReason::Forced);
+        let told: Vec<_> = std::iter::from_fn(|| effects.pop()).collect();
+        assert_eq!(told, [Effect::Drain { pid }, Effect::Quit { pid }, Effect::Kill { pid, why }]);
+    }
+
+    #[test]
+    fn each_stage_has_its_own_timeout_and_zero_is_none() {
+        let timeouts = Timeouts { boot: Duration::from_secs(1), drain: Duration::ZERO, quick: Duration::from_secs(3) };
+        let deadline = |stage| Process { stage, ..Process::new(1, at(0)) }.deadline(&timeouts);
+        assert_eq!(deadline(Stage::Starting), Some((at(1_000), KillReason::BootTimeout)));
+        assert_eq!(deadline(Stage::Draining), None);
+        assert_eq!(deadline(Stage::Quitting), Some((at(3_000), KillReason::QuickTimeout)));
+        assert_eq!(deadline(Stage::Aborting), Some((at(3_000), KillReason::Stalled)));
+        for stage in [Stage::Spawning, Stage::Ready, Stage::Killing(KillReason::Forced)] {
+            assert_eq!(deadline(stage), None, "{stage:?}");
+        }
+    }
+}

@@ -146,3 +146,92 @@ impl Starts {
         self.failed = self.failed.map(|at| at + span);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::parent::supervisor::event::Exit;
+    use crate::parent::supervisor::slot::Stage;
+
+    fn at(millis: u64) -> Time {
+        Time::from_millis(millis)
+    }
+
+    /// Vacant slots of a pool that has served. Each has its sockets, and was started long ago.
+    fn slots(count: usize) -> (Starts, Slots, Effects) {
+        let (mut starts, mut slots) = (Starts::new(1, at(0)), Slots::new(count));
+        starts.ever_ready = true;
+        slots.add_wanted(at(0));
+        slots.all_mut().for_each(|slot| (slot.listened, slot.started) = (true, Some(at(0))));
+        (starts, slots, Effects::default())
+    }
+
+    /// The slots that were started, and whose workers have failed at once.
+    fn fail_all(slots: &mut Slots, effects: &mut Effects) -> Vec<SlotId> {
+        slots.all_mut().for_each(|slot| slot.processes.clear());
+        let spawned = std::iter::from_fn(|| effects.pop());
+        spawned.filter_map(|effect| if let Effect::Spawn { slot, .. } = effect { Some(slot) } else { None }).collect()
+    }
+
+    #[test]
+    fn a_pool_without_workers_tries_one_slot_four_times_a_second_whatever_the_backoff() {
+        let policy = Policy::default();
+        let (mut starts, mut slots, mut effects) = slots(3);
+        for slot in slots.all_mut() {
+            slot.failures = 10;
+            starts.back_off(&policy, slot, Failure::Exit(Exit::Code(1)), at(1_000));
+            assert!(slot.start_at >= at(3_500), "{slot:?}");
+        }
+        let mut tried = 0;
+        for millis in 1_000..2_000 {
+            starts.start_vacant(&policy, &mut slots, &mut effects, at(millis));
+            tried += fail_all(&mut slots, &mut effects).len();
+        }
+        assert_eq!(tried, 4);
+        // One that serves needs no other to be tried early.
+        slots.get_mut(0).expect("it is wanted").start(at(2_000));
+        starts.start_vacant(&policy, &mut slots, &mut effects, at(3_000));
+        assert_eq!(effects.pop(), None);
+    }
+
+    #[test]
+    fn first_starts_take_turns_and_one_that_failed_goes_last() {
+        let policy = Policy::default();
+        let (mut starts, mut slots, mut effects) = (Starts::new(1, at(0)), Slots::new(3), Effects::default());
+        slots.add_wanted(at(0));
+        let mut turn = |slots: &mut Slots, millis| {
+            starts.start_vacant(&policy, slots, &mut effects, at(millis));
+            let spawned = std::iter::from_fn(|| effects.pop()).filter_map(|effect| match effect {
+                Effect::Spawn { slot, .. } => Some(slot),
+                _ => None,
+            });
+            spawned.collect::<Vec<_>>()
+        };
+        assert_eq!(turn(&mut slots, 1_000), [0]);
+        assert_eq!(turn(&mut slots, 2_000), [], "it has no sockets yet");
+        let failed = slots.get_mut(0).expect("it is wanted");
+        (failed.failures, failed.start_at) = (1, at(2_000));
+        failed.processes.clear();
+        for expected in [1, 2] {
+            assert_eq!(turn(&mut slots, 3_000), [expected]);
+            slots.get_mut(expected).expect("it is wanted").listened = true;
+        }
+        assert_eq!(turn(&mut slots, 3_000), [0]);
+    }
+
+    #[test]
+    fn a_start_waits_for_the_slot_s_own_rate_but_not_if_an_operator_asks() {
+        let policy = Policy::default();
+        let (mut starts, mut slots, mut effects) = slots(1);
+        let mut begun = Vec::new();
+        for millis in 1_000..1_100 {
+            starts.start_vacant(&policy, &mut slots, &mut effects, at(millis));
+            if !fail_all(&mut slots, &mut effects).is_empty() {
+                begun.push(millis);
+            }
+        }
+        assert_eq!(begun, [1_000, 1_030, 1_060, 1_090], "30 ms apart");
+        starts.start(0, &mut slots, &mut effects, at(1_100));
+        assert_eq!(slots.get(0).map(|slot| slot.processes[0].stage), Some(Stage::Spawning));
+    }
+}

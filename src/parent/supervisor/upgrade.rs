@@ -119,3 +119,36 @@ impl Upgrade {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_successor_that_is_late_is_told_and_then_killed_and_its_exit_is_no_second_failure() {
+        let at = Time::from_millis;
+        let (boot, drain, quick) = (Duration::from_secs(10), Duration::from_secs(5), Duration::from_secs(1));
+        let timeouts = Timeouts { boot, drain, quick };
+        let (mut upgrade, mut effects) = (Upgrade::default(), Effects::default());
+        upgrade.begin(&mut effects, at(0));
+        assert!(upgrade.refuses(&mut effects) && upgrade.deadline(&timeouts).is_none(), "it was not forked yet");
+        upgrade.spawned(Pid(10), at(0));
+        upgrade.frozen(Duration::from_secs(1));
+        upgrade.expire(&timeouts, &mut effects, at(10_999));
+        assert_eq!(upgrade.deadline(&timeouts), Some(at(11_000)));
+        upgrade.expire(&timeouts, &mut effects, at(11_000));
+        assert!(!upgrade.ready(&mut effects), "too late");
+        assert_eq!(upgrade.deadline(&timeouts), Some(at(17_000)), "it ends its own workers first");
+        upgrade.expire(&timeouts, &mut effects, at(17_000));
+        upgrade.gone(Some(Exit::Code(0)), &mut effects);
+        assert!(!upgrade.is_in_progress());
+        let expected = [
+            Effect::Notice(Notice::UpgradeBegun),
+            Effect::Upgrade,
+            Effect::Notice(Notice::UpgradeInTheWay),
+            Effect::Notice(Notice::UpgradeFailed { reason: UpgradeFailure::Late }),
+        ];
+        // What was still to be told to it is forgotten with it.
+        assert_eq!(std::iter::from_fn(|| effects.pop()).collect::<Vec<_>>(), expected);
+    }
+}
