@@ -18,7 +18,7 @@ use std::process::Command;
 
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::{Pid, Uid};
-use sources::{directory, is_there, script, server, ASYNCIO};
+use sources::{directory, is_there, script, server, APPLICATIONS, ASYNCIO, NGINX};
 use support::{binary, children, is_gone, skip, until, Load, Server, BOTH_MODES};
 
 /// A pool whose workers run this script, without the variables and descriptors that pass the sockets.

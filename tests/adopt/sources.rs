@@ -43,7 +43,7 @@ asyncio.run(main())
 ";
 
 /// The applications for uvicorn (ASGI) and for gunicorn (WSGI).
-const APPLICATIONS: &str = "
+pub(super) const APPLICATIONS: &str = "
 async def asgi(scope, receive, send):
     if scope['type'] != 'http': return
     await send({'type': 'http.response.start', 'status': 200, 'headers': [(b'content-length', b'12')]})
@@ -62,7 +62,7 @@ func main() {
 }
 "#;
 
-const NGINX: &str = "
+pub(super) const NGINX: &str = "
 daemon off; error_log stderr; pid nginx.pid; worker_processes 2; user root;
 events { worker_connections 64; }
 http {
