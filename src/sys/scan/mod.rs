@@ -1,12 +1,14 @@
 //! Scans input in wide steps: what the input begins with, and where that ends.
 //!
 //! A [`Cursor`] looks at 32 bytes at once: with AVX2 if the processor has it, which is detected at run time, otherwise
-//! with SSE2, and on other architectures byte by byte. It never reads beyond its input. Near the end of the input, it
-//! looks at the last 32 bytes again and skips those that it has seen. Code that depends on the instruction set is
+//! with SSE2; with NEON on 64-bit ARM; and on other architectures byte by byte. It never reads beyond its input. Near the
+//! end of the input, it looks at the last 32 bytes again and skips those that it has seen. Code that depends on the instruction set is
 //! inlined into the one function that is compiled for it ([`Work::run`]). Closures would not be inlined there, so this
 //! module has none.
 
-#[cfg(any(test, not(target_arch = "x86_64")))]
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+mod neon;
+#[cfg(any(test, not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))))]
 mod portable;
 #[cfg(test)]
 mod tests;
@@ -75,8 +77,21 @@ pub(crate) trait Work {
 pub(crate) fn run<W: Work>(work: W) -> W::Output {
     #[cfg(target_arch = "x86_64")]
     return x86::run(work);
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+    return work.run(neon::Neon);
+    #[cfg(not(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little"))))]
     return work.run(portable::Bytes);
+}
+
+/// Returns the distance from bit `skip` of a window's mask to the first bit that is set from there on, or to the end if
+/// none is.
+#[cfg(any(target_arch = "x86_64", all(target_arch = "aarch64", target_endian = "little")))]
+#[inline(always)]
+fn first(mask: u32, skip: u32) -> usize {
+    if skip == 0 {
+        return mask.trailing_zeros() as usize;
+    }
+    ((u64::from(mask) | 1 << WINDOW) >> skip).trailing_zeros() as usize
 }
 
 /// The rest of an input.

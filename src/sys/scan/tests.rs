@@ -52,6 +52,12 @@ fn the_steps_of_these_processors_count_the_same() {
     }
 }
 
+#[cfg(all(target_arch = "aarch64", target_endian = "little"))]
+#[test]
+fn the_steps_of_these_processors_count_the_same() {
+    windows(|window| assert_right(neon::Neon, window));
+}
+
 /// Takes a word, a blank and a text, which ends the input or not.
 struct Take<'a>(&'a [u8]);
 

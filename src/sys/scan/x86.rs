@@ -4,7 +4,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{Set, Steps, Work, WINDOW};
+use super::{first, Set, Steps, Work, WINDOW};
 
 #[inline]
 pub(super) fn run<W: Work>(work: W) -> W::Output {
@@ -26,15 +26,6 @@ unsafe fn run_by_avx2<W: Work>(work: W) -> W::Output {
 #[inline(never)]
 fn run_by_sse2<W: Work>(work: W) -> W::Output {
     work.run(Sse2)
-}
-
-/// Returns the distance from bit `skip` to the first bit that is set from there on, or to the end if none is.
-#[inline(always)]
-fn first(mask: u32, skip: u32) -> usize {
-    if skip == 0 {
-        return mask.trailing_zeros() as usize;
-    }
-    ((u64::from(mask) | 1 << WINDOW) >> skip).trailing_zeros() as usize
 }
 
 /// Steps with AVX2. A value proves that the processor has it.
