@@ -15,12 +15,46 @@ const LATENESS: Duration = Duration::from_millis(100);
 /// How long this process was frozen (SIGSTOP, the cgroup freezer, a paused virtual machine), if it meant to look at the
 /// clock at `expected` and could only do so now. Zero if it is not late. `CLOCK_MONOTONIC` goes on in all three cases,
 /// so lateness is the only evidence. A process that meant to sleep for ever (`Time::NEVER`) is never late.
-#[inline]
 pub(crate) fn frozen(expected: Time, now: Time) -> Duration {
-    if now < expected + LATENESS {
-        Duration::ZERO
-    } else {
-        now.since(expected)
+    Duration::from_millis(lost(expected, now).0)
+}
+
+/// [`frozen`] as a span, for a loop that asks at every turn.
+#[inline]
+pub(crate) fn lost(expected: Time, now: Time) -> Span {
+    match now < expected + LATENESS {
+        true => Span::default(),
+        false => Span(now.0.saturating_sub(expected.0)),
+    }
+}
+
+/// A span in the unit of [`Time`]. To compute with a [`Duration`] takes a multiplication and a division each time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span(u64);
+
+impl Span {
+    /// After it comes [`Time::NEVER`].
+    pub(crate) const FOREVER: Span = Span(u64::MAX);
+
+    pub(crate) fn is_zero(self) -> bool {
+        self.0 == 0
+    }
+
+    /// This and another one.
+    pub(crate) fn and(self, other: Span) -> Span {
+        Span(self.0.saturating_add(other.0))
+    }
+
+    /// This without another one.
+    pub(crate) fn less(self, other: impl Into<Span>) -> Span {
+        Span(self.0.saturating_sub(other.into().0))
+    }
+}
+
+impl From<Duration> for Span {
+    #[inline]
+    fn from(span: Duration) -> Span {
+        Span(millis(span))
     }
 }
 
@@ -57,8 +91,8 @@ impl Time {
 
     /// The point in time that is earlier by this span.
     #[inline]
-    pub(crate) fn before(self, span: Duration) -> Time {
-        Time(self.0.saturating_sub(millis(span)))
+    pub(crate) fn before(self, span: impl Into<Span>) -> Time {
+        Time(self.0.saturating_sub(span.into().0))
     }
 }
 
@@ -68,13 +102,13 @@ fn millis(span: Duration) -> u64 {
     span.as_secs().saturating_mul(1000).saturating_add(u64::from(span.subsec_millis()))
 }
 
-impl Add<Duration> for Time {
+impl<S: Into<Span>> Add<S> for Time {
     type Output = Time;
 
-    /// Saturates, so that a huge duration can mean "never".
+    /// Saturates, so that a huge span can mean "never".
     #[inline]
-    fn add(self, span: Duration) -> Time {
-        Time(self.0.saturating_add(millis(span)))
+    fn add(self, span: S) -> Time {
+        Time(self.0.saturating_add(span.into().0))
     }
 }
 

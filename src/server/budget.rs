@@ -62,6 +62,12 @@ impl Budget {
         }
     }
 
+    /// Whether there is no significant space.
+    #[inline]
+    pub(crate) fn is_full(&self) -> bool {
+        self.full_since.is_some()
+    }
+
     /// When some connections must release memory.
     pub(crate) fn due(&self) -> Option<Time> {
         self.full_since.map(|since| since + FULL_MAX)

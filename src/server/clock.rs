@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use crate::time::{frozen, Time};
+use crate::time::{lost, Span, Time};
 
 /// Longer than the loop ever needs to wait, and short enough for epoll_wait(2).
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
@@ -23,14 +23,34 @@ pub(crate) struct Clock {
     /// The same, without the time in which the loop did not look at its connections. Deadlines use this clock.
     pub(crate) running: Time,
     /// That time: the loop was frozen, or busy with one connection for long.
-    lost: Duration,
+    lost: Span,
     /// When the loop meant to continue.
     expected: Time,
+    /// The last wait, since most turns follow each other within a millisecond.
+    last: Wait,
+}
+
+/// How long to wait from `now` for what is due at `next`, and when that ends.
+#[derive(Clone, Copy, Debug)]
+struct Wait {
+    next: Time,
+    now: Time,
+    end: Time,
+    span: Option<Duration>,
+}
+
+impl Wait {
+    fn new(next: Time, now: Time) -> Wait {
+        let is_due = next != Time::NEVER;
+        let end = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
+        Wait { next, now, end, span: is_due.then(|| end.since(now)) }
+    }
 }
 
 impl Clock {
     pub(crate) fn new() -> Clock {
-        Clock { now: Time::NEVER, micros: 0, running: Time::NEVER, lost: Duration::ZERO, expected: Time::NEVER }
+        let (never, last) = (Time::NEVER, Wait::new(Time::NEVER, Time::NEVER));
+        Clock { now: never, micros: 0, running: never, lost: Span::default(), expected: never, last }
     }
 
     /// A turn begins at this time in microseconds.
@@ -47,18 +67,22 @@ impl Clock {
         self.expected = self.now;
     }
 
-    /// The turn ends at `now`, which may be long after it began.
+    /// The turn ends at `now` by a clock that may be behind; returns the time. It may be long after the turn began.
     #[inline]
-    pub(crate) fn end_turn(&mut self, now: Time) {
+    pub(crate) fn end_turn(&mut self, now: Time) -> Time {
+        let now = now.max(self.now);
         self.skip_frozen(self.now, now);
+        now
     }
 
     /// How long the loop should wait from `now` for what is due at `next`.
     #[inline]
     pub(crate) fn wait_for(&mut self, next: Time, now: Time) -> Option<Duration> {
-        let is_due = next != Time::NEVER;
-        self.expected = if is_due { next.max(now).min(now + LONGEST_WAIT) } else { next };
-        is_due.then(|| self.expected.since(now))
+        if next != self.last.next || now != self.last.now {
+            self.last = Wait::new(next, now);
+        }
+        self.expected = self.last.end;
+        self.last.span
     }
 
     /// The real time at which the clock for deadlines shows `running`.
@@ -71,9 +95,9 @@ impl Clock {
     /// good as not.
     #[inline]
     fn skip_frozen(&mut self, expected: Time, now: Time) {
-        let span = frozen(expected, now);
+        let span = lost(expected, now);
         if !span.is_zero() {
-            self.lost += span.saturating_sub(STEP);
+            self.lost = self.lost.and(span.less(STEP));
         }
     }
 }
@@ -128,7 +152,7 @@ mod tests {
         clock.end_turn(at(1_000));
         assert_eq!(clock.wait_for(Time::NEVER, at(1_000)), None);
         assert_eq!(begun_at(&mut clock, 99_000), at(99_000));
-        clock.end_turn(at(99_000));
+        assert_eq!(clock.end_turn(at(98_996)), at(99_000), "time does not go back");
         assert_eq!(clock.wait_for(at(u64::MAX - 1), at(99_000)), Some(LONGEST_WAIT));
         assert_eq!(clock.wait_for(at(98_000), at(99_000)), Some(Duration::ZERO), "what is overdue is due now");
     }

@@ -10,6 +10,7 @@ use crate::server::memory::Memory;
 use crate::server::slow::SlowRequests;
 use crate::server::station::Station;
 use crate::server::stats::Stats;
+use crate::server::timing::Waits;
 use crate::shared::config::ServerConfig;
 use crate::time::Time;
 
@@ -22,6 +23,7 @@ pub(crate) struct Context<'w> {
     pub(crate) station: Station<'w>,
     pub(crate) stats: Stats<'w>,
     pub(crate) clock: Clock,
+    pub(crate) waits: Waits,
     pub(crate) http: Http,
     pub(crate) memory: Memory,
     /// Set while the worker drains.
@@ -83,6 +85,7 @@ impl<'w> Context<'w> {
             stats: Stats::new(station.page, config.name_requests),
             station,
             clock: Clock::new(),
+            waits: Waits::new(&config.timeouts),
             http,
             memory: Memory::new(config.capacity.max_held),
             drain: None,
@@ -97,6 +100,12 @@ impl<'w> Context<'w> {
     #[inline]
     pub(crate) fn is_draining(&self) -> bool {
         self.drain.is_some()
+    }
+
+    /// Whether anything measures how long requests take.
+    #[inline]
+    pub(crate) fn is_timed(&self) -> bool {
+        self.logs.access.is_some() || self.stats.latency.is_some()
     }
 
     /// Whether the worker drains, and other processes take over its connections.

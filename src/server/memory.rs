@@ -46,6 +46,12 @@ impl Memory {
         }
     }
 
+    /// Whether nobody waits for memory, or is made to release some.
+    #[inline]
+    pub(crate) fn is_calm(&self) -> bool {
+        self.turn_due.is_none() && !self.budget.is_full() && self.waiting.is_empty() && self.turns.is_empty()
+    }
+
     /// Whether any connection may use memory. The last of the budget is kept for those that have waited, so that some
     /// finish, however many there are.
     pub(crate) fn is_free(&self) -> bool {

@@ -19,6 +19,7 @@
 //!   a fork
 //! - `adoption.rs`, `inbox.rs`: connections that it did not accept itself; the parent's messages
 //! - `deadlines.rs`: PURE. When to look at which connection
+//! - `timing.rs`: PURE. What a connection waits for, and how long it may
 //! - `mailbox.rs`: how other threads wake the loop
 //! - `connection/`: a client's connection: reads, and sends what answers it. `transport.rs`: its socket; `buffers.rs`:
 //!   what it keeps; `session/`: HTTP on it, without the socket: calls the handler, and begins responses; `exchange.rs`:
@@ -249,3 +250,4 @@ pub(crate) mod station;
 mod stats;
 #[cfg(test)]
 mod tests;
+mod timing;

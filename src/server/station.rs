@@ -40,12 +40,18 @@ impl<'w> Station<'w> {
     }
 
     /// Reports that this worker has served as many requests as it may, if so.
+    #[inline]
     pub(crate) fn check_requests(&self) {
         let max = self.max_requests.get();
         if max > 0 && self.row().requests() >= max {
-            self.max_requests.set(0);
-            self.lifeline.due();
+            self.report_requests();
         }
+    }
+
+    #[cold]
+    fn report_requests(&self) {
+        self.max_requests.set(0);
+        self.lifeline.due();
     }
 
     /// Whether a slot has a worker that accepts from its queue.

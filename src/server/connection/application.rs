@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use super::timer::Timing;
 use super::{Connection, Step};
 use crate::server::answer::response::Response;
 use crate::server::context::Context;
 use crate::server::outgoing::Outgoing;
+use crate::server::timing::Timing;
 
 /// How long a response may still take after the client has sent its end of file. The client may only mean that this was
 /// its last request (`nc -N`), but mostly it has disconnected, which TCP shows in the same way.

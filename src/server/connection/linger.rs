@@ -4,9 +4,10 @@
 use std::net::Shutdown;
 use std::time::Duration;
 
-use super::timer::{Timing, LINGER_IN_DRAIN, LINGER_PAUSE};
+use super::timer::LINGER_IN_DRAIN;
 use super::{Connection, Step};
 use crate::server::context::Context;
+use crate::server::timing::{Timing, LINGER_PAUSE};
 use crate::time::Time;
 
 /// The maximum time.

@@ -27,6 +27,7 @@ use crate::server::client::{Client, Peer};
 use crate::server::context::Context;
 use crate::server::http::{Phase, Reject, Request};
 use crate::server::outgoing::Outgoing;
+use crate::server::timing::Timing;
 use crate::shared::config::ServerConfig;
 use crate::time::Time;
 
@@ -34,7 +35,7 @@ use self::buffers::Buffers;
 pub(crate) use self::linger::LINGER;
 pub(crate) use self::proxied::refuse;
 use self::session::Session;
-use self::timer::{Timer, Timing};
+use self::timer::Timer;
 use self::transport::Transport;
 pub(crate) use self::waiting::Waiting;
 

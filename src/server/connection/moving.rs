@@ -4,10 +4,11 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::timer::{Timer, Timing};
+use super::timer::Timer;
 use super::{Connection, Waiting};
 use crate::server::client::{Client, Peer};
 use crate::server::http::{Codec, Phase};
+use crate::server::timing::Timing;
 use crate::shared::config::ServerConfig;
 use crate::shared::handover::Record;
 use crate::time::Time;

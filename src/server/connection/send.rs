@@ -2,10 +2,10 @@
 
 use std::io;
 
-use super::timer::Timing;
 use super::{Connection, Step};
 use crate::server::context::Context;
 use crate::server::outgoing::{Flow, Outgoing};
+use crate::server::timing::Timing;
 
 /// The maximum size of the shared output buffer that is kept between turns.
 const OUTPUT_KEPT: usize = 256 * 1024;

@@ -4,52 +4,16 @@ use std::time::Duration;
 
 use crate::server::context::Context;
 use crate::server::http::Phase;
+use crate::server::timing::{timeout, Timing, UNLIMITED};
 use crate::shared::config::Timeouts;
 use crate::time::Time;
-
-/// Ten years. Deadlines have space for 34 since the machine's start.
-const UNLIMITED: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// How many times within its timeout to check what a client has read of a response.
 pub(super) const CHECKS: u32 = 4;
 pub(super) const LEAST: Duration = Duration::from_millis(1);
 
-/// How long to wait for a client that still sends, after its latest byte: many send their whole body before they read.
-pub(super) const LINGER_PAUSE: Duration = Duration::from_secs(5);
-
-/// The same while the worker drains.
+/// How long to wait for a client that still sends while the worker drains.
 pub(super) const LINGER_IN_DRAIN: Duration = Duration::from_secs(2);
-
-/// What a connection waits for, which determines its deadline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Timing {
-    /// The whole head of a request; for a new connection, including its first byte.
-    Head,
-    /// The next bytes of a body.
-    Body,
-    /// The next request.
-    Idle,
-    /// Memory for the next bytes of a body, which the client may have sent.
-    Room,
-    /// The thread of the application that reads a body.
-    Reader,
-    /// Space in the socket for the next bytes of a response.
-    Write,
-    /// A response, or its next bytes, from the application.
-    Answer,
-    /// The same, for a client that seems to have disconnected.
-    Leaving,
-    /// The client's close of a connection that has ended.
-    Linger,
-}
-
-impl Timing {
-    /// Whether a response is being made or sent.
-    #[inline]
-    pub(super) fn is_within_answer(self) -> bool {
-        matches!(self, Timing::Write | Timing::Answer | Timing::Leaving)
-    }
-}
 
 /// What a connection waits for, and its deadline.
 #[derive(Debug)]
@@ -82,7 +46,8 @@ impl Timer {
     /// Begins to wait for something, or begins again.
     #[inline]
     pub(super) fn start(&mut self, timing: Timing, cx: &Context<'_>) {
-        self.set(timing, &cx.config.timeouts, cx.clock.running);
+        self.timing = timing;
+        self.deadline = cx.clock.running + cx.waits.of(timing);
         if cx.is_draining() {
             self.hurry(cx);
         }
@@ -202,21 +167,6 @@ impl Timer {
             _ => self.deadline,
         }
     }
-}
-
-/// How long a connection may wait. Without a limit, the time is long but finite, so that the deadline tells when the
-/// wait began.
-#[inline]
-fn timeout(timing: Timing, timeouts: &Timeouts) -> Option<Duration> {
-    let timeout = match timing {
-        Timing::Head => timeouts.head,
-        Timing::Body => timeouts.body,
-        Timing::Idle => timeouts.idle,
-        Timing::Write => timeouts.write,
-        Timing::Answer | Timing::Leaving | Timing::Room | Timing::Reader => return None,
-        Timing::Linger => LINGER_PAUSE,
-    };
-    Some(if timeout.is_zero() { UNLIMITED } else { timeout })
 }
 
 #[cfg(test)]

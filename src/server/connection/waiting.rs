@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use super::buffers::Buffers;
 use super::session::Session;
-use super::timer::{Timer, Timing, CHECKS, LEAST};
+use super::timer::{Timer, CHECKS, LEAST};
 use super::transport::Transport;
 use crate::server::context::Context;
 use crate::server::http::Phase;
+use crate::server::timing::Timing;
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::time::Time;

@@ -60,8 +60,10 @@ where
     /// sends at once, and whose connection ends with the response, costs no epoll_ctl(2), no alarm and no event. The
     /// step is no longer than any other.
     pub(super) fn admit(&mut self, connection: Connection, passing: &mut HandoverQueue) {
-        // The handler may have taken long with those before it in this turn; its client has not waited for that.
-        self.cx.clock.micros = clock::now_micros();
+        if self.cx.is_timed() {
+            // The handler may have taken long with those before it in this turn; its client has not waited for that.
+            self.cx.clock.micros = clock::now_micros();
+        }
         let (index, token) = self.table.insert(connection, self.cx.stats.row);
         let entry = &mut self.table.entries[index];
         entry.connection.transport.look();
@@ -98,6 +100,9 @@ where
 
     /// Advances those that have more to do.
     pub(super) fn go_on(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
         for index in std::mem::take(&mut self.ready) {
             if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| entry.connection.is_again) {
                 entry.connection.is_again = false;

@@ -239,8 +239,7 @@ where
             return Some(Duration::ZERO);
         }
         // Not the turn's own time, since the turn may have been long.
-        let now = clock::now();
-        self.connections.cx.clock.end_turn(now);
+        let now = self.connections.cx.clock.end_turn(clock::coarse_now());
         let or_never = |due: Option<Time>| due.unwrap_or(Time::NEVER);
         let next = self
             .connections

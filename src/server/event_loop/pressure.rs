@@ -37,7 +37,14 @@ where
 
     /// Lets connections that wait for memory go on, if there is some. If there has been none for long, makes some
     /// release theirs.
+    #[inline]
     pub(super) fn relieve(&mut self) {
+        if !self.cx.memory.is_calm() {
+            self.relieve_some();
+        }
+    }
+
+    fn relieve_some(&mut self) {
         let is_turn_over = self.cx.memory.turn_due.take().is_some_and(|due| due <= self.cx.clock.now);
         let is_full_for_long = self.cx.memory.budget.due().is_some_and(|due| due <= self.cx.clock.now);
         if is_full_for_long || is_turn_over && self.cx.is_draining() {

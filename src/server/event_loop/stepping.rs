@@ -7,6 +7,7 @@ use mio::event::Event;
 
 use super::connections::Connections;
 use super::handover_queue::HandoverQueue;
+use super::table::Entry;
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::deadlines::Alarm;
@@ -28,18 +29,16 @@ where
         }
         self.cx.waker.place = Place { index, serial: entry.serial };
         let step = entry.connection.advance(&mut self.cx, &mut self.handler);
-        self.take_consequences(index, step);
+        // For nearly all steps there is nothing to do.
+        if step != Step::Wait || entry.may_hold() || entry.connection.timer.deadline < entry.armed {
+            self.take_consequences(index, step);
+        }
     }
 
-    #[inline]
     pub(super) fn take_consequences(&mut self, index: usize, step: Step) {
-        let Some(entry) = self.table.entries.get_mut(index) else { return };
-        if entry.held != 0 || entry.connection.waiting().is_holding() {
-            return self.account(index, step);
-        }
-        // For nearly all steps there is nothing to do.
-        if step != Step::Wait || entry.connection.timer.deadline < entry.armed {
-            self.settle(index, step);
+        match self.table.entries.get(index).is_some_and(Entry::may_hold) {
+            true => self.account(index, step),
+            false => self.settle(index, step),
         }
     }
 

@@ -36,6 +36,14 @@ pub(super) struct Entry {
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
 const _: () = assert!(size_of::<Entry>() == 112);
 
+impl Entry {
+    /// Whether it holds memory, or has held some that is still accounted for.
+    #[inline]
+    pub(super) fn may_hold(&self) -> bool {
+        self.held != 0 || self.connection.waiting().is_holding()
+    }
+}
+
 impl Table {
     pub(super) fn len(&self) -> usize {
         self.entries.len()

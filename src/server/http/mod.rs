@@ -35,6 +35,17 @@
 //! where one short head in eight repeats, or one of a browser's in twenty. What did not help: closures around the steps.
 //! They are not inlined into the function that is compiled for AVX2, and so call each intrinsic as a function (922 and
 //! 1 813).
+//!
+//! # What a turn costs
+//!
+//! The same for a whole request, with one connection that is ready: the turn of the loop, the head, the handler and the
+//! response. `GET /plaintext?1234` with a Host, no two alike, and the one that repeats.
+//!
+//! | step | differs | repeats |
+//! |---|---:|---:|
+//! | compile for speed | 1 563 | 1 161 |
+//! | compute with spans in milliseconds; keep the last wait; ask for rare things by one flag; find an entry once | 1 503 | |
+//! | keep the timeouts as spans; keep the kind of processor in one byte | 1 470 | 1 068 |
 #![forbid(unsafe_code)]
 
 mod asked;

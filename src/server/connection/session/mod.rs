@@ -9,13 +9,13 @@ use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 
 use super::exchange::Exchange;
-use super::timer::Timing;
 use crate::server::answer::response::{Body, Response};
 use crate::server::client::Peer;
 use crate::server::context::Context;
 use crate::server::http::{Codec, Next, Phase, Reject, Request, Scratch, CONTINUE};
 use crate::server::outgoing::COPY_MAX;
 use crate::server::proxy::{parse, Found};
+use crate::server::timing::Timing;
 use crate::shared::scoreboard::NameRow;
 
 use self::receiving::asked_for;
