@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "traffic/calls.rs"]
+mod calls;
 #[path = "traffic/load.rs"]
 mod load;
 #[path = "traffic/lossless.rs"]
