@@ -7,6 +7,8 @@ use std::ffi::OsString;
 use crate::admin::status::{Fact, Model, Readings, Snapshot};
 pub use crate::parent::successor::variable::fuzz as upgrade_variable;
 pub use crate::server::access_log::fuzzing::line as access_log_line;
+#[cfg(fuzzing)]
+pub use crate::server::http::fuzzing::accepted;
 pub use crate::server::http::fuzzing::{chunked, conditions, connection, forwarded, head, range};
 pub use crate::server::proxy::fuzzing::proxy_header;
 pub use crate::shared::channel::fuzzing::records;

@@ -4,6 +4,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::feed::feed;
+#[cfg(fuzzing)]
+use super::feed::Seen;
 use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, Trust, Validators, Verdict, Via};
 use crate::shared::config::{Config, ForwardedHeader, Setting};
 
@@ -12,6 +14,15 @@ const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, req
 /// A request's head.
 pub fn head(bytes: &[u8]) {
     assert_alike(b"", bytes);
+}
+
+/// The request line and the fields of the first request, if it is accepted, to be compared with what another parser reads.
+#[cfg(fuzzing)]
+pub fn accepted(bytes: &[u8]) -> Option<(String, Vec<(String, Vec<u8>)>)> {
+    match feed([bytes], &LIMITS).into_iter().next() {
+        Some(Seen::Request { line, fields, .. }) => Some((line, fields)),
+        _ => None,
+    }
 }
 
 /// A chunked body.
