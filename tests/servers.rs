@@ -93,6 +93,8 @@ fn a_rolling_restart_loses_nothing(name: &str, options: &[&str]) {
 fn a_drain_finishes_what_has_begun(name: &str) {
     let mut server = start(name, "1");
     let (mut slow, mut busy) = (server.connect(), server.connect());
+    // Both are accepted.
+    assert!(!slow.get("/").closes() && !busy.get("/").closes());
     slow.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
     // It came after that one, so that one has begun.
     assert!(!busy.get("/").closes());

@@ -143,7 +143,7 @@ fn the_last_words_are_not_lost_to_a_signal() {
 fn the_watchdog_is_notified_only_while_a_worker_answers() {
     let mut manager = Manager::new("watchdog");
     let mut command = manager.testbed();
-    command.envs([("WATCHDOG_USEC", "100000"), ("FORKPOOL_STALL_TIMEOUT", "2s"), ("FORKPOOL_WORKERS", "1")]);
+    command.envs([("WATCHDOG_USEC", "100000"), ("FORKPOOL_STALL_TIMEOUT", "8s"), ("FORKPOOL_WORKERS", "1")]);
     let mut server = Server::start(command);
     for _ in 0..3 {
         manager.wait_for("WATCHDOG=1");
