@@ -41,7 +41,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 use std::time::Duration;
 
-use crate::admin::status::{event_line, Fact, Model, Snapshot};
+use crate::admin::status::{event_line, history, Fact, History, Model, Snapshot};
 use crate::server::answer::response::Response;
 use crate::server::answer::stream::BodyWriter;
 use crate::server::http::{Limits, Request};
@@ -104,6 +104,7 @@ pub(crate) struct Service {
     is_unix: bool,
     /// What was shown last.
     last: readings::Last,
+    history: History,
     /// The open event streams, oldest first.
     streams: Vec<Stream>,
     /// `None` if the kernel does not offer sock_diag(7).
@@ -133,6 +134,7 @@ impl Service {
             token,
             is_unix,
             last: readings::Last::default(),
+            history: History::default(),
             streams: Vec::new(),
             queues: None,
         }
@@ -209,11 +211,17 @@ impl Service {
                 "text/plain; version=0.0.4; charset=utf-8",
                 (self.snapshot(|it| it.to_metrics()) + &self.metrics_of_application()).into_bytes(),
             ),
+            "/history.json" => Response::json_text(history(&self.history)),
             "/healthz" => Response::text("ok\n"),
-            "/readyz" => match self.model.unready() {
-                None => Response::text("ready\n"),
-                Some(reason) => Response::text(format!("{reason}\n")).status(503),
-            },
+            "/readyz" => {
+                if self.history.is_due(clock::unix_millis()) {
+                    self.snapshot(|_| String::new());
+                }
+                match self.model.unready() {
+                    None => Response::text("ready\n"),
+                    Some(reason) => Response::text(format!("{reason}\n")).status(503),
+                }
+            }
             "/events" => self.stream(request),
             _ => Response::text("no such page\n").status(404),
         }
@@ -229,7 +237,9 @@ impl Service {
         let mut readings = readings::read(&self.model, &self.board, &mut self.last, clock::unix_millis());
         readings.queues = self.queues.as_ref().and_then(|queues| queues.read().ok()).unwrap_or_default();
         readings.established = self.established();
-        render(&Snapshot::new(&self.model, &readings))
+        let snapshot = Snapshot::new(&self.model, &readings);
+        self.history.learn(&snapshot);
+        render(&snapshot)
     }
 
     /// Sends the events after the one that the client names, then each event as it happens.

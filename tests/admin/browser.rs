@@ -1,7 +1,8 @@
 //! The status page in a browser: it follows what happens in a real pool.
 
-use std::fs;
+use std::fs::{self, Permissions};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -16,7 +17,11 @@ use nix::unistd::Pid;
 fn the_page_shows_the_pool_as_it_lives() {
     let Some(browser) = Browser::start() else { return skip("no Chromium here") };
     let mut command = binary();
-    command.args(["--workers", "2", "--admin", "127.0.0.1:0"]);
+    let token = fresh_path("page.token");
+    fs::write(&token, "secret\n")
+        .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
+        .expect("a file");
+    command.args(["--workers", "2", "--admin", "127.0.0.1:0", "--admin-token-file"]).arg(&token);
     let mut server = Server::spawn(command);
     let (admin, port) = addresses(&mut server);
     let mut page = browser.open(&admin);
@@ -44,9 +49,20 @@ fn the_page_shows_the_pool_as_it_lives() {
     ));
     page.wait_for(r"document.querySelector('#restarts').textContent === '1\u00a0killed'");
     page.wait_for(r"document.querySelector('#rows .state').textContent === 'ready'");
+    page.wait_for(r"document.querySelector('#state').classList.contains('good')");
     // A connection of the killed worker is lost with it, so only that there was a load is of interest.
     load.finish();
     assert_eq!(page.complaints(), [""; 0]);
+
+    // Whoever has no token cannot act, which the browser reports as a complaint.
+    page.wait_for(r"document.querySelector('#restart').click() || true");
+    page.wait_for(r"document.querySelector('#acted').textContent.includes('missing or wrong')");
+    page.wait_for(r"(document.querySelector('#token').value = 'secret') && true");
+    page.wait_for(r"document.querySelector('#restart').click() || true");
+    page.wait_for(r"document.querySelector('#acted').classList.contains('good')");
+    page.wait_for(
+        r"[...document.querySelectorAll('#events li')].some(it => it.textContent.includes('rolling restart done'))",
+    );
 
     server.signal(Signal::SIGTERM);
     page.wait_for(

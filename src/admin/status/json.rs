@@ -3,6 +3,7 @@
 
 use std::fmt::{Display, Write};
 
+use super::history::History;
 use super::snapshot::{Snapshot, Worker};
 use super::{Counters, Event, Latency, Micros, Millis, Reading, Reason};
 use crate::shared::counters::CLASSES;
@@ -104,6 +105,21 @@ impl Event {
 pub(crate) fn event_line(event: &Event) -> String {
     let mut json = Json::default();
     json.object(|json| event.write_to(json));
+    json.0 + "\n"
+}
+
+/// Renders the samples of the last minutes.
+pub(crate) fn history(history: &History) -> String {
+    let mut json = Json::default();
+    json.array(history.samples(), |json, sample| {
+        json.object(|json| {
+            json.key("time").bare(Millis(sample.time));
+            json.key("requests").known(sample.requests);
+            json.key("failed").known(sample.failed);
+            json.key("open").known(sample.open);
+            json.key("cpu").bare(Micros(sample.cpu));
+        });
+    });
     json.0 + "\n"
 }
 

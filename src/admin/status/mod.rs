@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod fact;
+mod history;
 mod json;
 mod metrics;
 mod snapshot;
@@ -19,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::{self, Display};
 
 pub(crate) use self::fact::Fact;
-pub(crate) use self::json::{accepted, event_line, refused};
+pub(crate) use self::history::History;
+pub(crate) use self::json::{accepted, event_line, history, refused};
 pub(crate) use self::snapshot::Snapshot;
 pub use self::text::{shown_span, shown_time};
 use crate::shared::counters::Counters;

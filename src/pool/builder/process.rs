@@ -12,7 +12,7 @@ impl Builder {
     /// address has a form of [`bind`](Builder::bind), and nothing else may listen there.
     ///
     /// The process is separate from the workers and answers while all of them are busy or dead: `/` for people,
-    /// `/status.json`, `/status.txt`, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/events`, and by POST
+    /// `/status.json`, `/status.txt`, `/history.json`, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/events`, and by POST
     /// `/restart`, `/scale?workers=N`, `/stop`, `/upgrade`, `/log?level=LEVEL`.
     ///
     /// Only the user that runs the pool may connect to a Unix socket (mode 0600). Over TCP, everybody who can connect
