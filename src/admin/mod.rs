@@ -8,7 +8,7 @@
 //! - `control.rs`: commands
 //! - `readings.rs`, `queues.rs`: what it reads about the workers
 //! - `status/`: PURE. The model of a pool and the facts that change it. `snapshot.rs` joins the model with the counters
-//!   of one moment; `json.rs`, `text.rs` and `metrics.rs` render it
+//!   of one moment; `history.rs` keeps the last minutes; `json.rs`, `text.rs` and `metrics.rs` render
 //!
 //! # How it works
 //!

@@ -19,6 +19,7 @@ fn every_page_is_there_and_says_what_it_is() {
     for (target, content_type, part) in [
         ("/", "text/html; charset=utf-8", "<!doctype html>"),
         ("/status.json", "application/json", "\"requests\":10,"),
+        ("/history.json", "application/json", "\"failed\":0,\"open\":"),
         ("/status.txt", "text/plain; charset=utf-8", "2 of 2 workers serve"),
         ("/metrics", "text/plain; version=0.0.4; charset=utf-8", "forkpool_ready 1\n"),
         ("/healthz", "text/plain; charset=utf-8", "ok\n"),
