@@ -190,6 +190,6 @@ To stop the program, forkpool sends --stop-signal to it and to every process tha
 --drain-timeout. On that signal the program should stop accepting, finish its requests and exit. While other workers
 serve, new connections go to them from 250 ms before the signal, so a program that on the signal closes connections that
 it has not read from loses none. In an upgrade the new pool's workers serve meanwhile. A pool of one worker, one that
-stops, and --balance hash go without that. The program inherits the output of forkpool; --prefix yes marks each line with
-its worker.
+stops, and --balance hash go without that. The program inherits the output of forkpool; --prefix yes marks each line
+with its worker.
 ";
