@@ -22,12 +22,13 @@ fn all_serve(server: &mut Server) {
     until("four workers are there", || (server.workers().len() == 4).then_some(()));
     let workers: BTreeSet<Pid> = server.workers().into_iter().collect();
     let (mut answered, mut clients) = (BTreeSet::new(), Vec::new());
-    while answered != workers {
-        assert!(clients.len() < 400, "of {workers:?} only {answered:?} get connections");
+    // Where one of them is late, others look after its queue.
+    until(&format!("each of {workers:?} answers"), || {
         let mut client = server.connect();
         answered.insert(client.get("/").worker());
         clients.push(client);
-    }
+        (answered == workers).then_some(())
+    });
 }
 
 /// Kills a worker, and has all of them replaced.
