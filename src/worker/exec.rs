@@ -27,7 +27,7 @@ impl Worker {
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each
     /// in the order of the addresses. They are non-blocking: during a restart, a program shares them with its
     /// replacement, which may accept a connection that both have seen. Sockets that were taken from the worker are
-    /// missing. A program that does not know about them, and binds one of their addresses itself, gets that socket as
+    /// missing. A program that does not know about them, and binds one of their TCP addresses itself, gets that socket as
     /// well ([`adopt`](crate::Builder::adopt)). Its environment is that of the command, with these variables
     /// (sd_listen_fds(3)):
     ///

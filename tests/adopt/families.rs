@@ -1,4 +1,4 @@
-//! Programs and pools of IPv4, of IPv6, and of both.
+//! Programs and pools of IPv4, of IPv6, of both, and of Unix sockets.
 
 use super::*;
 
@@ -52,4 +52,21 @@ fn an_address_that_a_program_does_not_bind_is_told_of() {
     let told: Vec<_> = server.log().iter().filter(|line| line.contains("does not bind 127.0.0.1:")).cloned().collect();
     // Once for all workers, of whichever is ready first.
     assert_eq!(told.len(), 1, "{told:?}");
+}
+
+/// As it would remove the path when it closes the socket, also that of all others.
+#[test]
+fn a_unix_socket_is_not_given_and_the_last_line_says_so() {
+    if !is_there("python3", "--version") {
+        return;
+    }
+    let path = fresh_path("adopt-unix.sock");
+    let bind = format!("import socket; socket.socket(socket.AF_UNIX).bind('{}')", path.display());
+    let mut command = binary();
+    command.args(["exec", "--listen", &format!("unix:{}", path.display()), "--", "python3", "-c", &bind]);
+    let mut server = Server::spawn(command);
+    let (status, log) = server.finish();
+    let last = log.last().expect("a line");
+    assert_eq!(status.code(), Some(1), "{log:?}");
+    assert!(last.contains("exited with code 1: it binds the path of the pool's Unix socket, which"), "{log:?}");
 }

@@ -27,10 +27,12 @@ pub(crate) enum Kind {
     Hidden,
     /// One of its epoll instances already watches its socket, and would not watch the pool's.
     WatchedTooEarly,
+    /// It binds the path of one of the pool's Unix sockets.
+    Path,
 }
 
-const KINDS: [Kind; 6] =
-    [Kind::Wider, Kind::IsIpv6, Kind::Unclaimed, Kind::Elsewhere, Kind::Hidden, Kind::WatchedTooEarly];
+const KINDS: [Kind; 7] =
+    [Kind::Wider, Kind::IsIpv6, Kind::Unclaimed, Kind::Elsewhere, Kind::Hidden, Kind::WatchedTooEarly, Kind::Path];
 
 /// The kind, the address that the program asks for, and that of the pool's. Its text follows the name of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +115,10 @@ impl fmt::Display for Remark {
                 "watches a socket by epoll(7) before it binds it to {asked}, so it cannot get the pool's socket; make it \
                  take that from descriptor 3"
             ),
+            Kind::Path => f.write_str(
+                "binds the path of the pool's Unix socket, which is not given for that, since programs remove such a path \
+                 when they close; make it take its socket from descriptor 3 on",
+            ),
         }
     }
 }
@@ -131,7 +137,7 @@ mod tests {
                 assert!(remark.to_string().lines().count() == 1);
             }
         }
-        for (at, byte) in [(0, 0), (0, 7), (1, 5), (1 + ADDRESS, 1)] {
+        for (at, byte) in [(0, 0), (0, 8), (1, 5), (1 + ADDRESS, 1)] {
             let mut bytes = Remark { kind: Kind::Hidden, asked: None, own: None }.encode();
             bytes[at] = byte;
             assert_eq!(Remark::decode(&bytes), None, "{byte} at {at}");

@@ -13,7 +13,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         "auto|off|require",
         at!(program.adopt, Choice::new()),
         "Give a program that binds one of the pool's TCP addresses itself its worker's socket for that address, so that \
-         it runs unmodified. :PORT then means IPv4 only, since an IPv4 program would misread IPv6 addresses; use \
+         it runs unmodified. Unix sockets are not given, since programs remove their paths. :PORT then means IPv4 only, since an IPv4 program would misread IPv6 addresses; use \
          [::]:PORT for programs that know IPv6. Needs seccomp notifications (Linux 5.9). A program not started by root \
          then gains no privileges, as by sudo. auto goes without where the kernel does not support it; require fails \
          instead; off leaves binding to the program",

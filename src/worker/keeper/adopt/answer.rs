@@ -40,6 +40,8 @@ pub(super) enum Note {
     Hidden,
     /// One of its epoll instances already watches its socket, and would not watch the pool's.
     WatchedTooEarly { asked: SocketAddr },
+    /// It binds the path of one of the pool's Unix sockets.
+    Path,
 }
 
 /// Facts about the socket of a call.
@@ -163,6 +165,11 @@ impl Answers {
         (Reply::GoOn, self.tell(Note::Hidden))
     }
 
+    /// It binds the path of one of the pool's Unix sockets, which it would remove when it closes.
+    pub(super) fn path(&mut self) -> (Reply, Option<Note>) {
+        (Reply::GoOn, self.tell(Note::Path))
+    }
+
     /// Reports each kind once.
     fn tell(&mut self, note: Note) -> Option<Note> {
         let kind = std::mem::discriminant(&note);
@@ -235,8 +242,15 @@ pub(super) fn is_tcp(protocol: &str) -> bool {
     matches!(protocol, "TCP" | "TCPv6" | "MPTCP" | "MPTCPv6")
 }
 
-/// The maximum number of relevant bytes of an address (`struct sockaddr_in6`).
-pub(super) const ADDRESS_MAX: usize = 28;
+/// The maximum number of relevant bytes of an address (`struct sockaddr_un`).
+pub(super) const ADDRESS_MAX: usize = 110;
+
+/// Parses a `struct sockaddr_un` with a path; `None` for any other.
+pub(super) fn path(bytes: &[u8]) -> Option<&[u8]> {
+    let (family, rest) = bytes.split_first_chunk()?;
+    let path = rest.split(|byte| *byte == 0).next()?;
+    (u16::from_ne_bytes(*family) == 1 && !path.is_empty()).then_some(path)
+}
 
 /// Parses a `struct sockaddr_in` or `sockaddr_in6`; `None` for any other or an incomplete one.
 pub(super) fn address(bytes: &[u8]) -> Option<SocketAddr> {

@@ -21,6 +21,9 @@
 //!   passed anyway. A program that blocks its keeper only delays itself.
 //! - **An IPv4 program gets no IPv6 socket**: it would truncate the addresses of its clients, and admit clients that it
 //!   means to exclude. An IPv6 program understands both. So `forkpool exec` takes `:8000` for IPv4.
+//! - **Unix sockets are not given.** Many programs remove the path before they bind it, most of them when they close
+//!   it. That would cut the pool off from its clients, since no call puts a socket at a path again. The log says what to
+//!   do instead, if the path is long enough for the call to be seen.
 //! - **A reply only needs the listener and the sockets**, so it also works across upgrades, for as long as the keeper
 //!   exists. After that, a process that was left behind gets ENOSYS.
 
@@ -30,6 +33,7 @@ use std::fs;
 use std::io::{self, ErrorKind, IoSlice, IoSliceMut, Read};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 
 use log::{debug, info, log, warn, Level};
@@ -126,6 +130,8 @@ fn explain(error: &io::Error) -> String {
 pub(super) struct Adoption {
     listener: Listener,
     answers: Answers,
+    /// Where the pool's Unix sockets are.
+    paths: Vec<Vec<u8>>,
     /// Whether another program may accept from the sockets.
     is_shared: bool,
     /// The log level of what is usual, since the programs of all slots are alike.
@@ -149,6 +155,8 @@ enum Known {
     Listen {
         inode: u64,
     },
+    /// The path of a Unix socket.
+    Path(Vec<u8>),
     /// It does not concern the pool.
     Nothing,
     Hidden,
@@ -189,6 +197,7 @@ impl Adoption {
         Adoption {
             listener,
             answers: Answers::new(offered),
+            paths: sockets.iter().filter_map(path).collect(),
             is_shared: station.is_shared,
             level,
             remarks: Vec::new(),
@@ -243,6 +252,8 @@ impl Adoption {
                 self.answers.listen(*inode, own.is_some_and(listens))
             }
             Known::Hidden => self.answers.hidden(),
+            Known::Path(path) if self.paths.contains(path) => self.answers.path(),
+            Known::Path(_) => (Reply::GoOn, None),
             Known::Nothing => (Reply::GoOn, None),
         };
         let answer = match (reply, &known) {
@@ -303,9 +314,10 @@ impl Adoption {
             Note::Elsewhere { at, own } => (Kind::Elsewhere, Some(at), own),
             Note::Hidden => (Kind::Hidden, None, None),
             Note::WatchedTooEarly { asked } => (Kind::WatchedTooEarly, Some(asked), None),
+            Note::Path => (Kind::Path, None, None),
         };
         let remark = Remark { kind, asked, own };
-        if let Kind::IsIpv6 | Kind::Hidden | Kind::WatchedTooEarly = kind {
+        if let Kind::IsIpv6 | Kind::Hidden | Kind::WatchedTooEarly | Kind::Path = kind {
             self.refusal = Some(remark);
         }
         self.remarks.push(remark);
@@ -351,6 +363,10 @@ fn address(socket: &OwnedFd) -> Option<SocketAddr> {
     SockRef::from(socket).local_addr().ok()?.as_socket()
 }
 
+fn path(socket: &OwnedFd) -> Option<Vec<u8>> {
+    Some(SockRef::from(socket).local_addr().ok()?.as_pathname()?.as_os_str().as_bytes().to_vec())
+}
+
 /// Reads the facts about a call from its process's memory and /proc. Either may block the keeper.
 fn know(waiting: &Waiting, inodes: &[u64]) -> Known {
     let thread = waiting.thread;
@@ -370,7 +386,10 @@ fn know(waiting: &Waiting, inodes: &[u64]) -> Known {
             let mut bytes = [0; ADDRESS_MAX];
             let len = usize::try_from(len).unwrap_or(ADDRESS_MAX).min(ADDRESS_MAX);
             let asked = match read(thread, address, &mut bytes[..len]) {
-                Ok(len) => answer::address(&bytes[..len]),
+                Ok(len) => match answer::path(&bytes[..len]) {
+                    Some(path) => return Known::Path(path.to_vec()),
+                    None => answer::address(&bytes[..len]),
+                },
                 Err(Errno::EPERM) => return Known::Hidden,
                 Err(_) => None,
             };

@@ -204,7 +204,7 @@ fn addresses_are_read_from_any_bytes() {
     assert_eq!(address(&v4[..8]), Some(at("10.0.0.5:80")));
     let ip: Ipv6Addr = "2001:db8::5".parse().expect("an IP address");
     let v6 = [&10_u16.to_ne_bytes()[..], &80_u16.to_be_bytes(), &[1, 2, 3, 4], &ip.octets(), &[0; 4]].concat();
-    assert_eq!(v6.len(), ADDRESS_MAX);
+    assert_eq!(ADDRESS_MAX, std::mem::size_of::<libc::sockaddr_un>());
     assert_eq!(address(&v6), Some(at("[2001:db8::5]:80")));
     for len in 0..v4.len() {
         assert_eq!(address(&v4[..len]).is_some(), len >= 8);
@@ -216,5 +216,21 @@ fn addresses_are_read_from_any_bytes() {
     for family in [0_u16, 1, 3, 9, 11, 16, u16::MAX] {
         let bytes = [&family.to_ne_bytes()[..], &[0xff; 26]].concat();
         assert_eq!(address(&bytes), None);
+    }
+}
+
+#[test]
+fn paths_are_read_from_any_bytes() {
+    for (bytes, expected) in [
+        (&b"\x01\x00/run/a.sock\0"[..], Some(&b"/run/a.sock"[..])),
+        (b"\x01\x00/run/a.sock", Some(b"/run/a.sock")),
+        // Abstract, without a name, of another family, and cut.
+        (b"\x01\x00\0name", None),
+        (b"\x01\x00", None),
+        (b"\x02\x00/run/a.sock", None),
+        (b"\x01", None),
+        (b"", None),
+    ] {
+        assert_eq!(path(bytes), expected, "{bytes:?}");
     }
 }
