@@ -3,7 +3,8 @@
 All serve the same handler with as many workers, and are loaded by turns in one run, so that what else the machine does
 affects all alike. Under `forkpool exec` and PM2 the program is unmodified: it listens on a port of its own choice. The load
 is as many requests as it can with connections that are kept, with a connection for each request, and requests at a fixed
-rate, the same for all. Prints a Markdown table of medians. Without PM2 (npm install pm2; see --pm2) it is left
+rate, the same for all. Prints a Markdown table of medians. The CPU time of a request, that of all processes of the server,
+hardly depends on what else the machine does. Without PM2 (npm install pm2; see --pm2) it is left
 out.
 """
 
@@ -19,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from peers import Failed, Pool, build, wait_for
+from peers import Failed, Pool, build, cpu_ns, wait_for
 
 # With a number of workers it makes a cluster of its own; under PM2 it is a worker of PM2's.
 APP = """
@@ -77,7 +78,13 @@ def start(name, workers, app, scratch, target, pm2):
         raise
 
 
-def measure(load, port, mode, options):
+def cpu_of_tree(pid):
+    """CPU time in ns of a process and of all that it has started. None ends meanwhile."""
+    children = [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    return cpu_ns(pid) + sum(map(cpu_of_tree, children))
+
+
+def measure(load, pool, port, mode, options):
     connections = options.connections
     command = [load, f"127.0.0.1:{port}", "--path", "/", "--json", "--duration", f"{options.seconds}s", *MODES[mode]]
     if mode == FIXED:
@@ -85,24 +92,28 @@ def measure(load, port, mode, options):
         connections = max(connections, options.rate * 2)
         command += ["--rate", str(options.rate)]
     command += ["--connections", str(connections)]
+    before = cpu_of_tree(pool.process.pid)
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    spent = cpu_of_tree(pool.process.pid) - before
     if done.returncode not in (0, 1):
         sys.exit(f"node-cluster: {' '.join(map(str, command))}: exit code {done.returncode}")
-    return json.loads(done.stdout)
+    run = json.loads(done.stdout)
+    return {**run, "cpu": spent / max(run["ok"], 1)}
 
 
 def rows(workers, servers, results):
     """The lines of the table for so many workers, and how many requests were lost."""
     for mode in MODES:
         median = {name: {key: statistics.median(run[key] for run in results[name, mode])
-                         for key in ("p50", "p99", "p99.9")} for name in servers}
+                         for key in ("p50", "p99", "p99.9", "cpu")} for name in servers}
         for name in servers:
             # Of neighbours in time, since the machine may not be as fast in all rounds.
             pairs = zip(results[name, mode], results[RR, mode])
             ratio = statistics.median(run["rate"] / rr["rate"] for run, rr in pairs)
             latencies = " | ".join(milliseconds(median[name][key]) for key in ("p50", "p99", "p99.9"))
             lost = sum(run["lost"] for run in results[name, mode])
-            yield f"| {workers} | {mode} | {name} | {ratio:.2f} | {latencies} | {lost} |"
+            cpu = median[name]["cpu"] / 1000
+            yield f"| {workers} | {mode} | {name} | {ratio:.2f} | {latencies} | {cpu:.0f} | {lost} |"
 
 
 def milliseconds(microseconds):
@@ -157,7 +168,7 @@ def main():
                             print(f"{workers} workers, round {turn + 1} of {options.rounds}: {name}, {mode}",
                                   file=sys.stderr)
                             results.setdefault((name, mode), []).append(
-                                measure(load, servers[name][1], mode, options))
+                                measure(load, *servers[name], mode, options))
                 table.extend(rows(workers, names, results))
             finally:
                 for pool, _ in servers.values():
@@ -166,6 +177,6 @@ def main():
     version = pm2_version(options.pm2) if PM2 in names else "no PM2"
     print(f"Node {node}, {version}, {os.cpu_count()} CPUs, {options.connections} requests in progress or {options.rate} a second, medians of "
           f"{options.rounds} runs of {options.seconds} s; latencies in ms:\n")
-    print("| workers | connections | who | requests/s, of `rr` | p50 | p99 | p99.9 | lost |")
-    print("|---:|---|---|---:|---:|---:|---:|---:|")
+    print("| workers | connections | who | requests/s, of `rr` | p50 | p99 | p99.9 | CPU µs | lost |")
+    print("|---:|---|---|---:|---:|---:|---:|---:|---:|")
     print("\n".join(table))

@@ -1,6 +1,7 @@
 //! Programs and pools of IPv4, of IPv6, of both, and of Unix sockets.
 
 use super::*;
+use crate::support::fresh_path;
 
 #[test]
 fn an_ipv4_program_gets_no_ipv6_socket() {
