@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http_body::Body;
-use hyper::body::Incoming;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::task::{spawn_local, JoinHandle};
 use tower_service::Service;
@@ -15,7 +14,7 @@ use tower_service::Service;
 use super::connection::serve;
 use super::socket::{Socket, Stream};
 use super::state::{draining, unless, State};
-use super::BoxError;
+use super::{BoxError, Call};
 use crate::shared::listener::never_linger;
 
 /// How long to wait when accept(2) fails, perhaps because no descriptor is free.
@@ -42,11 +41,8 @@ impl Accepting {
     /// Accepts from each socket in a task of its own, which ends when the worker is to finish.
     pub(super) fn start<S, B>(self, service: &S, state: &Arc<State>) -> Vec<JoinHandle<()>>
     where
-        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: 'static,
-        B: Body + 'static,
-        B::Error: Into<BoxError>,
+        S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
     {
         let tcp =
             self.tcp.into_iter().map(|listener| spawn_local(accept(listener, service.clone(), Arc::clone(state))));
@@ -103,11 +99,8 @@ impl Listener for UnixListener {
 /// Accepts until the worker is to finish, and then what is queued.
 async fn accept<S, B>(listener: impl Listener, service: S, state: Arc<State>)
 where
-    S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: 'static,
-    B: Body + 'static,
-    B::Error: Into<BoxError>,
+    S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
 {
     let start = |(stream, peer)| {
         let socket = Socket::new(stream, Arc::clone(&state));

@@ -6,7 +6,6 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use http_body::Body;
-use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -17,17 +16,14 @@ use tower_service::Service;
 use super::service::Adapted;
 use super::socket::Socket;
 use super::state::{draining, State};
-use super::{BoxError, GRACE};
+use super::{BoxError, Call, GRACE};
 use crate::sys::clock;
 
 /// Serves a connection until it ends, or was given to the application.
 pub(super) async fn serve<S, B>(socket: Socket, peer: Option<SocketAddr>, service: S, state: Arc<State>)
 where
-    S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
-    S::Error: Into<BoxError>,
-    S::Future: 'static,
-    B: Body + 'static,
-    B::Error: Into<BoxError>,
+    S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+    B: Body<Error: Into<BoxError>> + 'static,
 {
     let service = Adapted::new(service, peer, Arc::clone(&state));
     let protocol = service.protocol();

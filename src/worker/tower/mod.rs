@@ -48,6 +48,9 @@ const GRACE: Duration = Duration::from_secs(1);
 
 type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// A request as hyper passes it on.
+type Call = http::Request<Incoming>;
+
 impl Worker {
     /// Serves a tower service on all addresses until this worker is to finish and has drained: an axum `Router`, the
     /// routes of tonic, or any other `Service` of `http` requests. Feature `hyper`.
@@ -71,11 +74,8 @@ impl Worker {
     /// When the system refuses what the runtime needs (epoll(7)), or if a handler has panicked and `on-panic` is `exit`.
     pub fn serve_tower<S, B>(&self, make: impl FnOnce() -> S) -> Result<()>
     where
-        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: 'static,
-        B: Body + 'static,
-        B::Error: Into<BoxError>,
+        S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
     {
         let runtime = self.runtime()?;
         LocalSet::new().block_on(&runtime, async { self.drive(make()).await })
@@ -109,11 +109,8 @@ impl Worker {
     ) -> Result<(), Box<dyn StdError>>
     where
         E: Into<Box<dyn StdError>>,
-        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: 'static,
-        B: Body + 'static,
-        B::Error: Into<BoxError>,
+        S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
     {
         let runtime = self.runtime()?;
         LocalSet::new().block_on(&runtime, async {
@@ -136,11 +133,8 @@ impl Worker {
     /// Serves until all connections have ended.
     async fn drive<S, B>(&self, service: S) -> Result<()>
     where
-        S: Service<http::Request<Incoming>, Response = http::Response<B>> + Clone + 'static,
-        S::Error: Into<BoxError>,
-        S::Future: 'static,
-        B: Body + 'static,
-        B::Error: Into<BoxError>,
+        S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
     {
         let watch = |source| Error::system("watch the worker's sockets with epoll_ctl(2)", source);
         let shutdown = self.shutdown_signal().and_then(UnixStream::from_std).map_err(watch)?;
