@@ -199,26 +199,6 @@ impl Kind for Workers {
     }
 }
 
-/// When a program counts as ready.
-#[derive(Debug)]
-pub(super) struct Ready;
-
-impl Kind for Ready {
-    type Value = Readiness;
-
-    fn parse(&self, text: &str) -> Result<Readiness, String> {
-        Readiness::parse(text)
-    }
-
-    fn check(&self, value: &Readiness) -> Result<(), String> {
-        value.check()
-    }
-
-    fn show(&self, value: &Readiness) -> Option<String> {
-        Some(value.to_string())
-    }
-}
-
 /// Permission bits, in octal.
 #[derive(Debug)]
 pub(super) struct Mode;
@@ -402,23 +382,60 @@ impl Kind for Networks {
     }
 }
 
-/// The format of the access log.
+/// A value with a syntax of its own.
 #[derive(Debug)]
-pub(super) struct LogFormat;
+pub(super) struct Own<V>(PhantomData<V>);
 
-impl Kind for LogFormat {
-    type Value = AccessLogFormat;
+impl<V> Own<V> {
+    pub(super) const fn new() -> Own<V> {
+        Own(PhantomData)
+    }
+}
 
-    fn parse(&self, text: &str) -> Result<AccessLogFormat, String> {
-        AccessLogFormat::parse(text)
+/// What a type must have for [`Own`].
+pub(super) trait Syntax: Clone + Debug + Display + Sync {
+    /// # Errors
+    ///
+    /// What is wrong with the text, and what would be right.
+    fn parse(text: &str) -> Result<Self, String>;
+
+    /// Whether it is valid, however it was made.
+    fn check(&self) -> Result<(), String>;
+}
+
+impl<V: Syntax> Kind for Own<V> {
+    type Value = V;
+
+    fn parse(&self, text: &str) -> Result<V, String> {
+        V::parse(text)
     }
 
-    fn check(&self, value: &AccessLogFormat) -> Result<(), String> {
+    fn check(&self, value: &V) -> Result<(), String> {
         value.check()
     }
 
-    fn show(&self, value: &AccessLogFormat) -> Option<String> {
+    fn show(&self, value: &V) -> Option<String> {
         Some(value.to_string())
+    }
+}
+
+impl Syntax for Readiness {
+    fn parse(text: &str) -> Result<Readiness, String> {
+        Readiness::parse(text)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.check()
+    }
+}
+
+impl Syntax for AccessLogFormat {
+    fn parse(text: &str) -> Result<AccessLogFormat, String> {
+        AccessLogFormat::parse(text)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.check()
     }
 }
 
