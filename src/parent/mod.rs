@@ -18,17 +18,19 @@
 //!
 //! **The parts.** Each begins with what it owns, its input and its output:
 //!
-//! - `roster.rs`: PURE. The processes by pid, slot and row; `process.rs`: a process with its descriptors
+//! - `roster.rs`: PURE. The processes by pid, slot and row, and what the parent believes of each; `process.rs`: a
+//!   process with its descriptors
 //! - `supervisor/`: PURE. What should run: events in, effects out. Its parts own their fields:
-//!   `slots.rs`: the table of slots; `life.rs`: what an event does to one process; `starts.rs`: turns, rates and backoff;
-//!   `failure.rs`: what follows from a failure; `rollout.rs`: rolling restarts, limits, scaling; `upgrade.rs`; `shutdown.rs`;
-//!   `policy.rs`: the limits with their reasons; a seeded simulation
+//!   `slots.rs`: the table of slots; `life.rs`: what an event does to one process; `starts.rs`: turns, rates and
+//!   backoff; `failure.rs`: what follows from a failure; `rollout.rs`: rolling restarts, limits, scaling; `upgrade.rs`;
+//!   `shutdown.rs`; `policy.rs`: the limits with their reasons; a seeded simulation
 //! - `wakeups.rs`: what the loop waits for; `source.rs` (PURE): the meaning of each token
 //! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
 //! - `handover/`: which processes take over the connections of a worker that leaves
 //! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check
 //! - `programs.rs`: workers that run other programs; `program.rs`: one program; `leaving.rs`: when it is told to finish;
-//!   `notify.rs`: the sockets on which programs report that they are ready; `orphans.rs`: the processes of a program whose keeper was killed
+//!   `notify.rs`: the sockets on which programs report that they are ready; `orphans.rs`: the processes of a program
+//!   whose keeper was killed
 //! - `application.rs`: the application's closures; `inbox.rs`: unread messages; `quota.rs` (PURE): how much time
 //!   reading them may take; `event.rs`, `handle.rs`, `target.rs`: what the application learns, and what it can ask for
 //! - `deploy/`: restarts on request, and what they read again; `files.rs`: restarts because of changed files;
@@ -40,8 +42,8 @@
 //! - `journal.rs`: reports, and what is known about failures; `announce.rs`, `subject.rs` (PURE): their texts, and
 //!   the same in words for programs; `repeats.rs` (PURE): their
 //!   rate
-//! - `outputs.rs`: the pool's interfaces to the system: `service.rs`, `pid_file.rs`, `access_log.rs`
-//! - `admin.rs`: the admin process
+//! - `outputs.rs`: where the pool shows itself: `service.rs`, `pid_file.rs`, `access_log.rs`, `admin.rs` (the parent's
+//!   side of the admin process)
 //! - `reap.rs`: the results of waitpid(2)
 //!
 //! # How it works

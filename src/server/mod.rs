@@ -5,11 +5,12 @@
 //!
 //! # Files
 //!
-//! - `event_loop/`: the mio loop: turns and events. `connections.rs`, `table.rs`: its connections; `stepping.rs`: a step of one;
-//!   `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections; `admission.rs` (PURE): when to
-//!   accept them; `places.rs` (PURE): which connection makes room; `steering.rs`: keeps the kernel's steering up to
-//!   date; `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the
-//!   drain; `upgrades.rs`: the application's connections; `passing.rs`: passes connections on to other processes, from
+//! - `event_loop/`: the mio loop: turns and events. `connections.rs`, `table.rs`: its connections; `stepping.rs`: a step
+//!   of one, and its deadline; `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections, from
+//!   `acceptors.rs`; `admission.rs` (PURE): when to accept them; `places.rs` (PURE): which connection makes room;
+//!   `descriptors.rs`: how many descriptors are left to others; `steering.rs`: keeps the kernel's steering up to date;
+//!   `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the drain;
+//!   `upgrades.rs`: the application's connections; `passing.rs`: passes connections on to other processes, from
 //!   `handover_queue.rs`; `taking.rs`: takes them over
 //! - `budget.rs`: PURE. The memory limit of all connections; `memory.rs`: which of them wait for memory
 //! - `clock.rs`: PURE. The time of a turn, and the clock for deadlines
@@ -36,7 +37,7 @@
 //!   arrives, by a closure or by a thread
 //! - `files/`: a directory as a handler. `name.rs` (the name in a path), `accept.rs` and `listing.rs` are PURE;
 //!   `fields.rs`: header fields by path; `directory.rs`: reads what `listing.rs` shows; `root.rs`: resolves by
-//!   openat2(2); `held.rs`: keeps files open while their names lead to them
+//!   openat2(2); `open_files.rs`: keeps files open while their names lead to them
 //! - `access_log/`: a line for each response. `format.rs` (PURE) formats it, `file.rs` appends it
 //! - `http/`: PURE. Bytes to requests, heads of responses to bytes. `codec.rs`: requests as they arrive; `head.rs`:
 //!   their heads. `parse.rs`: a complete and well-formed one in one pass; `lines.rs`: any other; `facts.rs`: what its
