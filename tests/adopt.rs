@@ -316,7 +316,7 @@ fn a_pool_within_a_pool_goes_without_and_says_so() {
         Server::spawn(command)
     };
     let why = "seccomp(2) gives no notification: Device or resource busy";
-    within("auto").wait_for(&format!("programs have to take their sockets from descriptor 3 on: {why}"));
+    within("auto").wait_for(&format!("programs must take their sockets from descriptor 3 on: {why}"));
     // Before the first worker, whose error would be about worker=0.
     within("require").wait_for(&format!(
         "forkpool: cannot give programs that bind an address the pool's socket (--adopt require): {why}"

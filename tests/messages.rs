@@ -189,7 +189,7 @@ fn a_message_to_no_worker_is_an_error_and_an_invalid_record_kills_its_sender() {
     server.wait_for("refused to: the receiver of the message is gone");
     let mut client = server.connect();
     client.send("GET /malformed HTTP/1.1\r\nHost: a\r\n\r\n");
-    server.wait_for("killed: it sent what is no message: it was not sent by this library");
+    server.wait_for("killed: it sent an invalid message: it was not sent by this library");
     server.wait_for("worker 0 number 1 exited");
     assert_eq!(server.get("/").status, 200);
 }

@@ -93,7 +93,7 @@ pub(crate) fn notice_text(notice: &Notice, why: Option<&str>) -> String {
         Notice::LeftEmpty { slot } => {
             format!("worker={slot} not started again: requested by the application (on_exit)")
         }
-        Notice::AllLeftEmpty => "stopping: no worker is left, and none is to start (on_exit)".to_owned(),
+        Notice::AllLeftEmpty => "stopping: no worker is left, and on_exit has asked for none".to_owned(),
         Notice::RestartBegun => "rolling restart begun".to_owned(),
         Notice::RestartExtended => {
             "rolling restart extended: it also replaces the workers that it has started already".to_owned()

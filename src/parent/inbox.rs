@@ -145,7 +145,7 @@ pub(super) fn refuse(received: Received<'_>, pid: Pid, roster: &mut Roster, disc
         Received::NoRoom => return Rest::NoRoom,
         Received::Nothing | Received::End => return Rest::Nothing,
         Received::Message(_, fd) => ("it sent a message at the wrong time".to_owned(), Vec::from_iter(fd)),
-        Received::Malformed(why, fds) => (format!("it sent what is no message: {why}"), fds),
+        Received::Malformed(why, fds) => (format!("it sent an invalid message: {why}"), fds),
         Received::Cut(fds) => ("it sent a descriptor with a message".to_owned(), fds),
     };
     discard.add(fds);

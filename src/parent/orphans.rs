@@ -47,7 +47,7 @@ impl Orphans {
         if !self.are_taken {
             match set_child_subreaper(true) {
                 Ok(()) => self.are_taken = true,
-                Err(errno) => debug!("cannot take in orphans with prctl(2): {errno}"),
+                Err(errno) => debug!("cannot become the parent of orphans with prctl(2): {errno}"),
             }
         }
     }
@@ -58,7 +58,7 @@ impl Orphans {
         let group = Ok(SystemPid::from_raw(program));
         let is_left = |pid: i32| pid == program || getpgid(Some(SystemPid::from_raw(pid))) == group;
         if own_children().into_iter().any(is_left) {
-            let text = format!("worker={} died before its program, all of which is killed", process.slot);
+            let text = format!("worker={} died before its program; killing all processes of the program", process.slot);
             journal.log_limited(log::Level::Warn, Subject::slot("orphaned", process.slot), text);
             self.are_left = true;
         }

@@ -171,7 +171,8 @@ impl Programs {
         if is_cramped {
             drop_notifications(&mut process.ends.ready_check, discard);
             let text = format!(
-                "{} can notify no more: too few descriptors are free for those that it may have sent; raise RLIMIT_NOFILE",
+                "{}: ignoring its notifications from now on: too few descriptors are free to receive them; raise \
+                 RLIMIT_NOFILE",
                 roster.tag(pid)
             );
             journal.log(log::Level::Warn, roster.subject("program", pid).because("descriptors"), text);

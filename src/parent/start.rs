@@ -112,8 +112,8 @@ fn share_memory(config: &Config, reserved: &[Reserved], workers: usize) -> Resul
     let groups = reserved.iter().filter(|reserved| matches!(reserved, Reserved::Tcp(_))).count();
     if config.workers.balance == Balance::Client && config.server.has_proxies() {
         warn!(
-            "balance client chooses by the proxies' addresses: the kernel gives a connection to a worker before it is \
-             known whose it is"
+            "balance client chooses by the proxies' addresses: the kernel assigns a connection to a worker before the \
+             proxy has named its client"
         );
     }
     // A slot may hold two processes.

@@ -90,7 +90,8 @@ impl Worker {
     /// Returns `Ok` if the worker should finish instead.
     fn try_exec(&self, command: &mut Command) -> Result<()> {
         if let Some(count) = sys::process::threads().filter(|count| *count > 1) {
-            let source = io::Error::other(format!("the worker has {count} threads, whose descriptors would change"));
+            let source =
+                io::Error::other(format!("the worker has {count} threads, and exec would change their descriptors"));
             return Err(Error::system("become a program", source));
         }
         if self.sandbox() != Sandbox::Off {

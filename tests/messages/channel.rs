@@ -125,7 +125,7 @@ fn a_message_with_more_descriptors_than_it_may_have_is_not_received() {
     let Some((mut server, _idle)) = cramped(1) else { return };
     let mut client = server.connect();
     client.send("GET /attack?linger-and-live:1 HTTP/1.1\r\nHost: a\r\n\r\n");
-    server.wait_for("killed: it sent what is no message: it carries several descriptors");
+    server.wait_for("killed: it sent an invalid message: it carries several descriptors");
     limit_descriptors(server.pid(), 1000);
     server.wait_for(" ready");
     assert_eq!(server.get("/").status, 200);

@@ -97,7 +97,7 @@ fn a_unix_socket_that_was_shut_down_is_replaced() {
     let mode = || fs::symlink_metadata(&path).expect("it is there").permissions().mode() & 0o777;
     assert_eq!(mode(), 0o640);
     assert_eq!(connect().expect("it listens").get("/sockets?shutdown").text(), "done to 1");
-    server.wait_for("it is made anew, and all workers are replaced");
+    server.wait_for("making a new socket and replacing all workers");
     assert_eq!(mode(), 0o640);
     assert_eq!(connect().expect("it listens").get("/").text(), "here\n");
     server.wait_for("rolling restart done");

@@ -126,7 +126,7 @@ impl Deploy {
                     format!("{shown} is no longer a directory (root): workers go on serving what they have open");
                 (log::Level::Warn, text)
             }
-            Found::Back => (log::Level::Info, format!("{shown} is there again (root)")),
+            Found::Back => (log::Level::Info, format!("{shown} exists again (root)")),
         };
         journal.log(level, Subject::pool("root_changed"), text);
         found == Found::Another

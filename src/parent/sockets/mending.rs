@@ -102,10 +102,10 @@ impl Mending {
                 Ok(Some(flaw)) => {
                     is_new = true;
                     reserved.fd().into_iter().for_each(|socket| self.hangups.watch(socket));
-                    lines.push(format!("{reserved}: {flaw}; it is made anew, and all workers are replaced"));
+                    lines.push(format!("{reserved}: {flaw}; making a new socket and replacing all workers"));
                 }
                 Err(error) if self.hopeless.insert(index) => {
-                    lines.push(format!("{reserved} cannot be served as it should be: {error}"));
+                    lines.push(format!("cannot repair the socket of {reserved}: {error}"));
                 }
                 Err(_) => {}
             }

@@ -300,7 +300,7 @@ impl Sockets {
 
 fn tell_flaws(slot: usize, flaws: &[String], journal: &mut Journal) {
     for flaw in flaws {
-        let text = format!("worker={slot} has a broken socket, which its next worker makes anew: {flaw}");
+        let text = format!("worker={slot} has a broken socket; its next worker makes a new one: {flaw}");
         journal.log_limited(log::Level::Warn, Subject::slot("broken_socket", slot), text);
     }
 }

@@ -145,8 +145,8 @@ impl fmt::Display for Violation {
             Violation::Unknown(byte) => write!(f, "it sent 0x{byte:02x}, which means nothing"),
             Violation::Untimely(record) => write!(f, "it sent \"{record}\" at the wrong time"),
             Violation::TooOften(record) => write!(f, "it sent \"{record}\" too often"),
-            Violation::Address(address) => write!(f, "it spoke of address {address}, which the pool does not have"),
-            Violation::Endless => f.write_str("it gave a reason for its failure that does not end"),
+            Violation::Address(address) => write!(f, "it named address {address}, which the pool does not have"),
+            Violation::Endless => f.write_str("it gave a reason for its failure that is too long"),
         }
     }
 }

@@ -177,7 +177,7 @@ impl Adoption {
             Ok(listener) => listener.map(|listener| Adoption::new(listener, sockets, station)),
             Err(error) => {
                 if station.slot == 0 && station.generation == 1 {
-                    warn!("programs have to take their sockets from descriptor 3 on: {}", explain(&error));
+                    warn!("programs must take their sockets from descriptor 3 on: {}", explain(&error));
                 }
                 None
             }
@@ -230,7 +230,7 @@ impl Adoption {
                 Ok(Some(waiting)) => self.answer(&waiting, sockets, inodes, tag),
                 Ok(None) => {}
                 Err(error) => {
-                    warn!("{tag} gets no answer to bind(2) any more: {error}");
+                    warn!("{tag}: cannot answer its calls of bind(2) any more: {error}");
                     return false;
                 }
             }
