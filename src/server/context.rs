@@ -11,7 +11,6 @@ use crate::server::slow::SlowRequests;
 use crate::server::station::Station;
 use crate::server::stats::Stats;
 use crate::server::timing::Waits;
-use crate::shared::config::ServerConfig;
 use crate::time::Time;
 
 /// The bytes to read at once, in addition to those held of an incomplete head.
@@ -19,7 +18,6 @@ const READ_SIZE: usize = 64 * 1024;
 
 /// What the connections of a worker share.
 pub(crate) struct Context<'w> {
-    pub(crate) config: &'w ServerConfig,
     pub(crate) station: Station<'w>,
     pub(crate) stats: Stats<'w>,
     pub(crate) clock: Clock,
@@ -81,7 +79,6 @@ impl<'w> Context<'w> {
     pub(crate) fn new(station: Station<'w>, http: Http, log: Option<AccessLog>, waker: ConnectionWaker) -> Context<'w> {
         let config = station.config;
         Context {
-            config,
             stats: Stats::new(station.page, config.name_requests),
             station,
             clock: Clock::new(),

@@ -19,10 +19,10 @@ impl Connection {
     /// the last call.
     pub(super) fn wait_for_application(&mut self, was_progress: bool, cx: &mut Context<'_>) {
         if was_progress || !matches!(self.timer.timing, Timing::Answer | Timing::Leaving) {
-            let timeout = self.session.exchange.outgoing().and_then(|outgoing| outgoing.timeout(cx.config));
+            let timeout = self.session.exchange.outgoing().and_then(|outgoing| outgoing.timeout(cx.station.config));
             self.timer.start_within(timeout, Timing::Answer, cx);
         }
-        if self.transport.is_ending() && !cx.config.half_close {
+        if self.transport.is_ending() && !cx.station.config.half_close {
             self.session.exchange.tell_gone();
             let end = cx.clock.running + GRACE;
             if self.timer.timing != Timing::Leaving && end < self.timer.deadline {

@@ -65,7 +65,7 @@ impl Timer {
     /// Begins to wait for the thread that reads a body, unless it waits for it already.
     pub(super) fn wait_for_reader(&mut self, cx: &Context<'_>) {
         if self.timing != Timing::Reader {
-            let timeout = cx.config.timeouts.answer;
+            let timeout = cx.station.config.timeouts.answer;
             self.start_within((!timeout.is_zero()).then_some(timeout), Timing::Reader, cx);
         }
     }
@@ -121,7 +121,7 @@ impl Timer {
     /// Extends the deadline of a client that sends a body, or reads a response, by the time that its bytes may take at
     /// the minimum rate. So it may pause for the timeout after a good start, and a byte now and then is not enough.
     pub(super) fn credit(&mut self, bytes: u64, timing: Timing, cx: &Context<'_>) {
-        let earned = match cx.config.timeouts.min_rate {
+        let earned = match cx.station.config.timeouts.min_rate {
             0 => UNLIMITED,
             rate => Duration::from_millis(bytes.saturating_mul(1000) / rate as u64),
         };
@@ -139,7 +139,7 @@ impl Timer {
     pub(super) fn hurry(&mut self, cx: &Context<'_>) {
         let Some(limits) = cx.drain else { return };
         // A drain does not wait for a connection without a whole request, or if no request is worth the wait.
-        if matches!(self.timing, Timing::Head | Timing::Idle) || cx.config.capacity.evicts_unfinished {
+        if matches!(self.timing, Timing::Head | Timing::Idle) || cx.station.config.capacity.evicts_unfinished {
             // One that waits for a request is passed on at once.
             let pause = if limits.passes_on { Duration::ZERO } else { limits.head };
             self.end_by(cx.clock.running + pause);
@@ -161,7 +161,7 @@ impl Timer {
         match self.timing {
             Timing::Write => {
                 // If memory runs out, the server must know which clients do not read.
-                let look = (cx.config.timeouts.write / CHECKS).min(cx.memory.budget.stall_max() / CHECKS);
+                let look = (cx.station.config.timeouts.write / CHECKS).min(cx.memory.budget.stall_max() / CHECKS);
                 self.deadline.min(cx.clock.running + look.max(LEAST))
             }
             _ => self.deadline,

@@ -104,8 +104,8 @@ impl<'c> Waiting<'c> {
     /// When to look at it.
     pub(crate) fn due(self, cx: &Context<'_>) -> Time {
         let due = self.timer.due(cx);
-        match self.is_lasting_stream() && !cx.config.timeouts.write.is_zero() {
-            true => due.min(cx.clock.running + (cx.config.timeouts.write / CHECKS).max(LEAST)),
+        match self.is_lasting_stream() && !cx.station.config.timeouts.write.is_zero() {
+            true => due.min(cx.clock.running + (cx.station.config.timeouts.write / CHECKS).max(LEAST)),
             false => due,
         }
     }
@@ -119,7 +119,7 @@ impl<'c> Waiting<'c> {
     /// it. No event reports this before the kernel gives up, after about a quarter of an hour, and keep-alive sends no
     /// probes while sent bytes are unacknowledged.
     pub(crate) fn is_lost(self, cx: &mut Context<'_>) -> bool {
-        let timeout = cx.config.timeouts.write;
+        let timeout = cx.station.config.timeouts.write;
         if timeout.is_zero() || !self.is_lasting_stream() {
             return false;
         }

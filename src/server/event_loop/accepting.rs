@@ -36,7 +36,7 @@ where
 {
     /// Whether there is room for a connection, also if this many more than usual may be open.
     pub(super) fn has_room(&self, excess: usize) -> bool {
-        let max = match self.connections.cx.config.capacity.max_connections {
+        let max = match self.connections.cx.station.config.capacity.max_connections {
             0 => INDEX_MAX,
             max => max.saturating_add(excess).min(INDEX_MAX),
         };
@@ -103,7 +103,7 @@ where
                     if acceptor.is_own() {
                         self.connections.cx.stats.row.settle(1);
                     }
-                    if !self.connections.cx.config.admits(peer) {
+                    if !self.connections.cx.station.config.admits(peer) {
                         connection::refuse(peer, "it is none of the trusted proxies", &mut self.connections.cx);
                         continue;
                     }
@@ -112,8 +112,8 @@ where
                     }
                     self.connections.descriptors.took(stream.as_fd().as_raw_fd(), self.connections.count());
                     let cx = &self.connections.cx;
-                    let peer = Peer::expected(peer, cx.config);
-                    let connection = Connection::new(stream, peer, cx.config, cx.clock.running);
+                    let peer = Peer::expected(peer, cx.station.config);
+                    let connection = Connection::new(stream, peer, cx.station.config, cx.clock.running);
                     match is_all {
                         // Whatever is in the queue comes out of it first.
                         true => self.connections.add(connection, &mut self.passing),
@@ -218,7 +218,7 @@ where
                 "{} has reached its limit at {} connections: it closes those that have been idle longest to make room{}",
                 cx.station.tag,
                 self.connections.table.len(),
-                if cx.config.capacity.evicts_unfinished { "" } else { remedy }
+                if cx.station.config.capacity.evicts_unfinished { "" } else { remedy }
             );
         }
         self.admission.places.drop_first();
@@ -244,7 +244,7 @@ where
 
     /// Reports whether this worker has reached its limit of connections, so that the kernel chooses others.
     fn show_room(&mut self, has_room: bool) {
-        if self.connections.cx.config.capacity.max_connections > 0
+        if self.connections.cx.station.config.capacity.max_connections > 0
             && self.connections.cx.stats.row.says_full() == has_room
         {
             self.connections.cx.stats.row.set_full(!has_room);
@@ -267,10 +267,10 @@ where
     /// Adopts the connections that the application passes to it.
     pub(super) fn adopt(&mut self) {
         for (stream, peer) in self.connections.cx.station.adoptions.take() {
-            listener::keep_alive(&stream, self.connections.cx.config.timeouts.tcp_keepalive);
+            listener::keep_alive(&stream, self.connections.cx.station.config.timeouts.tcp_keepalive);
             let client = Client::Tcp(TcpStream::from_std(stream));
             let cx = &self.connections.cx;
-            let connection = Connection::new(client, Peer::from(Some(peer)), cx.config, cx.clock.running);
+            let connection = Connection::new(client, Peer::from(Some(peer)), cx.station.config, cx.clock.running);
             self.connections.add(connection, &mut self.passing);
         }
     }

@@ -74,7 +74,7 @@ impl Context<'_> {
             timeout => most.min(timeout / 2),
         };
         DrainLimits {
-            head: of(self.config.timeouts.drain_spread),
+            head: of(self.station.config.timeouts.drain_spread),
             body: of(BODY_PAUSE),
             linger: self.clock.now + of(LINGER),
             passes_on: false,

@@ -155,7 +155,9 @@ where
             let Connections { notices, table, cx, .. } = &mut self.connections;
             notices.tell(table, cx.clock.now);
             self.connections.expire(&mut self.passing);
-            self.connections.relieve();
+            if !self.connections.cx.memory.is_calm() {
+                self.connections.relieve();
+            }
             self.make_room_for_files();
             self.accept();
             self.take_over();

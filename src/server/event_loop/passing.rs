@@ -64,7 +64,7 @@ impl HandoverQueue {
         let Some(entry) = connections.table.entries.get_mut(index) else { return false };
         let waiting = entry.connection.waiting();
         if waiting.record(Duration::ZERO).is_some() {
-            entry.connection.timer.restart(&connections.cx.config.timeouts, connections.cx.clock.running);
+            entry.connection.timer.restart(&connections.cx.station.config.timeouts, connections.cx.clock.running);
             let place = Place { index, serial: entry.serial };
             self.queue.push_back(Candidate { place, deadline: entry.connection.timer.deadline });
             connections.settle(index, Step::Wait);
@@ -210,7 +210,7 @@ where
     fn pass(&mut self, index: usize, outlets: &mut Outlets) -> Option<Sent> {
         let entry = self.table.entries.get(index)?;
         let waiting = entry.connection.waiting();
-        let record = waiting.record(waiting.waited(self.cx.config, self.cx.clock.running))?;
+        let record = waiting.record(waiting.waited(self.cx.station.config, self.cx.clock.running))?;
         // The shared buffer is empty between two steps.
         let mut bytes = std::mem::take(&mut self.cx.output);
         let is_small = record.encode(&mut bytes);
@@ -243,5 +243,5 @@ where
 /// Whether a connection has had a request lately.
 fn is_busy(connection: &Connection, cx: &Context<'_>) -> bool {
     let waiting = connection.waiting();
-    !waiting.is_idle() || waiting.waited(cx.config, cx.clock.running) < LATELY
+    !waiting.is_idle() || waiting.waited(cx.station.config, cx.clock.running) < LATELY
 }

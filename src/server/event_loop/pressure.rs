@@ -37,14 +37,7 @@ where
 
     /// Lets connections that wait for memory go on, if there is some. If there has been none for long, makes some
     /// release theirs.
-    #[inline]
     pub(super) fn relieve(&mut self) {
-        if !self.cx.memory.is_calm() {
-            self.relieve_some();
-        }
-    }
-
-    fn relieve_some(&mut self) {
         let is_turn_over = self.cx.memory.turn_due.take().is_some_and(|due| due <= self.cx.clock.now);
         let is_full_for_long = self.cx.memory.budget.due().is_some_and(|due| due <= self.cx.clock.now);
         if is_full_for_long || is_turn_over && self.cx.is_draining() {
@@ -99,7 +92,7 @@ where
         let is_draining = self.cx.is_draining();
         // A pool that stops does not wait for all of them one after the other.
         let stall_max = if is_draining { TURN } else { self.cx.memory.budget.stall_max() };
-        let (config, now) = (self.cx.config, self.cx.clock.running);
+        let (config, now) = (self.cx.station.config, self.cx.clock.running);
         let holding = self.table.entries.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding
             .filter_map(|(index, entry)| match entry.connection.waiting().stalled_for(config, now) {

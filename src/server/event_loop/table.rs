@@ -74,7 +74,7 @@ impl Table {
 
     /// How much memory a connection needs that has a turn, if it still makes progress. A pause this long ends the turn.
     pub(super) fn room_for_turn(&self, place: Place, pause: Duration, cx: &Context<'_>) -> Option<usize> {
-        self.get(place)?.connection.waiting().room_for_turn(cx.config, cx.clock.running, pause)
+        self.get(place)?.connection.waiting().room_for_turn(cx.station.config, cx.clock.running, pause)
     }
 
     /// The connection in this place, if it is still the same.
@@ -89,7 +89,7 @@ impl Table {
     /// The idle connections.
     pub(super) fn idle<'t>(&'t self, cx: &'t Context<'_>) -> impl Iterator<Item = Idle> + 't {
         self.entries.iter().filter_map(|(index, entry)| {
-            let (is_new, since) = entry.connection.waiting().idle_since(cx.config)?;
+            let (is_new, since) = entry.connection.waiting().idle_since(cx.station.config)?;
             Some(Idle { is_new, since: cx.clock.real(since), index, serial: entry.serial })
         })
     }
@@ -98,7 +98,7 @@ impl Table {
     pub(super) fn is_still(&self, idle: Idle, cx: &Context<'_>) -> bool {
         let place = Place { index: idle.index, serial: idle.serial };
         let entry = self.get(place).filter(|entry| !entry.connection.is_again);
-        let now_idle = entry.and_then(|entry| entry.connection.waiting().idle_since(cx.config));
+        let now_idle = entry.and_then(|entry| entry.connection.waiting().idle_since(cx.station.config));
         now_idle.is_some_and(|(is_new, since)| (is_new, cx.clock.real(since)) == (idle.is_new, idle.since))
     }
 

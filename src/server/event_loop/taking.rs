@@ -158,13 +158,13 @@ where
             Ok(Admitted::Unix(socket)) => (Client::Taken { socket, is_unix: true }, None),
             Err(what) => return self.connections.cx.discard(what),
         };
-        if !self.connections.cx.config.admits(peer) {
+        if !self.connections.cx.station.config.admits(peer) {
             return connection::refuse(peer, "it is none of the trusted proxies", &mut self.connections.cx);
         }
         let descriptor = client.as_fd().as_raw_fd();
         self.connections.descriptors.took(descriptor, self.connections.count());
         let cx = &self.connections.cx;
-        let Some(mut connection) = Connection::taken(client, peer, record, cx.config, cx.clock.running) else {
+        let Some(mut connection) = Connection::taken(client, peer, record, cx.station.config, cx.clock.running) else {
             return cx.discard("a connection with a PROXY header, which this pool does not expect");
         };
         // A client that has sent a request gets a response, although there is no room for its connection.

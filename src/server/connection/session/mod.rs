@@ -74,7 +74,9 @@ impl Session {
             if !is_receiving && (read.consumed == len || self.exchange.is_some()) {
                 break;
             }
-            if read.requests == cx.config.capacity.max_pipelined || cx.output.len() >= cx.config.capacity.max_output {
+            if read.requests == cx.station.config.capacity.max_pipelined
+                || cx.output.len() >= cx.station.config.capacity.max_output
+            {
                 read.is_cut_short = read.consumed < len;
                 break;
             }
@@ -117,7 +119,7 @@ impl Session {
         let mut scratch = Scratch::with(&mut cx.http.recall);
         let input = &cx.input[range.clone()];
         let is_whole = self.codec.phase() != Phase::Body;
-        let (consumed, next) = self.codec.next(input, &mut scratch, &cx.config.limits, &mut *cx.http.streams);
+        let (consumed, next) = self.codec.next(input, &mut scratch, &cx.station.config.limits, &mut *cx.http.streams);
         match next {
             Next::NeedMore if cx.memory.budget.has_room(0) => return (consumed, Outcome::NeedMore),
             Next::Continue if cx.memory.budget.has_room(0) => cx.output.extend_from_slice(CONTINUE),
@@ -140,7 +142,7 @@ impl Session {
                 request.worker = cx.station.id;
                 self.peer.tell(&mut request.peer);
                 if cx.proxies.are_trusted {
-                    request.via = Some(self.peer.via(cx.config));
+                    request.via = Some(self.peer.via(cx.station.config));
                 }
                 if let Some(log) = &mut cx.logs.access {
                     log.begin(self.peer.track(), request, cx.clock.micros);

@@ -49,7 +49,7 @@ impl Session {
         if !receiver.check_room(&cx.waker) {
             return 0;
         }
-        let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.config.limits);
+        let (consumed, piece) = self.codec.next_piece(&cx.input[input], &cx.station.config.limits);
         if let Some(slow) = &mut cx.logs.slow {
             slow.begin();
         }
@@ -86,7 +86,7 @@ impl Session {
             Taken::Panicked(panic) => {
                 cx.stats.row.count_panic();
                 error!("{} panicked in a request's body: {}", cx.station.tag, panic_message(&*panic));
-                if cx.config.exits_on_panic() {
+                if cx.station.config.exits_on_panic() {
                     resume_unwind(panic);
                 }
                 self.start(Response::text("the server failed to answer this request\n").status(500).close(), cx);
