@@ -265,6 +265,45 @@ fn the_counts_stay_right() {
     }
 }
 
+/// Kills senders and receivers while connections move. Each connection is served by one worker, or was closed with one
+/// that was killed.
+#[test]
+fn killed_workers_leave_no_connection_between_two() {
+    let variables = [("FORKPOOL_WORKERS", "4"), ("FORKPOOL_SURGE", "4"), ("FORKPOOL_ADMIN", "127.0.0.1:0")];
+    let mut server = testbed(&variables);
+    let admin = server.log().iter().find_map(|line| line.split_once("admin on http://127.0.0.1:")?.1.parse().ok());
+    let admin = admin.expect("it was announced");
+    let mut kept = Kept::open(&mut server, 100);
+    let parent = descriptors(server.pid());
+    for round in 0..10 {
+        let old = serving(&mut server);
+        server.signal(Signal::SIGHUP);
+        let ready = server.wait_for(" ready");
+        let new = ready.rsplit_once("pid=").and_then(|(_, pid)| pid.split(' ').next()?.parse().ok());
+        let victims = [Pid::from_raw(new.expect("a pid")), old[round % old.len()]];
+        // It may have left already.
+        let _ = kill(victims[round % 2], Signal::SIGKILL);
+        server.wait_for_any(&["rolling restart done", "rolling restart aborted"]);
+        until("four workers are left", || (serving(&mut server).len() == 4).then_some(()));
+        for client in &mut kept.0 {
+            match client.try_get("/") {
+                Ok(answer) => assert!(answer.status == 200 && !answer.closes(), "{answer:?}"),
+                Err(_) => {
+                    *client = server.connect();
+                    assert_eq!(client.get("/").status, 200);
+                }
+            }
+        }
+    }
+    until("each is counted once", || (counts(admin).0 == 100).then_some(()));
+    until(&format!("the parent has {parent} descriptors"), || (descriptors(server.pid()) <= parent).then_some(()));
+    for client in &mut kept.0 {
+        client.stream().set_nonblocking(true).expect("a socket");
+        let nothing = client.stream().peek(&mut [0]).map_err(|error| error.kind());
+        assert_eq!(nothing, Err(std::io::ErrorKind::WouldBlock), "nothing was answered twice");
+    }
+}
+
 #[test]
 fn the_limit_of_requests_counts_on() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_REQUESTS_PER_CONNECTION", "5")]);

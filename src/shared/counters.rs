@@ -32,6 +32,11 @@ impl Counters {
         self.accepted.saturating_add(self.taken).saturating_sub(ended)
     }
 
+    /// The process is gone, and its connections with it.
+    pub(crate) fn end(&mut self) {
+        self.closed = self.closed.saturating_add(self.open());
+    }
+
     /// The maximum of each counter.
     pub(crate) fn at_least(&self, other: &Counters) -> Counters {
         Counters {

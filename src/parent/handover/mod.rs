@@ -103,10 +103,15 @@ impl Handover {
     /// Tells a worker, which is about to be told to leave, to whom to pass its connections.
     pub(super) fn name_heirs(&self, pid: Pid, roster: &Roster, board: &ParentBoard) {
         let Some(process) = roster.get(pid).filter(|process| process.ends.program.is_none()) else { return };
+        let lifeline = &process.ends.lifeline;
         for slot in self.heirs(pid, process.slot, roster, board) {
             let Some(pair) = self.pairs.get(&slot) else { continue };
             pair.restore();
-            if let Err(error) = process.ends.lifeline.hand_over(slot, pair.sender()) {
+            let ordered = match roster.supervisor.state() {
+                PoolState::Stopping => lifeline.hand_over_to_successor(slot, pair.sender()),
+                _ => lifeline.hand_over(slot, pair.sender()),
+            };
+            if let Err(error) = ordered {
                 // It dies, or does not read its orders. What it has then ends with it.
                 return debug!("cannot order {} to pass its connections on: {error}", roster.tag(pid));
             }

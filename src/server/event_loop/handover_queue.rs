@@ -49,16 +49,26 @@ pub(super) struct Move {
 /// Queues of other slots, which are used in turn.
 #[derive(Debug, Default)]
 pub(super) struct Outlets {
-    pub(super) senders: Vec<(usize, Sender)>,
+    pub(super) senders: Vec<Outlet>,
     next: usize,
+}
+
+/// The queue of another slot.
+#[derive(Debug)]
+pub(super) struct Outlet {
+    slot: usize,
+    sender: Sender,
+    /// Whether it is a slot of the new pool in an upgrade, whose reports this pool does not see.
+    is_successor: bool,
 }
 
 impl Outlets {
     pub(super) fn send(&mut self, record: &[u8], connection: BorrowedFd<'_>, is_full: impl Fn(usize) -> bool) -> Sent {
         for _ in 0..self.senders.len() {
             let index = self.next % self.senders.len();
-            let (slot, sender) = &self.senders[index];
-            match if is_full(*slot) { Sent::Full } else { sender.send(record, connection) } {
+            let Outlet { slot, sender, is_successor } = &self.senders[index];
+            let is_full = !is_successor && is_full(*slot);
+            match if is_full { Sent::Full } else { sender.send(record, connection) } {
                 Sent::Done => {
                     self.next = index + 1;
                     return Sent::Done;
@@ -85,19 +95,20 @@ impl HandoverQueue {
     }
 
     /// When this worker leaves, it passes its connections on to this slot, among others.
-    pub(super) fn add_outlet(&mut self, slot: usize, to: Sender) {
-        self.outlets.senders.retain(|(other, _)| *other != slot);
-        self.outlets.senders.push((slot, to));
+    pub(super) fn add_outlet(&mut self, slot: usize, to: Sender, is_successor: bool) {
+        self.outlets.senders.retain(|other| other.slot != slot);
+        self.outlets.senders.push(Outlet { slot, sender: to, is_successor });
     }
 
     /// Whether it passes on to this slot.
     pub(super) fn leads_to(&self, slot: usize) -> bool {
-        self.outlets.senders.iter().any(|(other, _)| *other == slot)
+        self.outlets.senders.iter().any(|other| other.slot == slot)
     }
 
     /// Passes up to `left` idle connections on to this slot.
     pub(super) fn add_move(&mut self, slot: usize, left: usize, is_of_busy: bool, to: Sender, now: Time) {
-        let outlets = Outlets { senders: vec![(slot, to)], next: 0 };
+        let outlet = Outlet { slot, sender: to, is_successor: false };
+        let outlets = Outlets { senders: vec![outlet], next: 0 };
         self.moves.push_back(Move { outlets, left, is_of_busy, index: 0, until: now + FULL_MAX });
     }
 
@@ -134,7 +145,8 @@ mod tests {
         let (connection, _client) = UnixStream::pair().expect("a socket pair");
         let mut outlets = Outlets::default();
         for (slot, pair) in pairs.iter().enumerate() {
-            outlets.senders.push((slot, pair.sender().try_clone_to_owned().expect("a descriptor").into()));
+            let sender = pair.sender().try_clone_to_owned().expect("a descriptor").into();
+            outlets.senders.push(Outlet { slot, sender, is_successor: false });
         }
         let mut room = vec![0; crate::shared::handover::record::RECORD_MAX];
         let mut received = |pair: &Pair| {
@@ -149,6 +161,10 @@ mod tests {
             assert_eq!(outlets.send(b"x", connection.as_fd(), |slot| slot == 0), Sent::Done);
         }
         assert_eq!((received(&pairs[0]), received(&pairs[1])), (0, 3), "a worker without room gets none");
+        outlets.senders[1].is_successor = true;
+        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| true), Sent::Done);
+        assert_eq!((received(&pairs[0]), received(&pairs[1])), (0, 1), "this pool's reports are not about the new one");
+        outlets.senders[1].is_successor = false;
         pairs[1].shut();
         assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
         assert_eq!(outlets.send(b"x", connection.as_fd(), |_| true), Sent::Full);

@@ -34,7 +34,7 @@ where
                 }
                 // It keeps no program.
                 Order::End => {}
-                Order::HandOver { slot, to } => self.passing.add_outlet(slot, to),
+                Order::HandOver { slot, to, is_successor } => self.passing.add_outlet(slot, to, is_successor),
                 Order::Move { slot, part, to } => self.passing.begin_to_move(slot, part, to, &self.connections),
                 Order::TakeRest { from } => self.taking.add_rest(from),
                 Order::Look => {

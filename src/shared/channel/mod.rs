@@ -65,9 +65,9 @@ pub(crate) enum Order {
     End,
     /// Look at all queues: a process that shared one was killed, and may have taken a wake-up along.
     Look,
-    /// When it is told to finish, pass the connections to this slot; to several in turn, if the order comes again. See
-    /// [`crate::shared::handover`].
-    HandOver { slot: usize, to: Sender },
+    /// When it is told to finish, pass the connections to this slot, of this pool or of its successor in an upgrade; to
+    /// several in turn, if the order comes again. See [`crate::shared::handover`].
+    HandOver { slot: usize, to: Sender, is_successor: bool },
     /// Pass some connections, between two requests, to this slot.
     Move { slot: usize, part: Part, to: Sender },
     /// Take over the connections in this queue of a slot that is no more, then close it.
@@ -80,6 +80,7 @@ const LOG: u8 = b'l';
 const END: u8 = b'e';
 const LOOK: u8 = b'k';
 const HAND_OVER: u8 = b'h';
+const HAND_OVER_TO_SUCCESSOR: u8 = b's';
 const MOVE: u8 = b'm';
 const MOVE_BUSY: u8 = b'b';
 const TAKE_REST: u8 = b't';
@@ -262,6 +263,11 @@ impl ParentEnd {
         self.order(HAND_OVER, slot, &[to])
     }
 
+    /// As [`hand_over`](ParentEnd::hand_over), to a slot of the new pool in an upgrade.
+    pub(crate) fn hand_over_to_successor(&self, slot: usize, to: BorrowedFd<'_>) -> io::Result<()> {
+        self.order(HAND_OVER_TO_SUCCESSOR, slot, &[to])
+    }
+
     /// Orders the worker to pass some of its connections to this slot.
     pub(crate) fn move_some(&self, slot: usize, part: Part, to: BorrowedFd<'_>) -> io::Result<()> {
         let (Part::Any(count) | Part::Busy(count)) = part;
@@ -372,7 +378,10 @@ impl WorkerEnd {
             (LOG, 9) => Some(Order::Log { file: fds.into_iter().next()?.into() }),
             (END, 9) => Some(Order::End),
             (LOOK, 9) => Some(Order::Look),
-            (HAND_OVER, 9) => Some(Order::HandOver { slot, to: fds.into_iter().next()?.into() }),
+            (kind @ (HAND_OVER | HAND_OVER_TO_SUCCESSOR), 9) => {
+                let to = fds.into_iter().next()?.into();
+                Some(Order::HandOver { slot, to, is_successor: kind == HAND_OVER_TO_SUCCESSOR })
+            }
             (kind @ (MOVE | MOVE_BUSY), 9) => {
                 let count = u32::try_from(slot >> 32).ok()?;
                 let part = if kind == MOVE { Part::Any(count) } else { Part::Busy(count) };

@@ -196,7 +196,8 @@ impl ParentBoard {
 
     /// Adds the believable counters of a dead process to those of the pool, and clears its row for the next process.
     pub(crate) fn fold(&self, row: usize, now: Time) {
-        let counters = self.row(row).counters(now);
+        let mut counters = self.row(row).counters(now);
+        counters.end();
         let mut dead = self.dead.get();
         dead.add(&counters);
         self.dead.set(dead);

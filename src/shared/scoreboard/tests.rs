@@ -18,12 +18,14 @@ fn assign(board: &ParentBoard, row: usize, count: u64) {
 #[test]
 fn totals_survive_the_worker() {
     let (board, pages) = board(2);
+    pages[0].row().count_accepted();
     pages[0].row().count_request();
     pages[0].row().count_request();
     pages[1].row().count_request();
     pages[0].row().busy(Time::from_millis(7));
     board.fold(1, NOW);
     assert_eq!(board.dead().requests, 2);
+    assert_eq!(board.dead().open(), 0, "its connections have ended with it");
     assert_eq!(board.row(1).requests(), 0);
     assert_eq!(board.row(1).busy_since(), None);
     assert_eq!(board.row(2).requests(), 1);

@@ -63,7 +63,8 @@ impl Worker {
     /// When the worker is to finish, it accepts what waits in its queues, adds `Connection: close` to its responses for a
     /// second (GOAWAY in HTTP/2), then closes idle connections, and returns when all connections have ended. Tasks that
     /// take over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection are then
-    /// dropped.
+    /// dropped. Connections are not [passed on](Worker::hand_over) to other workers, unlike those of
+    /// [`serve`](Worker::serve).
     ///
     /// Of the settings of the built-in server, these apply: `max-connections`, above which new connections wait;
     /// `header-timeout`, also between two requests; `max-head`; `max-fields`; `on-panic`, though a request whose handler
