@@ -24,8 +24,13 @@ const INTERVAL: Duration = Duration::from_millis(50);
 /// For how long to look after a change, or after connections were moved.
 const LOOKED: Duration = Duration::from_secs(2);
 
-/// How long a worker may take to obey. It may have fewer connections to give than it was told, and does not say so.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// How long nothing is passed on until orders count as obeyed. A worker may have fewer connections to give than it was
+/// told, and does not say so.
+const PATIENCE: Duration = Duration::from_millis(200);
+
+/// How long to wait for further workers that are starting, after one has become ready. What passes to the first of several
+/// would pass on from there to the next.
+const GATHERING: Duration = Duration::from_millis(250);
 
 /// When to look at the rows, and what was seen.
 #[derive(Debug, Default)]
@@ -34,6 +39,8 @@ pub(super) struct Balancing {
     /// When to compare the numbers of connections, and how long that goes on.
     next: Option<Time>,
     until: Time,
+    /// Until when to wait for workers that are starting.
+    gathers: Time,
     /// When to look who is busy.
     next_look: Option<Time>,
     activity: Activity,
@@ -45,15 +52,20 @@ pub(super) struct Balancing {
 struct Ordered {
     /// How many each will have passed on in all, since it started.
     goals: BTreeMap<Pid, u64>,
-    /// Until when to wait for that.
-    until: Time,
+    /// When any was last passed on, or ordered to be.
+    progress: Time,
     /// How many all had passed on when the parent last looked.
     handed: u64,
 }
 
 impl Balancing {
-    /// Something has changed: compares from now on for a while.
+    /// A worker has become ready: compares from now on for a while.
     pub(super) fn begin(&mut self, now: Time) {
+        self.gathers = now + GATHERING;
+        self.go_on(now);
+    }
+
+    fn go_on(&mut self, now: Time) {
         if !self.is_off {
             self.until = now + LOOKED;
             self.next.get_or_insert(now);
@@ -123,10 +135,11 @@ impl Handover {
             if !moves.is_empty() {
                 self.order(&moves, &rows, roster, now);
                 // Others have more connections then.
-                self.balancing.begin(now);
+                self.balancing.go_on(now);
             }
         }
-        if compares && !self.are_under_way(&rows, now) {
+        let are_all_there = rows.len() >= roster.supervisor.slots().wanted() || self.balancing.gathers <= now;
+        if compares && are_all_there && !self.are_under_way(&rows, now) {
             let loads = rows.iter().map(|(slot, _, row)| Load { slot: *slot, has: row.open(), takes: !row.is_full() });
             let moves = plan(&loads.collect::<Vec<_>>());
             self.order(&moves, &rows, roster, now);
@@ -138,12 +151,12 @@ impl Handover {
     fn are_under_way(&mut self, rows: &[(SlotId, Pid, Row<'_>)], now: Time) -> bool {
         let handed = rows.iter().fold(0_u64, |sum, (_, _, row)| sum.wrapping_add(row.handed()));
         if handed != self.balancing.ordered.handed {
-            self.balancing.ordered.handed = handed;
+            (self.balancing.ordered.handed, self.balancing.ordered.progress) = (handed, now);
             self.balancing.until = now + LOOKED;
         }
-        let Ordered { goals, until, .. } = &self.balancing.ordered;
+        let Ordered { goals, progress, .. } = &self.balancing.ordered;
         let is_obeyed = |pid: &Pid, row: &Row<'_>| goals.get(pid).is_none_or(|goal| row.handed() >= *goal);
-        let are_obeyed = now >= *until || rows.iter().all(|(_, pid, row)| is_obeyed(pid, row));
+        let are_obeyed = now.since(*progress) >= PATIENCE || rows.iter().all(|(_, pid, row)| is_obeyed(pid, row));
         !are_obeyed || self.pairs.values().any(has_unread)
     }
 
@@ -163,7 +176,7 @@ impl Handover {
                 Err(error) => debug!("cannot order {} to move connections: {error}", roster.tag(*pid)),
             }
         }
-        (self.balancing.ordered.goals, self.balancing.ordered.until) = (goals, now + PATIENCE);
+        (self.balancing.ordered.goals, self.balancing.ordered.progress) = (goals, now);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use super::connections::Connections;
-use super::handover_queue::{Candidate, HandoverQueue, Outlets, FULL_MAX};
+use super::handover_queue::{Candidate, HandoverQueue, Move, Outlets, FULL_MAX};
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::context::{Context, DrainLimits};
@@ -162,12 +162,35 @@ impl HandoverQueue {
         self.add_move(slot, left, is_of_busy, to, cx.clock.now);
     }
 
-    /// Passes idle connections on as the orders say.
+    /// Passes idle connections on as the orders say. While the queue of one slot is full, the next order has its turn.
     fn pass_some_on(&mut self, connections: &mut Connections<'_, impl FnMut(&Request<'_>) -> Response>) {
-        let Some(mut order) = self.moves.pop_front() else { return };
+        let mut room = BATCH;
+        for _ in 0..self.moves.len() {
+            let Some(mut order) = self.moves.pop_front() else { return };
+            if self.pass_for(&mut order, &mut room, connections) == Sent::Done {
+                let tag = &connections.cx.station.tag;
+                debug!("{tag} has passed idle connections on; {} fewer than it was asked to", order.left);
+            } else {
+                self.moves.push_back(order);
+            }
+            if room == 0 {
+                return;
+            }
+        }
+        if !self.moves.is_empty() {
+            self.retry = Some(connections.cx.clock.now + RETRY);
+        }
+    }
+
+    /// Passes on as many as there is room for in this turn. `Done` if the order is carried out, as far as it can be.
+    fn pass_for(
+        &self,
+        order: &mut Move,
+        room: &mut usize,
+        connections: &mut Connections<'_, impl FnMut(&Request<'_>) -> Response>,
+    ) -> Sent {
         let capacity = connections.table.entries.capacity();
-        let mut count = 0;
-        while order.left > 0 && order.index < capacity && count < BATCH {
+        while order.left > 0 && order.index < capacity && *room > 0 {
             let entry = connections.table.entries.get(order.index);
             let is_idle = entry.is_some_and(|entry| {
                 !entry.connection.is_again
@@ -178,26 +201,19 @@ impl HandoverQueue {
             let sent = if is_idle { connections.pass(order.index, &mut order.outlets) } else { None };
             match sent {
                 Some(Sent::Done) => {
-                    count += 1;
+                    *room -= 1;
                     order.left -= 1;
+                    order.until = connections.cx.clock.now + FULL_MAX;
                 }
-                Some(Sent::Full) if connections.cx.clock.now < order.until => {
-                    self.retry = Some(connections.cx.clock.now + RETRY);
-                    return self.moves.push_front(order);
-                }
-                Some(Sent::Full | Sent::Never) => order.left = 0,
+                Some(Sent::Full) if connections.cx.clock.now < order.until => return Sent::Full,
+                Some(Sent::Full | Sent::Never) => return Sent::Done,
                 None => {}
             }
             order.index += 1;
         }
-        if order.left > 0 && order.index < capacity {
-            order.until = connections.cx.clock.now + FULL_MAX;
-            self.moves.push_front(order);
-        } else {
-            debug!(
-                "{} has passed idle connections on; {} fewer than it was asked to",
-                connections.cx.station.tag, order.left
-            );
+        match order.left > 0 && order.index < capacity {
+            true => Sent::Full,
+            false => Sent::Done,
         }
     }
 }

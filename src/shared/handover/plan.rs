@@ -16,7 +16,7 @@ const PART: u64 = 32;
 const LEAST: u64 = 2;
 
 /// The maximum number of connections that one worker passes on in one step.
-pub(crate) const STEP: u64 = 4096;
+const STEP: u64 = 16 * 1024;
 
 /// What a worker has of something that is to be spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
