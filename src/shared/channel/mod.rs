@@ -17,6 +17,7 @@
 
 #[cfg(any(fuzzing, test))]
 pub(crate) mod fuzzing;
+mod order;
 mod protocol;
 pub(crate) mod remark;
 #[cfg(test)]
@@ -40,6 +41,7 @@ use nix::sys::socket::{
 };
 use nix::unistd::pipe2;
 
+pub(crate) use self::order::Order;
 use self::protocol::{
     Protocol, ACCEPTS, ANSWERED, AWAKE, BROKEN, DUE, EXECUTES, FAILED, LEAVE, LISTENING, PROGRAM, READY, REASON_MAX,
     RELEASED, REMARK, RESUMED, STEER, STEER_REQUESTS, STOPPED,
@@ -47,32 +49,9 @@ use self::protocol::{
 pub(crate) use self::protocol::{Record, Violation, REMARKS, STOPPING};
 use self::remark::Remark;
 use crate::shared::handover::plan::Part;
-use crate::shared::handover::{Receiver, Sender};
 use crate::shared::pace::Pace;
 use crate::sys;
 use crate::time::Time;
-
-/// An order to a worker.
-#[derive(Debug)]
-pub(crate) enum Order {
-    /// Look after these sockets of another slot, in addition to its other neighbours.
-    Watch { slot: usize, sockets: Vec<OwnedFd> },
-    /// Let go of that slot's sockets, and report it.
-    Release { slot: usize },
-    /// Continue the access log in this file.
-    Log { file: File },
-    /// End the program at once, with all processes that it started.
-    End,
-    /// Look at all queues: a process that shared one was killed, and may have taken a wake-up along.
-    Look,
-    /// When it is told to finish, pass the connections to this slot, of this pool or of its successor in an upgrade; to
-    /// several in turn, if the order comes again. See [`crate::shared::handover`].
-    HandOver { slot: usize, to: Sender, is_successor: bool },
-    /// Pass some connections, between two requests, to this slot.
-    Move { slot: usize, part: Part, to: Sender },
-    /// Take over the connections in this queue of a slot that is no more, then close it.
-    TakeRest { from: Receiver },
-}
 
 const WATCH: u8 = b'w';
 const RELEASE: u8 = b'r';
