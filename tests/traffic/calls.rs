@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use nix::sys::signal::{kill, Signal};
 use nix::unistd::Pid;
 
-use crate::support::{self, fresh_path, testbed};
+use crate::support::{self, fresh_path, testbed, until};
 
 const CONNECTIONS: usize = 20;
 
@@ -26,6 +26,9 @@ fn a_connection_for_each_request_takes_five_system_calls() {
     // The parent, too, which would replace a worker that is stopped.
     server.signal(Signal::SIGSTOP);
     kill(worker, Signal::SIGSTOP).expect("it runs");
+    // A worker that is not stopped yet would accept a client that has not sent.
+    let is_stopped = || fs::read_to_string(&path).is_ok_and(|text| text.contains("stopped by SIGSTOP"));
+    until("it is stopped", || is_stopped().then_some(()));
     let mut clients: Vec<_> = (0..CONNECTIONS).map(|_| server.connect()).collect();
     for client in &mut clients {
         client.send("GET /plaintext HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
