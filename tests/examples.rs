@@ -99,6 +99,8 @@ fn the_first_warning_is_told_though_there_is_no_logger() {
     let mut command = example("hello");
     command.env("FORKPOOL_WORKERS", "1");
     let mut server = Server::start_silent(command);
+    // A pool whose only worker dies before it is ready ends.
+    assert_eq!(server.get("/").status, 200);
     let worker = server.workers()[0];
     nix::sys::signal::kill(worker, Signal::SIGKILL).expect("it runs");
     assert!(server.wait_for("forkpool: ").contains("killed by SIGKILL"));
