@@ -6,7 +6,7 @@ use std::fs;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use support::{binary, example, fresh_path, testbed, Server};
+use support::{binary, children, example, fresh_path, testbed, until, Server};
 
 /// Whether this kernel has all of it: then a worker starts under `strict`.
 fn is_whole() -> bool {
@@ -95,6 +95,8 @@ fn an_embedder_and_a_program_are_confined_only_when_asked() {
         let mut command = binary();
         command.envs(variables.iter().copied()).args([
             "exec",
+            "--adopt",
+            "off",
             "--ready",
             "listen",
             "--workers",
@@ -104,9 +106,11 @@ fn an_embedder_and_a_program_are_confined_only_when_asked() {
             "1000",
         ]);
         let server = Server::start(command);
-        let worker = server.workers()[0].as_raw();
-        assert_eq!(status(worker, "NoNewPrivs"), expected);
-        assert_eq!(status(worker, "Seccomp"), "0");
+        // The worker itself, which keeps the program, always is.
+        let keeper = server.workers()[0];
+        until("the keeper is confined", || (status(keeper.as_raw(), "Seccomp") == "2").then_some(()));
+        let program = || children(keeper).into_iter().find(|pid| status(pid.as_raw(), "Name") == "sleep");
+        assert_eq!(status(until("the program runs", program).as_raw(), "NoNewPrivs"), expected);
     }
 }
 
