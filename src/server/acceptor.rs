@@ -12,7 +12,7 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::server::client::Client;
 use crate::shared::listener;
-use crate::sys::epoll;
+use crate::sys::{self, epoll};
 use crate::time::Time;
 
 /// A listening socket, and whether connections may be waiting on it.
@@ -55,6 +55,9 @@ const YIELD: Duration = Duration::from_millis(2);
 /// How long a connection may wait there for a worker that is idle and has fewer connections. That worker waits for a
 /// processor, and would otherwise keep having fewer connections as long as these last.
 const YIELD_TO_FEWER: Duration = Duration::from_millis(10);
+
+/// No queue is longer, unless both the backlog and net.core.somaxconn are far beyond their defaults.
+const WAITING_MAX: usize = 1 << 15;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -203,6 +206,15 @@ impl Acceptor {
         };
         let mut listener = [PollFd::new(listener, PollFlags::POLLIN)];
         poll(&mut listener, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// The number of connections that wait, or more if the kernel does not say.
+    pub(crate) fn waiting(&self) -> usize {
+        let waiting = match &self.listener {
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => sys::fds::waiting(listener).ok(),
+            Listener::Unix(_) => None,
+        };
+        waiting.and_then(|waiting| usize::try_from(waiting).ok()).unwrap_or(WAITING_MAX)
     }
 
     pub(crate) fn accept(&self) -> Result<(Client, Option<SocketAddr>), Refusal> {

@@ -5,12 +5,14 @@ mod handover;
 use std::cell::{Cell, RefCell};
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::AtomicBool;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Duration;
 
 use mio::{Events, Poll, Token};
+use socket2::{Domain, Socket, Type};
 
 use super::adoption::{Adopter, Adoptions};
 use super::answer::response::Response;
@@ -192,4 +194,40 @@ fn a_panic_is_an_answer_of_500_and_counted() {
     bed.serve(Vec::new(), |_| panic!("as the test wants it"));
     assert!(all_of(client).starts_with("HTTP/1.1 500 "));
     assert_eq!(bed.board.row(1).counters(clock::now()).panics, 1);
+}
+
+#[test]
+fn a_flood_of_connections_does_not_keep_a_worker_from_leaving() {
+    const BACKLOG: u16 = 256;
+    let bed = Bed::new();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("a socket");
+    socket2::SockRef::from(&listener).listen(BACKLOG.into()).expect("a socket");
+    let address = socket2::SockAddr::from(listener.local_addr().expect("bound"));
+    let waiting = [0; 10].map(|_| TcpStream::connect(listener.local_addr().expect("bound")).expect("it listens"));
+    bed.parent.close();
+    let connected = AtomicU64::new(0);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) && connected.fetch_add(1, Ordering::Relaxed) < 200_000 {
+                    let client = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a descriptor");
+                    client.set_nonblocking(true).expect("a socket");
+                    client.set_linger(Some(Duration::ZERO)).expect("a socket");
+                    // One that cannot wait in the queue does not wait here either.
+                    let _ = client.connect(&address);
+                }
+            });
+        }
+        // So the clients are faster.
+        let thread = nix::unistd::gettid().to_string();
+        let _ = Command::new("renice").args(["-n", "10", "-p", &thread]).output();
+        bed.serve(vec![listener], |_| Response::new(204));
+        is_over.store(true, Ordering::Relaxed);
+    });
+    let accepted = bed.board.row(1).counters(clock::now()).accepted;
+    // Those that waited, and as many more.
+    let most = 2 * (u64::from(BACKLOG) + 1) + 64;
+    assert!((waiting.len() as u64..=most).contains(&accepted), "{accepted} of {}", connected.into_inner());
 }

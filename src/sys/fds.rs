@@ -65,6 +65,15 @@ pub(crate) fn unread(socket: impl AsFd) -> io::Result<usize> {
 
 /// How long ago the peer of a TCP socket last acknowledged anything (`TCP_INFO` of tcp(7)).
 pub(crate) fn silent_for(socket: impl AsFd) -> io::Result<Duration> {
+    tcp_info(socket).map(|info| Duration::from_millis(info.tcpi_last_ack_recv.into()))
+}
+
+/// The number of connections that wait to be accepted from a listening TCP socket, for which `TCP_INFO` has it here.
+pub(crate) fn waiting(listener: impl AsFd) -> io::Result<u32> {
+    tcp_info(listener).map(|info| info.tcpi_unacked)
+}
+
+fn tcp_info(socket: impl AsFd) -> io::Result<libc::tcp_info> {
     // SAFETY: it consists of integers, for which all zeros are valid.
     let mut info: libc::tcp_info = unsafe { mem::zeroed() };
     let mut len = mem::size_of::<libc::tcp_info>() as libc::socklen_t;
@@ -73,7 +82,7 @@ pub(crate) fn silent_for(socket: impl AsFd) -> io::Result<Duration> {
     let result =
         unsafe { libc::getsockopt(socket.as_fd().as_raw_fd(), level, name, (&raw mut info).cast(), &raw mut len) };
     match result {
-        0 => Ok(Duration::from_millis(info.tcpi_last_ack_recv.into())),
+        0 => Ok(info),
         _ => Err(io::Error::last_os_error()),
     }
 }

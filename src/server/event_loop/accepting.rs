@@ -17,7 +17,7 @@ use crate::shared::listener;
 use crate::time::Time;
 
 /// The maximum number of connections from one listener per turn, so that open connections have theirs.
-const ACCEPTS: usize = 64;
+pub(super) const ACCEPTS: usize = 64;
 
 /// The maximum number of connections to examine for one new connection.
 const EXAMINED_MAX: usize = 16;
@@ -66,9 +66,9 @@ where
         self.show_room(has_room);
     }
 
-    /// Accepts up to `most` connections of one listener.
+    /// Accepts up to `most` connections of one listener; when the worker drains, also those for which there is no place.
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
-        let is_all = most == usize::MAX;
+        let is_all = self.connections.cx.is_draining();
         for _ in 0..most {
             let Some(acceptor) = self.acceptors.waiting(key) else { break };
             let (station, now) = (&self.connections.cx.station, self.connections.cx.clock.now);

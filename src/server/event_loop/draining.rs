@@ -6,6 +6,7 @@ use std::time::Duration;
 use log::{debug, warn};
 use mio::unix::SourceFd;
 
+use super::accepting::ACCEPTS;
 use super::connections::Connections;
 use super::handover_queue::HandoverQueue;
 use super::Server;
@@ -21,10 +22,11 @@ impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Begins to finish: accepts the queued connections, then drops the listeners. If other processes take over its
-    /// connections, they get each of them between two requests. Otherwise each response is the last of its connection
-    /// from now on, and idle connections are closed one after the other, within a second, so that their clients do not
-    /// all reconnect at once, and those that are about to send a request still can. A head that has begun has as long.
+    /// Begins to finish: accepts the connections that wait in the queues, and at most about as many that come meanwhile,
+    /// then drops the listeners. If other processes take over its connections, they get each of them between two
+    /// requests. Otherwise each response is the last of its connection from now on, and idle connections are closed one
+    /// after the other, within a second, so that their clients do not all reconnect at once, and those that are about to
+    /// send a request still can. A head that has begun has as long.
     pub(super) fn drain(&mut self) {
         if self.connections.cx.is_draining() {
             return;
@@ -41,9 +43,11 @@ where
             let is_served = |slot| self.connections.cx.station.is_served(slot);
             if acceptor.has_waiting || acceptor.neighbour.is_none_or(|neighbour| !is_served(neighbour.slot)) {
                 acceptor.has_waiting = true;
+                // Clients may connect so fast that the queue is never empty.
+                let waiting = acceptor.waiting();
                 // As far as descriptors allow. These may be more than the worker's limit, since no other worker will
                 // serve them in a pool that stops.
-                if let Err(error) = self.take_in(key, usize::MAX) {
+                if let Err(error) = self.take_in(key, waiting.saturating_mul(2).saturating_add(ACCEPTS)) {
                     warn!("{} leaves connections behind in a queue: {error}", self.connections.cx.station.tag);
                 }
             }
