@@ -46,15 +46,11 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
     let mut is_first = true;
     loop {
         match parser.next().map_err(|error| one_line(&error, flags.hint()))? {
-            Some(Arg::Value(word)) if is_first && word == "version" => return Ok(Asked::Text(text::version())),
-            Some(Arg::Value(word)) if is_first && word == "help" => return help(&mut parser),
             Some(Arg::Value(word)) if !flags.is_exec => match verbs::named(&word) {
                 Some(verb) if verb.is_exec() => flags.is_exec = true,
                 Some(verb) if is_first => return parse_verb(verb, &mut parser, variables),
                 Some(verb) => return Err(format!("{} must come before its options{HINT}", verb.name)),
-                None => {
-                    return Err(unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT))
-                }
+                None => return Err(unknown_verb(&word)),
             },
             Some(Arg::Value(program)) if flags.is_exec => {
                 flags.program.push(program);
@@ -118,17 +114,8 @@ fn yes_or_no(parser: &mut Parser) -> OsString {
     next.unwrap_or_else(|| "yes".into())
 }
 
-/// `help`, `help VERB`.
-fn help(parser: &mut Parser) -> Result<Asked, String> {
-    let verb = match parser.next().map_err(|error| one_line(&error, HINT))? {
-        None => None,
-        Some(Arg::Value(word)) => match verbs::named(&word) {
-            Some(verb) => Some(verb),
-            None => return Err(unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT)),
-        },
-        Some(other) => return Err(one_line(&other.unexpected(), HINT)),
-    };
-    Ok(Asked::Text(text::help(verb)))
+fn unknown_verb(word: &OsStr) -> String {
+    unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT)
 }
 
 fn one_line(error: &lexopt::Error, hint: &str) -> String {
@@ -196,6 +183,11 @@ fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>
     match verb.job {
         Job::Call(task) => call(task, &words, variables).map(Asked::Call).map_err(|problem| problem + &hint),
         Job::Man => Ok(Asked::Text(man::page())),
+        Job::Version => Ok(Asked::Text(text::version())),
+        Job::Help => {
+            let known = |word: &str| verbs::named(word.as_ref()).ok_or_else(|| unknown_verb(word.as_ref()));
+            Ok(Asked::Text(text::help(words.operand.as_deref().map(known).transpose()?)))
+        }
         Job::Completions | Job::Exec => {
             let script = shell::completions(words.operand.as_deref().unwrap_or_default());
             script.map(Asked::Text).ok_or_else(needs)

@@ -73,7 +73,7 @@ fn bash() -> String {
         seen.push(name.clone());
     }
     for verb in VERBS {
-        let words = words(&flags(Some(verb))) + &choices(verb.operand).join(" ");
+        let words = words(&flags(Some(verb))) + &verb.operands().join(" ");
         put(&mut options, format_args!("        {}) words='{}' ;;\n", verb.name, words.trim_end()));
     }
     let (names, seen, own) = (verbs("|"), seen.join("|"), words(&flags(None)) + &verbs(" "));
@@ -122,7 +122,7 @@ fn zsh() -> String {
     };
     let mut cases = String::new();
     for verb in VERBS {
-        let operand = match choices(verb.operand).as_slice() {
+        let operand = match verb.operands().as_slice() {
             // The program's own completions expect its name to be the first word.
             [] if verb.is_exec() => "'*::program:_normal'".to_owned(),
             [] => "'*:file:_files'".to_owned(),
@@ -190,7 +190,7 @@ fn fish() -> String {
                 format_args!("complete -c forkpool -f -n '{when}; and __forkpool_program' -a '(__forkpool_program)'\n"),
             );
         }
-        for choice in verb.map(|verb| choices(verb.operand)).unwrap_or_default() {
+        for choice in verb.map(Verb::operands).unwrap_or_default() {
             put(&mut script, format_args!("complete -c forkpool -f -n '{when}' -a {choice}\n"));
         }
         for flag in flags(verb) {

@@ -106,6 +106,13 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
             "--interval 1ms: must be 100ms to 1h, as in 500ms or 2s (try forkpool top --help)",
         ),
         (&["completions", "csh"], "completions needs bash|zsh|fish (try forkpool completions --help)"),
+        (&["help", "restrat"], "restrat is unknown; did you mean restart? (try forkpool --help)"),
+        (&["help", "top", "stop"], "stop is unknown (try forkpool help --help)"),
+        (&["version", "1"], "1 is unknown (try forkpool version --help)"),
+        (
+            &["reload"],
+            "which pool? Set --admin or FORKPOOL_ADMIN to the admin address of the pool (try forkpool reload --help)",
+        ),
         (&["a\nb"], "a\\nb is unknown (try forkpool --help)"),
         (&["--listen"], "--listen needs a value (try forkpool --help)"),
         (&["a.js"], "a.js is unknown (try forkpool --help)"),
@@ -174,4 +181,22 @@ fn a_program_is_what_follows_the_options() {
         assert_eq!(options.pool.get("ready").expect("valid").as_deref(), Some(ready), "{arguments:?}");
     }
     assert!(options(&[], &[]).expect("valid").program.is_none());
+}
+
+#[test]
+fn every_verb_is_listed_and_has_help() {
+    let printed = |arguments: &[&str]| match asked(arguments, &[]) {
+        Ok(Asked::Text(text)) => text,
+        other => panic!("{arguments:?}: {other:?}"),
+    };
+    let verbs = ["exec", "status", "top", "restart", "reload", "scale", "stop", "upgrade", "completions", "man"];
+    for verb in verbs.into_iter().chain(["help", "version"]) {
+        for help in [printed(&["--help"]), printed(&["-h"]), printed(&["help"])] {
+            assert!(help.lines().any(|line| line.trim_start().split(' ').next() == Some(verb)), "{verb}: {help}");
+        }
+        let help = printed(&["help", verb]);
+        assert!(help.contains(&format!("Usage: forkpool {verb} ")), "{help}");
+        assert_eq!(help, printed(&[verb, "--help"]));
+    }
+    assert_eq!(printed(&["version"]), printed(&["--version"]));
 }

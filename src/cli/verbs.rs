@@ -29,17 +29,26 @@ pub(super) enum Job {
     Call(Task),
     Completions,
     Man,
+    Help,
+    Version,
 }
 
 pub(super) fn named(name: &OsStr) -> Option<&'static Verb> {
-    // What nginx and others call it.
-    let name = if name == "reload" { OsStr::new("restart") } else { name };
     VERBS.iter().find(|verb| name == verb.name)
 }
 
 impl Verb {
     pub(super) fn is_exec(&self) -> bool {
         matches!(self.job, Job::Exec)
+    }
+
+    /// The words that can follow it; none if any can.
+    pub(super) fn operands(&self) -> Vec<&'static str> {
+        match self.job {
+            Job::Help => VERBS.iter().map(|verb| verb.name).collect(),
+            _ if self.operand.contains('|') => self.operand.split('|').collect(),
+            _ => Vec::new(),
+        }
     }
 
     /// Looks an option up by name; returns its long name and whether it takes a value.
@@ -99,8 +108,16 @@ Ctrl-C, and when the pool ends. If the output is not a terminal, it is plain tex
         summary: "Replace the workers one after the other, and wait for the result",
         about: "\
 Starts a rolling restart, as SIGHUP does, and prints events until it has ended. Exits with 0 when every worker has been
-replaced, and with 4 if a replacement fails; the remaining workers then stay. `forkpool reload` is the same.
+replaced, and with 4 if a replacement fails; the remaining workers then stay.
 ",
+        options: &[ADMIN, TOKEN, NO_WAIT, HELP],
+        job: Job::Call(Task::Restart),
+    },
+    Verb {
+        name: "reload",
+        operand: "",
+        summary: "The same as restart",
+        about: "Starts a rolling restart: `forkpool restart` under the name that nginx uses.\n",
         options: &[ADMIN, TOKEN, NO_WAIT, HELP],
         job: Job::Call(Task::Restart),
     },
@@ -157,6 +174,22 @@ Examples:
 ",
         options: &[HELP],
         job: Job::Man,
+    },
+    Verb {
+        name: "help",
+        operand: "[VERB]",
+        summary: "Print all options, or those of a verb",
+        about: "Prints what `forkpool --help` prints, or what `forkpool VERB --help` prints.\n",
+        options: &[HELP],
+        job: Job::Help,
+    },
+    Verb {
+        name: "version",
+        operand: "",
+        summary: "Print the version",
+        about: "Prints the version, as `forkpool --version` does.\n",
+        options: &[HELP],
+        job: Job::Version,
     },
 ];
 
