@@ -1,8 +1,8 @@
 //! Shell completions for the verbs and options.
 
 use super::output::put;
-use super::text;
 use super::verbs::{long, Verb, VERBS};
+use super::{exec, text};
 
 /// The completion script for a shell; `None` for an unknown shell.
 pub(super) fn completions(shell: &str) -> Option<String> {
@@ -35,17 +35,27 @@ fn flags(verb: Option<&Verb>) -> Vec<Flag> {
         flags.push(Flag {
             names: names.split(", ").map(str::to_owned).collect(),
             takes_value: !value.is_empty(),
-            choices: choices(value.trim_end_matches('>')),
+            choices: choices(verb, names, value.trim_end_matches('>')),
             summary: summary.trim_end().replace('\'', ""),
         });
     }
     flags
 }
 
-/// Splits `yes|no` into words; returns none for a placeholder in capitals.
-fn choices(value: &str) -> Vec<String> {
-    let is_word = |word: &&str| word.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-');
-    value.split('|').filter(|_| value.contains('|')).filter(is_word).map(str::to_owned).collect()
+/// The words that an option takes as its value.
+fn choices(verb: Option<&Verb>, names: &str, value: &str) -> Vec<String> {
+    let setting = forkpool::settings().find(|setting| long(names) == Some(setting.name()));
+    let words = match setting {
+        // Verbs have options of their own.
+        Some(setting) if verb.is_none_or(Verb::is_exec) => setting.words(),
+        _ if value.contains('|') => value.split('|').collect(),
+        _ => Vec::new(),
+    };
+    let is_refused = |word: &&str| {
+        let is_balance = setting.is_some_and(|setting| setting.name() == exec::BALANCE);
+        verb.is_some() && is_balance && exec::is_counting(word)
+    };
+    words.into_iter().filter(|word| !is_refused(word)).map(str::to_owned).collect()
 }
 
 /// The names of the flags, each followed by a blank.
@@ -65,12 +75,15 @@ fn everything() -> impl Iterator<Item = Option<&'static Verb>> {
 fn bash() -> String {
     let (mut values, mut options) = (String::new(), String::new());
     let mut seen: Vec<String> = Vec::new();
-    for flag in everything().flat_map(flags).filter(|flag| flag.takes_value) {
-        let Some(name) = flag.names.last().filter(|name| !seen.contains(name)) else { continue };
-        if !flag.choices.is_empty() {
-            put(&mut values, format_args!("    {name}) words='{}' ;;\n", flag.choices.join(" ")));
+    for verb in everything() {
+        let whose = verb.map_or("", |verb| verb.name);
+        for flag in flags(verb).into_iter().filter(|flag| flag.takes_value) {
+            let name = format!("{whose}:{}", flag.names.last().map_or("", String::as_str));
+            if !flag.choices.is_empty() {
+                put(&mut values, format_args!("    {name}) words='{}' ;;\n", flag.choices.join(" ")));
+            }
+            seen.push(name);
         }
-        seen.push(name.clone());
     }
     for verb in VERBS {
         let words = words(&flags(Some(verb))) + &verb.operands().join(" ");
@@ -94,7 +107,7 @@ _forkpool() {{
         {names}) verb=${{verb:-${{COMP_WORDS[i]}}}} ;;
         esac
     done
-    case $previous in
+    case $verb:$previous in
 {values}    {seen}) return ;;
     *)
         case $verb in

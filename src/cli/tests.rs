@@ -184,6 +184,23 @@ fn a_program_is_what_follows_the_options() {
 }
 
 #[test]
+fn every_word_of_a_setting_is_completed() {
+    for shell in ["bash", "zsh", "fish"] {
+        let Ok(Asked::Text(script)) = asked(&["completions", shell], &[]) else { panic!("{shell}") };
+        for setting in forkpool::settings().filter(|setting| !setting.words().is_empty()) {
+            let (name, words) = (setting.name(), setting.words().join(" "));
+            let verb = if setting.concerns_server() { "" } else { "exec" };
+            let completes = |line: &str| match shell {
+                "bash" => line.trim() == format!("{verb}:--{name}) words='{words}' ;;"),
+                "zsh" => line.contains(&format!("'--{name}[")) && line.contains(&format!("]:value:({words})'")),
+                _ => line.contains(&format!(" -l {name} -x -a '{words}' ")),
+            };
+            assert!(script.lines().any(completes), "{shell}: {name} {words}\n{script}");
+        }
+    }
+}
+
+#[test]
 fn every_verb_is_listed_and_has_help() {
     let printed = |arguments: &[&str]| match asked(arguments, &[]) {
         Ok(Asked::Text(text)) => text,

@@ -39,7 +39,7 @@ pub enum AccessLogFormat {
 }
 
 impl AccessLogFormat {
-    const NAMES: [(&'static str, AccessLogFormat); 4] = [
+    pub(super) const NAMES: [(&'static str, AccessLogFormat); 4] = [
         ("common", AccessLogFormat::Common),
         ("combined", AccessLogFormat::Combined),
         ("vhost", AccessLogFormat::Vhost),

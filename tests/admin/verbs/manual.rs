@@ -12,7 +12,8 @@ fn every_verb_has_its_help() {
     let help = run(binary().arg("--help")).out;
     let verbs = help.split_once("\nVerbs:\n").and_then(|(_, rest)| rest.split_once("\n\n")).expect("they are there").0;
     let names: Vec<&str> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    assert_eq!(names, ["exec", "status", "top", "restart", "scale", "stop", "upgrade", "completions", "man"]);
+    let pools = ["exec", "status", "top", "restart", "reload", "scale", "stop", "upgrade"];
+    assert_eq!(names, [&pools[..], &["completions", "man", "help", "version"]].concat());
     for name in names {
         for flag in ["-h", "--help"] {
             let said = run(binary().args([name, flag]));
@@ -50,6 +51,8 @@ fn bash_completes_verbs_options_and_values() {
         (&["completions", ""], &["-h", "--help", "bash", "zsh", "fish"]),
         (&["exec", "--re"], &["--ready"]),
         (&["exec", "--ready", "n"], &["notify"]),
+        (&["exec", "--balance", ""], &["hash", "random", "cpu", "client"]),
+        (&["help", "re"], &["restart", "reload"]),
         (&["exec", "--access"], &[]),
         (&["exec", "--lis"], &["--listen"]),
         (&["exec", "--roo"], &[]),

@@ -22,6 +22,11 @@ pub(super) trait Field: Debug + Sync {
     /// The value as text that can be parsed again; `None` if the setting is off.
     fn show(&self, config: &Config) -> Option<String>;
 
+    /// The words among its values.
+    fn words(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
+
     /// Copies the value from one configuration to another.
     fn copy(&self, from: &Config, to: &mut Config);
 }
@@ -46,6 +51,10 @@ impl<K: Kind> Field for At<K> {
 
     fn show(&self, config: &Config) -> Option<String> {
         self.kind.show((self.get)(config))
+    }
+
+    fn words(&self) -> Vec<&'static str> {
+        self.kind.words()
     }
 
     fn copy(&self, from: &Config, to: &mut Config) {

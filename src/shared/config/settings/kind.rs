@@ -30,6 +30,11 @@ pub(super) trait Kind: Debug + Sync {
 
     /// The value as text that can be parsed again; `None` if no text means it.
     fn show(&self, value: &Self::Value) -> Option<String>;
+
+    /// The words among the values.
+    fn words(&self) -> Vec<&'static str> {
+        Vec::new()
+    }
 }
 
 /// A time with a minimum; zero is never.
@@ -123,6 +128,10 @@ impl Kind for YesNo {
     fn show(&self, value: &bool) -> Option<String> {
         Some(if *value { "yes" } else { "no" }.to_owned())
     }
+
+    fn words(&self) -> Vec<&'static str> {
+        vec!["yes", "no"]
+    }
 }
 
 /// A word that names a value of an enum.
@@ -145,6 +154,10 @@ impl<E: Choose + Debug + Sync> Kind for Choice<E> {
     fn show(&self, value: &E) -> Option<String> {
         Some(value.name().to_owned())
     }
+
+    fn words(&self) -> Vec<&'static str> {
+        E::NAMES.iter().map(|(name, _)| *name).collect()
+    }
 }
 
 /// A value of another kind, or none.
@@ -164,6 +177,10 @@ impl<K: Kind> Kind for Optional<K> {
 
     fn show(&self, value: &Option<K::Value>) -> Option<String> {
         value.as_ref().and_then(|value| self.0.show(value))
+    }
+
+    fn words(&self) -> Vec<&'static str> {
+        self.0.words()
     }
 }
 
@@ -196,6 +213,10 @@ impl Kind for Workers {
 
     fn show(&self, value: &Option<usize>) -> Option<String> {
         Some(value.map_or_else(|| "auto".to_owned(), |workers| workers.to_string()))
+    }
+
+    fn words(&self) -> Vec<&'static str> {
+        vec!["auto"]
     }
 }
 
@@ -394,6 +415,9 @@ impl<V> Own<V> {
 
 /// What a type must have for [`Own`].
 pub(super) trait Syntax: Clone + Debug + Display + Sync {
+    /// The words among its values.
+    fn words() -> Vec<&'static str>;
+
     /// # Errors
     ///
     /// What is wrong with the text, and what would be right.
@@ -417,9 +441,17 @@ impl<V: Syntax> Kind for Own<V> {
     fn show(&self, value: &V) -> Option<String> {
         Some(value.to_string())
     }
+
+    fn words(&self) -> Vec<&'static str> {
+        V::words()
+    }
 }
 
 impl Syntax for Readiness {
+    fn words() -> Vec<&'static str> {
+        vec!["auto", "listen", "notify"]
+    }
+
     fn parse(text: &str) -> Result<Readiness, String> {
         Readiness::parse(text)
     }
@@ -430,6 +462,10 @@ impl Syntax for Readiness {
 }
 
 impl Syntax for AccessLogFormat {
+    fn words() -> Vec<&'static str> {
+        AccessLogFormat::NAMES.iter().map(|(name, _)| *name).collect()
+    }
+
     fn parse(text: &str) -> Result<AccessLogFormat, String> {
         AccessLogFormat::parse(text)
     }

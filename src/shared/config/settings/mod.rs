@@ -170,6 +170,12 @@ impl Setting {
         self.value_name
     }
 
+    /// The words that it takes as values, such as `auto` and `off`. Some settings take other values, too; many take no
+    /// words.
+    pub fn words(&self) -> Vec<&'static str> {
+        self.field.words()
+    }
+
     /// The default; `None` if it is off by default, or the help text describes the default.
     pub fn default(&self) -> Option<String> {
         if self.is_default_in_help {
@@ -230,8 +236,18 @@ impl Setting {
     ///
     /// What is wrong with the text, and what would be right.
     pub(crate) fn apply(&self, config: &mut Config, text: &str) -> Result<(), String> {
-        self.field.apply(config, text).map_err(|problem| on_one_line(&problem))?;
+        self.field.apply(config, text).map_err(|problem| on_one_line(&problem) + &self.meant(text))?;
         self.check(config)
+    }
+
+    /// Suggests the word that was probably meant, if one is similar enough.
+    fn meant(&self, text: &str) -> String {
+        let likeness = |word: &str| strsim::jaro(&text.to_lowercase(), &word.to_lowercase());
+        let words = self.words().into_iter().map(|word| (likeness(word), word));
+        match words.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+            Some((likeness, word)) if likeness > ALIKE => format!("; did you mean {word}?"),
+            _ => String::new(),
+        }
     }
 
     /// Makes it in one configuration what it is in another.
@@ -248,6 +264,9 @@ impl Setting {
         self.field.show(config)
     }
 }
+
+/// How similar a word must be to be suggested, from 0 to 1.
+const ALIKE: f64 = 0.75;
 
 /// A setting and its value as the user wrote them, on one line whatever is in them.
 pub(crate) fn quoted(name: &str, value: &str) -> String {

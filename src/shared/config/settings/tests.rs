@@ -45,6 +45,39 @@ fn the_defaults_shown_are_the_defaults() {
 }
 
 #[test]
+fn every_word_is_a_value_and_a_similar_one_is_suggested() {
+    for setting in settings() {
+        for word in setting.words() {
+            let mut config = Config::default();
+            setting.apply(&mut config, word).expect(setting.name);
+            assert_eq!(setting.shown(&config).as_deref(), Some(word), "{}", setting.name);
+            let upper = word.to_uppercase();
+            if upper != word {
+                let problem = setting.apply(&mut config, &upper).expect_err("values are not in capitals");
+                assert!(problem.ends_with(&format!("; did you mean {word}?")), "{problem}");
+            }
+        }
+        let takes_words = setting.value_name.contains('|')
+            || ["METHOD", "HEADER", "SIGNAL", "WHICH", "FORMAT"].contains(&setting.value_name);
+        assert_eq!(takes_words, !setting.words().is_empty(), "{}", setting.name);
+    }
+    for (name, text, meant) in [
+        ("sandbox", "stirct", "strict"),
+        ("balance", "least-connection", "least-connections"),
+        ("stop-signal", "quit", "QUIT"),
+        ("ready", "notfy", "notify"),
+        ("access-log-format", "combind", "combined"),
+        ("pin", "y", "yes"),
+    ] {
+        let setting = Setting::named(name).expect("a setting");
+        let problem = setting.apply(&mut Config::default(), text).expect_err("no value");
+        assert!(problem.ends_with(&format!("; did you mean {meant}?")), "{problem}");
+    }
+    let problem = Setting::named("sandbox").expect("a setting").apply(&mut Config::default(), "maybe");
+    assert_eq!(problem, Err("must be auto, off or strict".to_owned()));
+}
+
+#[test]
 fn every_value_reaches_a_field_of_its_own() {
     let untouched = format!("{:?}", Config::default());
     let mut seen = HashSet::new();
