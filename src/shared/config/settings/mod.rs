@@ -236,18 +236,8 @@ impl Setting {
     ///
     /// What is wrong with the text, and what would be right.
     pub(crate) fn apply(&self, config: &mut Config, text: &str) -> Result<(), String> {
-        self.field.apply(config, text).map_err(|problem| on_one_line(&problem) + &self.meant(text))?;
+        self.field.apply(config, text).map_err(|problem| on_one_line(&problem) + &suggestion(&self.words(), text))?;
         self.check(config)
-    }
-
-    /// Suggests the word that was probably meant, if one is similar enough.
-    fn meant(&self, text: &str) -> String {
-        let likeness = |word: &str| strsim::jaro(&text.to_lowercase(), &word.to_lowercase());
-        let words = self.words().into_iter().map(|word| (likeness(word), word));
-        match words.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
-            Some((likeness, word)) if likeness > ALIKE => format!("; did you mean {word}?"),
-            _ => String::new(),
-        }
     }
 
     /// Makes it in one configuration what it is in another.
@@ -262,6 +252,16 @@ impl Setting {
     /// The text that would set what is in `config`; `None` if the setting is off.
     pub(crate) fn shown(&self, config: &Config) -> Option<String> {
         self.field.show(config)
+    }
+}
+
+/// Suggests the word that was probably meant, if one is similar enough.
+fn suggestion(words: &[&str], text: &str) -> String {
+    let likeness = |word: &str| strsim::jaro(&text.to_lowercase(), &word.to_lowercase());
+    let words = words.iter().map(|word| (likeness(word), word));
+    match words.max_by(|(one, _), (other, _)| one.total_cmp(other)) {
+        Some((likeness, word)) if likeness > ALIKE => format!("; did you mean {word}?"),
+        _ => String::new(),
     }
 }
 
