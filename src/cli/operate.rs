@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::client::{Client, Failure};
 use super::output::print;
+use super::table::Sort;
 use super::top;
 
 /// Exit code of a restart that was aborted, of an upgrade that failed, and of scaling whose new workers fail. The pool
@@ -37,6 +38,7 @@ pub(crate) struct Call {
     /// Whether to wait for the outcome.
     pub(super) waits: bool,
     pub(super) interval: Duration,
+    pub(super) sort: Sort,
     pub(super) workers: u64,
 }
 
@@ -58,7 +60,7 @@ impl Call {
                 print("\n");
                 0
             }),
-            Task::Top => return top::run(&client, self.interval),
+            Task::Top => return top::run(&client, self.interval, self.sort),
             Task::Restart | Task::Scale | Task::Stop | Task::Upgrade => self.command(&client),
         };
         done.map_err(Failure::text)

@@ -10,6 +10,7 @@ use super::exec::Program;
 use super::flags::{on, Flags, Variables, HINT};
 use super::log::{LogFormat, Verbosity};
 use super::operate::{Call, Task};
+use super::table::{Sort, SORTS};
 use super::verbs::{self, long, Job, Verb, VERBS};
 use super::{man, shell, text};
 
@@ -213,6 +214,7 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
         Some(text) => interval(text).map_err(|problem| format!("--interval {}: {problem}", text.escape_debug()))?,
         None => Duration::from_secs(1),
     };
+    let sort = words.option("sort").map_or(Ok(Sort::default()), sort)?;
     let (json, ready) = (words.option("json").is_some(), words.option("ready").is_some());
     if json && ready {
         return Err("--ready and --json exclude each other; leave one out".to_owned());
@@ -225,6 +227,7 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
         ready,
         waits: words.option("no-wait").is_none(),
         interval,
+        sort,
         workers: workers.unwrap_or(0),
     })
 }
@@ -239,6 +242,13 @@ impl Words {
     fn option(&self, name: &str) -> Option<&str> {
         self.flags.iter().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }
+}
+
+/// What `top` sorts the workers by.
+fn sort(text: &str) -> Result<Sort, String> {
+    let found = SORTS.iter().find(|(_, name, _)| *name == text);
+    let names = || SORTS.map(|(_, name, _)| name).join(", ");
+    found.map(|(_, _, sort)| *sort).ok_or_else(|| format!("--sort {}: must be one of {}", text.escape_debug(), names()))
 }
 
 /// The interval at which `top` refreshes.

@@ -1,5 +1,7 @@
 //! PURE. What `forkpool top` shows: the status of a pool as a table, with rates since the previous status.
 
+use std::cmp::Reverse;
+
 use forkpool::{shown_span, shown_time};
 use serde_json::Value;
 
@@ -8,20 +10,20 @@ use super::output::{printable, put};
 /// A column: its name, and its value for a worker.
 type Column = (&'static str, fn(&Row<'_>) -> String);
 
-/// The first columns fit a terminal of 80 columns, which cuts off the others.
+/// The columns up to QUEUE fit a terminal of 80 columns, which cuts off the others.
 const COLUMNS: &[Column] = &[
     ("WORKER", |row| number(&row.worker["worker"])),
-    ("GEN", |row| number(&row.worker["generation"])),
     ("PID", |row| number(&row.worker["pid"])),
     (STATE, |row| row.worker["state"].as_str().unwrap_or("-").to_owned()),
     ("UP", |row| micros(&row.worker["since"]).map_or_else(none, |since| age(row.now, since))),
     ("REQ/S", |row| row.rates.0.map_or_else(none, |requests| requests.to_string())),
     ("CPU%", |row| row.rates.1.map_or_else(none, |cpu| format!("{}.{}", cpu / 10, cpu % 10))),
     ("OPEN", |row| number(&row.worker["open"])),
-    ("BUSY", |row| shown_time(micros(&row.worker["busy"]).filter(|busy| *busy > 0))),
     ("P50", |row| shown_time(micros(&row.worker["latency"]["p50"]))),
     ("P99", |row| shown_time(micros(&row.worker["latency"]["p99"]))),
     ("QUEUE", |row| number(&row.worker["queue"])),
+    ("BUSY", |row| shown_time(micros(&row.worker["busy"]).filter(|busy| *busy > 0))),
+    ("GEN", |row| number(&row.worker["generation"])),
     ("RESTARTS", |row| number(&row.worker["restarts"])),
     ("REQUESTS", |row| number(&row.worker["requests"])),
     ("RSS", |row| row.worker["rss"].as_u64().map_or_else(none, |bytes| format!("{}M", bytes >> 20))),
@@ -31,6 +33,31 @@ const COLUMNS: &[Column] = &[
 /// The columns of text, which are left-aligned.
 const STATE: &str = "STATE";
 const LAST_EXIT: &str = "LAST EXIT";
+
+/// What the workers are sorted by: by number, or with the highest value first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Sort {
+    #[default]
+    Worker,
+    Requests,
+    Cpu,
+    Open,
+    P99,
+    Memory,
+}
+
+/// The keys of `top`, and the names for `--sort`.
+pub(super) const SORTS: [(u8, &str, Sort); 6] = [
+    (b'w', "worker", Sort::Worker),
+    (b'r', "requests", Sort::Requests),
+    (b'c', "cpu", Sort::Cpu),
+    (b'o', "open", Sort::Open),
+    (b'p', "p99", Sort::P99),
+    (b'm', "memory", Sort::Memory),
+];
+
+/// The last line of a terminal: the keys.
+pub(super) const KEYS: &str = "q quits; sort by w worker, r requests, c cpu, o open, p p99, m memory";
 
 /// The number of events shown.
 const EVENTS: usize = 10;
@@ -45,15 +72,32 @@ struct Row<'a> {
     rates: (Option<u64>, Option<u64>),
 }
 
+impl Row<'_> {
+    /// What the rows are sorted by, the highest first. What is not known comes last.
+    fn rank(&self, sort: Sort) -> Option<u64> {
+        match sort {
+            Sort::Worker => None,
+            Sort::Requests => self.rates.0,
+            Sort::Cpu => self.rates.1,
+            Sort::Open => self.worker["open"].as_u64(),
+            Sort::P99 => micros(&self.worker["latency"]["p99"]),
+            Sort::Memory => self.worker["rss"].as_u64(),
+        }
+    }
+}
+
 /// Renders the status as a table. `before` is the previous status, or null.
-pub(super) fn table(status: &Value, before: &Value) -> String {
+pub(super) fn table(status: &Value, before: &Value, sort: Sort) -> String {
     let mut out = String::new();
     let now = micros(&status["pool"]["time"]).unwrap_or(0);
     head(&mut out, status, before);
     let workers = status["workers"].as_array().map_or(&[][..], Vec::as_slice);
     let row = |worker| Row { worker, now, rates: rates(worker, now, before) };
+    let mut sorted: Vec<Row<'_>> = workers.iter().map(row).collect();
+    // The sort is stable: workers of one rank stay in the order of their numbers.
+    sorted.sort_by_key(|row| Reverse(row.rank(sort)));
     let mut rows: Vec<Vec<String>> = vec![COLUMNS.iter().map(|(name, _)| (*name).to_owned()).collect()];
-    rows.extend(workers.iter().map(row).map(|row| COLUMNS.iter().map(|(_, cell)| cell(&row)).collect()));
+    rows.extend(sorted.iter().map(|row| COLUMNS.iter().map(|(_, cell)| cell(row)).collect()));
     for row in &rows {
         let mut line = String::new();
         for (column, (name, _)) in COLUMNS.iter().enumerate() {
@@ -104,14 +148,14 @@ fn head(out: &mut String, status: &Value, before: &Value) {
     put(
         out,
         format_args!(
-            "{} requests per second; {} requests, {} connections open, {} refused, {} panics; p50 {}, p99 {}\n",
+            "{} requests per second, p50 {}, p99 {}; {} connections open\n{} requests, {} refused, {} panics\n",
             rate.map_or_else(none, |rate| rate.to_string()),
-            number(&totals["requests"]),
-            number(&totals["open"]),
-            number(&totals["refused"]),
-            number(&totals["panics"]),
             latency("p50"),
             latency("p99"),
+            number(&totals["open"]),
+            number(&totals["requests"]),
+            number(&totals["refused"]),
+            number(&totals["panics"]),
         ),
     );
     let classes = ["1xx", "2xx", "3xx", "4xx", "5xx"].map(|class| (class, totals["responses"][class].as_u64()));
@@ -198,28 +242,32 @@ mod tests {
             status["totals"]["requests"] = Value::Null;
             status
         };
-        let shown = table(&program(102.0, 2.0), &program(100.0, 1.0));
-        assert!(shown.contains("\n- requests per second; - requests, 3 connections open"), "{shown}");
+        let shown = table(&program(102.0, 2.0), &program(100.0, 1.0), Sort::Worker);
+        assert!(
+            shown.contains("\n- requests per second, p50 25us, p99 2.1ms; 3 connections open\n- requests"),
+            "{shown}"
+        );
         let row = shown.lines().find(|line| line.contains(" ready ")).expect("a row");
-        assert_eq!(row.split_whitespace().collect::<Vec<_>>()[5..9], ["-", "50.0", "-", "-"], "{shown}");
+        assert_eq!(row.split_whitespace().collect::<Vec<_>>()[4..7], ["-", "50.0", "-"], "{shown}");
     }
 
     #[test]
     fn the_status_is_a_table_with_rates() {
-        let shown = table(&status(100.0, 1000, 1.0), &Value::Null);
-        assert!(shown.contains(" - requests per second; 1000 requests") || shown.contains("\n- requests per second"));
-        let shown = table(&status(102.0, 5000, 2.0), &status(100.0, 1000, 1.0));
+        let shown = table(&status(100.0, 1000, 1.0), &Value::Null, Sort::Worker);
+        assert!(shown.contains("\n- requests per second") && shown.contains("\n1000 requests"), "{shown}");
+        let shown = table(&status(102.0, 5000, 2.0), &status(100.0, 1000, 1.0), Sort::Worker);
         assert_eq!(
             shown,
             "\
 forkpool 1: serving, 1 of 2 workers serve, pid 1, up 1m42s
 listening on 127.0.0.1:8000
-2000 requests per second; 5000 requests, 3 connections open, 0 refused, 0 panics; p50 25us, p99 2.1ms
+2000 requests per second, p50 25us, p99 2.1ms; 3 connections open
+5000 requests, 0 refused, 0 panics
 responses: 7 2xx, 1 4xx; 10 KiB sent
 
-WORKER  GEN  PID  STATE       UP  REQ/S  CPU%  OPEN   BUSY   P50    P99  QUEUE  RESTARTS  REQUESTS  RSS  LAST EXIT
-     0    2   77  ready    1m32s   2000  50.0     3  500ms  25us  2.1ms      0         1      5000   5M  killed?[2J
-     1    0    -  backoff      -      -     -     -      -     -      -      -         4         -    -  -
+WORKER  PID  STATE       UP  REQ/S  CPU%  OPEN   P50    P99  QUEUE   BUSY  GEN  RESTARTS  REQUESTS  RSS  LAST EXIT
+     0   77  ready    1m32s   2000  50.0     3  25us  2.1ms      0  500ms    2         1      5000   5M  killed?[2J
+     1    -  backoff      -      -     -     -     -      -      -      -    0         4         -    -  -
 
      32s ago  info   a
 "
@@ -227,11 +275,60 @@ WORKER  GEN  PID  STATE       UP  REQ/S  CPU%  OPEN   BUSY   P50    P99  QUEUE  
     }
 
     #[test]
+    fn a_terminal_of_80_columns_has_room_for_what_matters() {
+        let mut status = status(90_000.0, 1_234_567_890, 80_000.0);
+        status["totals"]["open"] = json!(1_000_000);
+        for worker in status["workers"].as_array_mut().expect("workers") {
+            worker["pid"] = json!(4_194_304);
+            worker["state"] = json!("draining");
+            worker["open"] = json!(99_999);
+            worker["latency"] = json!({"p50": 0.000_999, "p99": 0.999});
+        }
+        let mut before = status.clone();
+        before["pool"]["time"] = json!(89_999.0);
+        before["totals"]["requests"] = json!(1_234_000_000);
+        before["workers"][0]["requests"] = json!(1_234_000_000);
+        let shown = table(&status, &before, Sort::Worker);
+        let (head, table) = shown.split_once("\n\n").expect("a head");
+        assert!(head.lines().all(|line| line.len() <= 80), "{head}");
+        let names = table.lines().next().expect("names");
+        assert!(names.find("QUEUE").is_some_and(|at| at + "QUEUE".len() <= 80), "{shown}");
+        assert!(KEYS.len() <= 80);
+    }
+
+    #[test]
+    fn workers_are_sorted_with_the_highest_first() {
+        let mut status = status(100.0, 1000, 1.0);
+        let worker = |id: u64, open: Value, rss: u64, p99: f64| json!({"worker": id, "pid": id + 1, "open": open, "rss": rss, "latency": {"p99": p99}, "requests": id, "cpu": 9.0 - id as f64});
+        let workers = [worker(0, json!(5), 1, 0.2), worker(1, Value::Null, 3, 0.1), worker(2, json!(7), 2, 0.3)];
+        status["workers"] = json!(workers);
+        let mut before = status.clone();
+        before["pool"]["time"] = json!(90.0);
+        for worker in before["workers"].as_array_mut().expect("workers") {
+            (worker["requests"], worker["cpu"]) = (json!(0), json!(0.0));
+        }
+        status["workers"][1]["requests"] = json!(500);
+        for (sort, order) in [
+            (Sort::Worker, ["0", "1", "2"]),
+            (Sort::Requests, ["1", "0", "2"]),
+            (Sort::Cpu, ["0", "1", "2"]),
+            (Sort::Open, ["2", "0", "1"]),
+            (Sort::P99, ["2", "0", "1"]),
+            (Sort::Memory, ["1", "2", "0"]),
+        ] {
+            let shown = table(&status, &before, sort);
+            let rows = shown.lines().skip_while(|line| !line.starts_with("WORKER")).skip(1);
+            let found: Vec<&str> = rows.take(3).filter_map(|row| row.split_whitespace().next()).collect();
+            assert_eq!(found, order, "{sort:?}: {shown}");
+        }
+    }
+
+    #[test]
     fn a_status_of_anything_else_is_shown_without_panic() {
         for status in
             [Value::Null, json!([]), json!({"workers": 7, "pool": {"time": "x"}}), json!({"workers": [1, {}]})]
         {
-            assert!(table(&status, &status).starts_with("forkpool ?: ?, - of - workers serve"));
+            assert!(table(&status, &status, Sort::default()).starts_with("forkpool ?: ?, - of - workers serve"));
         }
     }
 }

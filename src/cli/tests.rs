@@ -105,6 +105,10 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
             &["top", "--interval", "1ms", "--admin", "x"],
             "--interval 1ms: must be 100ms to 1h, as in 500ms or 2s (try forkpool top --help)",
         ),
+        (
+            &["top", "--sort", "pid", "--admin", "x"],
+            "--sort pid: must be one of worker, requests, cpu, open, p99, memory (try forkpool top --help)",
+        ),
         (&["completions", "csh"], "completions needs bash|zsh|fish (try forkpool completions --help)"),
         (&["help", "restrat"], "restrat is unknown; did you mean restart? (try forkpool --help)"),
         (&["help", "top", "stop"], "stop is unknown (try forkpool help --help)"),

@@ -13,51 +13,66 @@ use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::client::{Client, Failure};
-use super::table::table;
+use super::table::{table, Sort, KEYS, SORTS};
 
 /// Shows the pool until the user quits.
-pub(super) fn run(client: &Client, interval: Duration) -> Result<u8, String> {
+pub(super) fn run(client: &Client, interval: Duration, mut sort: Sort) -> Result<u8, String> {
     let ends = Arc::new(AtomicBool::new(false));
     let screen = if io::stdout().is_terminal() { Some(Screen::open(&ends)?) } else { None };
     let mut before = Value::Null;
     loop {
         let due = Instant::now() + interval;
         let status = client.status().map_err(Failure::text)?;
-        let shown = table(&status, &before);
-        before = status;
-        let drawn = match &screen {
-            Some(_) => draw(&shown),
-            None => io::stdout().write_all(format!("{shown}\n").as_bytes()),
-        };
-        // The reader of the output has gone.
-        if drawn.is_err() || !waits(screen.as_ref(), due, &ends) {
-            return Ok(0);
+        loop {
+            let shown = table(&status, &before, sort);
+            let drawn = match &screen {
+                Some(_) => draw(&shown),
+                None => io::stdout().write_all(format!("{shown}\n").as_bytes()),
+            };
+            // The reader of the output has gone.
+            if drawn.is_err() {
+                return Ok(0);
+            }
+            match wait(screen.as_ref(), due, &ends) {
+                Next::Refresh => break,
+                Next::Sort(by) => sort = by,
+                Next::Quit => return Ok(0),
+            }
         }
+        before = status;
     }
 }
 
-/// Draws each line at its place; the terminal cuts off what does not fit.
+/// What to do after the wait.
+enum Next {
+    Refresh,
+    Sort(Sort),
+    Quit,
+}
+
+/// Draws each line at its place, and the keys on the last line; the terminal cuts off what does not fit.
 fn draw(shown: &str) -> io::Result<()> {
     let mut drawn = String::new();
     for (line, number) in shown.lines().zip(1..) {
         drawn.push_str(&format!("\x1b[{number};1H{line}\x1b[K"));
     }
-    drawn.push_str("\x1b[J");
+    // The terminal takes its last row for one below it.
+    drawn.push_str(&format!("\x1b[J\x1b[999;1H\x1b[K{KEYS}"));
     let mut out = io::stdout();
     out.write_all(drawn.as_bytes())?;
     out.flush()
 }
 
-/// Waits for the next refresh; returns false when the user quits.
-fn waits(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> bool {
+/// Waits for the next refresh, or a key.
+fn wait(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> Next {
     let stdin = io::stdin();
     loop {
         let left = due.saturating_duration_since(Instant::now());
         if ends.load(Ordering::Relaxed) {
-            return false;
+            return Next::Quit;
         }
         if left.is_zero() {
-            return true;
+            return Next::Refresh;
         }
         // In whole milliseconds, rounded up.
         let left = PollTimeout::try_from(left + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX);
@@ -68,8 +83,13 @@ fn waits(screen: Option<&Screen>, due: Instant, ends: &AtomicBool) -> bool {
         if poll(watched, left).is_ok_and(|ready| ready > 0) {
             let mut key = [0];
             match read(&stdin, &mut key) {
-                Ok(1) if !matches!(key[0], b'q' | b'Q' | CTRL_C) => {}
-                _ => return false,
+                Ok(1) if !matches!(key[0], b'q' | b'Q' | CTRL_C) => {
+                    let sort = SORTS.iter().find(|(known, ..)| *known == key[0].to_ascii_lowercase());
+                    if let Some((_, _, sort)) = sort {
+                        return Next::Sort(*sort);
+                    }
+                }
+                _ => return Next::Quit,
             }
         }
     }

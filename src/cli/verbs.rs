@@ -96,10 +96,18 @@ while no worker serves.
         operand: "",
         summary: "Show the pool live, until q is pressed",
         about: "\
-Shows the status of a pool and refreshes it, with the requests per second and the CPU usage of each worker. Ends on q or
-Ctrl-C, and when the pool ends. If the output is not a terminal, it is plain text.
+Shows the status of a pool and refreshes it, with the requests per second and the CPU usage of each worker. The keys that sort
+the workers are on the last line. Ends on q or Ctrl-C, and when the pool ends. If the output is not a terminal, it is plain text.
 ",
-        options: &[ADMIN, ("--interval <DURATION>", "Time between two refreshes [default: 1s]"), HELP],
+        options: &[
+            ADMIN,
+            ("--interval <DURATION>", "Time between two refreshes [default: 1s]"),
+            (
+                "--sort <worker|requests|cpu|open|p99|memory>",
+                "What to sort the workers by, the highest first; requests means those per second [default: worker]",
+            ),
+            HELP,
+        ],
         job: Job::Call(Task::Top),
     },
     Verb {
