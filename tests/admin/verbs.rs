@@ -168,9 +168,13 @@ fn scaling_ends_when_the_new_workers_fail() {
     let said = forkpool(&address, &["scale", "4"]);
     assert_eq!((said.code, said.problem.as_str()), (4, ""), "{said:?}");
     let last = said.out.lines().last().unwrap_or_default();
-    let expected = "scaling failed, still trying for 4 workers; worker=2 exited with code 1: the \
-                    testbed was told to fail";
-    assert_eq!(last, expected, "{said:?}");
+    // Either of the new workers may fail first.
+    let expected = [2, 3].map(|worker| {
+        format!(
+            "scaling failed, still trying for 4 workers; worker={worker} exited with code 1: the testbed was told to fail"
+        )
+    });
+    assert!(expected.iter().any(|expected| expected == last), "{said:?}");
     // What is wanted is wanted still; and who asks again is told again.
     assert!(forkpool(&address, &["status"]).out.contains("2 of 4 workers serve"));
     assert_eq!(forkpool(&address, &["scale", "4"]).code, 4);
@@ -270,9 +274,9 @@ fn without_a_terminal_top_is_plain_text() {
             lines.by_ref().inspect(|line| assert!(!line.contains('\x1b'), "{line}")).find(|line| is_wanted(line));
         line.expect("it goes on")
     };
-    assert!(next(&|line| line.contains("REQ/S")).starts_with("WORKER  GEN "));
+    assert!(next(&|line| line.contains("REQ/S")).starts_with("WORKER "));
     // Nothing is known of before.
-    let rate = |line: &str| line.split_whitespace().nth(5).map(str::to_owned);
+    let rate = |line: &str| line.split_whitespace().nth(4).map(str::to_owned);
     assert_eq!(rate(&next(&|line| line.contains("  ready  "))).as_deref(), Some("-"));
     for _ in 0..2 {
         next(&|line| line.starts_with("forkpool "));
