@@ -97,8 +97,8 @@ while no worker serves.
         summary: "Show the pool live, until q is pressed",
         about: "\
 Shows the status of a pool and refreshes it, with the requests per second and the CPU usage of each worker. The last
-line says which keys sort the workers. Ends on q or Ctrl-C, and when the pool ends. If the output is not a terminal, it is
-plain text.
+line says which keys sort the workers. Ends on q or Ctrl-C, and when the pool ends. If the output is not a terminal, it
+is plain text.
 ",
         options: &[
             ADMIN,
