@@ -208,7 +208,7 @@ mod tests {
             spawned.collect::<Vec<_>>()
         };
         assert_eq!(turn(&mut slots, 1_000), [0]);
-        assert_eq!(turn(&mut slots, 2_000), [], "it has no sockets yet");
+        assert_eq!(turn(&mut slots, 2_000), [0usize; 0], "it has no sockets yet");
         let failed = slots.get_mut(0).expect("it is wanted");
         (failed.failures, failed.start_at) = (1, at(2_000));
         failed.processes.clear();
