@@ -142,14 +142,27 @@ impl Response {
     /// response after the body, longer than [`answer_timeout`](crate::Builder::answer_timeout), the client gets 504.
     ///
     /// ```
-    /// # use forkpool::Response;
-    /// # use std::io::BufRead;
-    /// let (body, responder, response) = Response::read_body();
-    /// std::thread::spawn(move || {
-    ///     let lines = body.lines().map_while(Result::ok).count();
-    ///     responder.respond(Response::text(format!("{lines} lines\n")));
-    /// });
-    /// # drop(response);
+    /// use std::io::{self, BufRead};
+    /// use std::thread;
+    ///
+    /// use forkpool::{Request, Response};
+    ///
+    /// fn handle(_request: &Request<'_>) -> Response {
+    ///     let (body, responder, response) = Response::read_body();
+    ///     thread::spawn(move || responder.respond(count(body).unwrap_or_else(|_| Response::new(400))));
+    ///     response
+    /// }
+    ///
+    /// fn count(body: impl BufRead) -> io::Result<Response> {
+    ///     let lines = body.lines().collect::<io::Result<Vec<_>>>()?.len();
+    ///     Ok(Response::text(format!("{lines} lines\n")))
+    /// }
+    ///
+    /// // A unit test calls the function that reads. Only a server gives a BodyReader its bytes: without one, reading
+    /// // waits until the response is dropped, and then fails as if the client had gone.
+    /// assert_eq!(count(&b"one\ntwo\n"[..])?.body_bytes(), Some(&b"2 lines\n"[..]));
+    /// # drop(handle(&Request::builder("POST", "/").build()));
+    /// # Ok::<(), io::Error>(())
     /// ```
     pub fn read_body() -> (BodyReader, Responder, Response) {
         let (responder, answer) = Response::deferred();
