@@ -171,12 +171,15 @@ impl Receiver {
         self.take_next(bytes)
     }
 
-    /// Whether there are enough free descriptors for the next message. If there were not, the kernel would close those
-    /// that it cannot open here.
+    /// Whether there is a free descriptor for the next record. If there were none, the kernel would close the connection.
+    ///
+    /// Junk is taken as well if not all of its descriptors fit: those behind it would wait until they do. The kernel then
+    /// closes them, which can block if their sender has set SO_LINGER; this worker is replaced then as any that stalls.
     fn has_next(&self) -> Result<bool, Taken> {
         let peeked = retried(|| sys::fds::peek(self.0.as_fd()))?;
+        let is_junk = peeked.fds.len() > 1;
         close(peeked.fds);
-        Ok(!peeked.is_cut)
+        Ok(!peeked.is_cut || is_junk)
     }
 
     /// Takes whatever is next now: the worker before or after this one in the slot may have taken what
@@ -339,6 +342,41 @@ mod tests {
         }
         assert!(matches!(receiver.take(&mut bytes), Taken::Nothing));
         assert_eq!(ours.read(&mut [0]).expect("a socket"), 0, "a copy is left");
+    }
+
+    /// In a process with few descriptors, which this test starts.
+    #[test]
+    fn junk_that_does_not_fit_holds_up_nobody() {
+        const NAME: &str = "shared::handover::pair::tests::junk_that_does_not_fit_holds_up_nobody";
+        const HAS_FEW: &str = "TESTED_WITH_FEW_DESCRIPTORS";
+        if std::env::var_os(HAS_FEW).is_none() {
+            let mut few = std::process::Command::new("sh");
+            few.args(["-c", "ulimit -n 64 && exec \"$0\" --exact \"$1\""]);
+            let few = few.arg(std::env::current_exe().expect("this test")).arg(NAME).env(HAS_FEW, "1");
+            let output = few.output().expect("a shell");
+            let said = String::from_utf8_lossy(&output.stdout);
+            assert!(output.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let pair = Pair::new().expect("a pair");
+        let sender = Sender::from(pair.sender().try_clone_to_owned().expect("a descriptor"));
+        let receiver = Receiver::from(pair.receiver().try_clone_to_owned().expect("a descriptor"));
+        let (_ours, theirs) = UnixStream::pair().expect("descriptors");
+        let fds = [theirs.as_raw_fd(); sys::fds::MAX];
+        let rights = [ControlMessage::ScmRights(&fds)];
+        let part = [IoSlice::new(b"x")];
+        sendmsg::<UnixAddr>(pair.sender.as_raw_fd(), &part, &rights, MsgFlags::MSG_DONTWAIT, None).expect("room");
+        assert_eq!(sender.send(b"x", theirs.as_fd()), Sent::Done);
+        let mut bytes = vec![0; RECORD_MAX];
+        assert!(matches!(receiver.take(&mut bytes), Taken::Junk));
+        let mut taken = Vec::new();
+        // A record stays until there is a descriptor for its connection.
+        while let Ok(copy) = theirs.try_clone() {
+            taken.push(copy);
+        }
+        assert!(matches!(receiver.take(&mut bytes), Taken::NoRoom));
+        taken.clear();
+        assert!(matches!(receiver.take(&mut bytes), Taken::Record(1, _)));
     }
 
     #[test]
