@@ -354,7 +354,8 @@ impl Parent {
     /// Updates what depends on which workers serve: where new connections go, which worker looks after which queue, and
     /// the reports to the service manager and the admin process.
     fn settle(&mut self) {
-        let (now, are_copied) = (clock::now(), are_copies_held(&self.roster, &self.outputs.admin));
+        let now = clock::now();
+        let are_copied = self.takeover.holds_copies() || are_copies_held(&self.roster, &self.outputs.admin);
         self.sockets.settle(&mut self.roster, &self.wakeups, are_copied, now);
         self.handover.settle(&self.roster, self.health.board(), self.health.counts_time(), now);
         if let Some(admin) = &mut self.outputs.admin {

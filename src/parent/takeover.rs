@@ -53,6 +53,11 @@ impl Takeover {
         self.successor.is_some()
     }
 
+    /// Whether the new binary holds the sockets, while this pool still manages them.
+    pub(super) fn holds_copies(&self) -> bool {
+        self.successor.is_some() || self.served.is_some()
+    }
+
     pub(super) fn has_predecessor(&self) -> bool {
         self.predecessor.is_some()
     }

@@ -1,5 +1,7 @@
 //! Programs that go on to bind addresses while their pool is replaced.
 
+use std::time::Duration;
+
 use super::*;
 
 /// When it is told to finish, it makes another server, and names it.
@@ -51,4 +53,27 @@ fn programs_of_the_old_pool_may_bind_while_they_finish() {
     }
     assert_eq!(server.wait().code(), Some(0), "{:?}", server.log());
     is_answered(&mut server, "http_server");
+}
+
+/// The new pool has them as well, and may use the slot again.
+#[test]
+fn an_old_pool_does_not_shut_the_sockets_of_a_removed_slot_during_an_upgrade() {
+    let Some(path) = server() else { return };
+    let hold = directory("hold").join("hold");
+    let script = format!("while [ -e {} ]; do sleep 0.05; done; exec {path} $PORT", hold.display());
+    let mut server = Server::start(exec(&["--adopt", "require"], &script));
+    server.signal(Signal::SIGTTIN);
+    while !server.wait_for("worker=2 gen=1").ends_with(" ready") {}
+    server.signal(Signal::SIGTTOU);
+    until("it is gone", || (server.workers().len() == 2).then_some(()));
+    fs::write(&hold, "").expect("it is writable");
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade begun");
+    // Longer than the time after which the sockets of such a slot are closed.
+    std::thread::sleep(Duration::from_secs(4));
+    fs::remove_file(&hold).expect("it is there");
+    server.wait_for("upgrade done: pid=");
+    assert_eq!(server.wait().code(), Some(0));
+    is_answered(&mut server, "c");
+    assert_eq!(server.count("has a broken socket"), 0, "{:?}", server.log());
 }

@@ -144,7 +144,7 @@ impl Sockets {
 /// Which workers serve, and which look after whose queue.
 impl Sockets {
     /// Updates where new connections go, and which worker looks after which queue. `are_copied` says that a process
-    /// that was just forked may have copies of all the parent's descriptors.
+    /// that was just forked, or the new binary in an upgrade, may have copies of all the parent's descriptors.
     pub(super) fn settle(&mut self, roster: &mut Roster, wakeups: &Wakeups, are_copied: bool, now: Time) {
         if self.are_released() {
             return;
