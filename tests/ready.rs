@@ -3,6 +3,7 @@
 mod support;
 
 use std::fs;
+use std::net::TcpStream;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -152,6 +153,26 @@ fn the_predecessor_serves_until_its_replacement_does() {
     server.wait_for("rolling restart done");
     until("the other one answers", || (support::children(server.pid()).len() == 1).then_some(()));
     assert_eq!(server.get("/").text(), "other");
+}
+
+/// A server with one thread and more connections than it can answer accepts without ever waiting for one.
+#[test]
+fn a_program_whose_queue_never_ends_is_ready_when_it_has_accepted() {
+    if !is_there("python3") {
+        return;
+    }
+    let program = format!("{ANSWER}\ns.setblocking(True)\naccept()\n");
+    let mut server = Server::start(exec(&["--workers", "1"], &["python3", "-c", &program]));
+    let port = server.port();
+    // The program waits for the request of the first, its replacement for that of the second, and the others queue.
+    let connect = || TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+    let clients: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    server.signal(Signal::SIGHUP);
+    server.wait_for("rolling restart done");
+    drop(clients);
+    assert_eq!(server.get("/").text(), "hello");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait().code(), Some(0));
 }
 
 /// It ends the pool, with its reason.

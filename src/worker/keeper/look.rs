@@ -1,7 +1,7 @@
 //! Checks whether a process of the program waits for connections on one of the pool's sockets.
 
-use std::fs;
-use std::io::{ErrorKind, IoSliceMut};
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, ErrorKind, IoSliceMut};
 
 use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
@@ -20,6 +20,26 @@ pub(super) fn look(sockets: &[Sought]) -> Observation {
         }
     }
     best
+}
+
+/// Whether a process has a connection open that has come to one of these ports. A program that works off a queue which
+/// never ends accepts without waiting.
+pub(super) fn has_accepted(ports: &[u16]) -> bool {
+    let sockets: Vec<u64> = tree::descendants().into_iter().flat_map(sockets_of).collect();
+    let is_accepted = |line: &str| {
+        procfs::connection(line).is_some_and(|(port, inode)| ports.contains(&port) && sockets.contains(&inode))
+    };
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].into_iter().filter_map(|table| File::open(table).ok());
+    !sockets.is_empty()
+        && tables.flat_map(|table| BufReader::new(table).lines().map_while(Result::ok)).any(|it| is_accepted(&it))
+}
+
+fn sockets_of(pid: i32) -> impl Iterator<Item = u64> {
+    let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    links.filter_map(|link| match procfs::open(&fs::read_link(link.path()).ok()?.to_string_lossy()) {
+        Open::Socket(inode) => Some(inode),
+        Open::Epoll | Open::Ring | Open::Other => None,
+    })
 }
 
 fn look_at(pid: i32, sockets: &[Sought]) -> Observation {

@@ -32,7 +32,7 @@
 //! - **The program dies with its keeper**, by SIGKILL (PR_SET_PDEATHSIG). The processes that it has started become the
 //!   parent's children, which ends them.
 //! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: it may still
-//!   load for seconds then. It is observed from outside, since tracing its calls would never end: about twenty checks
+//!   load for seconds then. If its queue never ends, it need not wait, and is ready when it has accepted. It is observed from outside, since tracing its calls would never end: about twenty checks
 //!   in the first second, of a third of a millisecond each, and none once it is ready.
 //! - **The HTTP probe must reach this program** (`Readiness::Http`). A sibling or the predecessor may accept a
 //!   connection to the port. So the request is sent only once the kernel says that a socket of this program has
@@ -66,7 +66,7 @@ use std::process::{self, Command};
 pub(crate) use self::adopt::check;
 use self::adopt::{Adoption, Station};
 use self::output::Output;
-use self::plan::{Effect, Exit, Fact, Plan, ReadyCheck, Stop, Why};
+use self::plan::{Effect, Exit, Fact, Observation, Plan, ReadyCheck, Stop, Why};
 use self::probe::Probe;
 use self::procfs::Sought;
 use crate::error::{Error, Result};
@@ -253,8 +253,7 @@ impl Keeper<'_> {
             self.reap();
             let now = clock::now();
             if self.plan.next_look().is_some_and(|at| at <= now) {
-                let observation = look::look(&self.sought());
-                self.handle(Fact::Observed(observation));
+                self.handle(Fact::Observed(self.observe()));
             }
             self.ask(now);
             if let Some(output) = &mut self.output {
@@ -373,8 +372,16 @@ impl Keeper<'_> {
     }
 
     fn is_queued(&self) -> bool {
-        let mut queues: Vec<_> = self.queues().collect();
-        !queues.is_empty() && poll(&mut queues, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        is_any_readable(self.queues().collect())
+    }
+
+    fn observe(&self) -> Observation {
+        let queues = || self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
+        let ports = || self.sockets.iter().filter_map(|it| Some(address(it.as_fd())?.port())).collect::<Vec<_>>();
+        match look::look(&self.sought()) {
+            Observation::Holds if is_any_readable(queues()) && look::has_accepted(&ports()) => Observation::Waits,
+            observation => observation,
+        }
     }
 
     /// Handles the requests of the parent and of others.
@@ -454,6 +461,10 @@ impl Keeper<'_> {
             Exit::Signal { signal, .. } => sys::signal::end_by(signal),
         }
     }
+}
+
+fn is_any_readable(mut sockets: Vec<PollFd<'_>>) -> bool {
+    !sockets.is_empty() && poll(&mut sockets, PollTimeout::ZERO).is_ok_and(|count| count > 0)
 }
 
 /// Where a TCP socket listens.

@@ -74,7 +74,7 @@ pub(super) enum Observation {
     Holds,
     /// A process may wait where that cannot be observed: it may not be inspected, or uses io_uring(7).
     Hidden,
-    /// A process waits for connections on it.
+    /// A process waits for connections on it, or has accepted one.
     Waits,
 }
 
