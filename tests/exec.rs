@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
@@ -298,11 +299,17 @@ fn a_program_that_ignores_the_signal_is_killed() {
 
 #[test]
 fn a_quick_stop_is_an_interrupt() {
-    let mut server = sleeping("2");
-    server.signal(Signal::SIGINT);
-    server.wait_for("killed by SIGINT");
-    server.wait_for("killed by SIGINT");
-    assert_eq!(server.wait().code(), Some(0));
+    // Once more where this machine has not let the programs end within the second that they have for it.
+    until("they end in time", || {
+        let mut server = sleeping("2");
+        let begun = Instant::now();
+        server.signal(Signal::SIGINT);
+        let (status, log) = server.finish();
+        assert_eq!(status.code(), Some(0));
+        let interrupted = log.iter().filter(|line| line.contains("killed by SIGINT")).count();
+        assert!(interrupted == 2 || begun.elapsed() >= Duration::from_secs(1), "{log:?}");
+        (interrupted == 2).then_some(())
+    });
 }
 
 #[test]
