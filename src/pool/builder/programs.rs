@@ -50,8 +50,7 @@ impl Builder {
 
     /// The workers run nothing but programs, by [`Worker::exec`](crate::Worker::exec). Then a setting of the built-in
     /// server in the [file of variables](Builder::env_file) is an error, since it would have no effect. And `:PORT` means
-    /// IPv4, except with [`Adopt::Off`]: a program for IPv4 would misread the addresses of an IPv6
-    /// socket.
+    /// IPv4, except with [`Adopt::Off`]: a program for IPv4 would misread the addresses of an IPv6 socket.
     pub fn programs_only(mut self) -> Builder {
         self.config.program.are_all = true;
         self
