@@ -1,6 +1,9 @@
 //! Responses that go on after their handler has returned. Other requests show what becomes of them, and what they learn is
 //! printed. For tests/waiting/disconnects.rs and tests/waiting/long_responses.rs.
 
+#[macro_use]
+mod say;
+
 mod logger;
 
 use std::cell::RefCell;
@@ -56,7 +59,7 @@ fn answer(request: &Request<'_>) -> Response {
         "/own-thread" => {
             let (mut writer, response) = Response::stream("text/plain");
             let error = writer.write_all(&[b'x'; 100_000]).expect_err("there is no room");
-            eprintln!("own thread: {error}");
+            say!("own thread: {error}");
             response
         }
         // Waits for the body, whose end never comes.

@@ -1,5 +1,8 @@
 //! Reads bodies on threads, in each way that a test wants. Prints what reading has returned.
 
+#[macro_use]
+mod say;
+
 use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
@@ -39,7 +42,7 @@ fn answer(request: &Request<'_>, gate: &Gate) -> Response {
             drop(gate.1.wait_while(is_open, |is_open| !*is_open).unwrap_or_else(PoisonError::into_inner));
         }
         let read = read(body);
-        eprintln!("read: {read:?}, {}", if responder.is_gone() { "for nobody" } else { "for a client" });
+        say!("read: {read:?}, {}", if responder.is_gone() { "for nobody" } else { "for a client" });
         responder.respond(match read {
             Ok(text) => Response::text(text),
             Err(error) => Response::text(error.to_string()).status(400),

@@ -1,6 +1,8 @@
 //! cargo run --release --example testbed: what every test and measurement talks to; configured by FORKPOOL_* variables.
 
 mod logger;
+#[macro_use]
+mod say;
 
 use std::cell::{Cell, RefCell};
 use std::io::{self, BufRead, BufReader, Write};
@@ -67,7 +69,7 @@ fn fixture() -> Option<String> {
 fn hook(event: &Event<'_>, pool: &Handle<'_>) {
     match event {
         // In words of its own: the status's Debug is the standard library's affair.
-        Event::Exited(exit) => eprintln!(
+        Event::Exited(exit) => say!(
             "event Exited {{ process: {:?}, code: {:?}, signal: {:?}, was_requested: {}, reason: {:?} }}",
             exit.process,
             exit.code(),
@@ -75,7 +77,7 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
             exit.was_requested,
             exit.reason
         ),
-        _ => eprintln!("event {event:?}"),
+        _ => say!("event {event:?}"),
     }
     match event {
         Event::Exited(exit) => match exit.code() {
@@ -89,15 +91,15 @@ fn hook(event: &Event<'_>, pool: &Handle<'_>) {
                 thread::sleep(Duration::from_secs(1));
                 eprintln!("the hook's thread has ended");
             })),
-            _ => eprintln!("still there: {:?}", pool.worker(exit.process)),
+            _ => say!("still there: {:?}", pool.worker(exit.process)),
         },
         Event::Disconnected(process) => {
-            eprintln!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
+            say!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
         }
         Event::Ready(process) => {
-            eprintln!("status {:?}", pool.status());
+            say!("status {:?}", pool.status());
             assert_eq!(pool.worker(*process), pool.worker(process.worker));
-            eprintln!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
+            say!("is leaving: {:?}", pool.worker(*process).map(|worker| worker.state.is_leaving()));
         }
         _ => {}
     }
@@ -348,7 +350,7 @@ fn answer_late() {
 /// Gives the server the first connection to a port that it prints.
 fn adopt(worker: &Worker) -> io::Result<()> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
-    eprintln!("adopts from port {}", listener.local_addr()?.port());
+    say!("adopts from port {}", listener.local_addr()?.port());
     worker.adopter().adopt(listener.accept()?.0)
 }
 

@@ -5,6 +5,10 @@
 //! broken into later could have found it; so the sandbox is no excuse. Every flood ends by itself.
 #![allow(unsafe_code, clippy::undocumented_unsafe_blocks, clippy::multiple_unsafe_ops_per_block)]
 
+#[macro_use]
+#[path = "../say.rs"]
+mod say;
+
 mod descriptors;
 mod listeners;
 mod memory;

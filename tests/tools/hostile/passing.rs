@@ -37,7 +37,7 @@ pub(crate) fn pass_on(kinds: &[[RawFd; 2]]) -> String {
         // It is blocking from now on, wherever it is.
         unsafe { libc::fcntl(*client, libc::F_SETFL, 0) };
     }
-    eprintln!("passed on {sent} times");
+    say!("passed on {sent} times");
     format!("passed on {sent} times")
 }
 
