@@ -256,18 +256,15 @@ fn a_receiver_that_takes_nothing_delays_the_end_by_less_than_the_drain() {
     }
 }
 
-#[test]
-fn a_server_moves_as_many_as_it_is_asked_to() {
-    let (listener, pair) = (listener(), Pair::new().expect("a pair"));
-    let clients: Vec<TcpStream> = (0..8).map(|_| connect(&listener, b"")).collect();
-    let bed = Bed::new();
+/// Serves a client that always has a request in progress, and is ordered meanwhile to move `part` of the connections.
+fn serve_and_move(bed: &Bed, listener: TcpListener, part: Part, to: &Pair) {
     let mut asking = bed.client();
     asking.write_all(REQUEST).expect("sent");
     let mut requests = 0;
     bed.serve(vec![listener], |_| {
         requests += 1;
         match requests {
-            5 => bed.parent.move_some(3, Part::Any(5), pair.sender()).expect("there is room"),
+            5 => bed.parent.move_some(3, part, to.sender()).expect("there is room"),
             // The order was obeyed in an earlier turn.
             10 => bed.parent.close(),
             _ => {}
@@ -275,6 +272,14 @@ fn a_server_moves_as_many_as_it_is_asked_to() {
         asking.write_all(REQUEST).expect("sent");
         Response::new(204)
     });
+}
+
+#[test]
+fn a_server_moves_as_many_as_it_is_asked_to() {
+    let (listener, pair) = (listener(), Pair::new().expect("a pair"));
+    let clients: Vec<TcpStream> = (0..8).map(|_| connect(&listener, b"")).collect();
+    let bed = Bed::new();
+    serve_and_move(&bed, listener, Part::Any(5), &pair);
     assert_eq!(passed(&pair).len(), 5);
     let counters = bed.board.row(1).counters(clock::now());
     assert_eq!((counters.handed, counters.open()), (5, 0));
@@ -297,19 +302,7 @@ fn a_server_moves_a_part_of_its_busy_connections() {
     let mut bed = Bed::new();
     bed.config.server.timeouts.idle = Duration::ZERO;
     *bed.handover.borrow_mut() = Some(receiver(&own));
-    let mut asking = bed.client();
-    asking.write_all(REQUEST).expect("sent");
-    let mut requests = 0;
-    bed.serve(vec![listener], |_| {
-        requests += 1;
-        match requests {
-            5 => bed.parent.move_some(3, Part::Busy(400), other.sender()).expect("there is room"),
-            10 => bed.parent.close(),
-            _ => {}
-        }
-        asking.write_all(REQUEST).expect("sent");
-        Response::new(204)
-    });
+    serve_and_move(&bed, listener, Part::Busy(400), &other);
     let requests: Vec<u32> = passed(&other).into_iter().map(|(requests, _)| requests).collect();
     assert_eq!(requests, [1, 1]);
 }
