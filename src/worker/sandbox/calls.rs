@@ -39,7 +39,8 @@ pub(super) fn of_a_server(caller: Caller<'_>) -> Vec<(u32, Verdict)> {
     calls.push(entry(libc::SYS_dup2, AllowIf(vec![vec![none_of(0, caller.streams), none_of(1, caller.own)]])));
     // Without this call, realloc(3) copies.
     calls.extend(caller.is_fixed.then(|| entry(libc::SYS_mremap, Allow)));
-    calls.extend(INTRUDERS.iter().map(|number| entry(*number, Kill)));
+    // A keeper reads its program's memory; a server reads nobody's.
+    calls.extend(INTRUDERS.iter().chain(&[libc::SYS_process_vm_readv]).map(|number| entry(*number, Kill)));
     let own = || AllowIf(vec![vec![one_of(0, &[caller.pid as i32])]]);
     let data = || AllowIf(vec![vec![Without { argument: 2, bits: libc::PROT_EXEC as u32 }]]);
     let ioctls = IOCTLS.iter().map(|request| *request as u32).collect();
@@ -138,12 +139,11 @@ const COMMANDS: &[libc::c_int] = &[
     libc::F_GETPIPE_SZ,
 ];
 
-/// Calls that no server makes, and that an intruder would make first.
-const INTRUDERS: &[libc::c_long] = &[
+/// Calls that neither a server nor a keeper makes, and that an intruder would make first.
+pub(super) const INTRUDERS: &[libc::c_long] = &[
     libc::SYS_execve,
     libc::SYS_execveat,
     libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
     libc::SYS_process_vm_writev,
     libc::SYS_pidfd_getfd,
     libc::SYS_init_module,

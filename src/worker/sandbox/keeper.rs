@@ -4,7 +4,7 @@
 //! a process in a domain may neither read the memory of one outside, nor see which files that has open. So it may read
 //! every file that its user may.
 
-use super::calls::one_of;
+use super::calls::{one_of, INTRUDERS};
 use super::program::Condition::{NoneOf, Null, OneOf, Without};
 use super::program::Verdict::{self, Allow, AllowIf, Kill};
 
@@ -70,18 +70,6 @@ const REQUESTS: [libc::Ioctl; 8] = [
 /// From fcntl(2). Flags may be cleared as well: a program gets a blocking socket if it had one.
 const COMMANDS: &[libc::c_int] =
     &[libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL, libc::F_DUPFD, libc::F_DUPFD_CLOEXEC];
-
-/// Calls that an intruder would make first.
-const INTRUDERS: &[libc::c_long] = &[
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_writev,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_kexec_load,
-];
 
 const PLAIN: &[libc::c_long] = &[
     // The program: its memory, what it has open, how it ends.
