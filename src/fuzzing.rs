@@ -11,6 +11,8 @@ pub use crate::server::access_log::fuzzing::line as access_log_line;
 pub use crate::server::http::fuzzing::accepted;
 pub use crate::server::http::fuzzing::{chunked, conditions, connection, forwarded, head, range};
 pub use crate::server::proxy::fuzzing::proxy_header;
+#[cfg(all(feature = "tls", fuzzing))]
+pub use crate::server::tls::fuzzing::fuzz as tls;
 pub use crate::shared::channel::fuzzing::records;
 use crate::shared::config::{Config, Setting};
 pub use crate::shared::handover::record::fuzz as handover;

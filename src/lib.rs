@@ -142,6 +142,8 @@
 //! # Features
 //!
 //! - `cli` (default): the binary `forkpool`. Turn it off to embed the library without an argument parser and a logger.
+//! - `tls` (default): HTTPS, with rustls and ring, which needs a C compiler: [`Builder::bind_tls`], [`Request::tls`],
+//!   `Worker::tls_config`. Without it, settings of TLS are refused.
 //! - `serde`: values of your types as JSON, in responses and requests (`Response::json`, `Request::json`) and as
 //!   messages (`Worker::send_typed`, `Handle::send_typed`, `encode`, `decode`).
 //! - `hyper`: serves tower services, such as those of axum and tonic, with hyper on a tokio runtime of one thread in each
@@ -181,7 +183,11 @@ pub use server::answer::response::Response;
 pub use server::answer::stream::BodyWriter;
 pub use server::answer::upgrade::{Socket, Upgraded};
 pub use server::files::Files;
-pub use server::http::{media_type_of as media_type, Headers, InvalidHeader, Pairs, Request, RequestBuilder, Version};
+pub use server::http::{
+    media_type_of as media_type, Headers, InvalidHeader, Pairs, Request, RequestBuilder, TlsInfo, Version,
+};
+#[cfg(feature = "tls")]
+pub use server::tls::TlsSocket;
 #[doc(hidden)] // for the binary, whose options they are
 pub use shared::config::{duration, settings, Setting};
 pub use shared::config::{
@@ -192,6 +198,7 @@ pub use shared::log_writer::LogWriter;
 pub use shared::message::{MessageError, MESSAGE_MAX};
 pub use shared::metrics::{Counter, Gauge, Histogram, Metrics};
 pub use shared::state::WorkerState;
+pub use shared::tls::{TlsClientAuth, TlsVersion};
 pub use worker::incoming::Incoming;
 pub use worker::meter::{BusyGuard, ConnectionGuard, Meter};
 #[cfg(feature = "hyper")]

@@ -40,6 +40,10 @@ impl Place {
              process.on('SIGTERM', () => server.close());\nserver.listen({ fd: 3 });\n",
         )
         .expect("a writable directory");
+        for (name, certificate) in [("fullchain.pem", "a.pem"), ("privkey.pem", "a.key")] {
+            let certificates = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/certificates");
+            fs::copy(certificates.join(certificate), path.join(name)).expect("a writable directory");
+        }
         Place(path)
     }
 
@@ -52,6 +56,7 @@ impl Place {
             .replace("/run/", &format!("{here}/"))
             .replace("--listen :80 ", "--listen 127.0.0.1:0 ")
             .replace("--listen :8000", "--listen 127.0.0.1:0")
+            .replace("--tls-listen :443 ", "--tls-listen 127.0.0.1:0 ")
             .replace("--user www-data ", &user.map(|user| format!("--user {user} ")).unwrap_or_default());
         let mut command = binary();
         command.args(line.split(' ').skip(1)).current_dir(&self.0).env("FORKPOOL_LISTEN", "127.0.0.1:0");
@@ -78,8 +83,13 @@ fn the_commands_that_serve() {
     let serving: Vec<_> = commands(README).into_iter().filter(|line| line.starts_with("forkpool -")).collect();
     assert!(serving.len() >= 3, "{serving:?}");
     for line in serving {
+        if line.contains("--tls-") && !cfg!(feature = "tls") {
+            skip("the feature tls is off");
+            continue;
+        }
         let mut server = Server::start(place.command(line));
-        assert_eq!(server.get("/").status, 200, "{line}");
+        let status = if line.contains("--https-redirect") { 308 } else { 200 };
+        assert_eq!(server.get("/").status, status, "{line}");
         server.signal(Signal::SIGTERM);
         assert_eq!(server.wait().code(), Some(0), "{line}");
     }
@@ -165,6 +175,7 @@ fn every_file_that_is_named_is_there() {
         let readme = fs::read_to_string(root.join(place).join("README.md")).expect("each has one");
         let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
         for target in targets.filter(|target| !target.starts_with("http")) {
+            let target = target.split('#').next().unwrap_or(target);
             assert!(root.join(place).join(target).exists(), "{place}: {target}");
         }
         for name in readme.split('`').skip(1).step_by(2).filter(|it| it.starts_with("scripts/")) {

@@ -26,6 +26,10 @@ impl Program {
     ///
     /// If the settings are invalid, or do not apply to a program, or there is no such program.
     pub(crate) fn configure(&self, pool: Builder) -> Result<Builder, Error> {
+        if pool.get("tls-listen")?.is_some() {
+            let problem = "forkpool's own server speaks TLS, not a program; unset FORKPOOL_TLS_LISTEN".to_owned();
+            return Err(Error::Config { setting: "tls-listen".to_owned(), problem });
+        }
         match pool.get(BALANCE)? {
             Some(value) if is_counting(&value) => {
                 Err(Error::Config { setting: format!("{BALANCE}={value}"), problem: UNCOUNTED.to_owned() })

@@ -51,10 +51,14 @@ impl Flags {
     }
 
     /// The pool that variables and flags describe; flags override. The builder records invalid values.
-    pub(super) fn pool(&self) -> Builder {
-        let listen =
-            forkpool::settings().find_map(|setting| setting.default().filter(|_| setting.separator().is_some()));
-        let pool = Pool::bind(listen.unwrap_or_default());
+    pub(super) fn pool(&self, variables: Variables<'_>) -> Builder {
+        let listen = forkpool::settings().find(|setting| setting.name() == "listen").and_then(Setting::default);
+        let listen = listen.unwrap_or_default();
+        // Addresses for HTTPS take the place of the default.
+        let pool = match self.says("tls-listen", variables) && !self.says("listen", variables) {
+            true => Pool::bind_tls(listen),
+            false => Pool::bind(listen),
+        };
         let pool = if self.is_exec { exec::prepare(pool) } else { pool.sandbox(Sandbox::Auto) }.env();
         // Every flag overrides the file.
         let (file, others): (Vec<_>, Vec<_>) =
@@ -62,6 +66,14 @@ impl Flags {
         file.into_iter()
             .chain(others)
             .fold(pool, |pool, (setting, value)| pool.set(&format!("--{}", setting.name()), value))
+    }
+
+    /// Whether a flag or a variable sets this.
+    fn says(&self, name: &str, variables: Variables<'_>) -> bool {
+        let is_set = |variable: &str| variables(variable).is_some_and(|value| !value.is_empty());
+        let by_variable = |setting: &Setting| is_set(&setting.variable()) || setting.aliases().any(is_set);
+        self.settings.iter().any(|(setting, _)| setting.name() == name)
+            || forkpool::settings().any(|setting| setting.name() == name && by_variable(setting))
     }
 
     pub(super) fn log_format(&self, variables: Variables<'_>) -> Result<LogFormat, String> {

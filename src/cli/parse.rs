@@ -96,7 +96,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
         check: flags.check || on("check", variables)?.unwrap_or(false),
         verbosity: flags.verbosity(variables)?,
         log_format: flags.log_format(variables)?,
-        pool: flags.pool(),
+        pool: flags.pool(variables),
     };
     Ok(Asked::Run(Box::new(options)))
 }

@@ -344,6 +344,7 @@ impl Admin {
         (pool.wanted, pool.serving) = (roster.supervisor.slots().wanted(), roster.supervisor.slots().ready_workers());
         pool.restart_aborted.clone_from(&journal.restart_aborted);
         pool.lost = outlet::lost();
+        pool.certificates = settings.config.certificates();
         pool.max_held = settings.config.server.capacity.max_held as u64;
         pool.because.clone_from(&settings.derivation);
         if pool.balance != sockets.custody().balance() {

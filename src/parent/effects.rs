@@ -11,6 +11,7 @@ use crate::parent::leaving;
 use crate::parent::process::signal;
 use crate::parent::spawn::{spawn_failed, Child};
 use crate::parent::subject::{subject_of, Subject};
+use crate::parent::successor::HandedOver;
 use crate::parent::supervisor::{Effect, Notice, Outcome, Stop};
 use crate::parent::workers::{abort, disconnected, drain, is_known, kill};
 use crate::parent::{Parent, Turn};
@@ -59,8 +60,9 @@ impl Parent {
             Effect::Upgrade => {
                 let admin = self.outputs.admin.as_ref();
                 let pairs = self.handover.pairs(self.roster.supervisor.slots().wanted());
-                let fact =
-                    self.takeover.upgrade(config, &self.sockets, &pairs, admin, &self.wakeups, &mut self.journal);
+                let handed_over = HandedOver { pairs: &pairs, tickets: self.deploy.tls.pass_on() };
+                let Parent { takeover, sockets, wakeups, journal, .. } = self;
+                let fact = takeover.upgrade(config, sockets, handed_over, admin, wakeups, journal);
                 self.roster.tell(fact, clock::now());
             }
             Effect::EndSuccessor { pid, how: Stop::Drain } => signal(pid, Signal::SIGTERM),

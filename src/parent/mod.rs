@@ -38,6 +38,7 @@
 //!   `settings.rs`: the current settings
 //! - `takeover.rs`: the pools before and after this one; `successor/`: both ends of passing sockets to a new binary;
 //!   `variable.rs` (PURE): the variable that describes them
+//! - `tls.rs`: draws the secrets of session tickets, and tells when certificates expire
 //! - `discard.rs`: closes descriptors from workers
 //! - `journal.rs`: reports, and what is known about failures; `announce.rs`, `subject.rs` (PURE): their texts, and
 //!   the same in words for programs; `repeats.rs` (PURE): their
@@ -174,6 +175,7 @@ pub(crate) mod successor;
 pub(crate) mod supervisor;
 mod takeover;
 pub(crate) mod target;
+mod tls;
 mod upgrade;
 mod wakeups;
 pub(crate) mod watch;
@@ -312,6 +314,7 @@ impl Parent {
             notified(pid, notice, roster, application, journal);
         }
         self.outputs.access_log.tell(&mut self.roster, self.health.board(), clock::now());
+        self.deploy.tls.look(&self.deploy.settings.config, &mut self.journal, clock::now());
         let path = self.deploy.settings.config.process.pid_file.as_deref();
         self.outputs.pid_file.retry(path, &mut self.journal, clock::now());
         if may_restart(&self.sockets, &self.takeover) && self.deploy.look_at_root(&mut self.journal, clock::now()) {
@@ -378,6 +381,7 @@ impl Parent {
             self.application.deadline(),
             self.deploy.deadline().filter(|_| may_restart(&self.sockets, &self.takeover)),
             self.discard.deadline(),
+            Some(self.deploy.tls.deadline()),
             self.journal.deadline(),
             self.outputs.deadline(),
             log_writer::deadline(),

@@ -78,6 +78,8 @@ impl Parent {
         let access_log = access_log.map(|file| (Rc::clone(file), config.access_log.format.clone()));
         let max_requests = jittered(config.recycling.max_requests, clock::now().as_millis() ^ row as u64);
         let serving = Serving::new(Rc::clone(&settings.server), max_requests, config.lifecycle.drain_timeout);
+        #[cfg(feature = "tls")]
+        let serving = serving.with_secrets(self.deploy.tls.secrets());
         Ok(Seed {
             identity: Identity { slot, generation, unique },
             lifeline: worker_end,

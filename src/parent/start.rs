@@ -23,6 +23,7 @@ use crate::parent::settings::{others, Settings};
 use crate::parent::sockets::Sockets;
 use crate::parent::supervisor::{Policy, Supervisor};
 use crate::parent::takeover::{self, Addresses, Takeover};
+use crate::parent::tls::Tls;
 use crate::parent::wakeups::Wakeups;
 use crate::parent::Parent;
 use crate::shared::config::{Balance, Config, Layers};
@@ -54,7 +55,8 @@ impl Parent {
         let open = |path| log_file::open(path, others(credentials));
         let access_log = config.access_log.file.as_deref().map(open).transpose()?;
         raise_descriptor_limit();
-        let Addresses { reserved, slots, pairs, predecessor, admin } = takeover::addresses(config)?;
+        let Addresses { reserved, slots, pairs, predecessor, admin, tickets } = takeover::addresses(config)?;
+        let tls = Tls::new(config, tickets, clock::now())?;
         let (board, steering) = share_memory(config, &reserved, workers)?;
         let board = Rc::new(board);
         let signals = ParentSignals::install(held)
@@ -72,7 +74,7 @@ impl Parent {
         let health = Health::new(Rc::clone(&board), config, now);
         let admin = admin.map(|listener| Admin::new(listener, config, start_at)).transpose()?;
         let mut outputs = Outputs::new(AccessLog::new(access_log), admin, now);
-        let deploy = Deploy::new(settings, layers, &wakeups, &mut journal)?;
+        let deploy = Deploy::new(settings, layers, tls, &wakeups, &mut journal)?;
         let settings = &deploy.settings;
         if !takeover.has_predecessor() {
             outputs.pid_file.write_first(settings.config.process.pid_file.as_deref(), &mut journal)?;

@@ -26,7 +26,7 @@ use crate::parent::service;
 use crate::parent::sockets::Sockets;
 use crate::parent::source::Source;
 use crate::parent::spawn::fork_remedy;
-use crate::parent::successor::{Inheritance, Predecessor, Successor};
+use crate::parent::successor::{HandedOver, Inheritance, Predecessor, Successor};
 use crate::parent::supervisor::{Event, Pid};
 use crate::parent::wakeups::Wakeups;
 use crate::shared::config::{Address, Config};
@@ -72,18 +72,18 @@ impl Takeover {
         &mut self,
         config: &Config,
         sockets: &Sockets,
-        pairs: &[Option<&Pair>],
+        handed_over: HandedOver<'_>,
         admin: Option<&Admin>,
         wakeups: &Wakeups,
         journal: &mut Journal,
     ) -> Event {
-        let addresses: Vec<String> = config.listening.addresses.iter().map(ToString::to_string).collect();
+        let addresses: Vec<String> = config.listened().iter().map(ToString::to_string).collect();
         let slots = sockets.custody().slots().iter().filter_map(|slot| sockets.custody().sockets(*slot));
         let admin_address = config.admin.address.as_ref().map(ToString::to_string).unwrap_or_default();
         let admin = admin.and_then(|admin| Some((admin_address.as_str(), admin.listener().fd()?)));
         let spawned = match process::id() {
             1 => Err(io::Error::other("as PID 1 this process cannot leave; replace the container")),
-            _ => Successor::spawn(&addresses, sockets.addresses.all(), &slots.collect::<Vec<_>>(), pairs, admin),
+            _ => Successor::spawn(&addresses, sockets.addresses.all(), &slots.collect::<Vec<_>>(), handed_over, admin),
         };
         let reports = spawned.and_then(|successor| {
             let registered = wakeups.listen_to(successor.stream(), Source::Successor).map_err(io::Error::other);
@@ -156,6 +156,17 @@ pub(super) struct Addresses {
     pub(super) pairs: Vec<Option<Pair>>,
     pub(super) predecessor: Option<Predecessor>,
     pub(super) admin: Option<AdminListener>,
+    /// The secrets of the old pool's session tickets.
+    pub(super) tickets: Option<OwnedFd>,
+}
+
+/// Reserves the addresses of a configuration.
+fn reserve(config: &Config, handed_over: impl FnMut(&str) -> Option<OwnedFd>) -> Result<Vec<Reserved>> {
+    let mut reserved =
+        listener::reserve(&config.listened(), config.listening.backlog, config.listening.unix_mode, handed_over)?;
+    // They come last.
+    reserved[config.listening.addresses.len()..].iter_mut().for_each(Reserved::speak_tls);
+    Ok(reserved)
 }
 
 /// The addresses from the old pool, from a service manager, or else from the configuration.
@@ -169,12 +180,11 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
     let Some(mut inheritance) = taken else {
         let given = service::given()?;
         let mut reserved = match given.is_empty() {
-            true => listener::reserve(
-                &config.listening.addresses,
-                config.listening.backlog,
-                config.listening.unix_mode,
-                |_| None,
-            )?,
+            true => reserve(config, |_| None)?,
+            false if !config.listening.tls.addresses.is_empty() => {
+                let problem = "the service manager gives the sockets (LISTEN_FDS), and none for TLS; leave one out";
+                return Err(Error::config("tls-listen", problem));
+            }
             false => given,
         };
         reserved.extend(listener::reserve_udp(&config.listening.udp, |_| None)?);
@@ -184,21 +194,17 @@ pub(super) fn addresses(config: &Config) -> Result<Addresses> {
             pairs: Vec::new(),
             predecessor: None,
             admin: admin(&mut |_| None)?,
+            tickets: None,
         });
     };
     let mut reserved = inheritance.given()?;
     if reserved.is_empty() {
-        let handed_over = |address: &str| inheritance.reserved(address);
-        reserved = listener::reserve(
-            &config.listening.addresses,
-            config.listening.backlog,
-            config.listening.unix_mode,
-            handed_over,
-        )?;
+        reserved = reserve(config, |address: &str| inheritance.reserved(address))?;
     }
     reserved.extend(listener::reserve_udp(&config.listening.udp, |name| inheritance.udp(name))?);
     let admin = admin(&mut |address| inheritance.admin(address))?;
     let pairs = inheritance.pairs();
+    let tickets = inheritance.tickets();
     let (slots, predecessor) = inheritance.finish();
-    Ok(Addresses { reserved, slots, pairs, predecessor: Some(predecessor), admin })
+    Ok(Addresses { reserved, slots, pairs, predecessor: Some(predecessor), admin, tickets })
 }

@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdUnixListener;
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 use std::time::Duration;
 
 use mio::net::{TcpListener, UnixListener};
@@ -11,6 +13,8 @@ use mio::{Poll, Token};
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 
 use crate::server::client::Client;
+#[cfg(feature = "tls")]
+use crate::server::tls::Endpoint;
 use crate::shared::listener;
 use crate::sys::{self, epoll};
 use crate::time::Time;
@@ -24,6 +28,9 @@ pub(crate) struct Acceptor {
     pub(crate) has_waiting: bool,
     /// Whether the loop gets events for new connections.
     is_offered: bool,
+    /// Set if its connections begin with a handshake of TLS.
+    #[cfg(feature = "tls")]
+    endpoint: Option<Rc<Endpoint>>,
     /// Set if the socket belongs to another slot.
     pub(crate) neighbour: Option<Neighbour>,
 }
@@ -93,7 +100,26 @@ impl Acceptor {
     }
 
     fn new(listener: Listener) -> Acceptor {
-        Acceptor { listener, token: Token(0), has_waiting: false, is_offered: false, neighbour: None }
+        Acceptor {
+            listener,
+            token: Token(0),
+            has_waiting: false,
+            is_offered: false,
+            #[cfg(feature = "tls")]
+            endpoint: None,
+            neighbour: None,
+        }
+    }
+
+    /// Whether its connections begin with a handshake depends on its address.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secured_by(mut self, endpoint: Option<&Rc<Endpoint>>) -> Acceptor {
+        let address = match &self.listener {
+            Listener::Tcp(listener) | Listener::SharedTcp(listener) => listener.local_addr().ok(),
+            Listener::Unix(_) => None,
+        };
+        self.endpoint = endpoint.filter(|endpoint| address.is_some_and(|address| endpoint.is_for(address))).cloned();
+        self
     }
 
     pub(crate) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
@@ -224,6 +250,16 @@ impl Acceptor {
                 (Client::Tcp(stream), Some(peer))
             }),
             Listener::Unix(listener) => listener.accept().map(|(stream, _)| (Client::Unix(stream), None)),
+        };
+        #[cfg(feature = "tls")]
+        let accepted = match (&self.endpoint, accepted) {
+            (Some(endpoint), Ok((client, peer))) => {
+                return client.secure(endpoint).map(|client| (client, peer)).map_err(|error| {
+                    log::warn!("dropped a connection: cannot begin TLS: {error}");
+                    Refusal::Gone
+                });
+            }
+            (_, accepted) => accepted,
         };
         accepted.map_err(|error| match error.raw_os_error() {
             _ if error.kind() == ErrorKind::WouldBlock => Refusal::Nothing,

@@ -4,6 +4,8 @@
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 use std::time::Duration;
 
 use mio::event::Source;
@@ -15,8 +17,10 @@ use nix::sys::socket::{recv, send, MsgFlags};
 use socket2::SockRef;
 
 use crate::server::access_log::Track;
-use crate::server::http::{Trust, Via};
+use crate::server::http::{TlsInfo, Trust, Via};
 use crate::server::proxy::Header;
+#[cfg(feature = "tls")]
+use crate::server::tls;
 use crate::shared::config::ServerConfig;
 use crate::sys;
 
@@ -34,15 +38,105 @@ pub(crate) enum Client {
         socket: OwnedFd,
         is_unix: bool,
     },
+    #[cfg(feature = "tls")]
+    Tls(Box<tls::Stream>),
 }
 
 impl Client {
+    /// Begins with a handshake.
+    ///
+    /// # Errors
+    ///
+    /// If the library refuses its configuration.
+    #[cfg(feature = "tls")]
+    pub(crate) fn secure(self, endpoint: &Rc<tls::Endpoint>) -> io::Result<Client> {
+        match self {
+            Client::Tcp(stream) => Ok(Client::Tls(Box::new(tls::Stream::new(stream, Rc::clone(endpoint))?))),
+            client => Ok(client),
+        }
+    }
+
+    /// What is known about its TLS.
+    #[inline]
+    pub(crate) fn tls_info(&self) -> Option<&TlsInfo> {
+        match self {
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => stream.info(),
+            _ => None,
+        }
+    }
+
+    /// A header of the PROXY protocol comes before the handshake, if there is one.
+    pub(crate) fn await_header(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Client::Tls(stream) = self {
+            stream.await_header();
+        }
+    }
+
+    /// The header has come, and these bytes after it. Returns whether they belong to a handshake.
+    pub(crate) fn begin_tls(&mut self, bytes: &[u8]) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => {
+                stream.begin(bytes);
+                true
+            }
+            _ => {
+                let _ = bytes;
+                false
+            }
+        }
+    }
+
+    /// Whether it has something to send besides responses.
+    #[inline]
+    pub(crate) fn wants_write(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => stream.wants_write(),
+            _ => false,
+        }
+    }
+
+    /// Whether a read may find more without another event, if the socket's own state does not tell.
+    #[inline]
+    pub(crate) fn has_more(&self) -> Option<bool> {
+        match self {
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => Some(stream.has_more()),
+            _ => None,
+        }
+    }
+
+    /// The memory that it holds in buffers.
+    #[inline]
+    pub(crate) fn held(&self) -> usize {
+        match self {
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => stream.held(),
+            _ => 0,
+        }
+    }
+
+    /// Tells the client that nothing more will come, if its protocol has a word for that.
+    #[inline]
+    pub(crate) fn say_goodbye(&mut self) {
+        #[cfg(feature = "tls")]
+        if let Client::Tls(stream) = self {
+            stream.give_up();
+            stream.say_goodbye();
+        }
+    }
+
     pub(crate) fn register(&mut self, registry: &Registry, token: Token) -> io::Result<()> {
         let wanted = Interest::READABLE | Interest::WRITABLE;
         match self {
             Client::Tcp(stream) => stream.register(registry, token, wanted),
             Client::Unix(stream) => stream.register(registry, token, wanted),
             Client::Taken { socket, .. } => SourceFd(&socket.as_raw_fd()).register(registry, token, wanted),
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => stream.socket().register(registry, token, wanted),
         }
     }
 
@@ -51,6 +145,8 @@ impl Client {
             Client::Tcp(stream) => stream.deregister(registry),
             Client::Unix(stream) => stream.deregister(registry),
             Client::Taken { socket, .. } => SourceFd(&socket.as_raw_fd()).deregister(registry),
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => stream.socket().deregister(registry),
         }
     }
 
@@ -61,7 +157,11 @@ impl Client {
     }
 
     #[inline]
-    pub(crate) fn read(&self, bytes: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Client::Tls(stream) = self {
+            return stream.read(bytes);
+        }
         Ok(recv(self.as_fd().as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?)
     }
 
@@ -81,19 +181,27 @@ impl Client {
     pub(crate) fn silent_for(&self) -> io::Result<Duration> {
         match self {
             Client::Unix(_) | Client::Taken { is_unix: true, .. } => Ok(Duration::ZERO),
-            Client::Tcp(_) | Client::Taken { is_unix: false, .. } => sys::fds::silent_for(self),
+            _ => sys::fds::silent_for(self),
         }
     }
 
     /// Writes until done, or until the socket accepts no more; returns how much it accepted.
     #[inline]
-    pub(crate) fn write_some(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_some(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Client::Tls(stream) = self {
+            return stream.write(bytes, false);
+        }
         self.write(bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)
     }
 
     /// As [`write_some`](Client::write_some), if another call will follow. The kernel may wait for that, and put both
     /// into one packet (`MSG_MORE` in send(2)).
-    pub(crate) fn write_beginning(&self, bytes: &[u8]) -> io::Result<usize> {
+    pub(crate) fn write_beginning(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        #[cfg(feature = "tls")]
+        if let Client::Tls(stream) = self {
+            return stream.write(bytes, true);
+        }
         self.write(bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL | MORE)
     }
 
@@ -115,8 +223,12 @@ impl Client {
         Ok(sent)
     }
 
-    pub(crate) fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        SockRef::from(self).shutdown(how)
+    pub(crate) fn shutdown(&mut self, how: Shutdown) -> io::Result<()> {
+        #[cfg(feature = "tls")]
+        if let Client::Tls(stream) = self {
+            return stream.shutdown(how);
+        }
+        SockRef::from(&*self).shutdown(how)
     }
 }
 
@@ -126,6 +238,8 @@ impl AsFd for Client {
             Client::Tcp(stream) => stream.as_fd(),
             Client::Unix(stream) => stream.as_fd(),
             Client::Taken { socket, .. } => socket.as_fd(),
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => stream.as_fd(),
         }
     }
 }

@@ -46,6 +46,7 @@
 //!   fields after them, and hints before them; `forwarded.rs`: the clients of proxies; conditions, ranges, codings;
 //!   `media_type.rs`
 //! - `proxy/`: PURE. The header of the PROXY protocol, before a connection's first request
+//! - `tls/`: TLS between the socket and the codec; `redirect.rs`: from HTTP to HTTPS
 //! - `slow.rs`: logs requests to which the application responds slowly
 //! - `instructions.rs`: for tests: the parts of the hot path that `scripts/instructions` counts
 //!
@@ -245,6 +246,7 @@ pub(crate) mod mailbox;
 mod memory;
 pub(crate) mod outgoing;
 pub(crate) mod proxy;
+pub(crate) mod redirect;
 pub(crate) mod resources;
 mod slow;
 pub(crate) mod station;
@@ -252,3 +254,5 @@ mod stats;
 #[cfg(test)]
 mod tests;
 mod timing;
+#[cfg(feature = "tls")]
+pub(crate) mod tls;

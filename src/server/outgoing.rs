@@ -142,7 +142,7 @@ impl Outgoing {
     }
 
     /// Takes the next step. The shared output and what was kept of it have been sent.
-    pub(crate) fn proceed(&mut self, client: &Client, cx: &mut Context<'_>) -> io::Result<Flow> {
+    pub(crate) fn proceed(&mut self, client: &mut Client, cx: &mut Context<'_>) -> io::Result<Flow> {
         match self {
             Outgoing::Bytes { bytes, sent } => {
                 let count = client.write_some(&bytes.as_slice()[*sent..])?;
@@ -154,9 +154,11 @@ impl Outgoing {
                 if !cx.output.is_empty() {
                     return Ok(Flow::Output);
                 }
-                let sent = match client.is_taken() {
-                    true => file.send_by_copy(client, &mut cx.input)?,
-                    false => file.send(client)?,
+                let sent = match client {
+                    Client::Taken { .. } => file.send_by_copy(client, &mut cx.input)?,
+                    Client::Tcp(_) | Client::Unix(_) => file.send(&*client)?,
+                    #[cfg(feature = "tls")]
+                    Client::Tls(stream) => file.send_sealed(stream)?,
                 };
                 Ok(match sent {
                     Sent::All => Flow::Done,

@@ -1,12 +1,17 @@
 //! What a server takes over as its own.
 
 use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 
 use crate::server::access_log::AccessLog;
 use crate::server::http::{Common, Request};
 use crate::server::inbox::Inbox;
-use crate::shared::handover::Receiver;
+#[cfg(feature = "tls")]
+use crate::server::tls::Endpoint;
+use crate::shared::handover::{Gate, Receiver};
 
 /// What a server takes over as its own.
 pub(crate) struct Resources {
@@ -26,4 +31,23 @@ pub(crate) struct Resources {
     pub(crate) streams: Box<dyn FnMut(&Request<'_>) -> bool>,
     /// The access log, if there is one.
     pub(crate) log: Option<AccessLog>,
+    /// What connections with TLS share, if there are any.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Rc<Endpoint>>,
+}
+
+impl Resources {
+    /// Admits connections to the listeners. Those with TLS stay where they are: only their process has their keys.
+    pub(crate) fn gate(&self) -> Gate {
+        let mut gate = Gate::default();
+        for listener in self.listeners.iter().chain(&self.shared_listeners) {
+            #[cfg(feature = "tls")]
+            if self.tls.as_ref().zip(listener.local_addr().ok()).is_some_and(|(tls, address)| tls.is_for(address)) {
+                continue;
+            }
+            gate.open(listener.as_fd());
+        }
+        self.unix_listeners.iter().for_each(|listener| gate.open(listener.as_fd()));
+        gate
+    }
 }

@@ -79,6 +79,8 @@ impl Bed {
             common: Common::new(),
             streams: Box::new(|_| false),
             log: None,
+            #[cfg(feature = "tls")]
+            tls: None,
         };
         let station = Station {
             id: 0,

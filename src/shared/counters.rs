@@ -21,7 +21,33 @@ pub(crate) struct Counters {
     pub(crate) handed: u64,
     /// Records of connections that it has dropped, since they were not sound.
     pub(crate) discarded: u64,
+    /// [`Handshake`]s, by how they have ended.
+    pub(crate) handshakes: [u64; HANDSHAKES],
 }
+
+/// How a handshake of TLS has ended, or a connection with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(feature = "tls"), allow(dead_code))]
+pub(crate) enum Handshake {
+    /// Whole, or resumed by a ticket.
+    Full12,
+    Resumed12,
+    Full13,
+    Resumed13,
+    /// Refused because of what the client has sent.
+    Failed,
+    /// Refused by the client.
+    Refused,
+    /// Not finished when the client left, or its time was over.
+    Unfinished,
+    /// A request without TLS.
+    Plain,
+    /// The client has closed the connection without saying that nothing more comes.
+    Truncated,
+}
+
+/// The number of ways.
+pub(crate) const HANDSHAKES: usize = 9;
 
 /// The number of classes of status codes (RFC 9110 section 15).
 pub(crate) const CLASSES: usize = 5;
@@ -51,6 +77,7 @@ impl Counters {
             taken: self.taken.max(other.taken),
             handed: self.handed.max(other.handed),
             discarded: self.discarded.max(other.discarded),
+            handshakes: std::array::from_fn(|way| self.handshakes[way].max(other.handshakes[way])),
         }
     }
 
@@ -66,7 +93,8 @@ impl Counters {
         self.taken = self.taken.saturating_add(other.taken);
         self.handed = self.handed.saturating_add(other.handed);
         self.discarded = self.discarded.saturating_add(other.discarded);
-        for (count, more) in self.responses.iter_mut().zip(other.responses) {
+        let (responses, handshakes) = (self.responses.iter_mut(), self.handshakes.iter_mut());
+        for (count, more) in responses.zip(other.responses).chain(handshakes.zip(other.handshakes)) {
             *count = count.saturating_add(more);
         }
     }

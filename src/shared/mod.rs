@@ -147,3 +147,4 @@ pub(crate) mod seats;
 pub(crate) mod signals;
 pub(crate) mod state;
 pub(crate) mod steer;
+pub(crate) mod tls;

@@ -97,6 +97,16 @@ pub(crate) fn map(memory: &Memory) -> io::Result<(Writable, ReadOnly)> {
     Ok((Writable::map(memory.as_fd(), len)?, ReadOnly::map(memory.as_fd(), len)?))
 }
 
+/// A sealed file in memory with these bytes, to pass on.
+#[cfg(feature = "tls")]
+pub(crate) fn file(name: &CStr, bytes: &[u8]) -> io::Result<OwnedFd> {
+    let mut file = std::fs::File::from(anonymous_file(name)?);
+    io::Write::write_all(&mut file, bytes)?;
+    let file = OwnedFd::from(file);
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
+    Ok(file)
+}
+
 fn whole_pages(len: NonZeroUsize) -> io::Result<NonZeroUsize> {
     let len = len.get().checked_next_multiple_of(page_words()).filter(|len| len.checked_mul(WORD).is_some());
     len.and_then(NonZeroUsize::new).ok_or_else(|| io::ErrorKind::OutOfMemory.into())

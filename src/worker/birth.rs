@@ -166,7 +166,8 @@ pub(crate) fn start(mut seed: Seed, masked: Masked, main: Main<'_>) -> ! {
 
 impl Worker {
     fn set_up(seed: Seed, masked: Masked) -> Result<Worker, (WorkerEnd, Error)> {
-        let Seed { identity, lifeline, listening, serving, setup, place, .. } = seed;
+        #[cfg_attr(not(feature = "tls"), allow(unused_mut))]
+        let Seed { identity, lifeline, listening, mut serving, setup, place, .. } = seed;
         let quit = Arc::new(AtomicBool::new(false));
         let installed = signals::install_worker(lifeline.stream(), serving.drain_timeout(), &quit)
             .and_then(|()| if setup.abort_stalled { sys::aborted::tell_where(&identity.tag()) } else { Ok(()) })
@@ -176,6 +177,8 @@ impl Worker {
             place.enter()?;
             pin(identity.slot, &setup.cpus)?;
             end_with_parent(setup.parent)?;
+            #[cfg(feature = "tls")]
+            serving.begin_tls()?;
             Ok(sockets)
         });
         let sockets = match sockets {

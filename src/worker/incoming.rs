@@ -18,6 +18,8 @@ pub struct Incoming<'a> {
     listeners: Vec<TcpListener>,
     /// The number of connections that may still be accepted after that.
     allowance: u32,
+    /// Whether the worker could not get ready.
+    has_failed: bool,
 }
 
 /// How many connections to accept from the queues when the worker is to finish; they would be lost if the pool stops.
@@ -26,11 +28,14 @@ const WAITING_MAX: u32 = 1024;
 
 impl<'a> Incoming<'a> {
     pub(crate) fn new(worker: &'a Worker) -> Incoming<'a> {
-        Incoming { worker, listeners: worker.take_listeners(), allowance: WAITING_MAX }
+        Incoming { worker, listeners: worker.take_listeners(), allowance: WAITING_MAX, has_failed: false }
     }
 
     fn accept(&mut self) -> io::Result<Option<TcpStream>> {
-        self.worker.ready()?;
+        if self.has_failed {
+            return Ok(None);
+        }
+        self.worker.ready().inspect_err(|_| self.has_failed = true)?;
         loop {
             let lifeline = self.worker.lifeline().stream();
             let mut wait: Vec<PollFd<'_>> = vec![PollFd::new(lifeline.as_fd(), PollFlags::POLLIN)];

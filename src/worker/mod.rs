@@ -64,6 +64,8 @@ pub(crate) mod meter;
 pub(crate) mod sandbox;
 mod serving;
 mod sockets;
+#[cfg(feature = "tls")]
+mod tls;
 #[cfg(feature = "hyper")]
 pub(crate) mod tower;
 
@@ -79,6 +81,7 @@ use crate::server::adoption::Adopter;
 use crate::server::answer::into_response::IntoResponse;
 use crate::server::event_loop::Server;
 use crate::server::http::{InvalidHeader, Request};
+use crate::server::redirect::redirect;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::scoreboard::RowPage;
 use crate::sys;
@@ -172,11 +175,17 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// When the parent has died, or the worker cannot be confined.
+    /// When the parent has died, the worker cannot be confined, or clients expect TLS that its server does not speak.
     pub fn ready(&self) -> io::Result<()> {
         if self.is_ready.get() {
             return Ok(());
         }
+        #[cfg(feature = "tls")]
+        self.check_tls().map_err(|error| {
+            // A server may not tell what it gets.
+            log::error!("{}: {}", self.tag(), error.report());
+            io::Error::other(error)
+        })?;
         self.confine().map_err(io::Error::other)?;
         self.lifeline.ready()?;
         self.is_ready.set(true);
@@ -213,7 +222,8 @@ impl Worker {
     /// Returns an iterator over connections to all TCP addresses, which ends when this worker is to finish: the accept
     /// loop of a plain `std` server. Calls [`ready`](Worker::ready).
     ///
-    /// The streams are blocking. An error of accept(2) is returned and does not end the loop.
+    /// The streams are blocking. An error of accept(2) is returned and does not end the loop; one of
+    /// [`ready`](Worker::ready) ends it.
     pub fn incoming(&self) -> Incoming<'_> {
         Incoming::new(self)
     }
@@ -263,7 +273,12 @@ impl Worker {
         R: IntoResponse,
     {
         let (station, resources) = self.station()?;
-        let mut server = Server::new(station, resources, |request: &Request<'_>| handler(request).into_response())?;
+        let https_port = self.serving.https_port();
+        let handler = |request: &Request<'_>| match https_port.and_then(|port| redirect(request, port)) {
+            Some(response) => response,
+            None => handler(request).into_response(),
+        };
+        let mut server = Server::new(station, resources, handler)?;
         self.row().watches();
         self.confine()?;
         let told = self.ready();

@@ -22,7 +22,11 @@ use crate::server::station::Station;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::{AccessLogFormat, ServerConfig};
 use crate::shared::scoreboard::OwnRow;
+#[cfg(feature = "tls")]
+use crate::shared::tls::Secrets;
 use crate::worker::keeper::Keeping;
+#[cfg(feature = "tls")]
+use crate::worker::tls::Tls;
 
 /// How a worker serves, and what user code has set before it does.
 #[derive(Debug)]
@@ -36,6 +40,8 @@ pub(crate) struct Serving {
     pub(super) streams: RefCell<Option<Streams>>,
     /// Connections passed to the built-in server.
     pub(super) adoptions: Arc<Adoptions>,
+    #[cfg(feature = "tls")]
+    pub(super) tls: Tls,
 }
 
 impl Serving {
@@ -48,12 +54,34 @@ impl Serving {
             common: RefCell::new(Common::new()),
             streams: RefCell::default(),
             adoptions: Arc::default(),
+            #[cfg(feature = "tls")]
+            tls: Tls::default(),
         }
     }
 
     #[cfg(feature = "hyper")]
     pub(super) fn config(&self) -> &ServerConfig {
         &self.config
+    }
+
+    #[cfg(feature = "tls")]
+    pub(crate) fn with_secrets(self, secrets: Option<Secrets>) -> Serving {
+        Serving { tls: Tls::new(secrets), ..self }
+    }
+
+    /// Makes the configuration of TLS, if there are certificates.
+    ///
+    /// # Errors
+    ///
+    /// If the library refuses it.
+    #[cfg(feature = "tls")]
+    pub(super) fn begin_tls(&mut self) -> Result<()> {
+        self.config.tls.as_ref().map_or(Ok(()), |keyring| self.tls.begin(keyring))
+    }
+
+    /// The port to which requests without TLS are redirected.
+    pub(super) fn https_port(&self) -> Option<u16> {
+        self.config.https_port
     }
 
     pub(crate) fn with_access_log(self, log: Option<(Rc<File>, AccessLogFormat)>) -> Serving {
@@ -96,6 +124,8 @@ impl Worker {
             common: self.serving.common.borrow().clone(),
             streams: self.serving.streams.take().map_or_else(all_collected, |streams| streams.0),
             log,
+            #[cfg(feature = "tls")]
+            tls: self.endpoint(),
         };
         let station = Station {
             id: self.identity.slot,

@@ -2,6 +2,8 @@
 
 use std::cell::RefCell;
 use std::io;
+#[cfg(feature = "tls")]
+use std::net::SocketAddr;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -38,7 +40,10 @@ impl Listening {
         lifeline
             .listening(&made)
             .map_err(|source| Error::system("give the parent copies of the sockets with sendmsg(2)", source))?;
-        Ok(Sockets::new(sockets, self.shared, self.handover.map(Receiver::from)))
+        let sockets = Sockets::new(sockets, self.shared, self.handover.map(Receiver::from));
+        #[cfg(feature = "tls")]
+        let sockets = Sockets { tls: self.reserved.iter().filter_map(Reserved::tls_address).collect(), ..sockets };
+        Ok(sockets)
     }
 }
 
@@ -51,6 +56,9 @@ pub(super) struct Sockets {
     pub(super) udp: RefCell<Vec<UdpSocket>>,
     /// The connections that other processes pass to this slot.
     pub(super) handover: RefCell<Option<Receiver>>,
+    /// The addresses on which connections begin with a handshake of TLS.
+    #[cfg(feature = "tls")]
+    pub(super) tls: Vec<SocketAddr>,
 }
 
 impl Sockets {
@@ -69,6 +77,8 @@ impl Sockets {
             unix: unix.into(),
             udp: udp.into(),
             handover: RefCell::new(handover),
+            #[cfg(feature = "tls")]
+            tls: Vec::new(),
         }
     }
 }

@@ -33,7 +33,10 @@ impl Fact {
                     out.text(address);
                 }
                 out.text(&pool.because).text(&pool.balance).optional(pool.restart_aborted.as_deref());
-                out.number(pool.lost).number(pool.max_held);
+                out.number(pool.lost).number(pool.max_held).number(pool.certificates.len() as u64);
+                for (file, until) in &pool.certificates {
+                    out.text(file).number(*until);
+                }
             }
             Fact::Gone(pid, id, slot) => {
                 out.number(1).number(number(*pid)).number(*id as u64);
@@ -78,6 +81,9 @@ impl Fact {
                 restart_aborted: bytes.optional()?,
                 lost: bytes.number()?,
                 max_held: bytes.number()?,
+                certificates: (0..bytes.number()?)
+                    .map(|_| Some((bytes.text()?, bytes.number()?)))
+                    .collect::<Option<_>>()?,
             }),
             1 => {
                 let (pid, id, mut slot) = (bytes.pid()?, bytes.size()?, Slot::default());

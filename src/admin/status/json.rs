@@ -35,6 +35,12 @@ impl Snapshot<'_> {
         json.key("balance").string(&pool.balance);
         json.key("restart_aborted").optional(pool.restart_aborted.as_deref());
         json.key("max_held").bare(pool.max_held);
+        json.key("certificates").array(pool.certificates.iter(), |json, (file, until)| {
+            json.object(|json| {
+                json.key("file").string(file);
+                json.key("expires").bare(until);
+            });
+        });
     }
 
     fn totals_to(&self, json: &mut Json) {

@@ -6,6 +6,7 @@ use std::fmt::{Display, Write};
 
 use super::snapshot::{SlotTotals, Snapshot};
 use super::{Counters, Micros, Millis, Reason, WorkerState};
+use crate::shared::metrics::escaped;
 
 impl Snapshot<'_> {
     pub(crate) fn to_metrics(&self) -> String {
@@ -69,6 +70,7 @@ impl Snapshot<'_> {
                 out.sample(name, &format!("worker=\"{}\",code=\"{class}xx\"", slot.id), count);
             }
         }
+        self.handshakes_to(out);
         let help = "Bytes of responses that the sockets of clients have accepted, heads included.";
         out.of_slots("forkpool_sent_bytes_total", "counter", help, self, |slot| slot.counted().map(|it| it.sent));
         let help = "Connections to the ports of a pool of programs, including those that wait to be accepted.";
@@ -88,6 +90,39 @@ impl Snapshot<'_> {
         for slot in &self.slots {
             for (reason, count) in Reason::ALL.iter().zip(slot.slot.restarts) {
                 out.sample(name, &format!("worker=\"{}\",reason=\"{}\"", slot.id, reason.as_str()), count);
+            }
+        }
+    }
+
+    /// Only of pools with TLS.
+    fn handshakes_to(&self, out: &mut Metrics) {
+        if self.pool.certificates.is_empty() {
+            return;
+        }
+        let name = "forkpool_tls_certificate_expiry_seconds";
+        out.family(name, "gauge", "When the certificates in a file expire, in seconds since 1970.");
+        for (file, until) in &self.pool.certificates {
+            out.sample(name, &format!("file=\"{}\"", escaped(file, true)), until);
+        }
+        let name = "forkpool_tls_handshakes_total";
+        out.family(
+            name,
+            "counter",
+            "Handshakes of TLS that were finished, by version, and whether a session was resumed.",
+        );
+        for (slot, counters) in self.slots.iter().filter_map(|slot| Some((slot, slot.counted()?))) {
+            let ways = [("1.2", "no"), ("1.2", "yes"), ("1.3", "no"), ("1.3", "yes")];
+            for ((version, resumed), count) in ways.iter().zip(counters.handshakes) {
+                let labels = format!("worker=\"{}\",version=\"{version}\",resumed=\"{resumed}\"", slot.id);
+                out.sample(name, &labels, count);
+            }
+        }
+        let name = "forkpool_tls_failures_total";
+        out.family(name, "counter", "Connections whose TLS has failed, by the reason.");
+        for (slot, counters) in self.slots.iter().filter_map(|slot| Some((slot, slot.counted()?))) {
+            let reasons = ["invalid", "refused_by_client", "unfinished", "plain_http", "truncated"];
+            for (reason, count) in reasons.iter().zip(&counters.handshakes[4..]) {
+                out.sample(name, &format!("worker=\"{}\",reason=\"{reason}\"", slot.id), count);
             }
         }
     }

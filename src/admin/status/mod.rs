@@ -67,6 +67,8 @@ pub(crate) struct Pool {
     pub(crate) lost: u64,
     /// The bytes that each worker may hold for requests and responses in progress; 0 for no limit.
     pub(crate) max_held: u64,
+    /// The files of certificates, each with the end of its validity in seconds since 1970.
+    pub(crate) certificates: Vec<(String, u64)>,
 }
 
 /// What a pool is doing.

@@ -17,6 +17,7 @@ fn facts() -> Vec<Fact> {
             restart_aborted: Some("a\\b\n".to_owned()),
             lost: 2,
             max_held: 64 << 20,
+            certificates: vec![("c.pem".to_owned(), 1_790_000_000)],
         }),
         Fact::Gone(
             14,
@@ -107,6 +108,7 @@ fn readings() -> Readings {
         taken: 2,
         handed: 2,
         discarded: 1,
+        ..Counters::default()
     };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);
@@ -223,7 +225,7 @@ fn the_json_is_what_was_agreed() {
         env!("CARGO_PKG_VERSION"),
         "\",\"time\":1790000000.123,\"started\":1789990000.500,\"wanted\":3,\"serving\":1,\"listening\":\
          [\"http://127.0.0.1:8000\",\"unix:/run/\\\"x\\\".sock\"],\"workers_because\":\"3 workers: as configured\",\
-         \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864},\
+         \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864,\"certificates\":[{\"file\":\"c.pem\",\"expires\":1790000000}]},\
          \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\
          \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"handed_over\":4,\"handover_refused\":2,\"log_lines_lost\":10,\"restarts\":\
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",

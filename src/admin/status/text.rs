@@ -1,6 +1,6 @@
 //! PURE. Renders the status as a table for terminals.
 
-use std::fmt::Write;
+use std::fmt::{Arguments, Write};
 
 use super::snapshot::{Snapshot, Worker};
 
@@ -12,7 +12,7 @@ impl Snapshot<'_> {
     pub(crate) fn to_text(&self) -> String {
         let pool = self.pool;
         let mut out = String::new();
-        let mut line = |text: std::fmt::Arguments<'_>| {
+        let mut line = |text: Arguments<'_>| {
             // Writing to a string does not fail.
             let _ = writeln!(out, "{text}");
         };
@@ -62,6 +62,7 @@ impl Snapshot<'_> {
                 held >> 10
             ));
         }
+        self.tls_to(&mut line);
         if self.lost() > 0 {
             line(format_args!("{} log lines lost: nobody read them, or there was no room", self.lost()));
         }
@@ -77,6 +78,25 @@ impl Snapshot<'_> {
         }
         // Reasons and paths are foreign text, which may hold control characters.
         out.replace(|c: char| c.is_control() && c != '\n', "?")
+    }
+
+    fn tls_to(&self, line: &mut impl FnMut(Arguments<'_>)) {
+        for (file, until) in &self.pool.certificates {
+            match until.checked_sub(self.now / 1000) {
+                Some(left) => line(format_args!("certificate {file} expires in {} days", left / 86_400)),
+                None => line(format_args!("certificate {file} HAS EXPIRED")),
+            }
+        }
+        if !self.pool.certificates.is_empty() {
+            let [full12, resumed12, full13, resumed13, failed @ .., _] = self.totals.handshakes;
+            let sum = |counts: &[u64]| counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+            line(format_args!(
+                "TLS handshakes: {} full, {} resumed, {} failed",
+                sum(&[full12, full13]),
+                sum(&[resumed12, resumed13]),
+                sum(&failed)
+            ));
+        }
     }
 
     fn table_to(&self, out: &mut String) {

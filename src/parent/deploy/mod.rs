@@ -8,6 +8,7 @@
 //!   a crash gets the same variables as the others, even if somebody is editing the file. An error in the file aborts
 //!   the restart before the first worker is replaced. A restart that is aborted later also restores the old settings,
 //!   so that replacements for old workers are like them.
+//! - **So are certificates and keys**, which workers then inherit. Files that do not fit abort the restart.
 //! - **The parent checks whether `--root` leads to another directory**, once a second, since a worker in its sandbox
 //!   cannot open another one. That costs one stat(2). The directory belongs to the operator, so the parent may wait for
 //!   it. The workers are then replaced one after the other, as in any restart.
@@ -31,6 +32,7 @@ use crate::parent::journal::Journal;
 use crate::parent::settings::Settings;
 use crate::parent::source::Source;
 use crate::parent::subject::Subject;
+use crate::parent::tls::Tls;
 use crate::parent::wakeups::Wakeups;
 use crate::shared::config::{Config, Layers, Pattern, Setting};
 use crate::sys::clock;
@@ -42,6 +44,7 @@ use crate::worker::Place;
 pub(super) struct Deploy {
     pub(super) settings: Settings,
     layers: Layers,
+    pub(super) tls: Tls,
     /// The configuration before the current restart.
     before: Option<Config>,
     root: Exchange,
@@ -55,8 +58,14 @@ impl Deploy {
     /// # Errors
     ///
     /// If the kernel cannot watch files.
-    pub(super) fn new(settings: Settings, layers: Layers, wakeups: &Wakeups, journal: &mut Journal) -> Result<Deploy> {
-        let mut deploy = Deploy { settings, layers, before: None, root: Exchange::default(), files: None };
+    pub(super) fn new(
+        settings: Settings,
+        layers: Layers,
+        tls: Tls,
+        wakeups: &Wakeups,
+        journal: &mut Journal,
+    ) -> Result<Deploy> {
+        let mut deploy = Deploy { settings, layers, tls, before: None, root: Exchange::default(), files: None };
         deploy.give_root();
         deploy.watch_files(wakeups, journal)?;
         Ok(deploy)
@@ -72,7 +81,7 @@ impl Deploy {
     ///
     /// If something in it is wrong. Nothing has changed then.
     pub(super) fn read_anew(&mut self, journal: &mut Journal) -> Result<Option<Config>> {
-        if self.layers.given.process.env_file.is_none() {
+        if self.layers.given.process.env_file.is_none() && !self.layers.given.listening.tls.is_wanted() {
             return Ok(None);
         }
         let (next, kept) = self.settings.config.succeeded_by(self.layers.resolve()?);

@@ -11,6 +11,7 @@
 //!                    FD - admin:ADDRESS          the admin process's
 //!                    - FD,FD,... handover:         the pair of each slot by which connections are passed on: the sending
 //!                                                end, then the receiving one; hyphens for a slot without
+//!                    FD - tickets:               the secrets of session tickets, a file in memory
 //! ```
 
 #[cfg(not(any(fuzzing, test)))]
@@ -116,6 +117,11 @@ impl Inheritance {
         self.addresses.iter_mut().find(|it| it.address == marked)?.reserved.take()
     }
 
+    /// The secrets of the old pool's session tickets.
+    pub(crate) fn tickets(&mut self) -> Option<OwnedFd> {
+        self.addresses.iter_mut().find(|it| it.address == TICKETS)?.reserved.take()
+    }
+
     /// The sockets that were passed to the old pool, whatever this pool is configured to listen on.
     pub(crate) fn given(&mut self) -> error::Result<Vec<Reserved>> {
         let given = self.addresses.iter_mut().filter_map(|it| {
@@ -164,6 +170,8 @@ const ADMIN: &str = "admin:";
 
 /// Marks the pairs of the slots.
 const HANDOVER: &str = "handover:";
+/// Marks the secrets of session tickets.
+const TICKETS: &str = "tickets:";
 
 /// The channel to the old pool.
 #[derive(Debug)]
@@ -186,6 +194,15 @@ impl Predecessor {
     }
 }
 
+/// What the new binary gets besides the sockets of addresses.
+#[derive(Debug)]
+pub(crate) struct HandedOver<'a> {
+    /// The pairs of the slots, by which connections are passed on.
+    pub(crate) pairs: &'a [Option<&'a Pair>],
+    /// The secrets of session tickets.
+    pub(crate) tickets: Option<OwnedFd>,
+}
+
 /// The new binary, as the old parent sees it.
 #[derive(Debug)]
 pub(crate) struct Successor {
@@ -203,7 +220,7 @@ impl Successor {
         addresses: &[String],
         reserved: &[Reserved],
         slots: &[&SlotSockets],
-        pairs: &[Option<&Pair>],
+        HandedOver { pairs, tickets }: HandedOver<'_>,
         admin: Option<(&str, BorrowedFd<'_>)>,
     ) -> io::Result<Successor> {
         let (stream, theirs) = UnixStream::pair()?;
@@ -246,6 +263,10 @@ impl Successor {
         if let Some((address, fd)) = admin {
             passed.push(fd);
             text.push_str(&format!("{} - {ADMIN}{}\n", fd.as_raw_fd(), address.escape_default()));
+        }
+        if let Some(tickets) = &tickets {
+            passed.push(tickets.as_fd());
+            text.push_str(&format!("{} - {TICKETS}\n", tickets.as_raw_fd()));
         }
         let mut arguments = std::env::args_os();
         let program = arguments.next().ok_or(ErrorKind::NotFound)?;

@@ -22,6 +22,7 @@ mod http;
 mod listening;
 mod process;
 mod programs;
+mod tls;
 #[cfg(feature = "hyper")]
 mod tower;
 mod workers;
@@ -42,6 +43,11 @@ impl Pool {
         Pool::nowhere().bind_udp(address)
     }
 
+    /// Begins a pool that listens on `address` for HTTPS; see [`Builder::bind_tls`].
+    pub fn bind_tls(address: impl Display) -> Builder {
+        Pool::nowhere().bind_tls(address)
+    }
+
     fn nowhere() -> Builder {
         let mut config = Config::default();
         config.listening.addresses.clear();
@@ -50,7 +56,8 @@ impl Pool {
 }
 
 /// The configuration of a pool. A later call of a method replaces an earlier one, except that [`bind`](Builder::bind),
-/// [`bind_udp`](Builder::bind_udp), [`admin_host`](Builder::admin_host), [`watch`](Builder::watch),
+/// [`bind_udp`](Builder::bind_udp), [`bind_tls`](Builder::bind_tls), [`tls_certificate`](Builder::tls_certificate),
+/// [`tls_key`](Builder::tls_key), [`admin_host`](Builder::admin_host), [`watch`](Builder::watch),
 /// [`header`](Builder::header) and [`media_type`](Builder::media_type) add.
 ///
 /// [`serve`](Builder::serve), [`run`](Builder::run) and [`check`](Builder::check) report invalid values, unless a later
@@ -154,6 +161,7 @@ impl Builder {
         let config = self.resolved()?;
         keeper::check(config.program.adopt)?;
         let tcp = config.listening.addresses.iter().map(Address::to_string);
+        let tcp = tcp.chain(config.listening.tls.addresses.iter().map(|address| format!("https://{address}")));
         let udp = config.listening.udp.iter().map(|address| format!("udp:{address}"));
         let addresses: Vec<String> = tcp.chain(udp).collect();
         let (_, workers) = config.worker_count();

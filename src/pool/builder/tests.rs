@@ -7,6 +7,7 @@ use crate::shared::config::{
     AccessLogFormat, Adopt, Balance, ForwardedHeader, OnPanic, OnStall, Readiness, Rebalance, Sandbox, StopSignal,
     Symlinks,
 };
+use crate::shared::tls::{TlsClientAuth, TlsVersion};
 
 #[test]
 fn methods_and_names_set_the_same() {
@@ -25,6 +26,15 @@ fn methods_and_names_set_the_same() {
         ("trusted-proxies", "10.0.0.0/8,unix", |pool| pool.trusted_proxies("10.0.0.0/8 unix")),
         ("forwarded-header", "forwarded", |pool| pool.forwarded_header(ForwardedHeader::Forwarded)),
         ("proxy-protocol", "yes", |pool| pool.proxy_protocol(true)),
+        ("tls-listen", "127.0.0.1:7", |pool| pool.bind_tls("127.0.0.1:7")),
+        ("tls-certificate", "another", |pool| pool.tls_certificate("another")),
+        ("tls-key", "another", |pool| pool.tls_key("another")),
+        ("tls-client-ca", "another", |pool| pool.tls_client_ca("another")),
+        ("tls-client-auth", "require", |pool| pool.tls_client_auth(TlsClientAuth::Require)),
+        ("tls-min", "1.3", |pool| pool.tls_min(TlsVersion::Tls13)),
+        ("https-redirect", "yes", |pool| pool.https_redirect(true)),
+        ("tls-ticket-period", "7s", |pool| pool.tls_ticket_period(SEVEN)),
+        ("tls-ticket-secret", "another", |pool| pool.tls_ticket_secret("another")),
         ("workers", "7", |pool| pool.workers(7)),
         ("pin", "yes", |pool| pool.pin(true)),
         ("drain-timeout", "7s", |pool| pool.drain_timeout(SEVEN)),
@@ -198,17 +208,19 @@ fn the_defaults_documented_are_the_defaults() {
             }
         }
     }
-    let names: Vec<&str> = settings().map(Setting::name).filter(|name| *name != "listen").collect();
+    let names: Vec<&str> =
+        settings().map(Setting::name).filter(|name| !["listen", "tls-listen"].contains(name)).collect();
     assert_eq!(told.len(), names.len(), "{told:?}");
     assert!(names.iter().all(|name| told.contains(name)), "{told:?}");
 }
 
-const METHODS: [&str; 6] = [
+const METHODS: [&str; 7] = [
     include_str!("files.rs"),
     include_str!("http.rs"),
     include_str!("listening.rs"),
     include_str!("process.rs"),
     include_str!("programs.rs"),
+    include_str!("tls.rs"),
     include_str!("workers.rs"),
 ];
 

@@ -202,6 +202,10 @@ const TOGETHER_MAX: u64 = 64 * 1024;
 /// The maximum number of bytes to send before other connections have their turn.
 const TURN: u64 = 1 << 20;
 
+/// The same, if they are encrypted.
+#[cfg(feature = "tls")]
+const SEALED_TURN: u64 = TURN / 4;
+
 /// The progress of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sent {
@@ -299,7 +303,7 @@ impl FileBody {
     /// # Errors
     ///
     /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
-    pub(crate) fn send_by_copy(&mut self, client: &Client, room: &mut [u8]) -> io::Result<Sent> {
+    pub(crate) fn send_by_copy(&mut self, client: &mut Client, room: &mut [u8]) -> io::Result<Sent> {
         let range = &mut self.part.range;
         let mut turn = TURN;
         while range.start < range.end {
@@ -316,6 +320,33 @@ impl FileBody {
             turn -= sent as u64;
             if sent < count {
                 return Ok(Sent::Blocked { progress: turn < TURN });
+            }
+        }
+        Ok(self.next_part())
+    }
+
+    /// As [`send`](FileBody::send), to a client with TLS: reads the file, and encrypts it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
+    #[cfg(feature = "tls")]
+    pub(crate) fn send_sealed(&mut self, stream: &mut crate::server::tls::Stream) -> io::Result<Sent> {
+        let FileBody { opened, part: Part { range, .. }, .. } = self;
+        let mut turn = SEALED_TURN;
+        while range.start < range.end {
+            if turn == 0 {
+                return Ok(Sent::Some);
+            }
+            let (read, sent) = stream
+                .write_from((range.end - range.start).min(turn), |part| opened.file.read_at(part, range.start))?;
+            if read == 0 {
+                return Err(ErrorKind::UnexpectedEof.into());
+            }
+            range.start += sent as u64;
+            turn -= sent as u64;
+            if sent < read {
+                return Ok(Sent::Blocked { progress: turn < SEALED_TURN });
             }
         }
         Ok(self.next_part())

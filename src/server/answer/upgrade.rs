@@ -13,6 +13,8 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use crate::server::answer::guard::UpgradeGuard;
 use crate::server::client::Client;
+#[cfg(feature = "tls")]
+use crate::server::tls::TlsSocket;
 use crate::sys;
 
 /// What to do with a connection once its 101 response has been sent.
@@ -53,6 +55,9 @@ pub enum Socket {
     Tcp(TcpStream),
     /// A connection to a Unix socket.
     Unix(UnixStream),
+    /// A connection with TLS.
+    #[cfg(feature = "tls")]
+    Tls(Box<TlsSocket>),
 }
 
 impl Socket {
@@ -63,6 +68,8 @@ impl Socket {
             Client::Unix(stream) => Socket::Unix(OwnedFd::from(stream).into()),
             Client::Taken { socket, is_unix: false } => Socket::Tcp(socket.into()),
             Client::Taken { socket, is_unix: true } => Socket::Unix(socket.into()),
+            #[cfg(feature = "tls")]
+            Client::Tls(stream) => Socket::Tls(Box::new(stream.into_socket())),
         }
     }
 }
@@ -156,13 +163,17 @@ impl Read for Upgraded {
             if count > 0 {
                 return Ok(count);
             }
-            self.wait()?;
+            if !self.stream.has_more() {
+                self.wait()?;
+            }
             if self.interrupt.is_some() && self.is_draining() {
                 continue;
             }
-            return match &self.stream {
-                Socket::Tcp(socket) => waiting(&socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
-                Socket::Unix(socket) => waiting(&socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
+            return match &mut self.stream {
+                Socket::Tcp(socket) => waiting(&*socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
+                Socket::Unix(socket) => waiting(&*socket, PollFlags::POLLIN, || (&*socket).read(bytes)),
+                #[cfg(feature = "tls")]
+                Socket::Tls(socket) => socket.read(bytes),
             };
         }
     }
@@ -170,9 +181,11 @@ impl Read for Upgraded {
 
 impl Write for Upgraded {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match &self.stream {
-            Socket::Tcp(socket) => waiting(&socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
-            Socket::Unix(socket) => waiting(&socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
+        match &mut self.stream {
+            Socket::Tcp(socket) => waiting(&*socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
+            Socket::Unix(socket) => waiting(&*socket, PollFlags::POLLOUT, || (&*socket).write(bytes)),
+            #[cfg(feature = "tls")]
+            Socket::Tls(socket) => socket.write(bytes),
         }
     }
 
@@ -181,11 +194,24 @@ impl Write for Upgraded {
     }
 }
 
+impl Socket {
+    /// Whether reading returns at once, though the kernel may hold nothing.
+    fn has_more(&self) -> bool {
+        match self {
+            #[cfg(feature = "tls")]
+            Socket::Tls(socket) => socket.has_more(),
+            _ => false,
+        }
+    }
+}
+
 impl AsFd for Socket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Socket::Tcp(stream) => stream.as_fd(),
             Socket::Unix(stream) => stream.as_fd(),
+            #[cfg(feature = "tls")]
+            Socket::Tls(stream) => stream.as_fd(),
         }
     }
 }

@@ -70,7 +70,7 @@ impl Buffers {
     /// # Errors
     ///
     /// If the socket has failed.
-    pub(super) fn send(&mut self, client: &Client) -> Option<io::Result<Sent>> {
+    pub(super) fn send(&mut self, client: &mut Client) -> Option<io::Result<Sent>> {
         let bytes = self.0.as_mut().filter(|bytes| !bytes.output.is_empty())?;
         let sent = match client.write_some(&bytes.output[bytes.sent..]) {
             Ok(sent) => sent,
@@ -120,14 +120,14 @@ mod tests {
     fn output_is_sent_as_the_client_reads_it() {
         let (socket, client) = std::os::unix::net::UnixStream::pair().expect("a socket pair");
         socket.set_nonblocking(true).expect("a socket");
-        let (socket, mut reader) = (Client::Unix(mio::net::UnixStream::from_std(socket)), client);
+        let (mut socket, mut reader) = (Client::Unix(mio::net::UnixStream::from_std(socket)), client);
         let mut buffers = Buffers::default();
-        assert!(buffers.send(&socket).is_none());
+        assert!(buffers.send(&mut socket).is_none());
         let output: Vec<u8> = (0..4_u32 << 20).map(|index| index as u8).collect();
         buffers.keep_output(output.clone(), 100);
         let (mut received, mut room, mut handed) = (output[..100].to_vec(), vec![0; 1 << 20], 100);
         loop {
-            let sent = buffers.send(&socket).expect("there is output").expect("the socket is open");
+            let sent = buffers.send(&mut socket).expect("there is output").expect("the socket is open");
             handed += sent.bytes;
             while received.len() < handed {
                 let count = reader.read(&mut room).expect("the socket is open");
@@ -138,6 +138,6 @@ mod tests {
             }
         }
         assert!(received == output);
-        assert!(buffers.send(&socket).is_none(), "nothing is sent twice");
+        assert!(buffers.send(&mut socket).is_none(), "nothing is sent twice");
     }
 }

@@ -1,6 +1,7 @@
 //! Reads a connection, and buffers what is incomplete.
 
 use std::io::{self, ErrorKind};
+use std::ops::Range;
 
 use super::proxied::refuse;
 use super::session::{Answered, Header};
@@ -54,11 +55,15 @@ impl Connection {
     }
 
     /// Removes the header of the PROXY protocol from the first `len` bytes of the buffer. Returns where the client's
-    /// bytes begin, or what to do with the connection while there are none.
+    /// bytes are, or what to do with the connection while there are none.
     #[cold]
-    pub(super) fn take_header(&mut self, len: usize, cx: &mut Context<'_>) -> Result<usize, Step> {
+    pub(super) fn take_header(&mut self, len: usize, cx: &mut Context<'_>) -> Result<Range<usize>, Step> {
         match self.session.take_header(len, cx) {
-            Header::Complete(start) => Ok(start),
+            Header::Complete(start) if self.transport.client.begin_tls(&cx.input[start..len]) => {
+                self.transport.look();
+                self.transport.read(&mut cx.input).map(|len| 0..len).map_err(|_| Step::Close)
+            }
+            Header::Complete(start) => Ok(start..len),
             Header::Incomplete { keep } => {
                 if keep > 0 {
                     self.buffers.keep_input(&cx.input[..keep]);

@@ -59,19 +59,19 @@ pub(crate) struct Connection {
     buffers: Buffers,
     session: Session,
     pub(crate) timer: Timer,
-    /// Whether it is among those that have more to do in the next turn.
-    pub(crate) is_again: bool,
 }
 
 impl Connection {
     /// A new connection. If the peer sends a header of the PROXY protocol first, `peer` waits for it.
-    pub(crate) fn new(client: Client, peer: Peer, config: &ServerConfig, now: Time) -> Connection {
+    pub(crate) fn new(mut client: Client, peer: Peer, config: &ServerConfig, now: Time) -> Connection {
+        if peer.awaits_header() {
+            client.await_header();
+        }
         Connection {
             transport: Transport::new(client),
             buffers: Buffers::default(),
             session: Session::new(peer),
             timer: Timer::new(&config.timeouts, now),
-            is_again: false,
         }
     }
 
@@ -95,14 +95,15 @@ impl Connection {
             }
         }
         let Ok(len) = self.fill(cx) else { return Step::Close };
-        let start = match self.session.peer.awaits_header() {
-            false => 0,
+        let (start, len) = match self.session.peer.awaits_header() {
+            false => (0, len),
             true => match self.take_header(len, cx) {
-                Ok(start) => start,
+                Ok(client) => (client.start, client.end),
                 Err(step) => return step,
             },
         };
-        let read = self.session.answer(start..len, self.timer.timing, cx, handler);
+        let tls = self.transport.client.tls_info();
+        let read = self.session.answer(start..len, self.timer.timing, tls, cx, handler);
         self.keep_input(&read, len, cx);
         match self.session.exchange.waits_for_reader() {
             true => self.timer.wait_for_reader(cx),
@@ -126,6 +127,8 @@ impl Connection {
     pub(crate) fn end(&mut self, cx: &mut Context<'_>) {
         if self.session.codec.ending.delimits() && self.session.exchange.outgoing().is_some() {
             self.waiting().reset();
+        } else {
+            self.transport.client.say_goodbye();
         }
         self.session.ended(cx);
     }

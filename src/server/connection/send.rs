@@ -34,7 +34,7 @@ impl Connection {
         let mut was_progress = false;
         while let Some(outgoing) = self.session.exchange.outgoing_mut() {
             let left = outgoing.left();
-            let flow = outgoing.proceed(&self.transport.client, cx);
+            let flow = outgoing.proceed(&mut self.transport.client, cx);
             let sent = left - outgoing.left();
             self.session.has_sent(sent, cx);
             was_progress |= matches!(flow, Ok(Flow::Answer(_) | Flow::Output));
@@ -127,7 +127,7 @@ impl Connection {
 
     #[inline(never)]
     fn send_buffered(&mut self, cx: &mut Context<'_>) -> Option<Step> {
-        let Ok(sent) = self.buffers.send(&self.transport.client)? else { return Some(Step::Close) };
+        let Ok(sent) = self.buffers.send(&mut self.transport.client)? else { return Some(Step::Close) };
         self.session.has_sent(sent.bytes as u64, cx);
         if sent.is_all {
             return None;

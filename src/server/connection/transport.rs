@@ -16,6 +16,8 @@ pub(crate) struct Transport {
     input: Input,
     /// Whether the socket has failed, or both sides have closed.
     is_broken: bool,
+    /// Whether the connection is among those that have more to do in the next turn. Here it takes no space.
+    pub(crate) is_again: bool,
 }
 
 /// The unread input of the client.
@@ -33,7 +35,7 @@ enum Input {
 
 impl Transport {
     pub(super) fn new(client: Client) -> Transport {
-        Transport { client, input: Input::Drained, is_broken: false }
+        Transport { client, input: Input::Drained, is_broken: false, is_again: false }
     }
 
     /// Registers the socket for its whole life, edge-triggered and in both directions: one epoll_ctl(2) per connection.
@@ -59,7 +61,7 @@ impl Transport {
         // The end of both sides says that of the receiving one, too.
         if event.is_read_closed() || event.is_error() {
             self.notice_end(event);
-        } else if event.is_readable() {
+        } else if event.is_readable() || self.client.wants_write() {
             self.look();
         }
     }
@@ -129,7 +131,9 @@ impl Transport {
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.input = Input::Drained;
+                    if self.client.has_more() != Some(true) {
+                        self.input = Input::Drained;
+                    }
                     return Ok(0);
                 }
                 Err(error) => return Err(error),
@@ -143,7 +147,7 @@ impl Transport {
         self.input = match self.input {
             _ if count == 0 => Input::Ended,
             Input::Ending => Input::Ending,
-            _ if count == room => Input::Readable,
+            _ if self.client.has_more().unwrap_or(count == room) => Input::Readable,
             _ => Input::Drained,
         };
     }

@@ -27,7 +27,10 @@ impl<'c> Waiting<'c> {
     /// Whether it may hold memory.
     #[inline]
     pub(crate) fn is_holding(self) -> bool {
-        self.buffers.is_some() || self.session.exchange.is_some() || self.session.codec.is_gathering()
+        self.buffers.is_some()
+            || self.session.exchange.is_some()
+            || self.session.codec.is_gathering()
+            || self.transport.client.held() > 0
     }
 
     /// Whether a response may be in progress.
@@ -38,7 +41,10 @@ impl<'c> Waiting<'c> {
 
     /// How much memory it holds.
     pub(crate) fn memory(self) -> usize {
-        self.buffers.memory() + self.session.codec.held() + self.session.exchange.memory()
+        self.buffers.memory()
+            + self.session.codec.held()
+            + self.session.exchange.memory()
+            + self.transport.client.held()
     }
 
     /// The file that is sent.

@@ -104,8 +104,8 @@ where
             return;
         }
         for index in std::mem::take(&mut self.ready) {
-            if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| entry.connection.is_again) {
-                entry.connection.is_again = false;
+            if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| entry.connection.transport.is_again) {
+                entry.connection.transport.is_again = false;
                 self.step(index, None);
             }
         }

@@ -21,6 +21,8 @@ mod upgrades;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
+#[cfg(feature = "tls")]
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +38,8 @@ use crate::server::inbox::Inbox;
 use crate::server::mailbox::{self, ConnectionWaker, Mailbox, Place};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
-use crate::shared::handover::Gate;
+#[cfg(feature = "tls")]
+use crate::server::tls::Endpoint;
 use crate::shared::listener;
 use crate::sys;
 use crate::sys::clock;
@@ -75,6 +78,9 @@ pub(crate) struct Server<'w, H> {
     passing: HandoverQueue,
     taking: Taking,
     inbox: Option<Inbox>,
+    /// What connections with TLS share, if there are any.
+    #[cfg(feature = "tls")]
+    tls: Option<Rc<Endpoint>>,
     lifeline: UnixStream,
 }
 
@@ -85,6 +91,7 @@ where
     pub(crate) fn new(station: Station<'w>, resources: Resources, handler: H) -> Result<Server<'w, H>> {
         let listen = |source| Error::system("listen in the worker with epoll_ctl(2)", source);
         let poll = Poll::new().map_err(|source| Error::system("wait for events with epoll_create(2)", source))?;
+        let gate = resources.gate();
         let lifeline = resources.shutdown;
         let descriptor = lifeline.as_raw_fd();
         poll.registry().register(&mut SourceFd(&descriptor), LIFELINE, Interest::READABLE).map_err(listen)?;
@@ -96,9 +103,6 @@ where
             poll.registry().register(&mut SourceFd(&messages), MESSAGES, Interest::READABLE).map_err(listen)?;
         }
         let (own, shared) = (resources.listeners, resources.shared_listeners);
-        let mut gate = Gate::default();
-        own.iter().chain(&shared).for_each(|listener| gate.open(listener.as_fd()));
-        resources.unix_listeners.iter().for_each(|listener| gate.open(listener.as_fd()));
         let taking = Taking::new(resources.handover);
         taking.register(&poll, HANDOVER).map_err(listen)?;
         if taking.due().is_some() {
@@ -111,6 +115,8 @@ where
         let unix = resources.unix_listeners.into_iter().map(Acceptor::unix);
         let mut acceptors = Acceptors::default();
         for acceptor in tcp.chain(unix) {
+            #[cfg(feature = "tls")]
+            let acceptor = acceptor.secured_by(resources.tls.as_ref());
             acceptors.add(acceptor, &poll).map_err(listen)?;
         }
         let waker = Waker::new(poll.registry(), MAILBOX)
@@ -128,6 +134,8 @@ where
             passing: HandoverQueue::new(gate),
             taking,
             inbox,
+            #[cfg(feature = "tls")]
+            tls: resources.tls,
             lifeline,
         })
     }
@@ -216,6 +224,11 @@ where
         cx.clock.begin_turn(clock::now_micros());
         cx.stats.row.busy(cx.clock.now);
         cx.station.wake_watch();
+        #[cfg(feature = "tls")]
+        if let Some(endpoint) = &self.tls {
+            endpoint.begin_turn();
+            cx.stats.row.set_handshakes(&endpoint.counts());
+        }
         if self.steering.is_due(cx.clock.now) {
             self.steer();
         }

@@ -101,7 +101,7 @@ impl HandoverQueue {
                 // It has had a request since, and will be lined up again.
                 continue;
             }
-            if entry.connection.is_again {
+            if entry.connection.transport.is_again {
                 self.queue.push_back(candidate);
                 continue;
             }
@@ -193,7 +193,7 @@ impl HandoverQueue {
         while order.left > 0 && order.index < capacity && *room > 0 {
             let entry = connections.table.entries.get(order.index);
             let is_idle = entry.is_some_and(|entry| {
-                !entry.connection.is_again
+                !entry.connection.transport.is_again
                     && entry.connection.waiting().is_idle()
                     && (!order.is_of_busy || is_busy(&entry.connection, &connections.cx))
                     && self.gate.covers(&entry.connection.transport)

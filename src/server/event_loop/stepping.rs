@@ -48,8 +48,10 @@ where
             Step::Upgrade => return self.upgrade(index),
             Step::Again => {
                 // An event may have arrived for a connection that has its turn already.
-                if let Some(entry) = self.table.entries.get_mut(index).filter(|entry| !entry.connection.is_again) {
-                    entry.connection.is_again = true;
+                if let Some(entry) =
+                    self.table.entries.get_mut(index).filter(|entry| !entry.connection.transport.is_again)
+                {
+                    entry.connection.transport.is_again = true;
                     self.ready.push(index);
                 }
                 debug_assert!(self.ready.len() <= self.table.len(), "a connection has one turn at a time");
@@ -84,7 +86,7 @@ where
             self.cx.memory.budget.change(entry.held as usize, 0, self.cx.clock.now);
             self.cx.stats.row.set_held(self.cx.memory.budget.held());
         }
-        if entry.connection.is_again {
+        if entry.connection.transport.is_again {
             self.ready.retain(|again| *again != index);
         }
         entry.connection
@@ -132,8 +134,9 @@ where
             };
             self.cx.waker.place = Place { index: alarm.index, serial };
             entry.connection.look_at_queue(&mut self.cx);
-            let is_over =
-                is_due && entry.connection.timer.deadline <= self.cx.clock.running && !entry.connection.is_again;
+            let is_over = is_due
+                && entry.connection.timer.deadline <= self.cx.clock.running
+                && !entry.connection.transport.is_again;
             let step = match is_over {
                 true => entry.connection.expire(&mut self.cx),
                 false if entry.connection.waiting().is_lost(&mut self.cx) => {

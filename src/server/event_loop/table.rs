@@ -34,7 +34,7 @@ pub(super) struct Entry {
 
 // With one word for its deadline, that is all that an idle connection costs. mio adds to it in debug builds.
 #[cfg(all(target_pointer_width = "64", not(debug_assertions)))]
-const _: () = assert!(size_of::<Entry>() == 112);
+const _: () = assert!(size_of::<Entry>() == if cfg!(feature = "tls") { 120 } else { 112 });
 
 impl Entry {
     /// Whether it holds memory, or has held some that is still accounted for.
@@ -97,7 +97,7 @@ impl Table {
     /// Whether a connection has been idle ever since.
     pub(super) fn is_still(&self, idle: Idle, cx: &Context<'_>) -> bool {
         let place = Place { index: idle.index, serial: idle.serial };
-        let entry = self.get(place).filter(|entry| !entry.connection.is_again);
+        let entry = self.get(place).filter(|entry| !entry.connection.transport.is_again);
         let now_idle = entry.and_then(|entry| entry.connection.waiting().idle_since(cx.station.config));
         now_idle.is_some_and(|(is_new, since)| (is_new, cx.clock.real(since)) == (idle.is_new, idle.since))
     }

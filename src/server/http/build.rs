@@ -146,6 +146,7 @@ impl RequestBuilder {
             peer: self.peer,
             worker: self.worker,
             via: None,
+            tls: None,
         }
     }
 

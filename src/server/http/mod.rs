@@ -85,6 +85,7 @@ mod response;
 mod rules;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod trailer;
 
 pub(crate) use crate::shared::config::{Limits, FIELDS_MAX};
@@ -108,4 +109,5 @@ pub use request::{Request, Version};
 pub(crate) use respond::{Length, Transfer};
 pub use response::InvalidHeader;
 pub(crate) use response::{is_value, ResponseHead};
+pub use tls::TlsInfo;
 pub(crate) use trailer::{add_trailer, announce_trailer, early_hints, takes_trailers};

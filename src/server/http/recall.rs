@@ -113,6 +113,7 @@ impl Known {
             body: b"",
             peer: None,
             via: None,
+            tls: None,
             worker: 0,
         });
         let Known { framing, keep_alive, expects_continue, upgrade, .. } = *self;

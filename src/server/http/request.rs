@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::forwarded::{origin, Origin, Trust};
 use super::headers::Headers;
+use super::tls::TlsInfo;
 
 /// The version of HTTP of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -46,6 +47,7 @@ pub struct Request<'a> {
     pub(crate) peer: Option<SocketAddr>,
     pub(crate) worker: usize,
     pub(crate) via: Option<Via<'a>>,
+    pub(crate) tls: Option<&'a TlsInfo>,
 }
 
 impl<'a> Request<'a> {
@@ -113,12 +115,20 @@ impl<'a> Request<'a> {
         self.method.len() + 1 + self.query_mark
     }
 
-    /// `https` if a [trusted proxy](crate::Builder::trusted_proxies) says that the client used it, else `http`.
+    /// `https` if the connection has TLS, or a [trusted proxy](crate::Builder::trusted_proxies) says that the client used
+    /// it, else `http`.
     pub fn scheme(&self) -> &'static str {
-        match self.origin().is_https {
+        match self.tls.is_some() || self.origin().is_https {
             true => "https",
             false => "http",
         }
+    }
+
+    /// The TLS of the connection, if it has any: the version, the host name that the client has asked for, its
+    /// certificate. A proxy may be between the client and this connection.
+    #[inline]
+    pub fn tls(&self) -> Option<&'a TlsInfo> {
+        self.tls
     }
 
     /// The value of the first field with this name; case does not matter. Also `None` if the value is not UTF-8; see

@@ -60,6 +60,7 @@ pub(super) fn judge<'a>(
         peer: None,
         worker: 0,
         via: None,
+        tls: None,
     });
     Ok(Head {
         request,

@@ -24,6 +24,7 @@ impl Config {
         }
         self.check_limits()?;
         self.check_readiness()?;
+        self.listening.tls.check()?;
         self.check_addresses()?;
         self.check_admin()?;
         let workers = Credentials::look_up(self.privileges.user.as_deref(), self.privileges.group.as_deref())?;
@@ -67,10 +68,11 @@ impl Config {
     }
 
     fn check_addresses(&self) -> Result<()> {
-        check_overlaps("listen", &self.listening.addresses, "connections")?;
+        let addresses = self.listened();
+        check_overlaps("listen", &addresses, "connections")?;
         check_overlaps("bind_udp", &self.listening.udp, "datagrams")?;
-        if self.listening.addresses.len() > Config::ADDRESSES_MAX {
-            let (count, most) = (self.listening.addresses.len(), Config::ADDRESSES_MAX);
+        if addresses.len() > Config::ADDRESSES_MAX {
+            let (count, most) = (addresses.len(), Config::ADDRESSES_MAX);
             let problem = format!("{count} addresses are more than {most}; give the others to another pool");
             return Err(Error::config("listen", problem));
         }
@@ -91,7 +93,7 @@ impl Config {
             };
             return Err(Error::config(needless, "has no effect without an admin address; add admin"));
         };
-        if let Some(other) = self.listening.addresses.iter().find(|other| other.covers(admin) || admin.covers(other)) {
+        if let Some(other) = self.listened().iter().find(|other| other.covers(admin) || admin.covers(other)) {
             return Err(Error::config("admin", format!("{other} is where the workers listen; choose another")));
         }
         if matches!((admin, &self.process.pid_file), (Address::Unix(socket), Some(file)) if socket == file) {

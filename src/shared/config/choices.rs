@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::{Error, Result};
+use crate::shared::tls::{TlsClientAuth, TlsVersion};
 
 /// A value with a name.
 pub(super) trait Choose: Copy + PartialEq + Sized + 'static {
@@ -69,6 +70,8 @@ choose!(OnPanic, "on-panic", "answer" => Answer, "exit" => Exit);
 choose!(OnStall, "on-stall", "kill" => Kill, "abort" => Abort);
 choose!(Rebalance, "rebalance", "auto" => Auto, "off" => Off);
 choose!(Sandbox, "sandbox", "auto" => Auto, "off" => Off, "strict" => Strict);
+choose!(TlsClientAuth, "tls-client-auth", "no" => No, "optional" => Optional, "require" => Require);
+choose!(TlsVersion, "tls-min", "1.2" => Tls12, "1.3" => Tls13);
 choose!(StopSignal, "stop-signal", "TERM" => Term, "QUIT" => Quit, "INT" => Int, "HUP" => Hup, "USR1" => Usr1,
     "USR2" => Usr2, "WINCH" => Winch);
 

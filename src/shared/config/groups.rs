@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{AccessLogFormat, Address, Adopt, Balance, OnStall, Readiness, Rebalance, Rules, Sandbox, StopSignal};
+use super::{
+    AccessLogFormat, Address, Adopt, Balance, OnStall, Readiness, Rebalance, Rules, Sandbox, StopSignal, TlsConfig,
+};
 use crate::shared::metrics::Metrics;
 
 /// What the pool listens on.
@@ -13,6 +15,7 @@ use crate::shared::metrics::Metrics;
 pub(crate) struct ListenConfig {
     /// The addresses to listen on, in the order given. Once checked, there is one here or in `udp`.
     pub(crate) addresses: Vec<Address>,
+    pub(crate) tls: TlsConfig,
     /// The addresses to receive datagrams on, in the form of TCP addresses. A pool may have only these.
     pub(crate) udp: Vec<Address>,
     /// The length of the queue of each listening socket; the kernel caps it at `net.core.somaxconn`.
@@ -24,7 +27,7 @@ pub(crate) struct ListenConfig {
 impl Default for ListenConfig {
     fn default() -> ListenConfig {
         let addresses = vec![Address::Tcp(([127, 0, 0, 1], 8000).into())];
-        ListenConfig { addresses, udp: Vec::new(), backlog: 1024, unix_mode: 0o666 }
+        ListenConfig { addresses, tls: TlsConfig::default(), udp: Vec::new(), backlog: 1024, unix_mode: 0o666 }
     }
 }
 

@@ -41,7 +41,7 @@ impl Layers {
         let Some(path) = self.given.process.env_file.clone() else {
             config.listen_for_programs();
             config.check()?;
-            return Ok(config);
+            return config.loaded();
         };
         let lines = self.read(&path, &mut config)?;
         config.listen_for_programs();
@@ -52,7 +52,7 @@ impl Layers {
             },
             error => error,
         })?;
-        Ok(config)
+        config.loaded()
     }
 
     /// Reads the file into a configuration; returns the line that has set each setting.

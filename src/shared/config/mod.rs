@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 
@@ -21,6 +23,7 @@ mod proxies;
 mod readiness;
 mod server;
 mod settings;
+mod tls;
 mod values;
 mod workers;
 
@@ -41,6 +44,7 @@ pub use readiness::{Probe, Readiness};
 pub(crate) use server::{Capacity, ServerConfig, Timeouts};
 pub(crate) use settings::quoted;
 pub use settings::{settings, Setting};
+pub(crate) use tls::TlsConfig;
 pub use values::duration;
 
 /// The whole configuration of a pool.
@@ -87,6 +91,20 @@ impl Config {
             return Err(Error::config("admin-token-file", problem));
         }
         Ok(Some(token))
+    }
+
+    /// Reads the certificates and keys, which also shows whether they are right.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::File`] or [`Error::Config`] names the file.
+    pub(crate) fn loaded(mut self) -> Result<Config> {
+        self.server.https_port = self.https_port();
+        #[cfg(feature = "tls")]
+        if self.listening.tls.is_wanted() {
+            self.server.tls = Some(Arc::new(crate::shared::tls::Keyring::load(&self.listening.tls.identity)?));
+        }
+        Ok(self)
     }
 
     /// The directory whose files are served, as a path for the parent.

@@ -1,9 +1,13 @@
 //! The configuration of the built-in HTTP server.
 
 use std::net::SocketAddr;
+#[cfg(feature = "tls")]
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{ForwardedHeader, Limits, OnPanic, Proxies};
+#[cfg(feature = "tls")]
+use crate::shared::tls::Keyring;
 
 /// A timeout of zero is off.
 #[derive(Clone, Debug)]
@@ -24,6 +28,11 @@ pub(crate) struct ServerConfig {
     pub(crate) forwarded_header: ForwardedHeader,
     /// Whether TCP connections begin with a header of the PROXY protocol.
     pub(crate) proxy_protocol: bool,
+    /// What the server needs for TLS, if it speaks that.
+    #[cfg(feature = "tls")]
+    pub(crate) tls: Option<Arc<Keyring>>,
+    /// The port of HTTPS to which requests without TLS are redirected.
+    pub(crate) https_port: Option<u16>,
 }
 
 /// How much clients may have in progress.
@@ -120,6 +129,9 @@ impl Default for ServerConfig {
             proxies: Proxies::default(),
             forwarded_header: ForwardedHeader::Auto,
             proxy_protocol: false,
+            #[cfg(feature = "tls")]
+            tls: None,
+            https_port: None,
         }
     }
 }

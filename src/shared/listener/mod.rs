@@ -74,7 +74,7 @@ impl fmt::Display for Reserved {
     /// Formats the address, with its real port, as a URL if there is one.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reserved::Tcp(tcp) => write!(f, "http://{}", tcp.address),
+            Reserved::Tcp(tcp) => write!(f, "{}://{}", if tcp.is_tls { "https" } else { "http" }, tcp.address),
             Reserved::Unix(unix) => write!(f, "unix:{}", unix.path.display()),
             Reserved::Given(given) => given.fmt(f),
             Reserved::Udp(udp) => udp.fmt(f),
@@ -93,6 +93,8 @@ pub(crate) struct ReservedTcp {
     address: SocketAddr,
     only_v6: bool,
     socket: Socket,
+    /// Whether connections begin with a handshake of TLS.
+    is_tls: bool,
 }
 
 impl ReservedTcp {
@@ -103,7 +105,7 @@ impl ReservedTcp {
         socket.set_reuse_port(true)?;
         socket.set_reuse_address(false)?;
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
-        Ok(ReservedTcp { address, only_v6, socket })
+        Ok(ReservedTcp { address, only_v6, socket, is_tls: false })
     }
 
     /// A port that another pool has reserved.
@@ -111,7 +113,7 @@ impl ReservedTcp {
         let socket = Socket::from(fd);
         let address = socket.local_addr()?.as_socket().ok_or(ErrorKind::AddrNotAvailable)?;
         let only_v6 = address.is_ipv6() && socket.only_v6()?;
-        Ok(ReservedTcp { address, only_v6, socket })
+        Ok(ReservedTcp { address, only_v6, socket, is_tls: false })
     }
 
     /// All interfaces: IPv6 and IPv4 in one socket, or IPv4 alone if the kernel has no IPv6.
@@ -206,6 +208,22 @@ impl Reserved {
                 }
                 Ok(flaw)
             }
+        }
+    }
+
+    /// Connections to this address begin with a handshake of TLS.
+    pub(crate) fn speak_tls(&mut self) {
+        if let Reserved::Tcp(tcp) = self {
+            tcp.is_tls = true;
+        }
+    }
+
+    /// The address, if connections to it begin with a handshake of TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn tls_address(&self) -> Option<SocketAddr> {
+        match self {
+            Reserved::Tcp(tcp) => tcp.is_tls.then_some(tcp.address),
+            _ => None,
         }
     }
 

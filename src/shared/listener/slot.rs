@@ -169,7 +169,8 @@ impl SlotSockets {
         for reserved in reserved {
             let named = |source| {
                 let address = reserved.to_string();
-                Error::Bind { address: address.trim_start_matches("http://").to_owned(), source }
+                let address = address.trim_start_matches("http://").trim_start_matches("https://");
+                Error::Bind { address: address.to_owned(), source }
             };
             match reserved {
                 Reserved::Tcp(address) => {

@@ -10,7 +10,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-pub(crate) use self::registry::{Kind, Registry, METRIC_WORDS};
+pub(crate) use self::registry::{escaped, Kind, Registry, METRIC_WORDS};
 use crate::sys::shared::Page;
 
 /// The application's own metrics. Register them before the pool starts, and pass them to
@@ -18,7 +18,7 @@ use crate::sys::shared::Page;
 ///
 /// Counters and histograms are summed over all workers, also those that have died, so they never go back. Gauges are
 /// summed over the living workers. Each worker counts in its own page of shared memory, so counting needs no message and
-/// no lock. All metrics together have 368 words: a counter or a gauge takes one for each combination of labels, a
+/// no lock. All metrics together have 352 words: a counter or a gauge takes one for each combination of labels, a
 /// histogram takes two more than it has bounds.
 ///
 /// Names follow the conventions of Prometheus: letters, digits and underscores, with the application's name in front and

@@ -4,7 +4,7 @@
 use std::fmt::Write;
 
 /// The number of words that all metrics of a process have: what is left of the smallest page behind its row.
-pub(crate) const METRIC_WORDS: usize = 368;
+pub(crate) const METRIC_WORDS: usize = 352;
 
 /// What a word holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -209,7 +209,8 @@ fn not_total(name: &str) -> Result<(), String> {
     }
 }
 
-fn escaped(text: &str, with_quotes: bool) -> String {
+/// As the text format wants it.
+pub(crate) fn escaped(text: &str, with_quotes: bool) -> String {
     let text = text.replace('\\', "\\\\").replace('\n', "\\n");
     if with_quotes {
         text.replace('"', "\\\"")

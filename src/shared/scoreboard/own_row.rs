@@ -4,6 +4,8 @@ use std::ops::Deref;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::row::{Row, RowPage, Word};
+#[cfg(feature = "tls")]
+use crate::shared::counters::HANDSHAKES;
 use crate::time::Time;
 
 /// A process's own row, for writing.
@@ -132,6 +134,13 @@ impl OwnRow<'_> {
     #[inline]
     pub(crate) fn count_sent(&self, bytes: u64) {
         self.add(Word::Sent, bytes);
+    }
+
+    /// Sets how many handshakes have ended in which way.
+    #[cfg(feature = "tls")]
+    pub(crate) fn set_handshakes(&self, counts: &[u64; HANDSHAKES]) {
+        let words = &self.0.own[Word::Handshakes as usize..];
+        words.iter().zip(counts).for_each(|(word, count)| word.store(*count, Relaxed));
     }
 
     pub(crate) fn count_panic(&self) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::lines::LinesPage;
 use super::Scoreboard;
-use crate::shared::counters::{Counters, CLASSES};
+use crate::shared::counters::{Counters, CLASSES, HANDSHAKES};
 use crate::shared::latency::{bucket, Latency, BUCKETS};
 use crate::shared::metrics::{MetricPage, METRIC_WORDS};
 use crate::sys::shared::Page;
@@ -65,6 +65,8 @@ pub(super) enum Word {
     Handed,
     /// How many records of connections it has dropped, since they were not sound.
     Discarded,
+    /// The first way in which handshakes of TLS end; the others follow.
+    Handshakes,
 }
 
 /// The words that only grow.
@@ -84,8 +86,10 @@ const COUNTERS: [Word; 9] = [
 const RESPONSES: [Word; CLASSES] =
     [Word::Informational, Word::Successful, Word::Redirection, Word::ClientError, Word::ServerError];
 
-/// A page begins with the words above, on three cache lines.
-pub(super) const OWN_WORDS: usize = 24;
+/// A page begins with the words above, on five cache lines.
+pub(super) const OWN_WORDS: usize = 40;
+
+const _: () = assert!(Word::Handshakes as usize + HANDSHAKES <= OWN_WORDS);
 
 /// After them are the latencies: the buckets, then the sum.
 pub(super) const LATENCY_WORDS: usize = (BUCKETS + 1).next_multiple_of(8);
@@ -306,7 +310,12 @@ impl Row<'_> {
             taken,
             handed,
             discarded: believed(Word::Discarded),
+            handshakes: self.handshakes().map(|count| Some(count).filter(|count| *count <= most).unwrap_or(0)),
         }
+    }
+
+    fn handshakes(&self) -> [u64; HANDSHAKES] {
+        std::array::from_fn(|way| self.own[Word::Handshakes as usize + way].load(Relaxed))
     }
 
     /// The most that it can have done of anything.
@@ -319,6 +328,7 @@ impl Row<'_> {
     pub(crate) fn doubt(&self, now: Time) -> Option<&'static str> {
         let most = self.most(now);
         let is_too_much = COUNTERS.iter().chain(&RESPONSES).any(|word| self.load(*word) > most);
+        let is_too_much = is_too_much || self.handshakes().iter().any(|count| *count > most);
         if is_too_much || self.load(Word::Sent) > most_sent(most) {
             return Some("it has counted more than it can have done");
         }

@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{fence, AtomicU64, Ordering};
 
 use super::row::{LatencyRow, LATENCY_WORDS};
-use crate::shared::counters::{Counters, CLASSES};
+use crate::shared::counters::{Counters, CLASSES, HANDSHAKES};
 use crate::shared::latency::{Latency, BUCKETS};
 use crate::shared::metrics::{Kind, METRIC_WORDS};
 use crate::sys::shared::{self, ReadOnly, Writable};
@@ -21,7 +21,9 @@ const SEQUENCE: usize = 0;
 const HIGHEST: usize = 1;
 
 /// The words of a slot: its counters.
-const SLOT_WORDS: usize = 16;
+const SLOT_WORDS: usize = 24;
+
+const _: () = assert!(10 + CLASSES + HANDSHAKES <= SLOT_WORDS);
 
 /// How many times a reader tries before it accepts what it gets, and after how many tries it lets others run. The parent may
 /// have been stopped during a move.
@@ -92,6 +94,7 @@ impl Tally {
             taken: load(7 + CLASSES),
             handed: load(8 + CLASSES),
             discarded: load(9 + CLASSES),
+            handshakes: std::array::from_fn(|way| load(10 + CLASSES + way)),
         }
     }
 
@@ -160,9 +163,9 @@ impl ParentTally {
         let owner = words.get(OWNERS + row).filter(|_| row < self.tally.rows);
         if let Some(slot) = owner.and_then(|owner| owner.swap(0, Relaxed).checked_sub(1)) {
             let Counters { requests, accepted, closed, refused, panics, lost, sent, responses, .. } = *counters;
-            let Counters { taken, handed, discarded, .. } = *counters;
+            let Counters { taken, handed, discarded, handshakes, .. } = *counters;
             let counters = [requests, accepted, closed, refused, panics, lost, sent].into_iter().chain(responses);
-            let counters = counters.chain([taken, handed, discarded]);
+            let counters = counters.chain([taken, handed, discarded]).chain(handshakes);
             let slot = words.get(self.tally.slot(slot as usize)..).unwrap_or_default();
             slot.iter().zip(counters).for_each(|(word, count)| add(word, count));
             words[DEAD..].iter().zip(latency.buckets).for_each(|(word, count)| add(word, count));
@@ -207,6 +210,7 @@ mod tests {
             taken: 13,
             handed: 14,
             discarded: 15,
+            handshakes: [16, 17, 18, 19, 20, 21, 22, 23, 24],
         };
         let mut is_cleared = false;
         parent.fold(1, &counters, &took(2, 100), &[7, 8, 9], || is_cleared = true);

@@ -72,7 +72,8 @@ impl Worker {
     ///
     /// # Errors
     ///
-    /// When the system refuses what the runtime needs (epoll(7)), or if a handler has panicked and `on-panic` is `exit`.
+    /// When the system refuses what the runtime needs (epoll(7)), if a handler has panicked and `on-panic` is `exit`, or if
+    /// the pool has addresses for TLS, which this does not speak.
     pub fn serve_tower<S, B>(&self, make: impl FnOnce() -> S) -> Result<()>
     where
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
@@ -137,6 +138,8 @@ impl Worker {
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
         B: Body<Error: Into<BoxError>> + 'static,
     {
+        #[cfg(feature = "tls")]
+        self.check_tls()?;
         let watch = |source| Error::system("watch the worker's sockets with epoll_ctl(2)", source);
         let shutdown = self.shutdown_signal().and_then(UnixStream::from_std).map_err(watch)?;
         let state = Arc::new(State::new(self.page.clone(), self.tag(), self.serving.config()));

@@ -12,7 +12,7 @@ use super::exchange::Exchange;
 use crate::server::answer::response::{Body, Response};
 use crate::server::client::Peer;
 use crate::server::context::Context;
-use crate::server::http::{Codec, Next, Phase, Reject, Request, Scratch, CONTINUE};
+use crate::server::http::{Codec, Next, Phase, Reject, Request, Scratch, TlsInfo, CONTINUE};
 use crate::server::outgoing::COPY_MAX;
 use crate::server::proxy::{parse, Found};
 use crate::server::timing::Timing;
@@ -56,11 +56,12 @@ impl Session {
     }
 
     /// Passes the requests in this part of the buffer to the handler, within the turn's budget. `timing` is what the
-    /// connection has waited for.
+    /// connection has waited for, and `tls` what is known about its TLS.
     pub(super) fn answer<H>(
         &mut self,
         input: Range<usize>,
         timing: Timing,
+        tls: Option<&TlsInfo>,
         cx: &mut Context<'_>,
         handler: &mut H,
     ) -> Answered
@@ -88,7 +89,7 @@ impl Session {
                 }
                 continue;
             }
-            let (consumed, outcome) = self.answer_next(read.consumed..len, timing, cx, handler);
+            let (consumed, outcome) = self.answer_next(read.consumed..len, timing, tls, cx, handler);
             read.consumed += consumed;
             match outcome {
                 Outcome::Answered => read.requests += 1,
@@ -110,6 +111,7 @@ impl Session {
         &mut self,
         range: Range<usize>,
         timing: Timing,
+        tls: Option<&TlsInfo>,
         cx: &mut Context<'_>,
         handler: &mut H,
     ) -> (usize, Outcome)
@@ -141,6 +143,9 @@ impl Session {
                 }
                 request.worker = cx.station.id;
                 self.peer.tell(&mut request.peer);
+                if let Some(tls) = tls {
+                    request.tls = Some(tls);
+                }
                 if cx.proxies.are_trusted {
                     request.via = Some(self.peer.via(cx.station.config));
                 }

@@ -74,7 +74,7 @@ impl Field for Listen {
     }
 
     fn check(&self, config: &Config) -> Result<(), String> {
-        match config.listening.addresses.is_empty() && config.listening.udp.is_empty() {
+        match config.listened().is_empty() && config.listening.udp.is_empty() {
             true => Err("needs an address, as in 127.0.0.1:8000".into()),
             false => Ok(()),
         }

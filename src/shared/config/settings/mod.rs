@@ -33,12 +33,14 @@ mod process;
 mod programs;
 mod replacing;
 mod timeouts;
+mod tls;
 mod workers;
 
 /// All settings, in the order of the help.
-const SECTIONS: [&[Setting]; 10] = [
+const SECTIONS: [&[Setting]; 11] = [
     programs::SETTINGS,
     listening::SETTINGS,
+    tls::SETTINGS,
     workers::SETTINGS,
     replacing::SETTINGS,
     limits::SETTINGS,

@@ -1,0 +1,130 @@
+//! The parent's part of TLS: it draws the secrets of session tickets, and tells when certificates expire.
+//!
+//! It owns the secrets. Its input: the time. Its output: lines in the log. Without the feature `tls` it does nothing.
+
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use super::journal::Journal;
+use super::subject::Subject;
+use crate::error::Result;
+use crate::shared::config::Config;
+#[cfg(feature = "tls")]
+use crate::shared::tls::{SecretBoard, Secrets};
+#[cfg(feature = "tls")]
+use crate::sys::clock;
+use crate::time::Time;
+
+/// How long before its end to say that a certificate expires, and how often.
+const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+const DAILY: Duration = Duration::from_secs(24 * 3600);
+
+/// How long to wait after random numbers were not to be had.
+#[cfg(feature = "tls")]
+const RETRY: Duration = Duration::from_secs(1);
+
+/// The parent's part of TLS.
+#[derive(Debug)]
+pub(super) struct Tls {
+    #[cfg(feature = "tls")]
+    secrets: Option<SecretBoard>,
+    /// When to look at the certificates again.
+    look: Time,
+    /// When to try again to draw a secret.
+    #[cfg(feature = "tls")]
+    retry: Time,
+}
+
+impl Tls {
+    /// `inherited` are the secrets of the pool from which this one takes over.
+    ///
+    /// # Errors
+    ///
+    /// If there is no memory for the secrets, or no random numbers.
+    pub(super) fn new(config: &Config, inherited: Option<OwnedFd>, now: Time) -> Result<Tls> {
+        #[cfg(not(feature = "tls"))]
+        drop(inherited);
+        let look = if config.listening.tls.is_wanted() { now } else { Time::NEVER };
+        Ok(Tls {
+            #[cfg(feature = "tls")]
+            secrets: match config.listening.tls.is_wanted() {
+                true => SecretBoard::new(&config.listening.tls.tickets, inherited)?,
+                false => None,
+            },
+            look,
+            #[cfg(feature = "tls")]
+            retry: now,
+        })
+    }
+
+    /// The secrets for a worker.
+    #[cfg(feature = "tls")]
+    pub(super) fn secrets(&self) -> Option<Secrets> {
+        self.secrets.as_ref().map(SecretBoard::secrets)
+    }
+
+    /// The secrets for the pool that takes over. If they cannot be passed on, its clients shake hands anew.
+    pub(super) fn pass_on(&self) -> Option<OwnedFd> {
+        #[cfg(feature = "tls")]
+        if let Some(copy) = self.secrets.as_ref().map(SecretBoard::copy) {
+            return copy
+                .inspect_err(|error| {
+                    log::warn!("cannot pass the secrets of session tickets on with memfd_create(2): {error}")
+                })
+                .ok();
+        }
+        None
+    }
+
+    pub(super) fn deadline(&self) -> Time {
+        #[cfg(feature = "tls")]
+        if let Some(secrets) = &self.secrets {
+            return self.look.min(secrets.deadline().max(self.retry));
+        }
+        self.look
+    }
+
+    /// Draws a secret, and looks at the certificates, if it is time.
+    pub(super) fn look(&mut self, config: &Config, journal: &mut Journal, now: Time) {
+        #[cfg(feature = "tls")]
+        if let Some(secrets) = self.secrets.as_mut().filter(|secrets| secrets.deadline() <= now && self.retry <= now) {
+            if let Err(error) = secrets.turn(now) {
+                self.retry = now + RETRY;
+                journal.log(log::Level::Error, Subject::pool("ticket_secret_failed"), error.report());
+            }
+        }
+        if self.look <= now {
+            self.look = now + DAILY;
+            say_what_expires(config, journal);
+        }
+    }
+
+    /// Other certificates may be in use.
+    pub(super) fn look_soon(&mut self, config: &Config, now: Time) {
+        if config.listening.tls.is_wanted() {
+            self.look = now;
+        }
+    }
+}
+
+#[cfg(feature = "tls")]
+fn say_what_expires(config: &Config, journal: &mut Journal) {
+    let Some(keyring) = &config.server.tls else { return };
+    let now = clock::unix_millis() / 1000;
+    for (file, until) in keyring.expiries() {
+        let left = Duration::from_secs(until.saturating_sub(now));
+        if left < SOON {
+            let text = match left.as_secs() / DAILY.as_secs() {
+                0 => format!("certificate {} expires within a day; renew it and restart", file.display()),
+                1 => format!("certificate {} expires in 1 day; renew it and restart", file.display()),
+                days => format!("certificate {} expires in {days} days; renew it and restart", file.display()),
+            };
+            journal.log(log::Level::Warn, Subject::pool("certificate_expires"), text);
+        }
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+fn say_what_expires(_: &Config, _: &mut Journal) {
+    let _ = SOON;
+}

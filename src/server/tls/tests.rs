@@ -1,0 +1,168 @@
+//! Sessions in memory, with a client of the library.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use rustls::client::Resumption;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+
+use super::fuzzing;
+use super::session::{TlsSession, OVERHEAD, RECORD};
+use crate::shared::tls::TlsVersion;
+
+fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    let authority = include_bytes!("../../../tests/certificates/ca.pem");
+    roots.add(CertificateDer::from_pem_slice(authority).expect("PEM")).expect("a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).expect("a version");
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.resumption = Resumption::disabled();
+    let name = ServerName::try_from("X.a.example").expect("a name");
+    ClientConnection::new(Arc::new(config), name).expect("a configuration")
+}
+
+/// What a client wants to send.
+fn sent(client: &mut ClientConnection) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while client.wants_write() {
+        client.write_tls(&mut bytes).expect("memory");
+    }
+    bytes
+}
+
+fn give(client: &mut ClientConnection, mut bytes: &[u8]) {
+    while !bytes.is_empty() {
+        client.read_tls(&mut bytes).expect("memory");
+        client.process_new_packets().expect("valid records");
+    }
+}
+
+/// Passes bytes to the session in pieces; returns the plaintext.
+fn pass(session: &mut TlsSession, bytes: &[u8], piece: usize, room: usize) -> Vec<u8> {
+    let mut plain = Vec::new();
+    let mut place = vec![0; room];
+    for piece in bytes.chunks(piece) {
+        let mut fresh = piece.to_vec();
+        loop {
+            let count = session.receive(&mut fresh, &mut place).expect("valid records");
+            plain.extend_from_slice(&place[..count]);
+            fresh.clear();
+            if !session.has_more() {
+                break;
+            }
+        }
+    }
+    plain
+}
+
+#[test]
+fn a_session_lives_in_memory_whatever_the_pieces() {
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        for (piece, room) in [(1, 10), (7, 100), (1000, 16 * 1024), (100_000, 1), (100_000, 100_000)] {
+            let (mut client, mut session) = (client(version), fuzzing::session());
+            while client.is_handshaking() {
+                let bytes = sent(&mut client);
+                assert_eq!(pass(&mut session, &bytes, piece, room), b"");
+                give(&mut client, &session.take_outgoing());
+            }
+            assert_eq!(pass(&mut session, &sent(&mut client), piece, room), b"");
+            give(&mut client, &session.take_outgoing());
+            let info = session.info().expect("the handshake is done").clone();
+            let is_13 = info.version() == TlsVersion::Tls13;
+            assert_eq!(
+                (info.server_name(), is_13),
+                (Some("x.a.example"), client.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3))
+            );
+            assert_eq!((session.held(), session.has_more()), (0, false), "an idle session holds nothing");
+            // There and back.
+            let text: Vec<u8> = (0..50_000_u32).map(|at| at as u8).collect();
+            client.writer().write_all(&text).expect("memory");
+            assert!(pass(&mut session, &sent(&mut client), piece, room) == text);
+            assert_eq!(session.held(), 0);
+            let mut rest = &text[..];
+            let mut got = Vec::new();
+            while !rest.is_empty() {
+                let mut out = vec![0; 2 * (RECORD + OVERHEAD)];
+                let (taken, len) = session.seal(rest, &mut out).expect("an open session");
+                rest = &rest[taken..];
+                give(&mut client, &out[..len]);
+                got.resize(got.len() + taken, 0);
+                let start = got.len() - taken;
+                client.reader().read_exact(&mut got[start..]).expect("plaintext");
+            }
+            assert!(got == text);
+            // Both say goodbye.
+            client.send_close_notify();
+            assert_eq!(pass(&mut session, &sent(&mut client), piece, room), b"");
+            assert!(session.is_closed());
+            let mut alert = Vec::new();
+            session.close(&mut alert).expect("an open session");
+            give(&mut client, &alert);
+            assert_eq!(client.reader().read(&mut [0]).expect("an end"), 0);
+        }
+    }
+}
+
+#[test]
+fn damage_anywhere_is_an_error_or_waits_and_never_a_panic() {
+    let mut seed = 7_u64;
+    let mut random = move |below: usize| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 33) as usize % below
+    };
+    for round in 0..300 {
+        let version = [&rustls::version::TLS12, &rustls::version::TLS13][round % 2];
+        let (mut client, mut session) = (client(version), fuzzing::session());
+        let mut flights = random(4);
+        let mut room = vec![0; 1 + random(20_000)];
+        let mut is_failed = false;
+        for _ in 0..6 {
+            let mut bytes = if client.is_handshaking() { sent(&mut client) } else { Vec::new() };
+            if flights == 0 && !bytes.is_empty() {
+                for _ in 0..1 + random(3) {
+                    let at = random(bytes.len());
+                    match random(3) {
+                        0 => bytes[at] ^= 1 << random(8),
+                        1 => bytes.truncate(at + 1),
+                        _ => bytes.insert(at, random(256) as u8),
+                    }
+                }
+            }
+            flights = flights.wrapping_sub(1);
+            for piece in bytes.chunks(1 + random(2000)) {
+                let received = session.receive(&mut piece.to_vec(), &mut room);
+                is_failed |= received.is_err();
+            }
+            let mut out = session.take_outgoing();
+            while !is_failed && !out.is_empty() {
+                let mut rest = &out[..];
+                client.read_tls(&mut rest).expect("memory");
+                out = rest.to_vec();
+                if client.process_new_packets().is_err() {
+                    is_failed = true;
+                }
+            }
+            if is_failed {
+                // A failed session seals nothing, and does not panic.
+                let _ = session.seal(b"x", &mut vec![0; RECORD]);
+                let _ = session.close(&mut Vec::new());
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn the_fuzzer_s_target_runs() {
+    let hello = [&[20, 60][..], &sent(&mut client(&rustls::version::TLS13))].concat();
+    fuzzing::fuzz(&hello);
+    for at in 0..hello.len() {
+        fuzzing::fuzz(&hello[..at]);
+        let mut damaged = hello.clone();
+        damaged[at] ^= 0x81;
+        fuzzing::fuzz(&damaged);
+    }
+}

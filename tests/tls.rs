@@ -1,0 +1,15 @@
+//! HTTPS as clients see it: every kind of answer, sessions that resume with every worker, certificates that change, and
+//! what is wrong.
+
+mod support;
+
+#[path = "tls/answers.rs"]
+mod answers;
+#[path = "tls/browser.rs"]
+mod browser;
+#[path = "tls/certificates.rs"]
+mod certificates;
+#[path = "tls/clients.rs"]
+mod clients;
+#[path = "tls/sessions.rs"]
+mod sessions;

@@ -1,0 +1,114 @@
+//! Sessions that resume.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use nix::sys::signal::{kill, Signal};
+use rustls::HandshakeKind;
+
+use crate::browser::{address, file, testbed, testbed_with_tls, Browser, BOTH};
+use crate::support::{fresh_path, is_gone, until, Server};
+
+#[test]
+fn a_client_resumes_with_every_worker_also_after_restarts_kills_and_upgrades() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "4"), ("FORKPOOL_BALANCE", "random")]);
+    let address = address(&mut server);
+    let browsers = BOTH.map(|version| Browser::new(&[version]));
+    let visit = |pids: &mut BTreeSet<_>| {
+        for browser in &browsers {
+            let mut client = browser.connect(address);
+            pids.insert(client.get("/").worker());
+            let kind = client.stream().conn.handshake_kind();
+            assert_eq!(kind, Some(HandshakeKind::Resumed), "{:?}", client.stream().conn.protocol_version());
+        }
+    };
+    browsers.iter().for_each(|browser| assert!(!browser.visit(address), "the first time"));
+    let mut pids = BTreeSet::new();
+    until("all workers were met", || {
+        visit(&mut pids);
+        (pids.len() == 4).then_some(())
+    });
+    for _ in 0..3 {
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        (0..10).for_each(|_| visit(&mut pids));
+    }
+    for _ in 0..4 {
+        let worker = server.workers()[0];
+        kill(worker, Signal::SIGKILL).expect("it runs");
+        server.wait_for(&format!("pid={worker} "));
+        server.wait_for(" ready");
+        visit(&mut pids);
+    }
+    server.signal(Signal::SIGUSR2);
+    server.wait_for("upgrade done");
+    (0..10).for_each(|_| visit(&mut pids));
+}
+
+#[test]
+fn hosts_with_the_same_secret_resume_each_other_s_sessions_and_others_do_not() {
+    let secret = fresh_path("tls.secret");
+    fs::write(&secret, [7; 80]).expect("written");
+    let path = secret.to_str().expect("text");
+    // Long, so that hardly any run sees its end.
+    let variables = [("FORKPOOL_TLS_TICKET_SECRET", path), ("FORKPOOL_TLS_TICKET_PERIOD", "24h")];
+    let (mut one, mut two, mut other) = (testbed(&variables), testbed(&variables), testbed(&[]));
+    let mut renewed = testbed(
+        &[
+            &variables[..],
+            &[("FORKPOOL_TLS_CERTIFICATE", &file("renewed.pem")), ("FORKPOOL_TLS_KEY", &file("renewed.key"))],
+        ]
+        .concat(),
+    );
+    let mut strict = testbed(
+        &[&variables[..], &[("FORKPOOL_TLS_CLIENT_CA", &file("ca.pem")), ("FORKPOOL_TLS_CLIENT_AUTH", "optional")]]
+            .concat(),
+    );
+    let mut none = testbed(&[("FORKPOOL_TLS_TICKET_PERIOD", "0")]);
+    for version in BOTH {
+        for (server, resumes, what) in [
+            (&mut two, true, "the same file"),
+            (&mut renewed, true, "another certificate for the same names"),
+            (&mut strict, false, "clients are authenticated otherwise"),
+            (&mut other, false, "another pool"),
+            (&mut none, false, "no tickets"),
+        ] {
+            let browser = Browser::new(&[version]);
+            assert!(!browser.visit(address(&mut one)));
+            assert!(browser.visit(address(&mut one)));
+            assert_eq!(browser.visit(address(server)), resumes, "{what}");
+        }
+    }
+    fs::remove_file(&secret).expect("removed");
+}
+
+#[test]
+fn connections_stay_with_their_worker_and_end_cleanly_when_it_leaves() {
+    let mut server = testbed(&[("FORKPOOL_DRAIN_SPREAD", "1s")]);
+    let address = address(&mut server);
+    let browsers = BOTH.map(|version| Browser::new(&[version]));
+    let mut kept: Vec<_> = browsers.iter().flat_map(|browser| [(); 10].map(|()| browser.connect(address))).collect();
+    kept.iter_mut().for_each(|client| assert!(!client.get("/").closes()));
+    // Those without TLS are handed over meanwhile.
+    let mut plain = [(); 5].map(|()| server.connect());
+    plain.iter_mut().for_each(|client| assert!(!client.get("/").closes()));
+    let old = server.workers();
+    server.signal(Signal::SIGHUP);
+    server.wait_for("restart done");
+    // Without close_notify this would be an error.
+    kept.iter_mut().for_each(|client| assert_eq!(client.rest(), b""));
+    until("the old workers are gone", || old.iter().all(|worker| is_gone(*worker)).then_some(()));
+    for client in &mut plain {
+        let answer = client.get("/");
+        assert!(!answer.closes() && !old.contains(&answer.worker()));
+    }
+    assert!(browsers.iter().all(|browser| browser.visit(address)), "sessions go on");
+    assert_eq!(server.count("killed"), 0);
+}
+
+#[test]
+fn a_server_that_speaks_no_tls_does_not_start() {
+    let mut server = Server::spawn(testbed_with_tls(&[("TESTBED", "plain"), ("FORKPOOL_WORKERS", "1")]));
+    let line = server.wait_for("this server speaks no TLS");
+    assert!(line.contains("tls-listen: ") && line.contains("use listen, or begin TLS with"), "{line}");
+}
