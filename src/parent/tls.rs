@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use super::journal::Journal;
+#[cfg(feature = "tls")]
 use super::subject::Subject;
 use crate::error::Result;
 use crate::shared::config::Config;
