@@ -307,51 +307,6 @@ impl Kind for FieldValue {
     }
 }
 
-/// Addresses, separated by commas.
-#[derive(Debug)]
-pub(super) struct Addresses;
-
-impl Kind for Addresses {
-    type Value = Vec<Address>;
-
-    fn parse(&self, text: &str) -> Result<Vec<Address>, String> {
-        list(text).map(|item| item.parse().map_err(|problem| format!("{item} {problem}"))).collect()
-    }
-
-    fn check(&self, value: &Vec<Address>) -> Result<(), String> {
-        match value.iter().find(|address| matches!(address, Address::Unix(_))) {
-            Some(address) => Err(format!("{address} is no TCP address; TLS is for those")),
-            None => Ok(()),
-        }
-    }
-
-    fn show(&self, value: &Vec<Address>) -> Option<String> {
-        let shown: Vec<String> = value.iter().map(Address::to_string).collect();
-        (!shown.is_empty()).then(|| shown.join(","))
-    }
-}
-
-/// Paths, separated by commas.
-#[derive(Debug)]
-pub(super) struct FilePaths;
-
-impl Kind for FilePaths {
-    type Value = Vec<PathBuf>;
-
-    fn parse(&self, text: &str) -> Result<Vec<PathBuf>, String> {
-        Ok(text.split(',').map(|path| path.trim().into()).collect())
-    }
-
-    fn check(&self, value: &Vec<PathBuf>) -> Result<(), String> {
-        value.iter().try_for_each(|path| not_empty(path.as_os_str().is_empty()))
-    }
-
-    fn show(&self, value: &Vec<PathBuf>) -> Option<String> {
-        let shown: Vec<String> = value.iter().map(|path| path.display().to_string()).collect();
-        (!shown.is_empty()).then(|| shown.join(","))
-    }
-}
-
 /// An address.
 #[derive(Debug)]
 pub(super) struct OneAddress;
@@ -520,7 +475,7 @@ impl Syntax for AccessLogFormat {
     }
 }
 
-fn not_empty(is_empty: bool) -> Result<(), String> {
+pub(super) fn not_empty(is_empty: bool) -> Result<(), String> {
     match is_empty {
         true => Err("must not be empty".into()),
         false => Ok(()),

@@ -1,10 +1,13 @@
 //! PURE. HTTPS.
 #![forbid(unsafe_code)]
 
+use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kind::{Addresses, Choice, FilePath, FilePaths, Optional, Timeout, YesNo};
+use super::kind::{not_empty, Choice, FilePath, Kind, Optional, Timeout, YesNo};
 use super::{Section, Setting};
+use crate::shared::config::values::list;
+use crate::shared::config::Address;
 
 const SECTION: Section = Section("HTTPS");
 
@@ -13,7 +16,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "tls-listen",
         "ADDR",
-        at!(listening.tls.addresses, Addresses),
+        at!(listening.tls.addresses, TcpAddresses),
         "TCP address to listen on for HTTPS, in a form of --listen. Without --listen, the pool then listens on no other \
          address. May be given several times",
     )
@@ -88,3 +91,48 @@ pub(super) const SETTINGS: &[Setting] = &[
     .of_the_server()
     .on_upgrade(),
 ];
+
+/// TCP addresses, separated by commas.
+#[derive(Debug)]
+pub(super) struct TcpAddresses;
+
+impl Kind for TcpAddresses {
+    type Value = Vec<Address>;
+
+    fn parse(&self, text: &str) -> Result<Vec<Address>, String> {
+        list(text).map(|item| item.parse().map_err(|problem| format!("{item} {problem}"))).collect()
+    }
+
+    fn check(&self, value: &Vec<Address>) -> Result<(), String> {
+        match value.iter().find(|address| matches!(address, Address::Unix(_))) {
+            Some(address) => Err(format!("{address} is no TCP address; TLS is for those")),
+            None => Ok(()),
+        }
+    }
+
+    fn show(&self, value: &Vec<Address>) -> Option<String> {
+        let shown: Vec<String> = value.iter().map(Address::to_string).collect();
+        (!shown.is_empty()).then(|| shown.join(","))
+    }
+}
+
+/// Paths, separated by commas.
+#[derive(Debug)]
+pub(super) struct FilePaths;
+
+impl Kind for FilePaths {
+    type Value = Vec<PathBuf>;
+
+    fn parse(&self, text: &str) -> Result<Vec<PathBuf>, String> {
+        Ok(text.split(',').map(|path| path.trim().into()).collect())
+    }
+
+    fn check(&self, value: &Vec<PathBuf>) -> Result<(), String> {
+        value.iter().try_for_each(|path| not_empty(path.as_os_str().is_empty()))
+    }
+
+    fn show(&self, value: &Vec<PathBuf>) -> Option<String> {
+        let shown: Vec<String> = value.iter().map(|path| path.display().to_string()).collect();
+        (!shown.is_empty()).then(|| shown.join(","))
+    }
+}
