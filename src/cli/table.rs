@@ -164,9 +164,28 @@ fn head(out: &mut String, status: &Value, before: &Value) {
     if let (false, Some(sent)) = (counts.is_empty(), totals["sent"].as_u64()) {
         put(out, format_args!("responses: {}; {} KiB sent\n", counts.join(", "), sent >> 10));
     }
+    tls(out, pool, &totals["tls"]);
     match totals["log_lines_lost"].as_u64() {
         None | Some(0) => out.push('\n'),
         Some(lost) => put(out, format_args!("{lost} log lines lost\n\n")),
+    }
+}
+
+/// Renders the lines about HTTPS, of a pool that has it.
+fn tls(out: &mut String, pool: &Value, handshakes: &Value) {
+    let now = micros(&pool["time"]).unwrap_or(0) / 1_000_000;
+    for certificate in pool["certificates"].as_array().into_iter().flatten() {
+        let file = certificate["file"].as_str().unwrap_or("?");
+        let until = certificate["expires"].as_u64().unwrap_or(0);
+        match until.checked_sub(now) {
+            Some(left) => put(out, format_args!("certificate {file} expires in {} days\n", left / 86_400)),
+            None => put(out, format_args!("certificate {file} HAS EXPIRED\n")),
+        }
+    }
+    if handshakes.is_object() {
+        let count = |way: &str| number(&handshakes[way]);
+        let (full, resumed, failed) = (count("full"), count("resumed"), count("failed"));
+        put(out, format_args!("TLS handshakes: {full} full, {resumed} resumed, {failed} failed\n"));
     }
 }
 
@@ -321,6 +340,18 @@ WORKER  PID  STATE       UP  REQ/S  CPU%  OPEN   P50    P99  QUEUE   BUSY  GEN  
             let found: Vec<&str> = rows.take(3).filter_map(|row| row.split_whitespace().next()).collect();
             assert_eq!(found, order, "{sort:?}: {shown}");
         }
+    }
+
+    #[test]
+    fn https_has_lines_of_its_own() {
+        let mut https = status(100.0, 1000, 1.0);
+        https["pool"]["certificates"] =
+            json!([{"file": "a.pem", "expires": 86_400 * 3 + 150}, {"file": "b.pem", "expires": 99}]);
+        https["totals"]["tls"] = json!({"full": 3, "resumed": 4, "failed": 5});
+        let shown = table(&https, &Value::Null, Sort::Worker);
+        let lines = "certificate a.pem expires in 3 days\ncertificate b.pem HAS EXPIRED\n\
+                     TLS handshakes: 3 full, 4 resumed, 5 failed\n";
+        assert!(shown.contains(lines), "{shown}");
     }
 
     #[test]

@@ -54,6 +54,15 @@ impl Snapshot<'_> {
         json.key("sent").known(totals.map(|it| it.sent));
         json.key("handed_over").known(totals.map(|it| it.handed));
         json.key("handover_refused").known(totals.map(|it| it.discarded));
+        json.key("tls");
+        match self.handshakes().filter(|_| self.is_counted) {
+            None => json.bare("null"),
+            Some([full, resumed, failed]) => json.object(|json| {
+                json.key("full").bare(full);
+                json.key("resumed").bare(resumed);
+                json.key("failed").bare(failed);
+            }),
+        }
         json.key("log_lines_lost").bare(self.lost());
         json.key("restarts").object(|json| {
             for (reason, count) in Reason::ALL.iter().zip(self.restarts) {

@@ -107,6 +107,16 @@ impl Snapshot<'_> {
     pub(crate) fn lost(&self) -> u64 {
         self.totals.lost + self.lost.iter().sum::<u64>()
     }
+
+    /// Handshakes of TLS: full, resumed, failed; `None` of a pool without.
+    pub(super) fn handshakes(&self) -> Option<[u64; 3]> {
+        if self.pool.certificates.is_empty() {
+            return None;
+        }
+        let [full12, resumed12, full13, resumed13, failed @ .., _] = self.totals.handshakes;
+        let sum = |counts: &[u64]| counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
+        Some([sum(&[full12, full13]), sum(&[resumed12, resumed13]), sum(&failed)])
+    }
 }
 
 impl SlotTotals<'_> {

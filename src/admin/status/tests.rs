@@ -108,7 +108,7 @@ fn readings() -> Readings {
         taken: 2,
         handed: 2,
         discarded: 1,
-        ..Counters::default()
+        handshakes: [1, 2, 3, 4, 1, 1, 1, 1, 1],
     };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);
@@ -227,7 +227,8 @@ fn the_json_is_what_was_agreed() {
          [\"http://127.0.0.1:8000\",\"unix:/run/\\\"x\\\".sock\"],\"workers_because\":\"3 workers: as configured\",\
          \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864,\"certificates\":[{\"file\":\"c.pem\",\"expires\":1790000000}]},\
          \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\
-         \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"handed_over\":4,\"handover_refused\":2,\"log_lines_lost\":10,\"restarts\":\
+         \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"handed_over\":4,\"handover_refused\":2,\
+         \"tls\":{\"full\":8,\"resumed\":12,\"failed\":8},\"log_lines_lost\":10,\"restarts\":\
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
         &latency(6, "0.000600"),
         "},\"workers\":[",

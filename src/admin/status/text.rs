@@ -87,15 +87,8 @@ impl Snapshot<'_> {
                 None => line(format_args!("certificate {file} HAS EXPIRED")),
             }
         }
-        if !self.pool.certificates.is_empty() {
-            let [full12, resumed12, full13, resumed13, failed @ .., _] = self.totals.handshakes;
-            let sum = |counts: &[u64]| counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
-            line(format_args!(
-                "TLS handshakes: {} full, {} resumed, {} failed",
-                sum(&[full12, full13]),
-                sum(&[resumed12, resumed13]),
-                sum(&failed)
-            ));
+        if let Some([full, resumed, failed]) = self.handshakes() {
+            line(format_args!("TLS handshakes: {full} full, {resumed} resumed, {failed} failed"));
         }
     }
 
