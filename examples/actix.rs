@@ -25,8 +25,8 @@ async fn serve(worker: &forkpool::Worker) -> io::Result<()> {
         let _ = shutdown.readable().await;
         handle.pause().await;
         // Stopping drops connections that were accepted and not started; before actix-server 2.9.1, sometimes all of
-        // them. So wait until none is left, and none has been for half a second: nobody counts those that are on their way
-        // to the server's thread. Idle connections are closed after 5 seconds (`keep_alive`).
+        // them. So wait until none is left, and none has been for half a second: nobody counts those that are on their
+        // way to the server's thread. Idle connections are closed after 5 seconds (`keep_alive`).
         let mut quiet = 0;
         while quiet < 5 {
             sleep(Duration::from_millis(100)).await;

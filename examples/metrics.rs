@@ -1,5 +1,5 @@
-//! cargo run --example metrics, then curl http://127.0.0.1:8000/book and http://127.0.0.1:9000/metrics: the application's
-//! own metrics, summed over all workers.
+//! cargo run --example metrics, then curl http://127.0.0.1:8000/book and http://127.0.0.1:9000/metrics: the
+//! application's own metrics, summed over all workers.
 
 use std::process;
 use std::time::Instant;

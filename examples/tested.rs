@@ -1,5 +1,5 @@
-//! cargo run --example tested: a handler with unit tests below, and a line that tells a test of the whole pool its address.
-//! cargo test --example tested runs the tests; tests/examples.rs has the one of the pool.
+//! cargo run --example tested: a handler with unit tests below, and a line that tells a test of the whole pool its
+//! address. cargo test --example tested runs the tests; tests/examples.rs has the one of the pool.
 
 use std::num::ParseIntError;
 

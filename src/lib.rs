@@ -21,13 +21,13 @@
 //!   the process had blocked or ignored them, and it ignores SIGXFSZ unless that has a handler. A worker that installs
 //!   its own handlers still drains when the parent tells it to. Before [`Builder::run`], HUP, USR1 and USR2 end the
 //!   process; if your start takes long, block them at the beginning of `main`, and they are handled later.
-//! - **A handler blocks its worker.** The worker's other connections wait meanwhile; other workers go on. Move long work
-//!   to a thread, with [`Response::deferred`]. A worker whose handler hangs for the stall timeout is killed.
-//! - **What can be lost**: requests in progress in a worker that crashes or reaches the drain timeout, and a request that
-//!   a client sends at the very moment when a drain closes its idle connection.
-//! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]) with the same arguments. The old pool serves
-//!   until the new one does, then drains, so both exist for a while. The new pool is not told when the old one has ended.
-//!   Take a resource that must not exist twice, such as a lock file, in a worker, and wait for it there.
+//! - **A handler blocks its worker.** The worker's other connections wait meanwhile; other workers go on. Move long
+//!   work to a thread, with [`Response::deferred`]. A worker whose handler hangs for the stall timeout is killed.
+//! - **What can be lost**: requests in progress in a worker that crashes or reaches the drain timeout, and a request
+//!   that a client sends at the very moment when a drain closes its idle connection.
+//! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]) with the same arguments. The old pool
+//!   serves until the new one does, then drains, so both exist for a while. The new pool is not told when the old one
+//!   has ended. Take a resource that must not exist twice, such as a lock file, in a worker, and wait for it there.
 //! - **The built-in server has no TLS and no HTTP/2**: put a proxy in front, or use a server that has them. With the
 //!   feature `hyper`, `Builder::serve_tower` speaks HTTP/2 without TLS.
 //!
@@ -35,18 +35,19 @@
 //!
 //! Whatever a worker writes to shared memory, sends to the parent, or does to its sockets, the parent and the other
 //! workers go on, and a new worker takes its place. A worker that runs as the parent's user can still signal and trace
-//! them all. A worker of [another user](Builder::user) can signal other workers of that user, which are then replaced. A
-//! worker of another user in the [strict sandbox](Sandbox::Strict) can do neither. Any worker can send its own clients
-//! wrong responses, drop the connections that it accepts, and use as much memory and processor time as its user may.
+//! them all. A worker of [another user](Builder::user) can signal other workers of that user, which are then replaced.
+//! A worker of another user in the [strict sandbox](Sandbox::Strict) can do neither. Any worker can send its own
+//! clients wrong responses, drop the connections that it accepts, and use as much memory and processor time as its user
+//! may.
 //!
 //! # Three levels
 //!
 //! 1. [`Builder::serve`] with a handler, `FnMut(&Request) -> Response`. It need not be `Send`, `Sync` or `'static`.
 //! 2. [`Builder::run`] with [`Worker::serve`]: the same, after some code of yours in each worker.
 //! 3. [`Builder::run`] with a server of yours. [`Worker::take_listener`], [`Worker::ready`] and
-//!    [`Worker::shutdown_signal`] use types of the standard library, which every runtime accepts. [`Worker::incoming`] is
-//!    a blocking accept loop. Ask [`is_draining`] for each response whether to add `Connection: close`. A tower service,
-//!    such as an axum router, is served by `Builder::serve_tower` with the feature `hyper`.
+//!    [`Worker::shutdown_signal`] use types of the standard library, which every runtime accepts. [`Worker::incoming`]
+//!    is a blocking accept loop. Ask [`is_draining`] for each response whether to add `Connection: close`. A tower
+//!    service, such as an axum router, is served by `Builder::serve_tower` with the feature `hyper`.
 //!
 //! ```no_run
 //! use std::io::Write;
@@ -67,7 +68,8 @@
 //! [`Response::status_code`], [`Response::header_value`] and [`Response::body_bytes`].
 //!
 //! A whole pool needs a process of its own, since a test has several threads and a pool must have one. So start your
-//! program from a test in `tests/`, on a port that the kernel picks. Here `main` prints the address once the pool serves:
+//! program from a test in `tests/`, on a port that the kernel picks. Here `main` prints the address once the pool
+//! serves:
 //!
 //! ```no_run
 //! use forkpool::{Event, Pool};
@@ -115,29 +117,29 @@
 //!
 //! # The parent's side
 //!
-//! [`Builder::on_event`] reports to a hook in the parent what happens to workers and to the pool. Its [`Handle`] restarts,
-//! scales, upgrades and stops the pool, and returns its [`Status`]. [`Builder::on_exit`] decides when to replace a worker
-//! that has died.
+//! [`Builder::on_event`] reports to a hook in the parent what happens to workers and to the pool. Its [`Handle`]
+//! restarts, scales, upgrades and stops the pool, and returns its [`Status`]. [`Builder::on_exit`] decides when to
+//! replace a worker that has died.
 //!
 //! # Words
 //!
 //! The *parent* forks *workers*. A *slot* is a place in the pool with its listening sockets. Slots are numbered from 0
-//! and outlive the workers that serve them. The *generation* counts how often a slot has been started. A worker is *ready*
-//! when it serves, *drains* when it finishes its connections, and then *exits*. A *stall* is a request that hangs.
-//! *Backoff* is the delay before a slot that keeps failing is started again.
+//! and outlive the workers that serve them. The *generation* counts how often a slot has been started. A worker is
+//! *ready* when it serves, *drains* when it finishes its connections, and then *exits*. A *stall* is a request that
+//! hangs. *Backoff* is the delay before a slot that keeps failing is started again.
 //!
 //! # Logs
 //!
-//! Parent and workers log through the crate `log`: `error` needs attention, `warn` is a problem that the pool has handled,
-//! `info` is one line for each change of the pool and its workers (`worker=0 gen=1 pid=4242 ready`), and `debug` is the
-//! rest.
+//! Parent and workers log through the crate `log`: `error` needs attention, `warn` is a problem that the pool has
+//! handled, `info` is one line for each change of the pool and its workers (`worker=0 gen=1 pid=4242 ready`), and
+//! `debug` is the rest.
 //!
 //! Without a logger, the parent writes its first warning or error to stderr, and says that there is none.
 //!
 //! A logger that waits for its reader blocks the process that logs. A parent blocked in write(2) replaces no worker and
-//! handles no signal. The binary therefore writes through [`LogWriter`], which drops lines instead and counts them. Use it
-//! for your own logger, or choose a logger that never waits. The standard library's panic hook writes to stderr and may
-//! block in the same way; the binary installs a hook that logs instead.
+//! handles no signal. The binary therefore writes through [`LogWriter`], which drops lines instead and counts them. Use
+//! it for your own logger, or choose a logger that never waits. The standard library's panic hook writes to stderr and
+//! may block in the same way; the binary installs a hook that logs instead.
 //!
 //! # Features
 //!
@@ -146,8 +148,8 @@
 //!   `Worker::tls_config`. Without it, settings of TLS are refused.
 //! - `serde`: values of your types as JSON, in responses and requests (`Response::json`, `Request::json`) and as
 //!   messages (`Worker::send_typed`, `Handle::send_typed`, `encode`, `decode`).
-//! - `hyper`: serves tower services, such as those of axum and tonic, with hyper on a tokio runtime of one thread in each
-//!   worker: `Builder::serve_tower`.
+//! - `hyper`: serves tower services, such as those of axum and tonic, with hyper on a tokio runtime of one thread in
+//!   each worker: `Builder::serve_tower`.
 //! - `http`: converts requests and responses from and to those of the crate `http`.
 
 mod admin;

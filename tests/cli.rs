@@ -181,8 +181,8 @@ fn a_flag_wins_over_its_variable_and_that_over_the_default() {
         }
         let needs_others = ["admin-token-file", "admin-host", "env-file", "https-redirect"].contains(&setting.name());
         if needs_others || setting.name().starts_with("tls-") {
-            // They are only allowed beside another setting or with a file: tests of the admin process, reload.rs and tls.rs
-            // have them.
+            // They are only allowed beside another setting or with a file: tests of the admin process, reload.rs and
+            // tls.rs have them.
             continue;
         }
         let (flag, variable) = (format!("--{}", setting.name()), setting.variable());

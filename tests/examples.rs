@@ -1,5 +1,5 @@
-//! The examples with a database or a logger do what they say, with every worker. Those of other servers are in `servers.rs`,
-//! those of messages in `messages.rs` and `cluster.rs`, those of answers in `answers.rs`.
+//! The examples with a database or a logger do what they say, with every worker. Those of other servers are in
+//! `servers.rs`, those of messages in `messages.rs` and `cluster.rs`, those of answers in `answers.rs`.
 
 mod support;
 

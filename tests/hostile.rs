@@ -1,9 +1,10 @@
-//! Workers that attack their own pool, and what that costs the others. The attacker, `tests/tools/hostile`, uses only what any
-//! process can find out about itself.
+//! Workers that attack their own pool, and what that costs the others. The attacker, `tests/tools/hostile`, uses only
+//! what any process can find out about itself.
 //!
-//! Two of four workers attack. Meanwhile the parent must neither end nor spin nor log without limit, and the other workers and
-//! the admin process must answer. Once the attackers were killed and a rolling restart is done, all four slots must serve every
-//! request, the parent must hold no more descriptors than before, and the pool must stop on request.
+//! Two of four workers attack. Meanwhile the parent must neither end nor spin nor log without limit, and the other
+//! workers and the admin process must answer. Once the attackers were killed and a rolling restart is done, all four
+//! slots must serve every request, the parent must hold no more descriptors than before, and the pool must stop on
+//! request.
 //!
 //! What is promised depends on the tier (ARCHITECTURE.md, "Who trusts whom"): workers of the parent's own user, of
 //! another user, and of another user in the sandbox.
@@ -203,8 +204,8 @@ fn asks_again_and_again(tier: Tier, says: &str) {
     assert_eq!(server.wait().code(), Some(0), "{says:?}");
 }
 
-/// A worker may say that it has let go of the sockets of a slot that was scaled away, and keep copies: they are none of the
-/// group's any more.
+/// A worker may say that it has let go of the sockets of a slot that was scaled away, and keep copies: they are none of
+/// the group's any more.
 #[test]
 fn a_worker_cannot_keep_the_place_of_a_slot_that_was_scaled_away() {
     let Some(mut pool) = Attacked::start(Tier::Sandbox, false) else { return };
@@ -219,8 +220,8 @@ fn a_worker_cannot_keep_the_place_of_a_slot_that_was_scaled_away() {
     pool.ends();
 }
 
-/// Whatever options the kernel has: what a worker changes is put back before its successor gets the sockets, and where that
-/// cannot be done it gets others.
+/// Whatever options the kernel has: what a worker changes is put back before its successor gets the sockets, and where
+/// that cannot be done it gets others.
 #[test]
 fn options_of_listeners_do_not_outlast_the_worker_that_changed_them() {
     // SO_REUSEPORT, SO_LOCK_FILTER, SO_BINDTODEVICE, SO_BINDTOIFINDEX, TCP_WINDOW_CLAMP.

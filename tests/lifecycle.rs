@@ -1,5 +1,5 @@
-//! How a pool starts, replaces its workers, upgrades and stops. These tests mostly wait, so they are one program and wait at
-//! the same time.
+//! How a pool starts, replaces its workers, upgrades and stops. These tests mostly wait, so they are one program and
+//! wait at the same time.
 
 mod support;
 

@@ -112,8 +112,8 @@ fn open(server: &Server) -> usize {
     std::fs::read_dir(format!("/proc/{}/fd", server.pid())).expect("it runs").count()
 }
 
-/// A new worker hands its sockets to the parent, which has numbers for some of them only: what has come is closed, the log
-/// says what to do, and nothing of it stays in the kernel's groups, where connections would wait for nobody.
+/// A new worker hands its sockets to the parent, which has numbers for some of them only: what has come is closed, the
+/// log says what to do, and nothing of it stays in the kernel's groups, where connections would wait for nobody.
 #[test]
 fn a_birth_that_is_cut_leaves_nothing_behind() {
     // More than the parent has free once the fork, which takes some of its own, is done.

@@ -1,5 +1,5 @@
-//! `scripts/bench`: its client counts correctly, scripts use names that exist, and charts have all their points. The figures
-//! themselves are not tested.
+//! `scripts/bench`: its client counts correctly, scripts use names that exist, and charts have all their points. The
+//! figures themselves are not tested.
 
 mod support;
 

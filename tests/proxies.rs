@@ -346,8 +346,8 @@ fn stop(server: &mut Server) {
 struct Proxy(Child);
 
 impl Proxy {
-    /// Starts it on a free port with a configuration of that, whose path is the last argument. `None`, and a skip, where it
-    /// is not installed.
+    /// Starts it on a free port with a configuration of that, whose path is the last argument. `None`, and a skip,
+    /// where it is not installed.
     #[track_caller]
     fn start(name: &str, arguments: &[&str], config: impl Fn(u16) -> String) -> Option<(Proxy, u16)> {
         if !is_installed(name) {

@@ -1,4 +1,5 @@
-//! The commands of README.md and scripts/README.md, as they stand there: only paths, ports and the user are those of the test.
+//! The commands of README.md and scripts/README.md, as they stand there: only paths, ports and the user are those of
+//! the test.
 //!
 //! Those that measure for minutes are asked for their help, or are there; the two commands at its top are what runs all
 //! of this.

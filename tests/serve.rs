@@ -240,7 +240,8 @@ fn the_end_of_a_connection_is_not_that_of_its_successor() {
     assert_eq!(first.get("/").status, 200);
     assert_eq!(other.get("/").status, 200);
     first.send("GET /late HTTP/1.1\r\nHost: a\r\n\r\n");
-    // In one turn the answer for the first cannot be sent, its place is free for what is adopted, and its reset is told.
+    // In one turn the answer for the first cannot be sent, its place is free for what is adopted, and its reset is
+    // told.
     other.send("GET /adopt HTTP/1.1\r\nHost: a\r\n\r\n");
     let line = server.wait_for("adopts from port ");
     let port = line.rsplit(' ').next().and_then(|port| port.parse().ok()).expect("a port");

@@ -1,5 +1,5 @@
-//! What `serve_tower` has besides that for which `servers.rs` tests the examples: HTTP/2, panics, the drain of what has no
-//! end, metrics.
+//! What `serve_tower` has besides that for which `servers.rs` tests the examples: HTTP/2, panics, the drain of what has
+//! no end, metrics.
 
 mod support;
 

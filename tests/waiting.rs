@@ -1,4 +1,5 @@
-//! Tests of timeouts, long responses and disconnected clients. They mostly wait, so they are one program and wait at the same time.
+//! Tests of timeouts, long responses and disconnected clients. They mostly wait, so they are one program and wait at
+//! the same time.
 
 mod support;
 

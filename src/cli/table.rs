@@ -318,7 +318,11 @@ WORKER  PID  STATE       UP  REQ/S  CPU%  OPEN   P50    P99  QUEUE   BUSY  GEN  
     #[test]
     fn workers_are_sorted_with_the_highest_first() {
         let mut status = status(100.0, 1000, 1.0);
-        let worker = |id: u64, open: Value, rss: u64, p99: f64| json!({"worker": id, "pid": id + 1, "open": open, "rss": rss, "latency": {"p99": p99}, "requests": id, "cpu": 9.0 - id as f64});
+        let worker = |id: u64, open: Value, rss: u64, p99: f64| {
+            let (pid, cpu) = (id + 1, 9.0 - id as f64);
+            let latency = json!({"p99": p99});
+            json!({"worker": id, "pid": pid, "open": open, "rss": rss, "latency": latency, "requests": id, "cpu": cpu})
+        };
         let workers = [worker(0, json!(5), 1, 0.2), worker(1, Value::Null, 3, 0.1), worker(2, json!(7), 2, 0.3)];
         status["workers"] = json!(workers);
         let mut before = status.clone();

@@ -130,8 +130,8 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["exec", "--log-format", "xml", "x"], "--log-format xml: must be text or json (try forkpool exec --help)"),
         (
             &["exec", "--balance", "auto", "x"],
-            "--balance auto: a program's connections cannot be counted; choose random, hash, cpu or client (try forkpool \
-             exec --help)",
+            "--balance auto: a program's connections cannot be counted; choose random, hash, cpu or client (try \
+             forkpool exec --help)",
         ),
         (
             &["exec", "--root", "/", "x"],

@@ -118,10 +118,10 @@ fn description(setting: &Setting) -> String {
 
 /// The description of `--balance` for programs, which have no count of connections.
 fn of_programs(setting: &Setting) -> String {
-    let help = "How a new TCP connection is assigned to a worker: hash, random, cpu or client. hash is the kernel's own choice. \
-                random picks a random free worker. cpu picks the worker on the CPU that received the connection, and pins \
-                workers. client sends the same client address to the same worker. Methods that count the connections of workers \
-                are refused, since those of programs cannot be counted";
+    let help = "How a new TCP connection is assigned to a worker: hash, random, cpu or client. hash is the kernel's \
+                own choice. random picks a random free worker. cpu picks the worker on the CPU that received the \
+                connection, and pins workers. client sends the same client address to the same worker. Methods that \
+                count the connections of workers are refused, since those of programs cannot be counted";
     describe_as(setting, help, Some("random".to_owned()))
 }
 
@@ -177,7 +177,8 @@ const OWN: &[Spelled] = &[
     (
         "--log-format <text|json>",
         "Format of the log: text, or json, with one object per line: time, level, kind, worker, generation, \
-         pid, reason and message. In the systemd journal, lines begin with their priority [default: text] [FORKPOOL_LOG_FORMAT]",
+         pid, reason and message. In the systemd journal, lines begin with their priority [default: text] \
+         [FORKPOOL_LOG_FORMAT]",
     ),
     ("--check", "Check the configuration and exit, without opening a socket or writing a file [FORKPOOL_CHECK=1]"),
     ("-h, --help", "Print this help"),

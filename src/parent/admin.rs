@@ -388,7 +388,8 @@ impl Admin {
         if self.token.is_none() && settings.config.admin.address.as_ref().is_some_and(Address::is_reached_from_outside)
         {
             warn!(
-                "admin on {} has no token: anyone who can connect can read the status, and nobody can control the pool; use 127.0.0.1 or a Unix socket, or set admin-token-file",
+                "admin on {} has no token: anyone who can connect can read the status, and nobody can control the \
+                 pool; use 127.0.0.1 or a Unix socket, or set admin-token-file",
                 self.listener
             );
         }

@@ -2,7 +2,8 @@
 //! failures, for later reports.
 //!
 //! It owns the limits for lines that repeat, the failures, and what the admin process has not been told. Its input:
-//! lines with their level and slot, and failures in words. Its output: the log, and the same lines for the admin process.
+//! lines with their level and slot, and failures in words. Its output: the log, and the same lines for the admin
+//! process.
 
 use std::collections::BTreeMap;
 use std::io::Write;

@@ -5,12 +5,12 @@
 //! So the kernel is told to choose other slots, as for a slot without a worker; the program reads what it has accepted
 //! meanwhile; and only then it is told. Its slot gets connections again once the program has ended, or after a moment.
 //!
-//! An upgrade replaces all programs at once: the new pool serves in every slot. The old pool then lets its slots rest one
-//! half after the other, as in a rolling restart, and steers until its last program was told.
+//! An upgrade replaces all programs at once: the new pool serves in every slot. The old pool then lets its slots rest
+//! one half after the other, as in a rolling restart, and steers until its last program was told.
 //!
-//! At most half of the slots rest at a time, and at least one gets connections: one that is removed, if all others rest,
-//! until they do not. If there is no other, a program is told at once. With `--balance hash` the kernel chooses blindly,
-//! so the rest has no effect.
+//! At most half of the slots rest at a time, and at least one gets connections: one that is removed, if all others
+//! rest, until they do not. If there is no other, a program is told at once. With `--balance hash` the kernel chooses
+//! blindly, so the rest has no effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -163,7 +163,8 @@ mod tests {
         Time::from_millis(millis)
     }
 
-    /// A pool of this many programs, whose replacements begin to serve one after the other. Pids are 10, 11, …, and 20, 21, …
+    /// A pool of this many programs, whose replacements begin to serve one after the other. Pids are 10, 11, …, and 20,
+    /// 21, …
     struct Pool(Roster, Vec<process::tests::Ours>);
 
     impl Pool {

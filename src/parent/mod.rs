@@ -28,9 +28,9 @@
 //! - `sockets/`: the addresses, the slots' sockets, and which worker looks after which queue
 //! - `handover/`: which processes take over the connections of a worker that leaves
 //! - `health.rs`: stalls and memory; `watch.rs` (PURE): which workers stall, and when to check
-//! - `programs.rs`: workers that run other programs; `program.rs`: one program; `leaving.rs`: when it is told to finish;
-//!   `notify.rs`: the sockets on which programs report that they are ready; `orphans.rs`: the processes of a program
-//!   whose keeper was killed
+//! - `programs.rs`: workers that run other programs; `program.rs`: one program; `leaving.rs`: when it is told to
+//!   finish; `notify.rs`: the sockets on which programs report that they are ready; `orphans.rs`: the processes of a
+//!   program whose keeper was killed
 //! - `application.rs`: the application's closures; `inbox.rs`: unread messages; `quota.rs` (PURE): how much time
 //!   reading them may take; `event.rs`, `handle.rs`, `target.rs`: what the application learns, and what it can ask for
 //! - `deploy/`: restarts on request, and what they read again; `files.rs`: restarts because of changed files;

@@ -101,8 +101,8 @@ impl PidFile {
     }
 }
 
-/// Writes a draft beside it and renames that. Whoever else may write to the directory can neither guess the draft's name
-/// nor have it lead elsewhere (open(2), O_EXCL).
+/// Writes a draft beside it and renames that. Whoever else may write to the directory can neither guess the draft's
+/// name nor have it lead elsewhere (open(2), O_EXCL).
 fn replace(path: &Path, text: &str) -> io::Result<()> {
     let mut draft = path.as_os_str().to_owned();
     draft.push(format!(".{:016x}", RandomState::new().hash_one(process::id())));

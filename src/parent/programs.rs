@@ -7,11 +7,11 @@
 //!
 //! **A program as the worker.** The worker stays as the keeper. It reports that it is about to execute a program, the
 //! program's pid, and when the program waits for connections. It exits as the program does, and so counts like any
-//! worker. The configuration of the pool says which *ready check* shows that the program is ready: the keeper's report, the
-//! execution itself, a delay that the parent waits for, or a notification on a datagram socket (sd_notify(3)) that the
-//! parent has made before the fork. Everything else (custody, supervision, replacing, upgrade) is as for any worker.
-//! Its row stays idle, so it does not stall, and the parent checks its queue, as that of any server but the built-in
-//! one.
+//! worker. The configuration of the pool says which *ready check* shows that the program is ready: the keeper's report,
+//! the execution itself, a delay that the parent waits for, or a notification on a datagram socket (sd_notify(3)) that
+//! the parent has made before the fork. Everything else (custody, supervision, replacing, upgrade) is as for any
+//! worker. Its row stays idle, so it does not stall, and the parent checks its queue, as that of any server but the
+//! built-in one.
 //!
 //! **The end.** Killing a keeper leaves the processes that its program has started. So the keeper is ordered to kill
 //! them, and is only killed itself if it has not ended a few seconds later, since its program may be able to block it.

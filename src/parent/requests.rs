@@ -104,8 +104,8 @@ fn scale(workers: usize, max: usize, roster: &mut Roster, journal: &mut Journal)
     if workers == 0 || workers > max {
         let mut text = format!("still {} workers: there can be 1 to {max}", roster.supervisor.slots().wanted());
         if max < Config::WORKERS_MAX {
-            text +=
-                " while the kernel counts their connections; for more, start the pool with more or with --balance random";
+            text += " while the kernel counts their connections; \
+                     for more, start the pool with more or with --balance random";
         }
         return journal.log(log::Level::Warn, Subject::pool("scale_refused"), text);
     }

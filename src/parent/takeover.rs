@@ -9,9 +9,9 @@
 //! beside the old ones. When all are ready it begins to steer, writes the pid file, and reports that it serves. The old
 //! pool then drains. Until that report the old pool only waits, and forgets the new one if it exits or is late. A
 //! request to stop that the old pool gets before the report ends both pools, even while it is a lame duck. After the
-//! report it only ends the old pool, which is leaving anyway. An old pool of programs steers for a moment longer, so that
-//! each program gets no connections before it is told to finish (`leaving.rs`); the new one steers again once the stream
-//! ends.
+//! report it only ends the old pool, which is leaving anyway. An old pool of programs steers for a moment longer, so
+//! that each program gets no connections before it is told to finish (`leaving.rs`); the new one steers again once the
+//! stream ends.
 
 use std::io;
 use std::os::fd::OwnedFd;

@@ -71,8 +71,9 @@ impl Request<'_> {
     /// }
     ///
     /// # use forkpool::IntoResponse;
-    /// assert_eq!(double(&Request::builder("POST", "/").body("21").build()).into_response().body_bytes(), Some(&b"42"[..]));
-    /// assert_eq!(double(&Request::builder("POST", "/").body("x").build()).into_response().status_code(), 400);
+    /// let answer = |body| double(&Request::builder("POST", "/").body(body).build()).into_response();
+    /// assert_eq!(answer("21").body_bytes(), Some(&b"42"[..]));
+    /// assert_eq!(answer("x").status_code(), 400);
     /// ```
     ///
     /// # Errors

@@ -9,8 +9,8 @@ use crate::time::{lost, Span, Time};
 /// Longer than the loop ever needs to wait, and short enough for epoll_wait(2).
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 
-/// What a span in which the loop was frozen counts for all the same, so that what comes after it is later than what came
-/// before: of two connections the one that was served before it has been idle for longer.
+/// What a span in which the loop was frozen counts for all the same, so that what comes after it is later than what
+/// came before: of two connections the one that was served before it has been idle for longer.
 const STEP: Duration = Duration::from_millis(1);
 
 /// The clocks of a loop.

@@ -5,9 +5,9 @@
 //!
 //! # Files
 //!
-//! - `event_loop/`: the mio loop: turns and events. `connections.rs`, `table.rs`: its connections; `stepping.rs`: a step
-//!   of one, and its deadline; `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections, from
-//!   `acceptors.rs`; `admission.rs` (PURE): when to accept them; `places.rs` (PURE): which connection makes room;
+//! - `event_loop/`: the mio loop: turns and events. `connections.rs`, `table.rs`: its connections; `stepping.rs`: a
+//!   step of one, and its deadline; `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections,
+//!   from `acceptors.rs`; `admission.rs` (PURE): when to accept them; `places.rs` (PURE): which connection makes room;
 //!   `descriptors.rs`: how many descriptors are left to others; `steering.rs`: keeps the kernel's steering up to date;
 //!   `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the drain;
 //!   `upgrades.rs`: the application's connections; `passing.rs`: passes connections on to other processes, from
@@ -79,13 +79,13 @@
 //! byte, since a client that has disconnected resets the connection when it gets one. If a client could not even send
 //! an end of file, the kernel finds out (TCP keep-alive, which connections inherit from their listener).
 //!
-//! **Connections that go to another process** ([`crate::shared::handover`]). When this worker leaves and others serve on,
-//! a connection that waits for its client goes to one of them. While the worker leaves, the deadline of a connection
-//! that has been answered is the present, so it is passed on in the same turn, and requests cost nothing for this. At
-//! most 128 go in a turn, so that those in progress do not wait. If the queues of the others stay full for 800 ms, or
-//! end, the worker closes what is idle, as in a pool that ends. No call on a client's socket blocks, whatever its flags
-//! are; sendfile(2) is not used on one that came from another process, and its registration with epoll is removed before
-//! it is closed, since a copy elsewhere would keep that alive.
+//! **Connections that go to another process** ([`crate::shared::handover`]). When this worker leaves and others serve
+//! on, a connection that waits for its client goes to one of them. While the worker leaves, the deadline of a
+//! connection that has been answered is the present, so it is passed on in the same turn, and requests cost nothing for
+//! this. At most 128 go in a turn, so that those in progress do not wait. If the queues of the others stay full for 800
+//! ms, or end, the worker closes what is idle, as in a pool that ends. No call on a client's socket blocks, whatever
+//! its flags are; sendfile(2) is not used on one that came from another process, and its registration with epoll is
+//! removed before it is closed, since a copy elsewhere would keep that alive.
 //!
 //! **Long-lived connections.** A drain waits for the responses that the application makes, and for the connections that
 //! it has taken over, which count until it drops them (`event_loop/upgrades.rs`). The application is notified: each
@@ -135,9 +135,9 @@
 //!
 //! **Responses that take time.** The codec renders the head of a response, and says how the body must be sent; the
 //! connection sends it. A small body is copied after the head and sent with it. The rest is an `Outgoing`, which
-//! `connection/` advances whenever the client reads more or a thread calls the connection's waker. The connection's next
-//! request is not read before that is done, so ordering needs no queue. A waker names the connection by its place and a
-//! number, so a late one wakes no other connection.
+//! `connection/` advances whenever the client reads more or a thread calls the connection's waker. The connection's
+//! next request is not read before that is done, so ordering needs no queue. A waker names the connection by its place
+//! and a number, so a late one wakes no other connection.
 //!
 //! **Files.** A path is decoded into a name without dot segments, and the kernel resolves it below a descriptor of the
 //! root (openat2(2)). There is no check of ours that a link or a rename could race with. The contents, the length and

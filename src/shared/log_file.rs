@@ -119,8 +119,8 @@ fn weakness_of_directory(owner: u32, mode: u32, is_group_of_workers: bool) -> Op
     let writes = |bit| mode & bit != 0 && mode & STICKY == 0;
     match () {
         () if owner != 0 => Some(format!(
-            "user {owner} owns the directory and could replace the log, which root opens, by a link; give the directory to \
-             root"
+            "user {owner} owns the directory and could replace the log, which root opens, by a link; give the \
+             directory to root"
         )),
         () if writes(0o002) => {
             Some("every user may write to the directory; prevent that, for example by chmod o-w".to_owned())

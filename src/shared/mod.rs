@@ -15,9 +15,9 @@
 //!   when and how often
 //! - `message.rs`: both ends of the application's messages
 //! - `scoreboard/`: the shared memory. `mod.rs`: the part that only the parent writes; `own_row.rs`: what each
-//!   process writes about itself; `row.rs`: how much of it is believed; `name.rs`: the name of its current request; `lines.rs`: its
-//!   unwritten lines of the access log; `tally.rs`: counters for the admin process; `layout.rs` (PURE): where the eBPF
-//!   program finds its words
+//!   process writes about itself; `row.rs`: how much of it is believed; `name.rs`: the name of its current request;
+//!   `lines.rs`: its unwritten lines of the access log; `tally.rs`: counters for the admin process; `layout.rs` (PURE):
+//!   where the eBPF program finds its words
 //! - `steer/`: which slot gets the next connection. The plan, the classic BPF programs and the eBPF assembler (all
 //!   PURE), the eBPF program, and when to attach which
 //! - `handover/`: what passes from a worker that leaves to the process that takes its connections over

@@ -20,22 +20,23 @@ impl Worker {
     /// run.
     ///
     /// This process stays as the program's *keeper*: it passes on the requests of the pool, reports when the program is
-    /// [ready](crate::Readiness), and stays until the last process of the program has ended. It confines itself, whatever
-    /// the [sandbox](crate::Sandbox) is: it can start no process, change no file and listen nowhere. A logger should
-    /// therefore open its files before.
+    /// [ready](crate::Readiness), and stays until the last process of the program has ended. It confines itself,
+    /// whatever the [sandbox](crate::Sandbox) is: it can start no process, change no file and listen nowhere. A logger
+    /// should therefore open its files before.
     ///
     /// The program finds the worker's listening sockets open from descriptor 3 on: TCP first, then Unix sockets, each
     /// in the order of the addresses. They are non-blocking: during a restart, a program shares them with its
     /// replacement, which may accept a connection that both have seen. Sockets that were taken from the worker are
-    /// missing. A program that does not know about them, and binds one of their TCP addresses itself, gets that socket as
-    /// well ([`adopt`](crate::Builder::adopt)). Its environment is that of the command, with these variables
+    /// missing. A program that does not know about them, and binds one of their TCP addresses itself, gets that socket
+    /// as well ([`adopt`](crate::Builder::adopt)). Its environment is that of the command, with these variables
     /// (sd_listen_fds(3)):
     ///
     /// - `LISTEN_FDS`, the number of sockets; `LISTEN_PID`, its process id; `LISTEN_FDNAMES`, the port of each socket,
     ///   or `unix`, separated by colons;
     /// - `FORKPOOL_FD`, the descriptor of the first socket: 3; `FORKPOOL_WORKER_ID`, the slot; `FORKPOOL_UNIQUE_ID`, a
     ///   number unique to this worker in the pool's lifetime;
-    /// - `NOTIFY_SOCKET`, for [`Readiness::Auto`](crate::Readiness::Auto) and [`Readiness::Notify`](crate::Readiness::Notify).
+    /// - `NOTIFY_SOCKET`, for [`Readiness::Auto`](crate::Readiness::Auto) and
+    ///   [`Readiness::Notify`](crate::Readiness::Notify).
     ///
     /// No signal is blocked, and each has the action with which the pool was started: ignored if it was ignored then
     /// (as SIGHUP by nohup(1)), else the default. SIGPIPE always has the default. The program leads its own process
@@ -43,11 +44,11 @@ impl Worker {
     /// its programs in turn. On a terminal the program is in the background: it is stopped if it reads from the
     /// terminal (SIGTTIN), or if it writes to it under `stty tostop` (SIGTTOU).
     ///
-    /// A program that is replaced gets no new connections for a quarter of a second before it is asked to finish, as long
-    /// as other workers serve and [`balance`](crate::Builder::balance) is not `hash`. Many programs close without an answer what
-    /// they have accepted and not read from. In an upgrade the programs of the old pool do so one half after the other,
-    /// while the new pool serves. In a pool with one worker, such a program may lose a connection: nothing can keep it from
-    /// accepting, and its replacement has the same socket.
+    /// A program that is replaced gets no new connections for a quarter of a second before it is asked to finish, as
+    /// long as other workers serve and [`balance`](crate::Builder::balance) is not `hash`. Many programs close without
+    /// an answer what they have accepted and not read from. In an upgrade the programs of the old pool do so one half
+    /// after the other, while the new pool serves. In a pool with one worker, such a program may lose a connection:
+    /// nothing can keep it from accepting, and its replacement has the same socket.
     ///
     /// The program is asked to finish by SIGTERM ([`stop_signal`](crate::Builder::stop_signal)), also when the parent
     /// dies, and to exit at once by SIGINT. The same signal goes to every process that it has started, whatever its

@@ -21,8 +21,8 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Returns the connections that workers of this pool pass to this one when they leave, or `None` on a second call.
-    /// Call it before the listeners are taken, and before [`ready`](Worker::ready). From then on, workers that leave pass
-    /// connections on here, so accept them until this worker is to finish.
+    /// Call it before the listeners are taken, and before [`ready`](Worker::ready). From then on, workers that leave
+    /// pass connections on here, so accept them until this worker is to finish.
     ///
     /// [`serve`](Worker::serve) does this by itself. A server of your own needs it only if it also
     /// [hands over](Worker::hand_over) its connections.
@@ -39,8 +39,8 @@ impl Worker {
     /// worker if the slot is removed, or a worker of the new binary in an upgrade. The client does not notice.
     ///
     /// Call this after [`shutdown_signal`](Worker::shutdown_signal) has ended, when the connection is between two
-    /// requests: everything that was read is answered and sent, or is in `unread`, up to 64 KiB. It waits up to a second
-    /// if the receiver is behind.
+    /// requests: everything that was read is answered and sent, or is in `unread`, up to 64 KiB. It waits up to a
+    /// second if the receiver is behind.
     ///
     /// # Errors
     ///

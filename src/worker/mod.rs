@@ -168,7 +168,8 @@ impl Worker {
         self.identity.unique
     }
 
-    /// Tells the parent that this worker is ready to serve. In a [`Sandbox`](crate::Sandbox), the confinement begins here.
+    /// Tells the parent that this worker is ready to serve. In a [`Sandbox`](crate::Sandbox), the confinement begins
+    /// here.
     ///
     /// Call it when requests can be answered: a worker that does not within the boot timeout is replaced. Further calls
     /// do nothing. [`serve`](Worker::serve) and [`incoming`](Worker::incoming) call it.
@@ -239,10 +240,11 @@ impl Worker {
     }
 
     /// Selects requests whose handler is called before the body has arrived, to receive the body by
-    /// [`Response::receive`](crate::Response::receive). The body of all other requests is collected first, up to `max-body`.
+    /// [`Response::receive`](crate::Response::receive). The body of all other requests is collected first, up to
+    /// `max-body`.
     ///
-    /// A client that sends `Expect: 100-continue` with such a request gets 100 only if the response receives the body. Any
-    /// other response refuses the body before it is sent.
+    /// A client that sends `Expect: 100-continue` with such a request gets 100 only if the response receives the body.
+    /// Any other response refuses the body before it is sent.
     ///
     /// `choose` runs on the worker's only thread, for each request that has a body.
     pub fn stream_bodies(&self, choose: impl FnMut(&Request<'_>) -> bool + 'static) {

@@ -33,12 +33,12 @@ impl Tls {
 }
 
 impl Worker {
-    /// The configuration of TLS for a server of your own, such as one that uses tokio-rustls: the pool's certificates, and
-    /// session tickets with which clients resume with any worker. `None` if the pool has no certificates.
+    /// The configuration of TLS for a server of your own, such as one that uses tokio-rustls: the pool's certificates,
+    /// and session tickets with which clients resume with any worker. `None` if the pool has no certificates.
     ///
-    /// Which protocols to offer (ALPN) is up to the server: the configuration offers HTTP/1.1. To offer others, change a
-    /// clone of it. [`tls_addresses`](Worker::tls_addresses) tells on which addresses clients expect TLS. A server that
-    /// never calls this cannot speak TLS, so if there are such addresses, its [`ready`](Worker::ready) fails.
+    /// Which protocols to offer (ALPN) is up to the server: the configuration offers HTTP/1.1. To offer others, change
+    /// a clone of it. [`tls_addresses`](Worker::tls_addresses) tells on which addresses clients expect TLS. A server
+    /// that never calls this cannot speak TLS, so if there are such addresses, its [`ready`](Worker::ready) fails.
     pub fn tls_config(&self) -> Option<Arc<ServerConfig>> {
         self.serving.tls.is_spoken.set(true);
         self.serving.tls.config.clone()

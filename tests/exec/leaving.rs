@@ -6,8 +6,8 @@ use nix::unistd::Pid;
 use super::exec;
 use crate::support::{is_gone, skip, until, Load, Server};
 
-/// Reads a connection a while after it has accepted it, so that it has always some that it has not read. When it is told
-/// to finish, it ends at once.
+/// Reads a connection a while after it has accepted it, so that it has always some that it has not read. When it is
+/// told to finish, it ends at once.
 const LAZY: &str = "
 import select, signal, socket, time
 listener, told, fresh = socket.socket(fileno=3), [], []

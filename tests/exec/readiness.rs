@@ -26,8 +26,8 @@ fn a_program_says_itself_that_it_is_ready() {
     fs::remove_dir(&directory).expect("it is empty");
 }
 
-/// It sends more descriptors than the parent can open, and last those of clients that take nothing, of which the last to
-/// close them would wait for ten minutes.
+/// It sends more descriptors than the parent can open, and last those of clients that take nothing, of which the last
+/// to close them would wait for ten minutes.
 #[test]
 fn the_parent_does_not_wait_for_what_a_program_notifies() {
     for end in ["stay", "exit"] {
@@ -50,7 +50,8 @@ fn the_parent_does_not_wait_for_what_a_program_notifies() {
         server.signal(Signal::SIGCONT);
         server.signal(Signal::SIGHUP);
         server.wait_for("rolling restart done");
-        // A program that is replaced dies of the signal, with what it has: the attacker, or the one that has followed it.
+        // A program that is replaced dies of the signal, with what it has: the attacker, or the one that has followed
+        // it.
         until("the attacker is gone", || is_gone(attacker).then_some(()));
         until("one program is left", || (programs(&server).len() == 1).then_some(()));
         assert_ne!(server.get("/").text(), attacker.to_string());

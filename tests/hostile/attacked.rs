@@ -204,8 +204,8 @@ impl Attacked {
         self.server.signal(Signal::SIGHUP);
         self.server.wait_for("rolling restart done");
         let (mut slots, mut kept) = (BTreeSet::new(), Vec::new());
-        // Which one gets a connection is the kernel's choice, and a neighbour may take it; so there is no number of them
-        // after which each must have had one. But each must come to it.
+        // Which one gets a connection is the kernel's choice, and a neighbour may take it; so there is no number of
+        // them after which each must have had one. But each must come to it.
         until("all four slots serve", || {
             let mut client = self.server.connect();
             let answer = client.get("/");

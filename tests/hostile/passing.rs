@@ -1,5 +1,5 @@
-//! Workers that pass on whatever they have, in place of their connections, when they are told to leave. Those after them
-//! must serve on, and keep nothing of it.
+//! Workers that pass on whatever they have, in place of their connections, when they are told to leave. Those after
+//! them must serve on, and keep nothing of it.
 
 use std::collections::BTreeSet;
 

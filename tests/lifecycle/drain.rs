@@ -10,8 +10,8 @@ use nix::sys::signal::{kill, Signal};
 /// Longer than what asks for a stop counts as one request.
 const LATER: Duration = Duration::from_millis(1200);
 
-/// A pool that stops closes idle connections, and those with an unfinished head, a little later than this. Where a test comes
-/// to speak later, since this machine is busy, it tries again.
+/// A pool that stops closes idle connections, and those with an unfinished head, a little later than this. Where a test
+/// comes to speak later, since this machine is busy, it tries again.
 const IDLE: Duration = Duration::from_millis(600);
 
 /// Starts a request of which the worker has read the head.

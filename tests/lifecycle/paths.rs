@@ -1,4 +1,5 @@
-//! Files and sockets in directories where other users may write, too: links are not followed, and names cannot be guessed.
+//! Files and sockets in directories where other users may write, too: links are not followed, and names cannot be
+//! guessed.
 
 use std::fs::{self, File};
 use std::io::Write;

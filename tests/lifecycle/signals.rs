@@ -124,7 +124,8 @@ fn signals_before_the_pool_handles_them_are_not_lost() {
 #[test]
 fn signals_in_its_first_moments_do_not_end_a_pool() {
     let (begun, mut rounds, mut in_time) = (Instant::now(), 0, 0);
-    // The moment in which they are blocked is short: this test may miss it again and again, on one processor most of all.
+    // The moment in which they are blocked is short: this test may miss it again and again, on one processor most of
+    // all.
     while rounds < 20 || in_time == 0 && begun.elapsed() < DEADLINE / 4 {
         let mut command = binary();
         command.args(["--workers", "1"]);

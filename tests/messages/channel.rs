@@ -89,8 +89,8 @@ fn the_parent_does_not_wait_for_what_it_has_no_descriptor_for() {
     assert_eq!(server.wait().code(), Some(0));
 }
 
-/// A pool of one worker that has a client which takes nothing, and whose parent has so many numbers free; `None` where they
-/// cannot be taken from it.
+/// A pool of one worker that has a client which takes nothing, and whose parent has so many numbers free; `None` where
+/// they cannot be taken from it.
 fn cramped(free: usize) -> Option<(Server, Client<TcpStream>)> {
     let mut command = example("hostile");
     command.envs([("FORKPOOL_WORKERS", "1"), ("HOSTILE_HOOK", "take"), ("FORKPOOL_DRAIN_TIMEOUT", "2s")]);

@@ -201,9 +201,9 @@ impl Server {
         self.connect().get(target)
     }
 
-    /// Waits until the only worker has handled what clients have sent it until now. A first answer does not show that: a
-    /// request that is there when its connection is accepted is answered at once, before those whose events come in the
-    /// next turn.
+    /// Waits until the only worker has handled what clients have sent it until now. A first answer does not show that:
+    /// a request that is there when its connection is accepted is answered at once, before those whose events come in
+    /// the next turn.
     #[track_caller]
     pub fn catch_up(&mut self) {
         let mut client = self.connect();
@@ -247,7 +247,8 @@ impl Drop for Server {
     }
 }
 
-/// Sets how many descriptors a process may have from now on; the hard limit stays. Returns whether that can be done here.
+/// Sets how many descriptors a process may have from now on; the hard limit stays. Returns whether that can be done
+/// here.
 #[track_caller]
 pub fn limit_descriptors(pid: Pid, most: usize) -> bool {
     let mut command = Command::new("prlimit");
@@ -288,8 +289,8 @@ pub fn after(first: &str, command: &Command) -> Command {
 /// The signals that nohup(1) and shells in the background have what they start ignore.
 const IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
 
-/// The same command with the default actions of signals, also where whoever runs the tests has had some ignored: a program
-/// under `exec` would ignore them as well.
+/// The same command with the default actions of signals, also where whoever runs the tests has had some ignored: a
+/// program under `exec` would ignore them as well.
 fn hearing(command: Command) -> Command {
     let status = fs::read_to_string("/proc/self/status").expect("Linux");
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a set of signals");
@@ -343,8 +344,8 @@ pub fn admin_process(server: &Server, mut status: impl FnMut() -> String) -> Pid
     })
 }
 
-/// Waits until the admin process knows that the pool serves with all its workers, which it is told after the log has said so.
-/// `status` asks it for its status in JSON.
+/// Waits until the admin process knows that the pool serves with all its workers, which it is told after the log has
+/// said so. `status` asks it for its status in JSON.
 #[track_caller]
 pub fn until_known(mut status: impl FnMut() -> String) {
     until("the admin process knows that all serve", || {

@@ -10,7 +10,8 @@ use nix::unistd::Pid;
 /// The pids of the children of a process that go on living.
 ///
 /// The pool's parent forks a process for a moment whenever it closes what a dead worker has passed to it. That one has
-/// its SIGKILL before the parent sleeps again, so this looks while the parent sleeps, and takes none that is being killed.
+/// its SIGKILL before the parent sleeps again, so this looks while the parent sleeps, and takes none that is being
+/// killed.
 pub fn children(parent: Pid) -> Vec<Pid> {
     for _ in 0..200 {
         let before = sleep(parent);

@@ -6,8 +6,8 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{self, Receiver};
 use std::thread;
 
-/// Starts it. The lines of its stdout and stderr arrive on the channel, which ends when both are closed. They are read to
-/// the end, so the program never waits for its reader.
+/// Starts it. The lines of its stdout and stderr arrive on the channel, which ends when both are closed. They are read
+/// to the end, so the program never waits for its reader.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<(Child, Receiver<String>)> {
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let (sender, lines) = mpsc::channel();

@@ -16,8 +16,8 @@ pub const ESTABLISHED: &str = "01";
 pub const CLOSE_WAIT: &str = "08";
 pub const LISTEN: &str = "0A";
 
-/// The sockets of a process's network namespace that are in a state. Read only as far as is asked: while all tests run there
-/// are tens of thousands of connections that have ended, and they are behind those that listen.
+/// The sockets of a process's network namespace that are in a state. Read only as far as is asked: while all tests run
+/// there are tens of thousands of connections that have ended, and they are behind those that listen.
 pub fn tcp_sockets(pid: Pid, state: &str) -> io::Result<impl Iterator<Item = TcpSocket>> {
     let table = BufReader::new(File::open(format!("/proc/{pid}/net/tcp"))?);
     Ok(table.lines().skip(1).map_while(Result::ok).filter_map(move |line| {

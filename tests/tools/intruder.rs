@@ -1,5 +1,5 @@
-//! A pool whose keeper tries what it needs for nothing, as one would that its program has taken over: in its logger, which
-//! runs in it, when the program binds its address. For tests/adopt/harm.rs. Its arguments are the program's.
+//! A pool whose keeper tries what it needs for nothing, as one would that its program has taken over: in its logger,
+//! which runs in it, when the program binds its address. For tests/adopt/harm.rs. Its arguments are the program's.
 
 use std::fs;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! Responses that go on after their handler has returned. Other requests show what becomes of them, and what they learn is
-//! printed. For tests/waiting/disconnects.rs and tests/waiting/long_responses.rs.
+//! Responses that go on after their handler has returned. Other requests show what becomes of them, and what they learn
+//! is printed. For tests/waiting/disconnects.rs and tests/waiting/long_responses.rs.
 
 #[macro_use]
 mod say;

@@ -1,6 +1,6 @@
 //! cargo run --release --example raw -- PORT [WORKERS]: the limit for any server. It answers whatever ends in an empty
-//! line with the same bytes: no parser, no checks, no deadlines, no Date. Further workers are processes of their own, with
-//! SO_REUSEPORT sockets, that nobody looks after.
+//! line with the same bytes: no parser, no checks, no deadlines, no Date. Further workers are processes of their own,
+//! with SO_REUSEPORT sockets, that nobody looks after.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::process::Command;

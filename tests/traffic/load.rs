@@ -1,5 +1,5 @@
-//! The load client of `tests/tools/load` against servers with one fault each: it must count each fault in its class, as often as
-//! it happened.
+//! The load client of `tests/tools/load` against servers with one fault each: it must count each fault in its class, as
+//! often as it happened.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

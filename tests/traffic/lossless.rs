@@ -1,10 +1,10 @@
 //! Nothing is lost: a load runs while workers, slots and the whole program come and go, and every request of it counts.
 //!
-//! That each test can fail was tried by taking its mechanism away: neighbours (the queue of a slot that backs off), last
-//! answers that say so (rolling restarts), the abort of a restart, the replacement of a stopped worker, the report of a
-//! worker that is due, taking registrations back (a draining worker). Some mechanisms stand in for each other here, and
-//! have a test elsewhere that bites: custody in crash.rs, steering and the group's order in steer.rs, the replacement
-//! before its predecessor in the supervisor's own.
+//! That each test can fail was tried by taking its mechanism away: neighbours (the queue of a slot that backs off),
+//! last answers that say so (rolling restarts), the abort of a restart, the replacement of a stopped worker, the report
+//! of a worker that is due, taking registrations back (a draining worker). Some mechanisms stand in for each other
+//! here, and have a test elsewhere that bites: custody in crash.rs, steering and the group's order in steer.rs, the
+//! replacement before its predecessor in the supervisor's own.
 
 use std::collections::BTreeMap;
 use std::net::TcpStream;
@@ -224,8 +224,8 @@ fn a_full_worker_gets_no_new_connections() {
     }
 }
 
-/// Both workers of the [`failing_testbed`] are busy, so both have queues, and one of them is dead and cannot be replaced.
-/// Those wait who are in the queues.
+/// Both workers of the [`failing_testbed`] are busy, so both have queues, and one of them is dead and cannot be
+/// replaced. Those wait who are in the queues.
 fn one_of_two_backs_off(server: &mut Server, failing: &mut Failing) -> Vec<Client<TcpStream>> {
     let (mut first, mut second) = (server.connect(), server.connect());
     let victim = first.get("/").worker();

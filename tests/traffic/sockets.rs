@@ -15,8 +15,8 @@ fn sabotage(variables: &[(&str, &str)]) -> Server {
     Server::start(command)
 }
 
-/// Connects until every worker has answered, and each time somebody does. All stay connected: the kernel may take a worker
-/// for the busiest whose first connection a neighbour has taken, until that is settled or the others have more.
+/// Connects until every worker has answered, and each time somebody does. All stay connected: the kernel may take a
+/// worker for the busiest whose first connection a neighbour has taken, until that is settled or the others have more.
 #[track_caller]
 fn all_serve(server: &mut Server) {
     until("four workers are there", || (server.workers().len() == 4).then_some(()));

@@ -55,7 +55,8 @@ fn slots(server: &mut Server) -> BTreeMap<usize, Pid> {
     ready.filter_map(|line| Some((field(line, "worker=")? as usize, Pid::from_raw(field(line, "pid=")?)))).collect()
 }
 
-/// The slot of each seat, by what the log has said until now: where a socket leaves the group, the last one takes its seat.
+/// The slot of each seat, by what the log has said until now: where a socket leaves the group, the last one takes its
+/// seat.
 fn order(server: &mut Server, workers: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..workers).collect();
     let number = |line: &str, before: &str| line.split_once(before)?.1.split(' ').next()?.parse().ok();
@@ -72,8 +73,8 @@ fn order(server: &mut Server, workers: usize) -> Vec<usize> {
     order
 }
 
-/// Whether clients land on the seats that they are for; those of slots that have no worker may land on any that has one.
-/// On a slow machine such slots may lose their seats meanwhile.
+/// Whether clients land on the seats that they are for; those of slots that have no worker may land on any that has
+/// one. On a slow machine such slots may lose their seats meanwhile.
 #[track_caller]
 fn check_order(server: &mut Server, workers: usize, away: &[usize]) {
     let slots = slots(server);

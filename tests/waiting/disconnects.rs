@@ -1,4 +1,5 @@
-//! The application learns that a client has disconnected, and a client that has only sent its last request gets the response.
+//! The application learns that a client has disconnected, and a client that has only sent its last request gets the
+//! response.
 
 use std::net::{Shutdown, TcpStream};
 use std::thread;

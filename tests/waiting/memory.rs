@@ -118,8 +118,8 @@ fn a_body_that_waits_for_memory_goes_on_when_there_is_some() {
     assert_eq!(waiting.answer().status, 200);
 }
 
-/// Sends bodies on many connections, a piece on each in turn, as far as the server takes them, until all have their answers.
-/// Returns these, and the longest time between two pieces of a body.
+/// Sends bodies on many connections, a piece on each in turn, as far as the server takes them, until all have their
+/// answers. Returns these, and the longest time between two pieces of a body.
 fn upload_side_by_side(server: &mut Server, count: usize, piece: usize) -> (Vec<u16>, Duration) {
     let fields = format!("Host: a\r\nExpect: 100-continue\r\nContent-Length: {MIB}\r\n");
     let body = vec![b'x'; MIB];
@@ -152,7 +152,8 @@ fn upload_side_by_side(server: &mut Server, count: usize, piece: usize) -> (Vec<
 fn bodies_that_wait_for_each_others_memory_all_complete() {
     let mut server = holding(8);
     for piece in [10_000, 64 * 1024, 130_000, 200_000, 300_000, 400_000] {
-        // A client that pauses for long loses its turn, so once more where this machine has not let them keep their pace.
+        // A client that pauses for long loses its turn, so once more where this machine has not let them keep their
+        // pace.
         until("they keep their pace", || {
             let (statuses, longest) = upload_side_by_side(&mut server, 40, piece);
             let are_whole = statuses.iter().all(|status| *status == 200);

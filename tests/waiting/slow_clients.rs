@@ -150,8 +150,9 @@ fn serving_much(name: &str, rate: &str) -> (Server, std::path::PathBuf) {
     (Server::start(command), directory)
 }
 
-/// Reads slowly for three times the write timeout, then as fast as it can; returns how much came, and the longest that it has paused. So
-/// much at once that the kernel has room again each time: that may be only once a whole buffer of 64 KiB was read.
+/// Reads slowly for three times the write timeout, then as fast as it can; returns how much came, and the longest that
+/// it has paused. So much at once that the kernel has room again each time: that may be only once a whole buffer of 64
+/// KiB was read.
 fn read_slowly(mut socket: &socket2::Socket) -> (usize, Duration) {
     let mut buffer = vec![0; 64 * 1024];
     let (mut total, mut longest, mut latest) = (0, Duration::ZERO, Instant::now());
@@ -207,8 +208,8 @@ fn a_response_must_be_read_at_a_minimum_rate() {
     std::fs::remove_dir_all(directory).expect("ours");
 }
 
-/// A client that writes twelve pieces of a body before it reads, at this pace, and meanwhile has the server do something.
-/// Once more where this machine has not let it keep its pace: a long pause is not waited for.
+/// A client that writes twelve pieces of a body before it reads, at this pace, and meanwhile has the server do
+/// something. Once more where this machine has not let it keep its pace: a long pause is not waited for.
 #[track_caller]
 fn writes_then_reads(server: &mut Server, pause: Duration, meanwhile: impl Fn(&mut Server)) -> u16 {
     until("it keeps its pace", || {

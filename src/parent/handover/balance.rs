@@ -1,7 +1,8 @@
 //! Has workers pass connections to each other until all have about as many, and are about as busy.
 //!
 //! The parent compares the number of connections for some seconds after a worker has become ready, or after connections
-//! were moved. It compares how busy the workers are while some worker is busy, so that an idle pool makes no system call.
+//! were moved. It compares how busy the workers are while some worker is busy, so that an idle pool makes no system
+//! call.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,8 +29,8 @@ const LOOKED: Duration = Duration::from_secs(2);
 /// told, and does not say so.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-/// How long to wait for further workers that are starting, after one has become ready. What passes to the first of several
-/// would pass on from there to the next.
+/// How long to wait for further workers that are starting, after one has become ready. What passes to the first of
+/// several would pass on from there to the next.
 const GATHERING: Duration = Duration::from_millis(250);
 
 /// When to look at the rows, and what was seen.
@@ -146,8 +147,8 @@ impl Handover {
         }
     }
 
-    /// Whether connections that were to be moved are not counted by their new workers yet. Goes on to compare while some
-    /// are passed on: it would be in vain where all that a worker has must stay.
+    /// Whether connections that were to be moved are not counted by their new workers yet. Goes on to compare while
+    /// some are passed on: it would be in vain where all that a worker has must stay.
     fn are_under_way(&mut self, rows: &[(SlotId, Pid, Row<'_>)], now: Time) -> bool {
         let handed = rows.iter().fold(0_u64, |sum, (_, _, row)| sum.wrapping_add(row.handed()));
         if handed != self.balancing.ordered.handed {

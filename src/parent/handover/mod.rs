@@ -161,8 +161,8 @@ impl Handover {
         self.balancing.set(rebalance == Rebalance::Auto);
     }
 
-    /// Has workers pass connections to each other, and empty the queues of slots that are no more. `are_some_busy`: some
-    /// worker has been busy just now.
+    /// Has workers pass connections to each other, and empty the queues of slots that are no more. `are_some_busy`:
+    /// some worker has been busy just now.
     pub(super) fn settle(&mut self, roster: &Roster, board: &ParentBoard, are_some_busy: bool, now: Time) {
         self.balance(roster, board, are_some_busy, now);
         self.rests.retain(|rest| rest.by.is_some_and(|(_, at)| now < at) || !rest.is_empty());

@@ -1,5 +1,5 @@
-//! Custody: the parent's copies of all slots' sockets, from the first start of each slot until it is removed or the pool
-//! ends.
+//! Custody: the parent's copies of all slots' sockets, from the first start of each slot until it is removed or the
+//! pool ends.
 //!
 //! **Datagrams.** The parent keeps a copy of a slot's UDP socket as well, so datagrams in it wait for the next worker.
 //! The kernel distributes by its hash. Neighbours cannot help, since a response must come from the same socket. So the

@@ -3,15 +3,15 @@
 //! The sockets stay open across execve(2), and a variable says what each descriptor is:
 //!
 //! ```text
-//! FORKPOOL_UPGRADE = STREAM                      the stream on which the new parent says that it serves
-//!                    RESERVED FD,-,... ADDRESS   an address, and its slots' sockets in the order of the kernel's group;
-//!                                                a hyphen for a slot that has none
-//!                    RESERVED - ADDRESS          one that all workers share
-//!                    - FD,FD,... ADDRESS         one for UDP
-//!                    FD - admin:ADDRESS          the admin process's
-//!                    - FD,FD,... handover:         the pair of each slot by which connections are passed on: the sending
-//!                                                end, then the receiving one; hyphens for a slot without
-//!                    FD - tickets:               the secrets of session tickets, a file in memory
+//! FORKPOOL_UPGRADE = STREAM                    the stream on which the new parent says that it serves
+//!                    RESERVED FD,-,... ADDRESS an address, and its slots' sockets in the order of the kernel's group;
+//!                                              a hyphen for a slot that has none
+//!                    RESERVED - ADDRESS        one that all workers share
+//!                    - FD,FD,... ADDRESS       one for UDP
+//!                    FD - admin:ADDRESS        the admin process's
+//!                    - FD,FD,... handover:     the pair of each slot by which connections are passed on: its sending
+//!                                              end, then its receiving one; hyphens for a slot without
+//!                    FD - tickets:             the secrets of session tickets, a file in memory
 //! ```
 
 #[cfg(not(any(fuzzing, test)))]

@@ -1,5 +1,5 @@
-//! PURE. Replaces workers that serve, starting the replacement first: in a rolling restart, because of limits, or because
-//! a signal has stopped them.
+//! PURE. Replaces workers that serve, starting the replacement first: in a rolling restart, because of limits, or
+//! because a signal has stopped them.
 
 use std::time::Duration;
 

@@ -55,8 +55,8 @@ impl Shutdown {
     }
 
     pub(super) fn request(&mut self, policy: &ShutdownPolicy, how: Stop, effects: &mut Effects, now: Time) {
-        // After a request to stop, a report that all workers are ready would be too late. After an upgrade it would make
-        // the old pool stop.
+        // After a request to stop, a report that all workers are ready would be too late. After an upgrade it would
+        // make the old pool stop.
         effects.forget_all_ready();
         let how = self.escalation(policy, how, now);
         self.first_request.get_or_insert(now);

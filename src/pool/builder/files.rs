@@ -64,9 +64,9 @@ impl Builder {
     ///
     /// The parent opens the file before workers switch their user, and reopens it on SIGUSR1. Responses from before the
     /// signal are logged to the old file, even if it was renamed. Each worker buffers lines for up to a second or 64
-    /// KiB, and appends whole lines only. The parent writes the lines of a worker that was killed. No response waits for a
-    /// full disk, or for the reader of a FIFO or a pipe: a worker buffers up to 64 KiB and drops further lines. Dropped
-    /// lines are counted in the log and in the status.
+    /// KiB, and appends whole lines only. The parent writes the lines of a worker that was killed. No response waits
+    /// for a full disk, or for the reader of a FIFO or a pipe: a worker buffers up to 64 KiB and drops further lines.
+    /// Dropped lines are counted in the log and in the status.
     pub fn access_log(self, path: impl Into<PathBuf>) -> Builder {
         self.put("access-log", |config| config.access_log.file = Some(path.into()))
     }

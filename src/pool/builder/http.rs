@@ -103,10 +103,10 @@ impl Builder {
         self.put("idle-timeout", |config| config.server.timeouts.idle = timeout)
     }
 
-    /// Sets over how long a worker that drains closes its idle connections, one after the other, so that not all clients
-    /// reconnect at once; at most half of the [`drain_timeout`](Builder::drain_timeout). Default 800 ms, so that a pool
-    /// with only idle connections stops within a second. Connections that other processes take over, as in a restart, are
-    /// not closed.
+    /// Sets over how long a worker that drains closes its idle connections, one after the other, so that not all
+    /// clients reconnect at once; at most half of the [`drain_timeout`](Builder::drain_timeout). Default 800 ms, so
+    /// that a pool with only idle connections stops within a second. Connections that other processes take over, as in
+    /// a restart, are not closed.
     pub fn drain_spread(self, time: Duration) -> Builder {
         self.put("drain-spread", |config| config.server.timeouts.drain_spread = time)
     }

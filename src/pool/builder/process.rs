@@ -12,8 +12,8 @@ impl Builder {
     /// address has a form of [`bind`](Builder::bind), and nothing else may listen there.
     ///
     /// The process is separate from the workers and answers while all of them are busy or dead: `/` for people,
-    /// `/status.json`, `/status.txt`, `/history.json`, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/events`, and by POST
-    /// `/restart`, `/scale?workers=N`, `/stop`, `/upgrade`, `/log?level=LEVEL`.
+    /// `/status.json`, `/status.txt`, `/history.json`, `/metrics` for Prometheus, `/healthz`, `/readyz`, `/events`, and
+    /// by POST `/restart`, `/scale?workers=N`, `/stop`, `/upgrade`, `/log?level=LEVEL`.
     ///
     /// Only the user that runs the pool may connect to a Unix socket (mode 0600). Over TCP, everybody who can connect
     /// can read the status, but nobody can control the pool without an [`admin_token_file`](Builder::admin_token_file).

@@ -33,14 +33,14 @@ impl Builder {
         self.put("ready", |config| config.program.ready = readiness)
     }
 
-    /// Sets the signal that asks the program of [`Worker::exec`](crate::Worker::exec), and every process that it has started, to
-    /// finish and exit. Default `TERM`, [`StopSignal::Term`].
+    /// Sets the signal that asks the program of [`Worker::exec`](crate::Worker::exec), and every process that it has
+    /// started, to finish and exit. Default `TERM`, [`StopSignal::Term`].
     pub fn stop_signal(self, signal: StopSignal) -> Builder {
         self.put("stop-signal", |config| config.program.stop_signal = signal)
     }
 
-    /// Sets whether each line that the programs of [`Worker::exec`](crate::Worker::exec) write to stdout and stderr begins
-    /// with `worker=ID pid=PID `. Default `false`. Workers that run no program write as they are.
+    /// Sets whether each line that the programs of [`Worker::exec`](crate::Worker::exec) write to stdout and stderr
+    /// begins with `worker=ID pid=PID `. Default `false`. Workers that run no program write as they are.
     ///
     /// The program's stdout and stderr are then pipes to its keeper, which passes them on line by line; a line of more
     /// than 64 KiB comes in parts. While nobody reads the pool's output, the program waits.
@@ -49,21 +49,21 @@ impl Builder {
     }
 
     /// The workers run nothing but programs, by [`Worker::exec`](crate::Worker::exec). Then a setting of the built-in
-    /// server in the [file of variables](Builder::env_file) is an error, since it would have no effect. And `:PORT` means
-    /// IPv4, except with [`Adopt::Off`]: a program for IPv4 would misread the addresses of an IPv6 socket.
+    /// server in the [file of variables](Builder::env_file) is an error, since it would have no effect. And `:PORT`
+    /// means IPv4, except with [`Adopt::Off`]: a program for IPv4 would misread the addresses of an IPv6 socket.
     pub fn programs_only(mut self) -> Builder {
         self.config.program.are_all = true;
         self
     }
 
-    /// Returns the file that a worker would execute for this name by [`Worker::exec`](crate::Worker::exec), in the environment
-    /// and the working directory that this builder describes: PATH is searched unless the name has a slash. So a missing
-    /// program is noticed before the pool starts.
+    /// Returns the file that a worker would execute for this name by [`Worker::exec`](crate::Worker::exec), in the
+    /// environment and the working directory that this builder describes: PATH is searched unless the name has a slash.
+    /// So a missing program is noticed before the pool starts.
     ///
     /// # Errors
     ///
-    /// As [`check`](Builder::check), and when there is no such file or it cannot be executed. Whether the workers' user may
-    /// execute it is not checked.
+    /// As [`check`](Builder::check), and when there is no such file or it cannot be executed. Whether the workers' user
+    /// may execute it is not checked.
     pub fn find_program(&self, name: impl AsRef<OsStr>) -> Result<PathBuf> {
         self.resolved()?.find_program(name.as_ref())
     }

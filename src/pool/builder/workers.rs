@@ -43,9 +43,9 @@ impl Builder {
         self.put("on-panic", |config| config.server.on_panic = end)
     }
 
-    /// Sets whether the log names the request in which a worker hangs or dies, by its method and the beginning of its path,
-    /// without the query. Default `true`. It is the request that the handler has at that time; what other threads do is not
-    /// known. Other workers of the pool can read it while it lasts.
+    /// Sets whether the log names the request in which a worker hangs or dies, by its method and the beginning of its
+    /// path, without the query. Default `true`. It is the request that the handler has at that time; what other threads
+    /// do is not known. Other workers of the pool can read it while it lasts.
     pub fn name_requests(self, are_named: bool) -> Builder {
         self.put("name-requests", |config| config.server.name_requests = are_named)
     }
@@ -53,8 +53,8 @@ impl Builder {
     /// Sets how long the application may take to answer a request before the log says so. Default 0, never.
     ///
     /// The time counts from when the handler gets the request to when the response is there, also a
-    /// [deferred](crate::Response::deferred) one; not while a client sends its body or reads the response. The line names
-    /// the request as [`name_requests`](Builder::name_requests) allows. At most ten are logged a second, with the
+    /// [deferred](crate::Response::deferred) one; not while a client sends its body or reads the response. The line
+    /// names the request as [`name_requests`](Builder::name_requests) allows. At most ten are logged a second, with the
     /// number of the others.
     pub fn slow_request(self, limit: Duration) -> Builder {
         self.put("slow-request", |config| config.server.slow_request = limit)
@@ -72,10 +72,10 @@ impl Builder {
     /// Sets whether workers pass kept connections to each other, between two requests, so that all have about as many.
     /// Default [`Rebalance::Auto`].
     ///
-    /// New connections go to the workers that have the fewest, but clients that keep theirs make none. So after a pool was
-    /// scaled up, its old workers would keep all the load. A worker that is busy most of the time, while another is not,
-    /// also passes on a part of those of its connections that have had a request lately; this needs a stall timeout, as
-    /// only then the parent sees which workers are busy. Concerns workers that run
+    /// New connections go to the workers that have the fewest, but clients that keep theirs make none. So after a pool
+    /// was scaled up, its old workers would keep all the load. A worker that is busy most of the time, while another is
+    /// not, also passes on a part of those of its connections that have had a request lately; this needs a stall
+    /// timeout, as only then the parent sees which workers are busy. Concerns workers that run
     /// [`Worker::serve`](crate::Worker::serve).
     pub fn rebalance(self, rebalance: Rebalance) -> Builder {
         self.put("rebalance", |config| config.workers.rebalance = rebalance)

@@ -1,8 +1,8 @@
 //! PURE. Text that is appended piece by piece.
 //!
 //! A line of the log has a dozen short pieces. Appending one to a `Vec` costs some fifty instructions, most of them for
-//! the call of memcpy(3). So a [`Short`] text is copied as a whole, with whatever lies behind it, to a [`Space`] that is
-//! known to be large enough, which costs ten.
+//! the call of memcpy(3). So a [`Short`] text is copied as a whole, with whatever lies behind it, to a [`Space`] that
+//! is known to be large enough, which costs ten.
 #![forbid(unsafe_code)]
 
 /// The maximum length of a short text.

@@ -253,8 +253,8 @@ impl Formatter {
         begin_of(first + self.plan.chunks, &begun.ends) - begin_of(first, &begun.ends) + self.plan.late_max
     }
 
-    /// Appends the line that begins with chunk `first` and has at most `most` bytes, for a response that was complete at
-    /// this time, in milliseconds since 1970.
+    /// Appends the line that begins with chunk `first` and has at most `most` bytes, for a response that was complete
+    /// at this time, in milliseconds since 1970.
     pub(super) fn finish(
         &mut self,
         (begun, first, most): (&Begun, usize, usize),

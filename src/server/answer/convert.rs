@@ -38,8 +38,8 @@ impl TryFrom<&Request<'_>> for http::Request<Vec<u8>> {
     }
 }
 
-/// Takes status, fields and body. Fields that the server sets itself, such as Content-Length, are left out; trailers and
-/// extensions are dropped.
+/// Takes status, fields and body. Fields that the server sets itself, such as Content-Length, are left out; trailers
+/// and extensions are dropped.
 ///
 /// ```
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -11,9 +11,9 @@ const CAPACITY: usize = 64 * 1024;
 /// Reads the body of a request as it arrives; see [`Response::read_body`](crate::Response::read_body).
 ///
 /// Move it to a thread: [`read`](Read::read) waits for the client. On the worker's own thread it would wait for itself,
-/// so it fails there with [`ErrorKind::Deadlock`]. It returns 0 at the end of the body. If the client disconnects before,
-/// sends something malformed or is too slow, reading fails with [`ErrorKind::UnexpectedEof`], so that half of a body
-/// never looks like the whole.
+/// so it fails there with [`ErrorKind::Deadlock`]. It returns 0 at the end of the body. If the client disconnects
+/// before, sends something malformed or is too slow, reading fails with [`ErrorKind::UnexpectedEof`], so that half of a
+/// body never looks like the whole.
 #[derive(Debug)]
 #[must_use = "dropping it refuses the rest of the body"]
 pub struct BodyReader {

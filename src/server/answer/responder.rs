@@ -133,13 +133,14 @@ impl Response {
     }
 
     /// Makes a response that is made later, by a thread that reads the request's body as it arrives, for parsers that
-    /// take a [`Read`](std::io::Read). The request must be chosen by [`Worker::stream_bodies`](crate::Worker::stream_bodies);
-    /// the body of any other request has already arrived.
+    /// take a [`Read`](std::io::Read). The request must be chosen by
+    /// [`Worker::stream_bodies`](crate::Worker::stream_bodies); the body of any other request has already arrived.
     ///
-    /// If the thread reads slowly, the client must wait. The response is sent at the end of the body, or once the reader
-    /// was dropped; the rest of the body is then not read, and the connection is closed. The size of the body is not
-    /// limited, not even by `max-body`: limit it by [`take`](std::io::Read::take). If the thread pauses, or takes for the
-    /// response after the body, longer than [`answer_timeout`](crate::Builder::answer_timeout), the client gets 504.
+    /// If the thread reads slowly, the client must wait. The response is sent at the end of the body, or once the
+    /// reader was dropped; the rest of the body is then not read, and the connection is closed. The size of the body is
+    /// not limited, not even by `max-body`: limit it by [`take`](std::io::Read::take). If the thread pauses, or takes
+    /// for the response after the body, longer than [`answer_timeout`](crate::Builder::answer_timeout), the client gets
+    /// 504.
     ///
     /// ```
     /// use std::io::{self, BufRead};

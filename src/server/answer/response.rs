@@ -154,8 +154,8 @@ impl Response {
     /// It is dropped without a `None` if the client disconnects. The size of the body is not limited, not even by
     /// `max-body`: count the bytes.
     ///
-    /// `take` may own what is bound to the thread, such as an `Rc`. So make the response in the handler; one that another
-    /// thread has made for a [`Responder`](crate::Responder) counts as a panic.
+    /// `take` may own what is bound to the thread, such as an `Rc`. So make the response in the handler; one that
+    /// another thread has made for a [`Responder`](crate::Responder) counts as a panic.
     ///
     /// A handler that returns another kind of response to such a request refuses the body: it is not read, and the
     /// connection is closed.

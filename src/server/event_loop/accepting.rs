@@ -66,7 +66,8 @@ where
         self.show_room(has_room);
     }
 
-    /// Accepts up to `most` connections of one listener; when the worker drains, also those for which there is no place.
+    /// Accepts up to `most` connections of one listener; when the worker drains, also those for which there is no
+    /// place.
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = self.connections.cx.is_draining();
         for _ in 0..most {
@@ -215,7 +216,8 @@ where
             // The admin process has as many places as it needs.
             let remedy = "; raise max-connections or RLIMIT_NOFILE if they are wanted";
             warn!(
-                "{} has reached its limit at {} connections: it closes those that have been idle longest to make room{}",
+                "{} has reached its limit at {} connections: it closes those that have been idle longest to make \
+                 room{}",
                 cx.station.tag,
                 self.connections.table.len(),
                 if cx.station.config.capacity.evicts_unfinished { "" } else { remedy }
@@ -256,7 +258,8 @@ where
     fn pause(&mut self, was_paused: bool, error: &io::Error) {
         if !was_paused {
             warn!(
-                "{} stops accepting until a descriptor is free: {error}; it has {} connections; raise RLIMIT_NOFILE or set max-connections",
+                "{} stops accepting until a descriptor is free: {error}; it has {} connections; raise RLIMIT_NOFILE or \
+                 set max-connections",
                 self.connections.cx.station.tag,
                 self.connections.table.len()
             );

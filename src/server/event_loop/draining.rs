@@ -22,11 +22,11 @@ impl<H> Server<'_, H>
 where
     H: FnMut(&Request<'_>) -> Response,
 {
-    /// Begins to finish: accepts the connections that wait in the queues, and at most about as many that come meanwhile,
-    /// then drops the listeners. If other processes take over its connections, they get each of them between two
-    /// requests. Otherwise each response is the last of its connection from now on, and idle connections are closed one
-    /// after the other, within a second, so that their clients do not all reconnect at once, and those that are about to
-    /// send a request still can. A head that has begun has as long.
+    /// Begins to finish: accepts the connections that wait in the queues, and at most about as many that come
+    /// meanwhile, then drops the listeners. If other processes take over its connections, they get each of them between
+    /// two requests. Otherwise each response is the last of its connection from now on, and idle connections are closed
+    /// one after the other, within a second, so that their clients do not all reconnect at once, and those that are
+    /// about to send a request still can. A head that has begun has as long.
     pub(super) fn drain(&mut self) {
         if self.connections.cx.is_draining() {
             return;

@@ -1,5 +1,5 @@
-//! Passes connections on to other processes, between two of their requests: all of them when this worker leaves, or some
-//! so that others have as many. [`crate::shared::handover`] has the protocol.
+//! Passes connections on to other processes, between two of their requests: all of them when this worker leaves, or
+//! some so that others have as many. [`crate::shared::handover`] has the protocol.
 
 use std::time::Duration;
 

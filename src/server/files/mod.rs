@@ -118,8 +118,8 @@ impl Files {
         }
     }
 
-    /// Serves the files below this path instead of `/`: with `/static`, a request for `/static/app.js` gets `app.js`, one
-    /// for `/static` is redirected to `/static/`, and all others get 404. Default: none. Rules of
+    /// Serves the files below this path instead of `/`: with `/static`, a request for `/static/app.js` gets `app.js`,
+    /// one for `/static` is redirected to `/static/`, and all others get 404. Default: none. Rules of
     /// [`header`](Files::header) are matched against the rest of the path.
     ///
     /// ```no_run

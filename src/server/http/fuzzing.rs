@@ -16,7 +16,8 @@ pub fn head(bytes: &[u8]) {
     assert_alike(b"", bytes);
 }
 
-/// The request line and the fields of the first request, if it is accepted, to be compared with what another parser reads.
+/// The request line and the fields of the first request, if it is accepted, to be compared with what another parser
+/// reads.
 #[cfg(fuzzing)]
 pub fn accepted(bytes: &[u8]) -> Option<(String, Vec<(String, Vec<u8>)>)> {
     match feed([bytes], &LIMITS).into_iter().next() {

@@ -19,8 +19,8 @@ pub(crate) fn media_type(path: &[u8]) -> &'static str {
 }
 
 /// Returns the media type of a file by its name: by its extension, or by the whole name if it has none, ignoring case.
-/// Unknown ones are `application/octet-stream`. Text has `charset=utf-8`, except for HTML, CSS and other formats that may
-/// declare their encoding themselves.
+/// Unknown ones are `application/octet-stream`. Text has `charset=utf-8`, except for HTML, CSS and other formats that
+/// may declare their encoding themselves.
 ///
 /// ```
 /// assert_eq!(forkpool::media_type("img/logo.SVG"), "image/svg+xml");

@@ -115,8 +115,8 @@ impl<'a> Request<'a> {
         self.method.len() + 1 + self.query_mark
     }
 
-    /// `https` if the connection has TLS, or a [trusted proxy](crate::Builder::trusted_proxies) says that the client used
-    /// it, else `http`.
+    /// `https` if the connection has TLS, or a [trusted proxy](crate::Builder::trusted_proxies) says that the client
+    /// used it, else `http`.
     pub fn scheme(&self) -> &'static str {
         match self.tls.is_some() || self.origin().is_https {
             true => "https",

@@ -42,9 +42,9 @@ use crate::time::Time;
 /// The maximum length of the reason that a failing worker sends, in bytes.
 pub(super) const REASON_MAX: usize = 400;
 
-/// How often the parent may find the same wake-up (`Awake` or `Steer`) in a read. Handling a wake-up must not take the parent
-/// more than a percent or two of a processor. The parent looks for stalls less often than this, so a correct worker
-/// sends `Awake` less often.
+/// How often the parent may find the same wake-up (`Awake` or `Steer`) in a read. Handling a wake-up must not take the
+/// parent more than a percent or two of a processor. The parent looks for stalls less often than this, so a correct
+/// worker sends `Awake` less often.
 ///
 /// A wake-up counts once per read, however often it is in it: while the parent pauses, many may accumulate.
 const WAKE_UPS: Rate = Rate::new(WAKE_UP_EACH, 256);

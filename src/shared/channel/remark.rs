@@ -103,8 +103,8 @@ impl fmt::Display for Remark {
             }
             Kind::Elsewhere => write!(
                 f,
-                "listens on {asked}, which is not the pool's ({own}), so only one worker can; make the program listen on \
-                 {own}, or add --listen {asked} if it needs both"
+                "listens on {asked}, which is not the pool's ({own}), so only one worker can; make the program listen \
+                 on {own}, or add --listen {asked} if it needs both"
             ),
             Kind::Hidden => f.write_str(
                 "binds an address that cannot be read, since its memory is hidden; make it take its socket from \
@@ -112,12 +112,12 @@ impl fmt::Display for Remark {
             ),
             Kind::WatchedTooEarly => write!(
                 f,
-                "watches a socket by epoll(7) before it binds it to {asked}, so it cannot get the pool's socket; make it \
-                 take that from descriptor 3"
+                "watches a socket by epoll(7) before it binds it to {asked}, so it cannot get the pool's socket; make \
+                 it take that from descriptor 3"
             ),
             Kind::Path => f.write_str(
-                "binds the path of the pool's Unix socket, which is not given for that, since programs remove such a path \
-                 when they close; make it take its socket from descriptor 3 on",
+                "binds the path of the pool's Unix socket, which is not given for that, since programs remove such a \
+                 path when they close; make it take its socket from descriptor 3 on",
             ),
         }
     }

@@ -89,8 +89,8 @@ pub enum Adopt {
     Require,
 }
 
-/// Whether workers pass kept connections to each other, so that all have about as many and no worker is busy while others
-/// are idle.
+/// Whether workers pass kept connections to each other, so that all have about as many and no worker is busy while
+/// others are idle.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Rebalance {
@@ -106,7 +106,8 @@ pub enum Rebalance {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Balance {
-    /// [`LeastConnections`](Balance::LeastConnections) where the process may load eBPF, else [`Random`](Balance::Random).
+    /// [`LeastConnections`](Balance::LeastConnections) where the process may load eBPF, else
+    /// [`Random`](Balance::Random).
     Auto,
     /// The kernel's own choice, by a hash of both addresses, whether that worker is free or not.
     Hash,

@@ -105,8 +105,8 @@ fn setting_of(name: &str) -> std::result::Result<&'static Setting, String> {
         }
         Some(setting) => Ok(setting),
         None => Err(format!(
-            "{name}: there is no such setting; settings of the command itself, such as FORKPOOL_QUIET, must be flags or \
-             variables of its environment"
+            "{name}: there is no such setting; settings of the command itself, such as FORKPOOL_QUIET, must be flags \
+             or variables of its environment"
         )),
     }
 }
@@ -134,8 +134,8 @@ impl Config {
 }
 
 impl Config {
-    /// Makes `:PORT` mean IPv4 if programs that bind an address get the pool's socket. A program for IPv4 would misread the
-    /// addresses of an IPv6 socket, while a program for IPv6 understands both.
+    /// Makes `:PORT` mean IPv4 if programs that bind an address get the pool's socket. A program for IPv4 would misread
+    /// the addresses of an IPv6 socket, while a program for IPv6 understands both.
     fn listen_for_programs(&mut self) {
         if !self.program.are_all || self.program.adopt == Adopt::Off {
             return;

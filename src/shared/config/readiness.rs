@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 pub enum Readiness {
     /// When the program, or another process that it has started, waits for connections on one of the pool's sockets, or
     /// reports that it is ready as with [`Notify`](Readiness::Notify). While connections queue, it need not wait: it is
-    /// ready when it has accepted one. If the wait cannot be observed, because the processes may not be inspected or use
-    /// io_uring(7), the program counts as ready after a second.
+    /// ready when it has accepted one. If the wait cannot be observed, because the processes may not be inspected or
+    /// use io_uring(7), the program counts as ready after a second.
     #[default]
     Auto,
     /// Once it is executed. Its sockets listen already, so connections wait until it accepts. A program that cannot

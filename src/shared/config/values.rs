@@ -33,8 +33,8 @@ pub(super) fn shown_duration(duration: Duration) -> String {
     }
 }
 
-/// Parses `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024. `kB`, `MB` and `GB` are powers of 1000.
-/// Fractions such as `1.5MiB` are accepted if they are whole bytes.
+/// Parses `8192`, `8k` and `8KiB`, `1m` and `1MiB`, `1g` and `1GiB`: powers of 1024. `kB`, `MB` and `GB` are powers of
+/// 1000. Fractions such as `1.5MiB` are accepted if they are whole bytes.
 pub(super) fn bytes(text: &str) -> Result<usize, String> {
     let problem = || "must be a size: bytes, or a number with a unit as in 8KiB, 1MiB".to_owned();
     let (_, unit) = split_unit(text);

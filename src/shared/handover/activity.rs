@@ -1,13 +1,14 @@
-//! PURE. Which workers pass how many of their *busy* connections to which, so that no worker is busy while others are idle.
+//! PURE. Which workers pass how many of their *busy* connections to which, so that no worker is busy while others are
+//! idle.
 //!
 //! As many connections need not be as much work: a proxy may use a few of its connections all the time, and keep the
-//! others for its peaks. So the parent looks again and again whether each worker is within a turn of its loop or waits. If
-//! one is busy far more often than another, it passes on a part of the connections that have had a request lately, as
-//! much as brings it to the mean. (Afterwards others have more connections, which `plan.rs` settles.)
+//! others for its peaks. So the parent looks again and again whether each worker is within a turn of its loop or waits.
+//! If one is busy far more often than another, it passes on a part of the connections that have had a request lately,
+//! as much as brings it to the mean. (Afterwards others have more connections, which `plan.rs` settles.)
 //!
 //! A worker may be busy because of one connection, or of requests of very different cost. Then this may not help, and
-//! must do no harm: a worker never gives away its only busy connection, since it gives a part of them, rounded down. And
-//! each time that a decision follows another, it takes twice as many looks, which also makes chance less likely.
+//! must do no harm: a worker never gives away its only busy connection, since it gives a part of them, rounded down.
+//! And each time that a decision follows another, it takes twice as many looks, which also makes chance less likely.
 #![forbid(unsafe_code)]
 
 use std::collections::BTreeMap;
@@ -18,8 +19,8 @@ use super::plan::{level, Load, Move, Part};
 const LOOKS: u64 = 48;
 const MOST_LOOKS: u64 = 64 * LOOKS;
 
-/// Connections move if the busiest worker is busy in this part of the looks more than the idlest, away from workers that
-/// are busy in this part of them more than the mean.
+/// Connections move if the busiest worker is busy in this part of the looks more than the idlest, away from workers
+/// that are busy in this part of them more than the mean.
 const APART: u64 = 2;
 const ABOVE: u64 = 10;
 

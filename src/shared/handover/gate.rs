@@ -45,9 +45,9 @@ impl Gate {
         }
     }
 
-    /// Admits a connected stream socket that was accepted on one of the addresses, and makes sure that it does not block
-    /// and that closing it does not. Whoever has passed it may have kept a copy, and may change both again, so no call
-    /// may rely on it.
+    /// Admits a connected stream socket that was accepted on one of the addresses, and makes sure that it does not
+    /// block and that closing it does not. Whoever has passed it may have kept a copy, and may change both again, so no
+    /// call may rely on it.
     ///
     /// # Errors
     ///

@@ -22,8 +22,8 @@
 //! - those of up to eight serving neighbours, if the slot has no replacement (scaling down, disconnected workers)
 //! - those of the slots of the new pool, in an upgrade
 //!
-//! Without an order, as when the pool ends or the parent has died, the worker drains as it always did. Only a slot whose
-//! process reports in its row that it takes connections over (`Row::takes`) is named to others.
+//! Without an order, as when the pool ends or the parent has died, the worker drains as it always did. Only a slot
+//! whose process reports in its row that it takes connections over (`Row::takes`) is named to others.
 //!
 //! **The sender** has got one or more [`Sender`]s when its lifeline ends. It passes on each connection that waits for a
 //! request, or for the rest of a head (whose bytes go along), at once; a busy one after its response, which does not
@@ -52,10 +52,11 @@
 //! and gives the receiving end to a worker that serves, which takes what is in it and closes it ([`Order::TakeRest`]).
 //!
 //! **Balance.** After a worker became ready, the parent compares for some seconds how many connections the workers
-//! have. If they differ too much, it orders the fullest to move some to the emptiest ([`Order::Move`]), over the sending
-//! end that comes with the order and is closed afterwards. It orders no more before those have been passed on. While
-//! workers are busy, it also looks four times a second at which; if one is busy far more often than others, it orders that
-//! one to move a part of the connections that have had a request lately. Nothing is due in a pool that is idle.
+//! have. If they differ too much, it orders the fullest to move some to the emptiest ([`Order::Move`]), over the
+//! sending end that comes with the order and is closed afterwards. It orders no more before those have been passed on.
+//! While workers are busy, it also looks four times a second at which; if one is busy far more often than others, it
+//! orders that one to move a part of the connections that have had a request lately. Nothing is due in a pool that is
+//! idle.
 //!
 //! **The counters.** A connection that was passed on counts as closed in the one row and as accepted in the other, so
 //! the number of open connections, on which steering depends, is right. `Handed` and `Taken` in the row say how many of

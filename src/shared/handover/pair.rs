@@ -15,7 +15,8 @@ use crate::shared::listener;
 use crate::sys;
 use crate::sys::fds::Received;
 
-/// The space of a queue, in bytes, which the kernel doubles: its own default, for some 270 records without unread bytes.
+/// The space of a queue, in bytes, which the kernel doubles: its own default, for some 270 records without unread
+/// bytes.
 const SPACE: libc::c_int = 104 * 1024;
 
 /// From linux/socket.h (6.5 and 6.16); libc does not know them.
@@ -111,8 +112,8 @@ pub(crate) enum Sent {
 }
 
 impl Sender {
-    /// Puts a connection into the queue, or leaves it where it is. Never blocks, whatever the flags of the socket, which
-    /// other processes share.
+    /// Puts a connection into the queue, or leaves it where it is. Never blocks, whatever the flags of the socket,
+    /// which other processes share.
     pub(crate) fn send(&self, record: &[u8], connection: BorrowedFd<'_>) -> Sent {
         let fds = [connection.as_raw_fd()];
         let rights = [ControlMessage::ScmRights(&fds)];
@@ -171,10 +172,12 @@ impl Receiver {
         self.take_next(bytes)
     }
 
-    /// Whether there is a free descriptor for the next record. If there were none, the kernel would close the connection.
+    /// Whether there is a free descriptor for the next record. If there were none, the kernel would close the
+    /// connection.
     ///
-    /// Junk is taken as well if not all of its descriptors fit: those behind it would wait until they do. The kernel then
-    /// closes them, which can block if their sender has set SO_LINGER; this worker is replaced then as any that stalls.
+    /// Junk is taken as well if not all of its descriptors fit: those behind it would wait until they do. The kernel
+    /// then closes them, which can block if their sender has set SO_LINGER; this worker is replaced then as any that
+    /// stalls.
     fn has_next(&self) -> Result<bool, Taken> {
         let peeked = retried(|| sys::fds::peek(self.0.as_fd()))?;
         let is_junk = peeked.fds.len() > 1;

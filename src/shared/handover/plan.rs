@@ -73,8 +73,8 @@ pub(crate) struct Transfer {
     pub(crate) count: u64,
 }
 
-/// Who gives how much to whom so that nobody has more than the mean. Who has less than `least` too much gives nothing, and
-/// nobody gives more than `most`.
+/// Who gives how much to whom so that nobody has more than the mean. Who has less than `least` too much gives nothing,
+/// and nobody gives more than `most`.
 pub(crate) fn level(loads: &[Load], least: u64, most: u64) -> Vec<Transfer> {
     let Some((low, high)) = mean(loads) else { return Vec::new() };
     // Everybody gets to the mean, rounded down, before somebody gets the one more that is left over.
@@ -180,9 +180,10 @@ mod tests {
         }
     }
 
-    /// Seeded runs of a pool as the parent drives it: clients come and go, workers too, and orders take several steps, of
-    /// which reports tell a step late, and some moves are not made. The parent orders nothing while an order is under
-    /// way. Whenever nothing has changed for a while, the pool is balanced, and in all few connections move in vain.
+    /// Seeded runs of a pool as the parent drives it: clients come and go, workers too, and orders take several steps,
+    /// of which reports tell a step late, and some moves are not made. The parent orders nothing while an order is
+    /// under way. Whenever nothing has changed for a while, the pool is balanced, and in all few connections move in
+    /// vain.
     #[test]
     fn a_changing_pool_stays_balanced_with_few_moves() {
         (0..40).for_each(simulate);

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Numbers are little-endian. What the kernel knows, such as the peer's address, is not in it. A record of another
-//! version, with another flag or of another length is not read at all, so a change needs a new version; the two pools of
-//! an upgrade may be different programs.
+//! version, with another flag or of another length is not read at all, so a change needs a new version; the two pools
+//! of an upgrade may be different programs.
 #![forbid(unsafe_code)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

@@ -1,8 +1,8 @@
 //! The application's own metrics: registered before the fork, counted in the worker's shared page, shown by the admin
 //! process.
 //!
-//! - `registry.rs` (PURE): which metrics there are, which words of a page belong to which, how words of several processes
-//!   combine, and the text format of Prometheus
+//! - `registry.rs` (PURE): which metrics there are, which words of a page belong to which, how words of several
+//!   processes combine, and the text format of Prometheus
 
 mod registry;
 
@@ -14,16 +14,17 @@ pub(crate) use self::registry::{escaped, Kind, Registry, METRIC_WORDS};
 use crate::sys::shared::Page;
 
 /// The application's own metrics. Register them before the pool starts, and pass them to
-/// [`Builder::metrics`](crate::Builder::metrics); `/metrics` of the admin process then shows them with those of the pool.
+/// [`Builder::metrics`](crate::Builder::metrics); `/metrics` of the admin process then shows them with those of the
+/// pool.
 ///
 /// Counters and histograms are summed over all workers, also those that have died, so they never go back. Gauges are
-/// summed over the living workers. Each worker counts in its own page of shared memory, so counting needs no message and
-/// no lock. All metrics together have 352 words: a counter or a gauge takes one for each combination of labels, a
+/// summed over the living workers. Each worker counts in its own page of shared memory, so counting needs no message
+/// and no lock. All metrics together have 352 words: a counter or a gauge takes one for each combination of labels, a
 /// histogram takes two more than it has bounds.
 ///
-/// Names follow the conventions of Prometheus: letters, digits and underscores, with the application's name in front and
-/// the unit at the end (`shop_query_seconds`); counters end in `_total`. Names that begin with `forkpool_` or `process_`
-/// are the pool's.
+/// Names follow the conventions of Prometheus: letters, digits and underscores, with the application's name in front
+/// and the unit at the end (`shop_query_seconds`); counters end in `_total`. Names that begin with `forkpool_` or
+/// `process_` are the pool's.
 ///
 /// ```no_run
 /// use std::time::Instant;
@@ -105,14 +106,14 @@ impl Metrics {
     ///
     /// # Panics
     ///
-    /// If the name is malformed, does not end in `_total`, or is taken; if there is no space left; and in a worker, which
-    /// cannot register metrics.
+    /// If the name is malformed, does not end in `_total`, or is taken; if there is no space left; and in a worker,
+    /// which cannot register metrics.
     pub fn counter(&self, name: &str, help: &str) -> Counter {
         self.counter_with(name, help, &[])
     }
 
-    /// As [`counter`](Metrics::counter), with labels. The same name may be registered again with other values of the same
-    /// labels and the same help text.
+    /// As [`counter`](Metrics::counter), with labels. The same name may be registered again with other values of the
+    /// same labels and the same help text.
     ///
     /// # Panics
     ///
@@ -139,7 +140,8 @@ impl Metrics {
         Gauge(self.series(|registry| registry.gauge(name, help, labels)))
     }
 
-    /// Registers a histogram with the upper bounds of its buckets, in rising order; a last bucket has all values beyond.
+    /// Registers a histogram with the upper bounds of its buckets, in rising order; a last bucket has all values
+    /// beyond.
     ///
     /// # Panics
     ///

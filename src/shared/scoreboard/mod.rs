@@ -374,8 +374,8 @@ impl Scoreboard {
         words.unwrap_or_default().iter().take(METRIC_WORDS).map(|word| word.load(Relaxed)).collect()
     }
 
-    /// The words of the application's metrics of all processes together, dead and alive; empty without a tally. Read them
-    /// while nothing is [moved](Tally::steady).
+    /// The words of the application's metrics of all processes together, dead and alive; empty without a tally. Read
+    /// them while nothing is [moved](Tally::steady).
     pub(crate) fn all_metric_words(&self) -> Vec<u64> {
         let Some(tally) = self.tally() else { return Vec::new() };
         let kinds = self.metrics.kinds();

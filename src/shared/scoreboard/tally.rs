@@ -25,13 +25,13 @@ const SLOT_WORDS: usize = 24;
 
 const _: () = assert!(10 + CLASSES + HANDSHAKES <= SLOT_WORDS);
 
-/// How many times a reader tries before it accepts what it gets, and after how many tries it lets others run. The parent may
-/// have been stopped during a move.
+/// How many times a reader tries before it accepts what it gets, and after how many tries it lets others run. The
+/// parent may have been stopped during a move.
 const TRIES: usize = 100;
 const TRIES_AT_ONCE: usize = 10;
 
-// After the first words: the latencies of the dead, their metrics, then the owner of each row as its slot plus one, then
-// the slots.
+// After the first words: the latencies of the dead, their metrics, then the owner of each row as its slot plus one,
+// then the slots.
 const DEAD: usize = HEAD_WORDS;
 const METRICS: usize = HEAD_WORDS + LATENCY_WORDS;
 const OWNERS: usize = METRICS + METRIC_WORDS;

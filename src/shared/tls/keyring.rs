@@ -137,8 +137,8 @@ impl Certificate {
             if issuer.is_some_and(|issuer| issuer != said.subject) {
                 let previous = number - 1;
                 return refuse(format!(
-                    "is out of order: certificate {number} has not signed certificate {previous}; the server's own must \
-                     come first, and each is signed by the next"
+                    "is out of order: certificate {number} has not signed certificate {previous}; the server's own \
+                     must come first, and each is signed by the next"
                 ));
             }
             if said.until < now {

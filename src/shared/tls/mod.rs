@@ -16,10 +16,10 @@
 //!
 //! - **Secrets of tickets lie in memory that the parent writes and workers read.** rustls draws the keys of its own
 //!   tickets in each process, so a client would only resume with the worker that it has had before: one of N, and none
-//!   after a restart. Here a secret has a number, which is in the ticket. The parent draws the next one long before it is
-//!   used, so all workers have it when the first of them uses it, whenever they were started.
-//! - **A ticket is valid for one to two periods**: its secret is used for new tickets for one period, and opens old ones
-//!   for another one. Its age is limited to one period by itself.
+//!   after a restart. Here a secret has a number, which is in the ticket. The parent draws the next one long before it
+//!   is used, so all workers have it when the first of them uses it, whenever they were started.
+//! - **A ticket is valid for one to two periods**: its secret is used for new tickets for one period, and opens old
+//!   ones for another one. Its age is limited to one period by itself.
 //! - **Each ticket has a key of its own**, by HKDF from the secret, a random salt, and a digest of the certificates'
 //!   names and of how clients are authenticated. So a renewed certificate for the same names goes on resuming, and
 //!   sessions that were made under other rules do not. No nonce can repeat.

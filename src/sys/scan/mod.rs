@@ -1,10 +1,10 @@
 //! Scans input in wide steps: what the input begins with, and where that ends.
 //!
 //! A [`Cursor`] looks at 32 bytes at once: with AVX2 if the processor has it, which is detected at run time, otherwise
-//! with SSE2; with NEON on 64-bit ARM; and on other architectures byte by byte. It never reads beyond its input. Near the
-//! end of the input, it looks at the last 32 bytes again and skips those that it has seen. Code that depends on the instruction set is
-//! inlined into the one function that is compiled for it ([`Work::run`]). Closures would not be inlined there, so this
-//! module has none.
+//! with SSE2; with NEON on 64-bit ARM; and on other architectures byte by byte. It never reads beyond its input. Near
+//! the end of the input, it looks at the last 32 bytes again and skips those that it has seen. Code that depends on the
+//! instruction set is inlined into the one function that is compiled for it ([`Work::run`]). Closures would not be
+//! inlined there, so this module has none.
 
 #[cfg(all(target_arch = "aarch64", target_endian = "little"))]
 mod neon;

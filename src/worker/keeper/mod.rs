@@ -32,12 +32,13 @@
 //! - **The program dies with its keeper**, by SIGKILL (PR_SET_PDEATHSIG). The processes that it has started become the
 //!   parent's children, which ends them.
 //! - **A program is ready when it waits for connections**, not when it was executed, nor when it listens: it may still
-//!   load for seconds then. If its queue never ends, it need not wait, and is ready when it has accepted. It is observed from outside, since tracing its calls would never end: about twenty checks
-//!   in the first second, of a third of a millisecond each, and none once it is ready.
+//!   load for seconds then. If its queue never ends, it need not wait, and is ready when it has accepted. It is
+//!   observed from outside, since tracing its calls would never end: about twenty checks in the first second, of a
+//!   third of a millisecond each, and none once it is ready.
 //! - **The HTTP probe must reach this program** (`Readiness::Http`). A sibling or the predecessor may accept a
 //!   connection to the port. So the request is sent only once the kernel says that a socket of this program has
-//!   accepted the connection. If the slot has no other worker, the record `Accepts` makes the parent steer connections to it
-//!   meanwhile, since otherwise none would reach it.
+//!   accepted the connection. If the slot has no other worker, the record `Accepts` makes the parent steer connections
+//!   to it meanwhile, since otherwise none would reach it.
 //! - **The commands of the pool are not for the program**: SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN and SIGTTOU are passed on
 //!   if the parent sends them, for the application, and not if they come from somebody who means the pool.
 

@@ -234,7 +234,8 @@ struct Looks {
 }
 
 impl Plan {
-    /// For a program that begins to run now. `ready_check` says how it shows that it is ready. A timeout of zero is none.
+    /// For a program that begins to run now. `ready_check` says how it shows that it is ready. A timeout of zero is
+    /// none.
     pub(super) fn new(drain_timeout: Duration, ready_check: ReadyCheck, now: Time) -> Plan {
         let looks = ready_check != ReadyCheck::Elsewhere;
         Plan {

@@ -86,7 +86,8 @@ impl Sought {
     }
 }
 
-/// The local port and the inode of an open connection, by a line of `/proc/net/tcp` or `tcp6`; `None` for other sockets.
+/// The local port and the inode of an open connection, by a line of `/proc/net/tcp` or `tcp6`; `None` for other
+/// sockets.
 pub(super) fn connection(line: &str) -> Option<(u16, u64)> {
     let mut words = line.split_ascii_whitespace().skip(1);
     let (_, port) = words.next()?.rsplit_once(':')?;
@@ -166,7 +167,8 @@ mod tests {
     #[test]
     fn a_table_lists_connections() {
         let line = |state: &str| {
-            format!("   1: 0100007F:1F40 0100007F:C2A6 {state} 00000000:00000000 00:00000000 00000000     0        0 77 1 0\n")
+            let addresses = "0100007F:1F40 0100007F:C2A6";
+            format!("   1: {addresses} {state} 00000000:00000000 00:00000000 00000000     0        0 77 1 0\n")
         };
         assert_eq!(["01", "08"].map(|state| connection(&line(state))), [Some((8000, 77)); 2]);
         for other in [&line("0A"), "", "  sl  local_address rem_address   st tx_queue", "1: 1 1 01 1 1 1 1 1 x"] {

@@ -1,7 +1,7 @@
 //! Serves a tower service with hyper, on a tokio runtime of one thread (feature `hyper`).
 //!
-//! Its input: the worker's sockets and a `tower_service::Service`. Its output: served connections, and what the pool wants
-//! to know about them. It does not know the service's framework.
+//! Its input: the worker's sockets and a `tower_service::Service`. Its output: served connections, and what the pool
+//! wants to know about them. It does not know the service's framework.
 //!
 //! - `state.rs`: what the connections share: counts, and whether the worker is to finish
 //! - `accepting.rs`: accepts connections, and the queued ones when the worker is to finish
@@ -12,11 +12,11 @@
 //! # Decisions
 //!
 //! - **A drain first asks, then closes.** hyper closes idle connections at once when it is told to finish, even if a
-//!   request is on its way. So for [`GRACE`], each response only carries `Connection: close`. HTTP/2 needs no such delay:
-//!   GOAWAY says which requests were not taken.
+//!   request is on its way. So for [`GRACE`], each response only carries `Connection: close`. HTTP/2 needs no such
+//!   delay: GOAWAY says which requests were not taken.
 //! - **The worker is busy while its runtime does not wait.** The hooks of the runtime see all tasks, also those of the
-//!   application. A turn of a connection restarts the time, as in the built-in server, so only a turn that hangs counts as
-//!   a stall.
+//!   application. A turn of a connection restarts the time, as in the built-in server, so only a turn that hangs counts
+//!   as a stall.
 
 mod accepting;
 mod connection;
@@ -60,20 +60,20 @@ impl Worker {
     /// knowledge"). The peer's address is an extension of the request, of type `SocketAddr`; there is none on a Unix
     /// socket.
     ///
-    /// When the worker is to finish, it accepts what waits in its queues, adds `Connection: close` to its responses for a
-    /// second (GOAWAY in HTTP/2), then closes idle connections, and returns when all connections have ended. Tasks that
-    /// take over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection are then
-    /// dropped. Connections are not [passed on](Worker::hand_over) to other workers, unlike those of
+    /// When the worker is to finish, it accepts what waits in its queues, adds `Connection: close` to its responses for
+    /// a second (GOAWAY in HTTP/2), then closes idle connections, and returns when all connections have ended. Tasks
+    /// that take over a connection, such as WebSockets, learn about it from [`draining`]. Tasks without a connection
+    /// are then dropped. Connections are not [passed on](Worker::hand_over) to other workers, unlike those of
     /// [`serve`](Worker::serve).
     ///
     /// Of the settings of the built-in server, these apply: `max-connections`, above which new connections wait;
-    /// `header-timeout`, also between two requests; `max-head`; `max-fields`; `on-panic`, though a request whose handler
-    /// panics gets no response. There is no access log.
+    /// `header-timeout`, also between two requests; `max-head`; `max-fields`; `on-panic`, though a request whose
+    /// handler panics gets no response. There is no access log.
     ///
     /// # Errors
     ///
-    /// When the system refuses what the runtime needs (epoll(7)), if a handler has panicked and `on-panic` is `exit`, or if
-    /// the pool has addresses for TLS, which this does not speak.
+    /// When the system refuses what the runtime needs (epoll(7)), if a handler has panicked and `on-panic` is `exit`,
+    /// or if the pool has addresses for TLS, which this does not speak.
     pub fn serve_tower<S, B>(&self, make: impl FnOnce() -> S) -> Result<()>
     where
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
@@ -83,8 +83,8 @@ impl Worker {
         LocalSet::new().block_on(&runtime, async { self.drive(make()).await })
     }
 
-    /// As [`serve_tower`](Worker::serve_tower), with a service that is made asynchronously, or not at all: a worker that
-    /// cannot connect to its database ends here, and is started again with a backoff.
+    /// As [`serve_tower`](Worker::serve_tower), with a service that is made asynchronously, or not at all: a worker
+    /// that cannot connect to its database ends here, and is started again with a backoff.
     ///
     /// ```no_run
     /// # use std::{convert::Infallible, io};

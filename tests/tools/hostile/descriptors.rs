@@ -163,8 +163,8 @@ impl Descriptors {
         format!("clients passed {sent} times")
     }
 
-    /// More than a parent with 1024 descriptors can open, and at last clients as above. It ends at once, so that what it
-    /// has sent is there and nobody else has them.
+    /// More than a parent with 1024 descriptors can open, and at last clients as above. It ends at once, so that what
+    /// it has sent is there and nobody else has them.
     pub(crate) fn pass_too_many(&self) -> String {
         let clients: Vec<RawFd> = held().filter(|fd| is_client(*fd)).collect();
         clients.iter().for_each(|client| linger(*client));

@@ -127,7 +127,8 @@ fn of_the_pool() -> impl Iterator<Item = RawFd> {
     all().into_iter().filter(|fd| *fd != OWN_LISTENER.load(Relaxed))
 }
 
-/// But for what reading changes: errors, descriptors of peers, mapped memory, tables of packets; for clocks, and for keys.
+/// But for what reading changes: errors, descriptors of peers, mapped memory, tables of packets; for clocks, and for
+/// keys.
 fn options_to_read() -> impl Iterator<Item = (i32, i32)> {
     let levels = [(libc::SOL_SOCKET, 85), (libc::IPPROTO_IP, 53), (libc::IPPROTO_IPV6, 79), (libc::IPPROTO_TCP, 47)];
     let options = levels.into_iter().flat_map(|(level, end)| (1..end).map(move |name| (level, name)));

@@ -1,4 +1,5 @@
-//! An ordinary embedder whose handler turns against its pool: `GET /attack?WHAT` does one of [`Attacker::attack`]'s things.
+//! An ordinary embedder whose handler turns against its pool: `GET /attack?WHAT` does one of [`Attacker::attack`]'s
+//! things.
 //!
 //! It knows nothing of the inside of the library. It takes what any process can find of itself: its mappings, its
 //! descriptors, and the pids that it is told. What it wants to send, it makes before it is ready, as code that was

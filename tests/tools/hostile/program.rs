@@ -1,5 +1,5 @@
-//! A program under `forkpool exec --ready notify` that turns against its pool: it knows nothing but what any such program
-//! is told.
+//! A program under `forkpool exec --ready notify` that turns against its pool: it knows nothing but what any such
+//! program is told.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -34,8 +34,8 @@ pub(crate) fn run() {
     }
 }
 
-/// More than a parent with 1024 descriptors can open, and at last clients that take nothing, so that whoever closes them
-/// last waits for ten minutes.
+/// More than a parent with 1024 descriptors can open, and at last clients that take nothing, so that whoever closes
+/// them last waits for ten minutes.
 fn notify_too_much(notify: RawFd, clients: Vec<TcpStream>) -> String {
     let clients: Vec<RawFd> = clients.into_iter().map(std::os::fd::IntoRawFd::into_raw_fd).collect();
     clients.iter().for_each(|client| linger(*client));

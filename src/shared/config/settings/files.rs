@@ -47,10 +47,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         "FIELD",
         at!(files.rules.headers, Lines::new()),
         "Add a header field to responses, in the form [/PATTERN] NAME: VALUE, such as '/assets/* Cache-Control: \
-         max-age=31536000, immutable'. The pattern is matched against the path of the file, or of the request if no file is \
-         sent; * matches any characters. The last matching field of a name is sent, and none if its value is empty. \
-         Cache-Control and Expires are sent with file contents only. Access-Control-Allow-Origin also enables responses to \
-         CORS preflight requests. May be given several times; in the variable, one per line",
+         max-age=31536000, immutable'. The pattern is matched against the path of the file, or of the request if no \
+         file is sent; * matches any characters. The last matching field of a name is sent, and none if its value is \
+         empty. Cache-Control and Expires are sent with file contents only. Access-Control-Allow-Origin also enables \
+         responses to CORS preflight requests. May be given several times; in the variable, one per line",
     )
     .list('\n')
     .of_the_server(),
@@ -59,8 +59,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "type",
         "EXT=TYPE",
         at!(files.rules.types, Lines::new()),
-        "Media type of files with an extension, such as 'html=text/html; charset=utf-8', or of files whose whole name it is. \
-         May be given several times; in the variable, one per line",
+        "Media type of files with an extension, such as 'html=text/html; charset=utf-8', or of files whose whole name \
+         it is. May be given several times; in the variable, one per line",
     )
     .list('\n')
     .of_the_server(),

@@ -69,8 +69,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "HEADER",
         at!(server.forwarded_header, Choice::new()),
         "Header that trusted proxies set: x-forwarded-for (with -Proto and -Host), forwarded (RFC 7239), or auto for \
-         X-Forwarded-For if present, else Forwarded; use forwarded if your proxies set only that, since clients can send \
-         the other",
+         X-Forwarded-For if present, else Forwarded; use forwarded if your proxies set only that, since clients can \
+         send the other",
     )
     .of_the_server(),
     Setting::new(
@@ -78,9 +78,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "proxy-protocol",
         "yes|no",
         at!(server.proxy_protocol, YesNo),
-        "Require the PROXY protocol (version 1 or 2) at the start of every TCP connection, within head-timeout, and close \
-         any other; with trusted-proxies, also close peers that are not listed, and require it on Unix sockets, which \
-         need unix in the list",
+        "Require the PROXY protocol (version 1 or 2) at the start of every TCP connection, within head-timeout, and \
+         close any other; with trusted-proxies, also close peers that are not listed, and require it on Unix sockets, \
+         which need unix in the list",
     )
     .of_the_server(),
 ];

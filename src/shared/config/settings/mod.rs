@@ -13,11 +13,9 @@ use super::Config;
 /// The field of [`Config`] at this path, which holds a value of this kind.
 macro_rules! at {
     ($($part:ident).+, $kind:expr) => {{
-        const FIELD: &dyn $crate::shared::config::settings::field::Field = &$crate::shared::config::settings::field::At {
-            kind: $kind,
-            get: |config| &config.$($part).+,
-            get_mut: |config| &mut config.$($part).+,
-        };
+        use $crate::shared::config::settings::field::{At, Field};
+        const FIELD: &dyn Field =
+            &At { kind: $kind, get: |config| &config.$($part).+, get_mut: |config| &mut config.$($part).+ };
         FIELD
     }};
 }

@@ -12,11 +12,11 @@ pub(super) const SETTINGS: &[Setting] = &[
         "adopt",
         "auto|off|require",
         at!(program.adopt, Choice::new()),
-        "Give a program that binds one of the pool's TCP addresses itself its worker's socket for that address, so that \
-         it runs unmodified. Unix sockets are not given, since programs remove their paths. :PORT then means IPv4 only, since an IPv4 program would misread IPv6 addresses; use \
-         [::]:PORT for programs that know IPv6. Needs seccomp notifications (Linux 5.9). A program not started by root \
-         then gains no privileges, as by sudo. auto goes without where the kernel does not support it; require fails \
-         instead; off leaves binding to the program",
+        "Give a program that binds one of the pool's TCP addresses itself its worker's socket for that address, so \
+         that it runs unmodified. Unix sockets are not given, since programs remove their paths. :PORT then means IPv4 \
+         only, since an IPv4 program would misread IPv6 addresses; use [::]:PORT for programs that know IPv6. Needs \
+         seccomp notifications (Linux 5.9). A program not started by root then gains no privileges, as by sudo. auto \
+         goes without where the kernel does not support it; require fails instead; off leaves binding to the program",
     )
     .of_programs(),
     Setting::new(
@@ -37,8 +37,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "stop-signal",
         "SIGNAL",
         at!(program.stop_signal, Choice::new()),
-        "Signal that asks the program to finish its requests and exit: TERM, QUIT, INT, HUP, USR1, USR2 or WINCH. nginx, \
-         php-fpm and unicorn finish on QUIT and cut requests on TERM",
+        "Signal that asks the program to finish its requests and exit: TERM, QUIT, INT, HUP, USR1, USR2 or WINCH. \
+         nginx, php-fpm and unicorn finish on QUIT and cut requests on TERM",
     )
     .of_programs(),
     Setting::new(

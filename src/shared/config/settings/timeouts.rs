@@ -55,8 +55,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "write-timeout",
         "DURATION",
         at!(server.timeouts.write, Timeout::ANY),
-        "How long a client may go without reading any of a pending response, or its machine without acknowledging what a \
-         stream has sent. 0 waits for ever",
+        "How long a client may go without reading any of a pending response, or its machine without acknowledging what \
+         a stream has sent. 0 waits for ever",
     )
     .of_the_server(),
     Setting::new(
@@ -73,8 +73,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tcp-keepalive",
         "DURATION",
         at!(server.timeouts.tcp_keepalive, Timeout::ANY),
-        "How long a TCP client may be silent before the kernel probes whether it is still there. If it does not answer for \
-         as long again, its connection is closed, even one that has no timeout. In whole seconds. 0 disables probing",
+        "How long a TCP client may be silent before the kernel probes whether it is still there. If it does not answer \
+         for as long again, its connection is closed, even one that has no timeout. In whole seconds. 0 disables \
+         probing",
     )
     .of_the_server(),
     Setting::new(

@@ -17,8 +17,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tls-listen",
         "ADDR",
         at!(listening.tls.addresses, TcpAddresses),
-        "TCP address to listen on for HTTPS, in a form of --listen. Without --listen, the pool then listens on no other \
-         address. May be given several times",
+        "TCP address to listen on for HTTPS, in a form of --listen. Without --listen, the pool then listens on no \
+         other address. May be given several times",
     )
     .list(',')
     .of_the_server()
@@ -28,9 +28,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tls-certificate",
         "FILE",
         at!(listening.tls.identity.certificates, FilePaths),
-        "Certificate chain in PEM, the server's own first. The parent reads it with its own rights at the start and at each \
-         restart. May be given several times, each time with --tls-key: a client gets the first that is for the name it asks \
-         for, or else the very first",
+        "Certificate chain in PEM, the server's own first. The parent reads it with its own rights at the start and at \
+         each restart. May be given several times, each time with --tls-key: a client gets the first that is for the \
+         name it asks for, or else the very first",
     )
     .list(',')
     .of_the_server(),
@@ -59,15 +59,21 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Whether clients show a certificate of --tls-client-ca. optional admits those without one, and no others",
     )
     .of_the_server(),
-    Setting::new(SECTION, "tls-min", "1.2|1.3", at!(listening.tls.identity.min, Choice::new()), "Lowest version of TLS to accept")
-        .of_the_server(),
+    Setting::new(
+        SECTION,
+        "tls-min",
+        "1.2|1.3",
+        at!(listening.tls.identity.min, Choice::new()),
+        "Lowest version of TLS to accept",
+    )
+    .of_the_server(),
     Setting::new(
         SECTION,
         "https-redirect",
         "yes|no",
         at!(listening.tls.redirect, YesNo),
-        "Redirect requests that come without TLS to the first --tls-listen (308), except those that a trusted proxy says came \
-         by https, and those under /.well-known/acme-challenge/",
+        "Redirect requests that come without TLS to the first --tls-listen (308), except those that a trusted proxy \
+         says came by https, and those under /.well-known/acme-challenge/",
     )
     .of_the_server(),
     Setting::new(
@@ -75,8 +81,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tls-ticket-period",
         "DURATION",
         at!(listening.tls.tickets.period, Timeout { least: Duration::from_secs(1) }),
-        "How long the secret of session tickets is used for new ones. Clients resume their sessions with any worker for as \
-         long again, across restarts and upgrades. 0 issues no tickets",
+        "How long the secret of session tickets is used for new ones. Clients resume their sessions with any worker \
+         for as long again, across restarts and upgrades. 0 issues no tickets",
     )
     .of_the_server()
     .on_upgrade(),
@@ -85,8 +91,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         "tls-ticket-secret",
         "FILE",
         at!(listening.tls.tickets.secret, Optional(FilePath)),
-        "File of at least 32 random bytes from which the secrets of session tickets are derived, so that clients resume with \
-         any of several hosts that have the same file. Their clocks must agree. By default, the parent draws secrets at random",
+        "File of at least 32 random bytes from which the secrets of session tickets are derived, so that clients \
+         resume with any of several hosts that have the same file. Their clocks must agree. By default, the parent \
+         draws secrets at random",
     )
     .of_the_server()
     .on_upgrade(),

@@ -67,8 +67,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "rebalance",
         "auto|off",
         at!(workers.rebalance, Choice::new()),
-        "Whether workers pass kept connections to each other, between two requests: after one has become ready, so that all \
-         have about as many, and when one is busy most of the time while another is not",
+        "Whether workers pass kept connections to each other, between two requests: after one has become ready, so \
+         that all have about as many, and when one is busy most of the time while another is not",
     )
     .of_the_server(),
     Setting::new(
@@ -93,8 +93,8 @@ pub(super) const SETTINGS: &[Setting] = &[
         "slow-request",
         "DURATION",
         at!(server.slow_request, Timeout::ANY),
-        "Log a request to which the application takes this long or longer to respond. The time a client takes to send its \
-         body or to read the response does not count. 0 logs none",
+        "Log a request to which the application takes this long or longer to respond. The time a client takes to send \
+         its body or to read the response does not count. 0 logs none",
     )
     .of_the_server(),
 ];

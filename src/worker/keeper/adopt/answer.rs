@@ -155,7 +155,8 @@ impl Answers {
         self.offered.get(index).copied()
     }
 
-    /// The address elsewhere that it has bound last, and whether it listens there. If not, it may have failed to bind it.
+    /// The address elsewhere that it has bound last, and whether it listens there. If not, it may have failed to bind
+    /// it.
     pub(super) fn elsewhere(&self) -> Option<(SocketAddr, bool)> {
         self.bound.first().map(|bound| (bound.at, bound.listens))
     }

@@ -22,8 +22,8 @@
 //! - **An IPv4 program gets no IPv6 socket**: it would truncate the addresses of its clients, and admit clients that it
 //!   means to exclude. An IPv6 program understands both. So `forkpool exec` takes `:8000` for IPv4.
 //! - **Unix sockets are not given.** Many programs remove the path before they bind it, most of them when they close
-//!   it. That would cut the pool off from its clients, since no call puts a socket at a path again. The log says what to
-//!   do instead, if the path is long enough for the call to be seen.
+//!   it. That would cut the pool off from its clients, since no call puts a socket at a path again. The log says what
+//!   to do instead, if the path is long enough for the call to be seen.
 //! - **A reply only needs the listener and the sockets**, so it also works across upgrades, for as long as the keeper
 //!   exists. After that, a process that was left behind gets ENOSYS.
 
