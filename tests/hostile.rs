@@ -6,7 +6,7 @@
 //! slots must serve every request, the parent must hold no more descriptors than before, and the pool must stop on
 //! request.
 //!
-//! What is promised depends on the tier (ARCHITECTURE.md, "Who trusts whom"): workers of the parent's own user, of
+//! What is promised depends on the tier (`src/shared/mod.rs`, "Who trusts whom"): workers of the parent's own user, of
 //! another user, and of another user in the sandbox.
 
 mod support;

@@ -13,6 +13,8 @@
 //!   the file of a program
 //! - `channel/`: both ends of the lifeline, reports, orders and births. `protocol.rs`: which reports a worker may send,
 //!   when and how often
+//! - `tls/`: certificates with their keys, and session tickets; `secrets.rs`: what their keys are derived from, in
+//!   memory that only the parent writes
 //! - `message.rs`: both ends of the application's messages
 //! - `scoreboard/`: the shared memory. `mod.rs`: the part that only the parent writes; `own_row.rs`: what each
 //!   process writes about itself; `row.rs`: how much of it is believed; `name.rs`: the name of its current request;
@@ -32,6 +34,61 @@
 //! - `credentials.rs`: the user and group of the workers
 //! - `outlet.rs`: writes logs without blocking, and counts what was lost; `log_writer.rs`: standard error as a log;
 //!   `log_file.rs`: the file of the access log; `log_text.rs`: common texts
+//!
+//! # Who trusts whom
+//!
+//! The table in ARCHITECTURE.md says who may be malicious. These rules, from the privilege separation of OpenSSH and of
+//! OpenBSD's httpd, protect the parent:
+//!
+//! - **Facts go up, power goes down.** Memory on which the parent's decisions depend is read-only for workers. A worker
+//!   writes about itself in its own page. Each number is checked where it is read, and an impossible one is ignored.
+//! - **Each report in its state.** `channel/protocol.rs` has the states. Any other byte breaks the protocol: the log
+//!   gets one line, and the worker is killed and replaced, as after any failure.
+//! - **The parent waits for nobody.** It reads without blocking, whatever the flags of the descriptor, and in bounded
+//!   turns. It closes nothing for which close(2) could block.
+//! - **Sockets are checked before they are passed on**, since they outlive the worker that may have changed them. A
+//!   connection inherits SO_LINGER from its listener, on which neighbours can set it, so the process that accepts it
+//!   clears the option.
+//! - **A worker that takes a connection over trusts no record.** It asks the kernel whether the descriptor is a
+//!   connection to one of the pool's listeners, and for its peer; anything else is dropped and counted.
+//! - **An error of one listener only affects that listener.** Only a lack of descriptors or memory pauses them all.
+//! - **Files** are created with O_EXCL and O_NOFOLLOW, or in private directories. Root never uses a path twice.
+//! - **A keeper can start nothing** but its program **and change no file** from then on, since the program can block or
+//!   kill it.
+//!
+//! The kernel lets a process signal and trace all processes of its user. So it depends on how workers run what they
+//! cannot harm:
+//!
+//! | workers run | how | what they cannot harm |
+//! |---|---|---|
+//! | as the parent's user | the default | the parent, siblings and the admin process, through memory, reports or descriptors. They can signal and trace them |
+//! | as another user | `--user nobody` | the same, and they cannot signal or trace the parent. A sibling that one stops, kills, or blocks through a shared socket is replaced within the stall timeout |
+//! | as another user, in the sandbox | `--user nobody --sandbox strict` | anything but themselves: they can signal no other process, and neither reprogram nor shut down a shared socket |
+//!
+//! What is **not** promised:
+//!
+//! - **Rows, before Linux 6.10.** A worker outside of the sandbox can then stretch its page over those of its siblings,
+//!   and make them look idle, full or stalled. A process that a worker has forked, and that outlives it, keeps the
+//!   page, which the next worker of the slot may get.
+//! - **Connections of the worker itself.** A worker may drop what it accepts, also from its neighbours' queues, until
+//!   somebody kills it: the pool sees that it hangs or dies, but not that it lies to its clients.
+//! - **Keys of TLS.** Workers have the private keys, and the secrets of session tickets for the previous, the current
+//!   and the next period. Whoever breaks into a worker can pose as the site, and can read sessions that are resumed
+//!   with tickets. Replace the keys then, and start the pool anew.
+//! - **Secrecy.** Each worker has a copy of the memory of the process that was forked. Workers can read the scoreboard,
+//!   and so see how busy their siblings are, and the method and path of the request that a sibling is in:
+//!   `--name-requests no` if paths are secrets. Only the worker itself and the parent can read lines of the access log
+//!   that wait in memory.
+//! - **Fair shares of the machine.** A worker may use all the processor time, memory and disk space that its user may.
+//!   Set limits with a control group.
+//! - **Output.** What a worker writes to stdout, stderr and the access log may say anything.
+//! - **Protection from root.** A worker that runs as root can do everything that root can, also outside of the pool.
+//! - **The application's own servers** that accept from the worker's listeners. A neighbour may have set SO_LINGER
+//!   there, which the server should clear on each connection. The built-in server and `Worker::incoming` do.
+//! - **Options of a listener while its worker lives**, outside of the sandbox, since the worker holds the socket.
+//!   Before a socket is passed on, its original options are restored, or the slot binds a new one. Options that cannot
+//!   be read cannot be compared (TCP_MD5SIG).
+//! - **The kernel.** A worker that breaks the kernel has broken everything.
 //!
 //! # How it works
 //!

@@ -3,6 +3,11 @@
 //!
 //! Help, man page, completions, variables, checks and the defaults shown there follow from these units. Only [`Config`]
 //! holds the defaults themselves, as values. There is one file for each section of the help.
+//!
+//! A new setting is a field with its default in `groups.rs`, `server.rs` or `tls.rs` of the configuration, a unit here,
+//! in the file of its section, and a method in `pool/builder/`, whose documentation a test compares with the help text.
+//! The unit says whether a restart applies a change ([`Setting::on_restart`]). Then `parent/deploy/` must apply it,
+//! unless workers get it when they start.
 #![forbid(unsafe_code)]
 
 use std::ffi::OsString;
