@@ -7,7 +7,7 @@ use std::ops::Add;
 use std::time::Duration;
 
 /// The longest sleep of a process that measures time. A freeze shorter than this may go unnoticed.
-pub(crate) const BEAT: Duration = Duration::from_millis(250);
+pub(crate) const TICK: Duration = Duration::from_millis(250);
 
 /// How late a process may look at the clock merely because it shares its processor.
 const LATENESS: Duration = Duration::from_millis(100);
@@ -79,7 +79,7 @@ impl Time {
     /// time left.
     #[inline]
     pub(crate) fn towards(self, due: Time) -> Time {
-        const LEAST: u64 = BEAT.as_millis() as u64;
+        const LEAST: u64 = TICK.as_millis() as u64;
         let left = due.0.saturating_sub(self.0);
         Time(self.0 + left.min(LEAST.max(left / 2)))
     }

@@ -18,7 +18,7 @@ use crate::shared::scoreboard::{whole_lines, ParentBoard};
 use crate::time::Time;
 
 /// When to try again, if a worker has many unread orders.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The file, if there is one, and which workers must get a new one.
 #[derive(Debug)]
@@ -85,7 +85,7 @@ impl AccessLog {
             // A worker that runs its own server never reads its orders.
             process.has_old_log = told.as_ref().is_err_and(is_full) && board.row(process.row).is_neighbour();
             if process.has_old_log {
-                self.retry = Some(now + RETRY);
+                self.retry = Some(now + RETRY_DELAY);
             }
         }
     }

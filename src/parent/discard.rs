@@ -22,16 +22,16 @@ use crate::sys;
 use crate::time::Time;
 
 /// The delay between two such forks.
-const PACE: Duration = Duration::from_millis(20);
+const FORK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The delay after a failed fork.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The maximum wait for processes that were just forked. Only a stopped process takes that long.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// While this many descriptors wait to be closed, no more are received.
-const MOST: usize = 256;
+const WAITING_MAX: usize = 256;
 
 /// The descriptors to close, and the processes that hold copies.
 #[derive(Debug, Default)]
@@ -51,7 +51,7 @@ impl Discard {
 
     /// Whether there are so many that nothing should be read that may bring more.
     pub(super) fn is_full(&self) -> bool {
-        self.fds.len() >= MOST
+        self.fds.len() >= WAITING_MAX
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
@@ -72,12 +72,12 @@ impl Discard {
             Ok(pid) => {
                 signal(Pid(pid), Signal::SIGKILL);
                 self.holders.push(Pid(pid));
-                self.not_before = now + PACE;
+                self.not_before = now + FORK_INTERVAL;
             }
             Err((error, fds)) => {
                 debug!("cannot close descriptors of workers yet: fork(2): {error}");
                 self.fds = fds;
-                self.not_before = now + RETRY;
+                self.not_before = now + RETRY_DELAY;
             }
         }
     }

@@ -29,7 +29,7 @@ use crate::sys::proc;
 use crate::time::Time;
 
 /// How often the workers' memory is checked, if it is limited.
-const WEIGHING: Duration = Duration::from_secs(1);
+const MEMORY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// No worker has more connections, whatever it reports.
 const CONNECTIONS_MAX: u64 = 1 << 24;
@@ -167,7 +167,7 @@ impl Health {
         if self.next_weighing.is_none_or(|due| now < due) {
             return Vec::new();
         }
-        self.next_weighing = Some(now + WEIGHING);
+        self.next_weighing = Some(now + MEMORY_INTERVAL);
         let weight = |pid, process: &Process| proc::resident(process.shown(pid));
         let heavy = roster.iter().filter(|(pid, it)| weight(*pid, it).is_some_and(|bytes| bytes > self.max_rss));
         heavy.map(|(pid, _)| pid).collect()

@@ -17,14 +17,14 @@ use crate::time::Time;
 
 /// The limits of one turn of reading one worker's messages: their number, and the time in microseconds, whatever the
 /// hook does. Then signals, reports and the other workers have their turn.
-pub(super) const TURN: usize = 64;
-pub(super) const SLICE: u64 = 2000;
+pub(super) const MESSAGES_PER_TURN: usize = 64;
+pub(super) const TURN_MICROS_MAX: u64 = 2000;
 
 /// How long messages wait that cannot be received.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How often at most the log reports that there are no descriptors for messages.
-const COMPLAINT: Duration = Duration::from_secs(1);
+const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker may still have to say after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Inbox {
             Rest::NotAsked => {}
         }
         let is_any_due = !self.unread.is_empty() && self.resume.is_none();
-        let next = now + PAUSE;
+        let next = now + RETRY_DELAY;
         self.resume = Some(self.resume.map_or(next, |it| it.min(next))).filter(|_| !is_any_due);
         self.unread.insert(pid);
     }
@@ -120,7 +120,7 @@ impl Inbox {
     /// A message cannot be received through no fault of the worker. Logs that from time to time.
     fn complain(&mut self, pid: Pid, what: &str, roster: &Roster) {
         let now = clock::now();
-        if self.complained.is_none_or(|at| now >= at + COMPLAINT) {
+        if self.complained.is_none_or(|at| now >= at + WARN_INTERVAL) {
             let tag = roster.tag(pid);
             warn!("{tag} {what}: no descriptor is free for what comes with the next; is RLIMIT_NOFILE too low?");
             self.complained = Some(now);
@@ -179,7 +179,7 @@ mod tests {
         assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
         for rest in [Rest::NoRoom, Rest::NotAsked] {
             inbox.put_back(Pid(10), rest, &roster, at(1_000));
-            assert_eq!(inbox.deadline(), Some(at(1_000) + PAUSE), "{rest:?}");
+            assert_eq!(inbox.deadline(), Some(at(1_000) + RETRY_DELAY), "{rest:?}");
             assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
         }
         inbox.put_back(Pid(10), Rest::Nothing, &roster, at(1_000));

@@ -23,7 +23,7 @@ use crate::time::Time;
 
 /// How long a slot gets no connections before its program is told. A handshake that has begun takes a round trip, and
 /// so does the request that follows.
-const REST: Duration = Duration::from_millis(250);
+const REST_BEFORE: Duration = Duration::from_millis(250);
 
 /// How long it gets none after that, unless the program ends earlier.
 const REST_AFTER: Duration = Duration::from_secs(1);
@@ -96,7 +96,7 @@ fn rest(roster: &mut Roster, now: Time) {
         resting.retain(|slot| seated.contains_key(slot));
         let is_one_left = seated.keys().any(|slot| !resting.contains(slot));
         if is_one_left && resting.len() <= (seated.len() / 2).max(1) {
-            set(pid, Leaving::Rests { until: until.min(now + REST) }, roster);
+            set(pid, Leaving::Rests { until: until.min(now + REST_BEFORE) }, roster);
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::parent::event::Event;
-use crate::parent::inbox::{self, Rest, SLICE, TURN};
+use crate::parent::inbox::{self, Rest, MESSAGES_PER_TURN, TURN_MICROS_MAX};
 use crate::parent::supervisor::Pid;
 use crate::parent::Parent;
 use crate::shared::message::Received;
@@ -35,10 +35,10 @@ impl Parent {
 
     /// Passes the application one turn of one worker's messages.
     fn read_messages_of(&mut self, pid: Pid) -> Rest {
-        let end = clock::now_micros() + SLICE;
+        let end = clock::now_micros() + TURN_MICROS_MAX;
         let mut buffer = self.application.inbox.lend_buffer();
         let (mut rest, mut count) = (Rest::Next, 0);
-        while rest == Rest::Next && count < TURN && (count == 0 || clock::now_micros() < end) {
+        while rest == Rest::Next && count < MESSAGES_PER_TURN && (count == 0 || clock::now_micros() < end) {
             count += 1;
             match inbox::receive(&mut self.roster, pid, &mut buffer) {
                 Received::Message(message, fd) => {

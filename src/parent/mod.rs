@@ -204,7 +204,7 @@ use self::workers::{drain, notified, ready};
 use crate::error::Result;
 use crate::shared::log_writer;
 use crate::sys::clock;
-use crate::time::{Time, BEAT};
+use crate::time::{Time, TICK};
 
 /// What the pool's owner must do next.
 pub(crate) enum Turn {
@@ -371,7 +371,7 @@ impl Parent {
     fn deadline(&self) -> Option<Time> {
         let counts_time = self.roster.supervisor.time_out().is_some() || self.health.counts_time();
         let due = [
-            counts_time.then(|| clock::now() + BEAT),
+            counts_time.then(|| clock::now() + TICK),
             self.roster.supervisor.deadline(),
             self.health.deadline(),
             self.sockets.deadline(),

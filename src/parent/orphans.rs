@@ -24,8 +24,8 @@ use crate::parent::supervisor::Pid;
 use crate::sys::proc;
 
 /// The pause between two checks when the pool ends, and their number.
-const PAUSE: Duration = Duration::from_millis(5);
-const CHECKS: usize = 200;
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
+const CHECKS_MAX: usize = 200;
 
 /// The state of ending such processes.
 #[derive(Debug, Default)]
@@ -88,12 +88,12 @@ impl Orphans {
 
     /// The pool ends. Nobody else will end them.
     pub(super) fn end_last(&mut self, is_known: impl Fn(Pid) -> bool) {
-        for _ in 0..CHECKS {
+        for _ in 0..CHECKS_MAX {
             self.end(&is_known);
             if !self.are_left {
                 return;
             }
-            std::thread::sleep(PAUSE);
+            std::thread::sleep(CHECK_INTERVAL);
         }
     }
 }

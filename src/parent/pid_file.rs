@@ -18,7 +18,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 /// How soon it is tried again to write it.
-const RETRY: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The pid file of a pool, if it has one, and when it is tried again to write it.
 #[derive(Debug, Default)]
@@ -52,9 +52,9 @@ impl Pid {
     /// Writes the pid file, or says why it cannot, and tries again later.
     pub(super) fn write_or_retry(&mut self, path: Option<&Path>, journal: &mut Journal) {
         if let Err(error) = self.write(path) {
-            let text = format!("{}; retrying every {} s", error.report(), RETRY.as_secs());
+            let text = format!("{}; retrying every {} s", error.report(), RETRY_INTERVAL.as_secs());
             journal.log(Level::Error, Subject::pool("pid_file").because("error"), text);
-            self.retry = Some(clock::now() + RETRY);
+            self.retry = Some(clock::now() + RETRY_INTERVAL);
         }
     }
 
@@ -62,7 +62,7 @@ impl Pid {
     pub(super) fn retry(&mut self, path: Option<&Path>, journal: &mut Journal, now: Time) {
         if self.retry.is_some_and(|due| due <= now) {
             let written = self.write(path);
-            self.retry = written.is_err().then(|| now + RETRY);
+            self.retry = written.is_err().then(|| now + RETRY_INTERVAL);
             if written.is_ok() {
                 journal.log(Level::Info, Subject::pool("pid_file"), "pid file written".to_owned());
             }

@@ -10,7 +10,7 @@ use crate::time::Time;
 
 /// The rate of lines about a slot: a burst for a dozen workers that come and go, and then so few that eight slots with
 /// endless events write less than 2 MiB a day.
-const LINES: Rate = Rate::new(PERIOD, 48);
+const LINE_RATE: Rate = Rate::new(PERIOD, 48);
 const PERIOD: Duration = Duration::from_secs(60);
 
 /// The recent lines about each slot.
@@ -37,7 +37,7 @@ impl<L> Repeats<L> {
     /// Whether to write a line about this slot now; otherwise it is kept for the summary.
     pub(super) fn admits(&mut self, slot: usize, level: L, text: &str, now: Time) -> bool {
         let logged = self.slots.entry(slot).or_insert(Logged { pace: Pace::default(), left_out: 0, latest: None });
-        if logged.left_out == 0 && logged.pace.take(LINES, now).is_ok() {
+        if logged.left_out == 0 && logged.pace.take(LINE_RATE, now).is_ok() {
             return true;
         }
         logged.left_out += 1;
@@ -47,14 +47,14 @@ impl<L> Repeats<L> {
 
     /// When a summary is due.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.slots.values().filter(|logged| logged.left_out > 0).map(|logged| logged.pace.next(LINES)).min()
+        self.slots.values().filter(|logged| logged.left_out > 0).map(|logged| logged.pace.next(LINE_RATE)).min()
     }
 
     /// The summaries that are due, each as a line about a slot.
     pub(super) fn summaries(&mut self, now: Time) -> Vec<(usize, L, String)> {
-        let due = self.slots.iter_mut().filter(|(_, logged)| logged.left_out > 0 && logged.pace.next(LINES) <= now);
+        let due = self.slots.iter_mut().filter(|(_, logged)| logged.left_out > 0 && logged.pace.next(LINE_RATE) <= now);
         due.filter_map(|(slot, logged)| {
-            logged.pace.count(LINES, now);
+            logged.pace.count(LINE_RATE, now);
             let left_out = std::mem::take(&mut logged.left_out);
             let (level, text) = logged.latest.take()?;
             let text = match left_out {

@@ -32,14 +32,14 @@ pub(crate) struct Service {
 }
 
 /// How long to wait before trying again if it does not read.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 /// How long it may delay the end of the pool. 5 s: a service manager reads late on a busy machine, and if it does not
 /// learn of another main process it takes the service for one that has ended.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// If this many wait, nobody reads any more, and the oldest is dropped.
-const UNTOLD_MAX: usize = 64;
+const PENDING_MAX: usize = 64;
 
 impl Service {
     pub(crate) fn new(now: Time) -> Service {
@@ -100,7 +100,7 @@ impl Service {
 
     /// The pool ends; the last chance for messages that were not received.
     pub(crate) fn end(&mut self) {
-        let end = clock::now() + LAST_WORDS;
+        let end = clock::now() + FLUSH_TIMEOUT;
         while let Some(message) = self.unsent.front() {
             // Zero would be without end.
             let left = end.since(clock::now()).max(Duration::from_millis(1));
@@ -116,7 +116,7 @@ impl Service {
     /// Sends without blocking, since a service manager that does not read must not stop the pool, and in order.
     fn tell(&mut self, state: &[NotifyState<'_>]) {
         self.unsent.push_back(state.iter().map(|state| format!("{state}\n")).collect());
-        if self.unsent.len() > UNTOLD_MAX {
+        if self.unsent.len() > PENDING_MAX {
             self.unsent.pop_front();
         }
         self.tell_the_rest();
@@ -126,7 +126,7 @@ impl Service {
         while let Some(message) = self.unsent.front() {
             match send(message, |socket| socket.set_nonblocking(true)) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.retry = clock::now() + RETRY;
+                    self.retry = clock::now() + RETRY_INTERVAL;
                     return;
                 }
                 Err(error) => debug!("cannot notify the service manager: {error}"),

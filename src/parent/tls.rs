@@ -17,12 +17,12 @@ use crate::sys::clock;
 use crate::time::Time;
 
 /// How long before its end to say that a certificate expires, and how often.
-const SOON: Duration = Duration::from_secs(14 * 24 * 3600);
-const DAILY: Duration = Duration::from_secs(24 * 3600);
+const EXPIRES_SOON: Duration = Duration::from_secs(14 * 24 * 3600);
+const WARN_INTERVAL: Duration = Duration::from_secs(24 * 3600);
 
 /// How long to wait after random numbers were not to be had.
 #[cfg(feature = "tls")]
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_DELAY: Duration = Duration::from_secs(1);
 
 /// The parent's part of TLS.
 #[derive(Debug)]
@@ -90,12 +90,12 @@ impl Tls {
         #[cfg(feature = "tls")]
         if let Some(secrets) = self.secrets.as_mut().filter(|secrets| secrets.deadline() <= now && self.retry <= now) {
             if let Err(error) = secrets.turn(now) {
-                self.retry = now + RETRY;
+                self.retry = now + RETRY_DELAY;
                 journal.log(log::Level::Error, Subject::pool("ticket_secret_failed"), error.report());
             }
         }
         if self.look <= now {
-            self.look = now + DAILY;
+            self.look = now + WARN_INTERVAL;
             say_what_expires(config, journal);
         }
     }
@@ -114,8 +114,8 @@ fn say_what_expires(config: &Config, journal: &mut Journal) {
     let now = clock::unix_millis() / 1000;
     for (file, until) in keyring.expiries() {
         let left = Duration::from_secs(until.saturating_sub(now));
-        if left < SOON {
-            let text = match left.as_secs() / DAILY.as_secs() {
+        if left < EXPIRES_SOON {
+            let text = match left.as_secs() / WARN_INTERVAL.as_secs() {
                 0 => format!("certificate {} expires within a day; renew it and restart", file.display()),
                 1 => format!("certificate {} expires in 1 day; renew it and restart", file.display()),
                 days => format!("certificate {} expires in {days} days; renew it and restart", file.display()),
@@ -127,5 +127,5 @@ fn say_what_expires(config: &Config, journal: &mut Journal) {
 
 #[cfg(not(feature = "tls"))]
 fn say_what_expires(_: &Config, _: &mut Journal) {
-    let _ = SOON;
+    let _ = EXPIRES_SOON;
 }

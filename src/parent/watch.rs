@@ -15,7 +15,7 @@ use crate::parent::supervisor::Pid;
 use crate::time::Time;
 
 /// Checks per stall timeout. A stall is found late by at most this fraction of it.
-const CHECKS: u32 = 4;
+const CHECKS_PER_TIMEOUT: u32 = 4;
 
 /// When to check, and the result of the last check.
 #[derive(Debug)]
@@ -124,7 +124,7 @@ impl Watch {
                 self.woken = now;
             }
             // A worker that reports this again and again delays nothing.
-            let at = now + self.stall_timeout / CHECKS;
+            let at = now + self.stall_timeout / CHECKS_PER_TIMEOUT;
             self.next = Some(self.next.map_or(at, |next| next.min(at)));
         }
     }
@@ -156,7 +156,7 @@ impl Watch {
             seen.insert(sample.pid, seen_now);
         }
         let is_idle = seen.is_empty();
-        self.next = if is_idle && self.was_idle { None } else { Some(now + self.stall_timeout / CHECKS) };
+        self.next = if is_idle && self.was_idle { None } else { Some(now + self.stall_timeout / CHECKS_PER_TIMEOUT) };
         self.was_idle = is_idle;
         self.seen = seen;
         stalled

@@ -12,7 +12,7 @@ use crate::shared::log_text::panic_message;
 use crate::shared::message::{MessageEnd, Received, BUFFER};
 
 /// The number of messages handled in one turn, so that connections have theirs.
-const TURN: usize = 64;
+const MESSAGES_PER_TURN: usize = 64;
 
 /// Called with each message and its descriptor.
 pub(crate) type Hook = dyn FnMut(&[u8], Option<OwnedFd>);
@@ -33,7 +33,7 @@ impl Inbox {
 
     /// Delivers the messages that have arrived, up to the limit of a turn.
     pub(crate) fn deliver(&mut self, station: &Station<'_>) {
-        self.has_more = (0..TURN).all(|_| self.deliver_one(station));
+        self.has_more = (0..MESSAGES_PER_TURN).all(|_| self.deliver_one(station));
     }
 
     /// Delivers all messages that have arrived, and refuses later ones.

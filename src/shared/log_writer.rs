@@ -12,7 +12,7 @@ use crate::sys::clock;
 use crate::time::Time;
 
 /// How often a parent that has lost lines checks whether it can write again.
-const RETRY: Duration = Duration::from_millis(250);
+const RETRY_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Standard error for a logger, in any process of a pool. A write never blocks.
 ///
@@ -98,7 +98,7 @@ impl Log {
         let lines = (memchr_iter(b'\n', rest).count() as u64).max(1);
         count_lost(lines);
         self.untold += lines;
-        self.retry.get_or_insert_with(|| clock::now() + RETRY);
+        self.retry.get_or_insert_with(|| clock::now() + RETRY_INTERVAL);
     }
 
     /// Reports how many lines were lost, as soon as that can be written.
@@ -111,7 +111,7 @@ impl Log {
                 if written > 0 {
                     outlet.give_up();
                 }
-                self.retry = Some(clock::now() + RETRY);
+                self.retry = Some(clock::now() + RETRY_INTERVAL);
             }
         }
     }

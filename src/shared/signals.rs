@@ -28,7 +28,7 @@ use crate::sys;
 use crate::sys::signal::Action;
 
 /// The signals that the parent handles.
-const HEARD: [i32; 9] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
+const HANDLED: [i32; 9] = [SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2];
 
 /// The parent's signal handlers, until this is dropped.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ pub(crate) struct ParentSignals {
     delivery: SignalDelivery<UnixStream, SignalOnly>,
     /// The signals whose action was the default.
     defaults: Vec<i32>,
-    /// Those of [`HEARD`] that were blocked.
+    /// Those of [`HANDLED`] that were blocked.
     blocked: SigSet,
     /// Whether SIGXFSZ had its default action.
     ends_by_size: bool,
@@ -54,22 +54,22 @@ impl ParentSignals {
     /// were `held` are delivered now. signal-hook does not set SA_NOCLDSTOP, so a worker that a signal stops or
     /// continues also raises SIGCHLD.
     pub(crate) fn install(held: Masked) -> io::Result<ParentSignals> {
-        sys::signal::remember(set(HEARD).iter().chain([Signal::SIGXFSZ]));
+        sys::signal::remember(set(HANDLED).iter().chain([Signal::SIGXFSZ]));
         // Then a write to a log at its size limit fails (EFBIG) and does not end the process. Children inherit this.
         let ends_by_size = sys::signal::is_default(SIGXFSZ);
         if ends_by_size {
             sys::signal::ignore(Signal::SIGXFSZ)?;
         }
         let (read, write) = UnixStream::pair()?;
-        let mut defaults: Vec<i32> = HEARD.into_iter().filter(|signal| sys::signal::is_default(*signal)).collect();
-        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, HEARD)?;
+        let mut defaults: Vec<i32> = HANDLED.into_iter().filter(|signal| sys::signal::is_default(*signal)).collect();
+        let delivery = SignalDelivery::with_pipe(read, write, SignalOnly, HANDLED)?;
         for (signal, id) in given_back().drain(..) {
             low_level::unregister(id);
             defaults.push(signal);
         }
         let before = held.keep();
-        let blocked = set(HEARD.into_iter().filter(|signal| has(&before, *signal)));
-        set(HEARD).thread_unblock()?;
+        let blocked = set(HANDLED.into_iter().filter(|signal| has(&before, *signal)));
+        set(HANDLED).thread_unblock()?;
         Ok(ParentSignals { delivery, defaults, blocked, ends_by_size, process: process::id() })
     }
 

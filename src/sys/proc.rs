@@ -39,7 +39,7 @@ pub(crate) fn descriptors(pid: i32) -> Option<u64> {
 }
 
 /// The maximum number of processes to examine. There are more only if somebody forks without end.
-const MOST: usize = 4096;
+const PROCESSES_MAX: usize = 4096;
 
 /// The children of all threads of a process.
 pub(crate) fn children(pid: i32) -> Vec<i32> {
@@ -57,7 +57,7 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
 
 fn below(pid: i32, first: Vec<i32>, children: impl Fn(i32) -> Vec<i32>) -> Vec<i32> {
     let (mut found, mut next) = (first, 0);
-    while next < found.len() && found.len() < MOST {
+    while next < found.len() && found.len() < PROCESSES_MAX {
         let more = children(found[next]);
         found.extend(more.into_iter().filter(|it| *it != pid));
         next += 1;

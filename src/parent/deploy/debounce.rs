@@ -7,10 +7,10 @@ use crate::time::Time;
 
 /// How long nothing must change. By then, an editor or a compiler has written all its files, and the delay is too short
 /// to notice.
-const QUIET: Duration = Duration::from_millis(200);
+const QUIET_TIME: Duration = Duration::from_millis(200);
 
 /// The maximum wait. If something changes all the time, there is a restart now and then.
-const MOST: Duration = Duration::from_secs(2);
+const WAIT_MAX: Duration = Duration::from_secs(2);
 
 /// Changes that have not led to a restart yet.
 #[derive(Debug, Default)]
@@ -28,7 +28,7 @@ impl Debounce {
 
     /// When to act on it.
     pub(super) fn due(&self) -> Option<Time> {
-        self.since.map(|(first, latest)| (latest + QUIET).min(first + MOST))
+        self.since.map(|(first, latest)| (latest + QUIET_TIME).min(first + WAIT_MAX))
     }
 
     /// Whether it is time to act; if so, resets.

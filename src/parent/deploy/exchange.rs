@@ -7,7 +7,7 @@ use crate::shared::pace::{Pace, Rate};
 use crate::time::Time;
 
 /// The interval between checks. A deployment is noticed within two seconds, whatever else the parent does.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The rate of restarts because of it: a small burst, for deployments that come twice, and no more.
 const RESTARTS: Rate = Rate::new(Duration::from_secs(10), 4);
@@ -51,12 +51,12 @@ impl Exchange {
     /// Workers that start from now on get this directory; `None` if none is served.
     pub(super) fn give(&mut self, directory: Option<Identity>, is_watched: bool, now: Time) {
         self.given = directory.or(self.given);
-        self.next = is_watched.then_some(now + LOOK);
+        self.next = is_watched.then_some(now + CHECK_INTERVAL);
     }
 
     /// Checks to which directory the path leads now.
     pub(super) fn look(&mut self, directory: Option<Identity>, now: Time) -> Found {
-        self.next = Some(now + LOOK);
+        self.next = Some(now + CHECK_INTERVAL);
         let was_missing = std::mem::replace(&mut self.is_missing, directory.is_none());
         match directory {
             None if was_missing => Found::Nothing,

@@ -27,7 +27,7 @@ const DIRECTORIES_MAX: usize = 4096;
 const READINGS: usize = 16;
 
 /// When to look again for paths that do not exist yet.
-const RETRY: Duration = Duration::from_secs(1);
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is watched, and what has changed.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl Files {
                 found = Some(self.watched[index].base.clone());
             }
         }
-        self.retry = self.watched.iter().any(|it| it.is_missing).then_some(now + RETRY);
+        self.retry = self.watched.iter().any(|it| it.is_missing).then_some(now + RETRY_INTERVAL);
         found
     }
 
@@ -243,7 +243,7 @@ impl Files {
     fn lose(&mut self, index: usize, now: Time) {
         self.forget(index, &[]);
         self.watched[index].is_missing = true;
-        self.retry.get_or_insert(now + RETRY);
+        self.retry.get_or_insert(now + RETRY_INTERVAL);
     }
 
     /// Stops watching a directory and those below it.

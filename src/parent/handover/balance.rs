@@ -17,21 +17,21 @@ use crate::shared::handover::plan::{plan, Load, Move, Part};
 use crate::shared::handover::Pair;
 use crate::shared::scoreboard::{ParentBoard, Row};
 use crate::sys;
-use crate::time::{Time, BEAT};
+use crate::time::{Time, TICK};
 
 /// The interval between two steps.
-const INTERVAL: Duration = Duration::from_millis(50);
+const STEP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// For how long to look after a change, or after connections were moved.
-const LOOKED: Duration = Duration::from_secs(2);
+const COMPARED_FOR: Duration = Duration::from_secs(2);
 
 /// How long nothing is passed on until orders count as obeyed. A worker may have fewer connections to give than it was
 /// told, and does not say so.
-const PATIENCE: Duration = Duration::from_millis(200);
+const ORDER_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long to wait for further workers that are starting, after one has become ready. What passes to the first of
 /// several would pass on from there to the next.
-const GATHERING: Duration = Duration::from_millis(250);
+const START_DELAY: Duration = Duration::from_millis(250);
 
 /// When to look at the rows, and what was seen.
 #[derive(Debug, Default)]
@@ -62,13 +62,13 @@ struct Ordered {
 impl Balancing {
     /// A worker has become ready: compares from now on for a while.
     pub(super) fn begin(&mut self, now: Time) {
-        self.gathers = now + GATHERING;
+        self.gathers = now + START_DELAY;
         self.go_on(now);
     }
 
     fn go_on(&mut self, now: Time) {
         if !self.is_off {
-            self.until = now + LOOKED;
+            self.until = now + COMPARED_FOR;
             self.next.get_or_insert(now);
         }
     }
@@ -94,7 +94,7 @@ impl Balancing {
     fn is_time_to_look(&mut self, are_some_busy: bool, now: Time) -> bool {
         let is_due = self.next_look.is_some_and(|due| due <= now);
         if is_due || self.next_look.is_none() {
-            self.next_look = (are_some_busy && !self.is_off).then_some(now + BEAT);
+            self.next_look = (are_some_busy && !self.is_off).then_some(now + TICK);
         }
         is_due
     }
@@ -103,7 +103,7 @@ impl Balancing {
     fn is_time_to_compare(&mut self, now: Time) -> bool {
         let is_due = self.next.is_some_and(|due| due <= now);
         if is_due {
-            self.next = (now < self.until).then_some(now + INTERVAL);
+            self.next = (now < self.until).then_some(now + STEP_INTERVAL);
         }
         is_due && self.next.is_some()
     }
@@ -153,11 +153,11 @@ impl Handover {
         let handed = rows.iter().fold(0_u64, |sum, (_, _, row)| sum.wrapping_add(row.handed()));
         if handed != self.balancing.ordered.handed {
             (self.balancing.ordered.handed, self.balancing.ordered.progress) = (handed, now);
-            self.balancing.until = now + LOOKED;
+            self.balancing.until = now + COMPARED_FOR;
         }
         let Ordered { goals, progress, .. } = &self.balancing.ordered;
         let is_obeyed = |pid: &Pid, row: &Row<'_>| goals.get(pid).is_none_or(|goal| row.handed() >= *goal);
-        let are_obeyed = now.since(*progress) >= PATIENCE || rows.iter().all(|(_, pid, row)| is_obeyed(pid, row));
+        let are_obeyed = now.since(*progress) >= ORDER_TIMEOUT || rows.iter().all(|(_, pid, row)| is_obeyed(pid, row));
         !are_obeyed || self.pairs.values().any(has_unread)
     }
 

@@ -24,10 +24,10 @@ use crate::sys;
 use crate::time::Time;
 
 /// The maximum number of slots to which one worker passes its connections.
-const HEIRS: usize = 8;
+const RECEIVERS_MAX: usize = 8;
 
 /// How long a worker may take to empty the queue of a slot that is no more, before this is checked again.
-const REST: Duration = Duration::from_secs(3);
+const EMPTYING_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The pairs of the slots.
 #[derive(Debug, Default)]
@@ -133,7 +133,7 @@ impl Handover {
         });
         let mut others: Vec<(u64, SlotId)> = others.collect();
         others.sort_unstable();
-        others.into_iter().take(HEIRS).map(|(_, slot)| slot).collect()
+        others.into_iter().take(RECEIVERS_MAX).map(|(_, slot)| slot).collect()
     }
 
     /// The slot will have no more workers, or its pair is broken.
@@ -175,7 +175,7 @@ impl Handover {
         let Some((pid, process)) = serving.min().and_then(|(_, pid)| Some((pid, roster.get(pid)?))) else { return };
         for rest in self.rests.iter_mut().filter(|rest| rest.by.is_none_or(|(_, at)| at <= now)) {
             match process.ends.lifeline.take_rest(rest.slot, rest.pair.receiver()) {
-                Ok(()) => rest.by = Some((pid, now + REST)),
+                Ok(()) => rest.by = Some((pid, now + EMPTYING_TIMEOUT)),
                 Err(error) => debug!("cannot order {} to empty a queue: {error}", roster.tag(pid)),
             }
         }
@@ -205,7 +205,7 @@ fn takes<'b>(pid: Pid, roster: &Roster, board: &'b ParentBoard) -> Option<Row<'b
 fn of_successor(slot: SlotId, ours: usize, theirs: usize) -> Vec<SlotId> {
     let ours = ours.max(1);
     match slot < theirs {
-        true => (slot..theirs).step_by(ours).take(HEIRS).collect(),
+        true => (slot..theirs).step_by(ours).take(RECEIVERS_MAX).collect(),
         false => vec![slot % theirs.max(1)],
     }
 }
@@ -227,7 +227,7 @@ mod tests {
                 named.sort_unstable();
                 named.dedup();
                 let all: Vec<usize> = (0..theirs).collect();
-                assert!(named == all || theirs > ours * HEIRS, "{ours} {theirs}: {named:?}");
+                assert!(named == all || theirs > ours * RECEIVERS_MAX, "{ours} {theirs}: {named:?}");
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::time::Time;
 
 /// How long another worker looks after the sockets of a slot that was removed by scaling, before they are closed. A
 /// handshake in progress may need one or two retransmissions, one second and two more after the first try.
-const LINGER: Duration = Duration::from_secs(3);
+const CLOSE_DELAY: Duration = Duration::from_secs(3);
 
 #[derive(Debug)]
 pub(crate) struct Custody {
@@ -78,7 +78,7 @@ impl Custody {
     pub(super) fn retire(&mut self, slot: usize, now: Time) {
         if let Some(sockets) = self.groups.get_mut(slot) {
             sockets.close_udp();
-            self.retired.insert(slot, now + LINGER);
+            self.retired.insert(slot, now + CLOSE_DELAY);
         }
     }
 

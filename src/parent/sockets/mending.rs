@@ -16,7 +16,7 @@ use crate::time::Time;
 
 /// The interval between two replacements of a slot because of its sockets. A worker that breaks them again and again
 /// must not make the parent fork all the time.
-const REST: Duration = Duration::from_secs(1);
+const REPLACE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Stands for the sockets that all workers share.
 pub(super) const SHARED: usize = usize::MAX;
@@ -73,7 +73,7 @@ impl Mending {
 
     /// A repair was made; suspends further ones for a moment.
     pub(super) fn begin_rest(&mut self, slot: usize, now: Time) {
-        self.rests.insert(slot, now + REST);
+        self.rests.insert(slot, now + REPLACE_INTERVAL);
     }
 
     /// The slots that are due; they count as repaired until they are noted again.

@@ -41,10 +41,10 @@ use crate::sys::epoll;
 use crate::time::Time;
 
 /// How often the parent checks. A connection that waits this long in a queue waits for a busy worker.
-const LOOK: Duration = Duration::from_millis(5);
+const CHECK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// The number of checks that find all queues empty before the parent stops checking.
-const QUIET: u32 = 200;
+const EMPTY_CHECKS_MAX: u32 = 200;
 
 /// The state of the checks.
 #[derive(Debug, Default)]
@@ -84,7 +84,7 @@ impl QueueWatch {
     pub(super) fn begin(&mut self, now: Time) {
         self.quiet = 0;
         self.armed.clear();
-        self.next.get_or_insert(now + LOOK);
+        self.next.get_or_insert(now + CHECK_INTERVAL);
     }
 
     /// Checks the queues, if it is time.
@@ -109,7 +109,7 @@ impl QueueWatch {
         }
         self.quiet = if waiting.is_empty() { self.quiet + 1 } else { 0 };
         self.waiting = waiting;
-        self.next = (self.quiet < QUIET).then(|| now + LOOK);
+        self.next = (self.quiet < EMPTY_CHECKS_MAX).then(|| now + CHECK_INTERVAL);
     }
 }
 

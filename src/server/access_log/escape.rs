@@ -4,7 +4,7 @@
 use super::buffer::Buffer;
 
 /// Replaces the rest of a value that is too long.
-pub(super) const CUT: &[u8] = b"...";
+pub(super) const ELLIPSIS: &[u8] = b"...";
 
 /// Appends a value. Bytes that could end a value or a line, or command a terminal, are written as `\xHH`.
 #[inline]
@@ -23,7 +23,7 @@ fn escape_odd_text(value: &[u8], room: usize, out: &mut Buffer) {
         let escaped = [b'\\', b'x', hex(byte >> 4), hex(byte & 15)];
         let text = if is_plain(&[*byte]) { &[*byte][..] } else { &escaped };
         if out.len() + text.len() > end {
-            return out.append(CUT);
+            return out.append(ELLIPSIS);
         }
         out.append(text);
     }
@@ -57,7 +57,7 @@ fn escape_odd_json(value: &[u8], room: usize, out: &mut Buffer) {
             _ => character.encode_utf8(&mut utf8).as_bytes(),
         };
         if out.len() + text.len() > end {
-            return out.append(CUT);
+            return out.append(ELLIPSIS);
         }
         out.append(text);
     }

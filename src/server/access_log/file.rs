@@ -21,14 +21,14 @@ const BUFFER: usize = LINES_MAX;
 const DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// How often lost lines are reported while lines are lost, and once writing works again.
-const WARNED: Duration = Duration::from_secs(60);
-const TOLD: Duration = Duration::from_secs(1);
+const WARN_INTERVAL: Duration = Duration::from_secs(60);
+const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How often to check whether somebody reads again.
-const RETRY: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// At the end, how many milliseconds the reader may pause before the rest is lost.
-const LAST_WORDS: u8 = 100;
+const FLUSH_PAUSE_MAX: u8 = 100;
 
 /// Collects lines and writes whole lines only, since several workers share the file. Waits for no reader: lines that
 /// cannot be written are kept for a while and then lost.
@@ -133,7 +133,7 @@ impl Sink {
         self.retry = None;
         match error {
             None => self.tell_of_more(now),
-            Some(error) if error.kind() == ErrorKind::WouldBlock => self.retry = Some(now + RETRY),
+            Some(error) if error.kind() == ErrorKind::WouldBlock => self.retry = Some(now + RETRY_INTERVAL),
             Some(error) => self.lose(&error, now),
         }
     }
@@ -146,7 +146,7 @@ impl Sink {
         self.outlet.give_up();
         self.lost += lines;
         count_lost(lines);
-        if self.told.is_none_or(|told| now.since(told) >= WARNED) {
+        if self.told.is_none_or(|told| now.since(told) >= WARN_INTERVAL) {
             warn!("{} lost {} lines of the access log: {why}", self.tag, self.lost);
             (self.told, self.lost) = (Some(now), 0);
         }
@@ -154,7 +154,7 @@ impl Sink {
 
     /// Writing works again.
     fn tell_of_more(&mut self, now: Time) {
-        if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= TOLD) {
+        if self.lost > 0 && self.told.is_none_or(|told| now.since(told) >= REPORT_INTERVAL) {
             warn!("{} lost {} more lines of the access log; writing works again", self.tag, self.lost);
             (self.told, self.lost) = (Some(now), 0);
         }
@@ -167,7 +167,7 @@ impl Drop for Sink {
         let now = clock::now();
         self.flush(now);
         let mut left = usize::MAX;
-        while (1..left).contains(&self.buffer.len()) && self.outlet.wait(LAST_WORDS.into()) {
+        while (1..left).contains(&self.buffer.len()) && self.outlet.wait(FLUSH_PAUSE_MAX.into()) {
             left = self.buffer.len();
             self.flush(now);
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::buffer::{Buffer, Short, Space};
-use super::escape::{escape_json, escape_text, CUT};
+use super::escape::{escape_json, escape_text, ELLIPSIS};
 use super::plan::{Plan, Step, LATE_MAX};
 use crate::server::http::{Origin, Request, Version};
 use crate::shared::config::{AccessLogFormat, LogVariable as Variable};
@@ -83,7 +83,7 @@ const WORD_MAX: usize = 32;
 const ADDRESS_MAX: usize = 48;
 
 /// The length of what may surround a value, and of what marks its end.
-const AROUND: usize = CUT.len() + 2;
+const AROUND: usize = ELLIPSIS.len() + 2;
 
 /// The share of a target in the space for long values. Each other value has a share of one.
 const TARGET_SHARE: usize = 4;

@@ -200,11 +200,11 @@ pub(crate) const READ_MAX: u64 = 16 * 1024;
 const TOGETHER_MAX: u64 = 64 * 1024;
 
 /// The maximum number of bytes to send before other connections have their turn.
-const TURN: u64 = 1 << 20;
+const BYTES_PER_TURN: u64 = 1 << 20;
 
 /// The same, if they are encrypted.
 #[cfg(feature = "tls")]
-const SEALED_TURN: u64 = TURN / 4;
+const SEALED_TURN: u64 = BYTES_PER_TURN / 4;
 
 /// The progress of sending.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -271,7 +271,7 @@ impl FileBody {
     /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
     pub(crate) fn send(&mut self, socket: impl AsFd) -> io::Result<Sent> {
         let range = &mut self.part.range;
-        let mut turn = TURN;
+        let mut turn = BYTES_PER_TURN;
         while range.start < range.end {
             if turn == 0 {
                 return Ok(Sent::Some);
@@ -284,7 +284,7 @@ impl FileBody {
                     range.start += sent as u64;
                     turn -= sent as u64;
                 }
-                Err(nix::Error::EAGAIN) => return Ok(Sent::Blocked { progress: turn < TURN }),
+                Err(nix::Error::EAGAIN) => return Ok(Sent::Blocked { progress: turn < BYTES_PER_TURN }),
                 Err(nix::Error::EINTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
@@ -305,7 +305,7 @@ impl FileBody {
     /// [`ErrorKind::UnexpectedEof`] if the file has become shorter than announced.
     pub(crate) fn send_by_copy(&mut self, client: &mut Client, room: &mut [u8]) -> io::Result<Sent> {
         let range = &mut self.part.range;
-        let mut turn = TURN;
+        let mut turn = BYTES_PER_TURN;
         while range.start < range.end {
             if turn == 0 {
                 return Ok(Sent::Some);
@@ -319,7 +319,7 @@ impl FileBody {
             range.start += sent as u64;
             turn -= sent as u64;
             if sent < count {
-                return Ok(Sent::Blocked { progress: turn < TURN });
+                return Ok(Sent::Blocked { progress: turn < BYTES_PER_TURN });
             }
         }
         Ok(self.next_part())

@@ -7,7 +7,7 @@ use super::places::Places;
 use crate::time::Time;
 
 /// How long accepting pauses if descriptors have run out and no connection of this worker ends.
-const RETRY: Duration = Duration::from_millis(100);
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// How long a worker without places leaves waiting connections to other workers that have some.
 const YIELD: Duration = Duration::from_millis(10);
@@ -77,7 +77,7 @@ impl Admission {
     /// Pauses accepting until a connection ends. Tries again now and then, since another process may free a descriptor,
     /// or a connection may have become idle for long enough.
     pub(super) fn rest(&mut self, closed: u32, now: Time) {
-        let due = (now + RETRY).min(self.places.due().max(now + CLOCK_STEP));
+        let due = (now + RETRY_DELAY).min(self.places.due().max(now + CLOCK_STEP));
         self.rest = Some(Rest { due, closed });
     }
 

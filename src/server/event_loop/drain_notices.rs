@@ -11,8 +11,8 @@ use crate::server::mailbox::Place;
 use crate::time::Time;
 
 /// The interval between notices, and the maximum time for all.
-const STEP: Duration = Duration::from_millis(10);
-const SPREAD: Duration = Duration::from_secs(5);
+const NOTICE_INTERVAL: Duration = Duration::from_millis(10);
+const SPREAD_MAX: Duration = Duration::from_secs(5);
 
 /// The recipients with their times, the next one first.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ enum Recipient {
 impl DrainNotices {
     /// The worker drains: assigns a time to all connections that may last, at which the application is notified.
     pub(super) fn begin(&mut self, table: &Table, upgrades: Vec<Weak<Notice>>, drain_timeout: Duration, now: Time) {
-        let window = if drain_timeout.is_zero() { SPREAD } else { SPREAD.min(drain_timeout / 4) };
+        let window = if drain_timeout.is_zero() { SPREAD_MAX } else { SPREAD_MAX.min(drain_timeout / 4) };
         let lasting = table.entries.iter().filter(|(_, entry)| entry.connection.waiting().is_told());
         let lasting = lasting.map(|(index, entry)| Recipient::Answer(Place { index, serial: entry.serial }));
         let upgrades = upgrades.into_iter().filter(|drain| drain.strong_count() > 0);
@@ -53,7 +53,7 @@ impl DrainNotices {
     /// Assigns each a time from now on, the last of them within `window`.
     fn spread(&mut self, all: Vec<Recipient>, now: Time, window: Duration) {
         let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
-        let window = window.min(STEP * count);
+        let window = window.min(NOTICE_INTERVAL * count);
         self.0 = (1..).zip(all).map(|(turn, recipient)| (now + window * turn / count, recipient)).collect();
     }
 

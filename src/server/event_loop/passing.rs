@@ -19,10 +19,10 @@ use crate::shared::handover::{Sender, Sent};
 const BATCH: usize = 128;
 
 /// When to try again if all queues are full.
-const RETRY: Duration = Duration::from_millis(2);
+const RETRY_INTERVAL: Duration = Duration::from_millis(2);
 
 /// A connection with a request in this time is a busy one. The parent has looked at the workers for at least as long.
-const LATELY: Duration = Duration::from_secs(8);
+const RECENT: Duration = Duration::from_secs(8);
 
 impl HandoverQueue {
     /// The worker leaves, and others take over its connections: all that wait for a request are passed on at once, and
@@ -115,7 +115,7 @@ impl HandoverQueue {
                     if sent != Sent::Done {
                         sent = other;
                     }
-                    self.retry = Some(connections.cx.clock.now + RETRY);
+                    self.retry = Some(connections.cx.clock.now + RETRY_INTERVAL);
                     break;
                 }
                 None => connections.hurry(candidate.place.index),
@@ -178,7 +178,7 @@ impl HandoverQueue {
             }
         }
         if !self.moves.is_empty() {
-            self.retry = Some(connections.cx.clock.now + RETRY);
+            self.retry = Some(connections.cx.clock.now + RETRY_INTERVAL);
         }
     }
 
@@ -259,5 +259,5 @@ where
 /// Whether a connection has had a request lately.
 fn is_busy(connection: &Connection, cx: &Context<'_>) -> bool {
     let waiting = connection.waiting();
-    !waiting.is_idle() || waiting.waited(cx.station.config, cx.clock.running) < LATELY
+    !waiting.is_idle() || waiting.waited(cx.station.config, cx.clock.running) < RECENT
 }

@@ -13,10 +13,10 @@ use crate::time::Time;
 const CANDIDATES: usize = 256;
 
 /// A connection that has been idle for less stays, since its client may be about to send the next request.
-const LEAST: Duration = Duration::from_millis(10);
+const IDLE_MIN: Duration = Duration::from_millis(10);
 
 /// The minimum interval between two examinations if the first has found no candidate.
-const REST: Duration = Duration::from_millis(10);
+const EXAMINE_INTERVAL: Duration = Duration::from_millis(10);
 
 /// An idle connection. The least goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,7 +69,7 @@ impl Places {
         let mut best = BinaryHeap::with_capacity(CANDIDATES + 1);
         let mut next = None;
         for idle in idle {
-            let ripe = idle.since + LEAST;
+            let ripe = idle.since + IDLE_MIN;
             if ripe > now {
                 next = Some(next.map_or(ripe, |next: Time| next.min(ripe)));
             } else if best.len() < CANDIDATES {
@@ -83,7 +83,7 @@ impl Places {
         self.candidates.reverse();
         if self.candidates.is_empty() {
             // The more connections to examine, the less often.
-            let rest = now + REST + Duration::from_micros(count as u64);
+            let rest = now + EXAMINE_INTERVAL + Duration::from_micros(count as u64);
             self.due = next.map_or(rest, |next| next.min(rest));
         }
     }
@@ -152,9 +152,9 @@ mod tests {
         assert!(places.is_due(NOW));
         places.note(std::iter::empty(), 1_000_000, NOW);
         assert!(places.first().is_none());
-        assert!(!places.is_due(NOW + REST), "so many are not looked at all the time");
+        assert!(!places.is_due(NOW + EXAMINE_INTERVAL), "so many are not looked at all the time");
         places.note(std::iter::empty(), 60, NOW);
-        assert!(places.is_due(NOW + REST));
+        assert!(places.is_due(NOW + EXAMINE_INTERVAL));
         let young = idle(false, NOW.as_millis() - 8, 0);
         places.note([young].into_iter(), 60, NOW);
         assert_eq!(places.due(), NOW + Duration::from_millis(2), "as soon as that one has been idle for long enough");

@@ -9,7 +9,7 @@ use crate::server::http::Request;
 use crate::server::mailbox::Place;
 
 /// How long memory is kept for a body of which nothing arrives.
-const TURN: Duration = Duration::from_secs(1);
+const SILENCE_MAX: Duration = Duration::from_secs(1);
 
 impl<H> Connections<'_, H>
 where
@@ -54,7 +54,7 @@ where
     fn give_turns(&mut self) {
         let mut kept = 0;
         let mut turns = std::mem::take(&mut self.cx.memory.turns);
-        turns.retain(|place| match self.table.room_for_turn(*place, TURN, &self.cx) {
+        turns.retain(|place| match self.table.room_for_turn(*place, SILENCE_MAX, &self.cx) {
             Some(room) => {
                 kept = room.saturating_add(kept);
                 true
@@ -78,10 +78,10 @@ where
                 entry.connection.timer.resume(&self.cx);
                 self.cx.memory.turns.push(place);
                 self.step(place.index, None);
-                kept = self.table.room_for_turn(place, TURN, &self.cx).unwrap_or(0).saturating_add(kept);
+                kept = self.table.room_for_turn(place, SILENCE_MAX, &self.cx).unwrap_or(0).saturating_add(kept);
             }
         }
-        self.cx.memory.turn_due = (!self.cx.memory.waiting.is_empty()).then(|| self.cx.clock.now + TURN);
+        self.cx.memory.turn_due = (!self.cx.memory.waiting.is_empty()).then(|| self.cx.clock.now + SILENCE_MAX);
     }
 
     /// Ends the connections that hold memory and have made the least progress: first those whose clients are slow, the
@@ -91,7 +91,7 @@ where
         self.table.look_at_queues(&mut self.cx);
         let is_draining = self.cx.is_draining();
         // A pool that stops does not wait for all of them one after the other.
-        let stall_max = if is_draining { TURN } else { self.cx.memory.budget.stall_max() };
+        let stall_max = if is_draining { SILENCE_MAX } else { self.cx.memory.budget.stall_max() };
         let (config, now) = (self.cx.station.config, self.cx.clock.running);
         let holding = self.table.entries.iter().filter(|(_, entry)| entry.held > 0);
         let mut victims: Vec<_> = holding

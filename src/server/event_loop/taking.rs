@@ -18,7 +18,7 @@ use crate::shared::handover::{Admitted, Receiver, Record, Taken, RECORDS};
 use crate::time::Time;
 
 /// When to try again if no descriptor was free, or there was no room for a connection.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How long connections may wait in the queue for room. Their clients see nothing of it, and may send requests.
 const FULL_MAX: Duration = Duration::from_secs(1);
@@ -102,7 +102,7 @@ impl Taking {
                 Taken::Record(len, socket) => return Some(Some((len, socket))),
                 Taken::Junk => return Some(None),
                 Taken::NoRoom => {
-                    self.retry = Some(now + RETRY);
+                    self.retry = Some(now + RETRY_DELAY);
                     return None;
                 }
                 Taken::Nothing | Taken::End if is_own => self.has_more = false,
@@ -128,7 +128,7 @@ where
                 && self.connections.descriptors.is_short();
             let has_room = self.has_room(0) && !is_tight || self.connections.cx.is_draining();
             if !self.taking.may_take(has_room, now) {
-                self.taking.retry = Some(now + RETRY);
+                self.taking.retry = Some(now + RETRY_DELAY);
                 break;
             }
             match self.taking.next(now) {

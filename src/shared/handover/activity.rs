@@ -16,13 +16,13 @@ use std::collections::BTreeMap;
 use super::plan::{level, Load, Move, Part};
 
 /// The number of looks for a decision, and for one that follows many.
-const LOOKS: u64 = 48;
-const MOST_LOOKS: u64 = 64 * LOOKS;
+const SAMPLES: u64 = 48;
+const SAMPLES_MAX: u64 = 64 * SAMPLES;
 
 /// Connections move if the busiest worker is busy in this part of the looks more than the idlest, away from workers
 /// that are busy in this part of them more than the mean.
-const APART: u64 = 2;
-const ABOVE: u64 = 10;
+const SPREAD_PART: u64 = 2;
+const EXCESS_PART: u64 = 10;
 
 /// How often each worker was busy.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ pub(crate) struct Look {
 
 impl Default for Activity {
     fn default() -> Activity {
-        Activity { looks: 0, needed: LOOKS, busy: BTreeMap::new() }
+        Activity { looks: 0, needed: SAMPLES, busy: BTreeMap::new() }
     }
 }
 
@@ -64,12 +64,12 @@ impl Activity {
             workers.iter().map(|it| Load { slot: it.slot, has: has(it.slot), takes: it.takes }).collect();
         let most = loads.iter().map(|load| load.has).max().unwrap_or(0);
         let least = loads.iter().filter(|load| load.takes).map(|load| load.has).min().unwrap_or(most);
-        if most - least < looks / APART {
-            self.needed = LOOKS;
+        if most - least < looks / SPREAD_PART {
+            self.needed = SAMPLES;
             return Vec::new();
         }
-        self.needed = (self.needed * 2).min(MOST_LOOKS);
-        let transfers = level(&loads, (looks / ABOVE).max(1), u64::MAX).into_iter();
+        self.needed = (self.needed * 2).min(SAMPLES_MAX);
+        let transfers = level(&loads, (looks / EXCESS_PART).max(1), u64::MAX).into_iter();
         let moves = transfers.map(|it| {
             let thousandths = it.count * 1_000 / has(it.from).max(1);
             Move { from: it.from, to: it.to, part: Part::Busy(u32::try_from(thousandths).unwrap_or(1_000)) }
@@ -142,11 +142,11 @@ mod tests {
             workers[0] = vec![950 / 64; 64];
             let mut pool = Pool { random: seed, workers };
             let mut activity = Activity::default();
-            pool.run(&mut activity, 10 * LOOKS as usize);
+            pool.run(&mut activity, 10 * SAMPLES as usize);
             let times: Vec<_> = (0..pool.workers.len()).map(|worker| pool.time(worker)).collect();
             let (most, least) = (times.iter().max().expect("some"), times.iter().min().expect("some"));
             assert!(most - least < 500, "{seed}: {times:?}");
-            let moved = pool.run(&mut activity, 100 * LOOKS as usize);
+            let moved = pool.run(&mut activity, 100 * SAMPLES as usize);
             assert_eq!(moved, 0, "{seed}: nothing moves any more: {times:?}");
         }
     }
@@ -156,7 +156,7 @@ mod tests {
         for seed in 0..20 {
             // Each worker is busy for half of its time: the most noise there is.
             let mut pool = Pool { random: seed, workers: vec![vec![5; 100]; 8] };
-            let moved = pool.run(&mut Activity::default(), 200 * LOOKS as usize);
+            let moved = pool.run(&mut Activity::default(), 200 * SAMPLES as usize);
             assert!(moved < 100, "{seed}: {moved} of 800 connections in half an hour");
         }
     }

@@ -12,11 +12,11 @@
 use std::collections::VecDeque;
 
 /// Moving begins when the fullest worker has this part more than the mean, and this number more at least.
-const PART: u64 = 32;
-const LEAST: u64 = 2;
+const EXCESS_PART: u64 = 32;
+const EXCESS_MIN: u64 = 2;
 
 /// The maximum number of connections that one worker passes on in one step.
-const STEP: u64 = 16 * 1024;
+const MOVES_MAX: u64 = 16 * 1024;
 
 /// What a worker has of something that is to be spread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,10 +49,10 @@ pub(crate) enum Part {
 pub(crate) fn plan(loads: &[Load]) -> Vec<Move> {
     let Some((low, high)) = mean(loads) else { return Vec::new() };
     let fullest = loads.iter().map(|load| load.has).max().unwrap_or(0);
-    if fullest < high.saturating_add((low / PART).max(LEAST)) {
+    if fullest < high.saturating_add((low / EXCESS_PART).max(EXCESS_MIN)) {
         return Vec::new();
     }
-    let moves = level(loads, 1, STEP).into_iter();
+    let moves = level(loads, 1, MOVES_MAX).into_iter();
     moves
         .map(|it| Move { from: it.from, to: it.to, part: Part::Any(u32::try_from(it.count).unwrap_or(u32::MAX)) })
         .collect()
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn impossible_reports_break_nothing() {
         let moves = plan(&loads(&[u64::MAX, u64::MAX, 0, 7]));
-        assert!(moves.iter().all(|it| count(it) <= STEP), "{moves:?}");
+        assert!(moves.iter().all(|it| count(it) <= MOVES_MAX), "{moves:?}");
     }
 
     /// Any pool gets balanced within a few steps, and then nothing moves any more; nobody gets more than the mean.
@@ -175,7 +175,7 @@ mod tests {
                 assert!(steps <= 8, "{open:?} {loads:?}");
             }
             let fullest = loads.iter().map(|load| load.has).max().expect("one at least");
-            let bound = high + (high / PART).max(LEAST);
+            let bound = high + (high / EXCESS_PART).max(EXCESS_MIN);
             assert!(fullest <= bound, "{open:?} {loads:?}");
         }
     }

@@ -21,14 +21,14 @@ const READ: usize = 16 * 1024;
 const LINE_MAX: usize = 64 * 1024;
 
 /// How often to try again while nobody reads.
-const RETRY: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// How many turns to read at once at the end: more than a pipe holds, so that only a process that still writes to it is
 /// cut short.
-const REST: usize = 64;
+const LAST_READS_MAX: usize = 64;
 
 /// How many milliseconds the rest may wait for a reader at the end.
-const LAST_WORDS: u16 = 1000;
+const FLUSH_MILLIS_MAX: u16 = 1000;
 
 /// Both output streams of a program.
 #[derive(Debug)]
@@ -84,14 +84,14 @@ impl Output {
                 stream.read();
                 stream.write();
             }
-            stream.retry = (!stream.pending.is_empty()).then(|| now + RETRY);
+            stream.retry = (!stream.pending.is_empty()).then(|| now + RETRY_INTERVAL);
         }
     }
 
     /// All processes that could write more are gone, and the keeper will end.
     pub(super) fn end(mut self) {
         for stream in &mut self.0 {
-            for _ in 0..REST {
+            for _ in 0..LAST_READS_MAX {
                 if !stream.read() {
                     break;
                 }
@@ -99,7 +99,7 @@ impl Output {
             stream.close();
             stream.write();
             let mut left = usize::MAX;
-            let waits = |it: &Stream| it.outlet.as_ref().is_some_and(|it| it.wait(LAST_WORDS.into()));
+            let waits = |it: &Stream| it.outlet.as_ref().is_some_and(|it| it.wait(FLUSH_MILLIS_MAX.into()));
             while (1..left).contains(&stream.pending.len()) && waits(stream) {
                 left = stream.pending.len();
                 stream.write();

@@ -22,26 +22,26 @@ use crate::shared::pace::Pace;
 use crate::time::Time;
 
 /// How long the program's processes may stay when the program has exited by itself. Its slot waits meanwhile.
-const REST: Duration = Duration::from_secs(1);
+const LEFTOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How long the keeper leaves it to the parent, while there is one, to notice the end of the drain timeout.
 const PARENT_GRACE: Duration = Duration::from_secs(2);
 
 /// The interval between two rounds of killing.
-const ROUND: Duration = Duration::from_millis(20);
+const KILL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The interval between two checks of what the program waits for: the first, and the maximum.
-const LOOK: Duration = Duration::from_millis(2);
-const LOOK_MOST: Duration = Duration::from_millis(50);
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
+const CHECK_INTERVAL_MAX: Duration = Duration::from_millis(50);
 
 /// After how long a running program counts as ready if its waiting cannot be observed.
 const ASSUMED_READY: Duration = Duration::from_secs(1);
 
 /// How long most programs take to be ready. That one is stopped earlier says nothing about it.
-const BOOT: Duration = Duration::from_secs(5);
+const START_TIME: Duration = Duration::from_secs(5);
 
 /// How long a connection may wait before the keeper checks that the program still has the socket.
-const QUEUED: Duration = Duration::from_secs(1);
+const QUEUE_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// The pause after such a check.
 const CHECK_PAUSE: Duration = Duration::from_secs(10);
@@ -241,7 +241,7 @@ impl Plan {
         Plan {
             drain_timeout,
             started: now,
-            looks: looks.then_some(Looks { next: now, pause: LOOK, latest: Observation::default() }),
+            looks: looks.then_some(Looks { next: now, pause: CHECK_INTERVAL, latest: Observation::default() }),
             is_asked: ready_check == ReadyCheck::Answer,
             check: None,
             suspension: Suspension::default(),
@@ -261,7 +261,7 @@ impl Plan {
             Fact::Answered if self.told.is_none() => self.effects.push_back(Effect::Ready),
             Fact::Answered => {}
             Fact::Queued if self.check == Some(SocketCheck::Ready) => {
-                self.check = Some(SocketCheck::Due { at: now + QUEUED });
+                self.check = Some(SocketCheck::Due { at: now + QUEUE_TIME_MAX });
             }
             Fact::Queued => {}
             Fact::Suspended(is_stopped) => self.suspension.is_stopped = is_stopped,
@@ -311,14 +311,14 @@ impl Plan {
         if self.told.is_none() {
             self.effects.push_back(Effect::LetGo);
             self.defers = true;
-            self.circumstances.is_hasty = stop != Stop::Kill && now.since(self.started) < BOOT;
+            self.circumstances.is_hasty = stop != Stop::Kill && now.since(self.started) < START_TIME;
             self.until = (!self.drain_timeout.is_zero()).then(|| now + self.drain_timeout);
         }
         self.told = Some(stop);
         self.effects.push_back(Effect::Tell(stop));
         if stop == Stop::Kill {
             self.defers = false;
-            self.until = Some(now + ROUND);
+            self.until = Some(now + KILL_INTERVAL);
         }
     }
 
@@ -328,7 +328,13 @@ impl Plan {
             self.circumstances.is_own_end = true;
             self.asked(Stop::Finish, now);
             self.defers = false;
-            self.until = Some(now + if self.drain_timeout.is_zero() { REST } else { REST.min(self.drain_timeout) });
+            self.until = Some(
+                now + if self.drain_timeout.is_zero() {
+                    LEFTOVER_TIMEOUT
+                } else {
+                    LEFTOVER_TIMEOUT.min(self.drain_timeout)
+                },
+            );
         }
     }
 
@@ -347,7 +353,7 @@ impl Plan {
             || observation == Observation::Hidden && now >= self.started + ASSUMED_READY;
         looks.latest = observation;
         looks.next = now + looks.pause;
-        looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(LOOK_MOST);
+        looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(CHECK_INTERVAL_MAX);
         if is_ready {
             self.looks = None;
             self.check = (observation == Observation::Waits).then_some(SocketCheck::Ready);
@@ -368,7 +374,7 @@ impl Plan {
         }
         self.told = Some(Stop::Kill);
         self.effects.push_back(Effect::Tell(Stop::Kill));
-        self.until = Some(now + ROUND);
+        self.until = Some(now + KILL_INTERVAL);
     }
 
     fn tell_of_stops(&mut self, now: Time) {

@@ -22,20 +22,20 @@ use crate::sys::proc;
 use crate::time::Time;
 
 /// The interval between two checks whether a connection was accepted.
-const LOOK: Duration = Duration::from_millis(2);
+const CHECK_INTERVAL: Duration = Duration::from_millis(2);
 
 /// How long a connection may wait to be accepted. It may be in the queue of a sibling that is starting as well.
-const QUEUED: Duration = Duration::from_millis(250);
+const ACCEPT_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// How long the program may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The pause after a failed attempt.
-const REST: Duration = Duration::from_millis(250);
+const FAILURE_DELAY: Duration = Duration::from_millis(250);
 
 /// The pause after another process has accepted the connection: the first, and the maximum.
-const RETRY: Duration = Duration::from_millis(2);
-const RETRY_MOST: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(2);
+const RETRY_DELAY_MAX: Duration = Duration::from_millis(50);
 
 /// The maximum length of the first line of an answer.
 const LINE_MAX: usize = 1024;
@@ -85,7 +85,7 @@ impl Probe {
             request: request.into_bytes(),
             state: State::Resting,
             next: now,
-            retry: RETRY,
+            retry: RETRY_DELAY,
             latest: None,
             status: (None, 0),
             news: None,
@@ -133,8 +133,8 @@ impl Probe {
             State::Resting if now < self.next => {}
             State::Resting => match open(self.address) {
                 Ok(stream) => {
-                    self.state = State::Queued { stream, until: now + QUEUED };
-                    self.next = now + LOOK;
+                    self.state = State::Queued { stream, until: now + ACCEPT_TIMEOUT };
+                    self.next = now + CHECK_INTERVAL;
                 }
                 Err(error) => self.failed(format!("could not be asked: {error}"), now),
             },
@@ -146,27 +146,27 @@ impl Probe {
 
     fn failed(&mut self, latest: String, now: Time) {
         self.latest = Some(latest);
-        self.next = now + REST;
+        self.next = now + FAILURE_DELAY;
     }
 
     fn look(&mut self, stream: TcpStream, until: Time, now: Time) {
         let inode = accepted::by(&stream);
         let again = |it: &mut Probe| {
             it.next = now + it.retry;
-            it.retry = (it.retry * 2).min(RETRY_MOST);
+            it.retry = (it.retry * 2).min(RETRY_DELAY_MAX);
         };
         match inode {
             Ok(Some(inode)) if has(inode) => match (&stream).write(&self.request) {
                 Ok(len) if len == self.request.len() => {
                     self.next = now + ANSWER_TIMEOUT;
                     self.state = State::Asked { stream, answer: Vec::new(), until: self.next };
-                    self.retry = RETRY;
+                    self.retry = RETRY_DELAY;
                 }
                 Ok(_) | Err(_) => self.failed("could not be asked: the connection was closed".to_owned(), now),
             },
             Ok(Some(_)) => again(self),
             Ok(None) if now < until => {
-                self.next = now + LOOK;
+                self.next = now + CHECK_INTERVAL;
                 self.state = State::Queued { stream, until };
             }
             Ok(None) => again(self),

@@ -18,7 +18,7 @@ use super::{BoxError, Call};
 use crate::shared::listener::never_linger;
 
 /// How long to wait when accept(2) fails, perhaps because no descriptor is free.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
 /// How many connections to accept from a queue when the worker is to finish; they would be lost if the pool stops.
 /// Bounded, since during a rolling restart the replacement accepts from the same queue, which might never be empty.
@@ -116,7 +116,7 @@ where
             Some(Ok(accepted)) => start(accepted),
             // The client has gone again.
             Some(Err(error)) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            Some(Err(_)) => tokio::time::sleep(PAUSE).await,
+            Some(Err(_)) => tokio::time::sleep(RETRY_DELAY).await,
         }
     }
     for _ in 0..WAITING_MAX {

@@ -56,7 +56,7 @@ use crate::sys::notification::{self, Answer, Call, Listener, Waiting};
 const FIRST_PASSED: usize = crate::sys::process::FIRST_PASSED as usize;
 
 /// The maximum number of calls that are answered in one turn, so that signals and the lifeline have theirs.
-const TURN: usize = 64;
+const CALLS_PER_TURN: usize = 64;
 
 /// In the child that becomes the program: makes its calls wait, and gives the keeper what it needs to answer them.
 pub(super) fn begin(adopt: Adopt, keeper: &UnixStream) -> io::Result<()> {
@@ -220,7 +220,7 @@ impl Adoption {
 
     /// Returns whether any process is left that may call.
     fn answer_calls(&mut self, sockets: &[OwnedFd], inodes: &[u64], tag: &str) -> bool {
-        for _ in 0..TURN {
+        for _ in 0..CALLS_PER_TURN {
             let mut wait = [PollFd::new(self.listener.as_fd(), PollFlags::POLLIN)];
             let found = poll(&mut wait, PollTimeout::ZERO).ok().and(wait[0].revents()).unwrap_or(PollFlags::empty());
             if !found.contains(PollFlags::POLLIN) {
