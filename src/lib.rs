@@ -28,8 +28,8 @@
 //! - **An upgrade starts the program again** (SIGUSR2, [`Handle::upgrade`]) with the same arguments. The old pool
 //!   serves until the new one does, then drains, so both exist for a while. The new pool is not told when the old one
 //!   has ended. Take a resource that must not exist twice, such as a lock file, in a worker, and wait for it there.
-//! - **The built-in server has no TLS and no HTTP/2**: put a proxy in front, or use a server that has them. With the
-//!   feature `hyper`, `Builder::serve_tower` speaks HTTP/2 without TLS.
+//! - **The built-in server has no HTTP/2**: put a proxy in front, or use a server that has it, such as
+//!   `Builder::serve_tower` (feature `hyper`, and `hyper-tls` for TLS).
 //!
 //! # What a broken worker can do
 //!
@@ -150,6 +150,7 @@
 //!   messages (`Worker::send_typed`, `Handle::send_typed`, `encode`, `decode`).
 //! - `hyper`: serves tower services, such as those of axum and tonic, with hyper on a tokio runtime of one thread in
 //!   each worker: `Builder::serve_tower`.
+//! - `hyper-tls`: the same over TLS, with the pool's certificates and session tickets, by tokio-rustls.
 //! - `http`: converts requests and responses from and to those of the crate `http`.
 
 mod admin;

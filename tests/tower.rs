@@ -1,8 +1,14 @@
 //! What `serve_tower` has besides that for which `servers.rs` tests the examples: HTTP/2, panics, the drain of what has
-//! no end, metrics.
+//! no end, metrics, TLS.
 
+#[cfg(feature = "hyper-tls")]
+#[allow(dead_code)]
+#[path = "tls/browser.rs"]
+mod browser;
 mod support;
 
+#[cfg(feature = "hyper-tls")]
+use std::io::{Read, Write};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
@@ -14,6 +20,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use nix::sys::signal::Signal;
 use support::{example, until, Server};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 /// Clients of gRPC that ask again and again, each on a connection that it keeps until it is told to leave.
@@ -28,11 +35,18 @@ struct Shared {
     lost: AtomicUsize,
     connections: AtomicUsize,
     is_over: AtomicBool,
+    /// How the clients speak TLS.
+    #[cfg(feature = "hyper-tls")]
+    tls: Option<Arc<rustls::ClientConfig>>,
 }
 
 impl Clients {
     fn start(address: &str, count: usize) -> Clients {
-        let (shared, address) = (Arc::<Shared>::default(), address.to_owned());
+        Clients::start_with(address, count, Shared::default())
+    }
+
+    fn start_with(address: &str, count: usize, shared: Shared) -> Clients {
+        let (shared, address) = (Arc::new(shared), address.to_owned());
         let inner = Arc::clone(&shared);
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
@@ -63,9 +77,17 @@ impl Clients {
 async fn ask_again(address: String, shared: Arc<Shared>) {
     while !shared.is_over.load(Ordering::Relaxed) {
         let stream = TcpStream::connect(&address).await.expect("it listens");
-        let (mut sender, connection) =
-            http2::handshake::<_, _, Full<Bytes>>(TokioExecutor::new(), TokioIo::new(stream)).await.expect("HTTP/2");
-        tokio::spawn(connection);
+        #[cfg(feature = "hyper-tls")]
+        let mut sender = match &shared.tls {
+            Some(tls) => {
+                let name = rustls::pki_types::ServerName::try_from("localhost").expect("a name");
+                let connector = tokio_rustls::TlsConnector::from(Arc::clone(tls));
+                speak(connector.connect(name, stream).await.expect("TLS")).await
+            }
+            None => speak(stream).await,
+        };
+        #[cfg(not(feature = "hyper-tls"))]
+        let mut sender = speak(stream).await;
         shared.connections.fetch_add(1, Ordering::Relaxed);
         while !shared.is_over.load(Ordering::Relaxed) && sender.ready().await.is_ok() {
             match check(&mut sender, &address).await {
@@ -76,6 +98,14 @@ async fn ask_again(address: String, shared: Arc<Shared>) {
             };
         }
     }
+}
+
+/// Begins with HTTP/2.
+async fn speak(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) -> http2::SendRequest<Full<Bytes>> {
+    let spoken = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await;
+    let (sender, connection) = spoken.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
 }
 
 /// Asks whether the server serves (the gRPC health checking protocol).
@@ -97,11 +127,28 @@ async fn check(sender: &mut http2::SendRequest<Full<Bytes>>, address: &str) -> R
 
 #[test]
 fn rolling_restarts_lose_no_call_of_grpc() {
-    let restarts = std::env::var("RESTARTS").ok().and_then(|count| count.parse().ok()).unwrap_or(2);
     let mut command = example("tonic");
     command.envs([("FORKPOOL_WORKERS", "2"), ("RUST_LOG", "info")]);
     let mut server = Server::start(command);
     let clients = Clients::start(&format!("127.0.0.1:{}", server.port()), 8);
+    lose_nothing(&mut server, clients);
+}
+
+#[test]
+#[cfg(feature = "hyper-tls")]
+fn rolling_restarts_lose_no_call_of_grpc_over_tls() {
+    let mut server = Server::start(with_tls(example("tonic"), "2"));
+    let address = browser::address(&mut server).to_string();
+    let mut tls = rustls::ClientConfig::clone(&browser::Browser::new(&browser::BOTH).0);
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    let shared = Shared { tls: Some(Arc::new(tls)), ..Shared::default() };
+    let clients = Clients::start_with(&address, 8, shared);
+    lose_nothing(&mut server, clients);
+}
+
+#[track_caller]
+fn lose_nothing(server: &mut Server, clients: Clients) {
+    let restarts = std::env::var("RESTARTS").ok().and_then(|count| count.parse().ok()).unwrap_or(2);
     for _ in 0..restarts {
         clients.until_answered();
         server.signal(Signal::SIGHUP);
@@ -177,6 +224,57 @@ fn the_pool_counts_what_the_service_does() {
     ] {
         assert!(metrics.contains(line), "{line}: {metrics}");
     }
+}
+
+/// A pool with HTTPS.
+#[cfg(feature = "hyper-tls")]
+fn with_tls(mut command: Command, workers: &str) -> Command {
+    command.envs([("FORKPOOL_WORKERS", workers), ("RUST_LOG", "info"), ("FORKPOOL_TLS_LISTEN", "127.0.0.1:0")]).envs(
+        [("FORKPOOL_TLS_CERTIFICATE", "a.pem"), ("FORKPOOL_TLS_KEY", "a.key")]
+            .map(|(variable, name)| (variable, browser::file(name))),
+    );
+    command
+}
+
+#[test]
+#[cfg(feature = "hyper-tls")]
+fn a_service_speaks_tls_and_sessions_resume_with_the_next_worker() {
+    use rustls::version::{TLS12, TLS13};
+    use rustls::HandshakeKind;
+
+    let mut command = with_tls(example("towered"), "1");
+    command.env("FORKPOOL_ADMIN", "127.0.0.1:0");
+    let mut server = Server::spawn(command);
+    let admin = server.wait_for_admin();
+    let address = browser::address(&mut server);
+    for (versions, name) in [([&TLS12], "Tls12"), ([&TLS13], "Tls13")] {
+        let client = browser::Browser::new(&versions);
+        let mut first = client.connect(address);
+        assert_eq!(first.get("/tls").text(), format!("Some({name}) of localhost over HTTP/1.1"));
+        let worker = first.get("/").worker();
+        server.signal(Signal::SIGHUP);
+        server.wait_for("rolling restart done");
+        let mut second = client.connect(address);
+        assert_ne!(second.get("/").worker(), worker);
+        assert_eq!(second.stream().conn.handshake_kind(), Some(HandshakeKind::Resumed), "{name}");
+    }
+    // Without TLS, on the other address, and where TLS is expected.
+    assert_eq!(server.get("/tls").text(), "None of no name over HTTP/1.1");
+    let mut plain = std::net::TcpStream::connect(address).expect("it listens");
+    plain.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect("sent");
+    let mut alert = Vec::new();
+    plain.read_to_end(&mut alert).expect("it closes");
+    assert!(alert.len() < 16, "{alert:?}");
+    until("the handshakes are counted", || {
+        let stream = std::net::TcpStream::connect(("127.0.0.1", admin)).expect("it listens");
+        let metrics = support::Client::new(stream).get("/metrics").text().to_owned();
+        let counted = |series: &str| metrics.lines().any(|line| line.starts_with(series) && !line.ends_with(" 0"));
+        let resumed = ["1.2", "1.3"].map(|version| {
+            counted(&format!("forkpool_tls_handshakes_total{{worker=\"0\",version=\"{version}\",resumed=\"yes\"}}"))
+        });
+        let failed = counted("forkpool_tls_failures_total{worker=\"0\",reason=\"invalid\"}");
+        (resumed == [true; 2] && failed).then_some(())
+    });
 }
 
 #[test]

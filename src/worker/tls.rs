@@ -66,7 +66,8 @@ impl Worker {
             true => Ok(()),
             false => Err(Error::config(
                 "tls-listen",
-                "this server speaks no TLS; use listen, or begin TLS with the configuration of Worker::tls_config",
+                "this server speaks no TLS; use listen, or begin TLS with the configuration of Worker::tls_config; \
+                 serve_tower does with the feature hyper-tls",
             )),
         }
     }

@@ -18,6 +18,11 @@ async fn answer(request: Request<Incoming>) -> Result<Response<String>, http::Er
             forkpool::draining().await;
             "it drains".to_owned()
         }
+        "/tls" => {
+            let tls = request.extensions().get::<forkpool::TlsInfo>();
+            let name = tls.and_then(forkpool::TlsInfo::server_name).unwrap_or("no name");
+            format!("{:?} of {name} over {:?}", tls.map(forkpool::TlsInfo::version), request.version())
+        }
         "/peer" => peer.unwrap_or_default(),
         "/missing" => return Response::builder().status(404).body(String::new()),
         _ => "hello world\n".to_owned(),

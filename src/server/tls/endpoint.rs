@@ -91,12 +91,7 @@ impl Endpoint {
     }
 
     pub(super) fn count_done(&self, info: &TlsInfo) {
-        self.count(match (info.version, info.is_resumed) {
-            (TlsVersion::Tls12, false) => Handshake::Full12,
-            (TlsVersion::Tls12, true) => Handshake::Resumed12,
-            (TlsVersion::Tls13, false) => Handshake::Full13,
-            (TlsVersion::Tls13, true) => Handshake::Resumed13,
-        });
+        self.count(completed(info));
     }
 
     /// A client has gone within its handshake, or took too long for it.
@@ -111,13 +106,8 @@ impl Endpoint {
     /// A session has failed.
     pub(super) fn fail(&self, error: &Error, is_handshaking: bool) {
         log::debug!("{} TLS failed: {error}", self.tag);
-        match error {
-            _ if !is_handshaking => {}
-            Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => {
-                self.count_unfinished();
-            }
-            Error::AlertReceived(_) => self.count(Handshake::Refused),
-            _ => self.count(Handshake::Failed),
+        if is_handshaking {
+            self.count(ended_by(error));
         }
     }
 
@@ -125,5 +115,24 @@ impl Endpoint {
     pub(super) fn count_truncated(&self) {
         log::debug!("{} a client closed its TLS connection without close_notify", self.tag);
         self.count(Handshake::Truncated);
+    }
+}
+
+/// How a handshake has ended that is complete.
+pub(crate) fn completed(info: &TlsInfo) -> Handshake {
+    match (info.version, info.is_resumed) {
+        (TlsVersion::Tls12, false) => Handshake::Full12,
+        (TlsVersion::Tls12, true) => Handshake::Resumed12,
+        (TlsVersion::Tls13, false) => Handshake::Full13,
+        (TlsVersion::Tls13, true) => Handshake::Resumed13,
+    }
+}
+
+/// How a handshake has ended that an error has ended.
+pub(crate) fn ended_by(error: &Error) -> Handshake {
+    match error {
+        Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => Handshake::Unfinished,
+        Error::AlertReceived(_) => Handshake::Refused,
+        _ => Handshake::Failed,
     }
 }

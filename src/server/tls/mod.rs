@@ -31,5 +31,9 @@ mod stream;
 mod tests;
 
 pub(crate) use self::endpoint::Endpoint;
+#[cfg(feature = "hyper-tls")]
+pub(crate) use self::endpoint::{completed, ended_by};
+#[cfg(feature = "hyper-tls")]
+pub(crate) use self::session::describe;
 pub use self::socket::TlsSocket;
 pub(crate) use self::stream::Stream;

@@ -7,7 +7,7 @@ use rustls::server::{ServerConfig, ServerConnectionData, UnbufferedServerConnect
 use rustls::unbuffered::{
     ConnectionState, EncodeError, EncodeTlsData, EncryptError, InsufficientSizeError, UnbufferedStatus, WriteTraffic,
 };
-use rustls::{Error, HandshakeKind, InvalidMessage, ProtocolVersion};
+use rustls::{CommonState, Error, HandshakeKind, InvalidMessage, ProtocolVersion};
 
 use crate::server::http::TlsInfo;
 use crate::shared::tls::{take_asked_name, TlsVersion};
@@ -175,7 +175,7 @@ impl TlsSession {
         }
         self.asked = take_asked_name().or(self.asked.take());
         if !self.connection.is_handshaking() {
-            self.info = Some(Box::new(info(&self.connection, self.asked.take())));
+            self.info = Some(Box::new(describe(&self.connection, self.asked.take())));
         }
     }
 
@@ -273,7 +273,8 @@ fn encode<D>(data: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) {
     out.truncate(start);
 }
 
-fn info(connection: &UnbufferedServerConnection, server_name: Option<Box<str>>) -> TlsInfo {
+/// What is known about a connection whose handshake is complete.
+pub(crate) fn describe(connection: &CommonState, server_name: Option<Box<str>>) -> TlsInfo {
     TlsInfo {
         version: match connection.protocol_version() {
             Some(ProtocolVersion::TLSv1_2) => TlsVersion::Tls12,

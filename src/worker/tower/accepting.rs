@@ -3,6 +3,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
 use std::os::unix::net::UnixListener as StdUnixListener;
+#[cfg(feature = "hyper-tls")]
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +14,11 @@ use tokio::task::{spawn_local, JoinHandle};
 use tower_service::Service;
 
 use super::connection::serve;
+use super::service::Client;
 use super::socket::{Socket, Stream};
 use super::state::{draining, unless, State};
+#[cfg(feature = "hyper-tls")]
+use super::tls::Endpoint;
 use super::{BoxError, Call};
 use crate::shared::listener::never_linger;
 
@@ -28,6 +33,8 @@ const WAITING_MAX: u32 = 1024;
 pub(super) struct Accepting {
     tcp: Vec<TcpListener>,
     unix: Vec<UnixListener>,
+    #[cfg(feature = "hyper-tls")]
+    tls: Option<Rc<Endpoint>>,
 }
 
 impl Accepting {
@@ -35,7 +42,28 @@ impl Accepting {
         Ok(Accepting {
             tcp: tcp.into_iter().map(TcpListener::from_std).collect::<io::Result<_>>()?,
             unix: unix.into_iter().map(UnixListener::from_std).collect::<io::Result<_>>()?,
+            #[cfg(feature = "hyper-tls")]
+            tls: None,
         })
+    }
+
+    /// With TLS on the addresses of the endpoint.
+    #[cfg(feature = "hyper-tls")]
+    pub(super) fn secured_by(self, tls: Option<Rc<Endpoint>>) -> Accepting {
+        Accepting { tls, ..self }
+    }
+
+    /// How to begin with the connections of a listener.
+    fn greeting(&self, listener: &TcpListener) -> Greeting {
+        #[cfg(feature = "hyper-tls")]
+        if let Some(tls) = &self.tls {
+            // A socket whose address is unknown has no clients.
+            if listener.local_addr().is_ok_and(|address| tls.is_for(address)) {
+                return Greeting::Tls(Rc::clone(tls));
+            }
+        }
+        let _ = listener;
+        Greeting::None
     }
 
     /// Accepts from each socket in a task of its own, which ends when the worker is to finish.
@@ -44,12 +72,43 @@ impl Accepting {
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
         B: Body<Error: Into<BoxError>> + 'static,
     {
+        let greetings: Vec<_> = self.tcp.iter().map(|listener| self.greeting(listener)).collect();
         let tcp =
-            self.tcp.into_iter().map(|listener| spawn_local(accept(listener, service.clone(), Arc::clone(state))));
+            self.tcp.into_iter().zip(greetings).map(|(listener, greeting)| {
+                spawn_local(accept(listener, greeting, service.clone(), Arc::clone(state)))
+            });
         let tcp: Vec<_> = tcp.collect();
-        let unix =
-            self.unix.into_iter().map(|listener| spawn_local(accept(listener, service.clone(), Arc::clone(state))));
+        let unix = self
+            .unix
+            .into_iter()
+            .map(|listener| spawn_local(accept(listener, Greeting::None, service.clone(), Arc::clone(state))));
         tcp.into_iter().chain(unix).collect()
+    }
+}
+
+/// What comes before the first request.
+#[derive(Clone)]
+enum Greeting {
+    None,
+    #[cfg(feature = "hyper-tls")]
+    Tls(Rc<Endpoint>),
+}
+
+impl Greeting {
+    async fn serve<S, B>(self, socket: Socket, peer: Option<SocketAddr>, service: S, state: Arc<State>)
+    where
+        S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
+        B: Body<Error: Into<BoxError>> + 'static,
+    {
+        match self {
+            Greeting::None => serve(socket, Client { peer, tls: None }, service, state).await,
+            #[cfg(feature = "hyper-tls")]
+            Greeting::Tls(endpoint) => {
+                if let Some((socket, tls)) = endpoint.shake_hands(socket, &state).await {
+                    serve(socket, Client { peer, tls: Some(tls) }, service, state).await;
+                }
+            }
+        }
     }
 }
 
@@ -97,14 +156,14 @@ impl Listener for UnixListener {
 }
 
 /// Accepts until the worker is to finish, and then what is queued.
-async fn accept<S, B>(listener: impl Listener, service: S, state: Arc<State>)
+async fn accept<S, B>(listener: impl Listener, greeting: Greeting, service: S, state: Arc<State>)
 where
     S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
     B: Body<Error: Into<BoxError>> + 'static,
 {
     let start = |(stream, peer)| {
         let socket = Socket::new(stream, Arc::clone(&state));
-        spawn_local(serve(socket, peer, service.clone(), Arc::clone(&state)));
+        spawn_local(greeting.clone().serve(socket, peer, service.clone(), Arc::clone(&state)));
     };
     loop {
         let next = async {

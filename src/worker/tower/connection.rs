@@ -1,7 +1,6 @@
 //! A connection, until its end.
 
 use std::future::{poll_fn, Future};
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -9,23 +8,24 @@ use http_body::Body;
 use hyper::rt::Executor;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 use tower_service::Service;
 
-use super::service::Adapted;
-use super::socket::Socket;
+use super::service::{Adapted, Client};
 use super::state::{draining, State};
 use super::{BoxError, Call, GRACE};
 use crate::sys::clock;
 
 /// Serves a connection until it ends, or was given to the application.
-pub(super) async fn serve<S, B>(socket: Socket, peer: Option<SocketAddr>, service: S, state: Arc<State>)
+pub(super) async fn serve<T, S, B>(socket: T, client: Client, service: S, state: Arc<State>)
 where
+    T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
     B: Body<Error: Into<BoxError>> + 'static,
 {
-    let service = Adapted::new(service, peer, Arc::clone(&state));
+    let service = Adapted::new(service, client, Arc::clone(&state));
     let protocol = service.protocol();
     let builder = builder(&state);
     let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(socket), service));

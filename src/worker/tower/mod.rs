@@ -8,6 +8,7 @@
 //! - `connection.rs`: one connection, until its end
 //! - `socket.rs`: a client's socket, which counts itself and its bytes
 //! - `service.rs`: the service as hyper calls it
+//! - `tls.rs`: the handshake before it (feature `hyper-tls`)
 //!
 //! # Decisions
 //!
@@ -23,6 +24,8 @@ mod connection;
 mod service;
 mod socket;
 mod state;
+#[cfg(feature = "hyper-tls")]
+mod tls;
 
 use std::error::Error as StdError;
 use std::future::Future;
@@ -56,9 +59,12 @@ impl Worker {
     /// routes of tonic, or any other `Service` of `http` requests. Feature `hyper`.
     ///
     /// `make` makes the service in this worker, on a tokio runtime of one thread, where it may spawn tasks. The service
-    /// need not be `Send`. Connections speak HTTP/1.1, or HTTP/2 if the client begins with it (without TLS, "prior
-    /// knowledge"). The peer's address is an extension of the request, of type `SocketAddr`; there is none on a Unix
-    /// socket.
+    /// need not be `Send`. Connections speak HTTP/1.1, or HTTP/2 if the client begins with it ("prior knowledge"). The
+    /// peer's address is an extension of the request, of type `SocketAddr`; there is none on a Unix socket.
+    ///
+    /// With the feature `hyper-tls`, addresses of [`bind_tls`](crate::Builder::bind_tls) speak TLS with the pool's
+    /// certificates and session tickets, and offer HTTP/2 and HTTP/1.1 (ALPN). Their requests have a
+    /// [`TlsInfo`](crate::TlsInfo) as an extension.
     ///
     /// When the worker is to finish, it accepts what waits in its queues, adds `Connection: close` to its responses for
     /// a second (GOAWAY in HTTP/2), then closes idle connections, and returns when all connections have ended. Tasks
@@ -73,7 +79,7 @@ impl Worker {
     /// # Errors
     ///
     /// When the system refuses what the runtime needs (epoll(7)), if a handler has panicked and `on-panic` is `exit`,
-    /// or if the pool has addresses for TLS, which this does not speak.
+    /// or if the pool has addresses for TLS and the feature `hyper-tls` is off.
     pub fn serve_tower<S, B>(&self, make: impl FnOnce() -> S) -> Result<()>
     where
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
@@ -138,12 +144,14 @@ impl Worker {
         S: Service<Call, Response = http::Response<B>, Error: Into<BoxError>, Future: 'static> + Clone + 'static,
         B: Body<Error: Into<BoxError>> + 'static,
     {
-        #[cfg(feature = "tls")]
+        #[cfg(all(feature = "tls", not(feature = "hyper-tls")))]
         self.check_tls()?;
         let watch = |source| Error::system("watch the worker's sockets with epoll_ctl(2)", source);
         let shutdown = self.shutdown_signal().and_then(UnixStream::from_std).map_err(watch)?;
         let state = Arc::new(State::new(self.page.clone(), self.tag(), self.serving.config()));
         let accepting = Accepting::new(self.take_listeners(), self.take_unix_listeners()).map_err(watch)?;
+        #[cfg(feature = "hyper-tls")]
+        let accepting = accepting.secured_by(tls::Endpoint::new(self));
         let told = self.ready();
         told.map_err(|source| Error::system("tell the parent that the worker is ready with write(2)", source))?;
         let accepting = accepting.start(&service, &state);

@@ -16,6 +16,7 @@ use tower_service::Service;
 
 use super::state::State;
 use super::BoxError;
+use crate::server::http::TlsInfo;
 use crate::shared::log_text::panic_message;
 use crate::sys::clock;
 
@@ -23,9 +24,16 @@ use crate::sys::clock;
 #[derive(Clone, Debug)]
 pub(super) struct Adapted<S> {
     service: S,
-    peer: Option<SocketAddr>,
+    client: Client,
     protocol: Protocol,
     state: Arc<State>,
+}
+
+/// What each request of a connection says about its client, as extensions.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Client {
+    pub(super) peer: Option<SocketAddr>,
+    pub(super) tls: Option<TlsInfo>,
 }
 
 /// Which version a connection speaks, as far as is known.
@@ -39,8 +47,8 @@ impl Protocol {
 }
 
 impl<S> Adapted<S> {
-    pub(super) fn new(service: S, peer: Option<SocketAddr>, state: Arc<State>) -> Adapted<S> {
-        Adapted { service, peer, protocol: Protocol::default(), state }
+    pub(super) fn new(service: S, client: Client, state: Arc<State>) -> Adapted<S> {
+        Adapted { service, client, protocol: Protocol::default(), state }
     }
 
     pub(super) fn protocol(&self) -> Protocol {
@@ -66,8 +74,11 @@ where
         if version == Version::HTTP_2 {
             self.protocol.0.store(true, Ordering::Relaxed);
         }
-        if let Some(peer) = self.peer {
+        if let Some(peer) = self.client.peer {
             request.extensions_mut().insert(peer);
+        }
+        if let Some(tls) = &self.client.tls {
+            request.extensions_mut().insert(tls.clone());
         }
         let name = format!("{} {}", request.method(), request.uri().path());
         let mut service = self.service.clone();

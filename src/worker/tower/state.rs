@@ -140,6 +140,15 @@ impl State {
         }
     }
 
+    /// The result of a future, or `None` if it takes longer than a client may take to send a request head.
+    #[cfg(feature = "hyper-tls")]
+    pub(super) async fn within_head_timeout<T>(&self, future: impl Future<Output = T>) -> Option<T> {
+        match self.head_timeout.is_zero() {
+            true => Some(future.await),
+            false => tokio::time::timeout(self.head_timeout, future).await.ok(),
+        }
+    }
+
     /// A handler has panicked.
     pub(super) fn panicked(&self) {
         self.row().count_panic();

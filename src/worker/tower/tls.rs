@@ -1,0 +1,91 @@
+//! TLS before the service (feature `hyper-tls`).
+
+use std::cell::Cell;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsAcceptor;
+
+use super::socket::Socket;
+use super::state::State;
+use crate::server::http::TlsInfo;
+use crate::server::tls::{completed, describe, ended_by};
+use crate::shared::counters::{Handshake, HANDSHAKES};
+use crate::sys::clock;
+use crate::worker::Worker;
+
+/// The protocols to offer (RFC 7301), the best first.
+const PROTOCOLS: [&[u8]; 2] = [b"h2", b"http/1.1"];
+
+/// What the handshakes of a worker share.
+pub(super) struct Endpoint {
+    acceptor: TlsAcceptor,
+    /// The addresses on which clients expect TLS.
+    addresses: Vec<SocketAddr>,
+    counts: Cell<[u64; HANDSHAKES]>,
+}
+
+impl Endpoint {
+    /// None if the pool has no certificates.
+    pub(super) fn new(worker: &Worker) -> Option<Rc<Endpoint>> {
+        let mut config = ServerConfig::clone(&*worker.tls_config()?);
+        config.alpn_protocols = PROTOCOLS.map(<[u8]>::to_vec).into();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let addresses = worker.tls_addresses().to_vec();
+        Some(Rc::new(Endpoint { acceptor, addresses, counts: Cell::default() }))
+    }
+
+    /// Whether connections to this address begin with a handshake.
+    pub(super) fn is_for(&self, address: SocketAddr) -> bool {
+        self.addresses.contains(&address)
+    }
+
+    /// None if there is no session: the client has gone, was too slow, or speaks something else.
+    pub(super) async fn shake_hands(&self, socket: Socket, state: &State) -> Option<(TlsStream<Socket>, TlsInfo)> {
+        let mut accepting = pin!(self.acceptor.accept(socket));
+        // A step takes long, and a client makes only a few: each restarts the time after which the worker hangs.
+        let accepted = poll_fn(|cx| {
+            state.row().busy(clock::now());
+            accepting.as_mut().poll(cx)
+        });
+        match state.within_head_timeout(accepted).await {
+            Some(Ok(stream)) => {
+                let connection = stream.get_ref().1;
+                let info = describe(connection, connection.server_name().map(Into::into));
+                self.count(completed(&info), state);
+                Some((stream, info))
+            }
+            Some(Err(error)) => {
+                log::debug!("{} TLS failed: {error}", state.tag);
+                self.count(way(&error), state);
+                None
+            }
+            None => {
+                self.count(Handshake::Unfinished, state);
+                None
+            }
+        }
+    }
+
+    fn count(&self, way: Handshake, state: &State) {
+        let mut counts = self.counts.get();
+        counts[way as usize] += 1;
+        self.counts.set(counts);
+        state.row().set_handshakes(&counts);
+    }
+}
+
+/// How a handshake has ended.
+fn way(error: &io::Error) -> Handshake {
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(error) => ended_by(error),
+        // The client has gone.
+        None => Handshake::Unfinished,
+    }
+}
