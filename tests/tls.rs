@@ -11,5 +11,7 @@ mod browser;
 mod certificates;
 #[path = "tls/clients.rs"]
 mod clients;
+#[path = "tls/floods.rs"]
+mod floods;
 #[path = "tls/sessions.rs"]
 mod sessions;

@@ -122,6 +122,12 @@ impl Acceptor {
         self
     }
 
+    /// Whether its connections begin with a handshake of TLS.
+    #[cfg(feature = "tls")]
+    pub(crate) fn is_secured(&self) -> bool {
+        self.endpoint.is_some()
+    }
+
     pub(crate) fn register(&mut self, poll: &Poll, token: Token) -> io::Result<()> {
         self.token = token;
         match &self.listener {

@@ -66,6 +66,23 @@ impl Client {
         }
     }
 
+    /// Whether its handshake is in progress, and if so, what is to come of it.
+    #[cfg(feature = "tls")]
+    pub(crate) fn handshake(&self) -> Option<tls::Awaited> {
+        match self {
+            Client::Tls(stream) => stream.handshake(),
+            _ => None,
+        }
+    }
+
+    /// Ends a handshake in favour of another.
+    #[cfg(feature = "tls")]
+    pub(crate) fn end_handshake(&mut self) {
+        if let Client::Tls(stream) = self {
+            stream.give_way();
+        }
+    }
+
     /// A header of the PROXY protocol comes before the handshake, if there is one.
     pub(crate) fn await_header(&mut self) {
         #[cfg(feature = "tls")]

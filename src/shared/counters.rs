@@ -42,12 +42,16 @@ pub(crate) enum Handshake {
     Unfinished,
     /// A request without TLS.
     Plain,
+    /// Ended in favour of another, since there were too many.
+    Crowded,
+    /// Finished, but the connection was broken later: by a damaged record, or by an alert.
+    Broken,
     /// The client has closed the connection without saying that nothing more comes.
     Truncated,
 }
 
 /// The number of ways.
-pub(crate) const HANDSHAKES: usize = 9;
+pub(crate) const HANDSHAKES: usize = 11;
 
 /// The number of classes of status codes (RFC 9110 section 15).
 pub(crate) const CLASSES: usize = 5;

@@ -59,7 +59,7 @@ impl Serving {
         }
     }
 
-    #[cfg(feature = "hyper")]
+    #[cfg(any(feature = "hyper", feature = "tls"))]
     pub(super) fn config(&self) -> &ServerConfig {
         &self.config
     }

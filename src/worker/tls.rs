@@ -53,7 +53,8 @@ impl Worker {
     /// What the connections of the built-in server share.
     pub(super) fn endpoint(&self) -> Option<Rc<Endpoint>> {
         let config = self.tls_config()?;
-        Some(Rc::new(Endpoint::new(config, self.sockets.tls.clone(), self.tag())))
+        let most = self.serving.config().capacity.max_handshakes;
+        Some(Rc::new(Endpoint::new(config, self.sockets.tls.clone(), most, self.tag())))
     }
 
     /// Whether its server speaks TLS where clients expect it.

@@ -2,13 +2,13 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::thread;
 
 use nix::sys::signal::Signal;
 use rustls::version::TLS13;
 
-use crate::browser::{address, file, testbed, Browser, BOTH};
+use crate::browser::{address, admin_address, file, metric, testbed, Browser, BOTH};
 use crate::support::{binary, fresh_path, until, Client, Server, DEADLINE};
 
 #[test]
@@ -134,9 +134,7 @@ fn a_header_of_a_proxy_comes_before_the_handshake() {
 fn metrics_count_handshakes() {
     let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_ADMIN", "127.0.0.1:0")]);
     let address = address(&mut server);
-    let admin =
-        server.log().iter().find_map(|line| line.split_once("admin on http://")).map(|it| it.1.trim().to_owned());
-    let admin: SocketAddr = admin.expect("an admin process").parse().expect("an address");
+    let admin = admin_address(&mut server);
     let browsers = BOTH.map(|version| Browser::new(&[version]));
     for browser in &browsers {
         assert!(!browser.visit(address) && browser.visit(address));
@@ -144,12 +142,9 @@ fn metrics_count_handshakes() {
     let plain = TcpStream::connect(address).expect("it listens");
     plain.set_read_timeout(Some(DEADLINE)).expect("a socket");
     assert_eq!(Client::new(plain).get("/").status, 400);
-    let counted = |name: &str, labels: &str, count: u32| {
-        let line = format!("forkpool_tls_{name}_total{{worker=\"0\",{labels}}} {count}");
-        until(&line, || {
-            let metrics = Client::new(TcpStream::connect(admin).expect("it listens")).get("/metrics");
-            metrics.text().lines().any(|found| found == line).then_some(())
-        });
+    let counted = |name: &str, labels: &str, count: u64| {
+        let (name, labels) = (format!("forkpool_tls_{name}_total"), format!("worker=\"0\",{labels}"));
+        until(&labels, || (metric(admin, &name, &labels)? == count).then_some(()));
     };
     for version in ["1.2", "1.3"] {
         counted("handshakes", &format!("version=\"{version}\",resumed=\"no\""), 1);

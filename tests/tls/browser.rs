@@ -112,3 +112,18 @@ pub(crate) const BOTH: [&SupportedProtocolVersion; 2] = [&TLS12, &TLS13];
 pub(crate) fn certificate(name: &str) -> Vec<u8> {
     CertificateDer::from_pem_file(file(name)).expect("PEM").to_vec()
 }
+
+/// The address of the admin process.
+pub(crate) fn admin_address(server: &mut Server) -> SocketAddr {
+    let line = server.log().iter().find_map(|line| line.split_once("admin on http://"));
+    line.expect("an admin process").1.trim().parse().expect("an address")
+}
+
+/// A number that the admin process shows.
+pub(crate) fn metric(admin: SocketAddr, name: &str, labels: &str) -> Option<u64> {
+    let socket = TcpStream::connect(admin).expect("it listens");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    let metrics = Client::new(socket).get("/metrics");
+    let line = format!("{name}{{{labels}}} ");
+    metrics.text().lines().find_map(|found| found.strip_prefix(&line)?.parse().ok())
+}

@@ -120,7 +120,7 @@ impl Snapshot<'_> {
         let name = "forkpool_tls_failures_total";
         out.family(name, "counter", "Connections whose TLS has failed, by the reason.");
         for (slot, counters) in self.slots.iter().filter_map(|slot| Some((slot, slot.counted()?))) {
-            let reasons = ["invalid", "refused_by_client", "unfinished", "plain_http", "truncated"];
+            let reasons = ["invalid", "refused_by_client", "unfinished", "plain_http", "limit", "broken", "truncated"];
             for (reason, count) in reasons.iter().zip(&counters.handshakes[4..]) {
                 out.sample(name, &format!("worker=\"{}\",reason=\"{reason}\"", slot.id), count);
             }

@@ -113,7 +113,7 @@ impl Snapshot<'_> {
         if self.pool.certificates.is_empty() {
             return None;
         }
-        let [full12, resumed12, full13, resumed13, failed @ .., _] = self.totals.handshakes;
+        let [full12, resumed12, full13, resumed13, failed @ .., _, _] = self.totals.handshakes;
         let sum = |counts: &[u64]| counts.iter().fold(0, |sum: u64, count| sum.saturating_add(*count));
         Some([sum(&[full12, full13]), sum(&[resumed12, resumed13]), sum(&failed)])
     }

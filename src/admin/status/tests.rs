@@ -108,7 +108,7 @@ fn readings() -> Readings {
         taken: 2,
         handed: 2,
         discarded: 1,
-        handshakes: [1, 2, 3, 4, 1, 1, 1, 1, 1],
+        handshakes: [1, 2, 3, 4, 1, 1, 1, 1, 1, 1, 1],
     };
     readings.slots.insert(0, counters);
     readings.slots.insert(7, counters);
@@ -228,7 +228,7 @@ fn the_json_is_what_was_agreed() {
          \"balance\":\"random\",\"restart_aborted\":\"a\\\\b\\u000a\",\"max_held\":67108864,\"certificates\":[{\"file\":\"c.pem\",\"expires\":1790000000}]},\
          \"totals\":{\"requests\":20,\"connections\":8,\"open\":6,\"refused\":4,\"panics\":6,\
          \"responses\":{\"1xx\":0,\"2xx\":12,\"3xx\":2,\"4xx\":4,\"5xx\":2},\"sent\":8192,\"handed_over\":4,\"handover_refused\":2,\
-         \"tls\":{\"full\":8,\"resumed\":12,\"failed\":8},\"log_lines_lost\":10,\"restarts\":\
+         \"tls\":{\"full\":8,\"resumed\":12,\"failed\":10},\"log_lines_lost\":10,\"restarts\":\
          {\"exited\":1,\"killed\":2,\"stalled\":3,\"boot\":4,\"restart\":5,\"recycled\":6},\"latency\":",
         &latency(6, "0.000600"),
         "},\"workers\":[",

@@ -32,6 +32,7 @@ fn methods_and_names_set_the_same() {
         ("tls-client-ca", "another", |pool| pool.tls_client_ca("another")),
         ("tls-client-auth", "require", |pool| pool.tls_client_auth(TlsClientAuth::Require)),
         ("tls-min", "1.3", |pool| pool.tls_min(TlsVersion::Tls13)),
+        ("tls-max-handshakes", "7", |pool| pool.tls_max_handshakes(7)),
         ("https-redirect", "yes", |pool| pool.https_redirect(true)),
         ("tls-ticket-period", "7s", |pool| pool.tls_ticket_period(SEVEN)),
         ("tls-ticket-secret", "another", |pool| pool.tls_ticket_secret("another")),

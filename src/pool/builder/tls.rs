@@ -58,6 +58,15 @@ impl Builder {
         self.put("tls-min", |config| config.listening.tls.identity.min = version)
     }
 
+    /// Sets the maximum number of handshakes in progress per worker. Default 1000.
+    ///
+    /// At the limit, new connections wait in the queue, and the handshake that has waited longest for its client, for
+    /// at least a second, is ended to make room. If nothing has come from the client, ten milliseconds are enough.
+    /// Handshakes take turns with other connections, so many of them slow down each other, and hardly anybody else.
+    pub fn tls_max_handshakes(self, count: usize) -> Builder {
+        self.put("tls-max-handshakes", |config| config.server.capacity.max_handshakes = count)
+    }
+
     /// Sets whether the built-in server redirects requests that come without TLS to the first
     /// [`bind_tls`](Builder::bind_tls), with status 308. Default `false`. Not redirected are requests that a [trusted
     /// proxy](Builder::trusted_proxies) says came by https, and paths under `/.well-known/acme-challenge/`, by which

@@ -48,6 +48,12 @@ impl Transport {
         self.client.is_taken()
     }
 
+    /// Ends its handshake in favour of another.
+    #[cfg(feature = "tls")]
+    pub(crate) fn end_handshake(&mut self) {
+        self.client.end_handshake();
+    }
+
     /// Must be called before this is dropped if another process has the socket as well: the registration belongs to the
     /// socket, and not to this copy.
     pub(crate) fn deregister(&mut self, registry: &Registry) {

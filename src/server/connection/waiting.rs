@@ -10,6 +10,8 @@ use super::transport::Transport;
 use crate::server::context::Context;
 use crate::server::http::Phase;
 use crate::server::timing::Timing;
+#[cfg(feature = "tls")]
+use crate::server::tls::{Awaited, PATIENCE};
 use crate::shared::config::ServerConfig;
 use crate::shared::listener;
 use crate::time::Time;
@@ -52,6 +54,11 @@ impl<'c> Waiting<'c> {
         self.session.exchange.file()
     }
 
+    /// Whether it holds a part of a record of TLS, and waits for a head.
+    pub(crate) fn is_between_records(self) -> bool {
+        matches!(self.timer.timing, Timing::Idle | Timing::Head) && self.transport.client.held() > 0
+    }
+
     /// Whether it waits for a request of which nothing has arrived.
     pub(crate) fn is_idle(self) -> bool {
         matches!(self.timer.timing, Timing::Idle | Timing::Head)
@@ -65,6 +72,19 @@ impl<'c> Waiting<'c> {
         let since = self.timer.begun(&config.timeouts)?;
         let gives_way = config.capacity.evicts_unfinished || self.is_idle() || self.timer.timing == Timing::Linger;
         gives_way.then_some((self.timer.timing == Timing::Head, since))
+    }
+
+    /// Since when its handshake waits for the client, if it does, and whether some of it has come. One that was begun
+    /// counts from later on, so that those of which nothing has come go first.
+    #[cfg(feature = "tls")]
+    pub(crate) fn handshake_since(self, config: &ServerConfig) -> Option<(bool, Time)> {
+        let awaited = self.transport.client.handshake()?;
+        // Without a timeout nobody knows.
+        let since = self.timer.begun(&config.timeouts).unwrap_or_default();
+        match awaited {
+            Awaited::All => Some((false, since)),
+            Awaited::Rest => Some((true, since + PATIENCE)),
+        }
     }
 
     /// Prepares to be closed in favour of another.

@@ -71,7 +71,8 @@ where
     pub(super) fn take_in(&mut self, key: usize, most: usize) -> io::Result<()> {
         let is_all = self.connections.cx.is_draining();
         for _ in 0..most {
-            let Some(acceptor) = self.acceptors.waiting(key) else { break };
+            let may_begin = is_all || self.handshakes.may_begin(key, &mut self.acceptors, &mut self.connections);
+            let Some(acceptor) = self.acceptors.waiting(key).filter(|_| may_begin) else { break };
             let (station, now) = (&self.connections.cx.station, self.connections.cx.clock.now);
             let is_stalled = |slot| station.is_stalled(slot, now);
             let may_take = match station.is_sticky() {
@@ -112,9 +113,8 @@ where
                         self.evict(index);
                     }
                     self.connections.descriptors.took(stream.as_fd().as_raw_fd(), self.connections.count());
-                    let cx = &self.connections.cx;
-                    let peer = Peer::expected(peer, cx.station.config);
-                    let connection = Connection::new(stream, peer, cx.station.config, cx.clock.running);
+                    let (config, now) = (self.connections.cx.station.config, self.connections.cx.clock.running);
+                    let connection = Connection::new(stream, Peer::expected(peer, config), config, now);
                     match is_all {
                         // Whatever is in the queue comes out of it first.
                         true => self.connections.add(connection, &mut self.passing),
@@ -158,7 +158,7 @@ where
         if self.admission.is_quiet() {
             return None;
         }
-        let due = self.acceptors.due()?;
+        let due = self.acceptors.due(|acceptor, due| self.handshakes.due(acceptor, due))?;
         match self.has_room(0) {
             _ if self.admission.retry(self.connections.table.closed()).is_some() => None,
             true => Some(due),

@@ -62,9 +62,9 @@ impl Acceptors {
         self.0.iter_mut().for_each(|(_, acceptor)| acceptor.offer(poll, is_offered));
     }
 
-    /// When to look at one of them.
-    pub(super) fn due(&self) -> Option<Time> {
-        self.0.iter().filter_map(|(_, acceptor)| acceptor.due()).min()
+    /// When to look at one of them, if `due` tells that by when there may be a connection to accept.
+    pub(super) fn due(&self, due: impl Fn(&Acceptor, Time) -> Time) -> Option<Time> {
+        self.0.iter().filter_map(|(_, acceptor)| Some(due(acceptor, acceptor.due()?))).min()
     }
 
     pub(super) fn remove(&mut self, key: usize, poll: &Poll) -> Acceptor {

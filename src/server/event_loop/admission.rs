@@ -98,12 +98,17 @@ impl Admission {
 
     /// Whether to log now that connections are closed in favour of new ones; the caller then does.
     pub(super) fn is_warning_due(&mut self, now: Time) -> bool {
-        let is_due = self.warned.is_none_or(|at| now.since(at) >= WARN_EVERY);
-        if is_due {
-            self.warned = Some(now);
-        }
-        is_due
+        is_warning_due(&mut self.warned, now)
     }
+}
+
+/// Whether to log again what was last logged at this time.
+pub(super) fn is_warning_due(warned: &mut Option<Time>, now: Time) -> bool {
+    let is_due = warned.is_none_or(|at| now.since(at) >= WARN_EVERY);
+    if is_due {
+        *warned = Some(now);
+    }
+    is_due
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ mod descriptors;
 mod drain_notices;
 mod draining;
 mod handover_queue;
+mod handshakes;
 mod orders;
 mod passing;
 mod places;
@@ -21,8 +22,6 @@ mod upgrades;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
-#[cfg(feature = "tls")]
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,8 +37,6 @@ use crate::server::inbox::Inbox;
 use crate::server::mailbox::{self, ConnectionWaker, Mailbox, Place};
 use crate::server::resources::Resources;
 use crate::server::station::Station;
-#[cfg(feature = "tls")]
-use crate::server::tls::Endpoint;
 use crate::shared::listener;
 use crate::sys;
 use crate::sys::clock;
@@ -49,6 +46,7 @@ use self::acceptors::{Acceptors, LISTENERS, LISTENERS_MAX};
 use self::admission::Admission;
 use self::connections::Connections;
 use self::handover_queue::HandoverQueue;
+use self::handshakes::Handshakes;
 use self::steering::Steering;
 use self::taking::Taking;
 
@@ -78,9 +76,7 @@ pub(crate) struct Server<'w, H> {
     passing: HandoverQueue,
     taking: Taking,
     inbox: Option<Inbox>,
-    /// What connections with TLS share, if there are any.
-    #[cfg(feature = "tls")]
-    tls: Option<Rc<Endpoint>>,
+    handshakes: Handshakes,
     lifeline: UnixStream,
 }
 
@@ -135,7 +131,9 @@ where
             taking,
             inbox,
             #[cfg(feature = "tls")]
-            tls: resources.tls,
+            handshakes: Handshakes::new(resources.tls),
+            #[cfg(not(feature = "tls"))]
+            handshakes: Handshakes::default(),
             lifeline,
         })
     }
@@ -148,13 +146,17 @@ where
             if self.connections.cx.memory.budget.take_trim() {
                 sys::memory::trim();
             }
-            self.connections.cx.stats.row.idle();
+            let is_still_busy = self.handshakes.are_deferred();
+            match is_still_busy {
+                true => self.connections.cx.stats.row.goes_on(),
+                false => self.connections.cx.stats.row.idle(),
+            }
             let wait = self.wait();
             match self.connections.poll.poll(&mut events, wait) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 result => result.map_err(|source| Error::system("wait for events with epoll_wait(2)", source))?,
             }
-            self.begin_turn();
+            self.begin_turn(is_still_busy);
             self.connections.go_on();
             self.take(&events);
             if self.connections.cx.station.quits() {
@@ -219,16 +221,14 @@ where
     }
 
     /// Reads the clocks, once for everything in this turn.
-    fn begin_turn(&mut self) {
+    fn begin_turn(&mut self, is_still_busy: bool) {
         let cx = &mut self.connections.cx;
         cx.clock.begin_turn(clock::now_micros());
-        cx.stats.row.busy(cx.clock.now);
-        cx.station.wake_watch();
-        #[cfg(feature = "tls")]
-        if let Some(endpoint) = &self.tls {
-            endpoint.begin_turn();
-            cx.stats.row.set_handshakes(&endpoint.counts());
+        if !is_still_busy {
+            cx.stats.row.busy(cx.clock.now);
         }
+        cx.station.wake_watch();
+        self.handshakes.begin_turn(cx.stats.row);
         if self.steering.is_due(cx.clock.now) {
             self.steer();
         }

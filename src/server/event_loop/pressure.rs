@@ -26,7 +26,10 @@ where
         self.cx.memory.budget.change(before as usize, held as usize, self.cx.clock.now);
         self.cx.stats.row.set_held(self.cx.memory.budget.held());
         // A response cannot wait elsewhere, and a client that does not read it must not make others wait.
-        let is_too_much = self.cx.memory.budget.is_over() && held > before && entry.connection.timer.is_unsent();
+        // The same holds for a record that is incomplete while no request is: nothing else would end it.
+        let is_too_much = self.cx.memory.budget.is_over()
+            && held > before
+            && (entry.connection.timer.is_unsent() || entry.connection.waiting().is_between_records());
         if is_too_much && step == Step::Wait {
             entry.connection.waiting().give_way();
             let step = entry.connection.expire(&mut self.cx);

@@ -102,6 +102,24 @@ impl Table {
         now_idle.is_some_and(|(is_new, since)| (is_new, cx.clock.real(since)) == (idle.is_new, idle.since))
     }
 
+    /// The handshakes that wait for their clients.
+    #[cfg(feature = "tls")]
+    pub(super) fn handshakes<'t>(&'t self, cx: &'t Context<'_>) -> impl Iterator<Item = Idle> + 't {
+        self.entries.iter().filter(|(_, entry)| !entry.connection.transport.is_again).filter_map(|(index, entry)| {
+            let (is_new, since) = entry.connection.waiting().handshake_since(cx.station.config)?;
+            Some(Idle { is_new, since: cx.clock.real(since), index, serial: entry.serial })
+        })
+    }
+
+    /// Whether a handshake has waited for its client ever since.
+    #[cfg(feature = "tls")]
+    pub(super) fn is_still_awaited(&self, idle: Idle, cx: &Context<'_>) -> bool {
+        let entry = self.get(Place { index: idle.index, serial: idle.serial });
+        let entry = entry.filter(|entry| !entry.connection.transport.is_again);
+        let awaited = entry.and_then(|entry| entry.connection.waiting().handshake_since(cx.station.config));
+        awaited.is_some_and(|(is_new, since)| (is_new, cx.clock.real(since)) == (idle.is_new, idle.since))
+    }
+
     /// Checks what the clients have read of the responses that are held for them.
     pub(super) fn look_at_queues(&mut self, cx: &mut Context<'_>) {
         for (index, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.held > 0) {

@@ -3,7 +3,9 @@
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::server::ServerConfig;
 use rustls::{AlertDescription, Error};
@@ -22,6 +24,9 @@ const READ: usize = 64 * 1024;
 /// The number of steps of handshakes in each turn. One takes as long as some hundred requests.
 const STEPS: u32 = 4;
 
+/// How long a client may take for its part of a handshake before the handshake makes room for another.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
+
 /// What the sessions of a worker share: the configuration, buffers, counters.
 pub(crate) struct Endpoint {
     pub(super) config: Arc<ServerConfig>,
@@ -30,6 +35,11 @@ pub(crate) struct Endpoint {
     pub(super) buffers: RefCell<Buffers>,
     /// How many steps of handshakes this turn has left.
     steps: Cell<u32>,
+    /// Whether one had to wait for the next turn.
+    defers: Cell<bool>,
+    /// How many handshakes are in progress, and how many may be.
+    handshakes: Cell<usize>,
+    handshakes_max: usize,
     counts: Cell<[u64; HANDSHAKES]>,
     tag: String,
 }
@@ -49,16 +59,30 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoint {
-    /// `tag` is how the log names the worker.
-    pub(crate) fn new(config: Arc<ServerConfig>, addresses: Vec<SocketAddr>, tag: String) -> Endpoint {
+    /// At most `handshakes_max` handshakes are in progress at a time. `tag` is how the log names the worker.
+    pub(crate) fn new(
+        config: Arc<ServerConfig>,
+        addresses: Vec<SocketAddr>,
+        handshakes_max: usize,
+        tag: String,
+    ) -> Endpoint {
         let buffer = |len| vec![0; len].into_boxed_slice();
         let buffers = Buffers {
             received: buffer(READ),
             sealed: buffer(RECORDS * (RECORD + OVERHEAD)),
             plain: buffer(RECORDS * RECORD),
         };
-        let (steps, counts) = (Cell::new(STEPS), Cell::default());
-        Endpoint { config, addresses, buffers: RefCell::new(buffers), steps, counts, tag }
+        Endpoint {
+            config,
+            addresses,
+            buffers: RefCell::new(buffers),
+            steps: Cell::new(STEPS),
+            defers: Cell::new(false),
+            handshakes: Cell::new(0),
+            handshakes_max,
+            counts: Cell::default(),
+            tag,
+        }
     }
 
     /// Whether connections to this address begin with a handshake.
@@ -69,11 +93,29 @@ impl Endpoint {
     /// Another turn of the loop begins.
     pub(crate) fn begin_turn(&self) {
         self.steps.set(STEPS);
+        self.defers.set(false);
     }
 
-    /// Whether a session may take a step of its handshake in this turn.
+    /// Whether a session may take a step of its handshake in this turn. If not, it has to ask again in the next one.
     pub(super) fn has_step(&self) -> bool {
-        self.steps.get() > 0
+        let has_step = self.steps.get() > 0;
+        self.defers.set(self.defers.get() || !has_step);
+        has_step
+    }
+
+    /// Whether handshakes wait for the next turn.
+    pub(crate) fn defers(&self) -> bool {
+        self.defers.get()
+    }
+
+    /// How many handshakes are in progress.
+    pub(crate) fn handshakes(&self) -> usize {
+        self.handshakes.get()
+    }
+
+    /// Whether no further handshake may begin.
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.handshakes.get() >= self.handshakes_max
     }
 
     pub(super) fn take_step(&self) {
@@ -99,6 +141,11 @@ impl Endpoint {
         self.count(Handshake::Unfinished);
     }
 
+    /// A handshake was ended in favour of another.
+    pub(super) fn count_crowded(&self) {
+        self.count(Handshake::Crowded);
+    }
+
     pub(super) fn count_plain(&self) {
         self.count(Handshake::Plain);
     }
@@ -106,9 +153,10 @@ impl Endpoint {
     /// A session has failed.
     pub(super) fn fail(&self, error: &Error, is_handshaking: bool) {
         log::debug!("{} TLS failed: {error}", self.tag);
-        if is_handshaking {
-            self.count(ended_by(error));
-        }
+        self.count(match is_handshaking {
+            true => ended_by(error),
+            false => Handshake::Broken,
+        });
     }
 
     /// A client has gone without saying that it sends nothing more.
@@ -134,5 +182,22 @@ pub(crate) fn ended_by(error: &Error) -> Handshake {
         Error::AlertReceived(AlertDescription::CloseNotify | AlertDescription::UserCanceled) => Handshake::Unfinished,
         Error::AlertReceived(_) => Handshake::Refused,
         _ => Handshake::Failed,
+    }
+}
+
+/// A handshake in progress.
+#[derive(Debug)]
+pub(super) struct InProgress(Rc<Endpoint>);
+
+impl InProgress {
+    pub(super) fn new(endpoint: &Rc<Endpoint>) -> InProgress {
+        endpoint.handshakes.set(endpoint.handshakes.get() + 1);
+        InProgress(Rc::clone(endpoint))
+    }
+}
+
+impl Drop for InProgress {
+    fn drop(&mut self) {
+        self.0.handshakes.set(self.0.handshakes.get().saturating_sub(1));
     }
 }

@@ -18,8 +18,10 @@
 //! **Writing.** Plaintext counts as sent when the socket has accepted the last byte of its records, so a connection
 //! that must wait offers the same bytes again. That keeps all of the server's accounting as it is over TCP.
 //!
-//! **Handshakes** take as long as hundreds of requests. A worker begins few of them in each turn, so that others have
-//! theirs meanwhile. Their time counts towards the head timeout.
+//! **Handshakes** take as long as hundreds of requests. A worker takes few steps of them in each turn, so that others
+//! have theirs meanwhile. While some wait for the next turn, it accepts no more connections with TLS, and counts as
+//! busy, so that other workers get them. At the limit of handshakes in progress, the one that has waited longest for
+//! its client makes room for a new one. Their time counts towards the head timeout.
 
 mod endpoint;
 #[cfg(any(fuzzing, test))]
@@ -30,10 +32,10 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::endpoint::Endpoint;
+pub(crate) use self::endpoint::{Endpoint, PATIENCE};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::endpoint::{completed, ended_by};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::session::describe;
 pub use self::socket::TlsSocket;
-pub(crate) use self::stream::Stream;
+pub(crate) use self::stream::{Awaited, Stream};

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use mio::net::TcpStream;
 use socket2::SockRef;
 
-use super::endpoint::{Buffers, Endpoint};
+use super::endpoint::{Buffers, Endpoint, InProgress};
 use super::session::TlsSession;
 use super::socket::TlsSocket;
 use crate::server::http::TlsInfo;
@@ -24,6 +24,8 @@ pub(crate) struct Stream {
     session: TlsSession,
     endpoint: Rc<Endpoint>,
     stage: Stage,
+    /// Set until the handshake has ended.
+    handshake: Option<InProgress>,
     /// Records that the socket has not accepted, and how much of them it has.
     pending: Vec<u8>,
     sent: usize,
@@ -47,6 +49,13 @@ enum Stage {
     Over,
 }
 
+/// What is to come of a client's part of a handshake.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Awaited {
+    All,
+    Rest,
+}
+
 impl Stream {
     /// # Errors
     ///
@@ -54,8 +63,9 @@ impl Stream {
     pub(crate) fn new(socket: TcpStream, endpoint: Rc<Endpoint>) -> io::Result<Stream> {
         let session = TlsSession::new(endpoint.config.clone()).map_err(io::Error::other)?;
         let (pending, sent, sealed) = (Vec::new(), 0, 0);
-        let (stage, is_full, has_said_goodbye) = (Stage::Fresh, false, false);
-        Ok(Stream { socket, session, endpoint, stage, pending, sent, sealed, is_full, has_said_goodbye })
+        let (stage, handshake) = (Stage::Fresh, Some(InProgress::new(&endpoint)));
+        let (is_full, has_said_goodbye) = (false, false);
+        Ok(Stream { socket, session, endpoint, stage, handshake, pending, sent, sealed, is_full, has_said_goodbye })
     }
 
     pub(crate) fn socket(&mut self) -> &mut TcpStream {
@@ -73,6 +83,29 @@ impl Stream {
         if !bytes.is_empty() {
             self.session.keep(bytes);
         }
+    }
+
+    /// Whether its handshake is in progress, and if so, whether the client has sent nothing of it yet.
+    pub(crate) fn handshake(&self) -> Option<Awaited> {
+        match self.stage {
+            Stage::Header | Stage::Fresh => Some(Awaited::All),
+            Stage::Handshake => Some(Awaited::Rest),
+            Stage::Open | Stage::Over => None,
+        }
+    }
+
+    /// Ends a handshake in favour of another.
+    pub(crate) fn give_way(&mut self) {
+        if self.handshake().is_some() {
+            self.end(Stage::Over);
+            self.endpoint.count_crowded();
+        }
+    }
+
+    /// The handshake has ended.
+    fn end(&mut self, stage: Stage) {
+        self.stage = stage;
+        self.handshake = None;
     }
 
     /// What is known about the session once the handshake is done.
@@ -146,11 +179,12 @@ impl Stream {
             }
             self.stage = Stage::Handshake;
         }
-        if self.stage == Stage::Handshake {
-            self.endpoint.take_step();
-        }
         let received = self.session.receive(fresh, room);
         let outgoing = self.session.take_outgoing();
+        if self.stage == Stage::Handshake && (!outgoing.is_empty() || received.is_err()) {
+            // Only what is complete has cost anything.
+            self.endpoint.take_step();
+        }
         if !outgoing.is_empty() {
             self.pending.extend_from_slice(&outgoing);
             let flushed = self.flush();
@@ -159,7 +193,7 @@ impl Stream {
             }
         }
         if self.stage == Stage::Handshake && !self.session.is_handshaking() {
-            self.stage = Stage::Open;
+            self.end(Stage::Open);
             self.session.info().into_iter().for_each(|info| self.endpoint.count_done(info));
         }
         match received {
@@ -168,7 +202,7 @@ impl Stream {
             Ok(count) => Ok(Some(count)),
             Err(error) => {
                 self.endpoint.fail(&error, self.stage == Stage::Handshake);
-                self.stage = Stage::Over;
+                self.end(Stage::Over);
                 Err(io::Error::new(ErrorKind::InvalidData, error))
             }
         }
@@ -177,7 +211,7 @@ impl Stream {
     /// Tells a client that speaks HTTP without TLS what to do.
     fn refuse_plain(&mut self) -> usize {
         self.endpoint.count_plain();
-        self.stage = Stage::Over;
+        self.end(Stage::Over);
         // The client gets what fits, which is all of it on a fresh connection.
         let _ = self.socket.write(NO_TLS);
         let _ = self.socket.shutdown(Shutdown::Write);
@@ -282,7 +316,7 @@ impl Stream {
     /// A handshake was under way, and nobody waits for it any longer.
     pub(crate) fn give_up(&mut self) {
         if matches!(self.stage, Stage::Fresh | Stage::Handshake) {
-            self.stage = Stage::Over;
+            self.end(Stage::Over);
             self.endpoint.count_unfinished();
         }
     }

@@ -24,7 +24,7 @@ impl Config {
         }
         self.check_limits()?;
         self.check_readiness()?;
-        self.listening.tls.check()?;
+        self.listening.tls.check(self.server.capacity.max_handshakes)?;
         self.check_addresses()?;
         self.check_admin()?;
         let workers = Credentials::look_up(self.privileges.user.as_deref(), self.privileges.group.as_deref())?;

@@ -45,6 +45,8 @@ pub(crate) struct Capacity {
     pub(crate) max_connections: usize,
     /// At the limit, also close connections with incomplete requests or unread responses.
     pub(crate) evicts_unfinished: bool,
+    /// The maximum number of handshakes of TLS in progress per worker.
+    pub(crate) max_handshakes: usize,
     /// The bytes of unread responses to buffer per client. Beyond it, no more requests of that client are read.
     pub(crate) max_output: usize,
     /// The bytes that a worker may hold for requests and responses in progress. Zero is no limit.
@@ -109,6 +111,7 @@ impl Default for ServerConfig {
                 max_pipelined: 64,
                 max_connections: 0,
                 evicts_unfinished: false,
+                max_handshakes: 1000,
                 max_output: 256 << 10,
                 max_held: 64 << 20,
             },

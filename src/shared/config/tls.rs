@@ -3,9 +3,9 @@
 
 use std::path::PathBuf;
 
-use super::{Address, Config};
+use super::{Address, Config, ServerConfig};
 use crate::error::{Error, Result};
-use crate::shared::tls::{IdentityConfig, TicketConfig, TlsClientAuth};
+use crate::shared::tls::{IdentityConfig, TicketConfig, TlsClientAuth, TlsVersion};
 
 /// The settings of TLS.
 #[derive(Clone, Debug, Default)]
@@ -24,22 +24,25 @@ impl TlsConfig {
     }
 
     /// A setting that was made, if there is one.
-    fn given(&self) -> Option<&'static str> {
+    fn given(&self, handshakes: usize) -> Option<&'static str> {
         let given = [
             ("tls-listen", !self.addresses.is_empty()),
             ("tls-certificate", !self.identity.certificates.is_empty()),
             ("tls-key", !self.identity.keys.is_empty()),
             ("tls-client-ca", self.identity.client_ca.is_some()),
             ("tls-client-auth", self.identity.client_auth != TlsClientAuth::No),
+            ("tls-min", self.identity.min != TlsVersion::default()),
+            ("tls-max-handshakes", handshakes != ServerConfig::default().capacity.max_handshakes),
             ("https-redirect", self.redirect),
+            ("tls-ticket-period", self.tickets.period != TicketConfig::default().period),
             ("tls-ticket-secret", self.tickets.secret.is_some()),
         ];
         given.into_iter().find(|(_, is_given)| *is_given).map(|(name, _)| name)
     }
 
-    /// Refuses settings that lack others. Reads no file.
-    pub(super) fn check(&self) -> Result<()> {
-        let Some(given) = self.given() else { return Ok(()) };
+    /// Refuses settings that lack others; `handshakes` is the limit of handshakes. Reads no file.
+    pub(super) fn check(&self, handshakes: usize) -> Result<()> {
+        let Some(given) = self.given(handshakes) else { return Ok(()) };
         if cfg!(not(feature = "tls")) {
             return Err(Error::config(given, "this program was built without TLS; build it with the feature tls"));
         }
@@ -127,6 +130,9 @@ mod tests {
                 "https-redirect: has no effect without TLS; add tls-listen, tls-certificate",
             ),
             (&[("tls-client-auth", "require")], "tls-client-auth: has no effect without TLS"),
+            (&[("tls-min", "1.3")], "tls-min: has no effect without TLS"),
+            (&[("tls-max-handshakes", "7")], "tls-max-handshakes: has no effect without TLS"),
+            (&[("tls-ticket-period", "0")], "tls-ticket-period: has no effect without TLS"),
             (
                 &[("tls-certificate", "a"), ("tls-key", "k"), ("tls-client-auth", "optional")],
                 "tls-client-auth: needs the certificate of an authority; add tls-client-ca",
@@ -151,6 +157,32 @@ mod tests {
             }
             let error = config.check().expect_err(problem).report();
             assert!(error.contains(problem), "{said:?}: {error}");
+        }
+    }
+}
+
+#[cfg(all(test, not(feature = "tls")))]
+mod tests {
+    use crate::shared::config::{Config, Setting};
+
+    #[test]
+    fn every_setting_of_tls_says_that_the_program_has_none() {
+        for (name, value) in [
+            ("tls-listen", ":1"),
+            ("tls-certificate", "c"),
+            ("tls-key", "k"),
+            ("tls-client-ca", "c"),
+            ("tls-client-auth", "require"),
+            ("tls-min", "1.3"),
+            ("tls-max-handshakes", "7"),
+            ("https-redirect", "yes"),
+            ("tls-ticket-period", "1h"),
+            ("tls-ticket-secret", "s"),
+        ] {
+            let mut config = Config::default();
+            Setting::named(name).expect("a setting").apply(&mut config, value).expect("valid alone");
+            let error = config.check().expect_err(name).report();
+            assert_eq!(error, format!("{name}: this program was built without TLS; build it with the feature tls"));
         }
     }
 }

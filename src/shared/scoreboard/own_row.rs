@@ -38,6 +38,12 @@ impl OwnRow<'_> {
         self.store(Word::BusySince, 0);
     }
 
+    /// Reports that the worker has made progress, and stays busy since when it was.
+    pub(crate) fn goes_on(&self) {
+        self.store(Word::Named, 0);
+        self.count_progress();
+    }
+
     pub(crate) fn set_full(&self, is_full: bool) {
         self.store(Word::Full, u64::from(is_full));
     }

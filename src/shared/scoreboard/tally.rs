@@ -21,7 +21,7 @@ const SEQUENCE: usize = 0;
 const HIGHEST: usize = 1;
 
 /// The words of a slot: its counters.
-const SLOT_WORDS: usize = 24;
+const SLOT_WORDS: usize = 32;
 
 const _: () = assert!(10 + CLASSES + HANDSHAKES <= SLOT_WORDS);
 
@@ -210,7 +210,7 @@ mod tests {
             taken: 13,
             handed: 14,
             discarded: 15,
-            handshakes: [16, 17, 18, 19, 20, 21, 22, 23, 24],
+            handshakes: [16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26],
         };
         let mut is_cleared = false;
         parent.fold(1, &counters, &took(2, 100), &[7, 8, 9], || is_cleared = true);

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::kind::{not_empty, Choice, FilePath, Kind, Optional, Timeout, YesNo};
+use super::kind::{not_empty, Choice, FilePath, Kind, Number, Optional, Timeout, YesNo};
 use super::{Section, Setting};
 use crate::shared::config::values::list;
 use crate::shared::config::Address;
@@ -65,6 +65,15 @@ pub(super) const SETTINGS: &[Setting] = &[
         "1.2|1.3",
         at!(listening.tls.identity.min, Choice::new()),
         "Lowest version of TLS to accept",
+    )
+    .of_the_server(),
+    Setting::new(
+        SECTION,
+        "tls-max-handshakes",
+        "N",
+        at!(server.capacity.max_handshakes, Number { least: 1, most: 1_000_000 }),
+        "Maximum number of handshakes in progress per worker. At the limit, new connections wait in the queue, and the \
+         handshake that has waited longest for its client, for at least a second, is ended to make room",
     )
     .of_the_server(),
     Setting::new(

@@ -1,0 +1,168 @@
+//! When connections with TLS are accepted: not while handshakes wait for a turn, and at the limit of handshakes in
+//! progress only if one of them makes room.
+
+#[cfg(feature = "tls")]
+use std::rc::Rc;
+#[cfg(feature = "tls")]
+use std::time::Duration;
+
+#[cfg(feature = "tls")]
+use log::warn;
+
+use super::acceptors::Acceptors;
+#[cfg(feature = "tls")]
+use super::admission::is_warning_due;
+use super::connections::Connections;
+#[cfg(feature = "tls")]
+use super::places::Places;
+use crate::server::acceptor::Acceptor;
+use crate::server::answer::response::Response;
+use crate::server::http::Request;
+#[cfg(feature = "tls")]
+use crate::server::tls::Endpoint;
+use crate::shared::scoreboard::OwnRow;
+use crate::time::Time;
+
+/// The maximum number of handshakes to examine for one new connection.
+#[cfg(feature = "tls")]
+const EXAMINED_MAX: usize = 16;
+
+/// How long not to look again when all were examined.
+#[cfg(feature = "tls")]
+const REST: Duration = Duration::from_millis(1);
+
+/// The handshakes of a worker.
+#[derive(Debug, Default)]
+pub(super) struct Handshakes {
+    /// What connections with TLS share, if there are any.
+    #[cfg(feature = "tls")]
+    pub(super) endpoint: Option<Rc<Endpoint>>,
+    /// Which of them makes room for another.
+    #[cfg(feature = "tls")]
+    places: Places,
+    /// When it was last logged that some do.
+    #[cfg(feature = "tls")]
+    warned: Option<Time>,
+}
+
+#[cfg(feature = "tls")]
+impl Handshakes {
+    pub(super) fn new(endpoint: Option<Rc<Endpoint>>) -> Handshakes {
+        Handshakes { endpoint, ..Handshakes::default() }
+    }
+
+    /// Whether some wait for the next turn.
+    #[inline]
+    pub(super) fn are_deferred(&self) -> bool {
+        self.endpoint.as_ref().is_some_and(|endpoint| endpoint.defers())
+    }
+
+    pub(super) fn begin_turn(&self, row: OwnRow<'_>) {
+        if let Some(endpoint) = &self.endpoint {
+            endpoint.begin_turn();
+            row.set_handshakes(&endpoint.counts());
+        }
+    }
+
+    /// Whether a connection of this listener may be accepted. Makes room for its handshake if necessary.
+    pub(super) fn may_begin<H>(
+        &mut self,
+        key: usize,
+        acceptors: &mut Acceptors,
+        connections: &mut Connections<'_, H>,
+    ) -> bool
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        let Some(endpoint) = &self.endpoint else { return true };
+        let Some(acceptor) = acceptors.waiting(key).filter(|acceptor| acceptor.is_secured()) else { return true };
+        if endpoint.defers() {
+            return false;
+        }
+        // Without a connection that waits, nothing has to make room.
+        if !endpoint.is_crowded() || !acceptor.is_waited_for() {
+            return true;
+        }
+        let endpoint = Rc::clone(endpoint);
+        let Some(index) = self.longest_awaited(&endpoint, connections) else { return !endpoint.is_crowded() };
+        self.end(index, connections);
+        true
+    }
+
+    /// When a connection of a listener may be accepted of which one may wait from `due` on.
+    pub(super) fn due(&self, acceptor: &Acceptor, due: Time) -> Time {
+        match self.endpoint.as_ref().is_some_and(|endpoint| endpoint.is_crowded()) && acceptor.is_secured() {
+            true => due.max(self.places.due()),
+            false => due,
+        }
+    }
+
+    /// The handshake that has waited longest for its client. If something has come of it, that is taken first.
+    fn longest_awaited<H>(&mut self, endpoint: &Endpoint, connections: &mut Connections<'_, H>) -> Option<usize>
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        let now = connections.cx.clock.now;
+        for _ in 0..EXAMINED_MAX {
+            let Some(first) = self.places.first() else {
+                if !self.places.is_due(now) {
+                    return None;
+                }
+                self.places.note(connections.table.handshakes(&connections.cx), endpoint.handshakes(), now);
+                continue;
+            };
+            if connections.table.is_still_awaited(first, &connections.cx) {
+                connections.look(first.index);
+                if connections.table.is_still_awaited(first, &connections.cx) {
+                    return Some(first.index);
+                }
+            }
+            self.places.drop_first();
+            if !endpoint.is_crowded() {
+                return None;
+            }
+        }
+        self.places.rest(now + REST);
+        None
+    }
+
+    fn end<H>(&mut self, index: usize, connections: &mut Connections<'_, H>)
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        let cx = &connections.cx;
+        if is_warning_due(&mut self.warned, cx.clock.now) {
+            warn!(
+                "{} has reached its limit at {} TLS handshakes in progress: it ends those that wait longest for their \
+                 clients to make room; raise tls-max-handshakes if they are wanted",
+                cx.station.tag, cx.station.config.capacity.max_handshakes
+            );
+        }
+        self.places.drop_first();
+        connections.table.entries[index].connection.transport.end_handshake();
+        connections.close(index);
+    }
+}
+
+#[cfg(not(feature = "tls"))]
+impl Handshakes {
+    #[inline]
+    pub(super) fn are_deferred(&self) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(super) fn begin_turn(&self, _: OwnRow<'_>) {}
+
+    #[inline]
+    pub(super) fn may_begin<H>(&mut self, _: usize, _: &mut Acceptors, _: &mut Connections<'_, H>) -> bool
+    where
+        H: FnMut(&Request<'_>) -> Response,
+    {
+        true
+    }
+
+    pub(super) fn due(&self, _: &Acceptor, due: Time) -> Time {
+        due
+    }
+}

@@ -1,0 +1,135 @@
+//! Many handshakes at once.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::version::TLS13;
+use rustls::ClientConnection;
+
+use crate::browser::{address, admin_address, metric, testbed, Browser, BOTH};
+use crate::support::{fresh_path, until, DEADLINE};
+
+/// What a client sends first.
+fn hello(browser: &Browser) -> Vec<u8> {
+    let name = ServerName::try_from("localhost").expect("a name");
+    let mut connection = ClientConnection::new(Arc::clone(&browser.0), name).expect("a configuration");
+    let mut hello = Vec::new();
+    connection.write_tls(&mut hello).expect("memory");
+    hello
+}
+
+fn connect(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    let mut socket = TcpStream::connect(address).expect("it listens");
+    socket.set_read_timeout(Some(DEADLINE)).expect("a socket");
+    socket.write_all(bytes).expect("sent");
+    socket
+}
+
+/// Whether the server has answered.
+fn has_answer(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    let is_answered = socket.peek(&mut [0]).is_ok();
+    socket.set_nonblocking(false).expect("a socket");
+    is_answered
+}
+
+#[test]
+fn a_flood_of_hellos_leaves_others_their_turn() {
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "1"), ("FORKPOOL_MAX_PIPELINED", "1")]);
+    let address = address(&mut server);
+    let browser = Browser::new(&[&TLS13]);
+    let mut kept = browser.connect(address);
+    let paths = ["first", "last"].map(|name| fresh_path(&format!("tls.flood.{name}")));
+    let [first, last] =
+        paths.each_ref().map(|path| format!("GET /wait?{} HTTP/1.1\r\nHost: x\r\n\r\n", path.display()));
+    // One in each turn.
+    kept.send(first + &"GET /204 HTTP/1.1\r\nHost: x\r\n\r\n".repeat(4) + &last);
+    server.wait_for("serves /wait");
+    // The flood comes during the first.
+    let bytes = hello(&browser);
+    let mut flood: Vec<TcpStream> = (0..200).map(|_| connect(address, &bytes)).collect();
+    fs::write(&paths[0], "").expect("written");
+    server.wait_for("serves /wait");
+    // Now it is in the last, some turns later.
+    let answered = flood.iter().filter(|socket| has_answer(socket)).count();
+    assert!((1..30).contains(&answered), "{answered} handshakes came before it");
+    fs::write(&paths[1], "").expect("written");
+    for status in [200, 204, 204, 204, 204, 200] {
+        assert_eq!(kept.answer().status, status);
+    }
+    // All of them get on.
+    for socket in &mut flood {
+        socket.read_exact(&mut [0]).expect("an answer");
+    }
+    paths.iter().for_each(|path| fs::remove_file(path).expect("removed"));
+}
+
+#[test]
+fn handshakes_that_wait_for_their_clients_make_room_for_others() {
+    for version in BOTH {
+        let mut server = testbed(&[
+            ("FORKPOOL_WORKERS", "1"),
+            ("FORKPOOL_TLS_MAX_HANDSHAKES", "4"),
+            ("FORKPOOL_HEAD_TIMEOUT", "1h"),
+            ("FORKPOOL_ADMIN", "127.0.0.1:0"),
+        ]);
+        let (address, admin) = (address(&mut server), admin_address(&mut server));
+        let browser = Browser::new(&[version]);
+        let mut kept = browser.connect(address);
+        assert_eq!(kept.get("/").status, 200);
+        let bytes = hello(&browser);
+        // Nothing, a part of a hello, a whole one, and a client that reads no answer.
+        let stuck: Vec<TcpStream> = [0, 7, bytes.len() / 2, bytes.len(), bytes.len(), 0, 1, 3]
+            .map(|len| connect(address, &bytes[..len]))
+            .into();
+        // Four more than may be in progress: those that nobody takes wait in the queue, and so does this client.
+        for _ in 0..3 {
+            assert_eq!(browser.connect(address).get("/").status, 200);
+        }
+        server.wait_for("has reached its limit at 4 TLS handshakes in progress");
+        assert!(stuck.iter().any(has_ended), "some have made room");
+        let labels = "worker=\"0\",reason=\"limit\"";
+        until("they are counted", || (metric(admin, "forkpool_tls_failures_total", labels)? >= 5).then_some(()));
+        assert_eq!(kept.get("/").status, 200);
+    }
+}
+
+#[test]
+fn parts_of_records_count_towards_the_memory_of_a_worker() {
+    let mut server = testbed(&[
+        ("FORKPOOL_WORKERS", "1"),
+        ("FORKPOOL_MAX_HELD", "64k"),
+        ("FORKPOOL_MAX_BODY", "1k"),
+        ("FORKPOOL_MAX_OUTPUT", "4k"),
+        ("FORKPOOL_HEAD_TIMEOUT", "1h"),
+    ]);
+    let address = address(&mut server);
+    let browser = Browser::new(&[&TLS13]);
+    let mut kept = browser.connect(address);
+    assert_eq!(kept.get("/").status, 200);
+    let part = [&[22, 3, 1, 0x40, 0, 1, 0, 0x3f, 0xfc][..], &[3; 12 * 1024]].concat();
+    let holding: Vec<TcpStream> = (0..10).map(|_| connect(address, &part)).collect();
+    // Five fit.
+    until("one is closed", || holding.iter().any(has_ended).then_some(()));
+    assert_eq!(kept.get("/").status, 200);
+    drop(holding);
+    // The same with a part of a record of data.
+    let mut clients: Vec<_> = (0..10).map(|_| browser.connect(address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+        (&client.stream().sock).write_all(&[&[23, 3, 3, 0x40, 0][..], &[3; 12 * 1024]].concat()).expect("sent");
+    }
+    until("one is closed", || clients.iter().any(|client| has_ended(&client.stream().sock)).then_some(()));
+    assert_eq!(kept.get("/").status, 200);
+}
+
+/// Whether the server has closed a connection on which nothing is to be read.
+fn has_ended(socket: &TcpStream) -> bool {
+    socket.set_nonblocking(true).expect("a socket");
+    let peeked = socket.peek(&mut [0; 4096]);
+    socket.set_nonblocking(false).expect("a socket");
+    !peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+}
