@@ -45,7 +45,7 @@ fn run(options: Options) -> ExitCode {
     }
     match start(options) {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => fail(&error.report(), exit_code(&error)),
+        Err(error) => fail(&report(&error), exit_code(&error)),
     }
 }
 
@@ -58,6 +58,16 @@ fn start(Options { pool, program, check, .. }: Options) -> forkpool::Result<()> 
         (true, _) => pool.check().map(|line| print(&format!("configuration is valid: {line}\n"))),
         (false, Some(program)) => pool.run(|worker| Err(program.execute(worker))),
         (false, None) => serve(pool),
+    }
+}
+
+/// The error, with a setting as an option: that is how the help names it.
+fn report(error: &Error) -> String {
+    match error {
+        Error::Config { setting, .. } if forkpool::settings().any(|known| known.name() == setting) => {
+            format!("--{}", error.report())
+        }
+        _ => error.report(),
     }
 }
 

@@ -248,7 +248,7 @@ fn a_wrong_command_line_is_refused_with_the_remedy() {
     for (arguments, remedy) in [
         (&["--lisen", "127.0.0.1:1"][..], "did you mean --listen? (try forkpool --help)"),
         (&["--frobnicate"], "--frobnicate is unknown (try forkpool --help)"),
-        (&["serve"], "serve is unknown (try forkpool --help)"),
+        (&["serve"], "serve is unknown; forkpool without a verb starts a pool"),
         (&["--listen"], "--listen needs a value (try forkpool --help)"),
         (&["--quiet", "--verbose"], "leave one out"),
         (&["--workers", "1", "--workers", "2"], "leave one out"),
@@ -312,7 +312,7 @@ fn a_wrong_variable_is_refused_by_its_name_and_value() {
 fn a_program_that_would_be_ready_too_late_is_refused() {
     assert_eq!(
         invalid(2, &["exec", "--ready", "delay:10m", "--boot-timeout", "1m", "--", "node"], &[]),
-        "boot-timeout: 60s is over before the program is ready, 600s after it is executed; raise boot-timeout or \
+        "--boot-timeout: 60s is over before the program is ready, 600s after it is executed; raise boot-timeout or \
          shorten the delay"
     );
     valid(&["exec", "--ready", "delay:10m", "--boot-timeout", "0", "--", "node"], &[]);

@@ -163,7 +163,7 @@ fn a_root_that_cannot_be_is_refused() {
             let output = support::binary().arg("--root").arg(&path).args(check).output().expect("the binary runs");
             let line = String::from_utf8(output.stderr).expect("text");
             assert_eq!(output.status.code(), Some(2), "{line}");
-            assert!(line.starts_with(&format!("forkpool: root: {} {remedy}", path.display())), "{line}");
+            assert!(line.starts_with(&format!("forkpool: --root: {} {remedy}", path.display())), "{line}");
         }
     }
 }

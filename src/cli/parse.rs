@@ -116,13 +116,38 @@ fn yes_or_no(parser: &mut Parser) -> OsString {
 }
 
 fn unknown_verb(word: &OsStr) -> String {
-    unknown("", &word.to_string_lossy(), &mut VERBS.iter().map(|verb| verb.name), HINT)
+    let word = word.to_string_lossy();
+    if let Some(remedy) = remedy(&word) {
+        return format!("{} is unknown; {remedy}{HINT}", word.escape_debug());
+    }
+    if word.contains('/') {
+        let word = word.escape_debug();
+        return format!("{word} is unknown; to serve the files of a directory, write --root {word}{HINT}");
+    }
+    unknown("", &word, &mut VERBS.iter().map(|verb| verb.name), HINT)
+}
+
+/// What to write instead of a word that other servers and supervisors know.
+fn remedy(word: &str) -> Option<&'static str> {
+    const KNOWN: &[(&[&str], &str)] = &[
+        (&["check", "test", "-t"], "write --check"),
+        (&["serve", "run", "start"], "forkpool without a verb starts a pool"),
+        (&["ps", "list", "ls", "show"], "write status"),
+        (&["kill", "quit", "shutdown"], "write stop"),
+        (&["--port", "--bind", "--host", "-l", "-p", "-b"], "write --listen, as in --listen :8000"),
+        (&["--processes", "--threads", "-w"], "write --workers"),
+        (&["--daemon", "--daemonize", "-d", "-D"], "forkpool stays in the foreground, for a service manager"),
+    ];
+    KNOWN.iter().find(|(words, _)| words.contains(&word)).map(|(_, remedy)| *remedy)
 }
 
 fn one_line(error: &lexopt::Error, hint: &str) -> String {
     let problem = match error {
         lexopt::Error::MissingValue { option: Some(option) } => format!("{option} needs a value"),
-        lexopt::Error::UnexpectedOption(option) => format!("{} is unknown", option.escape_debug()),
+        lexopt::Error::UnexpectedOption(option) => {
+            let remedy = remedy(option).map(|remedy| format!("; {remedy}")).unwrap_or_default();
+            format!("{} is unknown{remedy}", option.escape_debug())
+        }
         lexopt::Error::UnexpectedArgument(argument) => {
             format!("{} is unknown", argument.to_string_lossy().escape_debug())
         }
@@ -133,6 +158,9 @@ fn one_line(error: &lexopt::Error, hint: &str) -> String {
 }
 
 fn unknown_option(name: &str, hint: &str) -> String {
+    if let Some(remedy) = remedy(&format!("--{name}")) {
+        return format!("--{name} is unknown; {remedy}{hint}");
+    }
     let own = ["quiet", "verbose", "check", "help", "version", "log-format"];
     unknown("--", name, &mut forkpool::settings().map(Setting::name).chain(own), hint)
 }

@@ -19,10 +19,21 @@ struct Flag {
     /// The names with their dashes, the long one last.
     names: Vec<String>,
     takes_value: bool,
-    /// The possible values. If there are none, the value may be a path.
+    /// The possible values.
     choices: Vec<String>,
+    /// What the value is if there are none.
+    kind: Value,
     /// What the option does, in a few words without quotes.
     summary: String,
+}
+
+/// What a value may be, so far as shells can complete it.
+#[derive(Clone, Copy, PartialEq)]
+enum Value {
+    Path,
+    Directory,
+    User,
+    Group,
 }
 
 /// The options of the binary itself, or of a verb.
@@ -35,6 +46,12 @@ fn flags(verb: Option<&Verb>) -> Vec<Flag> {
         flags.push(Flag {
             names: names.split(", ").map(str::to_owned).collect(),
             takes_value: !value.is_empty(),
+            kind: match names {
+                "--user" => Value::User,
+                "--group" => Value::Group,
+                _ if value == "DIR>" => Value::Directory,
+                _ => Value::Path,
+            },
             choices: choices(verb, names, value.trim_end_matches('>')),
             summary: summary.trim_end().replace('\'', ""),
         });
@@ -82,6 +99,16 @@ fn bash() -> String {
             if !flag.choices.is_empty() {
                 put(&mut values, format_args!("    {name}) words='{}' ;;\n", flag.choices.join(" ")));
             }
+            let listed = match flag.kind {
+                Value::User => "-u",
+                Value::Group => "-g",
+                Value::Directory => "-d",
+                Value::Path => "",
+            };
+            if !listed.is_empty() {
+                let compgen = format!("mapfile -t COMPREPLY < <(compgen {listed} -- \"$word\")");
+                put(&mut values, format_args!("    {name}) {compgen}; return ;;\n"));
+            }
             seen.push(name);
         }
     }
@@ -126,7 +153,15 @@ fn zsh() -> String {
         let spec = |flag: Flag| -> String {
             let value = match (flag.takes_value, flag.choices.as_slice()) {
                 (false, _) => String::new(),
-                (true, []) => ":value:_files".to_owned(),
+                (true, []) => format!(
+                    ":value:{}",
+                    match flag.kind {
+                        Value::User => "_users",
+                        Value::Group => "_groups",
+                        Value::Directory => "_files -/",
+                        Value::Path => "_files",
+                    }
+                ),
                 (true, choices) => format!(":value:({})", choices.join(" ")),
             };
             flag.names.iter().map(|name| format!(" \\\n        '{name}[{}]{value}'", flag.summary)).collect()
@@ -216,7 +251,14 @@ fn fish() -> String {
             }
             match (flag.takes_value, flag.choices.as_slice()) {
                 (false, _) => {}
-                (true, []) => script += " -r",
+                (true, []) => {
+                    script += match flag.kind {
+                        Value::User => " -x -a '(__fish_complete_users)'",
+                        Value::Group => " -x -a '(__fish_complete_groups)'",
+                        Value::Directory => " -x -a '(__fish_complete_directories)'",
+                        Value::Path => " -r",
+                    }
+                }
                 (true, choices) => put(&mut script, format_args!(" -x -a '{}'", choices.join(" "))),
             }
             put(&mut script, format_args!(" -d '{}'\n", flag.summary));

@@ -86,6 +86,12 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["--frobnicate"], "--frobnicate is unknown (try forkpool --help)"),
         (&["-x"], "-x is unknown (try forkpool --help)"),
         (&["restrat"], "restrat is unknown; did you mean restart? (try forkpool --help)"),
+        (&["check"], "check is unknown; write --check (try forkpool --help)"),
+        (&["ps"], "ps is unknown; write status (try forkpool --help)"),
+        (&["--port", "80"], "--port is unknown; write --listen, as in --listen :8000 (try forkpool --help)"),
+        (&["-w", "2"], "-w is unknown; write --workers (try forkpool --help)"),
+        (&["exec", "-w", "2"], "-w is unknown; write --workers (try forkpool exec --help)"),
+        (&["/srv"], "/srv is unknown; to serve the files of a directory, write --root /srv (try forkpool --help)"),
         (&["--quiet", "stop"], "stop must come before its options (try forkpool --help)"),
         (
             &["status"],
@@ -201,6 +207,18 @@ fn every_word_of_a_setting_is_completed() {
             };
             assert!(script.lines().any(completes), "{shell}: {name} {words}\n{script}");
         }
+    }
+}
+
+#[test]
+fn users_and_directories_are_completed() {
+    for (shell, expected) in [
+        ("bash", [":--user) mapfile -t COMPREPLY < <(compgen -u", ":--root) mapfile -t COMPREPLY < <(compgen -d"]),
+        ("zsh", ["]:value:_users'", "]:value:_files -/'"]),
+        ("fish", ["-l user -x -a '(__fish_complete_users)'", "-l root -x -a '(__fish_complete_directories)'"]),
+    ] {
+        let Ok(Asked::Text(script)) = asked(&["completions", shell], &[]) else { panic!("{shell}") };
+        assert!(expected.iter().all(|part| script.contains(part)), "{shell}: {script}");
     }
 }
 

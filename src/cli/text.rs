@@ -187,8 +187,8 @@ const OWN: &[Spelled] = &[
 
 pub(super) const AFTER: &str = "
 Values:
-  DURATION  30 or 30s, 500ms, 2m, 1h
-  BYTES     8192, 8KiB or 8k, 1MiB
+  DURATION  30 or 30s, 500ms, 2m, 1h, 1m30s
+  BYTES     8192, 8KiB or 8k, 1MiB, 1.5MB (of 1000)
 
 Each option can also be set by a variable, shown in brackets. An option overrides its variable, and the first variable
 shown overrides the next. An empty variable counts as unset. PORT=N listens on port N of every interface.

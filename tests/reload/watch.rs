@@ -161,6 +161,7 @@ fn a_change_that_breaks_the_program_keeps_the_old_one_until_the_next() {
 #[test]
 fn what_cannot_be_watched_is_said_at_the_start() {
     let said = run(binary().args(["--watch", "/nowhere/*.js", "--check"]));
-    let problem = "forkpool: watch: /nowhere cannot be watched: No such file or directory (os error 2); choose another";
+    let problem =
+        "forkpool: --watch: /nowhere cannot be watched: No such file or directory (os error 2); choose another";
     assert_eq!((said.code, said.problem.trim_end()), (2, problem), "{said:?}");
 }

@@ -24,10 +24,11 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     millis.map(Duration::from_millis).ok_or_else(problem)
 }
 
-/// Formats a duration so that it can be parsed again, in seconds if they are whole.
+/// Formats a duration so that it can be parsed again, in seconds or hours if they are whole.
 pub(super) fn shown_duration(duration: Duration) -> String {
     match (duration.as_millis(), duration.subsec_millis()) {
         (0, _) => "0".to_owned(),
+        (_, 0) if duration.as_secs() % 3600 == 0 => format!("{}h", duration.as_secs() / 3600),
         (_, 0) => format!("{}s", duration.as_secs()),
         (millis, _) => format!("{millis}ms"),
     }
