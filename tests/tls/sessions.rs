@@ -7,7 +7,7 @@ use nix::sys::signal::{kill, Signal};
 use rustls::HandshakeKind;
 
 use crate::browser::{address, file, testbed, testbed_with_tls, Browser, BOTH};
-use crate::support::{fresh_path, is_gone, until, Server};
+use crate::support::{example, fresh_path, is_gone, until, Server};
 
 #[test]
 fn a_client_resumes_with_every_worker_also_after_restarts_kills_and_upgrades() {
@@ -104,6 +104,32 @@ fn connections_stay_with_their_worker_and_end_cleanly_when_it_leaves() {
     }
     assert!(browsers.iter().all(|browser| browser.visit(address)), "sessions go on");
     assert_eq!(server.count("killed"), 0);
+}
+
+#[test]
+fn a_server_of_one_s_own_resumes_with_every_worker() {
+    let mut command = example("https");
+    command.envs([("FORKPOOL_WORKERS", "2"), ("FORKPOOL_BALANCE", "random"), ("RUST_LOG", "info")]);
+    command.env_remove("FORKPOOL_LISTEN").env("FORKPOOL_TLS_LISTEN", "127.0.0.1:0");
+    command.env("FORKPOOL_TLS_CERTIFICATE", file("a.pem")).env("FORKPOOL_TLS_KEY", file("a.key"));
+    let mut server = Server::start(command);
+    let address = address(&mut server);
+    for version in BOTH {
+        let browser = Browser::new(&[version]);
+        assert!(!browser.visit(address), "the first time");
+        let mut pids = BTreeSet::new();
+        for _ in 0..2 {
+            until("both workers were met", || {
+                let mut client = browser.connect(address);
+                pids.insert(client.get("/").worker());
+                assert_eq!(client.stream().conn.handshake_kind(), Some(HandshakeKind::Resumed), "{version:?}");
+                (pids.len() == 2).then_some(())
+            });
+            pids.clear();
+            server.signal(Signal::SIGHUP);
+            server.wait_for("rolling restart done");
+        }
+    }
 }
 
 #[test]

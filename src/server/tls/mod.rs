@@ -32,9 +32,9 @@ mod stream;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::endpoint::{Endpoint, PATIENCE};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::endpoint::{completed, ended_by};
+pub(crate) use self::endpoint::{Endpoint, PATIENCE};
 #[cfg(feature = "hyper-tls")]
 pub(crate) use self::session::describe;
 pub use self::socket::TlsSocket;
