@@ -8,7 +8,7 @@ use forkpool::{Builder, Error, Response};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 use cli::output::{fail, print};
-use cli::{Asked, Options};
+use cli::{Invocation, Options};
 
 mod cli;
 
@@ -19,21 +19,21 @@ fn main() -> ExitCode {
     // First of all: until the pool handles these signals, their default action would end or stop it.
     let held = [Signal::SIGHUP, Signal::SIGUSR1, Signal::SIGUSR2, Signal::SIGTTIN, Signal::SIGTTOU];
     let before = held.into_iter().collect::<SigSet>().thread_swap_mask(SigmaskHow::SIG_BLOCK);
-    let asked = cli::parse(std::env::args_os(), &|name| std::env::var_os(name));
-    if !matches!(asked, Ok(Asked::Run(_))) {
+    let invocation = cli::parse(std::env::args_os(), &|name| std::env::var_os(name));
+    if !matches!(invocation, Ok(Invocation::Run(_))) {
         // A verb does not handle these signals.
         let _ = before.and_then(|before| before.thread_set_mask());
     }
-    match asked {
-        Ok(Asked::Text(text)) => {
+    match invocation {
+        Ok(Invocation::Text(text)) => {
             print(&text);
             ExitCode::SUCCESS
         }
-        Ok(Asked::Call(call)) => match call.run() {
+        Ok(Invocation::Call(call)) => match call.run() {
             Ok(code) => ExitCode::from(code),
             Err(problem) => fail(&problem, 1),
         },
-        Ok(Asked::Run(options)) => run(*options),
+        Ok(Invocation::Run(options)) => run(*options),
         Err(problem) => fail(&problem, USAGE),
     }
 }

@@ -103,7 +103,7 @@ pub(crate) struct Service {
     /// Whether it listens on a Unix socket, whose mode says who may connect.
     is_unix: bool,
     /// What was shown last.
-    last: readings::Last,
+    last: readings::LastShown,
     history: History,
     /// The open event streams, oldest first.
     streams: Vec<Stream>,
@@ -133,7 +133,7 @@ impl Service {
             hosts,
             token,
             is_unix,
-            last: readings::Last::default(),
+            last: readings::LastShown::default(),
             history: History::default(),
             streams: Vec::new(),
             queues: None,

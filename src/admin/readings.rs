@@ -14,14 +14,14 @@ use crate::time::Time;
 
 /// The last values shown, so that no counter goes back.
 #[derive(Debug, Default)]
-pub(super) struct Last {
+pub(super) struct LastShown {
     /// CPU time of each process in microseconds. That of a dead process stays until the parent has counted it.
     cpu: BTreeMap<i32, u64>,
     /// The counters of each slot. A worker could take back what it has counted.
     slots: BTreeMap<usize, Counters>,
 }
 
-impl Last {
+impl LastShown {
     /// Called when the parent has counted the CPU time of a process.
     pub(super) fn forget(&mut self, pid: i32) {
         self.cpu.remove(&pid);
@@ -29,7 +29,7 @@ impl Last {
 }
 
 /// Reads everything about the pool at one moment.
-pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut Last, now: u64) -> Readings {
+pub(super) fn read(model: &Model, board: &Scoreboard, last: &mut LastShown, now: u64) -> Readings {
     let mut readings = counters(model, board);
     for (slot, counters) in &mut readings.slots {
         let last = last.slots.entry(*slot).or_default();
@@ -133,7 +133,7 @@ mod tests {
     /// Runs everything that reads this memory. Nothing may panic or loop for ever.
     fn drive(board: &ParentBoard, watch: &mut Watch, now: Time) {
         let model = model();
-        let readings = read(&model, board, &mut Last::default(), 1);
+        let readings = read(&model, board, &mut LastShown::default(), 1);
         let snapshot = Snapshot::new(&model, &readings);
         let shown = snapshot.to_text() + &snapshot.to_json() + &snapshot.to_metrics();
         assert!(!shown.is_empty());
@@ -171,7 +171,7 @@ mod tests {
     fn a_worker_takes_nothing_back_that_it_has_counted() {
         let mut board = ParentBoard::new(WORKERS).expect("memory");
         board.keep_tally(WORKERS).expect("memory");
-        let (model, mut last) = (model(), Last::default());
+        let (model, mut last) = (model(), LastShown::default());
         board.lend(1, 0, Time::default()).expect("a row");
         for (count, shown) in [(7, 7), (3, 7), (u64::MAX, 7), (9, 9)] {
             board.fill_rows(&mut || count);

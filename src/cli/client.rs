@@ -57,16 +57,16 @@ struct Answer {
     status: u16,
     /// The length of the body, if the head says it.
     length: Option<u64>,
-    body: BufReader<Timed>,
+    body: BufReader<DeadlineReader>,
 }
 
 /// A socket whose reads end at a deadline, however few bytes come at a time.
-struct Timed {
+struct DeadlineReader {
     socket: Socket,
     end: Instant,
 }
 
-impl Read for Timed {
+impl Read for DeadlineReader {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let left = self.end.saturating_duration_since(Instant::now());
         if left.is_zero() {
@@ -159,12 +159,12 @@ impl Client {
     /// Reads events for as long as the connection lasts.
     fn events(
         &self,
-        mut stream: BufReader<Timed>,
+        mut stream: BufReader<DeadlineReader>,
         seq: &mut u64,
         tell: &mut dyn FnMut(Option<&str>) -> Option<u8>,
     ) -> Result<Option<u8>, Failure> {
         let mut line = Vec::new();
-        let mut heard = Instant::now();
+        let mut last_event = Instant::now();
         loop {
             stream.get_mut().end = Instant::now() + TICK;
             // An incomplete line stays in the buffer when the time is over.
@@ -178,7 +178,7 @@ impl Client {
                     let event: Value = serde_json::from_slice(&line).unwrap_or_default();
                     let told = event["seq"].as_u64().zip(event["text"].as_str());
                     let (number, text) = told.ok_or_else(|| self.is_other("it sends something other than an event"))?;
-                    (*seq, heard) = (number, Instant::now());
+                    (*seq, last_event) = (number, Instant::now());
                     line.clear();
                     tell(Some(&printable(text)))
                 }
@@ -190,10 +190,10 @@ impl Client {
                 return Ok(found);
             }
             // The process may have nothing to say, or it may hang.
-            if heard.elapsed() >= TIMEOUT {
+            if last_event.elapsed() >= TIMEOUT {
                 match self.ask("GET", "/healthz") {
                     Err(Failure::Other(problem)) => return Err(Failure::Other(problem)),
-                    _ => heard = Instant::now(),
+                    _ => last_event = Instant::now(),
                 }
             }
         }
@@ -223,7 +223,12 @@ impl Client {
         }
     }
 
-    fn exchange(&self, mut socket: Socket, method: &str, target: &str) -> io::Result<(String, BufReader<Timed>)> {
+    fn exchange(
+        &self,
+        mut socket: Socket,
+        method: &str,
+        target: &str,
+    ) -> io::Result<(String, BufReader<DeadlineReader>)> {
         socket.set_write_timeout(Some(TIMEOUT))?;
         // Reading the status needs no token, so it is not sent.
         let tells = method == "POST" || target.starts_with("/events");
@@ -231,7 +236,7 @@ impl Client {
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
         let request = format!("{method} {target} HTTP/1.0\r\nHost: localhost\r\nContent-Length: 0\r\n{token}\r\n");
         socket.write_all(request.as_bytes())?;
-        let mut stream = BufReader::new(Timed { socket, end: Instant::now() + TIMEOUT });
+        let mut stream = BufReader::new(DeadlineReader { socket, end: Instant::now() + TIMEOUT });
         let mut head = Vec::new();
         let mut rest = stream.by_ref().take(HEAD_MAX);
         while !head.ends_with(b"\r\n\r\n") {

@@ -143,7 +143,7 @@ fn printable(message: &str) -> Cow<'_, str> {
 
 fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
     let (time, message) = (format_rfc3339_millis(SystemTime::now()), record.args().to_string());
-    let about = About::of(record, &message);
+    let about = RecordSubject::of(record, &message);
     let level = record.level().as_str().to_ascii_lowercase();
     if IN_JOURNAL.load(Ordering::Relaxed) {
         line.write_all(priority(record.level()).as_bytes())?;
@@ -157,7 +157,7 @@ fn json(line: &mut impl Write, record: &Record<'_>) -> io::Result<()> {
 /// What a record is about. The parent says it in key-value pairs; other messages begin with the worker that they
 /// concern, or concern this process.
 #[derive(Debug, PartialEq, Eq)]
-struct About {
+struct RecordSubject {
     kind: Option<String>,
     worker: Option<u64>,
     generation: Option<u64>,
@@ -165,8 +165,8 @@ struct About {
     reason: Option<String>,
 }
 
-impl About {
-    fn of(record: &Record<'_>, message: &str) -> About {
+impl RecordSubject {
+    fn of(record: &Record<'_>, message: &str) -> RecordSubject {
         let pairs = record.key_values();
         let word = |key: &str| pairs.get(key.into()).map(|value| value.to_string());
         let given = |key: &str| pairs.get(key.into()).and_then(|value| value.to_u64());
@@ -175,7 +175,7 @@ impl About {
             let value = tag.clone().find(|(key, _)| *key == name);
             value.and_then(|(_, value)| value.trim_end_matches(':').parse::<u64>().ok())
         };
-        About {
+        RecordSubject {
             kind: word("kind"),
             worker: given("worker").or_else(|| tagged("worker")).or_else(|| forkpool::worker_id().map(|id| id as u64)),
             generation: given("generation").or_else(|| tagged("gen")),
@@ -222,8 +222,8 @@ mod tests {
             ("worker=x pid=-1", None, None, own),
             ("said worker=3 pid=77", None, None, own),
         ] {
-            let about = About::of(&Record::builder().build(), message);
-            assert_eq!(about, About { kind: None, worker, generation, pid, reason: None }, "{message}");
+            let about = RecordSubject::of(&Record::builder().build(), message);
+            assert_eq!(about, RecordSubject { kind: None, worker, generation, pid, reason: None }, "{message}");
         }
     }
 
@@ -231,9 +231,9 @@ mod tests {
     fn what_the_parent_says_about_a_line_becomes_fields() {
         let pairs = [("kind", log::kv::Value::from("killed")), ("reason", "stalled".into()), ("pid", 9.into())];
         let record = Record::builder().key_values(&pairs).build();
-        let about = About::of(&record, "worker=1 gen=4 pid=8 killed: \"busy\"");
+        let about = RecordSubject::of(&record, "worker=1 gen=4 pid=8 killed: \"busy\"");
         let (kind, reason) = (Some("killed".to_owned()), Some("stalled".to_owned()));
-        assert_eq!(about, About { kind, worker: Some(1), generation: Some(4), pid: 9, reason });
+        assert_eq!(about, RecordSubject { kind, worker: Some(1), generation: Some(4), pid: 9, reason });
     }
 
     #[test]

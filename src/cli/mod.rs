@@ -39,7 +39,7 @@ mod top;
 mod variables;
 mod verbs;
 
-pub(crate) use self::parse::{parse, Asked, Options};
+pub(crate) use self::parse::{parse, Invocation, Options};
 pub(crate) use self::variables::misspelt;
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{man, shell, text};
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub(crate) enum Asked {
+pub(crate) enum Invocation {
     /// Print a text and exit.
     Text(String),
     /// Talk to a running pool.
@@ -41,7 +41,10 @@ pub(crate) struct Options {
 /// # Errors
 ///
 /// One line that says what is wrong and what to do.
-pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Variables<'_>) -> Result<Asked, String> {
+pub(crate) fn parse(
+    arguments: impl IntoIterator<Item = OsString>,
+    variables: Variables<'_>,
+) -> Result<Invocation, String> {
     let mut flags = Flags::default();
     let mut parser = Parser::from_iter(arguments);
     let mut is_first = true;
@@ -58,12 +61,12 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
                 flags.program.extend(parser.raw_args().map_err(|error| one_line(&error, flags.hint()))?);
                 break;
             }
-            Some(Arg::Short('h')) if !flags.is_exec => return Ok(Asked::Text(text::short_help())),
+            Some(Arg::Short('h')) if !flags.is_exec => return Ok(Invocation::Text(text::short_help())),
             Some(Arg::Short('h') | Arg::Long("help")) => {
                 let verb = VERBS.iter().find(|verb| flags.is_exec && verb.is_exec());
-                return Ok(Asked::Text(text::help(verb)));
+                return Ok(Invocation::Text(text::help(verb)));
             }
-            Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Asked::Text(text::version())),
+            Some(Arg::Short('V') | Arg::Long("version")) => return Ok(Invocation::Text(text::version())),
             Some(Arg::Short('q') | Arg::Long("quiet")) => flags.quiet = true,
             Some(Arg::Short('v') | Arg::Long("verbose")) => flags.verbose = flags.verbose.saturating_add(1),
             Some(Arg::Long("check")) => flags.check = true,
@@ -98,7 +101,7 @@ pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>, variables: Va
         log_format: flags.log_format(variables)?,
         pool: flags.pool(variables),
     };
-    Ok(Asked::Run(Box::new(options)))
+    Ok(Invocation::Run(Box::new(options)))
 }
 
 /// The value of an option that is on or off. The option alone means yes.
@@ -111,7 +114,7 @@ fn yes_or_no(parser: &mut Parser) -> OsString {
         let word = word.to_string_lossy();
         !word.starts_with('-') && verbs::named(word.as_ref().as_ref()).is_none()
     };
-    let next = parser.try_raw_args().and_then(|mut words| words.next_if(|word| is_value(word)));
+    let next = parser.try_raw_args().and_then(|mut arguments| arguments.next_if(|word| is_value(word)));
     next.unwrap_or_else(|| "yes".into())
 }
 
@@ -182,12 +185,12 @@ fn unknown(dashes: &str, name: &str, known: &mut dyn Iterator<Item = &'static st
 /// # Errors
 ///
 /// One line that says what is wrong and what to do.
-fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>) -> Result<Asked, String> {
+fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>) -> Result<Invocation, String> {
     let hint = format!(" (try forkpool {} --help)", verb.name);
-    let mut words = Words { flags: Vec::new(), operand: None };
+    let mut arguments = Arguments { flags: Vec::new(), operand: None };
     while let Some(argument) = parser.next().map_err(|error| one_line(&error, &hint))? {
         match argument {
-            Arg::Short('h') | Arg::Long("help") => return Ok(Asked::Text(text::help(Some(verb)))),
+            Arg::Short('h') | Arg::Long("help") => return Ok(Invocation::Text(text::help(Some(verb)))),
             Arg::Long(name) => {
                 let Some((flag, takes_value)) = verb.option(name) else {
                     let known = verb.options.iter().filter_map(|(spelled, _)| long(spelled));
@@ -197,53 +200,53 @@ fn parse_verb(verb: &'static Verb, parser: &mut Parser, variables: Variables<'_>
                     true => parser.value().map_err(|error| one_line(&error, &hint))?.to_string_lossy().into_owned(),
                     false => String::new(),
                 };
-                if words.option(flag).is_some() {
+                if arguments.option(flag).is_some() {
                     return Err(format!("--{flag} is given twice; leave one out{hint}"));
                 }
-                words.flags.push((flag, value));
+                arguments.flags.push((flag, value));
             }
-            Arg::Value(word) if !verb.operand.is_empty() && words.operand.is_none() => {
-                words.operand = Some(word.to_string_lossy().into_owned());
+            Arg::Value(word) if !verb.operand.is_empty() && arguments.operand.is_none() => {
+                arguments.operand = Some(word.to_string_lossy().into_owned());
             }
             other => return Err(one_line(&other.unexpected(), &hint)),
         }
     }
     let needs = || format!("{} needs {}{hint}", verb.name, verb.operand);
     match verb.job {
-        Job::Call(task) => call(task, &words, variables).map(Asked::Call).map_err(|problem| problem + &hint),
-        Job::Man => Ok(Asked::Text(man::page())),
-        Job::Version => Ok(Asked::Text(text::version())),
+        Job::Call(task) => call(task, &arguments, variables).map(Invocation::Call).map_err(|problem| problem + &hint),
+        Job::Man => Ok(Invocation::Text(man::page())),
+        Job::Version => Ok(Invocation::Text(text::version())),
         Job::Help => {
             let known = |word: &str| verbs::named(word.as_ref()).ok_or_else(|| unknown_verb(word.as_ref()));
-            Ok(Asked::Text(text::help(words.operand.as_deref().map(known).transpose()?)))
+            Ok(Invocation::Text(text::help(arguments.operand.as_deref().map(known).transpose()?)))
         }
         Job::Completions | Job::Exec => {
-            let script = shell::completions(words.operand.as_deref().unwrap_or_default());
-            script.map(Asked::Text).ok_or_else(needs)
+            let script = shell::completions(arguments.operand.as_deref().unwrap_or_default());
+            script.map(Invocation::Text).ok_or_else(needs)
         }
     }
 }
 
-fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, String> {
+fn call(task: Task, arguments: &Arguments, variables: Variables<'_>) -> Result<Call, String> {
     let said = |flag: &str, variable: &str| {
         let read = || variables(variable).map(|value| value.to_string_lossy().into_owned());
-        words.option(flag).map(str::to_owned).or_else(read).filter(|value| !value.is_empty())
+        arguments.option(flag).map(str::to_owned).or_else(read).filter(|value| !value.is_empty())
     };
     let address = said("admin", "FORKPOOL_ADMIN")
         .ok_or("which pool? Set --admin or FORKPOOL_ADMIN to the admin address of the pool")?;
-    let workers = match (task, words.operand.as_deref()) {
+    let workers = match (task, arguments.operand.as_deref()) {
         (Task::Scale, Some(workers)) => workers.parse().ok().filter(|workers| *workers > 0),
         _ => None,
     };
     if matches!(task, Task::Scale) && workers.is_none() {
         return Err("scale needs a number of workers, as in forkpool scale 4".to_owned());
     }
-    let interval = match words.option("interval") {
+    let interval = match arguments.option("interval") {
         Some(text) => interval(text).map_err(|problem| format!("--interval {}: {problem}", text.escape_debug()))?,
         None => Duration::from_secs(1),
     };
-    let sort = words.option("sort").map_or(Ok(Sort::default()), sort)?;
-    let (json, ready) = (words.option("json").is_some(), words.option("ready").is_some());
+    let sort = arguments.option("sort").map_or(Ok(Sort::default()), sort)?;
+    let (json, ready) = (arguments.option("json").is_some(), arguments.option("ready").is_some());
     if json && ready {
         return Err("--ready and --json exclude each other; leave one out".to_owned());
     }
@@ -253,7 +256,7 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
         token_file: said("token-file", "FORKPOOL_ADMIN_TOKEN_FILE"),
         json,
         ready,
-        waits: words.option("no-wait").is_none(),
+        waits: arguments.option("no-wait").is_none(),
         interval,
         sort,
         workers: workers.unwrap_or(0),
@@ -261,12 +264,12 @@ fn call(task: Task, words: &Words, variables: Variables<'_>) -> Result<Call, Str
 }
 
 /// The arguments after the verb.
-struct Words {
+struct Arguments {
     flags: Vec<(&'static str, String)>,
     operand: Option<String>,
 }
 
-impl Words {
+impl Arguments {
     fn option(&self, name: &str) -> Option<&str> {
         self.flags.iter().find(|(flag, _)| *flag == name).map(|(_, value)| value.as_str())
     }

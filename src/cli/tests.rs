@@ -5,14 +5,14 @@ use std::ffi::OsString;
 use super::log::{LogFormat, Verbosity};
 use super::*;
 
-fn asked(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Asked, String> {
+fn invocation(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Invocation, String> {
     let arguments = ["forkpool"].iter().chain(arguments).map(OsString::from);
     parse(arguments, &|name| variables.iter().find(|(variable, _)| *variable == name).map(|(_, value)| value.into()))
 }
 
 fn options(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Box<Options>, String> {
-    match asked(arguments, variables)? {
-        Asked::Run(options) => Ok(options),
+    match invocation(arguments, variables)? {
+        Invocation::Run(options) => Ok(options),
         other => panic!("{other:?}"),
     }
 }
@@ -164,7 +164,7 @@ fn a_wrong_command_line_is_one_line_that_names_the_argument() {
         (&["--workers", "1", "--workers", "2"], "--workers is given twice; leave one out (try forkpool --help)"),
         (&["-q", "-v"], "--quiet and --verbose contradict each other; leave one out (try forkpool --help)"),
     ] {
-        assert_eq!(asked(arguments, &[]).map(|_| ()), Err(problem.to_owned()), "{arguments:?}");
+        assert_eq!(invocation(arguments, &[]).map(|_| ()), Err(problem.to_owned()), "{arguments:?}");
     }
 }
 
@@ -196,7 +196,7 @@ fn a_program_is_what_follows_the_options() {
 #[test]
 fn every_word_of_a_setting_is_completed() {
     for shell in ["bash", "zsh", "fish"] {
-        let Ok(Asked::Text(script)) = asked(&["completions", shell], &[]) else { panic!("{shell}") };
+        let Ok(Invocation::Text(script)) = invocation(&["completions", shell], &[]) else { panic!("{shell}") };
         for setting in forkpool::settings().filter(|setting| !setting.words().is_empty()) {
             let (name, words) = (setting.name(), setting.words().join(" "));
             let verb = if setting.concerns_server() { "" } else { "exec" };
@@ -224,8 +224,8 @@ fn users_and_directories_are_completed() {
 
 #[test]
 fn every_verb_is_listed_and_has_help() {
-    let printed = |arguments: &[&str]| match asked(arguments, &[]) {
-        Ok(Asked::Text(text)) => text,
+    let printed = |arguments: &[&str]| match invocation(arguments, &[]) {
+        Ok(Invocation::Text(text)) => text,
         other => panic!("{arguments:?}: {other:?}"),
     };
     let verbs = ["exec", "status", "top", "restart", "reload", "scale", "stop", "upgrade", "completions", "man"];

@@ -5,7 +5,7 @@ use std::iter;
 use forkpool::Setting;
 
 use super::output::put;
-use super::verbs::{Spelled, Verb, VERBS};
+use super::verbs::{OptionHelp, Verb, VERBS};
 
 /// The whole help of the binary or of a verb: usage, description, and every option with its variables and default. For
 /// what starts a pool, also signals and exit codes.
@@ -50,7 +50,8 @@ pub(super) type Section = (&'static str, Vec<(String, String)>);
 
 /// Every option of the binary itself or of a verb.
 pub(super) fn sections(verb: Option<&Verb>) -> Vec<Section> {
-    let owned = |options: &[Spelled]| options.iter().map(|(one, other)| (one.to_string(), other.to_string())).collect();
+    let owned =
+        |options: &[OptionHelp]| options.iter().map(|(one, other)| (one.to_string(), other.to_string())).collect();
     let mut sections: Vec<Section> = Vec::new();
     if let Some(verb) = verb.filter(|verb| !verb.is_exec()) {
         return vec![("Options", owned(verb.options))];
@@ -167,7 +168,7 @@ Examples:
 ";
 
 /// The options that belong to the binary alone.
-const OWN: &[Spelled] = &[
+const OWN: &[OptionHelp] = &[
     ("-q, --quiet", "Log only errors [FORKPOOL_QUIET=1]"),
     (
         "-v, --verbose",

@@ -6,7 +6,7 @@ use std::ffi::OsStr;
 use super::operate::Task;
 
 /// An option as the help spells it, such as `-q, --quiet` or `--admin <ADDR>`, and what it does.
-pub(super) type Spelled = (&'static str, &'static str);
+pub(super) type OptionHelp = (&'static str, &'static str);
 
 /// A verb.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub(super) struct Verb {
     pub(super) summary: &'static str,
     /// The rest of its description.
     pub(super) about: &'static str,
-    pub(super) options: &'static [Spelled],
+    pub(super) options: &'static [OptionHelp],
     pub(super) job: Job,
 }
 
@@ -202,14 +202,14 @@ Examples:
     },
 ];
 
-const ADMIN: Spelled =
+const ADMIN: OptionHelp =
     ("--admin <ADDR>", "The pool's admin address (its own --admin): unix:PATH or HOST:PORT [FORKPOOL_ADMIN]");
-const TOKEN: Spelled = (
+const TOKEN: OptionHelp = (
     "--token-file <FILE>",
     "The pool's --admin-token-file. Commands need it over TCP, not over a Unix socket [FORKPOOL_ADMIN_TOKEN_FILE]",
 );
-const NO_WAIT: Spelled = ("--no-wait", "Send the command and do not wait for the result");
-const HELP: Spelled = ("-h, --help", "Print this help");
+const NO_WAIT: OptionHelp = ("--no-wait", "Send the command and do not wait for the result");
+const HELP: OptionHelp = ("-h, --help", "Print this help");
 
 const EXEC: &str = "\
 Executes a program in one forked worker process per CPU. Each has its own SO_REUSEPORT socket, so the kernel spreads the

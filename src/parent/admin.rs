@@ -41,7 +41,7 @@ use crate::shared::request::Request;
 use crate::shared::scoreboard::{ParentBoard, Scoreboard};
 use crate::sys::clock;
 use crate::time::Time;
-use crate::worker::keeper::Keeping;
+use crate::worker::keeper::KeeperOptions;
 use crate::worker::{Identity, Listening, Place, Seed, Serving, Setup};
 
 /// The maximum delay of a restart after several failures in a row.
@@ -298,7 +298,7 @@ impl Admin {
             listening: Listening { shared: vec![shared], ..Listening::default() },
             page,
             serving: Serving::new(Rc::new(admin::server_config()), 0, admin::DRAIN_TIMEOUT),
-            keeping: Keeping::default(),
+            keeper_options: KeeperOptions::default(),
             setup,
             // It reads the files of all workers in /proc.
             sandbox: Sandbox::Off,

@@ -5,7 +5,7 @@ use nix::sys::signal::Signal;
 use crate::error::{Error, Result};
 use crate::parent::announce::{comes_again_and_again, is_warning};
 use crate::parent::event;
-use crate::parent::health::{Cut, Health};
+use crate::parent::health::{Health, Interrupted};
 use crate::parent::journal::Journal;
 use crate::parent::leaving;
 use crate::parent::process::signal;
@@ -14,16 +14,16 @@ use crate::parent::subject::{subject_of, Subject};
 use crate::parent::successor::HandedOver;
 use crate::parent::supervisor::{Effect, Notice, Outcome, Stop};
 use crate::parent::workers::{abort, disconnected, drain, is_known, kill};
-use crate::parent::{Parent, Turn};
+use crate::parent::{NextStep, Parent};
 use crate::sys::clock;
 
 impl Parent {
     /// Performs one effect; returns what only the pool's owner can do.
-    pub(super) fn perform(&mut self, effect: Effect) -> Option<Turn> {
+    pub(super) fn perform(&mut self, effect: Effect) -> Option<NextStep> {
         let config = &self.deploy.settings.config;
         match effect {
             Effect::Spawn { slot, generation } => match self.seed(slot, generation) {
-                Ok(seed) => return Some(Turn::Fork(Child::Worker(Box::new(seed)))),
+                Ok(seed) => return Some(NextStep::Fork(Child::Worker(Box::new(seed)))),
                 Err(error) => spawn_failed(slot, &error.report(), &mut self.roster, &mut self.journal),
             },
             Effect::Drain { pid }
@@ -81,7 +81,7 @@ impl Parent {
                     admin.observe(&self.roster, &self.sockets, &self.deploy.settings, &mut self.journal);
                     admin.end();
                 }
-                return Some(Turn::Finished(result));
+                return Some(NextStep::Finished(result));
             }
         }
         None
@@ -142,7 +142,7 @@ fn say(notice: &Notice, journal: &mut Journal) {
 fn result_of(outcome: Outcome, requests: Option<u64>, health: &Health, journal: &mut Journal) -> Result<()> {
     let stopped =
         requests.map_or_else(|| "stopped".to_owned(), |requests| format!("stopped after {requests} requests"));
-    let Cut { connections, unknown } = health.cut();
+    let Interrupted { connections, unknown } = health.cut();
     match outcome {
         Outcome::Stopped | Outcome::Replaced if connections > 0 || unknown > 0 => {
             Err(Error::Forced { connections, unknown })

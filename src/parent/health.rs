@@ -43,12 +43,12 @@ pub(super) struct Health {
     max_rss: u64,
     /// When to check the workers' memory.
     next_weighing: Option<Time>,
-    cut: Cut,
+    cut: Interrupted,
 }
 
 /// What workers had when they were killed, since the pool was forced to stop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Cut {
+pub(super) struct Interrupted {
     /// Open connections. Idle ones are closed soon after a drain begins, so these had requests.
     pub(super) connections: u64,
     /// Workers that do not count their connections.
@@ -59,7 +59,7 @@ impl Health {
     pub(super) fn new(board: Rc<ParentBoard>, config: &Config, now: Time) -> Health {
         let watch = Watch::new(config.lifecycle.stall_timeout);
         board.watch(watch.is_off());
-        let mut health = Health { board, watch, max_rss: 0, next_weighing: None, cut: Cut::default() };
+        let mut health = Health { board, watch, max_rss: 0, next_weighing: None, cut: Interrupted::default() };
         health.limit(config.recycling.max_rss, now);
         health
     }
@@ -85,7 +85,7 @@ impl Health {
         &self.board
     }
 
-    pub(super) fn cut(&self) -> Cut {
+    pub(super) fn cut(&self) -> Interrupted {
         self.cut
     }
 
@@ -208,9 +208,9 @@ mod tests {
         let mut health = Health::new(board, &Config::default(), Time::default());
         let process = roster.get_mut(Pid(10)).expect("it is there");
         health.cut_off(process, Time::default());
-        assert_eq!(health.cut(), Cut::default(), "it never served");
+        assert_eq!(health.cut(), Interrupted::default(), "it never served");
         process.progress.reach(Progress::Ready);
         health.cut_off(process, Time::default());
-        assert_eq!(health.cut(), Cut { connections: 0, unknown: 1 }, "nobody knows what it had");
+        assert_eq!(health.cut(), Interrupted { connections: 0, unknown: 1 }, "nobody knows what it had");
     }
 }

@@ -28,13 +28,13 @@ const WARN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What a worker may still have to say after a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Rest {
+pub(super) enum Unread {
     /// Perhaps another message.
     Next,
     /// A message for which no descriptor is free.
     NoRoom,
     /// It was not read, because too many descriptors from other messages wait to be closed.
-    NotAsked,
+    NotRead,
     Nothing,
 }
 
@@ -81,12 +81,12 @@ impl Inbox {
     }
 
     /// Registers what is left of a worker's messages after its turn.
-    pub(super) fn put_back(&mut self, pid: Pid, rest: Rest, roster: &Roster, now: Time) {
-        match rest {
-            Rest::Nothing => return,
-            Rest::Next => return self.note(pid),
-            Rest::NoRoom => self.complain(pid, "its messages wait", roster),
-            Rest::NotAsked => {}
+    pub(super) fn put_back(&mut self, pid: Pid, unread: Unread, roster: &Roster, now: Time) {
+        match unread {
+            Unread::Nothing => return,
+            Unread::Next => return self.note(pid),
+            Unread::NoRoom => self.complain(pid, "its messages wait", roster),
+            Unread::NotRead => {}
         }
         let is_any_due = !self.unread.is_empty() && self.resume.is_none();
         let next = now + RETRY_DELAY;
@@ -106,9 +106,9 @@ impl Inbox {
     }
 
     /// A worker has exited, and its last messages were read as far as possible.
-    pub(super) fn end(&mut self, pid: Pid, rest: Rest, roster: &mut Roster, discard: &mut Discard) {
+    pub(super) fn end(&mut self, pid: Pid, unread: Unread, roster: &mut Roster, discard: &mut Discard) {
         self.unread.remove(&pid);
-        if rest == Rest::NoRoom {
+        if unread == Unread::NoRoom {
             self.complain(pid, "its last messages are lost", roster);
         }
         // Nothing is read after an empty message, or one that breaks the protocol. The rest must not be received, since
@@ -140,17 +140,17 @@ pub(super) fn receive<'b>(roster: &mut Roster, pid: Pid, buffer: &'b mut [u8]) -
 }
 
 /// Handles what is not a message; returns what may be left.
-pub(super) fn refuse(received: Received<'_>, pid: Pid, roster: &mut Roster, discard: &mut Discard) -> Rest {
+pub(super) fn refuse(received: Received<'_>, pid: Pid, roster: &mut Roster, discard: &mut Discard) -> Unread {
     let (why, fds) = match received {
-        Received::NoRoom => return Rest::NoRoom,
-        Received::Nothing | Received::End => return Rest::Nothing,
+        Received::NoRoom => return Unread::NoRoom,
+        Received::Nothing | Received::End => return Unread::Nothing,
         Received::Message(_, fd) => ("it sent a message at the wrong time".to_owned(), Vec::from_iter(fd)),
         Received::Malformed(why, fds) => (format!("it sent an invalid message: {why}"), fds),
         Received::Cut(fds) => ("it sent a descriptor with a message".to_owned(), fds),
     };
     discard.add(fds);
     roster.misbehaved(pid, why, clock::now());
-    Rest::Nothing
+    Unread::Nothing
 }
 
 #[cfg(test)]
@@ -174,15 +174,15 @@ mod tests {
         assert_eq!(inbox.deadline(), Some(Time::default()));
         assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
         assert_eq!(inbox.deadline(), None);
-        inbox.put_back(Pid(10), Rest::Next, &roster, at(1_000));
+        inbox.put_back(Pid(10), Unread::Next, &roster, at(1_000));
         assert_eq!(inbox.deadline(), Some(Time::default()));
         assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
-        for rest in [Rest::NoRoom, Rest::NotAsked] {
-            inbox.put_back(Pid(10), rest, &roster, at(1_000));
-            assert_eq!(inbox.deadline(), Some(at(1_000) + RETRY_DELAY), "{rest:?}");
+        for unread in [Unread::NoRoom, Unread::NotRead] {
+            inbox.put_back(Pid(10), unread, &roster, at(1_000));
+            assert_eq!(inbox.deadline(), Some(at(1_000) + RETRY_DELAY), "{unread:?}");
             assert_eq!(inbox.take_due(&mut roster, at(1_000)), [Pid(10)]);
         }
-        inbox.put_back(Pid(10), Rest::Nothing, &roster, at(1_000));
+        inbox.put_back(Pid(10), Unread::Nothing, &roster, at(1_000));
         assert_eq!(inbox.deadline(), None);
     }
 
@@ -208,7 +208,7 @@ mod tests {
         worker.send(b"hello", None).expect("there is room");
         assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Message(b"hello", None)));
         let malformed = Received::Malformed("it was not sent by this library", Vec::new());
-        assert_eq!(refuse(malformed, Pid(10), &mut roster, &mut discard), Rest::Nothing);
+        assert_eq!(refuse(malformed, Pid(10), &mut roster, &mut discard), Unread::Nothing);
         assert!(roster.get(Pid(10)).is_some_and(|process| process.trust.is_broken()));
         worker.send(b"more", None).expect("there is room");
         assert!(matches!(receive(&mut roster, Pid(10), &mut buffer), Received::Nothing), "it is not reports any more");

@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use crate::parent::event::Event;
-use crate::parent::inbox::{self, Rest, MESSAGES_PER_TURN, TURN_MICROS_MAX};
+use crate::parent::inbox::{self, Unread, MESSAGES_PER_TURN, TURN_MICROS_MAX};
 use crate::parent::supervisor::Pid;
 use crate::parent::Parent;
 use crate::shared::message::Received;
@@ -14,31 +14,31 @@ impl Parent {
     pub(super) fn read_messages(&mut self) {
         let now = clock::now();
         for pid in self.application.inbox.take_due(&mut self.roster, now) {
-            let rest = if self.discard.is_full() { Rest::NotAsked } else { self.read_messages_of(pid) };
-            self.application.inbox.put_back(pid, rest, &self.roster, now);
+            let unread = if self.discard.is_full() { Unread::NotRead } else { self.read_messages_of(pid) };
+            self.application.inbox.put_back(pid, unread, &self.roster, now);
         }
     }
 
     /// Passes on everything that a process had sent before it exited. Another process that holds its socket cannot add
     /// anything.
     pub(super) fn read_last_messages(&mut self, pid: Pid) {
-        let mut rest = Rest::Nothing;
+        let mut unread = Unread::Nothing;
         if let Some(messages) = self.roster.get(pid).and_then(|process| process.ends.messages.as_ref()) {
             messages.close();
-            rest = Rest::Next;
+            unread = Unread::Next;
         }
-        while rest == Rest::Next {
-            rest = self.read_messages_of(pid);
+        while unread == Unread::Next {
+            unread = self.read_messages_of(pid);
         }
-        self.application.inbox.end(pid, rest, &mut self.roster, &mut self.discard);
+        self.application.inbox.end(pid, unread, &mut self.roster, &mut self.discard);
     }
 
     /// Passes the application one turn of one worker's messages.
-    fn read_messages_of(&mut self, pid: Pid) -> Rest {
+    fn read_messages_of(&mut self, pid: Pid) -> Unread {
         let end = clock::now_micros() + TURN_MICROS_MAX;
         let mut buffer = self.application.inbox.lend_buffer();
-        let (mut rest, mut count) = (Rest::Next, 0);
-        while rest == Rest::Next && count < MESSAGES_PER_TURN && (count == 0 || clock::now_micros() < end) {
+        let (mut unread, mut count) = (Unread::Next, 0);
+        while unread == Unread::Next && count < MESSAGES_PER_TURN && (count == 0 || clock::now_micros() < end) {
             count += 1;
             match inbox::receive(&mut self.roster, pid, &mut buffer) {
                 Received::Message(message, fd) => {
@@ -52,10 +52,10 @@ impl Parent {
                     self.discard.add(fd);
                     self.obey_application();
                 }
-                other => rest = inbox::refuse(other, pid, &mut self.roster, &mut self.discard),
+                other => unread = inbox::refuse(other, pid, &mut self.roster, &mut self.discard),
             }
         }
         self.application.inbox.take_back(buffer);
-        rest
+        unread
     }
 }

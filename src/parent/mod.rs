@@ -34,7 +34,7 @@
 //! - `application.rs`: the application's closures; `inbox.rs`: unread messages; `quota.rs` (PURE): how much time
 //!   reading them may take; `event.rs`, `handle.rs`, `target.rs`: what the application learns, and what it can ask for
 //! - `deploy/`: restarts on request, and what they read again; `files.rs`: restarts because of changed files;
-//!   `debounce.rs` (PURE): when changes are complete; `exchange.rs` (PURE): when the root is another directory;
+//!   `debounce.rs` (PURE): when changes are complete; `root_watch.rs` (PURE): when the root is another directory;
 //!   `settings.rs`: the current settings
 //! - `takeover.rs`: the pools before and after this one; `successor/`: both ends of passing sockets to a new binary;
 //!   `variable.rs` (PURE): the variable that describes them
@@ -207,7 +207,7 @@ use crate::sys::clock;
 use crate::time::{Time, TICK};
 
 /// What the pool's owner must do next.
-pub(crate) enum Turn {
+pub(crate) enum NextStep {
     /// Fork a process from this, then call [`Parent::forked`] or [`Parent::fork_failed`].
     Fork(Child),
     /// The pool has ended.
@@ -235,14 +235,14 @@ pub(crate) struct Parent {
 
 impl Parent {
     /// Does everything but forking, until a fork is due or the pool has ended.
-    pub(crate) fn turn(&mut self) -> Result<Turn> {
+    pub(crate) fn turn(&mut self) -> Result<NextStep> {
         let mut events = Events::with_capacity(64);
         loop {
             self.obey_application();
             let (board, user) = (self.health.board(), &self.deploy.settings.credentials);
             let admin = self.outputs.admin.as_mut();
             if let Some(child) = admin.and_then(|admin| admin.child_due(board.scoreboard(), user, clock::now())) {
-                return Ok(Turn::Fork(child));
+                return Ok(NextStep::Fork(child));
             }
             // Before a fork, which takes longer than steering connections away from a dead worker.
             self.settle();

@@ -22,7 +22,7 @@ use nix::sys::socket::{shutdown, Shutdown};
 use nix::unistd::{geteuid, mkdtemp};
 
 use crate::sys;
-use crate::sys::fds::Whole;
+use crate::sys::fds::WholeMessage;
 
 /// The maximum length of a socket's name (`sun_path`, unix(7)).
 const NAME_MAX: usize = 107;
@@ -171,7 +171,7 @@ impl Notified {
     pub(crate) fn receive(&self, fds: &mut Vec<OwnedFd>) -> Notification {
         let mut message = [0; 4096];
         match sys::fds::receive_whole(self.socket.as_fd(), &mut message, sys::fds::MAX) {
-            Ok(Whole::Received(received)) => {
+            Ok(WholeMessage::Received(received)) => {
                 fds.extend(received.fds);
                 let is_theirs = received.user.is_some_and(|user| user == 0 || user == self.file.directory.user);
                 let mut lines = message[..received.len].split(|byte| *byte == b'\n');
@@ -182,7 +182,7 @@ impl Notified {
                     Notification::Other
                 }
             }
-            Ok(Whole::NoRoom | Whole::TooMany) => Notification::NoRoom,
+            Ok(WholeMessage::NoRoom | WholeMessage::TooMany) => Notification::NoRoom,
             Err(error) if error.kind() == ErrorKind::Interrupted => Notification::Other,
             Err(_) => Notification::Nothing,
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use crate::error::Result;
 use crate::shared::config::{Config, ProgramConfig, ServerConfig};
 use crate::shared::credentials::Credentials;
-use crate::worker::keeper::Keeping;
+use crate::worker::keeper::KeeperOptions;
 
 /// The configuration, and what follows from it.
 #[derive(Debug)]
@@ -43,9 +43,9 @@ impl Settings {
     }
 
     /// How the next worker keeps a program, if it runs one. `is_shared` says that another program may have its sockets.
-    pub(super) fn keeping(&self, is_shared: bool, notify_socket: Option<OsString>) -> Keeping {
+    pub(super) fn keeper_options(&self, is_shared: bool, notify_socket: Option<OsString>) -> KeeperOptions {
         let ProgramConfig { ready, stop_signal, adopt, prefix, .. } = self.config.program.clone();
-        Keeping { ready, stop_signal, prefix, adopt, is_shared, notify_socket }
+        KeeperOptions { ready, stop_signal, prefix, adopt, is_shared, notify_socket }
     }
 
     /// Determines the number of workers again.

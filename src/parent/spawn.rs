@@ -93,7 +93,7 @@ impl Parent {
             },
             page,
             serving: serving.with_access_log(access_log),
-            keeping: settings.keeping(is_shared, notify_socket),
+            keeper_options: settings.keeper_options(is_shared, notify_socket),
             setup: Setup {
                 parent: process::id(),
                 credentials: settings.credentials.clone(),
@@ -106,8 +106,8 @@ impl Parent {
         })
     }
 
-    /// [`Turn::Fork`](super::Turn::Fork) was carried out, with this process. Must be called before the worker can be
-    /// read or reaped.
+    /// [`NextStep::Fork`](super::NextStep::Fork) was carried out, with this process. Must be called before the worker
+    /// can be read or reaped.
     pub(crate) fn forked(&mut self, pid: i32) {
         let pid = Pid(pid);
         if self.outputs.admin.as_mut().is_some_and(|admin| admin.forked(pid, &self.wakeups)) {
@@ -125,7 +125,7 @@ impl Parent {
         self.application.emit(&forked, &self.roster, &self.journal);
     }
 
-    /// [`Turn::Fork`](super::Turn::Fork) has failed.
+    /// [`NextStep::Fork`](super::NextStep::Fork) has failed.
     pub(crate) fn fork_failed(&mut self, error: &io::Error) {
         let now = clock::now();
         if self.outputs.admin.as_mut().is_some_and(|admin| admin.fork_failed(error, now)) {

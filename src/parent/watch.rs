@@ -29,7 +29,7 @@ pub(crate) struct Watch {
     was_idle: bool,
     /// How long nobody could run since the last check.
     frozen: Duration,
-    seen: BTreeMap<Pid, Seen>,
+    seen: BTreeMap<Pid, LastCheck>,
 }
 
 /// The state of a worker by its row.
@@ -54,7 +54,7 @@ pub(crate) struct Schedule {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct LastCheck {
     at: Time,
     busy_since: Time,
     progress_count: u64,
@@ -65,24 +65,24 @@ struct Seen {
     schedule: Schedule,
 }
 
-impl Seen {
+impl LastCheck {
     /// The result of a first check, before which nobody could run for `lost`.
-    fn first(sample: &Sample, busy_since: Time, woken: Time, now: Time, lost: Duration) -> Seen {
+    fn first(sample: &Sample, busy_since: Time, woken: Time, now: Time, lost: Duration) -> LastCheck {
         let (progress_count, schedule) = (sample.progress_count, sample.schedule);
         let progress = busy_since.max(woken);
         let starved = lost.min(now.since(progress));
-        Seen { at: now, busy_since, progress_count, progress, starved, schedule }
+        LastCheck { at: now, busy_since, progress_count, progress, starved, schedule }
     }
 
     /// The result of a further check, which came `late`. `first` applies if the worker has become busy since the last
     /// one.
-    fn next(self, sample: &Sample, first: Seen, late: Duration) -> Seen {
+    fn next(self, sample: &Sample, first: LastCheck, late: Duration) -> LastCheck {
         let now = first.at;
         if self.busy_since != first.busy_since {
             return first;
         }
         if self.progress_count != sample.progress_count {
-            return Seen { progress: now, starved: Duration::ZERO, ..first };
+            return LastCheck { progress: now, starved: Duration::ZERO, ..first };
         }
         // The kernel only counts a wait when it ends. A current wait shows in a process that is runnable and has not
         // run.
@@ -90,7 +90,7 @@ impl Seen {
             true => now.since(self.at),
             false => sample.schedule.waited.saturating_sub(self.schedule.waited).min(now.since(self.at)),
         };
-        Seen { progress: self.progress, starved: self.starved + starved.max(late), ..first }
+        LastCheck { progress: self.progress, starved: self.starved + starved.max(late), ..first }
     }
 }
 
@@ -147,7 +147,7 @@ impl Watch {
         let mut stalled = Vec::new();
         for sample in samples {
             let Some(busy_since) = sample.busy_since else { continue };
-            let first = Seen::first(&sample, busy_since, self.woken, now, late + frozen);
+            let first = LastCheck::first(&sample, busy_since, self.woken, now, late + frozen);
             // Earlier results already account for the time `frozen`.
             let seen_now = self.seen.get(&sample.pid).map_or(first, |last| last.next(&sample, first, late));
             if now.since(seen_now.progress).saturating_sub(seen_now.starved) >= self.stall_timeout {

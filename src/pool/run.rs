@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::parent::handle::Hooks;
-use crate::parent::{Child, Parent, Turn};
+use crate::parent::{Child, NextStep, Parent};
 use crate::shared::config::{Config, Layers};
 use crate::shared::signals;
 use crate::sys::process::{fork, Fork};
@@ -20,8 +20,8 @@ pub(crate) fn run(layers: Layers, config: Config, hooks: Hooks, main: Main<'_>) 
     let _title = is_titled.then(|| Title::set(&format!("parent, {}", arguments().to_string_lossy())));
     loop {
         match parent.turn()? {
-            Turn::Finished(result) => return result,
-            Turn::Fork(child) => {
+            NextStep::Finished(result) => return result,
+            NextStep::Fork(child) => {
                 let masked = signals::block_all()
                     .map_err(|source| Error::system("block signals for a fork with sigprocmask(2)", source))?;
                 match fork() {

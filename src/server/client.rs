@@ -17,7 +17,7 @@ use nix::sys::socket::{recv, send, MsgFlags};
 use socket2::SockRef;
 
 use crate::server::access_log::Track;
-use crate::server::http::{TlsInfo, Trust, Via};
+use crate::server::http::{TlsInfo, TrustedProxies, Via};
 use crate::server::proxy::Header;
 #[cfg(feature = "tls")]
 use crate::server::tls;
@@ -321,7 +321,7 @@ impl Peer {
             Peer::Proxied(proxied) => proxied.source,
             _ => None,
         };
-        Via { trust: Trust { proxies: &config.proxies, header: config.forwarded_header }, source }
+        Via { trust: TrustedProxies { proxies: &config.proxies, header: config.forwarded_header }, source }
     }
 
     /// The peer of a new connection, which waits for a header first if the configuration says so.

@@ -7,10 +7,10 @@
 //!
 //! - `event_loop/`: the mio loop: turns and events. `connections.rs`, `table.rs`: its connections; `stepping.rs`: a
 //!   step of one, and its deadline; `pressure.rs`: what happens at the memory limit; `accepting.rs`: new connections,
-//!   from `acceptors.rs`; `admission.rs` (PURE): when to accept them; `places.rs` (PURE): which connection makes room;
-//!   `descriptors.rs`: how many descriptors are left to others; `steering.rs`: keeps the kernel's steering up to date;
-//!   `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the drain;
-//!   `upgrades.rs`: the application's connections; `passing.rs`: passes connections on to other processes, from
+//!   from `acceptors.rs`; `admission.rs` (PURE): when to accept them; `eviction.rs` (PURE): which connection makes
+//!   room; `descriptors.rs`: how many descriptors are left to others; `steering.rs`: keeps the kernel's steering up to
+//!   date; `orders.rs`: the parent's orders; `draining.rs`: how the loop ends; `drain_notices.rs`: notices of the
+//!   drain; `upgrades.rs`: the application's connections; `passing.rs`: passes connections on to other processes, from
 //!   `handover_queue.rs`; `taking.rs`: takes them over
 //! - `budget.rs`: PURE. The memory limit of all connections; `memory.rs`: which of them wait for memory
 //! - `clock.rs`: PURE. The time of a turn, and the clock for deadlines
@@ -100,7 +100,7 @@
 //! for a new one: first among those kept alive between two requests, then among those that have sent nothing yet, and
 //! never one with a request in progress. What has arrived on it is answered first, and a connection that has been idle
 //! for less than ten milliseconds stays, since its client may be about to send. This needs no list: the deadline of an
-//! idle connection tells since when it is idle, and `event_loop/places.rs` notes the best 256 candidates when a place
+//! idle connection tells since when it is idle, and `event_loop/eviction.rs` notes the best 256 candidates when a place
 //! is needed, for the next new connections as well.
 //!
 //! A worker without free places counts as full for the steering, so new connections go to workers that have some; if

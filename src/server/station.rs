@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::server::adoption::Adoptions;
 use crate::shared::channel::WorkerEnd;
 use crate::shared::config::ServerConfig;
-use crate::shared::scoreboard::{OwnRow, RowPage, Seen};
+use crate::shared::scoreboard::{OwnRow, Pending, RowPage};
 use crate::shared::steer;
 use crate::time::Time;
 
@@ -61,7 +61,7 @@ impl<'w> Station<'w> {
 
     /// Asks the parent to check if connections that the kernel assigned to an idle worker do not arrive. Nothing wakes
     /// that worker, so it cannot correct the count. `seen` is the result of an earlier call.
-    pub(crate) fn look_for_pending(&self, seen: &[Seen], now: Time) -> Vec<Seen> {
+    pub(crate) fn look_for_pending(&self, seen: &[Pending], now: Time) -> Vec<Pending> {
         if seen.iter().any(|then| self.page.board().is_left(then)) {
             self.lifeline.steer(now);
         }

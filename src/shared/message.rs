@@ -16,7 +16,7 @@ use nix::sys::socket::{
 };
 
 use crate::sys;
-use crate::sys::fds::Whole;
+use crate::sys::fds::WholeMessage;
 
 /// The maximum length of a message, 64 KiB. Three such messages fit into the default socket buffer of Linux.
 pub const MESSAGE_MAX: usize = 64 * 1024;
@@ -150,13 +150,15 @@ impl MessageEnd {
         let sys::fds::Received { len, mut fds, is_cut, .. } = loop {
             let received = match self.is_guarded {
                 true => sys::fds::receive_whole(self.socket.as_fd(), buffer, usize::from(self.accept_descriptors)),
-                false => sys::fds::receive(self.socket.as_fd(), buffer).map(Whole::Received),
+                false => sys::fds::receive(self.socket.as_fd(), buffer).map(WholeMessage::Received),
             };
             match received {
-                Ok(Whole::Received(received)) => break received,
-                Ok(Whole::TooMany) if self.accept_descriptors => return Received::Malformed(SEVERAL, Vec::new()),
-                Ok(Whole::TooMany) => return Received::Malformed(ONE, Vec::new()),
-                Ok(Whole::NoRoom) => return Received::NoRoom,
+                Ok(WholeMessage::Received(received)) => break received,
+                Ok(WholeMessage::TooMany) if self.accept_descriptors => {
+                    return Received::Malformed(SEVERAL, Vec::new())
+                }
+                Ok(WholeMessage::TooMany) => return Received::Malformed(ONE, Vec::new()),
+                Ok(WholeMessage::NoRoom) => return Received::NoRoom,
                 // Returned once, before the messages that are still queued, if the other side has closed with unread
                 // data.
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {}

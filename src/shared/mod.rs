@@ -24,8 +24,8 @@
 //!   PURE), the eBPF program, and when to attach which
 //! - `handover/`: what passes from a worker that leaves to the process that takes its connections over
 //! - `listener/`: reserved addresses. `slot.rs`: the sockets of a slot; `udp.rs`, `unix.rs`, `given.rs` and `admin.rs`:
-//!   other kinds of sockets; `whole.rs` (PURE): whether a socket may be passed on; `inspect.rs`: inspects and restores
-//!   sockets. All socket options are set here; `options.rs` has those of connections
+//!   other kinds of sockets; `soundness.rs` (PURE): whether a socket may be passed on; `inspect.rs`: inspects and
+//!   restores sockets. All socket options are set here; `options.rs` has those of connections
 //! - `counters.rs`, `latency.rs`, `seats.rs`, `state.rs`: PURE. Values that parent, workers and admin process exchange
 //! - `metrics/`: the application's own metrics; `registry.rs` (PURE) knows and renders them
 //! - `request.rs`: requests to the parent, from whatever source

@@ -118,7 +118,7 @@ fn receive_into(socket: BorrowedFd<'_>, bytes: &mut [u8], space: &mut [u64], fla
 
 /// A message with all its descriptors, or why it stays in the queue.
 #[derive(Debug)]
-pub(crate) enum Whole {
+pub(crate) enum WholeMessage {
     Received(Received),
     /// It has more descriptors than allowed.
     TooMany,
@@ -138,18 +138,18 @@ pub(crate) fn peek(socket: BorrowedFd<'_>) -> io::Result<Received> {
 /// in socket(7)). So this first peeks at the message (MSG_PEEK), which yields copies of the descriptors, and then
 /// removes the message from the queue. At each moment there is another copy, in the queue or here, so no close in
 /// between is that of the last copy.
-pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> io::Result<Whole> {
+pub(crate) fn receive_whole(socket: BorrowedFd<'_>, bytes: &mut [u8], most: usize) -> io::Result<WholeMessage> {
     let peeked = peek(socket)?;
     if peeked.fds.len() + usize::from(peeked.is_cut) > most {
-        return Ok(Whole::TooMany);
+        return Ok(WholeMessage::TooMany);
     }
     if peeked.is_cut {
-        return Ok(Whole::NoRoom);
+        return Ok(WholeMessage::NoRoom);
     }
     // SAFETY: the call writes to `bytes`, at most its length.
     let len = unsafe { libc::recv(socket.as_raw_fd(), bytes.as_mut_ptr().cast(), bytes.len(), libc::MSG_DONTWAIT) };
     let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
-    Ok(Whole::Received(Received { len, ..peeked }))
+    Ok(WholeMessage::Received(Received { len, ..peeked }))
 }
 
 /// Takes all descriptors that recvmsg(2) has opened, including those of a message that was cut.
@@ -380,9 +380,9 @@ mod tests {
             sendmsg::<UnixAddr>(one.as_raw_fd(), &part, rights, MsgFlags::empty(), None).expect("there is room");
             for most in 0..count.min(3) {
                 let stays = receive_whole(other.as_fd(), &mut [0; 8], most).expect("something came");
-                assert!(matches!(stays, Whole::TooMany), "{most} of {count}: {stays:?}");
+                assert!(matches!(stays, WholeMessage::TooMany), "{most} of {count}: {stays:?}");
             }
-            let Ok(Whole::Received(received)) = receive_whole(other.as_fd(), &mut [0; 8], count) else {
+            let Ok(WholeMessage::Received(received)) = receive_whole(other.as_fd(), &mut [0; 8], count) else {
                 panic!("{count} are not too many");
             };
             assert_eq!((received.len, received.fds.len(), received.is_cut), (7, count, false));
@@ -398,7 +398,7 @@ mod tests {
         // SO_PASSPIDFD; older kernels do not know it, and add none.
         let _ = crate::sys::options::set(other.as_fd(), libc::SOL_SOCKET, 76, &1_i32.to_ne_bytes());
         one.send(b"x").expect("there is room");
-        assert!(matches!(receive_whole(other.as_fd(), &mut [0; 8], 1), Ok(Whole::Received(_))));
+        assert!(matches!(receive_whole(other.as_fd(), &mut [0; 8], 1), Ok(WholeMessage::Received(_))));
         let own = format!("Pid:\t{}\n", std::process::id());
         let infos = std::fs::read_dir("/proc/self/fdinfo").expect("Linux").flatten();
         let is_left =

@@ -30,7 +30,7 @@ use crate::shared::signals::{self, Masked};
 use crate::sys;
 use crate::sys::title::Title;
 use crate::worker::confinement::Confinement;
-use crate::worker::keeper::Keeping;
+use crate::worker::keeper::KeeperOptions;
 use crate::worker::messages::Messaging;
 use crate::worker::serving::Serving;
 use crate::worker::sockets::Listening;
@@ -54,7 +54,7 @@ pub(crate) struct Seed {
     pub(crate) page: RowPage,
     pub(crate) serving: Serving,
     /// How it keeps a program, if it runs one.
-    pub(crate) keeping: Keeping,
+    pub(crate) keeper_options: KeeperOptions,
     pub(crate) setup: Setup,
     pub(crate) sandbox: Sandbox,
     pub(crate) place: Place,
@@ -193,7 +193,7 @@ impl Worker {
             sockets,
             page: seed.page,
             serving,
-            keeping: seed.keeping,
+            keeper_options: seed.keeper_options,
             confinement: Confinement::new(seed.sandbox),
             place,
             heirs: RefCell::default(),

@@ -104,7 +104,7 @@ impl Worker {
         for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC"] {
             command.env_remove(variable);
         }
-        if let Some(address) = &self.keeping().notify_socket {
+        if let Some(address) = &self.keeper_options().notify_socket {
             command.env("NOTIFY_SOCKET", address);
         }
         // A signal from here on stays pending for the keeper, so that none is lost.

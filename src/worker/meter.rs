@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::Arc;
 
-use crate::shared::channel::Waking;
+use crate::shared::channel::ParentWaker;
 use crate::shared::scoreboard::{OwnRow, RowPage};
 use crate::sys::clock;
 
@@ -14,7 +14,7 @@ use crate::sys::clock;
 #[derive(Clone, Debug)]
 pub struct Meter {
     page: RowPage,
-    waking: Waking,
+    waking: ParentWaker,
     /// The pause of the parent in which it was woken, as one more than its number.
     woken: Arc<AtomicU64>,
     /// The number of requests in progress.
@@ -22,7 +22,7 @@ pub struct Meter {
 }
 
 impl Meter {
-    pub(crate) fn new(page: RowPage, waking: Waking) -> Meter {
+    pub(crate) fn new(page: RowPage, waking: ParentWaker) -> Meter {
         page.row().set_metered();
         Meter { page, waking, woken: Arc::default(), depth: Arc::default() }
     }

@@ -86,7 +86,7 @@ use crate::shared::channel::WorkerEnd;
 use crate::shared::scoreboard::RowPage;
 use crate::sys;
 use crate::worker::incoming::Incoming;
-use crate::worker::keeper::Keeping;
+use crate::worker::keeper::KeeperOptions;
 use crate::worker::meter::Meter;
 
 pub(crate) use self::birth::{start, Identity, Main, Place, Seed, Setup};
@@ -143,7 +143,7 @@ pub struct Worker {
     sockets: Sockets,
     page: RowPage,
     serving: Serving,
-    keeping: Keeping,
+    keeper_options: KeeperOptions,
     confinement: Confinement,
     place: Place,
     /// Who takes over the connections of a server of one's own.

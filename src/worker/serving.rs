@@ -24,7 +24,7 @@ use crate::shared::config::{AccessLogFormat, ServerConfig};
 use crate::shared::scoreboard::OwnRow;
 #[cfg(feature = "tls")]
 use crate::shared::tls::Secrets;
-use crate::worker::keeper::Keeping;
+use crate::worker::keeper::KeeperOptions;
 #[cfg(feature = "tls")]
 use crate::worker::tls::Tls;
 
@@ -160,8 +160,8 @@ impl Worker {
         is_over(self.lifeline.stream())
     }
 
-    pub(crate) fn keeping(&self) -> &Keeping {
-        &self.keeping
+    pub(crate) fn keeper_options(&self) -> &KeeperOptions {
+        &self.keeper_options
     }
 
     pub(crate) fn drain_timeout(&self) -> Duration {

@@ -16,8 +16,8 @@
 //!   setting declares this itself.
 
 mod debounce;
-mod exchange;
 mod files;
+mod root_watch;
 
 use std::fs;
 use std::os::fd::AsRawFd;
@@ -25,8 +25,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::rc::Rc;
 
-use self::exchange::{Exchange, Found, Identity};
 use self::files::Files;
+use self::root_watch::{Identity, RootChange, RootWatch};
 use crate::error::{Error, Result};
 use crate::parent::journal::Journal;
 use crate::parent::settings::Settings;
@@ -47,7 +47,7 @@ pub(super) struct Deploy {
     pub(super) tls: Tls,
     /// The configuration before the current restart.
     before: Option<Config>,
-    root: Exchange,
+    root: RootWatch,
     /// `None` if no files are watched.
     files: Option<Files>,
 }
@@ -65,7 +65,7 @@ impl Deploy {
         wakeups: &Wakeups,
         journal: &mut Journal,
     ) -> Result<Deploy> {
-        let mut deploy = Deploy { settings, layers, tls, before: None, root: Exchange::default(), files: None };
+        let mut deploy = Deploy { settings, layers, tls, before: None, root: RootWatch::default(), files: None };
         deploy.give_root();
         deploy.watch_files(wakeups, journal)?;
         Ok(deploy)
@@ -125,20 +125,20 @@ impl Deploy {
             return false;
         }
         let Some(path) = self.settings.config.root_path() else { return false };
-        let found = self.root.look(identity(&path), now);
+        let found = self.root.check(identity(&path), now);
         let shown = path.display();
         let (level, text) = match found {
-            Found::Nothing => return false,
-            Found::Another => (log::Level::Info, format!("{shown} is now another directory (root): restarting")),
-            Found::Missing => {
+            RootChange::Nothing => return false,
+            RootChange::Another => (log::Level::Info, format!("{shown} is now another directory (root): restarting")),
+            RootChange::Missing => {
                 let text =
                     format!("{shown} is no longer a directory (root): workers go on serving what they have open");
                 (log::Level::Warn, text)
             }
-            Found::Back => (log::Level::Info, format!("{shown} exists again (root)")),
+            RootChange::Back => (log::Level::Info, format!("{shown} exists again (root)")),
         };
         journal.log(level, Subject::pool("root_changed"), text);
-        found == Found::Another
+        found == RootChange::Another
     }
 
     /// Watches the files of `--watch`.

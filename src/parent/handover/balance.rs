@@ -12,8 +12,8 @@ use log::debug;
 use super::{takes, Handover};
 use crate::parent::process::Roster;
 use crate::parent::supervisor::{Pid, PoolState, SlotId};
-use crate::shared::handover::activity::{Activity, Look};
-use crate::shared::handover::plan::{plan, Load, Move, Part};
+use crate::shared::handover::activity::{Activity, Sample};
+use crate::shared::handover::plan::{plan, Load, Move, Selection};
 use crate::shared::handover::Pair;
 use crate::shared::scoreboard::{ParentBoard, Row};
 use crate::sys;
@@ -41,9 +41,9 @@ pub(super) struct Balancing {
     next: Option<Time>,
     until: Time,
     /// Until when to wait for workers that are starting.
-    gathers: Time,
+    not_before: Time,
     /// When to look who is busy.
-    next_look: Option<Time>,
+    next_sample: Option<Time>,
     activity: Activity,
     ordered: Ordered,
 }
@@ -62,11 +62,11 @@ struct Ordered {
 impl Balancing {
     /// A worker has become ready: compares from now on for a while.
     pub(super) fn begin(&mut self, now: Time) {
-        self.gathers = now + START_DELAY;
-        self.go_on(now);
+        self.not_before = now + START_DELAY;
+        self.extend(now);
     }
 
-    fn go_on(&mut self, now: Time) {
+    fn extend(&mut self, now: Time) {
         if !self.is_off {
             self.until = now + COMPARED_FOR;
             self.next.get_or_insert(now);
@@ -76,25 +76,25 @@ impl Balancing {
     pub(super) fn set(&mut self, is_on: bool) {
         self.is_off = !is_on;
         if self.is_off {
-            self.rest();
+            self.stop();
         }
     }
 
     /// Nothing is to be compared.
-    fn rest(&mut self) {
-        (self.next, self.next_look) = (None, None);
+    fn stop(&mut self) {
+        (self.next, self.next_sample) = (None, None);
     }
 
     pub(super) fn due(&self) -> Option<Time> {
-        self.next.into_iter().chain(self.next_look).min()
+        self.next.into_iter().chain(self.next_sample).min()
     }
 
     /// Whether it is time to look who is busy. That has times of its own, since a busy worker may be what has woken the
     /// parent.
-    fn is_time_to_look(&mut self, are_some_busy: bool, now: Time) -> bool {
-        let is_due = self.next_look.is_some_and(|due| due <= now);
-        if is_due || self.next_look.is_none() {
-            self.next_look = (are_some_busy && !self.is_off).then_some(now + TICK);
+    fn is_time_to_sample(&mut self, are_some_busy: bool, now: Time) -> bool {
+        let is_due = self.next_sample.is_some_and(|due| due <= now);
+        if is_due || self.next_sample.is_none() {
+            self.next_sample = (are_some_busy && !self.is_off).then_some(now + TICK);
         }
         is_due
     }
@@ -112,7 +112,7 @@ impl Balancing {
 impl Handover {
     /// Orders the moves of a step, if it is time for one.
     pub(super) fn balance(&mut self, roster: &Roster, board: &ParentBoard, are_some_busy: bool, now: Time) {
-        let looks = self.balancing.is_time_to_look(are_some_busy, now);
+        let looks = self.balancing.is_time_to_sample(are_some_busy, now);
         let compares = self.balancing.is_time_to_compare(now);
         if !looks && !compares {
             return;
@@ -125,10 +125,10 @@ impl Handover {
         });
         let rows: Vec<_> = rows.collect();
         if rows.len() < 2 || roster.supervisor.state() == PoolState::Stopping {
-            return self.balancing.rest();
+            return self.balancing.stop();
         }
         if looks {
-            let moves = self.balancing.activity.look(rows.iter().map(|(slot, _, row)| Look {
+            let moves = self.balancing.activity.sample(rows.iter().map(|(slot, _, row)| Sample {
                 slot: *slot,
                 is_busy: row.busy_since().is_some(),
                 takes: !row.is_full(),
@@ -136,10 +136,10 @@ impl Handover {
             if !moves.is_empty() {
                 self.order(&moves, &rows, roster, now);
                 // Others have more connections then.
-                self.balancing.go_on(now);
+                self.balancing.extend(now);
             }
         }
-        let are_all_there = rows.len() >= roster.supervisor.slots().wanted() || self.balancing.gathers <= now;
+        let are_all_there = rows.len() >= roster.supervisor.slots().wanted() || self.balancing.not_before <= now;
         if compares && are_all_there && !self.are_under_way(&rows, now) {
             let loads = rows.iter().map(|(slot, _, row)| Load { slot: *slot, has: row.open(), takes: !row.is_full() });
             let moves = plan(&loads.collect::<Vec<_>>());
@@ -167,9 +167,9 @@ impl Handover {
             let from = rows.iter().find(|(slot, ..)| *slot == it.from);
             let (Some((_, pid, row)), Some(pair)) = (from, self.pairs.get(&it.to)) else { continue };
             let Some(process) = roster.get(*pid) else { continue };
-            match process.ends.lifeline.move_some(it.to, it.part, pair.sender()) {
+            match process.ends.lifeline.move_some(it.to, it.selection, pair.sender()) {
                 Ok(()) => {
-                    let count = if let Part::Any(count) = it.part { count } else { 0 };
+                    let count = if let Selection::Any(count) = it.selection { count } else { 0 };
                     // A worker may report anything.
                     let goal: &mut u64 = goals.entry(*pid).or_insert_with(|| row.handed());
                     *goal = goal.saturating_add(count.into());

@@ -33,7 +33,7 @@ const EMPTYING_TIMEOUT: Duration = Duration::from_secs(3);
 #[derive(Debug, Default)]
 pub(super) struct Handover {
     pairs: BTreeMap<SlotId, Pair>,
-    rests: Vec<Rest>,
+    emptying: Vec<Emptying>,
     /// Whether the old pool, in an upgrade, has the same pairs.
     has_inherited: bool,
     balancing: Balancing,
@@ -43,7 +43,7 @@ pub(super) struct Handover {
 
 /// A pair to which nothing more is sent, and whose queue may hold connections.
 #[derive(Debug)]
-struct Rest {
+struct Emptying {
     slot: SlotId,
     pair: Pair,
     /// The worker that empties it, and when to check.
@@ -140,15 +140,15 @@ impl Handover {
     pub(super) fn retire(&mut self, slot: SlotId) {
         if let Some(pair) = self.pairs.remove(&slot) {
             pair.shut();
-            self.rests.push(Rest { slot, pair, by: None });
+            self.emptying.push(Emptying { slot, pair, by: None });
         }
     }
 
     /// A worker has ended.
     pub(super) fn gone(&mut self, pid: Pid) {
         // Whatever it has done last.
-        self.pairs.values().chain(self.rests.iter().map(|rest| &rest.pair)).for_each(Pair::restore);
-        self.rests.iter_mut().for_each(|rest| _ = rest.by.take_if(|(by, _)| *by == pid));
+        self.pairs.values().chain(self.emptying.iter().map(|rest| &rest.pair)).for_each(Pair::restore);
+        self.emptying.iter_mut().for_each(|rest| _ = rest.by.take_if(|(by, _)| *by == pid));
     }
 
     /// A worker has become ready: compares for a while how many connections the workers have.
@@ -165,16 +165,16 @@ impl Handover {
     /// some worker has been busy just now.
     pub(super) fn settle(&mut self, roster: &Roster, board: &ParentBoard, are_some_busy: bool, now: Time) {
         self.balance(roster, board, are_some_busy, now);
-        self.rests.retain(|rest| rest.by.is_some_and(|(_, at)| now < at) || !rest.is_empty());
-        if self.rests.is_empty() {
+        self.emptying.retain(|rest| rest.by.is_some_and(|(_, at)| now < at) || !rest.is_empty());
+        if self.emptying.is_empty() {
             return;
         }
         // Servers of one's own do not obey.
         let able = |pid| takes(pid, roster, board).filter(Row::is_neighbour);
         let serving = roster.supervisor.slots().serving().filter_map(|(_, pid)| Some((able(pid)?.open(), pid)));
         let Some((pid, process)) = serving.min().and_then(|(_, pid)| Some((pid, roster.get(pid)?))) else { return };
-        for rest in self.rests.iter_mut().filter(|rest| rest.by.is_none_or(|(_, at)| at <= now)) {
-            match process.ends.lifeline.take_rest(rest.slot, rest.pair.receiver()) {
+        for rest in self.emptying.iter_mut().filter(|rest| rest.by.is_none_or(|(_, at)| at <= now)) {
+            match process.ends.lifeline.empty_queue(rest.slot, rest.pair.receiver()) {
                 Ok(()) => rest.by = Some((pid, now + EMPTYING_TIMEOUT)),
                 Err(error) => debug!("cannot order {} to empty a queue: {error}", roster.tag(pid)),
             }
@@ -183,11 +183,11 @@ impl Handover {
 
     /// When to check a queue that is being emptied, or how many connections the workers have.
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.rests.iter().filter_map(|rest| Some(rest.by?.1)).chain(self.balancing.due()).min()
+        self.emptying.iter().filter_map(|rest| Some(rest.by?.1)).chain(self.balancing.due()).min()
     }
 }
 
-impl Rest {
+impl Emptying {
     /// Whether nothing is in the queue. If that cannot be told, nobody can read it either.
     fn is_empty(&self) -> bool {
         sys::fds::unread(self.pair.receiver().as_fd()).map_or(true, |bytes| bytes == 0)
@@ -242,14 +242,14 @@ mod tests {
         handover.retire(3);
         assert_eq!(sender.send(b"x", worker.stream().as_fd()), Sent::Never, "nobody can add to it");
         handover.settle(&roster, &board, false, Time::default());
-        assert_eq!(handover.rests.len(), 1, "nobody is there to empty it");
+        assert_eq!(handover.emptying.len(), 1, "nobody is there to empty it");
         assert!(worker.order().is_none());
         // An empty one is closed at once.
         handover.receiver(4).expect("a descriptor");
         handover.retire(4);
         handover.settle(&roster, &board, false, Time::default());
-        assert_eq!(handover.rests.len(), 1);
-        let order = |order: Option<Order>| matches!(order, Some(Order::TakeRest { .. }));
+        assert_eq!(handover.emptying.len(), 1);
+        let order = |order: Option<Order>| matches!(order, Some(Order::EmptyQueue { .. }));
         assert!(!order(worker.order()));
     }
 
@@ -260,6 +260,6 @@ mod tests {
         assert!(handover.pairs[&0].is_sound());
         handover.pairs[&0].shut();
         handover.receiver(0).expect("a descriptor");
-        assert!(handover.pairs[&0].is_sound() && handover.rests.len() == 1);
+        assert!(handover.pairs[&0].is_sound() && handover.emptying.len() == 1);
     }
 }

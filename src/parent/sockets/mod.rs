@@ -39,7 +39,7 @@ use crate::parent::source::Source;
 use crate::parent::subject::Subject;
 use crate::parent::supervisor::{Event, Pid, Recycle};
 use crate::parent::wakeups::Wakeups;
-use crate::shared::channel::Made;
+use crate::shared::channel::NumberedSocket;
 use crate::shared::config::Config;
 use crate::shared::listener::{Reserved, SlotSockets};
 use crate::shared::scoreboard::ParentBoard;
@@ -207,7 +207,7 @@ impl Sockets {
 /// Whether the sockets are sound.
 impl Sockets {
     /// Keeps copies of the sockets that a worker has made.
-    pub(super) fn keep(&mut self, slot: usize, made: Vec<Made>, journal: &mut Journal) {
+    pub(super) fn keep(&mut self, slot: usize, made: Vec<NumberedSocket>, journal: &mut Journal) {
         if made.is_empty() || self.are_released() {
             return;
         }

@@ -9,7 +9,7 @@ use log::warn;
 use crate::parent::sockets::groups::Groups;
 use crate::shared::listener::{self, SlotSockets};
 use crate::shared::pace::{Pace, Rate};
-use crate::shared::scoreboard::{ParentBoard, Seen, UNSETTLED};
+use crate::shared::scoreboard::{ParentBoard, Pending, UNSETTLED};
 use crate::shared::seats::Seats;
 use crate::shared::steer::{self, Steering};
 use crate::sys;
@@ -36,7 +36,7 @@ pub(super) struct Steer {
     pace: Pace,
     attach_at: Option<Time>,
     /// The pending connections of idle workers at the latest check, and its time.
-    pending: Vec<Seen>,
+    pending: Vec<Pending>,
     checked: Time,
 }
 

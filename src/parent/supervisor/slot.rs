@@ -183,7 +183,7 @@ impl Process {
 
     /// Tells it to leave, unless it was already told as strongly. A process without a pid is told once it has one.
     pub(super) fn stop(&mut self, how: Stop, effects: &mut Effects, now: Time) {
-        let Some(pid) = self.pid.filter(|_| self.stage.told() < Some(how)) else { return };
+        let Some(pid) = self.pid.filter(|_| self.stage.ordered() < Some(how)) else { return };
         let (stage, effect) = match how {
             Stop::Drain => (Stage::Draining, Effect::Drain { pid }),
             Stop::Quick => (Stage::Quitting, Effect::Quit { pid }),
@@ -227,11 +227,11 @@ pub(crate) enum Stage {
 impl Stage {
     /// Whether it was told to leave. Then its exit is no failure, whatever its status.
     pub(crate) fn is_leaving(self) -> bool {
-        self.told().is_some()
+        self.ordered().is_some()
     }
 
     /// How strongly it was told to leave.
-    pub(super) fn told(self) -> Option<Stop> {
+    pub(super) fn ordered(self) -> Option<Stop> {
         match self {
             Stage::Spawning | Stage::Starting | Stage::Ready => None,
             Stage::Draining => Some(Stop::Drain),

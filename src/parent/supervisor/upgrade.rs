@@ -103,7 +103,7 @@ impl Upgrade {
     /// Tells the new binary to leave, unless it was already told as strongly.
     pub(super) fn stop(&mut self, how: Stop, effects: &mut Effects, now: Time) {
         let Some(successor) = &mut self.successor else { return };
-        let Some(pid) = successor.pid.filter(|_| successor.stage.told() < Some(how)) else { return };
+        let Some(pid) = successor.pid.filter(|_| successor.stage.ordered() < Some(how)) else { return };
         successor.stage = match how {
             Stop::Drain => Stage::Draining,
             Stop::Quick => Stage::Quitting,

@@ -74,7 +74,7 @@ impl Builder {
     /// Calls the [hook](Builder::on_event) with [`Event::Tick`] at this interval, 1 ms or more. Default: never. Ticks
     /// that were missed are skipped.
     pub fn tick(mut self, period: Duration) -> Builder {
-        self.mistakes.retain(|mistake| mistake.name != "tick");
+        self.invalid.retain(|it| it.name != "tick");
         self.tick = (!period.is_zero()).then_some(period);
         if !period.is_zero() && period < Duration::from_millis(1) {
             self.mistaken("tick", "tick".into(), "must be 1ms or more, or 0 for never".into());

@@ -51,7 +51,7 @@ impl Pool {
     fn nowhere() -> Builder {
         let mut config = Config::default();
         config.listening.addresses.clear();
-        Builder { config, fixed: BTreeSet::new(), mistakes: Vec::new(), hooks: Hooks::default(), tick: None }
+        Builder { config, fixed: BTreeSet::new(), invalid: Vec::new(), hooks: Hooks::default(), tick: None }
     }
 }
 
@@ -68,14 +68,14 @@ pub struct Builder {
     config: Config,
     /// The settings made since the environment or the file of variables was read; the file does not override them.
     fixed: BTreeSet<&'static str>,
-    mistakes: Vec<Mistake>,
+    invalid: Vec<InvalidSetting>,
     hooks: Hooks,
     tick: Option<Duration>,
 }
 
 /// An invalid value, kept until the end of the chain.
 #[derive(Debug)]
-struct Mistake {
+struct InvalidSetting {
     /// The name of the setting. A later value for it removes this error.
     name: String,
     /// The setting as the user wrote it.
@@ -181,7 +181,7 @@ impl Builder {
 
     /// Returns the whole configuration, checked.
     fn resolved(&self) -> Result<Config> {
-        if let Some(mistake) = self.mistakes.first() {
+        if let Some(mistake) = self.invalid.first() {
             return Err(Error::config(&mistake.written, &mistake.problem));
         }
         self.layers().resolve()
@@ -262,7 +262,7 @@ impl Builder {
     }
 
     fn put(mut self, name: &'static str, change: impl FnOnce(&mut Config)) -> Builder {
-        self.mistakes.retain(|mistake| mistake.name != name);
+        self.invalid.retain(|it| it.name != name);
         change(&mut self.config);
         self.fix(name);
         self
@@ -283,7 +283,7 @@ impl Builder {
     }
 
     fn assign(&mut self, setting: &Setting, written: String, value: &str) {
-        self.mistakes.retain(|mistake| mistake.name != setting.name());
+        self.invalid.retain(|it| it.name != setting.name());
         self.fix(setting.name());
         if let Err(problem) = setting.apply(&mut self.config, value) {
             self.mistaken(setting.name(), written, problem);
@@ -299,7 +299,7 @@ impl Builder {
     }
 
     fn mistaken(&mut self, name: &str, written: String, problem: String) {
-        self.mistakes.push(Mistake { name: name.to_owned(), written, problem });
+        self.invalid.push(InvalidSetting { name: name.to_owned(), written, problem });
     }
 }
 

@@ -166,9 +166,9 @@ fn a_mistake_is_reported_as_it_was_written() {
 #[test]
 fn what_is_said_later_takes_a_mistake_back() {
     let bad = || Pool::bind("x").set("workers", "0").set("nothing", "1");
-    assert_eq!(bad().mistakes.len(), 3);
+    assert_eq!(bad().invalid.len(), 3);
     let good = bad().set("listen", ":1").workers(1);
-    assert_eq!(good.mistakes.len(), 1);
+    assert_eq!(good.invalid.len(), 1);
 }
 
 #[test]

@@ -24,7 +24,7 @@ const EXAMINED_MAX: usize = 16;
 
 /// The place of a new connection.
 #[derive(Clone, Copy, Debug)]
-enum Seat {
+enum Place {
     Free,
     /// The place of this idle connection.
     Of(usize),
@@ -84,7 +84,7 @@ where
                 break;
             }
             let is_own = acceptor.is_own();
-            let Some(place) = (if is_all { Some(Seat::Free) } else { self.find_place(is_own) }) else { break };
+            let Some(place) = (if is_all { Some(Place::Free) } else { self.find_place(is_own) }) else { break };
             if !is_all
                 && self.connections.descriptors.is_tight(self.connections.count())
                 && self.connections.descriptors.is_short()
@@ -109,7 +109,7 @@ where
                         connection::refuse(peer, "it is none of the trusted proxies", &mut self.connections.cx);
                         continue;
                     }
-                    if let Seat::Of(index) = place {
+                    if let Place::Of(index) = place {
                         self.evict(index);
                     }
                     self.connections.descriptors.took(stream.as_fd().as_raw_fd(), self.connections.count());
@@ -162,15 +162,15 @@ where
         match self.has_room(0) {
             _ if self.admission.retry(self.connections.table.closed()).is_some() => None,
             true => Some(due),
-            false => Some(due.max(self.admission.places.due())),
+            false => Some(due.max(self.admission.eviction.due())),
         }
     }
 
     /// Finds a place for another connection: a free one, or that of the connection that has been idle longest.
     /// Connections that other workers can accept as well are left to them as long as they have free places.
-    fn find_place(&mut self, is_own: bool) -> Option<Seat> {
+    fn find_place(&mut self, is_own: bool) -> Option<Place> {
         if self.has_room(0) {
-            return Some(Seat::Free);
+            return Some(Place::Free);
         }
         let now = self.connections.cx.clock.now;
         if !is_own && self.connections.cx.station.others_have_room(now) && self.admission.yields(now) {
@@ -179,22 +179,22 @@ where
         let index = self.longest_idle();
         // A connection that was examined may have ended.
         if self.has_room(0) {
-            Some(Seat::Free)
+            Some(Place::Free)
         } else {
-            index.map(Seat::Of)
+            index.map(Place::Of)
         }
     }
 
     /// The connection that has been idle longest and has nothing to read; if it has, that is answered first.
     fn longest_idle(&mut self) -> Option<usize> {
-        let places = &mut self.admission.places;
+        let eviction = &mut self.admission.eviction;
         for _ in 0..EXAMINED_MAX {
-            let Some(first) = places.first() else {
+            let Some(first) = eviction.first() else {
                 let now = self.connections.cx.clock.now;
-                if !places.is_due(now) {
+                if !eviction.is_due(now) {
                     return None;
                 }
-                places.note(self.connections.table.idle(&self.connections.cx), self.connections.table.len(), now);
+                eviction.note(self.connections.table.idle(&self.connections.cx), self.connections.table.len(), now);
                 continue;
             };
             if self.connections.table.is_still(first, &self.connections.cx) {
@@ -203,7 +203,7 @@ where
                     return Some(first.index);
                 }
             }
-            places.drop_first();
+            eviction.drop_first();
         }
         self.admission.look_later(self.connections.cx.clock.now);
         None
@@ -223,7 +223,7 @@ where
                 if cx.station.config.capacity.evicts_unfinished { "" } else { remedy }
             );
         }
-        self.admission.places.drop_first();
+        self.admission.eviction.drop_first();
         self.connections.table.entries[index].connection.waiting().give_way();
         self.connections.close(index);
     }
@@ -264,7 +264,7 @@ where
                 self.connections.table.len()
             );
         }
-        self.admission.rest(self.connections.table.closed(), self.connections.cx.clock.now);
+        self.admission.pause(self.connections.table.closed(), self.connections.cx.clock.now);
     }
 
     /// Adopts the connections that the application passes to it.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::places::Places;
+use super::eviction::Eviction;
 use crate::time::Time;
 
 /// How long accepting pauses if descriptors have run out and no connection of this worker ends.
@@ -22,8 +22,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     /// Which connection gives up its place when all are taken.
-    pub(super) places: Places,
-    rest: Option<Rest>,
+    pub(super) eviction: Eviction,
+    pause: Option<Pause>,
     /// When it was last logged that connections are closed in favour of new ones.
     warned: Option<Time>,
     /// Set if no queue is known to hold connections and there is room for more. Until that changes, there is nothing to
@@ -33,7 +33,7 @@ pub(super) struct Admission {
 
 /// A pause because no descriptor was free. One becomes free when a connection ends.
 #[derive(Clone, Copy, Debug)]
-struct Rest {
+struct Pause {
     /// When to try again even if none has ended.
     due: Time,
     /// How many connections had ended when it began.
@@ -59,7 +59,7 @@ impl Admission {
 
     /// When to try again if no connection ends; `closed` have ended so far.
     pub(super) fn retry(&self, closed: u32) -> Option<Time> {
-        self.rest.filter(|rest| rest.closed == closed).map(|rest| rest.due)
+        self.pause.filter(|pause| pause.closed == closed).map(|pause| pause.due)
     }
 
     /// Whether accepting is paused at `now`. After a pause it begins again.
@@ -70,30 +70,30 @@ impl Admission {
     /// Accepting continues. Returns whether it was paused, and no connection has ended since.
     pub(super) fn resume(&mut self, closed: u32) -> bool {
         let has_rested = self.retry(closed).is_some();
-        self.rest = None;
+        self.pause = None;
         has_rested
     }
 
     /// Pauses accepting until a connection ends. Tries again now and then, since another process may free a descriptor,
     /// or a connection may have become idle for long enough.
-    pub(super) fn rest(&mut self, closed: u32, now: Time) {
-        let due = (now + RETRY_DELAY).min(self.places.due().max(now + CLOCK_STEP));
-        self.rest = Some(Rest { due, closed });
+    pub(super) fn pause(&mut self, closed: u32, now: Time) {
+        let due = (now + RETRY_DELAY).min(self.eviction.due().max(now + CLOCK_STEP));
+        self.pause = Some(Pause { due, closed });
     }
 
     /// Whether to leave waiting connections to other workers that report free places. They are only believed for a
     /// moment.
     pub(super) fn yields(&mut self, now: Time) -> bool {
-        let yields = self.places.yields();
+        let yields = self.eviction.yields();
         if yields {
-            self.places.rest(now + YIELD);
+            self.eviction.pause(now + YIELD);
         }
         yields
     }
 
     /// The connections have a turn before idle ones are looked for again.
     pub(super) fn look_later(&mut self, now: Time) {
-        self.places.rest(now + CLOCK_STEP);
+        self.eviction.pause(now + CLOCK_STEP);
     }
 
     /// Whether to log now that connections are closed in favour of new ones; the caller then does.
@@ -121,14 +121,14 @@ mod tests {
         let mut admission = Admission::default();
         assert!(!admission.rests(7, at(0)) && !admission.resume(7));
         // All idle connections were examined, and the next time is in an hour.
-        admission.places.rest(at(3_600_000));
-        admission.rest(7, at(0));
+        admission.eviction.pause(at(3_600_000));
+        admission.pause(7, at(0));
         assert!(admission.rests(7, at(99)) && !admission.rests(7, at(100)));
         assert_eq!(admission.retry(7), Some(at(100)));
         assert_eq!(admission.retry(8), None, "one has ended");
         assert!(admission.resume(7) && !admission.resume(7));
-        admission.places.rest(at(5));
-        admission.rest(7, at(0));
+        admission.eviction.pause(at(5));
+        admission.pause(7, at(0));
         assert_eq!(admission.retry(7), Some(at(5)), "one of them can go then");
     }
 }

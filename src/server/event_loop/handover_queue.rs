@@ -16,7 +16,7 @@ pub(super) const FULL_MAX: Duration = Duration::from_millis(800);
 pub(super) struct HandoverQueue {
     /// Which connections the processes of the pool take from each other.
     pub(super) gate: Gate,
-    pub(super) outlets: Outlets,
+    pub(super) destinations: Destinations,
     /// When the worker leaves: the connections to pass on.
     pub(super) queue: VecDeque<Candidate>,
     /// Orders to pass some on while the worker serves.
@@ -37,7 +37,7 @@ pub(super) struct Candidate {
 /// Some connections for another slot.
 #[derive(Debug)]
 pub(super) struct Move {
-    pub(super) outlets: Outlets,
+    pub(super) destinations: Destinations,
     pub(super) left: usize,
     /// Whether only those that have had a request lately.
     pub(super) is_of_busy: bool,
@@ -48,25 +48,25 @@ pub(super) struct Move {
 
 /// Queues of other slots, which are used in turn.
 #[derive(Debug, Default)]
-pub(super) struct Outlets {
-    pub(super) senders: Vec<Outlet>,
+pub(super) struct Destinations {
+    pub(super) senders: Vec<Destination>,
     next: usize,
 }
 
 /// The queue of another slot.
 #[derive(Debug)]
-pub(super) struct Outlet {
+pub(super) struct Destination {
     slot: usize,
     sender: Sender,
     /// Whether it is a slot of the new pool in an upgrade, whose reports this pool does not see.
     is_successor: bool,
 }
 
-impl Outlets {
+impl Destinations {
     pub(super) fn send(&mut self, record: &[u8], connection: BorrowedFd<'_>, is_full: impl Fn(usize) -> bool) -> Sent {
         for _ in 0..self.senders.len() {
             let index = self.next % self.senders.len();
-            let Outlet { slot, sender, is_successor } = &self.senders[index];
+            let Destination { slot, sender, is_successor } = &self.senders[index];
             let is_full = !is_successor && is_full(*slot);
             match if is_full { Sent::Full } else { sender.send(record, connection) } {
                 Sent::Done => {
@@ -91,32 +91,39 @@ impl Outlets {
 impl HandoverQueue {
     pub(super) fn new(gate: Gate) -> HandoverQueue {
         let (queue, moves) = (VecDeque::new(), VecDeque::new());
-        HandoverQueue { gate, outlets: Outlets::default(), queue, moves, retry: None, progress: Time::default() }
+        HandoverQueue {
+            gate,
+            destinations: Destinations::default(),
+            queue,
+            moves,
+            retry: None,
+            progress: Time::default(),
+        }
     }
 
     /// When this worker leaves, it passes its connections on to this slot, among others.
     pub(super) fn add_outlet(&mut self, slot: usize, to: Sender, is_successor: bool) {
-        self.outlets.senders.retain(|other| other.slot != slot);
-        self.outlets.senders.push(Outlet { slot, sender: to, is_successor });
+        self.destinations.senders.retain(|other| other.slot != slot);
+        self.destinations.senders.push(Destination { slot, sender: to, is_successor });
     }
 
     /// Whether it passes on to this slot.
     pub(super) fn leads_to(&self, slot: usize) -> bool {
-        self.outlets.senders.iter().any(|other| other.slot == slot)
+        self.destinations.senders.iter().any(|other| other.slot == slot)
     }
 
     /// Passes up to `left` idle connections on to this slot.
     pub(super) fn add_move(&mut self, slot: usize, left: usize, is_of_busy: bool, to: Sender, now: Time) {
-        let outlet = Outlet { slot, sender: to, is_successor: false };
-        let outlets = Outlets { senders: vec![outlet], next: 0 };
-        self.moves.push_back(Move { outlets, left, is_of_busy, index: 0, until: now + FULL_MAX });
+        let destination = Destination { slot, sender: to, is_successor: false };
+        let destinations = Destinations { senders: vec![destination], next: 0 };
+        self.moves.push_back(Move { destinations, left, is_of_busy, index: 0, until: now + FULL_MAX });
     }
 
     /// The worker leaves. Returns whether there is anybody to pass connections on to.
     pub(super) fn begin(&mut self, now: Time) -> bool {
         self.moves.clear();
         (self.retry, self.progress) = (None, now);
-        !self.outlets.senders.is_empty()
+        !self.destinations.senders.is_empty()
     }
 
     /// When the worker, which leaves, waits no longer for receivers that leave their queues full.
@@ -143,10 +150,10 @@ mod tests {
     fn outlets_are_used_in_turn_and_given_up_when_they_end() {
         let pairs = [Pair::new().expect("a pair"), Pair::new().expect("a pair")];
         let (connection, _client) = UnixStream::pair().expect("a socket pair");
-        let mut outlets = Outlets::default();
+        let mut destinations = Destinations::default();
         for (slot, pair) in pairs.iter().enumerate() {
             let sender = pair.sender().try_clone_to_owned().expect("a descriptor").into();
-            outlets.senders.push(Outlet { slot, sender, is_successor: false });
+            destinations.senders.push(Destination { slot, sender, is_successor: false });
         }
         let mut room = vec![0; crate::shared::handover::record::RECORD_MAX];
         let mut received = |pair: &Pair| {
@@ -154,21 +161,21 @@ mod tests {
             std::iter::from_fn(|| matches!(receiver.take(&mut room), Taken::Record(..)).then_some(())).count()
         };
         for _ in 0..4 {
-            assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
+            assert_eq!(destinations.send(b"x", connection.as_fd(), |_| false), Sent::Done);
         }
         assert_eq!((received(&pairs[0]), received(&pairs[1])), (2, 2));
         for _ in 0..3 {
-            assert_eq!(outlets.send(b"x", connection.as_fd(), |slot| slot == 0), Sent::Done);
+            assert_eq!(destinations.send(b"x", connection.as_fd(), |slot| slot == 0), Sent::Done);
         }
         assert_eq!((received(&pairs[0]), received(&pairs[1])), (0, 3), "a worker without room gets none");
-        outlets.senders[1].is_successor = true;
-        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| true), Sent::Done);
+        destinations.senders[1].is_successor = true;
+        assert_eq!(destinations.send(b"x", connection.as_fd(), |_| true), Sent::Done);
         assert_eq!((received(&pairs[0]), received(&pairs[1])), (0, 1), "this pool's reports are not about the new one");
-        outlets.senders[1].is_successor = false;
+        destinations.senders[1].is_successor = false;
         pairs[1].shut();
-        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Done);
-        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| true), Sent::Full);
+        assert_eq!(destinations.send(b"x", connection.as_fd(), |_| false), Sent::Done);
+        assert_eq!(destinations.send(b"x", connection.as_fd(), |_| true), Sent::Full);
         pairs[0].shut();
-        assert_eq!(outlets.send(b"x", connection.as_fd(), |_| false), Sent::Never);
+        assert_eq!(destinations.send(b"x", connection.as_fd(), |_| false), Sent::Never);
     }
 }

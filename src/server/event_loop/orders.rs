@@ -35,8 +35,10 @@ where
                 // It keeps no program.
                 Order::End => {}
                 Order::HandOver { slot, to, is_successor } => self.passing.add_outlet(slot, to, is_successor),
-                Order::Move { slot, part, to } => self.passing.begin_to_move(slot, part, to, &self.connections),
-                Order::TakeRest { from } => self.taking.add_rest(from),
+                Order::Move { slot, selection, to } => {
+                    self.passing.begin_to_move(slot, selection, to, &self.connections)
+                }
+                Order::EmptyQueue { from } => self.taking.add_rest(from),
                 Order::Look => {
                     let now = self.connections.cx.clock.now;
                     self.acceptors.notice_all(now);

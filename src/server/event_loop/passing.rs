@@ -6,13 +6,13 @@ use std::time::Duration;
 use log::{debug, warn};
 
 use super::connections::Connections;
-use super::handover_queue::{Candidate, HandoverQueue, Move, Outlets, FULL_MAX};
+use super::handover_queue::{Candidate, Destinations, HandoverQueue, Move, FULL_MAX};
 use crate::server::answer::response::Response;
 use crate::server::connection::{Connection, Step};
 use crate::server::context::{Context, DrainLimits};
 use crate::server::http::Request;
 use crate::server::mailbox::Place;
-use crate::shared::handover::plan::Part;
+use crate::shared::handover::plan::Selection;
 use crate::shared::handover::{Sender, Sent};
 
 /// The maximum number of connections to pass on in a turn.
@@ -91,7 +91,7 @@ impl HandoverQueue {
     }
 
     fn pass_queue_on(&mut self, connections: &mut Connections<'_, impl FnMut(&Request<'_>) -> Response>) {
-        let mut outlets = std::mem::take(&mut self.outlets);
+        let mut destinations = std::mem::take(&mut self.destinations);
         let mut sent = Sent::Full;
         // Each once, since some may come back.
         for _ in 0..self.queue.len().min(BATCH) {
@@ -105,7 +105,7 @@ impl HandoverQueue {
                 self.queue.push_back(candidate);
                 continue;
             }
-            match connections.pass(candidate.place.index, &mut outlets) {
+            match connections.pass(candidate.place.index, &mut destinations) {
                 Some(Sent::Done) => {
                     sent = Sent::Done;
                     self.progress = connections.cx.clock.now;
@@ -121,8 +121,8 @@ impl HandoverQueue {
                 None => connections.hurry(candidate.place.index),
             }
         }
-        self.outlets = outlets;
-        let is_over = self.outlets.senders.is_empty();
+        self.destinations = destinations;
+        let is_over = self.destinations.senders.is_empty();
         if is_over || self.retry.is_some() && sent != Sent::Done {
             self.check_progress(is_over, connections);
         }
@@ -147,14 +147,20 @@ impl HandoverQueue {
     }
 
     /// Begins to pass some connections on while the worker serves.
-    pub(super) fn begin_to_move<H>(&mut self, slot: usize, part: Part, to: Sender, connections: &Connections<'_, H>) {
+    pub(super) fn begin_to_move<H>(
+        &mut self,
+        slot: usize,
+        selection: Selection,
+        to: Sender,
+        connections: &Connections<'_, H>,
+    ) {
         let cx = &connections.cx;
         if cx.is_draining() {
             return;
         }
-        let (left, is_of_busy) = match part {
-            Part::Any(count) => (count as usize, false),
-            Part::Busy(thousandths) => {
+        let (left, is_of_busy) = match selection {
+            Selection::Any(count) => (count as usize, false),
+            Selection::Busy(thousandths) => {
                 let busy = connections.table.entries.iter().filter(|(_, entry)| is_busy(&entry.connection, cx)).count();
                 (busy.saturating_mul(thousandths as usize) / 1_000, true)
             }
@@ -198,7 +204,7 @@ impl HandoverQueue {
                     && (!order.is_of_busy || is_busy(&entry.connection, &connections.cx))
                     && self.gate.covers(&entry.connection.transport)
             });
-            let sent = if is_idle { connections.pass(order.index, &mut order.outlets) } else { None };
+            let sent = if is_idle { connections.pass(order.index, &mut order.destinations) } else { None };
             match sent {
                 Some(Sent::Done) => {
                     *room -= 1;
@@ -223,7 +229,7 @@ where
     H: FnMut(&Request<'_>) -> Response,
 {
     /// Passes a connection on. `None` if it cannot be passed on now.
-    fn pass(&mut self, index: usize, outlets: &mut Outlets) -> Option<Sent> {
+    fn pass(&mut self, index: usize, destinations: &mut Destinations) -> Option<Sent> {
         let entry = self.table.entries.get(index)?;
         let waiting = entry.connection.waiting();
         let record = waiting.record(waiting.waited(self.cx.station.config, self.cx.clock.running))?;
@@ -232,7 +238,7 @@ where
         let is_small = record.encode(&mut bytes);
         let station = &self.cx.station;
         let is_full = |slot| station.is_full(slot);
-        let sent = is_small.then(|| outlets.send(&bytes, waiting.socket(), is_full));
+        let sent = is_small.then(|| destinations.send(&bytes, waiting.socket(), is_full));
         bytes.clear();
         self.cx.output = bytes;
         if sent == Some(Sent::Done) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use crate::server::station::Station;
-use crate::shared::scoreboard::{OwnRow, Seen, UNSETTLED};
+use crate::shared::scoreboard::{OwnRow, Pending, UNSETTLED};
 use crate::time::Time;
 
 /// The longest wait before asking again, as an exponent of two in milliseconds.
@@ -21,7 +21,7 @@ pub(super) struct Steering {
     /// The smallest number of pending connections while no queue held any, what was seen of the other workers then, and
     /// since when.
     pending: i64,
-    seen: Vec<Seen>,
+    seen: Vec<Pending>,
     settled: Time,
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use mio::Token;
 use slab::Slab;
 
-use super::places::Idle;
+use super::eviction::Idle;
 use crate::server::connection::Connection;
 use crate::server::context::Context;
 use crate::server::mailbox::Place;

@@ -13,7 +13,7 @@ use crate::shared::config::{ForwardedHeader, Proxies};
 
 /// Which proxies may name their clients, and in which field.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Trust<'a> {
+pub(crate) struct TrustedProxies<'a> {
     pub(crate) proxies: &'a Proxies,
     pub(crate) header: ForwardedHeader,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Origin<'a> {
 const HOPS_MAX: usize = 32;
 
 /// Finds the client for which `peer` makes the request.
-pub(super) fn origin<'a>(peer: Option<SocketAddr>, fields: &Headers<'a>, trust: Trust<'_>) -> Origin<'a> {
+pub(super) fn origin<'a>(peer: Option<SocketAddr>, fields: &Headers<'a>, trust: TrustedProxies<'_>) -> Origin<'a> {
     let mut address = peer.map(|peer| peer.ip().to_canonical());
     if !trust.proxies.trust(address) {
         return Origin { address, ..Origin::default() };

@@ -23,7 +23,7 @@ fn said(
     match codec.next(head.as_bytes(), &mut scratch, &LIMITS, &mut |_| false).1 {
         Next::Request(request) => {
             request.peer = peer.map(|peer| SocketAddr::new(peer.parse().expect(peer), 4711));
-            request.via = Some(Via { trust: Trust { proxies: &config.server.proxies, header }, source: None });
+            request.via = Some(Via { trust: TrustedProxies { proxies: &config.server.proxies, header }, source: None });
             let host = request.host().expect("it has one").to_owned();
             (request.client().map(|client| client.to_string()), request.scheme(), host)
         }

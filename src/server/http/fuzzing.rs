@@ -6,7 +6,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use super::feed::feed;
 #[cfg(fuzzing)]
 use super::feed::Seen;
-use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, Trust, Validators, Verdict, Via};
+use super::{evaluate, parse_range, Codec, Limits, Next, Ranges, Scratch, TrustedProxies, Validators, Verdict, Via};
 use crate::shared::config::{Config, ForwardedHeader, Setting};
 
 const LIMITS: Limits = Limits { target: 64, head: 512, fields: 8, body: 256, requests: 0, utf8_query: true };
@@ -83,9 +83,10 @@ pub fn forwarded(bytes: &[u8]) {
             };
             request.peer = proxy;
             let header = ForwardedHeader::Auto;
-            request.via = Some(Via { trust: Trust { proxies: &config.server.proxies, header }, source: None });
+            request.via = Some(Via { trust: TrustedProxies { proxies: &config.server.proxies, header }, source: None });
             assert_eq!(request.client(), Some([10, 0, 0, 1].into()), "who is not trusted says nothing");
-            request.via = Some(Via { trust: Trust { proxies: &trusting.server.proxies, header }, source: None });
+            request.via =
+                Some(Via { trust: TrustedProxies { proxies: &trusting.server.proxies, header }, source: None });
             let client = request.client();
             assert!(client.is_some() && request.host().is_some_and(|host| !host.is_empty()));
             // It may contain several lines, and so fields of another name.

@@ -96,7 +96,7 @@ pub(crate) use conditional::{evaluate, single, Validators, Verdict};
 pub(crate) use date::{fixdate, Common};
 pub use decode::Pairs;
 pub(crate) use encode::{chunk, last_chunk, Encoder, CONTINUE};
-pub(crate) use forwarded::{Origin, Trust};
+pub(crate) use forwarded::{Origin, TrustedProxies};
 pub use headers::Headers;
 pub use media_type::media_type_of;
 pub(crate) use media_type::{extension, media_type};

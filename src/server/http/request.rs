@@ -3,7 +3,7 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::forwarded::{origin, Origin, Trust};
+use super::forwarded::{origin, Origin, TrustedProxies};
 use super::headers::Headers;
 use super::tls::TlsInfo;
 
@@ -200,7 +200,7 @@ impl fmt::Debug for Request<'_> {
 /// The proxies between the client and the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Via<'a> {
-    pub(crate) trust: Trust<'a>,
+    pub(crate) trust: TrustedProxies<'a>,
     /// The client's address in the header of the PROXY protocol.
     pub(crate) source: Option<SocketAddr>,
 }

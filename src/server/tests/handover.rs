@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::Bed;
 use crate::server::answer::response::Response;
-use crate::shared::handover::plan::Part;
+use crate::shared::handover::plan::Selection;
 use crate::shared::handover::record::RECORD_MAX;
 use crate::shared::handover::{Pair, Receiver, Record, Sender, Sent, Taken};
 use crate::sys::{clock, fds};
@@ -257,7 +257,7 @@ fn a_receiver_that_takes_nothing_delays_the_end_by_less_than_the_drain() {
 }
 
 /// Serves a client that always has a request in progress, and is ordered meanwhile to move `part` of the connections.
-fn serve_and_move(bed: &Bed, listener: TcpListener, part: Part, to: &Pair) {
+fn serve_and_move(bed: &Bed, listener: TcpListener, part: Selection, to: &Pair) {
     let mut asking = bed.client();
     asking.write_all(REQUEST).expect("sent");
     let mut requests = 0;
@@ -279,7 +279,7 @@ fn a_server_moves_as_many_as_it_is_asked_to() {
     let (listener, pair) = (listener(), Pair::new().expect("a pair"));
     let clients: Vec<TcpStream> = (0..8).map(|_| connect(&listener, b"")).collect();
     let bed = Bed::new();
-    serve_and_move(&bed, listener, Part::Any(5), &pair);
+    serve_and_move(&bed, listener, Selection::Any(5), &pair);
     assert_eq!(passed(&pair).len(), 5);
     let counters = bed.board.row(1).counters(clock::now());
     assert_eq!((counters.handed, counters.open()), (5, 0));
@@ -302,7 +302,7 @@ fn a_server_moves_a_part_of_its_busy_connections() {
     let mut bed = Bed::new();
     bed.config.server.timeouts.idle = Duration::ZERO;
     *bed.handover.borrow_mut() = Some(receiver(&own));
-    serve_and_move(&bed, listener, Part::Busy(400), &other);
+    serve_and_move(&bed, listener, Selection::Busy(400), &other);
     let requests: Vec<u32> = passed(&other).into_iter().map(|(requests, _)| requests).collect();
     assert_eq!(requests, [1, 1]);
 }

@@ -48,7 +48,7 @@ use self::protocol::{
 };
 pub(crate) use self::protocol::{Record, Violation, REMARKS, STOPPING};
 use self::remark::Remark;
-use crate::shared::handover::plan::Part;
+use crate::shared::handover::plan::Selection;
 use crate::shared::pace::Pace;
 use crate::sys;
 use crate::time::Time;
@@ -62,7 +62,7 @@ const HAND_OVER: u8 = b'h';
 const HAND_OVER_TO_SUCCESSOR: u8 = b's';
 const MOVE: u8 = b'm';
 const MOVE_BUSY: u8 = b'b';
-const TAKE_REST: u8 = b't';
+const EMPTY_QUEUE: u8 = b't';
 
 /// An order to move has the number of connections, or of thousandths, in the upper half of the slot's number.
 const SLOTS_OF_MOVE: usize = u32::MAX as usize;
@@ -92,7 +92,7 @@ pub(crate) fn channel(addresses: usize, makes_sockets: bool) -> io::Result<(Pare
         orders: ordered,
         spare,
         has_left: Cell::new(false),
-        rings: Cell::default(),
+        steer_pace: Cell::default(),
     };
     Ok((parent, worker))
 }
@@ -130,7 +130,7 @@ pub(crate) struct Reports {
 }
 
 /// A socket that a worker has made, with the number of its address: TCP addresses first, then UDP.
-pub(crate) type Made = (usize, OwnedFd);
+pub(crate) type NumberedSocket = (usize, OwnedFd);
 
 /// Reads from a pipe per turn, so that a worker that writes without end does not keep the parent.
 const READS: usize = 16;
@@ -172,7 +172,7 @@ impl ParentEnd {
     ///
     /// What is wrong with the message, and the descriptors in it, which the caller must not close where that could
     /// block.
-    pub(crate) fn take_made(&mut self) -> Result<Vec<Made>, (&'static str, Vec<OwnedFd>)> {
+    pub(crate) fn take_made(&mut self) -> Result<Vec<NumberedSocket>, (&'static str, Vec<OwnedFd>)> {
         let Some(birth) = self.birth.take() else { return Ok(Vec::new()) };
         let mut bytes = [0; 2 * sys::fds::MAX];
         let mut receive = || loop {
@@ -248,15 +248,15 @@ impl ParentEnd {
     }
 
     /// Orders the worker to pass some of its connections to this slot.
-    pub(crate) fn move_some(&self, slot: usize, part: Part, to: BorrowedFd<'_>) -> io::Result<()> {
-        let (Part::Any(count) | Part::Busy(count)) = part;
-        let kind = if matches!(part, Part::Any(_)) { MOVE } else { MOVE_BUSY };
+    pub(crate) fn move_some(&self, slot: usize, selection: Selection, to: BorrowedFd<'_>) -> io::Result<()> {
+        let (Selection::Any(count) | Selection::Busy(count)) = selection;
+        let kind = if matches!(selection, Selection::Any(_)) { MOVE } else { MOVE_BUSY };
         self.order(kind, slot & SLOTS_OF_MOVE | (count as usize) << 32, &[to])
     }
 
     /// Orders the worker to take over what is in the queue of a slot that is no more.
-    pub(crate) fn take_rest(&self, slot: usize, from: BorrowedFd<'_>) -> io::Result<()> {
-        self.order(TAKE_REST, slot, &[from])
+    pub(crate) fn empty_queue(&self, slot: usize, from: BorrowedFd<'_>) -> io::Result<()> {
+        self.order(EMPTY_QUEUE, slot, &[from])
     }
 
     fn order(&self, kind: u8, slot: usize, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
@@ -306,7 +306,7 @@ pub(crate) struct WorkerEnd {
     /// Whether the worker has asked to be told to finish.
     has_left: Cell<bool>,
     /// The rate at which it may ask the parent to check the steering.
-    rings: Cell<Pace>,
+    steer_pace: Cell<Pace>,
 }
 
 impl WorkerEnd {
@@ -363,10 +363,10 @@ impl WorkerEnd {
             }
             (kind @ (MOVE | MOVE_BUSY), 9) => {
                 let count = u32::try_from(slot >> 32).ok()?;
-                let part = if kind == MOVE { Part::Any(count) } else { Part::Busy(count) };
-                Some(Order::Move { slot: slot & SLOTS_OF_MOVE, part, to: fds.into_iter().next()?.into() })
+                let selection = if kind == MOVE { Selection::Any(count) } else { Selection::Busy(count) };
+                Some(Order::Move { slot: slot & SLOTS_OF_MOVE, selection, to: fds.into_iter().next()?.into() })
             }
-            (TAKE_REST, 9) => Some(Order::TakeRest { from: fds.into_iter().next()?.into() }),
+            (EMPTY_QUEUE, 9) => Some(Order::EmptyQueue { from: fds.into_iter().next()?.into() }),
             _ => None,
         }
     }
@@ -400,9 +400,9 @@ impl WorkerEnd {
     /// dropped here, since the parent would take them for an attack; the caller repeats them as long as there is a
     /// reason.
     pub(crate) fn steer(&self, now: Time) {
-        let mut rings = self.rings.get();
-        if rings.take(STEER_REQUESTS, now).is_ok() {
-            self.rings.set(rings);
+        let mut steer_pace = self.steer_pace.get();
+        if steer_pace.take(STEER_REQUESTS, now).is_ok() {
+            self.steer_pace.set(steer_pace);
             // Nobody steers if the parent is gone.
             let _ = self.say(&[STEER]);
         }
@@ -417,8 +417,8 @@ impl WorkerEnd {
     }
 
     /// What other threads need to wake the parent.
-    pub(crate) fn waking(&self) -> Waking {
-        Waking(Arc::clone(&self.reports))
+    pub(crate) fn waking(&self) -> ParentWaker {
+        ParentWaker(Arc::clone(&self.reports))
     }
 
     pub(crate) fn executes(&self) -> io::Result<()> {
@@ -470,9 +470,9 @@ impl WorkerEnd {
 
 /// Tells the parent that the worker has become busy.
 #[derive(Clone, Debug)]
-pub(crate) struct Waking(Arc<File>);
+pub(crate) struct ParentWaker(Arc<File>);
 
-impl Waking {
+impl ParentWaker {
     pub(crate) fn awake(&self) {
         let _ = (&*self.0).write_all(&[AWAKE]);
     }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::os::fd::OwnedFd;
 
-use crate::shared::handover::plan::Part;
+use crate::shared::handover::plan::Selection;
 use crate::shared::handover::{Receiver, Sender};
 
 /// An order to a worker.
@@ -23,7 +23,7 @@ pub(crate) enum Order {
     /// several in turn, if the order comes again. See [`crate::shared::handover`].
     HandOver { slot: usize, to: Sender, is_successor: bool },
     /// Pass some connections, between two requests, to this slot.
-    Move { slot: usize, part: Part, to: Sender },
+    Move { slot: usize, selection: Selection, to: Sender },
     /// Take over the connections in this queue of a slot that is no more, then close it.
-    TakeRest { from: Receiver },
+    EmptyQueue { from: Receiver },
 }

@@ -220,7 +220,7 @@ impl Protocol {
 
     /// Decodes the bytes of one read. Records before a violation count; those after it do not.
     pub(super) fn take(&mut self, bytes: &[u8], now: Time, records: &mut Vec<Record>) -> Result<(), Violation> {
-        let mut woken = Woken::default();
+        let mut woken = WakeUps::default();
         for byte in bytes {
             if self.state == State::Broken {
                 return Ok(());
@@ -238,7 +238,7 @@ impl Protocol {
         &mut self,
         byte: u8,
         now: Time,
-        woken: &mut Woken,
+        woken: &mut WakeUps,
         records: &mut Vec<Record>,
     ) -> Result<(), Violation> {
         if let Some(reason) = &mut self.reason {
@@ -257,7 +257,7 @@ impl Protocol {
     }
 
     /// Decodes a whole record.
-    fn decode(&mut self, bytes: &[u8], now: Time, woken: &mut Woken) -> Result<Option<Record>, Violation> {
+    fn decode(&mut self, bytes: &[u8], now: Time, woken: &mut WakeUps) -> Result<Option<Record>, Violation> {
         let record = match *bytes {
             [LISTENING] => self.once_in(State::Born, State::Bound, "listening", Record::Listening)?,
             [READY] if self.state != State::Keeping => {
@@ -406,7 +406,7 @@ fn count(times: &mut u32, most: u32, name: &'static str) -> Result<(), Violation
 
 /// The wake-ups that were already in this read.
 #[derive(Default)]
-struct Woken {
+struct WakeUps {
     awake: bool,
     steer: bool,
 }

@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 
-use super::plan::{level, Load, Move, Part};
+use super::plan::{level, Load, Move, Selection};
 
 /// The number of looks for a decision, and for one that follows many.
 const SAMPLES: u64 = 48;
@@ -27,14 +27,14 @@ const EXCESS_PART: u64 = 10;
 /// How often each worker was busy.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    looks: u64,
+    samples: u64,
     needed: u64,
     busy: BTreeMap<usize, u64>,
 }
 
 /// Whether a worker is busy now.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Look {
+pub(crate) struct Sample {
     pub(crate) slot: usize,
     pub(crate) is_busy: bool,
     /// Whether it takes connections over.
@@ -43,36 +43,36 @@ pub(crate) struct Look {
 
 impl Default for Activity {
     fn default() -> Activity {
-        Activity { looks: 0, needed: SAMPLES, busy: BTreeMap::new() }
+        Activity { samples: 0, needed: SAMPLES, busy: BTreeMap::new() }
     }
 }
 
 impl Activity {
     /// Adds a look at all workers that serve. Returns the moves, once it has seen enough.
-    pub(crate) fn look(&mut self, workers: impl Iterator<Item = Look>) -> Vec<Move> {
-        self.looks += 1;
-        let workers: Vec<Look> = workers.collect();
+    pub(crate) fn sample(&mut self, workers: impl Iterator<Item = Sample>) -> Vec<Move> {
+        self.samples += 1;
+        let workers: Vec<Sample> = workers.collect();
         for worker in &workers {
             *self.busy.entry(worker.slot).or_default() += u64::from(worker.is_busy);
         }
-        if self.looks < self.needed {
+        if self.samples < self.needed {
             return Vec::new();
         }
-        let (looks, busy) = (std::mem::take(&mut self.looks), std::mem::take(&mut self.busy));
+        let (samples, busy) = (std::mem::take(&mut self.samples), std::mem::take(&mut self.busy));
         let has = |slot| busy.get(&slot).copied().unwrap_or(0);
         let loads: Vec<_> =
             workers.iter().map(|it| Load { slot: it.slot, has: has(it.slot), takes: it.takes }).collect();
         let most = loads.iter().map(|load| load.has).max().unwrap_or(0);
         let least = loads.iter().filter(|load| load.takes).map(|load| load.has).min().unwrap_or(most);
-        if most - least < looks / SPREAD_PART {
+        if most - least < samples / SPREAD_PART {
             self.needed = SAMPLES;
             return Vec::new();
         }
         self.needed = (self.needed * 2).min(SAMPLES_MAX);
-        let transfers = level(&loads, (looks / EXCESS_PART).max(1), u64::MAX).into_iter();
+        let transfers = level(&loads, (samples / EXCESS_PART).max(1), u64::MAX).into_iter();
         let moves = transfers.map(|it| {
             let thousandths = it.count * 1_000 / has(it.from).max(1);
-            Move { from: it.from, to: it.to, part: Part::Busy(u32::try_from(thousandths).unwrap_or(1_000)) }
+            Move { from: it.from, to: it.to, selection: Selection::Busy(u32::try_from(thousandths).unwrap_or(1_000)) }
         });
         moves.collect()
     }
@@ -98,10 +98,10 @@ mod tests {
             self.workers[worker].iter().sum::<u64>().min(1_000)
         }
 
-        fn look(&mut self, activity: &mut Activity) -> Vec<Move> {
+        fn sample(&mut self, activity: &mut Activity) -> Vec<Move> {
             let count = self.workers.len();
-            let look = |slot| Look { slot, is_busy: self.draw(1_000) < self.time(slot), takes: true };
-            activity.look((0..count).map(look))
+            let sample = |slot| Sample { slot, is_busy: self.draw(1_000) < self.time(slot), takes: true };
+            activity.sample((0..count).map(sample))
         }
 
         /// Passes on what the moves say, by chance, as all orders of a decision count before the first is obeyed.
@@ -109,7 +109,7 @@ mod tests {
             let counts: Vec<_> = self.workers.iter().map(Vec::len).collect();
             let mut moved = 0;
             for it in moves {
-                let Part::Busy(thousandths) = it.part else { panic!("not by number: {it:?}") };
+                let Selection::Busy(thousandths) = it.selection else { panic!("not by number: {it:?}") };
                 for _ in 0..counts[it.from] * thousandths as usize / 1_000 {
                     let len = self.workers[it.from].len();
                     if len == 0 {
@@ -125,10 +125,10 @@ mod tests {
         }
 
         /// How many connections move within this many looks.
-        fn run(&mut self, activity: &mut Activity, looks: usize) -> usize {
-            (0..looks)
+        fn run(&mut self, activity: &mut Activity, samples: usize) -> usize {
+            (0..samples)
                 .map(|_| {
-                    let moves = self.look(activity);
+                    let moves = self.sample(activity);
                     self.pass(&moves)
                 })
                 .sum()
@@ -181,7 +181,7 @@ mod tests {
             let mut activity = Activity::default();
             // Four looks a second, for three hours.
             let decisions = (0..4 * 3 * 3_600).filter(|_| {
-                let moves = pool.look(&mut activity);
+                let moves = pool.sample(&mut activity);
                 pool.pass(&moves) > 0
             });
             let decisions = decisions.count();

@@ -48,8 +48,9 @@
 //! closing the file of a network or user file system may (close(2), FUSE). A worker that has such a file can therefore
 //! stall a receiver, which is then replaced as any that stalls; in the strict sandbox no worker can open one.
 //!
-//! **The rest of a queue.** When a slot is removed, the parent shuts down the sending end, so nobody can send any more,
-//! and gives the receiving end to a worker that serves, which takes what is in it and closes it ([`Order::TakeRest`]).
+//! **The queue of a removed slot.** When a slot is removed, the parent shuts down the sending end, so nobody can send
+//! any more, and gives the receiving end to a worker that serves, which takes what is in it and closes it
+//! ([`Order::EmptyQueue`]).
 //!
 //! **Balance.** After a worker became ready, the parent compares for some seconds how many connections the workers
 //! have. If they differ too much, it orders the fullest to move some to the emptiest ([`Order::Move`]), over the
@@ -67,7 +68,7 @@
 //! or to move some.
 //!
 //! [`Order::HandOver`]: crate::shared::channel::Order::HandOver
-//! [`Order::TakeRest`]: crate::shared::channel::Order::TakeRest
+//! [`Order::EmptyQueue`]: crate::shared::channel::Order::EmptyQueue
 //! [`Order::Move`]: crate::shared::channel::Order::Move
 
 // The server uses the rest.

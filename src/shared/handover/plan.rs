@@ -33,12 +33,12 @@ pub(crate) struct Load {
 pub(crate) struct Move {
     pub(crate) from: usize,
     pub(crate) to: usize,
-    pub(crate) part: Part,
+    pub(crate) selection: Selection,
 }
 
 /// Which of its connections a worker passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum Selection {
     /// This number, whichever they are.
     Any(u32),
     /// This many thousandths of those that have had a request lately.
@@ -54,7 +54,11 @@ pub(crate) fn plan(loads: &[Load]) -> Vec<Move> {
     }
     let moves = level(loads, 1, MOVES_MAX).into_iter();
     moves
-        .map(|it| Move { from: it.from, to: it.to, part: Part::Any(u32::try_from(it.count).unwrap_or(u32::MAX)) })
+        .map(|it| Move {
+            from: it.from,
+            to: it.to,
+            selection: Selection::Any(u32::try_from(it.count).unwrap_or(u32::MAX)),
+        })
         .collect()
 }
 
@@ -110,9 +114,9 @@ mod tests {
     }
 
     fn count(it: &Move) -> u64 {
-        match it.part {
-            Part::Any(count) => count.into(),
-            Part::Busy(_) => panic!("it knows nothing about requests"),
+        match it.selection {
+            Selection::Any(count) => count.into(),
+            Selection::Busy(_) => panic!("it knows nothing about requests"),
         }
     }
 
@@ -129,7 +133,7 @@ mod tests {
         for open in [&[][..], &[5], &[3, 3, 3], &[1, 0, 0, 0], &[3, 2, 2], &[1_030, 1_000, 1_000], &[0, 0], &[2, 1]] {
             assert_eq!(plan(&loads(open)), [], "{open:?}");
         }
-        assert_eq!(plan(&loads(&[8, 0])), [Move { from: 0, to: 1, part: Part::Any(4) }]);
+        assert_eq!(plan(&loads(&[8, 0])), [Move { from: 0, to: 1, selection: Selection::Any(4) }]);
     }
 
     #[test]
@@ -137,7 +141,7 @@ mod tests {
         let mut loads = loads(&[90, 0, 0]);
         loads[0].takes = false;
         loads[2].takes = false;
-        assert_eq!(plan(&loads), [Move { from: 0, to: 1, part: Part::Any(30) }]);
+        assert_eq!(plan(&loads), [Move { from: 0, to: 1, selection: Selection::Any(30) }]);
     }
 
     #[test]
@@ -203,11 +207,11 @@ mod tests {
             for (it, left) in &mut orders {
                 let (from, to) = (position(&pool, it.from), position(&pool, it.to));
                 let (Some(from), Some(to)) = (from, to) else { continue };
-                let part = (*left).min(1 + draw(1_500)).min(pool[from].has);
-                pool[from].has -= part;
-                pool[to].has += part;
-                moved += part;
-                *left = if draw(20) == 0 { 0 } else { *left - part };
+                let selection = (*left).min(1 + draw(1_500)).min(pool[from].has);
+                pool[from].has -= selection;
+                pool[to].has += selection;
+                moved += selection;
+                *left = if draw(20) == 0 { 0 } else { *left - selection };
             }
             orders.retain(|(it, left)| {
                 *left > 0

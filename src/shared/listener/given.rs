@@ -9,7 +9,7 @@ use socket2::{SockRef, Type};
 use super::inspect::{inspect, restore};
 use super::options::tune;
 use super::recorded::Options;
-use super::whole::Wanted;
+use super::soundness::Expected;
 use crate::error::{Error, Result};
 
 /// A listening socket that another program has opened, such as a service manager (sd_listen_fds(3)). All workers share
@@ -64,11 +64,11 @@ impl Given {
     ///
     /// Why it cannot be used.
     pub(super) fn mend(&self, is_free: bool) -> io::Result<()> {
-        if inspect(self.socket.as_fd(), Wanted::Shared).is_some() {
+        if inspect(self.socket.as_fd(), Expected::Shared).is_some() {
             // A TCP socket that was shut down listens again after listen(2); a Unix socket never does.
             let _ = SockRef::from(&self.socket).listen(libc::SOMAXCONN);
         }
-        match inspect(self.socket.as_fd(), Wanted::Shared) {
+        match inspect(self.socket.as_fd(), Expected::Shared) {
             Some(why) => Err(io::Error::other(format!("{why}; restart it in the service manager"))),
             None if is_free => restore(&self.socket, &self.options, None),
             None => Ok(()),

@@ -7,13 +7,13 @@ use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use socket2::{Domain, Protocol, SockRef, Type};
 
 use super::recorded::Options;
-use super::whole::{flaw, Facts, Kind, Wanted};
+use super::soundness::{flaw, Expected, Facts, Kind};
 use crate::sys;
 
 /// Returns why a socket must not be passed on, if so.
-pub(super) fn inspect(socket: BorrowedFd<'_>, wanted: Wanted) -> Option<String> {
+pub(super) fn inspect(socket: BorrowedFd<'_>, expected: Expected) -> Option<String> {
     match facts(socket) {
-        Ok(facts) => flaw(&facts, wanted).map(str::to_owned),
+        Ok(facts) => flaw(&facts, expected).map(str::to_owned),
         Err(error) => Some(format!("it cannot be inspected: {error}")),
     }
 }

@@ -6,9 +6,9 @@ mod inspect;
 mod options;
 mod recorded;
 mod slot;
+mod soundness;
 mod udp;
 mod unix;
-mod whole;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -30,10 +30,10 @@ use self::inspect::{inspect, restore, unrestored};
 use self::options::tune;
 pub(crate) use self::options::{keep_alive, never_linger, prepare, reset_at_close};
 pub(crate) use self::slot::{own, SlotSockets};
+use self::soundness::Expected;
 pub(crate) use self::udp::reserve_udp;
 use self::udp::ReservedUdp;
 pub(crate) use self::unix::ReservedUnix;
-use self::whole::Wanted;
 
 /// An address that the parent has bound for as long as the pool lives.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ impl Reserved {
             Reserved::Given(given) => given.mend(is_free).map(|()| None),
             Reserved::Unix(unix) => {
                 let restored = || if is_free { restore(unix.fd(), &unix.options, None) } else { Ok(()) };
-                let flaw = inspect(unix.fd(), Wanted::Shared).or_else(|| unrestored(restored()));
+                let flaw = inspect(unix.fd(), Expected::Shared).or_else(|| unrestored(restored()));
                 if flaw.is_some() {
                     unix.remake(backlog, mode)?;
                 }

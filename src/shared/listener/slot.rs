@@ -11,7 +11,7 @@ use socket2::SockRef;
 
 use super::inspect::{inspect, restore, unrestored};
 use super::recorded::Options;
-use super::whole::Wanted;
+use super::soundness::Expected;
 use super::Reserved;
 use crate::error::{Error, Result};
 
@@ -112,11 +112,11 @@ impl SlotSockets {
     ) -> Vec<String> {
         let mut flaws = Vec::new();
         let (options, none) = (&self.options, Options::default());
-        let mut is_fit = |index: usize, socket: Option<BorrowedFd<'_>>, wanted, reserved: &Reserved| {
+        let mut is_fit = |index: usize, socket: Option<BorrowedFd<'_>>, expected, reserved: &Reserved| {
             let Some(socket) = socket else { return true };
-            let is_tcp = matches!(wanted, Wanted::Tcp(_));
+            let is_tcp = matches!(expected, Expected::Tcp(_));
             let options = options.get(&(!is_tcp, index)).map_or(&none, Rc::as_ref);
-            let flaw = inspect(socket, wanted).or_else(|| unrestored(restored(socket, options, is_tcp)));
+            let flaw = inspect(socket, expected).or_else(|| unrestored(restored(socket, options, is_tcp)));
             flaws.extend(flaw.iter().map(|flaw| format!("{reserved}: {flaw}")));
             flaw.is_none()
         };
@@ -127,12 +127,12 @@ impl SlotSockets {
                 Reserved::Tcp(it) => {
                     let Some((index, socket)) = tcp.next() else { continue };
                     let socket = socket.as_ref().map(AsFd::as_fd);
-                    tcp_is_fit &= is_fit(index, socket, Wanted::Tcp(it.address), reserved);
+                    tcp_is_fit &= is_fit(index, socket, Expected::Tcp(it.address), reserved);
                 }
                 Reserved::Udp(it) => {
                     let Some((index, socket)) = udp.next() else { continue };
                     let held = socket.as_ref().map(AsFd::as_fd);
-                    if !is_fit(index, held, Wanted::Udp(it.address), reserved) {
+                    if !is_fit(index, held, Expected::Udp(it.address), reserved) {
                         *socket = None;
                     }
                 }

@@ -263,7 +263,7 @@ impl ParentBoard {
 
     /// For each idle worker in `seen` that has accepted nothing since, writes off the connections that were pending
     /// then. They will never arrive, and an idle worker does not wake up to notice.
-    pub(crate) fn settle_idle(&self, seen: &[Seen]) -> Vec<Seen> {
+    pub(crate) fn settle_idle(&self, seen: &[Pending]) -> Vec<Pending> {
         for then in seen.iter().filter(|then| self.board.is_left(then)) {
             let row = self.row(then.row);
             let count = then.pending.min(row.pending());
@@ -418,14 +418,14 @@ impl Scoreboard {
     }
 
     /// The pending connections of idle workers, which nothing else may ever wake up to check. Leaves out `own`.
-    pub(crate) fn pending(&self, own: usize) -> Vec<Seen> {
+    pub(crate) fn pending(&self, own: usize) -> Vec<Pending> {
         let rows = self.seats().filter(|row| *row != 0 && *row != own).map(|row| (row, self.row(row)));
         let idle = rows.filter(|(_, it)| it.is_neighbour() && it.busy_since().is_none() && it.pending() != 0);
-        idle.map(|(row, it)| Seen { row, accepted: it.accepted(), pending: it.pending() }).collect()
+        idle.map(|(row, it)| Pending { row, accepted: it.accepted(), pending: it.pending() }).collect()
     }
 
     /// Whether a worker is still idle, and has accepted nothing since.
-    pub(crate) fn is_left(&self, then: &Seen) -> bool {
+    pub(crate) fn is_left(&self, then: &Pending) -> bool {
         let row = self.row(then.row);
         row.is_neighbour() && row.busy_since().is_none() && row.accepted() == then.accepted && row.pending() != 0
     }
@@ -450,7 +450,7 @@ impl Scoreboard {
 
 /// The pending connections of an idle worker at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub(crate) struct Pending {
     row: usize,
     accepted: u64,
     pending: i64,

@@ -18,7 +18,7 @@ const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
 
 /// What a certificate says.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Said<'a> {
+pub(super) struct CertificateFields<'a> {
     /// The encoded names of who has signed it and of whom it is for.
     pub(super) issuer: &'a [u8],
     pub(super) subject: &'a [u8],
@@ -30,7 +30,7 @@ pub(super) struct Said<'a> {
 }
 
 /// `None` if it is no certificate.
-pub(super) fn read(der: &[u8]) -> Option<Said<'_>> {
+pub(super) fn read(der: &[u8]) -> Option<CertificateFields<'_>> {
     let (certificate, _) = inside(SEQUENCE, der)?;
     let (fields, _) = inside(SEQUENCE, certificate)?;
     let fields = inside(VERSION, fields).map_or(fields, |(_, rest)| rest);
@@ -51,7 +51,13 @@ pub(super) fn read(der: &[u8]) -> Option<Said<'_>> {
         }
         fields = rest;
     }
-    Some(Said { issuer: issuer.whole, subject: subject.whole, from: time(&from)?, until: time(&until)?, names })
+    Some(CertificateFields {
+        issuer: issuer.whole,
+        subject: subject.whole,
+        from: time(&from)?,
+        until: time(&until)?,
+        names,
+    })
 }
 
 fn alternative_names(mut extensions: &[u8]) -> Option<Vec<String>> {

@@ -7,15 +7,15 @@ use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 
 use super::plan::Observation;
-use super::procfs::{self, Open, Sought, Waits, LIST_MAX};
+use super::procfs::{self, OpenFile, PoolSocket, WaitingCall, LIST_MAX};
 use super::tree;
 
 /// The best evidence from any process.
-pub(super) fn look(sockets: &[Sought]) -> Observation {
+pub(super) fn look(sockets: &[PoolSocket]) -> Observation {
     let mut best = Observation::Nothing;
     for pid in tree::descendants() {
         best = best.max(look_at(pid, sockets));
-        if best == Observation::Waits {
+        if best == Observation::WaitingCall {
             break;
         }
     }
@@ -37,12 +37,12 @@ pub(super) fn has_accepted(ports: &[u16]) -> bool {
 fn sockets_of(pid: i32) -> impl Iterator<Item = u64> {
     let links = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
     links.filter_map(|link| match procfs::open(&fs::read_link(link.path()).ok()?.to_string_lossy()) {
-        Open::Socket(inode) => Some(inode),
-        Open::Epoll | Open::Ring | Open::Other => None,
+        OpenFile::Socket(inode) => Some(inode),
+        OpenFile::Epoll | OpenFile::Ring | OpenFile::Other => None,
     })
 }
 
-fn look_at(pid: i32, sockets: &[Sought]) -> Observation {
+fn look_at(pid: i32, sockets: &[PoolSocket]) -> Observation {
     let links = match fs::read_dir(format!("/proc/{pid}/fd")) {
         Ok(links) => links,
         Err(error) if error.kind() == ErrorKind::PermissionDenied => return Observation::Hidden,
@@ -54,10 +54,10 @@ fn look_at(pid: i32, sockets: &[Sought]) -> Observation {
         let Some(fd) = link.file_name().to_str().and_then(|name| name.parse::<u64>().ok()) else { continue };
         let Some(target) = fs::read_link(link.path()).ok() else { continue };
         match procfs::open(&target.to_string_lossy()) {
-            Open::Socket(inode) if sockets.iter().any(|it| it.inode == inode) => open.push((fd, inode)),
-            Open::Epoll => epolls.push(fd),
-            Open::Ring => has_ring = true,
-            Open::Socket(_) | Open::Other => {}
+            OpenFile::Socket(inode) if sockets.iter().any(|it| it.inode == inode) => open.push((fd, inode)),
+            OpenFile::Epoll => epolls.push(fd),
+            OpenFile::Ring => has_ring = true,
+            OpenFile::Socket(_) | OpenFile::Other => {}
         }
     }
     let watches = |fd: &u64| {
@@ -68,7 +68,7 @@ fn look_at(pid: i32, sockets: &[Sought]) -> Observation {
     let held: Vec<u64> = open.iter().map(|(fd, _)| *fd).collect();
     let is_held = open.iter().any(|it| sockets.iter().any(|socket| socket.is_held_at(*it)));
     match () {
-        () if epolls.iter().any(watches) => Observation::Waits,
+        () if epolls.iter().any(watches) => Observation::WaitingCall,
         () if held.is_empty() => Observation::Nothing,
         () => match look_at_threads(pid, &held) {
             Observation::Holds if !is_held => Observation::Nothing,
@@ -88,13 +88,17 @@ fn look_at_threads(pid: i32, held: &[u64]) -> Observation {
             Err(_) => continue,
         };
         let is_sign = match waits {
-            Waits::Accept(fd) => held.contains(&fd),
-            Waits::Poll { list, count } => read(pid, list, count.saturating_mul(8), |it| procfs::is_polled(it, held)),
-            Waits::Select { set, below } => read(pid, set, below.div_ceil(64) * 8, |it| procfs::is_selected(it, held)),
-            Waits::Elsewhere => false,
+            WaitingCall::Accept(fd) => held.contains(&fd),
+            WaitingCall::Poll { list, count } => {
+                read(pid, list, count.saturating_mul(8), |it| procfs::is_polled(it, held))
+            }
+            WaitingCall::Select { set, below } => {
+                read(pid, set, below.div_ceil(64) * 8, |it| procfs::is_selected(it, held))
+            }
+            WaitingCall::Elsewhere => false,
         };
         if is_sign {
-            best = Observation::Waits;
+            best = Observation::WaitingCall;
         }
     }
     best

@@ -65,11 +65,11 @@ use nix::unistd::{dup2_stderr, dup2_stdout, getppid, setpgid, Pid};
 use std::process::{self, Command};
 
 pub(crate) use self::adopt::check;
-use self::adopt::{Adoption, Station};
+use self::adopt::{Adoption, SlotFacts};
 use self::output::Output;
-use self::plan::{Effect, Exit, Fact, Observation, Plan, ReadyCheck, Stop, Why};
+use self::plan::{Effect, EndReason, Exit, Fact, Observation, Plan, ReadyCheck, Stop};
 use self::probe::Probe;
-use self::procfs::Sought;
+use self::procfs::PoolSocket;
 use crate::error::{Error, Result};
 use crate::shared::channel::Order;
 use crate::shared::config::{Adopt, Readiness, Sandbox, StopSignal};
@@ -82,7 +82,7 @@ use crate::worker::{sandbox, Worker};
 
 /// How a worker keeps a program.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Keeping {
+pub(crate) struct KeeperOptions {
     pub(crate) ready: Readiness,
     /// The signal that asks it to finish.
     pub(crate) stop_signal: StopSignal,
@@ -103,13 +103,13 @@ pub(crate) struct Keeping {
 /// If it cannot be run. Nothing has happened then.
 pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<OwnedFd>) -> Result<Keeper<'a>> {
     let signals = take_charge()?;
-    let pipes = worker.keeping().prefix.then(output::pipes).transpose();
+    let pipes = worker.keeper_options().prefix.then(output::pipes).transpose();
     let pipes = pipes.map_err(|source| Error::system("make a pipe for the program's output with pipe(2)", source))?;
     let (ours, theirs) = pipes.unzip();
-    let (pid, heard) = launch(worker.keeping().adopt, command, &sockets, theirs)?;
+    let (pid, offer) = launch(worker.keeper_options().adopt, command, &sockets, theirs)?;
     // If the parent has gone, the lifeline has ended, which is noticed at once.
     let _ = worker.lifeline().program(pid);
-    let (check, probe) = match &worker.keeping().ready {
+    let (check, probe) = match &worker.keeper_options().ready {
         Readiness::Auto => (ReadyCheck::Observation, None),
         Readiness::Http(target) => {
             let address = sockets.iter().find_map(|socket| address(socket.as_fd()));
@@ -118,7 +118,8 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         Readiness::Listen | Readiness::Notify | Readiness::Delay(_) => (ReadyCheck::Elsewhere, None),
     };
     let inode = |socket: &OwnedFd| nix::sys::stat::fstat(socket).map_or(0, |found| found.st_ino);
-    let station = Station { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeping().is_shared };
+    let station =
+        SlotFacts { slot: worker.id(), generation: worker.generation(), is_shared: worker.keeper_options().is_shared };
     let output = ours.map(|pipes| Output::new(pipes, &format!("worker={} pid={pid} ", worker.id())));
     confine(worker, pid, probe.is_some())?;
     Ok(Keeper {
@@ -126,7 +127,7 @@ pub(super) fn start<'a>(worker: &'a Worker, command: &mut Command, sockets: Vec<
         program: Pid::from_raw(pid),
         is_there: true,
         inodes: sockets.iter().map(inode).collect(),
-        adoption: Adoption::after(heard, &sockets, station),
+        adoption: Adoption::after(offer, &sockets, station),
         sockets,
         signals,
         output,
@@ -168,7 +169,7 @@ fn launch(
     command: &mut Command,
     sockets: &[OwnedFd],
     output: Option<[OwnedFd; 2]>,
-) -> Result<(i32, adopt::Heard)> {
+) -> Result<(i32, adopt::ListenerOffer)> {
     let keeper = process::id();
     let prepare = |command: &mut Command, keeper_end: &_| {
         adopt::begin(adopt, keeper_end)?;
@@ -186,16 +187,16 @@ fn launch(
         sys::signal::as_started()
     };
     let passed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-    let mut heard = Ok(None);
+    let mut offer = Ok(None);
     let pid = sys::process::launch(command, &passed, Box::new(prepare), |program| {
-        heard = adopt::hear(adopt, program)?;
-        match &heard {
+        offer = adopt::receive_listener(adopt, program)?;
+        match &offer {
             Err(_) if adopt == Adopt::Require => Err(io::ErrorKind::Unsupported.into()),
             _ => Ok(()),
         }
     });
-    match (pid, &heard) {
-        (Ok(pid), _) => Ok((pid, heard)),
+    match (pid, &offer) {
+        (Ok(pid), _) => Ok((pid, offer)),
         (Err(_), Err(error)) if adopt == Adopt::Require => Err(adopt::refused(error)),
         (Err(source), _) => {
             let path = command.get_program().to_string_lossy().into_owned();
@@ -250,7 +251,7 @@ impl Keeper<'_> {
             if self.is_queued() {
                 self.handle(Fact::Queued);
             }
-            self.hear();
+            self.read_lifeline();
             self.reap();
             let now = clock::now();
             if self.plan.next_look().is_some_and(|at| at <= now) {
@@ -305,9 +306,13 @@ impl Keeper<'_> {
     }
 
     /// The sockets for which the program may wait.
-    fn sought(&self) -> Vec<Sought> {
+    fn sought(&self) -> Vec<PoolSocket> {
         let unused = |index| self.adoption.as_ref().and_then(|adoption| adoption.unused(index));
-        self.inodes.iter().enumerate().map(|(index, inode)| Sought { inode: *inode, unused: unused(index) }).collect()
+        self.inodes
+            .iter()
+            .enumerate()
+            .map(|(index, inode)| PoolSocket { inode: *inode, unused: unused(index) })
+            .collect()
     }
 
     fn handle(&mut self, fact: Fact) {
@@ -325,7 +330,7 @@ impl Keeper<'_> {
 
     /// The signal that asks the program to finish.
     fn stop_signal(&self) -> Signal {
-        match self.worker.keeping().stop_signal {
+        match self.worker.keeper_options().stop_signal {
             StopSignal::Term => Signal::SIGTERM,
             StopSignal::Quit => Signal::SIGQUIT,
             StopSignal::Int => Signal::SIGINT,
@@ -380,13 +385,13 @@ impl Keeper<'_> {
         let queues = || self.sockets.iter().map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
         let ports = || self.sockets.iter().filter_map(|it| Some(address(it.as_fd())?.port())).collect::<Vec<_>>();
         match look::look(&self.sought()) {
-            Observation::Holds if is_any_readable(queues()) && look::has_accepted(&ports()) => Observation::Waits,
+            Observation::Holds if is_any_readable(queues()) && look::has_accepted(&ports()) => Observation::WaitingCall,
             observation => observation,
         }
     }
 
     /// Handles the requests of the parent and of others.
-    fn hear(&mut self) {
+    fn read_lifeline(&mut self) {
         if !self.is_over && self.worker.is_over().unwrap_or(true) {
             self.is_over = true;
             self.handle(Fact::Asked(Stop::Finish));
@@ -442,14 +447,14 @@ impl Keeper<'_> {
         }
     }
 
-    fn end(&mut self, exit: Exit, why: Option<Why>) -> ! {
+    fn end(&mut self, exit: Exit, why: Option<EndReason>) -> ! {
         if let Some(output) = self.output.take() {
             output.end();
         }
         let unanswered = self.probe.take().and_then(|probe| probe.problem());
         let elsewhere = match why {
-            Some(Why::Early | Why::NotWaiting) => {
-                self.adoption.as_ref().and_then(|adoption| adoption.why_not(why == Some(Why::Early)))
+            Some(EndReason::Early | EndReason::NotWaiting) => {
+                self.adoption.as_ref().and_then(|adoption| adoption.why_not(why == Some(EndReason::Early)))
             }
             _ => None,
         };

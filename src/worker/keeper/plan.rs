@@ -75,7 +75,7 @@ pub(super) enum Observation {
     /// A process may wait where that cannot be observed: it may not be inspected, or uses io_uring(7).
     Hidden,
     /// A process waits for connections on it, or has accepted one.
-    Waits,
+    WaitingCall,
 }
 
 /// How the keeper finds out that its program is ready.
@@ -123,12 +123,12 @@ pub(super) enum Effect {
     /// Close the pool's sockets, so that the ports are free once the program has closed its own sockets.
     LetGo,
     /// Exit the way the program did.
-    End { exit: Exit, why: Option<Why> },
+    End { exit: Exit, why: Option<EndReason> },
 }
 
 /// What is known about the end of a program besides its exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Why {
+pub(super) enum EndReason {
     Closed,
     CoreDumped,
     LeftOthers,
@@ -139,17 +139,17 @@ pub(super) enum Why {
     NotWaiting,
 }
 
-impl Why {
+impl EndReason {
     pub(super) fn text(self) -> &'static str {
         match self {
-            Why::Closed => "it had closed the pool's socket, and nobody took its connections",
-            Why::CoreDumped => "core dumped",
-            Why::LeftOthers => {
+            EndReason::Closed => "it had closed the pool's socket, and nobody took its connections",
+            EndReason::CoreDumped => "core dumped",
+            EndReason::LeftOthers => {
                 "it left others to run in the background; have it stay in the foreground, not become a daemon"
             }
-            Why::Early => "before it waited for connections",
-            Why::NoSocket => "it did not have the pool's socket open",
-            Why::NotWaiting => "it had the pool's socket open and was not seen to wait for connections",
+            EndReason::Early => "before it waited for connections",
+            EndReason::NoSocket => "it did not have the pool's socket open",
+            EndReason::NotWaiting => "it had the pool's socket open and was not seen to wait for connections",
         }
     }
 }
@@ -159,7 +159,7 @@ impl Why {
 pub(super) struct Plan {
     drain_timeout: Duration,
     started: Time,
-    looks: Option<Looks>,
+    checks: Option<Checks>,
     /// Whether a program that waits for connections is then asked if it is ready.
     is_asked: bool,
     /// Set once the program was seen to wait for connections.
@@ -227,7 +227,7 @@ enum SocketCheck {
 
 /// The checks of a program that is not ready yet.
 #[derive(Clone, Copy, Debug)]
-struct Looks {
+struct Checks {
     next: Time,
     pause: Duration,
     latest: Observation,
@@ -237,11 +237,11 @@ impl Plan {
     /// For a program that begins to run now. `ready_check` says how it shows that it is ready. A timeout of zero is
     /// none.
     pub(super) fn new(drain_timeout: Duration, ready_check: ReadyCheck, now: Time) -> Plan {
-        let looks = ready_check != ReadyCheck::Elsewhere;
+        let checks = ready_check != ReadyCheck::Elsewhere;
         Plan {
             drain_timeout,
             started: now,
-            looks: looks.then_some(Looks { next: now, pause: CHECK_INTERVAL, latest: Observation::default() }),
+            checks: checks.then_some(Checks { next: now, pause: CHECK_INTERVAL, latest: Observation::default() }),
             is_asked: ready_check == ReadyCheck::Answer,
             check: None,
             suspension: Suspension::default(),
@@ -296,7 +296,7 @@ impl Plan {
             Some(SocketCheck::Due { at }) => Some(at),
             _ => None,
         };
-        self.looks.map(|looks| looks.next).or(check).filter(|_| self.told.is_none())
+        self.checks.map(|checks| checks.next).or(check).filter(|_| self.told.is_none())
     }
 
     /// Whether it matters that a connection waits.
@@ -348,15 +348,15 @@ impl Plan {
             }
             return;
         }
-        let Some(looks) = self.looks.as_mut().filter(|_| self.told.is_none()) else { return };
-        let is_ready = observation == Observation::Waits
+        let Some(checks) = self.checks.as_mut().filter(|_| self.told.is_none()) else { return };
+        let is_ready = observation == Observation::WaitingCall
             || observation == Observation::Hidden && now >= self.started + ASSUMED_READY;
-        looks.latest = observation;
-        looks.next = now + looks.pause;
-        looks.pause = (looks.pause * 5 / 4 + Duration::from_millis(1)).min(CHECK_INTERVAL_MAX);
+        checks.latest = observation;
+        checks.next = now + checks.pause;
+        checks.pause = (checks.pause * 5 / 4 + Duration::from_millis(1)).min(CHECK_INTERVAL_MAX);
         if is_ready {
-            self.looks = None;
-            self.check = (observation == Observation::Waits).then_some(SocketCheck::Ready);
+            self.checks = None;
+            self.check = (observation == Observation::WaitingCall).then_some(SocketCheck::Ready);
             self.effects.push_back(if self.is_asked { Effect::Ask } else { Effect::Ready });
         }
     }
@@ -389,17 +389,17 @@ impl Plan {
     }
 
     /// What is known besides how it has ended.
-    fn reason(&self, exit: Exit) -> Option<Why> {
-        let observation = self.looks.map(|looks| looks.latest);
+    fn reason(&self, exit: Exit) -> Option<EndReason> {
+        let observation = self.checks.map(|checks| checks.latest);
         let Circumstances { has_closed, is_own_end, is_hasty, has_left } = self.circumstances;
         match (exit, observation) {
-            _ if has_closed => Some(Why::Closed),
-            (Exit::Signal { core_dumped: true, .. }, _) => Some(Why::CoreDumped),
-            (Exit::Code(0), _) if is_own_end && has_left => Some(Why::LeftOthers),
-            (Exit::Code(_), Some(_)) if is_own_end => Some(Why::Early),
+            _ if has_closed => Some(EndReason::Closed),
+            (Exit::Signal { core_dumped: true, .. }, _) => Some(EndReason::CoreDumped),
+            (Exit::Code(0), _) if is_own_end && has_left => Some(EndReason::LeftOthers),
+            (Exit::Code(_), Some(_)) if is_own_end => Some(EndReason::Early),
             (_, Some(_)) if is_hasty => None,
-            (_, Some(Observation::Nothing)) if !is_own_end => Some(Why::NoSocket),
-            (_, Some(Observation::Holds)) if !is_own_end => Some(Why::NotWaiting),
+            (_, Some(Observation::Nothing)) if !is_own_end => Some(EndReason::NoSocket),
+            (_, Some(Observation::Holds)) if !is_own_end => Some(EndReason::NotWaiting),
             _ => None,
         }
     }

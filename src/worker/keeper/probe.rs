@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use socket2::{Domain, Socket, Type};
 
 use super::accepted;
-use super::procfs::{self, Open};
+use super::procfs::{self, OpenFile};
 use crate::shared::channel::REMARKS;
 use crate::shared::config::Probe as Target;
 use crate::sys::proc;
@@ -139,7 +139,7 @@ impl Probe {
                 Err(error) => self.failed(format!("could not be asked: {error}"), now),
             },
             State::Queued { stream, until } => self.look(stream, until, now),
-            State::Asked { stream, answer, until } => return self.hear(stream, answer, until, now),
+            State::Asked { stream, answer, until } => return self.read_answer(stream, answer, until, now),
         }
         false
     }
@@ -174,7 +174,7 @@ impl Probe {
         }
     }
 
-    fn hear(&mut self, mut stream: TcpStream, mut answer: Vec<u8>, until: Time, now: Time) -> bool {
+    fn read_answer(&mut self, mut stream: TcpStream, mut answer: Vec<u8>, until: Time, now: Time) -> bool {
         let mut bytes = [0; LINE_MAX];
         let read = match stream.read(&mut bytes) {
             Ok(0) => Err("was answered by closing the connection".to_owned()),
@@ -182,11 +182,11 @@ impl Probe {
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => Ok(0),
             Err(error) => Err(format!("was not answered: {error}")),
         };
-        let heard = read.and_then(|len| {
+        let result = read.and_then(|len| {
             answer.extend_from_slice(&bytes[..len]);
             status(&answer)
         });
-        match heard {
+        match result {
             Ok(Some(200..400)) => return true,
             Ok(Some(status)) => {
                 let (latest, count) = &mut self.status;
@@ -250,7 +250,7 @@ fn has(inode: u64) -> bool {
         Ok(links) => links
             .flatten()
             .filter_map(|link| fs::read_link(link.path()).ok())
-            .any(|link| procfs::open(&link.to_string_lossy()) == Open::Socket(inode)),
+            .any(|link| procfs::open(&link.to_string_lossy()) == OpenFile::Socket(inode)),
         Err(error) => error.kind() == ErrorKind::PermissionDenied,
     })
 }

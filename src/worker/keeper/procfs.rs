@@ -3,7 +3,7 @@
 
 /// The call in which a thread waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Waits {
+pub(super) enum WaitingCall {
     /// accept(2) on this descriptor.
     Accept(u64),
     /// poll(2), for this number of descriptors, listed at this address of its memory.
@@ -30,17 +30,19 @@ const CALLS: [&[u64]; 3] = [&[202, 242], &[73], &[72]];
 pub(super) const LIST_MAX: usize = 64 * 1024;
 
 /// Parses `/proc/PID/task/TID/syscall`.
-pub(super) fn waits(syscall: &str) -> Waits {
+pub(super) fn waits(syscall: &str) -> WaitingCall {
     let mut words = syscall.split_ascii_whitespace();
     let number: Option<u64> = words.next().and_then(|word| word.parse().ok());
     let mut argument = || u64::from_str_radix(words.next()?.strip_prefix("0x")?, 16).ok();
-    let (Some(number), Some(first), Some(second)) = (number, argument(), argument()) else { return Waits::Elsewhere };
+    let (Some(number), Some(first), Some(second)) = (number, argument(), argument()) else {
+        return WaitingCall::Elsewhere;
+    };
     let [accept, poll, select] = CALLS.map(|calls| calls.contains(&number));
     match () {
-        () if accept => Waits::Accept(first),
-        () if poll => Waits::Poll { list: first, count: second },
-        () if select => Waits::Select { set: second, below: first },
-        () => Waits::Elsewhere,
+        () if accept => WaitingCall::Accept(first),
+        () if poll => WaitingCall::Poll { list: first, count: second },
+        () if select => WaitingCall::Select { set: second, below: first },
+        () => WaitingCall::Elsewhere,
     }
 }
 
@@ -73,13 +75,13 @@ pub(super) fn watched(fdinfo: &str) -> impl Iterator<Item = (u64, u64)> + '_ {
 
 /// A socket of the pool's, for which a program may wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Sought {
+pub(super) struct PoolSocket {
     pub(super) inode: u64,
     /// The descriptor by which processes have inherited the socket without using it; `None` if they may use it.
     pub(super) unused: Option<u64>,
 }
 
-impl Sought {
+impl PoolSocket {
     /// Whether a process that has an inode open at a descriptor can accept from this socket.
     pub(super) fn is_held_at(&self, (fd, inode): (u64, u64)) -> bool {
         inode == self.inode && self.unused != Some(fd)
@@ -99,20 +101,20 @@ pub(super) fn connection(line: &str) -> Option<(u16, u64)> {
 
 /// What a descriptor is, by its link in `/proc/PID/fd`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Open {
+pub(super) enum OpenFile {
     Socket(u64),
     Epoll,
     Ring,
     Other,
 }
 
-pub(super) fn open(link: &str) -> Open {
+pub(super) fn open(link: &str) -> OpenFile {
     let socket = link.strip_prefix("socket:[").and_then(|link| link.strip_suffix(']')?.parse().ok());
     match (socket, link) {
-        (Some(inode), _) => Open::Socket(inode),
-        (None, "anon_inode:[eventpoll]") => Open::Epoll,
-        (None, "anon_inode:[io_uring]") => Open::Ring,
-        _ => Open::Other,
+        (Some(inode), _) => OpenFile::Socket(inode),
+        (None, "anon_inode:[eventpoll]") => OpenFile::Epoll,
+        (None, "anon_inode:[io_uring]") => OpenFile::Ring,
+        _ => OpenFile::Other,
     }
 }
 
@@ -124,15 +126,15 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     fn what_a_thread_waits_in() {
         for (line, expected) in [
-            ("43 0x3 0x7ffd 0x7ffe 0x0 0x0 0x0 0x7ffc 0x7f00\n", Waits::Accept(3)),
-            ("288 0x12 0x0 0x0 0x80000 0x0 0x0 0x7ffc 0x7f00\n", Waits::Accept(18)),
-            ("7 0x7ffd10 0x2 0xffffffff 0x0 0x0 0x0 0x7 0x7\n", Waits::Poll { list: 0x7f_fd10, count: 2 }),
-            ("23 0x4 0x1000 0x0 0x0 0x0 0x0 0x7 0x7\n", Waits::Select { set: 0x1000, below: 4 }),
-            ("232 0x3 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n", Waits::Elsewhere),
-            ("-1 0x7ffd 0x7f00\n", Waits::Elsewhere),
-            ("running\n", Waits::Elsewhere),
-            ("43 0x3", Waits::Elsewhere),
-            ("", Waits::Elsewhere),
+            ("43 0x3 0x7ffd 0x7ffe 0x0 0x0 0x0 0x7ffc 0x7f00\n", WaitingCall::Accept(3)),
+            ("288 0x12 0x0 0x0 0x80000 0x0 0x0 0x7ffc 0x7f00\n", WaitingCall::Accept(18)),
+            ("7 0x7ffd10 0x2 0xffffffff 0x0 0x0 0x0 0x7 0x7\n", WaitingCall::Poll { list: 0x7f_fd10, count: 2 }),
+            ("23 0x4 0x1000 0x0 0x0 0x0 0x0 0x7 0x7\n", WaitingCall::Select { set: 0x1000, below: 4 }),
+            ("232 0x3 0x0 0x0 0x0 0x0 0x0 0x0 0x0\n", WaitingCall::Elsewhere),
+            ("-1 0x7ffd 0x7f00\n", WaitingCall::Elsewhere),
+            ("running\n", WaitingCall::Elsewhere),
+            ("43 0x3", WaitingCall::Elsewhere),
+            ("", WaitingCall::Elsewhere),
         ] {
             assert_eq!(waits(line), expected, "{line}");
         }
@@ -158,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_socket_that_was_inherited_and_is_not_used_is_not_held() {
-        let used = Sought { inode: 7, unused: None };
-        let bound = Sought { inode: 7, unused: Some(3) };
+        let used = PoolSocket { inode: 7, unused: None };
+        let bound = PoolSocket { inode: 7, unused: Some(3) };
         assert!(used.is_held_at((3, 7)) && !used.is_held_at((3, 8)));
         assert!(bound.is_held_at((18, 7)) && !bound.is_held_at((3, 7)) && !bound.is_held_at((18, 8)));
     }
@@ -178,11 +180,11 @@ mod tests {
 
     #[test]
     fn a_link_says_what_is_open() {
-        assert_eq!(open("socket:[123]"), Open::Socket(123));
-        assert_eq!(open("anon_inode:[eventpoll]"), Open::Epoll);
-        assert_eq!(open("anon_inode:[io_uring]"), Open::Ring);
+        assert_eq!(open("socket:[123]"), OpenFile::Socket(123));
+        assert_eq!(open("anon_inode:[eventpoll]"), OpenFile::Epoll);
+        assert_eq!(open("anon_inode:[io_uring]"), OpenFile::Ring);
         for other in ["/dev/null", "socket:[]", "pipe:[1]", ""] {
-            assert_eq!(open(other), Open::Other);
+            assert_eq!(open(other), OpenFile::Other);
         }
     }
 }

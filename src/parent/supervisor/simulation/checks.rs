@@ -62,7 +62,7 @@ impl World {
         self.ever_ready |= after.values().any(|(_, stage)| *stage == Stage::Ready);
         for (pid, (slot, stage)) in &after {
             let Some((_, earlier)) = before.get(pid) else { continue };
-            assert!(earlier.told() <= stage.told(), "{pid} was told to leave and is back");
+            assert!(earlier.ordered() <= stage.ordered(), "{pid} was told to leave and is back");
             let it = Pid(*pid);
             let asked = [Event::Disconnected { pid: it }, Event::Leaves { pid: it }].contains(&event);
             let drained = *earlier == Stage::Ready && *stage == Stage::Draining && !asked;

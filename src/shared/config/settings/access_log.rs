@@ -1,7 +1,7 @@
 //! PURE. The access log.
 #![forbid(unsafe_code)]
 
-use super::kind::{FilePath, Optional, Own};
+use super::kind::{Custom, FilePath, Optional};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("Access log");
@@ -22,7 +22,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "access-log-format",
         "FORMAT",
-        at!(access_log.format, Own::new()),
+        at!(access_log.format, Custom::new()),
         "Format of the lines: common, combined (adds Referer and User-Agent), vhost (adds the host and the duration in \
          microseconds), json (one object per line), or a template of your own with nginx's variables, as in \
          '$remote_addr $host \"$request\" $status $body_bytes_sent $duration_us $http_referer'. Times are in UTC",

@@ -405,15 +405,15 @@ impl Kind for Networks {
 
 /// A value with a syntax of its own.
 #[derive(Debug)]
-pub(super) struct Own<V>(PhantomData<V>);
+pub(super) struct Custom<V>(PhantomData<V>);
 
-impl<V> Own<V> {
-    pub(super) const fn new() -> Own<V> {
-        Own(PhantomData)
+impl<V> Custom<V> {
+    pub(super) const fn new() -> Custom<V> {
+        Custom(PhantomData)
     }
 }
 
-/// What a type must have for [`Own`].
+/// What a type must have for [`Custom`].
 pub(super) trait Syntax: Clone + Debug + Display + Sync {
     /// The words among its values.
     fn words() -> Vec<&'static str>;
@@ -427,7 +427,7 @@ pub(super) trait Syntax: Clone + Debug + Display + Sync {
     fn check(&self) -> Result<(), String>;
 }
 
-impl<V: Syntax> Kind for Own<V> {
+impl<V: Syntax> Kind for Custom<V> {
     type Value = V;
 
     fn parse(&self, text: &str) -> Result<V, String> {

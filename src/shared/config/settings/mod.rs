@@ -64,7 +64,7 @@ pub struct Setting {
     aliases: &'static [Alias],
     /// What separates several values.
     separator: Option<char>,
-    concerns: Concerns,
+    applies_to: AppliesTo,
     /// The default depends on what the workers run; the help text says how.
     is_default_in_help: bool,
     /// A change takes an upgrade, not only a restart.
@@ -74,7 +74,7 @@ pub struct Setting {
 
 /// The pools to which a setting applies, by what their workers run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Concerns {
+enum AppliesTo {
     All,
     /// The built-in server.
     Server,
@@ -114,7 +114,7 @@ impl Setting {
             help,
             aliases: &[],
             separator: None,
-            concerns: Concerns::All,
+            applies_to: AppliesTo::All,
             is_default_in_help: false,
             // Always safe.
             needs_upgrade: true,
@@ -133,12 +133,12 @@ impl Setting {
 
     /// Workers get the settings of the server when they start, so a restart applies them.
     const fn of_the_server(self) -> Setting {
-        Setting { concerns: Concerns::Server, needs_upgrade: false, ..self }
+        Setting { applies_to: AppliesTo::Server, needs_upgrade: false, ..self }
     }
 
     /// Keepers get the settings of programs when they start, too.
     const fn of_programs(self) -> Setting {
-        Setting { concerns: Concerns::Programs, needs_upgrade: false, ..self }
+        Setting { applies_to: AppliesTo::Programs, needs_upgrade: false, ..self }
     }
 
     /// A rolling restart applies a change (`--env-file`).
@@ -207,12 +207,12 @@ impl Setting {
 
     /// Whether it also applies to pools whose workers are programs, and not to the built-in server alone.
     pub fn concerns_programs(&self) -> bool {
-        self.concerns != Concerns::Server
+        self.applies_to != AppliesTo::Server
     }
 
     /// Whether it applies to a pool with the built-in server, and not to programs only.
     pub fn concerns_server(&self) -> bool {
-        self.concerns != Concerns::Programs
+        self.applies_to != AppliesTo::Programs
     }
 
     /// Whether a change in the file of variables ([`Builder::env_file`](crate::Builder::env_file)) needs an upgrade. A

@@ -1,7 +1,7 @@
 //! PURE. How the programs are run that workers execute.
 #![forbid(unsafe_code)]
 
-use super::kind::{Choice, Own, YesNo};
+use super::kind::{Choice, Custom, YesNo};
 use super::{Section, Setting};
 
 const SECTION: Section = Section("Program");
@@ -23,7 +23,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         SECTION,
         "ready",
         "auto|notify|http:PATH|delay:DURATION|listen",
-        at!(program.ready, Own::new()),
+        at!(program.ready, Custom::new()),
         "When the program counts as ready: auto, when it waits for connections or sends READY=1 to NOTIFY_SOCKET \
          (sd_notify(3)); notify, only when it sends READY=1; http, when it waits for \
          connections and answers GET PATH with a status of 200 to 399, as in http:/ready, or http://example.org/ready \

@@ -23,7 +23,7 @@ pub(super) enum Reply {
 
 /// What to report about a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Note {
+pub(super) enum Finding {
     /// The program binds this address, and gets the pool's socket for it.
     Given { asked: SocketAddr, given: SocketAddr },
     /// The same, and clients can connect that the program would have excluded.
@@ -46,7 +46,7 @@ pub(super) enum Note {
 
 /// Facts about the socket of a call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Facts {
+pub(super) struct SocketFacts {
     /// Whether it is TCP, or a protocol that behaves like it.
     pub(super) is_tcp: bool,
     pub(super) inode: u64,
@@ -66,7 +66,7 @@ pub(super) struct Answers {
     given: Vec<Given>,
     /// TCP sockets that it has bound elsewhere, or has tried to bind.
     bound: Vec<Bound>,
-    told: Vec<Note>,
+    told: Vec<Finding>,
 }
 
 /// A TCP socket that is not the pool's.
@@ -94,7 +94,7 @@ impl Answers {
         Answers { given: vec![Given::No; offered.len()], offered, bound: Vec::new(), told: Vec::new() }
     }
 
-    pub(super) fn bind(&mut self, asked: SocketAddr, facts: Facts) -> (Reply, Option<Note>) {
+    pub(super) fn bind(&mut self, asked: SocketAddr, facts: SocketFacts) -> (Reply, Option<Finding>) {
         if !facts.is_tcp || asked.port() == 0 {
             return (Reply::GoOn, None);
         }
@@ -106,11 +106,11 @@ impl Answers {
         };
         let given = self.offered[index];
         match fits {
-            Fit::Misread => (Reply::GoOn, self.tell(Note::IsIpv6 { asked, given })),
+            Fit::Misread => (Reply::GoOn, self.tell(Finding::IsIpv6 { asked, given })),
             // It is better to fail at once than to wait for ever.
-            _ if facts.is_watched => (Reply::GoOn, self.tell(Note::WatchedTooEarly { asked })),
-            Fit::Same => (self.give(index, facts.inherits), self.tell(Note::Given { asked, given })),
-            Fit::Wider => (self.give(index, facts.inherits), self.tell(Note::Wider { asked, given })),
+            _ if facts.is_watched => (Reply::GoOn, self.tell(Finding::WatchedTooEarly { asked })),
+            Fit::Same => (self.give(index, facts.inherits), self.tell(Finding::Given { asked, given })),
+            Fit::Wider => (self.give(index, facts.inherits), self.tell(Finding::Wider { asked, given })),
         }
     }
 
@@ -126,16 +126,16 @@ impl Answers {
     }
 
     /// The program waits for connections.
-    pub(super) fn ready(&mut self) -> Option<Note> {
+    pub(super) fn ready(&mut self) -> Option<Finding> {
         let at = self.unclaimed()?;
         if self.given.iter().any(|given| *given != Given::No) {
-            return self.tell(Note::Unclaimed { at });
+            return self.tell(Finding::Unclaimed { at });
         }
-        self.tell(Note::ByNumber)
+        self.tell(Finding::ByNumber)
     }
 
     /// `is_pools` says that it is one of the pool's sockets, which listens.
-    pub(super) fn listen(&mut self, inode: u64, is_pools: bool) -> (Reply, Option<Note>) {
+    pub(super) fn listen(&mut self, inode: u64, is_pools: bool) -> (Reply, Option<Finding>) {
         if is_pools {
             // The program's backlog would shorten the queue that it shares.
             return (Reply::Done, None);
@@ -146,7 +146,7 @@ impl Answers {
             bound.at
         });
         let own = self.unclaimed().or_else(|| self.offered.first().copied());
-        (Reply::GoOn, at.and_then(|at| self.tell(Note::Elsewhere { at, own })))
+        (Reply::GoOn, at.and_then(|at| self.tell(Finding::Elsewhere { at, own })))
     }
 
     /// The first of the pool's addresses that it has not bound.
@@ -162,17 +162,17 @@ impl Answers {
     }
 
     /// The address or the socket cannot be inspected.
-    pub(super) fn hidden(&mut self) -> (Reply, Option<Note>) {
-        (Reply::GoOn, self.tell(Note::Hidden))
+    pub(super) fn hidden(&mut self) -> (Reply, Option<Finding>) {
+        (Reply::GoOn, self.tell(Finding::Hidden))
     }
 
     /// It binds the path of one of the pool's Unix sockets, which it would remove when it closes.
-    pub(super) fn path(&mut self) -> (Reply, Option<Note>) {
-        (Reply::GoOn, self.tell(Note::Path))
+    pub(super) fn path(&mut self) -> (Reply, Option<Finding>) {
+        (Reply::GoOn, self.tell(Finding::Path))
     }
 
     /// Reports each kind once.
-    fn tell(&mut self, note: Note) -> Option<Note> {
+    fn tell(&mut self, note: Finding) -> Option<Finding> {
         let kind = std::mem::discriminant(&note);
         let is_new = self.told.iter().all(|told| std::mem::discriminant(told) != kind);
         is_new.then(|| self.told.push(note)).map(|()| note)

@@ -44,8 +44,8 @@ use nix::sys::uio::{process_vm_readv, RemoteIoVec};
 use nix::unistd::Pid;
 use socket2::SockRef;
 
-use self::answer::{Answers, Facts, Note, Reply, ADDRESS_MAX};
-use super::procfs::{self, Open};
+use self::answer::{Answers, Finding, Reply, SocketFacts, ADDRESS_MAX};
+use super::procfs::{self, OpenFile};
 use crate::error::Error;
 use crate::shared::channel::remark::{Kind, Remark};
 use crate::shared::config::Adopt;
@@ -75,10 +75,10 @@ pub(super) fn begin(adopt: Adopt, keeper: &UnixStream) -> io::Result<()> {
 }
 
 /// What hears of the addresses that a program binds, if it may bind them; or why nothing does.
-pub(super) type Heard = io::Result<Option<Listener>>;
+pub(super) type ListenerOffer = io::Result<Option<Listener>>;
 
 /// In the keeper: takes what [`begin`] gives. The inner error says why there is nothing.
-pub(super) fn hear(adopt: Adopt, mut program: &UnixStream) -> io::Result<Heard> {
+pub(super) fn receive_listener(adopt: Adopt, mut program: &UnixStream) -> io::Result<ListenerOffer> {
     if adopt == Adopt::Off {
         return Ok(Ok(None));
     }
@@ -145,10 +145,10 @@ pub(super) struct Adoption {
 
 /// The facts about a call.
 #[derive(Debug)]
-enum Known {
+enum CallFacts {
     Bind {
         asked: SocketAddr,
-        facts: Facts,
+        facts: SocketFacts,
         number: u32,
         flags: (bool, bool),
     },
@@ -164,16 +164,16 @@ enum Known {
 
 /// The slot, how many times it was started, and whether another program may accept from its sockets.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Station {
+pub(super) struct SlotFacts {
     pub(super) slot: usize,
     pub(super) generation: u64,
     pub(super) is_shared: bool,
 }
 
 impl Adoption {
-    /// From what [`hear`] has returned. Logs what is offered, or why nothing is.
-    pub(super) fn after(heard: Heard, sockets: &[OwnedFd], station: Station) -> Option<Adoption> {
-        match heard {
+    /// From what [`receive_listener`] has returned. Logs what is offered, or why nothing is.
+    pub(super) fn after(offer: ListenerOffer, sockets: &[OwnedFd], station: SlotFacts) -> Option<Adoption> {
+        match offer {
             Ok(listener) => listener.map(|listener| Adoption::new(listener, sockets, station)),
             Err(error) => {
                 if station.slot == 0 && station.generation == 1 {
@@ -184,7 +184,7 @@ impl Adoption {
         }
     }
 
-    fn new(listener: Listener, sockets: &[OwnedFd], station: Station) -> Adoption {
+    fn new(listener: Listener, sockets: &[OwnedFd], station: SlotFacts) -> Adoption {
         // TCP sockets come first.
         let offered: Vec<SocketAddr> = sockets.iter().map_while(address).collect();
         let (is_first_slot, is_first) = (station.slot == 0, station.generation == 1);
@@ -245,19 +245,19 @@ impl Adoption {
             return;
         }
         let (reply, note) = match &known {
-            Known::Bind { asked, facts, .. } => self.answers.bind(*asked, *facts),
-            Known::Listen { inode } => {
+            CallFacts::Bind { asked, facts, .. } => self.answers.bind(*asked, *facts),
+            CallFacts::Listen { inode } => {
                 let own = inodes.iter().position(|own| own == inode).and_then(|index| sockets.get(index));
                 let listens = |socket: &OwnedFd| getsockopt(socket, sockopt::AcceptConn) == Ok(true);
                 self.answers.listen(*inode, own.is_some_and(listens))
             }
-            Known::Hidden => self.answers.hidden(),
-            Known::Path(path) if self.paths.contains(path) => self.answers.path(),
-            Known::Path(_) => (Reply::GoOn, None),
-            Known::Nothing => (Reply::GoOn, None),
+            CallFacts::Hidden => self.answers.hidden(),
+            CallFacts::Path(path) if self.paths.contains(path) => self.answers.path(),
+            CallFacts::Path(_) => (Reply::GoOn, None),
+            CallFacts::Nothing => (Reply::GoOn, None),
         };
         let answer = match (reply, &known) {
-            (Reply::Give(index), Known::Bind { number, flags, .. }) => {
+            (Reply::Give(index), CallFacts::Bind { number, flags, .. }) => {
                 match sockets.get(index).map(|socket| self.give(waiting, socket, *number, *flags)) {
                     Some(Ok(())) => Answer::Done,
                     Some(Err(error)) => {
@@ -301,20 +301,20 @@ impl Adoption {
         }
     }
 
-    fn tell(&mut self, note: Note, tag: &str) {
+    fn tell(&mut self, note: Finding, tag: &str) {
         let level = self.level;
         let (kind, asked, own) = match note {
-            Note::Given { asked, given } => {
+            Finding::Given { asked, given } => {
                 return log!(level, "{tag} binds {asked} and gets the pool's socket, {given}");
             }
-            Note::ByNumber => return log!(level, "{tag} takes the pool's sockets by their numbers"),
-            Note::Wider { asked, given } => (Kind::Wider, Some(asked), Some(given)),
-            Note::IsIpv6 { asked, given } => (Kind::IsIpv6, Some(asked), Some(given)),
-            Note::Unclaimed { at } => (Kind::Unclaimed, None, Some(at)),
-            Note::Elsewhere { at, own } => (Kind::Elsewhere, Some(at), own),
-            Note::Hidden => (Kind::Hidden, None, None),
-            Note::WatchedTooEarly { asked } => (Kind::WatchedTooEarly, Some(asked), None),
-            Note::Path => (Kind::Path, None, None),
+            Finding::ByNumber => return log!(level, "{tag} takes the pool's sockets by their numbers"),
+            Finding::Wider { asked, given } => (Kind::Wider, Some(asked), Some(given)),
+            Finding::IsIpv6 { asked, given } => (Kind::IsIpv6, Some(asked), Some(given)),
+            Finding::Unclaimed { at } => (Kind::Unclaimed, None, Some(at)),
+            Finding::Elsewhere { at, own } => (Kind::Elsewhere, Some(at), own),
+            Finding::Hidden => (Kind::Hidden, None, None),
+            Finding::WatchedTooEarly { asked } => (Kind::WatchedTooEarly, Some(asked), None),
+            Finding::Path => (Kind::Path, None, None),
         };
         let remark = Remark { kind, asked, own };
         if let Kind::IsIpv6 | Kind::Hidden | Kind::WatchedTooEarly | Kind::Path = kind {
@@ -368,15 +368,15 @@ fn path(socket: &OwnedFd) -> Option<Vec<u8>> {
 }
 
 /// Reads the facts about a call from its process's memory and /proc. Either may block the keeper.
-fn know(waiting: &Waiting, inodes: &[u64]) -> Known {
+fn know(waiting: &Waiting, inodes: &[u64]) -> CallFacts {
     let thread = waiting.thread;
     let call = match waiting.call {
         Call::Multiplexed { call, list } => {
             let mut bytes = [0; notification::LIST];
             match read(thread, list, &mut bytes) {
                 Ok(len) if len == bytes.len() => notification::multiplexed(call, &bytes),
-                Err(Errno::EPERM) => return Known::Hidden,
-                Ok(_) | Err(_) => return Known::Nothing,
+                Err(Errno::EPERM) => return CallFacts::Hidden,
+                Ok(_) | Err(_) => return CallFacts::Nothing,
             }
         }
         call => call,
@@ -387,24 +387,24 @@ fn know(waiting: &Waiting, inodes: &[u64]) -> Known {
             let len = usize::try_from(len).unwrap_or(ADDRESS_MAX).min(ADDRESS_MAX);
             let asked = match read(thread, address, &mut bytes[..len]) {
                 Ok(len) => match answer::path(&bytes[..len]) {
-                    Some(path) => return Known::Path(path.to_vec()),
+                    Some(path) => return CallFacts::Path(path.to_vec()),
                     None => answer::address(&bytes[..len]),
                 },
-                Err(Errno::EPERM) => return Known::Hidden,
+                Err(Errno::EPERM) => return CallFacts::Hidden,
                 Err(_) => None,
             };
-            let Some(asked) = asked.filter(|asked| asked.port() != 0) else { return Known::Nothing };
-            bind(thread, socket, asked, inodes).unwrap_or(Known::Nothing)
+            let Some(asked) = asked.filter(|asked| asked.port() != 0) else { return CallFacts::Nothing };
+            bind(thread, socket, asked, inodes).unwrap_or(CallFacts::Nothing)
         }
         Call::Listen { socket } => match inode(thread, socket) {
-            Some(inode) => Known::Listen { inode },
-            None => Known::Nothing,
+            Some(inode) => CallFacts::Listen { inode },
+            None => CallFacts::Nothing,
         },
-        Call::Multiplexed { .. } | Call::Other => Known::Nothing,
+        Call::Multiplexed { .. } | Call::Other => CallFacts::Nothing,
     }
 }
 
-fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<Known> {
+fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<CallFacts> {
     let inode = inode(thread, number)?;
     let protocol = notification::protocol(&format!("/proc/{thread}/fd/{number}"))?;
     let fdinfo = fs::read_to_string(format!("/proc/{thread}/fdinfo/{number}")).ok()?;
@@ -412,16 +412,16 @@ fn bind(thread: i32, number: u32, asked: SocketAddr, inodes: &[u64]) -> Option<K
     // A socket that it binds again is the pool's, and may be watched.
     let is_watched = !inodes.contains(&inode) && is_watched(thread, inode);
     let inherits = usize::try_from(number).ok()?.checked_sub(FIRST_PASSED);
-    let facts = Facts { is_tcp: answer::is_tcp(&protocol), inode, inherits, is_watched };
-    Some(Known::Bind { asked, facts, number, flags })
+    let facts = SocketFacts { is_tcp: answer::is_tcp(&protocol), inode, inherits, is_watched };
+    Some(CallFacts::Bind { asked, facts, number, flags })
 }
 
 /// The inode of a socket; `None` for anything else.
 fn inode(thread: i32, number: u32) -> Option<u64> {
     let link = fs::read_link(format!("/proc/{thread}/fd/{number}")).ok()?;
     match procfs::open(&link.to_string_lossy()) {
-        Open::Socket(inode) => Some(inode),
-        Open::Epoll | Open::Ring | Open::Other => None,
+        OpenFile::Socket(inode) => Some(inode),
+        OpenFile::Epoll | OpenFile::Ring | OpenFile::Other => None,
     }
 }
 
@@ -429,7 +429,7 @@ fn inode(thread: i32, number: u32) -> Option<u64> {
 fn is_watched(thread: i32, inode: u64) -> bool {
     let links = fs::read_dir(format!("/proc/{thread}/fd")).into_iter().flatten().flatten();
     let is_epoll = |link: &fs::DirEntry| {
-        fs::read_link(link.path()).is_ok_and(|target| procfs::open(&target.to_string_lossy()) == Open::Epoll)
+        fs::read_link(link.path()).is_ok_and(|target| procfs::open(&target.to_string_lossy()) == OpenFile::Epoll)
     };
     let watches = |link: fs::DirEntry| {
         let fdinfo = format!("/proc/{thread}/fdinfo/{}", link.file_name().to_string_lossy());

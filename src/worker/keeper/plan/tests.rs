@@ -20,7 +20,7 @@ impl Played {
     }
 }
 
-fn end(exit: Exit, why: Option<Why>) -> Vec<Effect> {
+fn end(exit: Exit, why: Option<EndReason>) -> Vec<Effect> {
     vec![Effect::End { exit, why }]
 }
 
@@ -33,42 +33,42 @@ fn it_is_ready_once_and_when_it_waits() {
     for observation in [Observation::Nothing, Observation::Holds, Observation::Hidden] {
         assert_eq!(it.at(1, Fact::Observed(observation)), []);
     }
-    assert_eq!(it.at(2, Fact::Observed(Observation::Waits)), [Effect::Ready]);
-    assert_eq!(it.at(3, Fact::Observed(Observation::Waits)), []);
+    assert_eq!(it.at(2, Fact::Observed(Observation::WaitingCall)), [Effect::Ready]);
+    assert_eq!(it.at(3, Fact::Observed(Observation::WaitingCall)), []);
     assert_eq!(it.0.deadline(), None, "an idle keeper sleeps");
 }
 
 #[test]
 fn one_that_closes_the_socket_is_told_to_finish_and_others_are_seldom_looked_at() {
     let mut it = Played::new();
-    it.at(0, Fact::Observed(Observation::Waits));
-    let (mut looks, mut now) = (0, 0);
+    it.at(0, Fact::Observed(Observation::WaitingCall));
+    let (mut checks, mut now) = (0, 0);
     while now < 60_000 {
         if it.0.next_look().is_some_and(|at| at.as_millis() <= now) {
             assert_eq!(it.at(now, Fact::Observed(Observation::Holds)), []);
-            looks += 1;
+            checks += 1;
         }
         assert_eq!(it.at(now, if it.0.watches_queues() { Fact::Queued } else { TICK }), []);
         now += 10;
     }
-    assert!((5..=6).contains(&looks), "{looks} in a minute");
+    assert!((5..=6).contains(&checks), "{checks} in a minute");
     let mut it = Played::new();
-    it.at(0, Fact::Observed(Observation::Waits));
+    it.at(0, Fact::Observed(Observation::WaitingCall));
     assert_eq!(it.at(5, Fact::Queued), []);
     assert_eq!((it.0.next_look(), it.0.watches_queues()), (Some(Time::from_millis(1005)), false));
     assert_eq!(it.at(1005, Fact::Observed(Observation::Nothing)), [Effect::LetGo, Effect::Tell(Stop::Finish)]);
     it.at(1006, Fact::Exited(TERMED));
-    assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(Why::Closed)));
+    assert_eq!(it.at(1007, Fact::Childless), end(TERMED, Some(EndReason::Closed)));
 }
 
 #[test]
 fn one_that_waits_is_asked_and_is_ready_when_it_answers() {
     let mut it = Played(Plan::new(DRAIN, ReadyCheck::Answer, Time::default()), Time::default());
-    assert_eq!(it.at(1, Fact::Observed(Observation::Waits)), [Effect::Ask]);
-    assert_eq!(it.at(2, Fact::Observed(Observation::Waits)), []);
+    assert_eq!(it.at(1, Fact::Observed(Observation::WaitingCall)), [Effect::Ask]);
+    assert_eq!(it.at(2, Fact::Observed(Observation::WaitingCall)), []);
     assert_eq!(it.at(3, Fact::Answered), [Effect::Ready]);
     let mut it = Played(Plan::new(DRAIN, ReadyCheck::Answer, Time::default()), Time::default());
-    it.at(1, Fact::Observed(Observation::Waits));
+    it.at(1, Fact::Observed(Observation::WaitingCall));
     it.at(2, Fact::Asked(Stop::Finish));
     assert_eq!(it.at(3, Fact::Answered), [], "it leaves");
 }
@@ -83,13 +83,13 @@ fn what_cannot_be_seen_is_believed_after_a_second() {
 
 #[test]
 fn looks_become_rarer() {
-    let (mut it, mut now, mut looks) = (Played::new(), 0, 0);
+    let (mut it, mut now, mut checks) = (Played::new(), 0, 0);
     while now < 1000 {
         it.at(now, Fact::Observed(Observation::Holds));
         now = it.0.next_look().expect("it is not ready").as_millis();
-        looks += 1;
+        checks += 1;
     }
-    assert!((20..60).contains(&looks), "{looks} in a second");
+    assert!((20..60).contains(&checks), "{checks} in a second");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn what_it_leaves_behind_has_a_second() {
     it.0.left_behind();
     assert_eq!(it.at(1099, TICK), []);
     assert_eq!(it.at(1100, TICK), [Effect::Tell(Stop::Kill)]);
-    assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some(Why::Early)));
+    assert_eq!(it.at(1101, Fact::Childless), end(FAILED, Some(EndReason::Early)));
 }
 
 #[test]
@@ -140,9 +140,9 @@ fn the_end_says_what_is_known() {
     let mut it = Played::new();
     it.at(1, Fact::Exited(Exit::Code(0)));
     it.0.left_behind();
-    assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(Why::LeftOthers)));
+    assert_eq!(it.at(2, Fact::Childless), end(Exit::Code(0), Some(EndReason::LeftOthers)));
     let mut it = Played::new();
-    it.at(1, Fact::Observed(Observation::Waits));
+    it.at(1, Fact::Observed(Observation::WaitingCall));
     it.at(2, Fact::Exited(FAILED));
     assert_eq!(it.at(3, Fact::Childless), end(FAILED, None), "it served");
     let stopped = |observation, after: u64, told| {
@@ -153,8 +153,8 @@ fn the_end_says_what_is_known() {
         it.at(after + 2, Fact::Childless)
     };
     for (observation, why) in [
-        (Observation::Nothing, Some(Why::NoSocket)),
-        (Observation::Holds, Some(Why::NotWaiting)),
+        (Observation::Nothing, Some(EndReason::NoSocket)),
+        (Observation::Holds, Some(EndReason::NotWaiting)),
         (Observation::Hidden, None),
     ] {
         assert_eq!(stopped(observation, 2, Stop::Kill), end(TERMED, why));

@@ -6,10 +6,10 @@ fn at(address: &str) -> SocketAddr {
     address.parse().expect("an address")
 }
 
-const TCP: Facts = Facts { is_tcp: true, inode: 7, inherits: None, is_watched: false };
+const TCP: SocketFacts = SocketFacts { is_tcp: true, inode: 7, inherits: None, is_watched: false };
 
 /// What a program gets that binds `asked`: which of the pool's sockets, and what is reported.
-fn bind(asked: &str, offered: &[&str]) -> (Reply, Option<Note>) {
+fn bind(asked: &str, offered: &[&str]) -> (Reply, Option<Finding>) {
     Answers::new(offered.iter().map(|offered| at(offered)).collect()).bind(at(asked), TCP)
 }
 
@@ -85,7 +85,7 @@ fn no_program_is_given_what_it_did_not_ask_for() {
             assert!(!offered.contains(asked) || given == *asked, "{asked} got {given}");
             let (ip, own) = (asked.ip().to_canonical(), given.ip().to_canonical());
             let is_wider = own.is_unspecified() && !ip.is_unspecified();
-            assert_eq!(matches!(note, Some(Note::Wider { .. })), is_wider, "{asked} got {given}");
+            assert_eq!(matches!(note, Some(Finding::Wider { .. })), is_wider, "{asked} got {given}");
             assert!(is_wider || ip == own || ip.is_unspecified() || ip.is_loopback() && own.is_loopback());
             // The other one does not take away what the first alone gives.
             assert!(matches!(bind(&asked.to_string(), &[&given.to_string()]).0, Reply::Give(0)));
@@ -104,7 +104,7 @@ fn the_inherited_descriptor_is_used_unless_another_one_was_given() {
         (80, Some(0), [false, true]),
         (80, None, [false, true]),
     ] {
-        answers.bind(at(&format!("0.0.0.0:{port}")), Facts { inherits, ..TCP });
+        answers.bind(at(&format!("0.0.0.0:{port}")), SocketFacts { inherits, ..TCP });
         assert_eq!([answers.is_unused(0), answers.is_unused(1)], unused, "{port} {inherits:?}");
     }
     assert!(!answers.is_unused(2));
@@ -113,7 +113,7 @@ fn the_inherited_descriptor_is_used_unless_another_one_was_given() {
 #[test]
 fn only_tcp_is_given() {
     let mut answers = Answers::new(vec![at("0.0.0.0:80")]);
-    assert_eq!(answers.bind(at("0.0.0.0:80"), Facts { is_tcp: false, ..TCP }), (Reply::GoOn, None));
+    assert_eq!(answers.bind(at("0.0.0.0:80"), SocketFacts { is_tcp: false, ..TCP }), (Reply::GoOn, None));
     for (protocol, tcp) in [("TCP", true), ("TCPv6", true), ("MPTCP", true), ("UDP", false), ("UNIX-STREAM", false)] {
         assert_eq!(is_tcp(protocol), tcp, "{protocol}");
     }
@@ -123,29 +123,29 @@ fn only_tcp_is_given() {
 fn each_kind_of_news_is_told_once() {
     let mut answers = Answers::new(vec![at("0.0.0.0:80"), at("[::]:81")]);
     let (asked, given) = (at("0.0.0.0:80"), at("0.0.0.0:80"));
-    assert_eq!(answers.bind(asked, TCP), (Reply::Give(0), Some(Note::Given { asked, given })));
+    assert_eq!(answers.bind(asked, TCP), (Reply::Give(0), Some(Finding::Given { asked, given })));
     assert_eq!(answers.bind(asked, TCP), (Reply::Give(0), None));
     let local = at("127.0.0.1:80");
-    assert_eq!(answers.bind(local, TCP), (Reply::Give(0), Some(Note::Wider { asked: local, given })));
+    assert_eq!(answers.bind(local, TCP), (Reply::Give(0), Some(Finding::Wider { asked: local, given })));
     assert_eq!(answers.bind(local, TCP), (Reply::Give(0), None));
     let (asked, given) = (at("0.0.0.0:81"), at("[::]:81"));
-    assert_eq!(answers.bind(asked, TCP), (Reply::GoOn, Some(Note::IsIpv6 { asked, given })));
-    assert_eq!(answers.hidden(), (Reply::GoOn, Some(Note::Hidden)));
+    assert_eq!(answers.bind(asked, TCP), (Reply::GoOn, Some(Finding::IsIpv6 { asked, given })));
+    assert_eq!(answers.hidden(), (Reply::GoOn, Some(Finding::Hidden)));
     assert_eq!(answers.hidden(), (Reply::GoOn, None));
-    let watched = Facts { is_watched: true, ..TCP };
-    assert_eq!(answers.bind(local, watched), (Reply::GoOn, Some(Note::WatchedTooEarly { asked: local })));
+    let watched = SocketFacts { is_watched: true, ..TCP };
+    assert_eq!(answers.bind(local, watched), (Reply::GoOn, Some(Finding::WatchedTooEarly { asked: local })));
 }
 
 #[test]
 fn a_program_that_listens_elsewhere_is_told_of_once() {
     let mut answers = Answers::new(vec![at("0.0.0.0:80")]);
-    let bound = |inode| Facts { inode, ..TCP };
+    let bound = |inode| SocketFacts { inode, ..TCP };
     assert_eq!(answers.bind(at("0.0.0.0:0"), bound(1)), (Reply::GoOn, None));
     assert_eq!(answers.bind(at("0.0.0.0:90"), bound(2)), (Reply::GoOn, None));
     assert_eq!(answers.listen(1, false), (Reply::GoOn, None));
     assert_eq!(answers.listen(3, false), (Reply::GoOn, None), "not seen to be bound");
     assert_eq!(answers.elsewhere(), Some((at("0.0.0.0:90"), false)));
-    let elsewhere = Note::Elsewhere { at: at("0.0.0.0:90"), own: Some(at("0.0.0.0:80")) };
+    let elsewhere = Finding::Elsewhere { at: at("0.0.0.0:90"), own: Some(at("0.0.0.0:80")) };
     assert_eq!(answers.listen(2, false), (Reply::GoOn, Some(elsewhere)));
     assert_eq!(answers.listen(2, false), (Reply::GoOn, None));
     assert_eq!(answers.listen(4, true), (Reply::Done, None));
@@ -155,9 +155,9 @@ fn a_program_that_listens_elsewhere_is_told_of_once() {
 #[test]
 fn what_nobody_accepts_from_is_told() {
     let mut answers = Answers::new(vec![at("0.0.0.0:80"), at("[::]:80")]);
-    assert_eq!(answers.ready(), Some(Note::ByNumber));
+    assert_eq!(answers.ready(), Some(Finding::ByNumber));
     answers.bind(at("[::]:80"), TCP);
-    assert_eq!(answers.ready(), Some(Note::Unclaimed { at: at("0.0.0.0:80") }));
+    assert_eq!(answers.ready(), Some(Finding::Unclaimed { at: at("0.0.0.0:80") }));
     answers.bind(at("0.0.0.0:80"), TCP);
     assert_eq!(answers.ready(), None);
     assert_eq!(Answers::new(Vec::new()).ready(), None, "Unix sockets alone");
@@ -167,10 +167,10 @@ fn what_nobody_accepts_from_is_told() {
 fn a_flood_of_binds_is_not_remembered() {
     let mut answers = Answers::new(Vec::new());
     for inode in 0..10_000 {
-        answers.bind(at("0.0.0.0:90"), Facts { inode, ..TCP });
+        answers.bind(at("0.0.0.0:90"), SocketFacts { inode, ..TCP });
         assert!(answers.bound.len() <= BOUND_MAX && answers.told.len() <= 8);
     }
-    assert_eq!(answers.listen(9_999, false).1, Some(Note::Elsewhere { at: at("0.0.0.0:90"), own: None }));
+    assert_eq!(answers.listen(9_999, false).1, Some(Finding::Elsewhere { at: at("0.0.0.0:90"), own: None }));
 }
 
 #[test]

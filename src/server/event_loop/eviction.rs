@@ -32,7 +32,7 @@ pub(crate) struct Idle {
 
 /// Which connection goes next.
 #[derive(Debug, Default)]
-pub(crate) struct Places {
+pub(crate) struct Eviction {
     /// The first to go is the last.
     candidates: Vec<Idle>,
     /// When to look for candidates again.
@@ -44,13 +44,13 @@ pub(crate) struct Places {
 /// How many times in a row waiting connections are left to other workers that report free places.
 const YIELDS: u32 = 10;
 
-impl Places {
+impl Eviction {
     /// When there may be a candidate.
     pub(crate) fn due(&self) -> Time {
         self.due
     }
 
-    /// The first candidate. Call [`drop_first`](Places::drop_first) if it is not idle any more.
+    /// The first candidate. Call [`drop_first`](Eviction::drop_first) if it is not idle any more.
     pub(crate) fn first(&self) -> Option<Idle> {
         self.candidates.last().copied()
     }
@@ -59,7 +59,7 @@ impl Places {
         self.candidates.pop();
     }
 
-    /// Whether it is time to [`note`](Places::note) the idle connections.
+    /// Whether it is time to [`note`](Eviction::note) the idle connections.
     pub(crate) fn is_due(&self, now: Time) -> bool {
         self.due <= now
     }
@@ -95,7 +95,7 @@ impl Places {
     }
 
     /// Postpones the next examination until `due`.
-    pub(crate) fn rest(&mut self, due: Time) {
+    pub(crate) fn pause(&mut self, due: Time) {
         self.due = due;
     }
 }
@@ -110,10 +110,10 @@ mod tests {
         Idle { is_new, since: Time::from_millis(since), index, serial: 0 }
     }
 
-    fn order(places: &mut Places) -> Vec<usize> {
+    fn order(eviction: &mut Eviction) -> Vec<usize> {
         std::iter::from_fn(|| {
-            let first = places.first()?;
-            places.drop_first();
+            let first = eviction.first()?;
+            eviction.drop_first();
             Some(first.index)
         })
         .collect()
@@ -121,18 +121,18 @@ mod tests {
 
     #[test]
     fn the_longest_idle_go_first_and_new_ones_last() {
-        let mut places = Places::default();
+        let mut eviction = Eviction::default();
         let all = [idle(true, 1, 0), idle(false, 30, 1), idle(false, 20, 2), idle(true, 2, 3), idle(false, 99_995, 4)];
-        places.note(all.into_iter(), all.len(), NOW);
-        assert_eq!(order(&mut places), [2, 1, 0, 3], "the last has not been idle for long enough");
+        eviction.note(all.into_iter(), all.len(), NOW);
+        assert_eq!(order(&mut eviction), [2, 1, 0, 3], "the last has not been idle for long enough");
     }
 
     #[test]
     fn the_best_of_many_are_noted() {
-        let mut places = Places::default();
+        let mut eviction = Eviction::default();
         let all = (0..10_000_usize).map(|index| idle(false, (index as u64 * 7_919) % 10_000, index));
-        places.note(all, 10_000, NOW);
-        let order = order(&mut places);
+        eviction.note(all, 10_000, NOW);
+        let order = order(&mut eviction);
         assert_eq!(order.len(), CANDIDATES);
         let expected: Vec<usize> =
             (0..256).map(|since| (0..10_000).find(|i| (i * 7_919) % 10_000 == since).expect("one")).collect();
@@ -141,22 +141,22 @@ mod tests {
 
     #[test]
     fn others_that_take_nothing_are_not_waited_for_without_end() {
-        let mut places = Places::default();
-        let made_room = (0..110).filter(|_| !places.yields()).count();
+        let mut eviction = Eviction::default();
+        let made_room = (0..110).filter(|_| !eviction.yields()).count();
         assert_eq!(made_room, 10);
     }
 
     #[test]
     fn where_nobody_can_go_it_rests() {
-        let mut places = Places::default();
-        assert!(places.is_due(NOW));
-        places.note(std::iter::empty(), 1_000_000, NOW);
-        assert!(places.first().is_none());
-        assert!(!places.is_due(NOW + EXAMINE_INTERVAL), "so many are not looked at all the time");
-        places.note(std::iter::empty(), 60, NOW);
-        assert!(places.is_due(NOW + EXAMINE_INTERVAL));
+        let mut eviction = Eviction::default();
+        assert!(eviction.is_due(NOW));
+        eviction.note(std::iter::empty(), 1_000_000, NOW);
+        assert!(eviction.first().is_none());
+        assert!(!eviction.is_due(NOW + EXAMINE_INTERVAL), "so many are not looked at all the time");
+        eviction.note(std::iter::empty(), 60, NOW);
+        assert!(eviction.is_due(NOW + EXAMINE_INTERVAL));
         let young = idle(false, NOW.as_millis() - 8, 0);
-        places.note([young].into_iter(), 60, NOW);
-        assert_eq!(places.due(), NOW + Duration::from_millis(2), "as soon as that one has been idle for long enough");
+        eviction.note([young].into_iter(), 60, NOW);
+        assert_eq!(eviction.due(), NOW + Duration::from_millis(2), "as soon as that one has been idle for long enough");
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Identity(pub(super) u64, pub(super) u64);
 
 /// What is known about the directory.
 #[derive(Debug, Default)]
-pub(super) struct Exchange {
+pub(super) struct RootWatch {
     /// The directory that workers were given; `None` before it was seen.
     given: Option<Identity>,
     is_missing: bool,
@@ -29,7 +29,7 @@ pub(super) struct Exchange {
 
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Found {
+pub(super) enum RootChange {
     Nothing,
     /// There is another directory.
     Another,
@@ -39,7 +39,7 @@ pub(super) enum Found {
     Back,
 }
 
-impl Exchange {
+impl RootWatch {
     pub(super) fn deadline(&self) -> Option<Time> {
         self.next
     }
@@ -55,18 +55,18 @@ impl Exchange {
     }
 
     /// Checks to which directory the path leads now.
-    pub(super) fn look(&mut self, directory: Option<Identity>, now: Time) -> Found {
+    pub(super) fn check(&mut self, directory: Option<Identity>, now: Time) -> RootChange {
         self.next = Some(now + CHECK_INTERVAL);
         let was_missing = std::mem::replace(&mut self.is_missing, directory.is_none());
         match directory {
-            None if was_missing => Found::Nothing,
-            None => Found::Missing,
-            Some(_) if directory == self.given && was_missing => Found::Back,
-            Some(_) if directory == self.given => Found::Nothing,
-            Some(_) if self.restarts.take(RESTARTS, now).is_err() => Found::Nothing,
+            None if was_missing => RootChange::Nothing,
+            None => RootChange::Missing,
+            Some(_) if directory == self.given && was_missing => RootChange::Back,
+            Some(_) if directory == self.given => RootChange::Nothing,
+            Some(_) if self.restarts.take(RESTARTS, now).is_err() => RootChange::Nothing,
             Some(_) => {
                 self.given = directory;
-                Found::Another
+                RootChange::Another
             }
         }
     }
@@ -80,26 +80,29 @@ mod tests {
         Time::from_millis(seconds * 1000)
     }
 
-    fn given(inode: u64) -> Exchange {
-        let mut exchange = Exchange::default();
-        exchange.give(Some(Identity(1, inode)), true, at(0));
-        exchange
+    fn given(inode: u64) -> RootWatch {
+        let mut root_watch = RootWatch::default();
+        root_watch.give(Some(Identity(1, inode)), true, at(0));
+        root_watch
     }
 
     #[test]
     fn each_look_is_a_second_after_the_one_before() {
-        let mut exchange = given(1);
-        assert_eq!((exchange.deadline(), exchange.is_due(at(0)), exchange.is_due(at(1))), (Some(at(1)), false, true));
-        exchange.look(Some(Identity(1, 1)), at(5));
-        assert_eq!(exchange.deadline(), Some(at(6)));
-        exchange.give(None, false, at(6));
-        assert_eq!(exchange.deadline(), None);
+        let mut root_watch = given(1);
+        assert_eq!(
+            (root_watch.deadline(), root_watch.is_due(at(0)), root_watch.is_due(at(1))),
+            (Some(at(1)), false, true)
+        );
+        root_watch.check(Some(Identity(1, 1)), at(5));
+        assert_eq!(root_watch.deadline(), Some(at(6)));
+        root_watch.give(None, false, at(6));
+        assert_eq!(root_watch.deadline(), None);
     }
 
     #[test]
     fn what_is_there_is_told_once() {
-        use Found::{Another, Back, Missing, Nothing};
-        let mut exchange = given(1);
+        use RootChange::{Another, Back, Missing, Nothing};
+        let mut root_watch = given(1);
         for (second, directory, found) in [
             (1, Some(Identity(1, 1)), Nothing),
             (2, Some(Identity(1, 2)), Another),
@@ -113,28 +116,29 @@ mod tests {
             (9, Some(Identity(2, 3)), Another),
             (10, Some(Identity(2, 3)), Nothing),
         ] {
-            assert_eq!(exchange.look(directory, at(second)), found, "{second}");
+            assert_eq!(root_watch.check(directory, at(second)), found, "{second}");
         }
     }
 
     #[test]
     fn what_a_restart_has_given_is_no_news() {
-        let mut exchange = given(1);
-        exchange.give(Some(Identity(1, 2)), true, at(1));
-        assert_eq!(exchange.look(Some(Identity(1, 2)), at(2)), Found::Nothing);
+        let mut root_watch = given(1);
+        root_watch.give(Some(Identity(1, 2)), true, at(1));
+        assert_eq!(root_watch.check(Some(Identity(1, 2)), at(2)), RootChange::Nothing);
         // It was missing just then: the one that comes is another.
-        exchange.give(None, true, at(3));
-        assert_eq!(exchange.look(Some(Identity(1, 3)), at(4)), Found::Another);
+        root_watch.give(None, true, at(3));
+        assert_eq!(root_watch.check(Some(Identity(1, 3)), at(4)), RootChange::Another);
     }
 
     #[test]
     fn one_that_changes_all_the_time_is_followed_now_and_then_and_in_the_end() {
-        let mut exchange = given(0);
-        let found = (1..=100).map(|second| exchange.look(Some(Identity(1, second)), at(second)));
-        let restarts = found.filter(|found| *found == Found::Another).count();
+        let mut root_watch = given(0);
+        let found = (1..=100).map(|second| root_watch.check(Some(Identity(1, second)), at(second)));
+        let restarts = found.filter(|found| *found == RootChange::Another).count();
         assert!((10..=14).contains(&restarts), "{restarts}");
-        let last = (101..=111).filter(|second| exchange.look(Some(Identity(1, 100)), at(*second)) == Found::Another);
+        let last =
+            (101..=111).filter(|second| root_watch.check(Some(Identity(1, 100)), at(*second)) == RootChange::Another);
         assert!(last.count() <= 1);
-        assert_eq!(exchange.given, Some(Identity(1, 100)));
+        assert_eq!(root_watch.given, Some(Identity(1, 100)));
     }
 }

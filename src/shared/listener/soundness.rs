@@ -32,7 +32,7 @@ pub(super) enum Kind {
 
 /// What a socket must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Wanted {
+pub(super) enum Expected {
     /// A slot's own listening socket, in the SO_REUSEPORT group of its address.
     Tcp(SocketAddr),
     Udp(SocketAddr),
@@ -41,21 +41,21 @@ pub(super) enum Wanted {
 }
 
 /// Returns why a socket must not be passed on, if so.
-pub(super) fn flaw(facts: &Facts, wanted: Wanted) -> Option<&'static str> {
-    let (kinds, address) = match wanted {
-        Wanted::Tcp(address) => (&[Kind::Tcp][..], Some(address)),
-        Wanted::Udp(address) => (&[Kind::Udp][..], Some(address)),
-        Wanted::Shared => (&[Kind::Tcp, Kind::Unix][..], None),
+pub(super) fn flaw(facts: &Facts, expected: Expected) -> Option<&'static str> {
+    let (kinds, address) = match expected {
+        Expected::Tcp(address) => (&[Kind::Tcp][..], Some(address)),
+        Expected::Udp(address) => (&[Kind::Udp][..], Some(address)),
+        Expected::Shared => (&[Kind::Tcp, Kind::Unix][..], None),
     };
-    let is_own = wanted != Wanted::Shared;
+    let is_own = expected != Expected::Shared;
     let flaws = [
         (!kinds.contains(&facts.kind), "it is another kind of socket"),
         (facts.is_shut, "it was shut down"),
-        (!matches!(wanted, Wanted::Udp(_)) && !facts.listens, "it does not listen"),
+        (!matches!(expected, Expected::Udp(_)) && !facts.listens, "it does not listen"),
         (is_own && facts.address != address, "it has another address"),
         (is_own && !facts.shares_port, "it does not share its port"),
         (is_own && facts.is_bound_to_device, "it is bound to one network interface"),
-        (matches!(wanted, Wanted::Udp(_)) && facts.is_connected, "it is connected"),
+        (matches!(expected, Expected::Udp(_)) && facts.is_connected, "it is connected"),
     ];
     flaws.into_iter().find_map(|(applies, why)| applies.then_some(why))
 }
@@ -78,34 +78,34 @@ mod tests {
         };
         let udp = Facts { kind: Kind::Udp, listens: false, ..tcp };
         let unix = Facts { kind: Kind::Unix, address: None, shares_port: false, ..tcp };
-        for (facts, wanted) in [
-            (tcp, Wanted::Tcp(address)),
-            (udp, Wanted::Udp(address)),
-            (unix, Wanted::Shared),
-            (Facts { shares_port: false, ..tcp }, Wanted::Shared),
-            (Facts { is_bound_to_device: true, ..tcp }, Wanted::Shared),
+        for (facts, expected) in [
+            (tcp, Expected::Tcp(address)),
+            (udp, Expected::Udp(address)),
+            (unix, Expected::Shared),
+            (Facts { shares_port: false, ..tcp }, Expected::Shared),
+            (Facts { is_bound_to_device: true, ..tcp }, Expected::Shared),
         ] {
-            assert_eq!(flaw(&facts, wanted), None, "{facts:?} {wanted:?}");
+            assert_eq!(flaw(&facts, expected), None, "{facts:?} {expected:?}");
         }
         let other = Some(SocketAddr::from(([127, 0, 0, 1], 81)));
-        for (facts, wanted) in [
-            (Facts { kind: Kind::Unix, ..tcp }, Wanted::Tcp(address)),
-            (udp, Wanted::Tcp(address)),
-            (Facts { listens: false, ..tcp }, Wanted::Tcp(address)),
-            (Facts { is_shut: true, ..tcp }, Wanted::Tcp(address)),
-            (Facts { address: other, ..tcp }, Wanted::Tcp(address)),
-            (Facts { address: None, ..tcp }, Wanted::Tcp(address)),
-            (Facts { shares_port: false, ..tcp }, Wanted::Tcp(address)),
-            (Facts { is_bound_to_device: true, ..tcp }, Wanted::Tcp(address)),
-            (tcp, Wanted::Udp(address)),
-            (Facts { is_connected: true, ..udp }, Wanted::Udp(address)),
-            (Facts { is_shut: true, ..udp }, Wanted::Udp(address)),
-            (udp, Wanted::Shared),
-            (Facts { kind: Kind::Other, ..unix }, Wanted::Shared),
-            (Facts { listens: false, ..unix }, Wanted::Shared),
-            (Facts { is_shut: true, ..unix }, Wanted::Shared),
+        for (facts, expected) in [
+            (Facts { kind: Kind::Unix, ..tcp }, Expected::Tcp(address)),
+            (udp, Expected::Tcp(address)),
+            (Facts { listens: false, ..tcp }, Expected::Tcp(address)),
+            (Facts { is_shut: true, ..tcp }, Expected::Tcp(address)),
+            (Facts { address: other, ..tcp }, Expected::Tcp(address)),
+            (Facts { address: None, ..tcp }, Expected::Tcp(address)),
+            (Facts { shares_port: false, ..tcp }, Expected::Tcp(address)),
+            (Facts { is_bound_to_device: true, ..tcp }, Expected::Tcp(address)),
+            (tcp, Expected::Udp(address)),
+            (Facts { is_connected: true, ..udp }, Expected::Udp(address)),
+            (Facts { is_shut: true, ..udp }, Expected::Udp(address)),
+            (udp, Expected::Shared),
+            (Facts { kind: Kind::Other, ..unix }, Expected::Shared),
+            (Facts { listens: false, ..unix }, Expected::Shared),
+            (Facts { is_shut: true, ..unix }, Expected::Shared),
         ] {
-            assert!(flaw(&facts, wanted).is_some(), "{facts:?} {wanted:?}");
+            assert!(flaw(&facts, expected).is_some(), "{facts:?} {expected:?}");
         }
     }
 }
