@@ -14,7 +14,7 @@ use super::acceptors::Acceptors;
 use super::admission::is_warning_due;
 use super::connections::Connections;
 #[cfg(feature = "tls")]
-use super::places::Places;
+use super::eviction::Eviction;
 use crate::server::acceptor::Acceptor;
 use crate::server::answer::response::Response;
 use crate::server::http::Request;
@@ -29,7 +29,7 @@ const EXAMINED_MAX: usize = 16;
 
 /// How long not to look again when all were examined.
 #[cfg(feature = "tls")]
-const REST: Duration = Duration::from_millis(1);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// The handshakes of a worker.
 #[derive(Debug, Default)]
@@ -39,7 +39,7 @@ pub(super) struct Handshakes {
     pub(super) endpoint: Option<Rc<Endpoint>>,
     /// Which of them makes room for another.
     #[cfg(feature = "tls")]
-    places: Places,
+    eviction: Eviction,
     /// When it was last logged that some do.
     #[cfg(feature = "tls")]
     warned: Option<Time>,
@@ -92,7 +92,7 @@ impl Handshakes {
     /// When a connection of a listener may be accepted of which one may wait from `due` on.
     pub(super) fn due(&self, acceptor: &Acceptor, due: Time) -> Time {
         match self.endpoint.as_ref().is_some_and(|endpoint| endpoint.is_crowded()) && acceptor.is_secured() {
-            true => due.max(self.places.due()),
+            true => due.max(self.eviction.due()),
             false => due,
         }
     }
@@ -104,11 +104,11 @@ impl Handshakes {
     {
         let now = connections.cx.clock.now;
         for _ in 0..EXAMINED_MAX {
-            let Some(first) = self.places.first() else {
-                if !self.places.is_due(now) {
+            let Some(first) = self.eviction.first() else {
+                if !self.eviction.is_due(now) {
                     return None;
                 }
-                self.places.note(connections.table.handshakes(&connections.cx), endpoint.handshakes(), now);
+                self.eviction.note(connections.table.handshakes(&connections.cx), endpoint.handshakes(), now);
                 continue;
             };
             if connections.table.is_still_awaited(first, &connections.cx) {
@@ -117,12 +117,12 @@ impl Handshakes {
                     return Some(first.index);
                 }
             }
-            self.places.drop_first();
+            self.eviction.drop_first();
             if !endpoint.is_crowded() {
                 return None;
             }
         }
-        self.places.rest(now + REST);
+        self.eviction.pause(now + PAUSE);
         None
     }
 
@@ -138,7 +138,7 @@ impl Handshakes {
                 cx.station.tag, cx.station.config.capacity.max_handshakes
             );
         }
-        self.places.drop_first();
+        self.eviction.drop_first();
         connections.table.entries[index].connection.transport.end_handshake();
         connections.close(index);
     }
