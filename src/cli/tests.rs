@@ -217,7 +217,7 @@ fn users_and_directories_are_completed() {
         ("zsh", ["]:value:_users'", "]:value:_files -/'"]),
         ("fish", ["-l user -x -a '(__fish_complete_users)'", "-l root -x -a '(__fish_complete_directories)'"]),
     ] {
-        let Ok(Asked::Text(script)) = asked(&["completions", shell], &[]) else { panic!("{shell}") };
+        let Ok(Invocation::Text(script)) = invocation(&["completions", shell], &[]) else { panic!("{shell}") };
         assert!(expected.iter().all(|part| script.contains(part)), "{shell}: {script}");
     }
 }
