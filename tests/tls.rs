@@ -13,5 +13,7 @@ mod certificates;
 mod clients;
 #[path = "tls/floods.rs"]
 mod floods;
+#[path = "tls/programs.rs"]
+mod programs;
 #[path = "tls/sessions.rs"]
 mod sessions;

@@ -1,16 +1,15 @@
-//! Other clients: hostile ones, and those that people use.
+//! Hostile clients.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Command;
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use rustls::version::TLS13;
 use rustls::{ClientConnection, StreamOwned};
 
-use crate::browser::{address, file, testbed, Browser};
-use crate::support::{self, run, Client, DEADLINE};
+use crate::browser::{address, testbed, Browser};
+use crate::support::{Client, DEADLINE};
 
 #[test]
 fn damage_ends_its_own_connection_only() {
@@ -89,55 +88,5 @@ impl Write for Dribble {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
-    }
-}
-
-/// Whether a program of this name can be run.
-fn is_there(name: &str) -> bool {
-    let is_there = Command::new(name).arg("--version").output().or_else(|_| Command::new(name).arg("version").output());
-    if is_there.is_err() {
-        support::skip(&format!("there is no {name}"));
-    }
-    is_there.is_ok()
-}
-
-#[test]
-fn other_programs_understand_it() {
-    let mut server = testbed(&[]);
-    let address = address(&mut server);
-    let (port, ca) = (address.port(), file("ca.pem"));
-    if is_there("curl") {
-        for version in [&["--tls-max", "1.2"][..], &["--tlsv1.3"], &[]] {
-            let mut curl = Command::new("curl");
-            curl.args([
-                "-sS",
-                "--max-time",
-                "120",
-                "--cacert",
-                &ca,
-                "--resolve",
-                &format!("localhost:{port}:127.0.0.1"),
-            ]);
-            let said = run(curl.args(version).arg(format!("https://localhost:{port}/plaintext")));
-            assert_eq!((said.code, said.out.as_str()), (0, "Hello, World!"), "{said:?}");
-        }
-    }
-    if is_there("openssl") {
-        for (arguments, expected) in [
-            (&["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"][..], "ECDHE-ECDSA-AES128-GCM-SHA256"),
-            (&["-tls1_2", "-cipher", "ECDHE-ECDSA-CHACHA20-POLY1305"], "ECDHE-ECDSA-CHACHA20-POLY1305"),
-            (&["-tls1_3", "-ciphersuites", "TLS_AES_128_GCM_SHA256"], "TLS_AES_128_GCM_SHA256"),
-            (&["-tls1_3", "-groups", "P-256"], "Verify return code: 0 (ok)"),
-            (&["-tls1_3", "-groups", "X25519"], "Verify return code: 0 (ok)"),
-            (&["-alpn", "h2,http/1.1"], "ALPN protocol: http/1.1"),
-        ] {
-            let mut openssl = Command::new("openssl");
-            openssl.args(["s_client", "-connect", &address.to_string(), "-servername", "localhost", "-CAfile", &ca]);
-            let said = run(openssl.args(arguments));
-            assert!(said.code == 0 && said.out.contains(expected), "{arguments:?}: {said:?}");
-        }
-        let mut openssl = Command::new("openssl");
-        let old = run(openssl.args(["s_client", "-connect", &address.to_string(), "-tls1_1"]));
-        assert!(old.code != 0, "{old:?}");
     }
 }

@@ -144,12 +144,7 @@ impl TlsSession {
                     break Ok(());
                 }
                 Err(error) => {
-                    // The library still knows places in these bytes, so it must see the same ones again.
-                    if let Ok(ConnectionState::EncodeTlsData(mut alert)) =
-                        self.connection.process_tls_records(&mut bytes[start..]).state
-                    {
-                        encode(&mut alert, &mut self.outgoing);
-                    }
+                    self.take_last(&mut bytes[start..]);
                     self.is_failed = true;
                     break Err(error);
                 }
@@ -165,6 +160,19 @@ impl TlsSession {
             }
             Ok(()) => Ok(taken),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Takes what is to be sent after an error: what came before it, and the alert. `bytes` are those in which the error
+    /// was, since the library still knows places in them. After the alert it must not see them again.
+    fn take_last(&mut self, bytes: &mut [u8]) {
+        let mut start = self.outgoing.len();
+        while !is_alert(&self.outgoing[start..]) {
+            start = self.outgoing.len();
+            match self.connection.process_tls_records(bytes).state {
+                Ok(ConnectionState::EncodeTlsData(mut record)) => encode(&mut record, &mut self.outgoing),
+                _ => return,
+            }
         }
     }
 
@@ -255,6 +263,18 @@ fn take(from: &mut Vec<u8>, room: &mut [u8]) -> usize {
         false => _ = from.drain(..count),
     }
     count
+}
+
+/// Whether a record is an alert. One of TLS 1.3 is encrypted, and shorter than everything else that is.
+fn is_alert(record: &[u8]) -> bool {
+    const ALERT: u8 = 21;
+    const ENCRYPTED: u8 = 23;
+    match record.first() {
+        Some(&ALERT) => true,
+        // Its two bytes, its type, and the tag, after the head.
+        Some(&ENCRYPTED) => record.len() == 5 + 2 + 1 + 16,
+        _ => false,
+    }
 }
 
 /// Appends a record of the handshake.

@@ -13,6 +13,10 @@ use super::session::{TlsSession, OVERHEAD, RECORD};
 use crate::shared::tls::TlsVersion;
 
 fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
+    client_offering(version, &[])
+}
+
+fn client_offering(version: &'static SupportedProtocolVersion, protocols: &[&[u8]]) -> ClientConnection {
     let mut roots = RootCertStore::empty();
     let authority = include_bytes!("../../../tests/certificates/ca.pem");
     roots.add(CertificateDer::from_pem_slice(authority).expect("PEM")).expect("a certificate");
@@ -20,6 +24,7 @@ fn client(version: &'static SupportedProtocolVersion) -> ClientConnection {
     let config = ClientConfig::builder_with_provider(provider).with_protocol_versions(&[version]).expect("a version");
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.resumption = Resumption::disabled();
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     let name = ServerName::try_from("X.a.example").expect("a name");
     ClientConnection::new(Arc::new(config), name).expect("a configuration")
 }
@@ -104,6 +109,41 @@ fn a_session_lives_in_memory_whatever_the_pieces() {
             assert_eq!(client.reader().read(&mut [0]).expect("an end"), 0);
         }
     }
+}
+
+#[test]
+fn a_client_may_change_the_keys_of_a_session() {
+    let (mut client, mut session) = (client(&rustls::version::TLS13), fuzzing::session());
+    let mut room = [0; 1000];
+    while client.is_handshaking() || session.is_handshaking() {
+        session.receive(&mut sent(&mut client), &mut room).expect("valid records");
+        give(&mut client, &session.take_outgoing());
+    }
+    for turn in 0..3 {
+        client.refresh_traffic_keys().expect("TLS 1.3");
+        client.writer().write_all(b"ping").expect("memory");
+        let count = session.receive(&mut sent(&mut client), &mut room).expect("valid records");
+        assert_eq!(&room[..count], b"ping", "{turn}");
+        // The answer to the change comes before what is sealed by its keys.
+        let mut sealed = [0; 1000];
+        let (_, len) = session.seal(b"pong", &mut sealed).expect("an open session");
+        give(&mut client, &[&session.take_outgoing()[..], &sealed[..len]].concat());
+        let mut got = [0; 4];
+        client.reader().read_exact(&mut got).expect("plaintext");
+        assert_eq!(&got, b"pong");
+    }
+}
+
+/// What was there when an error came goes out as well: here the server has said hello already.
+#[test]
+fn an_alert_comes_after_what_was_there_before_it() {
+    let (mut client, mut session) = (client_offering(&rustls::version::TLS13, &[b"h3"]), fuzzing::session());
+    session.receive(&mut sent(&mut client), &mut [0; 10]).expect_err("nothing in common");
+    let outgoing = session.take_outgoing();
+    let mut out = &outgoing[..];
+    client.read_tls(&mut out).expect("memory");
+    let error = client.process_new_packets().expect_err("an alert");
+    assert_eq!(error, rustls::Error::AlertReceived(rustls::AlertDescription::NoApplicationProtocol));
 }
 
 #[test]
