@@ -152,6 +152,19 @@ assert service["spec"]["ports"][0]["targetPort"] in ports
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
+/// By the schemas of Kubernetes, which refuse fields that they do not know.
+#[test]
+fn the_manifest_is_valid() {
+    let path = deploy("kubernetes.yaml");
+    let Some(output) = run("kubernetes-validate", &["--strict", &path.to_string_lossy()]) else { return };
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert_eq!(text(&output.stdout).matches(" passed for resource ").count(), 3, "{}", text(&output.stdout));
+}
+
+fn text(bytes: &[u8]) -> std::borrow::Cow<'_, str> {
+    String::from_utf8_lossy(bytes)
+}
+
 #[test]
 fn haproxy_takes_its_configuration() {
     let path = deploy("haproxy.cfg");

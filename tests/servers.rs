@@ -90,6 +90,36 @@ fn a_rolling_restart_loses_nothing(name: &str, options: &[&str]) {
     assert_eq!(server.wait().code(), Some(0));
 }
 
+/// Prints what restarts under load cost each example, and how long it is. That of tonic is in `tower.rs` (`RESTARTS`).
+#[test]
+#[ignore = "measures"]
+fn losses_in_twenty_restarts() {
+    let mut names = vec!["actix", "blocking", "hyper", "smol"];
+    if cfg!(feature = "hyper") {
+        names.extend(["axum", "tower"]);
+    }
+    println!("| example | lines | lost of, with a connection each | lost of, on kept connections |");
+    for name in names {
+        let path = format!("{}/examples/{name}.rs", env!("CARGO_MANIFEST_DIR"));
+        let source = std::fs::read_to_string(path).expect("it is there");
+        let is_code = |line: &&str| !line.trim().is_empty() && !line.trim().starts_with("//");
+        let [each, kept] = [&[][..], &["--keep-alive"]].map(|options| {
+            let mut server = start(name, "2");
+            let load = Load::start(&mut server, options);
+            for _ in 0..20 {
+                load.until_served(&mut server);
+                server.signal(Signal::SIGHUP);
+                server.wait_for("rolling restart done");
+            }
+            let report = load.stop();
+            server.signal(Signal::SIGTERM);
+            assert_eq!(server.wait().code(), Some(0));
+            format!("{} of {}", report["lost"], report["total"])
+        });
+        println!("| {name} | {} | {each} | {kept} |", source.lines().filter(is_code).count());
+    }
+}
+
 fn a_drain_finishes_what_has_begun(name: &str) {
     let mut server = start(name, "1");
     let (mut slow, mut busy) = (server.connect(), server.connect());

@@ -22,6 +22,10 @@ fn the_page_shows_the_pool_as_it_lives() {
         .and_then(|()| fs::set_permissions(&token, Permissions::from_mode(0o600)))
         .expect("a file");
     command.args(["--workers", "2", "--admin", "127.0.0.1:0", "--admin-token-file"]).arg(&token);
+    if cfg!(feature = "tls") {
+        let file = |name: &str| format!("{}/tests/certificates/{name}", env!("CARGO_MANIFEST_DIR"));
+        command.args(["--tls-listen", "127.0.0.1:0", "--tls-certificate", &file("a.pem"), "--tls-key", &file("a.key")]);
+    }
     let mut server = Server::spawn(command);
     let (admin, port) = addresses(&mut server);
     let mut page = browser.open(&admin);
@@ -64,7 +68,28 @@ fn the_page_shows_the_pool_as_it_lives() {
         r"[...document.querySelectorAll('#events li')].some(it => it.textContent.includes('rolling restart done'))",
     );
 
-    server.signal(Signal::SIGTERM);
+    page.wait_for(r"document.querySelector('#more').click() || true");
+    page.wait_for(r"document.title.startsWith('3/3 serving') && document.querySelectorAll('#rows tr').length === 3");
+    page.wait_for(r"document.querySelector('#fewer').click() || true");
+    page.wait_for(r"document.title.startsWith('2/2 serving') && document.querySelectorAll('#rows tr').length === 2");
+    if cfg!(feature = "tls") {
+        page.wait_for(r"/^\d+ d left$/.test(document.querySelector('#certificate').textContent)");
+        page.wait_for(r"document.querySelector('#certificate').title.includes('a.pem: until ')");
+        page.wait_for(r"/^\d+ full, \d+ resumed, \d+ failed$/.test(document.querySelector('#handshakes').textContent)");
+    }
+
+    for (width, height) in [(390, 844), (1280, 900)] {
+        for scheme in ["light", "dark"] {
+            page.resize(width, height, scheme);
+            // Nothing is cut off at the right, nor does anything have to be scrolled there.
+            page.wait_for("document.documentElement.scrollWidth <= document.documentElement.clientWidth");
+            page.picture(&format!("page-{width}-{scheme}"));
+        }
+    }
+
+    // The question, and its answer.
+    page.wait_for(r"(window.confirm = () => false) && document.querySelector('#stop').click() || true");
+    page.wait_for(r"(window.confirm = () => true) && document.querySelector('#stop').click() || true");
     page.wait_for(
         r"!document.querySelector('#lost').hidden && document.querySelector('#link').textContent === 'no answer'",
     );
@@ -169,6 +194,28 @@ impl Page {
     fn number(&mut self, expression: &str) -> i32 {
         let value = self.evaluate(expression).expect("a value");
         value.parse().unwrap_or_else(|error| panic!("{expression} is {value}: {error}"))
+    }
+
+    /// Shows the page on another device.
+    fn resize(&mut self, width: u32, height: u32, scheme: &str) {
+        let metrics =
+            format!(r#"{{"width":{width},"height":{height},"deviceScaleFactor":1,"mobile":{}}}"#, width < 600);
+        self.call("Emulation.setDeviceMetricsOverride", &metrics);
+        let media = format!(r#"{{"features":[{{"name":"prefers-color-scheme","value":"{scheme}"}}]}}"#);
+        self.call("Emulation.setEmulatedMedia", &media);
+        self.wait_for(&format!("innerWidth === {width} && matchMedia('(prefers-color-scheme: {scheme})').matches"));
+    }
+
+    /// Writes a picture of the whole page into the directory of $PICTURES, if there is one, for people to look at.
+    fn picture(&mut self, name: &str) {
+        let Some(directory) = std::env::var_os("PICTURES") else { return };
+        let picture = self.call("Page.captureScreenshot", r#"{"captureBeyondViewport":true}"#);
+        let file = fs::File::create(PathBuf::from(directory).join(format!("{name}.png"))).expect("a directory");
+        let mut decoder =
+            Command::new("base64").arg("-d").stdin(Stdio::piped()).stdout(file).spawn().expect("coreutils");
+        let data = member(&picture, "data").trim_matches('"').as_bytes().to_vec();
+        decoder.stdin.take().expect("it is piped").write_all(&data).expect("it reads");
+        assert!(decoder.wait().expect("a child").success());
     }
 
     /// Every error that the page, its scripts or its loads have caused so far.
