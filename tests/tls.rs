@@ -17,3 +17,5 @@ mod floods;
 mod programs;
 #[path = "tls/sessions.rs"]
 mod sessions;
+#[path = "tls/tools.rs"]
+mod tools;

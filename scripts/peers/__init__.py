@@ -18,8 +18,11 @@ TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 SCRATCH = TARGET / "bench"
 PEERS = ROOT / "scripts/peers"
 # Whoever compares speed compares what is shipped.
-DIST = TARGET / "dist"
+# BUILT names another directory, of programs that are built already: to try a script.
+DIST = Path(os.environ.get("BUILT", TARGET / "dist")).resolve()
 SERVER_CPU, CLIENT_CPU = "0", "1"
+# Seconds for what a client does.
+PATIENCE = 120
 # Of the script that is run.
 NAME = Path(sys.argv[0]).name
 
@@ -37,6 +40,14 @@ CRATES = {
         'axum = { version = "0.8", default-features = false, features = ["http1", "tokio"] }',
         'tokio = { version = "1", features = ["macros", "net", "rt"] }',
     ],
+    "hyper-tls": [
+        'bytes = "1"',
+        'http-body-util = "0.1"',
+        'hyper = { version = "1", features = ["http1", "server"] }',
+        'hyper-util = { version = "0.1", features = ["tokio"] }',
+        'tokio = { version = "1", features = ["net", "rt"] }',
+        'tokio-rustls = { version = "0.26", default-features = false, features = ["ring", "tls12"] }',
+    ],
     "ntex": ['ntex = { version = "3", default-features = false, features = ["tokio"] }'],
 }
 # What a browser sends.
@@ -51,7 +62,7 @@ BROWSER = [
     "Sec-Fetch-Mode: navigate",
     "Priority: u=0, i",
 ]
-FILES = {"1k": 1 << 10, "64k": 64 << 10, "1m": 1 << 20, "plaintext": 13}
+FILES = {"1k": 1 << 10, "16k": 16 << 10, "64k": 64 << 10, "1m": 1 << 20, "plaintext": 13}
 
 
 class Server:
@@ -61,13 +72,19 @@ class Server:
         self.name, self.command, self.workloads = name, command, workloads
         self.environment, self.config, self.is_countable = environment or {}, config, is_countable
 
-    def start(self, scratch, wrapper, workers=1, cpus=SERVER_CPU):
-        """Returns the process that was started and its port, once it answers. Not all know of `workers`."""
+    def start(self, scratch, wrapper, workers=1, cpus=SERVER_CPU, identity="a"):
+        """Returns the process that was started and its port, once it answers. Not all know of `workers`, and few of TLS: the
+        `identity` is one of tests/certificates, a (P-256) or b (RSA-2048)."""
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         values = {"port": port, "workers": str(workers), "root": f"{SCRATCH}/files", "scratch": scratch}
-        fill = lambda text: re.sub(r"\{(port|workers|root|scratch)\}", lambda found: values[found[1]], text)
+        values |= {"certificate": certificate(identity, "pem"), "key": certificate(identity, "key")}
+        if self.config and "{both}" in Path(PEERS, self.config).read_text():
+            # HAProxy wants them in one file.
+            values["both"] = f"{scratch}/both.pem"
+            Path(values["both"]).write_text(Path(values["certificate"]).read_text() + Path(values["key"]).read_text())
+        fill = lambda text: re.sub(r"\{(port|workers|root|scratch|certificate|key|both)\}", lambda found: values[found[1]], text)
         if self.config:
             Path(scratch, self.config).write_text(fill(Path(PEERS, self.config).read_text()))
         environment = {**os.environ, **{key: fill(value) for key, value in self.environment.items()}}
@@ -106,8 +123,8 @@ class Pool:
     def wait_for(self, pattern, seconds=60, times=1):
         return wait_for(self.log, pattern, lambda: self.process.poll() is not None, seconds, times)
 
-    def port(self, seconds=60):
-        return int(self.wait_for(LISTENING, seconds).rsplit(":", 1)[1])
+    def port(self, seconds=60, scheme="http"):
+        return int(self.wait_for(listening(scheme), seconds).rsplit(":", 1)[1])
 
     def workers(self):
         return [int(pid) for pid in Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text().split()]
@@ -119,8 +136,9 @@ class Pool:
         stop(self.process, seconds)
 
 
-# The line in which a pool announces where it listens, once all its workers are ready.
-LISTENING = r"listening on http://([^ ]*:\d+)"
+def listening(scheme="http"):
+    """The line in which a pool announces where it listens, once all its workers are ready."""
+    return rf"listening on {scheme}://([^ ]*:\d+)"
 
 
 def wait_for(log, pattern, has_ended, seconds=60, times=1):
@@ -140,6 +158,11 @@ def wait_for(log, pattern, has_ended, seconds=60, times=1):
         time.sleep(0.01)
 
 
+def certificate(name, kind):
+    """A file of tests/certificates."""
+    return str(ROOT / "tests/certificates" / f"{name}.{kind}")
+
+
 class Failed(Exception):
     """A server or a client that did not do what it should; the run continuing without it."""
 
@@ -151,7 +174,7 @@ def prepare():
     if len(os.sched_getaffinity(0)) < 2 or not shutil.which("taskset"):
         sys.exit(f"{NAME}: it needs two CPUs and taskset (Debian: apt-get install util-linux)")
     note("building forkpool and the examples")
-    build("dist", bins=["forkpool"], examples=["plaintext", "raw", "flood"])
+    build("dist", bins=["forkpool"], examples=["plaintext", "raw", "raw_tls", "flood"])
     (SCRATCH / "files").mkdir(parents=True, exist_ok=True)
     for name, size in FILES.items():
         (SCRATCH / "files" / name).write_bytes(b"x" * size)
@@ -181,7 +204,7 @@ def available(names):
     ]
     wanted = lambda name: names is None or name in names
     for name, dependencies in CRATES.items():
-        program = wanted(name) and build_peer(name, dependencies)
+        program = wanted(name) and name != "hyper-tls" and build_peer(name, dependencies)
         if program:
             # may_minihttp never closes a connection, whatever the request asks.
             servers.append(Server(name, [program, "{port}"], dynamic if name != "may" else dynamic[:3]))
@@ -203,12 +226,43 @@ def available(names):
     return [server for server in servers if wanted(server.name.split()[0])]
 
 
+def available_with_tls(names):
+    """The servers with TLS that can be run here."""
+    shaken, kept = ["tls-full", "tls-full-rsa", "tls-resumed", "tls-full-12", "tls-resumed-12"], ["tls-kept"]
+    pool = {"FORKPOOL_LISTEN": "unix:{scratch}/socket", "FORKPOOL_TLS_LISTEN": "127.0.0.1:{port}", "FORKPOOL_WORKERS": "{workers}",
+            "FORKPOOL_TLS_CERTIFICATE": "{certificate}", "FORKPOOL_TLS_KEY": "{key}", "FORKPOOL_HEAD_TIMEOUT": "1h",
+            "FORKPOOL_IDLE_TIMEOUT": "1h", "RUST_LOG": "warn"}  # fmt: skip
+    plaintext, binary = str(DIST / "examples/plaintext"), str(DIST / "forkpool")
+    files, identity = ["tls-16k", "tls-1m"], ["{certificate}", "{key}"]
+    servers = [
+        Server("raw_tls", [str(DIST / "examples/raw_tls"), "{port}", *identity], [*shaken, *kept, *files]),
+        Server("forkpool", [plaintext], [*shaken, *kept], pool),
+        Server("forkpool --root", [binary, "--root", "{root}"], files, pool),
+    ]
+    wanted = lambda name: names is None or name in names
+    program = wanted("hyper-tls") and build_peer("hyper-tls", CRATES["hyper-tls"])
+    if program:
+        servers.append(Server("hyper-tls", [program, "{port}", *identity], [*shaken, *kept, *files]))
+    for name, workloads, config in [
+        ("nginx", [*shaken, *kept, *files], "nginx-tls.conf"),
+        # Its answers fit a buffer.
+        ("haproxy", [*shaken, *kept, "tls-16k"], "haproxy-tls.cfg"),
+    ]:
+        program = shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"]))
+        if program:
+            flag = "-c" if name == "nginx" else "-f"
+            servers.append(Server(name, [program, flag, f"{{scratch}}/{config}"], workloads, config=config))
+        elif wanted(name):
+            note(f"without {name} (Debian: apt-get install {name})")
+    return [server for server in servers if wanted(server.name.split()[0])]
+
+
 def build_peer(name, dependencies):
     """A package of its own for each, so that one that does not build leaves the others alone."""
     place = SCRATCH / "peers" / name
     place.mkdir(parents=True, exist_ok=True)
     manifest = ["[workspace]", "[package]", f'name = "peer-{name}"', 'version = "0.0.0"', 'edition = "2024"']
-    manifest += ["[[bin]]", f'name = "peer-{name}"', f"path = {json.dumps(f'{PEERS / name}.rs')}"]
+    manifest += ["[[bin]]", f'name = "peer-{name}"', f"path = {json.dumps(f'{PEERS / name.replace(chr(45), chr(95))}.rs')}"]
     manifest += ["[profile.release]", 'lto = "fat"', "codegen-units = 1", 'panic = "abort"', "[dependencies]", *dependencies]
     Path(place, "Cargo.toml").write_text("\n".join(manifest) + "\n")
     note(f"building {name}")
@@ -222,16 +276,24 @@ def build_peer(name, dependencies):
     return str(SCRATCH / "build/release" / f"peer-{name}")
 
 
-def flood(port, options, cpus=CLIENT_CPU):
-    """Runs the client, and returns what it prints."""
+def flood(port, options, cpus=CLIENT_CPU, before=None):
+    """Runs the client, and returns what it prints. `before` is called once its connections are open and have been answered."""
     command = ["taskset", "-c", cpus, str(DIST / "examples/flood"), f"127.0.0.1:{port}", *options]
+    pipe = subprocess.PIPE
+    client = subprocess.Popen([*command, *(["--hold"] if before else [])], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
     try:
-        client = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        if before:
+            said(client, time.monotonic() + PATIENCE)
+            before()
+        out, errors = client.communicate("\n", timeout=PATIENCE)
     except subprocess.TimeoutExpired:
-        raise Failed("it does not answer all requests within 30 s") from None
+        raise Failed(f"it does not answer all requests within {PATIENCE} s") from None
+    finally:
+        client.kill()
+        client.wait()
     if client.returncode:
-        raise Failed((client.stderr or client.stdout).strip())
-    result = pairs(client.stdout)
+        raise Failed((errors or out).strip())
+    result = pairs(out)
     if not result["requests"]:
         raise Failed("it has answered no request in time")
     return result

@@ -8,6 +8,7 @@ may come from a worker that was to be replaced. With --servers, it compares: eac
 clients."""
 
 import argparse
+import os
 import signal
 import statistics
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from peers import Failed, build, note, progress, said
+from peers import Failed, build, certificate, note, progress, said
 from peers.reloaded import PATIENCE, PEERS_BY_NAME, Forkpool, program, until
 
 STEPS = {"restart": 20, "upgrade": 10, "scale": 10, "age": 1}
@@ -29,6 +30,7 @@ def main():
     parser.add_argument("--workers", type=int, default=4, help="(default 4)")
     parser.add_argument("--quick", action="store_true", help="each step a few times, to see that all can be measured")
     parser.add_argument("--servers", metavar="NAME,...", help="of forkpool, nginx, haproxy, node; or all")
+    parser.add_argument("--tls", action="store_true", help="with TLS, over which a worker that leaves closes its idle connections")
     parser.add_argument("--trace", action="store_true", help="tell each step on standard error")
     options = parser.parse_args()
     unknown = set(options.steps) - set(STEPS)
@@ -46,7 +48,7 @@ class Kept:
 
     def __init__(self, programs, port, options, path="/plaintext"):
         command = [programs / "examples/kept", f"127.0.0.1:{port}", "--connections", str(options.connections)]
-        command += ["--busy", str(options.busy), "--path", path]
+        command += ["--busy", str(options.busy), "--path", path, *(["--tls"] if options.tls else [])]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.closed = self.lost = 0
         self.read()
@@ -74,7 +76,7 @@ def many(programs, options):
     faults = 0
     for name in options.steps:
         times = min(STEPS[name], 2) if options.quick else STEPS[name]
-        variables = {"FORKPOOL_MAX_AGE": "2s"} if name == "age" else {}
+        variables = tls_variables(options) | ({"FORKPOOL_MAX_AGE": "2s"} if name == "age" else {})
         workers = 8 if name == "scale" else options.workers
         with tempfile.TemporaryDirectory() as scratch:
             server = Forkpool(programs, scratch, workers, variables)
@@ -158,6 +160,14 @@ def compare(programs, options):
     return 0
 
 
+def tls_variables(options):
+    if not options.tls:
+        return {}
+    files = {"FORKPOOL_TLS_CERTIFICATE": certificate("a", "pem"), "FORKPOOL_TLS_KEY": certificate("a", "key")}
+    # All are opened before the first request.
+    return {"FORKPOOL_TLS_LISTEN": "127.0.0.1:0", "FORKPOOL_HEAD_TIMEOUT": "1m", **files}
+
+
 def once(name, step, programs, options):
     if name != "forkpool":
         kind, package = PEERS_BY_NAME[name]
@@ -167,7 +177,11 @@ def once(name, step, programs, options):
             return ["–", ""]
     with tempfile.TemporaryDirectory() as scratch:
         workers = 8 if step == "scale" else options.workers
-        server = Forkpool(programs, scratch, workers) if name == "forkpool" else kind(scratch, workers)
+        if name == "forkpool":
+            server = Forkpool(programs, scratch, workers, tls_variables(options))
+        else:
+            os.chmod(scratch, 0o755)
+            server = type(kind.__name__, (kind,), {"identity": "a" if options.tls else None})(scratch, workers)
         client = None
         try:
             client = Kept(programs, server.port, options)

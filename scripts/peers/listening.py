@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from peers import LISTENING, Failed, wait_for
+from peers import Failed, listening, wait_for
 
 
 def has_ended(pid):
@@ -16,9 +16,9 @@ def has_ended(pid):
 
 
 def main():
-    log, pid = sys.argv[1:]
+    log, pid, *scheme = sys.argv[1:]
     try:
-        print(wait_for(Path(log), LISTENING, lambda: has_ended(int(pid))))
+        print(wait_for(Path(log), listening(*scheme), lambda: has_ended(int(pid))))
     except Failed as failed:
         sys.exit(str(failed))
 

@@ -10,7 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from peers import PEERS, Failed, Pool, stop
+from peers import PEERS, Failed, Pool, certificate, stop
 
 PATIENCE = 60  # seconds for each change
 
@@ -50,7 +50,7 @@ class Forkpool:
             "FORKPOOL_PID_FILE": str(self.pid_file), "FORKPOOL_IDLE_TIMEOUT": "1h", "FORKPOOL_BACKLOG": "4096",
         }  # fmt: skip
         self.pool = Pool([programs / "examples/testbed"], Path(scratch, "forkpool.log"), settings | (variables or {}))
-        self.port = self.pool.port()
+        self.port = self.pool.port(scheme="https" if "FORKPOOL_TLS_LISTEN" in (variables or {}) else "http")
         self.done = {}
 
     def admin(self, method, path):
@@ -111,6 +111,8 @@ class Peer:
     """A server whose parent, of the process id `parent`, has its workers as children."""
 
     environment = None
+    # For HTTPS the name of an identity of tests/certificates.
+    identity = None
 
     def __init__(self, scratch, workers):
         with socket.socket() as probe:
@@ -160,13 +162,17 @@ class Nginx(Peer):
 
     def configure(self):
         paths = " ".join(f"{name}_temp_path {self.scratch}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+        files = self.identity and (certificate(self.identity, "pem"), certificate(self.identity, "key"))
+        # The cache is what its documentation recommends.
+        tls = files and f"ssl_certificate {files[0]}; ssl_certificate_key {files[1]}; ssl_protocols TLSv1.2 TLSv1.3; " \
+            "ssl_session_cache shared:TLS:10m;" or ""
         Path(self.scratch, "kept.conf").write_text(f"""
             worker_processes {self.count}; worker_rlimit_nofile 20000;
             pid {self.scratch}/nginx.pid; error_log {self.scratch}/nginx.errors crit;
             events {{ worker_connections 12000; }}
             http {{
-              access_log off; keepalive_timeout 1h; keepalive_requests 1000000000; {paths}
-              server {{ listen 127.0.0.1:{self.port} backlog=4096; location / {{ return 200 "Hello, World!"; }} }}
+              access_log off; keepalive_timeout 1h; keepalive_requests 1000000000; {paths} {tls}
+              server {{ listen 127.0.0.1:{self.port} {"ssl" if tls else ""} backlog=4096; location / {{ return 200 "Hello, World!"; }} }}
             }}""")
 
     def listens(self):
@@ -201,17 +207,24 @@ class Haproxy(Peer):
         return [program("haproxy"), "-W", "-f", f"{self.scratch}/kept.cfg"]
 
     def configure(self):
+        tls, patience = "", "1h"
+        if self.identity:
+            # An old process waits for its last client for so long.
+            patience = "5s"
+            both, kinds = Path(self.scratch, "both.pem"), ("pem", "key")
+            both.write_text("".join(Path(certificate(self.identity, kind)).read_text() for kind in kinds))
+            tls = f"ssl crt {both} ssl-min-ver TLSv1.2"
         Path(self.scratch, "kept.cfg").write_text(f"""
 global
   nbthread {self.count}
   maxconn 7000
 defaults
   mode http
-  timeout client 1h
+  timeout client {patience}
   timeout connect 1h
   timeout server 1h
 frontend hello
-  bind 127.0.0.1:{self.port} backlog 4096
+  bind 127.0.0.1:{self.port} backlog 4096 {tls}
   http-request return status 200 content-type text/plain string "Hello, World!"
 """)
 
@@ -227,7 +240,8 @@ class Node(Peer):
     name = "node"
 
     def command(self):
-        return ["node", str(PEERS / "cluster_kept.js"), str(self.port), str(self.count)]
+        files = [certificate(self.identity, kind) for kind in ("pem", "key")] if self.identity else []
+        return ["node", str(PEERS / "cluster_kept.js"), str(self.port), str(self.count), *files]
 
     def restart(self):
         self.replaced(signal.SIGHUP)
@@ -242,9 +256,53 @@ class Node(Peer):
     upgrade = None
 
 
+class Apache(Peer):
+    """With what Debian configures, and tickets, which are on by default. It has processes with threads (event)."""
+
+    name = "apache2"
+
+    def command(self):
+        return [program("apache2"), "-DFOREGROUND", "-f", f"{self.scratch}/apache.conf"]
+
+    def configure(self):
+        Path(self.scratch, "index.html").write_text("Hello, World!")
+        modules = ["mpm_event", "authz_core", "dir", "mime", "ssl", "socache_shmcb"]
+        loaded = "\n".join(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in modules)
+        Path(self.scratch, "apache.conf").write_text(f"""
+{loaded}
+ServerName localhost
+User www-data
+Group www-data
+DefaultRuntimeDir {self.scratch}
+PidFile {self.scratch}/apache.pid
+ErrorLog {self.scratch}/apache.errors
+TypesConfig /etc/mime.types
+StartServers {self.count}
+ServerLimit {self.count}
+ThreadsPerChild 25
+MaxRequestWorkers {25 * self.count}
+MinSpareThreads {25 * self.count}
+MaxSpareThreads {25 * self.count}
+ListenBacklog 4096
+Listen 127.0.0.1:{self.port}
+DocumentRoot {self.scratch}
+SSLEngine on
+SSLProtocol all -SSLv3
+SSLSessionCache shmcb:{self.scratch}/sessions(512000)
+SSLCertificateFile {certificate(self.identity, "pem")}
+SSLCertificateKeyFile {certificate(self.identity, "key")}
+""")
+
+    def restart(self):
+        self.replaced(signal.SIGUSR1)
+
+    upgrade = None
+
+
 def program(name):
     return shutil.which(name, path=os.pathsep.join([os.environ["PATH"], "/usr/sbin", "/usr/local/sbin"]))
 
 
 # Of Debian.
 PEERS_BY_NAME = {"nginx": (Nginx, "nginx"), "haproxy": (Haproxy, "haproxy"), "node": (Node, "nodejs")}
+PEERS_WITH_TLS = PEERS_BY_NAME | {"apache2": (Apache, "apache2")}

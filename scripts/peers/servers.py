@@ -33,9 +33,21 @@ WORKLOADS = {
     "file-64k": ("A file of 64 KiB", ["--path", "/64k"], 1000),
     "file-1m": ("A file of 1 MiB", ["--path", "/1m"], 200),
 }
+# Over TLS, with a P-256 certificate where none is named.
+TLS_WORKLOADS = {
+    "tls-full": ("A full handshake for each request, P-256", ["--tls", "--close"], 300),
+    "tls-resumed": ("A resumed handshake for each request", ["--resume", "--close"], 300),
+    "tls-full-rsa": ("A full handshake for each request, RSA-2048", ["--tls", "--close"], 300),
+    "tls-full-12": ("TLS 1.2: a full handshake for each request, P-256", ["--tls12", "--close"], 300),
+    "tls-resumed-12": ("TLS 1.2: a resumed handshake for each request", ["--tls12", "--resume", "--close"], 300),
+    "tls-kept": ("Requests on kept connections", ["--tls"], 4000),
+    "tls-16k": ("A body of 16 KiB", ["--tls", "--path", "/16k"], 2000),
+    "tls-1m": ("A body of 1 MiB", ["--tls", "--path", "/1m"], 100),
+}
 # The client is full first: on loopback it does most of the kernel's work for a connection that the server closes. So the
 # servers are compared by their CPU time.
-LIMITED_BY_CLIENT = {"close"}
+LIMITED_BY_CLIENT = {"close", *TLS_WORKLOADS}
+ALL = WORKLOADS | TLS_WORKLOADS
 
 
 def main():
@@ -43,30 +55,32 @@ def main():
     parser.add_argument("--quick", action="store_true", help="three short rounds, counts for ours and two more: two minutes")
     parser.add_argument("--rounds", type=int, help="of each server and workload (default 9)")
     parser.add_argument("--seconds", type=float, help="of each of them (default 0.5)")
+    parser.add_argument("--requests", type=int, help="so many instead of --seconds: to see that all can be measured")
     parser.add_argument("--servers", help="only these, separated by commas")
-    parser.add_argument("--workloads", help=f"only these of {','.join(WORKLOADS)}")
+    parser.add_argument("--workloads", help=f"only these of {','.join(WORKLOADS)}; with --tls {','.join(TLS_WORKLOADS)}")
+    parser.add_argument("--tls", action="store_true", help="TLS 1.3 with X25519 and AES-128-GCM, compared by CPU time; five rounds, no counts")
     parser.add_argument("--no-counts", action="store_true", help="no instructions and no system calls")
     parser.add_argument("--plot", default=SCRATCH / "results.svg", help="draw the chart there")
     options = parser.parse_args()
-    rounds = options.rounds or (3 if options.quick else 9)
+    rounds = options.rounds or (3 if options.quick else 5 if options.tls else 9)
     seconds = options.seconds or (0.3 if options.quick else 0.5)
-    workloads = options.workloads.split(",") if options.workloads else list(WORKLOADS)
+    workloads = options.workloads.split(",") if options.workloads else list(TLS_WORKLOADS if options.tls else WORKLOADS)
     for workload in workloads:
-        workload in WORKLOADS or parser.error(f"no workload is called {workload}")
+        workload in (TLS_WORKLOADS if options.tls else WORKLOADS) or parser.error(f"no workload is called {workload}")
     peers.prepare()
-    servers = peers.available(options.servers.split(",") if options.servers else None)
-    counted = [] if options.no_counts else [s.name for s in servers if s.is_countable]
+    servers = (peers.available_with_tls if options.tls else peers.available)(options.servers.split(",") if options.servers else None)
+    counted = [] if options.no_counts or options.tls else [s.name for s in servers if s.is_countable]
     if options.quick:
         counted = [name for name in counted if name in ("forkpool", "raw", "may")]
-    bench = Bench(servers, workloads, rounds, seconds)
+    bench = Bench(servers, workloads, rounds, seconds, options.requests)
     bench.time_all()
     bench.count_all(counted)
     report(bench, options.plot)
 
 
 class Bench:
-    def __init__(self, servers, workloads, rounds, seconds):
-        self.servers, self.rounds, self.seconds = servers, rounds, seconds
+    def __init__(self, servers, workloads, rounds, seconds, requests):
+        self.servers, self.rounds, self.seconds, self.requests = servers, rounds, seconds, requests
         self.pairs = [(w, s) for w in workloads for s in servers if w in s.workloads]
         # By workload and server: what each round gave, and what was counted.
         self.rounds_of = {(w, s.name): [] for w, s in self.pairs}
@@ -91,16 +105,31 @@ class Bench:
     def time_once(self, workload, server):
         with tempfile.TemporaryDirectory() as scratch:
             os.chmod(scratch, 0o755)
-            process, port = server.start(scratch, [])
+            process, port = server.start(scratch, [], identity=identity(workload))
             try:
                 # A worker forks, allocates and learns before it is as fast as it will be.
-                flood(port, workload, ["--requests", "500", "--spin"])
-                cost = Cost(process, self.has_perf)
-                client = flood(port, workload, ["--seconds", str(self.seconds), "--spin"])
+                flood(port, workload, ["--requests", str(self.requests or (100 if workload == "tls-1m" else 500)), "--spin"])
+                client, cost = self.load(port, workload, process)
                 cost = cost.of_each(client["requests"])
             finally:
                 stop(process)
-        return {"rate": client["requests"] / client["us"] * 1e6, **cost}
+        if "resumed" in workload and client["full"] > 0:
+            raise Failed(f"it has not resumed {client['full']} of {client['requests']} sessions")
+        rates = {"rate": client["requests"] / client["us"] * 1e6}
+        if workload in TLS_WORKLOADS:
+            rates["per_cpu"] = 1e6 / cost["cpu_us"]
+        return {**rates, **cost}
+
+    def load(self, port, workload, process):
+        much = ["--requests", str(self.requests)] if self.requests else ["--seconds", str(self.seconds)]
+        options = [*much, "--spin"]
+        if "resumed" not in workload:
+            cost = Cost(process, self.has_perf)
+            return flood(port, workload, options), cost
+        # First each client gets a ticket.
+        costs = []
+        client = peers.flood(port, [*ALL[workload][1], *options], before=lambda: costs.append(Cost(process, self.has_perf)))
+        return client, costs[0]
 
     def count_all(self, names):
         tools = {"instr_user": count_instructions, "syscalls": count_syscalls}
@@ -114,7 +143,7 @@ class Bench:
                     continue
                 progress(f"counting by {needs[key]}: {workload}, {server.name}")
                 try:
-                    short, long = (count(server, workload, n * WORKLOADS[workload][2]) for n in (1, 2))
+                    short, long = (count(server, workload, n * ALL[workload][2]) for n in (1, 2))
                     value = (long[0] - short[0]) / (long[1] - short[1])
                     self.counts_of[workload, server.name][key] = value
                 except Failed as failed:
@@ -165,7 +194,11 @@ def run_counted(server, workload, requests, scratch, wrapper):
 
 
 def flood(port, workload, options):
-    return peers.flood(port, [*WORKLOADS[workload][1], *options])
+    return peers.flood(port, [*ALL[workload][1], *options])
+
+
+def identity(workload):
+    return "b" if workload.endswith("rsa") else "a"
 
 
 def report(bench, plot):
@@ -174,11 +207,11 @@ def report(bench, plot):
     machine = f"{os.cpu_count()} CPUs, Linux {os.uname().release}, load average {load:.1f} at the end"
     print(f"One worker on CPU {SERVER_CPU}, the client on CPU {CLIENT_CPU}, 64 connections; {bench.rounds} × {bench.seconds} s, interleaved. {machine}.")
     columns = [("rate_best", "req/s, best"), ("rate", "median"), ("cpu_us_best", "CPU µs, best"), ("cpu_us", "median")]
-    columns += [("instr_user", "user instructions"), ("instr_kernel", "kernel instructions"), ("syscalls", "system calls")]
+    columns += [("per_cpu", "per CPU second, median"), ("instr_user", "user instructions"), ("instr_kernel", "kernel instructions"), ("syscalls", "system calls")]
     for workload, rows in results.items():
-        raw = rows.get("raw")
+        raw = rows.get("raw") or rows.get("raw_tls")
         keys = [(key, title) for key, title in columns if any(key in row for row in rows.values())]
-        print(f"\n**{WORKLOADS[workload][0]}**\n")
+        print(f"\n**{ALL[workload][0]}**\n")
         print("| server |" + (f" {compared(workload)[1]}, × raw |" if raw else "") + "".join(f" {title} |" for _, title in keys))
         print("|---|" + ("---:|" if raw else "") + "---:|" * len(keys))
         for name, row in best_first(workload, rows):
@@ -202,7 +235,7 @@ def best_first(workload, rows):
 def shown(key, value):
     if value is None:
         return ""
-    digits = {"cpu_us": 2, "cpu_us_best": 2, "syscalls": 2}.get(key, 0)
+    digits = {"cpu_us": 2, "per_cpu": 0, "cpu_us_best": 2, "syscalls": 2}.get(key, 0)
     return f"{value:,.{digits}f}".replace(",", " ")
 
 
@@ -213,7 +246,7 @@ def chart(results):
     for workload, rows in results.items():
         y += 22
         key, unit = compared(workload)
-        title = f"{WORKLOADS[workload][0]}, {unit}"
+        title = f"{ALL[workload][0]}, {unit}"
         parts.append(f'<text x="8" y="{y}" font-weight="bold" fill="{ink}">{title}</text>')
         most = max(row[key] for row in rows.values())
         for name, row in best_first(workload, rows):

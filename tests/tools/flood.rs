@@ -7,20 +7,25 @@ mod histogram;
 #[path = "load/schedule.rs"]
 #[allow(dead_code)]
 mod schedule;
+#[path = "load/wire.rs"]
+mod wire;
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustls::ClientConfig;
 
 use histogram::Histogram;
 use schedule::{Demand, Schedule};
+use wire::{Tls, Wire};
 
 const USAGE: &str = "\
 usage: flood ADDR [options]
@@ -38,9 +43,12 @@ usage: flood ADDR [options]
                     latencies too, in nanoseconds from when a request was due. It does not wait either
   --seed N          when they are due, the same for the same N (default 1)
   --hold            make a request on each connection, print open=N, and begin when a line comes on standard input
+  --tls             speak TLS 1.3, with AES-128-GCM and X25519, and check no certificate
+  --resume          with --close, resume sessions; each of the connections kept at once belongs to a client of its own
+  --tls12           TLS 1.2 instead
   --spin            never wait: a client that sleeps has to be woken, at the server's cost
 
-Prints key=value: requests answered, errors, and microseconds. Exit codes: 0 done, 1 there were errors, 2 usage, 3 it
+Prints key=value: requests answered, errors, and microseconds; with TLS, the sessions begun anew and those resumed. Exit codes: 0 done, 1 there were errors, 2 usage, 3 it
 could not run.
 ";
 
@@ -73,6 +81,7 @@ struct Options {
     demand: Option<Demand>,
     is_holding: bool,
     is_spinning: bool,
+    tls: Option<Tls>,
 }
 
 impl Options {
@@ -80,7 +89,7 @@ impl Options {
         let address = arguments.next()?.parse().ok()?;
         let (mut connections, mut active, mut pipeline, mut is_close) = (64, usize::MAX, 1, false);
         let (mut fields, mut path, mut seconds, mut requests) = (String::new(), "/plaintext".to_owned(), 1.0, None);
-        let (mut rate, mut seed, mut is_holding, mut is_spinning) = (None, 1, false, false);
+        let (mut rate, mut seed, mut is_holding, mut is_spinning, mut tls) = (None, 1, false, false, None::<Tls>);
         while let Some(argument) = arguments.next() {
             match argument.as_str() {
                 "--connections" => connections = arguments.next()?.parse().ok()?,
@@ -94,6 +103,9 @@ impl Options {
                 "--rate" => rate = Some(f64::from(arguments.next()?.parse::<u32>().ok().filter(|rate| *rate > 0)?)),
                 "--seed" => seed = arguments.next()?.parse().ok()?,
                 "--hold" => is_holding = true,
+                "--tls" => _ = tls.get_or_insert_default(),
+                "--resume" => tls.get_or_insert_default().resumes = true,
+                "--tls12" => tls.get_or_insert_default().is_12 = true,
                 "--spin" => is_spinning = true,
                 _ => return None,
             }
@@ -121,6 +133,7 @@ impl Options {
             demand: rate.map(|rate| Demand { rate: Some(rate), is_random: true, slow: 0.0, churn: 0.0, seed }),
             is_holding,
             is_spinning: is_spinning || rate.is_some(),
+            tls,
         })
     }
 }
@@ -143,12 +156,19 @@ struct Flood {
     errors: u64,
     opened: u32,
     latencies: Histogram,
+    /// Sessions that were begun anew, and that were resumed.
+    full: u64,
+    resumed: u64,
 }
 
 /// A connection, and how many bytes of the answers have come on it.
 struct Lane {
-    stream: TcpStream,
+    stream: Wire<TcpStream>,
+    /// Who begins TLS on it.
+    client: Option<Arc<ClientConfig>>,
     received: usize,
+    /// A handshake has to be made first.
+    is_unsent: bool,
     is_idle: bool,
     due: Instant,
 }
@@ -181,14 +201,23 @@ impl Flood {
             errors: 0,
             opened: 0,
             latencies: Histogram::default(),
+            full: 0,
+            resumed: 0,
         })
     }
 
     /// Returns how many errors there were.
     fn run(mut self) -> io::Result<u64> {
         for index in 0..self.options.connections {
-            let stream = self.connect(index)?;
-            self.lanes.push(Lane { stream, received: 0, is_idle: true, due: Instant::now() });
+            // Clients that resume nothing may as well be one.
+            let last = self.lanes.last().and_then(|lane| lane.client.clone());
+            let client = match self.options.tls {
+                Some(tls) if tls.resumes || last.is_none() => Some(tls.client().map_err(io::Error::other)?),
+                _ => last,
+            };
+            let stream = self.connect(index, client.as_ref())?;
+            let (received, is_unsent, is_idle, due) = (0, false, true, Instant::now());
+            self.lanes.push(Lane { stream, client, received, is_unsent, is_idle, due });
             self.idle.push_back(index);
         }
         if self.options.is_holding {
@@ -196,7 +225,7 @@ impl Flood {
             self.load(None)?;
             println!("open={}", self.lanes.len());
             io::stdin().lock().read_line(&mut String::new())?;
-            (self.begun, self.answered) = (0, 0);
+            (self.begun, self.answered, self.full, self.resumed) = (0, 0, 0, 0);
         }
         let start = Instant::now();
         self.pace = match self.options.demand.take() {
@@ -211,6 +240,9 @@ impl Flood {
         self.load(if is_counted { None } else { start.checked_add(self.options.duration) })?;
         let us = start.elapsed().as_micros();
         print!("requests={} errors={} us={us} length={}", self.answered, self.errors, self.length);
+        if self.options.tls.is_some() {
+            print!(" full={} resumed={}", self.full, self.resumed);
+        }
         if let Pace::Schedule { .. } = self.pace {
             self.latencies.summary().iter().for_each(|(name, value)| print!(" {name}={value}"));
         }
@@ -251,7 +283,7 @@ impl Flood {
     }
 
     /// Waits for the connection: on loopback it comes at once.
-    fn connect(&mut self, index: usize) -> io::Result<TcpStream> {
+    fn connect(&mut self, index: usize, client: Option<&Arc<ClientConfig>>) -> io::Result<Wire<TcpStream>> {
         let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None)?;
         socket.set_tcp_nodelay(true)?;
         if self.options.address.ip().is_loopback() {
@@ -266,7 +298,7 @@ impl Flood {
         socket.set_nonblocking(true)?;
         let mut stream = TcpStream::from_std(socket.into());
         self.poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
-        Ok(stream)
+        Wire::new(stream, client)
     }
 
     /// Makes the next request, where it is made after an answer.
@@ -305,12 +337,19 @@ impl Flood {
             request[*at..*at + SERIAL.len()].copy_from_slice(serial.as_bytes());
         }
         self.begun += *pipeline as u64;
-        lane.stream.write_all(request)
+        lane.is_unsent = true;
+        lane.send(request)
     }
 
     fn receive(&mut self, index: usize) -> io::Result<()> {
         while !self.lanes[index].is_idle {
             let lane = &mut self.lanes[index];
+            if lane.is_unsent {
+                lane.send(&self.options.request)?;
+            }
+            if lane.is_unsent {
+                return Ok(());
+            }
             let count = match lane.stream.read(&mut self.buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
                 result => result?,
@@ -321,8 +360,8 @@ impl Flood {
             if lane.received == self.length * self.options.pipeline && (count == 0 || !self.options.is_close) {
                 return self.finish(index);
             }
-            // Events are edges (epoll(7)): there may be more, or the end.
-            if count < self.buffer.len() && !self.options.is_close {
+            // Events are edges (epoll(7)): there may be more, or the end. A read of TLS ends with a record.
+            if count < self.buffer.len() && !self.options.is_close && self.options.tls.is_none() {
                 return Ok(());
             }
         }
@@ -335,11 +374,21 @@ impl Flood {
             self.latencies.record(self.lanes[index].due.elapsed().as_nanos().try_into().unwrap_or(u64::MAX));
         }
         if self.options.is_close {
-            self.lanes[index].stream = self.connect(index)?;
+            self.count_session(index);
+            let client = self.lanes[index].client.clone();
+            self.lanes[index].stream = self.connect(index, client.as_ref())?;
         }
         self.lanes[index].is_idle = true;
         self.idle.push_back(index);
         self.follow()
+    }
+
+    fn count_session(&mut self, index: usize) {
+        match self.lanes[index].stream.is_resumed() {
+            Some(true) => self.resumed += 1,
+            Some(false) => self.full += 1,
+            None => {}
+        }
     }
 
     /// Looks at each status line within the bytes that have come.
@@ -356,10 +405,25 @@ impl Flood {
     }
 }
 
+impl Lane {
+    /// Sends a request, or as much of a handshake as can be made before it.
+    fn send(&mut self, request: &[u8]) -> io::Result<()> {
+        match self.stream.write(request) {
+            Ok(count) if count == request.len() => self.is_unsent = false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Ok(_) => return Err(io::Error::other("a request was not sent at once")),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
 /// How long an answer is, by its Content-Length.
 fn measure(options: &Options) -> io::Result<usize> {
-    let mut stream = std::net::TcpStream::connect(options.address)?;
+    let stream = std::net::TcpStream::connect(options.address)?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let client = options.tls.map(Tls::client).transpose().map_err(io::Error::other)?;
+    let mut stream = Wire::new(stream, client.as_ref())?;
     stream.write_all(&options.request[..options.request.len() / options.pipeline])?;
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     loop {

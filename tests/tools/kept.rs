@@ -4,6 +4,8 @@
 #[allow(dead_code, reason = "the example load uses the rest")]
 #[path = "load/answer.rs"]
 mod answer;
+#[path = "load/wire.rs"]
+mod wire;
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -17,15 +19,16 @@ use mio::net::TcpStream;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use nix::sys::resource::{getrlimit, setrlimit, Resource};
+use wire::{Tls, Wire};
 
 const USAGE: &str = "\
-usage: kept ADDR [--connections N] [--busy N] [--every MS] [--path PATH]
+usage: kept ADDR [--connections N] [--busy N] [--every MS] [--path PATH] [--tls]
 
 Opens N connections (default 10000), makes a request on each, and never opens another. For each line on standard input
 it makes a request on each that is still open, and prints one line: how many were answered since the line before, how
 many were closed by the server between two requests or by a last answer, how many were lost with a request in progress,
 how long it took, and how many connections each worker (X-Pid) has answered on. The first BUSY connections
-(default 0) also make a request every MS milliseconds (default 20).
+(default 0) also make a request every MS milliseconds (default 20). With --tls it speaks TLS, and checks no certificate.
 
 It ends with standard input. Exit codes: 0 all were kept, 1 some were closed or lost, 2 usage, 3 it could not run.
 ";
@@ -59,14 +62,19 @@ struct Options {
     busy: usize,
     every: Duration,
     path: String,
+    tls: Option<Tls>,
 }
 
 impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Option<Options> {
         let address = arguments.next()?.parse().ok()?;
         let (every, path) = (Duration::from_millis(20), "/plaintext".to_owned());
-        let mut options = Options { address, connections: 10_000, busy: 0, every, path };
+        let mut options = Options { address, connections: 10_000, busy: 0, every, path, tls: None };
         while let Some(argument) = arguments.next() {
+            if argument == "--tls" {
+                options.tls = Some(Tls::default());
+                continue;
+            }
             let value = arguments.next()?;
             match argument.as_str() {
                 "--connections" => options.connections = value.parse().ok()?,
@@ -82,7 +90,7 @@ impl Options {
 
 struct Lane {
     /// Until the server has ended it.
-    stream: Option<TcpStream>,
+    stream: Option<Wire<TcpStream>>,
     /// Since when a request is in progress.
     asked: Option<Instant>,
     /// Whether it is among those that are to answer.
@@ -123,13 +131,16 @@ impl Client {
         poll.registry().register(&mut SourceFd(&descriptor), STDIN, Interest::READABLE)?;
         let request = format!("GET {} HTTP/1.1\r\nHost: {}\r\n\r\n", options.path, options.address).into_bytes();
         let mut lanes = Vec::with_capacity(options.connections);
+        let client = options.tls.map(Tls::client).transpose().map_err(io::Error::other)?;
         for index in 0..options.connections {
             // Blocks until the server's kernel has the connection, so the queue of the listener does not overflow.
             let stream = std::net::TcpStream::connect(options.address)?;
-            stream.set_nonblocking(true)?;
             stream.set_nodelay(true)?;
-            let mut stream = TcpStream::from_std(stream);
-            poll.registry().register(&mut stream, Token(index), Interest::READABLE)?;
+            let mut stream = Wire::new(stream, client.as_ref())?.open(|stream| {
+                stream.set_nonblocking(true)?;
+                Ok(TcpStream::from_std(stream))
+            })?;
+            poll.registry().register(stream.socket_mut(), Token(index), Interest::READABLE)?;
             lanes.push(Lane { stream: Some(stream), asked: None, is_wanted: false, answer: Answer::default() });
         }
         let (now, counts) = (Instant::now(), Counts::default());

@@ -55,7 +55,7 @@ fn percentiles_of_known_latencies() {
             tally.answered(Kind::Slow, Class::Ok, Duration::from_secs(1), now);
         }
         tally.failed(Kind::Slow, Class::Dropped);
-        let report = values(&tally.report(Details { is_json: false, has_slow: true, by_worker: false }));
+        let report = values(&tally.report(Details { is_json: false, has_slow: true, by_worker: false, is_tls: false }));
         for (name, wanted) in ["p50", "p90", "p99", "p99.9", "max"].into_iter().zip(wanted) {
             let found = report[name];
             assert!((wanted..=wanted + wanted / 32).contains(&found), "{name} is {found}, not {wanted}");
@@ -75,7 +75,7 @@ fn the_fullest_worker_is_a_mean_of_samples() {
     tally.spread([2, 2].into_iter());
     // Nothing is open, so nothing is uneven.
     tally.spread([].into_iter());
-    let report = values(&tally.report(Details { is_json: false, has_slow: false, by_worker: true }));
+    let report = values(&tally.report(Details { is_json: false, has_slow: false, by_worker: true, is_tls: false }));
     assert_eq!(report["fullest"], (1500 + 2000) / 2);
 }
 

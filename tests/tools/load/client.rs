@@ -16,6 +16,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 use super::lane::{broken, Idle, Lane, Plan, Step};
 use super::schedule::{Demand, Request, Schedule};
 use super::tally::{Class, Tally};
+use super::wire::Tls;
 
 /// How often the client looks for requests that have timed out, for how the connections are spread, and whether it has
 /// been told to stop.
@@ -74,8 +75,9 @@ impl Client {
         }
         let timer = course.demand.rate.map(|_| timer(&poll)).transpose()?;
         let mut schedule = Schedule::new(course.demand.clone());
+        let client = || plan.tls.map(Tls::client).transpose().map_err(io::Error::other);
         Ok(Client {
-            lanes: (0..course.connections).map(|_| Lane::new(now)).collect(),
+            lanes: (0..course.connections).map(|_| Ok(Lane::new(now, client()?))).collect::<io::Result<_>>()?,
             free: (0..course.connections).collect(),
             resting: VecDeque::new(),
             buffer: vec![0; 64 * 1024],
@@ -252,6 +254,11 @@ impl Client {
         let (kind, class) = (lane.kind, if latency > self.course.late { Class::Late } else { Class::Ok });
         if let (None, Some(worker)) = (lane.before, lane.answer.worker) {
             *self.tally.workers.entry(worker).or_default() += 1;
+        }
+        if let (None, Some(is_resumed)) = (lane.before, lane.is_resumed()) {
+            let has_tickets = std::mem::replace(&mut lane.has_tickets, self.plan.tls.is_some_and(|tls| tls.resumes));
+            *if is_resumed { &mut self.tally.resumed } else { &mut self.tally.full } += 1;
+            self.tally.missed += u64::from(has_tickets && !is_resumed);
         }
         if self.plan.is_keep_alive && !lane.answer.closes {
             lane.keep(class);

@@ -3,15 +3,18 @@
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use mio::net::TcpStream;
 use nix::sys::socket::{setsockopt, sockopt::IpBindAddressNoPort};
+use rustls::ClientConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::answer::{Answer, Progress};
 use super::schedule::Kind;
 use super::tally::Class;
+use super::wire::{Tls, Wire};
 
 /// What a request is made of, and how its connection ends.
 #[derive(Debug)]
@@ -26,6 +29,7 @@ pub(crate) struct Plan {
     /// behind an answer is noticed too, and the TIME-WAIT state stays with the server, whose port is one, and not with
     /// the client, whose ports would be used up.
     pub(crate) is_keep_alive: bool,
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Plan {
@@ -71,7 +75,11 @@ enum State {
 
 #[derive(Debug)]
 pub(crate) struct Lane {
-    stream: Option<TcpStream>,
+    stream: Option<Wire<TcpStream>>,
+    /// Who begins TLS on its connections.
+    tls: Option<Arc<ClientConfig>>,
+    /// Whether it was answered with them before, and so has got tickets.
+    pub(crate) has_tickets: bool,
     state: State,
     pub(crate) answer: Answer,
     /// Of the request that is made, or was last.
@@ -88,10 +96,21 @@ pub(crate) struct Lane {
 }
 
 impl Lane {
-    pub(crate) fn new(now: Instant) -> Lane {
+    pub(crate) fn new(now: Instant, tls: Option<Arc<ClientConfig>>) -> Lane {
         let answer = Answer::default();
         let (state, kind) = (State::Free, Kind::Fast);
-        Lane { stream: None, state, answer, kind, due: now, progress: now, before: None, worker: None }
+        Lane {
+            stream: None,
+            tls,
+            has_tickets: false,
+            state,
+            answer,
+            kind,
+            due: now,
+            progress: now,
+            before: None,
+            worker: None,
+        }
     }
 
     pub(crate) fn is_free(&self) -> bool {
@@ -99,7 +118,12 @@ impl Lane {
     }
 
     pub(crate) fn stream(&mut self) -> Option<&mut TcpStream> {
-        self.stream.as_mut()
+        self.stream.as_mut().map(Wire::socket_mut)
+    }
+
+    /// Whether the connection goes on with an earlier session of TLS.
+    pub(crate) fn is_resumed(&self) -> Option<bool> {
+        self.stream.as_ref()?.is_resumed()
     }
 
     /// Closes the connection and is free for the next request.
@@ -163,7 +187,7 @@ impl Lane {
     ) -> io::Result<()> {
         self.begin(kind, due, now);
         self.before = None;
-        self.stream = Some(connect(plan.address, source)?);
+        self.stream = Some(Wire::new(connect(plan.address, source)?, self.tls.as_ref())?);
         self.state = State::Connecting;
         Ok(())
     }
@@ -193,7 +217,7 @@ impl Lane {
         let is_connecting = matches!(self.state, State::Connecting);
         let mut sent = if let State::Sending { sent } = self.state { sent } else { 0 };
         // The outcome of the connect(2) that was begun (connect(2), EINPROGRESS).
-        if let Some(error) = stream.take_error().map_err(|_| Class::Local)? {
+        if let Some(error) = stream.socket_mut().take_error().map_err(|_| Class::Local)? {
             return Err(broken(&error, is_connecting, Class::ResetConnecting));
         }
         let request = plan.request(self.kind);
@@ -260,7 +284,7 @@ impl Lane {
 /// How it is named to who looks for a loss: by the client's address.
 impl fmt::Display for Lane {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.stream.as_ref().map(TcpStream::local_addr) {
+        match self.stream.as_ref().map(|stream| stream.socket().local_addr()) {
             Some(Ok(local)) => write!(f, ", from {local}")?,
             _ => write!(f, ", without an address")?,
         }
@@ -276,7 +300,9 @@ impl fmt::Display for Lane {
 pub(crate) fn broken(error: &io::Error, is_connecting: bool, reset: Class) -> Class {
     match error.kind() {
         ErrorKind::ConnectionRefused if is_connecting => Class::Refused,
-        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => reset,
+        // The end of a handshake is no better than a reset.
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => reset,
+        ErrorKind::InvalidData => Class::Bad,
         ErrorKind::TimedOut => Class::TimedOut,
         _ => Class::Local,
     }

@@ -12,6 +12,7 @@ mod histogram;
 mod lane;
 mod schedule;
 mod tally;
+mod wire;
 
 use std::fmt::Display;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -28,6 +29,7 @@ use client::{Client, Course};
 use lane::Plan;
 use schedule::Demand;
 use tally::{Class, Details, Tally};
+use wire::Tls;
 
 const USAGE: &str = "\
 usage: load ADDR [options]
@@ -47,6 +49,11 @@ usage: load ADDR [options]
   --late TIME        an answer that takes longer is late (default 1s)
   --patience TIME    a request that has not come further for so long has timed out (default 30s)
   --until-eof        stop when standard input ends
+  --tls              speak TLS 1.3, with AES-128-GCM and X25519, to whoever is there: certificates are not checked
+  --resume           resume sessions, where the server gives tickets for that; each of the connections that are open at
+                     once belongs to a client of its own
+  --tls12            TLS 1.2 instead. All three count sessions: full=N, resumed=N, and missed=N of the full ones
+                     that could have been resumed
   --by-worker        how many connections each worker has answered on, by its X-Pid field; and what the worker with the
                      most open ones has, in thousandths of the mean, by a look every 100 ms at those that are kept
   --json             a JSON object instead of a line of key=value
@@ -118,7 +125,7 @@ impl Options {
     fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Options, Usage> {
         let (mut address, mut path, mut slow_path) = (None, "/plaintext".to_owned(), None);
         let (mut is_keep_alive, mut is_json, mut by_worker) = (false, false, false);
-        let mut slow = None;
+        let (mut slow, mut tls) = (None, None::<Tls>);
         let mut course = Course {
             connections: 64,
             demand: Demand { rate: None, is_random: false, slow: 0.0, churn: 0.0, seed: 1 },
@@ -147,6 +154,9 @@ impl Options {
                 "--seed" => course.demand.seed = positive(&argument, &value()?)?,
                 "--keep-alive" => is_keep_alive = true,
                 "--until-eof" => course.until_eof = true,
+                "--tls" => _ = tls.get_or_insert_default(),
+                "--resume" => tls.get_or_insert_default().resumes = true,
+                "--tls12" => tls.get_or_insert_default().is_12 = true,
                 "--by-worker" => by_worker = true,
                 "--json" => is_json = true,
                 "--verbose" => course.verbose = true,
@@ -170,9 +180,9 @@ impl Options {
         course.demand.slow = slow_path.as_ref().map_or(0.0, |_| slow.unwrap_or(0.02));
         let connection = if is_keep_alive { "" } else { "Connection: close\r\n" };
         let request = |path| format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n{connection}\r\n").into_bytes();
-        let details = Details { is_json, has_slow: slow_path.is_some(), by_worker };
+        let details = Details { is_json, has_slow: slow_path.is_some(), by_worker, is_tls: tls.is_some() };
         let (fast, slow) = (request(&path), slow_path.as_ref().map(request).unwrap_or_default());
-        Ok(Options { plan: Plan { address, fast, slow, is_keep_alive }, course, details })
+        Ok(Options { plan: Plan { address, fast, slow, is_keep_alive, tls }, course, details })
     }
 }
 

@@ -84,6 +84,11 @@ pub(crate) struct Tally {
     pub(crate) connections: u64,
     /// Idle connections that the server ended between two requests: its right, and no loss.
     pub(crate) closed_idle: u64,
+    /// Sessions of TLS that were begun anew, and that went on with an earlier one, of connections that have answered.
+    pub(crate) full: u64,
+    pub(crate) resumed: u64,
+    /// Those of the former that could have been resumed.
+    pub(crate) missed: u64,
     /// Connections that each worker has answered on.
     pub(crate) workers: BTreeMap<u32, u64>,
     spread: Spread,
@@ -96,6 +101,7 @@ pub(crate) struct Details {
     /// Those of the slow ones.
     pub(crate) has_slow: bool,
     pub(crate) by_worker: bool,
+    pub(crate) is_tls: bool,
 }
 
 impl Tally {
@@ -110,6 +116,9 @@ impl Tally {
             longest_gap: Duration::ZERO,
             connections: 0,
             closed_idle: 0,
+            full: 0,
+            resumed: 0,
+            missed: 0,
             workers: BTreeMap::new(),
             spread: Spread::default(),
         }
@@ -190,6 +199,9 @@ impl Tally {
             pairs.extend_with("slow.", [("total", self.slow.sum(|_| true))]);
             pairs.extend_with("slow.", Class::ALL.map(|(class, name)| (name, self.slow.of(class))));
             pairs.extend_with("slow.", self.slow.latencies.summary());
+        }
+        if details.is_tls {
+            pairs.extend([("full", self.full), ("resumed", self.resumed), ("missed", self.missed)]);
         }
         if details.by_worker {
             pairs.extend([("fullest", self.spread.fullest())]);
