@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{kill, Signal};
 use rustls::HandshakeKind;
@@ -43,6 +44,52 @@ fn a_client_resumes_with_every_worker_also_after_restarts_kills_and_upgrades() {
     server.signal(Signal::SIGUSR2);
     server.wait_for("upgrade done");
     (0..10).for_each(|_| visit(&mut pids));
+}
+
+#[test]
+fn a_client_resumes_while_secrets_change_and_workers_and_pools_do() {
+    const PERIOD: Duration = Duration::from_secs(4);
+    let mut server = testbed(&[("FORKPOOL_WORKERS", "2"), ("FORKPOOL_TLS_TICKET_PERIOD", "4s")]);
+    let address = address(&mut server);
+    let browsers = BOTH.map(|version| Browser::new(&[version]));
+    let begun = Instant::now();
+    let mut latest = BOTH.map(|_| Instant::now());
+    browsers.iter().for_each(|browser| assert!(!browser.visit(address), "the first time"));
+    let mut resumed = 0;
+    let mut visit = || {
+        for (browser, latest) in browsers.iter().zip(&mut latest) {
+            let now = Instant::now();
+            let is_resumed = browser.visit(address);
+            // A ticket is good for a period, so on a machine that was stopped for as long it may be too old.
+            let is_young = latest.elapsed() < PERIOD;
+            assert!(is_resumed || !is_young, "{} visits were resumed before", resumed);
+            resumed += u32::from(is_resumed);
+            *latest = now;
+        }
+    };
+    let mut changes = 0;
+    // The second change of the secret comes before the end of the third period.
+    while begun.elapsed() < 3 * PERIOD {
+        match changes {
+            0 => server.signal(Signal::SIGHUP),
+            1 => {
+                kill(server.workers()[0], Signal::SIGKILL).expect("it runs");
+                // It takes what it has with it.
+                server.wait_for("killed by SIGKILL");
+            }
+            2 => server.signal(Signal::SIGUSR2),
+            _ => {}
+        }
+        if let Some(done) = ["rolling restart done", " ready", "upgrade done"].get(changes) {
+            until(done, || {
+                visit();
+                (server.count(done) > 0).then_some(())
+            });
+        }
+        changes += 1;
+        visit();
+    }
+    assert!(changes > 3 && resumed > 0);
 }
 
 #[test]

@@ -163,8 +163,8 @@ impl TlsSession {
         }
     }
 
-    /// Takes what is to be sent after an error: what came before it, and the alert. `bytes` are those in which the error
-    /// was, since the library still knows places in them. After the alert it must not see them again.
+    /// Takes what is to be sent after an error: what came before it, and the alert. `bytes` are those in which it was,
+    /// since the library still knows places in them. After the alert it must not see them again.
     fn take_last(&mut self, bytes: &mut [u8]) {
         let mut start = self.outgoing.len();
         while !is_alert(&self.outgoing[start..]) {
