@@ -2,12 +2,14 @@
 
 use std::fs;
 use std::os::unix::fs::symlink;
+use std::process::Command;
 
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rustls::version::{TLS12, TLS13};
 
-use crate::browser::{address, certificate, file, testbed, Browser, BOTH};
+use crate::browser::{address, admin_address, certificate, file, testbed, Browser, BOTH};
+use crate::programs::is_there;
 use crate::support::{binary, fresh_path, is_gone, run, until};
 
 #[test]
@@ -117,6 +119,33 @@ fn the_lowest_version_is_kept_to() {
     let address = address(&mut server);
     assert!(Browser::new(&[&TLS12]).try_connect(address, "localhost").is_err());
     assert!(!Browser::new(&[&TLS13]).visit(address));
+}
+
+#[test]
+fn a_certificate_that_expires_soon_is_told() {
+    if !is_there("openssl", &["version"]) {
+        return;
+    }
+    let (certificate, key) = (fresh_path("tls.soon.pem"), fresh_path("tls.soon.key"));
+    let (certificate, key) = (certificate.to_str().expect("text"), key.to_str().expect("text"));
+    let mut openssl = Command::new("openssl");
+    openssl.args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "10"]);
+    openssl.args(["-subj", "/CN=localhost", "-keyout", key, "-out", certificate]);
+    let made = run(&mut openssl);
+    assert_eq!(made.code, 0, "{made:?}");
+    let mut server = testbed(&[
+        ("FORKPOOL_TLS_CERTIFICATE", certificate),
+        ("FORKPOOL_TLS_KEY", key),
+        ("FORKPOOL_ADMIN", "127.0.0.1:0"),
+    ]);
+    let told = server.log().iter().find(|line| line.contains("expires in ")).expect("a warning").clone();
+    // Made a moment before.
+    assert!(told.contains("WARN") && [" 10 days; ", " 9 days; "].iter().any(|it| told.contains(it)), "{told}");
+    let status = run(binary().arg("status").env("FORKPOOL_ADMIN", admin_address(&mut server).to_string()));
+    assert!(status.code == 0 && status.out.contains("soon.pem expires in 9 days"), "{status:?}");
+    for file in [certificate, key] {
+        fs::remove_file(file).expect("removed");
+    }
 }
 
 #[test]

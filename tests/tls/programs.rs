@@ -10,7 +10,7 @@ use crate::browser::{address, file, testbed};
 use crate::support::{self, fresh_path, run, Said, Server};
 
 /// Whether a program can be run.
-fn is_there(name: &str, arguments: &[&str]) -> bool {
+pub(crate) fn is_there(name: &str, arguments: &[&str]) -> bool {
     let output = Command::new(name).args(arguments).stdin(Stdio::null()).output();
     let is_there = output.is_ok_and(|output| output.status.success());
     if !is_there {

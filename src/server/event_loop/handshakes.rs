@@ -57,9 +57,16 @@ impl Handshakes {
         self.endpoint.as_ref().is_some_and(|endpoint| endpoint.defers())
     }
 
-    pub(super) fn begin_turn(&self, row: OwnRow<'_>) {
+    pub(super) fn begin_turn(&self) {
         if let Some(endpoint) = &self.endpoint {
             endpoint.begin_turn();
+        }
+    }
+
+    /// Reports how they have ended.
+    #[inline]
+    pub(super) fn end_turn(&self, row: OwnRow<'_>) {
+        if let Some(endpoint) = &self.endpoint {
             row.set_handshakes(&endpoint.counts());
         }
     }
@@ -152,7 +159,10 @@ impl Handshakes {
     }
 
     #[inline]
-    pub(super) fn begin_turn(&self, _: OwnRow<'_>) {}
+    pub(super) fn begin_turn(&self) {}
+
+    #[inline]
+    pub(super) fn end_turn(&self, _: OwnRow<'_>) {}
 
     #[inline]
     pub(super) fn may_begin<H>(&mut self, _: usize, _: &mut Acceptors, _: &mut Connections<'_, H>) -> bool

@@ -146,6 +146,7 @@ where
             if self.connections.cx.memory.budget.take_trim() {
                 sys::memory::trim();
             }
+            self.handshakes.end_turn(self.connections.cx.stats.row);
             let is_still_busy = self.handshakes.are_deferred();
             match is_still_busy {
                 true => self.connections.cx.stats.row.goes_on(),
@@ -228,7 +229,7 @@ where
             cx.stats.row.busy(cx.clock.now);
         }
         cx.station.wake_watch();
-        self.handshakes.begin_turn(cx.stats.row);
+        self.handshakes.begin_turn();
         if self.steering.is_due(cx.clock.now) {
             self.steer();
         }

@@ -54,7 +54,7 @@ impl TlsConfig {
         if certificates != keys {
             let setting = if certificates < keys { "tls-certificate" } else { "tls-key" };
             let (certificates, keys) = (counted(certificates, "certificate"), counted(keys, "key"));
-            return refuse(setting, format!("there are {certificates} and {keys}; give one key for each certificate"));
+            return refuse(setting, format!("{certificates} and {keys} are given; give one key for each certificate"));
         }
         if certificates == 0 {
             return refuse(given, "has no effect without TLS; add tls-listen, tls-certificate and tls-key".to_owned());
@@ -122,8 +122,8 @@ mod tests {
     fn settings_that_lack_others_are_refused() {
         for (said, problem) in [
             (&[("tls-listen", ":1")][..], "tls-listen: needs a certificate; add tls-certificate and tls-key"),
-            (&[("tls-key", "k")], "tls-certificate: there are 0 certificates and 1 key"),
-            (&[("tls-certificate", "a,b"), ("tls-key", "k")], "tls-key: there are 2 certificates and 1 key; give one"),
+            (&[("tls-key", "k")], "tls-certificate: 0 certificates and 1 key are given"),
+            (&[("tls-certificate", "a,b"), ("tls-key", "k")], "tls-key: 2 certificates and 1 key are given; give one"),
             (&[("tls-certificate", "a,a"), ("tls-key", "k,k")], "tls-certificate: a is given twice; leave one out"),
             (
                 &[("https-redirect", "yes")],
